@@ -1,0 +1,145 @@
+"""What the application needs from outside, as small protocols owned here. Adapters implement them; nobody else may know how."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+from domain.kernel import RecordedEvent
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An encoded event on its way into the log."""
+
+    topic: str
+    schema_version: int
+    state: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StreamAppend:
+    """Events for one stream. `expected_version` is the version the stream must have now (0: it must not exist)."""
+
+    stream_id: UUID
+    root_id: UUID
+    expected_version: int
+    events: tuple[NewEvent, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AppendRequest:
+    """One atomic append, over one or several streams. `command_id` is its dedupe key: the same command is recorded once."""
+
+    tenant_id: UUID
+    command_id: UUID
+    streams: tuple[StreamAppend, ...]
+    metadata: str
+    """`Metadata` as JSON text, put on each event."""
+
+
+@dataclass(frozen=True, slots=True)
+class AppendResult:
+    """Positions of an accepted append: the last one, and how many events there were. `duplicate`: it had been recorded before."""
+
+    last_position: int
+    count: int
+    recorded_at: datetime
+    duplicate: bool
+
+
+class EventStore(Protocol):
+    """The write side of the log, and the reading of single streams."""
+
+    async def append(self, request: AppendRequest) -> AppendResult:
+        """Durable on return.
+
+        Raises:
+            VersionConflict: a stream is not at its expected version (and the command was not recorded before).
+            PayloadTooLarge: an event is over the limit.
+            Unavailable: the database is away, or the append queue is full.
+        """
+        ...
+
+    async def read_stream(
+        self, tenant_id: UUID, stream_id: UUID, *, after_version: int = 0, until_position: int | None = None
+    ) -> list[RecordedEvent]:
+        """All events of one stream in order; nothing for another tenant's."""
+        ...
+
+    async def find_command(self, tenant_id: UUID, command_id: UUID) -> AppendResult | None:
+        """The answer that a command got when it was recorded, if it was."""
+        ...
+
+
+class EventFeed(Protocol):
+    """The read side of the log, by position. Positions are contiguous, so `after` is a complete cursor."""
+
+    async def read(self, *, after: int, limit: int) -> list[RecordedEvent]:
+        """Events of all tenants with `position > after`, in order; for projections and the relay."""
+        ...
+
+    async def read_tenant(
+        self, tenant_id: UUID, *, after: int, limit: int, until: int | None = None, root_id: UUID | None = None,
+        topics: Sequence[str] | None = None, newest_first: bool = False,
+    ) -> list[RecordedEvent]:
+        """One tenant's events in order of position; `until` is inclusive. With `newest_first` from the end backwards."""
+        ...
+
+    async def head(self) -> int:
+        """The position of the newest event; 0 for an empty log."""
+        ...
+
+    async def position_at(self, tenant_id: UUID, at: datetime, *, root_id: UUID | None = None) -> int:
+        """The position of the last event recorded at or before a time; 0 if there is none."""
+        ...
+
+
+class Subscription(Protocol):
+    """The live log: catch-up and live events without a seam."""
+
+    def batches(self, *, after: int, name: str) -> AsyncIterator[Sequence[RecordedEvent]]:
+        """Every event after a position, once, in order, in batches of what is there; waits for more, never ends by itself.
+
+        Outages of the stream or the database are waited out inside. `name` is for logs and for the names of server-side consumers.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class WorkItem:
+    """One piece of work for a worker: run an agent, or call a tool."""
+
+    tenant_id: UUID
+    kind: str
+    """`agent` or `tool`."""
+    pool: str
+    """The name of the agent or tool: workers that have it pull from its queue."""
+    work_id: UUID
+    """The agent run's or the invocation's id."""
+    dispatch: int
+    """1 for the first dispatch, one more each time the work is to be picked up again (a retry, a wake-up)."""
+    root_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """Where workers pull the work of one agent or tool: a stream and a durable consumer on it."""
+
+    kind: str
+    pool: str
+    stream: str
+    consumer: str
+
+
+class WorkQueue(Protocol):
+    """The queue that workers pull from. Derived data: what it loses is dispatched again from the log."""
+
+    async def publish(self, items: Sequence[WorkItem]) -> None:
+        """Puts work on the queue; an item that still waits there is left alone. Raises Unavailable."""
+        ...
+
+    async def ensure(self, tenant_id: UUID, kind: str, pool: str, *, max_pending: int) -> Queue:
+        """Makes the consumer of one agent or tool, if it is not there. Raises Unavailable."""
+        ...

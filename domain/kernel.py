@@ -1,0 +1,122 @@
+"""What every slice is made of: events, commands, states, identity, metadata and the decider that ties them together."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
+
+MAX_EVENT_BYTES = 256 * 1024
+"""Largest encoded event accepted by default; the hard limit is NATS's max_payload (1 MiB)."""
+
+Json = Any
+"""Any JSON value. Kept as `Any`: pydantic's recursive JsonValue would copy and re-check every nested value."""
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]+(\.[a-z0-9_-]+)*$", max_length=100)]
+"""A name of an agent, tool or step: lower-case words, dots between; safe as tokens of a NATS subject."""
+
+
+def _no_nul(value: str) -> str:
+    if "\x00" in value:
+        raise ValueError("must not contain a NUL character")  # Postgres text cannot hold it
+    return value
+
+
+Text = Annotated[str, StringConstraints(max_length=100_000), AfterValidator(_no_nul)]
+ShortText = Annotated[str, StringConstraints(max_length=500), AfterValidator(_no_nul)]
+
+
+class Value(BaseModel):
+    """A frozen value; unknown fields are refused, so that a typing error is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Event(BaseModel):
+    """A fact. `TOPIC` and `VERSION` name it for ever; unknown fields are ignored, so that an older reader survives a newer writer."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    TOPIC: ClassVar[str]
+    VERSION: ClassVar[int] = 1
+
+
+class Command(Value):
+    """A wish: what should happen to one stream."""
+
+
+E_co = TypeVar("E_co", bound=Event)
+S = TypeVar("S")
+
+
+@dataclass(frozen=True, slots=True)
+class Decider(Generic[S]):
+    """One slice's rules: the state of a stream that has no events, what follows from a command, what an event changes.
+
+    `decide` raises a `DomainError` for a refused command and returns no events where there is nothing to do (a repeated command).
+    """
+
+    slice: str
+    initial: Callable[[], S]
+    decide: Callable[[S, Any], list[Event]]
+    evolve: Callable[[S, Any], S]
+
+
+class Metadata(Value):
+    """Who and why, on every event. Copied by the command loop, never by hand."""
+
+    actor: str
+    """Who asked: `key:<key id>`, `saga:<name>`, `timer`, `system`."""
+    correlation_id: UUID
+    """The same on everything that follows from one request."""
+    causation_id: str
+    """What directly caused this: a command id, or `<stream id>:<version>` of an event."""
+    command_id: UUID
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedEvent:
+    """An event as the log holds it. `state` is the canonical JSON, decoded on demand by `domain.registry.decode`."""
+
+    position: int
+    """Place in the total order of the log: 1, 2, 3 … without a gap."""
+    tenant_id: UUID
+    stream_id: UUID
+    version: int
+    """Place in its stream: 1, 2, 3 …"""
+    root_id: UUID
+    """The run for everything inside a run, else the stream itself."""
+    topic: str
+    schema_version: int
+    state: bytes
+    metadata: str
+    """`Metadata` as JSON text; parsed only by those who need it."""
+    recorded_at: datetime
+
+    @property
+    def name(self) -> str:
+        """`<stream id>:<version>`: the event's name before and after it has a position."""
+        return f"{self.stream_id}:{self.version}"
+
+
+_TIME_BITS = 0xFFFFFFFFFFFF << 80
+
+
+def derive_id(parent: UUID, name: str) -> UUID:
+    """A UUIDv7-shaped id that follows from its parent and a name.
+
+    The parent's millisecond stamp is kept, so that derived ids land near the right edge of the indexes, where random ones (UUIDv5)
+    would scatter; the other 74 bits are SHA-256 of parent and name (RFC 9562, section 5.7, lets `rand_a` and `rand_b` be filled so).
+    """
+    digest = int.from_bytes(hashlib.sha256(parent.bytes + name.encode()).digest()[:10], "big")
+    value = (parent.int & _TIME_BITS) | (digest & ~(0xF << 76) & ~(0x3 << 62))
+    return UUID(int=value | (0x7 << 76) | (0x2 << 62))
+
+
+def timestamp(at: datetime) -> str:
+    """RFC 3339 in UTC with milliseconds, as every interface of ours writes time."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,1 @@
+"""Tidelog SDK: write agents and tools, and talk to a Tidelog server."""
