@@ -81,8 +81,15 @@ class EventFeed(Protocol):
         ...
 
     async def read_tenant(
-        self, tenant_id: UUID, *, after: int, limit: int, until: int | None = None, root_id: UUID | None = None,
-        topics: Sequence[str] | None = None, newest_first: bool = False,
+        self,
+        tenant_id: UUID,
+        *,
+        after: int,
+        limit: int,
+        until: int | None = None,
+        root_id: UUID | None = None,
+        topics: Sequence[str] | None = None,
+        newest_first: bool = False,
     ) -> list[RecordedEvent]:
         """One tenant's events in order of position; `until` is inclusive. With `newest_first` from the end backwards."""
         ...

@@ -5,6 +5,7 @@ TidelogError
 │   ├── InvalidCommand     what was sent makes no sense (422)
 │   ├── NotFound           (404)
 │   ├── InvalidState       not in this state (409)
+│   ├── WorkOver           a worker asks for work that is finished, cancelled or dispatched anew (409)
 │   ├── StaleAttempt       a worker that lost its lease speaks (409)
 │   └── AlreadyExists      (409)
 ├── VersionConflict        the stream moved on (409, or 412 where the caller gave the version)
@@ -51,6 +52,10 @@ class NotFound(DomainError):
 
 class InvalidState(DomainError):
     code = "invalid-state"
+
+
+class WorkOver(DomainError):
+    code = "work-over"
 
 
 class StaleAttempt(DomainError):

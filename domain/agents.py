@@ -1,0 +1,47 @@
+"""Agent definitions: what an agent is called, what it can do, and what it takes and gives. Each change is a new revision."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from domain.kernel import Command, Decider, Event, Json, Name, ShortText, Text, derive_id
+
+
+class AgentRegistered(Event):
+    TOPIC = "agent.registered"
+    name: str
+    version: str
+    description: str
+    capabilities: tuple[str, ...]
+    input_schema: Json = None
+    output_schema: Json = None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentDefinition:
+    current: AgentRegistered | None = None
+
+
+class RegisterAgent(Command):
+    agent_id: UUID
+    name: Name
+    version: ShortText = "1"
+    description: Text = ""
+    capabilities: tuple[Name, ...] = ()
+    input_schema: Json = None
+    output_schema: Json = None
+
+
+def agent_id_of(tenant_id: UUID, name: str) -> UUID:
+    return derive_id(tenant_id, f"agent:{name}")
+
+
+def decide(agent: AgentDefinition, command: RegisterAgent) -> list[Event]:
+    registered = AgentRegistered(**command.model_dump(exclude={"agent_id"}))
+    return [] if agent.current == registered else [registered]
+
+
+def evolve(agent: AgentDefinition, event: AgentRegistered) -> AgentDefinition:
+    return AgentDefinition(current=event)
+
+
+DECIDER: Decider[AgentDefinition] = Decider("agents", AgentDefinition, decide, evolve)

@@ -1,0 +1,256 @@
+"""Invocations: one tool call each. The intent is recorded before the effect, so that an effect never happens twice unseen."""
+
+from dataclasses import dataclass, replace
+from typing import Literal, assert_never
+from uuid import UUID
+
+from pydantic import Field
+
+from domain.errors import InvalidState, NotFound, StaleAttempt, WorkOver
+from domain.failures import MAX_LOST_CLAIMS, RETRYABLE, Failure, Retry, backoff_s
+from domain.kernel import Command, Decider, Event, Json, Name, ShortText
+
+Status = Literal["absent", "requested", "started", "waiting", "succeeded", "failed", "ambiguous", "cancelled"]
+"""`waiting`: between a failed attempt and the next. `ambiguous`: a worker vanished in an attempt that must not be repeated."""
+
+TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
+
+
+class InvocationRequested(Event):
+    TOPIC = "invocation.requested"
+    run_id: UUID
+    agent_run_id: UUID
+    key: str
+    tool: str
+    arguments: dict[str, Json]
+    idempotent: bool
+    timeout_s: float
+    retry: Retry
+
+
+class AttemptStarted(Event):
+    """Appended before the tool is called."""
+
+    TOPIC = "invocation.attempt_started"
+    attempt: int
+    worker_id: str
+    dispatch: int
+
+
+class InvocationRetryScheduled(Event):
+    TOPIC = "invocation.retry_scheduled"
+    attempt: int
+    error: Failure
+    delay_s: float
+    dispatch: int
+
+
+class InvocationRequeued(Event):
+    TOPIC = "invocation.requeued"
+    run_id: UUID
+    tool: str
+    dispatch: int
+
+
+class InvocationSucceeded(Event):
+    TOPIC = "invocation.succeeded"
+    agent_run_id: UUID
+    key: str
+    attempt: int
+    result: Json = None
+
+
+class InvocationFailed(Event):
+    TOPIC = "invocation.failed"
+    agent_run_id: UUID
+    key: str
+    attempt: int
+    error: Failure
+
+
+class InvocationBecameAmbiguous(Event):
+    """The worker vanished after the intent; whether the effect happened is for a person to say."""
+
+    TOPIC = "invocation.became_ambiguous"
+    attempt: int
+    worker_id: str
+
+
+class InvocationCancelled(Event):
+    TOPIC = "invocation.cancelled"
+    reason: str | None = None
+
+
+InvocationEvent = (
+    InvocationRequested | AttemptStarted | InvocationRetryScheduled | InvocationRequeued | InvocationSucceeded
+    | InvocationFailed | InvocationBecameAmbiguous | InvocationCancelled
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    status: Status = "absent"
+    requested: InvocationRequested | None = None
+    attempt: int = 0
+    worker_id: str | None = None
+    dispatch: int = 0
+    failures: int = 0
+    lost_claims: int = 0
+    result: Json = None
+    error: Failure | None = None
+
+
+def evolve(invocation: Invocation, event: InvocationEvent) -> Invocation:
+    match event:
+        case InvocationRequested():
+            return Invocation(status="requested", requested=event, dispatch=1)
+        case AttemptStarted():
+            return replace(
+                invocation,
+                status="started",
+                attempt=event.attempt,
+                worker_id=event.worker_id,
+                lost_claims=invocation.lost_claims + 1,
+            )
+        case InvocationRetryScheduled():
+            return replace(invocation, status="waiting", failures=invocation.failures + 1, lost_claims=0)
+        case InvocationRequeued():
+            return replace(invocation, status="requested", dispatch=event.dispatch)
+        case InvocationSucceeded():
+            return replace(invocation, status="succeeded", result=event.result)
+        case InvocationFailed():
+            return replace(invocation, status="failed", error=event.error)
+        case InvocationBecameAmbiguous():
+            return replace(invocation, status="ambiguous")
+        case InvocationCancelled():
+            return replace(invocation, status="cancelled")
+        case _:
+            assert_never(event)
+
+
+class RequestInvocation(Command):
+    invocation_id: UUID
+    run_id: UUID
+    agent_run_id: UUID
+    key: str
+    tool: Name
+    arguments: dict[str, Json] = {}
+    idempotent: bool
+    timeout_s: float
+    retry: Retry
+
+
+class ClaimInvocation(Command):
+    invocation_id: UUID
+    worker_id: ShortText
+    dispatch: int = Field(ge=1)
+
+
+class CompleteInvocation(Command):
+    invocation_id: UUID
+    attempt: int
+    result: Json = None
+
+
+class FailInvocation(Command):
+    invocation_id: UUID
+    attempt: int
+    error: Failure
+
+
+class ResolveInvocation(Command):
+    """A person says what became of an ambiguous invocation: an error, or else the result."""
+
+    invocation_id: UUID
+    result: Json = None
+    error: Failure | None = None
+
+
+class RequeueInvocation(Command):
+    invocation_id: UUID
+    dispatch: int
+
+
+class CancelInvocation(Command):
+    invocation_id: UUID
+    reason: ShortText | None = None
+
+
+InvocationCommand = (
+    RequestInvocation | ClaimInvocation | CompleteInvocation | FailInvocation | ResolveInvocation | RequeueInvocation
+    | CancelInvocation
+)  # fmt: skip
+
+
+def decide(invocation: Invocation, command: InvocationCommand) -> list[Event]:
+    if isinstance(command, RequestInvocation):
+        if invocation.requested is not None:
+            return []
+        return [
+            InvocationRequested(
+                **command.model_dump(exclude={"invocation_id", "arguments", "retry"}),
+                arguments=command.arguments,
+                retry=command.retry,
+            )
+        ]
+    requested = invocation.requested
+    if requested is None:
+        raise NotFound(f"there is no invocation {command.invocation_id}")
+    match command:
+        case ClaimInvocation():
+            return [_claim(invocation, requested, command)]
+        case CompleteInvocation() | FailInvocation():
+            return _report(invocation, requested, command)
+        case ResolveInvocation():
+            if invocation.status != "ambiguous":
+                raise InvalidState(f"the invocation is {invocation.status}; only an ambiguous one is resolved by hand")
+            return [_outcome(invocation, requested, command.result, command.error)]
+        case RequeueInvocation():
+            if invocation.status != "waiting" or command.dispatch != invocation.dispatch + 1:
+                return []
+            return [InvocationRequeued(run_id=requested.run_id, tool=requested.tool, dispatch=command.dispatch)]
+        case CancelInvocation():
+            if invocation.status in ("requested", "waiting"):
+                return [InvocationCancelled(reason=command.reason)]
+            return []  # an attempt is under way, or there is an outcome: what happened is recorded as it happens
+        case _:
+            assert_never(command)
+
+
+def _claim(invocation: Invocation, requested: InvocationRequested, command: ClaimInvocation) -> Event:
+    if invocation.status in TERMINAL or invocation.status == "ambiguous":
+        raise WorkOver(f"the invocation is {invocation.status}")
+    if invocation.status == "waiting" or command.dispatch != invocation.dispatch:
+        raise WorkOver(f"dispatch {command.dispatch} is over; {invocation.dispatch} is the newest")
+    if invocation.status == "started":  # the queue handed it out again: the worker of the open attempt vanished
+        if not requested.idempotent:
+            return InvocationBecameAmbiguous(attempt=invocation.attempt, worker_id=invocation.worker_id or "")
+        if invocation.lost_claims >= MAX_LOST_CLAIMS:
+            why = f"{MAX_LOST_CLAIMS} workers in a row vanished while they ran this tool"
+            return _outcome(invocation, requested, None, Failure(type="WorkersLost", message=why, kind="lost"))
+    return AttemptStarted(attempt=invocation.attempt + 1, worker_id=command.worker_id, dispatch=command.dispatch)
+
+
+def _report(invocation: Invocation, requested: InvocationRequested, command: CompleteInvocation | FailInvocation) -> list[Event]:
+    if invocation.status in TERMINAL:
+        raise WorkOver(f"the invocation is {invocation.status}")
+    if command.attempt != invocation.attempt or invocation.status == "waiting":
+        raise StaleAttempt(f"attempt {command.attempt} lost its lease; {invocation.attempt} is the newest")
+    if isinstance(command, CompleteInvocation):
+        return [_outcome(invocation, requested, command.result, None)]
+    error = command.error
+    if error.kind in RETRYABLE and requested.idempotent and invocation.failures + 1 < requested.retry.max_attempts:
+        delay = backoff_s(requested.retry, command.invocation_id, invocation.failures + 1, error)
+        dispatch = invocation.dispatch + 1
+        return [InvocationRetryScheduled(attempt=command.attempt, error=error, delay_s=delay, dispatch=dispatch)]
+    return [_outcome(invocation, requested, None, error)]
+
+
+def _outcome(invocation: Invocation, requested: InvocationRequested, result: Json, error: Failure | None) -> Event:
+    where = {"agent_run_id": requested.agent_run_id, "key": requested.key, "attempt": invocation.attempt}
+    if error is None:
+        return InvocationSucceeded.model_validate({**where, "result": result})
+    return InvocationFailed.model_validate({**where, "error": error})
+
+
+DECIDER: Decider[Invocation] = Decider("invocations", Invocation, decide, evolve)

@@ -1,0 +1,46 @@
+"""Messages between the agents of a run: each is a stream of its own, delivered into the recipient's mailbox by a saga."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from domain.kernel import Command, Decider, Event, Json
+
+
+class MessageSent(Event):
+    TOPIC = "message.sent"
+    run_id: UUID
+    sender: str
+    """The step that sent it."""
+    sender_id: UUID
+    recipient: str
+    recipient_id: UUID
+    """The agent run whose mailbox it goes to; it need not have begun."""
+    body: Json = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    sent: MessageSent | None = None
+
+
+class SendMessage(Command):
+    message_id: UUID
+    run_id: UUID
+    sender: str
+    sender_id: UUID
+    recipient: str
+    recipient_id: UUID
+    body: Json = None
+
+
+def decide(message: Message, command: SendMessage) -> list[Event]:
+    if message.sent is not None:
+        return []
+    return [MessageSent(**command.model_dump(exclude={"message_id", "body"}), body=command.body)]
+
+
+def evolve(message: Message, event: MessageSent) -> Message:
+    return Message(sent=event)
+
+
+DECIDER: Decider[Message] = Decider("messages", Message, decide, evolve)

@@ -1,0 +1,82 @@
+"""The closed list of events: what every stored topic and version means, for ever.
+
+An old version of an event stays readable by an upcast: a function from the JSON object of version n to that of version n + 1, run
+in a chain before the class is built. Golden files in tests/golden hold one example of every version.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pydantic
+import pydantic_core
+
+from domain import agent_runs, agents, context, invocations, messages, projects, runs, tenants, tools
+from domain.kernel import Event
+
+SLICES: dict[str, tuple[type[Event], ...]] = {
+    "tenants": (tenants.TenantCreated, tenants.ApiKeyIssued, tenants.ApiKeyRevoked),
+    "projects": (projects.ProjectCreated,),
+    "agents": (agents.AgentRegistered,),
+    "tools": (tools.ToolRegistered,),
+    "runs": (
+        runs.RunStarted, runs.StepScheduled, runs.StepCompleted, runs.StepFailed, runs.RunCompleted, runs.RunFailed,
+        runs.RunCancelled,
+    ),
+    "agent_runs": (
+        agent_runs.AgentRunRequested, agent_runs.AgentRunClaimed, agent_runs.StepRecorded, agent_runs.CallStarted,
+        agent_runs.CallFinished, agent_runs.MailDelivered, agent_runs.MailRefused, agent_runs.MailReceived,
+        agent_runs.AgentRunRetryScheduled, agent_runs.AgentRunResumed, agent_runs.AgentRunCompleted,
+        agent_runs.AgentRunFailed, agent_runs.AgentRunCancelled,
+    ),
+    "invocations": (
+        invocations.InvocationRequested, invocations.AttemptStarted, invocations.InvocationRetryScheduled,
+        invocations.InvocationRequeued, invocations.InvocationSucceeded, invocations.InvocationFailed,
+        invocations.InvocationBecameAmbiguous, invocations.InvocationCancelled,
+    ),
+    "messages": (messages.MessageSent,),
+    "context": (context.ContextValueSet,),
+}  # fmt: skip
+
+EVENTS: dict[str, type[Event]] = {event.TOPIC: event for events in SLICES.values() for event in events}
+"""Topic → the class of its newest version."""
+
+Upcast = Callable[[dict[str, Any]], dict[str, Any]]
+
+UPCASTS: dict[tuple[str, int], Upcast] = {}
+"""(topic, version) → from that version's JSON object to the next version's."""
+
+
+class UnknownEvent(Exception):
+    """A stored topic or version that this release does not know: it was written by a newer one."""
+
+
+@cache
+def schema(topic: str) -> dict[str, Any]:
+    """The JSON Schema (2020-12) of an event's newest version."""
+    return EVENTS[topic].model_json_schema(mode="serialization")
+
+
+def encode(event: Event) -> bytes:
+    """The canonical JSON of an event: what is stored, and what hashes are taken of."""
+    return event.__pydantic_serializer__.to_json(event)
+
+
+def decode(topic: str, version: int, state: bytes) -> Event:
+    """The event of a stored JSON object, upcast to the newest version.
+
+    Raises:
+        UnknownEvent: this release does not know the topic, or only older versions of it.
+    """
+    event_class = EVENTS.get(topic)
+    if event_class is None or version > event_class.VERSION:
+        raise UnknownEvent(f"event {topic} version {version} is not known to this release")
+    try:
+        if version == event_class.VERSION:
+            return event_class.__pydantic_validator__.validate_json(state)  # type: ignore[no-any-return]
+        value = pydantic_core.from_json(state)
+        for old in range(version, event_class.VERSION):
+            value = UPCASTS[topic, old](value)
+        return event_class.model_validate(value)
+    except pydantic.ValidationError as error:
+        raise ValueError(f"a stored {topic} version {version} does not fit its class: {error}") from error

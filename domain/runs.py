@@ -1,0 +1,336 @@
+"""Runs: a plan of steps, what became of each, and the outcome. Every decision what to do next is taken here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from graphlib import CycleError, TopologicalSorter
+from typing import Literal, assert_never
+from uuid import UUID
+
+from pydantic import Field, field_validator
+
+from domain.errors import AlreadyExists, InvalidState, NotFound
+from domain.failures import Failure, Retry
+from domain.kernel import Command, Decider, Event, Json, Name, ShortText, Value, derive_id
+
+MAX_STEPS = 200
+
+StepStatus = Literal["pending", "scheduled", "completed", "failed", "cancelled"]
+RunStatus = Literal["absent", "running", "completed", "failed", "cancelled"]
+
+
+# --- the plan ---------------------------------------------------------------------------------------------------------
+
+
+class Step(Value):
+    """A node of the plan: one execution of one agent, after others."""
+
+    key: Name
+    agent: Name
+    agent_version: ShortText | None = None
+    """None while asked for; pinned to the registered version when the run starts."""
+    after: tuple[Name, ...] = ()
+    input: Json = None
+    """Given to this step's agent beside the run's input."""
+    timeout_s: float | None = Field(default=None, gt=0, le=30 * 86_400)
+    retry: Retry = Retry()
+    on_failure: Literal["fail", "continue"] = "fail"
+    """`continue`: the run goes on without this step and ends `degraded`."""
+
+
+class Plan(Value):
+    """A graph of steps without cycles. Sequential and parallel plans are constructors of it, not other engines."""
+
+    steps: tuple[Step, ...] = Field(min_length=1, max_length=MAX_STEPS)
+
+    @field_validator("steps")
+    @classmethod
+    def _is_a_graph(cls, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+        keys = {step.key for step in steps}
+        if len(keys) < len(steps):
+            raise ValueError("two steps have the same key")
+        for step in steps:
+            for upstream in step.after:
+                if upstream not in keys:
+                    raise ValueError(f"step '{step.key}' comes after '{upstream}', which is not a step of the plan")
+        try:
+            TopologicalSorter({step.key: step.after for step in steps}).prepare()
+        except CycleError as error:
+            raise ValueError(f"the plan has a cycle: {' → '.join(error.args[1])}") from None
+        return steps
+
+
+def _unique_keys(agents: tuple[str, ...]) -> list[str]:
+    keys: list[str] = []
+    for agent in agents:
+        key, n = agent, 2
+        while key in keys:
+            key, n = f"{agent}-{n}", n + 1
+        keys.append(key)
+    return keys
+
+
+def sequential(agents: tuple[str, ...]) -> Plan:
+    """Each agent after the one before; a failure ends the run."""
+    keys = _unique_keys(agents)
+    return Plan(
+        steps=tuple(
+            Step(key=key, agent=agent, after=(keys[i - 1],) if i else ())
+            for i, (key, agent) in enumerate(zip(keys, agents, strict=True))
+        )
+    )
+
+
+def parallel(agents: tuple[str, ...], aggregator: str | None) -> Plan:
+    """All agents side by side, then the aggregator with what they found; a member's failure is tolerated and reported."""
+    keys = _unique_keys((*agents, aggregator) if aggregator else agents)
+    members = tuple(Step(key=key, agent=agent, on_failure="continue") for key, agent in zip(keys, agents, strict=False))
+    if aggregator is None:
+        return Plan(steps=members)
+    return Plan(steps=(*members, Step(key=keys[-1], agent=aggregator, after=tuple(keys[:-1]))))
+
+
+# --- facts ------------------------------------------------------------------------------------------------------------
+
+
+class RunStarted(Event):
+    TOPIC = "run.started"
+    project_id: UUID
+    plan: Plan
+    input: Json = None
+    metadata: dict[str, Json] = {}
+
+
+class StepScheduled(Event):
+    TOPIC = "run.step_scheduled"
+    step: str
+    agent: str
+    agent_version: str | None
+    agent_run_id: UUID
+    timeout_s: float | None = None
+    retry: Retry = Retry()
+
+
+class StepCompleted(Event):
+    TOPIC = "run.step_completed"
+    step: str
+    agent_run_id: UUID
+    result: Json = None
+
+
+class StepFailed(Event):
+    TOPIC = "run.step_failed"
+    step: str
+    agent_run_id: UUID | None
+    error: Failure
+    tolerated: bool
+
+
+class RunCompleted(Event):
+    TOPIC = "run.completed"
+    degraded: bool = False
+    missing: tuple[str, ...] = ()
+    """Steps that failed and were tolerated."""
+
+
+class RunFailed(Event):
+    TOPIC = "run.failed"
+    step: str
+    error: Failure
+    abandoned: tuple[UUID, ...] = ()
+    """Agent runs that were under way and are to be cancelled."""
+
+
+class RunCancelled(Event):
+    TOPIC = "run.cancelled"
+    reason: str | None = None
+    abandoned: tuple[UUID, ...] = ()
+
+
+RunEvent = RunStarted | StepScheduled | StepCompleted | StepFailed | RunCompleted | RunFailed | RunCancelled
+
+
+# --- state ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StepState:
+    status: StepStatus = "pending"
+    agent_run_id: UUID | None = None
+    result: Json = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    status: RunStatus = "absent"
+    plan: Plan | None = None
+    input: Json = None
+    steps: Mapping[str, StepState] = field(default_factory=dict)
+
+    def step(self, key: str) -> Step:
+        assert self.plan is not None
+        return next(step for step in self.plan.steps if step.key == key)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        return tuple(key for key, step in self.steps.items() if step.status == "failed")
+
+    @property
+    def under_way(self) -> tuple[UUID, ...]:
+        return tuple(s.agent_run_id for s in self.steps.values() if s.status == "scheduled" and s.agent_run_id)
+
+    def recipient(self, name: str) -> str | None:
+        """The step that a message to `name` goes to: the step of that key, or else the first one of that agent."""
+        if name in self.steps:
+            return name
+        return next((s.key for s in (self.plan.steps if self.plan else ()) if s.agent == name), None)
+
+
+def evolve(run: Run, event: RunEvent) -> Run:
+    def changed(key: str, **values: object) -> Mapping[str, StepState]:
+        return {**run.steps, key: replace(run.steps[key], **values)}  # type: ignore[arg-type]  # names are those of StepState
+
+    match event:
+        case RunStarted():
+            return Run("running", event.plan, event.input, {step.key: StepState() for step in event.plan.steps})
+        case StepScheduled():
+            return replace(run, steps=changed(event.step, status="scheduled", agent_run_id=event.agent_run_id))
+        case StepCompleted():
+            return replace(run, steps=changed(event.step, status="completed", result=event.result))
+        case StepFailed():
+            return replace(run, steps=changed(event.step, status="failed"))
+        case RunCompleted():
+            return replace(run, status="completed")
+        case RunFailed():
+            return replace(run, status="failed")
+        case RunCancelled():
+            return replace(run, status="cancelled")
+        case _:
+            assert_never(event)
+
+
+# --- wishes and rules -------------------------------------------------------------------------------------------------
+
+
+class StartRun(Command):
+    run_id: UUID
+    project_id: UUID
+    plan: Plan
+    input: Json = None
+    metadata: dict[str, Json] = {}
+
+
+class CompleteStep(Command):
+    run_id: UUID
+    step: str
+    agent_run_id: UUID
+    result: Json = None
+
+
+class FailStep(Command):
+    run_id: UUID
+    step: str
+    agent_run_id: UUID
+    error: Failure
+
+
+class CancelRun(Command):
+    run_id: UUID
+    reason: ShortText | None = None
+
+
+RunCommand = StartRun | CompleteStep | FailStep | CancelRun
+
+
+def agent_run_id_of(run_id: UUID, step: str) -> UUID:
+    """The id of the agent run that executes a step: known before it exists, so that mail can wait for it."""
+    return derive_id(run_id, f"step:{step}")
+
+
+def decide(run: Run, command: RunCommand) -> list[Event]:
+    match command:
+        case StartRun():
+            if run.status != "absent":
+                raise AlreadyExists(f"run {command.run_id} was started before")
+            started = RunStarted(project_id=command.project_id, plan=command.plan, input=command.input, metadata=command.metadata)
+            return _and_what_follows(command.run_id, run, [started])
+        case CompleteStep():
+            if not _awaits(run, command):
+                return []
+            done = StepCompleted(step=command.step, agent_run_id=command.agent_run_id, result=command.result)
+            return _and_what_follows(command.run_id, run, [done])
+        case FailStep():
+            if not _awaits(run, command):
+                return []
+            return _and_what_follows(command.run_id, run, [_failed(run.step(command.step), command.agent_run_id, command.error)])
+        case CancelRun():
+            if run.status == "absent":
+                raise NotFound(f"there is no run {command.run_id}")
+            if run.status == "cancelled":
+                return []
+            if run.status != "running":
+                raise InvalidState(f"the run is {run.status}; only a running one can be cancelled")
+            return [RunCancelled(reason=command.reason, abandoned=run.under_way)]
+        case _:
+            assert_never(command)
+
+
+def _awaits(run: Run, command: CompleteStep | FailStep) -> bool:
+    """False for an outcome that comes twice, or after the run ended."""
+    if run.status == "absent":
+        raise NotFound(f"there is no run {command.run_id}")
+    step = run.steps.get(command.step)
+    return run.status == "running" and step is not None and step.status == "scheduled"
+
+
+def _failed(step: Step, agent_run_id: UUID | None, error: Failure) -> StepFailed:
+    return StepFailed(step=step.key, agent_run_id=agent_run_id, error=error, tolerated=step.on_failure == "continue")
+
+
+def _and_what_follows(run_id: UUID, run: Run, events: list[Event]) -> list[Event]:
+    """Adds all that the given events bring about: steps to schedule, steps that cannot run any more, the end of the run."""
+    for event in events:
+        run = evolve(run, event)  # type: ignore[arg-type]  # only this slice's events are made here
+    assert run.plan is not None
+    while True:
+        intolerable = next((e for e in events if isinstance(e, StepFailed) and not e.tolerated), None)
+        if intolerable is not None:
+            return [*events, RunFailed(step=intolerable.step, error=intolerable.error, abandoned=run.under_way)]
+        following = [
+            _schedule_or_give_up(run_id, run, step)
+            for step in run.plan.steps
+            if run.steps[step.key].status == "pending"
+            and all(run.steps[key].status in ("completed", "failed") for key in step.after)
+        ]
+        if not following:
+            break
+        for next_event in following:
+            run = evolve(run, next_event)
+        events = [*events, *following]
+    if all(step.status in ("completed", "failed") for step in run.steps.values()):
+        return [*events, _end(run, events)]
+    return events
+
+
+def _schedule_or_give_up(run_id: UUID, run: Run, step: Step) -> StepScheduled | StepFailed:
+    if step.after and all(run.steps[key].status == "failed" for key in step.after):
+        why = f"every step before it failed: {', '.join(step.after)}"
+        return _failed(step, None, Failure(type="UpstreamFailed", message=why, kind="upstream"))
+    return StepScheduled(
+        step=step.key,
+        agent=step.agent,
+        agent_version=step.agent_version,
+        agent_run_id=agent_run_id_of(run_id, step.key),
+        timeout_s=step.timeout_s,
+        retry=step.retry,
+    )
+
+
+def _end(run: Run, events: list[Event]) -> Event:
+    missing = run.missing
+    if len(missing) == len(run.steps):
+        last = next(e for e in reversed(events) if isinstance(e, StepFailed))
+        return RunFailed(step=last.step, error=last.error)
+    return RunCompleted(degraded=bool(missing), missing=missing)
+
+
+DECIDER: Decider[Run] = Decider("runs", Run, decide, evolve)
