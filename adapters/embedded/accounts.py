@@ -1,0 +1,99 @@
+"""The unprivileged account that the servers run as when we are root.
+
+PostgreSQL refuses to run as root and a broker has no reason to. We use an account that exists (never `useradd`) and never
+open a folder for it: what it cannot reach is moved elsewhere by the callers.
+"""
+
+import os
+import pwd
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapters.embedded.errors import StateDirectoryUnusable
+
+FALLBACK_ACCOUNTS = ("postgres", "nobody")
+
+
+@dataclass(frozen=True)
+class Account:
+    """An account of the operating system; `gid` is its primary group, the only group its processes get."""
+
+    name: str
+    uid: int
+    gid: int
+
+
+def running_as_root() -> bool:
+    return os.geteuid() == 0
+
+
+def choose_account(configured: str | None, state_dir: Path) -> Account:
+    """Configured account, else the owner of the state directory, else `postgres`, else `nobody`."""
+    if configured is not None:
+        return _by_name(configured)
+    try:
+        # initdb looks its user up, so an owner without an entry (a uid of another container) cannot be used.
+        owner = pwd.getpwuid(state_dir.stat().st_uid)
+    except (KeyError, FileNotFoundError):
+        pass
+    else:
+        if owner.pw_uid != 0:
+            return Account(owner.pw_name, owner.pw_uid, owner.pw_gid)
+    for name in FALLBACK_ACCOUNTS:
+        try:
+            return _by_name(name)
+        except StateDirectoryUnusable:
+            continue
+    raise StateDirectoryUnusable(
+        "running as root, and none of the accounts 'postgres' and 'nobody' exists to run the servers: "
+        "name an unprivileged account in the settings, or start as an ordinary user"
+    )
+
+
+def owner_account(path: Path) -> Account:
+    """The account that owns existing data. PostgreSQL only starts as the owner of its data directory."""
+    status = path.stat()
+    try:
+        entry = pwd.getpwuid(status.st_uid)
+    except KeyError:
+        return Account(str(status.st_uid), status.st_uid, status.st_gid)
+    return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
+
+
+def blocked_at(path: Path, account: Account) -> Path | None:
+    """The first folder on the way to `path` (itself included, if a folder) that `account` cannot traverse, or None.
+
+    Judged by the mode bits alone. An access list that says more leads to a needless move, never to a wrong start.
+    """
+    resolved = path.resolve()
+    for folder in (*reversed(resolved.parents), resolved):
+        try:
+            status = folder.stat()
+        except FileNotFoundError:
+            return None
+        if stat.S_ISDIR(status.st_mode) and not _may_execute(status, account):
+            return folder
+    return None
+
+
+def may_run(binary: Path, account: Account) -> bool:
+    return blocked_at(binary, account) is None and _may_execute(binary.stat(), account)
+
+
+def _may_execute(status: os.stat_result, account: Account) -> bool:
+    if status.st_uid == account.uid:
+        return bool(status.st_mode & stat.S_IXUSR)
+    if status.st_gid == account.gid:
+        return bool(status.st_mode & stat.S_IXGRP)
+    return bool(status.st_mode & stat.S_IXOTH)
+
+
+def _by_name(name: str) -> Account:
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        raise StateDirectoryUnusable(f"there is no account '{name}' on this machine to run the servers as") from None
+    if entry.pw_uid == 0:
+        raise StateDirectoryUnusable(f"the account '{name}' is root: name an unprivileged one to run the servers as")
+    return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)

@@ -1,0 +1,184 @@
+"""NATS with JetStream as a direct child: loopback only, a port that is kept over restarts, readiness by a JetStream reply."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import time
+from typing import Any
+
+import nats
+import nats.errors
+import structlog
+
+from adapters.embedded.binaries import Binary
+from adapters.embedded.errors import StartFailed
+from adapters.embedded.files import open_log, read_from, write_private
+from adapters.embedded.processes import Child, spawn
+from adapters.embedded.state import StateDirectory
+
+log = structlog.get_logger(__name__)
+
+SERVER_USER = "tidelog"
+WORKER_USER = "worker"
+WORKER_INBOX_PREFIX = "_INBOX_worker"
+"""Workers must give this as their client's inbox prefix: it is all they may subscribe to."""
+
+# A worker takes work and says how it goes; everything else it does by commands over HTTP.
+WORKER_PERMISSIONS = {
+    "publish": {"allow": ["$JS.API.CONSUMER.MSG.NEXT.WORK.>", "$JS.API.CONSUMER.INFO.WORK.>", "$JS.ACK.WORK.>"]},
+    "subscribe": {"allow": [f"{WORKER_INBOX_PREFIX}.>"]},
+}
+_HOST = "127.0.0.1"
+_ANY_PORT = -1
+_MEMORY_STORE_LIMIT_BYTES = 256 * 1024 * 1024
+_LOG_LIMIT_BYTES = 16 * 1024 * 1024
+_RETRY_S = 5.0
+_STOP_STEPS = ((signal.SIGINT, 10.0),)
+
+
+class NatsServer:
+    def __init__(self, state: StateDirectory, binary: Binary, *, start_timeout_s: float) -> None:
+        self.binary = binary
+        self.child: Child | None = None
+        self.port: int | None = None
+        self._state = state
+        self._start_timeout_s = start_timeout_s
+        self._store = state.home / "nats"
+        self._ports_dir = state.home / "run"
+        self._config = state.home / "nats.conf"
+        self._log_path = state.home / "logs" / "nats.log"
+
+    @property
+    def server_url(self) -> str:
+        return self._url(SERVER_USER, "nats_server")
+
+    @property
+    def worker_url(self) -> str:
+        return self._url(WORKER_USER, "nats_worker")
+
+    def describe(self) -> dict[str, object]:
+        return {"host": _HOST, "port": self.port, "store": str(self._store), "log": str(self._log_path)}
+
+    async def start(self) -> None:
+        """Bring the server up and wait until JetStream answers. Raises EmbeddedError.
+
+        The port of the last time is taken again, so that clients reconnect; the system gives one if there is none or a
+        stranger has it now. The server itself binds port 0 and tells, so nobody can take the port in between.
+        """
+        port = self._state.recall("nats_port")
+        port = port if isinstance(port, int) and 0 < port < 65536 else _ANY_PORT
+        deadline = time.monotonic() + _RETRY_S
+        while (fault := await self._launch(port)) is not None:
+            if port == _ANY_PORT or "address already in use" not in fault:
+                raise StartFailed(f"NATS did not start: {fault} (log: {self._log_path})")
+            if time.monotonic() > deadline:
+                log.warning("nats_port_taken", port=port)
+                port = _ANY_PORT
+            else:
+                await asyncio.sleep(0.2)
+        if self.port != self._state.recall("nats_port"):
+            self._state.remember(nats_port=self.port)
+        await self._jetstream_answers()
+
+    async def stop(self) -> None:
+        if self.child is not None:
+            await self.child.stop(_STOP_STEPS)
+
+    def last_words(self) -> str:
+        return _last_words(read_from(self._log_path, 0))
+
+    async def _launch(self, port: int) -> str | None:
+        """Start the server and learn its port. Returns what it said if it gave up, None if it listens."""
+        for stale in self._ports_dir.glob("*.ports"):
+            stale.unlink()
+        owner = self._state.account or self._state.home_owner
+        write_private(self._config, json.dumps(self._configuration(port), indent=1, ensure_ascii=False), owner, sync=False)
+        output = open_log(self._log_path, self._state.home_owner, _LOG_LIMIT_BYTES)
+        offset = os.fstat(output).st_size
+        try:
+            self.child = child = spawn(
+                [self.binary.path, "-c", self._config],
+                account=self._state.account,
+                cwd=self._store,
+                output=output,
+                keep_open=(self._state.lock_fd,),
+                death_signal=signal.SIGTERM,
+            )
+        finally:
+            os.close(output)
+        deadline = time.monotonic() + self._start_timeout_s
+        while (found := self._told_port(child.pid)) is None:
+            if (code := child.returncode) is not None:
+                return _last_words(read_from(self._log_path, offset)) or f"it ended with code {code}"
+            if time.monotonic() > deadline:
+                raise StartFailed(f"NATS did not listen after {self._start_timeout_s:.0f} s (log: {self._log_path})")
+            await asyncio.sleep(0.005)
+        self.port = found
+        return None
+
+    def _told_port(self, pid: int) -> int | None:
+        """From the ports file of this very process: a killed server leaves its own behind."""
+        for path in self._ports_dir.glob(f"*_{pid}.ports"):
+            match = re.search(r"nats://[^\"]*:(\d+)", path.read_text(encoding="utf-8"))
+            if match:
+                return int(match.group(1))
+        return None
+
+    async def _jetstream_answers(self) -> None:
+        """An open port is not enough: JetStream may still be recovering its store."""
+        deadline = time.monotonic() + self._start_timeout_s
+        reason = ""
+        while time.monotonic() < deadline:
+            if self.child is not None and self.child.returncode is not None:
+                raise StartFailed(f"NATS ended while starting: {self.last_words()} (log: {self._log_path})")
+            try:
+                async with asyncio.timeout(5):
+                    client = await nats.connect(
+                        self.server_url, allow_reconnect=False, connect_timeout=2, error_cb=_told_by_the_call
+                    )
+                    try:
+                        await client.jetstream(timeout=2).account_info()
+                    finally:
+                        await client.close()
+                return
+            except (nats.errors.Error, OSError, TimeoutError) as error:
+                reason = str(error) or type(error).__name__
+                await asyncio.sleep(0.02)
+        raise StartFailed(f"JetStream did not answer: {reason} (log: {self._log_path})")
+
+    def _configuration(self, port: int) -> dict[str, Any]:
+        """JSON is a subset of the server's configuration language."""
+        return {
+            "server_name": "tidelog",
+            "host": _HOST,
+            "port": port,
+            "ports_file_dir": str(self._ports_dir),
+            "jetstream": {"store_dir": str(self._store), "max_memory_store": _MEMORY_STORE_LIMIT_BYTES},
+            "authorization": {
+                "users": [
+                    {"user": SERVER_USER, "password": self._state.secrets["nats_server"]},
+                    {
+                        "user": WORKER_USER,
+                        "password": self._state.secrets["nats_worker"],
+                        "permissions": WORKER_PERMISSIONS,
+                    },
+                ]
+            },
+        }
+
+    def _url(self, user: str, secret: str) -> str:
+        return f"nats://{user}:{self._state.secrets[secret]}@{_HOST}:{self.port}"
+
+
+async def _told_by_the_call(error: Exception) -> None:
+    """The client also raises what it reports here; its default would print a traceback for each try."""
+    log.debug("nats_not_ready", error=str(error))
+
+
+def _last_words(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    telling = [line for line in lines if "[FTL]" in line or "[ERR]" in line]
+    chosen = telling or lines
+    return re.sub(r"^\[\d+\] \S+ \S+ ", "", chosen[-1]) if chosen else ""

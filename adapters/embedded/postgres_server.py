@@ -1,0 +1,314 @@
+"""PostgreSQL as a direct child: a cluster made in one step, a private unix socket, readiness by the server's own word."""
+
+import asyncio
+import os
+import re
+import secrets
+import signal
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+import structlog
+from psycopg import sql
+
+from adapters.embedded.accounts import Account
+from adapters.embedded.binaries import Binary
+from adapters.embedded.errors import DataDirectoryBusy, StartFailed
+from adapters.embedded.files import make_private_directory, open_log, read_from, remove_tree, sync_directory, write_private
+from adapters.embedded.processes import Child, ProcessIdentity, spawn
+from adapters.embedded.state import StateDirectory
+
+log = structlog.get_logger(__name__)
+
+ADMIN_ROLE = "postgres"
+APP_ROLE = "tidelog"
+DATABASE = "tidelog"
+
+# For a machine that also runs everything else: small, and with WAL settings that keep checkpoints apart.
+SETTINGS: Mapping[str, str] = {
+    "max_connections": "100",
+    "shared_buffers": "128MB",
+    "synchronous_commit": "on",
+    "jit": "off",
+    "wal_buffers": "16MB",
+    "max_wal_size": "2GB",
+    "checkpoint_timeout": "10min",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "log_line_prefix": "%m [%p] %q%u@%d ",
+    "cluster_name": "tidelog",
+}
+_NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
+_INITDB_FLAGS = (
+    # Pinned, because initdb would take them from the environment and indexes would sort otherwise elsewhere.
+    "--encoding=UTF8",
+    "--locale-provider=builtin",
+    "--builtin-locale=C.UTF-8",
+    "--locale=C",
+    "--auth=scram-sha-256",
+    f"--username={ADMIN_ROLE}",
+    "--no-instructions",
+)
+_PORT = 5432
+"""Only part of the socket's name: there is no TCP listener."""
+
+_SOCKET_PATH_LIMIT = 103
+"""Bytes. Linux takes 107, macOS 103."""
+
+_LOG_LIMIT_BYTES = 16 * 1024 * 1024
+_INITDB_TIMEOUT_S = 120.0
+_RETRY_S = 5.0
+_STOP_STEPS = ((signal.SIGINT, 20.0), (signal.SIGQUIT, 5.0))
+# What a server that was killed a moment ago leaves for an instant: its memory segment, or a lock of a reused pid.
+_PASSING_FAULTS = ("pre-existing shared memory block", "lock file", "is being used by another")
+
+
+class PostgresServer:
+    def __init__(
+        self, state: StateDirectory, binary: Binary, *, durable: bool, settings: Mapping[str, str], start_timeout_s: float
+    ) -> None:
+        self.binary = binary
+        self.child: Child | None = None
+        self._state = state
+        self._owner: Account | None = state.account or state.home_owner
+        self._data = state.postgres_data
+        self._settings = {**SETTINGS, **settings, **({} if durable else _NOT_DURABLE)}
+        self._durable = durable
+        self._start_timeout_s = start_timeout_s
+        self._log_path = state.home / "logs" / "postgres.log"
+        self._socket_dir = state.home / "run"
+
+    @property
+    def app_url(self) -> str:
+        return self._url(APP_ROLE, "postgres_app", DATABASE)
+
+    @property
+    def admin_url(self) -> str:
+        return self._url(ADMIN_ROLE, "postgres_admin", DATABASE)
+
+    def describe(self) -> dict[str, object]:
+        return {
+            "socket": str(self._socket_dir / f".s.PGSQL.{_PORT}"),
+            "data": str(self._data),
+            "log": str(self._log_path),
+            "durable": self._durable,
+        }
+
+    async def start(self) -> None:
+        """Bring the server up on new or existing data and wait until it takes connections. Raises EmbeddedError."""
+        self._remove_unfinished_clusters()
+        if not (self._data / "PG_VERSION").exists():
+            await self._create_cluster()
+        self._socket_dir = self._choose_socket_dir()
+        deadline = time.monotonic() + _RETRY_S
+        while True:
+            self._clear_stale_files()
+            fault = await self._launch()
+            if fault is None:
+                break
+            if time.monotonic() > deadline or not any(passing in fault for passing in _PASSING_FAULTS):
+                raise StartFailed(f"PostgreSQL did not start: {fault} (log: {self._log_path})")
+            await asyncio.sleep(0.1)
+        await self._ensure_database()
+
+    async def stop(self) -> None:
+        if self.child is not None:
+            await self.child.stop(_STOP_STEPS)
+
+    def last_words(self) -> str:
+        return _last_words(read_from(self._log_path, 0))
+
+    async def _create_cluster(self) -> None:
+        """initdb beside the place of the data, then one rename: a half-made cluster is never taken for a whole one."""
+        make_private_directory(self._data.parent, self._owner)
+        name = secrets.token_hex(4)
+        draft, password_file = (self._data.with_name(f"initdb-{name}{end}") for end in ("", ".password"))
+        write_private(password_file, self._state.secrets["postgres_admin"] + "\n", self._owner, sync=False)
+        offset, output = self._open_log()
+        try:
+            flags = [*_INITDB_FLAGS, f"--pgdata={draft}", f"--pwfile={password_file}"]
+            child = spawn(
+                [self.binary.path.with_name("initdb"), *flags, *(() if self._durable else ("--no-sync",))],
+                account=self._state.account,
+                cwd=self._data.parent,
+                output=output,
+                keep_open=(self._state.lock_fd,),
+                death_signal=signal.SIGTERM,
+            )
+            try:
+                code = await asyncio.wait_for(child.exited(), _INITDB_TIMEOUT_S)
+            except TimeoutError:
+                raise StartFailed(f"initdb took longer than {_INITDB_TIMEOUT_S:.0f} s (log: {self._log_path})") from None
+            finally:
+                child.kill()
+        finally:
+            os.close(output)
+            password_file.unlink(missing_ok=True)
+        if code != 0:
+            raise StartFailed(f"initdb failed: {_last_words(read_from(self._log_path, offset))} (log: {self._log_path})")
+        draft.rename(self._data)
+        if self._durable:
+            sync_directory(self._data.parent)
+
+    def _remove_unfinished_clusters(self) -> None:
+        for leftover in self._data.parent.glob("initdb-*"):
+            remove_tree(leftover)
+
+    def _choose_socket_dir(self) -> Path:
+        """run/ of the home, or where its path is too long (or has a comma, which libpq splits at) a short remembered one."""
+        for recalled in (self._socket_dir, self._state.recall("socket_dir")):
+            if recalled is not None and _fits(Path(recalled)) and self._is_private(Path(recalled)):
+                return Path(recalled)
+        runtime = os.environ.get("XDG_RUNTIME_DIR")
+        usable = runtime and self._state.account is None and _fits(Path(runtime) / "tidelog-12345678") and Path(runtime).is_dir()
+        chosen = Path(tempfile.mkdtemp(prefix="tidelog-", dir=runtime if usable else "/tmp"))
+        if self._owner is not None:
+            os.chown(chosen, self._owner.uid, self._owner.gid)
+        self._state.remember(socket_dir=str(chosen))
+        log.info("socket_directory_chosen", path=str(chosen), reason="the path of the state directory is too long")
+        return chosen
+
+    def _is_private(self, path: Path) -> bool:
+        """Is it (again, if /tmp was cleaned) a folder of the server's own, not a link that a stranger put there?"""
+        make_private_directory(path, self._owner)
+        status = path.lstat()
+        return (status.st_mode & 0o170777) == 0o040700 and status.st_uid == (self._owner.uid if self._owner else os.geteuid())
+
+    def _clear_stale_files(self) -> None:
+        """Remove what would keep the server from starting although nobody uses the data. We hold the lock here."""
+        pid_file = self._data / "postmaster.pid"
+        try:
+            pid = abs(int(pid_file.read_text(encoding="utf-8", errors="replace").split("\n", 1)[0]))
+        except (FileNotFoundError, ValueError):
+            pid = 0
+        if pid and _serves(pid, self._data):
+            raise DataDirectoryBusy(
+                f"a PostgreSQL server that Tidelog did not start (process {pid}) uses {self._data}: stop it first", pid
+            )
+        if pid and _exists(pid):
+            # A zombie or a stranger with a reused pid: PostgreSQL would take it for a postmaster and refuse.
+            log.warning("stale_pid_file_removed", path=str(pid_file), pid=pid)
+            pid_file.unlink(missing_ok=True)
+        for name in (f".s.PGSQL.{_PORT}", f".s.PGSQL.{_PORT}.lock"):
+            (self._socket_dir / name).unlink(missing_ok=True)
+
+    async def _launch(self) -> str | None:
+        """Start the postmaster and wait for its own "ready". Returns what it said if it gave up, None if it is up."""
+        offset, output = self._open_log()
+        settings = {
+            **self._settings,
+            "listen_addresses": "",
+            "port": str(_PORT),
+            "unix_socket_directories": '"' + str(self._socket_dir).replace('"', '""') + '"',
+            "unix_socket_permissions": "0700",
+        }
+        try:
+            self.child = child = spawn(
+                [self.binary.path, "-D", self._data, *(f"--{name}={value}" for name, value in settings.items())],
+                account=self._state.account,
+                cwd=self._data.parent,
+                output=output,
+                keep_open=(self._state.lock_fd,),
+                death_signal=signal.SIGINT,
+            )
+        finally:
+            os.close(output)
+        deadline = time.monotonic() + self._start_timeout_s
+        tell_at = time.monotonic() + 5
+        while not self._says_ready(child.pid):
+            if (code := child.returncode) is not None:
+                return _last_words(read_from(self._log_path, offset)) or f"it ended with code {code}"
+            if time.monotonic() > deadline:
+                raise StartFailed(f"PostgreSQL was not ready after {self._start_timeout_s:.0f} s (log: {self._log_path})")
+            if time.monotonic() > tell_at:
+                tell_at += 5
+                log.info("waiting_for_postgres", last_words=_last_words(read_from(self._log_path, offset)))
+            await asyncio.sleep(0.005)
+        return None
+
+    def _says_ready(self, pid: int) -> bool:
+        """Lines 1 and 8 of postmaster.pid: pid and state. This is what pg_ctl waits for; connecting early fills the log."""
+        try:
+            lines = (self._data / "postmaster.pid").read_text(encoding="utf-8", errors="replace").split("\n")
+        except FileNotFoundError:
+            return False
+        return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
+
+    async def _ensure_database(self) -> None:
+        """Create role and database if they are missing; a crash between the two is made good at the next start."""
+        try:
+            async with asyncio.timeout(30):
+                connection = await psycopg.AsyncConnection.connect(
+                    self._url(ADMIN_ROLE, "postgres_admin", "postgres"), autocommit=True, connect_timeout=10
+                )
+                async with connection:
+                    await self._create_missing(connection)
+        except (psycopg.Error, TimeoutError) as error:
+            raise StartFailed(f"PostgreSQL started but refuses its administrator: {error} (log: {self._log_path})") from error
+
+    async def _create_missing(self, connection: psycopg.AsyncConnection[tuple[object, ...]]) -> None:
+        cursor = await connection.execute(
+            "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = %s), EXISTS (SELECT FROM pg_database WHERE datname = %s)",
+            (APP_ROLE, DATABASE),
+        )
+        role_exists, database_exists = await cursor.fetchone() or (False, False)
+        if not role_exists:
+            await connection.execute(
+                sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(
+                    sql.Identifier(APP_ROLE), sql.Literal(self._state.secrets["postgres_app"])
+                )
+            )
+        if not database_exists:
+            await connection.execute(
+                sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(DATABASE), sql.Identifier(APP_ROLE))
+            )
+
+    def _open_log(self) -> tuple[int, int]:
+        """Size of the log now, and a descriptor that appends to it."""
+        output = open_log(self._log_path, self._state.home_owner, _LOG_LIMIT_BYTES)
+        return os.fstat(output).st_size, output
+
+    def _url(self, role: str, secret: str, database: str) -> str:
+        host = quote(str(self._socket_dir), safe="")
+        return f"postgresql://{role}:{self._state.secrets[secret]}@/{database}?host={host}&port={_PORT}"
+
+
+def _fits(socket_dir: Path) -> bool:
+    path = os.fsencode(socket_dir / f".s.PGSQL.{_PORT}.lock")
+    return len(path) <= _SOCKET_PATH_LIMIT and b"," not in path
+
+
+def _exists(pid: int) -> bool:
+    """Whether PostgreSQL would see a process there: a zombie or another account's process counts."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _serves(pid: int, data: Path) -> bool:
+    """Is `pid` a live postmaster of this very data? On Linux a postmaster's working directory is its data."""
+    if ProcessIdentity.of(pid) is None:
+        return False
+    try:
+        return Path(f"/proc/{pid}/cwd").resolve(strict=True) == data.resolve()
+    except FileNotFoundError:
+        # No /proc: with our lock held nobody but a person could have started one, and we cannot tell more.
+        return False
+    except PermissionError:
+        return False
+
+
+def _last_words(text: str) -> str:
+    """The line of a server log that says why it ended."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    telling = [line for line in lines if re.search(r"\b(FATAL|PANIC|error|ERROR)\b", line)]
+    chosen = telling or lines
+    return re.sub(r"^\d{4}-\S+ \S+ \S+ \[\d+\] ", "", chosen[-1]) if chosen else ""

@@ -1,0 +1,240 @@
+"""PostgreSQL and NATS on one state directory, as one thing to start, watch, restart and stop."""
+
+import asyncio
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import structlog
+
+from adapters.embedded.binaries import Binary, find_nats, find_postgres
+from adapters.embedded.errors import EmbeddedError, ServicesStopped, StartFailed
+from adapters.embedded.nats_server import NatsServer
+from adapters.embedded.postgres_server import PostgresServer
+from adapters.embedded.relocation import reachable
+from adapters.embedded.state import SPARE_ROOT, StateDirectory, locate
+
+log = structlog.get_logger(__name__)
+
+ServiceName = Literal["postgres", "nats"]
+
+
+class EmbeddedServices:
+    """The embedded servers of one state directory.
+
+    `start()` and `restart()` must be called on the main thread. All other methods work from any event loop, one caller
+    at a time. As root the servers run as `account` (see accounts.py), and if that account cannot reach `state_dir` the data
+    is kept under `spare_root`; `describe()` says where.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        *,
+        postgres_bin: Path | None = None,
+        nats_bin: Path | None = None,
+        durable: bool = True,
+        want_postgres: bool = True,
+        want_nats: bool = True,
+        account: str | None = None,
+        spare_root: Path = SPARE_ROOT,
+        postgres_settings: Mapping[str, str] | None = None,
+        start_timeout_s: float = 120.0,
+    ) -> None:
+        """`durable=False` turns flushing off: for tests only. `postgres_settings` go over the defaults.
+
+        `start_timeout_s` bounds crash recovery, which after a hard stop under load may take a while.
+        """
+        self._state_dir = state_dir
+        self._binaries: dict[ServiceName, Path | None] = {}
+        if want_postgres:
+            self._binaries["postgres"] = postgres_bin
+        if want_nats:
+            self._binaries["nats"] = nats_bin
+        self._durable = durable
+        self._account = account
+        self._spare_root = spare_root
+        self._settings = dict(postgres_settings or {})
+        self._start_timeout_s = start_timeout_s
+        self._state: StateDirectory | None = None
+        self._postgres: PostgresServer | None = None
+        self._nats: NatsServer | None = None
+        self._stopping = False
+        self._changing = asyncio.Lock()
+
+    @property
+    def database_url(self) -> str:
+        """libpq URL of the database `tidelog` for its owner, the role `tidelog` (no superuser: row security applies)."""
+        return self._running_postgres().app_url
+
+    @property
+    def admin_database_url(self) -> str:
+        """The same database for the superuser: for extensions, roles and the creation of other databases."""
+        return self._running_postgres().admin_url
+
+    @property
+    def nats_url(self) -> str:
+        """For the processes of the server: may do everything."""
+        return self._running_nats().server_url
+
+    @property
+    def worker_nats_url(self) -> str:
+        """For workers: may pull and acknowledge work of the stream WORK, with the inbox prefix `_INBOX_worker`."""
+        return self._running_nats().worker_url
+
+    @property
+    def home(self) -> Path:
+        """Where the data really lies."""
+        return self._located().home
+
+    async def start(self) -> None:
+        """Lock the directory, create what is missing, start both servers side by side and wait until both answer.
+
+        Raises EmbeddedError; nothing is left running then.
+        """
+        async with self._changing:
+            if self._state is not None:
+                raise EmbeddedError("the embedded services are already started")
+            if threading.current_thread() is not threading.main_thread():
+                raise StartFailed("embedded servers must be started from the main thread of the process")
+            state = locate(self._state_dir, self._account, self._spare_root)
+            await state.lock()
+            self._state, self._stopping = state, False
+            try:
+                self._create_servers(state)
+                await self._start_servers(list(self._binaries))
+            except BaseException:
+                await self._stop_servers()
+                raise
+            log.info("embedded_services_ready", **self._summary())
+
+    async def stop(self) -> None:
+        """Stop both, first politely, then by force; bounded. Does nothing if they are not running."""
+        self._stopping = True
+        async with self._changing:
+            await self._stop_servers()
+
+    async def restart(self, name: ServiceName) -> None:
+        """Start one server again on the same data and the same address, so that its clients reconnect by themselves."""
+        async with self._changing:
+            if self._stopping:
+                raise ServicesStopped("the embedded services are stopping")
+            server = self._server(name)
+            await server.stop()
+            await self._start_servers([name])
+            log.info("embedded_service_restarted", server=name, pid=server.child.pid if server.child else None)
+
+    async def wait_exit(self) -> ServiceName:
+        """The name of the first server that ends without being asked to. Raises ServicesStopped when `stop()` is called."""
+        while True:
+            watched = self._watched()
+            waits = {asyncio.create_task(child.exited()): name for name, child in watched.items()}
+            try:
+                done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in waits:
+                    task.cancel()
+            name = waits[done.pop()]
+            # Let a restart or stop that ended it finish: then it was no surprise.
+            async with self._changing:
+                server = self._watched_server(name)
+                if server.child is not None and server.child is watched[name] and server.child.returncode is not None:
+                    log.error(
+                        "embedded_service_died",
+                        server=name,
+                        returncode=server.child.returncode,
+                        last_words=server.last_words(),
+                    )
+                    return name
+
+    def describe(self) -> dict[str, Any]:
+        """What runs where, without secrets, ready for JSON. Before `start()`: which binaries would be used."""
+        report: dict[str, Any] = {"state_dir": str(self._state_dir), "running": self._state is not None}
+        if self._state is not None:
+            account = self._state.account
+            report |= {"home": str(self._state.home), "account": account.name if account else None}
+        for name in self._binaries:
+            server = self._postgres if name == "postgres" else self._nats
+            binary = server.binary if server else self._find(name, None)
+            report[name] = {
+                "binary": str(binary.path),
+                "version": binary.version,
+                "source": binary.source,
+                "sha256": binary.sha256,
+                "pid": server.child.pid if server and server.child else None,
+                **(server.describe() if server else {}),
+            }
+        return report
+
+    def _create_servers(self, state: StateDirectory) -> None:
+        for name in self._binaries:
+            binary = reachable(self._find(name, state.postgres_data), state.account)
+            if name == "postgres":
+                self._postgres = PostgresServer(
+                    state, binary, durable=self._durable, settings=self._settings, start_timeout_s=self._start_timeout_s
+                )
+            else:
+                self._nats = NatsServer(state, binary, start_timeout_s=self._start_timeout_s)
+
+    def _find(self, name: ServiceName, data: Path | None) -> Binary:
+        configured = self._binaries[name]
+        return find_postgres(data, configured) if name == "postgres" else find_nats(configured)
+
+    async def _start_servers(self, names: list[ServiceName]) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for name in names:
+                    group.create_task(self._server(name).start())
+        except BaseExceptionGroup as failures:
+            # One readable reason; that the other server was cancelled because of it says nothing more.
+            raise failures.exceptions[0] from None
+        servers = [(name, self._server(name)) for name in self._binaries]
+        identities = {name: server.child.identity for name, server in servers if server.child is not None}
+        self._located().remember(
+            children={name: {"pid": who.pid, "started": who.started} for name, who in identities.items() if who}
+        )
+
+    async def _stop_servers(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for server in (self._postgres, self._nats):
+                    if server is not None:
+                        group.create_task(server.stop())
+        finally:
+            if self._state is not None:
+                self._state.unlock()
+            self._state = self._postgres = self._nats = None
+
+    def _watched(self) -> dict[ServiceName, Any]:
+        return {name: child for name in self._binaries if (child := self._watched_server(name).child) is not None}
+
+    def _watched_server(self, name: ServiceName) -> PostgresServer | NatsServer:
+        if self._stopping:
+            raise ServicesStopped("the embedded services are stopping")
+        return self._server(name)
+
+    def _server(self, name: ServiceName) -> PostgresServer | NatsServer:
+        return self._running_postgres() if name == "postgres" else self._running_nats()
+
+    def _running_postgres(self) -> PostgresServer:
+        if self._postgres is None:
+            raise ServicesStopped("the embedded PostgreSQL is not running")
+        return self._postgres
+
+    def _running_nats(self) -> NatsServer:
+        if self._nats is None:
+            raise ServicesStopped("the embedded NATS is not running")
+        return self._nats
+
+    def _located(self) -> StateDirectory:
+        if self._state is None:
+            raise ServicesStopped("the embedded services are not running")
+        return self._state
+
+    def _summary(self) -> dict[str, object]:
+        summary: dict[str, object] = {"home": str(self.home)}
+        for name in self._binaries:
+            server = self._server(name)
+            summary[name] = f"{server.binary.version} ({server.binary.source})"
+        return summary
