@@ -1,0 +1,96 @@
+"""The read side of the log by position (`EventFeed`)."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from adapters.postgres.event_store import EVENT_COLUMNS
+from adapters.postgres.pool import Pool, translate_errors
+from domain.kernel import RecordedEvent
+
+READ_SQL = f"SELECT {EVENT_COLUMNS} FROM event WHERE notification_id > %s ORDER BY notification_id LIMIT %s"
+HEAD_SQL = "SELECT position FROM log_head"
+
+# recorded_at never decreases with the position, so the last event of a time is found by halving. A position whose event is no
+# longer in the table counts as the next one that is.
+POSITION_AT_SQL = """
+    WITH RECURSIVE search (low, high) AS (
+        SELECT 0::bigint, position FROM log_head
+        UNION ALL
+        SELECT CASE WHEN probe.early THEN middle ELSE low END, CASE WHEN probe.early THEN high ELSE middle - 1 END
+        FROM search
+        CROSS JOIN LATERAL (SELECT (low + high + 1) / 2) AS half (middle)
+        CROSS JOIN LATERAL (
+            SELECT recorded_at <= %s FROM event WHERE notification_id >= middle ORDER BY notification_id LIMIT 1
+        ) AS probe (early)
+        WHERE low < high
+    )
+    SELECT low FROM search WHERE low = high
+"""
+
+
+class PostgresEventFeed:
+    """Implements `application.ports.EventFeed`. Raises Unavailable where the database is away."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def read(self, *, after: int, limit: int) -> list[RecordedEvent]:
+        return [RecordedEvent(*row) for row in await self._fetch(READ_SQL, (after, limit))]
+
+    async def read_tenant(
+        self,
+        tenant_id: UUID,
+        *,
+        after: int,
+        limit: int,
+        until: int | None = None,
+        root_id: UUID | None = None,
+        topics: Sequence[str] | None = None,
+        newest_first: bool = False,
+    ) -> list[RecordedEvent]:
+        query, parameters = tenant_query(
+            tenant_id, after=after, limit=limit, until=until, root_id=root_id, topics=topics, newest_first=newest_first
+        )
+        return [RecordedEvent(*row) for row in await self._fetch(query, parameters)]
+
+    async def head(self) -> int:
+        return int((await self._fetch(HEAD_SQL, ()))[0][0])
+
+    async def position_at(self, tenant_id: UUID, at: datetime, *, root_id: UUID | None = None) -> int:
+        [(until,)] = await self._fetch(POSITION_AT_SQL, (at,))
+        newest = await self.read_tenant(tenant_id, after=0, until=until, root_id=root_id, limit=1, newest_first=True)
+        return newest[0].position if newest else 0
+
+    async def _fetch(self, query: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+        with translate_errors():
+            async with self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
+                await cursor.execute(query.encode(), parameters)
+                return await cursor.fetchall()
+
+
+def tenant_query(
+    tenant_id: UUID,
+    *,
+    after: int,
+    limit: int,
+    until: int | None,
+    root_id: UUID | None,
+    topics: Sequence[str] | None,
+    newest_first: bool,
+) -> tuple[str, list[Any]]:
+    """The statement and parameters of `read_tenant`: by event_root_idx for one run, else by event_tenant_idx."""
+    conditions: list[str] = ["tenant_id = %s", "notification_id > %s"]
+    parameters: list[Any] = [tenant_id, after]
+    for condition, value in (
+        ("notification_id <= %s", until),
+        ("root_id = %s", root_id),
+        ("topic = ANY(%s)", None if topics is None else list(topics)),
+    ):
+        if value is not None:
+            conditions.append(condition)
+            parameters.append(value)
+    order = "DESC" if newest_first else "ASC"
+    query = f"SELECT {EVENT_COLUMNS} FROM event WHERE {' AND '.join(conditions)} ORDER BY notification_id {order} LIMIT %s"
+    return query, [*parameters, limit]
