@@ -1,0 +1,1 @@
+"""Every way in: HTTP, the command line, settings, the composition root and the long-running roles."""

@@ -150,3 +150,70 @@ class WorkQueue(Protocol):
     async def ensure(self, tenant_id: UUID, kind: str, pool: str, *, max_pending: int) -> Queue:
         """Makes the consumer of one agent or tool, if it is not there. Raises Unavailable."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """How far a consumer of the log has come. `epoch` counts its owners: an older owner's advance is refused."""
+
+    position: int
+    epoch: int
+
+
+class Checkpoints(Protocol):
+    """Positions of consumers whose effects are idempotent commands; projections keep theirs in the rows' transaction."""
+
+    async def take(self, name: str) -> Checkpoint:
+        """Becomes the owner of a consumer's position, and reads it."""
+        ...
+
+    async def advance(self, name: str, checkpoint: Checkpoint, position: int) -> Checkpoint:
+        """Raises LostOwnership when another owner took it since; Unavailable."""
+        ...
+
+    async def park(self, name: str, event: RecordedEvent, error: str) -> None:
+        """Puts aside an event that could not be handled, for a person to look at."""
+        ...
+
+
+class LostOwnership(Exception):
+    """Another process owns this consumer now."""
+
+
+@dataclass(frozen=True, slots=True)
+class DueTimer:
+    """A timer whose time has come: the command it stands for, and what set it."""
+
+    timer_id: UUID
+    tenant_id: UUID
+    root_id: UUID
+    command: str
+    """Name of the command's class."""
+    payload: bytes
+    """The command as JSON."""
+    correlation_id: UUID
+    cause: str
+
+
+class Timers(Protocol):
+    """Durable timers: a read model of the log, polled."""
+
+    async def due(self, limit: int) -> list[DueTimer]: ...
+
+    async def delete(self, timer_ids: Sequence[UUID]) -> None: ...
+
+    async def seconds_until_next(self) -> float | None:
+        """None: there is no timer."""
+        ...
+
+    async def wait_for_change(self, timeout: float) -> None:
+        """Returns when timers may have changed, or after the time-out (seconds)."""
+        ...
+
+
+class OpenWork(Protocol):
+    """Work that the log says is open: what the queue must hold."""
+
+    async def older_than(self, seconds: float, *, after: UUID | None, limit: int) -> list[WorkItem]:
+        """Open work that was dispatched longer ago, by id; `after` is the last id of the page before."""
+        ...

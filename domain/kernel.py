@@ -36,7 +36,7 @@ class Value(BaseModel):
 
 
 class Event(BaseModel):
-    """A fact. `TOPIC` and `VERSION` name it for ever; unknown fields are ignored, so that an older reader survives a newer writer."""
+    """A fact. `TOPIC` and `VERSION` name it for ever. Unknown fields are ignored: an older reader survives a newer writer."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -110,7 +110,7 @@ def derive_id(parent: UUID, name: str) -> UUID:
     """A UUIDv7-shaped id that follows from its parent and a name.
 
     The parent's millisecond stamp is kept, so that derived ids land near the right edge of the indexes, where random ones (UUIDv5)
-    would scatter; the other 74 bits are SHA-256 of parent and name (RFC 9562, section 5.7, lets `rand_a` and `rand_b` be filled so).
+    would scatter; the other 74 bits are SHA-256 of parent and name (RFC 9562, section 5.7, leaves their making open).
     """
     digest = int.from_bytes(hashlib.sha256(parent.bytes + name.encode()).digest()[:10], "big")
     value = (parent.int & _TIME_BITS) | (digest & ~(0xF << 76) & ~(0x3 << 62))

@@ -1,0 +1,72 @@
+"""All settings: read once from the environment (`TIDELOG_…`), overridden by options. Secrets come only from here."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+Role = Literal["api", "relay", "projector", "saga"]
+ROLES: tuple[Role, ...] = ("api", "relay", "projector", "saga")
+
+
+class SettingsError(Exception):
+    """A setting has a wrong value; the message names it in one readable line each."""
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="TIDELOG_", extra="ignore")
+
+    data_dir: Path = Path(".tidelog")
+    """Where the embedded servers, the development key and reports are kept."""
+    database_url: SecretStr | None = None
+    """postgresql://… of a server of your own (15 or newer); unset: the embedded one."""
+    nats_url: SecretStr | None = None
+    """nats://… of a server of your own (2.10 or newer, JetStream on); unset: the embedded one."""
+    worker_nats_url: SecretStr | None = None
+    """What workers are given to reach NATS; unset: nats_url."""
+    host: str = "127.0.0.1"
+    port: int = Field(default=8700, ge=0, le=65535)
+    """0: any free port."""
+    url: str | None = None
+    """Base URL for the command line's own requests; unset: the server that `tidelog up` runs on the data folder."""
+    api_key: SecretStr | None = None
+    """The key that the command line and workers use; unset: the development key of the data folder."""
+    bootstrap_key_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    """SHA-256 of a key to issue to the default tenant at start."""
+    agents: Annotated[tuple[Path, ...], NoDecode] = ()
+    """Folders with agents and tools, separated by `:` in the environment."""
+    workspace: Path | None = None
+    """The folder that tools are confined to; unset: the current one."""
+    postgres_bin: Path | None = None
+    nats_bin: Path | None = None
+    run_as: str | None = None
+    """Account for the embedded servers when started by root."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "console"] = "auto"
+    database_pool_size: int = Field(default=8, ge=2, le=100)
+    max_event_bytes: int = Field(default=256 * 1024, ge=1024, le=900 * 1024)
+    max_body_bytes: int = Field(default=1024 * 1024, ge=1024, le=16 * 1024 * 1024)
+    read_timeout_s: float = Field(default=5.0, gt=0, le=60)
+    """How long a read waits for its read model to reach `Tidelog-Position`."""
+
+    @field_validator("agents", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(Path(part) for part in value.split(":") if part) if isinstance(value, str) else value
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Settings from the environment, with the given values on top (None: not given).
+
+    Raises:
+        SettingsError: one readable line for each wrong value.
+    """
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]  # checked by pydantic
+    except ValidationError as error:  # its own text would show the value, and a value may be a secret
+        lines = []
+        for problem in error.errors(include_url=False, include_input=False, include_context=False):
+            name = str(problem["loc"][0]) if problem["loc"] else "settings"
+            lines.append(f"TIDELOG_{name.upper()}: {problem['msg']}")
+        raise SettingsError("\n".join(lines)) from None

@@ -1,0 +1,74 @@
+"""The routing table: which stream a command is for, and whose rules decide it. Read this page first."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from domain import agent_runs, agents, context, invocations, messages, projects, runs, tenants, tools
+from domain.kernel import Command, Decider
+
+Root = Callable[[Any, Any], UUID]
+"""(command, state) → the root id of the stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    decider: Decider[Any]
+    stream: Callable[[Any], UUID]
+    root: Root
+    creates: bool = False
+    """The command begins its stream as a rule: the loop does not look for events first, the append itself finds out."""
+
+
+def _own_stream(decider: Decider[Any], attribute: str, *, creates: bool = False) -> Route:
+    """A stream that is its own root."""
+    return Route(decider, lambda c: getattr(c, attribute), lambda c, _: getattr(c, attribute), creates)
+
+
+def _in_run(decider: Decider[Any], attribute: str, *, creates: bool = False) -> Route:
+    """A stream inside a run; the command says which run."""
+    return Route(decider, lambda c: getattr(c, attribute), lambda c, _: c.run_id, creates)
+
+
+def _of_agent_run() -> Route:
+    return Route(agent_runs.DECIDER, lambda c: c.agent_run_id, lambda _, state: state.requested.run_id)
+
+
+def _of_invocation() -> Route:
+    return Route(invocations.DECIDER, lambda c: c.invocation_id, lambda _, state: state.requested.run_id)
+
+
+ROUTES: dict[type[Command], Route] = {
+    tenants.CreateTenant: _own_stream(tenants.DECIDER, "tenant_id"),
+    tenants.IssueApiKey: _own_stream(tenants.DECIDER, "tenant_id"),
+    tenants.RevokeApiKey: _own_stream(tenants.DECIDER, "tenant_id"),
+    projects.CreateProject: _own_stream(projects.DECIDER, "project_id", creates=True),
+    agents.RegisterAgent: _own_stream(agents.DECIDER, "agent_id"),
+    tools.RegisterTool: _own_stream(tools.DECIDER, "tool_id"),
+    runs.StartRun: _own_stream(runs.DECIDER, "run_id", creates=True),
+    runs.CompleteStep: _own_stream(runs.DECIDER, "run_id"),
+    runs.FailStep: _own_stream(runs.DECIDER, "run_id"),
+    runs.CancelRun: _own_stream(runs.DECIDER, "run_id"),
+    agent_runs.RequestAgentRun: _in_run(agent_runs.DECIDER, "agent_run_id", creates=True),
+    agent_runs.DeliverMail: _in_run(agent_runs.DECIDER, "agent_run_id"),
+    agent_runs.ClaimAgentRun: _of_agent_run(),
+    agent_runs.RecordStep: _of_agent_run(),
+    agent_runs.StartCall: _of_agent_run(),
+    agent_runs.FinishCall: _of_agent_run(),
+    agent_runs.ReceiveMail: _of_agent_run(),
+    agent_runs.CompleteAgentRun: _of_agent_run(),
+    agent_runs.FailAgentRun: _of_agent_run(),
+    agent_runs.ResumeAgentRun: _of_agent_run(),
+    agent_runs.TimeOutAgentRun: _of_agent_run(),
+    agent_runs.CancelAgentRun: _of_agent_run(),
+    invocations.RequestInvocation: _in_run(invocations.DECIDER, "invocation_id", creates=True),
+    invocations.ClaimInvocation: _of_invocation(),
+    invocations.CompleteInvocation: _of_invocation(),
+    invocations.FailInvocation: _of_invocation(),
+    invocations.ResolveInvocation: _of_invocation(),
+    invocations.RequeueInvocation: _of_invocation(),
+    invocations.CancelInvocation: _of_invocation(),
+    messages.SendMessage: _in_run(messages.DECIDER, "message_id", creates=True),
+    context.SetContextValue: _in_run(context.DECIDER, "context_id"),
+}

@@ -1,0 +1,118 @@
+"""The saga loop: events in order → reactions → commands and work → checkpoint. Redelivery changes nothing: ids are derived."""
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from itertools import groupby
+
+import structlog
+
+from application.dispatch import CommandLoop, Request
+from application.patience import persistently
+from application.ports import Checkpoints, Subscription, WorkItem, WorkQueue
+from application.sagas import message_delivery, run_lifecycle, tool_execution, work_dispatch
+from application.sagas.reactions import Reactions
+from domain import registry
+from domain.errors import TidelogError
+from domain.kernel import Command, Metadata, RecordedEvent, derive_id
+
+SAGAS: dict[str, Reactions] = {
+    "run_lifecycle": run_lifecycle.REACTIONS,
+    "work_dispatch": work_dispatch.REACTIONS,
+    "tool_execution": tool_execution.REACTIONS,
+    "message_delivery": message_delivery.REACTIONS,
+}
+
+TOPICS = frozenset(event.TOPIC for reactions in SAGAS.values() for event in reactions)
+CHECKPOINT = "sagas"
+MAX_ROOTS_AT_ONCE = 64
+
+log = structlog.get_logger(__name__)
+
+
+def react(recorded: RecordedEvent) -> list[tuple[str, Command | WorkItem]]:
+    """All that sagas answer to one event, each with a name that is the same at every redelivery."""
+    if recorded.topic not in TOPICS:
+        return []
+    event = registry.decode(recorded.topic, recorded.schema_version, recorded.state)
+    answers: list[tuple[str, Command | WorkItem]] = []
+    for saga, reactions in SAGAS.items():
+        handler = reactions.get(type(event))
+        if handler is not None:
+            answers += [(f"{saga}:{recorded.version}:{i}", r) for i, r in enumerate(handler(event, recorded))]
+    return answers
+
+
+def request_for(recorded: RecordedEvent, name: str) -> Request:
+    """The request of a reaction: correlation is handed on, causation is the event, the id follows from both."""
+    metadata = Metadata.model_validate_json(recorded.metadata)
+    return Request(
+        tenant_id=recorded.tenant_id,
+        actor=f"saga:{name.partition(':')[0]}",
+        command_id=derive_id(recorded.stream_id, name),
+        correlation_id=metadata.correlation_id,
+        causation_id=recorded.name,
+        traceparent=metadata.traceparent,
+    )
+
+
+class SagaManager:
+    """Runs all sagas over the log. Events of one root are handled in order, different roots side by side."""
+
+    def __init__(self, commands: CommandLoop, subscription: Subscription, checkpoints: Checkpoints, queue: WorkQueue) -> None:
+        self._commands = commands
+        self._subscription = subscription
+        self._checkpoints = checkpoints
+        self._queue = queue
+        self.position = 0
+        """The last handled position, for metrics."""
+
+    async def run(self) -> None:
+        """Works until cancelled; outages are waited out. Raises LostOwnership when another process took over."""
+        checkpoint = await persistently(lambda: self._checkpoints.take(CHECKPOINT))
+        self.position = checkpoint.position
+        async for batch in self._subscription.batches(after=checkpoint.position, name=CHECKPOINT):
+            await self._handle(batch)
+            checkpoint = await persistently(partial(self._checkpoints.advance, CHECKPOINT, checkpoint, batch[-1].position))
+            self.position = checkpoint.position
+
+    async def _handle(self, batch: Sequence[RecordedEvent]) -> None:
+        relevant = sorted((e for e in batch if e.topic in TOPICS), key=lambda e: (e.root_id.int, e.position))
+        if not relevant:
+            return
+        gate = asyncio.Semaphore(MAX_ROOTS_AT_ONCE)
+
+        async def in_order(events: list[RecordedEvent]) -> None:
+            async with gate:
+                for event in events:
+                    await self._handle_one(event)
+
+        async with asyncio.TaskGroup() as roots:
+            for _, events in groupby(relevant, key=lambda e: e.root_id):
+                roots.create_task(in_order(list(events)))
+
+    async def _handle_one(self, recorded: RecordedEvent) -> None:
+        try:
+            answers = react(recorded)
+        except Exception as error:  # noqa: BLE001  # whatever is wrong with one event must not stop all others
+            await self._park(recorded, error)
+            return
+        work = [answer for _, answer in answers if isinstance(answer, WorkItem)]
+        for name, answer in answers:
+            if isinstance(answer, Command):
+                await self._command(recorded, name, answer)
+        if work:
+            await persistently(lambda: self._queue.publish(work))
+
+    async def _command(self, recorded: RecordedEvent, name: str, command: Command) -> None:
+        request = request_for(recorded, name)
+        try:
+            await persistently(lambda: self._commands.execute(request, command))
+        except (TidelogError, ValueError) as error:
+            await self._park(recorded, error)
+
+    async def _park(self, recorded: RecordedEvent, error: Exception) -> None:
+        log.error(
+            "saga_event_parked", position=recorded.position, topic=recorded.topic, root_id=str(recorded.root_id), exc_info=error
+        )
+        await persistently(lambda: self._checkpoints.park(CHECKPOINT, recorded, f"{type(error).__name__}: {error}"))

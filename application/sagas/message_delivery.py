@@ -1,0 +1,21 @@
+"""Messages: what was sent is delivered into the mailbox of the recipient's agent run."""
+
+from application.sagas.reactions import Reaction, Reactions
+from domain import messages
+from domain.agent_runs import DeliverMail
+from domain.kernel import RecordedEvent
+
+
+def on_message_sent(event: messages.MessageSent, recorded: RecordedEvent) -> list[Reaction]:
+    return [
+        DeliverMail(
+            agent_run_id=event.recipient_id,
+            run_id=event.run_id,
+            message_id=recorded.stream_id,
+            sender=event.sender,
+            sent_at=recorded.recorded_at,
+        )
+    ]
+
+
+REACTIONS: Reactions = {messages.MessageSent: on_message_sent}

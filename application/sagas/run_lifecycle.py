@@ -1,0 +1,46 @@
+"""A run and its agent runs: a scheduled step becomes an agent run, its outcome goes back to the run, an end is passed down."""
+
+from application.sagas.reactions import Reaction, Reactions
+from domain import agent_runs, runs
+from domain.agent_runs import CancelAgentRun, RequestAgentRun
+from domain.kernel import RecordedEvent
+from domain.runs import CompleteStep, FailStep
+
+
+def on_step_scheduled(event: runs.StepScheduled, recorded: RecordedEvent) -> list[Reaction]:
+    return [
+        RequestAgentRun(
+            agent_run_id=event.agent_run_id,
+            run_id=recorded.stream_id,
+            step=event.step,
+            agent=event.agent,
+            agent_version=event.agent_version,
+            timeout_s=event.timeout_s,
+            retry=event.retry,
+        )
+    ]
+
+
+def on_agent_run_completed(event: agent_runs.AgentRunCompleted, recorded: RecordedEvent) -> list[Reaction]:
+    return [CompleteStep(run_id=event.run_id, step=event.step, agent_run_id=recorded.stream_id, result=event.result)]
+
+
+def on_agent_run_failed(event: agent_runs.AgentRunFailed, recorded: RecordedEvent) -> list[Reaction]:
+    return [FailStep(run_id=event.run_id, step=event.step, agent_run_id=recorded.stream_id, error=event.error)]
+
+
+def on_run_failed(event: runs.RunFailed, recorded: RecordedEvent) -> list[Reaction]:
+    return [CancelAgentRun(agent_run_id=agent_run_id, reason="the run failed") for agent_run_id in event.abandoned]
+
+
+def on_run_cancelled(event: runs.RunCancelled, recorded: RecordedEvent) -> list[Reaction]:
+    return [CancelAgentRun(agent_run_id=agent_run_id, reason="the run was cancelled") for agent_run_id in event.abandoned]
+
+
+REACTIONS: Reactions = {
+    runs.StepScheduled: on_step_scheduled,
+    agent_runs.AgentRunCompleted: on_agent_run_completed,
+    agent_runs.AgentRunFailed: on_agent_run_failed,
+    runs.RunFailed: on_run_failed,
+    runs.RunCancelled: on_run_cancelled,
+}

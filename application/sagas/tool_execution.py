@@ -1,0 +1,31 @@
+"""Tool calls: an invocation's outcome goes back to the agent run that asked; calls of an ended agent run are called off."""
+
+from application.sagas.reactions import Reaction, Reactions
+from domain import agent_runs, invocations
+from domain.agent_runs import FinishCall
+from domain.invocations import CancelInvocation
+from domain.kernel import RecordedEvent
+
+
+def on_invocation_succeeded(event: invocations.InvocationSucceeded, recorded: RecordedEvent) -> list[Reaction]:
+    return [FinishCall(agent_run_id=event.agent_run_id, key=event.key, invocation_id=recorded.stream_id, succeeded=True)]
+
+
+def on_invocation_failed(event: invocations.InvocationFailed, recorded: RecordedEvent) -> list[Reaction]:
+    return [FinishCall(agent_run_id=event.agent_run_id, key=event.key, invocation_id=recorded.stream_id, succeeded=False)]
+
+
+def on_agent_run_failed(event: agent_runs.AgentRunFailed, recorded: RecordedEvent) -> list[Reaction]:
+    return [CancelInvocation(invocation_id=i, reason="the agent run failed") for i in event.abandoned]
+
+
+def on_agent_run_cancelled(event: agent_runs.AgentRunCancelled, recorded: RecordedEvent) -> list[Reaction]:
+    return [CancelInvocation(invocation_id=i, reason="the agent run was cancelled") for i in event.abandoned]
+
+
+REACTIONS: Reactions = {
+    invocations.InvocationSucceeded: on_invocation_succeeded,
+    invocations.InvocationFailed: on_invocation_failed,
+    agent_runs.AgentRunFailed: on_agent_run_failed,
+    agent_runs.AgentRunCancelled: on_agent_run_cancelled,
+}

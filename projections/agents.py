@@ -1,0 +1,73 @@
+"""Agents that are registered, by name."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+import orjson
+from pydantic import BaseModel
+
+from domain.agents import AgentRegistered
+from domain.kernel import Json, RecordedEvent
+from projections.kernel import Connection, Projection, by_topic, decoded, topics_of
+from projections.pages import Page, encode_cursor
+
+
+class AgentView(BaseModel):
+    agent_id: UUID
+    name: str
+    version: str
+    revision: int
+    description: str
+    capabilities: list[str]
+    input_schema: Json
+    output_schema: Json
+    registered_at: datetime
+
+
+async def on_agent_registered(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
+    sql = """
+    INSERT INTO agent (agent_id, tenant_id, name, version, revision, description, capabilities, input_schema, output_schema,
+                       registered_at)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+    ON CONFLICT (agent_id) DO UPDATE SET (name, version, revision, description, capabilities, input_schema, output_schema,
+        registered_at) = (EXCLUDED.name, EXCLUDED.version, EXCLUDED.revision, EXCLUDED.description, EXCLUDED.capabilities,
+        EXCLUDED.input_schema, EXCLUDED.output_schema, EXCLUDED.registered_at)
+    """
+    newest = {recorded.stream_id: recorded for recorded in batch}
+    rows = []
+    for recorded in newest.values():
+        agent: AgentRegistered = decoded(recorded)
+        rows.append(
+            (
+                recorded.stream_id, recorded.tenant_id, agent.name, agent.version, recorded.version, agent.description,
+                list(agent.capabilities), orjson.dumps(agent.input_schema).decode(), orjson.dumps(agent.output_schema).decode(),
+                recorded.recorded_at,
+            )
+        )  # fmt: skip
+    await connection.cursor().executemany(sql, rows)
+
+
+PROJECTION = Projection("agents", topics_of(AgentRegistered), ("agent",), by_topic((AgentRegistered, on_agent_registered)))
+
+
+async def list_agents(
+    connection: Connection, tenant_id: UUID, *, limit: int, after: str | None, capability: str | None
+) -> Page[AgentView]:
+    """By name; `capability` keeps only agents that have it."""
+    sql = """
+    SELECT agent_id, name, version, revision, description, capabilities, input_schema, output_schema, registered_at FROM agent
+    WHERE tenant_id = %(tenant)s AND (%(after)s::text IS NULL OR name > %(after)s)
+      AND (%(capability)s::text IS NULL OR %(capability)s = ANY (capabilities))
+    ORDER BY name LIMIT %(limit)s
+    """
+    parameters = {"tenant": tenant_id, "after": after, "limit": limit + 1, "capability": capability}
+    rows = await (await connection.execute(sql, parameters)).fetchall()
+    data = [
+        AgentView(
+            agent_id=r[0], name=r[1], version=r[2], revision=r[3], description=r[4], capabilities=r[5],
+            input_schema=orjson.loads(r[6]), output_schema=orjson.loads(r[7]), registered_at=r[8],
+        )
+        for r in rows[:limit]
+    ]  # fmt: skip
+    return Page(data, encode_cursor(data[-1].name) if len(rows) > limit else None)

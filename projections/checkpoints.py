@@ -1,0 +1,93 @@
+"""Checkpoints: read and advanced by compare-and-set, in the transaction of the rows they describe."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from application.ports import Checkpoint, LostOwnership
+from domain.errors import ProjectionBehind
+from domain.kernel import RecordedEvent
+from projections.kernel import Connection, Database
+
+TAKE = """
+INSERT INTO checkpoint (name, position, epoch) SELECT name, 0, 1 FROM unnest(%s::text[]) AS name
+ON CONFLICT (name) DO UPDATE SET epoch = checkpoint.epoch + 1
+RETURNING name, position, epoch
+"""
+ADVANCE = """
+UPDATE checkpoint SET position = %(new)s, updated_at = now()
+FROM unnest(%(names)s::text[], %(olds)s::bigint[], %(epochs)s::bigint[]) AS known (known_name, known_position, known_epoch)
+WHERE name = known_name AND position = known_position AND epoch = known_epoch
+"""
+PARK = """
+INSERT INTO parked_event (consumer, position, root_id, tenant_id, topic, error)
+VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
+"""
+POSITIONS = "SELECT name, position FROM checkpoint"
+
+
+async def take(connection: Connection, names: Sequence[str]) -> dict[str, Checkpoint]:
+    """Becomes the owner of the named checkpoints and reads them; an earlier owner's next advance fails."""
+    rows = await (await connection.execute(TAKE, [list(names)])).fetchall()
+    return {name: Checkpoint(position, epoch) for name, position, epoch in rows}
+
+
+async def advance(connection: Connection, known: dict[str, Checkpoint], position: int) -> dict[str, Checkpoint]:
+    """Moves the checkpoints to a position, in the caller's transaction. Raises LostOwnership."""
+    parameters = {
+        "new": position,
+        "names": list(known),
+        "olds": [c.position for c in known.values()],
+        "epochs": [c.epoch for c in known.values()],
+    }
+    cursor = await connection.execute(ADVANCE, parameters)
+    if cursor.rowcount != len(known):
+        raise LostOwnership(f"another process owns one of {', '.join(known)}")
+    return {name: Checkpoint(position, c.epoch) for name, c in known.items()}
+
+
+async def park(connection: Connection, name: str, event: RecordedEvent, error: str) -> None:
+    values = (name, event.position, event.root_id, event.tenant_id, event.topic, error[:10_000].replace("\x00", ""))
+    await connection.execute(PARK, values)
+
+
+class PostgresCheckpoints:
+    """The `Checkpoints` port: for consumers whose effects are commands."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def take(self, name: str) -> Checkpoint:
+        async with self._database.connection() as connection:
+            return (await take(connection, [name]))[name]
+
+    async def advance(self, name: str, checkpoint: Checkpoint, position: int) -> Checkpoint:
+        async with self._database.connection() as connection:
+            return (await advance(connection, {name: checkpoint}, position))[name]
+
+    async def park(self, name: str, event: RecordedEvent, error: str) -> None:
+        async with self._database.connection() as connection:
+            await park(connection, name, event, error)
+
+
+async def positions(connection: Connection) -> dict[str, int]:
+    """Position by consumer."""
+    return dict(await (await connection.execute(POSITIONS)).fetchall())
+
+
+async def wait_until(database: Database, name: str, position: int, timeout_s: float) -> None:
+    """Returns when a read model has a position: what a client that read its own write waits for.
+
+    Polls with backoff (2 to 50 ms), only while somebody waits. Raises ProjectionBehind after the time-out.
+    """
+    deadline, pause = time.monotonic() + timeout_s, 0.002
+    while True:
+        async with database.connection() as connection:
+            row = await (await connection.execute("SELECT position FROM checkpoint WHERE name = %s", [name])).fetchone()
+        reached = row[0] if row else 0
+        if reached >= position:
+            return
+        if time.monotonic() + pause > deadline:
+            raise ProjectionBehind(f"the read model '{name}' is at position {reached}, not yet at {position}")
+        await asyncio.sleep(pause)
+        pause = min(0.05, pause * 1.5)

@@ -1,0 +1,67 @@
+"""What a projection is, and how one is declared."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from psycopg import AsyncConnection
+
+from domain import registry
+from domain.kernel import Event, RecordedEvent
+
+Connection = AsyncConnection[Any]
+Handler = Callable[[Connection, Sequence[RecordedEvent]], Awaitable[None]]
+"""Takes a batch of events of one topic group, in order, and writes rows with set-based SQL, inside the runner's transaction."""
+
+
+class Database(Protocol):
+    """Connections to Postgres, each in a transaction of its own that commits at the end of the block."""
+
+    def connection(self) -> AbstractAsyncContextManager[Connection]:
+        """Driver errors come out as domain errors (Unavailable and others)."""
+        ...
+
+
+class Listener(Protocol):
+    """A NOTIFY channel as a hint."""
+
+    async def wait(self, timeout: float) -> None:
+        """Returns at a notification, or after the time-out (seconds)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """A read model: its name (and checkpoint), the topics it takes, its tables, and the handler of a batch.
+
+    The handler sees only events of these topics, each once and in the order of the log.
+    """
+
+    name: str
+    topics: frozenset[str]
+    tables: tuple[str, ...]
+    apply: Handler
+
+
+def topics_of(*events: type[Event]) -> frozenset[str]:
+    return frozenset(event.TOPIC for event in events)
+
+
+def by_topic(*handlers: tuple[type[Event], Handler]) -> Handler:
+    """A handler that hands consecutive events of one topic together to that topic's handler: order is kept."""
+    table = {event.TOPIC: handler for event, handler in handlers}
+
+    async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
+        start = 0
+        for end in range(1, len(batch) + 1):
+            if end == len(batch) or batch[end].topic != batch[start].topic:
+                await table[batch[start].topic](connection, batch[start:end])
+                start = end
+
+    return apply
+
+
+def decoded(recorded: RecordedEvent) -> Any:
+    """The event itself, upcast to its newest version."""
+    return registry.decode(recorded.topic, recorded.schema_version, recorded.state)

@@ -1,0 +1,106 @@
+"""Messages of a run and what became of each: sent, delivered, received, or refused."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+import orjson
+from pydantic import BaseModel
+
+from domain.agent_runs import MailDelivered, MailReceived, MailRefused
+from domain.kernel import Json, RecordedEvent
+from domain.messages import MessageSent
+from projections.kernel import Connection, Projection, by_topic, decoded, topics_of
+from projections.pages import Page, encode_cursor
+
+
+class MessageView(BaseModel):
+    message_id: UUID
+    run_id: UUID
+    sender: str
+    recipient: str
+    body: Json
+    status: Literal["sent", "delivered", "received", "refused"]
+    refused: str | None
+    position: int
+    sent_at: datetime
+    delivered_at: datetime | None
+    received_at: datetime | None
+
+
+async def on_message_sent(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
+    sql = """
+    INSERT INTO message (message_id, tenant_id, run_id, sender, recipient, body, position, sent_at)
+    SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::timestamptz[])
+    """
+    sent: list[MessageSent] = [decoded(e) for e in batch]
+    await connection.execute(
+        sql,
+        (
+            [e.stream_id for e in batch], [e.tenant_id for e in batch], [m.run_id for m in sent], [m.sender for m in sent],
+            [m.recipient for m in sent], [orjson.dumps(m.body).decode() for m in sent], [e.position for e in batch],
+            [e.recorded_at for e in batch],
+        ),
+    )  # fmt: skip
+
+
+async def on_mail_delivered(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
+    sql = """
+    UPDATE message SET delivered_at = delivered.at FROM unnest(%s::uuid[], %s::timestamptz[]) AS delivered (id, at)
+    WHERE message_id = delivered.id
+    """
+    await connection.execute(sql, ([decoded(e).message_id for e in batch], [e.recorded_at for e in batch]))
+
+
+async def on_mail_refused(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
+    sql = """
+    UPDATE message SET refused = failed.reason FROM unnest(%s::uuid[], %s::text[]) AS failed (id, reason)
+    WHERE message_id = failed.id
+    """
+    events: list[MailRefused] = [decoded(e) for e in batch]
+    await connection.execute(sql, ([e.message_id for e in events], [e.reason for e in events]))
+
+
+async def on_mail_received(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
+    sql = """
+    UPDATE message SET received_at = received.at FROM unnest(%s::uuid[], %s::timestamptz[]) AS received (id, at)
+    WHERE message_id = received.id
+    """
+    received = [(decoded(e).message_id, e.recorded_at) for e in batch]
+    kept = [(message_id, at) for message_id, at in received if message_id is not None]
+    if kept:
+        await connection.execute(sql, ([message_id for message_id, _ in kept], [at for _, at in kept]))
+
+
+PROJECTION = Projection(
+    "messages",
+    topics_of(MessageSent, MailDelivered, MailRefused, MailReceived),
+    ("message",),
+    by_topic(
+        (MessageSent, on_message_sent), (MailDelivered, on_mail_delivered), (MailRefused, on_mail_refused),
+        (MailReceived, on_mail_received),
+    ),
+)  # fmt: skip
+
+
+async def list_messages(
+    connection: Connection, tenant_id: UUID, run_id: UUID, *, limit: int, after: int | None
+) -> Page[MessageView]:
+    """In the order in which they were sent."""
+    sql = """
+    SELECT message_id, sender, recipient, body, position, sent_at, delivered_at, received_at, refused FROM message
+    WHERE tenant_id = %(tenant)s AND run_id = %(run)s AND (%(after)s::bigint IS NULL OR position > %(after)s)
+    ORDER BY position LIMIT %(limit)s
+    """
+    parameters = {"tenant": tenant_id, "run": run_id, "after": after, "limit": limit + 1}
+    rows = await (await connection.execute(sql, parameters)).fetchall()
+    data = [
+        MessageView(
+            message_id=r[0], run_id=run_id, sender=r[1], recipient=r[2], body=orjson.loads(r[3]), position=r[4], sent_at=r[5],
+            delivered_at=r[6], received_at=r[7], refused=r[8],
+            status="refused" if r[8] else "received" if r[7] else "delivered" if r[6] else "sent",
+        )
+        for r in rows[:limit]
+    ]  # fmt: skip
+    return Page(data, encode_cursor(str(data[-1].position)) if len(rows) > limit else None)

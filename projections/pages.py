@@ -1,0 +1,40 @@
+"""Pages of a list: an opaque cursor that names the last row seen."""
+
+import base64
+import binascii
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+from uuid import UUID
+
+from domain.errors import InvalidCommand
+
+T = TypeVar("T")
+MAX_LIMIT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    data: list[T]
+    next_cursor: str | None
+
+
+def encode_cursor(value: str) -> str:
+    return base64.urlsafe_b64encode(value.encode()).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str) -> str:
+    """Raises InvalidCommand for what is not a cursor of ours."""
+    try:
+        return base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+    except (binascii.Error, ValueError):
+        raise InvalidCommand("the cursor is not one that this server gave out", pointer="/cursor") from None
+
+
+def uuid_cursor(cursor: str | None) -> UUID | None:
+    """Raises InvalidCommand for what is not a cursor of ours."""
+    if cursor is None:
+        return None
+    try:
+        return UUID(decode_cursor(cursor))
+    except ValueError:
+        raise InvalidCommand("the cursor is not one that this server gave out", pointer="/cursor") from None

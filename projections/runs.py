@@ -1,0 +1,286 @@
+"""Runs as people see them: one document for each run, the fold of all events inside it.
+
+The read model and a replay to any position are the same function over the same events, so they cannot tell different stories.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from domain import agent_runs, invocations, runs
+from domain.failures import Failure
+from domain.kernel import Json, RecordedEvent
+from domain.registry import SLICES
+from projections.kernel import Connection, Projection, decoded
+from projections.pages import Page, encode_cursor
+
+
+class CallView(BaseModel):
+    key: str
+    tool: str
+    invocation_id: UUID
+    status: Literal["requested", "running", "retrying", "succeeded", "failed", "ambiguous", "cancelled"] = "requested"
+    attempts: int = 0
+    worker_id: str | None = None
+    error: Failure | None = None
+    started_at: datetime
+    finished_at: datetime | None = None
+
+
+class StepView(BaseModel):
+    key: str
+    agent: str
+    agent_version: str | None = None
+    after: list[str] = []
+    status: Literal["pending", "scheduled", "running", "retrying", "completed", "failed", "cancelled"] = "pending"
+    agent_run_id: UUID | None = None
+    attempt: int = 0
+    worker_id: str | None = None
+    result: Json = None
+    error: Failure | None = None
+    recorded_steps: int = 0
+    """Local steps in the journal: finished work that is not repeated."""
+    unused_keys: list[str] = []
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    calls: list[CallView] = []
+
+
+class RunView(BaseModel):
+    run_id: UUID
+    project_id: UUID
+    status: Literal["running", "completed", "failed", "cancelled"]
+    degraded: bool = False
+    missing: list[str] = []
+    plan: runs.Plan
+    input: Json = None
+    metadata: dict[str, Json] = {}
+    error: Failure | None = None
+    cancel_reason: str | None = None
+    created_at: datetime
+    updated_at: datetime
+    finished_at: datetime | None = None
+    version: int
+    """Version of the run's own stream."""
+    position: int
+    """Position of the last event inside the run."""
+    event_count: int = 0
+    message_count: int = 0
+    steps: list[StepView] = []
+
+    @property
+    def result(self) -> Json:
+        """The result of the only final step, or else the results of all final steps by key."""
+        upstream = {key for step in self.steps for key in step.after}
+        final = [step for step in self.steps if step.key not in upstream]
+        if len(final) == 1:
+            return final[0].result
+        return {step.key: step.result for step in final if step.status == "completed"}
+
+
+class RunSummary(BaseModel):
+    run_id: UUID
+    project_id: UUID
+    status: str
+    degraded: bool
+    agents: list[str]
+    created_at: datetime
+    finished_at: datetime | None
+    position: int
+    event_count: int
+
+
+# --- the fold ---------------------------------------------------------------------------------------------------------
+
+
+def evolve_view(view: RunView | None, recorded: RecordedEvent) -> RunView | None:
+    """The document after one more event of the run. Changes the given document in place; None before the run started."""
+    event = decoded(recorded)
+    if isinstance(event, runs.RunStarted):
+        return _started(event, recorded)
+    if view is None:
+        return None
+    view.event_count += 1
+    view.position, view.updated_at = recorded.position, recorded.recorded_at
+    if recorded.stream_id == view.run_id:
+        view.version = recorded.version
+        _on_run_event(view, event, recorded.recorded_at)
+    elif recorded.topic.startswith("agent_run."):
+        _on_agent_run_event(view, event, recorded)
+    elif recorded.topic.startswith("invocation."):
+        _on_invocation_event(view, event, recorded)
+    elif recorded.topic == "message.sent":
+        view.message_count += 1
+    return view
+
+
+def _started(event: runs.RunStarted, recorded: RecordedEvent) -> RunView:
+    steps = [StepView(key=s.key, agent=s.agent, agent_version=s.agent_version, after=list(s.after)) for s in event.plan.steps]
+    return RunView(
+        run_id=recorded.stream_id,
+        project_id=event.project_id,
+        status="running",
+        plan=event.plan,
+        input=event.input,
+        metadata=event.metadata,
+        created_at=recorded.recorded_at,
+        updated_at=recorded.recorded_at,
+        version=recorded.version,
+        position=recorded.position,
+        event_count=1,
+        steps=steps,
+    )
+
+
+def _on_run_event(view: RunView, event: Any, at: datetime) -> None:
+    match event:
+        case runs.StepScheduled():
+            step = _step(view, event.step)
+            step.status, step.agent_run_id = "scheduled", event.agent_run_id
+        case runs.StepCompleted():
+            step = _step(view, event.step)
+            step.status, step.result, step.finished_at = "completed", event.result, at
+        case runs.StepFailed():
+            step = _step(view, event.step)
+            step.status, step.error, step.finished_at = "failed", event.error, at
+        case runs.RunCompleted():
+            view.status, view.degraded, view.missing, view.finished_at = "completed", event.degraded, list(event.missing), at
+        case runs.RunFailed():
+            view.status, view.error, view.finished_at = "failed", event.error, at
+        case runs.RunCancelled():
+            view.status, view.cancel_reason, view.finished_at = "cancelled", event.reason, at
+            for step in view.steps:
+                if step.status == "pending":
+                    step.status = "cancelled"
+
+
+def _on_agent_run_event(view: RunView, event: Any, recorded: RecordedEvent) -> None:
+    step = next((s for s in view.steps if s.agent_run_id == recorded.stream_id), None)
+    if step is None:
+        return  # mail for a step that is not scheduled yet
+    at = recorded.recorded_at
+    match event:
+        case agent_runs.AgentRunClaimed():
+            step.status, step.attempt, step.worker_id = "running", event.attempt, event.worker_id
+            step.started_at = step.started_at or at
+        case agent_runs.StepRecorded():
+            step.recorded_steps += 1
+        case agent_runs.CallStarted():
+            step.calls.append(CallView(key=event.key, tool=event.tool, invocation_id=event.invocation_id, started_at=at))
+        case agent_runs.AgentRunRetryScheduled():
+            step.status, step.error = "retrying", event.error
+        case agent_runs.AgentRunCompleted():
+            step.unused_keys = list(event.unused_keys)
+        case agent_runs.AgentRunCancelled():
+            step.status, step.finished_at = "cancelled", at
+
+
+def _on_invocation_event(view: RunView, event: Any, recorded: RecordedEvent) -> None:
+    calls = (call for step in view.steps for call in reversed(step.calls))
+    call = next((c for c in calls if c.invocation_id == recorded.stream_id), None)
+    if call is None:
+        return
+    at = recorded.recorded_at
+    match event:
+        case invocations.AttemptStarted():
+            call.status, call.attempts, call.worker_id = "running", event.attempt, event.worker_id
+        case invocations.InvocationRetryScheduled():
+            call.status, call.error = "retrying", event.error
+        case invocations.InvocationSucceeded():
+            call.status, call.error, call.finished_at = "succeeded", None, at
+        case invocations.InvocationFailed():
+            call.status, call.error, call.finished_at = "failed", event.error, at
+        case invocations.InvocationBecameAmbiguous():
+            call.status = "ambiguous"
+        case invocations.InvocationCancelled():
+            call.status, call.finished_at = "cancelled", at
+
+
+def _step(view: RunView, key: str) -> StepView:
+    return next(step for step in view.steps if step.key == key)
+
+
+def replay(events: Iterable[RecordedEvent]) -> RunView | None:
+    """The document after the given events of one run, in order."""
+    view: RunView | None = None
+    for recorded in events:
+        view = evolve_view(view, recorded)
+    return view
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
+    run_ids = list({recorded.root_id for recorded in batch})
+    views: dict[UUID, RunView | None] = {}
+    known = run_ids if len(batch) > 1 or batch[0].topic != runs.RunStarted.TOPIC else []
+    if known:
+        cursor = await connection.execute("SELECT run_id, view FROM run WHERE run_id = ANY (%s)", [known], binary=True)
+        views = {row[0]: RunView.model_validate_json(row[1]) for row in await cursor.fetchall()}
+    tenants = {}
+    for recorded in batch:
+        views[recorded.root_id] = evolve_view(views.get(recorded.root_id), recorded)
+        tenants[recorded.root_id] = recorded.tenant_id
+    changed = [(run_id, view) for run_id, view in views.items() if view is not None]
+    sql = """
+    INSERT INTO run (run_id, tenant_id, project_id, status, position, created_at, view)
+    SELECT * FROM unnest(%b::uuid[], %b::uuid[], %b::uuid[], %b::text[], %b::bigint[], %b::timestamptz[], %b::bytea[])
+    ON CONFLICT (run_id) DO UPDATE SET status = EXCLUDED.status, position = EXCLUDED.position, view = EXCLUDED.view
+    """
+    await connection.execute(
+        sql,
+        (
+            [run_id for run_id, _ in changed], [tenants[run_id] for run_id, _ in changed], [v.project_id for _, v in changed],
+            [v.status for _, v in changed], [v.position for _, v in changed], [v.created_at for _, v in changed],
+            [v.__pydantic_serializer__.to_json(v) for _, v in changed],
+        ),
+    )  # fmt: skip
+
+
+INSIDE_RUNS = frozenset(
+    event.TOPIC for name in ("runs", "agent_runs", "invocations", "messages", "context") for event in SLICES[name]
+)
+
+PROJECTION = Projection("runs", INSIDE_RUNS, ("run",), apply)
+
+
+# --- queries ----------------------------------------------------------------------------------------------------------
+
+
+async def get_run(connection: Connection, tenant_id: UUID, run_id: UUID) -> RunView | None:
+    sql = "SELECT view FROM run WHERE tenant_id = %s AND run_id = %s"
+    row = await (await connection.execute(sql, [tenant_id, run_id])).fetchone()
+    return RunView.model_validate_json(row[0]) if row else None
+
+
+async def list_runs(
+    connection: Connection, tenant_id: UUID, *, limit: int, before: UUID | None, status: str | None, project_id: UUID | None
+) -> Page[RunSummary]:
+    """Newest first."""
+    sql = """
+    SELECT view FROM run WHERE tenant_id = %(tenant)s AND (%(before)s::uuid IS NULL OR run_id < %(before)s)
+      AND (%(status)s::text IS NULL OR status = %(status)s) AND (%(project)s::uuid IS NULL OR project_id = %(project)s)
+    ORDER BY run_id DESC LIMIT %(limit)s
+    """
+    parameters = {"tenant": tenant_id, "before": before, "status": status, "project": project_id, "limit": limit + 1}
+    rows = await (await connection.execute(sql, parameters)).fetchall()
+    data = [_summary(RunView.model_validate_json(row[0])) for row in rows[:limit]]
+    return Page(data, encode_cursor(str(data[-1].run_id)) if len(rows) > limit else None)
+
+
+def _summary(view: RunView) -> RunSummary:
+    return RunSummary(
+        run_id=view.run_id,
+        project_id=view.project_id,
+        status=view.status,
+        degraded=view.degraded,
+        agents=[step.agent for step in view.steps],
+        created_at=view.created_at,
+        finished_at=view.finished_at,
+        position=view.position,
+        event_count=view.event_count,
+    )

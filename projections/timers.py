@@ -1,0 +1,90 @@
+"""Durable timers: what events say is to happen later, as a table of commands by due time."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from application.ports import DueTimer
+from domain import agent_runs, invocations
+from domain.kernel import Command, Metadata, RecordedEvent, derive_id
+from projections.kernel import Connection, Database, Listener, Projection, decoded, topics_of
+
+CHANNEL = "tidelog_timers"
+"""NOTIFY channel: timers were set. A hint only."""
+
+ENDS = topics_of(agent_runs.AgentRunCompleted, agent_runs.AgentRunFailed, agent_runs.AgentRunCancelled)
+
+
+def timer_of(recorded: RecordedEvent) -> tuple[datetime, Command] | None:
+    """When which command is to be given because of an event."""
+    match decoded(recorded):
+        case agent_runs.AgentRunRequested(timeout_s=timeout_s) if timeout_s is not None:
+            due = recorded.recorded_at + timedelta(seconds=timeout_s)
+            return due, agent_runs.TimeOutAgentRun(agent_run_id=recorded.stream_id)
+        case agent_runs.AgentRunRetryScheduled() as event:
+            due = recorded.recorded_at + timedelta(seconds=event.delay_s)
+            return due, agent_runs.ResumeAgentRun(agent_run_id=recorded.stream_id, dispatch=event.dispatch)
+        case invocations.InvocationRetryScheduled() as event:
+            due = recorded.recorded_at + timedelta(seconds=event.delay_s)
+            return due, invocations.RequeueInvocation(invocation_id=recorded.stream_id, dispatch=event.dispatch)
+        case _:
+            return None
+
+
+async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
+    ended = {recorded.stream_id for recorded in batch if recorded.topic in ENDS}
+    rows = []
+    for recorded in batch:
+        timer = timer_of(recorded) if recorded.topic not in ENDS and recorded.stream_id not in ended else None
+        if timer is not None:
+            due, command = timer
+            correlation_id = Metadata.model_validate_json(recorded.metadata).correlation_id
+            rows.append(
+                (
+                    derive_id(recorded.stream_id, f"timer:{recorded.version}"), recorded.tenant_id, recorded.root_id,
+                    recorded.stream_id, due, type(command).__name__, command.model_dump_json(), correlation_id, recorded.name,
+                )
+            )  # fmt: skip
+    if ended:
+        await connection.execute("DELETE FROM timer WHERE stream_id = ANY (%s)", [list(ended)])
+    if rows:
+        sql = "INSERT INTO timer VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"
+        await connection.cursor().executemany(sql, rows)
+        await connection.execute("SELECT pg_notify(%s, '')", [CHANNEL])
+
+
+PROJECTION = Projection(
+    "timers",
+    topics_of(agent_runs.AgentRunRequested, agent_runs.AgentRunRetryScheduled, invocations.InvocationRetryScheduled) | ENDS,
+    ("timer",),
+    apply,
+)
+
+
+class PostgresTimers:
+    """The `Timers` port over the table."""
+
+    def __init__(self, database: Database, listener: Listener) -> None:
+        self._database = database
+        self._listener = listener
+
+    async def due(self, limit: int) -> list[DueTimer]:
+        sql = """
+        SELECT timer_id, tenant_id, root_id, command, payload, correlation_id, cause FROM timer
+        WHERE due_at <= now() ORDER BY due_at LIMIT %s FOR UPDATE SKIP LOCKED
+        """
+        async with self._database.connection() as connection:
+            rows = await (await connection.execute(sql, [limit])).fetchall()
+        return [DueTimer(r[0], r[1], r[2], r[3], r[4].encode(), r[5], r[6]) for r in rows]
+
+    async def delete(self, timer_ids: Sequence[UUID]) -> None:
+        async with self._database.connection() as connection:
+            await connection.execute("DELETE FROM timer WHERE timer_id = ANY (%s)", [list(timer_ids)])
+
+    async def seconds_until_next(self) -> float | None:
+        async with self._database.connection() as connection:
+            row = await (await connection.execute("SELECT extract(epoch FROM min(due_at) - now())::float8 FROM timer")).fetchone()
+        return row[0] if row else None
+
+    async def wait_for_change(self, timeout: float) -> None:
+        await self._listener.wait(timeout)

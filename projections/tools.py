@@ -1,0 +1,72 @@
+"""Tools that are registered, by name."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+import orjson
+from pydantic import BaseModel
+
+from domain.kernel import Json, RecordedEvent
+from domain.tools import ToolRegistered
+from projections.kernel import Connection, Projection, by_topic, decoded, topics_of
+from projections.pages import Page, encode_cursor
+
+
+class ToolView(BaseModel):
+    tool_id: UUID
+    name: str
+    version: str
+    revision: int
+    description: str
+    capabilities: list[str]
+    parameters: Json
+    idempotent: bool
+    timeout_s: float
+    max_attempts: int
+    registered_at: datetime
+
+
+async def on_tool_registered(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
+    sql = """
+    INSERT INTO tool (tool_id, tenant_id, name, version, revision, description, capabilities, parameters, idempotent, timeout_s,
+                      max_attempts, registered_at)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+    ON CONFLICT (tool_id) DO UPDATE SET (name, version, revision, description, capabilities, parameters, idempotent, timeout_s,
+        max_attempts, registered_at) = (EXCLUDED.name, EXCLUDED.version, EXCLUDED.revision, EXCLUDED.description,
+        EXCLUDED.capabilities, EXCLUDED.parameters, EXCLUDED.idempotent, EXCLUDED.timeout_s, EXCLUDED.max_attempts,
+        EXCLUDED.registered_at)
+    """
+    newest = {recorded.stream_id: recorded for recorded in batch}
+    rows = []
+    for recorded in newest.values():
+        tool: ToolRegistered = decoded(recorded)
+        rows.append(
+            (
+                recorded.stream_id, recorded.tenant_id, tool.name, tool.version, recorded.version, tool.description,
+                list(tool.capabilities), orjson.dumps(tool.parameters).decode(), tool.idempotent, tool.timeout_s,
+                tool.max_attempts, recorded.recorded_at,
+            )
+        )  # fmt: skip
+    await connection.cursor().executemany(sql, rows)
+
+
+PROJECTION = Projection("tools", topics_of(ToolRegistered), ("tool",), by_topic((ToolRegistered, on_tool_registered)))
+
+
+async def list_tools(connection: Connection, tenant_id: UUID, *, limit: int, after: str | None) -> Page[ToolView]:
+    sql = """
+    SELECT tool_id, name, version, revision, description, capabilities, parameters, idempotent, timeout_s, max_attempts,
+           registered_at
+    FROM tool WHERE tenant_id = %(tenant)s AND (%(after)s::text IS NULL OR name > %(after)s) ORDER BY name LIMIT %(limit)s
+    """
+    parameters = {"tenant": tenant_id, "after": after, "limit": limit + 1}
+    rows = await (await connection.execute(sql, parameters)).fetchall()
+    data = [
+        ToolView(
+            tool_id=r[0], name=r[1], version=r[2], revision=r[3], description=r[4], capabilities=r[5],
+            parameters=orjson.loads(r[6]), idempotent=r[7], timeout_s=r[8], max_attempts=r[9], registered_at=r[10],
+        )
+        for r in rows[:limit]
+    ]  # fmt: skip
+    return Page(data, encode_cursor(data[-1].name) if len(rows) > limit else None)
