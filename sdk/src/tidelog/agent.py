@@ -1,0 +1,91 @@
+"""`Agent`: the class that users derive from. Nothing has to be registered; the worker finds it in its folder."""
+
+import inspect
+import typing
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError
+
+from tidelog.calling import is_async
+from tidelog.context import Context
+from tidelog.errors import DefinitionError
+from tidelog.naming import AGENT_NAME, check_capabilities, check_name, check_version, first_paragraph, kebab_case
+
+
+class Agent:
+    """Derive from it and write `execute`. A new instance is made for each execution, without arguments.
+
+    What is to survive a crash goes through the context; attributes of the instance do not.
+    """
+
+    name: ClassVar[str] = ""
+    """How plans call it: `[a-z0-9_-]+`. Default: the class's name in kebab-case."""
+    version: ClassVar[str] = "1"
+    capabilities: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "name" not in cls.__dict__:  # not inherited: two classes of one name could not be told apart
+            cls.name = kebab_case(cls.__name__)
+
+    async def execute(self, ctx: Context) -> Any:
+        """Do the work; the result (JSON data, or anything pydantic can make that of) is the step's result.
+
+        Raise `PermanentError` or any other exception to fail, `TransientError` to be tried again if the plan allows it.
+        """
+        raise NotImplementedError
+
+
+class AgentDefinition(BaseModel):
+    """What the server is told about an agent."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    version: str
+    description: str
+    capabilities: tuple[str, ...]
+    output_schema: dict[str, Any] | None = None
+
+
+def describe_agent(cls: type[Agent]) -> AgentDefinition:
+    """The definition of an agent class.
+
+    Raises:
+        DefinitionError: it cannot be used; `kind` and message say why.
+    """
+    what = f"agent class {cls.__name__}"
+    if cls.execute is Agent.execute:
+        raise DefinitionError("no-execute", f"{what} has no `async def execute(self, ctx)`")
+    _check_signatures(cls, what)
+    return AgentDefinition(
+        name=check_name(cls.name, AGENT_NAME, what),
+        version=check_version(cls.version, what),
+        description=first_paragraph(cls),
+        capabilities=check_capabilities(cls.capabilities, what),
+        output_schema=_output_schema(cls),
+    )
+
+
+def _check_signatures(cls: type[Agent], what: str) -> None:
+    if not is_async(cls.execute):
+        raise DefinitionError("invalid-signature", f"{what}: execute must be `async def`")
+    try:
+        inspect.signature(cls.execute).bind(None, None)
+    except TypeError as error:
+        raise DefinitionError("invalid-signature", f"{what}: execute must take (self, ctx): {error}") from error
+    try:
+        inspect.signature(cls).bind()
+    except (TypeError, ValueError) as error:
+        raise DefinitionError("invalid-signature", f"{what} must be constructible without arguments: {error}") from error
+
+
+def _output_schema(cls: type[Agent]) -> dict[str, Any] | None:
+    """JSON Schema of execute's declared result; None if it declares none, or one that pydantic knows no schema for."""
+    try:
+        declared = typing.get_type_hints(cls.execute, include_extras=True).get("return", Any)
+        if declared is Any or declared is type(None):
+            return None
+        return TypeAdapter(declared).json_schema(mode="serialization")
+    except (NameError, TypeError, PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError):
+        return None

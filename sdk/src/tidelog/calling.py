@@ -1,0 +1,104 @@
+"""Calls of user functions: async ones on the event loop, sync ones in threads, and no way for either to stop the process."""
+
+import asyncio
+import contextvars
+import functools
+import inspect
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from tidelog.errors import PermanentError
+
+
+class ProcessExitError(PermanentError):
+    """User code asked the process to exit (`sys.exit`, `KeyboardInterrupt`). The worker lives on; the call fails."""
+
+
+class keep_process:
+    """Turns what would stop the event loop (SystemExit, KeyboardInterrupt raised by user code) into an error of the call."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, SystemExit | KeyboardInterrupt):
+            raise ProcessExitError(f"user code asked the process to exit: {type(error).__name__}({error})") from error
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether calling gives a coroutine: async functions, partials of them, objects with an async `__call__`."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004  # not a test for callability: its kind is asked
+    )
+
+
+async def call(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Call and wait. A sync function runs in a thread of its own; if it gives an awaitable, that is awaited here."""
+    with keep_process():
+        if is_async(function):
+            return await function(*args, **kwargs)
+        result = await run_in_thread(functools.partial(function, *args, **kwargs))
+        return await result if inspect.isawaitable(result) else result
+
+
+def run_in_thread(function: Callable[[], Any]) -> Awaitable[Any]:
+    """Run in a new daemon thread, with the caller's context variables.
+
+    Not a pool: when the waiting side gives up (time-out, cancellation) Python cannot stop the thread; it is abandoned, and must
+    neither hold a place that others need nor keep the process from ending. Callers bound how many there are.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Any] = loop.create_future()
+    context = contextvars.copy_context()
+
+    def settle(result: Any, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(result)
+        elif isinstance(error, StopIteration):  # cannot be put into a future
+            future.set_exception(RuntimeError(f"the function raised {error!r}"))
+        else:
+            future.set_exception(error)
+
+    def work() -> None:
+        outcome = _Outcome()
+        with outcome:
+            outcome.result = context.run(function)
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle, outcome.result, outcome.error)
+
+    threading.Thread(target=work, name=f"tidelog-{getattr(function, 'func', function)!r:.60}", daemon=True).start()
+    return future
+
+
+class _Outcome:
+    """Catches whatever a thread's function raises, of any kind: it is handed to the waiting side, never lost in the thread."""
+
+    result: Any = None
+    error: BaseException | None = None
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if isinstance(error, SystemExit | KeyboardInterrupt):
+            # As they are, they would stop the event loop as soon as they come out of a task.
+            self.error = ProcessExitError(f"user code asked the process to exit: {type(error).__name__}({error})")
+        else:
+            self.error = error
+        return error is not None
+
+
+async def guarded(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """The coroutine's result; its SystemExit and KeyboardInterrupt become `ProcessExitError`."""
+    with keep_process():
+        return await coroutine

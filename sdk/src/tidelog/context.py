@@ -1,0 +1,357 @@
+"""`Context`: what an agent does through it survives a crash.
+
+Every call has a key. A key that was recorded by an earlier attempt gives its recorded result at once; a key that was not, runs.
+There are no rules of determinism for the code in between.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ParamSpec
+from uuid import UUID
+
+from pydantic import JsonValue, ValidationError
+
+from tidelog.calling import call
+from tidelog.errors import PermanentError, ToolError
+from tidelog.journal import Journal, JournalEntry, Mail, Recorder
+from tidelog.values import to_json
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+
+POLL_WAIT_S = 20.0
+MAX_STEP_THREADS = 32
+"""Steps of one execution that run at the same time, when started with `asyncio.gather`; the others wait their turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message from another agent of the run. `sender` is its step key, `body` JSON data."""
+
+    id: UUID
+    sender: str
+    body: Any
+    sent_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What an agent is asked to do: the facts of the run that do not change while it executes."""
+
+    run_id: UUID
+    agent_run_id: UUID
+    attempt: int
+    step_key: str
+    agent: str
+    input: JsonValue
+    results: Mapping[str, JsonValue]
+    peers: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+class Context:
+    """Handed to `Agent.execute`.
+
+    All values that go in or come out are JSON data (pydantic models, dataclasses and the like are converted), at most 200 KiB each.
+    Calls may run side by side with `asyncio.gather`; a key is taken when the method is called, in the order of the code.
+
+    Errors common to all calls are subclasses of `PermanentError`: a value over the limit, one that is not JSON, a key used twice.
+    """
+
+    def __init__(self, assignment: Assignment, journal: Journal, recorder: Recorder) -> None:
+        self._assignment = assignment
+        self._journal = journal
+        self._recorder = recorder
+        self._inbox = _Inbox(assignment, journal, recorder)
+        self._step_slots = asyncio.Semaphore(MAX_STEP_THREADS)
+        self.state = State(journal, recorder)
+        """The shared context of the run: `get`, `set`."""
+
+    @property
+    def run_id(self) -> UUID:
+        return self._assignment.run_id
+
+    @property
+    def agent_run_id(self) -> UUID:
+        return self._assignment.agent_run_id
+
+    @property
+    def attempt(self) -> int:
+        """1 for the first execution, higher after a crash or a retry."""
+        return self._assignment.attempt
+
+    @property
+    def step_key(self) -> str:
+        """The name of this agent's step in the plan; the agent's name unless the plan says otherwise."""
+        return self._assignment.step_key
+
+    @property
+    def input(self) -> Any:
+        """The JSON value given to the run (or to this step by the plan)."""
+        return self._assignment.input
+
+    @property
+    def results(self) -> Mapping[str, Any]:
+        """Results of the steps this one comes after, by step key."""
+        return self._assignment.results
+
+    @property
+    def peers(self) -> tuple[str, ...]:
+        """The other step keys of the run: whom `send` can reach."""
+        return self._assignment.peers
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Steps this one comes after that failed, where the plan tolerates it. They are not in `results`."""
+        return self._assignment.missing
+
+    # The public calls are plain functions that give a coroutine: so the key is taken at the call, not at the first await.
+
+    def step(
+        self, key: str, fn: Callable[P, Awaitable[Any] | Any], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, Any]:
+        """Run a local function once: its result is recorded under `key` and given back after a crash without running it again.
+
+        Async functions run on the event loop, sync ones in a thread. Gives the result as JSON data, the same the first time and
+        on a replay. Exceptions of `fn` come through and are not recorded.
+        """
+        return self._step(self._journal.take_key(key, key), fn, args, kwargs)
+
+    def tool(self, name: str, /, key: str | None = None, **arguments: Any) -> Coroutine[Any, Any, Any]:
+        """Call a tool by name, on whatever worker has it, and wait for its result (JSON data).
+
+        Raises:
+            ToolError: it failed for good (after the retries its declaration allows), does not exist, or refuses the arguments.
+        """
+        return self._tool(self._journal.take_key(key, name), name, arguments)
+
+    def send(self, to: str, body: Any, key: str | None = None) -> Coroutine[Any, Any, UUID]:
+        """Send a message to another agent of the run, named by step key or agent name. Gives the message's id.
+
+        Raises:
+            PermanentError: the run has no such recipient.
+        """
+        return self._send(self._journal.take_key(key, f"send:{to}"), to, body)
+
+    def receive(
+        self, timeout_s: float = 60, key: str | None = None, sender: str | None = None
+    ) -> Coroutine[Any, Any, Message | None]:
+        """The oldest message not received yet (from `sender`, if given), or None after `timeout_s` seconds without one.
+
+        Both outcomes are recorded: a replay gets the same message, or None, at once.
+        """
+        return self._receive(self._journal.take_key(key, f"receive:{sender}" if sender else "receive"), timeout_s, sender)
+
+    async def _step(self, key: str, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> JsonValue:
+        recorded = self._journal.find(key)
+        if recorded is not None:
+            return recorded.result
+        async with self._step_slots:
+            value = await call(fn, args, kwargs)
+        result = to_json(value, f"the result of step {key!r}")
+        await self._recorder.record_step(key, result)
+        return result
+
+    async def _tool(self, key: str, name: str, arguments: dict[str, Any]) -> JsonValue:
+        if self._journal.find(key) is None:
+            plain = to_json(arguments, f"the arguments of tool {name!r}")
+            assert isinstance(plain, dict)
+            await self._recorder.request_call(key, name, plain)
+        entry = await self._inbox.settled(key)
+        if entry.status == "error":
+            if entry.error is None:
+                raise ToolError("the tool failed without saying why", tool=name)
+            raise ToolError(f"{entry.error.type}: {entry.error.message}", entry.error.kind, name)
+        return entry.result
+
+    async def _send(self, key: str, to: str, body: Any) -> UUID:
+        recorded = self._journal.find(key)
+        if recorded is not None:
+            return UUID(str(recorded.result))
+        return await self._recorder.send_message(key, to, to_json(body, f"the message to {to!r}"))
+
+    async def _receive(self, key: str, timeout_s: float, sender: str | None) -> Message | None:
+        recorded = self._journal.find(key)
+        if recorded is not None:
+            return _recorded_message(recorded)
+        mail = await self._inbox.take_mail(sender, timeout_s)
+        try:
+            await self._recorder.record_receipt(key, None if mail is None else mail.message_id)
+        except BaseException:
+            if mail is not None:  # the caller gave up waiting, not the run: the next receive gets this mail
+                self._inbox.put_back(mail)
+            raise
+        return None if mail is None else Message(mail.message_id, mail.sender, mail.body, mail.sent_at)
+
+    def unused_keys(self) -> tuple[str, ...]:
+        """Keys recorded by an earlier attempt that this execution has not asked for (so far)."""
+        return self._journal.unused_keys()
+
+    async def refresh(self) -> None:
+        """Fetch what is new, unless that is being waited for anyway. Used by the runtime to learn of a cancellation."""
+        await self._inbox.refresh()
+
+    async def close(self) -> None:
+        """Stop waiting in the background. Used by the runtime when `execute` is over."""
+        await self._inbox.close()
+
+
+def _recorded_message(entry: JournalEntry) -> Message | None:
+    if entry.result is None:
+        return None
+    try:
+        mail = Mail.model_validate(entry.result)
+    except ValidationError as error:
+        raise PermanentError(f"what is recorded under {entry.key!r} is not a received message") from error
+    return Message(mail.message_id, mail.sender, mail.body, mail.sent_at)
+
+
+class State:
+    """The shared context of a run: named JSON values that all its agents read and write. Reads are recorded, too."""
+
+    def __init__(self, journal: Journal, recorder: Recorder) -> None:
+        self._journal = journal
+        self._recorder = recorder
+
+    def get(self, name: str, default: Any = None, key: str | None = None) -> Coroutine[Any, Any, Any]:
+        """The value now, or `default` if there is none."""
+        return self._get(self._journal.take_key(key, f"state.get:{name}"), name, default)
+
+    def set(
+        self, name: str, value: Any, key: str | None = None, expect: int | None = None
+    ) -> Coroutine[Any, Any, None]:
+        """Write the value. The last writer wins, unless `expect` (the version the value must have; 0: none yet) says otherwise.
+
+        Raises:
+            PermanentError: the value is not at the expected version.
+        """
+        return self._set(self._journal.take_key(key, f"state.set:{name}"), name, value, expect)
+
+    async def _get(self, key: str, name: str, default: Any) -> Any:
+        recorded = self._journal.find(key)
+        if recorded is not None:
+            result = recorded.result
+            if not isinstance(result, dict):
+                raise PermanentError(f"what is recorded under {key!r} is not a value read from the shared context")
+            return result.get("value") if result.get("found") else default
+        answer = await self._recorder.read_state(key, name)
+        return answer.value if answer.found else default
+
+    async def _set(self, key: str, name: str, value: Any, expect: int | None) -> None:
+        if self._journal.find(key) is None:
+            await self._recorder.write_state(key, name, to_json(value, f"the shared value {name!r}"), expect)
+
+
+@dataclass(slots=True)
+class _MailWaiter:
+    sender: str | None
+    future: "asyncio.Future[Mail]"
+
+
+class _Inbox:
+    """Waits for what comes from outside: tool results and mail. One poll at a time, and only while something is awaited."""
+
+    def __init__(self, assignment: Assignment, journal: Journal, recorder: Recorder) -> None:
+        self._assignment = assignment
+        self._journal = journal
+        self._recorder = recorder
+        self._calls: dict[str, asyncio.Future[JournalEntry]] = {}
+        self._mail_waiters: list[_MailWaiter] = []
+        self._poller: asyncio.Task[None] | None = None
+
+    async def settled(self, key: str) -> JournalEntry:
+        """The entry of a call, once it is not pending any more."""
+        entry = self._journal.find(key)
+        if entry is not None and entry.status != "pending":
+            return entry
+        future: asyncio.Future[JournalEntry] = asyncio.get_running_loop().create_future()
+        self._calls[key] = future
+        self._ensure_polling()
+        try:
+            return await future
+        finally:
+            self._calls.pop(key, None)
+
+    async def take_mail(self, sender: str | None, timeout_s: float) -> Mail | None:
+        """The oldest fitting mail, removed from the mailbox; None after the time-out."""
+        if timeout_s <= 0 and self._pick(sender) is None:
+            await self.refresh()
+        mail = self._pick(sender)
+        if mail is not None:
+            self._journal.mailbox.remove(mail)
+        if mail is not None or timeout_s <= 0:
+            return mail
+        waiter = _MailWaiter(sender, asyncio.get_running_loop().create_future())
+        self._mail_waiters.append(waiter)
+        self._ensure_polling()
+        try:
+            await asyncio.wait({waiter.future}, timeout=timeout_s)
+        except asyncio.CancelledError:
+            if waiter.future.done() and waiter.future.exception() is None:
+                self.put_back(waiter.future.result())
+            raise
+        finally:
+            if waiter in self._mail_waiters:
+                self._mail_waiters.remove(waiter)
+        return waiter.future.result() if waiter.future.done() else None
+
+    def put_back(self, mail: Mail) -> None:
+        self._journal.mailbox.insert(0, mail)
+        self._hand_out()
+
+    async def refresh(self) -> None:
+        if self._poller is None or self._poller.done():
+            self._take_over(await self._recorder.poll(self._journal.version, 0))
+
+    async def close(self) -> None:
+        if self._poller is not None and not self._poller.done():
+            self._poller.cancel()
+            await asyncio.wait({self._poller})
+
+    def _pick(self, sender: str | None) -> Mail | None:
+        return next((mail for mail in self._journal.mailbox if sender in (None, mail.sender)), None)
+
+    def _ensure_polling(self) -> None:
+        if self._poller is None or self._poller.done():
+            self._poller = asyncio.create_task(self._poll(), name=f"poll {self._assignment.agent_run_id}")
+            self._poller.add_done_callback(self._poller_ended)
+
+    async def _poll(self) -> None:
+        while self._calls or self._mail_waiters:
+            before = self._journal.version
+            self._take_over(await self._recorder.poll(before, POLL_WAIT_S))
+            if self._journal.version == before:
+                await asyncio.sleep(0.05)  # whatever the other side does, this is no busy loop
+
+    def _take_over(self, update: Any) -> None:
+        self._journal.apply(update)
+        for key, future in self._calls.items():
+            entry = self._journal.find(key)
+            if entry is not None and entry.status != "pending" and not future.done():
+                future.set_result(entry)
+        # Woken callers remove themselves a moment later; the loop of the poller must not see them as waiting.
+        self._calls = {key: future for key, future in self._calls.items() if not future.done()}
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        for waiter in list(self._mail_waiters):
+            mail = self._pick(waiter.sender)
+            if mail is not None and not waiter.future.done():
+                self._journal.mailbox.remove(mail)
+                self._mail_waiters.remove(waiter)
+                waiter.future.set_result(mail)
+
+    def _poller_ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        logger.error("waiting_for_results_failed", exc_info=error)
+        for call_future in self._calls.values():
+            if not call_future.done():
+                call_future.set_exception(error)
+        for waiter in self._mail_waiters:
+            if not waiter.future.done():
+                waiter.future.set_exception(error)

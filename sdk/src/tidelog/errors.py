@@ -1,0 +1,154 @@
+"""Everything the SDK raises. Errors carry data, so that code can decide without reading messages."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+class TidelogError(Exception):
+    """Base of all errors of the SDK."""
+
+
+# --- raised by agents and tools, or to them --------------------------------------------------------------------------
+
+
+class PermanentError(TidelogError):
+    """Trying again cannot help: the tool call or agent run fails at once."""
+
+
+class TransientError(TidelogError):
+    """Trying again may help. `retry_after_s`: not before so many seconds."""
+
+    def __init__(self, message: str = "", retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class DuplicateKeyError(PermanentError):
+    """Two calls of one `execute` were given the same key, so one of them would have got the other's result."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"the key {key!r} was given to two calls of one execution; give each call a key of its own")
+        self.key = key
+
+
+class ValueTooLargeError(PermanentError):
+    """A result, body or set of arguments is over the limit of `limit` bytes of JSON."""
+
+    def __init__(self, what: str, size: int, limit: int) -> None:
+        super().__init__(
+            f"{what} is {size} bytes of JSON; the limit is {limit} bytes (200 KiB). "
+            "Store large data outside and record a reference to it."
+        )
+        self.size = size
+        self.limit = limit
+
+
+class NotJsonError(PermanentError):
+    """A result, body or argument cannot be written as JSON."""
+
+
+class ToolError(TidelogError):
+    """A tool call failed for good. `kind`: `permanent`, `transient` (retries used up), `invalid` or `rate_limited`."""
+
+    def __init__(self, message: str, kind: str = "permanent", tool: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.kind = kind
+        self.tool = tool
+
+
+class DefinitionError(TidelogError):
+    """An agent class or tool function cannot be used as it is written. `kind` is a `tidelog.discovery.ProblemKind`."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+# --- raised by the client --------------------------------------------------------------------------------------------
+
+
+class TidelogConnectionError(TidelogError):
+    """The server could not be reached, or did not answer in time, for as long as the caller was ready to try."""
+
+
+class TidelogAPIError(TidelogError):
+    """The server refused. The fields are those of its RFC 9457 problem document.
+
+    `errors` holds one mapping per faulty field (`pointer`: JSON Pointer, `detail`). `retryable`: the same request may succeed
+    later.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        title: str,
+        detail: str | None = None,
+        errors: Sequence[Mapping[str, Any]] = (),
+        retryable: bool = False,
+    ) -> None:
+        super().__init__(f"{status} {code}: {detail or title}")
+        self.status = status
+        self.code = code
+        self.title = title
+        self.detail = detail
+        self.errors = tuple(errors)
+        self.retryable = retryable
+        self.retry_after_s: float | None = None
+
+
+class InvalidRequestError(TidelogAPIError):
+    """400, 413 or 422: the request itself is wrong."""
+
+
+class AuthenticationError(TidelogAPIError):
+    """401: no API key, or a wrong one."""
+
+
+class PermissionDeniedError(TidelogAPIError):
+    """403: the key may not do this."""
+
+
+class NotFoundError(TidelogAPIError):
+    """404: there is no such thing in this tenant."""
+
+
+class ConflictError(TidelogAPIError):
+    """409 or 412: the state of the thing does not allow it (now)."""
+
+
+class RateLimitedError(TidelogAPIError):
+    """429: too many requests."""
+
+
+class ServerError(TidelogAPIError):
+    """5xx: the server failed or is not available."""
+
+
+_BY_STATUS: Mapping[int, type[TidelogAPIError]] = {
+    400: InvalidRequestError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    409: ConflictError,
+    412: ConflictError,
+    413: InvalidRequestError,
+    422: InvalidRequestError,
+    429: RateLimitedError,
+}
+
+
+def api_error(status: int, problem: Mapping[str, Any]) -> TidelogAPIError:
+    """The typed error for a problem document; for an answer that is none (a proxy's page), `problem` may be empty."""
+    kind = _BY_STATUS.get(status, ServerError if status >= 500 else TidelogAPIError)
+    errors = problem.get("errors")
+    detail = problem.get("detail")
+    return kind(
+        status,
+        code=str(problem.get("code") or f"http-{status}"),
+        title=str(problem.get("title") or "the server refused the request"),
+        detail=None if detail is None else str(detail),
+        errors=[item for item in errors if isinstance(item, Mapping)] if isinstance(errors, list) else (),
+        retryable=bool(problem.get("retryable", status in (429, 502, 503, 504))),
+    )

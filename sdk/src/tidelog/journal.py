@@ -1,0 +1,137 @@
+"""What a run remembers of an execution: recorded results by key, and mail that has not been received yet.
+
+`Recorder` is what a `Context` needs of the world behind it: the server (worker) or memory (testing kit).
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal, Protocol
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from tidelog.errors import DuplicateKeyError, PermanentError
+
+MAX_KEY_LENGTH = 500
+
+
+class EntryError(BaseModel):
+    """Why a recorded call failed. `kind` as in `ToolError`."""
+
+    model_config = ConfigDict(frozen=True)
+    type: str
+    message: str
+    kind: str
+
+
+class JournalEntry(BaseModel):
+    """The recorded outcome of one call under its key; `pending` while a tool is still at work."""
+
+    model_config = ConfigDict(frozen=True)
+    key: str
+    kind: str
+    status: Literal["ok", "error", "pending"]
+    result: JsonValue = None
+    error: EntryError | None = None
+    invocation_id: UUID | None = None
+
+
+class Mail(BaseModel):
+    """A message as it lies in the mailbox."""
+
+    model_config = ConfigDict(frozen=True)
+    message_id: UUID
+    sender: str
+    body: JsonValue
+    sent_at: datetime
+
+
+class JournalUpdate(BaseModel):
+    """New or changed entries and new mail, up to `version`. `status` is that of the agent run, if told."""
+
+    model_config = ConfigDict(frozen=True)
+    version: int
+    journal: tuple[JournalEntry, ...] = ()
+    mailbox: tuple[Mail, ...] = ()
+    status: str | None = None
+
+
+class StateValue(BaseModel):
+    """A value of the shared context as it was read or written. `value_version` 0: never written."""
+
+    model_config = ConfigDict(frozen=True)
+    value: JsonValue = None
+    found: bool = False
+    value_version: int = 0
+
+
+class Recorder(Protocol):
+    """Records the calls of one execution. Every method is idempotent by `key`."""
+
+    async def record_step(self, key: str, result: JsonValue) -> None: ...
+
+    async def request_call(self, key: str, tool: str, arguments: dict[str, JsonValue]) -> None:
+        """Raises `ToolError` if there is no such tool or the arguments break its schema."""
+        ...
+
+    async def send_message(self, key: str, to: str, body: JsonValue) -> UUID: ...
+
+    async def record_receipt(self, key: str, message_id: UUID | None) -> None: ...
+
+    async def read_state(self, key: str, name: str) -> StateValue: ...
+
+    async def write_state(self, key: str, name: str, value: JsonValue, expect: int | None) -> StateValue: ...
+
+    async def poll(self, after_version: int, wait_s: float) -> JournalUpdate:
+        """What changed after a version; waits up to `wait_s` seconds for something to change."""
+        ...
+
+
+class Journal:
+    """The local copy of one execution's journal: hands out keys, remembers which recorded ones were used."""
+
+    def __init__(self, version: int, entries: Sequence[JournalEntry], mailbox: Sequence[Mail]) -> None:
+        self.version = version
+        self.mailbox: list[Mail] = list(mailbox)
+        self._entries = {entry.key: entry for entry in entries}
+        self._found_at_start = tuple(self._entries)
+        self._used: set[str] = set()
+        self._counts: Counter[str] = Counter()
+        self._seen_mail = {mail.message_id for mail in mailbox}
+
+    def take_key(self, key: str | None, name: str) -> str:
+        """The key of the next call: the given one, else `<name>#<count>`.
+
+        Raises:
+            DuplicateKeyError: the key belongs to another call of this execution.
+            PermanentError: it is no text of a fitting length.
+        """
+        if key is None:
+            self._counts[name] += 1
+            key = f"{name}#{self._counts[name]}"
+        if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY_LENGTH:
+            raise PermanentError(f"a key is a text of 1 to {MAX_KEY_LENGTH} characters, not {key!r:.80}")
+        if key in self._used:
+            raise DuplicateKeyError(key)
+        self._used.add(key)
+        return key
+
+    def find(self, key: str) -> JournalEntry | None:
+        return self._entries.get(key)
+
+    def unused_keys(self) -> tuple[str, ...]:
+        """Keys recorded by an earlier attempt that this execution did not ask for: the code was changed in between."""
+        return tuple(key for key in self._found_at_start if key not in self._used)
+
+    def apply(self, update: JournalUpdate) -> None:
+        """Take over an update; one that overlaps with an earlier one changes nothing twice."""
+        self.version = max(self.version, update.version)
+        for entry in update.journal:
+            known = self._entries.get(entry.key)
+            if known is None or known.status == "pending":
+                self._entries[entry.key] = entry
+        for mail in update.mailbox:
+            if mail.message_id not in self._seen_mail:
+                self._seen_mail.add(mail.message_id)
+                self.mailbox.append(mail)

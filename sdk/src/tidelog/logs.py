@@ -1,0 +1,51 @@
+"""One line per log event, as JSON or text, with the run and agent it belongs to. Standard logging underneath."""
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+
+def log(logger: logging.Logger, level: int, event: str, **fields: Any) -> None:
+    """Log an event with its fields."""
+    logger.log(level, event, extra={"fields": fields})
+
+
+def log_failure(logger: logging.Logger, event: str, error: BaseException, **fields: Any) -> None:
+    """Log an event of level ERROR with its fields and the traceback of its cause."""
+    logger.error(event, extra={"fields": fields}, exc_info=error)
+
+
+class JsonFormatter(logging.Formatter):
+    """`{"time": ..., "level": ..., "logger": ..., "event": ..., <fields>}`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return json.dumps(fields, default=str)
+
+
+class TextFormatter(logging.Formatter):
+    """`12:00:00.000 info  agent_run_completed run_id=...`, tracebacks on the following lines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
+        fields = "".join(f" {key}={value}" for key, value in getattr(record, "fields", {}).items())
+        line = f"{time} {record.levelname.lower():<7} {record.getMessage()}{fields}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def configure_logs(form: Literal["json", "text"], level: int = logging.INFO) -> None:
+    """Send the logs of this process to stderr. Only the command line does this; the library never does."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.getLogger("httpx").setLevel(logging.WARNING)

@@ -1,0 +1,213 @@
+"""`@tool`: a Python function as a tool. Its type hints become the JSON Schema that models and people see."""
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, create_model
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError
+
+from tidelog.calling import call
+from tidelog.errors import DefinitionError
+from tidelog.naming import TOOL_NAME, check_capabilities, check_name, check_version, first_paragraph
+from tidelog.values import to_json
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class ToolContext:
+    """Given to tools that ask for it.
+
+    `workspace`: the folder the worker is confined to. `idempotency_key`: the same for every attempt of one call; pass it on to
+    services that take one. `attempt`: 1 for the first.
+    """
+
+    workspace: Path
+    idempotency_key: str
+    attempt: int
+
+
+class ToolDefinition(BaseModel):
+    """What the server is told about a tool. `parameters` is a JSON Schema, `timeout_s` the limit of one attempt in seconds."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    version: str
+    description: str
+    capabilities: tuple[str, ...]
+    parameters: dict[str, Any]
+    idempotent: bool
+    timeout_s: float
+    max_attempts: int
+
+
+class InvalidArgumentsError(Exception):
+    """The arguments break the tool's schema. The message names each faulty one, without its value."""
+
+
+@dataclass(frozen=True)
+class _Parameters:
+    """How to validate arguments and pass them on. Parameter names are aliases in `model`, so that none can clash with it."""
+
+    model: type[BaseModel]
+    names: Mapping[str, str]
+    takes_context: bool
+
+
+class Tool(Generic[P, R]):
+    """A function and what is declared about it. Calling it calls the function, as if it were not decorated."""
+
+    def __init__(
+        self, function: Callable[P, R], *, name: str, capabilities: tuple[str, ...], idempotent: bool, timeout_s: float,
+        max_attempts: int, version: str,
+    ) -> None:
+        self.function = function
+        self.name = name
+        self.capabilities = capabilities
+        self.idempotent = idempotent
+        self.timeout_s = timeout_s
+        self.max_attempts = max_attempts
+        self.version = version
+        self.__doc__ = function.__doc__
+        self.__module__ = function.__module__
+        self._parameters: _Parameters | None = None
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<Tool {self.name}>"
+
+    def describe(self) -> ToolDefinition:
+        """The tool's definition.
+
+        Raises:
+            DefinitionError: it cannot be used; `kind` and message say why.
+        """
+        what = f"tool function {getattr(self.function, '__name__', self.function)}"
+        if not isinstance(self.timeout_s, int | float) or not 0 < self.timeout_s <= 86_400:
+            raise DefinitionError("invalid-metadata", f"{what}: timeout_s must be over 0 and at most 86400 (a day)")
+        if not isinstance(self.max_attempts, int) or not 1 <= self.max_attempts <= 100:
+            raise DefinitionError("invalid-metadata", f"{what}: max_attempts must be 1 to 100")
+        return ToolDefinition(
+            name=check_name(self.name, TOOL_NAME, what),
+            version=check_version(self.version, what),
+            description=first_paragraph(self.function),
+            capabilities=check_capabilities(self.capabilities, what),
+            parameters=self._schema(what),
+            idempotent=bool(self.idempotent),
+            timeout_s=float(self.timeout_s),
+            max_attempts=self.max_attempts,
+        )
+
+    def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments as the function's hints want them, defaults filled in.
+
+        Raises:
+            InvalidArgumentsError: they break the schema.
+        """
+        parameters = self._read_signature()
+        try:
+            model = parameters.model.model_validate(dict(arguments))
+        except ValidationError as error:
+            faults = (
+                f"{'/'.join(str(part) for part in fault['loc']) or 'arguments'}: {fault['msg']}"
+                for fault in error.errors(include_input=False, include_url=False)
+            )
+            raise InvalidArgumentsError(f"tool {self.name!r} refuses its arguments: {'; '.join(faults)}") from None
+        return {name: getattr(model, field) for field, name in parameters.names.items()}
+
+    async def invoke(self, arguments: Mapping[str, Any], context: ToolContext) -> JsonValue:
+        """Validate, call (a sync function in a thread), give the result as JSON data. Exceptions of the function come through."""
+        validated = self.validate(arguments)
+        first = (context,) if self._read_signature().takes_context else ()
+        return to_json(await call(self.function, first, validated), f"the result of tool {self.name!r}")
+
+    def _schema(self, what: str) -> dict[str, Any]:
+        try:
+            schema = self._read_signature().model.model_json_schema(mode="validation")
+        except PydanticUserError as error:
+            raise DefinitionError("invalid-signature", f"{what}: a parameter has no JSON Schema: {error.message}") from error
+        schema.pop("title", None)
+        return schema
+
+    def _read_signature(self) -> _Parameters:
+        # Late, not in the decorator: hints may name things that stand further down in the module.
+        if self._parameters is None:
+            self._parameters = _read_parameters(self.function)
+        return self._parameters
+
+
+def _read_parameters(function: Callable[..., Any]) -> _Parameters:
+    what = f"tool function {getattr(function, '__name__', function)}"
+    try:
+        hints = typing.get_type_hints(function, include_extras=True)
+        declared = list(inspect.signature(function).parameters.values())
+    except (NameError, TypeError, ValueError, AttributeError) as error:
+        raise DefinitionError("invalid-signature", f"{what}: its type hints cannot be read: {error}") from error
+    takes_context = bool(declared) and hints.get(declared[0].name) is ToolContext
+    fields: dict[str, Any] = {}
+    names: dict[str, str] = {}
+    for number, parameter in enumerate(declared[1:] if takes_context else declared):
+        _check_parameter(parameter, hints, what)
+        field = f"parameter_{number}"
+        default = ... if parameter.default is parameter.empty else parameter.default
+        title = parameter.name.replace("_", " ").strip().capitalize()
+        fields[field] = (hints[parameter.name], Field(default, alias=parameter.name, title=title))
+        names[field] = parameter.name
+    try:
+        model = create_model("Arguments", __config__=ConfigDict(extra="forbid", protected_namespaces=()), **fields)
+    except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError, TypeError) as error:
+        raise DefinitionError("invalid-signature", f"{what}: pydantic knows no schema for a parameter: {error}") from error
+    return _Parameters(model, names, takes_context)
+
+
+def _check_parameter(parameter: inspect.Parameter, hints: Mapping[str, Any], what: str) -> None:
+    if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+        raise DefinitionError("invalid-signature", f"{what}: {parameter} cannot be given by name; no *args, **kwargs or `/`")
+    if parameter.name not in hints:
+        raise DefinitionError("invalid-signature", f"{what}: parameter {parameter.name!r} has no type hint")
+    if hints[parameter.name] is ToolContext:
+        raise DefinitionError("invalid-signature", f"{what}: only the first parameter can be a ToolContext")
+    if parameter.name == "key":
+        raise DefinitionError("invalid-signature", f"{what}: `key` is taken by ctx.tool(name, key=...); rename the parameter")
+
+
+@overload
+def tool(name: Callable[P, R], /) -> Tool[P, R]: ...
+
+
+@overload
+def tool(
+    name: str | None = None, /, *, capabilities: tuple[str, ...] = (), idempotent: bool = False, timeout_s: float = 60,
+    max_attempts: int = 3, version: str = "1",
+) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
+
+
+def tool(
+    name: str | Callable[..., Any] | None = None, /, *, capabilities: tuple[str, ...] = (), idempotent: bool = False,
+    timeout_s: float = 60, max_attempts: int = 3, version: str = "1",
+) -> Any:
+    """Make a function a tool: `@tool`, `@tool()` or `@tool("git.history", ...)`.
+
+    name: `[a-z0-9_-]+`, with dots for namespaces; default: the function's name.
+    idempotent: calling it twice with the same arguments does no harm, so a failed or unknown attempt may be repeated.
+    timeout_s: limit of one attempt. An async function is cancelled; the thread of a sync one cannot be stopped and is abandoned.
+    max_attempts: how often it is tried in all, if idempotent.
+
+    Whether the declaration is sound is checked when the tool is described (by the worker), so one faulty tool does not take
+    the other tools and agents of its module with it.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Tool[..., Any]:
+        return Tool(
+            function, name=name if isinstance(name, str) else getattr(function, "__name__", ""), capabilities=capabilities,
+            idempotent=idempotent, timeout_s=timeout_s, max_attempts=max_attempts, version=version,
+        )
+
+    return decorate(name) if callable(name) else decorate

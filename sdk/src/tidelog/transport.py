@@ -1,0 +1,143 @@
+"""HTTP to the server: one connection pool, typed errors, bounded retries with full jitter."""
+
+import asyncio
+import json
+import logging
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from tidelog.errors import ConflictError, TidelogAPIError, TidelogConnectionError, api_error
+
+logger = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 5.0
+POOL_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How long to keep trying a request that may be repeated. Waits are random between 0 and a doubling bound (full jitter)."""
+
+    max_elapsed_s: float
+    base_s: float = 0.2
+    cap_s: float = 10.0
+    conflicts: bool = True
+    """Whether a conflict that the server calls retryable is one; not where the caller named the version it wants."""
+
+    def delay_s(self, failures: int) -> float:
+        return random.uniform(0, min(self.cap_s, self.base_s * 2 ** min(failures, 16)))
+
+
+NO_RETRY = RetryPolicy(max_elapsed_s=0)
+
+
+class Transport:
+    """Requests to one server with one API key. Use as an async context manager, or call `close`."""
+
+    def __init__(self, url: str, api_key: str, max_connections: int = 100) -> None:
+        self._http = httpx.AsyncClient(
+            base_url=url.rstrip("/"),
+            headers={"Authorization": f"Bearer {api_key}", "User-Agent": "tidelog-python/0.1"},
+            limits=httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections),
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def request(
+        self, method: str, path: str, *, body: Any = None, params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None, retry: RetryPolicy = NO_RETRY, read_timeout_s: float = 30.0,
+    ) -> httpx.Response:
+        """Send; repeat on connection errors, 429 and 503 and whatever the server calls retryable, as long as `retry` allows.
+
+        Raises:
+            TidelogAPIError: the server refused.
+            TidelogConnectionError: it was not there, or answered nothing sensible.
+        """
+        timeout = httpx.Timeout(read_timeout_s, connect=CONNECT_TIMEOUT_S, pool=POOL_TIMEOUT_S)
+        started = time.monotonic()
+        failures = 0
+        while True:
+            failure: TidelogAPIError | TidelogConnectionError
+            try:
+                response = await self._http.request(method, path, json=body, params=params, headers=headers, timeout=timeout)
+                if response.is_success:
+                    return response
+                failure = error_of(response, response.content)
+            except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+                raise TidelogConnectionError(f"the server's URL cannot be used: {error}") from error
+            except (httpx.HTTPError, httpx.StreamError) as error:
+                failure = TidelogConnectionError(f"{method} {path}: no answer from the server ({type(error).__name__}: {error})")
+                failure.__cause__ = error
+            delay_s = self._delay_s(failure, failures, retry)
+            if delay_s is None or time.monotonic() - started + delay_s > retry.max_elapsed_s:
+                raise failure
+            failures += 1
+            logger.debug("request_repeated path=%s failures=%d delay_s=%.2f reason=%s", path, failures, delay_s, failure)
+            await asyncio.sleep(delay_s)
+
+    def stream(
+        self, path: str, *, params: Mapping[str, Any], headers: Mapping[str, str], read_timeout_s: float
+    ) -> Any:
+        """An open GET whose body is read piece by piece, as an async context manager that gives an `httpx.Response`."""
+        timeout = httpx.Timeout(read_timeout_s, connect=CONNECT_TIMEOUT_S, pool=POOL_TIMEOUT_S)
+        return self._http.stream("GET", path, params=params, headers=headers, timeout=timeout)
+
+    @staticmethod
+    def _delay_s(failure: TidelogAPIError | TidelogConnectionError, failures: int, retry: RetryPolicy) -> float | None:
+        """Seconds until the next try; None if a repetition cannot help."""
+        if isinstance(failure, TidelogAPIError):
+            if not failure.retryable or (isinstance(failure, ConflictError) and not retry.conflicts):
+                return None
+            return max(failure.retry_after_s or 0.0, retry.delay_s(failures))
+        return retry.delay_s(failures)
+
+
+def error_of(response: httpx.Response, content: bytes) -> TidelogAPIError:
+    """The typed error of an answer that is no success."""
+    try:
+        problem = json.loads(content)
+    except ValueError:
+        problem = {}
+    if not isinstance(problem, dict):
+        problem = {}
+    error = api_error(response.status_code, {"title": response.reason_phrase, **problem})
+    error.retry_after_s = _retry_after_s(response.headers.get("Retry-After"))
+    return error
+
+
+def json_of(response: httpx.Response) -> Any:
+    """The JSON body of a success. Raises `TidelogConnectionError` if it is none (something else answers on that port)."""
+    try:
+        return response.json()
+    except ValueError as error:
+        raise TidelogConnectionError(f"{response.request.url}: the answer is not JSON; is this a Tidelog server?") from error
+
+
+def _retry_after_s(value: str | None) -> float | None:
+    """Retry-After is a number of seconds or an HTTP date (RFC 9110, 10.2.3)."""
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None

@@ -1,0 +1,185 @@
+"""Runs an agent: claim, execute with a context backed by the server, report."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Mapping
+from typing import Any, TypeVar
+from uuid import UUID
+
+from pydantic import JsonValue
+
+from tidelog.agent import Agent
+from tidelog.calling import guarded
+from tidelog.context import Assignment, Context
+from tidelog.errors import (
+    ConflictError,
+    InvalidRequestError,
+    NotFoundError,
+    PermanentError,
+    TidelogAPIError,
+    ToolError,
+    TransientError,
+)
+from tidelog.journal import Journal, JournalUpdate, StateValue
+from tidelog.logs import log, log_failure
+from tidelog.values import to_json
+from tidelog.worker.deliveries import Delivery
+from tidelog.worker.leases import Lease, Loss
+from tidelog.worker.protocol import AgentRunClaim, ErrorReport, WorkerApi, report_error
+
+logger = logging.getLogger(__name__)
+
+CHECK_EVERY_S = 10.0
+STOP_WAIT_S = 5.0
+T = TypeVar("T")
+
+FINISHED = frozenset({"completed", "failed", "cancelled"})
+
+
+class ServerRecorder:
+    """The `Recorder` of an execution whose journal is kept by the server."""
+
+    def __init__(self, api: WorkerApi, lease: Lease, agent_run_id: UUID, attempt: int) -> None:
+        self._api = api
+        self._lease = lease
+        self._id = agent_run_id
+        self._attempt = attempt
+
+    async def record_step(self, key: str, result: JsonValue) -> None:
+        await self._asked(self._api.record_step(self._id, self._attempt, key, result), f"record step {key!r}")
+
+    async def request_call(self, key: str, tool: str, arguments: dict[str, JsonValue]) -> None:
+        try:
+            await self._lease.guard(
+                self._api.request_call(self._id, self._attempt, key, tool, arguments), NotFoundError, InvalidRequestError
+            )
+        except NotFoundError as error:
+            raise ToolError(error.detail or f"there is no tool {tool!r}", "permanent", tool) from error
+        except InvalidRequestError as error:
+            raise ToolError(describe_refusal(error), "invalid", tool) from error
+
+    async def send_message(self, key: str, to: str, body: JsonValue) -> UUID:
+        return await self._asked(self._api.send_message(self._id, self._attempt, key, to, body), f"send to {to!r}")
+
+    async def record_receipt(self, key: str, message_id: UUID | None) -> None:
+        await self._asked(self._api.record_receipt(self._id, self._attempt, key, message_id), f"receive as {key!r}")
+
+    async def read_state(self, key: str, name: str) -> StateValue:
+        return await self._asked(self._api.read_state(self._id, self._attempt, key, name), f"read {name!r}")
+
+    async def write_state(self, key: str, name: str, value: JsonValue, expect: int | None) -> StateValue:
+        return await self._asked(self._api.write_state(self._id, self._attempt, key, name, value, expect), f"write {name!r}")
+
+    async def poll(self, after_version: int, wait_s: float) -> JournalUpdate:
+        update = await self._lease.guard(self._api.poll(self._id, self._attempt, after_version, wait_s))
+        if update.status in FINISHED:
+            self._lease.give_up("over")
+        return update
+
+    async def _asked(self, request: Awaitable[T], what: str) -> T:
+        """What the server refuses for reasons in the request itself is the agent's error, with the server's words."""
+        try:
+            return await self._lease.guard(request, NotFoundError, InvalidRequestError, ConflictError)
+        except TidelogAPIError as error:
+            raise PermanentError(f"the server refused to {what}: {describe_refusal(error)}") from error
+
+
+def describe_refusal(error: TidelogAPIError) -> str:
+    """The server's words, with the faulty fields."""
+    faults = "; ".join(f"{fault.get('pointer', '')} {fault.get('detail', '')}".strip() for fault in error.errors)
+    text = error.detail or error.title
+    return f"{text} ({faults})" if faults else text
+
+
+class AgentRunner:
+    """Executes agents. One `run` per delivery; it is cancelled when the worker shuts down."""
+
+    def __init__(self, api: WorkerApi, worker_id: str, agents: Mapping[str, type[Agent]]) -> None:
+        self._api = api
+        self._worker_id = worker_id
+        self._agents = agents
+
+    async def run(self, delivery: Delivery) -> Loss | None:
+        """None when the outcome is recorded; else why the work was let go.
+
+        Raises:
+            TidelogAPIError, TidelogConnectionError: claiming or reporting failed; see `loss_of`.
+        """
+        work = delivery.work
+        claim = await self._api.claim_agent_run(work.work_id, self._worker_id, work.dispatch, delivery.number)
+        fields: dict[str, Any] = {
+            "run_id": claim.run_id, "agent_run_id": claim.agent_run_id, "agent": claim.agent, "attempt": claim.attempt,
+        }
+        log(logger, logging.INFO, "agent_run_started", recorded_keys=len(claim.journal), **fields)
+        lease = Lease()
+        context = self._context(claim, lease)
+        task = asyncio.create_task(self._execute(work.pool, context), name=f"execute {claim.agent} {claim.agent_run_id}")
+        watch = asyncio.create_task(_watch(context, lease), name=f"watch {claim.agent_run_id}")
+        try:
+            either: set[asyncio.Future[Any]] = {task, lease.lost}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await _stop(watch, fields)
+            await _stop(task, fields)
+            await context.close()
+        if lease.lost.done():
+            log(logger, logging.INFO, "agent_run_let_go", reason=lease.lost.result(), **fields)
+            return lease.lost.result()
+        await self._report(claim, context, task, fields)
+        return None
+
+    def _context(self, claim: AgentRunClaim, lease: Lease) -> Context:
+        recorder = ServerRecorder(self._api, lease, claim.agent_run_id, claim.attempt)
+        assignment = Assignment(
+            claim.run_id, claim.agent_run_id, claim.attempt, claim.step_key, claim.agent, claim.input, claim.results, claim.peers,
+            claim.missing,
+        )
+        return Context(assignment, Journal(claim.version, claim.journal, claim.mailbox), recorder)
+
+    async def _execute(self, pool: str, context: Context) -> JsonValue:
+        agent = self._agents[pool]()
+        return to_json(await guarded(agent.execute(context)), "the agent's result")
+
+    async def _report(
+        self, claim: AgentRunClaim, context: Context, task: "asyncio.Task[JsonValue]", fields: Mapping[str, Any]
+    ) -> None:
+        error = asyncio.CancelledError("the agent cancelled itself") if task.cancelled() else task.exception()
+        if error is None:
+            unused = context.unused_keys()
+            if unused:
+                log(logger, logging.WARNING, "recorded_keys_not_used", keys=unused, **fields)
+            try:
+                await self._api.complete_agent_run(claim.agent_run_id, claim.attempt, task.result(), unused[:1000])
+            except InvalidRequestError as refusal:
+                await self._fail(claim, report_error(refusal, "permanent"), refusal, fields)
+                return
+            log(logger, logging.INFO, "agent_run_completed", **fields)
+            return
+        transient = isinstance(error, TransientError)
+        await self._fail(claim, report_error(error, "transient" if transient else "permanent"), error, fields)
+
+    async def _fail(
+        self, claim: AgentRunClaim, report: ErrorReport, error: BaseException, fields: Mapping[str, Any]
+    ) -> None:
+        retried = await self._api.fail_agent_run(claim.agent_run_id, claim.attempt, report)
+        log_failure(logger, "agent_run_failed", error, kind=report.kind, retried=retried, **fields)
+
+
+async def _watch(context: Context, lease: Lease) -> None:
+    """Learn of a cancellation also while the agent does something long that asks nothing of the server."""
+    while not lease.lost.done():
+        await asyncio.sleep(CHECK_EVERY_S)
+        await context.refresh()
+
+
+async def _stop(task: "asyncio.Task[Any]", fields: Mapping[str, Any]) -> None:
+    """Cancel if it still runs, and wait a bounded time: user code may refuse to be cancelled."""
+    if not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=STOP_WAIT_S)
+    if not task.done():
+        log(logger, logging.WARNING, "task_does_not_stop", task=task.get_name(), **fields)
+    elif not task.cancelled() and (error := task.exception()) is not None and task.get_name().startswith("watch"):
+        log_failure(logger, "watch_failed", error, **fields)
+
+

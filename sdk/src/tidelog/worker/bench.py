@@ -1,0 +1,110 @@
+"""The workbench: owns each piece of work from its delivery to its acknowledgement, a bounded number at a time."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from uuid import UUID
+
+from tidelog.errors import TidelogAPIError, TidelogConnectionError
+from tidelog.logs import log, log_failure
+from tidelog.worker.deliveries import Delivery
+from tidelog.worker.leases import Loss, loss_of
+
+logger = logging.getLogger(__name__)
+
+HOLD_S = 1.0
+"""How long a message may wait here for a free slot before it is offered to other workers."""
+NAK_DELAY_S: dict[Loss, float] = {"unavailable": 5.0, "refused": 30.0}
+HANDOVER_DELAY_S = 0.1
+
+Run = Callable[[Delivery], Awaitable[Loss | None]]
+
+
+class Bench:
+    """Runs deliveries of one kind (agents or tools). The two kinds have their own, as agents wait for tools."""
+
+    def __init__(self, kind: str, concurrency: int, run: Run) -> None:
+        self._kind = kind
+        self._run = run
+        self._slots = asyncio.Semaphore(concurrency)
+        self._owners: dict[UUID, tuple[Delivery, asyncio.Task[None]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def busy(self) -> int:
+        return len(self._tasks)
+
+    async def wait_free(self) -> None:
+        async with self._slots:
+            return
+
+    def offer(self, delivery: Delivery) -> None:
+        """Take over a delivery. Work that is in hand already is not started twice: its heartbeat goes on with the new delivery."""
+        held = self._owners.get(delivery.work.work_id)
+        if held is not None and held[0].work.dispatch == delivery.work.dispatch:
+            held[0].reply = delivery.reply
+            return
+        task = asyncio.create_task(self._own(delivery), name=f"{self._kind} {delivery.work.pool} {delivery.work.work_id}")
+        self._owners[delivery.work.work_id] = (delivery, task)
+        self._tasks.add(task)
+        task.add_done_callback(lambda done: self._forget(delivery, done))
+
+    async def finish(self, grace_s: float) -> None:
+        """Let running work end; after `grace_s` give the rest back for others to continue."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=grace_s)
+        rest = set(self._tasks)
+        for task in rest:
+            task.cancel()
+        if rest:
+            log(logger, logging.INFO, "work_given_back", kind=self._kind, count=len(rest))
+            await asyncio.wait(rest, timeout=10)
+
+    async def _own(self, delivery: Delivery) -> None:
+        keeper = asyncio.create_task(delivery.keep(), name=f"keep {delivery.work.work_id}")
+        settled = False
+        try:
+            async with asyncio.timeout(HOLD_S):
+                await self._slots.acquire()
+        except TimeoutError:
+            keeper.cancel()
+            await delivery.nak(0)
+            return
+        except asyncio.CancelledError:
+            keeper.cancel()
+            await delivery.nak(HANDOVER_DELAY_S)
+            raise
+        try:
+            loss = await self._work(delivery)
+            settled = True
+        finally:
+            keeper.cancel()
+            self._slots.release()
+            if not settled:  # shutting down, or an error of ours: another worker continues
+                await delivery.nak(HANDOVER_DELAY_S)
+        if loss is None or loss == "over":
+            await delivery.ack()
+        else:
+            await delivery.nak(NAK_DELAY_S[loss])
+
+    async def _work(self, delivery: Delivery) -> Loss | None:
+        try:
+            return await self._run(delivery)
+        except (TidelogAPIError, TidelogConnectionError) as error:
+            loss = loss_of(error)
+            level = logging.DEBUG if loss == "over" else logging.ERROR
+            log(
+                logger, level, "work_let_go", kind=self._kind, pool=delivery.work.pool, work_id=delivery.work.work_id,
+                run_id=delivery.work.root_id, loss=loss, reason=str(error),
+            )
+            return loss
+
+    def _forget(self, delivery: Delivery, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if self._owners.get(delivery.work.work_id, (None, None))[1] is task:
+            del self._owners[delivery.work.work_id]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log_failure(
+                logger, "work_crashed", error, kind=self._kind, pool=delivery.work.pool, work_id=delivery.work.work_id,
+                run_id=delivery.work.root_id,
+            )

@@ -1,0 +1,68 @@
+"""A message of the work queue in the hands of a worker: keep it, finish it, or give it back."""
+
+import asyncio
+import json
+import logging
+import time
+from dataclasses import dataclass
+from typing import Literal, Protocol
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tidelog.logs import log
+
+logger = logging.getLogger(__name__)
+
+KEEP_EVERY_S = 3.0
+BLOCKED_S = 1.0
+
+
+class Publisher(Protocol):
+    """The present connection to NATS, whichever that is: an acknowledgement is only a subject, any connection will do."""
+
+    async def publish(self, subject: str, payload: bytes) -> None:
+        """Best effort: what is lost is delivered again by the server, and refused or repeated there."""
+        ...
+
+
+class WorkMessage(BaseModel):
+    """The payload: which work it is. `dispatch` counts how often the server put this work on the queue on purpose."""
+
+    model_config = ConfigDict(frozen=True)
+    kind: Literal["agent", "tool"]
+    pool: str
+    work_id: UUID
+    dispatch: int = Field(ge=0)
+    tenant_id: UUID
+    root_id: UUID
+
+
+@dataclass(slots=True)
+class Delivery:
+    """One delivery of a work message. `number`: the how-manieth delivery of this message by JetStream."""
+
+    work: WorkMessage
+    number: int
+    reply: str
+    publisher: Publisher
+
+    async def ack(self) -> None:
+        await self.publisher.publish(self.reply, b"+ACK")
+
+    async def nak(self, delay_s: float) -> None:
+        """Give it back; another worker gets it after the delay."""
+        await self.publisher.publish(self.reply, b"-NAK " + json.dumps({"delay": int(delay_s * 1e9)}).encode())
+
+    async def keep(self) -> None:
+        """Tell JetStream every few seconds that the work goes on. Runs until cancelled."""
+        while True:
+            await self.publisher.publish(self.reply, b"+WPI")
+            started = time.monotonic()
+            await asyncio.sleep(KEEP_EVERY_S)
+            blocked_s = time.monotonic() - started - KEEP_EVERY_S
+            if blocked_s > BLOCKED_S:
+                log(
+                    logger, logging.WARNING, "event_loop_blocked", seconds=round(blocked_s, 1),
+                    hint="blocking code in an async function; run it with ctx.step or make it a sync tool",
+                )

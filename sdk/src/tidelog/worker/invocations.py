@@ -1,0 +1,89 @@
+"""Runs a tool: claim (the server records the intent first), call within the time-out, report."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+
+from tidelog.errors import InvalidRequestError, PermanentError, TransientError
+from tidelog.logs import log, log_failure
+from tidelog.tools import InvalidArgumentsError, Tool, ToolContext
+from tidelog.worker.deliveries import Delivery
+from tidelog.worker.protocol import ErrorReport, InvocationClaim, WorkerApi, report_error
+
+logger = logging.getLogger(__name__)
+
+
+class ToolTimeoutError(TransientError):
+    """The tool did not finish within its `timeout_s`."""
+
+
+class ToolRunner:
+    """Executes tools. One `run` per delivery; it is cancelled when the worker shuts down."""
+
+    def __init__(self, api: WorkerApi, worker_id: str, tools: Mapping[str, Tool[..., Any]], workspace: Path) -> None:
+        self._api = api
+        self._worker_id = worker_id
+        self._tools = tools
+        self._workspace = workspace
+
+    async def run(self, delivery: Delivery) -> None:
+        """Returns when the outcome is recorded.
+
+        Raises:
+            TidelogAPIError, TidelogConnectionError: claiming or reporting failed; see `loss_of`.
+        """
+        work = delivery.work
+        claim = await self._api.claim_invocation(work.work_id, self._worker_id, work.dispatch, delivery.number)
+        fields: dict[str, Any] = {
+            "run_id": claim.run_id, "invocation_id": claim.invocation_id, "tool": claim.tool, "attempt": claim.attempt,
+        }
+        log(logger, logging.INFO, "tool_started", **fields)
+        task = asyncio.create_task(self._call(self._tools[work.pool], claim), name=f"tool {claim.tool} {claim.invocation_id}")
+        try:
+            await asyncio.wait({task})
+        finally:
+            task.cancel()
+        error = asyncio.CancelledError("the tool cancelled itself") if task.cancelled() else task.exception()
+        if error is not None:
+            await self._fail(claim, _classify(error), error, fields)
+            return
+        try:
+            await self._api.complete_invocation(claim.invocation_id, claim.attempt, task.result())
+        except InvalidRequestError as refusal:
+            await self._fail(claim, report_error(refusal, "permanent"), refusal, fields)
+            return
+        log(logger, logging.INFO, "tool_completed", **fields)
+
+    async def _call(self, tool: Tool[..., Any], claim: InvocationClaim) -> JsonValue:
+        timeout_s = tool.timeout_s if claim.timeout_s is None else claim.timeout_s
+        context = ToolContext(self._workspace, claim.idempotency_key, claim.attempt)
+        deadline = asyncio.timeout(timeout_s)
+        try:
+            async with deadline:
+                return await tool.invoke(claim.arguments, context)
+        except TimeoutError as error:
+            if not deadline.expired():  # one of the tool's own time-outs
+                raise
+            raise ToolTimeoutError(
+                f"no result within {timeout_s} s. An async tool was cancelled; the thread of a sync one goes on unwatched."
+            ) from error
+
+    async def _fail(
+        self, claim: InvocationClaim, report: ErrorReport, error: BaseException, fields: Mapping[str, Any]
+    ) -> None:
+        await self._api.fail_invocation(claim.invocation_id, claim.attempt, report)
+        log_failure(logger, "tool_failed", error, kind=report.kind, **fields)
+
+
+def _classify(error: BaseException) -> ErrorReport:
+    if isinstance(error, InvalidArgumentsError):
+        return report_error(error, "invalid")
+    if isinstance(error, PermanentError):
+        return report_error(error, "permanent")
+    if isinstance(error, TransientError):
+        return report_error(error, "transient", error.retry_after_s)
+    return report_error(error, "transient")

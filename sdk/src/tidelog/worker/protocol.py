@@ -1,0 +1,215 @@
+"""The worker's HTTP calls to the server, typed. Each may be repeated: the server knows them by key and attempt."""
+
+import traceback
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+from tidelog.agent import AgentDefinition
+from tidelog.errors import TidelogConnectionError
+from tidelog.journal import JournalEntry, JournalUpdate, Mail, StateValue
+from tidelog.tools import ToolDefinition
+from tidelog.transport import RetryPolicy, Transport, json_of
+
+PATIENCE = RetryPolicy(max_elapsed_s=600)
+"""An outage of the server that is shorter than this is waited out, with the work kept."""
+POLL_MARGIN_S = 15.0
+MAX_ERROR_BYTES = 4096
+
+ErrorKind = Literal["permanent", "transient", "invalid", "rate_limited"]
+M = TypeVar("M", bound=BaseModel)
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Queue(_Answer):
+    """Where work of one agent or tool waits: a durable consumer of a JetStream stream."""
+
+    kind: Literal["agent", "tool"]
+    pool: str
+    stream: str
+    consumer: str
+
+
+class NatsAccess(_Answer):
+    url: str
+    inbox_prefix: str = "_INBOX"
+
+
+class Registration(_Answer):
+    worker_id: str
+    nats: NatsAccess
+    queues: tuple[Queue, ...]
+    ack_wait_s: float = 10.0
+
+
+class AgentRunClaim(_Answer):
+    agent_run_id: UUID
+    run_id: UUID
+    attempt: int
+    step_key: str
+    agent: str
+    input: JsonValue = None
+    results: dict[str, JsonValue] = {}
+    missing: tuple[str, ...] = ()
+    peers: tuple[str, ...] = ()
+    journal: tuple[JournalEntry, ...] = ()
+    mailbox: tuple[Mail, ...] = ()
+    version: int
+
+
+class InvocationClaim(_Answer):
+    invocation_id: UUID
+    attempt: int
+    tool: str
+    arguments: dict[str, JsonValue]
+    idempotency_key: str
+    timeout_s: float | None = None
+    run_id: UUID
+
+
+class _CallAnswer(_Answer):
+    invocation_id: UUID
+
+
+class _MessageAnswer(_Answer):
+    message_id: UUID
+
+
+class _FailAnswer(_Answer):
+    retry: bool = False
+
+
+class ErrorReport(_Answer):
+    """Why work failed. `message` ends with the last lines of the traceback; never more than 4 KiB, never local variables."""
+
+    type: str
+    message: str
+    kind: ErrorKind
+    retry_after_s: float | None = None
+
+
+class WorkerApi:
+    """The calls of the contract between server and workers.
+
+    All raise `TidelogAPIError` (`ConflictError` with code `work-over` or `stale-attempt`: stop working on it) and
+    `TidelogConnectionError`, the latter after `PATIENCE` only.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def register(
+        self, worker_id: str, name: str | None, agents: Sequence[AgentDefinition], tools: Sequence[ToolDefinition],
+        retry: RetryPolicy,
+    ) -> Registration:
+        body = {
+            "worker_id": worker_id, "name": name,
+            "agents": [agent.model_dump(mode="json", exclude_none=True) for agent in agents],
+            "tools": [tool.model_dump(mode="json") for tool in tools],
+        }
+        return await self._post("/v1/workers", body, Registration, retry)
+
+    async def claim_agent_run(self, work_id: UUID, worker_id: str, dispatch: int, delivery: int) -> AgentRunClaim:
+        body = {"worker_id": worker_id, "dispatch": dispatch, "delivery": delivery}
+        return await self._post(f"/v1/agent-runs/{work_id}/claim", body, AgentRunClaim)
+
+    async def record_step(self, agent_run_id: UUID, attempt: int, key: str, result: JsonValue) -> None:
+        entries = [{"key": key, "kind": "step", "result": result}]
+        await self._post(f"/v1/agent-runs/{agent_run_id}/journal", {"attempt": attempt, "entries": entries}, _Answer)
+
+    async def request_call(self, agent_run_id: UUID, attempt: int, key: str, tool: str, arguments: JsonValue) -> UUID:
+        body = {"attempt": attempt, "key": key, "tool": tool, "arguments": arguments}
+        return (await self._post(f"/v1/agent-runs/{agent_run_id}/calls", body, _CallAnswer)).invocation_id
+
+    async def send_message(self, agent_run_id: UUID, attempt: int, key: str, to: str, body: JsonValue) -> UUID:
+        content = {"attempt": attempt, "key": key, "to": to, "body": body}
+        return (await self._post(f"/v1/agent-runs/{agent_run_id}/messages", content, _MessageAnswer)).message_id
+
+    async def record_receipt(self, agent_run_id: UUID, attempt: int, key: str, message_id: UUID | None) -> None:
+        body = {"attempt": attempt, "key": key, "message_id": None if message_id is None else str(message_id)}
+        await self._post(f"/v1/agent-runs/{agent_run_id}/receipts", body, _Answer)
+
+    async def read_state(self, agent_run_id: UUID, attempt: int, key: str, name: str) -> StateValue:
+        body = {"attempt": attempt, "key": key, "op": "get", "name": name}
+        return await self._post(f"/v1/agent-runs/{agent_run_id}/state", body, StateValue)
+
+    async def write_state(
+        self, agent_run_id: UUID, attempt: int, key: str, name: str, value: JsonValue, expect: int | None
+    ) -> StateValue:
+        body = {"attempt": attempt, "key": key, "op": "set", "name": name, "value": value}
+        if expect is not None:
+            body["expect"] = expect
+        retry = replace(PATIENCE, conflicts=expect is None)
+        return await self._post(f"/v1/agent-runs/{agent_run_id}/state", body, StateValue, retry)
+
+    async def poll(self, agent_run_id: UUID, attempt: int, after_version: int, wait_s: float) -> JournalUpdate:
+        params = {"after_version": after_version, "wait_s": wait_s, "attempt": attempt}
+        response = await self._transport.request(
+            "GET", f"/v1/agent-runs/{agent_run_id}/journal", params=params, retry=PATIENCE, read_timeout_s=wait_s + POLL_MARGIN_S
+        )
+        return _parse(JournalUpdate, json_of(response))
+
+    async def complete_agent_run(self, agent_run_id: UUID, attempt: int, result: JsonValue, unused_keys: Sequence[str]) -> None:
+        body: dict[str, Any] = {"attempt": attempt, "result": result}
+        if unused_keys:
+            body["unused_keys"] = list(unused_keys)
+        await self._post(f"/v1/agent-runs/{agent_run_id}/complete", body, _Answer)
+
+    async def fail_agent_run(self, agent_run_id: UUID, attempt: int, error: ErrorReport) -> bool:
+        """Whether the agent run is tried again."""
+        body = {"attempt": attempt, "error": error.model_dump(exclude={"retry_after_s"})}
+        return (await self._post(f"/v1/agent-runs/{agent_run_id}/fail", body, _FailAnswer)).retry
+
+    async def claim_invocation(self, work_id: UUID, worker_id: str, dispatch: int, delivery: int) -> InvocationClaim:
+        body = {"worker_id": worker_id, "dispatch": dispatch, "delivery": delivery}
+        return await self._post(f"/v1/invocations/{work_id}/claim", body, InvocationClaim)
+
+    async def complete_invocation(self, invocation_id: UUID, attempt: int, result: JsonValue) -> None:
+        await self._post(f"/v1/invocations/{invocation_id}/complete", {"attempt": attempt, "result": result}, _Answer)
+
+    async def fail_invocation(self, invocation_id: UUID, attempt: int, error: ErrorReport) -> None:
+        body = {"attempt": attempt, "error": error.model_dump(exclude_none=True)}
+        await self._post(f"/v1/invocations/{invocation_id}/fail", body, _Answer)
+
+    async def _post(self, path: str, body: Any, answer: type[M], retry: RetryPolicy = PATIENCE) -> M:
+        return _parse(answer, json_of(await self._transport.request("POST", path, body=body, retry=retry)))
+
+
+def _parse(model: type[M], answer: Any) -> M:
+    try:
+        return model.model_validate(answer)
+    except ValidationError as error:
+        raise TidelogConnectionError(f"the server's answer is not what this version of the SDK knows: {error}") from error
+
+
+def report_error(error: BaseException, kind: ErrorKind, retry_after_s: float | None = None) -> ErrorReport:
+    """The report of an exception of user code: its text, then the end of its traceback without the frames of the SDK."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_OWN_FOLDER)]
+    trace = "".join(traceback.format_list(frames))
+    text = str(error) or type(error).__name__
+    half = MAX_ERROR_BYTES // 2
+    message = f"{_cut(text, half)}\n{_cut_front(trace, half - 1)}" if trace else _cut(text, MAX_ERROR_BYTES)
+    return ErrorReport(type=type(error).__name__, message=message.rstrip(), kind=kind, retry_after_s=retry_after_s)
+
+
+_OWN_FOLDER = str(Path(__file__).resolve().parent.parent)
+
+
+def _cut(text: str, limit: int) -> str:
+    return _clean(text)[:limit].decode("utf-8", "ignore")
+
+
+def _cut_front(text: str, limit: int) -> str:
+    return _clean(text)[-limit:].decode("utf-8", "ignore")
+
+
+def _clean(text: str) -> bytes:
+    """What the log can hold: no NUL, no half surrogate pairs."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace")

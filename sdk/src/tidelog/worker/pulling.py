@@ -1,0 +1,129 @@
+"""Pulls work from one JetStream consumer. A loop of our own: `fetch` of nats-py loses messages when cancelled and is blind to a
+deleted consumer."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from nats.aio.client import Client as NatsClient
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from pydantic import ValidationError
+
+from tidelog.logs import log, log_failure
+from tidelog.worker.deliveries import Delivery, Publisher, WorkMessage
+from tidelog.worker.protocol import Queue
+
+logger = logging.getLogger(__name__)
+
+EXPIRES_S = 30.0
+IDLE_HEARTBEAT_S = 5.0
+SILENCE_S = 12.0
+"""Longer than two heartbeats: the pull is lost, or the server is."""
+PAUSE_S = 1.0
+
+
+class Slots(Protocol):
+    """How many pieces of work may run at once."""
+
+    async def wait_free(self) -> None: ...
+
+    def offer(self, delivery: Delivery) -> None:
+        """Take over the delivery; it is given back by the taker if no slot gets free soon."""
+        ...
+
+
+class ConsumerLostError(Exception):
+    """The consumer is gone, or nothing is heard of it: register again."""
+
+
+class Puller:
+    """One queue, one request for one message at a time, asked for only when there is a free slot."""
+
+    def __init__(
+        self, nats: NatsClient, queue: Queue, publisher: Publisher, slots: Slots, report_lost: Callable[[Queue], None]
+    ) -> None:
+        self._nats = nats
+        self._queue = queue
+        self._publisher = publisher
+        self._slots = slots
+        self._report_lost = report_lost
+
+    async def run(self) -> None:
+        """Pull until cancelled. Trouble is reported, paused for, and tried again: the registration may bring the consumer back."""
+        while True:
+            try:
+                await self._pull_on_new_inbox()
+            except (ConsumerLostError, NatsError, OSError) as error:
+                log(
+                    logger, logging.WARNING, "queue_lost", kind=self._queue.kind, pool=self._queue.pool,
+                    reason=f"{type(error).__name__}: {error}",
+                )
+                self._report_lost(self._queue)
+                await asyncio.sleep(PAUSE_S)
+
+    async def _pull_on_new_inbox(self) -> None:
+        """A new inbox each time: what a pull of before still brings goes nowhere, and JetStream delivers it again."""
+        arrived: asyncio.Queue[Msg] = asyncio.Queue()  # bounded by the server: one message per request
+
+        async def take(message: Msg) -> None:
+            arrived.put_nowait(message)
+
+        inbox = self._nats.new_inbox()
+        subscription = await self._nats.subscribe(inbox, cb=take)
+        try:
+            while True:
+                await self._slots.wait_free()
+                await self._request(inbox)
+                await self._receive(arrived)
+        finally:
+            if not self._nats.is_closed:
+                try:
+                    await subscription.unsubscribe()
+                except NatsError as error:
+                    logger.debug("unsubscribe failed: %r", error)
+            while not arrived.empty():
+                await self._give_back(arrived.get_nowait())
+
+    async def _request(self, inbox: str) -> None:
+        request = {"batch": 1, "expires": int(EXPIRES_S * 1e9), "idle_heartbeat": int(IDLE_HEARTBEAT_S * 1e9)}
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._queue.stream}.{self._queue.consumer}"
+        await self._nats.publish(subject, json.dumps(request).encode(), reply=inbox)
+
+    async def _receive(self, arrived: "asyncio.Queue[Msg]") -> None:
+        """Wait for the answer to one request: a message, or word that there is none."""
+        while True:
+            try:
+                async with asyncio.timeout(SILENCE_S):
+                    message = await arrived.get()
+            except TimeoutError:
+                raise ConsumerLostError(f"no heartbeat for {SILENCE_S:.0f} s") from None
+            status = (message.headers or {}).get("Status")
+            if status is None:
+                self._hand_over(message)
+                return
+            if status == "100":  # idle heartbeat
+                continue
+            description = (message.headers or {}).get("Description", "")
+            if status == "408" or (status == "404" and "No Messages" in description):
+                return
+            if status == "409" and "Consumer Deleted" not in description:  # too many pulls, a new leader, a full server
+                log(logger, logging.INFO, "pull_refused", pool=self._queue.pool, reason=description)
+                await asyncio.sleep(PAUSE_S)
+                return
+            raise ConsumerLostError(f"{status} {description}".strip())
+
+    def _hand_over(self, message: Msg) -> None:
+        try:
+            work = WorkMessage.model_validate_json(message.data)
+        except ValidationError as error:
+            # Not for this version: left unacknowledged, so that a newer worker gets it after the ack wait.
+            log_failure(logger, "work_message_not_understood", error, pool=self._queue.pool)
+            return
+        self._slots.offer(Delivery(work, message.metadata.num_delivered, message.reply, self._publisher))
+
+    async def _give_back(self, message: Msg) -> None:
+        if (message.headers or {}).get("Status") is None:
+            await self._publisher.publish(message.reply, b"-NAK")

@@ -1,0 +1,208 @@
+"""`Worker`: registers with a server, pulls work for its agents and tools, and survives whatever goes away in between."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import uuid6
+from nats.aio.client import Client as NatsClient
+from nats.errors import Error as NatsError
+
+from tidelog.agent import Agent, describe_agent
+from tidelog.errors import AuthenticationError, InvalidRequestError, PermissionDeniedError, TidelogAPIError, TidelogConnectionError
+from tidelog.logs import log, log_failure
+from tidelog.tools import Tool
+from tidelog.transport import NO_RETRY, Transport
+from tidelog.worker.agent_runs import AgentRunner
+from tidelog.worker.bench import Bench
+from tidelog.worker.invocations import ToolRunner
+from tidelog.worker.protocol import Queue, Registration, WorkerApi
+from tidelog.worker.pulling import Puller
+
+logger = logging.getLogger(__name__)
+
+GRACE_S = 5.0
+NATS_CONNECT_S = 15.0
+MAX_PAUSE_S = 10.0
+
+
+class RefusedError(Exception):
+    """The server refuses this worker: a wrong key, or definitions it does not take. Trying again would not help."""
+
+
+class Worker:
+    """Runs agents and tools for a server until `run` is told to stop.
+
+    `concurrency`: agent executions at once (they mostly wait, and may wait for one another: keep it above the number of agents that
+    talk to each other). `tool_concurrency`: tool calls at once. `workspace`: the folder handed to tools.
+    """
+
+    def __init__(
+        self, *, url: str, api_key: str, agents: Iterable[type[Agent]] = (), tools: Iterable[Tool[..., Any]] = (),
+        workspace: Path | str = ".", concurrency: int = 100, tool_concurrency: int = 16, name: str | None = None,
+        worker_id: str | None = None,
+    ) -> None:
+        self.worker_id = worker_id or str(uuid6.uuid7())
+        self._name = name
+        self._agents = {describe_agent(agent).name: agent for agent in agents}
+        self._tools = {tool.describe().name: tool for tool in tools}
+        # Each agent run may hold a long poll, a heartbeat's check and some calls at once.
+        self._transport = Transport(url, api_key, max_connections=2 * (concurrency + tool_concurrency) + 20)
+        self._api = WorkerApi(self._transport)
+        agent_runner = AgentRunner(self._api, self.worker_id, self._agents)
+        tool_runner = ToolRunner(self._api, self.worker_id, self._tools, Path(workspace).resolve())
+        self._benches: Mapping[str, Bench] = {
+            "agent": Bench("agent", concurrency, agent_runner.run),
+            "tool": Bench("tool", tool_concurrency, tool_runner.run),
+        }
+        self._nats: NatsClient | None = None
+        self._nats_url = ""
+        self._pullers: dict[Queue, asyncio.Task[None]] = {}
+        self._trouble = asyncio.Event()
+        self.registered = asyncio.Event()
+        """Set while the worker is known to the server and pulls."""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set; then finish what ends within `GRACE_S` seconds and give back the rest.
+
+        Raises:
+            RefusedError: the server will not have this worker.
+        """
+        session = asyncio.create_task(self._stay_registered(), name="session")
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        try:
+            await asyncio.wait({session, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if session.done():
+                session.result()
+        finally:
+            stopping.cancel()
+            session.cancel()
+            await asyncio.wait({session})
+            await self._shut_down()
+
+    async def publish(self, subject: str, payload: bytes) -> None:
+        """Publish on the present connection; see `Publisher`."""
+        if self._nats is None:
+            return
+        try:
+            await self._nats.publish(subject, payload)
+        except (NatsError, OSError) as error:
+            log(logger, logging.DEBUG, "publish_failed", subject=subject, reason=repr(error))
+
+    async def _stay_registered(self) -> None:
+        """Register, connect, pull; and again after any trouble. Pauses grow while it does not help."""
+        pause_s = 0.2
+        while True:
+            self._trouble.clear()
+            try:
+                registration = await self._register()
+                await self._connect(registration)
+                await self._set_pullers(registration.queues)
+            except (TidelogConnectionError, TidelogAPIError, NatsError, OSError, TimeoutError) as error:
+                log(logger, logging.WARNING, "server_not_ready", reason=f"{type(error).__name__}: {error}")
+                await asyncio.sleep(random.uniform(pause_s / 2, pause_s))
+                pause_s = min(pause_s * 2, MAX_PAUSE_S)
+                continue
+            self.registered.set()
+            await self._trouble.wait()
+            self.registered.clear()
+            await asyncio.sleep(random.uniform(0.1, 0.5))  # several queues are lost together: one registration for all
+
+    async def _register(self) -> Registration:
+        agents = [describe_agent(agent) for agent in self._agents.values()]
+        tools = [tool.describe() for tool in self._tools.values()]
+        try:
+            registration = await self._api.register(self.worker_id, self._name, agents, tools, NO_RETRY)
+        except (AuthenticationError, PermissionDeniedError, InvalidRequestError) as error:
+            faults = "; ".join(f"{fault.get('pointer')}: {fault.get('detail')}" for fault in error.errors)
+            raise RefusedError(f"the server refuses this worker: {error} {faults}".rstrip()) from error
+        log(
+            logger, logging.INFO, "worker_registered", worker_id=self.worker_id, agents=sorted(self._agents),
+            tools=sorted(self._tools),
+        )
+        return registration
+
+    async def _connect(self, registration: Registration) -> None:
+        """Connect to NATS, or keep the connection there is, if it is one to the same server (it reconnects by itself)."""
+        if self._nats is not None and not self._nats.is_closed and self._nats_url == registration.nats.url:
+            return
+        old, self._nats = self._nats, None
+        await self._set_pullers(())
+        if old is not None:
+            await _close(old)
+        connection = NatsClient()
+        try:
+            async with asyncio.timeout(NATS_CONNECT_S):
+                await connection.connect(
+                    registration.nats.url, name=f"tidelog-worker {self.worker_id}", inbox_prefix=registration.nats.inbox_prefix,
+                    allow_reconnect=True, max_reconnect_attempts=-1, reconnect_time_wait=1, connect_timeout=5, ping_interval=10,
+                    max_outstanding_pings=2, error_cb=_on_error, disconnected_cb=self._on_disconnect,
+                    reconnected_cb=self._on_reconnect,
+                )
+        except BaseException:
+            await _close(connection)
+            raise
+        self._nats, self._nats_url = connection, registration.nats.url
+
+    async def _set_pullers(self, queues: Iterable[Queue]) -> None:
+        wanted = set(queues)
+        stopped = [self._pullers.pop(queue) for queue in list(self._pullers) if queue not in wanted or self._pullers[queue].done()]
+        for task in stopped:
+            task.cancel()
+        if stopped:
+            await asyncio.wait(stopped)
+        for queue in wanted - set(self._pullers):
+            if self._nats is None or not self._serves(queue):
+                continue
+            puller = Puller(self._nats, queue, self, self._benches[queue.kind], self._on_lost)
+            task = asyncio.create_task(puller.run(), name=f"pull {queue.kind} {queue.pool}")
+            task.add_done_callback(self._on_puller_end)
+            self._pullers[queue] = task
+
+    def _serves(self, queue: Queue) -> bool:
+        return queue.pool in (self._agents if queue.kind == "agent" else self._tools)
+
+    def _on_lost(self, queue: Queue) -> None:
+        self._trouble.set()
+
+    def _on_puller_end(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log_failure(logger, "puller_crashed", error, task=task.get_name())
+            self._trouble.set()
+
+    async def _on_disconnect(self) -> None:
+        log(logger, logging.WARNING, "nats_disconnected")
+        self._trouble.set()
+
+    async def _on_reconnect(self) -> None:
+        log(logger, logging.INFO, "nats_reconnected")
+        self._trouble.set()
+
+    async def _shut_down(self) -> None:
+        await self._set_pullers(())
+        busy = {kind: bench.busy for kind, bench in self._benches.items()}
+        log(logger, logging.INFO, "worker_stopping", worker_id=self.worker_id, **busy)
+        await asyncio.gather(*(bench.finish(GRACE_S) for bench in self._benches.values()))
+        if self._nats is not None:
+            await _close(self._nats)
+        await self._transport.close()
+
+
+async def _on_error(error: Exception) -> None:
+    log(logger, logging.WARNING, "nats_error", reason=f"{type(error).__name__}: {error}")
+
+
+async def _close(connection: NatsClient) -> None:
+    """Flush acknowledgements that are still in the buffer, then close; a server that is away must not hold us up."""
+    try:
+        async with asyncio.timeout(3):
+            if connection.is_connected:
+                await connection.flush(timeout=2)
+            await connection.close()
+    except (NatsError, OSError, TimeoutError) as error:
+        log(logger, logging.DEBUG, "nats_close_failed", reason=repr(error))
+
+
