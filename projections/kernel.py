@@ -16,10 +16,14 @@ Handler = Callable[[Connection, Sequence[RecordedEvent]], Awaitable[None]]
 
 
 class Database(Protocol):
-    """Connections to Postgres, each in a transaction of its own that commits at the end of the block."""
+    """Connections to Postgres. Driver errors come out as domain errors (Unavailable and others)."""
 
     def connection(self) -> AbstractAsyncContextManager[Connection]:
-        """Driver errors come out as domain errors (Unavailable and others)."""
+        """Each statement commits by itself."""
+        ...
+
+    def transaction(self) -> AbstractAsyncContextManager[Connection]:
+        """One transaction, in pipeline mode, that commits at the end of the block."""
         ...
 
 

@@ -62,10 +62,9 @@ class ProjectionRunner:
                 await self._apply_alone(name, known, batch)
 
     async def _apply(self, behind: dict[str, Checkpoint], batch: Sequence[RecordedEvent]) -> None:
-        async with self._database.connection() as connection:
-            async with connection.pipeline():
-                for name, known in behind.items():
-                    await self._apply_one(connection, self._projections[name], known, batch)
+        async with self._database.transaction() as connection:
+            for name, known in behind.items():
+                await self._apply_one(connection, self._projections[name], known, batch)
             advanced = await checkpoints.advance(connection, behind, batch[-1].position)
         self._known |= advanced
 
@@ -107,7 +106,8 @@ class ProjectionRunner:
         log.error(
             "event_parked", projection=name, position=event.position, topic=event.topic, root_id=str(event.root_id), exc_info=error
         )
-        async with self._database.connection() as connection:
+        async with self._database.transaction() as connection:
             await checkpoints.park(connection, name, event, f"{type(error).__name__}: {error}")
-            self._known |= await checkpoints.advance(connection, {name: known}, event.position)
+            advanced = await checkpoints.advance(connection, {name: known}, event.position)
+        self._known |= advanced
         self._parked.add((name, event.root_id))

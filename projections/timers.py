@@ -71,7 +71,7 @@ class PostgresTimers:
     async def due(self, limit: int) -> list[DueTimer]:
         sql = """
         SELECT timer_id, tenant_id, root_id, command, payload, correlation_id, cause FROM timer
-        WHERE due_at <= now() ORDER BY due_at LIMIT %s FOR UPDATE SKIP LOCKED
+        WHERE due_at <= now() ORDER BY due_at LIMIT %s
         """
         async with self._database.connection() as connection:
             rows = await (await connection.execute(sql, [limit])).fetchall()

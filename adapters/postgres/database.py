@@ -1,0 +1,25 @@
+"""Connections for projections and queries: from the pool, with driver errors turned into domain errors."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from adapters.postgres.pool import Connection, Pool, translate_errors
+
+
+class PostgresDatabase:
+    """The `Database` port of the read side."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        with translate_errors():
+            async with self._pool.connection() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        with translate_errors():
+            async with self._pool.connection() as connection, connection.pipeline(), connection.transaction():
+                yield connection

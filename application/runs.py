@@ -1,0 +1,50 @@
+"""Starting runs: what needs looking up before the rules can decide."""
+
+from uuid import UUID
+
+from application.dispatch import CommandLoop, Outcome, Request
+from domain import agents, projects, runs
+from domain.errors import NotFound
+
+
+class UnknownAgent(NotFound):
+    code = "unknown-agent"
+
+
+class UnknownProject(NotFound):
+    code = "unknown-project"
+
+
+async def start_run(commands: CommandLoop, request: Request, command: runs.StartRun) -> Outcome:
+    """Checks the project, pins each step's agent to its registered version, and starts the run.
+
+    Raises:
+        UnknownAgent, UnknownProject: with a pointer to the place in the plan.
+    """
+    await _check_project(commands, request.tenant_id, command.project_id)
+    pinned = [await _pinned(commands, request.tenant_id, i, step) for i, step in enumerate(command.plan.steps)]
+    plan = command.plan.model_copy(update={"steps": tuple(pinned)})
+    return await commands.execute(request, command.model_copy(update={"plan": plan}))
+
+
+async def _check_project(commands: CommandLoop, tenant_id: UUID, project_id: UUID) -> None:
+    if project_id == projects.default_project_id(tenant_id):
+        return
+    loaded = await commands.load(projects.DECIDER, tenant_id, project_id, fresh=False)
+    if loaded.state.created is None:
+        raise UnknownProject(f"there is no project {project_id}", pointer="/project_id")
+
+
+async def _pinned(commands: CommandLoop, tenant_id: UUID, index: int, step: runs.Step) -> runs.Step:
+    agent_id = agents.agent_id_of(tenant_id, step.agent)
+    for fresh in (False, True):  # another process may have registered it since this one looked
+        loaded = await commands.load(agents.DECIDER, tenant_id, agent_id, fresh=fresh)
+        current: agents.AgentRegistered | None = loaded.state.current
+        if current is not None and step.agent_version in (None, current.version):
+            return step.model_copy(update={"agent_version": current.version})
+    if current is None:
+        raise UnknownAgent(f"no agent '{step.agent}' is registered", pointer=f"/plan/steps/{index}/agent")
+    raise UnknownAgent(
+        f"agent '{step.agent}' is registered in version {current.version}, not {step.agent_version}",
+        pointer=f"/plan/steps/{index}/agent",
+    )

@@ -1,0 +1,281 @@
+"""What workers ask for: claims, journals, calls, mail, shared context, outcomes. Each is one atomic set of commands."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from jsonschema import Draft202012Validator
+
+from application.dispatch import CommandLoop, Outcome, Request
+from domain import agent_runs, context, invocations, messages, runs, tools
+from domain.agent_runs import AgentRun
+from domain.errors import InvalidCommand, InvalidState, NotFound, WorkOver
+from domain.failures import Failure, Retry
+from domain.kernel import Json
+
+
+class UnknownTool(NotFound):
+    code = "unknown-tool"
+
+
+class UnknownRecipient(NotFound):
+    code = "unknown-recipient"
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """One key of the journal as a worker needs it: with a call's outcome filled in from its invocation."""
+
+    key: str
+    kind: str
+    status: str
+    result: Json
+    error: Failure | None
+    invocation_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class MailItem:
+    message_id: UUID
+    sender: str
+    body: Json
+    sent_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class JournalView:
+    status: str
+    version: int
+    entries: list[JournalEntry]
+    mailbox: list[MailItem]
+    """Mail that was not received yet, oldest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedAgentRun:
+    run_id: UUID
+    attempt: int
+    step_key: str
+    agent: str
+    input: Json
+    results: dict[str, Json]
+    missing: list[str]
+    peers: list[str]
+    journal: JournalView
+
+
+class Workers:
+    """Use cases of workers, over the command loop."""
+
+    def __init__(self, commands: CommandLoop) -> None:
+        self._commands = commands
+        self._validators: dict[tuple[UUID, int], Draft202012Validator] = {}
+
+    # --- agent runs ---------------------------------------------------------------------------------------------------
+
+    async def claim_agent_run(self, request: Request, command: agent_runs.ClaimAgentRun) -> ClaimedAgentRun:
+        """Gives the caller the agent run and all that it needs to go on.
+
+        Raises:
+            WorkOver: it has ended, or was dispatched anew, or another worker has it.
+        """
+        await self._commands.execute(request, command)
+        state = await self._agent_run(request.tenant_id, command.agent_run_id)
+        if state.status != "running" or state.worker_id != command.worker_id:
+            raise WorkOver(f"the agent run is {state.status}, claimed by {state.worker_id}")
+        assert state.requested is not None
+        run: runs.Run = (await self._commands.load(runs.DECIDER, request.tenant_id, state.requested.run_id)).state
+        step = run.step(state.requested.step)
+        upstream = {key: run.steps[key] for key in step.after}
+        return ClaimedAgentRun(
+            run_id=state.requested.run_id,
+            attempt=state.attempt,
+            step_key=step.key,
+            agent=step.agent,
+            input=run.input if step.input is None else step.input,
+            results={key: s.result for key, s in upstream.items() if s.status == "completed"},
+            missing=[key for key, s in upstream.items() if s.status == "failed"],
+            peers=[key for key in run.steps if key != step.key],
+            journal=await self.journal(request.tenant_id, command.agent_run_id, after_version=0),
+        )
+
+    async def _agent_run(self, tenant_id: UUID, agent_run_id: UUID, *, fresh: bool = False) -> AgentRun:
+        loaded = await self._commands.load(agent_runs.DECIDER, tenant_id, agent_run_id, fresh=fresh)
+        state: AgentRun = loaded.state
+        if state.requested is None:
+            raise NotFound(f"there is no agent run {agent_run_id}")
+        return state
+
+    async def run_of(self, tenant_id: UUID, agent_run_id: UUID) -> UUID:
+        """The run that an agent run belongs to. Raises NotFound."""
+        state = await self._agent_run(tenant_id, agent_run_id)
+        assert state.requested is not None
+        return state.requested.run_id
+
+    async def journal(self, tenant_id: UUID, agent_run_id: UUID, *, after_version: int) -> JournalView:
+        """Entries written after a version, with the outcomes of calls, and the mail that waits. Raises NotFound."""
+        state = await self._agent_run(tenant_id, agent_run_id, fresh=True)
+        changed = [(key, entry) for key, entry in state.journal.items() if entry.changed_in > after_version]
+        waiting = [(i, m) for i, m in state.mailbox.items() if m.received_as is None and m.delivered_in > after_version]
+        entries = await asyncio.gather(*(self._entry(tenant_id, key, entry) for key, entry in changed))
+        mails = await asyncio.gather(*(self._mail(tenant_id, message_id, mail) for message_id, mail in waiting))
+        return JournalView(state.status, state.version, list(entries), list(mails))
+
+    async def _entry(self, tenant_id: UUID, key: str, entry: agent_runs.Entry) -> JournalEntry:
+        result, error = entry.result, None
+        if entry.kind == "call" and entry.status != "pending" and entry.invocation_id is not None:
+            invocation = await self._invocation(tenant_id, entry.invocation_id)
+            result, error = invocation.result, invocation.error
+        elif entry.kind == "receive" and entry.result is not None:
+            message_id = UUID(entry.result)
+            message = await self._message(tenant_id, message_id)
+            result = {"message_id": str(message_id), "sender": message.sender, "body": message.body}
+        return JournalEntry(key, entry.kind, entry.status, result, error, entry.invocation_id)
+
+    async def _mail(self, tenant_id: UUID, message_id: UUID, mail: agent_runs.Mail) -> MailItem:
+        message = await self._message(tenant_id, message_id)
+        return MailItem(message_id, mail.sender, message.body, mail.sent_at)
+
+    async def _message(self, tenant_id: UUID, message_id: UUID) -> messages.MessageSent:
+        loaded = await self._commands.load(messages.DECIDER, tenant_id, message_id, fresh=False)
+        sent: messages.MessageSent | None = loaded.state.sent
+        if sent is None:
+            raise NotFound(f"there is no message {message_id}")
+        return sent
+
+    async def call_tool(self, request: Request, command: agent_runs.StartCall, arguments: dict[str, Json]) -> tuple[UUID, Outcome]:
+        """Records the intent in the journal and requests the invocation, in one append.
+
+        Raises:
+            UnknownTool: no such tool is registered.
+            InvalidCommand: the arguments break the tool's JSON Schema.
+        """
+        tool = await self._tool(request.tenant_id, command.tool)
+        self._validate(tools.tool_id_of(request.tenant_id, command.tool), tool, arguments)
+        state = await self._agent_run(request.tenant_id, command.agent_run_id)
+        assert state.requested is not None
+        invocation_id = agent_runs.invocation_id_of(command.agent_run_id, command.key)
+        outcome = await self._commands.execute(
+            request,
+            command,
+            invocations.RequestInvocation(
+                invocation_id=invocation_id,
+                run_id=state.requested.run_id,
+                agent_run_id=command.agent_run_id,
+                key=command.key,
+                tool=command.tool,
+                arguments=arguments,
+                idempotent=tool.idempotent,
+                timeout_s=tool.timeout_s,
+                retry=Retry(max_attempts=tool.max_attempts),
+            ),
+        )
+        return invocation_id, outcome
+
+    async def _tool(self, tenant_id: UUID, name: str) -> tools.ToolRegistered:
+        tool_id = tools.tool_id_of(tenant_id, name)
+        for fresh in (False, True):
+            loaded = await self._commands.load(tools.DECIDER, tenant_id, tool_id, fresh=fresh)
+            found: tools.ToolRegistered | None = loaded.state.current
+            if found is not None:
+                return found
+        raise UnknownTool(f"no tool '{name}' is registered", pointer="/tool")
+
+    def _validate(self, tool_id: UUID, tool: tools.ToolRegistered, arguments: dict[str, Json]) -> None:
+        key = (tool_id, hash(str(tool.parameters)))
+        validator = self._validators.get(key)
+        if validator is None:
+            if len(self._validators) >= 10_000:
+                self._validators.clear()
+            validator = self._validators[key] = Draft202012Validator(tool.parameters)
+        problem: Any = next(iter(validator.iter_errors(arguments)), None)
+        if problem is not None:
+            path = "".join(f"/{part}" for part in problem.absolute_path)
+            raise InvalidCommand(f"arguments of tool '{tool.name}': {problem.message[:500]}", pointer=f"/arguments{path}")
+
+    async def send_message(
+        self, request: Request, *, agent_run_id: UUID, attempt: int, key: str, to: str, body: Json
+    ) -> tuple[UUID, Outcome]:
+        """Sends to a step of the same run, by its key or its agent's name. Raises UnknownRecipient."""
+        state = await self._agent_run(request.tenant_id, agent_run_id)
+        assert state.requested is not None
+        run_id = state.requested.run_id
+        run: runs.Run = (await self._commands.load(runs.DECIDER, request.tenant_id, run_id, fresh=False)).state
+        recipient = run.recipient(to)
+        if recipient is None:
+            known = ", ".join(sorted(run.steps))
+            raise UnknownRecipient(f"there is no step or agent '{to}' in this run; there are: {known}", pointer="/to")
+        message_id = agent_runs.message_id_of(agent_run_id, key)
+        outcome = await self._commands.execute(
+            request,
+            agent_runs.RecordStep(agent_run_id=agent_run_id, attempt=attempt, key=key, kind="send", result=str(message_id)),
+            messages.SendMessage(
+                message_id=message_id,
+                run_id=run_id,
+                sender=state.requested.step,
+                sender_id=agent_run_id,
+                recipient=recipient,
+                recipient_id=runs.agent_run_id_of(run_id, recipient),
+                body=body,
+            ),
+        )
+        return message_id, outcome
+
+    async def get_value(self, request: Request, *, agent_run_id: UUID, attempt: int, key: str, name: str) -> tuple[Json, Outcome]:
+        """Reads a value of the run's shared context and records what was read under the key."""
+        state = await self._agent_run(request.tenant_id, agent_run_id)
+        assert state.requested is not None
+        context_id = context.context_id_of(state.requested.run_id)
+        loaded = await self._commands.load(context.DECIDER, request.tenant_id, context_id)
+        entry = loaded.state.entries.get(name)
+        answer = {"found": entry is not None, "value": entry and entry.value, "value_version": entry.version if entry else 0}
+        record = agent_runs.RecordStep(agent_run_id=agent_run_id, attempt=attempt, key=key, kind="state_get", result=answer)
+        outcome = await self._commands.execute(request, record)
+        return await self._recorded(request.tenant_id, agent_run_id, key), outcome
+
+    async def set_value(
+        self, request: Request, *, agent_run_id: UUID, attempt: int, key: str, name: str, value: Json, expect: int | None
+    ) -> tuple[Json, Outcome]:
+        """Sets a value of the run's shared context, once for the key. Raises InvalidState when `expect` is not its version."""
+        state = await self._agent_run(request.tenant_id, agent_run_id)
+        assert state.requested is not None
+        run_id = state.requested.run_id
+        context_id = context.context_id_of(run_id)
+        while True:
+            current = (await self._commands.load(context.DECIDER, request.tenant_id, context_id)).state.version_of(name)
+            condition = current if expect is None else expect  # so that the version recorded below is the one that is set
+            answer = {"found": True, "value": value, "value_version": condition + 1}
+            record = agent_runs.RecordStep(agent_run_id=agent_run_id, attempt=attempt, key=key, kind="state_set", result=answer)
+            set_it = context.SetContextValue(
+                context_id=context_id, run_id=run_id, agent_run_id=agent_run_id, name=name, value=value, expect=condition
+            )
+            once = () if key in state.journal else (set_it,)
+            try:
+                outcome = await self._commands.execute(request, record, *once)
+                break
+            except InvalidState:
+                if expect is not None:
+                    raise
+        return await self._recorded(request.tenant_id, agent_run_id, key), outcome
+
+    async def _recorded(self, tenant_id: UUID, agent_run_id: UUID, key: str) -> Json:
+        return (await self._agent_run(tenant_id, agent_run_id)).journal[key].result
+
+    # --- invocations --------------------------------------------------------------------------------------------------
+
+    async def claim_invocation(self, request: Request, command: invocations.ClaimInvocation) -> invocations.Invocation:
+        """Records the attempt before the tool is called. Raises WorkOver."""
+        await self._commands.execute(request, command)
+        state = await self._invocation(request.tenant_id, command.invocation_id)
+        if state.status != "started" or state.worker_id != command.worker_id:
+            raise WorkOver(f"the invocation is {state.status}, claimed by {state.worker_id}")
+        return state
+
+    async def _invocation(self, tenant_id: UUID, invocation_id: UUID) -> invocations.Invocation:
+        loaded = await self._commands.load(invocations.DECIDER, tenant_id, invocation_id, fresh=False)
+        state: invocations.Invocation = loaded.state
+        if state.status not in ("succeeded", "failed"):
+            state = (await self._commands.load(invocations.DECIDER, tenant_id, invocation_id)).state
+        return state
