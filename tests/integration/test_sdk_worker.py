@@ -32,6 +32,7 @@ from tidelog.worker import Worker
 from tidelog.worker.runtime import RefusedError
 
 KEY = "test-key"
+ACK_WAIT_S = 3
 
 
 def free_port() -> int:
@@ -94,7 +95,7 @@ class StandIn:
         self.registrations: list[dict[str, Any]] = []
         self.tools: dict[str, dict[str, Any]] = {}
         self.state: dict[str, Any] = {}
-        self.down = False
+        self.down = self.closing = False
         self.changed = asyncio.Event()
         self.requests: list[str] = []
         self.http: uvicorn.Server | None = None
@@ -123,6 +124,8 @@ class StandIn:
     async def stop(self) -> None:
         assert self.http is not None and self.serving is not None
         self.http.should_exit = True
+        self.closing = True
+        self.changed.set()  # ends the long polls
         await self.serving
         await self.connection.close()
 
@@ -199,11 +202,11 @@ class StandIn:
                 durable = f"{kind}_{pool.replace('.', '_')}"
                 await self.jetstream.add_consumer("WORK", ConsumerConfig(
                     durable_name=durable, filter_subject=f"work.{kind}.{pool.replace('.', '_')}", ack_policy=AckPolicy.EXPLICIT,
-                    ack_wait=10, max_deliver=-1,
+                    ack_wait=ACK_WAIT_S, max_deliver=-1,
                 ))
                 queues.append({"kind": kind, "pool": pool, "stream": "WORK", "consumer": durable})
         access = {"url": f"nats://127.0.0.1:{self.nats_server.port}", "inbox_prefix": "_INBOX_w"}
-        return {"worker_id": body["worker_id"], "nats": access, "queues": queues, "ack_wait_s": 10}
+        return {"worker_id": body["worker_id"], "nats": access, "queues": queues, "ack_wait_s": ACK_WAIT_S}
 
     def claim(self, work: dict[str, Any], body: dict[str, Any]) -> None:
         if work["status"] in ("completed", "failed", "cancelled") or body["dispatch"] < work["dispatch"]:
@@ -281,7 +284,7 @@ class StandIn:
         after = int(body["after_version"])
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(float(body["wait_s"])):
-                while run["version"] <= after and float(body["wait_s"]):
+                while run["version"] <= after and float(body["wait_s"]) and not self.closing:
                     await self.changed.wait()
         news = {"journal": self.entries(run, after), "mailbox": self.mail(run, after)}
         return {"version": run["version"], "status": run["status"], **news}
@@ -639,7 +642,7 @@ async def test_a_worker_that_is_told_to_stop_hands_its_work_over_at_once(server:
         await until(lambda: len(server.registrations) == 2)
         first.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(first.wait(), 10) == 0
-        await until(lambda: run["attempt"] == 2, 3)  # far below the ack wait of 10 s
+        await until(lambda: run["attempt"] == 2, 2)  # less than the ack wait
         server.deliver_mail(run, "test", "go on")
         assert (await finished(run))["result"] == ["FIRST", "SECOND"]
     finally:

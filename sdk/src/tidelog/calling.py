@@ -4,12 +4,17 @@ import asyncio
 import contextvars
 import functools
 import inspect
+import logging
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 from tidelog.errors import PermanentError
+
+logger = logging.getLogger(__name__)
+
+STOP_WAIT_S = 5.0
 
 
 class ProcessExitError(PermanentError):
@@ -102,3 +107,12 @@ async def guarded(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """The coroutine's result; its SystemExit and KeyboardInterrupt become `ProcessExitError`."""
     with keep_process():
         return await coroutine
+
+
+async def stop_task(task: "asyncio.Task[Any]") -> None:
+    """Cancel a task that still runs, and wait a bounded time: user code may refuse to be cancelled."""
+    if not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=STOP_WAIT_S)
+        if not task.done():
+            logger.warning("task_does_not_stop", extra={"fields": {"task": task.get_name()}})

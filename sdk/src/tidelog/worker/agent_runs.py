@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import JsonValue
 
 from tidelog.agent import Agent
-from tidelog.calling import guarded
+from tidelog.calling import guarded, stop_task
 from tidelog.context import Assignment, Context
 from tidelog.errors import (
     ConflictError,
@@ -18,19 +18,18 @@ from tidelog.errors import (
     PermanentError,
     TidelogAPIError,
     ToolError,
-    TransientError,
 )
+from tidelog.failures import ErrorReport, agent_failure, report_error
 from tidelog.journal import Journal, JournalUpdate, StateValue
 from tidelog.logs import log, log_failure
 from tidelog.values import to_json
 from tidelog.worker.deliveries import Delivery
 from tidelog.worker.leases import Lease, Loss
-from tidelog.worker.protocol import AgentRunClaim, ErrorReport, WorkerApi, report_error
+from tidelog.worker.protocol import AgentRunClaim, WorkerApi
 
 logger = logging.getLogger(__name__)
 
 CHECK_EVERY_S = 10.0
-STOP_WAIT_S = 5.0
 T = TypeVar("T")
 
 FINISHED = frozenset({"completed", "failed", "cancelled"})
@@ -119,8 +118,8 @@ class AgentRunner:
             either: set[asyncio.Future[Any]] = {task, lease.lost}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await _stop(watch, fields)
-            await _stop(task, fields)
+            await stop_task(watch)
+            await stop_task(task)
             await context.close()
         if lease.lost.done():
             log(logger, logging.INFO, "agent_run_let_go", reason=lease.lost.result(), **fields)
@@ -155,8 +154,7 @@ class AgentRunner:
                 return
             log(logger, logging.INFO, "agent_run_completed", **fields)
             return
-        transient = isinstance(error, TransientError)
-        await self._fail(claim, report_error(error, "transient" if transient else "permanent"), error, fields)
+        await self._fail(claim, agent_failure(error), error, fields)
 
     async def _fail(
         self, claim: AgentRunClaim, report: ErrorReport, error: BaseException, fields: Mapping[str, Any]
@@ -170,16 +168,3 @@ async def _watch(context: Context, lease: Lease) -> None:
     while not lease.lost.done():
         await asyncio.sleep(CHECK_EVERY_S)
         await context.refresh()
-
-
-async def _stop(task: "asyncio.Task[Any]", fields: Mapping[str, Any]) -> None:
-    """Cancel if it still runs, and wait a bounded time: user code may refuse to be cancelled."""
-    if not task.done():
-        task.cancel()
-        await asyncio.wait({task}, timeout=STOP_WAIT_S)
-    if not task.done():
-        log(logger, logging.WARNING, "task_does_not_stop", task=task.get_name(), **fields)
-    elif not task.cancelled() and (error := task.exception()) is not None and task.get_name().startswith("watch"):
-        log_failure(logger, "watch_failed", error, **fields)
-
-

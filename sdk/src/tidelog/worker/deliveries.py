@@ -14,7 +14,6 @@ from tidelog.logs import log
 
 logger = logging.getLogger(__name__)
 
-KEEP_EVERY_S = 3.0
 BLOCKED_S = 1.0
 
 
@@ -46,6 +45,7 @@ class Delivery:
     number: int
     reply: str
     publisher: Publisher
+    ack_wait_s: float
 
     async def ack(self) -> None:
         await self.publisher.publish(self.reply, b"+ACK")
@@ -55,12 +55,13 @@ class Delivery:
         await self.publisher.publish(self.reply, b"-NAK " + json.dumps({"delay": int(delay_s * 1e9)}).encode())
 
     async def keep(self) -> None:
-        """Tell JetStream every few seconds that the work goes on. Runs until cancelled."""
+        """Tell JetStream three times per ack wait that the work goes on. Runs until cancelled."""
+        every_s = self.ack_wait_s / 3.3
         while True:
             await self.publisher.publish(self.reply, b"+WPI")
             started = time.monotonic()
-            await asyncio.sleep(KEEP_EVERY_S)
-            blocked_s = time.monotonic() - started - KEEP_EVERY_S
+            await asyncio.sleep(every_s)
+            blocked_s = time.monotonic() - started - every_s
             if blocked_s > BLOCKED_S:
                 log(
                     logger, logging.WARNING, "event_loop_blocked", seconds=round(blocked_s, 1),

@@ -8,11 +8,13 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from tidelog.errors import InvalidRequestError, PermanentError, TransientError
+from tidelog.calling import stop_task
+from tidelog.errors import InvalidRequestError, TransientError
+from tidelog.failures import ErrorReport, report_error, tool_failure
 from tidelog.logs import log, log_failure
-from tidelog.tools import InvalidArgumentsError, Tool, ToolContext
+from tidelog.tools import Tool, ToolContext
 from tidelog.worker.deliveries import Delivery
-from tidelog.worker.protocol import ErrorReport, InvocationClaim, WorkerApi, report_error
+from tidelog.worker.protocol import InvocationClaim, WorkerApi
 
 logger = logging.getLogger(__name__)
 
@@ -46,10 +48,10 @@ class ToolRunner:
         try:
             await asyncio.wait({task})
         finally:
-            task.cancel()
+            await stop_task(task)
         error = asyncio.CancelledError("the tool cancelled itself") if task.cancelled() else task.exception()
         if error is not None:
-            await self._fail(claim, _classify(error), error, fields)
+            await self._fail(claim, tool_failure(error), error, fields)
             return
         try:
             await self._api.complete_invocation(claim.invocation_id, claim.attempt, task.result())
@@ -77,13 +79,3 @@ class ToolRunner:
     ) -> None:
         await self._api.fail_invocation(claim.invocation_id, claim.attempt, report)
         log_failure(logger, "tool_failed", error, kind=report.kind, **fields)
-
-
-def _classify(error: BaseException) -> ErrorReport:
-    if isinstance(error, InvalidArgumentsError):
-        return report_error(error, "invalid")
-    if isinstance(error, PermanentError):
-        return report_error(error, "permanent")
-    if isinstance(error, TransientError):
-        return report_error(error, "transient", error.retry_after_s)
-    return report_error(error, "transient")

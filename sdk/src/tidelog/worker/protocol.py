@@ -1,9 +1,7 @@
 """The worker's HTTP calls to the server, typed. Each may be repeated: the server knows them by key and attempt."""
 
-import traceback
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 from uuid import UUID
 
@@ -11,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from tidelog.agent import AgentDefinition
 from tidelog.errors import TidelogConnectionError
+from tidelog.failures import ErrorReport
 from tidelog.journal import JournalEntry, JournalUpdate, Mail, StateValue
 from tidelog.tools import ToolDefinition
 from tidelog.transport import RetryPolicy, Transport, json_of
@@ -18,9 +17,7 @@ from tidelog.transport import RetryPolicy, Transport, json_of
 PATIENCE = RetryPolicy(max_elapsed_s=600)
 """An outage of the server that is shorter than this is waited out, with the work kept."""
 POLL_MARGIN_S = 15.0
-MAX_ERROR_BYTES = 4096
 
-ErrorKind = Literal["permanent", "transient", "invalid", "rate_limited"]
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -84,15 +81,6 @@ class _MessageAnswer(_Answer):
 
 class _FailAnswer(_Answer):
     retry: bool = False
-
-
-class ErrorReport(_Answer):
-    """Why work failed. `message` ends with the last lines of the traceback; never more than 4 KiB, never local variables."""
-
-    type: str
-    message: str
-    kind: ErrorKind
-    retry_after_s: float | None = None
 
 
 class WorkerApi:
@@ -187,29 +175,3 @@ def _parse(model: type[M], answer: Any) -> M:
         return model.model_validate(answer)
     except ValidationError as error:
         raise TidelogConnectionError(f"the server's answer is not what this version of the SDK knows: {error}") from error
-
-
-def report_error(error: BaseException, kind: ErrorKind, retry_after_s: float | None = None) -> ErrorReport:
-    """The report of an exception of user code: its text, then the end of its traceback without the frames of the SDK."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_OWN_FOLDER)]
-    trace = "".join(traceback.format_list(frames))
-    text = str(error) or type(error).__name__
-    half = MAX_ERROR_BYTES // 2
-    message = f"{_cut(text, half)}\n{_cut_front(trace, half - 1)}" if trace else _cut(text, MAX_ERROR_BYTES)
-    return ErrorReport(type=type(error).__name__, message=message.rstrip(), kind=kind, retry_after_s=retry_after_s)
-
-
-_OWN_FOLDER = str(Path(__file__).resolve().parent.parent)
-
-
-def _cut(text: str, limit: int) -> str:
-    return _clean(text)[:limit].decode("utf-8", "ignore")
-
-
-def _cut_front(text: str, limit: int) -> str:
-    return _clean(text)[-limit:].decode("utf-8", "ignore")
-
-
-def _clean(text: str) -> bytes:
-    """What the log can hold: no NUL, no half surrogate pairs."""
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace")

@@ -43,13 +43,15 @@ class Puller:
     """One queue, one request for one message at a time, asked for only when there is a free slot."""
 
     def __init__(
-        self, nats: NatsClient, queue: Queue, publisher: Publisher, slots: Slots, report_lost: Callable[[Queue], None]
+        self, nats: NatsClient, queue: Queue, publisher: Publisher, slots: Slots, report_lost: Callable[[Queue], None],
+        ack_wait_s: float,
     ) -> None:
         self._nats = nats
         self._queue = queue
         self._publisher = publisher
         self._slots = slots
         self._report_lost = report_lost
+        self._ack_wait_s = ack_wait_s
 
     async def run(self) -> None:
         """Pull until cancelled. Trouble is reported, paused for, and tried again: the registration may bring the consumer back."""
@@ -122,7 +124,8 @@ class Puller:
             # Not for this version: left unacknowledged, so that a newer worker gets it after the ack wait.
             log_failure(logger, "work_message_not_understood", error, pool=self._queue.pool)
             return
-        self._slots.offer(Delivery(work, message.metadata.num_delivered, message.reply, self._publisher))
+        number = message.metadata.num_delivered
+        self._slots.offer(Delivery(work, number, message.reply, self._publisher, self._ack_wait_s))
 
     async def _give_back(self, message: Msg) -> None:
         if (message.headers or {}).get("Status") is None:

@@ -5,14 +5,21 @@ import logging
 import random
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import uuid6
 from nats.aio.client import Client as NatsClient
 from nats.errors import Error as NatsError
 
 from tidelog.agent import Agent, describe_agent
-from tidelog.errors import AuthenticationError, InvalidRequestError, PermissionDeniedError, TidelogAPIError, TidelogConnectionError
+from tidelog.errors import (
+    AuthenticationError,
+    DefinitionError,
+    InvalidRequestError,
+    PermissionDeniedError,
+    TidelogAPIError,
+    TidelogConnectionError,
+)
 from tidelog.logs import log, log_failure
 from tidelog.tools import Tool
 from tidelog.transport import NO_RETRY, Transport
@@ -23,6 +30,8 @@ from tidelog.worker.protocol import Queue, Registration, WorkerApi
 from tidelog.worker.pulling import Puller
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 GRACE_S = 5.0
 NATS_CONNECT_S = 15.0
@@ -47,8 +56,8 @@ class Worker:
     ) -> None:
         self.worker_id = worker_id or str(uuid6.uuid7())
         self._name = name
-        self._agents = {describe_agent(agent).name: agent for agent in agents}
-        self._tools = {tool.describe().name: tool for tool in tools}
+        self._agents = _by_name((describe_agent(agent).name, agent) for agent in agents)
+        self._tools = _by_name((tool.describe().name, tool) for tool in tools)
         # Each agent run may hold a long poll, a heartbeat's check and some calls at once.
         self._transport = Transport(url, api_key, max_connections=2 * (concurrency + tool_concurrency) + 20)
         self._api = WorkerApi(self._transport)
@@ -62,6 +71,7 @@ class Worker:
         self._nats_url = ""
         self._pullers: dict[Queue, asyncio.Task[None]] = {}
         self._trouble = asyncio.Event()
+        self._reconnected = False
         self.registered = asyncio.Event()
         """Set while the worker is known to the server and pulls."""
 
@@ -97,10 +107,13 @@ class Worker:
         pause_s = 0.2
         while True:
             self._trouble.clear()
+            if self._reconnected:  # what the pullers had asked for is forgotten by a restarted server
+                self._reconnected = False
+                await self._set_pullers()
             try:
                 registration = await self._register()
                 await self._connect(registration)
-                await self._set_pullers(registration.queues)
+                await self._set_pullers(registration.queues, registration.ack_wait_s)
             except (TidelogConnectionError, TidelogAPIError, NatsError, OSError, TimeoutError) as error:
                 log(logger, logging.WARNING, "server_not_ready", reason=f"{type(error).__name__}: {error}")
                 await asyncio.sleep(random.uniform(pause_s / 2, pause_s))
@@ -130,7 +143,7 @@ class Worker:
         if self._nats is not None and not self._nats.is_closed and self._nats_url == registration.nats.url:
             return
         old, self._nats = self._nats, None
-        await self._set_pullers(())
+        await self._set_pullers()
         if old is not None:
             await _close(old)
         connection = NatsClient()
@@ -147,7 +160,7 @@ class Worker:
             raise
         self._nats, self._nats_url = connection, registration.nats.url
 
-    async def _set_pullers(self, queues: Iterable[Queue]) -> None:
+    async def _set_pullers(self, queues: Iterable[Queue] = (), ack_wait_s: float = 10.0) -> None:
         wanted = set(queues)
         stopped = [self._pullers.pop(queue) for queue in list(self._pullers) if queue not in wanted or self._pullers[queue].done()]
         for task in stopped:
@@ -157,7 +170,7 @@ class Worker:
         for queue in wanted - set(self._pullers):
             if self._nats is None or not self._serves(queue):
                 continue
-            puller = Puller(self._nats, queue, self, self._benches[queue.kind], self._on_lost)
+            puller = Puller(self._nats, queue, self, self._benches[queue.kind], self._on_lost, ack_wait_s)
             task = asyncio.create_task(puller.run(), name=f"pull {queue.kind} {queue.pool}")
             task.add_done_callback(self._on_puller_end)
             self._pullers[queue] = task
@@ -179,16 +192,26 @@ class Worker:
 
     async def _on_reconnect(self) -> None:
         log(logger, logging.INFO, "nats_reconnected")
+        self._reconnected = True
         self._trouble.set()
 
     async def _shut_down(self) -> None:
-        await self._set_pullers(())
+        await self._set_pullers()
         busy = {kind: bench.busy for kind, bench in self._benches.items()}
         log(logger, logging.INFO, "worker_stopping", worker_id=self.worker_id, **busy)
         await asyncio.gather(*(bench.finish(GRACE_S) for bench in self._benches.values()))
         if self._nats is not None:
             await _close(self._nats)
         await self._transport.close()
+
+
+def _by_name(named: Iterable[tuple[str, T]]) -> dict[str, T]:
+    things: dict[str, T] = {}
+    for name, thing in named:
+        if name in things:
+            raise DefinitionError("invalid-name", f"two of one name: {name!r}")
+        things[name] = thing
+    return things
 
 
 async def _on_error(error: Exception) -> None:

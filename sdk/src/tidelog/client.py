@@ -1,0 +1,233 @@
+"""`Client`: start runs, follow them, read the log."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from uuid import UUID
+
+import httpx
+import uuid6
+from pydantic import BaseModel, ValidationError
+
+from tidelog.errors import TidelogAPIError, TidelogConnectionError
+from tidelog.models import AgentInfo, AgentMessage, Event, Project, Run, RunPage, StartedRun, ToolInfo
+from tidelog.sse import ServerSentEvent, parse_sse
+from tidelog.transport import RetryPolicy, Transport, error_of, json_of
+
+M = TypeVar("M", bound=BaseModel)
+
+HEARTBEAT_TIMEOUT_S = 45.0
+"""The server sends something every 15 s; three missed ones mean that the connection is dead."""
+
+
+class Client:
+    """Talks to one Tidelog server. Use as an async context manager.
+
+    `url`, `api_key`: default TIDELOG_URL and TIDELOG_API_KEY. `patience_s`: how long requests are repeated when the server is
+    away or overloaded (starting a run included: it carries an idempotency key). Reads see everything this client wrote before.
+
+    All methods raise `TidelogAPIError` (the server refused) or `TidelogConnectionError` (it was not there).
+    """
+
+    def __init__(self, url: str | None = None, api_key: str | None = None, patience_s: float = 30.0) -> None:
+        url = url or os.environ.get("TIDELOG_URL")
+        api_key = api_key or os.environ.get("TIDELOG_API_KEY")
+        if not url or not api_key:
+            raise ValueError("give url and api_key, or set TIDELOG_URL and TIDELOG_API_KEY")
+        self._transport = Transport(url, api_key)
+        self._retry = RetryPolicy(max_elapsed_s=patience_s)
+        self._position = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._transport.close()
+
+    # --- runs ---
+
+    async def start_run(
+        self, *, agent: str | None = None, agents: Sequence[str] | None = None, plan: Mapping[str, Any] | None = None,
+        input: Any = None, project_id: UUID | None = None, metadata: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None, wait_s: float | None = None,
+    ) -> StartedRun:
+        """Start a run of one agent, of several in sequence, or of a plan (see the HTTP reference). Exactly one of the three.
+
+        `idempotency_key`: the same key starts the same run once; made up if not given, so that retries of this call are safe.
+        `wait_s`: let the server wait for the outcome so many seconds; `.run` is then the run as it is at the end of the wait.
+        """
+        if sum(choice is not None for choice in (agent, agents, plan)) != 1:
+            raise ValueError("give exactly one of agent, agents and plan")
+        body: dict[str, Any] = {"agent": agent} if agent is not None else {
+            "plan": dict(plan) if plan is not None else {"kind": "sequential", "agents": list(agents or ())}
+        }
+        optional = {"project_id": None if project_id is None else str(project_id), "metadata": metadata}
+        body |= {name: value for name, value in optional.items() if value is not None} | {"input": input}
+        headers = {"Idempotency-Key": idempotency_key or str(uuid6.uuid7())}
+        if wait_s is not None:
+            headers["Prefer"] = f"wait={int(wait_s)}"
+        response = await self._request("POST", "/v1/runs", body=body, headers=headers, read_timeout_s=30 + (wait_s or 0))
+        return self._noted(_parse(StartedRun, json_of(response)))
+
+    async def get_run(self, run_id: UUID, *, as_of: int | datetime | None = None) -> Run:
+        """A run with its steps; `as_of` a position of the log or a time, as it was then."""
+        params = {} if as_of is None else {"as_of": as_of.isoformat() if isinstance(as_of, datetime) else as_of}
+        return _parse(Run, await self._get(f"/v1/runs/{run_id}", params))
+
+    async def wait(self, run_id: UUID, timeout: float | None = None) -> Run:
+        """The run once it is finished, however it ends.
+
+        Raises:
+            TimeoutError: not within `timeout` seconds.
+        """
+        async with asyncio.timeout(timeout):
+            while True:
+                run = await self.get_run(run_id)
+                if run.finished:
+                    return run
+                async for event in self.events(run_id, after=run.position):
+                    self._position = max(self._position, event.position)
+                await asyncio.sleep(0.1)
+
+    async def list_runs(
+        self, *, limit: int = 50, cursor: str | None = None, status: str | None = None, project_id: UUID | None = None
+    ) -> RunPage:
+        """Runs, newest first, one page of at most `limit`."""
+        given = {"limit": limit, "cursor": cursor, "status": status, "project_id": project_id}
+        return _parse(RunPage, await self._get("/v1/runs", {name: str(v) for name, v in given.items() if v is not None}))
+
+    async def cancel_run(self, run_id: UUID, reason: str | None = None) -> StartedRun:
+        """Cancel a run: what is running is stopped, what waits is dropped."""
+        body = {} if reason is None else {"reason": reason}
+        headers = {"Idempotency-Key": str(uuid6.uuid7())}
+        response = await self._request("POST", f"/v1/runs/{run_id}/cancel", body=body, headers=headers)
+        return self._noted(_parse(StartedRun, json_of(response)))
+
+    async def messages(self, run_id: UUID) -> list[AgentMessage]:
+        """All messages between the agents of a run."""
+        return [message async for message in self._all(AgentMessage, f"/v1/runs/{run_id}/messages")]
+
+    # --- the log ---
+
+    async def events(
+        self, run_id: UUID | None = None, *, after: int = 0, follow: bool = True, types: Sequence[str] = (),
+        give_up_after_s: float = 300.0,
+    ) -> AsyncIterator[Event]:
+        """Events in order of position: of one run (ends when the run is finished), or all of the tenant (does not end).
+
+        Each event after the position `after` comes once: after a lost connection the stream is resumed behind the last one.
+        `follow=False`: those that are there now. `types`: only such, as `run.started`. `give_up_after_s`: how long the server may
+        be away before `TidelogConnectionError` is raised.
+        """
+        path = "/v1/events" if run_id is None else f"/v1/runs/{run_id}/events"
+        params = {"types": ",".join(types)} if types else {}
+        if not follow:
+            async for event in self._all(Event, path, {**params, "after": str(after)}):
+                yield event
+            return
+        failures, last_contact = 0, time.monotonic()
+        while True:
+            connected_at = time.monotonic()
+            try:
+                async for item in self._stream(path, params, after):
+                    failures, last_contact = 0, time.monotonic()
+                    if item.event == "end":
+                        return
+                    if item.event == "resync":
+                        break
+                    event = _parse(Event, item.data, as_text=True)
+                    if event.position > after:
+                        after = event.position
+                        yield event
+            except (TidelogConnectionError, TidelogAPIError) as error:
+                if isinstance(error, TidelogAPIError) and not error.retryable:
+                    raise
+                if connected_at - last_contact > give_up_after_s:
+                    raise
+                failures += 1
+                wait_s = getattr(error, "retry_after_s", None) or 0.0
+                await asyncio.sleep(max(wait_s, self._retry.delay_s(failures)))
+
+    async def _stream(self, path: str, params: Mapping[str, str], after: int) -> AsyncIterator[ServerSentEvent]:
+        """One connection. Ends with `TidelogConnectionError`, also when the server closes it: a stream has its own end mark."""
+        headers = {"Accept": "text/event-stream", "Cache-Control": "no-store", "Last-Event-ID": str(after)}
+        try:
+            async with self._transport.stream(
+                path, params={**params, "after": str(after)}, headers=headers, read_timeout_s=HEARTBEAT_TIMEOUT_S
+            ) as response:
+                if not response.is_success:
+                    raise error_of(response, await response.aread())
+                async for item in parse_sse(response.aiter_bytes()):
+                    yield item
+        except (httpx.HTTPError, httpx.StreamError, ValueError) as error:
+            raise TidelogConnectionError(f"{path}: the event stream broke ({type(error).__name__}: {error})") from error
+        raise TidelogConnectionError(f"{path}: the server closed the event stream")
+
+    # --- what there is ---
+
+    async def agents(self) -> list[AgentInfo]:
+        """Agents that can be run."""
+        return [agent async for agent in self._all(AgentInfo, "/v1/agents")]
+
+    async def tools(self) -> list[ToolInfo]:
+        """Tools that agents can call."""
+        return [tool async for tool in self._all(ToolInfo, "/v1/tools")]
+
+    async def projects(self) -> list[Project]:
+        return [project async for project in self._all(Project, "/v1/projects")]
+
+    async def create_project(self, name: str, metadata: Mapping[str, Any] | None = None) -> Project:
+        body = {"name": name} if metadata is None else {"name": name, "metadata": dict(metadata)}
+        headers = {"Idempotency-Key": str(uuid6.uuid7())}
+        answer = json_of(await self._request("POST", "/v1/projects", body=body, headers=headers))
+        return _parse(Project, body | answer if isinstance(answer, dict) else answer)
+
+    # --- the way there ---
+
+    async def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        response = await self._transport.request(method, path, retry=self._retry, **options)
+        if method != "GET":
+            self._position = max(self._position, _position_of(response))
+        return response
+
+    async def _get(self, path: str, params: Mapping[str, Any]) -> Any:
+        headers = {"Tidelog-Position": str(self._position)} if self._position else {}
+        return json_of(await self._request("GET", path, params=params, headers={"Accept": "application/json", **headers}))
+
+    async def _all(self, model: type[M], path: str, params: Mapping[str, str] | None = None) -> AsyncIterator[M]:
+        """Every item of a list, page by page."""
+        cursor: str | None = None
+        while True:
+            page = await self._get(path, {**(params or {}), **({} if cursor is None else {"cursor": cursor})})
+            if not isinstance(page, dict) or not isinstance(page.get("data"), list):
+                raise TidelogConnectionError(f"{path}: the answer is no list; is this a Tidelog server?")
+            for item in page["data"]:
+                yield _parse(model, item)
+            cursor = page.get("next_cursor")
+            if cursor is None:
+                return
+
+    def _noted(self, started: StartedRun) -> StartedRun:
+        self._position = max(self._position, started.position)
+        return started
+
+
+def _position_of(response: httpx.Response) -> int:
+    value = response.headers.get("Tidelog-Position", "")
+    return int(value) if value.isdecimal() else 0
+
+
+def _parse(model: type[M], answer: Any, as_text: bool = False) -> M:
+    try:
+        return model.model_validate_json(answer) if as_text else model.model_validate(answer)
+    except ValidationError as error:
+        raise TidelogConnectionError(f"the server's answer is not what this version of the SDK knows: {error}") from error

@@ -1,0 +1,160 @@
+"""What the client gives back: typed, tolerant of fields that a newer server adds."""
+
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+RunStatus = Literal["running", "completed", "failed", "cancelled"]
+StepStatus = Literal["pending", "scheduled", "running", "completed", "failed", "cancelled"]
+
+FINISHED: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class Call(Model):
+    """A tool call of a step. `error`: `{type, message, kind}`."""
+
+    key: str
+    tool: str
+    status: str
+    invocation_id: UUID | None = None
+    attempts: int = 0
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    error: dict[str, Any] | None = None
+
+
+class Step(Model):
+    """A step of a run: one agent's part of the plan. `error`: `{type, message, kind}`."""
+
+    key: str
+    agent: str
+    status: StepStatus
+    after: tuple[str, ...] = ()
+    agent_version: str | None = None
+    agent_run_id: UUID | None = None
+    attempt: int = 0
+    worker_id: str | None = None
+    result: Any = None
+    error: dict[str, Any] | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    calls: tuple[Call, ...] = ()
+
+
+class RunSummary(Model):
+    """A run in a list."""
+
+    run_id: UUID
+    status: RunStatus
+    project_id: UUID | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    finished_at: datetime | None = None
+
+    @property
+    def finished(self) -> bool:
+        return self.status in FINISHED
+
+
+class Run(RunSummary):
+    """A run as of a position of the log. `result`: that of its only final step, else one per step key.
+
+    `degraded`: completed, though steps in `missing` failed. `error`: `{type, message, kind}`.
+    """
+
+    degraded: bool = False
+    input: Any = None
+    plan: Any = None
+    metadata: dict[str, Any] | None = None
+    result: Any = None
+    error: dict[str, Any] | None = None
+    version: int = 0
+    position: int = 0
+    event_count: int = 0
+    missing: tuple[str, ...] = ()
+    steps: tuple[Step, ...] = ()
+
+    def step(self, key: str) -> Step:
+        """The step of that key. Raises `KeyError`."""
+        for step in self.steps:
+            if step.key == key:
+                return step
+        raise KeyError(key)
+
+
+class StartedRun(Model):
+    """The answer to a start or a cancellation. `position`: where in the log it stands. `run`: filled by `start_run(wait_s=...)`."""
+
+    run_id: UUID
+    position: int
+    version: int
+    run: Run | None = None
+
+
+class Event(Model):
+    """A CloudEvent of the log. `position` orders all events of a server; `streamid`:`streamversion` names this one."""
+
+    id: str
+    type: str
+    source: str
+    position: int
+    time: datetime
+    subject: str | None = None
+    data: Any = None
+    tenantid: str | None = None
+    correlationid: str | None = None
+    causationid: str | None = None
+    streamid: str | None = None
+    streamversion: int | None = None
+    rootid: str | None = None
+
+
+class AgentMessage(Model):
+    """A message from one agent of a run to another."""
+
+    message_id: UUID
+    sender: str
+    body: Any = None
+    sent_at: datetime | None = None
+    recipient: str | None = None
+
+
+class AgentInfo(Model):
+    """An agent that the server knows."""
+
+    name: str
+    version: str | None = None
+    description: str = ""
+    capabilities: tuple[str, ...] = ()
+
+
+class ToolInfo(Model):
+    """A tool that the server knows. `parameters`: JSON Schema."""
+
+    name: str
+    version: str | None = None
+    description: str = ""
+    capabilities: tuple[str, ...] = ()
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class Project(Model):
+    """A project: runs that belong together."""
+
+    project_id: UUID
+    name: str
+    metadata: dict[str, Any] | None = None
+    created_at: datetime | None = None
+
+
+class RunPage(Model):
+    """One page of runs. `next_cursor`: give it to `list_runs` for the next one; None: this was the last."""
+
+    data: tuple[RunSummary, ...]
+    next_cursor: str | None = None
