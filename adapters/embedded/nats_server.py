@@ -67,9 +67,10 @@ class NatsServer:
         The port of the last time is taken again, so that clients reconnect; the system gives one if there is none or a
         stranger has it now. The server itself binds port 0 and tells, so nobody can take the port in between.
         """
-        port = self._state.recall("nats_port")
-        port = port if isinstance(port, int) and 0 < port < 65536 else _ANY_PORT
-        deadline = time.monotonic() + _RETRY_S
+        recalled = self._state.recall("nats_port")
+        port = recalled if isinstance(recalled, int) and 0 < recalled < 65536 else _ANY_PORT
+        # Clients wait for a server that ran a moment ago, so its port is worth some patience.
+        deadline = time.monotonic() + (_RETRY_S if self.port is not None else 0)
         while (fault := await self._launch(port)) is not None:
             if port == _ANY_PORT or "address already in use" not in fault:
                 raise StartFailed(f"NATS did not start: {fault} (log: {self._log_path})")

@@ -59,12 +59,13 @@ _PORT = 5432
 _SOCKET_PATH_LIMIT = 103
 """Bytes. Linux takes 107, macOS 103."""
 
+_SOCKET_DIR_PREFIX = "tidelog-"
 _LOG_LIMIT_BYTES = 16 * 1024 * 1024
 _INITDB_TIMEOUT_S = 120.0
 _RETRY_S = 5.0
-_STOP_STEPS = ((signal.SIGINT, 20.0), (signal.SIGQUIT, 5.0))
+_STOP_STEPS = ((signal.SIGINT, 10.0), (signal.SIGQUIT, 5.0))
 # What a server that was killed a moment ago leaves for an instant: its memory segment, or a lock of a reused pid.
-_PASSING_FAULTS = ("pre-existing shared memory block", "lock file", "is being used by another")
+_PASSING_FAULTS = ("pre-existing shared memory block", "lock file")
 
 
 class PostgresServer:
@@ -160,16 +161,21 @@ class PostgresServer:
 
     def _choose_socket_dir(self) -> Path:
         """run/ of the home, or where its path is too long (or has a comma, which libpq splits at) a short remembered one."""
-        for recalled in (self._socket_dir, self._state.recall("socket_dir")):
-            if recalled is not None and _fits(Path(recalled)) and self._is_private(Path(recalled)):
-                return Path(recalled)
+        if _fits(self._socket_dir) and self._is_private(self._socket_dir):
+            return self._socket_dir
+        parents = [Path("/tmp")]
         runtime = os.environ.get("XDG_RUNTIME_DIR")
-        usable = runtime and self._state.account is None and _fits(Path(runtime) / "tidelog-12345678") and Path(runtime).is_dir()
-        chosen = Path(tempfile.mkdtemp(prefix="tidelog-", dir=runtime if usable else "/tmp"))
+        if runtime and self._state.account is None and Path(runtime).is_dir():
+            parents.insert(0, Path(runtime))
+        recalled = Path(self._state.recall("socket_dir") or "")
+        if recalled.parent in parents and recalled.name.startswith(_SOCKET_DIR_PREFIX) and self._is_private(recalled):
+            return recalled
+        parent = next(parent for parent in parents if parent == Path("/tmp") or _fits(parent / f"{_SOCKET_DIR_PREFIX}12345678"))
+        chosen = Path(tempfile.mkdtemp(prefix=_SOCKET_DIR_PREFIX, dir=parent))
         if self._owner is not None:
             os.chown(chosen, self._owner.uid, self._owner.gid)
         self._state.remember(socket_dir=str(chosen))
-        log.info("socket_directory_chosen", path=str(chosen), reason="the path of the state directory is too long")
+        log.info("socket_directory_chosen", path=str(chosen), reason="that of the state directory is too long or open to others")
         return chosen
 
     def _is_private(self, path: Path) -> bool:

@@ -21,11 +21,11 @@ from adapters.embedded.files import remove_tree
 
 log = structlog.get_logger(__name__)
 
-CACHE_DIRECTORY = Path("/var/cache/tidelog")
+CACHE_ROOT = Path("/var/cache/tidelog")
 _POSTGRES_TOOLS = ("postgres", "initdb")
 
 
-def reachable(binary: Binary, account: Account | None, cache: Path = CACHE_DIRECTORY) -> Binary:
+def reachable(binary: Binary, account: Account | None, cache: Path = CACHE_ROOT) -> Binary:
     """`binary` itself if `account` can run it, else a copy that it can run."""
     if account is None or may_run(binary.path, account):
         return binary

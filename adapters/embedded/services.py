@@ -12,7 +12,7 @@ from adapters.embedded.binaries import Binary, find_nats, find_postgres
 from adapters.embedded.errors import EmbeddedError, ServicesStopped, StartFailed
 from adapters.embedded.nats_server import NatsServer
 from adapters.embedded.postgres_server import PostgresServer
-from adapters.embedded.relocation import reachable
+from adapters.embedded.relocation import CACHE_ROOT, reachable
 from adapters.embedded.state import SPARE_ROOT, StateDirectory, locate
 
 log = structlog.get_logger(__name__)
@@ -24,8 +24,8 @@ class EmbeddedServices:
     """The embedded servers of one state directory.
 
     `start()` and `restart()` must be called on the main thread. All other methods work from any event loop, one caller
-    at a time. As root the servers run as `account` (see accounts.py), and if that account cannot reach `state_dir` the data
-    is kept under `spare_root`; `describe()` says where.
+    at a time. As root the servers run as `account` (see accounts.py). What that account cannot reach is put elsewhere: the
+    data under `spare_root`, copies of the binaries under `cache_root`; `describe()` says where.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class EmbeddedServices:
         want_nats: bool = True,
         account: str | None = None,
         spare_root: Path = SPARE_ROOT,
+        cache_root: Path = CACHE_ROOT,
         postgres_settings: Mapping[str, str] | None = None,
         start_timeout_s: float = 120.0,
     ) -> None:
@@ -55,6 +56,7 @@ class EmbeddedServices:
         self._durable = durable
         self._account = account
         self._spare_root = spare_root
+        self._cache_root = cache_root
         self._settings = dict(postgres_settings or {})
         self._start_timeout_s = start_timeout_s
         self._state: StateDirectory | None = None
@@ -135,6 +137,7 @@ class EmbeddedServices:
             finally:
                 for task in waits:
                     task.cancel()
+                await asyncio.gather(*waits, return_exceptions=True)
             name = waits[done.pop()]
             # Let a restart or stop that ended it finish: then it was no surprise.
             async with self._changing:
@@ -169,7 +172,7 @@ class EmbeddedServices:
 
     def _create_servers(self, state: StateDirectory) -> None:
         for name in self._binaries:
-            binary = reachable(self._find(name, state.postgres_data), state.account)
+            binary = reachable(self._find(name, state.postgres_data), state.account, self._cache_root)
             if name == "postgres":
                 self._postgres = PostgresServer(
                     state, binary, durable=self._durable, settings=self._settings, start_timeout_s=self._start_timeout_s

@@ -98,6 +98,9 @@ class StateDirectory:
 
     def unlock(self) -> None:
         if self._lock_fd is not None:
+            # Our name goes first: grandchildren that a SIGKILL left may hold the lock for a moment longer, and whoever
+            # comes next should wait for those and not be told of us.
+            os.ftruncate(self._lock_fd, 0)
             os.close(self._lock_fd)
             self._lock_fd = None
 
@@ -127,6 +130,8 @@ class StateDirectory:
 
     def _end_orphans(self) -> None:
         """Servers whose parent was killed where the system has no death signal. Known by pid and start time."""
+        if self._home_owner is not None and self._home_owner.uid != 0:
+            return  # we are root and state.json belongs to somebody else: not a list of whom to signal
         for name, entry in (_read_json(self.home / "state.json").get("children") or {}).items():
             identity = _identity(entry)
             if identity is not None and identity.alive():
@@ -190,9 +195,13 @@ def _locate_as_root(state_dir: Path, account_name: str | None, spare_root: Path)
     _create(state_dir, account)
     recorded = _recorded_home(state_dir)
     home = recorded or state_dir
+    if recorded is not None and (state_dir / "location.json").lstat().st_uid not in (0, home.stat().st_uid):
+        raise StateDirectoryUnusable(f"{state_dir / 'location.json'} must belong to root to send root to {home}")
     data = next((path for path in (home / "postgres" / "data", home / "nats") if path.exists()), None)
     if data is not None:
         owner = owner_account(data)
+        if owner.uid == 0:
+            raise StateDirectoryUnusable(f"{data} belongs to root, as whom no server runs: chown -R {account.name} {data}")
         if account_name is not None and owner.uid != account.uid:
             raise StateDirectoryUnusable(
                 f"{data} belongs to '{owner.name}' but the configured account is '{account.name}': change one of the two"
