@@ -1,0 +1,39 @@
+"""Markers that people leave in comments: TODO, FIXME, XXX, HACK."""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from .secrets import redact
+
+MARKERS = ("FIXME", "XXX", "HACK", "TODO")
+_TEXT = 140
+# A line is only looked at so far: what comes after is a minified bundle or data.
+_LINE = 600
+_MARKER = re.compile(rb"(?<![A-Za-z0-9_\"'`.-])(TODO|FIXME|XXX|HACK)(?![A-Za-z0-9_\"'`=\[-])")
+_COMMENT = re.compile(rb"^[\s*>+-]*$|#|//|/\*|--|;|<!--|%|\"\"\"|'''|\.\. |\bREM\b|\{-|\(\*|^\s*\*|\{#")
+
+
+class Marker(NamedTuple):
+    line: int
+    marker: str
+    text: str
+
+
+def find_markers(content: bytes) -> Iterator[Marker]:
+    """Upper-case markers that stand in a comment or begin a line; one per line. The text carries no secret."""
+    line, counted = 1, 0
+    last_line = 0
+    for match in _MARKER.finditer(content):
+        start = content.rfind(b"\n", counted, match.start()) + 1 or counted
+        line += content.count(b"\n", counted, start)
+        counted = start
+        if line == last_line or match.start() - start > _LINE:
+            continue
+        if not _COMMENT.search(content[start : match.start()]):
+            continue
+        last_line = line
+        end = content.find(b"\n", match.start())
+        text = content[match.start() : min(end if end >= 0 else len(content), match.start() + 400)]
+        shown = redact(text).decode("utf-8", "replace").strip()
+        yield Marker(line, match.group(1).decode(), shown[:_TEXT])
