@@ -140,10 +140,12 @@ class Watch:
     def __init__(self) -> None:
         self.changed = asyncio.Event()
 
-    async def next(self, seconds: float) -> None:
-        """Returns when something has happened since the last call, or after the time-out."""
+    async def next(self, seconds: float) -> bool:
+        """Returns True when something has happened since the last call, False after the time-out."""
         await wait_for(self.changed, seconds)
+        happened = self.changed.is_set()
         self.changed.clear()
+        return happened
 
 
 async def wait_for(event: asyncio.Event, seconds: float) -> None:

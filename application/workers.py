@@ -15,6 +15,9 @@ from domain.errors import InvalidCommand, InvalidState, NotFound, WorkOver
 from domain.failures import Failure, Retry
 from domain.kernel import Json
 
+MAX_RACES = 20
+"""How often a write without a condition is tried again after another writer was quicker."""
+
 
 class UnknownTool(NotFound):
     code = "unknown-tool"
@@ -243,7 +246,7 @@ class Workers:
         assert state.requested is not None
         run_id = state.requested.run_id
         context_id = context.context_id_of(run_id)
-        while True:
+        for attempts_left in reversed(range(MAX_RACES)):
             current = (await self._commands.load(context.DECIDER, request.tenant_id, context_id)).state.version_of(name)
             condition = current if expect is None else expect  # so that the version recorded below is the one that is set
             answer = {"found": True, "value": value, "value_version": condition + 1}
@@ -256,7 +259,7 @@ class Workers:
                 outcome = await self._commands.execute(request, record, *once)
                 break
             except InvalidState:
-                if expect is not None:
+                if expect is not None or not attempts_left:
                     raise
         return await self._recorded(request.tenant_id, agent_run_id, key), outcome
 
@@ -272,6 +275,14 @@ class Workers:
         if state.status != "started" or state.worker_id != command.worker_id:
             raise WorkOver(f"the invocation is {state.status}, claimed by {state.worker_id}")
         return state
+
+    async def run_of_invocation(self, tenant_id: UUID, invocation_id: UUID) -> UUID:
+        """The run that an invocation belongs to. Raises NotFound."""
+        loaded = await self._commands.load(invocations.DECIDER, tenant_id, invocation_id, fresh=False)
+        if loaded.state.requested is None:
+            raise NotFound(f"there is no invocation {invocation_id}")
+        run_id: UUID = loaded.state.requested.run_id
+        return run_id
 
     async def _invocation(self, tenant_id: UUID, invocation_id: UUID) -> invocations.Invocation:
         loaded = await self._commands.load(invocations.DECIDER, tenant_id, invocation_id, fresh=False)

@@ -91,3 +91,9 @@ async def wait_until(database: Database, name: str, position: int, timeout_s: fl
             raise ProjectionBehind(f"the read model '{name}' is at position {reached}, not yet at {position}")
         await asyncio.sleep(pause)
         pause = min(0.05, pause * 1.5)
+
+
+async def parked(connection: Connection) -> dict[str, int]:
+    """Number of parked events by consumer."""
+    sql = "SELECT consumer, count(*) FROM parked_event GROUP BY consumer"
+    return dict(await (await connection.execute(sql)).fetchall())

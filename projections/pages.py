@@ -38,3 +38,13 @@ def uuid_cursor(cursor: str | None) -> UUID | None:
         return UUID(decode_cursor(cursor))
     except ValueError:
         raise InvalidCommand("the cursor is not one that this server gave out", pointer="/cursor") from None
+
+
+def position_cursor(cursor: str | None) -> int | None:
+    """Raises InvalidCommand for what is not a cursor of ours."""
+    if cursor is None:
+        return None
+    decoded = decode_cursor(cursor)
+    if not decoded.isdigit():
+        raise InvalidCommand("the cursor is not one that this server gave out", pointer="/cursor")
+    return int(decoded)

@@ -1,0 +1,1 @@
+"""The HTTP interface: one router for each slice, conventions in deps, errors, middleware and streams."""

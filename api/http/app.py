@@ -1,0 +1,22 @@
+"""The ASGI application: routers, errors, documents, and the gate around them."""
+
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from api.container import Container
+from api.http import agents, errors, events, health, openapi, projects, runs, workers
+from api.http.middleware import Gate
+
+ROUTERS = (runs.router, events.router, agents.router, projects.router, workers.router, health.router)
+
+
+def create_app(container: Container) -> ASGIApp:
+    app = FastAPI(title="Tidelog", version=version("tidelog-server"), docs_url="/docs", redoc_url=None)
+    app.state.container = container
+    for router in ROUTERS:
+        app.include_router(router)
+    errors.install(app)
+    openapi.install(app)
+    return Gate(app, container)

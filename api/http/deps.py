@@ -1,0 +1,153 @@
+"""What every route shares: who asks, the command's metadata, reading from a read model, and answers."""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+from uuid import UUID
+
+import orjson
+import uuid6
+from fastapi import Request
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from starlette.responses import Response
+
+from api.container import Container
+from api.http.errors import PreconditionFailed
+from application import dispatch
+from application.dispatch import Outcome
+from domain.errors import InvalidCommand, VersionConflict
+from projections import checkpoints
+from projections.kernel import Connection
+
+M = TypeVar("M", bound=BaseModel)
+POSITION = "Tidelog-Position"
+_ETAG = re.compile(r'^(?:W/)?"v(\d+)"$')
+_TIME: TypeAdapter[datetime] = TypeAdapter(datetime)
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks: an API key of a tenant."""
+
+    tenant_id: UUID
+    key_id: UUID
+
+    @property
+    def actor(self) -> str:
+        return f"key:{self.key_id}"
+
+
+def container_of(request: Request) -> Container:
+    container: Container = request.app.state.container
+    return container
+
+
+def principal_of(request: Request) -> Principal:
+    principal: Principal = request.scope["state"]["principal"]
+    return principal
+
+
+def command_request(request: Request, *, correlation_id: UUID | None = None, command_id: UUID | None = None) -> dispatch.Request:
+    """The metadata of a command that comes in over HTTP."""
+    principal = principal_of(request)
+    command_id = command_id or uuid6.uuid7()
+    return dispatch.Request(
+        tenant_id=principal.tenant_id,
+        actor=principal.actor,
+        command_id=command_id,
+        correlation_id=correlation_id or command_id,
+        causation_id=str(command_id),
+        traceparent=request.scope["state"].get("traceparent"),
+    )
+
+
+async def body_of(request: Request, model: type[M]) -> M:
+    """The request's body as a model, straight from its bytes. Raises ValidationError (→ 422 with pointers)."""
+    body = await request.body()
+    return model.model_validate_json(body or b"{}")
+
+
+def expected_version(request: Request) -> int | None:
+    """The version that `If-Match` asks for. Raises InvalidCommand for another form than `"v<version>"`."""
+    value = request.headers.get("if-match")
+    if value is None or value == "*":
+        return None
+    match = _ETAG.match(value)
+    if match is None:
+        raise InvalidCommand('If-Match must be of the form "v<version>"')
+    return int(match[1])
+
+
+@asynccontextmanager
+async def preconditions(request: Request) -> AsyncIterator[None]:
+    """Turns a conflict with the version that `If-Match` gave into 412."""
+    try:
+        yield
+    except VersionConflict as conflict:
+        if request.headers.get("if-match") is None:
+            raise
+        raise PreconditionFailed(conflict.expected, conflict.current) from conflict
+
+
+def answer(value: Any, status: int = 200, *, position: int | None = None, headers: dict[str, str] | None = None) -> Response:
+    """A JSON answer; models are dumped by pydantic."""
+    content = value.__pydantic_serializer__.to_json(value) if isinstance(value, BaseModel) else orjson.dumps(value)
+    extra = dict(headers or {})
+    if position is not None:
+        extra[POSITION] = str(position)
+    return Response(content, status, extra, "application/json")
+
+
+def accepted(
+    outcome: Outcome, stream_id: UUID, body: dict[str, Any], *, status: int = 202, location: str | None = None
+) -> Response:
+    """The answer to a command: its position and the version of its stream."""
+    version = outcome.versions[stream_id]
+    headers = {"ETag": f'"v{version}"'}
+    if location is not None:
+        headers["Location"] = location
+    if outcome.duplicate:
+        headers["Idempotency-Replayed"] = "true"
+    return answer({**body, "position": outcome.position, "version": version}, status, position=outcome.position, headers=headers)
+
+
+@asynccontextmanager
+async def reading(request: Request, read_model: str) -> AsyncIterator[tuple[Connection, int]]:
+    """A connection to read a read model, and the model's position.
+
+    Waits first until it has the position of the request's `Tidelog-Position`. Raises ProjectionBehind.
+    """
+    container = container_of(request)
+    wanted = request.headers.get(POSITION)
+    if wanted is not None:
+        if not wanted.isdigit():
+            raise InvalidCommand(f"{POSITION} must be a position: a whole number")
+        timeout = container.settings.read_timeout_s
+        await checkpoints.wait_until(container.database, read_model, int(wanted), timeout)
+    async with container.database.connection() as connection:
+        cursor = await connection.execute("SELECT position FROM checkpoint WHERE name = %s", [read_model])
+        row = await cursor.fetchone()
+        yield connection, row[0] if row else 0
+
+
+async def position_of(request: Request, as_of: str, *, root_id: UUID | None = None) -> int:
+    """The position that `as_of` means: a position, or the last one at an RFC 3339 time. Raises InvalidCommand."""
+    if as_of.isdigit():
+        return int(as_of)
+    try:
+        at = _TIME.validate_python(as_of)
+    except ValidationError:
+        at = None
+    if at is None or at.tzinfo is None:
+        raise InvalidCommand("as_of must be a position or an RFC 3339 time with its zone", pointer="/as_of")
+    return await container_of(request).feed.position_at(principal_of(request).tenant_id, at, root_id=root_id)
+
+
+def next_link(request: Request, next_cursor: str | None) -> dict[str, str]:
+    """The `Link` header (RFC 8288) to the next page."""
+    if next_cursor is None:
+        return {}
+    return {"Link": f'<{request.url.include_query_params(cursor=next_cursor)}>; rel="next"'}

@@ -1,0 +1,161 @@
+"""The event stream: one page of it as JSON, or live as server-sent events, for a tenant or for one run."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response, StreamingResponse
+
+from api.http.deps import POSITION, container_of, next_link, position_of, principal_of
+from application.cloudevents import to_cloudevent
+from application.live import SILENCE_S, Filter, TooSlow
+from domain import runs
+from domain.errors import InvalidCommand, NotFound
+from domain.kernel import RecordedEvent
+from domain.registry import EVENTS
+from projections.pages import MAX_LIMIT, encode_cursor, position_cursor
+
+router = APIRouter(tags=["events"])
+
+ENDS = frozenset({runs.RunCompleted.TOPIC, runs.RunFailed.TOPIC, runs.RunCancelled.TOPIC})
+SSE_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+SSE_DOC: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {}, "application/json": {}}, "description": "A page, or a stream"}
+}
+PAGE = 500
+
+Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
+Types = Annotated[str | None, Query(description="Event types, separated by commas, such as run.started,run.completed")]
+After = Annotated[int | None, Query(ge=0, description="Only events after this position")]
+Root = Annotated[UUID | None, Query(description="Only events inside this run")]
+
+
+@router.get("/v1/events", summary="The tenant's whole feed", responses=SSE_DOC)
+async def get_events(
+    request: Request, after: After = None, types: Types = None, root_id: Root = None, limit: Limit = 100, cursor: str | None = None
+) -> Response:
+    """With `Accept: text/event-stream`: replay from `after` (or `Last-Event-ID`), then live, without a gap or a double."""
+    wanted = Filter(principal_of(request).tenant_id, root_id, _topics(types))
+    if _wants_stream(request):
+        return StreamingResponse(
+            _tenant_stream(request, wanted, _start(request, after)), media_type="text/event-stream", headers=SSE_HEADERS
+        )
+    return await _page(request, wanted, after, limit, cursor)
+
+
+@router.get("/v1/runs/{run_id}/events", summary="The events of one run", responses=SSE_DOC)
+async def get_run_events(
+    request: Request, run_id: UUID, after: After = None, types: Types = None, limit: Limit = 100, cursor: str | None = None
+) -> Response:
+    """As a stream it ends with `event: end` when the run has ended and everything was sent."""
+    tenant_id = principal_of(request).tenant_id
+    loaded = await container_of(request).commands.load(runs.DECIDER, tenant_id, run_id, fresh=False)
+    if loaded.state.status == "absent":
+        raise NotFound(f"there is no run {run_id}")
+    topics = _topics(types)
+    if _wants_stream(request):
+        stream = _run_stream(request, Filter(tenant_id, run_id), topics, _start(request, after))
+        return StreamingResponse(stream, media_type="text/event-stream", headers=SSE_HEADERS)
+    return await _page(request, Filter(tenant_id, run_id, topics), after, limit, cursor)
+
+
+@router.get("/v1/events/{position}", summary="One event by its position")
+async def get_event(request: Request, position: int) -> Response:
+    found = await container_of(request).feed.read_tenant(
+        principal_of(request).tenant_id, after=position - 1, until=position, limit=1
+    )
+    if not found:
+        raise NotFound(f"there is no event at position {position}")
+    return Response(to_cloudevent(found[0]), media_type="application/cloudevents+json")
+
+
+def _wants_stream(request: Request) -> bool:
+    return "text/event-stream" in request.headers.get("accept", "")
+
+
+def _topics(types: str | None) -> frozenset[str] | None:
+    if not types:
+        return None
+    topics = frozenset(part.strip() for part in types.split(",") if part.strip())
+    unknown = sorted(topics - EVENTS.keys())
+    if unknown:
+        raise InvalidCommand(f"unknown event type: {', '.join(unknown)}", pointer="/types")
+    return topics
+
+
+def _start(request: Request, after: int | None) -> int | None:
+    """Where a stream begins: `Last-Event-ID` of a reconnecting client before `after`; None: live from now on."""
+    last = request.headers.get("last-event-id")
+    if last is None:
+        return after
+    if not last.isdigit():
+        raise InvalidCommand("Last-Event-ID must be the id of an event that this stream sent")
+    return int(last)
+
+
+async def _page(request: Request, wanted: Filter, after: int | None, limit: int, cursor: str | None) -> Response:
+    start = position_cursor(cursor)
+    start = (after or 0) if start is None else start
+    as_of = request.query_params.get("as_of")
+    until = await position_of(request, as_of) if as_of else None
+    topics = sorted(wanted.topics) if wanted.topics is not None else None
+    found = await container_of(request).feed.read_tenant(
+        wanted.tenant_id, after=start, limit=limit + 1, until=until, root_id=wanted.root_id, topics=topics
+    )
+    shown = found[:limit]
+    following = encode_cursor(str(shown[-1].position)) if len(found) > limit else None
+    body = b'{"data":[%s],"next_cursor":%s}' % (
+        b",".join(map(to_cloudevent, shown)),
+        b'"%s"' % following.encode() if following else b"null",
+    )
+    headers = {**next_link(request, following), POSITION: str(shown[-1].position if shown else start)}
+    return Response(body, 200, headers, "application/json")
+
+
+def _sse(events: Sequence[RecordedEvent]) -> bytes:
+    return b"".join(
+        b"id: %d\nevent: %s\ndata: %s\n\n" % (event.position, event.topic.encode(), to_cloudevent(event)) for event in events
+    )
+
+
+HEARTBEAT = b": heartbeat\n\n"
+RETRY = b"retry: 1000\n\n"
+
+
+async def _tenant_stream(request: Request, wanted: Filter, start: int | None) -> AsyncIterator[bytes]:
+    live = container_of(request).live
+    yield RETRY
+    try:
+        async for events in live.events(wanted, after=live.position if start is None else start):
+            yield _sse(events) if events else HEARTBEAT
+    except TooSlow:
+        yield b"event: resync\ndata: {}\n\n"
+
+
+async def _run_stream(request: Request, wanted: Filter, topics: frozenset[str] | None, start: int | None) -> AsyncIterator[bytes]:
+    """Replay, then live until the run has ended; what other parts of it still append is sent before the end."""
+    container, reached, ended = container_of(request), start or 0, False
+    run_id = wanted.root_id
+    assert run_id is not None
+    yield RETRY
+    with container.live.watch(run_id) as watch:
+        while True:
+            events = await container.feed.read_tenant(wanted.tenant_id, after=reached, limit=PAGE, root_id=run_id)
+            if events:
+                reached = events[-1].position
+                shown = events if topics is None else [event for event in events if event.topic in topics]
+                yield _sse(shown) if shown else HEARTBEAT
+            if len(events) == PAGE:
+                continue
+            if ended and not events:
+                break
+            if not ended:
+                loaded = await container.commands.load(runs.DECIDER, wanted.tenant_id, run_id)
+                ended = loaded.state.status != "running"
+                if loaded.state.status == "completed" and loaded.position <= reached:
+                    break  # nothing can follow; of a failed or cancelled run, the cancelling of its parts may
+            happened = await watch.next(0.5 if ended else SILENCE_S)
+            if not happened and not ended:
+                yield HEARTBEAT
+    yield b"id: %d\nevent: end\ndata: {}\n\n" % reached

@@ -1,0 +1,84 @@
+"""Liveness, readiness with every dependency and lag, and metrics for Prometheus."""
+
+import asyncio
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import APIRouter, Request
+from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
+from starlette.responses import Response
+
+from api.container import Container, HealthCheck
+from api.http.deps import answer, container_of
+from domain.errors import TidelogError
+from projections import checkpoints
+
+router = APIRouter(tags=["operations"])
+
+CHECK_TIMEOUT_S = 2.0
+HEAD = Gauge("tidelog_log_head_position", "Position of the newest event")
+LAG = Gauge("tidelog_consumer_lag_events", "Events that a consumer has not handled yet", ["consumer"])
+PARKED = Gauge("tidelog_parked_events", "Events put aside because a consumer could not handle them", ["consumer"])
+
+
+@router.get("/health/live", summary="The process is alive")
+async def live() -> Response:
+    return answer({"status": "ok", "version": version("tidelog-server")})
+
+
+@router.get("/health/ready", summary="Everything this process needs, and every lag")
+async def ready(request: Request) -> Response:
+    """200 when commands and queries are served; 503 with what is wrong otherwise."""
+    report = await readiness(container_of(request))
+    return answer(report, 200 if report["status"] == "ok" else 503)
+
+
+async def readiness(container: Container) -> dict[str, Any]:
+    names = list(container.dependencies)
+    results = await asyncio.gather(*(_check(container.dependencies[name]) for name in names))
+    dependencies = {name: result or "ok" for name, result in zip(names, results, strict=True)}
+    report: dict[str, Any] = {"dependencies": dependencies, "consumers": {}}
+    if dependencies.get("postgres") == "ok":
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT_S):
+                report |= await _lags(container)
+        except (TidelogError, TimeoutError) as error:
+            dependencies["postgres"] = str(error) or "no answer in time"
+    wrong = sorted(name for name, state in dependencies.items() if state != "ok")
+    return {"status": "unavailable" if wrong else "ok", "version": version("tidelog-server"), **report}
+
+
+async def _check(check: HealthCheck) -> str | None:
+    """None when all is well, else what is wrong."""
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            await check()
+    except TimeoutError:
+        return "no answer in time"
+    except TidelogError as error:
+        return error.message
+    return None
+
+
+async def _lags(container: Container) -> dict[str, Any]:
+    head = await container.feed.head()
+    async with container.database.connection() as connection:
+        positions = await checkpoints.positions(connection)
+        parked = await checkpoints.parked(connection)
+    HEAD.set(head)
+    consumers = {name: {"position": p, "lag": max(head - p, 0)} for name, p in sorted(positions.items())}
+    for name, state in consumers.items():
+        LAG.labels(name).set(state["lag"])
+        PARKED.labels(name).set(parked.get(name, 0))
+    return {"head": head, "consumers": consumers, "parked": parked}
+
+
+@router.get("/metrics", summary="Metrics in the Prometheus text format")
+async def metrics(request: Request) -> Response:
+    container = container_of(request)
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            await _lags(container)
+    except (TidelogError, TimeoutError):
+        LAG.clear()  # better no figure than an old one
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,81 @@
+"""`Idempotency-Key`: the same request is executed once, and answered the same way again.
+
+After draft-ietf-httpapi-idempotency-key-header-07. The key's scope is tenant, principal and route; the body's hash tells a repeat
+from another request. What makes a repeat harmless is the command id, which follows from the key: even a repeat whose record was
+lost is recognised by the event store. The table adds the stored answer, the check of the body, and `409` while the first request
+is still running.
+"""
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from uuid import UUID
+
+from fastapi import Request
+from starlette.responses import Response
+
+from api.http.deps import container_of, principal_of
+from domain.errors import IdempotencyMismatch, InvalidCommand, TidelogError
+from domain.kernel import derive_id
+
+BEGIN = """
+INSERT INTO idempotency_key (key_id, tenant_id, body_sha256) VALUES (%(id)s, %(tenant)s, %(body)s)
+ON CONFLICT (key_id) DO UPDATE SET begun_at = now(), body_sha256 = EXCLUDED.body_sha256, status = NULL, answer = NULL
+WHERE idempotency_key.begun_at < now() - interval '24 hours'
+   OR (idempotency_key.status IS NULL AND idempotency_key.body_sha256 = EXCLUDED.body_sha256
+       AND idempotency_key.begun_at < now() - interval '30 seconds')
+RETURNING key_id
+"""
+FIND = "SELECT body_sha256, status, answer, headers FROM idempotency_key WHERE key_id = %s"
+FINISH = "UPDATE idempotency_key SET status = %s, answer = %s, headers = %s WHERE key_id = %s"
+FORGET = "DELETE FROM idempotency_key WHERE key_id = %s AND status IS NULL"
+KEPT_HEADERS = ("location", "etag", "tidelog-position")
+
+
+class StillRunning(TidelogError):
+    """The first request with this key has no answer yet."""
+
+    code = "idempotency-key-in-use"
+    retryable = True
+
+
+async def once(request: Request, execute: Callable[[UUID | None], Awaitable[Response]]) -> Response:
+    """Executes with the command id that follows from the request's key (None: no key), or gives the first answer again.
+
+    Raises:
+        IdempotencyMismatch: the key came with another body before.
+        StillRunning: see there.
+    """
+    key = request.headers.get("idempotency-key", "").strip().strip('"')
+    if not key:
+        return await execute(None)
+    if len(key) > 255:
+        raise InvalidCommand("Idempotency-Key is longer than 255 characters")
+    principal, database = principal_of(request), container_of(request).database
+    scope = f"{principal.key_id}:{request.method}:{request.url.path}:{key}"
+    key_id = derive_id(principal.tenant_id, f"idempotency:{scope}")
+    body_sha256 = hashlib.sha256(await request.body()).hexdigest()
+    async with database.connection() as connection:
+        begun = await connection.execute(BEGIN, {"id": key_id, "tenant": principal.tenant_id, "body": body_sha256})
+        if await begun.fetchone() is None:
+            row = await (await connection.execute(FIND, [key_id])).fetchone()
+            return _first_answer(row, body_sha256)
+    try:
+        response = await execute(key_id)
+    except BaseException:
+        async with database.connection() as connection:  # refused or failed: nothing to repeat, the key is free again
+            await connection.execute(FORGET, [key_id])
+        raise
+    kept = "\n".join(f"{name}: {response.headers[name]}" for name in KEPT_HEADERS if name in response.headers)
+    async with database.connection() as connection:
+        await connection.execute(FINISH, (response.status_code, bytes(response.body), kept, key_id))
+    return response
+
+
+def _first_answer(row: tuple[str, int | None, bytes, str] | None, body_sha256: str) -> Response:
+    if row is None or (row[0] == body_sha256 and row[1] is None):
+        raise StillRunning("the first request with this Idempotency-Key is still running")
+    if row[0] != body_sha256:
+        raise IdempotencyMismatch("this Idempotency-Key was used with another body")
+    headers = dict(line.split(": ", 1) for line in row[3].splitlines())
+    headers["Idempotency-Replayed"] = "true"
+    return Response(bytes(row[2]), row[1] or 200, headers, "application/json")

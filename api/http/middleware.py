@@ -1,0 +1,130 @@
+"""One pure ASGI layer around the application: trace, authentication, body limit, metrics. Nothing here waits for a read model."""
+
+import hashlib
+import re
+import secrets
+import time
+from typing import Any
+
+import structlog
+from prometheus_client import Counter, Histogram
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.container import Container
+from api.http.deps import Principal
+from api.http.errors import tidelog_problem
+from domain.errors import PayloadTooLarge, TidelogError, Unauthenticated
+from projections.tenants import find_key
+
+KEY_CACHE_S = 10.0
+"""How long a key is taken for valid after it was looked up: a revoked one works no longer than this."""
+KEY_CACHE_SIZE = 10_000
+_TRACEPARENT = re.compile(r"^00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$")
+
+REQUESTS = Counter("tidelog_http_requests_total", "HTTP requests", ["method", "route", "status"])
+SECONDS = Histogram(
+    "tidelog_http_request_seconds", "Time to answer", ["route"], buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
+)
+
+
+class Authenticator:
+    """API key → principal, by the hash of the key; the key itself is neither kept nor logged."""
+
+    def __init__(self, container: Container) -> None:
+        self._database = container.database
+        self._known: dict[str, tuple[Principal, float]] = {}
+
+    async def __call__(self, headers: dict[bytes, bytes]) -> Principal:
+        """Raises Unauthenticated, Unavailable."""
+        key = headers.get(b"x-api-key")
+        if key is None:
+            scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+            key = token.strip() if scheme.lower() == b"bearer" else b""
+        if not key:
+            raise Unauthenticated("give an API key: `Authorization: Bearer <key>` or `X-API-Key: <key>`")
+        digest = hashlib.sha256(key).hexdigest()
+        known = self._known.get(digest)
+        now = time.monotonic()
+        if known is not None and known[1] > now:
+            return known[0]
+        async with self._database.connection() as connection:
+            owner = await find_key(connection, digest)
+        if owner is None:
+            self._known.pop(digest, None)
+            raise Unauthenticated("the API key is not valid")
+        if len(self._known) >= KEY_CACHE_SIZE:
+            self._known.clear()
+        principal = Principal(owner.tenant_id, owner.key_id)
+        self._known[digest] = (principal, now + KEY_CACHE_S)
+        return principal
+
+
+class Gate:
+    """The ASGI layer."""
+
+    def __init__(self, app: ASGIApp, container: Container) -> None:
+        self._app = app
+        self._authenticate = Authenticator(container)
+        self._max_body = container.settings.max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        headers = dict(scope["headers"])
+        state: dict[str, Any] = scope.setdefault("state", {})
+        trace_id = _trace(headers, state)
+        status = 500
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message).append("Tidelog-Trace-Id", trace_id)
+            await send(message)
+
+        try:
+            try:
+                if scope["path"].startswith("/v1/"):
+                    state["principal"] = await self._authenticate(headers)
+                receive = self._bounded(headers, receive)
+            except TidelogError as error:
+                await tidelog_problem(scope, error)(scope, receive, answer)  # type: ignore[arg-type]  # a Scope is a dict
+                return
+            await self._app(scope, receive, answer)
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            REQUESTS.labels(scope["method"], route, status).inc()
+            SECONDS.labels(route).observe(time.perf_counter() - started)
+            structlog.contextvars.clear_contextvars()
+
+    def _bounded(self, headers: dict[bytes, bytes], receive: Receive) -> Receive:
+        """Refuses a body over the limit by its announced length, or while it comes in."""
+        length = headers.get(b"content-length")
+        if length is not None:
+            if not length.isdigit() or int(length) > self._max_body:
+                raise PayloadTooLarge(f"the body is over the limit of {self._max_body:,} bytes")
+            return receive  # the server holds the client to the announced length
+        taken = 0
+
+        async def counted() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > self._max_body:
+                raise PayloadTooLarge(f"the body is over the limit of {self._max_body:,} bytes")
+            return message
+
+        return counted
+
+
+def _trace(headers: dict[bytes, bytes], state: dict[str, Any]) -> str:
+    """The caller's trace goes on; without one a new one begins. Sets `trace_id` and `traceparent`."""
+    given = headers.get(b"traceparent", b"").decode("latin-1")
+    match = _TRACEPARENT.match(given)
+    trace_id = match[1] if match else secrets.token_hex(16)
+    state["trace_id"] = trace_id
+    state["traceparent"] = f"00-{trace_id}-{secrets.token_hex(8)}-01"
+    return trace_id

@@ -1,0 +1,80 @@
+"""The OpenAPI 3.1 document. Routes read their bodies from bytes themselves (deps.body_of); here they are documented."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+REF = "#/components/schemas/{model}"
+_MODELS: dict[str, type[BaseModel]] = {}
+
+DESCRIPTION = """
+Commands append events to the log; everything that is read here is derived from it.
+
+* **Authentication**: `Authorization: Bearer <key>` or `X-API-Key: <key>`.
+* **Commands** answer with the `position` of their last event. Give it back in the header `Tidelog-Position` of a read, and the read
+  waits until it shows what you wrote.
+* **Errors** are problem details (RFC 9457) with a stable `code` and `retryable`.
+* **Streams** are server-sent events; come again with `Last-Event-ID` and nothing is lost or doubled.
+"""
+
+
+def body(model: type[BaseModel], *examples: dict[str, Any]) -> dict[str, Any]:
+    """`openapi_extra` of a route whose body is this model."""
+    _MODELS[model.__name__] = model
+    content: dict[str, Any] = {"schema": {"$ref": REF.format(model=model.__name__)}}
+    if examples:
+        content["examples"] = {f"{i + 1}": {"value": example} for i, example in enumerate(examples)}
+    return {"requestBody": {"required": True, "content": {"application/json": content}}}
+
+
+PROBLEM = {
+    "type": "object",
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "instance": {"type": "string"},
+        "code": {"type": "string", "description": "Stable; for programs."},
+        "retryable": {"type": "boolean"},
+        "trace_id": {"type": ["string", "null"]},
+        "errors": {
+            "type": "array",
+            "items": {"type": "object", "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}}},
+        },
+    },
+}
+
+
+def install(app: FastAPI) -> None:
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _build(app)
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
+
+
+def _build(app: FastAPI) -> dict[str, Any]:
+    schema = get_openapi(title=app.title, version=app.version, openapi_version="3.1.0", description=DESCRIPTION, routes=app.routes)
+    components = schema.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    _, definitions = models_json_schema([(model, "validation") for model in _MODELS.values()], ref_template=REF)
+    schemas.update(definitions.get("$defs", {}))
+    schemas["Problem"] = PROBLEM
+    components["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    }
+    schema["security"] = [{"bearer": []}, {"apiKey": []}]
+    problem = {"application/problem+json": {"schema": {"$ref": REF.format(model="Problem")}}}
+    for path, operations in schema["paths"].items():
+        for operation in operations.values():
+            operation["responses"].pop("422", None)
+            operation["responses"]["default"] = {"description": "Problem details", "content": problem}
+            if not path.startswith("/v1/"):
+                operation["security"] = []
+    return schema

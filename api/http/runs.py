@@ -1,0 +1,262 @@
+"""Runs over HTTP: start, list, read at any position, cancel, their messages."""
+
+import time
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import uuid6
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from starlette.responses import Response
+
+from api.http import openapi
+from api.http.deps import (
+    accepted,
+    answer,
+    body_of,
+    command_request,
+    container_of,
+    expected_version,
+    next_link,
+    position_of,
+    preconditions,
+    principal_of,
+    reading,
+)  # fmt: skip
+from api.http.errors import STATUS
+from api.http.idempotency import StillRunning, once
+from application.runs import start_run
+from domain import runs as rules
+from domain.errors import NotFound, PayloadTooLarge
+from domain.kernel import Json, Name, ShortText, derive_id
+from domain.projects import default_project_id
+from projections import messages, runs
+from projections.pages import MAX_LIMIT, position_cursor, uuid_cursor
+
+router = APIRouter(tags=["runs"])
+STATUS[StillRunning] = 409
+
+MAX_REPLAY_EVENTS = 200_000
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class SequentialPlan(Strict):
+    """Each agent after the one before; each finds the results of the one before in `ctx.results`."""
+
+    kind: Literal["sequential"]
+    agents: tuple[Name, ...] = Field(min_length=1, max_length=rules.MAX_STEPS)
+
+    def plan(self) -> rules.Plan:
+        return rules.sequential(self.agents)
+
+
+class ParallelPlan(Strict):
+    """All agents side by side, then the aggregator with all their results. A member that fails is left out and reported."""
+
+    kind: Literal["parallel"]
+    agents: tuple[Name, ...] = Field(min_length=1, max_length=rules.MAX_STEPS - 1)
+    aggregator: Name | None = None
+
+    def plan(self) -> rules.Plan:
+        return rules.parallel(self.agents, self.aggregator)
+
+
+class GraphPlan(Strict):
+    """Any graph of steps without cycles."""
+
+    kind: Literal["graph"]
+    steps: tuple[rules.Step, ...] = Field(min_length=1, max_length=rules.MAX_STEPS)
+
+    def plan(self) -> rules.Plan:
+        return rules.Plan(steps=self.steps)
+
+
+class StartRunBody(Strict):
+    plan: Annotated[SequentialPlan | ParallelPlan | GraphPlan, Field(discriminator="kind")] | None = None
+    agent: Name | None = None
+    """Short for a plan of one agent."""
+    input: Json = None
+    project_id: UUID | None = None
+    run_id: UUID | None = None
+    """Made by the client, it makes the request repeatable without an Idempotency-Key."""
+    metadata: dict[str, Json] = {}
+
+    @model_validator(mode="after")
+    def _one_plan(self) -> "StartRunBody":
+        if (self.plan is None) == (self.agent is None):
+            raise ValueError("give either `plan` or `agent`")
+        return self
+
+    def to_plan(self) -> rules.Plan:
+        return self.plan.plan() if self.plan is not None else rules.sequential((self.agent or "",))
+
+
+class RunAccepted(BaseModel):
+    run_id: UUID
+    position: int
+    version: int
+
+
+class CancelBody(Strict):
+    reason: ShortText | None = None
+    expected_version: int | None = None
+
+
+class RunPage(BaseModel):
+    data: list[runs.RunSummary]
+    next_cursor: str | None
+
+
+class MessagePage(BaseModel):
+    data: list[messages.MessageView]
+    next_cursor: str | None
+
+
+@router.post(
+    "/v1/runs",
+    status_code=201,
+    summary="Start a run",
+    responses={201: {"model": RunAccepted}},
+    openapi_extra=openapi.body(
+        StartRunBody,
+        {"agent": "greeter", "input": {"name": "Ada"}},
+        {"plan": {"kind": "parallel", "agents": ["historian", "surveyor"], "aggregator": "editor"}, "input": {}},
+    ),
+)
+async def post_run(request: Request) -> Response:
+    """Durable when answered. `Prefer: wait=30` waits up to so many seconds (60 at most) for the outcome."""
+    body = await body_of(request, StartRunBody)
+
+    async def execute(key_id: UUID | None) -> Response:
+        run_id = body.run_id or (derive_id(key_id, "run") if key_id else uuid6.uuid7())
+        principal = principal_of(request)
+        command_id = key_id or (derive_id(run_id, "start") if body.run_id else None)
+        command = rules.StartRun(
+            run_id=run_id,
+            project_id=body.project_id or default_project_id(principal.tenant_id),
+            plan=body.to_plan(),
+            input=body.input,
+            metadata=body.metadata,
+        )
+        command_for = command_request(request, correlation_id=run_id, command_id=command_id)
+        outcome = await start_run(container_of(request).commands, command_for, command)
+        location = f"/v1/runs/{run_id}"
+        wait_s = _wait_seconds(request)
+        if wait_s:
+            view = await _await_end(request, run_id, wait_s)
+            given = {"run_id": str(run_id), "run": _shown(view) if view else None}
+            return accepted(outcome, run_id, given, status=201, location=location)
+        return accepted(outcome, run_id, {"run_id": str(run_id)}, status=201, location=location)
+
+    return await once(request, execute)
+
+
+def _wait_seconds(request: Request) -> float:
+    """The `wait` of `Prefer` (RFC 7240), at most a minute."""
+    for preference in request.headers.get("prefer", "").split(","):
+        name, _, value = preference.strip().partition("=")
+        if name.lower() == "wait" and value.isdigit():
+            return min(float(value), 60.0)
+    return 0.0
+
+
+async def _await_end(request: Request, run_id: UUID, seconds: float) -> runs.RunView | None:
+    """The run's view when it has ended, or after the time."""
+    container = container_of(request)
+    deadline = time.monotonic() + seconds
+    with container.live.watch(run_id) as watch:
+        while True:
+            loaded = await container.commands.load(rules.DECIDER, principal_of(request).tenant_id, run_id)
+            left = deadline - time.monotonic()
+            if loaded.state.status != "running" or left <= 0:
+                return await _replayed(request, run_id, loaded.position)
+            await watch.next(left)
+
+
+@router.get("/v1/runs", summary="List runs, newest first", responses={200: {"model": RunPage}})
+async def get_runs(
+    request: Request,
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 50,
+    cursor: str | None = None,
+    status: Literal["running", "completed", "failed", "cancelled"] | None = None,
+    project_id: UUID | None = None,
+) -> Response:
+    tenant_id = principal_of(request).tenant_id
+    async with reading(request, "runs") as (connection, position):
+        page = await runs.list_runs(
+            connection, tenant_id, limit=limit, before=uuid_cursor(cursor), status=status, project_id=project_id
+        )
+    return answer(
+        RunPage(data=page.data, next_cursor=page.next_cursor), position=position, headers=next_link(request, page.next_cursor)
+    )
+
+
+@router.get("/v1/runs/{run_id}", summary="A run, now or at any position or time", responses={200: {"model": runs.RunView}})
+async def get_run(request: Request, run_id: UUID, as_of: str | None = None) -> Response:
+    """`as_of` is a position or an RFC 3339 time: the answer is then the replay of the log up to there."""
+    if as_of is not None:
+        position = await position_of(request, as_of, root_id=run_id)
+        view = await _replayed(request, run_id, position)
+    else:
+        async with reading(request, "runs") as (connection, position):
+            view = await runs.get_run(connection, principal_of(request).tenant_id, run_id)
+    if view is None:
+        raise NotFound(f"there is no run {run_id}" + (f" at position {position}" if as_of else ""))
+    return answer(_shown(view), position=position, headers={"ETag": f'"v{view.version}"'})
+
+
+def _shown(view: runs.RunView) -> dict[str, Any]:
+    shown: dict[str, Any] = view.model_dump(mode="json")
+    shown["result"] = view.result
+    return shown
+
+
+async def _replayed(request: Request, run_id: UUID, until: int) -> runs.RunView | None:
+    """The fold of the run's events up to a position, page by page."""
+    feed, tenant_id, after, seen = container_of(request).feed, principal_of(request).tenant_id, 0, 0
+    view: runs.RunView | None = None
+    while True:
+        page = await feed.read_tenant(tenant_id, after=after, until=until, limit=1000, root_id=run_id)
+        for recorded in page:
+            view = runs.evolve_view(view, recorded)
+        seen += len(page)
+        if len(page) < 1000:
+            return view
+        if seen > MAX_REPLAY_EVENTS:
+            raise PayloadTooLarge(f"the run has more than {MAX_REPLAY_EVENTS:,} events; replay it over the event stream")
+        after = page[-1].position
+
+
+@router.post(
+    "/v1/runs/{run_id}/cancel",
+    status_code=202,
+    summary="Cancel a run",
+    responses={202: {"model": RunAccepted}},
+    openapi_extra=openapi.body(CancelBody, {"reason": "no longer needed"}),
+)
+async def cancel_run(request: Request, run_id: UUID) -> Response:
+    body = await body_of(request, CancelBody)
+    version = expected_version(request) if body.expected_version is None else body.expected_version
+
+    async def execute(key_id: UUID | None) -> Response:
+        command = rules.CancelRun(run_id=run_id, reason=body.reason)
+        command_for = command_request(request, correlation_id=run_id, command_id=key_id)
+        async with preconditions(request):
+            outcome = await container_of(request).commands.execute(command_for, command, expected_version=version)
+        return accepted(outcome, run_id, {"run_id": str(run_id)})
+
+    return await once(request, execute)
+
+
+@router.get("/v1/runs/{run_id}/messages", summary="Messages of a run", responses={200: {"model": MessagePage}})
+async def get_messages(
+    request: Request, run_id: UUID, limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100, cursor: str | None = None
+) -> Response:
+    after = position_cursor(cursor)
+    async with reading(request, "messages") as (connection, position):
+        page = await messages.list_messages(connection, principal_of(request).tenant_id, run_id, limit=limit, after=after)
+    body = MessagePage(data=page.data, next_cursor=page.next_cursor)
+    return answer(body, position=position, headers=next_link(request, page.next_cursor))
