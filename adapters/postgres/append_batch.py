@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Self
 from uuid import UUID
 
@@ -76,7 +77,7 @@ class EncodedAppend:
                 if b"\\u0000" in state and _ESCAPED_NUL.search(state):
                     raise InvalidCommand(f"{event.topic}: text must not contain a NUL character")
                 size += len(state) + len(metadata)
-                topics += bytes_element(_text(event.topic, "topic"))
+                topics += _topic_element(event.topic)
                 versions += int2_element(event.schema_version)
                 states += bytes_element(state)
         if not event_count or len({stream.stream_id for stream in request.streams}) < len(request.streams):
@@ -87,6 +88,11 @@ class EncodedAppend:
         pieces = (uuid_element(request.tenant_id), uuid_element(request.command_id), bytes_element(metadata),
                   ids, roots, expected, counts, topics, versions, states)
         return cls(request, size, event_count, len(request.streams), pieces)
+
+
+@lru_cache(maxsize=1_000)
+def _topic_element(topic: str) -> bytes:
+    return bytes_element(_text(topic, "topic"))
 
 
 def _text(value: str, what: str) -> bytes:

@@ -88,8 +88,13 @@ class _EncodedDumper(Dumper):
         return obj
 
 
+_DUMPERS = {
+    array: type(f"{array.__name__}Dumper", (_EncodedDumper,), {"oid": array.array_oid})
+    for array in (UuidArray, TextArray, ByteaArray, Int2Array, Int4Array, Int8Array)
+}
+
+
 def register_arrays(connection: AsyncConnection[Any] | Connection[Any]) -> None:
-    """Lets a connection take the arrays of this module as parameters."""
-    for array in (UuidArray, TextArray, ByteaArray, Int2Array, Int4Array, Int8Array):
-        dumper = type(f"{array.__name__}Dumper", (_EncodedDumper,), {"oid": array.array_oid})
+    """Lets a connection, and the cursors made from it afterwards, take the arrays of this module as parameters."""
+    for array, dumper in _DUMPERS.items():
         connection.adapters.register_dumper(array, dumper)

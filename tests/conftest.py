@@ -1,0 +1,53 @@
+"""Real servers for the tests: one embedded Postgres and NATS for the session, a fresh database for each test."""
+
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import pytest_asyncio
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.sql import SQL, Identifier
+
+from adapters.embedded import EmbeddedServices
+from adapters.postgres.migrate import migrate
+
+TEMPLATE = "tidelog_template"
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def services(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedServices]:
+    """Embedded Postgres and NATS, without flushing to disk."""
+    services = EmbeddedServices(Path(tmp_path_factory.mktemp("services")), durable=False)
+    await services.start()
+    try:
+        await _administer(services, SQL("CREATE DATABASE {} OWNER {}").format(Identifier(TEMPLATE), Identifier(_owner(services))))
+        await migrate(make_conninfo(services.database_url, dbname=TEMPLATE))
+        yield services
+    finally:
+        await services.stop()
+
+
+@pytest_asyncio.fixture
+async def database_url(services: EmbeddedServices) -> AsyncIterator[str]:
+    """A fresh, migrated database; for the role that the application has (the owner, no superuser)."""
+    name = f"test_{uuid.uuid4().hex}"
+    clone = SQL("CREATE DATABASE {} OWNER {} TEMPLATE {} STRATEGY file_copy")
+    await _administer(services, clone.format(Identifier(name), Identifier(_owner(services)), Identifier(TEMPLATE)))
+    yield make_conninfo(services.database_url, dbname=name)
+    await _administer(services, SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
+
+
+@pytest_asyncio.fixture
+async def nats_url(services: EmbeddedServices) -> str:
+    return services.nats_url
+
+
+def _owner(services: EmbeddedServices) -> str:
+    return str(conninfo_to_dict(services.database_url)["user"])
+
+
+async def _administer(services: EmbeddedServices, statement: psycopg.sql.Composed) -> None:
+    async with await psycopg.AsyncConnection.connect(services.admin_database_url, autocommit=True) as connection:
+        await connection.execute(statement)
