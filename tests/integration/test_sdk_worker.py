@@ -12,6 +12,7 @@ import socket
 import sys
 import tempfile
 import textwrap
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -451,8 +452,6 @@ class Slow(Agent):
 
 @tool(timeout_s=0.3)
 def slow() -> None:
-    import time
-
     time.sleep(3)
 
 
@@ -583,6 +582,39 @@ async def test_agents_beyond_the_concurrency_wait_their_turn(server: StandIn) ->
         for run in runs:
             assert (await finished(run))["status"] == "completed"
     assert Counter.most == 2
+
+
+async def test_a_full_worker_takes_work_of_all_its_queues_in_turn(server: StandIn) -> None:
+    class One(Agent):
+        async def execute(self, ctx: Context) -> Any:
+            await asyncio.sleep(0.2)
+
+    class Two(One):
+        pass
+
+    async with running(server, One, Two, concurrency=1):
+        runs = [await server.start_agent(name) for name in ("one", "two", "one", "two")]
+        for run in runs:
+            assert (await finished(run))["status"] == "completed"
+            assert run["attempt"] == 1
+
+
+async def test_work_that_is_delivered_again_to_its_own_worker_is_not_started_twice(
+    server: StandIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Blocking(Agent):
+        async def execute(self, ctx: Context) -> Any:
+            STARTED.append("blocking")
+            await asyncio.sleep(0.1)
+            time.sleep(ACK_WAIT_S + 1.5)  # noqa: ASYNC251  # the mistake that is tried: no heartbeat goes out meanwhile
+            await ctx.step("next", asyncio.sleep, 1)
+            return "done"
+
+    STARTED.clear()
+    async with running(server, Blocking):
+        run = await finished(await server.start_agent("blocking"))
+    assert run["result"] == "done" and run["attempt"] == 1 and STARTED == ["blocking"]
+    assert "event_loop_blocked" in caplog.messages
 
 
 # --- the worker as a process ------------------------------------------------------------------------------------------

@@ -134,12 +134,11 @@ class Client:
             async for event in self._all(Event, path, {**params, "after": str(after)}):
                 yield event
             return
-        failures, last_contact = 0, time.monotonic()
+        failures, contact = 0, _Contact()
         while True:
-            connected_at = time.monotonic()
             try:
-                async for item in self._stream(path, params, after):
-                    failures, last_contact = 0, time.monotonic()
+                async for item in self._stream(path, params, after, contact):
+                    failures = 0
                     if item.event == "end":
                         return
                     if item.event == "resync":
@@ -151,13 +150,15 @@ class Client:
             except (TidelogConnectionError, TidelogAPIError) as error:
                 if isinstance(error, TidelogAPIError) and not error.retryable:
                     raise
-                if connected_at - last_contact > give_up_after_s:
+                if contact.seconds_ago() > give_up_after_s:
                     raise
                 failures += 1
                 wait_s = getattr(error, "retry_after_s", None) or 0.0
                 await asyncio.sleep(max(wait_s, self._retry.delay_s(failures)))
 
-    async def _stream(self, path: str, params: Mapping[str, str], after: int) -> AsyncIterator[ServerSentEvent]:
+    async def _stream(
+        self, path: str, params: Mapping[str, str], after: int, contact: "_Contact"
+    ) -> AsyncIterator[ServerSentEvent]:
         """One connection. Ends with `TidelogConnectionError`, also when the server closes it: a stream has its own end mark."""
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-store", "Last-Event-ID": str(after)}
         try:
@@ -166,7 +167,7 @@ class Client:
             ) as response:
                 if not response.is_success:
                     raise error_of(response, await response.aread())
-                async for item in parse_sse(response.aiter_bytes()):
+                async for item in parse_sse(contact.noted(response.aiter_bytes())):
                     yield item
         except (httpx.HTTPError, httpx.StreamError, ValueError) as error:
             raise TidelogConnectionError(f"{path}: the event stream broke ({type(error).__name__}: {error})") from error
@@ -219,6 +220,21 @@ class Client:
     def _noted(self, started: StartedRun) -> StartedRun:
         self._position = max(self._position, started.position)
         return started
+
+
+class _Contact:
+    """When the server was heard of last: heartbeats count, too."""
+
+    def __init__(self) -> None:
+        self._at = time.monotonic()
+
+    def seconds_ago(self) -> float:
+        return time.monotonic() - self._at
+
+    async def noted(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for chunk in chunks:
+            self._at = time.monotonic()
+            yield chunk
 
 
 def _position_of(response: httpx.Response) -> int:

@@ -72,6 +72,7 @@ class Worker:
         self._pullers: dict[Queue, asyncio.Task[None]] = {}
         self._trouble = asyncio.Event()
         self._reconnected = False
+        self._ack_wait_s = 10.0
         self.registered = asyncio.Event()
         """Set while the worker is known to the server and pulls."""
 
@@ -109,11 +110,14 @@ class Worker:
             self._trouble.clear()
             if self._reconnected:  # what the pullers had asked for is forgotten by a restarted server
                 self._reconnected = False
+                queues = tuple(self._pullers)
                 await self._set_pullers()
+                await self._set_pullers(queues, self._ack_wait_s)
             try:
                 registration = await self._register()
                 await self._connect(registration)
-                await self._set_pullers(registration.queues, registration.ack_wait_s)
+                self._ack_wait_s = registration.ack_wait_s
+                await self._set_pullers(registration.queues, self._ack_wait_s)
             except (TidelogConnectionError, TidelogAPIError, NatsError, OSError, TimeoutError) as error:
                 log(logger, logging.WARNING, "server_not_ready", reason=f"{type(error).__name__}: {error}")
                 await asyncio.sleep(random.uniform(pause_s / 2, pause_s))

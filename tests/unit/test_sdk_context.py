@@ -1,0 +1,240 @@
+"""The context's rules: keys, replay, waiting. Tried with the testing kit, which is thereby tried itself."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from tidelog import Agent, Context, PermanentError, ToolContext, ToolError, TransientError, tool
+from tidelog.calling import ProcessExitError
+from tidelog.errors import DuplicateKeyError, NotJsonError, ValueTooLargeError
+from tidelog.testing import MemoryJournal, SentMessage, ToolCall, run_agent
+
+
+@tool("echo", idempotent=True)
+async def echo(value: Any, pause_s: float = 0) -> Any:
+    await asyncio.sleep(pause_s)
+    return value
+
+
+@tool("flaky", idempotent=True, max_attempts=3)
+def flaky(ctx: ToolContext, good_on: int) -> int:
+    if ctx.attempt < good_on:
+        raise TransientError("not yet")
+    return ctx.attempt
+
+
+@tool("refuse")
+def refuse() -> None:
+    raise PermanentError("never")
+
+
+def agent_of(function: Any) -> type[Agent]:
+    class Tested(Agent):
+        async def execute(self, ctx: Context) -> Any:
+            return await function(ctx)
+
+    return Tested
+
+
+async def test_calls_are_keyed_by_name_and_count() -> None:
+    async def execute(ctx: Context) -> Any:
+        await ctx.step("parse", lambda: 1)
+        await asyncio.gather(
+            ctx.tool("echo", value="slow", pause_s=0.05), ctx.tool("echo", value="fast"), ctx.tool("echo", key="mine", value=3)
+        )
+        await ctx.send("peer", "hello")
+        await ctx.receive(timeout_s=0)
+        await ctx.receive(timeout_s=0, sender="peer")
+        await ctx.state.set("x", 1)
+        return [await ctx.state.get("x"), await ctx.state.get("y", default="none")]
+
+    outcome = await run_agent(agent_of(execute), tools=[echo], peers=["peer"])
+    assert outcome.result == [1, "none"]
+    recorded = outcome.journal.recorded()
+    assert [recorded[key] for key in ("parse", "echo#1", "echo#2", "mine")] == [1, "slow", "fast", 3]
+    assert sorted(recorded) == sorted([
+        "parse", "echo#1", "echo#2", "mine", "send:peer#1", "receive#1", "receive:peer#1", "state.set:x#1", "state.get:x#1",
+        "state.get:y#1",
+    ])
+    assert outcome.sent == [SentMessage("peer", "hello")] and outcome.state == {"x": 1}
+
+
+async def test_after_a_crash_recorded_calls_are_not_repeated() -> None:
+    effects: list[str] = []
+    crash = True
+
+    async def execute(ctx: Context) -> Any:
+        first = await ctx.step("first", effects.append, "first")
+        told = await ctx.tool("echo", value="tool")
+        got = await ctx.receive(timeout_s=1)
+        await ctx.send("peer", "once")
+        seen = await ctx.state.get("x", default=0)
+        await ctx.state.set("x", seen + 1)
+        if crash:
+            raise OSError("the machine is gone")
+        return [first, told, got.body if got else None, seen, await ctx.step("second", effects.append, "second"), ctx.attempt]
+
+    journal = MemoryJournal()
+    agent = agent_of(execute)
+    with pytest.raises(OSError, match="gone"):
+        await run_agent(agent, tools=[echo], peers=["peer"], inbox=[("peer", {"n": 1})], journal=journal)
+    crash = False
+    outcome = await run_agent(agent, tools=[echo], peers=["peer"], journal=journal)
+    assert outcome.result == [None, "tool", {"n": 1}, 0, None, 2]
+    assert effects == ["first", "second"]
+    assert outcome.sent == [SentMessage("peer", "once")] and outcome.state == {"x": 1}
+    assert outcome.calls == [ToolCall("echo", {"value": "tool"}, 1)] and outcome.unused_keys == ()
+
+
+async def test_a_call_under_way_when_the_agent_crashed_is_waited_for_and_not_made_again() -> None:
+    async def execute(ctx: Context) -> Any:
+        call = asyncio.ensure_future(ctx.tool("echo", value="late", pause_s=0.1))
+        await asyncio.sleep(0.01)
+        if ctx.attempt == 1:
+            call.cancel()
+            raise OSError
+        return await call
+
+    journal = MemoryJournal()
+    with pytest.raises(OSError):
+        await run_agent(agent_of(execute), tools=[echo], journal=journal)
+    assert (await run_agent(agent_of(execute), tools=[echo], journal=journal)).result == "late"
+    assert list(journal.recorded()) == ["echo#1"]
+
+
+async def test_changed_code_runs_missing_keys_and_reports_left_over_ones() -> None:
+    async def before(ctx: Context) -> Any:
+        await ctx.step("old", lambda: "old")
+        await ctx.step("kept", lambda: "kept by the first")
+        raise OSError
+
+    async def after(ctx: Context) -> Any:
+        return [await ctx.step("new", lambda: "new"), await ctx.step("kept", lambda: "never run")]
+
+    journal = MemoryJournal()
+    with pytest.raises(OSError):
+        await run_agent(agent_of(before), journal=journal)
+    outcome = await run_agent(agent_of(after), journal=journal)
+    assert outcome.result == ["new", "kept by the first"] and outcome.unused_keys == ("old",)
+
+
+async def test_a_key_used_twice_is_an_error_and_not_a_stale_result() -> None:
+    async def execute(ctx: Context) -> Any:
+        for number in range(2):
+            await ctx.step("same", int, number)
+
+    with pytest.raises(DuplicateKeyError, match="'same'"):
+        await run_agent(agent_of(execute))
+
+
+async def test_a_step_gives_json_the_first_time_too() -> None:
+    async def execute(ctx: Context) -> Any:
+        value = await ctx.step("tuple", lambda: (1, {"a": {2}}))
+        assert value == [1, {"a": [2]}]
+        value.append("changed by the caller")
+
+    outcome = await run_agent(agent_of(execute))
+    assert outcome.journal.recorded() == {"tuple": [1, {"a": [2]}]}
+
+
+async def test_sync_steps_run_side_by_side_in_threads() -> None:
+    async def execute(ctx: Context) -> Any:
+        await asyncio.gather(*(ctx.step(f"sleep {number}", time.sleep, 0.2) for number in range(8)))
+
+    started = time.monotonic()
+    await run_agent(agent_of(execute))
+    assert time.monotonic() - started < 1.0
+
+
+async def test_an_exception_of_a_step_comes_through_and_is_not_recorded() -> None:
+    async def execute(ctx: Context) -> Any:
+        with pytest.raises(ZeroDivisionError):
+            await ctx.step("divide", lambda: 1 / 0)
+        with pytest.raises(ProcessExitError):
+            await ctx.step("exit", exit, 3)
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            await ctx.step("next", lambda: next(iter(())))
+        return "alive"
+
+    outcome = await run_agent(agent_of(execute))
+    assert outcome.result == "alive" and outcome.journal.recorded() == {}
+
+
+async def test_a_tool_is_retried_as_declared_and_fails_with_its_kind() -> None:
+    async def execute(ctx: Context) -> Any:
+        good = await ctx.tool("flaky", good_on=3)
+        kinds = []
+        calls: tuple[tuple[str, dict[str, Any]], ...] = (("flaky", {"good_on": 9}), ("refuse", {}), ("echo", {}), ("none", {}))
+        for name, arguments in calls:
+            try:
+                await ctx.tool(name, **arguments)
+            except ToolError as error:
+                kinds.append(error.kind)
+        return [good, kinds]
+
+    outcome = await run_agent(agent_of(execute), tools=[flaky, refuse, echo])
+    assert outcome.result == [3, ["transient", "permanent", "invalid", "permanent"]]
+    assert [call.attempt for call in outcome.calls] == [1, 2, 3, 1, 2, 3, 1, 1]
+
+
+async def test_mail_is_received_once_in_order_by_sender_and_times_out() -> None:
+    async def execute(ctx: Context) -> Any:
+        from_b = await ctx.receive(sender="b")
+        both = await asyncio.gather(ctx.receive(), ctx.receive())
+        nothing = await ctx.receive(timeout_s=0.05)
+        await ctx.send("a", "ping")
+        reply = await ctx.receive(timeout_s=5, sender="a")
+        return [message.body if message else None for message in (from_b, *both, nothing, reply)]
+
+    outcome = await run_agent(
+        agent_of(execute), peers=["a", "b"], inbox=[("a", 1), ("b", 2), ("a", 3)], answers=lambda to, body: f"{to} {body}"
+    )
+    assert outcome.result == [2, 1, 3, None, "a ping"]
+
+
+async def test_mail_that_a_caller_gave_up_on_is_there_for_the_next_receive() -> None:
+    journal = MemoryJournal()
+
+    async def execute(ctx: Context) -> Any:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(ctx.receive(timeout_s=60), 0.05)
+        journal.deliver("a", "late")
+        message = await ctx.receive(timeout_s=5)
+        return message.body if message else None
+
+    assert (await run_agent(agent_of(execute), journal=journal)).result == "late"
+
+
+async def test_the_shared_context_can_be_written_at_an_expected_version() -> None:
+    async def execute(ctx: Context) -> Any:
+        await ctx.state.set("x", "mine", expect=0)
+        with pytest.raises(PermanentError, match="version 1, not 0"):
+            await ctx.state.set("x", "again", expect=0)
+        return await ctx.state.get("x")
+
+    assert (await run_agent(agent_of(execute))).result == "mine"
+
+
+@pytest.mark.parametrize(("value", "error"), [("x" * 300_000, ValueTooLargeError), (object(), NotJsonError)])
+async def test_values_over_the_limit_or_not_json_are_refused_everywhere(value: Any, error: type[Exception]) -> None:
+    async def execute(ctx: Context) -> Any:
+        for call in (
+            lambda: ctx.step("s", lambda: value), lambda: ctx.tool("echo", value=value), lambda: ctx.send("a", value),
+            lambda: ctx.state.set("x", value),
+        ):
+            with pytest.raises(error):
+                await call()
+        return value
+
+    with pytest.raises(error):
+        await run_agent(agent_of(execute), tools=[echo], peers=["a"])
+
+
+async def test_an_agent_that_exits_does_not_exit_the_process() -> None:
+    async def execute(ctx: Context) -> Any:
+        raise SystemExit(3)
+
+    with pytest.raises(ProcessExitError):
+        await run_agent(agent_of(execute))
