@@ -94,8 +94,8 @@ class NatsServer:
         """Start the server and learn its port. Returns what it said if it gave up, None if it listens."""
         for stale in self._ports_dir.glob("*.ports"):
             stale.unlink()
-        owner = self._state.account or self._state.home_owner
-        write_private(self._config, json.dumps(self._configuration(port), indent=1, ensure_ascii=False), owner, sync=False)
+        config = json.dumps(self._configuration(port), indent=1, ensure_ascii=False)
+        write_private(self._config, config, self._state.server_owner, sync=False)
         output = open_log(self._log_path, self._state.home_owner, _LOG_LIMIT_BYTES)
         offset = os.fstat(output).st_size
         try:

@@ -5,7 +5,6 @@ import os
 import re
 import secrets
 import signal
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from adapters.embedded.binaries import Binary
 from adapters.embedded.errors import DataDirectoryBusy, StartFailed
 from adapters.embedded.files import make_private_directory, open_log, read_from, remove_tree, sync_directory, write_private
 from adapters.embedded.processes import Child, ProcessIdentity, spawn
+from adapters.embedded.sockets import PORT, choose_socket_dir
 from adapters.embedded.state import StateDirectory
 
 log = structlog.get_logger(__name__)
@@ -53,13 +53,6 @@ _INITDB_FLAGS = (
     f"--username={ADMIN_ROLE}",
     "--no-instructions",
 )
-_PORT = 5432
-"""Only part of the socket's name: there is no TCP listener."""
-
-_SOCKET_PATH_LIMIT = 103
-"""Bytes. Linux takes 107, macOS 103."""
-
-_SOCKET_DIR_PREFIX = "tidelog-"
 _LOG_LIMIT_BYTES = 16 * 1024 * 1024
 _INITDB_TIMEOUT_S = 120.0
 _RETRY_S = 5.0
@@ -75,7 +68,7 @@ class PostgresServer:
         self.binary = binary
         self.child: Child | None = None
         self._state = state
-        self._owner: Account | None = state.account or state.home_owner
+        self._owner: Account | None = state.server_owner
         self._data = state.postgres_data
         self._settings = {**SETTINGS, **settings, **({} if durable else _NOT_DURABLE)}
         self._durable = durable
@@ -93,7 +86,7 @@ class PostgresServer:
 
     def describe(self) -> dict[str, object]:
         return {
-            "socket": str(self._socket_dir / f".s.PGSQL.{_PORT}"),
+            "socket": str(self._socket_dir / f".s.PGSQL.{PORT}"),
             "data": str(self._data),
             "log": str(self._log_path),
             "durable": self._durable,
@@ -104,7 +97,7 @@ class PostgresServer:
         self._remove_unfinished_clusters()
         if not (self._data / "PG_VERSION").exists():
             await self._create_cluster()
-        self._socket_dir = self._choose_socket_dir()
+        self._socket_dir = choose_socket_dir(self._state, self._socket_dir)
         deadline = time.monotonic() + _RETRY_S
         while True:
             self._clear_stale_files()
@@ -159,31 +152,6 @@ class PostgresServer:
         for leftover in self._data.parent.glob("initdb-*"):
             remove_tree(leftover)
 
-    def _choose_socket_dir(self) -> Path:
-        """run/ of the home, or where its path is too long (or has a comma, which libpq splits at) a short remembered one."""
-        if _fits(self._socket_dir) and self._is_private(self._socket_dir):
-            return self._socket_dir
-        parents = [Path("/tmp")]
-        runtime = os.environ.get("XDG_RUNTIME_DIR")
-        if runtime and self._state.account is None and Path(runtime).is_dir():
-            parents.insert(0, Path(runtime))
-        recalled = Path(self._state.recall("socket_dir") or "")
-        if recalled.parent in parents and recalled.name.startswith(_SOCKET_DIR_PREFIX) and self._is_private(recalled):
-            return recalled
-        parent = next(parent for parent in parents if parent == Path("/tmp") or _fits(parent / f"{_SOCKET_DIR_PREFIX}12345678"))
-        chosen = Path(tempfile.mkdtemp(prefix=_SOCKET_DIR_PREFIX, dir=parent))
-        if self._owner is not None:
-            os.chown(chosen, self._owner.uid, self._owner.gid)
-        self._state.remember(socket_dir=str(chosen))
-        log.info("socket_directory_chosen", path=str(chosen), reason="that of the state directory is too long or open to others")
-        return chosen
-
-    def _is_private(self, path: Path) -> bool:
-        """Is it (again, if /tmp was cleaned) a folder of the server's own, not a link that a stranger put there?"""
-        make_private_directory(path, self._owner)
-        status = path.lstat()
-        return (status.st_mode & 0o170777) == 0o040700 and status.st_uid == (self._owner.uid if self._owner else os.geteuid())
-
     def _clear_stale_files(self) -> None:
         """Remove what would keep the server from starting although nobody uses the data. We hold the lock here."""
         pid_file = self._data / "postmaster.pid"
@@ -199,7 +167,7 @@ class PostgresServer:
             # A zombie or a stranger with a reused pid: PostgreSQL would take it for a postmaster and refuse.
             log.warning("stale_pid_file_removed", path=str(pid_file), pid=pid)
             pid_file.unlink(missing_ok=True)
-        for name in (f".s.PGSQL.{_PORT}", f".s.PGSQL.{_PORT}.lock"):
+        for name in (f".s.PGSQL.{PORT}", f".s.PGSQL.{PORT}.lock"):
             (self._socket_dir / name).unlink(missing_ok=True)
 
     async def _launch(self) -> str | None:
@@ -208,7 +176,7 @@ class PostgresServer:
         settings = {
             **self._settings,
             "listen_addresses": "",
-            "port": str(_PORT),
+            "port": str(PORT),
             "unix_socket_directories": '"' + str(self._socket_dir).replace('"', '""') + '"',
             "unix_socket_permissions": "0700",
         }
@@ -280,12 +248,7 @@ class PostgresServer:
 
     def _url(self, role: str, secret: str, database: str) -> str:
         host = quote(str(self._socket_dir), safe="")
-        return f"postgresql://{role}:{self._state.secrets[secret]}@/{database}?host={host}&port={_PORT}"
-
-
-def _fits(socket_dir: Path) -> bool:
-    path = os.fsencode(socket_dir / f".s.PGSQL.{_PORT}.lock")
-    return len(path) <= _SOCKET_PATH_LIMIT and b"," not in path
+        return f"postgresql://{role}:{self._state.secrets[secret]}@/{database}?host={host}&port={PORT}"
 
 
 def _exists(pid: int) -> bool:

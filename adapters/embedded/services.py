@@ -101,11 +101,14 @@ class EmbeddedServices:
             if threading.current_thread() is not threading.main_thread():
                 raise StartFailed("embedded servers must be started from the main thread of the process")
             state = locate(self._state_dir, self._account, self._spare_root)
-            await state.lock()
-            self._state, self._stopping = state, False
             try:
+                await state.lock()
+                self._state, self._stopping = state, False
                 self._create_servers(state)
                 await self._start_servers(list(self._binaries))
+            except OSError as error:
+                await self._stop_servers()
+                raise StartFailed(f"cannot start in {state.home}: {error}") from error
             except BaseException:
                 await self._stop_servers()
                 raise

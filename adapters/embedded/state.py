@@ -59,6 +59,11 @@ class StateDirectory:
         return self._home_owner
 
     @property
+    def server_owner(self) -> Account | None:
+        """Who the files that the servers read and write belong to (None: to us)."""
+        return self.account or self._home_owner
+
+    @property
     def postgres_data(self) -> Path:
         return self.home / "postgres" / "data"
 
@@ -151,7 +156,7 @@ class StateDirectory:
 
     def _prepare(self) -> None:
         for name in ("postgres", "nats", "run"):
-            make_private_directory(self.home / name, self.account or self._home_owner)
+            make_private_directory(self.home / name, self.server_owner)
         make_private_directory(self.home / "logs", self._home_owner)
         path = self.home / "secrets.json"
         self.secrets = _read_json(path)

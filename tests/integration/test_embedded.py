@@ -397,7 +397,12 @@ async def test_failed_start_names_the_reason_and_leaves_nothing_behind(folder: P
     with pytest.raises(StartFailed, match="shared_buffers") as failure:
         await services.start()
     assert "\n" not in str(failure.value)
+    (folder / "state" / "nats.conf").unlink(missing_ok=True)
+    (folder / "state" / "nats.conf").mkdir()
     good = EmbeddedServices(folder / "state", durable=False)
+    with pytest.raises(StartFailed, match=r"nats\.conf"):
+        await good.start()
+    (folder / "state" / "nats.conf").rmdir()
     await good.start()  # the lock is free and the cluster whole
     await good.stop()
 

@@ -1,0 +1,54 @@
+"""Where the unix socket of PostgreSQL lies: private, stable over restarts, and short enough for the system."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import structlog
+
+from adapters.embedded.files import make_private_directory
+from adapters.embedded.state import StateDirectory
+
+log = structlog.get_logger(__name__)
+
+PORT = 5432
+"""Only part of the socket's name: there is no TCP listener."""
+
+_PATH_LIMIT = 103
+"""Bytes. Linux takes 107, macOS 103."""
+
+_PREFIX = "tidelog-"
+_TEMPORARY = Path("/tmp")
+
+
+def choose_socket_dir(state: StateDirectory, preferred: Path) -> Path:
+    """`preferred`, or where its path will not do a short folder of ours that is remembered for the next start."""
+    if _fits(preferred) and _is_private(preferred, state):
+        return preferred
+    parents = [_TEMPORARY]
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime and state.account is None and Path(runtime).is_dir() and _fits(Path(runtime) / f"{_PREFIX}12345678"):
+        parents.insert(0, Path(runtime))
+    recalled = Path(state.recall("socket_dir") or "")
+    if recalled.parent in parents and recalled.name.startswith(_PREFIX) and _is_private(recalled, state):
+        return recalled
+    chosen = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parents[0]))
+    if state.server_owner is not None:
+        os.chown(chosen, state.server_owner.uid, state.server_owner.gid)
+    state.remember(socket_dir=str(chosen))
+    log.info("socket_directory_chosen", path=str(chosen), reason="that of the state directory is too long or open to others")
+    return chosen
+
+
+def _fits(socket_dir: Path) -> bool:
+    """Short enough, and without a comma, at which libpq would split it."""
+    path = os.fsencode(socket_dir / f".s.PGSQL.{PORT}.lock")
+    return len(path) <= _PATH_LIMIT and b"," not in path
+
+
+def _is_private(path: Path, state: StateDirectory) -> bool:
+    """Is it (again, if /tmp was cleaned) a folder of the server's own, not a link that a stranger put there?"""
+    make_private_directory(path, state.server_owner)
+    status = path.lstat()
+    owner = state.server_owner.uid if state.server_owner else os.geteuid()
+    return (status.st_mode & 0o170777) == 0o040700 and status.st_uid == owner
