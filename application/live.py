@@ -73,6 +73,17 @@ class LiveFeed:
         self._watchers: defaultdict[UUID, set[asyncio.Event]] = defaultdict(set)
         self._started = asyncio.Event()
         self.position = 0
+        self.closed = False
+        """Set when the process is about to stop: streams are to end, clients come again elsewhere."""
+
+    def close(self) -> None:
+        """Ends all streams of events and wakes all watchers."""
+        self.closed = True
+        for listener in self._listeners:
+            listener.ready.set()
+        for watchers in self._watchers.values():
+            for watcher in watchers:
+                watcher.set()
 
     async def run(self) -> None:
         self.position = await persistently(self._feed.head)
@@ -101,7 +112,7 @@ class LiveFeed:
                 if page:
                     yield page
                 reached = page[-1].position if len(page) == PAGE else joined_at
-            while True:
+            while not self.closed:
                 if listener.overflowed:
                     raise TooSlow
                 if not listener.queue:

@@ -156,6 +156,8 @@ async def _run_stream(request: Request, wanted: Filter, topics: frozenset[str] |
                 if loaded.state.status == "completed" and loaded.position <= reached:
                     break  # nothing can follow; of a failed or cancelled run, the cancelling of its parts may
             happened = await watch.next(0.5 if ended else SILENCE_S)
+            if container.live.closed:
+                return
             if not happened and not ended:
                 yield HEARTBEAT
     yield b"id: %d\nevent: end\ndata: {}\n\n" % reached

@@ -171,7 +171,7 @@ async def _await_end(request: Request, run_id: UUID, seconds: float) -> runs.Run
         while True:
             loaded = await container.commands.load(rules.DECIDER, principal_of(request).tenant_id, run_id)
             left = deadline - time.monotonic()
-            if loaded.state.status != "running" or left <= 0:
+            if loaded.state.status != "running" or left <= 0 or container.live.closed:
                 return await _replayed(request, run_id, loaded.position)
             await watch.next(left)
 

@@ -215,7 +215,7 @@ async def get_journal(
         while not view.entries and not view.mailbox and view.status == "running" and wait_s > 0:
             happened = await watch.next(wait_s)
             view = await container.workers.journal(tenant_id, agent_run_id, after_version=after_version)
-            if not happened:
+            if not happened or container.live.closed:
                 break
     if view.status in agent_runs.TERMINAL:
         raise WorkOver(f"the agent run is {view.status}")

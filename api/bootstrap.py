@@ -1,0 +1,122 @@
+"""The composition root: settings → a container of real parts. The only place, with the supervisor, that knows the adapters."""
+
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import structlog
+
+from adapters.nats import JetStreamSubscription, JetStreamWorkQueue, NatsConnection, Relay
+from adapters.postgres import migrate as migrations
+from adapters.postgres import pool as postgres
+from adapters.postgres.append_signal import AppendSignal
+from adapters.postgres.database import PostgresDatabase
+from adapters.postgres.event_store import PostgresEventStore
+from adapters.postgres.feed import PostgresEventFeed
+from adapters.postgres.identity import log_id_of
+from adapters.postgres.listener import ChannelListener
+from adapters.telemetry.logging import configure_logging
+from api.container import Container, NatsAccess
+from api.settings import Role, Settings, SettingsError
+from application.dispatch import CommandLoop
+from application.live import LiveFeed
+from application.patience import persistently
+from application.sagas.manager import SagaManager
+from application.timers import TimerService, WorkSweeper
+from application.workers import Workers
+from projections.checkpoints import PostgresCheckpoints
+from projections.registry import PROJECTIONS
+from projections.runner import ProjectionRunner
+from projections.timers import CHANNEL, PostgresTimers
+from projections.work import PostgresOpenWork
+
+log = structlog.get_logger(__name__)
+
+WORKER_INBOX = "_INBOX_worker"
+
+Loop = Coroutine[Any, Any, None]
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """A container, and the named loops that the roles of this process must keep running."""
+
+    container: Container
+    loops: dict[str, Loop]
+
+
+async def migrate(database_url: str) -> list[str]:
+    """Brings the schema up to this release; returns the names of the migrations that were applied."""
+    return [migration.name for migration in await migrations.migrate(database_url)]
+
+
+async def pending_migrations(database_url: str) -> list[str]:
+    return [migration.name for migration in await migrations.pending(database_url)]
+
+
+def set_up_logging(settings: Settings, role: str) -> None:
+    configure_logging(settings.log_level, settings.log_format, role=role)
+
+
+@asynccontextmanager
+async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assembly]:
+    """Builds what the given roles need; everything is closed again at the end of the block.
+
+    Nothing here waits for Postgres or NATS longer than it takes to find out who they are.
+
+    Raises:
+        SettingsError: no URL of a database or of NATS.
+    """
+    database_url, nats_url = _urls(settings)
+    name = "+".join(sorted(roles))
+    async with AsyncExitStack() as stack:
+        pool = await postgres.open_pool(database_url, role=name, max_size=settings.database_pool_size)
+        stack.push_async_callback(pool.close)
+        database, feed = PostgresDatabase(pool), PostgresEventFeed(pool)
+        store = PostgresEventStore(database_url, pool, max_event_bytes=settings.max_event_bytes)
+        await store.start()
+        stack.push_async_callback(store.close)
+        nats = NatsConnection(nats_url, name=f"tidelog-{name}")
+        await nats.start()
+        stack.push_async_callback(nats.close)
+        log_id = await persistently(partial(log_id_of, pool))
+        subscription = JetStreamSubscription(nats, feed, log_id=log_id)
+        queue = JetStreamWorkQueue(nats)
+        commands = CommandLoop(store, max_event_bytes=settings.max_event_bytes)
+        container = Container(
+            settings=settings,
+            database=database,
+            feed=feed,
+            commands=commands,
+            workers=Workers(commands),
+            live=LiveFeed(feed, subscription),
+            work_queue=queue,
+            nats_access=NatsAccess((settings.worker_nats_url or settings.nats_url).get_secret_value(), WORKER_INBOX),  # type: ignore[union-attr]
+            dependencies={"postgres": partial(postgres.check_health, pool), "nats": nats.check_health},
+        )
+        loops: dict[str, Loop] = {}
+        if "api" in roles:
+            loops["live"] = container.live.run()
+        if "relay" in roles:
+            signal = AppendSignal(database_url)
+            await signal.start()
+            stack.push_async_callback(signal.close)
+            loops["relay"] = Relay(nats, feed, signal, log_id=log_id).run()
+        if "projector" in roles:
+            loops["projector"] = ProjectionRunner(PROJECTIONS, database, subscription).run()
+        if "saga" in roles:
+            listener = ChannelListener(database_url, CHANNEL)
+            await listener.start()
+            stack.push_async_callback(listener.close)
+            loops["sagas"] = SagaManager(commands, subscription, PostgresCheckpoints(database), queue).run()
+            loops["timers"] = TimerService(commands, PostgresTimers(database, listener)).run()
+            loops["sweeper"] = WorkSweeper(PostgresOpenWork(database), queue).run()
+        yield Assembly(container, loops)
+
+
+def _urls(settings: Settings) -> tuple[str, str]:
+    if settings.database_url is None or settings.nats_url is None:
+        raise SettingsError("TIDELOG_DATABASE_URL and TIDELOG_NATS_URL must be set; `tidelog up` starts servers of its own")
+    return settings.database_url.get_secret_value(), settings.nats_url.get_secret_value()

@@ -1,0 +1,58 @@
+"""Given / when / then for deciders: `given(DECIDER, *events).when(command).then(*events)`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from domain.kernel import Command, Decider, Event
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    decider: Decider[Any]
+    state: Any
+
+    def when(self, command: Command) -> "When":
+        return When(self, command)
+
+    def after(self, *commands: Command) -> "Given":
+        """The state after what the commands bring about."""
+        state = self.state
+        for command in commands:
+            for event in self.decider.decide(state, command):
+                state = self.decider.evolve(state, event)
+        return Given(self.decider, state)
+
+
+@dataclass(frozen=True, slots=True)
+class When:
+    given: Given
+    command: Command
+
+    def events(self) -> list[Event]:
+        return self.given.decider.decide(self.given.state, self.command)
+
+    def then(self, *expected: Event) -> None:
+        assert self.events() == list(expected)
+
+    def then_topics(self, *topics: str) -> list[Event]:
+        events = self.events()
+        assert [event.TOPIC for event in events] == list(topics)
+        return events
+
+    def refused(self, error: type[Exception], match: str | None = None) -> None:
+        with pytest.raises(error, match=match):
+            self.events()
+
+
+def given(decider: Decider[Any], *events: Event) -> Given:
+    return Given(decider, fold(decider, events))
+
+
+def fold(decider: Decider[Any], events: Sequence[Event]) -> Any:
+    state = decider.initial()
+    for event in events:
+        state = decider.evolve(state, event)
+    return state
