@@ -1,0 +1,20 @@
+"""NATS JetStream: the relay that carries the log there, the subscription that reads it, the queue that workers pull from."""
+
+from adapters.nats.connection import NatsConnection
+from adapters.nats.consumer import JetStreamSubscription
+from adapters.nats.jetstream import JetStreamError
+from adapters.nats.relay import Leadership, Relay, Signal
+from adapters.nats.stream import LogStream, StreamSettings
+from adapters.nats.work_queue import JetStreamWorkQueue
+
+__all__ = [
+    "JetStreamError",
+    "JetStreamSubscription",
+    "JetStreamWorkQueue",
+    "Leadership",
+    "LogStream",
+    "NatsConnection",
+    "Relay",
+    "Signal",
+    "StreamSettings",
+]

@@ -1,0 +1,243 @@
+"""A connection to NATS that is kept: watched by real requests, and built anew when the client is beyond help."""
+
+import asyncio
+import contextlib
+import random
+import ssl
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import nats.errors
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from domain.errors import Unavailable
+
+log = structlog.get_logger(__name__)
+
+REQUEST_TIMEOUT = 5.0
+"""Seconds that one request may take, unless a caller says otherwise."""
+
+_CONNECT_TIMEOUT = 2
+_RECONNECT_WAIT = 0.5
+_PING_INTERVAL = 10
+_PENDING_BYTES = 16 * 1024 * 1024
+_WATCH_INTERVAL = 5.0
+_WATCH_TIMEOUT = 3.0
+_GIVE_UP_AFTER = 20.0
+"""Seconds without a connection after which the client itself is replaced: some errors end its reconnecting without a word."""
+
+
+class NoResponders(Unavailable):
+    """Nobody listens to the subject: no such stream, or JetStream is not up."""
+
+
+class _Client(Client):
+    """The client, except that credentials never go over a connection that should be encrypted and is not.
+
+    Asked for TLS, the library still follows a server (or somebody between) that says it needs none. This is the last step before
+    the credentials are sent, on each connect and reconnect.
+    """
+
+    require_tls = False
+
+    def _connect_command(self) -> bytes:
+        encrypted = self._server_info.get("tls_required") or self.options["tls_handshake_first"]
+        if self.require_tls and not encrypted:
+            raise nats.errors.Error("the server offers no TLS; refused to continue in clear text")
+        return super()._connect_command()
+
+
+class NatsConnection:
+    """One connection, shared by all users in a process.
+
+    `start` returns at once. While there is no connection, `client` and requests raise Unavailable. Subscriptions belong to a
+    `client` and may die with it: users watch `on_loss` and subscribe anew.
+    """
+
+    def __init__(
+        self,
+        url: str | list[str],
+        *,
+        name: str,
+        tls: ssl.SSLContext | None = None,
+        tls_handshake_first: bool = False,
+        inbox_prefix: str = "_INBOX",
+    ) -> None:
+        """`name` is seen in the server's monitoring. `tls`: encryption is required from then on."""
+        self._options: dict[str, Any] = {
+            "servers": url,
+            "name": name,
+            "connect_timeout": _CONNECT_TIMEOUT,
+            "max_reconnect_attempts": -1,
+            "reconnect_time_wait": _RECONNECT_WAIT * random.uniform(0.7, 1.3),  # clients must not come back in step
+            "ping_interval": _PING_INTERVAL,
+            "max_outstanding_pings": 2,
+            "pending_size": _PENDING_BYTES,
+            "flush_timeout": REQUEST_TIMEOUT,
+            "inbox_prefix": inbox_prefix,
+            "tls": tls,
+            "tls_handshake_first": tls_handshake_first,
+        }
+        self._name = name
+        self._require_tls = tls is not None
+        self._client: Client | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._connected = asyncio.Event()
+        self._listeners: set[Callable[[], None]] = set()
+
+    async def start(self) -> None:
+        """Begins to connect, and goes on for ever; the server need not be there yet."""
+        if self._keeper is None:
+            self._keeper = asyncio.create_task(self._keep(), name=f"nats-connection-{self._name}")
+            self._keeper.add_done_callback(_report_end)
+
+    async def close(self, *, timeout: float = 5.0) -> None:
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+            self._keeper = None
+        await self._discard(timeout)
+
+    async def ready(self, timeout: float) -> None:
+        """Waits until connected. Raises Unavailable."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._connected.wait()
+        except TimeoutError:
+            raise Unavailable(f"NATS is not connected after {timeout:g} s") from None
+
+    @property
+    def client(self) -> Client:
+        """Raises Unavailable while not connected."""
+        if self._client is None or not self._client.is_connected:
+            raise Unavailable("NATS is not connected")
+        return self._client
+
+    @contextlib.contextmanager
+    def on_loss(self, listener: Callable[[], None]) -> Iterator[None]:
+        """Within it, `listener` is called whenever the connection was lost: what was under way may never be answered."""
+        self._listeners.add(listener)
+        try:
+            yield
+        finally:
+            self._listeners.discard(listener)
+
+    async def request(
+        self, subject: str, payload: bytes = b"", *, headers: dict[str, str] | None = None, timeout: float = REQUEST_TIMEOUT
+    ) -> Msg:
+        """Raises NoResponders; Unavailable: no connection, no answer in time."""
+        with unavailable(subject):
+            return await self.client.request(subject, payload, timeout=timeout, headers=headers)
+
+    async def check_health(self, *, timeout: float = 2.0) -> None:
+        """A real round trip that JetStream must answer. Raises Unavailable."""
+        await self.request("$JS.API.INFO", timeout=timeout)
+
+    async def _keep(self) -> None:
+        while True:
+            try:
+                if self._client is None:
+                    await self._connect()
+                await self._watch()
+            except (nats.errors.Error, OSError, TimeoutError) as error:
+                log.warning("nats_connection_failed", connection=self._name, error=_describe(error))
+            await self._discard(_CONNECT_TIMEOUT)
+            await asyncio.sleep(_RECONNECT_WAIT * random.uniform(0.5, 1.5))
+
+    async def _connect(self) -> None:
+        client = _Client()
+        client.require_tls = self._require_tls
+        try:
+            async with asyncio.timeout(_GIVE_UP_AFTER):
+                await client.connect(
+                    error_cb=self._on_error,
+                    disconnected_cb=self._on_disconnected,
+                    reconnected_cb=self._on_reconnected,
+                    closed_cb=self._on_closed,
+                    **self._options,
+                )
+        except BaseException:
+            self._client = client  # half open: `_discard` closes it
+            raise
+        self._client = client
+        self._connected.set()
+        log.info("nats_connected", connection=self._name, server=str(client.connected_server_version))
+
+    async def _watch(self) -> None:
+        """Returns when the client must be replaced. The client's own state is no proof: its read loop can die unnoticed."""
+        loop = asyncio.get_running_loop()
+        alive_at, failures = loop.time(), 0
+        while True:
+            await asyncio.sleep(_WATCH_INTERVAL)
+            client = self._client
+            if client is None or client.is_closed:
+                log.warning("nats_client_closed", connection=self._name)
+                return
+            if client.is_connected:
+                try:
+                    await client.request("$JS.API.INFO", b"", timeout=_WATCH_TIMEOUT)
+                except nats.errors.NoRespondersError:
+                    pass  # an answer: the connection works, JetStream is not up yet
+                except (nats.errors.Error, OSError) as error:
+                    failures += 1
+                    log.warning("nats_does_not_answer", connection=self._name, failures=failures, error=_describe(error))
+                    if failures < 2:
+                        continue
+                    return
+                alive_at, failures = loop.time(), 0
+            elif loop.time() - alive_at > _GIVE_UP_AFTER:
+                log.warning("nats_client_replaced", connection=self._name, error=_describe(client.last_error))
+                return
+
+    async def _discard(self, timeout: float) -> None:
+        client, self._client = self._client, None
+        self._connected.clear()
+        if client is None:
+            return
+        try:
+            async with asyncio.timeout(timeout):
+                await client.close()
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            log.warning("nats_close_failed", connection=self._name, error=_describe(error))
+        self._tell_loss()
+
+    def _tell_loss(self) -> None:
+        for listener in list(self._listeners):
+            listener()
+
+    async def _on_error(self, error: Exception) -> None:
+        log.warning("nats_error", connection=self._name, error=_describe(error))
+
+    async def _on_disconnected(self) -> None:
+        log.warning("nats_disconnected", connection=self._name)
+        self._connected.clear()
+        self._tell_loss()
+
+    async def _on_reconnected(self) -> None:
+        log.info("nats_reconnected", connection=self._name)
+        self._connected.set()
+
+    async def _on_closed(self) -> None:
+        log.debug("nats_closed", connection=self._name)
+
+
+@contextlib.contextmanager
+def unavailable(what: str) -> Iterator[None]:
+    """Around every use of the client: what leaves it is Unavailable."""
+    try:
+        yield
+    except nats.errors.NoRespondersError as error:
+        raise NoResponders(f"NATS: {what}: nobody listens") from error
+    except (nats.errors.Error, OSError, TimeoutError) as error:
+        raise Unavailable(f"NATS: {what}: {_describe(error)}") from error
+
+
+def _describe(error: BaseException | None) -> str:
+    return str(error) or type(error).__name__
+
+
+def _report_end(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("nats_connection_keeper_died", exc_info=error)

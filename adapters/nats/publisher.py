@@ -1,0 +1,133 @@
+"""A pipelined publisher that keeps an order: each message names the sequence it must follow, so a lost one stops all after it.
+
+Our own, because the client's `publish_async` never resolves where the server answers with an error.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from adapters.nats.connection import NatsConnection, unavailable
+from adapters.nats.jetstream import parse
+from adapters.nats.wire import Batch
+from domain.errors import Unavailable
+
+WINDOW_MESSAGES = 512
+WINDOW_BYTES = 8 * 1024 * 1024
+"""In flight; below the client's own buffer, so that publishing never blocks in there."""
+
+ACK_TIMEOUT = 5.0
+"""Seconds without any acknowledgement while some are due."""
+
+
+class OutOfStep(Unavailable):
+    """The stream is not where we thought; read its tail again."""
+
+
+class OrderedPublisher:
+    """Appends batches to one stream, from one known tail on. After the first failure it is of no more use."""
+
+    def __init__(
+        self, client: Client, log_id: str, stream: str, subject: str, sequence: int, on_stored: Callable[[int], None]
+    ) -> None:
+        self._client = client
+        self._on_stored = on_stored
+        self._subject = subject
+        self._stream = stream
+        self._log_id = log_id
+        self._sequence = sequence
+        self._inbox = client.new_inbox()
+        self._due: deque[tuple[int, Batch]] = deque()
+        self._due_bytes = 0
+        self._room = asyncio.Event()
+        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(
+        cls,
+        connection: NatsConnection,
+        *,
+        log_id: str,
+        stream: str,
+        subject: str,
+        sequence: int,
+        on_stored: Callable[[int], None],
+    ) -> AsyncIterator["OrderedPublisher"]:
+        """`sequence`: of the stream's last message. `on_stored` is told the position up to which the stream has everything."""
+        client = connection.client
+        publisher = cls(client, log_id, stream, subject, sequence, on_stored)
+        with unavailable("subscribe"):
+            subscription = await client.subscribe(f"{publisher._inbox}.*", cb=publisher._on_answer)
+        try:
+            with connection.on_loss(lambda: publisher._fail(Unavailable("the connection to NATS was lost"))):
+                yield publisher
+        finally:
+            publisher._fail(Unavailable("closed"))
+            with contextlib.suppress(Unavailable), unavailable("unsubscribe"):
+                await subscription.unsubscribe()
+
+    async def send(self, batch: Batch) -> None:
+        """Returns when the batch is on its way; waits while the window is full. Raises Unavailable, OutOfStep."""
+        while self._due and (len(self._due) >= WINDOW_MESSAGES or self._due_bytes + len(batch.body) > WINDOW_BYTES):
+            self._room.clear()
+            await self._room.wait()
+            self._check()
+        self._check()
+        expected, self._sequence = self._sequence, self._sequence + 1
+        headers = {
+            **batch.span.headers(),
+            "Nats-Expected-Stream": self._stream,
+            "Nats-Expected-Last-Sequence": str(expected),
+            # Names the slot and what goes in: it can only match an exact repetition.
+            "Nats-Msg-Id": f"{self._log_id}:{self._sequence}:{batch.span.first}:{batch.span.last}",
+        }
+        self._due.append((self._sequence, batch))
+        self._due_bytes += len(batch.body)
+        if self._timer is None:
+            self._arm()
+        with unavailable("publish"):
+            await self._client.publish(self._subject, batch.body, reply=f"{self._inbox}.{self._sequence}", headers=headers)
+
+    async def failed(self) -> None:
+        """Returns never; raises what went wrong."""
+        await asyncio.shield(self._failure)
+
+    def _check(self) -> None:
+        if self._failure.done():
+            self._failure.result()
+
+    async def _on_answer(self, message: Msg) -> None:
+        try:
+            answer = parse("publish", message)
+            sequence, batch = self._due[0] if self._due else (None, None)
+            if batch is None or answer.get("seq") != sequence or answer.get("stream") != self._stream:
+                raise OutOfStep(f"acknowledged {answer.get('stream')}:{answer.get('seq')}, expected {self._stream}:{sequence}")
+        except Unavailable as error:
+            self._fail(error)
+            return
+        self._due.popleft()
+        self._due_bytes -= len(batch.body)
+        self._on_stored(batch.span.last)
+        self._room.set()
+        self._arm()
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._due and not self._failure.done():
+            overdue = Unavailable(f"no acknowledgement within {ACK_TIMEOUT:g} s")
+            self._timer = asyncio.get_running_loop().call_later(ACK_TIMEOUT, self._fail, overdue)
+
+    def _fail(self, error: Unavailable) -> None:
+        if not self._failure.done():
+            self._failure.set_exception(error)
+            self._failure.exception()  # seen by whoever sends or waits; asyncio need not warn
+        self._room.set()
+        self._arm()

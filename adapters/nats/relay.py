@@ -1,0 +1,173 @@
+"""The relay: copies the log from the database to JetStream, in order, each event once, whatever goes away in between.
+
+The stream's last message is the checkpoint: its headers say up to which position the stream has everything, and each publish names
+the sequence it must follow. So there is no second write that could disagree, two relays at once cannot both succeed (the slower one
+is refused, reads the tail again and goes on), and a stream that lost its tail is filled up from where it now ends.
+
+A new stream begins at most `StreamSettings.tail` events before the head of the log. It may begin anywhere, because readers that are
+further behind read the database; copying years of history would serve nobody.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from datetime import UTC, datetime
+from typing import Protocol
+
+import structlog
+
+from adapters.nats.connection import NatsConnection
+from adapters.nats.publisher import OrderedPublisher, OutOfStep
+from adapters.nats.stream import LogStream, StreamSettings, StreamState
+from adapters.nats.wire import MalformedBatch, Span, split
+from application.ports import EventFeed
+from domain.errors import Unavailable
+
+log = structlog.get_logger(__name__)
+
+PAGE = 1_000
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0
+_FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0
+_PAYLOAD_RESERVE = 4 * 1024
+"""Bytes of the server's max_payload left for headers."""
+
+Leadership = Callable[[], AbstractAsyncContextManager[object]]
+"""Makes an async context: entered when this process leads, left when it stops. One that loses the lead inside cancels its body and
+raises Unavailable, as `asyncio.timeout` does with TimeoutError. An economy, not a safety: two active relays are harmless."""
+
+
+class Signal(Protocol):
+    """A hint that something was appended."""
+
+    async def wait(self, after: int, timeout: float) -> None:
+        """Returns when there may be events after a position, or after `timeout` seconds."""
+        ...
+
+
+class Polling:
+    """The signal of those who have none: short pauses after something happened, long ones when nothing does."""
+
+    async def wait(self, after: int, timeout: float) -> None:
+        await asyncio.sleep(min(timeout, 0.5))
+
+
+class Relay:
+    def __init__(
+        self,
+        connection: NatsConnection,
+        feed: EventFeed,
+        signal: Signal | None = None,
+        *,
+        log_id: str,
+        settings: StreamSettings | None = None,
+        leadership: Leadership | None = None,
+    ) -> None:
+        self._connection = connection
+        self._feed = feed
+        self._signal = signal or Polling()
+        self._stream = LogStream(connection, log_id, settings)
+        self._leadership: Leadership = leadership or nullcontext
+        self.position = 0
+        """Up to here the stream has everything, as far as this process knows."""
+        self.published_at: datetime | None = None
+        """When the stream last acknowledged something of ours."""
+        self.leading = False
+
+    async def run(self) -> None:
+        """Copies for ever; outages of NATS and of the database are waited out. Ends only by being cancelled."""
+        pause = _FIRST_PAUSE
+        while True:
+            before = self.position
+            try:
+                async with self._leadership():
+                    self.leading = True
+                    await self._session()
+            except OutOfStep as error:
+                log.info("relay_resync", reason=error.message)
+            except Unavailable as error:
+                log.warning("relay_interrupted", reason=error.message, position=self.position)
+            finally:
+                self.leading = False
+            pause = _FIRST_PAUSE if self.position != before else min(pause * 2, _LONGEST_PAUSE)
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+
+    async def _session(self) -> None:
+        """One stretch of publishing without a doubt. Raises Unavailable at the first one."""
+        state, position = await self._recover()
+        self.position = position
+        log.info("relay_active", stream=state.name, sequence=state.last_sequence, position=position)
+        async with OrderedPublisher.open(
+            self._connection,
+            log_id=self._stream.log_id,
+            stream=state.name,
+            subject=self._stream.subject(state.name),
+            sequence=state.last_sequence,
+            on_stored=self._stored,
+        ) as publisher:
+            copying = asyncio.create_task(self._copy(publisher, position), name="relay-copy")
+            failing = asyncio.create_task(publisher.failed(), name="relay-acks")
+            try:
+                done, _ = await asyncio.wait({copying, failing}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in (copying, failing):
+                    task.cancel()
+                await asyncio.gather(copying, failing, return_exceptions=True)
+            for task in done:
+                task.result()
+
+    async def _copy(self, publisher: OrderedPublisher, position: int) -> None:
+        """Reads again the event that it read last, as a proof that the log still is the one we copied from."""
+        last: str | None = None
+        patience = _FIRST_WAIT
+        max_payload = self._connection.client.max_payload - _PAYLOAD_RESERVE
+        while True:
+            events = await self._feed.read(after=max(0, position - 1), limit=PAGE)
+            full = len(events) == PAGE
+            if last is not None and (not events or events[0].name != last):
+                raise OutOfStep(f"the log no longer holds {last} at {position}")
+            if events and events[0].position == position:
+                last = events.pop(0).name
+            for batch in split(events, after=position, max_payload=max_payload):
+                await publisher.send(batch)
+            if events:
+                position, last, patience = events[-1].position, events[-1].name, _FIRST_WAIT
+            if not full:
+                await self._signal.wait(position, patience)
+                patience = min(patience * 2, _LONGEST_WAIT)
+
+    def _stored(self, position: int) -> None:
+        self.position, self.published_at = position, datetime.now(UTC)
+
+    async def _recover(self) -> tuple[StreamState, int]:
+        """The stream to append to, and the position up to which it has everything."""
+        state = await self._stream.current()
+        if state is None:
+            return await self._begin("there is none")
+        if state.last_sequence == 0:
+            await self._stream.tidy(state)
+            return state, await self._base()
+        try:
+            tail = await self._stream.span(state.name, state.last_sequence)
+        except MalformedBatch as error:
+            return await self._begin(error.message)
+        if tail is None:
+            return await self._begin("its newest message is gone")
+        if not await self._is_in_log(tail):
+            return await self._begin(f"it ends with {tail.tail} at {tail.last}, which is not in the log")
+        await self._stream.tidy(state)
+        return state, tail.last
+
+    async def _begin(self, reason: str) -> tuple[StreamState, int]:
+        log.info("log_stream_renewed", reason=reason)
+        state = await self._stream.create()
+        await self._stream.tidy(state)
+        return state, await self._base()
+
+    async def _base(self) -> int:
+        return max(0, await self._feed.head() - self._stream.settings.tail)
+
+    async def _is_in_log(self, tail: Span) -> bool:
+        """A stream may hold a history that the log lost: a database restored from a backup, a failover that cut its end off."""
+        events = await self._feed.read(after=tail.last - 1, limit=1)
+        return bool(events) and events[0].position == tail.last and events[0].name == tail.tail

@@ -1,0 +1,156 @@
+"""The log's stream in JetStream: its name, its configuration, which incarnation is the current one, and what it holds.
+
+A stream is named `TIDELOG_<log id>_<incarnation>`; the incarnation is a number that only grows (milliseconds when it was made). The
+current stream is the one with the highest number: anybody finds it by listing, and there is nothing to store or to agree on. The
+relay makes a new one when there is none, when the newest message is gone (aged out), and when what the stream says is not what the
+log says (a database that was restored); then it deletes the older ones, which tells their readers to look again.
+
+Nothing here is needed for correctness, which comes from the positions on each message.
+"""
+
+import re
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from adapters.nats.connection import NatsConnection
+from adapters.nats.jetstream import (
+    STREAM_NAME_IN_USE,
+    JetStreamError,
+    call,
+    delete_stream,
+    stored_message,
+    stream_info,
+    stream_names,
+)
+from adapters.nats.wire import Span
+
+log = structlog.get_logger(__name__)
+
+_SECOND = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSettings:
+    """`max_bytes` -1: bounded by age alone. `tail`: how many of the newest events a new stream begins with; readers that are
+    further behind are served by the database."""
+
+    replicas: int = 1
+    max_age_s: float = 7 * 24 * 3600
+    max_bytes: int = -1
+    tail: int = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """A stream's edges. `last_sequence` 0: it never held a message."""
+
+    name: str
+    first_sequence: int
+    last_sequence: int
+
+
+class LogStream:
+    """The stream of one log. `log_id`: short id of the database's log, so that two of them can share a NATS."""
+
+    def __init__(self, connection: NatsConnection, log_id: str, settings: StreamSettings | None = None) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9-]{1,40}", log_id):
+            raise ValueError(f"not usable in the name of a stream: {log_id!r}")
+        self._connection = connection
+        self.log_id = log_id
+        self.settings = settings or StreamSettings()
+
+    async def current(self) -> StreamState | None:
+        """The newest incarnation; None if there is none. Raises Unavailable."""
+        for name in await self._names():
+            if (info := await stream_info(self._connection, name)) is not None:
+                return StreamState(name, info["state"]["first_seq"], info["state"]["last_seq"])
+        return None
+
+    async def create(self) -> StreamState:
+        """A new, empty incarnation, which is the current one from now on. Raises Unavailable."""
+        newest = max((self._incarnation(name) for name in await self._names()), default=0)
+        incarnation = max(time.time_ns() // 1_000_000, newest + 1)
+        configuration = self._configuration(incarnation)
+        try:
+            await call(self._connection, f"STREAM.CREATE.{configuration['name']}", configuration)
+        except JetStreamError as error:
+            if error.err_code != STREAM_NAME_IN_USE:  # another relay in the same millisecond
+                raise
+        log.info("log_stream_created", stream=configuration["name"])
+        return StreamState(configuration["name"], 0, 0)
+
+    async def tidy(self, current: StreamState) -> None:
+        """Deletes older incarnations, and brings the current one's configuration in line with the settings."""
+        for name in await self._names():
+            if self._incarnation(name) < self._incarnation(current.name):
+                await delete_stream(self._connection, name)
+                log.info("log_stream_deleted", stream=name)
+        info = await stream_info(self._connection, current.name)
+        wanted = self._configuration(self._incarnation(current.name))
+        if info is not None and (changed := _differences(info["config"], wanted)):
+            log.info("log_stream_reconfigured", stream=current.name, changed=changed)
+            await call(self._connection, f"STREAM.UPDATE.{current.name}", info["config"] | wanted)
+
+    async def span(self, stream: str, sequence: int) -> Span | None:
+        """What a message holds; None if it is not there. Raises MalformedBatch, Unavailable."""
+        message = await stored_message(self._connection, stream, sequence)
+        return None if message is None else Span.of(message.headers)
+
+    async def find(self, state: StreamState, position: int) -> int:
+        """The sequence of the first message that reaches beyond a position; the one after the last if none does.
+
+        Messages that are gone count as older, which they are: only the oldest ones go.
+        """
+        low, high = state.first_sequence, state.last_sequence + 1
+        while low < high:
+            middle = (low + high) // 2
+            span = await self.span(state.name, middle)
+            if span is None or span.last <= position:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def subject(self, stream: str) -> str:
+        return f"{self._prefix}.{self._incarnation(stream)}"
+
+    @property
+    def _prefix(self) -> str:
+        return f"tidelog-log.{self.log_id}"
+
+    async def _names(self) -> list[str]:
+        """Newest first."""
+        names = await stream_names(self._connection, f"{self._prefix}.*")
+        return sorted((name for name in names if self._is_ours(name)), key=self._incarnation, reverse=True)
+
+    def _is_ours(self, name: str) -> bool:
+        return re.fullmatch(rf"TIDELOG_{re.escape(self.log_id)}_\d+", name) is not None
+
+    def _incarnation(self, name: str) -> int:
+        return int(name.rpartition("_")[2])
+
+    def _configuration(self, incarnation: int) -> dict[str, Any]:
+        return {
+            "name": f"TIDELOG_{self.log_id}_{incarnation}",
+            "description": f"Tidelog's log {self.log_id}: a copy that the relay fills from the database",
+            "subjects": [f"{self._prefix}.{incarnation}"],
+            "retention": "limits",
+            "discard": "old",
+            "storage": "file",
+            "num_replicas": self.settings.replicas,
+            "max_age": int(self.settings.max_age_s * _SECOND),
+            "max_bytes": self.settings.max_bytes,
+            "max_msgs": -1,
+            "max_msgs_per_subject": -1,
+            "max_consumers": -1,
+            "duplicate_window": int(min(30.0, self.settings.max_age_s) * _SECOND),  # the sequence check is what counts
+            "deny_delete": True,
+            "deny_purge": True,
+        }
+
+
+def _differences(actual: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    return sorted(key for key, value in wanted.items() if actual.get(key, value) != value)

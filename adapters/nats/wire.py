@@ -1,0 +1,153 @@
+"""How events travel inside a JetStream message: an ordered batch in length-prefixed binary frames, and positions in headers.
+
+Binary, because `state` goes through byte for byte (it is what was hashed) and nothing is parsed or escaped on the way. One message
+carries as many events as waited, because a message costs a client 40 µs and an event in it 5.
+
+    body  = version (1 byte) count (2) frame*
+    frame = position (8) stream version (8) recorded at, µs since 1970 (8) schema version (2)
+            length of topic (2), metadata (4), state (4)  tenant (16) stream (16) root (16)  topic metadata state
+
+Numbers are big-endian. Headers: `Tidelog-Prev`, `Tidelog-First`, `Tidelog-Last` (positions: of the event before the batch, of its
+first and of its last event) and `Tidelog-Tail` (name of its last event). An empty body stands for events that are to be read from
+the database.
+"""
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from domain.errors import Unavailable
+from domain.kernel import RecordedEvent
+
+MAX_BATCH_EVENTS = 256
+MAX_BATCH_BYTES = 900 * 1024
+"""Of one message's body; an event larger than that travels alone."""
+
+PREVIOUS, FIRST, LAST, TAIL = "Tidelog-Prev", "Tidelog-First", "Tidelog-Last", "Tidelog-Tail"
+
+_VERSION = 1
+_HEAD = struct.Struct(">BH")
+_FRAME = struct.Struct(">QQqHHII16s16s16s")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class MalformedBatch(Unavailable):
+    """A message that is not ours, or of a format that this version cannot read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What a message's headers say of its batch. `previous` < `first` <= `last`."""
+
+    previous: int
+    first: int
+    last: int
+    tail: str
+
+    def headers(self) -> dict[str, str]:
+        return {PREVIOUS: str(self.previous), FIRST: str(self.first), LAST: str(self.last), TAIL: self.tail}
+
+    @classmethod
+    def of(cls, headers: Mapping[str, str] | None) -> "Span":
+        """Raises MalformedBatch."""
+        try:
+            found = headers or {}
+            return cls(int(found[PREVIOUS]), int(found[FIRST]), int(found[LAST]), found[TAIL])
+        except (KeyError, ValueError) as error:
+            raise MalformedBatch(f"a message without the log's headers: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    span: Span
+    body: bytes
+
+
+def split(events: Sequence[RecordedEvent], *, after: int, max_payload: int) -> Iterator[Batch]:
+    """Batches of events that follow position `after`, each within the limits.
+
+    `max_payload`: bytes that a message may have; an event that would not even fit alone is sent as an empty body.
+    """
+    frames: list[bytes] = []
+    size, start = _HEAD.size, 0
+    for index, event in enumerate(events):
+        frame = _frame(event)
+        if frames and (len(frames) == MAX_BATCH_EVENTS or size + len(frame) > MAX_BATCH_BYTES):
+            yield _batch(events[start:index], frames, after, max_payload)
+            after, frames, size, start = events[index - 1].position, [], _HEAD.size, index
+        frames.append(frame)
+        size += len(frame)
+    if frames:
+        yield _batch(events[start:], frames, after, max_payload)
+
+
+def _batch(events: Sequence[RecordedEvent], frames: list[bytes], previous: int, max_payload: int) -> Batch:
+    body = _HEAD.pack(_VERSION, len(frames)) + b"".join(frames)
+    span = Span(previous, events[0].position, events[-1].position, events[-1].name)
+    return Batch(span, body if len(body) <= max_payload else b"")
+
+
+def _frame(event: RecordedEvent) -> bytes:
+    topic, metadata = event.topic.encode(), event.metadata.encode()
+    fixed = _FRAME.pack(
+        event.position,
+        event.version,
+        (event.recorded_at - _EPOCH) // _MICROSECOND,
+        event.schema_version,
+        len(topic),
+        len(metadata),
+        len(event.state),
+        event.tenant_id.bytes,
+        event.stream_id.bytes,
+        event.root_id.bytes,
+    )
+    return fixed + topic + metadata + event.state
+
+
+def decode(body: bytes) -> list[RecordedEvent]:
+    """The events of a body that is not empty. Raises MalformedBatch."""
+    try:
+        version, count = _HEAD.unpack_from(body)
+        if version != _VERSION:
+            raise MalformedBatch(f"a batch of format {version}; this version reads {_VERSION}")
+        events, offset = _frames(body, count)
+    except (struct.error, UnicodeDecodeError, OverflowError) as error:
+        raise MalformedBatch(f"a damaged batch: {error}") from error
+    if offset != len(body):
+        raise MalformedBatch(f"a damaged batch: {len(body)} bytes where {offset} were expected")
+    return events
+
+
+def _frames(body: bytes, count: int) -> tuple[list[RecordedEvent], int]:
+    events = []
+    ids: dict[bytes, UUID] = {}  # tenants and roots repeat within a batch, and making a UUID is the dearest part
+    offset = _HEAD.size
+    for _ in range(count):
+        position, version, micros, schema, topic_size, metadata_size, state_size, tenant, stream, root = _FRAME.unpack_from(
+            body, offset
+        )
+        topic_at = offset + _FRAME.size
+        metadata_at = topic_at + topic_size
+        state_at = metadata_at + metadata_size
+        offset = state_at + state_size
+        for raw in (tenant, stream, root):
+            if raw not in ids:
+                ids[raw] = UUID(bytes=raw)
+        events.append(
+            RecordedEvent(
+                position=position,
+                tenant_id=ids[tenant],
+                stream_id=ids[stream],
+                version=version,
+                root_id=ids[root],
+                topic=body[topic_at:metadata_at].decode(),
+                schema_version=schema,
+                state=body[state_at:offset],
+                metadata=body[metadata_at:state_at].decode(),
+                recorded_at=_EPOCH + timedelta(microseconds=micros),
+            )
+        )
+    return events, offset
