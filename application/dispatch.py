@@ -131,48 +131,58 @@ class CommandLoop:
         """
         routes = [(command, ROUTES[type(command)]) for command in commands]
         refresh: set[UUID] = set()
-        for conflicts in range(MAX_CONFLICTS + 1):
-            parts = await self._load_all(request, routes, refresh)
+        conflicts = 0
+        while True:
+            parts, unsure = await self._load_all(request, routes, refresh)
             if expected_version is not None and parts[0].version != expected_version:
                 stream_id = routes[0][1].stream(commands[0])
-                if stream_id not in refresh and parts[0].version < expected_version:
-                    refresh.add(stream_id)  # another process has appended what this one has not seen yet
+                if stream_id in unsure:
+                    refresh.add(stream_id)
                     continue
-                return await self._recorded_before(request, routes, VersionConflict(stream_id, expected_version, parts[0].version))
+                conflict = VersionConflict(stream_id, expected_version, parts[0].version)
+                return await self._recorded_before(request, routes, conflict)
             try:
                 decided = [route.decider.decide(part.state, c) for (c, route), part in zip(routes, parts, strict=True)]
             except DomainError as error:
-                stale = {route.stream(command) for command, route in routes} - refresh
-                if stale:  # refused on what the cache knew: look again before saying no
-                    refresh |= stale
+                if unsure:  # refused on what the cache knew: look again before saying no
+                    refresh |= unsure
                     continue
                 return await self._recorded_before(request, routes, error)
-            if not any(decided):
+            idle = {route.stream(c) for (c, route), events in zip(routes, decided, strict=True) if not events}
+            if idle & unsure:  # the same before believing that there is nothing to do
+                refresh |= idle & unsure
+                continue
+            if len(idle) == len(routes):
                 versions = {route.stream(c): part.version for (c, route), part in zip(routes, parts, strict=True)}
                 return Outcome(max(part.position for part in parts), versions, (), None)
             try:
                 append = self._append_request(request, routes, parts, decided)
                 result = await self._store.append(append)
             except VersionConflict as conflict:
-                if conflicts == MAX_CONFLICTS:
+                conflicts += 1
+                if conflicts > MAX_CONFLICTS:
                     raise
                 refresh = {conflict.stream_id}
-                await asyncio.sleep(0.001 * conflicts)
+                await asyncio.sleep(0.001 * (conflicts - 1))
                 continue
             if result.duplicate:
                 return await self._duplicate(request, routes, result)
             return self._accepted(append, routes, parts, decided, result)
-        raise AssertionError("unreachable: the last round returns or raises")
 
-    async def _load_all(self, request: Request, routes: Sequence[tuple[Command, Route]], refresh: set[UUID]) -> list[Loaded]:
-        loaded = []
+    async def _load_all(
+        self, request: Request, routes: Sequence[tuple[Command, Route]], refresh: set[UUID]
+    ) -> tuple[list[Loaded], set[UUID]]:
+        """States to decide on, and the streams of which more may be in the log than this process knows."""
+        loaded, unsure = [], set()
         for command, route in routes:
             stream_id = route.stream(command)
-            if route.creates and stream_id not in refresh and self._cache.get(request.tenant_id, stream_id) is None:
-                loaded.append(Loaded(route.decider.initial()))
+            known = self._cache.get(request.tenant_id, stream_id)
+            if stream_id in refresh or (known is None and not route.creates):
+                loaded.append(await self.load(route.decider, request.tenant_id, stream_id))
             else:
-                loaded.append(await self.load(route.decider, request.tenant_id, stream_id, fresh=stream_id in refresh))
-        return loaded
+                loaded.append(known or Loaded(route.decider.initial()))
+                unsure.add(stream_id)
+        return loaded, unsure
 
     def _append_request(
         self, request: Request, routes: Sequence[tuple[Command, Route]], parts: list[Loaded], decided: list[list[Event]]

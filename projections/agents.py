@@ -1,7 +1,6 @@
 """Agents that are registered, by name."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from uuid import UUID
 
 import orjson
@@ -9,7 +8,7 @@ from pydantic import BaseModel
 
 from domain.agents import AgentRegistered
 from domain.kernel import Json, RecordedEvent
-from projections.kernel import Connection, Projection, by_topic, decoded, topics_of
+from projections.kernel import Connection, Projection, Timestamp, by_topic, decoded, topics_of
 from projections.pages import Page, encode_cursor
 
 
@@ -22,7 +21,7 @@ class AgentView(BaseModel):
     capabilities: list[str]
     input_schema: Json
     output_schema: Json
-    registered_at: datetime
+    registered_at: Timestamp
 
 
 async def on_agent_registered(connection: Connection, batch: Sequence[RecordedEvent]) -> None:

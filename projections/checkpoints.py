@@ -18,6 +18,7 @@ ADVANCE = """
 UPDATE checkpoint SET position = %(new)s, updated_at = now()
 FROM unnest(%(names)s::text[], %(olds)s::bigint[], %(epochs)s::bigint[]) AS known (known_name, known_position, known_epoch)
 WHERE name = known_name AND position = known_position AND epoch = known_epoch
+RETURNING name
 """
 PARK = """
 INSERT INTO parked_event (consumer, position, root_id, tenant_id, topic, error)
@@ -40,8 +41,8 @@ async def advance(connection: Connection, known: dict[str, Checkpoint], position
         "olds": [c.position for c in known.values()],
         "epochs": [c.epoch for c in known.values()],
     }
-    cursor = await connection.execute(ADVANCE, parameters)
-    if cursor.rowcount != len(known):
+    moved = await (await connection.execute(ADVANCE, parameters)).fetchall()  # in pipeline mode rowcount is not known yet
+    if len(moved) != len(known):
         raise LostOwnership(f"another process owns one of {', '.join(known)}")
     return {name: Checkpoint(position, c.epoch) for name, c in known.items()}
 

@@ -3,14 +3,20 @@
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from datetime import datetime
+from typing import Annotated, Any, Protocol
 
 from psycopg import AsyncConnection
+from pydantic import PlainSerializer
 
 from domain import registry
-from domain.kernel import Event, RecordedEvent
+from domain.kernel import Event, RecordedEvent, timestamp
 
 Connection = AsyncConnection[Any]
+
+Timestamp = Annotated[datetime, PlainSerializer(timestamp, return_type=str, when_used="json")]
+"""A time of a view model: RFC 3339 in UTC with milliseconds on every interface."""
+
 Handler = Callable[[Connection, Sequence[RecordedEvent]], Awaitable[None]]
 """Takes a batch of events of one topic group, in order, and writes rows with set-based SQL, inside the runner's transaction."""
 

@@ -1,7 +1,6 @@
 """Messages of a run and what became of each: sent, delivered, received, or refused."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
@@ -11,7 +10,7 @@ from pydantic import BaseModel
 from domain.agent_runs import MailDelivered, MailReceived, MailRefused
 from domain.kernel import Json, RecordedEvent
 from domain.messages import MessageSent
-from projections.kernel import Connection, Projection, by_topic, decoded, topics_of
+from projections.kernel import Connection, Projection, Timestamp, by_topic, decoded, topics_of
 from projections.pages import Page, encode_cursor
 
 
@@ -24,9 +23,9 @@ class MessageView(BaseModel):
     status: Literal["sent", "delivered", "received", "refused"]
     refused: str | None
     position: int
-    sent_at: datetime
-    delivered_at: datetime | None
-    received_at: datetime | None
+    sent_at: Timestamp
+    delivered_at: Timestamp | None
+    received_at: Timestamp | None
 
 
 async def on_message_sent(connection: Connection, batch: Sequence[RecordedEvent]) -> None:

@@ -1,7 +1,6 @@
 """Projects of a tenant."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from uuid import UUID
 
 import orjson
@@ -9,7 +8,7 @@ from pydantic import BaseModel
 
 from domain.kernel import Json, RecordedEvent
 from domain.projects import ProjectCreated
-from projections.kernel import Connection, Projection, by_topic, decoded, topics_of
+from projections.kernel import Connection, Projection, Timestamp, by_topic, decoded, topics_of
 from projections.pages import Page, encode_cursor
 
 
@@ -17,7 +16,7 @@ class ProjectView(BaseModel):
     project_id: UUID
     name: str
     metadata: dict[str, Json]
-    created_at: datetime
+    created_at: Timestamp
 
 
 async def on_project_created(connection: Connection, batch: Sequence[RecordedEvent]) -> None:

@@ -14,7 +14,7 @@ from domain import agent_runs, invocations, runs
 from domain.failures import Failure
 from domain.kernel import Json, RecordedEvent
 from domain.registry import SLICES
-from projections.kernel import Connection, Projection, decoded
+from projections.kernel import Connection, Projection, Timestamp, decoded
 from projections.pages import Page, encode_cursor
 
 
@@ -26,8 +26,8 @@ class CallView(BaseModel):
     attempts: int = 0
     worker_id: str | None = None
     error: Failure | None = None
-    started_at: datetime
-    finished_at: datetime | None = None
+    started_at: Timestamp
+    finished_at: Timestamp | None = None
 
 
 class StepView(BaseModel):
@@ -44,8 +44,8 @@ class StepView(BaseModel):
     recorded_steps: int = 0
     """Local steps in the journal: finished work that is not repeated."""
     unused_keys: list[str] = []
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
+    started_at: Timestamp | None = None
+    finished_at: Timestamp | None = None
     calls: list[CallView] = []
 
 
@@ -60,9 +60,9 @@ class RunView(BaseModel):
     metadata: dict[str, Json] = {}
     error: Failure | None = None
     cancel_reason: str | None = None
-    created_at: datetime
-    updated_at: datetime
-    finished_at: datetime | None = None
+    created_at: Timestamp
+    updated_at: Timestamp
+    finished_at: Timestamp | None = None
     version: int
     """Version of the run's own stream."""
     position: int
@@ -87,8 +87,8 @@ class RunSummary(BaseModel):
     status: str
     degraded: bool
     agents: list[str]
-    created_at: datetime
-    finished_at: datetime | None
+    created_at: Timestamp
+    finished_at: Timestamp | None
     position: int
     event_count: int
 

@@ -1,7 +1,6 @@
 """Tools that are registered, by name."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from uuid import UUID
 
 import orjson
@@ -9,7 +8,7 @@ from pydantic import BaseModel
 
 from domain.kernel import Json, RecordedEvent
 from domain.tools import ToolRegistered
-from projections.kernel import Connection, Projection, by_topic, decoded, topics_of
+from projections.kernel import Connection, Projection, Timestamp, by_topic, decoded, topics_of
 from projections.pages import Page, encode_cursor
 
 
@@ -24,7 +23,7 @@ class ToolView(BaseModel):
     idempotent: bool
     timeout_s: float
     max_attempts: int
-    registered_at: datetime
+    registered_at: Timestamp
 
 
 async def on_tool_registered(connection: Connection, batch: Sequence[RecordedEvent]) -> None:

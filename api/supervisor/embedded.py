@@ -1,0 +1,114 @@
+"""The embedded PostgreSQL and NATS of one data folder, kept running; or, with URLs in the settings, nothing of that kind."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from adapters.embedded import DataDirectoryBusy, EmbeddedError, EmbeddedServices, ServiceName, ServicesStopped
+from api.settings import Settings
+from api.supervisor import state
+from api.supervisor.errors import SupervisorError
+from api.supervisor.processes import Backoff
+
+log = structlog.get_logger(__name__)
+
+
+class Servers:
+    """Where the data is: servers of our own where the settings name none."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._own = _embedded(settings)
+
+    @property
+    def own(self) -> bool:
+        """Whether there are servers of our own at all."""
+        return self._own is not None
+
+    async def start(self) -> None:
+        """Raises SupervisorError; nothing is left running then."""
+        if self._own is None:
+            return
+        try:
+            await self._own.start()
+        except DataDirectoryBusy as error:
+            if state.held(self._settings.data_dir):
+                raise state.already_running(self._settings.data_dir) from None
+            raise SupervisorError(str(error)) from None
+        except EmbeddedError as error:
+            raise SupervisorError(str(error)) from None
+
+    async def watch(self, changed: Callable[[], None]) -> None:
+        """Start again what dies, for as long as it takes. Comes back at `stop()`."""
+        if self._own is None:
+            await asyncio.Event().wait()  # ends by cancellation
+            return
+        backoffs: dict[ServiceName, Backoff] = {}
+        while True:
+            try:
+                name = await self._own.wait_exit()
+                changed()
+                await self._restart(self._own, name, backoffs.setdefault(name, Backoff()))
+                changed()
+            except ServicesStopped:
+                return
+
+    async def _restart(self, servers: EmbeddedServices, name: ServiceName, backoff: Backoff) -> None:
+        while True:
+            await asyncio.sleep(backoff.ended())
+            backoff.started()
+            try:
+                await servers.restart(name)
+            except ServicesStopped:
+                raise
+            except EmbeddedError as error:
+                log.error("embedded_service_not_restarted", server=name, error=str(error))
+            else:
+                return
+
+    async def stop(self) -> None:
+        if self._own is not None:
+            await self._own.stop()
+
+    def describe(self) -> dict[str, Any] | None:
+        return None if self._own is None else self._own.describe()
+
+    def environment(self) -> dict[str, str]:
+        """The variables by which roles find the data."""
+        configured = self._settings
+        database = configured.database_url.get_secret_value() if configured.database_url else self._owned().database_url
+        nats = configured.nats_url.get_secret_value() if configured.nats_url else self._owned().nats_url
+        if configured.worker_nats_url:
+            worker = configured.worker_nats_url.get_secret_value()
+        else:
+            worker = nats if configured.nats_url else self._owned().worker_nats_url
+        return {"TIDELOG_DATABASE_URL": database, "TIDELOG_NATS_URL": nats, "TIDELOG_WORKER_NATS_URL": worker}
+
+    def _owned(self) -> EmbeddedServices:
+        assert self._own is not None  # made whenever one of the URLs is missing
+        return self._own
+
+
+def describe_binaries(settings: Settings) -> dict[str, Any]:
+    """Which server binaries `tidelog up` would use, without starting anything. Raises SupervisorError if one is missing."""
+    servers = _embedded(settings)
+    try:
+        return {} if servers is None else servers.describe()
+    except EmbeddedError as error:
+        raise SupervisorError(str(error)) from None
+
+
+def _embedded(settings: Settings) -> EmbeddedServices | None:
+    if settings.database_url is not None and settings.nats_url is not None:
+        return None
+    return EmbeddedServices(
+        Path(settings.data_dir),
+        postgres_bin=settings.postgres_bin,
+        nats_bin=settings.nats_bin,
+        want_postgres=settings.database_url is None,
+        want_nats=settings.nats_url is None,
+        account=settings.run_as,
+    )

@@ -1,0 +1,175 @@
+"""One child process that is started again whenever it ends."""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import time
+from asyncio.subprocess import Process
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from api.supervisor.errors import CannotStart
+
+log = structlog.get_logger(__name__)
+
+EXIT_CANNOT_START = 78
+"""A child's word that starting it again cannot help and a person has to act (EX_CONFIG of sysexits.h)."""
+
+EXIT_NOT_STARTED = 127
+
+FIRST_PAUSE_S = 0.2
+LONGEST_PAUSE_S = 10.0
+HEALTHY_AFTER_S = 30.0
+SHORT_LIFE_S = 5.0
+DEATHS_TO_REPORT = 3
+
+_ON_LINUX: bool = sys.platform == "linux"
+_PR_SET_PDEATHSIG = 1
+
+
+class Backoff:
+    """Pauses between starts: 0.2 s, doubled to 10 s, from the beginning again after 30 s of health."""
+
+    def __init__(self) -> None:
+        self._pause_s = FIRST_PAUSE_S
+        self._started = time.monotonic()
+        self.short_lives = 0
+
+    def started(self) -> None:
+        self._started = time.monotonic()
+
+    def ended(self) -> float:
+        """Seconds to wait before the next start."""
+        lived_s = time.monotonic() - self._started
+        if lived_s >= HEALTHY_AFTER_S:
+            self._pause_s = FIRST_PAUSE_S
+        self.short_lives = self.short_lives + 1 if lived_s < SHORT_LIFE_S else 0
+        pause_s = self._pause_s
+        self._pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+        return pause_s
+
+
+@dataclass(frozen=True)
+class Program:
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+
+
+class SupervisedProcess:
+    """A child that lives until `stop()`. `program` is asked again at each start, so that addresses may change.
+
+    `changed` is called whenever `describe()` says something new.
+    """
+
+    def __init__(
+        self, name: str, program: Callable[[], Program], *, stop_patience_s: float, changed: Callable[[], None]
+    ) -> None:
+        self.name = name
+        self.settled = False
+        """Set by the owner once the server was ready: from then on no end of a child is final."""
+        self._program = program
+        self._stop_patience_s = stop_patience_s
+        self._changed = changed
+        self._process: Process | None = None
+        self._restarts = 0
+        self._stopping = False
+
+    def describe(self) -> dict[str, object]:
+        running = self._process is not None and self._process.returncode is None
+        return {"pid": self._process.pid if running and self._process else None, "restarts": self._restarts}
+
+    async def run(self) -> None:
+        """Keep it running until `stop()`.
+
+        Raises:
+            CannotStart: it ended with EXIT_CANNOT_START before the server was ever ready.
+        """
+        backoff = Backoff()
+        while not self._stopping:
+            backoff.started()
+            code = await self._run_once()
+            if self._stopping:
+                return
+            if code == EXIT_CANNOT_START and not self.settled:
+                raise CannotStart(f"the process '{self.name}' cannot start; its reason stands above")
+            pause_s = backoff.ended()
+            log.error("process_ended", process=self.name, end=_how(code), starts_again_in_s=pause_s)
+            if backoff.short_lives and backoff.short_lives % DEATHS_TO_REPORT == 0:
+                log.error(
+                    "process_keeps_dying", process=self.name, times=backoff.short_lives,
+                    hint="its own lines above say why; it is tried again for as long as this server runs",
+                )  # fmt: skip
+            await asyncio.sleep(pause_s)
+            self._restarts += 1
+
+    async def stop(self) -> None:
+        """SIGTERM, and SIGKILL when its time is up. `run()` comes back then."""
+        self._stopping = True
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        self._signal(signal.SIGTERM)
+        try:
+            await asyncio.wait_for(process.wait(), self._stop_patience_s)
+        except TimeoutError:
+            log.warning("process_killed", process=self.name, patience_s=self._stop_patience_s)
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        self._stopping = True
+        self._signal(signal.SIGKILL)
+
+    async def _run_once(self) -> int:
+        program = self._program()
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *program.argv,
+                env=dict(program.environment),
+                stdin=asyncio.subprocess.DEVNULL,
+                # A session of its own: Ctrl-C in the terminal reaches us alone, and we stop things in order.
+                start_new_session=True,
+                preexec_fn=_die_with_parent(),
+            )
+        except OSError as error:  # out of processes or memory: it may pass
+            log.error("process_not_started", process=self.name, error=str(error))
+            return EXIT_NOT_STARTED
+        log.debug("process_started", process=self.name, pid=self._process.pid)
+        self._changed()
+        try:
+            return await self._process.wait()
+        finally:
+            self._changed()
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
+
+
+
+def _how(code: int) -> str:
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            return f"killed by {signal.Signals(-code).name}"
+    return f"exit code {code}"
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    """Linux sends the child SIGTERM when we die. Must be spawned from the main thread: it is the thread's death that counts."""
+    if not _ON_LINUX:
+        return None
+    prctl = ctypes.CDLL(None).prctl  # looked up before the fork: nothing is loaded between fork and exec
+    parent = os.getpid()
+
+    def arm() -> None:
+        if prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0) != 0 or os.getppid() != parent:
+            os._exit(EXIT_NOT_STARTED)
+
+    return arm

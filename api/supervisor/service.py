@@ -1,0 +1,297 @@
+"""The order in which a server starts and stops: lock, embedded servers, roles, worker; and back."""
+
+import asyncio
+import contextlib
+import errno
+import hashlib
+import http.client
+import json
+import os
+import platform
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import structlog
+
+from adapters.telemetry.logging import configure_logging
+from api.settings import ROLES, Settings, SettingsError
+from api.supervisor import state
+from api.supervisor.embedded import Servers
+from api.supervisor.errors import CannotStart, SupervisorError
+from api.supervisor.processes import Program, SupervisedProcess
+from api.supervisor.state import RunningServer
+
+log = structlog.get_logger(__name__)
+
+READY_POLL_S = 0.05
+READY_REPORT_S = 10.0
+CHECK_TIMEOUT_S = 3.0
+PORT_PATIENCE_S = 3.0
+"""The server before this one may need a moment to let go of its port."""
+ROLES_PATIENCE_S = 10.0
+WORKER_PATIENCE_S = 8.0
+
+_NOT_OUR_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+# What a worker has no business to know. It runs code of users.
+_NOT_FOR_WORKERS = (
+    "TIDELOG_DATABASE_URL", "TIDELOG_NATS_URL", "TIDELOG_WORKER_NATS_URL", "TIDELOG_BOOTSTRAP_KEY_SHA256",
+)  # fmt: skip
+
+
+class Service:
+    """One server on one data folder. `on_ready` is called once, when commands and queries are served.
+
+    `isolate`: each role in a process of its own. `with_worker`: also a worker, if the settings name agents.
+    """
+
+    def __init__(
+        self, settings: Settings, *, on_ready: Callable[[RunningServer], None], isolate: bool = False, with_worker: bool = True
+    ) -> None:
+        data_dir = settings.data_dir.absolute()
+        self._settings = settings.model_copy(update={"data_dir": data_dir})
+        self._data_dir = data_dir
+        self._on_ready = on_ready
+        self._servers = Servers(self._settings)
+        self._port = settings.port
+        self._key = ""
+        self._ready = False
+        self._started_at = ""
+        groups = [(role,) for role in ROLES] if isolate else [("api",), ("relay", "projector", "saga")]
+        self._roles = [self._role(roles) for roles in groups]
+        self._worker = self._worker_process() if with_worker and settings.agents else None
+
+    async def run(self) -> None:
+        """Until SIGTERM, SIGINT or SIGHUP; a second one kills what still runs.
+
+        Raises:
+            SupervisorError: it cannot start; nothing is left running.
+            SettingsError: two settings do not go together.
+        """
+        configure_logging(self._settings.log_level, self._settings.log_format, role="supervisor")
+        stop = self._on_signals()
+        serving = asyncio.create_task(self._serve(), name="serve")
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if stop.is_set():
+            log.info("server_stopping")
+            serving.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
+
+    def _on_signals(self) -> asyncio.Event:
+        stop = asyncio.Event()
+
+        def requested() -> None:
+            if stop.is_set():
+                for process in self._processes():
+                    process.kill()
+            stop.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, requested)
+        return stop
+
+    async def _serve(self) -> None:
+        """Everything between the lock and its release. Ends by cancellation, or with the reason why it cannot start."""
+        with contextlib.ExitStack() as stack:
+            if not self._servers.own:
+                state.create_folder(self._data_dir)
+            if held := self._data_dir.is_dir():
+                stack.enter_context(state.holding(self._data_dir))
+            await self._choose_port()
+            try:
+                await self._servers.start()
+                if not held:  # the embedded servers made it, with owner and mode as they need them
+                    stack.enter_context(state.holding(self._data_dir))
+                self._key = self._choose_key()
+                await self._keep_running()
+            finally:
+                await self._shut_down()
+
+    async def _keep_running(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for process in self._processes():
+                    group.create_task(process.run(), name=process.name)
+                group.create_task(self._servers.watch(self._publish), name="embedded")
+                await self._until_ready()
+                self._announce()
+        except* CannotStart as failures:
+            raise failures.exceptions[0] from None
+
+    async def _until_ready(self) -> None:
+        loop = asyncio.get_running_loop()
+        reported = loop.time()
+        while True:
+            ready, why = await asyncio.to_thread(_readiness, self._url())
+            if ready:
+                return
+            if loop.time() - reported > READY_REPORT_S:
+                reported = loop.time()
+                log.warning("not_ready_yet", reason=why)
+            await asyncio.sleep(READY_POLL_S)
+
+    def _announce(self) -> None:
+        self._ready = True
+        self._started_at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        for process in self._processes():
+            process.settled = True
+        self._publish()
+        self._on_ready(self._describe())
+
+    async def _shut_down(self) -> None:
+        """First those who depend on others. Each step is bounded."""
+        self._ready = False
+        if self._worker is not None:
+            await self._worker.stop()
+        await asyncio.gather(*(process.stop() for process in self._roles))
+        await self._servers.stop()
+        log.info("server_stopped")
+
+    def _processes(self) -> list[SupervisedProcess]:
+        return self._roles if self._worker is None else [*self._roles, self._worker]
+
+    def _publish(self) -> None:
+        if self._ready:
+            state.publish(self._data_dir, self._describe())
+
+    def _describe(self) -> RunningServer:
+        embedded = self._servers.describe()
+        versions = {"tidelog": version("tidelog-server"), "python": platform.python_version()}
+        versions |= {name: embedded[name]["version"] for name in ("postgres", "nats") if embedded and name in embedded}
+        return RunningServer(
+            url=self._url(),
+            pid=os.getpid(),
+            started_at=self._started_at,
+            versions=versions,
+            processes={process.name: process.describe() for process in self._processes()},
+            embedded=embedded,
+        )
+
+    # --- the key ---
+
+    def _choose_key(self) -> str:
+        """The key of the settings, else the development key of the folder."""
+        if self._settings.api_key is not None:
+            key = self._settings.api_key.get_secret_value()
+        else:
+            key = state.create_key(self._data_dir)
+        wanted = self._settings.bootstrap_key_sha256
+        if wanted is not None and wanted != _sha256(key):
+            raise SettingsError(
+                "TIDELOG_BOOTSTRAP_KEY_SHA256: is not of the key that `tidelog up` uses "
+                f"({state.key_path(self._data_dir) if self._settings.api_key is None else 'TIDELOG_API_KEY'}): unset one of them"
+            )
+        return key
+
+    # --- the address ---
+
+    async def _choose_port(self) -> None:
+        wanted, host = self._settings.port, self._settings.host
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + PORT_PATIENCE_S
+        while (port := _bindable(host, wanted)) is None:
+            if loop.time() > deadline:
+                raise SupervisorError(
+                    f"port {wanted} of {host} is in use: stop what uses it, or choose another with --port (0: any free one)"
+                )
+            await asyncio.sleep(0.1)
+        self._port = port
+
+    def _url(self) -> str:
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._settings.host, self._settings.host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self._port}"
+
+    # --- the children ---
+
+    def _role(self, roles: tuple[str, ...]) -> SupervisedProcess:
+        def program() -> Program:
+            environment = {**os.environ, **self._servers.environment(), **self._shared()}
+            environment.pop("TIDELOG_API_KEY", None)
+            if "api" in roles:
+                if not self._ready and self._settings.port == 0:
+                    # Somebody may have taken the port between our look and the child's; until anybody was told, we may move.
+                    self._port = _bindable(self._settings.host, self._port) or _bindable(self._settings.host, 0) or self._port
+                environment |= {"TIDELOG_PORT": str(self._port), "TIDELOG_HOST": self._settings.host}
+                environment["TIDELOG_BOOTSTRAP_KEY_SHA256"] = _sha256(self._key)
+            # -P: a folder `api` where we were started must not be taken for ours.
+            argv = (sys.executable, "-P", "-m", "api.cli.main", "serve", "--migrate", "--roles", ",".join(roles))
+            return Program(argv, environment)
+
+        return SupervisedProcess("+".join(roles), program, stop_patience_s=ROLES_PATIENCE_S, changed=self._publish)
+
+    def _worker_process(self) -> SupervisedProcess:
+        settings = self._settings
+        form = settings.log_format
+        as_json = form == "json" or (form == "auto" and not sys.stderr.isatty())
+        arguments = ["--log-format", "json" if as_json else "text", "--log-level", settings.log_level]
+        for folder in settings.agents:
+            arguments += ["--agents", str(folder.absolute())]
+        if settings.workspace is not None:
+            arguments += ["--workspace", str(settings.workspace.absolute())]
+
+        def program() -> Program:
+            environment = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_WORKERS}
+            environment |= {"TIDELOG_URL": self._url(), "TIDELOG_API_KEY": self._key}
+            return Program((sys.executable, "-P", "-m", "tidelog.worker", *arguments), environment)
+
+        return SupervisedProcess("worker", program, stop_patience_s=WORKER_PATIENCE_S, changed=self._publish)
+
+    def _shared(self) -> Mapping[str, str]:
+        settings = self._settings
+        return {
+            "TIDELOG_DATA_DIR": str(self._data_dir),
+            "TIDELOG_LOG_LEVEL": settings.log_level,
+            "TIDELOG_LOG_FORMAT": settings.log_format,
+        }
+
+
+def _sha256(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _bindable(host: str, port: int) -> int | None:
+    """The port that a server may bind now (0: any free one); None if it is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except socket.gaierror:
+            raise SupervisorError(f"'{host}' is no address of this machine: choose another with --host") from None
+        except PermissionError:
+            raise SupervisorError(f"this account may not use port {port}: choose one above 1023 with --port") from None
+        except OSError as error:
+            if error.errno in _NOT_OUR_ADDRESS:
+                raise SupervisorError(f"'{host}' is no address of this machine: choose another with --host") from None
+            return None
+        return int(probe.getsockname()[1])
+
+
+def _readiness(url: str) -> tuple[bool, str]:
+    """Whether the server is ready, and what it lacks. In a thread; without a client library, to stay small."""
+    address = url.removeprefix("http://")
+    connection = http.client.HTTPConnection(address, timeout=CHECK_TIMEOUT_S)
+    try:
+        connection.request("GET", "/health/ready")
+        response = connection.getresponse()
+        body = response.read(64 * 1024)
+    except (OSError, http.client.HTTPException) as error:
+        return False, f"{address} does not answer: {error}"
+    finally:
+        connection.close()
+    return response.status == 200, _what_is_wrong(body)
+
+
+def _what_is_wrong(body: bytes) -> str:
+    try:
+        dependencies = json.loads(body)["dependencies"]
+        return "; ".join(f"{name}: {state}" for name, state in dependencies.items() if state != "ok")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "the answer is not that of a Tidelog server"

@@ -1,0 +1,165 @@
+"""What a data folder says about its server: `server.json`, the lock that proves it true, and the development key.
+
+    up.lock       held by `tidelog up` for life; the kernel lets go of it however the process ends
+    server.json   how to reach the server, written when it is ready, removed when it stops (0600)
+    api-key       the development key (0600)
+
+Imported by every command: standard library only.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from api.supervisor.errors import AlreadyRunning, SupervisorError
+
+_KEY = re.compile(r"tl_[A-Za-z0-9_-]{43}")
+_LOCK_PATIENCE_S = 0.5
+"""A command that looks whether a server runs takes the lock for an instant."""
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """The content of server.json. Times are RFC 3339 in UTC; `embedded` is what the embedded servers say of themselves."""
+
+    url: str
+    pid: int
+    started_at: str
+    versions: dict[str, str] = field(default_factory=dict)
+    processes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    embedded: dict[str, Any] | None = None
+
+    @property
+    def docs_url(self) -> str:
+        return f"{self.url}/docs"
+
+
+@contextlib.contextmanager
+def holding(data_dir: Path) -> Iterator[None]:
+    """Hold the folder as its one server. Raises AlreadyRunning if another does."""
+    descriptor = os.open(data_dir / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        deadline = time.monotonic() + _LOCK_PATIENCE_S
+        while not _try_lock(descriptor, fcntl.LOCK_EX):
+            if time.monotonic() > deadline:
+                raise already_running(data_dir)
+            time.sleep(0.05)
+        forget(data_dir)  # left by one that was killed
+        try:
+            yield
+        finally:
+            forget(data_dir)
+    finally:
+        os.close(descriptor)
+
+
+def held(data_dir: Path) -> bool:
+    """Whether a `tidelog up` holds the folder: it is starting, ready or stopping."""
+    try:
+        descriptor = os.open(data_dir / "up.lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        return not _try_lock(descriptor, fcntl.LOCK_SH)
+    finally:
+        os.close(descriptor)
+
+
+def already_running(data_dir: Path) -> AlreadyRunning:
+    found = read(data_dir)
+    where = f" at {found.url} (process {found.pid})" if found else ""
+    return AlreadyRunning(
+        f"a Tidelog server already runs on {data_dir}{where}: use it, stop it first, or choose another folder with --data-dir"
+    )
+
+
+def running(data_dir: Path) -> RunningServer | None:
+    """The ready server of the folder; None if there is none (or none yet). Raises SupervisorError if we may not look."""
+    try:
+        return read(data_dir) if held(data_dir) else None
+    except PermissionError as error:
+        raise SupervisorError(f"{error.filename} belongs to another account: run the command as that account") from None
+
+
+def read(data_dir: Path) -> RunningServer | None:
+    try:
+        content = json.loads((data_dir / "server.json").read_bytes())
+        known = {item.name for item in fields(RunningServer)}
+        return RunningServer(**{name: value for name, value in content.items() if name in known})
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, AttributeError):
+        return None  # of another version, or damaged: the server writes it anew
+
+
+def publish(data_dir: Path, server: RunningServer) -> None:
+    _write_private(data_dir / "server.json", json.dumps(asdict(server), indent=2) + "\n")
+
+
+def forget(data_dir: Path) -> None:
+    (data_dir / "server.json").unlink(missing_ok=True)
+
+
+def key_path(data_dir: Path) -> Path:
+    return data_dir / "api-key"
+
+
+def read_key(data_dir: Path) -> str | None:
+    """The development key of the folder. Raises SupervisorError if the file is damaged."""
+    path = key_path(data_dir)
+    try:
+        key = path.read_text("ascii").strip()
+    except FileNotFoundError:
+        return None
+    except PermissionError:
+        raise SupervisorError(f"{path} belongs to another account: run the command as that account") from None
+    except UnicodeDecodeError:
+        key = ""
+    if not _KEY.fullmatch(key):
+        raise SupervisorError(f"{path} does not hold a key: remove it, and `tidelog up` makes a new one")
+    return key
+
+
+def create_key(data_dir: Path) -> str:
+    """The development key of the folder; made of 256 random bits if there is none."""
+    key = read_key(data_dir)
+    if key is None:
+        key = f"tl_{secrets.token_urlsafe(32)}"
+        _write_private(key_path(data_dir), key + "\n")
+    key_path(data_dir).chmod(0o600)
+    return key
+
+
+def create_folder(data_dir: Path) -> None:
+    """A folder for a server that needs no embedded servers (those make theirs themselves). It keeps itself out of git."""
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError), (data_dir / ".gitignore").open("x", encoding="ascii") as file:
+        file.write("*\n")
+
+
+def _write_private(path: Path, text: str) -> None:
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def _try_lock(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
