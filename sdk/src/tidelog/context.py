@@ -24,18 +24,23 @@ logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 
 POLL_WAIT_S = 20.0
+SHORTEST_PAUSE_S = 0.02
+LONGEST_PAUSE_S = 1.0
 MAX_STEP_THREADS = 32
 """Steps of one execution that run at the same time, when started with `asyncio.gather`; the others wait their turn."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message from another agent of the run. `sender` is its step key, `body` JSON data."""
+    """A message from another agent of the run. `sender` is its step key, `body` JSON data.
+
+    `sent_at` is None where a replay does not know it any more.
+    """
 
     id: UUID
     sender: str
     body: Any
-    sent_at: datetime
+    sent_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,11 +326,15 @@ class _Inbox:
             self._poller.add_done_callback(self._poller_ended)
 
     async def _poll(self) -> None:
+        pause_s = SHORTEST_PAUSE_S
         while self._calls or self._mail_waiters:
             before = self._journal.version
             self._take_over(await self._recorder.poll(before, POLL_WAIT_S))
-            if self._journal.version == before:
-                await asyncio.sleep(0.05)  # whatever the other side does, this is no busy loop
+            if self._journal.version > before:
+                pause_s = SHORTEST_PAUSE_S
+            else:  # nothing new: whatever the other side does, this is no busy loop
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
     def _take_over(self, update: Any) -> None:
         self._journal.apply(update)

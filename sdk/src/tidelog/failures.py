@@ -28,7 +28,9 @@ class ErrorReport(BaseModel):
 
 def agent_failure(error: BaseException) -> ErrorReport:
     """An agent's exception is permanent, unless it says otherwise: what it did so far is recorded, and code does not heal."""
-    return report_error(error, "transient" if isinstance(error, TransientError) else "permanent")
+    if isinstance(error, TransientError):
+        return report_error(error, "transient", error.retry_after_s)
+    return report_error(error, "permanent")
 
 
 def tool_failure(error: BaseException) -> ErrorReport:

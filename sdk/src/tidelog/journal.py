@@ -44,7 +44,7 @@ class Mail(BaseModel):
     message_id: UUID
     sender: str
     body: JsonValue
-    sent_at: datetime
+    sent_at: datetime | None = None
 
 
 class JournalUpdate(BaseModel):

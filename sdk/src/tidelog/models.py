@@ -1,13 +1,10 @@
 """What the client gives back: typed, tolerant of fields that a newer server adds."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
-
-RunStatus = Literal["running", "completed", "failed", "cancelled"]
-StepStatus = Literal["pending", "scheduled", "running", "completed", "failed", "cancelled"]
 
 FINISHED: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 
@@ -17,7 +14,10 @@ class Model(BaseModel):
 
 
 class Call(Model):
-    """A tool call of a step. `error`: `{type, message, kind}`."""
+    """A tool call of a step. `error`: `{type, message, kind}`.
+
+    `status`: requested, running, retrying, succeeded, failed, ambiguous (the effect is not known) or cancelled.
+    """
 
     key: str
     tool: str
@@ -30,11 +30,14 @@ class Call(Model):
 
 
 class Step(Model):
-    """A step of a run: one agent's part of the plan. `error`: `{type, message, kind}`."""
+    """A step of a run: one agent's part of the plan. `error`: `{type, message, kind}`.
+
+    `status`: pending, scheduled, running, retrying, completed, failed or cancelled.
+    """
 
     key: str
     agent: str
-    status: StepStatus
+    status: str
     after: tuple[str, ...] = ()
     agent_version: str | None = None
     agent_run_id: UUID | None = None
@@ -48,10 +51,10 @@ class Step(Model):
 
 
 class RunSummary(Model):
-    """A run in a list."""
+    """A run in a list. `status`: running, completed, failed or cancelled."""
 
     run_id: UUID
-    status: RunStatus
+    status: str
     project_id: UUID | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None
@@ -116,13 +119,16 @@ class Event(Model):
 
 
 class AgentMessage(Model):
-    """A message from one agent of a run to another."""
+    """A message from one agent of a run to another. `status`: sent, delivered, received or refused."""
 
     message_id: UUID
     sender: str
+    recipient: str
     body: Any = None
+    status: str = "sent"
     sent_at: datetime | None = None
-    recipient: str | None = None
+    delivered_at: datetime | None = None
+    received_at: datetime | None = None
 
 
 class AgentInfo(Model):

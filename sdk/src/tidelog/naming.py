@@ -8,7 +8,7 @@ from tidelog.errors import DefinitionError
 
 AGENT_NAME = re.compile(r"[a-z0-9_-]{1,100}")
 TOOL_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
-CAPABILITY = re.compile(r"[a-z0-9_.:/-]{1,100}")
+CAPABILITY = TOOL_NAME
 
 
 def kebab_case(class_name: str) -> str:
@@ -37,7 +37,7 @@ def check_capabilities(capabilities: object, what: str) -> tuple[str, ...]:
             "invalid-metadata", f"{what}: capabilities must be a tuple of names, as in ('git',), not {capabilities!r}"
         )
     for capability in capabilities:
-        if not isinstance(capability, str) or not CAPABILITY.fullmatch(capability):
+        if not isinstance(capability, str) or len(capability) > 100 or not CAPABILITY.fullmatch(capability):
             raise DefinitionError("invalid-metadata", f"{what} has the capability {capability!r}; allowed is {CAPABILITY.pattern}")
     return tuple(capabilities)
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Literal, NoReturn, TypeVar
 
-from tidelog.errors import ConflictError, NotFoundError, TidelogAPIError, TidelogConnectionError
+from tidelog.errors import ConflictError, TidelogAPIError, TidelogConnectionError
 
 T = TypeVar("T")
 
@@ -18,8 +18,6 @@ OVER_CODES = ("work-over", "stale-attempt")
 def loss_of(error: TidelogAPIError | TidelogConnectionError) -> Loss:
     """What an error on claiming or reporting means for the work."""
     if isinstance(error, ConflictError) and error.code in OVER_CODES:
-        return "over"
-    if isinstance(error, NotFoundError) and error.code == "not-found":
         return "over"
     if isinstance(error, TidelogConnectionError) or error.retryable:
         return "unavailable"

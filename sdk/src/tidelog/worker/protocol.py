@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from tidelog.agent import AgentDefinition
-from tidelog.errors import TidelogConnectionError
+from tidelog.errors import ConflictError, NotFoundError, TidelogConnectionError
 from tidelog.failures import ErrorReport
 from tidelog.journal import JournalEntry, JournalUpdate, Mail, StateValue
 from tidelog.tools import ToolDefinition
@@ -106,7 +106,7 @@ class WorkerApi:
 
     async def claim_agent_run(self, work_id: UUID, worker_id: str, dispatch: int, delivery: int) -> AgentRunClaim:
         body = {"worker_id": worker_id, "dispatch": dispatch, "delivery": delivery}
-        return await self._post(f"/v1/agent-runs/{work_id}/claim", body, AgentRunClaim)
+        return await self._claim(f"/v1/agent-runs/{work_id}/claim", body, AgentRunClaim)
 
     async def record_step(self, agent_run_id: UUID, attempt: int, key: str, result: JsonValue) -> None:
         entries = [{"key": key, "kind": "step", "result": result}]
@@ -152,12 +152,12 @@ class WorkerApi:
 
     async def fail_agent_run(self, agent_run_id: UUID, attempt: int, error: ErrorReport) -> bool:
         """Whether the agent run is tried again."""
-        body = {"attempt": attempt, "error": error.model_dump(exclude={"retry_after_s"})}
+        body = {"attempt": attempt, "error": error.model_dump(exclude_none=True)}
         return (await self._post(f"/v1/agent-runs/{agent_run_id}/fail", body, _FailAnswer)).retry
 
     async def claim_invocation(self, work_id: UUID, worker_id: str, dispatch: int, delivery: int) -> InvocationClaim:
         body = {"worker_id": worker_id, "dispatch": dispatch, "delivery": delivery}
-        return await self._post(f"/v1/invocations/{work_id}/claim", body, InvocationClaim)
+        return await self._claim(f"/v1/invocations/{work_id}/claim", body, InvocationClaim)
 
     async def complete_invocation(self, invocation_id: UUID, attempt: int, result: JsonValue) -> None:
         await self._post(f"/v1/invocations/{invocation_id}/complete", {"attempt": attempt, "result": result}, _Answer)
@@ -165,6 +165,13 @@ class WorkerApi:
     async def fail_invocation(self, invocation_id: UUID, attempt: int, error: ErrorReport) -> None:
         body = {"attempt": attempt, "error": error.model_dump(exclude_none=True)}
         await self._post(f"/v1/invocations/{invocation_id}/fail", body, _Answer)
+
+    async def _claim(self, path: str, body: Any, answer: type[M]) -> M:
+        """Work that the server has never heard of (its log was reset) is over like any other."""
+        try:
+            return await self._post(path, body, answer)
+        except NotFoundError as error:
+            raise ConflictError(error.status, "work-over", error.title, error.detail) from error
 
     async def _post(self, path: str, body: Any, answer: type[M], retry: RetryPolicy = PATIENCE) -> M:
         return _parse(answer, json_of(await self._transport.request("POST", path, body=body, retry=retry)))
