@@ -29,7 +29,8 @@ class AppendSignal:
         self._database_url = database_url
         self._head = 0
         self._moved = asyncio.Event()
-        self._listening = False
+        self.listening = asyncio.Event()
+        """Set while notifications can arrive."""
         self._poll_seconds = FIRST_POLL_SECONDS
         self._task: asyncio.Task[None] | None = None
 
@@ -47,13 +48,13 @@ class AppendSignal:
 
         The caller reads the log and comes back; it need not be told which of the reasons it was.
         """
-        patience = POLL_SECONDS if self._listening else self._poll_seconds
+        patience = POLL_SECONDS if self.listening.is_set() else self._poll_seconds
         try:
             async with asyncio.timeout(min(timeout, patience)):
                 while self._head <= after:
                     await self._moved.wait()
         except TimeoutError:
-            if not self._listening:
+            if not self.listening.is_set():
                 self._poll_seconds = min(self._poll_seconds * 2, POLL_SECONDS)
 
     def _move(self, head: int) -> None:
@@ -68,13 +69,13 @@ class AppendSignal:
             try:
                 await self._listen()
             except (psycopg.Error, OSError) as error:
-                if self._listening:
+                if self.listening.is_set():
                     delay = FIRST_POLL_SECONDS
-                self._listening = False
+                self.listening.clear()
                 self._poll_seconds = FIRST_POLL_SECONDS
                 log.warning("append_signal_lost", error=str(error))
             except Exception:
-                self._listening = False
+                self.listening.clear()
                 log.exception("append_signal_failed")
             await asyncio.sleep(delay * random.uniform(0.5, 1))
             delay = min(delay * 2, POLL_SECONDS)
@@ -93,7 +94,7 @@ class AppendSignal:
                     row = await cursor.fetchone()
                 if row is not None:
                     self._reset_to(row[0])
-                self._listening = True
+                self.listening.set()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(CHECK_SECONDS):
                         while True:

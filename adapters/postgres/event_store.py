@@ -20,7 +20,7 @@ READ_STREAM_SQL = f"""
 """
 FIND_COMMAND_SQL = "SELECT last_position, event_count, recorded_at FROM command WHERE tenant_id = %s AND command_id = %s"
 
-_LAST_POSITION = 2**63 - 1
+LAST_POSITION = 2**63 - 1
 
 
 class PostgresEventStore:
@@ -54,7 +54,7 @@ class PostgresEventStore:
     async def read_stream(
         self, tenant_id: UUID, stream_id: UUID, *, after_version: int = 0, until_position: int | None = None
     ) -> list[RecordedEvent]:
-        until = _LAST_POSITION if until_position is None else until_position
+        until = LAST_POSITION if until_position is None else until_position
         with translate_errors():
             async with self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
                 await cursor.execute(READ_STREAM_SQL, (stream_id, after_version, tenant_id, until), prepare=True)

@@ -68,7 +68,8 @@ class WithoutPositions(AggregateRecorder):
         self._recorder.insert_events(stored_events, **kwargs)
 
     def select_events(self, originator_id: UUID | str, **kwargs: Any) -> Sequence[StoredEvent]:
-        return self._recorder.select_events(originator_id, **kwargs)
+        events: Sequence[StoredEvent] = self._recorder.select_events(originator_id, **kwargs)
+        return events
 
 
 class TestAggregateRecorder(OnTidelog, AggregateRecorderTestCase):

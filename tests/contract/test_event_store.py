@@ -1,0 +1,314 @@
+"""What the port `EventStore` promises, against a plain model of the log."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from uuid import UUID
+
+import psycopg
+import pytest
+import pytest_asyncio
+import uuid6
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from adapters.postgres.append_batch import MAX_APPEND_BYTES
+from adapters.postgres.event_store import PostgresEventStore
+from adapters.postgres.feed import PostgresEventFeed
+from adapters.postgres.group_commit import Limits
+from adapters.postgres.pool import Pool, open_pool
+from application.ports import AppendRequest, AppendResult, NewEvent, StreamAppend
+from domain.errors import Forbidden, InvalidCommand, PayloadTooLarge, Unavailable, VersionConflict
+from domain.kernel import MAX_EVENT_BYTES
+
+TENANT, OTHER_TENANT = UUID(int=uuid6.uuid7().int), UUID(int=uuid6.uuid7().int)
+
+
+def new_id() -> UUID:
+    return UUID(int=uuid6.uuid7().int)
+
+
+def stream_append(stream_id: UUID, expected: int, *states: bytes) -> StreamAppend:
+    return StreamAppend(stream_id, stream_id, expected, tuple(NewEvent("thing.happened", 1, state) for state in states or (b"{}",)))
+
+
+def request(*streams: StreamAppend, tenant: UUID = TENANT, command: UUID | None = None, metadata: str = "{}") -> AppendRequest:
+    return AppendRequest(tenant, command or new_id(), streams, metadata)
+
+
+@pytest_asyncio.fixture
+async def pool(database_url: str) -> AsyncIterator[Pool]:
+    pool = await open_pool(database_url, role="test", max_size=4)
+    yield pool
+    await pool.close()
+
+
+@pytest_asyncio.fixture
+async def store(database_url: str, pool: Pool) -> AsyncIterator[PostgresEventStore]:
+    store = PostgresEventStore(database_url, pool)
+    await store.start()
+    yield store
+    await store.close()
+
+
+@pytest_asyncio.fixture
+async def feed(pool: Pool) -> PostgresEventFeed:
+    return PostgresEventFeed(pool)
+
+
+async def outcome(store: PostgresEventStore, *requests: AppendRequest) -> list[AppendResult | BaseException]:
+    """Sent side by side, so that they share a batch."""
+    return await asyncio.gather(*(store.append(one) for one in requests), return_exceptions=True)
+
+
+async def test_what_was_appended_is_read_back(store: PostgresEventStore, feed: PostgresEventFeed) -> None:
+    stream, root = new_id(), new_id()
+    state, metadata = '{"text":"Grüße, 世界 \\\\u0000"}'.encode(), '{"actor":"key:é"}'
+    before = datetime.now(UTC)
+    events = (NewEvent("run.started", 1, state), NewEvent("run.paused", 3, b"{}"))
+    result = await store.append(request(StreamAppend(stream, root, 0, events), metadata=metadata))
+    assert (result.last_position, result.count, result.duplicate) == (2, 2, False)
+    first, second = await store.read_stream(TENANT, stream)
+    assert (first.position, first.version, first.topic, first.schema_version) == (1, 1, "run.started", 1)
+    assert (second.position, second.version, second.topic, second.schema_version) == (2, 2, "run.paused", 3)
+    assert (first.state, first.metadata, first.tenant_id, first.stream_id, first.root_id) == (state, metadata, TENANT, stream, root)
+    assert before <= first.recorded_at == second.recorded_at == result.recorded_at <= datetime.now(UTC)
+    assert await feed.read(after=0, limit=10) == [first, second]
+    assert await store.read_stream(TENANT, stream, after_version=1) == [second]
+    assert await store.read_stream(TENANT, stream, until_position=1) == [first]
+    assert await store.read_stream(OTHER_TENANT, stream) == []
+
+
+async def test_a_command_is_recorded_once_and_gets_its_first_answer(store: PostgresEventStore, feed: PostgresEventFeed) -> None:
+    once = request(stream_append(new_id(), 0))
+    first = await store.append(once)
+    await store.append(request(stream_append(new_id(), 0)))
+    again = await store.append(once)
+    assert again == AppendResult(first.last_position, first.count, first.recorded_at, duplicate=True)
+    # The same key with other streams, and in the same batch as its first use, is the same command as well.
+    other = request(stream_append(new_id(), 5), command=once.command_id)
+    fresh = request(stream_append(new_id(), 0))
+    results = await outcome(store, other, fresh, fresh, fresh)
+    assert results[0] == again
+    assert sorted(result.duplicate for result in results[1:] if isinstance(result, AppendResult)) == [False, True, True]
+    assert await store.find_command(TENANT, once.command_id) == again
+    assert await store.find_command(OTHER_TENANT, once.command_id) is None
+    assert await feed.head() == 3
+
+
+async def test_the_same_command_id_of_another_tenant_is_another_command(store: PostgresEventStore) -> None:
+    command = new_id()
+    ours = await store.append(request(stream_append(new_id(), 0), command=command))
+    theirs = await store.append(request(stream_append(new_id(), 0), command=command, tenant=OTHER_TENANT))
+    assert (ours.last_position, theirs.last_position, theirs.duplicate) == (1, 2, False)
+
+
+@pytest.mark.parametrize("expected", [0, 1, 3, 2**40])
+async def test_a_stream_that_is_not_at_the_expected_version_is_a_conflict(store: PostgresEventStore, expected: int) -> None:
+    stream = new_id()
+    await store.append(request(stream_append(stream, 0, b"1", b"2")))
+    with pytest.raises(VersionConflict) as caught:
+        await store.append(request(stream_append(stream, expected)))
+    assert (caught.value.stream_id, caught.value.expected, caught.value.current) == (stream, expected, 2)
+    assert [event.state for event in await store.read_stream(TENANT, stream)] == [b"1", b"2"]
+
+
+async def test_a_stream_that_does_not_exist_has_version_zero(store: PostgresEventStore) -> None:
+    with pytest.raises(VersionConflict) as caught:
+        await store.append(request(stream_append(new_id(), 4)))
+    assert caught.value.current == 0
+
+
+@pytest.mark.parametrize("expected", [0, 1, 2])
+async def test_a_stream_of_another_tenant_cannot_be_appended_to(store: PostgresEventStore, expected: int) -> None:
+    stream = new_id()
+    await store.append(request(stream_append(stream, 0)))
+    with pytest.raises(Forbidden):
+        await store.append(request(stream_append(stream, expected), tenant=OTHER_TENANT))
+    assert len(await store.read_stream(TENANT, stream)) == 1
+
+
+async def test_an_append_over_several_streams_is_all_or_nothing(store: PostgresEventStore, feed: PostgresEventFeed) -> None:
+    a, b = new_id(), new_id()
+    result = await store.append(request(stream_append(a, 0, b"1", b"2"), stream_append(b, 0, b"3")))
+    assert (result.last_position, result.count) == (3, 3)
+    with pytest.raises(VersionConflict) as caught:
+        await store.append(request(stream_append(a, 2), stream_append(b, 0), stream_append(new_id(), 0)))
+    assert caught.value.stream_id == b
+    assert [(event.stream_id, event.version) for event in await feed.read(after=0, limit=9)] == [(a, 1), (a, 2), (b, 1)]
+
+
+async def test_one_bad_append_leaves_its_neighbours_alone(store: PostgresEventStore, feed: PostgresEventFeed) -> None:
+    taken, behind = new_id(), new_id()
+    await store.append(request(stream_append(taken, 0)))
+    await store.append(request(stream_append(behind, 0)))
+    good = [request(stream_append(new_id(), 0, b"1", b"2")) for _ in range(20)]
+    foreign = request(stream_append(taken, 1), tenant=OTHER_TENANT)
+    bad = [request(stream_append(taken, 0)), request(stream_append(behind, 7)), foreign]
+    results = await outcome(store, *good[:10], *bad, *good[10:])
+    assert [type(result) for result in results[10:13]] == [VersionConflict, VersionConflict, Forbidden]
+    accepted = [result for result in results if isinstance(result, AppendResult)]
+    assert sorted(result.last_position for result in accepted) == list(range(4, 44, 2))
+    events = await feed.read(after=0, limit=100)
+    assert [event.position for event in events] == list(range(1, 43)) and await feed.head() == 42
+    for one, result in zip(good, results[:10] + results[13:], strict=True):
+        assert isinstance(result, AppendResult)
+        assert [e.position for e in await store.read_stream(TENANT, one.streams[0].stream_id)] == [
+            result.last_position - 1,
+            result.last_position,
+        ]
+
+
+async def test_of_appends_to_one_stream_in_one_batch_one_wins(store: PostgresEventStore) -> None:
+    stream = new_id()
+    results = await outcome(store, *(request(stream_append(stream, 0, str(n).encode())) for n in range(30)))
+    assert sum(isinstance(result, AppendResult) for result in results) == 1
+    assert all(result.current == 1 for result in results if isinstance(result, VersionConflict))
+    assert len(await store.read_stream(TENANT, stream)) == 1
+
+
+@pytest.mark.parametrize(
+    ("bad", "error"),
+    [
+        (request(stream_append(new_id(), 0, b"x" * (MAX_EVENT_BYTES + 1))), PayloadTooLarge),
+        (request(stream_append(new_id(), 0, *[b"x" * 2**18] * (MAX_APPEND_BYTES // 2**18 + 1))), PayloadTooLarge),
+        (request(stream_append(new_id(), 0), metadata="x" * (MAX_EVENT_BYTES + 1)), PayloadTooLarge),
+        (request(stream_append(new_id(), 0, b'{"text":"a\\u0000b"}')), InvalidCommand),
+        (request(stream_append(new_id(), 0, b'{"text":"a\\\\\\u0000b"}')), InvalidCommand),
+        (request(stream_append(new_id(), 0), metadata='{"actor":"\x00"}'), InvalidCommand),
+        (request(stream_append(new_id(), 0), metadata='{"actor":"\ud800"}'), InvalidCommand),
+        (request(StreamAppend(new_id(), new_id(), 0, (NewEvent("a\x00b", 1, b"{}"),))), InvalidCommand),
+        (request(stream_append(new_id(), 2**70)), InvalidCommand),
+        (request(), ValueError),
+        (request(*[stream_append(UUID(int=1), 0)] * 2), ValueError),
+    ],
+    ids=range(11),
+)
+async def test_what_the_log_cannot_hold_is_refused_before_it_is_written(
+    store: PostgresEventStore, feed: PostgresEventFeed, bad: AppendRequest, error: type[Exception]
+) -> None:
+    good = request(stream_append(new_id(), 0, b"x" * MAX_EVENT_BYTES))
+    refused, accepted = await outcome(store, bad, good)
+    assert isinstance(refused, error) and isinstance(accepted, AppendResult)
+    assert await feed.head() == 1
+
+
+async def test_an_append_that_only_the_database_refuses_leaves_its_neighbours_alone(
+    store: PostgresEventStore, feed: PostgresEventFeed, database_url: str
+) -> None:
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        await connection.execute("ALTER TABLE event ADD CHECK (topic <> 'thing.forbidden')")
+    bad = request(StreamAppend(new_id(), new_id(), 0, (NewEvent("thing.forbidden", 1, b"{}"),)))
+    good = [request(stream_append(new_id(), 0)) for _ in range(9)]
+    results = await outcome(store, *good[:5], bad, *good[5:])
+    assert isinstance(results.pop(5), psycopg.errors.CheckViolation)
+    assert sorted(result.last_position for result in results if isinstance(result, AppendResult)) == list(range(1, 10))
+    assert await feed.head() == 9
+
+
+async def test_a_cancelled_caller_does_not_break_the_batch(store: PostgresEventStore) -> None:
+    tasks = [asyncio.create_task(store.append(request(stream_append(new_id(), 0)))) for _ in range(20)]
+    await asyncio.sleep(0)
+    for task in tasks[::2]:
+        task.cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(isinstance(result, asyncio.CancelledError) for result in results[::2])
+    assert all(isinstance(result, AppendResult) for result in results[1::2])
+
+
+async def test_a_full_queue_is_unavailable_at_once(database_url: str, pool: Pool) -> None:
+    store = PostgresEventStore(database_url, pool, limits=Limits(appends=10))
+    await store.start()
+    results = await outcome(store, *(request(stream_append(new_id(), 0)) for _ in range(15)))
+    assert sum(isinstance(result, Unavailable) for result in results) == 5
+    await store.close()
+    big = PostgresEventStore(database_url, pool, limits=Limits(bytes=1_000))
+    await big.start()
+    with pytest.raises(Unavailable):
+        await big.append(request(stream_append(new_id(), 0, b"x" * 2_000)))
+    await big.close()
+
+
+async def test_closing_writes_what_waits_and_refuses_the_rest(database_url: str, pool: Pool, feed: PostgresEventFeed) -> None:
+    store = PostgresEventStore(database_url, pool)
+    with pytest.raises(Unavailable):
+        await store.append(request(stream_append(new_id(), 0)))
+    await store.start()
+    waiting = asyncio.gather(*(store.append(request(stream_append(new_id(), 0))) for _ in range(2_500)))
+    await asyncio.sleep(0)
+    await store.close()
+    assert len(await waiting) == 2_500 and await feed.head() == 2_500
+    with pytest.raises(Unavailable):
+        await store.append(request(stream_append(new_id(), 0)))
+
+
+# ---- against a model ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Model:
+    """The log as a list."""
+
+    events: list[tuple[UUID, UUID, int, bytes]] = field(default_factory=list)  # tenant, stream, version, state
+    answers: dict[tuple[UUID, UUID], tuple[int, int]] = field(default_factory=dict)
+
+    def refuses(self, wanted: AppendRequest) -> bool:
+        if (wanted.tenant_id, wanted.command_id) in self.answers:
+            return False
+        newest = {stream: (tenant, version) for tenant, stream, version, _ in self.events}
+        here = [(newest.get(stream.stream_id, (wanted.tenant_id, 0)), stream.expected_version) for stream in wanted.streams]
+        return any((tenant, version) != (wanted.tenant_id, expected) for (tenant, version), expected in here)
+
+    def append(self, wanted: AppendRequest) -> AppendResult:
+        """For one that it does not refuse."""
+        key = (wanted.tenant_id, wanted.command_id)
+        duplicate = key in self.answers
+        if not duplicate:
+            for stream in wanted.streams:
+                for version, event in enumerate(stream.events, stream.expected_version + 1):
+                    self.events.append((wanted.tenant_id, stream.stream_id, version, event.state))
+            self.answers[key] = (len(self.events), sum(len(stream.events) for stream in wanted.streams))
+        return AppendResult(*self.answers[key], recorded_at=EPOCH, duplicate=duplicate)
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+STREAMS = [UUID(int=0x018F0000000070008000000000000000 + n) for n in range(4)]
+COMMANDS = [UUID(int=0x018F0000000070008000000000001000 + n) for n in range(8)]
+stream_appends = st.builds(
+    stream_append, st.sampled_from(STREAMS), st.integers(0, 4), st.sampled_from([b"1", b"22"]), st.sampled_from([b"3", b"44"])
+)
+requests = st.builds(
+    lambda streams, tenant, command: request(*streams, tenant=tenant, command=command),
+    st.lists(stream_appends, min_size=1, max_size=3, unique_by=lambda stream: stream.stream_id),
+    st.sampled_from([TENANT, TENANT, TENANT, OTHER_TENANT]),
+    st.sampled_from(COMMANDS),
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(st.lists(requests, min_size=1, max_size=6), min_size=1, max_size=8))
+async def test_any_history_of_batches_is_what_the_model_says(
+    database_url: str, store: PostgresEventStore, feed: PostgresEventFeed, steps: list[list[AppendRequest]]
+) -> None:
+    """Requests of one batch are concurrent: their answers must be those of the model in some order of them."""
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        await connection.execute("TRUNCATE event, command; UPDATE log_head SET position = 0")
+    model = Model()
+    for batch in steps:
+        answered = list(zip(batch, await outcome(store, *batch), strict=True))
+        refused = [one for one, result in answered if isinstance(result, VersionConflict | Forbidden)]
+        done = [(one, result) for one, result in answered if isinstance(result, AppendResult)]
+        assert len(refused) + len(done) == len(batch), answered
+        # A refusal changes nothing, so it is right if the model refuses at any moment of the batch.
+        refused = [one for one in refused if not model.refuses(one)]
+        for one, result in sorted(done, key=lambda pair: (pair[1].last_position, pair[1].duplicate)):
+            assert not model.refuses(one)
+            assert replace(result, recorded_at=EPOCH) == model.append(one)
+            refused = [one for one in refused if not model.refuses(one)]
+        assert not refused
+    events = await feed.read(after=0, limit=1_000)
+    assert [(event.tenant_id, event.stream_id, event.version, event.state) for event in events] == model.events
+    assert [event.position for event in events] == list(range(1, len(model.events) + 1))
+    assert await feed.head() == len(model.events)
+    assert [event.recorded_at for event in events] == sorted(event.recorded_at for event in events)

@@ -1,0 +1,118 @@
+"""Many writers, and a reader at the tail: nothing is skipped, doubled or out of order."""
+
+import asyncio
+from collections import Counter
+from uuid import UUID
+
+import psycopg
+import uuid6
+
+from adapters.postgres.event_store import PostgresEventStore
+from adapters.postgres.feed import PostgresEventFeed
+from adapters.postgres.pool import Pool, open_pool
+from application.ports import AppendRequest, NewEvent, StreamAppend
+from domain.errors import VersionConflict
+
+TENANT = UUID(int=uuid6.uuid7().int)
+
+
+def new_id() -> UUID:
+    return UUID(int=uuid6.uuid7().int)
+
+
+def request(stream_id: UUID, expected: int, events: int = 1) -> AppendRequest:
+    append = StreamAppend(stream_id, stream_id, expected, (NewEvent("thing.happened", 1, b'{"n":1}'),) * events)
+    return AppendRequest(TENANT, new_id(), (append,), "{}")
+
+
+async def tail(feed: PostgresEventFeed, until: int) -> list[int]:
+    """What a naive consumer sees that asks for everything after the last position it has."""
+    seen: list[int] = []
+    while len(seen) < until:
+        seen.extend(event.position for event in await feed.read(after=seen[-1] if seen else 0, limit=500))
+    return seen
+
+
+async def open_stores(database_url: str, pool: Pool, count: int) -> list[PostgresEventStore]:
+    """Each has its own writer and connection, as in so many processes."""
+    stores = [PostgresEventStore(database_url, pool) for _ in range(count)]
+    for store in stores:
+        await store.start()
+    return stores
+
+
+async def test_a_reader_at_the_tail_skips_nothing_under_eight_writers(database_url: str) -> None:
+    pool = await open_pool(database_url, role="test", max_size=4)
+    stores = await open_stores(database_url, pool, 8)
+    appends, events = 60, 3
+
+    async def write(store: PostgresEventStore) -> None:
+        async def caller() -> None:
+            for _ in range(appends):
+                await store.append(request(new_id(), 0, events))
+
+        await asyncio.gather(*(caller() for _ in range(4)))
+
+    total = 8 * 4 * appends * events
+    async with asyncio.timeout(60):
+        seen, again, *_ = await asyncio.gather(
+            tail(PostgresEventFeed(pool), total), tail(PostgresEventFeed(pool), total), *(write(store) for store in stores)
+        )
+    assert seen == again == list(range(1, total + 1))
+    for store in stores:
+        await store.close()
+    await pool.close()
+
+
+async def test_two_stores_that_race_for_the_same_streams_keep_every_stream_whole(database_url: str) -> None:
+    pool = await open_pool(database_url, role="test", max_size=8)
+    stores = await open_stores(database_url, pool, 2)
+    streams = [new_id() for _ in range(3)]
+    won: Counter[UUID] = Counter()
+
+    async def compete(store: PostgresEventStore, stream: UUID) -> None:
+        version = 0
+        for _ in range(40):
+            try:
+                await store.append(request(stream, version))
+            except VersionConflict as conflict:
+                version = conflict.current
+            else:
+                version += 1
+                won[stream] += 1
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(compete(store, stream) for store in stores for stream in streams for _ in range(4)))
+    assert sum(won.values()) < 2 * 3 * 4 * 40, "nobody lost a race, so none was tested"
+    for stream in streams:
+        versions = [event.version for event in await stores[0].read_stream(TENANT, stream)]
+        assert versions == list(range(1, won[stream] + 1))
+    assert await PostgresEventFeed(pool).head() == sum(won.values())
+    for store in stores:
+        await store.close()
+    await pool.close()
+
+
+async def test_an_open_append_holds_readers_before_its_positions(database_url: str) -> None:
+    """Of two transactions the one that took its positions first is visible first, whatever order they would like to end in."""
+    pool = await open_pool(database_url, role="test", max_size=4)
+    feed = PostgresEventFeed(pool)
+    [store] = await open_stores(database_url, pool, 1)
+    async with await psycopg.AsyncConnection.connect(database_url) as slow:
+        stream = str(new_id())
+        append_one = """
+            SELECT last_position FROM append_events_v1(
+                ARRAY[%(id)s]::uuid[], ARRAY[%(id)s]::uuid[], ARRAY['{}'], ARRAY[1], ARRAY[%(id)s]::uuid[], ARRAY[%(id)s]::uuid[],
+                ARRAY[0]::bigint[], ARRAY[1], ARRAY['thing.happened'], ARRAY[1]::smallint[], ARRAY['{}'::bytea])
+        """
+        cursor = await slow.execute(append_one, {"id": stream})
+        assert await cursor.fetchone() == (1,)
+        fast = asyncio.create_task(store.append(request(new_id(), 0)))
+        done, _ = await asyncio.wait({fast}, timeout=0.3)
+        assert not done and await feed.read(after=0, limit=10) == []
+        await slow.rollback()
+    # The position of the append that was rolled back is used by the next: no gap.
+    assert (await fast).last_position == 1
+    assert [event.position for event in await feed.read(after=0, limit=10)] == [1]
+    await store.close()
+    await pool.close()

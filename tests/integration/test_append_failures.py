@@ -1,0 +1,147 @@
+"""The database goes away under the writer: what was acknowledged is there exactly once, and no caller waits for ever."""
+
+import asyncio
+import random
+from uuid import UUID
+
+import psycopg
+import pytest
+import uuid6
+
+from adapters.postgres.event_store import PostgresEventStore
+from adapters.postgres.feed import PostgresEventFeed
+from adapters.postgres.group_commit import Limits
+from adapters.postgres.pool import check_health, open_pool, sever
+from application.ports import AppendRequest, AppendResult, NewEvent, StreamAppend
+from domain.errors import Unavailable
+
+TENANT = UUID(int=uuid6.uuid7().int)
+KILL_WRITER = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE application_name = 'tidelog-append' AND datname = current_database()
+"""
+
+
+def request() -> AppendRequest:
+    stream_id, command_id = UUID(int=uuid6.uuid7().int), UUID(int=uuid6.uuid7().int)
+    append = StreamAppend(stream_id, stream_id, 0, (NewEvent("thing.happened", 1, b"{}"), NewEvent("thing.happened", 1, b"{}")))
+    return AppendRequest(TENANT, command_id, (append,), "{}")
+
+
+async def test_killing_the_writers_backend_loses_and_doubles_nothing(database_url: str) -> None:
+    pool = await open_pool(database_url, role="test", max_size=4)
+    store = PostgresEventStore(database_url, pool)
+    await store.start()
+    stop = asyncio.Event()
+    acknowledged: dict[UUID, AppendResult] = {}
+
+    async def caller() -> None:
+        while not stop.is_set():
+            wanted = request()
+            acknowledged[wanted.streams[0].stream_id] = await store.append(wanted)
+
+    async def killer() -> None:
+        dice, killed = random.Random(7), 0
+        async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+            while killed < 15:
+                await asyncio.sleep(dice.uniform(0.005, 0.08))
+                killed += (await connection.execute(KILL_WRITER)).rowcount
+        stop.set()
+
+    async with asyncio.timeout(30):
+        await asyncio.gather(killer(), *(caller() for _ in range(32)))
+    assert len(acknowledged) > 100
+
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        cursor = await connection.execute("SELECT originator_id, max(notification_id), count(*) FROM event GROUP BY originator_id")
+        stored = {stream: (position, count) for stream, position, count in await cursor.fetchall()}
+        cursor = await connection.execute("SELECT count(*), max(notification_id) FROM event")
+        total = await cursor.fetchone()
+    assert stored == {stream: (result.last_position, result.count) for stream, result in acknowledged.items()}
+    assert total == (2 * len(acknowledged),) * 2  # contiguous: as many as the highest position
+    assert await PostgresEventFeed(pool).head() == 2 * len(acknowledged)
+    await store.close()
+    await pool.close()
+
+
+async def test_an_answer_lost_after_the_commit_comes_back_as_a_duplicate(database_url: str) -> None:
+    """The first attempt waits for the head's lock when its connection is cut, and commits after all, beside the retry."""
+    pool = await open_pool(database_url, role="test", max_size=4)
+    store = PostgresEventStore(database_url, pool)
+    await store.start()
+    await store.append(request())
+    async with await psycopg.AsyncConnection.connect(database_url) as blocker:
+        await blocker.execute("SELECT FROM log_head FOR UPDATE")
+        wanted = request()
+        waiting = asyncio.create_task(store.append(wanted))
+        await asyncio.sleep(0.1)
+        connection = store._writer._writer._connection
+        assert connection is not None
+        sever(connection)  # the server does not notice while it waits for the lock
+        await asyncio.sleep(0.2)
+        await blocker.rollback()
+    result = await asyncio.wait_for(waiting, 10)
+    assert (result.last_position, result.count) == (4, 2)
+    assert len(await store.read_stream(TENANT, wanted.streams[0].stream_id)) == 2
+    assert await PostgresEventFeed(pool).head() == 4
+    await store.close()
+    await pool.close()
+
+
+async def test_without_a_database_callers_get_unavailable_in_bounded_time(tmp_path: str) -> None:
+    pool = await open_pool(f"postgresql:///none?host={tmp_path}", role="test", timeout=0.2)
+    store = PostgresEventStore(f"postgresql:///none?host={tmp_path}", pool, limits=Limits(retry_seconds=0.3))
+    await store.start()
+    async with asyncio.timeout(5):
+        results = await asyncio.gather(*(store.append(request()) for _ in range(50)), return_exceptions=True)
+    assert all(isinstance(result, Unavailable) for result in results)
+    with pytest.raises(Unavailable):
+        await store.read_stream(TENANT, UUID(int=1))
+    with pytest.raises(Unavailable):
+        await check_health(pool, timeout=0.2)
+    await store.close()
+    await pool.close()
+
+
+async def test_a_database_that_does_not_answer_is_unavailable_in_bounded_time() -> None:
+    """A peer that accepts and says nothing, as behind a broken proxy."""
+    silent = await asyncio.start_server(lambda reader, writer: asyncio.sleep(3600), "127.0.0.1", 0)
+    port = silent.sockets[0].getsockname()[1]
+    url = f"postgresql://nobody@127.0.0.1:{port}/none?connect_timeout=2"
+    pool = await open_pool(url, role="test", timeout=0.2, min_size=0)
+    store = PostgresEventStore(url, pool, limits=Limits(retry_seconds=0.5))
+    await store.start()
+    async with asyncio.timeout(8):
+        with pytest.raises(Unavailable):
+            await store.append(request())
+    await store.close()
+    await pool.close()
+    silent.close()
+
+
+async def test_connections_that_died_in_the_pool_are_not_handed_out(database_url: str) -> None:
+    pool = await open_pool(database_url, role="test", min_size=2, max_size=2)
+    await pool.wait(5)
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        await connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tidelog-test'")
+        await asyncio.sleep(0.1)
+    for _ in range(5):
+        await check_health(pool)
+    await pool.close()
+
+
+async def test_a_store_started_before_its_database_catches_up(database_url: str) -> None:
+    """Callers that come while the database refuses connections wait for it."""
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        name = connection.info.dbname
+        await connection.execute(f"ALTER DATABASE {name} CONNECTION LIMIT 1")
+        pool = await open_pool(database_url, role="test", min_size=0, max_size=2)
+        store = PostgresEventStore(database_url, pool)
+        await store.start()
+        waiting = asyncio.create_task(store.append(request()))
+        done, _ = await asyncio.wait({waiting}, timeout=0.4)
+        assert not done
+        await connection.execute(f"ALTER DATABASE {name} CONNECTION LIMIT -1")
+        assert (await asyncio.wait_for(waiting, 10)).last_position == 2
+    await store.close()
+    await pool.close()

@@ -1,0 +1,230 @@
+"""Reading by position: filters, time, plans of the hot queries, and the signal that wakes readers."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+import pytest_asyncio
+import uuid6
+from psycopg.sql import SQL, Identifier, Literal
+
+from adapters.postgres.append_signal import AppendSignal
+from adapters.postgres.event_store import FIND_COMMAND_SQL, READ_STREAM_SQL, PostgresEventStore
+from adapters.postgres.feed import POSITION_AT_SQL, READ_SQL, PostgresEventFeed, tenant_query
+from adapters.postgres.pool import open_pool
+from application.ports import AppendRequest, AppendResult, NewEvent, StreamAppend
+
+A, B = UUID(int=uuid6.uuid7().int), UUID(int=uuid6.uuid7().int)
+
+
+def new_id() -> UUID:
+    return UUID(int=uuid6.uuid7().int)
+
+
+class Log:
+    """A store and a feed on one database."""
+
+    def __init__(self, store: PostgresEventStore, feed: PostgresEventFeed) -> None:
+        self.store, self.feed = store, feed
+
+    async def append(self, tenant: UUID, *topics: str, root: UUID | None = None, stream: UUID | None = None) -> AppendResult:
+        stream = stream or new_id()
+        events = tuple(NewEvent(topic, 1, b"{}") for topic in topics)
+        return await self.store.append(AppendRequest(tenant, new_id(), (StreamAppend(stream, root or stream, 0, events),), "{}"))
+
+
+@pytest_asyncio.fixture
+async def log(database_url: str) -> AsyncIterator[Log]:
+    pool = await open_pool(database_url, role="test", max_size=4)
+    store = PostgresEventStore(database_url, pool)
+    await store.start()
+    yield Log(store, PostgresEventFeed(pool))
+    await store.close()
+    await pool.close()
+
+
+async def test_reads_are_by_position_and_by_tenant(log: Log) -> None:
+    assert await log.feed.head() == 0 and await log.feed.read(after=0, limit=10) == []
+    root = new_id()
+    await log.append(A, "run.started", "run.paused", root=root)  # 1, 2
+    await log.append(B, "run.started")  # 3
+    await log.append(A, "message.sent", root=root)  # 4
+    await log.append(A, "run.started", stream=root)  # 5
+
+    async def positions(tenant: UUID, **filters: Any) -> list[int]:
+        return [event.position for event in await log.feed.read_tenant(tenant, **{"after": 0, "limit": 10} | filters)]
+
+    assert [event.position for event in await log.feed.read(after=1, limit=3)] == [2, 3, 4]
+    assert await log.feed.head() == 5
+    assert await positions(A) == [1, 2, 4, 5]
+    assert await positions(B) == [3]
+    assert await positions(A, after=1, until=4) == [2, 4]
+    assert await positions(A, newest_first=True, limit=2) == [5, 4]
+    assert await positions(A, root_id=root, topics=["run.paused", "message.sent"]) == [2, 4]
+    assert await positions(A, topics=[]) == []
+    assert await positions(B, root_id=root) == []
+
+
+async def test_the_position_at_a_time(log: Log) -> None:
+    root = new_id()
+    first = await log.append(A, "run.started", "run.paused", root=root)
+    await log.append(B, "run.started")
+    await asyncio.sleep(0.01)
+    last = await log.append(A, "run.started")
+
+    async def at(moment: datetime, tenant: UUID = A, root: UUID | None = None) -> int:
+        return await log.feed.position_at(tenant, moment, root_id=root)
+
+    instant = timedelta(microseconds=1)
+    assert await at(first.recorded_at - instant) == 0
+    assert await at(first.recorded_at) == 2
+    assert await at(last.recorded_at - instant) == 2
+    assert await at(last.recorded_at - instant, B) == 3
+    assert await at(last.recorded_at) == 4
+    assert await at(datetime.now(UTC) + timedelta(days=1), root=root) == 2
+    assert await at(datetime.now(UTC), new_id()) == 0
+
+
+async def test_recorded_at_never_goes_back(log: Log, database_url: str) -> None:
+    """Where the server's clock is set back, time stands still instead."""
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        await connection.execute("UPDATE log_head SET recorded_at = now() + interval '1 hour'")
+    first, second = await log.append(A, "run.started"), await log.append(A, "run.started")
+    assert first.recorded_at == second.recorded_at > datetime.now(UTC) + timedelta(minutes=59)
+
+
+TENANTS, STREAMS, ROOTS, COMMANDS = ([UUID(int=kind * 1_000_000 + n) for n in range(5_000)] for kind in (1, 2, 3, 4))
+
+
+async def fill(database_url: str) -> None:
+    """50,000 events; a big tenant has every second one, and one of the small tenants only events from long ago."""
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection, connection.cursor() as cursor:
+        columns = "notification_id, originator_version, recorded_at, originator_id, tenant_id, root_id, topic, metadata, state"
+        async with cursor.copy(f"COPY event ({columns}) FROM STDIN") as copy:
+            for n in range(50_000):
+                tenant = TENANTS[0] if n % 2 else TENANTS[1] if n < 2_000 else TENANTS[2 + n % 20]
+                at, stream, root = START + timedelta(seconds=n), STREAMS[n // 10], ROOTS[n // 100]
+                await copy.write_row((n + 1, 1 + n % 10, at, stream, tenant, root, f"topic{n % 5}", "{}", b"{}"))
+        async with cursor.copy("COPY command (tenant_id, command_id, last_position, recorded_at, event_count) FROM STDIN") as copy:
+            for n in range(5_000):
+                await copy.write_row((TENANTS[n % 20], COMMANDS[n], n, START, 1))
+        await cursor.execute("UPDATE log_head SET position = 50000, recorded_at = now()")
+        await cursor.execute("VACUUM ANALYZE event, command")
+
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def by_tenant(tenant: UUID, **filters: Any) -> tuple[str, Sequence[Any]]:
+    given: dict[str, Any] = {"after": 30_000, "limit": 100, "until": None, "root_id": None, "topics": None, "newest_first": False}
+    return tenant_query(tenant, **given | filters)
+
+
+HOT_QUERIES: dict[str, tuple[tuple[str, Sequence[Any]], str, int]] = {
+    "read": ((READ_SQL, (25_000, 256)), "event_pkey", 20),
+    "read_tenant, big": (by_tenant(TENANTS[0]), "event_tenant_idx", 20),
+    "read_tenant, nothing new": (by_tenant(TENANTS[1]), "event_tenant_idx", 10),
+    "read_tenant, newest first": (by_tenant(TENANTS[3], after=0, newest_first=True), "event_tenant_idx", 120),
+    "read_tenant, one run": (by_tenant(TENANTS[0], root_id=ROOTS[400]), "event_root_idx", 20),
+    "read_stream": ((READ_STREAM_SQL, (STREAMS[700], 4, TENANTS[0], 2**63 - 1)), "event_stream_key", 20),
+    "find_command": ((FIND_COMMAND_SQL, (TENANTS[7], COMMANDS[7])), "command_pkey", 10),
+    "position_at": ((POSITION_AT_SQL, (START + timedelta(hours=6),)), "event_pkey", 100),
+}
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from nodes(child)
+
+
+async def test_hot_queries_use_their_indexes(database_url: str) -> None:
+    """By the plan, and by the number of pages that each touches; planned with the values known and without."""
+    await fill(database_url)
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        for number, (label, ((query, parameters), index, most_pages)) in enumerate(HOT_QUERIES.items()):
+            places = [f"${place}" for place in range(1, 1 + query.count("%s"))]
+            await connection.execute(f"PREPARE hot_{number} AS {query.replace('%s', '{}').format(*places)}")
+            values = SQL(", ").join(Literal(value) for value in parameters)
+            explain = SQL("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE {}({})").format(Identifier(f"hot_{number}"), values)
+            for mode in ("force_custom_plan", "force_generic_plan"):
+                await connection.execute(f"SET plan_cache_mode = {mode}")
+                [([explained],)] = await (await connection.execute(explain)).fetchall()
+                plan = explained["Plan"]
+                used = {node["Index Name"] for node in nodes(plan) if "Index Name" in node}
+                whole = [node for node in nodes(plan) if node["Node Type"] == "Seq Scan" and node["Relation Name"] != "log_head"]
+                pages = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+                assert used - {"log_head_pkey"} == {index} and not whole and pages <= most_pages, (mode, label, pages, plan)
+
+
+async def test_people_can_read_the_log(log: Log, database_url: str) -> None:
+    events = (NewEvent("a", 1, b'{"n":1}'), NewEvent("b", 1, b"\xff"))
+    await log.store.append(AppendRequest(A, new_id(), (StreamAppend(new_id(), new_id(), 0, events),), "{}"))
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        cursor = await connection.execute("SELECT position, topic, state, metadata FROM event_readable ORDER BY position")
+        assert await cursor.fetchall() == [(1, "a", {"n": 1}, {}), (2, "b", "/w==", {})]
+
+
+# ---- the signal -------------------------------------------------------------------------------------------------------------
+
+
+@pytest_asyncio.fixture
+async def signal(database_url: str) -> AsyncIterator[AppendSignal]:
+    signal = AppendSignal(database_url)
+    await signal.start()
+    await asyncio.wait_for(signal.listening.wait(), 5)
+    yield signal
+    await signal.close()
+
+
+async def waited(signal: AppendSignal, after: int, timeout: float) -> float:
+    started = time.perf_counter()
+    await signal.wait(after, timeout)
+    return time.perf_counter() - started
+
+
+async def test_the_signal_wakes_those_that_wait_for_what_comes(log: Log, signal: AppendSignal) -> None:
+    assert await waited(signal, 0, 0.2) >= 0.19
+    waiting = asyncio.gather(waited(signal, 0, 5), waited(signal, 0, 5), waited(signal, 1, 0.3))
+    await asyncio.sleep(0.05)
+    await log.append(A, "run.started")
+    first, second, later = await waiting
+    assert first < 1 and second < 1 and later >= 0.29
+    assert await waited(signal, 0, 5) < 0.1  # it is known already
+
+
+async def test_a_refused_batch_notifies_nobody(log: Log, signal: AppendSignal, database_url: str) -> None:
+    stream = new_id()
+    await log.append(A, "run.started", stream=stream)
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        await connection.execute("LISTEN tidelog_log")
+        with pytest.raises(Exception, match="is at version 1"):
+            await log.append(A, "run.started", stream=stream)
+        assert [notify async for notify in connection.notifies(timeout=0.2)] == []
+        await asyncio.gather(*(log.append(A, "run.started", "run.started") for _ in range(5)))
+        assert [notify.payload async for notify in connection.notifies(timeout=0.3)] == ["11"]
+
+
+async def test_the_signal_survives_the_loss_of_its_connection(log: Log, signal: AppendSignal, database_url: str) -> None:
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        await connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tidelog-signal'")
+    await log.append(A, "run.started")  # perhaps while nobody listens
+    assert await waited(signal, 0, 5) < 2
+    await asyncio.wait_for(signal.listening.wait(), 5)
+    waiting = asyncio.create_task(waited(signal, 1, 5))
+    await asyncio.sleep(0.05)
+    await log.append(A, "run.started")
+    assert await waiting < 1
+
+
+async def test_without_a_database_the_signal_lets_its_callers_look_now_and_then(tmp_path: str) -> None:
+    signal = AppendSignal(f"postgresql:///none?host={tmp_path}")
+    await signal.start()
+    sleeps = [await waited(signal, 0, 60) for _ in range(4)]
+    assert sleeps[0] < 0.5 and sum(sleeps) < 3
+    await signal.close()
