@@ -11,6 +11,7 @@ from .analysis.scan import ScanPart, bound, merge_all
 
 CHUNK = 5_000
 LONG_LINES = 500
+PLACES = 30
 
 
 class Inspector(Agent):
@@ -56,7 +57,9 @@ class Inspector(Agent):
         if not paths:
             return FocusedScan(problem=problem)
         scan = ScanPart.model_validate(await ctx.tool("files.scan", key=f"scan-{what}", paths=paths))
-        return FocusedScan(files=scan.covered, markers_by_file=scan.marker_files, scan=scan, problem=problem)
+        return FocusedScan(
+            files=scan.covered, markers=scan.markers, markers_by_file=scan.marker_files, places=scan.marker_places[:PLACES]
+        )
 
 
 def _merge(found: list[Any]) -> ScanPart:

@@ -148,17 +148,24 @@ def tree_hygiene(ctx: ToolContext) -> hygiene.Hygiene:
 
 @tool("files.measure", capabilities=("files",), idempotent=True, timeout_s=TIMEOUT_S)
 def measure(ctx: ToolContext, paths: list[str]) -> list[Measured]:
-    """Count lines and bytes of up to 200 files. A file that is not there or cannot be read comes back as not existing."""
+    """Count lines and bytes of up to 200 tracked files, named as the other tools show them.
+
+    A file that is not tracked, not in the working tree or not readable comes back as not existing.
+    """
     workspace = Workspace(ctx.workspace)
-    measured: list[Measured] = []
-    for path in _check_paths(paths):
-        try:
-            seen = look(workspace, path)
-        except (FileNotFoundError, PermanentError, OSError):
-            measured.append(Measured(path=path, exists=False))
-        else:
-            measured.append(Measured(path=path, exists=True, lines=seen.lines, bytes=seen.size, binary=seen.binary))
-    return measured
+    wanted = set(_check_paths(paths))
+    names = {entry.path: entry.name for entry in tracked_files(Git(workspace.root)) if entry.path in wanted}
+    return [_measured(workspace, path, names.get(path)) for path in paths]
+
+
+def _measured(workspace: Workspace, path: str, name: str | None) -> Measured:
+    try:
+        seen = None if name is None else look(workspace, name)
+    except (FileNotFoundError, PermanentError, OSError):
+        seen = None
+    if seen is None:
+        return Measured(path=path, exists=False)
+    return Measured(path=path, exists=True, lines=seen.lines, bytes=seen.size, binary=seen.binary)
 
 
 @tool("files.read", capabilities=("files",), idempotent=True, timeout_s=60)
@@ -178,9 +185,7 @@ def read(ctx: ToolContext, path: str, max_bytes: int = 16_384) -> FileText:
 
 
 @tool("files.scan", capabilities=("files",), idempotent=True, timeout_s=TIMEOUT_S)
-def scan_files(
-    ctx: ToolContext, offset: int = 0, limit: int = 0, paths: list[str] | None = None
-) -> scan.ScanPart:
+def scan_files(ctx: ToolContext, offset: int = 0, limit: int = 0, paths: list[str] | None = None) -> scan.ScanPart:
     """Look for markers (TODO, FIXME, XXX, HACK) and credentials in `limit` tracked files from `offset` on, or in `paths`.
 
     Values that look like credentials are never returned, only the rule, the place and the length.

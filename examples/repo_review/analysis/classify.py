@@ -99,6 +99,7 @@ LOCK_FILES = words(
 VENDOR_FOLDERS = words(
     "node_modules bower_components vendor vendored _vendor third_party third-party thirdparty 3rdparty jspm_packages"
 )
+_VENDOR_FOLDERS_AT_TOP = words("deps extern external externals")  # further down these names often hold own code
 _TEST_FOLDERS = words(
     "test tests testing testsuite spec specs __tests__ __mocks__ e2e fixtures fixture testdata test-data test_data"
 )
@@ -159,7 +160,7 @@ def vendored_root(path: str) -> str | None:
     """The outermost folder of other people's code that holds the path (`web/node_modules`), None when there is none."""
     parts = path.split("/")
     for depth, part in enumerate(parts[:-1]):
-        if part.lower() in VENDOR_FOLDERS:
+        if part.lower() in VENDOR_FOLDERS or (depth == 0 and part.lower() in _VENDOR_FOLDERS_AT_TOP):
             return "/".join(parts[: depth + 1])
     return None
 

@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 
 from .classify import is_example
 from .history import utc_day
+from .identities import is_bot
 from .people import HistorySummary, HotFile
 from .results import HistoryReport, InspectionReport, Measured, SurveyReport
 from .scan import SecretPlace
@@ -32,9 +33,7 @@ class Finding(BaseModel):
     weight: int = 0
 
 
-def find_all(
-    history: HistoryReport | None, survey: SurveyReport | None, inspection: InspectionReport | None
-) -> list[Finding]:
+def find_all(history: HistoryReport | None, survey: SurveyReport | None, inspection: InspectionReport | None) -> list[Finding]:
     """All findings, the most pressing first. A result that is missing silences its rules."""
     found: list[Finding] = []
     if inspection is not None:
@@ -231,6 +230,7 @@ def _knower_gone(file: HotFile, newest: int | None) -> bool:
         and file.main_share >= 0.75
         and file.commits >= OFTEN
         and file.recent > 0
+        and not is_bot(file.main_author)
         and newest is not None
         and file.main_last is not None
         and newest - file.main_last > 182 * _DAY
@@ -252,9 +252,11 @@ def _hot_and_long(history: HistorySummary, survey: SurveyReport) -> Iterator[Fin
     heavy = [
         file
         for file in history.hot_files
-        if file.kind == "code" and changes(file, history.hot_by) >= OFTEN and file.path in sizes
+        if file.kind == "code"
+        and changes(file, history.hot_by) >= OFTEN
+        and file.path in sizes
         and sizes[file.path].lines >= LONG_FILE
-    ]  # fmt: skip
+    ]
     if heavy:
         period = "in the last year" if history.hot_by == "recent" else "in the history read"
         heavy.sort(key=lambda file: (-changes(file, history.hot_by) * sizes[file.path].lines, file.path))
@@ -309,13 +311,13 @@ def _tests(survey: SurveyReport) -> Iterator[Finding]:
 
 
 def _markers(inspection: InspectionReport, history: HistorySummary | None) -> Iterator[Finding]:
-    scan = inspection.hot.scan
-    if scan is None or history is None or not scan.markers:
+    hot = inspection.hot
+    if history is None or not hot.markers:
         return
     order = {file.path: rank for rank, file in enumerate(history.hot_files)}
-    places = sorted(scan.marker_places, key=lambda place: (place.marker == "TODO", order.get(place.path, 999), place.line))
-    total = sum(scan.markers.values())
-    grave = total - scan.markers.get("TODO", 0)
+    places = sorted(hot.places, key=lambda place: (place.marker == "TODO", order.get(place.path, 999), place.line))
+    total = sum(hot.markers.values())
+    grave = total - hot.markers.get("TODO", 0)
     yield Finding(
         severity="medium" if grave >= 5 else "low",
         title=f"{plural(total, 'open marker')} in the files that change most",

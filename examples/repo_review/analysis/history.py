@@ -7,30 +7,37 @@ that the merged numbers can say how far they may be off. Merging is commutative 
 import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
+from hashlib import sha256
 
 from pydantic import BaseModel, Field
 
 from .text import json_safe
 
 # What `git log` is asked to print before each commit's numbers. The name comes last, so that it may hold anything but NUL.
-LOG_FORMAT = "%x01%H %P%x1f%ad%x1f%aN"
+LOG_FORMAT = "%x01%H %P%x1f%ad%x1f%aE%x1f%aN"
 MAX_FILES_KEPT = 300
 MAX_AUTHORS_KEPT = 800
 MAX_AUTHORS_PER_FILE = 12
+MAX_ADDRESSES = 5
 MAX_BYTES = 170_000
 MAX_FILES_IN_MEMORY = 60_000
 
-_HEADER = re.compile(rb"\x01([0-9a-f]{40,64}) ([0-9a-f ]*)\x1f(-?\d*) ?([+-]\d+)?\x1f(.*)", re.S)
+_HEADER = re.compile(rb"\x01([0-9a-f]{40,64}) ([0-9a-f ]*)\x1f(-?\d*) ?([+-]\d+)?\x1f([^\x1f]*)\x1f(.*)", re.S)
 _NUMSTAT = re.compile(rb"\n?(\d+|-)\t(\d+|-)\t(.*)", re.S)
 
 
 class AuthorStats(BaseModel):
-    """Commits of one author, merge commits left out. Times are seconds since 1970, of the author's clock."""
+    """Commits under one name, merge commits left out. Times are seconds since 1970, of the author's clock.
+
+    `addresses` are checksums of e-mail addresses: enough to see that two names are one person, while no address, which is
+    personal data, gets into a log that is never rewritten.
+    """
 
     commits: int = 0
     recent: int = 0
     first: int
     last: int
+    addresses: list[str] = []
 
 
 class FileStats(BaseModel):
@@ -76,6 +83,7 @@ class Commit(BaseModel):
     seconds: int | None
     offset_minutes: int
     author: str
+    address: str
 
 
 class FileChange(BaseModel):
@@ -117,13 +125,14 @@ def _lines(number: bytes) -> int:
 
 
 def _commit(header: re.Match[bytes]) -> Commit:
-    sha, parents, seconds, zone, author = header.groups()
+    sha, parents, seconds, zone, address, author = header.groups()
     return Commit.model_construct(
         sha=sha.decode(),
         parents=len(parents.split()),
         seconds=int(seconds) if seconds not in (b"", b"-") else None,
         offset_minutes=_offset(zone),
         author=json_safe(author.strip(), 80) or "(no name)",
+        address=sha256(address.strip().lower()).hexdigest()[:12],
     )
 
 
@@ -182,6 +191,8 @@ class HistoryBuilder:
         stats = self.part.authors.get(commit.author)
         if stats is None:
             stats = self.part.authors[commit.author] = AuthorStats(first=seconds, last=seconds)
+        if commit.address not in stats.addresses and len(stats.addresses) < MAX_ADDRESSES:
+            stats.addresses.append(commit.address)
         stats.commits += 1
         stats.recent += self._recent
         stats.first = min(stats.first, seconds)
@@ -303,14 +314,19 @@ def add_counts(left: dict[str, int], right: dict[str, int]) -> dict[str, int]:
 def _merge_authors(left: dict[str, AuthorStats], right: dict[str, AuthorStats]) -> dict[str, AuthorStats]:
     merged = dict(left)
     for name, stats in right.items():
-        known = merged.get(name)
-        merged[name] = stats if known is None else AuthorStats(
-            commits=known.commits + stats.commits,
-            recent=known.recent + stats.recent,
-            first=min(known.first, stats.first),
-            last=max(known.last, stats.last),
-        )
+        merged[name] = combine(merged[name], stats) if name in merged else stats
     return merged
+
+
+def combine(one: AuthorStats, other: AuthorStats) -> AuthorStats:
+    """The commits of both counted as one author's."""
+    return AuthorStats(
+        commits=one.commits + other.commits,
+        recent=one.recent + other.recent,
+        first=min(one.first, other.first),
+        last=max(one.last, other.last),
+        addresses=sorted({*one.addresses, *other.addresses}),
+    )
 
 
 def _merge_files(left: HistoryPart, right: HistoryPart) -> dict[str, FileStats]:

@@ -6,7 +6,7 @@ from posixpath import basename, dirname
 
 from pydantic import BaseModel, Field
 
-from .classify import VENDOR_FOLDERS, is_lock, is_test
+from .classify import is_lock, is_test, vendored_root
 from .text import words
 
 MAX_LISTED = 60
@@ -92,7 +92,7 @@ def examine(paths: Iterable[str]) -> Hygiene:
         found.tests += is_test(path)
         _sort_document(found, path)
         lowered = path.lower()
-        if VENDOR_FOLDERS.intersection(lowered.split("/")[:-1]):
+        if vendored_root(path) is not None:
             continue
         if is_lock(path):
             locks.add(lowered)

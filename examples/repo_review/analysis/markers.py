@@ -10,8 +10,9 @@ MARKERS = ("FIXME", "XXX", "HACK", "TODO")
 _TEXT = 140
 # A line is only looked at so far: what comes after is a minified bundle or data.
 _LINE = 600
-_MARKER = re.compile(rb"(?<![A-Za-z0-9_\"'`.-])(TODO|FIXME|XXX|HACK)(?![A-Za-z0-9_\"'`=\[-])")
+_MARKER = re.compile(rb"(?<![A-Za-z0-9_\"'`.-])(TODO|FIXME|XXX|HACK)(?![A-Za-z0-9_\"'`=\[)-])")
 _COMMENT = re.compile(rb"^[\s*>+-]*$|#|//|/\*|--|;|<!--|%|\"\"\"|'''|\.\. |\bREM\b|\{-|\(\*|^\s*\*|\{#")
+_END = re.compile(r"\s*(\*+/|-->|\*\)|#})\s*$")
 
 
 class Marker(NamedTuple):
@@ -35,5 +36,5 @@ def find_markers(content: bytes) -> Iterator[Marker]:
         last_line = line
         end = content.find(b"\n", match.start())
         text = content[match.start() : min(end if end >= 0 else len(content), match.start() + 400)]
-        shown = redact(text).decode("utf-8", "replace").strip()
+        shown = _END.sub("", redact(text).decode("utf-8", "replace")).strip()
         yield Marker(line, match.group(1).decode(), shown[:_TEXT])

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from .classify import Kind, kind
 from .history import AuthorStats, FileStats, HistoryPart
+from .identities import is_bot, join_names
 
 RECENT_DAYS = 365
 HOT_FILES = 40
@@ -82,16 +83,9 @@ class HistorySummary(BaseModel):
     hot_by: str
 
 
-def is_bot(name: str) -> bool:
-    lowered = name.lower()
-    return lowered.endswith(("[bot]", "-bot", " bot")) or lowered in {
-        "dependabot", "renovate", "github-actions", "pre-commit-ci", "github", "greenkeeper", "pyup.io bot", "weblate",
-        "web-flow", "semantic-release-bot", "bors", "travis ci", "mergify",
-    }  # fmt: skip
-
-
 def summarise(part: HistoryPart, last_commit: int | None) -> HistorySummary:
     """`last_commit`: seconds since 1970 of the newest commit; "recent" was counted back from there."""
+    part = join_names(part)
     people = {name: stats for name, stats in part.authors.items() if not is_bot(name)}
     bots = {name: stats for name, stats in part.authors.items() if is_bot(name)}
     hot_by, hot = _hot_files(part)
@@ -125,7 +119,7 @@ def summarise(part: HistoryPart, last_commit: int | None) -> HistorySummary:
 
 def _ranked(authors: dict[str, AuthorStats]) -> list[Author]:
     order = sorted(authors.items(), key=lambda entry: (-entry[1].commits, entry[0]))
-    return [Author(name=name, **stats.model_dump()) for name, stats in order]
+    return [Author(name=name, **stats.model_dump(exclude={"addresses"})) for name, stats in order]
 
 
 def _bus_factor(commits: dict[str, int]) -> BusFactor:
@@ -148,9 +142,9 @@ def _hot_files(part: HistoryPart) -> tuple[str, list[HotFile]]:
         path, stats = entry
         return (-stats.recent, -stats.commits, path) if hot_by == "recent" else (-stats.commits, -stats.recent, path)
 
-    chosen = sorted(
-        (entry for entry in part.files.items() if entry[1].commits > 1 and kind(entry[0]) not in _NOT_HOT), key=rank
-    )[:HOT_FILES]
+    chosen = sorted((entry for entry in part.files.items() if entry[1].commits > 1 and kind(entry[0]) not in _NOT_HOT), key=rank)[
+        :HOT_FILES
+    ]
     return hot_by, [_hot_file(path, stats, part) for path, stats in chosen]
 
 

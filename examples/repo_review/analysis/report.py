@@ -11,7 +11,7 @@ from .review import Review
 from .text import code, number, plural, prose, size
 from .tree import TreePart
 
-MAX_REPORT = 150_000
+MAX_REPORT = 95_000  # bytes; even with every character escaped it fits into one event
 
 
 def render(review: Review, run_id: str) -> str:
@@ -40,8 +40,10 @@ def summary(review: Review) -> str:
     report = review.history
     if report is not None and report.history is not None:
         history = report.history
-        span = "" if history.first is None or history.last is None else (
-            f" between {utc_day(history.first)} and {utc_day(history.last)}"
+        span = (
+            ""
+            if history.first is None or history.last is None
+            else (f" between {utc_day(history.first)} and {utc_day(history.last)}")
         )
         people = plural(history.authors, "person", "people") + ("" if history.authors_exact else " or more")
         sentences.append(
@@ -74,7 +76,7 @@ def _what_it_is(review: Review) -> str:
         return f"{name} holds {plural(review.survey.tracked, 'tracked file')}, hardly any of them code."
     lines = sum(tree.kinds[kind].lines for kind in ("code", "test") if kind in tree.kinds)
     files = plural(review.survey.tracked, "tracked file")
-    return f"{name} holds {files} with {number(lines)} lines of code and tests, mostly {' and '.join(languages[:2])}."
+    return f"{name} holds {files} with {plural(lines, 'line')} of code and tests, mostly {' and '.join(languages[:2])}."
 
 
 def _code_languages(tree: TreePart) -> list[str]:
@@ -120,8 +122,8 @@ def _history_limits(report: HistoryReport | None) -> list[str]:
         )
     notes.append(
         f"The history was read in {plural(report.chunks, 'chunk')} of up to {number(report.chunk_size)} commits. Authors are told "
-        "apart by name, after `.mailmap`; co-authors are not counted. Merge commits count as commits, not as changes or as "
-        "anybody's work. Dates are those of the authors' clocks."
+        "apart by name, after `.mailmap`; names that share an e-mail address are one person; co-authors are not counted. "
+        "Merge commits count as commits, not as changes or as anybody's work. Dates are those of the authors' clocks."
     )
     missed = max((file.missed for file in history.hot_files), default=0)
     if missed:

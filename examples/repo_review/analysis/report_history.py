@@ -101,8 +101,17 @@ def _hot_table(review: Review, history: HistorySummary) -> str:
         lines = number(sizes[file.path].lines) if file.path in sizes else "?"
         known = f"{prose(file.main_author, 40)} ({file.main_share:.0%})"
         exact = "" if file.missed == 0 else "+"
-        rows.append((code(file.path, 90), number(file.recent), f"{number(file.commits)}{exact}", lines,
-                     number(marked.get(file.path, 0)) if review.inspection else "?", _count(file), known))  # fmt: skip
+        rows.append(
+            (
+                code(file.path, 90),
+                number(file.recent),
+                f"{number(file.commits)}{exact}",
+                lines,
+                number(marked.get(file.path, 0)) if review.inspection else "?",
+                _count(file),
+                known,
+            )
+        )
     order = "changes in the last year" if history.hot_by == "recent" else "all changes"
     note = f"By {order}; change logs, lock files, generated and vendored files left out."
     if gone:

@@ -46,10 +46,10 @@ def _marker_section(inspection: InspectionReport) -> str:
 
 
 def _focus(what: str, focus: FocusedScan) -> str:
-    if focus.scan is None:
+    if not focus.files:
         return "" if focus.problem is None else f"The {what} were not looked at apart: {prose(focus.problem, 300)}."
-    total = sum(focus.scan.markers.values())
-    return f"Among the {number(focus.files)} {what}, {number(len(focus.markers_by_file))} hold {plural(total, 'marker')}."
+    total = plural(sum(focus.markers.values()), "marker")
+    return f"Among the {number(focus.files)} {what}, {plural(len(focus.markers_by_file), 'holds', 'hold')} {total}."
 
 
 def _secret_facts(inspection: InspectionReport) -> str:

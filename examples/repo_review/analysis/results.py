@@ -5,7 +5,7 @@ from pydantic import BaseModel, Field
 from .classify import Kind
 from .hygiene import Hygiene
 from .people import HistorySummary
-from .scan import ScanPart
+from .scan import MarkerPlace, ScanPart
 from .tree import TreePart
 
 
@@ -84,8 +84,9 @@ class FocusedScan(BaseModel):
     """Markers in files that another agent named. `problem` says why there are none."""
 
     files: int = 0
+    markers: dict[str, int] = {}
     markers_by_file: dict[str, int] = {}
-    scan: ScanPart | None = None
+    places: list[MarkerPlace] = []
     problem: str | None = None
 
 

@@ -7,9 +7,7 @@ from .results import HistoryReport, InspectionReport, SurveyReport
 class Review:
     """What the three agents found; any of them may be missing."""
 
-    def __init__(
-        self, history: HistoryReport | None, survey: SurveyReport | None, inspection: InspectionReport | None
-    ) -> None:
+    def __init__(self, history: HistoryReport | None, survey: SurveyReport | None, inspection: InspectionReport | None) -> None:
         self.history = history
         self.survey = survey
         self.inspection = inspection

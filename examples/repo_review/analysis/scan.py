@@ -136,9 +136,7 @@ def _add_secrets(part: ScanPart, path: str, content: bytes) -> None:
         if starts is None:
             starts = [0, *(match.end() for match in re.finditer(rb"\n", content))]
         part.secrets[where] = part.secrets.get(where, 0) + 1
-        place = SecretPlace(
-            path=path, line=bisect_right(starts, hit.start), rule=hit.rule, length=hit.length, where=where
-        )
+        place = SecretPlace(path=path, line=bisect_right(starts, hit.start), rule=hit.rule, length=hit.length, where=where)
         part.secret_places.append(place)
 
 

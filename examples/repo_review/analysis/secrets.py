@@ -52,11 +52,10 @@ RULES = (
     _rule("SendGrid key", "sg.", r"(?<![A-Za-z0-9])(SG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43})(?![A-Za-z0-9_-])"),
     _rule("Hugging Face token", "hf_", r"(?<![A-Za-z0-9_])(hf_[A-Za-z]{34})(?![A-Za-z0-9])"),
     _rule("DigitalOcean token", "dop_v1_", r"(dop_v1_[a-f0-9]{64})"),
-    _rule("password in a URL", "://", r"[a-z][a-z0-9+.-]{1,20}://[^\s/:@\"'<>]{1,64}:([^\s/:@\"'<>]{6,100})@[A-Za-z0-9.-]{3,100}"),
+    _rule("password in a URL", "://", r"://[^\s/:@\"'<>]{1,64}:([^\s/:@\"'<>]{6,100})@[A-Za-z0-9.-]{3,100}"),
     _rule(
         "assigned credential",
         "secret token passw api_key apikey api-key access_key accesskey private_key auth_key credential",
-        r"(?<![A-Za-z0-9])[A-Za-z0-9_.-]{0,40}"
         r"(?:secret|token|passwd|password|api[_-]?key|access[_-]?key|private[_-]?key|auth[_-]?key|credentials?)"
         r"(?:[_-](?:key|id|value))?[\"'\]]{0,2}[ \t]{0,8}(?::=|=>|[:=])[ \t]{0,8}[\"']([A-Za-z0-9+/=_.~!@#$%^&*-]{16,200})[\"']",
         re.IGNORECASE,

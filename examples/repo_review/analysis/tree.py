@@ -21,9 +21,7 @@ class Amount(BaseModel):
     bytes: int = 0
 
     def __add__(self, other: "Amount") -> "Amount":
-        return Amount(
-            files=self.files + other.files, lines=self.lines + other.lines, bytes=self.bytes + other.bytes
-        )
+        return Amount(files=self.files + other.files, lines=self.lines + other.lines, bytes=self.bytes + other.bytes)
 
 
 class FileSize(BaseModel):
