@@ -2,14 +2,18 @@
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 
 from tidelog import Agent, Context, PermanentError, ToolContext, ToolError, TransientError, tool
 from tidelog.calling import ProcessExitError
+from tidelog.context import Assignment
 from tidelog.errors import DuplicateKeyError, NotJsonError, ValueTooLargeError
-from tidelog.testing import MemoryJournal, SentMessage, ToolCall, run_agent
+from tidelog.journal import Journal, JournalEntry, JournalUpdate, Mail
+from tidelog.testing import MemoryJournal, MemoryRecorder, SentMessage, ToolCall, run_agent
 
 
 @tool("echo", idempotent=True)
@@ -194,17 +198,52 @@ async def test_mail_is_received_once_in_order_by_sender_and_times_out() -> None:
     assert outcome.result == [2, 1, 3, None, "a ping"]
 
 
-async def test_mail_that_a_caller_gave_up_on_is_there_for_the_next_receive() -> None:
+class SlowReceipts(MemoryRecorder):
+    """A recorder whose receipts take a while."""
+
+    async def record_receipt(self, key: str, message_id: UUID | None) -> None:
+        await asyncio.sleep(0.2)
+        await super().record_receipt(key, message_id)
+
+
+def context_on(journal: MemoryJournal, kind: type[MemoryRecorder] = MemoryRecorder) -> Context:
+    assignment = Assignment(uuid4(), uuid4(), 1, "me", "me", None, {}, ("a",), ())
+    return Context(assignment, Journal(0, (), ()), kind(journal, {}, ["a"], None, Path()))
+
+
+async def test_mail_is_not_lost_when_the_caller_gives_up_while_it_is_being_received() -> None:
     journal = MemoryJournal()
+    context = context_on(journal, SlowReceipts)
+    journal.deliver("a", "precious")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(context.receive(timeout_s=60), 0.1)  # within the receipt
+    message = await context.receive(timeout_s=1)
+    assert message is not None and message.body == "precious"
+    await context.close()
 
-    async def execute(ctx: Context) -> Any:
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(ctx.receive(timeout_s=60), 0.05)
-        journal.deliver("a", "late")
-        message = await ctx.receive(timeout_s=5)
-        return message.body if message else None
 
-    assert (await run_agent(agent_of(execute), journal=journal)).result == "late"
+async def test_mail_is_not_lost_when_the_caller_is_cancelled_in_the_moment_it_arrives() -> None:
+    journal = MemoryJournal()
+    context = context_on(journal)
+    waiting = asyncio.create_task(context.receive(timeout_s=60))
+    await asyncio.sleep(0.05)
+    journal.deliver("a", "precious")
+    waiting.get_loop().call_soon(waiting.cancel)
+    for _ in range(20):  # whichever comes first, mail or cancellation
+        await asyncio.sleep(0)
+    first = None if waiting.cancelled() else await waiting
+    second = await context.receive(timeout_s=0.5)
+    assert [message.body for message in (first, second) if message] == ["precious"]
+    await context.close()
+
+
+def test_an_update_that_overlaps_with_an_earlier_one_changes_nothing_twice() -> None:
+    mail = Mail(message_id=uuid4(), sender="a", body=1)
+    done = JournalEntry(key="k", kind="call", status="ok", result=1)
+    journal = Journal(1, (), ())
+    for version, entry in ((3, done), (2, done.model_copy(update={"status": "pending", "result": None}))):
+        journal.apply(JournalUpdate(version=version, journal=(entry,), mailbox=(mail,)))
+    assert journal.version == 3 and journal.find("k") == done and journal.mailbox == [mail]
 
 
 async def test_the_shared_context_can_be_written_at_an_expected_version() -> None:

@@ -154,7 +154,7 @@ class Outcome:
         return self.journal.calls
 
 
-class _MemoryRecorder:
+class MemoryRecorder:
     """The `Recorder` on a `MemoryJournal`. Calls tools in the test's process."""
 
     def __init__(
@@ -268,7 +268,7 @@ async def run_agent(
         journal.state.update({name: to_json(value, f"the shared value {name!r}") for name, value in (state or {}).items()})
         for sender, body in inbox:
             journal.deliver(sender, body)
-    recorder = _MemoryRecorder(journal, known, tuple(peers), answers, Path(workspace))
+    recorder = MemoryRecorder(journal, known, tuple(peers), answers, Path(workspace))
     recorder.resume_calls()
     key = step_key or definition.name
     given = to_json(dict(results or {}), "the results")
