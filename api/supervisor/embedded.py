@@ -8,8 +8,8 @@ from typing import Any
 import structlog
 
 from adapters.embedded import DataDirectoryBusy, EmbeddedError, EmbeddedServices, ServiceName, ServicesStopped
-from api.settings import Settings
 from api.supervisor import state
+from api.supervisor.config import SupervisorConfig
 from api.supervisor.errors import SupervisorError
 from api.supervisor.processes import Backoff
 
@@ -19,9 +19,9 @@ log = structlog.get_logger(__name__)
 class Servers:
     """Where the data is: servers of our own where the settings name none."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._own = _embedded(settings)
+    def __init__(self, config: SupervisorConfig) -> None:
+        self._config = config
+        self._own = _embedded(config)
 
     @property
     def own(self) -> bool:
@@ -35,8 +35,8 @@ class Servers:
         try:
             await self._own.start()
         except DataDirectoryBusy as error:
-            if state.held(self._settings.data_dir):
-                raise state.already_running(self._settings.data_dir) from None
+            if state.held(Path(self._config.data_dir)):
+                raise state.already_running(Path(self._config.data_dir)) from None
             raise SupervisorError(str(error)) from None
         except EmbeddedError as error:
             raise SupervisorError(str(error)) from None
@@ -78,13 +78,9 @@ class Servers:
 
     def environment(self) -> dict[str, str]:
         """The variables by which roles find the data."""
-        configured = self._settings
-        database = configured.database_url.get_secret_value() if configured.database_url else self._owned().database_url
-        nats = configured.nats_url.get_secret_value() if configured.nats_url else self._owned().nats_url
-        if configured.worker_nats_url:
-            worker = configured.worker_nats_url.get_secret_value()
-        else:
-            worker = nats if configured.nats_url else self._owned().worker_nats_url
+        database = self._config.database_url or self._owned().database_url
+        nats = self._config.nats_url or self._owned().nats_url
+        worker = self._config.worker_nats_url or self._config.nats_url or self._owned().worker_nats_url
         return {"TIDELOG_DATABASE_URL": database, "TIDELOG_NATS_URL": nats, "TIDELOG_WORKER_NATS_URL": worker}
 
     def _owned(self) -> EmbeddedServices:
@@ -92,23 +88,23 @@ class Servers:
         return self._own
 
 
-def describe_binaries(settings: Settings) -> dict[str, Any]:
+def describe_binaries(config: SupervisorConfig) -> dict[str, Any]:
     """Which server binaries `tidelog up` would use, without starting anything. Raises SupervisorError if one is missing."""
-    servers = _embedded(settings)
+    servers = _embedded(config)
     try:
         return {} if servers is None else servers.describe()
     except EmbeddedError as error:
         raise SupervisorError(str(error)) from None
 
 
-def _embedded(settings: Settings) -> EmbeddedServices | None:
-    if settings.database_url is not None and settings.nats_url is not None:
+def _embedded(config: SupervisorConfig) -> EmbeddedServices | None:
+    if config.database_url is not None and config.nats_url is not None:
         return None
     return EmbeddedServices(
-        Path(settings.data_dir),
-        postgres_bin=settings.postgres_bin,
-        nats_bin=settings.nats_bin,
-        want_postgres=settings.database_url is None,
-        want_nats=settings.nats_url is None,
-        account=settings.run_as,
+        Path(config.data_dir),
+        postgres_bin=Path(config.postgres_bin) if config.postgres_bin else None,
+        nats_bin=Path(config.nats_bin) if config.nats_bin else None,
+        want_postgres=config.database_url is None,
+        want_nats=config.nats_url is None,
+        account=config.run_as,
     )

@@ -1,8 +1,10 @@
-"""What can go wrong with `tidelog up`. Every message is fit for the terminal."""
+"""What can go wrong with `tidelog up`. Every message is one line, fit for the terminal."""
 
 
 class SupervisorError(Exception):
     """The server cannot be started (or not from here); the message says why and what to do."""
+
+    exit_code = 1
 
 
 class AlreadyRunning(SupervisorError):
@@ -11,3 +13,9 @@ class AlreadyRunning(SupervisorError):
 
 class CannotStart(SupervisorError):
     """A child said before the server was ever ready that a person has to act; it has said why on stderr."""
+
+
+class WrongSettings(SupervisorError):
+    """Settings that are right one by one do not go together."""
+
+    exit_code = 2

@@ -66,9 +66,7 @@ class SupervisedProcess:
     `changed` is called whenever `describe()` says something new.
     """
 
-    def __init__(
-        self, name: str, program: Callable[[], Program], *, stop_patience_s: float, changed: Callable[[], None]
-    ) -> None:
+    def __init__(self, name: str, program: Callable[[], Program], *, stop_patience_s: float, changed: Callable[[], None]) -> None:
         self.name = name
         self.settled = False
         """Set by the owner once the server was ready: from then on no end of a child is final."""
@@ -77,7 +75,7 @@ class SupervisedProcess:
         self._changed = changed
         self._process: Process | None = None
         self._restarts = 0
-        self._stopping = False
+        self._stopping = asyncio.Event()
 
     def describe(self) -> dict[str, object]:
         running = self._process is not None and self._process.returncode is None
@@ -90,10 +88,10 @@ class SupervisedProcess:
             CannotStart: it ended with EXIT_CANNOT_START before the server was ever ready.
         """
         backoff = Backoff()
-        while not self._stopping:
+        while not self._stopping.is_set():
             backoff.started()
             code = await self._run_once()
-            if self._stopping:
+            if self._stopping.is_set():
                 return
             if code == EXIT_CANNOT_START and not self.settled:
                 raise CannotStart(f"the process '{self.name}' cannot start; its reason stands above")
@@ -109,7 +107,7 @@ class SupervisedProcess:
 
     async def stop(self) -> None:
         """SIGTERM, and SIGKILL when its time is up. `run()` comes back then."""
-        self._stopping = True
+        self._stopping.set()
         process = self._process
         if process is None or process.returncode is not None:
             return
@@ -122,7 +120,7 @@ class SupervisedProcess:
             self.kill()
 
     def kill(self) -> None:
-        self._stopping = True
+        self._stopping.set()
         self._signal(signal.SIGKILL)
 
     async def _run_once(self) -> int:
@@ -134,7 +132,7 @@ class SupervisedProcess:
                 stdin=asyncio.subprocess.DEVNULL,
                 # A session of its own: Ctrl-C in the terminal reaches us alone, and we stop things in order.
                 start_new_session=True,
-                preexec_fn=_die_with_parent(),
+                preexec_fn=die_with_parent(),
             )
         except OSError as error:  # out of processes or memory: it may pass
             log.error("process_not_started", process=self.name, error=str(error))
@@ -152,8 +150,6 @@ class SupervisedProcess:
                 self._process.send_signal(number)
 
 
-
-
 def _how(code: int) -> str:
     if code < 0:
         with contextlib.suppress(ValueError):
@@ -161,7 +157,7 @@ def _how(code: int) -> str:
     return f"exit code {code}"
 
 
-def _die_with_parent() -> Callable[[], None] | None:
+def die_with_parent() -> Callable[[], None] | None:
     """Linux sends the child SIGTERM when we die. Must be spawned from the main thread: it is the thread's death that counts."""
     if not _ON_LINUX:
         return None

@@ -14,14 +14,15 @@ import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 
 import structlog
 
 from adapters.telemetry.logging import configure_logging
-from api.settings import ROLES, Settings, SettingsError
 from api.supervisor import state
+from api.supervisor.config import SupervisorConfig
 from api.supervisor.embedded import Servers
-from api.supervisor.errors import CannotStart, SupervisorError
+from api.supervisor.errors import SupervisorError, WrongSettings
 from api.supervisor.processes import Program, SupervisedProcess
 from api.supervisor.state import RunningServer
 
@@ -37,6 +38,9 @@ WORKER_PATIENCE_S = 8.0
 
 _NOT_OUR_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
+TOGETHER = (("api",), ("relay", "projector", "saga"))
+EACH_ALONE = (("api",), ("relay",), ("projector",), ("saga",))
+
 # What a worker has no business to know. It runs code of users.
 _NOT_FOR_WORKERS = (
     "TIDELOG_DATABASE_URL", "TIDELOG_NATS_URL", "TIDELOG_WORKER_NATS_URL", "TIDELOG_BOOTSTRAP_KEY_SHA256",
@@ -44,35 +48,27 @@ _NOT_FOR_WORKERS = (
 
 
 class Service:
-    """One server on one data folder. `on_ready` is called once, when commands and queries are served.
+    """One server on one data folder. `on_ready` is called once, when commands and queries are served."""
 
-    `isolate`: each role in a process of its own. `with_worker`: also a worker, if the settings name agents.
-    """
-
-    def __init__(
-        self, settings: Settings, *, on_ready: Callable[[RunningServer], None], isolate: bool = False, with_worker: bool = True
-    ) -> None:
-        data_dir = settings.data_dir.absolute()
-        self._settings = settings.model_copy(update={"data_dir": data_dir})
-        self._data_dir = data_dir
+    def __init__(self, config: SupervisorConfig, *, on_ready: Callable[[RunningServer], None]) -> None:
+        self._config = config
+        self._data_dir = Path(config.data_dir)
         self._on_ready = on_ready
-        self._servers = Servers(self._settings)
-        self._port = settings.port
+        self._servers = Servers(config)
+        self._port = config.port
         self._key = ""
         self._ready = False
         self._started_at = ""
-        groups = [(role,) for role in ROLES] if isolate else [("api",), ("relay", "projector", "saga")]
-        self._roles = [self._role(roles) for roles in groups]
-        self._worker = self._worker_process() if with_worker and settings.agents else None
+        self._roles = [self._role(roles) for roles in (EACH_ALONE if config.isolate else TOGETHER)]
+        self._worker = self._worker_process() if config.agents else None
 
     async def run(self) -> None:
         """Until SIGTERM, SIGINT or SIGHUP; a second one kills what still runs.
 
         Raises:
             SupervisorError: it cannot start; nothing is left running.
-            SettingsError: two settings do not go together.
         """
-        configure_logging(self._settings.log_level, self._settings.log_format, role="supervisor")
+        configure_logging(self._config.log_level, self._config.log_format, role="supervisor")  # type: ignore[arg-type]  # checked by Settings
         stop = self._on_signals()
         serving = asyncio.create_task(self._serve(), name="serve")
         stopping = asyncio.create_task(stop.wait(), name="stop")
@@ -122,7 +118,7 @@ class Service:
                 group.create_task(self._servers.watch(self._publish), name="embedded")
                 await self._until_ready()
                 self._announce()
-        except* CannotStart as failures:
+        except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
 
     async def _until_ready(self) -> None:
@@ -178,22 +174,17 @@ class Service:
 
     def _choose_key(self) -> str:
         """The key of the settings, else the development key of the folder."""
-        if self._settings.api_key is not None:
-            key = self._settings.api_key.get_secret_value()
-        else:
-            key = state.create_key(self._data_dir)
-        wanted = self._settings.bootstrap_key_sha256
+        key = self._config.api_key or state.create_key(self._data_dir)
+        wanted = self._config.bootstrap_key_sha256
         if wanted is not None and wanted != _sha256(key):
-            raise SettingsError(
-                "TIDELOG_BOOTSTRAP_KEY_SHA256: is not of the key that `tidelog up` uses "
-                f"({state.key_path(self._data_dir) if self._settings.api_key is None else 'TIDELOG_API_KEY'}): unset one of them"
-            )
+            place = "TIDELOG_API_KEY" if self._config.api_key else str(state.key_path(self._data_dir))
+            raise WrongSettings(f"TIDELOG_BOOTSTRAP_KEY_SHA256: is not that of the key in {place}, which is used here: unset it")
         return key
 
     # --- the address ---
 
     async def _choose_port(self) -> None:
-        wanted, host = self._settings.port, self._settings.host
+        wanted, host = self._config.port, self._config.host
         loop = asyncio.get_running_loop()
         deadline = loop.time() + PORT_PATIENCE_S
         while (port := _bindable(host, wanted)) is None:
@@ -205,7 +196,7 @@ class Service:
         self._port = port
 
     def _url(self) -> str:
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._settings.host, self._settings.host)
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._config.host, self._config.host)
         return f"http://{f'[{host}]' if ':' in host else host}:{self._port}"
 
     # --- the children ---
@@ -215,10 +206,10 @@ class Service:
             environment = {**os.environ, **self._servers.environment(), **self._shared()}
             environment.pop("TIDELOG_API_KEY", None)
             if "api" in roles:
-                if not self._ready and self._settings.port == 0:
+                if not self._ready and self._config.port == 0:
                     # Somebody may have taken the port between our look and the child's; until anybody was told, we may move.
-                    self._port = _bindable(self._settings.host, self._port) or _bindable(self._settings.host, 0) or self._port
-                environment |= {"TIDELOG_PORT": str(self._port), "TIDELOG_HOST": self._settings.host}
+                    self._port = _bindable(self._config.host, self._port) or _bindable(self._config.host, 0) or self._port
+                environment |= {"TIDELOG_PORT": str(self._port), "TIDELOG_HOST": self._config.host}
                 environment["TIDELOG_BOOTSTRAP_KEY_SHA256"] = _sha256(self._key)
             # -P: a folder `api` where we were started must not be taken for ours.
             argv = (sys.executable, "-P", "-m", "api.cli.main", "serve", "--migrate", "--roles", ",".join(roles))
@@ -227,14 +218,13 @@ class Service:
         return SupervisedProcess("+".join(roles), program, stop_patience_s=ROLES_PATIENCE_S, changed=self._publish)
 
     def _worker_process(self) -> SupervisedProcess:
-        settings = self._settings
-        form = settings.log_format
-        as_json = form == "json" or (form == "auto" and not sys.stderr.isatty())
-        arguments = ["--log-format", "json" if as_json else "text", "--log-level", settings.log_level]
-        for folder in settings.agents:
-            arguments += ["--agents", str(folder.absolute())]
-        if settings.workspace is not None:
-            arguments += ["--workspace", str(settings.workspace.absolute())]
+        config = self._config
+        as_json = config.log_format == "json" or (config.log_format == "auto" and not sys.stderr.isatty())
+        arguments = ["--log-format", "json" if as_json else "text", "--log-level", config.log_level]
+        for folder in config.agents:
+            arguments += ["--agents", folder]
+        if config.workspace is not None:
+            arguments += ["--workspace", config.workspace]
 
         def program() -> Program:
             environment = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_WORKERS}
@@ -244,11 +234,10 @@ class Service:
         return SupervisedProcess("worker", program, stop_patience_s=WORKER_PATIENCE_S, changed=self._publish)
 
     def _shared(self) -> Mapping[str, str]:
-        settings = self._settings
         return {
-            "TIDELOG_DATA_DIR": str(self._data_dir),
-            "TIDELOG_LOG_LEVEL": settings.log_level,
-            "TIDELOG_LOG_FORMAT": settings.log_format,
+            "TIDELOG_DATA_DIR": self._config.data_dir,
+            "TIDELOG_LOG_LEVEL": self._config.log_level,
+            "TIDELOG_LOG_FORMAT": self._config.log_format,
         }
 
 

@@ -1,0 +1,40 @@
+"""The command `tidelog`. One file per group of commands; each imports what it needs when it runs, so that --help is quick."""
+
+import typer
+
+from api.cli import agents, demo, doctor, events, options, output, replay, runs, up
+
+app = typer.Typer(
+    name="tidelog",
+    help="Tidelog: the system of record for AI-agent work.",
+    epilog="Try it: tidelog demo. Every command takes --help. Settings come from TIDELOG_… variables, options go over them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for module in (up, demo, replay, doctor):
+    app.registered_commands.extend(module.app.registered_commands)
+app.add_typer(runs.app, name="runs")
+app.add_typer(events.app, name="events")
+app.add_typer(agents.app, name="agents")
+
+
+@app.command()
+def version(as_json: options.AsJson = False) -> None:
+    """Say which version this is."""
+    from importlib.metadata import version as installed
+
+    versions = {"tidelog-server": installed("tidelog-server"), "tidelog": installed("tidelog")}
+    if as_json:
+        output.document(versions)
+    else:
+        output.say(versions["tidelog-server"])
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""What all commands share in the way they speak: documents for programs, lines for people, errors, exit codes.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 130 interrupted. Imported by every command: nothing heavy up here.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+FAILED = 1
+WRONG_USAGE = 2
+INTERRUPTED = 130
+
+STATUS_STYLES: Mapping[str, str] = {
+    "running": "cyan", "completed": "green", "succeeded": "green", "ok": "green", "failed": "red", "cancelled": "yellow",
+    "ambiguous": "red", "retrying": "yellow", "pending": "dim", "scheduled": "dim", "requested": "dim",
+}  # fmt: skip
+
+
+class CommandFailed(Exception):
+    """The command cannot do what it was asked to; the message is one line for the terminal."""
+
+    def __init__(self, message: str, exit_code: int = FAILED) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def run(command: Coroutine[Any, Any, None]) -> None:
+    """Run a command to its end; see `guarded`."""
+    guarded(lambda: asyncio.run(command))
+
+
+def guarded(command: Callable[[], None]) -> None:
+    """An expected error becomes a line on stderr and an exit code; a defect keeps its traceback."""
+    try:
+        command()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # `tidelog events tail | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit finds no broken pipe
+        sys.exit(0)
+    except Exception as error:
+        told = _expected(error)
+        if told is None:
+            raise
+        fail(*told)
+
+
+def _expected(error: Exception) -> tuple[str, int] | None:
+    """The line and exit code of an error that is no defect of ours."""
+    from api.settings import SettingsError
+    from api.supervisor.errors import SupervisorError
+
+    match error:
+        case CommandFailed():
+            return str(error), error.exit_code
+        case SettingsError():
+            return str(error), WRONG_USAGE
+        case SupervisorError():
+            return str(error), error.exit_code
+    from domain.errors import TidelogError as ServerSideError
+    from tidelog.errors import TidelogAPIError, TidelogError
+
+    match error:
+        case TidelogAPIError():
+            places = "".join(f"\n  {place.get('pointer', '')}: {place.get('detail', '')}" for place in error.errors[:10])
+            return f"{error.code}: {error.detail or error.title}{places if len(error.errors) > 1 else ''}", FAILED
+        case ServerSideError():
+            return f"{error.code}: {error.message}", FAILED
+        case TidelogError():
+            return str(error), FAILED
+    return None
+
+
+def fail(message: str, exit_code: int = FAILED) -> NoReturn:
+    for line in message.splitlines():
+        note(f"error: {line}" if not line.startswith(" ") else line)
+    sys.exit(exit_code)
+
+
+def note(message: str) -> None:
+    """A line for people that is not the command's answer."""
+    sys.stderr.write(f"{message}\n")
+    sys.stderr.flush()
+
+
+def console() -> "Console":
+    """Standard output for people. Not a terminal: no colours, and no line is broken."""
+    from rich.console import Console
+
+    terminal = sys.stdout.isatty()
+    return Console(highlight=False, soft_wrap=not terminal, width=None if terminal else 240)
+
+
+def table(*columns: str) -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    return Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+
+
+def status(text: str) -> str:
+    """A status in its colour, as rich markup."""
+    style = STATUS_STYLES.get(text)
+    return f"[{style}]{text}[/{style}]" if style else text
+
+
+def say(text: str) -> None:
+    """Lines of the command's answer, for people."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def document(value: Any) -> None:
+    """One JSON document on standard output."""
+    say(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def line(value: Any) -> None:
+    """One JSON line of a stream."""
+    say(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+
+
+def shortened(value: Any, width: int = 100) -> str:
+    """A JSON value on one line, cut to a width."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = " ".join(text.split())
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

@@ -1,0 +1,179 @@
+"""`tidelog up`, and what it is made of: `serve`, `worker`, `migrate`."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from api.cli import options, output
+
+if TYPE_CHECKING:
+    from api.settings import Role, Settings
+
+app = typer.Typer()
+
+
+@app.command()
+def up(
+    agents: options.Agents = None,
+    workspace: options.Workspace = None,
+    port: Annotated[
+        int | None, typer.Option("--port", help="Port to listen on; 0: any free one.  \\[TIDELOG_PORT; default: 8700]")
+    ] = None,
+    host: Annotated[str | None, typer.Option("--host", help="Address to listen on.  \\[TIDELOG_HOST; default: 127.0.0.1]")] = None,
+    data_dir: options.DataDir = None,
+    no_worker: Annotated[bool, typer.Option("--no-worker", help="Start no worker, whatever agents there are.")] = False,
+    isolate: Annotated[bool, typer.Option("--isolate", help="Run each role in a process of its own.")] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Start a server: the embedded PostgreSQL and NATS, all roles, and a worker for your agents.
+
+    What dies is started again. Stop it with Ctrl-C. With TIDELOG_DATABASE_URL and TIDELOG_NATS_URL set, those servers are
+    used and none are started.
+
+    Examples:
+
+      tidelog up
+
+      tidelog up --agents ./agents --workspace ~/src/my-project
+
+      tidelog up --port 0 --data-dir /tmp/scratch --json
+    """
+    output.guarded(lambda: _replace_by_supervisor(agents, workspace, port, host, data_dir, not no_worker, isolate, as_json))
+
+
+def _replace_by_supervisor(
+    agents: list[Path] | None, workspace: Path | None, port: int | None, host: str | None, data_dir: Path | None,
+    with_worker: bool, isolate: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """This process becomes the supervisor, which is smaller and keeps the pid (see api/supervisor/config.py)."""
+    from api.settings import load_settings
+    from api.supervisor.config import SupervisorConfig
+
+    settings = load_settings(agents=tuple(agents) if agents else None, workspace=workspace, port=port, host=host, data_dir=data_dir)
+    check_folders(settings)
+    config = SupervisorConfig.of(settings, with_worker=with_worker, isolate=isolate, as_json=as_json)
+    reading, writing = os.pipe()
+    os.write(writing, config.to_json().encode())  # a few hundred bytes: they fit into the pipe
+    os.close(writing)
+    os.set_inheritable(reading, True)
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "api.supervisor", str(reading)])
+
+
+def check_folders(settings: "Settings") -> None:
+    """Raises CommandFailed for folders that are none."""
+    folders = [("--agents", folder) for folder in settings.agents]
+    if settings.workspace is not None:
+        folders.append(("--workspace", settings.workspace))
+    for name, folder in folders:
+        if not folder.is_dir():
+            raise output.CommandFailed(f"{name}: there is no folder {folder}", output.WRONG_USAGE)
+
+
+@app.command()
+def serve(
+    roles: Annotated[
+        str, typer.Option("--roles", help="Which roles: api, relay, projector, saga; separated by commas.")
+    ] = "api,relay,projector,saga",
+    migrate_first: Annotated[bool, typer.Option("--migrate", help="Bring the schema up to date first.")] = False,
+) -> None:
+    """Run roles in this process, on the PostgreSQL and NATS of the settings.
+
+    `tidelog up` does this for you; on several machines you start the roles yourself. Needs TIDELOG_DATABASE_URL and
+    TIDELOG_NATS_URL.
+
+    Examples:
+
+      tidelog serve --roles api
+
+      tidelog serve --roles relay,projector,saga --migrate
+    """
+    output.run(_serve(roles, migrate_first))
+
+
+async def _serve(roles: str, migrate_first: bool) -> None:
+    from api.settings import ROLES, SettingsError, load_settings
+
+    wanted = {part.strip() for part in roles.split(",") if part.strip()}
+    unknown = sorted(wanted - set(ROLES))
+    if unknown or not wanted:
+        raise output.CommandFailed(
+            f"--roles: {f'there is no role {unknown[0]}' if unknown else 'none given'}; there are {', '.join(ROLES)}",
+            output.WRONG_USAGE,
+        )
+    chosen: set[Role] = {role for role in ROLES if role in wanted}
+    settings = load_settings()
+    if settings.database_url is None or settings.nats_url is None:
+        raise SettingsError("TIDELOG_DATABASE_URL and TIDELOG_NATS_URL must be set; `tidelog up` starts servers of its own")
+    from api.roles import serve as serve_roles
+
+    if migrate_first:
+        await _migrate_before(settings)
+    await serve_roles(settings, chosen)
+
+
+async def _migrate_before(settings: "Settings") -> None:
+    """Waits for a database that is not there yet; a schema that does not fit is final."""
+    from api import bootstrap
+    from api.supervisor.processes import EXIT_CANNOT_START
+    from application.patience import persistently
+    from domain.errors import TidelogError
+
+    assert settings.database_url is not None
+    url = settings.database_url.get_secret_value()
+    bootstrap.set_up_logging(settings, "migrate")
+    try:
+        await persistently(lambda: bootstrap.migrate(url))
+    except TidelogError as error:
+        raise output.CommandFailed(f"{error.code}: {error.message}", EXIT_CANNOT_START) from error
+
+
+@app.command()
+def migrate(
+    check: Annotated[bool, typer.Option("--check", help="Only say what would be applied; exit code 1 if anything.")] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Bring the database's schema up to this version (`tidelog up` does so by itself). Needs TIDELOG_DATABASE_URL.
+
+    Examples:
+
+      tidelog migrate --check
+
+      tidelog migrate
+    """
+    output.run(_migrate(check, as_json))
+
+
+async def _migrate(check: bool, as_json: bool) -> None:
+    from api.settings import SettingsError, load_settings
+
+    settings = load_settings()
+    if settings.database_url is None:
+        raise SettingsError("TIDELOG_DATABASE_URL: must be set; `tidelog up` migrates the embedded database by itself")
+    from api import bootstrap
+
+    bootstrap.set_up_logging(settings, "migrate")
+    url = settings.database_url.get_secret_value()
+    names = await (bootstrap.pending_migrations(url) if check else bootstrap.migrate(url))
+    if as_json:
+        output.document({"pending" if check else "applied": names})
+    elif not names:
+        output.say("The schema is up to date.")
+    else:
+        output.say("\n".join(f"{'to be applied' if check else 'applied'}: {name}" for name in names))
+    if check and names:
+        sys.exit(output.FAILED)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def worker(context: typer.Context) -> None:
+    """Run a worker for agents and tools of yours (the same as python -m tidelog.worker; see its --help).
+
+    Examples:
+
+      tidelog worker --agents ./agents --workspace . --url http://127.0.0.1:8700
+    """
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "tidelog.worker", *context.args])

@@ -1,0 +1,64 @@
+"""`python -m api.supervisor FD`: the process behind `tidelog up`. Reads its configuration from a descriptor it inherits."""
+
+import asyncio
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from api.supervisor import state
+from api.supervisor.config import SupervisorConfig
+from api.supervisor.errors import SupervisorError
+from api.supervisor.service import Service
+from api.supervisor.state import RunningServer
+
+
+def main() -> int:
+    with os.fdopen(int(sys.argv[1]), encoding="utf-8") as source:
+        config = SupervisorConfig.from_json(source.read())
+    service = Service(config, on_ready=lambda server: _announce(config, server))
+    try:
+        asyncio.run(service.run())
+    except SupervisorError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    return 0
+
+
+def _announce(config: SupervisorConfig, server: RunningServer) -> None:
+    key_file = None if config.api_key is not None else _short(state.key_path(Path(config.data_dir)))
+    if config.as_json:
+        answer = {"url": server.url, "docs_url": server.docs_url, "pid": server.pid, "key_file": key_file}
+        _say(json.dumps(answer))
+        return
+    lines = [
+        f"Tidelog runs at  {server.url}",
+        f"API docs         {server.docs_url}",
+        f"API key          {key_file or 'that of TIDELOG_API_KEY'}",
+        "",
+    ]
+    if key_file is not None:
+        lines.append(f'export TIDELOG_API_KEY="$(cat {shlex.quote(key_file)})"')
+    lines += [f'curl -H "Authorization: Bearer $TIDELOG_API_KEY" {server.url}/v1/runs', ""]
+    if not config.agents:
+        lines += ["No worker runs: start with --agents FOLDER to run agents of yours.", ""]
+    lines.append("Ctrl-C stops it.")
+    _say("\n" + "\n".join(f"  {line}".rstrip() for line in lines) + "\n")
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _short(path: Path) -> str:
+    """Relative to the current folder where it is inside."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""What the supervisor needs of the settings, as plain values.
+
+The supervisor lives as long as the server and should be small, so it is a program of its own without pydantic and the command
+line: `tidelog up` checks the settings, hands this over a pipe and replaces itself.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from api.settings import Settings
+
+
+@dataclass(frozen=True)
+class SupervisorConfig:
+    """Paths are absolute; secrets are in the clear."""
+
+    data_dir: str
+    host: str
+    port: int
+    database_url: str | None
+    nats_url: str | None
+    worker_nats_url: str | None
+    api_key: str | None
+    bootstrap_key_sha256: str | None
+    agents: tuple[str, ...]
+    """Empty: no worker."""
+    workspace: str | None
+    postgres_bin: str | None
+    nats_bin: str | None
+    run_as: str | None
+    log_level: str
+    log_format: str
+    isolate: bool = False
+    as_json: bool = False
+
+    @classmethod
+    def of(
+        cls, settings: "Settings", *, with_worker: bool = True, isolate: bool = False, as_json: bool = False
+    ) -> "SupervisorConfig":
+        def secret(value: object) -> str | None:
+            return None if value is None else str(value.get_secret_value())  # type: ignore[attr-defined]  # a pydantic SecretStr
+
+        def path(value: object) -> str | None:
+            return None if value is None else os.path.abspath(str(value))
+
+        return cls(
+            data_dir=os.path.abspath(settings.data_dir),
+            host=settings.host,
+            port=settings.port,
+            database_url=secret(settings.database_url),
+            nats_url=secret(settings.nats_url),
+            worker_nats_url=secret(settings.worker_nats_url),
+            api_key=secret(settings.api_key),
+            bootstrap_key_sha256=settings.bootstrap_key_sha256,
+            agents=tuple(os.path.abspath(folder) for folder in settings.agents) if with_worker else (),
+            workspace=path(settings.workspace),
+            postgres_bin=path(settings.postgres_bin),
+            nats_bin=path(settings.nats_bin),
+            run_as=settings.run_as,
+            log_level=settings.log_level,
+            log_format=settings.log_format,
+            isolate=isolate,
+            as_json=as_json,
+        )
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "SupervisorConfig":
+        values = json.loads(text)
+        return cls(**{**values, "agents": tuple(values["agents"])})
