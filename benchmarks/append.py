@@ -1,0 +1,195 @@
+"""How fast the log takes events, beside the limit of the machine and beside the `eventsourcing` library's own recorder.
+
+    python -m benchmarks.append
+
+One embedded Postgres with flushing on, 300-byte events, one event per append. The contestants take turns in short rounds, so that
+what else the machine does hits all of them; the medians of the rounds are printed.
+
+- limit: 1,000 events in one transaction with one unnest insert into a table with the log's columns and primary key, one connection.
+- store: `PostgresEventStore.append` from 16, 64 and 256 callers, each waiting for its answer.
+- library: `PostgresApplicationRecorder.insert_events` from 64 threads, each waiting for its answer.
+"""
+
+import asyncio
+import json
+import logging
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+import psycopg
+import structlog
+import uuid6
+import uvloop
+from eventsourcing.persistence import StoredEvent
+from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore
+from psycopg.conninfo import conninfo_to_dict
+
+from adapters.embedded import EmbeddedServices
+from adapters.postgres.arrays import ByteaArray, Int8Array, UuidArray, bytes_element, int8_element, register_arrays, uuid_element
+from adapters.postgres.event_store import PostgresEventStore
+from adapters.postgres.migrate import migrate
+from adapters.postgres.pool import connect, open_pool
+from application.ports import AppendRequest, NewEvent, StreamAppend
+
+ROUNDS = 5
+ROUND_SECONDS = 1.2
+WARM_UP_SECONDS = 0.2
+LIBRARY_THREADS = 64
+STATE = json.dumps({"text": "x" * 285}).encode()
+METADATA = json.dumps({"actor": "key:benchmark", "correlation_id": "0" * 36, "causation_id": "0" * 36, "command_id": "0" * 36})
+LIMIT = "limit: 1,000 events per transaction"
+LIBRARY = f"library, {LIBRARY_THREADS} callers"
+
+
+def new_id() -> UUID:
+    return UUID(int=uuid6.uuid7().int)
+
+
+TENANT = new_id()
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Events per second, and the seconds that callers waited."""
+
+    rate: float
+    p50: float
+    p99: float
+
+    @classmethod
+    def of(cls, waits: list[float], events: int, seconds: float) -> "Round":
+        waits.sort()
+        return cls(events / seconds, waits[len(waits) // 2], waits[len(waits) * 99 // 100])
+
+
+async def limit_round(connection: psycopg.AsyncConnection[tuple[object, ...]], seconds: float) -> Round:
+    insert = """
+        INSERT INTO raw_limit
+        SELECT n, 1, now(), id, %s, id, 1, 'thing.happened', %s, state FROM unnest(%s, %s, %s) AS u (n, id, state)
+    """
+    waits: list[float] = []
+    started = time.perf_counter()
+    cursor = await connection.execute("SELECT coalesce(max(notification_id), 0) FROM raw_limit")
+    [last] = await cursor.fetchone() or (0,)
+    assert isinstance(last, int)
+    while time.perf_counter() < started + seconds:
+        before = time.perf_counter()
+        numbers = Int8Array.of([int8_element(number) for number in range(last + 1, last + 1001)], 1_000)
+        ids = UuidArray.of([uuid_element(new_id()) for _ in range(1_000)], 1_000)
+        states = ByteaArray.of([bytes_element(STATE)] * 1_000, 1_000)
+        await connection.execute(insert, (TENANT, METADATA, numbers, ids, states), prepare=True)
+        waits.append(time.perf_counter() - before)
+        last += 1_000
+    return Round.of(waits, 1_000 * len(waits), time.perf_counter() - started)
+
+
+async def store_round(store: PostgresEventStore, callers: int, seconds: float) -> Round:
+    waits: list[float] = []
+    started = time.perf_counter()
+
+    async def caller() -> None:
+        while time.perf_counter() < started + seconds:
+            stream_id = new_id()
+            stream = StreamAppend(stream_id, stream_id, 0, (NewEvent("thing.happened", 1, STATE),))
+            request = AppendRequest(TENANT, new_id(), (stream,), METADATA)
+            before = time.perf_counter()
+            await store.append(request)
+            waits.append(time.perf_counter() - before)
+
+    await asyncio.gather(*(caller() for _ in range(callers)))
+    return Round.of(waits, len(waits), time.perf_counter() - started)
+
+
+def library_round(recorder: PostgresApplicationRecorder, seconds: float) -> Round:
+    waits: list[float] = []
+    started = time.perf_counter()
+
+    def caller() -> None:
+        while time.perf_counter() < started + seconds:
+            event = StoredEvent(new_id(), 1, "thing.happened", STATE)
+            before = time.perf_counter()
+            recorder.insert_events([event])
+            waits.append(time.perf_counter() - before)
+
+    threads = [threading.Thread(target=caller) for _ in range(LIBRARY_THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return Round.of(waits, len(waits), time.perf_counter() - started)
+
+
+def open_library(database_url: str) -> PostgresApplicationRecorder:
+    given = conninfo_to_dict(database_url)
+    place = [str(given.get(key) or "") for key in ("dbname", "host", "port", "user", "password")]
+    datastore = PostgresDatastore(*place, pool_size=LIBRARY_THREADS, originator_id_type="uuid")
+    recorder = PostgresApplicationRecorder(datastore)
+    recorder.create_table()
+    return recorder
+
+
+async def measure(database_url: str) -> dict[str, list[Round]]:
+    await migrate(database_url)
+    connection = await connect(database_url, role="benchmark")
+    register_arrays(connection)
+    await connection.execute("CREATE TABLE raw_limit (LIKE event)")
+    await connection.execute("ALTER TABLE raw_limit ADD PRIMARY KEY (notification_id)")
+    pool = await open_pool(database_url, role="benchmark", max_size=2)
+    store = PostgresEventStore(database_url, pool)
+    await store.start()
+    library = open_library(database_url)
+    contestants: dict[str, Callable[[float], Awaitable[Round]]] = {
+        LIMIT: lambda seconds: limit_round(connection, seconds),
+        "store, 16 callers": lambda seconds: store_round(store, 16, seconds),
+        "store, 64 callers": lambda seconds: store_round(store, 64, seconds),
+        "store, 256 callers": lambda seconds: store_round(store, 256, seconds),
+        LIBRARY: lambda seconds: asyncio.to_thread(library_round, library, seconds),
+    }
+    results: dict[str, list[Round]] = {name: [] for name in contestants}
+    order = list(contestants)
+    for _ in range(ROUNDS):
+        for name in order:
+            await contestants[name](WARM_UP_SECONDS)
+            results[name].append(await contestants[name](ROUND_SECONDS))
+        order.append(order.pop(0))  # so that nobody always runs behind the one that leaves the most to flush
+    await store.close()
+    await pool.close()
+    await connection.close()
+    library.datastore.close()
+    return results
+
+
+def report(results: dict[str, list[Round]]) -> None:
+    rates = {name: statistics.median(one.rate for one in rounds) for name, rounds in results.items()}
+    title = f"medians of {ROUNDS} rounds"
+    print(f"{title:<38}{'events/s':>10}{'p50 ms':>9}{'p99 ms':>9}{'of limit':>10}{'x library':>11}")
+    for name, rounds in results.items():
+        p50, p99 = (1_000 * statistics.median(values) for values in zip(*((one.p50, one.p99) for one in rounds), strict=True))
+        of_limit, of_library = rates[name] / rates[LIMIT], rates[name] / rates[LIBRARY]
+        print(f"{name:<38}{rates[name]:>10,.0f}{p50:>9.2f}{p99:>9.2f}{of_limit:>10.0%}{of_library:>11.1f}")
+
+
+async def run(state_dir: Path) -> None:
+    services = EmbeddedServices(state_dir, want_nats=False)
+    await services.start()
+    try:
+        report(await measure(services.database_url))
+    finally:
+        await services.stop()
+
+
+def main() -> None:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    with tempfile.TemporaryDirectory(prefix="tidelog-benchmark-") as folder:
+        Path(folder).chmod(0o711)  # started by root, the server runs under another account, which has to get in
+        uvloop.run(run(Path(folder) / "state"))
+
+
+if __name__ == "__main__":
+    main()
