@@ -85,6 +85,7 @@ class NatsConnection:
         self._client: Client | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._connected = asyncio.Event()
+        self._lost: asyncio.Future[Any] | None = None
         self._listeners: set[Callable[[], None]] = set()
 
     async def start(self) -> None:
@@ -128,8 +129,19 @@ class NatsConnection:
         self, subject: str, payload: bytes = b"", *, headers: dict[str, str] | None = None, timeout: float = REQUEST_TIMEOUT
     ) -> Msg:
         """Raises NoResponders; Unavailable: no connection, no answer in time."""
+        lost = self._lost = self._lost or asyncio.get_running_loop().create_future()
+        asking: asyncio.Future[Any] = asyncio.ensure_future(self.client.request(subject, payload, timeout=timeout, headers=headers))
+        asking.add_done_callback(_take_result)
+        try:
+            # A request that was under way when the connection broke gets no answer: waiting for its time-out would be in vain.
+            await asyncio.wait({asking, lost}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            asking.cancel()
+        if not asking.done() or asking.cancelled():
+            raise Unavailable(f"NATS: {subject}: the connection was lost")
         with unavailable(subject):
-            return await self.client.request(subject, payload, timeout=timeout, headers=headers)
+            answer: Msg = asking.result()
+        return answer
 
     async def check_health(self, *, timeout: float = 2.0) -> None:
         """A real round trip that JetStream must answer. Raises Unavailable."""
@@ -204,6 +216,9 @@ class NatsConnection:
         self._tell_loss()
 
     def _tell_loss(self) -> None:
+        lost, self._lost = self._lost, None
+        if lost is not None:
+            lost.set_result(None)
         for listener in list(self._listeners):
             listener()
 
@@ -236,6 +251,12 @@ def unavailable(what: str) -> Iterator[None]:
 
 def _describe(error: BaseException | None) -> str:
     return str(error) or type(error).__name__
+
+
+def _take_result(task: asyncio.Future[Any]) -> None:
+    """So that asyncio does not complain of an error that came after nobody waited any more."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _report_end(task: asyncio.Task[None]) -> None:

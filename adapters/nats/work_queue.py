@@ -3,7 +3,7 @@
     WORK.<kind>.<tenant id>.<pool>.<work id>.<dispatch>      the dots of a pool's name are dots of the subject
 
 The stream keeps one message per subject and refuses another one while it waits: so an item can be put on it any number of times.
-A worker that takes an item has `ACK_WAIT_S` to say that it is alive (`+WPI`), else another one gets it.
+A worker that takes an item has `ack_wait_s` seconds to say that it is alive (`+WPI`), else another one gets it.
 
 All of it follows from the log. If the stream is lost it is made again, empty; `incarnation` tells those who fill it.
 """
@@ -47,9 +47,11 @@ _NAME: TypeAdapter[str] = TypeAdapter(Name)
 class JetStreamWorkQueue:
     """Implements `application.ports.WorkQueue`."""
 
-    def __init__(self, connection: NatsConnection, *, replicas: int = 1) -> None:
+    def __init__(self, connection: NatsConnection, *, replicas: int = 1, ack_wait_s: float = ACK_WAIT_S) -> None:
+        """`ack_wait_s`: seconds that a worker may be silent about an item before another one gets it."""
         self._connection = connection
         self._replicas = replicas
+        self._ack_wait = ack_wait_s
         self._window = asyncio.Semaphore(_WINDOW)
         self._highest = 0
         self._setbacks = 0
@@ -145,7 +147,7 @@ class JetStreamWorkQueue:
             "description": f"{kind} {pool} of tenant {tenant_id}",
             "filter_subject": f"{STREAM}.{kind}.{tenant_id}.{pool}.*.*",
             "ack_policy": "explicit",
-            "ack_wait": int(ACK_WAIT_S * _SECOND),
+            "ack_wait": int(self._ack_wait * _SECOND),
             "max_deliver": -1,
             "max_ack_pending": max_pending,
             "deliver_policy": "all",

@@ -1,0 +1,272 @@
+"""For the tests of adapters/nats: a NATS server that can be killed and set back, a log to fill, a reader that checks what it gets."""
+
+import asyncio
+import contextlib
+import ctypes
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID
+
+import uuid6
+
+from adapters.embedded import find_nats
+from adapters.nats import JetStreamSubscription, NatsConnection, Relay, StreamSettings
+from adapters.nats.jetstream import stored_message, stream_info
+from adapters.nats.stream import LogStream
+from adapters.nats.wire import Span, decode
+from adapters.postgres.append_signal import AppendSignal
+from adapters.postgres.event_store import PostgresEventStore
+from adapters.postgres.feed import PostgresEventFeed
+from adapters.postgres.pool import Pool, open_pool
+from application.ports import AppendRequest, NewEvent, StreamAppend
+from domain.errors import Unavailable
+from domain.kernel import RecordedEvent
+
+TENANT = UUID(int=uuid6.uuid7().int)
+LOG = "testlog"
+
+
+def new_id() -> UUID:
+    return UUID(int=uuid6.uuid7().int)
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+class NatsProcess:
+    """A nats-server of our own. It keeps its port and its store over kills and starts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = folder / "store"
+        self._folder = folder
+        self._port = -1
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self._port}"
+
+    async def start(self) -> None:
+        ports = self._folder / "ports"
+        ports.mkdir(exist_ok=True)
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: ASYNC220  returns at once
+                [str(find_nats(None).path), "-js", "-sd", str(self.store), "-a", "127.0.0.1", "-p", str(self._port)]
+                + ["--ports_file_dir", str(ports)],
+                stdout=log,
+                stderr=log,
+                preexec_fn=_die_with_parent,
+            )
+        pid = self._process.pid
+        async with asyncio.timeout(20):
+            while not (found := self._told_port(ports, pid)):
+                assert self._process.poll() is None, (self._folder / "log").read_text()
+                await asyncio.sleep(0.01)
+        self._port = found
+
+    def _told_port(self, ports: Path, pid: int) -> int:
+        for path in ports.glob(f"*_{pid}.ports"):
+            if match := re.search(r"nats://[^\"]*:(\d+)", path.read_text()):
+                return int(match.group(1))
+        return 0
+
+    def send(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    async def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+            await asyncio.to_thread(self._process.wait, 20)
+            self._process = None
+
+    async def set_back(self, while_running: Callable[[], "asyncio.Future[None]"]) -> None:
+        """Copies the store, lets something happen, and comes back with the copy: what a restore of an old disk does."""
+        await self.kill(signal.SIGTERM)
+        copy = self._folder / "copy"
+        await asyncio.to_thread(shutil.copytree, self.store, copy)
+        await self.start()
+        await while_running()
+        await self.kill()
+        await asyncio.to_thread(shutil.rmtree, self.store)
+        await asyncio.to_thread(copy.rename, self.store)
+        await self.start()
+
+
+@contextlib.asynccontextmanager
+async def running_nats(folder: Path) -> AsyncIterator[NatsProcess]:
+    server = NatsProcess(folder)
+    await server.start()
+    try:
+        yield server
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            await server.kill()
+
+
+@contextlib.asynccontextmanager
+async def connected(url: str, name: str = "test", *, wait: float = 5.0) -> AsyncIterator[NatsConnection]:
+    connection = NatsConnection(url, name=name)
+    await connection.start()
+    try:
+        if wait:
+            await connection.ready(wait)
+        yield connection
+    finally:
+        await connection.close()
+
+
+@dataclass
+class Log:
+    """A database's log, and all that there is to fill and to read it."""
+
+    url: str
+    pool: Pool
+    store: PostgresEventStore
+    feed: PostgresEventFeed
+    signal: AppendSignal
+
+    async def append(self, count: int, *, size: int = 40, together: int = 1) -> None:
+        """`count` events of about `size` bytes, `together` in one append, each append a stream of its own."""
+        state = b'{"text":"' + b"x" * size + b'"}'
+
+        async def one(events: int) -> None:
+            stream = new_id()
+            appended = StreamAppend(stream, stream, 0, tuple(NewEvent("thing.happened", 1, state) for _ in range(events)))
+            await self.store.append(AppendRequest(TENANT, new_id(), (appended,), '{"actor":"test"}'))
+
+        sizes = [together] * (count // together) + ([count % together] if count % together else [])
+        for start in range(0, len(sizes), 200):
+            await asyncio.gather(*(one(events) for events in sizes[start : start + 200]))
+
+    async def feed_head_or_none(self) -> int | None:
+        """None while the database is away."""
+        try:
+            return await self.feed.head()
+        except Unavailable:
+            return None
+
+    async def everything(self) -> list[RecordedEvent]:
+        events: list[RecordedEvent] = []
+        while page := await self.feed.read(after=events[-1].position if events else 0, limit=1_000):
+            events.extend(page)
+        return events
+
+
+@contextlib.asynccontextmanager
+async def open_log(database_url: str, *, max_event_bytes: int = 256 * 1024) -> AsyncIterator[Log]:
+    pool = await open_pool(database_url, role="test", max_size=6)
+    store = PostgresEventStore(database_url, pool, max_event_bytes=max_event_bytes)
+    signal_ = AppendSignal(database_url)
+    await store.start()
+    await signal_.start()
+    try:
+        yield Log(database_url, pool, store, PostgresEventFeed(pool), signal_)
+    finally:
+        await signal_.close()
+        await store.close()
+        await pool.close()
+
+
+@contextlib.asynccontextmanager
+async def running(*coroutines) -> AsyncIterator[list[asyncio.Task[None]]]:  # type: ignore[no-untyped-def]
+    """Runs loops beside the test; one that ends by itself fails the test."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    try:
+        yield tasks
+        for task in tasks:
+            assert task.cancelled() or not task.done(), f"a loop ended: {task}"
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def relay(connection: NatsConnection, log: Log, *, tail: int = 10_000, **more: object) -> Relay:
+    return Relay(connection, log.feed, log.signal, log_id=LOG, settings=StreamSettings(tail=tail), **more)  # type: ignore[arg-type]
+
+
+@dataclass
+class Reader:
+    """Reads the subscription and keeps everything it is given."""
+
+    subscription: JetStreamSubscription
+    after: int = 0
+    pause: float = 0.0
+    name: str = "test.reader"
+    events: list[RecordedEvent] = field(default_factory=list)
+    batches: int = 0
+    moved: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def run(self) -> None:
+        async with contextlib.aclosing(self.subscription.batches(after=self.after, name=self.name)) as batches:  # type: ignore[type-var]
+            async for batch in batches:
+                assert batch, "an empty batch"
+                self.events.extend(batch)
+                self.batches += 1
+                self.moved.set()
+                if self.pause:
+                    await asyncio.sleep(self.pause)
+
+    @property
+    def position(self) -> int:
+        return self.events[-1].position if self.events else self.after
+
+    async def reach(self, position: int, timeout: float = 15.0) -> None:
+        try:
+            async with asyncio.timeout(timeout):
+                while self.position < position:
+                    self.moved.clear()
+                    await self.moved.wait()
+        except TimeoutError:
+            raise AssertionError(f"at {self.position} after {timeout} s, not at {position}") from None
+
+    async def check(self, log: Log) -> None:
+        """Every event after the start, once, in order, byte for byte."""
+        expected = [event for event in await log.everything() if event.position > self.after]
+        positions = [event.position for event in self.events]
+        assert positions == [event.position for event in expected]
+        assert self.events == expected
+
+
+def subscription(connection: NatsConnection, log: Log, **more: float) -> JetStreamSubscription:
+    return JetStreamSubscription(connection, log.feed, log_id=LOG, **more)
+
+
+async def stream_content(connection: NatsConnection) -> tuple[list[Span], list[RecordedEvent]]:
+    """All batches of the current stream, as they are stored."""
+    state = await LogStream(connection, LOG).current()
+    assert state is not None
+    spans, events = [], []
+    for sequence in range(state.first_sequence, state.last_sequence + 1):
+        message = await stored_message(connection, state.name, sequence)
+        assert message is not None
+        spans.append(Span.of(message.headers))
+        events.extend(decode(message.data) if message.data else [])
+    return spans, events
+
+
+async def consumers(connection: NatsConnection) -> int:
+    state = await LogStream(connection, LOG).current()
+    info = await stream_info(connection, state.name) if state else None
+    return info["state"]["consumer_count"] if info else 0
+
+
+async def eventually(condition: Callable[[], object], timeout: float = 10.0, what: str = "") -> None:
+    """Until a condition (maybe a coroutine function's) is true."""
+    async with asyncio.timeout(timeout):
+        while True:
+            result = condition()
+            if asyncio.iscoroutine(result):
+                result = await result
+            if result:
+                return
+            await asyncio.sleep(0.02)

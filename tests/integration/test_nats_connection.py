@@ -1,0 +1,132 @@
+"""The connection: there when the server is, honest when it is not, and never the reason that something hangs."""
+
+import asyncio
+import signal
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from adapters.nats import NatsConnection
+from domain.errors import Unavailable
+from tests.integration.nats_kit import NatsProcess, connected, eventually, running_nats
+
+
+@pytest_asyncio.fixture
+async def nats(tmp_path: Path) -> AsyncIterator[NatsProcess]:
+    async with running_nats(tmp_path) as server:
+        yield server
+
+
+async def test_starts_without_a_server_and_connects_later(nats: NatsProcess) -> None:
+    await nats.kill()
+    async with connected(nats.url, wait=0) as connection:
+        with pytest.raises(Unavailable):
+            await connection.ready(0.2)
+        with pytest.raises(Unavailable):
+            await connection.check_health()
+        await nats.start()
+        await connection.ready(5)
+        await connection.check_health()
+
+
+async def test_requests_under_way_end_with_the_connection(nats: NatsProcess) -> None:
+    async with connected(nats.url) as connection:
+        await connection.client.subscribe("silence")  # somebody listens, nobody answers
+        lost: list[bool] = []
+        with connection.on_loss(lambda: lost.append(True)):
+            asking = asyncio.create_task(connection.request("silence", timeout=30))
+            await asyncio.sleep(0.1)
+            await nats.kill()
+            with pytest.raises(Unavailable):
+                await asyncio.wait_for(asking, 3)
+            assert lost
+        await nats.start()
+        await connection.ready(5)
+        await connection.check_health()
+
+
+async def test_request_to_nobody(nats: NatsProcess) -> None:
+    async with connected(nats.url) as connection:
+        with pytest.raises(Unavailable, match="nobody listens"):
+            await connection.request("nobody.there")
+
+
+async def test_frozen_server_is_noticed_and_left(nats: NatsProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adapters.nats.connection._WATCH_INTERVAL", 0.1)
+    monkeypatch.setattr("adapters.nats.connection._WATCH_TIMEOUT", 0.2)
+    async with connected(nats.url) as connection:
+        before = connection.client
+        nats.send(signal.SIGSTOP)
+        try:
+            with pytest.raises(Unavailable):
+                await connection.request("$JS.API.INFO", timeout=0.3)
+
+            def given_up() -> bool:
+                try:
+                    return connection.client is not before
+                except Unavailable:
+                    return True
+
+            await eventually(given_up, timeout=8)
+        finally:
+            nats.send(signal.SIGCONT)
+        await connection.ready(10)
+        await connection.check_health()
+        assert connection.client is not before
+
+
+async def test_client_that_closed_for_good_is_replaced(nats: NatsProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some answers of a server (too many connections, wrong credentials for a moment) make the client close for ever."""
+    monkeypatch.setattr("adapters.nats.connection._WATCH_INTERVAL", 0.1)
+    async with connected(nats.url) as connection:
+        await connection.client.close()
+        with pytest.raises(Unavailable):
+            await connection.check_health()
+        await connection.ready(5)
+        await connection.check_health()
+
+
+async def test_close_is_prompt_in_any_state(nats: NatsProcess) -> None:
+    async with asyncio.timeout(8):
+        up = NatsConnection(nats.url, name="up")
+        await up.start()
+        await up.ready(5)
+        await up.close()
+        with pytest.raises(Unavailable):
+            await up.check_health()
+        await nats.kill()
+        down = NatsConnection(nats.url, name="down")
+        await down.start()
+        await asyncio.sleep(0.1)
+        await down.close()
+        never = NatsConnection(nats.url, name="never")
+        await never.close()
+
+
+async def test_credentials_never_leave_in_clear_text() -> None:
+    """A server (or somebody between) that says it needs no TLS gets nothing from a client that was told to use it."""
+    heard = bytearray()
+
+    async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_id":"x","version":"2.15.1","auth_required":true,"max_payload":1048576,"headers":true}\r\n')
+        try:
+            while data := await reader.read(1_000):
+                heard.extend(data)
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(plain, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    connection = NatsConnection(f"tls://user:secret@127.0.0.1:{port}", name="test", tls=ssl.create_default_context())
+    await connection.start()
+    try:
+        with pytest.raises(Unavailable):
+            await connection.ready(1.5)
+    finally:
+        await connection.close()
+        server.close()
+        await server.wait_closed()
+    assert bytes(heard) == b""

@@ -1,0 +1,374 @@
+"""The relay against real servers: what lies in the stream is the log, in order and once, whatever happened on the way."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import pytest_asyncio
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.sql import SQL, Identifier
+
+from adapters.embedded import EmbeddedServices
+from adapters.nats.jetstream import call, delete_stream, stream_info, stream_names
+from adapters.nats.relay import Relay
+from adapters.nats.stream import LogStream, StreamSettings
+from tests.integration.nats_kit import (
+    LOG,
+    Log,
+    NatsProcess,
+    Reader,
+    connected,
+    eventually,
+    open_log,
+    relay,
+    running,
+    running_nats,
+    stream_content,
+    subscription,
+)
+
+
+@pytest_asyncio.fixture
+async def nats(tmp_path: Path) -> AsyncIterator[NatsProcess]:
+    async with running_nats(tmp_path) as server:
+        yield server
+
+
+@pytest_asyncio.fixture
+async def log(database_url: str) -> AsyncIterator[Log]:
+    async with open_log(database_url) as log:
+        yield log
+
+
+async def reached(relay: Relay, log: Log) -> None:
+    head = await log.feed.head()
+    await eventually(lambda: relay.position >= head)
+
+
+async def check_stream(connection, log: Log, *, base: int = 0) -> None:
+    """The stream is a chain without a hole, and holds the log from `base` on, once, in order, byte for byte."""
+    spans, events = await stream_content(connection)
+    previous = base
+    for span in spans:
+        assert span.previous == previous
+        assert span.first == previous + 1
+        previous = span.last
+    assert events == [event for event in await log.everything() if event.position > base]
+
+
+async def test_copies_the_log_and_goes_on_where_the_stream_ends(nats: NatsProcess, log: Log) -> None:
+    async with connected(nats.url) as connection:
+        await log.append(700, together=7)
+        first = relay(connection, log)
+        async with running(first.run()):
+            await reached(first, log)
+            await log.append(30)
+            await reached(first, log)
+            assert first.leading
+            assert first.published_at is not None
+        await log.append(20)
+        second = relay(connection, log)
+        async with running(second.run()):
+            await reached(second, log)
+        await check_stream(connection, log)
+        assert len(await stream_names(connection, f"tidelog-log.{LOG}.*")) == 1
+
+
+async def test_events_that_wait_travel_together_and_single_ones_at_once(nats: NatsProcess, log: Log) -> None:
+    async with connected(nats.url) as connection:
+        await log.append(600, together=100)
+        one = relay(connection, log)
+        async with running(one.run()):
+            await reached(one, log)
+            spans, _ = await stream_content(connection)
+            assert [span.last for span in spans] == [256, 512, 600]
+            await asyncio.sleep(0.3)  # idle
+            started = asyncio.get_running_loop().time()
+            await log.append(1)
+            await eventually(lambda: one.position == 601)
+            assert asyncio.get_running_loop().time() - started < 0.5
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_two_relays_and_kills_of_nats(nats: NatsProcess, log: Log, seed: int) -> None:
+    chance = random.Random(seed)
+    async with connected(nats.url, "one") as connection, connected(nats.url, "two") as other:
+        one, two = relay(connection, log), relay(other, log)
+        reader = Reader(subscription(other, log))
+        async with running(one.run(), two.run(), reader.run()):
+            for _ in range(3):
+                appending = asyncio.create_task(log.append(1_500, together=chance.choice([1, 3, 50])))
+                await asyncio.sleep(chance.uniform(0.0, 0.15))
+                await nats.kill()
+                await asyncio.sleep(chance.uniform(0.0, 0.2))
+                await nats.start()
+                await appending
+            head = await log.feed.head()
+            await reader.reach(head)
+            await eventually(lambda: max(one.position, two.position) >= head)
+        await check_stream(connection, log)
+        await reader.check(log)
+
+
+async def test_two_idle_relays_do_not_fight(nats: NatsProcess, log: Log) -> None:
+    async with connected(nats.url) as connection:
+        one, two = relay(connection, log), relay(connection, log)
+        async with running(one.run(), two.run()):
+            for _ in range(100):
+                await log.append(1)
+            head = await log.feed.head()
+            await eventually(lambda: max(one.position, two.position) >= head)
+        await check_stream(connection, log)
+
+
+async def test_deleted_stream_is_made_again(nats: NatsProcess, log: Log) -> None:
+    async with connected(nats.url) as connection:
+        await log.append(50)
+        one = relay(connection, log)
+        reader = Reader(subscription(connection, log))
+        async with running(one.run(), reader.run()):
+            await reader.reach(50)
+            await reached(one, log)
+            state = await LogStream(connection, LOG).current()
+            assert state is not None
+            await delete_stream(connection, state.name)
+            await log.append(50)
+            await reader.reach(100)
+            await reached(one, log)
+            renewed = await LogStream(connection, LOG).current()
+            assert renewed is not None
+            assert renewed.name != state.name
+        await check_stream(connection, log)
+        await reader.check(log)
+
+
+async def test_emptied_store(nats: NatsProcess, log: Log, tmp_path: Path) -> None:
+    async with connected(nats.url) as connection:
+        await log.append(50)
+        one = relay(connection, log)
+        reader = Reader(subscription(connection, log))
+        async with running(one.run(), reader.run()):
+            await reader.reach(50)
+            await nats.kill()
+            nats.store.rename(tmp_path / "lost")
+            await nats.start()
+            await log.append(50)
+            await reader.reach(100)
+            await reached(one, log)
+            await eventually(lambda: connection.client.is_connected)
+            await check_stream(connection, log)
+        await reader.check(log)
+
+
+async def test_store_set_back_to_an_old_copy(nats: NatsProcess, log: Log) -> None:
+    async with connected(nats.url) as connection:
+        one = relay(connection, log)
+        reader = Reader(subscription(connection, log))
+        async with running(one.run(), reader.run()):
+            await log.append(80)
+            await reached(one, log)
+            await reader.reach(80)
+
+            async def go_on() -> None:
+                await log.append(120)
+                await reached(one, log)
+                await reader.reach(200)
+
+            await nats.set_back(go_on)
+            await log.append(50)
+            await reached(one, log)
+            await reader.reach(250)
+            await connection.ready(5)
+
+            async def filled() -> bool:
+                spans, _ = await stream_content(connection)
+                return spans[-1].last == 250
+
+            await eventually(filled)
+            await check_stream(connection, log)
+        await reader.check(log)
+
+
+async def test_stream_of_another_history_is_replaced(nats: NatsProcess, log: Log, services: EmbeddedServices) -> None:
+    """A database that was restored from a backup gives the same positions to other events."""
+    name = f"{conninfo_to_dict(log.url)['dbname']}_restored"
+    async with connected(nats.url) as connection:
+        await log.append(30)
+        before = relay(connection, log)
+        async with running(before.run()):
+            await reached(before, log)
+        await log.pool.close()
+        async with copied_database(services, name, log) as url, open_log(url) as restored:
+            async with restored.pool.connection() as database:
+                await database.execute("DELETE FROM event WHERE notification_id > 20")
+                await database.execute("UPDATE log_head SET position = 20")
+            await restored.append(40)
+            after = relay(connection, restored)
+            async with running(after.run()):
+                await reached(after, restored)
+            await check_stream(connection, restored)
+            assert len(await stream_names(connection, f"tidelog-log.{LOG}.*")) == 1
+
+
+async def test_history_that_is_swapped_under_a_running_relay(nats: NatsProcess, log: Log) -> None:
+    async with connected(nats.url) as connection:
+        one = relay(connection, log)
+        async with running(one.run()):
+            await log.append(30)
+            await reached(one, log)
+            async with log.pool.connection() as database, database.transaction():
+                await database.execute("DELETE FROM event WHERE notification_id > 20")
+                await database.execute("UPDATE log_head SET position = 20")
+            await log.append(40)
+            await eventually(lambda: one.position == 60)
+        await check_stream(connection, log)
+
+
+@contextlib.asynccontextmanager
+async def copied_database(services: EmbeddedServices, name: str, log: Log) -> AsyncIterator[str]:
+    source = str(conninfo_to_dict(log.url)["dbname"])
+    owner = str(conninfo_to_dict(log.url)["user"])
+    async with await psycopg.AsyncConnection.connect(services.admin_database_url, autocommit=True) as admin:
+        await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [source])
+        create = SQL("CREATE DATABASE {} OWNER {} TEMPLATE {} STRATEGY file_copy")
+        await admin.execute(create.format(Identifier(name), Identifier(owner), Identifier(source)))
+        try:
+            yield psycopg.conninfo.make_conninfo(log.url, dbname=name)
+        finally:
+            await admin.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
+
+
+async def test_database_away_and_back(nats: NatsProcess, log: Log, services: EmbeddedServices) -> None:
+    name = str(conninfo_to_dict(log.url)["dbname"])
+    async with connected(nats.url) as connection:
+        one = relay(connection, log)
+        reader = Reader(subscription(connection, log))
+        async with (
+            running(one.run(), reader.run()),
+            await psycopg.AsyncConnection.connect(services.admin_database_url, autocommit=True) as admin,
+        ):
+            await log.append(20)
+            await reader.reach(20)
+            await admin.execute(SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS false").format(Identifier(name)))
+            await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+            await asyncio.sleep(0.3)
+            await admin.execute(SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS true").format(Identifier(name)))
+            await eventually_appends(log, 20)
+            await reader.reach(40)
+        await reader.check(log)
+        await check_stream(connection, log)
+
+
+async def eventually_appends(log: Log, count: int) -> None:
+    async with asyncio.timeout(15):
+        while await log.feed_head_or_none() is None:
+            await asyncio.sleep(0.05)
+    await log.append(count)
+
+
+async def test_new_stream_begins_near_the_head(nats: NatsProcess, log: Log) -> None:
+    await log.append(500, together=50)
+    async with connected(nats.url) as connection:
+        one = relay(connection, log, tail=120)
+        reader = Reader(subscription(connection, log))
+        async with running(one.run(), reader.run()):
+            await reached(one, log)
+            await reader.reach(500)
+        await check_stream(connection, log, base=380)
+        await reader.check(log)
+
+
+async def test_tail_that_aged_out(nats: NatsProcess, log: Log) -> None:
+    async with connected(nats.url) as connection:
+        settings = StreamSettings(max_age_s=0.3)
+        one = Relay(connection, log.feed, log.signal, log_id=LOG, settings=settings)
+        async with running(one.run()):
+            await log.append(10)
+            await reached(one, log)
+        state = await LogStream(connection, LOG).current()
+        assert state is not None
+        stream = state.name
+
+        async def empty() -> bool:
+            info = await stream_info(connection, stream)
+            return info is not None and info["state"]["messages"] == 0
+
+        await eventually(empty)
+        await log.append(10)
+        two = relay(connection, log)
+        reader = Reader(subscription(connection, log), after=5)
+        async with running(two.run(), reader.run()):
+            await reader.reach(20)
+            await reached(two, log)
+        await check_stream(connection, log)
+        await reader.check(log)
+
+
+async def test_changed_settings_reach_the_stream(nats: NatsProcess, log: Log) -> None:
+    async with connected(nats.url) as connection:
+        for max_age in (100.0, 200.0):
+            one = Relay(connection, log.feed, log.signal, log_id=LOG, settings=StreamSettings(max_age_s=max_age))
+            async with running(one.run()):
+                await log.append(5)
+                await reached(one, log)
+        state = await LogStream(connection, LOG).current()
+        assert state is not None
+        info = await stream_info(connection, state.name)
+        assert info is not None
+        assert info["config"]["max_age"] == 200_000_000_000
+        await check_stream(connection, log)
+
+
+async def test_events_at_and_over_the_limits(nats: NatsProcess, database_url: str) -> None:
+    async with open_log(database_url, max_event_bytes=2 * 1024 * 1024) as log, connected(nats.url) as connection:
+        for size in (10, 256 * 1024, 256 * 1024, 256 * 1024, 256 * 1024, 899 * 1024, 1_200_000, 10):
+            await log.append(1, size=size)
+        one = relay(connection, log)
+        reader = Reader(subscription(connection, log))
+        async with running(one.run(), reader.run()):
+            await reader.reach(8)
+            await log.append(1)
+            await reader.reach(9)
+            await reached(one, log)
+        spans, events = await stream_content(connection)
+        assert [span.previous for span in spans] == [0, *(span.last for span in spans[:-1])]
+        assert 7 not in [event.position for event in events]  # only named there; read from the database
+        await reader.check(log)
+
+
+async def test_two_logs_share_a_server(nats: NatsProcess, log: Log) -> None:
+    async with connected(nats.url) as connection:
+        await log.append(10)
+        one = relay(connection, log)
+        other = Relay(connection, log.feed, log.signal, log_id=f"{LOG}-2")
+        async with running(one.run(), other.run()):
+            await reached(one, log)
+            await reached(other, log)
+        await check_stream(connection, log)
+        assert len((await call(connection, "STREAM.NAMES"))["streams"]) == 2
+
+
+async def test_only_the_leader_copies_and_another_takes_over(nats: NatsProcess, log: Log) -> None:
+    lock = asyncio.Lock()
+
+    @contextlib.asynccontextmanager
+    async def leadership() -> AsyncIterator[None]:
+        async with lock:
+            yield
+
+    async with connected(nats.url) as connection:
+        one, two = relay(connection, log, leadership=leadership), relay(connection, log, leadership=leadership)
+        async with running(one.run(), two.run()) as tasks:
+            await log.append(10)
+            await eventually(lambda: max(one.position, two.position) == 10)
+            assert [one.leading, two.leading].count(True) == 1
+            leader = 0 if one.leading else 1
+            tasks[leader].cancel()
+            await log.append(10)
+            follower = (two, one)[leader]
+            await eventually(lambda: follower.position == 20)
+        await check_stream(connection, log)

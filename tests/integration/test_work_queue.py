@@ -1,0 +1,242 @@
+"""The work queue against a real server, from both sides: who fills it, and workers with the rights that workers have."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import UUID
+
+import nats as nats_client
+import pytest
+import pytest_asyncio
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from adapters.embedded import EmbeddedServices
+from adapters.nats import JetStreamError, JetStreamWorkQueue, NatsConnection
+from adapters.nats.jetstream import call, delete_stream, stream_info
+from application.ports import Queue, WorkItem
+from domain.errors import InvalidCommand, Unavailable
+from tests.integration.nats_kit import NatsProcess, connected, new_id, running_nats
+
+TENANT, OTHER = new_id(), new_id()
+
+
+def work(
+    pool: str = "critic", *, tenant: UUID = TENANT, kind: str = "agent", work_id: UUID | None = None, dispatch: int = 1
+) -> WorkItem:
+    return WorkItem(tenant, kind, pool, work_id or new_id(), dispatch, new_id())
+
+
+@pytest_asyncio.fixture
+async def nats(tmp_path: Path) -> AsyncIterator[NatsProcess]:
+    async with running_nats(tmp_path) as server:
+        yield server
+
+
+@pytest_asyncio.fixture
+async def connection(nats: NatsProcess) -> AsyncIterator[NatsConnection]:
+    async with connected(nats.url) as connection:
+        yield connection
+
+
+async def pull(client: Client, queue: Queue, count: int = 10, *, timeout: float = 0.3) -> list[Msg]:
+    """As a worker does it: one request, then what comes until the server says that it was all."""
+    inbox = client.new_inbox()
+    subscription = await client.subscribe(inbox)
+    request = {"batch": count, "expires": int(timeout * 1e9)}
+    await client.publish(f"$JS.API.CONSUMER.MSG.NEXT.{queue.stream}.{queue.consumer}", json.dumps(request).encode(), reply=inbox)
+    messages: list[Msg] = []
+    while len(messages) < count:
+        message = await subscription.next_msg(timeout=timeout + 2)
+        if message.headers and "Status" in message.headers:
+            assert message.headers["Status"] in ("404", "408", "409"), message.headers
+            break
+        messages.append(message)
+    await subscription.unsubscribe()
+    return messages
+
+
+def ids(messages: list[Msg]) -> list[str]:
+    return [json.loads(message.data)["work_id"] for message in messages]
+
+
+async def test_item_reaches_a_worker_of_its_pool(connection: NatsConnection) -> None:
+    queue = JetStreamWorkQueue(connection)
+    item = work()
+    await queue.publish([item])
+    [message] = await pull(connection.client, await queue.ensure(TENANT, "agent", "critic", max_pending=5))
+    assert message.subject == f"WORK.agent.{TENANT}.critic.{item.work_id}.1"
+    assert json.loads(message.data) == {
+        "kind": "agent",
+        "pool": "critic",
+        "work_id": str(item.work_id),
+        "dispatch": 1,
+        "tenant_id": str(TENANT),
+        "root_id": str(item.root_id),
+    }
+    await message.ack_sync(timeout=2)
+    info = await stream_info(connection, "WORK")
+    assert info is not None
+    assert info["state"]["messages"] == 0
+
+
+async def test_item_that_waits_is_not_put_twice(connection: NatsConnection) -> None:
+    queue = JetStreamWorkQueue(connection)
+    item = work()
+    await queue.publish([item, item])
+    await queue.publish([item, work(work_id=item.work_id, dispatch=2)])
+    served = await queue.ensure(TENANT, "agent", "critic", max_pending=5)
+    messages = await pull(connection.client, served)
+    assert [json.loads(message.data)["dispatch"] for message in messages] == [1, 2]
+    await queue.publish([item])  # taken, not done yet: it still is on the queue
+    assert await pull(connection.client, served) == []
+    await messages[0].ack_sync(timeout=2)
+    await queue.publish([item])  # done: the log decides what that means
+    assert ids(await pull(connection.client, served)) == [str(item.work_id)]
+
+
+async def test_full_store_is_not_taken_for_success(connection: NatsConnection) -> None:
+    queue = JetStreamWorkQueue(connection)
+    await queue.incarnation()
+    info = await stream_info(connection, "WORK")
+    assert info is not None
+    await call(connection, "STREAM.UPDATE.WORK", info["config"] | {"max_msgs": 2})
+    await queue.publish([work(), work()])
+    with pytest.raises(JetStreamError, match="maximum messages exceeded"):
+        await queue.publish([work()])
+
+
+async def test_pools_kinds_and_tenants_are_apart(connection: NatsConnection) -> None:
+    queue = JetStreamWorkQueue(connection)
+    items = [
+        work("sql"),
+        work("sql.query"),
+        work("sql.query.fast"),
+        work("sql", kind="tool"),
+        work("sql", tenant=OTHER),
+    ]
+    await queue.publish(items)
+    for item in items:
+        served = await queue.ensure(item.tenant_id, item.kind, item.pool, max_pending=10)
+        assert ids(await pull(connection.client, served, timeout=0.1)) == [str(item.work_id)]
+
+
+async def test_ensure_again_and_with_another_limit(connection: NatsConnection) -> None:
+    queue = JetStreamWorkQueue(connection)
+    first = await queue.ensure(TENANT, "tool", "sql.query", max_pending=1)
+    assert await queue.ensure(TENANT, "tool", "sql.query", max_pending=1) == first
+    await queue.publish([work("sql.query", kind="tool") for _ in range(4)])
+    assert len(await pull(connection.client, first)) == 1
+    assert await queue.ensure(TENANT, "tool", "sql.query", max_pending=3) == first
+    assert len(await pull(connection.client, first)) == 2
+    assert (await call(connection, "CONSUMER.NAMES.WORK"))["consumers"] == [first.consumer]
+
+
+async def test_many_items_at_once(connection: NatsConnection) -> None:
+    queue = JetStreamWorkQueue(connection)
+    items = [work() for _ in range(1_000)]
+    await asyncio.gather(queue.publish(items), queue.publish(items))
+    info = await stream_info(connection, "WORK")
+    assert info is not None
+    assert info["state"]["messages"] == 1_000
+
+
+async def test_work_of_a_dead_worker_goes_to_another(connection: NatsConnection, nats: NatsProcess) -> None:
+    queue = JetStreamWorkQueue(connection, ack_wait_s=0.5)
+    item = work()
+    await queue.publish([item])
+    served = await queue.ensure(TENANT, "agent", "critic", max_pending=5)
+    dying = await nats_client.connect(nats.url)
+    assert ids(await pull(dying, served, 1)) == [str(item.work_id)]
+    await dying.close()
+    assert await pull(connection.client, served, 1, timeout=0.1) == []
+    [message] = await pull(connection.client, served, 1, timeout=1.5)
+    assert ids([message]) == [str(item.work_id)]
+    for _ in range(4):  # alive: it keeps the item beyond the time
+        await asyncio.sleep(0.25)
+        await message.in_progress()
+    assert await pull(connection.client, served, 1, timeout=0.1) == []
+
+
+async def test_lost_stream_is_made_again(connection: NatsConnection) -> None:
+    queue = JetStreamWorkQueue(connection)
+    item = work()
+    await queue.publish([item])
+    served = await queue.ensure(TENANT, "agent", "critic", max_pending=5)
+    before = await queue.incarnation()
+    assert await queue.incarnation() == before
+    await delete_stream(connection, "WORK")
+    await queue.publish([item])
+    assert await queue.incarnation() != before
+    assert await queue.ensure(TENANT, "agent", "critic", max_pending=5) == served
+    assert ids(await pull(connection.client, served)) == [str(item.work_id)]
+
+
+async def test_ensure_and_incarnation_make_the_stream(connection: NatsConnection) -> None:
+    queue = JetStreamWorkQueue(connection)
+    await queue.ensure(TENANT, "agent", "critic", max_pending=5)
+    first = await queue.incarnation()
+    await delete_stream(connection, "WORK")
+    assert await queue.incarnation() not in ("", first)
+
+
+async def test_store_set_back_is_noticed(connection: NatsConnection, nats: NatsProcess) -> None:
+    queue = JetStreamWorkQueue(connection)
+    await queue.publish([work()])
+    before = await queue.incarnation()
+
+    async def go_on() -> None:
+        await connection.ready(5)
+        await queue.publish([work()])
+        assert await queue.incarnation() == before
+
+    await nats.set_back(go_on)
+    await connection.ready(5)
+    assert await queue.incarnation() != before
+
+
+async def test_waiting_work_survives_a_kill(connection: NatsConnection, nats: NatsProcess) -> None:
+    queue = JetStreamWorkQueue(connection)
+    items = [work() for _ in range(20)]
+    await queue.publish(items)
+    served = await queue.ensure(TENANT, "agent", "critic", max_pending=50)
+    await nats.kill()
+    with pytest.raises(Unavailable):
+        await queue.publish([work()])
+    with pytest.raises(Unavailable):
+        await queue.ensure(TENANT, "agent", "other", max_pending=5)
+    with pytest.raises(Unavailable):
+        await queue.incarnation()
+    await nats.start()
+    await connection.ready(5)
+    await queue.publish(items)
+    assert sorted(ids(await pull(connection.client, served, 50))) == sorted(str(item.work_id) for item in items)
+
+
+@pytest.mark.parametrize(
+    ("kind", "pool"), [("agent", "a b"), ("agent", "*"), ("agent", "a..b"), ("agent", ">"), ("x.y", "a"), ("", "a")]
+)
+async def test_names_that_would_change_the_subject_are_refused(connection: NatsConnection, kind: str, pool: str) -> None:
+    queue = JetStreamWorkQueue(connection)
+    with pytest.raises(InvalidCommand):
+        await queue.publish([work(pool, kind=kind)])
+    with pytest.raises(InvalidCommand):
+        await queue.ensure(TENANT, kind, pool, max_pending=1)
+
+
+async def test_worker_with_the_rights_of_a_worker(services: EmbeddedServices) -> None:
+    async with connected(services.nats_url) as connection:
+        queue = JetStreamWorkQueue(connection)
+        tenant, item = new_id(), work()
+        item = WorkItem(tenant, "agent", "critic.v1", item.work_id, 1, item.root_id)
+        await queue.publish([item])
+        served = await queue.ensure(tenant, "agent", "critic.v1", max_pending=5)
+        worker = await nats_client.connect(services.worker_nats_url, inbox_prefix="_INBOX_worker")
+        try:
+            [message] = await pull(worker, served)
+            await message.in_progress()
+            await message.ack_sync(timeout=2)
+            assert await pull(worker, served, timeout=0.1) == []
+        finally:
+            await worker.close()
