@@ -123,6 +123,10 @@ def test_markers_are_found_in_comments_with_their_line() -> None:
         "# see XXXX",
         "# `TODO`",
         "# (TODO)",
+        "# looks for TODO, FIXME, XXX or HACK",
+        'print("# TODO")',
+        'print("; XXX")',
+        'print("%s TODO")',
     ],
 )
 def test_words_that_only_look_like_markers_are_not_found(line: str) -> None:

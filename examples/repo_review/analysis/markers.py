@@ -11,7 +11,10 @@ _TEXT = 140
 # A line is only looked at so far: what comes after is a minified bundle or data.
 _LINE = 600
 _MARKER = re.compile(rb"(?<![A-Za-z0-9_\"'`.-])(TODO|FIXME|XXX|HACK)(?![A-Za-z0-9_\"'`=\[)-])")
-_COMMENT = re.compile(rb"^[\s*>+-]*$|#|//|/\*|--|;|<!--|%|\"\"\"|'''|\.\. |\bREM\b|\{-|\(\*|^\s*\*|\{#")
+# What opens a comment in some language, or nothing but list marks before it. A sign right after a quote opens a string's text.
+_COMMENT = re.compile(
+    rb"^[\s*>+-]*$|(?<![\"'`#])#|//|/\*|(?<![\"'])--|(?:^|\s);|<!--|(?:^|\s)%[\s%]|\"\"\"|'''|\.\. |\bREM\b|\{-|\(\*|\{#"
+)
 _END = re.compile(r"\s*(\*+/|-->|\*\)|#})\s*$")
 
 
@@ -36,5 +39,7 @@ def find_markers(content: bytes) -> Iterator[Marker]:
         last_line = line
         end = content.find(b"\n", match.start())
         text = content[match.start() : min(end if end >= 0 else len(content), match.start() + 400)]
+        if len(set(_MARKER.findall(text))) > 2:  # a sentence about markers, like the first line of this file
+            continue
         shown = _END.sub("", redact(text).decode("utf-8", "replace")).strip()
         yield Marker(line, match.group(1).decode(), shown[:_TEXT])

@@ -48,6 +48,8 @@ def _marker_section(inspection: InspectionReport) -> str:
 def _focus(what: str, focus: FocusedScan) -> str:
     if not focus.files:
         return "" if focus.problem is None else f"The {what} were not looked at apart: {prose(focus.problem, 300)}."
+    if not focus.markers:
+        return f"None of the {number(focus.files)} {what} holds a marker."
     total = plural(sum(focus.markers.values()), "marker")
     return f"Among the {number(focus.files)} {what}, {plural(len(focus.markers_by_file), 'holds', 'hold')} {total}."
 
