@@ -156,7 +156,7 @@ class CommandLoop:
                 versions = {route.stream(c): part.version for (c, route), part in zip(routes, parts, strict=True)}
                 return Outcome(max(part.position for part in parts), versions, (), None)
             try:
-                append = self._append_request(request, routes, parts, decided)
+                append, states = self._append_request(request, routes, parts, decided)
                 result = await self._store.append(append)
             except VersionConflict as conflict:
                 conflicts += 1
@@ -167,7 +167,7 @@ class CommandLoop:
                 continue
             if result.duplicate:
                 return await self._duplicate(request, routes, result)
-            return self._accepted(append, routes, parts, decided, result)
+            return self._accepted(append, states, routes, parts, decided, result)
 
     async def _load_all(
         self, request: Request, routes: Sequence[tuple[Command, Route]], refresh: set[UUID]
@@ -186,18 +186,18 @@ class CommandLoop:
 
     def _append_request(
         self, request: Request, routes: Sequence[tuple[Command, Route]], parts: list[Loaded], decided: list[list[Event]]
-    ) -> AppendRequest:
-        streams = []
+    ) -> tuple[AppendRequest, list[Any]]:
+        """What to append, and the states that the streams will be in."""
+        streams, states = [], []
         for (command, route), part, events in zip(routes, parts, decided, strict=True):
-            if not events:
-                continue
             state = part.state
-            for event in events if part.version == 0 else ():
+            for event in events:
                 state = route.decider.evolve(state, event)
-            streams.append(
-                StreamAppend(route.stream(command), route.root(command, state), part.version, tuple(map(self._encoded, events)))
-            )
-        return AppendRequest(request.tenant_id, request.command_id, tuple(streams), request.metadata())
+            states.append(state)
+            if events:
+                encoded = tuple(map(self._encoded, events))
+                streams.append(StreamAppend(route.stream(command), route.root(command, state), part.version, encoded))
+        return AppendRequest(request.tenant_id, request.command_id, tuple(streams), request.metadata()), states
 
     def _encoded(self, event: Event) -> NewEvent:
         state = registry.encode(event)
@@ -210,6 +210,7 @@ class CommandLoop:
     def _accepted(
         self,
         append: AppendRequest,
+        states: list[Any],
         routes: Sequence[tuple[Command, Route]],
         parts: list[Loaded],
         decided: list[list[Event]],
@@ -217,10 +218,8 @@ class CommandLoop:
     ) -> Outcome:
         versions, all_events = {}, []
         sizes = {stream.stream_id: sum(len(event.state) for event in stream.events) for stream in append.streams}
-        for (command, route), part, events in zip(routes, parts, decided, strict=True):
-            stream_id, state = route.stream(command), part.state
-            for event in events:
-                state = route.decider.evolve(state, event)
+        for (command, route), state, part, events in zip(routes, states, parts, decided, strict=True):
+            stream_id = route.stream(command)
             versions[stream_id] = part.version + len(events)
             if events:
                 loaded = Loaded(state, versions[stream_id], result.last_position, part.size + sizes[stream_id])

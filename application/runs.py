@@ -4,7 +4,8 @@ from uuid import UUID
 
 from application.dispatch import CommandLoop, Outcome, Request
 from domain import agents, projects, runs
-from domain.errors import NotFound
+from domain.errors import AlreadyExists, NotFound
+from domain.kernel import Json
 
 
 class UnknownAgent(NotFound):
@@ -15,16 +16,37 @@ class UnknownProject(NotFound):
     code = "unknown-project"
 
 
-async def start_run(commands: CommandLoop, request: Request, command: runs.StartRun) -> Outcome:
+async def start_run(
+    commands: CommandLoop,
+    request: Request,
+    *,
+    run_id: UUID,
+    project_id: UUID,
+    plan: runs.Plan,
+    input: Json,
+    metadata: dict[str, Json],
+) -> Outcome:
     """Checks the project, pins each step's agent to its registered version, and starts the run.
 
     Raises:
         UnknownAgent, UnknownProject: with a pointer to the place in the plan.
+        AlreadyExists: the run was started before, with another plan or input.
     """
-    await _check_project(commands, request.tenant_id, command.project_id)
-    pinned = [await _pinned(commands, request.tenant_id, i, step) for i, step in enumerate(command.plan.steps)]
-    plan = command.plan.model_copy(update={"steps": tuple(pinned)})
-    return await commands.execute(request, command.model_copy(update={"plan": plan}))
+    await _check_project(commands, request.tenant_id, project_id)
+    pinned = [await _pinned(commands, request.tenant_id, i, step) for i, step in enumerate(plan.steps)]
+    command = runs.StartRun(
+        run_id=run_id,
+        project_id=project_id,
+        plan=plan.model_copy(update={"steps": tuple(pinned)}),
+        input=input,
+        metadata=metadata,
+    )
+    outcome = await commands.execute(request, command)
+    if outcome.duplicate:
+        first: runs.Run = (await commands.load(runs.DECIDER, request.tenant_id, run_id)).state
+        if first.plan != command.plan or first.input != command.input:
+            raise AlreadyExists(f"run {run_id} was started before with another plan or input")
+    return outcome
 
 
 async def _check_project(commands: CommandLoop, tenant_id: UUID, project_id: UUID) -> None:

@@ -13,7 +13,7 @@ from domain import agent_runs, context, invocations, messages, runs, tools
 from domain.agent_runs import AgentRun
 from domain.errors import InvalidCommand, InvalidState, NotFound, WorkOver
 from domain.failures import Failure, Retry
-from domain.kernel import Json
+from domain.kernel import Json, timestamp
 
 MAX_RACES = 20
 """How often a write without a condition is tried again after another writer was quicker."""
@@ -50,6 +50,7 @@ class MailItem:
 @dataclass(frozen=True, slots=True)
 class JournalView:
     status: str
+    attempt: int
     version: int
     entries: list[JournalEntry]
     mailbox: list[MailItem]
@@ -122,11 +123,11 @@ class Workers:
         state = await self._agent_run(tenant_id, agent_run_id, fresh=True)
         changed = [(key, entry) for key, entry in state.journal.items() if entry.changed_in > after_version]
         waiting = [(i, m) for i, m in state.mailbox.items() if m.received_as is None and m.delivered_in > after_version]
-        entries = await asyncio.gather(*(self._entry(tenant_id, key, entry) for key, entry in changed))
+        entries = await asyncio.gather(*(self._entry(tenant_id, state, key, entry) for key, entry in changed))
         mails = await asyncio.gather(*(self._mail(tenant_id, message_id, mail) for message_id, mail in waiting))
-        return JournalView(state.status, state.version, list(entries), list(mails))
+        return JournalView(state.status, state.attempt, state.version, list(entries), list(mails))
 
-    async def _entry(self, tenant_id: UUID, key: str, entry: agent_runs.Entry) -> JournalEntry:
+    async def _entry(self, tenant_id: UUID, state: AgentRun, key: str, entry: agent_runs.Entry) -> JournalEntry:
         result, error = entry.result, None
         if entry.kind == "call" and entry.status != "pending" and entry.invocation_id is not None:
             invocation = await self._invocation(tenant_id, entry.invocation_id)
@@ -134,7 +135,9 @@ class Workers:
         elif entry.kind == "receive" and entry.result is not None:
             message_id = UUID(entry.result)
             message = await self._message(tenant_id, message_id)
-            result = {"message_id": str(message_id), "sender": message.sender, "body": message.body}
+            mail = state.mailbox[message_id]
+            sent_at = timestamp(mail.sent_at)
+            result = {"message_id": str(message_id), "sender": mail.sender, "body": message.body, "sent_at": sent_at}
         return JournalEntry(key, entry.kind, entry.status, result, error, entry.invocation_id)
 
     async def _mail(self, tenant_id: UUID, message_id: UUID, mail: agent_runs.Mail) -> MailItem:

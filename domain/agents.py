@@ -1,6 +1,7 @@
 """Agent definitions: what an agent is called, what it can do, and what it takes and gives. Each change is a new revision."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from uuid import UUID
 
 from domain.kernel import Command, Decider, Event, Json, Name, ShortText, Text, derive_id
@@ -31,6 +32,7 @@ class RegisterAgent(Command):
     output_schema: Json = None
 
 
+@lru_cache(maxsize=10_000)
 def agent_id_of(tenant_id: UUID, name: str) -> UUID:
     return derive_id(tenant_id, f"agent:{name}")
 

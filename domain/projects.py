@@ -1,6 +1,7 @@
 """Projects: what runs are grouped by inside a tenant."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated
 from uuid import UUID
 
@@ -29,6 +30,7 @@ class CreateProject(Command):
     metadata: dict[str, Json] = {}
 
 
+@lru_cache(maxsize=10_000)
 def default_project_id(tenant_id: UUID) -> UUID:
     """The project that each tenant has from the start."""
     return derive_id(tenant_id, "project:default")

@@ -186,18 +186,18 @@ class Run:
 
 
 def evolve(run: Run, event: RunEvent) -> Run:
-    def changed(key: str, **values: object) -> Mapping[str, StepState]:
-        return {**run.steps, key: replace(run.steps[key], **values)}  # type: ignore[arg-type]  # names are those of StepState
+    def changed(key: str, step: StepState) -> Run:
+        return Run(run.status, run.plan, run.input, {**run.steps, key: step})
 
     match event:
         case RunStarted():
             return Run("running", event.plan, event.input, {step.key: StepState() for step in event.plan.steps})
         case StepScheduled():
-            return replace(run, steps=changed(event.step, status="scheduled", agent_run_id=event.agent_run_id))
+            return changed(event.step, StepState("scheduled", event.agent_run_id))
         case StepCompleted():
-            return replace(run, steps=changed(event.step, status="completed", result=event.result))
+            return changed(event.step, StepState("completed", event.agent_run_id, event.result))
         case StepFailed():
-            return replace(run, steps=changed(event.step, status="failed"))
+            return changed(event.step, StepState("failed", event.agent_run_id))
         case RunCompleted():
             return replace(run, status="completed")
         case RunFailed():

@@ -1,6 +1,7 @@
 """Tool definitions: parameters as JSON Schema, and what may be done when a call's outcome is unknown."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from uuid import UUID
 
 from pydantic import Field
@@ -39,6 +40,7 @@ class RegisterTool(Command):
     max_attempts: int = Field(default=3, ge=1, le=20)
 
 
+@lru_cache(maxsize=10_000)
 def tool_id_of(tenant_id: UUID, name: str) -> UUID:
     return derive_id(tenant_id, f"tool:{name}")
 

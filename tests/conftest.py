@@ -1,11 +1,12 @@
 """Real servers for the tests: one embedded Postgres and NATS for the session, a fresh database for each test."""
 
+import shutil
+import tempfile
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import psycopg
-import pytest
 import pytest_asyncio
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier
@@ -17,9 +18,11 @@ TEMPLATE = "tidelog_template"
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def services(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedServices]:
-    """Embedded Postgres and NATS, without flushing to disk."""
-    services = EmbeddedServices(Path(tmp_path_factory.mktemp("services")), durable=False)
+async def services() -> AsyncIterator[EmbeddedServices]:
+    """Embedded Postgres and NATS, without flushing to disk; in a folder that the servers' own account can reach."""
+    folder = Path(tempfile.mkdtemp(prefix="tidelog-test-"))
+    folder.chmod(0o711)
+    services = EmbeddedServices(folder / "state", durable=False)
     await services.start()
     try:
         await _administer(services, SQL("CREATE DATABASE {} OWNER {}").format(Identifier(TEMPLATE), Identifier(_owner(services))))
@@ -27,6 +30,7 @@ async def services(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Em
         yield services
     finally:
         await services.stop()
+        shutil.rmtree(folder)
 
 
 @pytest_asyncio.fixture

@@ -13,7 +13,13 @@ ROUTERS = (runs.router, events.router, agents.router, projects.router, workers.r
 
 
 def create_app(container: Container) -> ASGIApp:
-    app = FastAPI(title="Tidelog", version=version("tidelog-server"), docs_url="/docs", redoc_url=None)
+    app = FastAPI(
+        title="Tidelog",
+        version=version("tidelog-server"),
+        docs_url="/docs",
+        redoc_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours is in the gate; asking for it costs 7 % of a request
+    )
     app.state.container = container
     for router in ROUTERS:
         app.include_router(router)

@@ -133,16 +133,15 @@ async def post_run(request: Request) -> Response:
     async def execute(key_id: UUID | None) -> Response:
         run_id = body.run_id or (derive_id(key_id, "run") if key_id else uuid6.uuid7())
         principal = principal_of(request)
-        command_id = key_id or (derive_id(run_id, "start") if body.run_id else None)
-        command = rules.StartRun(
+        outcome = await start_run(
+            container_of(request).commands,
+            command_request(request, correlation_id=run_id, command_id=key_id or run_id),
             run_id=run_id,
             project_id=body.project_id or default_project_id(principal.tenant_id),
             plan=body.to_plan(),
             input=body.input,
             metadata=body.metadata,
         )
-        command_for = command_request(request, correlation_id=run_id, command_id=command_id)
-        outcome = await start_run(container_of(request).commands, command_for, command)
         location = f"/v1/runs/{run_id}"
         wait_s = _wait_seconds(request)
         if wait_s:

@@ -14,7 +14,7 @@ from api.http.deps import answer, body_of, command_request, container_of, princi
 from application import dispatch
 from application.workers import JournalEntry, JournalView, MailItem
 from domain import agent_runs, agents, invocations, tools
-from domain.errors import InvalidCommand, WorkOver
+from domain.errors import InvalidCommand, StaleAttempt, WorkOver
 from domain.failures import Failure
 from domain.kernel import Json, Name, ShortText, derive_id, timestamp
 
@@ -206,8 +206,12 @@ async def get_journal(
     agent_run_id: UUID,
     after_version: Annotated[int, Query(ge=0)] = 0,
     wait_s: Annotated[float, Query(ge=0, le=LONGEST_POLL_S)] = 0,
+    attempt: int | None = None,
 ) -> Response:
-    """Answers when there is something new, or when the agent run has ended, or after `wait_s`."""
+    """Answers when there is something new, or when the agent run has ended, or after `wait_s`.
+
+    With `attempt`, a worker that lost its lease learns it here.
+    """
     container, tenant_id = container_of(request), principal_of(request).tenant_id
     run_id = await container.workers.run_of(tenant_id, agent_run_id)
     with container.live.watch(run_id) as watch:
@@ -219,6 +223,8 @@ async def get_journal(
                 break
     if view.status in agent_runs.TERMINAL:
         raise WorkOver(f"the agent run is {view.status}")
+    if attempt is not None and attempt != view.attempt:
+        raise StaleAttempt(f"attempt {attempt} lost its lease; {view.attempt} is the newest")
     return answer(_journal(view))
 
 

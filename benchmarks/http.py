@@ -1,0 +1,147 @@
+"""`POST /v1/runs`, durable on answer, beside an empty FastAPI endpoint that takes the same body: rounds in turn, one server process each.
+
+`python -m benchmarks.http [--rounds 3] [--seconds 4] [--connections 64]`
+"""
+
+import argparse
+import asyncio
+import hashlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from adapters.embedded import EmbeddedServices
+from api.bootstrap import migrate
+from benchmarks.ports import free_port
+
+KEY = "tl_benchmark"
+BODY = json.dumps({"agent": "greeter", "input": {"question": "x" * 200}, "metadata": {"source": "benchmark"}}).encode()
+
+EMPTY = """
+import sys, uvicorn
+from fastapi import FastAPI
+from pydantic import BaseModel
+from typing import Any
+class Body(BaseModel):
+    agent: str
+    input: Any
+    metadata: dict[str, Any]
+app = FastAPI()
+@app.post("/v1/runs", status_code=201)
+async def post(body: Body):
+    return {"run_id": "01900000-0000-7000-8000-000000000001", "position": 1, "version": 1}
+uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning", access_log=False)
+"""
+SERVE = "import sys; from api.roles import run; from api.settings import load_settings; run(load_settings(), set(sys.argv[1].split(',')))"
+
+
+def request_bytes(port: int) -> bytes:
+    head = (
+        f"POST /v1/runs HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {KEY}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(BODY)}\r\n\r\n"
+    )
+    return head.encode() + BODY
+
+
+def load(port: int, connections: int, seconds: float) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.load", "127.0.0.1", str(port), str(connections), str(seconds)]
+    done = subprocess.run(command, input=request_bytes(port), capture_output=True, check=True, timeout=seconds + 60)
+    result: dict[str, float] = json.loads(done.stdout)
+    return result
+
+
+@contextmanager
+def process(*arguments: str, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    child = subprocess.Popen([sys.executable, *arguments], env={**os.environ, **(env or {})})
+    try:
+        yield child
+    finally:
+        child.terminate()
+        try:
+            child.wait(20)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def wait_for(url: str, seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if httpx.get(url, timeout=2.0).status_code < 500:
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.1)
+    raise TimeoutError(f"{url} is not ready after {seconds:g} s")
+
+
+async def main(rounds: int, seconds: float, connections: int) -> None:
+    with tempfile.TemporaryDirectory(prefix="tidelog-bench-") as folder:
+        os.chmod(folder, 0o711)
+        services = EmbeddedServices(Path(folder) / "state")
+        await services.start()
+        try:
+            await migrate(services.database_url)
+            await asyncio.to_thread(measure, services, rounds, seconds, connections)
+        finally:
+            await services.stop()
+
+
+def measure(services: EmbeddedServices, rounds: int, seconds: float, connections: int) -> None:
+    port, empty_port = free_port(), free_port()
+    env = {
+        "TIDELOG_DATABASE_URL": services.database_url,
+        "TIDELOG_NATS_URL": services.nats_url,
+        "TIDELOG_PORT": str(port),
+        "TIDELOG_BOOTSTRAP_KEY_SHA256": hashlib.sha256(KEY.encode()).hexdigest(),
+        "TIDELOG_LOG_LEVEL": "warning",
+    }
+    figures: dict[str, list[dict[str, float]]] = {"empty": [], "api": [], "all": []}
+    with process("-c", SERVE, "api", env=env), process("-c", EMPTY, str(empty_port)):
+        with process("-c", SERVE, "relay,projector,saga", env=env):
+            wait_for(f"http://127.0.0.1:{port}/health/ready")
+            agent = {"worker_id": "benchmark", "agents": [{"name": "greeter"}]}
+            answer = httpx.post(f"http://127.0.0.1:{port}/v1/workers", json=agent, headers={"X-API-Key": KEY}, timeout=10.0)
+            answer.raise_for_status()
+            load(port, connections, 1.0)
+            figures["all"].append(load(port, connections, seconds))
+        wait_for(f"http://127.0.0.1:{empty_port}/docs")
+        for _ in range(rounds):
+            figures["empty"].append(load(empty_port, connections, seconds))
+            figures["api"].append(load(port, connections, seconds))
+    report(figures, connections)
+
+
+def report(figures: dict[str, list[dict[str, float]]], connections: int) -> None:
+    names = {
+        "empty": "empty FastAPI endpoint",
+        "api": "POST /v1/runs (api role)",
+        "all": "POST /v1/runs, with relay, projections and sagas at work",
+    }
+    print(f"\nHTTP, {connections} connections, durable on answer (medians)")
+    for name, title in names.items():
+        rows = figures[name]
+        rate, p50, p99 = (statistics.median(row[key] for row in rows) for key in ("rate", "p50_ms", "p99_ms"))
+        failures = sum(row["failures"] for row in rows)
+        print(f"  {title:60} {rate:8,.0f}/s  p50 {p50:6.2f} ms  p99 {p99:6.2f} ms  failures {failures:.0f}")
+    ratios = [a["rate"] / e["rate"] for a, e in zip(figures["api"], figures["empty"], strict=True)]
+    print(f"  ratio to the empty endpoint: {statistics.median(ratios):.0%} (reach: 60 %)")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--connections", type=int, default=64)
+    arguments = parser.parse_args()
+    asyncio.run(main(arguments.rounds, arguments.seconds, arguments.connections))
