@@ -1,0 +1,1 @@
+"""Rules of the code that no type checker knows, each as a test."""

@@ -1,0 +1,53 @@
+"""What every file keeps to: it says what it is for, stays readable, and knows nothing of the machine it was written on."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.architecture.sources import ROOT, parsed, python_files, tracked_files
+
+MAX_LINES = 500
+LONGER = {"tests/integration/test_sdk_worker.py": 700}
+"""Files that are longer, and how long they may be: a list that should only get shorter."""
+
+TEXT = [path for path in tracked_files() if path.suffix not in (".png", ".ico", ".woff2", ".gz")]
+
+OWN_MACHINE = re.compile(r"(?<![\w.$}-])/(?:work|root|Users|home/(?!runner\b)\w+)/[\w.]")
+PACKAGE_SOURCE = re.compile(
+    r"--(?:extra-)?index-url|--find-links|--trusted-host|^\s*index-url\s*=|UV_INDEX|PIP_INDEX|files\.pythonhosted\.org"
+    r"|https?://[\w.:@/-]+/simple\b|registry\.npmjs\.org|npm_config_registry",
+    re.MULTILINE,
+)
+
+
+@pytest.mark.parametrize("path", python_files(), ids=str)
+def test_module_says_what_it_is_for(path: Path) -> None:
+    tree = parsed(path)
+    assert ast.get_docstring(tree) or not tree.body
+
+
+def test_no_file_is_too_long() -> None:
+    lengths = {str(path): (ROOT / path).read_bytes().count(b"\n") for path in TEXT if path.suffix in (".py", ".sql", ".sh")}
+    assert {name: n for name, n in lengths.items() if n > LONGER.get(name, MAX_LINES)} == {}
+    assert [name for name in LONGER if lengths.get(name, 0) <= MAX_LINES] == [], "no longer an exception: take it off the list"
+
+
+def test_no_file_names_a_path_of_a_machine() -> None:
+    assert matches(OWN_MACHINE) == []
+
+
+def test_no_file_chooses_where_packages_come_from() -> None:
+    """That is for whoever installs: their mirror, their proxy."""
+    assert matches(PACKAGE_SOURCE) == []
+
+
+def matches(pattern: re.Pattern[str]) -> list[str]:
+    found = []
+    for path in TEXT:
+        if path == Path(__file__).relative_to(ROOT):
+            continue
+        text = (ROOT / path).read_text("utf-8")
+        found += [f"{path}:{text.count(chr(10), 0, match.start()) + 1}: {match[0]}" for match in pattern.finditer(text)]
+    return found

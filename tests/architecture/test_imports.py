@@ -1,0 +1,86 @@
+"""Who may import whom, and that importing does no work."""
+
+import ast
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.architecture.sources import ROOT, SDK, SERVER, imported, module_names, parsed, python_files
+
+IMPORT_ALL = """
+import importlib, sys
+
+def refuse(event, arguments):
+    if event in ("socket.connect", "socket.bind", "socket.getaddrinfo", "subprocess.Popen", "os.fork", "os.posix_spawn"):
+        raise RuntimeError(f"importing {current} does {event}")
+
+sys.addaudithook(refuse)
+for current in sys.stdin.read().split():
+    importlib.import_module(current)
+"""
+
+NO_SERVER = """
+import sys
+import tidelog, tidelog.client, tidelog.testing, tidelog.worker.runtime, tidelog.worker.__main__
+foreign = {name.partition(".")[0] for name in sys.modules} & set(sys.argv[1:])
+assert not foreign, foreign
+"""
+
+
+def run_python(source: str, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    """Runs source in a process without any variable of ours, on the modules of this tree."""
+    environment = {"PATH": os.environ.get("PATH", ""), "HOME": "/nonexistent", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", source, *arguments],
+        input=given, env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def test_import_rules_of_pyproject_hold() -> None:
+    source = "import sys; from importlinter.cli import lint_imports_command; sys.exit(lint_imports_command())"
+    command = [sys.executable, "-c", source, "--no-cache", "--no-logo"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 broken" in done.stdout
+
+
+def test_slices_that_must_not_meet_are_all_slices() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    listed = next(c["modules"] for c in contracts if c["name"] == "Domain slices do not import one another")
+    slices = {f"domain.{path.stem}" for path in python_files("domain") if "DECIDER" in _assigned(path)}
+    assert set(listed) == slices
+    assert len(slices) > 5
+
+
+def _assigned(path: Path) -> set[str]:
+    targets = [node.target for node in parsed(path).body if isinstance(node, ast.AnnAssign)]
+    return {target.id for target in targets if isinstance(target, ast.Name)}
+
+
+@pytest.mark.parametrize("path", python_files(SDK), ids=str)
+def test_sdk_imports_nothing_of_the_server(path: Path) -> None:
+    assert not imported(path) & set(SERVER)
+
+
+def test_importing_the_sdk_loads_nothing_of_the_server() -> None:
+    done = run_python(NO_SERVER, *SERVER)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_module_can_be_imported_without_environment_and_does_nothing() -> None:
+    names = module_names()
+    assert "api.bootstrap" in names
+    assert "tidelog.client" in names
+    done = run_python(IMPORT_ALL, given="\n".join(names))
+    assert done.returncode == 0, done.stderr
+
+
+def test_core_modules_are_importable_first() -> None:
+    """Each in a process of its own: a cycle shows only when the import begins in the wrong place."""
+    for name in ("domain.registry", "application.routes", "application.sagas.manager", "projections.registry", "api.http.app"):
+        done = run_python(IMPORT_ALL, given=name)
+        assert done.returncode == 0, f"{name}: {done.stderr}"

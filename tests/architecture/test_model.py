@@ -1,0 +1,92 @@
+"""Events, commands and the purity of deciding."""
+
+import ast
+import importlib
+import inspect
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from application.routes import ROUTES
+from domain.kernel import Command, Decider, Event
+from domain.registry import EVENTS, SLICES
+from tests.architecture.sources import parsed, python_files
+
+MODULES: dict[str, ModuleType] = {
+    path.stem: importlib.import_module(f"domain.{path.stem}") for path in python_files("domain") if path.stem != "__init__"
+}
+DECIDERS: dict[str, Decider[object]] = {name: m.DECIDER for name, m in MODULES.items() if hasattr(m, "DECIDER")}
+
+IRREGULAR = {"sent", "set", "became"}
+
+IMPURE_CALLS = re.compile(
+    r"(^|\.)(now|utcnow|today|uuid1|uuid4|uuid6|uuid7|uuid8|time|monotonic|perf_counter|urandom|token_\w+|getenv|random\w*)$"
+)
+IMPURE_MODULES = {"time", "random", "secrets", "os", "sys", "io", "socket", "threading", "asyncio", "logging", "uuid6", "pathlib"}
+
+
+def classes_of(module: ModuleType, base: type) -> list[type]:
+    """Subclasses that are defined in the module."""
+    return [c for c in vars(module).values() if inspect.isclass(c) and issubclass(c, base) and c.__module__ == module.__name__]
+
+
+def snake(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+def test_registry_holds_every_event_of_the_domain_under_its_slice() -> None:
+    defined = {name: set(classes_of(module, Event)) for name, module in MODULES.items() if name != "kernel"}
+    assert {name: set(events) for name, events in SLICES.items()} == {n: events for n, events in defined.items() if events}
+
+
+def test_registry_holds_the_slices_with_a_decider() -> None:
+    assert set(SLICES) == set(DECIDERS)
+    assert all(decider.slice == name for name, decider in DECIDERS.items())
+
+
+def test_topics_are_unique() -> None:
+    events = [event for slice_events in SLICES.values() for event in slice_events]
+    assert len(EVENTS) == len(events)
+
+
+@pytest.mark.parametrize("event", EVENTS.values(), ids=lambda event: event.TOPIC)
+def test_event_is_named_by_its_slice_and_what_happened(event: type[Event]) -> None:
+    assert "TOPIC" in vars(event), "a topic is never inherited"
+    assert event.VERSION >= 1
+    subject, _, happened = event.TOPIC.partition(".")
+    slice_name = next(name for name, events in SLICES.items() if event in events)
+    assert subject == (slice_name if slice_name in ("context",) else slice_name.removesuffix("s"))
+    assert re.fullmatch(r"[a-z]+(_[a-z]+)*", happened)
+    assert any(word in IRREGULAR or word.endswith("ed") for word in happened.split("_")), "an event is in the past tense"
+    assert snake(event.__name__) in (happened, f"{subject}_{happened}"), "class and topic say the same"
+
+
+def test_every_command_has_a_route_to_the_decider_of_its_slice() -> None:
+    commands = {c: name for name, module in MODULES.items() if name != "kernel" for c in classes_of(module, Command)}
+    assert set(ROUTES) == set(commands)
+    assert {command: ROUTES[command].decider for command in ROUTES} == {c: DECIDERS[name] for c, name in commands.items()}
+
+
+@pytest.mark.parametrize("path", [p for p in python_files("domain") if p.stem != "__init__"], ids=str)
+def test_deciding_reads_no_clock_and_makes_no_id(path: Path) -> None:
+    tree = parsed(path)
+    calls = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    assert [call for call in calls if IMPURE_CALLS.search(call)] == []
+    modules = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    modules |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {name.partition(".")[0] for name in modules} & IMPURE_MODULES == set()
+
+
+@pytest.mark.parametrize("path", python_files("domain"), ids=str)
+def test_domain_is_synchronous(path: Path) -> None:
+    assert not [node for node in ast.walk(parsed(path)) if isinstance(node, ast.AsyncFunctionDef | ast.Await)]
+
+
+@pytest.mark.parametrize("name", DECIDERS)
+def test_states_are_frozen(name: str) -> None:
+    state = DECIDERS[name].initial()
+    field = next(iter(vars(type(state))["__dataclass_fields__"]))
+    with pytest.raises(AttributeError):
+        setattr(state, field, None)

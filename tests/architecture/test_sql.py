@@ -1,0 +1,158 @@
+"""Statements are fixed texts, and read models keep to tables of their own."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from projections.kernel import Projection
+from projections.registry import PROJECTIONS
+from tests.architecture.sources import ROOT, functions_around, parsed, python_files
+
+MIGRATIONS = "\n".join(path.read_text("utf-8") for path in sorted((ROOT / "migrations").glob("*.sql")))
+TABLES = set(re.findall(r"^CREATE (?:UNLOGGED )?TABLE (\w+)", MIGRATIONS, re.MULTILINE))
+
+NOT_READ_MODELS = {
+    "event", "command", "log_head", "tracking",  # the log
+    "checkpoint", "parked_event",  # the progress of consumers
+    "idempotency_key",  # answers to requests
+}  # fmt: skip
+
+REVIEWED = {
+    # A statement of one fixed text out of a few, chosen by which arguments are given; values are parameters.
+    ("adapters/postgres/feed.py", "PostgresEventFeed._fetch"),
+    # The text of a migration: a file of this release, checked by its SHA-256.
+    ("adapters/postgres/migrate.py", "_apply"),
+}
+"""Places where the statement is no constant, each looked at by a person."""
+
+SQL_TEXT = re.compile(r"\s*(SELECT|INSERT INTO|UPDATE|DELETE FROM|WITH|CREATE|ALTER|DROP|GRANT|COPY|LISTEN|NOTIFY|SET)\b")
+REVIEWED_TEXTS = {
+    # Column names and directions are literals of the function itself.
+    ("adapters/postgres/feed.py", "tenant_query"),
+}
+
+
+def test_every_projection_has_tables_of_its_own() -> None:
+    owned = [table for projection in PROJECTIONS for table in projection.tables]
+    assert len(owned) == len(set(owned)), "two projections write one table"
+    assert set(owned) <= TABLES
+    assert TABLES - set(owned) == NOT_READ_MODELS
+
+
+def test_projections_are_named_once() -> None:
+    names = [projection.name for projection in PROJECTIONS]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("projection", PROJECTIONS, ids=lambda projection: projection.name)
+def test_projection_writes_no_table_of_another(projection: Projection) -> None:
+    module = parsed(Path(f"projections/{projection.name}.py"))
+    texts = " ".join(n.value for n in ast.walk(module) if isinstance(n, ast.Constant) and isinstance(n.value, str))
+    written = set(re.findall(r"\b(?:INSERT INTO|UPDATE|DELETE FROM) (\w+)", texts)) - {"SET"}
+    assert written == set(projection.tables)
+
+
+def statements() -> Iterator[tuple[Path, str, ast.Call]]:
+    """Every call that hands a statement to Postgres, and the function it stands in."""
+    for path in python_files("adapters", "projections", "api", "application"):
+        for function, node in functions_around(parsed(path)):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            receiver = ast.unparse(node.func.value)
+            if node.func.attr in ("execute", "executemany") and not receiver.endswith("commands"):  # the command loop's own
+                yield path, function, node
+
+
+def is_fixed(node: ast.expr, path: Path, function: str) -> bool:
+    """Whether an expression can only be a text of the source code, or one that psycopg composes of quoted parts."""
+    match node:
+        case ast.Constant():
+            return True
+        case ast.JoinedStr(values=parts):
+            return all(
+                isinstance(part, ast.Constant)
+                or (isinstance(part, ast.FormattedValue) and isinstance(part.value, ast.Name) and part.value.id.isupper()
+                    and is_fixed(part.value, path, function))
+                for part in parts
+            )  # fmt: skip
+        case ast.IfExp(body=body, orelse=orelse):
+            return is_fixed(body, path, function) and is_fixed(orelse, path, function)
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return is_fixed(left, path, function) and is_fixed(right, path, function)
+        case ast.Call(func=ast.Name(id="SQL") | ast.Attribute(attr="SQL"), args=[text]):
+            return isinstance(text, ast.Constant)
+        case ast.Call(func=ast.Attribute(attr="format", value=ast.Call() as template)):
+            return is_fixed(template, path, function)
+        case ast.Name() | ast.Attribute(value=ast.Name(id="self")):
+            values = assigned(ast.unparse(node), path, function)
+            return bool(values) and all(is_fixed(value, *where) for where, value in values)
+    return False
+
+
+def assigned(name: str, path: Path, function: str) -> list[tuple[tuple[Path, str], ast.expr]]:
+    """All values that a name is given, each with its file and function: in the function (or class) first, then in the module, then
+    where it is imported from."""
+    tree, local, outer = parsed(path), [], []
+    for where, node in functions_around(tree):
+        if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign) and node.value is not None:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if any(ast.unparse(target) == name for target in targets):
+                mine = where == function or (name.startswith("self.") and where.split(".")[0] == function.split(".")[0])
+                (local if mine else outer if not where else []).append(((path, where), node.value))
+        elif isinstance(node, ast.ImportFrom) and node.module and any(alias.name == name for alias in node.names):
+            source = Path(*node.module.split(".")).with_suffix(".py")
+            if (ROOT / source).is_file():
+                outer += assigned(name, source, "")
+    return local or outer
+
+
+def test_statements_are_fixed_texts() -> None:
+    found = {(str(path), function) for path, function, call in statements() if not is_fixed(call.args[0], path, function)}
+    assert found == REVIEWED
+
+
+def test_there_are_statements_to_check() -> None:
+    assert sum(1 for _ in statements()) > 40
+
+
+def test_no_statement_is_put_together_from_values() -> None:
+    """Wherever it is handed over: an f-string, `%`, `+` or `format` on SQL that takes in anything but constants."""
+    found = set()
+    for path in python_files("adapters", "projections", "api", "application"):
+        for function, node in functions_around(parsed(path)):
+            text = first_text(node)
+            if text is not None and SQL_TEXT.match(text) and isinstance(node, ast.expr) and not is_fixed(node, path, function):
+                found.add((str(path), function))
+    assert found == REVIEWED_TEXTS
+
+
+def first_text(node: ast.AST) -> str | None:
+    """The text that a string being put together begins with."""
+    match node:
+        case ast.JoinedStr(values=[ast.Constant(value=str(text)), *_]):
+            return text
+        case ast.BinOp(left=ast.Constant(value=str(text)), op=ast.Mod() | ast.Add()):
+            return text
+        case ast.Call(func=ast.Attribute(attr="format", value=ast.Constant(value=str(text)))):
+            return text
+    return None
+
+
+def test_the_check_itself_tells_fixed_from_built() -> None:
+    here = Path("adapters/postgres/event_store.py")
+
+    def fixed(source: str) -> bool:
+        return is_fixed(ast.parse(source, mode="eval").body, here, "")
+
+    assert fixed("'SELECT 1'")
+    assert fixed("f'SELECT {EVENT_COLUMNS} FROM event'")
+    assert fixed("READ_STREAM_SQL")
+    assert fixed("SQL('LISTEN {}').format(Identifier(name))")
+    assert not fixed("f'SELECT {name} FROM event'")
+    assert not fixed("'SELECT %s' % name")
+    assert not fixed("'SELECT ' + name")
+    assert not fixed("'SELECT {}'.format(name)")
+    assert not fixed("unknown")

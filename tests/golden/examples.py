@@ -1,0 +1,84 @@
+"""One example of every event in its newest version, with every field set."""
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+from domain import agent_runs, agents, context, invocations, messages, projects, runs, tenants, tools
+from domain.failures import Failure, Retry
+from domain.kernel import Event
+
+PROJECT = UUID("01920000-0000-7000-8000-000000000001")
+RUN = UUID("01920000-0000-7000-8000-000000000002")
+AGENT_RUN = UUID("01920000-0000-7000-8000-000000000003")
+INVOCATION = UUID("01920000-0000-7000-8000-000000000004")
+MESSAGE = UUID("01920000-0000-7000-8000-000000000005")
+KEY = UUID("01920000-0000-7000-8000-000000000006")
+OTHER_AGENT_RUN = UUID("01920000-0000-7000-8000-000000000007")
+SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+AT = datetime(2026, 11, 21, 10, 30, 0, 123456, tzinfo=UTC)
+
+JSON = {"text": 'Grüße, "Welt" — 你好 🌊\n', "number": 1.5, "whole": 9007199254740991, "list": [True, None, {}], "": []}
+RETRY = Retry(max_attempts=4, initial_s=0.25, max_s=30.0)
+FAILURE = Failure(type="HTTPError", message="503 from the service", kind="transient", retry_after_s=2.5)
+
+PLAN = runs.Plan(
+    steps=(
+        runs.Step(key="collect", agent="historian", agent_version="2", timeout_s=90.5, retry=RETRY, on_failure="continue"),
+        runs.Step(key="write", agent="editor", agent_version="1", after=("collect",), input={"style": "short"}),
+    )
+)
+
+EXAMPLES: tuple[Event, ...] = (
+    tenants.TenantCreated(name="default"),
+    tenants.ApiKeyIssued(key_id=KEY, label="development", sha256=SHA256),
+    tenants.ApiKeyRevoked(key_id=KEY),
+    projects.ProjectCreated(name="Reviews", metadata={"team": "platform", "extra": JSON}),
+    agents.AgentRegistered(
+        name="historian", version="2", description="Reads the history.", capabilities=("git.history", "git"),
+        input_schema={"type": "object"}, output_schema={"type": "string"},
+    ),
+    tools.ToolRegistered(
+        name="git.history", version="1", description="Commits.", capabilities=("git",),
+        parameters={"type": "object", "properties": {"limit": {"type": "integer", "default": 5000}}}, idempotent=True,
+        timeout_s=300.0, max_attempts=3,
+    ),
+    runs.RunStarted(project_id=PROJECT, plan=PLAN, input=JSON, metadata={"ticket": "T-1"}),
+    runs.StepScheduled(
+        step="collect", agent="historian", agent_version="2", agent_run_id=AGENT_RUN, timeout_s=90.5, retry=RETRY
+    ),
+    runs.StepCompleted(step="write", agent_run_id=AGENT_RUN, result=JSON),
+    runs.StepFailed(step="collect", agent_run_id=AGENT_RUN, error=FAILURE, tolerated=True),
+    runs.RunCompleted(degraded=True, missing=("collect",)),
+    runs.RunFailed(step="write", error=FAILURE, abandoned=(AGENT_RUN, OTHER_AGENT_RUN)),
+    runs.RunCancelled(reason="no longer needed", abandoned=(AGENT_RUN,)),
+    agent_runs.AgentRunRequested(
+        run_id=RUN, step="collect", agent="historian", agent_version="2", timeout_s=90.5, retry=RETRY
+    ),
+    agent_runs.AgentRunClaimed(attempt=2, worker_id="worker-1", dispatch=1),
+    agent_runs.StepRecorded(attempt=2, key="parse", kind="step", result=JSON),
+    agent_runs.CallStarted(attempt=2, key="git.history#1", tool="git.history", invocation_id=INVOCATION),
+    agent_runs.CallFinished(key="git.history#1", invocation_id=INVOCATION, succeeded=True),
+    agent_runs.MailDelivered(message_id=MESSAGE, sender="write", sent_at=AT),
+    agent_runs.MailRefused(message_id=MESSAGE, reason="the recipient is completed"),
+    agent_runs.MailReceived(attempt=2, key="receive#1", message_id=MESSAGE),
+    agent_runs.AgentRunRetryScheduled(attempt=2, error=FAILURE, delay_s=2.5, dispatch=2),
+    agent_runs.AgentRunResumed(run_id=RUN, agent="historian", dispatch=2),
+    agent_runs.AgentRunCompleted(run_id=RUN, step="collect", attempt=2, result=JSON, unused_keys=("old#1",)),
+    agent_runs.AgentRunFailed(run_id=RUN, step="collect", error=FAILURE, abandoned=(INVOCATION,)),
+    agent_runs.AgentRunCancelled(reason="the run was cancelled", abandoned=(INVOCATION,)),
+    invocations.InvocationRequested(
+        run_id=RUN, agent_run_id=AGENT_RUN, key="git.history#1", tool="git.history", arguments={"limit": 10, "extra": JSON},
+        idempotent=True, timeout_s=300.0, retry=RETRY,
+    ),
+    invocations.AttemptStarted(attempt=1, worker_id="worker-1", dispatch=1),
+    invocations.InvocationRetryScheduled(attempt=1, error=FAILURE, delay_s=2.5, dispatch=2),
+    invocations.InvocationRequeued(run_id=RUN, tool="git.history", dispatch=2),
+    invocations.InvocationSucceeded(agent_run_id=AGENT_RUN, key="git.history#1", attempt=2, result=JSON),
+    invocations.InvocationFailed(agent_run_id=AGENT_RUN, key="git.history#1", attempt=2, error=FAILURE),
+    invocations.InvocationBecameAmbiguous(attempt=1, worker_id="worker-1"),
+    invocations.InvocationCancelled(reason="the agent run failed"),
+    messages.MessageSent(
+        run_id=RUN, sender="collect", sender_id=AGENT_RUN, recipient="write", recipient_id=OTHER_AGENT_RUN, body=JSON
+    ),
+    context.ContextValueSet(run_id=RUN, agent_run_id=AGENT_RUN, name="draft", value=JSON, value_version=3),
+)  # fmt: skip

@@ -1,0 +1,91 @@
+"""What was stored stays readable, byte for byte. A change of an event is a new version with an upcast and a new file.
+
+A golden file may be made anew until the release that first holds it; from then on it is like the logs of those who use it.
+"""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from domain.kernel import Event
+from domain.registry import EVENTS, UPCASTS, decode, encode
+from tests.golden.examples import EXAMPLES
+from tests.golden.generate import FOLDER, file_name, write_missing
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted(FOLDER.glob("*.json"))
+
+
+def topic_and_version(path: Path) -> tuple[str, int]:
+    match = re.fullmatch(r"(.+)\.v(\d+)\.json", path.name)
+    assert match is not None, f"{path.name}: expected <topic>.v<version>.json"
+    return match[1], int(match[2])
+
+
+def stored(path: Path) -> bytes:
+    return path.read_bytes().removesuffix(b"\n")
+
+
+def test_every_version_of_every_event_has_a_golden_file() -> None:
+    wanted = {file_name(topic, n) for topic, event in EVENTS.items() for n in range(1, event.VERSION + 1)}
+    assert {path.name for path in FILES} == wanted
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_golden_file_is_readable(path: Path) -> None:
+    topic, version = topic_and_version(path)
+    event = decode(topic, version, stored(path))
+    assert type(event) is EVENTS[topic]
+    if version == event.VERSION:
+        assert encode(event) == stored(path)
+
+
+@pytest.mark.parametrize("event", EXAMPLES, ids=lambda event: event.TOPIC)
+def test_example_is_what_the_golden_file_says(event: Event) -> None:
+    """So the meaning of a field cannot be swapped with another's while the file still decodes."""
+    assert decode(event.TOPIC, event.VERSION, stored(FOLDER / file_name(event.TOPIC, event.VERSION))) == event
+
+
+def test_there_is_one_example_of_each_event_with_every_field_set() -> None:
+    assert sorted(event.TOPIC for event in EXAMPLES) == sorted(EVENTS)
+    for event in EXAMPLES:
+        assert event.model_fields_set == set(type(event).model_fields), event.TOPIC
+
+
+def test_every_old_version_has_an_upcast_and_no_other_has() -> None:
+    assert set(UPCASTS) == {(topic, n) for topic, event in EVENTS.items() for n in range(1, event.VERSION)}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_a_field_of_a_newer_release_is_ignored(path: Path) -> None:
+    """A reader that was not updated yet meets events with one more field."""
+    topic, version = topic_and_version(path)
+    newer = stored(path).replace(b"{", b'{"field_of_a_newer_release":1,', 1)
+    assert decode(topic, version, newer) == decode(topic, version, stored(path))
+
+
+def test_generator_never_changes_a_file(tmp_path: Path) -> None:
+    first = tmp_path / file_name(EXAMPLES[0].TOPIC, EXAMPLES[0].VERSION)
+    first.write_bytes(b"kept")
+    written = write_missing(tmp_path)
+    assert first.read_bytes() == b"kept"
+    assert len(written) == len(EXAMPLES) - 1
+    assert write_missing(tmp_path) == []
+
+
+def test_released_golden_files_are_unchanged() -> None:
+    """Compares with every release that is tagged `v…` in this clone."""
+    listed = subprocess.run(["git", "tag", "--list", "v*"], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    if listed.returncode != 0 or not listed.stdout.split():
+        pytest.skip("no release is tagged in this clone")
+    folder = FOLDER.relative_to(ROOT).as_posix()
+    for tag in listed.stdout.split():
+        names = _git("ls-tree", "--name-only", tag, f"{folder}/").decode().split()
+        for name in names:
+            assert (ROOT / name).read_bytes() == _git("show", f"{tag}:{name}"), f"{name} is not what {tag} released"
+
+
+def _git(*arguments: str) -> bytes:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, timeout=30, check=True).stdout
