@@ -13,11 +13,12 @@ import uuid6
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from adapters.postgres.append_batch import MAX_APPEND_BYTES
+from adapters.postgres.append_batch import APPEND_SQL, MAX_APPEND_BYTES, EncodedAppend, answers, parameters
+from adapters.postgres.arrays import register_arrays
 from adapters.postgres.event_store import PostgresEventStore
 from adapters.postgres.feed import PostgresEventFeed
 from adapters.postgres.group_commit import Limits
-from adapters.postgres.pool import Pool, open_pool
+from adapters.postgres.pool import Pool, connect, open_pool
 from application.ports import AppendRequest, AppendResult, NewEvent, StreamAppend
 from domain.errors import Forbidden, InvalidCommand, PayloadTooLarge, Unavailable, VersionConflict
 from domain.kernel import MAX_EVENT_BYTES
@@ -241,6 +242,31 @@ async def test_closing_writes_what_waits_and_refuses_the_rest(database_url: str,
     assert len(await waiting) == 2_500 and await feed.head() == 2_500
     with pytest.raises(Unavailable):
         await store.append(request(stream_append(new_id(), 0)))
+
+
+async def test_the_sql_function_itself_answers_every_append_of_a_call(database_url: str) -> None:
+    """Without the store, which would split a call that fails and so hide a function that lets neighbours down."""
+    contested, chained = new_id(), new_id()
+    once = request(stream_append(new_id(), 0))
+    calls = [
+        once,
+        request(stream_append(contested, 0), stream_append(new_id(), 0)),
+        once,
+        request(stream_append(contested, 0)),
+        request(stream_append(chained, 0), stream_append(contested, 0)),
+        request(stream_append(chained, 0)),
+    ]
+    batch = [EncodedAppend.of(one) for one in calls]
+    connection = await connect(database_url, role="test")
+    async with connection:
+        register_arrays(connection)
+        cursor = await connection.execute(APPEND_SQL, parameters(batch), binary=True)
+        results = dict(answers(batch, await cursor.fetchall()))
+    assert sorted(results) == list(range(6))
+    kinds = ["duplicate" if getattr(results[place], "duplicate", False) else type(results[place]).__name__ for place in range(6)]
+    assert kinds == ["AppendResult", "AppendResult", "duplicate", "VersionConflict", "VersionConflict", "AppendResult"]
+    accepted = sorted(result.last_position for place in (0, 1, 5) if isinstance(result := results[place], AppendResult))
+    assert accepted == [1, 3, 4]
 
 
 # ---- against a model ------------------------------------------------------------------------------------------------------

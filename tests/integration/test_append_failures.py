@@ -105,7 +105,13 @@ async def test_without_a_database_callers_get_unavailable_in_bounded_time(tmp_pa
 
 async def test_a_database_that_does_not_answer_is_unavailable_in_bounded_time() -> None:
     """A peer that accepts and says nothing, as behind a broken proxy."""
-    silent = await asyncio.start_server(lambda reader, writer: asyncio.sleep(3600), "127.0.0.1", 0)
+    over = asyncio.Event()
+
+    async def say_nothing(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await over.wait()
+        writer.close()
+
+    silent = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
     port = silent.sockets[0].getsockname()[1]
     url = f"postgresql://nobody@127.0.0.1:{port}/none?connect_timeout=2"
     pool = await open_pool(url, role="test", timeout=0.2, min_size=0)
@@ -116,7 +122,9 @@ async def test_a_database_that_does_not_answer_is_unavailable_in_bounded_time() 
             await store.append(request())
     await store.close()
     await pool.close()
+    over.set()
     silent.close()
+    await silent.wait_closed()
 
 
 async def test_connections_that_died_in_the_pool_are_not_handed_out(database_url: str) -> None:
