@@ -1,6 +1,7 @@
 """The long-running roles of one process: started together, each restarted when it fails, stopped gracefully by a signal."""
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import Iterator
@@ -37,6 +38,9 @@ async def serve(settings: Settings, roles: set[Role]) -> None:
         if "api" in roles:
             tasks.add(asyncio.create_task(_http(settings, assembly, stopping), name="http"))
         stopped = asyncio.create_task(stopping.wait(), name="signal")
+        gc.collect()
+        gc.freeze()  # what is loaded by now stays: no collection need walk through it again
+        gc.set_threshold(20_000, 20, 20)
         log.info("roles_started", roles=sorted(roles))
         try:
             done, _ = await asyncio.wait({*tasks, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -76,6 +80,7 @@ async def _http(settings: Settings, assembly: Assembly, stopping: asyncio.Event)
         lifespan="off",
         timeout_graceful_shutdown=GRACE_S,
         timeout_keep_alive=30,
+        proxy_headers=False,
         server_header=False,
         date_header=False,
     )

@@ -17,8 +17,12 @@ from domain.errors import DomainError, PayloadTooLarge, VersionConflict
 from domain.kernel import MAX_EVENT_BYTES, Command, Decider, Event, Metadata
 
 MAX_CONFLICTS = 10
-CACHE_BYTES = 64 * 1024 * 1024
-"""Bound of the state cache, counted in bytes of the events that the states were built from."""
+CACHE_BYTES = 16 * 1024 * 1024
+"""Bound of the state cache, counted in bytes of the events that the states were built from and ENTRY_BYTES for each state.
+
+Larger makes everything slower: what is kept is walked through by each full run of the garbage collector.
+"""
+ENTRY_BYTES = 4096
 
 S = TypeVar("S")
 log = structlog.get_logger(__name__)
@@ -86,12 +90,12 @@ class StateCache:
         old = self._entries.get(key)
         if old is not None and old.version >= loaded.version:
             return  # a slower task must not put back an older state
-        self._bytes += loaded.size + 500 - (old.size + 500 if old else 0)
+        self._bytes += loaded.size + ENTRY_BYTES - (old.size + ENTRY_BYTES if old else 0)
         self._entries[key] = loaded
         self._entries.move_to_end(key)
         while self._bytes > self._max_bytes:
             _, dropped = self._entries.popitem(last=False)
-            self._bytes -= dropped.size + 500
+            self._bytes -= dropped.size + ENTRY_BYTES
 
 
 class CommandLoop:

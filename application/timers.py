@@ -9,7 +9,6 @@ from application.dispatch import CommandLoop, Request
 from application.patience import persistently
 from application.ports import DueTimer, OpenWork, Timers, WorkQueue
 from application.routes import ROUTES
-from domain.errors import DomainError
 from domain.kernel import derive_id
 
 COMMANDS = {command.__name__: command for command in ROUTES}
@@ -51,8 +50,8 @@ class TimerService:
         try:
             command = COMMANDS[timer.command].model_validate_json(timer.payload)
             await persistently(lambda: self._commands.execute(request, command))
-        except (DomainError, ValueError, KeyError) as error:
-            log.error("timer_dropped", command=timer.command, root_id=str(timer.root_id), error=str(error))
+        except Exception as error:  # noqa: BLE001  # refused, or a stream that cannot be folded: later timers must fire
+            log.error("timer_dropped", command=timer.command, root_id=str(timer.root_id), exc_info=error)
 
 
 class WorkSweeper:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from graphlib import CycleError, TopologicalSorter
 from typing import Literal, assert_never
 from uuid import UUID
@@ -69,6 +70,7 @@ def _unique_keys(agents: tuple[str, ...]) -> list[str]:
     return keys
 
 
+@lru_cache(maxsize=1_000)
 def sequential(agents: tuple[str, ...]) -> Plan:
     """Each agent after the one before; a failure ends the run."""
     keys = _unique_keys(agents)
@@ -80,6 +82,7 @@ def sequential(agents: tuple[str, ...]) -> Plan:
     )
 
 
+@lru_cache(maxsize=1_000)
 def parallel(agents: tuple[str, ...], aggregator: str | None) -> Plan:
     """All agents side by side, then the aggregator with what they found; a member's failure is tolerated and reported."""
     keys = _unique_keys((*agents, aggregator) if aggregator else agents)

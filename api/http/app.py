@@ -22,7 +22,7 @@ def create_app(container: Container) -> ASGIApp:
     )
     app.state.container = container
     for router in ROUTERS:
-        app.include_router(router)
+        app.router.routes.extend(router.routes)  # all in one table; `include_router` would ask router after router
     errors.install(app)
     openapi.install(app)
     return Gate(app, container)

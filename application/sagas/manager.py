@@ -1,7 +1,7 @@
 """The saga loop: events in order → reactions → commands and work → checkpoint. Redelivery changes nothing: ids are derived."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from itertools import groupby
 
@@ -13,7 +13,6 @@ from application.ports import Checkpoints, Subscription, WorkItem, WorkQueue
 from application.sagas import message_delivery, run_lifecycle, tool_execution, work_dispatch
 from application.sagas.reactions import Reactions
 from domain import registry
-from domain.errors import TidelogError
 from domain.kernel import Command, Metadata, RecordedEvent, derive_id
 
 SAGAS: dict[str, Reactions] = {
@@ -97,18 +96,17 @@ class SagaManager:
         except Exception as error:  # noqa: BLE001  # whatever is wrong with one event must not stop all others
             await self._park(recorded, error)
             return
-        work = [answer for _, answer in answers if isinstance(answer, WorkItem)]
         for name, answer in answers:
             if isinstance(answer, Command):
-                await self._command(recorded, name, answer)
+                await self._attempt(recorded, partial(self._commands.execute, request_for(recorded, name), answer))
+        work = [answer for _, answer in answers if isinstance(answer, WorkItem)]
         if work:
-            await persistently(lambda: self._queue.publish(work))
+            await self._attempt(recorded, partial(self._queue.publish, work))
 
-    async def _command(self, recorded: RecordedEvent, name: str, command: Command) -> None:
-        request = request_for(recorded, name)
+    async def _attempt(self, recorded: RecordedEvent, answer: Callable[[], Awaitable[object]]) -> None:
         try:
-            await persistently(lambda: self._commands.execute(request, command))
-        except (TidelogError, ValueError) as error:
+            await persistently(answer)
+        except Exception as error:  # noqa: BLE001  # refused, or a stream that cannot be folded: others must go on
             await self._park(recorded, error)
 
     async def _park(self, recorded: RecordedEvent, error: Exception) -> None:
