@@ -50,7 +50,7 @@ class TimerService:
         try:
             command = COMMANDS[timer.command].model_validate_json(timer.payload)
             await persistently(lambda: self._commands.execute(request, command))
-        except Exception as error:  # noqa: BLE001  # refused, or a stream that cannot be folded: later timers must fire
+        except Exception as error:  # refused, or a stream that cannot be folded: later timers must fire
             log.error("timer_dropped", command=timer.command, root_id=str(timer.root_id), exc_info=error)
 
 

@@ -150,11 +150,18 @@ def _on_run_event(view: RunView, event: Any, at: datetime) -> None:
             view.status, view.degraded, view.missing, view.finished_at = "completed", event.degraded, list(event.missing), at
         case runs.RunFailed():
             view.status, view.error, view.finished_at = "failed", event.error, at
+            _call_off(view, at)
         case runs.RunCancelled():
             view.status, view.cancel_reason, view.finished_at = "cancelled", event.reason, at
-            for step in view.steps:
-                if step.status == "pending":
-                    step.status = "cancelled"
+            _call_off(view, at)
+
+
+def _call_off(view: RunView, at: datetime) -> None:
+    """The run is over: its steps have no outcome that counts any more, even if one is just being reported."""
+    for step in view.steps:
+        if step.status not in ("completed", "failed"):
+            step.status = "cancelled"
+            step.finished_at = at if step.started_at is not None else None
 
 
 def _on_agent_run_event(view: RunView, event: Any, recorded: RecordedEvent) -> None:
@@ -164,14 +171,17 @@ def _on_agent_run_event(view: RunView, event: Any, recorded: RecordedEvent) -> N
     at = recorded.recorded_at
     match event:
         case agent_runs.AgentRunClaimed():
-            step.status, step.attempt, step.worker_id = "running", event.attempt, event.worker_id
-            step.started_at = step.started_at or at
+            step.attempt, step.worker_id, step.started_at = event.attempt, event.worker_id, step.started_at or at
+            if view.status == "running":
+                step.status = "running"
         case agent_runs.StepRecorded():
             step.recorded_steps += 1
         case agent_runs.CallStarted():
             step.calls.append(CallView(key=event.key, tool=event.tool, invocation_id=event.invocation_id, started_at=at))
         case agent_runs.AgentRunRetryScheduled():
-            step.status, step.error = "retrying", event.error
+            step.error = event.error
+            if view.status == "running":
+                step.status = "retrying"
         case agent_runs.AgentRunCompleted():
             step.unused_keys = list(event.unused_keys)
         case agent_runs.AgentRunCancelled():

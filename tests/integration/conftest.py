@@ -1,0 +1,41 @@
+"""A whole server in the process of the tests: all roles on real Postgres and NATS, with a key to speak to it."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+import structlog
+
+from tests.integration.system_kit import PlayedWorker, System, empty_work_queue, issue_key, running
+
+
+@pytest.fixture(scope="session", autouse=True)
+def readable_logs() -> None:
+    """Log lines as pytest shows them with a failed test: without the local variables of tracebacks."""
+    structlog.configure(
+        processors=[
+            structlog.processors.TimeStamper(fmt="%H:%M:%S.%f"),
+            structlog.processors.add_log_level,
+            structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+        ]
+    )
+
+
+@pytest_asyncio.fixture
+async def system(database_url: str, nats_url: str) -> AsyncIterator[System]:
+    """All roles, set up, with a client that holds a valid key; an empty log but for the set-up."""
+    await empty_work_queue(nats_url)
+    async with running(database_url, nats_url) as system:
+        await issue_key(system)
+        yield system
+
+
+@pytest_asyncio.fixture
+async def worker(system: System) -> PlayedWorker:
+    """A worker that has registered the agents `alpha`, `beta`, `gamma` and the tools `add` (idempotent) and `mail` (not)."""
+    worker = system.worker()
+    parameters = {"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": True}
+    await worker.register(
+        "alpha", "beta", "gamma", tools=[{"name": "add", "parameters": parameters}, {"name": "mail", "idempotent": False}]
+    )
+    return worker

@@ -1,0 +1,464 @@
+"""For tests of the whole server in one process: an assembled container whose loops run, its HTTP interface, and a played worker.
+
+Nothing here is a stand-in: the log is Postgres, the stream is NATS, requests go through the ASGI application. Helpers wait for
+conditions, never for a time.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from uuid import UUID
+
+import httpx
+import nats
+import nats.errors
+import nats.js.errors
+import orjson
+import psycopg
+import uuid6
+import uvicorn
+from nats.aio.client import Client as NatsClient
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from api.bootstrap import assemble
+from api.container import Container
+from api.http.app import create_app
+from api.settings import ROLES, Role, Settings
+from application.dispatch import Request
+from application.setup import set_up
+from domain.kernel import Command, RecordedEvent
+from domain.projects import CreateProject, default_project_id
+from domain.runs import agent_run_id_of
+from domain.tenants import DEFAULT_TENANT_ID, CreateTenant, IssueApiKey
+from tidelog.sse import ServerSentEvent, parse_sse
+
+T = TypeVar("T")
+PATIENCE_S = 15.0
+BASE = "http://tidelog.test"
+
+
+def new_id() -> UUID:
+    return UUID(int=uuid6.uuid7().int)
+
+
+async def eventually(condition: Callable[[], Awaitable[T | None]], what: str = "the condition", timeout_s: float = PATIENCE_S) -> T:
+    """The first truthy answer of a condition."""
+    answer: T | None = None
+    try:
+        async with asyncio.timeout(timeout_s):
+            while True:
+                answer = await condition()
+                if answer:
+                    return answer
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        raise AssertionError(f"{what} did not come true within {timeout_s:g} s; last: {answer!r}") from None
+
+
+def request_of(tenant_id: UUID = DEFAULT_TENANT_ID, command_id: UUID | None = None) -> Request:
+    """Metadata for a command that a test gives by itself."""
+    command_id = command_id or new_id()
+    return Request(tenant_id, "test", command_id, command_id, "test")
+
+
+class System:
+    """A running server, and eyes and hands of a test on it."""
+
+    def __init__(self, container: Container, database_url: str, http: httpx.AsyncClient, key: str, nats_client: NatsClient) -> None:
+        self.container = container
+        self.database_url = database_url
+        self.http = http
+        """Speaks with the key of the default tenant."""
+        self.key = key
+        self.nats = nats_client
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+
+    def client(self, key: str | None, **options: Any) -> httpx.AsyncClient:
+        """Another client on the same application, to be closed by the caller."""
+        transport = httpx.ASGITransport(create_app(self.container), raise_app_exceptions=False)
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        return httpx.AsyncClient(transport=transport, base_url=BASE, headers=headers, timeout=30, **options)
+
+    async def sql(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        async with await psycopg.AsyncConnection.connect(self.database_url, autocommit=True) as connection:
+            cursor = await connection.execute(query.encode(), values)
+            return await cursor.fetchall() if cursor.description else []
+
+    async def command(self, *commands: Command, tenant_id: UUID = DEFAULT_TENANT_ID) -> int:
+        return (await self.container.commands.execute(request_of(tenant_id), *commands)).position
+
+    async def settled(self) -> int:
+        """Waits until every consumer has handled the whole log, so that nothing more follows by itself. Returns the head."""
+        query = "SELECT (SELECT position FROM log_head), min(position), max(position), count(*) FROM checkpoint"
+        async with self.container.database.connection() as connection:
+
+            async def all_at_head() -> int:
+                row = await (await connection.execute(query)).fetchone()
+                assert row is not None
+                for task in self.tasks.values():
+                    assert not task.done(), f"{task.get_name()} ended: {task}"
+                return int(row[0]) if row[0] == row[1] == row[2] and row[3] == 9 else 0
+
+            return await eventually(all_at_head, "all consumers at the head of the log")
+
+    async def events(self, run_id: UUID | str | None = None, tenant_id: UUID = DEFAULT_TENANT_ID) -> list[RecordedEvent]:
+        """Events of a run, or of the tenant, straight from the log."""
+        root_id = UUID(str(run_id)) if run_id is not None else None
+        return await self.container.feed.read_tenant(tenant_id, after=0, limit=100_000, root_id=root_id)
+
+    async def topics(self, run_id: UUID | str) -> list[str]:
+        return [event.topic for event in await self.events(run_id)]
+
+    async def until_topic(self, run_id: UUID | str, topic: str, count: int = 1) -> list[RecordedEvent]:
+        async def there() -> list[RecordedEvent]:
+            found = [event for event in await self.events(run_id) if event.topic == topic]
+            return found if len(found) >= count else []
+
+        return await eventually(there, f"{count} × {topic}")
+
+    async def start(self, *agents: str, **body: Any) -> str:
+        """Starts a sequential run of agents (or what `body` says) and returns its id."""
+        plan = {"plan": {"kind": "sequential", "agents": list(agents)}} if agents else {}
+        response = await self.http.post("/v1/runs", json={**plan, **body})
+        assert response.status_code == 201, response.text
+        return str(response.json()["run_id"])
+
+    async def run(self, run_id: str) -> dict[str, Any]:
+        """The run as the read model shows it, when it has everything."""
+        head = await self.container.feed.head()
+        response = await self.http.get(f"/v1/runs/{run_id}", headers={"Tidelog-Position": str(head)})
+        assert response.status_code == 200, response.text
+        return dict(response.json())
+
+    async def ended(self, run_id: str) -> dict[str, Any]:
+        """The run when it has ended and nothing more follows."""
+
+        async def over() -> dict[str, Any] | None:
+            run = await self.run(run_id)
+            return run if run["status"] != "running" else None
+
+        await eventually(over, f"the end of run {run_id}")
+        await self.settled()
+        return await self.run(run_id)
+
+    async def tenant(self, name: str) -> tuple[UUID, str]:
+        """Another tenant and its key."""
+        tenant_id, key = new_id(), secrets.token_hex(16)
+        digest = hashlib.sha256(key.encode()).hexdigest()
+        await self.command(CreateTenant(tenant_id=tenant_id, name=name), tenant_id=tenant_id)
+        await self.command(CreateProject(project_id=default_project_id(tenant_id), name="default"), tenant_id=tenant_id)
+        await self.command(IssueApiKey(tenant_id=tenant_id, key_id=new_id(), label="test", sha256=digest), tenant_id=tenant_id)
+        await self.settled()
+        return tenant_id, key
+
+    def worker(self, worker_id: str = "worker-1", http: httpx.AsyncClient | None = None) -> "PlayedWorker":
+        return PlayedWorker(self, worker_id, http or self.http)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A message of the work queue."""
+
+    kind: str
+    pool: str
+    work_id: str
+    dispatch: int
+    message: Msg
+
+    @property
+    def delivery(self) -> int:
+        return int(self.message.metadata.num_delivered)
+
+    async def ack(self) -> None:
+        await self.message.ack_sync(timeout=5)
+
+
+@dataclass
+class Claim:
+    """An agent run or an invocation that the played worker holds."""
+
+    worker: "PlayedWorker"
+    kind: str
+    work_id: str
+    body: dict[str, Any]
+    work: Work | None = None
+
+    @property
+    def attempt(self) -> int:
+        return int(self.body["attempt"])
+
+    async def post(self, verb: str, **body: Any) -> httpx.Response:
+        return await self.worker.http.post(f"/v1/{_PATHS[self.kind]}/{self.work_id}/{verb}", json={"attempt": self.attempt, **body})
+
+    async def ok(self, verb: str, **body: Any) -> dict[str, Any]:
+        response = await self.post(verb, **body)
+        assert response.status_code == 200, response.text
+        return dict(response.json())
+
+    async def complete(self, result: Any = None) -> None:
+        await self.ok("complete", result=result)
+        if self.work is not None:
+            await self.work.ack()
+
+    async def fail(self, kind: str = "permanent", message: str = "broken", **error: Any) -> dict[str, Any]:
+        answer = await self.ok("fail", error={"type": "TestError", "message": message, "kind": kind, **error})
+        if self.work is not None:
+            await self.work.ack()
+        return answer
+
+    async def call(self, key: str, tool: str, **arguments: Any) -> str:
+        return str((await self.ok("calls", key=key, tool=tool, arguments=arguments))["invocation_id"])
+
+    async def journal(self, after_version: int = 0, wait_s: float = 0) -> httpx.Response:
+        query = {"after_version": after_version, "wait_s": wait_s}
+        return await self.worker.http.get(f"/v1/{_PATHS[self.kind]}/{self.work_id}/journal", params=query)
+
+
+_PATHS = {"agent": "agent-runs", "tool": "invocations"}
+
+
+@dataclass
+class PlayedWorker:
+    """Speaks the contract of workers: HTTP for everything, JetStream for the queue."""
+
+    system: System
+    worker_id: str
+    http: httpx.AsyncClient
+    queues: dict[tuple[str, str], JetStreamContext.PullSubscription] = field(default_factory=dict)
+
+    async def register(self, *agents: str, tools: Iterable[dict[str, Any] | str] = ()) -> dict[str, Any]:
+        offers = [offer if isinstance(offer, dict) else {"name": offer} for offer in tools]
+        tool_offers = [{"parameters": {"type": "object"}, "idempotent": True, **offer} for offer in offers]
+        body = {"worker_id": self.worker_id, "agents": [{"name": name} for name in agents], "tools": tool_offers}
+        response = await self.http.post("/v1/workers", json=body)
+        assert response.status_code == 200, response.text
+        for queue in response.json()["queues"]:
+            jetstream = self.system.nats.jetstream()
+            subscription = await jetstream.pull_subscribe_bind(consumer=queue["consumer"], stream=queue["stream"])
+            self.queues[queue["kind"], queue["pool"]] = subscription
+        return dict(response.json())
+
+    async def take(self, pool: str, kind: str = "agent", timeout_s: float = PATIENCE_S) -> Work:
+        """The next message of a queue."""
+        [message] = await self.queues[kind, pool].fetch(1, timeout=timeout_s)
+        body = orjson.loads(message.data)
+        return Work(body["kind"], body["pool"], body["work_id"], body["dispatch"], message)
+
+    async def nothing_to_take(self, pool: str, kind: str = "agent") -> bool:
+        """True when nothing waits for this worker. To be asked when the system has settled."""
+        info = await self.queues[kind, pool].consumer_info()
+        return not info.num_pending
+
+    async def try_claim(self, work_id: str, kind: str = "agent", dispatch: int = 1, delivery: int = 1) -> httpx.Response:
+        body = {"worker_id": self.worker_id, "dispatch": dispatch, "delivery": delivery}
+        return await self.http.post(f"/v1/{_PATHS[kind]}/{work_id}/claim", json=body)
+
+    async def claim(self, work_id: str, kind: str = "agent", dispatch: int = 1, delivery: int = 1) -> Claim:
+        response = await self.try_claim(work_id, kind, dispatch, delivery)
+        assert response.status_code == 200, response.text
+        return Claim(self, kind, work_id, response.json())
+
+    async def next(self, pool: str, kind: str = "agent") -> Claim:
+        """Takes the next work of a queue and claims it."""
+        work = await self.take(pool, kind)
+        claim = await self.claim(work.work_id, kind, work.dispatch, work.delivery)
+        claim.work = work
+        return claim
+
+    async def step(self, run_id: str, key: str) -> Claim:
+        """Claims a step of a run whose agent run may not be there yet, without the queue."""
+        work_id = str(agent_run_id_of(UUID(run_id), key))
+
+        async def requested() -> Claim | None:
+            response = await self.try_claim(work_id)
+            assert response.status_code in (200, 404), response.text
+            return Claim(self, "agent", work_id, response.json()) if response.status_code == 200 else None
+
+        return await eventually(requested, f"the agent run of step {key}")
+
+
+@asynccontextmanager
+async def running(
+    database_url: str,
+    nats_url: str,
+    *,
+    roles: Iterable[Role] = ROLES,
+    loops: Iterable[str] | None = None,
+    key: str | None = None,
+    **settings: Any,
+) -> AsyncIterator[System]:
+    """A server with these roles and of them these loops (None: all), ready to be spoken to. A loop that fails ends the block."""
+    key = key or secrets.token_hex(16)
+    # The read timeout is only met by requests that ask for what is not there.
+    options = {"read_timeout_s": PATIENCE_S, "database_pool_size": 10, **settings}
+    given = Settings(database_url=database_url, nats_url=nats_url, **options)
+    async with contextlib.AsyncExitStack() as stack:
+        nats_client = await nats.connect(nats_url)
+        stack.push_async_callback(nats_client.close)
+        assembly = await stack.enter_async_context(assemble(given, set(roles)))
+        transport = httpx.ASGITransport(create_app(assembly.container), raise_app_exceptions=False)
+        headers = {"Authorization": f"Bearer {key}"}
+        http = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url=BASE, headers=headers, timeout=30))
+        system = System(assembly.container, database_url, http, key, nats_client)
+        for name, loop in assembly.loops.items():
+            if loops is None or name in loops:
+                system.tasks[name] = asyncio.create_task(loop, name=name)
+            else:
+                loop.close()
+        try:
+            yield system
+        finally:
+            for task in system.tasks.values():
+                task.cancel()
+            ends = await asyncio.gather(*system.tasks.values(), return_exceptions=True)
+        for end in ends:
+            if isinstance(end, Exception):
+                raise end
+
+
+async def issue_key(system: System) -> None:
+    """Sets the installation up with the system's key, and waits until the key can be used."""
+    position = await set_up(system.container.commands, key_sha256=hashlib.sha256(system.key.encode()).hexdigest())
+
+    async def usable() -> bool:
+        return bool(await system.sql("SELECT 1 FROM checkpoint WHERE name = 'tenants' AND position >= %s", position))
+
+    await eventually(usable, "the first key")
+
+
+async def empty_work_queue(nats_url: str) -> None:
+    """The queue is one for the whole NATS server; what an earlier test left there is none of the next one's business."""
+    client = await nats.connect(nats_url)
+    try:
+        with contextlib.suppress(nats.js.errors.NotFoundError):
+            await client.jetstream().delete_stream("WORK")
+    finally:
+        await client.close()
+
+
+@asynccontextmanager
+async def served(container: Container) -> AsyncIterator[str]:
+    """The container's application on a real HTTP server; gives its URL."""
+    config = uvicorn.Config(
+        create_app(container), host="127.0.0.1", port=0, log_config=None, lifespan="off", timeout_graceful_shutdown=2
+    )
+    server = uvicorn.Server(config)
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]  # the signals are pytest's
+    task = asyncio.create_task(server.serve(), name="uvicorn")
+    try:
+
+        async def listening() -> bool:
+            assert not task.done(), task
+            return server.started
+
+        await eventually(listening, "the HTTP server")
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await task
+
+
+class Stream:
+    """An event stream that a test reads."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.response = response
+        self._events = parse_sse(response.aiter_bytes())
+
+    async def next(self, timeout_s: float = PATIENCE_S) -> ServerSentEvent:
+        async with asyncio.timeout(timeout_s):
+            return await anext(self._events)
+
+    async def rest(self, timeout_s: float = PATIENCE_S) -> list[ServerSentEvent]:
+        """Everything up to the end of the response."""
+        async with asyncio.timeout(timeout_s):
+            return [event async for event in self._events]
+
+
+@asynccontextmanager
+async def streaming(url: str, key: str, path: str, headers: dict[str, str] | None = None, **query: Any) -> AsyncIterator[Stream]:
+    asked = {"Authorization": f"Bearer {key}", "Accept": "text/event-stream", **(headers or {})}
+    async with (
+        httpx.AsyncClient(base_url=url, timeout=30) as client,
+        client.stream("GET", path, params=query, headers=asked) as response,
+    ):
+        if response.status_code != 200:
+            await response.aread()
+        assert response.status_code == 200, response.text
+        yield Stream(response)
+
+
+class Wire:
+    """A TCP relay in front of a server, to be cut and mended: the server goes away for those behind it, and for nobody else."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = (host, port)
+        self._server: asyncio.Server | None = None
+        self._port = 0
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def mend(self) -> int:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
+        self._port = self._server.sockets[0].getsockname()[1]
+        return self._port
+
+    async def cut(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for writer in self._writers:
+            writer.transport.abort()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=5)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            with contextlib.suppress(OSError):
+                far_reader, far_writer = await _open(self._target)
+                self._writers |= {writer, far_writer}
+                try:
+                    await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
+                finally:
+                    self._writers -= {writer, far_writer}
+                    far_writer.transport.abort()
+        finally:
+            writer.transport.abort()
+            self._tasks.discard(task)
+
+
+async def _open(target: tuple[str, int]) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    host, port = target
+    if host.startswith("/"):
+        return await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
+    return await asyncio.open_connection(host, port)
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    writer.transport.abort()
+
+
+@asynccontextmanager
+async def wired(database_url: str) -> AsyncIterator[tuple[Wire, str]]:
+    """A wire to the Postgres of a URL, and the URL that goes through it."""
+    given = conninfo_to_dict(database_url)
+    wire = Wire(str(given.get("host", "localhost")), int(given.get("port") or 5432))
+    port = await wire.mend()
+    try:
+        yield wire, make_conninfo(database_url, host="127.0.0.1", port=port)
+    finally:
+        await wire.cut()
