@@ -1,8 +1,56 @@
+"""`tidelog doctor`: what there is, what runs, what is wrong and how to mend it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import typer
+
+from api.cli import options, output
+
+if TYPE_CHECKING:
+    from api.cli.diagnosis import Diagnosis
 
 app = typer.Typer()
 
+_MARKS = {"ok": "[green]✓[/green]", "note": "[dim]·[/dim]", "warning": "[yellow]![/yellow]", "wrong": "[bold red]✗[/bold red]"}
+
 
 @app.command()
-def doctor() -> None:
-    """."""
+def doctor(data_dir: options.DataDir = None, url: options.Url = None, as_json: options.AsJson = False) -> None:
+    """Look for what is wrong, here and on the running server, and say how to mend it. Starts nothing.
+
+    Exit code 1 if something is wrong.
+
+    Examples:
+
+      tidelog doctor
+
+      tidelog doctor --data-dir /srv/tidelog --json
+    """
+    output.run(_doctor(data_dir, url, as_json))
+
+
+async def _doctor(data_dir: Path | None, url: str | None, as_json: bool) -> None:
+    from api.cli.diagnosis import diagnose
+
+    diagnosis = await diagnose(data_dir, url)
+    if as_json:
+        output.document(diagnosis.document())
+    else:
+        _show(diagnosis)
+    if not diagnosis.healthy:
+        raise SystemExit(output.FAILED)
+
+
+def _show(diagnosis: "Diagnosis") -> None:
+    from rich.markup import escape
+
+    console = output.console()
+    for finding in diagnosis.findings:
+        console.print(
+            f"{_MARKS[finding.status]} [bold]{escape(finding.subject):<14}[/bold] {escape(finding.detail)}", soft_wrap=True
+        )
+        if finding.mend:
+            console.print(f"  {'':<14} [yellow]→ {escape(finding.mend)}[/yellow]", soft_wrap=True)
+    wrong = sum(finding.status == "wrong" for finding in diagnosis.findings)
+    console.print(f"\n[bold red]{wrong} wrong[/bold red]" if wrong else "\n[green]Nothing is wrong.[/green]")

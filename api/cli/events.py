@@ -1,8 +1,118 @@
+"""`tidelog events`: the log itself."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
 import typer
 
-app = typer.Typer()
+from api.cli import options, output
+
+if TYPE_CHECKING:
+    from api.cli.connection import Server
+
+app = typer.Typer(help="The event log.", no_args_is_help=True)
 
 
 @app.command()
-def events() -> None:
-    """."""
+def tail(
+    run: Annotated[str | None, typer.Option("--run", metavar="ID", help="Only the events of this run.")] = None,
+    types: Annotated[list[str] | None, typer.Option("--type", help="Only this type, as in run.started; repeatable.")] = None,
+    after: Annotated[int, typer.Option("--after", min=0, help="Only events after this position.")] = 0,
+    follow: Annotated[
+        bool | None,
+        typer.Option(
+            "--follow/--no-follow", help="Wait for more (a run's stream ends with the run).  \\[default: if a server runs]"
+        ),
+    ] = None,
+    data_dir: options.DataDir = None,
+    url: options.Url = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Show events in the order of the log, from the beginning or a position on, and those to come.
+
+    Examples:
+
+      tidelog events tail
+
+      tidelog events tail --run 0198c0de-… --json
+
+      tidelog events tail --type run.completed --type run.failed --after 1200 --no-follow
+    """
+    output.run(_tail(run, types or [], after, follow, data_dir, url, as_json))
+
+
+async def _tail(
+    run: str | None, types: list[str], after: int, follow: bool | None, data_dir: Path | None, url: str | None, as_json: bool
+) -> None:
+    from api.cli import connection
+    from api.settings import load_settings
+
+    run_id = output.uuid_of(run) if run else None
+    settings = load_settings(data_dir=data_dir, url=url)
+    async with connection.server(settings, quiet=as_json) as server:
+        following = not server.temporary if follow is None else follow  # nothing happens on a server that nobody else uses
+        async for event in _events(server, run_id, types, after, following):
+            if as_json:
+                output.line(event)
+            else:
+                _show(event)
+
+
+def _events(server: "Server", run_id: str | None, types: list[str], after: int, follow: bool) -> Any:
+    if follow:
+        return server.follow(run_id, after=after, types=types)
+    path = f"/v1/runs/{run_id}/events" if run_id else "/v1/events"
+    return server.pages(path, {"after": after, "types": ",".join(types) or None})
+
+
+def _show(event: dict[str, Any]) -> None:
+    from rich.text import Text
+
+    console = output.console()
+    text = Text.assemble(
+        (f"{event['position']:>7}", "bold"), "  ", (event["time"][:23].replace("T", " "), "dim"), "  ",
+        (f"{event['type']:<26}", "cyan"), "  ", (event["subject"][-8:], "magenta"), "  ", output.gist(event.get("data"), 160),
+    )  # fmt: skip
+    if console.is_terminal:
+        console.print(text, overflow="ellipsis", no_wrap=True)
+    else:
+        output.say(text.plain)
+
+
+@app.command()
+def show(
+    position: Annotated[int, typer.Argument(min=1, help="Position in the log.")],
+    data_dir: options.DataDir = None,
+    url: options.Url = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Show one event in full: who caused it, and what it says.
+
+    Example:
+
+      tidelog events show 42
+    """
+    output.run(_show_one(position, data_dir, url, as_json))
+
+
+async def _show_one(position: int, data_dir: Path | None, url: str | None, as_json: bool) -> None:
+    from api.cli import connection
+    from api.settings import load_settings
+
+    settings = load_settings(data_dir=data_dir, url=url)
+    async with connection.server(settings, quiet=as_json) as server:
+        event: dict[str, Any] = await server.get(f"/v1/events/{position}")
+    if as_json:
+        output.document(event)
+        return
+    from rich.json import JSON
+    from rich.markup import escape
+
+    console = output.console()
+    console.print(f"[bold]{event['position']}  {escape(event['type'])}[/bold]  {event['time']}")
+    for name, label in (
+        ("id", "event"), ("rootid", "inside"), ("actor", "actor"), ("correlationid", "correlation"), ("causationid", "caused by"),
+        ("dataschema", "schema"),
+    ):  # fmt: skip
+        console.print(f"  [dim]{label:<12}[/dim]{escape(str(event.get(name, '')))}")
+    console.print(JSON.from_data(event.get("data")))

@@ -79,6 +79,16 @@ def _expected(error: Exception) -> tuple[str, int] | None:
     return None
 
 
+def uuid_of(text: str) -> str:
+    """An id as it is written everywhere. Raises CommandFailed for what is none."""
+    from uuid import UUID
+
+    try:
+        return str(UUID(text))
+    except ValueError:
+        raise CommandFailed(f"'{text}' is not a run's id (see: tidelog runs list)", WRONG_USAGE) from None
+
+
 def fail(message: str, exit_code: int = FAILED) -> NoReturn:
     for line in message.splitlines():
         note(f"error: {line}" if not line.startswith(" ") else line)
@@ -135,7 +145,24 @@ def shortened(value: Any, width: int = 100) -> str:
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
+def gist(value: Any, width: int = 80) -> str:
+    """What a JSON value is about, on one line: short values as they are, of long ones the size."""
+    if isinstance(value, dict):
+        return shortened(", ".join(f"{name}: {_inside(item)}" for name, item in value.items()), width)
+    return shortened(value, width) if isinstance(value, str) else shortened(_inside(value), width)
+
+
+def _inside(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{len(value)} {'item' if len(value) == 1 else 'items'}]" if value else "[]"
+    if isinstance(value, dict):
+        return f"{{{len(value)} {'field' if len(value) == 1 else 'fields'}}}" if value else "{}"
+    return shortened(value, 40)
+
+
 def duration(seconds: float) -> str:
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 120:

@@ -1,8 +1,125 @@
+"""`tidelog replay`: what a run was at any moment, and what each event changed."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
 import typer
+
+from api.cli import options, output
+
+if TYPE_CHECKING:
+    from api.cli.history import Moment
 
 app = typer.Typer()
 
 
 @app.command()
-def replay() -> None:
-    """."""
+def replay(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")],
+    at: Annotated[
+        str | None, typer.Option("--at", metavar="POSITION|TIME", help="Show the run as it was there: 42, or 2026-01-31T12:00:00Z.")
+    ] = None,
+    step_by_step: Annotated[bool, typer.Option("--step-by-step", help="Wait for Enter after each event.")] = False,
+    data_dir: options.DataDir = None,
+    url: options.Url = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Replay a run from the log: each event, and what it changed; or the whole run as it was at one point.
+
+    Examples:
+
+      tidelog replay 0198c0de-…
+
+      tidelog replay 0198c0de-… --at 42
+
+      tidelog replay 0198c0de-… --step-by-step
+    """
+    if step_by_step:
+        output.guarded(lambda: _check_interactive(at, as_json))
+        moments: list[Moment] = []
+        output.run(_collect(run, data_dir, url, moments))
+        output.guarded(lambda: _step_through(moments))
+    elif at is not None:
+        output.run(_at(run, at, data_dir, url, as_json))
+    else:
+        output.run(_all(run, data_dir, url, as_json))
+
+
+async def _all(run: str, data_dir: Path | None, url: str | None, as_json: bool) -> None:
+    from api.cli import connection, history
+    from api.settings import load_settings
+
+    run_id = output.uuid_of(run)
+    async with connection.server(load_settings(data_dir=data_dir, url=url), quiet=as_json) as server:
+        async for moment in history.replay(server, run_id):
+            if as_json:
+                output.line(moment.document())
+            else:
+                _show(moment)
+
+
+async def _at(run: str, at: str, data_dir: Path | None, url: str | None, as_json: bool) -> None:
+    from api.cli import connection, run_view
+    from api.settings import load_settings
+
+    run_id = output.uuid_of(run)
+    async with connection.server(load_settings(data_dir=data_dir, url=url), quiet=as_json) as server:
+        document: dict[str, Any] = await server.get(f"/v1/runs/{run_id}", {"as_of": at})
+    if as_json:
+        output.document(document)
+    else:
+        run_view.show(document)
+
+
+async def _collect(run: str, data_dir: Path | None, url: str | None, moments: "list[Moment]") -> None:
+    from api.cli import connection, history
+    from api.settings import load_settings
+
+    run_id = output.uuid_of(run)
+    async with connection.server(load_settings(data_dir=data_dir, url=url)) as server:
+        async for moment in history.replay(server, run_id, keep_states=True):
+            moments.append(moment)
+
+
+def _check_interactive(at: str | None, as_json: bool) -> None:
+    if at is not None or as_json:
+        raise output.CommandFailed("--step-by-step goes neither with --at nor with --json", output.WRONG_USAGE)
+    if not sys.stdin.isatty():
+        raise output.CommandFailed("--step-by-step needs a terminal; without it, every event is shown", output.WRONG_USAGE)
+
+
+def _step_through(moments: "list[Moment]") -> None:
+    from api.cli import run_view
+
+    for number, moment in enumerate(moments, 1):
+        _show(moment)
+        while True:
+            try:
+                answer = input(f"[{number}/{len(moments)}] Enter: next, s: the run's state here, q: quit > ").strip().lower()
+            except EOFError:
+                return
+            if answer == "q":
+                return
+            if answer != "s":
+                break
+            if moment.state is not None:
+                run_view.show(moment.state)
+
+
+def _show(moment: "Moment") -> None:
+    from rich.text import Text
+
+    console = output.console()
+    time = moment.time[:23].replace("T", " ")
+    text = Text.assemble((f"{moment.position:>7}", "bold"), "  ", (time, "dim"), "  ", (f"{moment.type:<26}", "cyan"), "  ")
+    if not moment.changes:
+        text.append(f"({output.gist(moment.event['data'], 100)})", "dim")
+    for number, change in enumerate(moment.changes):
+        text.append("; " if number else "")
+        text.append(change.path, "magenta")
+        text.append(f": {change.before} → {change.after}" if change.before else f": {change.after}")
+    if console.is_terminal:
+        console.print(text)
+    else:
+        output.say(text.plain.rstrip())

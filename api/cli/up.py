@@ -176,4 +176,6 @@ def worker(context: typer.Context) -> None:
 
       tidelog worker --agents ./agents --workspace . --url http://127.0.0.1:8700
     """
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "tidelog.worker", *context.args])
+    from api.supervisor.config import worker_environment
+
+    os.execve(sys.executable, [sys.executable, "-P", "-m", "tidelog.worker", *context.args], worker_environment())

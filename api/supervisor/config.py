@@ -13,6 +13,17 @@ if TYPE_CHECKING:
     from api.settings import Settings
 
 
+# What a worker has no business to know: it runs code of users.
+_NOT_FOR_WORKERS = frozenset(
+    {"TIDELOG_DATABASE_URL", "TIDELOG_NATS_URL", "TIDELOG_WORKER_NATS_URL", "TIDELOG_BOOTSTRAP_KEY_SHA256"}
+)
+
+
+def worker_environment() -> dict[str, str]:
+    """Our environment without the server's secrets."""
+    return {name: value for name, value in os.environ.items() if name not in _NOT_FOR_WORKERS}
+
+
 @dataclass(frozen=True)
 class SupervisorConfig:
     """Paths are absolute; secrets are in the clear."""

@@ -20,7 +20,7 @@ import structlog
 
 from adapters.telemetry.logging import configure_logging
 from api.supervisor import state
-from api.supervisor.config import SupervisorConfig
+from api.supervisor.config import SupervisorConfig, worker_environment
 from api.supervisor.embedded import Servers
 from api.supervisor.errors import SupervisorError, WrongSettings
 from api.supervisor.processes import Program, SupervisedProcess
@@ -40,11 +40,6 @@ _NOT_OUR_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 TOGETHER = (("api",), ("relay", "projector", "saga"))
 EACH_ALONE = (("api",), ("relay",), ("projector",), ("saga",))
-
-# What a worker has no business to know. It runs code of users.
-_NOT_FOR_WORKERS = (
-    "TIDELOG_DATABASE_URL", "TIDELOG_NATS_URL", "TIDELOG_WORKER_NATS_URL", "TIDELOG_BOOTSTRAP_KEY_SHA256",
-)  # fmt: skip
 
 
 class Service:
@@ -165,6 +160,8 @@ class Service:
             url=self._url(),
             pid=os.getpid(),
             started_at=self._started_at,
+            agents=list(self._config.agents),
+            workspace=self._config.workspace or os.getcwd(),
             versions=versions,
             processes={process.name: process.describe() for process in self._processes()},
             embedded=embedded,
@@ -227,7 +224,7 @@ class Service:
             arguments += ["--workspace", config.workspace]
 
         def program() -> Program:
-            environment = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_WORKERS}
+            environment = worker_environment()
             environment |= {"TIDELOG_URL": self._url(), "TIDELOG_API_KEY": self._key}
             return Program((sys.executable, "-P", "-m", "tidelog.worker", *arguments), environment)
 

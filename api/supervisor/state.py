@@ -33,6 +33,10 @@ class RunningServer:
     url: str
     pid: int
     started_at: str
+    agents: list[str] = field(default_factory=list)
+    """Folders that its worker runs; empty: it has no worker."""
+    workspace: str = ""
+    """The folder that its worker's tools are confined to."""
     versions: dict[str, str] = field(default_factory=dict)
     processes: dict[str, dict[str, Any]] = field(default_factory=dict)
     embedded: dict[str, Any] | None = None

@@ -1,0 +1,275 @@
+"""A server for a command: the one that is named, the one that runs on the data folder, or one started just for it."""
+
+import asyncio
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence, Set
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from api.cli.output import CommandFailed
+from api.supervisor import state
+
+if TYPE_CHECKING:
+    from api.settings import Settings
+    from tidelog.client import Client
+    from tidelog.transport import Transport
+
+START_PATIENCE_S = 120.0
+"""A first start creates a database; after a hard stop under load the log is recovered first."""
+STOP_PATIENCE_S = 40.0
+PATIENCE_S = 15.0
+"""How long a request is repeated while the server is away."""
+MAX_PAGE = 1000
+
+
+@dataclass(frozen=True)
+class Server:
+    """Requests to the server. All raise the SDK's TidelogAPIError (refused) and TidelogConnectionError (not there)."""
+
+    url: str
+    key: str
+    running: state.RunningServer | None
+    """What the data folder says of it; None for one that was named by its URL."""
+    temporary: bool
+    """It was started for this command and stops with it."""
+    transport: "Transport"
+    client: "Client"
+
+    @property
+    def docs_url(self) -> str:
+        return f"{self.url}/docs"
+
+    async def get(self, path: str, params: Mapping[str, object] | None = None, *, at_least: int = 0) -> Any:
+        """The JSON answer. `at_least`: a position that the read models must have reached. Parameters that are None are left out."""
+        from tidelog.transport import RetryPolicy, json_of
+
+        headers = {"Accept": "application/json"} | ({"Tidelog-Position": str(at_least)} if at_least else {})
+        given = {name: str(value) for name, value in (params or {}).items() if value is not None}
+        response = await self.transport.request(
+            "GET", path, params=given, headers=headers, retry=RetryPolicy(max_elapsed_s=PATIENCE_S)
+        )
+        return json_of(response)
+
+    async def post(self, path: str, body: Mapping[str, object], *, wait_s: float = 0) -> Any:
+        """The JSON answer. Repeated when the answer was lost; the idempotency key makes that safe."""
+        import uuid6
+
+        from tidelog.transport import RetryPolicy, json_of
+
+        headers = {"Idempotency-Key": str(uuid6.uuid7())}
+        response = await self.transport.request(
+            "POST", path, body=dict(body), headers=headers, retry=RetryPolicy(max_elapsed_s=PATIENCE_S), read_timeout_s=30 + wait_s
+        )
+        return json_of(response)
+
+    async def pages(
+        self, path: str, params: Mapping[str, object] | None = None, *, limit: int | None = None
+    ) -> AsyncIterator[dict[str, Any]]:
+        """The items of a list, page by page, at most `limit` of them."""
+        cursor, left = None, limit
+        while left is None or left > 0:
+            size = MAX_PAGE if left is None else min(left, MAX_PAGE)
+            page = await self.get(path, {**(params or {}), "limit": size, "cursor": cursor})
+            for item in page["data"]:
+                yield item
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
+            left = None if left is None else left - len(page["data"])
+
+    async def follow(
+        self, run_id: str | None, *, after: int, types: Sequence[str] = (), give_up_after_s: float = 300.0
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Events as they happen, over lost connections; of a run until its end, else for ever."""
+        from uuid import UUID
+
+        of_run = UUID(run_id) if run_id else None
+        stream = self.client.events(of_run, after=after, types=types, give_up_after_s=give_up_after_s)
+        async for event in stream:
+            yield event.model_dump(mode="json", exclude_unset=True)
+
+
+@asynccontextmanager
+async def server(settings: "Settings", *, worker: bool = False, quiet: bool = False) -> AsyncIterator[Server]:
+    """A server to talk to.
+
+    `worker`: if one has to be started, let it also run the agents of the settings. `quiet`: no spinner.
+    Raises CommandFailed or SupervisorError with what to do.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        temporary = False
+        if settings.url is not None:
+            running = None
+            url, key = settings.url.rstrip("/"), _key_for(settings, settings.url)
+        else:
+            running = await _running(settings)
+            if running is None:
+                running = await stack.enter_async_context(_started(settings, worker, quiet))
+                temporary = True
+            url, key = running.url, _key(settings)
+        from tidelog.client import Client
+        from tidelog.transport import Transport
+
+        transport = await stack.enter_async_context(Transport(url, key, max_connections=10))
+        client = await stack.enter_async_context(Client(url, key, patience_s=PATIENCE_S))
+        yield Server(url, key, running, temporary, transport, client)
+
+
+def _key(settings: "Settings") -> str:
+    key = settings.api_key.get_secret_value() if settings.api_key is not None else state.read_key(settings.data_dir)
+    if key is None:
+        raise CommandFailed(
+            f"there is no API key: set TIDELOG_API_KEY, or use the data folder that has one (not {settings.data_dir})"
+        )
+    return key
+
+
+def _key_for(settings: "Settings", url: str) -> str:
+    """The development key is for this machine: it is never sent elsewhere."""
+    if settings.api_key is None and not on_this_machine(url):
+        raise CommandFailed(f"there is no API key for {url}: set TIDELOG_API_KEY")
+    return _key(settings)
+
+
+def on_this_machine(url: str) -> bool:
+    return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
+
+
+async def _running(settings: "Settings") -> state.RunningServer | None:
+    """The server of the data folder. One that is about to be ready is waited for."""
+    deadline = asyncio.get_running_loop().time() + START_PATIENCE_S
+    while True:
+        found = state.running(settings.data_dir)
+        if found is not None or not state.held(settings.data_dir):
+            return found
+        if asyncio.get_running_loop().time() > deadline:
+            raise CommandFailed(f"the server on {settings.data_dir} holds its folder but is not ready: see what it prints")
+        await asyncio.sleep(0.1)
+
+
+@asynccontextmanager
+async def _started(settings: "Settings", worker: bool, quiet: bool) -> AsyncIterator[state.RunningServer]:
+    """`tidelog up` on the data folder, on any free port, for as long as the block lasts."""
+    with tempfile.TemporaryFile() as log:
+        async with child_process(_up(settings, worker), {**os.environ, "TIDELOG_LOG_FORMAT": "json"}, log) as child:
+            with _spinner("starting a server for this command …", quiet):
+                found = await _ready(settings, child, log)
+            try:
+                yield found
+            except CommandFailed as error:
+                raise CommandFailed(f"{error}{_trouble(log)}", error.exit_code) from None
+
+
+async def wait_for_agents(server: Server, wanted: Set[str], patience_s: float = 60.0) -> None:
+    """A worker registers its agents when it has come up; from then on they can be run. Raises CommandFailed if it does not."""
+    deadline = asyncio.get_running_loop().time() + patience_s
+    while missing := wanted - {agent["name"] async for agent in server.pages("/v1/agents")}:
+        if asyncio.get_running_loop().time() > deadline:
+            raise CommandFailed(f"no worker registered {', '.join(sorted(missing))} within {patience_s:.0f} s")
+        await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def child_process(
+    command: Sequence[str], environment: Mapping[str, str], log: IO[bytes] | None = None
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process of ours for as long as the block lasts; it dies with us. `log`: for what it prints; None: where we print."""
+    from api.supervisor.processes import die_with_parent
+
+    child = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        env=dict(environment),
+        start_new_session=True,  # Ctrl-C reaches us alone, and we stop it in order
+        preexec_fn=die_with_parent(),
+    )
+    try:
+        yield child
+    finally:
+        await _stop(child)
+
+
+def _up(settings: "Settings", worker: bool) -> list[str]:
+    command = [sys.executable, "-P", "-m", "api.cli.main", "up", "--json", "--port", "0", "--host", "127.0.0.1"]
+    command += ["--data-dir", str(settings.data_dir)]
+    if not worker:
+        return [*command, "--no-worker"]
+    for folder in settings.agents:
+        command += ["--agents", str(folder)]
+    return [*command, *(["--workspace", str(settings.workspace)] if settings.workspace else [])]
+
+
+async def _ready(settings: "Settings", child: asyncio.subprocess.Process, log: IO[bytes]) -> state.RunningServer:
+    deadline = asyncio.get_running_loop().time() + START_PATIENCE_S
+    while asyncio.get_running_loop().time() < deadline:
+        found = state.running(settings.data_dir)
+        if found is not None and found.pid == child.pid:
+            return found
+        if child.returncode is not None:
+            if found is not None:  # somebody else's came first
+                return found
+            raise CommandFailed(_reason(log))
+        await asyncio.sleep(0.05)
+    raise CommandFailed(f"the server was not ready within {START_PATIENCE_S:.0f} s{_trouble(log)}")
+
+
+async def _stop(child: asyncio.subprocess.Process) -> None:
+    if child.returncode is not None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        child.terminate()
+    try:
+        await asyncio.wait_for(child.wait(), STOP_PATIENCE_S)
+    except TimeoutError:
+        child.kill()  # what it started dies with it
+        await child.wait()
+
+
+@contextlib.contextmanager
+def _spinner(text: str, quiet: bool) -> Any:
+    if quiet or not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(text):
+        yield
+
+
+def _reason(log: IO[bytes]) -> str:
+    """Why `up` ended: its own error line, or else its last words."""
+    lines = _lines(log)
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return "\n".join(errors) or f"the server ended at once; its last line: {lines[-1] if lines else 'none'}"
+
+
+def _trouble(log: IO[bytes]) -> str:
+    """What a server that was started for a command had to complain of: its last few warnings, one line each."""
+    import json
+
+    told: list[str] = []
+    for line in _lines(log):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and entry.get("level") in ("warning", "error", "critical"):
+            rest = ", ".join(f"{name}={value}" for name, value in entry.items() if name not in _NOT_TOLD)
+            told.append(f"\n  {entry.get('event')}: {rest}"[:400])
+    return "".join(told[-5:])
+
+
+_NOT_TOLD = frozenset({"event", "level", "timestamp", "role", "exception"})
+
+
+def _lines(log: IO[bytes]) -> list[str]:
+    log.seek(0, os.SEEK_END)
+    log.seek(max(0, log.tell() - 256 * 1024))
+    return [line for line in log.read().decode("utf-8", "replace").splitlines() if line.strip()]

@@ -1,0 +1,118 @@
+"""The history of a run: its events folded one after the other, and what each of them changed.
+
+The fold is the very function that the server's read model is made with, so the states here are those of `?as_of=`.
+"""
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from api.cli.output import gist, shortened
+from api.cli.timeline import time_of
+from domain.kernel import RecordedEvent
+from projections.runs import RunView, evolve_view
+
+if TYPE_CHECKING:
+    from api.cli.connection import Server
+
+
+@dataclass(frozen=True)
+class Change:
+    """`before`: empty for what was not there."""
+
+    path: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One event and what it changed in the state of the run. `state`: the run's document after it, if asked for."""
+
+    position: int
+    time: str
+    type: str
+    changes: tuple[Change, ...]
+    event: Mapping[str, Any]
+    state: dict[str, Any] | None = None
+
+    def document(self) -> dict[str, Any]:
+        changes = [asdict(change) for change in self.changes]
+        return {"position": self.position, "time": self.time, "type": self.type, "changes": changes, "event": self.event}
+
+
+async def replay(server: "Server", run_id: str, *, keep_states: bool = False) -> AsyncIterator[Moment]:
+    """Every moment of a run, from a listing of its events in pages."""
+    history = History()
+    async for event in server.pages(f"/v1/runs/{run_id}/events"):
+        yield history.feed(event, keep_state=keep_states)
+
+
+class History:
+    """Feed it the events of one run in order, as CloudEvents."""
+
+    def __init__(self) -> None:
+        self.view: RunView | None = None
+        self._facts: dict[str, str] = {}
+        self._values: dict[str, str] = {}
+
+    def feed(self, event: Mapping[str, Any], *, keep_state: bool = False) -> Moment:
+        self.view = evolve_view(self.view, recorded(event))
+        if event["type"] == "context.value_set":
+            data = event["data"]
+            self._values[f"context.{data['name']}"] = f"{gist(data['value'])} (version {data['value_version']})"
+        before, self._facts = self._facts, {**_facts(self.view), **self._values}
+        changes = tuple(
+            Change(path, before.get(path, ""), value) for path, value in self._facts.items() if before.get(path, "") != value
+        )
+        state = self.document() if keep_state else None
+        return Moment(event["position"], event["time"], event["type"], changes, event, state)
+
+    def document(self) -> dict[str, Any] | None:
+        """The run as `GET /v1/runs/{id}` would show it."""
+        if self.view is None:
+            return None
+        return {**self.view.model_dump(mode="json"), "result": self.view.result}
+
+
+def recorded(event: Mapping[str, Any]) -> RecordedEvent:
+    """A CloudEvent as the log holds it."""
+    return RecordedEvent(
+        position=event["position"],
+        tenant_id=UUID(event["tenantid"]),
+        stream_id=UUID(event["subject"]),
+        version=event["streamversion"],
+        root_id=UUID(event["rootid"]),
+        topic=event["type"],
+        schema_version=int(event["dataschema"].rsplit("/", 1)[1]),
+        state=json.dumps(event["data"]).encode(),
+        metadata="{}",
+        recorded_at=time_of(event),
+    )
+
+
+def _facts(view: RunView | None) -> dict[str, str]:
+    """What there is to say about a run, as flat names and short texts; nothing is said of what is empty."""
+    if view is None:
+        return {}
+    facts = {"run": view.status + (" (degraded)" if view.degraded else "")}
+    if view.error:
+        facts["run.error"] = shortened(view.error.message)
+    if view.message_count:
+        facts["run.messages"] = str(view.message_count)
+    for step in view.steps:
+        facts[step.key] = step.status
+        told = {
+            "attempt": str(step.attempt or ""),
+            "worker": f"…{step.worker_id[-8:]}" if step.worker_id else "",
+            "recorded_steps": str(step.recorded_steps or ""),
+            "error": shortened(step.error.message) if step.error else "",
+            "result": gist(step.result) if step.result is not None else "",
+        }
+        facts |= {f"{step.key}.{name}": value for name, value in told.items() if value}
+        for call in step.calls:
+            again = f" (attempt {call.attempts})" if call.attempts > 1 else ""
+            facts[f"{step.key}.{call.key}"] = call.status + again
+    return facts

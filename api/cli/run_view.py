@@ -1,0 +1,48 @@
+"""A run's document as people read it."""
+
+from typing import Any
+
+from api.cli import output
+from api.cli.timeline import duration_of
+from api.cli.watching import outcome
+
+
+def show(run: dict[str, Any]) -> None:
+    """Head, steps and calls of a run."""
+    from rich.markup import escape
+
+    console = output.console()
+    console.print(f"[bold]Run {run['run_id']}[/bold]  {output.status(run['status'])}")
+    head = {
+        "started": run["created_at"],
+        "ended" if run["finished_at"] else "last event": run["finished_at"] or run["updated_at"],
+        "took": output.duration(duration_of(run)),
+        "events": f"{run['event_count']}, the last at position {run['position']}",
+        "outcome": outcome(run) if run.get("error") or run.get("missing") else "",
+        "reason": run.get("cancel_reason") or "",
+        "input": output.gist(run["input"], 160) if run["input"] is not None else "",
+    }
+    for name, value in head.items():
+        if value:
+            console.print(f"  [dim]{name:<12}[/dim]{escape(value)}")
+    console.print(_steps(run))
+
+
+def _steps(run: dict[str, Any]) -> Any:
+    from rich.markup import escape
+
+    table = output.table("Step", "Agent", "Status", "After", "Attempt", "What")
+    for step in run["steps"]:
+        error = step["error"] if step["status"] != "completed" else None
+        if error:
+            what = output.shortened(error["message"], 120)
+        else:
+            what = output.gist(step["result"]) if step["result"] is not None else ""
+        name, attempt = f"[bold]{escape(step['key'])}[/bold]", str(step["attempt"] or "")
+        table.add_row(
+            name, escape(step["agent"]), output.status(step["status"]), escape(", ".join(step["after"])), attempt, escape(what)
+        )
+        for call in step["calls"]:
+            why = output.shortened(call["error"]["message"], 100) if call["error"] else ""
+            table.add_row(f"  {escape(call['key'])}", "", output.status(call["status"]), "", str(call["attempts"]), escape(why))
+    return table

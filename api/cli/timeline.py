@@ -1,0 +1,261 @@
+"""A run told line by line: CloudEvents in, readable lines out."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from api.cli.output import duration, gist, shortened
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+Mood = Literal["plain", "good", "bad", "warning", "quiet"]
+Event = Mapping[str, Any]
+
+ACTOR_WIDTH = 12
+_COLOURS = ("cyan", "magenta", "blue", "yellow", "green", "bright_cyan", "bright_magenta", "bright_blue")
+_MOODS: Mapping[Mood, str] = {"plain": "", "good": "green", "bad": "bold red", "warning": "yellow", "quiet": "dim"}
+_RUN = "run"
+
+
+@dataclass(frozen=True)
+class Line:
+    """`offset_s`: seconds since the run began. `actor`: the step it is about, or "run"."""
+
+    offset_s: float
+    position: int
+    actor: str
+    text: str
+    mood: Mood = "plain"
+
+    def plain(self) -> str:
+        return f"{_clock(self.offset_s)}  {self.actor:<{ACTOR_WIDTH}}  {self.text}"
+
+
+@dataclass
+class _Call:
+    name: str
+    actor: str
+    started: datetime | None = None
+
+
+@dataclass
+class Timeline:
+    """Feed it a run's events in order, from the first. Gives a line for what matters to people, None for the rest."""
+
+    started: datetime | None = None
+    _actors: dict[str, str] = field(default_factory=dict)
+    """Agent run → step."""
+    _since: dict[str, datetime] = field(default_factory=dict)
+    _recorded: dict[str, int] = field(default_factory=dict)
+    _calls: dict[str, _Call] = field(default_factory=dict)
+    """Invocation → the call, named by its key."""
+    _colours: dict[str, str] = field(default_factory=dict)
+
+    def feed(self, event: Event) -> Line | None:
+        at = time_of(event)
+        if self.started is None:
+            self.started = at
+        tell = _TELL.get(event["type"])
+        told = tell(self, event, event.get("data") or {}, at) if tell else None
+        if told is None:
+            return None
+        actor, text, mood = told
+        return Line((at - self.started).total_seconds(), event["position"], actor, text, mood)
+
+    def coloured(self, line: Line) -> "Text":
+        from rich.text import Text
+
+        colour = "bold" if line.actor == _RUN else self._colour(line.actor)
+        return Text.assemble(
+            (_clock(line.offset_s), "dim"), "  ", (f"{line.actor:<{ACTOR_WIDTH}}", colour), "  ", (line.text, _MOODS[line.mood])
+        )
+
+    def _colour(self, actor: str) -> str:
+        return self._colours.setdefault(actor, _COLOURS[len(self._colours) % len(_COLOURS)])
+
+    def _actor(self, agent_run_id: object) -> str:
+        return self._actors.get(str(agent_run_id), "?")
+
+
+_Told = tuple[str, str, Mood] | None
+_Teller = Callable[[Timeline, Event, Mapping[str, Any], datetime], _Told]
+
+
+def _run_started(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+    steps = data["plan"]["steps"]
+    for step in steps:
+        line._colour(step["key"])
+    first = [step["key"] for step in steps if not step["after"]]
+    rest = [step["key"] for step in steps if step["after"]]
+    then = f", then {', '.join(rest)}" if rest else ""
+    return _RUN, f"started: {', '.join(first)}{then}", "plain"
+
+
+def _step_scheduled(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+    line._actors[str(data["agent_run_id"])] = data["step"]
+    line._since[data["step"]] = at
+    return None
+
+
+def _step_failed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+    if data["agent_run_id"] is None:  # else the agent run has told it
+        return data["step"], f"cannot run: {_why(data['error'])}", "bad"
+    return (data["step"], "the run goes on without it", "warning") if data["tolerated"] else None
+
+
+def _run_completed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+    if data["degraded"]:
+        return _RUN, f"completed without {', '.join(data['missing'])}", "warning"
+    return _RUN, "completed", "good"
+
+
+def _run_failed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+    return _RUN, f"failed at {data['step']}: {_why(data['error'])}", "bad"
+
+
+def _run_cancelled(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+    reason = data.get("reason")
+    return _RUN, f"cancelled: {reason}" if reason else "cancelled", "warning"
+
+
+def _claimed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+    actor = line._actor(event["subject"])
+    worker = str(data["worker_id"])[-8:]
+    if data["attempt"] == 1:
+        line._since[actor] = at
+        return actor, f"begins (worker …{worker})", "plain"
+    kept = line._recorded.get(actor, 0)
+    return actor, f"goes on (worker …{worker}, attempt {data['attempt']}, {kept} results at hand)", "warning"
+
+
+def _recorded(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+    actor = line._actor(event["subject"])
+    line._recorded[actor] = line._recorded.get(actor, 0) + 1
+    return (actor, f"recorded {data['key']}", "quiet") if data["kind"] == "step" else None
+
+
+def _call_started(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+    actor = line._actor(event["subject"])
+    name = data["key"] if data["key"].startswith(data["tool"]) else f"{data['tool']} ({data['key']})"
+    line._calls[str(data["invocation_id"])] = _Call(name.removesuffix("#1"), actor)
+    return None
+
+
+def _call_finished(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+    actor = line._actor(event["subject"])
+    line._recorded[actor] = line._recorded.get(actor, 0) + 1
+    return None
+
+
+def _attempt_started(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+    call = line._calls.get(event["subject"])
+    if call is None:
+        return None
+    call.started = call.started or at
+    again = f", attempt {data['attempt']}" if data["attempt"] > 1 else ""
+    return call.actor, f"calls {call.name}{again}", "warning" if again else "quiet"
+
+
+def _succeeded(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+    call = line._calls.get(event["subject"])
+    if call is None:
+        return None
+    took = f" in {duration((at - call.started).total_seconds())}" if call.started else ""
+    return call.actor, f"{call.name} answered{took}", "plain"
+
+
+def _invocation_failed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+    call = line._calls.get(event["subject"])
+    return (call.actor, f"{call.name} failed: {_why(data['error'])}", "bad") if call else None
+
+
+def _invocation_retry(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+    call = line._calls.get(event["subject"])
+    if call is None:
+        return None
+    return call.actor, f"{call.name} failed, again in {duration(data['delay_s'])}: {_why(data['error'])}", "warning"
+
+
+def _ambiguous(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+    call = line._calls.get(event["subject"])
+    return (call.actor, f"{call.name}: its worker vanished, whether it took effect is unknown", "bad") if call else None
+
+
+def _message_sent(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+    return data["sender"], f"→ {data['recipient']}: {gist(data['body'])}", "plain"
+
+
+def _mail_received(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+    if data["message_id"] is not None:
+        return None
+    return line._actor(event["subject"]), "waited for a message in vain", "warning"
+
+
+def _value_set(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+    return line._actor(data["agent_run_id"]), f"sets {data['name']} = {gist(data['value'])}", "quiet"
+
+
+def _agent_retry(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+    text = f"failed, again in {duration(data['delay_s'])}: {_why(data['error'])}"
+    return line._actor(event["subject"]), text, "warning"
+
+
+def _agent_completed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+    since = line._since.get(data["step"])
+    return data["step"], f"done{f' in {duration((at - since).total_seconds())}' if since else ''}", "good"
+
+
+def _agent_failed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+    return data["step"], f"failed: {_why(data['error'])}", "bad"
+
+
+def _agent_cancelled(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+    return line._actor(event["subject"]), "cancelled", "warning"
+
+
+_TELL: Mapping[str, _Teller] = {
+    "run.started": _run_started,
+    "run.step_scheduled": _step_scheduled,
+    "run.step_failed": _step_failed,
+    "run.completed": _run_completed,
+    "run.failed": _run_failed,
+    "run.cancelled": _run_cancelled,
+    "agent_run.claimed": _claimed,
+    "agent_run.step_recorded": _recorded,
+    "agent_run.call_started": _call_started,
+    "agent_run.call_finished": _call_finished,
+    "agent_run.mail_received": _mail_received,
+    "agent_run.retry_scheduled": _agent_retry,
+    "agent_run.completed": _agent_completed,
+    "agent_run.failed": _agent_failed,
+    "agent_run.cancelled": _agent_cancelled,
+    "invocation.attempt_started": _attempt_started,
+    "invocation.succeeded": _succeeded,
+    "invocation.failed": _invocation_failed,
+    "invocation.retry_scheduled": _invocation_retry,
+    "invocation.became_ambiguous": _ambiguous,
+    "message.sent": _message_sent,
+    "context.value_set": _value_set,
+}
+"""Event type → who it is about, what is said, in what mood. What is not here is machinery."""
+
+
+def time_of(event: Event) -> datetime:
+    return datetime.fromisoformat(event["time"])
+
+
+def _why(error: Mapping[str, Any]) -> str:
+    return shortened(error["message"], 160) or str(error["type"])
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(max(seconds, 0.0), 60)
+    return f"{int(minutes):>2}:{rest:05.2f}"
+
+
+def duration_of(run: Mapping[str, Any]) -> float:
+    """Seconds from the start of a run to its end, or to its last event."""
+    end = run["finished_at"] or run["updated_at"]
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(run["created_at"])).total_seconds()

@@ -1,0 +1,35 @@
+"""Showing a run while it happens."""
+
+from typing import Any
+
+from api.cli import output
+from api.cli.connection import Server
+from api.cli.timeline import Timeline
+
+
+async def watch(server: Server, run_id: str, *, as_json: bool = False) -> int:
+    """The run's timeline from its beginning to its end; as JSON lines: every event of it. Gives the last position."""
+    timeline, console = Timeline(), output.console()
+    position = 0
+    async for event in server.follow(run_id, after=0):
+        position = event["position"]
+        if as_json:
+            output.line(event)
+            continue
+        line = timeline.feed(event)
+        if line is None:
+            continue
+        if console.is_terminal:
+            console.print(timeline.coloured(line))
+        else:
+            output.say(line.plain())
+    return position
+
+
+def outcome(run: dict[str, Any]) -> str:
+    """One line of plain text: how a run ended or where it stands."""
+    text = str(run["status"])
+    if run.get("missing"):
+        text += f" without {', '.join(run['missing'])}"
+    error = run.get("error")
+    return f"{text}: {output.shortened(error['message'], 300)}" if error else text
