@@ -95,7 +95,9 @@ def is_fixed(node: ast.expr, path: Path, function: str) -> bool:
 def assigned(name: str, path: Path, function: str) -> list[tuple[tuple[Path, str], ast.expr]]:
     """All values that a name is given, each with its file and function: in the function (or class) first, then in the module, then
     where it is imported from."""
-    tree, local, outer = parsed(path), [], []
+    tree = parsed(path)
+    local: list[tuple[tuple[Path, str], ast.expr]] = []
+    outer: list[tuple[tuple[Path, str], ast.expr]] = []
     for where, node in functions_around(tree):
         if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign) and node.value is not None:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
