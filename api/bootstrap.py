@@ -25,7 +25,6 @@ from application.live import LiveFeed
 from application.patience import persistently
 from application.sagas.manager import SagaManager
 from application.timers import TimerService, WorkSweeper
-from application.workers import Workers
 from projections.checkpoints import PostgresCheckpoints
 from projections.registry import PROJECTIONS
 from projections.runner import ProjectionRunner
@@ -43,7 +42,8 @@ Loop = Coroutine[Any, Any, None]
 class Assembly:
     """A container, and the named loops that the roles of this process must keep running."""
 
-    container: Container
+    container: Container | None
+    """For the api role; the others need none."""
     loops: dict[str, Loop]
 
 
@@ -85,19 +85,22 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
         subscription = JetStreamSubscription(nats, feed, log_id=log_id)
         queue = JetStreamWorkQueue(nats)
         commands = CommandLoop(store, max_event_bytes=settings.max_event_bytes)
-        container = Container(
-            settings=settings,
-            database=database,
-            feed=feed,
-            commands=commands,
-            workers=Workers(commands),
-            live=LiveFeed(feed, subscription),
-            work_queue=queue,
-            nats_access=NatsAccess((settings.worker_nats_url or settings.nats_url).get_secret_value(), WORKER_INBOX),  # type: ignore[union-attr]
-            dependencies={"postgres": partial(postgres.check_health, pool), "nats": nats.check_health},
-        )
+        container: Container | None = None
         loops: dict[str, Loop] = {}
         if "api" in roles:
+            from application.workers import Workers  # brings jsonschema, which only this role needs
+
+            container = Container(
+                settings=settings,
+                database=database,
+                feed=feed,
+                commands=commands,
+                workers=Workers(commands),
+                live=LiveFeed(feed, subscription),
+                work_queue=queue,
+                nats_access=NatsAccess(_for_workers(settings, nats_url), WORKER_INBOX),
+                dependencies={"postgres": partial(postgres.check_health, pool), "nats": nats.check_health},
+            )
             loops["live"] = container.live.run()
         if "relay" in roles:
             signal = AppendSignal(database_url)
@@ -120,3 +123,7 @@ def _urls(settings: Settings) -> tuple[str, str]:
     if settings.database_url is None or settings.nats_url is None:
         raise SettingsError("TIDELOG_DATABASE_URL and TIDELOG_NATS_URL must be set; `tidelog up` starts servers of its own")
     return settings.database_url.get_secret_value(), settings.nats_url.get_secret_value()
+
+
+def _for_workers(settings: Settings, nats_url: str) -> str:
+    return settings.worker_nats_url.get_secret_value() if settings.worker_nats_url is not None else nats_url

@@ -1,14 +1,16 @@
 """What one process has at hand: built by api/bootstrap.py, used by HTTP and the roles. Ports and use cases only."""
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from api.settings import Settings
 from application.dispatch import CommandLoop
 from application.live import LiveFeed
 from application.ports import EventFeed, WorkQueue
-from application.workers import Workers
 from projections.kernel import Database
+
+if TYPE_CHECKING:
+    from application.workers import Workers
 
 
 class HealthCheck(Protocol):
@@ -31,7 +33,7 @@ class Container:
     database: Database
     feed: EventFeed
     commands: CommandLoop
-    workers: Workers
+    workers: "Workers"
     live: LiveFeed
     work_queue: WorkQueue
     nats_access: NatsAccess

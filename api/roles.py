@@ -4,26 +4,17 @@ import asyncio
 import gc
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import structlog
-import uvicorn
 
-from api.bootstrap import Assembly, Loop, assemble, set_up_logging
-from api.container import Container
-from api.http.app import create_app
+from api.bootstrap import Loop, assemble, set_up_logging
 from api.settings import Role, Settings
-from application.patience import persistently
 from application.ports import LostOwnership
-from application.setup import set_up
-from domain.errors import ProjectionBehind, Unavailable
-from projections import checkpoints
 
 log = structlog.get_logger(__name__)
 
-GRACE_S = 5
-"""How long requests under way may take after the signal to stop; streams are ended at once."""
+HTTP_GRACE_S = 7
+"""How long the HTTP server may take to end; it gives requests under way a little less."""
 
 
 async def serve(settings: Settings, roles: set[Role]) -> None:
@@ -35,8 +26,10 @@ async def serve(settings: Settings, roles: set[Role]) -> None:
         loop.add_signal_handler(number, stopping.set)
     async with assemble(settings, roles) as assembly:
         tasks = {asyncio.create_task(_loop(name, run), name=name) for name, run in assembly.loops.items()}
-        if "api" in roles:
-            tasks.add(asyncio.create_task(_http(settings, assembly, stopping), name="http"))
+        if assembly.container is not None:
+            from api.http.server import serve_http  # the other roles need none of it: it is a third of their memory
+
+            tasks.add(asyncio.create_task(serve_http(assembly.container, stopping), name="http"))
         stopped = asyncio.create_task(stopping.wait(), name="signal")
         gc.collect()
         gc.freeze()  # what is loaded by now stays: no collection need walk through it again
@@ -47,7 +40,7 @@ async def serve(settings: Settings, roles: set[Role]) -> None:
             stopping.set()
             http = {task for task in tasks if task.get_name() == "http" and not task.done()}
             if http:
-                await asyncio.wait(http, timeout=GRACE_S + 2)
+                await asyncio.wait(http, timeout=HTTP_GRACE_S)
             for task in done - {stopped}:
                 task.result()  # raises what ended it
         finally:
@@ -66,67 +59,6 @@ async def _loop(name: str, run: Loop) -> None:
     except Exception:
         log.exception("loop_failed", loop=name)
         raise
-
-
-async def _http(settings: Settings, assembly: Assembly, stopping: asyncio.Event) -> None:
-    container = assembly.container
-    preparing = asyncio.create_task(_prepare(settings, container), name="setup")
-    config = uvicorn.Config(
-        create_app(container),
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        timeout_graceful_shutdown=GRACE_S,
-        timeout_keep_alive=30,
-        proxy_headers=False,
-        server_header=False,
-        date_header=False,
-    )
-    server = _Server(config)
-    serving = asyncio.create_task(server.serve(), name="uvicorn")
-    stop = asyncio.create_task(stopping.wait(), name="stop")
-    try:
-        await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
-        container.live.close()
-        server.should_exit = True
-        await serving
-    finally:
-        for task in (preparing, stop):
-            task.cancel()
-
-
-async def _prepare(settings: Settings, container: Container) -> None:
-    """Issues the first key, and says ready only when it can be used. Owned by `_http`."""
-    done = asyncio.Event()
-
-    async def check() -> None:
-        if not done.is_set():
-            raise Unavailable("the first key is not issued yet")
-
-    if settings.bootstrap_key_sha256 is None:
-        return
-    container.dependencies["setup"] = check
-    try:
-        position = await persistently(lambda: set_up(container.commands, key_sha256=settings.bootstrap_key_sha256))
-        while not done.is_set():
-            try:
-                await persistently(lambda: checkpoints.wait_until(container.database, "tenants", position, 5.0))
-                done.set()
-            except ProjectionBehind as error:
-                log.warning("waiting_for_projector", error=error.message)
-    except Exception:
-        log.exception("setup_failed")
-        raise
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its own signal handlers: the process has its own."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 def run(settings: Settings, roles: set[Role]) -> None:

@@ -1,4 +1,4 @@
-"""`POST /v1/runs`, durable on answer, beside an empty FastAPI endpoint that takes the same body: rounds in turn, one server process each.
+"""`POST /v1/runs`, durable on answer, beside an empty FastAPI endpoint with the same body: rounds in turn, a process each.
 
 `python -m benchmarks.http [--rounds 3] [--seconds 4] [--connections 64]`
 """
@@ -41,7 +41,12 @@ async def post(body: Body):
     return {"run_id": "01900000-0000-7000-8000-000000000001", "position": 1, "version": 1}
 uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning", access_log=False)
 """
-SERVE = "import sys; from api.roles import run; from api.settings import load_settings; run(load_settings(), set(sys.argv[1].split(',')))"
+SERVE = """
+import sys
+from api.roles import run
+from api.settings import load_settings
+run(load_settings(), set(sys.argv[1].split(",")))
+"""
 
 
 def request_bytes(port: int) -> bytes:

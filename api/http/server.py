@@ -1,0 +1,83 @@
+"""The HTTP server of a process: uvicorn without signal handlers of its own, and the first key of a fresh installation."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+import uvicorn
+
+from api.container import Container
+from api.http.app import create_app
+from api.settings import Settings
+from application.patience import persistently
+from application.setup import set_up
+from domain.errors import ProjectionBehind, Unavailable
+from projections import checkpoints
+
+log = structlog.get_logger(__name__)
+
+GRACE_S = 5
+"""How long requests under way may take after the signal to stop; streams are ended at once."""
+
+
+async def serve_http(container: Container, stopping: asyncio.Event) -> None:
+    """Serves until `stopping` is set and requests under way are done; also issues the first key."""
+    settings = container.settings
+    preparing = asyncio.create_task(_prepare(settings, container), name="setup")
+    config = uvicorn.Config(
+        create_app(container),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=GRACE_S,
+        timeout_keep_alive=30,
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+    )
+    server = _Server(config)
+    serving = asyncio.create_task(server.serve(), name="uvicorn")
+    stop = asyncio.create_task(stopping.wait(), name="stop")
+    try:
+        await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
+        container.live.close()
+        server.should_exit = True
+        await serving
+    finally:
+        for task in (preparing, stop):
+            task.cancel()
+
+
+async def _prepare(settings: Settings, container: Container) -> None:
+    """Issues the first key, and says ready only when it can be used. Owned by `serve_http`."""
+    done = asyncio.Event()
+
+    async def check() -> None:
+        if not done.is_set():
+            raise Unavailable("the first key is not issued yet")
+
+    if settings.bootstrap_key_sha256 is None:
+        return
+    container.dependencies["setup"] = check
+    try:
+        position = await persistently(lambda: set_up(container.commands, key_sha256=settings.bootstrap_key_sha256))
+        while not done.is_set():
+            try:
+                await persistently(lambda: checkpoints.wait_until(container.database, "tenants", position, 5.0))
+                done.set()
+            except ProjectionBehind as error:
+                log.warning("waiting_for_projector", error=error.message)
+    except Exception:
+        log.exception("setup_failed")
+        raise
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handlers: the process has its own."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

@@ -1,0 +1,134 @@
+"""What `tidelog up` costs when nobody uses it, and how fast it starts: memory, CPU, database statements, seconds to ready.
+
+`python -m benchmarks.idle [--seconds 20]`. Memory is resident memory as the kernel counts it (RSS), summed over the supervisor and
+the role processes, without Postgres and NATS; shared pages count once for each process.
+"""
+
+import argparse
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import httpx
+import psycopg
+
+from benchmarks.ports import free_port
+
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def python_processes(supervisor: int) -> list[int]:
+    """The supervisor and those of its descendants that run Python."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+            except OSError:
+                continue  # it has just ended
+            parents.setdefault(int(fields[1]), []).append(int(entry.name))
+    found, todo = [], [supervisor]
+    while todo:
+        pid = todo.pop()
+        todo += parents.get(pid, [])
+        if Path(os.readlink(f"/proc/{pid}/exe")).name.startswith("python"):
+            found.append(pid)
+    return found
+
+
+def rss_mb(pid: int) -> float:
+    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1]) / 1024
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def start(folder: Path) -> tuple[subprocess.Popen[bytes], int, float]:
+    """Starts the real command; returns it, its port, and the seconds until it was ready."""
+    port, began = free_port(), time.perf_counter()
+    command = [sys.executable, "-m", "api.cli.main", "up", "--port", str(port), "--data-dir", str(folder), "--no-worker"]
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while time.perf_counter() - began < 60:
+        try:
+            if httpx.get(f"http://127.0.0.1:{port}/health/ready", timeout=1.0).status_code == 200:
+                return child, port, time.perf_counter() - began
+        except httpx.HTTPError:
+            pass
+        if child.poll() is not None:
+            raise RuntimeError(f"`tidelog up` ended with status {child.returncode}")
+        time.sleep(0.02)
+    raise TimeoutError("`tidelog up` was not ready after 60 s")
+
+
+def stop(child: subprocess.Popen[bytes]) -> None:
+    child.send_signal(signal.SIGINT)
+    child.wait(30)
+
+
+def statements(url: str) -> tuple[int, float]:
+    """Transactions so far (each statement of ours is one), and the time."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        row = connection.execute(
+            "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()"
+        ).fetchone()
+    assert row is not None
+    return row[0], time.perf_counter()
+
+
+def main(seconds: float) -> None:
+    with tempfile.TemporaryDirectory(prefix="tidelog-bench-") as base:
+        os.chmod(base, 0o711)
+        folder = Path(base) / "data"
+        child, _, cold = start(folder)
+        stop(child)
+        warm = []
+        for _ in range(3):
+            child, _, took = start(folder)
+            warm.append(took)
+            if len(warm) < 3:
+                stop(child)
+        try:
+            measure(child, seconds)
+        finally:
+            stop(child)
+        print(f"  start to ready: cold {cold:.2f} s, warm {statistics.median(warm):.2f} s (reach: ≤ 3 s)")
+
+
+def measure(child: subprocess.Popen[bytes], seconds: float) -> None:
+    time.sleep(5)
+    pids = python_processes(child.pid)
+    url = database_url(pids)
+    before, (count, began) = {pid: cpu_seconds(pid) for pid in pids}, statements(url)
+    time.sleep(seconds)
+    (after_count, ended) = statements(url)
+    cpu = sum(cpu_seconds(pid) - before[pid] for pid in pids) / (ended - began)
+    rate = (after_count - count - 2) / (ended - began)  # less our own connections' statements
+    memory = {pid: rss_mb(pid) for pid in pids}
+    print(f"\nIdle for {seconds:g} s: {len(pids)} processes")
+    print(f"  resident memory {sum(memory.values()):.0f} MB ({', '.join(f'{mb:.0f}' for mb in memory.values())}) (reach: ≤ 200 MB)")
+    print(f"  CPU {cpu:.1%} of one core (reach: ≤ 3 %)")
+    print(f"  database transactions {rate:.1f}/s (reach: ≤ 5/s)")
+
+
+def database_url(pids: list[int]) -> str:
+    """The running server's database, as its role processes were told."""
+    for pid in pids:
+        for variable in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+            name, _, value = variable.partition(b"=")
+            if name == b"TIDELOG_DATABASE_URL":
+                return value.decode()
+    raise LookupError("no role process was given a database")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    main(parser.parse_args().seconds)
