@@ -91,7 +91,9 @@ def serve(
 
       tidelog serve --roles relay,projector,saga --migrate
     """
-    output.run(_serve(roles, migrate_first))
+    from api.roles import run_loop
+
+    output.guarded(lambda: run_loop(_serve(roles, migrate_first)))
 
 
 async def _serve(roles: str, migrate_first: bool) -> None:
