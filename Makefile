@@ -1,0 +1,64 @@
+# Everything a developer does. Needs make, git and Python 3.11 or newer; `make` alone lists it.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# A uv on PATH is used as it is; else one is put into a folder of its own.
+UV_VENV := .venv/.uv
+
+.PHONY: help demo up test check bench lock clean
+
+help: ## List what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(INSTALLED) ## Let four agents review this repository, live (REPO=path: another one)
+	$(BIN)/tidelog demo $(if $(REPO),--repo "$(REPO)")
+
+up: $(INSTALLED) ## Start a server on .tidelog; Ctrl-C stops it
+	$(BIN)/tidelog up
+
+test: $(INSTALLED) ## Run all tests (ARGS="-k name": some of them)
+	$(BIN)/pytest $(ARGS)
+
+check: $(INSTALLED) ## Lint, format, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(INSTALLED) ## Measure
+	$(BIN)/python -m benchmarks $(ARGS)
+
+lock: ## Choose the newest allowed dependencies anew and write requirements.txt (needs the package index)
+	@uv=$$(command -v uv) || { \
+	  $(FIND_PYTHON) && "$$python" -m venv $(UV_VENV) && $(UV_VENV)/bin/python -m pip install --quiet uv && uv=$(UV_VENV)/bin/uv; } && \
+	override=$$(mktemp) && trap 'rm -f "$$override"' EXIT && \
+	printf 'tidelog @ file://%s/sdk\n' "$$PWD" > "$$override" && \
+	"$$uv" pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --quiet \
+	  --custom-compile-command 'make lock' --all-extras --no-emit-package tidelog --override "$$override" \
+	  -o requirements.txt pyproject.toml sdk/pyproject.toml
+
+clean: ## Remove the virtual environment, caches and builds; .tidelog stays
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build
+	find . -name __pycache__ -type d -not -path './.tidelog/*' -prune -exec rm -rf {} +
+
+# Sets $python to the first Python that is new enough, or says what is missing.
+define FIND_PYTHON
+{ python=; for candidate in python3 python3.13 python3.12 python3.11; do \
+    if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$$candidate; break; fi; \
+  done; \
+  if [ -z "$$python" ]; then echo "Tidelog needs Python 3.11 or newer ($$(python3 --version 2>&1)). Install one and try again." >&2; false; fi; }
+endef
+
+$(INSTALLED): requirements.txt pyproject.toml sdk/pyproject.toml
+	@$(FIND_PYTHON) && \
+	{ "$(BIN)/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || "$$python" -m venv $(VENV) || { \
+	    echo "Python's venv module does not work here (on Debian and Ubuntu: apt install python3-venv)." >&2; false; }; } && \
+	echo "Installing into $(VENV) ..." && \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt && \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e sdk -e . && \
+	touch $(INSTALLED)
