@@ -196,11 +196,11 @@ def _conclude(settings: "Settings", server: "Server", run: dict[str, Any], repor
     end = f", {outcome(run)}" if run["degraded"] else ""
     console.print(f"\n{run['event_count']} events in {output.duration(duration_of(run))}{end}. Now try:\n")
     folder = [] if settings.data_dir == Path(".tidelog") else ["--data-dir", str(settings.data_dir)]
-    docs = f"tidelog up, then open {DOCS_URL}" if server.temporary else f"open {server.docs_url}"
+    docs = f"start a server, then open {DOCS_URL}" if server.temporary else f"open {server.docs_url}"
     for what, command in (
-        ("replay it, event by event", shlex.join(["tidelog", "replay", run["run_id"], *folder])),
-        ("the stream of its events", shlex.join(["tidelog", "events", "tail", "--run", run["run_id"], *folder])),
-        (f"the API docs: {docs}", shlex.join(["tidelog", "up", *folder]) if server.temporary else f"curl {server.docs_url}"),
+        ("replay it, event by event", shlex.join([output.program(), "replay", run["run_id"], *folder])),
+        ("the stream of its events", shlex.join([output.program(), "events", "tail", "--run", run["run_id"], *folder])),
+        (f"the API docs: {docs}", shlex.join([output.program(), "up", *folder]) if server.temporary else f"curl {server.docs_url}"),
     ):
         console.print(f"  [dim]# {what}[/dim]\n  {escape(command)}", soft_wrap=True)
 

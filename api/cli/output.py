@@ -6,8 +6,10 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 130 interrupted. Import
 import asyncio
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
@@ -77,6 +79,17 @@ def _expected(error: Exception) -> tuple[str, int] | None:
         case TidelogError():
             return str(error), FAILED
     return None
+
+
+def program() -> str:
+    """How this command is called here: `tidelog` where the shell would find it, else its path."""
+    called = Path(sys.argv[0])
+    if called.name != "tidelog":  # python -m api.cli.main
+        return "tidelog"
+    found = shutil.which("tidelog")
+    if found is not None and Path(found).resolve() == called.resolve():
+        return "tidelog"
+    return os.path.relpath(called) if called.absolute().is_relative_to(Path.cwd()) else str(called)
 
 
 def uuid_of(text: str) -> str:

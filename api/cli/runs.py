@@ -71,7 +71,7 @@ async def _start(
         elif as_json:
             output.document(started)
         else:
-            output.say(f"Started run {started['run_id']}\n  tidelog runs watch {started['run_id']}")
+            output.say(f"Started run {started['run_id']}\n  {output.program()} runs watch {started['run_id']}")
             if server.temporary:
                 output.note("No server runs any more, so the run waits: it goes on with the next `tidelog up --agents FOLDER`.")
 

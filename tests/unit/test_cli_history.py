@@ -1,0 +1,87 @@
+"""The history of a run: what each event changed, folded from CloudEvents."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+import uuid6
+
+from api.cli.history import History, recorded
+from application.cloudevents import to_cloudevent
+from domain import runs
+from domain.agent_runs import AgentRunClaimed, CallStarted
+from domain.context import ContextValueSet
+from domain.failures import Failure
+from domain.invocations import InvocationFailed
+from domain.kernel import Event, RecordedEvent
+from domain.registry import encode
+from projections.runs import replay
+
+TENANT, RUN, PROJECT, CALL = (uuid6.uuid7() for _ in range(4))
+AGENT_RUN = runs.agent_run_id_of(RUN, "writer")
+METADATA = json.dumps({"actor": "key:k", "correlation_id": str(RUN), "causation_id": "c", "command_id": str(RUN)})
+
+
+def log(*events: tuple[UUID, Event]) -> list[RecordedEvent]:
+    versions: dict[UUID, int] = {}
+    found = []
+    for position, (stream_id, event) in enumerate(events, 10):
+        versions[stream_id] = versions.get(stream_id, 0) + 1
+        found.append(
+            RecordedEvent(
+                position, TENANT, stream_id, versions[stream_id], RUN, event.TOPIC, event.VERSION, encode(event), METADATA,
+                datetime(2026, 1, 31, 12, 0, position, 123_000, tzinfo=UTC),
+            )
+        )  # fmt: skip
+    return found
+
+
+EVENTS = log(
+    (RUN, runs.RunStarted(project_id=PROJECT, plan=runs.sequential(("writer",)), input={"topic": "tides ≈"})),
+    (RUN, runs.StepScheduled(step="writer", agent="writer", agent_version="1", agent_run_id=AGENT_RUN)),
+    (AGENT_RUN, AgentRunClaimed(attempt=1, worker_id="worker-12345678", dispatch=1)),
+    (AGENT_RUN, CallStarted(attempt=1, key="search", tool="web.search", invocation_id=CALL)),
+    (CALL, InvocationFailed(agent_run_id=AGENT_RUN, key="search", attempt=1, error=Failure(type="E", message="no"))),
+    (uuid6.uuid7(), ContextValueSet(run_id=RUN, agent_run_id=AGENT_RUN, name="mood", value="calm", value_version=1)),
+    (RUN, runs.StepCompleted(step="writer", agent_run_id=AGENT_RUN, result={"text": "done"})),
+    (RUN, runs.RunCompleted()),
+)
+
+
+def as_sent(event: RecordedEvent) -> dict[str, Any]:
+    document: dict[str, Any] = orjson.loads(to_cloudevent(event))
+    return document
+
+
+def test_an_event_survives_the_way_over_the_wire() -> None:
+    for event in EVENTS:
+        back = recorded(as_sent(event))
+        assert orjson.loads(back.state) == orjson.loads(event.state)
+        ignored = {"state": event.state, "metadata": event.metadata}
+        assert RecordedEvent(**{**{name: getattr(back, name) for name in RecordedEvent.__slots__}, **ignored}) == event
+
+
+def test_every_state_is_that_of_the_read_model() -> None:
+    history = History()
+    for number, event in enumerate(EVENTS, 1):
+        moment = history.feed(as_sent(event), keep_state=True)
+        expected = replay(EVENTS[:number])
+        assert expected is not None
+        assert moment.state == {**expected.model_dump(mode="json"), "result": expected.result}
+
+
+def test_each_event_says_what_it_changed() -> None:
+    history = History()
+    told = [{c.path: (c.before, c.after) for c in history.feed(as_sent(event)).changes} for event in EVENTS]
+    assert told == [
+        {"run": ("", "running"), "writer": ("", "pending")},
+        {"writer": ("pending", "scheduled")},
+        {"writer": ("scheduled", "running"), "writer.attempt": ("", "1"), "writer.worker": ("", "…12345678")},
+        {"writer.search": ("", "requested")},
+        {"writer.search": ("requested", "failed")},
+        {"context.mood": ("", "calm (version 1)")},
+        {"writer": ("running", "completed"), "writer.result": ("", "text: done")},
+        {"run": ("running", "completed")},
+    ]

@@ -1,0 +1,177 @@
+"""What `tidelog up` is made of: children that are started again, the lock and files of a data folder, the configuration."""
+
+import asyncio
+import os
+import signal
+import stat
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from api.settings import load_settings
+from api.supervisor import state
+from api.supervisor.config import SupervisorConfig, worker_environment
+from api.supervisor.errors import AlreadyRunning, CannotStart, SupervisorError
+from api.supervisor.processes import EXIT_CANNOT_START, Backoff, Program, SupervisedProcess
+from api.supervisor.state import RunningServer
+
+Start = Callable[[str], "Child"]
+
+
+class Child:
+    """A supervised Python that runs the given source."""
+
+    def __init__(self, source: str) -> None:
+        self._changed = asyncio.Event()
+        program = Program((sys.executable, "-S", "-E", "-c", source), {})
+        self.process = SupervisedProcess("child", lambda: program, stop_patience_s=0.5, changed=self._changed.set)
+        self.task = asyncio.create_task(self.process.run())
+
+    async def pid(self, *, restarts: int = 0) -> int:
+        """Its pid once it runs after so many restarts."""
+        async with asyncio.timeout(10):
+            while (told := self.process.describe())["pid"] is None or told["restarts"] != restarts:
+                self._changed.clear()
+                await self._changed.wait()
+        assert isinstance(told["pid"], int)
+        return told["pid"]
+
+
+@pytest_asyncio.fixture
+async def start() -> AsyncIterator[Start]:
+    started: list[Child] = []
+
+    def start(source: str) -> Child:
+        started.append(Child(source))
+        return started[-1]
+
+    yield start
+    for child in started:
+        await child.process.stop()
+        await asyncio.gather(child.task, return_exceptions=True)
+
+
+async def test_a_killed_child_is_started_again(start: Start) -> None:
+    child = start("import time; time.sleep(60)")
+    first = await child.pid()
+    os.kill(first, signal.SIGKILL)
+    assert await child.pid(restarts=1) != first
+
+
+async def test_a_child_that_cannot_start_ends_the_supervision(start: Start) -> None:
+    child = start(f"raise SystemExit({EXIT_CANNOT_START})")
+    with pytest.raises(CannotStart, match="child"):
+        await asyncio.wait_for(child.task, 10)
+
+
+async def test_once_the_server_was_ready_no_end_is_final(start: Start) -> None:
+    child = start(f"import time; time.sleep(0.1); raise SystemExit({EXIT_CANNOT_START})")
+    child.process.settled = True
+    await child.pid(restarts=2)
+    assert not child.task.done()
+
+
+async def test_stop_asks_first_and_kills_then(start: Start, tmp_path: Path) -> None:
+    deaf = tmp_path / "deaf"
+    os.mkfifo(deaf)
+    ignoring = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+    child = start(f"{ignoring}; open({str(deaf)!r}, 'w').close(); time.sleep(60)")
+    pid = await child.pid()
+    await asyncio.wait_for(asyncio.to_thread(deaf.read_bytes), 10)
+    began = time.monotonic()
+    await child.process.stop()
+    assert time.monotonic() - began >= 0.5
+    await asyncio.wait_for(child.task, 5)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_backoff_doubles_up_to_its_bound() -> None:
+    backoff = Backoff()
+    pauses = []
+    for _ in range(9):
+        backoff.started()
+        pauses.append(backoff.ended())
+    assert pauses == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10, 10, 10]
+    assert backoff.short_lives == 9
+
+
+def test_backoff_begins_anew_after_health(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("api.supervisor.processes.time.monotonic", lambda: now)
+    backoff = Backoff()
+    assert [backoff.ended(), backoff.ended()] == [0.2, 0.4]
+    backoff.started()
+    now += 31
+    assert backoff.ended() == 0.2
+    assert backoff.short_lives == 0
+
+
+# --- the folder -------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_has_one_server(tmp_path: Path) -> None:
+    server = RunningServer("http://127.0.0.1:1", os.getpid(), "2026-01-31T12:00:00.000Z")
+    with state.holding(tmp_path):
+        assert state.running(tmp_path) is None, "it is held, but not ready"
+        state.publish(tmp_path, server)
+        assert state.running(tmp_path) == server
+        with pytest.raises(AlreadyRunning, match=rf"{server.url} \(process {server.pid}\)"), state.holding(tmp_path):
+            pass
+        assert state.running(tmp_path) == server, "the one that was refused changed nothing"
+    assert not state.held(tmp_path)
+    assert not (tmp_path / "server.json").exists()
+
+
+def test_what_a_killed_server_left_is_not_believed(tmp_path: Path) -> None:
+    state.publish(tmp_path, RunningServer("http://127.0.0.1:1", os.getpid(), ""))
+    (tmp_path / "up.lock").touch()
+    assert state.running(tmp_path) is None
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"url": 1', '{"pid": 1}', '{"url": "u", "pid": 1, "started_at": "", "new": 1}'])
+def test_a_damaged_or_newer_server_file_is_no_error(tmp_path: Path, content: str) -> None:
+    (tmp_path / "server.json").write_text(content)
+    found = state.read(tmp_path)
+    assert found is None or found.url == "u"
+
+
+def test_the_development_key_is_made_once_and_private(tmp_path: Path) -> None:
+    key = state.create_key(tmp_path)
+    assert len(key) == 46 and key.startswith("tl_")
+    state.key_path(tmp_path).chmod(0o644)
+    assert state.create_key(tmp_path) == key == state.read_key(tmp_path)
+    assert stat.S_IMODE(state.key_path(tmp_path).stat().st_mode) == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["api-key"]
+
+
+@pytest.mark.parametrize("content", [b"", b"tl_short", b"tl_" + b"a" * 42 + b"!", b"\xff" * 46])
+def test_a_damaged_key_is_refused(tmp_path: Path, content: bytes) -> None:
+    state.key_path(tmp_path).write_bytes(content)
+    with pytest.raises(SupervisorError, match="remove it"):
+        state.create_key(tmp_path)
+
+
+# --- the configuration ------------------------------------------------------------------------------------------------
+
+
+def test_configuration_survives_the_way_to_the_supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings(data_dir=Path("data"), agents=(Path("agents"),), database_url="postgresql://u:p@h/d", port=0)
+    config = SupervisorConfig.of(settings, isolate=True)
+    assert SupervisorConfig.from_json(config.to_json()) == config
+    assert config.data_dir == str(tmp_path / "data")
+    assert config.agents == (str(tmp_path / "agents"),)
+    assert config.database_url == "postgresql://u:p@h/d"
+    assert SupervisorConfig.of(settings, with_worker=False).agents == ()
+
+
+def test_workers_do_not_inherit_the_secrets_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DATABASE_URL", "NATS_URL", "WORKER_NATS_URL", "BOOTSTRAP_KEY_SHA256", "LOG_LEVEL"):
+        monkeypatch.setenv(f"TIDELOG_{name}", "x")
+    inherited = worker_environment()
+    assert {name for name in inherited if name.startswith("TIDELOG_") and inherited[name] == "x"} == {"TIDELOG_LOG_LEVEL"}

@@ -1,0 +1,108 @@
+"""The timeline of a run as people read it, and the gist of values."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from api.cli.output import duration, gist, shortened
+from api.cli.timeline import Timeline
+
+START = datetime(2026, 1, 31, 12, tzinfo=UTC)
+RUN, WRITER, CALL = "run-id", "agent-run-of-the-writer", "the-call"
+STEPS = [{"key": "writer", "after": []}, {"key": "critic", "after": ["writer"]}]
+
+
+class Log:
+    """Events as the server sends them."""
+
+    def __init__(self) -> None:
+        self.position = 0
+        self.timeline = Timeline()
+
+    def __call__(self, type_: str, subject: str, data: dict[str, Any], at_s: float = 0) -> str | None:
+        self.position += 1
+        time = (START + timedelta(seconds=at_s)).isoformat().replace("+00:00", "Z")
+        event = {"type": type_, "subject": subject, "data": data, "time": time, "position": self.position}
+        line = self.timeline.feed(event)
+        return None if line is None else line.plain()
+
+
+@pytest.fixture
+def log() -> Log:
+    log = Log()
+    assert log("run.started", RUN, {"plan": {"steps": STEPS}}) == " 0:00.00  run           started: writer, then critic"
+    assert log("run.step_scheduled", RUN, {"step": "writer", "agent_run_id": WRITER}) is None
+    return log
+
+
+def test_a_step_from_claim_to_end(log: Log) -> None:
+    claimed = log("agent_run.claimed", WRITER, {"attempt": 1, "worker_id": "0000-abcdef12"}, 1)
+    assert claimed == " 0:01.00  writer        begins (worker …abcdef12)"
+    assert log("agent_run.call_started", WRITER, {"key": "web.search#1", "tool": "web.search", "invocation_id": CALL}, 2) is None
+    assert log("invocation.attempt_started", CALL, {"attempt": 1}, 2) == " 0:02.00  writer        calls web.search"
+    assert log("invocation.succeeded", CALL, {}, 2.25) == " 0:02.25  writer        web.search answered in 250 ms"
+    assert log("agent_run.completed", WRITER, {"step": "writer"}, 63.5) == " 1:03.50  writer        done in 62 s"
+    assert log("run.completed", RUN, {"degraded": False, "missing": []}, 64) == " 1:04.00  run           completed"
+
+
+def test_another_worker_goes_on_with_what_is_recorded(log: Log) -> None:
+    log("agent_run.claimed", WRITER, {"attempt": 1, "worker_id": "one"})
+    log("agent_run.step_recorded", WRITER, {"key": "parse", "kind": "step"})
+    log("agent_run.step_recorded", WRITER, {"key": "send#1", "kind": "send"})
+    told = log("agent_run.claimed", WRITER, {"attempt": 2, "worker_id": "two"})
+    assert told is not None
+    assert "goes on (worker …two, attempt 2, 2 results at hand)" in told
+
+
+def test_failures_say_why(log: Log) -> None:
+    why = {"type": "ValueError", "message": "no such\n  page", "kind": "transient"}
+    log("agent_run.call_started", WRITER, {"key": "k", "tool": "web.search", "invocation_id": CALL})
+    retry = log("invocation.retry_scheduled", CALL, {"delay_s": 1.5, "error": why})
+    assert retry is not None and retry.endswith("web.search (k) failed, again in 1.5 s: no such page")
+    failed = log("run.failed", RUN, {"step": "writer", "error": {**why, "message": ""}})
+    assert failed is not None and failed.endswith("failed at writer: ValueError")
+
+
+def test_tolerated_and_impossible_steps_are_told(log: Log) -> None:
+    why = {"type": "E", "message": "m", "kind": "permanent"}
+    own = log("run.step_failed", RUN, {"step": "writer", "agent_run_id": WRITER, "error": why, "tolerated": True})
+    assert own is not None and own.endswith("writer        the run goes on without it")
+    upstream = log("run.step_failed", RUN, {"step": "critic", "agent_run_id": None, "error": why, "tolerated": False})
+    assert upstream is not None and upstream.endswith("critic        cannot run: m")
+    ended = log("run.completed", RUN, {"degraded": True, "missing": ["writer"]})
+    assert ended is not None and ended.endswith("completed without writer")
+
+
+def test_messages_and_values_are_shown_by_their_gist(log: Log) -> None:
+    sent = log("message.sent", "m", {"sender": "writer", "recipient": "critic", "body": {"draft": ["a", "b"], "round": 1}})
+    assert sent is not None and sent.endswith("writer        → critic: draft: [2 items], round: 1")
+    value = log("context.value_set", "c", {"agent_run_id": WRITER, "name": "mood", "value": "calm", "value_version": 1})
+    assert value is not None and value.endswith("writer        sets mood = calm")
+
+
+def test_what_this_version_does_not_know_is_passed_over(log: Log) -> None:
+    assert log("invocation.succeeded", "a call from before", {}) is None
+    assert log("something.new", RUN, {"unheard": "of"}) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0004, "0 ms"), (0.25, "250 ms"), (1.04, "1.0 s"), (75, "75 s"), (150, "2 min 30 s"), (7260, "2 h 01 min")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "null"), ("a\n b", "a b"), ([], "[]"), ([1], "[1 item]"), ({"a": {"b": 1}}, "a: {1 field}"), (1.5, "1.5"),
+    ],
+)  # fmt: skip
+def test_gist(value: object, text: str) -> None:
+    assert gist(value) == text
+
+
+def test_long_text_is_cut_to_its_width() -> None:
+    assert shortened("x" * 200, 10) == "x" * 9 + "…"
