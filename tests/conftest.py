@@ -20,8 +20,7 @@ TEMPLATE = "tidelog_template"
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def services() -> AsyncIterator[EmbeddedServices]:
     """Embedded Postgres and NATS, without flushing to disk; in a folder that the servers' own account can reach."""
-    folder = Path(tempfile.mkdtemp(prefix="tidelog-test-"))
-    folder.chmod(0o711)
+    folder = _reachable_folder()
     services = EmbeddedServices(folder / "state", durable=False)
     await services.start()
     try:
@@ -46,6 +45,12 @@ async def database_url(services: EmbeddedServices) -> AsyncIterator[str]:
 @pytest_asyncio.fixture
 async def nats_url(services: EmbeddedServices) -> str:
     return services.nats_url
+
+
+def _reachable_folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="tidelog-test-"))
+    folder.chmod(0o711)
+    return folder
 
 
 def _owner(services: EmbeddedServices) -> str:

@@ -6,16 +6,21 @@ lost is recognised by the event store. The table adds the stored answer, the che
 is still running.
 """
 
+import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
 from uuid import UUID
 
+import structlog
 from fastapi import Request
 from starlette.responses import Response
 
 from api.http.deps import container_of, principal_of
 from domain.errors import IdempotencyMismatch, InvalidCommand, TidelogError
 from domain.kernel import derive_id
+from projections.kernel import Database
+
+log = structlog.get_logger(__name__)
 
 BEGIN = """
 INSERT INTO idempotency_key (key_id, tenant_id, body_sha256) VALUES (%(id)s, %(tenant)s, %(body)s)
@@ -28,6 +33,11 @@ RETURNING key_id
 FIND = "SELECT body_sha256, status, answer, headers FROM idempotency_key WHERE key_id = %s"
 FINISH = "UPDATE idempotency_key SET status = %s, answer = %s, headers = %s WHERE key_id = %s"
 FORGET = "DELETE FROM idempotency_key WHERE key_id = %s AND status IS NULL"
+EXPIRE = """
+DELETE FROM idempotency_key
+WHERE key_id IN (SELECT key_id FROM idempotency_key WHERE begun_at < now() - interval '24 hours' ORDER BY begun_at LIMIT 10000)
+"""
+EXPIRE_EVERY_S = 3600.0
 KEPT_HEADERS = ("location", "etag", "tidelog-position")
 
 
@@ -79,3 +89,14 @@ def _first_answer(row: tuple[str, int | None, bytes, str] | None, body_sha256: s
     headers = dict(line.split(": ", 1) for line in row[3].splitlines())
     headers["Idempotency-Replayed"] = "true"
     return Response(bytes(row[2]), row[1] or 200, headers, "application/json")
+
+
+async def forget_expired(database: Database) -> None:
+    """Deletes answers older than a day, for ever; one statement an hour."""
+    while True:
+        await asyncio.sleep(EXPIRE_EVERY_S)
+        try:
+            async with database.connection() as connection:
+                await connection.execute(EXPIRE)
+        except TidelogError as error:
+            log.warning("idempotency_keys_not_expired", error=error.message)

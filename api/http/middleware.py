@@ -88,7 +88,8 @@ class Gate:
         try:
             try:
                 if scope["path"].startswith("/v1/"):
-                    state["principal"] = await self._authenticate(headers)
+                    principal = state["principal"] = await self._authenticate(headers)
+                    structlog.contextvars.bind_contextvars(tenant_id=str(principal.tenant_id), trace_id=trace_id)
                 receive = self._bounded(headers, receive)
             except TidelogError as error:
                 await tidelog_problem(scope, error)(scope, receive, answer)  # type: ignore[arg-type]  # a Scope is a dict
@@ -99,7 +100,6 @@ class Gate:
             count, seconds = _meters(scope["method"], route, status)
             count.inc()
             seconds.observe(time.perf_counter() - started)
-            structlog.contextvars.clear_contextvars()
 
     def _bounded(self, headers: dict[bytes, bytes], receive: Receive) -> Receive:
         """Refuses a body over the limit by its announced length, or while it comes in."""

@@ -22,7 +22,7 @@ from api.http.deps import (
     preconditions,
     principal_of,
     reading,
-)  # fmt: skip
+)
 from api.http.errors import STATUS
 from api.http.idempotency import StillRunning, once
 from application.runs import start_run

@@ -9,6 +9,7 @@ import uvicorn
 
 from api.container import Container
 from api.http.app import create_app
+from api.http.idempotency import forget_expired
 from api.settings import Settings
 from application.patience import persistently
 from application.setup import set_up
@@ -25,6 +26,7 @@ async def serve_http(container: Container, stopping: asyncio.Event) -> None:
     """Serves until `stopping` is set and requests under way are done; also issues the first key."""
     settings = container.settings
     preparing = asyncio.create_task(_prepare(settings, container), name="setup")
+    expiring = asyncio.create_task(forget_expired(container.database), name="expire-idempotency-keys")
     config = uvicorn.Config(
         create_app(container),
         host=settings.host,
@@ -47,7 +49,7 @@ async def serve_http(container: Container, stopping: asyncio.Event) -> None:
         server.should_exit = True
         await serving
     finally:
-        for task in (preparing, stop):
+        for task in (preparing, expiring, stop):
             task.cancel()
 
 

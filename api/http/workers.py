@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import jsonschema
+import structlog
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
@@ -147,6 +148,7 @@ class FailBody(Strict):
 async def _for_agent_run(request: Request, agent_run_id: UUID, name: str) -> dispatch.Request:
     """Metadata of a worker's command; `name` makes a repeat of it the same command."""
     run_id = await container_of(request).workers.run_of(principal_of(request).tenant_id, agent_run_id)
+    structlog.contextvars.bind_contextvars(run_id=str(run_id), agent_run_id=str(agent_run_id))
     return command_request(request, correlation_id=run_id, command_id=derive_id(agent_run_id, name))
 
 
@@ -318,6 +320,7 @@ class ResolveBody(Strict):
 
 async def _for_invocation(request: Request, invocation_id: UUID, name: str) -> dispatch.Request:
     run_id = await container_of(request).workers.run_of_invocation(principal_of(request).tenant_id, invocation_id)
+    structlog.contextvars.bind_contextvars(run_id=str(run_id), invocation_id=str(invocation_id))
     return command_request(request, correlation_id=run_id, command_id=derive_id(invocation_id, name))
 
 

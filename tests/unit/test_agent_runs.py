@@ -5,9 +5,23 @@ from uuid import UUID
 
 from domain import agent_runs
 from domain.agent_runs import (
-    AgentRunClaimed, AgentRunRetryScheduled, CancelAgentRun, ClaimAgentRun, CompleteAgentRun, DeliverMail, FailAgentRun, FinishCall,
-    MailRefused, ReceiveMail, RecordStep, RequestAgentRun, ResumeAgentRun, StartCall, TimeOutAgentRun, invocation_id_of,
-)  # fmt: skip
+    AgentRunClaimed,
+    AgentRunRetryScheduled,
+    CancelAgentRun,
+    ClaimAgentRun,
+    CompleteAgentRun,
+    DeliverMail,
+    FailAgentRun,
+    FinishCall,
+    MailRefused,
+    ReceiveMail,
+    RecordStep,
+    RequestAgentRun,
+    ResumeAgentRun,
+    StartCall,
+    TimeOutAgentRun,
+    invocation_id_of,
+)
 from domain.errors import InvalidState, NotFound, StaleAttempt, WorkOver
 from domain.failures import MAX_LOST_CLAIMS, Failure, Retry
 from tests.kit import given

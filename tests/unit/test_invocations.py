@@ -6,8 +6,14 @@ from domain import invocations
 from domain.errors import InvalidState, NotFound, StaleAttempt, WorkOver
 from domain.failures import MAX_LOST_CLAIMS, Failure, Retry
 from domain.invocations import (
-    CancelInvocation, ClaimInvocation, CompleteInvocation, FailInvocation, RequestInvocation, RequeueInvocation, ResolveInvocation,
-)  # fmt: skip
+    CancelInvocation,
+    ClaimInvocation,
+    CompleteInvocation,
+    FailInvocation,
+    RequestInvocation,
+    RequeueInvocation,
+    ResolveInvocation,
+)
 from tests.kit import Given, given
 
 ID = UUID("01900000-0000-7000-8000-0000000000ee")

@@ -11,8 +11,17 @@ from domain import runs
 from domain.errors import AlreadyExists, InvalidState, NotFound
 from domain.failures import Failure
 from domain.runs import (
-    CancelRun, CompleteStep, FailStep, Plan, RunCompleted, RunFailed, StartRun, Step, StepScheduled, agent_run_id_of,
-)  # fmt: skip
+    CancelRun,
+    CompleteStep,
+    FailStep,
+    Plan,
+    RunCompleted,
+    RunFailed,
+    StartRun,
+    Step,
+    StepScheduled,
+    agent_run_id_of,
+)
 from tests.kit import given
 
 RUN = UUID("01900000-0000-7000-8000-0000000000aa")
