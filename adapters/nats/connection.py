@@ -58,16 +58,19 @@ class NatsConnection:
 
     def __init__(
         self,
-        url: str | list[str],
+        url: str,
         *,
         name: str,
         tls: ssl.SSLContext | None = None,
         tls_handshake_first: bool = False,
         inbox_prefix: str = "_INBOX",
     ) -> None:
-        """`name` is seen in the server's monitoring. `tls`: encryption is required from then on."""
+        """`url`: one server, or several of a cluster with commas between. `name` is seen in the server's monitoring.
+
+        `tls`: a connection without encryption is refused, before credentials are sent.
+        """
         self._options: dict[str, Any] = {
-            "servers": url,
+            "servers": url.split(","),
             "name": name,
             "connect_timeout": _CONNECT_TIMEOUT,
             "max_reconnect_attempts": -1,
@@ -85,6 +88,7 @@ class NatsConnection:
         self._client: Client | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._connected = asyncio.Event()
+        self._last_error = ""
         self._lost: asyncio.Future[Any] | None = None
         self._listeners: set[Callable[[], None]] = set()
 
@@ -155,6 +159,8 @@ class NatsConnection:
                 await self._watch()
             except (nats.errors.Error, OSError, TimeoutError) as error:
                 log.warning("nats_connection_failed", connection=self._name, error=_describe(error))
+            except Exception:  # a defect of the client, or a URL that makes no sense: to be seen, not to be died of
+                log.exception("nats_connection_broken", connection=self._name)
             await self._discard(_CONNECT_TIMEOUT)
             await asyncio.sleep(_RECONNECT_WAIT * random.uniform(0.5, 1.5))
 
@@ -223,7 +229,9 @@ class NatsConnection:
             listener()
 
     async def _on_error(self, error: Exception) -> None:
-        log.warning("nats_error", connection=self._name, error=_describe(error))
+        text = _describe(error)
+        repeated, self._last_error = text == self._last_error, text  # of every try to reconnect comes the same
+        (log.debug if repeated else log.warning)("nats_error", connection=self._name, error=text)
 
     async def _on_disconnected(self) -> None:
         log.warning("nats_disconnected", connection=self._name)
@@ -232,6 +240,7 @@ class NatsConnection:
 
     async def _on_reconnected(self) -> None:
         log.info("nats_reconnected", connection=self._name)
+        self._last_error = ""
         self._connected.set()
 
     async def _on_closed(self) -> None:

@@ -30,8 +30,8 @@ BATCH_BYTES = 1024 * 1024
 
 _STALL_CHECK = 10.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
-_RETRY_STREAM = 1.0
-"""Seconds between tries of a reader that has no stream, at most."""
+_FIRST_RETRY, _LONGEST_RETRY = 0.1, 1.0
+"""Seconds between tries of a reader that has no stream."""
 
 
 class _ReadDatabase(Exception):
@@ -72,6 +72,7 @@ class JetStreamSubscription:
                 if not reader.degraded:
                     log.warning("subscription_degraded", reader=name, position=reader.position, reason=error.message)
                 reader.degraded = True
+                reader.retry = min(reader.retry * 2, _LONGEST_RETRY)
             async with aclosing(self._from_database(reader, until)) as pages:
                 async for events in pages:
                     yield events
@@ -81,7 +82,7 @@ class JetStreamSubscription:
         stream, sequence = await self._seat(reader)
         async with Puller.open(self._connection, stream=stream, sequence=sequence, name=reader.name) as puller:
             log.info("subscription_joined", reader=reader.name, stream=stream, sequence=sequence, position=reader.position)
-            reader.degraded = False
+            reader.degraded, reader.retry = False, _FIRST_RETRY
             while True:
                 messages = await puller.take(max_bytes=BATCH_BYTES, timeout=self._stall_check)
                 if not messages:
@@ -128,7 +129,7 @@ class JetStreamSubscription:
     async def _from_database(self, reader: "_Reader", until: int | None) -> AsyncGenerator[list[RecordedEvent], None]:
         """Pages of the log until there is reason to try the stream: `until` is reached, or there is none and some time is over."""
         loop = asyncio.get_running_loop()
-        pause, retry_at = _FIRST_PAUSE, loop.time() + _RETRY_STREAM * random.uniform(0.5, 1.0)
+        pause, retry_at = _FIRST_PAUSE, loop.time() + reader.retry * random.uniform(0.5, 1.0)
         while until is None or reader.position < until:
             try:
                 events = await self._feed.read(after=reader.position, limit=PAGE)
@@ -150,6 +151,7 @@ class _Reader:
     name: str
     position: int
     """Of the last event handed out."""
+    retry: float = _FIRST_RETRY
     degraded: bool = False
     """Reads the database because the stream was not there or not up to date."""
 

@@ -16,6 +16,8 @@ STREAM_NOT_FOUND = 10059
 STREAM_NAME_IN_USE = 10058
 MESSAGE_NOT_FOUND = 10037
 CONSUMER_NOT_FOUND = 10014
+OUT_OF_STEP = frozenset({10060, 10070, 10071, 10164})
+"""Not the expected stream, last message id, last sequence: somebody else wrote."""
 STORE_REFUSED = 10077
 """A limit of the stream with `discard: new`; which one is only in the description."""
 

@@ -1,4 +1,9 @@
-"""A pipelined publisher that keeps an order: each message names the sequence it must follow, so a lost one stops all after it.
+"""A pipelined publisher that keeps an order: each message names the one it must follow, so a lost one stops all after it.
+
+The sequence alone is no name: while our message for a sequence is under way, another relay's may take its place with a batch that
+was cut elsewhere, and our next one would follow that. So as long as the message before is not acknowledged, its id must be the last
+one, too.
+(The id alone would not do either: after a restart the server remembers only those of the duplicate window.)
 
 Our own, because the client's `publish_async` never resolves where the server answers with an error.
 """
@@ -12,7 +17,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from adapters.nats.connection import NatsConnection, unavailable
-from adapters.nats.jetstream import parse
+from adapters.nats.jetstream import OUT_OF_STEP, JetStreamError, parse
 from adapters.nats.wire import Batch
 from domain.errors import Unavailable
 
@@ -40,6 +45,7 @@ class OrderedPublisher:
         self._stream = stream
         self._log_id = log_id
         self._sequence = sequence
+        self._last_id = ""
         self._inbox = client.new_inbox()
         self._due: deque[tuple[int, Batch]] = deque()
         self._due_bytes = 0
@@ -79,14 +85,15 @@ class OrderedPublisher:
             await self._room.wait()
             self._check()
         self._check()
-        expected, self._sequence = self._sequence, self._sequence + 1
-        headers = {
-            **batch.span.headers(),
-            "Nats-Expected-Stream": self._stream,
-            "Nats-Expected-Last-Sequence": str(expected),
-            # Names the slot and what goes in: it can only match an exact repetition.
-            "Nats-Msg-Id": f"{self._log_id}:{self._sequence}:{batch.span.first}:{batch.span.last}",
-        }
+        headers = batch.span.headers()
+        headers["Nats-Expected-Stream"] = self._stream
+        headers["Nats-Expected-Last-Sequence"] = str(self._sequence)
+        if self._due:
+            headers["Nats-Expected-Last-Msg-Id"] = self._last_id
+        self._sequence += 1
+        # Names the place and what goes there, so that only an exact repetition has the same.
+        self._last_id = f"{self._log_id}:{self._sequence}:{batch.span.previous}:{batch.span.last}"
+        headers["Nats-Msg-Id"] = self._last_id
         self._due.append((self._sequence, batch))
         self._due_bytes += len(batch.body)
         if self._timer is None:
@@ -108,6 +115,10 @@ class OrderedPublisher:
             sequence, batch = self._due[0] if self._due else (None, None)
             if batch is None or answer.get("seq") != sequence or answer.get("stream") != self._stream:
                 raise OutOfStep(f"acknowledged {answer.get('stream')}:{answer.get('seq')}, expected {self._stream}:{sequence}")
+        except JetStreamError as error:
+            moved_on = error.err_code in OUT_OF_STEP
+            self._fail(OutOfStep(error.message) if moved_on else error)
+            return
         except Unavailable as error:
             self._fail(error)
             return

@@ -88,15 +88,17 @@ class JetStreamWorkQueue:
         Whoever finds another value than before dispatches all open work again. Makes the stream if there is none.
         Raises Unavailable.
         """
+        before = self._highest
         info = await stream_info(self._connection, STREAM)
         if info is None:
             await self._create_stream()
             info = await stream_info(self._connection, STREAM) or {}
         last: int = info.get("state", {}).get("last_seq", 0)
-        if last < self._highest:
-            log.warning("work_queue_set_back", last=last, before=self._highest)
+        if last < before:
+            log.warning("work_queue_set_back", last=last, before=before)
             self._setbacks += 1
-        self._highest = last
+            self._highest = last
+        self._highest = max(self._highest, last)
         return f"{info.get('created', '')}/{self._setbacks}"
 
     async def _publish_all(self, messages: Sequence[tuple[str, bytes]]) -> None:

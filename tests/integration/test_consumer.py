@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from adapters.nats import NatsConnection
 from adapters.nats.jetstream import call, delete_stream, stream_info
 from adapters.nats.pull import PULL_MESSAGES, Puller
 from adapters.nats.stream import LogStream
 from adapters.nats.wire import Batch, split
+from domain.errors import Unavailable
 from tests.integration.nats_kit import (
     LOG,
     Log,
@@ -41,13 +43,13 @@ async def log(database_url: str) -> AsyncIterator[Log]:
         yield log
 
 
-async def current_stream(connection) -> str:
+async def current_stream(connection: NatsConnection) -> str:
     state = await LogStream(connection, LOG).current()
     assert state is not None
     return state.name
 
 
-async def publish(connection, batches: list[Batch]) -> None:
+async def publish(connection: NatsConnection, batches: list[Batch]) -> None:
     """Puts messages on the log's stream behind the relay's back."""
     stream = LogStream(connection, LOG)
     subject = stream.subject(await current_stream(connection))
@@ -73,7 +75,7 @@ async def test_joins_at_the_start_in_the_middle_and_at_the_end(nats: NatsProcess
         await eventually(lambda: nobody_reads(connection))
 
 
-async def nobody_reads(connection) -> bool:
+async def nobody_reads(connection: NatsConnection) -> bool:
     return await consumers(connection) == 0
 
 
@@ -102,9 +104,10 @@ async def test_kills_of_nats_while_events_come(nats: NatsProcess, log: Log, seed
         readers = [Reader(subscription(reading, log), after=chance.randrange(50)) for _ in range(3)]
         await log.append(50)
         async with running(one.run(), *(reader.run() for reader in readers)):
-            for _ in range(3):
+            for head in (50, 1_050, 2_050):
+                await eventually(lambda: everybody_joined(reading))
                 appending = asyncio.create_task(log.append(1_000, together=chance.choice([1, 10])))
-                await asyncio.sleep(chance.uniform(0.0, 0.2))
+                await readers[0].reach(head + chance.randrange(1, 600))
                 await nats.kill()
                 await asyncio.sleep(chance.uniform(0.0, 0.1))
                 await nats.start()
@@ -167,6 +170,7 @@ async def test_relay_that_stands_still(nats: NatsProcess, log: Log) -> None:
             async with running(first.run()):
                 await log.append(10)
                 await reader.reach(10)
+                await eventually(lambda: consumers_now(connection))
                 await eventually(lambda: first.position == 10)
 
             await log.append(10)
@@ -332,5 +336,12 @@ async def test_frozen_server(nats: NatsProcess, log: Log, monkeypatch: pytest.Mo
         await reader.check(log)
 
 
-async def consumers_now(connection) -> bool:
+async def everybody_joined(connection: NatsConnection) -> bool:
+    try:
+        return await consumers(connection) == 3
+    except Unavailable:
+        return False
+
+
+async def consumers_now(connection: NatsConnection) -> bool:
     return await consumers(connection) > 0

@@ -13,9 +13,10 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Identifier
 
 from adapters.embedded import EmbeddedServices
+from adapters.nats import LogStream, NatsConnection, Relay, StreamSettings
 from adapters.nats.jetstream import call, delete_stream, stream_info, stream_names
-from adapters.nats.relay import Relay
-from adapters.nats.stream import LogStream, StreamSettings
+from adapters.nats.publisher import OrderedPublisher, OutOfStep
+from adapters.nats.wire import Batch, split
 from tests.integration.nats_kit import (
     LOG,
     Log,
@@ -44,20 +45,27 @@ async def log(database_url: str) -> AsyncIterator[Log]:
         yield log
 
 
+class Restless:
+    """Wakes a relay up at other moments than the log does, so that two relays cut their batches differently."""
+
+    async def wait(self, after: int, timeout: float) -> None:
+        await asyncio.sleep(0.001)
+
+
 async def reached(relay: Relay, log: Log) -> None:
     head = await log.feed.head()
     await eventually(lambda: relay.position >= head)
 
 
-async def check_stream(connection, log: Log, *, base: int = 0) -> None:
-    """The stream is a chain without a hole, and holds the log from `base` on, once, in order, byte for byte."""
+async def check_stream(connection: NatsConnection, log: Log, *, base: int = 0, until: int = 2**62) -> None:
+    """The stream is a chain without a hole, and holds the log after `base`, once, in order, byte for byte."""
     spans, events = await stream_content(connection)
     previous = base
     for span in spans:
         assert span.previous == previous
         assert span.first == previous + 1
         previous = span.last
-    assert events == [event for event in await log.everything() if event.position > base]
+    assert events == [event for event in await log.everything() if base < event.position <= until]
 
 
 async def test_copies_the_log_and_goes_on_where_the_stream_ends(nats: NatsProcess, log: Log) -> None:
@@ -97,29 +105,31 @@ async def test_events_that_wait_travel_together_and_single_ones_at_once(nats: Na
 async def test_two_relays_and_kills_of_nats(nats: NatsProcess, log: Log, seed: int) -> None:
     chance = random.Random(seed)
     async with connected(nats.url, "one") as connection, connected(nats.url, "two") as other:
-        one, two = relay(connection, log), relay(other, log)
+        one, two = relay(connection, log), Relay(other, log.feed, Restless(), log_id=LOG)
         reader = Reader(subscription(other, log))
         async with running(one.run(), two.run(), reader.run()):
-            for _ in range(3):
-                appending = asyncio.create_task(log.append(1_500, together=chance.choice([1, 3, 50])))
-                await asyncio.sleep(chance.uniform(0.0, 0.15))
+            for head in (0, 1_500, 3_000):
+                await eventually(lambda: max(one.position, two.position) >= head)  # noqa: B023  awaited here
+                appending = asyncio.create_task(log.append(1_500, together=chance.choice([1, 3, 10])))
+                kill_at = head + chance.randrange(1, 700)
+                await eventually(lambda: max(one.position, two.position) >= kill_at)  # noqa: B023
                 await nats.kill()
-                await asyncio.sleep(chance.uniform(0.0, 0.2))
+                await asyncio.sleep(chance.uniform(0.0, 0.1))
                 await nats.start()
                 await appending
-            head = await log.feed.head()
-            await reader.reach(head)
-            await eventually(lambda: max(one.position, two.position) >= head)
+            await reader.reach(4_500)
+            await eventually(lambda: max(one.position, two.position) >= 4_500)
+        await connection.ready(5)
         await check_stream(connection, log)
         await reader.check(log)
 
 
-async def test_two_idle_relays_do_not_fight(nats: NatsProcess, log: Log) -> None:
-    async with connected(nats.url) as connection:
-        one, two = relay(connection, log), relay(connection, log)
+async def test_two_relays_and_single_events(nats: NatsProcess, log: Log) -> None:
+    async with connected(nats.url, "one") as connection, connected(nats.url, "two") as other:
+        one, two = relay(connection, log), Relay(other, log.feed, Restless(), log_id=LOG)
         async with running(one.run(), two.run()):
-            for _ in range(100):
-                await log.append(1)
+            for count in [1, 1, 2, 5, 1, 30, 1] * 20:
+                await log.append(count)
             head = await log.feed.head()
             await eventually(lambda: max(one.position, two.position) >= head)
         await check_stream(connection, log)
@@ -257,17 +267,11 @@ async def test_database_away_and_back(nats: NatsProcess, log: Log, services: Emb
             await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
             await asyncio.sleep(0.3)
             await admin.execute(SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS true").format(Identifier(name)))
-            await eventually_appends(log, 20)
+            await eventually(log.answers, timeout=15)
+            await log.append(20)
             await reader.reach(40)
         await reader.check(log)
         await check_stream(connection, log)
-
-
-async def eventually_appends(log: Log, count: int) -> None:
-    async with asyncio.timeout(15):
-        while await log.feed_head_or_none() is None:
-            await asyncio.sleep(0.05)
-    await log.append(count)
 
 
 async def test_new_stream_begins_near_the_head(nats: NatsProcess, log: Log) -> None:
@@ -372,3 +376,40 @@ async def test_only_the_leader_copies_and_another_takes_over(nats: NatsProcess, 
             follower = (two, one)[leader]
             await eventually(lambda: follower.position == 20)
         await check_stream(connection, log)
+
+
+async def test_batch_cannot_follow_a_stranger_in_its_place(nats: NatsProcess, log: Log) -> None:
+    """Two relays that cut the log differently: the second batch of one expects the sequence that the other's first batch took."""
+    await log.append(5)
+    events = await log.everything()
+    async with connected(nats.url) as connection:
+        stream = LogStream(connection, LOG)
+        state = await stream.create()
+
+        def opened() -> contextlib.AbstractAsyncContextManager[OrderedPublisher]:
+            return OrderedPublisher.open(
+                connection,
+                log_id=LOG,
+                stream=state.name,
+                subject=stream.subject(state.name),
+                sequence=0,
+                on_stored=lambda position: None,
+            )
+
+        def piece(first: int, last: int) -> Batch:
+            return next(split(events[first - 1 : last], after=first - 1, max_payload=2**20))
+
+        async with opened() as one, opened() as other:
+            await one.send(piece(1, 2))
+            await other.send(piece(1, 3))
+            await other.send(piece(4, 5))
+            with pytest.raises(OutOfStep):
+                await asyncio.wait_for(other.failed(), 5)
+            await one.send(piece(3, 3))
+            await connection.client.flush()
+        await eventually(lambda: holds(connection, 2))
+        await check_stream(connection, log, until=3)
+
+
+async def holds(connection: NatsConnection, messages: int) -> bool:
+    return len((await stream_content(connection))[0]) == messages
