@@ -9,7 +9,7 @@ from api.container import Container
 from api.http import agents, errors, events, health, openapi, projects, runs, workers
 from api.http.middleware import Gate
 
-ROUTERS = (runs.router, events.router, agents.router, projects.router, workers.router, health.router)
+ROUTERS = (runs.busy, runs.router, events.router, agents.router, projects.router, workers.router, health.router)
 
 
 def create_app(container: Container) -> ASGIApp:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from api.http import openapi
 from api.http.deps import (
+    RawRoute,
     accepted,
     answer,
     body_of,
@@ -34,6 +35,7 @@ from projections import messages, runs
 from projections.pages import MAX_LIMIT, position_cursor, uuid_cursor
 
 router = APIRouter(tags=["runs"])
+busy = APIRouter(tags=["runs"], route_class=RawRoute)
 STATUS[StillRunning] = 409
 
 MAX_REPLAY_EVENTS = 200_000
@@ -115,7 +117,7 @@ class MessagePage(BaseModel):
     next_cursor: str | None
 
 
-@router.post(
+@busy.post(
     "/v1/runs",
     status_code=201,
     summary="Start a run",
