@@ -1,0 +1,199 @@
+"""The tutorial as its reader does it: files are written, commands are run, and what they print is what the page says.
+
+Blocks of docs/tutorial.md:
+    ```python file=NAME        is written to NAME
+    ```console                 lines with `$ ` are run in one shell; the others are what they print
+    ```console background      the same for a command that stays: it is stopped by Ctrl-C when the next one is started
+What is printed is compared loosely: `…` stands for anything, blanks for any blanks, and there may be lines between.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial.md"
+PORT_OF_THE_PAGE = "8700"
+START_TIMEOUT_S = 60
+COMMAND_TIMEOUT_S = 90
+
+
+@dataclass(frozen=True)
+class Block:
+    kind: str
+    argument: str
+    text: str
+
+
+def blocks(page: str) -> list[Block]:
+    found = re.findall(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    return [Block(*parts) for parts in found]
+
+
+def commands(text: str) -> list[tuple[str, str]]:
+    """Command and expected output."""
+    parts = re.split(r"^\$ (.*)\n", text, flags=re.MULTILINE)
+    assert parts[0] == "", "a console block begins with a command"
+    return list(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def plain(text: str) -> str:
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", text).split())
+
+
+def missing(expected: str, printed: str) -> str | None:
+    """The first piece of the expected text that does not follow in what was printed; None if all of them do."""
+    rest = plain(printed)
+    for line in expected.splitlines():
+        for piece in line.split("…"):
+            wanted = plain(piece)
+            place = rest.find(wanted)
+            if place < 0:
+                return wanted
+            rest = rest[place + len(wanted) :]
+    return None
+
+
+@dataclass
+class Reader:
+    """Somebody who follows the page in a folder of their own."""
+
+    folder: Path
+    port: int
+    background: subprocess.Popen[str] | None = None
+    done: list[str] = field(default_factory=list)
+
+    def follow(self, block: Block) -> None:
+        match block:
+            case Block("python", argument) if argument.startswith("file="):
+                path = self.folder / argument.removeprefix("file=")
+                path.parent.mkdir(exist_ok=True)
+                path.write_text(block.text)
+            case Block("console", "background"):
+                [(command, expected)] = commands(block.text)
+                assert self.stop() == 0
+                self.start(command, expected)
+            case Block("console", ""):
+                for command, expected in commands(block.text):
+                    self.run(command, expected)
+            case Block("sh", ""):
+                pass  # preparations that the fixture made in its own way
+            case _:
+                raise AssertionError(f"a block that this test does not know: {block.kind} {block.argument}")
+
+    def environment(self) -> dict[str, str]:
+        """Without what the reader of the tests may have set; `tidelog` and `python` are those of the tests."""
+        own = {name: value for name, value in os.environ.items() if not name.startswith("TIDELOG_")}
+        path = os.pathsep.join([str(Path(sys.executable).parent), own.get("PATH", os.defpath)])
+        return {**own, "PATH": path, "TIDELOG_PORT": str(self.port)}
+
+    def run(self, command: str, expected: str) -> None:
+        """Runs a command; variables that it sets are there for the next one."""
+        variables = self.folder / ".variables"
+        variables.touch()
+        script = f"set -ea; . ./.variables; {self._on_port(command)}\nexport -p > .variables"
+        done = subprocess.run(
+            ["bash", "-c", script], cwd=self.folder, env=self.environment(), capture_output=True, text=True,
+            timeout=COMMAND_TIMEOUT_S, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        lacking = missing(self._on_port(expected), done.stdout)
+        assert lacking is None, f"{command}\ndid not print (here): {lacking}\nbut:\n{done.stdout}\n{done.stderr}"
+        self.done.append(command)
+
+    def start(self, command: str, expected: str) -> None:
+        output = self.folder / "background.log"
+        with output.open("w") as file:
+            self.background = subprocess.Popen(
+                shlex.split(command), cwd=self.folder, env=self.environment(), stdout=file, stderr=subprocess.STDOUT, text=True
+            )
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while (lacking := missing(self._on_port(expected), output.read_text())) is not None:
+            assert self.background.poll() is None, f"{command} ended:\n{output.read_text()}"
+            assert time.monotonic() < deadline, f"{command} did not print: {lacking}\nbut:\n{output.read_text()}"
+            time.sleep(0.1)
+        self.wait_for_worker()
+        self.done.append(command)
+
+    def wait_for_worker(self) -> None:
+        """A reader needs a while to open a second terminal; the worker registers meanwhile."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while "worker_registered" not in (self.folder / "background.log").read_text():
+            assert time.monotonic() < deadline, "no worker"
+            time.sleep(0.1)
+
+    def stop(self) -> int:
+        """Ctrl-C; the exit code."""
+        if self.background is None:
+            return 0
+        self.background.send_signal(signal.SIGINT)
+        try:
+            return self.background.wait(30)
+        finally:
+            self.background.kill()
+            self.background.wait(10)
+            self.background = None
+
+    def _on_port(self, text: str) -> str:
+        return text.replace(f":{PORT_OF_THE_PAGE}", f":{self.port}")
+
+
+@pytest.fixture
+def reader() -> Iterator[Reader]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folder = Path(tempfile.mkdtemp(prefix="tidelog-tutorial-"))
+    folder.chmod(0o755)  # the embedded servers' account passes through
+    (folder / "agents").mkdir()
+    reader = Reader(folder, port)
+    try:
+        yield reader
+    finally:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            reader.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the tutorial uses curl")
+def test_tutorial(reader: Reader) -> None:
+    for block in blocks(TUTORIAL.read_text()):
+        reader.follow(block)
+    assert sum("tidelog up" in command for command in reader.done) == 2
+    assert sum(command.startswith("curl ") for command in reader.done) == 1
+
+    counted = [int(line) for line in (reader.folder / "counted.txt").read_text().split()]
+    assert len(counted) <= 13, "only the step that was under way may be done twice"
+    claims = reader_events(reader, "agent_run.claimed")
+    assert [event["data"]["attempt"] for event in claims] == [1, 1, 1, 1, 2]
+    steps = reader_events(reader, "agent_run.step_recorded")
+    recorded = [event["data"]["key"] for event in steps if event["data"]["key"].startswith("count-")]
+    assert recorded == [f"count-{number}" for number in range(1, 13)]
+
+
+def reader_events(reader: Reader, topic: str) -> list[dict[str, object]]:
+    done = subprocess.run(
+        ["tidelog", "events", "tail", "--type", topic, "--no-follow", "--json"],
+        cwd=reader.folder, env=reader.environment(), capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, check=True,
+    )  # fmt: skip
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_comparison_finds_what_is_missing() -> None:
+    assert missing(" …  run   completed\n\nResult\n", "0:01  run completed\nsomething\nResult") is None
+    assert missing("first\nsecond\n", "second first") == "second"
+    assert missing("a … c", "a b") == "c"
+    assert missing("", "anything") is None
