@@ -27,11 +27,12 @@ def main() -> int:
 
 
 def _announce(config: SupervisorConfig, server: RunningServer) -> None:
-    key_file = None if config.api_key is not None else _short(state.key_path(Path(config.data_dir)))
+    key_path = None if config.api_key is not None else state.key_path(Path(config.data_dir))
     if config.as_json:
-        answer = {"url": server.url, "docs_url": server.docs_url, "pid": server.pid, "key_file": key_file}
+        answer = {"url": server.url, "docs_url": server.docs_url, "pid": server.pid, "key_file": key_path and str(key_path)}
         _say(json.dumps(answer))
         return
+    key_file = None if key_path is None else _short(key_path)
     lines = [
         f"Tidelog runs at  {server.url}",
         f"API docs         {server.docs_url}",
