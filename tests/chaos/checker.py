@@ -1,0 +1,64 @@
+"""Reads the final state of a system and says what is wrong with it.
+
+    python -m tests.chaos.checker postgresql://… [nats://…] [--running]
+
+It needs nothing but the URLs and changes nothing. What a table must hold follows from the events up to that table's checkpoint, all
+read in one transaction, so `--running` (nothing needs to be finished yet) works while a system is under load.
+"""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Mapping
+from uuid import UUID
+
+from tests.chaos.checks.log import check_log
+from tests.chaos.checks.read_models import check_read_models
+from tests.chaos.checks.slices import check_slices
+from tests.chaos.checks.snapshot import Snapshot, Violation, read_snapshot
+from tests.chaos.checks.streams import check_streams
+
+
+async def check(
+    database_url: str, nats_url: str | None = None, *, settled: bool = True, expected: Mapping[UUID, str] | None = None
+) -> list[Violation]:
+    """All violations; empty when all is well.
+
+    `settled`: all work is over and every consumer has had the time to read the whole log. `expected`: run id → the status that it
+    must have ended with; runs that are not named may have ended in any way.
+
+    Raises:
+        psycopg.OperationalError, domain.errors.Unavailable: a server is away.
+    """
+    return await check_snapshot(await read_snapshot(database_url), nats_url, settled=settled, expected=expected)
+
+
+async def check_snapshot(
+    snapshot: Snapshot, nats_url: str | None = None, *, settled: bool = True, expected: Mapping[UUID, str] | None = None
+) -> list[Violation]:
+    """The same for a snapshot that was read before."""
+    found = [
+        *check_log(snapshot),
+        *check_slices(snapshot, settled=settled, expected=expected or {}),
+        *check_read_models(snapshot, settled=settled),
+    ]
+    if nats_url is not None:
+        found += await check_streams(nats_url, snapshot, settled=settled)
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos.checker", description="Check the state of a Tidelog system.")
+    parser.add_argument("database_url")
+    parser.add_argument("nats_url", nargs="?")
+    parser.add_argument("--running", action="store_true", help="the system is under load: nothing needs to be finished")
+    given = parser.parse_args()
+    violations = asyncio.run(check(given.database_url, given.nats_url, settled=not given.running))
+    for violation in violations:
+        print(violation)
+    print(f"{len(violations)} violations")
+    return 1 if violations else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

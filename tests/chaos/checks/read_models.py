@@ -1,0 +1,228 @@
+"""Read models: each table holds what the log says, up to the checkpoint of its projection."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from domain import agent_runs, agents, invocations, messages, projects, tenants, tools
+from domain.kernel import Metadata, RecordedEvent, derive_id
+from projections import runs, timers, work
+from projections.registry import PROJECTIONS
+from tests.chaos.checks.snapshot import Fact, Row, Snapshot, Violation
+
+CONSUMERS = frozenset({"sagas", *(projection.name for projection in PROJECTIONS)})
+FIRING_TAKES = timedelta(seconds=2)
+"""How long after its time a timer may still be in the table of a settled system."""
+
+
+def check_read_models(snapshot: Snapshot, *, settled: bool) -> Iterator[Violation]:
+    """`settled`: every consumer has had the time to reach the head."""
+    if settled:
+        yield from _consumers(snapshot)
+    yield from _runs(snapshot)
+    for table, key, expected in (
+        ("tenant", "tenant_id", _tenants),
+        ("api_key", "key_id", _api_keys),
+        ("project", "project_id", _projects),
+        ("agent", "agent_id", _agents),
+        ("tool", "tool_id", _tools),
+        ("message", "message_id", _messages),
+        ("open_work", "work_id", _open_work),
+    ):
+        yield from _compare(snapshot, table, key, expected)
+    yield from _timers(snapshot, settled=settled)
+
+
+def _consumers(snapshot: Snapshot) -> Iterator[Violation]:
+    for name in sorted(CONSUMERS | snapshot.checkpoints.keys()):
+        reached = snapshot.checkpoints.get(name)
+        if reached != snapshot.head:
+            yield Violation("checkpoint-at-head", name, f"at {reached}, head {snapshot.head}")
+    for row in snapshot.parked:
+        yield Violation("nothing-parked", f"{row['consumer']} at position {row['position']}", f"{row['topic']}: {row['error']}")
+
+
+def _runs(snapshot: Snapshot) -> Iterator[Violation]:
+    reached = snapshot.checkpoints.get("runs", 0)
+    inside: defaultdict[UUID, list[RecordedEvent]] = defaultdict(list)
+    for event in snapshot.events:
+        if event.topic in runs.INSIDE_RUNS and event.position <= reached:
+            inside[event.root_id].append(event)
+    rows = {row["run_id"]: row for row in snapshot.tables["run"]}
+    for run_id in rows.keys() - inside.keys():
+        yield Violation("row-has-events", f"run {run_id}", "the log knows nothing of it")
+    for run_id, events in inside.items():
+        view, row = runs.replay(events), rows.get(run_id)
+        if view is None or row is None:
+            if (view is None) != (row is None):
+                yield Violation("row-equals-replay", f"run {run_id}", f"row: {row is not None}, replay: {view is not None}")
+            continue
+        columns = {name: row[name] for name in ("tenant_id", "project_id", "status", "position", "created_at")}
+        told = {
+            "tenant_id": events[0].tenant_id, "project_id": view.project_id, "status": view.status,
+            "position": events[-1].position, "created_at": view.created_at,
+        }  # fmt: skip
+        shown = runs.RunView.model_validate_json(row["view"])
+        yield from _differences("row-equals-replay", f"run {run_id}", columns, told)
+        yield from _differences("row-equals-replay", f"run {run_id}", shown.model_dump(mode="json"), view.model_dump(mode="json"))
+
+
+def _compare(snapshot: Snapshot, table: str, key: str, expected: Callable[[Snapshot], dict[UUID, Row]]) -> Iterator[Violation]:
+    told = expected(snapshot)
+    rows = {row[key]: {name: value for name, value in row.items() if name != key} for row in snapshot.tables[table]}
+    for missing in told.keys() - rows.keys():
+        yield Violation("row-is-there", f"{table} {missing}", f"the log says {told[missing]}")
+    for surplus in rows.keys() - told.keys():
+        yield Violation("row-has-events", f"{table} {surplus}", f"the log does not know of {rows[surplus]}")
+    for shared in told.keys() & rows.keys():
+        yield from _differences("row-equals-events", f"{table} {shared}", rows[shared], told[shared])
+
+
+def _differences(rule: str, subject: str, row: Row, told: Row) -> Iterator[Violation]:
+    for name in sorted(row.keys() | told.keys()):
+        if row.get(name) != told.get(name):
+            yield Violation(rule, subject, f"{name} is {row.get(name)!r}, the log says {told.get(name)!r}")
+
+
+def _text(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _tenants(snapshot: Snapshot) -> dict[UUID, Row]:
+    return {
+        fact.recorded.stream_id: {"name": fact.event.name, "created_at": fact.recorded.recorded_at}
+        for fact in snapshot.until("tenants")
+        if isinstance(fact.event, tenants.TenantCreated)
+    }
+
+
+def _api_keys(snapshot: Snapshot) -> dict[UUID, Row]:
+    keys: dict[UUID, Row] = {}
+    for fact in snapshot.until("tenants"):
+        match fact.event:
+            case tenants.ApiKeyIssued(key_id=key_id, label=label, sha256=sha256):
+                keys[key_id] = {
+                    "tenant_id": fact.recorded.tenant_id, "sha256": sha256, "label": label,
+                    "issued_at": fact.recorded.recorded_at, "revoked_at": None,
+                }  # fmt: skip
+            case tenants.ApiKeyRevoked(key_id=key_id):
+                keys[key_id]["revoked_at"] = fact.recorded.recorded_at
+    return keys
+
+
+def _projects(snapshot: Snapshot) -> dict[UUID, Row]:
+    return {
+        fact.recorded.stream_id: {
+            "tenant_id": fact.recorded.tenant_id, "name": fact.event.name, "metadata": _text(fact.event.metadata),
+            "created_at": fact.recorded.recorded_at,
+        }
+        for fact in snapshot.until("projects")
+        if isinstance(fact.event, projects.ProjectCreated)
+    }  # fmt: skip
+
+
+def _agents(snapshot: Snapshot) -> dict[UUID, Row]:
+    return {
+        fact.recorded.stream_id: {
+            "tenant_id": fact.recorded.tenant_id, "name": fact.event.name, "version": fact.event.version,
+            "revision": fact.recorded.version, "description": fact.event.description,
+            "capabilities": list(fact.event.capabilities), "input_schema": _text(fact.event.input_schema),
+            "output_schema": _text(fact.event.output_schema), "registered_at": fact.recorded.recorded_at,
+        }
+        for fact in snapshot.until("agents")
+        if isinstance(fact.event, agents.AgentRegistered)
+    }  # fmt: skip
+
+
+def _tools(snapshot: Snapshot) -> dict[UUID, Row]:
+    return {
+        fact.recorded.stream_id: {
+            "tenant_id": fact.recorded.tenant_id, "name": fact.event.name, "version": fact.event.version,
+            "revision": fact.recorded.version, "description": fact.event.description,
+            "capabilities": list(fact.event.capabilities), "parameters": _text(fact.event.parameters),
+            "idempotent": fact.event.idempotent, "timeout_s": fact.event.timeout_s, "max_attempts": fact.event.max_attempts,
+            "registered_at": fact.recorded.recorded_at,
+        }
+        for fact in snapshot.until("tools")
+        if isinstance(fact.event, tools.ToolRegistered)
+    }  # fmt: skip
+
+
+def _messages(snapshot: Snapshot) -> dict[UUID, Row]:
+    rows: dict[UUID, Row] = {}
+    for fact in snapshot.until("messages"):
+        recorded = fact.recorded
+        match fact.event:
+            case messages.MessageSent() as sent:
+                rows[recorded.stream_id] = {
+                    "tenant_id": recorded.tenant_id, "run_id": sent.run_id, "sender": sent.sender, "recipient": sent.recipient,
+                    "body": _text(sent.body), "position": recorded.position, "sent_at": recorded.recorded_at,
+                    "delivered_at": None, "received_at": None, "refused": None,
+                }  # fmt: skip
+            case agent_runs.MailDelivered(message_id=message_id):
+                rows[message_id]["delivered_at"] = recorded.recorded_at
+            case agent_runs.MailRefused(message_id=message_id, reason=reason):
+                rows[message_id]["refused"] = reason
+            case agent_runs.MailReceived(message_id=message_id) if message_id is not None:
+                rows[message_id]["received_at"] = recorded.recorded_at
+    return rows
+
+
+def _open_work(snapshot: Snapshot) -> dict[UUID, Row]:
+    rows: dict[UUID, Row] = {}
+    for fact in snapshot.until("work"):
+        recorded = fact.recorded
+        if recorded.topic in work.CLOSED:
+            rows.pop(recorded.stream_id, None)
+        elif recorded.topic in work.OPENED:
+            item = work.opened(recorded)
+            rows[recorded.stream_id] = {
+                "tenant_id": item.tenant_id, "root_id": item.root_id, "kind": item.kind, "pool": item.pool,
+                "dispatch": item.dispatch, "dispatched_at": recorded.recorded_at,
+            }  # fmt: skip
+    return rows
+
+
+def _timers(snapshot: Snapshot, *, settled: bool) -> Iterator[Violation]:
+    """A timer is in the table until it fired or its agent run ended; one that fired had its effect."""
+    told: dict[UUID, Row] = {}
+    for fact in snapshot.until("timers"):
+        recorded = fact.recorded
+        if recorded.topic in timers.ENDS:
+            told = {timer_id: row for timer_id, row in told.items() if row["stream_id"] != recorded.stream_id}
+        elif (timer := timers.timer_of(recorded)) is not None:
+            due_at, command = timer
+            told[derive_id(recorded.stream_id, f"timer:{recorded.version}")] = {
+                "tenant_id": recorded.tenant_id, "root_id": recorded.root_id, "stream_id": recorded.stream_id, "due_at": due_at,
+                "command": type(command).__name__, "payload": command.model_dump_json(),
+                "correlation_id": Metadata.model_validate_json(recorded.metadata).correlation_id, "cause": recorded.name,
+            }  # fmt: skip
+    rows = {row["timer_id"]: {name: value for name, value in row.items() if name != "timer_id"} for row in snapshot.tables["timer"]}
+    for surplus in rows.keys() - told.keys():
+        yield Violation("row-has-events", f"timer {surplus}", f"the log does not know of {rows[surplus]}")
+    streams = snapshot.streams("")
+    for timer_id, row in told.items():
+        if timer_id in rows:
+            yield from _differences("row-equals-events", f"timer {timer_id}", rows[timer_id], row)
+            if settled and row["due_at"] + FIRING_TAKES < snapshot.now:
+                yield Violation("timer-fires", f"timer {timer_id}", f"{row['command']} was due at {row['due_at']}")
+        elif row["due_at"] > snapshot.now:
+            yield Violation("row-is-there", f"timer {timer_id}", f"the log says {row}")
+        elif not _had_effect(streams[row["stream_id"]], row):
+            yield Violation("timer-fires", f"timer {timer_id}", f"gone without {row['command']} having had an effect: {row}")
+
+
+def _had_effect(stream: list[Fact], timer: Row) -> bool:
+    """Whether what the timer asks for is done, or the stream is past it."""
+    after = int(timer["cause"].rpartition(":")[2])
+    kinds: dict[str, tuple[type[Any], ...]] = {
+        "TimeOutAgentRun": (agent_runs.AgentRunCompleted, agent_runs.AgentRunFailed, agent_runs.AgentRunCancelled),
+        "ResumeAgentRun": (agent_runs.AgentRunResumed,),
+        "RequeueInvocation": (invocations.InvocationRequeued, invocations.InvocationCancelled),
+    }
+    wanted = kinds[timer["command"]]
+    return any(isinstance(fact.event, wanted) for fact in stream if fact.recorded.version > after)

@@ -1,0 +1,148 @@
+"""Runs, started over HTTP by a client that never gives up, whatever becomes of the server in between."""
+
+import asyncio
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import httpx
+
+RETRY_FOR_S = 90.0
+"""How long one request is repeated: longer than any part of the server is away."""
+REQUEST_TIMEOUT_S = 10.0
+
+
+@dataclass(slots=True)
+class StartedRun:
+    """A run that the server acknowledged. `expected`: the status that it must end with."""
+
+    id: UUID
+    key: str
+    body: Mapping[str, Any]
+    expected: str
+    degraded: bool = False
+    end: dict[str, Any] | None = None
+    resolved: list[str] = field(default_factory=list)
+    """Invocations of it that were resolved by hand."""
+
+
+def _step(key: str, agent: str, *after: str, **more: Any) -> dict[str, Any]:
+    return {"key": key, "agent": agent, "after": list(after), **more}
+
+
+def _gathering() -> dict[str, Any]:
+    return {"plan": {"kind": "sequential", "agents": ["gatherer", "clerk", "editor"]}}
+
+
+def _side_by_side() -> dict[str, Any]:
+    return {"plan": {"kind": "parallel", "agents": ["gatherer", "clerk", "gatherer"], "aggregator": "editor"}}
+
+
+def _talking() -> dict[str, Any]:
+    steps = [
+        _step("one", "speaker", timeout_s=600), _step("two", "speaker"), _step("listener", "listener", timeout_s=600),
+        _step("late", "speaker", "one"), _step("editor", "editor", "listener", "late"),
+    ]  # fmt: skip
+    return {"plan": {"kind": "graph", "steps": steps}, "input": {"speakers": 3}}
+
+
+def _stumbling() -> dict[str, Any]:
+    retry = {"max_attempts": 10, "initial_s": 0.3, "max_s": 1.0}
+    steps = [
+        _step("moody", "moody", retry=retry), _step("broken", "broken", on_failure="continue"), _step("clerk", "clerk"),
+        _step("editor", "editor", "moody", "broken", "clerk"),
+    ]  # fmt: skip
+    return {"plan": {"kind": "graph", "steps": steps}}
+
+
+def _waiting() -> dict[str, Any]:
+    return {"agent": "waiter"}
+
+
+SHAPES = (_gathering, _side_by_side, _talking, _stumbling, _waiting)
+
+
+class Load:
+    """Starts runs of changing shapes, a bounded number at once, until stopped; then sees them to their end."""
+
+    def __init__(self, http: httpx.AsyncClient, seed: int, *, at_once: int = 6) -> None:
+        self._http = http
+        self._random = random.Random(seed)
+        self._seed = seed
+        self._at_once = at_once
+        self.runs: list[StartedRun] = []
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Start until `stop`, then wait for the ends. Raises AssertionError for an answer that must not be."""
+        gate = asyncio.Semaphore(self._at_once)
+        async with asyncio.TaskGroup() as group:
+            number = 0
+            while not stop.is_set():
+                await gate.acquire()
+                task = group.create_task(self._one(number, SHAPES[number % len(SHAPES)]()))
+                task.add_done_callback(lambda _: gate.release())
+                number += 1
+                await asyncio.sleep(self._random.uniform(0.05, 0.4))
+
+    async def _one(self, number: int, body: dict[str, Any]) -> None:
+        key = f"chaos-{self._seed}-{number}"
+        answer = await self._ask("POST", "/v1/runs", 201, body=body, key=key)
+        cancelled = body.get("agent") == "waiter"
+        degraded = any(step.get("agent") == "broken" for step in body.get("plan", {}).get("steps", ()))
+        run = StartedRun(UUID(answer["run_id"]), key, body, "cancelled" if cancelled else "completed", degraded)
+        self.runs.append(run)
+        if cancelled:
+            await asyncio.sleep(self._random.uniform(0.0, 2.0))
+            await self._ask("POST", f"/v1/runs/{run.id}/cancel", 202, body={"reason": "enough"}, key=f"{key}-cancel")
+        while True:
+            shown = await self._ask("GET", f"/v1/runs/{run.id}", 200)
+            if shown["status"] != "running":
+                run.end = shown
+                return
+            await self._resolve(run, shown)
+            await asyncio.sleep(0.3)
+
+    async def _resolve(self, run: StartedRun, shown: Mapping[str, Any]) -> None:
+        """What the person does that an ambiguous call waits for: look, and say what became of it."""
+        calls = [call for step in shown["steps"] for call in step["calls"] if call["status"] == "ambiguous"]
+        for call in calls:
+            if call["invocation_id"] not in run.resolved:
+                body = {"result": f"by hand: {call['invocation_id']}"}
+                await self._ask("POST", f"/v1/invocations/{call['invocation_id']}/resolve", 200, body=body)
+                run.resolved.append(call["invocation_id"])
+
+    async def same_answer_again(self, run: StartedRun) -> None:
+        """A client that never saw the answer asks again: it is the same run."""
+        answer = await self._ask("POST", "/v1/runs", 201, body=run.body, key=run.key)
+        assert UUID(answer["run_id"]) == run.id, f"key {run.key}: run {run.id}, and now {answer}"
+
+    async def _ask(
+        self, method: str, path: str, status: int, *, body: Mapping[str, Any] | None = None, key: str | None = None
+    ) -> dict[str, Any]:
+        """The JSON answer. Repeated while nobody answers, or the answer says that repeating may help."""
+        deadline = time.monotonic() + RETRY_FOR_S
+        while True:
+            headers = {"Idempotency-Key": key} if key else {}
+            try:
+                response = await self._http.request(method, path, json=body, headers=headers, timeout=REQUEST_TIMEOUT_S)
+            except httpx.TransportError as error:
+                seen = f"{type(error).__name__}: {error}"
+            else:
+                if response.status_code == status:
+                    answer: dict[str, Any] = response.json()
+                    return answer
+                seen = f"{response.status_code} {response.text}"
+                if not response.json().get("retryable") and not _not_there_yet(method, response):
+                    raise AssertionError(f"{method} {path}: {seen}")
+            assert time.monotonic() < deadline, f"{method} {path}: no answer for {RETRY_FOR_S:g} s; last: {seen}"
+            await asyncio.sleep(self._random.uniform(0.05, 0.3))
+
+
+def _not_there_yet(method: str, response: httpx.Response) -> bool:
+    """A read model that is behind does not know a new run; resolving again what was resolved, the answer being lost, is refused."""
+    return (method == "GET" and response.status_code == 404) or (
+        response.status_code == 409 and response.request.url.path.endswith("/resolve")
+    )
