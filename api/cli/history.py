@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from api.cli.output import gist, shortened
+from api.cli.output import gist, reason
 from api.cli.timeline import time_of
 from domain.kernel import RecordedEvent
 from projections.runs import RunView, evolve_view
@@ -99,7 +99,7 @@ def _facts(view: RunView | None) -> dict[str, str]:
         return {}
     facts = {"run": view.status + (" (degraded)" if view.degraded else "")}
     if view.error:
-        facts["run.error"] = shortened(view.error.message)
+        facts["run.error"] = reason(view.error.model_dump())
     if view.message_count:
         facts["run.messages"] = str(view.message_count)
     for step in view.steps:
@@ -108,7 +108,7 @@ def _facts(view: RunView | None) -> dict[str, str]:
             "attempt": str(step.attempt or ""),
             "worker": f"…{step.worker_id[-8:]}" if step.worker_id else "",
             "recorded_steps": str(step.recorded_steps or ""),
-            "error": shortened(step.error.message) if step.error else "",
+            "error": reason(step.error.model_dump()) if step.error else "",
             "result": gist(step.result) if step.result is not None else "",
         }
         facts |= {f"{step.key}.{name}": value for name, value in told.items() if value}

@@ -158,6 +158,12 @@ def shortened(value: Any, width: int = 100) -> str:
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
+def reason(error: Mapping[str, Any], width: int = 200) -> str:
+    """Why something failed: the first line of its message (a worker adds where in the code it was), or else its type."""
+    first = next((line for line in str(error["message"]).splitlines() if line.strip()), "")
+    return shortened(first, width) or str(error["type"])
+
+
 def gist(value: Any, width: int = 80) -> str:
     """What a JSON value is about, on one line: short values as they are, of long ones the size."""
     if isinstance(value, dict):

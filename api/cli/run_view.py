@@ -34,15 +34,13 @@ def _steps(run: dict[str, Any]) -> Any:
     table = output.table("Step", "Agent", "Status", "After", "Attempt", "What")
     for step in run["steps"]:
         error = step["error"] if step["status"] != "completed" else None
-        if error:
-            what = output.shortened(error["message"], 120)
-        else:
-            what = output.gist(step["result"]) if step["result"] is not None else ""
+        result = output.gist(step["result"]) if step["result"] is not None else ""
+        what = output.reason(error, 120) if error else result
         name, attempt = f"[bold]{escape(step['key'])}[/bold]", str(step["attempt"] or "")
         table.add_row(
             name, escape(step["agent"]), output.status(step["status"]), escape(", ".join(step["after"])), attempt, escape(what)
         )
         for call in step["calls"]:
-            why = output.shortened(call["error"]["message"], 100) if call["error"] else ""
+            why = output.reason(call["error"], 100) if call["error"] else ""
             table.add_row(f"  {escape(call['key'])}", "", output.status(call["status"]), "", str(call["attempts"]), escape(why))
     return table

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from api.cli.output import duration, gist, shortened
+from api.cli.output import duration, gist, reason
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -101,7 +101,7 @@ def _step_scheduled(line: Timeline, event: Event, data: Mapping[str, Any], at: d
 
 def _step_failed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
     if data["agent_run_id"] is None:  # else the agent run has told it
-        return data["step"], f"cannot run: {_why(data['error'])}", "bad"
+        return data["step"], f"cannot run: {reason(data['error'])}", "bad"
     return (data["step"], "the run goes on without it", "warning") if data["tolerated"] else None
 
 
@@ -112,12 +112,12 @@ def _run_completed(line: Timeline, event: Event, data: Mapping[str, Any], at: da
 
 
 def _run_failed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
-    return _RUN, f"failed at {data['step']}: {_why(data['error'])}", "bad"
+    return _RUN, f"failed at {data['step']}: {reason(data['error'])}", "bad"
 
 
 def _run_cancelled(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
-    reason = data.get("reason")
-    return _RUN, f"cancelled: {reason}" if reason else "cancelled", "warning"
+    why = data.get("reason")
+    return _RUN, f"cancelled: {why}" if why else "cancelled", "warning"
 
 
 def _claimed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
@@ -168,14 +168,14 @@ def _succeeded(line: Timeline, event: Event, data: Mapping[str, Any], at: dateti
 
 def _invocation_failed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
     call = line._calls.get(event["subject"])
-    return (call.actor, f"{call.name} failed: {_why(data['error'])}", "bad") if call else None
+    return (call.actor, f"{call.name} failed: {reason(data['error'])}", "bad") if call else None
 
 
 def _invocation_retry(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
     call = line._calls.get(event["subject"])
     if call is None:
         return None
-    return call.actor, f"{call.name} failed, again in {duration(data['delay_s'])}: {_why(data['error'])}", "warning"
+    return call.actor, f"{call.name} failed, again in {duration(data['delay_s'])}: {reason(data['error'])}", "warning"
 
 
 def _ambiguous(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
@@ -198,7 +198,7 @@ def _value_set(line: Timeline, event: Event, data: Mapping[str, Any], at: dateti
 
 
 def _agent_retry(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
-    text = f"failed, again in {duration(data['delay_s'])}: {_why(data['error'])}"
+    text = f"failed, again in {duration(data['delay_s'])}: {reason(data['error'])}"
     return line._actor(event["subject"]), text, "warning"
 
 
@@ -208,7 +208,7 @@ def _agent_completed(line: Timeline, event: Event, data: Mapping[str, Any], at: 
 
 
 def _agent_failed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
-    return data["step"], f"failed: {_why(data['error'])}", "bad"
+    return data["step"], f"failed: {reason(data['error'])}", "bad"
 
 
 def _agent_cancelled(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
@@ -244,10 +244,6 @@ _TELL: Mapping[str, _Teller] = {
 
 def time_of(event: Event) -> datetime:
     return datetime.fromisoformat(event["time"])
-
-
-def _why(error: Mapping[str, Any]) -> str:
-    return shortened(error["message"], 160) or str(error["type"])
 
 
 def _clock(seconds: float) -> str:

@@ -32,4 +32,4 @@ def outcome(run: dict[str, Any]) -> str:
     if run.get("missing"):
         text += f" without {', '.join(run['missing'])}"
     error = run.get("error")
-    return f"{text}: {output.shortened(error['message'], 300)}" if error else text
+    return f"{text}: {output.reason(error)}" if error else text

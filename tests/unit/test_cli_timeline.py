@@ -56,7 +56,7 @@ def test_another_worker_goes_on_with_what_is_recorded(log: Log) -> None:
 
 
 def test_failures_say_why(log: Log) -> None:
-    why = {"type": "ValueError", "message": "no such\n  page", "kind": "transient"}
+    why = {"type": "ValueError", "message": "no such  page\n  File somewhere", "kind": "transient"}
     log("agent_run.call_started", WRITER, {"key": "k", "tool": "web.search", "invocation_id": CALL})
     retry = log("invocation.retry_scheduled", CALL, {"delay_s": 1.5, "error": why})
     assert retry is not None and retry.endswith("web.search (k) failed, again in 1.5 s: no such page")

@@ -1,0 +1,33 @@
+"""Running the real command `tidelog` as its users do."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+TIDELOG = Path(sys.executable).with_name("tidelog")
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Ours without settings, and the given variables."""
+    return {**{name: value for name, value in os.environ.items() if not name.startswith("TIDELOG_")}, **variables}
+
+
+def command(*arguments: object, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """`tidelog …` in a folder, to its end."""
+    return subprocess.run(
+        [TIDELOG, *map(str, arguments)], cwd=cwd, env=environment(**variables), stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def until(condition: Callable[[], Any], patience_s: float = 20) -> Any:
+    """The condition's value once it is true."""
+    deadline = time.monotonic() + patience_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.05)
+    return value

@@ -1,0 +1,352 @@
+"""The real command `tidelog` on real servers: one `tidelog up` for the module, and what people do with it."""
+
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import tempfile
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from api.cli.history import History
+from api.supervisor.processes import die_with_parent
+from tests.e2e.cli_kit import TIDELOG, command, environment, until
+
+AGENTS = textwrap.dedent('''
+    """Agents and a tool for the tests of the command line."""
+
+    import asyncio
+
+    from tidelog import Agent, Context, PermanentError, tool
+
+
+    @tool("text.upper", idempotent=True)
+    def upper(text: str) -> str:
+        """Put a text into capitals."""
+        return text.upper()
+
+
+    class Shouter(Agent):
+        """Shouts the topic."""
+
+        name = "shouter"
+
+        async def execute(self, ctx: Context) -> dict[str, str]:
+            await ctx.state.set("mood", "loud")
+            await ctx.send("listener", {"topic": ctx.input["topic"]})
+            return {"shouted": await ctx.tool("text.upper", text=ctx.input["topic"])}
+
+
+    class Listener(Agent):
+        """Hears the shouter."""
+
+        name = "listener"
+
+        async def execute(self, ctx: Context) -> dict[str, object]:
+            message = await ctx.receive(timeout_s=10)
+            return {"heard": message.body if message else None, "results": ctx.results}
+
+
+    class Broken(Agent):
+        """Always fails."""
+
+        name = "broken"
+
+        async def execute(self, ctx: Context) -> None:
+            raise PermanentError("out of order")
+
+
+    class Sleeper(Agent):
+        """Waits to be cancelled."""
+
+        name = "sleeper"
+
+        async def execute(self, ctx: Context) -> None:
+            await asyncio.sleep(300)
+''')
+
+
+@dataclass
+class Up:
+    """A running `tidelog up`."""
+
+    process: subprocess.Popen[bytes]
+    folder: Path
+
+    @property
+    def data_dir(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def key(self) -> str:
+        return (self.data_dir / "api-key").read_text().strip()
+
+    def server(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.data_dir / "server.json").read_text())
+        return found
+
+    def pid(self, name: str) -> int | None:
+        server = self.server()
+        pid: int | None = {**server["processes"], **server["embedded"]}[name]["pid"]
+        return pid
+
+    def get(self, path: str, **params: Any) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {self.key}"}
+        return httpx.get(self.server()["url"] + path, params=params, headers=headers, timeout=20)
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """A folder that the servers' own account can reach, with agents in it."""
+    folder = Path(tempfile.mkdtemp(prefix="tidelog-cli-"))
+    folder.chmod(0o711)
+    (folder / "agents").mkdir()
+    (folder / "agents" / "loud.py").write_text(AGENTS)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def up(folder: Path) -> Iterator[Up]:
+    out, err = folder / "up.out", folder / "up.err"
+    with out.open("wb") as stdout, err.open("wb") as stderr:
+        process = subprocess.Popen(
+            [TIDELOG, "up", "--port", "0", "--data-dir", "data", "--agents", "agents", "--json"],
+            cwd=folder, env=environment(), stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, preexec_fn=die_with_parent(),
+        )  # fmt: skip
+    try:
+        until(lambda: out.read_text() or process.poll() is not None, 60)
+        assert process.poll() is None, err.read_text()[-4000:]
+        assert json.loads(out.read_text())["pid"] == process.pid
+        yield Up(process, folder)
+    finally:
+        process.terminate()
+        try:
+            assert process.wait(40) == 0, err.read_text()[-4000:]
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def run_id(up: Up) -> str:
+    """A completed run of two agents."""
+    arguments = ["--input", '{"topic": "tides"}', "--wait", "--json"]
+    until(lambda: len(up.get("/v1/agents").json()["data"]) == 4)
+    done = command("runs", "start", "shouter", "listener", *arguments, "--data-dir", "data", cwd=up.folder)
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert events[0]["type"] == "run.started"
+    assert events[-1]["type"] == "run.completed"
+    found: str = events[0]["subject"]
+    return found
+
+
+def test_files_of_the_server_are_private(up: Up) -> None:
+    for name in ("server.json", "api-key"):
+        assert stat.S_IMODE((up.data_dir / name).stat().st_mode) == 0o600
+    server = up.server()
+    assert server["pid"] == up.process.pid
+    assert server["url"].startswith("http://127.0.0.1:")
+    assert set(server["processes"]) == {"api", "relay+projector+saga", "worker"}
+    assert set(server["versions"]) == {"tidelog", "python", "postgres", "nats"}
+
+
+def test_the_worker_knows_no_secret_of_the_server(up: Up) -> None:
+    environment = Path(f"/proc/{up.pid('worker')}/environ")
+    if not environment.exists():
+        pytest.skip("only Linux shows the environment of a process")
+    names = {entry.split(b"=")[0].decode() for entry in environment.read_bytes().split(b"\0")}
+    assert {"TIDELOG_URL", "TIDELOG_API_KEY"} <= names
+    assert not names & {"TIDELOG_DATABASE_URL", "TIDELOG_NATS_URL", "TIDELOG_WORKER_NATS_URL"}
+
+
+def test_a_second_server_on_the_folder_is_refused(up: Up) -> None:
+    second = command("up", "--data-dir", "data", cwd=up.folder)
+    assert second.returncode == 1
+    assert second.stdout == ""
+    assert second.stderr.count("\n") == 1
+    assert second.stderr.startswith(f"error: a Tidelog server already runs on {up.data_dir.resolve()} at {up.server()['url']}")
+
+
+def test_a_port_in_use_is_named(up: Up) -> None:
+    port = up.server()["url"].rsplit(":", 1)[1]
+    second = command("up", "--data-dir", "other", "--port", port, cwd=up.folder)
+    assert second.returncode == 1
+    assert second.stderr.startswith(f"error: port {port} of 127.0.0.1 is in use")
+    assert not (up.folder / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"TIDELOG_PORT": "ninety"}, ["TIDELOG_PORT: "]),
+        ({"TIDELOG_PORT": "-1", "TIDELOG_LOG_LEVEL": "loud"}, ["TIDELOG_PORT: ", "TIDELOG_LOG_LEVEL: "]),
+        ({"TIDELOG_AGENTS": "nowhere"}, ["--agents: there is no folder nowhere"]),
+    ],
+)
+def test_wrong_settings_are_one_readable_line_each(folder: Path, given: dict[str, str], told: list[str]) -> None:
+    done = command("up", cwd=folder, **given)
+    assert done.returncode == 2
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(told)
+    for line, beginning in zip(lines, told, strict=True):
+        assert line.startswith(f"error: {beginning}")
+
+
+def test_help_is_quick(folder: Path) -> None:
+    took = []
+    for _ in range(3):
+        before = os.times().children_user
+        assert command("--help", cwd=folder).returncode == 0
+        took.append(os.times().children_user - before)
+    assert min(took) < 0.4, "something heavy is imported before it is needed"
+
+
+def test_a_run_is_listed_and_shown(up: Up, run_id: str) -> None:
+    listed = json.loads(command("runs", "list", "--status", "completed", "--json", "--data-dir", "data", cwd=up.folder).stdout)
+    assert run_id in [run["run_id"] for run in listed]
+    shown = command("runs", "show", run_id, "--data-dir", "data", cwd=up.folder)
+    assert shown.returncode == 0
+    assert "completed" in shown.stdout
+    assert '"shouted": "TIDES"' in shown.stdout
+
+
+def test_the_timeline_tells_the_run(up: Up, run_id: str) -> None:
+    told = command("runs", "watch", run_id, "--data-dir", "data", cwd=up.folder).stdout
+    for text in (
+        "started: shouter, then listener",
+        "calls text.upper",
+        "→ listener: topic: tides",
+        "sets mood = loud",
+        "completed",
+    ):
+        assert text in told
+
+
+def test_the_log_is_shown_and_followed(up: Up, run_id: str) -> None:
+    of_run = command("events", "tail", "--run", run_id, "--json", "--data-dir", "data", cwd=up.folder)  # ends with the run
+    events = [json.loads(line) for line in of_run.stdout.splitlines()]
+    page = up.get(f"/v1/runs/{run_id}/events", limit=1000).json()["data"]
+    assert [event["position"] for event in events] == [event["position"] for event in page]
+    some = command(
+        "events",
+        "tail",
+        "--type",
+        "run.completed",
+        "--after",
+        page[0]["position"],
+        "--no-follow",
+        "--data-dir",
+        "data",
+        cwd=up.folder,
+    )
+    assert some.stdout.count("run.completed") == some.stdout.count("\n") >= 1
+    one = command("events", "show", page[0]["position"], "--json", "--data-dir", "data", cwd=up.folder)
+    assert json.loads(one.stdout) == page[0]
+
+
+def test_replay_is_right_at_every_position(up: Up, run_id: str) -> None:
+    events = up.get(f"/v1/runs/{run_id}/events", limit=1000).json()["data"]
+    history = History()
+    for event in events:
+        history.feed(event)
+        assert without_times(history.document()) == without_times(up.get(f"/v1/runs/{run_id}", as_of=event["position"]).json())
+    told = command("replay", run_id, "--json", "--data-dir", "data", cwd=up.folder)
+    moments = [json.loads(line) for line in told.stdout.splitlines()]
+    assert [moment["position"] for moment in moments] == [event["position"] for event in events]
+    assert {"path": "run", "before": "running", "after": "completed"} in moments[-1]["changes"]
+    middle = events[len(events) // 2]["position"]
+    there = command("replay", run_id, "--at", middle, "--json", "--data-dir", "data", cwd=up.folder)
+    assert json.loads(there.stdout) == up.get(f"/v1/runs/{run_id}", as_of=middle).json()
+    before = command("replay", run_id, "--at", events[0]["position"] - 1, "--data-dir", "data", cwd=up.folder)
+    assert before.returncode == 1
+    assert before.stderr.startswith("error: not-found: there is no run")
+
+
+def without_times(value: Any) -> Any:
+    """Times of events are sent in milliseconds and stored in microseconds."""
+    if isinstance(value, dict):
+        return {name: without_times(item) for name, item in value.items() if not name.endswith("_at")}
+    return [without_times(item) for item in value] if isinstance(value, list) else value
+
+
+def test_a_failed_run_ends_with_exit_code_1(up: Up, run_id: str) -> None:
+    done = command("runs", "start", "broken", "--wait", "--data-dir", "data", cwd=up.folder)
+    assert done.returncode == 1
+    assert "failed: out of order" in done.stdout
+    assert done.stderr == "error: the run ended failed: out of order\n"
+
+
+def test_a_run_is_cancelled(up: Up, run_id: str) -> None:
+    started = json.loads(command("runs", "start", "sleeper", "--json", "--data-dir", "data", cwd=up.folder).stdout)
+    done = command("runs", "cancel", started["run_id"], "--reason", "enough", "--data-dir", "data", cwd=up.folder)
+    assert done.returncode == 0
+    until(lambda: up.get(f"/v1/runs/{started['run_id']}").json()["status"] == "cancelled")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "told"),
+    [
+        (["runs", "show", "nonsense"], 2, "error: 'nonsense' is not a run's id"),
+        (["runs", "show", "01900000-0000-7000-8000-000000000000"], 1, "error: not-found: "),
+        (["runs", "start", "nobody"], 1, "error: "),
+        (["runs", "start", "shouter", "--input", "{"], 2, "error: --input: is not JSON"),
+        (["runs", "start", "shouter", "--aggregator", "listener"], 2, "error: --aggregator goes with --parallel"),
+        (["events", "tail", "--type", "no.such", "--no-follow"], 1, "error: invalid-command: unknown event type"),
+        (["replay", "01900000-0000-7000-8000-000000000000", "--step-by-step"], 2, "error: --step-by-step needs a terminal"),
+    ],
+)
+def test_mistakes_get_one_line(up: Up, run_id: str, arguments: list[str], exit_code: int, told: str) -> None:
+    done = command(*arguments, "--data-dir", "data", cwd=up.folder)
+    assert (done.returncode, done.stdout) == (exit_code, "")
+    assert done.stderr.startswith(told)
+    assert "Traceback" not in done.stderr
+
+
+def test_a_server_that_is_not_there_is_a_clear_error(folder: Path) -> None:
+    done = command("agents", "list", "--url", "http://example.invalid:1", cwd=folder)
+    assert (done.returncode, done.stderr) == (1, "error: there is no API key for http://example.invalid:1: set TIDELOG_API_KEY\n")
+
+
+def test_the_doctor_finds_a_healthy_server(up: Up, run_id: str) -> None:
+    done = command("doctor", "--json", "--data-dir", "data", cwd=up.folder)
+    report = json.loads(done.stdout)
+    assert done.returncode == 0, report
+    assert report["healthy"] is True
+    assert report["server"]["pid"] == up.process.pid
+    assert len(report["binaries"]["postgres"]["sha256"]) == 64
+    assert report["health"]["status"] == "ok"
+
+
+def test_the_doctor_works_without_a_server_and_names_what_is_wrong(folder: Path) -> None:
+    done = command("doctor", "--data-dir", "nothing", cwd=folder)
+    assert done.returncode == 0, done.stdout
+    assert "none runs on nothing" in done.stdout
+    assert not (folder / "nothing").exists(), "it changes nothing"
+    wrong = command("doctor", "--data-dir", "nothing", cwd=folder, TIDELOG_NATS_URL="nats://127.0.0.1:9")
+    assert wrong.returncode == 1
+    assert "TIDELOG_NATS_URL: 127.0.0.1:9" in wrong.stdout
+    misspelt = command("doctor", cwd=folder, TIDELOG_PORT="x")
+    assert misspelt.returncode == 1
+    assert "TIDELOG_PORT: " in misspelt.stdout
+
+
+@pytest.mark.parametrize("victim", ["api", "worker", "nats", "postgres"])
+def test_what_is_killed_comes_back(up: Up, run_id: str, victim: str) -> None:
+    pid = up.pid(victim)
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: up.pid(victim) not in (None, pid))
+    started = command(
+        "runs", "start", "shouter", "listener", "--input", '{"topic": "again"}', "--wait", "--data-dir", "data", cwd=up.folder
+    )
+    assert started.returncode == 0, started.stderr
+    assert up.process.poll() is None

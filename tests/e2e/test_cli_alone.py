@@ -1,0 +1,112 @@
+"""The command line without a running server: it starts one for itself. And the demo, from nothing to the report."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cli_kit import TIDELOG, command, environment, until
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="tidelog-cli-"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def repository(folder: Path) -> Path:
+    repository = folder / "small"
+    repository.mkdir()
+    (repository / "main.py").write_text('"""A program."""\n\nprint("hello")  # TODO: say more\n')
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "Begin"]):
+        identity = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org", "-c", "commit.gpgsign=false"]
+        subprocess.run(["git", *identity, *arguments], cwd=repository, check=True, timeout=20)
+    return repository
+
+
+def test_the_demo_leaves_a_report(folder: Path, repository: Path) -> None:
+    done = command("demo", "--data-dir", folder / "demo", cwd=repository)  # the repository one stands in
+    assert done.returncode == 0, done.stderr
+    assert "started: historian, surveyor, inspector, then editor" in done.stdout
+    [report] = (folder / "demo" / "reports").glob("*.md")
+    assert f"Report   {report}" in done.stdout
+    assert report.read_text().startswith("# Review of small")
+    assert f"replay {report.stem}" in done.stdout
+    assert not (folder / "demo" / "server.json").exists()
+    assert subprocess.run(["git", "status", "--short"], cwd=repository, capture_output=True, timeout=20).stdout == b""
+
+    # Afterwards no server runs, and every command still works on the same log.
+    listed = command("runs", "list", "--json", "--data-dir", "demo", cwd=folder)
+    [run] = json.loads(listed.stdout)
+    assert (run["run_id"], run["status"], run["degraded"]) == (report.stem, "completed", False)
+    tail = command("events", "tail", "--run", report.stem, "--json", "--data-dir", "demo", cwd=folder)
+    assert len(tail.stdout.splitlines()) == run["event_count"]
+    assert not (folder / "demo" / "server.json").exists()
+
+
+def test_the_demo_wants_a_repository(folder: Path) -> None:
+    (folder / "plain").mkdir()
+    for path in ("plain", "missing"):
+        done = command("demo", "--repo", path, "--data-dir", "unused", cwd=folder, GIT_CEILING_DIRECTORIES=str(folder))
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1
+        assert done.stderr.startswith("error: ")
+    assert not (folder / "unused").exists()
+
+
+def test_ctrl_c_stops_everything_that_was_started(folder: Path, repository: Path) -> None:
+    data_dir = folder / "demo"
+    with (folder / "keep.out").open("wb") as out:
+        process = subprocess.Popen(
+            [TIDELOG, "demo", "--keep", "--repo", repository, "--data-dir", data_dir],
+            cwd=folder, env=environment(), stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+        )  # fmt: skip
+    try:
+        until(lambda: "The server runs on" in (folder / "keep.out").read_text() or process.poll() is not None, 60)
+        assert process.poll() is None, (folder / "keep.out").read_text()
+        server = json.loads((data_dir / "server.json").read_text())
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait(10)
+    assert "Traceback" not in (folder / "keep.out").read_text()
+    for child in (*server["processes"].values(), server["embedded"]["postgres"], server["embedded"]["nats"], server):
+        with pytest.raises(ProcessLookupError):
+            os.kill(child["pid"], 0)
+
+
+def test_no_server_survives_the_supervisor(folder: Path) -> None:
+    """Even when it is killed and can stop nothing."""
+    data_dir = folder / "demo"
+    process = subprocess.Popen(
+        [TIDELOG, "up", "--port", "0", "--data-dir", data_dir], cwd=folder, env=environment(), stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        until(lambda: (data_dir / "server.json").exists() or process.poll() is not None, 60)
+        server = json.loads((data_dir / "server.json").read_text())
+    finally:
+        process.kill()
+        process.wait(10)
+    pids = [child["pid"] for child in (*server["processes"].values(), server["embedded"]["postgres"], server["embedded"]["nats"])]
+    until(lambda: not any(Path(f"/proc/{pid}").exists() and not is_zombie(pid) for pid in pids))
+    # What it left behind is not taken for a running server.
+    assert json.loads(command("doctor", "--json", "--data-dir", data_dir, cwd=folder).stdout)["server"] is None
+
+
+def is_zombie(pid: int) -> bool:
+    """Ended, and not yet reaped by the system's first process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
