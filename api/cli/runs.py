@@ -103,6 +103,10 @@ def _input(given: str | None) -> Any:
 async def _to_the_end(server: "Server", run_id: str, as_json: bool) -> None:
     from api.cli.watching import outcome, watch
 
+    if server.temporary and server.running is not None and not server.running.agents:
+        output.note(
+            "No worker runs on this server, which was started for this command: a run that is not over waits. Ctrl-C ends it."
+        )
     position = await watch(server, run_id, as_json=as_json)
     run: dict[str, Any] = await server.get(f"/v1/runs/{run_id}", at_least=position)
     if not as_json:

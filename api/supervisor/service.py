@@ -74,6 +74,7 @@ class Service:
             serving.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await serving
+        log.info("server_stopped")
 
     def _on_signals(self) -> asyncio.Event:
         stop = asyncio.Event()
@@ -143,7 +144,6 @@ class Service:
             await self._worker.stop()
         await asyncio.gather(*(process.stop() for process in self._roles))
         await self._servers.stop()
-        log.info("server_stopped")
 
     def _processes(self) -> list[SupervisedProcess]:
         return self._roles if self._worker is None else [*self._roles, self._worker]
