@@ -20,7 +20,6 @@ REQUEST_TIMEOUT = 5.0
 """Seconds that one request may take, unless a caller says otherwise."""
 
 _CONNECT_TIMEOUT = 2
-_RECONNECT_WAIT = 0.5
 _PING_INTERVAL = 10
 _PENDING_BYTES = 16 * 1024 * 1024
 _WATCH_INTERVAL = 5.0
@@ -48,6 +47,14 @@ class _Client(Client):
             raise nats.errors.Error("the server offers no TLS; refused to continue in clear text")
         return super()._connect_command()
 
+    def abandon(self) -> None:
+        """Ends what `close` leaves behind when the socket breaks, or hangs, while it is flushed."""
+        for subscription in self._subs.values():
+            subscription._stop_processing()
+        self._subs.clear()
+        if self._transport is not None:
+            self._transport.close()  # type: ignore[no-untyped-call]  # the library has no types there
+
 
 class NatsConnection:
     """One connection, shared by all users in a process.
@@ -64,6 +71,7 @@ class NatsConnection:
         tls: ssl.SSLContext | None = None,
         tls_handshake_first: bool = False,
         inbox_prefix: str = "_INBOX",
+        reconnect_wait_s: float = 0.5,
     ) -> None:
         """`url`: one server, or several of a cluster with commas between. `name` is seen in the server's monitoring.
 
@@ -74,7 +82,7 @@ class NatsConnection:
             "name": name,
             "connect_timeout": _CONNECT_TIMEOUT,
             "max_reconnect_attempts": -1,
-            "reconnect_time_wait": _RECONNECT_WAIT * random.uniform(0.7, 1.3),  # clients must not come back in step
+            "reconnect_time_wait": reconnect_wait_s * random.uniform(0.7, 1.3),  # clients must not come back in step
             "ping_interval": _PING_INTERVAL,
             "max_outstanding_pings": 2,
             "pending_size": _PENDING_BYTES,
@@ -84,8 +92,9 @@ class NatsConnection:
             "tls_handshake_first": tls_handshake_first,
         }
         self._name = name
+        self._reconnect_wait = reconnect_wait_s
         self._require_tls = tls is not None
-        self._client: Client | None = None
+        self._client: _Client | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._connected = asyncio.Event()
         self._last_error = ""
@@ -162,7 +171,7 @@ class NatsConnection:
             except Exception:  # a defect of the client, or a URL that makes no sense: to be seen, not to be died of
                 log.exception("nats_connection_broken", connection=self._name)
             await self._discard(_CONNECT_TIMEOUT)
-            await asyncio.sleep(_RECONNECT_WAIT * random.uniform(0.5, 1.5))
+            await asyncio.sleep(self._reconnect_wait * random.uniform(0.5, 1.5))
 
     async def _connect(self) -> None:
         client = _Client()
@@ -219,6 +228,7 @@ class NatsConnection:
                 await client.close()
         except (nats.errors.Error, OSError, TimeoutError) as error:
             log.warning("nats_close_failed", connection=self._name, error=_describe(error))
+            client.abandon()
         self._tell_loss()
 
     def _tell_loss(self) -> None:

@@ -15,6 +15,7 @@ import structlog
 from nats.aio.msg import Msg
 
 from adapters.nats.connection import NatsConnection
+from adapters.nats.pages import PageSize
 from adapters.nats.pull import Puller
 from adapters.nats.stream import LogStream
 from adapters.nats.wire import Span, decode
@@ -24,7 +25,6 @@ from domain.kernel import RecordedEvent
 
 log = structlog.get_logger(__name__)
 
-PAGE = 1_000
 BATCH_BYTES = 1024 * 1024
 """Of messages that are handed out as one batch, about."""
 
@@ -57,7 +57,7 @@ class JetStreamSubscription:
         self._stall_check = stall_check_s
 
     async def batches(self, *, after: int, name: str) -> AsyncIterator[Sequence[RecordedEvent]]:
-        """As the port says. A batch has up to about 1 MiB of events, or 1,000 of them from the database."""
+        """As the port says. A batch has about 1 MiB of events at most, from the database about 4 MiB or 1,000 of them."""
         reader = _Reader(name, after)
         while True:
             until: int | None = None
@@ -129,10 +129,11 @@ class JetStreamSubscription:
     async def _from_database(self, reader: "_Reader", until: int | None) -> AsyncGenerator[list[RecordedEvent], None]:
         """Pages of the log until there is reason to try the stream: `until` is reached, or there is none and some time is over."""
         loop = asyncio.get_running_loop()
-        pause, retry_at = _FIRST_PAUSE, loop.time() + reader.retry * random.uniform(0.5, 1.0)
+        page, pause = PageSize(), _FIRST_PAUSE
+        retry_at = loop.time() + reader.retry * random.uniform(0.5, 1.0)
         while until is None or reader.position < until:
             try:
-                events = await self._feed.read(after=reader.position, limit=PAGE)
+                events = await self._feed.read(after=reader.position, limit=page.limit)
             except Unavailable as error:
                 log.warning("subscription_without_database", reader=reader.name, position=reader.position, reason=error.message)
                 events = []
@@ -141,7 +142,9 @@ class JetStreamSubscription:
                 yield events
             if loop.time() >= retry_at and (until is None or not events):
                 return
-            if len(events) < PAGE:
+            full = len(events) == page.limit
+            page.adapt(events)
+            if not full:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
 

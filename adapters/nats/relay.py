@@ -18,6 +18,7 @@ from typing import Protocol
 import structlog
 
 from adapters.nats.connection import NatsConnection
+from adapters.nats.pages import PageSize
 from adapters.nats.publisher import OrderedPublisher, OutOfStep
 from adapters.nats.stream import LogStream, StreamSettings, StreamState
 from adapters.nats.wire import MalformedBatch, Span, split
@@ -26,7 +27,6 @@ from domain.errors import Unavailable
 
 log = structlog.get_logger(__name__)
 
-PAGE = 1_000
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0
 _PAYLOAD_RESERVE = 4 * 1024
@@ -119,11 +119,12 @@ class Relay:
     async def _copy(self, publisher: OrderedPublisher, position: int) -> None:
         """Reads again the event that it read last, as a proof that the log still is the one we copied from."""
         last: str | None = None
-        patience = _FIRST_WAIT
+        page, patience = PageSize(), _FIRST_WAIT
         max_payload = self._connection.client.max_payload - _PAYLOAD_RESERVE
         while True:
-            events = await self._feed.read(after=max(0, position - 1), limit=PAGE)
-            full = len(events) == PAGE
+            events = await self._feed.read(after=max(0, position - 1), limit=page.limit)
+            full = len(events) == page.limit
+            page.adapt(events)
             if last is not None and (not events or events[0].name != last):
                 raise OutOfStep(f"the log no longer holds {last} at {position}")
             if events and events[0].position == position:

@@ -110,7 +110,7 @@ async def running_nats(folder: Path) -> AsyncIterator[NatsProcess]:
 
 @contextlib.asynccontextmanager
 async def connected(url: str, name: str = "test", *, wait: float = 5.0) -> AsyncIterator[NatsConnection]:
-    connection = NatsConnection(url, name=name)
+    connection = NatsConnection(url, name=name, reconnect_wait_s=0.1)
     await connection.start()
     try:
         if wait:

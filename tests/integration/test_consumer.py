@@ -127,7 +127,7 @@ async def test_goes_on_without_nats_and_comes_back_to_it(nats: NatsProcess, log:
             await nats.kill()
             await log.append(20)
             await reader.reach(40)
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.2)
             await log.append(20)
             await reader.reach(60)
             await nats.start()
@@ -255,9 +255,9 @@ async def test_slow_reader_holds_back_the_server(nats: NatsProcess, log: Log) ->
     async with connected(nats.url) as connection:
         one = relay(connection, log)
         async with running(one.run()):
-            for _ in range(10):
+            for _ in range(6):
                 await log.append(60, size=60_000)
-            await eventually(lambda: one.position == 600)
+            await eventually(lambda: one.position == 360)
             stream = await current_stream(connection)
             async with Puller.open(connection, stream=stream, sequence=1, name="slow") as puller:
                 taken = await puller.take(max_bytes=1, timeout=5)
@@ -274,7 +274,7 @@ async def test_slow_reader_holds_back_the_server(nats: NatsProcess, log: Log) ->
                 assert info["num_pending"] > 0
             reader = Reader(subscription(connection, log), pause=0.05)
             async with running(reader.run()):
-                await reader.reach(600)
+                await reader.reach(360)
         await reader.check(log)
         assert reader.batches > 10
 
@@ -310,7 +310,7 @@ async def test_idle_reader_is_silent(nats: NatsProcess, log: Log) -> None:
             await reader.reach(10)
             await asyncio.sleep(0.1)
             before = connection.client.stats["out_msgs"]
-            await asyncio.sleep(1.5)
+            await asyncio.sleep(1.0)
             assert connection.client.stats["out_msgs"] - before <= 1
 
 

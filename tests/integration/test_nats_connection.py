@@ -124,7 +124,7 @@ async def test_credentials_never_leave_in_clear_text() -> None:
     await connection.start()
     try:
         with pytest.raises(Unavailable):
-            await connection.ready(1.5)
+            await connection.ready(0.6)
     finally:
         await connection.close()
         server.close()
