@@ -96,8 +96,10 @@ class LiveFeed:
                 for watcher in self._watchers.get(root_id, ()):
                     watcher.set()
 
-    async def events(self, wanted: Filter, *, after: int) -> AsyncIterator[list[RecordedEvent]]:
-        """Wanted events after a position, in order, in small lists; waits for more. An empty list says: nothing for a while.
+    async def events(self, wanted: Filter, *, after: int | None) -> AsyncIterator[list[RecordedEvent]]:
+        """Wanted events after a position (None: from now on), in order, in small lists; waits for more.
+
+        An empty list says: nothing for a while.
 
         Raises:
             TooSlow: more came than the bound of the queue while the caller was busy.
@@ -106,7 +108,8 @@ class LiveFeed:
         listener = _Listener(wanted)
         self._listeners.add(listener)
         try:
-            joined_at, reached = self.position, after
+            joined_at = self.position
+            reached = joined_at if after is None else after
             while reached < joined_at:
                 page = await self._page(wanted, reached, joined_at)
                 if page:

@@ -11,6 +11,11 @@ from domain.kernel import Json
 class UnknownAgent(NotFound):
     code = "unknown-agent"
 
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message, pointer=f"/plan/steps/{step}/agent")
+        self.step = step
+        """Place of the step in the plan."""
+
 
 class UnknownProject(NotFound):
     code = "unknown-project"
@@ -44,9 +49,17 @@ async def start_run(
     outcome = await commands.execute(request, command)
     if outcome.duplicate:
         first: runs.Run = (await commands.load(runs.DECIDER, request.tenant_id, run_id)).state
-        if first.plan != command.plan or first.input != command.input:
+        if first.plan is None or not _asked_for(plan, first.plan) or first.input != input:
             raise AlreadyExists(f"run {run_id} was started before with another plan or input")
     return outcome
+
+
+def _asked_for(asked: runs.Plan, started: runs.Plan) -> bool:
+    """Whether a plan is the one that was started, whichever versions its agents were pinned to since."""
+    if len(asked.steps) != len(started.steps):
+        return False
+    pairs = zip(asked.steps, started.steps, strict=True)
+    return all(a == (s if a.agent_version else s.model_copy(update={"agent_version": None})) for a, s in pairs)
 
 
 async def _check_project(commands: CommandLoop, tenant_id: UUID, project_id: UUID) -> None:
@@ -65,8 +78,5 @@ async def _pinned(commands: CommandLoop, tenant_id: UUID, index: int, step: runs
         if current is not None and step.agent_version in (None, current.version):
             return step.model_copy(update={"agent_version": current.version})
     if current is None:
-        raise UnknownAgent(f"no agent '{step.agent}' is registered", pointer=f"/plan/steps/{index}/agent")
-    raise UnknownAgent(
-        f"agent '{step.agent}' is registered in version {current.version}, not {step.agent_version}",
-        pointer=f"/plan/steps/{index}/agent",
-    )
+        raise UnknownAgent(f"no agent '{step.agent}' is registered", index)
+    raise UnknownAgent(f"agent '{step.agent}' is registered in version {current.version}, not {step.agent_version}", index)

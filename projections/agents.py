@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-import orjson
 from pydantic import BaseModel
 
 from domain.agents import AgentRegistered
 from domain.kernel import Json, RecordedEvent
-from projections.kernel import Connection, Projection, Timestamp, by_topic, decoded, topics_of
+from projections.kernel import Connection, Projection, Timestamp, by_topic, decoded, dump_json, load_json, topics_of
 from projections.pages import Page, encode_cursor
 
 
@@ -40,7 +39,7 @@ async def on_agent_registered(connection: Connection, batch: Sequence[RecordedEv
         rows.append(
             (
                 recorded.stream_id, recorded.tenant_id, agent.name, agent.version, recorded.version, agent.description,
-                list(agent.capabilities), orjson.dumps(agent.input_schema).decode(), orjson.dumps(agent.output_schema).decode(),
+                list(agent.capabilities), dump_json(agent.input_schema), dump_json(agent.output_schema),
                 recorded.recorded_at,
             )
         )  # fmt: skip
@@ -65,7 +64,7 @@ async def list_agents(
     data = [
         AgentView(
             agent_id=r[0], name=r[1], version=r[2], revision=r[3], description=r[4], capabilities=r[5],
-            input_schema=orjson.loads(r[6]), output_schema=orjson.loads(r[7]), registered_at=r[8],
+            input_schema=load_json(r[6]), output_schema=load_json(r[7]), registered_at=r[8],
         )
         for r in rows[:limit]
     ]  # fmt: skip

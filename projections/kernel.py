@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Protocol
 
+import pydantic_core
 from psycopg import AsyncConnection
 from pydantic import PlainSerializer
 
 from domain import registry
-from domain.kernel import Event, RecordedEvent, timestamp
+from domain.kernel import Event, Json, RecordedEvent, timestamp
 
 Connection = AsyncConnection[Any]
 
@@ -75,3 +76,12 @@ def by_topic(*handlers: tuple[type[Event], Handler]) -> Handler:
 def decoded(recorded: RecordedEvent) -> Any:
     """The event itself, upcast to its newest version."""
     return registry.decode(recorded.topic, recorded.schema_version, recorded.state)
+
+
+def dump_json(value: Json) -> str:
+    """JSON for a column of text. Integers of any size, which orjson refuses; U+0000 cannot occur, the log takes none."""
+    return pydantic_core.to_json(value).decode()
+
+
+def load_json(text: str) -> Json:
+    return pydantic_core.from_json(text)

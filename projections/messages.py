@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from typing import Literal
 from uuid import UUID
 
-import orjson
 from pydantic import BaseModel
 
 from domain.agent_runs import MailDelivered, MailReceived, MailRefused
 from domain.kernel import Json, RecordedEvent
 from domain.messages import MessageSent
-from projections.kernel import Connection, Projection, Timestamp, by_topic, decoded, topics_of
+from projections.kernel import Connection, Projection, Timestamp, by_topic, decoded, dump_json, load_json, topics_of
 from projections.pages import Page, encode_cursor
 
 
@@ -38,7 +37,7 @@ async def on_message_sent(connection: Connection, batch: Sequence[RecordedEvent]
         sql,
         (
             [e.stream_id for e in batch], [e.tenant_id for e in batch], [m.run_id for m in sent], [m.sender for m in sent],
-            [m.recipient for m in sent], [orjson.dumps(m.body).decode() for m in sent], [e.position for e in batch],
+            [m.recipient for m in sent], [dump_json(m.body) for m in sent], [e.position for e in batch],
             [e.recorded_at for e in batch],
         ),
     )  # fmt: skip
@@ -96,7 +95,7 @@ async def list_messages(
     rows = await (await connection.execute(sql, parameters)).fetchall()
     data = [
         MessageView(
-            message_id=r[0], run_id=run_id, sender=r[1], recipient=r[2], body=orjson.loads(r[3]), position=r[4], sent_at=r[5],
+            message_id=r[0], run_id=run_id, sender=r[1], recipient=r[2], body=load_json(r[3]), position=r[4], sent_at=r[5],
             delivered_at=r[6], received_at=r[7], refused=r[8],
             status="refused" if r[8] else "received" if r[7] else "delivered" if r[6] else "sent",
         )

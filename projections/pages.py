@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import re
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 from uuid import UUID
@@ -10,6 +11,8 @@ from domain.errors import InvalidCommand
 
 T = TypeVar("T")
 MAX_LIMIT = 1000
+MAX_POSITION = 2**63 - 1
+_WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,12 @@ def position_cursor(cursor: str | None) -> int | None:
     """Raises InvalidCommand for what is not a cursor of ours."""
     if cursor is None:
         return None
-    decoded = decode_cursor(cursor)
-    if not decoded.isdigit():
+    position = parse_position(decode_cursor(cursor))
+    if position is None:
         raise InvalidCommand("the cursor is not one that this server gave out", pointer="/cursor")
-    return int(decoded)
+    return position
+
+
+def parse_position(text: str) -> int | None:
+    """A position in decimal digits; None for anything else (other scripts' digits, more than a position can have)."""
+    return int(text) if _WHOLE_NUMBER.fullmatch(text) else None

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-import orjson
 from pydantic import BaseModel
 
 from domain.kernel import Json, RecordedEvent
 from domain.projects import ProjectCreated
-from projections.kernel import Connection, Projection, Timestamp, by_topic, decoded, topics_of
+from projections.kernel import Connection, Projection, Timestamp, by_topic, decoded, dump_json, load_json, topics_of
 from projections.pages import Page, encode_cursor
 
 
@@ -31,7 +30,7 @@ async def on_project_created(connection: Connection, batch: Sequence[RecordedEve
             [e.stream_id for e in batch],
             [e.tenant_id for e in batch],
             [p.name for p in projects],
-            [orjson.dumps(p.metadata).decode() for p in projects],
+            [dump_json(p.metadata) for p in projects],
             [e.recorded_at for e in batch],
         ),
     )
@@ -46,5 +45,5 @@ async def list_projects(connection: Connection, tenant_id: UUID, *, limit: int, 
     WHERE tenant_id = %(tenant)s AND (%(after)s::uuid IS NULL OR project_id > %(after)s) ORDER BY project_id LIMIT %(limit)s
     """
     rows = await (await connection.execute(sql, {"tenant": tenant_id, "after": after, "limit": limit + 1})).fetchall()
-    data = [ProjectView(project_id=i, name=n, metadata=orjson.loads(m), created_at=at) for i, n, m, at in rows[:limit]]
+    data = [ProjectView(project_id=i, name=n, metadata=load_json(m), created_at=at) for i, n, m, at in rows[:limit]]
     return Page(data, encode_cursor(str(data[-1].project_id)) if len(rows) > limit else None)

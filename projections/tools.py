@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-import orjson
 from pydantic import BaseModel
 
 from domain.kernel import Json, RecordedEvent
 from domain.tools import ToolRegistered
-from projections.kernel import Connection, Projection, Timestamp, by_topic, decoded, topics_of
+from projections.kernel import Connection, Projection, Timestamp, by_topic, decoded, dump_json, load_json, topics_of
 from projections.pages import Page, encode_cursor
 
 
@@ -43,7 +42,7 @@ async def on_tool_registered(connection: Connection, batch: Sequence[RecordedEve
         rows.append(
             (
                 recorded.stream_id, recorded.tenant_id, tool.name, tool.version, recorded.version, tool.description,
-                list(tool.capabilities), orjson.dumps(tool.parameters).decode(), tool.idempotent, tool.timeout_s,
+                list(tool.capabilities), dump_json(tool.parameters), tool.idempotent, tool.timeout_s,
                 tool.max_attempts, recorded.recorded_at,
             )
         )  # fmt: skip
@@ -64,7 +63,7 @@ async def list_tools(connection: Connection, tenant_id: UUID, *, limit: int, aft
     data = [
         ToolView(
             tool_id=r[0], name=r[1], version=r[2], revision=r[3], description=r[4], capabilities=r[5],
-            parameters=orjson.loads(r[6]), idempotent=r[7], timeout_s=r[8], max_attempts=r[9], registered_at=r[10],
+            parameters=load_json(r[6]), idempotent=r[7], timeout_s=r[8], max_attempts=r[9], registered_at=r[10],
         )
         for r in rows[:limit]
     ]  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import orjson
+import pydantic_core
 import uuid6
 from fastapi import Request
 from fastapi.routing import APIRoute
@@ -16,17 +17,20 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.responses import Response
 
 from api.container import Container
-from api.http.errors import PreconditionFailed
+from api.http.errors import InvalidBody, PreconditionFailed
 from application import dispatch
 from application.dispatch import Outcome
 from domain.errors import InvalidCommand, VersionConflict
 from projections import checkpoints
 from projections.kernel import Connection
+from projections.pages import parse_position
 
 M = TypeVar("M", bound=BaseModel)
 POSITION = "Tidelog-Position"
 _ETAG = re.compile(r'^(?:W/)?"v(\d+)"$')
 _TIME: TypeAdapter[datetime] = TypeAdapter(datetime)
+_DATE = re.compile(r"\d{4}-\d\d-\d\d[Tt ]", re.ASCII)
+"""How a time begins: pydantic would take a bare number for seconds since 1970."""
 
 
 class RawRoute(APIRoute):
@@ -77,9 +81,16 @@ def command_request(request: Request, *, correlation_id: UUID | None = None, com
 
 
 async def body_of(request: Request, model: type[M]) -> M:
-    """The request's body as a model, straight from its bytes. Raises ValidationError (→ 422 with pointers)."""
-    body = await request.body()
-    return model.model_validate_json(body or b"{}")
+    """The request's body as a model, straight from its bytes. Raises InvalidBody (→ 422 with pointers)."""
+    body = await request.body() or b"{}"
+    try:
+        if b"NaN" in body or b"Infinity" in body:  # pydantic's parser takes them for numbers, JSON does not
+            pydantic_core.from_json(body, allow_inf_nan=False)
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        raise InvalidBody(error.errors(include_url=False, include_context=False), body) from error
+    except ValueError as error:
+        raise InvalidBody([{"type": "json_invalid", "loc": (), "msg": f"Invalid JSON: {error}"}], body) from error
 
 
 def expected_version(request: Request) -> int | None:
@@ -94,23 +105,30 @@ def expected_version(request: Request) -> int | None:
 
 
 @asynccontextmanager
-async def preconditions(request: Request) -> AsyncIterator[None]:
-    """Turns a conflict with the version that `If-Match` gave into 412."""
+async def precondition(version: int | None) -> AsyncIterator[None]:
+    """Turns a conflict with the version that the caller gave (None: none), in `If-Match` or in the body, into 412."""
     try:
         yield
     except VersionConflict as conflict:
-        if request.headers.get("if-match") is None:
+        if version is None:
             raise
         raise PreconditionFailed(conflict.expected, conflict.current) from conflict
 
 
 def answer(value: Any, status: int = 200, *, position: int | None = None, headers: dict[str, str] | None = None) -> Response:
     """A JSON answer; models are dumped by pydantic."""
-    content = value.__pydantic_serializer__.to_json(value) if isinstance(value, BaseModel) else orjson.dumps(value)
+    content = value.__pydantic_serializer__.to_json(value) if isinstance(value, BaseModel) else _json(value)
     extra = dict(headers or {})
     if position is not None:
         extra[POSITION] = str(position)
     return Response(content, status, extra, "application/json")
+
+
+def _json(value: Any) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # an integer of more than 64 bits: rare, and legal
+        return pydantic_core.to_json(value)
 
 
 def accepted(
@@ -135,10 +153,10 @@ async def reading(request: Request, read_model: str) -> AsyncIterator[tuple[Conn
     container = container_of(request)
     wanted = request.headers.get(POSITION)
     if wanted is not None:
-        if not wanted.isdigit():
+        awaited = parse_position(wanted)
+        if awaited is None:
             raise InvalidCommand(f"{POSITION} must be a position: a whole number")
-        timeout = container.settings.read_timeout_s
-        await checkpoints.wait_until(container.database, read_model, int(wanted), timeout)
+        await checkpoints.wait_until(container.database, read_model, awaited, container.settings.read_timeout_s)
     async with container.database.connection() as connection:
         cursor = await connection.execute("SELECT position FROM checkpoint WHERE name = %s", [read_model])
         row = await cursor.fetchone()
@@ -147,10 +165,11 @@ async def reading(request: Request, read_model: str) -> AsyncIterator[tuple[Conn
 
 async def position_of(request: Request, as_of: str, *, root_id: UUID | None = None) -> int:
     """The position that `as_of` means: a position, or the last one at an RFC 3339 time. Raises InvalidCommand."""
-    if as_of.isdigit():
-        return int(as_of)
+    position = parse_position(as_of)
+    if position is not None:
+        return position
     try:
-        at = _TIME.validate_python(as_of)
+        at = _TIME.validate_python(as_of) if _DATE.match(as_of) else None
     except ValidationError:
         at = None
     if at is None or at.tzinfo is None:

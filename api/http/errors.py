@@ -1,8 +1,10 @@
 """Errors as RFC 9457 problem details. The table below is the only place where an error meets an HTTP status."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
+import pydantic_core
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -55,6 +57,14 @@ class PreconditionFailed(TidelogError):
 STATUS[PreconditionFailed] = 412
 
 
+class InvalidBody(Exception):
+    """A request's body that does not fit its model. `problems` as pydantic lists them."""
+
+    def __init__(self, problems: Sequence[Any], body: bytes) -> None:
+        super().__init__("the body is not valid")
+        self.problems, self.body = problems, body
+
+
 def status_of(error: TidelogError) -> int:
     return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
 
@@ -96,13 +106,49 @@ def tidelog_problem(scope: dict[str, Any], error: TidelogError) -> Response:
     return problem(scope, status_of(error), error.code, error.message, retryable=error.retryable, errors=places, extra=extra)
 
 
+def defect_problem(scope: dict[str, Any], error: Exception) -> Response:
+    """For what only a defect explains: it goes to the log, not to the caller."""
+    log.error("defect", path=scope.get("path", ""), exc_info=error)
+    return problem(scope, 500, "internal", "an internal error; the trace id leads to the log")
+
+
+def body_problem(scope: dict[str, Any], error: InvalidBody) -> Response:
+    try:
+        document = pydantic_core.from_json(error.body)
+    except ValueError:
+        document = None
+    places = [(_place(document, item["loc"], item["type"]), item["msg"]) for item in error.problems]
+    return _invalid(scope, places)
+
+
+def _place(document: Any, loc: Sequence[int | str], kind: str) -> list[int | str]:
+    """The place in the document. pydantic also names which member of a union it tried: that is no part of the document."""
+    place: list[int | str] = []
+    for i, part in enumerate(loc):
+        try:
+            document = document[part]
+        except (LookupError, TypeError):
+            if kind != "missing" or i < len(loc) - 1:
+                continue
+        place.append(part)
+    return place
+
+
 def validation_problem(scope: dict[str, Any], error: ValidationError | RequestValidationError) -> Response:
-    places = []
-    for item in error.errors()[:50]:
-        loc = [str(part) for part in item["loc"] if part not in ("body", "query", "path")]
-        places.append({"pointer": "/" + "/".join(loc), "detail": item["msg"]})
-    detail = f"{places[0]['pointer']}: {places[0]['detail']}" if places else "the request is not valid"
-    return problem(scope, 422, "invalid-request", detail, errors=places)
+    """For parameters of a request, and for values that only a command refuses."""
+    outer = ("query", "path", "header") if isinstance(error, RequestValidationError) else ()
+    return _invalid(scope, [([p for p in item["loc"] if p not in outer], item["msg"]) for item in error.errors()])
+
+
+def _invalid(scope: dict[str, Any], places: Sequence[tuple[Sequence[int | str], str]]) -> Response:
+    errors = [{"pointer": _pointer(place), "detail": message} for place, message in places[:50]]
+    detail = "; ".join(f"{e['pointer']}: {e['detail']}" if e["pointer"] else e["detail"] for e in errors[:1])
+    return problem(scope, 422, "invalid-request", detail or "the request is not valid", errors=errors)
+
+
+def _pointer(place: Sequence[int | str]) -> str:
+    """A JSON Pointer (RFC 6901); empty: the whole document."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in place)
 
 
 def install(app: FastAPI) -> None:
@@ -116,6 +162,10 @@ def install(app: FastAPI) -> None:
     async def _validation(request: Request, error: RequestValidationError) -> Response:
         return validation_problem(request.scope, error)  # type: ignore[arg-type]
 
+    @app.exception_handler(InvalidBody)
+    async def _body(request: Request, error: InvalidBody) -> Response:
+        return body_problem(request.scope, error)  # type: ignore[arg-type]
+
     @app.exception_handler(ValidationError)
     async def _value(request: Request, error: ValidationError) -> Response:
         return validation_problem(request.scope, error)  # type: ignore[arg-type]
@@ -123,9 +173,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:
         code = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "bad-request")
-        return problem(request.scope, error.status_code, code, str(error.detail))  # type: ignore[arg-type]
+        response = problem(request.scope, error.status_code, code, str(error.detail))  # type: ignore[arg-type]
+        response.headers.update(error.headers or {})
+        return response
 
     @app.exception_handler(Exception)
     async def _defect(request: Request, error: Exception) -> Response:
-        log.error("defect", path=request.url.path, exc_info=error)
-        return problem(request.scope, 500, "internal", "an internal error; the trace id leads to the log")  # type: ignore[arg-type]
+        return defect_problem(request.scope, error)  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from domain import runs
 from domain.errors import InvalidCommand, NotFound
 from domain.kernel import RecordedEvent
 from domain.registry import EVENTS
-from projections.pages import MAX_LIMIT, encode_cursor, position_cursor
+from projections.pages import MAX_LIMIT, MAX_POSITION, encode_cursor, parse_position, position_cursor
 
 router = APIRouter(tags=["events"])
 
@@ -27,7 +27,7 @@ PAGE = 500
 
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
 Types = Annotated[str | None, Query(description="Event types, separated by commas, such as run.started,run.completed")]
-After = Annotated[int | None, Query(ge=0, description="Only events after this position")]
+After = Annotated[int | None, Query(ge=0, le=MAX_POSITION, description="Only events after this position")]
 Root = Annotated[UUID | None, Query(description="Only events inside this run")]
 
 
@@ -62,9 +62,10 @@ async def get_run_events(
 
 @router.get("/v1/events/{position}", summary="One event by its position")
 async def get_event(request: Request, position: int) -> Response:
-    found = await container_of(request).feed.read_tenant(
-        principal_of(request).tenant_id, after=position - 1, until=position, limit=1
-    )
+    found: list[RecordedEvent] = []
+    if 0 < position <= MAX_POSITION:
+        tenant_id = principal_of(request).tenant_id
+        found = await container_of(request).feed.read_tenant(tenant_id, after=position - 1, until=position, limit=1)
     if not found:
         raise NotFound(f"there is no event at position {position}")
     return Response(to_cloudevent(found[0]), media_type="application/cloudevents+json")
@@ -89,9 +90,10 @@ def _start(request: Request, after: int | None) -> int | None:
     last = request.headers.get("last-event-id")
     if last is None:
         return after
-    if not last.isdigit():
+    position = parse_position(last)
+    if position is None:
         raise InvalidCommand("Last-Event-ID must be the id of an event that this stream sent")
-    return int(last)
+    return position
 
 
 async def _page(request: Request, wanted: Filter, after: int | None, limit: int, cursor: str | None) -> Response:
@@ -127,7 +129,7 @@ async def _tenant_stream(request: Request, wanted: Filter, start: int | None) ->
     live = container_of(request).live
     yield RETRY
     try:
-        async for events in live.events(wanted, after=live.position if start is None else start):
+        async for events in live.events(wanted, after=start):
             yield _sse(events) if events else HEARTBEAT
     except TooSlow:
         yield b"event: resync\ndata: {}\n\n"

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.container import Container
 from api.http.deps import Principal
-from api.http.errors import tidelog_problem
+from api.http.errors import defect_problem, tidelog_problem
 from domain.errors import PayloadTooLarge, TidelogError, Unauthenticated
 from projections.tenants import find_key
 
@@ -93,6 +93,9 @@ class Gate:
                 receive = self._bounded(headers, receive)
             except TidelogError as error:
                 await tidelog_problem(scope, error)(scope, receive, answer)  # type: ignore[arg-type]  # a Scope is a dict
+                return
+            except Exception as error:  # noqa: BLE001  # outside of the handlers of the application, and to be seen all the same
+                await defect_problem(scope, error)(scope, receive, answer)  # type: ignore[arg-type]
                 return
             await self._app(scope, receive, answer)
         finally:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import uuid6
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from starlette.responses import Response
 
 from api.http import openapi
@@ -20,25 +20,26 @@ from api.http.deps import (
     expected_version,
     next_link,
     position_of,
-    preconditions,
+    precondition,
     principal_of,
     reading,
 )
 from api.http.errors import STATUS
 from api.http.idempotency import StillRunning, once
-from application.runs import start_run
+from application.runs import UnknownAgent, start_run
 from domain import runs as rules
 from domain.errors import NotFound, PayloadTooLarge
 from domain.kernel import Json, Name, ShortText, derive_id
 from domain.projects import default_project_id
 from projections import messages, runs
-from projections.pages import MAX_LIMIT, position_cursor, uuid_cursor
+from projections.pages import MAX_LIMIT, parse_position, position_cursor, uuid_cursor
 
 router = APIRouter(tags=["runs"])
 busy = APIRouter(tags=["runs"], route_class=RawRoute)
 STATUS[StillRunning] = 409
 
 MAX_REPLAY_EVENTS = 200_000
+LONGEST_WAIT_S = 60
 
 
 class Strict(BaseModel):
@@ -72,6 +73,14 @@ class GraphPlan(Strict):
     kind: Literal["graph"]
     steps: tuple[rules.Step, ...] = Field(min_length=1, max_length=rules.MAX_STEPS)
 
+    @field_validator("steps")
+    @classmethod
+    def _is_a_graph(cls, steps: tuple[rules.Step, ...]) -> tuple[rules.Step, ...]:
+        try:
+            return rules.Plan(steps=steps).steps
+        except ValidationError as error:
+            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+
     def plan(self) -> rules.Plan:
         return rules.Plan(steps=self.steps)
 
@@ -94,6 +103,18 @@ class StartRunBody(Strict):
 
     def to_plan(self) -> rules.Plan:
         return self.plan.plan() if self.plan is not None else rules.sequential((self.agent or "",))
+
+    def place_of(self, step: int) -> str:
+        """JSON Pointer to where this body names the agent of a step of the plan."""
+        match self.plan:
+            case None:
+                return "/agent"
+            case GraphPlan():
+                return f"/plan/steps/{step}/agent"
+            case ParallelPlan() if step == len(self.plan.agents):
+                return "/plan/aggregator"
+            case _:
+                return f"/plan/agents/{step}"
 
 
 class RunAccepted(BaseModel):
@@ -135,15 +156,19 @@ async def post_run(request: Request) -> Response:
     async def execute(key_id: UUID | None) -> Response:
         run_id = body.run_id or (derive_id(key_id, "run") if key_id else uuid6.uuid7())
         principal = principal_of(request)
-        outcome = await start_run(
-            container_of(request).commands,
-            command_request(request, correlation_id=run_id, command_id=key_id or run_id),
-            run_id=run_id,
-            project_id=body.project_id or default_project_id(principal.tenant_id),
-            plan=body.to_plan(),
-            input=body.input,
-            metadata=body.metadata,
-        )
+        try:
+            outcome = await start_run(
+                container_of(request).commands,
+                command_request(request, correlation_id=run_id, command_id=key_id or run_id),
+                run_id=run_id,
+                project_id=body.project_id or default_project_id(principal.tenant_id),
+                plan=body.to_plan(),
+                input=body.input,
+                metadata=body.metadata,
+            )
+        except UnknownAgent as error:
+            error.pointer = body.place_of(error.step)
+            raise
         location = f"/v1/runs/{run_id}"
         wait_s = _wait_seconds(request)
         if wait_s:
@@ -159,8 +184,8 @@ def _wait_seconds(request: Request) -> float:
     """The `wait` of `Prefer` (RFC 7240), at most a minute."""
     for preference in request.headers.get("prefer", "").split(","):
         name, _, value = preference.strip().partition("=")
-        if name.lower() == "wait" and value.isdigit():
-            return min(float(value), 60.0)
+        if name.lower() == "wait":
+            return float(min(parse_position(value) or 0, LONGEST_WAIT_S))
     return 0.0
 
 
@@ -245,7 +270,7 @@ async def cancel_run(request: Request, run_id: UUID) -> Response:
     async def execute(key_id: UUID | None) -> Response:
         command = rules.CancelRun(run_id=run_id, reason=body.reason)
         command_for = command_request(request, correlation_id=run_id, command_id=key_id)
-        async with preconditions(request):
+        async with precondition(version):
             outcome = await container_of(request).commands.execute(command_for, command, expected_version=version)
         return accepted(outcome, run_id, {"run_id": str(run_id)})
 
@@ -256,8 +281,11 @@ async def cancel_run(request: Request, run_id: UUID) -> Response:
 async def get_messages(
     request: Request, run_id: UUID, limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100, cursor: str | None = None
 ) -> Response:
-    after = position_cursor(cursor)
+    after, tenant_id = position_cursor(cursor), principal_of(request).tenant_id
+    loaded = await container_of(request).commands.load(rules.DECIDER, tenant_id, run_id, fresh=False)
+    if loaded.state.status == "absent":
+        raise NotFound(f"there is no run {run_id}")
     async with reading(request, "messages") as (connection, position):
-        page = await messages.list_messages(connection, principal_of(request).tenant_id, run_id, limit=limit, after=after)
+        page = await messages.list_messages(connection, tenant_id, run_id, limit=limit, after=after)
     body = MessagePage(data=page.data, next_cursor=page.next_cursor)
     return answer(body, position=position, headers=next_link(request, page.next_cursor))

@@ -17,7 +17,7 @@ from application.workers import JournalEntry, JournalView, MailItem
 from domain import agent_runs, agents, invocations, tools
 from domain.errors import InvalidCommand, StaleAttempt, WorkOver
 from domain.failures import Failure
-from domain.kernel import Json, Name, ShortText, derive_id, timestamp
+from domain.kernel import Json, Name, ShortText, Text, derive_id, timestamp
 
 router = APIRouter(tags=["workers"])
 
@@ -33,7 +33,7 @@ class Strict(BaseModel):
 class AgentOffer(Strict):
     name: Name
     version: ShortText = "1"
-    description: str = ""
+    description: Text = ""
     capabilities: tuple[Name, ...] = ()
     input_schema: Json = None
     output_schema: Json = None
@@ -42,12 +42,12 @@ class AgentOffer(Strict):
 class ToolOffer(Strict):
     name: Name
     version: ShortText = "1"
-    description: str = ""
+    description: Text = ""
     capabilities: tuple[Name, ...] = ()
     parameters: dict[str, Json]
     idempotent: bool = False
-    timeout_s: float = 60.0
-    max_attempts: int = 3
+    timeout_s: float = Field(default=60.0, gt=0, le=86_400)
+    max_attempts: int = Field(default=3, ge=1, le=20)
 
 
 class RegisterBody(Strict):

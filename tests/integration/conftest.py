@@ -6,7 +6,8 @@ import pytest
 import pytest_asyncio
 import structlog
 
-from tests.integration.system_kit import PlayedWorker, System, empty_work_queue, issue_key, running
+from adapters.embedded import EmbeddedServices
+from tests.integration.system_kit import PlayedWorker, System, empty_work_queue, fresh_database, issue_key, running
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -26,6 +27,15 @@ async def system(database_url: str, nats_url: str) -> AsyncIterator[System]:
     """All roles, set up, with a client that holds a valid key; an empty log but for the set-up."""
     await empty_work_queue(nats_url)
     async with running(database_url, nats_url) as system:
+        await issue_key(system)
+        yield system
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def shared(services: EmbeddedServices) -> AsyncIterator[System]:
+    """The same for all tests of a module: for those to whom it does not matter what else is in the log."""
+    await empty_work_queue(services.nats_url)
+    async with fresh_database(services) as database_url, running(database_url, services.nats_url) as system:
         await issue_key(system)
         yield system
 

@@ -26,7 +26,9 @@ from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.sql import SQL, Identifier
 
+from adapters.embedded import EmbeddedServices
 from api.bootstrap import assemble
 from api.container import Container
 from api.http.app import create_app
@@ -66,6 +68,10 @@ def request_of(tenant_id: UUID = DEFAULT_TENANT_ID, command_id: UUID | None = No
     """Metadata for a command that a test gives by itself."""
     command_id = command_id or new_id()
     return Request(tenant_id, "test", command_id, command_id, "test")
+
+
+def sha256(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 class System:
@@ -151,10 +157,9 @@ class System:
     async def tenant(self, name: str) -> tuple[UUID, str]:
         """Another tenant and its key."""
         tenant_id, key = new_id(), secrets.token_hex(16)
-        digest = hashlib.sha256(key.encode()).hexdigest()
         await self.command(CreateTenant(tenant_id=tenant_id, name=name), tenant_id=tenant_id)
         await self.command(CreateProject(project_id=default_project_id(tenant_id), name="default"), tenant_id=tenant_id)
-        await self.command(IssueApiKey(tenant_id=tenant_id, key_id=new_id(), label="test", sha256=digest), tenant_id=tenant_id)
+        await self.command(IssueApiKey(tenant_id=tenant_id, key_id=new_id(), label="test", sha256=sha256(key)), tenant_id=tenant_id)
         await self.settled()
         return tenant_id, key
 
@@ -302,7 +307,8 @@ async def running(
     async with contextlib.AsyncExitStack() as stack:
         nats_client = await nats.connect(nats_url)
         stack.push_async_callback(nats_client.close)
-        assembly = await stack.enter_async_context(assemble(given, set(roles)))
+        assembly = await stack.enter_async_context(assemble(given, {*roles, "api"}))
+        assert assembly.container is not None
         transport = httpx.ASGITransport(create_app(assembly.container), raise_app_exceptions=False)
         headers = {"Authorization": f"Bearer {key}"}
         http = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url=BASE, headers=headers, timeout=30))
@@ -325,7 +331,7 @@ async def running(
 
 async def issue_key(system: System) -> None:
     """Sets the installation up with the system's key, and waits until the key can be used."""
-    position = await set_up(system.container.commands, key_sha256=hashlib.sha256(system.key.encode()).hexdigest())
+    position = await set_up(system.container.commands, key_sha256=sha256(system.key))
 
     async def usable() -> bool:
         return bool(await system.sql("SELECT 1 FROM checkpoint WHERE name = 'tenants' AND position >= %s", position))
@@ -341,6 +347,19 @@ async def empty_work_queue(nats_url: str) -> None:
             await client.jetstream().delete_stream("WORK")
     finally:
         await client.close()
+
+
+@asynccontextmanager
+async def fresh_database(services: EmbeddedServices) -> AsyncIterator[str]:
+    """Another copy of the migrated database that the fixture `services` holds ready."""
+    name, owner = f"test_{secrets.token_hex(16)}", str(conninfo_to_dict(services.database_url)["user"])
+    clone = SQL("CREATE DATABASE {} OWNER {} TEMPLATE tidelog_template STRATEGY file_copy")
+    async with await psycopg.AsyncConnection.connect(services.admin_database_url, autocommit=True) as connection:
+        await connection.execute(clone.format(Identifier(name), Identifier(owner)))
+        try:
+            yield make_conninfo(services.database_url, dbname=name)
+        finally:
+            await connection.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
 
 
 @asynccontextmanager
