@@ -1,9 +1,9 @@
 """`Idempotency-Key`: the same request is executed once, and answered the same way again.
 
 After draft-ietf-httpapi-idempotency-key-header-07. The key's scope is tenant, principal and route; the body's hash tells a repeat
-from another request. What makes a repeat harmless is the command id, which follows from the key: even a repeat whose record was
-lost is recognised by the event store. The table adds the stored answer, the check of the body, and `409` while the first request
-is still running.
+from another request. What makes a repeat harmless is the command id that the table keeps for the key: a repeat is the same
+command, recognised by the event store even where the first answer was lost. The table adds that answer, the check of the body, and
+`409` while the first request is still running.
 """
 
 import asyncio
@@ -12,27 +12,31 @@ from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 import structlog
+import uuid6
 from fastapi import Request
 from starlette.responses import Response
 
 from api.http.deps import container_of, principal_of
-from domain.errors import IdempotencyMismatch, InvalidCommand, TidelogError
+from domain.errors import DomainError, IdempotencyMismatch, InvalidCommand, TidelogError
 from domain.kernel import derive_id
 from projections.kernel import Database
 
 log = structlog.get_logger(__name__)
 
 BEGIN = """
-INSERT INTO idempotency_key (key_id, tenant_id, body_sha256) VALUES (%(id)s, %(tenant)s, %(body)s)
-ON CONFLICT (key_id) DO UPDATE SET begun_at = now(), body_sha256 = EXCLUDED.body_sha256, status = NULL, answer = NULL
+INSERT INTO idempotency_key (key_id, tenant_id, body_sha256, token) VALUES (%(id)s, %(tenant)s, %(body)s, %(token)s)
+ON CONFLICT (key_id) DO UPDATE SET
+    token = CASE WHEN idempotency_key.begun_at < now() - interval '24 hours' THEN EXCLUDED.token ELSE idempotency_key.token END,
+    begun_at = now(), released = false, body_sha256 = EXCLUDED.body_sha256, status = NULL, answer = NULL
 WHERE idempotency_key.begun_at < now() - interval '24 hours'
    OR (idempotency_key.status IS NULL AND idempotency_key.body_sha256 = EXCLUDED.body_sha256
-       AND idempotency_key.begun_at < now() - interval '30 seconds')
-RETURNING key_id
+       AND (idempotency_key.released OR idempotency_key.begun_at < now() - interval '30 seconds'))
+RETURNING token
 """
 FIND = "SELECT body_sha256, status, answer, headers FROM idempotency_key WHERE key_id = %s"
 FINISH = "UPDATE idempotency_key SET status = %s, answer = %s, headers = %s WHERE key_id = %s"
 FORGET = "DELETE FROM idempotency_key WHERE key_id = %s AND status IS NULL"
+RELEASE = "UPDATE idempotency_key SET released = true WHERE key_id = %s AND status IS NULL"
 EXPIRE = """
 DELETE FROM idempotency_key
 WHERE key_id IN (SELECT key_id FROM idempotency_key WHERE begun_at < now() - interval '24 hours' ORDER BY begun_at LIMIT 10000)
@@ -49,7 +53,7 @@ class StillRunning(TidelogError):
 
 
 async def once(request: Request, execute: Callable[[UUID | None], Awaitable[Response]]) -> Response:
-    """Executes with the command id that follows from the request's key (None: no key), or gives the first answer again.
+    """Executes with the command id that belongs to the request's key (None: no key), or gives the first answer again.
 
     Raises:
         IdempotencyMismatch: the key came with another body before.
@@ -65,15 +69,20 @@ async def once(request: Request, execute: Callable[[UUID | None], Awaitable[Resp
     key_id = derive_id(principal.tenant_id, f"idempotency:{scope}")
     body_sha256 = hashlib.sha256(await request.body()).hexdigest()
     async with database.connection() as connection:
-        begun = await connection.execute(BEGIN, {"id": key_id, "tenant": principal.tenant_id, "body": body_sha256})
-        if await begun.fetchone() is None:
+        parameters = {"id": key_id, "tenant": principal.tenant_id, "body": body_sha256, "token": uuid6.uuid7()}
+        begun = await (await connection.execute(BEGIN, parameters)).fetchone()
+        if begun is None:
             row = await (await connection.execute(FIND, [key_id])).fetchone()
             return _first_answer(row, body_sha256)
     try:
-        response = await execute(key_id)
-    except BaseException:
-        async with database.connection() as connection:  # refused or failed: nothing to repeat, the key is free again
+        response = await execute(begun[0])
+    except DomainError:
+        async with database.connection() as connection:  # refused: nothing to repeat, the key is free again
             await connection.execute(FORGET, [key_id])
+        raise
+    except Exception:
+        async with database.connection() as connection:  # it may have been recorded all the same
+            await connection.execute(RELEASE, [key_id])
         raise
     kept = "\n".join(f"{name}: {response.headers[name]}" for name in KEPT_HEADERS if name in response.headers)
     async with database.connection() as connection:

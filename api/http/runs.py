@@ -29,7 +29,7 @@ from api.http.idempotency import StillRunning, once
 from application.runs import UnknownAgent, start_run
 from domain import runs as rules
 from domain.errors import NotFound, PayloadTooLarge
-from domain.kernel import Json, Name, ShortText, derive_id
+from domain.kernel import Json, Name, ShortText
 from domain.projects import default_project_id
 from projections import messages, runs
 from projections.pages import MAX_LIMIT, parse_position, position_cursor, uuid_cursor
@@ -154,7 +154,7 @@ async def post_run(request: Request) -> Response:
     body = await body_of(request, StartRunBody)
 
     async def execute(key_id: UUID | None) -> Response:
-        run_id = body.run_id or (derive_id(key_id, "run") if key_id else uuid6.uuid7())
+        run_id = body.run_id or key_id or uuid6.uuid7()
         principal = principal_of(request)
         try:
             outcome = await start_run(

@@ -20,7 +20,7 @@ _DOCUMENTS: dict[str, re.Pattern[str]] = {
     "code owners": re.compile(r"(|docs/|\.github/|\.gitlab/)(codeowners|owners|maintainers)(\.\w+)?", re.I),
     "gitignore": re.compile(r"\.gitignore"),
     "ci": re.compile(
-        r"\.github/workflows/[^/]+\.ya?ml|\.gitlab-ci\.ya?ml|\.circleci/config\.ya?ml|\.travis\.ya?ml|jenkinsfile(\.\w+)?"
+        r"\.ci/.+|\.github/workflows/[^/]+\.ya?ml|\.gitlab-ci\.ya?ml|\.circleci/config\.ya?ml|\.travis\.ya?ml|jenkinsfile(\.\w+)?"
         r"|azure-pipelines\.ya?ml|\.azure-pipelines/.+\.ya?ml|\.?appveyor\.ya?ml|\.buildkite/.+|\.cirrus\.ya?ml|\.drone\.ya?ml"
         r"|\.woodpecker(\.ya?ml|/.+)|bitbucket-pipelines\.ya?ml|\.builds?(\.ya?ml|/.+\.ya?ml)|\.forgejo/workflows/.+"
         r"|\.gitea/workflows/.+|\.zuul\.ya?ml|\.zuul\.d/.+|cloudbuild\.ya?ml|\.teamcity/.+|\.semaphore/.+",
