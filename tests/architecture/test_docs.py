@@ -68,7 +68,7 @@ def codes_of_the_edge() -> set[str]:
     found: set[str] = set()
     for node in ast.walk(parsed(Path("api/http/errors.py"))):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "problem" and isinstance(node.args[2], ast.Constant):
-            found.add(node.args[2].value)
+            found.add(str(node.args[2].value))
         elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "code":
             texts = {part.value for part in ast.walk(node.value) if isinstance(part, ast.Constant)}
             found |= {text for text in texts if isinstance(text, str)}

@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -184,7 +185,7 @@ def test_tutorial(reader: Reader) -> None:
     assert recorded == [f"count-{number}" for number in range(1, 13)]
 
 
-def reader_events(reader: Reader, topic: str) -> list[dict[str, object]]:
+def reader_events(reader: Reader, topic: str) -> list[dict[str, Any]]:
     done = subprocess.run(
         ["tidelog", "events", "tail", "--type", topic, "--no-follow", "--json"],
         cwd=reader.folder, env=reader.environment(), capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, check=True,
