@@ -94,8 +94,8 @@ class Client:
                 run = await self.get_run(run_id)
                 if run.finished:
                     return run
-                async for event in self.events(run_id, after=run.position):
-                    self._position = max(self._position, event.position)
+                async for _ in self.events(run_id, after=run.position):
+                    pass  # what was read here, the next read shows
                 await asyncio.sleep(0.1)
 
     async def list_runs(
@@ -132,6 +132,7 @@ class Client:
         params = {"types": ",".join(types)} if types else {}
         if not follow:
             async for event in self._all(Event, path, {**params, "after": str(after)}):
+                self._position = max(self._position, event.position)
                 yield event
             return
         failures, contact = 0, _Contact()
@@ -146,6 +147,7 @@ class Client:
                     event = _parse(Event, item.data, as_text=True)
                     if event.position > after:
                         after = event.position
+                        self._position = max(self._position, after)
                         yield event
             except (TidelogConnectionError, TidelogAPIError) as error:
                 if isinstance(error, TidelogAPIError) and not error.retryable:
