@@ -88,8 +88,8 @@ async def witnessed_server() -> AsyncIterator[tuple[Server, Path, httpx.AsyncCli
             headers = {"Authorization": f"Bearer {server.key}"}
             async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=10) as http:
 
-                async def registered() -> bool:
-                    return "steady" in [agent["name"] for agent in (await http.get("/v1/agents")).json()["data"]]
+                async def registered() -> bool:  # tools come after agents
+                    return "chaos.once" in [tool["name"] for tool in (await http.get("/v1/tools")).json()["data"]]
 
                 await until(registered, 30)
                 yield server, witness, http
@@ -132,15 +132,19 @@ async def test_nothing_is_lost_or_done_twice_whatever_is_killed() -> None:
             await asyncio.gather(following, loading, return_exceptions=True)
         for run in load.runs[::10]:
             await load.same_answer_again(run)
+        lines = read_lines(witness)
         violations = [
             *await check_snapshot(snapshot, server.nats_url(), expected={run.id: run.expected for run in load.runs}),
-            *check_witness(read_lines(witness), snapshot),
+            *check_witness(lines, snapshot),
             *check_answers(load.runs, snapshot),
             *check_follower(follower.seen, snapshot),
             *check_output(server),
         ]
         assert violations == [], chaos.explain(violations, server)
+        repeated = len(lines) - len({(line.kind, line.work, line.key) for line in lines})
+        by_hand = sum(len(run.resolved) for run in load.runs)
         print(f"{len(chaos.kills)} kills, {len(load.runs)} runs, {snapshot.head} events, {time.monotonic() - chaos.began:.0f} s")
+        print(f"{len(lines)} executions, {repeated} of them repetitions; {by_hand} ambiguous calls resolved by hand")
         assert await server.stop() == 0
         assert left_over(server.folder) == []
 

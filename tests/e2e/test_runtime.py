@@ -1,0 +1,241 @@
+"""A folder of agents as users write them, good and bad, run by the real `tidelog up`: what is broken is said, the rest works."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from tests.chaos.server import Server, running_server
+
+TWIN = """
+from tidelog import Agent
+
+class {}(Agent):
+    name = "twin"
+    async def execute(self, ctx):
+        return "{}"
+"""
+
+FILES = {
+    "good.py": '''
+import asyncio, sys
+from pathlib import Path
+from tidelog import Agent
+
+class Greeter(Agent):
+    """Greets."""
+    async def execute(self, ctx):
+        return {"hello": ctx.input["name"]}
+
+class Raiser(Agent):
+    async def execute(self, ctx):
+        secret = "hunter2"
+        raise ValueError("no luck today")
+
+class Quitter(Agent):
+    async def execute(self, ctx):
+        sys.exit(3)
+
+class Waiter(Agent):
+    async def execute(self, ctx):
+        here = Path(ctx.input["here"])
+        here.with_name("begun").touch()
+        try:
+            await ctx.receive(timeout_s=600)
+        finally:
+            here.touch()
+
+class Odd(Agent):
+    async def execute(self, ctx):
+        return object()
+
+class Giant(Agent):
+    async def execute(self, ctx):
+        return "x" * 300_000
+
+class Caller(Agent):
+    async def execute(self, ctx):
+        arguments = dict(ctx.input)
+        return await ctx.tool(arguments.pop("name"), **arguments)
+''',
+    "tools.py": '''
+from tidelog import tool
+
+@tool("add", idempotent=True)
+def add(a: int, b: int) -> int:
+    """Adds."""
+    return a + b
+''',
+    "unimportable.py": "from tidelog import Agent\nimport no_such_module_anywhere\n",
+    "unfinished.py": "from tidelog import Agent\nclass Broken(Agent:\n    pass\n",
+    "exits.py": "import sys\nsys.exit('I am a script')\n",
+    "lazy.py": "from tidelog import Agent\nclass Lazy(Agent):\n    pass\n",
+    "twin_one.py": TWIN.format("One", "one"),
+    "twin_two.py": TWIN.format("Two", "two"),
+}
+
+
+class Runtime:
+    """The server, and how a test runs agents on it."""
+
+    def __init__(self, server: Server, http: httpx.AsyncClient) -> None:
+        self.server = server
+        self.http = http
+
+    async def start(self, **body: Any) -> str:
+        response = await self.http.post("/v1/runs", json=body)
+        assert response.status_code == 201, response.text
+        return str(response.json()["run_id"])
+
+    async def end(self, run_id: str, timeout_s: float = 20) -> dict[str, Any]:
+        async def ended() -> dict[str, Any] | None:
+            response = await self.http.get(f"/v1/runs/{run_id}")
+            run: dict[str, Any] = response.json()
+            return run if response.status_code == 200 and run["status"] != "running" else None
+
+        run: dict[str, Any] = await until(ended, timeout_s)
+        return run
+
+    async def run(self, agent: str, input: Any = None) -> dict[str, Any]:
+        return await self.end(await self.start(agent=agent, input=input))
+
+
+async def until(condition: Callable[[], Awaitable[Any]], timeout_s: float) -> Any:
+    async with asyncio.timeout(timeout_s):
+        while True:
+            if answer := await condition():
+                return answer
+            await asyncio.sleep(0.05)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def runtime(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Runtime]:
+    agents = tmp_path_factory.mktemp("agents")
+    for name, text in FILES.items():
+        (agents / name).write_text(text)
+    async with running_server(agents, environment={"TIDELOG_LOG_FORMAT": "console"}) as server:
+        headers = {"Authorization": f"Bearer {server.key}"}
+        async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=10) as http:
+
+            async def registered() -> bool:  # tools come after agents
+                return "add" in [tool["name"] for tool in (await http.get("/v1/tools")).json()["data"]]
+
+            await until(registered, 20)
+            yield Runtime(server, http)
+
+
+@pytest.mark.parametrize(
+    ("file", "kind", "said"),
+    [
+        ("unimportable.py", "import-failed", "unimportable.py, line 2: import no_such_module_anywhere: ModuleNotFoundError"),
+        ("unfinished.py", "import-failed", "unfinished.py, line 2: class Broken(Agent:: SyntaxError"),
+        ("exits.py", "import-failed", "exits.py, line 2: sys.exit('I am a script'): SystemExit: I am a script"),
+        ("lazy.py", "no-execute", "agent class Lazy has no `async def execute(self, ctx)`"),
+        ("twin_two.py", "duplicate-agent", "class Two has the name 'twin', which One in"),
+    ],
+)
+def test_what_cannot_be_used_is_said_once_with_its_place(runtime: Runtime, file: str, kind: str, said: str) -> None:
+    lines = [line for line in runtime.server.output().splitlines() if "problem_in_agents" in line and f"/{file} " in line]
+    assert len(lines) == 1, runtime.server.output()
+    assert f"kind={kind}" in lines[0]
+    assert said in lines[0]
+
+
+async def test_the_worker_waits_until_its_key_is_issued(runtime: Runtime) -> None:
+    assert "worker_refused" not in runtime.server.output()
+
+
+async def test_the_others_work(runtime: Runtime) -> None:
+    names = {agent["name"] for agent in (await runtime.http.get("/v1/agents")).json()["data"]}
+    assert names == {"greeter", "raiser", "quitter", "waiter", "odd", "giant", "caller", "twin"}
+    run = await runtime.run("greeter", {"name": "Ada"})
+    assert (run["status"], run["result"]) == ("completed", {"hello": "Ada"})
+    assert (await runtime.run("twin"))["result"] == "one", "of two with one name the first is kept"
+    called = await runtime.run("caller", {"name": "add", "a": 2, "b": 3})
+    assert (called["status"], called["result"]) == ("completed", 5)
+
+
+@pytest.mark.parametrize(
+    ("body", "name", "pointer"),
+    [
+        ({"agent": "nobody"}, "nobody", "/agent"),
+        ({"plan": {"kind": "sequential", "agents": ["greeter", "nobody"]}}, "nobody", "/plan/agents/1"),
+        ({"agent": "lazy"}, "lazy", "/agent"),
+    ],
+)
+async def test_an_unknown_agent_is_refused_at_the_start(runtime: Runtime, body: dict[str, Any], name: str, pointer: str) -> None:
+    response = await runtime.http.post("/v1/runs", json=body)
+    assert (response.status_code, response.json()["code"]) == (404, "unknown-agent")
+    assert f"no agent '{name}' is registered" in response.json()["detail"]
+    assert response.json()["errors"][0]["pointer"] == pointer
+
+
+@pytest.mark.parametrize(
+    ("agent", "input", "type_", "said"),
+    [
+        ("raiser", None, "ValueError", "no luck today"),
+        ("quitter", None, "ProcessExitError", "user code asked the process to exit: SystemExit(3)"),
+        ("odd", None, "NotJsonError", "the agent's result"),
+        ("giant", None, "ValueTooLargeError", "the agent's result"),
+        ("greeter", {"nome": "Ada"}, "KeyError", "name"),
+        ("caller", {"name": "no.such"}, "ToolError", "no tool 'no.such' is registered"),
+        ("caller", {"name": "add", "a": 2}, "ToolError", "'b' is a required property"),
+    ],
+)
+async def test_a_failing_agent_fails_its_run_and_nothing_else(
+    runtime: Runtime, agent: str, input: Any, type_: str, said: str
+) -> None:
+    run = await runtime.run(agent, input)
+    assert run["status"] == "failed"
+    assert (run["error"]["type"], run["error"]["kind"]) == (type_, "permanent"), run["error"]
+    assert said in run["error"]["message"]
+    assert [step["status"] for step in run["steps"]] == ["failed"]
+    assert (await runtime.run("greeter", {"name": "Ada"}))["status"] == "completed"
+
+
+async def test_a_failure_says_where_and_tells_no_values(runtime: Runtime) -> None:
+    run = await runtime.run("raiser")
+    assert 'raise ValueError("no luck today")' in run["error"]["message"]
+    assert "good.py" in run["error"]["message"]
+    assert "hunter2" not in str(run)
+
+
+async def test_a_step_that_takes_too_long_fails_and_its_agent_is_stopped(runtime: Runtime, tmp_path: Path) -> None:
+    stopped = tmp_path / "stopped"
+    step = {"key": "wait", "agent": "waiter", "timeout_s": 1}
+    run = await runtime.end(await runtime.start(plan={"kind": "graph", "steps": [step]}, input={"here": str(stopped)}))
+    assert run["status"] == "failed"
+    assert (run["error"]["type"], run["error"]["kind"]) == ("StepTimeout", "timeout")
+    assert run["error"]["message"] == "the step did not finish within 1 s"
+    await until(is_there(stopped), 5)
+
+
+async def test_a_running_run_can_be_cancelled_and_its_agent_is_stopped(runtime: Runtime, tmp_path: Path) -> None:
+    stopped = tmp_path / "stopped"
+    plan = {"kind": "sequential", "agents": ["waiter", "greeter"]}
+    run_id = await runtime.start(plan=plan, input={"here": str(stopped), "name": "Ada"})
+    await until(is_there(tmp_path / "begun"), 10)
+    for _ in range(2):  # the second time there is nothing left to do
+        answer = await runtime.http.post(f"/v1/runs/{run_id}/cancel", json={"reason": "changed my mind"})
+        assert answer.status_code == 202, answer.text
+    run = await runtime.end(run_id)
+    assert (run["status"], run["cancel_reason"]) == ("cancelled", "changed my mind")
+    assert [step["status"] for step in run["steps"]] == ["cancelled", "cancelled"]
+    await until(is_there(stopped), 5)
+
+
+async def test_what_has_ended_cannot_be_cancelled(runtime: Runtime) -> None:
+    run = await runtime.run("greeter", {"name": "Ada"})
+    answer = await runtime.http.post(f"/v1/runs/{run['run_id']}/cancel", json={})
+    assert (answer.status_code, answer.json()["code"]) == (409, "invalid-state")
+
+
+def is_there(path: Path) -> Callable[[], Awaitable[bool]]:
+    async def check() -> bool:
+        return await asyncio.to_thread(path.exists)
+
+    return check
