@@ -14,7 +14,6 @@ TidelogError
 ├── Unauthenticated        (401)
 ├── Forbidden              (403)
 ├── ProjectionBehind       a read model did not reach the position in time (504)
-├── PositionGone           a position that no longer can be served (410)
 └── Unavailable            a dependency is away; try again (503)
 
 The message is for people; `code` is stable and for programs; data is in attributes. The HTTP status is the edge's business
@@ -39,34 +38,50 @@ class TidelogError(Exception):
 
 
 class DomainError(TidelogError):
+    """The request is understood and refused by the rules."""
+
     code = "refused"
 
 
 class InvalidCommand(DomainError):
+    """What was sent makes no sense as a command."""
+
     code = "invalid-command"
 
 
 class NotFound(DomainError):
+    """There is no such thing, or it belongs to another tenant."""
+
     code = "not-found"
 
 
 class InvalidState(DomainError):
+    """Not possible in the state that the thing is in."""
+
     code = "invalid-state"
 
 
 class WorkOver(DomainError):
+    """A worker asks for work that is finished, cancelled or dispatched anew."""
+
     code = "work-over"
 
 
 class StaleAttempt(DomainError):
+    """A worker that lost its lease speaks; another attempt is the newest."""
+
     code = "stale-attempt"
 
 
 class AlreadyExists(DomainError):
+    """It exists already, with other content."""
+
     code = "already-exists"
 
 
 class VersionConflict(TidelogError):
+    """The stream moved on since the caller looked."""
+
     code = "version-conflict"
     retryable = True
 
@@ -76,30 +91,38 @@ class VersionConflict(TidelogError):
 
 
 class PayloadTooLarge(TidelogError):
+    """An event or a body is over the limit."""
+
     code = "payload-too-large"
 
 
 class IdempotencyMismatch(TidelogError):
+    """The same idempotency key with another request."""
+
     code = "idempotency-key-reused"
 
 
 class Unauthenticated(TidelogError):
+    """No API key, or one that is not valid."""
+
     code = "unauthenticated"
 
 
 class Forbidden(TidelogError):
+    """Known, but not allowed."""
+
     code = "forbidden"
 
 
 class ProjectionBehind(TidelogError):
+    """A read model did not reach the wanted position in time."""
+
     code = "projection-behind"
     retryable = True
 
 
-class PositionGone(TidelogError):
-    code = "position-gone"
-
-
 class Unavailable(TidelogError):
+    """A dependency is away; try again."""
+
     code = "unavailable"
     retryable = True

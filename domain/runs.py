@@ -31,7 +31,7 @@ class Step(Value):
     """None while asked for; pinned to the registered version when the run starts."""
     after: tuple[Name, ...] = ()
     input: Json = None
-    """Given to this step's agent beside the run's input."""
+    """Given to this step's agent instead of the run's input."""
     timeout_s: float | None = Field(default=None, gt=0, le=30 * 86_400)
     retry: Retry = Retry()
     on_failure: Literal["fail", "continue"] = "fail"

@@ -31,7 +31,6 @@ STATUS: dict[type[TidelogError], int] = {
     errors.Unauthenticated: 401,
     errors.Forbidden: 403,
     errors.ProjectionBehind: 504,
-    errors.PositionGone: 410,
     errors.Unavailable: 503,
 }
 

@@ -21,7 +21,7 @@ from tidelog.transport import RetryPolicy, Transport, error_of, json_of
 M = TypeVar("M", bound=BaseModel)
 
 HEARTBEAT_TIMEOUT_S = 45.0
-"""The server sends something every 15 s; three missed ones mean that the connection is dead."""
+"""The server sends something every 10 s; four missed ones mean that the connection is dead."""
 
 
 class Client:

@@ -92,8 +92,8 @@ class Tool(Generic[P, R]):
         what = f"tool function {getattr(self.function, '__name__', self.function)}"
         if not isinstance(self.timeout_s, int | float) or not 0 < self.timeout_s <= 86_400:
             raise DefinitionError("invalid-metadata", f"{what}: timeout_s must be over 0 and at most 86400 (a day)")
-        if not isinstance(self.max_attempts, int) or not 1 <= self.max_attempts <= 100:
-            raise DefinitionError("invalid-metadata", f"{what}: max_attempts must be 1 to 100")
+        if not isinstance(self.max_attempts, int) or not 1 <= self.max_attempts <= 20:
+            raise DefinitionError("invalid-metadata", f"{what}: max_attempts must be 1 to 20")
         return ToolDefinition(
             name=check_name(self.name, TOOL_NAME, what),
             version=check_version(self.version, what),
