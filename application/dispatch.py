@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
@@ -11,7 +10,7 @@ from uuid import UUID
 import structlog
 
 from application.ports import AppendRequest, AppendResult, EventStore, NewEvent, StreamAppend
-from application.routes import ROUTES, Route
+from application.routes import ROUTES
 from domain import registry
 from domain.errors import DomainError, PayloadTooLarge, VersionConflict
 from domain.kernel import MAX_EVENT_BYTES, Command, Decider, Event, Metadata
@@ -74,19 +73,19 @@ class StateCache:
     """States of recently used streams, least recently used out first. A hint only: the append checks the version."""
 
     def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
-        self._entries: OrderedDict[tuple[UUID, UUID], Loaded] = OrderedDict()
+        self._entries: OrderedDict[tuple[int, int], Loaded] = OrderedDict()
         self._bytes = 0
         self._max_bytes = max_bytes
 
     def get(self, tenant_id: UUID, stream_id: UUID) -> Loaded | None:
-        key = (tenant_id, stream_id)
+        key = (tenant_id.int, stream_id.int)  # hashing an int costs a tenth of hashing a UUID
         found = self._entries.get(key)
         if found is not None:
             self._entries.move_to_end(key)
         return found
 
     def put(self, tenant_id: UUID, stream_id: UUID, loaded: Loaded) -> None:
-        key = (tenant_id, stream_id)
+        key = (tenant_id.int, stream_id.int)
         old = self._entries.get(key)
         if old is not None and old.version >= loaded.version:
             return  # a slower task must not put back an older state
@@ -96,6 +95,35 @@ class StateCache:
         while self._bytes > self._max_bytes:
             _, dropped = self._entries.popitem(last=False)
             self._bytes -= dropped.size + ENTRY_BYTES
+
+
+class _Part:
+    """One command of an execution: its stream, what is known of it, and what follows."""
+
+    __slots__ = ("command", "events", "loaded", "route", "size", "state", "stream_id", "unsure")
+
+    def __init__(self, command: Command) -> None:
+        self.command = command
+        self.route = ROUTES[type(command)]
+        self.stream_id: UUID = self.route.stream(command)
+        self.loaded: Loaded
+        self.unsure = True
+        """More may be in the log than this process knows."""
+        self.events: list[Event] = []
+        self.state: Any = None
+        """The state after the events."""
+        self.size = 0
+
+    def decide(self) -> None:
+        """Raises DomainError."""
+        self.state = self.loaded.state
+        self.events = self.route.decider.decide(self.state, self.command)
+        for event in self.events:
+            self.state = self.route.decider.evolve(self.state, event)
+
+    def after(self, position: int) -> Loaded:
+        loaded = self.loaded
+        return Loaded(self.state, loaded.version + len(self.events), position, loaded.size + self.size)
 
 
 class CommandLoop:
@@ -133,35 +161,36 @@ class CommandLoop:
             VersionConflict: the stream is not at the version the caller expects, or conflicts did not end.
             PayloadTooLarge, Unavailable: see `EventStore.append`.
         """
-        routes = [(command, ROUTES[type(command)]) for command in commands]
+        parts = [_Part(command) for command in commands]
         refresh: set[UUID] = set()
         conflicts = 0
         while True:
-            parts, unsure = await self._load_all(request, routes, refresh)
-            if expected_version is not None and parts[0].version != expected_version:
-                stream_id = routes[0][1].stream(commands[0])
-                if stream_id in unsure:
-                    refresh.add(stream_id)
+            await self._load_all(request, parts, refresh)
+            first = parts[0]
+            if expected_version is not None and first.loaded.version != expected_version:
+                if first.unsure:
+                    refresh.add(first.stream_id)
                     continue
-                conflict = VersionConflict(stream_id, expected_version, parts[0].version)
-                return await self._recorded_before(request, routes, conflict)
+                conflict = VersionConflict(first.stream_id, expected_version, first.loaded.version)
+                return await self._recorded_before(request, parts, conflict)
             try:
-                decided = [route.decider.decide(part.state, c) for (c, route), part in zip(routes, parts, strict=True)]
+                for part in parts:
+                    part.decide()
             except DomainError as error:
+                unsure = {part.stream_id for part in parts if part.unsure}
                 if unsure:  # refused on what the cache knew: look again before saying no
                     refresh |= unsure
                     continue
-                return await self._recorded_before(request, routes, error)
-            idle = {route.stream(c) for (c, route), events in zip(routes, decided, strict=True) if not events}
-            if idle & unsure:  # the same before believing that there is nothing to do
-                refresh |= idle & unsure
+                return await self._recorded_before(request, parts, error)
+            unsure = {part.stream_id for part in parts if part.unsure and not part.events}
+            if unsure:  # the same before believing that there is nothing to do
+                refresh |= unsure
                 continue
-            if len(idle) == len(routes):
-                versions = {route.stream(c): part.version for (c, route), part in zip(routes, parts, strict=True)}
-                return Outcome(max(part.position for part in parts), versions, (), None)
+            if not any(part.events for part in parts):
+                versions = {part.stream_id: part.loaded.version for part in parts}
+                return Outcome(max(part.loaded.position for part in parts), versions, (), None)
             try:
-                append, states = self._append_request(request, routes, parts, decided)
-                result = await self._store.append(append)
+                result = await self._store.append(self._append_request(request, parts))
             except VersionConflict as conflict:
                 conflicts += 1
                 if conflicts > MAX_CONFLICTS:
@@ -170,38 +199,27 @@ class CommandLoop:
                 await asyncio.sleep(0.001 * (conflicts - 1))
                 continue
             if result.duplicate:
-                return await self._duplicate(request, routes, result)
-            return self._accepted(append, states, routes, parts, decided, result)
+                return await self._duplicate(request, parts, result)
+            return self._accepted(request, parts, result)
 
-    async def _load_all(
-        self, request: Request, routes: Sequence[tuple[Command, Route]], refresh: set[UUID]
-    ) -> tuple[list[Loaded], set[UUID]]:
-        """States to decide on, and the streams of which more may be in the log than this process knows."""
-        loaded, unsure = [], set()
-        for command, route in routes:
-            stream_id = route.stream(command)
-            known = self._cache.get(request.tenant_id, stream_id)
-            if stream_id in refresh or (known is None and not route.creates):
-                loaded.append(await self.load(route.decider, request.tenant_id, stream_id))
+    async def _load_all(self, request: Request, parts: list[_Part], refresh: set[UUID]) -> None:
+        for part in parts:
+            known = self._cache.get(request.tenant_id, part.stream_id)
+            part.unsure = part.stream_id not in refresh and (known is not None or part.route.creates)
+            if part.unsure:
+                part.loaded = known or Loaded(part.route.decider.initial())
             else:
-                loaded.append(known or Loaded(route.decider.initial()))
-                unsure.add(stream_id)
-        return loaded, unsure
+                part.loaded = await self.load(part.route.decider, request.tenant_id, part.stream_id)
 
-    def _append_request(
-        self, request: Request, routes: Sequence[tuple[Command, Route]], parts: list[Loaded], decided: list[list[Event]]
-    ) -> tuple[AppendRequest, list[Any]]:
-        """What to append, and the states that the streams will be in."""
-        streams, states = [], []
-        for (command, route), part, events in zip(routes, parts, decided, strict=True):
-            state = part.state
-            for event in events:
-                state = route.decider.evolve(state, event)
-            states.append(state)
-            if events:
-                encoded = tuple(map(self._encoded, events))
-                streams.append(StreamAppend(route.stream(command), route.root(command, state), part.version, encoded))
-        return AppendRequest(request.tenant_id, request.command_id, tuple(streams), request.metadata()), states
+    def _append_request(self, request: Request, parts: list[_Part]) -> AppendRequest:
+        streams = []
+        for part in parts:
+            if part.events:
+                encoded = tuple(map(self._encoded, part.events))
+                part.size = sum(len(event.state) for event in encoded)
+                root_id = part.route.root(part.command, part.state)
+                streams.append(StreamAppend(part.stream_id, root_id, part.loaded.version, encoded))
+        return AppendRequest(request.tenant_id, request.command_id, tuple(streams), request.metadata())
 
     def _encoded(self, event: Event) -> NewEvent:
         state = registry.encode(event)
@@ -211,38 +229,25 @@ class CommandLoop:
             )
         return NewEvent(event.TOPIC, event.VERSION, state)
 
-    def _accepted(
-        self,
-        append: AppendRequest,
-        states: list[Any],
-        routes: Sequence[tuple[Command, Route]],
-        parts: list[Loaded],
-        decided: list[list[Event]],
-        result: AppendResult,
-    ) -> Outcome:
-        versions, all_events = {}, []
-        sizes = {stream.stream_id: sum(len(event.state) for event in stream.events) for stream in append.streams}
-        for (command, route), state, part, events in zip(routes, states, parts, decided, strict=True):
-            stream_id = route.stream(command)
-            versions[stream_id] = part.version + len(events)
-            if events:
-                loaded = Loaded(state, versions[stream_id], result.last_position, part.size + sizes[stream_id])
-                self._cache.put(append.tenant_id, stream_id, loaded)
-                all_events.extend(events)
-        return Outcome(result.last_position, versions, tuple(all_events), result.recorded_at)
+    def _accepted(self, request: Request, parts: list[_Part], result: AppendResult) -> Outcome:
+        versions, events = {}, []
+        for part in parts:
+            loaded = part.after(result.last_position) if part.events else part.loaded
+            versions[part.stream_id] = loaded.version
+            if part.events:
+                self._cache.put(request.tenant_id, part.stream_id, loaded)
+                events += part.events
+        return Outcome(result.last_position, versions, tuple(events), result.recorded_at)
 
-    async def _recorded_before(
-        self, request: Request, routes: Sequence[tuple[Command, Route]], error: DomainError | VersionConflict
-    ) -> Outcome:
+    async def _recorded_before(self, request: Request, parts: list[_Part], error: DomainError | VersionConflict) -> Outcome:
         """A refused command may be one that was recorded before: then it gets its first answer again."""
         result = await self._store.find_command(request.tenant_id, request.command_id)
         if result is None:
             raise error
-        return await self._duplicate(request, routes, result)
+        return await self._duplicate(request, parts, result)
 
-    async def _duplicate(self, request: Request, routes: Sequence[tuple[Command, Route]], result: AppendResult) -> Outcome:
+    async def _duplicate(self, request: Request, parts: list[_Part], result: AppendResult) -> Outcome:
         versions = {}
-        for command, route in routes:
-            stream_id = route.stream(command)
-            versions[stream_id] = (await self.load(route.decider, request.tenant_id, stream_id)).version
+        for part in parts:
+            versions[part.stream_id] = (await self.load(part.route.decider, request.tenant_id, part.stream_id)).version
         return Outcome(result.last_position, versions, (), result.recorded_at, duplicate=True)
