@@ -5,6 +5,7 @@ TIDELOG_CHAOS_KILLS    how many (default: each part once)
 """
 
 import asyncio
+import contextlib
 import os
 import random
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
 from tests.chaos.agents._witness import VARIABLE
@@ -34,6 +36,7 @@ pytestmark = [
 
 AGENTS = Path(__file__).parent / "agents"
 PARTS = ("api", "relay", "projector", "saga", "worker", "nats", "postgres")
+BREATH_S = 8.0
 END_TIMEOUT_S = 60.0
 SETTLE_TIMEOUT_S = 45.0
 """An acknowledgement that was lost with NATS comes again after the queue's wait of 10 s."""
@@ -69,14 +72,13 @@ class Chaos:
         return f"{len(violations)} violations; seed {self.seed}; output kept in {kept}\n{shown}\n{story}"
 
 
-def plan_of(seed: int, kills: int) -> Iterator[tuple[float, str]]:
-    """Pauses and parts: rounds in which each part is killed once; now and then two at a time."""
+def plan_of(seed: int, kills: int) -> Iterator[list[tuple[float, str]]]:
+    """Rounds in which each part is killed once, as pauses and parts; now and then two at a time."""
     chance = random.Random(seed)
-    round_: list[str] = []
-    for _ in range(kills):
-        if not round_:
-            round_ = chance.sample(PARTS, len(PARTS))
-        yield (0.0 if chance.random() < 0.15 else chance.uniform(0.3, 3.0)), round_.pop()
+    while kills > 0:
+        parts = chance.sample(PARTS, len(PARTS))[:kills]
+        kills -= len(parts)
+        yield [(0.0 if chance.random() < 0.15 else chance.uniform(0.3, 3.0), part) for part in parts]
 
 
 @asynccontextmanager
@@ -114,9 +116,14 @@ async def test_nothing_is_lost_or_done_twice_whatever_is_killed() -> None:
         loading = asyncio.create_task(load.run(stop), name="load")
         try:
             await asyncio.sleep(1.0)
-            for pause_s, part in plan_of(seed, int(os.environ.get("TIDELOG_CHAOS_KILLS") or len(PARTS))):
-                await asyncio.sleep(pause_s)
-                chaos.note(f"{part} {await kill_when_there(server, part)}")
+            rounds = list(plan_of(seed, int(os.environ.get("TIDELOG_CHAOS_KILLS") or len(PARTS))))
+            for number, kills in enumerate(rounds, 1):
+                for pause_s, part in kills:
+                    await asyncio.sleep(pause_s)
+                    chaos.note(f"{part} {await kill_when_there(server, part)}")
+                if number < len(rounds):  # a breath, in which work gets on; and what is there must be right at any moment
+                    await asyncio.sleep(BREATH_S)
+                    await still_right(server)
             await asyncio.sleep(1.0)
             stop.set()
             async with asyncio.timeout(END_TIMEOUT_S):
@@ -156,6 +163,13 @@ async def kill_when_there(server: Server, part: str) -> int:
             assert server.returncode is None, "the server ended"
             await asyncio.sleep(0.05)
     return pid
+
+
+async def still_right(server: Server) -> None:
+    """What is recorded is right in the middle of it, too. A database that is away is asked the next time."""
+    with contextlib.suppress(psycopg.OperationalError):
+        violations = await check(server.database_url(), settled=False)
+        assert violations == [], "\n".join(map(str, violations[:50]))
 
 
 async def settled(server: Server) -> Snapshot:
