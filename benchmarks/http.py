@@ -7,21 +7,15 @@ import argparse
 import asyncio
 import hashlib
 import json
-import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import httpx
 
 from adapters.embedded import EmbeddedServices
-from api.bootstrap import migrate
-from benchmarks.ports import free_port
+from benchmarks.servers import SERVE, embedded, environment, free_port, process
 
 KEY = "tl_benchmark"
 BODY = json.dumps({"agent": "greeter", "input": {"question": "x" * 200}, "metadata": {"source": "benchmark"}}).encode()
@@ -41,12 +35,6 @@ async def post(body: Body):
     return {"run_id": "01900000-0000-7000-8000-000000000001", "position": 1, "version": 1}
 uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning", access_log=False)
 """
-SERVE = """
-import sys
-from api.roles import run
-from api.settings import load_settings
-run(load_settings(), set(sys.argv[1].split(",")))
-"""
 
 
 def request_bytes(port: int) -> bytes:
@@ -64,20 +52,6 @@ def load(port: int, connections: int, seconds: float) -> dict[str, float]:
     return result
 
 
-@contextmanager
-def process(*arguments: str, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    child = subprocess.Popen([sys.executable, *arguments], env={**os.environ, **(env or {})})
-    try:
-        yield child
-    finally:
-        child.terminate()
-        try:
-            child.wait(20)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-
-
 def wait_for(url: str, seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -91,29 +65,17 @@ def wait_for(url: str, seconds: float = 30.0) -> None:
 
 
 async def main(rounds: int, seconds: float, connections: int) -> None:
-    with tempfile.TemporaryDirectory(prefix="tidelog-bench-") as folder:
-        os.chmod(folder, 0o711)
-        services = EmbeddedServices(Path(folder) / "state")
-        await services.start()
-        try:
-            await migrate(services.database_url)
-            await asyncio.to_thread(measure, services, rounds, seconds, connections)
-        finally:
-            await services.stop()
+    async with embedded() as services:
+        await asyncio.to_thread(measure, services, rounds, seconds, connections)
 
 
 def measure(services: EmbeddedServices, rounds: int, seconds: float, connections: int) -> None:
     port, empty_port = free_port(), free_port()
-    env = {
-        "TIDELOG_DATABASE_URL": services.database_url,
-        "TIDELOG_NATS_URL": services.nats_url,
-        "TIDELOG_PORT": str(port),
-        "TIDELOG_BOOTSTRAP_KEY_SHA256": hashlib.sha256(KEY.encode()).hexdigest(),
-        "TIDELOG_LOG_LEVEL": "warning",
-    }
+    key_sha256 = hashlib.sha256(KEY.encode()).hexdigest()
+    env = environment(services, TIDELOG_PORT=str(port), TIDELOG_BOOTSTRAP_KEY_SHA256=key_sha256)
     figures: dict[str, list[dict[str, float]]] = {"empty": [], "api": [], "all": []}
-    with process("-c", SERVE, "api", env=env), process("-c", EMPTY, str(empty_port)):
-        with process("-c", SERVE, "relay,projector,saga", env=env):
+    with process(SERVE, "api", env=env), process(EMPTY, str(empty_port)):
+        with process(SERVE, "relay,projector,saga", env=env):
             wait_for(f"http://127.0.0.1:{port}/health/ready")
             agent = {"worker_id": "benchmark", "agents": [{"name": "greeter"}]}
             answer = httpx.post(f"http://127.0.0.1:{port}/v1/workers", json=agent, headers={"X-API-Key": KEY}, timeout=10.0)

@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import psycopg
 
-from benchmarks.ports import free_port
+from benchmarks.servers import free_port
 
 TICKS = os.sysconf("SC_CLK_TCK")
 

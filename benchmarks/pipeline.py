@@ -7,22 +7,18 @@ of every read model is at the head of the log; the relay and the projector are o
 
 import argparse
 import asyncio
-import os
 import statistics
-import tempfile
 import time
-from pathlib import Path
+from contextlib import AsyncExitStack
 
 import psycopg
 import uuid6
 import uvloop
 
-from adapters.embedded import EmbeddedServices
 from adapters.postgres.event_store import PostgresEventStore
-from adapters.postgres.migrate import migrate
 from adapters.postgres.pool import open_pool
 from application.ports import AppendRequest, NewEvent, StreamAppend
-from benchmarks.http import SERVE, process
+from benchmarks.servers import SERVE, embedded, environment, process
 from domain import runs
 from domain.agent_runs import AgentRunRequested
 from domain.kernel import Event, Metadata
@@ -82,28 +78,16 @@ async def caught_up(url: str) -> None:
 
 
 async def main(seconds: float, callers: int, rounds: int) -> None:
-    with tempfile.TemporaryDirectory(prefix="tidelog-bench-") as folder:
-        os.chmod(folder, 0o711)
-        services = EmbeddedServices(Path(folder) / "state")
-        await services.start()
-        try:
-            await migrate(services.database_url)
-            env = {
-                "TIDELOG_DATABASE_URL": services.database_url,
-                "TIDELOG_NATS_URL": services.nats_url,
-                "TIDELOG_LOG_LEVEL": "error",
-            }
-            pool = await open_pool(services.database_url, role="benchmark")
-            store = PostgresEventStore(services.database_url, pool)
-            await store.start()
-            with process("-c", SERVE, "relay,projector", env=env):
-                await store.append(started_run())
-                await caught_up(services.database_url)
-                await measure(store, services.database_url, seconds, callers, rounds)
-            await store.close()
-            await pool.close()
-        finally:
-            await services.stop()
+    async with embedded() as services, AsyncExitStack() as stack:
+        pool = await open_pool(services.database_url, role="benchmark")
+        stack.push_async_callback(pool.close)
+        store = PostgresEventStore(services.database_url, pool)
+        await store.start()
+        stack.push_async_callback(store.close)
+        with process(SERVE, "relay,projector", env=environment(services)):
+            await store.append(started_run())
+            await caught_up(services.database_url)
+            await measure(store, services.database_url, seconds, callers, rounds)
 
 
 async def measure(store: PostgresEventStore, url: str, seconds: float, callers: int, rounds: int) -> None:

@@ -9,24 +9,21 @@ import argparse
 import asyncio
 import contextlib
 import statistics
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from uuid import UUID
 
 import structlog
 import uuid6
 
-from adapters.embedded import EmbeddedServices
 from adapters.nats import JetStreamSubscription, NatsConnection, Relay, StreamSettings
 from adapters.postgres.append_signal import AppendSignal
 from adapters.postgres.event_store import PostgresEventStore
 from adapters.postgres.feed import PostgresEventFeed
-from adapters.postgres.migrate import migrate
 from adapters.postgres.pool import open_pool
 from application.ports import AppendRequest, NewEvent, StreamAppend
+from benchmarks.servers import embedded
 
 STATE = b'{"text":"' + b"x" * 270 + b'"}'
 METADATA = '{"actor":"key:benchmark"}'
@@ -55,25 +52,20 @@ class Setup:
 
 @contextlib.asynccontextmanager
 async def setup() -> AsyncIterator[Setup]:
-    with tempfile.TemporaryDirectory(prefix="tidelog-benchmark-") as folder:
-        services = EmbeddedServices(Path(folder))
-        await services.start()
-        async with contextlib.AsyncExitStack() as stack:
-            stack.push_async_callback(services.stop)
-            await migrate(services.database_url)
-            pool = await open_pool(services.database_url, role="benchmark")
-            stack.push_async_callback(pool.close)
-            store = PostgresEventStore(services.database_url, pool)
-            await store.start()
-            stack.push_async_callback(store.close)
-            signal = AppendSignal(services.database_url)
-            await signal.start()
-            stack.push_async_callback(signal.close)
-            connection = NatsConnection(services.nats_url, name="benchmark")
-            await connection.start()
-            stack.push_async_callback(connection.close)
-            await connection.ready(10)
-            yield Setup(store, PostgresEventFeed(pool), signal, connection)
+    async with embedded() as services, contextlib.AsyncExitStack() as stack:
+        pool = await open_pool(services.database_url, role="benchmark")
+        stack.push_async_callback(pool.close)
+        store = PostgresEventStore(services.database_url, pool)
+        await store.start()
+        stack.push_async_callback(store.close)
+        signal = AppendSignal(services.database_url)
+        await signal.start()
+        stack.push_async_callback(signal.close)
+        connection = NatsConnection(services.nats_url, name="benchmark")
+        await connection.start()
+        stack.push_async_callback(connection.close)
+        await connection.ready(10)
+        yield Setup(store, PostgresEventFeed(pool), signal, connection)
 
 
 async def measure_latency(setup: Setup, *, rate: int, seconds: float) -> list[float]:

@@ -1,0 +1,65 @@
+"""What the benchmarks run against: embedded servers that flush to disk, role processes, a free port."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+from adapters.embedded import EmbeddedServices
+from adapters.postgres.migrate import migrate
+
+SERVE = """
+import sys
+from api.roles import run
+from api.settings import load_settings
+run(load_settings(), set(sys.argv[1].split(",")))
+"""
+
+
+@asynccontextmanager
+async def embedded() -> AsyncIterator[EmbeddedServices]:
+    """Postgres, migrated, and NATS in a folder of their own, which is removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="tidelog-benchmark-") as folder:
+        os.chmod(folder, 0o711)  # started by root, the servers run under another account
+        services = EmbeddedServices(Path(folder) / "state")
+        await services.start()
+        try:
+            await migrate(services.database_url)
+            yield services
+        finally:
+            await services.stop()
+
+
+def environment(services: EmbeddedServices, **more: str) -> dict[str, str]:
+    return {
+        "TIDELOG_DATABASE_URL": services.database_url,
+        "TIDELOG_NATS_URL": services.nats_url,
+        "TIDELOG_LOG_LEVEL": "error",
+        **more,
+    }
+
+
+@contextmanager
+def process(code: str, *arguments: str, env: dict[str, str] | None = None) -> Iterator[None]:
+    """A Python process that runs the code while the block runs."""
+    child = subprocess.Popen([sys.executable, "-c", code, *arguments], env={**os.environ, **(env or {})})
+    try:
+        yield
+    finally:
+        child.terminate()
+        try:
+            child.wait(20)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
