@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from domain import errors
@@ -175,6 +176,10 @@ def install(app: FastAPI) -> None:
         response = problem(request.scope, error.status_code, code, str(error.detail))  # type: ignore[arg-type]
         response.headers.update(error.headers or {})
         return response
+
+    @app.exception_handler(ClientDisconnect)
+    async def _gone(request: Request, error: ClientDisconnect) -> Response:
+        return Response(status_code=499)  # nobody is there to read it; the meters count it by the number that proxies use
 
     @app.exception_handler(Exception)
     async def _defect(request: Request, error: Exception) -> Response:
