@@ -35,7 +35,7 @@ pytestmark = [
 ]
 
 AGENTS = Path(__file__).parent / "agents"
-PARTS = ("api", "relay", "projector", "saga", "worker", "nats", "postgres")
+PARTS = tuple((os.environ.get("TIDELOG_CHAOS_PARTS") or "api,relay,projector,saga,worker,nats,postgres").split(","))
 BREATH_S = 8.0
 END_TIMEOUT_S = 60.0
 SETTLE_TIMEOUT_S = 45.0
