@@ -7,6 +7,8 @@ from typing import Any
 from uuid import UUID
 
 from jsonschema import Draft202012Validator
+from referencing.exceptions import Unresolvable
+from referencing.jsonschema import EMPTY_REGISTRY
 
 from application.dispatch import CommandLoop, Outcome, Request
 from domain import agent_runs, context, invocations, messages, runs, tools
@@ -118,6 +120,11 @@ class Workers:
         assert state.requested is not None
         return state.requested.run_id
 
+    async def is_tried_again(self, tenant_id: UUID, agent_run_id: UUID, attempt: int) -> bool:
+        """Whether another attempt follows, or followed, a failed one: the same answer for a repeated report."""
+        state = await self._agent_run(tenant_id, agent_run_id)
+        return state.attempt > attempt or state.status not in agent_runs.TERMINAL
+
     async def journal(self, tenant_id: UUID, agent_run_id: UUID, *, after_version: int) -> JournalView:
         """Entries written after a version, with the outcomes of calls, and the mail that waits. Raises NotFound."""
         state = await self._agent_run(tenant_id, agent_run_id, fresh=True)
@@ -195,8 +202,13 @@ class Workers:
         if validator is None:
             if len(self._validators) >= 10_000:
                 self._validators.clear()
-            validator = self._validators[key] = Draft202012Validator(tool.parameters)
-        problem: Any = next(iter(validator.iter_errors(arguments)), None)
+            # With a registry of its own it fetches nothing: a schema must not make the server open URLs.
+            validator = self._validators[key] = Draft202012Validator(tool.parameters, registry=EMPTY_REGISTRY)
+        try:
+            problem: Any = next(iter(validator.iter_errors(arguments)), None)
+        except (Unresolvable, RecursionError) as error:
+            why = "refers to itself without end" if isinstance(error, RecursionError) else str(error)
+            raise InvalidCommand(f"the parameters of tool '{tool.name}' cannot be checked: {why[:500]}", pointer="/tool") from error
         if problem is not None:
             path = "".join(f"/{part}" for part in problem.absolute_path)
             raise InvalidCommand(f"arguments of tool '{tool.name}': {problem.message[:500]}", pointer=f"/arguments{path}")
@@ -245,7 +257,8 @@ class Workers:
         self, request: Request, *, agent_run_id: UUID, attempt: int, key: str, name: str, value: Json, expect: int | None
     ) -> tuple[Json, Outcome]:
         """Sets a value of the run's shared context, once for the key. Raises InvalidState when `expect` is not its version."""
-        state = await self._agent_run(request.tenant_id, agent_run_id)
+        # Fresh: what the key's first execution set, perhaps through another process, must not be set again.
+        state = await self._agent_run(request.tenant_id, agent_run_id, fresh=True)
         assert state.requested is not None
         run_id = state.requested.run_id
         context_id = context.context_id_of(run_id)

@@ -17,9 +17,10 @@ RETURNING name, position, epoch
 ADVANCE = """
 UPDATE checkpoint SET position = %(new)s, updated_at = now()
 FROM unnest(%(names)s::text[], %(olds)s::bigint[], %(epochs)s::bigint[]) AS known (known_name, known_position, known_epoch)
-WHERE name = known_name AND position = known_position AND epoch = known_epoch
+WHERE name = known_name AND epoch = known_epoch AND (position = known_position OR (%(repeatable)s AND position = %(new)s))
 RETURNING name
 """
+READ = "SELECT name, position, epoch FROM checkpoint WHERE name = ANY (%s)"
 PARK = """
 INSERT INTO parked_event (consumer, position, root_id, tenant_id, topic, error)
 VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
@@ -33,9 +34,20 @@ async def take(connection: Connection, names: Sequence[str]) -> dict[str, Checkp
     return {name: Checkpoint(position, epoch) for name, position, epoch in rows}
 
 
-async def advance(connection: Connection, known: dict[str, Checkpoint], position: int) -> dict[str, Checkpoint]:
-    """Moves the checkpoints to a position, in the caller's transaction. Raises LostOwnership."""
+async def read(connection: Connection, names: Sequence[str]) -> dict[str, Checkpoint]:
+    rows = await (await connection.execute(READ, [list(names)])).fetchall()
+    return {name: Checkpoint(position, epoch) for name, position, epoch in rows}
+
+
+async def advance(
+    connection: Connection, known: dict[str, Checkpoint], position: int, *, repeatable: bool = False
+) -> dict[str, Checkpoint]:
+    """Moves the checkpoints to a position, in the caller's transaction. Raises LostOwnership.
+
+    `repeatable`: the same move by the same owner once more is none, for those who have no rows in the transaction.
+    """
     parameters = {
+        "repeatable": repeatable,
         "new": position,
         "names": list(known),
         "olds": [c.position for c in known.values()],
@@ -64,7 +76,8 @@ class PostgresCheckpoints:
 
     async def advance(self, name: str, checkpoint: Checkpoint, position: int) -> Checkpoint:
         async with self._database.connection() as connection:
-            return (await advance(connection, {name: checkpoint}, position))[name]
+            # Where the answer to an advance was lost with its connection, it is tried again.
+            return (await advance(connection, {name: checkpoint}, position, repeatable=True))[name]
 
     async def park(self, name: str, event: RecordedEvent, error: str) -> None:
         async with self._database.connection() as connection:

@@ -3,7 +3,8 @@
 An event that breaks a handler is parked together with later ones of its root, for that projection only; the rest goes on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
 from uuid import UUID
 
 import structlog
@@ -26,6 +27,8 @@ class ProjectionRunner:
         self._database = database
         self._subscription = subscription
         self._known: dict[str, Checkpoint] = {}
+        self._in_doubt = False
+        """The answer to a commit was lost: whether it took place is to be looked up."""
         self._parked: set[tuple[str, UUID]] = set()
 
     @property
@@ -58,15 +61,40 @@ class ProjectionRunner:
             raise
         except Exception as error:  # noqa: BLE001  # some handler broke on something: find out which and on what
             log.warning("projection_batch_failed", first=batch[0].position, last=batch[-1].position, error=str(error))
-            for name, known in behind.items():
-                await self._apply_alone(name, known, batch)
+            for name in behind:
+                await self._apply_alone(name, batch)
 
-    async def _apply(self, behind: dict[str, Checkpoint], batch: Sequence[RecordedEvent]) -> None:
-        async with self._database.transaction() as connection:
+    async def _apply(self, names: Collection[str], batch: Sequence[RecordedEvent]) -> None:
+        async def rows(connection: Connection, behind: dict[str, Checkpoint]) -> None:
             for name, known in behind.items():
                 await self._apply_one(connection, self._projections[name], known, batch)
-            advanced = await checkpoints.advance(connection, behind, batch[-1].position)
+
+        await self._move(names, batch[-1].position, rows)
+
+    async def _move(
+        self, names: Collection[str], position: int, write: Callable[[Connection, dict[str, Checkpoint]], Awaitable[None]]
+    ) -> None:
+        """What `write` writes and the checkpoints of those that are not at the position yet, in one transaction."""
+        if self._in_doubt:
+            await self._look_again()
+        behind = {name: self._known[name] for name in names if self._known[name].position < position}
+        if not behind:
+            return
+        try:
+            async with self._database.transaction() as connection:
+                await write(connection, behind)
+                advanced = await checkpoints.advance(connection, behind, position)
+        except Unavailable:
+            self._in_doubt = True
+            raise
         self._known |= advanced
+
+    async def _look_again(self) -> None:
+        async with self._database.connection() as connection:
+            found = await checkpoints.read(connection, list(self._known))
+        if any(name not in found or found[name].epoch != known.epoch for name, known in self._known.items()):
+            raise LostOwnership(f"another process owns one of {', '.join(self._known)}")
+        self._known, self._in_doubt = found, False
 
     async def _apply_one(
         self, connection: Connection, projection: Projection, known: Checkpoint, batch: Sequence[RecordedEvent]
@@ -82,32 +110,30 @@ class ProjectionRunner:
         if events:
             await projection.apply(connection, events)
 
-    async def _apply_alone(self, name: str, known: Checkpoint, batch: Sequence[RecordedEvent]) -> None:
+    async def _apply_alone(self, name: str, batch: Sequence[RecordedEvent]) -> None:
         """One projection by itself; where even that fails, event by event, parking what breaks."""
         try:
-            await persistently(lambda: self._apply({name: known}, batch))
+            await persistently(lambda: self._apply([name], batch))
             return
         except (LostOwnership, Unavailable):
             raise
         except Exception as error:  # noqa: BLE001  # narrowed down in the next lines
             log.warning("projection_falls_back_to_single_events", projection=name, error=str(error))
         for event in batch:
-            current = self._known[name]
-            if event.position <= current.position:
-                continue
             try:
-                await persistently(lambda current=current, event=event: self._apply({name: current}, [event]))  # type: ignore[misc]
+                await persistently(partial(self._apply, [name], [event]))
             except (LostOwnership, Unavailable):
                 raise
             except Exception as error:  # noqa: BLE001  # this is the event: put it aside
-                await persistently(lambda current=current, event=event, error=error: self._park(name, current, event, error))  # type: ignore[misc]
+                await self._park(name, event, error)
 
-    async def _park(self, name: str, known: Checkpoint, event: RecordedEvent, error: Exception) -> None:
+    async def _park(self, name: str, event: RecordedEvent, error: Exception) -> None:
         log.error(
             "event_parked", projection=name, position=event.position, topic=event.topic, root_id=str(event.root_id), exc_info=error
         )
-        async with self._database.transaction() as connection:
+
+        async def note(connection: Connection, _: dict[str, Checkpoint]) -> None:
             await checkpoints.park(connection, name, event, f"{type(error).__name__}: {error}")
-            advanced = await checkpoints.advance(connection, {name: known}, event.position)
-        self._known |= advanced
+
+        await persistently(lambda: self._move([name], event.position, note))
         self._parked.add((name, event.root_id))

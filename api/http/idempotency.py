@@ -17,7 +17,7 @@ from fastapi import Request
 from starlette.responses import Response
 
 from api.http.deps import container_of, principal_of
-from domain.errors import DomainError, IdempotencyMismatch, InvalidCommand, TidelogError
+from domain.errors import IdempotencyMismatch, InvalidCommand, TidelogError, Unavailable
 from domain.kernel import derive_id
 from projections.kernel import Database
 
@@ -76,13 +76,11 @@ async def once(request: Request, execute: Callable[[UUID | None], Awaitable[Resp
             return _first_answer(row, body_sha256)
     try:
         response = await execute(begun[0])
-    except DomainError:
-        async with database.connection() as connection:  # refused: nothing to repeat, the key is free again
-            await connection.execute(FORGET, [key_id])
-        raise
-    except Exception:
-        async with database.connection() as connection:  # it may have been recorded all the same
-            await connection.execute(RELEASE, [key_id])
+    except Exception as error:
+        # Refused: nothing to repeat, the key is free again. Anything else may have been recorded all the same.
+        refused = isinstance(error, TidelogError) and not isinstance(error, Unavailable)
+        async with database.connection() as connection:
+            await connection.execute(FORGET if refused else RELEASE, [key_id])
         raise
     kept = "\n".join(f"{name}: {response.headers[name]}" for name in KEPT_HEADERS if name in response.headers)
     async with database.connection() as connection:

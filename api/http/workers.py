@@ -1,5 +1,6 @@
 """What workers speak: register, claim, journal, call, report. The contract of the SDK's worker runtime."""
 
+import time
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -216,10 +217,11 @@ async def get_journal(
     """
     container, tenant_id = container_of(request), principal_of(request).tenant_id
     run_id = await container.workers.run_of(tenant_id, agent_run_id)
+    deadline = time.monotonic() + wait_s
     with container.live.watch(run_id) as watch:
         view = await container.workers.journal(tenant_id, agent_run_id, after_version=after_version)
-        while not view.entries and not view.mailbox and view.status == "running" and wait_s > 0:
-            happened = await watch.next(wait_s)
+        while not view.entries and not view.mailbox and view.status == "running" and (left := deadline - time.monotonic()) > 0:
+            happened = await watch.next(left)
             view = await container.workers.journal(tenant_id, agent_run_id, after_version=after_version)
             if not happened or container.live.closed:
                 break
@@ -301,7 +303,7 @@ async def fail_agent_run(request: Request, agent_run_id: UUID) -> Response:
     command = agent_runs.FailAgentRun(agent_run_id=agent_run_id, attempt=body.attempt, error=body.error)
     for_command = await _for_agent_run(request, agent_run_id, f"fail:{body.attempt}")
     outcome = await container_of(request).commands.execute(for_command, command)
-    retry = any(isinstance(event, agent_runs.AgentRunRetryScheduled) for event in outcome.events)
+    retry = await container_of(request).workers.is_tried_again(principal_of(request).tenant_id, agent_run_id, body.attempt)
     return answer({"version": outcome.versions[agent_run_id], "retry": retry})
 
 

@@ -5,30 +5,18 @@ from typing import Any
 import orjson
 import pytest
 
-from application.ports import AppendRequest, NewEvent, StreamAppend
+from application.ports import NewEvent
 from domain.agent_runs import MailReceived
-from domain.kernel import Event
-from domain.registry import encode
-from domain.tenants import DEFAULT_TENANT_ID
 from tests.integration.system_kit import (
     PlayedWorker,
     System,
+    append,
     empty_work_queue,
     eventually,
     issue_key,
     new_id,
-    request_of,
     running,
 )
-
-
-async def append(system: System, stream_id: Any, root_id: Any, version: int, *events: Event | NewEvent) -> int:
-    """Writes to the log behind the rules' back."""
-    new = tuple(e if isinstance(e, NewEvent) else NewEvent(e.TOPIC, e.VERSION, encode(e)) for e in events)
-    request = request_of()
-    stream = StreamAppend(stream_id, root_id, version, new)
-    store = system.container.commands._store  # the one way past the rules: no route appends a broken event
-    return (await store.append(AppendRequest(DEFAULT_TENANT_ID, request.command_id, (stream,), request.metadata()))).last_position
 
 
 async def parked(system: System) -> list[tuple[Any, ...]]:

@@ -1,0 +1,253 @@
+"""The command loop on a real log: races between processes, repeated commands, old knowledge, all or nothing, limits, outages."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+import pytest
+import pytest_asyncio
+
+from adapters.postgres.event_store import PostgresEventStore
+from adapters.postgres.group_commit import Limits
+from adapters.postgres.pool import open_pool
+from application.dispatch import CommandLoop, StateCache
+from application.dispatch import Loaded as Known
+from domain import agent_runs, context, invocations, projects, runs
+from domain.errors import (
+    AlreadyExists,
+    Forbidden,
+    InvalidState,
+    NotFound,
+    PayloadTooLarge,
+    StaleAttempt,
+    Unavailable,
+    VersionConflict,
+)
+from domain.failures import Retry
+from domain.kernel import Metadata
+from domain.tenants import DEFAULT_TENANT_ID as TENANT
+from tests.integration.system_kit import eventually, new_id, request_of, wired
+
+
+@asynccontextmanager
+async def process(database_url: str, **limits: Any) -> AsyncIterator[CommandLoop]:
+    """A command loop as a process of its own has it: own pool, own writer, own cache."""
+    pool = await open_pool(database_url, role="test", max_size=4, timeout=1.0)
+    store = PostgresEventStore(database_url, pool, limits=Limits(**limits))
+    await store.start()
+    try:
+        yield CommandLoop(store)
+    finally:
+        await store.close()
+        await pool.close()
+
+
+@pytest_asyncio.fixture
+async def two(database_url: str) -> AsyncIterator[tuple[CommandLoop, CommandLoop]]:
+    async with process(database_url) as first, process(database_url) as second:
+        yield first, second
+
+
+def set_value(context_id: UUID, value: int, expect: int | None = None) -> context.SetContextValue:
+    return context.SetContextValue(
+        context_id=context_id, run_id=new_id(), agent_run_id=new_id(), name="n", value=value, expect=expect
+    )
+
+
+def start_run(run_id: UUID, *agents: str) -> runs.StartRun:
+    return runs.StartRun(run_id=run_id, project_id=new_id(), plan=runs.sequential(agents or ("alpha",)))
+
+
+def request_agent_run(agent_run_id: UUID) -> agent_runs.RequestAgentRun:
+    return agent_runs.RequestAgentRun(agent_run_id=agent_run_id, run_id=new_id(), step="s", agent="alpha", agent_version="1")
+
+
+async def test_two_processes_race_on_one_stream_and_nothing_is_lost(two: tuple[CommandLoop, CommandLoop]) -> None:
+    """Read, add one, set if unchanged: the value counts the successes exactly."""
+    context_id, decisions = new_id(), Counter[str]()
+
+    async def add_one(loop: CommandLoop) -> None:
+        while True:
+            state = (await loop.load(context.DECIDER, TENANT, context_id)).state
+            value = state.entries["n"].value if "n" in state.entries else 0
+            try:
+                await loop.execute(request_of(), set_value(context_id, value + 1, state.version_of("n")))
+            except (InvalidState, VersionConflict) as error:
+                decisions[type(error).__name__] += 1
+            else:
+                decisions["done"] += 1
+                return
+
+    await asyncio.gather(*(add_one(two[i % 2]) for i in range(30)))
+    for loop in two:
+        final = await loop.load(context.DECIDER, TENANT, context_id)
+        assert (final.state.entries["n"].value, final.version) == (30, 30)
+    assert decisions["InvalidState"] > 0, "nobody raced"
+
+
+async def test_writes_without_a_condition_all_get_through(two: tuple[CommandLoop, CommandLoop]) -> None:
+    context_id = new_id()
+    outcomes = await asyncio.gather(*(two[i % 2].execute(request_of(), set_value(context_id, i)) for i in range(8)))
+    assert sorted(outcome.versions[context_id] for outcome in outcomes) == list(range(1, 9))
+
+
+async def test_a_repeated_command_gets_the_first_answer_from_any_process(two: tuple[CommandLoop, CommandLoop]) -> None:
+    run_id, request = new_id(), request_of()
+    first = await two[0].execute(request, start_run(run_id))
+    assert not first.duplicate and first.versions == {run_id: 2}
+    for loop in two:  # the one that knows the run refuses it at first, the other one does not know it
+        again = await loop.execute(request, start_run(run_id))
+        assert again.duplicate and (again.position, again.versions, again.events) == (first.position, {run_id: 2}, ())
+        assert again.recorded_at == first.recorded_at
+        with pytest.raises(AlreadyExists):
+            await loop.execute(request_of(), start_run(run_id))
+
+
+async def test_repeats_at_the_same_moment_are_one(two: tuple[CommandLoop, CommandLoop]) -> None:
+    run_id, request = new_id(), request_of()
+    outcomes = await asyncio.gather(*(two[i % 2].execute(request, start_run(run_id)) for i in range(10)))
+    assert len({outcome.position for outcome in outcomes}) == 1
+    assert sum(not outcome.duplicate for outcome in outcomes) == 1
+
+
+async def test_a_refusal_on_old_knowledge_is_looked_up_again(two: tuple[CommandLoop, CommandLoop]) -> None:
+    here, there = two
+    agent_run_id = new_id()
+    await here.execute(request_of(), request_agent_run(agent_run_id))
+    claim = agent_runs.ClaimAgentRun(agent_run_id=agent_run_id, worker_id="w", dispatch=1)
+    await there.execute(request_of(), claim)
+    step = agent_runs.RecordStep(agent_run_id=agent_run_id, attempt=1, key="k", result=1)
+    # What `here` knows is a run that nobody claimed, where attempt 1 is refused.
+    assert (await here.execute(request_of(), step)).versions == {agent_run_id: 3}
+    await there.execute(request_of(), claim)
+    with pytest.raises(StaleAttempt, match="2 is the newest"):
+        await here.execute(request_of(), step.model_copy(update={"key": "k2"}))
+
+
+async def test_that_nothing_is_to_be_done_is_looked_up_again(two: tuple[CommandLoop, CommandLoop]) -> None:
+    here, there = two
+    agent_run_id, invocation_id = new_id(), new_id()
+    await here.execute(request_of(), request_agent_run(agent_run_id))
+    await here.execute(request_of(), agent_runs.ClaimAgentRun(agent_run_id=agent_run_id, worker_id="w", dispatch=1))
+    finish = agent_runs.FinishCall(agent_run_id=agent_run_id, key="k", invocation_id=invocation_id, succeeded=True)
+    assert (await here.execute(request_of(), finish)).events == ()  # no such call yet
+    await there.execute(request_of(), agent_runs.StartCall(agent_run_id=agent_run_id, attempt=1, key="k", tool="t"))
+    outcome = await here.execute(request_of(), finish)
+    assert [event.TOPIC for event in outcome.events] == ["agent_run.call_finished"]
+    # And an answer without events carries the position of the stream as it is now.
+    idle = await there.execute(request_of(), finish)
+    assert (idle.events, idle.position, idle.versions) == ((), outcome.position, outcome.versions)
+
+
+def call(agent_run_id: UUID, key: str, arguments: dict[str, Any]) -> tuple[agent_runs.StartCall, invocations.RequestInvocation]:
+    return (
+        agent_runs.StartCall(agent_run_id=agent_run_id, attempt=1, key=key, tool="t"),
+        invocations.RequestInvocation(
+            invocation_id=agent_runs.invocation_id_of(agent_run_id, key), run_id=new_id(), agent_run_id=agent_run_id, key=key,
+            tool="t", arguments=arguments, idempotent=True, timeout_s=1, retry=Retry(),
+        ),
+    )  # fmt: skip
+
+
+async def test_a_call_and_its_invocation_are_recorded_together_or_not_at_all(two: tuple[CommandLoop, CommandLoop]) -> None:
+    loop, store = two[0], two[0]._store
+    agent_run_id, request = new_id(), request_of()
+    invocation_id = agent_runs.invocation_id_of(agent_run_id, "k")
+    with pytest.raises(NotFound):  # the journal refuses: no invocation either
+        await loop.execute(request_of(), *call(agent_run_id, "k", {}))
+    await loop.execute(request_of(), request_agent_run(agent_run_id))
+    await loop.execute(request_of(), agent_runs.ClaimAgentRun(agent_run_id=agent_run_id, worker_id="w", dispatch=1))
+    with pytest.raises(PayloadTooLarge):  # the invocation cannot be written: nothing in the journal either
+        await loop.execute(request_of(), *call(agent_run_id, "k", {"x": "x" * 300_000}))
+    assert len(await store.read_stream(TENANT, agent_run_id)) == 2
+    assert await store.read_stream(TENANT, invocation_id) == []
+
+    outcome = await loop.execute(request, *call(agent_run_id, "k", {"x": 1}))
+    assert outcome.versions == {agent_run_id: 3, invocation_id: 1}
+    [started] = await store.read_stream(TENANT, agent_run_id, after_version=2)
+    [requested] = await store.read_stream(TENANT, invocation_id)
+    assert requested.position == started.position + 1 == outcome.position
+    for recorded in (started, requested):
+        assert Metadata.model_validate_json(recorded.metadata).command_id == request.command_id
+
+
+async def test_the_callers_own_condition(two: tuple[CommandLoop, CommandLoop]) -> None:
+    here, there = two
+    run_id = new_id()
+    await here.execute(request_of(), start_run(run_id, "alpha", "beta"))
+    cancel = runs.CancelRun(run_id=run_id)
+    with pytest.raises(VersionConflict) as conflict:
+        await here.execute(request_of(), cancel, expected_version=1)
+    assert (conflict.value.stream_id, conflict.value.expected, conflict.value.current) == (run_id, 1, 2)
+    agent_run_id = runs.agent_run_id_of(run_id, "alpha")
+    await there.execute(request_of(), runs.CompleteStep(run_id=run_id, step="alpha", agent_run_id=agent_run_id))
+    with pytest.raises(VersionConflict):  # `here` still knows version 2 and finds out at the append
+        await here.execute(request_of(), cancel, expected_version=2)
+    request = request_of()
+    done = await here.execute(request, cancel, expected_version=4)
+    assert done.versions == {run_id: 5}
+    repeated = await there.execute(request, cancel, expected_version=4)  # it was the same command: not a conflict
+    assert repeated.duplicate and repeated.position == done.position
+
+
+async def test_another_tenants_stream_is_neither_read_nor_written(two: tuple[CommandLoop, CommandLoop]) -> None:
+    loop, run_id, stranger = two[0], new_id(), new_id()
+    await loop.execute(request_of(), start_run(run_id))
+    for other in two:
+        with pytest.raises(NotFound):
+            await other.execute(request_of(stranger), runs.CancelRun(run_id=run_id))
+        with pytest.raises(Forbidden):
+            await other.execute(request_of(stranger), start_run(run_id))
+        assert (await other.load(runs.DECIDER, stranger, run_id)).version == 0
+    assert (await loop.load(runs.DECIDER, TENANT, run_id)).version == 2
+
+
+async def test_without_a_database_the_caller_is_told_in_time(database_url: str) -> None:
+    async with wired(database_url) as (wire, url), process(url, retry_seconds=0.3) as loop:
+        project = projects.CreateProject(project_id=new_id(), name="p")
+        await loop.execute(request_of(), project)
+        await wire.cut()
+        request, other = request_of(), projects.CreateProject(project_id=new_id(), name="other")
+        async with asyncio.timeout(10):
+            with pytest.raises(Unavailable):
+                await loop.execute(request, other)
+            with pytest.raises(Unavailable):
+                await loop.load(projects.DECIDER, TENANT, new_id())
+        await wire.mend()
+
+        async def again() -> bool:
+            try:
+                return (await loop.execute(request, other)).versions == {other.project_id: 1}
+            except Unavailable:
+                return False
+
+        await eventually(again)
+
+
+async def test_no_database_at_all() -> None:
+    async with process("postgresql://nobody@127.0.0.1:1/none", retry_seconds=0.2) as loop:
+        async with asyncio.timeout(10):
+            with pytest.raises(Unavailable):
+                await loop.execute(request_of(), start_run(new_id()))
+
+
+def test_the_cache_keeps_its_bound_and_the_newest_state() -> None:
+    cache, random_ = StateCache(max_bytes=100_000), random.Random(7)
+    ids = [new_id() for _ in range(50)]
+    newest: dict[UUID, int] = {}
+    for _ in range(2_000):
+        stream_id, version = random_.choice(ids), random_.randrange(1, 100)
+        newest[stream_id] = max(newest.get(stream_id, 0), version)
+        before = cache.get(TENANT, stream_id)
+        cache.put(TENANT, stream_id, Known(None, version, version, size=random_.randrange(5_000)))
+        assert cache._bytes <= 100_000
+        found = cache.get(TENANT, stream_id)
+        if found is not None and before is not None:
+            assert found.version == max(before.version, version)
+    kept = [stream_id for stream_id in ids if cache.get(TENANT, stream_id)]
+    assert 0 < len(kept) < len(ids)
+    assert cache.get(new_id(), kept[0]) is None

@@ -1,0 +1,484 @@
+"""Projections: rows are the fold of the log, whatever breaks in between; lists, filters and tenants."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+import pytest
+import structlog
+
+from adapters.postgres.database import PostgresDatabase
+from adapters.postgres.event_store import PostgresEventStore
+from adapters.postgres.feed import PostgresEventFeed
+from adapters.postgres.pool import connect, open_pool, translate_errors
+from application.dispatch import CommandLoop
+from application.ports import Checkpoint, LostOwnership
+from domain import projects
+from domain.errors import Unavailable
+from domain.kernel import RecordedEvent
+from domain.tenants import DEFAULT_TENANT_ID
+from projections import checkpoints, runs
+from projections.kernel import Connection, Database, Projection, decoded
+from projections.registry import PROJECTIONS
+from projections.runner import ProjectionRunner
+from tests.integration.system_kit import (
+    PlayedWorker,
+    System,
+    eventually,
+    issue_key,
+    new_id,
+    request_of,
+    running,
+    stopped,
+)
+
+log = structlog.get_logger(__name__)
+
+
+# --- the read model is the replay -------------------------------------------------------------------------------------
+
+
+CLAIMED = ("agent_run.claimed", "invocation.attempt_started")
+
+
+async def act(system: System, workers: list[PlayedWorker], random_: random.Random, runs_known: list[str]) -> None:
+    """One thing that a client or a worker may do, sensible or not."""
+    if not runs_known or random_.random() < 0.08:
+        plans: list[dict[str, Any]] = [
+            {"kind": "sequential", "agents": ["alpha", "beta"]},
+            {"kind": "parallel", "agents": ["alpha", "beta"], "aggregator": "gamma"},
+            {"kind": "graph", "steps": [{"key": "x", "agent": "alpha", "retry": {"max_attempts": 3, "initial_s": 0.01}}]},
+        ]
+        runs_known.append(await system.start(plan=random_.choice(plans)))
+    run_id = random_.choice(runs_known[-4:])
+    if random_.random() < 0.02:
+        await system.http.post(f"/v1/runs/{run_id}/cancel")
+        return
+    events = await system.events(run_id)
+    requested = [e for e in events if e.topic in ("agent_run.requested", "invocation.requested")]
+    if not requested:
+        return
+    work, worker = random_.choice(requested), random_.choice(workers)
+    newest = sum(e.stream_id == work.stream_id and e.topic in CLAIMED for e in events)
+    kind, dispatch, attempt = work.topic.partition(".")[0], random_.choice([1, 1, 1, 2]), newest - (random_.random() < 0.1)
+    key = random_.choice("abcde")
+    error = {"type": "T", "message": "m", "kind": random_.choice(["permanent", "transient"])}
+    if kind == "invocation":
+        verb, body = random_.choice(
+            [
+                ("claim", {"worker_id": worker.worker_id, "dispatch": dispatch, "delivery": random_.randint(1, 3)}),
+                ("claim", {"worker_id": worker.worker_id, "dispatch": dispatch, "delivery": random_.randint(1, 3)}),
+                ("complete", {"attempt": attempt, "result": {"n": random_.random()}}),
+                ("fail", {"attempt": attempt, "error": error}), ("resolve", {"result": "by hand"}),
+            ]
+        )  # fmt: skip
+        path = "invocations"
+    else:
+        verb, body = random_.choice(
+            [
+                ("claim", {"worker_id": worker.worker_id, "dispatch": dispatch, "delivery": random_.randint(1, 3)}),
+                ("claim", {"worker_id": worker.worker_id, "dispatch": dispatch, "delivery": random_.randint(1, 3)}),
+                ("journal", {"attempt": attempt, "entries": [{"key": "s" + key, "result": random_.random()}]}),
+                ("calls", {"attempt": attempt, "key": "c" + key, "tool": random_.choice(["add", "mail"]), "arguments": {}}),
+                ("calls", {"attempt": attempt, "key": "c" + key, "tool": random_.choice(["add", "mail"]), "arguments": {}}),
+                ("messages", {"attempt": attempt, "key": "m" + key, "to": random_.choice(["alpha", "beta", "x"]), "body": 1}),
+                ("state", {"attempt": attempt, "key": "v" + key, "op": "set", "name": "n", "value": random_.random()}),
+                ("complete", {"attempt": attempt, "result": random_.random()}), ("fail", {"attempt": attempt, "error": error}),
+            ]
+        )  # fmt: skip
+        path = "agent-runs"
+    response = await worker.http.post(f"/v1/{path}/{work.stream_id}/{verb}", json=body)
+    assert response.status_code in (200, 404, 409, 422), response.text
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_rows_are_the_replay_of_the_log_whatever_workers_do(system: System, worker: PlayedWorker, seed: int) -> None:
+    random_, started = random.Random(seed), list[str]()
+    workers = [worker, system.worker("worker-2")]
+    missing = {"agent_run.completed", "run.failed", "invocation.succeeded", "message.sent"}
+    for done in range(400):
+        await asyncio.gather(*(act(system, workers, random_, started) for _ in range(4)))
+        if done % 20 == 0:
+            missing -= {event.topic for event in await system.events()}
+        if done > 50 and not missing:
+            break
+    assert not missing, "what was done led to too little"
+    await eventually(lambda: _without_timers(system), "the end of all retries")
+    for run_id in started:
+        await assert_exact(system, run_id)
+    assert await system.sql("SELECT * FROM parked_event") == []
+    await assert_open_work_is_what_the_log_says(system)
+
+
+async def _without_timers(system: System) -> bool:
+    await system.settled()
+    return await system.sql("SELECT 1 FROM timer") == []
+
+
+async def assert_exact(system: System, run_id: str) -> None:
+    expected = runs.replay(await system.events(run_id))
+    [(row, status, position)] = await system.sql("SELECT view, status, position FROM run WHERE run_id = %s", UUID(run_id))
+    assert expected is not None
+    assert runs.RunView.model_validate_json(row) == runs.RunView.model_validate_json(expected.model_dump_json())
+    assert (status, position) == (expected.status, expected.position)
+    unfinished = [step.key for step in expected.steps if step.status in ("pending", "scheduled", "running", "retrying")]
+    assert expected.status == "running" or unfinished == []
+
+
+async def assert_open_work_is_what_the_log_says(system: System) -> None:
+    last: dict[UUID, tuple[str, str]] = {}
+    for event in await system.events():
+        kind, _, what = event.topic.partition(".")
+        if kind in ("agent_run", "invocation"):
+            if what in ("requested", "resumed", "requeued"):
+                last[event.stream_id] = (kind, "open")
+            elif what in ("retry_scheduled", "completed", "succeeded", "failed", "cancelled", "became_ambiguous"):
+                last[event.stream_id] = (kind, "closed")
+    expected = {stream_id for stream_id, (_, state) in last.items() if state == "open"}
+    assert {row[0] for row in await system.sql("SELECT work_id FROM open_work")} == expected
+
+
+class OwnConnections:
+    """The `Database` port with a connection for each use: they end with whoever used them, as those of a process do."""
+
+    def __init__(self, database_url: str) -> None:
+        self._database_url = database_url
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        with translate_errors():
+            async with await connect(self._database_url, role="projector") as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        async with self.connection() as connection, connection.pipeline(), connection.transaction():
+            yield connection
+
+
+async def test_a_runner_that_dies_anywhere_leaves_exact_rows(database_url: str, nats_url: str) -> None:
+    async with running(database_url, nats_url, loops=["live", "relay", "sagas", "timers"]) as system:
+        # The projector is killed again and again while the log grows, and begun anew each time.
+        random_, deaths = random.Random(11), 0
+        stop, subscription = asyncio.Event(), system.container.live._subscription
+
+        async def projector() -> None:
+            nonlocal deaths
+            while not stop.is_set():
+                task = asyncio.create_task(ProjectionRunner(PROJECTIONS, OwnConnections(database_url), subscription).run())
+                await asyncio.sleep(random_.uniform(0.0, 0.08))
+                await stopped(task)
+                deaths += 1
+            last = ProjectionRunner(PROJECTIONS, system.container.database, subscription)
+            system.tasks["projector"] = asyncio.create_task(last.run(), name="projector")
+
+        dying = asyncio.create_task(projector())
+        await issue_key(system)
+        worker = system.worker()
+        await worker.register("alpha", "beta", "gamma", tools=["add", "mail"])
+        started: list[str] = []
+        for _ in range(40):
+            await asyncio.gather(*(act(system, [worker], random_, started) for _ in range(4)))
+        stop.set()
+        await dying
+        await eventually(lambda: _without_timers(system))
+        assert deaths > 5
+        for run_id in started:
+            await assert_exact(system, run_id)
+        await assert_open_work_is_what_the_log_says(system)
+        assert await system.sql("SELECT * FROM parked_event") == []
+
+
+# --- the runner -------------------------------------------------------------------------------------------------------
+
+
+class Log:
+    """A log on a database of its own, read page by page, and what runners need."""
+
+    def __init__(self, database: Database, feed: PostgresEventFeed, commands: CommandLoop) -> None:
+        self.database, self.feed, self.commands = database, feed, commands
+
+    async def batches(self, *, after: int, name: str) -> AsyncIterator[Sequence[RecordedEvent]]:
+        """The `Subscription` port, straight from the database."""
+        while True:
+            events = await self.feed.read(after=after, limit=7)
+            if events:
+                after = events[-1].position
+                yield events
+            else:
+                await asyncio.sleep(0.005)
+
+    async def create(self, *names: str) -> list[UUID]:
+        ids = [new_id() for _ in names]
+        for project_id, name in zip(ids, names, strict=True):
+            await self.commands.execute(request_of(), projects.CreateProject(project_id=project_id, name=name))
+        return ids
+
+    async def rows(self, query: str) -> list[tuple[Any, ...]]:
+        async with self.database.connection() as connection:
+            return await (await connection.execute(query.encode())).fetchall()
+
+    async def until(self, name: str, position: int | None = None) -> None:
+        await checkpoints.wait_until(self.database, name, position or await self.feed.head(), 10)
+
+
+@asynccontextmanager
+async def log_on(database_url: str) -> AsyncIterator[Log]:
+    pool = await open_pool(database_url, role="test", max_size=6)
+    store = PostgresEventStore(database_url, pool)
+    await store.start()
+    try:
+        yield Log(PostgresDatabase(pool), PostgresEventFeed(pool), CommandLoop(store))
+    finally:
+        await store.close()
+        await pool.close()
+
+
+@asynccontextmanager
+async def working(runner: ProjectionRunner) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.create_task(runner.run())
+    try:
+        yield task
+    finally:
+        await stopped(task)
+
+
+async def seen(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
+    """A read model that would show an event that came twice: it counts, and does not look."""
+    for event in batch:
+        project: projects.ProjectCreated = decoded(event)
+        if project.name.startswith("bad"):
+            raise ArithmeticError(f"cannot take {project.name}")
+        if project.name.startswith("sql"):
+            await connection.execute("INSERT INTO no_such_table VALUES (1)")
+        await connection.execute("INSERT INTO seen VALUES (%s, %s)", (event.position, project.name))
+
+
+SEEN = Projection("seen", frozenset({"project.created"}), ("seen",), seen)
+PROJECTS = next(projection for projection in PROJECTIONS if projection.name == "projects")
+
+
+async def test_what_breaks_a_handler_is_parked_with_what_follows_it(database_url: str) -> None:
+    async with log_on(database_url) as log:
+        async with log.database.connection() as connection:
+            await connection.execute("CREATE TABLE seen (position bigint, name text)")
+        [_, broken, _, _] = await log.create("a", "bad", "b", "sql")
+        async with working(ProjectionRunner((SEEN, PROJECTS), log.database, log)):
+            await log.until("seen")
+        [follower, _] = await log.create("follower", "c")
+        async with log.database.connection() as connection:  # the root of the broken event has more to say
+            await connection.execute("UPDATE event SET root_id = %s WHERE originator_id = %s", [broken, follower])
+        async with working(ProjectionRunner((SEEN, PROJECTS), log.database, log)):  # remembers who waits
+            await log.until("seen")
+            await log.until("projects")
+        parked = await log.rows("SELECT consumer, position, topic, error FROM parked_event ORDER BY position")
+        assert [(consumer, position) for consumer, position, _, _ in parked] == [("seen", 2), ("seen", 4), ("seen", 5)]
+        assert parked[0][3] == "ArithmeticError: cannot take bad"
+        assert "no_such_table" in parked[1][3], "the cause, not what the pipeline did after it"
+        assert "earlier event of the same root" in parked[2][3]
+        assert await log.rows("SELECT name FROM seen ORDER BY position") == [("a",), ("b",), ("c",)]
+        assert len(await log.rows("SELECT 1 FROM project")) == 6, "other projections take no notice"
+        assert await checkpoints_of(log) == {"seen": 6, "projects": 6}
+
+
+async def checkpoints_of(log: Log) -> dict[str, int]:
+    async with log.database.connection() as connection:
+        return await checkpoints.positions(connection)
+
+
+async def test_a_second_runner_takes_over_and_the_first_one_ends(database_url: str) -> None:
+    async with log_on(database_url) as log:
+        await log.create("a")
+        first = ProjectionRunner((PROJECTS,), log.database, log)
+        async with working(first) as old:
+            await log.until("projects")
+            async with working(ProjectionRunner((PROJECTS,), log.database, log)) as new:
+                await eventually(lambda: _epoch(log, 2))
+                await log.create(*"bcdefghij")
+                await log.until("projects")
+                with pytest.raises(LostOwnership):
+                    await asyncio.wait_for(old, 10)
+                assert not new.done()
+        assert sorted(await log.rows("SELECT name FROM project")) == [(name,) for name in "abcdefghij"]
+        assert await log.rows("SELECT * FROM parked_event") == []
+
+
+async def _epoch(log: Log, epoch: int) -> bool:
+    return await log.rows("SELECT epoch FROM checkpoint") == [(epoch,)]
+
+
+class LosesAnswers:
+    """The real database, except that the answers to some commits get lost on the way: they took place, and nobody knows."""
+
+    def __init__(self, database: Database, random_: random.Random) -> None:
+        self._database, self._random, self.lost = database, random_, 0
+
+    def connection(self) -> contextlib.AbstractAsyncContextManager[Connection]:
+        return self._database.connection()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        async with self._database.transaction() as connection:
+            yield connection
+        if self._random.random() < 0.4:
+            self.lost += 1
+            raise Unavailable("the answer was lost")
+
+
+async def test_a_commit_whose_answer_was_lost_is_not_repeated(database_url: str) -> None:
+    async with log_on(database_url) as log:
+        async with log.database.connection() as connection:
+            await connection.execute("CREATE TABLE seen (position bigint, name text)")
+        names = [f"{'bad' if i % 9 == 4 else 'p'}{i}" for i in range(40)]
+        await log.create(*names)
+        database = LosesAnswers(log.database, random.Random(5))
+        async with working(ProjectionRunner((SEEN, PROJECTS), database, log)) as task:
+            await log.until("projects")
+            await log.until("seen")
+            assert not task.done()
+        assert database.lost > 5
+        good = [(i + 1, name) for i, name in enumerate(names) if not name.startswith("bad")]
+        assert await log.rows("SELECT position, name FROM seen ORDER BY position") == good
+        assert len(await log.rows("SELECT * FROM parked_event")) == len(names) - len(good)
+
+
+async def test_a_saga_checkpoint_moves_on_after_a_lost_answer(database_url: str) -> None:
+    async with log_on(database_url) as log:
+        port = checkpoints.PostgresCheckpoints(log.database)
+        mine = await port.take("sagas")
+        moved = await port.advance("sagas", mine, 5)
+        assert moved == await port.advance("sagas", mine, 5) == Checkpoint(5, mine.epoch)
+        with pytest.raises(LostOwnership):
+            await port.advance("sagas", mine, 7)
+        await port.take("sagas")
+        with pytest.raises(LostOwnership):
+            await port.advance("sagas", moved, 6)
+
+
+# --- queries ----------------------------------------------------------------------------------------------------------
+
+
+async def pages(system: System, path: str, limit: int, **query: Any) -> list[list[dict[str, Any]]]:
+    """All pages of a list, by its cursors; the `Link` header must lead to the same place."""
+    head = str(await system.container.feed.head())
+    found, url = [], str(system.http.build_request("GET", path, params={"limit": limit, **query}).url)
+    while True:
+        response = await system.http.get(url, headers={"Tidelog-Position": head})
+        assert response.status_code == 200, response.text
+        page = response.json()
+        found.append(page["data"])
+        if page["next_cursor"] is None:
+            assert "link" not in response.headers
+            return found
+        assert f"cursor={page['next_cursor']}" in response.headers["link"]
+        url = response.links["next"]["url"]
+
+
+async def test_lists_come_in_pages(system: System, worker: PlayedWorker) -> None:
+    project = (await system.http.post("/v1/projects", json={"name": "second", "metadata": {"x": 1}})).json()["project_id"]
+    started = [await system.start("alpha", **({"project_id": project} if i % 3 == 0 else {})) for i in range(7)]
+    for run_id in started[:2]:
+        await system.http.post(f"/v1/runs/{run_id}/cancel")
+    await system.settled()
+    for limit in (1, 3, 7, 50):
+        listed = await pages(system, "/v1/runs", limit)
+        assert [run["run_id"] for page in listed for run in page] == started[::-1]
+        assert all(len(page) <= limit for page in listed) and (len(listed) == 1 or all(listed))
+    cancelled = await pages(system, "/v1/runs", 1, status="cancelled")
+    assert [run["run_id"] for page in cancelled for run in page] == started[1::-1]
+    [in_project] = await pages(system, "/v1/runs", 10, project_id=project)
+    assert [run["run_id"] for run in in_project] == started[::-3]
+    [both] = await pages(system, "/v1/runs", 10, project_id=project, status="cancelled")
+    assert [(run["run_id"], run["agents"], run["status"]) for run in both] == [(started[0], ["alpha"], "cancelled")]
+    assert await pages(system, "/v1/runs", 10, project_id=new_id()) == [[]]
+
+    assert [[a["name"] for a in page] for page in await pages(system, "/v1/agents", 2)] == [["alpha", "beta"], ["gamma"]]
+    assert [t["name"] for page in await pages(system, "/v1/tools", 1) for t in page] == ["add", "mail"]
+    assert [p["name"] for page in await pages(system, "/v1/projects", 1) for p in page] == ["default", "second"]
+
+
+async def test_a_registration_again_is_a_new_revision(system: System, worker: PlayedWorker) -> None:
+    offer = {"name": "alpha", "version": "2", "description": "new", "capabilities": ["write", "read"], "input_schema": {"x": 1}}
+    tool = {"name": "add", "parameters": {"type": "object"}, "timeout_s": 5, "max_attempts": 7, "idempotent": True}
+    for _ in range(2):
+        body = {"worker_id": "w", "agents": [offer], "tools": [tool]}
+        assert (await system.http.post("/v1/workers", json=body)).status_code == 200
+    [shown] = await pages(system, "/v1/agents", 10, capability="write")
+    assert [{**offer, "revision": 2}] == [{key: agent[key] for key in (*offer, "revision")} for agent in shown]
+    assert await pages(system, "/v1/agents", 10, capability="fly") == [[]]
+    [tools] = await pages(system, "/v1/tools", 10)
+    assert [{**tool, "revision": 2}] == [{k: t[k] for k in (*tool, "revision")} for t in tools if t["name"] == "add"]
+
+
+async def test_messages_in_the_order_they_were_sent(system: System, worker: PlayedWorker) -> None:
+    run_id = await system.start("alpha", "beta")
+    alpha = await worker.next("alpha")
+    for i in range(5):
+        await alpha.ok("messages", key=f"m{i}", to="beta", body=i)
+    listed = await pages(system, f"/v1/runs/{run_id}/messages", 2)
+    assert [[message["body"] for message in page] for page in listed] == [[0, 1], [2, 3], [4]]
+
+
+# --- tenants ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_second_tenant_sees_and_changes_nothing(system: System, worker: PlayedWorker) -> None:
+    run_id = await system.start("alpha", "beta")
+    alpha = await worker.next("alpha")
+    invocation_id = await alpha.call("k", "add", a=1)
+    await alpha.ok("messages", key="m", to="beta", body="secret")
+    project = (await system.http.post("/v1/projects", json={"name": "mine"})).json()["project_id"]
+    await system.settled()
+    _, key = await system.tenant("other")
+    head = await system.container.feed.head()
+    async with system.client(key) as other:
+        assert [p["name"] for p in (await other.get("/v1/projects")).json()["data"]] == ["default"]
+        for path in ("/v1/runs", "/v1/agents", "/v1/tools"):
+            assert (await other.get(path)).json() == {"data": [], "next_cursor": None}
+        events = (await other.get("/v1/events", params={"limit": 1000})).json()["data"]
+        assert [event["type"] for event in events] == ["tenant.created", "project.created", "tenant.api_key_issued"]
+        assert (await other.get("/v1/events", params={"root_id": run_id})).json()["data"] == []
+        mine = (await system.events(run_id))[0]
+        for path in (
+            f"/v1/runs/{run_id}", f"/v1/runs/{run_id}?as_of={head}", f"/v1/runs/{run_id}/events", f"/v1/runs/{run_id}/messages",
+            f"/v1/events/{mine.position}", f"/v1/agent-runs/{alpha.work_id}/journal",
+        ):  # fmt: skip
+            assert (await other.get(path)).status_code == 404, path
+        stream = await other.get(f"/v1/runs/{run_id}/events", headers={"Accept": "text/event-stream"})
+        assert stream.status_code == 404
+        claim = {"worker_id": "w", "dispatch": 1, "delivery": 1}
+        error = {"type": "T", "message": "m"}
+        attempts: list[tuple[str, dict[str, Any]]] = [
+            (f"/v1/runs/{run_id}/cancel", {}),
+            ("/v1/runs", {"agent": "alpha"}),
+            ("/v1/runs", {"agent": "alpha", "project_id": project}),
+            (f"/v1/agent-runs/{alpha.work_id}/claim", claim),
+            (f"/v1/agent-runs/{alpha.work_id}/journal", {"attempt": 1, "entries": [{"key": "k", "result": 1}]}),
+            (f"/v1/agent-runs/{alpha.work_id}/calls", {"attempt": 1, "key": "k2", "tool": "add", "arguments": {}}),
+            (f"/v1/agent-runs/{alpha.work_id}/messages", {"attempt": 1, "key": "k3", "to": "beta"}),
+            (f"/v1/agent-runs/{alpha.work_id}/receipts", {"attempt": 1, "key": "k4"}),
+            (f"/v1/agent-runs/{alpha.work_id}/state", {"attempt": 1, "key": "k5", "op": "get", "name": "n"}),
+            (f"/v1/agent-runs/{alpha.work_id}/state", {"attempt": 1, "key": "k6", "op": "set", "name": "n", "value": 1}),
+            (f"/v1/agent-runs/{alpha.work_id}/complete", {"attempt": 1}),
+            (f"/v1/agent-runs/{alpha.work_id}/fail", {"attempt": 1, "error": error}),
+            (f"/v1/invocations/{invocation_id}/claim", claim),
+            (f"/v1/invocations/{invocation_id}/complete", {"attempt": 1}),
+            (f"/v1/invocations/{invocation_id}/fail", {"attempt": 1, "error": error}),
+            (f"/v1/invocations/{invocation_id}/resolve", {"result": 1}),
+        ]
+        for path, body in attempts:
+            assert (await other.post(path, json=body)).status_code in (403, 404), path
+        assert await system.container.feed.head() == head, "something was written"
+        # With agents of its own it still cannot take a run's id that is another tenant's.
+        await system.worker(http=other).register("alpha")
+        await system.settled()
+        head = await system.container.feed.head()
+        taken = await other.post("/v1/runs", json={"agent": "alpha", "run_id": run_id})
+        assert taken.status_code == 403 and await system.container.feed.head() == head
+        foreign = await other.post("/v1/runs", json={"agent": "alpha", "project_id": project})
+        assert (foreign.status_code, foreign.json()["code"]) == (404, "unknown-project")
+    assert {event.tenant_id for event in await system.events(run_id)} == {DEFAULT_TENANT_ID}

@@ -1,0 +1,171 @@
+"""Durable timers: retries, time-outs, and the sweeper that puts lost work on the queue again."""
+
+import asyncio
+import time
+
+import nats.js.errors
+import pytest
+
+from adapters.nats import JetStreamWorkQueue, NatsConnection
+from adapters.postgres.database import PostgresDatabase
+from adapters.postgres.pool import open_pool
+from application.timers import WorkSweeper
+from domain.agent_runs import MailReceived
+from domain.tenants import DEFAULT_TENANT_ID
+from projections.work import PostgresOpenWork
+from tests.integration.system_kit import PlayedWorker, System, append, empty_work_queue, eventually, issue_key, new_id, running
+
+RETRY = {"max_attempts": 3, "initial_s": 0.05, "max_s": 0.1}
+
+
+def plan(**step: object) -> dict[str, object]:
+    return {"kind": "graph", "steps": [{"key": "a", "agent": "alpha", **step}]}
+
+
+async def timers(system: System) -> list[tuple[str]]:
+    return await system.sql("SELECT command FROM timer")
+
+
+async def test_an_agent_run_is_tried_again_until_its_attempts_are_used_up(system: System, worker: PlayedWorker) -> None:
+    run_id = await system.start(plan=plan(retry=RETRY))
+    for attempt in (1, 2, 3):
+        claim = await worker.next("alpha")
+        assert (claim.attempt, claim.work and claim.work.dispatch) == (attempt, attempt)
+        for _ in range(2):  # a repeated report gets the answer that the first one got
+            error = {"type": "TestError", "message": "broken", "kind": "transient"}
+            assert (await claim.ok("fail", error=error))["retry"] is (attempt < 3)
+        assert claim.work is not None
+        await claim.work.ack()
+    run = await system.ended(run_id)
+    assert run["status"] == "failed" and run["steps"][0]["attempt"] == 3
+    assert (await system.topics(run_id)).count("agent_run.retry_scheduled") == 2
+    assert await timers(system) == []
+
+
+async def test_a_permanent_failure_is_not_tried_again(system: System, worker: PlayedWorker) -> None:
+    run_id = await system.start(plan=plan(retry=RETRY))
+    assert (await (await worker.next("alpha")).fail("permanent"))["retry"] is False
+    assert (await system.ended(run_id))["steps"][0]["attempt"] == 1
+
+
+async def test_an_older_dispatch_is_over_once_there_is_a_newer_one(system: System, worker: PlayedWorker) -> None:
+    await system.start(plan=plan(retry=RETRY))
+    first = await worker.next("alpha")
+    await first.fail("transient")
+    waiting = await worker.try_claim(first.work_id, dispatch=1, delivery=2)
+    assert (waiting.status_code, waiting.json()["code"]) == (409, "work-over")
+    second = await worker.next("alpha")
+    late = await worker.try_claim(first.work_id, dispatch=1, delivery=3)
+    assert (late.status_code, late.json()["code"]) == (409, "work-over")
+    await second.complete()
+
+
+async def test_an_invocation_is_tried_again_and_honours_retry_after(system: System, worker: PlayedWorker) -> None:
+    await system.start("alpha")
+    alpha = await worker.next("alpha")
+    invocation_id = await alpha.call("k", "add", a=1)
+    began = time.monotonic()
+    await (await worker.next("add", "tool")).fail("rate_limited", retry_after_s=0.4)
+    second = await worker.next("add", "tool")
+    assert time.monotonic() - began >= 0.4
+    assert (second.attempt, second.body["idempotency_key"]) == (2, invocation_id)
+    await second.complete(3)
+    await system.settled()
+    assert (await alpha.journal()).json()["journal"][0]["result"] == 3
+
+
+async def test_an_invocation_that_must_not_be_repeated_fails_at_once(system: System, worker: PlayedWorker) -> None:
+    await system.start("alpha")
+    alpha = await worker.next("alpha")
+    await alpha.call("k", "mail")
+    await (await worker.next("mail", "tool")).fail("transient", message="connection reset")
+    await system.settled()
+    assert (await alpha.journal()).json()["journal"][0]["error"]["message"] == "connection reset"
+    assert await timers(system) == []
+
+
+async def test_a_step_that_takes_too_long_fails(system: System, worker: PlayedWorker) -> None:
+    run_id = await system.start(plan=plan(timeout_s=0.2, retry=RETRY))
+    claim = await worker.next("alpha")
+    waiting = await claim.call("k", "add", a=1)
+    run = await system.ended(run_id)
+    assert (run["status"], run["error"]["kind"]) == ("failed", "timeout") and "0.2 s" in run["error"]["message"]
+    assert run["steps"][0]["calls"][0]["status"] == "cancelled"
+    assert (await worker.try_claim(waiting, "tool")).json()["code"] == "work-over"
+    assert (await claim.post("complete", result=1)).json()["code"] == "work-over"
+
+
+async def test_a_step_in_time_takes_its_timer_along(system: System, worker: PlayedWorker) -> None:
+    run_id = await system.start(plan=plan(timeout_s=3600))
+    claim = await worker.next("alpha")
+    await system.settled()
+    assert await timers(system) == [("TimeOutAgentRun",)]
+    await claim.complete()
+    await system.ended(run_id)
+    assert await timers(system) == []
+
+
+async def test_timers_outlive_the_process(database_url: str, nats_url: str) -> None:
+    await empty_work_queue(nats_url)
+    async with running(database_url, nats_url) as system:
+        await issue_key(system)
+        worker = system.worker()
+        await worker.register("alpha")
+        run_id = await system.start(plan=plan(retry={"max_attempts": 2, "initial_s": 2, "max_s": 2}, timeout_s=900))
+        await (await worker.next("alpha")).fail("transient")
+        await system.settled()
+        assert sorted(await timers(system)) == [("ResumeAgentRun",), ("TimeOutAgentRun",)]
+    async with running(database_url, nats_url, key=system.key) as later:
+        worker = later.worker()
+        await worker.register("alpha")
+        claim = await worker.next("alpha")
+        assert claim.attempt == 2
+        await claim.complete("at last")
+        assert (await later.ended(run_id))["result"] == "at last"
+
+
+async def test_a_timer_that_cannot_fire_does_not_hold_up_the_others(system: System, worker: PlayedWorker) -> None:
+    insert = "INSERT INTO timer SELECT %s, %s, %s, %s, now(), %s, %s, %s, 'test'"
+    unfoldable = new_id()
+    await append(system, unfoldable, unfoldable, 0, MailReceived(attempt=1, key="k", message_id=new_id()))
+    for command, payload in (
+        ("NoSuchCommand", "{}"), ("ResumeAgentRun", "{}"), ("TimeOutAgentRun", f'{{"agent_run_id": "{unfoldable}"}}'),
+    ):  # fmt: skip
+        await system.sql(insert, new_id(), DEFAULT_TENANT_ID, new_id(), new_id(), command, payload, new_id())
+    run_id = await system.start(plan=plan(retry=RETRY))
+    await (await worker.next("alpha")).fail("transient")
+    await (await worker.next("alpha")).complete()
+    await system.ended(run_id)
+    assert await eventually(lambda: _no_timers(system))
+
+
+async def _no_timers(system: System) -> bool:
+    return await timers(system) == []
+
+
+async def test_the_sweeper_fills_a_queue_that_was_lost(system: System, worker: PlayedWorker, nats_url: str) -> None:
+    """The stream of work is gone with all that waited: what the log says is open comes back, and nothing else."""
+    await system.start("alpha")
+    finished = await system.start("beta")
+    await (await worker.next("beta")).complete()
+    await system.ended(finished)
+    await empty_work_queue(nats_url)
+    with pytest.raises((nats.js.errors.Error, nats.errors.Error)):
+        await worker.take("alpha", timeout_s=0.5)
+    await worker.register("alpha", "beta")
+    pool = await open_pool(system.database_url, role="test", max_size=2)
+    connection = NatsConnection(nats_url, name="test")
+    await connection.start()
+    try:
+        await connection.ready(5)
+        sweeper = WorkSweeper(PostgresOpenWork(PostgresDatabase(pool)), JetStreamWorkQueue(connection))
+        await sweeper.sweep()
+        assert await worker.nothing_to_take("alpha")  # too young: it may be on its way
+        await system.sql("UPDATE open_work SET dispatched_at = now() - interval '1 minute'")
+        await asyncio.gather(*(sweeper.sweep() for _ in range(3)))
+    finally:
+        await connection.close()
+        await pool.close()
+    claim = await worker.next("alpha")
+    assert await worker.nothing_to_take("alpha") and await worker.nothing_to_take("beta")
+    await claim.complete()
