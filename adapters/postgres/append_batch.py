@@ -83,10 +83,22 @@ class EncodedAppend:
         if not event_count or len({stream.stream_id for stream in request.streams}) < len(request.streams):
             raise ValueError("an append without events, or with one stream twice")
         if size > MAX_APPEND_BYTES or event_count > MAX_APPEND_EVENTS:
-            raise PayloadTooLarge(f"an append of {event_count} events and {size} bytes; the limit is {MAX_APPEND_EVENTS} events "
-                                  f"and {MAX_APPEND_BYTES} bytes")
-        pieces = (uuid_element(request.tenant_id), uuid_element(request.command_id), bytes_element(metadata),
-                  ids, roots, expected, counts, topics, versions, states)
+            raise PayloadTooLarge(
+                f"an append of {event_count} events and {size} bytes; the limit is {MAX_APPEND_EVENTS} events "
+                f"and {MAX_APPEND_BYTES} bytes"
+            )
+        pieces = (
+            uuid_element(request.tenant_id),
+            uuid_element(request.command_id),
+            bytes_element(metadata),
+            ids,
+            roots,
+            expected,
+            counts,
+            topics,
+            versions,
+            states,
+        )
         return cls(request, size, event_count, len(request.streams), pieces)
 
 

@@ -214,7 +214,9 @@ class _Writer:
     async def _call(self, appends: Sequence[EncodedAppend]) -> list[tuple[Any, ...]]:
         if self._connection is None or self._cursor is None:
             self._connection = await pool.connect(
-                self._database_url, role="append", statement_timeout=STATEMENT_TIMEOUT,
+                self._database_url,
+                role="append",
+                statement_timeout=STATEMENT_TIMEOUT,
                 options={"plan_cache_mode": "force_generic_plan"},  # planning for each batch would cost more than its inserts
             )
             register_arrays(self._connection)

@@ -279,5 +279,3 @@ async def test_numbers_of_any_size_survive(shared: System) -> None:
     assert {"n": big} in [p["metadata"] for p in projects.json()["data"]]
     parked = await shared.sql("SELECT * FROM parked_event")
     assert parked == []
-
-

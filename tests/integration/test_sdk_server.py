@@ -34,8 +34,12 @@ async def server(services: EmbeddedServices, database_url: str, tmp_path: Path) 
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = {
-        **os.environ, "TIDELOG_DATABASE_URL": database_url, "TIDELOG_NATS_URL": services.nats_url, "TIDELOG_PORT": str(port),
-        "TIDELOG_WORKER_NATS_URL": services.worker_nats_url, "TIDELOG_LOG_FORMAT": "console",
+        **os.environ,
+        "TIDELOG_DATABASE_URL": database_url,
+        "TIDELOG_NATS_URL": services.nats_url,
+        "TIDELOG_PORT": str(port),
+        "TIDELOG_WORKER_NATS_URL": services.worker_nats_url,
+        "TIDELOG_LOG_FORMAT": "console",
         "TIDELOG_BOOTSTRAP_KEY_SHA256": hashlib.sha256(KEY.encode()).hexdigest(),
     }
     log = (tmp_path / "server.log").open("wb")
@@ -70,7 +74,9 @@ async def client(server: str) -> AsyncIterator[Client]:
 @contextlib.asynccontextmanager
 async def running(url: str, *parts: Any) -> AsyncIterator[Worker]:
     worker = Worker(
-        url=url, api_key=KEY, agents=[part for part in parts if isinstance(part, type)],
+        url=url,
+        api_key=KEY,
+        agents=[part for part in parts if isinstance(part, type)],
         tools=[part for part in parts if not isinstance(part, type)],
     )
     stop = asyncio.Event()
@@ -137,12 +143,18 @@ async def test_a_run_that_uses_every_call_of_the_context(server: str, client: Cl
         run = await client.wait(started.run_id, timeout=40)
     assert run.status == "completed", run.error
     assert run.result["everything"] == {
-        "sums": [41, 42, 43], "tries": 2, "errors": ["invalid", "permanent"], "seen": 42, "nothing": None, "peers": ["partner"],
+        "sums": [41, 42, 43],
+        "tries": 2,
+        "errors": ["invalid", "permanent"],
+        "seen": 42,
+        "nothing": None,
+        "peers": ["partner"],
     }
     step = run.step("everything")
     assert [call.tool for call in step.calls] == ["math.add", "math.add", "math.add", "flaky"]
     assert [(m.sender, m.body, m.status) for m in await client.messages(started.run_id)] == [
-        ("everything", {"number": 41}, "received"), ("partner", 42, "received"),
+        ("everything", {"number": 41}, "received"),
+        ("partner", 42, "received"),
     ]
     assert {agent.name for agent in await client.agents()} == {"everything", "partner"}
     assert {tool.name for tool in await client.tools()} == {"math.add", "flaky"}
@@ -186,9 +198,7 @@ async def test_what_the_server_refuses_is_typed(server: str, client: Client) -> 
 async def test_one_idempotency_key_starts_one_run(server: str, client: Client) -> None:
     project = await client.create_project("Once")
     async with running(server, Partner):
-        started = [
-            await client.start_run(agent="partner", idempotency_key="same", project_id=project.project_id) for _ in range(2)
-        ]
+        started = [await client.start_run(agent="partner", idempotency_key="same", project_id=project.project_id) for _ in range(2)]
         assert started[0].run_id == started[1].run_id
         assert [run.run_id for run in (await client.list_runs(project_id=project.project_id)).data] == [started[0].run_id]
         await client.cancel_run(started[0].run_id)
@@ -246,7 +256,13 @@ async def test_after_a_sigkill_another_worker_continues_without_repeating(server
 async def worker_process(url: str, folder: Path, client: Client) -> AsyncIterator[asyncio.subprocess.Process]:
     """A worker process for a folder; its agents are known to the server when the block begins."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tidelog.worker", "--agents", str(folder), "--workspace", str(folder),
+        sys.executable,
+        "-m",
+        "tidelog.worker",
+        "--agents",
+        str(folder),
+        "--workspace",
+        str(folder),
         env={**os.environ, "TIDELOG_URL": url, "TIDELOG_API_KEY": KEY},
     )
     try:

@@ -61,8 +61,16 @@ class NatsServer:
 
     async def start(self) -> None:
         self.process = await asyncio.create_subprocess_exec(
-            str(Path(sys.executable).parent / "nats-server"), "-a", "127.0.0.1", "-p", str(self.port), "-js",
-            "-sd", str(self.folder), stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+            str(Path(sys.executable).parent / "nats-server"),
+            "-a",
+            "127.0.0.1",
+            "-p",
+            str(self.port),
+            "-js",
+            "-sd",
+            str(self.folder),
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
         )
 
         def listens() -> bool:
@@ -80,7 +88,8 @@ class NatsServer:
 class Refusal(Exception):
     def __init__(self, status: int, code: str, **more: Any) -> None:
         self.answer = JSONResponse(
-            {"code": code, "title": code, "status": status, "retryable": False, **more}, status_code=status,
+            {"code": code, "title": code, "status": status, "retryable": False, **more},
+            status_code=status,
             media_type="application/problem+json",
         )
 
@@ -134,8 +143,21 @@ class StandIn:
 
     async def start_agent(self, agent: str, input: Any = None, **more: Any) -> dict[str, Any]:
         run: dict[str, Any] = {
-            "id": uuid4(), "run_id": uuid4(), "agent": agent, "input": input, "attempt": 0, "dispatch": 1, "status": "requested",
-            "journal": {}, "changed_in": {}, "mailbox": [], "version": 1, "result": None, "error": None, "workers": [], **more,
+            "id": uuid4(),
+            "run_id": uuid4(),
+            "agent": agent,
+            "input": input,
+            "attempt": 0,
+            "dispatch": 1,
+            "status": "requested",
+            "journal": {},
+            "changed_in": {},
+            "mailbox": [],
+            "version": 1,
+            "result": None,
+            "error": None,
+            "workers": [],
+            **more,
         }
         self.agent_runs[run["id"]] = run
         await self.dispatch("agent", agent, run)
@@ -143,7 +165,11 @@ class StandIn:
 
     async def dispatch(self, kind: str, pool: str, work: dict[str, Any]) -> None:
         message = {
-            "kind": kind, "pool": pool, "work_id": str(work["id"]), "dispatch": work["dispatch"], "tenant_id": str(uuid4()),
+            "kind": kind,
+            "pool": pool,
+            "work_id": str(work["id"]),
+            "dispatch": work["dispatch"],
+            "tenant_id": str(uuid4()),
             "root_id": str(work["run_id"]),
         }
         await self.jetstream.publish(f"work.{kind}.{pool.replace('.', '_')}", json.dumps(message).encode())
@@ -201,10 +227,16 @@ class StandIn:
             for declared in body[f"{kind}s"]:
                 pool = declared["name"]
                 durable = f"{kind}_{pool.replace('.', '_')}"
-                await self.jetstream.add_consumer("WORK", ConsumerConfig(
-                    durable_name=durable, filter_subject=f"work.{kind}.{pool.replace('.', '_')}", ack_policy=AckPolicy.EXPLICIT,
-                    ack_wait=ACK_WAIT_S, max_deliver=-1,
-                ))
+                await self.jetstream.add_consumer(
+                    "WORK",
+                    ConsumerConfig(
+                        durable_name=durable,
+                        filter_subject=f"work.{kind}.{pool.replace('.', '_')}",
+                        ack_policy=AckPolicy.EXPLICIT,
+                        ack_wait=ACK_WAIT_S,
+                        max_deliver=-1,
+                    ),
+                )
                 queues.append({"kind": kind, "pool": pool, "stream": "WORK", "consumer": durable})
         access = {"url": f"nats://127.0.0.1:{self.nats_server.port}", "inbox_prefix": "_INBOX_w"}
         return {"worker_id": body["worker_id"], "nats": access, "queues": queues, "ack_wait_s": ACK_WAIT_S}
@@ -224,10 +256,18 @@ class StandIn:
 
     async def agent_runs_claim_post(self, run: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
         return {
-            "agent_run_id": str(run["id"]), "run_id": str(run["run_id"]), "attempt": run["attempt"], "step_key": run["agent"],
-            "agent": run["agent"], "input": run["input"], "results": run.get("results", {}), "missing": [],
+            "agent_run_id": str(run["id"]),
+            "run_id": str(run["run_id"]),
+            "attempt": run["attempt"],
+            "step_key": run["agent"],
+            "agent": run["agent"],
+            "input": run["input"],
+            "results": run.get("results", {}),
+            "missing": [],
             "peers": run.get("peers", []),
-            "journal": self.entries(run, 0), "mailbox": self.mail(run, 0), "version": run["version"],
+            "journal": self.entries(run, 0),
+            "mailbox": self.mail(run, 0),
+            "version": run["version"],
         }
 
     async def agent_runs_journal_post(self, run: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
@@ -246,8 +286,17 @@ class StandIn:
         key = body["key"]
         if key not in run["journal"]:
             invocation = {
-                "id": uuid4(), "run_id": run["run_id"], "tool": body["tool"], "arguments": body["arguments"], "dispatch": 1,
-                "attempt": 0, "status": "requested", "workers": [], "agent_run": run, "key": key, "error": None,
+                "id": uuid4(),
+                "run_id": run["run_id"],
+                "tool": body["tool"],
+                "arguments": body["arguments"],
+                "dispatch": 1,
+                "attempt": 0,
+                "status": "requested",
+                "workers": [],
+                "agent_run": run,
+                "key": key,
+                "error": None,
             }
             self.invocations[invocation["id"]] = invocation
             run["journal"][key] = {"key": key, "kind": "call", "status": "pending", "invocation_id": str(invocation["id"])}
@@ -300,8 +349,13 @@ class StandIn:
 
     async def invocations_claim_post(self, work: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
         return {
-            "invocation_id": str(work["id"]), "attempt": work["attempt"], "tool": work["tool"], "arguments": work["arguments"],
-            "idempotency_key": str(work["id"]), "timeout_s": self.tools[work["tool"]]["timeout_s"], "run_id": str(work["run_id"]),
+            "invocation_id": str(work["id"]),
+            "attempt": work["attempt"],
+            "tool": work["tool"],
+            "arguments": work["arguments"],
+            "idempotency_key": str(work["id"]),
+            "timeout_s": self.tools[work["tool"]]["timeout_s"],
+            "run_id": str(work["run_id"]),
         }
 
     async def invocations_complete_post(self, work: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
@@ -339,8 +393,11 @@ async def server(nats_server: NatsServer) -> AsyncIterator[StandIn]:
 @contextlib.asynccontextmanager
 async def running(server: StandIn, *parts: Any, **options: Any) -> AsyncIterator[Worker]:
     worker = Worker(
-        url=server.url, api_key=KEY, agents=[part for part in parts if isinstance(part, type)],
-        tools=[part for part in parts if not isinstance(part, type)], **options,
+        url=server.url,
+        api_key=KEY,
+        agents=[part for part in parts if isinstance(part, type)],
+        tools=[part for part in parts if not isinstance(part, type)],
+        **options,
     )
     stop = asyncio.Event()
     task = asyncio.create_task(worker.run(stop))
@@ -427,8 +484,11 @@ class Prodder(Agent):
     async def execute(self, ctx: Context) -> Any:
         kinds = []
         for name, arguments in (
-            ("explode", {"how": "permanent"}), ("explode", {"how": "transient"}), ("explode", {"how": "exit"}),
-            ("explode", {"wrong": 1}), ("nothing", {}),
+            ("explode", {"how": "permanent"}),
+            ("explode", {"how": "transient"}),
+            ("explode", {"how": "exit"}),
+            ("explode", {"wrong": 1}),
+            ("nothing", {}),
         ):
             try:
                 await ctx.tool(name, **arguments)
@@ -441,8 +501,11 @@ async def test_failures_of_tools_reach_the_agent_with_their_kind(server: StandIn
     async with running(server, Prodder, explode):
         run = await finished(await server.start_agent("prodder"))
     assert run["result"] == [
-        ["permanent", "PermanentError"], ["transient", "TransientError"], ["permanent", "ProcessExitError"],
-        ["invalid", "InvalidArgumentsError"], ["permanent", "there is no tool nothing"],
+        ["permanent", "PermanentError"],
+        ["transient", "TransientError"],
+        ["permanent", "ProcessExitError"],
+        ["invalid", "InvalidArgumentsError"],
+        ["permanent", "there is no tool nothing"],
     ]
     errors = [invocation["error"] for invocation in server.invocations.values()]
     assert errors[1]["retry_after_s"] == 7
@@ -481,10 +544,15 @@ class Failing(Agent):
         raise ValueError(f"broken {len(secret_local)}")
 
 
-@pytest.mark.parametrize(("input", "type", "kind"), [
-    ("value", "ValueError", "permanent"), ("exit", "ProcessExitError", "permanent"), ("transient", "TransientError", "transient"),
-    ("large", "ValueTooLargeError", "permanent"),
-])
+@pytest.mark.parametrize(
+    ("input", "type", "kind"),
+    [
+        ("value", "ValueError", "permanent"),
+        ("exit", "ProcessExitError", "permanent"),
+        ("transient", "TransientError", "transient"),
+        ("large", "ValueTooLargeError", "permanent"),
+    ],
+)
 async def test_an_exception_fails_the_agent_run_and_not_the_worker(server: StandIn, input: str, type: str, kind: str) -> None:
     async with running(server, Failing, Adder, add):
         run = await finished(await server.start_agent("failing", input))
@@ -644,8 +712,17 @@ TWO_STEPS = """
 
 async def start_process(server: StandIn, folder: Path) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tidelog.worker", "--agents", str(folder), "--workspace", str(folder), "--log-format", "json",
-        env={**os.environ, "TIDELOG_URL": server.url, "TIDELOG_API_KEY": KEY}, stderr=asyncio.subprocess.DEVNULL,
+        sys.executable,
+        "-m",
+        "tidelog.worker",
+        "--agents",
+        str(folder),
+        "--workspace",
+        str(folder),
+        "--log-format",
+        "json",
+        env={**os.environ, "TIDELOG_URL": server.url, "TIDELOG_API_KEY": KEY},
+        stderr=asyncio.subprocess.DEVNULL,
     )
 
 

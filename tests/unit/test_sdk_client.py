@@ -106,8 +106,13 @@ def sse(*positions: int, end: bool = False, extra: str = "") -> bytes:
     text = ": hello\n\n"
     for position in positions:
         data = {
-            "specversion": "1.0", "id": f"s:{position}", "source": "/t", "type": "run.started", "time": "2026-01-02T03:04:05.000Z",
-            "position": position, "data": {"text": "zwei\u2028Zeilen"},
+            "specversion": "1.0",
+            "id": f"s:{position}",
+            "source": "/t",
+            "type": "run.started",
+            "time": "2026-01-02T03:04:05.000Z",
+            "position": position,
+            "data": {"text": "zwei\u2028Zeilen"},
         }
         text += f"id: {position}\nevent: run.started\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
     return (text + extra + ("event: end\ndata: {}\n\n" if end else "")).encode()

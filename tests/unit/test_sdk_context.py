@@ -58,10 +58,20 @@ async def test_calls_are_keyed_by_name_and_count() -> None:
     assert outcome.result == [1, "none"]
     recorded = outcome.journal.recorded()
     assert [recorded[key] for key in ("parse", "echo#1", "echo#2", "mine")] == [1, "slow", "fast", 3]
-    assert sorted(recorded) == sorted([
-        "parse", "echo#1", "echo#2", "mine", "send:peer#1", "receive#1", "receive:peer#1", "state.set:x#1", "state.get:x#1",
-        "state.get:y#1",
-    ])
+    assert sorted(recorded) == sorted(
+        [
+            "parse",
+            "echo#1",
+            "echo#2",
+            "mine",
+            "send:peer#1",
+            "receive#1",
+            "receive:peer#1",
+            "state.set:x#1",
+            "state.get:x#1",
+            "state.get:y#1",
+        ]
+    )
     assert outcome.sent == [SentMessage("peer", "hello")] and outcome.state == {"x": 1}
 
 
@@ -260,7 +270,9 @@ async def test_the_shared_context_can_be_written_at_an_expected_version() -> Non
 async def test_values_over_the_limit_or_not_json_are_refused_everywhere(value: Any, error: type[Exception]) -> None:
     async def execute(ctx: Context) -> Any:
         for call in (
-            lambda: ctx.step("s", lambda: value), lambda: ctx.tool("echo", value=value), lambda: ctx.send("a", value),
+            lambda: ctx.step("s", lambda: value),
+            lambda: ctx.tool("echo", value=value),
+            lambda: ctx.send("a", value),
             lambda: ctx.state.set("x", value),
         ):
             with pytest.raises(error):

@@ -58,9 +58,14 @@ async def test_a_tool_gets_typed_arguments_and_gives_json() -> None:
     assert await history.invoke({"since": "2026-01-02", "limit": 2}, CONTEXT) == [{"hash": "key", "on": "2026-01-02"}] * 2
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    ({}, "since: Field required"), ({"since": "2026-01-02", "limit": 0}, "limit: "), ({"since": "2026-01-02", "x": 1}, "x: Extra"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({}, "since: Field required"),
+        ({"since": "2026-01-02", "limit": 0}, "limit: "),
+        ({"since": "2026-01-02", "x": 1}, "x: Extra"),
+    ],
+)
 async def test_arguments_that_break_the_schema_are_refused_by_name(arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidArgumentsError, match=words) as caught:
         await history.invoke(arguments, CONTEXT)
@@ -118,10 +123,16 @@ def test_a_signature_that_cannot_be_a_tool_is_refused(function: Callable[..., No
     assert function.__name__ in str(caught.value)
 
 
-@pytest.mark.parametrize(("options", "kind"), [
-    ({"capabilities": "git"}, "invalid-metadata"), ({"capabilities": ("With Space",)}, "invalid-metadata"),
-    ({"timeout_s": 0}, "invalid-metadata"), ({"max_attempts": 0}, "invalid-metadata"), ({"version": ""}, "invalid-metadata"),
-])
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({"capabilities": "git"}, "invalid-metadata"),
+        ({"capabilities": ("With Space",)}, "invalid-metadata"),
+        ({"timeout_s": 0}, "invalid-metadata"),
+        ({"max_attempts": 0}, "invalid-metadata"),
+        ({"version": ""}, "invalid-metadata"),
+    ],
+)
 def test_metadata_that_makes_no_sense_is_refused(options: dict[str, Any], kind: str) -> None:
     with pytest.raises(DefinitionError) as caught:
         tool("t", **options)(lambda: None).describe()
@@ -154,9 +165,15 @@ def test_an_agent_is_described_by_its_class() -> None:
     assert describe_agent(Second).description == ""
 
 
-@pytest.mark.parametrize(("given", "name"), [
-    ("HTTPFetcher", "http-fetcher"), ("Agent2Go", "agent2-go"), ("A", "a"), ("My_Agent", "my_agent"),
-])
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("HTTPFetcher", "http-fetcher"),
+        ("Agent2Go", "agent2-go"),
+        ("A", "a"),
+        ("My_Agent", "my_agent"),
+    ],
+)
 def test_kebab_case(given: str, name: str) -> None:
     assert kebab_case(given) == name
 
@@ -168,7 +185,9 @@ def test_values_are_made_json() -> None:
         when: date
 
     assert to_json({"a": Point(1, date(2026, 1, 2)), "b": {3}, "c": (Path("x"),)}, "it") == {
-        "a": {"x": 1, "when": "2026-01-02"}, "b": [3], "c": ["x"],
+        "a": {"x": 1, "when": "2026-01-02"},
+        "b": [3],
+        "c": ["x"],
     }
 
 

@@ -44,19 +44,27 @@ def test_agents_and_tools_are_found_with_relative_imports(tmp_path: Path) -> Non
 
 def test_packages_are_walked_and_imported_names_belong_to_where_they_are_defined(tmp_path: Path) -> None:
     found = scan(
-        tmp_path, pack__in____init__="from ..good import Good, good", pack__in__deep="""
+        tmp_path,
+        pack__in____init__="from ..good import Good, good",
+        pack__in__deep="""
             from ..good import Good as Base
             class Deep(Base):
                 pass
-        """, pack__in___hidden="raise RuntimeError", plain__in__nopackage="raise RuntimeError",
+        """,
+        pack__in___hidden="raise RuntimeError",
+        plain__in__nopackage="raise RuntimeError",
     )
     assert sorted(found.agents) == ["deep", "good"] and list(found.tools) == ["good.tool"] and not found.problems
 
 
 def test_broken_modules_are_reported_with_the_users_line_and_the_others_work(tmp_path: Path) -> None:
     found = scan(
-        tmp_path, a_syntax="def f(:", b_import="\n\nimport nowhere_to_be_found", c_exit="import sys\nsys.exit(3)",
-        d_raise="class Odd(BaseException): pass\n\nraise Odd('no')", e_relative="from ._shared import MISSING",
+        tmp_path,
+        a_syntax="def f(:",
+        b_import="\n\nimport nowhere_to_be_found",
+        c_exit="import sys\nsys.exit(3)",
+        d_raise="class Odd(BaseException): pass\n\nraise Odd('no')",
+        e_relative="from ._shared import MISSING",
     )
     names = ("a_syntax", "b_import", "c_exit", "d_raise", "e_relative")
     assert problems(found) == [(f"{name}.py", "import-failed") for name in names]
@@ -70,7 +78,9 @@ def test_broken_modules_are_reported_with_the_users_line_and_the_others_work(tmp
 
 
 def test_faulty_definitions_are_reported_one_by_one(tmp_path: Path) -> None:
-    found = scan(tmp_path, faulty="""
+    found = scan(
+        tmp_path,
+        faulty="""
         from tidelog import Agent, Context, tool
 
         class NoExecute(Agent):
@@ -107,9 +117,15 @@ def test_faulty_definitions_are_reported_one_by_one(tmp_path: Path) -> None:
         @tool("fine")
         def fine() -> int:
             return 1
-    """)
+    """,
+    )
     assert [kind for _, kind in problems(found)] == [
-        "no-execute", "invalid-signature", "invalid-signature", "invalid-signature", "invalid-name", "invalid-metadata",
+        "no-execute",
+        "invalid-signature",
+        "invalid-signature",
+        "invalid-signature",
+        "invalid-name",
+        "invalid-metadata",
         "invalid-signature",
     ]
     assert "NotAsync: execute must be `async def`" in found.problems[1].message
@@ -117,7 +133,9 @@ def test_faulty_definitions_are_reported_one_by_one(tmp_path: Path) -> None:
 
 
 def test_of_two_with_one_name_the_first_is_used_and_the_second_reported(tmp_path: Path) -> None:
-    found = scan(tmp_path, hood="""
+    found = scan(
+        tmp_path,
+        hood="""
         from tidelog import Agent, tool
 
         @tool("good.tool")
@@ -128,29 +146,36 @@ def test_of_two_with_one_name_the_first_is_used_and_the_second_reported(tmp_path
             name = "good"
             async def execute(self, ctx):
                 return 1
-    """)
+    """,
+    )
     assert problems(found) == [("hood.py", "duplicate-agent"), ("hood.py", "duplicate-tool")]
     assert found.agents["good"].path.name == "good.py" and str(tmp_path / "good.py") in found.problems[1].message
 
 
 def test_a_common_base_without_execute_is_no_mistake(tmp_path: Path) -> None:
-    found = scan(tmp_path, base="""
+    found = scan(
+        tmp_path,
+        base="""
         from tidelog import Agent
         class Base(Agent):
             pass
         class _Private(Agent):
             pass
-    """, derived="""
+    """,
+        derived="""
         from .base import Base
         class Derived(Base):
             async def execute(self, ctx):
                 return 1
-    """)
+    """,
+    )
     assert not found.problems and sorted(found.agents) == ["derived", "good"]
 
 
 def test_a_module_whose_attributes_are_odd_objects_is_searched_all_the_same(tmp_path: Path) -> None:
-    found = scan(tmp_path, odd="""
+    found = scan(
+        tmp_path,
+        odd="""
         from tidelog import tool
 
         class Odd:
@@ -165,7 +190,8 @@ def test_a_module_whose_attributes_are_odd_objects_is_searched_all_the_same(tmp_
         @tool("odd.tool")
         def odd_tool() -> int:
             return 1
-    """)
+    """,
+    )
     assert not found.problems and "odd.tool" in found.tools
 
 

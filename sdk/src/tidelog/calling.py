@@ -27,9 +27,7 @@ class keep_process:
     def __enter__(self) -> None:
         return None
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         if isinstance(error, SystemExit | KeyboardInterrupt):
             raise ProcessExitError(f"user code asked the process to exit: {type(error).__name__}({error})") from error
 
@@ -92,9 +90,7 @@ class _Outcome:
     def __enter__(self) -> None:
         return None
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> bool:
         if isinstance(error, SystemExit | KeyboardInterrupt):
             # As they are, they would stop the event loop as soon as they come out of a task.
             self.error = ProcessExitError(f"user code asked the process to exit: {type(error).__name__}({error})")

@@ -56,9 +56,16 @@ class Client:
     # --- runs ---
 
     async def start_run(
-        self, *, agent: str | None = None, agents: Sequence[str] | None = None, plan: Mapping[str, Any] | None = None,
-        input: Any = None, project_id: UUID | None = None, metadata: Mapping[str, Any] | None = None,
-        idempotency_key: str | None = None, wait_s: float | None = None,
+        self,
+        *,
+        agent: str | None = None,
+        agents: Sequence[str] | None = None,
+        plan: Mapping[str, Any] | None = None,
+        input: Any = None,
+        project_id: UUID | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+        wait_s: float | None = None,
     ) -> StartedRun:
         """Start a run of one agent, of several in sequence, or of a plan (see the HTTP reference). Exactly one of the three.
 
@@ -67,9 +74,11 @@ class Client:
         """
         if sum(choice is not None for choice in (agent, agents, plan)) != 1:
             raise ValueError("give exactly one of agent, agents and plan")
-        body: dict[str, Any] = {"agent": agent} if agent is not None else {
-            "plan": dict(plan) if plan is not None else {"kind": "sequential", "agents": list(agents or ())}
-        }
+        body: dict[str, Any] = (
+            {"agent": agent}
+            if agent is not None
+            else {"plan": dict(plan) if plan is not None else {"kind": "sequential", "agents": list(agents or ())}}
+        )
         optional = {"project_id": None if project_id is None else str(project_id), "metadata": metadata}
         body |= {name: value for name, value in optional.items() if value is not None} | {"input": input}
         headers = {"Idempotency-Key": idempotency_key or str(uuid6.uuid7())}
@@ -119,7 +128,12 @@ class Client:
     # --- the log ---
 
     async def events(
-        self, run_id: UUID | None = None, *, after: int = 0, follow: bool = True, types: Sequence[str] = (),
+        self,
+        run_id: UUID | None = None,
+        *,
+        after: int = 0,
+        follow: bool = True,
+        types: Sequence[str] = (),
         give_up_after_s: float = 300.0,
     ) -> AsyncIterator[Event]:
         """Events in order of position: of one run (ends when the run is finished), or all of the tenant (does not end).

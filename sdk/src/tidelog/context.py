@@ -226,9 +226,7 @@ class State:
         """The value now, or `default` if there is none."""
         return self._get(self._journal.take_key(key, f"state.get:{name}"), name, default)
 
-    def set(
-        self, name: str, value: Any, key: str | None = None, expect: int | None = None
-    ) -> Coroutine[Any, Any, None]:
+    def set(self, name: str, value: Any, key: str | None = None, expect: int | None = None) -> Coroutine[Any, Any, None]:
         """Write the value. The last writer wins, unless `expect` (the version the value must have; 0: none yet) says otherwise.
 
         Raises:

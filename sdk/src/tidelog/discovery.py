@@ -18,7 +18,13 @@ from tidelog.errors import DefinitionError
 from tidelog.tools import Tool, ToolDefinition
 
 ProblemKind = Literal[
-    "no-folder", "import-failed", "no-execute", "invalid-signature", "invalid-name", "invalid-metadata", "duplicate-agent",
+    "no-folder",
+    "import-failed",
+    "no-execute",
+    "invalid-signature",
+    "invalid-name",
+    "invalid-metadata",
+    "duplicate-agent",
     "duplicate-tool",
 ]
 
@@ -70,10 +76,14 @@ class Discovery:
             return
         other = self.agents.get(definition.name)
         if other is not None:
-            self.problems.append(Problem(
-                path, "duplicate-agent", f"class {cls.__name__} has the name {definition.name!r}, which {other.cls.__name__} "
-                f"in {other.path} has already; the latter is used",
-            ))
+            self.problems.append(
+                Problem(
+                    path,
+                    "duplicate-agent",
+                    f"class {cls.__name__} has the name {definition.name!r}, which {other.cls.__name__} "
+                    f"in {other.path} has already; the latter is used",
+                )
+            )
             return
         self.agents[definition.name] = FoundAgent(path, cls, definition)
 
@@ -86,9 +96,13 @@ class Discovery:
             return
         other = self.tools.get(definition.name)
         if other is not None:
-            self.problems.append(Problem(
-                path, "duplicate-tool", f"the tool name {definition.name!r} is taken already in {other.path}; the latter is used"
-            ))
+            self.problems.append(
+                Problem(
+                    path,
+                    "duplicate-tool",
+                    f"the tool name {definition.name!r} is taken already in {other.path}; the latter is used",
+                )
+            )
             return
         self.tools[definition.name] = FoundTool(path, tool, definition)
 
@@ -175,9 +189,7 @@ class _note_failure:
     def __enter__(self) -> None:
         return None
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
         if error is None or isinstance(error, KeyboardInterrupt):
             return False
         where = _users_line(error, self._folder)

@@ -77,7 +77,8 @@ class MemoryJournal:
         """Recorded results by key; of a failed call its error as `{type, message, kind}`."""
         return {
             key: entry.result if entry.error is None else entry.error.model_dump()
-            for key, (_, entry) in self._entries.items() if entry.status != "pending"
+            for key, (_, entry) in self._entries.items()
+            if entry.status != "pending"
         }
 
     def deliver(self, sender: str, body: Any) -> None:
@@ -158,7 +159,11 @@ class MemoryRecorder:
     """The `Recorder` on a `MemoryJournal`. Calls tools in the test's process."""
 
     def __init__(
-        self, journal: MemoryJournal, tools: Mapping[str, Tool[..., Any]], peers: Sequence[str], answers: Answers | None,
+        self,
+        journal: MemoryJournal,
+        tools: Mapping[str, Tool[..., Any]],
+        peers: Sequence[str],
+        answers: Answers | None,
         workspace: Path,
     ) -> None:
         self._journal = journal
@@ -247,9 +252,18 @@ class MemoryRecorder:
 
 
 async def run_agent(
-    agent: type[Agent], input: Any = None, *, tools: Sequence[Tool[..., Any]] = (), results: Mapping[str, Any] | None = None,
-    peers: Sequence[str] = (), missing: Sequence[str] = (), inbox: Sequence[tuple[str, Any]] = (), answers: Answers | None = None,
-    state: Mapping[str, Any] | None = None, workspace: Path | str = ".", step_key: str | None = None,
+    agent: type[Agent],
+    input: Any = None,
+    *,
+    tools: Sequence[Tool[..., Any]] = (),
+    results: Mapping[str, Any] | None = None,
+    peers: Sequence[str] = (),
+    missing: Sequence[str] = (),
+    inbox: Sequence[tuple[str, Any]] = (),
+    answers: Answers | None = None,
+    state: Mapping[str, Any] | None = None,
+    workspace: Path | str = ".",
+    step_key: str | None = None,
     journal: MemoryJournal | None = None,
 ) -> Outcome:
     """Execute an agent as a worker would, and give what it did. Its exception comes through.
@@ -274,7 +288,14 @@ async def run_agent(
     given = to_json(dict(results or {}), "the results")
     assert isinstance(given, dict)
     assignment = Assignment(
-        journal.run_id, journal.agent_run_id, attempt, key, definition.name, to_json(input, "the input"), given, tuple(peers),
+        journal.run_id,
+        journal.agent_run_id,
+        attempt,
+        key,
+        definition.name,
+        to_json(input, "the input"),
+        given,
+        tuple(peers),
         tuple(missing),
     )
     recorded = journal.changes(0)

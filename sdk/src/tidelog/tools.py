@@ -63,8 +63,15 @@ class Tool(Generic[P, R]):
     """A function and what is declared about it. Calling it calls the function, as if it were not decorated."""
 
     def __init__(
-        self, function: Callable[P, R], *, name: str, capabilities: tuple[str, ...], idempotent: bool, timeout_s: float,
-        max_attempts: int, version: str,
+        self,
+        function: Callable[P, R],
+        *,
+        name: str,
+        capabilities: tuple[str, ...],
+        idempotent: bool,
+        timeout_s: float,
+        max_attempts: int,
+        version: str,
     ) -> None:
         self.function = function
         self.name = name
@@ -184,14 +191,26 @@ def tool(name: Callable[P, R], /) -> Tool[P, R]: ...
 
 @overload
 def tool(
-    name: str | None = None, /, *, capabilities: tuple[str, ...] = (), idempotent: bool = False, timeout_s: float = 60,
-    max_attempts: int = 3, version: str = "1",
+    name: str | None = None,
+    /,
+    *,
+    capabilities: tuple[str, ...] = (),
+    idempotent: bool = False,
+    timeout_s: float = 60,
+    max_attempts: int = 3,
+    version: str = "1",
 ) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
 
 
 def tool(
-    name: str | Callable[..., Any] | None = None, /, *, capabilities: tuple[str, ...] = (), idempotent: bool = False,
-    timeout_s: float = 60, max_attempts: int = 3, version: str = "1",
+    name: str | Callable[..., Any] | None = None,
+    /,
+    *,
+    capabilities: tuple[str, ...] = (),
+    idempotent: bool = False,
+    timeout_s: float = 60,
+    max_attempts: int = 3,
+    version: str = "1",
 ) -> Any:
     """Make a function a tool: `@tool`, `@tool()` or `@tool("git.history", ...)`.
 
@@ -206,8 +225,13 @@ def tool(
 
     def decorate(function: Callable[..., Any]) -> Tool[..., Any]:
         return Tool(
-            function, name=name if isinstance(name, str) else getattr(function, "__name__", ""), capabilities=capabilities,
-            idempotent=idempotent, timeout_s=timeout_s, max_attempts=max_attempts, version=version,
+            function,
+            name=name if isinstance(name, str) else getattr(function, "__name__", ""),
+            capabilities=capabilities,
+            idempotent=idempotent,
+            timeout_s=timeout_s,
+            max_attempts=max_attempts,
+            version=version,
         )
 
     return decorate(name) if callable(name) else decorate

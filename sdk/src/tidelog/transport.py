@@ -60,8 +60,15 @@ class Transport:
         await self._http.aclose()
 
     async def request(
-        self, method: str, path: str, *, body: Any = None, params: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str] | None = None, retry: RetryPolicy = NO_RETRY, read_timeout_s: float = 30.0,
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        retry: RetryPolicy = NO_RETRY,
+        read_timeout_s: float = 30.0,
     ) -> httpx.Response:
         """Send; repeat on connection errors, 429 and 503 and whatever the server calls retryable, as long as `retry` allows.
 
@@ -91,9 +98,7 @@ class Transport:
             logger.debug("request_repeated path=%s failures=%d delay_s=%.2f reason=%s", path, failures, delay_s, failure)
             await asyncio.sleep(delay_s)
 
-    def stream(
-        self, path: str, *, params: Mapping[str, Any], headers: Mapping[str, str], read_timeout_s: float
-    ) -> Any:
+    def stream(self, path: str, *, params: Mapping[str, Any], headers: Mapping[str, str], read_timeout_s: float) -> Any:
         """An open GET whose body is read piece by piece, as an async context manager that gives an `httpx.Response`."""
         timeout = httpx.Timeout(read_timeout_s, connect=CONNECT_TIMEOUT_S, pool=POOL_TIMEOUT_S)
         return self._http.stream("GET", path, params=params, headers=headers, timeout=timeout)

@@ -20,7 +20,8 @@ EXIT_REFUSED = 2
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m tidelog.worker", description="Run the agents and tools of folders for a Tidelog server.",
+        prog="python -m tidelog.worker",
+        description="Run the agents and tools of folders for a Tidelog server.",
         epilog="The API key is read from TIDELOG_API_KEY; a key on the command line can be seen by other users of the machine.",
     )
     parser.add_argument(
@@ -64,9 +65,14 @@ async def serve(given: argparse.Namespace, found: Discovery) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
     worker = Worker(
-        url=given.url, api_key=given.api_key, agents=[agent.cls for agent in found.agents.values()],
-        tools=[tool.tool for tool in found.tools.values()], workspace=given.workspace, concurrency=given.concurrency,
-        tool_concurrency=given.tool_concurrency, name=given.name,
+        url=given.url,
+        api_key=given.api_key,
+        agents=[agent.cls for agent in found.agents.values()],
+        tools=[tool.tool for tool in found.tools.values()],
+        workspace=given.workspace,
+        concurrency=given.concurrency,
+        tool_concurrency=given.tool_concurrency,
+        name=given.name,
     )
     try:
         await worker.run(stop)

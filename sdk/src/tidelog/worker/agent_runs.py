@@ -107,7 +107,10 @@ class AgentRunner:
         work = delivery.work
         claim = await self._api.claim_agent_run(work.work_id, self._worker_id, work.dispatch, delivery.number)
         fields: dict[str, Any] = {
-            "run_id": claim.run_id, "agent_run_id": claim.agent_run_id, "agent": claim.agent, "attempt": claim.attempt,
+            "run_id": claim.run_id,
+            "agent_run_id": claim.agent_run_id,
+            "agent": claim.agent,
+            "attempt": claim.attempt,
         }
         log(logger, logging.INFO, "agent_run_started", recorded_keys=len(claim.journal), **fields)
         lease = Lease()
@@ -130,7 +133,14 @@ class AgentRunner:
     def _context(self, claim: AgentRunClaim, lease: Lease) -> Context:
         recorder = ServerRecorder(self._api, lease, claim.agent_run_id, claim.attempt)
         assignment = Assignment(
-            claim.run_id, claim.agent_run_id, claim.attempt, claim.step_key, claim.agent, claim.input, claim.results, claim.peers,
+            claim.run_id,
+            claim.agent_run_id,
+            claim.attempt,
+            claim.step_key,
+            claim.agent,
+            claim.input,
+            claim.results,
+            claim.peers,
             claim.missing,
         )
         return Context(assignment, Journal(claim.version, claim.journal, claim.mailbox), recorder)
@@ -156,9 +166,7 @@ class AgentRunner:
             return
         await self._fail(claim, agent_failure(error), error, fields)
 
-    async def _fail(
-        self, claim: AgentRunClaim, report: ErrorReport, error: BaseException, fields: Mapping[str, Any]
-    ) -> None:
+    async def _fail(self, claim: AgentRunClaim, report: ErrorReport, error: BaseException, fields: Mapping[str, Any]) -> None:
         retried = await self._api.fail_agent_run(claim.agent_run_id, claim.attempt, report)
         log_failure(logger, "agent_run_failed", error, kind=report.kind, retried=retried, **fields)
 

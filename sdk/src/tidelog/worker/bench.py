@@ -94,8 +94,15 @@ class Bench:
             loss = loss_of(error)
             level = logging.DEBUG if loss == "over" else logging.ERROR
             log(
-                logger, level, "work_let_go", kind=self._kind, pool=delivery.work.pool, work_id=delivery.work.work_id,
-                run_id=delivery.work.root_id, loss=loss, reason=str(error),
+                logger,
+                level,
+                "work_let_go",
+                kind=self._kind,
+                pool=delivery.work.pool,
+                work_id=delivery.work.work_id,
+                run_id=delivery.work.root_id,
+                loss=loss,
+                reason=str(error),
             )
             return loss
 
@@ -105,6 +112,11 @@ class Bench:
             del self._owners[delivery.work.work_id]
         if not task.cancelled() and (error := task.exception()) is not None:
             log_failure(
-                logger, "work_crashed", error, kind=self._kind, pool=delivery.work.pool, work_id=delivery.work.work_id,
+                logger,
+                "work_crashed",
+                error,
+                kind=self._kind,
+                pool=delivery.work.pool,
+                work_id=delivery.work.work_id,
                 run_id=delivery.work.root_id,
             )

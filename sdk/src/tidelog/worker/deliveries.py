@@ -64,6 +64,9 @@ class Delivery:
             blocked_s = time.monotonic() - started - every_s
             if blocked_s > BLOCKED_S:
                 log(
-                    logger, logging.WARNING, "event_loop_blocked", seconds=round(blocked_s, 1),
+                    logger,
+                    logging.WARNING,
+                    "event_loop_blocked",
+                    seconds=round(blocked_s, 1),
                     hint="blocking code in an async function; run it with ctx.step or make it a sync tool",
                 )

@@ -41,7 +41,10 @@ class ToolRunner:
         work = delivery.work
         claim = await self._api.claim_invocation(work.work_id, self._worker_id, work.dispatch, delivery.number)
         fields: dict[str, Any] = {
-            "run_id": claim.run_id, "invocation_id": claim.invocation_id, "tool": claim.tool, "attempt": claim.attempt,
+            "run_id": claim.run_id,
+            "invocation_id": claim.invocation_id,
+            "tool": claim.tool,
+            "attempt": claim.attempt,
         }
         log(logger, logging.INFO, "tool_started", **fields)
         task = asyncio.create_task(self._call(self._tools[work.pool], claim), name=f"tool {claim.tool} {claim.invocation_id}")
@@ -74,8 +77,6 @@ class ToolRunner:
                 f"no result within {timeout_s} s. An async tool was cancelled; the thread of a sync one goes on unwatched."
             ) from error
 
-    async def _fail(
-        self, claim: InvocationClaim, report: ErrorReport, error: BaseException, fields: Mapping[str, Any]
-    ) -> None:
+    async def _fail(self, claim: InvocationClaim, report: ErrorReport, error: BaseException, fields: Mapping[str, Any]) -> None:
         await self._api.fail_invocation(claim.invocation_id, claim.attempt, report)
         log_failure(logger, "tool_failed", error, kind=report.kind, **fields)

@@ -94,11 +94,16 @@ class WorkerApi:
         self._transport = transport
 
     async def register(
-        self, worker_id: str, name: str | None, agents: Sequence[AgentDefinition], tools: Sequence[ToolDefinition],
+        self,
+        worker_id: str,
+        name: str | None,
+        agents: Sequence[AgentDefinition],
+        tools: Sequence[ToolDefinition],
         retry: RetryPolicy,
     ) -> Registration:
         body = {
-            "worker_id": worker_id, "name": name,
+            "worker_id": worker_id,
+            "name": name,
             "agents": [agent.model_dump(mode="json", exclude_none=True) for agent in agents],
             "tools": [tool.model_dump(mode="json") for tool in tools],
         }

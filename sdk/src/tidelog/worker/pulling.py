@@ -43,7 +43,12 @@ class Puller:
     """One queue, one request for one message at a time, asked for only when there is a free slot."""
 
     def __init__(
-        self, nats: NatsClient, queue: Queue, publisher: Publisher, slots: Slots, report_lost: Callable[[Queue], None],
+        self,
+        nats: NatsClient,
+        queue: Queue,
+        publisher: Publisher,
+        slots: Slots,
+        report_lost: Callable[[Queue], None],
         ack_wait_s: float,
     ) -> None:
         self._nats = nats
@@ -60,7 +65,11 @@ class Puller:
                 await self._pull_on_new_inbox()
             except (ConsumerLostError, NatsError, OSError) as error:
                 log(
-                    logger, logging.WARNING, "queue_lost", kind=self._queue.kind, pool=self._queue.pool,
+                    logger,
+                    logging.WARNING,
+                    "queue_lost",
+                    kind=self._queue.kind,
+                    pool=self._queue.pool,
                     reason=f"{type(error).__name__}: {error}",
                 )
                 self._report_lost(self._queue)

@@ -50,8 +50,16 @@ class Worker:
     """
 
     def __init__(
-        self, *, url: str, api_key: str, agents: Iterable[type[Agent]] = (), tools: Iterable[Tool[..., Any]] = (),
-        workspace: Path | str = ".", concurrency: int = 100, tool_concurrency: int = 16, name: str | None = None,
+        self,
+        *,
+        url: str,
+        api_key: str,
+        agents: Iterable[type[Agent]] = (),
+        tools: Iterable[Tool[..., Any]] = (),
+        workspace: Path | str = ".",
+        concurrency: int = 100,
+        tool_concurrency: int = 16,
+        name: str | None = None,
         worker_id: str | None = None,
     ) -> None:
         self.worker_id = worker_id or str(uuid6.uuid7())
@@ -137,7 +145,11 @@ class Worker:
             faults = "; ".join(f"{fault.get('pointer')}: {fault.get('detail')}" for fault in error.errors)
             raise RefusedError(f"the server refuses this worker: {error} {faults}".rstrip()) from error
         log(
-            logger, logging.INFO, "worker_registered", worker_id=self.worker_id, agents=sorted(self._agents),
+            logger,
+            logging.INFO,
+            "worker_registered",
+            worker_id=self.worker_id,
+            agents=sorted(self._agents),
             tools=sorted(self._tools),
         )
         return registration
@@ -154,9 +166,17 @@ class Worker:
         try:
             async with asyncio.timeout(NATS_CONNECT_S):
                 await connection.connect(
-                    registration.nats.url, name=f"tidelog-worker {self.worker_id}", inbox_prefix=registration.nats.inbox_prefix,
-                    allow_reconnect=True, max_reconnect_attempts=-1, reconnect_time_wait=1, connect_timeout=5, ping_interval=10,
-                    max_outstanding_pings=2, error_cb=_on_error, disconnected_cb=self._on_disconnect,
+                    registration.nats.url,
+                    name=f"tidelog-worker {self.worker_id}",
+                    inbox_prefix=registration.nats.inbox_prefix,
+                    allow_reconnect=True,
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=1,
+                    connect_timeout=5,
+                    ping_interval=10,
+                    max_outstanding_pings=2,
+                    error_cb=_on_error,
+                    disconnected_cb=self._on_disconnect,
                     reconnected_cb=self._on_reconnect,
                 )
         except BaseException:
@@ -231,5 +251,3 @@ async def _close(connection: NatsClient) -> None:
             await connection.close()
     except (NatsError, OSError, TimeoutError) as error:
         log(logger, logging.DEBUG, "nats_close_failed", reason=repr(error))
-
-
