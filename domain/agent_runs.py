@@ -196,7 +196,7 @@ def _evolve(run: AgentRun, event: AgentRunEvent, version: int) -> AgentRun:
         case AgentRunRequested():
             return replace(run, status="requested", requested=event, dispatch=1)
         case AgentRunClaimed():
-            lost = run.lost_claims + 1
+            lost = 0 if run.pending_calls else run.lost_claims + 1  # one that waits for a tool is not what kills its worker
             return replace(run, status="running", attempt=event.attempt, worker_id=event.worker_id, lost_claims=lost)
         case StepRecorded():
             return replace(run, journal=noted(event.key, Entry(event.kind, "ok", event.result, None, version)))

@@ -13,7 +13,7 @@ FailureKind = Literal["permanent", "transient", "invalid", "rate_limited", "time
 
 RETRYABLE: frozenset[str] = frozenset({"transient", "rate_limited"})
 
-MAX_LOST_CLAIMS = 5
+MAX_LOST_CLAIMS = 10
 """Claims in a row without any progress after which the work is taken for what kills its worker."""
 
 

@@ -92,7 +92,13 @@ async def register(request: Request) -> Response:
 class ClaimBody(Strict):
     worker_id: ShortText
     dispatch: int = Field(ge=1)
+    claim_id: ShortText | None = None
+    """Made by the worker for each delivery it picks up: a repeat of the same request is the same claim."""
     delivery: int = Field(default=1, ge=1)
+    """Stands in for the claim id of a worker that sends none."""
+
+    def name(self) -> str:
+        return f"claim:{self.worker_id}:{self.dispatch}:{self.claim_id or self.delivery}"
 
 
 class JournalItem(Strict):
@@ -156,9 +162,8 @@ async def _for_agent_run(request: Request, agent_run_id: UUID, name: str) -> dis
 @router.post("/v1/agent-runs/{agent_run_id}/claim", summary="Claim an agent run", openapi_extra=openapi.body(ClaimBody))
 async def claim_agent_run(request: Request, agent_run_id: UUID) -> Response:
     body = await body_of(request, ClaimBody)
-    name = f"claim:{body.worker_id}:{body.dispatch}:{body.delivery}"
     command = agent_runs.ClaimAgentRun(agent_run_id=agent_run_id, worker_id=body.worker_id, dispatch=body.dispatch)
-    for_command = await _for_agent_run(request, agent_run_id, name)
+    for_command = await _for_agent_run(request, agent_run_id, body.name())
     claimed = await container_of(request).workers.claim_agent_run(for_command, command)
     return answer(
         {
@@ -329,9 +334,8 @@ async def _for_invocation(request: Request, invocation_id: UUID, name: str) -> d
 @router.post("/v1/invocations/{invocation_id}/claim", summary="Claim a tool call", openapi_extra=openapi.body(ClaimBody))
 async def claim_invocation(request: Request, invocation_id: UUID) -> Response:
     body = await body_of(request, ClaimBody)
-    name = f"claim:{body.worker_id}:{body.dispatch}:{body.delivery}"
     command = invocations.ClaimInvocation(invocation_id=invocation_id, worker_id=body.worker_id, dispatch=body.dispatch)
-    for_command = await _for_invocation(request, invocation_id, name)
+    for_command = await _for_invocation(request, invocation_id, body.name())
     invocation = await container_of(request).workers.claim_invocation(for_command, command)
     assert invocation.requested is not None
     return answer(

@@ -74,6 +74,13 @@ def test_an_agent_that_kills_its_workers_fails_in_the_end_unless_it_makes_progre
     lost.after(record("k", attempt=MAX_LOST_CLAIMS)).when(claim()).then_topics("agent_run.claimed")
 
 
+def test_an_agent_that_waits_for_a_tool_is_not_what_kills_its_worker() -> None:
+    waiting = running.after(StartCall(agent_run_id=ID, attempt=1, key="c", tool="t"))
+    for _ in range(MAX_LOST_CLAIMS + 1):
+        waiting = waiting.after(claim())
+    waiting.when(claim()).then_topics("agent_run.claimed")
+
+
 def test_the_journal_takes_each_key_once_and_for_one_kind() -> None:
     running.after(record("k")).when(record("k", result="other")).then()
     running.after(record("k")).when(StartCall(agent_run_id=ID, attempt=1, key="k", tool="t")).refused(InvalidState, "journal")

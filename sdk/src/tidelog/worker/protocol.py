@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any, Literal, TypeVar
 from uuid import UUID
 
+import uuid6
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from tidelog.agent import AgentDefinition
@@ -110,7 +111,7 @@ class WorkerApi:
         return await self._post("/v1/workers", body, Registration, retry)
 
     async def claim_agent_run(self, work_id: UUID, worker_id: str, dispatch: int, delivery: int) -> AgentRunClaim:
-        body = {"worker_id": worker_id, "dispatch": dispatch, "delivery": delivery}
+        body = _claim_body(worker_id, dispatch, delivery)
         return await self._claim(f"/v1/agent-runs/{work_id}/claim", body, AgentRunClaim)
 
     async def record_step(self, agent_run_id: UUID, attempt: int, key: str, result: JsonValue) -> None:
@@ -161,7 +162,7 @@ class WorkerApi:
         return (await self._post(f"/v1/agent-runs/{agent_run_id}/fail", body, _FailAnswer)).retry
 
     async def claim_invocation(self, work_id: UUID, worker_id: str, dispatch: int, delivery: int) -> InvocationClaim:
-        body = {"worker_id": worker_id, "dispatch": dispatch, "delivery": delivery}
+        body = _claim_body(worker_id, dispatch, delivery)
         return await self._claim(f"/v1/invocations/{work_id}/claim", body, InvocationClaim)
 
     async def complete_invocation(self, invocation_id: UUID, attempt: int, result: JsonValue) -> None:
@@ -187,3 +188,8 @@ def _parse(model: type[M], answer: Any) -> M:
         return model.model_validate(answer)
     except ValidationError as error:
         raise TidelogConnectionError(f"the server's answer is not what this version of the SDK knows: {error}") from error
+
+
+def _claim_body(worker_id: str, dispatch: int, delivery: int) -> dict[str, Any]:
+    """A claim of its own for each delivery: deliveries are counted anew when the queue was lost, its id is not made twice."""
+    return {"worker_id": worker_id, "dispatch": dispatch, "delivery": delivery, "claim_id": str(uuid6.uuid7())}
