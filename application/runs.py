@@ -38,11 +38,11 @@ async def start_run(
         AlreadyExists: the run was started before, with another plan or input.
     """
     await _check_project(commands, request.tenant_id, project_id)
-    pinned = [await _pinned(commands, request.tenant_id, i, step) for i, step in enumerate(plan.steps)]
+    versions = [await _version(commands, request.tenant_id, i, step) for i, step in enumerate(plan.steps)]
     command = runs.StartRun(
         run_id=run_id,
         project_id=project_id,
-        plan=plan.model_copy(update={"steps": tuple(pinned)}),
+        plan=_pinned(plan, tuple(versions)),
         input=input,
         metadata=metadata,
     )
@@ -70,13 +70,34 @@ async def _check_project(commands: CommandLoop, tenant_id: UUID, project_id: UUI
         raise UnknownProject(f"there is no project {project_id}", pointer="/project_id")
 
 
-async def _pinned(commands: CommandLoop, tenant_id: UUID, index: int, step: runs.Step) -> runs.Step:
+_PINNED: dict[tuple[int, tuple[str, ...]], tuple[runs.Plan, runs.Plan]] = {}
+"""(identity of a plan, versions) → the plan itself, which keeps its identity from being given again, and the pinned one."""
+_PINNED_SIZE = 256
+_PINNED_STEPS = 20
+"""Larger plans are graphs that hardly come twice, and would fill the memory."""
+
+
+def _pinned(plan: runs.Plan, versions: tuple[str, ...]) -> runs.Plan:
+    """The plan with its agents' versions. Most runs have one of a few plans, and copying one costs as much as deciding on it."""
+    key = (id(plan), versions)
+    found = _PINNED.get(key)
+    if found is None:
+        steps = tuple(s.model_copy(update={"agent_version": v}) for s, v in zip(plan.steps, versions, strict=True))
+        found = (plan, plan.model_copy(update={"steps": steps}))
+        if len(plan.steps) <= _PINNED_STEPS:
+            if len(_PINNED) >= _PINNED_SIZE:
+                _PINNED.clear()
+            _PINNED[key] = found
+    return found[1]
+
+
+async def _version(commands: CommandLoop, tenant_id: UUID, index: int, step: runs.Step) -> str:
     agent_id = agents.agent_id_of(tenant_id, step.agent)
     for fresh in (False, True):  # another process may have registered it since this one looked
         loaded = await commands.load(agents.DECIDER, tenant_id, agent_id, fresh=fresh)
         current: agents.AgentRegistered | None = loaded.state.current
         if current is not None and step.agent_version in (None, current.version):
-            return step.model_copy(update={"agent_version": current.version})
+            return current.version
     if current is None:
         raise UnknownAgent(f"no agent '{step.agent}' is registered", index)
     raise UnknownAgent(f"agent '{step.agent}' is registered in version {current.version}, not {step.agent_version}", index)

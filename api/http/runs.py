@@ -182,7 +182,8 @@ async def post_run(request: Request) -> Response:
 
 def _wait_seconds(request: Request) -> float:
     """The `wait` of `Prefer` (RFC 7240), at most a minute."""
-    for preference in request.headers.get("prefer", "").split(","):
+    given = request.headers.get("prefer")
+    for preference in given.split(",") if given else ():
         name, _, value = preference.strip().partition("=")
         if name.lower() == "wait":
             return float(min(parse_position(value) or 0, LONGEST_WAIT_S))
