@@ -109,7 +109,6 @@ class _Queue:
     async def next_batch(self) -> list[_Waiting]:
         """What waits, as far as it fits one batch; waits for something. Empty when the queue is closed and has nothing left."""
         while True:
-            await asyncio.sleep(0)  # callers that are ready in this turn of the loop come into the same batch
             if batch := self._take():
                 return batch
             if self._closed:

@@ -1,5 +1,6 @@
 """The event stream: one page of it as JSON, or live as server-sent events, for a tenant or for one run."""
 
+import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
 from uuid import UUID
@@ -7,13 +8,16 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response, StreamingResponse
 
+from api.container import Container
 from api.http.deps import POSITION, container_of, next_link, position_of, principal_of
 from application.cloudevents import to_cloudevent
 from application.live import SILENCE_S, Filter, TooSlow
+from application.sagas.manager import CHECKPOINT
 from domain import runs
 from domain.errors import InvalidCommand, NotFound
 from domain.kernel import RecordedEvent
 from domain.registry import EVENTS
+from projections import checkpoints
 from projections.pages import MAX_LIMIT, MAX_POSITION, encode_cursor, parse_position, position_cursor
 
 router = APIRouter(tags=["events"])
@@ -24,6 +28,8 @@ SSE_DOC: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {}, "application/json": {}}, "description": "A page, or a stream"}
 }
 PAGE = 500
+LONGEST_ENDING_S = 5.0
+"""How long a stream waits for the sagas to take notice of a run's end, should they be away."""
 
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
 Types = Annotated[str | None, Query(description="Event types, separated by commas, such as run.started,run.completed")]
@@ -135,14 +141,21 @@ async def _tenant_stream(request: Request, wanted: Filter, start: int | None) ->
         yield b"event: resync\ndata: {}\n\n"
 
 
+async def _sagas_position(container: Container) -> int:
+    async with container.database.connection() as connection:
+        return (await checkpoints.positions(connection)).get(CHECKPOINT, 0)
+
+
 async def _run_stream(request: Request, wanted: Filter, topics: frozenset[str] | None, start: int | None) -> AsyncIterator[bytes]:
-    """Replay, then live until the run has ended; what other parts of it still append is sent before the end."""
-    container, reached, ended = container_of(request), start or 0, False
+    """Replay, then live until the run has ended; what the sagas append because of that is sent before the end."""
+    container, reached, ended, give_up_at = container_of(request), start or 0, False, 0.0
     run_id = wanted.root_id
     assert run_id is not None
     yield RETRY
     with container.live.watch(run_id) as watch:
         while True:
+            # Asked before reading: what the sagas have appended by then is read.
+            settled = ended and (await _sagas_position(container) >= reached or time.monotonic() > give_up_at)
             events = await container.feed.read_tenant(wanted.tenant_id, after=reached, limit=PAGE, root_id=run_id)
             if events:
                 reached = events[-1].position
@@ -150,14 +163,16 @@ async def _run_stream(request: Request, wanted: Filter, topics: frozenset[str] |
                 yield _sse(shown) if shown else HEARTBEAT
             if len(events) == PAGE:
                 continue
-            if ended and not events:
+            if settled and not events:
                 break
             if not ended:
                 loaded = await container.commands.load(runs.DECIDER, wanted.tenant_id, run_id)
-                ended = loaded.state.status != "running"
+                ended, give_up_at = loaded.state.status != "running", time.monotonic() + LONGEST_ENDING_S
                 if loaded.state.status == "completed" and loaded.position <= reached:
-                    break  # nothing can follow; of a failed or cancelled run, the cancelling of its parts may
-            happened = await watch.next(0.5 if ended else SILENCE_S)
+                    break  # nothing can follow; of a failed or cancelled run, the cancelling of its parts does
+                if ended:
+                    continue
+            happened = await watch.next(0.05 if ended else SILENCE_S)
             if container.live.closed:
                 return
             if not happened and not ended:

@@ -30,7 +30,8 @@ from domain.errors import (
 from domain.failures import Retry
 from domain.kernel import Metadata
 from domain.tenants import DEFAULT_TENANT_ID as TENANT
-from tests.integration.system_kit import eventually, new_id, request_of, wired
+from tests.integration.system_kit import eventually, new_id, request_of
+from tests.integration.wire_kit import wired
 
 
 @asynccontextmanager

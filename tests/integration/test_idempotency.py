@@ -8,7 +8,8 @@ import httpx
 import pytest
 
 from adapters.embedded import EmbeddedServices
-from tests.integration.system_kit import System, eventually, fresh_database, issue_key, new_id, running, wired
+from tests.integration.system_kit import System, eventually, fresh_database, issue_key, new_id, running
+from tests.integration.wire_kit import wired
 
 
 async def start(http: httpx.AsyncClient, key: str, /, **body: Any) -> httpx.Response:

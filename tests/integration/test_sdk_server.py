@@ -1,12 +1,6 @@
 """The SDK with the real server: a process with all roles on real Postgres and NATS, the SDK's client and worker on this side."""
 
 import asyncio
-import contextlib
-import hashlib
-import os
-import socket
-import sys
-import textwrap
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,78 +9,21 @@ from uuid import uuid4
 import pytest
 
 from adapters.embedded import EmbeddedServices
+from tests.integration.sdk_kit import KEY, running, serving
 from tidelog import Agent, Client, Context, ToolError, TransientError, tool
 from tidelog.errors import AuthenticationError, InvalidRequestError, NotFoundError
-from tidelog.worker import Worker
-
-KEY = "tl_test_key_of_the_sdk_tests"
-SERVE = """
-import asyncio
-from api.roles import serve
-from api.settings import ROLES, load_settings
-asyncio.run(serve(load_settings(), set(ROLES)))
-"""
 
 
 @pytest.fixture
 async def server(services: EmbeddedServices, database_url: str, tmp_path: Path) -> AsyncIterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {
-        **os.environ,
-        "TIDELOG_DATABASE_URL": database_url,
-        "TIDELOG_NATS_URL": services.nats_url,
-        "TIDELOG_PORT": str(port),
-        "TIDELOG_WORKER_NATS_URL": services.worker_nats_url,
-        "TIDELOG_LOG_FORMAT": "console",
-        "TIDELOG_BOOTSTRAP_KEY_SHA256": hashlib.sha256(KEY.encode()).hexdigest(),
-    }
-    log = (tmp_path / "server.log").open("wb")
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", SERVE, env=environment, stdout=log, stderr=log)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        async with asyncio.timeout(30), Client(url, KEY, patience_s=0) as client:
-            while True:
-                assert process.returncode is None, (tmp_path / "server.log").read_text()[-4000:]
-                with contextlib.suppress(Exception):
-                    await client.agents()
-                    break
-                await asyncio.sleep(0.2)
-        yield url
-    finally:
-        log.close()
-        process.terminate()
-        try:
-            await asyncio.wait_for(process.wait(), 15)
-        finally:
-            if process.returncode is None:
-                process.kill()
-            print((tmp_path / "server.log").read_text()[-8000:])  # shown by pytest when the test fails
+    async with serving(database_url, services.nats_url, services.worker_nats_url, tmp_path) as server:
+        yield server.url
 
 
 @pytest.fixture
 async def client(server: str) -> AsyncIterator[Client]:
     async with Client(server, KEY) as client:
         yield client
-
-
-@contextlib.asynccontextmanager
-async def running(url: str, *parts: Any) -> AsyncIterator[Worker]:
-    worker = Worker(
-        url=url,
-        api_key=KEY,
-        agents=[part for part in parts if isinstance(part, type)],
-        tools=[part for part in parts if not isinstance(part, type)],
-    )
-    stop = asyncio.Event()
-    task = asyncio.create_task(worker.run(stop))
-    try:
-        await asyncio.wait_for(worker.registered.wait(), 15)
-        yield worker
-    finally:
-        stop.set()
-        await asyncio.wait_for(task, 20)
 
 
 @tool("math.add", idempotent=True)
@@ -124,8 +61,9 @@ class Everything(Agent):
         reply = await ctx.receive(timeout_s=20, sender="partner")
         await ctx.state.set("seen", reply.body if reply else None)
         seen = await ctx.state.get("seen")
+        unset = await ctx.state.get("none", default="-")
         nothing = await ctx.receive(timeout_s=0.2)
-        return {"sums": sums, "tries": tries, "errors": errors, "seen": seen, "nothing": nothing, "peers": list(ctx.peers)}
+        return {"sums": sums, "tries": tries, "errors": errors, "seen": [seen, unset], "nothing": nothing, "peers": list(ctx.peers)}
 
 
 class Partner(Agent):
@@ -146,7 +84,7 @@ async def test_a_run_that_uses_every_call_of_the_context(server: str, client: Cl
         "sums": [41, 42, 43],
         "tries": 2,
         "errors": ["invalid", "permanent"],
-        "seen": 42,
+        "seen": [42, "-"],
         "nothing": None,
         "peers": ["partner"],
     }
@@ -202,77 +140,3 @@ async def test_one_idempotency_key_starts_one_run(server: str, client: Client) -
         assert started[0].run_id == started[1].run_id
         assert [run.run_id for run in (await client.list_runs(project_id=project.project_id)).data] == [started[0].run_id]
         await client.cancel_run(started[0].run_id)
-
-
-CRASHING = """
-    import asyncio
-    from pathlib import Path
-    from tidelog import Agent, Context
-
-    def note(folder: str, what: str) -> str:
-        with (Path(folder) / "effects").open("a") as file:
-            file.write(what + "\\n")
-        return what.upper()
-
-    class TwoSteps(Agent):
-        async def execute(self, ctx: Context) -> list:
-            mail = await ctx.receive(timeout_s=30, key="mail")
-            first = await ctx.step("first", note, ctx.input, "first")
-            while not (Path(ctx.input) / "go").exists():
-                await asyncio.sleep(0.05)
-            return [mail.body, first, await ctx.step("second", note, ctx.input, "second")]
-
-    class Sender(Agent):
-        async def execute(self, ctx: Context) -> None:
-            await ctx.send("two-steps", "hello")
-"""
-
-
-async def test_after_a_sigkill_another_worker_continues_without_repeating(server: str, client: Client, tmp_path: Path) -> None:
-    folder = tmp_path / "agents"
-    folder.mkdir()
-    (folder / "two.py").write_text(textwrap.dedent(CRASHING))
-
-    async with worker_process(server, folder, client) as first:
-        started = await client.start_run(plan={"kind": "parallel", "agents": ["two-steps", "sender"]}, input=str(folder))
-        async with asyncio.timeout(30):
-            async for event in client.events(started.run_id):
-                if event.type == "agent_run.step_recorded" and event.data["key"] == "first":
-                    break
-        first.kill()
-        await first.wait()
-    (folder / "go").touch()
-    async with worker_process(server, folder, client) as second:
-        run = await client.wait(started.run_id, timeout=40)
-        second.terminate()
-        assert await asyncio.wait_for(second.wait(), 15) == 0
-    assert run.status == "completed", run.error
-    assert run.result["two-steps"] == ["hello", "FIRST", "SECOND"]
-    assert (folder / "effects").read_text() == "first\nsecond\n"
-    assert run.step("two-steps").attempt == 2
-
-
-@contextlib.asynccontextmanager
-async def worker_process(url: str, folder: Path, client: Client) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A worker process for a folder; its agents are known to the server when the block begins."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "tidelog.worker",
-        "--agents",
-        str(folder),
-        "--workspace",
-        str(folder),
-        env={**os.environ, "TIDELOG_URL": url, "TIDELOG_API_KEY": KEY},
-    )
-    try:
-        async with asyncio.timeout(20):
-            while True:
-                if "two-steps" in {agent.name for agent in await client.agents()}:
-                    break
-                await asyncio.sleep(0.1)
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()

@@ -1,6 +1,9 @@
-"""The worker against a real NATS server and a real HTTP server that keeps the contract between server and workers."""
+"""The SDK's worker with the real server: what agents and tools meet, and what it does when a part of the system goes away."""
 
 import asyncio
+import logging
+import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -10,42 +13,66 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+import pytest_asyncio
 
+from adapters.embedded import EmbeddedServices
 from tests.integration.sdk_kit import (
-    ACK_WAIT_S,
-    TWO_STEPS,
-    NatsServer,
-    StandIn,
-    all_acknowledged,
-    finished,
+    KEY,
+    Server,
+    administering,
+    event_of,
+    events_of,
+    none_queued,
+    outcome,
+    queued,
     running,
-    start_process,
+    serving,
     until,
+    worker_process,
 )
-from tidelog import Agent, Context, PermanentError, ToolContext, ToolError, TransientError, tool
+from tests.integration.system_kit import empty_work_queue, eventually, fresh_database
+from tidelog import Agent, Client, Context, PermanentError, ToolContext, ToolError, TransientError, tool
 from tidelog.worker import Worker
 from tidelog.worker.runtime import RefusedError
 
 
-@pytest.fixture
-async def nats_server() -> AsyncIterator[NatsServer]:
-    with tempfile.TemporaryDirectory() as folder:
-        server = NatsServer(Path(folder))
-        await server.start()
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def server_of_all(services: EmbeddedServices, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
+    await empty_work_queue(services.nats_url)
+    folder = tmp_path_factory.mktemp("server")
+    async with (
+        fresh_database(services) as database_url,
+        serving(database_url, services.nats_url, services.worker_nats_url, folder) as server,
+    ):
         yield server
-        await server.stop()
 
 
 @pytest.fixture
-async def server(nats_server: NatsServer) -> AsyncIterator[StandIn]:
-    stand_in = StandIn(nats_server)
-    await stand_in.start()
-    yield stand_in
-    await stand_in.stop()
+async def server(server_of_all: Server) -> AsyncIterator[Server]:
+    """One server for all tests; what it logs during a test is shown with that test."""
+    server_of_all.new_log()
+    yield server_of_all
+    print(server_of_all.new_log())
 
 
-# --- agents and tools of the tests ------------------------------------------------------------------------------------
+@pytest.fixture
+async def client(server: Server) -> AsyncIterator[Client]:
+    async with Client(server.url, KEY) as client:
+        yield client
+
+
+STARTED: list[str] = []
+"""What the agents of a test did in this process."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_started() -> None:
+    STARTED.clear()
+
+
+# --- what agents and tools meet ---------------------------------------------------------------------------------------
 
 
 @tool("math.add", idempotent=True)
@@ -53,54 +80,32 @@ def add(ctx: ToolContext, a: int, b: int = 1) -> dict[str, Any]:
     return {"sum": a + b, "key": ctx.idempotency_key, "workspace": str(ctx.workspace)}
 
 
-@tool
+class Adder(Agent):
+    async def execute(self, ctx: Context) -> Any:
+        return list(await asyncio.gather(*(ctx.tool("math.add", a=number, b=10) for number in ctx.input)))
+
+
+async def test_an_agent_gets_the_results_of_tools_that_run_side_by_side(
+    server: Server, client: Client, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "httpx"):
+        async with running(server.url, Adder, add, workspace=tmp_path):
+            run = await outcome(client, agent="adder", input=[1, 2, 3])
+    invocations = {call.key: str(call.invocation_id) for call in run.step("adder").calls}
+    assert run.result == [
+        {"sum": 10 + number, "key": invocations[f"math.add#{number}"], "workspace": str(tmp_path)} for number in (1, 2, 3)
+    ]
+    # One long poll at a time serves all three: the journal was not polled once per call and round.
+    assert len([message for message in caplog.messages if "/journal?" in message]) <= 7
+
+
+@tool(idempotent=True, max_attempts=2)
 async def explode(how: str) -> None:
     if how == "permanent":
         raise PermanentError("no use")
     if how == "exit":
         sys.exit(3)
-    if how == "slow":
-        await asyncio.sleep(30)
-    raise TransientError("later", retry_after_s=7)
-
-
-class Adder(Agent):
-    async def execute(self, ctx: Context) -> Any:
-        sums = await asyncio.gather(*(ctx.tool("math.add", a=number, b=10) for number in ctx.input))
-        return [part["sum"] for part in sums]
-
-
-class Asker(Agent):
-    async def execute(self, ctx: Context) -> Any:
-        await ctx.send("answerer", {"question": 41})
-        answer = await ctx.receive(timeout_s=10, sender="answerer")
-        nothing = await ctx.receive(timeout_s=0.1)
-        await ctx.state.set("answer", answer.body if answer else None)
-        return [await ctx.state.get("answer"), await ctx.state.get("none", default="-"), nothing]
-
-
-class Answerer(Agent):
-    async def execute(self, ctx: Context) -> Any:
-        question = await ctx.receive(timeout_s=10)
-        assert question is not None
-        await ctx.send(question.sender, question.body["question"] + 1)
-        return "sent"
-
-
-async def test_an_agent_gets_the_results_of_tools_that_run_side_by_side(server: StandIn) -> None:
-    async with running(server, Adder, add):
-        run = await finished(await server.start_agent("adder", [1, 2, 3]))
-    assert run["result"] == [11, 12, 13]
-    assert list(run["journal"]) == ["math.add#1", "math.add#2", "math.add#3"]
-    # One long poll at a time serves all three: the journal was not polled once per call and round.
-    assert server.requests.count("GET agent-runs/*/journal") <= 7
-
-
-async def test_agents_talk_and_share_state(server: StandIn) -> None:
-    async with running(server, Asker, Answerer):
-        await server.start_agent("answerer")
-        run = await finished(await server.start_agent("asker"))
-    assert run["result"] == [42, "-", None]
+    raise TransientError("later", retry_after_s=0.8)
 
 
 class Prodder(Agent):
@@ -120,19 +125,21 @@ class Prodder(Agent):
         return kinds
 
 
-async def test_failures_of_tools_reach_the_agent_with_their_kind(server: StandIn) -> None:
-    async with running(server, Prodder, explode):
-        run = await finished(await server.start_agent("prodder"))
-    assert run["result"] == [
+async def test_failures_of_tools_reach_the_agent_with_their_kind(server: Server, client: Client) -> None:
+    async with running(server.url, Prodder, explode):
+        run = await outcome(client, agent="prodder")
+    assert run.result == [
         ["permanent", "PermanentError"],
         ["transient", "TransientError"],
         ["permanent", "ProcessExitError"],
-        ["invalid", "InvalidArgumentsError"],
-        ["permanent", "there is no tool nothing"],
+        ["invalid", "arguments of tool 'explode'"],
+        ["permanent", "no tool 'nothing' is registered"],
     ]
-    errors = [invocation["error"] for invocation in server.invocations.values()]
-    assert errors[1]["retry_after_s"] == 7
-    assert "line" in errors[0]["message"] and "raise PermanentError" in errors[0]["message"]
+    assert [(call.status, call.attempts) for call in run.step("prodder").calls] == [("failed", 1), ("failed", 2), ("failed", 1)]
+    [retry] = await events_of(client, run.run_id, "invocation.retry_scheduled")
+    assert retry.data["error"]["retry_after_s"] == 0.8 and retry.data["delay_s"] >= 0.8
+    first, *_ = await events_of(client, run.run_id, "invocation.failed")
+    assert "line" in first.data["error"]["message"] and "raise PermanentError" in first.data["error"]["message"]
 
 
 class Slow(Agent):
@@ -144,15 +151,15 @@ class Slow(Agent):
         return "no time-out"
 
 
-@tool(timeout_s=0.3)
+@tool(timeout_s=0.3, max_attempts=1)
 def slow() -> None:
     time.sleep(3)
 
 
-async def test_the_timeout_of_a_sync_tool_is_enforced(server: StandIn) -> None:
-    async with running(server, Slow, slow):
-        run = await finished(await server.start_agent("slow"), 5)
-    assert run["result"][0] == "transient" and "within 0.3 s" in run["result"][1]
+async def test_the_timeout_of_a_sync_tool_is_enforced(server: Server, client: Client) -> None:
+    async with running(server.url, Slow, slow):
+        run = await outcome(client, agent="slow", timeout_s=2.5)
+    assert run.result[0] == "transient" and "within 0.3 s" in run.result[1]
 
 
 class Failing(Agent):
@@ -176,16 +183,53 @@ class Failing(Agent):
         ("large", "ValueTooLargeError", "permanent"),
     ],
 )
-async def test_an_exception_fails_the_agent_run_and_not_the_worker(server: StandIn, input: str, type: str, kind: str) -> None:
-    async with running(server, Failing, Adder, add):
-        run = await finished(await server.start_agent("failing", input))
-        assert (run["status"], run["error"]["type"], run["error"]["kind"]) == ("failed", type, kind)
-        assert len(run["error"]["message"].encode()) <= 4096
-        assert "hunter2" not in run["error"]["message"]
-        assert (await finished(await server.start_agent("adder", [1])))["result"] == [11]
+async def test_an_exception_fails_the_agent_run_and_not_the_worker(
+    server: Server, client: Client, input: str, type: str, kind: str
+) -> None:
+    async with running(server.url, Failing, Adder, add):
+        run = await outcome(client, agent="failing", input=input)
+        error = run.step("failing").error
+        assert run.status == "failed" and error is not None
+        assert (error["type"], error["kind"]) == (type, kind)
+        assert len(error["message"].encode()) <= 4096
+        assert "hunter2" not in error["message"]
+        assert (await outcome(client, agent="adder", input=[1])).result[0]["sum"] == 11
 
 
-STARTED: list[str] = []
+# --- slots ------------------------------------------------------------------------------------------------------------
+
+
+async def test_agents_beyond_the_concurrency_wait_their_turn(server: Server, client: Client) -> None:
+    class Counter(Agent):
+        running = 0
+        most = 0
+
+        async def execute(self, ctx: Context) -> Any:
+            Counter.running += 1
+            Counter.most = max(Counter.most, Counter.running)
+            await asyncio.sleep(0.1)
+            Counter.running -= 1
+
+    async with running(server.url, Counter, concurrency=2):
+        runs = await asyncio.gather(*(outcome(client, agent="counter") for _ in range(8)))
+    assert [run.status for run in runs] == ["completed"] * 8
+    assert Counter.most == 2
+
+
+async def test_a_full_worker_takes_work_of_all_its_queues_in_turn(server: Server, client: Client) -> None:
+    class One(Agent):
+        async def execute(self, ctx: Context) -> Any:
+            await asyncio.sleep(0.2)
+
+    class Two(One):
+        pass
+
+    async with running(server.url, One, Two, concurrency=1):
+        runs = await asyncio.gather(*(outcome(client, agent=name) for name in ("one", "two", "one", "two")))
+    assert [(run.status, run.steps[0].attempt) for run in runs] == [("completed", 1)] * 4
+
+
+# --- work that is no longer this worker's -----------------------------------------------------------------------------
 
 
 class Waiter(Agent):
@@ -198,159 +242,217 @@ class Waiter(Agent):
             raise
 
 
-async def test_cancelling_a_run_stops_the_agent_that_waits(server: StandIn) -> None:
-    STARTED.clear()
-    async with running(server, Waiter):
-        run = await server.start_agent("waiter")
+async def test_cancelling_a_run_stops_the_agent_that_waits(server: Server, client: Client, nats_url: str) -> None:
+    async with running(server.url, Waiter), administering(nats_url) as jetstream:
+        started = await client.start_run(agent="waiter")
         await until(lambda: STARTED)
-        await until(lambda: "GET agent-runs/*/journal" in server.requests)
-        server.cancel(run)
+        assert await queued(jetstream, "waiter") == 1
+        await client.cancel_run(started.run_id)
         await until(lambda: STARTED == ["waiter", "stopped"], 5)
-        await all_acknowledged(server)
+        await eventually(lambda: none_queued(jetstream, "waiter"), "the acknowledgement", 5)
 
 
-async def test_a_newer_attempt_elsewhere_ends_this_one(server: StandIn) -> None:
+async def test_a_newer_attempt_elsewhere_ends_this_one(server: Server, client: Client, nats_url: str) -> None:
+    claimed_elsewhere = asyncio.Event()
+
     class Stepper(Agent):
         async def execute(self, ctx: Context) -> Any:
             STARTED.append("stepping")
-            await ctx.step("first", asyncio.sleep, 0.3)
+            await ctx.step("first", claimed_elsewhere.wait)
             STARTED.append("never")
 
-    STARTED.clear()
-    async with running(server, Stepper):
-        run = await server.start_agent("stepper")
+    headers = {"Authorization": f"Bearer {KEY}"}
+    async with (
+        administering(nats_url) as jetstream,
+        httpx.AsyncClient(base_url=server.url, headers=headers) as other,
+        running(server.url, Stepper),
+    ):
+        started = await client.start_run(agent="stepper")
         await until(lambda: STARTED)
-        run["attempt"] += 1  # as if another worker had claimed it
-        await all_acknowledged(server)
-    assert STARTED == ["stepping"]
-    assert server.requests[-1].endswith("/journal")  # no report of its own: the newer attempt has the say
-    assert run["journal"] == {} and run["status"] == "running"
-
-
-async def test_work_survives_an_outage_of_the_server(server: StandIn) -> None:
-    class Patient(Agent):
-        async def execute(self, ctx: Context) -> Any:
-            STARTED.append("started")
-            return [await ctx.step(f"s{number}", asyncio.sleep, 0.1, number) for number in range(3)]
-
-    STARTED.clear()
-    async with running(server, Patient):
-        run = await server.start_agent("patient")
-        await until(lambda: STARTED)
-        server.down = True
-        await asyncio.sleep(2)
-        server.down = False
-        assert (await finished(run))["result"] == [0, 1, 2]
-    assert STARTED == ["started"] and run["attempt"] == 1
-
-
-async def test_a_lost_stream_and_a_restarted_nats_are_survived(server: StandIn, nats_server: NatsServer) -> None:
-    async with running(server, Adder, add):
-        await server.jetstream.delete_stream("WORK")
-        await server.make_stream()
-        await until(lambda: len(server.registrations) >= 2)
-        assert (await finished(await server.start_agent("adder", [1])))["result"] == [11]
-        await nats_server.stop()
-        await asyncio.sleep(0.5)
-        await nats_server.start()
-        await until(lambda: server.connection.is_connected)
-        # Well before the missing heartbeats of the pulls that the old server took with it are noticed.
-        assert (await finished(await server.start_agent("adder", [2]), 9))["result"] == [12]
-
-
-async def test_a_wrong_key_ends_the_worker_with_a_clear_error(server: StandIn) -> None:
-    with pytest.raises(RefusedError, match="401 unauthenticated"):
-        await asyncio.wait_for(Worker(url=server.url, api_key="wrong", agents=[Adder]).run(asyncio.Event()), 10)
-
-
-async def test_agents_beyond_the_concurrency_wait_their_turn(server: StandIn) -> None:
-    class Counter(Agent):
-        running = 0
-        most = 0
-
-        async def execute(self, ctx: Context) -> Any:
-            Counter.running += 1
-            Counter.most = max(Counter.most, Counter.running)
-            await asyncio.sleep(0.1)
-            Counter.running -= 1
-
-    async with running(server, Counter, concurrency=2):
-        runs = [await server.start_agent("counter") for _ in range(8)]
-        for run in runs:
-            assert (await finished(run))["status"] == "completed"
-    assert Counter.most == 2
-
-
-async def test_a_full_worker_takes_work_of_all_its_queues_in_turn(server: StandIn) -> None:
-    class One(Agent):
-        async def execute(self, ctx: Context) -> Any:
-            await asyncio.sleep(0.2)
-
-    class Two(One):
-        pass
-
-    async with running(server, One, Two, concurrency=1):
-        runs = [await server.start_agent(name) for name in ("one", "two", "one", "two")]
-        for run in runs:
-            assert (await finished(run))["status"] == "completed"
-            assert run["attempt"] == 1
+        assert await queued(jetstream, "stepper") == 1
+        path = f"/v1/agent-runs/{(await client.get_run(started.run_id)).step('stepper').agent_run_id}"
+        claim = await other.post(f"{path}/claim", json={"worker_id": "other", "dispatch": 1})
+        assert claim.status_code == 200 and claim.json()["attempt"] == 2
+        claimed_elsewhere.set()
+        await eventually(lambda: none_queued(jetstream, "stepper"), "the acknowledgement", 5)
+        assert STARTED == ["stepping"]
+        # No report of its own: the newer attempt has the say.
+        assert await events_of(client, started.run_id, "agent_run.step_recorded", "agent_run.failed", "agent_run.completed") == []
+        assert (await other.post(f"{path}/complete", json={"attempt": 2, "result": "of the other"})).status_code == 200
+        run = await client.wait(started.run_id, timeout=10)
+    assert run.result == "of the other" and run.step("stepper").worker_id == "other"
 
 
 async def test_work_that_is_delivered_again_to_its_own_worker_is_not_started_twice(
-    server: StandIn, caplog: pytest.LogCaptureFixture
+    server: Server, client: Client, nats_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    ack_wait_s = 3
+    delivered_again = asyncio.Event()
+
     class Blocking(Agent):
         async def execute(self, ctx: Context) -> Any:
             STARTED.append("blocking")
             await asyncio.sleep(0.1)
-            time.sleep(ACK_WAIT_S + 1.5)  # noqa: ASYNC251  # the mistake that is tried: no heartbeat goes out meanwhile
-            await ctx.step("next", asyncio.sleep, 1)
+            time.sleep(ack_wait_s + 1.5)  # noqa: ASYNC251  # the mistake that is tried: no heartbeat goes out meanwhile
+            await ctx.step("next", delivered_again.wait)
             return "done"
 
-    STARTED.clear()
-    async with running(server, Blocking):
-        run = await finished(await server.start_agent("blocking"))
-    assert run["result"] == "done" and run["attempt"] == 1 and STARTED == ["blocking"]
+    async with running(server.url, Blocking), administering(nats_url) as jetstream:
+        consumers = await jetstream.consumers_info("WORK")
+        [consumer] = [info for info in consumers if (info.config.filter_subject or "").endswith(".blocking.*.*")]
+        await jetstream.add_consumer("WORK", consumer.config.evolve(ack_wait=ack_wait_s))
+
+        async def again() -> bool:
+            return bool((await jetstream.consumer_info("WORK", consumer.name)).num_redelivered)
+
+        started = await client.start_run(agent="blocking")
+        await eventually(again, "the second delivery")
+        await asyncio.sleep(0.2)  # what was delivered must have come in: a second start would be known by now
+        delivered_again.set()
+        run = await client.wait(started.run_id, timeout=20)
+    assert run.result == "done" and run.step("blocking").attempt == 1 and STARTED == ["blocking"]
     assert "event_loop_blocked" in caplog.messages
 
 
-# --- the worker as a process ---
+# --- a system with parts that go away ---------------------------------------------------------------------------------
 
 
-async def test_after_a_sigkill_another_worker_does_not_repeat_the_finished_step(server: StandIn, tmp_path: Path) -> None:
+async def test_a_wrong_key_ends_the_worker_with_a_clear_error(server: Server) -> None:
+    with pytest.raises(RefusedError, match="401 unauthenticated"):
+        await asyncio.wait_for(Worker(url=server.url, api_key="wrong", agents=[Adder]).run(asyncio.Event()), 10)
+
+
+async def test_work_survives_an_outage_of_the_server(server: Server, client: Client) -> None:
+    down = asyncio.Event()
+
+    class Patient(Agent):
+        async def execute(self, ctx: Context) -> Any:
+            STARTED.append("started")
+            await down.wait()
+            return [await ctx.step(f"s{number}", asyncio.sleep, 0.1, number) for number in range(3)]
+
+    async with running(server.url, Patient):
+        started = await client.start_run(agent="patient")
+        await until(lambda: STARTED)
+        try:
+            await server.kill()
+            down.set()
+            await asyncio.sleep(1)  # the outage: the worker tries in vain
+        finally:
+            await server.start()
+        run = await client.wait(started.run_id, timeout=30)
+    assert run.result == [0, 1, 2]
+    assert STARTED == ["started"] and run.step("patient").attempt == 1
+
+
+@pytest.fixture
+async def own_nats() -> AsyncIterator[EmbeddedServices]:
+    """A NATS server to be ended; in a folder that its account can reach."""
+    folder = tempfile.mkdtemp(prefix="tidelog-test-")
+    os.chmod(folder, 0o711)
+    services = EmbeddedServices(Path(folder) / "state", durable=False, want_postgres=False)
+    await services.start()
+    try:
+        yield services
+    finally:
+        await services.stop()
+        shutil.rmtree(folder)
+
+
+async def test_a_lost_stream_and_a_restarted_nats_are_survived(
+    own_nats: EmbeddedServices, database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def registrations() -> int:
+        return caplog.messages.count("worker_registered")
+
+    caplog.set_level(logging.INFO, "tidelog")
+    async with (
+        serving(database_url, own_nats.nats_url, own_nats.worker_nats_url, tmp_path) as server,
+        Client(server.url, KEY) as client,
+        running(server.url, Adder, add),
+    ):
+        async with administering(own_nats.nats_url) as jetstream:
+            await jetstream.delete_stream("WORK")
+        await until(lambda: registrations() >= 2)
+        assert (await outcome(client, agent="adder", input=[1])).result[0]["sum"] == 11
+        os.kill(own_nats.describe()["nats"]["pid"], signal.SIGKILL)
+        await asyncio.sleep(0.5)
+        await own_nats.restart("nats")
+        # Well before the missing heartbeats of the pulls that the old server took with it are noticed.
+        assert (await outcome(client, agent="adder", input=[2], timeout_s=9)).result[0]["sum"] == 12
+
+
+# --- the worker as a process ------------------------------------------------------------------------------------------
+
+TWO_STEPS = """
+    import asyncio
+    from pathlib import Path
+    from tidelog import Agent, Context
+
+    def note(folder: str, what: str) -> str:
+        with (Path(folder) / "effects").open("a") as file:
+            file.write(what + "\\n")
+        return what.upper()
+
+    class TwoSteps(Agent):
+        async def execute(self, ctx: Context) -> list:
+            first = await ctx.step("first", note, ctx.input, "first")
+            mail = await ctx.receive(timeout_s=120, key="go")
+            return [first, mail.body, await ctx.step("second", note, ctx.input, "second")]
+
+    class Sender(Agent):
+        async def execute(self, ctx: Context) -> None:
+            while not (Path(ctx.input) / "go").exists():
+                await asyncio.sleep(0.05)
+            await ctx.send("two-steps", "go on")
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
     (tmp_path / "two.py").write_text(textwrap.dedent(TWO_STEPS))
     (tmp_path / "broken.py").write_text("raise SystemExit(9)")
-    first = await start_process(server, tmp_path)
-    run = await server.start_agent("two-steps", str(tmp_path))
-    await until(lambda: "first" in run["journal"])
-    await until(lambda: "GET agent-runs/*/journal" in server.requests)
-    first.kill()
-    await first.wait()
-    second = await start_process(server, tmp_path)
-    try:
-        await until(lambda: run["attempt"] == 2, 30)
-        server.deliver_mail(run, "test", "go on")
-        assert (await finished(run))["result"] == ["FIRST", "SECOND"]
-        assert (tmp_path / "effects").read_text() == "first\nsecond\n"
-        assert run["workers"][0] != run["workers"][1]
-    finally:
-        second.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(second.wait(), 10) == 0
+    return tmp_path
 
 
-async def test_a_worker_that_is_told_to_stop_hands_its_work_over_at_once(server: StandIn, tmp_path: Path) -> None:
-    (tmp_path / "two.py").write_text(textwrap.dedent(TWO_STEPS))
-    first = await start_process(server, tmp_path)
-    run = await server.start_agent("two-steps", str(tmp_path))
-    await until(lambda: "first" in run["journal"])
-    second = await start_process(server, tmp_path)
-    try:
-        await until(lambda: len(server.registrations) == 2)
-        first.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(first.wait(), 10) == 0
-        await until(lambda: run["attempt"] == 2, 2)  # less than the ack wait
-        server.deliver_mail(run, "test", "go on")
-        assert (await finished(run))["result"] == ["FIRST", "SECOND"]
-    finally:
+PLAN = {"kind": "parallel", "agents": ["two-steps", "sender"]}
+
+
+async def test_after_a_sigkill_another_worker_does_not_repeat_the_finished_step(
+    server: Server, client: Client, folder: Path
+) -> None:
+    async with worker_process(server.url, folder) as first:
+        started = await client.start_run(plan=PLAN, input=str(folder))
+        await event_of(client, started.run_id, "agent_run.step_recorded", key="first")
+        before = (await client.get_run(started.run_id)).step("two-steps")
+        first.kill()
+        await first.wait()
+    async with worker_process(server.url, folder) as second:
+        (folder / "go").touch()
+        run = await client.wait(started.run_id, timeout=40)
         second.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(second.wait(), 10) == 0
+    assert run.result["two-steps"] == ["FIRST", "go on", "SECOND"]
+    assert (folder / "effects").read_text() == "first\nsecond\n"
+    after = run.step("two-steps")
+    assert (before.attempt, after.attempt) == (1, 2) and after.worker_id not in (None, before.worker_id)
+
+
+async def test_a_worker_that_is_told_to_stop_hands_its_work_over_at_once(server: Server, client: Client, folder: Path) -> None:
+    async with worker_process(server.url, folder) as first:
+        started = await client.start_run(plan=PLAN, input=str(folder))
+        await event_of(client, started.run_id, "agent_run.step_recorded", key="first")
+        async with worker_process(server.url, folder) as second:
+            first.send_signal(signal.SIGTERM)
+            assert await asyncio.wait_for(first.wait(), 10) == 0
+
+            async def handed_over() -> bool:
+                return (await client.get_run(started.run_id)).step("two-steps").attempt == 2
+
+            await eventually(handed_over, "the hand-over", 3)  # far less than the ack wait
+            (folder / "go").touch()
+            run = await client.wait(started.run_id, timeout=20)
+            second.send_signal(signal.SIGTERM)
+            assert await asyncio.wait_for(second.wait(), 10) == 0
+    assert run.result["two-steps"] == ["FIRST", "go on", "SECOND"]
+    assert (folder / "effects").read_text() == "first\nsecond\n"

@@ -1,0 +1,121 @@
+"""Health, lags and metrics; with a Postgres and a NATS that go away and come back."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.integration.nats_kit import NatsProcess
+from tests.integration.system_kit import System, eventually, issue_key, running
+from tests.integration.wire_kit import wired
+
+CONSUMERS = {"tenants", "projects", "agents", "tools", "runs", "messages", "timers", "work", "sagas"}
+
+
+async def readiness(system: System) -> tuple[int, dict[str, Any]]:
+    async with system.client(None) as anybody:
+        response = await anybody.get("/health/ready")
+    return response.status_code, response.json()
+
+
+async def test_a_healthy_server(system: System) -> None:
+    head = await system.settled()
+    async with system.client(None) as anybody:
+        live = await anybody.get("/health/live")
+    assert live.status_code == 200 and live.json()["status"] == "ok" and live.json()["version"]
+    status, report = await readiness(system)
+    assert (status, report["status"], report["head"], report["parked"]) == (200, "ok", head, {})
+    assert report["dependencies"] == {"postgres": "ok", "nats": "ok"}
+    assert report["consumers"] == {name: {"position": head, "lag": 0} for name in CONSUMERS}
+
+
+async def test_a_lag_and_what_is_parked_are_shown(system: System) -> None:
+    await system.settled()
+    system.tasks.pop("projector").cancel()
+    await system.http.post("/v1/projects", json={"name": "p"})
+    values = "('runs', 3, gen_random_uuid(), gen_random_uuid(), 'run.started', 'broken')"
+    await system.sql(f"INSERT INTO parked_event VALUES {values}")
+
+    async def behind() -> bool:
+        status, report = await readiness(system)
+        lags = {name: consumer["lag"] for name, consumer in report["consumers"].items()}
+        return status == 200 and lags == {**dict.fromkeys(CONSUMERS, 1), "sagas": 0} and report["parked"] == {"runs": 1}
+
+    await eventually(behind)
+    found = await metrics(system)
+    assert found["tidelog_consumer_lag_events", ("projects",)] == 1 and found["tidelog_consumer_lag_events", ("sagas",)] == 0
+    assert found["tidelog_parked_events", ("runs",)] == 1
+    assert found["tidelog_log_head_position", ()] == await system.container.feed.head()
+
+
+async def metrics(system: System) -> dict[tuple[str, tuple[str, ...]], float]:
+    async with system.client(None) as anybody:
+        response = await anybody.get("/metrics")
+    assert response.status_code == 200 and response.headers["content-type"].startswith("text/plain")
+    families = text_string_to_metric_families(response.text)
+    return {(s.name, tuple(s.labels.values())): s.value for family in families for s in family.samples}
+
+
+async def test_requests_are_counted_by_route(system: System) -> None:
+    name = "tidelog_http_requests_total"
+    before = await metrics(system)
+    for path in ("/v1/runs", "/v1/runs?limit=1", f"/v1/runs/{'0' * 32}", "/nowhere", "/v1/nowhere"):
+        await system.http.get(path)
+    after = await metrics(system)
+
+    def counted(*labels: str) -> float:
+        return after.get((name, labels), 0) - before.get((name, labels), 0)
+
+    assert counted("GET", "/v1/runs", "200") == 2
+    assert counted("GET", "/v1/runs/{run_id}", "404") == 1
+    assert counted("GET", "other", "404") == 2
+    assert after["tidelog_http_request_seconds_count", ("/v1/runs",)] >= 2
+
+
+async def test_without_postgres(database_url: str, nats_url: str) -> None:
+    async with wired(database_url) as (wire, url), running(url, nats_url) as system:
+        await issue_key(system)
+        assert (await readiness(system))[0] == 200
+        await wire.cut()
+
+        async def gone() -> bool:
+            status, report = await readiness(system)
+            return status == 503 and report["dependencies"]["postgres"] != "ok" and report["dependencies"]["nats"] == "ok"
+
+        async with system.client("never seen") as anybody:
+            read, _, live, found = await asyncio.gather(
+                anybody.get("/v1/runs"), eventually(gone), anybody.get("/health/live"), metrics(system)
+            )
+        assert live.status_code == 200
+        assert (read.status_code, read.json()["code"], read.json()["retryable"]) == (503, "unavailable", True)
+        assert read.headers["retry-after"] == "1"
+        assert not [name for name in found if name[0] == "tidelog_consumer_lag_events"], "old figures"
+
+
+async def test_without_nats_commands_and_reads_go_on(database_url: str, tmp_path: Path) -> None:
+    nats = NatsProcess(tmp_path)
+    await nats.start()
+    try:
+        async with running(database_url, nats.url) as system:
+            await issue_key(system)
+            await nats.kill()
+
+            async def gone() -> bool:
+                status, report = await readiness(system)
+                return status == 503 and report["dependencies"]["nats"] != "ok" and report["dependencies"]["postgres"] == "ok"
+
+            await eventually(gone)
+            created = await system.http.post("/v1/projects", json={"name": "p"})
+            assert created.status_code == 201
+            position = {"Tidelog-Position": created.headers["tidelog-position"]}
+            names = [project["name"] for project in (await system.http.get("/v1/projects", headers=position)).json()["data"]]
+            assert names == ["default", "p"], "the projector reads the database meanwhile"
+            await nats.start()
+
+            async def back() -> bool:
+                return (await readiness(system))[0] == 200
+
+            await eventually(back)
+    finally:
+        await nats.kill()

@@ -1,0 +1,319 @@
+"""Server-sent events over a real HTTP server: replay and live without a gap or a double, resuming, endings, slow clients."""
+
+import asyncio
+import hashlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import orjson
+import pytest
+import pytest_asyncio
+
+from application import live
+from application.live import Filter, LiveFeed
+from domain.kernel import RecordedEvent
+from domain.projects import CreateProject
+from domain.tenants import DEFAULT_TENANT_ID
+from tests.integration.system_kit import (
+    PlayedWorker,
+    System,
+    empty_work_queue,
+    eventually,
+    new_id,
+    request_of,
+    served,
+    streaming,
+)
+from tidelog.sse import ServerSentEvent, parse_sse
+
+
+@pytest_asyncio.fixture
+async def url(system: System) -> AsyncIterator[str]:
+    async with served(system.container) as url:
+        yield url
+
+
+def positions(events: list[ServerSentEvent]) -> list[int]:
+    return [int(event.id) for event in events if event.event not in ("end", "resync")]
+
+
+async def create_projects(system: System, count: int, size: int = 10) -> None:
+    for _ in range(count):
+        command = CreateProject(project_id=new_id(), name="p", metadata={"x": "x" * size})
+        await system.container.commands.execute(request_of(), command)
+
+
+async def test_replay_and_live_have_no_seam_under_concurrent_appends(system: System, url: str) -> None:
+    """Clients come at any moment of a growing log; each one sees all of it, once, in order."""
+    await create_projects(system, 30)
+    expected = 150
+
+    async def client(after: int) -> list[ServerSentEvent]:
+        events: list[ServerSentEvent] = []
+        async with streaming(url, system.key, "/v1/events", after=str(after)) as stream:
+            while not events or int(events[-1].id) < expected:
+                events.append(await stream.next())
+        return events
+
+    async def crowd() -> list[tuple[int, list[ServerSentEvent]]]:
+        tasks = []
+        for i in range(12):
+            tasks.append((i * 5, asyncio.create_task(client(i * 5))))
+            await asyncio.sleep(0.01)
+        return [(after, await task) for after, task in tasks]
+
+    seen = asyncio.create_task(crowd())
+    while (head := await system.container.feed.head()) < expected:
+        await asyncio.gather(*(create_projects(system, 1) for _ in range(min(4, expected - head))))
+    log = {e.position: e for e in await system.container.feed.read(after=0, limit=1000)}
+    for after, events in await seen:
+        assert positions(events) == list(range(after + 1, expected + 1))
+        for event in events:
+            document = json.loads(event.data)
+            assert event.event == document["type"] == log[int(event.id)].topic
+            assert document["data"] == orjson.loads(log[int(event.id)].state) and document["position"] == int(event.id)
+
+
+async def test_from_now_on_means_from_now_on(system: System, url: str) -> None:
+    await create_projects(system, 3)
+    await system.settled()
+    async with streaming(url, system.key, "/v1/events") as stream:
+        await listening(system)
+        await create_projects(system, 1)
+        assert int((await stream.next()).id) == await system.container.feed.head()
+
+
+async def listening(system: System, count: int = 1) -> None:
+    async def joined() -> bool:
+        return len(system.container.live._listeners) >= count
+
+    await eventually(joined, "a listener")
+
+
+async def test_a_client_that_comes_again_goes_on_where_it_was(system: System, url: str) -> None:
+    await create_projects(system, 20)
+    seen: list[int] = []
+    while len(seen) < 23:  # three at a time, and always the last id given back
+        headers = {"Last-Event-ID": str(seen[-1])} if seen else {}
+        async with streaming(url, system.key, "/v1/events", headers, after="0") as stream:
+            seen += [int((await stream.next()).id) for _ in range(min(3, 23 - len(seen)))]
+    assert seen == list(range(1, 24))
+
+
+async def test_only_wanted_types_and_runs(system: System, url: str, worker: PlayedWorker) -> None:
+    first, second = await system.start("alpha"), await system.start("beta")
+    async with (
+        streaming(url, system.key, "/v1/events", types="run.started,run.completed", after="0") as typed,
+        streaming(url, system.key, "/v1/events", root_id=second, after="0") as rooted,
+    ):
+        for name in ("alpha", "beta"):
+            await (await worker.next(name)).complete()
+        seen = [await typed.next() for _ in range(4)]
+        assert [event.event for event in seen] == ["run.started"] * 2 + ["run.completed"] * 2
+        await system.ended(first)
+        expected = await system.events(second)
+        assert [int((await rooted.next()).id) for _ in expected] == [event.position for event in expected]
+
+
+@pytest.mark.parametrize("outcome", ["completed", "failed", "cancelled"])
+async def test_a_runs_stream_ends_with_the_run(system: System, url: str, worker: PlayedWorker, outcome: str) -> None:
+    run_id = await system.start("alpha", "beta")
+    path = f"/v1/runs/{run_id}/events"
+    async with streaming(url, system.key, path) as stream:
+        first = await stream.next()
+        assert first.event == "run.started"
+        alpha = await worker.next("alpha")
+        if outcome == "completed":
+            await alpha.complete()
+            await (await worker.next("beta")).complete()
+        elif outcome == "failed":
+            await alpha.fail()
+        else:
+            await system.http.post(f"/v1/runs/{run_id}/cancel")
+        events = [first, *await stream.rest()]
+    await system.settled()
+    recorded = [event.position for event in await system.events(run_id)]
+    assert events[-1].event == "end" and int(events[-1].id) == recorded[-1]
+    assert positions(events) == recorded, "all of it, also what followed the outcome"
+
+    for last, expected in ((None, recorded), (str(recorded[3]), recorded[4:]), (events[-1].id, [])):
+        async with streaming(url, system.key, path, {"Last-Event-ID": last} if last else {}) as again:
+            over = await again.rest(timeout_s=3)
+        assert positions(over) == expected and over[-1].event == "end"
+    async with streaming(url, system.key, path, types="run.started") as filtered:
+        assert [event.event for event in await filtered.rest(timeout_s=3)] == ["run.started", "end"]
+
+
+async def test_a_stream_of_a_run_that_goes_on_does_not_end(system: System, url: str, worker: PlayedWorker) -> None:
+    run_id = await system.start("alpha")
+    async with streaming(url, system.key, f"/v1/runs/{run_id}/events") as stream:
+        for _ in range(3):
+            await stream.next()
+        with pytest.raises(TimeoutError):
+            await stream.next(timeout_s=0.3)
+
+
+async def test_a_client_that_does_not_read_is_told_to_come_again(system: System, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its queue has a bound; what it got has no gap, and with the last id it gets the rest."""
+    monkeypatch.setattr(live, "QUEUE_EVENTS", 20)
+    host, port = httpx.URL(url).host, httpx.URL(url).port
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(connection, (host, port))
+    reader, writer = await asyncio.open_connection(sock=connection, limit=1024)
+    try:
+        headers = {"Host": host, "Authorization": f"Bearer {system.key}", "Accept": "text/event-stream"}
+        lines = ["GET /v1/events?after=0 HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+        writer.write("\r\n".join(lines).encode())
+        await writer.drain()
+        await listening(system)
+        [listener] = system.container.live._listeners
+
+        async def overflowed() -> bool:
+            await asyncio.gather(*(create_projects(system, 1, size=200_000) for _ in range(4)))
+            return listener.overflowed
+
+        await eventually(overflowed, "the bound of the queue")
+        assert len(listener.queue) <= 20
+        events = await asyncio.wait_for(read_all(reader), 20)
+    finally:
+        writer.close()
+    head = await system.container.feed.head()
+    got = positions(events)
+    assert events[-1].event == "resync" and got == list(range(1, len(got) + 1)) and len(got) < head
+    async with streaming(url, system.key, "/v1/events", {"Last-Event-ID": str(got[-1])}) as again:
+        assert [int((await again.next()).id) for _ in range(head - len(got))] == list(range(len(got) + 1, head + 1))
+
+
+async def read_all(reader: asyncio.StreamReader) -> list[ServerSentEvent]:
+    """The events of a chunked response read by hand, up to its end."""
+    while await reader.readuntil(b"\r\n") != b"\r\n":
+        pass
+
+    async def chunks() -> AsyncIterator[bytes]:
+        while size := int(await reader.readuntil(b"\r\n"), 16):
+            yield await reader.readexactly(size)
+            await reader.readexactly(2)
+
+    return [event async for event in parse_sse(chunks())]
+
+
+async def test_the_queue_of_a_listener_is_bounded_while_it_replays(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "QUEUE_EVENTS", 5)
+    feed = system.container.live
+    await create_projects(system, 3)
+    events = feed.events(Filter(DEFAULT_TENANT_ID), after=0)
+    assert await anext(events)  # a page of the replay; then the caller is busy for long
+    await create_projects(system, 30)
+    await eventually(lambda: _at_head(system))
+    with pytest.raises(live.TooSlow):
+        async for _ in events:
+            pass
+    assert feed._listeners == set()
+
+
+async def _at_head(system: System) -> bool:
+    return system.container.live.position == await system.container.feed.head()
+
+
+async def test_a_listener_before_the_start_waits_for_it_and_not_for_the_past(system: System) -> None:
+    """While the database cannot be reached at the start, nobody knows yet what `from now on` means."""
+    await create_projects(system, 5)
+    late = LiveFeed(system.container.feed, system.container.live._subscription)
+
+    async def next_events() -> list[RecordedEvent]:
+        return await anext(late.events(Filter(DEFAULT_TENANT_ID), after=None))
+
+    first = asyncio.create_task(next_events())
+    await asyncio.sleep(0)
+    loop = asyncio.create_task(late.run())
+    try:
+
+        async def joined() -> bool:
+            return bool(late._listeners)
+
+        await eventually(joined)
+        await create_projects(system, 1)
+        assert [event.position for event in await asyncio.wait_for(first, 10)] == [await system.container.feed.head()]
+    finally:
+        loop.cancel()
+        await asyncio.gather(loop, return_exceptions=True)
+
+
+async def test_all_streams_end_when_the_process_is_about_to(system: System, url: str, worker: PlayedWorker) -> None:
+    run_id = await system.start("alpha")
+    async with (
+        streaming(url, system.key, "/v1/events", after="0") as feed,
+        streaming(url, system.key, f"/v1/runs/{run_id}/events") as run,
+    ):
+        assert (await feed.next()).event == "tenant.created" and (await run.next()).event == "run.started"
+        await listening(system)
+        system.container.live.close()
+        for stream in (feed, run):
+            assert "end" not in [event.event for event in await stream.rest(timeout_s=5)], "the run goes on, elsewhere"
+
+
+async def test_a_listener_that_goes_is_forgotten(system: System, url: str, worker: PlayedWorker) -> None:
+    run_id = await system.start("alpha")
+    async with (
+        streaming(url, system.key, "/v1/events", after="0") as stream,
+        streaming(url, system.key, f"/v1/runs/{run_id}/events") as other,
+    ):
+        await stream.next()
+        await other.next()
+    feed = system.container.live
+
+    async def nobody() -> bool:
+        return not feed._listeners and not feed._watchers
+
+    await eventually(nobody)
+
+
+SERVE = """
+import asyncio
+from api.roles import serve
+from api.settings import ROLES, load_settings
+asyncio.run(serve(load_settings(), set(ROLES)))
+"""
+
+
+async def test_sigterm_ends_streams_and_the_process(database_url: str, nats_url: str, tmp_path: Path) -> None:
+    await empty_work_queue(nats_url)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    key, url = "shutdown-key", f"http://127.0.0.1:{port}"
+    environment = {
+        **os.environ, "TIDELOG_DATABASE_URL": database_url, "TIDELOG_NATS_URL": nats_url, "TIDELOG_PORT": str(port),
+        "TIDELOG_LOG_FORMAT": "json", "TIDELOG_BOOTSTRAP_KEY_SHA256": hashlib.sha256(key.encode()).hexdigest(),
+    }  # fmt: skip
+    with (tmp_path / "log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", SERVE, env=environment, stdout=log, stderr=log)
+    try:
+        async with httpx.AsyncClient(base_url=url, timeout=10) as client:
+
+            async def ready() -> bool:
+                assert process.returncode is None, (tmp_path / "log").read_text()
+                try:
+                    return (await client.get("/health/ready")).status_code == 200
+                except httpx.TransportError:
+                    return False
+
+            await eventually(ready, "the server", timeout_s=30)
+        async with streaming(url, key, "/v1/events", after="0") as stream:
+            assert (await stream.next()).event == "tenant.created"
+            process.send_signal(signal.SIGTERM)
+            await stream.rest(timeout_s=5)
+        assert await asyncio.wait_for(process.wait(), 10) == 0, (tmp_path / "log").read_text()
+        assert "Traceback" not in (tmp_path / "log").read_text()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
