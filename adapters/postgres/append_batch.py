@@ -80,7 +80,8 @@ class EncodedAppend:
                 topics += _topic_element(event.topic)
                 versions += int2_element(event.schema_version)
                 states += bytes_element(state)
-        if not event_count or len({stream.stream_id for stream in request.streams}) < len(request.streams):
+        streams = len(request.streams)
+        if not event_count or (streams > 1 and len({stream.stream_id for stream in request.streams}) < streams):
             raise ValueError("an append without events, or with one stream twice")
         if size > MAX_APPEND_BYTES or event_count > MAX_APPEND_EVENTS:
             raise PayloadTooLarge(
@@ -99,7 +100,7 @@ class EncodedAppend:
             versions,
             states,
         )
-        return cls(request, size, event_count, len(request.streams), pieces)
+        return cls(request, size, event_count, streams, pieces)
 
 
 @lru_cache(maxsize=1_000)

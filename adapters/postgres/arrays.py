@@ -9,6 +9,7 @@ Format: dimensions, has-null flag, element type, then per dimension length and l
 
 import struct
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -25,7 +26,7 @@ _UUID_LENGTH = _length(16)
 
 
 def uuid_element(value: UUID) -> bytes:
-    return _UUID_LENGTH + value.bytes
+    return _UUID_LENGTH + value.int.to_bytes(16)
 
 
 def bytes_element(value: bytes) -> bytes:
@@ -33,14 +34,17 @@ def bytes_element(value: bytes) -> bytes:
     return _length(len(value)) + value
 
 
+@lru_cache(maxsize=4_096)
 def int2_element(value: int) -> bytes:
     return _int2(2, value)
 
 
+@lru_cache(maxsize=4_096)
 def int4_element(value: int) -> bytes:
     return _int4(4, value)
 
 
+@lru_cache(maxsize=4_096)
 def int8_element(value: int) -> bytes:
     return _int8(8, value)
 

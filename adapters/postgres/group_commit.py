@@ -24,6 +24,8 @@ from domain.errors import Unavailable
 log = structlog.get_logger(__name__)
 
 MAX_BATCH_APPENDS = 1_000
+UNDIVIDED = 16
+"""So few are written at once; of more, as many wait as are written, see `_Queue`."""
 MAX_BATCH_BYTES = 1024 * 1024
 STATEMENT_TIMEOUT = 10.0
 """Seconds for one batch, the wait for other writers included."""
@@ -85,10 +87,16 @@ class GroupCommit:
 
 
 class _Queue:
-    """Appends that wait for the writer, oldest first."""
+    """Appends that wait for the writer, oldest first.
+
+    Callers that wait for an answer before they append again would all come into the same batch, and then this process would idle
+    while the database works, and the other way round. So a batch takes half of those that are about: while one half is written,
+    the other half is answered and comes back. What arrives by itself is taken whole: as much waits as was written before.
+    """
 
     def __init__(self) -> None:
         self.bytes = 0
+        self._last = 0
         self._waiting: deque[_Waiting] = deque()
         self._changed = asyncio.Event()
         self._closed = False
@@ -119,13 +127,15 @@ class _Queue:
     def _take(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
         size = 0
-        while self._waiting and len(batch) < MAX_BATCH_APPENDS:
+        most = min(MAX_BATCH_APPENDS, max(UNDIVIDED, (len(self._waiting) + self._last + 1) // 2))
+        while self._waiting and len(batch) < most:
             if batch and size + self._waiting[0].append.size > MAX_BATCH_BYTES:
                 break
             waiting = self._pop()
             if not waiting.answer.done():  # else its caller has gone
                 batch.append(waiting)
                 size += waiting.append.size
+        self._last = len(batch)
         return batch
 
     def take_late(self, now: float) -> list[_Waiting]:
