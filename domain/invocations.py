@@ -1,6 +1,6 @@
 """Invocations: one tool call each. The intent is recorded before the effect, so that an effect never happens twice unseen."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, assert_never
 from uuid import UUID
 
@@ -8,7 +8,7 @@ from pydantic import Field
 
 from domain.errors import InvalidState, NotFound, StaleAttempt, WorkOver
 from domain.failures import MAX_LOST_CLAIMS, RETRYABLE, Failure, Retry, backoff_s
-from domain.kernel import Command, Decider, Event, Json, Name, ShortText
+from domain.kernel import Command, Decider, Event, Json, Name, ShortText, replace
 
 Status = Literal["absent", "requested", "started", "waiting", "succeeded", "failed", "ambiguous", "cancelled"]
 """`waiting`: between a failed attempt and the next. `ambiguous`: a worker vanished in an attempt that must not be repeated."""
@@ -87,7 +87,7 @@ InvocationEvent = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Invocation:
     status: Status = "absent"
     requested: InvocationRequested | None = None
@@ -112,12 +112,12 @@ def evolve(invocation: Invocation, event: InvocationEvent) -> Invocation:
                 worker_id=event.worker_id,
                 lost_claims=invocation.lost_claims + 1,
             )
+        case InvocationSucceeded():
+            return replace(invocation, status="succeeded", result=event.result)
         case InvocationRetryScheduled():
             return replace(invocation, status="waiting", failures=invocation.failures + 1, lost_claims=0)
         case InvocationRequeued():
             return replace(invocation, status="requested", dispatch=event.dispatch)
-        case InvocationSucceeded():
-            return replace(invocation, status="succeeded", result=event.result)
         case InvocationFailed():
             return replace(invocation, status="failed", error=event.error)
         case InvocationBecameAmbiguous():

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
@@ -63,6 +63,22 @@ class Decider(Generic[S]):
     initial: Callable[[], S]
     decide: Callable[[S, Any], list[Event]]
     evolve: Callable[[S, Any], S]
+
+
+if TYPE_CHECKING:
+    from dataclasses import replace as replace  # what a type checker knows the fields of
+else:
+
+    def replace(state: S, /, **changes: Any) -> S:
+        """A frozen dataclass (without slots) with some fields changed: `dataclasses.replace` in a fifth of its time.
+
+        Folding does little else. There is nothing to check: the fields are those of a state that was built before.
+        """
+        copy = object.__new__(type(state))
+        fields = copy.__dict__
+        fields.update(state.__dict__)
+        fields.update(changes)
+        return copy
 
 
 class Metadata(Value):

@@ -1,7 +1,7 @@
 """Runs: a plan of steps, what became of each, and the outcome. Every decision what to do next is taken here."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from graphlib import CycleError, TopologicalSorter
 from typing import Literal, assert_never
@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 
 from domain.errors import AlreadyExists, InvalidState, NotFound
 from domain.failures import Failure, Retry
-from domain.kernel import Command, Decider, Event, Json, Name, ShortText, Value, derive_id
+from domain.kernel import Command, Decider, Event, Json, Name, ShortText, Value, derive_id, replace
 
 MAX_STEPS = 200
 
@@ -53,6 +53,13 @@ class Plan(Value):
             for upstream in step.after:
                 if upstream not in keys:
                     raise ValueError(f"step '{step.key}' comes after '{upstream}', which is not a step of the plan")
+        before: set[str] = set()
+        for step in steps:
+            if not before.issuperset(step.after):
+                break
+            before.add(step.key)
+        else:
+            return steps  # each comes after earlier ones only: no cycle, and nothing to sort
         try:
             TopologicalSorter({step.key: step.after for step in steps}).prepare()
         except CycleError as error:
@@ -162,7 +169,7 @@ class StepState:
     result: Json = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Run:
     status: RunStatus = "absent"
     plan: Plan | None = None
@@ -190,7 +197,7 @@ class Run:
 
 def evolve(run: Run, event: RunEvent) -> Run:
     def changed(key: str, step: StepState) -> Run:
-        return Run(run.status, run.plan, run.input, {**run.steps, key: step})
+        return replace(run, steps={**run.steps, key: step})
 
     match event:
         case RunStarted():
