@@ -16,6 +16,7 @@ from adapters.postgres.database import PostgresDatabase
 from adapters.postgres.event_store import PostgresEventStore
 from adapters.postgres.feed import PostgresEventFeed
 from adapters.postgres.identity import log_id_of
+from adapters.postgres.leases import PostgresLeases, members
 from adapters.postgres.listener import ChannelListener
 from adapters.telemetry.logging import configure_logging
 from api.container import Container, NatsAccess
@@ -23,7 +24,8 @@ from api.settings import Role, Settings, SettingsError
 from application.dispatch import CommandLoop
 from application.live import LiveFeed
 from application.patience import persistently
-from application.sagas.manager import SagaManager
+from application.sagas.manager import PARTITIONS, SagaManager
+from application.sharing import LEASE_S, Group, Sharing
 from application.timers import TimerService, WorkSweeper
 from projections.checkpoints import PostgresCheckpoints
 from projections.registry import PROJECTIONS
@@ -99,23 +101,37 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
                 live=LiveFeed(feed, subscription),
                 work_queue=queue,
                 nats_access=NatsAccess(_for_workers(settings, nats_url), WORKER_INBOX),
+                members=partial(members, pool),
                 dependencies={"postgres": partial(postgres.check_health, pool), "nats": nats.check_health},
             )
             loops["live"] = container.live.run()
+        groups: list[Group] = []
         if "relay" in roles:
             signal = AppendSignal(database_url)
             await signal.start()
             stack.push_async_callback(signal.close)
-            loops["relay"] = Relay(nats, feed, signal, log_id=log_id).run()
+            groups.append(Group("relay", ("relay",), lambda _: Relay(nats, feed, signal, log_id=log_id).run()))
         if "projector" in roles:
-            loops["projector"] = ProjectionRunner(PROJECTIONS, database, subscription).run()
+            by_unit = {f"projection:{projection.name}": projection for projection in PROJECTIONS}
+
+            async def project(units: frozenset[str]) -> None:
+                await ProjectionRunner([by_unit[unit] for unit in sorted(units)], database, subscription).run()
+
+            groups.append(Group("projections", tuple(by_unit), project))
         if "saga" in roles:
             listener = ChannelListener(database_url, CHANNEL)
             await listener.start()
             stack.push_async_callback(listener.close)
-            loops["sagas"] = SagaManager(commands, subscription, PostgresCheckpoints(database), queue).run()
-            loops["timers"] = TimerService(commands, PostgresTimers(database, listener)).run()
-            loops["sweeper"] = WorkSweeper(PostgresOpenWork(database), queue).run()
+            checkpoints = PostgresCheckpoints(database)
+            groups += [
+                Group("sagas", PARTITIONS, lambda units: SagaManager(commands, subscription, checkpoints, queue, units).run()),
+                Group("timers", ("timers",), lambda _: TimerService(commands, PostgresTimers(database, listener)).run()),
+                Group("sweeper", ("sweeper",), lambda _: WorkSweeper(PostgresOpenWork(database), queue).run()),
+            ]
+        if groups:
+            sharing = Sharing(PostgresLeases(pool, lease_s=LEASE_S), groups)
+            loops["sharing"] = sharing.run()
+            loops |= {name: worker.run() for name, worker in sharing.workers.items()}
         yield Assembly(container, loops)
 
 

@@ -1,6 +1,8 @@
 """What one process has at hand: built by api/bootstrap.py, used by HTTP and the roles. Ports and use cases only."""
 
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 from api.settings import Settings
@@ -17,6 +19,19 @@ class HealthCheck(Protocol):
     async def __call__(self) -> None:
         """Raises a TidelogError that says what is wrong."""
         ...
+
+
+class MemberView(Protocol):
+    """A process that shares the engine's work."""
+
+    @property
+    def place(self) -> str: ...
+    @property
+    def joined_at(self) -> datetime: ...
+    @property
+    def alive(self) -> bool: ...
+    @property
+    def units(self) -> Sequence[str]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,5 +52,7 @@ class Container:
     live: LiveFeed
     work_queue: WorkQueue
     nats_access: NatsAccess
+    members: Callable[[], Awaitable[Sequence[MemberView]]]
+    """Who does the engine's work. Raises Unavailable."""
     dependencies: dict[str, HealthCheck] = field(default_factory=dict)
     """Name → a check with a time-out of its own."""

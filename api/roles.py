@@ -11,7 +11,7 @@ import structlog
 
 from api.bootstrap import Loop, assemble, set_up_logging
 from api.settings import Role, Settings
-from application.ports import LostOwnership
+from application.patience import end
 
 log = structlog.get_logger(__name__)
 
@@ -46,18 +46,13 @@ async def serve(settings: Settings, roles: set[Role]) -> None:
             for task in done - {stopped}:
                 task.result()  # raises what ended it
         finally:
-            for task in {*tasks, stopped}:
-                task.cancel()
-            await asyncio.gather(*tasks, stopped, return_exceptions=True)
+            await end(*tasks, stopped)
     log.info("roles_stopped", roles=sorted(roles))
 
 
 async def _loop(name: str, run: Loop) -> None:
     try:
         await run
-    except LostOwnership as error:
-        log.warning("ownership_lost", loop=name, error=str(error))
-        raise
     except Exception:
         log.exception("loop_failed", loop=name)
         raise

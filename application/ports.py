@@ -1,6 +1,6 @@
 """What the application needs from outside, as small protocols owned here. Adapters implement them; nobody else may know how."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -163,12 +163,12 @@ class Checkpoint:
 class Checkpoints(Protocol):
     """Positions of consumers whose effects are idempotent commands; projections keep theirs in the rows' transaction."""
 
-    async def take(self, name: str) -> Checkpoint:
-        """Becomes the owner of a consumer's position, and reads it."""
+    async def take(self, names: Sequence[str]) -> dict[str, Checkpoint]:
+        """Becomes the owner of the consumers' positions, and reads them."""
         ...
 
-    async def advance(self, name: str, checkpoint: Checkpoint, position: int) -> Checkpoint:
-        """Raises LostOwnership when another owner took it since; Unavailable."""
+    async def advance(self, known: dict[str, Checkpoint], position: int) -> dict[str, Checkpoint]:
+        """Moves all of them to one position. Raises LostOwnership when another owner took one since; Unavailable."""
         ...
 
     async def park(self, name: str, event: RecordedEvent, error: str) -> None:
@@ -178,6 +178,29 @@ class Checkpoints(Protocol):
 
 class LostOwnership(Exception):
     """Another process owns this consumer now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a member of the engine may do of one group of units: how many, and which ones it holds (more than that for a while)."""
+
+    size: int
+    held: frozenset[str]
+
+
+class Leases(Protocol):
+    """Which process does which unit of work. An economy, not a safety: each unit bears being done twice at once."""
+
+    async def beat(self, units: Mapping[str, Sequence[str]], given_back: Collection[str]) -> dict[str, Share]:
+        """Says that this process lives, gives back units that it no longer does, and takes free ones up to its fair share.
+
+        `units`: all that it could do, by group. Answers by group. Raises Unavailable.
+        """
+        ...
+
+    async def leave(self) -> None:
+        """Gives everything back at once. Raises Unavailable."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,4 +239,36 @@ class OpenWork(Protocol):
 
     async def older_than(self, seconds: float, *, after: UUID | None, limit: int) -> list[WorkItem]:
         """Open work that was dispatched longer ago, by id; `after` is the last id of the page before."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The state of a stream after one of its events, as JSON. `model`: digest of the rules that made it."""
+
+    tenant_id: UUID
+    stream_id: UUID
+    version: int
+    """Of the last event that the state is built from."""
+    position: int
+    """Of the same event."""
+    slice_name: str
+    model: str
+    state: bytes
+
+
+class Snapshots(Protocol):
+    """States beside the log, never needed for correctness."""
+
+    async def read_stream(
+        self, tenant_id: UUID, stream_id: UUID, *, slice_name: str, model: str, until_position: int | None = None
+    ) -> tuple[Snapshot | None, list[RecordedEvent]]:
+        """The newest snapshot of this slice and model at or before a position, and the events after it, in one round trip.
+
+        None, and all events, where no snapshot fits the log. Raises Unavailable.
+        """
+        ...
+
+    async def save(self, snapshots: Sequence[Snapshot]) -> None:
+        """At most one for each stream; the newest two of a stream are kept. Raises Unavailable."""
         ...

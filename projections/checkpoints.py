@@ -70,14 +70,14 @@ class PostgresCheckpoints:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def take(self, name: str) -> Checkpoint:
+    async def take(self, names: Sequence[str]) -> dict[str, Checkpoint]:
         async with self._database.connection() as connection:
-            return (await take(connection, [name]))[name]
+            return await take(connection, names)
 
-    async def advance(self, name: str, checkpoint: Checkpoint, position: int) -> Checkpoint:
+    async def advance(self, known: dict[str, Checkpoint], position: int) -> dict[str, Checkpoint]:
         async with self._database.connection() as connection:
             # Where the answer to an advance was lost with its connection, it is tried again.
-            return (await advance(connection, {name: checkpoint}, position, repeatable=True))[name]
+            return await advance(connection, known, position, repeatable=True)
 
     async def park(self, name: str, event: RecordedEvent, error: str) -> None:
         async with self._database.connection() as connection:

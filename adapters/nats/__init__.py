@@ -3,7 +3,7 @@
 from adapters.nats.connection import NatsConnection
 from adapters.nats.consumer import JetStreamSubscription
 from adapters.nats.jetstream import JetStreamError
-from adapters.nats.relay import Leadership, Relay, Signal
+from adapters.nats.relay import Relay, Signal
 from adapters.nats.stream import LogStream, StreamSettings
 from adapters.nats.work_queue import JetStreamWorkQueue
 
@@ -11,7 +11,6 @@ __all__ = [
     "JetStreamError",
     "JetStreamSubscription",
     "JetStreamWorkQueue",
-    "Leadership",
     "LogStream",
     "NatsConnection",
     "Relay",

@@ -10,8 +10,6 @@ further behind read the database; copying years of history would serve nobody.
 
 import asyncio
 import random
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -31,10 +29,6 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0
 _PAYLOAD_RESERVE = 4 * 1024
 """Bytes of the server's max_payload left for headers."""
-
-Leadership = Callable[[], AbstractAsyncContextManager[object]]
-"""Makes an async context: entered when this process leads, left when it stops. One that loses the lead inside cancels its body and
-raises Unavailable, as `asyncio.timeout` does with TimeoutError. An economy, not a safety: two active relays are harmless."""
 
 
 class Signal(Protocol):
@@ -61,18 +55,15 @@ class Relay:
         *,
         log_id: str,
         settings: StreamSettings | None = None,
-        leadership: Leadership | None = None,
     ) -> None:
         self._connection = connection
         self._feed = feed
         self._signal = signal or Polling()
         self._stream = LogStream(connection, log_id, settings)
-        self._leadership: Leadership = leadership or nullcontext
         self.position = 0
         """Up to here the stream has everything, as far as this process knows."""
         self.published_at: datetime | None = None
         """When the stream last acknowledged something of ours."""
-        self.leading = False
 
     async def run(self) -> None:
         """Copies for ever; outages of NATS and of the database are waited out. Ends only by being cancelled."""
@@ -80,15 +71,11 @@ class Relay:
         while True:
             before = self.position
             try:
-                async with self._leadership():
-                    self.leading = True
-                    await self._session()
+                await self._session()
             except OutOfStep as error:
                 log.info("relay_resync", reason=error.message)
             except Unavailable as error:
                 log.warning("relay_interrupted", reason=error.message, position=self.position)
-            finally:
-                self.leading = False
             pause = _FIRST_PAUSE if self.position != before else min(pause * 2, _LONGEST_PAUSE)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
 

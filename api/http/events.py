@@ -12,7 +12,7 @@ from api.container import Container
 from api.http.deps import POSITION, container_of, next_link, position_of, principal_of
 from application.cloudevents import to_cloudevent
 from application.live import SILENCE_S, Filter, TooSlow
-from application.sagas.manager import CHECKPOINT
+from application.sagas.manager import partition_of
 from domain import runs
 from domain.errors import InvalidCommand, NotFound
 from domain.kernel import RecordedEvent
@@ -141,9 +141,9 @@ async def _tenant_stream(request: Request, wanted: Filter, start: int | None) ->
         yield b"event: resync\ndata: {}\n\n"
 
 
-async def _sagas_position(container: Container) -> int:
+async def _sagas_position(container: Container, run_id: UUID) -> int:
     async with container.database.connection() as connection:
-        return (await checkpoints.positions(connection)).get(CHECKPOINT, 0)
+        return (await checkpoints.positions(connection)).get(partition_of(run_id), 0)
 
 
 async def _run_stream(request: Request, wanted: Filter, topics: frozenset[str] | None, start: int | None) -> AsyncIterator[bytes]:
@@ -155,7 +155,7 @@ async def _run_stream(request: Request, wanted: Filter, topics: frozenset[str] |
     with container.live.watch(run_id) as watch:
         while True:
             # Asked before reading: what the sagas have appended by then is read.
-            settled = ended and (await _sagas_position(container) >= reached or time.monotonic() > give_up_at)
+            settled = ended and (await _sagas_position(container, run_id) >= reached or time.monotonic() > give_up_at)
             events = await container.feed.read_tenant(wanted.tenant_id, after=reached, limit=PAGE, root_id=run_id)
             if events:
                 reached = events[-1].position

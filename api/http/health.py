@@ -8,9 +8,10 @@ from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
 from starlette.responses import Response
 
-from api.container import Container, HealthCheck
+from api.container import Container, HealthCheck, MemberView
 from api.http.deps import answer, container_of
 from domain.errors import TidelogError
+from domain.kernel import timestamp
 from projections import checkpoints
 
 router = APIRouter(tags=["operations"])
@@ -65,12 +66,17 @@ async def _lags(container: Container) -> dict[str, Any]:
     async with container.database.connection() as connection:
         positions = await checkpoints.positions(connection)
         parked = await checkpoints.parked(connection)
+    members = await container.members()
     HEAD.set(head)
     consumers = {name: {"position": p, "lag": max(head - p, 0)} for name, p in sorted(positions.items())}
     for name, state in consumers.items():
         LAG.labels(name).set(state["lag"])
         PARKED.labels(name).set(parked.get(name, 0))
-    return {"head": head, "consumers": consumers, "parked": parked}
+    return {"head": head, "consumers": consumers, "parked": parked, "members": [_member(member) for member in members]}
+
+
+def _member(member: MemberView) -> dict[str, Any]:
+    return {"place": member.place, "joined_at": timestamp(member.joined_at), "alive": member.alive, "units": list(member.units)}
 
 
 @router.get("/metrics", summary="Metrics in the Prometheus text format")

@@ -1,15 +1,20 @@
-"""The saga loop: events in order → reactions → commands and work → checkpoint. Redelivery changes nothing: ids are derived."""
+"""The saga loop: events in order → reactions → commands and work → checkpoint. Redelivery changes nothing: ids are derived.
+
+Sagas are partitioned by root id, each partition with a checkpoint of its own, so that several processes can share them. Nothing
+that a saga does depends on two roots.
+"""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from itertools import groupby
+from uuid import UUID
 
 import structlog
 
 from application.dispatch import CommandLoop, Request
 from application.patience import persistently
-from application.ports import Checkpoints, Subscription, WorkItem, WorkQueue
+from application.ports import Checkpoint, Checkpoints, Subscription, WorkItem, WorkQueue
 from application.sagas import message_delivery, run_lifecycle, tool_execution, work_dispatch
 from application.sagas.reactions import Reactions
 from domain import registry
@@ -23,10 +28,16 @@ SAGAS: dict[str, Reactions] = {
 }
 
 TOPICS = frozenset(event.TOPIC for reactions in SAGAS.values() for event in reactions)
-CHECKPOINT = "sagas"
+PARTITIONS = tuple(f"sagas:{number}" for number in range(8))
+"""Names of the partitions, which are those of their checkpoints. As many processes can share the sagas; the number is for ever."""
 MAX_ROOTS_AT_ONCE = 64
 
 log = structlog.get_logger(__name__)
+
+
+def partition_of(root_id: UUID) -> str:
+    """The last byte of an id is random in UUIDv7 and derived from everything in ids of ours."""
+    return PARTITIONS[root_id.int % len(PARTITIONS)]
 
 
 def react(recorded: RecordedEvent) -> list[tuple[str, Command | WorkItem]]:
@@ -56,24 +67,37 @@ def request_for(recorded: RecordedEvent, name: str) -> Request:
 
 
 class SagaManager:
-    """Runs all sagas over the log. Events of one root are handled in order, different roots side by side."""
+    """Runs all sagas over some partitions of the log. Events of one root are handled in order, different roots side by side."""
 
-    def __init__(self, commands: CommandLoop, subscription: Subscription, checkpoints: Checkpoints, queue: WorkQueue) -> None:
+    def __init__(
+        self,
+        commands: CommandLoop,
+        subscription: Subscription,
+        checkpoints: Checkpoints,
+        queue: WorkQueue,
+        partitions: Iterable[str] = PARTITIONS,
+    ) -> None:
         self._commands = commands
         self._subscription = subscription
         self._checkpoints = checkpoints
         self._queue = queue
-        self.position = 0
-        """The last handled position, for metrics."""
+        self._partitions = sorted(partitions)
+        self._known: dict[str, Checkpoint] = {}
 
     async def run(self) -> None:
-        """Works until cancelled; outages are waited out. Raises LostOwnership when another process took over."""
-        checkpoint = await persistently(lambda: self._checkpoints.take(CHECKPOINT))
-        self.position = checkpoint.position
-        async for batch in self._subscription.batches(after=checkpoint.position, name=CHECKPOINT):
-            await self._handle(batch)
-            checkpoint = await persistently(partial(self._checkpoints.advance, CHECKPOINT, checkpoint, batch[-1].position))
-            self.position = checkpoint.position
+        """Works until cancelled; outages are waited out. Raises LostOwnership when another process took a partition over."""
+        self._known = await persistently(lambda: self._checkpoints.take(self._partitions))
+        start = min(checkpoint.position for checkpoint in self._known.values())
+        async for batch in self._subscription.batches(after=start, name="sagas"):
+            await self._handle([event for event in batch if self._is_new(event)])
+            position = batch[-1].position
+            behind = {name: known for name, known in self._known.items() if known.position < position}
+            if behind:
+                self._known |= await persistently(partial(self._checkpoints.advance, behind, position))
+
+    def _is_new(self, event: RecordedEvent) -> bool:
+        known = self._known.get(partition_of(event.root_id))
+        return known is not None and event.position > known.position
 
     async def _handle(self, batch: Sequence[RecordedEvent]) -> None:
         relevant = sorted((e for e in batch if e.topic in TOPICS), key=lambda e: (e.root_id.int, e.position))
@@ -113,4 +137,5 @@ class SagaManager:
         log.error(
             "saga_event_parked", position=recorded.position, topic=recorded.topic, root_id=str(recorded.root_id), exc_info=error
         )
-        await persistently(lambda: self._checkpoints.park(CHECKPOINT, recorded, f"{type(error).__name__}: {error}"))
+        partition = partition_of(recorded.root_id)
+        await persistently(lambda: self._checkpoints.park(partition, recorded, f"{type(error).__name__}: {error}"))

@@ -34,17 +34,21 @@ from api.container import Container
 from api.http.app import create_app
 from api.settings import ROLES, Role, Settings
 from application.dispatch import Request
+from application.patience import end
 from application.ports import AppendRequest, NewEvent, StreamAppend
+from application.sagas.manager import PARTITIONS
 from application.setup import set_up
 from domain.kernel import Command, Event, RecordedEvent
 from domain.projects import CreateProject, default_project_id
 from domain.registry import encode
 from domain.runs import agent_run_id_of
 from domain.tenants import DEFAULT_TENANT_ID, CreateTenant, IssueApiKey
+from projections.registry import PROJECTIONS
 from tidelog.sse import ServerSentEvent, parse_sse
 
 T = TypeVar("T")
 PATIENCE_S = 15.0
+CONSUMERS = len(PROJECTIONS) + len(PARTITIONS)
 BASE = "http://tidelog.test"
 
 
@@ -67,12 +71,9 @@ async def eventually(condition: Callable[[], Awaitable[T | None]], what: str = "
 
 
 async def stopped(*tasks: asyncio.Task[None]) -> list[BaseException | None]:
-    """Cancels until everything has ended: a query that is cancelled may come out as an outage, which loops wait out."""
+    """Ends them, and returns what they raised."""
     async with asyncio.timeout(PATIENCE_S):
-        while pending := [task for task in tasks if not task.done()]:
-            for task in pending:
-                task.cancel()
-            await asyncio.wait(pending, timeout=0.2)
+        await end(*tasks)
     return await asyncio.gather(*tasks, return_exceptions=True)
 
 
@@ -122,7 +123,7 @@ class System:
                 assert row is not None
                 for task in self.tasks.values():
                     assert not task.done(), f"{task.get_name()} ended: {task}"
-                return int(row[0]) if row[0] == row[1] == row[2] and row[3] == 9 else 0
+                return int(row[0]) if row[0] == row[1] == row[2] and row[3] == CONSUMERS else 0
 
             return await eventually(all_at_head, "all consumers at the head of the log")
 
@@ -335,7 +336,7 @@ async def running(
         http = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url=BASE, headers=headers, timeout=30))
         system = System(assembly.container, database_url, http, key, nats_client)
         for name, loop in assembly.loops.items():
-            if loops is None or name in loops:
+            if loops is None or name in (*loops, "sharing"):
                 system.tasks[name] = asyncio.create_task(loop, name=name)
             else:
                 loop.close()

@@ -6,11 +6,13 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from application.sagas.manager import PARTITIONS
 from tests.integration.nats_kit import NatsProcess
 from tests.integration.system_kit import System, eventually, issue_key, running
 from tests.integration.wire_kit import wired
 
-CONSUMERS = {"tenants", "projects", "agents", "tools", "runs", "messages", "timers", "work", "sagas"}
+PROJECTIONS = {"tenants", "projects", "agents", "tools", "runs", "messages", "timers", "work"}
+CONSUMERS = {*PROJECTIONS, *PARTITIONS}
 
 
 async def readiness(system: System) -> tuple[int, dict[str, Any]]:
@@ -32,7 +34,7 @@ async def test_a_healthy_server(system: System) -> None:
 
 async def test_a_lag_and_what_is_parked_are_shown(system: System) -> None:
     await system.settled()
-    system.tasks.pop("projector").cancel()
+    system.tasks.pop("projections").cancel()
     await system.http.post("/v1/projects", json={"name": "p"})
     values = "('runs', 3, gen_random_uuid(), gen_random_uuid(), 'run.started', 'broken')"
     await system.sql(f"INSERT INTO parked_event VALUES {values}")
@@ -40,11 +42,15 @@ async def test_a_lag_and_what_is_parked_are_shown(system: System) -> None:
     async def behind() -> bool:
         status, report = await readiness(system)
         lags = {name: consumer["lag"] for name, consumer in report["consumers"].items()}
-        return status == 200 and lags == {**dict.fromkeys(CONSUMERS, 1), "sagas": 0} and report["parked"] == {"runs": 1}
+        return (
+            status == 200
+            and lags == {**dict.fromkeys(PROJECTIONS, 1), **dict.fromkeys(PARTITIONS, 0)}
+            and report["parked"] == {"runs": 1}
+        )
 
     await eventually(behind)
     found = await metrics(system)
-    assert found["tidelog_consumer_lag_events", ("projects",)] == 1 and found["tidelog_consumer_lag_events", ("sagas",)] == 0
+    assert found["tidelog_consumer_lag_events", ("projects",)] == 1 and found["tidelog_consumer_lag_events", (PARTITIONS[0],)] == 0
     assert found["tidelog_parked_events", ("runs",)] == 1
     assert found["tidelog_log_head_position", ()] == await system.container.feed.head()
 

@@ -92,7 +92,7 @@ async def test_what_was_written_is_read(system: System, worker: PlayedWorker) ->
 async def test_a_read_model_that_stays_behind_is_said_in_time(database_url: str, nats_url: str) -> None:
     async with running(database_url, nats_url) as system:
         await issue_key(system)
-        system.tasks.pop("projector").cancel()
+        system.tasks.pop("projections").cancel()
         object.__setattr__(system.container.settings, "read_timeout_s", 0.2)
         created = await system.http.post("/v1/projects", json={"name": "p"})
         response = await system.http.get("/v1/projects", headers={"Tidelog-Position": created.headers["tidelog-position"]})
@@ -153,7 +153,7 @@ async def test_events_are_cloudevents(system: System, worker: PlayedWorker) -> N
         assert event["source"] == f"/tenants/{stored.tenant_id}" and event["tenantid"] == str(stored.tenant_id)
         assert (event["id"], event["subject"]) == (stored.name, str(stored.stream_id))
         assert (event["type"], event["position"], event["time"]) == (stored.topic, stored.position, timestamp(stored.recorded_at))
-        assert event["dataschema"] == f"/schemas/{stored.topic}/1" and event["rootid"] == run_id
+        assert event["dataschema"] == f"/schemas/{stored.topic}/v1" and event["rootid"] == run_id
         versions[event["subject"]] = versions.get(event["subject"], 0) + 1
         assert event["streamversion"] == versions[event["subject"]]
         assert registry.EVENTS[event["type"]].model_validate(event["data"])

@@ -174,7 +174,7 @@ async def test_a_runner_that_dies_anywhere_leaves_exact_rows(database_url: str, 
                 await stopped(task)
                 deaths += 1
             last = ProjectionRunner(PROJECTIONS, system.container.database, subscription)
-            system.tasks["projector"] = asyncio.create_task(last.run(), name="projector")
+            system.tasks["projections"] = asyncio.create_task(last.run(), name="projector")
 
         dying = asyncio.create_task(projector())
         await issue_key(system)
@@ -349,14 +349,14 @@ async def test_a_commit_whose_answer_was_lost_is_not_repeated(database_url: str)
 async def test_a_saga_checkpoint_moves_on_after_a_lost_answer(database_url: str) -> None:
     async with log_on(database_url) as log:
         port = checkpoints.PostgresCheckpoints(log.database)
-        mine = await port.take("sagas")
-        moved = await port.advance("sagas", mine, 5)
-        assert moved == await port.advance("sagas", mine, 5) == Checkpoint(5, mine.epoch)
+        mine = await port.take(["sagas:0"])
+        moved = await port.advance(mine, 5)
+        assert moved == await port.advance(mine, 5) == {"sagas:0": Checkpoint(5, mine["sagas:0"].epoch)}
         with pytest.raises(LostOwnership):
-            await port.advance("sagas", mine, 7)
-        await port.take("sagas")
+            await port.advance(mine, 7)
+        await port.take(["sagas:0"])
         with pytest.raises(LostOwnership):
-            await port.advance("sagas", moved, 6)
+            await port.advance(moved, 6)
 
 
 # --- queries ----------------------------------------------------------------------------------------------------------

@@ -76,7 +76,6 @@ async def test_copies_the_log_and_goes_on_where_the_stream_ends(nats: NatsProces
             await reached(first, log)
             await log.append(30)
             await reached(first, log)
-            assert first.leading
             assert first.published_at is not None
         await log.append(20)
         second = relay(connection, log)
@@ -354,28 +353,6 @@ async def test_two_logs_share_a_server(nats: NatsProcess, log: Log) -> None:
             await reached(other, log)
         await check_stream(connection, log)
         assert len((await call(connection, "STREAM.NAMES"))["streams"]) == 2
-
-
-async def test_only_the_leader_copies_and_another_takes_over(nats: NatsProcess, log: Log) -> None:
-    lock = asyncio.Lock()
-
-    @contextlib.asynccontextmanager
-    async def leadership() -> AsyncIterator[None]:
-        async with lock:
-            yield
-
-    async with connected(nats.url) as connection:
-        one, two = relay(connection, log, leadership=leadership), relay(connection, log, leadership=leadership)
-        async with running(one.run(), two.run()) as tasks:
-            await log.append(10)
-            await eventually(lambda: max(one.position, two.position) == 10)
-            assert [one.leading, two.leading].count(True) == 1
-            leader = 0 if one.leading else 1
-            tasks[leader].cancel()
-            await log.append(10)
-            follower = (two, one)[leader]
-            await eventually(lambda: follower.position == 20)
-        await check_stream(connection, log)
 
 
 async def test_batch_cannot_follow_a_stranger_in_its_place(nats: NatsProcess, log: Log) -> None:

@@ -20,7 +20,7 @@ from tests.integration.system_kit import (
 
 
 async def parked(system: System) -> list[tuple[Any, ...]]:
-    return await system.sql("SELECT position, error FROM parked_event WHERE consumer = 'sagas' ORDER BY position")
+    return await system.sql("SELECT position, error FROM parked_event WHERE consumer LIKE 'sagas:%%' ORDER BY position")
 
 
 async def test_a_sequential_run_hands_results_on(system: System, worker: PlayedWorker) -> None:
@@ -189,7 +189,7 @@ async def test_all_events_again_change_nothing(database_url: str, nats_url: str)
         head = await system.settled()
 
         system.tasks.pop("sagas").cancel()
-        await system.sql("UPDATE checkpoint SET position = 0 WHERE name = 'sagas'")
+        await system.sql("UPDATE checkpoint SET position = 0 WHERE name LIKE 'sagas:%%'")
     async with running(database_url, nats_url) as again:
         assert await again.settled() == head
         assert await parked(again) == []

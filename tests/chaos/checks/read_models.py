@@ -8,13 +8,14 @@ from uuid import UUID
 
 import orjson
 
+from application.sagas.manager import PARTITIONS
 from domain import agent_runs, agents, invocations, messages, projects, tenants, tools
 from domain.kernel import Metadata, RecordedEvent, derive_id
 from projections import runs, timers, work
 from projections.registry import PROJECTIONS
 from tests.chaos.checks.snapshot import Fact, Row, Snapshot, Violation
 
-CONSUMERS = frozenset({"sagas", *(projection.name for projection in PROJECTIONS)})
+CONSUMERS = frozenset({*PARTITIONS, *(projection.name for projection in PROJECTIONS)})
 FIRING_TAKES = timedelta(seconds=2)
 """How long after its time a timer may still be in the table of a settled system."""
 

@@ -1,0 +1,64 @@
+"""Leases in Postgres (`Leases`): one statement for each beat, and what people are shown of them."""
+
+import os
+import socket
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID, uuid4
+
+from adapters.postgres.pool import Pool, translate_errors
+from application.ports import Share
+
+BEAT_SQL = "SELECT unit_group, share, held FROM beat_v1(%s, %s, %s, %s, %s, %s)"
+LEAVE_SQL = "WITH gone AS (DELETE FROM member WHERE member_id = %(me)s) DELETE FROM lease WHERE member_id = %(me)s"
+MEMBERS_SQL = """
+    SELECT m.member_id, m.place, m.groups, m.joined_at, m.alive_until >= clock_timestamp(),
+           coalesce(array_agg(l.unit ORDER BY l.unit) FILTER (WHERE l.unit IS NOT NULL), '{}')
+    FROM member AS m LEFT JOIN lease AS l ON l.member_id = m.member_id
+    GROUP BY m.member_id ORDER BY m.joined_at, m.member_id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A process that shares the engine's work. One that is not alive lost its units, or will with the next beat of another."""
+
+    member_id: UUID
+    place: str
+    """Host and pid."""
+    groups: list[str]
+    joined_at: datetime
+    alive: bool
+    units: list[str]
+
+
+class PostgresLeases:
+    """Implements `application.ports.Leases` for one start of one process."""
+
+    def __init__(self, pool: Pool, *, lease_s: float) -> None:
+        self._pool = pool
+        self._lease_s = lease_s
+        self._member_id = uuid4()
+        self._place = f"{socket.gethostname()}:{os.getpid()}"
+
+    async def beat(self, units: Mapping[str, Sequence[str]], given_back: Collection[str]) -> dict[str, Share]:
+        names = [unit for group in units.values() for unit in group]
+        groups = [name for name, group in units.items() for _ in group]
+        values = (self._member_id, self._place, self._lease_s, names, groups, list(given_back))
+        with translate_errors():
+            async with self._pool.connection() as connection:
+                rows = await (await connection.execute(BEAT_SQL, values, prepare=True)).fetchall()
+        return {group: Share(size, frozenset(held)) for group, size, held in rows}
+
+    async def leave(self) -> None:
+        with translate_errors():
+            async with self._pool.connection() as connection:
+                await connection.execute(LEAVE_SQL, {"me": self._member_id})
+
+
+async def members(pool: Pool) -> list[Member]:
+    """Everybody who beat within the last minute. Raises Unavailable."""
+    with translate_errors():
+        async with pool.connection() as connection:
+            return [Member(*row) for row in await (await connection.execute(MEMBERS_SQL)).fetchall()]

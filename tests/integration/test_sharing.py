@@ -1,0 +1,158 @@
+"""Several processes share the engine's units: fairly, each unit with one owner, and another one takes over when one goes."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from adapters.postgres.leases import PostgresLeases, members
+from adapters.postgres.pool import Pool, open_pool
+from application import sharing
+from application.patience import end
+from application.ports import LostOwnership
+from application.sharing import Group, Sharing
+from tests.integration.system_kit import eventually
+
+UNITS = tuple(f"unit:{number}" for number in range(5))
+
+
+@pytest.fixture
+async def pool(database_url: str) -> AsyncIterator[Pool]:
+    pool = await open_pool(database_url, role="test")
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+class Process:
+    """What one process would run, with a record of what it does."""
+
+    def __init__(self, pool: Pool, units: Sequence[str] = UNITS) -> None:
+        self.doing: set[str] = set()
+        self.runs: list[frozenset[str]] = []
+        self.lost = asyncio.Event()
+        """Set: another process took one of the things away."""
+        groups = [Group("things", tuple(units), self._do), Group("one", ("one",), self._do)]
+        self.sharing = Sharing(PostgresLeases(pool, lease_s=sharing.LEASE_S), groups)
+        self.tasks = [asyncio.create_task(worker.run()) for worker in self.sharing.workers.values()]
+        self.tasks.append(asyncio.create_task(self.sharing.run()))
+
+    async def _do(self, units: frozenset[str]) -> None:
+        self.doing |= units
+        self.runs.append(units)
+        try:
+            await (asyncio.Event() if "one" in units else self.lost).wait()
+            self.lost.clear()
+            raise LostOwnership("somebody else")
+        finally:
+            self.doing -= units
+
+    @property
+    def things(self) -> set[str]:
+        return self.doing - {"one"}
+
+    async def stop(self) -> None:
+        await end(*self.tasks)
+
+    async def vanish(self) -> None:
+        """Without a word: the lease is left to expire."""
+        self.sharing._leave = contextlib.AsyncExitStack().aclose  # type: ignore[method-assign]  # what SIGKILL leaves undone
+        await end(*self.tasks)
+
+
+@asynccontextmanager
+async def processes(pool: Pool, count: int) -> AsyncIterator[list[Process]]:
+    started = [Process(pool) for _ in range(count)]
+    try:
+        yield started
+    finally:
+        await asyncio.gather(*(process.stop() for process in started))
+
+
+async def all_done_once(everybody: Sequence[Process]) -> None:
+    async def once() -> bool:
+        done = sorted(unit for process in everybody for unit in process.doing)
+        return done == sorted([*UNITS, "one"]) and all(process.things for process in everybody)
+
+    await eventually(once, "each unit done by one process, and every process doing something")
+
+
+async def test_one_alone_does_everything_and_gives_half_to_another(pool: Pool) -> None:
+    async with processes(pool, 1) as everybody:
+        [first] = everybody
+        await all_done_once(everybody)
+        kept_running = len(first.runs)
+        second = Process(pool)
+        everybody.append(second)
+
+        async def shared() -> bool:
+            return [len(first.things), len(second.things)] == [3, 2] and not first.doing & second.doing
+
+        await eventually(shared, "a fair share for both")
+        await all_done_once(everybody)
+        assert "one" in first.doing, "what need not move stays"
+        assert len(first.runs) == kept_running + 1, "what stays is begun anew once, not at each beat"
+        shown = await members(pool)
+        assert [set(member.units) for member in shown] == [first.doing, second.doing] and all(m.alive for m in shown)
+
+
+async def test_what_a_leaver_gives_back_is_taken_with_the_next_beat(pool: Pool) -> None:
+    async with processes(pool, 3) as everybody:
+        await all_done_once(everybody)
+        leaver = everybody.pop()
+        async with asyncio.timeout(sharing.LEASE_S):  # no lease had to expire
+            await leaver.stop()
+            await all_done_once(everybody)
+        assert len(await members(pool)) == 2
+
+
+async def test_units_of_one_that_vanished_are_taken_over_within_five_seconds(pool: Pool) -> None:
+    async with processes(pool, 2) as everybody:
+        await all_done_once(everybody)
+        await everybody.pop(0).vanish()
+        async with asyncio.timeout(5):
+            await all_done_once(everybody)
+        assert sorted(member.alive for member in await members(pool)) == [False, True]
+
+
+async def test_work_that_was_taken_away_is_begun_anew_while_the_lease_is_held(pool: Pool) -> None:
+    async with processes(pool, 1) as [process]:
+        await all_done_once([process])
+        before = len(process.runs)
+        process.lost.set()
+
+        async def again() -> bool:
+            return len(process.runs) == before + 1 and process.doing == {*UNITS, "one"}
+
+        await eventually(again, "the work again")
+
+
+async def test_members_that_know_other_units_share_what_they_know(pool: Pool) -> None:
+    """A rolling release: the new version has a unit that the old one does not know."""
+    old, new = Process(pool), Process(pool, (*UNITS, "unit:new"))
+    try:
+
+        async def settled() -> bool:
+            return old.things | new.things == {*UNITS, "unit:new"} and not old.doing & new.doing
+
+        await eventually(settled, "all units, the new one at whom knows it")
+        assert "unit:new" in new.doing
+    finally:
+        await asyncio.gather(old.stop(), new.stop())
+
+
+async def test_a_unit_that_ends_by_itself_is_a_defect_that_is_seen(pool: Pool) -> None:
+    async def nothing(units: frozenset[str]) -> None:
+        pass
+
+    shared = Sharing(PostgresLeases(pool, lease_s=sharing.LEASE_S), [Group("short", ("short",), nothing)])
+    beating = asyncio.create_task(shared.run())
+    try:
+        with pytest.raises(RuntimeError, match="ended by itself"):
+            async with asyncio.timeout(5):
+                await shared.workers["short"].run()
+    finally:
+        await end(beating)
