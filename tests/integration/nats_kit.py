@@ -44,8 +44,9 @@ def _die_with_parent() -> None:
 class NatsProcess:
     """A nats-server of our own. It keeps its port and its store over kills and starts."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, configuration: Path | None = None) -> None:
         self.store = folder / "store"
+        self._configuration = configuration
         self._folder = folder
         self._port = -1
         self._process: subprocess.Popen[bytes] | None = None
@@ -58,7 +59,7 @@ class NatsProcess:
         ports = self._folder / "ports"
         ports.mkdir(exist_ok=True)
         command = [str(find_nats(None).path), "-js", "-sd", str(self.store), "-a", "127.0.0.1", "-p", str(self._port)]
-        command += ["--ports_file_dir", str(ports)]
+        command += ["--ports_file_dir", str(ports), *(["-c", str(self._configuration)] if self._configuration else [])]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=_die_with_parent)  # noqa: ASYNC220  returns at once
         pid = self._process.pid
@@ -70,7 +71,7 @@ class NatsProcess:
 
     def _told_port(self, ports: Path, pid: int) -> int:
         for path in ports.glob(f"*_{pid}.ports"):
-            if match := re.search(r"nats://[^\"]*:(\d+)", path.read_text()):
+            if match := re.search(r"(?:nats|tls)://[^\"]*:(\d+)", path.read_text()):
                 return int(match.group(1))
         return 0
 
@@ -98,8 +99,8 @@ class NatsProcess:
 
 
 @contextlib.asynccontextmanager
-async def running_nats(folder: Path) -> AsyncIterator[NatsProcess]:
-    server = NatsProcess(folder)
+async def running_nats(folder: Path, configuration: Path | None = None) -> AsyncIterator[NatsProcess]:
+    server = NatsProcess(folder, configuration)
     await server.start()
     try:
         yield server
