@@ -18,6 +18,7 @@ from adapters.postgres.feed import PostgresEventFeed
 from adapters.postgres.identity import log_id_of
 from adapters.postgres.leases import PostgresLeases, members
 from adapters.postgres.listener import ChannelListener
+from adapters.postgres.snapshots import PostgresSnapshots
 from adapters.telemetry.logging import configure_logging
 from api.container import Container, NatsAccess
 from api.settings import Role, Settings, SettingsError
@@ -26,6 +27,7 @@ from application.live import LiveFeed
 from application.patience import persistently
 from application.sagas.manager import PARTITIONS, SagaManager
 from application.sharing import LEASE_S, Group, Sharing
+from application.snapshots import Snapshotter
 from application.timers import TimerService, WorkSweeper
 from projections.checkpoints import PostgresCheckpoints
 from projections.registry import PROJECTIONS
@@ -86,9 +88,13 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
         log_id = await persistently(partial(log_id_of, pool))
         subscription = JetStreamSubscription(nats, feed, log_id=log_id)
         queue = JetStreamWorkQueue(nats)
-        commands = CommandLoop(store, max_event_bytes=settings.max_event_bytes)
+        every = settings.snapshot_every
+        snapshots = Snapshotter(PostgresSnapshots(pool), every=every) if every else None
+        commands = CommandLoop(store, max_event_bytes=settings.max_event_bytes, snapshots=snapshots)
         container: Container | None = None
         loops: dict[str, Loop] = {}
+        if snapshots is not None and roles & {"api", "saga"}:  # those that give commands
+            loops["snapshots"] = snapshots.run()
         if "api" in roles:
             from application.workers import Workers  # brings jsonschema, which only this role needs
 

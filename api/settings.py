@@ -46,6 +46,8 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "console"] = "auto"
     database_pool_size: int = Field(default=8, ge=2, le=100)
     max_event_bytes: int = Field(default=256 * 1024, ge=1024, le=900 * 1024)
+    snapshot_every: int = Field(default=200, ge=0, le=1_000_000)
+    """Events of a stream between two snapshots of its state; 0: none are taken or read."""
     max_body_bytes: int = Field(default=1024 * 1024, ge=1024, le=16 * 1024 * 1024)
     read_timeout_s: float = Field(default=5.0, gt=0, le=60)
     """How long a read waits for its read model to reach `Tidelog-Position`."""

@@ -11,6 +11,7 @@ import structlog
 
 from application.ports import AppendRequest, AppendResult, EventStore, NewEvent, StreamAppend
 from application.routes import ROUTES
+from application.snapshots import Snapshotter
 from domain import registry
 from domain.errors import DomainError, PayloadTooLarge, VersionConflict
 from domain.kernel import MAX_EVENT_BYTES, Command, Decider, Event, Metadata
@@ -129,8 +130,9 @@ class _Part:
 class CommandLoop:
     """Executes commands against the event store. One for each process; safe for any number of concurrent callers."""
 
-    def __init__(self, store: EventStore, *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+    def __init__(self, store: EventStore, *, max_event_bytes: int = MAX_EVENT_BYTES, snapshots: Snapshotter | None = None) -> None:
         self._store = store
+        self._snapshots = snapshots
         self._cache = StateCache()
         self._max_event_bytes = max_event_bytes
 
@@ -139,17 +141,30 @@ class CommandLoop:
         known = self._cache.get(tenant_id, stream_id)
         if known is not None and not fresh:
             return known
-        base = known or Loaded(decider.initial())
-        newer = await self._store.read_stream(tenant_id, stream_id, after_version=base.version)
+        if known is not None or self._snapshots is None:
+            base = known or Loaded(decider.initial())
+            newer = await self._store.read_stream(tenant_id, stream_id, after_version=base.version)
+        else:
+            restored = await self._snapshots.load(decider, tenant_id, stream_id)
+            base = Loaded(restored.state, restored.version, restored.position, restored.size)
+            newer = restored.newer
         if not newer:
+            if known is None and base.version:
+                self._cache.put(tenant_id, stream_id, base)
             return base
         state, size = base.state, base.size
         for recorded in newer:
             state = decider.evolve(state, registry.decode(recorded.topic, recorded.schema_version, recorded.state))
             size += len(recorded.state)
         loaded = Loaded(state, newer[-1].version, newer[-1].position, size)
-        self._cache.put(tenant_id, stream_id, loaded)
+        self._learned(decider, tenant_id, stream_id, loaded, since=base.version)
         return loaded
+
+    def _learned(self, decider: Decider[Any], tenant_id: UUID, stream_id: UUID, loaded: Loaded, *, since: int) -> None:
+        self._cache.put(tenant_id, stream_id, loaded)
+        if self._snapshots is not None:
+            state, version, position = loaded.state, loaded.version, loaded.position
+            self._snapshots.offer(decider, tenant_id, stream_id, since=since, state=state, version=version, position=position)
 
     async def execute(self, request: Request, *commands: Command, expected_version: int | None = None) -> Outcome:
         """Decides the commands, each for a stream of its own, and appends all that follows as one atomic append.
@@ -231,11 +246,13 @@ class CommandLoop:
 
     def _accepted(self, request: Request, parts: list[_Part], result: AppendResult) -> Outcome:
         versions, events = {}, []
+        position = result.last_position - result.count  # positions follow in the order of the streams
         for part in parts:
-            loaded = part.after(result.last_position) if part.events else part.loaded
+            position += len(part.events)
+            loaded = part.after(position) if part.events else part.loaded
             versions[part.stream_id] = loaded.version
             if part.events:
-                self._cache.put(request.tenant_id, part.stream_id, loaded)
+                self._learned(part.route.decider, request.tenant_id, part.stream_id, loaded, since=part.loaded.version)
                 events += part.events
         return Outcome(result.last_position, versions, tuple(events), result.recorded_at)
 

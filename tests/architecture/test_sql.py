@@ -18,6 +18,7 @@ NOT_READ_MODELS = {
     "event", "command", "log_head", "tracking",  # the log
     "checkpoint", "parked_event",  # the progress of consumers
     "idempotency_key",  # answers to requests
+    "snapshot",  # states of long streams
 }  # fmt: skip
 
 REVIEWED = {

@@ -1,0 +1,139 @@
+"""A snapshot and the events after it make the same state as all events, for the rules of every slice."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from application.routes import ROUTES
+from application.snapshots import StateModel, model_of
+from domain import agent_runs, agents, context, invocations, messages, projects, runs, tenants, tools
+from domain.errors import DomainError
+from domain.failures import Failure, Retry
+from domain.kernel import Decider
+from domain.registry import decode, encode
+
+DECIDERS: dict[str, Decider[Any]] = {route.decider.slice: route.decider for route in ROUTES.values()}
+ID, RUN, PROJECT, OTHER = (UUID(f"01900000-0000-7000-8000-00000000000{n}") for n in range(4))
+PLAN = runs.parallel(("alpha", "beta"), "gamma")
+
+text = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"), max_size=8)
+json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
+    max_leaves=6,
+)
+few = st.integers(1, 3)
+key = st.sampled_from(["a", "b", "c"])
+some_id = st.sampled_from([RUN, OTHER])
+failure = st.builds(
+    Failure, type=text, message=text, kind=st.sampled_from(["transient", "permanent"]), retry_after_s=st.none() | st.just(1.5)
+)
+retry = st.builds(Retry, max_attempts=st.integers(1, 5))
+at = st.builds(datetime.fromtimestamp, st.floats(0, 4e9), st.just(UTC))
+run_step = st.sampled_from([step.key for step in PLAN.steps])
+agent_run, invocation = {"agent_run_id": st.just(ID)}, {"invocation_id": st.just(ID)}
+
+COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
+    "tenants": (tenants.CreateTenant(tenant_id=ID, name="t"), st.one_of(
+        st.builds(tenants.IssueApiKey, tenant_id=st.just(ID), key_id=some_id, label=text, sha256=st.just("0" * 64)),
+        st.builds(tenants.RevokeApiKey, tenant_id=st.just(ID), key_id=some_id),
+    )),
+    "projects": (projects.CreateProject(project_id=ID, name="p", metadata={"a": [1.5, None]}), st.nothing()),
+    "agents": (agents.RegisterAgent(agent_id=ID, name="a"), st.builds(
+        agents.RegisterAgent, agent_id=st.just(ID), name=key, description=text, input_schema=json,
+    )),
+    "tools": (tools.RegisterTool(tool_id=ID, name="a", parameters={}), st.builds(
+        tools.RegisterTool, tool_id=st.just(ID), name=key, parameters=json, timeout_s=st.floats(0.1, 100),
+    )),
+    "runs": (runs.StartRun(run_id=ID, project_id=PROJECT, plan=PLAN, input={"n": 1}), st.one_of(
+        st.builds(runs.CompleteStep, run_id=st.just(ID), step=run_step, agent_run_id=some_id, result=json),
+        st.builds(runs.FailStep, run_id=st.just(ID), step=run_step, agent_run_id=some_id, error=failure),
+        st.builds(runs.CancelRun, run_id=st.just(ID), reason=st.none() | text),
+    )),
+    "agent_runs": (
+        agent_runs.RequestAgentRun(agent_run_id=ID, run_id=RUN, step="s", agent="a", timeout_s=5, retry=Retry(max_attempts=9)),
+        st.one_of(
+            st.builds(agent_runs.ClaimAgentRun, **agent_run, worker_id=key, dispatch=few),
+            st.builds(agent_runs.RecordStep, **agent_run, attempt=few, key=key, result=json),
+            st.builds(agent_runs.StartCall, **agent_run, attempt=few, key=key, tool=key),
+            st.builds(agent_runs.FinishCall, **agent_run, key=key, invocation_id=some_id, succeeded=st.booleans()),
+            st.builds(agent_runs.DeliverMail, **agent_run, run_id=some_id, message_id=some_id, sender=text, sent_at=at),
+            st.builds(agent_runs.ReceiveMail, **agent_run, attempt=few, key=key, message_id=st.none() | some_id),
+            st.builds(agent_runs.FailAgentRun, **agent_run, attempt=few, error=failure),
+            st.builds(agent_runs.ResumeAgentRun, **agent_run, dispatch=few),
+            st.builds(agent_runs.CompleteAgentRun, **agent_run, attempt=few, result=json),
+        ),
+    ),
+    "invocations": (
+        invocations.RequestInvocation(
+            invocation_id=ID, run_id=RUN, agent_run_id=OTHER, key="k", tool="t", arguments={"x": [True, 10**30]},
+            idempotent=True, timeout_s=1, retry=Retry(max_attempts=9),
+        ),
+        st.one_of(
+            st.builds(invocations.ClaimInvocation, **invocation, worker_id=key, dispatch=few),
+            st.builds(invocations.FailInvocation, **invocation, attempt=few, error=failure),
+            st.builds(invocations.RequeueInvocation, **invocation, dispatch=few),
+            st.builds(invocations.CompleteInvocation, **invocation, attempt=few, result=json),
+            st.builds(invocations.CancelInvocation, **invocation),
+        ),
+    ),
+    "messages": (
+        messages.SendMessage(
+            message_id=ID, run_id=RUN, sender="a", sender_id=ID, recipient="b", recipient_id=OTHER, body={"é": "🌊"}
+        ),
+        st.nothing(),
+    ),
+    "context": (context.SetContextValue(context_id=ID, run_id=RUN, agent_run_id=OTHER, name="n", value=0), st.builds(
+        context.SetContextValue, context_id=st.just(ID), run_id=some_id, agent_run_id=some_id, name=key, value=json,
+    )),
+}  # fmt: skip
+
+
+def test_every_slice_is_tried() -> None:
+    assert COMMANDS.keys() == DECIDERS.keys()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_snapshot_and_later_events_make_the_state_of_all_events(name: str, data: st.DataObject) -> None:
+    decider, (first, others) = DECIDERS[name], COMMANDS[name]
+    model, decided, states = model_of(decider), decider.initial(), [decider.initial()]
+    recorded = []
+    more = [] if others.is_empty else data.draw(st.lists(others, max_size=25))
+    for command in (first, *more):
+        try:
+            events = decider.decide(decided, command)
+        except DomainError:
+            continue
+        for event in events:
+            decided = decider.evolve(decided, event)
+            recorded.append(decode(event.TOPIC, event.VERSION, encode(event)))
+            states.append(decider.evolve(states[-1], recorded[-1]))
+    assert model.decode(model.encode(decided)) == states[-1], "taken from what the command loop has in memory"
+    at_version = data.draw(st.integers(0, len(recorded)))
+    state = model.decode(model.encode(states[at_version]))
+    assert state == states[at_version]
+    for event in recorded[at_version:]:
+        state = decider.evolve(state, event)
+    assert state == states[-1]
+    assert model.encode(state) == model.encode(states[-1])
+
+
+@dataclass(frozen=True)
+class OtherContext:
+    entries: dict[str, context.Entry] = field(default_factory=dict)
+    owner: str | None = None
+
+
+def test_digest_tells_models_apart() -> None:
+    digests = {model_of(decider).digest for decider in DECIDERS.values()}
+    assert len(digests) == len(DECIDERS)
+    other: Decider[Any] = Decider("context", OtherContext, context.decide, context.evolve)
+    assert StateModel(other).digest not in digests
+    assert StateModel(context.DECIDER).digest == model_of(context.DECIDER).digest, "the same in every process"
