@@ -27,23 +27,25 @@ async def on_agent_registered(connection: Connection, batch: Sequence[RecordedEv
     sql = """
     INSERT INTO agent (agent_id, tenant_id, name, version, revision, description, capabilities, input_schema, output_schema,
                        registered_at)
-    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+    SELECT id, tenant, name, version, revision, description, ARRAY(SELECT jsonb_array_elements_text(capabilities)),
+           input, output, at
+    FROM unnest(%s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::int[], %s::text[], %s::jsonb[], %s::text[], %s::text[],
+                %s::timestamptz[]) AS u (id, tenant, name, version, revision, description, capabilities, input, output, at)
     ON CONFLICT (agent_id) DO UPDATE SET (name, version, revision, description, capabilities, input_schema, output_schema,
         registered_at) = (EXCLUDED.name, EXCLUDED.version, EXCLUDED.revision, EXCLUDED.description, EXCLUDED.capabilities,
         EXCLUDED.input_schema, EXCLUDED.output_schema, EXCLUDED.registered_at)
     """
-    newest = {recorded.stream_id: recorded for recorded in batch}
-    rows = []
-    for recorded in newest.values():
-        agent: AgentRegistered = decoded(recorded)
-        rows.append(
-            (
-                recorded.stream_id, recorded.tenant_id, agent.name, agent.version, recorded.version, agent.description,
-                list(agent.capabilities), dump_json(agent.input_schema), dump_json(agent.output_schema),
-                recorded.recorded_at,
-            )
-        )  # fmt: skip
-    await connection.cursor().executemany(sql, rows)
+    newest = list({recorded.stream_id: recorded for recorded in batch}.values())
+    agents: list[AgentRegistered] = [decoded(recorded) for recorded in newest]
+    await connection.execute(
+        sql,
+        (
+            [e.stream_id for e in newest], [e.tenant_id for e in newest], [a.name for a in agents], [a.version for a in agents],
+            [e.version for e in newest], [a.description for a in agents], [dump_json(a.capabilities) for a in agents],
+            [dump_json(a.input_schema) for a in agents], [dump_json(a.output_schema) for a in agents],
+            [e.recorded_at for e in newest],
+        ),
+    )  # fmt: skip
 
 
 PROJECTION = Projection("agents", topics_of(AgentRegistered), ("agent",), by_topic((AgentRegistered, on_agent_registered)))

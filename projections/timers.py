@@ -33,23 +33,26 @@ def timer_of(recorded: RecordedEvent) -> tuple[datetime, Command] | None:
 
 async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
     ended = {recorded.stream_id for recorded in batch if recorded.topic in ENDS}
-    rows = []
-    for recorded in batch:
-        timer = timer_of(recorded) if recorded.topic not in ENDS and recorded.stream_id not in ended else None
-        if timer is not None:
-            due, command = timer
-            correlation_id = Metadata.model_validate_json(recorded.metadata).correlation_id
-            rows.append(
-                (
-                    derive_id(recorded.stream_id, f"timer:{recorded.version}"), recorded.tenant_id, recorded.root_id,
-                    recorded.stream_id, due, type(command).__name__, command.model_dump_json(), correlation_id, recorded.name,
-                )
-            )  # fmt: skip
+    open_events = [recorded for recorded in batch if recorded.stream_id not in ended]
+    timers = [(recorded, *timer) for recorded in open_events if (timer := timer_of(recorded)) is not None]
     if ended:
         await connection.execute("DELETE FROM timer WHERE stream_id = ANY (%s)", [list(ended)])
-    if rows:
-        sql = "INSERT INTO timer VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"
-        await connection.cursor().executemany(sql, rows)
+    if timers:
+        sql = """
+        INSERT INTO timer (timer_id, tenant_id, root_id, stream_id, due_at, command, payload, correlation_id, cause)
+        SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::uuid[], %s::timestamptz[], %s::text[], %s::text[], %s::uuid[],
+                             %s::text[])
+        ON CONFLICT DO NOTHING
+        """
+        await connection.execute(
+            sql,
+            (
+                [derive_id(e.stream_id, f"timer:{e.version}") for e, _, _ in timers], [e.tenant_id for e, _, _ in timers],
+                [e.root_id for e, _, _ in timers], [e.stream_id for e, _, _ in timers], [due for _, due, _ in timers],
+                [type(command).__name__ for _, _, command in timers], [command.model_dump_json() for _, _, command in timers],
+                [Metadata.model_validate_json(e.metadata).correlation_id for e, _, _ in timers], [e.name for e, _, _ in timers],
+            ),
+        )  # fmt: skip
         await connection.execute("SELECT pg_notify(%s, '')", [CHANNEL])
 
 

@@ -29,24 +29,27 @@ async def on_tool_registered(connection: Connection, batch: Sequence[RecordedEve
     sql = """
     INSERT INTO tool (tool_id, tenant_id, name, version, revision, description, capabilities, parameters, idempotent, timeout_s,
                       max_attempts, registered_at)
-    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+    SELECT id, tenant, name, version, revision, description, ARRAY(SELECT jsonb_array_elements_text(capabilities)), parameters,
+           idempotent, timeout_s, max_attempts, at
+    FROM unnest(%s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::int[], %s::text[], %s::jsonb[], %s::text[], %s::boolean[],
+                %s::float8[], %s::int[], %s::timestamptz[])
+        AS u (id, tenant, name, version, revision, description, capabilities, parameters, idempotent, timeout_s, max_attempts, at)
     ON CONFLICT (tool_id) DO UPDATE SET (name, version, revision, description, capabilities, parameters, idempotent, timeout_s,
         max_attempts, registered_at) = (EXCLUDED.name, EXCLUDED.version, EXCLUDED.revision, EXCLUDED.description,
         EXCLUDED.capabilities, EXCLUDED.parameters, EXCLUDED.idempotent, EXCLUDED.timeout_s, EXCLUDED.max_attempts,
         EXCLUDED.registered_at)
     """
-    newest = {recorded.stream_id: recorded for recorded in batch}
-    rows = []
-    for recorded in newest.values():
-        tool: ToolRegistered = decoded(recorded)
-        rows.append(
-            (
-                recorded.stream_id, recorded.tenant_id, tool.name, tool.version, recorded.version, tool.description,
-                list(tool.capabilities), dump_json(tool.parameters), tool.idempotent, tool.timeout_s,
-                tool.max_attempts, recorded.recorded_at,
-            )
-        )  # fmt: skip
-    await connection.cursor().executemany(sql, rows)
+    newest = list({recorded.stream_id: recorded for recorded in batch}.values())
+    tools: list[ToolRegistered] = [decoded(recorded) for recorded in newest]
+    await connection.execute(
+        sql,
+        (
+            [e.stream_id for e in newest], [e.tenant_id for e in newest], [t.name for t in tools], [t.version for t in tools],
+            [e.version for e in newest], [t.description for t in tools], [dump_json(t.capabilities) for t in tools],
+            [dump_json(t.parameters) for t in tools], [t.idempotent for t in tools], [t.timeout_s for t in tools],
+            [t.max_attempts for t in tools], [e.recorded_at for e in newest],
+        ),
+    )  # fmt: skip
 
 
 PROJECTION = Projection("tools", topics_of(ToolRegistered), ("tool",), by_topic((ToolRegistered, on_tool_registered)))
