@@ -1,11 +1,12 @@
 """The closed list of events: what every stored topic and version means, for ever.
 
 An old version of an event stays readable by an upcast: a function from the JSON object of version n to that of version n + 1, run
-in a chain before the class is built. Golden files in tests/golden hold one example of every version.
+in a chain before the class is built. Beside it stands the shape that version n had, for its JSON Schema: strangers read what was
+stored, not what we make of it. Golden files in tests/golden hold one example and the schema of every version.
 """
 
 from collections.abc import Callable
-from functools import cache
+from dataclasses import dataclass
 from typing import Any
 
 import pydantic
@@ -41,20 +42,44 @@ SLICES: dict[str, tuple[type[Event], ...]] = {
 EVENTS: dict[str, type[Event]] = {event.TOPIC: event for events in SLICES.values() for event in events}
 """Topic → the class of its newest version."""
 
-Upcast = Callable[[dict[str, Any]], dict[str, Any]]
+
+@dataclass(frozen=True, slots=True)
+class Upcast:
+    """An older version of an event. The shape is its class of then, with a name of its own (`RunStartedV1`) and its `VERSION`."""
+
+    shape: type[Event]
+    to_next: Callable[[dict[str, Any]], dict[str, Any]]
+    """From this version's JSON object to the next version's."""
+
 
 UPCASTS: dict[tuple[str, int], Upcast] = {}
-"""(topic, version) → from that version's JSON object to the next version's."""
+"""(topic, version) → what became of an older version."""
 
 
 class UnknownEvent(Exception):
     """A stored topic or version that this release does not know: it was written by a newer one."""
 
 
-@cache
-def schema(topic: str) -> dict[str, Any]:
-    """The JSON Schema (2020-12) of an event's newest version."""
-    return EVENTS[topic].model_json_schema(mode="serialization")
+def shapes() -> dict[tuple[str, int], type[Event]]:
+    """(topic, version) → the class that has the fields of that version, oldest first; of every version that the log can hold."""
+    newest = {(topic, event.VERSION): event for topic, event in EVENTS.items()}
+    found = newest | {key: upcast.shape for key, upcast in UPCASTS.items()}
+    topics = list(EVENTS)
+    return dict(sorted(found.items(), key=lambda item: (topics.index(item[0][0]), item[0][1])))
+
+
+def schema(topic: str, version: int) -> dict[str, Any]:
+    """The JSON Schema (2020-12) of one version of an event: everything that was ever stored as it fits.
+
+    So a field with a default is not required: it may have been added after the first events of the version.
+
+    Raises:
+        UnknownEvent: there is no such event or version.
+    """
+    shape = shapes().get((topic, version))
+    if shape is None:
+        raise UnknownEvent(f"there is no event {topic} of version {version}")
+    return shape.model_json_schema(mode="validation")
 
 
 def encode(event: Event) -> bytes:
@@ -76,7 +101,7 @@ def decode(topic: str, version: int, state: bytes) -> Event:
             return event_class.__pydantic_validator__.validate_json(state)  # type: ignore[no-any-return]
         value = pydantic_core.from_json(state)
         for old in range(version, event_class.VERSION):
-            value = UPCASTS[topic, old](value)
+            value = UPCASTS[topic, old].to_next(value)
         return event_class.model_validate(value)
     except pydantic.ValidationError as error:
         raise ValueError(f"a stored {topic} version {version} does not fit its class: {error}") from error

@@ -86,7 +86,7 @@ def recorded(event: Mapping[str, Any]) -> RecordedEvent:
         version=event["streamversion"],
         root_id=UUID(event["rootid"]),
         topic=event["type"],
-        schema_version=int(event["dataschema"].rsplit("/", 1)[1]),
+        schema_version=int(event["dataschema"].rsplit("/v", 1)[1]),
         state=json.dumps(event["data"]).encode(),
         metadata="{}",
         recorded_at=time_of(event),

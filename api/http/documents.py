@@ -1,14 +1,12 @@
-"""What answers refer to: the page of error codes, and the JSON Schemas of events."""
+"""What answers refer to: the page of error codes."""
 
 import html
 
 from fastapi import APIRouter
 from starlette.responses import HTMLResponse, Response
 
-from api.http.deps import answer
 from api.http.errors import status_of
-from domain.errors import NotFound, TidelogError
-from domain.registry import EVENTS, schema
+from domain.errors import TidelogError
 
 router = APIRouter(tags=["documents"])
 
@@ -35,11 +33,3 @@ def _row(error: type[TidelogError]) -> str:
     meaning = html.escape((error.__doc__ or "").strip().split("\n\n")[0])
     retry = "yes" if error.retryable else "no"
     return f'<tr id="{error.code}"><td><code>{error.code}</code></td><td>{status}</td><td>{retry}</td><td>{meaning}</td></tr>'
-
-
-@router.get("/schemas/{topic}/{version}", summary="The JSON Schema of an event")
-async def event_schema(topic: str, version: int) -> Response:
-    """Of the newest version; an older one is upcast to it before anybody reads it."""
-    if topic not in EVENTS or version != EVENTS[topic].VERSION:
-        raise NotFound(f"there is no event {topic} of version {version}")
-    return answer({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema(topic)})

@@ -7,6 +7,8 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from application.cloudevents import CONTENT_TYPE, ENVELOPE
+
 REF = "#/components/schemas/{model}"
 _MODELS: dict[str, type[BaseModel]] = {}
 
@@ -17,7 +19,8 @@ Commands append events to the log; everything that is read here is derived from 
 * **Commands** answer with the `position` of their last event. Give it back in the header `Tidelog-Position` of a read, and the read
   waits until it shows what you wrote.
 * **Errors** are problem details (RFC 9457) with a stable `code` and `retryable`.
-* **Streams** are server-sent events; come again with `Last-Event-ID` and nothing is lost or doubled.
+* **Streams** are server-sent events, described in `/asyncapi.json`; come again with `Last-Event-ID` and nothing is lost or doubled.
+* **Events** are CloudEvents; `dataschema` leads to the JSON Schema of their `data`, and `/schemas` lists all of those.
 """
 
 
@@ -48,6 +51,20 @@ PROBLEM = {
     },
 }
 
+_CLOUD_EVENT = {"$ref": REF.format(model="CloudEvent")}
+_EVENT_PAGE = {
+    "type": "object",
+    "properties": {"data": {"type": "array", "items": _CLOUD_EVENT}, "next_cursor": {"type": ["string", "null"]}},
+    "required": ["data", "next_cursor"],
+}
+_EVENT_STREAM = {"type": "string", "description": "Server-sent events; each `data:` is a CloudEvent, see /asyncapi.json"}
+_EVENT_ANSWERS: dict[str, dict[str, Any]] = {
+    "/v1/events": {"application/json": _EVENT_PAGE, "text/event-stream": _EVENT_STREAM},
+    "/v1/runs/{run_id}/events": {"application/json": _EVENT_PAGE, "text/event-stream": _EVENT_STREAM},
+    "/v1/events/{position}": {CONTENT_TYPE: _CLOUD_EVENT},
+}
+"""Route → what answers with events look like, by media type."""
+
 
 def install(app: FastAPI) -> None:
     def document() -> dict[str, Any]:
@@ -65,12 +82,15 @@ def _build(app: FastAPI) -> dict[str, Any]:
     _, definitions = models_json_schema([(model, "validation") for model in _MODELS.values()], ref_template=REF)
     schemas.update(definitions.get("$defs", {}))
     schemas["Problem"] = PROBLEM
+    schemas["CloudEvent"] = {**ENVELOPE, "externalDocs": {"url": "/schemas", "description": "The JSON Schemas of `data`, by type"}}
     components["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer"},
         "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     }
     schema["security"] = [{"bearer": []}, {"apiKey": []}]
     problem = {"application/problem+json": {"schema": {"$ref": REF.format(model="Problem")}}}
+    for path, answers in _EVENT_ANSWERS.items():
+        schema["paths"][path]["get"]["responses"]["200"]["content"] = {kind: {"schema": answers[kind]} for kind in answers}
     for path, operations in schema["paths"].items():
         for operation in operations.values():
             operation["responses"].pop("422", None)
