@@ -12,6 +12,7 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from adapters.nats.security import CredentialsError, NatsSecurity, NoTlsError, SecuredClient
 from domain.errors import Unavailable
 
 log = structlog.get_logger(__name__)
@@ -32,21 +33,14 @@ class NoResponders(Unavailable):
     """Nobody listens to the subject: no such stream, or JetStream is not up."""
 
 
-class _Client(Client):
-    """The client, except that credentials never go over a connection that should be encrypted and is not.
+class NatsRefused(Unavailable):
+    """NATS is there, but a connection is refused, by it or by us: its certificate, ours, no TLS, credentials. A person has to act.
 
-    Asked for TLS, the library still follows a server (or somebody between) that says it needs none. This is the last step before
-    the credentials are sent, on each connect and reconnect.
+    It is tried again, because what is wrong may be mended on the other side.
     """
 
-    require_tls = False
 
-    def _connect_command(self) -> bytes:
-        encrypted = self._server_info.get("tls_required") or self.options["tls_handshake_first"]
-        if self.require_tls and not encrypted:
-            raise nats.errors.Error("the server offers no TLS; refused to continue in clear text")
-        return super()._connect_command()
-
+class _Client(SecuredClient):
     def abandon(self) -> None:
         """Ends what `close` leaves behind when the socket breaks, or hangs, while it is flushed."""
         for subscription in self._subs.values():
@@ -68,17 +62,17 @@ class NatsConnection:
         url: str,
         *,
         name: str,
-        tls: ssl.SSLContext | None = None,
-        tls_handshake_first: bool = False,
+        security: NatsSecurity | None = None,
         inbox_prefix: str = "_INBOX",
         reconnect_wait_s: float = 0.5,
     ) -> None:
         """`url`: one server, or several of a cluster with commas between. `name` is seen in the server's monitoring.
 
-        `tls`: a connection without encryption is refused, before credentials are sent.
+        With a `tls://` URL, or certificates in `security`, a connection without encryption is refused before anything is sent.
         """
+        servers = url.split(",")
         self._options: dict[str, Any] = {
-            "servers": url.split(","),
+            "servers": servers,
             "name": name,
             "connect_timeout": _CONNECT_TIMEOUT,
             "max_reconnect_attempts": -1,
@@ -88,16 +82,17 @@ class NatsConnection:
             "pending_size": _PENDING_BYTES,
             "flush_timeout": REQUEST_TIMEOUT,
             "inbox_prefix": inbox_prefix,
-            "tls": tls,
-            "tls_handshake_first": tls_handshake_first,
         }
         self._name = name
         self._reconnect_wait = reconnect_wait_s
-        self._require_tls = tls is not None
+        self._security = security or NatsSecurity()
+        self._require_tls = self._security.asks_for_tls(servers)
         self._client: _Client | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._connected = asyncio.Event()
         self._last_error = ""
+        self._refused = False
+        """Whether the last error will come again until a person acts."""
         self._lost: asyncio.Future[Any] | None = None
         self._listeners: set[Callable[[], None]] = set()
 
@@ -120,14 +115,20 @@ class NatsConnection:
             async with asyncio.timeout(timeout):
                 await self._connected.wait()
         except TimeoutError:
-            raise Unavailable(f"NATS is not connected after {timeout:g} s") from None
+            raise self._away(f"after {timeout:g} s") from None
 
     @property
     def client(self) -> Client:
         """Raises Unavailable while not connected."""
         if self._client is None or not self._client.is_connected:
-            raise Unavailable("NATS is not connected")
+            raise self._away()
         return self._client
+
+    def _away(self, since: str = "") -> Unavailable:
+        told = " ".join(part for part in ("NATS is not connected", since) if part)
+        if self._refused:
+            return NatsRefused(f"{told}: {self._last_error}")
+        return Unavailable(f"{told}: {self._last_error}" if self._last_error else told)
 
     @contextlib.contextmanager
     def on_loss(self, listener: Callable[[], None]) -> Iterator[None]:
@@ -167,15 +168,14 @@ class NatsConnection:
                     await self._connect()
                 await self._watch()
             except (nats.errors.Error, OSError, TimeoutError) as error:
-                log.warning("nats_connection_failed", connection=self._name, error=_describe(error))
+                log.warning("nats_connection_failed", connection=self._name, error=self._last_error or _describe(error))
             except Exception:  # a defect of the client, or a URL that makes no sense: to be seen, not to be died of
                 log.exception("nats_connection_broken", connection=self._name)
             await self._discard(_CONNECT_TIMEOUT)
             await asyncio.sleep(self._reconnect_wait * random.uniform(0.5, 1.5))
 
     async def _connect(self) -> None:
-        client = _Client()
-        client.require_tls = self._require_tls
+        client = _Client(self._security, require_tls=self._require_tls)
         try:
             async with asyncio.timeout(_GIVE_UP_AFTER):
                 await client.connect(
@@ -184,11 +184,13 @@ class NatsConnection:
                     reconnected_cb=self._on_reconnected,
                     closed_cb=self._on_closed,
                     **self._options,
+                    **client.security_options(),
                 )
         except BaseException:
             self._client = client  # half open: `_discard` closes it
             raise
         self._client = client
+        self._last_error, self._refused = "", False
         self._connected.set()
         log.info("nats_connected", connection=self._name, server=str(client.connected_server_version))
 
@@ -241,7 +243,9 @@ class NatsConnection:
     async def _on_error(self, error: Exception) -> None:
         text = _describe(error)
         repeated, self._last_error = text == self._last_error, text  # of every try to reconnect comes the same
-        (log.debug if repeated else log.warning)("nats_error", connection=self._name, error=text)
+        self._refused = _is_refusal(error)
+        tell = log.debug if repeated else log.error if self._refused else log.warning
+        tell("nats_refused" if self._refused else "nats_error", connection=self._name, error=text)
 
     async def _on_disconnected(self) -> None:
         log.warning("nats_disconnected", connection=self._name)
@@ -250,7 +254,7 @@ class NatsConnection:
 
     async def _on_reconnected(self) -> None:
         log.info("nats_reconnected", connection=self._name)
-        self._last_error = ""
+        self._last_error, self._refused = "", False
         self._connected.set()
 
     async def _on_closed(self) -> None:
@@ -269,7 +273,17 @@ def unavailable(what: str) -> Iterator[None]:
 
 
 def _describe(error: BaseException | None) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the server's certificate is not accepted: {error.verify_message}"
     return str(error) or type(error).__name__
+
+
+def _is_refusal(error: Exception) -> bool:
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError | ssl.SSLSyscallError):
+        return False  # the connection ended, encrypted or not
+    if isinstance(error, ssl.SSLError | NoTlsError | CredentialsError | nats.errors.AuthorizationError):
+        return True
+    return isinstance(error, nats.errors.Error) and "authorization violation" in str(error).lower()
 
 
 def _take_result(task: asyncio.Future[Any]) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -102,29 +101,3 @@ async def test_close_is_prompt_in_any_state(nats: NatsProcess) -> None:
         await down.close()
         never = NatsConnection(nats.url, name="never")
         await never.close()
-
-
-async def test_credentials_never_leave_in_clear_text() -> None:
-    """A server (or somebody between) that says it needs no TLS gets nothing from a client that was told to use it."""
-    heard = bytearray()
-
-    async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b'INFO {"server_id":"x","version":"2.15.1","auth_required":true,"max_payload":1048576,"headers":true}\r\n')
-        try:
-            while data := await reader.read(1_000):
-                heard.extend(data)
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(plain, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    connection = NatsConnection(f"tls://user:secret@127.0.0.1:{port}", name="test", tls=ssl.create_default_context())
-    await connection.start()
-    try:
-        with pytest.raises(Unavailable):
-            await connection.ready(0.6)
-    finally:
-        await connection.close()
-        server.close()
-        await server.wait_closed()
-    assert bytes(heard) == b""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tidelog.discovery import Discovery, discover
 from tidelog.logs import configure_logs, log
+from tidelog.worker.nats_settings import WorkerSettingsError, nats_security_from
 from tidelog.worker.runtime import RefusedError, Worker
 
 logger = logging.getLogger("tidelog.worker")
@@ -22,7 +23,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = argparse.ArgumentParser(
         prog="python -m tidelog.worker",
         description="Run the agents and tools of folders for a Tidelog server.",
-        epilog="The API key is read from TIDELOG_API_KEY; a key on the command line can be seen by other users of the machine.",
+        epilog="The API key is read from TIDELOG_API_KEY; a key on the command line can be seen by other users of the machine. "
+        "Certificates and credentials for NATS come from TIDELOG_WORKER_NATS_CA_FILE, …_CERT_FILE, …_KEY_FILE, …_CREDS_FILE, "
+        "…_NKEY_FILE, …_TOKEN and …_TLS_FIRST.",
     )
     parser.add_argument(
         "--agents", action="append", type=Path, required=True, metavar="FOLDER", help="folder with agents and tools; repeatable"
@@ -43,6 +46,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         parser.error("no API key: set TIDELOG_API_KEY")
     if not given.workspace.is_dir():
         parser.error(f"--workspace: there is no folder {given.workspace}")
+    try:
+        given.nats_security = nats_security_from(os.environ)
+    except WorkerSettingsError as error:
+        parser.error(str(error))
     return given
 
 
@@ -73,6 +80,7 @@ async def serve(given: argparse.Namespace, found: Discovery) -> int:
         concurrency=given.concurrency,
         tool_concurrency=given.tool_concurrency,
         name=given.name,
+        nats_security=given.nats_security,
     )
     try:
         await worker.run(stop)

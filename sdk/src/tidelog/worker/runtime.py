@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import uuid6
-from nats.aio.client import Client as NatsClient
 from nats.errors import Error as NatsError
 
 from tidelog.agent import Agent, describe_agent
@@ -26,6 +25,7 @@ from tidelog.transport import NO_RETRY, Transport
 from tidelog.worker.agent_runs import AgentRunner
 from tidelog.worker.bench import Bench
 from tidelog.worker.invocations import ToolRunner
+from tidelog.worker.nats_security import NatsSecurity, SecuredClient
 from tidelog.worker.protocol import Queue, Registration, WorkerApi
 from tidelog.worker.pulling import Puller
 
@@ -46,7 +46,8 @@ class Worker:
     """Runs agents and tools for a server until `run` is told to stop.
 
     `concurrency`: agent executions at once (they mostly wait, and may wait for one another: keep it above the number of agents that
-    talk to each other). `tool_concurrency`: tool calls at once. `workspace`: the folder handed to tools.
+    talk to each other). `tool_concurrency`: tool calls at once. `workspace`: the folder handed to tools. `nats_security`:
+    certificates and credentials for NATS; where NATS is, the server says.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Worker:
         tool_concurrency: int = 16,
         name: str | None = None,
         worker_id: str | None = None,
+        nats_security: NatsSecurity | None = None,
     ) -> None:
         self.worker_id = worker_id or str(uuid6.uuid7())
         self._name = name
@@ -75,7 +77,8 @@ class Worker:
             "agent": Bench("agent", concurrency, agent_runner.run),
             "tool": Bench("tool", tool_concurrency, tool_runner.run),
         }
-        self._nats: NatsClient | None = None
+        self._nats_security = nats_security or NatsSecurity()
+        self._nats: SecuredClient | None = None
         self._nats_url = ""
         self._pullers: dict[Queue, asyncio.Task[None]] = {}
         self._trouble = asyncio.Event()
@@ -162,11 +165,12 @@ class Worker:
         await self._set_pullers()
         if old is not None:
             await _close(old)
-        connection = NatsClient()
+        servers = registration.nats.url.split(",")
+        connection = SecuredClient(self._nats_security, require_tls=self._nats_security.asks_for_tls(servers))
         try:
             async with asyncio.timeout(NATS_CONNECT_S):
                 await connection.connect(
-                    registration.nats.url,
+                    servers,
                     name=f"tidelog-worker {self.worker_id}",
                     inbox_prefix=registration.nats.inbox_prefix,
                     allow_reconnect=True,
@@ -178,6 +182,7 @@ class Worker:
                     error_cb=_on_error,
                     disconnected_cb=self._on_disconnect,
                     reconnected_cb=self._on_reconnect,
+                    **connection.security_options(),
                 )
         except BaseException:
             await _close(connection)
@@ -242,7 +247,7 @@ async def _on_error(error: Exception) -> None:
     log(logger, logging.WARNING, "nats_error", reason=f"{type(error).__name__}: {error}")
 
 
-async def _close(connection: NatsClient) -> None:
+async def _close(connection: SecuredClient) -> None:
     """Flush acknowledgements that are still in the buffer, then close; a server that is away must not hold us up."""
     try:
         async with asyncio.timeout(3):

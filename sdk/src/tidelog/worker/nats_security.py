@@ -1,0 +1,183 @@
+"""How a connection to NATS is secured: TLS that nobody can talk us out of, and credentials that go over it.
+
+Files are read anew for each connection, so that a certificate or a key that was renewed is used without a restart.
+
+The worker of the SDK needs the same and imports nothing of the server: sdk/src/tidelog/worker/nats_security.py is a copy, which a
+test keeps equal.
+"""
+
+import base64
+import binascii
+import re
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.transport import TcpTransport
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+_USER_PREFIX = 20 << 3
+_SEED_PREFIX = 18 << 3
+_CREDS = re.compile(
+    r"-+BEGIN NATS USER JWT-+\s+(?P<jwt>\S+)\s+-+END NATS USER JWT-+"
+    r".*-+BEGIN USER NKEY SEED-+\s+(?P<seed>\S+)\s+-+END USER NKEY SEED-+",
+    re.DOTALL,
+)
+
+
+class CredentialsError(nats.errors.Error):
+    """A file of certificates or credentials cannot be used; the message names it and never shows what is in it."""
+
+
+class NoTlsError(nats.errors.Error):
+    """TLS was asked for and there is none: nothing was sent."""
+
+    def __init__(self) -> None:
+        super().__init__("the server offers no TLS, but TLS is asked for; nothing was sent to it")
+
+
+@dataclass(frozen=True, slots=True)
+class NatsSecurity:
+    """What a connection is made with, beside the URL. Of `creds_file`, `nkey_file` and `token` at most one."""
+
+    ca_file: Path | None = None
+    """PEM; unset: the authorities that the system trusts."""
+    cert_file: Path | None = None
+    """PEM, our own certificate; with `key_file`: mutual TLS."""
+    key_file: Path | None = None
+    tls_first: bool = False
+    """TLS before the server says anything; for servers with `handshake_first`."""
+    creds_file: Path | None = None
+    nkey_file: Path | None = None
+    token: str | None = None
+
+    def asks_for_tls(self, urls: list[str]) -> bool:
+        return self.tls_first or bool(self.ca_file or self.cert_file) or any(url.strip().startswith("tls://") for url in urls)
+
+    def context(self) -> ssl.SSLContext:
+        """Raises CredentialsError."""
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file)
+        except OSError as error:
+            raise CredentialsError(f"{self.ca_file}: no CA certificates: {error.strerror or error}") from None
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if self.cert_file is not None:
+            try:
+                # A password would be asked for on the terminal.
+                context.load_cert_chain(self.cert_file, self.key_file, password=lambda: "")
+            except OSError as error:
+                files = f"{self.cert_file} with {self.key_file}"
+                raise CredentialsError(
+                    f"{files}: no certificate with its key in PEM, no password: {error.strerror or error}"
+                ) from None
+        return context
+
+    def check(self) -> None:
+        """Reads every file as a connection would. Raises CredentialsError."""
+        if self.ca_file or self.cert_file:
+            self.context()
+        if self.creds_file is not None:
+            jwt_of(self.creds_file)
+        if (seed_file := self.creds_file or self.nkey_file) is not None:
+            key_of(seed_file)
+
+
+class SecuredClient(Client):
+    """The client, except that nothing goes over a connection that should be encrypted and is not, and that it signs by itself.
+
+    Asked for TLS, the library still follows a server (or somebody between) that says it needs none. The CONNECT command is the
+    first thing it sends, on each connect and reconnect, and holds the credentials: it is made only when the transport is TLS.
+    """
+
+    def __init__(self, security: NatsSecurity, *, require_tls: bool) -> None:
+        super().__init__()
+        self._security = security
+        self._require_tls = require_tls
+
+    def security_options(self) -> dict[str, Any]:
+        """For `connect`."""
+        security = self._security
+        options: dict[str, Any] = {"tls_handshake_first": security.tls_first, "token": security.token}
+        if security.creds_file is not None:
+            options |= {"user_jwt_cb": self._jwt, "signature_cb": self._sign}
+        elif security.nkey_file is not None:
+            options |= {"signature_cb": self._sign}
+        return options
+
+    @property
+    def ssl_context(self) -> ssl.SSLContext:
+        return self._security.context()
+
+    def _connect_command(self) -> bytes:
+        if self._require_tls and not self._encrypted():
+            raise NoTlsError
+        if self._security.nkey_file is not None:
+            self._public_nkey = public_nkey(key_of(self._security.nkey_file))
+        return super()._connect_command()
+
+    def _encrypted(self) -> bool:
+        """By the transport itself, whatever the server says of itself."""
+        writer = self._transport._io_writer if isinstance(self._transport, TcpTransport) else None
+        return writer is not None and writer.get_extra_info("ssl_object") is not None
+
+    def _jwt(self) -> bytearray:
+        assert self._security.creds_file is not None
+        return bytearray(jwt_of(self._security.creds_file).encode())
+
+    def _sign(self, nonce: str) -> bytes:
+        seed_file = self._security.creds_file or self._security.nkey_file
+        assert seed_file is not None
+        return base64.b64encode(key_of(seed_file).sign(nonce.encode()))
+
+
+def jwt_of(creds_file: Path) -> str:
+    """The user's JWT in a credentials file. Raises CredentialsError."""
+    return _creds(creds_file)["jwt"]
+
+
+def key_of(file: Path) -> "Ed25519PrivateKey":
+    """The key in a credentials file, or in a file with nothing but a user's nkey seed. Raises CredentialsError.
+
+    A seed is base32 of two bytes of kind, the key's 32 bytes and their CRC-16 (github.com/nats-io/nkeys, strkey.go).
+    """
+    try:
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    except ImportError:
+        raise CredentialsError(f"{file}: to sign with an nkey, install the extra 'nkeys' (the package cryptography)") from None
+    text = _read(file)
+    seed = _creds(file)["seed"] if "BEGIN" in text else text.strip()
+    try:
+        raw = base64.b32decode(seed + "=" * (-len(seed) % 8))
+    except (binascii.Error, ValueError):
+        raw = b""
+    kind = (raw[0] & 0xF8, (raw[0] & 0x07) << 5 | raw[1] >> 3) if len(raw) == 36 else None
+    if kind != (_SEED_PREFIX, _USER_PREFIX) or binascii.crc_hqx(raw[:-2], 0).to_bytes(2, "little") != raw[-2:]:
+        raise CredentialsError(f"{file}: holds no nkey seed of a user (SU…)")
+    return Ed25519PrivateKey.from_private_bytes(raw[2:34])
+
+
+def public_nkey(key: "Ed25519PrivateKey") -> str:
+    """The public key as a server's configuration names it (U…)."""
+    raw = bytes([_USER_PREFIX]) + key.public_key().public_bytes_raw()
+    return base64.b32encode(raw + binascii.crc_hqx(raw, 0).to_bytes(2, "little")).rstrip(b"=").decode()
+
+
+def _creds(file: Path) -> re.Match[str]:
+    match = _CREDS.search(_read(file))
+    if match is None:
+        raise CredentialsError(f"{file}: is no NATS credentials file (a JWT and an nkey seed)")
+    return match
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text("ascii")
+    except OSError as error:
+        raise CredentialsError(f"{file}: {error.strerror}") from None
+    except ValueError:
+        raise CredentialsError(f"{file}: is no text file") from None
