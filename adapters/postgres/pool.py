@@ -2,16 +2,17 @@
 
 import asyncio
 import contextlib
+import re
 import select
 import socket
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 import structlog
 from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from domain.errors import InvalidCommand, PayloadTooLarge, TidelogError, Unavailable
 
@@ -31,6 +32,19 @@ STATEMENT_TIMEOUT = 30.0
 _TRANSIENT_CLASSES = frozenset({"08", "40", "53", "57", "58"})
 _TRANSIENT_STATES = frozenset({"25006", "55P03"})
 
+# What libpq and the server say of a connection that no waiting will mend. A connection that only ended says "EOF" or "closed".
+_REFUSAL = re.compile(
+    r"certificate|private key|does not support SSL|SSL error: (?!unexpected eof)|sslmode|pg_hba\.conf"
+    r"|(?:password|\w+) authentication failed|no password supplied"
+)
+
+
+class DatabaseRefused(Unavailable):
+    """The database is there, but a connection is refused, by it or by us: its certificate, ours, no TLS, the password.
+
+    A person has to act. It is tried again, because what is wrong may be mended on the other side.
+    """
+
 
 def is_transient(error: BaseException) -> bool:
     """Whether the same statement may succeed later, perhaps on another connection."""
@@ -43,6 +57,8 @@ def is_transient(error: BaseException) -> bool:
 
 def domain_error(error: BaseException) -> TidelogError | None:
     """The domain error for an error of the driver; None for one that only a defect of ours explains."""
+    if (refusal := _refusal(error)) is not None:
+        return DatabaseRefused(f"the database is there, but there is no way in: {refusal}")
     if is_transient(error):
         return Unavailable(f"the database is not available: {_first_line(error)}")
     if isinstance(error, errors.ProgramLimitExceeded | errors.StatementTooComplex):
@@ -50,6 +66,13 @@ def domain_error(error: BaseException) -> TidelogError | None:
     if isinstance(error, psycopg.DataError):
         return InvalidCommand(f"a value that the database cannot hold: {_first_line(error)}")
     return None
+
+
+def _refusal(error: BaseException) -> str | None:
+    """The line that says why a person has to act; None for every other error."""
+    if not isinstance(error, psycopg.OperationalError) or (error.sqlstate or "28")[:2] != "28":
+        return None
+    return next((line.strip() for line in str(error).splitlines() if _REFUSAL.search(line)), None)
 
 
 def _first_line(error: BaseException) -> str:
@@ -115,8 +138,10 @@ async def open_pool(
 
     `timeout`: seconds to wait for a connection; `max_waiting`: callers that may wait, the next one gets Unavailable at once.
     """
-    pool: Pool = AsyncConnectionPool(
+    trouble = _Trouble()
+    pool = _TellingPool(
         _conninfo(database_url, role, statement_timeout, {}),
+        connection_class=trouble.recording(),
         kwargs={"autocommit": True},
         min_size=min_size,
         max_size=max_size,
@@ -129,8 +154,48 @@ async def open_pool(
         name=f"tidelog-{role}",
         open=False,
     )
+    pool.trouble = trouble
     await pool.open(wait=False)
     return pool
+
+
+class _Trouble:
+    """Why the last try to connect failed; None since one succeeded."""
+
+    def __init__(self) -> None:
+        self.error: psycopg.Error | OSError | None = None
+
+    def recording(self) -> type[Connection]:
+        """A class of connections that tells us."""
+        trouble = self
+
+        class Recording(psycopg.AsyncConnection[tuple[Any, ...]]):
+            @classmethod
+            async def connect(cls, *arguments: Any, **options: Any) -> Self:
+                try:
+                    connection = await super().connect(*arguments, **options)
+                except (psycopg.Error, OSError) as error:
+                    trouble.error = error
+                    raise
+                trouble.error = None
+                return connection
+
+        return Recording
+
+
+class _TellingPool(AsyncConnectionPool[Connection]):
+    """Connects behind the backs of those who wait: their time-out would not say why there is no connection."""
+
+    trouble: _Trouble
+
+    async def getconn(self, timeout: float | None = None) -> Connection:
+        try:
+            return await super().getconn(timeout)
+        except PoolTimeout as error:
+            if self.trouble.error is None:
+                raise
+            reason = _refusal(self.trouble.error) or _first_line(self.trouble.error)
+            raise PoolTimeout(f"{error}: {reason}") from self.trouble.error
 
 
 async def _check_open(connection: Connection) -> None:
@@ -164,8 +229,8 @@ def deadline(connection: Connection, seconds: float) -> Iterator[None]:
 
 
 async def check_health(pool: Pool, *, timeout: float = 2.0) -> None:
-    """A real round trip. Raises Unavailable."""
+    """A real round trip. Raises Unavailable, DatabaseRefused; with the reason, so before whoever asks gives up after `timeout`."""
     with translate_errors():
-        async with pool.connection(timeout=timeout) as connection:
+        async with pool.connection(timeout=timeout * 0.75) as connection:
             with deadline(connection, timeout):
                 await connection.execute("SELECT 1")
