@@ -1,5 +1,6 @@
 """The composition root: settings → a container of real parts. The only place, with the supervisor, that knows the adapters."""
 
+import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -49,6 +50,8 @@ class Assembly:
     container: Container | None
     """For the api role; the others need none."""
     loops: dict[str, Loop]
+    joined: asyncio.Event | None
+    """Set when this process shares in the work of the engine; None for the api role alone, which has no part in it."""
 
 
 async def migrate(database_url: str) -> list[str]:
@@ -112,6 +115,7 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
             )
             loops["live"] = container.live.run()
         groups: list[Group] = []
+        joined: asyncio.Event | None = None
         if "relay" in roles:
             signal = AppendSignal(database_url)
             await signal.start()
@@ -135,10 +139,11 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
                 Group("sweeper", ("sweeper",), lambda _: WorkSweeper(PostgresOpenWork(database), queue).run()),
             ]
         if groups:
-            sharing = Sharing(PostgresLeases(pool, lease_s=LEASE_S), groups)
+            sharing = Sharing(PostgresLeases(pool, lease_s=LEASE_S, member_id=settings.member_id), groups)
+            joined = sharing.joined
             loops["sharing"] = sharing.run()
             loops |= {name: worker.run() for name, worker in sharing.workers.items()}
-        yield Assembly(container, loops)
+        yield Assembly(container, loops, joined)
 
 
 def _urls(settings: Settings) -> tuple[str, str]:

@@ -5,6 +5,7 @@ import gc
 import signal
 import sys
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -32,6 +33,7 @@ async def serve(settings: Settings, roles: set[Role]) -> None:
             from api.http.server import serve_http  # the other roles need none of it: it is a third of their memory
 
             tasks.add(asyncio.create_task(serve_http(assembly.container, stopping), name="http"))
+        ready = asyncio.create_task(_mark_ready(settings.ready_file, assembly.joined), name="ready")
         stopped = asyncio.create_task(stopping.wait(), name="signal")
         gc.collect()
         gc.freeze()  # what is loaded by now stays: no collection need walk through it again
@@ -46,8 +48,24 @@ async def serve(settings: Settings, roles: set[Role]) -> None:
             for task in done - {stopped}:
                 task.result()  # raises what ended it
         finally:
-            await end(*tasks, stopped)
+            await end(*tasks, stopped, ready)
+            if settings.ready_file is not None:
+                settings.ready_file.unlink(missing_ok=True)
     log.info("roles_stopped", roles=sorted(roles))
+
+
+async def _mark_ready(file: Path | None, joined: asyncio.Event | None) -> None:
+    if joined is not None:
+        await joined.wait()
+    if file is not None:
+        _make(file)
+
+
+def _make(file: Path) -> None:
+    try:
+        file.touch()
+    except OSError as error:
+        log.error("ready_file_not_written", path=str(file), error=str(error))
 
 
 async def _loop(name: str, run: Loop) -> None:

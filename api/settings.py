@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Annotated, Literal
+from uuid import UUID
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -42,6 +43,11 @@ class Settings(BaseSettings):
     nats_bin: Path | None = None
     run_as: str | None = None
     """Account for the embedded servers when started by root."""
+    member_id: UUID | None = None
+    """Who this process is among those that share the engine's work; one that is started again under the same id goes on with what
+    it held at once. Set by `tidelog up`; unset: a new one at each start."""
+    ready_file: Path | None = None
+    """A file that is there while the roles of this process run: for probes of processes without HTTP."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
     database_pool_size: int = Field(default=8, ge=2, le=100)

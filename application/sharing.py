@@ -43,6 +43,8 @@ class Sharing:
         self._sooner = asyncio.Event()
         self.workers = {group.name: UnitWorker(group, self._sooner) for group in groups}
         """By group; the owner runs each of them beside `run`."""
+        self.joined = asyncio.Event()
+        """Set when the first beat has been answered."""
 
     async def run(self) -> None:
         """Beats until cancelled, then gives back what this process holds. Outages are waited out: nobody takes over meanwhile."""
@@ -66,6 +68,7 @@ class Sharing:
         shares = await self._leases.beat(units, given_back)
         for name, worker in self.workers.items():
             worker.take(shares.get(name, Share(0, frozenset())))
+        self.joined.set()
 
     async def _leave(self) -> None:
         for worker in self.workers.values():

@@ -34,12 +34,13 @@ class Member:
 
 
 class PostgresLeases:
-    """Implements `application.ports.Leases` for one start of one process."""
+    """Implements `application.ports.Leases` for one process."""
 
-    def __init__(self, pool: Pool, *, lease_s: float) -> None:
+    def __init__(self, pool: Pool, *, lease_s: float, member_id: UUID | None = None) -> None:
+        """`member_id`: that of the start before, if it is known to have ended: what it held is held on without a pause."""
         self._pool = pool
         self._lease_s = lease_s
-        self._member_id = uuid4()
+        self._member_id = member_id or uuid4()
         self._place = f"{socket.gethostname()}:{os.getpid()}"
 
     async def beat(self, units: Mapping[str, Sequence[str]], given_back: Collection[str]) -> dict[str, Share]:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+ALL_ROLES = "api,relay,projector,saga"
+Roles = Annotated[str, typer.Option("--roles", help="Which roles: api, relay, projector, saga; separated by commas.")]
+
 
 @app.command()
 def up(
@@ -25,13 +28,15 @@ def up(
     host: Annotated[str | None, typer.Option("--host", help="Address to listen on.  \\[TIDELOG_HOST; default: 127.0.0.1]")] = None,
     data_dir: options.DataDir = None,
     no_worker: Annotated[bool, typer.Option("--no-worker", help="Start no worker, whatever agents there are.")] = False,
+    roles: Roles = ALL_ROLES,
     isolate: Annotated[bool, typer.Option("--isolate", help="Run each role in a process of its own.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Start a server: the embedded PostgreSQL and NATS, all roles, and a worker for your agents.
 
     What dies is started again. Stop it with Ctrl-C. With TIDELOG_DATABASE_URL and TIDELOG_NATS_URL set, those servers are
-    used and none are started.
+    used and none are started; then several of these commands, each with a data folder of its own, share the work of one
+    installation, with all roles or with some.
 
     Examples:
 
@@ -40,13 +45,15 @@ def up(
       tidelog up --agents ./agents --workspace ~/src/my-project
 
       tidelog up --port 0 --data-dir /tmp/scratch --json
+
+      tidelog up --roles relay,projector,saga --data-dir /var/lib/tidelog-2
     """
-    output.guarded(lambda: _replace_by_supervisor(agents, workspace, port, host, data_dir, not no_worker, isolate, as_json))
+    output.guarded(lambda: _replace_by_supervisor(agents, workspace, port, host, data_dir, not no_worker, roles, isolate, as_json))
 
 
 def _replace_by_supervisor(
     agents: list[Path] | None, workspace: Path | None, port: int | None, host: str | None, data_dir: Path | None,
-    with_worker: bool, isolate: bool, as_json: bool,
+    with_worker: bool, roles: str, isolate: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """This process becomes the supervisor, which is smaller and keeps the pid (see api/supervisor/config.py)."""
     from api.settings import load_settings
@@ -54,13 +61,33 @@ def _replace_by_supervisor(
 
     settings = load_settings(agents=tuple(agents) if agents else None, workspace=workspace, port=port, host=host, data_dir=data_dir)
     check_folders(settings)
-    config = SupervisorConfig.of(settings, with_worker=with_worker, isolate=isolate, as_json=as_json)
+    chosen = parse_roles(roles)
+    if "api" not in chosen and (settings.database_url is None or settings.nats_url is None):
+        raise output.CommandFailed(
+            "--roles without api: needs TIDELOG_DATABASE_URL and TIDELOG_NATS_URL; nobody else could reach embedded servers",
+            output.WRONG_USAGE,
+        )
+    config = SupervisorConfig.of(settings, roles=chosen, with_worker=with_worker, isolate=isolate, as_json=as_json)
     reading, writing = os.pipe()
     os.write(writing, config.to_json().encode())  # a few hundred bytes: they fit into the pipe
     os.close(writing)
     os.set_inheritable(reading, True)
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-P", "-m", "api.supervisor", str(reading)])
+
+
+def parse_roles(text: str) -> "list[Role]":
+    """In the order of the data flow. Raises CommandFailed for a role that there is not."""
+    from api.settings import ROLES
+
+    wanted = {part.strip() for part in text.split(",") if part.strip()}
+    unknown = sorted(wanted - set(ROLES))
+    if unknown or not wanted:
+        raise output.CommandFailed(
+            f"--roles: {f'there is no role {unknown[0]}' if unknown else 'none given'}; there are {', '.join(ROLES)}",
+            output.WRONG_USAGE,
+        )
+    return [role for role in ROLES if role in wanted]
 
 
 def check_folders(settings: "Settings") -> None:
@@ -75,9 +102,7 @@ def check_folders(settings: "Settings") -> None:
 
 @app.command()
 def serve(
-    roles: Annotated[
-        str, typer.Option("--roles", help="Which roles: api, relay, projector, saga; separated by commas.")
-    ] = "api,relay,projector,saga",
+    roles: Roles = ALL_ROLES,
     migrate_first: Annotated[bool, typer.Option("--migrate", help="Bring the schema up to date first.")] = False,
 ) -> None:
     """Run roles in this process, on the PostgreSQL and NATS of the settings.
@@ -97,16 +122,9 @@ def serve(
 
 
 async def _serve(roles: str, migrate_first: bool) -> None:
-    from api.settings import ROLES, SettingsError, load_settings
+    from api.settings import SettingsError, load_settings
 
-    wanted = {part.strip() for part in roles.split(",") if part.strip()}
-    unknown = sorted(wanted - set(ROLES))
-    if unknown or not wanted:
-        raise output.CommandFailed(
-            f"--roles: {f'there is no role {unknown[0]}' if unknown else 'none given'}; there are {', '.join(ROLES)}",
-            output.WRONG_USAGE,
-        )
-    chosen: set[Role] = {role for role in ROLES if role in wanted}
+    chosen = parse_roles(roles)
     settings = load_settings()
     if settings.database_url is None or settings.nats_url is None:
         raise SettingsError("TIDELOG_DATABASE_URL and TIDELOG_NATS_URL must be set; `tidelog up` starts servers of its own")
@@ -114,7 +132,7 @@ async def _serve(roles: str, migrate_first: bool) -> None:
 
     if migrate_first:
         await _migrate_before(settings)
-    await serve_roles(settings, chosen)
+    await serve_roles(settings, set(chosen))
 
 
 async def _migrate_before(settings: "Settings") -> None:

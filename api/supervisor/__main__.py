@@ -29,8 +29,14 @@ def main() -> int:
 def _announce(config: SupervisorConfig, server: RunningServer) -> None:
     key_path = None if config.api_key is not None else state.key_path(Path(config.data_dir))
     if config.as_json:
+        if not server.url:
+            _say(json.dumps({"roles": list(config.roles), "pid": server.pid}))
+            return
         answer = {"url": server.url, "docs_url": server.docs_url, "pid": server.pid, "key_file": key_path and str(key_path)}
         _say(json.dumps(answer))
+        return
+    if not server.url:
+        _say(f"\n  Tidelog runs {', '.join(config.roles)} here.\n\n  Ctrl-C stops it.\n")
         return
     key_file = None if key_path is None else _short(key_path)
     lines = [

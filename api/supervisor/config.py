@@ -6,6 +6,7 @@ line: `tidelog up` checks the settings, hands this over a pipe and replaces itse
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -44,13 +45,25 @@ class SupervisorConfig:
     run_as: str | None
     log_level: str
     log_format: str
+    roles: tuple[str, ...]
     isolate: bool = False
     as_json: bool = False
 
     @classmethod
     def of(
-        cls, settings: "Settings", *, with_worker: bool = True, isolate: bool = False, as_json: bool = False
+        cls,
+        settings: "Settings",
+        *,
+        roles: Sequence[str] | None = None,
+        with_worker: bool = True,
+        isolate: bool = False,
+        as_json: bool = False,
     ) -> "SupervisorConfig":
+        """`roles` None: all of them."""
+        from api.settings import ROLES
+
+        chosen = tuple(ROLES if roles is None else roles)
+
         def secret(value: object) -> str | None:
             return None if value is None else str(value.get_secret_value())  # type: ignore[attr-defined]  # a pydantic SecretStr
 
@@ -66,13 +79,14 @@ class SupervisorConfig:
             worker_nats_url=secret(settings.worker_nats_url),
             api_key=secret(settings.api_key),
             bootstrap_key_sha256=settings.bootstrap_key_sha256,
-            agents=tuple(os.path.abspath(folder) for folder in settings.agents) if with_worker else (),
+            agents=tuple(os.path.abspath(folder) for folder in settings.agents) if with_worker and "api" in chosen else (),
             workspace=path(settings.workspace),
             postgres_bin=path(settings.postgres_bin),
             nats_bin=path(settings.nats_bin),
             run_as=settings.run_as,
             log_level=settings.log_level,
             log_format=settings.log_format,
+            roles=chosen,
             isolate=isolate,
             as_json=as_json,
         )
@@ -83,4 +97,4 @@ class SupervisorConfig:
     @classmethod
     def from_json(cls, text: str) -> "SupervisorConfig":
         values = json.loads(text)
-        return cls(**{**values, "agents": tuple(values["agents"])})
+        return cls(**{**values, "agents": tuple(values["agents"]), "roles": tuple(values["roles"])})

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from uuid import uuid4
 
 import structlog
 
@@ -40,6 +41,7 @@ _NOT_OUR_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 TOGETHER = (("api",), ("relay", "projector", "saga"))
 EACH_ALONE = (("api",), ("relay",), ("projector",), ("saga",))
+"""Roles by process."""
 
 
 class Service:
@@ -54,7 +56,8 @@ class Service:
         self._key = ""
         self._ready = False
         self._started_at = ""
-        self._roles = [self._role(roles) for roles in (EACH_ALONE if config.isolate else TOGETHER)]
+        processes = [[role for role in roles if role in config.roles] for roles in (EACH_ALONE if config.isolate else TOGETHER)]
+        self._roles = [self._role(tuple(roles)) for roles in processes if roles]
         self._worker = self._worker_process() if config.agents else None
 
     async def run(self) -> None:
@@ -96,7 +99,8 @@ class Service:
                 state.create_folder(self._data_dir)
             if held := self._data_dir.is_dir():
                 stack.enter_context(state.holding(self._data_dir))
-            await self._choose_port()
+            if self._has_api:
+                await self._choose_port()
             try:
                 await self._servers.start()
                 if not held:  # the embedded servers made it, with owner and mode as they need them
@@ -121,13 +125,24 @@ class Service:
         loop = asyncio.get_running_loop()
         reported = loop.time()
         while True:
-            ready, why = await asyncio.to_thread(_readiness, self._url())
+            ready, why = await asyncio.to_thread(_readiness, self._url()) if self._has_api else self._all_joined()
             if ready:
                 return
             if loop.time() - reported > READY_REPORT_S:
                 reported = loop.time()
                 log.warning("not_ready_yet", reason=why)
             await asyncio.sleep(READY_POLL_S)
+
+    @property
+    def _has_api(self) -> bool:
+        return "api" in self._config.roles
+
+    def _all_joined(self) -> tuple[bool, str]:
+        missing = [process.name for process in self._roles if not self._ready_file(process.name).exists()]
+        return not missing, f"{', '.join(missing)}: has no part in the work yet"
+
+    def _ready_file(self, process: str) -> Path:
+        return self._data_dir / f".ready-{process}"
 
     def _announce(self) -> None:
         self._ready = True
@@ -157,7 +172,7 @@ class Service:
         versions = {"tidelog": version("tidelog-server"), "python": platform.python_version()}
         versions |= {name: embedded[name]["version"] for name in ("postgres", "nats") if embedded and name in embedded}
         return RunningServer(
-            url=self._url(),
+            url=self._url() if self._has_api else "",
             pid=os.getpid(),
             started_at=self._started_at,
             agents=list(self._config.agents),
@@ -199,8 +214,13 @@ class Service:
     # --- the children ---
 
     def _role(self, roles: tuple[str, ...]) -> SupervisedProcess:
+        name, member_id = "+".join(roles), str(uuid4())
+
         def program() -> Program:
+            ready_file = self._ready_file(name)
+            ready_file.unlink(missing_ok=True)  # left by a process that was killed
             environment = {**os.environ, **self._servers.environment(), **self._shared()}
+            environment |= {"TIDELOG_MEMBER_ID": member_id, "TIDELOG_READY_FILE": str(ready_file)}
             environment.pop("TIDELOG_API_KEY", None)
             if "api" in roles:
                 if not self._ready and self._config.port == 0:
@@ -212,7 +232,7 @@ class Service:
             argv = (sys.executable, "-P", "-m", "api.cli.main", "serve", "--migrate", "--roles", ",".join(roles))
             return Program(argv, environment)
 
-        return SupervisedProcess("+".join(roles), program, stop_patience_s=ROLES_PATIENCE_S, changed=self._publish)
+        return SupervisedProcess(name, program, stop_patience_s=ROLES_PATIENCE_S, changed=self._publish)
 
     def _worker_process(self) -> SupervisedProcess:
         config = self._config
