@@ -1,15 +1,16 @@
 """The composition root: settings → a container of real parts. The only place, with the supervisor, that knows the adapters."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
 from adapters.nats import JetStreamSubscription, JetStreamWorkQueue, NatsConnection, Relay
+from adapters.nats.security import CredentialsError, NatsSecurity
 from adapters.postgres import migrate as migrations
 from adapters.postgres import pool as postgres
 from adapters.postgres.append_signal import AppendSignal
@@ -55,8 +56,12 @@ class Assembly:
 
 
 async def migrate(database_url: str) -> list[str]:
-    """Brings the schema up to this release; returns the names of the migrations that were applied."""
-    return [migration.name for migration in await migrations.migrate(database_url)]
+    """Brings the schema up to this release; returns the names of the migrations that were applied.
+
+    Raises:
+        SettingsError: the database is there, but there is no way in with this URL and its certificates.
+    """
+    return [migration.name for migration in await _let_in(partial(migrations.migrate, database_url))]
 
 
 async def pending_migrations(database_url: str) -> list[str]:
@@ -74,9 +79,10 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
     Nothing here waits for Postgres or NATS longer than it takes to find out who they are.
 
     Raises:
-        SettingsError: no URL of a database or of NATS.
+        SettingsError: no URL of a database or of NATS; certificates or credentials that cannot be used; a database that refuses us.
     """
     database_url, nats_url = _urls(settings)
+    security = nats_security(settings)
     name = "+".join(sorted(roles))
     async with AsyncExitStack() as stack:
         pool = await postgres.open_pool(database_url, role=name, max_size=settings.database_pool_size)
@@ -85,10 +91,10 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
         store = PostgresEventStore(database_url, pool, max_event_bytes=settings.max_event_bytes)
         await store.start()
         stack.push_async_callback(store.close)
-        nats = NatsConnection(nats_url, name=f"tidelog-{name}")
+        nats = NatsConnection(nats_url, name=f"tidelog-{name}", security=security)
         await nats.start()
         stack.push_async_callback(nats.close)
-        log_id = await persistently(partial(log_id_of, pool))
+        log_id = await persistently(partial(_let_in, partial(log_id_of, pool)))
         subscription = JetStreamSubscription(nats, feed, log_id=log_id)
         queue = JetStreamWorkQueue(nats)
         every = settings.snapshot_every
@@ -150,6 +156,47 @@ def _urls(settings: Settings) -> tuple[str, str]:
     if settings.database_url is None or settings.nats_url is None:
         raise SettingsError("TIDELOG_DATABASE_URL and TIDELOG_NATS_URL must be set; `tidelog up` starts servers of its own")
     return settings.database_url.get_secret_value(), settings.nats_url.get_secret_value()
+
+
+def nats_security(settings: Settings) -> NatsSecurity:
+    """Raises SettingsError for a file that cannot be used."""
+    security = NatsSecurity(
+        ca_file=settings.nats_ca_file,
+        cert_file=settings.nats_cert_file,
+        key_file=settings.nats_key_file,
+        tls_first=settings.nats_tls_first,
+        creds_file=settings.nats_creds_file,
+        nkey_file=settings.nats_nkey_file,
+        token=settings.nats_token.get_secret_value() if settings.nats_token is not None else None,
+    )
+    try:
+        security.check()
+    except CredentialsError as error:
+        raise SettingsError(f"TIDELOG_NATS_…: {error}") from None
+    return security
+
+
+async def check_nats(settings: Settings, *, timeout: float) -> None:
+    """Whether NATS lets us in and JetStream answers. Raises Unavailable with the reason, SettingsError."""
+    assert settings.nats_url is not None
+    connection = NatsConnection(settings.nats_url.get_secret_value(), name="tidelog-check", security=nats_security(settings))
+    await connection.start()
+    try:
+        await connection.ready(timeout)
+        await connection.check_health(timeout=timeout)
+    finally:
+        await connection.close(timeout=1)
+
+
+T = TypeVar("T")
+
+
+async def _let_in(attempt: Callable[[], Awaitable[T]]) -> T:
+    """At start there is nobody yet to whom health could tell that the database refuses us."""
+    try:
+        return await attempt()
+    except postgres.DatabaseRefused as error:
+        raise SettingsError(f"TIDELOG_DATABASE_URL: {error.message}") from error
 
 
 def _for_workers(settings: Settings, nats_url: str) -> str:

@@ -7,6 +7,8 @@ from uuid import UUID
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from api.connections import faults
+
 Role = Literal["api", "relay", "projector", "saga"]
 ROLES: tuple[Role, ...] = ("api", "relay", "projector", "saga")
 
@@ -23,7 +25,19 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = None
     """postgresql://… of a server of your own (15 or newer); unset: the embedded one."""
     nats_url: SecretStr | None = None
-    """nats://… of a server of your own (2.10 or newer, JetStream on); unset: the embedded one."""
+    """nats://… or tls://… of servers of your own (2.10 or newer, JetStream on), commas between; unset: the embedded one."""
+    nats_ca_file: Path | None = None
+    """PEM, who may vouch for the servers of nats_url; unset: whom the system trusts. Set: TLS, or no connection."""
+    nats_cert_file: Path | None = None
+    """PEM, our certificate for them, with nats_key_file: mutual TLS. Set: TLS, or no connection."""
+    nats_key_file: Path | None = None
+    nats_tls_first: bool = False
+    """TLS before the server speaks; for servers with `handshake_first`."""
+    nats_creds_file: Path | None = None
+    """A `.creds` file: a user's JWT and nkey seed."""
+    nats_nkey_file: Path | None = None
+    """A user's nkey seed."""
+    nats_token: SecretStr | None = None
     worker_nats_url: SecretStr | None = None
     """What workers are given to reach NATS; unset: nats_url."""
     host: str = "127.0.0.1"
@@ -68,13 +82,16 @@ def load_settings(**overrides: object) -> Settings:
     """Settings from the environment, with the given values on top (None: not given).
 
     Raises:
-        SettingsError: one readable line for each wrong value.
+        SettingsError: one readable line for each wrong value, contradiction or missing file.
     """
     try:
-        return Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]  # checked by pydantic
+        settings = Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]  # checked by pydantic
     except ValidationError as error:  # its own text would show the value, and a value may be a secret
         lines = []
         for problem in error.errors(include_url=False, include_input=False, include_context=False):
             name = str(problem["loc"][0]) if problem["loc"] else "settings"
             lines.append(f"TIDELOG_{name.upper()}: {problem['msg']}")
         raise SettingsError("\n".join(lines)) from None
+    if wrong := faults(settings):
+        raise SettingsError("\n".join(wrong))
+    return settings

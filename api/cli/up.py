@@ -129,10 +129,14 @@ async def _serve(roles: str, migrate_first: bool) -> None:
     if settings.database_url is None or settings.nats_url is None:
         raise SettingsError("TIDELOG_DATABASE_URL and TIDELOG_NATS_URL must be set; `tidelog up` starts servers of its own")
     from api.roles import serve as serve_roles
+    from api.supervisor.processes import EXIT_CANNOT_START
 
-    if migrate_first:
-        await _migrate_before(settings)
-    await serve_roles(settings, set(chosen))
+    try:
+        if migrate_first:
+            await _migrate_before(settings)
+        await serve_roles(settings, set(chosen))
+    except SettingsError as error:  # found by trying: for the supervisor a reason not to start us again
+        raise output.CommandFailed(str(error), EXIT_CANNOT_START) from error
 
 
 async def _migrate_before(settings: "Settings") -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # What a worker has no business to know: it runs code of users.
 _NOT_FOR_WORKERS = frozenset(
     {"TIDELOG_DATABASE_URL", "TIDELOG_NATS_URL", "TIDELOG_WORKER_NATS_URL", "TIDELOG_BOOTSTRAP_KEY_SHA256"}
+    | {f"TIDELOG_NATS_{name}" for name in ("CA_FILE", "CERT_FILE", "KEY_FILE", "CREDS_FILE", "NKEY_FILE", "TOKEN", "TLS_FIRST")}
 )
 
 
