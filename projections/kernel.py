@@ -46,13 +46,16 @@ class Listener(Protocol):
 class Projection:
     """A read model: its name (and checkpoint), the topics it takes, its tables, and the handler of a batch.
 
-    The handler sees only events of these topics, each once and in the order of the log.
+    The handler sees only events of these topics, each once and in the order of the log. It names its tables without a schema: a new
+    version of them is filled in a schema of its own by the same handler.
     """
 
     name: str
     topics: frozenset[str]
     tables: tuple[str, ...]
     apply: Handler
+    ddl: tuple[str, ...] = ()
+    """For plug-ins: the statements that make the tables and their indexes, without a schema. Those of ours are in migrations."""
 
 
 def topics_of(*events: type[Event]) -> frozenset[str]:

@@ -1,7 +1,10 @@
-"""All read models. The runner, rebuilds and checks go by this tuple."""
+"""All read models: ours by name, and those that installed plug-ins bring. The runner, rebuilds and checks go by these."""
+
+from functools import cache
 
 from projections import agents, messages, projects, runs, tenants, timers, tools, work
 from projections.kernel import Projection
+from projections.plugins import Discovery, discover
 
 PROJECTIONS: tuple[Projection, ...] = (
     tenants.PROJECTION,
@@ -13,3 +16,15 @@ PROJECTIONS: tuple[Projection, ...] = (
     timers.PROJECTION,
     work.PROJECTION,
 )
+"""Those of this distribution; their tables are made by migrations."""
+
+
+@cache
+def plugins() -> Discovery:
+    """What plug-ins bring, and what is wrong with them. Looked for once in a process."""
+    return discover(PROJECTIONS)
+
+
+def load_projections() -> tuple[Projection, ...]:
+    """All that are to run: ours, then those of plug-ins. Call `projections.plugins.installed` before running them."""
+    return PROJECTIONS + plugins().projections

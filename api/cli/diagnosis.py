@@ -7,13 +7,13 @@ import shutil
 import socket
 import stat
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from api.cli.connection import on_this_machine
 from api.settings import Settings, SettingsError, load_settings
@@ -205,12 +205,15 @@ async def _own_servers(found: Diagnosis, settings: Settings) -> None:
             else:
                 found.add("database", "ok", "reachable, schema up to date")
     if settings.nats_url is not None:
-        address = urlsplit(settings.nats_url.get_secret_value().split(",")[0])
-        reason = await asyncio.to_thread(_unreachable, address.hostname or "127.0.0.1", address.port or 4222)
-        if reason:
-            found.add("NATS", "wrong", f"TIDELOG_NATS_URL: {reason}", "start it, or correct the URL")
+        from api import bootstrap
+        from domain.errors import TidelogError
+
+        try:
+            await bootstrap.check_nats(settings, timeout=CHECK_TIMEOUT_S)
+        except (TidelogError, SettingsError) as error:
+            found.add("NATS", "wrong", f"TIDELOG_NATS_URL: {error}", "start it with JetStream, or correct what is said")
         else:
-            found.add("NATS", "ok", f"reachable at {address.hostname}:{address.port or 4222}")
+            found.add("NATS", "ok", "reachable, JetStream answers")
 
 
 def _unreachable(host: str, port: int) -> str | None:
@@ -248,6 +251,7 @@ async def _health(found: Diagnosis, settings: Settings, url: str) -> None:
         try:
             health = found.health = await ready()
             _dependencies(found, health)
+            _members(found, health)
             await _lags(found, health, ready)
             await _clock(found, settings, client, health)
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
@@ -260,6 +264,32 @@ def _dependencies(found: Diagnosis, health: dict[str, Any]) -> None:
             found.add(f"{name} link", "ok", "answers the server")
         else:
             found.add(f"{name} link", "wrong", str(how), "the server tries again by itself; its log says more")
+
+
+def _members(found: Diagnosis, health: dict[str, Any]) -> None:
+    """Who does the engine's work, and what nobody does."""
+    if "members" not in health:  # the database is away
+        return
+    for member in health["members"]:
+        if member["alive"]:
+            found.add("member", "ok", f"{member['place']}: {_shortened(member['units'])}")
+        else:
+            found.add("member", "note", f"{member['place']} has vanished; its work was taken over if there is another")
+    held = {unit for member in health["members"] if member["alive"] for unit in member["units"]}
+    consumers = {name if name.startswith("sagas:") else f"projection:{name}" for name in health["consumers"]}
+    undone = {"relay", "timers", "sweeper", *consumers} - held
+    if undone:
+        found.add(
+            "members", "wrong", f"nobody does: {_shortened(sorted(undone))}",
+            "start a process for it: tidelog up, or tidelog serve --roles relay,projector,saga",
+        )  # fmt: skip
+
+
+def _shortened(units: Sequence[str]) -> str:
+    kinds = Counter(unit.partition(":")[0] for unit in units)
+    words = {"projection": "projections", "sagas": "partitions of the sagas"}
+    parts = [kind if kind not in words else f"{count} {words[kind]}" for kind, count in sorted(kinds.items())]
+    return ", ".join(parts) or "nothing"
 
 
 async def _lags(found: Diagnosis, health: dict[str, Any], ready: Callable[[], Any]) -> None:

@@ -17,6 +17,7 @@ TABLES = set(re.findall(r"^CREATE (?:UNLOGGED )?TABLE (\w+)", MIGRATIONS, re.MUL
 NOT_READ_MODELS = {
     "event", "command", "log_head", "tracking",  # the log
     "checkpoint", "parked_event",  # the progress of consumers
+    "projection_build", "projection_previous", "projection_installation",  # versions of read models
     "idempotency_key",  # answers to requests
     "snapshot",  # states of long streams
 }  # fmt: skip
@@ -26,6 +27,8 @@ REVIEWED = {
     ("adapters/postgres/feed.py", "PostgresEventFeed._fetch"),
     # The text of a migration: a file of this release, checked by its SHA-256.
     ("adapters/postgres/migrate.py", "_apply"),
+    # The statements of a plug-in that make its tables: code of the installed distribution, as its handler is.
+    ("projections/versions.py", "run_ddl"),
 }
 """Places where the statement is no constant, each looked at by a person."""
 

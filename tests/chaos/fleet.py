@@ -1,0 +1,147 @@
+"""Processes of several machines: each a `tidelog serve` or a worker of its own, on one Postgres and one NATS."""
+
+import asyncio
+import hashlib
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx
+
+from adapters.embedded import EmbeddedServices
+from tests.chaos.agents._witness import VARIABLE
+from tests.chaos.server import COMMAND
+
+START_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 20.0
+
+
+class Machine:
+    """One process that can be stopped, killed, paused and started again. Its output goes to a file that stays."""
+
+    def __init__(self, name: str, folder: Path, command: tuple[str, ...], environment: Mapping[str, str]) -> None:
+        self.name = name
+        self.output = folder / f"{name}.log"
+        self.ready_file = folder / f"{name}.ready"
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("TIDELOG_")}
+        self._environment = {**clean, "TIDELOG_LOG_FORMAT": "json", "TIDELOG_READY_FILE": str(self.ready_file), **environment}
+        self._command = command
+        self._process: asyncio.subprocess.Process | None = None
+        self._starts = 0
+
+    async def start(self) -> None:
+        """Returns when its roles run."""
+        self.ready_file.unlink(missing_ok=True)
+        self._starts += 1
+        with self.output.open("ab") as output:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command, env=self._environment, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output
+            )
+        async with asyncio.timeout(START_TIMEOUT_S):
+            while not self._ready():
+                assert self._process.returncode is None, f"{self.name} ended:\n{self.output.read_text()[-4000:]}"
+                await asyncio.sleep(0.02)
+
+    def _ready(self) -> bool:
+        return self.ready_file.exists()
+
+    async def stop(self) -> None:
+        """As an orchestrator does it: SIGTERM, and time to end."""
+        assert self._process is not None
+        if self._process.returncode is None:
+            self._process.terminate()
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                assert await self._process.wait() == 0, f"{self.name}:\n{self.output.read_text()[-4000:]}"
+
+    async def kill(self) -> None:
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+            await self._process.wait()
+
+    def send(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+
+class Fleet:
+    """Two machines with the api role, two with the engine's, two workers; all over one database."""
+
+    def __init__(self, services: EmbeddedServices, database_url: str, folder: Path, agents: Path) -> None:
+        self.key = f"tl_{secrets.token_urlsafe(32)}"
+        self.witness = folder / "witness"
+        servers = {
+            "TIDELOG_DATABASE_URL": database_url,
+            "TIDELOG_NATS_URL": services.nats_url,
+            "TIDELOG_WORKER_NATS_URL": services.worker_nats_url,
+            "TIDELOG_BOOTSTRAP_KEY_SHA256": hashlib.sha256(self.key.encode()).hexdigest(),
+        }
+        serve = (str(COMMAND), "serve", "--roles")
+        ports = [_free_port() for _ in range(2)]
+        self.urls = [f"http://127.0.0.1:{port}" for port in ports]
+        self.apis = [
+            Machine(f"api-{number}", folder, (*serve, "api"), {**servers, "TIDELOG_PORT": str(port)})
+            for number, port in enumerate(ports)
+        ]
+        self.engines = [Machine(f"engine-{n}", folder, (*serve, "relay,projector,saga"), servers) for n in range(2)]
+        worker = (sys.executable, "-P", "-m", "tidelog.worker", "--agents", str(agents), "--log-format", "json")
+        for_workers = {"TIDELOG_API_KEY": self.key, VARIABLE: str(self.witness)}
+        self.workers = [
+            _Worker(f"worker-{n}", folder, worker, {**for_workers, "TIDELOG_URL": url}) for n, url in enumerate(self.urls)
+        ]
+
+    @property
+    def machines(self) -> list[Machine]:
+        return [*self.apis, *self.engines, *self.workers]
+
+    async def __aenter__(self) -> "Fleet":
+        try:
+            await asyncio.gather(*(machine.start() for machine in [*self.apis, *self.engines]))
+            await asyncio.gather(*(worker.start() for worker in self.workers))
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for machine in self.machines:
+            await machine.kill()
+
+
+class _Worker(Machine):
+    def _ready(self) -> bool:
+        return self.output.read_text().count("worker_registered") >= self._starts
+
+
+class Balancer(httpx.AsyncBaseTransport):
+    """What stands before the api processes: asks them in turn, and the next one where one does not answer."""
+
+    def __init__(self, urls: list[str]) -> None:
+        self._transports = [httpx.AsyncHTTPTransport() for _ in urls]
+        self._urls = [httpx.URL(url) for url in urls]
+        self._turn = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self._turn += 1
+        for attempt in range(len(self._urls)):
+            place = (self._turn + attempt) % len(self._urls)
+            request.url = request.url.copy_with(port=self._urls[place].port)
+            try:
+                return await self._transports[place].handle_async_request(request)
+            except httpx.ConnectError:
+                if attempt == len(self._urls) - 1:
+                    raise
+        raise AssertionError("no server")
+
+    async def aclose(self) -> None:
+        for transport in self._transports:
+            await transport.aclose()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

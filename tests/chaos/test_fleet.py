@@ -1,0 +1,122 @@
+"""Several machines on one database and one NATS: restarted one after the other under load, and one that sleeps and wakes up."""
+
+import asyncio
+import json
+import os
+import random
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from adapters.embedded import EmbeddedServices
+from application.sharing import LEASE_S
+from tests.chaos.checker import check_snapshot
+from tests.chaos.checks.snapshot import Snapshot, Violation, read_snapshot
+from tests.chaos.fleet import Balancer, Fleet, Machine
+from tests.chaos.load import Load
+from tests.chaos.test_kills import AGENTS, BAD_NEWS, END_TIMEOUT_S, SETTLE_TIMEOUT_S, check_answers, until
+from tests.chaos.witness import check_witness, read_lines
+from tests.integration.system_kit import empty_work_queue
+
+pytestmark = pytest.mark.chaos
+
+TAKEOVER_S = 5.0
+ROUNDS = int(os.environ.get("TIDELOG_CHAOS_ROUNDS") or 1)
+WELL_KNOWN = frozenset({"ownership_lost"})
+"""Said by one that slept and woke up: what it held is another's by then."""
+
+
+async def test_a_rolling_restart_and_a_sleeper_lose_and_double_nothing(
+    services: EmbeddedServices, database_url: str, tmp_path: Path
+) -> None:
+    seed = int(os.environ.get("TIDELOG_CHAOS_SEED") or random.SystemRandom().randrange(10**6))
+    print(f"TIDELOG_CHAOS_SEED={seed}")
+    await empty_work_queue(services.nats_url)
+    async with Fleet(services, database_url, tmp_path, AGENTS) as fleet:
+        headers = {"Authorization": f"Bearer {fleet.key}"}
+        async with httpx.AsyncClient(base_url=fleet.urls[0], headers=headers, transport=Balancer(fleet.urls)) as http:
+            load, stop = Load(http, seed), asyncio.Event()
+            loading = asyncio.create_task(load.run(stop), name="load")
+            try:
+                await shared_fairly(http)
+                for _ in range(ROUNDS):
+                    for machine in fleet.machines:
+                        await machine.stop()
+                        await asyncio.sleep(random.uniform(0.0, 0.5))
+                        await machine.start()
+                    await shared_fairly(http)
+                    await a_sleeper_is_replaced(fleet.engines[0], http)
+                stop.set()
+                async with asyncio.timeout(END_TIMEOUT_S):
+                    await loading
+                snapshot = await settled(database_url, services.nats_url)
+            finally:
+                loading.cancel()
+                await asyncio.gather(loading, return_exceptions=True)
+            lines = read_lines(fleet.witness)
+            violations = [
+                *await check_snapshot(snapshot, services.nats_url, expected={run.id: run.expected for run in load.runs}),
+                *check_witness(lines, snapshot),
+                *check_answers(load.runs, snapshot),
+                *check_outputs(fleet.machines),
+            ]
+            assert violations == [], "\n".join(map(str, violations[:50]))
+            print(f"{len(load.runs)} runs, {snapshot.head} events, {len(lines)} executions")
+
+
+async def shared_fairly(http: httpx.AsyncClient) -> None:
+    """Each of two engines does half of what can be halved, and all is done."""
+
+    async def fair() -> bool:
+        alive = await members(http)
+        partitions = [sum(unit.startswith("sagas:") for unit in units) for units in alive.values()]
+        projections = [sum(unit.startswith("projection:") for unit in units) for units in alive.values()]
+        return partitions == [4, 4] and projections == [4, 4] and sum("relay" in units for units in alive.values()) == 1
+
+    await until(fair, 20)
+
+
+async def members(http: httpx.AsyncClient) -> dict[str, list[str]]:
+    """Units by place of those who are alive."""
+    health = (await http.get("/health/ready")).json()
+    return {member["place"]: member["units"] for member in health.get("members", []) if member["alive"]}
+
+
+async def a_sleeper_is_replaced(engine: Machine, http: httpx.AsyncClient) -> None:
+    """It sleeps for longer than its lease. The other one has everything in time; when it wakes up, both share again."""
+    engine.send(signal.SIGSTOP)
+    try:
+
+        async def alone() -> bool:
+            alive = list((await members(http)).values())
+            return len(alive) == 1 and sum(unit.startswith("sagas:") for unit in alive[0]) == 8 and "relay" in alive[0]
+
+        await until(alone, TAKEOVER_S)
+        await asyncio.sleep(LEASE_S / 2)
+    finally:
+        engine.send(signal.SIGCONT)
+    await shared_fairly(http)
+
+
+async def settled(database_url: str, nats_url: str) -> Snapshot:
+    deadline = asyncio.get_running_loop().time() + SETTLE_TIMEOUT_S
+    while True:
+        snapshot = await read_snapshot(database_url)
+        if not await check_snapshot(snapshot, nats_url) or asyncio.get_running_loop().time() > deadline:
+            return snapshot
+        await asyncio.sleep(0.3)
+
+
+def check_outputs(machines: list[Machine]) -> Iterator[Violation]:
+    for machine in machines:
+        for text in machine.output.read_text("utf-8", "replace").splitlines():
+            try:
+                line: Any = json.loads(text)
+            except ValueError:
+                line = {"event": text}
+            if line["event"] in BAD_NEWS - WELL_KNOWN or "Traceback" in str(line["event"]):
+                yield Violation("no-bad-news-in-the-log", machine.name, text[:2000])

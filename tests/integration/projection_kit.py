@@ -1,0 +1,163 @@
+"""For tests of read models without the rest of the server: a log of runs on a database of its own, a runner, a builder."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+from adapters.postgres.database import PostgresDatabase
+from adapters.postgres.event_store import PostgresEventStore
+from adapters.postgres.feed import PostgresEventFeed
+from adapters.postgres.listener import ChannelListener
+from adapters.postgres.pool import open_pool
+from application.dispatch import CommandLoop
+from application.ports import AppendRequest, LostOwnership, NewEvent, StreamAppend
+from domain import agent_runs, projects, runs
+from domain.kernel import Event, RecordedEvent
+from domain.registry import encode
+from domain.tenants import DEFAULT_TENANT_ID
+from projections import builds, checkpoints
+from projections.builds import Build, Kind
+from projections.kernel import Database, Projection
+from projections.rebuild import ProjectionBuilder
+from projections.runner import ProjectionRunner
+from tests.integration.system_kit import eventually, new_id, request_of, stopped
+
+PROJECT = UUID("01920000-0000-7000-8000-000000000001")
+PLAN = runs.Plan(steps=(runs.Step(key="write", agent="editor"),))
+
+
+class Log:
+    """A log, read page by page, and what runners and builders need."""
+
+    def __init__(self, url: str, database: PostgresDatabase, feed: PostgresEventFeed, store: PostgresEventStore) -> None:
+        self.url, self.database, self.feed, self.store = url, database, feed, store
+        self.commands = CommandLoop(store)
+        self._appended: asyncio.Condition = asyncio.Condition()
+
+    async def batches(self, *, after: int, name: str) -> AsyncIterator[Sequence[RecordedEvent]]:
+        """The `Subscription` port, straight from the database."""
+        while True:
+            events = await self.feed.read(after=after, limit=100)
+            if events:
+                after = events[-1].position
+                yield events
+            else:
+                await asyncio.sleep(0.005)
+
+    async def append(self, root: UUID, *streams: tuple[UUID, int, Sequence[Event]]) -> int:
+        """Writes events of streams (id, expected version, events) of one root, past the rules."""
+        appends = tuple(
+            StreamAppend(stream, root, version, tuple(NewEvent(e.TOPIC, e.VERSION, encode(e)) for e in events))
+            for stream, version, events in streams
+        )
+        request = request_of()
+        result = await self.store.append(AppendRequest(DEFAULT_TENANT_ID, request.command_id, appends, request.metadata()))
+        return result.last_position
+
+    async def run(self, steps: int = 4, *, end: bool = True) -> UUID:
+        """A run of one agent with so many recorded steps: 6 more events when it ends, 4 when it does not."""
+        run_id, agent_run_id = new_id(), new_id()
+        started = runs.RunStarted(project_id=PROJECT, plan=PLAN, input={"text": "x" * 200})
+        scheduled = runs.StepScheduled(step="write", agent="editor", agent_version=None, agent_run_id=agent_run_id)
+        requested = agent_runs.AgentRunRequested(run_id=run_id, step="write", agent="editor", agent_version=None)
+        claimed = agent_runs.AgentRunClaimed(attempt=1, worker_id="w", dispatch=1)
+        recorded = [agent_runs.StepRecorded(attempt=1, key=f"s{i}", kind="step", result={"n": i}) for i in range(steps)]
+        await self.append(run_id, (run_id, 0, [started, scheduled]), (agent_run_id, 0, [requested, claimed, *recorded]))
+        if end:
+            done = runs.StepCompleted(step="write", agent_run_id=agent_run_id, result={"text": "y" * 100})
+            await self.append(run_id, (run_id, 2, [done, runs.RunCompleted()]))
+        return run_id
+
+    async def runs(self, count: int, steps: int = 4) -> list[UUID]:
+        return list(await asyncio.gather(*(self.run(steps) for _ in range(count))))
+
+    async def create(self, *names: str) -> list[UUID]:
+        """Projects, one event each."""
+        ids = [new_id() for _ in names]
+        for project_id, name in zip(ids, names, strict=True):
+            await self.commands.execute(request_of(), projects.CreateProject(project_id=project_id, name=name))
+        return ids
+
+    async def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        async with self.database.connection() as connection:
+            cursor = await connection.execute(query.encode(), values or None)
+            return await cursor.fetchall() if cursor.description else []
+
+    async def until(self, name: str) -> None:
+        await checkpoints.wait_until(self.database, name, await self.feed.head(), 15)
+
+    async def ask(self, projection: Projection, kind: Kind, *, swap: bool = False) -> None:
+        async with self.database.connection() as connection, connection.transaction():
+            await builds.ask(connection, projection, kind, swap=swap)
+
+    async def build(self, name: str, purpose: builds.Purpose = "version") -> Build:
+        async with self.database.connection() as connection:
+            found = await builds.find(connection, name, purpose)
+        assert found is not None
+        return found
+
+    async def until_status(self, name: str, *statuses: str, purpose: builds.Purpose = "version") -> Build:
+        async def there() -> Build | None:
+            found = await self.build(name, purpose)
+            assert found.status in statuses or found.status in builds.OPEN, found
+            return found if found.status in statuses else None
+
+        return await eventually(there, f"{name} {statuses}", 20)
+
+
+@asynccontextmanager
+async def log_on(database_url: str) -> AsyncIterator[Log]:
+    pool = await open_pool(database_url, role="test", max_size=8)
+    store = PostgresEventStore(database_url, pool)
+    await store.start()
+    try:
+        yield Log(database_url, PostgresDatabase(pool), PostgresEventFeed(pool), store)
+    finally:
+        await store.close()
+        await pool.close()
+
+
+@asynccontextmanager
+async def task(work: Callable[[], Awaitable[None]]) -> AsyncIterator[asyncio.Task[None]]:
+    """Work beside the test, which must not end before it."""
+
+    async def running() -> None:
+        await work()
+
+    running_task = asyncio.create_task(running())
+    try:
+        yield running_task
+    finally:
+        ended = running_task.done()
+        [end] = await stopped(running_task)
+    if ended and end is not None:
+        raise end
+
+
+@asynccontextmanager
+async def projecting(log: Log, *projections: Projection) -> AsyncIterator[asyncio.Task[None]]:
+    """The runner, taken up again when ownership is lost, as its process does while it holds the lease."""
+
+    async def run() -> None:
+        while True:
+            try:
+                await ProjectionRunner(projections, log.database, log).run()
+            except LostOwnership:
+                continue
+
+    async with task(run) as running:
+        yield running
+
+
+@asynccontextmanager
+async def building(log: Log, *projections: Projection, database: Database | None = None) -> AsyncIterator[asyncio.Task[None]]:
+    listener = ChannelListener(log.url, builds.CHANNEL)
+    await listener.start()
+    try:
+        builder = ProjectionBuilder(projections, database or log.database, log.feed, listener)
+        async with task(builder.run) as running:
+            yield running
+    finally:
+        await listener.close()
