@@ -293,6 +293,20 @@ async def count_rows(connection: Connection, build: Build, rows: int) -> None:
         raise LostOwnership(f"the {build.kind} of projection '{build.projection}' was taken over or cancelled")
 
 
+async def bring_back(connection: Connection, build: Build) -> None:
+    """The version that was kept becomes the one that is being built."""
+    await versions.rename(connection, build.projection, "previous", "rebuild")
+    await connection.execute(RENAME_PARKED, [build.consumer, parked_as(build.projection, "previous")])
+    await connection.execute(FORGET, [build.projection])
+
+
+async def exchange(connection: Connection, build: Build, live: int) -> None:
+    """Parked events go with their tables; `live` is the position of the version that was live."""
+    await connection.execute(RENAME_PARKED, [parked_as(build.projection, "previous"), build.projection])
+    await connection.execute(RENAME_PARKED, [build.projection, build.consumer])
+    await connection.execute(KEEP, [build.projection, live])
+
+
 async def set_status(
     connection: Connection,
     build: Build,

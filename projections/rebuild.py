@@ -116,14 +116,9 @@ class ProjectionBuilder:
     async def _begin(self, connection: Connection, projection: Projection, build: Build) -> None:
         if build.kind == "rollback":
             await versions.check_exchangeable(connection, projection, "previous")
-            await versions.drop(connection, build.schema, projection.tables)  # what a failed rebuild may have left
-            await versions.rename(connection, build.projection, "previous", "rebuild")
-            await connection.execute(builds.DROP_PARKED, [build.consumer])
-            await connection.execute(builds.RENAME_PARKED, [build.consumer, builds.parked_as(build.projection, "previous")])
-            await connection.execute(builds.FORGET, [build.projection])
+            await builds.bring_back(connection, build)
         else:
             await versions.make(connection, projection, build.schema)
-            await connection.execute(builds.DROP_PARKED, [build.consumer])
         await builds.set_status(connection, build, "building")
 
     async def _ready(self, build: Build) -> bool:
@@ -181,10 +176,7 @@ class ProjectionBuilder:
         await versions.exchange(connection, projection)
         # Ahead of the live version is as good: the owner reads its position anew, for the epoch is another one.
         await connection.execute(GO_LIVE, [position, build.projection])
-        previous = builds.parked_as(build.projection, "previous")
-        await connection.execute(builds.RENAME_PARKED, [previous, build.projection])
-        await connection.execute(builds.RENAME_PARKED, [build.projection, build.consumer])
-        await connection.execute(builds.KEEP, [build.projection, live])
+        await builds.exchange(connection, build, live)
         if projection.ddl:
             await plugins.remember(connection, projection)
         await builds.set_status(connection, build, "swapped", position=position)
