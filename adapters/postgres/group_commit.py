@@ -92,11 +92,13 @@ class _Queue:
     Callers that wait for an answer before they append again would all come into the same batch, and then this process would idle
     while the database works, and the other way round. So a batch takes half of those that are about: while one half is written,
     the other half is answered and comes back. What arrives by itself is taken whole: as much waits as was written before.
+    Where other processes write in turn with this one, a batch takes all: they write while this one's callers are answered.
     """
 
     def __init__(self) -> None:
         self.bytes = 0
         self._last = 0
+        self._shared = False
         self._waiting: deque[_Waiting] = deque()
         self._changed = asyncio.Event()
         self._closed = False
@@ -108,6 +110,10 @@ class _Queue:
         self._waiting.append(waiting)
         self.bytes += waiting.append.size
         self._changed.set()
+
+    def written(self, *, others: bool) -> None:
+        """A batch was written; `others`: so was something of another process, since the one before."""
+        self._shared = others
 
     def close(self) -> None:
         """Lets the writer end once the queue is empty."""
@@ -127,7 +133,8 @@ class _Queue:
     def _take(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
         size = 0
-        most = min(MAX_BATCH_APPENDS, max(UNDIVIDED, (len(self._waiting) + self._last + 1) // 2))
+        half = max(UNDIVIDED, (len(self._waiting) + self._last + 1) // 2)
+        most = MAX_BATCH_APPENDS if self._shared else min(MAX_BATCH_APPENDS, half)
         while self._waiting and len(batch) < most:
             if batch and size + self._waiting[0].append.size > MAX_BATCH_BYTES:
                 break
@@ -165,6 +172,7 @@ class _Writer:
         self._queue = queue
         self._connection: pool.Connection | None = None
         self._cursor: psycopg.AsyncCursor[tuple[Any, ...]] | None = None
+        self._position: int | None = None
 
     async def run(self) -> None:
         try:
@@ -198,9 +206,19 @@ class _Writer:
                     continue
                 await self._write_apart(batch, error)
                 return
+            self._note_others(rows)
             for place, result in answers(appends, rows):
                 _settle(batch[place].answer, result)
             return
+
+    def _note_others(self, rows: Sequence[Any]) -> None:
+        """Whether this batch follows the one before it without a gap; only batches without a refusal tell."""
+        request, _, last, count, *_ = rows[0]
+        if request == 0:
+            self._queue.written(others=self._position not in (None, last - count))
+            self._position = last
+        else:
+            self._position = None
 
     async def _write_apart(self, batch: Sequence[_Waiting], error: Exception) -> None:
         """One append of the batch is refused by the database itself: halves, until it stands alone and the others are written."""
