@@ -7,25 +7,22 @@ what else the machine does hits all of them; the medians of the rounds are print
 
 - limit: 1,000 events in one transaction with one unnest insert into a table with the log's columns and primary key, one connection.
 - store: `PostgresEventStore.append` from 16, 64 and 256 callers, each waiting for its answer.
+- processes: the same from 2 and from 4 processes at once, each with a writer of its own, beside one process of 64 callers.
 - library: `PostgresApplicationRecorder.insert_events` from 64 threads, each waiting for its answer.
 """
 
 import asyncio
-import itertools
-import json
 import logging
 import statistics
 import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
-from uuid import UUID
 
 import psycopg
 import structlog
-import uuid6
 import uvloop
 from eventsourcing.persistence import StoredEvent
 from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore
@@ -36,41 +33,22 @@ from adapters.postgres.arrays import ByteaArray, Int8Array, UuidArray, bytes_ele
 from adapters.postgres.event_store import PostgresEventStore
 from adapters.postgres.migrate import migrate
 from adapters.postgres.pool import connect, open_pool
-from application.ports import AppendRequest, NewEvent, StreamAppend
+from benchmarks.writers import METADATA, STATE, TENANT, Round, Writers, new_id, store_round
 
 ROUNDS = 5
 ROUND_SECONDS = 1.2
 WARM_UP_SECONDS = 0.2
 LIBRARY_THREADS = 64
-STATE = json.dumps({"text": "x" * 285}).encode()
-METADATA = json.dumps({"actor": "key:benchmark", "correlation_id": "0" * 36, "causation_id": "0" * 36, "command_id": "0" * 36})
 LIMIT = "limit: 1,000 events per transaction"
 LIBRARY = f"library, {LIBRARY_THREADS} callers"
-
-
-_numbers = itertools.count(uuid6.uuid7().int)
-
-
-def new_id() -> UUID:
-    """Ascending, as UUIDv7 are, but cheaper to make: what is measured is the store."""
-    return UUID(int=next(_numbers))
-
-
-TENANT = new_id()
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """Events per second, and the seconds that callers waited."""
-
-    rate: float
-    p50: float
-    p99: float
-
-    @classmethod
-    def of(cls, waits: list[float], events: int, seconds: float) -> "Round":
-        waits.sort()
-        return cls(events / seconds, waits[len(waits) // 2], waits[len(waits) * 99 // 100])
+PROCESSES = {
+    "2 processes, 32 callers each": (2, 32),
+    "2 processes, 64 callers each": (2, 64),
+    "4 processes, 16 callers each": (4, 16),
+    "4 processes, 64 callers each": (4, 64),
+}
+"""Processes, and callers in each."""
+ONE_PROCESS = "store, 64 callers"
 
 
 async def limit_round(connection: psycopg.AsyncConnection[tuple[object, ...]], seconds: float) -> Round:
@@ -92,23 +70,6 @@ async def limit_round(connection: psycopg.AsyncConnection[tuple[object, ...]], s
         waits.append(time.perf_counter() - before)
         last += 1_000
     return Round.of(waits, 1_000 * len(waits), time.perf_counter() - started)
-
-
-async def store_round(store: PostgresEventStore, callers: int, seconds: float) -> Round:
-    waits: list[float] = []
-    started = time.perf_counter()
-
-    async def caller() -> None:
-        while time.perf_counter() < started + seconds:
-            stream_id = new_id()
-            stream = StreamAppend(stream_id, stream_id, 0, (NewEvent("thing.happened", 1, STATE),))
-            request = AppendRequest(TENANT, new_id(), (stream,), METADATA)
-            before = time.perf_counter()
-            await store.append(request)
-            waits.append(time.perf_counter() - before)
-
-    await asyncio.gather(*(caller() for _ in range(callers)))
-    return Round.of(waits, len(waits), time.perf_counter() - started)
 
 
 def library_round(recorder: PostgresApplicationRecorder, seconds: float) -> Round:
@@ -139,6 +100,10 @@ def open_library(database_url: str) -> PostgresApplicationRecorder:
     return recorder
 
 
+def _in_thread(writers: Writers) -> Callable[[float], Awaitable[Round]]:
+    return lambda seconds: asyncio.to_thread(writers.round, seconds)
+
+
 async def measure(database_url: str) -> dict[str, list[Round]]:
     await migrate(database_url)
     connection = await connect(database_url, role="benchmark")
@@ -149,11 +114,17 @@ async def measure(database_url: str) -> dict[str, list[Round]]:
     store = PostgresEventStore(database_url, pool)
     await store.start()
     library = open_library(database_url)
+    stack = ExitStack()
+    writers = {
+        name: stack.enter_context(Writers.started(database_url, processes=processes, callers=callers))
+        for name, (processes, callers) in PROCESSES.items()
+    }
     contestants: dict[str, Callable[[float], Awaitable[Round]]] = {
         LIMIT: lambda seconds: limit_round(connection, seconds),
         "store, 16 callers": lambda seconds: store_round(store, 16, seconds),
         "store, 64 callers": lambda seconds: store_round(store, 64, seconds),
         "store, 256 callers": lambda seconds: store_round(store, 256, seconds),
+        **{name: _in_thread(one) for name, one in writers.items()},
         LIBRARY: lambda seconds: asyncio.to_thread(library_round, library, seconds),
     }
     results: dict[str, list[Round]] = {name: [] for name in contestants}
@@ -163,6 +134,7 @@ async def measure(database_url: str) -> dict[str, list[Round]]:
             await contestants[name](WARM_UP_SECONDS)
             results[name].append(await contestants[name](ROUND_SECONDS))
         order.append(order.pop(0))  # so that nobody always runs behind the one that leaves the most to flush
+    stack.close()
     await store.close()
     await pool.close()
     await connection.close()
@@ -173,11 +145,20 @@ async def measure(database_url: str) -> dict[str, list[Round]]:
 def report(results: dict[str, list[Round]]) -> None:
     rates = {name: statistics.median(one.rate for one in rounds) for name, rounds in results.items()}
     title = f"medians of {ROUNDS} rounds"
-    print(f"{title:<38}{'events/s':>10}{'p50 ms':>9}{'p99 ms':>9}{'of limit':>10}{'x library':>11}")
+    print(f"{title:<38}{'events/s':>10}{'p50 ms':>9}{'p99 ms':>9}{'of limit':>10}{'x library':>11}{'client CPU ms/1,000':>21}")
     for name, rounds in results.items():
         p50, p99 = (1_000 * statistics.median(values) for values in zip(*((one.p50, one.p99) for one in rounds), strict=True))
+        cpu = 1_000 * statistics.median(one.cpu for one in rounds)
         of_limit, of_library = rates[name] / rates[LIMIT], rates[name] / rates[LIBRARY]
-        print(f"{name:<38}{rates[name]:>10,.0f}{p50:>9.2f}{p99:>9.2f}{of_limit:>10.0%}{of_library:>11.1f}")
+        print(f"{name:<38}{rates[name]:>10,.0f}{p50:>9.2f}{p99:>9.2f}{of_limit:>10.0%}{of_library:>11.1f}{cpu:>21.1f}")
+    for name in PROCESSES:
+        ratio = statistics.median(many.rate / one.rate for many, one in zip(results[name], results[ONE_PROCESS], strict=True))
+        reach = (
+            " (reach: no lower in total than one process)"
+            if "64" in name
+            else " (the same callers as one process: smaller batches)"
+        )
+        print(f"  {name}: {ratio:.2f} x {ONE_PROCESS}{reach}")
 
 
 async def run(state_dir: Path) -> None:
