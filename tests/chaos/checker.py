@@ -9,9 +9,10 @@ read in one transaction, so `--running` (nothing needs to be finished yet) works
 import argparse
 import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from uuid import UUID
 
+from tests.chaos.checks.answers import check_acknowledged
 from tests.chaos.checks.log import check_log
 from tests.chaos.checks.read_models import check_read_models
 from tests.chaos.checks.slices import check_slices
@@ -34,16 +35,29 @@ async def check(
 
 
 async def check_snapshot(
-    snapshot: Snapshot, nats_url: str | None = None, *, settled: bool = True, expected: Mapping[UUID, str] | None = None
+    snapshot: Snapshot,
+    nats_url: str | None = None,
+    *,
+    settled: bool = True,
+    caught_up: bool | None = None,
+    expected: Mapping[UUID, str] | None = None,
+    told: Mapping[UUID, int] | None = None,
+    asked: Collection[UUID] | None = None,
 ) -> list[Violation]:
-    """The same for a snapshot that was read before."""
+    """The same for a snapshot that was read before.
+
+    `caught_up` (as `settled` unless given): every consumer and the stream have had the time to come to the head, though there may
+    be work under way. `told`, `asked`: see `check_acknowledged`.
+    """
+    caught_up = settled if caught_up is None else caught_up
     found = [
         *check_log(snapshot),
         *check_slices(snapshot, settled=settled, expected=expected or {}),
-        *check_read_models(snapshot, settled=settled),
+        *check_read_models(snapshot, settled=caught_up),
+        *check_acknowledged(snapshot, told or {}, asked),
     ]
     if nats_url is not None:
-        found += await check_streams(nats_url, snapshot, settled=settled)
+        found += await check_streams(nats_url, snapshot, settled=settled, caught_up=caught_up)
     return found
 
 

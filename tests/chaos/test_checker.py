@@ -214,3 +214,12 @@ def test_executions_are_compared_with_records(whole: Snapshot) -> None:
     assert "finished-work-not-repeated" in rules(line(), line(attempt=0, at=at + 1))
     unknown = Line("tool", str(new_id()), "mail", 1, "one", at, 1)
     assert [v.rule for v in check_witness([unknown], _with(whole, events=[]))] == ["executed-as-recorded"]
+
+
+async def test_what_callers_were_told_is_in_the_log(whole: Snapshot) -> None:
+    told = {row["command_id"]: row["last_position"] for row in whole.commands}
+    first, second = list(told)[:2]
+    assert await check_snapshot(whole, told=told, asked=told) == []
+    for wrong in ({new_id(): 1}, {first: told[first] + 1}):
+        assert [v.rule for v in await check_snapshot(whole, told=wrong)] == ["acknowledged-is-recorded"]
+    assert [v.rule for v in await check_snapshot(whole, asked=told.keys() - {second})] == ["recorded-was-asked-for"]

@@ -14,13 +14,16 @@ from tests.chaos.checks.snapshot import Snapshot, Violation
 CONNECT_TIMEOUT_S = 10.0
 
 
-async def check_streams(nats_url: str, snapshot: Snapshot, *, settled: bool) -> list[Violation]:
-    """Raises domain.errors.Unavailable when NATS is away."""
+async def check_streams(nats_url: str, snapshot: Snapshot, *, settled: bool, caught_up: bool) -> list[Violation]:
+    """`settled`: all work is over; `caught_up`: the stream has had the time to get the whole log.
+
+    Raises domain.errors.Unavailable when NATS is away.
+    """
     connection = NatsConnection(nats_url, name="tidelog-checker")
     await connection.start()
     try:
         await connection.ready(CONNECT_TIMEOUT_S)
-        found = [violation async for violation in _log_stream(connection, snapshot, settled=settled)]
+        found = [violation async for violation in _log_stream(connection, snapshot, caught_up=caught_up)]
         if settled:
             found += [violation async for violation in _work_queue(connection, snapshot)]
         return found
@@ -28,10 +31,10 @@ async def check_streams(nats_url: str, snapshot: Snapshot, *, settled: bool) -> 
         await connection.close()
 
 
-async def _log_stream(connection: NatsConnection, snapshot: Snapshot, *, settled: bool) -> AsyncIterator[Violation]:
+async def _log_stream(connection: NatsConnection, snapshot: Snapshot, *, caught_up: bool) -> AsyncIterator[Violation]:
     state = await LogStream(connection, snapshot.log_id).current()
     if state is None:
-        if settled:
+        if caught_up:
             yield Violation("stream-holds-log", "no stream", f"the log is at {snapshot.head}")
         return
     last: int | None = None
@@ -53,7 +56,7 @@ async def _log_stream(connection: NatsConnection, snapshot: Snapshot, *, settled
         stored = snapshot.events[span.first - 1 : span.last]
         if events and [e for e in events if e.position <= snapshot.head] != stored:
             yield Violation("stream-holds-log", subject, f"positions {span.first} to {span.last} differ from the log")
-    if settled and last != snapshot.head:
+    if caught_up and last != snapshot.head:
         yield Violation("stream-holds-log", state.name, f"it ends at position {last}, the log at {snapshot.head}")
 
 

@@ -1,0 +1,200 @@
+"""For tests that break one thing at a time around a whole server in this process: its wires, its load, its final state.
+
+TIDELOG_CHAOS_SEED     the order and the moments of the faults (default: a new one each time, printed)
+TIDELOG_CHAOS_KILLS    set: the long form, more rounds of everything (as `make chaos` sets it)
+"""
+
+import asyncio
+import json
+import os
+import random
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import httpx
+import psycopg
+
+from adapters.embedded import find_nats
+from domain.errors import Unavailable
+from domain.projects import CreateProject
+from tests.chaos.checker import check_snapshot
+from tests.chaos.checks.snapshot import Violation, read_snapshot
+from tests.integration.nats_kit import NatsProcess, eventually, new_id
+from tests.integration.nats_kit import _die_with_parent as die_with_parent
+from tests.integration.system_kit import PATIENCE_S, System, issue_key, request_of, running
+from tests.integration.wire_kit import NatsWire, Wire, nats_wired, wired
+
+__all__ = ["Callers", "LimitedNats", "Rig", "eventually", "rigged", "rounds", "seeded"]
+
+LONG = bool(os.environ.get("TIDELOG_CHAOS_KILLS"))
+RECOVERY_S = 20.0
+
+
+def rounds(short: int, long: int) -> int:
+    """How often something is done: in `make test`, and in `make chaos`."""
+    return long if LONG else short
+
+
+def seeded() -> random.Random:
+    """The chance of one test; its seed is printed, and can be set."""
+    seed = int(os.environ.get("TIDELOG_CHAOS_SEED") or random.SystemRandom().randrange(10**6))
+    print(f"TIDELOG_CHAOS_SEED={seed}")
+    return random.Random(seed)
+
+
+@dataclass
+class Callers:
+    """Callers that create projects and start runs, each again under the same id until it is answered."""
+
+    system: System
+    asked: set[UUID] = field(default_factory=set)
+    told: dict[UUID, int] = field(default_factory=dict)
+    runs: set[str] = field(default_factory=set)
+
+    async def projects(self, count: int, at_once: int = 8) -> None:
+        gate = asyncio.Semaphore(at_once)
+
+        async def one() -> None:
+            async with gate:
+                await self.project()
+
+        await asyncio.gather(*(one() for _ in range(count)))
+
+    async def project(self) -> None:
+        command_id, command = new_id(), CreateProject(project_id=new_id(), name="p")
+        self.asked.add(command_id)
+        async with asyncio.timeout(RECOVERY_S):
+            while True:
+                try:
+                    outcome = await self.system.container.commands.execute(request_of(command_id=command_id), command)
+                except Unavailable:
+                    await asyncio.sleep(0.05)
+                    continue
+                self.told[command_id] = outcome.position
+                return
+
+    async def run(self) -> None:
+        """A run of an agent that nobody plays: the sagas request its work, once.
+
+        Its id is the caller's. An idempotency key would do as well, but one whose request died waits 30 s for its next.
+        """
+        run_id = str(new_id())
+        async with asyncio.timeout(RECOVERY_S):
+            while True:
+                try:
+                    answer = await self.system.http.post("/v1/runs", json={"agent": "alpha", "run_id": run_id})
+                except httpx.TransportError:
+                    continue
+                if answer.status_code == 201:
+                    self.runs.add(run_id)
+                    return
+                assert answer.json().get("retryable"), answer.text
+                await asyncio.sleep(0.05)
+
+    async def until(self, stop: asyncio.Event, pause_s: float = 0.01) -> None:
+        """Load of both kinds until it is stopped."""
+        while not stop.is_set():
+            await asyncio.gather(self.project(), self.project(), self.project(), self.run())
+            await asyncio.sleep(pause_s)
+
+
+@dataclass
+class Rig:
+    """A whole server behind wires."""
+
+    system: System
+    callers: Callers
+    database: Wire
+    nats: NatsWire
+    database_url: str
+    nats_url: str
+
+    async def violations(self) -> list[Violation]:
+        """Of the final state, read past the wires."""
+        snapshot = await read_snapshot(self.database_url)
+        found = await check_snapshot(snapshot, self.nats_url, settled=False, caught_up=True, told=self.callers.told)
+        for run_id in self.callers.runs:
+            requested = [e for e in snapshot.events if e.topic == "agent_run.requested" and e.root_id == UUID(run_id)]
+            if len(requested) != 1:
+                found.append(Violation("work-requested-once", f"run {run_id}", f"{len(requested)} times"))
+        return found
+
+    async def whole(self, timeout_s: float = RECOVERY_S) -> None:
+        """Waits until the final state is right; says what is wrong with it where it does not become so."""
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        await self._at_head(deadline)
+        while found := await self.violations():
+            for task in self.system.tasks.values():
+                assert not task.done(), f"{task.get_name()} ended: {task}"
+            assert asyncio.get_running_loop().time() < deadline, "\n".join(map(str, found[:30]))
+            await asyncio.sleep(0.1)
+
+    async def _at_head(self, deadline: float) -> None:
+        """Most of the wait, for little: whether consumers are where the log is."""
+        query = "SELECT min(position) = (SELECT position FROM log_head) FROM checkpoint"
+        async with await psycopg.AsyncConnection.connect(self.database_url, autocommit=True) as connection:
+            while asyncio.get_running_loop().time() < deadline:
+                if await (await connection.execute(query)).fetchone() == (True,):
+                    return
+                await asyncio.sleep(0.02)
+
+    async def through(self, *faults: Callable[[], Any], pause: Callable[[], float]) -> None:
+        """Under load, one fault after the other; then everything must become right by itself."""
+        stop = asyncio.Event()
+        loading = asyncio.create_task(self.callers.until(stop), name="load")
+        try:
+            for fault in faults:
+                await asyncio.sleep(pause())
+                await fault()
+            await asyncio.sleep(pause())
+        finally:
+            stop.set()
+            await loading
+        await self.whole()
+        before = len(self.callers.told)
+        await self.callers.projects(4)  # and it goes on
+        assert len(self.callers.told) == before + 4
+        await self.whole()
+
+
+@asynccontextmanager
+async def rigged(database_url: str, nats_url: str) -> AsyncIterator[Rig]:
+    """All roles, set up, behind a wire to each server."""
+    async with (
+        wired(database_url) as (database, wired_database),
+        nats_wired(nats_url) as (nats, wired_nats),
+        running(wired_database, wired_nats, read_timeout_s=PATIENCE_S) as system,
+    ):
+        await issue_key(system)
+        response = await system.http.post("/v1/workers", json={"worker_id": "w", "agents": [{"name": "alpha"}]})
+        assert response.status_code == 200, response.text
+        yield Rig(system, Callers(system), database, nats, database_url, nats_url)
+        await database.unmute()
+        await nats.unmute()
+
+
+class LimitedNats(NatsProcess):
+    """A nats-server whose JetStream may store `limit` bytes, as on a full disk. It counts from the next start on."""
+
+    limit = 512 * 1024
+
+    async def start(self) -> None:
+        port, ports = self._port, self._folder / "ports"
+        ports.mkdir(exist_ok=True)
+        config = self._folder / "nats.conf"
+        store = {"store_dir": str(self.store), "max_file_store": self.limit}
+        config.write_text(json.dumps({"host": "127.0.0.1", "port": port, "ports_file_dir": str(ports), "jetstream": store}))
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: ASYNC220  returns at once
+                [str(find_nats(None).path), "-c", str(config)], stdout=log, stderr=log, preexec_fn=die_with_parent
+            )
+        pid = self._process.pid
+        async with asyncio.timeout(20):
+            while not (found := self._told_port(ports, pid)):
+                assert self._process.poll() is None, (self._folder / "log").read_text()
+                await asyncio.sleep(0.01)
+        self._port = found

@@ -1,0 +1,259 @@
+"""What a database does to a server that goes on working: restarts, refuses, is slow, holds locks, and moves to another address.
+
+A server of its own, because it is stopped, filled up and replaced. All roles run under load behind a wire to it.
+"""
+
+import asyncio
+import os
+import random
+import shutil
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import pytest
+import pytest_asyncio
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.sql import SQL, Identifier
+
+from adapters.embedded import EmbeddedServices
+from adapters.postgres.feed import PostgresEventFeed
+from adapters.postgres.migrate import migrate
+from adapters.postgres.pool import open_pool
+from domain.errors import Unavailable
+from tests.chaos.faults_kit import Rig, eventually, rigged, rounds, seeded
+from tests.integration.nats_kit import open_log
+from tests.integration.system_kit import empty_work_queue
+from tests.integration.wire_kit import postgres_target, wired
+
+pytestmark = pytest.mark.chaos
+
+CONNECTIONS = 40
+KILL = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'tidelog-%%' AND datname = %s"
+HOLD_HEAD = "SELECT FROM log_head FOR UPDATE"
+
+
+def small_server(folder: Path) -> EmbeddedServices:
+    settings = {"max_prepared_transactions": "4", "max_connections": str(CONNECTIONS)}
+    return EmbeddedServices(folder / "state", want_nats=False, durable=False, postgres_settings=settings)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def folder() -> AsyncIterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="tidelog-test-"))
+    os.chmod(folder, 0o711)  # the account of the servers must reach it
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def server(folder: Path) -> AsyncIterator[EmbeddedServices]:
+    server = small_server(folder)
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest_asyncio.fixture
+async def url(server: EmbeddedServices) -> str:
+    """A migrated database of that server; it goes with the server."""
+    url = make_conninfo(server.database_url, dbname=f"test_{uuid4().hex}")
+    given = conninfo_to_dict(url)
+    async with admin(server) as connection:
+        create = SQL("CREATE DATABASE {} OWNER {} STRATEGY file_copy")
+        await connection.execute(create.format(Identifier(str(given["dbname"])), Identifier(str(given["user"]))))
+    await migrate(url)
+    return url
+
+
+@asynccontextmanager
+async def admin(server: EmbeddedServices) -> AsyncIterator[psycopg.AsyncConnection[tuple[object, ...]]]:
+    async with await psycopg.AsyncConnection.connect(server.admin_database_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest_asyncio.fixture
+async def rig(url: str, services: EmbeddedServices, impatient: None) -> AsyncIterator[Rig]:
+    await empty_work_queue(services.nats_url)
+    async with rigged(url, services.nats_url) as rig:
+        yield rig
+
+
+def dbname(url: str) -> str:
+    return str(conninfo_to_dict(url)["dbname"])
+
+
+# --- locks and transactions of others ---------------------------------------------------------------------------------
+
+APPEND = """
+    SELECT last_position FROM append_events_v1(
+        ARRAY[%(id)s]::uuid[], ARRAY[%(id)s]::uuid[], ARRAY['{}'], ARRAY[1], ARRAY[%(id)s]::uuid[], ARRAY[%(id)s]::uuid[],
+        ARRAY[0]::bigint[], ARRAY[1], ARRAY['thing.happened'], ARRAY[1]::smallint[], ARRAY['{}'::bytea])
+"""
+
+
+async def test_transactions_interleaved_in_any_order_are_read_in_one(url: str) -> None:
+    """Sessions that append, commit and roll back when chance says so: a reader at the tail never meets a gap or an overtaking."""
+    chance, sessions = seeded(), 4
+    seen: list[int] = []
+    async with AsyncExitStack() as stack, open_log(url) as log:
+        open_connections = [await stack.enter_async_context(await psycopg.AsyncConnection.connect(url)) for _ in range(sessions)]
+        appending: dict[int, asyncio.Task[None]] = {}
+
+        async def append(number: int) -> None:
+            await open_connections[number].execute(APPEND, {"id": uuid4()})
+
+        for _ in range(rounds(60, 2_000)):
+            holder = [n for n, task in appending.items() if task.done()]
+            assert len(holder) <= 1, "two transactions have positions at once"
+            idle = [n for n in range(sessions) if n not in appending]
+            if idle and (not holder or chance.random() < 0.6):
+                number = chance.choice(idle)
+                appending[number] = asyncio.create_task(append(number))
+                if len(appending) == 1:
+                    await appending[number]  # nobody is in its way
+            elif holder:
+                number = holder[0]
+                await (open_connections[number].commit() if chance.random() < 0.7 else open_connections[number].rollback())
+                del appending[number]
+                if appending:  # the lock goes to one of those that wait
+                    await asyncio.wait(appending.values(), return_when=asyncio.FIRST_COMPLETED, timeout=10)
+            seen += [event.position for event in await log.feed.read(after=seen[-1] if seen else 0, limit=100)]
+        for task in appending.values():
+            task.cancel()
+        await asyncio.gather(*appending.values(), return_exceptions=True)
+    assert seen == list(range(1, len(seen) + 1)) and len(seen) > rounds(5, 200)
+
+
+async def test_an_orphaned_prepared_transaction_on_the_head_holds_up_but_loses_nothing(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An append itself cannot be prepared (it notifies). What else holds the head's lock without a session is waited out."""
+    monkeypatch.setattr("adapters.postgres.group_commit.STATEMENT_TIMEOUT", 0.2)
+    async with open_log(url) as log:
+        await log.append(1)
+        async with await psycopg.AsyncConnection.connect(url) as connection:
+            await connection.execute(APPEND, {"id": uuid4()})
+            with pytest.raises(psycopg.errors.FeatureNotSupported):
+                await connection.execute("PREPARE TRANSACTION 'append'")
+            await connection.rollback()
+            await connection.execute("UPDATE log_head SET position = position")
+            await connection.execute("PREPARE TRANSACTION 'orphan'")
+        waiting = asyncio.create_task(log.append(3))
+        await eventually(lambda: waiting_for_the_head(url))
+        assert not waiting.done() and [e.position for e in await log.everything()] == [1]
+        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+            await connection.execute("ROLLBACK PREPARED 'orphan'")
+        await asyncio.wait_for(waiting, 10)
+        assert [e.position for e in await log.everything()] == [1, 2, 3, 4]
+
+
+async def waiting_for_the_head(url: str) -> bool:
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tidelog-append' AND wait_event_type = 'Lock'"
+        return await (await connection.execute(waits)).fetchone() == (1,)
+
+
+async def test_long_transactions_of_others_hold_up_nobody(url: str, server: EmbeddedServices) -> None:
+    """Writers, prepared or not, here and in another database of the server: what freezes a watermark of transaction ids."""
+    async with open_log(url) as log, admin(server) as other, await psycopg.AsyncConnection.connect(url) as here:
+        await other.execute("CREATE TABLE IF NOT EXISTS elsewhere (n integer)")
+        await other.execute("BEGIN")
+        await other.execute("INSERT INTO elsewhere VALUES (1)")
+        await here.execute("CREATE TABLE aside (n integer)")
+        await here.execute("PREPARE TRANSACTION 'aside'")
+        await here.execute("CREATE TABLE beside (n integer)")
+        async with asyncio.timeout(5):
+            await log.append(20)
+            assert [e.position for e in await log.everything()] == list(range(1, 21))
+        await here.rollback()
+        await here.set_autocommit(True)
+        await here.execute("ROLLBACK PREPARED 'aside'")
+        await other.execute("ROLLBACK")
+
+
+async def test_a_read_on_a_connection_that_fell_silent_ends(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a proxy that takes everything and gives nothing the server's own time-outs are of no use."""
+    monkeypatch.setattr("adapters.postgres.event_store.READ_DEADLINE", 0.3)
+    async with wired(url) as (wire, wired_url):
+        pool = await open_pool(wired_url, role="test", max_size=1)
+        feed = PostgresEventFeed(pool)
+        assert await feed.head() == 0
+        wire.mute()
+        with pytest.raises(Unavailable):
+            await asyncio.wait_for(feed.head(), 5)
+        await wire.unmute()
+        assert await feed.head() == 0
+        await pool.close()
+
+
+# --- the whole server -------------------------------------------------------------------------------------------------
+
+Fault = Callable[[], Awaitable[None]]
+
+
+def faults(rig: Rig, server: EmbeddedServices, chance: random.Random) -> list[Fault]:
+    name = dbname(rig.database_url)
+
+    async def restart() -> None:
+        await server.restart("postgres")
+
+    async def held() -> None:
+        """The statement time-out of appends strikes before the lock is free."""
+        async with await psycopg.AsyncConnection.connect(rig.database_url) as connection:
+            await connection.execute(HOLD_HEAD)
+            await asyncio.sleep(0.6)
+
+    async def refused_locks() -> None:
+        async with admin(server) as connection:
+            await connection.execute(SQL("ALTER DATABASE {} SET lock_timeout = '50ms'").format(Identifier(name)))
+            await connection.execute(KILL, [name])
+            await held()
+            await connection.execute(SQL("ALTER DATABASE {} RESET lock_timeout").format(Identifier(name)))
+            await connection.execute(KILL, [name])
+
+    async def too_many_connections() -> None:
+        async with AsyncExitStack() as stack, admin(server) as connection:
+            await connection.execute(KILL, [name])
+            with pytest.raises(psycopg.OperationalError, match=r"too many|remaining connection slots"):
+                for _ in range(CONNECTIONS):
+                    await stack.enter_async_context(await psycopg.AsyncConnection.connect(rig.database_url))
+            await connection.execute(KILL, [name])  # those that were quicker
+            await asyncio.sleep(0.5)
+
+    chosen = [restart, held, refused_locks, too_many_connections]
+    chance.shuffle(chosen)
+    return list(chosen)
+
+
+async def test_a_database_in_trouble_costs_time_only(rig: Rig, server: EmbeddedServices, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adapters.postgres.group_commit.STATEMENT_TIMEOUT", 0.3)
+    chance = seeded()
+    for _ in range(rounds(1, 10)):
+        await rig.through(*faults(rig, server, chance), pause=lambda: chance.uniform(0.05, 0.3))
+
+
+async def test_failover_to_a_server_at_another_address(rig: Rig, server: EmbeddedServices, folder: Path) -> None:
+    """The old server is stopped, its copy started elsewhere, and the same name leads there from then on."""
+    second = small_server(folder / "second")
+
+    async def fail_over() -> None:
+        await server.stop()
+        (folder / "second").mkdir(mode=0o711)
+        copying = ["cp", "-a", str(folder / "state"), str(folder / "second" / "state")]
+        await asyncio.to_thread(subprocess.run, copying, check=True)
+        await second.start()
+        host, port = postgres_target(second.database_url)
+        rig.database_url = make_conninfo(rig.database_url, host=host, port=port)
+        await rig.database.retarget(host, port)
+
+    chance = seeded()
+    try:
+        await rig.through(fail_over, pause=lambda: chance.uniform(0.1, 0.4))
+    finally:
+        await rig.database.cut()
+        await second.stop()
