@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from adapters.nats import JetStreamSubscription, JetStreamWorkQueue, NatsConnection, Relay
+from adapters.nats import FanOut, FanOutSettings, JetStreamSubscription, JetStreamWorkQueue, NatsConnection, Relay
 from adapters.nats.security import CredentialsError, NatsSecurity
 from adapters.postgres import migrate as migrations
 from adapters.postgres import pool as postgres
@@ -127,6 +127,10 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
             await signal.start()
             stack.push_async_callback(signal.close)
             groups.append(Group("relay", ("relay",), lambda _: Relay(nats, feed, signal, log_id=log_id).run()))
+            if settings.fanout:
+                kept = FanOutSettings(settings.fanout_max_age_s, settings.fanout_max_bytes)
+                fanout = FanOut(nats, subscription, feed, log_id=log_id, settings=kept)
+                groups.append(Group("fanout", ("fanout",), lambda _: fanout.run()))
         if "projector" in roles:
             by_unit = {f"projection:{projection.name}": projection for projection in PROJECTIONS}
 

@@ -72,6 +72,11 @@ class Settings(BaseSettings):
     read_timeout_s: float = Field(default=5.0, gt=0, le=60)
     """How long a read waits for its read model to reach `Tidelog-Position`."""
 
+    fanout: bool = False
+    """Whether the relay role also publishes each event on NATS for subscribers outside."""
+    fanout_max_age_s: float = Field(default=7 * 86_400.0, ge=60, le=10 * 366 * 86_400)
+    fanout_max_bytes: int = Field(default=1024**3, ge=16 * 1024**2, le=1024**4)
+
     @field_validator("agents", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:

@@ -11,7 +11,8 @@ Our own, because the client's `publish_async` never resolves where the server an
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -33,8 +34,21 @@ class OutOfStep(Unavailable):
     """The stream is not where we thought; read its tail again."""
 
 
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One message for a stream."""
+
+    subject: str
+    headers: Mapping[str, str]
+    body: bytes
+    last: int
+    """The position up to which the stream has everything once it has this."""
+    mark: str
+    """Names what it holds, as a part of its id: other content at the same place must have another one."""
+
+
 class OrderedPublisher:
-    """Appends batches to one stream, from one known tail on. After the first failure it is of no more use."""
+    """Appends messages to one stream, from one known tail on. After the first failure it is of no more use."""
 
     def __init__(
         self, client: Client, log_id: str, stream: str, subject: str, sequence: int, on_stored: Callable[[int], None]
@@ -47,7 +61,7 @@ class OrderedPublisher:
         self._sequence = sequence
         self._last_id = ""
         self._inbox = client.new_inbox()
-        self._due: deque[tuple[int, Batch]] = deque()
+        self._due: deque[tuple[int, Outgoing]] = deque()
         self._due_bytes = 0
         self._room = asyncio.Event()
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -65,7 +79,10 @@ class OrderedPublisher:
         sequence: int,
         on_stored: Callable[[int], None],
     ) -> AsyncIterator["OrderedPublisher"]:
-        """`sequence`: of the stream's last message. `on_stored` is told the position up to which the stream has everything."""
+        """`subject`: of batches. `sequence`: of the stream's last message.
+
+        `on_stored` is told the position up to which the stream has everything.
+        """
         client = connection.client
         publisher = cls(client, log_id, stream, subject, sequence, on_stored)
         with unavailable("subscribe"):
@@ -79,27 +96,32 @@ class OrderedPublisher:
                 await subscription.unsubscribe()
 
     async def send(self, batch: Batch) -> None:
-        """Returns when the batch is on its way; waits while the window is full. Raises Unavailable, OutOfStep."""
-        while self._due and (len(self._due) >= WINDOW_MESSAGES or self._due_bytes + len(batch.body) > WINDOW_BYTES):
+        """`publish` of a batch of the log."""
+        span = batch.span
+        await self.publish(Outgoing(self._subject, span.headers(), batch.body, span.last, f"{span.previous}:{span.last}"))
+
+    async def publish(self, message: Outgoing) -> None:
+        """Returns when the message is on its way; waits while the window is full. Raises Unavailable, OutOfStep."""
+        while self._due and (len(self._due) >= WINDOW_MESSAGES or self._due_bytes + len(message.body) > WINDOW_BYTES):
             self._room.clear()
             await self._room.wait()
             self._check()
         self._check()
-        headers = batch.span.headers()
+        headers = dict(message.headers)
         headers["Nats-Expected-Stream"] = self._stream
         headers["Nats-Expected-Last-Sequence"] = str(self._sequence)
         if self._due:
             headers["Nats-Expected-Last-Msg-Id"] = self._last_id
         self._sequence += 1
         # Names the place and what goes there, so that only an exact repetition has the same.
-        self._last_id = f"{self._log_id}:{self._sequence}:{batch.span.previous}:{batch.span.last}"
+        self._last_id = f"{self._log_id}:{self._sequence}:{message.mark}"
         headers["Nats-Msg-Id"] = self._last_id
-        self._due.append((self._sequence, batch))
-        self._due_bytes += len(batch.body)
+        self._due.append((self._sequence, message))
+        self._due_bytes += len(message.body)
         if self._timer is None:
             self._arm()
         with unavailable("publish"):
-            await self._client.publish(self._subject, batch.body, reply=f"{self._inbox}.{self._sequence}", headers=headers)
+            await self._client.publish(message.subject, message.body, reply=f"{self._inbox}.{self._sequence}", headers=headers)
 
     async def failed(self) -> None:
         """Returns never; raises what went wrong."""
@@ -112,8 +134,8 @@ class OrderedPublisher:
     async def _on_answer(self, message: Msg) -> None:
         try:
             answer = parse("publish", message)
-            sequence, batch = self._due[0] if self._due else (None, None)
-            if batch is None or answer.get("seq") != sequence or answer.get("stream") != self._stream:
+            sequence, due = self._due[0] if self._due else (None, None)
+            if due is None or answer.get("seq") != sequence or answer.get("stream") != self._stream:
                 raise OutOfStep(f"acknowledged {answer.get('stream')}:{answer.get('seq')}, expected {self._stream}:{sequence}")
         except JetStreamError as error:
             moved_on = error.err_code in OUT_OF_STEP
@@ -123,8 +145,8 @@ class OrderedPublisher:
             self._fail(error)
             return
         self._due.popleft()
-        self._due_bytes -= len(batch.body)
-        self._on_stored(batch.span.last)
+        self._due_bytes -= len(due.body)
+        self._on_stored(due.last)
         self._room.set()
         self._arm()
 

@@ -1,0 +1,297 @@
+"""The fan-out: every event as a CloudEvent on a subject of its own, in a JetStream stream for subscribers outside.
+
+    tidelog.<tenant id>.<slice>.<event>      as tidelog.0192….run.started
+
+A stream beside the log's, because strangers want wildcards, JSON and one message for each event, and the engine is not to pay
+for that. It reads the log as every consumer does, and publishes as the relay does: each message names the one it must
+follow, so two fan-outs at once are harmless, and the stream's last message says where to go on. Nobody waits for subscribers:
+the stream keeps what its limits allow, whoever reads it or not.
+
+The last message can age out. So the stream's metadata notes now and then what the last message was: as long as the stream is at
+that sequence, the note is as good as the message. Only what was published after the last note, by a process that then stayed away
+for longer than messages live, leaves a doubt; then the fan-out repeats some events rather than leave any out.
+"""
+
+import asyncio
+import random
+import re
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+import orjson
+import structlog
+
+from adapters.nats.connection import NatsConnection
+from adapters.nats.jetstream import STREAM_NAME_IN_USE, JetStreamError, call, delete_stream, stored_message, stream_info
+from adapters.nats.publisher import OrderedPublisher, Outgoing, OutOfStep
+from application.cloudevents import CONTENT_TYPE, to_cloudevent
+from application.patience import end
+from application.ports import EventFeed, Subscription
+from domain.errors import Unavailable
+from domain.kernel import RecordedEvent
+
+log = structlog.get_logger(__name__)
+
+PREFIX = "tidelog"
+READER = "fanout"
+NOTE = "tidelog-checkpoint"
+"""Key of the stream's metadata: `<sequence>:<position>:<event id>`."""
+
+_SECOND = 1_000_000_000
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0
+_FIRST_LOOK, _LOOK_EVERY = 10.0, 3600.0
+"""Seconds between looks at our own stream, doubling from the first."""
+_LOOK_BACK = 100
+"""Messages of others that are passed over to find the last one of ours."""
+_PAYLOAD_RESERVE = 4 * 1024
+"""Bytes of the server's max_payload left for headers."""
+
+
+@dataclass(frozen=True, slots=True)
+class FanOutSettings:
+    """What the stream keeps. `tail`: how many of the newest events a new stream begins with."""
+
+    max_age_s: float = 7 * 24 * 3600
+    max_bytes: int = 1024 * 1024 * 1024
+    replicas: int = 1
+    tail: int = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """An event that the stream holds, and where."""
+
+    sequence: int
+    position: int
+    event: str
+
+    def __str__(self) -> str:
+        return f"{self.sequence}:{self.position}:{self.event}"
+
+    @classmethod
+    def parse(cls, text: str) -> "_Mark | None":
+        match = re.fullmatch(r"(\d+):(\d+):(\S+)", text)
+        return cls(int(match[1]), int(match[2]), match[3]) if match else None
+
+
+def stream_name(log_id: str) -> str:
+    return f"TIDELOG_EVENTS_{log_id}"
+
+
+def subject_of(tenant_id: UUID, topic: str) -> str:
+    """Always four tokens, whatever the topic: a message on an unexpected subject would reach those who may not see it."""
+    return f"{PREFIX}.{tenant_id}.{_tokens(topic)}"
+
+
+@lru_cache(maxsize=1_000)
+def _tokens(topic: str) -> str:
+    slice_name, _, happened = topic.partition(".")
+    return ".".join(re.sub(r"[^A-Za-z0-9_-]", "_", part) or "_" for part in (slice_name, happened))
+
+
+class FanOut:
+    def __init__(
+        self,
+        connection: NatsConnection,
+        subscription: Subscription,
+        feed: EventFeed,
+        *,
+        log_id: str,
+        settings: FanOutSettings | None = None,
+    ) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9-]{1,40}", log_id):
+            raise ValueError(f"not usable in the name of a stream: {log_id!r}")
+        self._connection = connection
+        self._subscription = subscription
+        self._feed = feed
+        self._log_id = log_id
+        self._settings = settings or FanOutSettings()
+        self.stream = stream_name(log_id)
+        self.position = 0
+        """Up to here the stream has everything, as far as this process knows."""
+        self.published_at: datetime | None = None
+        """When the stream last acknowledged something of ours."""
+
+    async def run(self) -> None:
+        """Publishes for ever; outages of NATS and of the database are waited out. Ends only by being cancelled."""
+        pause, told = _FIRST_PAUSE, ""
+        while True:
+            before = self.published_at
+            try:
+                await self._session()
+            except OutOfStep as error:
+                log.info("fanout_resync", reason=error.message)
+            except Unavailable as error:
+                repeated, told = error.message == told, error.message
+                (log.debug if repeated else log.warning)("fanout_interrupted", reason=error.message, position=self.position)
+            # One that never gets a message through stands by: somebody else is faster.
+            pause = _FIRST_PAUSE if self.published_at != before else min(pause * 2, _LONGEST_PAUSE)
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+
+    async def _session(self) -> None:
+        """One stretch of publishing without a doubt. Raises Unavailable at the first one."""
+        sequence, position = await self._recover()
+        self.position = position
+        log.info("fanout_active", stream=self.stream, sequence=sequence, position=position)
+        async with OrderedPublisher.open(
+            self._connection,
+            log_id=self._log_id,
+            stream=self.stream,
+            subject=PREFIX,
+            sequence=sequence,
+            on_stored=self._stored,
+        ) as publisher:
+            parts = (self._publish(publisher, position), publisher.failed(), self._keep_watch())
+            tasks = [asyncio.ensure_future(part) for part in parts]
+            try:
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                await end(*tasks)
+            for task in done:
+                task.result()
+
+    async def _publish(self, publisher: OrderedPublisher, position: int) -> None:
+        max_body = self._connection.client.max_payload - _PAYLOAD_RESERVE
+        head, proven = await self._feed.head(), False
+        batches = self._subscription.batches(after=position, name=READER)
+        try:
+            async for events in batches:
+                # The log's stream may still be one of before a restore. What is in the log at or after the head of now is not.
+                if not proven:
+                    await self._prove(events[-1])
+                    proven = events[-1].position >= head
+                for event in events:
+                    await publisher.publish(_message(event, max_body))
+        finally:
+            if isinstance(batches, AsyncGenerator):
+                await batches.aclose()  # its consumer ends now, not when somebody collects it
+
+    def _stored(self, position: int) -> None:
+        self.position, self.published_at = position, datetime.now(UTC)
+
+    # --- where to go on ---
+
+    async def _recover(self) -> tuple[int, int]:
+        """The sequence that the next message follows, and the position of the last event in the stream."""
+        info = await stream_info(self._connection, self.stream)
+        if info is None:
+            await self._create()
+            return 0, await self._base()
+        sequence: int = info["state"]["last_seq"]
+        note = _note_of(info)
+        last = await self._newest(info) or note
+        if last is not None and not await self._is_in_log(last):
+            log.warning("fanout_stream_renewed", reason=f"it has {last.event} at {last.position}, which is not in the log")
+            await delete_stream(self._connection, self.stream)
+            await self._create()
+            return 0, await self._base()
+        await self._reconfigure(info)
+        if last is None:
+            if sequence:
+                log.warning("fanout_checkpoint_lost", stream=self.stream, sequence=sequence)
+            return sequence, await self._base()
+        if last is note and note.sequence != sequence:
+            log.warning("fanout_checkpoint_old", stream=self.stream, sequence=sequence, noted=str(note))
+            return sequence, max(last.position, await self._base())
+        return sequence, last.position
+
+    async def _newest(self, info: dict[str, Any]) -> _Mark | None:
+        """The last message of ours that is still there; others may have published into the stream if they were let."""
+        last, first = info["state"]["last_seq"], info["state"]["first_seq"]
+        for sequence in range(last, max(first, last - _LOOK_BACK, 1) - 1, -1):
+            message = await stored_message(self._connection, self.stream, sequence)
+            if message is None or not message.headers.get("Nats-Msg-Id", "").startswith(f"{self._log_id}:"):
+                continue
+            try:
+                event = orjson.loads(message.data)
+                return _Mark(sequence, int(event["position"]), str(event["id"]))
+            except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+                continue
+        return None
+
+    async def _is_in_log(self, mark: _Mark) -> bool:
+        """A stream may hold a history that the log lost: a database restored from a backup, a failover that cut its end off."""
+        events = await self._feed.read(after=mark.position - 1, limit=1)
+        return bool(events) and events[0].position == mark.position and events[0].name == mark.event
+
+    async def _prove(self, event: RecordedEvent) -> None:
+        if not await self._is_in_log(_Mark(0, event.position, event.name)):
+            raise OutOfStep(f"read {event.name} at {event.position}, which is not in the log")
+
+    async def _base(self) -> int:
+        return max(0, await self._feed.head() - self._settings.tail)
+
+    # --- the stream ---
+
+    async def _create(self) -> None:
+        """Raises JetStreamError, among others for subjects that another log's fan-out has taken."""
+        try:
+            await call(self._connection, f"STREAM.CREATE.{self.stream}", self._configuration())
+        except JetStreamError as error:
+            if error.err_code != STREAM_NAME_IN_USE:  # another fan-out in the same moment
+                raise
+        log.info("fanout_stream_created", stream=self.stream)
+
+    async def _reconfigure(self, info: dict[str, Any]) -> None:
+        wanted = self._configuration()
+        changed = sorted(key for key, value in wanted.items() if info["config"].get(key, value) != value)
+        if changed:
+            log.info("fanout_stream_reconfigured", stream=self.stream, changed=changed)
+            await call(self._connection, f"STREAM.UPDATE.{self.stream}", info["config"] | wanted)
+
+    async def _keep_watch(self) -> None:
+        """Notes what the last message is, long before it ages out; and sees that nobody deleted the stream or restored the log."""
+        pause = _FIRST_LOOK
+        while True:
+            info = await stream_info(self._connection, self.stream)
+            if info is None:
+                raise OutOfStep(f"the stream {self.stream} is gone")
+            last = await self._newest(info)
+            if last is not None and not await self._is_in_log(last):
+                raise OutOfStep(f"the log does not hold {last.event} at {last.position}")
+            # With others' messages after ours the note would not be that of the last sequence: then it is left.
+            if last is not None and last.sequence == info["state"]["last_seq"] and last != _note_of(info):
+                metadata = {**(info["config"].get("metadata") or {}), NOTE: str(last)}
+                await call(self._connection, f"STREAM.UPDATE.{self.stream}", info["config"] | {"metadata": metadata})
+            await asyncio.sleep(min(pause, self._settings.max_age_s / 4))
+            pause = min(pause * 2, _LOOK_EVERY)
+
+    def _configuration(self) -> dict[str, Any]:
+        return {
+            "name": self.stream,
+            "description": f"Events of Tidelog's log {self._log_id} for subscribers outside; made again when lost",
+            "subjects": [f"{PREFIX}.*.*.*"],
+            "retention": "limits",
+            "discard": "old",
+            "storage": "file",
+            "num_replicas": self._settings.replicas,
+            "max_age": int(self._settings.max_age_s * _SECOND),
+            "max_bytes": self._settings.max_bytes,
+            "max_msgs": -1,
+            "max_msgs_per_subject": -1,
+            "max_consumers": -1,
+            "duplicate_window": int(min(30.0, self._settings.max_age_s) * _SECOND),  # the sequence check is what counts
+            "deny_delete": True,
+            "deny_purge": True,
+        }
+
+
+def _note_of(info: dict[str, Any]) -> _Mark | None:
+    return _Mark.parse((info["config"].get("metadata") or {}).get(NOTE, ""))
+
+
+def _message(event: RecordedEvent, max_body: int) -> Outgoing:
+    body = to_cloudevent(event)
+    if len(body) > max_body:
+        body = to_cloudevent(event, by_reference=True)
+    return Outgoing(
+        subject=subject_of(event.tenant_id, event.topic),
+        headers={"Content-Type": CONTENT_TYPE},
+        body=body,
+        last=event.position,
+        mark=f"{event.position}:{event.name}",
+    )

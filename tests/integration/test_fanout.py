@@ -1,0 +1,287 @@
+"""The fan-out against real servers: what lies in its stream is the log, once and in order, each event on a subject of its own."""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+import jsonschema
+import nats as nats_client
+import orjson
+import pytest
+import pytest_asyncio
+from nats.errors import Error as NatsError
+from nats.js.api import ConsumerConfig
+from pydantic import SecretStr
+
+from adapters.nats.fanout import NOTE, FanOut, FanOutSettings, stream_name, subject_of
+from adapters.nats.jetstream import call, delete_stream, stored_message, stream_info, stream_names
+from api.bootstrap import assemble
+from api.settings import Settings
+from application.cloudevents import ENVELOPE, to_cloudevent
+from application.ports import AppendRequest, NewEvent, StreamAppend
+from domain.kernel import Metadata
+from tests.integration.nats_kit import (
+    LOG,
+    Log,
+    NatsConnection,
+    NatsProcess,
+    connected,
+    eventually,
+    new_id,
+    open_log,
+    relay,
+    running,
+    running_nats,
+    subscription,
+)
+
+ACME, OTHER = new_id(), new_id()
+STREAM = stream_name(LOG)
+TOPICS = ("run.started", "run.step_scheduled", "agent_run.requested")
+
+
+@pytest_asyncio.fixture
+async def nats(tmp_path: Path) -> AsyncIterator[NatsProcess]:
+    async with running_nats(tmp_path) as server:
+        yield server
+
+
+@pytest_asyncio.fixture
+async def log(database_url: str) -> AsyncIterator[Log]:
+    async with open_log(database_url) as log:
+        yield log
+
+
+async def append(log: Log, count: int, *, size: int = 20) -> int:
+    """`count` events, of two tenants and three topics in turn; returns the head."""
+    metadata = Metadata(actor="test", correlation_id=new_id(), causation_id="test", command_id=new_id()).model_dump_json()
+    state = b'{"text":"' + b"x" * size + b'"}'
+
+    async def one(tenant: UUID, events: int) -> None:
+        stream = new_id()
+        new = tuple(NewEvent(TOPICS[i % 3], 1, state) for i in range(events))
+        await log.store.append(AppendRequest(tenant, new_id(), (StreamAppend(stream, stream, 0, new),), metadata))
+
+    await asyncio.gather(*(one((ACME, OTHER)[i % 2], min(3, count - 3 * i)) for i in range((count + 2) // 3)))
+    return await log.feed.head()
+
+
+def fan_out(connection: NatsConnection, log: Log, **settings: float) -> FanOut:
+    return FanOut(connection, subscription(connection, log), log.feed, log_id=LOG, settings=FanOutSettings(**settings))  # type: ignore[arg-type]
+
+
+async def reached(one: FanOut, position: int) -> None:
+    await eventually(lambda: one.position >= position, what=f"the fan-out at {position}")
+
+
+@dataclass(frozen=True)
+class Stored:
+    subject: str
+    headers: dict[str, str]
+    event: dict[str, object]
+
+
+async def content(connection: NatsConnection) -> list[Stored]:
+    info = await stream_info(connection, STREAM)
+    assert info is not None
+    found = []
+    for sequence in range(max(1, info["state"]["first_seq"]), info["state"]["last_seq"] + 1):
+        answer = await call(connection, f"STREAM.MSG.GET.{STREAM}", {"seq": sequence})
+        message = await stored_message(connection, STREAM, sequence)
+        assert message is not None
+        found.append(Stored(answer["message"]["subject"], message.headers, orjson.loads(message.data)))
+    return found
+
+
+async def check_stream(connection: NatsConnection, log: Log, *, after: int = 0) -> list[Stored]:
+    """The stream holds the log after a position: each event once, in order, as the CloudEvent that it is, on its subject."""
+    stored, events = await content(connection), [e for e in await log.everything() if e.position > after]
+    assert [message.event for message in stored] == [orjson.loads(to_cloudevent(event)) for event in events]
+    assert [message.subject for message in stored] == [subject_of(event.tenant_id, event.topic) for event in events]
+    assert {message.headers["Content-Type"] for message in stored} == {"application/cloudevents+json"}
+    return stored
+
+
+async def test_each_event_on_its_subject_for_durable_subscribers(nats: NatsProcess, log: Log) -> None:
+    head = await append(log, 60)
+    async with connected(nats.url) as connection:
+        async with running(relay(connection, log).run(), (one := fan_out(connection, log)).run()):
+            await reached(one, head)
+            outside = await nats_client.connect(nats.url)
+            subscriber = await outside.jetstream().pull_subscribe(f"tidelog.{ACME}.run.*", durable="theirs", stream=STREAM)
+            first = await subscriber.fetch(25, timeout=5)
+            for message in first:
+                await message.ack_sync()
+            await outside.close()
+        head = await append(log, 30)  # nobody fans out, nobody listens
+        async with running(relay(connection, log).run(), (two := fan_out(connection, log)).run()):
+            await reached(two, head)
+        for message in await check_stream(connection, log):
+            jsonschema.validate(message.event, ENVELOPE, jsonschema.Draft202012Validator)
+        outside = await nats_client.connect(nats.url)
+        subscriber = await outside.jetstream().pull_subscribe(f"tidelog.{ACME}.run.*", durable="theirs", stream=STREAM)
+        rest = await subscriber.fetch(100, timeout=1)
+        await outside.close()
+    received = [json.loads(message.data)["id"] for message in [*first, *rest]]
+    assert received == [e.name for e in await log.everything() if e.tenant_id == ACME and e.topic.startswith("run.")]
+
+
+async def test_two_at_once_and_a_killed_server(nats: NatsProcess, log: Log) -> None:
+    async with connected(nats.url, "one") as connection, connected(nats.url, "two") as other:
+        one, two = fan_out(connection, log), fan_out(other, log)
+        async with running(relay(connection, log).run(), one.run(), two.run()):
+            head = await append(log, 90)
+            await eventually(lambda: max(one.position, two.position) >= head)
+            await nats.kill()
+            head = await append(log, 90)
+            await nats.start()
+            await eventually(lambda: max(one.position, two.position) >= head, timeout=20)
+            head = await append(log, 30)
+            await eventually(lambda: max(one.position, two.position) >= head)
+        await check_stream(connection, log)
+
+
+async def test_deleted_stream_is_made_again_with_the_tail(nats: NatsProcess, log: Log) -> None:
+    async with connected(nats.url) as connection:
+        one = fan_out(connection, log, tail=20)
+        async with running(relay(connection, log).run(), one.run()):
+            await reached(one, await append(log, 60))
+            await delete_stream(connection, STREAM)
+            head = await append(log, 3)
+
+            async def again() -> bool:
+                info = await stream_info(connection, STREAM)
+                return info is not None and info["state"]["last_seq"] > 0 and one.position >= head
+
+            await eventually(again)
+        stored = await check_stream(connection, log, after=head - 20)
+        assert len(stored) == 20
+
+
+async def test_goes_on_without_a_repetition_when_all_has_aged_out(nats: NatsProcess, log: Log) -> None:
+    async def note(connection: NatsConnection) -> str:
+        info = await stream_info(connection, STREAM)
+        return str((info or {"config": {}})["config"].get("metadata", {}).get(NOTE, ""))
+
+    async with connected(nats.url) as connection, running(relay(connection, log).run()):
+        head = await append(log, 12)
+        async with running((one := fan_out(connection, log, max_age_s=0.8)).run()):
+            await reached(one, head)
+
+            async def noted() -> bool:
+                return (await note(connection)).startswith(f"{head}:{head}:")
+
+            await eventually(noted)
+
+        async def empty() -> bool:
+            info = await stream_info(connection, STREAM)
+            return info is not None and info["state"]["messages"] == 0
+
+        await eventually(empty)
+        last = await append(log, 6)
+        async with running((two := fan_out(connection, log, max_age_s=3600)).run()):
+            await reached(two, last)
+        stored = await check_stream(connection, log, after=head)
+        assert len(stored) == 6
+        info = await stream_info(connection, STREAM)
+        assert info is not None and info["config"]["max_age"] == 3600 * 10**9
+
+
+async def test_messages_of_others_are_passed_over_and_another_history_is_replaced(nats: NatsProcess, log: Log) -> None:
+    async with connected(nats.url) as connection, running(relay(connection, log).run()):
+        async with running((one := fan_out(connection, log)).run()):
+            await reached(one, await append(log, 30))
+            await connection.request("tidelog.some.body.else", b"not ours")
+            await reached(one, await append(log, 30))
+        stored = [(await stored_message(connection, STREAM, sequence)) for sequence in range(1, 62)]
+        positions = [orjson.loads(m.data)["position"] for m in stored if m is not None and m.data != b"not ours"]
+        assert positions == list(range(1, 61))
+        async with log.pool.connection() as database, database.transaction():
+            await database.execute("DELETE FROM event WHERE notification_id > 20")
+            await database.execute("UPDATE log_head SET position = 20")
+        await append(log, 50)
+        async with running((two := fan_out(connection, log)).run()):
+            await reached(two, 70)  # the relay has not made the log's stream anew yet when it begins
+        await check_stream(connection, log)
+
+
+DOCUMENTED = Path(__file__).parents[2] / "docs" / "reference" / "streams.md"
+
+
+def configuration(folder: Path) -> Path:
+    """A server that knows the user of the documentation, and takes small messages only."""
+    blocks = re.findall(r"^```\n(\{ user: acme.*?)^```", DOCUMENTED.read_text(), re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 1
+    user = blocks[0].replace("<log id>", LOG).replace("<tenant id>", str(ACME)).replace("…", "a")
+    path = folder / "nats.conf"
+    path.write_text(f"max_payload: 20000\nauthorization {{ users: [ {{ user: tidelog, password: s }}, {user} ] }}\n")
+    return path
+
+
+async def test_a_subscriber_with_the_documented_permissions_sees_its_tenant_alone(tmp_path: Path, log: Log) -> None:
+    """And an event that the server takes for too large comes without its data, with the path where that is."""
+    async with running_nats(tmp_path, configuration(tmp_path)) as server:
+        address = server.url.removeprefix("nats://")
+        async with connected(f"nats://tidelog:s@{address}") as connection:
+            one = fan_out(connection, log)
+            async with running(relay(connection, log).run(), one.run()):
+                await append(log, 6)
+                head = await append(log, 3, size=30_000)
+                await reached(one, head)
+        refused: list[str] = []
+
+        async def told(error: Exception) -> None:
+            refused.append(str(error))
+
+        acme = await nats_client.connect(f"nats://acme:a@{address}", inbox_prefix=b"_INBOX_acme", error_cb=told)
+        jetstream = acme.jetstream(timeout=0.3)
+        config = ConsumerConfig(name="acme", durable_name="acme", filter_subject=f"tidelog.{ACME}.>")
+        await jetstream.add_consumer(STREAM, config)
+        subscriber = await jetstream.pull_subscribe_bind("acme", STREAM)
+        events = [json.loads(message.data) for message in await subscriber.fetch(6, timeout=5)]
+        for subject in ("tidelog.>", f"tidelog.{OTHER}.>"):
+            with pytest.raises(NatsError):
+                await jetstream.add_consumer(STREAM, ConsumerConfig(name="acme", filter_subject=subject))
+        await acme.close()
+    assert {event["tenantid"] for event in events} == {str(ACME)} and len(events) == 6
+    assert len(refused) == 2 and all("permissions violation" in text for text in refused)
+    large = [event for event in events if "data" not in event]
+    assert [event["dataref"] for event in large] == [f"/v1/events/{event['position']}" for event in large] and len(large) == 3
+    for event in events:
+        jsonschema.validate(event, ENVELOPE, jsonschema.Draft202012Validator)
+
+
+async def test_the_relay_role_fans_out_when_told_to(nats: NatsProcess, log: Log) -> None:
+    def settings(**more: object) -> Settings:
+        return Settings(database_url=SecretStr(log.url), nats_url=SecretStr(nats.url), **more)  # type: ignore[arg-type]
+
+    head = await append(log, 9)
+    async with assemble(settings(), {"relay"}) as assembly, running(*assembly.loops.values()):
+        assert "fanout" not in assembly.loops
+    async with connected(nats.url) as connection:
+        wanted = settings(fanout=True, fanout_max_age_s=90, fanout_max_bytes=20_000_000)
+        async with assemble(wanted, {"relay"}) as assembly, running(*assembly.loops.values()):
+            assert "fanout" in assembly.loops
+
+            async def all_there() -> bool:
+                names = await stream_names(connection, "tidelog.>")
+                info = await stream_info(connection, names[0]) if names else None
+                return info is not None and info["state"]["last_seq"] == head
+
+            await eventually(all_there)
+        [name] = await stream_names(connection, "tidelog.>")
+        info = await stream_info(connection, name)
+    assert info is not None and name.startswith("TIDELOG_EVENTS_")
+    assert (info["config"]["max_age"], info["config"]["max_bytes"]) == (90 * 10**9, 20_000_000)
+
+
+def test_a_topic_is_always_two_safe_tokens() -> None:
+    tenant = UUID(int=1)
+    assert subject_of(tenant, "run.started") == f"tidelog.{tenant}.run.started"
+    for strange in ("", "run", "run.", ".>", "a.b.c", "a.*", "a b.c\r\n", "ü.x"):
+        assert [len(token) > 0 for token in subject_of(tenant, strange).split(".")] == [True] * 4
+        assert not set(subject_of(tenant, strange)) & set("*> \r\n"), strange
