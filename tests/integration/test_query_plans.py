@@ -1,0 +1,275 @@
+"""The hot queries use the index that is meant for them: the code's own calls, with the plans that Postgres ran them by.
+
+The server's `auto_explain` reports the plan of each statement of the session, those inside of the append function included, so no
+statement is written down here a second time. Each call is made twice: planned with its values known, and without, which is what
+Postgres may change to when a statement is repeated on one connection.
+"""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+import pytest_asyncio
+from psycopg import AsyncConnection
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg_pool import AsyncConnectionPool
+
+from adapters.embedded import EmbeddedServices
+from adapters.postgres.append_batch import APPEND_SQL, EncodedAppend, parameters
+from adapters.postgres.arrays import register_arrays
+from adapters.postgres.database import PostgresDatabase
+from adapters.postgres.event_store import PostgresEventStore
+from adapters.postgres.feed import PostgresEventFeed
+from adapters.postgres.listener import ChannelListener
+from adapters.postgres.pool import Pool
+from api.http import idempotency
+from application.ports import AppendRequest, NewEvent, StreamAppend
+from projections import agents, checkpoints, messages, projects, runs, tenants
+from projections.timers import PostgresTimers
+from projections.work import PostgresOpenWork
+
+ROWS = 20_000
+GROWING = frozenset(
+    {"event", "command", "run", "message", "timer", "idempotency_key", "api_key", "parked_event", "agent", "project"}
+)
+"""Tables that grow: no hot query may read all of one, or sort more of it than the rows of a page."""
+PAGE_ROWS = 500
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def uuid(kind: int, number: int) -> UUID:
+    """As the SQL below makes them: ascending ids of one kind."""
+    return UUID(f"{kind:08x}-0000-7000-8000-{number:012x}")
+
+
+def id_sql(kind: int, number: str) -> str:
+    return f"('{kind:08x}-0000-7000-8000-' || lpad(to_hex({number}), 12, '0'))::uuid"
+
+
+TENANT, STREAM, ROOT, COMMAND, ROW = 1, 2, 3, 4, 5
+BIG, SMALL = uuid(TENANT, 1), uuid(TENANT, 7)
+ROOT_OF_SMALL = uuid(ROOT, 49)
+
+# One tenant has every second row, nineteen share the rest: what is rare for a tenant is not rare in the table.
+TENANT_OF = id_sql(TENANT, "CASE WHEN n % 2 = 0 THEN 1 ELSE 2 + n / 2 % 19 END")
+TENANT_OF_ROOT = TENANT_OF.replace("n ", "(n / 100) ")
+FILL = f"""
+INSERT INTO event (notification_id, originator_version, recorded_at, originator_id, tenant_id, root_id, topic, metadata, state)
+SELECT n, 1 + n % 10, '{START}'::timestamptz + n * interval '1 second', {id_sql(STREAM, "n / 10")}, {TENANT_OF_ROOT},
+       {id_sql(ROOT, "n / 100")}, 'topic' || n % 5, '{{}}', '{{}}' FROM generate_series(1, {ROWS}) AS n;
+INSERT INTO command SELECT {TENANT_OF}, {id_sql(COMMAND, "n")}, n, now(), 1 FROM generate_series(1, {ROWS}) AS n;
+UPDATE log_head SET position = {ROWS}, recorded_at = '{START}'::timestamptz + interval '{ROWS} seconds';
+INSERT INTO run SELECT {id_sql(ROW, "n")}, {TENANT_OF}, {id_sql(ROW, "n % 50")},
+       CASE WHEN n % 400 < 2 THEN 'failed' ELSE 'completed' END, n, now(), repeat('x', 300)::bytea
+FROM generate_series(1, {ROWS}) AS n;
+INSERT INTO message SELECT {id_sql(ROW, "n")}, {TENANT_OF}, {id_sql(ROOT, "n / 100")}, 'a', 'b', '1', n, now()
+FROM generate_series(1, {ROWS}) AS n;
+INSERT INTO timer SELECT {id_sql(ROW, "n")}, {TENANT_OF}, {id_sql(ROOT, "n")}, {id_sql(STREAM, "n")},
+       now() + (n - 100) * interval '1 minute', 'ResumeAgentRun', '{{}}', {id_sql(ROOT, "n")}, 'x'
+FROM generate_series(1, 2000) AS n;
+INSERT INTO open_work SELECT {id_sql(ROW, "n")}, {TENANT_OF}, {id_sql(ROOT, "n")}, 'agent', 'a', 1, now() - interval '1 hour'
+FROM generate_series(1, 2000) AS n;
+INSERT INTO parked_event SELECT CASE WHEN n % 5 = 0 THEN 'runs' ELSE 'timers' END, n, {id_sql(ROOT, "n")}, {TENANT_OF}, 'x', ''
+FROM generate_series(1, 2000) AS n;
+INSERT INTO idempotency_key (key_id, tenant_id, body_sha256, token, begun_at)
+SELECT {id_sql(ROW, "n")}, {TENANT_OF}, 'x', {id_sql(ROW, "n")}, now() - n * interval '10 seconds'
+FROM generate_series(1, 4000) AS n;
+INSERT INTO api_key SELECT {id_sql(ROW, "n")}, {TENANT_OF}, 'sha' || n, 'x', now() FROM generate_series(1, 2000) AS n;
+INSERT INTO agent SELECT {id_sql(ROW, "n")}, {TENANT_OF}, 'agent' || n, '1', 1, '', '{{}}', '{{}}', '{{}}', now()
+FROM generate_series(1, 2000) AS n;
+INSERT INTO project SELECT {id_sql(ROW, "n")}, {TENANT_OF}, 'p', '{{}}', now() FROM generate_series(1, 2000) AS n;
+INSERT INTO checkpoint (name, position) SELECT name, 1 FROM unnest('{{runs,timers,messages}}'::text[]) AS name;
+"""
+
+
+@dataclass
+class Hot:
+    """The code under test on one connection, and the plans by which its statements were run."""
+
+    connection: AsyncConnection[Any]
+    database: PostgresDatabase
+    feed: PostgresEventFeed
+    store: PostgresEventStore
+    timers: PostgresTimers
+    work: PostgresOpenWork
+    plans: list[dict[str, Any]] = field(default_factory=list)
+
+
+@pytest_asyncio.fixture
+async def hot(services: EmbeddedServices, database_url: str) -> AsyncIterator[Hot]:
+    """As the server's administrator, who alone may load `auto_explain`."""
+    plans: list[dict[str, Any]] = []
+
+    async def configure(connection: AsyncConnection[Any]) -> None:
+        await connection.execute("LOAD 'auto_explain'")
+        for name, value in (
+            ("log_min_duration", "0"),
+            ("log_nested_statements", "on"),
+            ("log_format", "json"),
+            ("log_level", "notice"),
+        ):
+            await connection.execute("SELECT set_config(%s, %s, false)", (f"auto_explain.{name}", value))
+
+    def note(diagnostic: psycopg.errors.Diagnostic) -> None:
+        text = diagnostic.message_primary or ""
+        if "plan:" in text:
+            plans.append(json.loads(text.partition("plan:")[2])["Plan"])
+
+    url = make_conninfo(services.admin_database_url, dbname=str(conninfo_to_dict(database_url)["dbname"]))
+    async with await AsyncConnection.connect(url, autocommit=True) as filling:
+        await filling.execute(FILL.encode())
+        await filling.execute("VACUUM ANALYZE")
+    pool: Pool = AsyncConnectionPool(url, min_size=1, max_size=1, open=False, kwargs={"autocommit": True}, configure=configure)
+    async with pool:
+        async with pool.connection() as connection:
+            connection.add_notice_handler(note)
+            register_arrays(connection)
+        database = PostgresDatabase(pool)
+        yield Hot(
+            connection,
+            database,
+            PostgresEventFeed(pool),
+            PostgresEventStore(url, pool),
+            PostgresTimers(database, ChannelListener(url, "unused")),
+            PostgresOpenWork(database),
+            plans,
+        )
+
+
+def tenant_feed(**filters: Any) -> Callable[[Hot], Awaitable[object]]:
+    """A page of the newer half for a tenant with few events."""
+    given: dict[str, Any] = {"tenant_id": SMALL, "after": ROWS // 2, "limit": 100} | filters
+    return lambda hot: hot.feed.read_tenant(**given)
+
+
+def list_runs(**filters: Any) -> Callable[[Hot], Awaitable[object]]:
+    """A page of the older half of the runs of the tenant that has the most."""
+    given: dict[str, Any] = {
+        "tenant_id": BIG,
+        "limit": 50,
+        "before": uuid(ROW, ROWS // 2),
+        "status": None,
+        "project_id": None,
+    } | filters
+    return lambda hot: without_views(runs.list_runs(hot.connection, **given))
+
+
+async def without_views(answer: Awaitable[object]) -> None:
+    """The rows of the table have no documents: reading them fails, after the statement was run."""
+    with pytest.raises(ValueError, match="RunView"):
+        await answer
+
+
+async def append(hot: Hot) -> None:
+    """Two streams that exist and one that does not, in one call of the append function."""
+    streams = [StreamAppend(uuid(STREAM, n), uuid(ROOT, 0), version, (NewEvent("x", 1, b"{}"),)) for n, version in APPENDED]
+    batch = [
+        EncodedAppend.of(AppendRequest(tenant, stream.stream_id, (stream,), "{}"))
+        for tenant, stream in zip(OWNERS, streams, strict=True)
+    ]
+    async with hot.connection.transaction(force_rollback=True):
+        rows = await (await hot.connection.execute(APPEND_SQL, parameters(batch))).fetchall()
+        assert [row[1] for row in rows] == ["accepted"], rows
+
+
+APPENDED = ((40, 10), (60, 10), (ROWS, 0))
+OWNERS = (BIG, BIG, SMALL)
+
+HOT_QUERIES: dict[str, tuple[Callable[[Hot], Awaitable[object]], str]] = {
+    "the log from a position": (lambda hot: hot.feed.read(after=ROWS // 2, limit=256), "event_pkey"),
+    "a tenant's feed": (tenant_feed(), "event_tenant_idx"),
+    "a tenant's feed, some types": (tenant_feed(topics=["topic1", "topic2"]), "event_tenant_idx"),
+    "a tenant's feed, nothing new": (tenant_feed(tenant_id=uuid(TENANT, 99)), "event_tenant_idx"),
+    "a tenant's feed, newest first": (tenant_feed(after=0, newest_first=True), "event_tenant_idx"),
+    "a run's events": (tenant_feed(root_id=ROOT_OF_SMALL, after=0), "event_root_idx"),
+    "a run's events, some types": (tenant_feed(root_id=ROOT_OF_SMALL, after=0, topics=["topic1"]), "event_root_idx"),
+    "the position of a time": (
+        lambda hot: hot.feed.position_at(SMALL, START + timedelta(hours=2)), "event_pkey event_tenant_idx"
+    ),
+    "a stream": (lambda hot: hot.store.read_stream(SMALL, uuid(STREAM, 495), after_version=4), "event_stream_key"),
+    "a command's answer": (lambda hot: hot.store.find_command(SMALL, uuid(COMMAND, 11)), "command_pkey"),
+    "append: version of a stream that must exist": (append, "event_stream_key"),
+    "a run": (lambda hot: runs.get_run(hot.connection, SMALL, uuid(ROOT, 1)), "run_pkey"),
+    "runs": (list_runs(tenant_id=SMALL), "run_tenant"),
+    "runs, the first page": (list_runs(tenant_id=SMALL, before=None), "run_tenant"),
+    "runs of a status": (list_runs(status="failed"), "run_tenant_status"),
+    "runs of a project": (list_runs(project_id=uuid(ROW, 8)), "run_tenant_project"),
+    "messages of a run": (
+        lambda hot: messages.list_messages(hot.connection, SMALL, uuid(ROOT, 5), limit=100, after=505), "message_run"
+    ),
+    "agents": (lambda hot: agents.list_agents(hot.connection, SMALL, limit=20, after="agent1", capability=None), "agent_tenant"),
+    "projects": (lambda hot: projects.list_projects(hot.connection, SMALL, limit=20, after=uuid(ROW, 9)), "project_tenant"),
+    "an API key": (lambda hot: tenants.find_key(hot.connection, "sha77"), "api_key_sha256_key"),
+    "timers that are due": (lambda hot: hot.timers.due(100), "timer_due"),
+    "the next timer": (lambda hot: hot.timers.seconds_until_next(), "timer_due"),
+    "timers given": (lambda hot: hot.timers.delete([uuid(ROW, 1), uuid(ROW, 2)]), "timer_pkey"),
+    "open work": (lambda hot: hot.work.older_than(10, after=uuid(ROW, 300), limit=100), "open_work_pkey"),
+    "parked roots": (lambda hot: hot.connection.execute(PARKED, [["runs"]]), "parked_event_root"),
+    "a checkpoint": (lambda hot: checkpoints.wait_until(hot.database, "runs", 1, 1.0), ""),
+    "an idempotency key": (lambda hot: hot.connection.execute(idempotency.FIND, [uuid(ROW, 5)]), "idempotency_key_pkey"),
+}  # fmt: skip
+"""Name: the call, and the indexes of its plans. Without one: the table is small for ever and in one page."""
+
+PARKED = "SELECT DISTINCT consumer, root_id FROM parked_event WHERE consumer = ANY (%s)"
+
+
+GENERIC, CUSTOM = "force_generic_plan", "force_custom_plan"
+NOT_YET = {
+    (
+        CUSTOM,
+        "a run's events",
+    ): "the planner takes the row comparison for a quarter of the log and reads the tenant's events instead",
+    (CUSTOM, "a run's events, some types"): "the same",
+    (CUSTOM, "runs"): "`tenant_id = ... ORDER BY run_id` lets the planner walk over the runs of all tenants; see `tenant_query`",
+    (GENERIC, "runs"): "the same",
+    (GENERIC, "runs, the first page"): "the same",
+    (GENERIC, "runs of a status"): "`IS NULL OR` hides the filter from the planner: it walks over the runs of all tenants",
+    (GENERIC, "runs of a project"): "the same",
+}
+"""What is known to be planned badly, and why. Whoever puts one right takes it out of here: the test fails otherwise."""
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from nodes(child)
+
+
+def objections(steps: list[dict[str, Any]], indexes: str) -> list[str]:
+    """Whole tables read, large sorts, other indexes than these."""
+    used = {step["Index Name"] for step in steps if "Index Name" in step}
+    found = [
+        f"reads all of {step['Relation Name']}"
+        for step in steps
+        if step["Node Type"] == "Seq Scan" and step["Relation Name"] in GROWING
+    ]
+    for step in steps:
+        rows = max((child["Plan Rows"] for child in nodes(step) if child.get("Relation Name") in GROWING), default=0)
+        if step["Node Type"].endswith("Sort") and rows > PAGE_ROWS:
+            found.append(f"sorts {rows} rows by {step['Sort Key']}")
+    if used & MEANT != set(indexes.split()):
+        found.append(f"uses {used}, not {indexes}")
+    return found
+
+
+async def test_hot_queries_use_their_indexes(hot: Hot) -> None:
+    wrong: dict[tuple[str, str], list[str]] = {}
+    for mode in (CUSTOM, GENERIC):
+        await hot.connection.execute(f"SET plan_cache_mode = {mode}")
+        for name, (call, indexes) in HOT_QUERIES.items():
+            hot.plans.clear()
+            await call(hot)
+            assert hot.plans, f"{name}: no statement was run"
+            steps = [step for plan in hot.plans for step in nodes(plan)]
+            if found := objections(steps, indexes):
+                wrong[mode, name] = found
+    assert wrong.keys() == NOT_YET.keys(), "\n".join(f"{key}: {found}" for key, found in wrong.items())
+
+
+MEANT = frozenset(index for _, indexes in HOT_QUERIES.values() for index in indexes.split())
+"""Others may be used beside them: those of small tables and of foreign rows."""
