@@ -23,7 +23,7 @@ ATTEMPTS = 5
 
 FIND = """
 SELECT position, root_id, tenant_id, topic, error, parked_at FROM parked_event
-WHERE consumer = %s AND position > %s ORDER BY position LIMIT %s
+WHERE consumer = ANY (%s) AND position > %s ORDER BY position, consumer LIMIT %s
 """
 ROOTS = "SELECT root_id FROM parked_event WHERE consumer = ANY (%s) GROUP BY root_id ORDER BY min(position) LIMIT %s"
 OF_ROOT = "SELECT position FROM parked_event WHERE consumer = ANY (%s) AND root_id = %s ORDER BY position"
@@ -53,9 +53,9 @@ class Retried:
     error: str | None = None
 
 
-async def list_parked(connection: Connection, consumer: str, *, limit: int, after: int) -> Page[ParkedView]:
+async def list_parked(connection: Connection, consumers: Sequence[str], *, limit: int, after: int) -> Page[ParkedView]:
     """In the order of the log."""
-    rows = await (await connection.execute(FIND, [consumer, after, limit + 1])).fetchall()
+    rows = await (await connection.execute(FIND, [list(consumers), after, limit + 1])).fetchall()
     data = [ParkedView(position=r[0], root_id=r[1], tenant_id=r[2], topic=r[3], error=r[4], since=r[5]) for r in rows[:limit]]
     return Page(data, encode_cursor(str(data[-1].position)) if len(rows) > limit else None)
 

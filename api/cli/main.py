@@ -2,7 +2,7 @@
 
 import typer
 
-from api.cli import agents, demo, doctor, events, options, output, replay, runs, up
+from api.cli import agents, demo, doctor, events, options, output, projections, replay, runs, up, verify
 
 app = typer.Typer(
     name="tidelog",
@@ -13,11 +13,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (up, demo, replay, doctor):
+for module in (up, demo, replay, verify, doctor):
     app.registered_commands.extend(module.app.registered_commands)
 app.add_typer(runs.app, name="runs")
 app.add_typer(events.app, name="events")
 app.add_typer(agents.app, name="agents")
+app.add_typer(projections.app, name="projections")
 
 
 @app.command()

@@ -6,12 +6,12 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from api.container import Container
-from api.http import agents, asyncapi, documents, errors, events, health, openapi, projects, runs, schemas, workers
+from api.http import agents, asyncapi, documents, errors, events, health, openapi, projections, projects, runs, schemas, workers
 from api.http.middleware import Gate
 
 ROUTERS = (
     runs.busy, runs.router, events.router, agents.router, projects.router, workers.router, health.router, documents.router,
-    schemas.router, asyncapi.router,
+    schemas.router, asyncapi.router, projections.router,
 )  # fmt: skip
 
 

@@ -1,0 +1,81 @@
+"""`tidelog verify`: whether the read models are what the log says."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from api.cli import options, output
+
+if TYPE_CHECKING:
+    from api.cli.connection import Server
+
+app = typer.Typer()
+
+
+@app.command()
+def verify(
+    projection: Annotated[
+        list[str] | None, typer.Option("--projection", metavar="NAME", help="Only this read model; repeatable.  \\[default: all]")
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Show progress until it is done; else ask `tidelog projections list`.")
+    ] = True,
+    data_dir: options.DataDir = None,
+    url: options.Url = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Replay the log and compare it with the read models, row by row, while they serve. Exit code 1 where they differ.
+
+    Examples:
+
+      tidelog verify
+
+      tidelog verify --projection runs
+    """
+    output.run(_verify(projection or [], wait, data_dir, url, as_json))
+
+
+async def _verify(names: list[str], wait: bool, data_dir: Path | None, url: str | None, as_json: bool) -> None:
+    from api.cli.projections import server_of
+
+    async with server_of(data_dir, url, as_json) as server:
+        wanted = names or [view["name"] for view in (await server.get("/v1/projections"))["data"]]
+        checks = [await _check(server, name, wait, as_json) for name in wanted]
+    if as_json:
+        output.document(checks)
+    wrong = [check["projection"] for check in checks if check["status"] not in ("equal", "requested")]
+    if wrong:
+        raise output.CommandFailed(f"not what the log says: {', '.join(wrong)}")
+
+
+async def _check(server: "Server", name: str, wait: bool, as_json: bool) -> dict[str, Any]:
+    """Asks for one check, and tells its outcome."""
+    from api.cli.projections import follow, job_line
+
+    view = await server.post(f"/v1/projections/{name}/verify", {})
+    if wait:
+        view = await follow(server, name, "check", until_ready=False, quiet=as_json)
+    check: dict[str, Any] = view["check"]
+    if not as_json:
+        if check["status"] == "equal":
+            output.say(f"{name}: equal, {check['rows']:,} rows as of position {check['position']}")
+        else:
+            output.say(f"{name}: {job_line(check)}")
+        if check["difference"]:
+            _show(check["difference"])
+    return {"projection": name, "parked": view["parked"], **check}
+
+
+def _show(difference: dict[str, Any]) -> None:
+    key = ", ".join(f"{name} = {value}" for name, value in difference["key"].items())
+    where = f"table {difference['table']}" + (f", {key}" if key else "")
+    match difference["what"]:
+        case "missing":
+            output.say(f"  {where}: the log says there is such a row, the table has none")
+        case "surplus":
+            output.say(f"  {where}: the table has this row, the log knows nothing of it")
+        case _:
+            output.say(f"  {where}: {difference['column'] or 'columns'} differ as of position {difference['position']}")
+            output.say(f"    table: {output.shortened(difference['live'], 400)}")
+            output.say(f"    log:   {output.shortened(difference['log'], 400)}")
