@@ -7,6 +7,7 @@ from starlette.types import ASGIApp
 
 from api.container import Container
 from api.http import agents, asyncapi, documents, errors, events, health, openapi, projections, projects, runs, schemas, workers
+from api.http.deps import RawRoute
 from api.http.middleware import Gate
 
 ROUTERS = (
@@ -28,4 +29,10 @@ def create_app(container: Container) -> ASGIApp:
     app.router.routes[:0] = [route for router in ROUTERS for route in router.routes]
     errors.install(app)
     openapi.install(app)
-    return Gate(app, container)
+    busy = {
+        (method, route.path): route.direct
+        for route in runs.busy.routes
+        if isinstance(route, RawRoute) and not route.param_convertors
+        for method in route.methods or ()
+    }
+    return Gate(app, container, busy)

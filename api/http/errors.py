@@ -151,36 +151,31 @@ def _pointer(place: Sequence[int | str]) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in place)
 
 
+def response_to(scope: dict[str, Any], error: Exception) -> Response:
+    """The answer to a request that raised an error."""
+    match error:
+        case TidelogError():
+            if status_of(error) >= 500:
+                log.warning("request_failed", path=scope.get("path", ""), code=error.code, error=error.message)
+            return tidelog_problem(scope, error)
+        case InvalidBody():
+            return body_problem(scope, error)
+        case RequestValidationError() | ValidationError():
+            return validation_problem(scope, error)
+        case HTTPException():
+            code = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "bad-request")
+            response = problem(scope, error.status_code, code, str(error.detail))
+            response.headers.update(error.headers or {})
+            return response
+        case ClientDisconnect():
+            return Response(status_code=499)  # nobody is there to read it; the meters count it by the number that proxies use
+        case _:
+            return defect_problem(scope, error)
+
+
 def install(app: FastAPI) -> None:
-    @app.exception_handler(TidelogError)
-    async def _tidelog(request: Request, error: TidelogError) -> Response:
-        if status_of(error) >= 500:
-            log.warning("request_failed", path=request.url.path, code=error.code, error=error.message)
-        return tidelog_problem(request.scope, error)  # type: ignore[arg-type]  # a Scope is a dict
+    async def handle(request: Request, error: Exception) -> Response:
+        return response_to(request.scope, error)  # type: ignore[arg-type]  # a Scope is a dict
 
-    @app.exception_handler(RequestValidationError)
-    async def _validation(request: Request, error: RequestValidationError) -> Response:
-        return validation_problem(request.scope, error)  # type: ignore[arg-type]
-
-    @app.exception_handler(InvalidBody)
-    async def _body(request: Request, error: InvalidBody) -> Response:
-        return body_problem(request.scope, error)  # type: ignore[arg-type]
-
-    @app.exception_handler(ValidationError)
-    async def _value(request: Request, error: ValidationError) -> Response:
-        return validation_problem(request.scope, error)  # type: ignore[arg-type]
-
-    @app.exception_handler(HTTPException)
-    async def _http(request: Request, error: HTTPException) -> Response:
-        code = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "bad-request")
-        response = problem(request.scope, error.status_code, code, str(error.detail))  # type: ignore[arg-type]
-        response.headers.update(error.headers or {})
-        return response
-
-    @app.exception_handler(ClientDisconnect)
-    async def _gone(request: Request, error: ClientDisconnect) -> Response:
-        return Response(status_code=499)  # nobody is there to read it; the meters count it by the number that proxies use
-
-    @app.exception_handler(Exception)
-    async def _defect(request: Request, error: Exception) -> Response:
-        return defect_problem(request.scope, error)  # type: ignore[arg-type]
+    for kind in (TidelogError, InvalidBody, RequestValidationError, ValidationError, HTTPException, ClientDisconnect, Exception):
+        app.add_exception_handler(kind, handle)
