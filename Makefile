@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 # A uv on PATH is used as it is; else one is put into a folder of its own.
 UV_VENV := .venv/.uv
 
-.PHONY: help demo up test chaos check bench lock clean
+.PHONY: help demo up test chaos compat check bench lock clean
 
 help: ## List what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ test: $(INSTALLED) ## Run all tests (ARGS="-k name": some of them)
 
 chaos: $(INSTALLED) ## Kill every part under load, for long (KILLS=200; SEED=n: the same kills again)
 	TIDELOG_CHAOS_KILLS=$(or $(KILLS),200) TIDELOG_CHAOS_SEED=$(SEED) $(BIN)/pytest -s -m chaos tests/chaos
+
+compat: $(INSTALLED) ## Run the suites against other PostgreSQL and NATS servers found here (ARGS="-k name")
+	$(BIN)/python -m tests.compat $(ARGS)
 
 check: $(INSTALLED) ## Lint, format, types, import rules
 	$(BIN)/ruff check .
