@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import structlog
 
 from adapters.nats import FanOut, FanOutSettings, JetStreamSubscription, JetStreamWorkQueue, NatsConnection, Relay
+from adapters.nats.connection import probe
 from adapters.nats.security import CredentialsError, NatsSecurity
 from adapters.postgres import migrate as migrations
 from adapters.postgres import pool as postgres
@@ -183,13 +184,7 @@ def nats_security(settings: Settings) -> NatsSecurity:
 async def check_nats(settings: Settings, *, timeout: float) -> None:
     """Whether NATS lets us in and JetStream answers. Raises Unavailable with the reason, SettingsError."""
     assert settings.nats_url is not None
-    connection = NatsConnection(settings.nats_url.get_secret_value(), name="tidelog-check", security=nats_security(settings))
-    await connection.start()
-    try:
-        await connection.ready(timeout)
-        await connection.check_health(timeout=timeout)
-    finally:
-        await connection.close(timeout=1)
+    await probe(settings.nats_url.get_secret_value(), security=nats_security(settings), timeout=timeout)
 
 
 T = TypeVar("T")

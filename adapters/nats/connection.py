@@ -261,6 +261,32 @@ class NatsConnection:
         log.debug("nats_closed", connection=self._name)
 
 
+async def probe(url: str, *, security: NatsSecurity, timeout: float) -> None:
+    """Connects once, without a log, and asks JetStream. Raises NatsRefused, NoResponders (no JetStream), Unavailable."""
+    servers = url.split(",")
+    client = _Client(security, require_tls=security.asks_for_tls(servers))
+    errors: list[Exception] = []
+
+    async def keep(error: Exception) -> None:
+        errors.append(error)
+
+    try:
+        async with asyncio.timeout(timeout):
+            await client.connect(
+                servers, name="tidelog-probe", allow_reconnect=False, connect_timeout=_CONNECT_TIMEOUT, error_cb=keep,
+                **client.security_options(),
+            )  # fmt: skip
+            with unavailable("JetStream"):
+                await client.request("$JS.API.INFO", timeout=timeout)
+    except (nats.errors.Error, OSError, TimeoutError) as error:
+        told = errors[-1] if errors else error
+        raise (NatsRefused if _is_refusal(told) else Unavailable)(f"NATS is not connected: {_describe(told)}") from error
+    finally:
+        with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
+            async with asyncio.timeout(1):
+                await client.close()
+
+
 @contextlib.contextmanager
 def unavailable(what: str) -> Iterator[None]:
     """Around every use of the client: what leaves it is Unavailable."""

@@ -12,7 +12,7 @@ import nats.errors
 import pytest
 
 from adapters.nats import NatsConnection
-from adapters.nats.connection import NatsRefused
+from adapters.nats.connection import NatsRefused, probe
 from adapters.nats.security import CredentialsError, NatsSecurity
 from domain.errors import Unavailable
 from tests.architecture.sources import ROOT
@@ -107,6 +107,11 @@ async def test_certificates_of_an_own_authority(tmp_path: Path, authority: Autho
         await works(server.url, NatsSecurity(ca_file=authority.ca))
         await works(f"tls://127.0.0.1:1,{tls(server)}", NatsSecurity(ca_file=authority.ca))  # one of them is down
         await refused(tls(server), None, "the server's certificate is not accepted")
+        await probe(tls(server), security=NatsSecurity(ca_file=authority.ca), timeout=5)
+        with pytest.raises(NatsRefused, match="certificate is not accepted"):
+            await probe(tls(server), security=NatsSecurity(), timeout=5)
+        with pytest.raises(Unavailable, match="Connect call failed"):
+            await probe("nats://127.0.0.1:1", security=NatsSecurity(), timeout=0.3)
         other_name = tls(server).replace("127.0.0.1", "localhost")
         await refused(other_name, NatsSecurity(ca_file=authority.ca), "certificate is not valid for 'localhost'")
 
