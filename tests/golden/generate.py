@@ -1,14 +1,21 @@
-"""`python -m tests.golden.generate`: writes the golden files that are missing, and never touches one that is there."""
+"""`python -m tests.golden.generate`: writes golden files.
 
+An example of an event and version that has none, and never again: a file that is there is not touched. The schema of each event
+and version: anew where it changed in a way that a reader of before can take; any other change is refused, in words.
+"""
+
+import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from domain.kernel import Event
-from domain.registry import encode
+from domain.registry import EVENTS, SLICES, encode, schema, shapes
+from tests.golden.compatibility import Schema, compare, normal
 from tests.golden.examples import EXAMPLES
 
 FOLDER = Path(__file__).parent / "events"
+SCHEMAS = Path(__file__).parent / "schemas"
 
 
 def file_name(topic: str, version: int) -> str:
@@ -30,6 +37,56 @@ def write_missing(folder: Path, examples: Iterable[Event] = EXAMPLES) -> list[Pa
     return written
 
 
+def breaks(topic: str, version: int, old: Schema, new: Schema) -> str:
+    """What is wrong with a change of a version's schema, and what to do; empty if a reader of before can take it."""
+    found = [change.words for change in compare(old, new) if change.breaks]
+    if not found:
+        return ""
+    event = EVENTS[topic]
+    name, module = event.__name__, f"domain/{next(name for name, events in SLICES.items() if event in events)}.py"
+    lines = [f"{topic}, version {version}, is not what it was:", *(f"  - {words}" for words in found)]
+    if version == event.VERSION:
+        lines += [
+            f"Leave version {version} as it is, and make a new one:",
+            f"  1. {module}: the class {name} gets the change and VERSION = {version + 1}; what it was stays as a class",
+            f"     {name}V{version}(Event) with the same TOPIC and VERSION = {version}, and so do changed values in it.",
+            f"  2. domain/registry.py: UPCASTS[{topic!r}, {version}] = Upcast({name}V{version}, to_next), where to_next makes the",
+            f"     JSON object of version {version + 1} from that of version {version}.",
+            "  3. tests/golden/examples.py and docs/reference/events.md: the new fields; then `python -m tests.golden.generate`.",
+        ]
+    else:
+        lines.append(f"An old version never changes: put its shape right, in UPCASTS[{topic!r}, {version}] of domain/registry.py.")
+    lines.append(
+        f"(Only if no release holds this version yet: delete tests/golden/schemas/{file_name(topic, version)} and generate it.)"
+    )
+    return "\n".join(lines)
+
+
+def current(topic: str, version: int) -> Schema:
+    return normal(schema(topic, version))
+
+
+def write_schemas(folder: Path) -> tuple[list[Path], list[str]]:
+    """The files that were written, and what was refused."""
+    folder.mkdir(exist_ok=True)
+    written, refused = [], []
+    for topic, version in shapes():
+        path, new = folder / file_name(topic, version), current(topic, version)
+        old = json.loads(path.read_text()) if path.exists() else None
+        if old == new:
+            continue
+        if old is not None and (problem := breaks(topic, version, old, new)):
+            refused.append(problem)
+            continue
+        path.write_text(json.dumps(new, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+        written.append(path)
+    return written, refused
+
+
 if __name__ == "__main__":
-    for new in write_missing(FOLDER):
-        sys.stdout.write(f"written: {new.name}\n")
+    written, refused = write_schemas(SCHEMAS)
+    for new in (*write_missing(FOLDER), *written):
+        sys.stdout.write(f"written: {new.parent.name}/{new.name}\n")
+    for problem in refused:
+        sys.stderr.write(f"refused: {problem}\n")
+    sys.exit(bool(refused))
