@@ -92,7 +92,7 @@ class Relay:
             sequence=state.last_sequence,
             on_stored=self._stored,
         ) as publisher:
-            copying = asyncio.create_task(self._copy(publisher, position), name="relay-copy")
+            copying = asyncio.create_task(self._copy(publisher, state.name, position), name="relay-copy")
             failing = asyncio.create_task(publisher.failed(), name="relay-acks")
             try:
                 done, _ = await asyncio.wait({copying, failing}, return_when=asyncio.FIRST_COMPLETED)
@@ -103,8 +103,11 @@ class Relay:
             for task in done:
                 task.result()
 
-    async def _copy(self, publisher: OrderedPublisher, position: int) -> None:
-        """Reads again the event that it read last, as a proof that the log still is the one we copied from."""
+    async def _copy(self, publisher: OrderedPublisher, stream: str, position: int) -> None:
+        """Reads again the event that it read last, as a proof that the log still is the one we copied from.
+
+        With nothing to publish it looks now and then whether the stream still is there: readers of none would poll the database.
+        """
         last: str | None = None
         page, patience = PageSize(), _FIRST_WAIT
         max_payload = self._connection.client.max_payload - _PAYLOAD_RESERVE
@@ -122,6 +125,8 @@ class Relay:
                 position, last, patience = events[-1].position, events[-1].name, _FIRST_WAIT
             if not full:
                 await self._signal.wait(position, patience)
+                if patience == _LONGEST_WAIT and not await self._stream.is_current(stream):
+                    raise OutOfStep(f"{stream} is gone")
                 patience = min(patience * 2, _LONGEST_WAIT)
 
     def _stored(self, position: int) -> None:

@@ -69,6 +69,10 @@ class LogStream:
                 return StreamState(name, info["state"]["first_seq"], info["state"]["last_seq"])
         return None
 
+    async def is_current(self, name: str) -> bool:
+        """Whether a stream is there and still the newest incarnation. Raises Unavailable."""
+        return (await self._names())[:1] == [name]
+
     async def create(self) -> StreamState:
         """A new, empty incarnation, which is the current one from now on. Raises Unavailable."""
         newest = max((self._incarnation(name) for name in await self._names()), default=0)

@@ -13,7 +13,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         "adapters.nats.connection._WATCH_INTERVAL": 0.2,
         "adapters.nats.connection._WATCH_TIMEOUT": 0.4,
         "adapters.nats.connection.REQUEST_TIMEOUT": 1.0,
-        "adapters.nats.consumer._STALL_CHECK": 0.3,
         "adapters.nats.relay._LONGEST_PAUSE": 0.3,
+        "adapters.nats.relay._LONGEST_WAIT": 1.6,
     }.items():
         monkeypatch.setattr(name, seconds)

@@ -5,10 +5,8 @@ TIDELOG_CHAOS_KILLS    set: the long form, more rounds of everything (as `make c
 """
 
 import asyncio
-import json
 import os
 import random
-import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,17 +16,15 @@ from uuid import UUID
 import httpx
 import psycopg
 
-from adapters.embedded import find_nats
 from domain.errors import Unavailable
 from domain.projects import CreateProject
 from tests.chaos.checker import check_snapshot
 from tests.chaos.checks.snapshot import Violation, read_snapshot
-from tests.integration.nats_kit import NatsProcess, eventually, new_id
-from tests.integration.nats_kit import _die_with_parent as die_with_parent
+from tests.integration.nats_kit import eventually, new_id
 from tests.integration.system_kit import PATIENCE_S, System, issue_key, request_of, running
 from tests.integration.wire_kit import NatsWire, Wire, nats_wired, wired
 
-__all__ = ["Callers", "LimitedNats", "Rig", "eventually", "rigged", "rounds", "seeded"]
+__all__ = ["Callers", "Rig", "eventually", "rigged", "rounds", "seeded"]
 
 LONG = bool(os.environ.get("TIDELOG_CHAOS_KILLS"))
 RECOVERY_S = 20.0
@@ -175,26 +171,3 @@ async def rigged(database_url: str, nats_url: str) -> AsyncIterator[Rig]:
         yield Rig(system, Callers(system), database, nats, database_url, nats_url)
         await database.unmute()
         await nats.unmute()
-
-
-class LimitedNats(NatsProcess):
-    """A nats-server whose JetStream may store `limit` bytes, as on a full disk. It counts from the next start on."""
-
-    limit = 512 * 1024
-
-    async def start(self) -> None:
-        port, ports = self._port, self._folder / "ports"
-        ports.mkdir(exist_ok=True)
-        config = self._folder / "nats.conf"
-        store = {"store_dir": str(self.store), "max_file_store": self.limit}
-        config.write_text(json.dumps({"host": "127.0.0.1", "port": port, "ports_file_dir": str(ports), "jetstream": store}))
-        with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: ASYNC220  returns at once
-                [str(find_nats(None).path), "-c", str(config)], stdout=log, stderr=log, preexec_fn=die_with_parent
-            )
-        pid = self._process.pid
-        async with asyncio.timeout(20):
-            while not (found := self._told_port(ports, pid)):
-                assert self._process.poll() is None, (self._folder / "log").read_text()
-                await asyncio.sleep(0.01)
-        self._port = found

@@ -30,7 +30,11 @@ from tests.integration.nats_kit import open_log
 from tests.integration.system_kit import empty_work_queue
 from tests.integration.wire_kit import postgres_target, wired
 
-pytestmark = pytest.mark.chaos
+pytestmark = [
+    pytest.mark.chaos,
+    # The client of NATS leaves the socket of a reconnection that failed half-way to the garbage collector.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 CONNECTIONS = 40
 KILL = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'tidelog-%%' AND datname = %s"
@@ -123,9 +127,12 @@ async def test_transactions_interleaved_in_any_order_are_read_in_one(url: str) -
                 if appending:  # the lock goes to one of those that wait
                     await asyncio.wait(appending.values(), return_when=asyncio.FIRST_COMPLETED, timeout=10)
             seen += [event.position for event in await log.feed.read(after=seen[-1] if seen else 0, limit=100)]
-        for task in appending.values():
-            task.cancel()
-        await asyncio.gather(*appending.values(), return_exceptions=True)
+        while appending:
+            number = next(n for n, task in appending.items() if task.done())
+            del appending[number]
+            await open_connections[number].rollback()
+            if appending:
+                await asyncio.wait(appending.values(), return_when=asyncio.FIRST_COMPLETED, timeout=10)
     assert seen == list(range(1, len(seen) + 1)) and len(seen) > rounds(5, 200)
 
 
