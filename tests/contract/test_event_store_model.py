@@ -1,0 +1,250 @@
+"""The event store and a plain list, driven side by side by rules that are drawn at random: they must not be told apart.
+
+The rules are what callers do, one after the other; what they do at once is in test_event_store.py. A failure is shrunk to the
+shortest history that shows it.
+"""
+
+import asyncio
+import os
+from collections.abc import Coroutine
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
+
+import psycopg
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from adapters.postgres.event_store import PostgresEventStore
+from adapters.postgres.feed import PostgresEventFeed
+from adapters.postgres.pool import open_pool
+from application.ports import AppendRequest, AppendResult, NewEvent, StreamAppend
+from domain.errors import Forbidden, VersionConflict
+
+T = TypeVar("T")
+Event = tuple[UUID, UUID, UUID, int, str, bytes]
+"""tenant, stream, root, version, topic, state"""
+
+LONG = bool(os.environ.get("TIDELOG_CHAOS_KILLS"))
+TENANTS = [uuid4(), uuid4()]
+STREAMS = [uuid4() for _ in range(4)]
+ROOT = uuid4()
+TOPICS = ["thing.happened", "thing.ended"]
+tenants, streams, topics = st.sampled_from(TENANTS), st.sampled_from(STREAMS), st.sampled_from(TOPICS)
+
+
+class Sides:
+    """The store of a database, and an event loop to drive it from where there is none."""
+
+    def __init__(self, database_url: str) -> None:
+        self.runner = asyncio.Runner()
+        self.database_url = database_url
+        self.runner.run(self._open())
+
+    async def _open(self) -> None:
+        self._pool = await open_pool(self.database_url, role="test", max_size=2)
+        self.store = PostgresEventStore(self.database_url, self._pool)
+        await self.store.start()
+        self.feed = PostgresEventFeed(self._pool)
+        self._cleaner = await psycopg.AsyncConnection.connect(self.database_url, autocommit=True)
+
+    async def empty(self) -> None:
+        await self._cleaner.execute("DELETE FROM event; DELETE FROM command; UPDATE log_head SET position = 0")
+
+    def close(self) -> None:
+        async def closing() -> None:
+            await self._cleaner.close()
+            await self.store.close()
+            await self._pool.close()
+
+        self.runner.run(closing())
+        self.runner.close()
+
+
+class Machine(RuleBasedStateMachine):
+    sides: Sides  # set by the test
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: list[Event] = []
+        self.recorded_at: list[datetime] = []
+        self.commands: dict[tuple[UUID, UUID], tuple[AppendRequest, AppendResult]] = {}
+
+    def wait(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.sides.runner.run(work)
+
+    @initialize()
+    def empty(self) -> None:
+        self.wait(self.sides.empty())
+
+    def version(self, stream: UUID) -> int:
+        return sum(event[1] == stream for event in self.events)
+
+    def owner(self, stream: UUID) -> UUID | None:
+        return next((event[0] for event in self.events if event[1] == stream), None)
+
+    def send(self, request: AppendRequest) -> AppendResult | VersionConflict | Forbidden:
+        try:
+            return self.wait(self.sides.store.append(request))
+        except (VersionConflict, Forbidden) as refusal:
+            return refusal
+
+    @rule(
+        tenant=tenants,
+        chosen=st.lists(
+            st.tuples(streams, st.lists(topics, min_size=1, max_size=3)), min_size=1, max_size=3, unique_by=lambda c: c[0]
+        ),
+        off_by=st.sampled_from([0, 0, 0, 0, 1, -1, 5]),
+        rooted=st.booleans(),
+    )
+    def append(self, tenant: UUID, chosen: list[tuple[UUID, list[str]]], off_by: int, rooted: bool) -> None:
+        """Over one or several streams; the first one's expected version may be wrong, and any stream may be another tenant's."""
+        appends = []
+        for number, (stream, its_topics) in enumerate(chosen):
+            expected = max(0, self.version(stream) + (off_by if number == 0 else 0))
+            events = tuple(NewEvent(topic, 1, f'{{"n":{len(self.events)}}}'.encode()) for topic in its_topics)
+            appends.append(StreamAppend(stream, ROOT if rooted else stream, expected, events))
+        request = AppendRequest(tenant, uuid4(), tuple(appends), "{}")
+        foreign = [a for a in appends if self.owner(a.stream_id) not in (None, tenant)]
+        behind = [a for a in appends if a.expected_version != self.version(a.stream_id)]
+        answer = self.send(request)
+        if not foreign and not behind:
+            self.take(request, answer)
+        else:
+            assert isinstance(
+                answer, Forbidden if foreign and not behind else (VersionConflict, Forbidden) if foreign else VersionConflict
+            )
+            if isinstance(answer, VersionConflict):
+                [refused] = [a for a in appends if a.stream_id == answer.stream_id]
+                assert (answer.expected, answer.current) == (refused.expected_version, self.version(refused.stream_id))
+                assert answer.expected != answer.current
+
+    def take(self, request: AppendRequest, answer: object) -> None:
+        assert isinstance(answer, AppendResult) and not answer.duplicate
+        for append in request.streams:
+            for version, event in enumerate(append.events, append.expected_version + 1):
+                self.events.append((request.tenant_id, append.stream_id, append.root_id, version, event.topic, event.state))
+                self.recorded_at.append(answer.recorded_at)
+        assert (answer.last_position, answer.count) == (len(self.events), sum(len(append.events) for append in request.streams))
+        self.commands[request.tenant_id, request.command_id] = (request, answer)
+
+    @rule(data=st.data(), tenant=tenants, other_content=st.booleans())
+    def same_command_again(self, data: st.DataObject, tenant: UUID, other_content: bool) -> None:
+        """By its own tenant it is a repetition, whatever it says now; by another one it is another command."""
+        if not self.commands:
+            return
+        (owner, command_id), (request, first) = data.draw(
+            st.sampled_from(sorted(self.commands.items(), key=lambda item: item[1][1].last_position))
+        )
+        streams_now = request.streams
+        if other_content or tenant != owner:
+            fresh = uuid4()
+            streams_now = (StreamAppend(fresh, fresh, 0, (NewEvent(TOPICS[0], 1, b"{}"),)),)
+        again = AppendRequest(tenant, command_id, streams_now, "{}")
+        answer = self.send(again)
+        if (tenant, command_id) not in self.commands:
+            self.take(again, answer)
+        else:
+            known = self.commands[tenant, command_id][1]
+            assert answer == AppendResult(known.last_position, known.count, known.recorded_at, duplicate=True)
+        assert first.last_position <= len(self.events)
+
+    @rule(tenant=tenants, stream=streams, after=st.integers(0, 4), until=st.none() | st.integers(0, 12))
+    def read_stream(self, tenant: UUID, stream: UUID, after: int, until: int | None) -> None:
+        found = self.wait(self.sides.store.read_stream(tenant, stream, after_version=after, until_position=until))
+        expected = [
+            (position, event)
+            for position, event in enumerate(self.events, 1)
+            if event[:2] == (tenant, stream) and event[3] > after and (until is None or position <= until)
+        ]
+        assert [(e.position, shape(e)) for e in found] == expected
+
+    @rule(after=st.integers(0, 12), limit=st.integers(1, 6))
+    def read_feed(self, after: int, limit: int) -> None:
+        found = self.wait(self.sides.feed.read(after=after, limit=limit))
+        assert [(e.position, shape(e)) for e in found] == list(enumerate(self.events, 1))[after : after + limit]
+
+    @rule(
+        tenant=tenants, after=st.integers(0, 12), limit=st.integers(1, 6), until=st.none() | st.integers(0, 14),
+        root=st.none() | st.sampled_from([ROOT, *STREAMS]), wanted=st.none() | st.lists(topics, unique=True),
+        newest_first=st.booleans(),
+    )  # fmt: skip
+    def read_tenant(
+        self,
+        tenant: UUID,
+        after: int,
+        limit: int,
+        until: int | None,
+        root: UUID | None,
+        wanted: list[str] | None,
+        newest_first: bool,
+    ) -> None:
+        reading = self.sides.feed.read_tenant(
+            tenant, after=after, limit=limit, until=until, root_id=root, topics=wanted, newest_first=newest_first
+        )
+        expected = [
+            position
+            for position, (owner, _, its_root, _, topic, _) in enumerate(self.events, 1)
+            if owner == tenant and position > after and (until is None or position <= until)
+            and (root is None or its_root == root) and (wanted is None or topic in wanted)
+        ]  # fmt: skip
+        assert [event.position for event in self.wait(reading)] == (expected[::-1] if newest_first else expected)[:limit]
+
+    @rule(tenant=tenants, command_id=st.uuids(version=4))
+    def find_unknown_command(self, tenant: UUID, command_id: UUID) -> None:
+        assert self.wait(self.sides.store.find_command(tenant, command_id)) is None
+
+    @rule(data=st.data(), tenant=tenants)
+    def find_command(self, data: st.DataObject, tenant: UUID) -> None:
+        if self.commands:
+            _, command_id = data.draw(st.sampled_from(sorted(self.commands, key=lambda key: self.commands[key][1].last_position)))
+            found = self.wait(self.sides.store.find_command(tenant, command_id))
+            known = self.commands.get((tenant, command_id))
+            assert found == (
+                None if known is None else AppendResult(known[1].last_position, known[1].count, known[1].recorded_at, True)
+            )
+
+    @rule(tenant=tenants, data=st.data(), aside=st.sampled_from([-1, 0, 1]), root=st.none() | st.sampled_from([ROOT, *STREAMS]))
+    def position_at(self, tenant: UUID, data: st.DataObject, aside: int, root: UUID | None) -> None:
+        """At the moment of an event, just before it and just after it."""
+        moment = data.draw(st.sampled_from(self.recorded_at)) if self.recorded_at else datetime.now(UTC)
+        moment += timedelta(microseconds=aside)
+        expected = [
+            position
+            for position, (event, at) in enumerate(zip(self.events, self.recorded_at, strict=True), 1)
+            if event[0] == tenant and at <= moment and (root is None or event[2] == root)
+        ]
+        assert self.wait(self.sides.feed.position_at(tenant, moment, root_id=root)) == max(expected, default=0)
+
+    @invariant()
+    def the_log_is_the_list(self) -> None:
+        async def everything() -> tuple[int, list[Any]]:
+            return await self.sides.feed.head(), await self.sides.feed.read(after=0, limit=1_000)
+
+        head, events = self.wait(everything())
+        assert head == len(self.events)
+        assert [event.position for event in events] == list(range(1, head + 1))
+        assert [shape(event) for event in events] == self.events
+        assert [event.recorded_at for event in events] == self.recorded_at == sorted(self.recorded_at)
+
+
+def shape(event: Any) -> Event:
+    return (event.tenant_id, event.stream_id, event.root_id, event.version, event.topic, event.state)
+
+
+def test_the_event_store_is_a_list(database_url: str) -> None:
+    sides = Sides(database_url)
+    machine = type("MachineOfThisDatabase", (Machine,), {"sides": sides})
+    try:
+        run_state_machine_as_test(
+            machine,
+            settings=settings(
+                max_examples=1_000 if LONG else 15,
+                stateful_step_count=60 if LONG else 25,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+    finally:
+        sides.close()
