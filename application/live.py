@@ -5,9 +5,9 @@ A listener gets everything after its position: first from the database, then fro
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from uuid import UUID
 
 import structlog
@@ -44,23 +44,86 @@ class Filter:
         )
 
 
-@dataclass(eq=False, slots=True)
-class _Listener:
-    wanted: Filter
-    queue: deque[RecordedEvent] = field(default_factory=deque)
-    ready: asyncio.Event = field(default_factory=asyncio.Event)
-    overflowed: bool = False
+class Batch(list[RecordedEvent]):
+    """Events in order, the same object for all listeners that want the same: what one made of it, the others need not make."""
 
-    def offer(self, events: Sequence[RecordedEvent]) -> None:
-        kept = [event for event in events if self.wanted(event)]
-        if not kept:
-            return
-        if len(self.queue) + len(kept) > QUEUE_EVENTS:
+    __slots__ = ("_made", "_parts")
+
+    def __init__(self, events: Iterable[RecordedEvent] = (), parts: "Sequence[Batch]" = ()) -> None:
+        super().__init__(events)
+        self._parts = parts
+        self._made: bytes | None = None
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Batch]") -> "Batch":
+        return cls((event for part in parts for event in part), parts)
+
+    def once(self, make: Callable[[Sequence[RecordedEvent]], bytes]) -> bytes:
+        """The outward form, made by the first who asks; there is one form only, and that of a whole is those of its parts."""
+        if self._made is None:
+            self._made = b"".join([part.once(make) for part in self._parts]) if self._parts else make(self)
+        return self._made
+
+
+NOTHING = Batch()
+
+
+class _Listener:
+    """Batches that wait for one reader. With a thousand of them each step counts: a bare future, and one timer for each silence."""
+
+    __slots__ = ("_loop", "_quiet", "_timer", "_waiter", "overflowed", "queue", "queued")
+
+    def __init__(self) -> None:
+        self.queue: deque[Batch] = deque()
+        self.queued = 0
+        """Events in the queue."""
+        self.overflowed = False
+        self._loop = asyncio.get_running_loop()
+        self._waiter: asyncio.Future[None] | None = None
+        self._quiet = False
+        self._timer = self._loop.call_later(SILENCE_S, self._beat)
+
+    def offer(self, batch: Batch) -> None:
+        if self.queued + len(batch) > QUEUE_EVENTS:
             self.overflowed = True
             self.queue.clear()
+            self.queued = 0
         else:
-            self.queue.extend(kept)
-        self.ready.set()
+            self.queue.append(batch)
+            self.queued += len(batch)
+        self.wake()
+
+    def take(self) -> Batch:
+        """The next batch; what waits together goes together."""
+        if len(self.queue) <= 1:
+            batch = self.queue.popleft() if self.queue else NOTHING
+        else:
+            batch = Batch.joined(tuple(self.queue))
+            self.queue.clear()
+        self.queued = 0
+        return batch
+
+    async def wait(self) -> None:
+        """Returns when something was offered, or after a silence."""
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def wake(self) -> None:
+        self._quiet = False
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _beat(self) -> None:
+        if self._quiet:
+            self.wake()
+        self._quiet = True
+        self._timer = self._loop.call_later(SILENCE_S, self._beat)
+
+    def close(self) -> None:
+        self._timer.cancel()
 
 
 class LiveFeed:
@@ -69,7 +132,7 @@ class LiveFeed:
     def __init__(self, feed: EventFeed, subscription: Subscription) -> None:
         self._feed = feed
         self._subscription = subscription
-        self._listeners: set[_Listener] = set()
+        self._listeners: dict[Filter, set[_Listener]] = {}
         self._watchers: defaultdict[UUID, set[asyncio.Event]] = defaultdict(set)
         self._started = asyncio.Event()
         self.position = 0
@@ -79,8 +142,9 @@ class LiveFeed:
     def close(self) -> None:
         """Ends all streams of events and wakes all watchers."""
         self.closed = True
-        for listener in self._listeners:
-            listener.ready.set()
+        for listeners in self._listeners.values():
+            for listener in listeners:
+                listener.wake()
         for watchers in self._watchers.values():
             for watcher in watchers:
                 watcher.set()
@@ -90,43 +154,58 @@ class LiveFeed:
         self._started.set()
         async for batch in self._subscription.batches(after=self.position, name="live"):
             self.position = batch[-1].position
-            for listener in self._listeners:
-                listener.offer(batch)
+            self._offer(batch)
             for root_id in {event.root_id for event in batch}:
                 for watcher in self._watchers.get(root_id, ()):
                     watcher.set()
 
-    async def events(self, wanted: Filter, *, after: int | None) -> AsyncIterator[list[RecordedEvent]]:
-        """Wanted events after a position (None: from now on), in order, in small lists; waits for more.
+    def _offer(self, events: Sequence[RecordedEvent]) -> None:
+        """Each event is looked at once for all listeners that want the same."""
+        tenants = {event.tenant_id for event in events}
+        for wanted, listeners in self._listeners.items():
+            if wanted.tenant_id in tenants:
+                batch = Batch(event for event in events if wanted(event))
+                if batch:
+                    for listener in listeners:
+                        listener.offer(batch)
 
-        An empty list says: nothing for a while.
+    async def events(self, wanted: Filter, *, after: int | None) -> AsyncIterator[Batch]:
+        """Wanted events after a position (None: from now on), in order, in small batches; waits for more.
+
+        An empty batch says: nothing for a while.
 
         Raises:
             TooSlow: more came than the bound of the queue while the caller was busy.
         """
         await self._started.wait()
-        listener = _Listener(wanted)
-        self._listeners.add(listener)
+        listener = _Listener()
+        self._listeners.setdefault(wanted, set()).add(listener)
         try:
             joined_at = self.position
             reached = joined_at if after is None else after
             while reached < joined_at:
                 page = await self._page(wanted, reached, joined_at)
                 if page:
-                    yield page
+                    yield Batch(page)
                 reached = page[-1].position if len(page) == PAGE else joined_at
             while not self.closed:
                 if listener.overflowed:
                     raise TooSlow
                 if not listener.queue:
-                    listener.ready.clear()
-                    await wait_for(listener.ready, SILENCE_S)
-                live = [event for event in listener.queue if event.position > reached]
-                listener.queue.clear()
-                reached = live[-1].position if live else reached
+                    await listener.wait()
+                live = listener.take()
+                if live and live[0].position <= reached:  # it was asked for events after a position that the log had not reached
+                    live = Batch(event for event in live if event.position > reached)
                 yield live
         finally:
-            self._listeners.discard(listener)
+            self._forget(wanted, listener)
+
+    def _forget(self, wanted: Filter, listener: _Listener) -> None:
+        listener.close()
+        listeners = self._listeners[wanted]
+        listeners.discard(listener)
+        if not listeners:
+            del self._listeners[wanted]
 
     async def _page(self, wanted: Filter, after: int, until: int) -> list[RecordedEvent]:
         topics = sorted(wanted.topics) if wanted.topics is not None else None

@@ -136,7 +136,7 @@ async def _tenant_stream(request: Request, wanted: Filter, start: int | None) ->
     yield RETRY
     try:
         async for events in live.events(wanted, after=start):
-            yield _sse(events) if events else HEARTBEAT
+            yield events.once(_sse) if events else HEARTBEAT
     except TooSlow:
         yield b"event: resync\ndata: {}\n\n"
 
