@@ -1,6 +1,6 @@
 """What the application needs from outside, as small protocols owned here. Adapters implement them; nobody else may know how."""
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -271,4 +271,28 @@ class Snapshots(Protocol):
 
     async def save(self, snapshots: Sequence[Snapshot]) -> None:
         """At most one for each stream; the newest two of a stream are kept. Raises Unavailable."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRange:
+    """Streams by id: those after `after` (None: from the first one), up to and including `last`."""
+
+    after: UUID | None
+    last: UUID
+
+
+StreamRow = tuple[bytes, int, str, int, bytes]
+"""Of an event what a fold needs: stream id (16 bytes), version, topic, schema version, state."""
+
+
+class StreamRanges(Protocol):
+    """The log cut into ranges of whole streams, for reading all of it by several processes. Blocks; one caller at a time."""
+
+    def cut(self, *, size: int) -> tuple[int, list[StreamRange]]:
+        """The head of the log, and ranges of about `size` events each that together hold all streams. Raises Unavailable."""
+        ...
+
+    def pages(self, part: StreamRange, *, until: int, tenant_id: UUID | None = None) -> Iterator[list[StreamRow]]:
+        """Events up to a position, stream after stream, each in order; of all tenants or of one. Raises Unavailable."""
         ...

@@ -47,7 +47,7 @@ class StateModel:
         self.digest = digest.hexdigest()
 
     def encode(self, state: Any) -> bytes:
-        return self._adapter.dump_json(state)
+        return self._adapter.serializer.to_json(state)
 
     def decode(self, state: bytes) -> Any:
         """Raises pydantic.ValidationError."""

@@ -5,7 +5,7 @@ import platform
 import subprocess
 import sys
 
-BENCHMARKS = ("append", "stream", "pipeline", "http", "idle")
+BENCHMARKS = ("append", "stream", "pipeline", "http", "idle", "replay")
 
 
 def main() -> int:

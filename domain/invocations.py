@@ -103,7 +103,7 @@ class Invocation:
 def evolve(invocation: Invocation, event: InvocationEvent) -> Invocation:
     match event:
         case InvocationRequested():
-            return Invocation(status="requested", requested=event, dispatch=1)
+            return replace(invocation, status="requested", requested=event, dispatch=1)
         case AttemptStarted():
             return replace(
                 invocation,

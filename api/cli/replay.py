@@ -1,4 +1,4 @@
-"""`tidelog replay`: what a run was at any moment, and what each event changed."""
+"""`tidelog replay`: what a run was at any moment, and what each event changed; or the whole log, to know that it folds."""
 
 import sys
 from pathlib import Path
@@ -16,16 +16,24 @@ app = typer.Typer()
 
 @app.command()
 def replay(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")],
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="The run's id.")] = None,
     at: Annotated[
         str | None, typer.Option("--at", metavar="POSITION|TIME", help="Show the run as it was there: 42, or 2026-01-31T12:00:00Z.")
     ] = None,
     step_by_step: Annotated[bool, typer.Option("--step-by-step", help="Wait for Enter after each event.")] = False,
+    whole_log: Annotated[bool, typer.Option("--all", help="Fold every stream of the log; exit code 1 if one does not.")] = False,
+    tenant: Annotated[str | None, typer.Option("--tenant", metavar="ID", help="With --all: only this tenant's streams.")] = None,
+    processes: Annotated[
+        int | None, typer.Option("--processes", min=1, max=64, help="With --all: how many at once.  \\[default: one for each core]")
+    ] = None,
     data_dir: options.DataDir = None,
     url: options.Url = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Replay a run from the log: each event, and what it changed; or the whole run as it was at one point.
+
+    With --all the whole log is folded, by several processes, straight from the database (TIDELOG_DATABASE_URL, or the data
+    folder's own). The digest of all states is the same for the same log under the same rules.
 
     Examples:
 
@@ -34,7 +42,18 @@ def replay(
       tidelog replay 0198c0de-… --at 42
 
       tidelog replay 0198c0de-… --step-by-step
+
+      tidelog replay --all
     """
+    if whole_log:
+        from api.cli import replay_all
+
+        if run is not None or at is not None or step_by_step or url is not None:
+            output.fail("--all goes neither with a run nor with --at, --step-by-step or --url", output.WRONG_USAGE)
+        output.run(replay_all.replay_all(data_dir, tenant, processes, as_json))
+        return
+    if run is None or tenant is not None or processes is not None:
+        output.fail("name a run, or give --all (--tenant and --processes go with --all)", output.WRONG_USAGE)
     if step_by_step:
         output.guarded(lambda: _check_interactive(at, as_json))
         moments: list[Moment] = []

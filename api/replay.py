@@ -1,0 +1,162 @@
+"""Composition of the replay of a whole log: which database, and processes that fold its ranges side by side.
+
+Each of those imports this module: only what they need is imported up here.
+"""
+
+import gc
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import asynccontextmanager
+from multiprocessing.connection import wait
+from typing import TYPE_CHECKING, TypeVar
+from uuid import UUID
+
+from adapters.postgres.ranges import PostgresStreamRanges
+from application.ports import StreamRange
+from application.replay import RANGE_EVENTS, Replayed, fold_range
+from domain.errors import Unavailable
+
+if TYPE_CHECKING:
+    from api.settings import Settings
+
+ATTEMPTS = 5
+PAUSE_S = 1.0
+"""A range is begun again when the database goes away meanwhile."""
+
+T = TypeVar("T")
+
+Progress = Callable[[Replayed, int], None]
+"""Called with what has been folded so far, and the head of the log."""
+
+
+@asynccontextmanager
+async def database(settings: "Settings") -> AsyncIterator[str]:
+    """URL of the log: the one of the settings, or the embedded one of the data folder, started for the block if need be.
+
+    Raises SettingsError, SupervisorError.
+    """
+    from adapters.embedded import EmbeddedError, EmbeddedServices
+    from adapters.embedded.access import running_database_url
+    from api.settings import SettingsError
+    from api.supervisor import state
+    from api.supervisor.errors import SupervisorError
+
+    if settings.database_url is not None:
+        yield settings.database_url.get_secret_value()
+        return
+    if not settings.data_dir.is_dir():
+        raise SettingsError(f"there is no log in {settings.data_dir}: set TIDELOG_DATABASE_URL or TIDELOG_DATA_DIR")
+    running = state.running(settings.data_dir)
+    try:
+        if running is not None:
+            url = running_database_url(running.embedded or {})
+            if url is None:
+                raise SettingsError("the running server has a database of its own: set TIDELOG_DATABASE_URL")
+            yield url
+            return
+        own = EmbeddedServices(settings.data_dir, postgres_bin=settings.postgres_bin, want_nats=False, account=settings.run_as)
+        await own.start()
+    except EmbeddedError as error:
+        raise SupervisorError(str(error)) from error
+    try:
+        yield own.database_url
+    finally:
+        await own.stop()
+
+
+def replay(
+    database_url: str, *, processes: int, tenant_id: UUID | None = None, progress: Progress | None = None
+) -> tuple[int, Replayed]:
+    """The head of the log when it began, and what all streams came to at that position. Blocks.
+
+    With one process it folds in this one. Raises Unavailable.
+    """
+    folder = _Folder(database_url)
+    try:
+        head, parts = folder.cut()
+    finally:
+        folder.close()
+    total = Replayed()
+    for done in _folded(database_url, parts, head, tenant_id, min(processes, len(parts))):
+        total.add(done)
+        if progress is not None:
+            progress(total, head)
+    total.failures.sort(key=lambda failure: failure.stream_id)
+    return head, total
+
+
+def _folded(database_url: str, parts: list[StreamRange], head: int, tenant_id: UUID | None, processes: int) -> Iterator[Replayed]:
+    if processes == 1:
+        folder = _Folder(database_url)
+        try:
+            for part in parts:
+                yield folder.fold(part, head, tenant_id)
+        finally:
+            folder.close()
+        return
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=spawn, initializer=_begin, initargs=(database_url,)) as pool:
+        pending = [pool.submit(_fold, part, head, tenant_id) for part in parts]
+        try:
+            for future in as_completed(pending):
+                yield future.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Folder:
+    """Folds ranges over one connection, which is made anew when it is lost."""
+
+    def __init__(self, database_url: str) -> None:
+        self._database_url = database_url
+        self._log: PostgresStreamRanges | None = None
+
+    def cut(self) -> tuple[int, list[StreamRange]]:
+        return self._patiently(lambda log: log.cut(size=RANGE_EVENTS))
+
+    def fold(self, part: StreamRange, head: int, tenant_id: UUID | None) -> Replayed:
+        return self._patiently(lambda log: fold_range(log, part, until=head, tenant_id=tenant_id))
+
+    def close(self) -> None:
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    def _patiently(self, work: Callable[[PostgresStreamRanges], T]) -> T:
+        for attempts_left in reversed(range(ATTEMPTS)):
+            try:
+                if self._log is None:
+                    self._log = PostgresStreamRanges.open(self._database_url)
+                return work(self._log)
+            except Unavailable:
+                self.close()
+                if not attempts_left:
+                    raise
+                time.sleep(PAUSE_S)
+        raise AssertionError("the last attempt returns or raises")
+
+
+_folder: _Folder | None = None
+"""That of a process of the pool."""
+
+
+def _begin(database_url: str) -> None:
+    """In each process of the pool: an interrupt is for the parent, and without a parent there is nothing to do."""
+    global _folder
+    _folder = _Folder(database_url)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 50)  # states are trees: nearly all of it goes without the collector
+
+
+def _fold(part: StreamRange, head: int, tenant_id: UUID | None) -> Replayed:
+    assert _folder is not None
+    return _folder.fold(part, head, tenant_id)

@@ -1,0 +1,240 @@
+"""How fast a whole log is folded to the states of all its streams, beside what the `eventsourcing` library does to read one.
+
+    python -m benchmarks.replay [EVENTS]        a million, unless said otherwise
+
+One embedded Postgres. The log is that of runs with four agents each, as the domain's own rules make it: plans, journals, calls,
+messages, shared values; 109 events in 21 streams for each run. The contestants take turns, each over the whole log.
+
+- library: its recorder's `select_notifications` in pages of 1,000 and its `Mapper` with its JSON transcoder. It ends with event
+  objects whose ids and times are still texts; nothing is folded.
+- replay: `tidelog replay --all`: select, decode, check, fold, and a digest of each state; with one process and one for each core.
+"""
+
+import asyncio
+import itertools
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import uuid6
+from eventsourcing.domain import DomainEvent
+from eventsourcing.persistence import JSONTranscoder, Mapper
+from eventsourcing.postgres import PostgresDatastore
+from eventsourcing.utils import register_topic
+from psycopg.conninfo import conninfo_to_dict
+
+from adapters.embedded import EmbeddedServices
+from adapters.postgres.append_batch import APPEND_SQL, EncodedAppend, parameters
+from adapters.postgres.arrays import register_arrays
+from adapters.postgres.migrate import migrate
+from adapters.postgres.recorder import TidelogRecorder
+from api.replay import replay
+from application.ports import AppendRequest, NewEvent, StreamAppend
+from domain import agent_runs, context, invocations, messages, runs
+from domain.failures import Retry
+from domain.kernel import Command, Decider, Metadata
+from domain.registry import EVENTS, encode
+
+ROUNDS = 2
+SIDE_BY_SIDE = 500
+TENANT = UUID(int=uuid6.uuid7().int)
+FIRST_MS = 1_800_000_000_000
+"""When the first run began; the others follow a millisecond apart."""
+PLAN = runs.parallel(("historian", "surveyor", "inspector"), "editor")
+FINDING = {
+    "path": "src/store.py", "line": 42, "kind": "long function", "severity": "minor", "confidence": 0.75,
+    "evidence": "def read_stream(self, tenant_id, stream_id) -> list",
+}  # fmt: skip
+ARGUMENTS = {"limit": 500, "path": "src"}
+SENT_AT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Story:
+    """One run from its start to its end, told by the deciders: appends of one command each, in order."""
+
+    def __init__(self) -> None:
+        self.run_id = UUID(int=FIRST_MS << 80 | 0x7 << 76 | 0x2 << 62)
+        self._command_ids = itertools.count(self.run_id.int + 1)
+        self.appends: list[AppendRequest] = []
+        self._states: dict[UUID, Any] = {}
+        self._versions: dict[UUID, int] = {}
+        self._do(runs.DECIDER, self.run_id, runs.StartRun(run_id=self.run_id, project_id=TENANT, plan=PLAN, input={"depth": 500}))
+        for step in PLAN.steps:
+            self._agent_run(step, runs.agent_run_id_of(self.run_id, step.key))
+
+    def _do(self, decider: Decider[Any], stream_id: UUID, command: Command) -> None:
+        state, version = self._states.get(stream_id, decider.initial()), self._versions.get(stream_id, 0)
+        events = decider.decide(state, command)
+        for event in events:
+            state = decider.evolve(state, event)
+        self._states[stream_id], self._versions[stream_id] = state, version + len(events)
+        command_id = UUID(int=next(self._command_ids))
+        metadata = Metadata(actor="key:benchmark", correlation_id=self.run_id, causation_id=str(command_id), command_id=command_id)
+        new = tuple(NewEvent(event.TOPIC, event.VERSION, encode(event)) for event in events)
+        stream = StreamAppend(stream_id, self.run_id, version, new)
+        self.appends.append(AppendRequest(TENANT, command_id, (stream,), metadata.model_dump_json()))
+
+    def _agent_run(self, step: runs.Step, id_: UUID) -> None:
+        def do(command: Command) -> None:
+            self._do(agent_runs.DECIDER, id_, command)
+
+        do(agent_runs.RequestAgentRun(agent_run_id=id_, run_id=self.run_id, step=step.key, agent=step.agent, agent_version="1"))
+        do(agent_runs.ClaimAgentRun(agent_run_id=id_, worker_id="worker-3f2a9c-1", dispatch=1))
+        for number in range(3):
+            self._call(id_, f"read#{number}")
+            result = {"findings": [FINDING] * 2, "score": number / 2}
+            do(agent_runs.RecordStep(agent_run_id=id_, attempt=1, key=f"think#{number}", result=result))
+        if step.after:
+            for number, message_id in enumerate(self._states[id_].mailbox):
+                do(agent_runs.ReceiveMail(agent_run_id=id_, attempt=1, key=f"receive#{number}", message_id=message_id))
+        else:
+            self._tell_editor(step, id_)
+        do(agent_runs.CompleteAgentRun(agent_run_id=id_, attempt=1, result={"findings": [FINDING] * 2}))
+        done = runs.CompleteStep(run_id=self.run_id, step=step.key, agent_run_id=id_, result={"findings": [FINDING] * 2})
+        self._do(runs.DECIDER, self.run_id, done)
+
+    def _call(self, id_: UUID, key: str) -> None:
+        self._do(agent_runs.DECIDER, id_, agent_runs.StartCall(agent_run_id=id_, attempt=1, key=key, tool="git.history"))
+        call = agent_runs.invocation_id_of(id_, key)
+        for command in (
+            invocations.RequestInvocation(
+                invocation_id=call, run_id=self.run_id, agent_run_id=id_, key=key, tool="git.history", arguments=ARGUMENTS,
+                idempotent=True, timeout_s=60, retry=Retry(max_attempts=3),
+            ),
+            invocations.ClaimInvocation(invocation_id=call, worker_id="worker-3f2a9c-2", dispatch=1),
+            invocations.CompleteInvocation(invocation_id=call, attempt=1, result={"commits": [FINDING] * 3}),
+        ):  # fmt: skip
+            self._do(invocations.DECIDER, call, command)
+        finish = agent_runs.FinishCall(agent_run_id=id_, key=key, invocation_id=call, succeeded=True)
+        self._do(agent_runs.DECIDER, id_, finish)
+
+    def _tell_editor(self, step: runs.Step, id_: UUID) -> None:
+        message_id, editor = agent_runs.message_id_of(id_, "send#0"), runs.agent_run_id_of(self.run_id, "editor")
+        sent = agent_runs.RecordStep(agent_run_id=id_, attempt=1, key="send#0", kind="send", result=str(message_id))
+        self._do(agent_runs.DECIDER, id_, sent)
+        message = messages.SendMessage(
+            message_id=message_id, run_id=self.run_id, sender=step.key, sender_id=id_, recipient="editor", recipient_id=editor,
+            body={"summary": "Three functions are long", "findings": [FINDING]},
+        )  # fmt: skip
+        self._do(messages.DECIDER, message_id, message)
+        delivery = agent_runs.DeliverMail(
+            agent_run_id=editor, run_id=self.run_id, message_id=message_id, sender=step.key, sent_at=SENT_AT
+        )
+        self._do(agent_runs.DECIDER, editor, delivery)
+        context_id = context.context_id_of(self.run_id)
+        value = context.SetContextValue(
+            context_id=context_id, run_id=self.run_id, agent_run_id=id_, name=f"{step.key}.done", value=True
+        )
+        self._do(context.DECIDER, context_id, value)
+
+
+def moved(told: list[AppendRequest], by_ms: int) -> Iterator[AppendRequest]:
+    """The same run some milliseconds later. All its ids begin with its time, so another time makes other ids."""
+    old, new = (f"{ms:012x}" for ms in (FIRST_MS, FIRST_MS + by_ms))
+    old, new = f"{old[:8]}-{old[8:]}", f"{new[:8]}-{new[8:]}"
+
+    def moved_id(id_: UUID) -> UUID:
+        return UUID(int=id_.int + (by_ms << 80))
+
+    for append in told:
+        [stream] = append.streams
+        events = tuple(NewEvent(e.topic, e.schema_version, e.state.replace(old.encode(), new.encode())) for e in stream.events)
+        stream = StreamAppend(moved_id(stream.stream_id), moved_id(stream.root_id), stream.expected_version, events)
+        yield AppendRequest(TENANT, moved_id(append.command_id), (stream,), append.metadata.replace(old, new))
+
+
+def batches() -> Iterator[tuple[AppendRequest, ...]]:
+    """Without an end: runs that go on side by side, of each the next append."""
+    told = Story().appends
+    for first in itertools.count(0, SIDE_BY_SIDE):
+        yield from zip(*(moved(told, first + number) for number in range(SIDE_BY_SIDE)), strict=True)
+
+
+def fill(database_url: str, events: int) -> None:
+    """Each append as a request of its own, many in one call, as the group commit writes them under load."""
+    written, began = 0, time.perf_counter()
+    with psycopg.Connection.connect(database_url, autocommit=True) as connection:
+        register_arrays(connection)
+        for batch in batches():
+            requests = [EncodedAppend.of(request) for request in batch]
+            answer = connection.execute(APPEND_SQL, parameters(requests), prepare=True).fetchone()
+            assert answer is not None and answer[0] == 0, "all are accepted"
+            written = answer[2]
+            if written >= events:
+                break
+        connection.execute("ANALYZE event")
+    print(f"{written:,} events written in {time.perf_counter() - began:.0f} s")
+
+
+def library(database_url: str) -> int:
+    """Reads and maps every event; the number of them."""
+    given = conninfo_to_dict(database_url)
+    place = [str(given.get(key) or "") for key in ("dbname", "host", "port", "user", "password")]
+    datastore = PostgresDatastore(*place, originator_id_type="uuid", single_row_tracking=True)
+    recorder, mapper = TidelogRecorder(datastore, tenant_id=TENANT), Mapper[UUID](JSONTranscoder())
+    position = count = 0
+    while page := recorder.select_notifications(position + 1, 1_000):
+        count += len([mapper.to_domain_event(notification) for notification in page])
+        position = page[-1].id
+    datastore.close()
+    return count
+
+
+def measure(database_url: str, events: int) -> None:
+    for topic in EVENTS:
+        register_topic(topic, type(topic, (DomainEvent,), {}))
+    fill(database_url, events)
+    digests: set[str] = set()
+
+    def replayed(processes: int) -> int:
+        _, done = replay(database_url, processes=processes)
+        assert not done.failed
+        digests.add(done.hex_digest)
+        return done.events
+
+    cores = os.cpu_count() or 1
+    contestants: dict[str, Callable[[], int]] = {
+        "library, select and map": lambda: library(database_url),
+        "replay, 1 process": lambda: replayed(1),
+    }
+    if cores > 1:
+        contestants[f"replay, {cores} processes"] = lambda: replayed(cores)
+    rates: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(ROUNDS):
+        for name, contestant in contestants.items():
+            began = time.perf_counter()
+            count = contestant()
+            rates[name].append(count / (time.perf_counter() - began))
+    assert len(digests) == 1, "the digest depends on how the log is cut"
+    base = statistics.mean(rates["library, select and map"])
+    print(f"{f'means of {ROUNDS} rounds':<28}{'events/s':>12}{'x library':>12}")
+    for name, measured in rates.items():
+        print(f"{name:<28}{statistics.mean(measured):>12,.0f}{statistics.mean(measured) / base:>12.1f}")
+
+
+async def run(state_dir: Path, events: int) -> None:
+    services = EmbeddedServices(state_dir, want_nats=False)
+    await services.start()
+    try:
+        await migrate(services.database_url)
+        await asyncio.to_thread(measure, services.database_url, events)
+    finally:
+        await services.stop()
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="tidelog-benchmark-") as folder:
+        Path(folder).chmod(0o711)  # started by root, the server runs under another account, which has to get in
+        asyncio.run(run(Path(folder) / "state", int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000))
+
+
+if __name__ == "__main__":
+    main()
