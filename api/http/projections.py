@@ -43,16 +43,16 @@ class RebuildBody(Strict):
     """Let the new version go live as soon as it is ready."""
 
 
-class NoBody(Strict):
+class EmptyBody(Strict):
     """Nothing is to be said."""
 
 
-class CancelBody(Strict):
+class CancelBuildBody(Strict):
     purpose: builds.Purpose = "version"
     """`version`: a rebuild or rollback; `check`: a verification."""
 
 
-class RetryBody(Strict):
+class RetryParkedBody(Strict):
     root_id: UUID | None = None
     """Only the parked events of this root; else of all."""
 
@@ -170,11 +170,11 @@ async def post_rollback(request: Request, name: str) -> Response:
     status_code=202,
     summary="Compare with the log",
     responses={202: {"model": ProjectionView}},
-    openapi_extra=openapi.body(NoBody, {}),
+    openapi_extra=openapi.body(EmptyBody, {}),
 )
 async def post_verify(request: Request, name: str) -> Response:
     """Makes the tables again from the log and compares them with the live ones at one position; `check` tells the outcome."""
-    projection, _ = _known(request, name), await body_of(request, NoBody)
+    projection, _ = _known(request, name), await body_of(request, EmptyBody)
     return await _ask(request, projection, "verify")
 
 
@@ -183,10 +183,10 @@ async def post_verify(request: Request, name: str) -> Response:
     status_code=202,
     summary="Let the new version go live",
     responses={202: {"model": ProjectionView}},
-    openapi_extra=openapi.body(NoBody, {}),
+    openapi_extra=openapi.body(EmptyBody, {}),
 )
 async def post_swap(request: Request, name: str) -> Response:
-    projection, _ = _known(request, name), await body_of(request, NoBody)
+    projection, _ = _known(request, name), await body_of(request, EmptyBody)
     async with container_of(request).database.connection() as connection, connection.transaction():
         await builds.ask_swap(connection, projection.name)
     return await _view(request, projection, 202)
@@ -196,11 +196,11 @@ async def post_swap(request: Request, name: str) -> Response:
     "/v1/projections/{name}/cancel",
     summary="End a rebuild, a rollback or a check",
     responses={200: {"model": ProjectionView}},
-    openapi_extra=openapi.body(CancelBody, {}, {"purpose": "check"}),
+    openapi_extra=openapi.body(CancelBuildBody, {}, {"purpose": "check"}),
 )
 async def post_cancel(request: Request, name: str) -> Response:
     """What it made is dropped; a version that was to come back is kept."""
-    projection, body = _known(request, name), await body_of(request, CancelBody)
+    projection, body = _known(request, name), await body_of(request, CancelBuildBody)
     async with container_of(request).database.connection() as connection, connection.transaction():
         await builds.cancel(connection, projection, body.purpose)
     return await _view(request, projection)
@@ -223,14 +223,14 @@ async def delete_previous(request: Request, name: str) -> Response:
     "/v1/projections/{name}/retry",
     summary="Try parked events again",
     responses={200: {"model": RetryAnswer}},
-    openapi_extra=openapi.body(RetryBody, {}, {"root_id": "0198c0de-0000-7000-8000-000000000001"}),
+    openapi_extra=openapi.body(RetryParkedBody, {}, {"root_id": "0198c0de-0000-7000-8000-000000000001"}),
 )
 async def post_retry(request: Request, name: str) -> Response:
     """Root by root, each in one transaction and in order; what breaks again stays parked, with its error in the answer.
 
     Of sagas, the reactions to the events are executed again: their ids are derived, so what was done is not done twice.
     """
-    consumers, body = _consumers(request, name), await body_of(request, RetryBody)
+    consumers, body = _consumers(request, name), await body_of(request, RetryParkedBody)
     container = container_of(request)
     async with container.database.connection() as connection:
         roots = [body.root_id] if body.root_id else await parked.roots(connection, consumers, MAX_ROOTS + 1)

@@ -109,7 +109,7 @@ async def test_answers_fit_their_schemas(shared: System) -> None:
         content = operation["responses"].get("200", {}).get("content", {}).get("application/json", {})
         if method != "GET" or not content.get("schema") or "{position}" in path or "{agent_run_id}" in path:
             continue
-        response = await shared.http.get(path.replace("{run_id}", run_id))
+        response = await shared.http.get(path.replace("{run_id}", run_id).replace("{name}", "runs"))
         jsonschema.validate(
             response.json(), {**content["schema"], "components": described["components"]}, jsonschema.Draft202012Validator
         )

@@ -1,0 +1,172 @@
+"""Checks of read models against the log; and operators' commands, over HTTP and on the command line."""
+
+import asyncio
+import json
+import os
+import sys
+from asyncio.subprocess import PIPE
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adapters.postgres.listener import ChannelListener
+from projections import builds, runs
+from projections.rebuild import ProjectionBuilder
+from projections.registry import PROJECTIONS
+from tests.integration.projection_kit import Log, building, log_on, projecting, task
+from tests.integration.system_kit import PlayedWorker, System, new_id, served
+
+RUNS = runs.PROJECTION
+ROOT = Path(__file__).parents[2]
+VIEW = """
+UPDATE run SET view = convert_to(replace(convert_from(view, 'UTF8'), '"worker_id":"w"', '"worker_id":"x"'), 'UTF8')
+WHERE run_id = %s
+"""
+
+
+async def difference(log: Log) -> dict[str, Any]:
+    await log.ask(RUNS, "verify")
+    build = await log.until_status("runs", "different", purpose="check")
+    assert build.difference is not None
+    found: dict[str, Any] = json.loads(build.difference)
+    assert found["table"] == "run" and found["position"] == build.position
+    return found
+
+
+async def test_what_was_changed_by_hand_is_found(database_url: str) -> None:
+    async with log_on(database_url) as log, projecting(log, RUNS), building(log, RUNS):
+        known = sorted(await log.runs(450))  # more than is fetched at once
+        await log.until("runs")
+        await log.ask(RUNS, "verify")
+        assert (await log.until_status("runs", "equal", purpose="check")).rows == 450
+
+        await log.rows("UPDATE run SET status = 'failed' WHERE run_id = %s", known[300])
+        found = await difference(log)
+        assert (found["what"], found["key"], found["column"]) == ("changed", {"run_id": str(known[300])}, "status")
+        assert (found["live"], found["log"]) == ("failed", "completed")
+        await log.rows("UPDATE run SET status = 'completed'")
+
+        await log.rows(VIEW, known[449])
+        found = await difference(log)
+        assert (found["column"], found["live"], found["log"]) == ("view/steps/0/worker_id", "x", "w"), "the place in the document"
+
+        await log.rows("DELETE FROM run WHERE run_id >= %s", known[449])
+        found = await difference(log)
+        assert (found["what"], found["key"]) == ("missing", {"run_id": str(known[449])})
+
+        await log.ask(RUNS, "rebuild", swap=True)
+        await log.until_status("runs", "swapped")
+        stray = new_id()
+        copy = "INSERT INTO run SELECT %s, tenant_id, project_id, status, position, created_at, view FROM run LIMIT 1"
+        await log.rows(copy, stray)
+        found = await difference(log)
+        assert (found["what"], found["key"]) == ("surplus", {"run_id": str(stray)})
+        assert await log.rows("SELECT 1 FROM pg_namespace WHERE nspname = 'verify_runs'") == []
+
+
+async def test_a_check_runs_beside_everything_else(database_url: str) -> None:
+    """Under appends the live rows move on while they are compared: the snapshot and the position belong together."""
+    async with log_on(database_url) as log, projecting(log, RUNS), building(log, RUNS):
+        await log.runs(50)
+
+        async def append() -> None:
+            while True:
+                await log.run()
+
+        async with task(append):
+            for _ in range(5):
+                await log.ask(RUNS, "verify")
+                await log.until_status("runs", "equal", purpose="check")
+
+
+# --- over HTTP and on the command line --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Said:
+    stdout: str
+    stderr: str
+
+
+class CommandLine:
+    """The real command, as a process of its own, against a real HTTP server."""
+
+    def __init__(self, url: str, key: str) -> None:
+        self._environment = {**os.environ, "TIDELOG_URL": url, "TIDELOG_API_KEY": key, "PYTHONPATH": str(ROOT)}
+
+    async def __call__(self, *arguments: str, exit_code: int = 0) -> Said:
+        command = (sys.executable, "-m", "api.cli.main", *arguments)
+        child = await asyncio.create_subprocess_exec(*command, env=self._environment, stdout=PIPE, stderr=PIPE)
+        async with asyncio.timeout(30):
+            stdout, stderr = await child.communicate()
+        said = Said(stdout.decode(), stderr.decode())
+        assert child.returncode == exit_code, said
+        return said
+
+    async def json(self, *arguments: str, exit_code: int = 0) -> Any:
+        return json.loads((await self(*arguments, "--json", exit_code=exit_code)).stdout)
+
+
+async def act(system: System, worker: PlayedWorker) -> str:
+    """Something of everything: a retry with a timer, a tool call, a message, a run that ends and one that does not."""
+    run_id = await system.start("alpha", "beta")
+    alpha = await worker.next("alpha")
+    await alpha.call("k", "add", a=1)
+    invocation = await worker.next("add", "tool")
+    await invocation.fail("transient")
+    await alpha.ok("messages", key="m", to="beta", body={"x": 1})
+    await alpha.complete({"done": True})
+    await (await worker.next("beta")).complete(2)
+    await system.ended(run_id)
+    await system.start("gamma")
+    await system.settled()
+    return run_id
+
+
+async def test_an_operator_commands_a_running_server(system: System, worker: PlayedWorker) -> None:
+    run_id = await act(system, worker)
+    listener = ChannelListener(system.database_url, builds.CHANNEL)
+    await listener.start()
+    builder = ProjectionBuilder(PROJECTIONS, system.container.database, system.container.feed, listener)
+    try:
+        async with task(builder.run), served(system.container) as url:
+            await commands(system, CommandLine(url, system.key), run_id)
+    finally:
+        await listener.close()
+    _, foreign = await system.tenant("other")
+    async with system.client(foreign) as other:
+        for method, path in (("GET", ""), ("GET", "/runs"), ("GET", "/sagas/parked"), ("POST", "/runs/rebuild")):
+            refused = await other.request(method, f"/v1/projections{path}")
+            assert (refused.status_code, refused.json()["code"]) == (403, "forbidden"), path
+
+
+async def commands(system: System, tidelog: CommandLine, run_id: str) -> None:
+    checks = await tidelog.json("verify")
+    assert {check["projection"]: check["status"] for check in checks} == {p.name: "equal" for p in PROJECTIONS}
+    assert sum(check["rows"] for check in checks) > 8
+    rebuilt = await tidelog.json("projections", "rebuild", "runs")
+    assert rebuilt["build"]["status"] == "swapped" and rebuilt["build"]["progress"] == 1 and rebuilt["previous"]["position"]
+    before = await system.run(run_id)
+    await system.sql("UPDATE run SET status = 'lost' WHERE run_id = %s", run_id)
+    wrong = await tidelog("verify", "--projection", "runs", exit_code=1)
+    assert f"run_id = {run_id}: status differ" in wrong.stdout and "table: lost" in wrong.stdout
+    assert "runs: swapped" not in wrong.stdout and "not what the log says: runs" in wrong.stderr
+    said = await tidelog("projections", "rollback", "runs")
+    assert said.stdout == "runs: rollback swapped\n"
+    assert await system.run(run_id) == before
+    assert (await tidelog.json("projections", "rebuild", "messages", "--no-swap"))["build"]["status"] == "ready"
+    listed = (await tidelog("projections", "list")).stdout
+    assert "rebuild ready" in listed and "rollback swapped" in listed
+    assert (await tidelog.json("projections", "swap", "messages"))["build"]["status"] == "swapped"
+    assert (await tidelog.json("projections", "drop", "messages"))["previous"] is None
+    assert "no earlier version" in (await tidelog("projections", "rollback", "messages", exit_code=1)).stderr
+    assert (await tidelog("projections", "parked")).stdout == "No events are parked.\n"
+    for path, status, code in (
+        ("x/rebuild", 404, "not-found"),
+        ("runs/cancel", 409, "invalid-state"),
+        ("sagas/swap", 404, "not-found"),
+    ):
+        refused = await system.http.post(f"/v1/projections/{path}", json={})
+        assert (refused.status_code, refused.json()["code"]) == (status, code), path
+    consumers = (await system.http.get("/health/ready")).json()["consumers"]
+    assert consumers.keys() >= {p.name for p in PROJECTIONS} and not [name for name in consumers if "@" in name]
