@@ -229,7 +229,7 @@ async def test_clear_text_after_a_reconnect_is_refused_as_well(tmp_path: Path, a
 
 def test_files_that_cannot_be_used_are_told_without_what_is_in_them(tmp_path: Path, authority: Authority) -> None:
     rubbish, seed = tmp_path / "rubbish", Nkey().seed
-    rubbish.write_text(seed[:-1] + ("A" if seed[-1] != "A" else "B"))
+    rubbish.write_text(seed[:20] + ("A" if seed[20] != "A" else "B") + seed[21:])
     account = tmp_path / "account"
     account.write_text(Nkey("A").seed)
     for security, match in (

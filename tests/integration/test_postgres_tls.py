@@ -14,6 +14,8 @@ import pytest
 
 from adapters.postgres import migrate as migrations
 from adapters.postgres.pool import DatabaseRefused, check_health, open_pool
+from api.supervisor.processes import EXIT_CANNOT_START
+from tests.e2e.cli_kit import command
 from tests.tls_kit import Authority
 
 SSL_REQUEST = struct.pack("!II", 8, 80877103)
@@ -54,6 +56,14 @@ async def test_wrong_certificate_is_one_typed_error_everywhere(authority: Author
         await refused_everywhere(url, "certificate verify failed")
         named = url.replace("127.0.0.1", "localhost").replace(str(other.ca), str(authority.ca))
         await refused_everywhere(named, "does not match host name")
+        done = await asyncio.to_thread(
+            command, "serve", "--migrate", cwd=tmp_path, TIDELOG_DATABASE_URL=url, TIDELOG_NATS_URL="nats://127.0.0.1:1"
+        )
+        assert done.returncode == EXIT_CANNOT_START
+        [line] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert line.startswith("error: TIDELOG_DATABASE_URL: ")
+        assert line.endswith("certificate verify failed")
+        assert "secret" not in done.stderr
 
 
 async def test_no_tls_where_it_is_asked_for_sends_nothing(authority: Authority) -> None:
