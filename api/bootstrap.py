@@ -32,10 +32,11 @@ from application.sagas.manager import PARTITIONS, SagaManager
 from application.sharing import LEASE_S, Group, Sharing
 from application.snapshots import Snapshotter
 from application.timers import TimerService, WorkSweeper
+from projections import builds, plugins, timers
 from projections.checkpoints import PostgresCheckpoints
-from projections.registry import PROJECTIONS
+from projections.rebuild import ProjectionBuilder
+from projections.registry import load_projections
 from projections.runner import ProjectionRunner
-from projections.timers import CHANNEL, PostgresTimers
 from projections.work import PostgresOpenWork
 
 log = structlog.get_logger(__name__)
@@ -133,20 +134,27 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
                 fanout = FanOut(nats, subscription, feed, log_id=log_id, settings=kept)
                 groups.append(Group("fanout", ("fanout",), lambda _: fanout.run()))
         if "projector" in roles:
-            by_unit = {f"projection:{projection.name}": projection for projection in PROJECTIONS}
+            projections = await plugins.installed(database, load_projections())
+            by_unit = {f"projection:{projection.name}": projection for projection in projections}
 
             async def project(units: frozenset[str]) -> None:
                 await ProjectionRunner([by_unit[unit] for unit in sorted(units)], database, subscription).run()
 
-            groups.append(Group("projections", tuple(by_unit), project))
+            async def build(_: frozenset[str]) -> None:
+                async with listening(database_url, builds.CHANNEL) as requests:
+                    await ProjectionBuilder(projections, database, feed, requests).run()
+
+            groups += [Group("projections", tuple(by_unit), project), Group("rebuilds", ("rebuilds",), build)]
         if "saga" in roles:
-            listener = ChannelListener(database_url, CHANNEL)
-            await listener.start()
-            stack.push_async_callback(listener.close)
             checkpoints = PostgresCheckpoints(database)
+
+            async def fire(_: frozenset[str]) -> None:
+                async with listening(database_url, timers.CHANNEL) as set_timers:
+                    await TimerService(commands, timers.PostgresTimers(database, set_timers)).run()
+
             groups += [
                 Group("sagas", PARTITIONS, lambda units: SagaManager(commands, subscription, checkpoints, queue, units).run()),
-                Group("timers", ("timers",), lambda _: TimerService(commands, PostgresTimers(database, listener)).run()),
+                Group("timers", ("timers",), fire),
                 Group("sweeper", ("sweeper",), lambda _: WorkSweeper(PostgresOpenWork(database), queue).run()),
             ]
         if groups:
@@ -155,6 +163,17 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
             loops["sharing"] = sharing.run()
             loops |= {name: worker.run() for name, worker in sharing.workers.items()}
         yield Assembly(container, loops, joined)
+
+
+@asynccontextmanager
+async def listening(database_url: str, channel: str) -> AsyncIterator[ChannelListener]:
+    """A listener on a connection of its own, for as long as it is needed."""
+    listener = ChannelListener(database_url, channel)
+    await listener.start()
+    try:
+        yield listener
+    finally:
+        await listener.close()
 
 
 def _urls(settings: Settings) -> tuple[str, str]:

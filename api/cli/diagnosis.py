@@ -251,7 +251,7 @@ async def _health(found: Diagnosis, settings: Settings, url: str) -> None:
         try:
             health = found.health = await ready()
             _dependencies(found, health)
-            _members(found, health)
+            examine_members(found, health)
             await _lags(found, health, ready)
             await _clock(found, settings, client, health)
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
@@ -266,7 +266,7 @@ def _dependencies(found: Diagnosis, health: dict[str, Any]) -> None:
             found.add(f"{name} link", "wrong", str(how), "the server tries again by itself; its log says more")
 
 
-def _members(found: Diagnosis, health: dict[str, Any]) -> None:
+def examine_members(found: Diagnosis, health: dict[str, Any]) -> None:
     """Who does the engine's work, and what nobody does."""
     if "members" not in health:  # the database is away
         return

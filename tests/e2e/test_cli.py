@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
+from api.cli.diagnosis import Diagnosis, examine_members
 from api.cli.history import History
 from api.supervisor.processes import die_with_parent
 from tests.e2e.cli_kit import TIDELOG, command, environment, until
@@ -324,6 +325,21 @@ def test_the_doctor_finds_a_healthy_server(up: Up, run_id: str) -> None:
     assert report["server"]["pid"] == up.process.pid
     assert len(report["binaries"]["postgres"]["sha256"]) == 64
     assert report["health"]["status"] == "ok"
+    [member] = [finding["detail"] for finding in report["findings"] if finding["subject"] == "member"]
+    assert member.endswith(": 8 projections, rebuilds, relay, 8 partitions of the sagas, sweeper, timers")
+
+
+def test_the_doctor_says_what_nobody_does() -> None:
+    here = {"place": "here:7", "joined_at": "", "alive": True, "units": ["projection:runs", "relay", "timers", "sweeper"]}
+    gone = {"place": "there:7", "joined_at": "", "alive": False, "units": ["sagas:0"]}
+    found = Diagnosis()
+    examine_members(found, {"members": [here, gone], "consumers": {"runs": {}, "agents": {}, "sagas:0": {}}})
+    assert [(finding.subject, finding.status) for finding in found.findings] == [
+        ("member", "ok"),
+        ("member", "note"),
+        ("members", "wrong"),
+    ]
+    assert found.findings[-1].detail == "nobody does: 1 projections, 1 partitions of the sagas"
 
 
 def test_the_doctor_works_without_a_server_and_names_what_is_wrong(folder: Path) -> None:
