@@ -1,0 +1,173 @@
+"""Projections of users: found in installed distributions, given their tables, run, rebuilt; a broken one harms nobody."""
+
+import importlib
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from domain import agent_runs
+from domain.failures import Failure
+from domain.tenants import DEFAULT_TENANT_ID
+from projections import plugins, registry
+from projections.kernel import Projection
+from tests.integration.projection_kit import Log, building, log_on, projecting
+from tests.integration.system_kit import System, new_id
+
+ROOT = Path(__file__).parents[2]
+HOW_TO = (ROOT / "docs" / "how-to" / "write-a-projection.md").read_text()
+CODE = re.findall(r"^```python\n(.*?)^```", HOW_TO, re.MULTILINE | re.DOTALL)
+
+
+class Site:
+    """A folder of installed distributions, as pip leaves them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._modules: list[str] = []
+
+    def install(self, name: str, source: str, *points: str, version: str = "1.0") -> None:
+        """A distribution `tidelog-<name>` of one module of that name."""
+        (self._folder / f"{name}.py").write_text(source)
+        info = self._folder / f"tidelog_{name}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: tidelog-{name}\nVersion: {version}\n")
+        (info / "entry_points.txt").write_text("\n".join(["[tidelog.projections]", *points]) + "\n")
+        self._modules.append(name)
+
+    def change(self, name: str, source: str) -> None:
+        """Another release of a module. Whoever imported it is a new process then."""
+        (self._folder / f"{name}.py").write_text(source)
+        self.forget()
+
+    def forget(self) -> None:
+        for name in self._modules:
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+        registry.plugins.cache_clear()
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    site = Site(tmp_path)
+    registry.plugins.cache_clear()
+    yield site
+    site.forget()
+
+
+def loaded(name: str) -> Projection:
+    return next(p for p in registry.load_projections() if p.name == name)
+
+
+async def fail(log: Log, agent: str, times: int) -> None:
+    for _ in range(times):
+        run_id, agent_run_id = new_id(), new_id()
+        requested = agent_runs.AgentRunRequested(run_id=run_id, step="s", agent=agent, agent_version=None)
+        error = Failure(type="T", message="m", kind="permanent")
+        failed = agent_runs.AgentRunFailed(run_id=run_id, step="s", attempt=1, error=error)
+        await log.append(run_id, (agent_run_id, 0, [requested, failed]))
+
+
+async def test_the_example_of_the_documentation_works(database_url: str, site: Site) -> None:
+    assert 'failures = "failures:PROJECTION"' in HOW_TO
+    site.install("failures", CODE[0], "failures = failures:PROJECTION")
+    projection = loaded("agent_failures")
+    assert registry.plugins().sources == {"agent_failures": "tidelog-failures 1.0"}
+    query: dict[str, object] = {}
+    exec(compile(CODE[1], "how-to", "exec"), query)
+    failures_of = query["failures_of"]
+    assert callable(failures_of)
+    async with log_on(database_url) as log:
+        await fail(log, "writer", 3)
+        assert await plugins.installed(log.database, [projection]) == (projection,)
+        async with projecting(log, projection), building(log, projection):
+            await fail(log, "reader", 1)
+            expected = [("reader", 1), ("writer", 3)]
+            assert await failures_of(log.database, DEFAULT_TENANT_ID, await log.feed.head()) == expected
+            await log.ask(projection, "verify")
+            await log.until_status(projection.name, "equal", purpose="check")
+        # The next release counts attempts in a table of another shape: built beside, then swapped.
+        changed = CODE[0].replace("failures     int NOT NULL DEFAULT 0", "failures     bigint NOT NULL DEFAULT 100")
+        site.change("failures", changed)
+        newer = loaded("agent_failures")
+        assert newer.ddl != projection.ddl
+        with capture_logs() as logged:
+            assert await plugins.installed(log.database, [newer]) == (newer,)
+        assert [entry["event"] for entry in logged] == ["projection_tables_outdated"]
+        async with projecting(log, newer), building(log, newer):
+            await log.ask(newer, "rebuild", swap=True)
+            await log.until_status(newer.name, "swapped")
+            assert await failures_of(log.database, DEFAULT_TENANT_ID, await log.feed.head()) == [("reader", 101), ("writer", 303)]
+        with capture_logs() as logged:
+            await plugins.installed(log.database, [newer])
+        assert logged == []
+        indexes = "SELECT indexname FROM pg_indexes WHERE schemaname = 'public' AND tablename = 'agent_failure_run' ORDER BY 1"
+        assert await log.rows(indexes) == [("agent_failure_run_pkey",), ("agent_failure_run_tenant",)]
+
+
+DECLARED = """
+from projections.kernel import Projection
+async def apply(connection, batch): ...
+def made(name="mine", topics=("run.started",), tables=("mine_table",), ddl=("CREATE TABLE mine_table (id int PRIMARY KEY)",)):
+    return Projection(name, frozenset(topics), tables, apply, ddl)
+"""
+
+BROKEN = {
+    "raise RuntimeError('at import')": "RuntimeError: at import",
+    "X = 5": "is neither a projections.kernel.Projection nor a tuple",
+    "Y = 5": "AttributeError",
+    "X = made('runs')": "there is another projection 'runs'",
+    "X = made('Bad-Name')": "is no name of a projection",
+    "X = made('b', tables=('run',))": "run belong to others",
+    "X = made('b', topics=('run.paused',))": "unknown topics run.paused",
+    "X = made('b', ddl=())": "must name its tables, and the statements that make them",
+}
+
+
+def test_what_is_wrong_with_a_plugin_is_said_and_others_go_on(site: Site) -> None:
+    for number, source in enumerate(BROKEN):
+        site.install(f"broken{number}", DECLARED + source, f"p{number} = broken{number}:X")
+    site.install("good", DECLARED + "X = (made(), made('other', tables=('other_table',)))", "a = good:X")
+    assert [p.name for p in registry.load_projections()[len(registry.PROJECTIONS) :]] == ["mine", "other"]
+    problems = {p.entry_point: (p.distribution, p.error) for p in registry.plugins().problems}
+    for number, expected in enumerate(BROKEN.values()):
+        distribution, error = problems[f"p{number}"]
+        assert distribution == f"tidelog-broken{number} 1.0" and expected in error, error
+
+
+async def test_one_whose_tables_cannot_be_made_is_left_out(database_url: str, site: Site) -> None:
+    source = """
+WRONG = made("wrong", tables=("wrong_table",), ddl=("CREATE TABLE wrong_table (id nonsense)",))
+OTHERS = made("others", tables=("command",), ddl=("CREATE TABLE IF NOT EXISTS command (id int)",))
+ELSEWHERE = made("elsewhere", tables=("there",), ddl=("CREATE TABLE mine_2 (id int)",))
+X = (WRONG, OTHERS, ELSEWHERE, made())
+"""
+    site.install("mixed", DECLARED + source, "x = mixed:X")
+    found = [loaded(name) for name in ("wrong", "others", "elsewhere", "mine")]
+    async with log_on(database_url) as log:
+        with capture_logs() as logged:
+            assert [p.name for p in await plugins.installed(log.database, found)] == ["mine"]
+        errors = {e["projection"]: e["error"] for e in logged if e["event"] == "projection_not_installed"}
+        assert 'type "nonsense" does not exist' in errors["wrong"]
+        assert "exist and are not its own: command" in errors["others"]
+        assert "did not make there" in errors["elsewhere"]
+        assert await log.rows("SELECT to_regclass('mine_2'), to_regclass('mine_table')::text") == [(None, "mine_table")]
+
+
+async def test_an_operator_sees_plugins_and_their_problems(shared: System, site: Site) -> None:
+    site.install("good", DECLARED + "X = made()", "good = good:X")
+    site.install("bad", "import nothing_of_that_name", "bad = bad:X")
+    listed = (await shared.http.get("/v1/projections")).json()
+    [mine] = [view for view in listed["data"] if view["plugin"]]
+    assert (mine["name"], mine["plugin"], mine["position"]) == ("mine", "tidelog-good 1.0", 0)
+    [problem] = listed["problems"]
+    assert problem == {
+        "entry_point": "bad",
+        "distribution": "tidelog-bad 1.0",
+        "error": "ModuleNotFoundError: No module named 'nothing_of_that_name'",
+    }
