@@ -6,6 +6,7 @@ import random
 import ssl
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import nats.errors
 import structlog
@@ -270,17 +271,19 @@ async def probe(url: str, *, security: NatsSecurity, timeout: float) -> None:
     async def keep(error: Exception) -> None:
         errors.append(error)
 
+    options: dict[str, Any] = {"allow_reconnect": False, "max_reconnect_attempts": 1, "reconnect_time_wait": 0.05}
+    options |= {"name": "tidelog-probe", "connect_timeout": _CONNECT_TIMEOUT, "error_cb": keep, **client.security_options()}
     try:
         async with asyncio.timeout(timeout):
-            await client.connect(
-                servers, name="tidelog-probe", allow_reconnect=False, connect_timeout=_CONNECT_TIMEOUT, error_cb=keep,
-                **client.security_options(),
-            )  # fmt: skip
+            await client.connect(servers, **options)
             with unavailable("JetStream"):
                 await client.request("$JS.API.INFO", timeout=timeout)
     except (nats.errors.Error, OSError, TimeoutError) as error:
         told = errors[-1] if errors else error
-        raise (NatsRefused if _is_refusal(told) else Unavailable)(f"NATS is not connected: {_describe(told)}") from error
+        places = ", ".join(
+            urlsplit(server if "://" in server else f"nats://{server}").netloc.rpartition("@")[2] for server in servers
+        )
+        raise (NatsRefused if _is_refusal(told) else Unavailable)(f"NATS is not connected: {places}: {_describe(told)}") from error
     finally:
         with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
             async with asyncio.timeout(1):
