@@ -124,8 +124,8 @@ BROKEN = {
     "X = made('runs')": "there is another projection 'runs'",
     "X = made('Bad-Name')": "is no name of a projection",
     "X = made('b', tables=('run',))": "run belong to others",
-    "X = made('b', topics=('run.paused',))": "unknown topics run.paused",
-    "X = made('b', ddl=())": "must name its tables, and the statements that make them",
+    "X = made('b', ('run.paused',), ('b_table',))": "unknown topics run.paused",
+    "X = made('b', tables=('b_table',), ddl=())": "must name its tables, and the statements that make them",
 }
 
 
