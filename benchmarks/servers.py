@@ -44,11 +44,11 @@ def environment(services: EmbeddedServices, **more: str) -> dict[str, str]:
 
 
 @contextmanager
-def process(code: str, *arguments: str, env: dict[str, str] | None = None) -> Iterator[None]:
-    """A Python process that runs the code while the block runs."""
+def process(code: str, *arguments: str, env: dict[str, str] | None = None) -> Iterator[int]:
+    """A Python process that runs the code while the block runs; its pid."""
     child = subprocess.Popen([sys.executable, "-c", code, *arguments], env={**os.environ, **(env or {})})
     try:
-        yield
+        yield child.pid
     finally:
         child.terminate()
         try:
