@@ -1,6 +1,11 @@
 """What the tests of faults share."""
 
+from collections.abc import AsyncIterator
+
 import pytest
+import pytest_asyncio
+
+from tests.integration.system_kit import System, empty_work_queue, issue_key, running
 
 
 @pytest.fixture
@@ -17,3 +22,14 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         "adapters.nats.relay._LONGEST_WAIT": 1.6,
     }.items():
         monkeypatch.setattr(name, seconds)
+
+
+@pytest_asyncio.fixture
+async def system(database_url: str, nats_url: str) -> AsyncIterator[System]:
+    """All roles, set up, with a client that holds a valid key."""
+    await empty_work_queue(nats_url)
+    async with running(database_url, nats_url) as system:
+        await issue_key(system)
+        response = await system.http.post("/v1/workers", json={"worker_id": "w", "agents": [{"name": "alpha"}]})
+        assert response.status_code == 200, response.text
+        yield system
