@@ -42,6 +42,7 @@ async def database(settings: "Settings") -> AsyncIterator[str]:
     """
     from adapters.embedded import EmbeddedError, EmbeddedServices
     from adapters.embedded.access import running_database_url
+    from adapters.telemetry.logging import configure_logging
     from api.settings import SettingsError
     from api.supervisor import state
     from api.supervisor.errors import SupervisorError
@@ -49,8 +50,9 @@ async def database(settings: "Settings") -> AsyncIterator[str]:
     if settings.database_url is not None:
         yield settings.database_url.get_secret_value()
         return
-    if not settings.data_dir.is_dir():
+    if not any((settings.data_dir / name).is_file() for name in ("secrets.json", "location.json")):  # of the embedded servers
         raise SettingsError(f"there is no log in {settings.data_dir}: set TIDELOG_DATABASE_URL or TIDELOG_DATA_DIR")
+    configure_logging("warning", settings.log_format, role="replay")
     running = state.running(settings.data_dir)
     try:
         if running is not None:

@@ -290,7 +290,10 @@ class StreamRanges(Protocol):
     """The log cut into ranges of whole streams, for reading all of it by several processes. Blocks; one caller at a time."""
 
     def cut(self, *, size: int) -> tuple[int, list[StreamRange]]:
-        """The head of the log, and ranges of about `size` events each that together hold all streams. Raises Unavailable."""
+        """The head of the log, and ranges of about `size` events each that together hold all streams.
+
+        Raises InvalidState for a database without a log, Unavailable.
+        """
         ...
 
     def pages(self, part: StreamRange, *, until: int, tenant_id: UUID | None = None) -> Iterator[list[StreamRow]]:

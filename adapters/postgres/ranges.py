@@ -13,6 +13,7 @@ import psycopg
 from adapters.postgres.event_store import LAST_POSITION
 from adapters.postgres.pool import CONNECT_TIMEOUT, translate_errors
 from application.ports import StreamRange, StreamRow
+from domain.errors import InvalidState
 
 HEAD_SQL = "SELECT position FROM log_head"
 CUT_SQL = "SELECT DISTINCT originator_id FROM event WHERE notification_id = ANY(%s) ORDER BY originator_id"
@@ -65,7 +66,10 @@ class PostgresStreamRanges:
 
     def cut(self, *, size: int) -> tuple[int, list[StreamRange]]:
         with translate_errors():
-            [head] = self._connection.execute(HEAD_SQL).fetchone() or (0,)
+            try:
+                [head] = self._connection.execute(HEAD_SQL).fetchone() or (0,)
+            except psycopg.errors.UndefinedTable as error:
+                raise InvalidState("there is no log in this database: `tidelog migrate` makes one") from error
             places = list(range(size, head, size))
             borders = [row[0] for row in self._connection.execute(CUT_SQL, [places]).fetchall()]
         return head, [StreamRange(*pair) for pair in zip([None, *borders], [*borders, LAST_ID], strict=True)]

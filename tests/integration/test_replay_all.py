@@ -4,7 +4,9 @@ import asyncio
 import hashlib
 import json
 import subprocess
-from collections.abc import AsyncIterator, Callable, Sequence
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -17,13 +19,16 @@ from adapters.embedded.access import running_database_url
 from adapters.postgres import ranges
 from adapters.postgres.append_batch import APPEND_SQL, EncodedAppend, parameters
 from adapters.postgres.arrays import register_arrays
+from adapters.postgres.migrate import migrate
 from adapters.postgres.ranges import PostgresStreamRanges
 from api import replay as composition
 from api.replay import replay
+from api.settings import Settings, SettingsError
 from application.ports import AppendRequest, NewEvent, StreamAppend
 from application.replay import RULES, Replayed, fold_range
 from application.snapshots import model_of
 from benchmarks.replay import TENANT, Story, moved
+from domain.errors import InvalidState
 from domain.registry import decode
 from domain.tenants import DEFAULT_TENANT_ID
 from tests.e2e.cli_kit import TIDELOG, environment
@@ -165,32 +170,51 @@ async def test_replay_outlives_the_loss_of_its_connection(log: str) -> None:
     assert done.hex_digest == expected_digest()
 
 
-def tidelog(database_url: str) -> Callable[..., subprocess.CompletedProcess[str]]:
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [TIDELOG, "replay", *arguments], env=environment(TIDELOG_DATABASE_URL=database_url), capture_output=True, text=True,
-            timeout=60, check=False,
-        )  # fmt: skip
-
-    return run
+async def tidelog(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
+    return await asyncio.to_thread(
+        subprocess.run, [TIDELOG, "replay", *map(str, arguments)], env=environment(**variables), capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
 
 
 async def test_command_says_what_it_found(log: str) -> None:
-    command = tidelog(log)
-    fine = await asyncio.to_thread(command, "--all", "--json")
+    fine = await tidelog("--all", "--json", TIDELOG_DATABASE_URL=log)
     answer = json.loads(fine.stdout)
     assert (fine.returncode, answer["digest"], answer["events"]) == (0, expected_digest(), 109 * RUNS)
     stream_id, append = stream([("run.exploded", 1, "{}")])
     await write(log, [append])
-    broken = await asyncio.to_thread(command, "--all", "--processes", "1")
+    broken = await tidelog("--all", "--processes", "1", TIDELOG_DATABASE_URL=log)
     assert broken.returncode == 1
     assert f"digest of all states: {expected_digest()}" in broken.stdout
     assert f"stream {stream_id}, event 1 (run.exploded): this release has no event of that name" in broken.stderr
-    usage = await asyncio.to_thread(command, "--all", "--at", "4")
-    assert usage.returncode == 2
 
 
 async def test_running_embedded_database_is_found(services: EmbeddedServices) -> None:
     url = running_database_url(services.describe())
     assert url == services.database_url
     assert running_database_url({"nats": {}}) is None
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """That the account of the servers can reach."""
+    with tempfile.TemporaryDirectory(prefix="tidelog-replay-") as name:
+        Path(name).chmod(0o711)
+        yield Path(name) / "data"
+
+
+async def test_data_folder_without_a_server_is_replayed(folder: Path) -> None:
+    """Its database is started for the command, and stopped again."""
+    with pytest.raises(SettingsError, match="there is no log"):
+        async with composition.database(Settings(data_dir=folder.parent)):
+            pass
+    own = EmbeddedServices(folder, want_nats=False, durable=False)
+    await own.start()
+    with pytest.raises(InvalidState, match="there is no log in this database"):
+        await replayed(own.database_url)
+    await migrate(own.database_url)
+    head = await write(own.database_url, *([append] for append in TOLD))
+    await own.stop()
+    done = await tidelog("--all", "--json", "--processes", 1, "--data-dir", folder)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["events"] == head == 109
