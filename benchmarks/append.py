@@ -72,7 +72,7 @@ async def limit_round(connection: psycopg.AsyncConnection[tuple[object, ...]], s
     return Round.of(waits, 1_000 * len(waits), time.perf_counter() - started)
 
 
-def library_round(recorder: PostgresApplicationRecorder, seconds: float) -> Round:
+def library_round(recorder: PostgresApplicationRecorder, seconds: float, callers: int = LIBRARY_THREADS) -> Round:
     waits: list[float] = []
     started = time.perf_counter()
 
@@ -83,7 +83,7 @@ def library_round(recorder: PostgresApplicationRecorder, seconds: float) -> Roun
             recorder.insert_events([event])
             waits.append(time.perf_counter() - before)
 
-    threads = [threading.Thread(target=caller) for _ in range(LIBRARY_THREADS)]
+    threads = [threading.Thread(target=caller) for _ in range(callers)]
     for thread in threads:
         thread.start()
     for thread in threads:
