@@ -1,4 +1,4 @@
-"""All benchmarks, one after another, each in a process of its own: `make bench`. About five minutes on two cores."""
+"""All benchmarks, one after another, each in a process of its own: `make bench`. About eight minutes on two cores."""
 
 import os
 import platform
