@@ -10,10 +10,10 @@ INSTALLED := $(VENV)/.installed
 # A uv on PATH is used as it is; else one is put into a folder of its own.
 UV_VENV := .venv/.uv
 
-.PHONY: help demo up test chaos compat check bench lock clean
+.PHONY: help demo up test chaos compat check bench bench-peers lock clean
 
 help: ## List what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED) ## Let four agents review this repository, live (REPO=path: another one)
 	$(BIN)/tidelog demo $(if $(REPO),--repo "$(REPO)")
@@ -36,8 +36,11 @@ check: $(INSTALLED) ## Lint, format, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(INSTALLED) ## Measure
+bench: $(INSTALLED) ## Measure (ARGS="growth --events 10000000": one of the benchmarks)
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-peers: $(INSTALLED) ## Measure the log beside other event stores (their packages go into .venv-peers)
+	$(BIN)/python -m benchmarks peers $(ARGS)
 
 lock: ## Choose the newest allowed dependencies anew and write requirements.txt (needs the package index)
 	@uv=$$(command -v uv) || { \
@@ -49,7 +52,7 @@ lock: ## Choose the newest allowed dependencies anew and write requirements.txt 
 	  -o requirements.txt pyproject.toml sdk/pyproject.toml
 
 clean: ## Remove the virtual environment, caches and builds; .tidelog stays
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build
+	rm -rf $(VENV) .venv-peers .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build
 	find . -name __pycache__ -type d -not -path './.tidelog/*' -prune -exec rm -rf {} +
 
 # Sets $python to the first Python that is new enough, or says what is missing.

@@ -7,6 +7,7 @@ import asyncio
 import json
 import sys
 import time
+from functools import partial
 
 import uvloop
 
@@ -63,9 +64,7 @@ async def run(host: str, port: int, connections: int, seconds: float, request: b
     protocols = []
     for _ in range(connections):
         done = loop.create_future()
-        _, protocol = await loop.create_connection(
-            lambda done=done: Connection(request, began + seconds, done, latencies), host, port
-        )
+        _, protocol = await loop.create_connection(partial(Connection, request, began + seconds, done, latencies), host, port)
         protocols.append((protocol, done))
     async with asyncio.timeout(seconds + 30):
         await asyncio.gather(*(done for _, done in protocols))

@@ -1,0 +1,210 @@
+"""Our event store beside those of others on the same Postgres: one event to an append, flushing on, in turns.
+
+`python -m benchmarks.peers [--rounds 3] [--seconds 1.5]`, or `make bench-peers`. Packages of peers are installed by npm into the
+ignored folder .venv-peers; a peer that cannot be had is skipped. Each has a database of its own and the client that it ships:
+
+- eventsourcing: `PostgresApplicationRecorder.insert_events`, a thread for each caller;
+- Message DB: its SQL function `write_message`, a connection for each caller; with a stream category for each, so that none waits
+  for another's lock (its best case; events have no common order then), and with all in one category;
+- Emmett: `appendToStream` of its PostgreSQL store under Node.js, a connection for each caller.
+"""
+
+import argparse
+import asyncio
+import json
+import logging
+import re
+import shutil
+import statistics
+import subprocess
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from urllib.parse import quote
+from uuid import uuid4
+
+import psycopg
+import structlog
+import uvloop
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.sql import SQL, Identifier
+
+from adapters.embedded import EmbeddedServices
+from adapters.postgres.event_store import PostgresEventStore
+from adapters.postgres.pool import open_pool
+from benchmarks.append import library_round, open_library
+from benchmarks.servers import embedded
+from benchmarks.writers import METADATA, STATE, Round, store_round
+
+HERE = Path(__file__).parent
+FOLDER = HERE.parent / ".venv-peers"
+MESSAGE_DB, EMMETT = "@eventide/message-db@1.3.1", "@event-driven-io/emmett-postgresql@0.42.0"
+CALLERS = (16, 64)
+WARM_UP_SECONDS = 0.5
+OURS = "tidelog"
+
+Contestant = Callable[[int, float], Awaitable[Round]]
+"""Callers and seconds. Opens what it needs, and closes it: connections of all of them at once would be too many."""
+
+
+class Skipped(Exception):
+    """A peer that cannot be had here."""
+
+
+def package(name: str) -> Path:
+    """The folder of an npm package, installed once. Raises Skipped."""
+    folder = FOLDER / "node_modules" / name.rsplit("@", 1)[0]
+    if not folder.is_dir():
+        npm = shutil.which("npm")
+        if npm is None:
+            raise Skipped("npm is not here")
+        FOLDER.mkdir(exist_ok=True)
+        command = [npm, "install", "--prefix", str(FOLDER), "--no-audit", "--no-fund", "--ignore-scripts", "--silent", name]
+        try:
+            subprocess.run(command, check=True, capture_output=True, timeout=120)
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+            raise Skipped("its package cannot be had") from None
+    return folder
+
+
+async def create_database(services: EmbeddedServices, name: str) -> str:
+    owner = str(conninfo_to_dict(services.database_url)["user"])
+    async with await psycopg.AsyncConnection.connect(services.admin_database_url, autocommit=True) as connection:
+        await connection.execute(SQL("CREATE DATABASE {} OWNER {}").format(Identifier(name), Identifier(owner)))
+    return make_conninfo(services.database_url, dbname=name)
+
+
+async def tidelog(services: EmbeddedServices) -> Contestant:
+    async def run(callers: int, seconds: float) -> Round:
+        pool = await open_pool(services.database_url, role="benchmark", max_size=1)
+        store = PostgresEventStore(services.database_url, pool)
+        await store.start()
+        try:
+            await store_round(store, callers, WARM_UP_SECONDS)
+            return await store_round(store, callers, seconds)
+        finally:
+            await store.close()
+            await pool.close()
+
+    return run
+
+
+async def eventsourcing(services: EmbeddedServices) -> Contestant:
+    url = await create_database(services, "peer_eventsourcing")
+
+    async def run(callers: int, seconds: float) -> Round:
+        recorder = await asyncio.to_thread(open_library, url)
+        try:
+            await asyncio.to_thread(library_round, recorder, WARM_UP_SECONDS, callers)
+            return await asyncio.to_thread(library_round, recorder, seconds, callers)
+        finally:
+            recorder.datastore.close()
+
+    return run
+
+
+async def message_db(services: EmbeddedServices, *, categories: bool = True) -> Contestant:
+    sources = await asyncio.to_thread(package, MESSAGE_DB) / "database"
+    url = await create_database(services, f"peer_message_db_{categories}".lower())
+    url = make_conninfo(url, options="-c search_path=message_store,public")
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        for script in ("install.sh", "install-functions.sh", "install-indexes.sh"):  # in the order of its own installation
+            for path in re.findall(r"\$base/((?:schema|tables|types|functions|indexes)/\S+\.sql)", (sources / script).read_text()):
+                await connection.execute((sources / path).read_bytes())
+    write = "SELECT write_message(%s, %s, 'thing.happened', %s::jsonb, %s::jsonb, -1)"
+
+    async def run(callers: int, seconds: float) -> Round:
+        connections = [await psycopg.AsyncConnection.connect(url, autocommit=True) for _ in range(callers)]
+
+        async def caller(number: int, until: float, waits: list[float]) -> None:
+            while time.perf_counter() < until:
+                stream, message = f"thing{number if categories else ''}-{uuid4()}", str(uuid4())
+                before = time.perf_counter()
+                await connections[number].execute(write, (message, stream, STATE.decode(), METADATA), prepare=True)
+                waits.append(time.perf_counter() - before)
+
+        async def round_of(length: float) -> Round:
+            waits: list[float] = []
+            started = time.perf_counter()
+            await asyncio.gather(*(caller(number, started + length, waits) for number in range(callers)))
+            return Round.of(waits, len(waits), time.perf_counter() - started)
+
+        try:
+            await round_of(WARM_UP_SECONDS)
+            return await round_of(seconds)
+        finally:
+            for one in connections:
+                await one.close()
+
+    return run
+
+
+async def emmett(services: EmbeddedServices) -> Contestant:
+    node = shutil.which("node")
+    if node is None:
+        raise Skipped("node is not here")
+    await asyncio.to_thread(package, EMMETT)
+    given = conninfo_to_dict(await create_database(services, "peer_emmett"))
+    login = f"{quote(str(given['user']))}:{quote(str(given.get('password') or ''))}"
+    address = f"postgresql://{login}@/{given['dbname']}?host={given['host']}&port={given.get('port') or 5432}"
+
+    async def run(callers: int, seconds: float) -> Round:
+        command = [node, str(HERE / "emmett.mjs"), str(FOLDER), str(callers), str(WARM_UP_SECONDS), str(seconds)]
+        done = await asyncio.to_thread(
+            subprocess.run, command, input=address, stdout=subprocess.PIPE, text=True, timeout=seconds + 60, check=True
+        )
+        return Round(**json.loads(done.stdout))
+
+    return run
+
+
+PEERS: dict[str, Callable[[EmbeddedServices], Awaitable[Contestant]]] = {
+    OURS: tidelog,
+    "eventsourcing": eventsourcing,
+    "Message DB": message_db,
+    "Message DB, one category": partial(message_db, categories=False),
+    "Emmett": emmett,
+}
+
+
+async def main(rounds: int, seconds: float) -> None:
+    async with embedded() as services:
+        contestants: dict[str, Contestant] = {}
+        for name, prepare in PEERS.items():
+            try:
+                contestants[name] = await prepare(services)
+            except Skipped as reason:
+                print(f"{name}: skipped, {reason}")
+        results: dict[tuple[str, int], list[Round]] = {}
+        order = list(contestants)
+        for _ in range(rounds):
+            for callers in CALLERS:
+                for name in order:
+                    results.setdefault((name, callers), []).append(await contestants[name](callers, seconds))
+            order.append(order.pop(0))
+    report(results, rounds)
+
+
+def report(results: dict[tuple[str, int], list[Round]], rounds: int) -> None:
+    print(f"\n{f'medians of {rounds} rounds':28}{'callers':>8}{'events/s':>10}{'p50 ms':>9}{'p99 ms':>9}{'ours is':>10}")
+    best: dict[int, float] = {}
+    for (name, callers), found in sorted(results.items(), key=lambda item: item[0][1]):
+        rate, p50, p99 = (
+            statistics.median(values) for values in zip(*((one.rate, one.p50, one.p99) for one in found), strict=True)
+        )
+        ratio = statistics.median(ours.rate / one.rate for ours, one in zip(results[OURS, callers], found, strict=True))
+        print(f"{name:28}{callers:>8}{rate:>10,.0f}{p50 * 1e3:>9.2f}{p99 * 1e3:>9.2f}{ratio:>9.1f}x")
+        if name != OURS:
+            best[callers] = min(best.get(callers, ratio), ratio)
+    for callers, ratio in best.items():
+        print(f"  {ratio:.1f} x the best peer at {callers} callers{' (reach: ≥ 8 x)' if callers == 64 else ''}")
+
+
+if __name__ == "__main__":
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=1.5)
+    arguments = parser.parse_args()
+    uvloop.run(main(arguments.rounds, arguments.seconds))
