@@ -9,15 +9,17 @@ from typing import Any, cast
 
 import psycopg
 import pytest
+from structlog.testing import capture_logs
 
 from application.patience import end
 from domain.errors import InvalidState, NotFound
 from domain.kernel import RecordedEvent
+from domain.projects import ProjectCreated
 from projections import builds, checkpoints, filling, runs, tenants
 from projections.kernel import Connection, Database, Projection, decoded
 from projections.projects import PROJECTION as PROJECTS
 from tests.integration.projection_kit import Log, building, log_on, projecting, task
-from tests.integration.system_kit import eventually
+from tests.integration.system_kit import eventually, new_id
 
 RUNS = runs.PROJECTION
 MARKED = "UPDATE run SET status = 'old'"
@@ -130,6 +132,7 @@ class StopsAtUse:
     def __init__(self, database: Database, use: int, when: str) -> None:
         self._database, self._left, self._when = database, use, when
         self.reached = asyncio.Event()
+        self.goes_on = asyncio.Event()
 
     def _is_the_one(self) -> bool:
         self._left -= 1
@@ -137,7 +140,7 @@ class StopsAtUse:
 
     async def stop(self) -> None:
         self.reached.set()
-        await asyncio.Event().wait()
+        await self.goes_on.wait()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -202,6 +205,28 @@ async def dies_and_is_continued(log: Log, database: StopsAtUse) -> bool:
     assert await log.rows("SELECT status, count(*) FROM run GROUP BY status") == [("completed", 20)]
     assert await schemas(log) == ["previous_runs"]
     return died
+
+
+@pytest.mark.parametrize("use", [4, 7, 10])
+async def test_a_builder_that_wakes_up_late_does_no_harm(database_url: str, monkeypatch: pytest.MonkeyPatch, use: int) -> None:
+    monkeypatch.setattr(filling, "FIRST_PAGE", 60)
+    monkeypatch.setattr(filling, "MAX_PAGE", 60)
+    async with log_on(database_url) as log, projecting(log, RUNS):
+        await log.runs(20)
+        await log.until("runs")
+        await log.rows(MARKED)
+        await log.ask(RUNS, "rebuild", swap=True)
+        slow = StopsAtUse(log.database, use, "after")
+        async with building(log, RUNS, database=slow):
+            await slow.reached.wait()
+            async with building(log, RUNS):
+                swapped = await log.until_status("runs", "swapped")
+            await log.rows("UPDATE run SET status = 'new'")
+            with capture_logs() as logged:
+                slow.goes_on.set()
+                await eventually(_true(lambda: any(entry["event"] == "build_let_go" for entry in logged)))
+            assert await log.build("runs") == swapped
+            assert await log.rows("SELECT status, count(*) FROM run GROUP BY status") == [("new", 20)]
 
 
 # --- rollback, cancel, failures ---------------------------------------------------------------------------------------
@@ -325,7 +350,7 @@ async def test_parked_events_belong_to_a_version(database_url: str, monkeypatch:
     projects = replace(PROJECTS, apply=fussy)
     parked = "SELECT consumer, position, error FROM parked_event ORDER BY 1, 2"
     async with log_on(database_url) as log:
-        await log.create("a", "bad 1", *(f"p{i}" for i in range(60)), "bad 2", "b", "worse 1")
+        ids = await log.create("a", "bad 1", *(f"p{i}" for i in range(60)), "bad 2", "b", "worse 1")
         async with projecting(log, projects):
             await log.until("projects")
         assert [row[:2] for row in await log.rows(parked)] == [("projects", 2), ("projects", 63)]
@@ -340,10 +365,16 @@ async def test_parked_events_belong_to_a_version(database_url: str, monkeypatch:
             ]
             assert (await log.rows(parked))[0][2] == "ArithmeticError: cannot take worse 1"
             assert await log.rows("SELECT count(*) FROM project") == [(64,)]
+            # The runner knows: one root is free again, of another the events wait from now on.
+            for root, name in ((ids[1], "after bad"), (ids[-1], "after the worst")):
+                await log.append(root, (new_id(), 0, [ProjectCreated(name=name)]))
+            await log.until("projects")
+            assert await log.rows("SELECT name FROM project WHERE name LIKE %s", "after%") == [("after bad",)]
+            assert (await log.rows(parked))[1][:2] == ("projects", 67)
             monkeypatch.setattr(filling, "MAX_PARKED", 10)
             fussy.dislikes = "p"
             await log.ask(projects, "rebuild", swap=True)
             failed = await log.until_status("projects", "failed")
             assert "the handler refused 11 events" in (failed.error or "")
             assert await schemas(log) == ["previous_projects"]
-            assert await log.rows("SELECT count(*) FROM project") == [(64,)]
+            assert await log.rows("SELECT count(*) FROM project") == [(65,)]

@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters.postgres.listener import ChannelListener
-from projections import builds, runs
-from projections.rebuild import ProjectionBuilder
+from projections import runs
 from projections.registry import PROJECTIONS
 from tests.integration.projection_kit import Log, building, log_on, projecting, task
-from tests.integration.system_kit import PlayedWorker, System, new_id, served
+from tests.integration.system_kit import PlayedWorker, System, eventually, new_id, served
 
 RUNS = runs.PROJECTION
 ROOT = Path(__file__).parents[2]
@@ -125,14 +123,8 @@ async def act(system: System, worker: PlayedWorker) -> str:
 
 async def test_an_operator_commands_a_running_server(system: System, worker: PlayedWorker) -> None:
     run_id = await act(system, worker)
-    listener = ChannelListener(system.database_url, builds.CHANNEL)
-    await listener.start()
-    builder = ProjectionBuilder(PROJECTIONS, system.container.database, system.container.feed, listener)
-    try:
-        async with task(builder.run), served(system.container) as url:
-            await commands(system, CommandLine(url, system.key), run_id)
-    finally:
-        await listener.close()
+    async with served(system.container) as url:
+        await commands(system, CommandLine(url, system.key), run_id)
     _, foreign = await system.tenant("other")
     async with system.client(foreign) as other:
         for method, path in (("GET", ""), ("GET", "/runs"), ("GET", "/sagas/parked"), ("POST", "/runs/rebuild")):
@@ -157,10 +149,15 @@ async def commands(system: System, tidelog: CommandLine, run_id: str) -> None:
     assert (await tidelog.json("projections", "rebuild", "messages", "--no-swap"))["build"]["status"] == "ready"
     listed = (await tidelog("projections", "list")).stdout
     assert "rebuild ready" in listed and "rollback swapped" in listed
-    assert (await tidelog.json("projections", "swap", "messages"))["build"]["status"] == "swapped"
-    assert (await tidelog.json("projections", "drop", "messages"))["previous"] is None
-    assert "no earlier version" in (await tidelog("projections", "rollback", "messages", exit_code=1)).stderr
     assert (await tidelog("projections", "parked")).stdout == "No events are parked.\n"
+    assert (await system.http.post("/v1/projections/messages/swap", json={})).status_code == 202
+
+    async def swapped() -> bool:
+        return bool((await system.http.get("/v1/projections/messages")).json()["build"]["status"] == "swapped")
+
+    await eventually(swapped)
+    assert (await system.http.delete("/v1/projections/messages/previous")).json()["previous"] is None
+    assert "no earlier version" in (await tidelog("projections", "rollback", "messages", exit_code=1)).stderr
     for path, status, code in (
         ("x/rebuild", 404, "not-found"),
         ("runs/cancel", 409, "invalid-state"),
