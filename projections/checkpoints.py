@@ -108,6 +108,6 @@ async def wait_until(database: Database, name: str, position: int, timeout_s: fl
 
 
 async def parked(connection: Connection) -> dict[str, int]:
-    """Number of parked events by consumer."""
-    sql = "SELECT consumer, count(*) FROM parked_event GROUP BY consumer"
+    """Number of parked events by consumer; without those of versions that are not live."""
+    sql = "SELECT consumer, count(*) FROM parked_event WHERE strpos(consumer, '@') = 0 GROUP BY consumer"
     return dict(await (await connection.execute(sql)).fetchall())
