@@ -31,11 +31,14 @@ log = structlog.get_logger(__name__)
 
 _SECOND = 1_000_000_000
 
+MIN_BYTES = 4 * 1024 * 1024
+"""Of a bounded stream: several of the largest messages. The newest one must stay, because it says how far the stream is."""
+
 
 @dataclass(frozen=True, slots=True)
 class StreamSettings:
-    """`max_bytes` -1: bounded by age alone. `tail`: how many of the newest events a new stream begins with; readers that are
-    further behind are served by the database."""
+    """`max_bytes` -1: bounded by age alone; else at least `MIN_BYTES`. `tail`: how many of the newest events a new stream begins
+    with; readers that are further behind are served by the database."""
 
     replicas: int = 1
     max_age_s: float = 7 * 24 * 3600
@@ -61,6 +64,8 @@ class LogStream:
         self._connection = connection
         self.log_id = log_id
         self.settings = settings or StreamSettings()
+        if 0 <= self.settings.max_bytes < MIN_BYTES:
+            raise ValueError(f"a stream of {self.settings.max_bytes} bytes is too small; at least {MIN_BYTES}")
 
     async def current(self) -> StreamState | None:
         """The newest incarnation; None if there is none. Raises Unavailable."""

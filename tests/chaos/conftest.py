@@ -19,7 +19,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         "adapters.nats.connection._WATCH_TIMEOUT": 0.4,
         "adapters.nats.connection.REQUEST_TIMEOUT": 1.0,
         "adapters.nats.relay._LONGEST_PAUSE": 0.3,
-        "adapters.nats.relay._LONGEST_WAIT": 1.6,
+        "adapters.nats.relay._LONGEST_WAIT": 0.4,
     }.items():
         monkeypatch.setattr(name, seconds)
 

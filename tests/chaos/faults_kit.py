@@ -7,7 +7,7 @@ TIDELOG_CHAOS_KILLS    set: the long form, more rounds of everything (as `make c
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,15 +16,17 @@ from uuid import UUID
 import httpx
 import psycopg
 
+from application.patience import end
 from domain.errors import Unavailable
 from domain.projects import CreateProject
 from tests.chaos.checker import check_snapshot
 from tests.chaos.checks.snapshot import Violation, read_snapshot
 from tests.integration.nats_kit import eventually, new_id
-from tests.integration.system_kit import PATIENCE_S, System, issue_key, request_of, running
+from tests.integration.system_kit import PATIENCE_S, System, issue_key, request_of
+from tests.integration.system_kit import running as running_system
 from tests.integration.wire_kit import NatsWire, Wire, nats_wired, wired
 
-__all__ = ["Callers", "Rig", "eventually", "rigged", "rounds", "seeded"]
+__all__ = ["Callers", "Rig", "eventually", "rigged", "rounds", "running", "seeded"]
 
 LONG = bool(os.environ.get("TIDELOG_CHAOS_KILLS"))
 RECOVERY_S = 20.0
@@ -158,12 +160,25 @@ class Rig:
 
 
 @asynccontextmanager
+async def running(*loops: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Runs loops beside the test; one that ends by itself fails the test."""
+    tasks = [asyncio.create_task(loop) for loop in loops]
+    try:
+        yield
+        for task in tasks:
+            assert not task.done(), f"a loop ended: {task}"
+    finally:
+        async with asyncio.timeout(PATIENCE_S):
+            await end(*tasks)
+
+
+@asynccontextmanager
 async def rigged(database_url: str, nats_url: str) -> AsyncIterator[Rig]:
     """All roles, set up, behind a wire to each server."""
     async with (
         wired(database_url) as (database, wired_database),
         nats_wired(nats_url) as (nats, wired_nats),
-        running(wired_database, wired_nats, read_timeout_s=PATIENCE_S) as system,
+        running_system(wired_database, wired_nats, read_timeout_s=PATIENCE_S) as system,
     ):
         await issue_key(system)
         response = await system.http.post("/v1/workers", json={"worker_id": "w", "agents": [{"name": "alpha"}]})

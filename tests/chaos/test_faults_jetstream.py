@@ -12,8 +12,9 @@ import pytest_asyncio
 from adapters.nats import LogStream, NatsConnection, StreamSettings
 from adapters.nats import Relay as LogRelay
 from adapters.nats.jetstream import JetStreamError, call, delete_stream, stream_info
+from adapters.nats.stream import MIN_BYTES
 from domain.errors import Unavailable
-from tests.chaos.faults_kit import eventually, rounds, seeded
+from tests.chaos.faults_kit import eventually, rounds, running, seeded
 from tests.integration.nats_kit import (
     LOG,
     Log,
@@ -22,7 +23,6 @@ from tests.integration.nats_kit import (
     connected,
     open_log,
     relay,
-    running,
     running_nats,
     stream_content,
     subscription,
@@ -94,11 +94,18 @@ ANSWERS: dict[str, bytes | None] = {
 
 async def test_whatever_is_answered_to_a_publish_the_stream_is_the_log(nats: NatsProcess, log: Log) -> None:
     """The message itself was stored each time: what the answer claims must neither double it nor leave a gap after it."""
-    chance, changed = seeded(), 0
+    chance, changed, looked = seeded(), 0, 0
     async with nats_wired(nats.url) as (wire, url), connected(url) as connection, connected(nats.url) as eyes:
-        one, reader = relay(connection, log), Reader(subscription(connection, log))
+        one, reader = relay(connection, log), Reader(subscription(eyes, log))
+
+        def count(line: bytes, payload: bytes) -> bytes:
+            nonlocal looked
+            looked += b".STREAM.MSG.GET." in line  # nobody else on this wire reads the stream's end
+            return payload
+
+        wire.to_server = count
         async with running(one.run(), reader.run()):
-            for name, answer in chance.sample(sorted(ANSWERS.items()), len(ANSWERS)) * rounds(1, 20):
+            for answer in chance.sample(list(ANSWERS.values()), len(ANSWERS)) * rounds(1, 20):
                 wait_for = chance.randrange(6)
 
                 def edit(line: bytes, payload: bytes, answer: bytes | None = answer) -> bytes | None:
@@ -112,12 +119,13 @@ async def test_whatever_is_answered_to_a_publish_the_stream_is_the_log(nats: Nat
                     wire.to_client = untouched
                     return answer
 
-                wire.to_client, before = edit, changed
+                wire.to_client, before, looked_before = edit, changed, looked
                 while changed == before:  # one by one, so that there are as many answers
                     await log.append(2)
                 await log.append(chance.randrange(5))
                 await reader.reach(await log.feed.head())
-                print(name, await log.feed.head())
+                await reached(eyes, log)
+                await eventually(lambda: looked > looked_before)  # noqa: B023  awaited here
             await reached(eyes, log)
             await check_stream(eyes, log)
         await reader.check(log)
@@ -173,12 +181,18 @@ async def test_a_full_disk_delays_the_copy_and_nothing_else(tmp_path: Path, log:
         await nats.kill()
 
 
+async def test_a_bound_that_the_newest_message_could_exceed_is_refused(nats: NatsProcess) -> None:
+    async with connected(nats.url) as connection:
+        with pytest.raises(ValueError, match="too small"):
+            LogStream(connection, LOG, StreamSettings(max_bytes=MIN_BYTES - 1))
+
+
 async def test_a_stream_with_a_bound_keeps_the_newest_and_readers_get_all(nats: NatsProcess, log: Log) -> None:
     async with connected(nats.url) as connection:
-        one = LogRelay(connection, log.feed, log.signal, log_id=LOG, settings=StreamSettings(max_bytes=100_000))
+        one = LogRelay(connection, log.feed, log.signal, log_id=LOG, settings=StreamSettings(max_bytes=MIN_BYTES))
         async with running(one.run()):
             for _ in range(20):
-                await log.append(5, size=5_000)
+                await log.append(5, size=100_000)
             await reached(connection, log)
             spans, _ = await stream_content(connection)
             assert spans[0].previous > 50
