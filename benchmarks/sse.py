@@ -92,15 +92,15 @@ async def one_round(
         assert await line_of(child) == "ready\n" and child.stdin is not None
         began, (ran, waited) = time.perf_counter(), scheduled(api)
         called = await append_steadily(store, options.rate, options.seconds)
-        took, (ran_by_now, waited_by_now) = time.perf_counter() - began, scheduled(api)
         child.stdin.write(json.dumps(called).encode() + b"\n")
         await child.stdin.drain()
         found: dict[str, float] = json.loads(await line_of(child))
-        expected = len(called) * options.subscribers
+        took, (ran_by_now, waited_by_now) = time.perf_counter() - began, scheduled(api)
         return found | {
-            "missing": expected - found["deliveries"],
+            "missing": len(called) * options.subscribers - found["deliveries"],
             "api_ran": (ran_by_now - ran) / took,
             "api_waited": (waited_by_now - waited) / took,
+            "api_write_us": (ran_by_now - ran) / found["writes"] * 1e6,
             "client_cpu": found["client_cpu_s"] / took,
         }
 
@@ -132,6 +132,8 @@ def report(rounds: list[dict[str, float]], options: argparse.Namespace) -> None:
     print(f"  subscribers with an event lost, doubled or out of order: {wrong}, deliveries missing: {missing} (reach: 0)")
     ran, waited, clients = middle["api_ran"], middle["api_waited"], middle["client_cpu"]
     print(f"  the api process ran {ran:.0%} of the time and waited for a core {waited:.0%}; the clients ran {clients:.0%}")
+    each = middle["deliveries"] / middle["writes"]
+    print(f"  {middle['api_write_us']:.0f} µs of the api process for each write to a client; {each:.1f} events in one")
 
 
 if __name__ == "__main__":

@@ -27,10 +27,13 @@ class Subscriber(asyncio.Protocol):
         self.accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.positions = array("q")
         self.times = array("d")
+        self.writes = 0
+        """Of the server, about: what came at once."""
         self.lost = False
 
     def data_received(self, data: bytes) -> None:
         now = time.perf_counter()
+        self.writes += 1
         buffer = self._buffer + data if self._buffer else data
         end = 0
         for match in EVENT.finditer(buffer):
@@ -86,6 +89,7 @@ def figures(subscribers: list[Subscriber], appended: dict[int, float]) -> dict[s
     waits = sorted(at - appended[position] for one in subscribers for position, at in zip(one.positions, one.times, strict=True))
     return {
         "deliveries": len(waits),
+        "writes": sum(one.writes for one in subscribers),
         "p50_ms": waits[len(waits) // 2] * 1_000,
         "p99_ms": waits[len(waits) * 99 // 100] * 1_000,
         "max_ms": waits[-1] * 1_000,
