@@ -21,12 +21,13 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier
 
 from adapters.embedded import EmbeddedServices
+from adapters.postgres.event_store import PostgresEventStore
 from adapters.postgres.feed import PostgresEventFeed
 from adapters.postgres.migrate import migrate
 from adapters.postgres.pool import open_pool
 from domain.errors import Unavailable
 from tests.chaos.faults_kit import Rig, eventually, rigged, rounds, seeded
-from tests.integration.nats_kit import open_log
+from tests.integration.nats_kit import Log, open_log
 from tests.integration.system_kit import empty_work_queue
 from tests.integration.wire_kit import postgres_target, wired
 
@@ -196,6 +197,22 @@ async def test_a_read_on_a_connection_that_fell_silent_ends(url: str, monkeypatc
         await wire.unmute()
         assert await feed.head() == 0
         await pool.close()
+
+
+async def test_an_append_on_a_connection_that_fell_silent_is_tried_on_another(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adapters.postgres.group_commit.STATEMENT_TIMEOUT", 0.1)  # its connection is given up 2 s later
+    async with open_log(url) as log, wired(url) as (wire, wired_url):
+        behind = PostgresEventStore(wired_url, log.pool)
+        await behind.start()
+        appends = Log(url, log.pool, behind, log.feed, log.signal)
+        await appends.append(1)
+        wire.mute()
+        waiting = asyncio.create_task(appends.append(3))
+        await eventually(lambda: wire.taken == 2)
+        await wire.unmute()
+        await asyncio.wait_for(waiting, 10)
+        assert [e.position for e in await log.everything()] == [1, 2, 3, 4]
+        await behind.close()
 
 
 # --- the whole server -------------------------------------------------------------------------------------------------

@@ -20,6 +20,8 @@ class Wire:
         self._tasks: set[asyncio.Task[None]] = set()
         self.delay = 0.0
         """Seconds that each piece of data is late, in both directions."""
+        self.taken = 0
+        """Connections so far."""
         self._speaking = asyncio.Event()
         self._speaking.set()
 
@@ -59,6 +61,7 @@ class Wire:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
+        self.taken += 1
         self._tasks.add(task)
         self._writers.add(writer)
         try:
