@@ -25,6 +25,9 @@ POLL_S = 60.0
 """How long the builder sleeps when nobody wakes it: a notification is a hint that may be lost."""
 LOCK_MS = (100, 200, 400, 800)
 """How long a swap waits for the readers before it, attempt by attempt: those who come after them wait for it that long."""
+MAX_ATTEMPTS = 20
+"""After so many, some three minutes, a version is held back: other jobs are to get their turn, and readers their peace."""
+LONGEST_PAUSE_S = 15.0
 MAX_GAP = 200
 """Events that may be caught up while the live tables are locked."""
 
@@ -151,9 +154,16 @@ class ProjectionBuilder:
             return False
         except Unavailable as error:
             log.info("swap_waits", projection=filler.build.projection, reason=error.message)
+            if patience.count >= MAX_ATTEMPTS:
+                holders = await persistently(partial(self._holders, filler.projection))
+                raise InvalidState(f"the live tables were never free for a swap: {holders or error.message}") from error
             await patience.pause()
             return False
         return True
+
+    async def _holders(self, projection: Projection) -> str:
+        async with self._database.connection() as connection:
+            return await versions.holders(connection, projection.tables)
 
     async def _swap(self, connection: Connection, filler: Filler) -> None:
         """Locks in the order of everybody else (the job, the tables, the checkpoint), and moves the tables."""
@@ -232,7 +242,7 @@ class ProjectionBuilder:
 
 
 class _Patience:
-    """Pauses between attempts to swap: short ones, so that the version falls little behind, at random, so that they meet a gap."""
+    """Pauses between attempts to swap, at random, so that they meet a gap, and longer and longer, so that readers get theirs."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -243,4 +253,5 @@ class _Patience:
 
     async def pause(self) -> None:
         self.count += 1
-        await asyncio.sleep(random.uniform(0.05, min(2.0, 0.1 * 2 ** min(self.count, 5))))
+        longest = min(LONGEST_PAUSE_S, 0.1 * 2 ** min(self.count, 10))
+        await asyncio.sleep(random.uniform(longest / 4, longest))

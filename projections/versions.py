@@ -66,6 +66,11 @@ WHERE mine.relnamespace = %(schema)s::regnamespace AND mine.relname = ANY (%(tab
   AND NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = uses.oid AND c.relnamespace = %(schema)s::regnamespace
                     AND c.relname = ANY (%(tables)s))
 """
+HOLDERS = """
+SELECT DISTINCT a.pid, a.application_name, coalesce(a.state, '') FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
+JOIN pg_class AS c ON c.oid = l.relation
+WHERE l.granted AND a.pid <> pg_backend_pid() AND c.relnamespace = %s::regnamespace AND c.relname = ANY (%s) ORDER BY 1 LIMIT 10
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +196,12 @@ async def lock(
     live = await live_schema(connection)
     for table in tables:
         await connection.execute(sql.SQL("LOCK TABLE {} IN {} MODE").format(sql.Identifier(live, table), sql.SQL(mode)))
+
+
+async def holders(connection: Connection, tables: Sequence[str]) -> str:
+    """Which sessions hold locks on live tables, for people."""
+    cursor = await connection.execute(HOLDERS, [await live_schema(connection), list(tables)])
+    return ", ".join(f"session {pid} ({name or 'unnamed'}, {state})" for pid, name, state in await cursor.fetchall())
 
 
 async def exchange(connection: Connection, projection: Projection) -> None:

@@ -92,6 +92,10 @@ class Log:
         async with self.database.connection() as connection, connection.transaction():
             await builds.ask(connection, projection, kind, swap=swap)
 
+    async def ask_swap(self, name: str) -> None:
+        async with self.database.connection() as connection, connection.transaction():
+            await builds.ask_swap(connection, name)
+
     async def build(self, name: str, purpose: builds.Purpose = "version") -> Build:
         async with self.database.connection() as connection:
             found = await builds.find(connection, name, purpose)

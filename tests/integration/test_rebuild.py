@@ -15,7 +15,7 @@ from application.patience import end
 from domain.errors import InvalidState, NotFound
 from domain.kernel import RecordedEvent
 from domain.projects import ProjectCreated
-from projections import builds, checkpoints, filling, runs, tenants
+from projections import builds, checkpoints, filling, rebuild, runs, tenants
 from projections.kernel import Connection, Database, Projection, decoded
 from projections.projects import PROJECTION as PROJECTS
 from tests.integration.projection_kit import Log, building, log_on, projecting, task
@@ -104,7 +104,7 @@ def _true(condition: Callable[[], bool]) -> Callable[[], Awaitable[bool]]:
     return ask
 
 
-async def test_a_long_reader_delays_the_swap_and_not_other_readers(database_url: str) -> None:
+async def test_a_long_reader_delays_the_swap_and_not_other_readers(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with log_on(database_url) as log, projecting(log, RUNS):
         await log.runs(5)
         await log.until("runs")
@@ -117,6 +117,15 @@ async def test_a_long_reader_delays_the_swap_and_not_other_readers(database_url:
                 await log.run()
                 await log.until("runs")
                 assert (await log.build("runs")).status == "ready"
+                monkeypatch.setattr(rebuild, "MAX_ATTEMPTS", 0)
+
+                async def held_back() -> bool:
+                    build = await log.build("runs")
+                    return not build.swap and f"session {long_one.info.backend_pid} (" in (build.error or "")
+
+                await eventually(held_back)
+                monkeypatch.undo()
+                await log.ask_swap("runs")
                 await long_one.rollback()
                 await log.until_status("runs", "swapped")
                 await equal(log, RUNS)
@@ -276,8 +285,7 @@ async def test_a_rebuild_waits_for_the_swap_or_is_cancelled(database_url: str) -
             await log.until_status("runs", "ready")
             await log.runs(5)
             await log.until("runs")
-            async with log.database.connection() as connection, connection.transaction():
-                await builds.ask_swap(connection, "runs")
+            await log.ask_swap("runs")
             assert (await log.until_status("runs", "swapped")).position >= 100
             assert await log.rows("SELECT count(*) FROM run") == [(10,)]
             await log.ask(RUNS, "rebuild")
@@ -286,8 +294,7 @@ async def test_a_rebuild_waits_for_the_swap_or_is_cancelled(database_url: str) -
             await builds.cancel(connection, RUNS, "version")
         assert await schemas(log) == ["previous_runs"]
         with pytest.raises(InvalidState):
-            async with log.database.connection() as connection, connection.transaction():
-                await builds.ask_swap(connection, "runs")
+            await log.ask_swap("runs")
 
 
 async def test_tables_that_cannot_be_exchanged_hold_a_version_back(database_url: str) -> None:
@@ -297,8 +304,7 @@ async def test_tables_that_cannot_be_exchanged_hold_a_version_back(database_url:
         await log.ask(RUNS, "rebuild")
         await log.until_status("runs", "ready")
         await log.rows("CREATE VIEW report AS SELECT count(*) FROM run")
-        async with log.database.connection() as connection, connection.transaction():
-            await builds.ask_swap(connection, "runs")
+        await log.ask_swap("runs")
 
         async def held_back() -> bool:
             build = await log.build("runs")
@@ -307,8 +313,7 @@ async def test_tables_that_cannot_be_exchanged_hold_a_version_back(database_url:
         await eventually(held_back)
         await log.rows("DROP VIEW report")
         await log.rows("ALTER TABLE run ADD COLUMN note text")
-        async with log.database.connection() as connection, connection.transaction():
-            await builds.ask_swap(connection, "runs")
+        await log.ask_swap("runs")
 
         async def changed() -> bool:
             return "were changed" in ((await log.build("runs")).error or "")
