@@ -20,6 +20,7 @@ NOT_READ_MODELS = {
     "projection_build", "projection_previous", "projection_installation",  # versions of read models
     "idempotency_key",  # answers to requests
     "snapshot",  # states of long streams
+    "member", "lease",  # who does the work of the engine
 }  # fmt: skip
 
 REVIEWED = {
