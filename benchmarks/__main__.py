@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 BENCHMARKS = ("append", "growth", "stream", "pipeline", "http", "sse", "idle")
-BY_NAME = (*BENCHMARKS, "peers")
+BY_NAME = (*BENCHMARKS, "peers", "replay")
 TIMEOUT_S, LONG_TIMEOUT_S = 600, 4 * 3600
 
 
