@@ -57,7 +57,7 @@ async def test_a_retry_is_in_order_and_not_overtaken(database_url: str) -> None:
         assert await log.rows("SELECT count(*) FROM parked_event") == [(9,)], "nothing was changed"
 
         handler.broken = False
-        done = asyncio.Event()
+        done, all_written = asyncio.Event(), asyncio.Event()
 
         async def go_on() -> None:  # live events of the same roots, all the while
             version = 4
@@ -69,11 +69,13 @@ async def test_a_retry_is_in_order_and_not_overtaken(database_url: str) -> None:
                     step = agent_runs.StepRecorded(attempt=1, key=f"t{version}", kind="step", result=1)
                     await log.append(root, (agent_run_id, version, [step]))
                 version += 1
+            all_written.set()
             await asyncio.Event().wait()
 
         async with task(go_on):
             await asyncio.gather(*(retry(root) for root in known))
             done.set()
+            await all_written.wait()
             await log.until("runs")
         assert await log.rows("SELECT * FROM parked_event") == []
         for root in known:
