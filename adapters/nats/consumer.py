@@ -17,7 +17,7 @@ from nats.aio.msg import Msg
 from adapters.nats.connection import NatsConnection
 from adapters.nats.pages import PageSize
 from adapters.nats.pull import Puller
-from adapters.nats.stream import LogStream
+from adapters.nats.stream import LogStream, is_in_log
 from adapters.nats.wire import Span, decode
 from application.ports import EventFeed
 from domain.errors import Unavailable
@@ -106,6 +106,8 @@ class JetStreamSubscription:
             raise Unavailable("the log has no stream yet")
         last = await self._stream.span(state.name, state.last_sequence) if state.last_sequence else None
         reached = last.last if last else 0
+        if last is not None and not await is_in_log(self._feed, last):
+            raise Unavailable(f"the stream ends with another history than the log, at {reached}: the relay will make a new one")
         if reached <= reader.position:
             if reader.degraded and reached < reader.position:
                 raise _Behind(f"the stream ends at {reached}")

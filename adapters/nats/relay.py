@@ -18,8 +18,8 @@ import structlog
 from adapters.nats.connection import NatsConnection
 from adapters.nats.pages import PageSize
 from adapters.nats.publisher import OrderedPublisher, OutOfStep
-from adapters.nats.stream import LogStream, StreamSettings, StreamState
-from adapters.nats.wire import MalformedBatch, Span, split
+from adapters.nats.stream import LogStream, StreamSettings, StreamState, is_in_log
+from adapters.nats.wire import MalformedBatch, split
 from application.ports import EventFeed
 from domain.errors import Unavailable
 
@@ -146,7 +146,7 @@ class Relay:
             return await self._begin(error.message)
         if tail is None:
             return await self._begin("its newest message is gone")
-        if not await self._is_in_log(tail):
+        if not await is_in_log(self._feed, tail):
             return await self._begin(f"it ends with {tail.tail} at {tail.last}, which is not in the log")
         await self._stream.tidy(state)
         return state, tail.last
@@ -159,8 +159,3 @@ class Relay:
 
     async def _base(self) -> int:
         return max(0, await self._feed.head() - self._stream.settings.tail)
-
-    async def _is_in_log(self, tail: Span) -> bool:
-        """A stream may hold a history that the log lost: a database restored from a backup, a failover that cut its end off."""
-        events = await self._feed.read(after=tail.last - 1, limit=1)
-        return bool(events) and events[0].position == tail.last and events[0].name == tail.tail

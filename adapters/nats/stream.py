@@ -26,6 +26,7 @@ from adapters.nats.jetstream import (
     stream_names,
 )
 from adapters.nats.wire import Span
+from application.ports import EventFeed
 
 log = structlog.get_logger(__name__)
 
@@ -159,6 +160,15 @@ class LogStream:
             "deny_delete": True,
             "deny_purge": True,
         }
+
+
+async def is_in_log(feed: EventFeed, tail: Span) -> bool:
+    """Whether the log holds what a stream ends with. Raises Unavailable.
+
+    A stream may hold a history that the log lost: a database restored from a backup, a failover that cut its end off.
+    """
+    events = await feed.read(after=tail.last - 1, limit=1)
+    return bool(events) and events[0].position == tail.last and events[0].name == tail.tail
 
 
 def _differences(actual: dict[str, Any], wanted: dict[str, Any]) -> list[str]:

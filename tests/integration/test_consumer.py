@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from adapters.embedded import EmbeddedServices
 from adapters.nats import NatsConnection
 from adapters.nats.jetstream import call, delete_stream, stream_info
 from adapters.nats.pull import PULL_MESSAGES, Puller
@@ -29,6 +30,7 @@ from tests.integration.nats_kit import (
     running_nats,
     subscription,
 )
+from tests.integration.system_kit import fresh_database
 
 
 @pytest_asyncio.fixture
@@ -222,6 +224,26 @@ async def test_stream_deleted_under_the_reader(nats: NatsProcess, log: Log) -> N
         await reader.check(log)
 
 
+async def test_stream_with_a_history_that_the_log_lost(nats: NatsProcess, log: Log, services: EmbeddedServices) -> None:
+    """A database restored from a backup: nobody may read what the stream still has, not even before the relay has noticed."""
+    async with connected(nats.url) as connection:
+        await log.append(30)
+        before = relay(connection, log)
+        async with running(before.run()):
+            await eventually(lambda: before.position == 30)
+        async with fresh_database(services) as url, open_log(url) as restored:
+            await restored.append(20)
+            reader = Reader(subscription(connection, restored), after=10)
+            async with running(reader.run()):
+                await reader.reach(20)
+                after = relay(connection, restored)
+                async with running(after.run()):
+                    await restored.append(20)
+                    await reader.reach(40)
+                    await eventually(lambda: everybody_joined(connection, 1))
+            await reader.check(restored)
+
+
 async def test_holes_repetitions_and_strangers_in_the_stream(nats: NatsProcess, log: Log) -> None:
     """Whatever lies in the stream, the reader hands out the log."""
     async with connected(nats.url) as connection:
@@ -336,9 +358,9 @@ async def test_frozen_server(nats: NatsProcess, log: Log, monkeypatch: pytest.Mo
         await reader.check(log)
 
 
-async def everybody_joined(connection: NatsConnection) -> bool:
+async def everybody_joined(connection: NatsConnection, count: int = 3) -> bool:
     try:
-        return await consumers(connection) == 3
+        return await consumers(connection) == count
     except Unavailable:
         return False
 
