@@ -220,7 +220,7 @@ PARKED = "SELECT DISTINCT consumer, root_id FROM parked_event WHERE consumer = A
 
 GENERIC, CUSTOM = "force_generic_plan", "force_custom_plan"
 NOT_YET = {
-    (GENERIC, "runs of a status"): "walks over the newest runs of all tenants; `list_runs` has it planned with its values each time"
+    (GENERIC, "runs of a status"): "walks over the newest runs of all tenants; `list_runs` has it planned with its values",
 }
 """What is known to be planned badly, and why. Whoever puts one right takes it out of here: the test fails otherwise."""
 
