@@ -105,7 +105,7 @@ async def test_whatever_is_answered_to_a_publish_the_stream_is_the_log(nats: Nat
 
         wire.to_server = count
         async with running(one.run(), reader.run()):
-            for answer in chance.sample(list(ANSWERS.values()), len(ANSWERS)) * rounds(1, 20):
+            for answer in chance.sample(list(ANSWERS.values()), len(ANSWERS)) * rounds(1, 8):
                 wait_for = chance.randrange(6)
 
                 def edit(line: bytes, payload: bytes, answer: bytes | None = answer) -> bytes | None:
@@ -137,7 +137,7 @@ async def test_stream_deleted_while_messages_are_under_way(nats: NatsProcess, lo
     async with connected(nats.url) as connection:
         one, reader = relay(connection, log), Reader(subscription(connection, log))
         async with running(one.run(), reader.run()):
-            for _ in range(rounds(2, 40)):
+            for _ in range(rounds(2, 20)):
                 appending = asyncio.create_task(log.append(300))
                 await asyncio.sleep(chance.uniform(0.0, 0.1))
                 state = await LogStream(connection, LOG).current()

@@ -77,7 +77,7 @@ def of_messages(rig: Rig, chance: random.Random) -> list[Fault]:
 
 async def test_a_bad_network_to_nats_costs_time_only(rig: Rig) -> None:
     chance = seeded()
-    for _ in range(rounds(1, 15)):
+    for _ in range(rounds(1, 6)):
         faults = [*of_any_wire(rig.nats, chance, silence_s=1.2), *of_messages(rig, chance)]
         chance.shuffle(faults)
         await rig.through(*faults, pause=lambda: chance.uniform(0.05, 0.3))
@@ -85,7 +85,7 @@ async def test_a_bad_network_to_nats_costs_time_only(rig: Rig) -> None:
 
 async def test_a_bad_network_to_postgres_costs_time_only(rig: Rig) -> None:
     chance = seeded()
-    for _ in range(rounds(1, 15)):
+    for _ in range(rounds(1, 6)):
         faults = of_any_wire(rig.database, chance, silence_s=0.8)
         chance.shuffle(faults)
         await rig.through(*faults, pause=lambda: chance.uniform(0.05, 0.3))

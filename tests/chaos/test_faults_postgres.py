@@ -257,7 +257,7 @@ def faults(rig: Rig, server: EmbeddedServices, chance: random.Random) -> list[Fa
 async def test_a_database_in_trouble_costs_time_only(rig: Rig, server: EmbeddedServices, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("adapters.postgres.group_commit.STATEMENT_TIMEOUT", 0.3)
     chance = seeded()
-    for _ in range(rounds(1, 10)):
+    for _ in range(rounds(1, 5)):
         await rig.through(*faults(rig, server, chance), pause=lambda: chance.uniform(0.05, 0.3))
 
 
