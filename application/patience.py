@@ -10,7 +10,7 @@ import structlog
 from domain.errors import Unavailable, VersionConflict
 
 MAX_PAUSE_S = 5.0
-CANCEL_AGAIN_S = 0.2
+CANCEL_AGAIN_S = 1.0
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)

@@ -12,6 +12,7 @@ import psycopg
 import structlog
 from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import PipelineStatus
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from domain.errors import InvalidCommand, PayloadTooLarge, TidelogError, Unavailable
@@ -151,6 +152,7 @@ async def open_pool(
         max_idle=5 * 60.0,
         reconnect_timeout=30.0,
         check=_check_open,
+        reset=_refuse_pipeline,
         name=f"tidelog-{role}",
         open=False,
     )
@@ -196,6 +198,15 @@ class _TellingPool(AsyncConnectionPool[Connection]):
                 raise
             reason = _refusal(self.trouble.error) or _first_line(self.trouble.error)
             raise PoolTimeout(f"{error}: {reason}") from self.trouble.error
+
+
+async def _refuse_pipeline(connection: Connection) -> None:
+    """Has the pool throw a connection away that comes back in pipeline mode, as one does whose user was cancelled while it left it.
+
+    What the next user executed on it would wait for a commit that never comes, with all its locks.
+    """
+    if connection.pgconn.pipeline_status != PipelineStatus.OFF:
+        raise psycopg.InterfaceError("returned in pipeline mode")
 
 
 async def _check_open(connection: Connection) -> None:

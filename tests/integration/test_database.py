@@ -1,0 +1,36 @@
+"""Connections of the read side: what a cancelled transaction leaves behind."""
+
+import asyncio
+import random
+
+from psycopg.pq import PipelineStatus, TransactionStatus
+
+from adapters.postgres.database import PostgresDatabase
+from adapters.postgres.pool import open_pool
+
+
+async def test_a_transaction_cancelled_at_any_moment_leaves_a_clean_connection(database_url: str) -> None:
+    """Also when it is cancelled again while it is rolled back. Left in pipeline mode, nothing of the next user would be committed."""
+    chance = random.Random(1)
+    pool = await open_pool(database_url, role="test", max_size=1)
+    database = PostgresDatabase(pool)
+
+    async def work() -> None:
+        async with database.transaction() as connection:
+            await connection.execute("CREATE TEMPORARY TABLE seen ON COMMIT DROP AS SELECT 1 AS n")
+            await (await connection.execute("SELECT count(*) FROM seen")).fetchone()
+            await connection.execute("UPDATE seen SET n = n + 1")
+
+    try:
+        for _ in range(700):
+            task = asyncio.create_task(work())
+            await asyncio.sleep(chance.uniform(0, 0.004))
+            for _ in range(chance.randrange(1, 5)):
+                task.cancel()
+                await asyncio.sleep(chance.choice([0, 0, 0.0001, 0.0005, 0.001]))
+            await asyncio.gather(task, return_exceptions=True)
+            async with database.connection() as connection:
+                assert connection.pgconn.pipeline_status == PipelineStatus.OFF
+                assert connection.pgconn.transaction_status == TransactionStatus.IDLE
+    finally:
+        await pool.close()
