@@ -10,7 +10,7 @@ from adapters.postgres.pool import open_pool
 
 
 async def test_a_transaction_cancelled_at_any_moment_leaves_a_clean_connection(database_url: str) -> None:
-    """Also when it is cancelled again while it is rolled back. Left in pipeline mode, nothing of the next user would be committed."""
+    """Also when it is cancelled again while it rolls back. Left in pipeline mode, nothing of the next user would be committed."""
     chance = random.Random(1)
     pool = await open_pool(database_url, role="test", max_size=1)
     database = PostgresDatabase(pool)
