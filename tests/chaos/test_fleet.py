@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import os
-import random
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +14,7 @@ from adapters.embedded import EmbeddedServices
 from application.sharing import LEASE_S
 from tests.chaos.checker import check_snapshot
 from tests.chaos.checks.snapshot import Snapshot, Violation, read_snapshot
+from tests.chaos.faults_kit import rounds, seeded
 from tests.chaos.fleet import Balancer, Fleet, Machine
 from tests.chaos.load import Load
 from tests.chaos.test_kills import AGENTS, BAD_NEWS, END_TIMEOUT_S, SETTLE_TIMEOUT_S, check_answers, until
@@ -25,7 +24,6 @@ from tests.integration.system_kit import empty_work_queue
 pytestmark = pytest.mark.chaos
 
 TAKEOVER_S = 5.0
-ROUNDS = int(os.environ.get("TIDELOG_CHAOS_ROUNDS") or 1)
 WELL_KNOWN = frozenset({"ownership_lost"})
 """Said by one that slept and woke up: what it held is another's by then."""
 
@@ -33,20 +31,19 @@ WELL_KNOWN = frozenset({"ownership_lost"})
 async def test_a_rolling_restart_and_a_sleeper_lose_and_double_nothing(
     services: EmbeddedServices, database_url: str, tmp_path: Path
 ) -> None:
-    seed = int(os.environ.get("TIDELOG_CHAOS_SEED") or random.SystemRandom().randrange(10**6))
-    print(f"TIDELOG_CHAOS_SEED={seed}")
+    chance = seeded()
     await empty_work_queue(services.nats_url)
     async with Fleet(services, database_url, tmp_path, AGENTS) as fleet:
         headers = {"Authorization": f"Bearer {fleet.key}"}
         async with httpx.AsyncClient(base_url=fleet.urls[0], headers=headers, transport=Balancer(fleet.urls)) as http:
-            load, stop = Load(http, seed), asyncio.Event()
+            load, stop = Load(http, chance.randrange(10**6)), asyncio.Event()
             loading = asyncio.create_task(load.run(stop), name="load")
             try:
                 await shared_fairly(http)
-                for _ in range(ROUNDS):
+                for _ in range(rounds(1, 5)):
                     for machine in fleet.machines:
                         await machine.stop()
-                        await asyncio.sleep(random.uniform(0.0, 0.5))
+                        await asyncio.sleep(chance.uniform(0.0, 0.5))
                         await machine.start()
                     await shared_fairly(http)
                     await a_sleeper_is_replaced(fleet.engines[0], http)
