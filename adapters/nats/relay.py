@@ -155,6 +155,8 @@ class Relay:
         log.info("log_stream_renewed", reason=reason)
         state = await self._stream.create()
         await self._stream.tidy(state)
+        if not await self._stream.is_current(state.name):  # readers would not see what we publish
+            raise OutOfStep("another relay made a newer stream at the same time")
         return state, await self._base()
 
     async def _base(self) -> int:

@@ -5,10 +5,12 @@ import contextlib
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 import pytest_asyncio
+from nats.aio.msg import Msg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Identifier
 
@@ -132,6 +134,30 @@ async def test_two_relays_and_single_events(nats: NatsProcess, log: Log) -> None
             head = await log.feed.head()
             await eventually(lambda: max(one.position, two.position) >= head)
         await check_stream(connection, log)
+
+
+async def test_two_relays_that_make_a_stream_at_the_same_time_agree_on_one(nats: NatsProcess, log: Log) -> None:
+    made: list[str] = []
+
+    class Slow(NatsConnection):
+        """Asks for its stream after another relay made a newer one, which was not there when this one looked."""
+
+        async def request(self, subject: str, *rest: Any, **more: Any) -> Msg:
+            if ".STREAM.CREATE." in subject and not made:
+                await asyncio.sleep(0.002)
+                made.append((await LogStream(fast, LOG).create()).name)
+            return await super().request(subject, *rest, **more)
+
+    await log.append(10)
+    slow = Slow(nats.url, name="slow")
+    async with connected(nats.url) as fast, contextlib.AsyncExitStack() as stack:
+        await slow.start()
+        stack.push_async_callback(slow.close)
+        one = relay(slow, log)
+        async with running(one.run()):
+            await reached(one, log)
+        assert await stream_names(fast, f"tidelog-log.{LOG}.*") == made
+        await check_stream(fast, log)
 
 
 async def test_deleted_stream_is_made_again(nats: NatsProcess, log: Log) -> None:
