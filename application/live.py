@@ -20,6 +20,9 @@ QUEUE_EVENTS = 5_000
 """Events that may wait for a slow listener before it is told to come again."""
 PAGE = 500
 SILENCE_S = 10.0
+WOKEN_AT_ONCE = 32
+"""Listeners in one turn of the event loop. Were a thousand woken in one, each step on the way of the next event, and every other
+request, would wait for all of them: a turn would take 20 ms, and an event needs half a dozen."""
 
 log = structlog.get_logger(__name__)
 
@@ -68,39 +71,76 @@ class Batch(list[RecordedEvent]):
 NOTHING = Batch()
 
 
-class _Listener:
-    """Batches that wait for one reader. With a thousand of them each step counts: a bare future, and one timer for each silence."""
+class _Link:
+    """One batch in a channel's chain. `total`: events of the channel up to here."""
 
-    __slots__ = ("_loop", "_quiet", "_timer", "_waiter", "overflowed", "queue", "queued")
+    __slots__ = ("batch", "next", "total")
+
+    def __init__(self, batch: Batch, total: int) -> None:
+        self.batch = batch
+        self.total = total
+        self.next: _Link | None = None
+
+
+class _Channel:
+    """What all listeners that want the same get, once: a chain in which each has its own place.
+
+    Nobody holds what all of them have passed, so it goes by itself.
+    """
+
+    __slots__ = ("_made", "_made_for", "end", "listeners")
 
     def __init__(self) -> None:
-        self.queue: deque[Batch] = deque()
-        self.queued = 0
-        """Events in the queue."""
+        self.listeners: set[_Listener] = set()
+        self.end = _Link(NOTHING, 0)
+        self._made, self._made_for = NOTHING, (0, 0)
+
+    def offer(self, batch: Batch) -> None:
+        link = _Link(batch, self.end.total + len(batch))
+        self.end.next = link
+        self.end = link
+
+    def after(self, place: _Link) -> Batch:
+        """All that follows a place, as one batch: those who come one after the other mostly ask for the same."""
+        if place.next is self.end:
+            return self.end.batch
+        wanted = (place.total, self.end.total)
+        if wanted != self._made_for:
+            self._made, self._made_for = Batch.joined(tuple(_batches_after(place))), wanted
+        return self._made
+
+
+def _batches_after(place: _Link) -> Iterator[Batch]:
+    while place.next is not None:
+        place = place.next
+        yield place.batch
+
+
+class _Listener:
+    """One reader's place in a channel. With a thousand of them each step counts: a bare future, and one timer for each silence."""
+
+    __slots__ = ("_channel", "_loop", "_place", "_quiet", "_timer", "_waiter", "due", "overflowed")
+
+    def __init__(self, channel: _Channel) -> None:
+        self._channel = channel
+        self._place = channel.end
+        self.due = False
+        """Its turn to be woken is coming."""
         self.overflowed = False
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
         self._quiet = False
         self._timer = self._loop.call_later(SILENCE_S, self._beat)
 
-    def offer(self, batch: Batch) -> None:
-        if self.queued + len(batch) > QUEUE_EVENTS:
-            self.overflowed = True
-            self.queue.clear()
-            self.queued = 0
-        else:
-            self.queue.append(batch)
-            self.queued += len(batch)
-        self.wake()
+    @property
+    def queued(self) -> int:
+        """Events that wait."""
+        return self._channel.end.total - self._place.total
 
     def take(self) -> Batch:
-        """The next batch; what waits together goes together."""
-        if len(self.queue) <= 1:
-            batch = self.queue.popleft() if self.queue else NOTHING
-        else:
-            batch = Batch.joined(tuple(self.queue))
-            self.queue.clear()
-        self.queued = 0
+        """All that waits."""
+        batch = self._channel.after(self._place) if self.queued else NOTHING
+        self._place = self._channel.end
         return batch
 
     async def wait(self) -> None:
@@ -112,6 +152,10 @@ class _Listener:
             self._waiter = None
 
     def wake(self) -> None:
+        if self.queued > QUEUE_EVENTS:
+            self.overflowed = True
+        if self.overflowed:
+            self._place = self._channel.end  # it must not hold what it will never read
         self._quiet = False
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
@@ -132,7 +176,8 @@ class LiveFeed:
     def __init__(self, feed: EventFeed, subscription: Subscription) -> None:
         self._feed = feed
         self._subscription = subscription
-        self._listeners: dict[Filter, set[_Listener]] = {}
+        self._channels: dict[Filter, _Channel] = {}
+        self._due: deque[_Listener] = deque()
         self._watchers: defaultdict[UUID, set[asyncio.Event]] = defaultdict(set)
         self._started = asyncio.Event()
         self.position = 0
@@ -142,8 +187,8 @@ class LiveFeed:
     def close(self) -> None:
         """Ends all streams of events and wakes all watchers."""
         self.closed = True
-        for listeners in self._listeners.values():
-            for listener in listeners:
+        for channel in self._channels.values():
+            for listener in channel.listeners:
                 listener.wake()
         for watchers in self._watchers.values():
             for watcher in watchers:
@@ -162,12 +207,29 @@ class LiveFeed:
     def _offer(self, events: Sequence[RecordedEvent]) -> None:
         """Each event is looked at once for all listeners that want the same."""
         tenants = {event.tenant_id for event in events}
-        for wanted, listeners in self._listeners.items():
+        for wanted, channel in self._channels.items():
             if wanted.tenant_id in tenants:
                 batch = Batch(event for event in events if wanted(event))
                 if batch:
-                    for listener in listeners:
-                        listener.offer(batch)
+                    channel.offer(batch)
+                    self._wake_in_turn(channel.listeners)
+
+    def _wake_in_turn(self, listeners: Iterable[_Listener]) -> None:
+        idle = not self._due
+        for listener in listeners:
+            if not listener.due:
+                listener.due = True
+                self._due.append(listener)
+        if idle and self._due:
+            asyncio.get_running_loop().call_soon(self._wake_some)
+
+    def _wake_some(self) -> None:
+        for _ in range(min(WOKEN_AT_ONCE, len(self._due))):
+            listener = self._due.popleft()
+            listener.due = False
+            listener.wake()
+        if self._due:
+            asyncio.get_running_loop().call_soon(self._wake_some)
 
     async def events(self, wanted: Filter, *, after: int | None) -> AsyncIterator[Batch]:
         """Wanted events after a position (None: from now on), in order, in small batches; waits for more.
@@ -178,8 +240,9 @@ class LiveFeed:
             TooSlow: more came than the bound of the queue while the caller was busy.
         """
         await self._started.wait()
-        listener = _Listener()
-        self._listeners.setdefault(wanted, set()).add(listener)
+        channel = self._channels.setdefault(wanted, _Channel())
+        listener = _Listener(channel)
+        channel.listeners.add(listener)
         try:
             joined_at = self.position
             reached = joined_at if after is None else after
@@ -189,23 +252,19 @@ class LiveFeed:
                     yield Batch(page)
                 reached = page[-1].position if len(page) == PAGE else joined_at
             while not self.closed:
+                if not listener.queued and not listener.overflowed:
+                    await listener.wait()
                 if listener.overflowed:
                     raise TooSlow
-                if not listener.queue:
-                    await listener.wait()
                 live = listener.take()
                 if live and live[0].position <= reached:  # it was asked for events after a position that the log had not reached
                     live = Batch(event for event in live if event.position > reached)
                 yield live
         finally:
-            self._forget(wanted, listener)
-
-    def _forget(self, wanted: Filter, listener: _Listener) -> None:
-        listener.close()
-        listeners = self._listeners[wanted]
-        listeners.discard(listener)
-        if not listeners:
-            del self._listeners[wanted]
+            listener.close()
+            channel.listeners.discard(listener)
+            if not channel.listeners:
+                del self._channels[wanted]
 
     async def _page(self, wanted: Filter, after: int, until: int) -> list[RecordedEvent]:
         topics = sorted(wanted.topics) if wanted.topics is not None else None

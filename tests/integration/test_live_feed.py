@@ -91,7 +91,7 @@ async def test_from_now_on_means_from_now_on(system: System, url: str) -> None:
 
 async def listening(system: System, count: int = 1) -> None:
     async def joined() -> bool:
-        return sum(map(len, system.container.live._listeners.values())) >= count
+        return sum(len(channel.listeners) for channel in system.container.live._channels.values()) >= count
 
     await eventually(joined, "a listener")
 
@@ -174,7 +174,7 @@ async def test_a_client_that_does_not_read_is_told_to_come_again(system: System,
         writer.write("\r\n".join(lines).encode())
         await writer.drain()
         await listening(system)
-        [[listener]] = system.container.live._listeners.values()
+        [[listener]] = [channel.listeners for channel in system.container.live._channels.values()]
 
         async def overflowed() -> bool:
             await asyncio.gather(*(create_projects(system, 1, size=200_000) for _ in range(4)))
@@ -216,7 +216,7 @@ async def test_the_queue_of_a_listener_is_bounded_while_it_replays(system: Syste
     with pytest.raises(live.TooSlow):
         async for _ in events:
             pass
-    assert feed._listeners == {}
+    assert feed._channels == {}
 
 
 async def _at_head(system: System) -> bool:
@@ -237,7 +237,7 @@ async def test_a_listener_before_the_start_waits_for_it_and_not_for_the_past(sys
     try:
 
         async def joined() -> bool:
-            return bool(late._listeners)
+            return bool(late._channels)
 
         await eventually(joined)
         await create_projects(system, 1)
@@ -271,7 +271,7 @@ async def test_a_listener_that_goes_is_forgotten(system: System, url: str, worke
     feed = system.container.live
 
     async def nobody() -> bool:
-        return not feed._listeners and not feed._watchers
+        return not feed._channels and not feed._watchers
 
     await eventually(nobody)
 
