@@ -246,7 +246,7 @@ class CommandLoop:
 
     def _accepted(self, request: Request, parts: list[_Part], result: AppendResult) -> Outcome:
         versions, events = {}, []
-        position = result.last_position - result.count  # positions follow in the order of the streams
+        position = result.last_position - result.event_count  # positions follow in the order of the streams
         for part in parts:
             position += len(part.events)
             loaded = part.after(position) if part.events else part.loaded

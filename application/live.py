@@ -1,12 +1,14 @@
 """The live feed of one process: one reader of the log, any number of listeners, each with a bounded queue.
 
+The log is read only while somebody listens or watches: else each process that answers requests would decode every event for nobody.
 A listener gets everything after its position: first from the database, then from the live log, without a gap or a double.
 """
 
 import asyncio
+import time
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -20,6 +22,8 @@ QUEUE_EVENTS = 5_000
 """Events that may wait for a slow listener before it is told to come again."""
 PAGE = 500
 SILENCE_S = 10.0
+LINGER_S = 60.0
+"""How long the log is read on for nobody: clients that come again, and the next to wait, need no new subscription."""
 WOKEN_AT_ONCE = 32
 """Listeners in one turn of the event loop. Were a thousand woken in one, each step on the way of the next event, and every other
 request, would wait for all of them: a turn would take 20 ms, and an event needs half a dozen."""
@@ -179,6 +183,8 @@ class LiveFeed:
         self._channels: dict[Filter, _Channel] = {}
         self._due: deque[_Listener] = deque()
         self._watchers: defaultdict[UUID, set[asyncio.Event]] = defaultdict(set)
+        self._wanted = asyncio.Event()
+        """Somebody needs the log to be read."""
         self._started = asyncio.Event()
         self.position = 0
         self.closed = False
@@ -195,14 +201,33 @@ class LiveFeed:
                 watcher.set()
 
     async def run(self) -> None:
+        while True:
+            await self._wanted.wait()
+            await self._read()
+
+    async def _read(self) -> None:
+        """Reads from the head on until nobody has listened or watched for a while."""
         self.position = await persistently(self._feed.head)
         self._started.set()
-        async for batch in self._subscription.batches(after=self.position, name="live"):
-            self.position = batch[-1].position
-            self._offer(batch)
-            for root_id in {event.root_id for event in batch}:
-                for watcher in self._watchers.get(root_id, ()):
-                    watcher.set()
+        for watchers in self._watchers.values():  # what has happened since they came is before the head
+            for watcher in watchers:
+                watcher.set()
+        idle_since: float | None = None
+        async with aclosing(self._subscription.batches(after=self.position, name="live")) as batches:
+            async for batch in batches:
+                self.position = batch[-1].position
+                self._offer(batch)
+                for root_id in {event.root_id for event in batch}:
+                    for watcher in self._watchers.get(root_id, ()):
+                        watcher.set()
+                if self._channels or self._watchers:
+                    idle_since = None
+                elif idle_since is None:
+                    idle_since = time.monotonic()
+                elif time.monotonic() - idle_since > LINGER_S:
+                    self._wanted.clear()
+                    self._started.clear()
+                    return
 
     def _offer(self, events: Sequence[RecordedEvent]) -> None:
         """Each event is looked at once for all listeners that want the same."""
@@ -239,7 +264,9 @@ class LiveFeed:
         Raises:
             TooSlow: more came than the bound of the queue while the caller was busy.
         """
-        await self._started.wait()
+        while not self._started.is_set():
+            self._wanted.set()
+            await self._started.wait()
         channel = self._channels.setdefault(wanted, _Channel())
         listener = _Listener(channel)
         channel.listeners.add(listener)
@@ -277,6 +304,7 @@ class LiveFeed:
         """Watches a root; what happens under it from here on is not missed."""
         watch = Watch()
         self._watchers[root_id].add(watch.changed)
+        self._wanted.set()
         try:
             yield watch
         finally:

@@ -1,16 +1,15 @@
 """What the application needs from outside, as small protocols owned here. Adapters implement them; nobody else may know how."""
 
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from domain.kernel import RecordedEvent
 
 
-@dataclass(frozen=True, slots=True)
-class NewEvent:
+class NewEvent(NamedTuple):
     """An encoded event on its way into the log."""
 
     topic: str
@@ -18,8 +17,7 @@ class NewEvent:
     state: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class StreamAppend:
+class StreamAppend(NamedTuple):
     """Events for one stream. `expected_version` is the version the stream must have now (0: it must not exist)."""
 
     stream_id: UUID
@@ -28,8 +26,7 @@ class StreamAppend:
     events: tuple[NewEvent, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class AppendRequest:
+class AppendRequest(NamedTuple):
     """One atomic append, over one or several streams. `command_id` is its dedupe key: the same command is recorded once."""
 
     tenant_id: UUID
@@ -39,12 +36,11 @@ class AppendRequest:
     """`Metadata` as JSON text, put on each event."""
 
 
-@dataclass(frozen=True, slots=True)
-class AppendResult:
+class AppendResult(NamedTuple):
     """Positions of an accepted append: the last one, and how many events there were. `duplicate`: it had been recorded before."""
 
     last_position: int
-    count: int
+    event_count: int
     recorded_at: datetime
     duplicate: bool
 
@@ -106,7 +102,7 @@ class EventFeed(Protocol):
 class Subscription(Protocol):
     """The live log: catch-up and live events without a seam."""
 
-    def batches(self, *, after: int, name: str) -> AsyncIterator[Sequence[RecordedEvent]]:
+    def batches(self, *, after: int, name: str) -> AsyncGenerator[Sequence[RecordedEvent], None]:
         """Every event after a position, once, in order, in batches of what is there; waits for more, never ends by itself.
 
         Outages of the stream or the database are waited out inside. `name` is for logs and for the names of server-side consumers.

@@ -7,7 +7,7 @@ position it follows; nothing is handed out that does not follow what was handed 
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -56,7 +56,7 @@ class JetStreamSubscription:
         self._stream = LogStream(connection, log_id)
         self._stall_check = stall_check_s
 
-    async def batches(self, *, after: int, name: str) -> AsyncIterator[Sequence[RecordedEvent]]:
+    async def batches(self, *, after: int, name: str) -> AsyncGenerator[Sequence[RecordedEvent], None]:
         """As the port says. A batch has about 1 MiB of events at most, from the database about 4 MiB or 1,000 of them."""
         reader = _Reader(name, after)
         while True:

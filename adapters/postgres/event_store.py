@@ -62,7 +62,7 @@ class PostgresEventStore:
             async with self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
                 with deadline(connection, READ_DEADLINE):
                     await cursor.execute(READ_STREAM_SQL, (stream_id, after_version, tenant_id, until), prepare=True)
-                return [RecordedEvent(*row) for row in await cursor.fetchall()]
+                return [RecordedEvent._make(row) for row in await cursor.fetchall()]
 
     async def find_command(self, tenant_id: UUID, command_id: UUID) -> AppendResult | None:
         with translate_errors():

@@ -38,7 +38,7 @@ class PostgresEventFeed:
         self._pool = pool
 
     async def read(self, *, after: int, limit: int) -> list[RecordedEvent]:
-        return [RecordedEvent(*row) for row in await self._fetch(READ_SQL, (after, limit))]
+        return [RecordedEvent._make(row) for row in await self._fetch(READ_SQL, (after, limit))]
 
     async def read_tenant(
         self,
@@ -54,7 +54,7 @@ class PostgresEventFeed:
         query, parameters = tenant_query(
             tenant_id, after=after, limit=limit, until=until, root_id=root_id, topics=topics, newest_first=newest_first
         )
-        return [RecordedEvent(*row) for row in await self._fetch(query, parameters)]
+        return [RecordedEvent._make(row) for row in await self._fetch(query, parameters)]
 
     async def head(self) -> int:
         return int((await self._fetch(HEAD_SQL, ()))[0][0])

@@ -62,10 +62,10 @@ class PostgresSnapshots:
                 await cursor.execute(READ_SQL, values, prepare=True)
                 rows = await cursor.fetchall()
         if not rows or rows[0][5] is not None:
-            return None, [RecordedEvent(*row) for row in rows]
+            return None, [RecordedEvent._make(row) for row in rows]
         first = rows[0]
         snapshot = Snapshot(tenant_id, stream_id, first[3], first[0], slice_name, model, first[7])
-        return snapshot, [RecordedEvent(*row) for row in rows[1:]]
+        return snapshot, [RecordedEvent._make(row) for row in rows[1:]]
 
     async def save(self, snapshots: Sequence[Snapshot]) -> None:
         stream_ids = [s.stream_id for s in snapshots]

@@ -77,6 +77,12 @@ def principal_of(request: Request) -> Principal:
     return principal
 
 
+def header(request: Request, name: bytes) -> str:
+    """A header by its name in lower case; empty without it. From the gate's table: the framework looks through the whole list."""
+    headers: dict[bytes, bytes] = request.scope["state"]["headers"]
+    return headers.get(name, b"").decode("latin-1")
+
+
 def command_request(request: Request, *, correlation_id: UUID | None = None, command_id: UUID | None = None) -> dispatch.Request:
     """The metadata of a command that comes in over HTTP."""
     principal = principal_of(request)

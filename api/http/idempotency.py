@@ -16,7 +16,7 @@ import uuid6
 from fastapi import Request
 from starlette.responses import Response
 
-from api.http.deps import container_of, principal_of
+from api.http.deps import container_of, header, principal_of
 from domain.errors import IdempotencyMismatch, InvalidCommand, TidelogError, Unavailable
 from domain.kernel import derive_id
 from projections.kernel import Database
@@ -59,7 +59,7 @@ async def once(request: Request, execute: Callable[[UUID | None], Awaitable[Resp
         IdempotencyMismatch: the key came with another body before.
         StillRunning: see there.
     """
-    key = request.headers.get("idempotency-key", "").strip().strip('"')
+    key = header(request, b"idempotency-key").strip().strip('"')
     if not key:
         return await execute(None)
     if len(key) > 255:

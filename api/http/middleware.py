@@ -91,8 +91,8 @@ class Gate:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        headers = dict(scope["headers"])
         state: dict[str, Any] = scope.setdefault("state", {})
+        headers = state["headers"] = dict(scope["headers"])
         trace_id = _trace(headers, state)
         status = 500
 

@@ -18,6 +18,7 @@ from api.http.deps import (
     command_request,
     container_of,
     expected_version,
+    header,
     next_link,
     position_of,
     precondition,
@@ -182,7 +183,7 @@ async def post_run(request: Request) -> Response:
 
 def _wait_seconds(request: Request) -> float:
     """The `wait` of `Prefer` (RFC 7240), at most a minute."""
-    given = request.headers.get("prefer")
+    given = header(request, b"prefer")
     for preference in given.split(",") if given else ():
         name, _, value = preference.strip().partition("=")
         if name.lower() == "wait":

@@ -74,8 +74,8 @@ def _again(topic: str, **changes: Any) -> Damage:
         versions = [e.version for e in snapshot.events if e.stream_id == event.stream_id]
         command_id = new_id()
         metadata = event.metadata.replace(str(_command_of(event)), str(command_id))
-        copy = replace(
-            event, position=snapshot.head + 1, version=max(versions) + 1, metadata=metadata,
+        copy = event._replace(
+            position=snapshot.head + 1, version=max(versions) + 1, metadata=metadata,
             recorded_at=snapshot.events[-1].recorded_at, **changes,
         )  # fmt: skip
         row = {
@@ -131,7 +131,7 @@ def _miscounted(snapshot: Snapshot) -> Snapshot:
 
 
 def _unreadable(snapshot: Snapshot) -> Snapshot:
-    return _with(snapshot, events=[*snapshot.events[:-1], replace(snapshot.events[-1], state=b"[]")])
+    return _with(snapshot, events=[*snapshot.events[:-1], snapshot.events[-1]._replace(state=b"[]")])
 
 
 DAMAGES: list[tuple[str, Damage, str]] = [
@@ -177,7 +177,7 @@ async def test_damage_is_found_by_its_rule(whole: Snapshot, damage: Damage, rule
 async def test_a_tool_that_may_not_be_repeated_is_started_once(whole: Snapshot) -> None:
     requested = next(e for e in whole.events if e.topic == "invocation.requested" and b'"tool":"mail"' in e.state)
     started = next(e for e in whole.events if e.topic == "invocation.attempt_started" and e.stream_id == requested.stream_id)
-    second = replace(started, position=whole.head + 1, version=9, state=started.state.replace(b'"attempt":1', b'"attempt":2'))
+    second = started._replace(position=whole.head + 1, version=9, state=started.state.replace(b'"attempt":1', b'"attempt":2'))
     found = await check_snapshot(_with(whole, events=[*whole.events, second]))
     assert "one-attempt-unless-idempotent" in {violation.rule for violation in found}
 

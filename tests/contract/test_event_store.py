@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -69,7 +69,7 @@ async def test_what_was_appended_is_read_back(store: PostgresEventStore, feed: P
     before = datetime.now(UTC)
     events = (NewEvent("run.started", 1, state), NewEvent("run.paused", 3, b"{}"))
     result = await store.append(request(StreamAppend(stream, root, 0, events), metadata=metadata))
-    assert (result.last_position, result.count, result.duplicate) == (2, 2, False)
+    assert (result.last_position, result.event_count, result.duplicate) == (2, 2, False)
     first, second = await store.read_stream(TENANT, stream)
     assert (first.position, first.version, first.topic, first.schema_version) == (1, 1, "run.started", 1)
     assert (second.position, second.version, second.topic, second.schema_version) == (2, 2, "run.paused", 3)
@@ -86,7 +86,7 @@ async def test_a_command_is_recorded_once_and_gets_its_first_answer(store: Postg
     first = await store.append(once)
     await store.append(request(stream_append(new_id(), 0)))
     again = await store.append(once)
-    assert again == AppendResult(first.last_position, first.count, first.recorded_at, duplicate=True)
+    assert again == AppendResult(first.last_position, first.event_count, first.recorded_at, duplicate=True)
     # The same key with other streams, and in the same batch as its first use, is the same command as well.
     other = request(stream_append(new_id(), 5), command=once.command_id)
     fresh = request(stream_append(new_id(), 0))
@@ -133,7 +133,7 @@ async def test_a_stream_of_another_tenant_cannot_be_appended_to(store: PostgresE
 async def test_an_append_over_several_streams_is_all_or_nothing(store: PostgresEventStore, feed: PostgresEventFeed) -> None:
     a, b = new_id(), new_id()
     result = await store.append(request(stream_append(a, 0, b"1", b"2"), stream_append(b, 0, b"3")))
-    assert (result.last_position, result.count) == (3, 3)
+    assert (result.last_position, result.event_count) == (3, 3)
     with pytest.raises(VersionConflict) as caught:
         await store.append(request(stream_append(a, 2), stream_append(b, 0), stream_append(new_id(), 0)))
     assert caught.value.stream_id == b
@@ -330,7 +330,7 @@ async def test_any_history_of_batches_is_what_the_model_says(
         refused = [one for one in refused if not model.refuses(one)]
         for one, result in sorted(done, key=lambda pair: (pair[1].last_position, pair[1].duplicate)):
             assert not model.refuses(one)
-            assert replace(result, recorded_at=EPOCH) == model.append(one)
+            assert result._replace(recorded_at=EPOCH) == model.append(one)
             refused = [one for one in refused if not model.refuses(one)]
         assert not refused
     events = await feed.read(after=0, limit=1_000)

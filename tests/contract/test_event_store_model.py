@@ -126,7 +126,8 @@ class Machine(RuleBasedStateMachine):
             for version, event in enumerate(append.events, append.expected_version + 1):
                 self.events.append((request.tenant_id, append.stream_id, append.root_id, version, event.topic, event.state))
                 self.recorded_at.append(answer.recorded_at)
-        assert (answer.last_position, answer.count) == (len(self.events), sum(len(append.events) for append in request.streams))
+        count = sum(len(append.events) for append in request.streams)
+        assert (answer.last_position, answer.event_count) == (len(self.events), count)
         self.commands[request.tenant_id, request.command_id] = (request, answer)
 
     @rule(data=st.data(), tenant=tenants, other_content=st.booleans())
@@ -147,7 +148,7 @@ class Machine(RuleBasedStateMachine):
             self.take(again, answer)
         else:
             known = self.commands[tenant, command_id][1]
-            assert answer == AppendResult(known.last_position, known.count, known.recorded_at, duplicate=True)
+            assert answer == AppendResult(known.last_position, known.event_count, known.recorded_at, duplicate=True)
         assert first.last_position <= len(self.events)
 
     @rule(tenant=tenants, stream=streams, after=st.integers(0, 4), until=st.none() | st.integers(0, 12))
@@ -202,7 +203,7 @@ class Machine(RuleBasedStateMachine):
             found = self.wait(self.sides.store.find_command(tenant, command_id))
             known = self.commands.get((tenant, command_id))
             assert found == (
-                None if known is None else AppendResult(known[1].last_position, known[1].count, known[1].recorded_at, True)
+                None if known is None else AppendResult(known[1].last_position, known[1].event_count, known[1].recorded_at, True)
             )
 
     @rule(tenant=tenants, data=st.data(), aside=st.sampled_from([-1, 0, 1]), root=st.none() | st.sampled_from([ROOT, *STREAMS]))

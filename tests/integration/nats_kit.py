@@ -204,7 +204,7 @@ class Reader:
     moved: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
-        async with contextlib.aclosing(self.subscription.batches(after=self.after, name=self.name)) as batches:  # type: ignore[type-var]
+        async with contextlib.aclosing(self.subscription.batches(after=self.after, name=self.name)) as batches:
             async for batch in batches:
                 assert batch, "an empty batch"
                 self.events.extend(batch)

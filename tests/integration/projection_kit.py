@@ -1,7 +1,7 @@
 """For tests of read models without the rest of the server: a log of runs on a database of its own, a runner, a builder."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
@@ -36,7 +36,7 @@ class Log:
         self.commands = CommandLoop(store)
         self._appended: asyncio.Condition = asyncio.Condition()
 
-    async def batches(self, *, after: int, name: str) -> AsyncIterator[Sequence[RecordedEvent]]:
+    async def batches(self, *, after: int, name: str) -> AsyncGenerator[Sequence[RecordedEvent], None]:
         """The `Subscription` port, straight from the database."""
         while True:
             events = await self.feed.read(after=after, limit=100)

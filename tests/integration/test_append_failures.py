@@ -57,7 +57,7 @@ async def test_killing_the_writers_backend_loses_and_doubles_nothing(database_ur
         stored = {stream: (position, count) for stream, position, count in await cursor.fetchall()}
         cursor = await connection.execute("SELECT count(*), max(notification_id) FROM event")
         total = await cursor.fetchone()
-    assert stored == {stream: (result.last_position, result.count) for stream, result in acknowledged.items()}
+    assert stored == {stream: (result.last_position, result.event_count) for stream, result in acknowledged.items()}
     assert total == (2 * len(acknowledged),) * 2  # contiguous: as many as the highest position
     assert await PostgresEventFeed(pool).head() == 2 * len(acknowledged)
     await store.close()
@@ -81,7 +81,7 @@ async def test_an_answer_lost_after_the_commit_comes_back_as_a_duplicate(databas
         await asyncio.sleep(0.2)
         await blocker.rollback()
     result = await asyncio.wait_for(waiting, 10)
-    assert (result.last_position, result.count) == (4, 2)
+    assert (result.last_position, result.event_count) == (4, 2)
     assert len(await store.read_stream(TENANT, wanted.streams[0].stream_id)) == 2
     assert await PostgresEventFeed(pool).head() == 4
     await store.close()

@@ -247,6 +247,37 @@ async def test_a_listener_before_the_start_waits_for_it_and_not_for_the_past(sys
         await asyncio.gather(loop, return_exceptions=True)
 
 
+async def test_the_log_is_read_only_while_somebody_needs_it(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "LINGER_S", 0.0)
+    feed = system.container.live
+    await create_projects(system, 3)
+    await asyncio.sleep(0.2)
+    assert not feed._started.is_set() and feed.position == 0, "nobody has asked yet"
+
+    async def next_position() -> int:
+        async for events in feed.events(Filter(DEFAULT_TENANT_ID), after=None):
+            return events[0].position
+        raise AssertionError
+
+    async def at_rest() -> bool:
+        await create_projects(system, 1)  # what it reads for nobody tells it to stop
+        return not feed._started.is_set()
+
+    for _ in range(2):
+        listener = asyncio.create_task(next_position())
+        await eventually(lambda: _listens(feed))
+        await create_projects(system, 1)
+        assert await asyncio.wait_for(listener, 10) == await system.container.feed.head()
+        await eventually(at_rest)
+    with feed.watch(new_id()) as watch:
+        assert await watch.next(10), "whoever comes while nobody reads may have missed something until somebody does"
+        assert not await watch.next(0.2)
+
+
+async def _listens(feed: LiveFeed) -> bool:
+    return bool(feed._channels)
+
+
 async def test_all_streams_end_when_the_process_is_about_to(system: System, url: str, worker: PlayedWorker) -> None:
     run_id = await system.start("alpha")
     async with (

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
@@ -202,7 +202,7 @@ class Log:
     def __init__(self, database: Database, feed: PostgresEventFeed, commands: CommandLoop) -> None:
         self.database, self.feed, self.commands = database, feed, commands
 
-    async def batches(self, *, after: int, name: str) -> AsyncIterator[Sequence[RecordedEvent]]:
+    async def batches(self, *, after: int, name: str) -> AsyncGenerator[Sequence[RecordedEvent], None]:
         """The `Subscription` port, straight from the database."""
         while True:
             events = await self.feed.read(after=after, limit=7)
