@@ -6,6 +6,7 @@ One embedded Postgres with flushing on, 300-byte events, one event per append. T
 what else the machine does hits all of them; the medians of the rounds are printed.
 
 - limit: 1,000 events in one transaction with one unnest insert into a table with the log's columns and primary key, one connection.
+- limit with the log's indexes: the same into a table with all four indexes that reading the log needs.
 - store: `PostgresEventStore.append` from 16, 64 and 256 callers, each waiting for its answer.
 - processes: the same from 2 and from 4 processes at once, each with a writer of its own, beside one process of 64 callers.
 - library: `PostgresApplicationRecorder.insert_events` from 64 threads, each waiting for its answer.
@@ -27,6 +28,7 @@ import uvloop
 from eventsourcing.persistence import StoredEvent
 from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.sql import SQL, Identifier
 
 from adapters.embedded import EmbeddedServices
 from adapters.postgres.arrays import ByteaArray, Int8Array, UuidArray, bytes_element, int8_element, register_arrays, uuid_element
@@ -40,6 +42,7 @@ ROUND_SECONDS = 1.2
 WARM_UP_SECONDS = 0.2
 LIBRARY_THREADS = 64
 LIMIT = "limit: 1,000 events per transaction"
+INDEXED_LIMIT = "limit with the log's indexes"
 LIBRARY = f"library, {LIBRARY_THREADS} callers"
 PROCESSES = {
     "2 processes, 32 callers each": (2, 32),
@@ -51,14 +54,14 @@ PROCESSES = {
 ONE_PROCESS = "store, 64 callers"
 
 
-async def limit_round(connection: psycopg.AsyncConnection[tuple[object, ...]], seconds: float) -> Round:
-    insert = """
-        INSERT INTO raw_limit
+async def limit_round(connection: psycopg.AsyncConnection[tuple[object, ...]], table: str, seconds: float) -> Round:
+    insert = SQL("""
+        INSERT INTO {}
         SELECT n, 1, now(), id, %s, id, 1, 'thing.happened', %s, state FROM unnest(%s, %s, %s) AS u (n, id, state)
-    """
+    """).format(Identifier(table))
     waits: list[float] = []
     started = time.perf_counter()
-    cursor = await connection.execute("SELECT coalesce(max(notification_id), 0) FROM raw_limit")
+    cursor = await connection.execute(SQL("SELECT coalesce(max(notification_id), 0) FROM {}").format(Identifier(table)))
     [last] = await cursor.fetchone() or (0,)
     assert isinstance(last, int)
     while time.perf_counter() < started + seconds:
@@ -110,6 +113,7 @@ async def measure(database_url: str) -> dict[str, list[Round]]:
     register_arrays(connection)
     await connection.execute("CREATE TABLE raw_limit (LIKE event)")
     await connection.execute("ALTER TABLE raw_limit ADD PRIMARY KEY (notification_id)")
+    await connection.execute("CREATE TABLE indexed_limit (LIKE event INCLUDING INDEXES)")
     pool = await open_pool(database_url, role="benchmark", max_size=2)
     store = PostgresEventStore(database_url, pool)
     await store.start()
@@ -120,7 +124,8 @@ async def measure(database_url: str) -> dict[str, list[Round]]:
         for name, (processes, callers) in PROCESSES.items()
     }
     contestants: dict[str, Callable[[float], Awaitable[Round]]] = {
-        LIMIT: lambda seconds: limit_round(connection, seconds),
+        LIMIT: lambda seconds: limit_round(connection, "raw_limit", seconds),
+        INDEXED_LIMIT: lambda seconds: limit_round(connection, "indexed_limit", seconds),
         "store, 16 callers": lambda seconds: store_round(store, 16, seconds),
         "store, 64 callers": lambda seconds: store_round(store, 64, seconds),
         "store, 256 callers": lambda seconds: store_round(store, 256, seconds),
@@ -151,6 +156,10 @@ def report(results: dict[str, list[Round]]) -> None:
         cpu = 1_000 * statistics.median(one.cpu for one in rounds)
         of_limit, of_library = rates[name] / rates[LIMIT], rates[name] / rates[LIBRARY]
         print(f"{name:<38}{rates[name]:>10,.0f}{p50:>9.2f}{p99:>9.2f}{of_limit:>10.0%}{of_library:>11.1f}{cpu:>21.1f}")
+    most = "store, 256 callers"
+    print(
+        f"  {most}: {rates[most] / rates[INDEXED_LIMIT]:.0%} of the {INDEXED_LIMIT}, {rates[most] / rates[LIMIT]:.0%} of that without"
+    )
     for name in PROCESSES:
         ratio = statistics.median(many.rate / one.rate for many, one in zip(results[name], results[ONE_PROCESS], strict=True))
         reach = (

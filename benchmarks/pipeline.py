@@ -12,8 +12,8 @@ import time
 from contextlib import AsyncExitStack
 
 import psycopg
-import uuid6
 import uvloop
+from uuid_utils.compat import uuid7
 
 from adapters.postgres.event_store import PostgresEventStore
 from adapters.postgres.pool import open_pool
@@ -33,7 +33,7 @@ def new_event(event: Event) -> NewEvent:
 
 
 def started_run() -> AppendRequest:
-    run_id = uuid6.uuid7()
+    run_id = uuid7()
     plan = runs.sequential(("greeter",))
     command = runs.StartRun(run_id=run_id, project_id=run_id, plan=plan, input={"question": "x" * 200})
     events = runs.decide(runs.Run(), command)

@@ -26,8 +26,8 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
-import uuid6
 from psycopg.conninfo import conninfo_to_dict
+from uuid_utils.compat import uuid7
 
 from adapters.postgres.append_batch import APPEND_SQL, EncodedAppend, parameters
 from adapters.postgres.arrays import register_arrays
@@ -41,7 +41,7 @@ from domain.registry import EVENTS, encode
 ROUNDS = 3
 LIBRARY = "library, select and map"
 SIDE_BY_SIDE = 500
-TENANT = UUID(int=uuid6.uuid7().int)
+TENANT = uuid7()
 FIRST_MS = 1_800_000_000_000
 """When the first run began; the others follow a millisecond apart."""
 PLAN = runs.parallel(("historian", "surveyor", "inspector"), "editor")

@@ -12,10 +12,9 @@ import statistics
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from uuid import UUID
 
 import structlog
-import uuid6
+from uuid_utils.compat import uuid7
 
 from adapters.nats import JetStreamSubscription, NatsConnection, Relay, StreamSettings
 from adapters.postgres.append_signal import AppendSignal
@@ -27,7 +26,7 @@ from benchmarks.servers import embedded
 
 STATE = b'{"text":"' + b"x" * 270 + b'"}'
 METADATA = '{"actor":"key:benchmark"}'
-TENANT = UUID(int=uuid6.uuid7().int)
+TENANT = uuid7()
 
 
 @dataclass
@@ -44,9 +43,9 @@ class Setup:
         return JetStreamSubscription(self.connection, self.feed, log_id="benchmark")
 
     async def append(self, events: int = 1) -> int:
-        stream = UUID(int=uuid6.uuid7().int)
+        stream = uuid7()
         appended = StreamAppend(stream, stream, 0, tuple(NewEvent("thing.happened", 1, STATE) for _ in range(events)))
-        result = await self.store.append(AppendRequest(TENANT, UUID(int=uuid6.uuid7().int), (appended,), METADATA))
+        result = await self.store.append(AppendRequest(TENANT, uuid7(), (appended,), METADATA))
         return result.last_position
 
 

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-import uuid6
 from eventsourcing.persistence import (
     DataError,
     IntegrityError,
@@ -26,6 +25,7 @@ from eventsourcing.persistence import (
 from eventsourcing.postgres import PostgresDatastore, PostgresProcessRecorder
 from eventsourcing.utils import retry
 from psycopg.sql import SQL, Identifier, Literal
+from uuid_utils.compat import uuid7
 
 from adapters.postgres.append_batch import APPEND_SQL, EncodedAppend, parameters
 from adapters.postgres.append_signal import CHANNEL
@@ -73,7 +73,7 @@ class TidelogRecorder(PostgresProcessRecorder):
             return None
         streams = _by_stream(stored_events)
         appends = tuple(_stream_append(*stream) for stream in streams.items())
-        request = AppendRequest(self._tenant_id, UUID(int=uuid6.uuid7().int), appends, self._metadata)
+        request = AppendRequest(self._tenant_id, uuid7(), appends, self._metadata)
         try:
             append = EncodedAppend.of(request)
         except TidelogError as error:

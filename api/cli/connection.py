@@ -57,11 +57,11 @@ class Server:
 
     async def post(self, path: str, body: Mapping[str, object], *, wait_s: float = 0) -> Any:
         """The JSON answer. Repeated when the answer was lost; the idempotency key makes that safe."""
-        import uuid6
+        from uuid_utils.compat import uuid7
 
         from tidelog.transport import RetryPolicy, json_of
 
-        headers = {"Idempotency-Key": str(uuid6.uuid7())}
+        headers = {"Idempotency-Key": str(uuid7())}
         response = await self.transport.request(
             "POST", path, body=dict(body), headers=headers, retry=RetryPolicy(max_elapsed_s=PATIENCE_S), read_timeout_s=30 + wait_s
         )

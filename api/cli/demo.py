@@ -135,10 +135,10 @@ def _same_folder(one: str, other: str) -> bool:
 
 async def _review(server: "Server", root: Path, as_json: bool) -> dict[str, Any]:
     """Start the run, show it to its end, give the run. Interrupted: the run is cancelled."""
-    import uuid6
+    from uuid_utils.compat import uuid7
 
     plan = {"kind": "parallel", "agents": list(TEAM), "aggregator": EDITOR}
-    run_id = str(uuid6.uuid7())
+    run_id = str(uuid7())
     await server.post(
         "/v1/runs", {"run_id": run_id, "plan": plan, "input": {"repo": root.name}, "metadata": {"started_by": "tidelog demo"}}
     )

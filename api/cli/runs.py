@@ -51,13 +51,13 @@ async def _start(
     agents: list[str], input_: str | None, parallel: bool, aggregator: str | None, wait: bool, folders: list[Path] | None,
     workspace: Path | None, data_dir: Path | None, url: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    import uuid6
+    from uuid_utils.compat import uuid7
 
     from api.cli import connection
     from api.cli.up import check_folders
     from api.settings import load_settings
 
-    body = {"run_id": str(uuid6.uuid7()), "plan": _plan(agents, parallel, aggregator), "input": _input(input_)}
+    body = {"run_id": str(uuid7()), "plan": _plan(agents, parallel, aggregator), "input": _input(input_)}
     settings = load_settings(
         data_dir=data_dir, url=url, agents=tuple(folders) if folders else None, workspace=workspace
     )  # fmt: skip

@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 import structlog
-import uuid6
 from fastapi import Request
 from starlette.responses import Response
+from uuid_utils.compat import uuid7
 
 from api.http.deps import container_of, header, principal_of
 from domain.errors import IdempotencyMismatch, InvalidCommand, TidelogError, Unavailable
@@ -69,7 +69,7 @@ async def once(request: Request, execute: Callable[[UUID | None], Awaitable[Resp
     key_id = derive_id(principal.tenant_id, f"idempotency:{scope}")
     body_sha256 = hashlib.sha256(await request.body()).hexdigest()
     async with database.connection() as connection:
-        parameters = {"id": key_id, "tenant": principal.tenant_id, "body": body_sha256, "token": uuid6.uuid7()}
+        parameters = {"id": key_id, "tenant": principal.tenant_id, "body": body_sha256, "token": uuid7()}
         begun = await (await connection.execute(BEGIN, parameters)).fetchone()
         if begun is None:
             row = await (await connection.execute(FIND, [key_id])).fetchone()

@@ -59,7 +59,7 @@ class Authenticator:
             raise starting or Unauthenticated("the API key is not valid")
         if len(self._known) >= KEY_CACHE_SIZE:
             self._known.clear()
-        principal = Principal(owner.tenant_id, owner.key_id)
+        principal = Principal(owner.tenant_id, owner.key_id, f"key:{owner.key_id}")
         self._known[digest] = (principal, now + KEY_CACHE_S)
         return principal
 

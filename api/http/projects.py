@@ -3,10 +3,10 @@
 from typing import Annotated
 from uuid import UUID
 
-import uuid6
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
+from uuid_utils.compat import uuid7
 
 from api.http import openapi
 from api.http.deps import accepted, answer, body_of, command_request, container_of, next_link, principal_of, reading
@@ -47,7 +47,7 @@ async def post_project(request: Request) -> Response:
     body = await body_of(request, CreateProjectBody)
 
     async def execute(key_id: UUID | None) -> Response:
-        project_id = derive_id(key_id, "project") if key_id else uuid6.uuid7()
+        project_id = derive_id(key_id, "project") if key_id else uuid7()
         command = CreateProject(project_id=project_id, name=body.name, metadata=body.metadata)
         outcome = await container_of(request).commands.execute(command_request(request, command_id=key_id), command)
         return accepted(outcome, project_id, {"project_id": str(project_id)}, status=201, location="/v1/projects")

@@ -4,10 +4,10 @@ import time
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-import uuid6
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from starlette.responses import Response
+from uuid_utils.compat import uuid7
 
 from api.http import openapi
 from api.http.deps import (
@@ -155,7 +155,7 @@ async def post_run(request: Request) -> Response:
     body = await body_of(request, StartRunBody)
 
     async def execute(key_id: UUID | None) -> Response:
-        run_id = body.run_id or key_id or uuid6.uuid7()
+        run_id = body.run_id or key_id or uuid7()
         principal = principal_of(request)
         try:
             outcome = await start_run(
@@ -170,13 +170,14 @@ async def post_run(request: Request) -> Response:
         except UnknownAgent as error:
             error.pointer = body.place_of(error.step)
             raise
-        location = f"/v1/runs/{run_id}"
+        shown_id = str(run_id)
+        location = f"/v1/runs/{shown_id}"
         wait_s = _wait_seconds(request)
         if wait_s:
             view = await _await_end(request, run_id, wait_s)
-            given = {"run_id": str(run_id), "run": _shown(view) if view else None}
+            given = {"run_id": shown_id, "run": _shown(view) if view else None}
             return accepted(outcome, run_id, given, status=201, location=location)
-        return accepted(outcome, run_id, {"run_id": str(run_id)}, status=201, location=location)
+        return accepted(outcome, run_id, {"run_id": shown_id}, status=201, location=location)
 
     return await once(request, execute)
 

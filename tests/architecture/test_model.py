@@ -24,7 +24,20 @@ IRREGULAR = {"sent", "set", "became"}
 IMPURE_CALLS = re.compile(
     r"(^|\.)(now|utcnow|today|uuid1|uuid4|uuid6|uuid7|uuid8|time|monotonic|perf_counter|urandom|token_\w+|getenv|random\w*)$"
 )
-IMPURE_MODULES = {"time", "random", "secrets", "os", "sys", "io", "socket", "threading", "asyncio", "logging", "uuid6", "pathlib"}
+IMPURE_MODULES = {
+    "time",
+    "random",
+    "secrets",
+    "os",
+    "sys",
+    "io",
+    "socket",
+    "threading",
+    "asyncio",
+    "logging",
+    "uuid_utils",
+    "pathlib",
+}
 
 
 def classes_of(module: ModuleType, base: type) -> list[type]:

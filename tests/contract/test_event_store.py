@@ -9,9 +9,9 @@ from uuid import UUID
 import psycopg
 import pytest
 import pytest_asyncio
-import uuid6
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from uuid_utils.compat import uuid7
 
 from adapters.postgres.append_batch import APPEND_SQL, MAX_APPEND_BYTES, EncodedAppend, answers, parameters
 from adapters.postgres.arrays import register_arrays
@@ -23,11 +23,11 @@ from application.ports import AppendRequest, AppendResult, NewEvent, StreamAppen
 from domain.errors import Forbidden, InvalidCommand, PayloadTooLarge, Unavailable, VersionConflict
 from domain.kernel import MAX_EVENT_BYTES
 
-TENANT, OTHER_TENANT = UUID(int=uuid6.uuid7().int), UUID(int=uuid6.uuid7().int)
+TENANT, OTHER_TENANT = uuid7(), uuid7()
 
 
 def new_id() -> UUID:
-    return UUID(int=uuid6.uuid7().int)
+    return uuid7()
 
 
 def stream_append(stream_id: UUID, expected: int, *states: bytes) -> StreamAppend:

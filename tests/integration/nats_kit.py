@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
-import uuid6
+from uuid_utils.compat import uuid7
 
 from adapters.embedded import find_nats
 from adapters.nats import JetStreamSubscription, NatsConnection, Relay, StreamSettings
@@ -28,12 +28,12 @@ from application.ports import AppendRequest, NewEvent, StreamAppend
 from domain.errors import Unavailable
 from domain.kernel import RecordedEvent
 
-TENANT = UUID(int=uuid6.uuid7().int)
+TENANT = uuid7()
 LOG = "testlog"
 
 
 def new_id() -> UUID:
-    return UUID(int=uuid6.uuid7().int)
+    return uuid7()
 
 
 def _die_with_parent() -> None:

@@ -20,13 +20,13 @@ import nats.errors
 import nats.js.errors
 import orjson
 import psycopg
-import uuid6
 import uvicorn
 from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier
+from uuid_utils.compat import uuid7
 
 from adapters.embedded import EmbeddedServices
 from api.bootstrap import assemble
@@ -53,7 +53,7 @@ BASE = "http://tidelog.test"
 
 
 def new_id() -> UUID:
-    return UUID(int=uuid6.uuid7().int)
+    return uuid7()
 
 
 async def eventually(condition: Callable[[], Awaitable[T | None]], what: str = "the condition", timeout_s: float = PATIENCE_S) -> T:

@@ -5,7 +5,7 @@ from collections import Counter
 from uuid import UUID
 
 import psycopg
-import uuid6
+from uuid_utils.compat import uuid7
 
 from adapters.postgres.event_store import PostgresEventStore
 from adapters.postgres.feed import PostgresEventFeed
@@ -13,11 +13,11 @@ from adapters.postgres.pool import Pool, open_pool
 from application.ports import AppendRequest, NewEvent, StreamAppend
 from domain.errors import VersionConflict
 
-TENANT = UUID(int=uuid6.uuid7().int)
+TENANT = uuid7()
 
 
 def new_id() -> UUID:
-    return UUID(int=uuid6.uuid7().int)
+    return uuid7()
 
 
 def request(stream_id: UUID, expected: int, events: int = 1) -> AppendRequest:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
-import uuid6
+from uuid_utils.compat import uuid7
 
 from adapters.postgres.event_store import PostgresEventStore
 from adapters.postgres.feed import PostgresEventFeed
@@ -15,7 +15,7 @@ from adapters.postgres.pool import check_health, open_pool, sever
 from application.ports import AppendRequest, AppendResult, NewEvent, StreamAppend
 from domain.errors import Unavailable
 
-TENANT = UUID(int=uuid6.uuid7().int)
+TENANT = uuid7()
 KILL_WRITER = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE application_name = 'tidelog-append' AND datname = current_database()
@@ -23,7 +23,7 @@ KILL_WRITER = """
 
 
 def request() -> AppendRequest:
-    stream_id, command_id = UUID(int=uuid6.uuid7().int), UUID(int=uuid6.uuid7().int)
+    stream_id, command_id = uuid7(), uuid7()
     append = StreamAppend(stream_id, stream_id, 0, (NewEvent("thing.happened", 1, b"{}"), NewEvent("thing.happened", 1, b"{}")))
     return AppendRequest(TENANT, command_id, (append,), "{}")
 

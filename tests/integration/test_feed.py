@@ -10,8 +10,8 @@ from uuid import UUID
 import psycopg
 import pytest
 import pytest_asyncio
-import uuid6
 from psycopg.sql import SQL, Identifier, Literal
+from uuid_utils.compat import uuid7
 
 from adapters.postgres.append_signal import AppendSignal
 from adapters.postgres.event_store import FIND_COMMAND_SQL, READ_STREAM_SQL, PostgresEventStore
@@ -19,11 +19,11 @@ from adapters.postgres.feed import POSITION_AT_SQL, READ_SQL, PostgresEventFeed,
 from adapters.postgres.pool import open_pool
 from application.ports import AppendRequest, AppendResult, NewEvent, StreamAppend
 
-A, B = UUID(int=uuid6.uuid7().int), UUID(int=uuid6.uuid7().int)
+A, B = uuid7(), uuid7()
 
 
 def new_id() -> UUID:
-    return UUID(int=uuid6.uuid7().int)
+    return uuid7()
 
 
 class Log:

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-import uuid6
+from uuid_utils.compat import uuid7
 
 from api.cli.history import History, recorded
 from application.cloudevents import to_cloudevent
@@ -19,7 +19,7 @@ from domain.kernel import Event, RecordedEvent
 from domain.registry import encode
 from projections.runs import replay
 
-TENANT, RUN, PROJECT, CALL = (uuid6.uuid7() for _ in range(4))
+TENANT, RUN, PROJECT, CALL = (uuid7() for _ in range(4))
 AGENT_RUN = runs.agent_run_id_of(RUN, "writer")
 METADATA = json.dumps({"actor": "key:k", "correlation_id": str(RUN), "causation_id": "c", "command_id": str(RUN)})
 
@@ -44,7 +44,7 @@ EVENTS = log(
     (AGENT_RUN, AgentRunClaimed(attempt=1, worker_id="worker-12345678", dispatch=1)),
     (AGENT_RUN, CallStarted(attempt=1, key="search", tool="web.search", invocation_id=CALL)),
     (CALL, InvocationFailed(agent_run_id=AGENT_RUN, key="search", attempt=1, error=Failure(type="E", message="no"))),
-    (uuid6.uuid7(), ContextValueSet(run_id=RUN, agent_run_id=AGENT_RUN, name="mood", value="calm", value_version=1)),
+    (uuid7(), ContextValueSet(run_id=RUN, agent_run_id=AGENT_RUN, name="mood", value="calm", value_version=1)),
     (RUN, runs.StepCompleted(step="writer", agent_run_id=AGENT_RUN, result={"text": "done"})),
     (RUN, runs.RunCompleted()),
 )

@@ -10,8 +10,8 @@ from typing import Any, Self, TypeVar
 from uuid import UUID
 
 import httpx
-import uuid6
 from pydantic import BaseModel, ValidationError
+from uuid_utils.compat import uuid7
 
 from tidelog.errors import TidelogAPIError, TidelogConnectionError
 from tidelog.models import AgentInfo, AgentMessage, Event, Project, Run, RunPage, StartedRun, ToolInfo
@@ -81,7 +81,7 @@ class Client:
         )
         optional = {"project_id": None if project_id is None else str(project_id), "metadata": metadata}
         body |= {name: value for name, value in optional.items() if value is not None} | {"input": input}
-        headers = {"Idempotency-Key": idempotency_key or str(uuid6.uuid7())}
+        headers = {"Idempotency-Key": idempotency_key or str(uuid7())}
         if wait_s is not None:
             headers["Prefer"] = f"wait={int(wait_s)}"
         response = await self._request("POST", "/v1/runs", body=body, headers=headers, read_timeout_s=30 + (wait_s or 0))
@@ -117,7 +117,7 @@ class Client:
     async def cancel_run(self, run_id: UUID, reason: str | None = None) -> StartedRun:
         """Cancel a run: what is running is stopped, what waits is dropped."""
         body = {} if reason is None else {"reason": reason}
-        headers = {"Idempotency-Key": str(uuid6.uuid7())}
+        headers = {"Idempotency-Key": str(uuid7())}
         response = await self._request("POST", f"/v1/runs/{run_id}/cancel", body=body, headers=headers)
         return self._noted(_parse(StartedRun, json_of(response)))
 
@@ -204,7 +204,7 @@ class Client:
 
     async def create_project(self, name: str, metadata: Mapping[str, Any] | None = None) -> Project:
         body = {"name": name} if metadata is None else {"name": name, "metadata": dict(metadata)}
-        headers = {"Idempotency-Key": str(uuid6.uuid7())}
+        headers = {"Idempotency-Key": str(uuid7())}
         answer = json_of(await self._request("POST", "/v1/projects", body=body, headers=headers))
         return _parse(Project, body | answer if isinstance(answer, dict) else answer)
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import uuid6
 from pydantic import JsonValue
+from uuid_utils.compat import uuid7
 
 from tidelog.agent import Agent, describe_agent
 from tidelog.calling import guarded, stop_task
@@ -64,8 +64,8 @@ class MemoryJournal:
     calls: list[ToolCall] = field(default_factory=list)
     requested: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)
     """Tool and arguments of each call by key."""
-    run_id: UUID = field(default_factory=uuid6.uuid7)
-    agent_run_id: UUID = field(default_factory=uuid6.uuid7)
+    run_id: UUID = field(default_factory=uuid7)
+    agent_run_id: UUID = field(default_factory=uuid7)
     _entries: dict[str, tuple[int, JournalEntry]] = field(default_factory=dict)
     _mailbox: dict[UUID, tuple[int, Mail]] = field(default_factory=dict)
     _versions: dict[str, int] = field(default_factory=dict)
@@ -83,7 +83,7 @@ class MemoryJournal:
 
     def deliver(self, sender: str, body: Any) -> None:
         """Put a message into the agent's mailbox."""
-        mail = Mail(message_id=uuid6.uuid7(), sender=sender, body=to_json(body, "the message"), sent_at=datetime.now(UTC))
+        mail = Mail(message_id=uuid7(), sender=sender, body=to_json(body, "the message"), sent_at=datetime.now(UTC))
         self._version += 1
         self._mailbox[mail.message_id] = (self._version, mail)
         self._announce()
@@ -179,7 +179,7 @@ class MemoryRecorder:
     async def request_call(self, key: str, tool: str, arguments: dict[str, JsonValue]) -> None:
         if tool not in self._tools:
             raise ToolError(f"there is no tool {tool!r}; give it in tools=[...]", "permanent", tool)
-        entry = JournalEntry(key=key, kind="call", status="pending", invocation_id=uuid6.uuid7())
+        entry = JournalEntry(key=key, kind="call", status="pending", invocation_id=uuid7())
         self._journal.record(entry)
         self._journal.requested[key] = (tool, copy.deepcopy(arguments))
         self._start_call(entry, tool, arguments)
@@ -221,7 +221,7 @@ class MemoryRecorder:
     async def send_message(self, key: str, to: str, body: JsonValue) -> UUID:
         if to not in self._peers:
             raise PermanentError(f"the run has nobody called {to!r}; give peers=[...]")
-        message_id = uuid6.uuid7()
+        message_id = uuid7()
         self._journal.sent.append(SentMessage(to, copy.deepcopy(body)))
         self._journal.record(JournalEntry(key=key, kind="send", status="ok", result=str(message_id)))
         answer = None if self._answers is None else self._answers(to, body)

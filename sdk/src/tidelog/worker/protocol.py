@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import Any, Literal, TypeVar
 from uuid import UUID
 
-import uuid6
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from uuid_utils.compat import uuid7
 
 from tidelog.agent import AgentDefinition
 from tidelog.errors import ConflictError, NotFoundError, TidelogConnectionError
@@ -192,4 +192,4 @@ def _parse(model: type[M], answer: Any) -> M:
 
 def _claim_body(worker_id: str, dispatch: int, delivery: int) -> dict[str, Any]:
     """A claim of its own for each delivery: deliveries are counted anew when the queue was lost, its id is not made twice."""
-    return {"worker_id": worker_id, "dispatch": dispatch, "delivery": delivery, "claim_id": str(uuid6.uuid7())}
+    return {"worker_id": worker_id, "dispatch": dispatch, "delivery": delivery, "claim_id": str(uuid7())}

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import uuid6
 from nats.errors import Error as NatsError
+from uuid_utils.compat import uuid7
 
 from tidelog.agent import Agent, describe_agent
 from tidelog.errors import (
@@ -64,7 +64,7 @@ class Worker:
         worker_id: str | None = None,
         nats_security: NatsSecurity | None = None,
     ) -> None:
-        self.worker_id = worker_id or str(uuid6.uuid7())
+        self.worker_id = worker_id or str(uuid7())
         self._name = name
         self._agents = _by_name((describe_agent(agent).name, agent) for agent in agents)
         self._tools = _by_name((tool.describe().name, tool) for tool in tools)
