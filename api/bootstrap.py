@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from adapters.nats import FanOut, FanOutSettings, JetStreamSubscription, JetStreamWorkQueue, NatsConnection, Relay
+from adapters.nats import FanOut, FanOutSettings, JetStreamSubscription, JetStreamWorkQueue, LogStream, NatsConnection, Relay
 from adapters.nats.connection import probe
 from adapters.nats.security import CredentialsError, NatsSecurity
 from adapters.postgres import migrate as migrations
@@ -102,6 +102,8 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
         every = settings.snapshot_every
         snapshots = Snapshotter(PostgresSnapshots(pool), every=every) if every else None
         commands = CommandLoop(store, max_event_bytes=settings.max_event_bytes, snapshots=snapshots)
+        kept = FanOutSettings(settings.fanout_max_age_s, settings.fanout_max_bytes)
+        fanout = FanOut(nats, subscription, feed, log_id=log_id, settings=kept) if settings.fanout else None
         container: Container | None = None
         loops: dict[str, Loop] = {}
         if snapshots is not None and roles & {"api", "saga"}:  # those that give commands
@@ -119,6 +121,7 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
                 work_queue=queue,
                 nats_access=NatsAccess(_for_workers(settings, nats_url), WORKER_INBOX),
                 members=partial(members, pool),
+                streams=partial(_copied, LogStream(nats, log_id), fanout),
                 dependencies={"postgres": partial(postgres.check_health, pool), "nats": nats.check_health},
             )
             loops["live"] = container.live.run()
@@ -129,10 +132,9 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
             await signal.start()
             stack.push_async_callback(signal.close)
             groups.append(Group("relay", ("relay",), lambda _: Relay(nats, feed, signal, log_id=log_id).run()))
-            if settings.fanout:
-                kept = FanOutSettings(settings.fanout_max_age_s, settings.fanout_max_bytes)
-                fanout = FanOut(nats, subscription, feed, log_id=log_id, settings=kept)
-                groups.append(Group("fanout", ("fanout",), lambda _: fanout.run()))
+            if fanout is not None:
+                run_fanout = fanout.run
+                groups.append(Group("fanout", ("fanout",), lambda _: run_fanout()))
         if "projector" in roles:
             projections = await plugins.installed(database, load_projections())
             by_unit = {f"projection:{projection.name}": projection for projection in projections}
@@ -163,6 +165,13 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
             loops["sharing"] = sharing.run()
             loops |= {name: worker.run() for name, worker in sharing.workers.items()}
         yield Assembly(container, loops, joined)
+
+
+async def _copied(stream: LogStream, fanout: FanOut | None) -> dict[str, int]:
+    found = {"relay": await stream.copied()}
+    if fanout is not None:
+        found["fanout"] = await fanout.copied()
+    return {name: position for name, position in found.items() if position is not None}
 
 
 @asynccontextmanager

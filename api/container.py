@@ -1,6 +1,6 @@
 """What one process has at hand: built by api/bootstrap.py, used by HTTP and the roles. Ports and use cases only."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
@@ -54,5 +54,7 @@ class Container:
     nats_access: NatsAccess
     members: Callable[[], Awaitable[Sequence[MemberView]]]
     """Who does the engine's work. Raises Unavailable."""
+    streams: Callable[[], Awaitable[Mapping[str, int]]]
+    """Who copies the log into JetStream (`relay`, `fanout`) → up to which position, where that is known. Raises Unavailable."""
     dependencies: dict[str, HealthCheck] = field(default_factory=dict)
     """Name → a check with a time-out of its own."""

@@ -170,6 +170,14 @@ class FanOut:
             if isinstance(batches, AsyncGenerator):
                 await batches.aclose()  # its consumer ends now, not when somebody collects it
 
+    async def copied(self) -> int | None:
+        """As `LogStream.copied`."""
+        info = await stream_info(self._connection, self.stream)
+        if info is None or info["state"]["last_seq"] == 0:
+            return 0
+        last = await self._newest(info) or _note_of(info)
+        return None if last is None else last.position
+
     def _stored(self, position: int) -> None:
         self.position, self.published_at = position, datetime.now(UTC)
 

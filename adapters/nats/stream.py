@@ -25,7 +25,7 @@ from adapters.nats.jetstream import (
     stream_info,
     stream_names,
 )
-from adapters.nats.wire import Span
+from adapters.nats.wire import MalformedBatch, Span
 from application.ports import EventFeed
 
 log = structlog.get_logger(__name__)
@@ -78,6 +78,20 @@ class LogStream:
     async def is_current(self, name: str) -> bool:
         """Whether a stream is there and still the newest incarnation. Raises Unavailable."""
         return (await self._names())[:1] == [name]
+
+    async def copied(self) -> int | None:
+        """The position up to which the stream has the log; 0 without a stream, None when its last message has aged out.
+
+        Raises Unavailable.
+        """
+        state = await self.current()
+        if state is None or state.last_sequence == 0:
+            return 0
+        try:
+            span = await self.span(state.name, state.last_sequence)
+        except MalformedBatch:
+            return 0  # a foreign stream of that name; the relay replaces it
+        return None if span is None else span.last
 
     async def create(self) -> StreamState:
         """A new, empty incarnation, which is the current one from now on. Raises Unavailable."""

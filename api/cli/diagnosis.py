@@ -277,7 +277,7 @@ def examine_members(found: Diagnosis, health: dict[str, Any]) -> None:
             found.add("member", "note", f"{member['place']} has vanished; its work was taken over if there is another")
     held = {unit for member in health["members"] if member["alive"] for unit in member["units"]}
     consumers = {name if name.startswith("sagas:") else f"projection:{name}" for name in health["consumers"]}
-    undone = {"relay", "timers", "sweeper", *consumers} - held
+    undone = {"relay", "timers", "sweeper", *consumers, *health.get("streams", {})} - held
     if undone:
         found.add(
             "members", "wrong", f"nobody does: {_shortened(sorted(undone))}",
@@ -292,20 +292,26 @@ def _shortened(units: Sequence[str]) -> str:
     return ", ".join(parts) or "nothing"
 
 
+def _readers(health: dict[str, Any]) -> dict[str, dict[str, int]]:
+    """Those who read the log: consumers, and who copies it into JetStream."""
+    return {**health["consumers"], **health.get("streams", {})}
+
+
 async def _lags(found: Diagnosis, health: dict[str, Any], ready: Callable[[], Any]) -> None:
     """A lag is only wrong where nothing moves."""
-    behind = {name: reader["lag"] for name, reader in health["consumers"].items() if reader["lag"]}
+    readers = _readers(health)
+    behind = {name: reader["lag"] for name, reader in readers.items() if reader["lag"]}
     if behind:
         await asyncio.sleep(LAG_PAUSE_S)
-        later = (await ready())["consumers"]
+        later = _readers(await ready())
         for name, lag in behind.items():
-            position, then = health["consumers"][name]["position"], later.get(name, {})
+            position, then = readers[name]["position"], later.get(name, {})
             if then.get("lag") and then["position"] == position:
                 found.add(name, "wrong", f"is {lag} events behind and does not move", "see the log of its role for the reason")
             else:
                 found.add(name, "note", f"was {lag} events behind and catches up")
     else:
-        found.add("lags", "ok", f"none of {len(health['consumers'])} readers is behind position {health.get('head')}")
+        found.add("lags", "ok", f"none of {len(readers)} readers is behind position {health.get('head')}")
     for name, count in health.get("parked", {}).items():
         if count:
             found.add(

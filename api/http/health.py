@@ -1,6 +1,7 @@
 """Liveness, readiness with every dependency and lag, and metrics for Prometheus."""
 
 import asyncio
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -36,13 +37,14 @@ async def ready(request: Request) -> Response:
 
 async def readiness(container: Container) -> dict[str, Any]:
     names = list(container.dependencies)
-    results = await asyncio.gather(*(_check(container.dependencies[name]) for name in names))
+    checks = asyncio.gather(*(_check(container.dependencies[name]) for name in names))
+    copied, results = await asyncio.gather(_copied(container), checks)
     dependencies = {name: result or "ok" for name, result in zip(names, results, strict=True)}
     report: dict[str, Any] = {"dependencies": dependencies, "consumers": {}}
     if dependencies.get("postgres") == "ok":
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
-                report |= await _lags(container)
+                report |= await _lags(container, copied)
         except (TidelogError, TimeoutError) as error:
             dependencies["postgres"] = str(error) or "no answer in time"
     wrong = sorted(name for name, state in dependencies.items() if state != "ok")
@@ -61,18 +63,34 @@ async def _check(check: HealthCheck) -> str | None:
     return None
 
 
-async def _lags(container: Container) -> dict[str, Any]:
+async def _copied(container: Container) -> Mapping[str, int]:
+    """Nothing while NATS is away: its own check says so."""
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            return await container.streams()
+    except (TidelogError, TimeoutError):
+        return {}
+
+
+async def _lags(container: Container, copied: Mapping[str, int]) -> dict[str, Any]:
     head = await container.feed.head()
     async with container.database.connection() as connection:
         positions = await checkpoints.positions(connection)
         parked = await checkpoints.parked(connection)
     members = await container.members()
     HEAD.set(head)
-    consumers = {name: {"position": p, "lag": max(head - p, 0)} for name, p in sorted(positions.items())}
-    for name, state in consumers.items():
+    consumers, streams = _behind(head, positions), _behind(head, copied)
+    LAG.clear()  # better no figure than an old one
+    for name, state in {**consumers, **streams}.items():
         LAG.labels(name).set(state["lag"])
+    for name in consumers:
         PARKED.labels(name).set(parked.get(name, 0))
-    return {"head": head, "consumers": consumers, "parked": parked, "members": [_member(member) for member in members]}
+    shown = [_member(member) for member in members]
+    return {"head": head, "consumers": consumers, "streams": streams, "parked": parked, "members": shown}
+
+
+def _behind(head: int, positions: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    return {name: {"position": position, "lag": max(head - position, 0)} for name, position in sorted(positions.items())}
 
 
 def _member(member: MemberView) -> dict[str, Any]:
@@ -84,7 +102,7 @@ async def metrics(request: Request) -> Response:
     container = container_of(request)
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_S):
-            await _lags(container)
+            await _lags(container, await _copied(container))
     except (TidelogError, TimeoutError):
-        LAG.clear()  # better no figure than an old one
+        LAG.clear()
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

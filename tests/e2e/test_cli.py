@@ -333,13 +333,14 @@ def test_the_doctor_says_what_nobody_does() -> None:
     here = {"place": "here:7", "joined_at": "", "alive": True, "units": ["projection:runs", "relay", "timers", "sweeper"]}
     gone = {"place": "there:7", "joined_at": "", "alive": False, "units": ["sagas:0"]}
     found = Diagnosis()
-    examine_members(found, {"members": [here, gone], "consumers": {"runs": {}, "agents": {}, "sagas:0": {}}})
+    consumers, streams = {"runs": {}, "agents": {}, "sagas:0": {}}, {"relay": {}, "fanout": {}}
+    examine_members(found, {"members": [here, gone], "consumers": consumers, "streams": streams})
     assert [(finding.subject, finding.status) for finding in found.findings] == [
         ("member", "ok"),
         ("member", "note"),
         ("members", "wrong"),
     ]
-    assert found.findings[-1].detail == "nobody does: 1 projections, 1 partitions of the sagas"
+    assert found.findings[-1].detail == "nobody does: fanout, 1 projections, 1 partitions of the sagas"
 
 
 def test_the_doctor_works_without_a_server_and_names_what_is_wrong(folder: Path) -> None:

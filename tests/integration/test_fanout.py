@@ -182,6 +182,7 @@ async def test_goes_on_without_a_repetition_when_all_has_aged_out(nats: NatsProc
             return info is not None and info["state"]["messages"] == 0
 
         await eventually(empty)
+        assert await one.copied() == head
         last = await append(log, 6)
         async with running((two := fan_out(connection, log, max_age_s=3600)).run()):
             await reached(two, last)
@@ -264,8 +265,8 @@ async def test_the_relay_role_fans_out_when_told_to(nats: NatsProcess, log: Log)
         assert "fanout" not in assembly.loops
     async with connected(nats.url) as connection:
         wanted = settings(fanout=True, fanout_max_age_s=90, fanout_max_bytes=20_000_000)
-        async with assemble(wanted, {"relay"}) as assembly, running(*assembly.loops.values()):
-            assert "fanout" in assembly.loops
+        async with assemble(wanted, {"api", "relay"}) as assembly, running(*assembly.loops.values()):
+            assert "fanout" in assembly.loops and assembly.container is not None
 
             async def all_there() -> bool:
                 names = await stream_names(connection, "tidelog.>")
@@ -273,6 +274,7 @@ async def test_the_relay_role_fans_out_when_told_to(nats: NatsProcess, log: Log)
                 return info is not None and info["state"]["last_seq"] == head
 
             await eventually(all_there)
+            assert await assembly.container.streams() == {"relay": head, "fanout": head}
         [name] = await stream_names(connection, "tidelog.>")
         info = await stream_info(connection, name)
     assert info is not None and name.startswith("TIDELOG_EVENTS_")

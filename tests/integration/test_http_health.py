@@ -30,6 +30,7 @@ async def test_a_healthy_server(system: System) -> None:
     assert (status, report["status"], report["head"], report["parked"]) == (200, "ok", head, {})
     assert report["dependencies"] == {"postgres": "ok", "nats": "ok"}
     assert report["consumers"] == {name: {"position": head, "lag": 0} for name in CONSUMERS}
+    assert report["streams"] == {"relay": {"position": head, "lag": 0}}
 
 
 async def test_a_lag_and_what_is_parked_are_shown(system: System) -> None:
@@ -53,6 +54,18 @@ async def test_a_lag_and_what_is_parked_are_shown(system: System) -> None:
     assert found["tidelog_consumer_lag_events", ("projects",)] == 1 and found["tidelog_consumer_lag_events", (PARTITIONS[0],)] == 0
     assert found["tidelog_parked_events", ("runs",)] == 1
     assert found["tidelog_log_head_position", ()] == await system.container.feed.head()
+
+
+async def test_a_relay_that_stands_still_is_seen(system: System) -> None:
+    """Nobody is stuck because of it, readers ask the database: so nothing else would show it."""
+    before = await system.settled()
+    system.tasks.pop("relay").cancel()
+    await system.http.post("/v1/projects", json={"name": "p"})
+    head = await system.container.feed.head()
+    status, report = await readiness(system)
+    assert (status, report["head"]) == (200, head)
+    assert report["streams"] == {"relay": {"position": before, "lag": head - before}}
+    assert (await metrics(system))["tidelog_consumer_lag_events", ("relay",)] == head - before
 
 
 async def metrics(system: System) -> dict[tuple[str, tuple[str, ...]], float]:

@@ -314,6 +314,7 @@ async def test_new_stream_begins_near_the_head(nats: NatsProcess, log: Log) -> N
 async def test_tail_that_aged_out(nats: NatsProcess, log: Log) -> None:
     async with connected(nats.url) as connection:
         settings = StreamSettings(max_age_s=0.3)
+        assert await LogStream(connection, LOG).copied() == 0
         one = Relay(connection, log.feed, log.signal, log_id=LOG, settings=settings)
         async with running(one.run()):
             await log.append(10)
@@ -327,6 +328,7 @@ async def test_tail_that_aged_out(nats: NatsProcess, log: Log) -> None:
             return info is not None and info["state"]["messages"] == 0
 
         await eventually(empty)
+        assert await LogStream(connection, LOG).copied() is None
         await log.append(10)
         two = relay(connection, log)
         reader = Reader(subscription(connection, log), after=5)
