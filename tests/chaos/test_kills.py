@@ -124,6 +124,7 @@ async def test_nothing_is_lost_or_done_twice_whatever_is_killed() -> None:
                 if number < len(rounds):  # a breath, in which work gets on; and what is there must be right at any moment
                     await asyncio.sleep(BREATH_S)
                     await still_right(server)
+                    print(f"{len(chaos.kills)} kills, {len(load.runs)} runs, {time.monotonic() - chaos.began:.0f} s", flush=True)
             await asyncio.sleep(1.0)
             stop.set()
             async with asyncio.timeout(END_TIMEOUT_S):
