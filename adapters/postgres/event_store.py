@@ -4,7 +4,7 @@ from uuid import UUID
 
 from adapters.postgres.append_batch import EncodedAppend
 from adapters.postgres.group_commit import GroupCommit, Limits
-from adapters.postgres.pool import STATEMENT_TIMEOUT, Pool, deadline, translate_errors
+from adapters.postgres.pool import Pool, translate_errors
 from application.ports import AppendRequest, AppendResult
 from domain.kernel import MAX_EVENT_BYTES, RecordedEvent
 
@@ -21,9 +21,6 @@ READ_STREAM_SQL = f"""
 FIND_COMMAND_SQL = "SELECT last_position, event_count, recorded_at FROM command WHERE tenant_id = %s AND command_id = %s"
 
 LAST_POSITION = 2**63 - 1
-
-READ_DEADLINE = STATEMENT_TIMEOUT + 2
-"""Seconds after which a connection that says nothing is given up. The server's own time-out strikes before, if it is there."""
 
 
 class PostgresEventStore:
@@ -60,14 +57,12 @@ class PostgresEventStore:
         until = LAST_POSITION if until_position is None else until_position
         with translate_errors():
             async with self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
-                with deadline(connection, READ_DEADLINE):
-                    await cursor.execute(READ_STREAM_SQL, (stream_id, after_version, tenant_id, until), prepare=True)
+                await cursor.execute(READ_STREAM_SQL, (stream_id, after_version, tenant_id, until), prepare=True)
                 return [RecordedEvent._make(row) for row in await cursor.fetchall()]
 
     async def find_command(self, tenant_id: UUID, command_id: UUID) -> AppendResult | None:
         with translate_errors():
             async with self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
-                with deadline(connection, READ_DEADLINE):
-                    await cursor.execute(FIND_COMMAND_SQL, (tenant_id, command_id), prepare=True)
+                await cursor.execute(FIND_COMMAND_SQL, (tenant_id, command_id), prepare=True)
                 row = await cursor.fetchone()
         return None if row is None else AppendResult(row[0], row[1], row[2], duplicate=True)

@@ -5,9 +5,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from adapters.postgres import event_store
 from adapters.postgres.event_store import EVENT_COLUMNS, LAST_POSITION
-from adapters.postgres.pool import Pool, deadline, translate_errors
+from adapters.postgres.pool import Pool, translate_errors
 from domain.kernel import RecordedEvent
 
 READ_SQL = f"SELECT {EVENT_COLUMNS} FROM event WHERE notification_id > %s ORDER BY notification_id LIMIT %s"
@@ -67,8 +66,7 @@ class PostgresEventFeed:
     async def _fetch(self, query: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
         with translate_errors():
             async with self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
-                with deadline(connection, event_store.READ_DEADLINE):
-                    await cursor.execute(query.encode(), parameters)
+                await cursor.execute(query.encode(), parameters)
                 return await cursor.fetchall()
 
 

@@ -248,7 +248,7 @@ class _Writer:
             )
             register_arrays(self._connection)
             self._cursor = self._connection.cursor(binary=True)
-        with pool.deadline(self._connection, STATEMENT_TIMEOUT + 2):
+        with pool.deadline(self._connection, STATEMENT_TIMEOUT + pool.GRACE):
             await self._cursor.execute(APPEND_SQL, parameters(appends), prepare=True)
             return await self._cursor.fetchall()
 

@@ -11,6 +11,7 @@ from typing import Any, Self
 import psycopg
 import structlog
 from psycopg import errors
+from psycopg.abc import RV, PQGen
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import PipelineStatus
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
@@ -26,6 +27,8 @@ CONNECT_TIMEOUT = 5
 """Seconds to reach the server and log in."""
 STATEMENT_TIMEOUT = 30.0
 """Seconds that one statement may take, unless a caller of `open_pool` says otherwise."""
+GRACE = 2.0
+"""Seconds after a statement's time-out in which the server must have said so; a connection that says nothing is given up then."""
 
 # First two characters of an SQLSTATE: the database, not the statement, is in trouble, and trying again later is right.
 # 08 connection, 25006 read-only (a demoted primary), 40 rolled back for others, 53 out of resources, 55P03 lock not available,
@@ -142,7 +145,7 @@ async def open_pool(
     trouble = _Trouble()
     pool = _TellingPool(
         _conninfo(database_url, role, statement_timeout, {}),
-        connection_class=trouble.recording(),
+        connection_class=_connection_class(trouble, statement_timeout + GRACE),
         kwargs={"autocommit": True},
         min_size=min_size,
         max_size=max_size,
@@ -167,22 +170,26 @@ class _Trouble:
     def __init__(self) -> None:
         self.error: psycopg.Error | OSError | None = None
 
-    def recording(self) -> type[Connection]:
-        """A class of connections that tells us."""
-        trouble = self
 
-        class Recording(psycopg.AsyncConnection[tuple[Any, ...]]):
-            @classmethod
-            async def connect(cls, *arguments: Any, **options: Any) -> Self:
-                try:
-                    connection = await super().connect(*arguments, **options)
-                except (psycopg.Error, OSError) as error:
-                    trouble.error = error
-                    raise
-                trouble.error = None
-                return connection
+def _connection_class(trouble: _Trouble, answer_within: float) -> type[Connection]:
+    """Connections that tell of trouble, and on which no wait for the server is longer than `answer_within` seconds."""
 
-        return Recording
+    class PoolConnection(psycopg.AsyncConnection[tuple[Any, ...]]):
+        @classmethod
+        async def connect(cls, *arguments: Any, **options: Any) -> Self:
+            try:
+                connection = await super().connect(*arguments, **options)
+            except (psycopg.Error, OSError) as error:
+                trouble.error = error
+                raise
+            trouble.error = None
+            return connection
+
+        async def wait(self, gen: PQGen[RV], *arguments: Any, **options: Any) -> RV:
+            with deadline(self, answer_within):
+                return await super().wait(gen, *arguments, **options)
+
+    return PoolConnection
 
 
 class _TellingPool(AsyncConnectionPool[Connection]):

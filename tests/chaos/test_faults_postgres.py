@@ -21,6 +21,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier
 
 from adapters.embedded import EmbeddedServices
+from adapters.postgres.database import PostgresDatabase
 from adapters.postgres.event_store import PostgresEventStore
 from adapters.postgres.feed import PostgresEventFeed
 from adapters.postgres.migrate import migrate
@@ -186,15 +187,25 @@ async def test_long_transactions_of_others_hold_up_nobody(url: str, server: Embe
 
 async def test_a_read_on_a_connection_that_fell_silent_ends(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind a proxy that takes everything and gives nothing the server's own time-outs are of no use."""
-    monkeypatch.setattr("adapters.postgres.event_store.READ_DEADLINE", 0.3)
+    monkeypatch.setattr("adapters.postgres.pool.GRACE", 0.2)
     async with wired(url) as (wire, wired_url):
-        pool = await open_pool(wired_url, role="test", max_size=1)
-        feed = PostgresEventFeed(pool)
-        assert await feed.head() == 0
-        wire.mute()
-        with pytest.raises(Unavailable):
-            await asyncio.wait_for(feed.head(), 5)
-        await wire.unmute()
+        pool = await open_pool(wired_url, role="test", max_size=1, statement_timeout=0.1)
+        feed, database = PostgresEventFeed(pool), PostgresDatabase(pool)
+
+        async def statement() -> None:
+            async with database.connection() as connection:
+                await connection.execute("SELECT 1")
+
+        async def transaction() -> None:
+            async with database.transaction() as connection:
+                await connection.execute("SELECT 1")
+
+        for read in (feed.head, statement, transaction):
+            await read()
+            wire.mute()
+            with pytest.raises(Unavailable):
+                await asyncio.wait_for(read(), 5)
+            await wire.unmute()
         assert await feed.head() == 0
         await pool.close()
 
