@@ -24,6 +24,7 @@ from adapters.postgres.append_signal import AppendSignal
 from adapters.postgres.event_store import PostgresEventStore
 from adapters.postgres.feed import PostgresEventFeed
 from adapters.postgres.pool import Pool, open_pool
+from application.patience import end
 from application.ports import AppendRequest, NewEvent, StreamAppend
 from domain.errors import Unavailable
 from domain.kernel import RecordedEvent
@@ -182,9 +183,7 @@ async def running(*coroutines) -> AsyncIterator[list[asyncio.Task[None]]]:  # ty
         for task in tasks:
             assert task.cancelled() or not task.done(), f"a loop ended: {task}"
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(*tasks)
 
 
 def relay(connection: NatsConnection, log: Log, *, tail: int = 10_000, **more: object) -> Relay:
