@@ -134,4 +134,7 @@ def derive_id(parent: UUID, name: str) -> UUID:
 
 def timestamp(at: datetime) -> str:
     """RFC 3339 in UTC with milliseconds, as every interface of ours writes time."""
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    text = at.isoformat(timespec="milliseconds")
+    if not text.endswith("+00:00"):
+        text = at.astimezone(UTC).isoformat(timespec="milliseconds")
+    return text[:-6] + "Z"

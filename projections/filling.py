@@ -19,8 +19,8 @@ from projections.builds import Build
 from projections.kernel import Connection, Database, Projection
 
 FIRST_PAGE = 500
-MAX_PAGE = 1_000
-"""A page keeps the event loop for some 20 ms: others of the process are served in between."""
+MAX_PAGE = 5_000
+"""The more events a page has, the more of them meet in one row, which is written once for all of them."""
 PAGE_BYTES = 8 * 1024 * 1024
 """What a page should weigh: the number of events is fitted to it, so that large events do not fill the memory."""
 RATE_OVER_S = 5.0

@@ -1,10 +1,11 @@
 """What a projection is, and how one is declared."""
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, TypeVar
 
 import pydantic_core
 from psycopg import AsyncConnection
@@ -20,6 +21,18 @@ Timestamp = Annotated[datetime, PlainSerializer(timestamp, return_type=str, when
 
 Handler = Callable[[Connection, Sequence[RecordedEvent]], Awaitable[None]]
 """Takes a batch of events of one topic group, in order, and writes rows with set-based SQL, inside the runner's transaction."""
+
+
+T = TypeVar("T")
+TURN = 100
+
+
+async def in_turns(items: Iterable[T]) -> AsyncIterator[T]:
+    """The items of a large batch; between every hundred of them the event loop serves others."""
+    for number, item in enumerate(items, 1):
+        if not number % TURN:
+            await asyncio.sleep(0)
+        yield item
 
 
 class Database(Protocol):

@@ -14,7 +14,7 @@ from domain import agent_runs, invocations, runs
 from domain.failures import Failure
 from domain.kernel import Json, RecordedEvent
 from domain.registry import SLICES
-from projections.kernel import Connection, Projection, Timestamp, decoded
+from projections.kernel import Connection, Projection, Timestamp, decoded, in_turns
 from projections.pages import Page, encode_cursor
 
 
@@ -230,12 +230,14 @@ async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
     known = run_ids if len(batch) > 1 or batch[0].topic != runs.RunStarted.TOPIC else []
     if known:
         cursor = await connection.execute("SELECT run_id, view FROM run WHERE run_id = ANY (%s)", [known], binary=True)
-        views = {row[0]: RunView.model_validate_json(row[1]) for row in await cursor.fetchall()}
+        async for run_id, view in in_turns(await cursor.fetchall()):
+            views[run_id] = RunView.model_validate_json(view)
     tenants = {}
-    for recorded in batch:
+    async for recorded in in_turns(batch):
         views[recorded.root_id] = evolve_view(views.get(recorded.root_id), recorded)
         tenants[recorded.root_id] = recorded.tenant_id
     changed = [(run_id, view) for run_id, view in views.items() if view is not None]
+    documents = [view.__pydantic_serializer__.to_json(view) async for _, view in in_turns(changed)]
     sql = """
     INSERT INTO run (run_id, tenant_id, project_id, status, position, created_at, view)
     SELECT * FROM unnest(%b::uuid[], %b::uuid[], %b::uuid[], %b::text[], %b::bigint[], %b::timestamptz[], %b::bytea[])
@@ -246,7 +248,7 @@ async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
         (
             [run_id for run_id, _ in changed], [tenants[run_id] for run_id, _ in changed], [v.project_id for _, v in changed],
             [v.status for _, v in changed], [v.position for _, v in changed], [v.created_at for _, v in changed],
-            [v.__pydantic_serializer__.to_json(v) for _, v in changed],
+            documents,
         ),
     )  # fmt: skip
 
