@@ -1,4 +1,4 @@
-"""All benchmarks that are quick, one after another, each in a process of its own: `make bench`. About five minutes on two cores.
+"""All benchmarks that are quick, one after another, each in a process of its own: `make bench`. About ten minutes on two cores.
 
 One by its name, with its options: `make bench ARGS="growth --events 10000000"`.
 """
@@ -8,9 +8,13 @@ import platform
 import signal
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
-BENCHMARKS = ("append", "growth", "stream", "pipeline", "http", "sse", "idle")
-BY_NAME = (*BENCHMARKS, "peers", "replay")
+from benchmarks import table
+
+BENCHMARKS = ("append", "growth", "stream", "pipeline", "replay", "rebuild", "http", "sse", "idle")
+BY_NAME = (*BENCHMARKS, "peers")
 TIMEOUT_S, LONG_TIMEOUT_S = 600, 4 * 3600
 
 
@@ -34,9 +38,13 @@ def main(arguments: list[str]) -> int:
         return 2
     print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}")
     print("Everything on one machine, flushing to disk on. Compare within one run; these numbers are not the machine's limit.")
-    if arguments:
-        return 0 if run(arguments[0], arguments[1:], LONG_TIMEOUT_S) else 1
-    failed = [name for name in BENCHMARKS if not run(name, [], TIMEOUT_S)]
+    names = arguments[:1] or BENCHMARKS
+    with tempfile.TemporaryDirectory(prefix="tidelog-benchmark-") as folder:
+        rows = Path(folder) / "rows"
+        os.environ[table.FILE] = str(rows)
+        failed = [name for name in names if not run(name, arguments[1:], LONG_TIMEOUT_S if arguments else TIMEOUT_S)]
+        if rows.exists():
+            print(f"\n{table.markdown(rows)}")
     if failed:
         print(f"\nfailed: {', '.join(failed)}")
     return 1 if failed else 0

@@ -35,6 +35,7 @@ from adapters.postgres.arrays import ByteaArray, Int8Array, UuidArray, bytes_ele
 from adapters.postgres.event_store import PostgresEventStore
 from adapters.postgres.migrate import migrate
 from adapters.postgres.pool import connect, open_pool
+from benchmarks import table
 from benchmarks.writers import METADATA, STATE, TENANT, Round, Writers, new_id, store_round
 
 ROUNDS = 5
@@ -167,6 +168,30 @@ def report(results: dict[str, list[Round]]) -> None:
             else " (the same callers as one process: smaller batches)"
         )
         print(f"  {name}: {ratio:.2f} x {ONE_PROCESS}{reach}")
+    add_rows(results, rates)
+
+
+def add_rows(results: dict[str, list[Round]], rates: dict[str, float]) -> None:
+    def measured(name: str) -> str:
+        p50 = 1_000 * statistics.median(one.p50 for one in results[name])
+        return f"{rates[name]:,.0f}/s, p50 {p50:.1f} ms"
+
+    few, some, most = (f"store, {callers} callers" for callers in (16, 64, 256))
+    of_library, of_limit = rates[some] / rates[LIBRARY], rates[most] / rates[LIMIT]
+    p50 = statistics.median(one.p50 for one in results[few])
+    beside = f"{of_library:.0f} × the `eventsourcing` library's recorder ({rates[LIBRARY]:,.0f}/s)"
+    limits = (
+        f"{of_limit:.0%} of raw inserts of 1,000 rows in a transaction ({rates[LIMIT]:,.0f}/s); "
+        f"{rates[most] / rates[INDEXED_LIMIT]:.0%} of the same with the log's indexes ({rates[INDEXED_LIMIT]:,.0f}/s)"
+    )
+    table.row("durable append of 300-byte events, 16 callers", measured(few), "", "p50 ≤ 2 ms", met=p50 <= 0.002)
+    table.row("the same, 64 callers", measured(some), beside, "≥ 20 ×", met=of_library >= 20)
+    table.row("the same, 256 callers", measured(most), limits, "≥ 60 %", met=of_limit >= 0.6)
+    for name in PROCESSES:
+        if "64" in name:
+            ratio = statistics.median(many.rate / one.rate for many, one in zip(results[name], results[ONE_PROCESS], strict=True))
+            beside = f"{ratio:.2f} × one process of 64 callers"
+            table.row(f"the same, {name}", measured(name), beside, "≥ 1 ×", met=ratio >= 1)
 
 
 async def run(state_dir: Path) -> None:

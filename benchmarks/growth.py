@@ -31,6 +31,7 @@ from adapters.postgres.feed import PostgresEventFeed
 from adapters.postgres.migrate import migrate
 from adapters.postgres.pool import Pool, connect, open_pool
 from application.ports import AppendRequest, NewEvent, StreamAppend
+from benchmarks import table
 from benchmarks.servers import embedded
 from benchmarks.writers import METADATA, STATE, new_id, store_round
 from domain.runs import sequential
@@ -179,6 +180,9 @@ async def print_sizes(url: str) -> None:
         total += per_row
         print(f"  {'index' if is_index else 'table'} {name:30} {per_row:8.0f}")
     reach = 2 * payload + 200
+    table.row(
+        f"bytes on disk for an event with a payload of {payload:.0f}", f"{total:.0f}", "", "≤ 2 × payload + 200", met=total <= reach
+    )
     print(f"  {'in all':36} {total:8.0f}  {total / reach:.0%} of 2 x payload + 200 = {reach:.0f} (reach: ≤ 100 %)")
     fixed = total - payload
     print(f"  {fixed:.0f} bytes come with any payload: that is reached where the payload has {fixed - 200:.0f} bytes or more")
@@ -208,6 +212,9 @@ def report(rounds: list[tuple[dict[str, float], dict[str, float]]], events: int)
         ratio = statistics.median(one[1][name] / one[0][name] for one in rounds)
         worse = 1 / ratio if name.endswith("events/s") else ratio
         print(f"  {name:44}{first:>12,.2f}{second:>14,.2f}{ratio:>10.2f}  {'' if worse <= 1.2 else 'OVER'}")
+        small, large = (f"{value:,.2f}" if value < 100 else f"{value:,.0f}" for value in (first, second))
+        beside = f"{ratio:.2f} × that with {SMALL:,} ({small})"
+        table.row(f"with {events:,} events in the log: {name}", large, beside, "within 20 %", met=worse <= 1.2)
 
 
 if __name__ == "__main__":

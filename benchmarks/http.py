@@ -15,6 +15,7 @@ import time
 import httpx
 
 from adapters.embedded import EmbeddedServices
+from benchmarks import table
 from benchmarks.servers import SERVE, embedded, environment, free_port, process
 
 KEY = "tl_benchmark"
@@ -102,7 +103,17 @@ def report(figures: dict[str, list[dict[str, float]]], connections: int) -> None
         failures = sum(row["failures"] for row in rows)
         print(f"  {title:60} {rate:8,.0f}/s  p50 {p50:6.2f} ms  p99 {p99:6.2f} ms  failures {failures:.0f}")
     ratios = [a["rate"] / e["rate"] for a, e in zip(figures["api"], figures["empty"], strict=True)]
-    print(f"  ratio to the empty endpoint: {statistics.median(ratios):.0%} (reach: 70 %)")
+    ratio = statistics.median(ratios)
+    print(f"  ratio to the empty endpoint: {ratio:.0%} (reach: 70 %)")
+    wanted = (("api", "rate"), ("api", "p50_ms"), ("empty", "rate"))
+    rate, p50, empty = (statistics.median(row[key] for row in figures[name]) for name, key in wanted)
+    table.row(
+        f"`POST /v1/runs`, durable on answer, {connections} connections, one process",
+        f"{rate:,.0f}/s, p50 {p50:.0f} ms",
+        f"{ratio:.0%} of an empty FastAPI endpoint ({empty:,.0f}/s)",
+        "≥ 70 %",
+        met=ratio >= 0.7,
+    )
 
 
 if __name__ == "__main__":

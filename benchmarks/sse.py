@@ -22,6 +22,7 @@ from adapters.postgres.event_store import PostgresEventStore
 from adapters.postgres.feed import PostgresEventFeed
 from adapters.postgres.pool import open_pool
 from application.ports import AppendRequest, NewEvent, StreamAppend
+from benchmarks import table
 from benchmarks.http import KEY, wait_for
 from benchmarks.servers import SERVE, embedded, environment, free_port, process
 from benchmarks.writers import new_id
@@ -130,6 +131,8 @@ def report(rounds: list[dict[str, float]], options: argparse.Namespace) -> None:
     print(f"  append → client  p50 {p50:.1f} ms  p99 {p99:.1f} ms  max {longest:.1f} ms (reach: p99 ≤ 50 ms)")
     wrong, missing = (int(sum(one[name] for one in rounds)) for name in ("wrong", "missing"))
     print(f"  subscribers with an event lost, doubled or out of order: {wrong}, deliveries missing: {missing} (reach: 0)")
+    measured = f"p50 {p50:.0f} ms, p99 {p99:.0f} ms, {wrong + missing} lost or doubled"
+    table.row(title, measured, "", "p99 ≤ 50 ms, none", met=p99 <= 50 and not wrong + missing)
     ran, waited, clients = middle["api_ran"], middle["api_waited"], middle["client_cpu"]
     print(f"  the api process ran {ran:.0%} of the time and waited for a core {waited:.0%}; the clients ran {clients:.0%}")
     each = middle["deliveries"] / middle["writes"]
