@@ -193,6 +193,7 @@ class LiveFeed:
     def close(self) -> None:
         """Ends all streams of events and wakes all watchers."""
         self.closed = True
+        self._started.set()  # for those who wait for a log that cannot be read
         for channel in self._channels.values():
             for listener in channel.listeners:
                 listener.wake()
@@ -267,6 +268,8 @@ class LiveFeed:
         while not self._started.is_set():
             self._wanted.set()
             await self._started.wait()
+        if self.closed:
+            return
         channel = self._channels.setdefault(wanted, _Channel())
         listener = _Listener(channel)
         channel.listeners.add(listener)

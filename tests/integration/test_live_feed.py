@@ -278,6 +278,19 @@ async def _listens(feed: LiveFeed) -> bool:
     return bool(feed._channels)
 
 
+async def test_a_listener_that_waits_for_a_log_out_of_reach_ends_with_the_process(system: System) -> None:
+    unread = LiveFeed(system.container.feed, system.container.live._subscription)  # as before the database is there
+
+    async def everything() -> list[RecordedEvent]:
+        return [event async for events in unread.events(Filter(DEFAULT_TENANT_ID), after=0) for event in events]
+
+    waiting = asyncio.create_task(everything())
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    unread.close()
+    assert await asyncio.wait_for(waiting, 5) == []
+
+
 async def test_all_streams_end_when_the_process_is_about_to(system: System, url: str, worker: PlayedWorker) -> None:
     run_id = await system.start("alpha")
     async with (
