@@ -63,7 +63,8 @@ class EmbeddedServices:
         self._postgres: PostgresServer | None = None
         self._nats: NatsServer | None = None
         self._stopping = False
-        self._changing = asyncio.Lock()
+        self._changing: dict[ServiceName, asyncio.Lock] = {"postgres": asyncio.Lock(), "nats": asyncio.Lock()}
+        """One for each: while PostgreSQL recovers, which may take a while, NATS can be started again."""
 
     @property
     def database_url(self) -> str:
@@ -86,6 +87,11 @@ class EmbeddedServices:
         return self._running_nats().worker_url
 
     @property
+    def names(self) -> tuple[ServiceName, ...]:
+        """Which servers there are."""
+        return tuple(self._binaries)
+
+    @property
     def home(self) -> Path:
         """Where the data really lies."""
         return self._located().home
@@ -95,7 +101,7 @@ class EmbeddedServices:
 
         Raises EmbeddedError; nothing is left running then.
         """
-        async with self._changing:
+        async with self._changing["postgres"], self._changing["nats"]:
             if self._state is not None:
                 raise EmbeddedError("the embedded services are already started")
             if threading.current_thread() is not threading.main_thread():
@@ -117,12 +123,12 @@ class EmbeddedServices:
     async def stop(self) -> None:
         """Stop both, first politely, then by force; bounded. Does nothing if they are not running."""
         self._stopping = True
-        async with self._changing:
+        async with self._changing["postgres"], self._changing["nats"]:
             await self._stop_servers()
 
     async def restart(self, name: ServiceName) -> None:
         """Start one server again on the same data and the same address, so that its clients reconnect by themselves."""
-        async with self._changing:
+        async with self._changing[name]:
             if self._stopping:
                 raise ServicesStopped("the embedded services are stopping")
             server = self._server(name)
@@ -130,29 +136,19 @@ class EmbeddedServices:
             await self._start_servers([name])
             log.info("embedded_service_restarted", server=name, pid=server.child.pid if server.child else None)
 
-    async def wait_exit(self) -> ServiceName:
-        """The name of the first server that ends without being asked to. Raises ServicesStopped when `stop()` is called."""
+    async def wait_exit(self, name: ServiceName) -> None:
+        """Returns when a server ends without being asked to. Raises ServicesStopped when `stop()` is called."""
         while True:
-            watched = self._watched()
-            waits = {asyncio.create_task(child.exited()): name for name, child in watched.items()}
-            try:
-                done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in waits:
-                    task.cancel()
-                await asyncio.gather(*waits, return_exceptions=True)
-            name = waits[done.pop()]
+            child = self._watched_server(name).child
+            if child is not None:
+                await child.exited()
             # Let a restart or stop that ended it finish: then it was no surprise.
-            async with self._changing:
+            async with self._changing[name]:
                 server = self._watched_server(name)
-                if server.child is not None and server.child is watched[name] and server.child.returncode is not None:
-                    log.error(
-                        "embedded_service_died",
-                        server=name,
-                        returncode=server.child.returncode,
-                        last_words=server.last_words(),
-                    )
-                    return name
+                if server.child is child and (child is None or child.returncode is not None):
+                    code = None if child is None else child.returncode
+                    log.error("embedded_service_died", server=name, returncode=code, last_words=server.last_words())
+                    return
 
     def describe(self) -> dict[str, Any]:
         """What runs where, without secrets, ready for JSON. Before `start()`: which binaries would be used."""
@@ -211,9 +207,6 @@ class EmbeddedServices:
             if self._state is not None:
                 self._state.unlock()
             self._state = self._postgres = self._nats = None
-
-    def _watched(self) -> dict[ServiceName, Any]:
-        return {name: child for name in self._binaries if (child := self._watched_server(name).child) is not None}
 
     def _watched_server(self, name: ServiceName) -> PostgresServer | NatsServer:
         if self._stopping:

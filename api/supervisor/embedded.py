@@ -46,12 +46,17 @@ class Servers:
         if self._own is None:
             await asyncio.Event().wait()  # ends by cancellation
             return
-        backoffs: dict[ServiceName, Backoff] = {}
+        async with asyncio.TaskGroup() as group:
+            for name in self._own.names:
+                group.create_task(self._keep(self._own, name, changed))
+
+    async def _keep(self, servers: EmbeddedServices, name: ServiceName, changed: Callable[[], None]) -> None:
+        backoff = Backoff()
         while True:
             try:
-                name = await self._own.wait_exit()
+                await servers.wait_exit(name)
                 changed()
-                await self._restart(self._own, name, backoffs.setdefault(name, Backoff()))
+                await self._restart(servers, name, backoff)
                 changed()
             except ServicesStopped:
                 return

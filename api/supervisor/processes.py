@@ -24,8 +24,8 @@ EXIT_NOT_STARTED = 127
 
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 10.0
-HEALTHY_AFTER_S = 30.0
 SHORT_LIFE_S = 5.0
+"""Whoever dies younger, dies at its start or of its first work: then waiting helps. Else it is a new accident."""
 DEATHS_TO_REPORT = 3
 
 _ON_LINUX: bool = sys.platform == "linux"
@@ -33,7 +33,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Backoff:
-    """Pauses between starts: 0.2 s, doubled to 10 s, from the beginning again after 30 s of health."""
+    """Pauses between starts: 0.2 s, doubled to 10 s with each short life, from the beginning again after a longer one."""
 
     def __init__(self) -> None:
         self._pause_s = FIRST_PAUSE_S
@@ -46,9 +46,10 @@ class Backoff:
     def ended(self) -> float:
         """Seconds to wait before the next start."""
         lived_s = time.monotonic() - self._started
-        if lived_s >= HEALTHY_AFTER_S:
-            self._pause_s = FIRST_PAUSE_S
-        self.short_lives = self.short_lives + 1 if lived_s < SHORT_LIFE_S else 0
+        if lived_s < SHORT_LIFE_S:
+            self.short_lives += 1
+        else:
+            self.short_lives, self._pause_s = 0, FIRST_PAUSE_S
         pause_s = self._pause_s
         self._pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
         return pause_s

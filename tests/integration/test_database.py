@@ -1,12 +1,41 @@
 """Connections of the read side: what a cancelled transaction leaves behind."""
 
 import asyncio
+import contextlib
 import random
+import time
 
 from psycopg.pq import PipelineStatus, TransactionStatus
 
 from adapters.postgres.database import PostgresDatabase
-from adapters.postgres.pool import open_pool
+from adapters.postgres.pool import check_health, open_pool
+from domain.errors import Unavailable
+from tests.integration.wire_kit import wired
+
+
+async def test_an_outage_is_not_much_longer_for_us_than_for_the_database(database_url: str) -> None:
+    async with wired(database_url) as (wire, url):
+        pool = await open_pool(url, role="test", max_size=2)
+        await check_health(pool)
+        await wire.cut()
+        back = 0.0
+
+        async def ask() -> None:
+            nonlocal back
+            while True:
+                with contextlib.suppress(Unavailable):
+                    await check_health(pool)
+                    back = time.monotonic()
+                    return
+                await asyncio.sleep(0.2)
+
+        asking = asyncio.create_task(ask())
+        await asyncio.sleep(7.5)  # by itself the pool would try again after 15 s
+        await wire.mend()
+        mended = time.monotonic()
+        await asyncio.wait_for(asking, 30)
+        assert back - mended < 4
+        await pool.close()
 
 
 async def test_a_transaction_cancelled_at_any_moment_leaves_a_clean_connection(database_url: str) -> None:

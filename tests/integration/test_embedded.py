@@ -23,7 +23,15 @@ import pytest
 import pytest_asyncio
 from nats.js.api import ConsumerConfig
 
-from adapters.embedded import DataDirectoryBusy, EmbeddedError, EmbeddedServices, ServicesStopped, StartFailed, VersionMismatch
+from adapters.embedded import (
+    DataDirectoryBusy,
+    EmbeddedError,
+    EmbeddedServices,
+    ServiceName,
+    ServicesStopped,
+    StartFailed,
+    VersionMismatch,
+)
 from adapters.embedded.processes import ProcessIdentity
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -179,12 +187,15 @@ async def test_servers_survive_sigkill_with_rows_messages_and_addresses(services
     client = await nats.connect(
         nats_url, reconnect_time_wait=0.05, max_reconnect_attempts=-1, reconnected_cb=on_reconnect, error_cb=on_error
     )
-    for name in ("postgres", "nats"):
-        died = asyncio.create_task(services.wait_exit())
+    pairs: tuple[tuple[ServiceName, ServiceName], ...] = (("postgres", "nats"), ("nats", "postgres"))
+    for name, other in pairs:
+        died, lives = (asyncio.create_task(services.wait_exit(which)) for which in (name, other))
         before = pid_of(services, name)
         os.kill(before, signal.SIGKILL)
-        assert await asyncio.wait_for(died, 5) == name
-        await services.restart("postgres" if name == "postgres" else "nats")
+        await asyncio.wait_for(died, 5)
+        assert not lives.done()
+        lives.cancel()
+        await services.restart(name)
         assert pid_of(services, name) != before
     assert (services.database_url, services.nats_url) == (database_url, nats_url)
     assert await execute(database_url, "SELECT count(*) FROM t") == [(1000,)]
@@ -196,7 +207,7 @@ async def test_servers_survive_sigkill_with_rows_messages_and_addresses(services
 async def test_wait_exit_tells_of_a_stop_and_not_of_a_restart(folder: Path) -> None:
     services = EmbeddedServices(folder / "state", want_postgres=False)
     await services.start()
-    waiting = asyncio.create_task(services.wait_exit())
+    waiting = asyncio.create_task(services.wait_exit("nats"))
     await asyncio.sleep(0)
     await services.restart("nats")
     await asyncio.sleep(0.1)
