@@ -19,7 +19,7 @@ from projections.builds import Build
 from projections.kernel import Connection, Database, Projection
 
 FIRST_PAGE = 500
-MAX_PAGE = 5_000
+MAX_PAGE = 10_000
 """The more events a page has, the more of them meet in one row, which is written once for all of them."""
 PAGE_BYTES = 8 * 1024 * 1024
 """What a page should weigh: the number of events is fitted to it, so that large events do not fill the memory."""
