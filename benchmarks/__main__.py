@@ -1,4 +1,4 @@
-"""All benchmarks that are quick, one after another, each in a process of its own: `make bench`. About ten minutes on two cores.
+"""All benchmarks that are quick, one after another, each in a process of its own: `make bench`. About seven minutes on two cores.
 
 One by its name, with its options: `make bench ARGS="growth --events 10000000"`.
 """
