@@ -15,7 +15,7 @@ for longer than messages live, leaves a doubt; then the fan-out repeats some eve
 import asyncio
 import random
 import re
-from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -26,7 +26,15 @@ import orjson
 import structlog
 
 from adapters.nats.connection import NatsConnection
-from adapters.nats.jetstream import STREAM_NAME_IN_USE, JetStreamError, call, delete_stream, stored_message, stream_info
+from adapters.nats.jetstream import (
+    STREAM_NAME_IN_USE,
+    JetStreamError,
+    call,
+    delete_stream,
+    reconfigure,
+    stored_message,
+    stream_info,
+)
 from adapters.nats.publisher import OrderedPublisher, Outgoing, OutOfStep
 from application.cloudevents import CONTENT_TYPE, to_cloudevent
 from application.patience import end
@@ -157,8 +165,8 @@ class FanOut:
     async def _publish(self, publisher: OrderedPublisher, position: int) -> None:
         max_body = self._connection.client.max_payload - _PAYLOAD_RESERVE
         head, proven = await self._feed.head(), False
-        batches = self._subscription.batches(after=position, name=READER)
-        try:
+        # Closed here: its consumer ends now, not when somebody collects it.
+        async with aclosing(self._subscription.batches(after=position, name=READER)) as batches:
             async for events in batches:
                 # The log's stream may still be one of before a restore. What is in the log at or after the head of now is not.
                 if not proven:
@@ -166,9 +174,6 @@ class FanOut:
                     proven = events[-1].position >= head
                 for event in events:
                     await publisher.publish(_message(event, max_body))
-        finally:
-            if isinstance(batches, AsyncGenerator):
-                await batches.aclose()  # its consumer ends now, not when somebody collects it
 
     async def copied(self) -> int | None:
         """As `LogStream.copied`."""
@@ -245,11 +250,8 @@ class FanOut:
         log.info("fanout_stream_created", stream=self.stream)
 
     async def _reconfigure(self, info: dict[str, Any]) -> None:
-        wanted = self._configuration()
-        changed = sorted(key for key, value in wanted.items() if info["config"].get(key, value) != value)
-        if changed:
+        if changed := await reconfigure(self._connection, info["config"], self._configuration()):
             log.info("fanout_stream_reconfigured", stream=self.stream, changed=changed)
-            await call(self._connection, f"STREAM.UPDATE.{self.stream}", info["config"] | wanted)
 
     async def _keep_watch(self) -> None:
         """Notes what the last message is, long before it ages out; and sees that nobody deleted the stream or restored the log."""

@@ -80,6 +80,14 @@ async def stream_info(connection: NatsConnection, stream: str) -> dict[str, Any]
         raise
 
 
+async def reconfigure(connection: NatsConnection, actual: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """Brings a stream's configuration in line with what is wanted of it; the names of what differed."""
+    changed = sorted(key for key, value in wanted.items() if actual.get(key, value) != value)
+    if changed:
+        await call(connection, f"STREAM.UPDATE.{actual['name']}", actual | wanted)
+    return changed
+
+
 async def delete_stream(connection: NatsConnection, stream: str) -> None:
     try:
         await call(connection, f"STREAM.DELETE.{stream}")

@@ -21,6 +21,7 @@ from adapters.nats.jetstream import (
     JetStreamError,
     call,
     delete_stream,
+    reconfigure,
     stored_message,
     stream_info,
     stream_names,
@@ -114,9 +115,8 @@ class LogStream:
                 log.info("log_stream_deleted", stream=name)
         info = await stream_info(self._connection, current.name)
         wanted = self._configuration(self._incarnation(current.name))
-        if info is not None and (changed := _differences(info["config"], wanted)):
+        if info is not None and (changed := await reconfigure(self._connection, info["config"], wanted)):
             log.info("log_stream_reconfigured", stream=current.name, changed=changed)
-            await call(self._connection, f"STREAM.UPDATE.{current.name}", info["config"] | wanted)
 
     async def span(self, stream: str, sequence: int) -> Span | None:
         """What a message holds; None if it is not there. Raises MalformedBatch, Unavailable."""
@@ -183,7 +183,3 @@ async def is_in_log(feed: EventFeed, tail: Span) -> bool:
     """
     events = await feed.read(after=tail.last - 1, limit=1)
     return bool(events) and events[0].position == tail.last and events[0].name == tail.tail
-
-
-def _differences(actual: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    return sorted(key for key, value in wanted.items() if actual.get(key, value) != value)
