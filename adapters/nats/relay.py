@@ -39,26 +39,19 @@ class Signal(Protocol):
         ...
 
 
-class Polling:
-    """The signal of those who have none: short pauses after something happened, long ones when nothing does."""
-
-    async def wait(self, after: int, timeout: float) -> None:
-        await asyncio.sleep(min(timeout, 0.5))
-
-
 class Relay:
     def __init__(
         self,
         connection: NatsConnection,
         feed: EventFeed,
-        signal: Signal | None = None,
+        signal: Signal,
         *,
         log_id: str,
         settings: StreamSettings | None = None,
     ) -> None:
         self._connection = connection
         self._feed = feed
-        self._signal = signal or Polling()
+        self._signal = signal
         self._stream = LogStream(connection, log_id, settings)
         self.position = 0
         """Up to here the stream has everything, as far as this process knows."""

@@ -3,7 +3,7 @@
 Files are read anew for each connection, so that a certificate or a key that was renewed is used without a restart.
 
 The worker of the SDK needs the same and imports nothing of the server: sdk/src/tidelog/worker/nats_security.py is a copy, which a
-test keeps equal.
+test keeps equal. To import it from there would load the SDK into each process of the server, 5 MB that nothing there uses.
 """
 
 import base64
