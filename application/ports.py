@@ -76,6 +76,10 @@ class EventFeed(Protocol):
         """Events of all tenants with `position > after`, in order; for projections and the relay."""
         ...
 
+    async def at(self, positions: Sequence[int]) -> list[RecordedEvent]:
+        """The events of all tenants at these positions, in order. Raises NotFound if the log lacks one of them."""
+        ...
+
     async def read_tenant(
         self,
         tenant_id: UUID,

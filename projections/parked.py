@@ -12,14 +12,13 @@ import structlog
 from pydantic import BaseModel
 
 from application.ports import EventFeed
-from domain.errors import InvalidState, NotFound, Unavailable
+from domain.errors import InvalidState, Unavailable
 from domain.kernel import RecordedEvent
 from projections import versions
 from projections.kernel import Connection, Database, Projection, Timestamp
 from projections.pages import Page, encode_cursor
 
 LOCK_MS = 2_000
-ATTEMPTS = 5
 
 FIND = """
 SELECT position, root_id, tenant_id, topic, error, parked_at FROM parked_event
@@ -50,6 +49,7 @@ class Retried:
 
     root_id: UUID
     events: int
+    """0: there were none."""
     error: str | None = None
 
 
@@ -74,55 +74,43 @@ async def unpark(connection: Connection, consumers: Sequence[str], root_id: UUID
     await connection.execute(UNPARK, [list(consumers), root_id, list(done)])
 
 
-async def events_at(feed: EventFeed, wanted: Sequence[int]) -> list[RecordedEvent]:
-    """Events by their positions, in order; those next to each other are read together."""
-    found: list[RecordedEvent] = []
-    start = 0
-    for end in range(1, len(wanted) + 1):
-        if end == len(wanted) or wanted[end] != wanted[end - 1] + 1:
-            found += await feed.read(after=wanted[start] - 1, limit=end - start)
-            start = end
-    if [event.position for event in found] != list(wanted):
-        raise NotFound("events that are parked are not in the log")
-    return found
-
-
 async def retry(database: Database, feed: EventFeed, projection: Projection, root_id: UUID) -> Retried:
     """Applies the parked events of a root in order, in one transaction, and un-parks them; or changes nothing.
 
-    Raises NotFound where there are none, Unavailable where the projection does not let go of its tables in time.
+    Raises Unavailable where the projection does not let go of its tables in time.
     """
-    name = projection.name
-    known: dict[int, RecordedEvent] = {}
-    for _ in range(ATTEMPTS):
-        async with database.connection() as connection:
-            parked = await positions(connection, [name], root_id)
-        if not parked:
-            raise NotFound(f"no events of {root_id} are parked for projection '{name}'")
-        known |= {event.position: event for event in await events_at(feed, [p for p in parked if p not in known])}
-        try:
-            if await _apply(database, projection, root_id, known):
-                log.info("parked_events_retried", projection=name, root_id=str(root_id), events=len(parked))
-                return Retried(root_id, len(parked))
-        except (Unavailable, InvalidState):
-            raise
-        except Exception as error:  # noqa: BLE001  # the handler still breaks on them, whatever it is: the caller is told
-            return Retried(root_id, len(parked), f"{type(error).__name__}: {error}")
-    raise Unavailable(f"more and more events of {root_id} are being parked; try again")
+    async with database.connection() as connection:
+        parked = await positions(connection, [projection.name], root_id)
+    known = {event.position: event for event in await feed.at(parked)} if parked else {}
+    try:
+        applied = await _apply(database, feed, projection, root_id, known) if parked else 0
+    except (Unavailable, InvalidState):
+        raise
+    except Exception as error:  # noqa: BLE001  # the handler still breaks on them, whatever it is: the caller is told
+        return Retried(root_id, len(parked), f"{type(error).__name__}: {error}")
+    if applied:
+        log.info("parked_events_retried", projection=projection.name, root_id=str(root_id), events=applied)
+    return Retried(root_id, applied)
 
 
-async def _apply(database: Database, projection: Projection, root_id: UUID, known: dict[int, RecordedEvent]) -> bool:
-    """False: more was parked since the events were read."""
+async def _apply(
+    database: Database, feed: EventFeed, projection: Projection, root_id: UUID, known: dict[int, RecordedEvent]
+) -> int:
+    """The number of events applied: those known, and the few that were parked since, which are read while nothing can be parked.
+
+    Without that, a root with enough live events could not be retried at all.
+    """
     name = projection.name
     async with database.connection() as connection, connection.transaction():
         await connection.execute(LOCK_TIMEOUT, [f"{LOCK_MS}ms"])
         await versions.lock(connection, projection.tables, "SHARE ROW EXCLUSIVE")
         await connection.execute(CHECKPOINT, [name])
         parked = await positions(connection, [name], root_id)
-        if not all(position in known for position in parked):
-            return False
-        if parked:
-            await projection.apply(connection, [known[position] for position in parked])
-            await unpark(connection, [name], root_id, parked)
+        if not parked:
+            return 0  # somebody else was faster
+        if since := [position for position in parked if position not in known]:
+            known |= {event.position: event for event in await feed.at(since)}
+        await projection.apply(connection, [known[position] for position in parked])
+        await unpark(connection, [name], root_id, parked)
         await connection.execute(NEW_EPOCH, [name])
-    return True
+    return len(parked)

@@ -7,9 +7,11 @@ from uuid import UUID
 
 from adapters.postgres.event_store import EVENT_COLUMNS, LAST_POSITION
 from adapters.postgres.pool import Pool, translate_errors
+from domain.errors import NotFound
 from domain.kernel import RecordedEvent
 
 READ_SQL = f"SELECT {EVENT_COLUMNS} FROM event WHERE notification_id > %s ORDER BY notification_id LIMIT %s"
+AT_SQL = f"SELECT {EVENT_COLUMNS} FROM event WHERE notification_id = ANY (%s) ORDER BY notification_id"
 HEAD_SQL = "SELECT position FROM log_head"
 
 # recorded_at never decreases with the position, so the last event of a time is found by halving. A position whose event is no
@@ -38,6 +40,12 @@ class PostgresEventFeed:
 
     async def read(self, *, after: int, limit: int) -> list[RecordedEvent]:
         return [RecordedEvent._make(row) for row in await self._fetch(READ_SQL, (after, limit))]
+
+    async def at(self, positions: Sequence[int]) -> list[RecordedEvent]:
+        found = [RecordedEvent._make(row) for row in await self._fetch(AT_SQL, (list(positions),))]
+        if missing := set(positions) - {event.position for event in found}:
+            raise NotFound(f"the log has no event at position {min(missing)}")
+        return found
 
     async def read_tenant(
         self,

@@ -244,20 +244,20 @@ async def post_retry(request: Request, name: str) -> Response:
             results.append(await _react_again(request, consumers, root_id))
         if asyncio.get_running_loop().time() > give_up_at:
             break
+    if body.root_id and not results[0].events:
+        raise NotFound(f"no events of {body.root_id} are parked for '{name}'")
     data = [RetriedView(root_id=r.root_id, events=r.events, error=r.error) for r in results]
     return answer(RetryAnswer(data=data, more=len(results) < len(roots)))
 
 
 async def _react_again(request: Request, consumers: Sequence[str], root_id: UUID) -> parked.Retried:
-    """Executes the reactions to a root's parked events, in order, up to the first that is refused again. Raises NotFound."""
+    """Executes the reactions to a root's parked events, in order, up to the first that is refused again."""
     container = container_of(request)
     async with container.database.connection() as connection:
         positions = await parked.positions(connection, consumers, root_id)
-    if not positions:
-        raise NotFound(f"no events of {root_id} are parked for the sagas")
     done: list[int] = []
     error = None
-    for event in await parked.events_at(container.feed, positions):
+    for event in await container.feed.at(positions):
         try:
             answers = react(event)
             for reaction, command in answers:

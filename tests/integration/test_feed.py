@@ -18,6 +18,7 @@ from adapters.postgres.event_store import FIND_COMMAND_SQL, READ_STREAM_SQL, Pos
 from adapters.postgres.feed import POSITION_AT_SQL, READ_SQL, PostgresEventFeed, tenant_query
 from adapters.postgres.pool import open_pool
 from application.ports import AppendRequest, AppendResult, NewEvent, StreamAppend
+from domain.errors import NotFound
 
 A, B = uuid7(), uuid7()
 
@@ -60,6 +61,9 @@ async def test_reads_are_by_position_and_by_tenant(log: Log) -> None:
         return [event.position for event in await log.feed.read_tenant(tenant, **{"after": 0, "limit": 10} | filters)]
 
     assert [event.position for event in await log.feed.read(after=1, limit=3)] == [2, 3, 4]
+    assert [event.position for event in await log.feed.at([4, 1])] == [1, 4] and await log.feed.at([]) == []
+    with pytest.raises(NotFound, match="position 6"):
+        await log.feed.at([5, 6])
     assert await log.feed.head() == 5
     assert await positions(A) == [1, 2, 4, 5]
     assert await positions(B) == [3]

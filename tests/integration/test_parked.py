@@ -1,6 +1,7 @@
 """Parked events: listed, tried again in order, not overtaken by live ones; of projections and of sagas."""
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from uuid import UUID
@@ -11,9 +12,9 @@ from application.sagas import run_lifecycle
 from application.sagas.manager import partition_of
 from application.sagas.reactions import Reaction
 from domain import agent_runs, runs
-from domain.errors import NotFound
+from domain.errors import ProjectionBehind
 from domain.kernel import RecordedEvent
-from projections import parked
+from projections import checkpoints, parked
 from projections import runs as run_views
 from projections.kernel import Connection
 from tests.integration.projection_kit import log_on, projecting, task
@@ -85,8 +86,37 @@ async def test_a_retry_is_in_order_and_not_overtaken(database_url: str) -> None:
             assert expected is not None and position == events[-1].position
             shown = run_views.RunView.model_validate_json(view)
             assert (shown.event_count, shown.steps[0].recorded_steps) == (len(events), len(events) - 4)
-        with pytest.raises(NotFound):
-            await retry(known[0])
+        assert await retry(known[0]) == parked.Retried(known[0], 0)
+
+
+async def test_what_is_parked_during_a_retry_belongs_to_it(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    handler = Repairable()
+    projection = replace(run_views.PROJECTION, apply=handler)
+    async with log_on(database_url) as log, projecting(log, projection):
+        root = await log.run(2, end=False)
+        await log.until("runs")
+        [(agent_run_id,)] = await log.rows("SELECT originator_id FROM event WHERE root_id <> originator_id LIMIT 1")
+
+        read, reads = log.feed.at, 0
+
+        async def overtaken(positions: Sequence[int]) -> list[RecordedEvent]:  # more is parked after each read, if it can be
+            nonlocal reads
+            found = await read(positions)
+            reads += 1
+            step = agent_runs.StepRecorded(attempt=1, key=f"late{reads}", kind="step", result=1)
+            await log.append(root, (agent_run_id, 3 + reads, [step]))
+            with contextlib.suppress(ProjectionBehind):
+                await checkpoints.wait_until(log.database, "runs", await log.feed.head(), 1)
+            return found
+
+        handler.broken = False
+        monkeypatch.setattr(log.feed, "at", overtaken)
+        assert await parked.retry(log.database, log.feed, projection, root) == parked.Retried(root, 4)
+        assert reads == 2
+        await log.until("runs")
+        [(view,)] = await log.rows("SELECT view FROM run WHERE run_id = %s", root)
+        assert run_views.RunView.model_validate_json(view).event_count == 4 + 2 + 2
+        assert await log.rows("SELECT * FROM parked_event") == []
 
 
 async def test_reactions_of_sagas_are_executed_again(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
