@@ -90,7 +90,12 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
         pool = await postgres.open_pool(database_url, role=name, max_size=settings.database_pool_size)
         stack.push_async_callback(pool.close)
         database, feed = PostgresDatabase(pool), PostgresEventFeed(pool)
-        store = PostgresEventStore(database_url, pool, max_event_bytes=settings.max_event_bytes)
+        written = None
+        if "api" in roles:
+            from api import meters  # for who is asked for them
+
+            written = meters.written
+        store = PostgresEventStore(database_url, pool, max_event_bytes=settings.max_event_bytes, written=written)
         await store.start()
         stack.push_async_callback(store.close)
         nats = NatsConnection(nats_url, name=f"tidelog-{name}", security=security)
@@ -125,6 +130,7 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
                 dependencies={"postgres": partial(postgres.check_health, pool), "nats": nats.check_health},
             )
             loops["live"] = container.live.run()
+            meters.WAITING_APPENDS.set_function(lambda: store.waiting)
         groups: list[Group] = []
         joined: asyncio.Event | None = None
         if "relay" in roles:

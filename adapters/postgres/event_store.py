@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from adapters.postgres.append_batch import EncodedAppend
-from adapters.postgres.group_commit import GroupCommit, Limits
+from adapters.postgres.group_commit import GroupCommit, Limits, Written
 from adapters.postgres.pool import Pool, translate_errors
 from application.ports import AppendRequest, AppendResult
 from domain.kernel import MAX_EVENT_BYTES, RecordedEvent
@@ -30,10 +30,16 @@ class PostgresEventStore:
     """
 
     def __init__(
-        self, database_url: str, pool: Pool, *, limits: Limits | None = None, max_event_bytes: int = MAX_EVENT_BYTES
+        self,
+        database_url: str,
+        pool: Pool,
+        *,
+        limits: Limits | None = None,
+        max_event_bytes: int = MAX_EVENT_BYTES,
+        written: Written | None = None,
     ) -> None:
         self._pool = pool
-        self._writer = GroupCommit(database_url, limits=limits)
+        self._writer = GroupCommit(database_url, limits=limits, written=written)
         self._max_event_bytes = max_event_bytes
 
     async def start(self) -> None:
@@ -43,6 +49,11 @@ class PostgresEventStore:
     async def close(self) -> None:
         """Writes what waits, for a bounded time, and ends the writer."""
         await self._writer.close()
+
+    @property
+    def waiting(self) -> int:
+        """Appends that wait for the writer."""
+        return self._writer.waiting
 
     async def append(self, request: AppendRequest) -> AppendResult:
         """As the port says; and Forbidden for a stream of another tenant, InvalidCommand for text that Postgres cannot hold.

@@ -7,8 +7,9 @@ each command that it recorded.
 
 import asyncio
 import random
+import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,10 @@ FIRST_RETRY_DELAY = 0.02
 LAST_RETRY_DELAY = 1.0
 
 
+Written = Callable[[float, int], None]
+"""Is told of each batch: the seconds from the first try to the answers, and the number of appends."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Bounds of the writer's queue, and how long it tries."""
@@ -54,10 +59,10 @@ class _Waiting:
 class GroupCommit:
     """The queue and its writer. `start` and `close` it; `submit` in between."""
 
-    def __init__(self, database_url: str, *, limits: Limits | None = None) -> None:
+    def __init__(self, database_url: str, *, limits: Limits | None = None, written: Written | None = None) -> None:
         self._limits = limits or Limits()
         self._queue = _Queue()
-        self._writer = _Writer(database_url, self._queue)
+        self._writer = _Writer(database_url, self._queue, written)
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -73,6 +78,11 @@ class GroupCommit:
             await asyncio.gather(task, return_exceptions=True)  # it logs its own failures
         for waiting in self._queue.take_all():
             _settle(waiting.answer, Unavailable("the event store is closed"))
+
+    @property
+    def waiting(self) -> int:
+        """Appends in the queue."""
+        return len(self._queue)
 
     def submit(self, append: EncodedAppend) -> asyncio.Future[AppendResult]:
         """Queues an append. Raises Unavailable when the queue is full or the writer does not run."""
@@ -167,9 +177,10 @@ class _Writer:
     A second one on the same queue was measured and is no faster: the batches get smaller, and the log is written by one at a time.
     """
 
-    def __init__(self, database_url: str, queue: _Queue) -> None:
+    def __init__(self, database_url: str, queue: _Queue, written: Written | None) -> None:
         self._database_url = database_url
         self._queue = queue
+        self._written = written
         self._connection: pool.Connection | None = None
         self._cursor: psycopg.AsyncCursor[tuple[Any, ...]] | None = None
         self._position: int | None = None
@@ -177,6 +188,7 @@ class _Writer:
     async def run(self) -> None:
         try:
             while batch := await self._queue.next_batch():
+                began = time.monotonic()
                 try:
                     await self._write(batch)
                 except asyncio.CancelledError:
@@ -187,6 +199,8 @@ class _Writer:
                     log.exception("append_failed", appends=len(batch))
                     _fail(batch, error)
                     await self._disconnect()
+                if self._written is not None:
+                    self._written(time.monotonic() - began, len(batch))
         finally:
             await self._disconnect()
 

@@ -6,11 +6,12 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import APIRouter, Request
-from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
 from api.container import Container, HealthCheck, MemberView
 from api.http.deps import answer, container_of
+from api.meters import HEAD, LAG, PARKED
 from domain.errors import TidelogError
 from domain.kernel import timestamp
 from projections import checkpoints
@@ -18,9 +19,6 @@ from projections import checkpoints
 router = APIRouter(tags=["operations"])
 
 CHECK_TIMEOUT_S = 2.0
-HEAD = Gauge("tidelog_log_head_position", "Position of the newest event")
-LAG = Gauge("tidelog_consumer_lag_events", "Events that a consumer has not handled yet", ["consumer"])
-PARKED = Gauge("tidelog_parked_events", "Events put aside because a consumer could not handle them", ["consumer"])
 
 
 @router.get("/health/live", summary="The process is alive")

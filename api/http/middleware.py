@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.container import Container
 from api.http.deps import Principal
 from api.http.errors import defect_problem, tidelog_problem
+from api.meters import REQUEST_SECONDS, REQUESTS
 from domain.errors import PayloadTooLarge, TidelogError, Unauthenticated, Unavailable
 from projections.tenants import find_key
 
@@ -23,11 +24,6 @@ KEY_CACHE_S = 10.0
 """How long a key is taken for valid after it was looked up: a revoked one works no longer than this."""
 KEY_CACHE_SIZE = 10_000
 _TRACEPARENT = re.compile(r"^00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$")
-
-REQUESTS = Counter("tidelog_http_requests_total", "HTTP requests", ["method", "route", "status"])
-SECONDS = Histogram(
-    "tidelog_http_request_seconds", "Time to answer", ["route"], buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
-)
 
 
 class Authenticator:
@@ -146,7 +142,7 @@ class Gate:
 @lru_cache(maxsize=10_000)
 def _meters(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
     """The meters of these labels: looking them up costs more than counting."""
-    return REQUESTS.labels(method, route, status), SECONDS.labels(route)
+    return REQUESTS.labels(method, route, status), REQUEST_SECONDS.labels(route)
 
 
 def _trace(headers: dict[bytes, bytes], state: dict[str, Any]) -> str:

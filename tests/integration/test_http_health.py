@@ -1,6 +1,7 @@
 """Health, lags and metrics; with a Postgres and a NATS that go away and come back."""
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,38 @@ async def test_requests_are_counted_by_route(system: System) -> None:
     assert counted("GET", "/v1/runs/{run_id}", "404") == 1
     assert counted("GET", "other", "404") == 2
     assert after["tidelog_http_request_seconds_count", ("/v1/runs",)] >= 2
+
+
+async def test_the_writer_of_the_log_is_measured(database_url: str, nats_url: str) -> None:
+    async with wired(database_url) as (wire, url), running(url, nats_url) as system:
+        await issue_key(system)
+        before = await metrics(system)
+        await asyncio.gather(*(system.http.post("/v1/projects", json={"name": f"p{number}"}) for number in range(20)))
+        after = await metrics(system)
+        counted = {name: value - before[name, ()] for (name, labels), value in after.items() if not labels and (name, ()) in before}
+        assert counted["tidelog_append_written_total"] >= 20
+        assert counted["tidelog_append_write_seconds_count"] >= 1
+        assert 0 < counted["tidelog_append_write_seconds_sum"] < 60
+        assert after["tidelog_append_waiting", ()] == 0
+
+        await wire.cut()
+        posts = [asyncio.create_task(system.http.post("/v1/projects", json={"name": f"q{number}"})) for number in range(40)]
+
+        async def waiting() -> bool:
+            return (await metrics(system))["tidelog_append_waiting", ()] > 0
+
+        await eventually(waiting)
+        await wire.mend()
+        assert {(await post).status_code for post in posts} == {201}
+        assert (await metrics(system))["tidelog_append_waiting", ()] == 0
+
+
+async def test_every_metric_of_ours_is_documented(system: System) -> None:
+    page = (Path(__file__).parents[2] / "docs/reference/metrics.md").read_text()
+    documented = set(re.findall(r"^\| `(tidelog_\w+)", page, re.M))
+    async with system.client(None) as anybody:
+        text = (await anybody.get("/metrics")).text
+    assert documented == {name for name in re.findall(r"^# TYPE (tidelog_\w+) ", text, re.M) if not name.endswith("_created")}
 
 
 async def test_without_postgres(database_url: str, nats_url: str) -> None:

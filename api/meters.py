@@ -1,0 +1,22 @@
+"""What this process measures for Prometheus. docs/reference/metrics.md has the same list, for people."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
+
+HEAD = Gauge("tidelog_log_head_position", "Position of the newest event")
+LAG = Gauge("tidelog_consumer_lag_events", "Events that a consumer has not handled yet", ["consumer"])
+PARKED = Gauge("tidelog_parked_events", "Events put aside because a consumer could not handle them", ["consumer"])
+
+REQUESTS = Counter("tidelog_http_requests_total", "HTTP requests", ["method", "route", "status"])
+REQUEST_SECONDS = Histogram("tidelog_http_request_seconds", "Time to answer", ["route"], buckets=FAST)
+
+WRITE_SECONDS = Histogram("tidelog_append_write_seconds", "Time to write a batch of appends durably, tries included", buckets=FAST)
+WRITTEN_APPENDS = Counter("tidelog_append_written_total", "Appends in those batches, refused ones included")
+WAITING_APPENDS = Gauge("tidelog_append_waiting", "Appends that wait for this process's writer")
+
+
+def written(seconds: float, appends: int) -> None:
+    """A batch of the writer is done."""
+    WRITE_SECONDS.observe(seconds)
+    WRITTEN_APPENDS.inc(appends)
