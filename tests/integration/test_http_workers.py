@@ -217,7 +217,7 @@ async def test_a_poll_is_over_in_time_although_much_happens(system: System, alph
         await system.command(noise)
         await asyncio.sleep(0.05)
     answer = (await poll).json()
-    assert answer["journal"] == answer["mailbox"] == [] and time.monotonic() - began < 2
+    assert answer["journal"] == answer["mailbox"] == [] and time.monotonic() - began < 4
 
 
 async def test_a_poll_ends_when_the_process_is_about_to(system: System, alpha: Claim) -> None:

@@ -177,7 +177,7 @@ async def test_retry_after_is_kept_and_patience_is_bounded(server: Server, clien
     server.script = lambda request: problem(429, "slow-down", headers={"Retry-After": "60"})
     with pytest.raises(RateLimitedError):
         await client.agents()
-    assert asyncio.get_running_loop().time() - started < 2
+    assert asyncio.get_running_loop().time() - started < 20
 
 
 async def test_a_server_that_is_not_there_is_a_connection_error() -> None:
