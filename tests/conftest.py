@@ -13,6 +13,7 @@ from psycopg.sql import SQL, Identifier
 
 from adapters.embedded import EmbeddedServices
 from adapters.postgres.migrate import migrate
+from tests.integration.nats_kit import NatsProcess, running_nats
 
 TEMPLATE = "tidelog_template"
 
@@ -45,6 +46,13 @@ async def database_url(services: EmbeddedServices) -> AsyncIterator[str]:
 @pytest_asyncio.fixture
 async def nats_url(services: EmbeddedServices) -> str:
     return services.nats_url
+
+
+@pytest_asyncio.fixture
+async def nats(tmp_path: Path) -> AsyncIterator[NatsProcess]:
+    """A NATS of the test's own, to kill and to start again."""
+    async with running_nats(tmp_path) as server:
+        yield server
 
 
 def _reachable_folder() -> Path:

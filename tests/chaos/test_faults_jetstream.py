@@ -23,7 +23,6 @@ from tests.integration.nats_kit import (
     connected,
     open_log,
     relay,
-    running_nats,
     stream_content,
     subscription,
 )
@@ -34,12 +33,6 @@ pytestmark = [
     # The client of NATS leaves the socket of a reconnection that failed half-way to the garbage collector.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-
-
-@pytest_asyncio.fixture
-async def nats(tmp_path: Path) -> AsyncIterator[NatsProcess]:
-    async with running_nats(tmp_path) as server:
-        yield server
 
 
 @pytest_asyncio.fixture

@@ -4,7 +4,6 @@ import asyncio
 import random
 import signal
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -27,16 +26,9 @@ from tests.integration.nats_kit import (
     open_log,
     relay,
     running,
-    running_nats,
     subscription,
 )
 from tests.integration.system_kit import fresh_database
-
-
-@pytest_asyncio.fixture
-async def nats(tmp_path: Path) -> AsyncIterator[NatsProcess]:
-    async with running_nats(tmp_path) as server:
-        yield server
 
 
 @pytest_asyncio.fixture

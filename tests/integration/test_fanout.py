@@ -45,12 +45,6 @@ TOPICS = ("run.started", "run.step_scheduled", "agent_run.requested")
 
 
 @pytest_asyncio.fixture
-async def nats(tmp_path: Path) -> AsyncIterator[NatsProcess]:
-    async with running_nats(tmp_path) as server:
-        yield server
-
-
-@pytest_asyncio.fixture
 async def log(database_url: str) -> AsyncIterator[Log]:
     async with open_log(database_url) as log:
         yield log

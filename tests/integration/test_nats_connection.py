@@ -2,21 +2,12 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from adapters.nats import NatsConnection
 from domain.errors import Unavailable
-from tests.integration.nats_kit import NatsProcess, connected, eventually, running_nats
-
-
-@pytest_asyncio.fixture
-async def nats(tmp_path: Path) -> AsyncIterator[NatsProcess]:
-    async with running_nats(tmp_path) as server:
-        yield server
+from tests.integration.nats_kit import NatsProcess, connected, eventually
 
 
 async def test_starts_without_a_server_and_connects_later(nats: NatsProcess) -> None:

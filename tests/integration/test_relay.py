@@ -30,16 +30,9 @@ from tests.integration.nats_kit import (
     open_log,
     relay,
     running,
-    running_nats,
     stream_content,
     subscription,
 )
-
-
-@pytest_asyncio.fixture
-async def nats(tmp_path: Path) -> AsyncIterator[NatsProcess]:
-    async with running_nats(tmp_path) as server:
-        yield server
 
 
 @pytest_asyncio.fixture

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 from uuid import UUID
 
 import nats as nats_client
@@ -17,7 +16,7 @@ from adapters.nats import JetStreamError, JetStreamWorkQueue, NatsConnection
 from adapters.nats.jetstream import call, delete_stream, stream_info
 from application.ports import Queue, WorkItem
 from domain.errors import InvalidCommand, Unavailable
-from tests.integration.nats_kit import NatsProcess, connected, new_id, running_nats
+from tests.integration.nats_kit import NatsProcess, connected, new_id
 
 TENANT, OTHER = new_id(), new_id()
 
@@ -26,12 +25,6 @@ def work(
     pool: str = "critic", *, tenant: UUID = TENANT, kind: str = "agent", work_id: UUID | None = None, dispatch: int = 1
 ) -> WorkItem:
     return WorkItem(tenant, kind, pool, work_id or new_id(), dispatch, new_id())
-
-
-@pytest_asyncio.fixture
-async def nats(tmp_path: Path) -> AsyncIterator[NatsProcess]:
-    async with running_nats(tmp_path) as server:
-        yield server
 
 
 @pytest_asyncio.fixture
