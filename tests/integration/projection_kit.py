@@ -31,15 +31,16 @@ PLAN = runs.Plan(steps=(runs.Step(key="write", agent="editor"),))
 class Log:
     """A log, read page by page, and what runners and builders need."""
 
-    def __init__(self, url: str, database: PostgresDatabase, feed: PostgresEventFeed, store: PostgresEventStore) -> None:
+    def __init__(self, url: str, database: PostgresDatabase, feed: PostgresEventFeed, store: PostgresEventStore, page: int) -> None:
         self.url, self.database, self.feed, self.store = url, database, feed, store
+        self._page = page
         self.commands = CommandLoop(store)
         self._appended: asyncio.Condition = asyncio.Condition()
 
     async def batches(self, *, after: int, name: str) -> AsyncGenerator[Sequence[RecordedEvent], None]:
         """The `Subscription` port, straight from the database."""
         while True:
-            events = await self.feed.read(after=after, limit=100)
+            events = await self.feed.read(after=after, limit=self._page)
             if events:
                 after = events[-1].position
                 yield events
@@ -112,12 +113,13 @@ class Log:
 
 
 @asynccontextmanager
-async def log_on(database_url: str) -> AsyncIterator[Log]:
+async def log_on(database_url: str, *, page: int = 100) -> AsyncIterator[Log]:
+    """`page`: events in a batch of its subscription."""
     pool = await open_pool(database_url, role="test", max_size=8)
     store = PostgresEventStore(database_url, pool)
     await store.start()
     try:
-        yield Log(database_url, PostgresDatabase(pool), PostgresEventFeed(pool), store)
+        yield Log(database_url, PostgresDatabase(pool), PostgresEventFeed(pool), store, page)
     finally:
         await store.close()
         await pool.close()

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
@@ -11,11 +11,7 @@ from uuid import UUID
 import pytest
 import structlog
 
-from adapters.postgres.database import PostgresDatabase
-from adapters.postgres.event_store import PostgresEventStore
-from adapters.postgres.feed import PostgresEventFeed
-from adapters.postgres.pool import connect, open_pool, translate_errors
-from application.dispatch import CommandLoop
+from adapters.postgres.pool import connect, translate_errors
 from application.ports import Checkpoint, LostOwnership
 from domain import projects
 from domain.errors import Unavailable
@@ -25,13 +21,13 @@ from projections import checkpoints, runs
 from projections.kernel import Connection, Database, Projection, decoded
 from projections.registry import PROJECTIONS
 from projections.runner import ProjectionRunner
+from tests.integration.projection_kit import Log, log_on
 from tests.integration.system_kit import (
     PlayedWorker,
     System,
     eventually,
     issue_key,
     new_id,
-    request_of,
     running,
     stopped,
 )
@@ -196,48 +192,6 @@ async def test_a_runner_that_dies_anywhere_leaves_exact_rows(database_url: str, 
 # --- the runner -------------------------------------------------------------------------------------------------------
 
 
-class Log:
-    """A log on a database of its own, read page by page, and what runners need."""
-
-    def __init__(self, database: Database, feed: PostgresEventFeed, commands: CommandLoop) -> None:
-        self.database, self.feed, self.commands = database, feed, commands
-
-    async def batches(self, *, after: int, name: str) -> AsyncGenerator[Sequence[RecordedEvent], None]:
-        """The `Subscription` port, straight from the database."""
-        while True:
-            events = await self.feed.read(after=after, limit=7)
-            if events:
-                after = events[-1].position
-                yield events
-            else:
-                await asyncio.sleep(0.005)
-
-    async def create(self, *names: str) -> list[UUID]:
-        ids = [new_id() for _ in names]
-        for project_id, name in zip(ids, names, strict=True):
-            await self.commands.execute(request_of(), projects.CreateProject(project_id=project_id, name=name))
-        return ids
-
-    async def rows(self, query: str) -> list[tuple[Any, ...]]:
-        async with self.database.connection() as connection:
-            return await (await connection.execute(query.encode())).fetchall()
-
-    async def until(self, name: str, position: int | None = None) -> None:
-        await checkpoints.wait_until(self.database, name, position or await self.feed.head(), 10)
-
-
-@asynccontextmanager
-async def log_on(database_url: str) -> AsyncIterator[Log]:
-    pool = await open_pool(database_url, role="test", max_size=6)
-    store = PostgresEventStore(database_url, pool)
-    await store.start()
-    try:
-        yield Log(PostgresDatabase(pool), PostgresEventFeed(pool), CommandLoop(store))
-    finally:
-        await store.close()
-        await pool.close()
-
-
 @asynccontextmanager
 async def working(runner: ProjectionRunner) -> AsyncIterator[asyncio.Task[None]]:
     task = asyncio.create_task(runner.run())
@@ -263,7 +217,7 @@ PROJECTS = next(projection for projection in PROJECTIONS if projection.name == "
 
 
 async def test_what_breaks_a_handler_is_parked_with_what_follows_it(database_url: str) -> None:
-    async with log_on(database_url) as log:
+    async with log_on(database_url, page=7) as log:
         async with log.database.connection() as connection:
             await connection.execute("CREATE TABLE seen (position bigint, name text)")
         [_, broken, _, _] = await log.create("a", "bad", "b", "sql")
@@ -291,7 +245,7 @@ async def checkpoints_of(log: Log) -> dict[str, int]:
 
 
 async def test_a_second_runner_takes_over_and_the_first_one_ends(database_url: str) -> None:
-    async with log_on(database_url) as log:
+    async with log_on(database_url, page=7) as log:
         await log.create("a")
         first = ProjectionRunner((PROJECTS,), log.database, log)
         async with working(first) as old:
@@ -330,7 +284,7 @@ class LosesAnswers:
 
 
 async def test_a_commit_whose_answer_was_lost_is_not_repeated(database_url: str) -> None:
-    async with log_on(database_url) as log:
+    async with log_on(database_url, page=7) as log:
         async with log.database.connection() as connection:
             await connection.execute("CREATE TABLE seen (position bigint, name text)")
         names = [f"{'bad' if i % 9 == 4 else 'p'}{i}" for i in range(40)]
@@ -347,7 +301,7 @@ async def test_a_commit_whose_answer_was_lost_is_not_repeated(database_url: str)
 
 
 async def test_a_saga_checkpoint_moves_on_after_a_lost_answer(database_url: str) -> None:
-    async with log_on(database_url) as log:
+    async with log_on(database_url, page=7) as log:
         port = checkpoints.PostgresCheckpoints(log.database)
         mine = await port.take(["sagas:0"])
         moved = await port.advance(mine, 5)
