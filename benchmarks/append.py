@@ -36,6 +36,7 @@ from adapters.postgres.event_store import PostgresEventStore
 from adapters.postgres.migrate import migrate
 from adapters.postgres.pool import connect, open_pool
 from benchmarks import table
+from benchmarks.servers import make_wal
 from benchmarks.writers import METADATA, STATE, TENANT, Round, Writers, new_id, store_round
 
 ROUNDS = 5
@@ -198,6 +199,7 @@ async def run(state_dir: Path) -> None:
     services = EmbeddedServices(state_dir, want_nats=False)
     await services.start()
     try:
+        await make_wal(services)
         report(await measure(services.database_url))
     finally:
         await services.stop()

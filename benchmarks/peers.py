@@ -35,7 +35,7 @@ from adapters.postgres.event_store import PostgresEventStore
 from adapters.postgres.pool import open_pool
 from benchmarks import table
 from benchmarks.append import library_round, open_library
-from benchmarks.servers import embedded
+from benchmarks.servers import embedded, make_wal
 from benchmarks.writers import METADATA, STATE, Round, store_round
 
 HERE = Path(__file__).parent
@@ -171,6 +171,7 @@ PEERS: dict[str, Callable[[EmbeddedServices], Awaitable[Contestant]]] = {
 
 async def main(rounds: int, seconds: float) -> None:
     async with embedded() as services:
+        await make_wal(services)
         contestants: dict[str, Contestant] = {}
         for name, prepare in PEERS.items():
             try:

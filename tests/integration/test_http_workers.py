@@ -115,8 +115,11 @@ async def test_an_unknown_tool_and_an_unknown_recipient(alpha: Claim) -> None:
 
 async def test_mail_is_sent_and_received_once(system: System, alpha: Claim) -> None:
     sent = await alpha.ok("messages", key="m", to="alpha", body="note to self")
-    assert await alpha.ok("messages", key="m", to="alpha", body="note to self") == sent
+    again = await alpha.ok("messages", key="m", to="alpha", body="note to self")
+    assert again["message_id"] == sent["message_id"]
     await system.settled()
+    again = await alpha.ok("messages", key="m", to="alpha", body="note to self")
+    assert again == sent | {"version": sent["version"] + 1}, "it was delivered, once"
     view = (await alpha.journal()).json()
     [mail] = view["mailbox"]
     assert (mail["message_id"], mail["sender"], mail["body"]) == (sent["message_id"], "alpha", "note to self")
