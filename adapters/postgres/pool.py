@@ -189,10 +189,27 @@ def _connection_class(trouble: _Trouble, answer_within: float) -> type[Connectio
             return connection
 
         async def wait(self, gen: PQGen[RV], *arguments: Any, **options: Any) -> RV:
-            with deadline(self, answer_within):
-                return await super().wait(gen, *arguments, **options)
+            try:
+                with deadline(self, answer_within):
+                    return await super().wait(gen, *arguments, **options)
+            finally:
+                _end(self, gen)
 
     return PoolConnection
+
+
+def _end(connection: Connection, gen: PQGen[Any]) -> None:
+    """Ends what a cancelled wait left off in the middle; does nothing to what has ended.
+
+    The driver leaves it to the garbage collector, at a moment when the connection may be somebody else's. Leaving a pipeline is not
+    to be ended: it asks the server for what is still to come. Such a connection is of no use any more.
+    """
+    try:
+        gen.close()
+    except Exception:  # noqa: BLE001  # it wants to go on, or finds the connection closed
+        connection.pgconn.finish()
+        with contextlib.suppress(Exception):
+            gen.close()
 
 
 class _TellingPool(AsyncConnectionPool[Connection]):

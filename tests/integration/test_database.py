@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import random
 import time
 
@@ -63,3 +64,30 @@ async def test_a_transaction_cancelled_at_any_moment_leaves_a_clean_connection(d
                 assert connection.pgconn.transaction_status == TransactionStatus.IDLE
     finally:
         await pool.close()
+
+
+async def test_nothing_of_a_cancelled_transaction_is_left_to_the_garbage_collector(database_url: str) -> None:
+    """The driver's generators would go on when they are collected; pytest fails a test in which one raises then."""
+    pool = await open_pool(database_url, role="test", max_size=1)
+    database = PostgresDatabase(pool)
+    loop = asyncio.get_running_loop()
+
+    def cancel(task: asyncio.Task[None], times: int) -> None:
+        task.cancel()
+        if times > 1:
+            loop.call_soon(cancel, task, times - 1)
+
+    async def work(times: int) -> None:
+        async with database.transaction() as connection:
+            await connection.execute("SELECT 1")
+            time.sleep(0.02)  # noqa: ASYNC251  # so long that the driver lets others run before it sends the commit
+            task = asyncio.current_task()
+            assert task is not None
+            loop.call_soon(cancel, task, times)
+
+    for times in range(1, 6):
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.create_task(work(times))
+        gc.collect()
+        await check_health(pool)
+    await pool.close()
