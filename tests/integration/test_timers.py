@@ -111,8 +111,8 @@ async def test_timers_outlive_the_process(database_url: str, nats_url: str) -> N
         await issue_key(system)
         worker = system.worker()
         await worker.register("alpha")
-        run_id = await system.start(plan=plan(retry={"max_attempts": 2, "initial_s": 2, "max_s": 2}, timeout_s=900))
-        await (await worker.next("alpha")).fail("transient")
+        run_id = await system.start(plan=plan(retry=RETRY, timeout_s=900))
+        await (await worker.next("alpha")).fail("transient", retry_after_s=3)
         await system.settled()
         assert sorted(await timers(system)) == [("ResumeAgentRun",), ("TimeOutAgentRun",)]
     async with running(database_url, nats_url, key=system.key) as later:
