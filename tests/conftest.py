@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psycopg
 import pytest_asyncio
+from hypothesis import HealthCheck, settings
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier
 
@@ -16,6 +17,10 @@ from adapters.postgres.migrate import migrate
 from tests.integration.nats_kit import NatsProcess, running_nats
 
 TEMPLATE = "tidelog_template"
+
+# How long an example takes says something of the machine. What matters is in benchmarks/.
+settings.register_profile("tidelog", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tidelog")
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -312,7 +312,7 @@ requests = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(steps=st.lists(st.lists(requests, min_size=1, max_size=6), min_size=1, max_size=8))
 async def test_any_history_of_batches_is_what_the_model_says(
     database_url: str, store: PostgresEventStore, feed: PostgresEventFeed, steps: list[list[AppendRequest]]

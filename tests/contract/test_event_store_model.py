@@ -243,7 +243,6 @@ def test_the_event_store_is_a_list(database_url: str) -> None:
             settings=settings(
                 max_examples=1_000 if LONG else 15,
                 stateful_step_count=60 if LONG else 25,
-                deadline=None,
                 suppress_health_check=list(HealthCheck),
             ),
         )

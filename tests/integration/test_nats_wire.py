@@ -45,7 +45,7 @@ recorded = st.builds(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(recorded, min_size=1, max_size=20, unique_by=lambda event: event.position))
 def test_round_trip(events: list[RecordedEvent]) -> None:
     events.sort(key=lambda event: event.position)
@@ -53,7 +53,7 @@ def test_round_trip(events: list[RecordedEvent]) -> None:
     assert [event for batch in batches for event in decode(batch.body)] == events
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.integers(0, 400_000), min_size=1, max_size=30), st.integers(0, 1_000))
 def test_batches_chain_and_keep_their_limits(sizes: list[int], after: int) -> None:
     events = [event(after + index + 1, b"x" * size) for index, size in enumerate(sizes)]
@@ -88,7 +88,7 @@ def test_event_between_the_limits_travels_alone() -> None:
     assert [len(decode(batch.body)) for batch in batches] == [1, 1, 1]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_damage_is_an_error_of_ours(data: st.DataObject) -> None:
     [batch] = split([event(1, b"state" * 9), event(2)], after=0, max_payload=MAX_PAYLOAD)

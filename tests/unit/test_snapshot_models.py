@@ -99,7 +99,7 @@ def test_every_slice_is_tried() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_snapshot_and_later_events_make_the_state_of_all_events(name: str, data: st.DataObject) -> None:
     decider, (first, others) = DECIDERS[name], COMMANDS[name]
