@@ -1,4 +1,4 @@
-"""One call of the SQL function `append_events_v1`: from append requests to its parameters, and from its rows to their answers."""
+"""One call of the SQL function `append_events_v2`: from append requests to its parameters, and from its rows to their answers."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ from application.ports import AppendRequest, AppendResult
 from domain.errors import Forbidden, InvalidCommand, PayloadTooLarge, TidelogError, VersionConflict
 from domain.kernel import MAX_EVENT_BYTES
 
-APPEND_SQL = "SELECT * FROM append_events_v1(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+APPEND_SQL = "SELECT * FROM append_events_v2(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
 
 MAX_APPEND_BYTES = 16 * 1024 * 1024
 """Largest sum of states and metadata of one append."""
@@ -58,30 +58,33 @@ class EncodedAppend:
             ValueError: a stream twice or without events; a defect of the caller.
         """
         metadata = _text(request.metadata, "metadata")
-        ids, roots, expected, counts, topics, versions, states = b"", b"", b"", b"", b"", b"", b""
+        ids, expected, streams, roots, versions, topics, schema_versions, states = b"", b"", b"", b"", b"", b"", b"", b""
         size = event_count = 0
         for stream in request.streams:
             if not stream.events:
                 raise ValueError(f"an append without events for stream {stream.stream_id}")
             if not -1 <= stream.expected_version < _MAX_VERSION:
                 raise InvalidCommand(f"{stream.expected_version} is no version that a stream can have")
-            event_count += len(stream.events)
-            ids += uuid_element(stream.stream_id)
-            roots += uuid_element(stream.root_id)
+            count = len(stream.events)
+            event_count += count
+            stream_id = uuid_element(stream.stream_id)
+            ids += stream_id
             expected += int8_element(stream.expected_version)
-            counts += int4_element(len(stream.events))
-            for event in stream.events:
+            streams += stream_id * count
+            roots += uuid_element(stream.root_id) * count
+            for version, event in enumerate(stream.events, stream.expected_version + 1):
                 state = event.state
                 if len(state) > max_event_bytes:
                     raise PayloadTooLarge(f"{event.topic}: an event of {len(state)} bytes; the limit is {max_event_bytes}")
                 if b"\\u0000" in state and _ESCAPED_NUL.search(state):
                     raise InvalidCommand(f"{event.topic}: text must not contain a NUL character")
                 size += len(state) + len(metadata)
+                versions += int8_element(version)
                 topics += _topic_element(event.topic)
-                versions += int2_element(event.schema_version)
+                schema_versions += int2_element(event.schema_version)
                 states += bytes_element(state)
-        streams = len(request.streams)
-        if not event_count or (streams > 1 and len({stream.stream_id for stream in request.streams}) < streams):
+        stream_count = len(request.streams)
+        if not event_count or (stream_count > 1 and len({stream.stream_id for stream in request.streams}) < stream_count):
             raise ValueError("an append without events, or with one stream twice")
         if size > MAX_APPEND_BYTES or event_count > MAX_APPEND_EVENTS:
             raise PayloadTooLarge(
@@ -92,15 +95,17 @@ class EncodedAppend:
             uuid_element(request.tenant_id),
             uuid_element(request.command_id),
             bytes_element(metadata),
+            int4_element(event_count),
             ids,
-            roots,
             expected,
-            counts,
-            topics,
+            streams,
+            roots,
             versions,
+            topics,
+            schema_versions,
             states,
         )
-        return cls(request, size, event_count, streams, pieces)
+        return cls(request, size, event_count, stream_count, pieces)
 
 
 @lru_cache(maxsize=1_000)
@@ -122,23 +127,33 @@ def _text(value: str, what: str) -> bytes:
 def parameters(batch: Sequence[EncodedAppend]) -> tuple[EncodedArray, ...]:
     """The parameters of APPEND_SQL."""
     requests = len(batch)
-    streams = sum(append.stream_count for append in batch)
-    events = sum(append.event_count for append in batch)
-    tenants, commands, metadatas, ids, roots, expected, counts, topics, versions, states = zip(
+    tenants, commands, metadatas, counts, ids, expected, event_streams, roots, versions, topics, schema_versions, states = zip(
         *[append.pieces for append in batch], strict=True
     )
-    stream_requests = [int4_element(number) * append.stream_count for number, append in enumerate(batch, 1)]
+    streams = events = 0
+    stream_requests, event_requests, ends = [], [], []
+    for number, append in enumerate(batch, 1):
+        request = int4_element(number)
+        streams += append.stream_count
+        events += append.event_count
+        stream_requests.append(request * append.stream_count)
+        event_requests.append(request * append.event_count)
+        ends.append(int4_element(events))
     return (
         UuidArray.of(tenants, requests),
         UuidArray.of(commands, requests),
         TextArray.of(metadatas, requests),
+        Int4Array.of(counts, requests),
+        Int4Array.of(ends, requests),
         Int4Array.of(stream_requests, streams),
         UuidArray.of(ids, streams),
-        UuidArray.of(roots, streams),
         Int8Array.of(expected, streams),
-        Int4Array.of(counts, streams),
+        Int4Array.of(event_requests, events),
+        UuidArray.of(event_streams, events),
+        UuidArray.of(roots, events),
+        Int8Array.of(versions, events),
         TextArray.of(topics, events),
-        Int2Array.of(versions, events),
+        Int2Array.of(schema_versions, events),
         ByteaArray.of(states, events),
     )
 

@@ -28,7 +28,7 @@ from adapters.postgres.migrate import migrate
 from adapters.postgres.pool import open_pool
 from domain.errors import Unavailable
 from tests.chaos.faults_kit import Rig, eventually, rigged, rounds, seeded
-from tests.integration.nats_kit import Log, open_log
+from tests.integration.nats_kit import APPEND_ONE, Log, open_log
 from tests.integration.system_kit import empty_work_queue
 from tests.integration.wire_kit import postgres_target, wired
 
@@ -95,12 +95,6 @@ def dbname(url: str) -> str:
 
 # --- locks and transactions of others ---------------------------------------------------------------------------------
 
-APPEND = """
-    SELECT last_position FROM append_events_v1(
-        ARRAY[%(id)s]::uuid[], ARRAY[%(id)s]::uuid[], ARRAY['{}'], ARRAY[1], ARRAY[%(id)s]::uuid[], ARRAY[%(id)s]::uuid[],
-        ARRAY[0]::bigint[], ARRAY[1], ARRAY['thing.happened'], ARRAY[1]::smallint[], ARRAY['{}'::bytea])
-"""
-
 
 async def test_transactions_interleaved_in_any_order_are_read_in_one(url: str) -> None:
     """Sessions that append, commit and roll back when chance says so: a reader at the tail never meets a gap or an overtaking."""
@@ -111,7 +105,7 @@ async def test_transactions_interleaved_in_any_order_are_read_in_one(url: str) -
         appending: dict[int, asyncio.Task[None]] = {}
 
         async def append(number: int) -> None:
-            await open_connections[number].execute(APPEND, {"id": uuid4()})
+            await open_connections[number].execute(APPEND_ONE, {"id": uuid4()})
 
         for _ in range(rounds(60, 2_000)):
             holder = [n for n, task in appending.items() if task.done()]
@@ -146,7 +140,7 @@ async def test_an_orphaned_prepared_transaction_on_the_head_holds_up_but_loses_n
     async with open_log(url) as log:
         await log.append(1)
         async with await psycopg.AsyncConnection.connect(url) as connection:
-            await connection.execute(APPEND, {"id": uuid4()})
+            await connection.execute(APPEND_ONE, {"id": uuid4()})
             with pytest.raises(psycopg.errors.FeatureNotSupported):
                 await connection.execute("PREPARE TRANSACTION 'append'")
             await connection.rollback()

@@ -31,6 +31,14 @@ from domain.kernel import RecordedEvent
 
 TENANT = uuid7()
 LOG = "testlog"
+APPEND_ONE = """
+    SELECT last_position FROM append_events_v2(
+        ARRAY[%(id)s]::uuid[], ARRAY[%(id)s]::uuid[], ARRAY['{}'], ARRAY[1], ARRAY[1],
+        ARRAY[1], ARRAY[%(id)s]::uuid[], ARRAY[0]::bigint[],
+        ARRAY[1], ARRAY[%(id)s]::uuid[], ARRAY[%(id)s]::uuid[], ARRAY[1]::bigint[],
+        ARRAY['thing.happened'], ARRAY[1]::smallint[], ARRAY['{}'::bytea])
+"""
+"""One event, to a stream `id`, in a transaction of the caller's own."""
 
 
 def new_id() -> UUID:

@@ -5,6 +5,7 @@ from collections import Counter
 from uuid import UUID
 
 import psycopg
+import pytest
 from uuid_utils.compat import uuid7
 
 from adapters.postgres.event_store import PostgresEventStore
@@ -12,6 +13,7 @@ from adapters.postgres.feed import PostgresEventFeed
 from adapters.postgres.pool import Pool, open_pool
 from application.ports import AppendRequest, NewEvent, StreamAppend
 from domain.errors import VersionConflict
+from tests.integration.nats_kit import APPEND_ONE
 
 TENANT = uuid7()
 
@@ -100,12 +102,7 @@ async def test_an_open_append_holds_readers_before_its_positions(database_url: s
     [store] = await open_stores(database_url, pool, 1)
     async with await psycopg.AsyncConnection.connect(database_url) as slow:
         stream = str(new_id())
-        append_one = """
-            SELECT last_position FROM append_events_v1(
-                ARRAY[%(id)s]::uuid[], ARRAY[%(id)s]::uuid[], ARRAY['{}'], ARRAY[1], ARRAY[%(id)s]::uuid[], ARRAY[%(id)s]::uuid[],
-                ARRAY[0]::bigint[], ARRAY[1], ARRAY['thing.happened'], ARRAY[1]::smallint[], ARRAY['{}'::bytea])
-        """
-        cursor = await slow.execute(append_one, {"id": stream})
+        cursor = await slow.execute(APPEND_ONE, {"id": stream})
         assert await cursor.fetchone() == (1,)
         fast = asyncio.create_task(store.append(request(new_id(), 0)))
         done, _ = await asyncio.wait({fast}, timeout=0.3)
@@ -114,5 +111,28 @@ async def test_an_open_append_holds_readers_before_its_positions(database_url: s
     # The position of the append that was rolled back is used by the next: no gap.
     assert (await fast).last_position == 1
     assert [event.position for event in await feed.read(after=0, limit=10)] == [1]
+    await store.close()
+    await pool.close()
+
+
+async def test_a_process_of_the_release_before_writes_into_the_same_order(database_url: str) -> None:
+    """While processes are replaced one by one, some still call the function that was before."""
+    pool = await open_pool(database_url, role="test", max_size=4)
+    feed = PostgresEventFeed(pool)
+    [store] = await open_stores(database_url, pool, 1)
+    before = """
+        SELECT outcome, last_position FROM append_events_v1(
+            ARRAY[%(id)s]::uuid[], ARRAY[%(id)s]::uuid[], ARRAY['{}'], ARRAY[1], ARRAY[%(id)s]::uuid[], ARRAY[%(id)s]::uuid[],
+            ARRAY[0]::bigint[], ARRAY[1], ARRAY['thing.happened'], ARRAY[1]::smallint[], ARRAY['{}'::bytea])
+    """
+    async with pool.connection() as connection:
+        for number in range(1, 20, 2):
+            stream = new_id()
+            assert await (await connection.execute(before, {"id": stream})).fetchone() == ("accepted", number)
+            assert (await store.append(request(new_id(), 0))).last_position == number + 1
+            with pytest.raises(VersionConflict):
+                await store.append(AppendRequest(stream, new_id(), request(stream, 0).streams, "{}"))
+            assert await (await connection.execute(before, {"id": stream})).fetchone() == ("duplicate", number)
+    assert [event.position for event in await feed.read(after=0, limit=100)] == list(range(1, 21))
     await store.close()
     await pool.close()
