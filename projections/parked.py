@@ -103,7 +103,7 @@ async def _apply(
     name = projection.name
     async with database.connection() as connection, connection.transaction():
         await connection.execute(LOCK_TIMEOUT, [f"{LOCK_MS}ms"])
-        await versions.lock(connection, projection.tables, "SHARE ROW EXCLUSIVE")
+        await versions.lock(connection, await versions.live_schema(connection), projection.tables, "SHARE ROW EXCLUSIVE")
         await connection.execute(CHECKPOINT, [name])
         parked = await positions(connection, [name], root_id)
         if not parked:

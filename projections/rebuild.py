@@ -173,7 +173,7 @@ class ProjectionBuilder:
             return  # the answer to the commit was lost
         await versions.check_exchangeable(connection, projection, "rebuild")
         await builds.forget_previous(connection, projection)
-        await versions.lock(connection, projection.tables, "ACCESS EXCLUSIVE")
+        await versions.lock(connection, await versions.live_schema(connection), projection.tables, "ACCESS EXCLUSIVE")
         row = await (await connection.execute(LIVE_LOCKED, [build.projection])).fetchone()
         assert row is not None
         live, position = int(row[0]), found.position

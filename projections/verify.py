@@ -5,6 +5,7 @@ in the order of their keys through server-side cursors: memory does not grow wit
 """
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -15,7 +16,7 @@ from pydantic import BaseModel
 
 from projections import builds, versions
 from projections.filling import Filler
-from projections.kernel import Connection, Database
+from projections.kernel import Connection, Database, Projection
 from projections.versions import Column
 
 FETCH = 200
@@ -27,7 +28,7 @@ IDLE_MS = 600_000
 
 REPEATABLE = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 IDLE_TIMEOUT = "SELECT set_config('idle_in_transaction_session_timeout', %s, true)"
-LIVE = "SELECT position, now() FROM checkpoint WHERE name = %s"
+LIVE = "SELECT position, clock_timestamp() FROM checkpoint WHERE name = %s"
 KEYS = """
 SELECT t.relname, a.attname
 FROM pg_index AS x JOIN pg_class AS t ON t.oid = x.indrelid JOIN pg_namespace AS n ON n.oid = t.relnamespace
@@ -76,16 +77,12 @@ async def compare_with_live(database: Database, filler: Filler) -> Difference | 
     Raises LostOwnership, Unavailable.
     """
     projection, build = filler.projection, filler.build
-    async with database.connection() as live, live.transaction():
-        await live.execute(REPEATABLE)
-        # Before the snapshot is taken: a swap that came between the two would show tables whose rows are too new for it.
-        await versions.lock(live, projection.tables, "ACCESS SHARE")
+    async with database.connection() as live, _steady(live, projection) as schema:
         await live.execute(IDLE_TIMEOUT, [f"{IDLE_MS}ms"])
         row = await (await live.execute(LIVE, [build.projection])).fetchone()
         position, now = row if row is not None else (0, datetime.now(UTC))
         await filler.fill(until=position)
         async with database.connection() as made, made.transaction():
-            schema = await versions.live_schema(live)
             here = await versions.columns(live, schema, projection.tables)
             there = await versions.columns(made, build.schema, projection.tables)
             keys = await _keys(live, schema, projection.tables)
@@ -100,6 +97,17 @@ async def compare_with_live(database: Database, filler: Filler) -> Difference | 
                     return found
             await count.write()
     return None
+
+
+@asynccontextmanager
+async def _steady(live: Connection, projection: Projection) -> AsyncIterator[str]:
+    """A transaction on one snapshot; gives the schema of the live tables."""
+    schema = await versions.live_schema(live)
+    async with live.transaction():
+        await live.execute(REPEATABLE)
+        # The first query takes the snapshot, and a swap between that and the lock would show tables whose rows are too new for it.
+        await versions.lock(live, schema, projection.tables, "ACCESS SHARE")
+        yield schema
 
 
 class _Count:

@@ -189,11 +189,11 @@ async def _users_of(connection: Connection, schema: str, tables: Sequence[str]) 
     return ", ".join(sorted(row[0] for row in await cursor.fetchall()))
 
 
-async def lock(
-    connection: Connection, tables: Sequence[str], mode: Literal["ACCESS EXCLUSIVE", "SHARE ROW EXCLUSIVE", "ACCESS SHARE"]
-) -> None:
-    """Locks live tables, before the checkpoint: in the order in which the runner takes them."""
-    live = await live_schema(connection)
+LockMode = Literal["ACCESS EXCLUSIVE", "SHARE ROW EXCLUSIVE", "ACCESS SHARE"]
+
+
+async def lock(connection: Connection, live: str, tables: Sequence[str], mode: LockMode) -> None:
+    """Locks live tables, before the checkpoint: in the order in which the runner takes them. `live`: their schema."""
     for table in tables:
         await connection.execute(sql.SQL("LOCK TABLE {} IN {} MODE").format(sql.Identifier(live, table), sql.SQL(mode)))
 

@@ -206,11 +206,13 @@ async def test_a_failure_says_where_and_tells_no_values(runtime: Runtime) -> Non
 
 async def test_a_step_that_takes_too_long_fails_and_its_agent_is_stopped(runtime: Runtime, tmp_path: Path) -> None:
     stopped = tmp_path / "stopped"
-    step = {"key": "wait", "agent": "waiter", "timeout_s": 1}
-    run = await runtime.end(await runtime.start(plan={"kind": "graph", "steps": [step]}, input={"here": str(stopped)}))
+    step = {"key": "wait", "agent": "waiter", "timeout_s": 5}
+    run_id = await runtime.start(plan={"kind": "graph", "steps": [step]}, input={"here": str(stopped)})
+    await until(is_there(tmp_path / "begun"), 10)
+    run = await runtime.end(run_id)
     assert run["status"] == "failed"
     assert (run["error"]["type"], run["error"]["kind"]) == ("StepTimeout", "timeout")
-    assert run["error"]["message"] == "the step did not finish within 1 s"
+    assert run["error"]["message"] == "the step did not finish within 5 s"
     await until(is_there(stopped), 5)
 
 

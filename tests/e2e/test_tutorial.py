@@ -113,6 +113,8 @@ class Reader:
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         lacking = missing(self._on_port(expected), done.stdout)
         assert lacking is None, f"{command}\ndid not print (here): {lacking}\nbut:\n{done.stdout}\n{done.stderr}"
+        if command.startswith("sleep "):
+            self.wait_for_work()
         self.done.append(command)
 
     def start(self, command: str, expected: str) -> None:
@@ -134,6 +136,14 @@ class Reader:
         deadline = time.monotonic() + START_TIMEOUT_S
         while "worker_registered" not in (self.folder / "background.log").read_text():
             assert time.monotonic() < deadline, "no worker"
+            time.sleep(0.1)
+
+    def wait_for_work(self) -> None:
+        """On a slow machine it takes longer until the first step is recorded: the second one has begun then."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        counted = self.folder / "counted.txt"
+        while not counted.exists() or len(counted.read_text().splitlines()) < 2:
+            assert time.monotonic() < deadline, "no work"
             time.sleep(0.1)
 
     def stop(self) -> int:

@@ -1,6 +1,7 @@
 """The embedded PostgreSQL and NATS: start, crash, restart, refusal. Nothing is faked: real servers, real SIGKILLs."""
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -145,7 +146,9 @@ def mode(path: Path) -> int:
 
 async def test_data_and_addresses_stay_over_a_stop_and_a_warm_start_is_quick(folder: Path) -> None:
     services = EmbeddedServices(folder / "state")
+    begun = time.perf_counter()
     await services.start()
+    with_initdb = time.perf_counter() - begun
     first = (services.database_url, services.nats_url, services.worker_nats_url)
     pids = [pid_of(services, name) for name in ("postgres", "nats")]
     await execute(services.database_url, "CREATE TABLE t AS SELECT generate_series(1, 1000) AS n")
@@ -168,8 +171,8 @@ async def test_data_and_addresses_stay_over_a_stop_and_a_warm_start_is_quick(fol
         assert await execute(services.database_url, "SELECT count(*) FROM t") == [(1000,)]
         assert await messages(services.nats_url) == 20
         await services.stop()
-    # About 60 ms on an idle machine; the bound leaves room for a busy one but not for a second initdb.
-    assert min(durations) < 0.4
+    # About 60 ms on an idle machine, where the first takes a second.
+    assert min(durations) < with_initdb / 2
 
 
 async def test_servers_survive_sigkill_with_rows_messages_and_addresses(services: EmbeddedServices) -> None:
@@ -250,9 +253,10 @@ async def test_only_the_owner_gets_at_passwords_and_sockets(services: EmbeddedSe
 def listening_addresses(pid: int) -> set[str]:
     inodes = set()
     for entry in Path(f"/proc/{pid}/fd").iterdir():
-        target = os.readlink(entry)
-        if target.startswith("socket:["):
-            inodes.add(target[8:-1])
+        with contextlib.suppress(FileNotFoundError):  # closed by now; what listens stays
+            target = os.readlink(entry)
+            if target.startswith("socket:["):
+                inodes.add(target[8:-1])
     found = set()
     for family, table in ((socket.AF_INET, "tcp"), (socket.AF_INET6, "tcp6")):
         for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:

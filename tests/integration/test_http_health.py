@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from application.sagas.manager import PARTITIONS
 from tests.integration.nats_kit import NatsProcess
-from tests.integration.system_kit import System, eventually, issue_key, running
+from tests.integration.system_kit import System, eventually, issue_key, running, stopped
 from tests.integration.wire_kit import wired
 
 PROJECTIONS = {"tenants", "projects", "agents", "tools", "runs", "messages", "timers", "work"}
@@ -47,7 +47,7 @@ async def test_a_healthy_server(system: System) -> None:
 
 async def test_a_lag_and_what_is_parked_are_shown(system: System) -> None:
     await system.settled()
-    system.tasks.pop("projections").cancel()
+    await stopped(system.tasks.pop("projections"))
     await system.http.post("/v1/projects", json={"name": "p"})
     values = "('runs', 3, gen_random_uuid(), gen_random_uuid(), 'run.started', 'broken')"
     await system.sql(f"INSERT INTO parked_event VALUES {values}")
@@ -71,7 +71,7 @@ async def test_a_lag_and_what_is_parked_are_shown(system: System) -> None:
 async def test_a_relay_that_stands_still_is_seen(system: System) -> None:
     """Nobody is stuck because of it, readers ask the database: so nothing else would show it."""
     before = await settled(system)
-    system.tasks.pop("relay").cancel()
+    await stopped(system.tasks.pop("relay"))
     await system.http.post("/v1/projects", json={"name": "p"})
     head = await system.container.feed.head()
     status, report = await readiness(system)

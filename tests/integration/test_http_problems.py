@@ -81,7 +81,7 @@ BODIES: list[tuple[str, Any, str, str | None]] = [
 
 @pytest.mark.parametrize(("path", "body", "code", "pointer"), BODIES)
 async def test_a_body_that_makes_no_sense(shared: System, path: str, body: Any, code: str, pointer: str | None) -> None:
-    before = await shared.container.feed.head()
+    before = await shared.settled()
     content = body if isinstance(body, bytes) else orjson.dumps(body)
     response = await shared.http.post(path, content=content, headers={"Content-Type": "application/json"})
     problem = assert_problem(response, 422, code)
@@ -231,7 +231,7 @@ async def test_a_body_over_the_limit(shared: System) -> None:
 
 
 async def test_an_event_over_the_limit_writes_nothing(shared: System) -> None:
-    before = await shared.container.feed.head()
+    before = await shared.settled()
     body = {"agent": "alpha", "input": "x" * shared.container.settings.max_event_bytes}
     problem = assert_problem(await shared.http.post("/v1/runs", json=body), 413, "payload-too-large")
     assert "run.started" in problem["detail"] and await shared.container.feed.head() == before

@@ -9,7 +9,7 @@ import pytest
 from domain import registry
 from domain.kernel import timestamp
 from projections import runs
-from tests.integration.system_kit import BASE, PlayedWorker, System, eventually, issue_key, new_id, running
+from tests.integration.system_kit import BASE, PlayedWorker, System, eventually, issue_key, new_id, running, stopped
 
 
 async def eventful_run(system: System, worker: PlayedWorker) -> str:
@@ -92,7 +92,7 @@ async def test_what_was_written_is_read(system: System, worker: PlayedWorker) ->
 async def test_a_read_model_that_stays_behind_is_said_in_time(database_url: str, nats_url: str) -> None:
     async with running(database_url, nats_url) as system:
         await issue_key(system)
-        system.tasks.pop("projections").cancel()
+        await stopped(system.tasks.pop("projections"))
         object.__setattr__(system.container.settings, "read_timeout_s", 0.2)
         created = await system.http.post("/v1/projects", json={"name": "p"})
         response = await system.http.get("/v1/projects", headers={"Tidelog-Position": created.headers["tidelog-position"]})

@@ -195,7 +195,7 @@ async def test_a_poll_brings_mail(system: System, alpha: Claim) -> None:
 
 @pytest.mark.parametrize("how", ["cancelled", "timed out", "stale"])
 async def test_a_poll_ends_with_the_work(system: System, worker: PlayedWorker, how: str) -> None:
-    timeout = {"timeout_s": 0.5} if how == "timed out" else {}
+    timeout = {"timeout_s": 2} if how == "timed out" else {}
     run_id = await system.start(plan={"kind": "graph", "steps": [{"key": "alpha", "agent": "alpha", **timeout}]})
     alpha = await worker.next("alpha")
     poll = await polling(system, alpha)

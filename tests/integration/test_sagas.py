@@ -16,6 +16,7 @@ from tests.integration.system_kit import (
     issue_key,
     new_id,
     running,
+    stopped,
 )
 
 
@@ -104,7 +105,7 @@ async def test_cancelling_calls_off_agent_runs_and_their_invocations(system: Sys
 async def test_a_result_that_crosses_the_cancelling_leaves_no_step_running(system: System, worker: PlayedWorker) -> None:
     run_id = await system.start("alpha", "beta")
     alpha = await worker.next("alpha")
-    system.tasks.pop("sagas").cancel()  # both are in the log before anybody reacts
+    await stopped(system.tasks.pop("sagas"))  # both are in the log before anybody reacts
     await alpha.complete("too late")
     assert (await system.http.post(f"/v1/runs/{run_id}/cancel")).status_code == 202
     run = await eventually(lambda: _cancelled(system, run_id))
@@ -188,7 +189,7 @@ async def test_all_events_again_change_nothing(database_url: str, nats_url: str)
         await worker.next("beta")
         head = await system.settled()
 
-        system.tasks.pop("sagas").cancel()
+        await stopped(system.tasks.pop("sagas"))
         await system.sql("UPDATE checkpoint SET position = 0 WHERE name LIKE 'sagas:%%'")
     async with running(database_url, nats_url) as again:
         assert await again.settled() == head

@@ -85,11 +85,11 @@ async def test_an_invocation_that_must_not_be_repeated_fails_at_once(system: Sys
 
 
 async def test_a_step_that_takes_too_long_fails(system: System, worker: PlayedWorker) -> None:
-    run_id = await system.start(plan=plan(timeout_s=0.2, retry=RETRY))
+    run_id = await system.start(plan=plan(timeout_s=2, retry=RETRY))
     claim = await worker.next("alpha")
     waiting = await claim.call("k", "add", a=1)
     run = await system.ended(run_id)
-    assert (run["status"], run["error"]["kind"]) == ("failed", "timeout") and "0.2 s" in run["error"]["message"]
+    assert (run["status"], run["error"]["kind"]) == ("failed", "timeout") and "2 s" in run["error"]["message"]
     assert run["steps"][0]["calls"][0]["status"] == "cancelled"
     assert (await worker.try_claim(waiting, "tool")).json()["code"] == "work-over"
     assert (await claim.post("complete", result=1)).json()["code"] == "work-over"
