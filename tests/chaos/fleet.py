@@ -5,7 +5,6 @@ import hashlib
 import os
 import secrets
 import signal
-import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ import httpx
 from adapters.embedded import EmbeddedServices
 from tests.chaos.agents._witness import VARIABLE
 from tests.chaos.server import COMMAND
+from tests.ports import free_port
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
@@ -80,7 +80,7 @@ class Fleet:
             "TIDELOG_BOOTSTRAP_KEY_SHA256": hashlib.sha256(self.key.encode()).hexdigest(),
         }
         serve = (str(COMMAND), "serve", "--roles")
-        ports = [_free_port() for _ in range(2)]
+        ports = [free_port() for _ in range(2)]
         self.urls = [f"http://127.0.0.1:{port}" for port in ports]
         self.apis = [
             Machine(f"api-{number}", folder, (*serve, "api"), {**servers, "TIDELOG_PORT": str(port)})
@@ -139,9 +139,3 @@ class Balancer(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         for transport in self._transports:
             await transport.aclose()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -10,7 +10,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from adapters.embedded import Binary, EmbeddedServices, find_nats
 from adapters.embedded.accounts import Account, choose_account, running_as_root
+from tests.ports import free_port
 from tests.tls_kit import Authority
 
 POSTGRES_VARIABLE = "TIDELOG_COMPAT_PAIR_POSTGRES"
@@ -104,7 +104,7 @@ class CompatPostgres:
         self._folder.chmod(0o711)
         await asyncio.to_thread(self._create)
         for attempt in range(5):
-            self._port = _free_port()
+            self._port = free_port()
             if await self._launch():
                 break
             assert attempt < 4, self._log()
@@ -196,12 +196,6 @@ class CompatPostgres:
 
     def _log(self) -> str:
         return (self._folder / "log").read_text()[-2_000:]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _die_with_parent() -> None:

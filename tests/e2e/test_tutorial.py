@@ -14,7 +14,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.ports import free_port
 
 TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial.md"
 PORT_OF_THE_PAGE = "8700"
@@ -164,9 +165,7 @@ class Reader:
 
 @pytest.fixture
 def reader() -> Iterator[Reader]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     folder = Path(tempfile.mkdtemp(prefix="tidelog-tutorial-"))
     folder.chmod(0o755)  # the embedded servers' account passes through
     (folder / "agents").mkdir()

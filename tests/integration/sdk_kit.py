@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import hashlib
 import os
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ import nats
 from nats.js import JetStreamContext
 
 from tests.integration.system_kit import eventually
+from tests.ports import free_port
 from tidelog import Client
 from tidelog.errors import TidelogAPIError, TidelogConnectionError
 from tidelog.models import Event, Run
@@ -44,9 +44,7 @@ class Server:
     """A process with all roles, on a port that it keeps when it is killed and started again."""
 
     def __init__(self, database_url: str, nats_url: str, worker_nats_url: str, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._log = folder / "server.log"
         self._shown = 0

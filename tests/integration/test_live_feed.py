@@ -30,6 +30,7 @@ from tests.integration.system_kit import (
     served,
     streaming,
 )
+from tests.ports import free_port
 from tidelog.sse import ServerSentEvent, parse_sse
 
 
@@ -330,9 +331,7 @@ asyncio.run(serve(load_settings(), set(ROLES)))
 
 async def test_sigterm_ends_streams_and_the_process(database_url: str, nats_url: str, tmp_path: Path) -> None:
     await empty_work_queue(nats_url)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     key, url = "shutdown-key", f"http://127.0.0.1:{port}"
     environment = {
         **os.environ, "TIDELOG_DATABASE_URL": database_url, "TIDELOG_NATS_URL": nats_url, "TIDELOG_PORT": str(port),
