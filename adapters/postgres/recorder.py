@@ -14,6 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from eventsourcing.persistence import (
+    ApplicationRecorder,
     DataError,
     IntegrityError,
     InterfaceError,
@@ -21,8 +22,9 @@ from eventsourcing.persistence import (
     OperationalError,
     ProgrammingError,
     StoredEvent,
+    Subscription,
 )
-from eventsourcing.postgres import PostgresDatastore, PostgresProcessRecorder
+from eventsourcing.postgres import PostgresDatastore, PostgresProcessRecorder, PostgresSubscription
 from eventsourcing.utils import retry
 from psycopg.sql import SQL, Identifier, Literal
 from uuid_utils.compat import uuid7
@@ -136,6 +138,25 @@ class TidelogRecorder(PostgresProcessRecorder):
                 )
                 for row in cursor.fetchall()
             ]
+
+    def subscribe(self, gt: int | None = None, topics: Sequence[str] = ()) -> Subscription[ApplicationRecorder]:
+        return _Subscription(recorder=self, gt=gt, topics=topics)
+
+
+class _Subscription(PostgresSubscription):
+    """The library's, without its gap: it asks for what is there, then it listens; what came in between was not asked for."""
+
+    def _listen(self) -> None:
+        try:
+            with self._recorder.datastore.get_connection() as connection:
+                connection.execute(SQL("LISTEN {}").format(Identifier(self._recorder.channel_name)))
+                self._has_been_notified.set()
+                while not self._has_been_stopped and not self._thread_error:
+                    for _ in connection.notifies(timeout=0.1, stop_after=1):
+                        self._has_been_notified.set()
+        except BaseException as error:  # noqa: BLE001  # as the library does: whoever reads gets it
+            self._thread_error = self._thread_error or error
+            self.stop()
 
 
 def _by_stream(stored_events: Sequence[StoredEvent]) -> dict[UUID, list[StoredEvent]]:

@@ -1,5 +1,6 @@
 """The `eventsourcing` library's own suites against our recorder, and what it adds: one tenant, one total order, safe retries."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import UUID, uuid4
@@ -24,6 +25,7 @@ from eventsourcing.tests.persistence import (
 )
 from psycopg.conninfo import conninfo_to_dict
 
+from adapters.postgres import recorder as recorder_module
 from adapters.postgres.recorder import TidelogRecorder
 
 TENANT = UUID("018f0000-0000-7000-8000-000000000001")
@@ -178,3 +180,35 @@ def test_the_librarys_database_functions_are_refused(database_url: str) -> None:
             TidelogRecorder(datastore, tenant_id=TENANT)
     finally:
         datastore.close()
+
+
+def test_a_subscription_that_listens_late_misses_nothing(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    datastore = open_datastore(database_url)
+    recorder = TidelogRecorder(datastore, tenant_id=TENANT)
+    asked, recorded = threading.Event(), threading.Event()
+    select = recorder.select_notifications
+
+    def select_notifications(*arguments: Any, **options: Any) -> Any:
+        try:
+            return select(*arguments, **options)
+        finally:
+            asked.set()
+
+    monkeypatch.setattr(recorder, "select_notifications", select_notifications)
+    listen = recorder_module._Subscription._listen
+
+    def late(self: Any) -> None:
+        asked.wait(10)
+        recorded.wait(10)
+        listen(self)
+
+    monkeypatch.setattr(recorder_module._Subscription, "_listen", late)
+    with recorder.subscribe() as subscription:
+        assert asked.wait(10)
+        recorder.insert_events([StoredEvent(uuid4(), 1, "thing.happened", b"{}")])
+        recorded.set()
+        guard = threading.Timer(10, subscription.stop)
+        guard.start()
+        assert next(subscription).topic == "thing.happened"
+        guard.cancel()
+    datastore.close()

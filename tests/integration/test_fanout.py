@@ -163,7 +163,7 @@ async def test_goes_on_without_a_repetition_when_all_has_aged_out(nats: NatsProc
 
     async with connected(nats.url) as connection, running(relay(connection, log).run()):
         head = await append(log, 12)
-        async with running((one := fan_out(connection, log, max_age_s=0.8)).run()):
+        async with running((one := fan_out(connection, log, max_age_s=4)).run()):
             await reached(one, head)
 
             async def noted() -> bool:
@@ -233,14 +233,14 @@ async def test_a_subscriber_with_the_documented_permissions_sees_its_tenant_alon
             refused.append(str(error))
 
         acme = await nats_client.connect(f"nats://acme:a@{address}", inbox_prefix=b"_INBOX_acme", error_cb=told)
-        jetstream = acme.jetstream(timeout=0.3)
+        jetstream, impatient = acme.jetstream(timeout=10), acme.jetstream(timeout=0.3)
         config = ConsumerConfig(name="acme", durable_name="acme", filter_subject=f"tidelog.{ACME}.>")
         await jetstream.add_consumer(STREAM, config)
         subscriber = await jetstream.pull_subscribe_bind("acme", STREAM)
         events = [json.loads(message.data) for message in await subscriber.fetch(6, timeout=5)]
         for subject in ("tidelog.>", f"tidelog.{OTHER}.>"):
             with pytest.raises(NatsError):
-                await jetstream.add_consumer(STREAM, ConsumerConfig(name="acme", filter_subject=subject))
+                await impatient.add_consumer(STREAM, ConsumerConfig(name="acme", filter_subject=subject))
         await acme.close()
     assert {event["tenantid"] for event in events} == {str(ACME)} and len(events) == 6
     assert len(refused) == 2 and all("permissions violation" in text for text in refused)
@@ -268,7 +268,12 @@ async def test_the_relay_role_fans_out_when_told_to(nats: NatsProcess, log: Log)
                 return info is not None and info["state"]["last_seq"] == head
 
             await eventually(all_there)
-            assert await assembly.container.streams() == {"relay": head, "fanout": head}
+            container = assembly.container
+
+            async def both() -> bool:
+                return await container.streams() == {"relay": head, "fanout": head}
+
+            await eventually(both)  # the fan-out may read the database before the relay has a stream
         [name] = await stream_names(connection, "tidelog.>")
         info = await stream_info(connection, name)
     assert info is not None and name.startswith("TIDELOG_EVENTS_")
