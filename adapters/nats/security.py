@@ -113,6 +113,12 @@ class SecuredClient(Client):
     def ssl_context(self) -> ssl.SSLContext:
         return self._security.context()
 
+    async def _connect_to_server(self, s: Any) -> None:
+        """Closes what the attempt before has left open: the library forgets a connection that was there and then failed."""
+        if isinstance(self._transport, TcpTransport):
+            self._transport.close()  # type: ignore[no-untyped-call]
+        await super()._connect_to_server(s)
+
     def _connect_command(self) -> bytes:
         if self._require_tls and not self._encrypted():
             raise NoTlsError

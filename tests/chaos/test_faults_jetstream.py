@@ -195,6 +195,7 @@ async def test_a_stream_with_a_bound_keeps_the_newest_and_readers_get_all(nats: 
                 await log.append(5)
                 await reader.reach(105)
                 await late.reach(105)
+                await reached(connection, log)
         await check_stream(connection, log)
         await reader.check(log)
         await late.check(log)

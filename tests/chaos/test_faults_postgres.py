@@ -233,7 +233,7 @@ def faults(rig: Rig, server: EmbeddedServices, chance: random.Random) -> list[Fa
 
     async def held() -> None:
         """The statement time-out of appends strikes before the lock is free."""
-        async with await psycopg.AsyncConnection.connect(rig.database_url) as connection:
+        async with await psycopg.AsyncConnection.connect(rig.database_url, options="-c lock_timeout=0") as connection:
             await connection.execute(HOLD_HEAD)
             await asyncio.sleep(0.6)
 

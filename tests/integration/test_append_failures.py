@@ -131,8 +131,8 @@ async def test_connections_that_died_in_the_pool_are_not_handed_out(database_url
     pool = await open_pool(database_url, role="test", min_size=2, max_size=2)
     await pool.wait(5)
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
-        await connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tidelog-test'")
-        await asyncio.sleep(0.1)
+        ended = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'tidelog-test'"
+        assert (True,) in await (await connection.execute(ended)).fetchall()
     for _ in range(5):
         await check_health(pool)
     await pool.close()

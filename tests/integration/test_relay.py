@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from nats.aio.msg import Msg
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL, Identifier, Literal
 
 from adapters.embedded import EmbeddedServices
 from adapters.nats import LogStream, NatsConnection, Relay, StreamSettings
@@ -272,9 +272,12 @@ async def copied_database(services: EmbeddedServices, name: str, log: Log) -> As
     source = str(conninfo_to_dict(log.url)["dbname"])
     owner = str(conninfo_to_dict(log.url)["user"])
     async with await psycopg.AsyncConnection.connect(services.admin_database_url, autocommit=True) as admin:
-        await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [source])
+        allow = SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS {}")
+        await admin.execute(allow.format(Identifier(source), Literal(False)))
+        await admin.execute("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = %s", [source])
         create = SQL("CREATE DATABASE {} OWNER {} TEMPLATE {} STRATEGY file_copy")
         await admin.execute(create.format(Identifier(name), Identifier(owner), Identifier(source)))
+        await admin.execute(allow.format(Identifier(source), Literal(True)))
         try:
             yield psycopg.conninfo.make_conninfo(log.url, dbname=name)
         finally:
@@ -299,6 +302,7 @@ async def test_database_away_and_back(nats: NatsProcess, log: Log, services: Emb
             await eventually(log.answers, timeout=15)
             await log.append(20)
             await reader.reach(40)
+            await reached(one, log)
         await reader.check(log)
         await check_stream(connection, log)
 

@@ -31,6 +31,14 @@ class CountingSnapshots(PostgresSnapshots):
         super().__init__(pool)
         self.loads: list[tuple[int | None, int]] = []
         """Version of the snapshot, and number of events after it."""
+        self.refused = asyncio.Event()
+
+    async def save(self, snapshots: Sequence[Snapshot]) -> None:
+        try:
+            await super().save(snapshots)
+        except Exception:
+            self.refused.set()
+            raise
 
     async def read_stream(
         self, tenant_id: UUID, stream_id: UUID, *, slice_name: str, model: str, until_position: int | None = None
@@ -257,6 +265,7 @@ async def test_snapshots_that_cannot_be_stored_harm_nobody(database_url: str, mo
     stream = new_id()
     async with process(database_url) as one:
         await set_values(one, stream, range(6))
+        await asyncio.wait_for(one.snapshots.refused.wait(), 10)
         await sql(database_url, "DROP TRIGGER refuse ON snapshot")
         await set_values(one, stream, range(6, 12))
         await stored(database_url, stream, 10)
