@@ -81,9 +81,11 @@ async def retry(database: Database, feed: EventFeed, projection: Projection, roo
     """
     async with database.connection() as connection:
         parked = await positions(connection, [projection.name], root_id)
-    known = {event.position: event for event in await feed.at(parked)} if parked else {}
+    if not parked:
+        return Retried(root_id, 0)
+    known = {event.position: event for event in await feed.at(parked)}
     try:
-        applied = await _apply(database, feed, projection, root_id, known) if parked else 0
+        applied = await _apply(database, feed, projection, root_id, known)
     except (Unavailable, InvalidState):
         raise
     except Exception as error:  # noqa: BLE001  # the handler still breaks on them, whatever it is: the caller is told

@@ -255,6 +255,8 @@ async def _react_again(request: Request, consumers: Sequence[str], root_id: UUID
     container = container_of(request)
     async with container.database.connection() as connection:
         positions = await parked.positions(connection, consumers, root_id)
+    if not positions:
+        return parked.Retried(root_id, 0)
     done: list[int] = []
     error = None
     for event in await container.feed.at(positions):
