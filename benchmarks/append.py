@@ -2,8 +2,8 @@
 
     python -m benchmarks.append
 
-One embedded Postgres with flushing on, 300-byte events, one event per append. The contestants take turns in short rounds, so that
-what else the machine does hits all of them; the medians of the rounds are printed.
+One embedded Postgres with flushing on that has made its WAL files, 300-byte events, one event per append. The contestants take
+turns in short rounds, so that what else the machine does hits all of them; the medians of the rounds are printed.
 
 - limit: 1,000 events in one transaction with one unnest insert into a table with the log's columns and primary key, one connection.
 - limit with the log's indexes: the same into a table with all four indexes that reading the log needs.

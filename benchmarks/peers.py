@@ -1,4 +1,4 @@
-"""Our event store beside those of others on the same Postgres: one event to an append, flushing on, in turns.
+"""Our event store beside those of others on the same Postgres: one event to an append, flushing on, WAL files made, in turns.
 
 `python -m benchmarks.peers [--rounds 3] [--seconds 1.5]`, or `make bench-peers`. Packages of peers are installed by npm into the
 ignored folder .venv-peers; a peer that cannot be had is skipped. Each has a database of its own and the client that it ships:
