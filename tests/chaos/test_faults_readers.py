@@ -64,7 +64,7 @@ async def test_a_client_from_before_the_beginning_of_the_stream_misses_nothing(s
     callers = Callers(system)
     for _ in range(12):
         await callers.project()
-        await eventually(lambda: _copied(system))  # each in a message of its own
+        await system.copied()  # each in a message of its own
     await system.settled()
     async with connected(nats_url) as connection:
         assert await shortened(connection, (await read_snapshot(system.database_url)).log_id) > 5
@@ -75,10 +75,6 @@ async def test_a_client_from_before_the_beginning_of_the_stream_misses_nothing(s
             await callers.projects(5)
             head = await system.container.feed.head()
             assert [int((await stream.next()).id) for _ in range(head - 2)] == list(range(3, head + 1))
-
-
-async def _copied(system: System) -> bool:
-    return (await system.container.streams()).get("relay") == await system.container.feed.head()
 
 
 async def shortened(connection: NatsConnection, log_id: str) -> int:

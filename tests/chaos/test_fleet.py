@@ -23,8 +23,7 @@ from tests.integration.system_kit import empty_work_queue
 
 pytestmark = pytest.mark.chaos
 
-TAKEOVER_S = 8.0
-"""Five, and what asking takes on a busy machine."""
+TAKEOVER_S = 5.0
 WELL_KNOWN = frozenset({"ownership_lost"})
 """Said by one that slept and woke up: what it held is another's by then."""
 

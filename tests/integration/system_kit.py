@@ -127,6 +127,15 @@ class System:
 
             return await eventually(all_at_head, "all consumers at the head of the log")
 
+    async def copied(self) -> int:
+        """Waits until the relay has copied the whole log: readers that read the database may be there before. Returns the head."""
+
+        async def all_there() -> int:
+            head = await self.container.feed.head()
+            return head if (await self.container.streams()).get("relay") == head else 0
+
+        return await eventually(all_there, "the relay at the head of the log")
+
     async def events(self, run_id: UUID | str | None = None, tenant_id: UUID = DEFAULT_TENANT_ID) -> list[RecordedEvent]:
         """Events of a run, or of the tenant, straight from the log."""
         root_id = UUID(str(run_id)) if run_id is not None else None

@@ -22,19 +22,9 @@ async def readiness(system: System) -> tuple[int, dict[str, Any]]:
     return response.status_code, response.json()
 
 
-async def settled(system: System) -> int:
-    """The head, when everybody is there; at first the others read the database, and the relay may come later than they."""
-    head = await system.settled()
-
-    async def copied() -> bool:
-        return (await system.container.streams()).get("relay") == head
-
-    await eventually(copied)
-    return head
-
-
 async def test_a_healthy_server(system: System) -> None:
-    head = await settled(system)
+    await system.settled()
+    head = await system.copied()
     async with system.client(None) as anybody:
         live = await anybody.get("/health/live")
     assert live.status_code == 200 and live.json()["status"] == "ok" and live.json()["version"]
@@ -70,7 +60,8 @@ async def test_a_lag_and_what_is_parked_are_shown(system: System) -> None:
 
 async def test_a_relay_that_stands_still_is_seen(system: System) -> None:
     """Nobody is stuck because of it, readers ask the database: so nothing else would show it."""
-    before = await settled(system)
+    await system.settled()
+    before = await system.copied()
     await stopped(system.tasks.pop("relay"))
     await system.http.post("/v1/projects", json={"name": "p"})
     head = await system.container.feed.head()

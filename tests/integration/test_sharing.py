@@ -113,8 +113,7 @@ async def test_units_of_one_that_vanished_are_taken_over_within_five_seconds(poo
     async with processes(pool, 2) as everybody:
         await all_done_once(everybody)
         await everybody.pop(0).vanish()
-        assert sharing.LEASE_S + sharing.BEAT_S <= 4  # that leaves a second for the rest, and the test some more on a busy machine
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(5):
             await all_done_once(everybody)
         assert sorted(member.alive for member in await members(pool)) == [False, True]
 
