@@ -1,12 +1,14 @@
 """Real servers for the tests: one embedded Postgres and NATS for the session, a fresh database for each test."""
 
+import asyncio
 import shutil
 import tempfile
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import psycopg
+import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, settings
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -21,6 +23,32 @@ TEMPLATE = "tidelog_template"
 # How long an example takes says something of the machine. What matters is in benchmarks/.
 settings.register_profile("tidelog", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tidelog")
+
+
+_loop = pytest.StashKey[asyncio.AbstractEventLoop]()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session", autouse=True)
+async def _remembered_loop(request: pytest.FixtureRequest) -> None:
+    request.config.stash[_loop] = asyncio.get_running_loop()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport]:
+    """A test that ran out of time says what each task waited for: the stack of the event loop alone tells nothing."""
+    report = yield
+    if call.excinfo is not None and "pytest-timeout" in str(call.excinfo.value) and _loop in item.config.stash:
+        tasks = asyncio.all_tasks(item.config.stash[_loop])
+        report.sections.append(("what the tasks wait for", "\n\n".join("\n".join(_awaits(task)) for task in tasks)))
+    return report
+
+
+def _awaits(task: asyncio.Task[object]) -> Iterator[str]:
+    yield f"{task.get_name()}:"
+    coroutine: object = task.get_coro()
+    while (frame := getattr(coroutine, "cr_frame", None)) is not None:
+        yield f"  {frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_qualname}"
+        coroutine = getattr(coroutine, "cr_await", None)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
