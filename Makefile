@@ -25,7 +25,7 @@ test: $(INSTALLED) ## Run all tests, in two processes (JOBS=n; ARGS="-k name": s
 	$(BIN)/pytest -n $(or $(JOBS),2) --dist loadfile $(ARGS)
 
 chaos: $(INSTALLED) ## Kill every part under load, for long (KILLS=200; SEED=n: the same kills again)
-	TIDELOG_CHAOS_KILLS=$(or $(KILLS),200) TIDELOG_CHAOS_SEED=$(SEED) $(BIN)/pytest -s -m chaos --timeout 0 tests/chaos
+	TIDELOG_CHAOS_KILLS=$(or $(KILLS),200) TIDELOG_CHAOS_SEED=$(SEED) $(BIN)/pytest -s -m chaos --timeout 0 -o faulthandler_timeout=0 tests/chaos
 
 compat: $(INSTALLED) ## Run the suites against other PostgreSQL and NATS servers found here (ARGS="-k name")
 	$(BIN)/python -m tests.compat $(ARGS)
