@@ -1,7 +1,7 @@
 """For tests of read models without the rest of the server: a log of runs on a database of its own, a runner, a builder."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
@@ -126,24 +126,33 @@ async def log_on(database_url: str, *, page: int = 100) -> AsyncIterator[Log]:
 
 
 @asynccontextmanager
-async def task(work: Callable[[], Awaitable[None]]) -> AsyncIterator[asyncio.Task[None]]:
-    """Work beside the test, which must not end before it."""
+async def task(work: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """Work beside the test, which is interrupted where the work fails: it may be waiting for it."""
+    test = asyncio.current_task()
+    assert test is not None
+    wanted = True
 
-    async def running() -> None:
-        await work()
+    def interrupt(beside: asyncio.Task[None]) -> None:
+        if wanted and not beside.cancelled() and beside.exception() is not None:
+            test.cancel()
 
-    running_task = asyncio.create_task(running())
+    beside = asyncio.create_task(work())
+    beside.add_done_callback(interrupt)
     try:
-        yield running_task
+        yield
+    except asyncio.CancelledError:
+        if not beside.done():
+            raise
+        test.uncancel()
     finally:
-        ended = running_task.done()
-        [end] = await stopped(running_task)
-    if ended and end is not None:
-        raise end
+        wanted, failed = False, beside.done()
+        [error] = await stopped(beside)
+    if failed and error is not None:
+        raise error
 
 
 @asynccontextmanager
-async def projecting(log: Log, *projections: Projection) -> AsyncIterator[asyncio.Task[None]]:
+async def projecting(log: Log, *projections: Projection) -> AsyncIterator[None]:
     """The runner, taken up again when ownership is lost, as its process does while it holds the lease."""
 
     async def run() -> None:
@@ -153,17 +162,17 @@ async def projecting(log: Log, *projections: Projection) -> AsyncIterator[asynci
             except LostOwnership:
                 continue
 
-    async with task(run) as running:
-        yield running
+    async with task(run):
+        yield
 
 
 @asynccontextmanager
-async def building(log: Log, *projections: Projection, database: Database | None = None) -> AsyncIterator[asyncio.Task[None]]:
+async def building(log: Log, *projections: Projection, database: Database | None = None) -> AsyncIterator[None]:
     listener = ChannelListener(log.url, builds.CHANNEL)
     await listener.start()
     try:
         builder = ProjectionBuilder(projections, database or log.database, log.feed, listener)
-        async with task(builder.run) as running:
-            yield running
+        async with task(builder.run):
+            yield
     finally:
         await listener.close()
