@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 import structlog
@@ -34,14 +34,38 @@ async def persistently(attempt: Callable[[], Awaitable[T]]) -> T:
 
 
 async def end(*tasks: asyncio.Future[Any]) -> None:
-    """Cancels until all have ended. What they raise instead of the cancellation is logged.
+    """Cancels until all have ended. What they raise instead of the cancellation is logged; what they raised before is not.
 
-    Once may not be enough: a query that is cancelled can come out as an outage of the database, which loops wait out.
+    Once may not be enough. `asyncio.wait_for`, which clients of NATS and connection pools use, keeps a cancellation to itself when
+    its result comes in the same moment (Python before 3.12, github.com/python/cpython/issues/86296); and a query that is cancelled
+    can come out as an outage of the database, which loops wait out. For the same reason it does not leave before they have ended
+    when it is cancelled itself: then they are cancelled again at once.
     """
+    cancelled: asyncio.CancelledError | None = None
+    ended = [task for task in tasks if task.done()]
     while pending := [task for task in tasks if not task.done()]:
         for task in pending:
             task.cancel()
-        await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
+        try:
+            await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
+        except asyncio.CancelledError as error:
+            cancelled = error
         for task in pending:
-            if task.done() and not task.cancelled() and (error := task.exception()) is not None:
-                log.warning("ended_with_error", error=f"{type(error).__name__}: {error}")
+            if task.done() and not task.cancelled() and (failure := task.exception()) is not None:
+                log.warning("ended_with_error", error=f"{type(failure).__name__}: {failure}")
+    for task in ended:
+        if not task.cancelled():
+            task.exception()  # else asyncio reports that nobody asked for it
+    if cancelled is not None:
+        raise cancelled
+
+
+async def side_by_side(*work: Coroutine[Any, Any, None]) -> None:
+    """Runs all to their ends. The first failure is raised, and ends the others; so does a cancellation, as `end` does it."""
+    tasks = [asyncio.create_task(each) for each in work]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            task.result()
+    finally:
+        await end(*tasks)

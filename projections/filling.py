@@ -10,7 +10,7 @@ from uuid import UUID
 
 import structlog
 
-from application.patience import persistently
+from application.patience import end, persistently
 from application.ports import EventFeed, LostOwnership
 from domain.errors import Unavailable
 from domain.kernel import RecordedEvent
@@ -83,8 +83,7 @@ class Filler:
                 if page:
                     yield page, target
         finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
+            await end(reading)
 
     def _fit(self, page: Sequence[RecordedEvent]) -> None:
         if page:

@@ -134,7 +134,8 @@ class PostgresServer:
                 death_signal=signal.SIGTERM,
             )
             try:
-                code = await asyncio.wait_for(child.exited(), _INITDB_TIMEOUT_S)
+                async with asyncio.timeout(_INITDB_TIMEOUT_S):
+                    code = await child.exited()
             except TimeoutError:
                 raise StartFailed(f"initdb took longer than {_INITDB_TIMEOUT_S:.0f} s (log: {self._log_path})") from None
             finally:

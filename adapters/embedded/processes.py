@@ -104,7 +104,8 @@ class Child:
                     break
                 self._process.send_signal(number)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self.exited(), patience_s)
+                    async with asyncio.timeout(patience_s):
+                        await self.exited()
         finally:
             self.kill()
         return self._process.returncode

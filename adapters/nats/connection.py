@@ -14,6 +14,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from adapters.nats.security import CredentialsError, NatsSecurity, NoTlsError, SecuredClient
+from application.patience import end
 from domain.errors import Unavailable
 
 log = structlog.get_logger(__name__)
@@ -105,8 +106,7 @@ class NatsConnection:
 
     async def close(self, *, timeout: float = 5.0) -> None:
         if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
+            await end(self._keeper)
             self._keeper = None
         await self._discard(timeout)
 

@@ -20,6 +20,7 @@ from adapters.nats.pages import PageSize
 from adapters.nats.publisher import OrderedPublisher, OutOfStep
 from adapters.nats.stream import LogStream, StreamSettings, StreamState, is_in_log
 from adapters.nats.wire import MalformedBatch, split
+from application.patience import end
 from application.ports import EventFeed
 from domain.errors import Unavailable
 
@@ -90,9 +91,7 @@ class Relay:
             try:
                 done, _ = await asyncio.wait({copying, failing}, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                for task in (copying, failing):
-                    task.cancel()
-                await asyncio.gather(copying, failing, return_exceptions=True)
+                await end(copying, failing)
             for task in done:
                 task.result()
 

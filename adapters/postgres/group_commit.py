@@ -19,6 +19,7 @@ import structlog
 from adapters.postgres import pool
 from adapters.postgres.append_batch import APPEND_SQL, EncodedAppend, answers, parameters
 from adapters.postgres.arrays import register_arrays
+from application.patience import end
 from application.ports import AppendResult
 from domain.errors import Unavailable
 
@@ -74,8 +75,7 @@ class GroupCommit:
         if task is not None:
             self._queue.close()
             await asyncio.wait({task}, timeout=drain_seconds)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)  # it logs its own failures
+            await end(task)
         for waiting in self._queue.take_all():
             _settle(waiting.answer, Unavailable("the event store is closed"))
 

@@ -9,6 +9,7 @@ import structlog
 from psycopg.sql import SQL, Identifier
 
 from adapters.postgres import pool
+from application.patience import end
 
 log = structlog.get_logger(__name__)
 
@@ -40,8 +41,7 @@ class ChannelListener:
     async def close(self) -> None:
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)  # it logs its own failures
+            await end(task)
 
     async def wait(self, timeout: float) -> None:
         """Returns at a notification that came since the last call, at a new connection, or after the time-out (seconds)."""

@@ -226,7 +226,8 @@ async def _stop(child: asyncio.subprocess.Process) -> None:
     with contextlib.suppress(ProcessLookupError):
         child.terminate()
     try:
-        await asyncio.wait_for(child.wait(), STOP_PATIENCE_S)
+        async with asyncio.timeout(STOP_PATIENCE_S):
+            await child.wait()
     except TimeoutError:
         child.kill()  # what it started dies with it
         await child.wait()

@@ -11,7 +11,7 @@ from api.container import Container
 from api.http.app import create_app
 from api.http.idempotency import forget_expired
 from api.settings import Settings
-from application.patience import persistently
+from application.patience import end, persistently
 from application.setup import set_up
 from domain.errors import ProjectionBehind, Unavailable
 from projections import checkpoints
@@ -49,8 +49,7 @@ async def serve_http(container: Container, stopping: asyncio.Event) -> None:
         server.should_exit = True
         await serving
     finally:
-        for task in (preparing, expiring, stop):
-            task.cancel()
+        await end(preparing, expiring, stop)
 
 
 async def _prepare(settings: Settings, container: Container) -> None:

@@ -114,7 +114,8 @@ class SupervisedProcess:
             return
         self._signal(signal.SIGTERM)
         try:
-            await asyncio.wait_for(process.wait(), self._stop_patience_s)
+            async with asyncio.timeout(self._stop_patience_s):
+                await process.wait()
         except TimeoutError:
             log.warning("process_killed", process=self.name, patience_s=self._stop_patience_s)
         finally:

@@ -13,7 +13,7 @@ from uuid import UUID
 import structlog
 
 from application.dispatch import CommandLoop, Request
-from application.patience import persistently
+from application.patience import persistently, side_by_side
 from application.ports import Checkpoint, Checkpoints, Subscription, WorkItem, WorkQueue
 from application.sagas import message_delivery, run_lifecycle, tool_execution, work_dispatch
 from application.sagas.reactions import Reactions
@@ -110,9 +110,7 @@ class SagaManager:
                 for event in events:
                     await self._handle_one(event)
 
-        async with asyncio.TaskGroup() as roots:
-            for _, events in groupby(relevant, key=lambda e: e.root_id):
-                roots.create_task(in_order(list(events)))
+        await side_by_side(*(in_order(list(events)) for _, events in groupby(relevant, key=lambda e: e.root_id)))
 
     async def _handle_one(self, recorded: RecordedEvent) -> None:
         try:

@@ -7,6 +7,7 @@ import pytest
 
 from adapters.nats import LogStream, NatsConnection
 from adapters.nats.jetstream import call, stream_info
+from application.patience import end
 from application.ports import AppendRequest, NewEvent, StreamAppend
 from domain.tenants import DEFAULT_TENANT_ID
 from tests.chaos.checker import check_snapshot
@@ -37,8 +38,7 @@ async def test_a_burst_reaches_every_reader_and_read_model(system: System, nats_
             head = await system.container.feed.head()
             await eventually(lambda: at(seen, head), "the end of the burst", timeout_s=30)
         finally:
-            following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
+            await end(following)
         assert seen == list(range(1, head + 1)) and head > BURST
         await system.settled()
     snapshot = await read_snapshot(system.database_url)

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from adapters.embedded import EmbeddedServices
+from application.patience import end
 from application.sharing import LEASE_S
 from tests.chaos.checker import check_snapshot
 from tests.chaos.checks.snapshot import Snapshot, Violation, read_snapshot
@@ -52,8 +53,7 @@ async def test_a_rolling_restart_and_a_sleeper_lose_and_double_nothing(
                     await loading
                 snapshot = await settled(database_url, services.nats_url)
             finally:
-                loading.cancel()
-                await asyncio.gather(loading, return_exceptions=True)
+                await end(loading)
             lines = read_lines(fleet.witness)
             violations = [
                 *await check_snapshot(snapshot, services.nats_url, expected={run.id: run.expected for run in load.runs}),

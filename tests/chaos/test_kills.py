@@ -21,6 +21,7 @@ import httpx
 import psycopg
 import pytest
 
+from application.patience import end
 from tests.chaos.agents._witness import VARIABLE
 from tests.chaos.checker import check, check_snapshot
 from tests.chaos.checks.snapshot import Snapshot, Violation, read_snapshot
@@ -138,9 +139,7 @@ async def test_nothing_is_lost_or_done_twice_whatever_is_killed() -> None:
             error.add_note(chaos.explain(await violations_so_far(server), server))
             raise
         finally:
-            for task in (following, loading):
-                task.cancel()
-            await asyncio.gather(following, loading, return_exceptions=True)
+            await end(following, loading)
         for run in load.runs[::10]:
             await load.same_answer_again(run)
         lines = read_lines(witness)

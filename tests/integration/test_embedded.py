@@ -122,6 +122,17 @@ async def eventually(condition: Callable[[], bool], within_s: float = 10.0) -> b
     return True
 
 
+def children(program: str) -> list[int]:
+    """Processes that this one started and that run the program."""
+    found = []
+    for stat_file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            name, _, rest = stat_file.read_text().partition("(")[2].rpartition(")")
+            if name == program and int(rest.split()[1]) == os.getpid():
+                found.append(int(stat_file.parent.name))
+    return found
+
+
 def run_as_owner_of(data: Path, command: list[str]) -> subprocess.Popen[bytes]:
     """A process of the same account as the server, as an ordinary neighbour would be."""
     owner = data.stat()
@@ -425,7 +436,17 @@ async def test_failed_start_names_the_reason_and_leaves_nothing_behind(folder: P
 async def test_cancelled_first_start_leaves_no_half_made_cluster(folder: Path) -> None:
     services = EmbeddedServices(folder / "state", durable=False)
     starting = asyncio.create_task(services.start())
-    assert await eventually(lambda: bool(list((folder / "state").glob("postgres/initdb-*/PG_VERSION"))))
+
+    def half_made() -> bool:
+        """With initdb stopped there, so that it is not done before the cancellation comes."""
+        for child in children("initdb"):
+            os.kill(child, signal.SIGSTOP)
+            if list((folder / "state").glob("postgres/initdb-*/PG_VERSION")):
+                return True
+            os.kill(child, signal.SIGCONT)
+        return False
+
+    assert await eventually(half_made)
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting

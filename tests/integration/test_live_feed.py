@@ -28,6 +28,7 @@ from tests.integration.system_kit import (
     new_id,
     request_of,
     served,
+    stopped,
     streaming,
 )
 from tests.ports import free_port
@@ -244,8 +245,7 @@ async def test_a_listener_before_the_start_waits_for_it_and_not_for_the_past(sys
         await create_projects(system, 1)
         assert [event.position for event in await asyncio.wait_for(first, 10)] == [await system.container.feed.head()]
     finally:
-        loop.cancel()
-        await asyncio.gather(loop, return_exceptions=True)
+        await stopped(loop)
 
 
 async def test_the_log_is_read_only_while_somebody_needs_it(system: System, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,10 @@
 """The connection: there when the server is, honest when it is not, and never the reason that something hangs."""
 
 import asyncio
+import contextlib
+import random
 import signal
+import time
 
 import pytest
 
@@ -92,3 +95,27 @@ async def test_close_is_prompt_in_any_state(nats: NatsProcess) -> None:
         await down.close()
         never = NatsConnection(nats.url, name="never")
         await never.close()
+
+
+async def test_a_close_at_any_moment_of_connecting_ends_it(nats: NatsProcess) -> None:
+    """In a process that has other things to do: what arrives and the cancellation often come in the same turn of the event loop."""
+    chance = random.Random(1)
+
+    async def work() -> None:
+        while True:
+            time.sleep(chance.uniform(0, 0.001))  # noqa: ASYNC251  # that is the point
+            await asyncio.sleep(0.001)
+
+    busy = [asyncio.create_task(work()) for _ in range(2)]
+    try:
+        for _ in range(100):
+            connection = NatsConnection(nats.url, name="test")
+            await connection.start()
+            await asyncio.sleep(chance.uniform(0, 0.03))
+            async with asyncio.timeout(3):
+                await connection.close()
+    finally:
+        for task in busy:
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(*busy)

@@ -15,6 +15,7 @@ from tidelog.errors import PermanentError
 logger = logging.getLogger(__name__)
 
 STOP_WAIT_S = 5.0
+CANCEL_AGAIN_S = 1.0
 
 
 class ProcessExitError(PermanentError):
@@ -103,6 +104,18 @@ async def guarded(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """The coroutine's result; its SystemExit and KeyboardInterrupt become `ProcessExitError`."""
     with keep_process():
         return await coroutine
+
+
+async def end_tasks(*tasks: "asyncio.Task[Any]") -> None:
+    """Cancel tasks of our own until all have ended.
+
+    Once may not be enough: `asyncio.wait_for`, which the client of NATS uses, keeps a cancellation to itself when its result comes
+    in the same moment (Python before 3.12, github.com/python/cpython/issues/86296).
+    """
+    while pending := [task for task in tasks if not task.done()]:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
 
 
 async def stop_task(task: "asyncio.Task[Any]") -> None:

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from pydantic import JsonValue, ValidationError
 
-from tidelog.calling import call
+from tidelog.calling import call, end_tasks
 from tidelog.errors import PermanentError, ToolError
 from tidelog.journal import Journal, JournalEntry, Mail, Recorder
 from tidelog.values import to_json
@@ -311,9 +311,8 @@ class _Inbox:
             self._take_over(await self._recorder.poll(self._journal.version, 0))
 
     async def close(self) -> None:
-        if self._poller is not None and not self._poller.done():
-            self._poller.cancel()
-            await asyncio.wait({self._poller})
+        if self._poller is not None:
+            await end_tasks(self._poller)
 
     def _pick(self, sender: str | None) -> Mail | None:
         return next((mail for mail in self._journal.mailbox if sender in (None, mail.sender)), None)

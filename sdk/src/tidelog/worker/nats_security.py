@@ -6,6 +6,7 @@ The worker of the SDK needs the same and imports nothing of the server: sdk/src/
 test keeps equal. To import it from there would load the SDK into each process of the server, 5 MB that nothing there uses.
 """
 
+import asyncio
 import base64
 import binascii
 import re
@@ -112,6 +113,18 @@ class SecuredClient(Client):
     @property
     def ssl_context(self) -> ssl.SSLContext:
         return self._security.context()
+
+    async def connect(self, *args: Any, **options: Any) -> None:
+        """Raises CancelledError, connected or not, where the library kept a cancellation to itself.
+
+        It uses `asyncio.wait_for`, which does so before Python 3.12 when its result comes in the same moment
+        (github.com/python/cpython/issues/86296).
+        """
+        task = asyncio.current_task()
+        cancelled_before = task.cancelling() if task is not None else 0
+        await super().connect(*args, **options)
+        if task is not None and task.cancelling() > cancelled_before:
+            raise asyncio.CancelledError
 
     async def _connect_to_server(self, s: Any) -> None:
         """Closes what the attempt before has left open: the library forgets a connection that was there and then failed."""

@@ -11,6 +11,7 @@ from nats.errors import Error as NatsError
 from uuid_utils.compat import uuid7
 
 from tidelog.agent import Agent, describe_agent
+from tidelog.calling import end_tasks
 from tidelog.errors import (
     AuthenticationError,
     DefinitionError,
@@ -100,9 +101,7 @@ class Worker:
             if session.done():
                 session.result()
         finally:
-            stopping.cancel()
-            session.cancel()
-            await asyncio.wait({session})
+            await end_tasks(stopping, session)
             await self._shut_down()
 
     async def publish(self, subject: str, payload: bytes) -> None:
@@ -192,10 +191,7 @@ class Worker:
     async def _set_pullers(self, queues: Iterable[Queue] = (), ack_wait_s: float = 10.0) -> None:
         wanted = set(queues)
         stopped = [self._pullers.pop(queue) for queue in list(self._pullers) if queue not in wanted or self._pullers[queue].done()]
-        for task in stopped:
-            task.cancel()
-        if stopped:
-            await asyncio.wait(stopped)
+        await end_tasks(*stopped)
         for queue in wanted - set(self._pullers):
             if self._nats is None or not self._serves(queue):
                 continue
