@@ -115,22 +115,27 @@ class SecuredClient(Client):
         return self._security.context()
 
     async def connect(self, *args: Any, **options: Any) -> None:
-        """Raises CancelledError, connected or not, where the library kept a cancellation to itself.
-
-        It uses `asyncio.wait_for`, which does so before Python 3.12 when its result comes in the same moment
-        (github.com/python/cpython/issues/86296).
-        """
-        task = asyncio.current_task()
-        cancelled_before = task.cancelling() if task is not None else 0
+        """Raises CancelledError, connected or not, where the library kept a cancellation to itself."""
         await super().connect(*args, **options)
-        if task is not None and task.cancelling() > cancelled_before:
-            raise asyncio.CancelledError
+        _raise_what_was_kept_back()
 
     async def _connect_to_server(self, s: Any) -> None:
-        """Closes what the attempt before has left open: the library forgets a connection that was there and then failed."""
+        """Closes what the attempt before has left open: the library forgets a connection that was there and then failed.
+
+        It also ends an attempt that goes on although it was cancelled, beside the one that followed it.
+        """
+        _raise_what_was_kept_back()
+        self._close_transport()
+        await super()._connect_to_server(s)
+        try:
+            _raise_what_was_kept_back()
+        except asyncio.CancelledError:
+            self._close_transport()
+            raise
+
+    def _close_transport(self) -> None:
         if isinstance(self._transport, TcpTransport):
             self._transport.close()  # type: ignore[no-untyped-call]
-        await super()._connect_to_server(s)
 
     def _connect_command(self) -> bytes:
         if self._require_tls and not self._encrypted():
@@ -152,6 +157,14 @@ class SecuredClient(Client):
         seed_file = self._security.creds_file or self._security.nkey_file
         assert seed_file is not None
         return base64.b64encode(key_of(seed_file).sign(nonce.encode()))
+
+
+def _raise_what_was_kept_back() -> None:
+    """Where a cancellation is lost: in `asyncio.wait_for`, when its result comes in the same moment (Python before 3.12,
+    github.com/python/cpython/issues/86296)."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def jwt_of(creds_file: Path) -> str:

@@ -28,11 +28,7 @@ from tests.integration.nats_kit import (
 )
 from tests.integration.wire_kit import is_publish_ack, nats_wired, untouched
 
-pytestmark = [
-    pytest.mark.chaos,
-    # The client of NATS leaves the socket of a reconnection that failed half-way to the garbage collector.
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.chaos
 
 
 @pytest_asyncio.fixture

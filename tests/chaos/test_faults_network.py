@@ -15,11 +15,7 @@ from tests.chaos.faults_kit import Rig, rigged, rounds, seeded
 from tests.integration.system_kit import empty_work_queue
 from tests.integration.wire_kit import Wire, is_publish_ack, untouched
 
-pytestmark = [
-    pytest.mark.chaos,
-    # The client of NATS leaves the socket of a reconnection that failed half-way to the garbage collector.
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.chaos
 
 Fault = Callable[[], Awaitable[None]]
 

@@ -32,11 +32,7 @@ from tests.integration.nats_kit import APPEND_ONE, Log, open_log
 from tests.integration.system_kit import empty_work_queue
 from tests.integration.wire_kit import postgres_target, wired
 
-pytestmark = [
-    pytest.mark.chaos,
-    # The client of NATS leaves the socket of a reconnection that failed half-way to the garbage collector.
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.chaos
 
 CONNECTIONS = 40
 KILL = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'tidelog-%%' AND datname = %s"

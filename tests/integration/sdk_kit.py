@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
-import nats
 from nats.js import JetStreamContext
 
-from tests.integration.system_kit import eventually
+from tests.integration.system_kit import eventually, nats_client_of
 from tests.ports import free_port
 from tidelog import Client
 from tidelog.errors import TidelogAPIError, TidelogConnectionError
@@ -189,7 +188,7 @@ async def none_queued(jetstream: JetStreamContext, agent: str) -> bool:
 @contextlib.asynccontextmanager
 async def administering(nats_url: str) -> AsyncIterator[JetStreamContext]:
     """JetStream with the rights of the server."""
-    connection = await nats.connect(nats_url)
+    connection = await nats_client_of(nats_url)
     try:
         yield connection.jetstream()
     finally:

@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import httpx
-import nats
 import nats.errors
 import nats.js.errors
 import orjson
@@ -29,6 +28,7 @@ from psycopg.sql import SQL, Identifier
 from uuid_utils.compat import uuid7
 
 from adapters.embedded import EmbeddedServices
+from adapters.nats.security import NatsSecurity, SecuredClient
 from api.bootstrap import assemble
 from api.container import Container
 from api.http.app import create_app
@@ -320,6 +320,13 @@ class PlayedWorker:
         return await eventually(requested, f"the agent run of step {key}")
 
 
+async def nats_client_of(url: str, **options: Any) -> NatsClient:
+    """A client of the test's own. It reconnects, and the plain one of the library leaves sockets open when that fails half-way."""
+    client = SecuredClient(NatsSecurity(), require_tls=False)
+    await client.connect(url, **options)
+    return client
+
+
 @asynccontextmanager
 async def running(
     database_url: str,
@@ -336,7 +343,7 @@ async def running(
     options = {"read_timeout_s": PATIENCE_S, "database_pool_size": 10, **settings}
     given = Settings(database_url=database_url, nats_url=nats_url, **options)
     async with contextlib.AsyncExitStack() as stack:
-        nats_client = await nats.connect(nats_url)
+        nats_client = await nats_client_of(nats_url)
         stack.push_async_callback(nats_client.close)
         assembly = await stack.enter_async_context(assemble(given, {*roles, "api"}))
         assert assembly.container is not None
@@ -370,7 +377,7 @@ async def issue_key(system: System) -> None:
 
 async def empty_work_queue(nats_url: str) -> None:
     """The queue is one for the whole NATS server; what an earlier test left there is none of the next one's business."""
-    client = await nats.connect(nats_url)
+    client = await nats_client_of(nats_url)
     try:
         with contextlib.suppress(nats.js.errors.NotFoundError):
             await client.jetstream().delete_stream("WORK")

@@ -34,6 +34,7 @@ from adapters.embedded import (
     VersionMismatch,
 )
 from adapters.embedded.processes import ProcessIdentity
+from tests.integration.system_kit import nats_client_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAM = textwrap.dedent(
@@ -198,7 +199,7 @@ async def test_servers_survive_sigkill_with_rows_messages_and_addresses(services
     async def on_error(error: Exception) -> None:
         """The break is what this test is about."""
 
-    client = await nats.connect(
+    client = await nats_client_of(
         nats_url, reconnect_time_wait=0.05, max_reconnect_attempts=-1, reconnected_cb=on_reconnect, error_cb=on_error
     )
     pairs: tuple[tuple[ServiceName, ServiceName], ...] = (("postgres", "nats"), ("nats", "postgres"))
