@@ -92,7 +92,8 @@ async def read_snapshot(database_url: str) -> Snapshot:
             async with connection.cursor(row_factory=dict_row) as cursor:
                 return await (await cursor.execute(query)).fetchall()
 
-        [head] = await rows(SQL("SELECT position, now() FROM log_head"))
+        # The clock after the snapshot: what is gone by then because its time had come must not seem to be early.
+        [head] = await rows(SQL("SELECT position, clock_timestamp() AS now FROM log_head"))
         cursor = connection.cursor(binary=True)
         await cursor.execute(f"SELECT {EVENT_COLUMNS} FROM event ORDER BY notification_id".encode())
         events = [RecordedEvent(*row) for row in await cursor.fetchall()]
