@@ -65,8 +65,13 @@ async def test_a_relay_that_stands_still_is_seen(system: System) -> None:
     await stopped(system.tasks.pop("relay"))
     await system.http.post("/v1/projects", json={"name": "p"})
     head = await system.container.feed.head()
-    status, report = await readiness(system)
-    assert (status, report["head"]) == (200, head)
+
+    async def ready() -> dict[str, Any]:  # a database that is slow to answer is an answer of its own
+        status, report = await readiness(system)
+        return report if status == 200 else {}
+
+    report = await eventually(ready, "readiness without a relay")
+    assert report["head"] == head
     assert report["streams"] == {"relay": {"position": before, "lag": head - before}}
     assert (await metrics(system))["tidelog_consumer_lag_events", ("relay",)] == head - before
 
