@@ -12,6 +12,7 @@ from api.supervisor import state
 from api.supervisor.config import SupervisorConfig
 from api.supervisor.errors import SupervisorError
 from api.supervisor.processes import Backoff
+from application.patience import side_by_side
 
 log = structlog.get_logger(__name__)
 
@@ -46,9 +47,7 @@ class Servers:
         if self._own is None:
             await asyncio.Event().wait()  # ends by cancellation
             return
-        async with asyncio.TaskGroup() as group:
-            for name in self._own.names:
-                group.create_task(self._keep(self._own, name, changed))
+        await side_by_side(*(self._keep(self._own, name, changed) for name in self._own.names))
 
     async def _keep(self, servers: EmbeddedServices, name: ServiceName, changed: Callable[[], None]) -> None:
         backoff = Backoff()

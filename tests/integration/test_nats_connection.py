@@ -1,7 +1,6 @@
 """The connection: there when the server is, honest when it is not, and never the reason that something hangs."""
 
 import asyncio
-import contextlib
 import random
 import signal
 import time
@@ -9,6 +8,7 @@ import time
 import pytest
 
 from adapters.nats import NatsConnection
+from application.patience import end
 from domain.errors import Unavailable
 from tests.integration.nats_kit import NatsProcess, connected, eventually
 
@@ -115,7 +115,4 @@ async def test_a_close_at_any_moment_of_connecting_ends_it(nats: NatsProcess) ->
             async with asyncio.timeout(3):
                 await connection.close()
     finally:
-        for task in busy:
-            task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*busy)
+        await end(*busy)
