@@ -16,6 +16,7 @@ from adapters.postgres import migrate as migrations
 from adapters.postgres import pool as postgres
 from adapters.postgres.append_signal import AppendSignal
 from adapters.postgres.database import PostgresDatabase
+from adapters.postgres.durability import Durability, durability_of, inspect
 from adapters.postgres.event_store import PostgresEventStore
 from adapters.postgres.feed import PostgresEventFeed
 from adapters.postgres.identity import log_id_of
@@ -127,6 +128,7 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
                 nats_access=NatsAccess(_for_workers(settings, nats_url), WORKER_INBOX),
                 members=partial(members, pool),
                 streams=partial(_copied, LogStream(nats, log_id), fanout),
+                durable=partial(_durable, pool),
                 dependencies={"postgres": partial(postgres.check_health, pool), "nats": nats.check_health},
             )
             loops["live"] = container.live.run()
@@ -173,6 +175,10 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
         yield Assembly(container, loops, joined)
 
 
+async def _durable(pool: postgres.Pool) -> bool:
+    return (await durability_of(pool)).fsync
+
+
 async def _copied(stream: LogStream, fanout: FanOut | None) -> dict[str, int]:
     found = {"relay": await stream.copied()}
     if fanout is not None:
@@ -213,6 +219,13 @@ def nats_security(settings: Settings) -> NatsSecurity:
     except CredentialsError as error:
         raise SettingsError(f"TIDELOG_NATS_…: {error}") from None
     return security
+
+
+async def durability(database_url: str) -> Durability:
+    """What the database does with acknowledged appends. Raises Unavailable: it is away, or the log would take none."""
+    with postgres.translate_errors():
+        async with await postgres.connect(database_url, role="doctor") as connection:
+            return await inspect(connection)
 
 
 async def check_nats(settings: Settings, *, timeout: float) -> None:

@@ -56,5 +56,10 @@ class Container:
     """Who does the engine's work. Raises Unavailable."""
     streams: Callable[[], Awaitable[Mapping[str, int]]]
     """Who copies the log into JetStream (`relay`, `fanout`) → up to which position, where that is known. Raises Unavailable."""
+    durable: Callable[[], Awaitable[bool]]
+    """Whether an answered append is on disk; False on a database that says it is to be thrown away.
+
+    Raises Unavailable where the log takes no appends because it would not be, and where the database is away.
+    """
     dependencies: dict[str, HealthCheck] = field(default_factory=dict)
     """Name → a check with a time-out of its own."""

@@ -42,7 +42,8 @@ SETTINGS: Mapping[str, str] = {
     "log_line_prefix": "%m [%p] %q%u@%d ",
     "cluster_name": "tidelog",
 }
-_NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
+# Without the last one nothing is appended to the log: see adapters/postgres/durability.py.
+_NOT_DURABLE = {"fsync": "off", "full_page_writes": "off", "tidelog.throw_away": "on"}
 _INITDB_FLAGS = (
     # Pinned, because initdb would take them from the environment and indexes would sort otherwise elsewhere.
     "--encoding=UTF8",

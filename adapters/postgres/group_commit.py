@@ -19,6 +19,7 @@ import structlog
 from adapters.postgres import pool
 from adapters.postgres.append_batch import APPEND_SQL, EncodedAppend, answers, parameters
 from adapters.postgres.arrays import register_arrays
+from adapters.postgres.durability import Insistence, NotDurable
 from application.patience import end
 from application.ports import AppendResult
 from domain.errors import Unavailable
@@ -183,6 +184,7 @@ class _Writer:
         self._written = written
         self._connection: pool.Connection | None = None
         self._cursor: psycopg.AsyncCursor[tuple[Any, ...]] | None = None
+        self._insistence: Insistence | None = None
         self._position: int | None = None
 
     async def run(self) -> None:
@@ -211,6 +213,9 @@ class _Writer:
             appends = [waiting.append for waiting in batch]
             try:
                 rows = await self._call(appends)
+            except NotDurable as error:  # the connection stays, and is asked again before the next batch
+                _fail(batch, error)
+                return
             except (psycopg.Error, OSError) as error:
                 if pool.is_transient(error):
                     log.warning("append_retried", appends=len(batch), queued=len(self._queue), error=str(error))
@@ -253,7 +258,8 @@ class _Writer:
         return [waiting for waiting in batch if not waiting.answer.done()]
 
     async def _call(self, appends: Sequence[EncodedAppend]) -> list[tuple[Any, ...]]:
-        if self._connection is None or self._cursor is None:
+        """Raises NotDurable, and what `pool.connect` raises."""
+        if self._connection is None or self._cursor is None or self._insistence is None:
             self._connection = await pool.connect(
                 self._database_url,
                 role="append",
@@ -262,12 +268,14 @@ class _Writer:
             )
             register_arrays(self._connection)
             self._cursor = self._connection.cursor(binary=True)
+            self._insistence = Insistence(self._connection)
         with pool.deadline(self._connection, STATEMENT_TIMEOUT + pool.GRACE):
+            await self._insistence.insist()
             await self._cursor.execute(APPEND_SQL, parameters(appends), prepare=True)
             return await self._cursor.fetchall()
 
     async def _disconnect(self) -> None:
-        connection, self._connection, self._cursor = self._connection, None, None
+        connection, self._connection, self._cursor, self._insistence = self._connection, None, None, None
         if connection is not None:
             pool.sever(connection)  # `close` sends a farewell, which could block on a peer that is half gone
             await connection.close()
@@ -285,4 +293,4 @@ def _settle(answer: asyncio.Future[AppendResult], result: AppendResult | BaseExc
         answer.set_result(result)
     else:
         # One error object for many callers would grow a traceback for each of them.
-        answer.set_exception(type(result)(result.message) if type(result) is Unavailable else result)
+        answer.set_exception(type(result)(result.message) if isinstance(result, Unavailable) else result)

@@ -32,6 +32,7 @@ from uuid_utils.compat import uuid7
 from adapters.postgres.append_batch import APPEND_SQL, EncodedAppend, parameters
 from adapters.postgres.append_signal import CHANNEL
 from adapters.postgres.arrays import register_arrays
+from adapters.postgres.durability import INSIST_SQL, NotDurable, judge
 from application.ports import AppendRequest, NewEvent, StreamAppend
 from domain.errors import TidelogError
 
@@ -96,6 +97,7 @@ class TidelogRecorder(PostgresProcessRecorder):
         with self.datastore.get_connection() as connection, connection.transaction():
             register_arrays(connection)
             cursor = connection.cursor()
+            self._insist(cursor)
             row = cursor.execute(APPEND_SQL, parameters([append]), prepare=True).fetchone()
             assert row is not None  # one append, one answer
             if row["outcome"] == "accepted":
@@ -103,6 +105,14 @@ class TidelogRecorder(PostgresProcessRecorder):
             elif row["outcome"] != "duplicate":  # a duplicate is a retry: this very transaction was committed, tracking included
                 raise IntegrityError(f"stream {row['stream_id']}: {row['outcome']}, its version is {row['current_version']}")
             return int(row["last_position"] - row["event_count"] + 1)
+
+    def _insist(self, cursor: Any) -> None:
+        """Makes the transaction durable, as the other writer of the log does it. Raises OperationalError where that cannot be."""
+        answer = cursor.execute(INSIST_SQL, {"local": True}, prepare=True).fetchone()
+        try:
+            judge(**answer)
+        except NotDurable as error:
+            raise OperationalError(error.message) from error
 
     @retry((InterfaceError, OperationalError), max_attempts=10, wait=0.2)
     def select_notifications(

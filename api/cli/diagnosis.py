@@ -32,6 +32,8 @@ FREE_WARNING = 2 * 1024**3
 LAG_PAUSE_S = 1.0
 CLOCK_TOLERANCE = timedelta(seconds=2)
 CHECK_TIMEOUT_S = 5.0
+THROWN_AWAY = "fsync is off, and the database says that it may be lost: answered appends are not on disk"
+TO_DURABILITY = "set fsync = on in postgresql.conf and reload PostgreSQL"
 
 
 @dataclass(frozen=True)
@@ -204,6 +206,7 @@ async def _own_servers(found: Diagnosis, settings: Settings) -> None:
                 found.add("database", "warning", f"not migrated yet: {', '.join(waiting)}", "tidelog migrate (or tidelog up)")
             else:
                 found.add("database", "ok", "reachable, schema up to date")
+            await _durability(found, settings.database_url.get_secret_value())
     if settings.nats_url is not None:
         from api import bootstrap
         from domain.errors import TidelogError
@@ -214,6 +217,25 @@ async def _own_servers(found: Diagnosis, settings: Settings) -> None:
             found.add("NATS", "wrong", f"TIDELOG_NATS_URL: {error}", "start it with JetStream, or correct what is said")
         else:
             found.add("NATS", "ok", "reachable, JetStream answers")
+
+
+async def _durability(found: Diagnosis, database_url: str) -> None:
+    from api import bootstrap
+    from domain.errors import TidelogError
+
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            durability = await bootstrap.durability(database_url)
+    except (TidelogError, TimeoutError) as error:
+        found.add("durability", "wrong", str(error) or "no answer in time", TO_DURABILITY)
+        return
+    if not durability.fsync:
+        found.add("durability", "warning", THROWN_AWAY, TO_DURABILITY)
+    elif not durability.full_page_writes:
+        torn = "full_page_writes is off: a power failure may leave torn pages, unless the file system writes them whole"
+        found.add("durability", "warning", torn, "set full_page_writes = on")
+    else:
+        found.add("durability", "ok", "an answered append is on disk")
 
 
 def _unreachable(host: str, port: int) -> str | None:
@@ -260,7 +282,14 @@ async def _health(found: Diagnosis, settings: Settings, url: str) -> None:
 
 def _dependencies(found: Diagnosis, health: dict[str, Any]) -> None:
     for name, how in health["dependencies"].items():
-        if how == "ok":
+        if name == "durability":
+            if how != "ok":
+                found.add("durability", "wrong", str(how), TO_DURABILITY)
+            elif not health.get("durable", True):
+                found.add("durability", "warning", THROWN_AWAY, TO_DURABILITY)
+            else:
+                found.add("durability", "ok", "an answered append is on disk, the server says")
+        elif how == "ok":
             found.add(f"{name} link", "ok", "answers the server")
         else:
             found.add(f"{name} link", "wrong", str(how), "the server tries again by itself; its log says more")

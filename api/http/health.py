@@ -43,6 +43,7 @@ async def readiness(container: Container) -> dict[str, Any]:
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
                 report |= await _lags(container, copied)
+            dependencies["durability"], report["durable"] = await _durability(container)
         except (TidelogError, TimeoutError) as error:
             dependencies["postgres"] = str(error) or "no answer in time"
     wrong = sorted(name for name, state in dependencies.items() if state != "ok")
@@ -59,6 +60,15 @@ async def _check(check: HealthCheck) -> str | None:
     except TidelogError as error:
         return error.message
     return None
+
+
+async def _durability(container: Container) -> tuple[str, bool]:
+    """What is wrong with it ("ok": nothing), and whether an answered append is on disk: not so on a throw-away database."""
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            return "ok", await container.durable()
+    except (TidelogError, TimeoutError) as error:
+        return str(error) or "no answer in time", False
 
 
 async def _copied(container: Container) -> Mapping[str, int]:

@@ -144,7 +144,7 @@ class CompatPostgres:
     async def _launch(self) -> bool:
         settings = {
             "listen_addresses": "127.0.0.1", "port": str(self._port), "unix_socket_directories": "", "fsync": "off",
-            "full_page_writes": "off", "jit": "off", "timezone": "UTC",
+            "full_page_writes": "off", "tidelog.throw_away": "on", "jit": "off", "timezone": "UTC",
         }  # fmt: skip
         if self.tls:
             authority = self.authority

@@ -1,0 +1,91 @@
+"""A PostgreSQL of a test's own that flushes, where everything else is set so that an unflushed commit would be noticed."""
+
+import asyncio
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.sql import SQL, Identifier, Literal
+
+from adapters.embedded import EmbeddedServices
+from adapters.postgres.migrate import migrate
+
+# Nothing but a commit that waits for it writes the log to disk: not the WAL writer, and nobody else writes into it.
+SETTINGS = {
+    "wal_writer_delay": "10s",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "autovacuum": "off",
+}
+
+
+@asynccontextmanager
+async def durable_server() -> AsyncIterator[EmbeddedServices]:
+    folder = Path(tempfile.mkdtemp(prefix="tidelog-test-"))
+    os.chmod(folder, 0o711)  # the account of the server must reach it
+    server = EmbeddedServices(folder / "state", want_nats=False, postgres_settings=SETTINGS)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+        shutil.rmtree(folder)
+
+
+async def database_on(server: EmbeddedServices, *, synchronous_commit: str = "off") -> str:
+    """The URL of a new, migrated database, whose sessions begin with this `synchronous_commit`. It goes with the server."""
+    url = make_conninfo(server.database_url, dbname=f"test_{uuid4().hex}")
+    given = conninfo_to_dict(url)
+    name = Identifier(str(given["dbname"]))
+    await administer(server, SQL("CREATE DATABASE {} OWNER {}").format(name, Identifier(str(given["user"]))))
+    await administer(server, SQL("ALTER DATABASE {} SET synchronous_commit = {}").format(name, Literal(synchronous_commit)))
+    await migrate(url)
+    return url
+
+
+async def administer(server: EmbeddedServices, *statements: psycopg.sql.Composable) -> None:
+    async with await psycopg.AsyncConnection.connect(server.admin_database_url, autocommit=True) as connection:
+        for statement in statements:
+            await connection.execute(statement)
+
+
+async def set_fsync(server: EmbeddedServices, value: str) -> None:
+    """Returns when new connections see it."""
+    await administer(server, SQL("ALTER SYSTEM SET fsync = {}").format(Literal(value)), SQL("SELECT pg_reload_conf()"))
+    async with asyncio.timeout(15):
+        while True:
+            async with await psycopg.AsyncConnection.connect(server.admin_database_url) as connection:
+                if await (await connection.execute("SHOW fsync")).fetchone() == (value,):
+                    return
+            await asyncio.sleep(0.01)
+
+
+def crash(server: EmbeddedServices) -> None:
+    """SIGKILL to the postmaster and all its processes in one moment: what only their memory had is gone."""
+    postmaster = int(server.describe()["postgres"]["pid"])
+    os.kill(postmaster, signal.SIGSTOP)  # it must not look after the others meanwhile
+    for pid in [*_children(postmaster), postmaster]:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def _children(parent: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[1]) == parent:
+                found.append(int(entry.name))
+    return found
