@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
@@ -10,7 +11,7 @@ from uuid import UUID
 import structlog
 
 from application.ports import AppendRequest, AppendResult, EventStore, NewEvent, StreamAppend
-from application.routes import ROUTES
+from application.routes import ROUTES, Route
 from application.snapshots import Snapshotter
 from domain import registry
 from domain.errors import DomainError, PayloadTooLarge, VersionConflict
@@ -103,9 +104,9 @@ class _Part:
 
     __slots__ = ("command", "events", "loaded", "route", "size", "state", "stream_id", "unsure")
 
-    def __init__(self, command: Command) -> None:
+    def __init__(self, command: Command, route: Route) -> None:
         self.command = command
-        self.route = ROUTES[type(command)]
+        self.route = route
         self.stream_id: UUID = self.route.stream(command)
         self.loaded: Loaded
         self.unsure = True
@@ -130,8 +131,16 @@ class _Part:
 class CommandLoop:
     """Executes commands against the event store. One for each process; safe for any number of concurrent callers."""
 
-    def __init__(self, store: EventStore, *, max_event_bytes: int = MAX_EVENT_BYTES, snapshots: Snapshotter | None = None) -> None:
+    def __init__(
+        self,
+        store: EventStore,
+        *,
+        max_event_bytes: int = MAX_EVENT_BYTES,
+        snapshots: Snapshotter | None = None,
+        routes: Mapping[type[Command], Route] = ROUTES,
+    ) -> None:
         self._store = store
+        self._routes = routes
         self._snapshots = snapshots
         self._cache = StateCache()
         self._max_event_bytes = max_event_bytes
@@ -176,7 +185,7 @@ class CommandLoop:
             VersionConflict: the stream is not at the version the caller expects, or conflicts did not end.
             PayloadTooLarge, Unavailable: see `EventStore.append`.
         """
-        parts = [_Part(command) for command in commands]
+        parts = [_Part(command, self._routes[type(command)]) for command in commands]
         refresh: set[UUID] = set()
         conflicts = 0
         while True:

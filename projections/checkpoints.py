@@ -1,4 +1,9 @@
-"""Checkpoints: read and advanced by compare-and-set, in the transaction of the rows they describe."""
+"""Checkpoints: read and advanced by compare-and-set, in the transaction of the rows they describe.
+
+The position in the comparison is what makes an effect happen exactly once: rows are only written from the position that they are
+at. The epoch ends an owner that was replaced, also where both are at the same position and where it remembers what is parked. That
+a runner looks again after a lost answer keeps it in its place, which the position alone would cost it.
+"""
 
 import asyncio
 import time

@@ -5,7 +5,7 @@ that a saga does depends on two roots.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import groupby
 from uuid import UUID
@@ -27,7 +27,6 @@ SAGAS: dict[str, Reactions] = {
     "message_delivery": message_delivery.REACTIONS,
 }
 
-TOPICS = frozenset(event.TOPIC for reactions in SAGAS.values() for event in reactions)
 PARTITIONS = tuple(f"sagas:{number}" for number in range(8))
 """Names of the partitions, which are those of their checkpoints. As many processes can share the sagas; the number is for ever."""
 MAX_ROOTS_AT_ONCE = 64
@@ -40,16 +39,16 @@ def partition_of(root_id: UUID) -> str:
     return PARTITIONS[root_id.int % len(PARTITIONS)]
 
 
-def react(recorded: RecordedEvent) -> list[tuple[str, Command | WorkItem]]:
+def react(recorded: RecordedEvent, sagas: Mapping[str, Reactions] = SAGAS) -> list[tuple[str, Command | WorkItem]]:
     """All that sagas answer to one event, each with a name that is the same at every redelivery."""
-    if recorded.topic not in TOPICS:
+    kind = registry.EVENTS.get(recorded.topic)
+    handlers = {saga: reactions[kind] for saga, reactions in sagas.items() if kind is not None and kind in reactions}
+    if not handlers:
         return []
     event = registry.decode(recorded.topic, recorded.schema_version, recorded.state)
     answers: list[tuple[str, Command | WorkItem]] = []
-    for saga, reactions in SAGAS.items():
-        handler = reactions.get(type(event))
-        if handler is not None:
-            answers += [(f"{saga}:{recorded.version}:{i}", r) for i, r in enumerate(handler(event, recorded))]
+    for saga, handler in handlers.items():
+        answers += [(f"{saga}:{recorded.version}:{i}", reaction) for i, reaction in enumerate(handler(event, recorded))]
     return answers
 
 
@@ -76,12 +75,16 @@ class SagaManager:
         checkpoints: Checkpoints,
         queue: WorkQueue,
         partitions: Iterable[str] = PARTITIONS,
+        *,
+        sagas: Mapping[str, Reactions] = SAGAS,
     ) -> None:
         self._commands = commands
         self._subscription = subscription
         self._checkpoints = checkpoints
         self._queue = queue
         self._partitions = sorted(partitions)
+        self._sagas = sagas
+        self._topics = frozenset(event.TOPIC for reactions in sagas.values() for event in reactions)
         self._known: dict[str, Checkpoint] = {}
 
     async def run(self) -> None:
@@ -100,7 +103,7 @@ class SagaManager:
         return known is not None and event.position > known.position
 
     async def _handle(self, batch: Sequence[RecordedEvent]) -> None:
-        relevant = sorted((e for e in batch if e.topic in TOPICS), key=lambda e: (e.root_id.int, e.position))
+        relevant = sorted((e for e in batch if e.topic in self._topics), key=lambda e: (e.root_id.int, e.position))
         if not relevant:
             return
         gate = asyncio.Semaphore(MAX_ROOTS_AT_ONCE)
@@ -114,7 +117,7 @@ class SagaManager:
 
     async def _handle_one(self, recorded: RecordedEvent) -> None:
         try:
-            answers = react(recorded)
+            answers = react(recorded, self._sagas)
         except Exception as error:  # noqa: BLE001  # whatever is wrong with one event must not stop all others
             await self._park(recorded, error)
             return

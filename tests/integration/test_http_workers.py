@@ -227,3 +227,28 @@ async def test_a_poll_ends_when_the_process_is_about_to(system: System, alpha: C
     poll = await polling(system, alpha)
     system.container.live.close()
     assert (await asyncio.wait_for(poll, 5)).json()["journal"] == []
+
+
+async def test_only_the_newest_attempt_of_a_tool_call_has_a_say(system: System, alpha: Claim, worker: PlayedWorker) -> None:
+    """The queue handed the call out again, so the first worker lost its lease. Nothing that it says is recorded."""
+    invocation_id = await alpha.call("k", "add", a=1)
+    old = await worker.next("add", "tool")
+    new = await system.worker("worker-2").claim(invocation_id, "tool", delivery=2)
+    assert (old.attempt, new.attempt) == (1, 2)
+    head = await system.settled()
+    error = {"type": "TestError", "message": "of the first", "kind": "permanent"}
+    for attempt in (old.attempt, new.attempt + 1):  # the one that is over, and one that nobody was given
+        for verb, said in (("complete", {"result": "of the first"}), ("fail", {"error": error})):
+            body = {"attempt": attempt, **said}
+            refused = await worker.http.post(f"/v1/invocations/{invocation_id}/{verb}", json=body)
+            assert (refused.status_code, refused.json()["code"]) == (409, "stale-attempt"), (attempt, verb)
+    assert await system.settled() == head, "something was recorded"
+
+    await new.fail("transient", retry_after_s=600)
+    for claim in (old, new):  # between two attempts nobody has the call
+        late = await claim.post("complete", result="too late")
+        assert (late.status_code, late.json()["code"]) == (409, "stale-attempt"), claim.attempt
+    recorded = [event.topic for event in await system.events() if event.stream_id == UUID(invocation_id)]
+    assert recorded == [
+        "invocation.requested", "invocation.attempt_started", "invocation.attempt_started", "invocation.retry_scheduled",
+    ]  # fmt: skip

@@ -166,7 +166,7 @@ async def test_mail_to_a_step_that_has_ended_is_refused_and_seen(system: System,
 
 
 async def test_all_events_again_change_nothing(database_url: str, nats_url: str) -> None:
-    """A saga process that lost its checkpoint reads the log from the start: every command is recognised."""
+    """A saga process that lost its checkpoint reads the log from the start: our rules have nothing to add."""
     await empty_work_queue(nats_url)
     async with running(database_url, nats_url) as system:
         await issue_key(system)

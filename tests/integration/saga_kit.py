@@ -1,0 +1,101 @@
+"""For tests of the saga loop alone: a saga whose reactions must not be recorded twice, and a log that is read over NATS."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from uuid import UUID
+
+from application.dispatch import CommandLoop
+from application.ports import Checkpoints, EventStore
+from application.routes import ROUTES, Route
+from application.sagas.manager import PARTITIONS, SagaManager
+from application.sagas.reactions import Reaction, Reactions
+from domain.context import ContextValueSet
+from domain.kernel import Command, Decider, Event, RecordedEvent, derive_id
+from domain.projects import CreateProject, ProjectCreated
+from projections.checkpoints import PostgresCheckpoints
+from tests.integration.system_kit import System, eventually, new_id, running
+
+AMOUNTS = (3, 4)
+
+
+class Reserve(Command):
+    """Takes something from the budget of a project: each time that it is decided."""
+
+    project_id: UUID
+    amount: int
+
+
+def _decide(reserved: int, command: Reserve) -> list[Event]:
+    total = reserved + command.amount
+    event = ContextValueSet(run_id=command.project_id, agent_run_id=command.project_id, name="budget", value=total, value_version=1)
+    return [event]
+
+
+def _evolve(reserved: int, event: ContextValueSet) -> int:
+    return int(event.value)
+
+
+BUDGET: Decider[int] = Decider("budget", int, _decide, _evolve)
+BUDGET_ROUTES: Mapping[type[Command], Route] = {
+    **ROUTES,
+    Reserve: Route(BUDGET, lambda c: budget_of(c.project_id), lambda c, _: c.project_id),
+}
+
+
+def on_project_created(event: ProjectCreated, recorded: RecordedEvent) -> list[Reaction]:
+    return [Reserve(project_id=recorded.stream_id, amount=amount) for amount in AMOUNTS]
+
+
+BUDGET_SAGAS: Mapping[str, Reactions] = {"budget": {ProjectCreated: on_project_created}}
+
+
+def budget_of(project_id: UUID) -> UUID:
+    return derive_id(project_id, "budget")
+
+
+@dataclass
+class Ledger:
+    """A running relay and a log, and everything that a saga manager needs."""
+
+    system: System
+
+    def manager(self, *, store: EventStore | None = None, checkpoints: Checkpoints | None = None) -> SagaManager:
+        """One that knows nothing yet, as that of a process that was just started."""
+        container = self.system.container
+        commands = CommandLoop(store or self.store, routes=BUDGET_ROUTES)
+        checkpoints = checkpoints or PostgresCheckpoints(container.database)
+        return SagaManager(commands, container.live._subscription, checkpoints, container.work_queue, sagas=BUDGET_SAGAS)
+
+    @property
+    def store(self) -> EventStore:
+        return self.system.container.commands._store
+
+    async def project(self) -> UUID:
+        project_id = new_id()
+        await self.system.command(CreateProject(project_id=project_id, name="p"))
+        return project_id
+
+    async def reserved(self, project_id: UUID) -> list[int]:
+        """What was recorded for one project: the running totals."""
+        events = [e for e in await self.system.events(project_id) if e.stream_id == budget_of(project_id)]
+        return [ContextValueSet.model_validate_json(event.state).value for event in events]
+
+    async def checkpoints(self) -> list[int]:
+        rows = await self.system.sql("SELECT position FROM checkpoint WHERE name = ANY (%s)", list(PARTITIONS))
+        return [row[0] for row in rows]
+
+    async def settled(self) -> int:
+        """Waits until the sagas have handled the whole log, what they added included. Returns the head."""
+
+        async def at_head() -> int:
+            head = await self.system.container.feed.head()
+            return head if await self.checkpoints() == [head] * len(PARTITIONS) else 0
+
+        return await eventually(at_head, "the sagas at the head of the log")
+
+
+@asynccontextmanager
+async def ledger_on(database_url: str, nats_url: str) -> AsyncIterator[Ledger]:
+    async with running(database_url, nats_url, loops=["relay"]) as system:
+        yield Ledger(system)

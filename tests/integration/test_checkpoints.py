@@ -1,0 +1,105 @@
+"""The three defences of a read model against having an event twice, each with the other two taken away."""
+
+import random
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from application.ports import LostOwnership
+from projections import checkpoints
+from projections.runner import ProjectionRunner
+from tests.integration.projection_kit import Log, log_on
+from tests.integration.system_kit import eventually
+from tests.integration.test_projections import SEEN, LosesAnswers, working
+
+EPOCH = "epoch = known_epoch"
+POSITION = "(position = known_position OR (%(repeatable)s AND position = %(new)s))"
+NAMES = [f"p{number}" for number in range(40)]
+
+
+@pytest_asyncio.fixture
+async def log(database_url: str) -> AsyncIterator[Log]:
+    async with log_on(database_url, page=7) as log:
+        await log.rows("CREATE TABLE seen (position bigint, name text)")
+        await log.create(*NAMES)
+        yield log
+
+
+def without(monkeypatch: pytest.MonkeyPatch, *conditions: str) -> None:
+    """Takes conditions out of the compare-and-set."""
+    for condition in conditions:
+        assert condition in checkpoints.ADVANCE
+        monkeypatch.setattr(checkpoints, "ADVANCE", checkpoints.ADVANCE.replace(condition, "true"))
+
+
+class Trusting(ProjectionRunner):
+    """Does not look again after a lost answer: goes on from where it believes to be."""
+
+    async def _look_again(self) -> None:
+        self._in_doubt = False
+
+
+async def exact(log: Log) -> None:
+    assert await log.rows("SELECT position, name FROM seen ORDER BY position") == list(enumerate(NAMES, 1))
+
+
+async def test_the_position_alone_keeps_rows_exact(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The promise: rows move only from the position that they are at. A runner that is mistaken about it loses its place."""
+    without(monkeypatch, EPOCH)
+    database, lost = LosesAnswers(log.database, random.Random(1)), 0
+    while await checkpoint(log) < len(NAMES):
+        async with working(Trusting((SEEN,), database, log)) as task:
+
+            async def over(task: object = task) -> bool:
+                return task.done() or await checkpoint(log) == len(NAMES)  # type: ignore[attr-defined]
+
+            await eventually(over, "the end of the log, or of the runner")
+            if task.done():
+                assert isinstance(task.exception(), LostOwnership), task
+                lost += 1
+    assert lost > 0, "no answer was lost, so nothing was tried"
+    await exact(log)
+
+
+async def test_the_position_alone_stops_the_slower_of_two_owners(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, EPOCH)
+    events = await log.feed.read(after=0, limit=len(NAMES))
+    slow, quick = (Trusting((SEEN,), log.database, log) for _ in range(2))
+    for runner in (slow, quick):
+        await runner._take()
+    await quick.handle(events[:10])
+    with pytest.raises(LostOwnership):
+        await slow.handle(events[:5])
+    await quick.handle(events[10:])
+    await exact(log)
+
+
+async def test_the_epoch_alone_stops_who_lost_its_place(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the new owner has written nothing yet, so that the position would tell nothing."""
+    without(monkeypatch, POSITION)
+    events = await log.feed.read(after=0, limit=len(NAMES))
+    old, new = (Trusting((SEEN,), log.database, log) for _ in range(2))
+    await old._take()
+    await old.handle(events[:10])
+    await new._take()
+    with pytest.raises(LostOwnership):
+        await old.handle(events[10:20])
+    await new.handle(events[10:])
+    await exact(log)
+
+
+async def test_looking_again_alone_repeats_no_commit_whose_answer_was_lost(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the runner keeps its place, where the position alone would cost it."""
+    without(monkeypatch, EPOCH, POSITION)
+    database = LosesAnswers(log.database, random.Random(1))
+    async with working(ProjectionRunner((SEEN,), database, log)) as task:
+        await log.until("seen")
+        assert not task.done()
+    assert database.lost > 0, "no answer was lost, so nothing was tried"
+    await exact(log)
+
+
+async def checkpoint(log: Log) -> int:
+    rows = await log.rows("SELECT position FROM checkpoint WHERE name = 'seen'")
+    return int(rows[0][0]) if rows else 0

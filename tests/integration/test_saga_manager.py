@@ -1,0 +1,122 @@
+"""The saga loop by itself: its reactions are decided anew each time, and yet recorded once, whenever its process dies."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Literal
+from uuid import UUID
+
+import pytest
+import pytest_asyncio
+
+from application.ports import AppendRequest, AppendResult, Checkpoint, EventStore
+from application.sagas.manager import SagaManager
+from domain.kernel import RecordedEvent
+from projections.checkpoints import PostgresCheckpoints
+from tests.integration.saga_kit import AMOUNTS, Ledger, ledger_on
+from tests.integration.system_kit import eventually, stopped
+
+TOTALS = [AMOUNTS[0], sum(AMOUNTS)]
+Moment = Literal["before the append", "after the append", "before the checkpoint", "after the checkpoint"]
+MOMENTS: list[Moment] = ["before the append", "after the append", "before the checkpoint", "after the checkpoint"]
+
+
+@pytest_asyncio.fixture
+async def ledger(database_url: str, nats_url: str) -> AsyncIterator[Ledger]:
+    async with ledger_on(database_url, nats_url) as ledger:
+        yield ledger
+
+
+@asynccontextmanager
+async def working(manager: SagaManager) -> AsyncIterator[None]:
+    """Runs a manager and kills it in the end: what it awaits is never answered."""
+    task = asyncio.create_task(manager.run())
+    try:
+        yield
+        assert not task.done(), task
+    finally:
+        await stopped(task)
+
+
+async def test_the_whole_log_read_again_adds_nothing(ledger: Ledger) -> None:
+    """The rules record each reaction as often as it is decided, so only its id can tell that it was recorded."""
+    projects = [await ledger.project() for _ in range(10)]
+    async with working(ledger.manager()):
+        head = await ledger.settled()
+    assert head == len(projects) * (1 + len(AMOUNTS))
+    for _ in range(2):
+        await ledger.system.sql("UPDATE checkpoint SET position = 0 WHERE name LIKE 'sagas:%%'")
+        async with working(ledger.manager()):
+            assert await ledger.settled() == head
+    for project in projects:
+        assert await ledger.reserved(project) == TOTALS
+    assert await ledger.system.sql("SELECT * FROM parked_event") == []
+
+
+class Stops:
+    """Lets everything through up to one moment, which never ends."""
+
+    def __init__(self, moment: Moment) -> None:
+        self._moment = moment
+        self.reached = asyncio.Event()
+
+    async def at(self, moment: Moment) -> None:
+        if moment == self._moment:
+            self.reached.set()
+            await asyncio.Event().wait()
+
+
+class StoppingStore:
+    """The real event store."""
+
+    def __init__(self, store: EventStore, stops: Stops) -> None:
+        self._store, self._stops = store, stops
+
+    async def append(self, request: AppendRequest) -> AppendResult:
+        await self._stops.at("before the append")
+        result = await self._store.append(request)
+        await self._stops.at("after the append")
+        return result
+
+    async def read_stream(
+        self, tenant_id: UUID, stream_id: UUID, *, after_version: int = 0, until_position: int | None = None
+    ) -> list[RecordedEvent]:
+        return await self._store.read_stream(tenant_id, stream_id, after_version=after_version, until_position=until_position)
+
+    async def find_command(self, tenant_id: UUID, command_id: UUID) -> AppendResult | None:
+        return await self._store.find_command(tenant_id, command_id)
+
+
+class StoppingCheckpoints(PostgresCheckpoints):
+    def __init__(self, ledger: Ledger, stops: Stops) -> None:
+        super().__init__(ledger.system.container.database)
+        self._stops = stops
+
+    async def advance(self, known: dict[str, Checkpoint], position: int) -> dict[str, Checkpoint]:
+        await self._stops.at("before the checkpoint")
+        advanced = await super().advance(known, position)
+        await self._stops.at("after the checkpoint")
+        return advanced
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+async def test_a_process_that_dies_at_any_moment_leaves_each_reaction_once(ledger: Ledger, moment: Moment) -> None:
+    """Before it reacts, between reaction and checkpoint, or with an answer under way: another process does the rest."""
+    project, stops = await ledger.project(), Stops(moment)
+    doomed = ledger.manager(store=StoppingStore(ledger.store, stops), checkpoints=StoppingCheckpoints(ledger, stops))
+    async with working(doomed):
+        async with asyncio.timeout(15):
+            await stops.reached.wait()
+        done = await ledger.reserved(project)
+        assert done == {"before the append": [], "after the append": TOTALS[:1]}.get(moment, TOTALS)
+        if moment != "after the checkpoint":
+            assert set(await ledger.checkpoints()) == {0}, "the checkpoint moves when all that it stands for is recorded"
+    async with working(ledger.manager()):
+        await ledger.settled()
+        assert await ledger.reserved(project) == TOTALS
+        later = await ledger.project()
+
+        async def reacted() -> bool:
+            return await ledger.reserved(later) == TOTALS
+
+        await eventually(reacted, "reactions to what came later")

@@ -1,0 +1,56 @@
+"""Ids of reactions: the same at every delivery of an event, and never those of another reaction."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from uuid import UUID
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from application.sagas.manager import SAGAS, react, request_for
+from domain.kernel import Event, Metadata, RecordedEvent
+from domain.registry import encode
+from tests.golden.examples import EXAMPLES
+
+REACTED_TO = [event for event in EXAMPLES if any(type(event) in reactions for reactions in SAGAS.values())]
+METADATA = Metadata(actor="test", correlation_id=UUID(int=1), causation_id="test", command_id=UUID(int=2)).model_dump_json()
+
+Place = tuple[UUID, int]
+"""(stream, version): no two events have the same."""
+
+
+def recorded_at(event: Event, place: Place, position: int) -> RecordedEvent:
+    stream_id, version = place
+    return RecordedEvent(
+        position, UUID(int=3), stream_id, version, stream_id, event.TOPIC, event.VERSION, encode(event), METADATA,
+        datetime(2026, 11, 28, tzinfo=UTC),
+    )  # fmt: skip
+
+
+def ids_of(recorded: RecordedEvent) -> list[UUID]:
+    return [request_for(recorded, name).command_id for name, _ in react(recorded)]
+
+
+events = st.sampled_from(REACTED_TO)
+# Few streams of the same millisecond, whose versions are all close to one another: what would collide first.
+streams = st.integers(0, 5).map(lambda number: UUID(int=(0x0192_0000_0000 << 80) | (7 << 76) | (2 << 62) | number))
+places = st.tuples(streams | st.uuids(), st.integers(1, 200))
+
+
+@given(event=events, place=places, positions=st.tuples(st.integers(1), st.integers(1)))
+def test_a_reaction_has_the_same_id_at_each_delivery(event: Event, place: Place, positions: tuple[int, int]) -> None:
+    first, again = (ids_of(recorded_at(event, place, position)) for position in positions)
+    assert first and first == again
+
+
+@given(st.lists(st.tuples(events, places), min_size=2, max_size=30, unique_by=lambda pair: pair[1]))
+def test_no_two_reactions_share_an_id(log: Sequence[tuple[Event, Place]]) -> None:
+    ids = [id_ for position, (event, place) in enumerate(log, 1) for id_ in ids_of(recorded_at(event, place, position))]
+    assert len(set(ids)) == len(ids)
+
+
+def test_every_saga_and_an_event_with_several_reactions_are_among_the_examples() -> None:
+    """Else the two above would hold for want of something to look at."""
+    names = [name.split(":") for event in REACTED_TO for name, _ in react(recorded_at(event, (UUID(int=4), 1), 1))]
+    assert {saga for saga, _, _ in names} == set(SAGAS)
+    assert max(int(index) for _, _, index in names) >= 1
