@@ -1,6 +1,7 @@
 """Durable timers: due ones become commands, each with an id derived from the timer, so that firing twice is firing once."""
 
 import asyncio
+from collections.abc import Mapping
 from functools import partial
 
 import structlog
@@ -9,7 +10,7 @@ from application.dispatch import CommandLoop, Request
 from application.patience import persistently
 from application.ports import DueTimer, OpenWork, Timers, WorkQueue
 from application.routes import ROUTES
-from domain.kernel import derive_id
+from domain.kernel import Command, derive_id
 
 COMMANDS = {command.__name__: command for command in ROUTES}
 BATCH = 100
@@ -24,9 +25,10 @@ log = structlog.get_logger(__name__)
 class TimerService:
     """Fires durable timers. Sleeps until the next one is due or a new one is set."""
 
-    def __init__(self, commands: CommandLoop, timers: Timers) -> None:
+    def __init__(self, commands: CommandLoop, timers: Timers, *, kinds: Mapping[str, type[Command]] = COMMANDS) -> None:
         self._commands = commands
         self._timers = timers
+        self._kinds = kinds
 
     async def run(self) -> None:
         while True:
@@ -48,7 +50,7 @@ class TimerService:
             causation_id=timer.cause,
         )
         try:
-            command = COMMANDS[timer.command].model_validate_json(timer.payload)
+            command = self._kinds[timer.command].model_validate_json(timer.payload)
             await persistently(lambda: self._commands.execute(request, command))
         except Exception as error:  # refused, or a stream that cannot be folded: later timers must fire
             log.error("timer_dropped", command=timer.command, root_id=str(timer.root_id), exc_info=error)

@@ -1,12 +1,13 @@
-"""For tests of the saga loop alone: a saga whose reactions must not be recorded twice, and a log that is read over NATS."""
+"""For tests of the saga loop and the timers alone: commands that must not be recorded twice, and processes that die in between."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
 from application.dispatch import CommandLoop
-from application.ports import Checkpoints, EventStore
+from application.ports import AppendRequest, AppendResult, Checkpoints, EventStore
 from application.routes import ROUTES, Route
 from application.sagas.manager import PARTITIONS, SagaManager
 from application.sagas.reactions import Reaction, Reactions
@@ -17,6 +18,8 @@ from projections.checkpoints import PostgresCheckpoints
 from tests.integration.system_kit import System, eventually, new_id, running
 
 AMOUNTS = (3, 4)
+TOTALS = [AMOUNTS[0], sum(AMOUNTS)]
+"""What is reserved once both reactions are recorded, each once."""
 
 
 class Reserve(Command):
@@ -54,16 +57,53 @@ def budget_of(project_id: UUID) -> UUID:
     return derive_id(project_id, "budget")
 
 
+class Stops:
+    """Lets everything through up to one moment, which never ends."""
+
+    def __init__(self, moment: str) -> None:
+        self._moment = moment
+        self.reached = asyncio.Event()
+
+    async def at(self, moment: str) -> None:
+        if moment == self._moment:
+            self.reached.set()
+            await asyncio.Event().wait()
+
+
+class StoppingStore:
+    """The real event store."""
+
+    def __init__(self, store: EventStore, stops: Stops) -> None:
+        self._store, self._stops = store, stops
+
+    async def append(self, request: AppendRequest) -> AppendResult:
+        await self._stops.at("before the append")
+        result = await self._store.append(request)
+        await self._stops.at("after the append")
+        return result
+
+    async def read_stream(
+        self, tenant_id: UUID, stream_id: UUID, *, after_version: int = 0, until_position: int | None = None
+    ) -> list[RecordedEvent]:
+        return await self._store.read_stream(tenant_id, stream_id, after_version=after_version, until_position=until_position)
+
+    async def find_command(self, tenant_id: UUID, command_id: UUID) -> AppendResult | None:
+        return await self._store.find_command(tenant_id, command_id)
+
+
 @dataclass
 class Ledger:
     """A running relay and a log, and everything that a saga manager needs."""
 
     system: System
 
+    def commands(self, store: EventStore | None = None) -> CommandLoop:
+        return CommandLoop(store or self.store, routes=BUDGET_ROUTES)
+
     def manager(self, *, store: EventStore | None = None, checkpoints: Checkpoints | None = None) -> SagaManager:
         """One that knows nothing yet, as that of a process that was just started."""
         container = self.system.container
-        commands = CommandLoop(store or self.store, routes=BUDGET_ROUTES)
+        commands = self.commands(store)
         checkpoints = checkpoints or PostgresCheckpoints(container.database)
         return SagaManager(commands, container.live._subscription, checkpoints, container.work_queue, sagas=BUDGET_SAGAS)
 

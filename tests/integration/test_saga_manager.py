@@ -3,22 +3,17 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Literal
-from uuid import UUID
 
 import pytest
 import pytest_asyncio
 
-from application.ports import AppendRequest, AppendResult, Checkpoint, EventStore
+from application.ports import Checkpoint
 from application.sagas.manager import SagaManager
-from domain.kernel import RecordedEvent
 from projections.checkpoints import PostgresCheckpoints
-from tests.integration.saga_kit import AMOUNTS, Ledger, ledger_on
+from tests.integration.saga_kit import TOTALS, Ledger, StoppingStore, Stops, ledger_on
 from tests.integration.system_kit import eventually, stopped
 
-TOTALS = [AMOUNTS[0], sum(AMOUNTS)]
-Moment = Literal["before the append", "after the append", "before the checkpoint", "after the checkpoint"]
-MOMENTS: list[Moment] = ["before the append", "after the append", "before the checkpoint", "after the checkpoint"]
+MOMENTS = ["before the append", "after the append", "before the checkpoint", "after the checkpoint"]
 
 
 @pytest_asyncio.fixture
@@ -43,7 +38,7 @@ async def test_the_whole_log_read_again_adds_nothing(ledger: Ledger) -> None:
     projects = [await ledger.project() for _ in range(10)]
     async with working(ledger.manager()):
         head = await ledger.settled()
-    assert head == len(projects) * (1 + len(AMOUNTS))
+    assert head == len(projects) * (1 + len(TOTALS))
     for _ in range(2):
         await ledger.system.sql("UPDATE checkpoint SET position = 0 WHERE name LIKE 'sagas:%%'")
         async with working(ledger.manager()):
@@ -51,40 +46,6 @@ async def test_the_whole_log_read_again_adds_nothing(ledger: Ledger) -> None:
     for project in projects:
         assert await ledger.reserved(project) == TOTALS
     assert await ledger.system.sql("SELECT * FROM parked_event") == []
-
-
-class Stops:
-    """Lets everything through up to one moment, which never ends."""
-
-    def __init__(self, moment: Moment) -> None:
-        self._moment = moment
-        self.reached = asyncio.Event()
-
-    async def at(self, moment: Moment) -> None:
-        if moment == self._moment:
-            self.reached.set()
-            await asyncio.Event().wait()
-
-
-class StoppingStore:
-    """The real event store."""
-
-    def __init__(self, store: EventStore, stops: Stops) -> None:
-        self._store, self._stops = store, stops
-
-    async def append(self, request: AppendRequest) -> AppendResult:
-        await self._stops.at("before the append")
-        result = await self._store.append(request)
-        await self._stops.at("after the append")
-        return result
-
-    async def read_stream(
-        self, tenant_id: UUID, stream_id: UUID, *, after_version: int = 0, until_position: int | None = None
-    ) -> list[RecordedEvent]:
-        return await self._store.read_stream(tenant_id, stream_id, after_version=after_version, until_position=until_position)
-
-    async def find_command(self, tenant_id: UUID, command_id: UUID) -> AppendResult | None:
-        return await self._store.find_command(tenant_id, command_id)
 
 
 class StoppingCheckpoints(PostgresCheckpoints):
@@ -100,7 +61,7 @@ class StoppingCheckpoints(PostgresCheckpoints):
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-async def test_a_process_that_dies_at_any_moment_leaves_each_reaction_once(ledger: Ledger, moment: Moment) -> None:
+async def test_a_process_that_dies_at_any_moment_leaves_each_reaction_once(ledger: Ledger, moment: str) -> None:
     """Before it reacts, between reaction and checkpoint, or with an answer under way: another process does the rest."""
     project, stops = await ledger.project(), Stops(moment)
     doomed = ledger.manager(store=StoppingStore(ledger.store, stops), checkpoints=StoppingCheckpoints(ledger, stops))

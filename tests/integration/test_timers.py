@@ -2,18 +2,34 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
+from uuid import UUID
 
 import nats.js.errors
 import pytest
 
 from adapters.nats import JetStreamWorkQueue, NatsConnection
 from adapters.postgres.database import PostgresDatabase
+from adapters.postgres.listener import ChannelListener
 from adapters.postgres.pool import open_pool
-from application.timers import WorkSweeper
+from api.bootstrap import listening
+from application.timers import TimerService, WorkSweeper
 from domain.agent_runs import MailReceived
 from domain.tenants import DEFAULT_TENANT_ID
+from projections.timers import CHANNEL, PostgresTimers
 from projections.work import PostgresOpenWork
-from tests.integration.system_kit import PlayedWorker, System, append, empty_work_queue, eventually, issue_key, new_id, running
+from tests.integration.saga_kit import Ledger, Reserve, StoppingStore, Stops, ledger_on
+from tests.integration.system_kit import (
+    PlayedWorker,
+    System,
+    append,
+    empty_work_queue,
+    eventually,
+    issue_key,
+    new_id,
+    running,
+    stopped,
+)
 
 RETRY = {"max_attempts": 3, "initial_s": 0.05, "max_s": 0.1}
 
@@ -169,3 +185,49 @@ async def test_the_sweeper_fills_a_queue_that_was_lost(system: System, worker: P
     claim = await worker.next("alpha")
     assert await worker.nothing_to_take("alpha") and await worker.nothing_to_take("beta")
     await claim.complete()
+
+
+class StoppingTimers(PostgresTimers):
+    def __init__(self, ledger: Ledger, listener: ChannelListener, stops: Stops) -> None:
+        super().__init__(ledger.system.container.database, listener)
+        self._stops = stops
+
+    async def delete(self, timer_ids: Sequence[UUID]) -> None:
+        await self._stops.at("before the deletion")
+        await super().delete(timer_ids)
+
+
+@pytest.mark.parametrize("moment", ["before the append", "after the append", "before the deletion"])
+async def test_a_process_that_dies_at_any_moment_leaves_a_timer_fired_once(database_url: str, nats_url: str, moment: str) -> None:
+    """Its command would be recorded as often as it is decided."""
+    async with ledger_on(database_url, nats_url) as ledger, listening(database_url, CHANNEL) as listener:
+        project, stops = await ledger.project(), Stops(moment)
+        due = """INSERT INTO timer (timer_id, tenant_id, root_id, stream_id, due_at, command, payload, correlation_id, cause)
+                 VALUES (%s, %s, %s, %s, now(), 'Reserve', %s, %s, 'test')"""
+        payload = Reserve(project_id=project, amount=5).model_dump_json()
+        await ledger.system.sql(due, new_id(), DEFAULT_TENANT_ID, project, project, payload, new_id())
+        kinds = {"Reserve": Reserve}
+
+        doomed = TimerService(
+            ledger.commands(StoppingStore(ledger.store, stops)), StoppingTimers(ledger, listener, stops), kinds=kinds
+        )
+        dying = asyncio.create_task(doomed.run())
+        try:
+            async with asyncio.timeout(15):
+                await stops.reached.wait()
+        finally:
+            await stopped(dying)
+        assert await ledger.reserved(project) == ([] if moment == "before the append" else [5])
+        assert len(await timers(ledger.system)) == 1
+
+        next_one = TimerService(ledger.commands(), StoppingTimers(ledger, listener, Stops("never")), kinds=kinds)
+        firing = asyncio.create_task(next_one.run())
+        try:
+
+            async def fired() -> bool:
+                return await timers(ledger.system) == []
+
+            await eventually(fired, "the timer's end")
+        finally:
+            await stopped(firing)
+        assert await ledger.reserved(project) == [5]
