@@ -14,6 +14,7 @@ import httpx
 from adapters.embedded import EmbeddedServices
 from tests.chaos.agents._witness import VARIABLE
 from tests.chaos.server import COMMAND
+from tests.pace import until
 from tests.ports import free_port
 
 START_TIMEOUT_S = 30.0
@@ -41,10 +42,13 @@ class Machine:
             self._process = await asyncio.create_subprocess_exec(
                 *self._command, env=self._environment, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output
             )
-        async with asyncio.timeout(START_TIMEOUT_S):
-            while not self._ready():
-                assert self._process.returncode is None, f"{self.name} ended:\n{self.output.read_text()[-4000:]}"
-                await asyncio.sleep(0.02)
+        process = self._process
+
+        async def ready() -> bool:
+            assert process.returncode is None, f"{self.name} ended:\n{self.output.read_text()[-4000:]}"
+            return self._ready()
+
+        await until(ready, START_TIMEOUT_S)
 
     def _ready(self) -> bool:
         return self.ready_file.exists()
@@ -54,8 +58,13 @@ class Machine:
         assert self._process is not None
         if self._process.returncode is None:
             self._process.terminate()
-            async with asyncio.timeout(STOP_TIMEOUT_S):
-                assert await self._process.wait() == 0, f"{self.name}:\n{self.output.read_text()[-4000:]}"
+            process = self._process
+
+            async def over() -> bool:
+                return process.returncode is not None
+
+            await until(over, STOP_TIMEOUT_S)
+            assert process.returncode == 0, f"{self.name}:\n{self.output.read_text()[-4000:]}"
 
     async def kill(self) -> None:
         if self._process is not None and self._process.returncode is None:

@@ -18,13 +18,15 @@ from tests.chaos.checks.snapshot import Snapshot, Violation, read_snapshot
 from tests.chaos.faults_kit import rounds, seeded
 from tests.chaos.fleet import Balancer, Fleet, Machine
 from tests.chaos.load import Load
-from tests.chaos.test_kills import AGENTS, BAD_NEWS, END_TIMEOUT_S, SETTLE_TIMEOUT_S, check_answers, until
+from tests.chaos.test_kills import AGENTS, BAD_NEWS, END_TIMEOUT_S, SETTLE_TIMEOUT_S, check_answers
 from tests.chaos.witness import check_witness, read_lines
 from tests.integration.system_kit import empty_work_queue
+from tests.pace import Deadline, ended, until
 
 pytestmark = pytest.mark.chaos
 
 TAKEOVER_S = 5.0
+SHARED_S = 20.0
 WELL_KNOWN = frozenset({"ownership_lost"})
 """Said by one that slept and woke up: what it held is another's by then."""
 
@@ -49,8 +51,7 @@ async def test_a_rolling_restart_and_a_sleeper_lose_and_double_nothing(
                     await shared_fairly(http)
                     await a_sleeper_is_replaced(fleet.engines[0], http)
                 stop.set()
-                async with asyncio.timeout(END_TIMEOUT_S):
-                    await loading
+                await ended(loading, END_TIMEOUT_S)
                 snapshot = await settled(database_url, services.nats_url)
             finally:
                 await end(loading)
@@ -74,7 +75,7 @@ async def shared_fairly(http: httpx.AsyncClient) -> None:
         projections = [sum(unit.startswith("projection:") for unit in units) for units in alive.values()]
         return partitions == [4, 4] and projections == [4, 4] and sum("relay" in units for units in alive.values()) == 1
 
-    await until(fair, 20)
+    await until(fair, SHARED_S)
 
 
 async def members(http: httpx.AsyncClient) -> dict[str, list[str]]:
@@ -100,10 +101,10 @@ async def a_sleeper_is_replaced(engine: Machine, http: httpx.AsyncClient) -> Non
 
 
 async def settled(database_url: str, nats_url: str) -> Snapshot:
-    deadline = asyncio.get_running_loop().time() + SETTLE_TIMEOUT_S
+    deadline = Deadline(SETTLE_TIMEOUT_S)
     while True:
         snapshot = await read_snapshot(database_url)
-        if not await check_snapshot(snapshot, nats_url) or asyncio.get_running_loop().time() > deadline:
+        if not await check_snapshot(snapshot, nats_url) or await deadline.over():
             return snapshot
         await asyncio.sleep(0.3)
 

@@ -11,7 +11,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,7 @@ from tests.chaos.checks.snapshot import Snapshot, Violation, read_snapshot
 from tests.chaos.load import Load, StartedRun
 from tests.chaos.server import Server, left_over, running_server
 from tests.chaos.witness import check_witness, read_lines
+from tests.pace import Deadline, ended, until
 from tidelog import Client
 
 pytestmark = [
@@ -98,15 +99,6 @@ async def witnessed_server() -> AsyncIterator[tuple[Server, Path, httpx.AsyncCli
                 yield server, witness, http
 
 
-async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float) -> None:
-    """Raises TimeoutError."""
-    async with asyncio.timeout(timeout_s):
-        while True:
-            if await condition():
-                return
-            await asyncio.sleep(0.05)
-
-
 async def test_nothing_is_lost_or_done_twice_whatever_is_killed() -> None:
     seed = int(os.environ.get("TIDELOG_CHAOS_SEED") or random.SystemRandom().randrange(10**6))
     chaos = Chaos(seed)
@@ -131,8 +123,7 @@ async def test_nothing_is_lost_or_done_twice_whatever_is_killed() -> None:
                     print(f"{len(chaos.kills)} kills, {len(load.runs)} runs, {time.monotonic() - chaos.began:.0f} s", flush=True)
             await asyncio.sleep(1.0)
             stop.set()
-            async with asyncio.timeout(END_TIMEOUT_S):
-                await loading
+            await ended(loading, END_TIMEOUT_S)
             snapshot = await settled(server)
             await until(lambda: follower.reached(snapshot.head), FEED_TIMEOUT_S)
         except (Exception, asyncio.CancelledError) as error:
@@ -177,11 +168,11 @@ async def still_right(server: Server) -> None:
 
 async def settled(server: Server) -> Snapshot:
     """The state once nothing is under way: what still comes by itself is waited for, what does not come is for the checker."""
-    deadline = time.monotonic() + SETTLE_TIMEOUT_S
+    deadline = Deadline(SETTLE_TIMEOUT_S)
     while True:
         snapshot = await read_snapshot(server.database_url())
         violations = await check_snapshot(snapshot, server.nats_url())
-        if not violations or time.monotonic() > deadline:
+        if not violations or await deadline.over():
             return snapshot
         await asyncio.sleep(0.3)
 

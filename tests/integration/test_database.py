@@ -13,29 +13,29 @@ from adapters.postgres.pool import check_health, open_pool
 from domain.errors import Unavailable
 from tests.integration.wire_kit import wired
 
+OUTAGE_S = 17.5
+OWN_TRY_AFTER_S = 10.0
+"""By itself the pool tries 1, 3, 7, 15 and 31 seconds after the loss, give or take a tenth: not for 10 s after this outage."""
+
 
 async def test_an_outage_is_not_much_longer_for_us_than_for_the_database(database_url: str) -> None:
     async with wired(database_url) as (wire, url):
         pool = await open_pool(url, role="test", max_size=2)
         await check_health(pool)
         await wire.cut()
-        back = 0.0
 
         async def ask() -> None:
-            nonlocal back
             while True:
                 with contextlib.suppress(Unavailable):
                     await check_health(pool)
-                    back = time.monotonic()
                     return
                 await asyncio.sleep(0.2)
 
         asking = asyncio.create_task(ask())
-        await asyncio.sleep(7.5)  # by itself the pool would try again after 15 s
+        await asyncio.sleep(OUTAGE_S)
         await wire.mend()
-        mended = time.monotonic()
-        await asyncio.wait_for(asking, 30)
-        assert back - mended < 4
+        async with asyncio.timeout(OWN_TRY_AFTER_S):
+            await asking
         await pool.close()
 
 

@@ -252,7 +252,7 @@ async def test_the_log_is_read_only_while_somebody_needs_it(system: System, monk
     monkeypatch.setattr(live, "LINGER_S", 0.0)
     feed = system.container.live
     await create_projects(system, 3)
-    await asyncio.sleep(0.2)
+    await system.settled()  # others have read them
     assert not feed._started.is_set() and feed.position == 0, "nobody has asked yet"
 
     async def next_position() -> int:
@@ -286,7 +286,8 @@ async def test_a_listener_that_waits_for_a_log_out_of_reach_ends_with_the_proces
         return [event async for events in unread.events(Filter(DEFAULT_TENANT_ID), after=0) for event in events]
 
     waiting = asyncio.create_task(everything())
-    await asyncio.sleep(0.05)
+    await create_projects(system, 1)
+    await system.settled()
     assert not waiting.done()
     unread.close()
     assert await asyncio.wait_for(waiting, 5) == []

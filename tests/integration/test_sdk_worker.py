@@ -36,6 +36,8 @@ from tests.integration.sdk_kit import (
 from tests.integration.system_kit import empty_work_queue, eventually, fresh_database
 from tidelog import Agent, Client, Context, PermanentError, ToolContext, ToolError, TransientError, tool
 from tidelog.worker import Worker
+from tidelog.worker.bench import Bench
+from tidelog.worker.deliveries import Delivery
 from tidelog.worker.runtime import RefusedError
 
 
@@ -291,10 +293,20 @@ async def test_a_newer_attempt_elsewhere_ends_this_one(server: Server, client: C
 
 
 async def test_work_that_is_delivered_again_to_its_own_worker_is_not_started_twice(
-    server: Server, client: Client, nats_url: str, caplog: pytest.LogCaptureFixture
+    server: Server, client: Client, nats_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ack_wait_s = 3
     delivered_again = asyncio.Event()
+    in_hand: list[int] = []
+    """After each delivery: how many tasks have its work."""
+    take_over = Bench.offer
+
+    def offered(bench: Bench, delivery: Delivery) -> None:
+        take_over(bench, delivery)
+        name = f"agent {delivery.work.pool} {delivery.work.work_id}"
+        in_hand.append(sum(task.get_name() == name for task in asyncio.all_tasks()))
+
+    monkeypatch.setattr(Bench, "offer", offered)
 
     class Blocking(Agent):
         async def execute(self, ctx: Context) -> Any:
@@ -310,11 +322,11 @@ async def test_work_that_is_delivered_again_to_its_own_worker_is_not_started_twi
         await jetstream.add_consumer("WORK", consumer.config.evolve(ack_wait=ack_wait_s))
 
         async def again() -> bool:
-            return bool((await jetstream.consumer_info("WORK", consumer.name)).num_redelivered)
+            return len(in_hand) > 1
 
         started = await client.start_run(agent="blocking")
         await eventually(again, "the second delivery")
-        await asyncio.sleep(0.2)  # what was delivered must have come in: a second start would be known by now
+        assert in_hand == [1, 1], "the second one was taken for other work"
         delivered_again.set()
         run = await client.wait(started.run_id, timeout=20)
     assert run.result == "done" and run.step("blocking").attempt == 1 and STARTED == ["blocking"]

@@ -11,6 +11,8 @@ from application.patience import end, side_by_side
 from tidelog import calling
 from tidelog.calling import end_tasks
 
+PATIENCE_S = 60.0
+
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,7 +40,7 @@ async def started(*work: Any) -> list[asyncio.Task[None]]:
 @pytest.mark.parametrize("ending", [end, end_tasks])
 async def test_a_cancellation_that_was_lost_is_repeated(ending: Callable[..., Awaitable[None]]) -> None:
     tasks = await started(deaf(2), deaf(0))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await ending(*tasks)
     assert all(task.cancelled() for task in tasks)
 
@@ -49,20 +51,25 @@ async def test_ending_is_not_left_before_the_end() -> None:
     [ending] = await started(end(*tasks))
     ending.cancel()
     with pytest.raises(asyncio.CancelledError):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await ending
     assert tasks[0].cancelled()
 
 
 async def test_side_by_side_all_run_to_their_ends() -> None:
+    """Each waits for the one after it, so that none could end if they ran one after the other."""
     order: list[int] = []
+    over = [asyncio.Event() for _ in range(4)]
+    over[3].set()
 
     async def work(number: int) -> None:
-        await asyncio.sleep(0.02 / number)
+        await over[number + 1].wait()
         order.append(number)
+        over[number].set()
 
-    await side_by_side(work(1), work(2), work(8))
-    assert order == [8, 2, 1]
+    async with asyncio.timeout(PATIENCE_S):
+        await side_by_side(work(0), work(1), work(2))
+    assert order == [2, 1, 0]
 
 
 async def test_side_by_side_a_failure_ends_the_others() -> None:
@@ -78,7 +85,7 @@ async def test_side_by_side_a_failure_ends_the_others() -> None:
             beside.set()
 
     with pytest.raises(ArithmeticError):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await side_by_side(others(), fails())
     assert beside.is_set()
 
@@ -95,6 +102,6 @@ async def test_side_by_side_is_cancelled_as_a_whole() -> None:
 
     tasks = await started(side_by_side(work(), work()))
     await asyncio.sleep(0)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await end(*tasks)
     assert left == 0 and tasks[0].cancelled()
