@@ -104,7 +104,7 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
         stack.push_async_callback(nats.close)
         log_id = await persistently(partial(_let_in, partial(log_id_of, pool)))
         subscription = JetStreamSubscription(nats, feed, log_id=log_id)
-        queue = JetStreamWorkQueue(nats)
+        queue = JetStreamWorkQueue(nats, log_id=log_id)
         every = settings.snapshot_every
         snapshots = Snapshotter(PostgresSnapshots(pool), every=every) if every else None
         commands = CommandLoop(store, max_event_bytes=settings.max_event_bytes, snapshots=snapshots)

@@ -138,6 +138,8 @@ class Queue:
     pool: str
     stream: str
     consumer: str
+    log_id: str
+    """Of the log whose work it is: several may share the server of the queue."""
 
 
 class WorkQueue(Protocol):

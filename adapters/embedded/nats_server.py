@@ -25,11 +25,6 @@ WORKER_USER = "worker"
 WORKER_INBOX_PREFIX = "_INBOX_worker"
 """Workers must give this as their client's inbox prefix: it is all they may subscribe to."""
 
-# A worker takes work and says how it goes; everything else it does by commands over HTTP.
-WORKER_PERMISSIONS = {
-    "publish": {"allow": ["$JS.API.CONSUMER.MSG.NEXT.WORK.>", "$JS.API.CONSUMER.INFO.WORK.>", "$JS.ACK.WORK.>"]},
-    "subscribe": {"allow": [f"{WORKER_INBOX_PREFIX}.>"]},
-}
 _HOST = "127.0.0.1"
 _ANY_PORT = -1
 _MEMORY_STORE_LIMIT_BYTES = 256 * 1024 * 1024
@@ -38,9 +33,22 @@ _RETRY_S = 5.0
 _STOP_STEPS = ((signal.SIGINT, 10.0),)
 
 
+def worker_permissions(log_id: str | None) -> dict[str, Any]:
+    """A worker takes work of its log and says how it goes; everything else it does by commands over HTTP.
+
+    None: which log it will be is not known. Then a worker may pull from every consumer whose name it knows, because NATS has no
+    wildcard for a part of a stream's name.
+    """
+    stream = "*" if log_id is None else f"TIDELOG_WORK_{log_id}"
+    allowed = [f"$JS.API.CONSUMER.MSG.NEXT.{stream}.*", f"$JS.API.CONSUMER.INFO.{stream}.*", f"$JS.ACK.{stream}.>"]
+    return {"publish": {"allow": allowed}, "subscribe": {"allow": [f"{WORKER_INBOX_PREFIX}.>"]}}
+
+
 class NatsServer:
-    def __init__(self, state: StateDirectory, binary: Binary, *, start_timeout_s: float) -> None:
+    def __init__(self, state: StateDirectory, binary: Binary, *, log_id: str | None, start_timeout_s: float) -> None:
+        """`log_id`: the one log whose work workers may take; see `worker_permissions`. Changes hold from the next start on."""
         self.binary = binary
+        self.log_id = log_id
         self.child: Child | None = None
         self.port: int | None = None
         self._state = state
@@ -163,7 +171,7 @@ class NatsServer:
                     {
                         "user": WORKER_USER,
                         "password": self._state.secrets["nats_worker"],
-                        "permissions": WORKER_PERMISSIONS,
+                        "permissions": worker_permissions(self.log_id),
                     },
                 ]
             },

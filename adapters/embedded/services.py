@@ -83,7 +83,7 @@ class EmbeddedServices:
 
     @property
     def worker_nats_url(self) -> str:
-        """For workers: may pull and acknowledge work of the stream WORK, with the inbox prefix `_INBOX_worker`."""
+        """For workers: may pull and acknowledge work (see `serve_log`), with the inbox prefix `_INBOX_worker`."""
         return self._running_nats().worker_url
 
     @property
@@ -136,6 +136,17 @@ class EmbeddedServices:
             await self._start_servers([name])
             log.info("embedded_service_restarted", server=name, pid=server.child.pid if server.child else None)
 
+    async def serve_log(self, log_id: str) -> None:
+        """Workers may take the work of this log on NATS and nothing else, in later starts on the same PostgreSQL, too.
+
+        NATS is started again where that is news. Before the first call workers may pull from every queue. Raises EmbeddedError.
+        """
+        server = self._running_nats()
+        if server.log_id != log_id:
+            server.log_id = log_id
+            self._located().remember(log_id=log_id)
+            await self.restart("nats")
+
     async def wait_exit(self, name: ServiceName) -> None:
         """Returns when a server ends without being asked to. Raises ServicesStopped when `stop()` is called."""
         while True:
@@ -177,7 +188,8 @@ class EmbeddedServices:
                     state, binary, durable=self._durable, settings=self._settings, start_timeout_s=self._start_timeout_s
                 )
             else:
-                self._nats = NatsServer(state, binary, start_timeout_s=self._start_timeout_s)
+                log_id = state.recall("log_id") if "postgres" in self._binaries else None  # another database is another log
+                self._nats = NatsServer(state, binary, log_id=log_id, start_timeout_s=self._start_timeout_s)
 
     def _find(self, name: ServiceName, data: Path | None) -> Binary:
         configured = self._binaries[name]

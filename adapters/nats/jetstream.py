@@ -15,7 +15,6 @@ API = "$JS.API"
 STREAM_NOT_FOUND = 10059
 STREAM_NAME_IN_USE = 10058
 MESSAGE_NOT_FOUND = 10037
-CONSUMER_NOT_FOUND = 10014
 OUT_OF_STEP = frozenset({10060, 10070, 10071, 10164})
 """Not the expected stream, last message id, last sequence: somebody else wrote."""
 STORE_REFUSED = 10077

@@ -8,13 +8,13 @@ log says (a database that was restored); then it deletes the older ones, which t
 Nothing here is needed for correctness, which comes from the positions on each message.
 """
 
-import re
 import time
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
+from adapters.nats import names
 from adapters.nats.connection import NatsConnection
 from adapters.nats.jetstream import (
     STREAM_NAME_IN_USE,
@@ -61,10 +61,8 @@ class LogStream:
     """The stream of one log. `log_id`: short id of the database's log, so that two of them can share a NATS."""
 
     def __init__(self, connection: NatsConnection, log_id: str, settings: StreamSettings | None = None) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9-]{1,40}", log_id):
-            raise ValueError(f"not usable in the name of a stream: {log_id!r}")
         self._connection = connection
-        self.log_id = log_id
+        self.log_id = names.checked(log_id)
         self.settings = settings or StreamSettings()
         if 0 <= self.settings.max_bytes < MIN_BYTES:
             raise ValueError(f"a stream of {self.settings.max_bytes} bytes is too small; at least {MIN_BYTES}")
@@ -143,22 +141,22 @@ class LogStream:
 
     @property
     def _prefix(self) -> str:
-        return f"tidelog-log.{self.log_id}"
+        return names.log_subjects(self.log_id)
 
     async def _names(self) -> list[str]:
         """Newest first."""
-        names = await stream_names(self._connection, f"{self._prefix}.*")
-        return sorted((name for name in names if self._is_ours(name)), key=self._incarnation, reverse=True)
+        found = await stream_names(self._connection, f"{self._prefix}.*")
+        return sorted((name for name in found if self._is_ours(name)), key=self._incarnation, reverse=True)
 
     def _is_ours(self, name: str) -> bool:
-        return re.fullmatch(rf"TIDELOG_{re.escape(self.log_id)}_\d+", name) is not None
+        return names.owner_of(name) == names.StreamOwner("log", self.log_id)
 
     def _incarnation(self, name: str) -> int:
         return int(name.rpartition("_")[2])
 
     def _configuration(self, incarnation: int) -> dict[str, Any]:
         return {
-            "name": f"TIDELOG_{self.log_id}_{incarnation}",
+            "name": names.log_stream(self.log_id, incarnation),
             "description": f"Tidelog's log {self.log_id}: a copy that the relay fills from the database",
             "subjects": [f"{self._prefix}.{incarnation}"],
             "retention": "limits",

@@ -1,11 +1,11 @@
 """The queue that workers pull from (`WorkQueue`): one work-queue stream, a subject per item, a durable consumer per agent or tool.
 
-    WORK.<kind>.<tenant id>.<pool>.<work id>.<dispatch>      the dots of a pool's name are dots of the subject
+    tidelog-work.<log id>.<kind>.<tenant id>.<pool>.<work id>.<dispatch>      the dots of a pool's name are dots of the subject
 
 The stream keeps one message per subject and refuses another one while it waits: so an item can be put on it any number of times.
 A worker that takes an item has `ack_wait_s` seconds to say that it is alive (`+WPI`), else another one gets it.
 
-All of it follows from the log. If the stream is lost it is made again, empty; `incarnation` tells those who fill it.
+All of it follows from the log. A stream that was lost is made again, empty, and the sweeper fills it (`application/timers.py`).
 """
 
 import asyncio
@@ -19,6 +19,7 @@ import orjson
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
+from adapters.nats import names
 from adapters.nats.connection import NatsConnection, NoResponders
 from adapters.nats.jetstream import (
     STORE_REFUSED,
@@ -27,7 +28,6 @@ from adapters.nats.jetstream import (
     JetStreamError,
     call,
     parse,
-    stream_info,
 )
 from application.ports import Queue, WorkItem
 from domain.errors import InvalidCommand
@@ -35,7 +35,6 @@ from domain.kernel import Name
 
 log = structlog.get_logger(__name__)
 
-STREAM = "WORK"
 ACK_WAIT_S = 10.0
 _WINDOW = 256
 """Items in flight at once."""
@@ -47,14 +46,14 @@ _NAME: TypeAdapter[str] = TypeAdapter(Name)
 class JetStreamWorkQueue:
     """Implements `application.ports.WorkQueue`."""
 
-    def __init__(self, connection: NatsConnection, *, replicas: int = 1, ack_wait_s: float = ACK_WAIT_S) -> None:
-        """`ack_wait_s`: seconds that a worker may be silent about an item before another one gets it."""
+    def __init__(self, connection: NatsConnection, *, log_id: str, replicas: int = 1, ack_wait_s: float = ACK_WAIT_S) -> None:
+        """`log_id`: whose work it is. `ack_wait_s`: seconds of a worker's silence about an item after which another one gets it."""
         self._connection = connection
+        self._log_id = names.checked(log_id)
+        self.stream = names.work_stream(log_id)
         self._replicas = replicas
         self._ack_wait = ack_wait_s
         self._window = asyncio.Semaphore(_WINDOW)
-        self._highest = 0
-        self._setbacks = 0
 
     async def publish(self, items: Sequence[WorkItem]) -> None:
         """As the port says. After Unavailable some of the items may be on the queue; publishing all again is right.
@@ -62,7 +61,7 @@ class JetStreamWorkQueue:
         Raises:
             InvalidCommand: a kind or pool that cannot be part of a subject.
         """
-        messages = [(_subject(item), _payload(item)) for item in items]
+        messages = [(self._subject(item), self._payload(item)) for item in items]
         try:
             await self._publish_all(messages)
         except NoResponders:
@@ -80,26 +79,7 @@ class JetStreamWorkQueue:
                 raise
             await self._create_stream()
             await self._create_consumer(consumer, tenant_id, kind, pool, max_pending)
-        return Queue(kind, pool, STREAM, consumer)
-
-    async def incarnation(self) -> str:
-        """Changes when the queue lost what it held: made anew, or set back to an older copy while this process watched.
-
-        Whoever finds another value than before dispatches all open work again. Makes the stream if there is none.
-        Raises Unavailable.
-        """
-        before = self._highest
-        info = await stream_info(self._connection, STREAM)
-        if info is None:
-            await self._create_stream()
-            info = await stream_info(self._connection, STREAM) or {}
-        last: int = info.get("state", {}).get("last_seq", 0)
-        if last < before:
-            log.warning("work_queue_set_back", last=last, before=before)
-            self._setbacks += 1
-            self._highest = last
-        self._highest = max(self._highest, last)
-        return f"{info.get('created', '')}/{self._setbacks}"
+        return Queue(kind, pool, self.stream, consumer, self._log_id)
 
     async def _publish_all(self, messages: Sequence[tuple[str, bytes]]) -> None:
         for start in range(0, len(messages), _WINDOW):
@@ -111,18 +91,18 @@ class JetStreamWorkQueue:
 
     async def _publish(self, subject: str, payload: bytes) -> None:
         async with self._window:
-            answer = await self._connection.request(subject, payload, headers={"Nats-Expected-Stream": STREAM})
+            answer = await self._connection.request(subject, payload, headers={"Nats-Expected-Stream": self.stream})
         try:
-            self._highest = max(self._highest, parse("publish work", answer)["seq"])
+            parse("publish work", answer)
         except JetStreamError as error:
             if error.err_code != STORE_REFUSED or error.description != _STILL_WAITS:
                 raise
 
     async def _create_stream(self) -> None:
         configuration = {
-            "name": STREAM,
-            "description": "Tidelog's work for workers; made again from the log when lost",
-            "subjects": [f"{STREAM}.>"],
+            "name": self.stream,
+            "description": f"Work of Tidelog's log {self._log_id} for workers; made again from the log when lost",
+            "subjects": [f"{names.work_subjects(self._log_id)}.>"],
             "retention": "workqueue",
             "storage": "file",
             "num_replicas": self._replicas,
@@ -135,19 +115,19 @@ class JetStreamWorkQueue:
             "max_consumers": -1,
         }
         try:
-            await call(self._connection, f"STREAM.CREATE.{STREAM}", configuration)
+            await call(self._connection, f"STREAM.CREATE.{self.stream}", configuration)
         except JetStreamError as error:
             if error.err_code != STREAM_NAME_IN_USE:
                 raise
             return
-        log.info("work_stream_created", stream=STREAM)
+        log.info("work_stream_created", stream=self.stream)
 
     async def _create_consumer(self, consumer: str, tenant_id: UUID, kind: str, pool: str, max_pending: int) -> None:
         configuration: dict[str, Any] = {
             "durable_name": consumer,
             "name": consumer,
             "description": f"{kind} {pool} of tenant {tenant_id}",
-            "filter_subject": f"{STREAM}.{kind}.{tenant_id}.{pool}.*.*",
+            "filter_subject": f"{names.work_subjects(self._log_id)}.{kind}.{tenant_id}.{pool}.*.*",
             "ack_policy": "explicit",
             "ack_wait": int(self._ack_wait * _SECOND),
             "max_deliver": -1,
@@ -158,8 +138,26 @@ class JetStreamWorkQueue:
         # The answer comes once the consumer is there; without an action it is made or brought in line.
         await call(
             self._connection,
-            f"CONSUMER.CREATE.{STREAM}.{consumer}.{configuration['filter_subject']}",
-            {"stream_name": STREAM, "config": configuration},
+            f"CONSUMER.CREATE.{self.stream}.{consumer}.{configuration['filter_subject']}",
+            {"stream_name": self.stream, "config": configuration},
+        )
+
+    def _subject(self, item: WorkItem) -> str:
+        _check(item.kind, item.pool)
+        place = f"{item.kind}.{item.tenant_id}.{item.pool}.{item.work_id}.{item.dispatch}"
+        return f"{names.work_subjects(self._log_id)}.{place}"
+
+    def _payload(self, item: WorkItem) -> bytes:
+        return orjson.dumps(
+            {
+                "kind": item.kind,
+                "pool": item.pool,
+                "work_id": item.work_id,
+                "dispatch": item.dispatch,
+                "tenant_id": item.tenant_id,
+                "root_id": item.root_id,
+                "log_id": self._log_id,
+            }
         )
 
 
@@ -170,21 +168,3 @@ def _check(kind: str, pool: str) -> None:
         raise InvalidCommand(f"not a name of an agent or tool: {pool!r}") from error
     if not re.fullmatch(r"[a-z]+", kind):
         raise InvalidCommand(f"not a kind of work: {kind!r}")
-
-
-def _subject(item: WorkItem) -> str:
-    _check(item.kind, item.pool)
-    return f"{STREAM}.{item.kind}.{item.tenant_id}.{item.pool}.{item.work_id}.{item.dispatch}"
-
-
-def _payload(item: WorkItem) -> bytes:
-    return orjson.dumps(
-        {
-            "kind": item.kind,
-            "pool": item.pool,
-            "work_id": item.work_id,
-            "dispatch": item.dispatch,
-            "tenant_id": item.tenant_id,
-            "root_id": item.root_id,
-        }
-    )

@@ -8,13 +8,17 @@ from typing import Any
 import structlog
 
 from adapters.embedded import DataDirectoryBusy, EmbeddedError, EmbeddedServices, ServiceName, ServicesStopped
+from adapters.postgres.identity import log_id_at
 from api.supervisor import state
 from api.supervisor.config import SupervisorConfig
 from api.supervisor.errors import SupervisorError
 from api.supervisor.processes import Backoff
 from application.patience import side_by_side
+from domain.errors import Unavailable
 
 log = structlog.get_logger(__name__)
+
+LOG_ID_TIMEOUT_S = 30.0
 
 
 class Servers:
@@ -35,12 +39,22 @@ class Servers:
             return
         try:
             await self._own.start()
+            await self._limit_workers(self._own)
         except DataDirectoryBusy as error:
             if state.held(Path(self._config.data_dir)):
                 raise state.already_running(Path(self._config.data_dir)) from None
             raise SupervisorError(str(error)) from None
-        except EmbeddedError as error:
+        except (EmbeddedError, Unavailable) as error:
             raise SupervisorError(str(error)) from None
+
+    async def _limit_workers(self, own: EmbeddedServices) -> None:
+        """To the work of our log. Which log a database elsewhere holds need not be known yet: then their rights are wider."""
+        if own.names == ("postgres", "nats"):
+            try:
+                await own.serve_log(await log_id_at(own.database_url, timeout=LOG_ID_TIMEOUT_S))
+            except BaseException:
+                await own.stop()
+                raise
 
     async def watch(self, changed: Callable[[], None]) -> None:
         """Start again what dies, for as long as it takes. Comes back at `stop()`."""

@@ -12,7 +12,8 @@ from uuid import UUID, uuid4
 
 from nats.js import JetStreamContext
 
-from tests.integration.system_kit import eventually, nats_client_of
+from adapters.nats.names import work_subjects
+from tests.integration.system_kit import eventually, nats_client_of, work_stream_of
 from tests.ports import free_port
 from tidelog import Client
 from tidelog.errors import TidelogAPIError, TidelogConnectionError
@@ -177,7 +178,8 @@ async def events_of(client: Client, run_id: UUID, *types: str) -> list[Event]:
 
 async def queued(jetstream: JetStreamContext, agent: str) -> int:
     """How much work for an agent is on the queue: what waits, and what is not acknowledged."""
-    info = await jetstream.stream_info("WORK", subjects_filter=f"WORK.agent.*.{agent}.>")
+    stream = await work_stream_of(jetstream)
+    info = await jetstream.stream_info(stream, subjects_filter=f"{work_subjects('*')}.agent.*.{agent}.>")
     return sum((info.state.subjects or {}).values())
 
 

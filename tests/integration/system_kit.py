@@ -28,6 +28,7 @@ from psycopg.sql import SQL, Identifier
 from uuid_utils.compat import uuid7
 
 from adapters.embedded import EmbeddedServices
+from adapters.nats.names import work_subjects
 from adapters.nats.security import NatsSecurity, SecuredClient
 from api.bootstrap import assemble
 from api.container import Container
@@ -375,23 +376,30 @@ async def issue_key(system: System) -> None:
     await eventually(usable, "the first key")
 
 
+async def work_stream_of(jetstream: JetStreamContext) -> str:
+    """The work queue of the one log that has one on this server. Raises NotFoundError."""
+    return str(await jetstream.find_stream_name_by_subject(f"{work_subjects('*')}.>"))
+
+
 async def empty_work_queue(nats_url: str) -> None:
-    """The queue is one for the whole NATS server; what an earlier test left there is none of the next one's business."""
+    """Each test's log has a queue of its own; those of earlier tests go, so that they do not pile up on the server."""
     client = await nats_client_of(nats_url)
     try:
         with contextlib.suppress(nats.js.errors.NotFoundError):
-            await client.jetstream().delete_stream("WORK")
+            while True:
+                await client.jetstream().delete_stream(await work_stream_of(client.jetstream()))
     finally:
         await client.close()
 
 
 @asynccontextmanager
-async def fresh_database(services: EmbeddedServices) -> AsyncIterator[str]:
-    """Another copy of the migrated database that the fixture `services` holds ready."""
+async def fresh_database(services: EmbeddedServices, *, copy_of: str = "dbname=tidelog_template") -> AsyncIterator[str]:
+    """A copy of a database that nobody uses; by default of the migrated one that the fixture `services` holds ready."""
     name, owner = f"test_{secrets.token_hex(16)}", str(conninfo_to_dict(services.database_url)["user"])
-    clone = SQL("CREATE DATABASE {} OWNER {} TEMPLATE tidelog_template STRATEGY file_copy")
+    copied = str(conninfo_to_dict(copy_of)["dbname"])
+    clone = SQL("CREATE DATABASE {} OWNER {} TEMPLATE {} STRATEGY file_copy")
     async with await psycopg.AsyncConnection.connect(services.admin_database_url, autocommit=True) as connection:
-        await connection.execute(clone.format(Identifier(name), Identifier(owner)))
+        await connection.execute(clone.format(Identifier(name), Identifier(owner), Identifier(copied)))
         try:
             yield make_conninfo(services.database_url, dbname=name)
         finally:

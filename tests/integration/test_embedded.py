@@ -22,7 +22,6 @@ import nats.errors
 import psycopg
 import pytest
 import pytest_asyncio
-from nats.js.api import ConsumerConfig
 
 from adapters.embedded import (
     DataDirectoryBusy,
@@ -278,50 +277,6 @@ def listening_addresses(pid: int) -> set[str]:
                 address = b"".join(words[at : at + 4][::-1] for at in range(0, len(words), 4))
                 found.add(socket.inet_ntop(family, address))
     return found
-
-
-async def test_worker_can_do_its_work_and_nothing_else(services: EmbeddedServices) -> None:
-    server = await nats.connect(services.nats_url, connect_timeout=5)
-    stream = server.jetstream(timeout=5)
-    await stream.add_stream(name="WORK", subjects=["work.>"])
-    await stream.add_stream(name="AUDIT", subjects=["audit.>"])
-    for name in ("WORK", "AUDIT"):
-        await stream.add_consumer(name, ConsumerConfig(durable_name="pool"))
-        await stream.publish(f"{name.lower()}.x", b"job")
-
-    denied: list[str] = []
-
-    async def on_error(error: Exception) -> None:
-        denied.append(str(error).lower())
-
-    worker = await nats.connect(services.worker_nats_url, inbox_prefix=b"_INBOX_worker", error_cb=on_error, connect_timeout=5)
-    jobs = await worker.jetstream(timeout=2).pull_subscribe_bind("pool", stream="WORK")
-    (job,) = await jobs.fetch(1, timeout=5)
-    await job.in_progress()
-    await job.ack_sync(timeout=5)
-    assert (await stream.consumer_info("WORK", "pool")).num_ack_pending == 0
-    assert denied == []
-
-    seen = await server.subscribe(">")
-    await server.flush()
-    forbidden = (
-        "work.x",
-        "log.x",
-        "$JS.API.STREAM.DELETE.WORK",
-        "$JS.API.CONSUMER.MSG.NEXT.LOG.pool",
-        "$JS.ACK.LOG.pool.1.1.1.1.0",
-    )
-    for subject in forbidden:
-        await worker.publish(subject, b"")
-    await worker.subscribe("audit.>")
-    await worker.flush()
-    await asyncio.sleep(0.05)
-    assert len([text for text in denied if "permissions violation" in text]) == len(forbidden) + 1
-    with pytest.raises(nats.errors.TimeoutError):
-        await seen.next_msg(timeout=0.05)
-    assert (await stream.stream_info("WORK")).state.messages == 1
-    await worker.close()
-    await server.close()
 
 
 async def test_stale_pid_file_that_names_a_stranger_is_handled_and_the_stranger_lives(folder: Path) -> None:

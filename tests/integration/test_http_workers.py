@@ -7,9 +7,10 @@ from uuid import UUID
 
 import pytest
 
+from adapters.postgres.identity import log_id_at
 from domain.context import SetContextValue, context_id_of
 from domain.failures import MAX_LOST_CLAIMS
-from tests.integration.system_kit import Claim, PlayedWorker, System, eventually, new_id
+from tests.integration.system_kit import PATIENCE_S, Claim, PlayedWorker, System, eventually, new_id
 
 
 @pytest.fixture
@@ -22,7 +23,10 @@ async def test_registering(system: System, worker: PlayedWorker) -> None:
     before = await system.settled()
     again = await worker.register("alpha", tools=["add"])
     assert again["worker_id"] == "worker-1" and again["ack_wait_s"] == 10
-    assert [(q["kind"], q["pool"], q["stream"]) for q in again["queues"]] == [("agent", "alpha", "WORK"), ("tool", "add", "WORK")]
+    log_id = await log_id_at(system.database_url, timeout=PATIENCE_S)
+    stream = f"TIDELOG_WORK_{log_id}"
+    queues = [(q["kind"], q["pool"], q["stream"], q["log_id"]) for q in again["queues"]]
+    assert queues == [("agent", "alpha", stream, log_id), ("tool", "add", stream, log_id)]
     assert again["nats"].keys() == {"url", "inbox_prefix"}
     assert await system.settled() == before + 1  # only the tool is offered with other parameters than before
     assert [q["pool"] for q in (await worker.register("new.agent_1"))["queues"]] == ["new.agent_1"]

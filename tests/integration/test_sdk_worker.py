@@ -33,7 +33,7 @@ from tests.integration.sdk_kit import (
     until,
     worker_process,
 )
-from tests.integration.system_kit import empty_work_queue, eventually, fresh_database
+from tests.integration.system_kit import empty_work_queue, eventually, fresh_database, work_stream_of
 from tidelog import Agent, Client, Context, PermanentError, ToolContext, ToolError, TransientError, tool
 from tidelog.worker import Worker
 from tidelog.worker.bench import Bench
@@ -317,9 +317,10 @@ async def test_work_that_is_delivered_again_to_its_own_worker_is_not_started_twi
             return "done"
 
     async with running(server.url, Blocking), administering(nats_url) as jetstream:
-        consumers = await jetstream.consumers_info("WORK")
+        stream = await work_stream_of(jetstream)
+        consumers = await jetstream.consumers_info(stream)
         [consumer] = [info for info in consumers if (info.config.filter_subject or "").endswith(".blocking.*.*")]
-        await jetstream.add_consumer("WORK", consumer.config.evolve(ack_wait=ack_wait_s))
+        await jetstream.add_consumer(stream, consumer.config.evolve(ack_wait=ack_wait_s))
 
         async def again() -> bool:
             return len(in_hand) > 1
@@ -391,7 +392,7 @@ async def test_a_lost_stream_and_a_restarted_nats_are_survived(
         running(server.url, Adder, add),
     ):
         async with administering(own_nats.nats_url) as jetstream:
-            await jetstream.delete_stream("WORK")
+            await jetstream.delete_stream(await work_stream_of(jetstream))
         await until(lambda: registrations() >= 2)
         assert (await outcome(client, agent="adder", input=[1])).result[0]["sum"] == 11
         os.kill(own_nats.describe()["nats"]["pid"], signal.SIGKILL)

@@ -10,6 +10,7 @@ import pytest
 
 from adapters.nats import JetStreamWorkQueue, NatsConnection
 from adapters.postgres.database import PostgresDatabase
+from adapters.postgres.identity import log_id_of
 from adapters.postgres.listener import ChannelListener
 from adapters.postgres.pool import open_pool
 from api.bootstrap import listening
@@ -174,7 +175,8 @@ async def test_the_sweeper_fills_a_queue_that_was_lost(system: System, worker: P
     await connection.start()
     try:
         await connection.ready(5)
-        sweeper = WorkSweeper(PostgresOpenWork(PostgresDatabase(pool)), JetStreamWorkQueue(connection))
+        queue = JetStreamWorkQueue(connection, log_id=await log_id_of(pool))
+        sweeper = WorkSweeper(PostgresOpenWork(PostgresDatabase(pool)), queue)
         await sweeper.sweep()
         assert await worker.nothing_to_take("alpha")  # too young: it may be on its way
         await system.sql("UPDATE open_work SET dispatched_at = now() - interval '1 minute'")

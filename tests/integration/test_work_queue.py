@@ -16,9 +16,10 @@ from adapters.nats import JetStreamError, JetStreamWorkQueue, NatsConnection
 from adapters.nats.jetstream import call, delete_stream, stream_info
 from application.ports import Queue, WorkItem
 from domain.errors import InvalidCommand, Unavailable
-from tests.integration.nats_kit import NatsProcess, connected, new_id
+from tests.integration.nats_kit import LOG, NatsProcess, connected, new_id
 
 TENANT, OTHER = new_id(), new_id()
+STREAM = f"TIDELOG_WORK_{LOG}"
 
 
 def work(
@@ -55,11 +56,11 @@ def ids(messages: list[Msg]) -> list[str]:
 
 
 async def test_item_reaches_a_worker_of_its_pool(connection: NatsConnection) -> None:
-    queue = JetStreamWorkQueue(connection)
+    queue = JetStreamWorkQueue(connection, log_id=LOG)
     item = work()
     await queue.publish([item])
     [message] = await pull(connection.client, await queue.ensure(TENANT, "agent", "critic", max_pending=5))
-    assert message.subject == f"WORK.agent.{TENANT}.critic.{item.work_id}.1"
+    assert message.subject == f"tidelog-work.{LOG}.agent.{TENANT}.critic.{item.work_id}.1"
     assert json.loads(message.data) == {
         "kind": "agent",
         "pool": "critic",
@@ -67,15 +68,16 @@ async def test_item_reaches_a_worker_of_its_pool(connection: NatsConnection) -> 
         "dispatch": 1,
         "tenant_id": str(TENANT),
         "root_id": str(item.root_id),
+        "log_id": LOG,
     }
     await message.ack_sync(timeout=2)
-    info = await stream_info(connection, "WORK")
+    info = await stream_info(connection, STREAM)
     assert info is not None
     assert info["state"]["messages"] == 0
 
 
 async def test_item_that_waits_is_not_put_twice(connection: NatsConnection) -> None:
-    queue = JetStreamWorkQueue(connection)
+    queue = JetStreamWorkQueue(connection, log_id=LOG)
     item = work()
     await queue.publish([item, item])
     await queue.publish([item, work(work_id=item.work_id, dispatch=2)])
@@ -90,18 +92,18 @@ async def test_item_that_waits_is_not_put_twice(connection: NatsConnection) -> N
 
 
 async def test_full_store_is_not_taken_for_success(connection: NatsConnection) -> None:
-    queue = JetStreamWorkQueue(connection)
-    await queue.incarnation()
-    info = await stream_info(connection, "WORK")
+    queue = JetStreamWorkQueue(connection, log_id=LOG)
+    await queue.ensure(TENANT, "agent", "critic", max_pending=5)
+    info = await stream_info(connection, STREAM)
     assert info is not None
-    await call(connection, "STREAM.UPDATE.WORK", info["config"] | {"max_msgs": 2})
+    await call(connection, f"STREAM.UPDATE.{STREAM}", info["config"] | {"max_msgs": 2})
     await queue.publish([work(), work()])
     with pytest.raises(JetStreamError, match="maximum messages exceeded"):
         await queue.publish([work()])
 
 
 async def test_pools_kinds_and_tenants_are_apart(connection: NatsConnection) -> None:
-    queue = JetStreamWorkQueue(connection)
+    queue = JetStreamWorkQueue(connection, log_id=LOG)
     items = [
         work("sql"),
         work("sql.query"),
@@ -116,27 +118,27 @@ async def test_pools_kinds_and_tenants_are_apart(connection: NatsConnection) -> 
 
 
 async def test_ensure_again_and_with_another_limit(connection: NatsConnection) -> None:
-    queue = JetStreamWorkQueue(connection)
+    queue = JetStreamWorkQueue(connection, log_id=LOG)
     first = await queue.ensure(TENANT, "tool", "sql.query", max_pending=1)
     assert await queue.ensure(TENANT, "tool", "sql.query", max_pending=1) == first
     await queue.publish([work("sql.query", kind="tool") for _ in range(4)])
     assert len(await pull(connection.client, first)) == 1
     assert await queue.ensure(TENANT, "tool", "sql.query", max_pending=3) == first
     assert len(await pull(connection.client, first)) == 2
-    assert (await call(connection, "CONSUMER.NAMES.WORK"))["consumers"] == [first.consumer]
+    assert (await call(connection, f"CONSUMER.NAMES.{STREAM}"))["consumers"] == [first.consumer]
 
 
 async def test_many_items_at_once(connection: NatsConnection) -> None:
-    queue = JetStreamWorkQueue(connection)
+    queue = JetStreamWorkQueue(connection, log_id=LOG)
     items = [work() for _ in range(1_000)]
     await asyncio.gather(queue.publish(items), queue.publish(items))
-    info = await stream_info(connection, "WORK")
+    info = await stream_info(connection, STREAM)
     assert info is not None
     assert info["state"]["messages"] == 1_000
 
 
 async def test_work_of_a_dead_worker_goes_to_another(connection: NatsConnection, nats: NatsProcess) -> None:
-    queue = JetStreamWorkQueue(connection, ack_wait_s=2.0)
+    queue = JetStreamWorkQueue(connection, log_id=LOG, ack_wait_s=2.0)
     item = work()
     await queue.publish([item])
     served = await queue.ensure(TENANT, "agent", "critic", max_pending=5)
@@ -153,44 +155,57 @@ async def test_work_of_a_dead_worker_goes_to_another(connection: NatsConnection,
 
 
 async def test_lost_stream_is_made_again(connection: NatsConnection) -> None:
-    queue = JetStreamWorkQueue(connection)
+    queue = JetStreamWorkQueue(connection, log_id=LOG)
     item = work()
     await queue.publish([item])
     served = await queue.ensure(TENANT, "agent", "critic", max_pending=5)
-    before = await queue.incarnation()
-    assert await queue.incarnation() == before
-    await delete_stream(connection, "WORK")
+    await delete_stream(connection, STREAM)
     await queue.publish([item])
-    assert await queue.incarnation() != before
     assert await queue.ensure(TENANT, "agent", "critic", max_pending=5) == served
     assert ids(await pull(connection.client, served)) == [str(item.work_id)]
 
 
-async def test_ensure_and_incarnation_make_the_stream(connection: NatsConnection) -> None:
-    queue = JetStreamWorkQueue(connection)
-    await queue.ensure(TENANT, "agent", "critic", max_pending=5)
-    first = await queue.incarnation()
-    await delete_stream(connection, "WORK")
-    assert await queue.incarnation() not in ("", first)
+async def test_ensure_makes_the_stream(connection: NatsConnection) -> None:
+    queue = JetStreamWorkQueue(connection, log_id=LOG)
+    for _ in range(2):
+        served = await queue.ensure(TENANT, "agent", "critic", max_pending=5)
+        assert (served.stream, served.log_id) == (STREAM, LOG)
+        await delete_stream(connection, STREAM)
 
 
-async def test_store_set_back_is_noticed(connection: NatsConnection, nats: NatsProcess) -> None:
-    queue = JetStreamWorkQueue(connection)
-    await queue.publish([work()])
-    before = await queue.incarnation()
+async def test_two_logs_with_the_same_work_have_queues_of_their_own(connection: NatsConnection) -> None:
+    """A copy of a database has the same tenants, agents and work; only its log id is another."""
+    original, copy = (JetStreamWorkQueue(connection, log_id=log_id) for log_id in ("6a2f-5", "6a2f-6"))
+    items = [work(), work(), work("names.shorten", kind="tool")]
+    for queue in (original, copy):
+        await queue.publish(items)
+    for queue, log_id in ((original, "6a2f-5"), (copy, "6a2f-6")):
+        for pool, kind, count in (("critic", "agent", 2), ("names.shorten", "tool", 1)):
+            served = await queue.ensure(TENANT, kind, pool, max_pending=10)
+            messages = await pull(connection.client, served)
+            assert ids(messages) == [str(item.work_id) for item in items if item.pool == pool] and len(messages) == count
+            assert {json.loads(message.data)["log_id"] for message in messages} == {log_id}
+            for message in messages:
+                await message.ack_sync(timeout=2)
+        await queue.publish(items)  # what one log's worker acknowledged is still another's to do
+    for queue in (original, copy):
+        served = await queue.ensure(TENANT, "agent", "critic", max_pending=10)
+        assert len(await pull(connection.client, served)) == 2
 
-    async def go_on() -> None:
-        await connection.ready(5)
-        await queue.publish([work()])
-        assert await queue.incarnation() == before
 
-    await nats.set_back(go_on)
-    await connection.ready(5)
-    assert await queue.incarnation() != before
+async def test_a_queue_of_an_earlier_release_is_in_nobodys_way(connection: NatsConnection) -> None:
+    await call(connection, "STREAM.CREATE.WORK", {"name": "WORK", "subjects": ["WORK.>"], "retention": "workqueue"})
+    await connection.request(f"WORK.agent.{TENANT}.critic.{new_id()}.1", b"{}")
+    queue, item = JetStreamWorkQueue(connection, log_id=LOG), work()
+    await queue.publish([item])
+    served = await queue.ensure(TENANT, "agent", "critic", max_pending=5)
+    assert ids(await pull(connection.client, served)) == [str(item.work_id)]
+    old = await stream_info(connection, "WORK")
+    assert old is not None and old["state"]["messages"] == 1
 
 
 async def test_waiting_work_survives_a_kill(connection: NatsConnection, nats: NatsProcess) -> None:
-    queue = JetStreamWorkQueue(connection)
+    queue = JetStreamWorkQueue(connection, log_id=LOG)
     items = [work() for _ in range(20)]
     await queue.publish(items)
     served = await queue.ensure(TENANT, "agent", "critic", max_pending=50)
@@ -199,8 +214,6 @@ async def test_waiting_work_survives_a_kill(connection: NatsConnection, nats: Na
         await queue.publish([work()])
     with pytest.raises(Unavailable):
         await queue.ensure(TENANT, "agent", "other", max_pending=5)
-    with pytest.raises(Unavailable):
-        await queue.incarnation()
     await nats.start()
     await connection.ready(5)
     await queue.publish(items)
@@ -211,7 +224,7 @@ async def test_waiting_work_survives_a_kill(connection: NatsConnection, nats: Na
     ("kind", "pool"), [("agent", "a b"), ("agent", "*"), ("agent", "a..b"), ("agent", ">"), ("x.y", "a"), ("", "a")]
 )
 async def test_names_that_would_change_the_subject_are_refused(connection: NatsConnection, kind: str, pool: str) -> None:
-    queue = JetStreamWorkQueue(connection)
+    queue = JetStreamWorkQueue(connection, log_id=LOG)
     with pytest.raises(InvalidCommand):
         await queue.publish([work(pool, kind=kind)])
     with pytest.raises(InvalidCommand):
@@ -220,7 +233,7 @@ async def test_names_that_would_change_the_subject_are_refused(connection: NatsC
 
 async def test_worker_with_the_rights_of_a_worker(services: EmbeddedServices) -> None:
     async with connected(services.nats_url) as connection:
-        queue = JetStreamWorkQueue(connection)
+        queue = JetStreamWorkQueue(connection, log_id=LOG)
         tenant, item = new_id(), work()
         item = WorkItem(tenant, "agent", "critic.v1", item.work_id, 1, item.root_id)
         await queue.publish([item])

@@ -7,8 +7,8 @@ import orjson
 
 from adapters.nats import LogStream, NatsConnection
 from adapters.nats.jetstream import stored_message, stream_info
+from adapters.nats.names import work_stream
 from adapters.nats.wire import MalformedBatch, Span, decode
-from adapters.nats.work_queue import STREAM as WORK
 from tests.chaos.checks.snapshot import Snapshot, Violation
 
 CONNECT_TIMEOUT_S = 10.0
@@ -62,12 +62,13 @@ async def _log_stream(connection: NatsConnection, snapshot: Snapshot, *, caught_
 
 async def _work_queue(connection: NatsConnection, snapshot: Snapshot) -> AsyncIterator[Violation]:
     open_work = {(row["work_id"], row["dispatch"]) for row in snapshot.tables["open_work"]}
-    info = await stream_info(connection, WORK)
+    stream = work_stream(snapshot.log_id)
+    info = await stream_info(connection, stream)
     if info is None or not info["state"]["messages"]:
         return
     for sequence in range(info["state"]["first_seq"], info["state"]["last_seq"] + 1):
-        message = await stored_message(connection, WORK, sequence)
+        message = await stored_message(connection, stream, sequence)
         if message is not None:
             item = orjson.loads(message.data)
             if (UUID(item["work_id"]), item["dispatch"]) not in open_work:
-                yield Violation("queue-holds-open-work", f"{WORK} message {sequence}", f"it is over: {item}")
+                yield Violation("queue-holds-open-work", f"{stream} message {sequence}", f"it is over: {item}")

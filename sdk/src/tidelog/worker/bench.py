@@ -16,6 +16,8 @@ HOLD_S = 1.0
 """How long a message may wait here for a free slot before it is offered to other workers."""
 NAK_DELAY_S: dict[Loss, float] = {"unavailable": 5.0, "refused": 30.0}
 HANDOVER_DELAY_S = 0.1
+UNKNOWN_TRIES = 6
+"""Deliveries of one message, over about five minutes, after which work of our log that the server does not know is dropped."""
 
 Run = Callable[[Delivery], Awaitable[Loss | None]]
 
@@ -84,15 +86,31 @@ class Bench:
                 await delivery.nak(HANDOVER_DELAY_S)
         if loss is None or loss == "over":
             await delivery.ack()
+        elif loss == "unknown":
+            await self._set_aside(delivery)
         else:
             await delivery.nak(NAK_DELAY_S[loss])
+
+    async def _set_aside(self, delivery: Delivery) -> None:
+        """Leave work that the server does not know to others; their server may know it.
+
+        Only work that names our own log is dropped in the end: that log lost it, as after a restore from a backup. Otherwise it
+        would count as unacknowledged for ever, and a queue with too many of those stands still.
+        """
+        work = delivery.work
+        fields = {"kind": self._kind, "pool": work.pool, "work_id": work.work_id, "log_id": work.log_id}
+        if delivery.of_our_log and delivery.number >= UNKNOWN_TRIES:
+            await delivery.ack()
+            log(logger, logging.WARNING, "unknown_work_dropped", deliveries=delivery.number, **fields)
+        else:
+            log(logger, logging.WARNING, "work_not_known", again_in_s=await delivery.set_aside(), **fields)
 
     async def _work(self, delivery: Delivery) -> Loss | None:
         try:
             return await self._run(delivery)
         except (TidelogAPIError, TidelogConnectionError) as error:
             loss = loss_of(error)
-            level = logging.DEBUG if loss == "over" else logging.ERROR
+            level = logging.DEBUG if loss in ("over", "unknown") else logging.ERROR
             log(
                 logger,
                 level,

@@ -15,6 +15,8 @@ from tidelog.logs import log
 logger = logging.getLogger(__name__)
 
 BLOCKED_S = 1.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 10.0, 600.0
+"""Seconds until a message that this worker cannot use is delivered again: longer each time."""
 
 
 class Publisher(Protocol):
@@ -35,17 +37,24 @@ class WorkMessage(BaseModel):
     dispatch: int = Field(ge=0)
     tenant_id: UUID
     root_id: UUID
+    log_id: str | None = None
+    """Of the log that has this work; None from an older server."""
 
 
 @dataclass(slots=True)
 class Delivery:
-    """One delivery of a work message. `number`: the how-manieth delivery of this message by JetStream."""
+    """One delivery of a work message.
+
+    `number`: counts the deliveries of this message by JetStream, from 1. `of_our_log`: the message names the log that the queue
+    belongs to; False where one of the two is not known.
+    """
 
     work: WorkMessage
     number: int
     reply: str
     publisher: Publisher
     ack_wait_s: float
+    of_our_log: bool = False
 
     async def ack(self) -> None:
         await self.publisher.publish(self.reply, b"+ACK")
@@ -53,6 +62,12 @@ class Delivery:
     async def nak(self, delay_s: float) -> None:
         """Give it back; another worker gets it after the delay."""
         await self.publisher.publish(self.reply, b"-NAK " + json.dumps({"delay": int(delay_s * 1e9)}).encode())
+
+    async def set_aside(self) -> float:
+        """Give it back, because this worker cannot use it. Returns the seconds until it is delivered again."""
+        pause_s = min(FIRST_PAUSE_S * 2.0 ** min(self.number - 1, 16), LONGEST_PAUSE_S)
+        await self.nak(pause_s)
+        return pause_s
 
     async def keep(self) -> None:
         """Tell JetStream three times per ack wait that the work goes on. Runs until cancelled."""

@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Literal, NoReturn, TypeVar
 
-from tidelog.errors import ConflictError, TidelogAPIError, TidelogConnectionError
+from tidelog.errors import ConflictError, NotFoundError, TidelogAPIError, TidelogConnectionError
 
 T = TypeVar("T")
 
-Loss = Literal["over", "unavailable", "refused"]
+Loss = Literal["over", "unavailable", "refused", "unknown"]
 """`over`: finished, cancelled or taken by another worker. `unavailable`: the server has been away for too long.
-`refused`: the server refuses this worker (its key, or a request it cannot make sense of)."""
+`refused`: the server refuses this worker (its key, or a request it cannot make sense of). `unknown`: the server's log does not have
+the work; another server's log may."""
 
 OVER_CODES = ("work-over", "stale-attempt")
 
@@ -19,6 +20,8 @@ def loss_of(error: TidelogAPIError | TidelogConnectionError) -> Loss:
     """What an error on claiming or reporting means for the work."""
     if isinstance(error, ConflictError) and error.code in OVER_CODES:
         return "over"
+    if isinstance(error, NotFoundError):
+        return "unknown"
     if isinstance(error, TidelogConnectionError) or error.retryable:
         return "unavailable"
     return "refused"

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from uuid_utils.compat import uuid7
 
 from tidelog.agent import AgentDefinition
-from tidelog.errors import ConflictError, NotFoundError, TidelogConnectionError
+from tidelog.errors import TidelogConnectionError
 from tidelog.failures import ErrorReport
 from tidelog.journal import JournalEntry, JournalUpdate, Mail, StateValue
 from tidelog.tools import ToolDefinition
@@ -33,6 +33,8 @@ class Queue(_Answer):
     pool: str
     stream: str
     consumer: str
+    log_id: str | None = None
+    """Of the log whose work it is; None from an older server."""
 
 
 class NatsAccess(_Answer):
@@ -87,8 +89,8 @@ class _FailAnswer(_Answer):
 class WorkerApi:
     """The calls of the contract between server and workers.
 
-    All raise `TidelogAPIError` (`ConflictError` with code `work-over` or `stale-attempt`: stop working on it) and
-    `TidelogConnectionError`, the latter after `PATIENCE` only.
+    All raise `TidelogAPIError` (`ConflictError` with code `work-over` or `stale-attempt`: stop working on it; `NotFoundError` from
+    a claim: the server does not know the work) and `TidelogConnectionError`, the latter after `PATIENCE` only.
     """
 
     def __init__(self, transport: Transport) -> None:
@@ -112,7 +114,7 @@ class WorkerApi:
 
     async def claim_agent_run(self, work_id: UUID, worker_id: str, dispatch: int, delivery: int) -> AgentRunClaim:
         body = _claim_body(worker_id, dispatch, delivery)
-        return await self._claim(f"/v1/agent-runs/{work_id}/claim", body, AgentRunClaim)
+        return await self._post(f"/v1/agent-runs/{work_id}/claim", body, AgentRunClaim)
 
     async def record_step(self, agent_run_id: UUID, attempt: int, key: str, result: JsonValue) -> None:
         entries = [{"key": key, "kind": "step", "result": result}]
@@ -163,7 +165,7 @@ class WorkerApi:
 
     async def claim_invocation(self, work_id: UUID, worker_id: str, dispatch: int, delivery: int) -> InvocationClaim:
         body = _claim_body(worker_id, dispatch, delivery)
-        return await self._claim(f"/v1/invocations/{work_id}/claim", body, InvocationClaim)
+        return await self._post(f"/v1/invocations/{work_id}/claim", body, InvocationClaim)
 
     async def complete_invocation(self, invocation_id: UUID, attempt: int, result: JsonValue) -> None:
         await self._post(f"/v1/invocations/{invocation_id}/complete", {"attempt": attempt, "result": result}, _Answer)
@@ -171,13 +173,6 @@ class WorkerApi:
     async def fail_invocation(self, invocation_id: UUID, attempt: int, error: ErrorReport) -> None:
         body = {"attempt": attempt, "error": error.model_dump(exclude_none=True)}
         await self._post(f"/v1/invocations/{invocation_id}/fail", body, _Answer)
-
-    async def _claim(self, path: str, body: Any, answer: type[M]) -> M:
-        """Work that the server has never heard of (its log was reset) is over like any other."""
-        try:
-            return await self._post(path, body, answer)
-        except NotFoundError as error:
-            raise ConflictError(error.status, "work-over", error.title, error.detail) from error
 
     async def _post(self, path: str, body: Any, answer: type[M], retry: RetryPolicy = PATIENCE) -> M:
         return _parse(answer, json_of(await self._transport.request("POST", path, body=body, retry=retry)))

@@ -113,7 +113,7 @@ class Puller:
                 raise ConsumerLostError(f"no heartbeat for {SILENCE_S:.0f} s") from None
             status = (message.headers or {}).get("Status")
             if status is None:
-                self._hand_over(message)
+                await self._hand_over(message)
                 return
             if status == "100":  # idle heartbeat
                 continue
@@ -126,15 +126,22 @@ class Puller:
                 return
             raise ConsumerLostError(f"{status} {description}".strip())
 
-    def _hand_over(self, message: Msg) -> None:
+    async def _hand_over(self, message: Msg) -> None:
         try:
             work = WorkMessage.model_validate_json(message.data)
         except ValidationError as error:
             # Not for this version: left unacknowledged, so that a newer worker gets it after the ack wait.
             log_failure(logger, "work_message_not_understood", error, pool=self._queue.pool)
             return
-        number = message.metadata.num_delivered
-        self._slots.offer(Delivery(work, number, message.reply, self._publisher, self._ack_wait_s))
+        ours, number = self._queue.log_id, message.metadata.num_delivered
+        of_our_log = ours is not None and work.log_id == ours
+        delivery = Delivery(work, number, message.reply, self._publisher, self._ack_wait_s, of_our_log)
+        if of_our_log or None in (ours, work.log_id):
+            self._slots.offer(delivery)
+        else:  # never acknowledged: the workers of that log would wait for it in vain
+            pause_s = await delivery.set_aside()
+            fields = {"work_id": work.work_id, "log_id": work.log_id, "our_log_id": ours, "again_in_s": pause_s}
+            log(logger, logging.WARNING, "work_of_another_log", pool=work.pool, stream=self._queue.stream, **fields)
 
     async def _give_back(self, message: Msg) -> None:
         if (message.headers or {}).get("Status") is None:

@@ -1,0 +1,76 @@
+"""Names on NATS. Every stream and every subject carries the id of its log, so that several logs can share a NATS.
+
+    the log's copy    TIDELOG_<log id>_<incarnation>    tidelog-log.<log id>.<incarnation>
+    the fan-out       TIDELOG_EVENTS_<log id>           tidelog.<log id>.<tenant id>.<slice>.<event>
+    the work queue    TIDELOG_WORK_<log id>             tidelog-work.<log id>.<kind>.<tenant id>.<pool>.<work id>.<dispatch>
+
+Before log ids were part of it, the work queue of every log was the stream `WORK`.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+from uuid import UUID
+
+StreamKind = Literal["log", "fan-out", "work queue"]
+
+OLD_WORK_STREAM = "WORK"
+
+_LOG_ID = r"[A-Za-z0-9-]{1,40}"
+_KINDS: tuple[tuple[StreamKind, str], ...] = (
+    ("fan-out", rf"TIDELOG_EVENTS_({_LOG_ID})"),
+    ("work queue", rf"TIDELOG_WORK_({_LOG_ID})"),
+    ("log", rf"TIDELOG_({_LOG_ID})_\d+"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOwner:
+    """What a stream of Tidelog is for. `log_id` None: the work queue of an earlier release, whose log cannot be told."""
+
+    kind: StreamKind
+    log_id: str | None
+
+
+def checked(log_id: str) -> str:
+    """Raises ValueError for an id that cannot be part of a name."""
+    if not re.fullmatch(_LOG_ID, log_id):
+        raise ValueError(f"not usable in the name of a stream: {log_id!r}")
+    return log_id
+
+
+def owner_of(stream: str) -> StreamOwner | None:
+    """None: a stream that is not Tidelog's."""
+    if stream == OLD_WORK_STREAM:
+        return StreamOwner("work queue", None)
+    for kind, pattern in _KINDS:
+        if match := re.fullmatch(pattern, stream):
+            return StreamOwner(kind, match[1])
+    return None
+
+
+def log_stream(log_id: str, incarnation: int) -> str:
+    return f"TIDELOG_{log_id}_{incarnation}"
+
+
+def events_stream(log_id: str) -> str:
+    return f"TIDELOG_EVENTS_{log_id}"
+
+
+def work_stream(log_id: str) -> str:
+    return f"TIDELOG_WORK_{log_id}"
+
+
+def log_subjects(log_id: str) -> str:
+    """The beginning of the subjects; the incarnation follows."""
+    return f"tidelog-log.{log_id}"
+
+
+def event_subjects(log_id: str, tenant_id: UUID | str = "*") -> str:
+    """The beginning of the subjects; slice and event follow."""
+    return f"tidelog.{log_id}.{tenant_id}"
+
+
+def work_subjects(log_id: str) -> str:
+    """The beginning of the subjects; kind, tenant, pool, work and dispatch follow."""
+    return f"tidelog-work.{log_id}"
