@@ -1,6 +1,6 @@
 """The fan-out: every event as a CloudEvent on a subject of its own, in a JetStream stream for subscribers outside.
 
-    tidelog.<tenant id>.<slice>.<event>      as tidelog.0192….run.started
+    tidelog.<log id>.<tenant id>.<slice>.<event>      as tidelog.7f3a…-5.0192….run.started
 
 A stream beside the log's, because strangers want wildcards, JSON and one message for each event, and the engine is not to pay
 for that. It reads the log as every consumer does, and publishes as the relay does: each message names the one it must
@@ -25,6 +25,7 @@ from uuid import UUID
 import orjson
 import structlog
 
+from adapters.nats import names
 from adapters.nats.connection import NatsConnection
 from adapters.nats.jetstream import (
     STREAM_NAME_IN_USE,
@@ -44,7 +45,6 @@ from domain.kernel import RecordedEvent
 
 log = structlog.get_logger(__name__)
 
-PREFIX = "tidelog"
 READER = "fanout"
 NOTE = "tidelog-checkpoint"
 """Key of the stream's metadata: `<sequence>:<position>:<event id>`."""
@@ -86,13 +86,9 @@ class _Mark:
         return cls(int(match[1]), int(match[2]), match[3]) if match else None
 
 
-def stream_name(log_id: str) -> str:
-    return f"TIDELOG_EVENTS_{log_id}"
-
-
-def subject_of(tenant_id: UUID, topic: str) -> str:
-    """Always four tokens, whatever the topic: a message on an unexpected subject would reach those who may not see it."""
-    return f"{PREFIX}.{tenant_id}.{_tokens(topic)}"
+def subject_of(log_id: str, tenant_id: UUID, topic: str) -> str:
+    """Always five tokens, whatever the topic: a message on an unexpected subject would reach those who may not see it."""
+    return f"{names.event_subjects(log_id, tenant_id)}.{_tokens(topic)}"
 
 
 @lru_cache(maxsize=1_000)
@@ -111,14 +107,12 @@ class FanOut:
         log_id: str,
         settings: FanOutSettings | None = None,
     ) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9-]{1,40}", log_id):
-            raise ValueError(f"not usable in the name of a stream: {log_id!r}")
         self._connection = connection
         self._subscription = subscription
         self._feed = feed
-        self._log_id = log_id
+        self._log_id = names.checked(log_id)
         self._settings = settings or FanOutSettings()
-        self.stream = stream_name(log_id)
+        self.stream = names.events_stream(log_id)
         self.position = 0
         """Up to here the stream has everything, as far as this process knows."""
         self.published_at: datetime | None = None
@@ -149,7 +143,7 @@ class FanOut:
             self._connection,
             log_id=self._log_id,
             stream=self.stream,
-            subject=PREFIX,
+            subject="",  # that of batches; each event has its own
             sequence=sequence,
             on_stored=self._stored,
         ) as publisher:
@@ -173,7 +167,7 @@ class FanOut:
                     await self._prove(events[-1])
                     proven = events[-1].position >= head
                 for event in events:
-                    await publisher.publish(_message(event, max_body))
+                    await publisher.publish(_message(self._log_id, event, max_body))
 
     async def copied(self) -> int | None:
         """As `LogStream.copied`."""
@@ -241,7 +235,7 @@ class FanOut:
     # --- the stream ---
 
     async def _create(self) -> None:
-        """Raises JetStreamError, among others for subjects that another log's fan-out has taken."""
+        """Raises JetStreamError, among others for subjects that a stream of somebody else has taken."""
         try:
             await call(self._connection, f"STREAM.CREATE.{self.stream}", self._configuration())
         except JetStreamError as error:
@@ -274,7 +268,7 @@ class FanOut:
         return {
             "name": self.stream,
             "description": f"Events of Tidelog's log {self._log_id} for subscribers outside; made again when lost",
-            "subjects": [f"{PREFIX}.*.*.*"],
+            "subjects": [f"{names.event_subjects(self._log_id)}.*.*"],
             "retention": "limits",
             "discard": "old",
             "storage": "file",
@@ -294,12 +288,12 @@ def _note_of(info: dict[str, Any]) -> _Mark | None:
     return _Mark.parse((info["config"].get("metadata") or {}).get(NOTE, ""))
 
 
-def _message(event: RecordedEvent, max_body: int) -> Outgoing:
+def _message(log_id: str, event: RecordedEvent, max_body: int) -> Outgoing:
     body = to_cloudevent(event)
     if len(body) > max_body:
         body = to_cloudevent(event, by_reference=True)
     return Outgoing(
-        subject=subject_of(event.tenant_id, event.topic),
+        subject=subject_of(log_id, event.tenant_id, event.topic),
         headers={"Content-Type": CONTENT_TYPE},
         body=body,
         last=event.position,

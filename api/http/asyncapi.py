@@ -96,12 +96,13 @@ def _sse(address: str, title: str, messages: list[str]) -> dict[str, Any]:
 def _subjects(found: dict[tuple[str, int], type[Event]]) -> dict[str, Any]:
     slices, happened = ({topic.split(".")[part] for topic, _ in found} for part in (0, 1))
     return {
-        "address": "tidelog.{tenant}.{slice}.{event}",
+        "address": "tidelog.{log}.{tenant}.{slice}.{event}",
         "title": "Events on NATS",
         "description": NATS_DESCRIPTION.strip(),
         "servers": [_reference("servers", "nats")],
         "messages": {_key(*event): _reference("components", "messages", _key(*event)) for event in found},
         "parameters": {
+            "log": {"description": "Id of the log, as in the name of the stream, TIDELOG_EVENTS_<log id>; * for any"},
             "tenant": {"description": "Id of the tenant, a UUID", "location": "$message.payload#/tenantid"},
             "slice": {"description": "The type up to its dot", "enum": sorted(slices)},
             "event": {"description": "The type after its dot", "enum": sorted(happened)},

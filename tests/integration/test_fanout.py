@@ -14,11 +14,14 @@ import orjson
 import pytest
 import pytest_asyncio
 from nats.errors import Error as NatsError
-from nats.js.api import ConsumerConfig
+from nats.js.api import AckPolicy, ConsumerConfig
 from pydantic import SecretStr
 
-from adapters.nats.fanout import NOTE, FanOut, FanOutSettings, stream_name, subject_of
+from adapters.embedded import EmbeddedServices
+from adapters.nats import JetStreamSubscription
+from adapters.nats.fanout import NOTE, FanOut, FanOutSettings, subject_of
 from adapters.nats.jetstream import call, delete_stream, stored_message, stream_info, stream_names
+from adapters.nats.names import events_stream
 from api.bootstrap import assemble
 from api.settings import Settings
 from application.cloudevents import ENVELOPE, to_cloudevent
@@ -38,9 +41,10 @@ from tests.integration.nats_kit import (
     running_nats,
     subscription,
 )
+from tests.integration.system_kit import fresh_database
 
 ACME, OTHER = new_id(), new_id()
-STREAM = stream_name(LOG)
+STREAM, COPY = events_stream(LOG), "copyoflog"
 TOPICS = ("run.started", "run.step_scheduled", "agent_run.requested")
 
 
@@ -79,23 +83,23 @@ class Stored:
     event: dict[str, object]
 
 
-async def content(connection: NatsConnection) -> list[Stored]:
-    info = await stream_info(connection, STREAM)
+async def content(connection: NatsConnection, stream: str) -> list[Stored]:
+    info = await stream_info(connection, stream)
     assert info is not None
     found = []
     for sequence in range(max(1, info["state"]["first_seq"]), info["state"]["last_seq"] + 1):
-        answer = await call(connection, f"STREAM.MSG.GET.{STREAM}", {"seq": sequence})
-        message = await stored_message(connection, STREAM, sequence)
+        answer = await call(connection, f"STREAM.MSG.GET.{stream}", {"seq": sequence})
+        message = await stored_message(connection, stream, sequence)
         assert message is not None
         found.append(Stored(answer["message"]["subject"], message.headers, orjson.loads(message.data)))
     return found
 
 
-async def check_stream(connection: NatsConnection, log: Log, *, after: int = 0) -> list[Stored]:
+async def check_stream(connection: NatsConnection, log: Log, *, after: int = 0, log_id: str = LOG) -> list[Stored]:
     """The stream holds the log after a position: each event once, in order, as the CloudEvent that it is, on its subject."""
-    stored, events = await content(connection), [e for e in await log.everything() if e.position > after]
+    stored, events = await content(connection, events_stream(log_id)), [e for e in await log.everything() if e.position > after]
     assert [message.event for message in stored] == [orjson.loads(to_cloudevent(event)) for event in events]
-    assert [message.subject for message in stored] == [subject_of(event.tenant_id, event.topic) for event in events]
+    assert [message.subject for message in stored] == [subject_of(log_id, event.tenant_id, event.topic) for event in events]
     assert {message.headers["Content-Type"] for message in stored} == {"application/cloudevents+json"}
     return stored
 
@@ -106,7 +110,7 @@ async def test_each_event_on_its_subject_for_durable_subscribers(nats: NatsProce
         async with running(relay(connection, log).run(), (one := fan_out(connection, log)).run()):
             await reached(one, head)
             outside = await nats_client.connect(nats.url)
-            subscriber = await outside.jetstream().pull_subscribe(f"tidelog.{ACME}.run.*", durable="theirs", stream=STREAM)
+            subscriber = await outside.jetstream().pull_subscribe(f"tidelog.{LOG}.{ACME}.run.*", durable="theirs", stream=STREAM)
             first = await subscriber.fetch(25, timeout=5)
             for message in first:
                 await message.ack_sync()
@@ -117,11 +121,62 @@ async def test_each_event_on_its_subject_for_durable_subscribers(nats: NatsProce
         for message in await check_stream(connection, log):
             jsonschema.validate(message.event, ENVELOPE, jsonschema.Draft202012Validator)
         outside = await nats_client.connect(nats.url)
-        subscriber = await outside.jetstream().pull_subscribe(f"tidelog.{ACME}.run.*", durable="theirs", stream=STREAM)
+        subscriber = await outside.jetstream().pull_subscribe(f"tidelog.{LOG}.{ACME}.run.*", durable="theirs", stream=STREAM)
         rest = await subscriber.fetch(100, timeout=1)
         await outside.close()
     received = [json.loads(message.data)["id"] for message in [*first, *rest]]
     assert received == [e.name for e in await log.everything() if e.tenant_id == ACME and e.topic.startswith("run.")]
+
+
+async def test_logs_fan_out_side_by_side(nats: NatsProcess, database_url: str, services: EmbeddedServices) -> None:
+    """The other log is a copy: it has the same tenants and the same events."""
+    async with open_log(database_url) as log:
+        head = await append(log, 30)
+    async with (
+        fresh_database(services, copy_of=database_url) as copy_url,
+        open_log(database_url) as log,
+        open_log(copy_url) as copy,
+        connected(nats.url) as connection,
+    ):
+        one = fan_out(connection, log)
+        two = FanOut(connection, JetStreamSubscription(connection, copy.feed, log_id=COPY), copy.feed, log_id=COPY)
+        async with running(relay(connection, log).run(), one.run(), two.run()):
+            await reached(one, head)
+            await reached(two, head)
+            last, other = await append(log, 12), await append(copy, 18)
+            await reached(one, last)
+            await reached(two, other)
+        for whose, log_id in ((log, LOG), (copy, COPY)):
+            await check_stream(connection, whose, log_id=log_id)
+
+
+async def test_a_stream_with_the_subjects_of_an_earlier_release_goes_on(nats: NatsProcess, log: Log) -> None:
+    """Its consumers keep their place when given the new subjects. That of another log, not upgraded yet, is in nobody's way."""
+    head = await append(log, 30)
+    async with connected(nats.url) as connection:
+        for name, subjects in ((STREAM, f"tidelog.{ACME}.*.*"), (events_stream(COPY), f"tidelog.{OTHER}.*.*")):
+            await call(connection, f"STREAM.CREATE.{name}", {"name": name, "subjects": [subjects], "storage": "file"})
+        for event in await log.everything():
+            if event.tenant_id == ACME:
+                headers = {"Nats-Msg-Id": f"{LOG}:{event.position}:{event.position}:{event.name}"}
+                await connection.request(f"tidelog.{ACME}.{event.topic}", to_cloudevent(event), headers=headers)
+        outside = await nats_client.connect(nats.url)
+        jetstream = outside.jetstream()
+        config = ConsumerConfig(durable_name="theirs", filter_subject=f"tidelog.{ACME}.>", ack_policy=AckPolicy.EXPLICIT)
+        await jetstream.add_consumer(STREAM, config)
+        subscriber = await jetstream.pull_subscribe_bind("theirs", STREAM)
+        before = await subscriber.fetch(100, timeout=1)
+        for message in before:
+            await message.ack_sync()
+        begun = json.loads(before[-1].data)["position"]
+        async with running(relay(connection, log).run(), (one := fan_out(connection, log)).run()):
+            await reached(one, head)
+            await reached(one, await append(log, 30))
+        await jetstream.add_consumer(STREAM, config.evolve(filter_subject=f"tidelog.{LOG}.{ACME}.>"))
+        after = await subscriber.fetch(100, timeout=1)
+        await outside.close()
+    expected = [event.position for event in await log.everything() if event.tenant_id == ACME and event.position > begun]
+    assert [json.loads(message.data)["position"] for message in after] == expected and expected
 
 
 async def test_two_at_once_and_a_killed_server(nats: NatsProcess, log: Log) -> None:
@@ -190,7 +245,7 @@ async def test_messages_of_others_are_passed_over_and_another_history_is_replace
     async with connected(nats.url) as connection, running(relay(connection, log).run()):
         async with running((one := fan_out(connection, log)).run()):
             await reached(one, await append(log, 30))
-            await connection.request("tidelog.some.body.else", b"not ours")
+            await connection.request(f"tidelog.{LOG}.some.body.else", b"not ours")
             await reached(one, await append(log, 30))
         stored = [(await stored_message(connection, STREAM, sequence)) for sequence in range(1, 62)]
         positions = [orjson.loads(m.data)["position"] for m in stored if m is not None and m.data != b"not ours"]
@@ -234,16 +289,16 @@ async def test_a_subscriber_with_the_documented_permissions_sees_its_tenant_alon
 
         acme = await nats_client.connect(f"nats://acme:a@{address}", inbox_prefix=b"_INBOX_acme", error_cb=told)
         jetstream, impatient = acme.jetstream(timeout=10), acme.jetstream(timeout=0.3)
-        config = ConsumerConfig(name="acme", durable_name="acme", filter_subject=f"tidelog.{ACME}.>")
+        config = ConsumerConfig(name="acme", durable_name="acme", filter_subject=f"tidelog.{LOG}.{ACME}.>")
         await jetstream.add_consumer(STREAM, config)
         subscriber = await jetstream.pull_subscribe_bind("acme", STREAM)
         events = [json.loads(message.data) for message in await subscriber.fetch(6, timeout=5)]
-        for subject in ("tidelog.>", f"tidelog.{OTHER}.>"):
+        for subject in ("tidelog.>", f"tidelog.{LOG}.>", f"tidelog.{LOG}.{OTHER}.>", f"tidelog.*.{ACME}.>"):
             with pytest.raises(NatsError):
                 await impatient.add_consumer(STREAM, ConsumerConfig(name="acme", filter_subject=subject))
         await acme.close()
     assert {event["tenantid"] for event in events} == {str(ACME)} and len(events) == 6
-    assert len(refused) == 2 and all("permissions violation" in text for text in refused)
+    assert len(refused) == 4 and all("permissions violation" in text for text in refused)
     large = [event for event in events if "data" not in event]
     assert [event["dataref"] for event in large] == [f"/v1/events/{event['position']}" for event in large] and len(large) == 3
     for event in events:
@@ -282,7 +337,7 @@ async def test_the_relay_role_fans_out_when_told_to(nats: NatsProcess, log: Log)
 
 def test_a_topic_is_always_two_safe_tokens() -> None:
     tenant = UUID(int=1)
-    assert subject_of(tenant, "run.started") == f"tidelog.{tenant}.run.started"
+    assert subject_of(LOG, tenant, "run.started") == f"tidelog.{LOG}.{tenant}.run.started"
     for strange in ("", "run", "run.", ".>", "a.b.c", "a.*", "a b.c\r\n", "ü.x"):
-        assert [len(token) > 0 for token in subject_of(tenant, strange).split(".")] == [True] * 4
-        assert not set(subject_of(tenant, strange)) & set("*> \r\n"), strange
+        assert [len(token) > 0 for token in subject_of(LOG, tenant, strange).split(".")] == [True] * 5
+        assert not set(subject_of(LOG, tenant, strange)) & set("*> \r\n"), strange

@@ -133,7 +133,7 @@ async def test_asyncapi_says_what_comes_over_the_wire(shared: System, stranger: 
     assert document["servers"]["http"]["host"] == BASE.removeprefix("http://")
     types = [event["type"] for event in (await stranger.get("/schemas")).json()["events"]]
     channels = document["channels"]
-    assert channels["subjects"]["address"] == "tidelog.{tenant}.{slice}.{event}"
+    assert channels["subjects"]["address"] == "tidelog.{log}.{tenant}.{slice}.{event}"
     parameters = channels["subjects"]["parameters"]
     for kind in types:
         slice_name, happened = kind.split(".")
