@@ -1,4 +1,4 @@
-"""The way to the embedded PostgreSQL that another process of this machine runs."""
+"""The way to the embedded servers that another process of this machine runs."""
 
 import json
 from collections.abc import Mapping
@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from adapters.embedded.errors import StateDirectoryUnusable
+from adapters.embedded.nats_server import SERVER_USER
 from adapters.embedded.postgres_server import APP_ROLE, DATABASE
 from adapters.embedded.sockets import PORT
 
@@ -18,10 +19,25 @@ def running_database_url(description: Mapping[str, Any]) -> str | None:
     """
     if "socket" not in (description.get("postgres") or {}):
         return None
-    path = Path(description["home"]) / "secrets.json"
-    try:
-        password = json.loads(path.read_bytes())["postgres_app"]
-    except (OSError, ValueError, KeyError) as error:
-        raise StateDirectoryUnusable(f"cannot read the password of the database in {path}: {error}") from error
+    password = _password(description, "postgres_app")
     host = quote(str(Path(description["postgres"]["socket"]).parent), safe="")
     return f"postgresql://{APP_ROLE}:{password}@/{DATABASE}?host={host}&port={PORT}"
+
+
+def running_nats_url(description: Mapping[str, Any]) -> str | None:
+    """URL for the server's own account, from what `EmbeddedServices.describe()` said; None: it runs no NATS.
+
+    Raises StateDirectoryUnusable where the password cannot be read: it is for the account that started the server.
+    """
+    server = description.get("nats") or {}
+    if not server.get("port"):
+        return None
+    return f"nats://{SERVER_USER}:{_password(description, 'nats_server')}@{server['host']}:{server['port']}"
+
+
+def _password(description: Mapping[str, Any], name: str) -> str:
+    path = Path(description["home"]) / "secrets.json"
+    try:
+        return str(json.loads(path.read_bytes())[name])
+    except (OSError, ValueError, KeyError) as error:
+        raise StateDirectoryUnusable(f"cannot read the passwords of the embedded servers in {path}: {error}") from error

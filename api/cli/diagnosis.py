@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from api.cli.connection import on_this_machine
+from api.cli.stream_diagnosis import examine_streams
 from api.settings import Settings, SettingsError, load_settings
 from api.supervisor import state
 from api.supervisor.errors import SupervisorError
@@ -79,6 +80,7 @@ async def diagnose(data_dir: Path | None, url: str | None) -> Diagnosis:
         _data_dir(found, settings)
         _binaries(found, settings, running)
         await _own_servers(found, settings)
+    await examine_streams(found, settings)
     _git(found)
     if settings.url is None and running is None:
         _port(found, settings)

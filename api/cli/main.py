@@ -2,7 +2,7 @@
 
 import typer
 
-from api.cli import agents, demo, doctor, events, options, output, projections, replay, runs, up, verify
+from api.cli import agents, demo, doctor, events, nats, options, output, projections, replay, runs, up, verify
 
 app = typer.Typer(
     name="tidelog",
@@ -19,6 +19,7 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(events.app, name="events")
 app.add_typer(agents.app, name="agents")
 app.add_typer(projections.app, name="projections")
+app.add_typer(nats.app, name="nats")
 
 
 @app.command()

@@ -329,6 +329,17 @@ def test_the_doctor_finds_a_healthy_server(up: Up, run_id: str) -> None:
     assert member.endswith(": 8 projections, rebuilds, relay, 8 partitions of the sagas, sweeper, timers")
 
 
+def test_workers_of_the_embedded_nats_may_take_the_work_of_this_log_alone(up: Up, run_id: str) -> None:
+    done = command("nats", "list", "--json", "--data-dir", "data", cwd=up.folder)
+    listed = json.loads(done.stdout)
+    [log] = listed["logs"]
+    assert log["this_log"] and f"TIDELOG_WORK_{listed['log_id']}" in {stream["name"] for stream in log["streams"]}
+    configuration = json.loads((Path(up.server()["embedded"]["home"]) / "nats.conf").read_text())
+    [permissions] = [user["permissions"] for user in configuration["authorization"]["users"] if user["user"] == "worker"]
+    subjects = [subject for subject in permissions["publish"]["allow"] if "TIDELOG_WORK" in subject]
+    assert len(subjects) == 3 and all(f".TIDELOG_WORK_{listed['log_id']}." in subject for subject in subjects)
+
+
 def test_the_doctor_says_what_nobody_does() -> None:
     here = {"place": "here:7", "joined_at": "", "alive": True, "units": ["projection:runs", "relay", "timers", "sweeper"]}
     gone = {"place": "there:7", "joined_at": "", "alive": False, "units": ["sagas:0"]}

@@ -1,0 +1,115 @@
+"""Which of Tidelog's streams lie on a NATS, of which logs, and whether somebody uses them: for operators who clean up.
+
+That a log is gone cannot be proven from here: only that nobody has written to its streams, or read them, for a while.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import structlog
+
+from adapters.nats.connection import NatsConnection
+from adapters.nats.jetstream import STREAM_NOT_FOUND, JetStreamError, call, delete_stream
+from adapters.nats.names import StreamOwner, owner_of
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundStream:
+    """A stream of Tidelog as it was when it was looked at. Times are in UTC."""
+
+    name: str
+    owner: StreamOwner
+    messages: int
+    bytes: int
+    created_at: datetime
+    written_at: datetime | None
+    """When its newest message came; None: it never had one, or the server has forgotten."""
+    used_at: datetime
+    """When it was last created, written or read; now, where somebody waits for its messages."""
+    waiting: int
+    """Requests of readers that wait for messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundLog:
+    """The streams of one log, or of no log that could be told (`log_id` None: `WORK`, the queue of earlier releases)."""
+
+    log_id: str | None
+    streams: tuple[FoundStream, ...]
+
+    @property
+    def used_at(self) -> datetime:
+        return max(stream.used_at for stream in self.streams)
+
+    @property
+    def written_at(self) -> datetime | None:
+        return max((stream.written_at for stream in self.streams if stream.written_at is not None), default=None)
+
+    def idle(self, at_least: timedelta) -> bool:
+        """Whether none of its streams was used for so long. A log that is alive may read one of them and write another."""
+        return datetime.now(UTC) - self.used_at >= at_least
+
+
+async def survey(connection: NatsConnection) -> list[FoundLog]:
+    """All logs that have streams here; those of no known log last. Raises Unavailable."""
+    by_log: dict[str | None, list[FoundStream]] = {}
+    for info in await _pages(connection, "STREAM.LIST", "streams"):
+        if (owner := owner_of(info["config"]["name"])) is not None:
+            found = await _examined(connection, info, owner)
+            by_log.setdefault(owner.log_id, []).append(found)
+    return [
+        FoundLog(log_id, tuple(sorted(streams, key=lambda stream: stream.name)))
+        for log_id, streams in sorted(by_log.items(), key=lambda item: (item[0] is None, item[0] or ""))
+    ]
+
+
+async def remove(connection: NatsConnection, streams: Sequence[str]) -> None:
+    """Deletes streams with what they hold. Raises Unavailable; then some may be gone already."""
+    for stream in streams:
+        await delete_stream(connection, stream)
+        log.info("stream_removed", stream=stream)
+
+
+async def _examined(connection: NatsConnection, info: dict[str, Any], owner: StreamOwner) -> FoundStream:
+    name, state = info["config"]["name"], info["state"]
+    created_at, written_at = _time(info["created"]), _time(state.get("last_ts"))
+    assert created_at is not None  # every stream was
+    used, waiting = [created_at, *([written_at] if written_at else [])], 0
+    for consumer in await _consumers(connection, name):
+        waiting += consumer.get("num_waiting", 0)
+        if consumer.get("num_waiting") or consumer.get("push_bound"):
+            used.append(datetime.now(UTC))
+        read = (_time((consumer.get(part) or {}).get("last_active")) for part in ("delivered", "ack_floor"))
+        used += [time for time in (_time(consumer["created"]), *read) if time is not None]
+    return FoundStream(name, owner, state["messages"], state["bytes"], created_at, written_at, max(used), waiting)
+
+
+async def _consumers(connection: NatsConnection, stream: str) -> list[dict[str, Any]]:
+    try:
+        return await _pages(connection, f"CONSUMER.LIST.{stream}", "consumers")
+    except JetStreamError as error:
+        if error.err_code == STREAM_NOT_FOUND:  # deleted meanwhile
+            return []
+        raise
+
+
+async def _pages(connection: NatsConnection, request: str, key: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    while True:
+        answer = await call(connection, request, {"offset": len(found)})
+        page = answer.get(key) or []
+        found.extend(page)
+        if not page or len(found) >= answer.get("total", 0):
+            return found
+
+
+def _time(text: str | None) -> datetime | None:
+    """Nanoseconds are cut. The year 1 stands for never."""
+    if text is None or text.startswith("0001-"):
+        return None
+    whole, _, fraction = text.removesuffix("Z").partition(".")
+    return datetime.fromisoformat(f"{whole}.{fraction[:6]:0<6}").replace(tzinfo=UTC)

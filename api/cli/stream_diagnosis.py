@@ -1,0 +1,55 @@
+"""What `tidelog doctor` says of the streams on NATS: this log's, and those that are not of this log."""
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from api.cli.nats import OLD_QUEUE, held, usage
+
+if TYPE_CHECKING:
+    from api.cli.diagnosis import Diagnosis
+    from api.settings import Settings
+    from api.streams import FoundLog
+
+IN_USE = timedelta(minutes=60)
+
+
+async def examine_streams(found: "Diagnosis", settings: "Settings") -> None:
+    """Nothing where it is not known which NATS and which log are ours, or where one of them is away: that is said elsewhere."""
+    from api.settings import SettingsError
+    from api.streams import known, streams
+    from api.supervisor.errors import SupervisorError
+    from domain.errors import Unavailable
+
+    if any(finding.status == "wrong" and finding.subject in ("NATS", "database") for finding in found.findings):
+        return
+    try:
+        if not known(settings):
+            return
+        async with streams(settings) as on_nats:
+            for log in sorted(await on_nats.survey(), key=lambda log: log.log_id != on_nats.log_id):
+                examine_log(found, log, on_nats.log_id)
+    except (SettingsError, SupervisorError, Unavailable) as error:
+        found.add("streams", "note", f"not looked at: {error}")
+
+
+def examine_log(found: "Diagnosis", log: "FoundLog", own: str) -> None:
+    """What it says of the streams of one log."""
+    all_held = ", ".join(f"{stream.name} ({held(stream)})" for stream in log.streams)
+    if log.log_id == own:
+        found.add("streams", "ok", f"of this log, {own}: {all_held}")
+    elif log.log_id is None and any(stream.waiting for stream in log.streams):
+        found.add(
+            "old queue",
+            "warning",
+            f"workers wait at {OLD_QUEUE}, the queue of earlier releases, where this server puts no work",
+            "restart those workers, unless they are of another log whose server is not upgraded yet",
+        )
+    elif log.log_id is None:
+        found.add("old queue", "note", f"of earlier releases: {all_held}; {usage(log)}", "tidelog nats prune --old-queue")
+    elif log.idle(IN_USE):
+        found.add(
+            "other log", "note", f"not of this log: {all_held}; {usage(log)}",
+            f"if that log is gone: tidelog nats prune --log {log.log_id}",
+        )  # fmt: skip
+    else:
+        found.add("other log", "note", f"not of this log, in use: {all_held}; {usage(log)}")
