@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class FoundStream:
-    """A stream of Tidelog as it was when it was looked at. Times are in UTC."""
+    """A stream of Tidelog as it was at `seen_at`. Times are those of the NATS server's clock, in UTC."""
 
     name: str
     owner: StreamOwner
@@ -30,6 +30,7 @@ class FoundStream:
     """When its newest message came; None: it never had one, or the server has forgotten."""
     used_at: datetime
     """When it was last created, written or read; now, where somebody waits for its messages."""
+    seen_at: datetime
     waiting: int
     """Requests of readers that wait for messages."""
 
@@ -51,7 +52,7 @@ class FoundLog:
 
     def idle(self, at_least: timedelta) -> bool:
         """Whether none of its streams was used for so long. A log that is alive may read one of them and write another."""
-        return datetime.now(UTC) - self.used_at >= at_least
+        return max(stream.seen_at for stream in self.streams) - self.used_at >= at_least
 
 
 async def survey(connection: NatsConnection) -> list[FoundLog]:
@@ -78,14 +79,17 @@ async def _examined(connection: NatsConnection, info: dict[str, Any], owner: Str
     name, state = info["config"]["name"], info["state"]
     created_at, written_at = _time(info["created"]), _time(state.get("last_ts"))
     assert created_at is not None  # every stream was
+    seen_at = _time(info.get("ts")) or datetime.now(UTC)
     used, waiting = [created_at, *([written_at] if written_at else [])], 0
     for consumer in await _consumers(connection, name):
         waiting += consumer.get("num_waiting", 0)
         if consumer.get("num_waiting") or consumer.get("push_bound"):
-            used.append(datetime.now(UTC))
+            used.append(seen_at)
         read = (_time((consumer.get(part) or {}).get("last_active")) for part in ("delivered", "ack_floor"))
         used += [time for time in (_time(consumer["created"]), *read) if time is not None]
-    return FoundStream(name, owner, state["messages"], state["bytes"], created_at, written_at, max(used), waiting)
+    return FoundStream(
+        name, owner, state["messages"], state["bytes"], created_at, written_at, max(used), seen_at=seen_at, waiting=waiting
+    )
 
 
 async def _consumers(connection: NatsConnection, stream: str) -> list[dict[str, Any]]:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from api.streams import FoundLog, FoundStream, Streams
 
 OLD_QUEUE = "WORK"
+UNUSED_FOR_MIN = 60.0
+"""Minutes after which nobody seems to use a stream any more."""
 
 app = typer.Typer(help="Streams on NATS: whose they are, and removing those of logs that are gone.", no_args_is_help=True)
 
@@ -43,7 +45,7 @@ def prune(
     ] = False,
     unused_for: Annotated[
         float, typer.Option("--unused-for", metavar="MINUTES", min=0, help="Streams used since are in use and stay.")
-    ] = 60,
+    ] = UNUSED_FOR_MIN,
     force: Annotated[bool, typer.Option("--force", help="Remove them although they are in use.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     data_dir: options.DataDir = None,

@@ -3,14 +3,12 @@
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from api.cli.nats import OLD_QUEUE, held, usage
+from api.cli.nats import OLD_QUEUE, UNUSED_FOR_MIN, held, usage
 
 if TYPE_CHECKING:
     from api.cli.diagnosis import Diagnosis
     from api.settings import Settings
     from api.streams import FoundLog
-
-IN_USE = timedelta(minutes=60)
 
 
 async def examine_streams(found: "Diagnosis", settings: "Settings") -> None:
@@ -46,7 +44,7 @@ def examine_log(found: "Diagnosis", log: "FoundLog", own: str) -> None:
         )
     elif log.log_id is None:
         found.add("old queue", "note", f"of earlier releases: {all_held}; {usage(log)}", "tidelog nats prune --old-queue")
-    elif log.idle(IN_USE):
+    elif log.idle(timedelta(minutes=UNUSED_FOR_MIN)):
         found.add(
             "other log", "note", f"not of this log: {all_held}; {usage(log)}",
             f"if that log is gone: tidelog nats prune --log {log.log_id}",

@@ -16,10 +16,10 @@ def environment(**variables: str) -> dict[str, str]:
     return {**{name: value for name, value in os.environ.items() if not name.startswith("TIDELOG_")}, **variables}
 
 
-def command(*arguments: object, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+def command(*arguments: object, cwd: Path, stdin: int = subprocess.DEVNULL, **variables: str) -> subprocess.CompletedProcess[str]:
     """`tidelog …` in a folder, to its end."""
     return subprocess.run(
-        [TIDELOG, *map(str, arguments)], cwd=cwd, env=environment(**variables), stdin=subprocess.DEVNULL,
+        [TIDELOG, *map(str, arguments)], cwd=cwd, env=environment(**variables), stdin=stdin,
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
 

@@ -1,8 +1,12 @@
 """`tidelog nats` and what the doctor says of streams, on a NATS that several logs use."""
 
 import asyncio
+import contextlib
 import json
-from collections.abc import AsyncIterator
+import os
+import pty
+import subprocess
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -46,12 +50,28 @@ def streams_of(*log_ids: str) -> set[str]:
     return {name for log_id in log_ids for name in (f"TIDELOG_{log_id}_17", f"TIDELOG_EVENTS_{log_id}", f"TIDELOG_WORK_{log_id}")}
 
 
+@contextlib.contextmanager
+def typed(answer: str | None) -> Iterator[int]:
+    """A terminal into which somebody has typed a line; None: no terminal."""
+    if answer is None:
+        yield subprocess.DEVNULL
+        return
+    person, terminal = pty.openpty()
+    try:
+        os.write(person, answer.encode() + b"\n")
+        yield terminal
+    finally:
+        os.close(terminal)
+        os.close(person)
+
+
 @pytest.fixture
 def tidelog(tmp_path: Path, nats: NatsProcess, database_url: str) -> Any:
-    async def run(*arguments: str, exit_code: int = 0) -> Any:
-        """What the command says: its document with --json, else its lines."""
+    async def run(*arguments: str, exit_code: int = 0, answer: str | None = None) -> Any:
+        """What the command says: its document with --json, else its lines. `answer`: what a person types into its terminal."""
         where = {"TIDELOG_DATABASE_URL": database_url, "TIDELOG_NATS_URL": nats.url}
-        done = await asyncio.to_thread(command, *arguments, cwd=tmp_path, **where)
+        with typed(answer) as stdin:
+            done = await asyncio.to_thread(command, *arguments, cwd=tmp_path, stdin=stdin, **where)
         assert done.returncode == exit_code, done.stdout + done.stderr
         return json.loads(done.stdout) if "--json" in arguments else done.stdout + done.stderr
 
@@ -102,6 +122,15 @@ async def test_only_what_is_named_and_unused_is_removed(tidelog: Any, own: str, 
     assert await names(jetstream) == everything - streams_of(GONE)
 
 
+async def test_it_asks_on_a_terminal(tidelog: Any, own: str, jetstream: JetStreamContext) -> None:
+    arguments = ("nats", "prune", "--log", GONE, "--unused-for", "0")
+    declined = await tidelog(*arguments, answer="n")
+    assert "Remove these 3 streams?" in declined and "Nothing was removed" in declined
+    assert streams_of(GONE) <= await names(jetstream)
+    assert "3 removed." in await tidelog(*arguments, answer="y")
+    assert not streams_of(GONE) & await names(jetstream)
+
+
 async def test_streams_that_somebody_reads_stay(tidelog: Any, own: str, jetstream: JetStreamContext) -> None:
     """A log that is alive but quiet has readers that wait; those of one of its streams protect the others."""
     await jetstream.publish(f"TIDELOG_WORK_{ALIVE}.x", b"old")
@@ -127,7 +156,7 @@ def test_the_doctor_says_how_to_remove_what_nobody_uses() -> None:
 
     def unused(log_id: str | None, name: str) -> FoundLog:
         owner = StreamOwner("work queue", log_id)
-        return FoundLog(log_id, (FoundStream(name, owner, 1, 3 * 1024**2, long_ago, None, long_ago, 0),))
+        return FoundLog(log_id, (FoundStream(name, owner, 1, 3 * 1024**2, long_ago, None, long_ago, datetime.now(UTC), 0),))
 
     found = Diagnosis()
     examine_log(found, unused(GONE, f"TIDELOG_WORK_{GONE}"), ALIVE)
