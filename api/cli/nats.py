@@ -53,8 +53,8 @@ def prune(
 ) -> None:
     """Remove streams of other logs: of a database that was dropped, of a restore that was tried. This log's streams always stay.
 
-    A log's streams are made again from its database, so a mistake costs time, and subscribers of its fan-out their places.
-    Whether another log still exists cannot be seen here: name only logs that you know to be gone.
+    Whether another log still exists cannot be seen here: name only logs that you know to be gone. A log that lives makes its
+    streams again from its database, but work in hand may go to a second worker, and subscribers of its fan-out begin anew.
 
     Without --yes it asks; where it cannot ask it only shows what it would remove.
 
