@@ -115,7 +115,7 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
         if snapshots is not None and roles & {"api", "saga"}:  # those that give commands
             loops["snapshots"] = snapshots.run()
         if "api" in roles:
-            from application.workers import Workers  # brings jsonschema, which only this role needs
+            from application.workers import Workers  # brings jsonschema-rs, which only this role needs
 
             container = Container(
                 settings=settings,

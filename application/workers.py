@@ -3,17 +3,13 @@
 import asyncio
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
-from jsonschema import Draft202012Validator
-from referencing.exceptions import Unresolvable
-from referencing.jsonschema import EMPTY_REGISTRY
-
 from application.dispatch import CommandLoop, Outcome, Request
+from application.tool_schemas import ToolSchemas
 from domain import agent_runs, context, invocations, messages, runs, tools
 from domain.agent_runs import AgentRun
-from domain.errors import InvalidCommand, InvalidState, NotFound, WorkOver
+from domain.errors import InvalidState, NotFound, WorkOver
 from domain.failures import Failure, Retry
 from domain.kernel import Json, timestamp
 
@@ -77,7 +73,7 @@ class Workers:
 
     def __init__(self, commands: CommandLoop) -> None:
         self._commands = commands
-        self._validators: dict[tuple[UUID, int], Draft202012Validator] = {}
+        self.tool_schemas = ToolSchemas()
 
     # --- agent runs ---------------------------------------------------------------------------------------------------
 
@@ -166,7 +162,7 @@ class Workers:
             InvalidCommand: the arguments break the tool's JSON Schema.
         """
         tool = await self._tool(request.tenant_id, command.tool)
-        self._validate(tools.tool_id_of(request.tenant_id, command.tool), tool, arguments)
+        self.tool_schemas.check_arguments(tool.name, tool.parameters, arguments)
         state = await self._agent_run(request.tenant_id, command.agent_run_id)
         assert state.requested is not None
         invocation_id = agent_runs.invocation_id_of(command.agent_run_id, command.key)
@@ -195,23 +191,6 @@ class Workers:
             if found is not None:
                 return found
         raise UnknownTool(f"no tool '{name}' is registered", pointer="/tool")
-
-    def _validate(self, tool_id: UUID, tool: tools.ToolRegistered, arguments: dict[str, Json]) -> None:
-        key = (tool_id, hash(str(tool.parameters)))
-        validator = self._validators.get(key)
-        if validator is None:
-            if len(self._validators) >= 10_000:
-                self._validators.clear()
-            # With a registry of its own it fetches nothing: a schema must not make the server open URLs.
-            validator = self._validators[key] = Draft202012Validator(tool.parameters, registry=EMPTY_REGISTRY)
-        try:
-            problem: Any = next(iter(validator.iter_errors(arguments)), None)
-        except (Unresolvable, RecursionError) as error:
-            why = "refers to itself without end" if isinstance(error, RecursionError) else str(error)
-            raise InvalidCommand(f"the parameters of tool '{tool.name}' cannot be checked: {why[:500]}", pointer="/tool") from error
-        if problem is not None:
-            path = "".join(f"/{part}" for part in problem.absolute_path)
-            raise InvalidCommand(f"arguments of tool '{tool.name}': {problem.message[:500]}", pointer=f"/arguments{path}")
 
     async def send_message(
         self, request: Request, *, agent_run_id: UUID, attempt: int, key: str, to: str, body: Json

@@ -20,6 +20,7 @@ The message is for people; `code` is stable and for programs; data is in attribu
 (api/http/errors.py); it stands here only to be found.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 from uuid import UUID
 
@@ -126,3 +127,8 @@ class Unavailable(TidelogError):
 
     code = "unavailable"
     retryable = True
+
+
+def json_pointer(place: Sequence[str | int]) -> str:
+    """The JSON Pointer (RFC 6901) to a place; empty: the whole document."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in place)

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from domain import errors
-from domain.errors import TidelogError
+from domain.errors import TidelogError, json_pointer
 
 log = structlog.get_logger(__name__)
 
@@ -141,14 +141,9 @@ def validation_problem(scope: dict[str, Any], error: ValidationError | RequestVa
 
 
 def _invalid(scope: dict[str, Any], places: Sequence[tuple[Sequence[int | str], str]]) -> Response:
-    errors = [{"pointer": _pointer(place), "detail": message} for place, message in places[:50]]
+    errors = [{"pointer": json_pointer(place), "detail": message} for place, message in places[:50]]
     detail = "; ".join(f"{e['pointer']}: {e['detail']}" if e["pointer"] else e["detail"] for e in errors[:1])
     return problem(scope, 422, "invalid-request", detail or "the request is not valid", errors=errors)
-
-
-def _pointer(place: Sequence[int | str]) -> str:
-    """A JSON Pointer (RFC 6901); empty: the whole document."""
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in place)
 
 
 def response_to(scope: dict[str, Any], error: Exception) -> Response:

@@ -1,11 +1,11 @@
 """What workers speak: register, claim, journal, call, report. The contract of the SDK's worker runtime."""
 
+import asyncio
 import time
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-import jsonschema
 import structlog
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,7 +16,7 @@ from api.http.deps import answer, body_of, command_request, container_of, princi
 from application import dispatch
 from application.workers import JournalEntry, JournalView, MailItem
 from domain import agent_runs, agents, invocations, tools
-from domain.errors import InvalidCommand, StaleAttempt, WorkOver
+from domain.errors import StaleAttempt, WorkOver
 from domain.failures import Failure
 from domain.kernel import Json, Name, ShortText, Text, derive_id, timestamp
 
@@ -62,11 +62,8 @@ async def register(request: Request) -> Response:
     """Idempotent. Answers with the queues to pull from."""
     body, container, tenant_id = await body_of(request, RegisterBody), container_of(request), principal_of(request).tenant_id
     for i, tool in enumerate(body.tools):
-        try:
-            jsonschema.Draft202012Validator.check_schema(tool.parameters)
-        except jsonschema.SchemaError as error:
-            where = f"/tools/{i}/parameters"
-            raise InvalidCommand(f"parameters of tool '{tool.name}' are no JSON Schema: {error.message}", pointer=where) from None
+        container.workers.tool_schemas.check(tool.name, tool.parameters, pointer=f"/tools/{i}/parameters")
+        await asyncio.sleep(0)  # a schema may take 50 ms to compile: others have their turn in between
     queues = []
     for agent in body.agents:
         command = agents.RegisterAgent(agent_id=agents.agent_id_of(tenant_id, agent.name), **agent.model_dump())

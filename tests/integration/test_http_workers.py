@@ -10,6 +10,8 @@ import pytest
 from adapters.postgres.identity import log_id_at
 from domain.context import SetContextValue, context_id_of
 from domain.failures import MAX_LOST_CLAIMS
+from domain.tenants import DEFAULT_TENANT_ID
+from domain.tools import RegisterTool, tool_id_of
 from tests.integration.system_kit import PATIENCE_S, Claim, PlayedWorker, System, eventually, new_id
 
 
@@ -77,19 +79,38 @@ async def test_calls_are_made_once(system: System, alpha: Claim, worker: PlayedW
 
 
 SCHEMAS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
-    ({"type": "object", "required": ["a"]}, {}, "'a' is a required property"),
-    ({"properties": {"a": {"items": {"type": "integer"}}}}, {"a": [1, "x"]}, "'x' is not of type 'integer'"),
-    ({"$ref": "#/$defs/x", "$defs": {"x": {"required": ["b"]}}}, {}, "'b' is a required property"),
-    ({"$ref": "#"}, {}, "without end"),
-    ({"$ref": "#/nowhere"}, {}, "nowhere"),
-    ({"$ref": "http://127.0.0.1:{port}/schema.json"}, {}, "schema.json"),
+    ({"type": "object", "required": ["a"]}, {}, '"a" is a required property'),
+    ({"properties": {"a": {"items": {"type": "integer"}}}}, {"a": [1, "x"]}, '"x" is not of type "integer"'),
+    ({"$ref": "#/$defs/x", "$defs": {"x": {"required": ["b"]}}}, {}, '"b" is a required property'),
 ]
 
 
 @pytest.mark.parametrize(("parameters", "arguments", "detail"), SCHEMAS)
-async def test_arguments_are_checked_and_schemas_fetch_nothing(
+async def test_arguments_are_checked(
     alpha: Claim, worker: PlayedWorker, parameters: dict[str, Any], arguments: dict[str, Any], detail: str
 ) -> None:
+    await worker.register(tools=[{"name": "odd", "parameters": parameters}])
+    response = await alpha.post("calls", key="k", tool="odd", arguments=arguments)
+    assert response.status_code == 422 and detail in response.json()["detail"], response.text
+    assert response.json()["code"] == "invalid-command"
+    assert (await alpha.journal()).json()["journal"] == []
+    if "items" in str(parameters):
+        assert response.json()["errors"][0]["pointer"] == "/arguments/a/1"
+
+
+UNCHECKABLE: list[tuple[dict[str, Any], str]] = [
+    ({"$ref": "#"}, "without end"),
+    ({"$ref": "#/nowhere"}, "nowhere"),
+    ({"$ref": "http://127.0.0.1:{port}/schema.json"}, "schema.json"),
+    ({"properties": {"a": {"pattern": "(?=x)"}}}, "linear time"),
+]
+
+
+@pytest.mark.parametrize(("parameters", "detail"), UNCHECKABLE)
+async def test_a_schema_that_cannot_be_checked_is_refused_and_fetches_nothing(
+    system: System, alpha: Claim, worker: PlayedWorker, parameters: dict[str, Any], detail: str
+) -> None:
+    """When it is registered; and when a call finds one that a release of before took, 422 and no defect."""
     asked: list[bytes] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -99,14 +120,27 @@ async def test_arguments_are_checked_and_schemas_fetch_nothing(
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     given = {key: value.replace("{port}", str(port)) if isinstance(value, str) else value for key, value in parameters.items()}
-    await worker.register(tools=[{"name": "odd", "parameters": given}])
+    await worker.register(tools=[{"name": "good", "parameters": {}}])
     async with server:
-        response = await alpha.post("calls", key="k", tool="odd", arguments=arguments)
+        offer = {"worker_id": "w", "tools": [{"name": "good", "parameters": {}}, {"name": "odd", "parameters": given}]}
+        response = await system.http.post("/v1/workers", json=offer)
+        assert response.status_code == 422 and detail in response.json()["detail"], response.text
+        assert "'odd'" in response.json()["detail"]
+        assert response.json()["errors"][0]["pointer"].startswith("/tools/1/parameters")
+        await system.command(RegisterTool(tool_id=tool_id_of(DEFAULT_TENANT_ID, "old"), name="old", parameters=given))
+        response = await alpha.post("calls", key="k", tool="old", arguments={})
     assert response.status_code == 422 and detail in response.json()["detail"], response.text
-    assert response.json()["code"] == "invalid-command" and asked == []
-    assert (await alpha.journal()).json()["journal"] == []
-    if "items" in str(parameters):
-        assert response.json()["errors"][0]["pointer"] == "/arguments/a/1"
+    assert (response.json()["code"], response.json()["errors"][0]["pointer"]) == ("invalid-command", "/tool")
+    assert asked == []
+
+
+async def test_arguments_that_backtracking_never_ends_on_stop_nobody(system: System, alpha: Claim, worker: PlayedWorker) -> None:
+    """With a backtracking engine each `a` more doubles the time, in which nothing else is served."""
+    await worker.register(tools=[{"name": "odd", "parameters": {"properties": {"x": {"pattern": "^(a+)+$"}}}}])
+    call = asyncio.create_task(alpha.post("calls", key="k", tool="odd", arguments={"x": "a" * 5_000 + "!"}))
+    assert (await system.http.get("/health/live")).status_code == 200
+    response = await call
+    assert response.status_code == 422 and "does not match" in response.json()["detail"]
 
 
 async def test_an_unknown_tool_and_an_unknown_recipient(alpha: Claim) -> None:
