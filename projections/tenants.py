@@ -54,8 +54,8 @@ class KeyOwner:
     tenant_id: UUID
 
 
-async def find_key(connection: Connection, sha256: str) -> KeyOwner | None:
-    """Whom a valid key belongs to."""
-    sql = "SELECT key_id, tenant_id FROM api_key WHERE sha256 = %s AND revoked_at IS NULL"
-    row = await (await connection.execute(sql, [sha256])).fetchone()
-    return KeyOwner(*row) if row else None
+async def find_keys(connection: Connection, sha256s: Sequence[str]) -> dict[str, KeyOwner]:
+    """Whom those of the keys that are valid belong to, by their hash."""
+    sql = "SELECT sha256, key_id, tenant_id FROM api_key WHERE sha256 = ANY (%s) AND revoked_at IS NULL"
+    cursor = await connection.execute(sql, [list(sha256s)])
+    return {sha256: KeyOwner(key_id, tenant_id) async for sha256, key_id, tenant_id in cursor}

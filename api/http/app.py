@@ -3,11 +3,11 @@
 from importlib.metadata import version
 
 from fastapi import FastAPI
-from starlette.types import ASGIApp
 
 from api.container import Container
 from api.http import agents, asyncapi, documents, errors, events, health, openapi, projections, projects, runs, schemas, workers
 from api.http.deps import RawRoute
+from api.http.keys import Keys
 from api.http.middleware import Gate
 
 ROUTERS = (
@@ -16,7 +16,7 @@ ROUTERS = (
 )  # fmt: skip
 
 
-def create_app(container: Container) -> ASGIApp:
+def create_app(container: Container) -> Gate:
     app = FastAPI(
         title="Tidelog",
         version=version("tidelog-server"),
@@ -25,6 +25,7 @@ def create_app(container: Container) -> ASGIApp:
         telemetry={"tracing": False, "metrics": False, "logs": False},  # ours is in the gate; asking for it costs 7 % of a request
     )
     app.state.container = container
+    app.state.keys = keys = Keys(container)
     # In one table, before the framework's own: `include_router` would ask router after router, and its own pages first.
     app.router.routes[:0] = [route for router in ROUTERS for route in router.routes]
     errors.install(app)
@@ -35,4 +36,4 @@ def create_app(container: Container) -> ASGIApp:
         if isinstance(route, RawRoute) and not route.param_convertors
         for method in route.methods or ()
     }
-    return Gate(app, container, busy)
+    return Gate(app, container, busy, keys)

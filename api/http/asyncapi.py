@@ -1,6 +1,6 @@
 """The AsyncAPI 3.0 document: what leaves the system by itself. Made from the registry of events, so it cannot say anything else."""
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import orjson
@@ -27,8 +27,8 @@ wildcards; a durable consumer goes on where it was. Only where the server runs w
 """
 
 
-def build(version: str, host: str, scheme: str) -> dict[str, Any]:
-    """The document of a server that is reached at `host`, which may have a port."""
+def build(version: str) -> dict[str, Any]:
+    """The document. It is the same for everybody who asks, so where the server is reached is left to a variable."""
     found = shapes()
     events = {_key(topic, number): (topic, number) for topic, number in found}
     controls = {"end": "The run has ended, and everything was sent.", "resync": "Too slow: come again with the last id."}
@@ -36,7 +36,7 @@ def build(version: str, host: str, scheme: str) -> dict[str, Any]:
         "asyncapi": "3.0.0",
         "info": {"title": "Tidelog events", "version": version, "description": DESCRIPTION.strip()},
         "defaultContentType": CONTENT_TYPE,
-        "servers": _servers(host, scheme),
+        "servers": _servers(),
         "channels": {
             "tenantEvents": _sse("/v1/events", "All events of the key's tenant", [*events, "resync"]),
             "runEvents": _sse("/v1/runs/{run_id}/events", "Events of one run, until it has ended", [*events, "end"])
@@ -70,15 +70,18 @@ def _reference(*place: str) -> dict[str, str]:
     return {"$ref": "#/" + "/".join(place)}
 
 
-def _servers(host: str, scheme: str) -> dict[str, Any]:
+def _servers() -> dict[str, Any]:
+    host = {"description": "Host and port that this document came from", "default": "127.0.0.1:8700"}
     address = {"description": "Host and port of the NATS server", "default": "127.0.0.1:4222"}
+    http = {
+        "host": "{host}",
+        "description": "Server-sent events, with `Accept: text/event-stream`",
+        "variables": {"host": host},
+        "security": [_reference("components", "securitySchemes", name) for name in ("bearer", "apiKey")],
+    }
     return {
-        "http": {
-            "host": host,
-            "protocol": scheme,
-            "description": "Server-sent events, with `Accept: text/event-stream`",
-            "security": [_reference("components", "securitySchemes", name) for name in ("bearer", "apiKey")],
-        },
+        "http": {**http, "protocol": "http"},
+        "https": {**http, "protocol": "https", "description": "The same behind a proxy that speaks TLS"},
         "nats": {"host": "{address}", "protocol": "nats", "variables": {"address": address}},
     }
 
@@ -88,7 +91,7 @@ def _sse(address: str, title: str, messages: list[str]) -> dict[str, Any]:
         "address": address,
         "title": title,
         "description": "`id:` is the position, `event:` the message's name, `data:` its payload. Come again with `Last-Event-ID`.",
-        "servers": [_reference("servers", "http")],
+        "servers": [_reference("servers", "http"), _reference("servers", "https")],
         "messages": {key: _reference("components", "messages", key) for key in messages},
     }
 
@@ -153,10 +156,9 @@ def _schemas(found: dict[tuple[str, int], type[Event]]) -> dict[str, Any]:
 @router.get("/asyncapi.json", summary="The AsyncAPI document of the event streams")
 async def get_asyncapi(request: Request) -> Response:
     """Which events come over which stream or NATS subject, with their schemas."""
-    body = _rendered(request.app.version, request.url.netloc, request.url.scheme)
-    return cached_document(request, body, "application/json")
+    return cached_document(request, _rendered(request.app.version), "application/json")
 
 
-@lru_cache(maxsize=8)  # the host is whatever the client says
-def _rendered(version: str, host: str, scheme: str) -> bytes:
-    return orjson.dumps(build(version, host, scheme))
+@cache
+def _rendered(version: str) -> bytes:
+    return orjson.dumps(build(version))

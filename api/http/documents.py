@@ -1,6 +1,7 @@
 """What answers refer to: the page of error codes."""
 
 import html
+from functools import cache
 
 from fastapi import APIRouter
 from starlette.responses import HTMLResponse, Response
@@ -20,8 +21,12 @@ td, th {{ padding: .3rem .8rem; text-align: left; vertical-align: top }} :target
 @router.get("/docs/errors", summary="The error codes", response_class=HTMLResponse)
 async def error_page() -> Response:
     """The `type` of a problem leads here."""
-    rows = "".join(_row(error) for error in sorted(_all_errors(), key=lambda error: error.code))
-    return HTMLResponse(PAGE.format(rows=rows))
+    return HTMLResponse(_error_page())
+
+
+@cache
+def _error_page() -> str:
+    return PAGE.format(rows="".join(_row(error) for error in sorted(_all_errors(), key=lambda error: error.code)))
 
 
 def _all_errors(base: type[TidelogError] = TidelogError) -> set[type[TidelogError]]:

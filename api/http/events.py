@@ -10,6 +10,7 @@ from starlette.responses import Response, StreamingResponse
 
 from api.container import Container
 from api.http.deps import POSITION, container_of, next_link, position_of, principal_of
+from api.http.keys import Keys
 from application.cloudevents import to_cloudevent
 from application.live import SILENCE_S, Filter, TooSlow
 from application.sagas.manager import partition_of
@@ -28,6 +29,8 @@ SSE_DOC: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {}, "application/json": {}}, "description": "A page, or a stream"}
 }
 PAGE = 500
+CHECK_S = 5.0
+"""A stream asks whether its key is still valid when it has something to send, or nothing for a while, but no sooner than this."""
 LONGEST_ENDING_S = 5.0
 """How long a stream waits for the sagas to take notice of a run's end, should they be away."""
 
@@ -131,11 +134,28 @@ HEARTBEAT = b": heartbeat\n\n"
 RETRY = b"retry: 1000\n\n"
 
 
+class _Permit:
+    """Whether who opened a stream may still read it."""
+
+    def __init__(self, request: Request) -> None:
+        self._keys: Keys = request.app.state.keys
+        self._key: str = request.scope["state"]["key"]
+        self._due = time.monotonic() + CHECK_S
+
+    async def is_over(self) -> bool:
+        if time.monotonic() < self._due:
+            return False
+        self._due = time.monotonic() + CHECK_S
+        return not await self._keys.is_valid(self._key)
+
+
 async def _tenant_stream(request: Request, wanted: Filter, start: int | None) -> AsyncIterator[bytes]:
-    live = container_of(request).live
+    live, permit = container_of(request).live, _Permit(request)
     yield RETRY
     try:
         async for events in live.events(wanted, after=start):
+            if await permit.is_over():
+                return
             yield events.once(_sse) if events else HEARTBEAT
     except TooSlow:
         yield b"event: resync\ndata: {}\n\n"
@@ -149,6 +169,7 @@ async def _sagas_position(container: Container, run_id: UUID) -> int:
 async def _run_stream(request: Request, wanted: Filter, topics: frozenset[str] | None, start: int | None) -> AsyncIterator[bytes]:
     """Replay, then live until the run has ended; what the sagas append because of that is sent before the end."""
     container, reached, ended, give_up_at = container_of(request), start or 0, False, 0.0
+    permit = _Permit(request)
     run_id = wanted.root_id
     assert run_id is not None
     yield RETRY
@@ -173,7 +194,7 @@ async def _run_stream(request: Request, wanted: Filter, topics: frozenset[str] |
                 if ended:
                     continue
             happened = await watch.next(0.05 if ended else SILENCE_S)
-            if container.live.closed:
+            if container.live.closed or await permit.is_over():
                 return
             if not happened and not ended:
                 yield HEARTBEAT

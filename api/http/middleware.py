@@ -1,6 +1,5 @@
 """One pure ASGI layer around the application: trace, authentication, body limit, metrics. Nothing here waits for a read model."""
 
-import hashlib
 import random
 import re
 import time
@@ -14,60 +13,12 @@ from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.container import Container
-from api.http.deps import Principal
 from api.http.errors import defect_problem, tidelog_problem
+from api.http.keys import Keys
 from api.meters import REQUEST_SECONDS, REQUESTS
-from domain.errors import PayloadTooLarge, TidelogError, Unauthenticated, Unavailable
-from projections.tenants import find_key
+from domain.errors import PayloadTooLarge, TidelogError
 
-KEY_CACHE_S = 10.0
-"""How long a key is taken for valid after it was looked up: a revoked one works no longer than this."""
-KEY_CACHE_SIZE = 10_000
 _TRACEPARENT = re.compile(r"^00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$")
-
-
-class Authenticator:
-    """API key → principal, by the hash of the key; the key itself is neither kept nor logged."""
-
-    def __init__(self, container: Container) -> None:
-        self._database = container.database
-        self._dependencies = container.dependencies
-        self._known: dict[str, tuple[Principal, float]] = {}
-
-    async def __call__(self, headers: dict[bytes, bytes]) -> Principal:
-        """Raises Unauthenticated, Unavailable."""
-        key = headers.get(b"x-api-key")
-        if key is None:
-            scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-            key = token.strip() if scheme.lower() == b"bearer" else b""
-        if not key:
-            raise Unauthenticated("give an API key: `Authorization: Bearer <key>` or `X-API-Key: <key>`")
-        digest = hashlib.sha256(key).hexdigest()
-        known = self._known.get(digest)
-        now = time.monotonic()
-        if known is not None and known[1] > now:
-            return known[0]
-        starting = await self._starting()  # asked first: a key that is issued in between must not be called wrong
-        async with self._database.connection() as connection:
-            owner = await find_key(connection, digest)
-        if owner is None:
-            self._known.pop(digest, None)
-            raise starting or Unauthenticated("the API key is not valid")
-        if len(self._known) >= KEY_CACHE_SIZE:
-            self._known.clear()
-        principal = Principal(owner.tenant_id, owner.key_id, f"key:{owner.key_id}")
-        self._known[digest] = (principal, now + KEY_CACHE_S)
-        return principal
-
-    async def _starting(self) -> Unavailable | None:
-        """Why an unknown key may be a good one soon: a worker that starts together with us takes a 401 for final."""
-        check = self._dependencies.get("setup")
-        try:
-            if check is not None:
-                await check()
-        except Unavailable as error:
-            return error
-        return None
 
 
 class Gate:
@@ -76,33 +27,38 @@ class Gate:
     `busy`: by method and path, what is called directly; the framework's own layers cost more than a run's start.
     """
 
-    def __init__(self, app: FastAPI, container: Container, busy: Mapping[tuple[str, str], ASGIApp]) -> None:
+    def __init__(self, app: FastAPI, container: Container, busy: Mapping[tuple[str, str], ASGIApp], keys: Keys) -> None:
         self._app = app
         self._busy = busy
-        self._authenticate = Authenticator(container)
+        self._keys = keys
         self._max_body = container.settings.max_body_bytes
+
+    async def close(self) -> None:
+        """Ends what runs behind the requests."""
+        await self._keys.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = time.perf_counter()
+        began = time.perf_counter()
         state: dict[str, Any] = scope.setdefault("state", {})
         headers = state["headers"] = dict(scope["headers"])
         trace_id = _trace(headers, state)
-        status = 500
+        status, started = 500, False
 
         async def answer(message: Message) -> None:
-            nonlocal status
+            nonlocal status, started
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, started = message["status"], True
                 message["headers"] = [*message["headers"], (b"tidelog-trace-id", trace_id.encode())]
             await send(message)
 
         try:
             try:
                 if scope["path"].startswith("/v1/"):
-                    principal = state["principal"] = await self._authenticate(headers)
+                    principal, state["key"] = await self._keys.principal(headers)
+                    state["principal"] = principal
                     structlog.contextvars.bind_contextvars(tenant_id=str(principal.tenant_id), trace_id=trace_id)
                 receive = self._bounded(headers, receive)
             except TidelogError as error:
@@ -112,12 +68,18 @@ class Gate:
                 await defect_problem(scope, error)(scope, receive, answer)  # type: ignore[arg-type]
                 return
             scope["app"] = self._app
-            await self._busy.get((scope["method"], scope["path"]), self._app)(scope, receive, answer)
+            try:
+                await self._busy.get((scope["method"], scope["path"]), self._app)(scope, receive, answer)
+            except Exception as error:  # noqa: BLE001
+                # The framework has logged and answered it, and raises it again for a server that would log it once more and cut the
+                # connection. An answer that broke off half-way is not completed, by which the server knows to cut the connection.
+                if not started:
+                    await defect_problem(scope, error)(scope, receive, answer)  # type: ignore[arg-type]
         finally:
             route = getattr(scope.get("route"), "path", "other")
             count, seconds = _meters(scope["method"], route, status)
             count.inc()
-            seconds.observe(time.perf_counter() - started)
+            seconds.observe(time.perf_counter() - began)
 
     def _bounded(self, headers: dict[bytes, bytes], receive: Receive) -> Receive:
         """Refuses a body over the limit by its announced length, or while it comes in."""

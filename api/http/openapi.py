@@ -1,12 +1,17 @@
 """The OpenAPI 3.1 document. Routes read their bodies from bytes themselves (deps.body_of); here they are documented."""
 
+from functools import cache
 from typing import Any
 
-from fastapi import FastAPI
+import orjson
+from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from starlette.responses import Response
+from starlette.routing import Route
 
+from api.http.schemas import cached_document
 from application.cloudevents import CONTENT_TYPE, ENVELOPE
 
 REF = "#/components/schemas/{model}"
@@ -72,7 +77,17 @@ def install(app: FastAPI) -> None:
             app.openapi_schema = _build(app)
         return app.openapi_schema
 
+    @cache
+    def rendered() -> bytes:
+        return orjson.dumps(document())
+
+    async def answer(request: Request) -> Response:
+        return cached_document(request, rendered(), "application/json")
+
     app.openapi = document  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
+    for i, route in enumerate(app.router.routes):  # the framework's own route renders the document for each who asks
+        if isinstance(route, Route) and route.path == app.openapi_url:
+            app.router.routes[i] = Route(route.path, answer, include_in_schema=False)
 
 
 def _build(app: FastAPI) -> dict[str, Any]:

@@ -5,7 +5,7 @@ They are documents of the release: rendered once, and answered with an ETag, so 
 
 import hashlib
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import orjson
@@ -26,12 +26,17 @@ CACHING = "public, max-age=3600"
 
 def cached_document(request: Request, body: bytes, media_type: str) -> Response:
     """The document, or 304 for who has it already (RFC 9110, section 13.1.2)."""
-    tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    tag = _tag(body)
     headers = {"ETag": tag, "Cache-Control": CACHING}
     known = {part.strip().removeprefix("W/") for part in request.headers.get("if-none-match", "").split(",")}
     if tag in known or "*" in known:
         return Response(status_code=304, headers=headers)
     return Response(body, 200, headers, media_type)
+
+
+@lru_cache(maxsize=1_000)  # of documents, and they are rendered once
+def _tag(body: bytes) -> str:
+    return f'"{hashlib.sha256(body).hexdigest()[:32]}"'
 
 
 def index() -> dict[str, Any]:

@@ -44,6 +44,7 @@ from domain.projects import CreateProject, default_project_id
 from domain.registry import encode
 from domain.runs import agent_run_id_of
 from domain.tenants import DEFAULT_TENANT_ID, CreateTenant, IssueApiKey
+from projections.kernel import Connection, Database
 from projections.registry import PROJECTIONS
 from tidelog.sse import ServerSentEvent, parse_sse
 
@@ -188,6 +189,20 @@ class System:
 
     def worker(self, worker_id: str = "worker-1", http: httpx.AsyncClient | None = None) -> "PlayedWorker":
         return PlayedWorker(self, worker_id, http or self.http)
+
+
+class CountingDatabase:
+    """The database, and how often somebody took a connection."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.taken = 0
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        self.taken += 1
+        async with self._database.connection() as connection:
+            yield connection
 
 
 async def append(system: System, stream_id: UUID, root_id: UUID, version: int, *events: Event | NewEvent) -> int:

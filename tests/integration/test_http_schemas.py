@@ -2,15 +2,19 @@
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urljoin
 
 import httpx
 import jsonschema
+import orjson
+import pytest
 import pytest_asyncio
 
+from api.http.app import create_app
 from tests.golden.generate import FOLDER
-from tests.integration.system_kit import BASE, System
+from tests.integration.system_kit import BASE, CountingDatabase, System
 
 # Names of a component, and fields that AsyncAPI 3.0.0 asks for or allows in the objects that we use (spec, "Fixed Fields").
 COMPONENT = re.compile(r"^[a-zA-Z0-9.\-_]+$")
@@ -87,7 +91,7 @@ async def test_every_stored_event_fits_the_schema_that_its_envelope_names(shared
 
 
 async def test_documents_are_kept_by_clients_and_wrong_paths_are_said(stranger: httpx.AsyncClient) -> None:
-    for path in ("/schemas", "/schemas/cloudevent", "/schemas/run.started/v1", "/asyncapi.json"):
+    for path in ("/schemas", "/schemas/cloudevent", "/schemas/run.started/v1", "/asyncapi.json", "/openapi.json"):
         first = await stranger.get(path)
         assert first.status_code == 200 and first.headers["cache-control"] == "public, max-age=3600"
         again = await stranger.get(path, headers={"If-None-Match": f'"other", W/{first.headers["etag"]}'})
@@ -98,6 +102,20 @@ async def test_documents_are_kept_by_clients_and_wrong_paths_are_said(stranger: 
         missing = await stranger.get(path)
         assert (missing.status_code, missing.json()["code"]) == (404, "not-found"), path
     assert (await stranger.get("/schemas/run.started/vx")).status_code == 422
+
+
+async def test_documents_are_rendered_once_for_everybody(shared: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks, and whatever the `Host` says, nothing is made anew, and no connection to the database is taken."""
+    database = CountingDatabase(shared.container.database)
+    transport = httpx.ASGITransport(create_app(replace(shared.container, database=database)))
+    async with httpx.AsyncClient(transport=transport, base_url=BASE) as anybody:
+        paths = ("/openapi.json", "/asyncapi.json", "/schemas", "/schemas/cloudevent", "/schemas/run.started/v1", "/docs/errors")
+        first = {path: (await anybody.get(path)).content for path in paths}
+        monkeypatch.setattr(orjson, "dumps", None)  # who makes a document anew now fails
+        for path in paths:
+            answer = await anybody.get(path, headers={"Host": "evil.example:99"})
+            assert answer.content == first[path] and b"evil.example" not in answer.content
+    assert database.taken == 0
 
 
 async def test_asyncapi_keeps_to_the_rules_of_the_specification(stranger: httpx.AsyncClient) -> None:
@@ -130,7 +148,6 @@ async def test_asyncapi_keeps_to_the_rules_of_the_specification(stranger: httpx.
 
 async def test_asyncapi_says_what_comes_over_the_wire(shared: System, stranger: httpx.AsyncClient) -> None:
     document = (await stranger.get("/asyncapi.json")).json()
-    assert document["servers"]["http"]["host"] == BASE.removeprefix("http://")
     types = [event["type"] for event in (await stranger.get("/schemas")).json()["events"]]
     channels = document["channels"]
     assert channels["subjects"]["address"] == "tidelog.{log}.{tenant}.{slice}.{event}"

@@ -204,7 +204,7 @@ HOT_QUERIES: dict[str, tuple[Callable[[Hot], Awaitable[object]], str]] = {
     ),
     "agents": (lambda hot: agents.list_agents(hot.connection, SMALL, limit=20, after="agent1", capability=None), "agent_tenant"),
     "projects": (lambda hot: projects.list_projects(hot.connection, SMALL, limit=20, after=uuid(ROW, 9)), "project_tenant"),
-    "an API key": (lambda hot: tenants.find_key(hot.connection, "sha77"), "api_key_sha256_key"),
+    "API keys": (lambda hot: tenants.find_keys(hot.connection, ["sha77", "nobody's"]), "api_key_sha256_key"),
     "timers that are due": (lambda hot: hot.timers.due(100), "timer_due"),
     "the next timer": (lambda hot: hot.timers.seconds_until_next(), "timer_due"),
     "timers given": (lambda hot: hot.timers.delete([uuid(ROW, 1), uuid(ROW, 2)]), "timer_pkey"),

@@ -160,6 +160,6 @@ def test_an_older_version_keeps_its_schema_and_is_read_as_the_newest(monkeypatch
     assert "reason" in schemas.event_schema(topic, 2)["properties"]
     listed = [(event["version"], event["newest"], event["schema"]) for event in schemas.index()["events"] if event["type"] == topic]
     assert listed == [(1, False, "/schemas/run.cancelled/v1"), (2, True, "/schemas/run.cancelled/v2")]
-    document = asyncapi.build("1", "localhost", "http")
+    document = asyncapi.build("1")
     assert {"run.cancelled.v1", "run.cancelled.v2"} <= document["components"]["messages"].keys()
     assert document["components"]["schemas"]["run.cancelled.v1"]["required"] == ["why"]

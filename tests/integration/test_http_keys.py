@@ -1,0 +1,105 @@
+"""Keys: strangers with wrong ones are no burden to others, new ones work at once, revoked ones end, open streams too."""
+
+import asyncio
+import time
+from dataclasses import replace
+from uuid import UUID
+
+import httpx
+import pytest
+
+from api.http import events, keys
+from api.http.app import create_app
+from application import live
+from domain.tenants import DEFAULT_TENANT_ID, RevokeApiKey
+from tests.integration.system_kit import BASE, CountingDatabase, System, eventually, new_id, served, sha256, streaming
+
+
+def wrong(i: int) -> dict[str, str]:
+    return {"Authorization": f"Bearer {'wrong' if i % 2 else f'wrong-{i}'}"}
+
+
+async def test_wrong_keys_share_one_query_at_a_time(system: System) -> None:
+    database = CountingDatabase(system.container.database)
+    app = create_app(replace(system.container, database=database))
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url=BASE, timeout=60) as client:
+        began = time.monotonic()
+        answers = await asyncio.gather(*(client.get("/v1/agents", headers=wrong(i)) for i in range(1_500)))
+        took = time.monotonic() - began
+        assert {answer.status_code for answer in answers} == {401}
+        assert database.taken <= 2 + took / keys.PACE_S
+        # Nothing is left behind: who comes next with a good key is served.
+        assert (await client.get("/v1/agents", headers={"X-API-Key": system.key})).status_code == 200
+    await app.close()
+
+
+async def test_among_wrong_keys_good_ones_are_served_and_new_ones_work(system: System) -> None:
+    stop = False
+
+    async def stranger(i: int) -> None:
+        async with system.client(None) as client:
+            while not stop:
+                assert (await client.get("/v1/agents", headers=wrong(i))).status_code == 401
+
+    strangers = [asyncio.create_task(stranger(i)) for i in range(50)]
+    try:
+        for _ in range(3):
+            _, key = await system.tenant("new")
+            async with system.client(key) as client:
+                assert (await client.get("/v1/agents")).status_code == 200
+            assert (await system.http.get("/v1/agents")).status_code == 200
+    finally:
+        stop = True
+        await asyncio.gather(*strangers)
+
+
+async def revoke(system: System, tenant_id: UUID, key: str) -> None:
+    [(key_id,)] = await system.sql("SELECT key_id FROM api_key WHERE sha256 = %s", sha256(key))
+    await system.command(RevokeApiKey(tenant_id=tenant_id, key_id=key_id), tenant_id=tenant_id)
+    await system.settled()
+
+
+async def test_a_revoked_key_ends_though_it_is_used_all_the_time(system: System) -> None:
+    tenant_id, key = await system.tenant("gone")
+    async with system.client(key) as client:
+        assert (await client.get("/v1/agents")).status_code == 200
+        await revoke(system, tenant_id, key)
+
+        async def refused() -> bool:
+            return (await client.get("/v1/agents")).status_code == 401
+
+        began = time.monotonic()
+        await eventually(refused, "the end of the key")
+        assert time.monotonic() - began < keys.KNOWN_S
+
+
+@pytest.mark.parametrize("path", ["/v1/events", "/v1/runs/{run_id}/events"])
+async def test_a_stream_ends_with_its_key(system: System, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.setattr(keys, "FRESH_S", 0.05)
+    monkeypatch.setattr(events, "CHECK_S", 0.05)
+    monkeypatch.setattr(events, "SILENCE_S", 0.1)
+    monkeypatch.setattr(live, "SILENCE_S", 0.1)
+    await system.worker().register("alpha")
+    run_id = await system.start("alpha")
+    async with served(system.container) as url, streaming(url, system.key, path.format(run_id=run_id)) as stream:
+        rest = asyncio.create_task(stream.rest())
+        await revoke(system, DEFAULT_TENANT_ID, system.key)
+        assert "end" not in [event.event for event in await rest], "the run goes on, only its reader is gone"
+
+
+async def test_a_stream_outlives_a_database_that_is_away(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that cannot be looked up is not called revoked."""
+
+    class Away:
+        def connection(self) -> object:
+            raise keys.Unavailable("away")
+
+    known = keys.Keys(system.container)
+    principal, digest = await known.principal({b"x-api-key": system.key.encode()})
+    monkeypatch.setattr(keys, "FRESH_S", 0.0)
+    known._database = Away()  # type: ignore[assignment]
+    assert await known.is_valid(digest)
+    assert not await keys.Keys(system.container).is_valid(sha256(f"{new_id()}"))
+    assert principal.actor.startswith("key:")
+    await known.close()
