@@ -10,6 +10,8 @@ PARKED = Gauge("tidelog_parked_events", "Events put aside because a consumer cou
 
 REQUESTS = Counter("tidelog_http_requests_total", "HTTP requests", ["method", "route", "status"])
 REQUEST_SECONDS = Histogram("tidelog_http_request_seconds", "Time to answer", ["route"], buckets=FAST)
+CONNECTIONS = Gauge("tidelog_http_connections", "Open HTTP connections")
+REFUSED = Counter("tidelog_http_refused_total", "Connections that were ended because of what the peer did, or too many", ["reason"])
 
 WRITE_SECONDS = Histogram("tidelog_append_write_seconds", "Time to write a batch of appends durably, tries included", buckets=FAST)
 WRITTEN_APPENDS = Counter("tidelog_append_written_total", "Appends in those batches, refused ones included")

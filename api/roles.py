@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 
 from api.bootstrap import Loop, assemble, set_up_logging
+from api.open_files import raise_open_files
 from api.settings import Role, Settings
 from application.patience import end
 
@@ -22,6 +23,7 @@ HTTP_GRACE_S = 7
 
 async def serve(settings: Settings, roles: set[Role]) -> None:
     """Runs the roles until SIGTERM or SIGINT. Raises when one of its loops fails: the process is to be started again."""
+    raise_open_files()
     set_up_logging(settings, "+".join(sorted(roles)))
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()

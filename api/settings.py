@@ -69,6 +69,11 @@ class Settings(BaseSettings):
     snapshot_every: int = Field(default=200, ge=0, le=1_000_000)
     """Events of a stream between two snapshots of its state; 0: none are taken or read."""
     max_body_bytes: int = Field(default=1024 * 1024, ge=1024, le=16 * 1024 * 1024)
+    max_connections: int = Field(default=20_000, ge=1, le=1_000_000)
+    """HTTP connections of one process."""
+    max_connections_per_address: int = Field(default=64, ge=0, le=1_000_000)
+    """Those of one address that have shown no API key; 0: any number, for behind a proxy."""
+    max_connections_per_key: int = Field(default=2_000, ge=1, le=1_000_000)
     read_timeout_s: float = Field(default=5.0, gt=0, le=60)
     """How long a read waits for its read model to reach `Tidelog-Position`."""
 

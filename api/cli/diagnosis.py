@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from api.cli.connection import on_this_machine
 from api.cli.stream_diagnosis import examine_streams
+from api.open_files import SPARE_FILES, most_open_files
 from api.settings import Settings, SettingsError, load_settings
 from api.supervisor import state
 from api.supervisor.errors import SupervisorError
@@ -75,6 +76,8 @@ async def diagnose(data_dir: Path | None, url: str | None) -> Diagnosis:
             found.add("settings", "wrong", line, "correct or unset that variable")
         return found
     found.add("settings", "ok", _settings(settings))
+    if settings.url is None:
+        _open_files(found, settings)
     running = _server(found, settings)
     if settings.url is None:
         _data_dir(found, settings)
@@ -106,6 +109,18 @@ def _python(found: Diagnosis) -> None:
 def _settings(settings: Settings) -> str:
     given = sorted(name for name in settings.model_fields_set if name not in ("data_dir", "url"))
     return f"given: {', '.join(given)}" if given else "all defaults"
+
+
+def _open_files(found: Diagnosis, settings: Settings) -> None:
+    """Each connection is an open file. A server raises its own limit as far as its account may."""
+    most, wanted = most_open_files(), settings.max_connections
+    text = f"{most:,} per process"
+    if most >= wanted + SPARE_FILES:
+        found.add("open files", "ok", text)
+        return
+    possible = max(SPARE_FILES, most - SPARE_FILES)
+    mend = f"raise the hard limit (`ulimit -Hn`, LimitNOFILE=) to {wanted + SPARE_FILES:,}, or lower TIDELOG_MAX_CONNECTIONS"
+    found.add("open files", "warning", f"{text}: {possible:,} of {wanted:,} connections are possible", mend)
 
 
 def _server(found: Diagnosis, settings: Settings) -> state.RunningServer | None:

@@ -36,9 +36,9 @@ STATUS: dict[type[TidelogError], int] = {
 }
 
 TITLES = {
-    400: "Bad request", 401: "Unauthenticated", 403: "Forbidden", 404: "Not found", 405: "Method not allowed", 409: "Conflict",
-    410: "Gone", 412: "Precondition failed", 413: "Too large", 422: "Unprocessable", 429: "Too many requests",
-    500: "Internal error", 503: "Unavailable", 504: "Not in time",
+    400: "Bad request", 401: "Unauthenticated", 403: "Forbidden", 404: "Not found", 405: "Method not allowed",
+    408: "Request timeout", 409: "Conflict", 410: "Gone", 412: "Precondition failed", 413: "Too large", 422: "Unprocessable",
+    429: "Too many requests", 431: "Headers too large", 500: "Internal error", 503: "Unavailable", 504: "Not in time",
 }  # fmt: skip
 
 DOCS = "/docs/errors"
@@ -54,7 +54,33 @@ class PreconditionFailed(TidelogError):
         self.current = current
 
 
-STATUS[PreconditionFailed] = 412
+class HeadTooLarge(TidelogError):
+    """The request line and headers, or the number of headers, are over the limit."""
+
+    code = "headers-too-large"
+
+    def __init__(self, size: int, headers: int) -> None:
+        super().__init__(f"a request line with its headers may have {size:,} bytes, and {headers:,} headers")
+
+
+class RequestTimeout(TidelogError):
+    """A request did not come in whole in time."""
+
+    code = "request-timeout"
+    retryable = True
+
+    def __init__(self, part: str) -> None:
+        super().__init__(f"the {part} of the request did not come in time")
+
+
+class TooManyConnections(TidelogError):
+    """The server, the address or the API key has as many connections as it may have."""
+
+    code = "too-many-connections"
+    retryable = True
+
+
+STATUS |= {PreconditionFailed: 412, HeadTooLarge: 431, RequestTimeout: 408, TooManyConnections: 429}
 
 
 class InvalidBody(Exception):
@@ -110,6 +136,11 @@ def defect_problem(scope: dict[str, Any], error: Exception) -> Response:
     """For what only a defect explains: it goes to the log, not to the caller."""
     log.error("defect", path=scope.get("path", ""), exc_info=error)
     return problem(scope, 500, "internal", "an internal error; the trace id leads to the log")
+
+
+def not_http_problem(scope: dict[str, Any]) -> Response:
+    """For what the parser of HTTP does not take."""
+    return problem(scope, 400, "bad-request", "the request is not HTTP/1.1 as we take it")
 
 
 def body_problem(scope: dict[str, Any], error: InvalidBody) -> Response:

@@ -13,7 +13,8 @@ from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.container import Container
-from api.http.errors import defect_problem, tidelog_problem
+from api.http.connection import Connection
+from api.http.errors import TooManyConnections, defect_problem, tidelog_problem
 from api.http.keys import Keys
 from api.meters import REQUEST_SECONDS, REQUESTS
 from domain.errors import PayloadTooLarge, TidelogError
@@ -45,13 +46,16 @@ class Gate:
         state: dict[str, Any] = scope.setdefault("state", {})
         headers = state["headers"] = dict(scope["headers"])
         trace_id = _trace(headers, state)
-        status, started = 500, False
+        status, started, closing = 500, False, False
+        connection: Connection | None = state.get("connection")
 
         async def answer(message: Message) -> None:
             nonlocal status, started
             if message["type"] == "http.response.start":
                 status, started = message["status"], True
                 message["headers"] = [*message["headers"], (b"tidelog-trace-id", trace_id.encode())]
+                if closing:
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         try:
@@ -59,9 +63,14 @@ class Gate:
                 if scope["path"].startswith("/v1/"):
                     principal, state["key"] = await self._keys.principal(headers)
                     state["principal"] = principal
+                    if connection is not None:
+                        connection.identify(principal.key_id)
                     structlog.contextvars.bind_contextvars(tenant_id=str(principal.tenant_id), trace_id=trace_id)
+                elif connection is not None:
+                    connection.admit_stranger()
                 receive = self._bounded(headers, receive)
             except TidelogError as error:
+                closing = isinstance(error, TooManyConnections) or (connection is not None and connection.is_crowded)
                 await tidelog_problem(scope, error)(scope, receive, answer)  # type: ignore[arg-type]  # a Scope is a dict
                 return
             except Exception as error:  # noqa: BLE001  # outside of the handlers of the application, and to be seen all the same

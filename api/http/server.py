@@ -6,10 +6,14 @@ from contextlib import contextmanager
 
 import structlog
 import uvicorn
+from starlette.types import ASGIApp
 
 from api.container import Container
 from api.http.app import create_app
+from api.http.connection import protocol
+from api.http.door import Door, Limits
 from api.http.idempotency import forget_expired
+from api.open_files import raise_open_files
 from api.settings import Settings
 from application.patience import end, persistently
 from application.setup import set_up
@@ -27,20 +31,8 @@ async def serve_http(container: Container, stopping: asyncio.Event) -> None:
     settings = container.settings
     preparing = asyncio.create_task(_prepare(settings, container), name="setup")
     expiring = asyncio.create_task(forget_expired(container.database), name="expire-idempotency-keys")
-    config = uvicorn.Config(
-        create_app(container),
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        timeout_graceful_shutdown=GRACE_S,
-        timeout_keep_alive=30,
-        proxy_headers=False,
-        server_header=False,
-        date_header=False,
-    )
-    server = _Server(config)
+    app = create_app(container)
+    server = make_server(app, Limits.of(settings, raise_open_files()), host=settings.host, port=settings.port)
     serving = asyncio.create_task(server.serve(), name="uvicorn")
     stop = asyncio.create_task(stopping.wait(), name="stop")
     try:
@@ -50,6 +42,26 @@ async def serve_http(container: Container, stopping: asyncio.Event) -> None:
         await serving
     finally:
         await end(preparing, expiring, stop)
+        await app.close()
+
+
+def make_server(app: ASGIApp, limits: Limits, *, host: str, port: int) -> uvicorn.Server:
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http=protocol(Door(limits)),  # type: ignore[arg-type]  # it is only called
+        ws="none",
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=GRACE_S,
+        timeout_keep_alive=30,
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+    )
+    return _Server(config)
 
 
 async def _prepare(settings: Settings, container: Container) -> None:

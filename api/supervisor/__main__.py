@@ -7,6 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from api.open_files import raise_open_files
 from api.supervisor import state
 from api.supervisor.config import SupervisorConfig
 from api.supervisor.errors import SupervisorError
@@ -17,6 +18,7 @@ from api.supervisor.state import RunningServer
 def main() -> int:
     with os.fdopen(int(sys.argv[1]), encoding="utf-8") as source:
         config = SupervisorConfig.from_json(source.read())
+    raise_open_files()  # what is started from here inherits it: the servers, the roles, the worker
     service = Service(config, on_ready=lambda server: _announce(config, server))
     try:
         asyncio.run(service.run())

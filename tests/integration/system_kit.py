@@ -19,7 +19,6 @@ import nats.errors
 import nats.js.errors
 import orjson
 import psycopg
-import uvicorn
 from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
@@ -33,6 +32,8 @@ from adapters.nats.security import NatsSecurity, SecuredClient
 from api.bootstrap import assemble
 from api.container import Container
 from api.http.app import create_app
+from api.http.door import Limits
+from api.http.server import make_server
 from api.settings import ROLES, Role, Settings
 from application.dispatch import Request
 from application.patience import end
@@ -422,13 +423,10 @@ async def fresh_database(services: EmbeddedServices, *, copy_of: str = "dbname=t
 
 
 @asynccontextmanager
-async def served(container: Container) -> AsyncIterator[str]:
+async def served(container: Container, limits: Limits | None = None) -> AsyncIterator[str]:
     """The container's application on a real HTTP server; gives its URL."""
-    config = uvicorn.Config(
-        create_app(container), host="127.0.0.1", port=0, log_config=None, lifespan="off", timeout_graceful_shutdown=2
-    )
-    server = uvicorn.Server(config)
-    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]  # the signals are pytest's
+    app = create_app(container)
+    server = make_server(app, limits or Limits(), host="127.0.0.1", port=0)
     task = asyncio.create_task(server.serve(), name="uvicorn")
     try:
 
@@ -441,6 +439,7 @@ async def served(container: Container) -> AsyncIterator[str]:
     finally:
         server.should_exit = True
         await task
+        await app.close()
 
 
 class Stream:
