@@ -24,8 +24,7 @@ from api.meters import CONNECTIONS, REFUSED
 from domain.errors import TidelogError, Unavailable
 
 PIECE = 4_096
-"""Bytes that the parser gets at a time: so many, and no more than hold that many bytes, pipelined requests may wait."""
-
+"""Bytes that the parser gets at a time. Of pipelined requests no more are parsed than these hold; the others wait as they came."""
 
 # The phases of a connection; plain numbers, since they are looked at ten times in each request.
 IDLE = 0
@@ -77,8 +76,10 @@ class Connection(HttpToolsProtocol):
         """Bytes in which the parser has found nothing yet."""
         self._rest = b""
         """What came behind pipelined requests, and waits for their answers."""
-        self._muted = False
         self._body_follows = False
+        """The message wants an upgrade, and has a body that the parser does not look for."""
+        self._muted = False
+        """The parser reads the head that has it look for the body."""
 
     # --- beginning and end ------------------------------------------------------------------------------------------------
 
@@ -163,10 +164,7 @@ class Connection(HttpToolsProtocol):
 
     def _go_on_without_upgrade(self) -> None:
         """An upgrade that we do not know is ignored (RFC 9110, section 7.8); the parser takes it for the end of the message."""
-        if self._should_upgrade():
-            self.handle_websocket_upgrade()
-            self._phase = OVER
-        elif self._body_follows:
+        if self._body_follows:
             lengths = [b"%s: %s\r\n" % header for header in self.headers if header[0] in (b"content-length", b"transfer-encoding")]
             self.parser = httptools.HttpRequestParser(self)
             self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
@@ -270,7 +268,7 @@ class Connection(HttpToolsProtocol):
         if self._last_words is not None:
             self._end(self._last_words)
         elif self._phase == IDLE:
-            self._deadline.set(now + self.timeout_keep_alive)
+            self._deadline.set(now + self._limits.idle_s)
         elif self._phase == BODY:  # of the request that is answered already: nobody waits for the rest
             self._body_due = now + self._limits.head_s
             self._deadline.set(self._body_due)
@@ -288,7 +286,9 @@ class Connection(HttpToolsProtocol):
 
     def _refuse(self, error: TidelogError | None) -> None:
         """Answers what cannot be taken for a request (None: no HTTP), after the answers under way, and ends the connection."""
-        phase, self._phase, self._rest = self._phase, OVER, b""
+        phase = self._phase
+        self._enter(OVER)
+        self._rest = b""
         REFUSED.labels(type(error).code if error is not None else "not-http").inc()
         said = _raw(error)
         if self.cycle is None or self.cycle.response_complete:

@@ -29,6 +29,8 @@ class Limits:
     """Between two pieces of a body."""
     body_s: float = 300.0
     """For a whole body."""
+    idle_s: float = 30.0
+    """Between an answer and the next request."""
     send_s: float = 30.0
     """In which a peer must take something of what waits for it."""
     linger_s: float = 2.0

@@ -56,7 +56,6 @@ def make_server(app: ASGIApp, limits: Limits, *, host: str, port: int) -> uvicor
         access_log=False,
         lifespan="off",
         timeout_graceful_shutdown=GRACE_S,
-        timeout_keep_alive=30,
         proxy_headers=False,
         server_header=False,
         date_header=False,

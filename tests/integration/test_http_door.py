@@ -6,6 +6,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -15,24 +16,25 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from api.http.connection import PIECE
+from api.http.deadlines import SECOND_LOOK_S
 from api.http.door import Limits
 from api.http.server import make_server
 from tests.integration.system_kit import PATIENCE_S, System, eventually, new_id, running, served, sha256
 
-QUICK = Limits(head_s=0.5, body_pause_s=0.5, body_s=1.0, send_s=0.5, linger_s=0.5, hurry_s=0.3)
+QUICK = Limits(head_s=0.5, body_pause_s=0.5, body_s=1.0, idle_s=0.5, send_s=0.5, linger_s=0.5, hurry_s=0.3)
 BIG = 30_000_000
 """Bytes that no buffer on the way takes."""
 
 
 class Echo:
-    """Answers with what it got. `/wait` waits for `go`, `/big` sends more than anybody buffers."""
+    """Answers with what it got. `/wait` waits for `go`, `/big` sends more than anybody buffers, `/early` does not read."""
 
     def __init__(self) -> None:
         self.go = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = b""
-        while True:
+        while scope["path"] != "/early":
             message = await receive()
             if message["type"] == "http.disconnect":
                 return
@@ -192,6 +194,18 @@ async def test_what_is_not_http_waits_for_the_answers_before() -> None:
         await stranger.problem(400, "bad-request")
 
 
+async def test_an_answer_under_way_outlives_the_time_of_what_came_behind_it() -> None:
+    app = Echo()
+    async with serving(app, QUICK) as (_, port), peer(port) as stranger:
+        for part in (get("/wait"), b"GET / HT", b"\x00"):
+            await stranger.send(part)
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(QUICK.head_s + 2 * SECOND_LOOK_S)
+        app.go.set()
+        assert (await stranger.echo())["path"] == "/wait"
+        await stranger.problem(400, "bad-request")
+
+
 @pytest.mark.parametrize("part", [b"GET / HT", b"GET /\r\n", get("/")[:-2]])
 async def test_a_head_that_does_not_come_in_time(part: bytes) -> None:
     async with serving(Echo(), QUICK) as (_, port), peer(port) as slow, peer(port) as other:
@@ -238,13 +252,27 @@ async def test_a_body_that_does_not_come_in_time(trickle: bool) -> None:
         await asking
 
 
-@pytest.mark.parametrize("path", ["/big"])
-async def test_who_does_not_read_is_hung_up_on_and_who_reads_slowly_is_not(path: str) -> None:
+async def test_a_connection_without_another_request_is_closed() -> None:
+    async with serving(Echo(), QUICK) as (_, port), peer(port) as client:
+        for _ in range(3):
+            await client.send(get("/"))
+            await client.echo()
+        await client.closed()
+
+
+async def test_the_body_of_an_answered_request_is_not_waited_for_long() -> None:
+    async with serving(Echo(), replace(QUICK, body_pause_s=60, body_s=60)) as (_, port), peer(port) as client:
+        await client.send(b"POST /early HTTP/1.1\r\nContent-Length: 10\r\n\r\nx")
+        await client.echo()
+        await client.closed()
+
+
+async def test_who_does_not_read_is_hung_up_on_and_who_reads_slowly_is_not() -> None:
     async with serving(Echo(), QUICK) as (server, port):
         with socket.socket() as deaf:
             deaf.setblocking(False)
             await asyncio.get_running_loop().sock_connect(deaf, ("127.0.0.1", port))
-            await asyncio.get_running_loop().sock_sendall(deaf, get(path, "Connection: close"))
+            await asyncio.get_running_loop().sock_sendall(deaf, get("/big", "Connection: close"))
 
             async def there() -> bool:
                 return len(server.server_state.connections) == 1
@@ -255,7 +283,7 @@ async def test_who_does_not_read_is_hung_up_on_and_who_reads_slowly_is_not(path:
             await eventually(there, "the connection")
             await eventually(gone, "its end")
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=4_096)
-        writer.write(get(path, "Connection: close"))
+        writer.write(get("/big", "Connection: close"))
         taken, loop = 0, asyncio.get_running_loop()
         began = loop.time()
         async with asyncio.timeout(PATIENCE_S * 4):
