@@ -22,6 +22,7 @@ from adapters.postgres.feed import PostgresEventFeed
 from adapters.postgres.identity import log_id_of
 from adapters.postgres.leases import PostgresLeases, members
 from adapters.postgres.listener import ChannelListener
+from adapters.postgres.shares import Share, sizes
 from adapters.postgres.snapshots import PostgresSnapshots
 from adapters.telemetry.logging import configure_logging
 from api.container import Container, NatsAccess
@@ -88,15 +89,15 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
     security = nats_security(settings)
     name = "+".join(sorted(roles))
     async with AsyncExitStack() as stack:
-        pool = await postgres.open_pool(database_url, role=name, max_size=settings.database_pool_size)
-        stack.push_async_callback(pool.close)
+        pools = await _pools(settings, roles, database_url, stack)
+        pool = pools.all
         database, feed = PostgresDatabase(pool), PostgresEventFeed(pool)
         written = None
         if "api" in roles:
             from api import meters  # for who is asked for them
 
             written = meters.written
-        store = PostgresEventStore(database_url, pool, max_event_bytes=settings.max_event_bytes, written=written)
+        store = PostgresEventStore(database_url, pools.commands, max_event_bytes=settings.max_event_bytes, written=written)
         await store.start()
         stack.push_async_callback(store.close)
         nats = NatsConnection(nats_url, name=f"tidelog-{name}", security=security)
@@ -106,7 +107,7 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
         subscription = JetStreamSubscription(nats, feed, log_id=log_id)
         queue = JetStreamWorkQueue(nats, log_id=log_id)
         every = settings.snapshot_every
-        snapshots = Snapshotter(PostgresSnapshots(pool), every=every) if every else None
+        snapshots = Snapshotter(PostgresSnapshots(pools.commands), every=every) if every else None
         commands = CommandLoop(store, max_event_bytes=settings.max_event_bytes, snapshots=snapshots)
         kept = FanOutSettings(settings.fanout_max_age_s, settings.fanout_max_bytes)
         fanout = FanOut(nats, subscription, feed, log_id=log_id, settings=kept) if settings.fanout else None
@@ -117,19 +118,23 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
         if "api" in roles:
             from application.workers import Workers  # brings jsonschema-rs, which only this role needs
 
+            reads = PostgresEventFeed(pools.reads)
             container = Container(
                 settings=settings,
-                database=database,
-                feed=feed,
+                database=PostgresDatabase(pools.reads),
+                feed=reads,
+                command_database=PostgresDatabase(pools.commands),
+                health_database=PostgresDatabase(pools.health),
                 commands=commands,
                 workers=Workers(commands),
-                live=LiveFeed(feed, subscription),
+                live=LiveFeed(reads, subscription),
                 work_queue=queue,
                 nats_access=NatsAccess(_for_workers(settings, nats_url), WORKER_INBOX),
-                members=partial(members, pool),
+                log_head=PostgresEventFeed(pools.health).head,
+                members=partial(members, pools.health),
                 streams=partial(_copied, LogStream(nats, log_id), fanout),
-                durable=partial(_durable, pool),
-                dependencies={"postgres": partial(postgres.check_health, pool), "nats": nats.check_health},
+                durable=partial(_durable, pools.health),
+                dependencies={"postgres": partial(postgres.check_health, pools.health), "nats": nats.check_health},
             )
             loops["live"] = container.live.run()
             meters.WAITING_APPENDS.set_function(lambda: store.waiting)
@@ -175,8 +180,40 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
         yield Assembly(container, loops, joined)
 
 
-async def _durable(pool: postgres.Pool) -> bool:
+async def _durable(pool: postgres.Connections) -> bool:
     return (await durability_of(pool)).fsync
+
+
+COMMANDS_WAIT_S, READS_WAIT_S = 10.0, 5.0
+"""How long a request waits for a connection."""
+MAX_COMMANDS_WAITING, MAX_READS_WAITING = 10_000, 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Pools:
+    """Where connections come from. Only requests can come in floods, so only the api has shares."""
+
+    all: postgres.Pool
+    commands: postgres.Connections
+    reads: postgres.Connections
+    health: postgres.Connections
+
+
+async def _pools(settings: Settings, roles: set[Role], database_url: str, stack: AsyncExitStack) -> _Pools:
+    name, size = "+".join(sorted(roles)), settings.database_pool_size
+    pool = await postgres.open_pool(database_url, role=name, max_size=size)
+    stack.push_async_callback(pool.close)
+    if "api" not in roles:
+        return _Pools(pool, pool, pool, pool)
+    health = await postgres.open_pool(database_url, role=f"{name}-health", min_size=0, max_size=1)
+    stack.push_async_callback(health.close)
+    commands, reads = sizes(size)
+    return _Pools(
+        all=pool,
+        commands=Share(pool, commands, timeout=COMMANDS_WAIT_S, max_waiting=MAX_COMMANDS_WAITING),
+        reads=Share(pool, reads, timeout=READS_WAIT_S, max_waiting=MAX_READS_WAITING),
+        health=health,
+    )
 
 
 async def _copied(stream: LogStream, fanout: FanOut | None) -> dict[str, int]:

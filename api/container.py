@@ -46,12 +46,19 @@ class NatsAccess:
 class Container:
     settings: Settings
     database: Database
+    """For reads, with a share of the connections; so is `feed`."""
     feed: EventFeed
+    command_database: Database
+    """For what a command needs beside the log; with the share of the connections that `commands` has."""
+    health_database: Database
+    """With a connection of its own: what nobody else waits for, and nobody else holds up."""
     commands: CommandLoop
     workers: "Workers"
     live: LiveFeed
     work_queue: WorkQueue
     nats_access: NatsAccess
+    log_head: Callable[[], Awaitable[int]]
+    """The position of the newest event, over the connection for health. Raises Unavailable."""
     members: Callable[[], Awaitable[Sequence[MemberView]]]
     """Who does the engine's work. Raises Unavailable."""
     streams: Callable[[], Awaitable[Mapping[str, int]]]

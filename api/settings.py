@@ -64,7 +64,8 @@ class Settings(BaseSettings):
     """A file that is there while the roles of this process run: for probes of processes without HTTP."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
-    database_pool_size: int = Field(default=8, ge=2, le=100)
+    database_pool_size: int = Field(default=8, ge=4, le=100)
+    """Of the api, commands and reads each have a share of these."""
     max_event_bytes: int = Field(default=256 * 1024, ge=1024, le=900 * 1024)
     snapshot_every: int = Field(default=200, ge=0, le=1_000_000)
     """Events of a stream between two snapshots of its state; 0: none are taken or read."""

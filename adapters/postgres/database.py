@@ -3,13 +3,13 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from adapters.postgres.pool import Connection, Pool, translate_errors
+from adapters.postgres.pool import Connection, Connections, translate_errors
 
 
 class PostgresDatabase:
     """The `Database` port of the read side."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Connections) -> None:
         self._pool = pool
 
     @asynccontextmanager

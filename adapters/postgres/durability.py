@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from adapters.postgres.pool import Connection, Pool, translate_errors
+from adapters.postgres.pool import Connection, Connections, translate_errors
 from domain.errors import Unavailable
 
 THROW_AWAY = "tidelog.throw_away"
@@ -83,7 +83,7 @@ async def inspect(connection: Connection) -> Durability:
     return Durability(fsync, full_page_writes)
 
 
-async def durability_of(pool: Pool) -> Durability:
+async def durability_of(pool: Connections) -> Durability:
     """Raises NotDurable, Unavailable."""
     with translate_errors():
         async with pool.connection() as connection:

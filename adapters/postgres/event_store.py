@@ -4,7 +4,7 @@ from uuid import UUID
 
 from adapters.postgres.append_batch import EncodedAppend
 from adapters.postgres.group_commit import GroupCommit, Limits, Written
-from adapters.postgres.pool import Pool, translate_errors
+from adapters.postgres.pool import Connections, translate_errors
 from application.ports import AppendRequest, AppendResult
 from domain.kernel import MAX_EVENT_BYTES, RecordedEvent
 
@@ -32,7 +32,7 @@ class PostgresEventStore:
     def __init__(
         self,
         database_url: str,
-        pool: Pool,
+        pool: Connections,
         *,
         limits: Limits | None = None,
         max_event_bytes: int = MAX_EVENT_BYTES,

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from adapters.postgres.event_store import EVENT_COLUMNS, LAST_POSITION
-from adapters.postgres.pool import Pool, translate_errors
+from adapters.postgres.pool import Connections, translate_errors
 from domain.errors import NotFound
 from domain.kernel import RecordedEvent
 
@@ -35,7 +35,7 @@ POSITION_AT_SQL = """
 class PostgresEventFeed:
     """Implements `application.ports.EventFeed`. Raises Unavailable where the database is away."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Connections) -> None:
         self._pool = pool
 
     async def read(self, *, after: int, limit: int) -> list[RecordedEvent]:

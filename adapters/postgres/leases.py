@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID, uuid4
 
-from adapters.postgres.pool import Pool, translate_errors
+from adapters.postgres.pool import Connections, Pool, translate_errors
 from application.ports import Share
 
 BEAT_SQL = "SELECT unit_group, share, held FROM beat_v1(%s, %s, %s, %s, %s, %s)"
@@ -58,7 +58,7 @@ class PostgresLeases:
                 await connection.execute(LEAVE_SQL, {"me": self._member_id})
 
 
-async def members(pool: Pool) -> list[Member]:
+async def members(pool: Connections) -> list[Member]:
     """Everybody who beat within the last minute. Raises Unavailable."""
     with translate_errors():
         async with pool.connection() as connection:

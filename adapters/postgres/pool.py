@@ -6,7 +6,8 @@ import re
 import select
 import socket
 from collections.abc import Iterator
-from typing import Any, Self
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol, Self
 
 import psycopg
 import structlog
@@ -22,6 +23,15 @@ log = structlog.get_logger(__name__)
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 Pool = AsyncConnectionPool[Connection]
+
+
+class Connections(Protocol):
+    """Where connections come from: a pool, or a share of one."""
+
+    def connection(self, timeout: float | None = None) -> AbstractAsyncContextManager[Connection]:
+        """Raises psycopg.Error (PoolTimeout, TooManyRequests) when none comes in time (seconds)."""
+        ...
+
 
 CONNECT_TIMEOUT = 5
 """Seconds to reach the server and log in."""
@@ -266,7 +276,7 @@ def deadline(connection: Connection, seconds: float) -> Iterator[None]:
         handle.cancel()
 
 
-async def check_health(pool: Pool, *, timeout: float = 2.0) -> None:
+async def check_health(pool: Connections, *, timeout: float = 2.0) -> None:
     """A real round trip. Raises Unavailable, DatabaseRefused; with the reason, so before whoever asks gives up after `timeout`."""
     with translate_errors():
         async with pool.connection(timeout=timeout * 0.75) as connection:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from adapters.postgres.event_store import EVENT_COLUMNS, LAST_POSITION
-from adapters.postgres.pool import Pool, translate_errors
+from adapters.postgres.pool import Connections, translate_errors
 from application.ports import Snapshot
 from domain.kernel import RecordedEvent
 
@@ -49,7 +49,7 @@ PRUNE_SQL = """
 class PostgresSnapshots:
     """Implements `application.ports.Snapshots`. The pool is the caller's."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Connections) -> None:
         self._pool = pool
 
     async def read_stream(

@@ -26,6 +26,7 @@ def create_app(container: Container) -> Gate:
     )
     app.state.container = container
     app.state.keys = keys = Keys(container)
+    app.state.reports = health.Reports(container)
     # In one table, before the framework's own: `include_router` would ask router after router, and its own pages first.
     app.router.routes[:0] = [route for router in ROUTERS for route in router.routes]
     errors.install(app)

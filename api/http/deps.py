@@ -22,7 +22,8 @@ from api.container import Container
 from api.http.errors import InvalidBody, PreconditionFailed, response_to
 from application import dispatch
 from application.dispatch import Outcome
-from domain.errors import InvalidCommand, VersionConflict
+from domain import runs
+from domain.errors import InvalidCommand, NotFound, VersionConflict
 from projections import checkpoints
 from projections.kernel import Connection
 from projections.pages import parse_position
@@ -195,6 +196,13 @@ async def reading(request: Request, read_model: str) -> AsyncIterator[tuple[Conn
         cursor = await connection.execute("SELECT position FROM checkpoint WHERE name = %s", [read_model])
         row = await cursor.fetchone()
         yield connection, row[0] if row else 0
+
+
+async def must_be_a_run(request: Request, run_id: UUID) -> None:
+    """Raises NotFound when the tenant has no such run. A read like others: it takes nothing from the connections of commands."""
+    first = await container_of(request).feed.read_tenant(principal_of(request).tenant_id, after=0, limit=1, root_id=run_id)
+    if not first or first[0].topic != runs.RunStarted.TOPIC:
+        raise NotFound(f"there is no run {run_id}")
 
 
 async def position_of(request: Request, as_of: str, *, root_id: UUID | None = None) -> int:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from api.container import Container
-from api.http.deps import POSITION, container_of, next_link, position_of, principal_of
+from api.http.deps import POSITION, container_of, must_be_a_run, next_link, position_of, principal_of
 from api.http.keys import Keys
 from application.cloudevents import to_cloudevent
 from application.live import SILENCE_S, Filter, TooSlow
@@ -59,9 +59,7 @@ async def get_run_events(
 ) -> Response:
     """As a stream it ends with `event: end` when the run has ended and everything was sent."""
     tenant_id = principal_of(request).tenant_id
-    loaded = await container_of(request).commands.load(runs.DECIDER, tenant_id, run_id, fresh=False)
-    if loaded.state.status == "absent":
-        raise NotFound(f"there is no run {run_id}")
+    await must_be_a_run(request, run_id)
     topics = _topics(types)
     if _wants_stream(request):
         stream = _run_stream(request, Filter(tenant_id, run_id), topics, _start(request, after))

@@ -1,4 +1,8 @@
-"""Liveness, readiness with every dependency and lag, and metrics for Prometheus."""
+"""Liveness, readiness with every dependency and lag, and metrics for Prometheus.
+
+Anybody may ask, without a key and as often as they like: so all who ask in the same second get one and the same report, which is
+made over a connection that nothing else needs.
+"""
 
 import asyncio
 from collections.abc import Mapping
@@ -10,7 +14,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
 from api.container import Container, HealthCheck, MemberView
-from api.http.deps import answer, container_of
+from api.http.deps import answer
+from api.http.shared import Shared
 from api.meters import HEAD, LAG, PARKED
 from domain.errors import TidelogError
 from domain.kernel import timestamp
@@ -19,6 +24,8 @@ from projections import checkpoints
 router = APIRouter(tags=["operations"])
 
 CHECK_TIMEOUT_S = 2.0
+REUSED_FOR_S = 1.0
+"""How old a report may be."""
 
 
 @router.get("/health/live", summary="The process is alive")
@@ -29,11 +36,34 @@ async def live() -> Response:
 @router.get("/health/ready", summary="Everything this process needs, and every lag")
 async def ready(request: Request) -> Response:
     """200 when commands and queries are served; 503 with what is wrong otherwise."""
-    report = await readiness(container_of(request))
+    report = await _reports(request).readiness()
     return answer(report, 200 if report["status"] == "ok" else 503)
 
 
-async def readiness(container: Container) -> dict[str, Any]:
+class Reports:
+    """What one application tells of its health, computed once for all who ask."""
+
+    def __init__(self, container: Container) -> None:
+        self._container = container
+        self.readiness = Shared(self._readiness, reuse_s=REUSED_FOR_S)
+        self.metrics = Shared(self._metrics)
+
+    async def _readiness(self) -> dict[str, Any]:
+        return await _readiness(self._container)
+
+    async def _metrics(self) -> bytes:
+        """The gauges of the log are as old as the report; what this process counts is of now."""
+        await self.readiness()
+        await asyncio.sleep(0)  # whoever asks in the same turn of the event loop is served by this one
+        return generate_latest()
+
+
+def _reports(request: Request) -> Reports:
+    reports: Reports = request.app.state.reports
+    return reports
+
+
+async def _readiness(container: Container) -> dict[str, Any]:
     names = list(container.dependencies)
     checks = asyncio.gather(*(_check(container.dependencies[name]) for name in names))
     copied, results = await asyncio.gather(_copied(container), checks)
@@ -46,6 +76,8 @@ async def readiness(container: Container) -> dict[str, Any]:
             dependencies["durability"], report["durable"] = await _durability(container)
         except (TidelogError, TimeoutError) as error:
             dependencies["postgres"] = str(error) or "no answer in time"
+    if dependencies.get("postgres") != "ok":
+        LAG.clear()  # better no figure than an old one
     wrong = sorted(name for name, state in dependencies.items() if state != "ok")
     return {"status": "unavailable" if wrong else "ok", "version": version("tidelog-server"), **report}
 
@@ -81,14 +113,14 @@ async def _copied(container: Container) -> Mapping[str, int]:
 
 
 async def _lags(container: Container, copied: Mapping[str, int]) -> dict[str, Any]:
-    head = await container.feed.head()
-    async with container.database.connection() as connection:
+    head = await container.log_head()
+    async with container.health_database.connection() as connection:
         positions = await checkpoints.positions(connection)
         parked = await checkpoints.parked(connection)
     members = await container.members()
     HEAD.set(head)
     consumers, streams = _behind(head, positions), _behind(head, copied)
-    LAG.clear()  # better no figure than an old one
+    LAG.clear()
     for name, state in {**consumers, **streams}.items():
         LAG.labels(name).set(state["lag"])
     for name in consumers:
@@ -107,10 +139,4 @@ def _member(member: MemberView) -> dict[str, Any]:
 
 @router.get("/metrics", summary="Metrics in the Prometheus text format")
 async def metrics(request: Request) -> Response:
-    container = container_of(request)
-    try:
-        async with asyncio.timeout(CHECK_TIMEOUT_S):
-            await _lags(container, await _copied(container))
-    except (TidelogError, TimeoutError):
-        LAG.clear()
-    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+    return Response(await _reports(request).metrics(), media_type=CONTENT_TYPE_LATEST)

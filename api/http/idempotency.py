@@ -39,9 +39,11 @@ FORGET = "DELETE FROM idempotency_key WHERE key_id = %s AND status IS NULL"
 RELEASE = "UPDATE idempotency_key SET released = true WHERE key_id = %s AND status IS NULL"
 EXPIRE = """
 DELETE FROM idempotency_key
-WHERE key_id IN (SELECT key_id FROM idempotency_key WHERE begun_at < now() - interval '24 hours' ORDER BY begun_at LIMIT 10000)
+WHERE key_id IN (SELECT key_id FROM idempotency_key WHERE begun_at < now() - interval '24 hours' ORDER BY begun_at LIMIT %s)
 """
 EXPIRE_EVERY_S = 3600.0
+EXPIRED_AT_ONCE = 1_000
+"""Keys that one statement deletes: each has a whole answer with it."""
 KEPT_HEADERS = ("location", "etag", "tidelog-position")
 
 
@@ -64,7 +66,7 @@ async def once(request: Request, execute: Callable[[UUID | None], Awaitable[Resp
         return await execute(None)
     if len(key) > 255:
         raise InvalidCommand("Idempotency-Key is longer than 255 characters")
-    principal, database = principal_of(request), container_of(request).database
+    principal, database = principal_of(request), container_of(request).command_database
     scope = f"{principal.key_id}:{request.method}:{request.url.path}:{key}"
     key_id = derive_id(principal.tenant_id, f"idempotency:{scope}")
     body_sha256 = hashlib.sha256(await request.body()).hexdigest()
@@ -98,12 +100,22 @@ def _first_answer(row: tuple[str, int | None, bytes, str] | None, body_sha256: s
     return Response(bytes(row[2]), row[1] or 200, headers, "application/json")
 
 
-async def forget_expired(database: Database) -> None:
-    """Deletes answers older than a day, for ever; one statement an hour."""
+async def expire_keys(database: Database) -> None:
+    """Once an hour, for ever: deletes all keys that are older than a day."""
     while True:
         await asyncio.sleep(EXPIRE_EVERY_S)
         try:
-            async with database.connection() as connection:
-                await connection.execute(EXPIRE)
+            await forget_expired(database)
         except TidelogError as error:
             log.warning("idempotency_keys_not_expired", error=error.message)
+
+
+async def forget_expired(database: Database) -> int:
+    """Deletes all keys that are older than a day, a bounded number with each statement. Returns how many there were."""
+    forgotten = 0
+    while True:
+        async with database.connection() as connection:
+            deleted = (await connection.execute(EXPIRE, [EXPIRED_AT_ONCE])).rowcount
+        forgotten += deleted
+        if deleted < EXPIRED_AT_ONCE:
+            return forgotten

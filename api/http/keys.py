@@ -41,7 +41,7 @@ class Keys:
     """Knows keys by their hash; a key itself is neither kept nor logged."""
 
     def __init__(self, container: Container) -> None:
-        self._database: Database = container.database
+        self._database: Database = container.command_database
         self._dependencies = container.dependencies
         self._known: dict[str, _Known] = {}
         """The one that was looked up longest ago first."""

@@ -19,6 +19,7 @@ from api.http.deps import (
     container_of,
     expected_version,
     header,
+    must_be_a_run,
     next_link,
     position_of,
     precondition,
@@ -285,9 +286,7 @@ async def get_messages(
     request: Request, run_id: UUID, limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100, cursor: str | None = None
 ) -> Response:
     after, tenant_id = position_cursor(cursor), principal_of(request).tenant_id
-    loaded = await container_of(request).commands.load(rules.DECIDER, tenant_id, run_id, fresh=False)
-    if loaded.state.status == "absent":
-        raise NotFound(f"there is no run {run_id}")
+    await must_be_a_run(request, run_id)
     async with reading(request, "messages") as (connection, position):
         page = await messages.list_messages(connection, tenant_id, run_id, limit=limit, after=after)
     body = MessagePage(data=page.data, next_cursor=page.next_cursor)

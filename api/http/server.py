@@ -12,7 +12,7 @@ from api.container import Container
 from api.http.app import create_app
 from api.http.connection import protocol
 from api.http.door import Door, Limits
-from api.http.idempotency import forget_expired
+from api.http.idempotency import expire_keys
 from api.open_files import raise_open_files
 from api.settings import Settings
 from application.patience import end, persistently
@@ -30,7 +30,7 @@ async def serve_http(container: Container, stopping: asyncio.Event) -> None:
     """Serves until `stopping` is set and requests under way are done; also issues the first key."""
     settings = container.settings
     preparing = asyncio.create_task(_prepare(settings, container), name="setup")
-    expiring = asyncio.create_task(forget_expired(container.database), name="expire-idempotency-keys")
+    expiring = asyncio.create_task(expire_keys(container.command_database), name="expire-idempotency-keys")
     app = create_app(container)
     server = make_server(app, Limits.of(settings, raise_open_files()), host=settings.host, port=settings.port)
     serving = asyncio.create_task(server.serve(), name="uvicorn")
