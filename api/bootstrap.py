@@ -36,8 +36,10 @@ from application.snapshots import Snapshotter
 from application.timers import TimerService, WorkSweeper
 from projections import builds, plugins, timers
 from projections.checkpoints import PostgresCheckpoints
+from projections.positions import Positions
 from projections.rebuild import ProjectionBuilder
 from projections.registry import load_projections
+from projections.replays import RunReplays
 from projections.runner import ProjectionRunner
 from projections.work import PostgresOpenWork
 
@@ -119,6 +121,9 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
             from application.workers import Workers  # brings jsonschema-rs, which only this role needs
 
             reads = PostgresEventFeed(pools.reads)
+            positions, replays = Positions(database), RunReplays(feed)  # one question at a time, whoever and however many ask
+            stack.push_async_callback(positions.close)
+            stack.push_async_callback(replays.close)
             container = Container(
                 settings=settings,
                 database=PostgresDatabase(pools.reads),
@@ -128,6 +133,8 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
                 commands=commands,
                 workers=Workers(commands),
                 live=LiveFeed(reads, subscription),
+                positions=positions,
+                replays=replays,
                 work_queue=queue,
                 nats_access=NatsAccess(_for_workers(settings, nats_url), WORKER_INBOX),
                 log_head=PostgresEventFeed(pools.health).head,

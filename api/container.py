@@ -10,6 +10,8 @@ from application.dispatch import CommandLoop
 from application.live import LiveFeed
 from application.ports import EventFeed, WorkQueue
 from projections.kernel import Database
+from projections.positions import Positions
+from projections.replays import RunReplays
 
 if TYPE_CHECKING:
     from application.workers import Workers
@@ -55,6 +57,8 @@ class Container:
     commands: CommandLoop
     workers: "Workers"
     live: LiveFeed
+    positions: Positions
+    replays: RunReplays
     work_queue: WorkQueue
     nats_access: NatsAccess
     log_head: Callable[[], Awaitable[int]]

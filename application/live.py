@@ -6,9 +6,9 @@ A listener gets everything after its position: first from the database, then fro
 
 import asyncio
 import time
-from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -16,6 +16,7 @@ import structlog
 
 from application.patience import persistently
 from application.ports import EventFeed, Subscription
+from application.watches import Watch, Watches
 from domain.kernel import RecordedEvent
 
 QUEUE_EVENTS = 5_000
@@ -25,8 +26,8 @@ SILENCE_S = 10.0
 LINGER_S = 60.0
 """How long the log is read on for nobody: clients that come again, and the next to wait, need no new subscription."""
 WOKEN_AT_ONCE = 32
-"""Listeners in one turn of the event loop. Were a thousand woken in one, each step on the way of the next event, and every other
-request, would wait for all of them: a turn would take 20 ms, and an event needs half a dozen."""
+"""Listeners and watches in one turn of the event loop. Were a thousand woken in one, each step on the way of the next event, and
+every other request, would wait for all of them: a turn would take 20 ms, and an event needs half a dozen."""
 
 log = structlog.get_logger(__name__)
 
@@ -181,8 +182,8 @@ class LiveFeed:
         self._feed = feed
         self._subscription = subscription
         self._channels: dict[Filter, _Channel] = {}
-        self._due: deque[_Listener] = deque()
-        self._watchers: defaultdict[UUID, set[asyncio.Event]] = defaultdict(set)
+        self._due: deque[_Listener | Watch] = deque()
+        self._watches = Watches()
         self._wanted = asyncio.Event()
         """Somebody needs the log to be read."""
         self._started = asyncio.Event()
@@ -191,15 +192,14 @@ class LiveFeed:
         """Set when the process is about to stop: streams are to end, clients come again elsewhere."""
 
     def close(self) -> None:
-        """Ends all streams of events and wakes all watchers."""
+        """Ends all streams of events and wakes all watches."""
         self.closed = True
         self._started.set()  # for those who wait for a log that cannot be read
         for channel in self._channels.values():
             for listener in channel.listeners:
                 listener.wake()
-        for watchers in self._watchers.values():
-            for watcher in watchers:
-                watcher.set()
+        for watch in self._watches.all():
+            watch.wake()
 
     async def run(self) -> None:
         while True:
@@ -210,18 +210,14 @@ class LiveFeed:
         """Reads from the head on until nobody has listened or watched for a while."""
         self.position = await persistently(self._feed.head)
         self._started.set()
-        for watchers in self._watchers.values():  # what has happened since they came is before the head
-            for watcher in watchers:
-                watcher.set()
+        self._wake_in_turn(self._watches.all())  # what has happened since they came is before the head
         idle_since: float | None = None
         async with aclosing(self._subscription.batches(after=self.position, name="live")) as batches:
             async for batch in batches:
                 self.position = batch[-1].position
                 self._offer(batch)
-                for root_id in {event.root_id for event in batch}:
-                    for watcher in self._watchers.get(root_id, ()):
-                        watcher.set()
-                if self._channels or self._watchers:
+                self._wake_in_turn(self._watches.concerned(batch))
+                if self._channels or self._watches:
                     idle_since = None
                 elif idle_since is None:
                     idle_since = time.monotonic()
@@ -240,24 +236,24 @@ class LiveFeed:
                     channel.offer(batch)
                     self._wake_in_turn(channel.listeners)
 
-    def _wake_in_turn(self, listeners: Iterable[_Listener]) -> None:
+    def _wake_in_turn(self, those: Iterable[_Listener | Watch]) -> None:
         idle = not self._due
-        for listener in listeners:
-            if not listener.due:
-                listener.due = True
-                self._due.append(listener)
+        for one in those:
+            if not one.due:
+                one.due = True
+                self._due.append(one)
         if idle and self._due:
             asyncio.get_running_loop().call_soon(self._wake_some)
 
     def _wake_some(self) -> None:
         for _ in range(min(WOKEN_AT_ONCE, len(self._due))):
-            listener = self._due.popleft()
-            listener.due = False
-            listener.wake()
+            one = self._due.popleft()
+            one.due = False
+            one.wake()
         if self._due:
             asyncio.get_running_loop().call_soon(self._wake_some)
 
-    async def events(self, wanted: Filter, *, after: int | None) -> AsyncIterator[Batch]:
+    async def events(self, wanted: Filter, *, after: int | None) -> AsyncGenerator[Batch, None]:
         """Wanted events after a position (None: from now on), in order, in small batches; waits for more.
 
         An empty batch says: nothing for a while.
@@ -302,39 +298,14 @@ class LiveFeed:
             wanted.tenant_id, after=after, until=until, limit=PAGE, root_id=wanted.root_id, topics=topics
         )
 
-    @contextmanager
-    def watch(self, root_id: UUID) -> Iterator["Watch"]:
-        """Watches a root; what happens under it from here on is not missed."""
-        watch = Watch()
-        self._watchers[root_id].add(watch.changed)
+    def watch(self, stream_id: UUID, topics: frozenset[str] | None = None) -> AbstractContextManager[Watch]:
+        """Watches a stream for events of any topic or of some; what happens in it from here on is not missed.
+
+        A watch that begins before the log is read is woken once without a cause, as soon as it is read.
+        """
         self._wanted.set()
-        try:
-            yield watch
-        finally:
-            watchers = self._watchers[root_id]
-            watchers.discard(watch.changed)
-            if not watchers:
-                del self._watchers[root_id]
+        return self._watches.watching(stream_id, topics)
 
-
-class Watch:
-    """Somebody waiting for anything to happen under a root."""
-
-    def __init__(self) -> None:
-        self.changed = asyncio.Event()
-
-    async def next(self, seconds: float) -> bool:
-        """Returns True when something has happened since the last call, False after the time-out."""
-        await wait_for(self.changed, seconds)
-        happened = self.changed.is_set()
-        self.changed.clear()
-        return happened
-
-
-async def wait_for(event: asyncio.Event, seconds: float) -> None:
-    """Returns when the event is set, or after the time-out."""
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return
+    def watched(self, stream_id: UUID) -> int:
+        """How many watch a stream."""
+        return self._watches.of(stream_id)

@@ -1,6 +1,7 @@
 """Waiting out a dependency that is away: what every long-running loop does with `Unavailable`; and ending such a loop."""
 
 import asyncio
+import contextvars
 import random
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
@@ -58,6 +59,32 @@ async def end(*tasks: asyncio.Future[Any]) -> None:
             task.exception()  # else asyncio reports that nobody asked for it
     if cancelled is not None:
         raise cancelled
+
+
+class OnDemand:
+    """A task that is there while it has something to do: for work that one does for many, and that idles when nobody asks.
+
+    The work returns when it has nothing to do. Whoever brings more calls `start` afterwards. The owner calls `close`.
+    """
+
+    def __init__(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        self._work = work
+        self._name = name
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def start(self) -> None:
+        """Makes sure that the task runs. Raises Unavailable when it was closed."""
+        if self._closed:
+            raise Unavailable("the process stops")
+        if self._task is None or self._task.done():
+            context = contextvars.Context()  # what it logs is not the business of the one request that started it
+            self._task = asyncio.create_task(self._work(), name=self._name, context=context)
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._task is not None:
+            await end(self._task)
 
 
 async def side_by_side(*work: Coroutine[Any, Any, None]) -> None:

@@ -94,6 +94,10 @@ class EventFeed(Protocol):
         """One tenant's events in order of position; `until` is inclusive. With `newest_first` from the end backwards."""
         ...
 
+    async def read_roots(self, roots: Sequence[tuple[UUID, UUID, int]], *, limit: int) -> list[RecordedEvent]:
+        """Events under several roots, (tenant id, root id, after) each, in one question; of each root at most `limit`, in order."""
+        ...
+
     async def head(self) -> int:
         """The position of the newest event; 0 for an empty log."""
         ...

@@ -156,6 +156,10 @@ class RunCancelled(Event):
     abandoned: tuple[UUID, ...] = ()
 
 
+ENDS = frozenset({RunCompleted.TOPIC, RunFailed.TOPIC, RunCancelled.TOPIC})
+"""Topics of the events of which each run has one, its last."""
+
+
 RunEvent = RunStarted | StepScheduled | StepCompleted | StepFailed | RunCompleted | RunFailed | RunCancelled
 
 

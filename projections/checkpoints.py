@@ -5,12 +5,9 @@ at. The epoch ends an owner that was replaced, also where both are at the same p
 a runner looks again after a lost answer keeps it in its place, which the position alone would cost it.
 """
 
-import asyncio
-import time
 from collections.abc import Sequence
 
 from application.ports import Checkpoint, LostOwnership
-from domain.errors import ProjectionBehind
 from domain.kernel import RecordedEvent
 from projections.kernel import Connection, Database
 
@@ -92,24 +89,6 @@ class PostgresCheckpoints:
 async def positions(connection: Connection) -> dict[str, int]:
     """Position by consumer."""
     return dict(await (await connection.execute(POSITIONS)).fetchall())
-
-
-async def wait_until(database: Database, name: str, position: int, timeout_s: float) -> None:
-    """Returns when a read model has a position: what a client that read its own write waits for.
-
-    Polls with backoff (2 to 50 ms), only while somebody waits. Raises ProjectionBehind after the time-out.
-    """
-    deadline, pause = time.monotonic() + timeout_s, 0.002
-    while True:
-        async with database.connection() as connection:
-            row = await (await connection.execute("SELECT position FROM checkpoint WHERE name = %s", [name])).fetchone()
-        reached = row[0] if row else 0
-        if reached >= position:
-            return
-        if time.monotonic() + pause > deadline:
-            raise ProjectionBehind(f"the read model '{name}' is at position {reached}, not yet at {position}")
-        await asyncio.sleep(pause)
-        pause = min(0.05, pause * 1.5)
 
 
 async def parked(connection: Connection) -> dict[str, int]:

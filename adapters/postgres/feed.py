@@ -13,6 +13,15 @@ from domain.kernel import RecordedEvent
 READ_SQL = f"SELECT {EVENT_COLUMNS} FROM event WHERE notification_id > %s ORDER BY notification_id LIMIT %s"
 AT_SQL = f"SELECT {EVENT_COLUMNS} FROM event WHERE notification_id = ANY (%s) ORDER BY notification_id"
 HEAD_SQL = "SELECT position FROM log_head"
+ROOTS_SQL = f"""
+    SELECT found.* FROM unnest(%s::uuid[], %s::uuid[], %s::bigint[]) AS wanted (tenant_id, root_id, after)
+    CROSS JOIN LATERAL (
+        SELECT {EVENT_COLUMNS} FROM event
+        WHERE root_id = wanted.root_id AND notification_id > wanted.after AND tenant_id = wanted.tenant_id
+        ORDER BY root_id, notification_id LIMIT %s
+    ) AS found
+    ORDER BY found.notification_id
+"""
 
 # recorded_at never decreases with the position, so the last event of a time is found by halving. A position whose event is no
 # longer in the table counts as the next one that is.
@@ -62,6 +71,12 @@ class PostgresEventFeed:
             tenant_id, after=after, limit=limit, until=until, root_id=root_id, topics=topics, newest_first=newest_first
         )
         return [RecordedEvent._make(row) for row in await self._fetch(query, parameters)]
+
+    async def read_roots(self, roots: Sequence[tuple[UUID, UUID, int]], *, limit: int) -> list[RecordedEvent]:
+        tenants, root_ids, afters = zip(*roots, strict=True)
+        return [
+            RecordedEvent._make(row) for row in await self._fetch(ROOTS_SQL, (list(tenants), list(root_ids), list(afters), limit))
+        ]
 
     async def head(self) -> int:
         return int((await self._fetch(HEAD_SQL, ()))[0][0])

@@ -24,7 +24,6 @@ from application import dispatch
 from application.dispatch import Outcome
 from domain import runs
 from domain.errors import InvalidCommand, NotFound, VersionConflict
-from projections import checkpoints
 from projections.kernel import Connection
 from projections.pages import parse_position
 
@@ -191,7 +190,7 @@ async def reading(request: Request, read_model: str) -> AsyncIterator[tuple[Conn
         awaited = parse_position(wanted)
         if awaited is None:
             raise InvalidCommand(f"{POSITION} must be a position: a whole number")
-        await checkpoints.wait_until(container.database, read_model, awaited, container.settings.read_timeout_s)
+        await container.positions.until(read_model, awaited, container.settings.read_timeout_s)
     async with container.database.connection() as connection:
         cursor = await connection.execute("SELECT position FROM checkpoint WHERE name = %s", [read_model])
         row = await cursor.fetchone()

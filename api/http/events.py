@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing, suppress
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -12,18 +13,16 @@ from api.container import Container
 from api.http.deps import POSITION, container_of, must_be_a_run, next_link, position_of, principal_of
 from api.http.keys import Keys
 from application.cloudevents import to_cloudevent
-from application.live import SILENCE_S, Filter, TooSlow
+from application.live import Batch, Filter, TooSlow
 from application.sagas.manager import partition_of
 from domain import runs
-from domain.errors import InvalidCommand, NotFound
+from domain.errors import InvalidCommand, NotFound, ProjectionBehind
 from domain.kernel import RecordedEvent
 from domain.registry import EVENTS
-from projections import checkpoints
 from projections.pages import MAX_LIMIT, MAX_POSITION, encode_cursor, parse_position, position_cursor
 
 router = APIRouter(tags=["events"])
 
-ENDS = frozenset({runs.RunCompleted.TOPIC, runs.RunFailed.TOPIC, runs.RunCancelled.TOPIC})
 SSE_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 SSE_DOC: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {}, "application/json": {}}, "description": "A page, or a stream"}
@@ -159,41 +158,54 @@ async def _tenant_stream(request: Request, wanted: Filter, start: int | None) ->
         yield b"event: resync\ndata: {}\n\n"
 
 
-async def _sagas_position(container: Container, run_id: UUID) -> int:
-    async with container.database.connection() as connection:
-        return (await checkpoints.positions(connection)).get(partition_of(run_id), 0)
-
-
 async def _run_stream(request: Request, wanted: Filter, topics: frozenset[str] | None, start: int | None) -> AsyncIterator[bytes]:
     """Replay, then live until the run has ended; what the sagas append because of that is sent before the end."""
-    container, reached, ended, give_up_at = container_of(request), start or 0, False, 0.0
-    permit = _Permit(request)
-    run_id = wanted.root_id
+    container, permit, reached, run_id = container_of(request), _Permit(request), start or 0, wanted.root_id
     assert run_id is not None
     yield RETRY
-    with container.live.watch(run_id) as watch:
-        while True:
-            # Asked before reading: what the sagas have appended by then is read.
-            settled = ended and (await _sagas_position(container, run_id) >= reached or time.monotonic() > give_up_at)
-            events = await container.feed.read_tenant(wanted.tenant_id, after=reached, limit=PAGE, root_id=run_id)
-            if events:
-                reached = events[-1].position
-                shown = events if topics is None else [event for event in events if event.topic in topics]
-                yield _sse(shown) if shown else HEARTBEAT
-            if len(events) == PAGE:
-                continue
-            if settled and not events:
-                break
-            if not ended:
-                loaded = await container.commands.load(runs.DECIDER, wanted.tenant_id, run_id)
-                ended, give_up_at = loaded.state.status != "running", time.monotonic() + LONGEST_ENDING_S
-                if loaded.state.status == "completed" and loaded.position <= reached:
-                    break  # nothing can follow; of a failed or cancelled run, the cancelling of its parts does
-                if ended:
-                    continue
-            happened = await watch.next(0.05 if ended else SILENCE_S)
-            if container.live.closed or await permit.is_over():
-                return
-            if not happened and not ended:
-                yield HEARTBEAT
-    yield b"id: %d\nevent: end\ndata: {}\n\n" % reached
+    run = await container.replays.now(wanted.tenant_id, run_id)
+    over = run is not None and run.status != "running"
+    may_follow = over
+    try:
+        async with aclosing(container.live.events(wanted, after=reached)) as batches:
+            while not over and (events := await anext(batches, None)) is not None:
+                if await permit.is_over():
+                    return
+                yield _shown(events, topics)
+                reached = events[-1].position if events else reached
+                ends = [event.topic for event in events if event.topic in runs.ENDS]
+                over = bool(ends)
+                may_follow = ends != [runs.RunCompleted.TOPIC]  # the cancelling of its parts
+    except TooSlow:
+        yield b"event: resync\ndata: {}\n\n"
+        return
+    settled = False
+    while may_follow:
+        page = Batch(await container.feed.read_tenant(wanted.tenant_id, after=reached, limit=PAGE, root_id=run_id))
+        if page:
+            yield _shown(page, topics)
+            reached = page[-1].position
+        elif settled:
+            break
+        if len(page) < PAGE:  # waited for before reading again: what the sagas have appended by then is read
+            settled = await _settled(container, run_id, reached)
+            over = may_follow = settled
+    if over:
+        yield b"id: %d\nevent: end\ndata: {}\n\n" % reached
+
+
+async def _settled(container: Container, run_id: UUID, position: int) -> bool:
+    """Waits until the sagas have taken notice of a position, for a bounded time; False when the process is about to stop."""
+    give_up_at = time.monotonic() + LONGEST_ENDING_S
+    while not container.live.closed and (left := give_up_at - time.monotonic()) > 0:
+        with suppress(ProjectionBehind):
+            await container.positions.until(partition_of(run_id), position, min(left, 0.5))
+            break
+    return not container.live.closed
+
+
+def _shown(events: Batch, topics: frozenset[str] | None) -> bytes:
+    if topics is None:
+        return events.once(_sse) if events else HEARTBEAT
+    shown = [event for event in events if event.topic in topics]
+    return _sse(shown) if shown else HEARTBEAT

@@ -3,7 +3,7 @@
 After draft-ietf-httpapi-idempotency-key-header-07. The key's scope is tenant, principal and route; the body's hash tells a repeat
 from another request. What makes a repeat harmless is the command id that the table keeps for the key: a repeat is the same
 command, recognised by the event store even where the first answer was lost. The table adds that answer, the check of the body, and
-`409` while the first request is still running.
+`409` while the first request is still running. So an answer that cannot be kept in the table is given all the same.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from fastapi import Request
 from starlette.responses import Response
 from uuid_utils.compat import uuid7
 
+from api.http.afterwards import afterwards
 from api.http.deps import container_of, header, principal_of
 from domain.errors import IdempotencyMismatch, InvalidCommand, TidelogError, Unavailable
 from domain.kernel import derive_id
@@ -66,7 +67,8 @@ async def once(request: Request, execute: Callable[[UUID | None], Awaitable[Resp
         return await execute(None)
     if len(key) > 255:
         raise InvalidCommand("Idempotency-Key is longer than 255 characters")
-    principal, database = principal_of(request), container_of(request).command_database
+    principal, container = principal_of(request), container_of(request)
+    database = container.command_database
     scope = f"{principal.key_id}:{request.method}:{request.url.path}:{key}"
     key_id = derive_id(principal.tenant_id, f"idempotency:{scope}")
     body_sha256 = hashlib.sha256(await request.body()).hexdigest()
@@ -81,13 +83,21 @@ async def once(request: Request, execute: Callable[[UUID | None], Awaitable[Resp
     except Exception as error:
         # Refused: nothing to repeat, the key is free again. Anything else may have been recorded all the same.
         refused = isinstance(error, TidelogError) and not isinstance(error, Unavailable)
-        async with database.connection() as connection:
-            await connection.execute(FORGET if refused else RELEASE, [key_id])
+        await afterwards(container, _give_back(database, key_id, refused=refused), what="giving back an idempotency key")
         raise
+    await afterwards(container, _keep(database, key_id, response), what="keeping an answer")
+    return response
+
+
+async def _keep(database: Database, key_id: UUID, response: Response) -> None:
     kept = "\n".join(f"{name}: {response.headers[name]}" for name in KEPT_HEADERS if name in response.headers)
     async with database.connection() as connection:
         await connection.execute(FINISH, (response.status_code, bytes(response.body), kept, key_id))
-    return response
+
+
+async def _give_back(database: Database, key_id: UUID, *, refused: bool) -> None:
+    async with database.connection() as connection:
+        await connection.execute(FORGET if refused else RELEASE, [key_id])
 
 
 def _first_answer(row: tuple[str, int | None, bytes, str] | None, body_sha256: str) -> Response:

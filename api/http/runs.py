@@ -1,5 +1,6 @@
 """Runs over HTTP: start, list, read at any position, cancel, their messages."""
 
+import re
 import time
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -10,6 +11,7 @@ from starlette.responses import Response
 from uuid_utils.compat import uuid7
 
 from api.http import openapi
+from api.http.afterwards import PATIENCE_S, afterwards
 from api.http.deps import (
     RawRoute,
     accepted,
@@ -28,7 +30,9 @@ from api.http.deps import (
 )
 from api.http.errors import STATUS
 from api.http.idempotency import StillRunning, once
+from application.dispatch import Outcome
 from application.runs import UnknownAgent, start_run
+from application.watches import Watch
 from domain import runs as rules
 from domain.errors import NotFound, PayloadTooLarge
 from domain.kernel import Json, Name, ShortText
@@ -154,56 +158,69 @@ class MessagePage(BaseModel):
 async def post_run(request: Request) -> Response:
     """Durable when answered. `Prefer: wait=30` waits up to so many seconds (60 at most) for the outcome."""
     body = await body_of(request, StartRunBody)
+    wait_s = _wait_seconds(request)
 
     async def execute(key_id: UUID | None) -> Response:
         run_id = body.run_id or key_id or uuid7()
-        principal = principal_of(request)
-        try:
-            outcome = await start_run(
-                container_of(request).commands,
-                command_request(request, correlation_id=run_id, command_id=key_id or run_id),
-                run_id=run_id,
-                project_id=body.project_id or default_project_id(principal.tenant_id),
-                plan=body.to_plan(),
-                input=body.input,
-                metadata=body.metadata,
-            )
-        except UnknownAgent as error:
-            error.pointer = body.place_of(error.step)
-            raise
-        shown_id = str(run_id)
-        location = f"/v1/runs/{shown_id}"
-        wait_s = _wait_seconds(request)
-        if wait_s:
-            view = await _await_end(request, run_id, wait_s)
-            given = {"run_id": shown_id, "run": _shown(view) if view else None}
-            return accepted(outcome, run_id, given, status=201, location=location)
-        return accepted(outcome, run_id, {"run_id": shown_id}, status=201, location=location)
+        if not wait_s:
+            return _started(await _start(request, body, run_id, key_id), run_id)
+        with container_of(request).live.watch(run_id, rules.ENDS) as watch:  # from before the append, so that no end is missed
+            outcome = await _start(request, body, run_id, key_id)
+            waiting = _view_at_end(request, run_id, watch, wait_s, over=not outcome.events)
+            seconds = wait_s + PATIENCE_S
+            shown = await afterwards(container_of(request), waiting, what="waiting for a run's end", seconds=seconds)
+        response = _started(outcome, run_id, shown)
+        response.headers["Preference-Applied"] = f"wait={wait_s}"
+        return response
 
     return await once(request, execute)
 
 
-def _wait_seconds(request: Request) -> float:
-    """The `wait` of `Prefer` (RFC 7240), at most a minute."""
-    given = header(request, b"prefer")
-    for preference in given.split(",") if given else ():
-        name, _, value = preference.strip().partition("=")
-        if name.lower() == "wait":
-            return float(min(parse_position(value) or 0, LONGEST_WAIT_S))
-    return 0.0
+async def _start(request: Request, body: StartRunBody, run_id: UUID, key_id: UUID | None) -> Outcome:
+    try:
+        return await start_run(
+            container_of(request).commands,
+            command_request(request, correlation_id=run_id, command_id=key_id or run_id),
+            run_id=run_id,
+            project_id=body.project_id or default_project_id(principal_of(request).tenant_id),
+            plan=body.to_plan(),
+            input=body.input,
+            metadata=body.metadata,
+        )
+    except UnknownAgent as error:
+        error.pointer = body.place_of(error.step)
+        raise
 
 
-async def _await_end(request: Request, run_id: UUID, seconds: float) -> runs.RunView | None:
-    """The run's view when it has ended, or after the time."""
-    container = container_of(request)
+def _started(outcome: Outcome, run_id: UUID, shown: dict[str, Any] | None = None) -> Response:
+    body = {"run_id": str(run_id)} if shown is None else {"run_id": str(run_id), "run": shown}
+    return accepted(outcome, run_id, body, status=201, location=f"/v1/runs/{run_id}")
+
+
+_WAIT = re.compile(r'wait\s*=\s*(?:"([0-9]+)"|([0-9]+))\s*(?:;.*)?', re.IGNORECASE)
+
+
+def _wait_seconds(request: Request) -> int:
+    """The first `wait` of `Prefer` (RFC 7240), at most a minute; 0 without one that is a number of seconds."""
+    if not header(request, b"prefer"):
+        return 0
+    for preference in ",".join(request.headers.getlist("prefer")).split(","):
+        if (match := _WAIT.fullmatch(preference.strip())) is not None:
+            return min(parse_position(match[1] or match[2]) or 0, LONGEST_WAIT_S)
+    return 0
+
+
+async def _view_at_end(request: Request, run_id: UUID, watch: Watch, seconds: float, *, over: bool) -> dict[str, Any] | None:
+    """The run as it is shown when it has ended, or after the time. `over`: it may have ended already."""
+    container, tenant_id = container_of(request), principal_of(request).tenant_id
     deadline = time.monotonic() + seconds
-    with container.live.watch(run_id) as watch:
-        while True:
-            loaded = await container.commands.load(rules.DECIDER, principal_of(request).tenant_id, run_id)
-            left = deadline - time.monotonic()
-            if loaded.state.status != "running" or left <= 0 or container.live.closed:
-                return await _replayed(request, run_id, loaded.position)
-            await watch.next(left)
+    while True:
+        if not over and not container.live.closed:
+            await watch.next(max(deadline - time.monotonic(), 0))
+        view = await container.replays.now(tenant_id, run_id)
+        if view is None or view.status != "running" or time.monotonic() >= deadline or container.live.closed:
+            return None if view is None else _shown(view)
+        over = False
 
 
 @router.get("/v1/runs", summary="List runs, newest first", responses={200: {"model": RunPage}})

@@ -18,7 +18,6 @@ from api.settings import Settings
 from application.patience import end, persistently
 from application.setup import set_up
 from domain.errors import ProjectionBehind, Unavailable
-from projections import checkpoints
 
 log = structlog.get_logger(__name__)
 
@@ -78,7 +77,7 @@ async def _prepare(settings: Settings, container: Container) -> None:
         position = await persistently(lambda: set_up(container.commands, key_sha256=settings.bootstrap_key_sha256))
         while not done.is_set():
             try:
-                await persistently(lambda: checkpoints.wait_until(container.database, "tenants", position, 5.0))
+                await persistently(lambda: container.positions.until("tenants", position, 5.0))
                 done.set()
             except ProjectionBehind as error:
                 log.warning("waiting_for_projector", error=error.message)

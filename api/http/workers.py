@@ -218,9 +218,8 @@ async def get_journal(
     With `attempt`, a worker that lost its lease learns it here.
     """
     container, tenant_id = container_of(request), principal_of(request).tenant_id
-    run_id = await container.workers.run_of(tenant_id, agent_run_id)
     deadline = time.monotonic() + wait_s
-    with container.live.watch(run_id) as watch:
+    with container.live.watch(agent_run_id) as watch:  # all news of a journal and a mailbox are events of the agent run itself
         view = await container.workers.journal(tenant_id, agent_run_id, after_version=after_version)
         while not view.entries and not view.mailbox and view.status == "running" and (left := deadline - time.monotonic()) > 0:
             happened = await watch.next(left)

@@ -17,9 +17,10 @@ from domain import agent_runs, projects, runs
 from domain.kernel import Event, RecordedEvent
 from domain.registry import encode
 from domain.tenants import DEFAULT_TENANT_ID
-from projections import builds, checkpoints
+from projections import builds
 from projections.builds import Build, Kind
 from projections.kernel import Database, Projection
+from projections.positions import Positions
 from projections.rebuild import ProjectionBuilder
 from projections.runner import ProjectionRunner
 from tests.integration.system_kit import eventually, new_id, request_of, stopped
@@ -87,7 +88,7 @@ class Log:
             return await cursor.fetchall() if cursor.description else []
 
     async def until(self, name: str) -> None:
-        await checkpoints.wait_until(self.database, name, await self.feed.head(), 15)
+        await Positions(self.database).until(name, await self.feed.head(), 15)
 
     async def ask(self, projection: Projection, kind: Kind, *, swap: bool = False) -> None:
         async with self.database.connection() as connection, connection.transaction():

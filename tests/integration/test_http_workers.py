@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 
 from adapters.postgres.identity import log_id_at
+from application.workers import JournalView, Workers
 from domain.context import SetContextValue, context_id_of
 from domain.failures import MAX_LOST_CLAIMS
 from domain.tenants import DEFAULT_TENANT_ID
@@ -202,10 +203,9 @@ async def polling(system: System, alpha: Claim, wait_s: float = 20) -> "asyncio.
     """A poll that is under way."""
     version = (await alpha.journal()).json()["version"]
     task = asyncio.create_task(alpha.journal(after_version=version, wait_s=wait_s))
-    watchers = system.container.live._watchers
 
     async def watching() -> bool:
-        return bool(watchers.get(UUID(alpha.body["run_id"])))
+        return bool(system.container.live.watched(UUID(alpha.work_id)))
 
     await eventually(watching)
     return task
@@ -249,7 +249,7 @@ async def test_a_poll_ends_with_the_work(system: System, worker: PlayedWorker, h
 
 
 async def test_a_poll_is_over_in_time_although_much_happens(system: System, alpha: Claim) -> None:
-    """What happens in other parts of the run wakes the poll and is no news for it."""
+    """What happens in other parts of the run is no news for it."""
     poll = await polling(system, alpha, wait_s=0.5)
     began = time.monotonic()
     run = UUID(alpha.body["run_id"])
@@ -259,6 +259,32 @@ async def test_a_poll_is_over_in_time_although_much_happens(system: System, alph
         await asyncio.sleep(0.05)
     answer = (await poll).json()
     assert answer["journal"] == answer["mailbox"] == [] and time.monotonic() - began < 4
+
+
+async def test_only_news_of_its_own_wake_a_poll(system: System, alpha: Claim, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What happens in other parts of the run does not make it read: a hundred polls would be a hundred reads an event."""
+    poll = await polling(system, alpha)
+    read, reads = Workers.journal, 0
+
+    async def counted(self: Workers, *args: Any, **options: Any) -> JournalView:
+        nonlocal reads
+        reads += 1
+        return await read(self, *args, **options)
+
+    monkeypatch.setattr(Workers, "journal", counted)
+    run = UUID(alpha.body["run_id"])
+    for number in range(10):
+        name = f"n{number}"
+        await system.command(SetContextValue(context_id=context_id_of(run), run_id=run, agent_run_id=run, name=name, value=1))
+    head = await system.settled()
+
+    async def heard() -> bool:
+        return system.container.live.position >= head
+
+    await eventually(heard)
+    assert reads <= 2, "its first look, and one when the log begins to be read"
+    await alpha.ok("journal", entries=[{"key": "own", "result": 1}])
+    assert [entry["key"] for entry in (await poll).json()["journal"]] == ["own"]
 
 
 async def test_a_poll_ends_when_the_process_is_about_to(system: System, alpha: Claim) -> None:

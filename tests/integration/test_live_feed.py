@@ -317,7 +317,7 @@ async def test_a_listener_that_goes_is_forgotten(system: System, url: str, worke
     feed = system.container.live
 
     async def nobody() -> bool:
-        return not feed._channels and not feed._watchers
+        return not feed._channels and not feed._watches
 
     await eventually(nobody)
 

@@ -14,9 +14,10 @@ from application.sagas.reactions import Reaction
 from domain import agent_runs, runs
 from domain.errors import ProjectionBehind
 from domain.kernel import RecordedEvent
-from projections import checkpoints, parked
+from projections import parked
 from projections import runs as run_views
 from projections.kernel import Connection
+from projections.positions import Positions
 from tests.integration.projection_kit import log_on, projecting, task
 from tests.integration.system_kit import System
 
@@ -106,7 +107,7 @@ async def test_what_is_parked_during_a_retry_belongs_to_it(database_url: str, mo
             step = agent_runs.StepRecorded(attempt=1, key=f"late{reads}", kind="step", result=1)
             await log.append(root, (agent_run_id, 3 + reads, [step]))
             with contextlib.suppress(ProjectionBehind):
-                await checkpoints.wait_until(log.database, "runs", await log.feed.head(), 15 if reads == 1 else 1)
+                await Positions(log.database).until("runs", await log.feed.head(), 15 if reads == 1 else 1)
             return found
 
         handler.broken = False

@@ -29,7 +29,8 @@ from adapters.postgres.listener import ChannelListener
 from adapters.postgres.pool import Pool
 from api.http import idempotency
 from application.ports import AppendRequest, NewEvent, StreamAppend
-from projections import agents, checkpoints, messages, projects, runs, tenants
+from projections import agents, messages, projects, runs, tenants
+from projections.positions import Positions
 from projections.timers import PostgresTimers
 from projections.work import PostgresOpenWork
 
@@ -188,6 +189,9 @@ HOT_QUERIES: dict[str, tuple[Callable[[Hot], Awaitable[object]], str]] = {
     "a tenant's feed, newest first": (tenant_feed(after=0, newest_first=True), "event_tenant_idx"),
     "a run's events": (tenant_feed(root_id=ROOT_OF_SMALL, after=0), "event_root_idx"),
     "a run's events, some types": (tenant_feed(root_id=ROOT_OF_SMALL, after=0, topics=["topic1"]), "event_root_idx"),
+    "the events of several runs": (
+        lambda hot: hot.feed.read_roots([(SMALL, ROOT_OF_SMALL, 0), (BIG, uuid(ROOT, 50), 20)], limit=250), "event_root_idx"
+    ),
     "the position of a time": (
         lambda hot: hot.feed.position_at(SMALL, START + timedelta(hours=2)), "event_pkey event_tenant_idx"
     ),
@@ -210,7 +214,7 @@ HOT_QUERIES: dict[str, tuple[Callable[[Hot], Awaitable[object]], str]] = {
     "timers given": (lambda hot: hot.timers.delete([uuid(ROW, 1), uuid(ROW, 2)]), "timer_pkey"),
     "open work": (lambda hot: hot.work.older_than(10, after=uuid(ROW, 300), limit=100), "open_work_pkey"),
     "parked roots": (lambda hot: hot.connection.execute(PARKED, [["runs"]]), "parked_event_root"),
-    "a checkpoint": (lambda hot: checkpoints.wait_until(hot.database, "runs", 1, 1.0), ""),
+    "a checkpoint": (lambda hot: Positions(hot.database).until("runs", 1, 1.0), ""),
     "an idempotency key": (lambda hot: hot.connection.execute(idempotency.FIND, [uuid(ROW, 5)]), "idempotency_key_pkey"),
 }  # fmt: skip
 """Name: the call, and the indexes of its plans. Without one: the table is small for ever and in one page."""

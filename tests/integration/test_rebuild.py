@@ -15,8 +15,9 @@ from application.patience import end
 from domain.errors import InvalidState, NotFound
 from domain.kernel import RecordedEvent
 from domain.projects import ProjectCreated
-from projections import builds, checkpoints, filling, rebuild, runs, tenants
+from projections import builds, filling, rebuild, runs, tenants
 from projections.kernel import Connection, Database, Projection, decoded
+from projections.positions import Positions
 from projections.projects import PROJECTION as PROJECTS
 from tests.integration.projection_kit import Log, building, log_on, projecting, task
 from tests.integration.system_kit import eventually, new_id
@@ -74,7 +75,7 @@ async def test_a_swap_under_appends_is_seen_as_one_moment(database_url: str, mon
             while True:
                 await log.run()
                 # What was written is read, also over the swap.
-                await checkpoints.wait_until(log.database, "runs", await log.feed.head(), 10)
+                await Positions(log.database).until("runs", await log.feed.head(), 10)
                 written.append((await log.rows("SELECT count(*) FROM run"))[0][0])
 
         reader = Reader(database_url)

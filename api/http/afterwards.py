@@ -1,0 +1,43 @@
+"""What is done for a command after it was recorded: a wish, which never turns its answer into an error."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import structlog
+
+from api.container import Container
+from domain.errors import TidelogError
+
+T = TypeVar("T")
+PATIENCE_S = 2.0
+"""Less than requests under way have when the process stops."""
+CANCEL_AGAIN_S = 0.5
+"""The driver takes ten seconds to give up a query on a connection that fell silent, unless it is cancelled again."""
+
+log = structlog.get_logger(__name__)
+
+
+async def afterwards(container: Container, work: Coroutine[Any, Any, T], *, what: str, seconds: float = PATIENCE_S) -> T | None:
+    """The work's result; None where it fails, takes too long, or is cancelled because the process stops."""
+    task = asyncio.current_task()
+    assert task is not None
+    if task.cancelling() and container.live.closed:  # what came before was cancelled: there is no time left
+        work.close()
+        return None
+    try:
+        async with asyncio.timeout(seconds + CANCEL_AGAIN_S), asyncio.timeout(seconds):
+            return await work
+    except asyncio.CancelledError:
+        if not container.live.closed:
+            raise
+        reason = "the process stops"
+    except TimeoutError:
+        reason = "it took too long"
+    except TidelogError as error:
+        reason = error.message
+    except Exception:
+        log.exception("defect_after_the_append", what=what)
+        return None
+    log.warning("left_undone_after_the_append", what=what, reason=reason)
+    return None

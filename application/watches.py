@@ -1,0 +1,71 @@
+"""Who waits for something to happen in one stream of the log; the live feed tells them."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from uuid import UUID
+
+from domain.kernel import RecordedEvent
+
+
+class Watch:
+    """Somebody waiting for an event of a stream, of any topic or of some."""
+
+    __slots__ = ("_changed", "due", "topics")
+
+    def __init__(self, topics: frozenset[str] | None) -> None:
+        self.topics = topics
+        self.due = False
+        """Its turn to be woken is coming."""
+        self._changed = asyncio.Event()
+
+    def wake(self) -> None:
+        self._changed.set()
+
+    async def next(self, seconds: float) -> bool:
+        """Returns True when something has happened, or may have, since the last call; False after the time-out."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        except TimeoutError:
+            return False
+        self._changed.clear()
+        return True
+
+
+class Watches:
+    """All watches of a process, by stream: an event costs nothing for those who watch another one."""
+
+    def __init__(self) -> None:
+        self._by_stream: defaultdict[UUID, set[Watch]] = defaultdict(set)
+
+    def __bool__(self) -> bool:
+        return bool(self._by_stream)
+
+    def of(self, stream_id: UUID) -> int:
+        """How many watch a stream."""
+        return len(self._by_stream.get(stream_id, ()))
+
+    @contextmanager
+    def watching(self, stream_id: UUID, topics: frozenset[str] | None) -> Iterator[Watch]:
+        watch = Watch(topics)
+        self._by_stream[stream_id].add(watch)
+        try:
+            yield watch
+        finally:
+            watches = self._by_stream[stream_id]
+            watches.discard(watch)
+            if not watches:
+                del self._by_stream[stream_id]
+
+    def concerned(self, events: Sequence[RecordedEvent]) -> Iterator[Watch]:
+        """Those that one of the events is for."""
+        for event in events:
+            for watch in self._by_stream.get(event.stream_id, ()):
+                if watch.topics is None or event.topic in watch.topics:
+                    yield watch
+
+    def all(self) -> Iterator[Watch]:
+        for watches in self._by_stream.values():
+            yield from watches

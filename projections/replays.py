@@ -1,0 +1,120 @@
+"""Runs as the log has them at this moment, not as a read model has them: replayed together for all who ask at the same time.
+
+A thousand requests that wait for their runs to end ask a thousand times, most of them in the same moment. Each statement reads the
+events of many runs, and one statement is under way at a time: so their number grows with the time, not with those who wait.
+"""
+
+import asyncio
+from collections import defaultdict, deque
+from uuid import UUID
+
+import structlog
+
+from application.patience import OnDemand, persistently
+from application.ports import EventFeed
+from domain.errors import Unavailable
+from domain.kernel import RecordedEvent
+from projections.kernel import TURN
+from projections.runs import RunView, evolve_view
+
+MAX_ASKED = 10_000
+"""Runs that may wait to be read; the next who asks gets Unavailable."""
+TOGETHER = 64
+"""Runs that one statement reads."""
+PAGE = 250
+"""Events of each run that one statement reads. A longer run goes on with the next statement."""
+
+log = structlog.get_logger(__name__)
+
+
+class _Replay:
+    """One run's replay, and those who wait for it."""
+
+    __slots__ = ("after", "askers", "done", "key", "view")
+
+    def __init__(self, key: tuple[UUID, UUID]) -> None:
+        self.key = key
+        self.view: RunView | None = None
+        self.after = 0
+        self.askers = 0
+        self.done: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+
+    def settle(self, error: Exception | None = None) -> None:
+        if not self.done.done():
+            self.done.set_result(error)
+
+
+class RunReplays:
+    """Reads for all who ask. The owner closes it."""
+
+    def __init__(self, feed: EventFeed) -> None:
+        self._feed = feed
+        self._joinable: dict[tuple[UUID, UUID], _Replay] = {}
+        """Replays whose first statement is still to come: who asks for the same run now is served by it."""
+        self._queue: deque[_Replay] = deque()
+        self._reader = OnDemand(self._read_all, "run-replays")
+
+    async def close(self) -> None:
+        await self._reader.close()
+
+    async def now(self, tenant_id: UUID, run_id: UUID) -> RunView | None:
+        """The run with everything that was recorded before the call; None if there is none. To be read only: others have it too.
+
+        An outage of the database is waited out: callers set a time-out. Raises Unavailable when too many wait already.
+        """
+        key = (tenant_id, run_id)
+        replay = self._joinable.get(key)
+        if replay is None:
+            if len(self._queue) >= MAX_ASKED:
+                raise Unavailable(f"{len(self._queue)} runs wait already to be read")
+            self._reader.start()
+            replay = self._joinable[key] = _Replay(key)
+            self._queue.append(replay)
+        replay.askers += 1
+        try:
+            error = await asyncio.shield(replay.done)
+        finally:
+            replay.askers -= 1
+        if error is not None:
+            raise error.with_traceback(None)  # it is one for all who asked, and would grow with each
+        return replay.view
+
+    async def _read_all(self) -> None:
+        while self._queue:
+            replays = [self._queue.popleft() for _ in range(min(TOGETHER, len(self._queue)))]
+            for replay in replays:
+                self._joinable.pop(replay.key, None)
+            try:
+                await self._go_on([replay for replay in replays if replay.askers])
+            except Exception as error:
+                log.exception("runs_not_replayed", runs=len(replays))
+                for replay in replays:
+                    replay.settle(error)
+
+    async def _go_on(self, replays: list[_Replay]) -> None:
+        """Takes each replay a page further; those that are not at their end come again."""
+        if not replays:
+            return
+        places = [(*replay.key, replay.after) for replay in replays]
+        pages: defaultdict[UUID, list[RecordedEvent]] = defaultdict(list)
+        for recorded in await persistently(lambda: self._feed.read_roots(places, limit=PAGE)):
+            pages[recorded.root_id].append(recorded)
+        folded = 0
+        for replay in replays:
+            page = pages[replay.key[1]]
+            folded += len(page)
+            if folded >= TURN:  # in between the event loop serves others
+                folded = 0
+                await asyncio.sleep(0)
+            try:
+                for recorded in page:
+                    replay.view = evolve_view(replay.view, recorded)
+            except Exception as error:
+                log.exception("run_not_replayed", run_id=str(replay.key[1]))
+                replay.settle(error)
+                continue
+            if len(page) < PAGE:
+                replay.settle()
+            else:
+                replay.after = page[-1].position
+                self._queue.append(replay)
