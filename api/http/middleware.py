@@ -1,5 +1,6 @@
 """One pure ASGI layer around the application: trace, authentication, body limit, metrics. Nothing here waits for a read model."""
 
+import asyncio
 import random
 import re
 import time
@@ -17,7 +18,7 @@ from api.http.connection import Connection
 from api.http.errors import TooManyConnections, defect_problem, tidelog_problem
 from api.http.keys import Keys
 from api.meters import REQUEST_SECONDS, REQUESTS
-from domain.errors import PayloadTooLarge, TidelogError
+from domain.errors import PayloadTooLarge, TidelogError, Unavailable
 
 _TRACEPARENT = re.compile(r"^00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$")
 
@@ -32,6 +33,7 @@ class Gate:
         self._app = app
         self._busy = busy
         self._keys = keys
+        self._live = container.live
         self._max_body = container.settings.max_body_bytes
 
     async def close(self) -> None:
@@ -84,6 +86,12 @@ class Gate:
                 # connection. An answer that broke off half-way is not completed, by which the server knows to cut the connection.
                 if not started:
                     await defect_problem(scope, error)(scope, receive, answer)  # type: ignore[arg-type]
+        except asyncio.CancelledError:
+            if not self._live.closed:
+                raise
+            if not started:
+                stopped = Unavailable("the process stops; the request may or may not have been carried out")
+                await tidelog_problem(scope, stopped)(scope, receive, answer)  # type: ignore[arg-type]
         finally:
             route = getattr(scope.get("route"), "path", "other")
             count, seconds = _meters(scope["method"], route, status)

@@ -23,6 +23,8 @@ log = structlog.get_logger(__name__)
 
 GRACE_S = 5
 """How long requests under way may take after the signal to stop; streams are ended at once."""
+CANCEL_AGAIN_S, LAST_ANSWERS_S = 0.3, 1.0
+"""Those that are not answered by then are cancelled; one that waits for a silent database, again. And how long that may take."""
 
 
 async def serve_http(container: Container, stopping: asyncio.Event) -> None:
@@ -39,12 +41,13 @@ async def serve_http(container: Container, stopping: asyncio.Event) -> None:
         container.live.close()
         server.should_exit = True
         await serving
+        await server.answered()
     finally:
         await end(preparing, expiring, stop)
         await app.close()
 
 
-def make_server(app: ASGIApp, limits: Limits, *, host: str, port: int) -> uvicorn.Server:
+def make_server(app: ASGIApp, limits: Limits, *, host: str, port: int) -> "_Server":
     config = uvicorn.Config(
         app,
         host=host,
@@ -88,6 +91,16 @@ async def _prepare(settings: Settings, container: Container) -> None:
 
 class _Server(uvicorn.Server):
     """uvicorn without its own signal handlers: the process has its own."""
+
+    async def answered(self) -> None:
+        """Waits for the answers of the requests that were cancelled at the end of the grace."""
+        tasks = set(self.server_state.tasks)
+        if tasks:
+            _, tasks = await asyncio.wait(tasks, timeout=CANCEL_AGAIN_S)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=LAST_ANSWERS_S)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

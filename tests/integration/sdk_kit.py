@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -83,6 +84,16 @@ class Server:
         if self._process.returncode is None:
             self._process.kill()
         await self._process.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    async def ended(self, timeout_s: float = 60) -> int:
+        """Its exit code, when it has ended by itself."""
+        assert self._process is not None
+        async with asyncio.timeout(timeout_s):
+            return await self._process.wait()
 
     async def stop(self) -> None:
         """Ends it as an operator would, and prints its log, which pytest shows when the test failed."""

@@ -1,0 +1,74 @@
+"""A process that is told to stop while its database is away: every request under way gets an answer that a client can act upon."""
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from adapters.embedded import EmbeddedServices
+from tests.integration.sdk_kit import KEY, Server
+from tests.integration.system_kit import empty_work_queue, eventually, fresh_database
+from tests.integration.wire_kit import wired
+
+AGENT = {"worker_id": "w", "agents": [{"name": "alpha"}]}
+
+
+async def sql(url: str, query: str) -> list[tuple[Any, ...]]:
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        return await (await connection.execute(query.encode())).fetchall()
+
+
+@pytest.mark.parametrize("how", ["refuses", "falls silent"])
+async def test_every_request_under_way_is_answered(services: EmbeddedServices, tmp_path: Path, how: str) -> None:
+    await empty_work_queue(services.nats_url)
+    async with fresh_database(services) as database_url, wired(database_url) as (wire, url):
+        server = Server(url, services.nats_url, services.nats_url, tmp_path)
+        await server.start()
+        try:
+            limits = httpx.Limits(max_connections=None)
+            headers = {"Authorization": f"Bearer {KEY}"}
+            async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=60, limits=limits) as http:
+                assert (await http.post("/v1/workers", json=AGENT)).status_code == 200
+                first = await http.post("/v1/runs", json={"agent": "alpha"})
+
+                def post(**more: str) -> "asyncio.Task[httpx.Response]":
+                    return asyncio.create_task(http.post("/v1/runs", json={"agent": "alpha"}, headers=more))
+
+                waiting = [post(Prefer="wait=60") for _ in range(5)]
+                waiting += [post(Prefer="wait=60", **{"Idempotency-Key": f"k{number}"}) for number in range(5)]
+
+                async def recorded() -> bool:
+                    rows = await sql(database_url, "SELECT count(*) FROM event WHERE topic = 'run.started'")
+                    return bool(rows == [(1 + len(waiting),)])
+
+                await eventually(recorded)
+                if how == "refuses":
+                    await wire.cut()
+                else:
+                    wire.mute()
+                unknown = [post() for _ in range(5)] + [post(**{"Idempotency-Key": f"u{number}"}) for number in range(5)]
+                run_id = first.json()["run_id"]
+                paths = ["/v1/runs", f"/v1/runs/{run_id}", f"/v1/runs/{run_id}/events", "/v1/projects"]
+                unknown += [asyncio.create_task(http.get(path)) for path in paths]
+                unknown.append(asyncio.create_task(http.get("/v1/runs", headers={"Tidelog-Position": "999999"})))
+                unknown.append(asyncio.create_task(http.post(f"/v1/runs/{run_id}/cancel")))
+                await asyncio.sleep(0.5)  # so that they are under way; those that are not would only make it easier
+                server.signal(signal.SIGTERM)
+                for answer in await asyncio.gather(*waiting):
+                    assert answer.status_code == 201 and answer.json()["position"] > 0, answer.text
+                for answer in await asyncio.gather(*unknown):
+                    assert answer.status_code == 503, answer.text
+                    assert answer.headers["content-type"] == "application/problem+json"
+                    assert answer.json()["retryable"] and answer.headers["retry-after"]
+                    assert answer.headers["connection"] == "close"
+            assert await server.ended() == 0
+            log = server.new_log()
+            assert "Exception in ASGI application" not in log and "Traceback" not in log, log
+        finally:
+            await server.stop()
+            if how == "falls silent":
+                await wire.unmute()
