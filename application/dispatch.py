@@ -14,8 +14,8 @@ from application.ports import AppendRequest, AppendResult, EventStore, NewEvent,
 from application.routes import ROUTES, Route
 from application.snapshots import Snapshotter
 from domain import registry
-from domain.errors import DomainError, PayloadTooLarge, VersionConflict
-from domain.kernel import MAX_EVENT_BYTES, Command, Decider, Event, Metadata
+from domain.errors import DomainError, PayloadTooLarge, RepeatedDifferently, VersionConflict
+from domain.kernel import MAX_EVENT_BYTES, Command, Decider, Event, Metadata, RecordedEvent, same_json
 
 MAX_CONFLICTS = 10
 CACHE_BYTES = 16 * 1024 * 1024
@@ -39,6 +39,9 @@ class Request:
     correlation_id: UUID
     causation_id: str
     traceparent: str | None = None
+    repeatable: bool = False
+    """The command id follows from a name or key that the caller gave, so a repeat comes under the same id. The repeat must say the
+    same (`Route.said`), else it is refused. False for sagas and timers: of another release they may say the same otherwise."""
 
     def metadata(self) -> str:
         return Metadata(
@@ -69,6 +72,8 @@ class Outcome:
     events: tuple[Event, ...]
     recorded_at: datetime | None
     duplicate: bool = False
+    recorded: tuple[RecordedEvent, ...] = ()
+    """Of a duplicate: the events that the command came to at its first time."""
 
 
 class StateCache:
@@ -145,6 +150,10 @@ class CommandLoop:
         self._cache = StateCache()
         self._max_event_bytes = max_event_bytes
 
+    async def history(self, tenant_id: UUID, stream_id: UUID) -> list[RecordedEvent]:
+        """All events of one stream, in order; nothing for another tenant's."""
+        return await self._store.read_stream(tenant_id, stream_id)
+
     async def load(self, decider: Decider[S], tenant_id: UUID, stream_id: UUID, *, fresh: bool = True) -> Loaded:
         """The state of a stream. With `fresh=False` what this process knows will do, if it knows the stream at all."""
         known = self._cache.get(tenant_id, stream_id)
@@ -211,6 +220,8 @@ class CommandLoop:
                 refresh |= unsure
                 continue
             if not any(part.events for part in parts):
+                if request.repeatable and (first_answer := await self._store.find_command(request.tenant_id, request.command_id)):
+                    return await self._duplicate(request, parts, first_answer)
                 versions = {part.stream_id: part.loaded.version for part in parts}
                 return Outcome(max(part.loaded.position for part in parts), versions, (), None)
             try:
@@ -270,10 +281,31 @@ class CommandLoop:
         result = await self._store.find_command(request.tenant_id, request.command_id)
         if result is None:
             raise error
-        return await self._duplicate(request, parts, result)
+        try:
+            return await self._duplicate(request, parts, result)
+        except RepeatedDifferently as repeated:
+            raise (error if isinstance(error, RepeatedDifferently) else repeated) from None
 
     async def _duplicate(self, request: Request, parts: list[_Part], result: AppendResult) -> Outcome:
+        """The first answer of a command that was recorded before. Raises RepeatedDifferently."""
+        recorded = await self._store.read_append(request.tenant_id, result)
         versions = {}
         for part in parts:
-            versions[part.stream_id] = (await self.load(part.route.decider, request.tenant_id, part.stream_id)).version
-        return Outcome(result.last_position, versions, (), result.recorded_at, duplicate=True)
+            mine = [event for event in recorded if event.stream_id == part.stream_id]
+            if not mine:  # there was nothing to do in this stream
+                versions[part.stream_id] = (await self.load(part.route.decider, request.tenant_id, part.stream_id)).version
+                continue
+            if request.repeatable:
+                _check_repeat(part, mine[0])
+            versions[part.stream_id] = mine[-1].version
+        return Outcome(result.last_position, versions, (), result.recorded_at, duplicate=True, recorded=tuple(recorded))
+
+
+def _check_repeat(part: _Part, first: RecordedEvent) -> None:
+    """Raises RepeatedDifferently if the command does not say what it said at its first time."""
+    names = set(part.route.said)
+    known = registry.decode(first.topic, first.schema_version, first.state).model_dump(mode="json", include=names)
+    said = part.command.model_dump(mode="json", include=known.keys() & names)
+    different = [name for name in part.route.said if name in known and not same_json(said[name], known[name])]
+    if different:
+        raise RepeatedDifferently(f"this was recorded before, with another {' and another '.join(different)}")

@@ -68,6 +68,10 @@ class EventStore(Protocol):
         """The answer that a command got when it was recorded, if it was."""
         ...
 
+    async def read_append(self, tenant_id: UUID, result: AppendResult) -> list[RecordedEvent]:
+        """The events of an append that was accepted, in their order; of this tenant's only."""
+        ...
+
 
 class EventFeed(Protocol):
     """The read side of the log, by position. Positions are contiguous, so `after` is a complete cursor."""

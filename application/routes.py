@@ -19,56 +19,62 @@ class Route:
     root: Root
     creates: bool = False
     """The command begins its stream as a rule: the loop does not look for events first, the append itself finds out."""
+    said: tuple[str, ...] = ()
+    """What a repeat from outside must say again: fields of the command that its first event has too, under the same names.
+
+    Not what the server looks up or computes: that may be different at the second time. Empty: the command's id says all
+    (a claim, a cancellation by a saga), or whoever gives the command compares by itself (the start of a run).
+    """
 
 
-def _own_stream(decider: Decider[Any], attribute: str, *, creates: bool = False) -> Route:
+def _own_stream(decider: Decider[Any], attribute: str, *said: str, creates: bool = False) -> Route:
     """A stream that is its own root."""
-    return Route(decider, lambda c: getattr(c, attribute), lambda c, _: getattr(c, attribute), creates)
+    return Route(decider, lambda c: getattr(c, attribute), lambda c, _: getattr(c, attribute), creates, said)
 
 
-def _in_run(decider: Decider[Any], attribute: str, *, creates: bool = False) -> Route:
+def _in_run(decider: Decider[Any], attribute: str, *said: str, creates: bool = False) -> Route:
     """A stream inside a run; the command says which run."""
-    return Route(decider, lambda c: getattr(c, attribute), lambda c, _: c.run_id, creates)
+    return Route(decider, lambda c: getattr(c, attribute), lambda c, _: c.run_id, creates, said)
 
 
-def _of_agent_run() -> Route:
-    return Route(agent_runs.DECIDER, lambda c: c.agent_run_id, lambda _, state: state.requested.run_id)
+def _of_agent_run(*said: str) -> Route:
+    return Route(agent_runs.DECIDER, lambda c: c.agent_run_id, lambda _, state: state.requested.run_id, said=said)
 
 
-def _of_invocation() -> Route:
-    return Route(invocations.DECIDER, lambda c: c.invocation_id, lambda _, state: state.requested.run_id)
+def _of_invocation(*said: str) -> Route:
+    return Route(invocations.DECIDER, lambda c: c.invocation_id, lambda _, state: state.requested.run_id, said=said)
 
 
 ROUTES: dict[type[Command], Route] = {
     tenants.CreateTenant: _own_stream(tenants.DECIDER, "tenant_id"),
     tenants.IssueApiKey: _own_stream(tenants.DECIDER, "tenant_id"),
     tenants.RevokeApiKey: _own_stream(tenants.DECIDER, "tenant_id"),
-    projects.CreateProject: _own_stream(projects.DECIDER, "project_id", creates=True),
+    projects.CreateProject: _own_stream(projects.DECIDER, "project_id", "name", "metadata", creates=True),
     agents.RegisterAgent: _own_stream(agents.DECIDER, "agent_id"),
     tools.RegisterTool: _own_stream(tools.DECIDER, "tool_id"),
     runs.StartRun: _own_stream(runs.DECIDER, "run_id", creates=True),
     runs.CompleteStep: _own_stream(runs.DECIDER, "run_id"),
     runs.FailStep: _own_stream(runs.DECIDER, "run_id"),
-    runs.CancelRun: _own_stream(runs.DECIDER, "run_id"),
+    runs.CancelRun: _own_stream(runs.DECIDER, "run_id", "reason"),
     agent_runs.RequestAgentRun: _in_run(agent_runs.DECIDER, "agent_run_id", creates=True),
     agent_runs.DeliverMail: _in_run(agent_runs.DECIDER, "agent_run_id"),
     agent_runs.ClaimAgentRun: _of_agent_run(),
-    agent_runs.RecordStep: _of_agent_run(),
-    agent_runs.StartCall: _of_agent_run(),
+    agent_runs.RecordStep: _of_agent_run("kind", "result"),
+    agent_runs.StartCall: _of_agent_run("tool"),
     agent_runs.FinishCall: _of_agent_run(),
-    agent_runs.ReceiveMail: _of_agent_run(),
-    agent_runs.CompleteAgentRun: _of_agent_run(),
-    agent_runs.FailAgentRun: _of_agent_run(),
+    agent_runs.ReceiveMail: _of_agent_run("message_id"),
+    agent_runs.CompleteAgentRun: _of_agent_run("result", "unused_keys"),
+    agent_runs.FailAgentRun: _of_agent_run("error"),
     agent_runs.ResumeAgentRun: _of_agent_run(),
     agent_runs.TimeOutAgentRun: _of_agent_run(),
     agent_runs.CancelAgentRun: _of_agent_run(),
-    invocations.RequestInvocation: _in_run(invocations.DECIDER, "invocation_id", creates=True),
+    invocations.RequestInvocation: _in_run(invocations.DECIDER, "invocation_id", "tool", "arguments", creates=True),
     invocations.ClaimInvocation: _of_invocation(),
-    invocations.CompleteInvocation: _of_invocation(),
-    invocations.FailInvocation: _of_invocation(),
-    invocations.ResolveInvocation: _of_invocation(),
+    invocations.CompleteInvocation: _of_invocation("result"),
+    invocations.FailInvocation: _of_invocation("error"),
+    invocations.ResolveInvocation: _of_invocation("result", "error", "reason", "evidence"),
     invocations.RequeueInvocation: _of_invocation(),
     invocations.CancelInvocation: _of_invocation(),
-    messages.SendMessage: _in_run(messages.DECIDER, "message_id", creates=True),
-    context.SetContextValue: _in_run(context.DECIDER, "context_id"),
+    messages.SendMessage: _in_run(messages.DECIDER, "message_id", "recipient_id", "body", creates=True),
+    context.SetContextValue: _in_run(context.DECIDER, "context_id", "name", "value"),
 }

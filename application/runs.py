@@ -3,9 +3,9 @@
 from uuid import UUID
 
 from application.dispatch import CommandLoop, Outcome, Request
-from domain import agents, projects, runs
+from domain import agents, projects, registry, runs
 from domain.errors import AlreadyExists, NotFound
-from domain.kernel import Json
+from domain.kernel import Json, RecordedEvent, same_json
 
 
 class UnknownAgent(NotFound):
@@ -35,7 +35,7 @@ async def start_run(
 
     Raises:
         UnknownAgent, UnknownProject: with a pointer to the place in the plan.
-        AlreadyExists: the run was started before, with another plan or input.
+        AlreadyExists: the run was started before, with another plan, input, project or other metadata.
     """
     await _check_project(commands, request.tenant_id, project_id)
     versions = [await _version(commands, request.tenant_id, i, step) for i, step in enumerate(plan.steps)]
@@ -48,10 +48,22 @@ async def start_run(
     )
     outcome = await commands.execute(request, command)
     if outcome.duplicate:
-        first: runs.Run = (await commands.load(runs.DECIDER, request.tenant_id, run_id)).state
-        if first.plan is None or not _asked_for(plan, first.plan) or first.input != input:
-            raise AlreadyExists(f"run {run_id} was started before with another plan or input")
+        _check_repeat(command, plan, outcome.recorded[0])
     return outcome
+
+
+def _check_repeat(command: runs.StartRun, plan: runs.Plan, recorded: RecordedEvent) -> None:
+    """The start of a run compares by itself: the plan that was asked for, not the versions that were looked up."""
+    first = registry.decode(recorded.topic, recorded.schema_version, recorded.state)
+    same = (
+        isinstance(first, runs.RunStarted)
+        and _asked_for(plan, first.plan)
+        and first.project_id == command.project_id
+        and same_json(first.input, command.input)
+        and same_json(first.metadata, command.metadata)
+    )
+    if not same:
+        raise AlreadyExists(f"run {command.run_id} was started before, with another plan, input, project or other metadata")
 
 
 def _asked_for(asked: runs.Plan, started: runs.Plan) -> bool:

@@ -9,9 +9,9 @@ from application.dispatch import CommandLoop, Outcome, Request
 from application.tool_schemas import ToolSchemas
 from domain import agent_runs, context, invocations, messages, runs, tools
 from domain.agent_runs import AgentRun
-from domain.errors import InvalidState, NotFound, WorkOver
+from domain.errors import InvalidState, NotFound, RepeatedDifferently, WorkOver
 from domain.failures import Failure, Retry
-from domain.kernel import Json, timestamp
+from domain.kernel import Json, same_json, timestamp
 
 MAX_RACES = 20
 """How often a write without a condition is tried again after another writer was quicker."""
@@ -66,6 +66,7 @@ class ClaimedAgentRun:
     missing: list[str]
     peers: list[str]
     journal: JournalView
+    outcome: Outcome
 
 
 class Workers:
@@ -83,7 +84,7 @@ class Workers:
         Raises:
             WorkOver: it has ended, or was dispatched anew, or another worker has it.
         """
-        await self._commands.execute(request, command)
+        outcome = await self._commands.execute(request, command)
         state = await self._agent_run(request.tenant_id, command.agent_run_id)
         if state.status != "running" or state.worker_id != command.worker_id:
             raise WorkOver(f"the agent run is {state.status}, claimed by {state.worker_id}")
@@ -101,6 +102,7 @@ class Workers:
             missing=[key for key, s in upstream.items() if s.status == "failed"],
             peers=[key for key in run.steps if key != step.key],
             journal=await self.journal(request.tenant_id, command.agent_run_id, after_version=0),
+            outcome=outcome,
         )
 
     async def _agent_run(self, tenant_id: UUID, agent_run_id: UUID, *, fresh: bool = False) -> AgentRun:
@@ -222,54 +224,71 @@ class Workers:
 
     async def get_value(self, request: Request, *, agent_run_id: UUID, attempt: int, key: str, name: str) -> tuple[Json, Outcome]:
         """Reads a value of the run's shared context and records what was read under the key."""
-        state = await self._agent_run(request.tenant_id, agent_run_id)
-        assert state.requested is not None
-        context_id = context.context_id_of(state.requested.run_id)
-        loaded = await self._commands.load(context.DECIDER, request.tenant_id, context_id)
-        entry = loaded.state.entries.get(name)
-        answer = {"found": entry is not None, "value": entry and entry.value, "value_version": entry.version if entry else 0}
-        record = agent_runs.RecordStep(agent_run_id=agent_run_id, attempt=attempt, key=key, kind="state_get", result=answer)
-        outcome = await self._commands.execute(request, record)
-        return await self._recorded(request.tenant_id, agent_run_id, key), outcome
+        for fresh in (False, True):
+            state = await self._agent_run(request.tenant_id, agent_run_id, fresh=fresh)
+            assert state.requested is not None
+            answer = _read_before(state, key, name)
+            if answer is None:
+                answer = await self._value(request.tenant_id, context.context_id_of(state.requested.run_id), name)
+            record = agent_runs.RecordStep(agent_run_id=agent_run_id, attempt=attempt, key=key, kind="state_get", result=answer)
+            try:
+                return answer, await self._commands.execute(request, record)
+            except RepeatedDifferently:  # the key is recorded, and this process had not seen it: what was read then stays read
+                if fresh:
+                    raise
+        raise AssertionError("the second turn ends")
+
+    async def _value(self, tenant_id: UUID, context_id: UUID, name: str) -> dict[str, Json]:
+        entry = (await self._commands.load(context.DECIDER, tenant_id, context_id)).state.entries.get(name)
+        found: dict[str, Json] = {"name": name, "found": entry is not None, "value": None, "value_version": 0}
+        return found | ({"value": entry.value, "value_version": entry.version} if entry else {})
 
     async def set_value(
         self, request: Request, *, agent_run_id: UUID, attempt: int, key: str, name: str, value: Json, expect: int | None
     ) -> tuple[Json, Outcome]:
-        """Sets a value of the run's shared context, once for the key. Raises InvalidState when `expect` is not its version."""
-        # Fresh: what the key's first execution set, perhaps through another process, must not be set again.
-        state = await self._agent_run(request.tenant_id, agent_run_id, fresh=True)
-        assert state.requested is not None
-        run_id = state.requested.run_id
-        context_id = context.context_id_of(run_id)
-        for attempts_left in reversed(range(MAX_RACES)):
-            current = (await self._commands.load(context.DECIDER, request.tenant_id, context_id)).state.version_of(name)
-            condition = current if expect is None else expect  # so that the version recorded below is the one that is set
-            answer = {"found": True, "value": value, "value_version": condition + 1}
-            record = agent_runs.RecordStep(agent_run_id=agent_run_id, attempt=attempt, key=key, kind="state_set", result=answer)
-            set_it = context.SetContextValue(
-                context_id=context_id, run_id=run_id, agent_run_id=agent_run_id, name=name, value=value, expect=condition
-            )
-            once = () if key in state.journal else (set_it,)
-            try:
-                outcome = await self._commands.execute(request, record, *once)
-                break
-            except InvalidState:
-                if expect is not None or not attempts_left:
-                    raise
-        return await self._recorded(request.tenant_id, agent_run_id, key), outcome
+        """Sets a value of the run's shared context, once for the key.
 
-    async def _recorded(self, tenant_id: UUID, agent_run_id: UUID, key: str) -> Json:
-        return (await self._agent_run(tenant_id, agent_run_id)).journal[key].result
+        Raises:
+            InvalidState: `expect` is not the value's version.
+            RepeatedDifferently: the key set something else before.
+        """
+        for attempts_left in reversed(range(MAX_RACES)):
+            # Fresh: what the key's first execution set, perhaps through another process, must not be set again.
+            state = await self._agent_run(request.tenant_id, agent_run_id, fresh=True)
+            assert state.requested is not None
+            run_id = state.requested.run_id
+            context_id = context.context_id_of(run_id)
+            answer = _set_before(state, key, name, value, expect)
+            once: tuple[context.SetContextValue, ...] = ()
+            if answer is None:
+                current = (await self._commands.load(context.DECIDER, request.tenant_id, context_id)).state.version_of(name)
+                condition = current if expect is None else expect  # so that the version recorded below is the one that is set
+                answer = {"name": name, "found": True, "value": value, "value_version": condition + 1}
+                once = (
+                    context.SetContextValue(
+                        context_id=context_id, run_id=run_id, agent_run_id=agent_run_id, name=name, value=value, expect=condition
+                    ),
+                )
+            record = agent_runs.RecordStep(agent_run_id=agent_run_id, attempt=attempt, key=key, kind="state_set", result=answer)
+            try:
+                return answer, await self._commands.execute(request, record, *once)
+            except (InvalidState, RepeatedDifferently) as error:
+                # Another writer was quicker, or a repeat of this request was: the next turn sees what it did.
+                if not once or not attempts_left or (expect is not None and isinstance(error, InvalidState)):
+                    raise
+        raise AssertionError("the last turn ends")
 
     # --- invocations --------------------------------------------------------------------------------------------------
 
-    async def claim_invocation(self, request: Request, command: invocations.ClaimInvocation) -> invocations.Invocation:
+    async def claim_invocation(
+        self, request: Request, command: invocations.ClaimInvocation
+    ) -> tuple[invocations.Invocation, Outcome]:
         """Records the attempt before the tool is called. Raises WorkOver."""
-        await self._commands.execute(request, command)
+        outcome = await self._commands.execute(request, command)
         state = await self._invocation(request.tenant_id, command.invocation_id)
         if state.status != "started" or state.worker_id != command.worker_id:
             raise WorkOver(f"the invocation is {state.status}, claimed by {state.worker_id}")
-        return state
+        return state, outcome
 
     async def run_of_invocation(self, tenant_id: UUID, invocation_id: UUID) -> UUID:
         """The run that an invocation belongs to. Raises NotFound."""
@@ -285,3 +304,27 @@ class Workers:
         if state.status not in ("succeeded", "failed"):
             state = (await self._commands.load(invocations.DECIDER, tenant_id, invocation_id)).state
         return state
+
+
+def _read_before(state: AgentRun, key: str, name: str) -> dict[str, Json] | None:
+    """What a `get` recorded under a key, if it did. Raises RepeatedDifferently for a `get` of another value."""
+    entry = state.journal.get(key)
+    if entry is None or entry.kind != "state_get":
+        return None
+    before: dict[str, Json] = entry.result
+    if before.get("name", name) != name:  # journals of before do not say which value it was
+        raise RepeatedDifferently(f"key '{key}' read '{before['name']}' before", pointer="/name")
+    return before
+
+
+def _set_before(state: AgentRun, key: str, name: str, value: Json, expect: int | None) -> dict[str, Json] | None:
+    """What a `set` recorded under a key, if it did. Raises RepeatedDifferently for a `set` that says something else."""
+    entry = state.journal.get(key)
+    if entry is None or entry.kind != "state_set":
+        return None
+    before: dict[str, Json] = entry.result
+    if before.get("name", name) != name or not same_json(before["value"], value):
+        raise RepeatedDifferently(f"key '{key}' set something else before", pointer="/key")
+    if expect is not None and before["value_version"] != expect + 1:
+        raise RepeatedDifferently(f"key '{key}' expected another version before", pointer="/expect")
+    return before

@@ -11,9 +11,9 @@ from uuid import UUID
 
 from pydantic import Field
 
-from domain.errors import InvalidState, NotFound, StaleAttempt, WorkOver
+from domain.errors import InvalidState, NotFound, RepeatedDifferently, StaleAttempt, WorkOver
 from domain.failures import MAX_LOST_CLAIMS, RETRYABLE, Failure, Retry, backoff_s
-from domain.kernel import Command, Decider, Event, Json, Name, ShortText, derive_id, replace
+from domain.kernel import Command, Decider, Event, Json, Name, ShortText, derive_id, replace, same_json
 
 Status = Literal["absent", "requested", "running", "waiting", "completed", "failed", "cancelled"]
 """`waiting`: between a failed attempt and the next."""
@@ -396,17 +396,17 @@ def _decide_for_worker(
         raise StaleAttempt(f"attempt {command.attempt} lost its lease; {run.attempt} is the newest")
     match command:
         case RecordStep():
-            if _known(run, command.key, command.kind):
-                return []
+            if (entry := _known(run, command.key, command.kind)) is not None:
+                return _again(entry, command.key, command.result)
             return [StepRecorded(**command.model_dump(exclude={"agent_run_id", "result"}), result=command.result)]
         case StartCall():
-            if _known(run, command.key, "call"):
-                return []
+            if _known(run, command.key, "call") is not None:
+                return []  # whether the call is the same is for the invocation to say
             invocation_id = invocation_id_of(command.agent_run_id, command.key)
             return [CallStarted(attempt=command.attempt, key=command.key, tool=command.tool, invocation_id=invocation_id)]
         case ReceiveMail():
-            if _known(run, command.key, "receive"):
-                return []
+            if (entry := _known(run, command.key, "receive")) is not None:
+                return _again(entry, command.key, None if command.message_id is None else str(command.message_id))
             if command.message_id is not None:
                 mail = run.mailbox.get(command.message_id)
                 if mail is None or mail.received_as is not None:
@@ -428,13 +428,18 @@ def _decide_for_worker(
             assert_never(command)
 
 
-def _known(run: AgentRun, key: str, kind: EntryKind) -> bool:
+def _known(run: AgentRun, key: str, kind: EntryKind) -> Entry | None:
     entry = run.journal.get(key)
-    if entry is None:
-        return False
-    if entry.kind != kind:
+    if entry is not None and entry.kind != kind:
         raise InvalidState(f"key '{key}' is in the journal as a {entry.kind}, not a {kind}", pointer="/key")
-    return True
+    return entry
+
+
+def _again(entry: Entry, key: str, result: Json) -> list[Event]:
+    """Nothing, for a key that is recorded again with the same result."""
+    if not same_json(entry.result, result):
+        raise RepeatedDifferently(f"key '{key}' was recorded before, with another result", pointer="/key")
+    return []
 
 
 def _retry_or_fail(run: AgentRun, command: FailAgentRun) -> Event:

@@ -7,6 +7,8 @@ TidelogError
 │   ├── InvalidState       not in this state (409)
 │   ├── WorkOver           a worker asks for work that is finished, cancelled or dispatched anew (409)
 │   ├── StaleAttempt       a worker that lost its lease speaks (409)
+│   ├── RepeatedDifferently  a command comes again and says something else (409)
+│   │   └── AlreadyResolved  a person said before what became of a call (409)
 │   └── AlreadyExists      (409)
 ├── VersionConflict        the stream moved on (409, or 412 where the caller gave the version)
 ├── PayloadTooLarge        an event over the limit (413)
@@ -72,6 +74,18 @@ class StaleAttempt(DomainError):
     """A worker that lost its lease speaks; another attempt is the newest."""
 
     code = "stale-attempt"
+
+
+class RepeatedDifferently(DomainError):
+    """A command that was recorded before comes again and says something else. The first one stands."""
+
+    code = "repeated-differently"
+
+
+class AlreadyResolved(RepeatedDifferently):
+    """A person has said before what became of a call, and said something else."""
+
+    code = "already-resolved"
 
 
 class AlreadyExists(DomainError):

@@ -1,19 +1,26 @@
-"""Invocations: one tool call each. The intent is recorded before the effect, so that an effect never happens twice unseen."""
+"""Invocations: one tool call each. The intent is recorded before the effect, so that an effect never happens twice unseen.
 
+A call that was cancelled is never tried again; the outcome of an attempt that was under way is recorded when it comes.
+"""
+
+import json
 from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import Annotated, Literal, assert_never
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
-from domain.errors import InvalidState, NotFound, StaleAttempt, WorkOver
+from domain.errors import AlreadyResolved, InvalidState, NotFound, RepeatedDifferently, StaleAttempt, WorkOver
 from domain.failures import MAX_LOST_CLAIMS, RETRYABLE, Failure, Retry, backoff_s
-from domain.kernel import Command, Decider, Event, Json, Name, ShortText, replace
+from domain.kernel import Command, Decider, Event, Json, Name, ShortText, replace, same_json
 
 Status = Literal["absent", "requested", "started", "waiting", "succeeded", "failed", "ambiguous", "cancelled"]
 """`waiting`: between a failed attempt and the next. `ambiguous`: a worker vanished in an attempt that must not be repeated."""
 
 TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
+
+Reason = Annotated[str, StringConstraints(min_length=1, max_length=500, strip_whitespace=True, pattern=r"^[^\x00]+$")]
+"""Why a person did something, in the person's own words."""
 
 
 class InvocationRequested(Event):
@@ -76,14 +83,40 @@ class InvocationBecameAmbiguous(Event):
     worker_id: str
 
 
+class InvocationResolved(Event):
+    """A person said what became of an ambiguous invocation: nobody else can know."""
+
+    TOPIC = "invocation.resolved"
+    agent_run_id: UUID
+    key: str
+    attempt: int
+    outcome: Literal["succeeded", "failed"]
+    result: Json = None
+    error: Failure | None = None
+    by: str
+    """The actor of the person's key."""
+    reason: str
+    evidence: Json = None
+
+
+class InvocationCancelRequested(Event):
+    """It was cancelled while an attempt was under way, or while nobody knew what became of the last one."""
+
+    TOPIC = "invocation.cancel_requested"
+    attempt: int
+    reason: str | None = None
+
+
 class InvocationCancelled(Event):
     TOPIC = "invocation.cancelled"
     reason: str | None = None
+    effect: Literal["unknown"] | None = None
+    """`unknown`: the worker of the last attempt vanished. None: no attempt was under way."""
 
 
 InvocationEvent = (
     InvocationRequested | AttemptStarted | InvocationRetryScheduled | InvocationRequeued | InvocationSucceeded
-    | InvocationFailed | InvocationBecameAmbiguous | InvocationCancelled
+    | InvocationFailed | InvocationBecameAmbiguous | InvocationResolved | InvocationCancelRequested | InvocationCancelled
 )  # fmt: skip
 
 
@@ -98,6 +131,8 @@ class Invocation:
     lost_claims: int = 0
     result: Json = None
     error: Failure | None = None
+    resolved: InvocationResolved | None = None
+    cancel_request: InvocationCancelRequested | None = None
 
 
 def evolve(invocation: Invocation, event: InvocationEvent) -> Invocation:
@@ -122,6 +157,10 @@ def evolve(invocation: Invocation, event: InvocationEvent) -> Invocation:
             return replace(invocation, status="failed", error=event.error)
         case InvocationBecameAmbiguous():
             return replace(invocation, status="ambiguous")
+        case InvocationResolved():
+            return replace(invocation, status=event.outcome, result=event.result, error=event.error, resolved=event)
+        case InvocationCancelRequested():
+            return replace(invocation, cancel_request=event)
         case InvocationCancelled():
             return replace(invocation, status="cancelled")
         case _:
@@ -164,6 +203,9 @@ class ResolveInvocation(Command):
     invocation_id: UUID
     result: Json = None
     error: Failure | None = None
+    by: str
+    reason: Reason
+    evidence: Json = None
 
 
 class RequeueInvocation(Command):
@@ -185,6 +227,9 @@ InvocationCommand = (
 def decide(invocation: Invocation, command: InvocationCommand) -> list[Event]:
     if isinstance(command, RequestInvocation):
         if invocation.requested is not None:
+            first = invocation.requested
+            if command.tool != first.tool or not same_json(command.arguments, first.arguments):
+                raise RepeatedDifferently(f"key '{first.key}' called '{first.tool}' before, with other arguments", pointer="/key")
             return []
         return [
             InvocationRequested(
@@ -202,9 +247,7 @@ def decide(invocation: Invocation, command: InvocationCommand) -> list[Event]:
         case CompleteInvocation() | FailInvocation():
             return _report(invocation, requested, command)
         case ResolveInvocation():
-            if invocation.status != "ambiguous":
-                raise InvalidState(f"the invocation is {invocation.status}; only an ambiguous one is resolved by hand")
-            return [_outcome(invocation, requested, command.result, command.error)]
+            return _resolve(invocation, requested, command)
         case RequeueInvocation():
             if invocation.status != "waiting" or command.dispatch != invocation.dispatch + 1:
                 return []
@@ -212,7 +255,9 @@ def decide(invocation: Invocation, command: InvocationCommand) -> list[Event]:
         case CancelInvocation():
             if invocation.status in ("requested", "waiting"):
                 return [InvocationCancelled(reason=command.reason)]
-            return []  # an attempt is under way, or there is an outcome: what happened is recorded as it happens
+            if invocation.status in TERMINAL or invocation.cancel_request is not None:
+                return []
+            return [InvocationCancelRequested(attempt=invocation.attempt, reason=command.reason)]
         case _:
             assert_never(command)
 
@@ -225,6 +270,8 @@ def _claim(invocation: Invocation, requested: InvocationRequested, command: Clai
     if invocation.status == "started":  # the queue handed it out again: the worker of the open attempt vanished
         if not requested.idempotent:
             return InvocationBecameAmbiguous(attempt=invocation.attempt, worker_id=invocation.worker_id or "")
+        if invocation.cancel_request is not None:
+            return InvocationCancelled(reason=invocation.cancel_request.reason, effect="unknown")
         if invocation.lost_claims >= MAX_LOST_CLAIMS:
             why = f"{MAX_LOST_CLAIMS} workers in a row vanished while they ran this tool"
             return _outcome(invocation, requested, None, Failure(type="WorkersLost", message=why, kind="lost"))
@@ -239,11 +286,45 @@ def _report(invocation: Invocation, requested: InvocationRequested, command: Com
     if isinstance(command, CompleteInvocation):
         return [_outcome(invocation, requested, command.result, None)]
     error = command.error
-    if error.kind in RETRYABLE and requested.idempotent and invocation.failures + 1 < requested.retry.max_attempts:
+    if _may_be_tried_again(invocation, requested, error):
         delay = backoff_s(requested.retry, command.invocation_id, invocation.failures + 1, error)
         dispatch = invocation.dispatch + 1
         return [InvocationRetryScheduled(attempt=command.attempt, error=error, delay_s=delay, dispatch=dispatch)]
     return [_outcome(invocation, requested, None, error)]
+
+
+def _may_be_tried_again(invocation: Invocation, requested: InvocationRequested, error: Failure) -> bool:
+    if invocation.cancel_request is not None or not requested.idempotent:
+        return False
+    return error.kind in RETRYABLE and invocation.failures + 1 < requested.retry.max_attempts
+
+
+def _resolve(invocation: Invocation, requested: InvocationRequested, command: ResolveInvocation) -> list[Event]:
+    resolution = InvocationResolved(
+        agent_run_id=requested.agent_run_id,
+        key=requested.key,
+        attempt=invocation.attempt,
+        outcome="succeeded" if command.error is None else "failed",
+        result=command.result,
+        error=command.error,
+        by=command.by,
+        reason=command.reason,
+        evidence=command.evidence,
+    )
+    first = invocation.resolved
+    if first is not None:
+        if _said(first) == _said(resolution):
+            return []
+        told = first.error.message if first.error is not None else json.dumps(first.result, ensure_ascii=False)
+        raise AlreadyResolved(f"{first.by} said before that the call {first.outcome}: {told[:200]} (reason: {first.reason})")
+    if invocation.status != "ambiguous":
+        raise InvalidState(f"the invocation is {invocation.status}; only an ambiguous one is resolved by hand")
+    return [resolution]
+
+
+def _said(resolution: InvocationResolved) -> str:
+    """All that a person said, but not who said it: another person may say the same."""
+    return json.dumps(resolution.model_dump(mode="json", exclude={"by"}), sort_keys=True)
 
 
 def _outcome(invocation: Invocation, requested: InvocationRequested, result: Json, error: Failure | None) -> Event:

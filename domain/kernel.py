@@ -1,6 +1,7 @@
 """What every slice is made of: events, commands, states, identity, metadata and the decider that ties them together."""
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -130,6 +131,11 @@ def derive_id(parent: UUID, name: str) -> UUID:
     digest = int.from_bytes(hashlib.sha256(parent.bytes + name.encode()).digest()[:10], "big")
     value = (parent.int & _TIME_BITS) | (digest & ~(0xF << 76) & ~(0x3 << 62))
     return UUID(int=value | (0x7 << 76) | (0x2 << 62))
+
+
+def same_json(one: Json, other: Json) -> bool:
+    """Whether two JSON values are equal, whatever the order of their fields. Python's `==` would take `true` for `1`."""
+    return one is other or json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
 def timestamp(at: datetime) -> str:

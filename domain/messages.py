@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from uuid import UUID
 
-from domain.kernel import Command, Decider, Event, Json
+from domain.errors import RepeatedDifferently
+from domain.kernel import Command, Decider, Event, Json, same_json
 
 
 class MessageSent(Event):
@@ -35,6 +36,9 @@ class SendMessage(Command):
 
 def decide(message: Message, command: SendMessage) -> list[Event]:
     if message.sent is not None:
+        if command.recipient_id != message.sent.recipient_id or not same_json(command.body, message.sent.body):
+            what = f"to '{message.sent.recipient}'"
+            raise RepeatedDifferently(f"under this key a message {what} was sent before, and this one differs", pointer="/key")
         return []
     return [MessageSent(**command.model_dump(exclude={"message_id", "body"}), body=command.body)]
 

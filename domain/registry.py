@@ -33,7 +33,8 @@ SLICES: dict[str, tuple[type[Event], ...]] = {
     "invocations": (
         invocations.InvocationRequested, invocations.AttemptStarted, invocations.InvocationRetryScheduled,
         invocations.InvocationRequeued, invocations.InvocationSucceeded, invocations.InvocationFailed,
-        invocations.InvocationBecameAmbiguous, invocations.InvocationCancelled,
+        invocations.InvocationBecameAmbiguous, invocations.InvocationResolved, invocations.InvocationCancelRequested,
+        invocations.InvocationCancelled,
     ),
     "messages": (messages.MessageSent,),
     "context": (context.ContextValueSet,),

@@ -179,6 +179,7 @@ class Run:
     plan: Plan | None = None
     input: Json = None
     steps: Mapping[str, StepState] = field(default_factory=dict)
+    cancel_reason: str | None = None
 
     def step(self, key: str) -> Step:
         assert self.plan is not None
@@ -217,7 +218,7 @@ def evolve(run: Run, event: RunEvent) -> Run:
         case RunFailed():
             return replace(run, status="failed")
         case RunCancelled():
-            return replace(run, status="cancelled")
+            return replace(run, status="cancelled", cancel_reason=event.reason)
         case _:
             assert_never(event)
 
@@ -280,6 +281,8 @@ def decide(run: Run, command: RunCommand) -> list[Event]:
             if run.status == "absent":
                 raise NotFound(f"there is no run {command.run_id}")
             if run.status == "cancelled":
+                if command.reason not in (None, run.cancel_reason):
+                    raise InvalidState(f"the run was cancelled before, with another reason: {run.cancel_reason or 'none'}")
                 return []
             if run.status != "running":
                 raise InvalidState(f"the run is {run.status}; only a running one can be cancelled")

@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from projections import agents, messages, projects, runs, tenants, timers, tools, work
+from projections import agents, invocations, messages, projects, runs, tenants, timers, tools, work
 from projections.kernel import Projection
 from projections.plugins import Discovery, discover
 
@@ -13,6 +13,7 @@ PROJECTIONS: tuple[Projection, ...] = (
     tools.PROJECTION,
     runs.PROJECTION,
     messages.PROJECTION,
+    invocations.PROJECTION,
     timers.PROJECTION,
     work.PROJECTION,
 )

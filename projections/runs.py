@@ -14,6 +14,7 @@ from domain import agent_runs, invocations, runs
 from domain.failures import Failure
 from domain.kernel import Json, RecordedEvent
 from domain.registry import SLICES
+from projections.invocations import ResolutionView, resolution_of
 from projections.kernel import Connection, Projection, Timestamp, decoded, in_turns
 from projections.pages import Page, encode_cursor
 
@@ -26,6 +27,11 @@ class CallView(BaseModel):
     attempts: int = 0
     worker_id: str | None = None
     error: Failure | None = None
+    cancel_requested: bool = False
+    """It was cancelled in the middle of an attempt: it is not tried again."""
+    effect: Literal["unknown"] | None = None
+    """Of a cancelled call: `unknown` where the worker of its last attempt vanished."""
+    resolution: ResolutionView | None = None
     started_at: Timestamp
     finished_at: Timestamp | None = None
 
@@ -205,8 +211,13 @@ def _on_invocation_event(view: RunView, event: Any, recorded: RecordedEvent) -> 
             call.status, call.error, call.finished_at = "failed", event.error, at
         case invocations.InvocationBecameAmbiguous():
             call.status = "ambiguous"
+        case invocations.InvocationResolved():
+            call.status, call.error, call.finished_at = event.outcome, event.error, at
+            call.resolution = resolution_of(event, recorded)
+        case invocations.InvocationCancelRequested():
+            call.cancel_requested = True
         case invocations.InvocationCancelled():
-            call.status, call.finished_at = "cancelled", at
+            call.status, call.effect, call.finished_at = "cancelled", event.effect, at
 
 
 def _step(view: RunView, key: str) -> StepView:

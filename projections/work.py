@@ -11,10 +11,12 @@ from projections.kernel import Connection, Database, Projection, decoded, topics
 OPENED = topics_of(
     agent_runs.AgentRunRequested, agent_runs.AgentRunResumed, invocations.InvocationRequested, invocations.InvocationRequeued
 )
+# Not InvocationCancelRequested: while the last attempt is under way, its item in the queue is how a vanished worker is found out.
+# Whoever claims it then gets no attempt.
 CLOSED = topics_of(
     agent_runs.AgentRunRetryScheduled, agent_runs.AgentRunCompleted, agent_runs.AgentRunFailed, agent_runs.AgentRunCancelled,
     invocations.InvocationRetryScheduled, invocations.InvocationSucceeded, invocations.InvocationFailed,
-    invocations.InvocationBecameAmbiguous, invocations.InvocationCancelled,
+    invocations.InvocationBecameAmbiguous, invocations.InvocationResolved, invocations.InvocationCancelled,
 )  # fmt: skip
 
 

@@ -18,6 +18,11 @@ READ_STREAM_SQL = f"""
     WHERE originator_id = %s AND originator_version > %s AND tenant_id = %s AND notification_id <= %s
     ORDER BY originator_version
 """
+# The positions find the rows, the tenant is only checked: as `=` it would let the planner toss a coin between two indexes.
+READ_APPEND_SQL = f"""
+    SELECT {EVENT_COLUMNS} FROM event
+    WHERE notification_id = ANY (%s) AND tenant_id IS NOT DISTINCT FROM %s ORDER BY notification_id
+"""
 FIND_COMMAND_SQL = "SELECT last_position, event_count, recorded_at FROM command WHERE tenant_id = %s AND command_id = %s"
 
 LAST_POSITION = 2**63 - 1
@@ -77,3 +82,10 @@ class PostgresEventStore:
                 await cursor.execute(FIND_COMMAND_SQL, (tenant_id, command_id), prepare=True)
                 row = await cursor.fetchone()
         return None if row is None else AppendResult(row[0], row[1], row[2], duplicate=True)
+
+    async def read_append(self, tenant_id: UUID, result: AppendResult) -> list[RecordedEvent]:
+        positions = list(range(result.last_position - result.event_count + 1, result.last_position + 1))
+        with translate_errors():
+            async with self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
+                await cursor.execute(READ_APPEND_SQL, (positions, tenant_id), prepare=True)
+                return [RecordedEvent._make(row) for row in await cursor.fetchall()]

@@ -5,14 +5,28 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from api.container import Container
-from api.http import agents, asyncapi, documents, errors, events, health, openapi, projections, projects, runs, schemas, workers
+from api.http import (
+    agents,
+    asyncapi,
+    documents,
+    errors,
+    events,
+    health,
+    invocations,
+    openapi,
+    projections,
+    projects,
+    runs,
+    schemas,
+    workers,
+)
 from api.http.deps import RawRoute
 from api.http.keys import Keys
 from api.http.middleware import Gate
 
 ROUTERS = (
-    runs.busy, runs.router, events.router, agents.router, projects.router, workers.router, health.router, documents.router,
-    schemas.router, asyncapi.router, projections.router,
+    runs.busy, runs.router, events.router, agents.router, projects.router, workers.router, invocations.router, health.router,
+    documents.router, schemas.router, asyncapi.router, projections.router,
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import orjson
 import pydantic_core
 from fastapi import Request
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -27,12 +27,20 @@ from domain.errors import InvalidCommand, NotFound, VersionConflict
 from projections.kernel import Connection
 from projections.pages import parse_position
 
-M = TypeVar("M", bound=BaseModel)
 POSITION = "Tidelog-Position"
 _ETAG = re.compile(r'^(?:W/)?"v(\d+)"$')
 _TIME: TypeAdapter[datetime] = TypeAdapter(datetime)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d[Tt ]", re.ASCII)
 """How a time begins: pydantic would take a bare number for seconds since 1970."""
+
+
+class Body(BaseModel):
+    """What every request body is made of, and each object in it: an unknown field is refused, so that a typo is an error."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+M = TypeVar("M", bound=Body)
 
 
 class RawRoute(APIRoute):
@@ -101,8 +109,8 @@ def header(request: Request, name: bytes) -> str:
 
 
 def command_request(request: Request, *, correlation_id: UUID | None = None, command_id: UUID | None = None) -> dispatch.Request:
-    """The metadata of a command that comes in over HTTP."""
-    principal = principal_of(request)
+    """The metadata of a command that comes in over HTTP. With a `command_id`, a repeat of the command comes under the same id."""
+    principal, repeatable = principal_of(request), command_id is not None
     command_id = command_id or uuid7()
     return dispatch.Request(
         tenant_id=principal.tenant_id,
@@ -111,6 +119,7 @@ def command_request(request: Request, *, correlation_id: UUID | None = None, com
         correlation_id=correlation_id or command_id,
         causation_id=str(command_id),
         traceparent=request.scope["state"].get("traceparent"),
+        repeatable=repeatable,
     )
 
 
@@ -170,12 +179,15 @@ def accepted(
 ) -> Response:
     """The answer to a command: its position and the version of its stream."""
     version = outcome.versions[stream_id]
-    headers = {"ETag": f'"v{version}"'}
+    headers = {"ETag": f'"v{version}"', **replayed(outcome)}
     if location is not None:
         headers["Location"] = location
-    if outcome.duplicate:
-        headers["Idempotency-Replayed"] = "true"
     return answer({**body, "position": outcome.position, "version": version}, status, position=outcome.position, headers=headers)
+
+
+def replayed(*outcomes: Outcome) -> dict[str, str]:
+    """The header that says: all of this was recorded before, and this is the first answer again."""
+    return {"Idempotency-Replayed": "true"} if all(outcome.duplicate for outcome in outcomes) else {}
 
 
 @asynccontextmanager

@@ -9,11 +9,11 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 from starlette.responses import Response
 
 from api.http import openapi
-from api.http.deps import answer, body_of, container_of, next_link, principal_of
+from api.http.deps import Body, answer, body_of, container_of, next_link, principal_of
 from application.ports import WorkItem
 from application.sagas.manager import PARTITIONS, react, request_for
 from domain.errors import Forbidden, NotFound
@@ -34,25 +34,21 @@ RETRY_TIMEOUT_S = 25.0
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
 
 
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class RebuildBody(Strict):
+class RebuildBody(Body):
     swap: bool = True
     """Let the new version go live as soon as it is ready."""
 
 
-class EmptyBody(Strict):
+class EmptyBody(Body):
     """Nothing is to be said."""
 
 
-class CancelBuildBody(Strict):
+class CancelBuildBody(Body):
     purpose: builds.Purpose = "version"
     """`version`: a rebuild or rollback; `check`: a verification."""
 
 
-class RetryParkedBody(Strict):
+class RetryParkedBody(Body):
     root_id: UUID | None = None
     """Only the parked events of this root; else of all."""
 

@@ -4,12 +4,12 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 from starlette.responses import Response
 from uuid_utils.compat import uuid7
 
 from api.http import openapi
-from api.http.deps import accepted, answer, body_of, command_request, container_of, next_link, principal_of, reading
+from api.http.deps import Body, accepted, answer, body_of, command_request, container_of, next_link, principal_of, reading
 from api.http.idempotency import once
 from domain.kernel import Json, derive_id
 from domain.projects import CreateProject, ProjectName
@@ -19,8 +19,7 @@ from projections.pages import MAX_LIMIT, uuid_cursor
 router = APIRouter(tags=["projects"])
 
 
-class CreateProjectBody(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class CreateProjectBody(Body):
     name: ProjectName
     metadata: dict[str, Json] = {}
 

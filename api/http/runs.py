@@ -6,13 +6,14 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from starlette.responses import Response
 from uuid_utils.compat import uuid7
 
 from api.http import openapi
 from api.http.afterwards import PATIENCE_S, afterwards
 from api.http.deps import (
+    Body,
     RawRoute,
     accepted,
     answer,
@@ -48,11 +49,7 @@ MAX_REPLAY_EVENTS = 200_000
 LONGEST_WAIT_S = 60
 
 
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class SequentialPlan(Strict):
+class SequentialPlan(Body):
     """Each agent after the one before; each finds the results of the one before in `ctx.results`."""
 
     kind: Literal["sequential"]
@@ -62,7 +59,7 @@ class SequentialPlan(Strict):
         return rules.sequential(self.agents)
 
 
-class ParallelPlan(Strict):
+class ParallelPlan(Body):
     """All agents side by side, then the aggregator with all their results. A member that fails is left out and reported."""
 
     kind: Literal["parallel"]
@@ -73,7 +70,7 @@ class ParallelPlan(Strict):
         return rules.parallel(self.agents, self.aggregator)
 
 
-class GraphPlan(Strict):
+class GraphPlan(Body):
     """Any graph of steps without cycles."""
 
     kind: Literal["graph"]
@@ -91,7 +88,7 @@ class GraphPlan(Strict):
         return rules.Plan(steps=self.steps)
 
 
-class StartRunBody(Strict):
+class StartRunBody(Body):
     plan: Annotated[SequentialPlan | ParallelPlan | GraphPlan, Field(discriminator="kind")] | None = None
     agent: Name | None = None
     """Short for a plan of one agent."""
@@ -129,7 +126,7 @@ class RunAccepted(BaseModel):
     version: int
 
 
-class CancelBody(Strict):
+class CancelBody(Body):
     reason: ShortText | None = None
     expected_version: int | None = None
 

@@ -8,12 +8,13 @@ from uuid import UUID
 
 import structlog
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.responses import Response
 
 from api.http import openapi
-from api.http.deps import answer, body_of, command_request, container_of, principal_of
+from api.http.deps import Body, answer, body_of, command_request, container_of, principal_of, replayed
 from application import dispatch
+from application.dispatch import Outcome
 from application.workers import JournalEntry, JournalView, MailItem
 from domain import agent_runs, agents, invocations, tools
 from domain.errors import StaleAttempt, WorkOver
@@ -27,11 +28,7 @@ MAX_PENDING = {"agent": 256, "tool": 256}
 LONGEST_POLL_S = 30.0
 
 
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="ignore")  # an older server takes a newer worker
-
-
-class AgentOffer(Strict):
+class AgentOffer(Body):
     name: Name
     version: ShortText = "1"
     description: Text = ""
@@ -40,7 +37,7 @@ class AgentOffer(Strict):
     output_schema: Json = None
 
 
-class ToolOffer(Strict):
+class ToolOffer(Body):
     name: Name
     version: ShortText = "1"
     description: Text = ""
@@ -51,7 +48,7 @@ class ToolOffer(Strict):
     max_attempts: int = Field(default=3, ge=1, le=20)
 
 
-class RegisterBody(Strict):
+class RegisterBody(Body):
     worker_id: ShortText
     agents: tuple[AgentOffer, ...] = Field(default=(), max_length=500)
     tools: tuple[ToolOffer, ...] = Field(default=(), max_length=500)
@@ -83,10 +80,16 @@ async def register(request: Request) -> Response:
     )
 
 
+def reported(outcome: Outcome, stream_id: UUID, body: dict[str, Any] | None = None) -> Response:
+    """The answer to what a worker told: the version of its stream."""
+    told = {**(body or {}), "version": outcome.versions[stream_id]}
+    return answer(told, position=outcome.position, headers=replayed(outcome))
+
+
 # --- agent runs -------------------------------------------------------------------------------------------------------
 
 
-class ClaimBody(Strict):
+class ClaimBody(Body):
     worker_id: ShortText
     dispatch: int = Field(ge=1)
     claim_id: ShortText | None = None
@@ -98,38 +101,38 @@ class ClaimBody(Strict):
         return f"claim:{self.worker_id}:{self.dispatch}:{self.claim_id or self.delivery}"
 
 
-class JournalItem(Strict):
+class JournalItem(Body):
     key: agent_runs.EntryKey
     kind: Literal["step"] = "step"
     result: Json = None
 
 
-class JournalBody(Strict):
+class JournalBody(Body):
     attempt: int
     entries: tuple[JournalItem, ...] = Field(min_length=1, max_length=100)
 
 
-class CallBody(Strict):
+class CallBody(Body):
     attempt: int
     key: agent_runs.EntryKey
     tool: Name
     arguments: dict[str, Json] = {}
 
 
-class MessageBody(Strict):
+class MessageBody(Body):
     attempt: int
     key: agent_runs.EntryKey
     to: ShortText
     body: Json = None
 
 
-class ReceiptBody(Strict):
+class ReceiptBody(Body):
     attempt: int
     key: agent_runs.EntryKey
     message_id: UUID | None = None
 
 
-class StateBody(Strict):
+class StateBody(Body):
     attempt: int
     key: agent_runs.EntryKey
     op: Literal["get", "set"]
@@ -138,13 +141,13 @@ class StateBody(Strict):
     expect: int | None = Field(default=None, ge=0)
 
 
-class CompleteBody(Strict):
+class CompleteBody(Body):
     attempt: int
     result: Json = None
     unused_keys: tuple[ShortText, ...] = Field(default=(), max_length=1000)
 
 
-class FailBody(Strict):
+class FailBody(Body):
     attempt: int
     error: Failure
 
@@ -174,7 +177,8 @@ async def claim_agent_run(request: Request, agent_run_id: UUID) -> Response:
             "missing": claimed.missing,
             "peers": claimed.peers,
             **_journal(claimed.journal),
-        }
+        },
+        headers=replayed(claimed.outcome),
     )
 
 
@@ -235,16 +239,15 @@ async def get_journal(
 
 @router.post("/v1/agent-runs/{agent_run_id}/journal", summary="Record finished steps", openapi_extra=openapi.body(JournalBody))
 async def post_journal(request: Request, agent_run_id: UUID) -> Response:
-    body = await body_of(request, JournalBody)
-    version = 0
+    body, outcomes = await body_of(request, JournalBody), list[Outcome]()
     for entry in body.entries:
         record = agent_runs.RecordStep(
             agent_run_id=agent_run_id, attempt=body.attempt, key=entry.key, kind=entry.kind, result=entry.result
         )
         for_command = await _for_agent_run(request, agent_run_id, f"step:{body.attempt}:{entry.key}")
-        outcome = await container_of(request).commands.execute(for_command, record)
-        version = outcome.versions[agent_run_id]
-    return answer({"version": version})
+        outcomes.append(await container_of(request).commands.execute(for_command, record))
+    version, position = outcomes[-1].versions[agent_run_id], outcomes[-1].position
+    return answer({"version": version}, position=position, headers=replayed(*outcomes))
 
 
 @router.post("/v1/agent-runs/{agent_run_id}/calls", summary="Call a tool", openapi_extra=openapi.body(CallBody))
@@ -253,7 +256,7 @@ async def post_call(request: Request, agent_run_id: UUID) -> Response:
     command = agent_runs.StartCall(agent_run_id=agent_run_id, attempt=body.attempt, key=body.key, tool=body.tool)
     for_command = await _for_agent_run(request, agent_run_id, f"call:{body.attempt}:{body.key}")
     invocation_id, outcome = await container_of(request).workers.call_tool(for_command, command, body.arguments)
-    return answer({"invocation_id": str(invocation_id), "version": outcome.versions[agent_run_id]})
+    return reported(outcome, agent_run_id, {"invocation_id": str(invocation_id)})
 
 
 @router.post("/v1/agent-runs/{agent_run_id}/messages", summary="Send a message", openapi_extra=openapi.body(MessageBody))
@@ -263,7 +266,7 @@ async def post_message(request: Request, agent_run_id: UUID) -> Response:
     message_id, outcome = await container_of(request).workers.send_message(
         for_command, agent_run_id=agent_run_id, attempt=body.attempt, key=body.key, to=body.to, body=body.body
     )
-    return answer({"message_id": str(message_id), "version": outcome.versions[agent_run_id]})
+    return reported(outcome, agent_run_id, {"message_id": str(message_id)})
 
 
 @router.post("/v1/agent-runs/{agent_run_id}/receipts", summary="Receive mail", openapi_extra=openapi.body(ReceiptBody))
@@ -271,8 +274,7 @@ async def post_receipt(request: Request, agent_run_id: UUID) -> Response:
     body = await body_of(request, ReceiptBody)
     receive = agent_runs.ReceiveMail(agent_run_id=agent_run_id, attempt=body.attempt, key=body.key, message_id=body.message_id)
     for_command = await _for_agent_run(request, agent_run_id, f"receive:{body.attempt}:{body.key}")
-    outcome = await container_of(request).commands.execute(for_command, receive)
-    return answer({"version": outcome.versions[agent_run_id]})
+    return reported(await container_of(request).commands.execute(for_command, receive), agent_run_id)
 
 
 @router.post("/v1/agent-runs/{agent_run_id}/state", summary="Shared context of the run", openapi_extra=openapi.body(StateBody))
@@ -284,7 +286,7 @@ async def post_state(request: Request, agent_run_id: UUID) -> Response:
         recorded, outcome = await workers.get_value(for_command, **where)
     else:
         recorded, outcome = await workers.set_value(for_command, **where, value=body.value, expect=body.expect)
-    return answer({**recorded, "version": outcome.versions[agent_run_id]})
+    return reported(outcome, agent_run_id, recorded)
 
 
 @router.post("/v1/agent-runs/{agent_run_id}/complete", summary="Report a result", openapi_extra=openapi.body(CompleteBody))
@@ -294,8 +296,7 @@ async def complete_agent_run(request: Request, agent_run_id: UUID) -> Response:
         agent_run_id=agent_run_id, attempt=body.attempt, result=body.result, unused_keys=body.unused_keys
     )
     for_command = await _for_agent_run(request, agent_run_id, f"complete:{body.attempt}")
-    outcome = await container_of(request).commands.execute(for_command, command)
-    return answer({"version": outcome.versions[agent_run_id]})
+    return reported(await container_of(request).commands.execute(for_command, command), agent_run_id)
 
 
 @router.post("/v1/agent-runs/{agent_run_id}/fail", summary="Report a failure", openapi_extra=openapi.body(FailBody))
@@ -305,23 +306,19 @@ async def fail_agent_run(request: Request, agent_run_id: UUID) -> Response:
     for_command = await _for_agent_run(request, agent_run_id, f"fail:{body.attempt}")
     outcome = await container_of(request).commands.execute(for_command, command)
     retry = await container_of(request).workers.is_tried_again(principal_of(request).tenant_id, agent_run_id, body.attempt)
-    return answer({"version": outcome.versions[agent_run_id], "retry": retry})
+    return reported(outcome, agent_run_id, {"retry": retry})
 
 
 # --- invocations ------------------------------------------------------------------------------------------------------
 
 
-class CompleteInvocationBody(Strict):
+class CompleteInvocationBody(Body):
     attempt: int
     result: Json = None
 
 
-class ResolveBody(Strict):
-    result: Json = None
-    error: Failure | None = None
-
-
-async def _for_invocation(request: Request, invocation_id: UUID, name: str) -> dispatch.Request:
+async def for_invocation(request: Request, invocation_id: UUID, name: str) -> dispatch.Request:
+    """Metadata of a command for an invocation; `name` makes a repeat of it the same command."""
     run_id = await container_of(request).workers.run_of_invocation(principal_of(request).tenant_id, invocation_id)
     structlog.contextvars.bind_contextvars(run_id=str(run_id), invocation_id=str(invocation_id))
     return command_request(request, correlation_id=run_id, command_id=derive_id(invocation_id, name))
@@ -331,8 +328,8 @@ async def _for_invocation(request: Request, invocation_id: UUID, name: str) -> d
 async def claim_invocation(request: Request, invocation_id: UUID) -> Response:
     body = await body_of(request, ClaimBody)
     command = invocations.ClaimInvocation(invocation_id=invocation_id, worker_id=body.worker_id, dispatch=body.dispatch)
-    for_command = await _for_invocation(request, invocation_id, body.name())
-    invocation = await container_of(request).workers.claim_invocation(for_command, command)
+    for_command = await for_invocation(request, invocation_id, body.name())
+    invocation, outcome = await container_of(request).workers.claim_invocation(for_command, command)
     assert invocation.requested is not None
     return answer(
         {
@@ -343,7 +340,8 @@ async def claim_invocation(request: Request, invocation_id: UUID) -> Response:
             "arguments": invocation.requested.arguments,
             "idempotency_key": str(invocation_id),
             "timeout_s": invocation.requested.timeout_s,
-        }
+        },
+        headers=replayed(outcome),
     )
 
 
@@ -365,23 +363,6 @@ async def fail_invocation(request: Request, invocation_id: UUID) -> Response:
     return await _report(request, command, f"fail:{body.attempt}")
 
 
-@router.post(
-    "/v1/invocations/{invocation_id}/resolve",
-    summary="Say what became of an ambiguous tool call",
-    openapi_extra=openapi.body(ResolveBody, {"result": {"sent": True}}),
-)
-async def resolve_invocation(request: Request, invocation_id: UUID) -> Response:
-    """For a person who looked: its worker vanished after the intent, and the tool may not be called twice."""
-    body = await body_of(request, ResolveBody)
-    command = invocations.ResolveInvocation(invocation_id=invocation_id, result=body.result, error=body.error)
-    return await _report(request, command, "resolve")
-
-
-async def _report(
-    request: Request,
-    command: invocations.CompleteInvocation | invocations.FailInvocation | invocations.ResolveInvocation,
-    name: str,
-) -> Response:
-    for_command = await _for_invocation(request, command.invocation_id, name)
-    outcome = await container_of(request).commands.execute(for_command, command)
-    return answer({"version": outcome.versions[command.invocation_id]}, position=outcome.position)
+async def _report(request: Request, command: invocations.CompleteInvocation | invocations.FailInvocation, name: str) -> Response:
+    for_command = await for_invocation(request, command.invocation_id, name)
+    return reported(await container_of(request).commands.execute(for_command, command), command.invocation_id)

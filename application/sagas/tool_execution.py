@@ -15,6 +15,11 @@ def on_invocation_failed(event: invocations.InvocationFailed, recorded: Recorded
     return [FinishCall(agent_run_id=event.agent_run_id, key=event.key, invocation_id=recorded.stream_id, succeeded=False)]
 
 
+def on_invocation_resolved(event: invocations.InvocationResolved, recorded: RecordedEvent) -> list[Reaction]:
+    succeeded = event.outcome == "succeeded"
+    return [FinishCall(agent_run_id=event.agent_run_id, key=event.key, invocation_id=recorded.stream_id, succeeded=succeeded)]
+
+
 def on_agent_run_failed(event: agent_runs.AgentRunFailed, recorded: RecordedEvent) -> list[Reaction]:
     return [CancelInvocation(invocation_id=i, reason="the agent run failed") for i in event.abandoned]
 
@@ -26,6 +31,7 @@ def on_agent_run_cancelled(event: agent_runs.AgentRunCancelled, recorded: Record
 REACTIONS: Reactions = {
     invocations.InvocationSucceeded: on_invocation_succeeded,
     invocations.InvocationFailed: on_invocation_failed,
+    invocations.InvocationResolved: on_invocation_resolved,
     agent_runs.AgentRunFailed: on_agent_run_failed,
     agent_runs.AgentRunCancelled: on_agent_run_cancelled,
 }

@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 
 from application.routes import ROUTES
+from domain import agent_runs, agents, invocations, runs, tenants, tools
 from domain.kernel import Command, Decider, Event
 from domain.registry import EVENTS, SLICES, UPCASTS
 from tests.architecture.sources import parsed, python_files
@@ -81,6 +82,27 @@ def test_every_command_has_a_route_to_the_decider_of_its_slice() -> None:
     commands = {c: name for name, module in MODULES.items() if name != "kernel" for c in classes_of(module, Command)}
     assert set(ROUTES) == set(commands)
     assert {command: ROUTES[command].decider for command in ROUTES} == {c: DECIDERS[name] for c, name in commands.items()}
+
+
+BY_THE_SERVER = {
+    tenants.CreateTenant, tenants.IssueApiKey, tenants.RevokeApiKey, runs.CompleteStep, runs.FailStep,
+    agent_runs.RequestAgentRun, agent_runs.DeliverMail, agent_runs.FinishCall, agent_runs.ResumeAgentRun,
+    agent_runs.TimeOutAgentRun, agent_runs.CancelAgentRun, invocations.RequeueInvocation, invocations.CancelInvocation,
+}  # fmt: skip
+"""Commands of the set-up, of sagas and timers: nobody outside repeats them."""
+COMPARED_ELSEWHERE = {
+    runs.StartRun,  # by application/runs.py: the plan that was asked for, not the versions that were looked up
+    agent_runs.ClaimAgentRun, invocations.ClaimInvocation,  # the command id holds all that a claim says
+    agents.RegisterAgent, tools.RegisterTool,  # another offer is another registration
+}  # fmt: skip
+
+
+def test_what_a_repeat_must_say_again_is_in_the_command_and_in_its_event() -> None:
+    assert {command for command, route in ROUTES.items() if not route.said} == BY_THE_SERVER | COMPARED_ELSEWHERE
+    for command, route in ROUTES.items():
+        events = [event for event in SLICES[route.decider.slice] if event.model_fields.keys() >= set(route.said)]
+        assert set(route.said) <= command.model_fields.keys(), command
+        assert events, f"{command.__name__}: no event has {route.said}"
 
 
 @pytest.mark.parametrize("path", [p for p in python_files("domain") if p.stem != "__init__"], ids=str)

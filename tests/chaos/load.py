@@ -110,7 +110,7 @@ class Load:
         calls = [call for step in shown["steps"] for call in step["calls"] if call["status"] == "ambiguous"]
         for call in calls:
             if call["invocation_id"] not in run.resolved:
-                body = {"result": f"by hand: {call['invocation_id']}"}
+                body = {"result": f"by hand: {call['invocation_id']}", "reason": "the witness has no answer of it"}
                 await self._ask("POST", f"/v1/invocations/{call['invocation_id']}/resolve", 200, body=body)
                 run.resolved.append(call["invocation_id"])
 
@@ -142,7 +142,7 @@ class Load:
 
 
 def _not_there_yet(method: str, response: httpx.Response) -> bool:
-    """A read model that is behind does not know a new run; resolving again what was resolved, the answer being lost, is refused."""
+    """A read model that is behind does not know a new run, or shows a call as ambiguous that its late worker has answered."""
     return (method == "GET" and response.status_code == 404) or (
         response.status_code == 409 and response.request.url.path.endswith("/resolve")
     )

@@ -12,14 +12,23 @@ from domain.kernel import Metadata, RecordedEvent
 from tests.chaos.checker import check_snapshot
 from tests.chaos.checks.snapshot import Snapshot, read_snapshot
 from tests.chaos.witness import Line, check_witness
-from tests.integration.system_kit import System, empty_work_queue, eventually, fresh_database, issue_key, new_id, running
+from tests.integration.system_kit import (
+    PlayedWorker,
+    System,
+    empty_work_queue,
+    eventually,
+    fresh_database,
+    issue_key,
+    new_id,
+    running,
+)
 
 Damage = Callable[[Snapshot], Snapshot]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def whole(services: Any) -> Snapshot:
-    """The state after runs with everything in them: steps, calls of both kinds, mail, shared values, a retry, a cancellation."""
+    """The state after runs with everything in them: steps, calls of both kinds, mail, shared values, a retry, cancellations."""
     await empty_work_queue(services.nats_url)
     async with fresh_database(services) as database_url, running(database_url, services.nats_url) as system:
         await issue_key(system)
@@ -60,6 +69,34 @@ async def _live_through(system: System) -> None:
     left = await worker.take("alpha")  # what was queued before the cancellation
     assert (await worker.try_claim(left.work_id)).status_code == 409
     await left.ack()
+    await _live_through_a_resolution(system, worker)
+    await _live_through_a_cancelled_call(system, worker)
+
+
+async def _live_through_a_resolution(system: System, worker: PlayedWorker) -> None:
+    run_id = await system.start("alpha")
+    alpha = await worker.next("alpha")
+    invocation_id = await alpha.call("post", "mail")
+    lost = await worker.next("mail", "tool")
+    assert (await worker.try_claim(invocation_id, "tool", delivery=9)).status_code == 409
+    resolved = await system.http.post(f"/v1/invocations/{invocation_id}/resolve", json={"result": "sent", "reason": "seen"})
+    assert resolved.status_code == 200 and lost.work is not None
+    await lost.work.ack()
+    await system.until_topic(run_id, "agent_run.call_finished")
+    await alpha.complete("done")
+    await system.ended(run_id)
+
+
+async def _live_through_a_cancelled_call(system: System, worker: PlayedWorker) -> None:
+    run_id = await system.start("alpha")
+    alpha = await worker.next("alpha")
+    await alpha.call("sum", "add", a=1)
+    call = await worker.next("add", "tool")
+    assert (await system.http.post(f"/v1/runs/{run_id}/cancel", json={})).status_code == 202 and alpha.work is not None
+    await alpha.work.ack()
+    await system.until_topic(run_id, "invocation.cancel_requested")
+    await call.fail("transient")
+    await system.settled()
 
 
 def _event(snapshot: Snapshot, topic: str) -> RecordedEvent:
@@ -134,6 +171,14 @@ def _unreadable(snapshot: Snapshot) -> Snapshot:
     return _with(snapshot, events=[*snapshot.events[:-1], snapshot.events[-1]._replace(state=b"[]")])
 
 
+def _tried_again(snapshot: Snapshot) -> Snapshot:
+    """A call that was cancelled in the middle of its attempt is claimed once more before it ends."""
+    asked = _event(snapshot, "invocation.cancel_requested")
+    end = next(e for e in snapshot.events if e.stream_id == asked.stream_id and e.version == asked.version + 1)
+    again = end._replace(topic="invocation.attempt_started", state=b'{"attempt":2,"worker_id":"w","dispatch":1}')
+    return _with(snapshot, events=[again if event is end else event for event in snapshot.events])
+
+
 DAMAGES: list[tuple[str, Damage, str]] = [
     ("an event is missing", _without("agent_run.step_recorded"), "positions-contiguous"),
     ("a version is missing", _without("agent_run.step_recorded"), "versions-contiguous"),
@@ -149,6 +194,11 @@ DAMAGES: list[tuple[str, Damage, str]] = [
     ("a step is scheduled twice", _again("run.step_scheduled"), "step-scheduled-once"),
     ("an attempt has a number twice", _again("invocation.attempt_started"), "claims-numbered"),
     ("an invocation ends twice", _again("invocation.succeeded"), "ends-once"),
+    ("a resolved invocation ends twice", _again("invocation.resolved"), "ends-once"),
+    ("a resolved invocation has no outcome", _without("invocation.resolved"), "call-finished-as-invocation"),
+    ("an invocation is cancelled twice", _again("invocation.cancel_requested"), "cancelled-once"),
+    ("a cancelled invocation is tried again", _tried_again, "nothing-again-after-a-cancel"),
+    ("an invocation has another status", _row("invocation", status="requested"), "row-equals-events"),
     ("a message is sent twice", _again("message.sent"), "message-sent-once"),
     ("a message is delivered twice", _again("agent_run.mail_delivered"), "mail-delivered-once"),
     ("mail is received twice", _again("agent_run.mail_received"), "mail-received-once"),

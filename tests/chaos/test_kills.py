@@ -271,7 +271,7 @@ async def test_a_killed_worker_is_continued_where_it_was() -> None:
         )
         assert stuck["status"] == "running", "it waits for a person"
         invocation_id = stuck["steps"][0]["calls"][0]["invocation_id"]
-        answer = await http.post(f"/v1/invocations/{invocation_id}/resolve", json={"result": "it was done"})
+        answer = await http.post(f"/v1/invocations/{invocation_id}/resolve", json={"result": "it was done", "reason": "seen"})
         assert answer.status_code == 200, answer.text
         resolved = await run_when(http, runs["chaos.once"], lambda run: run["status"] != "running")
         assert resolved["status"] == "completed", resolved

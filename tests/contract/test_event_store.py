@@ -98,6 +98,24 @@ async def test_a_command_is_recorded_once_and_gets_its_first_answer(store: Postg
     assert await feed.head() == 3
 
 
+async def test_the_events_of_an_append_are_read_back(store: PostgresEventStore, feed: PostgresEventFeed) -> None:
+    """Over several streams, in the order of the append; nothing of what was appended before, after or beside it."""
+    await store.append(request(stream_append(new_id(), 0)))
+    first, second = new_id(), new_id()
+    both = request(stream_append(first, 0, b"1", b"2"), stream_append(second, 0, b"3"))
+    beside = request(stream_append(new_id(), 0))
+    result = (await outcome(store, beside, both, request(stream_append(first, 2))))[1]
+    assert isinstance(result, AppendResult)
+    read = await store.read_append(TENANT, result)
+    assert [(event.stream_id, event.version, event.state) for event in read] == [
+        (first, 1, b"1"),
+        (first, 2, b"2"),
+        (second, 1, b"3"),
+    ]
+    assert read == [event for event in await feed.read(after=0, limit=100) if event in read]
+    assert await store.read_append(OTHER_TENANT, result) == []
+
+
 async def test_the_same_command_id_of_another_tenant_is_another_command(store: PostgresEventStore) -> None:
     command = new_id()
     ours = await store.append(request(stream_append(new_id(), 0), command=command))

@@ -76,7 +76,12 @@ EXAMPLES: tuple[Event, ...] = (
     invocations.InvocationSucceeded(agent_run_id=AGENT_RUN, key="git.history#1", attempt=2, result=JSON),
     invocations.InvocationFailed(agent_run_id=AGENT_RUN, key="git.history#1", attempt=2, error=FAILURE),
     invocations.InvocationBecameAmbiguous(attempt=1, worker_id="worker-1"),
-    invocations.InvocationCancelled(reason="the agent run failed"),
+    invocations.InvocationResolved(
+        agent_run_id=AGENT_RUN, key="git.history#1", attempt=1, outcome="failed", result=None, error=FAILURE,
+        by=f"key:{KEY}", reason="The service has no trace of it.", evidence={"ticket": "T-7", "log": ["no such request"]},
+    ),
+    invocations.InvocationCancelRequested(attempt=1, reason="the agent run was cancelled"),
+    invocations.InvocationCancelled(reason="the agent run failed", effect="unknown"),
     messages.MessageSent(
         run_id=RUN, sender="collect", sender_id=AGENT_RUN, recipient="write", recipient_id=OTHER_AGENT_RUN, body=JSON
     ),

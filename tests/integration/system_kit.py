@@ -80,10 +80,10 @@ async def stopped(*tasks: asyncio.Task[None]) -> list[BaseException | None]:
     return await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def request_of(tenant_id: UUID = DEFAULT_TENANT_ID, command_id: UUID | None = None) -> Request:
+def request_of(tenant_id: UUID = DEFAULT_TENANT_ID, command_id: UUID | None = None, *, repeatable: bool = False) -> Request:
     """Metadata for a command that a test gives by itself."""
     command_id = command_id or new_id()
-    return Request(tenant_id, "test", command_id, command_id, "test")
+    return Request(tenant_id, "test", command_id, command_id, "test", repeatable=repeatable)
 
 
 def sha256(key: str) -> str:

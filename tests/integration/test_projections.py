@@ -69,7 +69,7 @@ async def act(system: System, workers: list[PlayedWorker], random_: random.Rando
                 ("claim", {"worker_id": worker.worker_id, "dispatch": dispatch, "delivery": random_.randint(1, 3)}),
                 ("claim", {"worker_id": worker.worker_id, "dispatch": dispatch, "delivery": random_.randint(1, 3)}),
                 ("complete", {"attempt": attempt, "result": {"n": random_.random()}}),
-                ("fail", {"attempt": attempt, "error": error}), ("resolve", {"result": "by hand"}),
+                ("fail", {"attempt": attempt, "error": error}), ("resolve", {"result": "by hand", "reason": "seen"}),
             ]
         )  # fmt: skip
         path = "invocations"
@@ -132,7 +132,7 @@ async def assert_open_work_is_what_the_log_says(system: System) -> None:
         if kind in ("agent_run", "invocation"):
             if what in ("requested", "resumed", "requeued"):
                 last[event.stream_id] = (kind, "open")
-            elif what in ("retry_scheduled", "completed", "succeeded", "failed", "cancelled", "became_ambiguous"):
+            elif what in ("retry_scheduled", "completed", "succeeded", "failed", "resolved", "cancelled", "became_ambiguous"):
                 last[event.stream_id] = (kind, "closed")
     expected = {stream_id for stream_id, (_, state) in last.items() if state == "open"}
     assert {row[0] for row in await system.sql("SELECT work_id FROM open_work")} == expected
@@ -398,7 +398,7 @@ async def test_a_second_tenant_sees_and_changes_nothing(system: System, worker: 
     head = await system.container.feed.head()
     async with system.client(key) as other:
         assert [p["name"] for p in (await other.get("/v1/projects")).json()["data"]] == ["default"]
-        for path in ("/v1/runs", "/v1/agents", "/v1/tools"):
+        for path in ("/v1/runs", "/v1/agents", "/v1/tools", "/v1/invocations", f"/v1/invocations?run_id={run_id}"):
             assert (await other.get(path)).json() == {"data": [], "next_cursor": None}
         events = (await other.get("/v1/events", params={"limit": 1000})).json()["data"]
         assert [event["type"] for event in events] == ["tenant.created", "project.created", "tenant.api_key_issued"]
@@ -406,7 +406,7 @@ async def test_a_second_tenant_sees_and_changes_nothing(system: System, worker: 
         mine = (await system.events(run_id))[0]
         for path in (
             f"/v1/runs/{run_id}", f"/v1/runs/{run_id}?as_of={head}", f"/v1/runs/{run_id}/events", f"/v1/runs/{run_id}/messages",
-            f"/v1/events/{mine.position}", f"/v1/agent-runs/{alpha.work_id}/journal",
+            f"/v1/events/{mine.position}", f"/v1/agent-runs/{alpha.work_id}/journal", f"/v1/invocations/{invocation_id}",
         ):  # fmt: skip
             assert (await other.get(path)).status_code == 404, path
         stream = await other.get(f"/v1/runs/{run_id}/events", headers={"Accept": "text/event-stream"})
@@ -429,7 +429,7 @@ async def test_a_second_tenant_sees_and_changes_nothing(system: System, worker: 
             (f"/v1/invocations/{invocation_id}/claim", claim),
             (f"/v1/invocations/{invocation_id}/complete", {"attempt": 1}),
             (f"/v1/invocations/{invocation_id}/fail", {"attempt": 1, "error": error}),
-            (f"/v1/invocations/{invocation_id}/resolve", {"result": 1}),
+            (f"/v1/invocations/{invocation_id}/resolve", {"result": 1, "reason": "seen"}),
         ]
         for path, body in attempts:
             assert (await other.post(path, json=body)).status_code in (403, 404), path

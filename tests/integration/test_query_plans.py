@@ -28,15 +28,15 @@ from adapters.postgres.feed import PostgresEventFeed
 from adapters.postgres.listener import ChannelListener
 from adapters.postgres.pool import Pool
 from api.http import idempotency
-from application.ports import AppendRequest, NewEvent, StreamAppend
-from projections import agents, messages, projects, runs, tenants
+from application.ports import AppendRequest, AppendResult, NewEvent, StreamAppend
+from projections import agents, invocations, messages, projects, runs, tenants
 from projections.positions import Positions
 from projections.timers import PostgresTimers
 from projections.work import PostgresOpenWork
 
 ROWS = 20_000
 GROWING = frozenset(
-    {"event", "command", "run", "message", "timer", "idempotency_key", "api_key", "parked_event", "agent", "project"}
+    {"event", "command", "run", "invocation", "message", "timer", "idempotency_key", "api_key", "parked_event", "agent", "project"}
 )
 """Tables that grow: no hot query may read all of one, or sort more of it than the rows of a page."""
 PAGE_ROWS = 500
@@ -67,6 +67,9 @@ INSERT INTO command SELECT {TENANT_OF}, {id_sql(COMMAND, "n")}, n, now(), 1 FROM
 UPDATE log_head SET position = {ROWS}, recorded_at = '{START}'::timestamptz + interval '{ROWS} seconds';
 INSERT INTO run SELECT {id_sql(ROW, "n")}, {TENANT_OF}, {id_sql(ROW, "n % 50")},
        CASE WHEN n % 400 < 2 THEN 'failed' ELSE 'completed' END, n, now(), repeat('x', 300)::bytea
+FROM generate_series(1, {ROWS}) AS n;
+INSERT INTO invocation SELECT {TENANT_OF}, {id_sql(ROW, "n")}, {id_sql(ROOT, "n / 100")}, {id_sql(STREAM, "n")}, 'k', 't',
+       CASE WHEN n % 400 < 2 THEN 'ambiguous' ELSE 'succeeded' END, now(), 1, false
 FROM generate_series(1, {ROWS}) AS n;
 INSERT INTO message SELECT {id_sql(ROW, "n")}, {TENANT_OF}, {id_sql(ROOT, "n / 100")}, 'a', 'b', '1', n, now()
 FROM generate_series(1, {ROWS}) AS n;
@@ -160,6 +163,18 @@ def list_runs(**filters: Any) -> Callable[[Hot], Awaitable[object]]:
     return lambda hot: without_views(runs.list_runs(hot.connection, **given))
 
 
+def list_calls(**filters: Any) -> Callable[[Hot], Awaitable[object]]:
+    """A page of the older half of the calls of the tenant that has the most."""
+    given: dict[str, Any] = {
+        "tenant_id": BIG,
+        "limit": 50,
+        "before": uuid(ROW, ROWS // 2),
+        "status": None,
+        "run_id": None,
+    } | filters
+    return lambda hot: invocations.list_invocations(hot.connection, **given)
+
+
 async def without_views(answer: Awaitable[object]) -> None:
     """The rows of the table have no documents: reading them fails, after the statement was run."""
     with pytest.raises(ValueError, match="RunView"):
@@ -197,12 +212,20 @@ HOT_QUERIES: dict[str, tuple[Callable[[Hot], Awaitable[object]], str]] = {
     ),
     "a stream": (lambda hot: hot.store.read_stream(SMALL, uuid(STREAM, 495), after_version=4), "event_stream_key"),
     "a command's answer": (lambda hot: hot.store.find_command(SMALL, uuid(COMMAND, 11)), "command_pkey"),
+    "the events of an append": (
+        lambda hot: hot.store.read_append(SMALL, AppendResult(ROWS // 2, 3, START, duplicate=True)), "event_pkey"
+    ),
     "append: version of a stream that must exist": (append, "event_stream_key"),
     "a run": (lambda hot: runs.get_run(hot.connection, SMALL, uuid(ROOT, 1)), "run_pkey"),
     "runs": (list_runs(tenant_id=SMALL), "run_tenant"),
     "runs, the first page": (list_runs(tenant_id=SMALL, before=None), "run_tenant"),
     "runs of a status": (list_runs(status="failed"), "run_tenant_status"),
     "runs of a project": (list_runs(project_id=uuid(ROW, 8)), "run_tenant_project"),
+    "calls": (list_calls(tenant_id=SMALL), "invocation_pkey"),
+    "calls, the first page": (list_calls(tenant_id=SMALL, before=None), "invocation_pkey"),
+    "calls that wait for a person": (list_calls(status="ambiguous"), "invocation_status"),
+    "calls of a run": (list_calls(run_id=uuid(ROOT, 50)), "invocation_run"),
+    "calls of a run, of a status": (list_calls(run_id=uuid(ROOT, 50), status="ambiguous"), "invocation_run"),
     "messages of a run": (
         lambda hot: messages.list_messages(hot.connection, SMALL, uuid(ROOT, 5), limit=100, after=505), "message_run"
     ),

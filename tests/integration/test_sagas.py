@@ -233,11 +233,13 @@ async def test_an_ambiguous_invocation_waits_for_a_person(system: System, worker
     assert (await system.run(run_id))["steps"][0]["calls"][0]["status"] == "ambiguous"
     assert (await alpha.journal()).json()["journal"][0]["status"] == "pending"
 
-    person = {"result": {"sent": True}} if outcome == "result" else {"error": {"type": "NotSent", "message": "bounced"}}
+    said = {"result": {"sent": True}} if outcome == "result" else {"error": {"type": "NotSent", "message": "bounced"}}
+    person = {**said, "reason": "I looked"}
     path = f"/v1/invocations/{invocation_id}/resolve"
     resolved = await system.http.post(path, json=person)
     assert resolved.status_code == 200, resolved.text
     assert (await system.http.post(path, json=person)).json() == resolved.json()
+    assert "invocation.resolved" in await system.topics(run_id)
     late = await vanished.post("complete", result="it did run")
     assert late.json()["code"] == "work-over"
     await system.settled()

@@ -22,7 +22,7 @@ from domain.agent_runs import (
     TimeOutAgentRun,
     invocation_id_of,
 )
-from domain.errors import InvalidState, NotFound, StaleAttempt, WorkOver
+from domain.errors import InvalidState, NotFound, RepeatedDifferently, StaleAttempt, WorkOver
 from domain.failures import MAX_LOST_CLAIMS, Failure, Retry
 from tests.kit import given
 
@@ -82,7 +82,8 @@ def test_an_agent_that_waits_for_a_tool_is_not_what_kills_its_worker() -> None:
 
 
 def test_the_journal_takes_each_key_once_and_for_one_kind() -> None:
-    running.after(record("k")).when(record("k", result="other")).then()
+    running.after(record("k")).when(record("k")).then()
+    running.after(record("k")).when(record("k", result="other")).refused(RepeatedDifferently, "'k' was recorded before")
     running.after(record("k")).when(StartCall(agent_run_id=ID, attempt=1, key="k", tool="t")).refused(InvalidState, "journal")
 
 
@@ -104,6 +105,7 @@ def test_mail_waits_for_an_agent_that_has_not_begun() -> None:
     receive = ReceiveMail(agent_run_id=ID, attempt=1, key="receive#1", message_id=MESSAGE)
     later.when(receive).then_topics("agent_run.mail_received")
     later.after(receive).when(receive).then()
+    later.after(receive).when(receive.model_copy(update={"message_id": None})).refused(RepeatedDifferently, "another result")
     later.after(receive).when(receive.model_copy(update={"key": "receive#2"})).refused(InvalidState, "mailbox")
 
 

@@ -96,7 +96,10 @@ def test_cancel() -> None:
     plan = runs.parallel(("a", "b"), "c")
     events = started(plan).when(CancelRun(run_id=RUN, reason="enough")).then_topics("run.cancelled")
     assert set(events[0].abandoned) == {agent_run_id_of(RUN, "a"), agent_run_id_of(RUN, "b")}
-    started(plan).after(CancelRun(run_id=RUN)).when(CancelRun(run_id=RUN)).then()
+    cancelled = started(plan).after(CancelRun(run_id=RUN, reason="enough"))
+    cancelled.when(CancelRun(run_id=RUN)).then()
+    cancelled.when(CancelRun(run_id=RUN, reason="enough")).then()
+    cancelled.when(CancelRun(run_id=RUN, reason="wrong input")).refused(InvalidState, "another reason: enough")
     given(runs.DECIDER).when(CancelRun(run_id=RUN)).refused(NotFound)
     finished = started(runs.sequential(("a",))).after(done("a"))
     finished.when(CancelRun(run_id=RUN)).refused(InvalidState, "completed")

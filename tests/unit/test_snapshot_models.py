@@ -125,6 +125,23 @@ def test_snapshot_and_later_events_make_the_state_of_all_events(name: str, data:
     assert model.encode(state) == model.encode(states[-1])
 
 
+@given(result=json, error=st.none() | failure, evidence=json)
+def test_a_call_that_a_person_resolved_is_kept(result: Any, error: Failure | None, evidence: Any) -> None:
+    request: Any = COMMANDS["invocations"][0].model_copy(update={"idempotent": False})
+    claims = [invocations.ClaimInvocation(invocation_id=ID, worker_id=name, dispatch=1) for name in ("vanished", "next")]
+    said = invocations.ResolveInvocation(
+        invocation_id=ID, result=result, error=error, by="key:ann", reason="I looked", evidence=evidence
+    )
+    cancel = invocations.CancelInvocation(invocation_id=ID, reason="over")
+    state: Any = invocations.DECIDER.initial()
+    for command in (request, *claims, cancel, said):
+        for event in invocations.decide(state, command):
+            state = invocations.evolve(state, event)  # type: ignore[arg-type]  # only this slice's events are made here
+    model = model_of(invocations.DECIDER)
+    assert state.resolved is not None and state.cancel_request is not None
+    assert model.decode(model.encode(state)) == state
+
+
 @dataclass(frozen=True)
 class OtherContext:
     entries: dict[str, context.Entry] = field(default_factory=dict)

@@ -32,6 +32,7 @@ def check_read_models(snapshot: Snapshot, *, settled: bool) -> Iterator[Violatio
         ("agent", "agent_id", _agents),
         ("tool", "tool_id", _tools),
         ("message", "message_id", _messages),
+        ("invocation", "invocation_id", _invocations),
         ("open_work", "work_id", _open_work),
     ):
         yield from _compare(snapshot, table, key, expected)
@@ -174,6 +175,40 @@ def _messages(snapshot: Snapshot) -> dict[UUID, Row]:
             case agent_runs.MailReceived(message_id=message_id) if message_id is not None:
                 rows[message_id]["received_at"] = recorded.recorded_at
     return rows
+
+
+def _invocations(snapshot: Snapshot) -> dict[UUID, Row]:
+    rows: dict[UUID, Row] = {}
+    for fact in snapshot.until("invocations"):
+        recorded = fact.recorded
+        row, status = rows.get(recorded.stream_id, {}), ""
+        match fact.event:
+            case invocations.InvocationRequested() as asked:
+                row = rows[recorded.stream_id] = {
+                    "tenant_id": recorded.tenant_id, "run_id": asked.run_id, "agent_run_id": asked.agent_run_id,
+                    "key": asked.key, "tool": asked.tool, "attempt": 0, "cancel_requested": False,
+                }  # fmt: skip
+                status = "requested"
+            case invocations.AttemptStarted(attempt=attempt):
+                row["attempt"], status = attempt, "running"
+            case invocations.InvocationResolved(outcome=outcome):
+                status = outcome
+            case invocations.InvocationCancelRequested():
+                row["cancel_requested"] = True
+            case other:
+                status = CALL_STATUS.get(type(other), "")
+        if status:
+            row["status"], row["since"] = status, recorded.recorded_at
+    return rows
+
+
+CALL_STATUS: dict[type[Any], str] = {
+    invocations.InvocationRetryScheduled: "retrying",
+    invocations.InvocationSucceeded: "succeeded",
+    invocations.InvocationFailed: "failed",
+    invocations.InvocationBecameAmbiguous: "ambiguous",
+    invocations.InvocationCancelled: "cancelled",
+}
 
 
 def _open_work(snapshot: Snapshot) -> dict[UUID, Row]:

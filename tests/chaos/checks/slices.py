@@ -11,7 +11,8 @@ from tests.chaos.checks.snapshot import Fact, Snapshot, Violation
 
 ENDS_OF_RUNS = {runs.RunCompleted: "completed", runs.RunFailed: "failed", runs.RunCancelled: "cancelled"}
 ENDS_OF_AGENT_RUNS = (agent_runs.AgentRunCompleted, agent_runs.AgentRunFailed, agent_runs.AgentRunCancelled)
-ENDS_OF_INVOCATIONS = (invocations.InvocationSucceeded, invocations.InvocationFailed, invocations.InvocationCancelled)
+OUTCOMES = (invocations.InvocationSucceeded, invocations.InvocationFailed, invocations.InvocationResolved)
+ENDS_OF_INVOCATIONS = (*OUTCOMES, invocations.InvocationCancelled)
 JOURNAL = (agent_runs.StepRecorded, agent_runs.CallStarted, agent_runs.MailReceived)
 PROGRESS = (*JOURNAL, agent_runs.CallFinished, agent_runs.AgentRunRetryScheduled)
 
@@ -181,7 +182,8 @@ class _AgentRun(_Stream):
             if invocation is None:
                 yield self.violation("call-has-its-invocation", event.key)
             elif outcome is not None:
-                succeeded = bool(invocation.of(invocations.InvocationSucceeded))
+                by_hand = [e.outcome == "succeeded" for e in invocation.of(invocations.InvocationResolved)]
+                succeeded = bool(invocation.of(invocations.InvocationSucceeded)) or any(by_hand)
                 ended = invocation.of(*ENDS_OF_INVOCATIONS)
                 if outcome.invocation_id != event.invocation_id or not ended or succeeded != outcome.succeeded:
                     yield self.violation("call-finished-as-invocation", f"{event.key}: {outcome}")
@@ -199,11 +201,21 @@ class _Invocation(_Stream):
             return
         yield from self.ends_once(ENDS_OF_INVOCATIONS)
         yield from self._attempts(requested[0])
+        yield from self._over_when_cancelled()
         caller = agents.get(requested[0].agent_run_id)
         if caller is None or not any(event.invocation_id == self.id for event in caller.of(agent_runs.CallStarted)):
             yield self.violation("invocation-has-its-call", f"{requested[0].agent_run_id} {requested[0].key}")
         if settled and not self.of(*ENDS_OF_INVOCATIONS, invocations.InvocationBecameAmbiguous):
             yield self.violation("invocation-has-ended", f"the last event is {type(self.events[-1]).__name__}")
+
+    def _over_when_cancelled(self) -> Iterator[Violation]:
+        asked = [i for i, event in enumerate(self.events) if isinstance(event, invocations.InvocationCancelRequested)]
+        if len(asked) > 1:
+            yield self.violation("cancelled-once", f"{len(asked)} times")
+        again = (invocations.AttemptStarted, invocations.InvocationRetryScheduled, invocations.InvocationRequeued)
+        later = [type(e).__name__ for e in self.events[asked[0] :] if isinstance(e, again)] if asked else []
+        if later:
+            yield self.violation("nothing-again-after-a-cancel", f"{later}")
 
     def _attempts(self, requested: invocations.InvocationRequested) -> Iterator[Violation]:
         attempt = lost = retries = 0
@@ -214,7 +226,7 @@ class _Invocation(_Stream):
                     yield self.violation("claims-numbered", f"attempt {event.attempt}, expected {attempt}")
             elif isinstance(event, invocations.InvocationRetryScheduled):
                 retries, lost = retries + 1, 0
-            elif isinstance(event, (invocations.InvocationSucceeded, invocations.InvocationFailed)) and event.attempt != attempt:
+            elif isinstance(event, OUTCOMES) and event.attempt != attempt:
                 yield self.violation("stale-attempts-refused", f"{type(event).__name__} of {event.attempt}, started {attempt}")
             if lost > MAX_LOST_CLAIMS:
                 yield self.violation("attempts-within-limit", f"{lost} attempts in a row were lost")

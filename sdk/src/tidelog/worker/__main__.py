@@ -35,7 +35,6 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--workspace", type=Path, default=Path(), help="folder that tools work in (default: the current one)")
     parser.add_argument("--concurrency", type=_positive, default=100, metavar="N", help="agents at once (default: 100)")
     parser.add_argument("--tool-concurrency", type=_positive, default=16, metavar="N", help="tool calls at once (default: 16)")
-    parser.add_argument("--name", default=None, help="a name for people (default: none)")
     parser.add_argument("--log-format", choices=("json", "text"), default="text")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
     given = parser.parse_args(arguments)
@@ -79,7 +78,6 @@ async def serve(given: argparse.Namespace, found: Discovery) -> int:
         workspace=given.workspace,
         concurrency=given.concurrency,
         tool_concurrency=given.tool_concurrency,
-        name=given.name,
         nats_security=given.nats_security,
     )
     try:

@@ -1,4 +1,7 @@
-"""The worker's HTTP calls to the server, typed. Each may be repeated: the server knows them by key and attempt."""
+"""The worker's HTTP calls to the server, typed. Each may be repeated: the server knows them by key and attempt.
+
+A body holds only what the server knows: an unknown field is refused.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -99,14 +102,12 @@ class WorkerApi:
     async def register(
         self,
         worker_id: str,
-        name: str | None,
         agents: Sequence[AgentDefinition],
         tools: Sequence[ToolDefinition],
         retry: RetryPolicy,
     ) -> Registration:
         body = {
             "worker_id": worker_id,
-            "name": name,
             "agents": [agent.model_dump(mode="json", exclude_none=True) for agent in agents],
             "tools": [tool.model_dump(mode="json") for tool in tools],
         }

@@ -61,12 +61,10 @@ class Worker:
         workspace: Path | str = ".",
         concurrency: int = 100,
         tool_concurrency: int = 16,
-        name: str | None = None,
         worker_id: str | None = None,
         nats_security: NatsSecurity | None = None,
     ) -> None:
         self.worker_id = worker_id or str(uuid7())
-        self._name = name
         self._agents = _by_name((describe_agent(agent).name, agent) for agent in agents)
         self._tools = _by_name((tool.describe().name, tool) for tool in tools)
         # Each agent run may hold a long poll, a heartbeat's check and some calls at once.
@@ -142,7 +140,7 @@ class Worker:
         agents = [describe_agent(agent) for agent in self._agents.values()]
         tools = [tool.describe() for tool in self._tools.values()]
         try:
-            registration = await self._api.register(self.worker_id, self._name, agents, tools, NO_RETRY)
+            registration = await self._api.register(self.worker_id, agents, tools, NO_RETRY)
         except (AuthenticationError, PermissionDeniedError, InvalidRequestError) as error:
             faults = "; ".join(f"{fault.get('pointer')}: {fault.get('detail')}" for fault in error.errors)
             raise RefusedError(f"the server refuses this worker: {error} {faults}".rstrip()) from error

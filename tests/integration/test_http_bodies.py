@@ -1,0 +1,123 @@
+"""Every object of every body refuses what it does not know: made from the document that the server gives out."""
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.integration.system_kit import System, new_id
+
+TEXTS = {"uuid": str(new_id()), "date-time": "2026-01-31T12:00:00Z"}
+
+
+class Example:
+    """A body that fits its schema, with every field given, and the places of the objects in it."""
+
+    def __init__(self, components: dict[str, Any]) -> None:
+        self._components = components
+
+    def all_of(self, schema: dict[str, Any], place: str = "") -> Iterator[tuple[Any, list[str]]]:
+        """(value, places of the objects in it that have fields of their own), one for each way that a union can be."""
+        if "$ref" in schema:
+            yield from self.all_of(self._components[schema["$ref"].rpartition("/")[2]], place)
+        elif choices := schema.get("anyOf") or (schema.get("oneOf") if "properties" not in schema else None):
+            for choice in choices:
+                yield from self.all_of(choice, place)
+        elif "properties" in schema:
+            yield from self._objects(schema, place)
+        elif schema.get("type") == "array":
+            for value, places in self.all_of(schema["items"], f"{place}/0") if "items" in schema else [("x", list[str]())]:
+                yield [value], places
+        else:
+            yield self._plain(schema), []
+
+    def _objects(self, schema: dict[str, Any], place: str) -> Iterator[tuple[Any, list[str]]]:
+        """With all fields; where a field can be several things, one example for each; with `oneOf`, one for each way."""
+        left_out = [set(other["required"]) - set(way["required"]) for way in schema.get("oneOf", ()) for other in schema["oneOf"]]
+        for without in [gone for gone in left_out if gone] or [set[str]()]:
+            fields = {
+                name: list(self.all_of(field, f"{place}/{name}"))
+                for name, field in schema["properties"].items()
+                if name not in without
+            }
+            for variant in range(max(map(len, fields.values()), default=1)):
+                chosen = {name: examples[variant % len(examples)] for name, examples in fields.items()}
+                inner = [place for _, places in chosen.values() for place in places]
+                yield {name: value for name, (value, _) in chosen.items()}, [place, *inner]
+
+    def _plain(self, schema: dict[str, Any]) -> Any:
+        if "const" in schema or "enum" in schema:
+            return schema.get("const", *schema.get("enum", [])[:1])
+        match schema.get("type"):
+            case "string":
+                return TEXTS.get(schema.get("format", ""), "a")
+            case "integer" | "number":
+                return schema.get("minimum", schema.get("exclusiveMinimum", 0) + 1)
+            case "boolean":
+                return True
+            case "null":
+                return None
+            case "object":
+                return {"anything": {"goes": "here"}}
+        return {"any": "value"}
+
+
+def bodies(document: dict[str, Any]) -> Iterator[tuple[str, Any, str]]:
+    """(path, body that fits, place of an object in it) for every place of every way of every body."""
+    example = Example(document["components"]["schemas"])
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            if "requestBody" in operation:
+                assert method == "post"
+                schema = operation["requestBody"]["content"]["application/json"]["schema"]
+                for body, places in example.all_of(schema):
+                    yield from ((path, body, place) for place in places)
+
+
+def with_a_typo(body: Any, place: str) -> Any:
+    typo = copy.deepcopy(body)
+    inside = typo
+    for part in place.split("/")[1:]:
+        inside = inside[int(part) if isinstance(inside, list) else part]
+    inside["reslut"] = 1
+    return typo
+
+
+async def test_an_unknown_field_is_refused_wherever_it_stands(shared: System) -> None:
+    document = (await shared.http.get("/openapi.json")).json()
+    before, tried = await shared.settled(), dict[str, set[str]]()
+    for path, body, place in bodies(document):
+        asked = path.replace("{name}", "runs").replace("{", "").replace("}", "")
+        asked = "/".join(str(new_id()) if part.endswith("_id") else part for part in asked.split("/"))
+        response = await shared.http.post(asked, json=with_a_typo(body, place))
+        assert response.status_code == 422, f"{path} takes an unknown field in {place or 'its body'}: {response.text}"
+        pointers = [error["pointer"] for error in response.json()["errors"]]
+        assert f"{place}/reslut" in pointers, f"{path} {place}: {response.text}"
+        tried.setdefault(path, set()).add(place)
+    assert tried.keys() == {path for path, o in document["paths"].items() if "requestBody" in o.get("post", {})}
+    assert len(tried) > 20
+    assert tried["/v1/workers"] == {"", "/agents/0", "/tools/0"}
+    assert tried["/v1/runs"] == {"", "/plan", "/plan/steps/0", "/plan/steps/0/retry"}
+    assert tried["/v1/agent-runs/{agent_run_id}/journal"] == {"", "/entries/0"}
+    for failing in ("agent-runs/{agent_run_id}/fail", "invocations/{invocation_id}/fail", "invocations/{invocation_id}/resolve"):
+        assert tried[f"/v1/{failing}"] == {"", "/error"}
+    assert await shared.container.feed.head() == before, "nothing was recorded"
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ({}, "reason"),
+        ({"result": 1}, "reason"),
+        ({"result": 1, "reason": " "}, "reason"),
+        ({"reason": "I looked"}, "either"),
+        ({"result": 1, "error": {"type": "T", "message": "m"}, "reason": "I looked"}, "either"),
+        ({"result": 1, "error": None, "reason": "I looked"}, "either"),
+        ({"error": None, "reason": "I looked"}, "either"),
+        ({"reslut": "sent", "reason": "I looked"}, "reslut"),
+    ],
+)
+async def test_a_resolution_says_one_thing_and_why(shared: System, body: dict[str, Any], why: str) -> None:
+    response = await shared.http.post(f"/v1/invocations/{new_id()}/resolve", json=body)
+    assert response.status_code == 422 and why in response.text, response.text
