@@ -267,3 +267,43 @@ def test_the_parser_takes_any_line_end_in_any_pieces(newline: str, size: int) ->
     events = [event for at in range(0, len(raw), size) for event in parser.feed(raw[at : at + size])]
     events += list(parser.feed(b"")) if newline != "\r" else []
     assert [(event.event, event.data, event.id) for event in events] == [("a", "one\ntwo", "5"), ("message", "ü\u2028", "6")]
+
+
+CALL = "0190a5f0-0000-7000-8000-000000000002"
+RESOLVED = {"invocation_id": CALL, "position": 9, "version": 4}
+
+
+async def test_resolving_says_exactly_one_thing(server: Server, client: Client) -> None:
+    server.script = lambda request: ok(RESOLVED, **{"Tidelog-Position": "9"})
+    await client.resolve(UUID(CALL), result=None, reason="I looked")
+    await client.resolve(UUID(CALL), error="not sent", reason="I looked", evidence={"log": 1})
+    done = await client.resolve(UUID(CALL), error={"type": "NotSent", "message": "no", "kind": "permanent"}, reason="I looked")
+    assert (done.invocation_id, done.position) == (UUID(CALL), 9)
+    assert [request.body for request in server.requests] == [
+        {"reason": "I looked", "result": None},
+        {"reason": "I looked", "error": {"type": "ResolvedByHand", "message": "not sent"}, "evidence": {"log": 1}},
+        {"reason": "I looked", "error": {"type": "NotSent", "message": "no", "kind": "permanent"}},
+    ]
+    assert server.requests[0].target == f"/v1/invocations/{CALL}/resolve"
+    with pytest.raises(ValueError, match="exactly one"):  # to forget the result must not mean "it succeeded"
+        await client.resolve(UUID(CALL), reason="I looked")
+    with pytest.raises(ValueError, match="exactly one"):
+        await client.resolve(UUID(CALL), result=1, error="no", reason="I looked")
+    assert len(server.requests) == 3
+    server.script = lambda request: problem(409, "already-resolved", detail="key:ann said before …")
+    with pytest.raises(ConflictError) as refused:
+        await client.resolve(UUID(CALL), result=1, reason="I looked")
+    assert refused.value.code == "already-resolved"
+
+
+async def test_calls_are_listed_page_by_page(server: Server, client: Client) -> None:
+    call = {
+        "invocation_id": CALL, "run_id": RUN, "agent_run_id": RUN, "key": "k", "tool": "t", "status": "ambiguous",
+        "since": "2026-01-02T03:04:05.000Z", "attempt": 1, "cancel_requested": True, "new": "field",
+    }  # fmt: skip
+    server.script = in_turn(ok({"data": [call], "next_cursor": "more"}), ok({"data": [call], "next_cursor": None}), ok(call))
+    calls = await client.invocations(status="ambiguous", run_id=UUID(RUN))
+    assert [(found.tool, found.cancel_requested) for found in calls] == [("t", True)] * 2
+    assert server.requests[0].target == f"/v1/invocations?status=ambiguous&run_id={RUN}"
+    assert "cursor=more" in server.requests[1].target
+    assert (await client.invocation(UUID(CALL))).status == "ambiguous"

@@ -14,7 +14,19 @@ from pydantic import BaseModel, ValidationError
 from uuid_utils.compat import uuid7
 
 from tidelog.errors import TidelogAPIError, TidelogConnectionError
-from tidelog.models import AgentInfo, AgentMessage, Event, Project, Run, RunPage, StartedRun, ToolInfo
+from tidelog.models import (
+    AgentInfo,
+    AgentMessage,
+    Event,
+    Invocation,
+    InvocationSummary,
+    Project,
+    ResolvedInvocation,
+    Run,
+    RunPage,
+    StartedRun,
+    ToolInfo,
+)
 from tidelog.sse import ServerSentEvent, parse_sse
 from tidelog.transport import RetryPolicy, Transport, error_of, json_of
 
@@ -22,6 +34,8 @@ M = TypeVar("M", bound=BaseModel)
 
 HEARTBEAT_TIMEOUT_S = 45.0
 """The server sends something every 10 s; four missed ones mean that the connection is dead."""
+
+_NOT_GIVEN: Any = object()
 
 
 class Client:
@@ -124,6 +138,45 @@ class Client:
     async def messages(self, run_id: UUID) -> list[AgentMessage]:
         """All messages between the agents of a run."""
         return [message async for message in self._all(AgentMessage, f"/v1/runs/{run_id}/messages")]
+
+    # --- tool calls ---
+
+    async def invocations(self, *, status: str | None = None, run_id: UUID | None = None) -> list[InvocationSummary]:
+        """Tool calls, those of the newest runs first. `status="ambiguous"`: those that wait for a person to say what happened."""
+        given = {"status": status, "run_id": None if run_id is None else str(run_id)}
+        params = {name: value for name, value in given.items() if value is not None}
+        return [call async for call in self._all(InvocationSummary, "/v1/invocations", params)]
+
+    async def invocation(self, invocation_id: UUID) -> Invocation:
+        """A tool call with its arguments and what became of it."""
+        return _parse(Invocation, await self._get(f"/v1/invocations/{invocation_id}", {}))
+
+    async def resolve(
+        self,
+        invocation_id: UUID,
+        *,
+        reason: str,
+        result: Any = _NOT_GIVEN,
+        error: str | Mapping[str, Any] | None = None,
+        evidence: Any = None,
+    ) -> ResolvedInvocation:
+        """Say what became of an ambiguous tool call: its `result` (JSON; may be None), or the `error` that it failed with.
+
+        Give exactly one of the two. `reason`: how you know; it is recorded together with the id of your API key. `error`: a
+        message, or `{type, message, kind}`. `evidence`: any JSON. The first one who says it counts: `ConflictError` with code
+        `already-resolved` if somebody said something else before.
+        """
+        if (result is _NOT_GIVEN) == (error is None):
+            raise ValueError("give exactly one of result and error")
+        body: dict[str, Any] = {"reason": reason}
+        if error is None:
+            body["result"] = result
+        else:
+            body["error"] = {"type": "ResolvedByHand", "message": error} if isinstance(error, str) else dict(error)
+        if evidence is not None:
+            body["evidence"] = evidence
+        response = await self._request("POST", f"/v1/invocations/{invocation_id}/resolve", body=body)
+        return _parse(ResolvedInvocation, json_of(response))
 
     # --- the log ---
 

@@ -17,6 +17,8 @@ class Call(Model):
     """A tool call of a step. `error`: `{type, message, kind}`.
 
     `status`: requested, running, retrying, succeeded, failed, ambiguous (the effect is not known) or cancelled.
+    `cancel_requested`: cancelled in the middle of an attempt; not tried again. `effect`: "unknown" where a cancelled call's worker
+    vanished. `resolution`: `{by, reason, evidence, at}` where a person said what became of it.
     """
 
     key: str
@@ -27,6 +29,9 @@ class Call(Model):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     error: dict[str, Any] | None = None
+    cancel_requested: bool = False
+    effect: str | None = None
+    resolution: dict[str, Any] | None = None
 
 
 class Step(Model):
@@ -98,6 +103,41 @@ class StartedRun(Model):
     position: int
     version: int
     run: Run | None = None
+
+
+class InvocationSummary(Model):
+    """A tool call in a list. `status` and `cancel_requested` as of `Call`; `since`: when it got this status."""
+
+    invocation_id: UUID
+    run_id: UUID
+    agent_run_id: UUID
+    key: str
+    tool: str
+    status: str
+    since: datetime
+    attempt: int = 0
+    cancel_requested: bool = False
+
+
+class Invocation(InvocationSummary):
+    """A tool call. `error`, `effect` and `resolution` as of `Call`."""
+
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    idempotent: bool = False
+    worker_id: str | None = None
+    result: Any = None
+    error: dict[str, Any] | None = None
+    effect: str | None = None
+    resolution: dict[str, Any] | None = None
+    version: int = 0
+
+
+class ResolvedInvocation(Model):
+    """The answer to `resolve`. `position`: where in the log it stands."""
+
+    invocation_id: UUID
+    position: int
+    version: int
 
 
 class Event(Model):
