@@ -115,4 +115,10 @@ def _facts(view: RunView | None) -> dict[str, str]:
         for call in step.calls:
             again = f" (attempt {call.attempts})" if call.attempts > 1 else ""
             facts[f"{step.key}.{call.key}"] = call.status + again
+            if call.cancel_requested:
+                facts[f"{step.key}.{call.key}.cancel"] = "requested"
+            if call.effect is not None:
+                facts[f"{step.key}.{call.key}.effect"] = call.effect
+            if call.resolution is not None:
+                facts[f"{step.key}.{call.key}.resolved"] = f"by {call.resolution.by}: {call.resolution.reason}"
     return facts

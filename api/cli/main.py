@@ -2,7 +2,7 @@
 
 import typer
 
-from api.cli import agents, demo, doctor, events, nats, options, output, projections, replay, runs, up, verify
+from api.cli import agents, demo, doctor, events, invocations, nats, options, output, projections, replay, runs, up, verify
 
 app = typer.Typer(
     name="tidelog",
@@ -18,6 +18,7 @@ for module in (up, demo, replay, verify, doctor):
 app.add_typer(runs.app, name="runs")
 app.add_typer(events.app, name="events")
 app.add_typer(agents.app, name="agents")
+app.add_typer(invocations.app, name="invocations")
 app.add_typer(projections.app, name="projections")
 app.add_typer(nats.app, name="nats")
 

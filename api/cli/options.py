@@ -1,9 +1,13 @@
 """Options that several commands take. What is not given comes from the environment (TIDELOG_…)."""
 
+import json
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from api.cli import output
 
 DataDir = Annotated[
     Path | None,
@@ -22,3 +26,22 @@ Workspace = Annotated[
     Path | None,
     typer.Option("--workspace", metavar="DIR", help="Folder that tools are confined to.  \\[TIDELOG_WORKSPACE; default: here]"),
 ]
+
+
+def json_of(option: str, given: str | None) -> Any:
+    """The value of an option that takes JSON, `@FILE` with JSON, or `@-` for stdin; None if it was not given.
+
+    Raises CommandFailed for what is not JSON.
+    """
+    if given is None:
+        return None
+    try:
+        if given == "@-":
+            given = sys.stdin.read()
+        elif given.startswith("@"):
+            given = Path(given[1:]).read_text("utf-8")
+        return json.loads(given)
+    except OSError as error:
+        raise output.CommandFailed(f"{option}: {error.strerror}: {error.filename}", output.WRONG_USAGE) from None
+    except ValueError as error:
+        raise output.CommandFailed(f"{option}: is not JSON: {error}", output.WRONG_USAGE) from None

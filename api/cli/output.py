@@ -92,14 +92,14 @@ def program() -> str:
     return os.path.relpath(called) if called.absolute().is_relative_to(Path.cwd()) else str(called)
 
 
-def uuid_of(text: str) -> str:
+def uuid_of(text: str, what: str = "a run", listed_by: str = "runs list") -> str:
     """An id as it is written everywhere. Raises CommandFailed for what is none."""
     from uuid import UUID
 
     try:
         return str(UUID(text))
     except ValueError:
-        raise CommandFailed(f"'{text}' is not a run's id (see: tidelog runs list)", WRONG_USAGE) from None
+        raise CommandFailed(f"'{text}' is not {what}'s id (see: tidelog {listed_by})", WRONG_USAGE) from None
 
 
 def fail(message: str, exit_code: int = FAILED) -> NoReturn:
@@ -133,6 +133,17 @@ def status(text: str) -> str:
     """A status in its colour, as rich markup."""
     style = STATUS_STYLES.get(text)
     return f"[{style}]{text}[/{style}]" if style else text
+
+
+def call_status(call: Mapping[str, Any]) -> str:
+    """The status of a tool call, with what a person must know beside it, as rich markup."""
+    notes = [
+        "cancel requested" if call["cancel_requested"] and call["status"] in ("running", "retrying", "ambiguous") else "",
+        "effect unknown" if call.get("effect") == "unknown" else "",
+        "said by a person" if call.get("resolution") else "",
+    ]
+    told = ", ".join(note for note in notes if note)
+    return status(call["status"]) + (f" ({told})" if told else "")
 
 
 def say(text: str) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from api.cli import output
+from api.cli.invocations import to_resolve
 from api.cli.timeline import duration_of
 from api.cli.watching import outcome
 
@@ -26,6 +27,15 @@ def show(run: dict[str, Any]) -> None:
         if value:
             console.print(f"  [dim]{name:<12}[/dim]{escape(value)}")
     console.print(_steps(run))
+    _say_what_waits_for_a_person(run)
+
+
+def _say_what_waits_for_a_person(run: dict[str, Any]) -> None:
+    for step in run["steps"]:
+        for call in step["calls"]:
+            if call["status"] == "ambiguous":
+                name = f"{step['key']}: {call['key']}"
+                output.say(f"{name} waits for a person to say what became of it:\n{to_resolve(call['invocation_id'])}")
 
 
 def _steps(run: dict[str, Any]) -> Any:
@@ -41,6 +51,8 @@ def _steps(run: dict[str, Any]) -> Any:
             name, escape(step["agent"]), output.status(step["status"]), escape(", ".join(step["after"])), attempt, escape(what)
         )
         for call in step["calls"]:
-            why = output.reason(call["error"], 100) if call["error"] else ""
-            table.add_row(f"  {escape(call['key'])}", "", output.status(call["status"]), "", str(call["attempts"]), escape(why))
+            resolution = call["resolution"]
+            said = f"{resolution['by']} said so: {output.shortened(resolution['reason'], 80)}" if resolution else ""
+            why = "; ".join(filter(None, [output.reason(call["error"], 100) if call["error"] else "", said]))
+            table.add_row(f"  {escape(call['key'])}", "", output.call_status(call), "", str(call["attempts"]), escape(why))
     return table

@@ -1,7 +1,5 @@
 """`tidelog runs`: start, list, show, watch and cancel runs."""
 
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,7 +55,7 @@ async def _start(
     from api.cli.up import check_folders
     from api.settings import load_settings
 
-    body = {"run_id": str(uuid7()), "plan": _plan(agents, parallel, aggregator), "input": _input(input_)}
+    body = {"run_id": str(uuid7()), "plan": _plan(agents, parallel, aggregator), "input": options.json_of("--input", input_)}
     settings = load_settings(
         data_dir=data_dir, url=url, agents=tuple(folders) if folders else None, workspace=workspace
     )  # fmt: skip
@@ -82,22 +80,6 @@ def _plan(agents: list[str], parallel: bool, aggregator: str | None) -> dict[str
     if not parallel:
         return {"kind": "sequential", "agents": agents}
     return {"kind": "parallel", "agents": agents} | ({"aggregator": aggregator} if aggregator else {})
-
-
-def _input(given: str | None) -> Any:
-    """Raises CommandFailed for what is not JSON."""
-    if given is None:
-        return None
-    try:
-        if given == "@-":
-            given = sys.stdin.read()
-        elif given.startswith("@"):
-            given = Path(given[1:]).read_text("utf-8")
-        return json.loads(given)
-    except OSError as error:
-        raise output.CommandFailed(f"--input: {error.strerror}: {error.filename}", output.WRONG_USAGE) from None
-    except ValueError as error:
-        raise output.CommandFailed(f"--input: is not JSON: {error}", output.WRONG_USAGE) from None
 
 
 async def _to_the_end(server: "Server", run_id: str, as_json: bool) -> None:

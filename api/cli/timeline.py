@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from api.cli.output import duration, gist, reason
+from api.cli.invocations import to_resolve
+from api.cli.output import duration, gist, reason, shortened
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -180,7 +181,30 @@ def _invocation_retry(line: Timeline, event: Event, data: Mapping[str, Any], at:
 
 def _ambiguous(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
     call = line._calls.get(event["subject"])
-    return (call.actor, f"{call.name}: its worker vanished, whether it took effect is unknown", "bad") if call else None
+    if call is None:
+        return None
+    what = f"{call.name}: its worker vanished, whether it took effect is unknown. A person must say it:"
+    return call.actor, f"{what}\n{to_resolve(event['subject'])}", "bad"
+
+
+def _resolved(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+    call = line._calls.get(event["subject"])
+    if call is None:
+        return None
+    outcome = f"failed: {reason(data['error'])}" if data["error"] else "took effect"
+    return call.actor, f"{call.name} {outcome}, says {data['by']}: {shortened(data['reason'])}", "warning"
+
+
+def _cancel_requested(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+    call = line._calls.get(event["subject"])
+    return (call.actor, f"{call.name} is cancelled: it is not tried again", "warning") if call else None
+
+
+def _call_cancelled(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+    call = line._calls.get(event["subject"])
+    if call is None or data.get("effect") is None:
+        return None
+    return call.actor, f"{call.name} cancelled: its worker vanished, whether it took effect is unknown", "warning"
 
 
 def _message_sent(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
@@ -236,6 +260,9 @@ _TELL: Mapping[str, _Teller] = {
     "invocation.failed": _invocation_failed,
     "invocation.retry_scheduled": _invocation_retry,
     "invocation.became_ambiguous": _ambiguous,
+    "invocation.resolved": _resolved,
+    "invocation.cancel_requested": _cancel_requested,
+    "invocation.cancelled": _call_cancelled,
     "message.sent": _message_sent,
     "context.value_set": _value_set,
 }

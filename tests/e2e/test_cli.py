@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -19,6 +20,7 @@ import pytest
 from api.cli.diagnosis import Diagnosis, examine_members
 from api.cli.history import History
 from api.supervisor.processes import die_with_parent
+from domain.runs import agent_run_id_of
 from tests.e2e.cli_kit import TIDELOG, command, environment, until
 
 AGENTS = textwrap.dedent('''
@@ -284,6 +286,67 @@ def test_a_failed_run_ends_with_exit_code_1(up: Up, run_id: str) -> None:
     assert done.returncode == 1
     assert "failed: out of order" in done.stdout
     assert done.stderr == "error: the run ended failed: out of order\n"
+
+
+@pytest.fixture
+def ambiguous(up: Up, run_id: str) -> tuple[str, str]:
+    """A run and its call of a tool that must not run twice, whose worker vanished; the worker is played here."""
+    headers = {"Authorization": f"Bearer {up.key}"}
+    with httpx.Client(base_url=up.server()["url"], headers=headers, timeout=20) as http:
+        offer = {"name": "mail.post", "parameters": {"type": "object"}, "idempotent": False}
+        http.post("/v1/workers", json={"worker_id": "w", "agents": [{"name": "poster"}], "tools": [offer]}).raise_for_status()
+        started: str = http.post("/v1/runs", json={"agent": "poster"}).raise_for_status().json()["run_id"]
+        claim, agent_run_id = {"worker_id": "w", "dispatch": 1}, agent_run_id_of(UUID(started), "poster")
+        until(lambda: http.post(f"/v1/agent-runs/{agent_run_id}/claim", json=claim).status_code == 200)
+        call = {"attempt": 1, "key": "mail.post#1", "tool": "mail.post", "arguments": {"to": "ann"}}
+        called = http.post(f"/v1/agent-runs/{agent_run_id}/calls", json=call).raise_for_status()
+        invocation_id: str = called.json()["invocation_id"]
+        path = f"/v1/invocations/{invocation_id}/claim"
+        answers = [http.post(path, json={**claim, "claim_id": name}).status_code for name in ("first", "second")]
+        assert answers == [200, 409]
+    until(lambda: up.get("/v1/invocations", status="ambiguous").json()["data"])
+    return started, invocation_id
+
+
+def test_a_call_that_waits_for_a_person_is_found_and_resolved(up: Up, ambiguous: tuple[str, str]) -> None:
+    of_run, call = ambiguous
+
+    def tidelog(*arguments: object) -> str:
+        done = command(*arguments, "--data-dir", "data", cwd=up.folder)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    to_write = f"tidelog invocations resolve {call} --result JSON --reason TEXT"
+    for shown in (("invocations", "list", "--ambiguous"), ("invocations", "show", call), ("runs", "show", of_run)):
+        assert to_write in tidelog(*shown), shown
+    [listed] = json.loads(tidelog("invocations", "list", "--ambiguous", "--run", of_run, "--limit", 5, "--json"))
+    assert (listed["invocation_id"], listed["tool"], listed["status"]) == (call, "mail.post", "ambiguous")
+    assert json.loads(tidelog("invocations", "show", call, "--json"))["arguments"] == {"to": "ann"}
+
+    resolve = ("invocations", "resolve", call, "--data-dir", "data")
+    for wrong, told in (
+        (("--reason", "seen"), "give either --result or --error"),
+        (("--reason", "seen", "--result", "1", "--error", "no"), "give either --result or --error"),
+        (("--reason", "seen", "--result", "1", "--error-type", "T"), "--error-type goes with --error"),
+        (("--reason", "seen", "--result", "sent"), "--result: is not JSON"),
+    ):
+        refused = command(*resolve, *wrong, cwd=up.folder)
+        assert refused.returncode == 2 and told in refused.stderr, refused.stderr
+    assert command(*resolve, "--result", "1", cwd=up.folder).returncode == 2, "a reason must be given"
+
+    (up.folder / "result.json").write_text('{"sent": true}')
+    said = ("--result", "@result.json", "--reason", "It is in the outbox.", "--evidence", "<17@mail>")
+    assert tidelog(*resolve[:3], *said) == f"Resolved call {call}\n"
+    assert tidelog(*resolve[:3], *said) == f"Resolved call {call}\n", "the same again"
+    contrary = command(*resolve, "--error", "not sent", "--reason", "no trace", cwd=up.folder)
+    assert contrary.returncode == 1 and "already-resolved" in contrary.stderr and "It is in the outbox." in contrary.stderr
+    call_now = json.loads(tidelog("invocations", "show", call, "--json"))
+    assert (call_now["status"], call_now["result"]) == ("succeeded", {"sent": True})
+    assert call_now["resolution"]["evidence"] == "<17@mail>"
+    for shown in (("invocations", "show", call), ("runs", "show", of_run), ("replay", of_run)):
+        told = tidelog(*shown)
+        assert "It is in the outbox." in told and "key:" in told, told
+    assert tidelog("invocations", "list", "--ambiguous") == "No call waits for a person.\n"
 
 
 def test_a_run_is_cancelled(up: Up, run_id: str) -> None:

@@ -14,9 +14,15 @@ from domain import runs
 from domain.agent_runs import AgentRunClaimed, CallStarted
 from domain.context import ContextValueSet
 from domain.failures import Failure
-from domain.invocations import InvocationFailed
+from domain.invocations import (
+    AttemptStarted,
+    InvocationBecameAmbiguous,
+    InvocationCancelRequested,
+    InvocationFailed,
+    InvocationResolved,
+)
 from domain.kernel import Event, RecordedEvent
-from domain.registry import encode
+from domain.registry import decode, encode
 from projections.runs import replay
 
 TENANT, RUN, PROJECT, CALL = (uuid7() for _ in range(4))
@@ -50,6 +56,20 @@ EVENTS = log(
 )
 
 
+SAID = log(
+    *[(event.stream_id, decode(event.topic, event.schema_version, event.state)) for event in EVENTS[:4]],
+    (CALL, AttemptStarted(attempt=1, worker_id="w", dispatch=1)),
+    (CALL, InvocationCancelRequested(attempt=1)),
+    (CALL, InvocationBecameAmbiguous(attempt=1, worker_id="w")),
+    (
+        CALL,
+        InvocationResolved(
+            agent_run_id=AGENT_RUN, key="search", attempt=1, outcome="succeeded", result=1, by="key:ann", reason="I looked"
+        ),
+    ),
+)  # fmt: skip
+
+
 def as_sent(event: RecordedEvent) -> dict[str, Any]:
     document: dict[str, Any] = orjson.loads(to_cloudevent(event))
     return document
@@ -69,6 +89,17 @@ def test_every_state_is_that_of_the_read_model() -> None:
         expected = replay(EVENTS[:number])
         assert expected is not None
         assert moment.state == {**expected.model_dump(mode="json"), "result": expected.result}
+
+
+def test_what_a_person_said_is_a_change() -> None:
+    history = History()
+    told = [{c.path: (c.before, c.after) for c in history.feed(as_sent(event)).changes} for event in SAID][4:]
+    assert told == [
+        {"writer.search": ("requested", "running")},
+        {"writer.search.cancel": ("", "requested")},
+        {"writer.search": ("running", "ambiguous")},
+        {"writer.search": ("ambiguous", "succeeded"), "writer.search.resolved": ("", "by key:ann: I looked")},
+    ]
 
 
 def test_each_event_says_what_it_changed() -> None:

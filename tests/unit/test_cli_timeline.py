@@ -64,6 +64,30 @@ def test_failures_say_why(log: Log) -> None:
     assert failed is not None and failed.endswith("failed at writer: ValueError")
 
 
+def test_a_call_that_waits_for_a_person_says_what_to_write(log: Log) -> None:
+    log("agent_run.call_started", WRITER, {"key": "mail.send#1", "tool": "mail.send", "invocation_id": CALL})
+    told = log("invocation.became_ambiguous", CALL, {"attempt": 1, "worker_id": "w"})
+    assert told is not None
+    first, result, error = told.splitlines()
+    assert first.endswith("mail.send: its worker vanished, whether it took effect is unknown. A person must say it:")
+    assert result.endswith("tidelog invocations resolve the-call --result JSON --reason TEXT")
+    assert error.endswith("tidelog invocations resolve the-call --error MESSAGE --reason TEXT")
+    said = {"by": "key:ann", "reason": "It is in\nthe outbox.", "error": None}
+    resolved = log("invocation.resolved", CALL, said)
+    assert resolved is not None and resolved.endswith("mail.send took effect, says key:ann: It is in the outbox.")
+    failed = log("invocation.resolved", CALL, {**said, "error": {"type": "NotSent", "message": "no trace"}})
+    assert failed is not None and failed.endswith("mail.send failed: no trace, says key:ann: It is in the outbox.")
+
+
+def test_a_cancelled_call_is_told(log: Log) -> None:
+    log("agent_run.call_started", WRITER, {"key": "mail.send#1", "tool": "mail.send", "invocation_id": CALL})
+    asked = log("invocation.cancel_requested", CALL, {"attempt": 1, "reason": None})
+    assert asked is not None and asked.endswith("mail.send is cancelled: it is not tried again")
+    over = log("invocation.cancelled", CALL, {"reason": None, "effect": "unknown"})
+    assert over is not None and over.endswith("mail.send cancelled: its worker vanished, whether it took effect is unknown")
+    assert log("invocation.cancelled", CALL, {"reason": None, "effect": None}) is None
+
+
 def test_tolerated_and_impossible_steps_are_told(log: Log) -> None:
     why = {"type": "E", "message": "m", "kind": "permanent"}
     own = log("run.step_failed", RUN, {"step": "writer", "agent_run_id": WRITER, "error": why, "tolerated": True})

@@ -1,0 +1,185 @@
+"""`tidelog invocations`: tool calls, and what a person says of those whose effect nobody knows."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from api.cli import options, output
+
+app = typer.Typer(help="Tool calls of agents.", no_args_is_help=True)
+
+InvocationId = Annotated[str, typer.Argument(metavar="ID", help="The call's id.")]
+
+
+def to_resolve(invocation_id: str) -> str:
+    """The two commands, of which a person writes the one that is true."""
+    command = f"{output.program()} invocations resolve {invocation_id}"
+    return f"  {command} --result JSON --reason TEXT\n  {command} --error MESSAGE --reason TEXT"
+
+
+@app.command("list")
+def list_invocations(
+    ambiguous: Annotated[bool, typer.Option("--ambiguous", help="Only those that wait for a person.")] = False,
+    run: Annotated[str | None, typer.Option("--run", metavar="ID", help="Only those of a run.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="How many at most.")] = 20,
+    data_dir: options.DataDir = None,
+    url: options.Url = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """List tool calls, those of the newest runs first.
+
+    Example:
+
+      tidelog invocations list --ambiguous
+    """
+    output.run(_list(ambiguous, run, limit, data_dir, url, as_json))
+
+
+async def _list(ambiguous: bool, run: str | None, limit: int, data_dir: Path | None, url: str | None, as_json: bool) -> None:
+    from api.cli import connection
+    from api.settings import load_settings
+
+    filters = {"status": "ambiguous" if ambiguous else None, "run_id": output.uuid_of(run) if run else None}
+    settings = load_settings(data_dir=data_dir, url=url)
+    async with connection.server(settings, quiet=as_json) as server:
+        found = [call async for call in server.pages("/v1/invocations", filters, limit=limit)]
+    if as_json:
+        output.document(found)
+    elif not found:
+        output.say("No call waits for a person." if ambiguous else "No calls.")
+    else:
+        _show_list(found)
+
+
+def _show_list(found: list[dict[str, Any]]) -> None:
+    from rich.markup import escape
+
+    table = output.table("Call", "Tool", "Status", "Since", "Attempt", "Run", "Key")
+    for call in found:
+        since = call["since"][:19].replace("T", " ")
+        table.add_row(
+            call["invocation_id"], escape(call["tool"]), output.call_status(call), since, str(call["attempt"]), call["run_id"],
+            escape(output.shortened(call["key"], 40)),
+        )  # fmt: skip
+    output.console().print(table)
+    waiting = [call["invocation_id"] for call in found if call["status"] == "ambiguous"]
+    if waiting:
+        output.say(f"Look what became of an ambiguous call, then say it:\n{to_resolve(waiting[0])}")
+
+
+@app.command()
+def show(
+    invocation_id: InvocationId, data_dir: options.DataDir = None, url: options.Url = None, as_json: options.AsJson = False
+) -> None:
+    """Show a tool call: its arguments, and what became of it.
+
+    Example:
+
+      tidelog invocations show 0198c0de-…
+    """
+    output.run(_show(invocation_id, data_dir, url, as_json))
+
+
+async def _show(invocation_id: str, data_dir: Path | None, url: str | None, as_json: bool) -> None:
+    from api.cli import connection
+    from api.settings import load_settings
+
+    wanted = _id_of(invocation_id)
+    settings = load_settings(data_dir=data_dir, url=url)
+    async with connection.server(settings, quiet=as_json) as server:
+        call: dict[str, Any] = await server.get(f"/v1/invocations/{wanted}")
+    if as_json:
+        output.document(call)
+    else:
+        _show_one(call)
+
+
+def _show_one(call: dict[str, Any]) -> None:
+    from rich.json import JSON
+    from rich.markup import escape
+
+    console, resolution = output.console(), call["resolution"]
+    console.print(f"[bold]Call {call['invocation_id']}[/bold]  {output.call_status(call)}")
+    head = {
+        "tool": call["tool"] + ("" if call["idempotent"] else " (must not be called twice)"),
+        "run": call["run_id"],
+        "key": call["key"],
+        "since": call["since"],
+        "attempt": str(call["attempt"] or ""),
+        "worker": call["worker_id"] or "",
+        "error": output.reason(call["error"]) if call["error"] else "",
+        "resolved by": f"{resolution['by']} at {resolution['at']}" if resolution else "",
+        "reason": resolution["reason"] if resolution else "",
+        "evidence": output.shortened(resolution["evidence"], 400) if resolution and resolution["evidence"] is not None else "",
+    }
+    for name, value in head.items():
+        if value:
+            console.print(f"  [dim]{name:<12}[/dim]{escape(value)}")
+    console.print("\n[bold]Arguments[/bold]")
+    console.print(JSON.from_data(call["arguments"]))
+    if call["status"] == "succeeded":
+        console.print("\n[bold]Result[/bold]")
+        console.print(JSON.from_data(call["result"]))
+    if call["status"] == "ambiguous":
+        output.say(f"\nIts worker vanished: look what became of it, then say it:\n{to_resolve(call['invocation_id'])}")
+
+
+@app.command()
+def resolve(
+    invocation_id: InvocationId,
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="How you know; it is recorded.")],
+    result: Annotated[
+        str | None, typer.Option("--result", metavar="JSON|@FILE", help="It took effect, and this is its result (null: none).")
+    ] = None,
+    error: Annotated[str | None, typer.Option("--error", metavar="MESSAGE", help="It did not take effect, or failed.")] = None,
+    error_type: Annotated[
+        str | None, typer.Option("--error-type", metavar="TYPE", help="With --error: its class.  \\[default: ResolvedByHand]")
+    ] = None,
+    evidence: Annotated[str | None, typer.Option("--evidence", metavar="TEXT", help="What proves it: a reference, an id.")] = None,
+    data_dir: options.DataDir = None,
+    url: options.Url = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Say what became of an ambiguous tool call, whose worker vanished in the middle of it. The agent then goes on with that.
+
+    The first one to say it counts; saying something else later is refused.
+
+    Examples:
+
+      tidelog invocations resolve 0198c0de-… --result '{"sent": true}' --reason "It is in the customer's inbox."
+
+      tidelog invocations resolve 0198c0de-… --error "not sent" --reason "The mail server's log does not have it."
+    """
+    if (result is None) == (error is None):
+        output.fail("give either --result or --error", output.WRONG_USAGE)
+    if error_type is not None and error is None:
+        output.fail("--error-type goes with --error", output.WRONG_USAGE)
+    output.run(_resolve(invocation_id, reason, result, error, error_type, evidence, data_dir, url, as_json))
+
+
+async def _resolve(
+    invocation_id: str, reason: str, result: str | None, error: str | None, error_type: str | None, evidence: str | None,
+    data_dir: Path | None, url: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    from api.cli import connection
+    from api.settings import load_settings
+
+    wanted = _id_of(invocation_id)
+    said: dict[str, Any] = (
+        {"result": options.json_of("--result", result)}
+        if error is None
+        else {"error": {"type": error_type or "ResolvedByHand", "message": error}}
+    )
+    body = {**said, "reason": reason} | ({} if evidence is None else {"evidence": evidence})
+    settings = load_settings(data_dir=data_dir, url=url)
+    async with connection.server(settings, quiet=as_json) as server:
+        accepted: dict[str, Any] = await server.post(f"/v1/invocations/{wanted}/resolve", body)
+    if as_json:
+        output.document(accepted)
+    else:
+        output.say(f"Resolved call {wanted}")
+
+
+def _id_of(invocation_id: str) -> str:
+    return output.uuid_of(invocation_id, "a call", "invocations list")
