@@ -2,9 +2,10 @@
 
 import asyncio
 import shutil
+import sys
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 
 import psycopg
@@ -23,6 +24,18 @@ TEMPLATE = "tidelog_template"
 # How long an example takes says something of the machine. What matters is in benchmarks/.
 settings.register_profile("tidelog", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tidelog")
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The event loop of production (`api.roles.run_loop`). It differs, for instance in what a write to a closed socket raises.
+
+    A test with an asynchronous fixture has to be asynchronous itself: else its loop would be another one.
+    """
+    if sys.platform == "win32":
+        return {"asyncio": asyncio.new_event_loop}
+    import uvloop
+
+    return {"uvloop": uvloop.new_event_loop}
 
 
 _loop = pytest.StashKey[asyncio.AbstractEventLoop]()

@@ -42,16 +42,6 @@ class NatsRefused(Unavailable):
     """
 
 
-class _Client(SecuredClient):
-    def abandon(self) -> None:
-        """Ends what `close` leaves behind when the socket breaks, or hangs, while it is flushed."""
-        for subscription in self._subs.values():
-            subscription._stop_processing()
-        self._subs.clear()
-        if self._transport is not None:
-            self._transport.close()  # type: ignore[no-untyped-call]  # the library has no types there
-
-
 class NatsConnection:
     """One connection, shared by all users in a process.
 
@@ -89,9 +79,11 @@ class NatsConnection:
         self._reconnect_wait = reconnect_wait_s
         self._security = security or NatsSecurity()
         self._require_tls = self._security.asks_for_tls(servers)
-        self._client: _Client | None = None
+        self._client: SecuredClient | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._connected = asyncio.Event()
+        self._closed = asyncio.Event()
+        """The present client is closed for good."""
         self._last_error = ""
         self._refused = False
         """Whether the last error will come again until a person acts."""
@@ -176,7 +168,8 @@ class NatsConnection:
             await asyncio.sleep(self._reconnect_wait * random.uniform(0.5, 1.5))
 
     async def _connect(self) -> None:
-        client = _Client(self._security, require_tls=self._require_tls)
+        client = SecuredClient(self._security, require_tls=self._require_tls)
+        self._closed.clear()
         try:
             async with asyncio.timeout(_GIVE_UP_AFTER):
                 await client.connect(
@@ -196,11 +189,13 @@ class NatsConnection:
         log.info("nats_connected", connection=self._name, server=str(client.connected_server_version))
 
     async def _watch(self) -> None:
-        """Returns when the client must be replaced. The client's own state is no proof: its read loop can die unnoticed."""
+        """Returns when the client must be replaced. The client's own state is no proof: the server may be frozen, or cut off."""
         loop = asyncio.get_running_loop()
         alive_at, failures = loop.time(), 0
         while True:
-            await asyncio.sleep(_WATCH_INTERVAL)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_WATCH_INTERVAL):
+                    await self._closed.wait()
             client = self._client
             if client is None or client.is_closed:
                 log.warning("nats_client_closed", connection=self._name)
@@ -229,7 +224,7 @@ class NatsConnection:
         try:
             async with asyncio.timeout(timeout):
                 await client.close()
-        except (nats.errors.Error, OSError, TimeoutError) as error:
+        except Exception as error:  # noqa: BLE001  # told below; whatever keeps this client from closing, the next one is made
             log.warning("nats_close_failed", connection=self._name, error=_describe(error))
             client.abandon()
         self._tell_loss()
@@ -260,12 +255,13 @@ class NatsConnection:
 
     async def _on_closed(self) -> None:
         log.debug("nats_closed", connection=self._name)
+        self._closed.set()
 
 
 async def probe(url: str, *, security: NatsSecurity, timeout: float) -> None:
     """Connects once, without a log, and asks JetStream. Raises NatsRefused, NoResponders (no JetStream), Unavailable."""
     servers = url.split(",")
-    client = _Client(security, require_tls=security.asks_for_tls(servers))
+    client = SecuredClient(security, require_tls=security.asks_for_tls(servers))
     errors: list[Exception] = []
 
     async def keep(error: Exception) -> None:

@@ -35,14 +35,13 @@ tenants, streams, topics = st.sampled_from(TENANTS), st.sampled_from(STREAMS), s
 
 
 class Sides:
-    """The store of a database, and an event loop to drive it from where there is none."""
+    """The store of a database, driven from a thread beside the event loop: a state machine of hypothesis is not asynchronous."""
 
     def __init__(self, database_url: str) -> None:
-        self.runner = asyncio.Runner()
+        self.loop = asyncio.get_running_loop()
         self.database_url = database_url
-        self.runner.run(self._open())
 
-    async def _open(self) -> None:
+    async def open(self) -> None:
         self._pool = await open_pool(self.database_url, role="test", max_size=2)
         self.store = PostgresEventStore(self.database_url, self._pool)
         await self.store.start()
@@ -52,14 +51,10 @@ class Sides:
     async def empty(self) -> None:
         await self._cleaner.execute("DELETE FROM event; DELETE FROM command; UPDATE log_head SET position = 0")
 
-    def close(self) -> None:
-        async def closing() -> None:
-            await self._cleaner.close()
-            await self.store.close()
-            await self._pool.close()
-
-        self.runner.run(closing())
-        self.runner.close()
+    async def close(self) -> None:
+        await self._cleaner.close()
+        await self.store.close()
+        await self._pool.close()
 
 
 class Machine(RuleBasedStateMachine):
@@ -72,7 +67,7 @@ class Machine(RuleBasedStateMachine):
         self.commands: dict[tuple[UUID, UUID], tuple[AppendRequest, AppendResult]] = {}
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
-        return self.sides.runner.run(work)
+        return asyncio.run_coroutine_threadsafe(work, self.sides.loop).result()
 
     @initialize()
     def empty(self) -> None:
@@ -234,11 +229,13 @@ def shape(event: Any) -> Event:
     return (event.tenant_id, event.stream_id, event.root_id, event.version, event.topic, event.state)
 
 
-def test_the_event_store_is_a_list(database_url: str) -> None:
+async def test_the_event_store_is_a_list(database_url: str) -> None:
     sides = Sides(database_url)
+    await sides.open()
     machine = type("MachineOfThisDatabase", (Machine,), {"sides": sides})
     try:
-        run_state_machine_as_test(
+        await asyncio.to_thread(
+            run_state_machine_as_test,
             machine,
             settings=settings(
                 max_examples=1_000 if LONG else 15,
@@ -247,4 +244,4 @@ def test_the_event_store_is_a_list(database_url: str) -> None:
             ),
         )
     finally:
-        sides.close()
+        await sides.close()

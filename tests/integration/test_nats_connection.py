@@ -1,6 +1,7 @@
 """The connection: there when the server is, honest when it is not, and never the reason that something hangs."""
 
 import asyncio
+import contextlib
 import random
 import signal
 import time
@@ -8,6 +9,10 @@ import time
 import pytest
 
 from adapters.nats import NatsConnection
+from adapters.nats.connection import unavailable
+from adapters.nats.jetstream import call
+from adapters.nats.publisher import OrderedPublisher
+from adapters.nats.pull import Puller
 from application.patience import end
 from domain.errors import Unavailable
 from tests.integration.nats_kit import NatsProcess, connected, eventually
@@ -78,6 +83,108 @@ async def test_client_that_closed_for_good_is_replaced(nats: NatsProcess, monkey
             await connection.check_health()
         await connection.ready(5)
         await connection.check_health()
+
+
+@pytest.mark.parametrize("users", ["nobody", "a reader", "a publisher"])
+async def test_comes_back_when_the_server_was_away_until_the_client_was_given_up(
+    users: str, nats: NatsProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who loses its subscription with the connection ends it on the dead client. The client is replaced all the same."""
+    monkeypatch.setattr("adapters.nats.connection._WATCH_INTERVAL", 0.1)
+    monkeypatch.setattr("adapters.nats.connection._GIVE_UP_AFTER", 0.5)
+    async with connected(nats.url) as connection:
+        await call(connection, "STREAM.CREATE.S", {"name": "S", "subjects": ["s"], "storage": "memory"})
+        before = connection.client
+        using: list[asyncio.Task[None]] = []
+        if users == "a reader":
+            using.append(asyncio.create_task(_read(connection)))
+        elif users == "a publisher":
+            using.append(asyncio.create_task(_publish(connection)))
+        await eventually(lambda: users == "nobody" or len(before._subs) > 1)
+        await nats.kill()
+        for user in using:
+            with pytest.raises(Unavailable):
+                await user
+        await eventually(lambda: connection._client is not before, what="another client")
+        await nats.start()
+        await connection.ready(10)
+        await connection.check_health()
+        assert connection.client is not before
+
+
+async def _read(connection: NatsConnection) -> None:
+    async with Puller.open(connection, stream="S", sequence=1, name="reader") as puller:
+        while True:
+            await puller.take(max_bytes=1024, timeout=30)
+
+
+async def _publish(connection: NatsConnection) -> None:
+    async with OrderedPublisher.open(
+        connection, log_id="log", stream="S", subject="s", sequence=0, on_stored=lambda position: None
+    ) as publisher:
+        await publisher.failed()
+
+
+async def test_a_write_to_a_connection_that_broke_a_moment_ago_is_an_outage(nats: NatsProcess) -> None:
+    """The client learns of the break some turns of the event loop later. Until then it calls itself connected."""
+    async with connected(nats.url) as connection:
+        client = connection.client
+        client._transport.close()
+        assert client.is_connected
+        for _ in range(100):
+            with contextlib.suppress(Unavailable), unavailable("publish"):
+                await client.publish("s", b"x")
+            await asyncio.sleep(0)
+        await eventually(lambda: answers(connection), what="an answer of JetStream")
+
+
+@pytest.mark.parametrize("part", ["reading", "reconnecting"])
+async def test_a_task_of_the_client_that_ends_is_noticed_at_once(
+    part: str, nats: NatsProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library ends its tasks at errors that it does not expect. It goes on calling itself connected, or reconnecting."""
+    monkeypatch.setattr("adapters.nats.connection._WATCH_INTERVAL", 3600.0)
+    async with connected(nats.url) as connection:
+        client = connection.client
+        broken = asyncio.Event()
+        owner, name = (client._ps, "parse") if part == "reading" else (client, "_process_connect_init")
+
+        async def breaks_once(*_: object) -> None:
+            broken.set()
+            delattr(owner, name)
+            raise ValueError("a defect of the client")
+
+        setattr(owner, name, breaks_once)
+        if part == "reading":
+            await client._send_ping()
+        else:
+            client._transport.close()
+        await eventually(broken.is_set)
+        await eventually(lambda: answers(connection), what="an answer of JetStream")
+
+
+async def test_a_client_that_cannot_even_be_closed_is_replaced(nats: NatsProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adapters.nats.connection._WATCH_INTERVAL", 0.1)
+    monkeypatch.setattr("adapters.nats.connection._GIVE_UP_AFTER", 0.3)
+    async with connected(nats.url) as connection:
+        before = connection.client
+
+        async def breaks(*_: object) -> None:
+            raise RuntimeError("a defect of the client")
+
+        monkeypatch.setattr(before, "close", breaks)
+        await nats.kill()
+        await eventually(lambda: connection._client is not before, what="another client")
+        await nats.start()
+        await eventually(lambda: answers(connection), what="an answer of JetStream")
+
+
+async def answers(connection: NatsConnection) -> bool:
+    try:
+        await connection.check_health()
+    except Unavailable:
+        return False
+    return True
 
 
 async def test_close_is_prompt_in_any_state(nats: NatsProcess) -> None:

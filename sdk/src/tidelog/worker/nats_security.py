@@ -1,4 +1,4 @@
-"""How a connection to NATS is secured: TLS that nobody can talk us out of, and credentials that go over it.
+"""The client of NATS: secured by TLS that nobody can talk us out of and by credentials that go over it, and never dead unseen.
 
 Files are read anew for each connection, so that a certificate or a key that was renewed is used without a restart.
 
@@ -88,7 +88,82 @@ class NatsSecurity:
             key_of(seed_file)
 
 
-class SecuredClient(Client):
+class _Transport(TcpTransport):
+    """A write to a closed connection is an OSError, on every event loop.
+
+    The standard loop drops what is written then. uvloop raises RuntimeError, which the library takes for the end of the loop:
+    it comes out of `publish` and `close`, and ends the library's own tasks without a word.
+    """
+
+    def write(self, payload: bytes) -> None:
+        self._must_be_open()
+        super().write(payload)  # type: ignore[no-untyped-call]  # the library has no types there
+
+    def writelines(self, payload: list[bytes]) -> None:
+        self._must_be_open()
+        super().writelines(payload)  # type: ignore[no-untyped-call]
+
+    @property
+    def is_open(self) -> bool:
+        return self._io_writer is not None and not self._io_writer.is_closing()
+
+    def __bool__(self) -> bool:
+        """The library makes a transport of its own in place of one that is false."""
+        return True
+
+    def _must_be_open(self) -> None:
+        if not self.is_open:
+            raise ConnectionResetError("the connection is closed")
+
+
+class _LivingClient(Client):
+    """The client, except that it reconnects or is closed: it does not stay as it is when one of its tasks has ended.
+
+    The library's tasks end at errors that they do not expect. It then calls itself connected and reads nothing, or reconnecting
+    and tries nothing.
+    """
+
+    async def _connect_to_server(self, s: Any) -> None:
+        if self._transport is None and s.uri.scheme in ("nats", "tls"):
+            self._transport = _Transport()  # type: ignore[no-untyped-call]
+        await super()._connect_to_server(s)
+
+    async def _read_loop(self) -> None:
+        await super()._read_loop()
+        if self.is_connected and not _is_cancelled():
+            await self._process_op_err(nats.errors.UnexpectedEOF())
+
+    async def _ping_interval(self) -> None:
+        try:
+            await super()._ping_interval()
+        except OSError as error:
+            await self._process_op_err(error)
+
+    async def _attempt_reconnect(self) -> None:
+        try:
+            await super()._attempt_reconnect()
+        except Exception as error:  # noqa: BLE001  # told, and the client is closed: its owner makes another one
+            await self._error_cb(error)
+        if not (self.is_connected or self.is_closed or _is_cancelled()):
+            self._reconnection_task = None  # this one: `close` would cancel it
+            await self.close()
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        """Drops what cannot be sent any more. The library would write it to the closed connection, and get no further."""
+        if isinstance(self._transport, _Transport) and not self._transport.is_open:
+            self._pending, self._pending_data_size = [], 0
+        await super()._close(status, do_cbs)
+
+    def abandon(self) -> None:
+        """Ends what `close` leaves behind when it fails, or hangs."""
+        for subscription in self._subs.values():
+            subscription._stop_processing()
+        self._subs.clear()
+        if self._transport is not None:
+            self._transport.close()  # type: ignore[no-untyped-call]
+
+
+class SecuredClient(_LivingClient):
     """The client, except that nothing goes over a connection that should be encrypted and is not, and that it signs by itself.
 
     Asked for TLS, the library still follows a server (or somebody between) that says it needs none. The CONNECT command is the
@@ -162,9 +237,13 @@ class SecuredClient(Client):
 def _raise_what_was_kept_back() -> None:
     """Where a cancellation is lost: in `asyncio.wait_for`, when its result comes in the same moment (Python before 3.12,
     github.com/python/cpython/issues/86296)."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
+    if _is_cancelled():
         raise asyncio.CancelledError
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def jwt_of(creds_file: Path) -> str:
