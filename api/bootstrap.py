@@ -29,7 +29,7 @@ from api.container import Container, NatsAccess
 from api.settings import Role, Settings, SettingsError
 from application.dispatch import CommandLoop
 from application.live import LiveFeed
-from application.patience import persistently
+from application.patience import persistently, side_by_side
 from application.sagas.manager import PARTITIONS, SagaManager
 from application.sharing import LEASE_S, Group, Sharing
 from application.snapshots import Snapshotter
@@ -57,6 +57,7 @@ class Assembly:
     container: Container | None
     """For the api role; the others need none."""
     loops: dict[str, Loop]
+    """Those of the roles, and for each task of an adapter one that raises when that task has ended."""
     joined: asyncio.Event | None
     """Set when this process shares in the work of the engine; None for the api role alone, which has no part in it."""
 
@@ -114,7 +115,7 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
         kept = FanOutSettings(settings.fanout_max_age_s, settings.fanout_max_bytes)
         fanout = FanOut(nats, subscription, feed, log_id=log_id, settings=kept) if settings.fanout else None
         container: Container | None = None
-        loops: dict[str, Loop] = {}
+        loops: dict[str, Loop] = {"writer": store.failed(), "nats": nats.failed()}
         if snapshots is not None and roles & {"api", "saga"}:  # those that give commands
             loops["snapshots"] = snapshots.run()
         if "api" in roles:
@@ -151,6 +152,7 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
             signal = AppendSignal(database_url)
             await signal.start()
             stack.push_async_callback(signal.close)
+            loops["appends"] = signal.failed()
             groups.append(Group("relay", ("relay",), lambda _: Relay(nats, feed, signal, log_id=log_id).run()))
             if fanout is not None:
                 run_fanout = fanout.run
@@ -164,7 +166,7 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
 
             async def build(_: frozenset[str]) -> None:
                 async with listening(database_url, builds.CHANNEL) as requests:
-                    await ProjectionBuilder(projections, database, feed, requests).run()
+                    await side_by_side(requests.failed(), ProjectionBuilder(projections, database, feed, requests).run())
 
             groups += [Group("projections", tuple(by_unit), project), Group("rebuilds", ("rebuilds",), build)]
         if "saga" in roles:
@@ -172,7 +174,8 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
 
             async def fire(_: frozenset[str]) -> None:
                 async with listening(database_url, timers.CHANNEL) as set_timers:
-                    await TimerService(commands, timers.PostgresTimers(database, set_timers)).run()
+                    service = TimerService(commands, timers.PostgresTimers(database, set_timers))
+                    await side_by_side(set_timers.failed(), service.run())
 
             groups += [
                 Group("sagas", PARTITIONS, lambda units: SagaManager(commands, subscription, checkpoints, queue, units).run()),

@@ -1,41 +1,51 @@
 """The long-running roles of one process: started together, each restarted when it fails, stopped gracefully by a signal."""
 
 import asyncio
+import contextlib
 import gc
+import os
 import signal
 import sys
-from collections.abc import Coroutine
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import structlog
 
-from api.bootstrap import Loop, assemble, set_up_logging
+from api.bootstrap import assemble, set_up_logging
 from api.open_files import raise_open_files
 from api.settings import Role, Settings
+from application.background import TaskEnded
 from application.patience import end
 
 log = structlog.get_logger(__name__)
 
 HTTP_GRACE_S = 7
 """How long the HTTP server may take to end; it gives requests under way a little less."""
+END_S = 45.0
+"""How long the process may take to end. One that has stopped to work and does not end would not be started again."""
 
 
 async def serve(settings: Settings, roles: set[Role]) -> None:
-    """Runs the roles until SIGTERM or SIGINT. Raises when one of its loops fails: the process is to be started again."""
+    """Runs the roles until SIGTERM or SIGINT.
+
+    Raises:
+        TaskEnded: something that must run has ended: the process is to be started again.
+    """
     raise_open_files()
     set_up_logging(settings, "+".join(sorted(roles)))
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    async with assemble(settings, roles) as assembly:
-        tasks = {asyncio.create_task(_loop(name, run), name=name) for name, run in assembly.loops.items()}
+    async with _bounded_end() as ending, assemble(settings, roles) as assembly:
+        tasks = {asyncio.create_task(run, name=name) for name, run in assembly.loops.items()}
         if assembly.container is not None:
             from api.http.server import serve_http  # the other roles need none of it: it is a third of their memory
 
             tasks.add(asyncio.create_task(serve_http(assembly.container, stopping), name="http"))
-        ready = asyncio.create_task(_mark_ready(settings.ready_file, assembly.joined), name="ready")
+        tasks.add(asyncio.create_task(_mark_ready(settings.ready_file, assembly.joined), name="ready"))
         stopped = asyncio.create_task(stopping.wait(), name="signal")
         gc.collect()
         gc.freeze()  # what is loaded by now stays: no collection need walk through it again
@@ -44,23 +54,53 @@ async def serve(settings: Settings, roles: set[Role]) -> None:
         try:
             done, _ = await asyncio.wait({*tasks, stopped}, return_when=asyncio.FIRST_COMPLETED)
             stopping.set()
+            ending()
             http = {task for task in tasks if task.get_name() == "http" and not task.done()}
             if http:
                 await asyncio.wait(http, timeout=HTTP_GRACE_S)
-            for task in done - {stopped}:
-                task.result()  # raises what ended it
+            _raise_what_ended(done - {stopped})
         finally:
-            await end(*tasks, stopped, ready)
+            await end(*tasks, stopped)
             if settings.ready_file is not None:
                 settings.ready_file.unlink(missing_ok=True)
     log.info("roles_stopped", roles=sorted(roles))
 
 
-async def _mark_ready(file: Path | None, joined: asyncio.Event | None) -> None:
+def _raise_what_ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """None of them should have ended, however it did."""
+    failures = [TaskEnded.of(task, task.get_name()) for task in tasks]
+    for failure in failures:
+        log.error("loop_failed", error=str(failure), exc_info=failure.__cause__)
+    if failures:
+        raise failures[0]
+
+
+@contextlib.asynccontextmanager
+async def _bounded_end() -> AsyncIterator[Callable[[], None]]:
+    """Gives a function that is to be called when the end begins: the block has `END_S` seconds from then on.
+
+    A thread sees to that, because the event loop may be what hangs.
+    """
+
+    def give_up() -> None:
+        log.error("process_does_not_end", after_s=END_S)
+        os._exit(1)
+
+    timer = threading.Timer(END_S, give_up)
+    timer.daemon = True
+    try:
+        yield timer.start
+    finally:
+        timer.cancel()
+
+
+async def _mark_ready(file: Path | None, joined: asyncio.Event | None) -> NoReturn:
     if joined is not None:
         await joined.wait()
     if file is not None:
         _make(file)
+    while True:
+        await asyncio.Event().wait()  # as every task of a process it ends by being cancelled
 
 
 def _make(file: Path) -> None:
@@ -68,14 +108,6 @@ def _make(file: Path) -> None:
         file.touch()
     except OSError as error:
         log.error("ready_file_not_written", path=str(file), error=str(error))
-
-
-async def _loop(name: str, run: Loop) -> None:
-    try:
-        await run
-    except Exception:
-        log.exception("loop_failed", loop=name)
-        raise
 
 
 def run(settings: Settings, roles: set[Role]) -> None:

@@ -246,12 +246,14 @@ class LiveFeed:
             asyncio.get_running_loop().call_soon(self._wake_some)
 
     def _wake_some(self) -> None:
-        for _ in range(min(WOKEN_AT_ONCE, len(self._due))):
-            one = self._due.popleft()
-            one.due = False
-            one.wake()
-        if self._due:
-            asyncio.get_running_loop().call_soon(self._wake_some)
+        try:
+            for _ in range(min(WOKEN_AT_ONCE, len(self._due))):
+                one = self._due.popleft()
+                one.due = False
+                one.wake()
+        finally:  # whatever became of one of them, the others wait for their turn
+            if self._due:
+                asyncio.get_running_loop().call_soon(self._wake_some)
 
     async def events(self, wanted: Filter, *, after: int | None) -> AsyncGenerator[Batch, None]:
         """Wanted events after a position (None: from now on), in order, in small batches; waits for more.

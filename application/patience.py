@@ -89,10 +89,21 @@ class OnDemand:
 
 async def side_by_side(*work: Coroutine[Any, Any, None]) -> None:
     """Runs all to their ends. The first failure is raised, and ends the others; so does a cancellation, as `end` does it."""
-    tasks = [asyncio.create_task(each) for each in work]
+    tasks = [asyncio.create_task(_unless_cancelled_by_itself(each)) for each in work]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
         for task in done:
             task.result()
     finally:
         await end(*tasks)
+
+
+async def _unless_cancelled_by_itself(work: Coroutine[Any, Any, None]) -> None:
+    """`asyncio.wait` takes no notice of a task that ended as cancelled, though nobody cancelled it: something it awaited was."""
+    try:
+        await work
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or not task.cancelling():
+            raise RuntimeError("something that was awaited had been cancelled") from error
+        raise

@@ -7,11 +7,13 @@ stream by compare-and-set, and reactions and timers by derived ids. So leases ar
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
+from application.background import TaskEnded
 from application.patience import end
 from application.ports import Leases, LostOwnership, Share
 from domain.errors import Unavailable
@@ -32,7 +34,7 @@ class Group:
 
     name: str
     units: tuple[str, ...]
-    run: Callable[[frozenset[str]], Awaitable[None]]
+    run: Callable[[frozenset[str]], Coroutine[Any, Any, None]]
 
 
 class Sharing:
@@ -120,18 +122,16 @@ class UnitWorker:
 
     async def _work(self) -> None:
         """Runs the units until others are wanted, or somebody took one of them away."""
-        work = asyncio.ensure_future(self.group.run(self._running))
+        work = asyncio.create_task(self.group.run(self._running), name=f"work-{self.group.name}")
         changed = asyncio.create_task(self._changed.wait())
         try:
             await asyncio.wait({work, changed}, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
                 return
-            try:
-                work.result()
-            except LostOwnership as error:
-                log.info("ownership_lost", group=self.group.name, error=str(error))
-                await asyncio.sleep(AGAIN_AFTER_S)
-            else:
-                raise RuntimeError(f"the work of group {self.group.name} ended by itself")
+            ended = TaskEnded.of(work, f"the work of group {self.group.name}")
+            if not isinstance(ended.__cause__, LostOwnership):
+                raise ended
+            log.info("ownership_lost", group=self.group.name, error=str(ended.__cause__))
+            await asyncio.sleep(AGAIN_AFTER_S)
         finally:
             await end(work, changed)

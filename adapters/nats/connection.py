@@ -14,7 +14,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from adapters.nats.security import CredentialsError, NatsSecurity, NoTlsError, SecuredClient
-from application.patience import end
+from application.background import Background
 from domain.errors import Unavailable
 
 log = structlog.get_logger(__name__)
@@ -80,7 +80,9 @@ class NatsConnection:
         self._security = security or NatsSecurity()
         self._require_tls = self._security.asks_for_tls(servers)
         self._client: SecuredClient | None = None
-        self._keeper: asyncio.Task[None] | None = None
+        self._keeper = Background(f"nats-connection-{name}", self._keep)
+        self.failed = self._keeper.failed
+        """Raises when nobody keeps the connection any more, before `close`."""
         self._connected = asyncio.Event()
         self._closed = asyncio.Event()
         """The present client is closed for good."""
@@ -92,14 +94,10 @@ class NatsConnection:
 
     async def start(self) -> None:
         """Begins to connect, and goes on for ever; the server need not be there yet."""
-        if self._keeper is None:
-            self._keeper = asyncio.create_task(self._keep(), name=f"nats-connection-{self._name}")
-            self._keeper.add_done_callback(_report_end)
+        self._keeper.start()
 
     async def close(self, *, timeout: float = 5.0) -> None:
-        if self._keeper is not None:
-            await end(self._keeper)
-            self._keeper = None
+        await self._keeper.close()
         await self._discard(timeout)
 
     async def ready(self, timeout: float) -> None:
@@ -315,8 +313,3 @@ def _take_result(task: asyncio.Future[Any]) -> None:
     """So that asyncio does not complain of an error that came after nobody waited any more."""
     if not task.cancelled():
         task.exception()
-
-
-def _report_end(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("nats_connection_keeper_died", exc_info=error)

@@ -20,6 +20,8 @@ class AppendSignal:
         self._listener = _HeadListener(database_url)
         self.listening = self._listener.listening
         """Set while notifications can arrive."""
+        self.failed = self._listener.failed
+        """Raises when the task that listens has ended before `close`."""
 
     async def start(self) -> None:
         await self._listener.start()

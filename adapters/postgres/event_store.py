@@ -46,6 +46,8 @@ class PostgresEventStore:
         self._pool = pool
         self._writer = GroupCommit(database_url, limits=limits, written=written)
         self._max_event_bytes = max_event_bytes
+        self.failed = self._writer.failed
+        """Raises when the writer has ended before `close`."""
 
     async def start(self) -> None:
         """Starts the writer. The database need not be there yet: appends wait for it, for a bounded time."""

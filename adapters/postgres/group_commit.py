@@ -20,7 +20,7 @@ from adapters.postgres import pool
 from adapters.postgres.append_batch import APPEND_SQL, EncodedAppend, answers, parameters
 from adapters.postgres.arrays import register_arrays
 from adapters.postgres.durability import Insistence, NotDurable
-from application.patience import end
+from application.background import Background
 from application.ports import AppendResult
 from domain.errors import Unavailable
 
@@ -65,18 +65,17 @@ class GroupCommit:
         self._limits = limits or Limits()
         self._queue = _Queue()
         self._writer = _Writer(database_url, self._queue, written)
-        self._task: asyncio.Task[None] | None = None
+        self._writing = Background("group-commit", self._writer.run)
+        self.failed = self._writing.failed
+        """Raises when the writer has ended before `close`."""
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._writer.run(), name="group-commit")
+        self._writing.start()
 
     async def close(self, *, drain_seconds: float = 5.0) -> None:
         """Writes what waits, for a bounded time; what then still waits gets Unavailable."""
-        task, self._task = self._task, None
-        if task is not None:
-            self._queue.close()
-            await asyncio.wait({task}, timeout=drain_seconds)
-            await end(task)
+        self._queue.close()
+        await self._writing.close(grace_s=drain_seconds)
         for waiting in self._queue.take_all():
             _settle(waiting.answer, Unavailable("the event store is closed"))
 
@@ -87,7 +86,7 @@ class GroupCommit:
 
     def submit(self, append: EncodedAppend) -> asyncio.Future[AppendResult]:
         """Queues an append. Raises Unavailable when the queue is full or the writer does not run."""
-        if self._task is None or self._task.done():
+        if self._queue.closed or not self._writing.running:
             raise Unavailable("the event store is not running")
         if len(self._queue) >= self._limits.appends or self._queue.bytes + append.size > self._limits.bytes:
             raise Unavailable(f"{len(self._queue)} appends wait already")
@@ -112,7 +111,7 @@ class _Queue:
         self._shared = False
         self._waiting: deque[_Waiting] = deque()
         self._changed = asyncio.Event()
-        self._closed = False
+        self.closed = False
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -128,7 +127,7 @@ class _Queue:
 
     def close(self) -> None:
         """Lets the writer end once the queue is empty."""
-        self._closed = True
+        self.closed = True
         self._changed.set()
 
     async def next_batch(self) -> list[_Waiting]:
@@ -136,7 +135,7 @@ class _Queue:
         while True:
             if batch := self._take():
                 return batch
-            if self._closed:
+            if self.closed:
                 return []
             self._changed.clear()
             await self._changed.wait()

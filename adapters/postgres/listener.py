@@ -9,7 +9,7 @@ import structlog
 from psycopg.sql import SQL, Identifier
 
 from adapters.postgres import pool
-from application.patience import end
+from application.background import Background
 
 log = structlog.get_logger(__name__)
 
@@ -33,15 +33,15 @@ class ChannelListener:
         self._notified = asyncio.Event()
         self.listening = asyncio.Event()
         """Set while notifications can arrive."""
-        self._task: asyncio.Task[None] | None = None
+        self._listening = Background(f"listen-{channel}", self._run)
+        self.failed = self._listening.failed
+        """Raises when the task that listens has ended before `close`."""
 
     async def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name=f"listen-{self._channel}")
+        self._listening.start()
 
     async def close(self) -> None:
-        task, self._task = self._task, None
-        if task is not None:
-            await end(task)
+        await self._listening.close()
 
     async def wait(self, timeout: float) -> None:
         """Returns at a notification that came since the last call, at a new connection, or after the time-out (seconds)."""

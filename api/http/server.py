@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 import structlog
 import uvicorn
@@ -15,6 +16,7 @@ from api.http.door import Door, Limits
 from api.http.idempotency import expire_keys
 from api.open_files import raise_open_files
 from api.settings import Settings
+from application.background import TaskEnded
 from application.patience import end, persistently
 from application.setup import set_up
 from domain.errors import ProjectionBehind, Unavailable
@@ -28,22 +30,30 @@ CANCEL_AGAIN_S, LAST_ANSWERS_S = 0.3, 1.0
 
 
 async def serve_http(container: Container, stopping: asyncio.Event) -> None:
-    """Serves until `stopping` is set and requests under way are done; also issues the first key."""
+    """Serves until `stopping` is set and requests under way are done; also issues the first key.
+
+    Raises:
+        TaskEnded: what runs beside the server has ended.
+    """
     settings = container.settings
-    preparing = asyncio.create_task(_prepare(settings, container), name="setup")
-    expiring = asyncio.create_task(expire_keys(container.command_database), name="expire-idempotency-keys")
+    beside = {
+        asyncio.create_task(_prepare(settings, container), name="setup"),
+        asyncio.create_task(expire_keys(container.command_database), name="expire-idempotency-keys"),
+    }
     app = create_app(container)
     server = make_server(app, Limits.of(settings, raise_open_files()), host=settings.host, port=settings.port)
     serving = asyncio.create_task(server.serve(), name="uvicorn")
     stop = asyncio.create_task(stopping.wait(), name="stop")
     try:
-        await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait({serving, stop, *beside}, return_when=asyncio.FIRST_COMPLETED)
         container.live.close()
         server.should_exit = True
         await serving
         await server.answered()
+        for task in done & beside:
+            raise TaskEnded.of(task, task.get_name())
     finally:
-        await end(preparing, expiring, stop)
+        await end(*beside, stop)
         await app.close()
 
 
@@ -65,18 +75,16 @@ def make_server(app: ASGIApp, limits: Limits, *, host: str, port: int) -> "_Serv
     return _Server(config)
 
 
-async def _prepare(settings: Settings, container: Container) -> None:
-    """Issues the first key, and says ready only when it can be used. Owned by `serve_http`."""
+async def _prepare(settings: Settings, container: Container) -> NoReturn:
+    """Issues the first key, and says ready only when it can be used. Then it waits to be ended by `serve_http`, its owner."""
     done = asyncio.Event()
 
     async def check() -> None:
         if not done.is_set():
             raise Unavailable("the first key is not issued yet")
 
-    if settings.bootstrap_key_sha256 is None:
-        return
-    container.dependencies["setup"] = check
-    try:
+    if settings.bootstrap_key_sha256 is not None:
+        container.dependencies["setup"] = check
         position = await persistently(lambda: set_up(container.commands, key_sha256=settings.bootstrap_key_sha256))
         while not done.is_set():
             try:
@@ -84,9 +92,8 @@ async def _prepare(settings: Settings, container: Container) -> None:
                 done.set()
             except ProjectionBehind as error:
                 log.warning("waiting_for_projector", error=error.message)
-    except Exception:
-        log.exception("setup_failed")
-        raise
+    while True:
+        await asyncio.Event().wait()
 
 
 class _Server(uvicorn.Server):

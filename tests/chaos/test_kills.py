@@ -48,8 +48,8 @@ FEED_TIMEOUT_S = 20.0
 BAD_NEWS = frozenset(
     {
         "saga_event_parked", "event_parked", "projection_falls_back_to_single_events", "timer_dropped", "loop_failed",
-        "setup_failed", "work_crashed", "puller_crashed", "nats_connection_broken", "nats_connection_keeper_died", "ownership_lost",
-        "process_keeps_dying", "defect", "work_message_not_understood",
+        "work_crashed", "puller_ended", "background_task_failed", "nats_connection_broken", "ownership_lost", "process_keeps_dying",
+        "process_does_not_end", "defect", "work_message_not_understood",
     }
 )  # fmt: skip
 """Names of log lines that no kill explains."""

@@ -25,10 +25,9 @@ T = TypeVar("T")
 
 KEY = "tl_test_key_of_the_sdk_tests"
 SERVE = """
-import asyncio
-from api.roles import serve
+from api.roles import run
 from api.settings import ROLES, load_settings
-asyncio.run(serve(load_settings(), set(ROLES)))
+run(load_settings(), set(ROLES))
 """
 
 

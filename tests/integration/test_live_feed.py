@@ -323,10 +323,9 @@ async def test_a_listener_that_goes_is_forgotten(system: System, url: str, worke
 
 
 SERVE = """
-import asyncio
-from api.roles import serve
+from api.roles import run
 from api.settings import ROLES, load_settings
-asyncio.run(serve(load_settings(), set(ROLES)))
+run(load_settings(), set(ROLES))
 """
 
 

@@ -10,6 +10,7 @@ import pytest
 from adapters.postgres.leases import PostgresLeases, members
 from adapters.postgres.pool import Pool, open_pool
 from application import sharing
+from application.background import TaskEnded
 from application.patience import end
 from application.ports import LostOwnership
 from application.sharing import Group, Sharing
@@ -151,7 +152,7 @@ async def test_a_unit_that_ends_by_itself_is_a_defect_that_is_seen(pool: Pool) -
     shared = Sharing(PostgresLeases(pool, lease_s=sharing.LEASE_S), [Group("short", ("short",), nothing)])
     beating = asyncio.create_task(shared.run())
     try:
-        with pytest.raises(RuntimeError, match="ended by itself"):
+        with pytest.raises(TaskEnded, match="group short"):
             async with asyncio.timeout(5):
                 await shared.workers["short"].run()
     finally:

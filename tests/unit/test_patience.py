@@ -72,6 +72,19 @@ async def test_side_by_side_all_run_to_their_ends() -> None:
     assert order == [2, 1, 0]
 
 
+async def test_side_by_side_a_task_that_something_else_cancelled_is_a_failure() -> None:
+    """What it awaits was cancelled, not the task: nobody would learn of its end, and the others would go on without it."""
+
+    async def work() -> None:
+        cancelled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        cancelled.cancel()
+        await cancelled
+
+    with pytest.raises(RuntimeError, match="cancelled"):
+        async with asyncio.timeout(5):
+            await side_by_side(work(), deaf(0))
+
+
 async def test_side_by_side_a_failure_ends_the_others() -> None:
     beside = asyncio.Event()
 

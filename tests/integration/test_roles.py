@@ -1,0 +1,120 @@
+"""A process of roles: whichever of its tasks ends, however it ends, the process ends too, so that it is started again."""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from adapters.embedded import EmbeddedServices
+from tests.integration.system_kit import fresh_database
+from tests.ports import free_port
+
+START_S = 60.0
+END_S = 60.0
+
+PROCESS = """
+import asyncio, sys
+from api.roles import run_loop, serve
+from api.settings import ROLES, load_settings
+
+async def main():
+    test = asyncio.create_task(from_outside(), name="the test")
+    await serve(load_settings(), set(ROLES))
+
+async def from_outside():
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    while name := (await reader.readline()).decode().strip():
+        tasks = {task.get_name(): task for task in asyncio.all_tasks()}
+        if name == "?":
+            print(*sorted(tasks), sep="|", flush=True)
+        else:
+            tasks[name].cancel()
+
+run_loop(main())
+"""
+
+LOOPS = {
+    "writer", "nats", "appends", "live", "snapshots", "sharing", "relay", "projections", "rebuilds", "sagas", "timers",
+    "sweeper", "http", "ready",
+}  # fmt: skip
+"""What `serve` itself waits for."""
+OF_PARTS = {
+    "group-commit", "nats-connection-tidelog-api+projector+relay+saga", "listen-tidelog_log", "listen-tidelog_builds",
+    "listen-tidelog_timers", "setup", "expire-idempotency-keys", "uvicorn", "relay-copy", "relay-acks", "work-relay",
+    "work-projections", "work-rebuilds", "work-sagas", "work-timers", "work-sweeper",
+}  # fmt: skip
+"""Tasks that a part of the process owns and must not lose."""
+OF_NO_MATTER = {"signal", "stop", "the test"}
+OF_LIBRARIES = ("Task-", "pool-", "tidelog-api+projector+relay+saga-")
+
+
+@contextlib.asynccontextmanager
+async def process_of_roles(services: EmbeddedServices, folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """All roles in one process, on a database of their own. Asked `?` it names its tasks; a task that is named is ended."""
+    ready, log = folder / "ready", folder / "log"
+    async with fresh_database(services) as database_url:
+        environment = {
+            **os.environ, "TIDELOG_DATABASE_URL": database_url, "TIDELOG_NATS_URL": services.nats_url,
+            "TIDELOG_PORT": str(free_port()), "TIDELOG_READY_FILE": str(ready), "TIDELOG_LOG_FORMAT": "json",
+            "TIDELOG_BOOTSTRAP_KEY_SHA256": hashlib.sha256(b"key").hexdigest(),
+        }  # fmt: skip
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", PROCESS, env=environment, stderr=output,
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+        try:
+            yield process
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            print(log.read_text()[-4000:])
+
+
+async def say(process: asyncio.subprocess.Process, text: str) -> None:
+    assert process.stdin is not None
+    process.stdin.write(f"{text}\n".encode())
+    await process.stdin.drain()
+
+
+async def tasks_of(process: asyncio.subprocess.Process) -> set[str]:
+    await say(process, "?")
+    assert process.stdout is not None
+    return set((await process.stdout.readline()).decode().strip().split("|"))
+
+
+async def until_complete(process: asyncio.subprocess.Process) -> None:
+    """Until all its tasks run, and no others."""
+    found: set[str] = set()
+    try:
+        async with asyncio.timeout(START_S):
+            while found != LOOPS | OF_PARTS | OF_NO_MATTER:
+                await asyncio.sleep(0.1)
+                found = {name for name in await tasks_of(process) if not name.startswith(OF_LIBRARIES)}
+    except TimeoutError:
+        expected = LOOPS | OF_PARTS | OF_NO_MATTER
+        raise AssertionError(f"not there: {expected - found}; in none of the lists above: {found - expected}") from None
+
+
+@pytest.mark.parametrize("name", [*sorted(OF_PARTS), "relay", "live", "http"])
+async def test_with_any_of_its_tasks_the_process_ends(services: EmbeddedServices, tmp_path: Path, name: str) -> None:
+    """Cancelled by nobody who may: the end that is the hardest to see, because asyncio reports it nowhere.
+
+    A task that is new is in none of the lists, and fails this test until somebody has decided who notices its end.
+    """
+    async with process_of_roles(services, tmp_path) as process:
+        await until_complete(process)
+        await say(process, name)
+        async with asyncio.timeout(END_S):
+            assert await process.wait() == 1
+        lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines() if line.startswith("{")]
+        assert "loop_failed" in [line["event"] for line in lines]
