@@ -290,3 +290,18 @@ async def test_an_agent_that_exits_does_not_exit_the_process() -> None:
 
     with pytest.raises(ProcessExitError):
         await run_agent(agent_of(execute))
+
+
+async def test_who_waits_for_a_result_is_told_when_nobody_asks_for_it_any_more() -> None:
+    """Whatever ended the task that asks; here something else than its owner cancelled it, which asyncio reports nowhere."""
+
+    async def execute(ctx: Context) -> Any:
+        call = asyncio.create_task(ctx.tool("echo", value=1, pause_s=60))
+        while not (asking := [t for t in asyncio.all_tasks() if t.get_name() == f"poll {ctx.agent_run_id}"]):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        asking[0].cancel()
+        await call
+
+    async with asyncio.timeout(10):
+        with pytest.raises(RuntimeError, match="waiting for results was cancelled"):
+            await run_agent(agent_of(execute), tools=[echo])

@@ -265,6 +265,7 @@ class _Inbox:
         self._calls: dict[str, asyncio.Future[JournalEntry]] = {}
         self._mail_waiters: list[_MailWaiter] = []
         self._poller: asyncio.Task[None] | None = None
+        self._closed = False
 
     async def settled(self, key: str) -> JournalEntry:
         """The entry of a call, once it is not pending any more."""
@@ -311,6 +312,7 @@ class _Inbox:
             self._take_over(await self._recorder.poll(self._journal.version, 0))
 
     async def close(self) -> None:
+        self._closed = True
         if self._poller is not None:
             await end_tasks(self._poller)
 
@@ -352,7 +354,8 @@ class _Inbox:
                 waiter.future.set_result(mail)
 
     def _poller_ended(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled() or (error := task.exception()) is None:
+        error = RuntimeError("waiting for results was cancelled") if task.cancelled() else task.exception()
+        if error is None or (self._closed and task.cancelled()):
             return
         logger.error("waiting_for_results_failed", exc_info=error)
         for call_future in self._calls.values():

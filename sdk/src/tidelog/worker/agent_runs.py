@@ -26,6 +26,7 @@ from tidelog.values import to_json
 from tidelog.worker.deliveries import Delivery
 from tidelog.worker.leases import Lease, Loss
 from tidelog.worker.protocol import AgentRunClaim, WorkerApi
+from tidelog.worker.tasks import going_on
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +117,8 @@ class AgentRunner:
         lease = Lease()
         context = self._context(claim, lease)
         task = asyncio.create_task(self._execute(work.pool, context), name=f"execute {claim.agent} {claim.agent_run_id}")
-        watch = asyncio.create_task(_watch(context, lease), name=f"watch {claim.agent_run_id}")
+        name = f"watch {claim.agent_run_id}"
+        watch = asyncio.create_task(going_on(name, lambda: _watch(context)), name=name)
         try:
             either: set[asyncio.Future[Any]] = {task, lease.lost}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -171,8 +173,8 @@ class AgentRunner:
         log_failure(logger, "agent_run_failed", error, kind=report.kind, retried=retried, **fields)
 
 
-async def _watch(context: Context, lease: Lease) -> None:
-    """Learn of a cancellation also while the agent does something long that asks nothing of the server."""
-    while not lease.lost.done():
+async def _watch(context: Context) -> None:
+    """Learn of a cancellation also while the agent does something long that asks nothing of the server. Runs until cancelled."""
+    while True:
         await asyncio.sleep(CHECK_EVERY_S)
         await context.refresh()

@@ -9,6 +9,7 @@ from tidelog.errors import TidelogAPIError, TidelogConnectionError
 from tidelog.logs import log, log_failure
 from tidelog.worker.deliveries import Delivery
 from tidelog.worker.leases import Loss, loss_of
+from tidelog.worker.tasks import going_on
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,8 @@ class Bench:
             await asyncio.wait(rest, timeout=10)
 
     async def _own(self, delivery: Delivery) -> None:
-        keeper = asyncio.create_task(delivery.keep(), name=f"keep {delivery.work.work_id}")
+        name = f"keep {delivery.work.work_id}"
+        keeper = asyncio.create_task(going_on(name, delivery.keep), name=name)
         settled = False
         try:
             async with asyncio.timeout(HOLD_S):

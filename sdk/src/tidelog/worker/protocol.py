@@ -18,7 +18,7 @@ from tidelog.journal import JournalEntry, JournalUpdate, Mail, StateValue
 from tidelog.tools import ToolDefinition
 from tidelog.transport import RetryPolicy, Transport, json_of
 
-PATIENCE = RetryPolicy(max_elapsed_s=600)
+PATIENCE = RetryPolicy(max_elapsed_s=600, cap_s=2.0)
 """An outage of the server that is shorter than this is waited out, with the work kept."""
 POLL_MARGIN_S = 15.0
 

@@ -93,7 +93,7 @@ class Puller:
             if not self._nats.is_closed:
                 try:
                     await subscription.unsubscribe()
-                except NatsError as error:
+                except (NatsError, OSError) as error:
                     logger.debug("unsubscribe failed: %r", error)
             while not arrived.empty():
                 await self._give_back(arrived.get_nowait())

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,7 +37,9 @@ T = TypeVar("T")
 
 GRACE_S = 5.0
 NATS_CONNECT_S = 15.0
-MAX_PAUSE_S = 10.0
+NATS_ANSWER_S = 3.0
+MAX_PAUSE_S = 2.0
+"""Longest pause between tries to reach the server. Together with a try it leaves a worker back within five seconds."""
 
 
 class RefusedError(Exception):
@@ -96,6 +99,8 @@ class Worker:
         stopping = asyncio.create_task(stop.wait(), name="stop")
         try:
             await asyncio.wait({session, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if session.cancelled():
+                raise RuntimeError("the worker's session was cancelled, and nobody who may had asked for it")
             if session.done():
                 session.result()
         finally:
@@ -156,7 +161,7 @@ class Worker:
 
     async def _connect(self, registration: Registration) -> None:
         """Connect to NATS, or keep the connection there is, if it is one to the same server (it reconnects by itself)."""
-        if self._nats is not None and not self._nats.is_closed and self._nats_url == registration.nats.url:
+        if self._nats is not None and self._nats_url == registration.nats.url and await _is_usable(self._nats):
             return
         old, self._nats = self._nats, None
         await self._set_pullers()
@@ -179,6 +184,7 @@ class Worker:
                     error_cb=_on_error,
                     disconnected_cb=self._on_disconnect,
                     reconnected_cb=self._on_reconnect,
+                    closed_cb=partial(self._on_closed, connection),
                     **connection.security_options(),
                 )
         except BaseException:
@@ -195,7 +201,7 @@ class Worker:
                 continue
             puller = Puller(self._nats, queue, self, self._benches[queue.kind], self._on_lost, ack_wait_s)
             task = asyncio.create_task(puller.run(), name=f"pull {queue.kind} {queue.pool}")
-            task.add_done_callback(self._on_puller_end)
+            task.add_done_callback(partial(self._on_puller_end, queue))
             self._pullers[queue] = task
 
     def _serves(self, queue: Queue) -> bool:
@@ -204,10 +210,13 @@ class Worker:
     def _on_lost(self, queue: Queue) -> None:
         self._trouble.set()
 
-    def _on_puller_end(self, task: "asyncio.Task[None]") -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log_failure(logger, "puller_crashed", error, task=task.get_name())
-            self._trouble.set()
+    def _on_puller_end(self, queue: Queue, task: "asyncio.Task[None]") -> None:
+        """One that nobody stopped is made again with the next registration, however it ended."""
+        if self._pullers.get(queue) is not task:
+            return
+        error = asyncio.CancelledError() if task.cancelled() else task.exception() or RuntimeError("it returned")
+        log_failure(logger, "puller_ended", error, task=task.get_name())
+        self._trouble.set()
 
     async def _on_disconnect(self) -> None:
         log(logger, logging.WARNING, "nats_disconnected")
@@ -217,6 +226,12 @@ class Worker:
         log(logger, logging.INFO, "nats_reconnected")
         self._reconnected = True
         self._trouble.set()
+
+    async def _on_closed(self, connection: SecuredClient) -> None:
+        """For good, and not by us: another one is to be made."""
+        if self._nats is connection:
+            log(logger, logging.WARNING, "nats_closed")
+            self._trouble.set()
 
     async def _shut_down(self) -> None:
         await self._set_pullers()
@@ -241,6 +256,20 @@ async def _on_error(error: Exception) -> None:
     log(logger, logging.WARNING, "nats_error", reason=f"{type(error).__name__}: {error}")
 
 
+async def _is_usable(connection: SecuredClient) -> bool:
+    """Whether it is worth keeping. Without a connection it is: it makes one by itself, or closes."""
+    if connection.is_closed:
+        return False
+    if not connection.is_connected:
+        return True
+    try:
+        await connection.flush(timeout=NATS_ANSWER_S)  # type: ignore[arg-type]  # any number of seconds
+    except (NatsError, OSError) as error:
+        log(logger, logging.WARNING, "nats_does_not_answer", reason=repr(error))
+        return not connection.is_connected
+    return True
+
+
 async def _close(connection: SecuredClient) -> None:
     """Flush acknowledgements that are still in the buffer, then close; a server that is away must not hold us up."""
     try:
@@ -248,5 +277,6 @@ async def _close(connection: SecuredClient) -> None:
             if connection.is_connected:
                 await connection.flush(timeout=2)
             await connection.close()
-    except (NatsError, OSError, TimeoutError) as error:
+    except Exception as error:  # noqa: BLE001  # told; whatever keeps it from closing, nobody needs it any more
         log(logger, logging.DEBUG, "nats_close_failed", reason=repr(error))
+        connection.abandon()
