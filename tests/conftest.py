@@ -67,7 +67,7 @@ def _awaits(task: asyncio.Task[object]) -> Iterator[str]:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def services() -> AsyncIterator[EmbeddedServices]:
     """Embedded Postgres and NATS, without flushing to disk; in a folder that the servers' own account can reach."""
-    folder = _reachable_folder()
+    folder = reachable_folder()
     services = EmbeddedServices(folder / "state", durable=False)
     await services.start()
     try:
@@ -101,7 +101,7 @@ async def nats(tmp_path: Path) -> AsyncIterator[NatsProcess]:
         yield server
 
 
-def _reachable_folder() -> Path:
+def reachable_folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="tidelog-test-"))
     folder.chmod(0o711)
     return folder

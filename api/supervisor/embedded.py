@@ -1,13 +1,14 @@
 """The embedded PostgreSQL and NATS of one data folder, kept running; or, with URLs in the settings, nothing of that kind."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from adapters.embedded import DataDirectoryBusy, EmbeddedError, EmbeddedServices, ServiceName, ServicesStopped
+from adapters.embedded import DataDirectoryBusy, EmbeddedError, EmbeddedServices, ServiceName, ServicesStopped, StartFailed
 from adapters.postgres.identity import log_id_at
 from api.supervisor import state
 from api.supervisor.config import SupervisorConfig
@@ -19,6 +20,10 @@ from domain.errors import Unavailable
 log = structlog.get_logger(__name__)
 
 LOG_ID_TIMEOUT_S = 30.0
+START_TRIES = 5
+START_PATIENCE_S = 30.0
+"""A server that is killed while it starts, or finds what one that was killed left behind, starts at the next try. Whatever else is
+wrong is told after so many, or after so long."""
 
 
 class Servers:
@@ -34,17 +39,32 @@ class Servers:
         return self._own is not None
 
     async def start(self) -> None:
-        """Raises SupervisorError; nothing is left running then."""
+        """Tries again where a server failed to start. Raises SupervisorError; nothing is left running then."""
         if self._own is None:
             return
+        backoff, give_up_at = Backoff(), time.monotonic() + START_PATIENCE_S
+        for tries_left in reversed(range(START_TRIES)):
+            try:
+                await self._start(self._own)
+                return
+            except (StartFailed, Unavailable) as error:
+                if not tries_left or time.monotonic() > give_up_at:
+                    raise SupervisorError(str(error)) from None
+                pause_s = backoff.ended()
+                log.warning("embedded_services_not_started", error=str(error), tried_again_in_s=pause_s)
+                await asyncio.sleep(pause_s)
+
+    async def _start(self, servers: EmbeddedServices) -> None:
         try:
-            await self._own.start()
-            await self._limit_workers(self._own)
+            await servers.start()
+            await self._limit_workers(servers)
+        except (StartFailed, Unavailable):
+            raise
         except DataDirectoryBusy as error:
             if state.held(Path(self._config.data_dir)):
                 raise state.already_running(Path(self._config.data_dir)) from None
             raise SupervisorError(str(error)) from None
-        except (EmbeddedError, Unavailable) as error:
+        except EmbeddedError as error:
             raise SupervisorError(str(error)) from None
 
     async def _limit_workers(self, own: EmbeddedServices) -> None:
@@ -56,21 +76,31 @@ class Servers:
                 await own.stop()
                 raise
 
-    async def watch(self, changed: Callable[[], None]) -> None:
-        """Start again what dies, for as long as it takes. Comes back at `stop()`."""
+    async def watch(self, changed: Callable[[], None], moved: Callable[[], None]) -> None:
+        """Start again what dies, for as long as it takes. Comes back at `stop()`.
+
+        `changed` is called whenever `describe()` says something new, `moved` when `environment()` does: who was started with the
+        old one looks for the data in the wrong place.
+        """
         if self._own is None:
             await asyncio.Event().wait()  # ends by cancellation
             return
-        await side_by_side(*(self._keep(self._own, name, changed) for name in self._own.names))
+        await side_by_side(*(self._keep(self._own, name, changed, moved) for name in self._own.names))
 
-    async def _keep(self, servers: EmbeddedServices, name: ServiceName, changed: Callable[[], None]) -> None:
+    async def _keep(
+        self, servers: EmbeddedServices, name: ServiceName, changed: Callable[[], None], moved: Callable[[], None]
+    ) -> None:
         backoff = Backoff()
         while True:
             try:
                 await servers.wait_exit(name)
                 changed()
+                before = self.environment()
                 await self._restart(servers, name, backoff)
                 changed()
+                if self.environment() != before:
+                    log.warning("embedded_service_moved", server=name)
+                    moved()
             except ServicesStopped:
                 return
 
@@ -82,8 +112,10 @@ class Servers:
                 await servers.restart(name)
             except ServicesStopped:
                 raise
-            except EmbeddedError as error:
+            except (EmbeddedError, OSError) as error:  # OSError: a full disk, no more processes; it may pass
                 log.error("embedded_service_not_restarted", server=name, error=str(error))
+            except Exception:
+                log.exception("embedded_service_not_restarted", server=name)
             else:
                 return
 

@@ -5,6 +5,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import subprocess
 import sys
 import time
 from asyncio.subprocess import Process
@@ -121,13 +122,17 @@ class SupervisedProcess:
         finally:
             self.kill()
 
+    def restart(self) -> None:
+        """Ends the present child politely; `run()` starts another one."""
+        self._signal(signal.SIGTERM)
+
     def kill(self) -> None:
         self._stopping.set()
         self._signal(signal.SIGKILL)
 
     async def _run_once(self) -> int:
-        program = self._program()
         try:
+            program = self._program()
             self._process = await asyncio.create_subprocess_exec(
                 *program.argv,
                 env=dict(program.environment),
@@ -136,7 +141,7 @@ class SupervisedProcess:
                 start_new_session=True,
                 preexec_fn=die_with_parent(),
             )
-        except OSError as error:  # out of processes or memory: it may pass
+        except (OSError, subprocess.SubprocessError) as error:  # out of processes, memory or disk: it may pass
             log.error("process_not_started", process=self.name, error=str(error))
             return EXIT_NOT_STARTED
         log.debug("process_started", process=self.name, pid=self._process.pid)

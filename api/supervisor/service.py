@@ -115,7 +115,7 @@ class Service:
             async with asyncio.TaskGroup() as group:
                 for process in self._processes():
                     group.create_task(process.run(), name=process.name)
-                group.create_task(self._servers.watch(self._publish), name="embedded")
+                group.create_task(self._servers.watch(self._publish, self._restart_roles), name="embedded")
                 await self._until_ready()
                 self._announce()
         except BaseExceptionGroup as failures:
@@ -163,9 +163,17 @@ class Service:
     def _processes(self) -> list[SupervisedProcess]:
         return self._roles if self._worker is None else [*self._roles, self._worker]
 
+    def _restart_roles(self) -> None:
+        """They know where the data is from their environment. The worker asks them."""
+        for process in self._roles:
+            process.restart()
+
     def _publish(self) -> None:
         if self._ready:
-            state.publish(self._data_dir, self._describe())
+            try:
+                state.publish(self._data_dir, self._describe())
+            except OSError as error:  # a full disk is no reason to end what runs
+                log.error("server_file_not_written", error=str(error))
 
     def _describe(self) -> RunningServer:
         embedded = self._servers.describe()

@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -85,32 +85,11 @@ class Server:
 
     def children(self) -> dict[str, int]:
         """Pids of the processes that the supervisor has started and that run, by name: roles, worker, nats, postgres."""
-        found = {}
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdecimal() and _parent_of(int(entry.name)) == self.pid:
-                name = _name_of(int(entry.name))
-                if name is not None:
-                    found[name] = int(entry.name)
-        return found
+        return children_of(self.pid)
 
     def kill(self, name: str) -> int | None:
         """SIGKILL to one child; None if it does not run at the moment."""
-        pid = self.children().get(name)
-        if pid is None:
-            return None
-        try:
-            descriptor = os.pidfd_open(pid)
-        except ProcessLookupError:
-            return None
-        try:
-            if _parent_of(pid) != self.pid or _name_of(pid) != name:  # the number may be another process's by now
-                return None
-            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-        except ProcessLookupError:
-            return None
-        finally:
-            os.close(descriptor)
-        return pid
+        return kill_child(self.pid, name)
 
     async def stop(self) -> int:
         """Ask it to stop, as Ctrl-C does; the exit code. Raises TimeoutError."""
@@ -120,9 +99,47 @@ class Server:
             return await self._process.wait()
 
 
+def children_of(parent: int) -> dict[str, int]:
+    """As `Server.children`, of the supervisor with this pid."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and _parent_of(int(entry.name)) == parent:
+            name = _name_of(int(entry.name))
+            if name is not None:
+                found[name] = int(entry.name)
+    return found
+
+
+def kill_child(parent: int, name: str) -> int | None:
+    """As `Server.kill`, of the supervisor with this pid."""
+    pid = children_of(parent).get(name)
+    if pid is None:
+        return None
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    try:
+        if _parent_of(pid) != parent or _name_of(pid) != name:  # the number may be another process's by now
+            return None
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+    except ProcessLookupError:
+        return None
+    finally:
+        os.close(descriptor)
+    return pid
+
+
 @asynccontextmanager
-async def running_server(agents: Path, *options: str, environment: Mapping[str, str] | None = None) -> AsyncIterator[Server]:
+async def running_server(
+    agents: Path,
+    *options: str,
+    environment: Mapping[str, str] | None = None,
+    while_it_starts: Callable[[int], Awaitable[None]] | None = None,
+) -> AsyncIterator[Server]:
     """`tidelog up` on a new data folder, any port; stopped and removed at the end.
+
+    `while_it_starts` is given the pid of the supervisor, before that has started anything.
 
     Raises:
         AssertionError: it did not start; with its output.
@@ -137,6 +154,8 @@ async def running_server(agents: Path, *options: str, environment: Mapping[str, 
             env={**clean, "TIDELOG_LOG_FORMAT": "json", **(environment or {})},
         )  # fmt: skip
     try:
+        if while_it_starts is not None:
+            await while_it_starts(process.pid)
         server = Server(process, folder, await _answer_of(process, folder))
         yield server
     finally:

@@ -1,7 +1,29 @@
-"""While a server starts, its first key is on its way: whoever already holds it is told to wait, not that it is wrong."""
+"""While a server starts: its first key is on its way, and its own servers may be killed like all others."""
+
+import sys
+from pathlib import Path
+
+import pytest
 
 from domain.errors import Unavailable
-from tests.integration.system_kit import issue_key, running
+from tests.chaos.server import kill_child, running_server
+from tests.integration.system_kit import eventually, issue_key, running
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes of the server in /proc")
+@pytest.mark.parametrize("killed", [["nats", "nats", "nats"], ["postgres", "postgres"]])
+async def test_servers_that_are_killed_while_they_start_are_started_again(killed: list[str], tmp_path: Path) -> None:
+    async def kill(supervisor: int) -> None:
+        for part in killed:
+
+            async def dead(part: str = part) -> int | None:
+                return kill_child(supervisor, part)
+
+            await eventually(dead, f"{part} that is killed", timeout_s=60)
+
+    (tmp_path / "agents").mkdir()
+    async with running_server(tmp_path / "agents", "--no-worker", while_it_starts=kill) as server:
+        assert await server.stop() == 0
 
 
 async def test_a_key_that_is_being_issued_is_not_called_wrong(database_url: str, nats_url: str) -> None:

@@ -62,6 +62,29 @@ async def test_a_killed_child_is_started_again(start: Start) -> None:
     assert await child.pid(restarts=1) != first
 
 
+async def test_a_start_that_the_system_refuses_is_tried_again() -> None:
+    programs = iter(
+        [OSError("no space left on device"), Program((sys.executable, "-S", "-E", "-c", "import time; time.sleep(60)"), {})]
+    )
+
+    def program() -> Program:
+        given = next(programs)
+        if isinstance(given, OSError):
+            raise given
+        return given
+
+    process = SupervisedProcess("child", program, stop_patience_s=0.5, changed=lambda: None)
+    running = asyncio.create_task(process.run())
+    try:
+        async with asyncio.timeout(10):
+            while process.describe()["pid"] is None:  # noqa: ASYNC110  # `changed` is not called for a start that failed
+                assert not running.done(), running
+                await asyncio.sleep(0.01)
+    finally:
+        await process.stop()
+        await running
+
+
 async def test_a_child_that_cannot_start_ends_the_supervision(start: Start) -> None:
     child = start(f"raise SystemExit({EXIT_CANNOT_START})")
     with pytest.raises(CannotStart, match="child"):
