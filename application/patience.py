@@ -10,7 +10,8 @@ import structlog
 
 from domain.errors import Unavailable, VersionConflict
 
-MAX_PAUSE_S = 5.0
+MAX_PAUSE_S = 2.0
+"""Longest pause between tries. After an outage, however long, everything is to be back within five seconds."""
 CANCEL_AGAIN_S = 1.0
 
 T = TypeVar("T")
@@ -18,7 +19,7 @@ log = structlog.get_logger(__name__)
 
 
 async def persistently(attempt: Callable[[], Awaitable[T]]) -> T:
-    """The attempt's result, tried again with backoff (0.1 s to 5 s, full jitter) while what it needs is away.
+    """The attempt's result, tried again with backoff (0.1 s to 2 s, full jitter) while what it needs is away.
 
     Other errors pass through. A conflict that outlasted the command loop's own retries is tried again as well.
     """

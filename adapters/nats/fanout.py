@@ -50,7 +50,7 @@ NOTE = "tidelog-checkpoint"
 """Key of the stream's metadata: `<sequence>:<position>:<event id>`."""
 
 _SECOND = 1_000_000_000
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 _FIRST_LOOK, _LOOK_EVERY = 10.0, 3600.0
 """Seconds between looks at our own stream, doubling from the first."""
 _LOOK_BACK = 100

@@ -26,7 +26,7 @@ from domain.errors import Unavailable
 
 log = structlog.get_logger(__name__)
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0
 _PAYLOAD_RESERVE = 4 * 1024
 """Bytes of the server's max_payload left for headers."""

@@ -15,7 +15,7 @@ log = structlog.get_logger(__name__)
 
 FIRST_PAUSE_SECONDS = 0.1
 """First pause before a lost connection is made again; it doubles up to LONGEST_PAUSE_SECONDS."""
-LONGEST_PAUSE_SECONDS = 5.0
+LONGEST_PAUSE_SECONDS = 2.0
 CHECK_SECONDS = 30.0
 """How often the idle connection is proved alive."""
 ANSWER_SECONDS = 5.0

@@ -38,7 +38,7 @@ CONNECT_TIMEOUT = 5
 STATEMENT_TIMEOUT = 30.0
 """Seconds that one statement may take, unless a caller of `open_pool` says otherwise."""
 RECONNECT_FOR = 4.0
-"""Seconds for which the pool tries to connect by itself, at longer and longer intervals; then the next caller makes it try at once.
+"""Seconds for which the pool tries to connect by itself, at longer and longer intervals; then who waits makes it try at once.
 With the pool's own five minutes an outage would last twice as long for us as for the database."""
 GRACE = 2.0
 """Seconds after a statement's time-out in which the server must have said so; a connection that says nothing is given up then."""
@@ -226,6 +226,13 @@ class _TellingPool(AsyncConnectionPool[Connection]):
     """Connects behind the backs of those who wait: their time-out would not say why there is no connection."""
 
     trouble: _Trouble
+
+    async def reconnect_failed(self) -> None:
+        """The pool would try again for the next caller only. Those who wait already would wait in vain until their time is up."""
+        await super().reconnect_failed()
+        async with self._lock:
+            if self._waiting:
+                self._maybe_grow_pool()
 
     async def getconn(self, timeout: float | None = None) -> Connection:
         try:

@@ -6,6 +6,7 @@ import gc
 import random
 import time
 
+import pytest
 from psycopg.pq import PipelineStatus, TransactionStatus
 
 from adapters.postgres.database import PostgresDatabase
@@ -37,6 +38,29 @@ async def test_an_outage_is_not_much_longer_for_us_than_for_the_database(databas
         async with asyncio.timeout(OWN_TRY_AFTER_S):
             await asking
         await pool.close()
+
+
+async def test_who_waits_already_gets_a_connection_when_the_database_is_back(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when the pool has stopped to try by itself, and nobody else asks."""
+    monkeypatch.setattr("adapters.postgres.pool.RECONNECT_FOR", 0.2)
+    async with wired(database_url) as (wire, url):
+        await wire.cut()
+        pool = await open_pool(url, role="test", max_size=2, timeout=60)
+        try:
+
+            async def ask() -> None:
+                async with pool.connection() as connection:
+                    await connection.execute("SELECT 1")
+
+            asking = asyncio.create_task(ask())
+            await asyncio.sleep(2)  # the pool has given up several times
+            await wire.mend()
+            async with asyncio.timeout(20):
+                await asking
+        finally:
+            await pool.close()
 
 
 async def test_a_transaction_cancelled_at_any_moment_leaves_a_clean_connection(database_url: str) -> None:

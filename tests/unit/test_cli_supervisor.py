@@ -77,7 +77,7 @@ async def test_a_start_that_the_system_refuses_is_tried_again() -> None:
     running = asyncio.create_task(process.run())
     try:
         async with asyncio.timeout(10):
-            while process.describe()["pid"] is None:  # noqa: ASYNC110  # `changed` is not called for a start that failed
+            while process.describe()["pid"] is None:
                 assert not running.done(), running
                 await asyncio.sleep(0.01)
     finally:
