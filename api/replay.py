@@ -154,9 +154,16 @@ def _begin(database_url: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
-    threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     gc.freeze()
     gc.set_threshold(100_000, 50, 50)  # states are trees: nearly all of it goes without the collector
+
+
+def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
+    try:
+        wait([parent.sentinel])
+    finally:  # if it cannot be watched, it counts as gone
+        os._exit(1)
 
 
 def _fold(part: StreamRange, head: int, tenant_id: UUID | None) -> Replayed:

@@ -61,7 +61,7 @@ class Relay:
 
     async def run(self) -> None:
         """Copies for ever; outages of NATS and of the database are waited out. Ends only by being cancelled."""
-        pause = _FIRST_PAUSE
+        pause, told = _FIRST_PAUSE, ""
         while True:
             before = self.position
             try:
@@ -69,7 +69,8 @@ class Relay:
             except OutOfStep as error:
                 log.info("relay_resync", reason=error.message)
             except Unavailable as error:
-                log.warning("relay_interrupted", reason=error.message, position=self.position)
+                repeated, told = error.message == told, error.message
+                (log.debug if repeated else log.warning)("relay_interrupted", reason=error.message, position=self.position)
             pause = _FIRST_PAUSE if self.position != before else min(pause * 2, _LONGEST_PAUSE)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
 

@@ -99,7 +99,7 @@ class Fleet:
         worker = (sys.executable, "-P", "-m", "tidelog.worker", "--agents", str(agents), "--log-format", "json")
         for_workers = {"TIDELOG_API_KEY": self.key, VARIABLE: str(self.witness)}
         self.workers = [
-            _Worker(f"worker-{n}", folder, worker, {**for_workers, "TIDELOG_URL": url}) for n, url in enumerate(self.urls)
+            WorkerMachine(f"worker-{n}", folder, worker, {**for_workers, "TIDELOG_URL": url}) for n, url in enumerate(self.urls)
         ]
 
     @property
@@ -120,7 +120,7 @@ class Fleet:
             await machine.kill()
 
 
-class _Worker(Machine):
+class WorkerMachine(Machine):
     def _ready(self) -> bool:
         return self.output.read_text().count("worker_registered") >= self._starts
 

@@ -1,4 +1,5 @@
-"""Every part of a running system is killed at random moments, under load; what is left must be right.
+"""Every part of a running system is killed at random moments, under load; what is left must be right. Now and then PostgreSQL or
+NATS stays away for a while (tests/chaos/away.py).
 
 TIDELOG_CHAOS_SEED     the order and the moments of the kills (default: a new one each time, printed)
 TIDELOG_CHAOS_KILLS    how many (default: each part once)
@@ -22,6 +23,7 @@ import psycopg
 import pytest
 
 from application.patience import end
+from tests.chaos import away
 from tests.chaos.agents._witness import VARIABLE
 from tests.chaos.checker import check, check_snapshot
 from tests.chaos.checks.snapshot import Snapshot, Violation, read_snapshot
@@ -109,12 +111,18 @@ async def test_nothing_is_lost_or_done_twice_whatever_is_killed() -> None:
         loading = asyncio.create_task(load.run(stop), name="load")
         try:
             await asyncio.sleep(1.0)
+            chance = random.Random(f"away {seed}")
             rounds = list(plan_of(seed, int(os.environ.get("TIDELOG_CHAOS_KILLS") or len(PARTS))))
             looked = 0
             for number, kills in enumerate(rounds, 1):
                 for pause_s, part in kills:
                     await asyncio.sleep(pause_s)
                     chaos.note(f"{part} {await kill_when_there(server, part)}")
+                if number < len(rounds) and (part_away := away.outage_after(number)) is not None:
+                    await asyncio.sleep(chance.uniform(0.0, 3.0))  # whatever was killed before may not be back yet
+                    chaos.note(f"{part_away} {await kill_when_there(server, part_away)}, away for {away.AWAY_S:g} s")
+                    await away.keep_away(server)
+                    await until(lambda: away.is_ready(http), away.BACK_S)
                 if number < len(rounds):  # a breath, in which work gets on; and what is there must be right at any moment
                     await asyncio.sleep(BREATH_S)
                     if number >= looked * 1.1:  # it reads the whole log: in a long run not after every round

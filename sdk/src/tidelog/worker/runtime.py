@@ -85,6 +85,8 @@ class Worker:
         self._pullers: dict[Queue, asyncio.Task[None]] = {}
         self._trouble = asyncio.Event()
         self._reconnected = False
+        self._told: dict[str, str] = {}
+        """The last reason by event, since the worker was registered."""
         self._ack_wait_s = 10.0
         self.registered = asyncio.Event()
         """Set while the worker is known to the server and pulls."""
@@ -132,10 +134,11 @@ class Worker:
                 self._ack_wait_s = registration.ack_wait_s
                 await self._set_pullers(registration.queues, self._ack_wait_s)
             except (TidelogConnectionError, TidelogAPIError, NatsError, OSError, TimeoutError) as error:
-                log(logger, logging.WARNING, "server_not_ready", reason=f"{type(error).__name__}: {error}")
+                self._tell("server_not_ready", error)
                 await asyncio.sleep(random.uniform(pause_s / 2, pause_s))
                 pause_s = min(pause_s * 2, MAX_PAUSE_S)
                 continue
+            self._told.clear()
             self.registered.set()
             await self._trouble.wait()
             self.registered.clear()
@@ -181,7 +184,7 @@ class Worker:
                     connect_timeout=5,
                     ping_interval=10,
                     max_outstanding_pings=2,
-                    error_cb=_on_error,
+                    error_cb=self._on_error,
                     disconnected_cb=self._on_disconnect,
                     reconnected_cb=self._on_reconnect,
                     closed_cb=partial(self._on_closed, connection),
@@ -218,6 +221,16 @@ class Worker:
         log_failure(logger, "puller_ended", error, task=task.get_name())
         self._trouble.set()
 
+    async def _on_error(self, error: Exception) -> None:
+        self._tell("nats_error", error)
+
+    def _tell(self, event: str, error: Exception) -> None:
+        """A warning. During an outage each try brings the same one: from the second on it is for debugging."""
+        reason = f"{type(error).__name__}: {error}"
+        repeated = self._told.get(event) == reason
+        self._told[event] = reason
+        log(logger, logging.DEBUG if repeated else logging.WARNING, event, reason=reason)
+
     async def _on_disconnect(self) -> None:
         log(logger, logging.WARNING, "nats_disconnected")
         self._trouble.set()
@@ -250,10 +263,6 @@ def _by_name(named: Iterable[tuple[str, T]]) -> dict[str, T]:
             raise DefinitionError("invalid-name", f"two of one name: {name!r}")
         things[name] = thing
     return things
-
-
-async def _on_error(error: Exception) -> None:
-    log(logger, logging.WARNING, "nats_error", reason=f"{type(error).__name__}: {error}")
 
 
 async def _is_usable(connection: SecuredClient) -> bool:
