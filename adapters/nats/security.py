@@ -128,6 +128,14 @@ class _LivingClient(Client):
             self._transport = _Transport()  # type: ignore[no-untyped-call]
         await super()._connect_to_server(s)
 
+    async def _send_subscribe(self, sub: Any) -> None:
+        """Sends nothing while reconnecting: what is subscribed by then is, without this.
+
+        Kept for later it would outlive an unsubscribe, which is not kept: the server would send work where nobody gets it.
+        """
+        if not self.is_reconnecting:
+            await super()._send_subscribe(sub)
+
     async def _read_loop(self) -> None:
         await super()._read_loop()
         if self.is_connected and not _is_cancelled():

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from adapters.nats import NatsConnection
-from adapters.nats.connection import unavailable
+from adapters.nats.connection import NoResponders, unavailable
 from adapters.nats.jetstream import call
 from adapters.nats.publisher import OrderedPublisher
 from adapters.nats.pull import Puller
@@ -161,6 +161,25 @@ async def test_a_task_of_the_client_that_ends_is_noticed_at_once(
             client._transport.close()
         await eventually(broken.is_set)
         await eventually(lambda: answers(connection), what="an answer of JetStream")
+
+
+async def test_what_was_unsubscribed_during_an_outage_gets_nothing_after_it(nats: NatsProcess) -> None:
+    """A pull of before would be answered there: work that nobody gets, until it is given out again."""
+    async with connected(nats.url) as connection, connected(nats.url) as other:
+        client = connection.client
+        await nats.kill()
+        await eventually(lambda: client.is_reconnecting)
+        gone = await client.subscribe("gone")
+        await gone.unsubscribe()
+        kept = await client.subscribe("kept")
+        await nats.start()
+        await connection.ready(10)
+        await other.ready(10)
+        asking = asyncio.create_task(other.request("kept", timeout=10))
+        await (await kept.next_msg(timeout=10)).respond(b"here")
+        assert (await asking).data == b"here"
+        with pytest.raises(NoResponders):
+            await other.request("gone")
 
 
 async def test_a_client_that_cannot_even_be_closed_is_replaced(nats: NatsProcess, monkeypatch: pytest.MonkeyPatch) -> None:
