@@ -13,6 +13,8 @@ TidelogError
 ├── VersionConflict        the stream moved on (409, or 412 where the caller gave the version)
 ├── PayloadTooLarge        an event over the limit (413)
 ├── IdempotencyMismatch    the same key with another request (422)
+├── HistoryReplaced        a cursor of a history that the log has lost (410)
+├── PositionBeyondHead     a position that the log has not reached (410)
 ├── Unauthenticated        (401)
 ├── Forbidden              (403)
 ├── ProjectionBehind       a read model did not reach the position in time (504)
@@ -115,6 +117,27 @@ class IdempotencyMismatch(TidelogError):
     """The same idempotency key with another request."""
 
     code = "idempotency-key-reused"
+
+
+class HistoryReplaced(TidelogError):
+    """A cursor of a history that has ended: what its holder has after `last_common_position` is not in the log any more."""
+
+    code = "history-replaced"
+
+    def __init__(self, message: str, *, history: str, last_common_position: int, cursor: str, reason: str) -> None:
+        super().__init__(message)
+        self.history, self.last_common_position = history, last_common_position
+        self.cursor, self.reason = cursor, reason
+
+
+class PositionBeyondHead(TidelogError):
+    """A position that no event of the log has: it was never given out, or the log has lost it."""
+
+    code = "position-beyond-head"
+
+    def __init__(self, position: int, head: int) -> None:
+        super().__init__(f"position {position} is beyond the newest event, which is at {head}")
+        self.head = head
 
 
 class Unauthenticated(TidelogError):

@@ -29,6 +29,8 @@ STATUS: dict[type[TidelogError], int] = {
     errors.VersionConflict: 409,
     errors.PayloadTooLarge: 413,
     errors.IdempotencyMismatch: 422,
+    errors.HistoryReplaced: 410,
+    errors.PositionBeyondHead: 410,
     errors.Unauthenticated: 401,
     errors.Forbidden: 403,
     errors.ProjectionBehind: 504,
@@ -128,6 +130,10 @@ def tidelog_problem(scope: dict[str, Any], error: TidelogError) -> Response:
     extra: dict[str, Any] = {}
     if isinstance(error, errors.VersionConflict | PreconditionFailed):
         extra["current_version"] = error.current
+    if isinstance(error, errors.HistoryReplaced):
+        extra |= {"history": error.history, "last_common_position": error.last_common_position, "cursor": error.cursor}
+    if isinstance(error, errors.PositionBeyondHead):
+        extra["head"] = error.head
     places = [{"pointer": error.pointer, "detail": error.message}] if error.pointer else None
     return problem(scope, status_of(error), error.code, error.message, retryable=error.retryable, errors=places, extra=extra)
 
