@@ -12,6 +12,7 @@ import structlog
 from adapters.nats import FanOut, FanOutSettings, JetStreamSubscription, JetStreamWorkQueue, LogStream, NatsConnection, Relay
 from adapters.nats.connection import probe
 from adapters.nats.security import CredentialsError, NatsSecurity
+from adapters.nats.stream import parting
 from adapters.postgres import migrate as migrations
 from adapters.postgres import pool as postgres
 from adapters.postgres.append_signal import AppendSignal
@@ -19,6 +20,8 @@ from adapters.postgres.database import PostgresDatabase
 from adapters.postgres.durability import Durability, durability_of, inspect
 from adapters.postgres.event_store import PostgresEventStore
 from adapters.postgres.feed import PostgresEventFeed
+from adapters.postgres.histories import CHANNEL as HISTORIES
+from adapters.postgres.histories import PostgresHistories
 from adapters.postgres.identity import log_id_of
 from adapters.postgres.leases import PostgresLeases, members
 from adapters.postgres.listener import ChannelListener
@@ -28,6 +31,8 @@ from adapters.telemetry.logging import configure_logging
 from api.container import Container, NatsAccess
 from api.settings import Role, Settings, SettingsError
 from application.dispatch import CommandLoop
+from application.histories import History
+from application.history_keeper import HistoryKeeper
 from application.live import LiveFeed
 from application.patience import persistently, side_by_side
 from application.sagas.manager import PARTITIONS, SagaManager
@@ -75,6 +80,21 @@ async def pending_migrations(database_url: str) -> list[str]:
     return [migration.name for migration in await migrations.pending(database_url)]
 
 
+async def begin_history(database_url: str, reason: str, last_common: int | None) -> tuple[History, History, int]:
+    """For a log that was restored: the history that ended, the one that goes on, and the head.
+
+    They are the same where a new one has begun already. See `HistoryKeeper.restored`. Raises SettingsError, Unavailable.
+    """
+    await migrate(database_url)
+    pool = await postgres.open_pool(database_url, role="restored", max_size=1)
+    try:
+        histories = HistoryKeeper(PostgresHistories(pool))
+        before, now = await histories.restored(reason, last_common)
+        return before, now, (await histories.fresh()).head
+    finally:
+        await pool.close()
+
+
 def set_up_logging(settings: Settings, role: str) -> None:
     configure_logging(settings.log_level, settings.log_format, role=role)
 
@@ -107,15 +127,27 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
         await nats.start()
         stack.push_async_callback(nats.close)
         log_id = await persistently(partial(_let_in, partial(log_id_of, pool)))
-        subscription = JetStreamSubscription(nats, feed, log_id=log_id)
+        histories = HistoryKeeper(PostgresHistories(pools.reads))
+        histories.witnesses.append(partial(parting, LogStream(nats, log_id), feed))
+        subscription = JetStreamSubscription(nats, feed, histories=histories, log_id=log_id)
         queue = JetStreamWorkQueue(nats, log_id=log_id)
         every = settings.snapshot_every
         snapshots = Snapshotter(PostgresSnapshots(pools.commands), every=every) if every else None
         commands = CommandLoop(store, max_event_bytes=settings.max_event_bytes, snapshots=snapshots)
         kept = FanOutSettings(settings.fanout_max_age_s, settings.fanout_max_bytes)
-        fanout = FanOut(nats, subscription, feed, log_id=log_id, settings=kept) if settings.fanout else None
+        fanout: FanOut | None = None
+        if settings.fanout:
+            fanout = FanOut(nats, subscription, feed, histories=histories, log_id=log_id, settings=kept)
+            histories.witnesses.append(fanout.parting)
+        stack.enter_context(histories.on_change(commands.forget))
+        begun = await stack.enter_async_context(listening(database_url, HISTORIES))
         container: Container | None = None
-        loops: dict[str, Loop] = {"writer": store.failed(), "nats": nats.failed()}
+        loops: dict[str, Loop] = {
+            "writer": store.failed(),
+            "nats": nats.failed(),
+            "histories": histories.run(begun.wait),
+            "histories-listener": begun.failed(),
+        }
         if snapshots is not None and roles & {"api", "saga"}:  # those that give commands
             loops["snapshots"] = snapshots.run()
         if "api" in roles:
@@ -131,9 +163,10 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
                 feed=reads,
                 command_database=PostgresDatabase(pools.commands),
                 health_database=PostgresDatabase(pools.health),
+                histories=histories,
                 commands=commands,
                 workers=Workers(commands),
-                live=LiveFeed(reads, subscription),
+                live=LiveFeed(reads, subscription, histories),
                 positions=positions,
                 replays=replays,
                 work_queue=queue,
@@ -153,7 +186,7 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
             await signal.start()
             stack.push_async_callback(signal.close)
             loops["appends"] = signal.failed()
-            groups.append(Group("relay", ("relay",), lambda _: Relay(nats, feed, signal, log_id=log_id).run()))
+            groups.append(Group("relay", ("relay",), lambda _: Relay(nats, feed, signal, histories=histories, log_id=log_id).run()))
             if fanout is not None:
                 run_fanout = fanout.run
                 groups.append(Group("fanout", ("fanout",), lambda _: run_fanout()))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from api.settings import Settings
 from application.dispatch import CommandLoop
+from application.history_keeper import HistoryKeeper
 from application.live import LiveFeed
 from application.ports import EventFeed, WorkQueue
 from projections.kernel import Database
@@ -50,6 +51,7 @@ class Container:
     database: Database
     """For reads, with a share of the connections; so is `feed`."""
     feed: EventFeed
+    histories: HistoryKeeper
     command_database: Database
     """For what a command needs beside the log; with the share of the connections that `commands` has."""
     health_database: Database

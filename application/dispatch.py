@@ -154,6 +154,10 @@ class CommandLoop:
         """All events of one stream, in order; nothing for another tenant's."""
         return await self._store.read_stream(tenant_id, stream_id)
 
+    def forget(self) -> None:
+        """The log has a new history: the states that this process knows may be of events that are gone."""
+        self._cache = StateCache()
+
     async def load(self, decider: Decider[S], tenant_id: UUID, stream_id: UUID, *, fresh: bool = True) -> Loaded:
         """The state of a stream. With `fresh=False` what this process knows will do, if it knows the stream at all."""
         known = self._cache.get(tenant_id, stream_id)

@@ -52,6 +52,11 @@ class HistoryKeeper:
         self._learn(state.histories)
         return state
 
+    @property
+    def known(self) -> Histories | None:
+        """Without asking; None before the first answer."""
+        return self._known
+
     def is_current(self, history_id: str) -> bool:
         """As far as this process knows."""
         return self._known is not None and self._known.current.history_id == history_id

@@ -14,6 +14,8 @@ from uuid import UUID
 
 import structlog
 
+from application.histories import History, HistoryEnded
+from application.history_keeper import HistoryKeeper
 from application.patience import persistently
 from application.ports import EventFeed, Subscription
 from application.watches import Watch, Watches
@@ -124,7 +126,7 @@ def _batches_after(place: _Link) -> Iterator[Batch]:
 class _Listener:
     """One reader's place in a channel. With a thousand of them each step counts: a bare future, and one timer for each silence."""
 
-    __slots__ = ("_channel", "_loop", "_place", "_quiet", "_timer", "_waiter", "due", "overflowed")
+    __slots__ = ("_channel", "_loop", "_place", "_quiet", "_timer", "_waiter", "due", "ended", "overflowed")
 
     def __init__(self, channel: _Channel) -> None:
         self._channel = channel
@@ -132,6 +134,8 @@ class _Listener:
         self.due = False
         """Its turn to be woken is coming."""
         self.overflowed = False
+        self.ended = False
+        """The history that it reads has ended."""
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
         self._quiet = False
@@ -178,8 +182,9 @@ class _Listener:
 class LiveFeed:
     """Owns the process's one reader of the log; `run` must be running for listeners to get live events."""
 
-    def __init__(self, feed: EventFeed, subscription: Subscription) -> None:
+    def __init__(self, feed: EventFeed, subscription: Subscription, histories: HistoryKeeper) -> None:
         self._feed = feed
+        self._histories = histories
         self._subscription = subscription
         self._channels: dict[Filter, _Channel] = {}
         self._due: deque[_Listener | Watch] = deque()
@@ -187,6 +192,10 @@ class LiveFeed:
         self._wanted = asyncio.Event()
         """Somebody needs the log to be read."""
         self._started = asyncio.Event()
+        self._history = ""
+        """Id of the history that is being read."""
+        self._restarted = asyncio.Event()
+        """Set when the next one is about to be read, and replaced."""
         self.position = 0
         self.closed = False
         """Set when the process is about to stop: streams are to end, clients come again elsewhere."""
@@ -195,6 +204,7 @@ class LiveFeed:
         """Ends all streams of events and wakes all watches."""
         self.closed = True
         self._started.set()  # for those who wait for a log that cannot be read
+        self._restarted.set()
         for channel in self._channels.values():
             for listener in channel.listeners:
                 listener.wake()
@@ -204,11 +214,27 @@ class LiveFeed:
     async def run(self) -> None:
         while True:
             await self._wanted.wait()
-            await self._read()
+            try:
+                await self._read()
+            except HistoryEnded:
+                self._restart()
+
+    def _restart(self) -> None:
+        """All that listeners have and wait for is of a log that is no more: ends their streams, and wakes all watches."""
+        self._started.clear()
+        channels, self._channels = self._channels, {}
+        for channel in channels.values():
+            for listener in channel.listeners:
+                listener.ended = True
+                listener.wake()
+        self._wake_in_turn(self._watches.all())
+        restarted, self._restarted = self._restarted, asyncio.Event()
+        restarted.set()
 
     async def _read(self) -> None:
-        """Reads from the head on until nobody has listened or watched for a while."""
-        self.position = await persistently(self._feed.head)
+        """Reads from the head on until nobody has listened or watched for a while. Raises HistoryEnded."""
+        state = await persistently(self._histories.fresh)
+        self.position, self._history = state.head, state.histories.current.history_id
         self._started.set()
         self._wake_in_turn(self._watches.all())  # what has happened since they came is before the head
         idle_since: float | None = None
@@ -255,17 +281,16 @@ class LiveFeed:
             if self._due:
                 asyncio.get_running_loop().call_soon(self._wake_some)
 
-    async def events(self, wanted: Filter, *, after: int | None) -> AsyncGenerator[Batch, None]:
-        """Wanted events after a position (None: from now on), in order, in small batches; waits for more.
+    async def events(self, wanted: Filter, *, after: int | None, history: History) -> AsyncGenerator[Batch, None]:
+        """Wanted events of a history after a position (None: from now on), in order, in small batches; waits for more.
 
         An empty batch says: nothing for a while.
 
         Raises:
             TooSlow: more came than the bound of the queue while the caller was busy.
+            HistoryEnded: the log has a later history.
         """
-        while not self._started.is_set():
-            self._wanted.set()
-            await self._started.wait()
+        await self._joined(history)
         if self.closed:
             return
         channel = self._channels.setdefault(wanted, _Channel())
@@ -280,19 +305,36 @@ class LiveFeed:
                     yield Batch(page)
                 reached = page[-1].position if len(page) == PAGE else joined_at
             while not self.closed:
-                if not listener.queued and not listener.overflowed:
+                if not listener.queued and not listener.overflowed and not listener.ended:
                     await listener.wait()
+                if listener.ended:
+                    raise HistoryEnded("the log has a new history")
                 if listener.overflowed:
                     raise TooSlow
                 live = listener.take()
-                if live and live[0].position <= reached:  # it was asked for events after a position that the log had not reached
+                if live and live[0].position <= reached:  # of a position that this process had not read up to when it was asked
                     live = Batch(event for event in live if event.position > reached)
+                    if not live:
+                        continue
                 yield live
         finally:
             listener.close()
             channel.listeners.discard(listener)
-            if not channel.listeners:
+            if not channel.listeners and self._channels.get(wanted) is channel:
                 del self._channels[wanted]
+
+    async def _joined(self, history: History) -> None:
+        """Returns when a history is being read, or the process is about to stop. Raises HistoryEnded."""
+        while True:
+            restarted = self._restarted
+            while not self._started.is_set():
+                self._wanted.set()
+                await self._started.wait()
+            if self.closed or self._history == history.history_id:
+                return
+            if self._histories.is_current(self._history):
+                raise HistoryEnded("the log has a new history")
+            await restarted.wait()
 
     async def _page(self, wanted: Filter, after: int, until: int) -> list[RecordedEvent]:
         topics = sorted(wanted.topics) if wanted.topics is not None else None

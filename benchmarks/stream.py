@@ -20,7 +20,9 @@ from adapters.nats import JetStreamSubscription, NatsConnection, Relay, StreamSe
 from adapters.postgres.append_signal import AppendSignal
 from adapters.postgres.event_store import PostgresEventStore
 from adapters.postgres.feed import PostgresEventFeed
+from adapters.postgres.histories import PostgresHistories
 from adapters.postgres.pool import open_pool
+from application.history_keeper import HistoryKeeper
 from application.ports import AppendRequest, NewEvent, StreamAppend
 from benchmarks import table
 from benchmarks.servers import embedded
@@ -36,12 +38,14 @@ class Setup:
     feed: PostgresEventFeed
     signal: AppendSignal
     connection: NatsConnection
+    histories: HistoryKeeper
 
     def relay(self, tail: int) -> Relay:
-        return Relay(self.connection, self.feed, self.signal, log_id="benchmark", settings=StreamSettings(tail=tail))
+        settings = StreamSettings(tail=tail)
+        return Relay(self.connection, self.feed, self.signal, histories=self.histories, log_id="benchmark", settings=settings)
 
     def subscription(self) -> JetStreamSubscription:
-        return JetStreamSubscription(self.connection, self.feed, log_id="benchmark")
+        return JetStreamSubscription(self.connection, self.feed, histories=self.histories, log_id="benchmark")
 
     async def append(self, events: int = 1) -> int:
         stream = uuid7()
@@ -65,7 +69,7 @@ async def setup() -> AsyncIterator[Setup]:
         await connection.start()
         stack.push_async_callback(connection.close)
         await connection.ready(10)
-        yield Setup(store, PostgresEventFeed(pool), signal, connection)
+        yield Setup(store, PostgresEventFeed(pool), signal, connection, HistoryKeeper(PostgresHistories(pool)))
 
 
 async def measure_latency(setup: Setup, *, rate: int, seconds: float) -> list[float]:

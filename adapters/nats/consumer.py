@@ -8,7 +8,7 @@ position it follows; nothing is handed out that does not follow what was handed 
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 
 import structlog
@@ -19,6 +19,7 @@ from adapters.nats.pages import PageSize
 from adapters.nats.pull import Puller
 from adapters.nats.stream import LogStream, is_in_log
 from adapters.nats.wire import Span, decode
+from application.history_keeper import HistoryKeeper
 from application.ports import EventFeed
 from domain.errors import Unavailable
 from domain.kernel import RecordedEvent
@@ -49,8 +50,17 @@ class _Behind(Unavailable):
 class JetStreamSubscription:
     """Implements `application.ports.Subscription`; one object serves any number of readers."""
 
-    def __init__(self, connection: NatsConnection, feed: EventFeed, *, log_id: str, stall_check_s: float = _STALL_CHECK) -> None:
+    def __init__(
+        self,
+        connection: NatsConnection,
+        feed: EventFeed,
+        *,
+        histories: HistoryKeeper,
+        log_id: str,
+        stall_check_s: float = _STALL_CHECK,
+    ) -> None:
         """`stall_check_s`: seconds of silence after which a reader asks the database whether the stream withholds something."""
+        self._histories = histories
         self._connection = connection
         self._feed = feed
         self._stream = LogStream(connection, log_id)
@@ -58,7 +68,7 @@ class JetStreamSubscription:
 
     async def batches(self, *, after: int, name: str) -> AsyncGenerator[Sequence[RecordedEvent], None]:
         """As the port says. A batch has about 1 MiB of events at most, from the database about 4 MiB or 1,000 of them."""
-        reader = _Reader(name, after)
+        reader = _Reader(name, after, self._histories.changes)
         while True:
             until: int | None = None
             try:
@@ -69,6 +79,8 @@ class JetStreamSubscription:
                 log.info("subscription_reads_database", reader=name, position=reader.position, reason=request.reason)
                 until = request.until
             except Unavailable as error:
+                await self._check_ahead(reader.position)
+                self._histories.check_unchanged(reader.changes)
                 if not reader.degraded:
                     log.warning("subscription_degraded", reader=name, position=reader.position, reason=error.message)
                 reader.degraded = True
@@ -80,7 +92,12 @@ class JetStreamSubscription:
     async def _from_stream(self, reader: "_Reader") -> AsyncGenerator[list[RecordedEvent], None]:
         """Ends by an exception only: _ReadDatabase, Unavailable."""
         stream, sequence = await self._seat(reader)
-        async with Puller.open(self._connection, stream=stream, sequence=sequence, name=reader.name) as puller:
+        async with AsyncExitStack() as stack:
+            puller = await stack.enter_async_context(
+                Puller.open(self._connection, stream=stream, sequence=sequence, name=reader.name)
+            )
+            stack.enter_context(self._histories.on_change(lambda: puller.interrupt("the log has a new history")))
+            self._histories.check_unchanged(reader.changes)
             log.info("subscription_joined", reader=reader.name, stream=stream, sequence=sequence, position=reader.position)
             reader.degraded, reader.retry = False, _FIRST_RETRY
             while True:
@@ -92,6 +109,7 @@ class JetStreamSubscription:
                 events, doubt = _follow(messages, reader.position)
                 if events:
                     reader.position = events[-1].position
+                    self._histories.saw(reader.position, reader.changes)
                     yield events
                 if doubt is not None:
                     raise doubt
@@ -104,8 +122,8 @@ class JetStreamSubscription:
         state = await self._stream.current()
         if state is None:
             raise Unavailable("the log has no stream yet")
-        last = await self._stream.span(state.name, state.last_sequence) if state.last_sequence else None
-        reached = last.last if last else 0
+        last = await self._stream.message(state.name, state.last_sequence) if state.last_sequence else None
+        reached = last.span.last if last else 0
         if last is not None and not await is_in_log(self._feed, last):
             raise Unavailable(f"the stream ends with another history than the log, at {reached}: the relay will make a new one")
         if reached <= reader.position:
@@ -120,13 +138,20 @@ class JetStreamSubscription:
 
     async def _check_stall(self, position: int) -> None:
         """Silence may also mean that nobody fills the stream."""
-        try:
-            head = await self._feed.head()
-        except Unavailable as error:
-            log.warning("subscription_without_database", position=position, reason=error.message)
-            return
+        head = await self._check_ahead(position)
         if head > position:
             raise _Behind(f"the stream brings nothing after {position}, the log is at {head}")
+
+    async def _check_ahead(self, position: int) -> int:
+        """The head of the log; 0 without a database. A reader that is ahead of it has had what the log has lost."""
+        try:
+            head = await self._feed.head()
+            if head < position:
+                await self._histories.check()
+        except Unavailable as error:
+            log.warning("subscription_without_database", position=position, reason=error.message)
+            return 0
+        return head
 
     async def _from_database(self, reader: "_Reader", until: int | None) -> AsyncGenerator[list[RecordedEvent], None]:
         """Pages of the log until there is reason to try the stream: `until` is reached, or there is none and some time is over."""
@@ -134,6 +159,7 @@ class JetStreamSubscription:
         page, pause = PageSize(), _FIRST_PAUSE
         retry_at = loop.time() + reader.retry * random.uniform(0.5, 1.0)
         while until is None or reader.position < until:
+            self._histories.check_unchanged(reader.changes)
             try:
                 events = await self._feed.read(after=reader.position, limit=page.limit)
             except Unavailable as error:
@@ -141,6 +167,7 @@ class JetStreamSubscription:
                 events = []
             if events:
                 pause, reader.position = _FIRST_PAUSE, events[-1].position
+                self._histories.saw(reader.position, reader.changes)
                 yield events
             if loop.time() >= retry_at and (until is None or not events):
                 return
@@ -156,6 +183,8 @@ class _Reader:
     name: str
     position: int
     """Of the last event handed out."""
+    changes: int
+    """Of the history, as it was at the beginning."""
     retry: float = _FIRST_RETRY
     degraded: bool = False
     """Reads the database because the stream was not there or not up to date."""

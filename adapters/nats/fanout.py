@@ -7,6 +7,8 @@ for that. It reads the log as every consumer does, and publishes as the relay do
 follow, so two fan-outs at once are harmless, and the stream's last message says where to go on. Nobody waits for subscribers:
 the stream keeps what its limits allow, whoever reads it or not.
 
+Each message names the history of the log that it belongs to, so that subscribers learn when theirs has ended.
+
 The last message can age out. So the stream's metadata notes now and then what the last message was: as long as the stream is at
 that sequence, the note is as good as the message. Only what was published after the last note, by a process that then stayed away
 for longer than messages live, leaves a doubt; then the fan-out repeats some events rather than leave any out.
@@ -16,7 +18,7 @@ import asyncio
 import random
 import re
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -37,17 +39,20 @@ from adapters.nats.jetstream import (
     stream_info,
 )
 from adapters.nats.publisher import OrderedPublisher, Outgoing, OutOfStep
+from adapters.nats.wire import HISTORY
 from application.cloudevents import CONTENT_TYPE, to_cloudevent
+from application.histories import HistoryEnded, Parting
+from application.history_keeper import HistoryKeeper
 from application.patience import end
 from application.ports import EventFeed, Subscription
 from domain.errors import Unavailable
-from domain.kernel import RecordedEvent
+from domain.kernel import RecordedEvent, timestamp
 
 log = structlog.get_logger(__name__)
 
 READER = "fanout"
 NOTE = "tidelog-checkpoint"
-"""Key of the stream's metadata: `<sequence>:<position>:<event id>`."""
+"""Key of the stream's metadata: `<sequence>:<position>:<event id> <history>`."""
 
 _SECOND = 1_000_000_000
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
@@ -76,14 +81,18 @@ class _Mark:
     sequence: int
     position: int
     event: str
+    history: str | None = None
+    """In which it was published; None: before histories had ids."""
+    time: str | None = field(default=None, compare=False)
+    """When it was recorded, where that is known."""
 
     def __str__(self) -> str:
-        return f"{self.sequence}:{self.position}:{self.event}"
+        return f"{self.sequence}:{self.position}:{self.event}" + (f" {self.history}" if self.history else "")
 
     @classmethod
     def parse(cls, text: str) -> "_Mark | None":
-        match = re.fullmatch(r"(\d+):(\d+):(\S+)", text)
-        return cls(int(match[1]), int(match[2]), match[3]) if match else None
+        match = re.fullmatch(r"(\d+):(\d+):(\S+)(?: (\S+))?", text)
+        return cls(int(match[1]), int(match[2]), match[3], match[4]) if match else None
 
 
 def subject_of(log_id: str, tenant_id: UUID, topic: str) -> str:
@@ -104,9 +113,11 @@ class FanOut:
         subscription: Subscription,
         feed: EventFeed,
         *,
+        histories: HistoryKeeper,
         log_id: str,
         settings: FanOutSettings | None = None,
     ) -> None:
+        self._histories = histories
         self._connection = connection
         self._subscription = subscription
         self._feed = feed
@@ -127,6 +138,8 @@ class FanOut:
                 await self._session()
             except OutOfStep as error:
                 log.info("fanout_resync", reason=error.message)
+            except HistoryEnded as error:
+                log.info("fanout_resync", reason=str(error))
             except Unavailable as error:
                 repeated, told = error.message == told, error.message
                 (log.debug if repeated else log.warning)("fanout_interrupted", reason=error.message, position=self.position)
@@ -136,12 +149,16 @@ class FanOut:
 
     async def _session(self) -> None:
         """One stretch of publishing without a doubt. Raises Unavailable at the first one."""
+        history = (await self._histories.fresh()).histories.current.history_id
+        changes = self._histories.changes
         sequence, position = await self._recover()
+        self._histories.check_unchanged(changes)  # events of the next history under the name of this one would look like its own
         self.position = position
         log.info("fanout_active", stream=self.stream, sequence=sequence, position=position)
         async with OrderedPublisher.open(
             self._connection,
             log_id=self._log_id,
+            history=history,
             stream=self.stream,
             subject="",  # that of batches; each event has its own
             sequence=sequence,
@@ -192,7 +209,9 @@ class FanOut:
         note = _note_of(info)
         last = await self._newest(info) or note
         if last is not None and not await self._is_in_log(last):
-            log.warning("fanout_stream_renewed", reason=f"it has {last.event} at {last.position}, which is not in the log")
+            reason = f"the fan-out has {last.event} at {last.position}, the log does not"
+            await self._histories.lost(last.position, last.history, "fanout", reason)  # before the stream goes: it is the witness
+            log.warning("fanout_stream_renewed", reason=reason)
             await delete_stream(self._connection, self.stream)
             await self._create()
             return 0, await self._base()
@@ -209,13 +228,18 @@ class FanOut:
     async def _newest(self, info: dict[str, Any]) -> _Mark | None:
         """The last message of ours that is still there; others may have published into the stream if they were let."""
         last, first = info["state"]["last_seq"], info["state"]["first_seq"]
-        for sequence in range(last, max(first, last - _LOOK_BACK, 1) - 1, -1):
+        return await self._ours(max(first, last - _LOOK_BACK, 1), last)
+
+    async def _ours(self, first: int, last: int) -> _Mark | None:
+        """The last message of ours between two sequences."""
+        for sequence in range(last, first - 1, -1):
             message = await stored_message(self._connection, self.stream, sequence)
             if message is None or not message.headers.get("Nats-Msg-Id", "").startswith(f"{self._log_id}:"):
                 continue
             try:
                 event = orjson.loads(message.data)
-                return _Mark(sequence, int(event["position"]), str(event["id"]))
+                history = message.headers.get(HISTORY)
+                return _Mark(sequence, int(event["position"]), str(event["id"]), history, str(event["time"]))
             except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
                 continue
         return None
@@ -223,10 +247,28 @@ class FanOut:
     async def _is_in_log(self, mark: _Mark) -> bool:
         """A stream may hold a history that the log lost: a database restored from a backup, a failover that cut its end off."""
         events = await self._feed.read(after=mark.position - 1, limit=1)
-        return bool(events) and events[0].position == mark.position and events[0].name == mark.event
+        if not events or (events[0].position, events[0].name) != (mark.position, mark.event):
+            return False
+        return mark.time in (None, timestamp(events[0].recorded_at))  # see `is_in_log` of the log's stream
+
+    async def parting(self) -> Parting | None:
+        """As the function of this name says for the log's stream."""
+        info = await stream_info(self._connection, self.stream)
+        last = await self._newest(info) if info is not None else None
+        if info is None or last is None or await self._is_in_log(last):
+            return None
+        low, high, same = max(1, info["state"]["first_seq"]), last.sequence, None
+        while low < high:
+            middle = (low + high) // 2
+            mark = await self._ours(low, middle)
+            if mark is not None and not await self._is_in_log(mark):
+                high = mark.sequence
+            else:
+                low, same = middle + 1, mark or same
+        return None if same is None else Parting(same.position, last.history)
 
     async def _prove(self, event: RecordedEvent) -> None:
-        if not await self._is_in_log(_Mark(0, event.position, event.name)):
+        if not await self._is_in_log(_Mark(0, event.position, event.name, time=timestamp(event.recorded_at))):
             raise OutOfStep(f"read {event.name} at {event.position}, which is not in the log")
 
     async def _base(self) -> int:

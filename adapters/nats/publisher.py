@@ -19,7 +19,7 @@ from nats.aio.msg import Msg
 
 from adapters.nats.connection import NatsConnection, unavailable
 from adapters.nats.jetstream import OUT_OF_STEP, JetStreamError, parse
-from adapters.nats.wire import Batch
+from adapters.nats.wire import HISTORY, Batch
 from domain.errors import Unavailable
 
 WINDOW_MESSAGES = 512
@@ -51,13 +51,21 @@ class OrderedPublisher:
     """Appends messages to one stream, from one known tail on. After the first failure it is of no more use."""
 
     def __init__(
-        self, client: Client, log_id: str, stream: str, subject: str, sequence: int, on_stored: Callable[[int], None]
+        self,
+        client: Client,
+        log_id: str,
+        history: str,
+        stream: str,
+        subject: str,
+        sequence: int,
+        on_stored: Callable[[int], None],
     ) -> None:
         self._client = client
         self._on_stored = on_stored
         self._subject = subject
         self._stream = stream
         self._log_id = log_id
+        self._history = history
         self._sequence = sequence
         self._last_id = ""
         self._inbox = client.new_inbox()
@@ -74,17 +82,18 @@ class OrderedPublisher:
         connection: NatsConnection,
         *,
         log_id: str,
+        history: str,
         stream: str,
         subject: str,
         sequence: int,
         on_stored: Callable[[int], None],
     ) -> AsyncIterator["OrderedPublisher"]:
-        """`subject`: of batches. `sequence`: of the stream's last message.
+        """`subject`: of batches. `sequence`: of the stream's last message. `history`: id of that in which events are published.
 
         `on_stored` is told the position up to which the stream has everything.
         """
         client = connection.client
-        publisher = cls(client, log_id, stream, subject, sequence, on_stored)
+        publisher = cls(client, log_id, history, stream, subject, sequence, on_stored)
         with unavailable("subscribe"):
             subscription = await client.subscribe(f"{publisher._inbox}.*", cb=publisher._on_answer)
         try:
@@ -107,7 +116,7 @@ class OrderedPublisher:
             await self._room.wait()
             self._check()
         self._check()
-        headers = dict(message.headers)
+        headers = {**message.headers, HISTORY: self._history}
         headers["Nats-Expected-Stream"] = self._stream
         headers["Nats-Expected-Last-Sequence"] = str(self._sequence)
         if self._due:

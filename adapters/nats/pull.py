@@ -100,6 +100,10 @@ class Puller:
                 async with asyncio.timeout_at(min(deadline, self._heard_at + SILENCE_LIMIT + 0.01)):
                     await self._changed.wait()
 
+    def interrupt(self, reason: str) -> None:
+        """Whoever takes gets ConsumerLost, now and from here on."""
+        self._fail(ConsumerLost(reason))
+
     async def pull_ahead(self) -> None:
         """Asks for more before the reader turns to what it got."""
         if self._failure is None:

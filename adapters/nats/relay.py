@@ -11,6 +11,7 @@ further behind read the database; copying years of history would serve nobody.
 import asyncio
 import random
 from datetime import UTC, datetime
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -20,9 +21,11 @@ from adapters.nats.pages import PageSize
 from adapters.nats.publisher import OrderedPublisher, OutOfStep
 from adapters.nats.stream import LogStream, StreamSettings, StreamState, is_in_log
 from adapters.nats.wire import MalformedBatch, split
+from application.history_keeper import HistoryKeeper
 from application.patience import end
 from application.ports import EventFeed
 from domain.errors import Unavailable
+from domain.kernel import RecordedEvent
 
 log = structlog.get_logger(__name__)
 
@@ -47,9 +50,11 @@ class Relay:
         feed: EventFeed,
         signal: Signal,
         *,
+        histories: HistoryKeeper,
         log_id: str,
         settings: StreamSettings | None = None,
     ) -> None:
+        self._histories = histories
         self._connection = connection
         self._feed = feed
         self._signal = signal
@@ -76,53 +81,61 @@ class Relay:
 
     async def _session(self) -> None:
         """One stretch of publishing without a doubt. Raises Unavailable at the first one."""
+        history = (await self._histories.fresh()).histories.current.history_id
+        changes = self._histories.changes
         state, position = await self._recover()
+        if self._histories.changes != changes:
+            raise OutOfStep("the log has a new history")
         self.position = position
         log.info("relay_active", stream=state.name, sequence=state.last_sequence, position=position)
         async with OrderedPublisher.open(
             self._connection,
             log_id=self._stream.log_id,
+            history=history,
             stream=state.name,
             subject=self._stream.subject(state.name),
             sequence=state.last_sequence,
-            on_stored=self._stored,
+            on_stored=partial(self._stored, changes),
         ) as publisher:
             copying = asyncio.create_task(self._copy(publisher, state.name, position), name="relay-copy")
             failing = asyncio.create_task(publisher.failed(), name="relay-acks")
+            ending = asyncio.create_task(self._histories.until_changed(changes), name="relay-history")
             try:
-                done, _ = await asyncio.wait({copying, failing}, return_when=asyncio.FIRST_COMPLETED)
+                done, _ = await asyncio.wait({copying, failing, ending}, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                await end(copying, failing)
+                await end(copying, failing, ending)
             for task in done:
                 task.result()
+            raise OutOfStep("the log has a new history")
 
     async def _copy(self, publisher: OrderedPublisher, stream: str, position: int) -> None:
         """Reads again the event that it read last, as a proof that the log still is the one we copied from.
 
         With nothing to publish it looks now and then whether the stream still is there: readers of none would poll the database.
         """
-        last: str | None = None
+        last: RecordedEvent | None = None
         page, patience = PageSize(), _FIRST_WAIT
         max_payload = self._connection.client.max_payload - _PAYLOAD_RESERVE
         while True:
             events = await self._feed.read(after=max(0, position - 1), limit=page.limit)
             full = len(events) == page.limit
             page.adapt(events)
-            if last is not None and (not events or events[0].name != last):
-                raise OutOfStep(f"the log no longer holds {last} at {position}")
+            if last is not None and events[:1] != [last]:
+                raise OutOfStep(f"the log no longer holds {last.name} at {position}")
             if events and events[0].position == position:
-                last = events.pop(0).name
+                last = events.pop(0)
             for batch in split(events, after=position, max_payload=max_payload):
                 await publisher.send(batch)
             if events:
-                position, last, patience = events[-1].position, events[-1].name, _FIRST_WAIT
+                position, last, patience = events[-1].position, events[-1], _FIRST_WAIT
             if not full:
                 await self._signal.wait(position, patience)
                 if patience == _LONGEST_WAIT and not await self._stream.is_current(stream):
                     raise OutOfStep(f"{stream} is gone")
                 patience = min(patience * 2, _LONGEST_WAIT)
 
-    def _stored(self, position: int) -> None:
+    def _stored(self, changes: int, position: int) -> None:
+        self._histories.saw(position, changes)
         self.position, self.published_at = position, datetime.now(UTC)
 
     async def _recover(self) -> tuple[StreamState, int]:
@@ -134,15 +147,18 @@ class Relay:
             await self._stream.tidy(state)
             return state, await self._base()
         try:
-            tail = await self._stream.span(state.name, state.last_sequence)
+            tail = await self._stream.message(state.name, state.last_sequence)
+            ours = tail is not None and await is_in_log(self._feed, tail)
         except MalformedBatch as error:
             return await self._begin(error.message)
         if tail is None:
             return await self._begin("its newest message is gone")
-        if not await is_in_log(self._feed, tail):
-            return await self._begin(f"it ends with {tail.tail} at {tail.last}, which is not in the log")
+        if not ours:
+            reason = f"the stream has {tail.span.tail} at {tail.span.last}, the log does not"
+            await self._histories.lost(tail.span.last, tail.history, "relay", reason)  # before the stream goes: it is the witness
+            return await self._begin(reason)
         await self._stream.tidy(state)
-        return state, tail.last
+        return state, tail.span.last
 
     async def _begin(self, reason: str) -> tuple[StreamState, int]:
         log.info("log_stream_renewed", reason=reason)

@@ -26,8 +26,10 @@ from adapters.nats.jetstream import (
     stream_info,
     stream_names,
 )
-from adapters.nats.wire import MalformedBatch, Span
+from adapters.nats.wire import HISTORY, MalformedBatch, Span, decode
+from application.histories import Parting
 from application.ports import EventFeed
+from domain.kernel import RecordedEvent
 
 log = structlog.get_logger(__name__)
 
@@ -55,6 +57,19 @@ class StreamState:
     name: str
     first_sequence: int
     last_sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class LogMessage:
+    """A stored message. `history`: id of that in which it was published; None: before there were ids."""
+
+    span: Span
+    history: str | None
+    body: bytes
+
+    def events(self) -> list[RecordedEvent]:
+        """None of a message that only names them. Raises MalformedBatch."""
+        return decode(self.body) if self.body else []
 
 
 class LogStream:
@@ -116,10 +131,17 @@ class LogStream:
         if info is not None and (changed := await reconfigure(self._connection, info["config"], wanted)):
             log.info("log_stream_reconfigured", stream=current.name, changed=changed)
 
+    async def message(self, stream: str, sequence: int) -> LogMessage | None:
+        """None if it is not there. Raises MalformedBatch, Unavailable."""
+        message = await stored_message(self._connection, stream, sequence)
+        if message is None:
+            return None
+        return LogMessage(Span.of(message.headers), message.headers.get(HISTORY), message.data)
+
     async def span(self, stream: str, sequence: int) -> Span | None:
         """What a message holds; None if it is not there. Raises MalformedBatch, Unavailable."""
-        message = await stored_message(self._connection, stream, sequence)
-        return None if message is None else Span.of(message.headers)
+        message = await self.message(stream, sequence)
+        return None if message is None else message.span
 
     async def find(self, state: StreamState, position: int) -> int:
         """The sequence of the first message that reaches beyond a position; the one after the last if none does.
@@ -174,10 +196,39 @@ class LogStream:
         }
 
 
-async def is_in_log(feed: EventFeed, tail: Span) -> bool:
-    """Whether the log holds what a stream ends with. Raises Unavailable.
+async def is_in_log(feed: EventFeed, message: LogMessage) -> bool:
+    """Whether the log holds what a message ends with. Raises MalformedBatch, Unavailable.
 
-    A stream may hold a history that the log lost: a database restored from a backup, a failover that cut its end off.
+    A stream may hold a history that the log lost: a database restored from a backup, a failover that cut its end off. The name of
+    an event is not enough: what follows from the same events, such as a saga's command, has the same name in both histories.
     """
-    events = await feed.read(after=tail.last - 1, limit=1)
-    return bool(events) and events[0].position == tail.last and events[0].name == tail.tail
+    span, events = message.span, message.events()
+    found = await feed.read(after=span.last - 1, limit=1)
+    if not found or found[0].position != span.last:
+        return False
+    return found[0] == events[-1] if events else found[0].name == span.tail
+
+
+async def parting(stream: LogStream, feed: EventFeed) -> Parting | None:
+    """Where a stream goes on with other events than the log.
+
+    None: the stream ends with an event of the log; or there is none, or it holds nothing from before they part. Raises Unavailable.
+    """
+    state = await stream.current()
+    tail = await stream.message(state.name, state.last_sequence) if state is not None and state.last_sequence else None
+    if state is None or tail is None or await is_in_log(feed, tail):
+        return None
+    first = low = max(1, state.first_sequence)
+    high, other = state.last_sequence, tail  # the first message that does not end with an event of the log is at most this one
+    while low < high:
+        middle = (low + high) // 2
+        message = await stream.message(state.name, middle)
+        if message is None or await is_in_log(feed, message):
+            low = middle + 1
+        else:
+            high, other = middle, message
+    ours = await feed.read(after=other.span.first - 1, limit=other.span.last - other.span.first + 1)
+    same = [event.position for event, theirs in zip(ours, other.events(), strict=False) if event == theirs]
+    if not same and low == first:
+        return None
+    return Parting(same[-1] if same else other.span.previous, tail.history)

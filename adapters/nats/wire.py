@@ -8,8 +8,8 @@ carries as many events as waited, because a message costs a client 40 µs and an
             length of topic (2), metadata (4), state (4)  tenant (16) stream (16) root (16)  topic metadata state
 
 Numbers are big-endian. Headers: `Tidelog-Prev`, `Tidelog-First`, `Tidelog-Last` (positions: of the event before the batch, of its
-first and of its last event) and `Tidelog-Tail` (name of its last event). An empty body stands for events that are to be read from
-the database.
+first and of its last event), `Tidelog-Tail` (name of its last event) and `Tidelog-History` (id of the history in which it was
+published). An empty body stands for events that are to be read from the database.
 """
 
 import struct
@@ -26,6 +26,7 @@ MAX_BATCH_BYTES = 900 * 1024
 """Of one message's body; an event larger than that travels alone."""
 
 PREVIOUS, FIRST, LAST, TAIL = "Tidelog-Prev", "Tidelog-First", "Tidelog-Last", "Tidelog-Tail"
+HISTORY = "Tidelog-History"
 
 _VERSION = 1
 _HEAD = struct.Struct(">BH")

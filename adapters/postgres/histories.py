@@ -5,7 +5,7 @@ from typing import Any
 from psycopg import AsyncCursor, errors
 
 from adapters.postgres.identity import SQL
-from adapters.postgres.pool import Connection, Pool, translate_errors
+from adapters.postgres.pool import Connection, Connections, translate_errors
 from application.histories import Histories, History, LogState, Mark, Server
 
 Cursor = AsyncCursor[tuple[Any, ...]]
@@ -48,7 +48,7 @@ NOTIFY = "SELECT pg_notify('tidelog_history', history_id) FROM history ORDER BY 
 
 
 class PostgresHistories:
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Connections) -> None:
         self._pool = pool
 
     async def read(self) -> LogState:

@@ -23,35 +23,55 @@ server-sent events over HTTP, and, where the fan-out is switched on, as messages
 """
 NATS_DESCRIPTION = """
 One message for each event, in a JetStream stream that keeps them for a time, once and in order. Subscribe to subjects with
-wildcards; a durable consumer goes on where it was. Only where the server runs with TIDELOG_FANOUT=true.
+wildcards; a durable consumer goes on where it was. The header Tidelog-History names the history of the log that a message is of.
+Only where the server runs with TIDELOG_FANOUT=true.
 """
+NO_DATA = {"type": "object"}
+CONTROLS: dict[str, dict[str, Any]] = {
+    "reset": {
+        "type": "object",
+        "properties": {
+            "history": {"type": "string", "description": "Id of the history that goes on"},
+            "last_common_position": {"type": "integer", "description": "Up to here the log is what it was"},
+            "reason": {"type": "string"},
+        },
+        "required": ["history", "last_common_position", "reason"],
+    }
+}
+"""What messages carry that are no events."""
 
 
 def build(version: str) -> dict[str, Any]:
     """The document. It is the same for everybody who asks, so where the server is reached is left to a variable."""
     found = shapes()
     events = {_key(topic, number): (topic, number) for topic, number in found}
-    controls = {"end": "The run has ended, and everything was sent.", "resync": "Too slow: come again with the last id."}
+    controls = {
+        "end": "The run has ended, and everything was sent.",
+        "resync": "Too slow: come again with the last id.",
+        "reset": "The log was restored: drop what has a position after `last_common_position`, and come again with this id.",
+    }
     return {
         "asyncapi": "3.0.0",
         "info": {"title": "Tidelog events", "version": version, "description": DESCRIPTION.strip()},
         "defaultContentType": CONTENT_TYPE,
         "servers": _servers(),
         "channels": {
-            "tenantEvents": _sse("/v1/events", "All events of the key's tenant", [*events, "resync"]),
-            "runEvents": _sse("/v1/runs/{run_id}/events", "Events of one run, until it has ended", [*events, "end"])
+            "tenantEvents": _sse("/v1/events", "All events of the key's tenant", [*events, "resync", "reset"]),
+            "runEvents": _sse("/v1/runs/{run_id}/events", "Events of one run, until it has ended", [*events, "end", "reset"])
             | {"parameters": {"run_id": {"description": "Id of the run, a UUID"}}},
             "subjects": _subjects(found),
         },
         "operations": {
-            "streamTenantEvents": _operation("tenantEvents", [*events, "resync"], http=True),
-            "streamRunEvents": _operation("runEvents", [*events, "end"], http=True),
+            "streamTenantEvents": _operation("tenantEvents", [*events, "resync", "reset"], http=True),
+            "streamRunEvents": _operation("runEvents", [*events, "end", "reset"], http=True),
             "publishEvents": _operation("subjects", [*events], http=False),
         },
         "components": {
             "messages": {
                 **{key: _message(*event) for key, event in events.items()},
-                **{name: {"name": name, "summary": text, "payload": {"type": "object"}} for name, text in controls.items()},
+                **{
+                    name: {"name": name, "summary": text, "payload": CONTROLS.get(name, NO_DATA)} for name, text in controls.items()
+                },
             },
             "schemas": _schemas(found),
             "securitySchemes": {
@@ -90,7 +110,7 @@ def _sse(address: str, title: str, messages: list[str]) -> dict[str, Any]:
     return {
         "address": address,
         "title": title,
-        "description": "`id:` is the position, `event:` the message's name, `data:` its payload. Come again with `Last-Event-ID`.",
+        "description": "`id:` is a cursor, `event:` the message's name, `data:` its payload. Come again with `Last-Event-ID`.",
         "servers": [_reference("servers", "http"), _reference("servers", "https")],
         "messages": {key: _reference("components", "messages", key) for key in messages},
     }

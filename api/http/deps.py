@@ -194,7 +194,7 @@ def replayed(*outcomes: Outcome) -> dict[str, str]:
 async def reading(request: Request, read_model: str) -> AsyncIterator[tuple[Connection, int]]:
     """A connection to read a read model, and the model's position.
 
-    Waits first until it has the position of the request's `Tidelog-Position`. Raises ProjectionBehind.
+    Waits first until it has the position of the request's `Tidelog-Position`. Raises ProjectionBehind, PositionBeyondHead.
     """
     container = container_of(request)
     wanted = request.headers.get(POSITION)
@@ -202,6 +202,7 @@ async def reading(request: Request, read_model: str) -> AsyncIterator[tuple[Conn
         awaited = parse_position(wanted)
         if awaited is None:
             raise InvalidCommand(f"{POSITION} must be a position: a whole number")
+        await container.histories.must_have(awaited)
         await container.positions.until(read_model, awaited, container.settings.read_timeout_s)
     async with container.database.connection() as connection:
         cursor = await connection.execute("SELECT position FROM checkpoint WHERE name = %s", [read_model])
@@ -217,10 +218,10 @@ async def must_be_a_run(request: Request, run_id: UUID) -> None:
 
 
 async def position_of(request: Request, as_of: str, *, root_id: UUID | None = None) -> int:
-    """The position that `as_of` means: a position, or the last one at an RFC 3339 time. Raises InvalidCommand."""
+    """The position that `as_of` means: a position, at most the head, or the last one at an RFC 3339 time. Raises InvalidCommand."""
     position = parse_position(as_of)
     if position is not None:
-        return position
+        return await container_of(request).histories.at_most_head(position)
     try:
         at = _TIME.validate_python(as_of) if _DATE.match(as_of) else None
     except ValidationError:

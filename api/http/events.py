@@ -1,8 +1,12 @@
-"""The event stream: one page of it as JSON, or live as server-sent events, for a tenant or for one run."""
+"""The event stream: one page of it as JSON, or live as server-sent events, for a tenant or for one run.
+
+Whoever reads it gives a cursor, and is told when the history that the cursor is of has ended (api/http/cursors.py).
+"""
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -10,16 +14,18 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from api.container import Container
+from api.http.cursors import HISTORY, PATTERN, cursor_of, ending, page_cursor, reset
 from api.http.deps import POSITION, container_of, must_be_a_run, next_link, position_of, principal_of
 from api.http.keys import Keys
 from application.cloudevents import to_cloudevent
-from application.live import Batch, Filter, TooSlow
+from application.histories import Cursor, History, HistoryEnded
+from application.live import SILENCE_S, Batch, Filter, TooSlow
 from application.sagas.manager import partition_of
 from domain import runs
-from domain.errors import InvalidCommand, NotFound, ProjectionBehind
+from domain.errors import HistoryReplaced, InvalidCommand, NotFound, ProjectionBehind
 from domain.kernel import RecordedEvent
 from domain.registry import EVENTS
-from projections.pages import MAX_LIMIT, MAX_POSITION, encode_cursor, parse_position, position_cursor
+from projections.pages import MAX_LIMIT, MAX_POSITION, encode_cursor
 
 router = APIRouter(tags=["events"])
 
@@ -35,7 +41,9 @@ LONGEST_ENDING_S = 5.0
 
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
 Types = Annotated[str | None, Query(description="Event types, separated by commas, such as run.started,run.completed")]
-After = Annotated[int | None, Query(ge=0, le=MAX_POSITION, description="Only events after this position")]
+After = Annotated[
+    str | None, Query(pattern=PATTERN, description="Only events after this position, or after the event with this id of a stream")
+]
 Root = Annotated[UUID | None, Query(description="Only events inside this run")]
 
 
@@ -46,10 +54,8 @@ async def get_events(
     """With `Accept: text/event-stream`: replay from `after` (or `Last-Event-ID`), then live, without a gap or a double."""
     wanted = Filter(principal_of(request).tenant_id, root_id, _topics(types))
     if _wants_stream(request):
-        return StreamingResponse(
-            _tenant_stream(request, wanted, _start(request, after)), media_type="text/event-stream", headers=SSE_HEADERS
-        )
-    return await _page(request, wanted, after, limit, cursor)
+        return await _streamed(request, _start(request, after), partial(_tenant_stream, request, wanted))
+    return await _page(request, wanted, page_cursor(cursor) or _start(request, after), limit)
 
 
 @router.get("/v1/runs/{run_id}/events", summary="The events of one run", responses=SSE_DOC)
@@ -57,24 +63,24 @@ async def get_run_events(
     request: Request, run_id: UUID, after: After = None, types: Types = None, limit: Limit = 100, cursor: str | None = None
 ) -> Response:
     """As a stream it ends with `event: end` when the run has ended and everything was sent."""
-    tenant_id = principal_of(request).tenant_id
-    await must_be_a_run(request, run_id)
-    topics = _topics(types)
+    tenant_id, topics = principal_of(request).tenant_id, _topics(types)
     if _wants_stream(request):
-        stream = _run_stream(request, Filter(tenant_id, run_id), topics, _start(request, after))
-        return StreamingResponse(stream, media_type="text/event-stream", headers=SSE_HEADERS)
-    return await _page(request, Filter(tenant_id, run_id, topics), after, limit, cursor)
+        return await _streamed(
+            request, _start(request, after), partial(_run_stream, request, Filter(tenant_id, run_id), topics), run_id
+        )
+    return await _page(request, Filter(tenant_id, run_id, topics), page_cursor(cursor) or _start(request, after), limit, run_id)
 
 
 @router.get("/v1/events/{position}", summary="One event by its position")
 async def get_event(request: Request, position: int) -> Response:
+    history = await container_of(request).histories.admit(None)
     found: list[RecordedEvent] = []
     if 0 < position <= MAX_POSITION:
         tenant_id = principal_of(request).tenant_id
         found = await container_of(request).feed.read_tenant(tenant_id, after=position - 1, until=position, limit=1)
     if not found:
         raise NotFound(f"there is no event at position {position}")
-    return Response(to_cloudevent(found[0]), media_type="application/cloudevents+json")
+    return Response(to_cloudevent(found[0]), 200, {HISTORY: history.history_id}, "application/cloudevents+json")
 
 
 def _wants_stream(request: Request) -> bool:
@@ -91,39 +97,54 @@ def _topics(types: str | None) -> frozenset[str] | None:
     return topics
 
 
-def _start(request: Request, after: int | None) -> int | None:
-    """Where a stream begins: `Last-Event-ID` of a reconnecting client before `after`; None: live from now on."""
-    last = request.headers.get("last-event-id")
-    if last is None:
-        return after
-    position = parse_position(last)
-    if position is None:
-        raise InvalidCommand("Last-Event-ID must be the id of an event that this stream sent")
-    return position
+def _start(request: Request, after: str | None) -> Cursor | None:
+    """Where a reader begins: `Last-Event-ID` of a stream that comes again before `after`; None: it does not say."""
+    last = request.headers.get("last-event-id") if _wants_stream(request) else None
+    return cursor_of(last if last is not None else after)
 
 
-async def _page(request: Request, wanted: Filter, after: int | None, limit: int, cursor: str | None) -> Response:
-    start = position_cursor(cursor)
-    start = (after or 0) if start is None else start
+async def _page(request: Request, wanted: Filter, start: Cursor | None, limit: int, run_id: UUID | None = None) -> Response:
+    history = await container_of(request).histories.admit(start)
+    if run_id is not None:
+        await must_be_a_run(request, run_id)
+    after = start.position if start is not None else 0
     as_of = request.query_params.get("as_of")
     until = await position_of(request, as_of) if as_of else None
     topics = sorted(wanted.topics) if wanted.topics is not None else None
     found = await container_of(request).feed.read_tenant(
-        wanted.tenant_id, after=start, limit=limit + 1, until=until, root_id=wanted.root_id, topics=topics
+        wanted.tenant_id, after=after, limit=limit + 1, until=until, root_id=wanted.root_id, topics=topics
     )
     shown = found[:limit]
-    following = encode_cursor(str(shown[-1].position)) if len(found) > limit else None
+    following = encode_cursor(history.cursor(shown[-1].position)) if len(found) > limit else None
     body = b'{"data":[%s],"next_cursor":%s}' % (
         b",".join(map(to_cloudevent, shown)),
         b'"%s"' % following.encode() if following else b"null",
     )
-    headers = {**next_link(request, following), POSITION: str(shown[-1].position if shown else start)}
+    position = str(shown[-1].position if shown else after)
+    headers = {**next_link(request, following), POSITION: position, HISTORY: history.history_id}
     return Response(body, 200, headers, "application/json")
 
 
-def _sse(events: Sequence[RecordedEvent]) -> bytes:
+Body = Callable[[History, int | None], AsyncIterator[bytes]]
+"""The stream of a history from after a position on."""
+
+
+async def _streamed(request: Request, start: Cursor | None, body: Body, run_id: UUID | None = None) -> Response:
+    """A reader of a history that has ended is told so in the stream: browsers do not come again after another status than 200."""
+    try:
+        history = await container_of(request).histories.admit(start)
+    except HistoryReplaced as replaced:
+        return Response(RETRY + reset(replaced), 200, {**SSE_HEADERS, HISTORY: replaced.history}, "text/event-stream")
+    if run_id is not None:
+        await must_be_a_run(request, run_id)
+    stream = body(history, start.position if start is not None else None)
+    return StreamingResponse(stream, 200, {**SSE_HEADERS, HISTORY: history.history_id}, "text/event-stream")
+
+
+def _sse(history: History, events: Sequence[RecordedEvent]) -> bytes:
     return b"".join(
-        b"id: %d\nevent: %s\ndata: %s\n\n" % (event.position, event.topic.encode(), to_cloudevent(event)) for event in events
+        b"id: %s\nevent: %s\ndata: %s\n\n" % (history.cursor(event.position).encode(), event.topic.encode(), to_cloudevent(event))
+        for event in events
     )
 
 
@@ -146,32 +167,61 @@ class _Permit:
         return not await self._keys.is_valid(self._key)
 
 
-async def _tenant_stream(request: Request, wanted: Filter, start: int | None) -> AsyncIterator[bytes]:
-    live, permit = container_of(request).live, _Permit(request)
+async def _tenant_stream(request: Request, wanted: Filter, history: History, start: int | None) -> AsyncIterator[bytes]:
+    container, permit, sent = container_of(request), _Permit(request), start
     yield RETRY
     try:
-        async for events in live.events(wanted, after=start):
+        async for events in container.live.events(wanted, after=start, history=history):
             if await permit.is_over():
                 return
-            yield events.once(_sse) if events else HEARTBEAT
+            sent = events[-1].position if events else sent
+            yield events.once(partial(_sse, history)) if events else HEARTBEAT
     except TooSlow:
         yield b"event: resync\ndata: {}\n\n"
+    except HistoryEnded:
+        yield await ending(container.histories, history, sent)
 
 
-async def _run_stream(request: Request, wanted: Filter, topics: frozenset[str] | None, start: int | None) -> AsyncIterator[bytes]:
+class _Telling:
+    """What a run's stream says of its events: those of the wanted types, and now and then that it still is there."""
+
+    def __init__(self, history: History, topics: frozenset[str] | None, start: int | None) -> None:
+        self._history = history
+        self._topics = topics
+        self._said_at = time.monotonic()
+        self.sent = start
+        """Position of the last event that the client has."""
+
+    def text(self, events: Batch) -> bytes:
+        """Empty where there is nothing to say."""
+        shown = [event for event in events if self._topics is None or event.topic in self._topics]
+        if not shown and events and time.monotonic() - self._said_at < SILENCE_S:
+            return b""
+        self._said_at = time.monotonic()
+        if not shown:
+            return HEARTBEAT
+        self.sent = shown[-1].position
+        return events.once(partial(_sse, self._history)) if self._topics is None else _sse(self._history, shown)
+
+
+async def _run_stream(
+    request: Request, wanted: Filter, topics: frozenset[str] | None, history: History, start: int | None
+) -> AsyncIterator[bytes]:
     """Replay, then live until the run has ended; what the sagas append because of that is sent before the end."""
     container, permit, reached, run_id = container_of(request), _Permit(request), start or 0, wanted.root_id
     assert run_id is not None
+    telling = _Telling(history, topics, start)
     yield RETRY
     run = await container.replays.now(wanted.tenant_id, run_id)
     over = run is not None and run.status != "running"
     may_follow = over
     try:
-        async with aclosing(container.live.events(wanted, after=reached)) as batches:
+        async with aclosing(container.live.events(wanted, after=reached, history=history)) as batches:
             while not over and (events := await anext(batches, None)) is not None:
                 if await permit.is_over():
                     return
-                yield _shown(events, topics)
+                if text := telling.text(events):
+                    yield text
                 reached = events[-1].position if events else reached
                 ends = [event.topic for event in events if event.topic in runs.ENDS]
                 over = bool(ends)
@@ -179,11 +229,18 @@ async def _run_stream(request: Request, wanted: Filter, topics: frozenset[str] |
     except TooSlow:
         yield b"event: resync\ndata: {}\n\n"
         return
+    except HistoryEnded:
+        yield await ending(container.histories, history, telling.sent)
+        return
     settled = False
     while may_follow:
         page = Batch(await container.feed.read_tenant(wanted.tenant_id, after=reached, limit=PAGE, root_id=run_id))
+        if not container.histories.is_current(history.history_id):
+            yield await ending(container.histories, history, telling.sent)
+            return
         if page:
-            yield _shown(page, topics)
+            if text := telling.text(page):
+                yield text
             reached = page[-1].position
         elif settled:
             break
@@ -191,7 +248,7 @@ async def _run_stream(request: Request, wanted: Filter, topics: frozenset[str] |
             settled = await _settled(container, run_id, reached)
             over = may_follow = settled
     if over:
-        yield b"id: %d\nevent: end\ndata: {}\n\n" % reached
+        yield b"id: %s\nevent: end\ndata: {}\n\n" % history.cursor(reached).encode()
 
 
 async def _settled(container: Container, run_id: UUID, position: int) -> bool:
@@ -202,10 +259,3 @@ async def _settled(container: Container, run_id: UUID, position: int) -> bool:
             await container.positions.until(partition_of(run_id), position, min(left, 0.5))
             break
     return not container.live.closed
-
-
-def _shown(events: Batch, topics: frozenset[str] | None) -> bytes:
-    if topics is None:
-        return events.once(_sse) if events else HEARTBEAT
-    shown = [event for event in events if event.topic in topics]
-    return _sse(shown) if shown else HEARTBEAT

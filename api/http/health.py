@@ -17,6 +17,7 @@ from api.container import Container, HealthCheck, MemberView
 from api.http.deps import answer
 from api.http.shared import Shared
 from api.meters import HEAD, LAG, PARKED
+from application.histories import Histories
 from domain.errors import TidelogError
 from domain.kernel import timestamp
 from projections import checkpoints
@@ -126,7 +127,27 @@ async def _lags(container: Container, copied: Mapping[str, int]) -> dict[str, An
     for name in consumers:
         PARKED.labels(name).set(parked.get(name, 0))
     shown = [_member(member) for member in members]
-    return {"head": head, "consumers": consumers, "streams": streams, "parked": parked, "members": shown}
+    return {
+        "head": head,
+        "history": _history(container.histories.known),
+        "consumers": consumers,
+        "streams": streams,
+        "parked": parked,
+        "members": shown,
+    }
+
+
+def _history(known: Histories | None) -> dict[str, Any] | None:
+    """As far as this process knows; None before it has asked."""
+    if known is None:
+        return None
+    current = known.current
+    return {
+        "id": current.history_id,
+        "began_at": timestamp(current.began_at),
+        "cause": current.cause,
+        "last_common_position": current.last_common,
+    }
 
 
 def _behind(head: int, positions: Mapping[str, int]) -> dict[str, dict[str, int]]:

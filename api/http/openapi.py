@@ -25,6 +25,9 @@ Commands append events to the log; everything that is read here is derived from 
   waits until it shows what you wrote.
 * **Errors** are problem details (RFC 9457) with a stable `code` and `retryable`.
 * **Streams** are server-sent events, described in `/asyncapi.json`; come again with `Last-Event-ID` and nothing is lost or doubled.
+* **Histories**: a log that was restored from a backup has other events after some position. A cursor of before is then answered
+  with 410 `history-replaced`, or with `event: reset` in a stream; both say after which position. `Tidelog-History` names the
+  current history.
 * **Events** are CloudEvents; `dataschema` leads to the JSON Schema of their `data`, and `/schemas` lists all of those.
 """
 

@@ -21,6 +21,7 @@ from tests.integration.nats_kit import (
     NatsProcess,
     Reader,
     connected,
+    keeper,
     open_log,
     relay,
     stream_content,
@@ -178,7 +179,14 @@ async def test_a_bound_that_the_newest_message_could_exceed_is_refused(nats: Nat
 
 async def test_a_stream_with_a_bound_keeps_the_newest_and_readers_get_all(nats: NatsProcess, log: Log) -> None:
     async with connected(nats.url) as connection:
-        one = LogRelay(connection, log.feed, log.signal, log_id=LOG, settings=StreamSettings(max_bytes=MIN_BYTES))
+        one = LogRelay(
+            connection,
+            log.feed,
+            log.signal,
+            histories=keeper(connection, log),
+            log_id=LOG,
+            settings=StreamSettings(max_bytes=MIN_BYTES),
+        )
         async with running(one.run()):
             for _ in range(20):
                 await log.append(5, size=100_000)

@@ -14,7 +14,7 @@ from tests.chaos.checker import check_snapshot
 from tests.chaos.checks.snapshot import read_snapshot
 from tests.chaos.faults_kit import Callers
 from tests.integration.nats_kit import connected
-from tests.integration.system_kit import System, eventually, new_id, request_of, served, streaming
+from tests.integration.system_kit import System, eventually, new_id, position_of, request_of, served, streaming
 from tidelog import Client
 
 pytestmark = pytest.mark.chaos
@@ -74,7 +74,7 @@ async def test_a_client_from_before_the_beginning_of_the_stream_misses_nothing(s
         ):
             await callers.projects(5)
             head = await system.container.feed.head()
-            assert [int((await stream.next()).id) for _ in range(head - 2)] == list(range(3, head + 1))
+            assert [position_of(await stream.next()) for _ in range(head - 2)] == list(range(3, head + 1))
 
 
 async def shortened(connection: NatsConnection, log_id: str) -> int:

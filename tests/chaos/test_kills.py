@@ -51,7 +51,7 @@ BAD_NEWS = frozenset(
     {
         "saga_event_parked", "event_parked", "projection_falls_back_to_single_events", "timer_dropped", "loop_failed",
         "work_crashed", "puller_ended", "background_task_failed", "nats_connection_broken", "ownership_lost", "process_keeps_dying",
-        "process_does_not_end", "defect", "work_message_not_understood",
+        "process_does_not_end", "defect", "work_message_not_understood", "history_began",
     }
 )  # fmt: skip
 """Names of log lines that no kill explains."""

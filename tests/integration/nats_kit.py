@@ -10,20 +10,26 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.sql import SQL, Identifier, Literal
 from uuid_utils.compat import uuid7
 
-from adapters.embedded import find_nats
+from adapters.embedded import EmbeddedServices, find_nats
 from adapters.nats import JetStreamSubscription, NatsConnection, Relay, StreamSettings
 from adapters.nats.jetstream import stored_message, stream_info
-from adapters.nats.stream import LogStream
+from adapters.nats.stream import LogStream, parting
 from adapters.nats.wire import Span, decode
 from adapters.postgres.append_signal import AppendSignal
 from adapters.postgres.event_store import PostgresEventStore
 from adapters.postgres.feed import PostgresEventFeed
+from adapters.postgres.histories import PostgresHistories
 from adapters.postgres.pool import Pool, open_pool
+from application.history_keeper import HistoryKeeper
 from application.patience import end
 from application.ports import AppendRequest, NewEvent, StreamAppend
 from domain.errors import Unavailable
@@ -139,6 +145,7 @@ class Log:
     store: PostgresEventStore
     feed: PostgresEventFeed
     signal: AppendSignal
+    histories: HistoryKeeper
 
     async def append(self, count: int, *, size: int = 40, together: int = 1) -> None:
         """`count` events of about `size` bytes, `together` in one append, each append a stream of its own."""
@@ -175,11 +182,29 @@ async def open_log(database_url: str, *, max_event_bytes: int = 256 * 1024) -> A
     await store.start()
     await signal_.start()
     try:
-        yield Log(database_url, pool, store, PostgresEventFeed(pool), signal_)
+        yield Log(database_url, pool, store, PostgresEventFeed(pool), signal_, HistoryKeeper(PostgresHistories(pool)))
     finally:
         await signal_.close()
         await store.close()
         await pool.close()
+
+
+@contextlib.asynccontextmanager
+async def copied_database(services: EmbeddedServices, name: str, log: Log) -> AsyncIterator[str]:
+    """Another database with the same content, as a dump has it that was restored into one."""
+    source = str(conninfo_to_dict(log.url)["dbname"])
+    owner = str(conninfo_to_dict(log.url)["user"])
+    async with await psycopg.AsyncConnection.connect(services.admin_database_url, autocommit=True) as admin:
+        allow = SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS {}")
+        await admin.execute(allow.format(Identifier(source), Literal(False)))
+        await admin.execute("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = %s", [source])
+        create = SQL("CREATE DATABASE {} OWNER {} TEMPLATE {} STRATEGY file_copy")
+        await admin.execute(create.format(Identifier(name), Identifier(owner), Identifier(source)))
+        await admin.execute(allow.format(Identifier(source), Literal(True)))
+        try:
+            yield make_conninfo(log.url, dbname=name)
+        finally:
+            await admin.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
 
 
 @contextlib.asynccontextmanager
@@ -194,8 +219,17 @@ async def running(*coroutines) -> AsyncIterator[list[asyncio.Task[None]]]:  # ty
         await end(*tasks)
 
 
+def keeper(connection: NatsConnection, log: Log) -> HistoryKeeper:
+    """That of a process of its own, with the log's stream for a witness."""
+    histories = HistoryKeeper(PostgresHistories(log.pool))
+    histories.witnesses.append(partial(parting, LogStream(connection, LOG), log.feed))
+    return histories
+
+
 def relay(connection: NatsConnection, log: Log, *, tail: int = 10_000, **more: object) -> Relay:
-    return Relay(connection, log.feed, log.signal, log_id=LOG, settings=StreamSettings(tail=tail), **more)  # type: ignore[arg-type]
+    return Relay(
+        connection, log.feed, log.signal, histories=keeper(connection, log), log_id=LOG, settings=StreamSettings(tail=tail), **more
+    )  # type: ignore[arg-type]
 
 
 @dataclass
@@ -242,7 +276,7 @@ class Reader:
 
 
 def subscription(connection: NatsConnection, log: Log, **more: float) -> JetStreamSubscription:
-    return JetStreamSubscription(connection, log.feed, log_id=LOG, **more)
+    return JetStreamSubscription(connection, log.feed, histories=keeper(connection, log), log_id=LOG, **more)
 
 
 async def stream_content(connection: NatsConnection) -> tuple[list[Span], list[RecordedEvent]]:

@@ -442,6 +442,11 @@ async def served(container: Container, limits: Limits | None = None) -> AsyncIte
         await app.close()
 
 
+def position_of(event: ServerSentEvent) -> int:
+    """What its id says: `<position>-<history>-<seal>`."""
+    return int(event.id.partition("-")[0])
+
+
 class Stream:
     """An event stream that a test reads."""
 

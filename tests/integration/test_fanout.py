@@ -34,6 +34,7 @@ from tests.integration.nats_kit import (
     NatsProcess,
     connected,
     eventually,
+    keeper,
     new_id,
     open_log,
     relay,
@@ -69,7 +70,17 @@ async def append(log: Log, count: int, *, size: int = 20) -> int:
 
 
 def fan_out(connection: NatsConnection, log: Log, **settings: float) -> FanOut:
-    return FanOut(connection, subscription(connection, log), log.feed, log_id=LOG, settings=FanOutSettings(**settings))  # type: ignore[arg-type]
+    histories = keeper(connection, log)
+    one = FanOut(
+        connection,
+        subscription(connection, log),
+        log.feed,
+        histories=histories,
+        log_id=LOG,
+        settings=FanOutSettings(**settings),  # type: ignore[arg-type]
+    )
+    histories.witnesses.append(one.parting)
+    return one
 
 
 async def reached(one: FanOut, position: int) -> None:
@@ -139,7 +150,9 @@ async def test_logs_fan_out_side_by_side(nats: NatsProcess, database_url: str, s
         connected(nats.url) as connection,
     ):
         one = fan_out(connection, log)
-        two = FanOut(connection, JetStreamSubscription(connection, copy.feed, log_id=COPY), copy.feed, log_id=COPY)
+        histories = keeper(connection, copy)
+        reading = JetStreamSubscription(connection, copy.feed, histories=histories, log_id=COPY)
+        two = FanOut(connection, reading, copy.feed, histories=histories, log_id=COPY)
         async with running(relay(connection, log).run(), one.run(), two.run()):
             await reached(one, head)
             await reached(two, head)
@@ -257,6 +270,32 @@ async def test_messages_of_others_are_passed_over_and_another_history_is_replace
         async with running((two := fan_out(connection, log)).run()):
             await reached(two, 70)  # the relay has not made the log's stream anew yet when it begins
         await check_stream(connection, log)
+
+
+async def test_messages_name_their_history_and_the_stream_proves_where_it_ended(nats: NatsProcess, log: Log) -> None:
+    """The log's own stream is not there to say so. What the stream has from before keeps the name that it has."""
+    async with connected(nats.url) as connection:
+        head = await append(log, 60)
+        async with running((one := fan_out(connection, log)).run()):
+            await reached(one, head)
+            first = (await log.histories.fresh()).histories.current.history_id
+            assert {message.headers["Tidelog-History"] for message in await check_stream(connection, log)} == {first}
+            await log.histories.restored("nothing was lost", head)
+            second = (await log.histories.fresh()).histories.current.history_id
+        head = await append(log, 6)
+        async with running((two := fan_out(connection, log)).run()):
+            await reached(two, head)
+        labels = [message.headers["Tidelog-History"] for message in await check_stream(connection, log)]
+        assert labels == [first] * 60 + [second] * 6
+        async with log.pool.connection() as database, database.transaction():
+            await database.execute("DELETE FROM event WHERE notification_id > 63")
+            await database.execute("UPDATE log_head SET position = 63")
+        head = await append(log, 30)
+        async with running((three := fan_out(connection, log)).run()):
+            await reached(three, head)
+        third = (await log.histories.fresh()).histories.current
+        assert (third.cause, third.last_common, third.replaces) == ("fanout", 63, second)
+        assert {message.headers["Tidelog-History"] for message in await check_stream(connection, log)} == {third.history_id}
 
 
 DOCUMENTED = Path(__file__).parents[2] / "docs" / "reference" / "streams.md"

@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 
 from application import live
+from application.histories import History
 from application.live import Filter, LiveFeed
 from domain.kernel import RecordedEvent
 from domain.projects import CreateProject
@@ -26,6 +27,7 @@ from tests.integration.system_kit import (
     empty_work_queue,
     eventually,
     new_id,
+    position_of,
     request_of,
     served,
     stopped,
@@ -42,7 +44,11 @@ async def url(system: System) -> AsyncIterator[str]:
 
 
 def positions(events: list[ServerSentEvent]) -> list[int]:
-    return [int(event.id) for event in events if event.event not in ("end", "resync")]
+    return [position_of(event) for event in events if event.event not in ("end", "resync")]
+
+
+async def current(system: System) -> History:
+    return (await system.container.histories.fresh()).histories.current
 
 
 async def create_projects(system: System, count: int, size: int = 10) -> None:
@@ -59,14 +65,14 @@ async def test_replay_and_live_have_no_seam_under_concurrent_appends(system: Sys
     async def client(after: int) -> list[ServerSentEvent]:
         events: list[ServerSentEvent] = []
         async with streaming(url, system.key, "/v1/events", after=str(after)) as stream:
-            while not events or int(events[-1].id) < expected:
+            while not events or position_of(events[-1]) < expected:
                 events.append(await stream.next())
         return events
 
     async def crowd() -> list[tuple[int, list[ServerSentEvent]]]:
         tasks = []
         for i in range(12):
-            tasks.append((i * 5, asyncio.create_task(client(i * 5))))
+            tasks.append((i * 2, asyncio.create_task(client(i * 2))))
             await asyncio.sleep(0.01)
         return [(after, await task) for after, task in tasks]
 
@@ -78,8 +84,8 @@ async def test_replay_and_live_have_no_seam_under_concurrent_appends(system: Sys
         assert positions(events) == list(range(after + 1, expected + 1))
         for event in events:
             document = json.loads(event.data)
-            assert event.event == document["type"] == log[int(event.id)].topic
-            assert document["data"] == orjson.loads(log[int(event.id)].state) and document["position"] == int(event.id)
+            assert event.event == document["type"] == log[position_of(event)].topic
+            assert document["data"] == orjson.loads(log[position_of(event)].state) and document["position"] == position_of(event)
 
 
 async def test_from_now_on_means_from_now_on(system: System, url: str) -> None:
@@ -88,7 +94,7 @@ async def test_from_now_on_means_from_now_on(system: System, url: str) -> None:
     async with streaming(url, system.key, "/v1/events") as stream:
         await listening(system)
         await create_projects(system, 1)
-        assert int((await stream.next()).id) == await system.container.feed.head()
+        assert position_of(await stream.next()) == await system.container.feed.head()
 
 
 async def listening(system: System, count: int = 1) -> None:
@@ -104,7 +110,7 @@ async def test_a_client_that_comes_again_goes_on_where_it_was(system: System, ur
     while len(seen) < 23:  # three at a time, and always the last id given back
         headers = {"Last-Event-ID": str(seen[-1])} if seen else {}
         async with streaming(url, system.key, "/v1/events", headers, after="0") as stream:
-            seen += [int((await stream.next()).id) for _ in range(min(3, 23 - len(seen)))]
+            seen += [position_of(await stream.next()) for _ in range(min(3, 23 - len(seen)))]
     assert seen == list(range(1, 24))
 
 
@@ -120,7 +126,7 @@ async def test_only_wanted_types_and_runs(system: System, url: str, worker: Play
         assert [event.event for event in seen] == ["run.started"] * 2 + ["run.completed"] * 2
         await system.ended(first)
         expected = await system.events(second)
-        assert [int((await rooted.next()).id) for _ in expected] == [event.position for event in expected]
+        assert [position_of(await rooted.next()) for _ in expected] == [event.position for event in expected]
 
 
 @pytest.mark.parametrize("outcome", ["completed", "failed", "cancelled"])
@@ -141,7 +147,7 @@ async def test_a_runs_stream_ends_with_the_run(system: System, url: str, worker:
         events = [first, *await stream.rest()]
     await system.settled()
     recorded = [event.position for event in await system.events(run_id)]
-    assert events[-1].event == "end" and int(events[-1].id) == recorded[-1]
+    assert events[-1].event == "end" and position_of(events[-1]) == recorded[-1]
     assert positions(events) == recorded, "all of it, also what followed the outcome"
 
     for last, expected in ((None, recorded), (str(recorded[3]), recorded[4:]), (events[-1].id, [])):
@@ -191,7 +197,7 @@ async def test_a_client_that_does_not_read_is_told_to_come_again(system: System,
     got = positions(events)
     assert events[-1].event == "resync" and got == list(range(1, len(got) + 1)) and len(got) < head
     async with streaming(url, system.key, "/v1/events", {"Last-Event-ID": str(got[-1])}) as again:
-        assert [int((await again.next()).id) for _ in range(head - len(got))] == list(range(len(got) + 1, head + 1))
+        assert [position_of(await again.next()) for _ in range(head - len(got))] == list(range(len(got) + 1, head + 1))
 
 
 async def read_all(reader: asyncio.StreamReader) -> list[ServerSentEvent]:
@@ -211,7 +217,7 @@ async def test_the_queue_of_a_listener_is_bounded_while_it_replays(system: Syste
     monkeypatch.setattr(live, "QUEUE_EVENTS", 5)
     feed = system.container.live
     await create_projects(system, 3)
-    events = feed.events(Filter(DEFAULT_TENANT_ID), after=0)
+    events = feed.events(Filter(DEFAULT_TENANT_ID), after=0, history=await current(system))
     assert await anext(events)  # a page of the replay; then the caller is busy for long
     await create_projects(system, 30)
     await eventually(lambda: _at_head(system))
@@ -228,10 +234,10 @@ async def _at_head(system: System) -> bool:
 async def test_a_listener_before_the_start_waits_for_it_and_not_for_the_past(system: System) -> None:
     """While the database cannot be reached at the start, nobody knows yet what `from now on` means."""
     await create_projects(system, 5)
-    late = LiveFeed(system.container.feed, system.container.live._subscription)
+    late = LiveFeed(system.container.feed, system.container.live._subscription, system.container.histories)
 
     async def next_events() -> list[RecordedEvent]:
-        return await anext(late.events(Filter(DEFAULT_TENANT_ID), after=None))
+        return await anext(late.events(Filter(DEFAULT_TENANT_ID), after=None, history=await current(system)))
 
     first = asyncio.create_task(next_events())
     await asyncio.sleep(0)
@@ -256,7 +262,7 @@ async def test_the_log_is_read_only_while_somebody_needs_it(system: System, monk
     assert not feed._started.is_set() and feed.position == 0, "nobody has asked yet"
 
     async def next_position() -> int:
-        async for events in feed.events(Filter(DEFAULT_TENANT_ID), after=None):
+        async for events in feed.events(Filter(DEFAULT_TENANT_ID), after=None, history=await current(system)):
             return events[0].position
         raise AssertionError
 
@@ -280,10 +286,16 @@ async def _listens(feed: LiveFeed) -> bool:
 
 
 async def test_a_listener_that_waits_for_a_log_out_of_reach_ends_with_the_process(system: System) -> None:
-    unread = LiveFeed(system.container.feed, system.container.live._subscription)  # as before the database is there
+    unread = LiveFeed(
+        system.container.feed, system.container.live._subscription, system.container.histories
+    )  # as before the database is there
 
     async def everything() -> list[RecordedEvent]:
-        return [event async for events in unread.events(Filter(DEFAULT_TENANT_ID), after=0) for event in events]
+        return [
+            event
+            async for events in unread.events(Filter(DEFAULT_TENANT_ID), after=0, history=await current(system))
+            for event in events
+        ]
 
     waiting = asyncio.create_task(everything())
     await create_projects(system, 1)

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from nats.aio.msg import Msg
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.sql import SQL, Identifier, Literal
+from psycopg.sql import SQL, Identifier
 
 from adapters.embedded import EmbeddedServices
 from adapters.nats import LogStream, NatsConnection, Relay, StreamSettings
@@ -27,7 +27,9 @@ from tests.integration.nats_kit import (
     NatsProcess,
     Reader,
     connected,
+    copied_database,
     eventually,
+    keeper,
     open_log,
     relay,
     running,
@@ -101,7 +103,7 @@ async def test_events_that_wait_travel_together_and_single_ones_at_once(
     monkeypatch.setattr(append_signal, "POLL_SECONDS", NEVER_S)
     async with connected(nats.url) as connection:
         await log.append(600, together=100)
-        one = Relay(connection, log.feed, Patient(log.signal), log_id=LOG)
+        one = Relay(connection, log.feed, Patient(log.signal), histories=keeper(connection, log), log_id=LOG)
         async with running(one.run()):
             await reached(one, log)
             spans, _ = await stream_content(connection)
@@ -117,7 +119,7 @@ async def test_events_that_wait_travel_together_and_single_ones_at_once(
 async def test_two_relays_and_kills_of_nats(nats: NatsProcess, log: Log, seed: int) -> None:
     chance = random.Random(seed)
     async with connected(nats.url, "one") as connection, connected(nats.url, "two") as other:
-        one, two = relay(connection, log), Relay(other, log.feed, Restless(), log_id=LOG)
+        one, two = relay(connection, log), Relay(other, log.feed, Restless(), histories=keeper(other, log), log_id=LOG)
         reader = Reader(subscription(other, log))
         async with running(one.run(), two.run(), reader.run()):
             for head in (0, 1_500, 3_000):
@@ -138,7 +140,7 @@ async def test_two_relays_and_kills_of_nats(nats: NatsProcess, log: Log, seed: i
 
 async def test_two_relays_and_single_events(nats: NatsProcess, log: Log) -> None:
     async with connected(nats.url, "one") as connection, connected(nats.url, "two") as other:
-        one, two = relay(connection, log), Relay(other, log.feed, Restless(), log_id=LOG)
+        one, two = relay(connection, log), Relay(other, log.feed, Restless(), histories=keeper(other, log), log_id=LOG)
         async with running(one.run(), two.run()):
             for count in [1, 1, 2, 5, 1, 30, 1] * 20:
                 await log.append(count)
@@ -274,23 +276,6 @@ async def test_history_that_is_swapped_under_a_running_relay(nats: NatsProcess, 
         await check_stream(connection, log)
 
 
-@contextlib.asynccontextmanager
-async def copied_database(services: EmbeddedServices, name: str, log: Log) -> AsyncIterator[str]:
-    source = str(conninfo_to_dict(log.url)["dbname"])
-    owner = str(conninfo_to_dict(log.url)["user"])
-    async with await psycopg.AsyncConnection.connect(services.admin_database_url, autocommit=True) as admin:
-        allow = SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS {}")
-        await admin.execute(allow.format(Identifier(source), Literal(False)))
-        await admin.execute("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = %s", [source])
-        create = SQL("CREATE DATABASE {} OWNER {} TEMPLATE {} STRATEGY file_copy")
-        await admin.execute(create.format(Identifier(name), Identifier(owner), Identifier(source)))
-        await admin.execute(allow.format(Identifier(source), Literal(True)))
-        try:
-            yield psycopg.conninfo.make_conninfo(log.url, dbname=name)
-        finally:
-            await admin.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
-
-
 async def test_database_away_and_back(nats: NatsProcess, log: Log, services: EmbeddedServices) -> None:
     name = str(conninfo_to_dict(log.url)["dbname"])
     async with connected(nats.url) as connection:
@@ -330,7 +315,7 @@ async def test_tail_that_aged_out(nats: NatsProcess, log: Log) -> None:
     async with connected(nats.url) as connection:
         settings = StreamSettings(max_age_s=0.3)
         assert await LogStream(connection, LOG).copied() == 0
-        one = Relay(connection, log.feed, log.signal, log_id=LOG, settings=settings)
+        one = Relay(connection, log.feed, log.signal, histories=keeper(connection, log), log_id=LOG, settings=settings)
         async with running(one.run()):
             await log.append(10)
             await reached(one, log)
@@ -357,7 +342,14 @@ async def test_tail_that_aged_out(nats: NatsProcess, log: Log) -> None:
 async def test_changed_settings_reach_the_stream(nats: NatsProcess, log: Log) -> None:
     async with connected(nats.url) as connection:
         for max_age in (100.0, 200.0):
-            one = Relay(connection, log.feed, log.signal, log_id=LOG, settings=StreamSettings(max_age_s=max_age))
+            one = Relay(
+                connection,
+                log.feed,
+                log.signal,
+                histories=keeper(connection, log),
+                log_id=LOG,
+                settings=StreamSettings(max_age_s=max_age),
+            )
             async with running(one.run()):
                 await log.append(5)
                 await reached(one, log)
@@ -390,7 +382,7 @@ async def test_two_logs_share_a_server(nats: NatsProcess, log: Log) -> None:
     async with connected(nats.url) as connection:
         await log.append(10)
         one = relay(connection, log)
-        other = Relay(connection, log.feed, log.signal, log_id=f"{LOG}-2")
+        other = Relay(connection, log.feed, log.signal, histories=keeper(connection, log), log_id=f"{LOG}-2")
         async with running(one.run(), other.run()):
             await reached(one, log)
             await reached(other, log)
@@ -410,6 +402,7 @@ async def test_batch_cannot_follow_a_stranger_in_its_place(nats: NatsProcess, lo
             return OrderedPublisher.open(
                 connection,
                 log_id=LOG,
+                history="",
                 stream=state.name,
                 subject=stream.subject(state.name),
                 sequence=0,
