@@ -83,7 +83,7 @@ class Server:
             left = None if left is None else left - len(page["data"])
 
     async def follow(
-        self, run_id: str | None, *, after: int, types: Sequence[str] = (), give_up_after_s: float = 300.0
+        self, run_id: str | None, *, after: int | str, types: Sequence[str] = (), give_up_after_s: float = 300.0
     ) -> AsyncIterator[dict[str, Any]]:
         """Events as they happen, over lost connections; of a run until its end, else for ever."""
         from uuid import UUID

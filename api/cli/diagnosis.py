@@ -291,6 +291,7 @@ async def _health(found: Diagnosis, settings: Settings, url: str) -> None:
             health = found.health = await ready()
             _dependencies(found, health)
             examine_members(found, health)
+            _history(found, health)
             await _lags(found, health, ready)
             await _clock(found, settings, client, health)
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
@@ -336,6 +337,17 @@ def _shortened(units: Sequence[str]) -> str:
     words = {"projection": "projections", "sagas": "partitions of the sagas"}
     parts = [kind if kind not in words else f"{count} {words[kind]}" for kind, count in sorted(kinds.items())]
     return ", ".join(parts) or "nothing"
+
+
+def _history(found: Diagnosis, health: dict[str, Any]) -> None:
+    history = health.get("history")
+    if history is None:  # an older server, or one whose database is away
+        return
+    since = datetime.fromisoformat(history["began_at"])
+    text = f"{history['id']}, since {since:%Y-%m-%d %H:%M:%S} UTC"
+    if history["cause"] != "installed":
+        text += f": the log was replaced after position {history['last_common_position']} ({history['cause']})"
+    found.add("history", "note", text)
 
 
 def _readers(health: dict[str, Any]) -> dict[str, dict[str, int]]:

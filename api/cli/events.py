@@ -17,7 +17,9 @@ app = typer.Typer(help="The event log.", no_args_is_help=True)
 def tail(
     run: Annotated[str | None, typer.Option("--run", metavar="ID", help="Only the events of this run.")] = None,
     types: Annotated[list[str] | None, typer.Option("--type", help="Only this type, as in run.started; repeatable.")] = None,
-    after: Annotated[int, typer.Option("--after", min=0, help="Only events after this position.")] = 0,
+    after: Annotated[
+        str, typer.Option("--after", metavar="CURSOR", help="Only events after this position, or after the event with this cursor.")
+    ] = "0",
     follow: Annotated[
         bool | None,
         typer.Option(
@@ -42,23 +44,33 @@ def tail(
 
 
 async def _tail(
-    run: str | None, types: list[str], after: int, follow: bool | None, data_dir: Path | None, url: str | None, as_json: bool
+    run: str | None, types: list[str], after: str, follow: bool | None, data_dir: Path | None, url: str | None, as_json: bool
 ) -> None:
     from api.cli import connection
     from api.settings import load_settings
+    from application.histories import Cursor
+    from tidelog.errors import HistoryReplaced
 
+    if Cursor.parse(after) is None:
+        raise output.CommandFailed(f"--after: '{after}' is neither a position nor a cursor", output.WRONG_USAGE)
     run_id = output.uuid_of(run) if run else None
     settings = load_settings(data_dir=data_dir, url=url)
     async with connection.server(settings, quiet=as_json) as server:
         following = not server.temporary if follow is None else follow  # nothing happens on a server that nobody else uses
-        async for event in _events(server, run_id, types, after, following):
-            if as_json:
-                output.line(event)
-            else:
-                _show(event)
+        try:
+            async for event in _events(server, run_id, types, after, following):
+                if as_json:
+                    output.line(event)
+                else:
+                    _show(event)
+        except HistoryReplaced as replaced:
+            common = replaced.last_common_position
+            raise output.CommandFailed(
+                f"the log was restored: what was shown after position {common} is void; go on with --after {replaced.cursor}"
+            ) from replaced
 
 
-def _events(server: "Server", run_id: str | None, types: list[str], after: int, follow: bool) -> Any:
+def _events(server: "Server", run_id: str | None, types: list[str], after: str, follow: bool) -> Any:
     if follow:
         return server.follow(run_id, after=after, types=types)
     path = f"/v1/runs/{run_id}/events" if run_id else "/v1/events"

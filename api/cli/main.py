@@ -2,7 +2,22 @@
 
 import typer
 
-from api.cli import agents, demo, doctor, events, invocations, nats, options, output, projections, replay, runs, up, verify
+from api.cli import (
+    agents,
+    demo,
+    doctor,
+    events,
+    invocations,
+    nats,
+    options,
+    output,
+    projections,
+    replay,
+    restored,
+    runs,
+    up,
+    verify,
+)
 
 app = typer.Typer(
     name="tidelog",
@@ -13,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (up, demo, replay, verify, doctor):
+for module in (up, demo, replay, verify, restored, doctor):
     app.registered_commands.extend(module.app.registered_commands)
 app.add_typer(runs.app, name="runs")
 app.add_typer(events.app, name="events")

@@ -389,6 +389,8 @@ def test_the_doctor_finds_a_healthy_server(up: Up, run_id: str) -> None:
     assert len(report["binaries"]["postgres"]["sha256"]) == 64
     assert report["health"]["status"] == "ok"
     [member] = [finding["detail"] for finding in report["findings"] if finding["subject"] == "member"]
+    [history] = [finding["detail"] for finding in report["findings"] if finding["subject"] == "history"]
+    assert history.startswith(f"{report['health']['history']['id']}, since 20") and history.endswith(" UTC")
     assert member.endswith(": 9 projections, rebuilds, relay, 8 partitions of the sagas, sweeper, timers")
 
 

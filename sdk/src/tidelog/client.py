@@ -1,6 +1,7 @@
 """`Client`: start runs, follow them, read the log."""
 
 import asyncio
+import json
 import os
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -13,7 +14,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 from uuid_utils.compat import uuid7
 
-from tidelog.errors import TidelogAPIError, TidelogConnectionError
+from tidelog.errors import HistoryReplaced, PositionBeyondHead, TidelogAPIError, TidelogConnectionError
 from tidelog.models import (
     AgentInfo,
     AgentMessage,
@@ -114,11 +115,14 @@ class Client:
         """
         async with asyncio.timeout(timeout):
             while True:
-                run = await self.get_run(run_id)
-                if run.finished:
-                    return run
-                async for _ in self.events(run_id, after=run.position):
-                    pass  # what was read here, the next read shows
+                try:
+                    run = await self.get_run(run_id)
+                    if run.finished:
+                        return run
+                    async for _ in self.events(run_id, after=run.position):
+                        pass  # what was read here, the next read shows
+                except (HistoryReplaced, PositionBeyondHead):
+                    pass  # the next read shows what the log has now, if it has the run at all
                 await asyncio.sleep(0.1)
 
     async def list_runs(
@@ -184,38 +188,50 @@ class Client:
         self,
         run_id: UUID | None = None,
         *,
-        after: int = 0,
+        after: int | str = 0,
         follow: bool = True,
         types: Sequence[str] = (),
         give_up_after_s: float = 300.0,
     ) -> AsyncIterator[Event]:
         """Events in order of position: of one run (ends when the run is finished), or all of the tenant (does not end).
 
-        Each event after the position `after` comes once: after a lost connection the stream is resumed behind the last one.
+        Each event after `after` (a position, or the `cursor` of an event) comes once: after a lost connection the stream is resumed
+        behind the last one.
         `follow=False`: those that are there now. `types`: only such, as `run.started`. `give_up_after_s`: how long the server may
         be away before `TidelogConnectionError` is raised.
+
+        Raises:
+            HistoryReplaced: the log was restored, and events that you have are not in it any more. The error says from where to go
+                on. To learn of it after a restart of yours, keep the `cursor` of the last event, not only its position.
         """
         path = "/v1/events" if run_id is None else f"/v1/runs/{run_id}/events"
         params = {"types": ",".join(types)} if types else {}
         if not follow:
-            async for event in self._all(Event, path, {**params, "after": str(after)}):
+            async for found, history in self._items(path, {**params, "after": str(after)}):
+                event = _parse(Event, found)
                 self._position = max(self._position, event.position)
-                yield event
+                yield event.model_copy(update={"cursor": f"{event.position}-{history}" if history else str(event.position)})
             return
+        cursor, reached = str(after), int(str(after).partition("-")[0])
         failures, contact = 0, _Contact()
         while True:
             try:
-                async for item in self._stream(path, params, after, contact):
+                async for item in self._stream(path, params, cursor, contact):
                     failures = 0
                     if item.event == "end":
                         return
                     if item.event == "resync":
                         break
+                    if item.event == "reset":
+                        raise _replaced(item)
                     event = _parse(Event, item.data, as_text=True)
-                    if event.position > after:
-                        after = event.position
-                        self._position = max(self._position, after)
-                        yield event
+                    if event.position > reached:
+                        cursor, reached = item.id, event.position
+                        self._position = max(self._position, reached)
+                        yield event.model_copy(update={"cursor": cursor})
+            except HistoryReplaced as replaced:
+                self._position = min(self._position, replaced.last_common_position)
+                raise
             except (TidelogConnectionError, TidelogAPIError) as error:
                 if isinstance(error, TidelogAPIError) and not error.retryable:
                     raise
@@ -226,13 +242,13 @@ class Client:
                 await asyncio.sleep(max(wait_s, self._retry.delay_s(failures)))
 
     async def _stream(
-        self, path: str, params: Mapping[str, str], after: int, contact: "_Contact"
+        self, path: str, params: Mapping[str, str], after: str, contact: "_Contact"
     ) -> AsyncIterator[ServerSentEvent]:
         """One connection. Ends with `TidelogConnectionError`, also when the server closes it: a stream has its own end mark."""
-        headers = {"Accept": "text/event-stream", "Cache-Control": "no-store", "Last-Event-ID": str(after)}
+        headers = {"Accept": "text/event-stream", "Cache-Control": "no-store", "Last-Event-ID": after}
         try:
             async with self._transport.stream(
-                path, params={**params, "after": str(after)}, headers=headers, read_timeout_s=HEARTBEAT_TIMEOUT_S
+                path, params={**params, "after": after}, headers=headers, read_timeout_s=HEARTBEAT_TIMEOUT_S
             ) as response:
                 if not response.is_success:
                     raise error_of(response, await response.aread())
@@ -270,18 +286,31 @@ class Client:
         return response
 
     async def _get(self, path: str, params: Mapping[str, Any]) -> Any:
+        return json_of(await self._read(path, params))
+
+    async def _read(self, path: str, params: Mapping[str, Any]) -> httpx.Response:
         headers = {"Tidelog-Position": str(self._position)} if self._position else {}
-        return json_of(await self._request("GET", path, params=params, headers={"Accept": "application/json", **headers}))
+        try:
+            return await self._request("GET", path, params=params, headers={"Accept": "application/json", **headers})
+        except PositionBeyondHead:
+            self._position = 0  # the log has lost what this client wrote: the next read is of what it has
+            raise
 
     async def _all(self, model: type[M], path: str, params: Mapping[str, str] | None = None) -> AsyncIterator[M]:
         """Every item of a list, page by page."""
+        async for item, _ in self._items(path, params):
+            yield _parse(model, item)
+
+    async def _items(self, path: str, params: Mapping[str, str] | None = None) -> AsyncIterator[tuple[Any, str | None]]:
+        """Every item as it came, and the history of the log that its page was read in, where the server says so."""
         cursor: str | None = None
         while True:
-            page = await self._get(path, {**(params or {}), **({} if cursor is None else {"cursor": cursor})})
+            response = await self._read(path, {**(params or {}), **({} if cursor is None else {"cursor": cursor})})
+            page = json_of(response)
             if not isinstance(page, dict) or not isinstance(page.get("data"), list):
                 raise TidelogConnectionError(f"{path}: the answer is no list; is this a Tidelog server?")
             for item in page["data"]:
-                yield _parse(model, item)
+                yield item, response.headers.get("Tidelog-History")
             cursor = page.get("next_cursor")
             if cursor is None:
                 return
@@ -304,6 +333,17 @@ class _Contact:
         async for chunk in chunks:
             self._at = time.monotonic()
             yield chunk
+
+
+def _replaced(item: ServerSentEvent) -> HistoryReplaced:
+    """The error for what a stream says at the end of its history."""
+    try:
+        said = json.loads(item.data)
+        common, reason = int(said["last_common_position"]), str(said["reason"])
+        detail = f"{reason}: drop what you have after position {common}, and go on from there"
+        return HistoryReplaced(str(said["history"]), common, item.id, detail)
+    except (ValueError, KeyError, TypeError) as error:
+        raise TidelogConnectionError(f"the stream's `reset` is not what this version of the SDK knows: {error}") from error
 
 
 def _position_of(response: httpx.Response) -> int:

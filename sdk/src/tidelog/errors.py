@@ -126,6 +126,25 @@ class ServerError(TidelogAPIError):
     """5xx: the server failed or is not available."""
 
 
+class HistoryReplaced(TidelogAPIError):
+    """410: the log was restored from a backup, or lost its end in a failover, and has other events now than you have read.
+
+    Drop what you have with a position after `last_common_position`, and go on with `events(after=error.cursor)`. `history`: id of
+    the history of the log that goes on there.
+    """
+
+    def __init__(self, history: str, last_common_position: int, cursor: str, detail: str | None = None) -> None:
+        super().__init__(410, "history-replaced", "the history of the log has ended", detail)
+        self.history = history
+        self.last_common_position = last_common_position
+        self.cursor = cursor
+
+
+class PositionBeyondHead(TidelogAPIError):
+    """410: the log has no event at a position that was given, or not any more."""
+
+
+_BY_CODE: Mapping[str, type[TidelogAPIError]] = {"position-beyond-head": PositionBeyondHead}
 _BY_STATUS: Mapping[int, type[TidelogAPIError]] = {
     400: InvalidRequestError,
     401: AuthenticationError,
@@ -141,12 +160,17 @@ _BY_STATUS: Mapping[int, type[TidelogAPIError]] = {
 
 def api_error(status: int, problem: Mapping[str, Any]) -> TidelogAPIError:
     """The typed error for a problem document; for an answer that is none (a proxy's page), `problem` may be empty."""
-    kind = _BY_STATUS.get(status, ServerError if status >= 500 else TidelogAPIError)
+    code = str(problem.get("code") or f"http-{status}")
+    kind = _BY_CODE.get(code) or _BY_STATUS.get(status, ServerError if status >= 500 else TidelogAPIError)
     errors = problem.get("errors")
     detail = problem.get("detail")
+    if code == "history-replaced":
+        common = problem.get("last_common_position")
+        if isinstance(common, int):
+            return HistoryReplaced(str(problem.get("history")), common, str(problem.get("cursor") or common), str(detail))
     return kind(
         status,
-        code=str(problem.get("code") or f"http-{status}"),
+        code=code,
         title=str(problem.get("title") or "the server refused the request"),
         detail=None if detail is None else str(detail),
         errors=[item for item in errors if isinstance(item, Mapping)] if isinstance(errors, list) else (),

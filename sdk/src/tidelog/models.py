@@ -141,7 +141,11 @@ class ResolvedInvocation(Model):
 
 
 class Event(Model):
-    """A CloudEvent of the log. `position` orders all events of a server; `streamid`:`streamversion` names this one."""
+    """A CloudEvent of the log. `position` orders all events of a server; `streamid`:`streamversion` names this one.
+
+    `cursor`: give it to `Client.events(after=...)` to go on behind this event. It holds the id of the history of the log, too, so
+    that you learn when that has ended.
+    """
 
     id: str
     type: str
@@ -156,6 +160,13 @@ class Event(Model):
     streamid: str | None = None
     streamversion: int | None = None
     rootid: str | None = None
+    cursor: str | None = Field(default=None, exclude=True)
+
+    @property
+    def history(self) -> str | None:
+        """Id of the history of the log in which the event was read; None from a server that knows no histories."""
+        parts = (self.cursor or "").split("-")
+        return parts[1] if len(parts) > 1 else None
 
 
 class AgentMessage(Model):

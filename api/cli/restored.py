@@ -1,0 +1,90 @@
+"""`tidelog restored`: says that the log was restored from a backup, so that its readers learn of it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from api.cli import options, output
+
+if TYPE_CHECKING:
+    from application.histories import History
+
+app = typer.Typer()
+
+
+@app.command()
+def restored(
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="TEXT", help="Why, for whoever asks later.")
+    ] = "restored from a backup",
+    position: Annotated[
+        int | None,
+        typer.Option(
+            "--position",
+            min=0,
+            help="The last position that certainly is as it was before.  \\[default: where the log was, as far as it noted, before"
+            " PostgreSQL was last started]",
+        ),
+    ] = None,
+    data_dir: options.DataDir = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Begin a new history of the log after a restore, before anything else is started on it.
+
+    A restored log gives positions that it had given out before to other events. Readers keep the history with their position: those
+    that have read events that are gone are told so, and from where to go on. Without this step a server often finds out by itself,
+    but not always, and only when a reader or a copy in NATS comes back that has more than the log.
+
+    Works on the embedded PostgreSQL of the data folder, started if need be, or on that of TIDELOG_DATABASE_URL, and brings its
+    schema up to this version. Give --position if the log was written to after the restore and PostgreSQL was started again since.
+    A position that is too low costs readers repetitions; one that is too high costs them events.
+
+    Examples:
+
+      tidelog restored
+
+      tidelog restored --reason "disk of db-1 lost, backup of 02:00" --position 17072
+    """
+    output.run(_restored(reason, position, data_dir, as_json))
+
+
+async def _restored(reason: str, position: int | None, data_dir: Path | None, as_json: bool) -> None:
+    from api import bootstrap, replay
+    from api.settings import load_settings
+
+    if not reason.strip() or len(reason) > 1_000 or "\x00" in reason:
+        raise output.CommandFailed("--reason: give a line of text, of at most 1,000 characters", output.WRONG_USAGE)
+    async with replay.database(load_settings(data_dir=data_dir)) as database_url:
+        before, now, head = await bootstrap.begin_history(database_url, reason.strip(), position)
+    if as_json:
+        begun = now.history_id != before.history_id
+        output.document({"begun": begun, "before": before.history_id if begun else None, "head": head, "history": _document(now)})
+    else:
+        _show(before, now, head)
+
+
+def _document(history: "History") -> dict[str, object]:
+    from domain.kernel import timestamp
+
+    return {
+        "id": history.history_id,
+        "last_common_position": history.last_common,
+        "cause": history.cause,
+        "reason": history.reason,
+        "began_at": timestamp(history.began_at),
+    }
+
+
+def _show(before: "History", now: "History", head: int) -> None:
+    if now.history_id == before.history_id:
+        output.say(
+            f"Since PostgreSQL was started a new history has begun already: {now.history_id}, after position {now.last_common}"
+            f" ({now.cause}: {now.reason}).\nNothing to do. To begin another one, give --position."
+        )
+        return
+    output.say(
+        f"History {before.history_id} has ended. History {now.history_id} goes on after position {now.last_common};"
+        f" the log is at {head}.\nReaders that had events after position {now.last_common} are told so (`event: reset`,"
+        f" or 410 history-replaced) and go on from there.\nReaders that were not so far notice nothing."
+    )
