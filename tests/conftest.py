@@ -5,7 +5,8 @@ import shutil
 import sys
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+import warnings
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import psycopg
@@ -26,16 +27,15 @@ settings.register_profile("tidelog", deadline=None, suppress_health_check=[Healt
 settings.load_profile("tidelog")
 
 
-def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """The event loop of production (`api.roles.run_loop`). It differs, for instance in what a write to a closed socket raises.
-
-    A test with an asynchronous fixture has to be asynchronous itself: else its loop would be another one.
-    """
-    if sys.platform == "win32":
-        return {"asyncio": asyncio.new_event_loop}
+if sys.platform != "win32":
     import uvloop
 
-    return {"uvloop": uvloop.new_event_loop}
+    # The event loop of production (`api.roles.run_loop`). It differs, for instance in what a write to a closed socket raises.
+    # Set for the process and not by the plugin's hook: the hook makes every asynchronous test a parametrized one, and pytest then
+    # tears the servers of the session down before each synchronous test that uses them.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # from Python 3.14 on
+        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
 
 
 _loop = pytest.StashKey[asyncio.AbstractEventLoop]()

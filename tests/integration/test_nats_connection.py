@@ -120,7 +120,7 @@ async def _read(connection: NatsConnection) -> None:
 
 async def _publish(connection: NatsConnection) -> None:
     async with OrderedPublisher.open(
-        connection, log_id="log", stream="S", subject="s", sequence=0, on_stored=lambda position: None
+        connection, log_id="log", history="h", stream="S", subject="s", sequence=0, on_stored=lambda position: None
     ) as publisher:
         await publisher.failed()
 
