@@ -31,8 +31,11 @@ Workspace = Annotated[
 def json_of(option: str, given: str | None) -> Any:
     """The value of an option that takes JSON, `@FILE` with JSON, or `@-` for stdin; None if it was not given.
 
-    Raises CommandFailed for what is not JSON.
+    Raises CommandFailed for what is not JSON, or no value that the server takes.
     """
+    from tidelog.errors import PermanentError, ValueTooDeepError
+    from tidelog.values import MAX_JSON_DEPTH, to_json
+
     if given is None:
         return None
     try:
@@ -40,8 +43,11 @@ def json_of(option: str, given: str | None) -> Any:
             given = sys.stdin.read()
         elif given.startswith("@"):
             given = Path(given[1:]).read_text("utf-8")
-        return json.loads(given)
+        return to_json(json.loads(given), option, max_bytes=None)
     except OSError as error:
         raise output.CommandFailed(f"{option}: {error.strerror}: {error.filename}", output.WRONG_USAGE) from None
     except ValueError as error:
         raise output.CommandFailed(f"{option}: is not JSON: {error}", output.WRONG_USAGE) from None
+    except (PermanentError, RecursionError) as error:
+        why = error if isinstance(error, PermanentError) else ValueTooDeepError(option, MAX_JSON_DEPTH)
+        raise output.CommandFailed(str(why), output.WRONG_USAGE) from None

@@ -141,6 +141,8 @@ async def _list(status: str | None, limit: int, data_dir: Path | None, url: str 
     table = output.table("Run", "Status", "Agents", "Started", "Events")
     for run in found:
         shown = output.status(run["status"]) + (" (degraded)" if run["degraded"] else "")
+        if run.get("unreadable"):
+            shown += " [red](the server cannot read its document)[/red]"
         started = run["created_at"][:19].replace("T", " ")
         table.add_row(
             run["run_id"], shown, escape(output.shortened(", ".join(run["agents"]), 60)), started, str(run["event_count"])

@@ -5,13 +5,22 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
-from tidelog import Client, TidelogAPIError, TidelogConnectionError
-from tidelog.errors import ConflictError, InvalidRequestError, NotFoundError, RateLimitedError
+from tidelog import Client, TidelogAPIError, TidelogConnectionError, TidelogError
+from tidelog.errors import (
+    ConflictError,
+    InvalidRequestError,
+    NotFoundError,
+    NotJsonError,
+    RateLimitedError,
+    UnreadableEventError,
+    ValueTooDeepError,
+)
 from tidelog.sse import SseParser
 
 RUN = "0190a5f0-0000-7000-8000-000000000001"
@@ -222,6 +231,93 @@ async def test_an_event_stream_that_is_refused_or_gone_for_long_ends_with_an_err
     server.script = lambda request: None
     with pytest.raises(TidelogConnectionError):
         _ = [event async for event in client.events(give_up_after_s=0.1)]
+
+
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+UNREADABLE = {
+    "no JSON": "{",
+    "without its fields": '{"id": "s:2"}',
+    "deeper than anything": '{"data": ' + "[" * 100_000 + "]" * 100_000 + "}",
+}
+
+
+@pytest.mark.parametrize("data", UNREADABLE.values(), ids=UNREADABLE)
+async def test_an_event_that_cannot_be_read_is_an_error_and_not_asked_for_for_ever(
+    server: Server, client: Client, data: str
+) -> None:
+    server.script = lambda request: Answer(200, sse(1) + f"id: 2\nevent: run.odd\ndata: {data}\n\n".encode() + sse(3, end=True))
+    got = []
+    with pytest.raises(UnreadableEventError) as caught:
+        async for event in client.events(UUID(RUN)):
+            got.append(event.position)
+    assert (got, caught.value.id, caught.value.type, len(server.requests)) == ([1], "2", "run.odd", 1)
+
+
+async def test_a_page_with_such_an_event_is_the_same_error(server: Server, client: Client) -> None:
+    server.script = lambda request: ok({"data": [{"id": "s:2", "type": "run.odd", "position": 2}], "next_cursor": None})
+    with pytest.raises(UnreadableEventError) as caught:
+        _ = [event async for event in client.events(follow=False)]
+    assert (caught.value.id, caught.value.type) == ("2", "run.odd")
+
+
+async def test_an_event_without_an_end_is_not_asked_for_for_ever(
+    server: Server, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tidelog.sse.MAX_EVENT_BYTES", 1_000)
+    server.script = lambda request: Answer(200, b"data: " + b"x" * 2_000)
+    with pytest.raises(UnreadableEventError, match="without an end"):
+        _ = [event async for event in client.events(UUID(RUN))]
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("levels", [64, 199, 202, 500])
+async def test_deep_values_that_a_server_has_are_read(server: Server, client: Client, levels: int) -> None:
+    """What an older release recorded is deeper than pydantic's own parser takes."""
+    event = {"id": "s:1", "type": "t", "source": "/", "time": "2026-01-02T03:04:05Z", "position": 1, "data": nested(levels)}
+    stream = f"id: 1\nevent: t\ndata: {json.dumps(event)}\n\nevent: end\ndata: {{}}\n\n".encode()
+    run = {"run_id": RUN, "status": "completed", "input": nested(levels)}
+    server.script = in_turn(Answer(200, stream), ok({"data": [event], "next_cursor": None}), ok(run))
+    assert [event.data async for event in client.events(UUID(RUN))] == [nested(levels)]
+    assert [event.data async for event in client.events(UUID(RUN), follow=False)] == [nested(levels)]
+    assert (await client.get_run(UUID(RUN))).input == nested(levels)
+
+
+async def test_what_starts_a_run_is_made_json(server: Server, client: Client) -> None:
+    server.script = lambda request: ok(STARTED)
+    await client.start_run(agent="a", input={UUID(RUN)}, metadata={"at": Path("x")})
+    step = {"key": "s", "agent": "a", "input": nested(64), "after": ("r",)}
+    await client.start_run(plan={"kind": "graph", "steps": (step,)}, input=nested(64))
+    assert server.requests[0].body == {"agent": "a", "input": [RUN], "metadata": {"at": "x"}}
+    assert server.requests[1].body["plan"] == {"kind": "graph", "steps": [{**step, "after": ["r"]}]}
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        (nested(65), ValueTooDeepError), (nested(2_000), ValueTooDeepError), (float("nan"), NotJsonError),
+        (float("-inf"), NotJsonError), ("\ud800", NotJsonError), (object(), NotJsonError),
+    ],
+    ids=["65 levels", "2,000 levels", "nan", "infinite", "half a surrogate pair", "object"],
+)  # fmt: skip
+async def test_values_that_the_server_would_not_take_are_not_sent(
+    server: Server, client: Client, value: Any, error: type[TidelogError]
+) -> None:
+    steps = {"kind": "graph", "steps": [{"key": "s", "agent": "a", "input": value}]}
+    for start in (
+        client.start_run(agent="a", input=value),
+        client.start_run(agent="a", metadata={"m": value}),
+        client.start_run(plan=steps),
+        client.create_project("p", {"m": value}),
+    ):
+        with pytest.raises(error):
+            await start
+    assert server.requests == []
 
 
 async def test_events_without_following_are_read_as_pages(server: Server, client: Client) -> None:

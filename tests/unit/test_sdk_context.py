@@ -11,7 +11,7 @@ import pytest
 from tidelog import Agent, Context, PermanentError, ToolContext, ToolError, TransientError, tool
 from tidelog.calling import ProcessExitError
 from tidelog.context import Assignment
-from tidelog.errors import DuplicateKeyError, NotJsonError, ValueTooLargeError
+from tidelog.errors import DuplicateKeyError, NotJsonError, ValueTooDeepError, ValueTooLargeError
 from tidelog.journal import Journal, JournalEntry, JournalUpdate, Mail
 from tidelog.testing import MemoryJournal, MemoryRecorder, SentMessage, ToolCall, run_agent
 
@@ -267,7 +267,21 @@ async def test_the_shared_context_can_be_written_at_an_expected_version() -> Non
     assert (await run_agent(agent_of(execute))).result == "mine"
 
 
-@pytest.mark.parametrize(("value", "error"), [("x" * 300_000, ValueTooLargeError), (object(), NotJsonError)])
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for level in range(levels):
+        value = [value] if level % 2 else {"k": value}
+    return value
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        ("x" * 300_000, ValueTooLargeError), (object(), NotJsonError), (float("inf"), NotJsonError),
+        (nested(65), ValueTooDeepError), (nested(300), ValueTooDeepError), (nested(5_000), ValueTooDeepError),
+    ],
+    ids=["large", "object", "infinite", "65 levels", "300 levels", "5,000 levels"],
+)  # fmt: skip
 async def test_values_over_the_limit_or_not_json_are_refused_everywhere(value: Any, error: type[Exception]) -> None:
     async def execute(ctx: Context) -> Any:
         for call in (
@@ -282,6 +296,24 @@ async def test_values_over_the_limit_or_not_json_are_refused_everywhere(value: A
 
     with pytest.raises(error):
         await run_agent(agent_of(execute), tools=[echo], peers=["a"])
+    for given in ({"input": value}, {"results": {"a": value}}, {"state": {"a": value}}, {"inbox": [("a", value)]}):
+        with pytest.raises(error):
+            await run_agent(agent_of(execute), **given)
+
+
+async def test_the_deepest_values_go_through_every_call() -> None:
+    deep, inner = nested(64), nested(63)
+
+    async def execute(ctx: Context) -> Any:
+        assert ctx.input == deep
+        assert await ctx.step("s", lambda: deep) == deep
+        assert await ctx.tool("echo", value=inner) == inner
+        await ctx.send("a", deep)
+        await ctx.state.set("x", deep)
+        return await ctx.state.get("x")
+
+    outcome = await run_agent(agent_of(execute), deep, tools=[echo], peers=["a"], inbox=[("a", deep)])
+    assert outcome.result == deep and outcome.sent[0].body == deep
 
 
 async def test_an_agent_that_exits_does_not_exit_the_process() -> None:

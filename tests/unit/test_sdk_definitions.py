@@ -197,6 +197,36 @@ def test_what_is_not_json_is_refused(value: object) -> None:
         to_json({"in": [value]}, "the result of step 'x'")
 
 
+def deep_type(levels: int) -> Any:
+    kind: Any = int
+    for _ in range(levels):
+        kind = list[kind]
+    return kind
+
+
+def test_a_schema_that_the_server_would_not_take_is_told_before_it_is_sent() -> None:
+    def shallow(value: Any) -> None: ...
+
+    def deep(value: Any) -> None: ...
+
+    shallow.__annotations__["value"], deep.__annotations__["value"] = deep_type(61), deep_type(62)
+    tool(shallow).describe()
+    with pytest.raises(
+        DefinitionError, match="tool function deep: the JSON Schema of its parameters is nested too deeply"
+    ) as caught:
+        tool(deep).describe()
+    assert caught.value.kind == "invalid-signature"
+
+    class Deep(Agent):
+        async def execute(self, ctx: Context) -> Any: ...
+
+    Deep.execute.__annotations__["return"] = deep_type(63)
+    schema = describe_agent(Deep).output_schema
+    assert schema is not None and schema["type"] == "array"
+    Deep.execute.__annotations__["return"] = deep_type(64)
+    assert describe_agent(Deep).output_schema is None
+
+
 def test_a_cycle_is_refused() -> None:
     cycle: list[Any] = []
     cycle.append(cycle)

@@ -9,8 +9,9 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnno
 
 from tidelog.calling import is_async
 from tidelog.context import Context
-from tidelog.errors import DefinitionError
+from tidelog.errors import DefinitionError, ValueTooDeepError
 from tidelog.naming import AGENT_NAME, check_capabilities, check_name, check_version, first_paragraph, kebab_case
+from tidelog.values import check_depth
 
 
 class Agent:
@@ -81,11 +82,15 @@ def _check_signatures(cls: type[Agent], what: str) -> None:
 
 
 def _output_schema(cls: type[Agent]) -> dict[str, Any] | None:
-    """JSON Schema of execute's declared result; None if it declares none, or one that pydantic knows no schema for."""
+    """JSON Schema of execute's declared result; None if it declares none, or one without a schema that the server takes."""
     try:
         declared = typing.get_type_hints(cls.execute, include_extras=True).get("return", Any)
         if declared is Any or declared is type(None):
             return None
-        return TypeAdapter(declared).json_schema(mode="serialization")
-    except (NameError, TypeError, PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError):
+        schema = TypeAdapter(declared).json_schema(mode="serialization")
+        check_depth(schema, "the schema")
+        return schema
+    except (
+        NameError, TypeError, PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError, ValueTooDeepError,
+    ):  # fmt: skip
         return None

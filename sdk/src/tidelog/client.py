@@ -14,7 +14,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 from uuid_utils.compat import uuid7
 
-from tidelog.errors import HistoryReplaced, PositionBeyondHead, TidelogAPIError, TidelogConnectionError
+from tidelog.errors import HistoryReplaced, PositionBeyondHead, TidelogAPIError, TidelogConnectionError, UnreadableEventError
 from tidelog.models import (
     AgentInfo,
     AgentMessage,
@@ -30,6 +30,7 @@ from tidelog.models import (
 )
 from tidelog.sse import ServerSentEvent, parse_sse
 from tidelog.transport import RetryPolicy, Transport, error_of, json_of
+from tidelog.values import read_model, to_json
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -86,16 +87,23 @@ class Client:
 
         `idempotency_key`: the same key starts the same run once; made up if not given, so that retries of this call are safe.
         `wait_s`: let the server wait for the outcome so many seconds; `.run` is then the run as it is at the end of the wait.
+        Input, metadata and plan are converted as values of a `Context` are: pydantic models, dataclasses, dates, UUIDs, sets.
+
+        Raises:
+            NotJsonError, ValueTooDeepError: a value has no JSON form, or more than 64 levels; nothing was sent.
         """
         if sum(choice is not None for choice in (agent, agents, plan)) != 1:
             raise ValueError("give exactly one of agent, agents and plan")
         body: dict[str, Any] = (
             {"agent": agent}
             if agent is not None
-            else {"plan": dict(plan) if plan is not None else {"kind": "sequential", "agents": list(agents or ())}}
+            else {"plan": _plan(plan) if plan is not None else {"kind": "sequential", "agents": list(agents or ())}}
         )
-        optional = {"project_id": None if project_id is None else str(project_id), "metadata": metadata}
-        body |= {name: value for name, value in optional.items() if value is not None} | {"input": input}
+        if project_id is not None:
+            body["project_id"] = str(project_id)
+        if metadata is not None:
+            body["metadata"] = to_json(dict(metadata), "the metadata", max_bytes=None)
+        body["input"] = to_json(input, "the input", max_bytes=None)
         headers = {"Idempotency-Key": idempotency_key or str(uuid7())}
         if wait_s is not None:
             headers["Prefer"] = f"wait={int(wait_s)}"
@@ -203,12 +211,13 @@ class Client:
         Raises:
             HistoryReplaced: the log was restored, and events that you have are not in it any more. The error says from where to go
                 on. To learn of it after a restart of yours, keep the `cursor` of the last event, not only its position.
+            UnreadableEventError: an event came that this version cannot read. Asking again would bring the same.
         """
         path = "/v1/events" if run_id is None else f"/v1/runs/{run_id}/events"
         params = {"types": ",".join(types)} if types else {}
         if not follow:
             async for found, history in self._items(path, {**params, "after": str(after)}):
-                event = _parse(Event, found)
+                event = _event(found)
                 self._position = max(self._position, event.position)
                 yield event.model_copy(update={"cursor": f"{event.position}-{history}" if history else str(event.position)})
             return
@@ -224,7 +233,7 @@ class Client:
                         break
                     if item.event == "reset":
                         raise _replaced(item)
-                    event = _parse(Event, item.data, as_text=True)
+                    event = _streamed(item)
                     if event.position > reached:
                         cursor, reached = item.id, event.position
                         self._position = max(self._position, reached)
@@ -254,8 +263,10 @@ class Client:
                     raise error_of(response, await response.aread())
                 async for item in parse_sse(contact.noted(response.aiter_bytes())):
                     yield item
-        except (httpx.HTTPError, httpx.StreamError, ValueError) as error:
+        except (httpx.HTTPError, httpx.StreamError) as error:
             raise TidelogConnectionError(f"{path}: the event stream broke ({type(error).__name__}: {error})") from error
+        except ValueError as error:
+            raise UnreadableEventError("", "", str(error)) from error
         raise TidelogConnectionError(f"{path}: the server closed the event stream")
 
     # --- what there is ---
@@ -272,7 +283,9 @@ class Client:
         return [project async for project in self._all(Project, "/v1/projects")]
 
     async def create_project(self, name: str, metadata: Mapping[str, Any] | None = None) -> Project:
-        body = {"name": name} if metadata is None else {"name": name, "metadata": dict(metadata)}
+        body: dict[str, Any] = {"name": name}
+        if metadata is not None:
+            body["metadata"] = to_json(dict(metadata), "the metadata", max_bytes=None)
         headers = {"Idempotency-Key": str(uuid7())}
         answer = json_of(await self._request("POST", "/v1/projects", body=body, headers=headers))
         return _parse(Project, body | answer if isinstance(answer, dict) else answer)
@@ -348,11 +361,41 @@ def _replaced(item: ServerSentEvent) -> HistoryReplaced:
 
 def _position_of(response: httpx.Response) -> int:
     value = response.headers.get("Tidelog-Position", "")
-    return int(value) if value.isdecimal() else 0
+    return int(value) if value.isdecimal() and len(value) <= 18 else 0
 
 
-def _parse(model: type[M], answer: Any, as_text: bool = False) -> M:
+def _plan(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """A plan as JSON data. The input of a step is a value of its own, with its own depth."""
+    rest = to_json({name: value for name, value in plan.items() if name != "steps"}, "the plan", max_bytes=None)
+    assert isinstance(rest, dict)
+    return {**rest, "steps": [_step(step) for step in plan["steps"]]} if "steps" in plan else rest
+
+
+def _step(step: Mapping[str, Any]) -> dict[str, Any]:
+    plain = to_json({name: value for name, value in step.items() if name != "input"}, "a step of the plan", max_bytes=None)
+    assert isinstance(plain, dict)
+    if "input" in step:
+        plain["input"] = to_json(step["input"], f"the input of step {step.get('key')!r}", max_bytes=None)
+    return plain
+
+
+def _streamed(item: ServerSentEvent) -> Event:
     try:
-        return model.model_validate_json(answer) if as_text else model.model_validate(answer)
+        return read_model(Event, item.data)
+    except ValueError as error:
+        raise UnreadableEventError(item.id, item.event, str(error)) from error
+
+
+def _event(item: Any) -> Event:
+    try:
+        return Event.model_validate(item)
+    except ValidationError as error:
+        known = item if isinstance(item, dict) else {}
+        raise UnreadableEventError(str(known.get("position", "")), str(known.get("type", "")), str(error)) from error
+
+
+def _parse(model: type[M], answer: Any) -> M:
+    try:
+        return model.model_validate(answer)
     except ValidationError as error:
         raise TidelogConnectionError(f"the server's answer is not what this version of the SDK knows: {error}") from error

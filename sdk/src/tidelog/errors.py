@@ -43,6 +43,14 @@ class ValueTooLargeError(PermanentError):
         self.limit = limit
 
 
+class ValueTooDeepError(PermanentError):
+    """A result, body or argument is nested deeper than the `limit` of 64 levels of arrays and objects."""
+
+    def __init__(self, what: str, limit: int) -> None:
+        super().__init__(f"{what} is nested too deeply; the limit is {limit} levels of arrays and objects")
+        self.limit = limit
+
+
 class NotJsonError(PermanentError):
     """A result, body or argument cannot be written as JSON."""
 
@@ -70,6 +78,18 @@ class DefinitionError(TidelogError):
 
 class TidelogConnectionError(TidelogError):
     """The server could not be reached, or did not answer in time, for as long as the caller was ready to try."""
+
+
+class UnreadableEventError(TidelogError):
+    """An event came that this version of the SDK cannot read. `id` and `type` are the stream's own; asking again gives the same.
+
+    Go on behind it with `after=`, or read it with a newer version.
+    """
+
+    def __init__(self, id: str, type: str, reason: str) -> None:
+        super().__init__(f"event {id or '(without an id)'} ({type}) cannot be read by this version of the SDK: {reason}")
+        self.id = id
+        self.type = type
 
 
 class TidelogAPIError(TidelogError):

@@ -56,7 +56,10 @@ class Step(Model):
 
 
 class RunSummary(Model):
-    """A run in a list. `status`: running, completed, failed or cancelled."""
+    """A run in a list. `status`: running, completed, failed or cancelled.
+
+    `unreadable`, here and in the other lists: the server cannot read its own stored document, so what stands in that is missing.
+    """
 
     run_id: UUID
     status: str
@@ -64,6 +67,7 @@ class RunSummary(Model):
     created_at: datetime | None = None
     updated_at: datetime | None = None
     finished_at: datetime | None = None
+    unreadable: bool = False
 
     @property
     def finished(self) -> bool:
@@ -180,6 +184,7 @@ class AgentMessage(Model):
     sent_at: datetime | None = None
     delivered_at: datetime | None = None
     received_at: datetime | None = None
+    unreadable: bool = False
 
 
 class AgentInfo(Model):
@@ -189,6 +194,7 @@ class AgentInfo(Model):
     version: str | None = None
     description: str = ""
     capabilities: tuple[str, ...] = ()
+    unreadable: bool = False
 
 
 class ToolInfo(Model):
@@ -199,6 +205,7 @@ class ToolInfo(Model):
     description: str = ""
     capabilities: tuple[str, ...] = ()
     parameters: dict[str, Any] = Field(default_factory=dict)
+    unreadable: bool = False
 
 
 class Project(Model):
@@ -208,6 +215,7 @@ class Project(Model):
     name: str
     metadata: dict[str, Any] | None = None
     created_at: datetime | None = None
+    unreadable: bool = False
 
 
 class RunPage(Model):

@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, c
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError
 
 from tidelog.calling import call
-from tidelog.errors import DefinitionError
+from tidelog.errors import DefinitionError, ValueTooDeepError
 from tidelog.naming import TOOL_NAME, check_capabilities, check_name, check_version, first_paragraph
-from tidelog.values import to_json
+from tidelog.values import check_depth, to_json
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -138,8 +138,11 @@ class Tool(Generic[P, R]):
     def _schema(self, what: str) -> dict[str, Any]:
         try:
             schema = self._read_signature().model.model_json_schema(mode="validation")
+            check_depth(schema, "the JSON Schema of its parameters")
         except PydanticUserError as error:
             raise DefinitionError("invalid-signature", f"{what}: a parameter has no JSON Schema: {error.message}") from error
+        except ValueTooDeepError as error:
+            raise DefinitionError("invalid-signature", f"{what}: {error}") from error
         schema.pop("title", None)
         return schema
 

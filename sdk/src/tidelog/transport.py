@@ -132,6 +132,8 @@ def json_of(response: httpx.Response) -> Any:
         return response.json()
     except ValueError as error:
         raise TidelogConnectionError(f"{response.request.url}: the answer is not JSON; is this a Tidelog server?") from error
+    except RecursionError as error:
+        raise TidelogConnectionError(f"{response.request.url}: the answer is nested too deeply to be read") from error
 
 
 def _retry_after_s(value: str | None) -> float | None:
