@@ -1,10 +1,13 @@
 """The form in which events leave the system: CloudEvents 1.0, JSON format, with our extension attributes."""
 
+from base64 import b64encode
 from typing import Any
 
 import orjson
 
+from domain import values
 from domain.kernel import RecordedEvent, timestamp
+from domain.registry import EVENTS
 
 CONTENT_TYPE = "application/cloudevents+json"
 ENVELOPE_PATH = "/schemas/cloudevent"
@@ -24,7 +27,7 @@ ENVELOPE: dict[str, Any] = {
         "type": {"type": "string", "minLength": 1, "description": "The event's topic, such as run.started"},
         "subject": {"type": "string", "format": "uuid", "description": "Id of the stream that the event is of"},
         "time": {"type": "string", "format": "date-time", "description": "When it was recorded, in UTC"},
-        "datacontenttype": {"const": "application/json"},
+        "datacontenttype": {"enum": ["application/json", "application/octet-stream"]},
         "dataschema": {
             "type": "string",
             "format": "uri-reference",
@@ -34,11 +37,12 @@ ENVELOPE: dict[str, Any] = {
         "streamversion": {"type": "integer", "minimum": 1, "description": "Place in its stream"},
         "rootid": {"type": "string", "format": "uuid", "description": "The run for everything inside a run, else the stream"},
         "tenantid": {"type": "string", "format": "uuid"},
-        "actor": {"type": "string", "description": "Who asked: key:<key id>, saga:<name>, timer, system"},
+        "actor": {"type": "string", "description": "Who asked: key:<key id>, saga:<name>, timer, system; or unknown"},
         "correlationid": {"type": "string", "description": "The same on everything that follows from one request"},
-        "causationid": {"type": "string", "description": "What directly caused it: a command's id, or the id of an event"},
+        "causationid": {"type": "string", "description": "What directly caused it: the id of a command or event, or unknown"},
         "traceparent": {"type": "string", "description": "W3C trace context, if there was one"},
         "data": {"description": "The event's own fields, as `dataschema` says"},
+        "data_base64": {"type": "string", "description": "In place of `data` that is not JSON: of those who only use the log"},
         "dataref": {
             "type": "string",
             "format": "uri-reference",
@@ -49,7 +53,7 @@ ENVELOPE: dict[str, Any] = {
         "specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema", "position", "streamversion",
         "rootid", "tenantid", "actor", "correlationid", "causationid",
     ],
-    "oneOf": [{"required": ["data"]}, {"required": ["dataref"]}],
+    "oneOf": [{"required": ["data"]}, {"required": ["data_base64"]}, {"required": ["dataref"]}],
 }  # fmt: skip
 """JSON Schema (2020-12) of what `to_cloudevent` makes."""
 
@@ -62,9 +66,11 @@ def schema_path(topic: str, version: int) -> str:
 def to_cloudevent(recorded: RecordedEvent, *, by_reference: bool = False) -> bytes:
     """One event as a CloudEvents JSON object. `data` is the stored JSON itself, not decoded on the way.
 
+    Those who only use the log may write events without our metadata, and data that is not JSON: that is no reason to have no feed.
+
     `by_reference`: without its data, with the path where it can be fetched (the `dataref` extension of CloudEvents).
     """
-    metadata = orjson.loads(recorded.metadata)
+    metadata = _metadata(recorded.metadata)
     event = {
         "specversion": "1.0",
         "id": recorded.name,
@@ -78,14 +84,33 @@ def to_cloudevent(recorded: RecordedEvent, *, by_reference: bool = False) -> byt
         "streamversion": recorded.version,
         "rootid": str(recorded.root_id),
         "tenantid": str(recorded.tenant_id),
-        "actor": metadata["actor"],
-        "correlationid": metadata["correlation_id"],
-        "causationid": metadata["causation_id"],
+        "actor": metadata.get("actor", "unknown"),
+        "correlationid": metadata.get("correlation_id", str(recorded.root_id)),
+        "causationid": metadata.get("causation_id", "unknown"),
     }
     if metadata.get("traceparent"):
         event["traceparent"] = metadata["traceparent"]
     if by_reference:
         event["dataref"] = f"/v1/events/{recorded.position}"
-    else:
+    elif recorded.topic in EVENTS or _is_json(recorded.state):
         event["data"] = orjson.Fragment(recorded.state)
+    else:
+        event["datacontenttype"] = "application/octet-stream"
+        event["data_base64"] = b64encode(recorded.state).decode()
     return orjson.dumps(event)
+
+
+def _metadata(text: str) -> dict[str, Any]:
+    try:
+        metadata = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return {}
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _is_json(state: bytes) -> bool:
+    try:
+        values.read(state)
+    except ValueError:
+        return False
+    return True

@@ -9,12 +9,13 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import structlog
+from pydantic_core import PydanticSerializationError
 
 from application.ports import AppendRequest, AppendResult, EventStore, NewEvent, StreamAppend
 from application.routes import ROUTES, Route
 from application.snapshots import Snapshotter
-from domain import registry
-from domain.errors import DomainError, PayloadTooLarge, RepeatedDifferently, VersionConflict
+from domain import registry, values
+from domain.errors import DomainError, InvalidCommand, PayloadTooLarge, RepeatedDifferently, VersionConflict
 from domain.kernel import MAX_EVENT_BYTES, Command, Decider, Event, Metadata, RecordedEvent, same_json
 
 MAX_CONFLICTS = 10
@@ -42,6 +43,8 @@ class Request:
     repeatable: bool = False
     """The command id follows from a name or key that the caller gave, so a repeat comes under the same id. The repeat must say the
     same (`Route.said`), else it is refused. False for sagas and timers: of another release they may say the same otherwise."""
+    checked: bool = False
+    """The command's values came through a door that looked at their depth, or from the log, where they are as deep as they are."""
 
     def metadata(self) -> str:
         return Metadata(
@@ -196,6 +199,7 @@ class CommandLoop:
         Raises:
             DomainError: refused by the rules.
             VersionConflict: the stream is not at the version the caller expects, or conflicts did not end.
+            InvalidCommand: also for a value that is nested more than 80 levels deep, where the request's values are not `checked`.
             PayloadTooLarge, Unavailable: see `EventStore.append`.
         """
         parts = [_Part(command, self._routes[type(command)]) for command in commands]
@@ -254,18 +258,26 @@ class CommandLoop:
         streams = []
         for part in parts:
             if part.events:
-                encoded = tuple(map(self._encoded, part.events))
+                encoded = tuple(self._encoded(event, request.checked) for event in part.events)
                 part.size = sum(len(event.state) for event in encoded)
                 root_id = part.route.root(part.command, part.state)
                 streams.append(StreamAppend(part.stream_id, root_id, part.loaded.version, encoded))
         return AppendRequest(request.tenant_id, request.command_id, tuple(streams), request.metadata())
 
-    def _encoded(self, event: Event) -> NewEvent:
-        state = registry.encode(event)
+    def _encoded(self, event: Event, checked: bool) -> NewEvent:
+        try:
+            state = registry.encode(event)
+        except PydanticSerializationError as error:
+            raise InvalidCommand(f"a {event.TOPIC} event cannot be written as JSON: {error}") from error
         if len(state) > self._max_event_bytes:
             raise PayloadTooLarge(
                 f"a {event.TOPIC} event of {len(state):,} bytes is over the limit of {self._max_event_bytes:,} bytes"
             )
+        if not checked and values.is_deeper(state, values.MAX_STORED_DEPTH):
+            place = values.too_deep(event, values.MAX_STORED_DEPTH)
+            if place is not None:
+                where = "/".join(map(str, place))
+                raise InvalidCommand(f"{where} of a {event.TOPIC} event is nested more than {values.MAX_STORED_DEPTH} levels deep")
         return NewEvent(event.TOPIC, event.VERSION, state)
 
     def _accepted(self, request: Request, parts: list[_Part], result: AppendResult) -> Outcome:

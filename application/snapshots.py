@@ -18,7 +18,7 @@ import structlog
 from pydantic import TypeAdapter, ValidationError
 
 from application.ports import Snapshot, Snapshots
-from domain import registry
+from domain import registry, values
 from domain.kernel import Decider, RecordedEvent
 
 MAX_WAITING = 1_000
@@ -51,7 +51,12 @@ class StateModel:
 
     def decode(self, state: bytes) -> Any:
         """Raises pydantic.ValidationError."""
-        return self._adapter.validate_json(state)
+        try:
+            return self._adapter.validate_json(state)
+        except ValidationError as error:
+            if not values.is_beyond_parser(error):
+                raise
+        return self._adapter.validate_python(values.read(state))
 
 
 @cache

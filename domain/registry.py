@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pydantic
-import pydantic_core
 
-from domain import agent_runs, agents, context, invocations, messages, projects, runs, tenants, tools
+from domain import agent_runs, agents, context, invocations, messages, projects, runs, tenants, tools, values
 from domain.kernel import Event
 
 SLICES: dict[str, tuple[type[Event], ...]] = {
@@ -95,7 +94,7 @@ _READ_NEWEST: dict[tuple[str, int], Callable[[bytes], Event]] = {
 
 
 def decode(topic: str, version: int, state: bytes) -> Event:
-    """The event of a stored JSON object, upcast to the newest version.
+    """The event of a stored JSON object, upcast to the newest version. Its values may be as deep as `values.read` takes.
 
     Raises:
         UnknownEvent: this release does not know the topic, or only older versions of it.
@@ -103,11 +102,15 @@ def decode(topic: str, version: int, state: bytes) -> Event:
     read = _READ_NEWEST.get((topic, version))
     try:
         if read is not None:
-            return read(state)
+            try:
+                return read(state)
+            except pydantic.ValidationError as error:
+                if not values.is_beyond_parser(error):
+                    raise
         event_class = EVENTS.get(topic)
         if event_class is None or version > event_class.VERSION:
             raise UnknownEvent(f"event {topic} version {version} is not known to this release")
-        value = pydantic_core.from_json(state)
+        value = values.read(state)
         for old in range(version, event_class.VERSION):
             value = UPCASTS[topic, old].to_next(value)
         return event_class.model_validate(value)

@@ -1,17 +1,27 @@
 """Agents that are registered, by name."""
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
-
-from pydantic import BaseModel
 
 from domain.agents import AgentRegistered
 from domain.kernel import Json, RecordedEvent
-from projections.kernel import Connection, Projection, Timestamp, by_topic, decoded, dump_json, load_json, topics_of
+from projections.kernel import (
+    Connection,
+    ListedRow,
+    Projection,
+    Timestamp,
+    by_topic,
+    decoded,
+    dump_json,
+    listed,
+    load_json,
+    topics_of,
+)
 from projections.pages import Page, encode_cursor
 
 
-class AgentView(BaseModel):
+class AgentView(ListedRow):
     agent_id: UUID
     name: str
     version: str
@@ -63,11 +73,15 @@ async def list_agents(
     """
     parameters = {"tenant": tenant_id, "after": after, "limit": limit + 1, "capability": capability}
     rows = await (await connection.execute(sql, parameters)).fetchall()
-    data = [
-        AgentView(
-            agent_id=r[0], name=r[1], version=r[2], revision=r[3], description=r[4], capabilities=r[5],
-            input_schema=load_json(r[6]), output_schema=load_json(r[7]), registered_at=r[8],
-        )
-        for r in rows[:limit]
-    ]  # fmt: skip
+    data = [_listed(row) for row in rows[:limit]]
     return Page(data, encode_cursor(data[-1].name) if len(rows) > limit else None)
+
+
+def _listed(row: Sequence[Any]) -> AgentView:
+    def view(input_schema: Json, output_schema: Json, *, unreadable: bool = False) -> AgentView:
+        return AgentView(
+            agent_id=row[0], name=row[1], version=row[2], revision=row[3], description=row[4], capabilities=row[5],
+            input_schema=input_schema, output_schema=output_schema, registered_at=row[8], unreadable=unreadable,
+        )  # fmt: skip
+
+    return listed("agent", row[0], lambda: view(load_json(row[6]), load_json(row[7])), lambda: view(None, None, unreadable=True))

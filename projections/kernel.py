@@ -8,13 +8,15 @@ from datetime import datetime
 from typing import Annotated, Any, Protocol, TypeVar
 
 import pydantic_core
+import structlog
 from psycopg import AsyncConnection
-from pydantic import PlainSerializer
+from pydantic import BaseModel, Field, PlainSerializer
 
-from domain import registry
+from domain import registry, values
 from domain.kernel import Event, Json, RecordedEvent, timestamp
 
 Connection = AsyncConnection[Any]
+log = structlog.get_logger(__name__)
 
 Timestamp = Annotated[datetime, PlainSerializer(timestamp, return_type=str, when_used="json")]
 """A time of a view model: RFC 3339 in UTC with milliseconds on every interface."""
@@ -100,4 +102,29 @@ def dump_json(value: Json) -> str:
 
 
 def load_json(text: str) -> Json:
-    return pydantic_core.from_json(text)
+    """Raises ValueError for what is not JSON."""
+    return values.read(text)
+
+
+class ListedRow(BaseModel):
+    """An entry of a list that was stored as JSON, in whole or in part."""
+
+    unreadable: bool = Field(
+        default=False,
+        description="The stored document cannot be read: what stands in it is left out of this entry. Its events still have it.",
+    )
+
+
+V = TypeVar("V", bound=ListedRow)
+
+
+def listed(table: str, key: object, read: Callable[[], V], mark: Callable[[], V]) -> V:
+    """One entry of a list. A row that cannot be read costs its own entry, not the page: the mark stands for it.
+
+    The reason goes to the server's log.
+    """
+    try:
+        return read()
+    except ValueError as error:  # pydantic's errors are such
+        log.error("stored_row_unreadable", table=table, row=str(key), exc_info=error)
+        return mark()

@@ -1,19 +1,28 @@
 """Messages of a run and what became of each: sent, delivered, received, or refused."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
-
-from pydantic import BaseModel
 
 from domain.agent_runs import MailDelivered, MailReceived, MailRefused
 from domain.kernel import Json, RecordedEvent
 from domain.messages import MessageSent
-from projections.kernel import Connection, Projection, Timestamp, by_topic, decoded, dump_json, load_json, topics_of
+from projections.kernel import (
+    Connection,
+    ListedRow,
+    Projection,
+    Timestamp,
+    by_topic,
+    decoded,
+    dump_json,
+    listed,
+    load_json,
+    topics_of,
+)
 from projections.pages import Page, encode_cursor
 
 
-class MessageView(BaseModel):
+class MessageView(ListedRow):
     message_id: UUID
     run_id: UUID
     sender: str
@@ -93,12 +102,16 @@ async def list_messages(
     """
     parameters = {"tenant": tenant_id, "run": run_id, "after": after, "limit": limit + 1}
     rows = await (await connection.execute(sql, parameters)).fetchall()
-    data = [
-        MessageView(
-            message_id=r[0], run_id=run_id, sender=r[1], recipient=r[2], body=load_json(r[3]), position=r[4], sent_at=r[5],
-            delivered_at=r[6], received_at=r[7], refused=r[8],
-            status="refused" if r[8] else "received" if r[7] else "delivered" if r[6] else "sent",
-        )
-        for r in rows[:limit]
-    ]  # fmt: skip
+    data = [_listed(run_id, row) for row in rows[:limit]]
     return Page(data, encode_cursor(str(data[-1].position)) if len(rows) > limit else None)
+
+
+def _listed(run_id: UUID, row: Sequence[Any]) -> MessageView:
+    def view(body: Json, *, unreadable: bool = False) -> MessageView:
+        return MessageView(
+            message_id=row[0], run_id=run_id, sender=row[1], recipient=row[2], body=body, position=row[4], sent_at=row[5],
+            delivered_at=row[6], received_at=row[7], refused=row[8], unreadable=unreadable,
+            status="refused" if row[8] else "received" if row[7] else "delivered" if row[6] else "sent",
+        )  # fmt: skip
+
+    return listed("message", row[0], lambda: view(load_json(row[3])), lambda: view(None, unreadable=True))

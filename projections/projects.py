@@ -1,17 +1,27 @@
 """Projects of a tenant."""
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
-
-from pydantic import BaseModel
 
 from domain.kernel import Json, RecordedEvent
 from domain.projects import ProjectCreated
-from projections.kernel import Connection, Projection, Timestamp, by_topic, decoded, dump_json, load_json, topics_of
+from projections.kernel import (
+    Connection,
+    ListedRow,
+    Projection,
+    Timestamp,
+    by_topic,
+    decoded,
+    dump_json,
+    listed,
+    load_json,
+    topics_of,
+)
 from projections.pages import Page, encode_cursor
 
 
-class ProjectView(BaseModel):
+class ProjectView(ListedRow):
     project_id: UUID
     name: str
     metadata: dict[str, Json]
@@ -45,5 +55,12 @@ async def list_projects(connection: Connection, tenant_id: UUID, *, limit: int, 
     WHERE tenant_id = %(tenant)s AND (%(after)s::uuid IS NULL OR project_id > %(after)s) ORDER BY project_id LIMIT %(limit)s
     """
     rows = await (await connection.execute(sql, {"tenant": tenant_id, "after": after, "limit": limit + 1})).fetchall()
-    data = [ProjectView(project_id=i, name=n, metadata=load_json(m), created_at=at) for i, n, m, at in rows[:limit]]
+    data = [_listed(row) for row in rows[:limit]]
     return Page(data, encode_cursor(str(data[-1].project_id)) if len(rows) > limit else None)
+
+
+def _listed(row: Sequence[Any]) -> ProjectView:
+    def view(metadata: dict[str, Json], *, unreadable: bool = False) -> ProjectView:
+        return ProjectView(project_id=row[0], name=row[1], metadata=metadata, created_at=row[3], unreadable=unreadable)
+
+    return listed("project", row[0], lambda: view(load_json(row[2])), lambda: view({}, unreadable=True))

@@ -10,12 +10,12 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from domain import agent_runs, invocations, runs
+from domain import agent_runs, invocations, runs, values
 from domain.failures import Failure
 from domain.kernel import Json, RecordedEvent
 from domain.registry import SLICES
 from projections.invocations import ResolutionView, resolution_of
-from projections.kernel import Connection, Projection, Timestamp, decoded, in_turns
+from projections.kernel import Connection, ListedRow, Projection, Timestamp, decoded, in_turns, listed
 from projections.pages import Page, encode_cursor
 
 
@@ -87,7 +87,7 @@ class RunView(BaseModel):
         return {step.key: step.result for step in final if step.status == "completed"}
 
 
-class RunSummary(BaseModel):
+class RunSummary(ListedRow):
     run_id: UUID
     project_id: UUID
     status: str
@@ -242,7 +242,7 @@ async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
     if known:
         cursor = await connection.execute("SELECT run_id, view FROM run WHERE run_id = ANY (%s)", [known], binary=True)
         async for run_id, view in in_turns(await cursor.fetchall()):
-            views[run_id] = RunView.model_validate_json(view)
+            views[run_id] = values.read_model(RunView, view)
     tenants = {}
     async for recorded in in_turns(batch):
         views[recorded.root_id] = evolve_view(views.get(recorded.root_id), recorded)
@@ -275,29 +275,33 @@ PROJECTION = Projection("runs", INSIDE_RUNS, ("run",), apply)
 
 
 async def get_run(connection: Connection, tenant_id: UUID, run_id: UUID) -> RunView | None:
+    """Raises ValueError for a stored document that cannot be read."""
     sql = "SELECT view FROM run WHERE tenant_id = %s AND run_id = %s"
     row = await (await connection.execute(sql, [tenant_id, run_id])).fetchone()
-    return RunView.model_validate_json(row[0]) if row else None
+    return values.read_model(RunView, row[0]) if row else None
 
 
 # A statement for each combination of filters, so that each can use its index. Bounds and order name all columns of the index: with
 # `tenant_id = ... ORDER BY run_id` the planner may walk over the runs of all tenants to find the few of a small one.
 LIST = {
     (False, False): """
-        SELECT view FROM run WHERE (tenant_id, run_id) < (%(tenant)s, %(before)s)
+        SELECT view, run_id, project_id, status, position, created_at FROM run
+        WHERE (tenant_id, run_id) < (%(tenant)s, %(before)s)
           AND (tenant_id, run_id) >= (%(tenant)s, '00000000-0000-0000-0000-000000000000')
         ORDER BY tenant_id DESC, run_id DESC LIMIT %(limit)s
     """,
     (True, False): """
-        SELECT view FROM run WHERE tenant_id = %(tenant)s AND status = %(status)s AND run_id < %(before)s
+        SELECT view, run_id, project_id, status, position, created_at FROM run
+        WHERE tenant_id = %(tenant)s AND status = %(status)s AND run_id < %(before)s
         ORDER BY tenant_id DESC, status DESC, run_id DESC LIMIT %(limit)s
     """,
     (False, True): """
-        SELECT view FROM run WHERE tenant_id = %(tenant)s AND project_id = %(project)s AND run_id < %(before)s
+        SELECT view, run_id, project_id, status, position, created_at FROM run
+        WHERE tenant_id = %(tenant)s AND project_id = %(project)s AND run_id < %(before)s
         ORDER BY tenant_id DESC, project_id DESC, run_id DESC LIMIT %(limit)s
     """,
     (True, True): """
-        SELECT view FROM run
+        SELECT view, run_id, project_id, status, position, created_at FROM run
         WHERE tenant_id = %(tenant)s AND project_id = %(project)s AND run_id < %(before)s AND status = %(status)s
         ORDER BY tenant_id DESC, project_id DESC, run_id DESC LIMIT %(limit)s
     """,
@@ -314,8 +318,18 @@ async def list_runs(
     sql = LIST[status is not None, project_id is not None]
     # Not prepared: only with the status known does the planner see how few runs it leaves.
     rows = await (await connection.execute(sql, parameters, prepare=False)).fetchall()
-    data = [_summary(RunView.model_validate_json(row[0])) for row in rows[:limit]]
+    data = [_listed(row) for row in rows[:limit]]
     return Page(data, encode_cursor(str(data[-1].run_id)) if len(rows) > limit else None)
+
+
+def _listed(row: Sequence[Any]) -> RunSummary:
+    def mark() -> RunSummary:
+        return RunSummary(
+            run_id=row[1], project_id=row[2], status=row[3], degraded=False, agents=[], created_at=row[5], finished_at=None,
+            position=row[4], event_count=0, unreadable=True,
+        )  # fmt: skip
+
+    return listed("run", row[1], lambda: _summary(values.read_model(RunView, row[0])), mark)
 
 
 def _summary(view: RunView) -> RunSummary:

@@ -1,17 +1,27 @@
 """Tools that are registered, by name."""
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
-
-from pydantic import BaseModel
 
 from domain.kernel import Json, RecordedEvent
 from domain.tools import ToolRegistered
-from projections.kernel import Connection, Projection, Timestamp, by_topic, decoded, dump_json, load_json, topics_of
+from projections.kernel import (
+    Connection,
+    ListedRow,
+    Projection,
+    Timestamp,
+    by_topic,
+    decoded,
+    dump_json,
+    listed,
+    load_json,
+    topics_of,
+)
 from projections.pages import Page, encode_cursor
 
 
-class ToolView(BaseModel):
+class ToolView(ListedRow):
     tool_id: UUID
     name: str
     version: str
@@ -63,11 +73,16 @@ async def list_tools(connection: Connection, tenant_id: UUID, *, limit: int, aft
     """
     parameters = {"tenant": tenant_id, "after": after, "limit": limit + 1}
     rows = await (await connection.execute(sql, parameters)).fetchall()
-    data = [
-        ToolView(
-            tool_id=r[0], name=r[1], version=r[2], revision=r[3], description=r[4], capabilities=r[5],
-            parameters=load_json(r[6]), idempotent=r[7], timeout_s=r[8], max_attempts=r[9], registered_at=r[10],
-        )
-        for r in rows[:limit]
-    ]  # fmt: skip
+    data = [_listed(row) for row in rows[:limit]]
     return Page(data, encode_cursor(data[-1].name) if len(rows) > limit else None)
+
+
+def _listed(row: Sequence[Any]) -> ToolView:
+    def view(parameters: Json, *, unreadable: bool = False) -> ToolView:
+        return ToolView(
+            tool_id=row[0], name=row[1], version=row[2], revision=row[3], description=row[4], capabilities=row[5],
+            parameters=parameters, idempotent=row[7], timeout_s=row[8], max_attempts=row[9], registered_at=row[10],
+            unreadable=unreadable,
+        )  # fmt: skip
+
+    return listed("tool", row[0], lambda: view(load_json(row[6])), lambda: view({}, unreadable=True))

@@ -14,6 +14,7 @@ import pydantic_core
 from psycopg.sql import SQL, Composed, Identifier
 from pydantic import BaseModel
 
+from domain import values
 from projections import builds, versions
 from projections.filling import Filler
 from projections.kernel import Connection, Database, Projection
@@ -209,7 +210,7 @@ def _narrowed(place: str, live: Any, log: Any) -> tuple[str, Any, Any]:
     """Of two documents the first place where they differ."""
     if isinstance(live, bytes) and isinstance(log, bytes):
         try:
-            live_document, log_document = pydantic_core.from_json(live), pydantic_core.from_json(log)
+            live_document, log_document = values.read(live), values.read(log)
         except ValueError:
             return place, live, log
         return _first_in(place, live_document, log_document) or (place, live, log)

@@ -22,13 +22,13 @@ from api.container import Container
 from api.http.errors import InvalidBody, PreconditionFailed, response_to
 from application import dispatch
 from application.dispatch import Outcome
-from domain import runs
+from domain import runs, values
 from domain.errors import InvalidCommand, NotFound, VersionConflict
 from projections.kernel import Connection
 from projections.pages import parse_position
 
 POSITION = "Tidelog-Position"
-_ETAG = re.compile(r'^(?:W/)?"v(\d+)"$')
+_ETAG = re.compile(r'^(?:W/)?"v([0-9]{1,18})"$')
 _TIME: TypeAdapter[datetime] = TypeAdapter(datetime)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d[Tt ]", re.ASCII)
 """How a time begins: pydantic would take a bare number for seconds since 1970."""
@@ -109,7 +109,10 @@ def header(request: Request, name: bytes) -> str:
 
 
 def command_request(request: Request, *, correlation_id: UUID | None = None, command_id: UUID | None = None) -> dispatch.Request:
-    """The metadata of a command that comes in over HTTP. With a `command_id`, a repeat of the command comes under the same id."""
+    """The metadata of a command that comes in over HTTP, made of a body that `body_of` looked at.
+
+    With a `command_id`, a repeat of the command comes under the same id.
+    """
     principal, repeatable = principal_of(request), command_id is not None
     command_id = command_id or uuid7()
     return dispatch.Request(
@@ -120,20 +123,53 @@ def command_request(request: Request, *, correlation_id: UUID | None = None, com
         causation_id=str(command_id),
         traceparent=request.scope["state"].get("traceparent"),
         repeatable=repeatable,
+        checked=True,
     )
 
 
 async def body_of(request: Request, model: type[M]) -> M:
-    """The request's body as a model, straight from its bytes. Raises InvalidBody (→ 422 with pointers)."""
+    """The request's body as a model, straight from its bytes; its values are finite and at most `values.MAX_DEPTH` deep.
+
+    Raises InvalidBody (→ 422 with pointers).
+    """
     body = await request.body() or b"{}"
     try:
-        if b"NaN" in body or b"Infinity" in body:  # pydantic's parser takes them for numbers, JSON does not
-            pydantic_core.from_json(body, allow_inf_nan=False)
-        return model.model_validate_json(body)
+        parsed = model.model_validate_json(body)
     except ValidationError as error:
+        if values.is_beyond_parser(error):
+            raise _invalid_value(body, (), _TOO_DEEP) from error
         raise InvalidBody(error.errors(include_url=False, include_context=False), body) from error
-    except ValueError as error:
-        raise InvalidBody([{"type": "json_invalid", "loc": (), "msg": f"Invalid JSON: {error}"}], body) from error
+    if not _is_finite(body):
+        place = values.not_finite(pydantic_core.from_json(body))
+        if place is not None:
+            raise _invalid_value(body, place, "the number is not finite: JSON has no NaN or infinity, and a double ends at 1.8e308")
+    if values.is_deeper(body, values.MAX_DEPTH):
+        place = values.too_deep(parsed, values.MAX_DEPTH)
+        if place is not None:
+            raise _invalid_value(body, place, _TOO_DEEP)
+    return parsed
+
+
+_SMALL_BODY = 1_000
+_TOO_DEEP = f"a value may be nested {values.MAX_DEPTH} levels deep, no deeper"
+
+
+def _invalid_value(body: bytes, place: values.Place, message: str) -> InvalidBody:
+    return InvalidBody([{"type": "value_error", "loc": place, "msg": message}], body)
+
+
+def _is_finite(body: bytes) -> bool:
+    """False where a number may be infinite or NaN. pydantic's parser takes those, and 1e400 for infinite; orjson refuses them.
+
+    orjson reads a small body in less time than a search for such numbers takes. It refuses a few other texts, too.
+    """
+    if len(body) > _SMALL_BODY and values.is_surely_finite(body):
+        return True
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    return True
 
 
 def expected_version(request: Request) -> int | None:

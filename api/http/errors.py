@@ -8,7 +8,6 @@ import pydantic_core
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -171,9 +170,9 @@ def _place(document: Any, loc: Sequence[int | str], kind: str) -> list[int | str
     return place
 
 
-def validation_problem(scope: dict[str, Any], error: ValidationError | RequestValidationError) -> Response:
-    """For parameters of a request, and for values that only a command refuses."""
-    outer = ("query", "path", "header") if isinstance(error, RequestValidationError) else ()
+def validation_problem(scope: dict[str, Any], error: RequestValidationError) -> Response:
+    """For parameters of a request."""
+    outer = ("query", "path", "header")
     return _invalid(scope, [([p for p in item["loc"] if p not in outer], item["msg"]) for item in error.errors()])
 
 
@@ -184,7 +183,11 @@ def _invalid(scope: dict[str, Any], places: Sequence[tuple[Sequence[int | str], 
 
 
 def response_to(scope: dict[str, Any], error: Exception) -> Response:
-    """The answer to a request that raised an error."""
+    """The answer to a request that raised an error.
+
+    A `pydantic.ValidationError` is a defect. What a caller sends is refused as InvalidBody or RequestValidationError; so it comes
+    from what is stored, or from a command whose fields are stricter than those of the body that it was made of.
+    """
     match error:
         case TidelogError():
             if status_of(error) >= 500:
@@ -192,7 +195,7 @@ def response_to(scope: dict[str, Any], error: Exception) -> Response:
             return tidelog_problem(scope, error)
         case InvalidBody():
             return body_problem(scope, error)
-        case RequestValidationError() | ValidationError():
+        case RequestValidationError():
             return validation_problem(scope, error)
         case HTTPException():
             code = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "bad-request")
@@ -209,5 +212,5 @@ def install(app: FastAPI) -> None:
     async def handle(request: Request, error: Exception) -> Response:
         return response_to(request.scope, error)  # type: ignore[arg-type]  # a Scope is a dict
 
-    for kind in (TidelogError, InvalidBody, RequestValidationError, ValidationError, HTTPException, ClientDisconnect, Exception):
+    for kind in (TidelogError, InvalidBody, RequestValidationError, HTTPException, ClientDisconnect, Exception):
         app.add_exception_handler(kind, handle)

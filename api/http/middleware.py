@@ -102,7 +102,7 @@ class Gate:
         """Refuses a body over the limit by its announced length, or while it comes in."""
         length = headers.get(b"content-length")
         if length is not None:
-            if not length.isdigit() or int(length) > self._max_body:
+            if not length.isdigit() or len(length) > 18 or int(length) > self._max_body:
                 raise PayloadTooLarge(f"the body is over the limit of {self._max_body:,} bytes")
             return receive  # the server holds the client to the announced length
         taken = 0

@@ -35,7 +35,7 @@ from application.dispatch import Outcome
 from application.runs import UnknownAgent, start_run
 from application.watches import Watch
 from domain import runs as rules
-from domain.errors import NotFound, PayloadTooLarge
+from domain.errors import InvalidCommand, NotFound, PayloadTooLarge
 from domain.kernel import Json, Name, ShortText
 from domain.projects import default_project_id
 from projections import messages, runs
@@ -105,7 +105,11 @@ class StartRunBody(Body):
         return self
 
     def to_plan(self) -> rules.Plan:
-        return self.plan.plan() if self.plan is not None else rules.sequential((self.agent or "",))
+        """Raises InvalidCommand: keys that are made of agents' names may be too long where an agent comes twice."""
+        try:
+            return self.plan.plan() if self.plan is not None else rules.sequential((self.agent or "",))
+        except ValidationError as error:
+            raise InvalidCommand(f"the plan is not valid: {error.errors()[0]['msg']}", pointer="/plan/agents") from None
 
     def place_of(self, step: int) -> str:
         """JSON Pointer to where this body names the agent of a step of the plan."""

@@ -16,7 +16,7 @@ from api.http.deps import Body, answer, body_of, command_request, container_of, 
 from application import dispatch
 from application.dispatch import Outcome
 from application.workers import JournalEntry, JournalView, MailItem
-from domain import agent_runs, agents, invocations, tools
+from domain import agent_runs, agents, context, invocations, tools
 from domain.errors import StaleAttempt, WorkOver
 from domain.failures import Failure
 from domain.kernel import Json, Name, ShortText, Text, derive_id, timestamp
@@ -136,7 +136,7 @@ class StateBody(Body):
     attempt: int
     key: agent_runs.EntryKey
     op: Literal["get", "set"]
-    name: str = Field(min_length=1, max_length=200)
+    name: context.ValueName
     value: Json = None
     expect: int | None = Field(default=None, ge=0)
 

@@ -62,6 +62,7 @@ def request_for(recorded: RecordedEvent, name: str) -> Request:
         correlation_id=metadata.correlation_id,
         causation_id=recorded.name,
         traceparent=metadata.traceparent,
+        checked=True,
     )
 
 

@@ -115,3 +115,9 @@ async def test_answers_fit_their_schemas(shared: System) -> None:
         )
         checked += bool(content["schema"])
     assert checked >= 8
+
+
+async def test_entries_of_lists_say_what_a_mark_means(shared: System) -> None:
+    schemas = (await shared.http.get("/openapi.json")).json()["components"]["schemas"]
+    for view in ("RunSummary", "MessageView", "AgentView", "ToolView", "ProjectView"):
+        assert "cannot be read" in schemas[view]["properties"]["unreadable"]["description"]

@@ -8,10 +8,14 @@ import orjson
 import pytest
 import pytest_asyncio
 
+from projections.pages import encode_cursor
 from tests.integration.system_kit import System, new_id, running, sha256
 
 GRAPH = {"kind": "graph", "steps": [{"key": "a", "agent": "alpha"}]}
 HUGE = "9" * 40
+VAST = "9" * 4_400
+"""More digits than Python makes an integer of."""
+VAST_CURSOR = encode_cursor(VAST)
 RUN = "01a1fee4-5491-7acb-b298-f672838d6810"
 """Of no run; the same in each process that collects these tests."""
 
@@ -47,8 +51,8 @@ BODIES: list[tuple[str, Any, str, str | None]] = [
     ("/v1/runs", b"[1]", "invalid-request", ""),
     ("/v1/runs", b'"\xff"', "invalid-request", ""),
     ("/v1/runs", b'{"agent":"alpha","input":' + b"[" * 100_000, "invalid-request", ""),
-    ("/v1/runs", b'{"agent":"alpha","input":NaN}', "invalid-request", ""),
-    ("/v1/runs", b'{"agent":"alpha","input":[-Infinity]}', "invalid-request", ""),
+    ("/v1/runs", b'{"agent":"alpha","input":NaN}', "invalid-request", "/input"),
+    ("/v1/runs", b'{"agent":"alpha","input":[-Infinity]}', "invalid-request", "/input/0"),
     ("/v1/runs", b'{"agent":"alpha","input":"\\ud800"}', "invalid-request", ""),
     ("/v1/runs", {"agent": "alpha", "input": "a\x00b"}, "invalid-command", None),
     ("/v1/runs", {"agent": "alpha", "inptu": 1}, "invalid-request", "/inptu"),
@@ -157,6 +161,17 @@ QUERIES = [
     (f"/v1/agent-runs/{RUN}/journal", 404, "not-found"),
     (f"/v1/agent-runs/{RUN}/journal?wait_s=31", 422, "invalid-request"),
     (f"/v1/agent-runs/{RUN}/journal?wait_s=nan", 422, "invalid-request"),
+    (f"/v1/runs?limit={VAST}", 422, "invalid-request"),
+    (f"/v1/runs?cursor={VAST_CURSOR}", 422, "invalid-command"),
+    (f"/v1/events?after={VAST}", 422, "invalid-request"),
+    (f"/v1/events?cursor={VAST_CURSOR}", 422, "invalid-command"),
+    (f"/v1/events?as_of={VAST}", 422, "invalid-command"),
+    (f"/v1/events/{VAST}", 422, "invalid-request"),
+    (f"/v1/runs/{RUN}?as_of={VAST}", 422, "invalid-command"),
+    (f"/v1/agent-runs/{RUN}/journal?after_version={VAST}", 422, "invalid-request"),
+    (f"/v1/agent-runs/{RUN}/journal?attempt={VAST}", 422, "invalid-request"),
+    (f"/v1/agent-runs/{RUN}/journal?wait_s={VAST}", 422, "invalid-request"),
+    (f"/schemas/run.started/v{VAST}", 422, "invalid-request"),
     ("/v1/nowhere", 404, "not-found"),
     ("/nowhere", 404, "not-found"),
 ]
@@ -174,6 +189,10 @@ HEADERS = [
     ("GET", "/v1/events", {"Accept": "text/event-stream", "Last-Event-ID": b"\xb2"}, 422, "invalid-command"),
     ("GET", "/v1/events", {"Accept": "text/event-stream", "Last-Event-ID": HUGE}, 422, "invalid-command"),
     ("POST", f"/v1/runs/{RUN}/cancel", {"If-Match": "7"}, 422, "invalid-command"),
+    ("POST", f"/v1/runs/{RUN}/cancel", {"If-Match": f'"v{VAST}"'}, 422, "invalid-command"),
+    ("POST", "/v1/projects", {"Content-Length": VAST}, 413, "payload-too-large"),
+    ("GET", "/v1/runs", {"Tidelog-Position": VAST}, 422, "invalid-command"),
+    ("GET", "/v1/events", {"Accept": "text/event-stream", "Last-Event-ID": VAST}, 422, "invalid-command"),
     ("POST", "/v1/projects", {"Idempotency-Key": "k" * 256}, 422, "invalid-command"),
     ("DELETE", "/v1/runs", {}, 405, "method-not-allowed"),
 ]
