@@ -12,10 +12,10 @@ import structlog
 from pydantic_core import PydanticSerializationError
 
 from application.ports import AppendRequest, AppendResult, EventStore, NewEvent, StreamAppend
-from application.routes import ROUTES, Route
+from application.routes import ROUTES, RULES, Route
 from application.snapshots import Snapshotter
 from domain import registry, values
-from domain.errors import DomainError, InvalidCommand, PayloadTooLarge, RepeatedDifferently, VersionConflict
+from domain.errors import AlreadyExists, DomainError, InvalidCommand, PayloadTooLarge, RepeatedDifferently, VersionConflict
 from domain.kernel import MAX_EVENT_BYTES, Command, Decider, Event, Metadata, RecordedEvent, same_json
 
 MAX_CONFLICTS = 10
@@ -25,6 +25,8 @@ CACHE_BYTES = 16 * 1024 * 1024
 Larger makes everything slower: what is kept is walked through by each full run of the garbage collector.
 """
 ENTRY_BYTES = 4096
+FOREIGN = "another program"
+"""In place of the slice: the stream of somebody who only uses the log."""
 
 S = TypeVar("S")
 log = structlog.get_logger(__name__)
@@ -64,6 +66,12 @@ class Loaded:
     version: int = 0
     position: int = 0
     size: int = 0
+    slice: str = ""
+    """Whose stream it is; empty: nobody's yet, it has no events."""
+
+    def seen_by(self, decider: Decider[Any]) -> "Loaded":
+        """An id names one thing of one kind: for the rules of any other slice there is nothing, and the id is taken."""
+        return self if self.slice == decider.slice else Loaded(decider.initial(), slice=self.slice)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +136,15 @@ class _Part:
         """Raises DomainError."""
         self.state = self.loaded.state
         self.events = self.route.decider.decide(self.state, self.command)
+        if self.events and self.loaded.slice and self.loaded.slice != self.route.decider.slice:
+            raise AlreadyExists(f"the id {self.stream_id} is taken by something else, of {self.loaded.slice}")
         for event in self.events:
             self.state = self.route.decider.evolve(self.state, event)
 
     def after(self, position: int) -> Loaded:
         loaded = self.loaded
-        return Loaded(self.state, loaded.version + len(self.events), position, loaded.size + self.size)
+        version, size = loaded.version + len(self.events), loaded.size + self.size
+        return Loaded(self.state, version, position, size, self.route.decider.slice)
 
 
 class CommandLoop:
@@ -162,28 +173,41 @@ class CommandLoop:
         self._cache = StateCache()
 
     async def load(self, decider: Decider[S], tenant_id: UUID, stream_id: UUID, *, fresh: bool = True) -> Loaded:
-        """The state of a stream. With `fresh=False` what this process knows will do, if it knows the stream at all."""
+        """The state of a stream. With `fresh=False` what this process knows will do, if it knows the stream at all.
+
+        A stream of another slice looks like one without events. It is folded by its own rules all the same, and known next time.
+        """
         known = self._cache.get(tenant_id, stream_id)
-        if known is not None and not fresh:
-            return known
+        if known is not None and (not fresh or known.slice != decider.slice):
+            return known.seen_by(decider)
         if known is not None or self._snapshots is None:
             base = known or Loaded(decider.initial())
             newer = await self._store.read_stream(tenant_id, stream_id, after_version=base.version)
         else:
             restored = await self._snapshots.load(decider, tenant_id, stream_id)
-            base = Loaded(restored.state, restored.version, restored.position, restored.size)
+            base = Loaded(
+                restored.state, restored.version, restored.position, restored.size, decider.slice if restored.version else ""
+            )
             newer = restored.newer
         if not newer:
             if known is None and base.version:
                 self._cache.put(tenant_id, stream_id, base)
             return base
-        state, size = base.state, base.size
+        rules, state, size = decider, base.state, base.size
+        if not base.version:
+            own = RULES.get(newer[0].topic)
+            if own is None:  # there are no rules to fold it by
+                foreign = Loaded(None, newer[-1].version, newer[-1].position, slice=FOREIGN)
+                self._cache.put(tenant_id, stream_id, foreign)
+                return foreign.seen_by(decider)
+            if own.slice != decider.slice:
+                rules, state = own, own.initial()
         for recorded in newer:
-            state = decider.evolve(state, registry.decode(recorded.topic, recorded.schema_version, recorded.state))
+            state = rules.evolve(state, registry.decode(recorded.topic, recorded.schema_version, recorded.state))
             size += len(recorded.state)
-        loaded = Loaded(state, newer[-1].version, newer[-1].position, size)
-        self._learned(decider, tenant_id, stream_id, loaded, since=base.version)
-        return loaded
+        loaded = Loaded(state, newer[-1].version, newer[-1].position, size, rules.slice)
+        self._learned(rules, tenant_id, stream_id, loaded, since=base.version)
+        return loaded.seen_by(decider)
 
     def _learned(self, decider: Decider[Any], tenant_id: UUID, stream_id: UUID, loaded: Loaded, *, since: int) -> None:
         self._cache.put(tenant_id, stream_id, loaded)
@@ -212,8 +236,7 @@ class CommandLoop:
                 if first.unsure:
                     refresh.add(first.stream_id)
                     continue
-                conflict = VersionConflict(first.stream_id, expected_version, first.loaded.version)
-                return await self._recorded_before(request, parts, conflict)
+                return await self._recorded_before(request, parts, _unexpected(first, expected_version))
             try:
                 for part in parts:
                     part.decide()
@@ -250,7 +273,8 @@ class CommandLoop:
             known = self._cache.get(request.tenant_id, part.stream_id)
             part.unsure = part.stream_id not in refresh and (known is not None or part.route.creates)
             if part.unsure:
-                part.loaded = known or Loaded(part.route.decider.initial())
+                decider = part.route.decider
+                part.loaded = known.seen_by(decider) if known is not None else Loaded(decider.initial())
             else:
                 part.loaded = await self.load(part.route.decider, request.tenant_id, part.stream_id)
 
@@ -325,3 +349,13 @@ def _check_repeat(part: _Part, first: RecordedEvent) -> None:
     different = [name for name in part.route.said if name in known and not same_json(said[name], known[name])]
     if different:
         raise RepeatedDifferently(f"this was recorded before, with another {' and another '.join(different)}")
+
+
+def _unexpected(part: _Part, expected: int) -> DomainError | VersionConflict:
+    """Why a command is refused whose stream is not at the caller's version: that there is no such thing says more."""
+    if not part.loaded.version:
+        try:
+            part.decide()
+        except DomainError as error:
+            return error
+    return VersionConflict(part.stream_id, expected, part.loaded.version)

@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from application.ports import StreamRange, StreamRanges, StreamRow
-from application.routes import ROUTES
+from application.routes import DECIDERS, RULES
 from application.snapshots import model_of
 from domain import registry
 from domain.kernel import Decider
@@ -25,9 +25,6 @@ MAX_FAILURES = 100
 """Failures of one range that are told one by one; all are counted."""
 _MODULUS = 2**256
 
-DECIDERS: dict[str, Decider[Any]] = {route.decider.slice: route.decider for route in ROUTES.values()}
-RULES: dict[str, Decider[Any]] = {event.TOPIC: DECIDERS[name] for name, events in registry.SLICES.items() for event in events}
-"""Topic → the rules of its slice."""
 INITIAL = {name: decider.initial() for name, decider in DECIDERS.items()}
 MODELS = {name: model_of(decider) for name, decider in DECIDERS.items()}
 SUBJECTS = frozenset(topic.partition(".")[0] for topic in RULES)

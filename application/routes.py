@@ -1,11 +1,11 @@
-"""The routing table: which stream a command is for, and whose rules decide it. Read this page first."""
+"""The routing table: which stream a command is for, and whose rules decide it and fold its events. Read this page first."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from domain import agent_runs, agents, context, invocations, messages, projects, runs, tenants, tools
+from domain import agent_runs, agents, context, invocations, messages, projects, registry, runs, tenants, tools
 from domain.kernel import Command, Decider
 
 Root = Callable[[Any, Any], UUID]
@@ -78,3 +78,7 @@ ROUTES: dict[type[Command], Route] = {
     messages.SendMessage: _in_run(messages.DECIDER, "message_id", "recipient_id", "body", creates=True),
     context.SetContextValue: _in_run(context.DECIDER, "context_id", "name", "value"),
 }
+
+DECIDERS: dict[str, Decider[Any]] = {route.decider.slice: route.decider for route in ROUTES.values()}
+RULES: dict[str, Decider[Any]] = {event.TOPIC: DECIDERS[name] for name, events in registry.SLICES.items() for event in events}
+"""Topic → the rules of its slice. A stream is of one slice for ever: that of its first event."""

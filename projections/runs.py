@@ -104,11 +104,11 @@ class RunSummary(ListedRow):
 
 def evolve_view(view: RunView | None, recorded: RecordedEvent) -> RunView | None:
     """The document after one more event of the run. Changes the given document in place; None before the run started."""
-    event = decoded(recorded)
-    if isinstance(event, runs.RunStarted):
-        return _started(event, recorded)
+    if recorded.topic == runs.RunStarted.TOPIC:
+        return _started(decoded(recorded), recorded)
     if view is None:
         return None
+    event = decoded(recorded)
     view.event_count += 1
     view.position, view.updated_at = recorded.position, recorded.recorded_at
     if recorded.stream_id == view.run_id:

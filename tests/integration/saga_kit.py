@@ -39,7 +39,8 @@ def _evolve(reserved: int, event: ContextValueSet) -> int:
     return int(event.value)
 
 
-BUDGET: Decider[int] = Decider("budget", int, _decide, _evolve)
+BUDGET: Decider[int] = Decider("context", int, _decide, _evolve)
+"""Other rules for a slice that there is: whose stream it is follows from its events."""
 BUDGET_ROUTES: Mapping[type[Command], Route] = {
     **ROUTES,
     Reserve: Route(BUDGET, lambda c: budget_of(c.project_id), lambda c, _: c.project_id),

@@ -190,6 +190,7 @@ HEADERS = [
     ("GET", "/v1/events", {"Accept": "text/event-stream", "Last-Event-ID": HUGE}, 422, "invalid-command"),
     ("POST", f"/v1/runs/{RUN}/cancel", {"If-Match": "7"}, 422, "invalid-command"),
     ("POST", f"/v1/runs/{RUN}/cancel", {"If-Match": f'"v{VAST}"'}, 422, "invalid-command"),
+    ("POST", f"/v1/runs/{RUN}/cancel", {"If-Match": '"v5"'}, 404, "not-found"),
     ("POST", "/v1/projects", {"Content-Length": VAST}, 413, "payload-too-large"),
     ("GET", "/v1/runs", {"Tidelog-Position": VAST}, 422, "invalid-command"),
     ("GET", "/v1/events", {"Accept": "text/event-stream", "Last-Event-ID": VAST}, 422, "invalid-command"),

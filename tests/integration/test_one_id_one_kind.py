@@ -1,0 +1,154 @@
+"""An id names one thing of one kind. On the routes of another kind there is no such thing; what is to be made cannot take it."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from adapters.embedded import EmbeddedServices
+from application.ports import NewEvent
+from application.routes import DECIDERS
+from domain import agents, context, projects, runs, tools
+from domain.errors import AlreadyExists, NotFound
+from domain.kernel import Command
+from domain.tenants import DEFAULT_TENANT_ID, IssueApiKey
+from tests.integration.system_kit import System, append, empty_work_queue, fresh_database, issue_key, new_id, running
+
+FAILURE = {"type": "T", "message": "m", "kind": "permanent"}
+CLAIM = {"worker_id": "w", "dispatch": 1}
+BODIES: dict[str, dict[str, Any]] = {
+    "/v1/runs/{run_id}/cancel": {},
+    "/v1/agent-runs/{agent_run_id}/claim": CLAIM,
+    "/v1/agent-runs/{agent_run_id}/journal": {"attempt": 1, "entries": [{"key": "k", "result": 1}]},
+    "/v1/agent-runs/{agent_run_id}/calls": {"attempt": 1, "key": "k", "tool": "add", "arguments": {}},
+    "/v1/agent-runs/{agent_run_id}/messages": {"attempt": 1, "key": "k", "to": "alpha", "body": 1},
+    "/v1/agent-runs/{agent_run_id}/receipts": {"attempt": 1, "key": "k"},
+    "/v1/agent-runs/{agent_run_id}/state": {"attempt": 1, "key": "k", "op": "set", "name": "n", "value": 1},
+    "/v1/agent-runs/{agent_run_id}/complete": {"attempt": 1, "result": 1},
+    "/v1/agent-runs/{agent_run_id}/fail": {"attempt": 1, "error": FAILURE},
+    "/v1/invocations/{invocation_id}/claim": CLAIM,
+    "/v1/invocations/{invocation_id}/complete": {"attempt": 1, "result": 1},
+    "/v1/invocations/{invocation_id}/fail": {"attempt": 1, "error": FAILURE},
+    "/v1/invocations/{invocation_id}/resolve": {"result": 1},
+}
+"""What is sent to each route with an id in its path: a body that it would take."""
+OWNERS = {"run_id": "runs", "agent_run_id": "agent_runs", "invocation_id": "invocations"}
+"""Whose id a parameter of a path is."""
+KINDS = (*DECIDERS, "foreign")
+"""`foreign`: a stream of somebody who only uses the log."""
+
+
+@dataclass(frozen=True)
+class World:
+    """One server that has seen everything, and one on the same log that has seen nothing yet."""
+
+    warm: System
+    cold: System
+    ids: dict[str, UUID]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def world(services: EmbeddedServices) -> AsyncIterator[World]:
+    """One thing of each kind."""
+    await empty_work_queue(services.nats_url)
+    async with fresh_database(services) as url, running(url, services.nats_url) as system:
+        await issue_key(system)
+        worker = system.worker()
+        await worker.register("alpha", tools=["add"])
+        run_id = UUID(await system.start("alpha"))
+        alpha = await worker.next("alpha")
+        sent = await alpha.ok("messages", key="m", to="alpha", body=1)
+        await alpha.ok("state", key="s", op="set", name="n", value=1)
+        call = await alpha.call("c", "add")
+        project = (await system.http.post("/v1/projects", json={"name": "p"})).json()["project_id"]
+        foreign = new_id()
+        await append(system, foreign, foreign, 0, NewEvent("order.placed", 1, b"{}"))
+        ids = {
+            "tenants": DEFAULT_TENANT_ID, "projects": UUID(project), "agents": agents.agent_id_of(DEFAULT_TENANT_ID, "alpha"),
+            "tools": tools.tool_id_of(DEFAULT_TENANT_ID, "add"), "runs": run_id, "agent_runs": UUID(alpha.work_id),
+            "invocations": UUID(call), "messages": UUID(sent["message_id"]), "context": context.context_id_of(run_id),
+            "foreign": foreign,
+        }  # fmt: skip
+        assert ids.keys() == set(KINDS)
+        await system.settled()
+        async with running(url, services.nats_url, roles=["api"], key=system.key) as cold:
+            yield World(system, cold, ids)
+
+
+async def routes(system: System) -> list[tuple[str, str]]:
+    """Method and path of every route that takes an id in its path."""
+    paths = (await system.http.get("/openapi.json")).json()["paths"]
+    found = [(method.upper(), path) for path, methods in paths.items() for method in methods if "_id}" in path]
+    assert len(found) > 15
+    assert {path for method, path in found if method == "POST"} == BODIES.keys(), "a new route needs a body here"
+    return found
+
+
+async def ask(system: System, method: str, path: str, id_: UUID, **headers: str) -> httpx.Response:
+    parameter = path.partition("{")[2].partition("}")[0]
+    body = BODIES[path] if method == "POST" else None
+    return await system.http.request(method, path.replace(f"{{{parameter}}}", str(id_)), json=body, headers=headers)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_id_of_another_kind_is_not_found_on_any_route(world: World, kind: str) -> None:
+    before = await world.warm.settled()
+    variants: list[dict[str, str]] = [{}, {"Accept": "text/event-stream"}, {"If-Match": '"v1"'}, {"Idempotency-Key": f"k-{kind}"}]
+    for system in (world.cold, world.warm, world.cold):
+        for method, path in await routes(system):
+            if OWNERS[path.partition("{")[2].partition("}")[0]] == kind:
+                continue
+            for headers in variants:
+                response = await ask(system, method, path, world.ids[kind], **headers)
+                assert (response.status_code, response.json()["code"]) == (404, "not-found"), (method, path, headers, response.text)
+        as_of = await system.http.get(f"/v1/runs/{world.ids[kind]}", params={"as_of": before})
+        assert as_of.status_code == (200 if kind == "runs" else 404)
+        listed = await system.http.get("/v1/runs", params={"project_id": str(world.ids[kind])})
+        assert listed.status_code == 200 and listed.json()["data"] == []
+    assert await world.warm.container.feed.head() == before
+    assert await world.warm.sql("SELECT * FROM parked_event") == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_id_that_is_taken_cannot_be_made_something_else(world: World, kind: str) -> None:
+    before = await world.warm.settled()
+    for system in (world.cold, world.warm, world.cold):
+        started = await system.http.post("/v1/runs", json={"agent": "alpha", "input": 7, "run_id": str(world.ids[kind])})
+        assert (started.status_code, started.json()["code"]) == (409, "already-exists"), started.text
+        if kind != "projects":
+            inside = await system.http.post("/v1/runs", json={"agent": "alpha", "project_id": str(world.ids[kind])})
+            assert (inside.status_code, inside.json()["code"]) == (404, "unknown-project"), inside.text
+    assert await world.warm.container.feed.head() == before
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_commands_that_come_by_no_route_are_held_to_it_too(world: World, kind: str) -> None:
+    id_, before = world.ids[kind], await world.warm.settled()
+    wishes: dict[str, tuple[Command, type[Exception]]] = {
+        "projects": (projects.CreateProject(project_id=id_, name="other"), AlreadyExists),
+        "agents": (agents.RegisterAgent(agent_id=id_, name="x"), AlreadyExists),
+        "tools": (tools.RegisterTool(tool_id=id_, name="x", parameters={}), AlreadyExists),
+        "context": (context.SetContextValue(context_id=id_, run_id=id_, agent_run_id=id_, name="n"), AlreadyExists),
+        "tenants": (IssueApiKey(tenant_id=id_, key_id=id_, label="x", sha256="0" * 64), NotFound),
+        "runs": (runs.CancelRun(run_id=id_), NotFound),
+    }
+    for system in (world.cold, world.warm):
+        for owner, (wish, error) in wishes.items():
+            if owner != kind:
+                with pytest.raises(error):
+                    await system.command(wish)
+    assert await world.warm.container.feed.head() == before
+
+
+async def test_what_is_looked_at_by_the_wrong_rules_keeps_its_own(world: World, nats_url: str) -> None:
+    """A look from the wrong side leaves behind the state that the right side needs, for nothing more than the one read."""
+    async with running(world.warm.database_url, nats_url, roles=["api"], key=world.warm.key) as fresh:
+        run_id = world.ids["runs"]
+        assert (await ask(fresh, "GET", "/v1/agent-runs/{agent_run_id}/journal", run_id)).status_code == 404
+        loaded = await fresh.container.commands.load(runs.DECIDER, DEFAULT_TENANT_ID, run_id, fresh=False)
+        again = await world.cold.container.commands.load(runs.DECIDER, DEFAULT_TENANT_ID, run_id)
+        assert isinstance(loaded.state, runs.Run) and loaded == again and loaded.version > 1
