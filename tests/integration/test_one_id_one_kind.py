@@ -33,7 +33,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/invocations/{invocation_id}/claim": CLAIM,
     "/v1/invocations/{invocation_id}/complete": {"attempt": 1, "result": 1},
     "/v1/invocations/{invocation_id}/fail": {"attempt": 1, "error": FAILURE},
-    "/v1/invocations/{invocation_id}/resolve": {"result": 1},
+    "/v1/invocations/{invocation_id}/resolve": {"result": 1, "reason": "seen"},
 }
 """What is sent to each route with an id in its path: a body that it would take."""
 OWNERS = {"run_id": "runs", "agent_run_id": "agent_runs", "invocation_id": "invocations"}

@@ -53,7 +53,8 @@ WAYS = {
     "shared value": Way(AGENT + "/state", b'{"attempt":1,"key":"KEY","op":"set","name":"v","value":%s}', "/value"),
     "agent result": Way(AGENT + "/complete", b'{"attempt":1,"result":%s}', "/result", ends=True),
     "tool result": Way(CALL + "/complete", b'{"attempt":1,"result":%s}', "/result", ends=True),
-    "resolved result": Way(CALL + "/resolve", b'{"result":%s}', "/result", ends=True),
+    "resolved result": Way(CALL + "/resolve", b'{"reason":"seen","result":%s}', "/result", ends=True),
+    "evidence": Way(CALL + "/resolve", b'{"reason":"seen","result":1,"evidence":%s}', "/evidence", ends=True),
 }
 
 BOUNDS = {b"[": b"]", b'{"k":': b"}", b'["]", ': b"]", b'{"{":1, "\\"}": ': b"}"}
