@@ -183,7 +183,7 @@ async def test_an_unknown_agent_is_refused_at_the_start(runtime: Runtime, body: 
         ("giant", None, "ValueTooLargeError", "the agent's result"),
         ("greeter", {"nome": "Ada"}, "KeyError", "name"),
         ("caller", {"name": "no.such"}, "ToolError", "no tool 'no.such' is registered"),
-        ("caller", {"name": "add", "a": 2}, "ToolError", "'b' is a required property"),
+        ("caller", {"name": "add", "a": 2}, "ToolError", '"b" is a required property'),
     ],
 )
 async def test_a_failing_agent_fails_its_run_and_nothing_else(
