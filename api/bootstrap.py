@@ -22,7 +22,7 @@ from adapters.postgres.event_store import PostgresEventStore
 from adapters.postgres.feed import PostgresEventFeed
 from adapters.postgres.histories import CHANNEL as HISTORIES
 from adapters.postgres.histories import PostgresHistories
-from adapters.postgres.identity import log_id_of
+from adapters.postgres.identity import become_a_copy, log_id_of
 from adapters.postgres.leases import PostgresLeases, members
 from adapters.postgres.listener import ChannelListener
 from adapters.postgres.shares import Share, sizes
@@ -80,14 +80,19 @@ async def pending_migrations(database_url: str) -> list[str]:
     return [migration.name for migration in await migrations.pending(database_url)]
 
 
-async def begin_history(database_url: str, reason: str, last_common: int | None) -> tuple[History, History, int]:
+async def begin_history(
+    database_url: str, reason: str, last_common: int | None, *, copy: bool = False
+) -> tuple[History, History, int]:
     """For a log that was restored: the history that ended, the one that goes on, and the head.
 
-    They are the same where a new one has begun already. See `HistoryKeeper.restored`. Raises SettingsError, Unavailable.
+    They are the same where a new one has begun already. See `HistoryKeeper.restored`. `copy`: the log gets an id of its own first,
+    because the one that it was copied from goes on. Raises SettingsError, Unavailable.
     """
     await migrate(database_url)
     pool = await postgres.open_pool(database_url, role="restored", max_size=1)
     try:
+        if copy:
+            await become_a_copy(pool)
         histories = HistoryKeeper(PostgresHistories(pool))
         before, now = await histories.restored(reason, last_common)
         return before, now, (await histories.fresh()).head

@@ -3,7 +3,7 @@
 --
 -- A deployment with a role of its own for the application (see 0001) adds
 --   GRANT INSERT ON history TO tidelog_app;
---   GRANT UPDATE ON history_mark TO tidelog_app;
+--   GRANT UPDATE ON history_mark, log_identity TO tidelog_app;
 
 CREATE TABLE history (
     number integer NOT NULL PRIMARY KEY,          -- 1, 2, 3 ...; the one with the highest is the current one
@@ -30,3 +30,11 @@ CREATE TABLE history_mark (
 ) WITH (fillfactor = 50);
 
 INSERT INTO history_mark DEFAULT VALUES;
+
+-- What tells a copy of the database's files from the log that they were copied from: part of the log's id. One row.
+CREATE TABLE log_identity (
+    singleton boolean NOT NULL PRIMARY KEY DEFAULT true CHECK (singleton),
+    copy_id text                                  -- null: the log is known by its cluster and database alone
+);
+
+INSERT INTO log_identity DEFAULT VALUES;

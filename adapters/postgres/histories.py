@@ -4,7 +4,7 @@ from typing import Any
 
 from psycopg import AsyncCursor, errors
 
-from adapters.postgres.identity import SQL
+from adapters.postgres.identity import identify
 from adapters.postgres.pool import Connection, Connections, translate_errors
 from application.histories import Histories, History, LogState, Mark, Server
 
@@ -88,7 +88,7 @@ class PostgresHistories:
 
 async def _server(connection: Connection) -> Server:
     """On a connection that is not in a transaction: where PostgreSQL does not tell its timeline, it says so by an error."""
-    [log_id] = await _only(await connection.execute(SQL))
+    log_id = await identify(connection)
     [started_at] = await _only(await connection.execute(STARTED))
     try:
         [timeline] = await _only(await connection.execute(TIMELINE))

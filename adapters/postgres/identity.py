@@ -1,23 +1,47 @@
 """Which log this is: a short id that tells the logs of two databases apart on one NATS."""
 
 import asyncio
+from typing import Any
+
+from psycopg import AsyncConnection
 
 from adapters.postgres.pool import Pool, open_pool, translate_errors
 from domain.errors import Unavailable
 
-SQL = """
-SELECT to_hex(system_identifier) || '-' || (SELECT oid FROM pg_database WHERE datname = current_database())
+DATABASE = """
+SELECT to_hex(system_identifier) || '-' || (SELECT oid FROM pg_database WHERE datname = current_database()),
+    to_regclass('log_identity') IS NOT NULL
 FROM pg_control_system()
 """
+COPY = "SELECT copy_id FROM log_identity"
+BECOME_A_COPY = "UPDATE log_identity SET copy_id = substr(replace(gen_random_uuid()::text, '-', ''), 1, 8)"
+
+
+async def identify(connection: AsyncConnection[Any]) -> str:
+    """`<cluster>-<database>`, and `-<copy>` where an operator said that the log is a copy of another one.
+
+    The same after a failover to a replica, another one after a restore by dump. A database without our tables has one, too.
+    Raises psycopg.Error.
+    """
+    row = await (await connection.execute(DATABASE)).fetchone()
+    assert row is not None
+    log_id, has_tables = row
+    copy = await (await connection.execute(COPY)).fetchone() if has_tables else None
+    return f"{log_id}-{copy[0]}" if copy is not None and copy[0] is not None else str(log_id)
+
+
+async def become_a_copy(pool: Pool) -> None:
+    """Gives the log an id of its own. A copy of the files has that of the log it was made of. Raises Unavailable."""
+    with translate_errors():
+        async with pool.connection() as connection:
+            await connection.execute(BECOME_A_COPY)
 
 
 async def log_id_of(pool: Pool) -> str:
-    """`<cluster>-<database>`: the same after a failover to a replica, another one after a restore by dump. Raises Unavailable."""
+    """As `identify`. Raises Unavailable."""
     with translate_errors():
         async with pool.connection() as connection:
-            row = await (await connection.execute(SQL)).fetchone()
-    assert row is not None
-    return str(row[0])
+            return await identify(connection)
 
 
 async def log_id_at(database_url: str, *, timeout: float) -> str:

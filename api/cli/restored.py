@@ -27,6 +27,14 @@ def restored(
             " PostgreSQL was last started]",
         ),
     ] = None,
+    copy: Annotated[
+        bool,
+        typer.Option(
+            "--copy",
+            help="The log that this one was restored from goes on elsewhere, as beside a drill or a staging copy: give this one an"
+            " id of its own, so that both can share a NATS.",
+        ),
+    ] = False,
     data_dir: options.DataDir = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -45,18 +53,20 @@ def restored(
       tidelog restored
 
       tidelog restored --reason "disk of db-1 lost, backup of 02:00" --position 17072
+
+      tidelog restored --copy --reason "restore drill" --data-dir drill
     """
-    output.run(_restored(reason, position, data_dir, as_json))
+    output.run(_restored(reason, position, copy, data_dir, as_json))
 
 
-async def _restored(reason: str, position: int | None, data_dir: Path | None, as_json: bool) -> None:
+async def _restored(reason: str, position: int | None, copy: bool, data_dir: Path | None, as_json: bool) -> None:
     from api import bootstrap, replay
     from api.settings import load_settings
 
     if not reason.strip() or len(reason) > 1_000 or "\x00" in reason:
         raise output.CommandFailed("--reason: give a line of text, of at most 1,000 characters", output.WRONG_USAGE)
     async with replay.database(load_settings(data_dir=data_dir)) as database_url:
-        before, now, head = await bootstrap.begin_history(database_url, reason.strip(), position)
+        before, now, head = await bootstrap.begin_history(database_url, reason.strip(), position, copy=copy)
     if as_json:
         begun = now.history_id != before.history_id
         output.document({"begun": begun, "before": before.history_id if begun else None, "head": head, "history": _document(now)})

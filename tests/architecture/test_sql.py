@@ -15,7 +15,7 @@ MIGRATIONS = "\n".join(path.read_text("utf-8") for path in sorted((ROOT / "migra
 TABLES = set(re.findall(r"^CREATE (?:UNLOGGED )?TABLE (\w+)", MIGRATIONS, re.MULTILINE))
 
 NOT_READ_MODELS = {
-    "event", "command", "log_head", "tracking", "history", "history_mark",  # the log
+    "event", "command", "log_head", "tracking", "history", "history_mark", "log_identity",  # the log
     "checkpoint", "parked_event",  # the progress of consumers
     "projection_build", "projection_previous", "projection_installation",  # versions of read models
     "idempotency_key",  # answers to requests

@@ -1,13 +1,16 @@
 """A log that was restored under a running server: no reader misses an event of what it has now, or keeps one that it has not."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 
+from adapters.nats.names import StreamOwner, owner_of, work_stream
 from adapters.postgres.identity import log_id_of
 from adapters.postgres.pool import open_pool
+from api.bootstrap import begin_history
 from domain.errors import Unavailable
 from domain.projects import CreateProject
 from domain.tenants import DEFAULT_TENANT_ID
@@ -125,6 +128,27 @@ async def test_a_recovery_is_seen_by_its_timeline_and_a_copy_of_the_files_by_the
         await log.histories.check()
         now = (await log.histories.fresh()).histories.current
         assert (now.cause, now.last_common) == ("server", 20) and "timeline 00000001 and is on 00000002" in now.reason
+
+
+async def test_a_copy_of_the_files_gets_an_id_of_its_own(postgres: Restorable) -> None:
+    """It lives beside its original, maybe on the same NATS, where streams and subjects carry the id."""
+    async with open_log(postgres.url) as log:
+        await log.append(20)
+        await log.histories.check()
+    original = await log_id(postgres)
+    await postgres.back_up()
+    await postgres.restore()
+    assert await log_id(postgres) == original, "files alone do not tell a copy"
+    _, now, head = await begin_history(postgres.url, "a drill", None, copy=True)
+    copy = await log_id(postgres)
+    assert re.fullmatch(rf"{original}-[0-9a-f]{{8}}", copy) and (now.last_common, head) == (20, 20)
+    async with open_log(postgres.url) as log:
+        await log.append(5)
+        await log.histories.check()
+        assert (await log.histories.fresh()).histories.current == now, "the new id alone is no other history"
+    assert owner_of(work_stream(copy)) == StreamOwner("work queue", copy)
+    await begin_history(postgres.url, "a copy of the copy", None, copy=True)
+    assert await log_id(postgres) not in (original, copy)
 
 
 async def log_id(postgres: Restorable) -> str:

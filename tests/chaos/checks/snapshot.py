@@ -12,7 +12,7 @@ from psycopg.rows import dict_row
 from psycopg.sql import SQL, Identifier
 
 from adapters.postgres.event_store import EVENT_COLUMNS
-from adapters.postgres.identity import SQL as LOG_ID_SQL
+from adapters.postgres.identity import identify
 from domain import registry
 from domain.kernel import Event, RecordedEvent
 from projections.registry import PROJECTIONS
@@ -98,10 +98,8 @@ async def read_snapshot(database_url: str) -> Snapshot:
         await cursor.execute(f"SELECT {EVENT_COLUMNS} FROM event ORDER BY notification_id".encode())
         events = [RecordedEvent(*row) for row in await cursor.fetchall()]
         names = [table for projection in PROJECTIONS for table in projection.tables]
-        log_id = await (await connection.execute(LOG_ID_SQL.encode())).fetchone()
-        assert log_id is not None
         return Snapshot(
-            log_id=str(log_id[0]),
+            log_id=await identify(connection),
             now=head["now"],
             head=head["position"],
             events=events,
