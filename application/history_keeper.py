@@ -30,6 +30,11 @@ class HistoryKeeper:
     def __init__(self, store: HistoryStore) -> None:
         self._store = store
         self._known: Histories | None = None
+        self._asking = asyncio.Lock()
+        self._asked = 0
+        """How many questions for the histories and the head have begun."""
+        self._answered: tuple[int, LogState | Unavailable] | None = None
+        """The last answer, and which question it belongs to."""
         self._seen = 0
         """The highest position that this process has read in the current history."""
         self._server: Server | None = None
@@ -41,7 +46,24 @@ class HistoryKeeper:
         """How often the current history has become another one under this process."""
 
     async def fresh(self) -> LogState:
-        """The histories and the head as they are now. Raises Unavailable."""
+        """The histories and the head as they are now. All who ask at the same time share a question. Raises Unavailable."""
+        came = self._asked
+        async with self._asking:
+            if self._answered is None or self._answered[0] <= came:  # a question from before we came may not know what we know
+                self._asked += 1
+                self._answered = (self._asked, await self._ask())
+            answer = self._answered[1]
+        if isinstance(answer, Unavailable):
+            raise answer.with_traceback(None)  # it is one for all who asked, and would grow with each
+        return answer
+
+    async def _ask(self) -> LogState | Unavailable:
+        try:
+            return await self._read()
+        except Unavailable as error:
+            return error
+
+    async def _read(self) -> LogState:
         while True:
             before = self._known
             state = await self._store.read()

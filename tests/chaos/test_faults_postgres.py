@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -28,7 +29,7 @@ from adapters.postgres.migrate import migrate
 from adapters.postgres.pool import open_pool
 from domain.errors import Unavailable
 from tests.chaos.faults_kit import Rig, eventually, rigged, rounds, seeded
-from tests.integration.nats_kit import APPEND_ONE, Log, open_log
+from tests.integration.nats_kit import APPEND_ONE, open_log
 from tests.integration.system_kit import empty_work_queue
 from tests.integration.wire_kit import postgres_target, wired
 
@@ -205,7 +206,7 @@ async def test_an_append_on_a_connection_that_fell_silent_is_tried_on_another(ur
     async with open_log(url) as log, wired(url) as (wire, wired_url):
         behind = PostgresEventStore(wired_url, log.pool)
         await behind.start()
-        appends = Log(url, log.pool, behind, log.feed, log.signal)
+        appends = replace(log, store=behind)
         await appends.append(1)
         wire.mute()
         waiting = asyncio.create_task(appends.append(3))

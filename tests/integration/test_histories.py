@@ -13,7 +13,7 @@ from adapters.nats import LogStream
 from adapters.nats.stream import parting
 from adapters.postgres.histories import CHANNEL, PostgresHistories
 from adapters.postgres.listener import ChannelListener
-from application.histories import Cursor, Parting
+from application.histories import Cursor, LogState, Parting
 from application.history_keeper import HistoryKeeper
 from domain.errors import HistoryReplaced, PositionBeyondHead
 from tests.integration.nats_kit import (
@@ -54,6 +54,30 @@ async def begun(log: Log) -> list[tuple[str, int]]:
 async def reached(one: object, log: Log) -> None:
     head = await log.feed.head()
     await eventually(lambda: one.position == head)  # type: ignore[attr-defined]  # a relay or a reader
+
+
+class Counted(PostgresHistories):
+    """Counts the questions for the histories and the head."""
+
+    asked = 0
+
+    async def read(self) -> LogState:
+        self.asked += 1
+        return await super().read()
+
+
+async def test_a_thousand_who_ask_at_once_are_served_by_one_question_and_none_by_an_older_one(log: Log) -> None:
+    await log.append(3)
+    store = Counted(log.pool)
+    one = HistoryKeeper(store)
+    refused = await asyncio.gather(*(one.must_have(10) for _ in range(1_000)), return_exceptions=True)
+    assert {(type(error), error.args) for error in refused} == {(PositionBeyondHead, PositionBeyondHead(10, 3).args)}  # type: ignore[union-attr]
+    assert store.asked <= 2
+    before = asyncio.create_task(one.fresh())
+    await asyncio.sleep(0)
+    await log.append(4)  # whoever was told of these comes while the question from before is under way
+    await one.must_have(7)
+    assert (await before).head in (3, 7)
 
 
 # --- who finds out ---

@@ -12,7 +12,7 @@ from tests.integration.nats_kit import NatsProcess
 from tests.integration.system_kit import System, eventually, issue_key, running, stopped
 from tests.integration.wire_kit import wired
 
-PROJECTIONS = {"tenants", "projects", "agents", "tools", "runs", "messages", "timers", "work"}
+PROJECTIONS = {"tenants", "projects", "agents", "tools", "runs", "messages", "invocations", "timers", "work"}
 CONSUMERS = {*PROJECTIONS, *PARTITIONS}
 
 

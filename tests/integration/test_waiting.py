@@ -278,14 +278,18 @@ async def test_a_flood_of_waits_for_a_position_leaves_room_for_others(database_u
         await issue_key(system)
         await registered(system)
         assert (await system.http.get("/v1/agents")).status_code == 200  # now the key is known here
-        never = {"Tidelog-Position": "999999999999"}
-        flood = [asyncio.create_task(system.http.get("/v1/runs", headers=never)) for _ in range(1_500)]
-        while not all(task.done() for task in flood):
+        system.tasks["projections"].cancel()
+        late = {"Tidelog-Position": (await start(system.http, "wait=0")).headers["tidelog-position"]}
+        beyond = {"Tidelog-Position": "999999999999"}
+        flood = [asyncio.create_task(system.http.get("/v1/runs", headers=late)) for _ in range(1_500)]
+        nonsense = [asyncio.create_task(system.http.get("/v1/runs", headers=beyond)) for _ in range(1_500)]
+        while not all(task.done() for task in flood + nonsense):
             read, posted = await asyncio.gather(
                 system.http.get("/v1/runs"), start(system.http, "wait=0", **{"Idempotency-Key": "k"})
             )
             assert (read.status_code, posted.status_code) == (200, 201)
         assert {task.result().status_code for task in flood} == {504}
+        assert {task.result().status_code for task in nonsense} == {410}
 
 
 # --- streams of a run -------------------------------------------------------------------------------------------------
