@@ -14,7 +14,7 @@ from array import array
 
 import uvloop
 
-EVENT = re.compile(rb"id: (\d+)\nevent: [^\n]*\ndata: [^\n]*\n\n")
+EVENT = re.compile(rb"id: (\d+)[-\w]*\nevent: [^\n]*\ndata: [^\n]*\n\n")
 PATIENCE_S = 20.0
 CONNECTING_AT_ONCE = 50
 
