@@ -11,42 +11,49 @@ import structlog
 
 from adapters.nats import FanOut, FanOutSettings, JetStreamSubscription, JetStreamWorkQueue, LogStream, NatsConnection, Relay
 from adapters.nats.connection import probe
+from adapters.nats.log.stream import parting
 from adapters.nats.security import CredentialsError, NatsSecurity
-from adapters.nats.stream import parting
 from adapters.postgres import migrate as migrations
 from adapters.postgres import pool as postgres
-from adapters.postgres.append_signal import AppendSignal
 from adapters.postgres.database import PostgresDatabase
 from adapters.postgres.durability import Durability, durability_of, inspect
-from adapters.postgres.event_store import PostgresEventStore
-from adapters.postgres.feed import PostgresEventFeed
-from adapters.postgres.histories import CHANNEL as HISTORIES
-from adapters.postgres.histories import PostgresHistories
-from adapters.postgres.identity import become_a_copy, log_id_of
 from adapters.postgres.leases import PostgresLeases, members
 from adapters.postgres.listener import ChannelListener
+from adapters.postgres.log.append_signal import AppendSignal
+from adapters.postgres.log.event_store import PostgresEventStore
+from adapters.postgres.log.feed import PostgresEventFeed
+from adapters.postgres.log.histories import CHANNEL as HISTORIES
+from adapters.postgres.log.histories import PostgresHistories
+from adapters.postgres.log.identity import become_a_copy, log_id_of
+from adapters.postgres.log.snapshots import PostgresSnapshots
+from adapters.postgres.read_models.open_work import PostgresOpenWork
+from adapters.postgres.read_models.timers import PostgresTimers
 from adapters.postgres.shares import Share, sizes
-from adapters.postgres.snapshots import PostgresSnapshots
 from adapters.telemetry.logging import configure_logging
 from api.container import Container, NatsAccess
 from api.settings import Role, Settings, SettingsError
-from application.dispatch import CommandLoop
-from application.histories import History
-from application.history_keeper import HistoryKeeper
-from application.live import LiveFeed
-from application.patience import persistently, side_by_side
-from application.sagas.manager import PARTITIONS, SagaManager
-from application.sharing import LEASE_S, Group, Sharing
-from application.snapshots import Snapshotter
-from application.timers import TimerService, WorkSweeper
-from projections import builds, plugins, timers
-from projections.checkpoints import PostgresCheckpoints
-from projections.positions import Positions
-from projections.rebuild import ProjectionBuilder
+from application.catalog import CATALOG
+from application.engine.background import side_by_side
+from application.engine.commands.loop import CommandLoop
+from application.engine.commands.snapshots import Snapshotter
+from application.engine.leases import LEASE_S, Group, Membership
+from application.engine.reading.cloudevents import CloudEventEncoder
+from application.engine.reading.histories import History
+from application.engine.reading.history_keeper import HistoryKeeper
+from application.engine.reading.live import LiveFeed
+from application.engine.reconciler import WorkReconciler
+from application.engine.retry import persistently
+from application.engine.sagas.manager import PARTITIONS, SagaManager
+from application.engine.timers import TimerService
+from projections import timers
+from projections.engine import plugins
+from projections.engine.checkpoints import PostgresCheckpoints
+from projections.engine.positions import Positions
+from projections.engine.rebuild import jobs
+from projections.engine.rebuild.builder import ProjectionBuilder
+from projections.engine.runner import ProjectionRunner
 from projections.registry import load_projections
 from projections.replays import RunReplays
-from projections.runner import ProjectionRunner
-from projections.work import PostgresOpenWork
 
 log = structlog.get_logger(__name__)
 
@@ -122,9 +129,9 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
         database, feed = PostgresDatabase(pool), PostgresEventFeed(pool)
         written = None
         if "api" in roles:
-            from api import meters  # for who is asked for them
+            from api import metrics  # for who is asked for them
 
-            written = meters.written
+            written = metrics.written
         store = PostgresEventStore(database_url, pools.commands, max_event_bytes=settings.max_event_bytes, written=written)
         await store.start()
         stack.push_async_callback(store.close)
@@ -137,12 +144,13 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
         subscription = JetStreamSubscription(nats, feed, histories=histories, log_id=log_id)
         queue = JetStreamWorkQueue(nats, log_id=log_id)
         every = settings.snapshot_every
-        snapshots = Snapshotter(PostgresSnapshots(pools.commands), every=every) if every else None
-        commands = CommandLoop(store, max_event_bytes=settings.max_event_bytes, snapshots=snapshots)
+        snapshots = Snapshotter(PostgresSnapshots(pools.commands), CATALOG.registry, every=every) if every else None
+        commands = CommandLoop(store, CATALOG, max_event_bytes=settings.max_event_bytes, snapshots=snapshots)
+        cloud_events = CloudEventEncoder(CATALOG.registry.events)
         kept = FanOutSettings(settings.fanout_max_age_s, settings.fanout_max_bytes)
         fanout: FanOut | None = None
         if settings.fanout:
-            fanout = FanOut(nats, subscription, feed, histories=histories, log_id=log_id, settings=kept)
+            fanout = FanOut(nats, subscription, feed, cloud_events, histories=histories, log_id=log_id, settings=kept)
             histories.witnesses.append(fanout.parting)
         stack.enter_context(histories.on_change(commands.forget))
         begun = await stack.enter_async_context(listening(database_url, HISTORIES))
@@ -170,6 +178,7 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
                 health_database=PostgresDatabase(pools.health),
                 histories=histories,
                 commands=commands,
+                cloud_events=cloud_events,
                 workers=Workers(commands),
                 live=LiveFeed(reads, subscription, histories),
                 positions=positions,
@@ -183,7 +192,7 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
                 dependencies={"postgres": partial(postgres.check_health, pools.health), "nats": nats.check_health},
             )
             loops["live"] = container.live.run()
-            meters.WAITING_APPENDS.set_function(lambda: store.waiting)
+            metrics.WAITING_APPENDS.set_function(lambda: store.waiting)
         groups: list[Group] = []
         joined: asyncio.Event | None = None
         if "relay" in roles:
@@ -203,25 +212,30 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
                 await ProjectionRunner([by_unit[unit] for unit in sorted(units)], database, subscription).run()
 
             async def build(_: frozenset[str]) -> None:
-                async with listening(database_url, builds.CHANNEL) as requests:
+                async with listening(database_url, jobs.CHANNEL) as requests:
                     await side_by_side(requests.failed(), ProjectionBuilder(projections, database, feed, requests).run())
 
             groups += [Group("projections", tuple(by_unit), project), Group("rebuilds", ("rebuilds",), build)]
         if "saga" in roles:
             checkpoints = PostgresCheckpoints(database)
 
+            async def react(units: frozenset[str]) -> None:
+                await SagaManager(commands, subscription, checkpoints, queue, CATALOG, units).run()
+
             async def fire(_: frozenset[str]) -> None:
                 async with listening(database_url, timers.CHANNEL) as set_timers:
-                    service = TimerService(commands, timers.PostgresTimers(database, set_timers))
+                    service = TimerService(commands, PostgresTimers(database, set_timers), kinds=CATALOG.commands)
                     await side_by_side(set_timers.failed(), service.run())
 
             groups += [
-                Group("sagas", PARTITIONS, lambda units: SagaManager(commands, subscription, checkpoints, queue, units).run()),
+                Group(
+                    "sagas", PARTITIONS, lambda units: SagaManager(commands, subscription, checkpoints, queue, CATALOG, units).run()
+                ),
                 Group("timers", ("timers",), fire),
-                Group("sweeper", ("sweeper",), lambda _: WorkSweeper(PostgresOpenWork(database), queue).run()),
+                Group("sweeper", ("sweeper",), lambda _: WorkReconciler(PostgresOpenWork(database), queue).run()),
             ]
         if groups:
-            sharing = Sharing(PostgresLeases(pool, lease_s=LEASE_S, member_id=settings.member_id), groups)
+            sharing = Membership(PostgresLeases(pool, lease_s=LEASE_S, member_id=settings.member_id), groups)
             joined = sharing.joined
             loops["sharing"] = sharing.run()
             loops |= {name: worker.run() for name, worker in sharing.workers.items()}

@@ -6,12 +6,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 from api.settings import Settings
-from application.dispatch import CommandLoop
-from application.history_keeper import HistoryKeeper
-from application.live import LiveFeed
-from application.ports import EventFeed, WorkQueue
-from projections.kernel import Database
-from projections.positions import Positions
+from application.engine.commands.loop import CommandLoop
+from application.engine.ports.log import EventFeed
+from application.engine.ports.queue import WorkQueue
+from application.engine.reading.cloudevents import CloudEventEncoder
+from application.engine.reading.history_keeper import HistoryKeeper
+from application.engine.reading.live import LiveFeed
+from projections.engine.kernel import Database
+from projections.engine.positions import Positions
 from projections.replays import RunReplays
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ class Container:
     health_database: Database
     """With a connection of its own: what nobody else waits for, and nobody else holds up."""
     commands: CommandLoop
+    cloud_events: CloudEventEncoder
     workers: "Workers"
     live: LiveFeed
     positions: Positions

@@ -16,9 +16,10 @@ from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
 
-from adapters.postgres.ranges import PostgresStreamRanges
-from application.ports import StreamRange
-from application.replay import RANGE_EVENTS, Replayed, fold_range
+from adapters.postgres.log.ranges import PostgresStreamRanges
+from application.catalog import CATALOG
+from application.engine.ports.log import StreamRange
+from application.engine.reading.replay import RANGE_EVENTS, Replayed, StreamFolder
 from domain.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -116,13 +117,14 @@ class _Folder:
 
     def __init__(self, database_url: str) -> None:
         self._database_url = database_url
+        self._streams = StreamFolder(CATALOG)
         self._log: PostgresStreamRanges | None = None
 
     def cut(self) -> tuple[int, list[StreamRange]]:
         return self._patiently(lambda log: log.cut(size=RANGE_EVENTS))
 
     def fold(self, part: StreamRange, head: int, tenant_id: UUID | None) -> Replayed:
-        return self._patiently(lambda log: fold_range(log, part, until=head, tenant_id=tenant_id))
+        return self._patiently(lambda log: self._streams.fold_range(log, part, until=head, tenant_id=tenant_id))
 
     def close(self) -> None:
         if self._log is not None:

@@ -16,8 +16,7 @@ import structlog
 from api.bootstrap import assemble, set_up_logging
 from api.open_files import raise_open_files
 from api.settings import Role, Settings
-from application.background import TaskEnded
-from application.patience import end
+from application.engine.background import TaskEnded, end
 
 log = structlog.get_logger(__name__)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from adapters.nats import NatsConnection
 from adapters.nats.security import NatsSecurity
 from adapters.nats.survey import FoundLog, FoundStream, remove, survey
-from adapters.postgres.identity import log_id_at
+from adapters.postgres.log.identity import log_id_at
 
 if TYPE_CHECKING:
     from api.settings import Settings

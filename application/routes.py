@@ -1,30 +1,10 @@
 """The routing table: which stream a command is for, and whose rules decide it and fold its events. Read this page first."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
-from domain import agent_runs, agents, context, invocations, messages, projects, registry, runs, tenants, tools
+from application.engine.commands.routes import Route
+from domain import agent_runs, agents, context, invocations, messages, projects, runs, tenants, tools
 from domain.kernel import Command, Decider
-
-Root = Callable[[Any, Any], UUID]
-"""(command, state) → the root id of the stream."""
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    decider: Decider[Any]
-    stream: Callable[[Any], UUID]
-    root: Root
-    creates: bool = False
-    """The command begins its stream as a rule: the loop does not look for events first, the append itself finds out."""
-    said: tuple[str, ...] = ()
-    """What a repeat from outside must say again: fields of the command that its first event has too, under the same names.
-
-    Not what the server looks up or computes: that may be different at the second time. Empty: the command's id says all
-    (a claim, a cancellation by a saga), or whoever gives the command compares by itself (the start of a run).
-    """
 
 
 def _own_stream(decider: Decider[Any], attribute: str, *said: str, creates: bool = False) -> Route:
@@ -78,7 +58,3 @@ ROUTES: dict[type[Command], Route] = {
     messages.SendMessage: _in_run(messages.DECIDER, "message_id", "recipient_id", "body", creates=True),
     context.SetContextValue: _in_run(context.DECIDER, "context_id", "name", "value"),
 }
-
-DECIDERS: dict[str, Decider[Any]] = {route.decider.slice: route.decider for route in ROUTES.values()}
-RULES: dict[str, Decider[Any]] = {event.TOPIC: DECIDERS[name] for name, events in registry.SLICES.items() for event in events}
-"""Topic → the rules of its slice. A stream is of one slice for ever: that of its first event."""

@@ -2,7 +2,8 @@
 
 from uuid import UUID
 
-from application.dispatch import CommandLoop, Request
+from application.engine.commands.loop import CommandLoop
+from application.engine.commands.request import CommandRequest
 from domain.kernel import Command, derive_id
 from domain.projects import CreateProject, default_project_id
 from domain.tenants import DEFAULT_TENANT_ID, CreateTenant, IssueApiKey
@@ -26,6 +27,6 @@ async def set_up(commands: CommandLoop, *, key_sha256: str | None) -> int:
     return position
 
 
-def _request(tenant_id: UUID, name: str) -> Request:
+def _request(tenant_id: UUID, name: str) -> CommandRequest:
     command_id = derive_id(tenant_id, name)
-    return Request(tenant_id, "system", command_id, command_id, name)
+    return CommandRequest(tenant_id, "system", command_id, command_id, name)

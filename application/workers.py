@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from application.dispatch import CommandLoop, Outcome, Request
+from application.engine.commands.loop import CommandLoop
+from application.engine.commands.request import CommandOutcome, CommandRequest
 from application.tool_schemas import ToolSchemas
 from domain import agent_runs, context, invocations, messages, runs, tools
 from domain.agent_runs import AgentRun
@@ -66,7 +67,7 @@ class ClaimedAgentRun:
     missing: list[str]
     peers: list[str]
     journal: JournalView
-    outcome: Outcome
+    outcome: CommandOutcome
 
 
 class Workers:
@@ -78,7 +79,7 @@ class Workers:
 
     # --- agent runs ---------------------------------------------------------------------------------------------------
 
-    async def claim_agent_run(self, request: Request, command: agent_runs.ClaimAgentRun) -> ClaimedAgentRun:
+    async def claim_agent_run(self, request: CommandRequest, command: agent_runs.ClaimAgentRun) -> ClaimedAgentRun:
         """Gives the caller the agent run and all that it needs to go on.
 
         Raises:
@@ -156,7 +157,9 @@ class Workers:
             raise NotFound(f"there is no message {message_id}")
         return sent
 
-    async def call_tool(self, request: Request, command: agent_runs.StartCall, arguments: dict[str, Json]) -> tuple[UUID, Outcome]:
+    async def call_tool(
+        self, request: CommandRequest, command: agent_runs.StartCall, arguments: dict[str, Json]
+    ) -> tuple[UUID, CommandOutcome]:
         """Records the intent in the journal and requests the invocation, in one append.
 
         Raises:
@@ -195,8 +198,8 @@ class Workers:
         raise UnknownTool(f"no tool '{name}' is registered", pointer="/tool")
 
     async def send_message(
-        self, request: Request, *, agent_run_id: UUID, attempt: int, key: str, to: str, body: Json
-    ) -> tuple[UUID, Outcome]:
+        self, request: CommandRequest, *, agent_run_id: UUID, attempt: int, key: str, to: str, body: Json
+    ) -> tuple[UUID, CommandOutcome]:
         """Sends to a step of the same run, by its key or its agent's name. Raises UnknownRecipient."""
         state = await self._agent_run(request.tenant_id, agent_run_id)
         assert state.requested is not None
@@ -222,7 +225,9 @@ class Workers:
         )
         return message_id, outcome
 
-    async def get_value(self, request: Request, *, agent_run_id: UUID, attempt: int, key: str, name: str) -> tuple[Json, Outcome]:
+    async def get_value(
+        self, request: CommandRequest, *, agent_run_id: UUID, attempt: int, key: str, name: str
+    ) -> tuple[Json, CommandOutcome]:
         """Reads a value of the run's shared context and records what was read under the key."""
         for fresh in (False, True):
             state = await self._agent_run(request.tenant_id, agent_run_id, fresh=fresh)
@@ -244,8 +249,8 @@ class Workers:
         return found | ({"value": entry.value, "value_version": entry.version} if entry else {})
 
     async def set_value(
-        self, request: Request, *, agent_run_id: UUID, attempt: int, key: str, name: str, value: Json, expect: int | None
-    ) -> tuple[Json, Outcome]:
+        self, request: CommandRequest, *, agent_run_id: UUID, attempt: int, key: str, name: str, value: Json, expect: int | None
+    ) -> tuple[Json, CommandOutcome]:
         """Sets a value of the run's shared context, once for the key.
 
         Raises:
@@ -281,8 +286,8 @@ class Workers:
     # --- invocations --------------------------------------------------------------------------------------------------
 
     async def claim_invocation(
-        self, request: Request, command: invocations.ClaimInvocation
-    ) -> tuple[invocations.Invocation, Outcome]:
+        self, request: CommandRequest, command: invocations.ClaimInvocation
+    ) -> tuple[invocations.Invocation, CommandOutcome]:
         """Records the attempt before the tool is called. Raises WorkOver."""
         outcome = await self._commands.execute(request, command)
         state = await self._invocation(request.tenant_id, command.invocation_id)

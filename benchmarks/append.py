@@ -31,8 +31,16 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Identifier
 
 from adapters.embedded import EmbeddedServices
-from adapters.postgres.arrays import ByteaArray, Int8Array, UuidArray, bytes_element, int8_element, register_arrays, uuid_element
-from adapters.postgres.event_store import PostgresEventStore
+from adapters.postgres.log.arrays import (
+    ByteaArray,
+    Int8Array,
+    UuidArray,
+    bytes_element,
+    int8_element,
+    register_arrays,
+    uuid_element,
+)
+from adapters.postgres.log.event_store import PostgresEventStore
 from adapters.postgres.migrate import migrate
 from adapters.postgres.pool import connect, open_pool
 from benchmarks import table

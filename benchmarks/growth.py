@@ -24,13 +24,13 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier
 
 from adapters.embedded import EmbeddedServices
-from adapters.postgres.append_batch import APPEND_SQL, EncodedAppend, parameters
-from adapters.postgres.arrays import register_arrays
-from adapters.postgres.event_store import PostgresEventStore
-from adapters.postgres.feed import PostgresEventFeed
+from adapters.postgres.log.append_batch import APPEND_SQL, EncodedAppend, parameters
+from adapters.postgres.log.arrays import register_arrays
+from adapters.postgres.log.event_store import PostgresEventStore
+from adapters.postgres.log.feed import PostgresEventFeed
 from adapters.postgres.migrate import migrate
 from adapters.postgres.pool import Pool, connect, open_pool
-from application.ports import AppendRequest, NewEvent, StreamAppend
+from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
 from benchmarks import table
 from benchmarks.servers import embedded
 from benchmarks.writers import METADATA, STATE, new_id, store_round

@@ -31,7 +31,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier
 
 from adapters.embedded import EmbeddedServices
-from adapters.postgres.event_store import PostgresEventStore
+from adapters.postgres.log.event_store import PostgresEventStore
 from adapters.postgres.pool import open_pool
 from benchmarks import table
 from benchmarks.append import library_round, open_library

@@ -15,22 +15,22 @@ import psycopg
 import uvloop
 from uuid_utils.compat import uuid7
 
-from adapters.postgres.event_store import PostgresEventStore
+from adapters.postgres.log.event_store import PostgresEventStore
 from adapters.postgres.pool import open_pool
-from application.ports import AppendRequest, NewEvent, StreamAppend
+from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
 from benchmarks import table
 from benchmarks.servers import SERVE, embedded, environment, process
 from domain import runs
 from domain.agent_runs import AgentRunRequested
 from domain.kernel import Event, Metadata
-from domain.registry import encode
+from domain.registry import REGISTRY
 from domain.tenants import DEFAULT_TENANT_ID
 
 EVENTS_PER_APPEND = 3
 
 
 def new_event(event: Event) -> NewEvent:
-    return NewEvent(event.TOPIC, event.VERSION, encode(event))
+    return NewEvent(event.TOPIC, event.VERSION, REGISTRY.encode(event))
 
 
 def started_run() -> AppendRequest:

@@ -37,16 +37,16 @@ from psycopg.sql import SQL, Identifier
 
 from adapters.embedded import EmbeddedServices
 from adapters.postgres.database import PostgresDatabase
-from adapters.postgres.feed import PostgresEventFeed
+from adapters.postgres.log.feed import PostgresEventFeed
 from adapters.postgres.migrate import migrate
 from adapters.postgres.pool import open_pool
 from api.bootstrap import listening
-from application.patience import end
+from application.engine.background import end
 from benchmarks import table
 from benchmarks.replay import fill
 from benchmarks.writers import new_id
-from projections import builds
-from projections.rebuild import ProjectionBuilder
+from projections.engine.rebuild import jobs
+from projections.engine.rebuild.builder import ProjectionBuilder
 from projections.runs import PROJECTION as RUNS
 
 ROUNDS = 3
@@ -133,14 +133,14 @@ class Ours:
         """Events of the log a second, from the order to the swap."""
         began = time.perf_counter()
         async with self._database.connection() as connection, connection.transaction():
-            await builds.ask(connection, RUNS, "rebuild", swap=True)
+            await jobs.ask(connection, RUNS, "rebuild", swap=True)
         while True:
             async with self._database.connection() as connection:
-                build = await builds.find(connection, RUNS.name, "version")
+                build = await jobs.find(connection, RUNS.name, "version")
             assert build is not None
             if build.status == "swapped":
                 return build.position / (time.perf_counter() - began)
-            if build.status not in builds.OPEN:
+            if build.status not in jobs.OPEN:
                 raise RuntimeError(f"the rebuild is {build.status}: {build.error}")
             await asyncio.sleep(0.05)
 
@@ -149,7 +149,7 @@ class Ours:
 async def builder(database_url: str) -> AsyncIterator[Ours]:
     pool = await open_pool(database_url, role="benchmark", max_size=4)
     try:
-        async with listening(database_url, builds.CHANNEL) as requests:
+        async with listening(database_url, jobs.CHANNEL) as requests:
             database = PostgresDatabase(pool)
             working = asyncio.create_task(ProjectionBuilder([RUNS], database, PostgresEventFeed(pool), requests).run())
             try:

@@ -29,15 +29,15 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from uuid_utils.compat import uuid7
 
-from adapters.postgres.append_batch import APPEND_SQL, EncodedAppend, parameters
-from adapters.postgres.arrays import register_arrays
+from adapters.postgres.log.append_batch import APPEND_SQL, EncodedAppend, parameters
+from adapters.postgres.log.arrays import register_arrays
 from api.replay import replay
-from application.ports import AppendRequest, NewEvent, StreamAppend
+from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
 from benchmarks import table
 from domain import agent_runs, context, invocations, messages, runs
 from domain.failures import Retry
 from domain.kernel import Command, Decider, Metadata
-from domain.registry import EVENTS, encode
+from domain.registry import REGISTRY
 
 ROUNDS = 3
 LIBRARY = "library, select and map"
@@ -75,7 +75,7 @@ class Story:
         self._states[stream_id], self._versions[stream_id] = state, version + len(events)
         command_id = UUID(int=next(self._command_ids))
         metadata = Metadata(actor="key:benchmark", correlation_id=self.run_id, causation_id=str(command_id), command_id=command_id)
-        new = tuple(NewEvent(event.TOPIC, event.VERSION, encode(event)) for event in events)
+        new = tuple(NewEvent(event.TOPIC, event.VERSION, REGISTRY.encode(event)) for event in events)
         stream = StreamAppend(stream_id, self.run_id, version, new)
         self.appends.append(AppendRequest(TENANT, command_id, (stream,), metadata.model_dump_json()))
 
@@ -178,10 +178,10 @@ def library(database_url: str) -> int:
     from eventsourcing.postgres import PostgresDatastore
     from eventsourcing.utils import clear_topic_cache, register_topic
 
-    from adapters.postgres.recorder import TidelogRecorder
+    from adapters.postgres.log.recorder import TidelogRecorder
 
     clear_topic_cache()
-    for topic in EVENTS:
+    for topic in REGISTRY.events:
         register_topic(topic, type(topic, (DomainEvent,), {}))
     given = conninfo_to_dict(database_url)
     place = [str(given.get(key) or "") for key in ("dbname", "host", "port", "user", "password")]

@@ -18,17 +18,17 @@ from pathlib import Path
 
 import uvloop
 
-from adapters.postgres.event_store import PostgresEventStore
-from adapters.postgres.feed import PostgresEventFeed
+from adapters.postgres.log.event_store import PostgresEventStore
+from adapters.postgres.log.feed import PostgresEventFeed
 from adapters.postgres.pool import open_pool
-from application.ports import AppendRequest, NewEvent, StreamAppend
+from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
 from benchmarks import table
 from benchmarks.http import KEY, wait_for
 from benchmarks.servers import SERVE, embedded, environment, free_port, process
 from benchmarks.writers import new_id
 from domain.kernel import Metadata
 from domain.projects import ProjectCreated
-from domain.registry import encode
+from domain.registry import REGISTRY
 from domain.tenants import DEFAULT_TENANT_ID
 
 
@@ -37,7 +37,7 @@ def project() -> AppendRequest:
     project_id = new_id()
     metadata = Metadata(actor="benchmark", correlation_id=project_id, causation_id=str(project_id), command_id=project_id)
     event = ProjectCreated(name="benchmark", metadata={"text": "x" * 250})
-    stream = StreamAppend(project_id, project_id, 0, (NewEvent(event.TOPIC, event.VERSION, encode(event)),))
+    stream = StreamAppend(project_id, project_id, 0, (NewEvent(event.TOPIC, event.VERSION, REGISTRY.encode(event)),))
     return AppendRequest(DEFAULT_TENANT_ID, project_id, (stream,), metadata.model_dump_json())
 
 

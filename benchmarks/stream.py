@@ -17,13 +17,13 @@ import structlog
 from uuid_utils.compat import uuid7
 
 from adapters.nats import JetStreamSubscription, NatsConnection, Relay, StreamSettings
-from adapters.postgres.append_signal import AppendSignal
-from adapters.postgres.event_store import PostgresEventStore
-from adapters.postgres.feed import PostgresEventFeed
-from adapters.postgres.histories import PostgresHistories
+from adapters.postgres.log.append_signal import AppendSignal
+from adapters.postgres.log.event_store import PostgresEventStore
+from adapters.postgres.log.feed import PostgresEventFeed
+from adapters.postgres.log.histories import PostgresHistories
 from adapters.postgres.pool import open_pool
-from application.history_keeper import HistoryKeeper
-from application.ports import AppendRequest, NewEvent, StreamAppend
+from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
+from application.engine.reading.history_keeper import HistoryKeeper
 from benchmarks import table
 from benchmarks.servers import embedded
 

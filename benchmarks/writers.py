@@ -18,9 +18,9 @@ from uuid import UUID
 
 import uvloop
 
-from adapters.postgres.event_store import PostgresEventStore
+from adapters.postgres.log.event_store import PostgresEventStore
 from adapters.postgres.pool import open_pool
-from application.ports import AppendRequest, NewEvent, StreamAppend
+from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
 
 STATE = json.dumps({"text": "x" * 285}).encode()
 METADATA = json.dumps({"actor": "key:benchmark", "correlation_id": "0" * 36, "causation_id": "0" * 36, "command_id": "0" * 36})

@@ -21,7 +21,7 @@ TidelogError
 └── Unavailable            a dependency is away; try again (503)
 
 The message is for people; `code` is stable and for programs; data is in attributes. The HTTP status is the edge's business
-(api/http/errors.py); it stands here only to be found.
+(api/http/conventions/errors.py); it stands here only to be found.
 """
 
 from collections.abc import Sequence

@@ -19,8 +19,8 @@ from domain.invocations import (
     InvocationSucceeded,
 )
 from domain.kernel import Json, RecordedEvent
+from projections.engine.pages import Page, encode_cursor
 from projections.kernel import Connection, Projection, Timestamp, decoded, in_turns, topics_of
-from projections.pages import Page, encode_cursor
 
 Status = Literal["requested", "running", "retrying", "succeeded", "failed", "ambiguous", "cancelled"]
 

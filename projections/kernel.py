@@ -1,130 +1,38 @@
-"""What a projection is, and how one is declared."""
+"""What a read model is written with: ours import it from here, and so do those of plug-ins, for which this page is a promise."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Annotated, Any, Protocol, TypeVar
+from domain.registry import REGISTRY
+from projections.engine.kernel import (
+    Connection,
+    Database,
+    Handler,
+    ListedRow,
+    Projection,
+    Timestamp,
+    by_topic,
+    dump_json,
+    in_turns,
+    listed,
+    load_json,
+    topics_of,
+)
+from projections.engine.positions import Positions
 
-import pydantic_core
-import structlog
-from psycopg import AsyncConnection
-from pydantic import BaseModel, Field, PlainSerializer
+decoded = REGISTRY.decoded
+"""The event of a `RecordedEvent`, upcast to its newest version. Raises ValueError, UnknownEvent."""
 
-from domain import registry, values
-from domain.kernel import Event, Json, RecordedEvent, timestamp
-
-Connection = AsyncConnection[Any]
-log = structlog.get_logger(__name__)
-
-Timestamp = Annotated[datetime, PlainSerializer(timestamp, return_type=str, when_used="json")]
-"""A time of a view model: RFC 3339 in UTC with milliseconds on every interface."""
-
-Handler = Callable[[Connection, Sequence[RecordedEvent]], Awaitable[None]]
-"""Takes a batch of events of one topic group, in order, and writes rows with set-based SQL, inside the runner's transaction."""
-
-
-T = TypeVar("T")
-TURN = 100
-
-
-async def in_turns(items: Iterable[T]) -> AsyncIterator[T]:
-    """The items of a large batch; between every hundred of them the event loop serves others."""
-    for number, item in enumerate(items, 1):
-        if not number % TURN:
-            await asyncio.sleep(0)
-        yield item
-
-
-class Database(Protocol):
-    """Connections to Postgres. Driver errors come out as domain errors (Unavailable and others)."""
-
-    def connection(self) -> AbstractAsyncContextManager[Connection]:
-        """Each statement commits by itself."""
-        ...
-
-    def transaction(self) -> AbstractAsyncContextManager[Connection]:
-        """One transaction, in pipeline mode, that commits at the end of the block."""
-        ...
-
-
-class Listener(Protocol):
-    """A NOTIFY channel as a hint."""
-
-    async def wait(self, timeout: float) -> None:
-        """Returns at a notification, or after the time-out (seconds)."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Projection:
-    """A read model: its name (and checkpoint), the topics it takes, its tables, and the handler of a batch.
-
-    The handler sees only events of these topics, each once and in the order of the log. It names its tables without a schema: a new
-    version of them is filled in a schema of its own by the same handler.
-    """
-
-    name: str
-    topics: frozenset[str]
-    tables: tuple[str, ...]
-    apply: Handler
-    ddl: tuple[str, ...] = ()
-    """For plug-ins: the statements that make the tables and their indexes, without a schema. Those of ours are in migrations."""
-
-
-def topics_of(*events: type[Event]) -> frozenset[str]:
-    return frozenset(event.TOPIC for event in events)
-
-
-def by_topic(*handlers: tuple[type[Event], Handler]) -> Handler:
-    """A handler that hands consecutive events of one topic together to that topic's handler: order is kept."""
-    table = {event.TOPIC: handler for event, handler in handlers}
-
-    async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
-        start = 0
-        for end in range(1, len(batch) + 1):
-            if end == len(batch) or batch[end].topic != batch[start].topic:
-                await table[batch[start].topic](connection, batch[start:end])
-                start = end
-
-    return apply
-
-
-def decoded(recorded: RecordedEvent) -> Any:
-    """The event itself, upcast to its newest version."""
-    return registry.decode(recorded.topic, recorded.schema_version, recorded.state)
-
-
-def dump_json(value: Json) -> str:
-    """JSON for a column of text. Integers of any size, which orjson refuses; U+0000 cannot occur, the log takes none."""
-    return pydantic_core.to_json(value).decode()
-
-
-def load_json(text: str) -> Json:
-    """Raises ValueError for what is not JSON."""
-    return values.read(text)
-
-
-class ListedRow(BaseModel):
-    """An entry of a list that was stored as JSON, in whole or in part."""
-
-    unreadable: bool = Field(
-        default=False,
-        description="The stored document cannot be read: what stands in it is left out of this entry. Its events still have it.",
-    )
-
-
-V = TypeVar("V", bound=ListedRow)
-
-
-def listed(table: str, key: object, read: Callable[[], V], mark: Callable[[], V]) -> V:
-    """One entry of a list. A row that cannot be read costs its own entry, not the page: the mark stands for it.
-
-    The reason goes to the server's log.
-    """
-    try:
-        return read()
-    except ValueError as error:  # pydantic's errors are such
-        log.error("stored_row_unreadable", table=table, row=str(key), exc_info=error)
-        return mark()
+__all__ = [
+    "Connection",
+    "Database",
+    "Handler",
+    "ListedRow",
+    "Positions",
+    "Projection",
+    "Timestamp",
+    "by_topic",
+    "decoded",
+    "dump_json",
+    "in_turns",
+    "listed",
+    "load_json",
+    "topics_of",
+]

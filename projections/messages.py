@@ -7,6 +7,7 @@ from uuid import UUID
 from domain.agent_runs import MailDelivered, MailReceived, MailRefused
 from domain.kernel import Json, RecordedEvent
 from domain.messages import MessageSent
+from projections.engine.pages import Page, encode_cursor
 from projections.kernel import (
     Connection,
     ListedRow,
@@ -19,7 +20,6 @@ from projections.kernel import (
     load_json,
     topics_of,
 )
-from projections.pages import Page, encode_cursor
 
 
 class MessageView(ListedRow):

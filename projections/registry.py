@@ -2,9 +2,10 @@
 
 from functools import cache
 
+from domain.registry import REGISTRY
 from projections import agents, invocations, messages, projects, runs, tenants, timers, tools, work
+from projections.engine.plugins import Discovery, discover
 from projections.kernel import Projection
-from projections.plugins import Discovery, discover
 
 PROJECTIONS: tuple[Projection, ...] = (
     tenants.PROJECTION,
@@ -23,9 +24,9 @@ PROJECTIONS: tuple[Projection, ...] = (
 @cache
 def plugins() -> Discovery:
     """What plug-ins bring, and what is wrong with them. Looked for once in a process."""
-    return discover(PROJECTIONS)
+    return discover(PROJECTIONS, REGISTRY.events)
 
 
 def load_projections() -> tuple[Projection, ...]:
-    """All that are to run: ours, then those of plug-ins. Call `projections.plugins.installed` before running them."""
+    """All that are to run: ours, then those of plug-ins. Call `projections.engine.plugins.installed` before running them."""
     return PROJECTIONS + plugins().projections

@@ -10,11 +10,12 @@ from uuid import UUID
 
 import structlog
 
-from application.patience import OnDemand, persistently
-from application.ports import EventFeed
+from application.engine.background import OnDemand
+from application.engine.ports.log import EventFeed
+from application.engine.retry import persistently
 from domain.errors import Unavailable
 from domain.kernel import RecordedEvent
-from projections.kernel import TURN
+from projections.engine.kernel import TURN
 from projections.runs import RunView, evolve_view
 
 MAX_ASKED = 10_000

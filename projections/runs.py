@@ -14,9 +14,9 @@ from domain import agent_runs, invocations, runs, values
 from domain.failures import Failure
 from domain.kernel import Json, RecordedEvent
 from domain.registry import SLICES
+from projections.engine.pages import Page, encode_cursor
 from projections.invocations import ResolutionView, resolution_of
 from projections.kernel import Connection, ListedRow, Projection, Timestamp, decoded, in_turns, listed
-from projections.pages import Page, encode_cursor
 
 
 class CallView(BaseModel):

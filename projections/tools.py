@@ -6,6 +6,7 @@ from uuid import UUID
 
 from domain.kernel import Json, RecordedEvent
 from domain.tools import ToolRegistered
+from projections.engine.pages import Page, encode_cursor
 from projections.kernel import (
     Connection,
     ListedRow,
@@ -18,7 +19,6 @@ from projections.kernel import (
     load_json,
     topics_of,
 )
-from projections.pages import Page, encode_cursor
 
 
 class ToolView(ListedRow):

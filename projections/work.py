@@ -1,12 +1,11 @@
 """Open work: agent runs and invocations that are to be picked up or are being worked on. The queue is refilled from here."""
 
 from collections.abc import Sequence
-from uuid import UUID
 
-from application.ports import WorkItem
+from application.engine.ports.queue import WorkItem
 from domain import agent_runs, invocations
 from domain.kernel import RecordedEvent
-from projections.kernel import Connection, Database, Projection, decoded, topics_of
+from projections.kernel import Connection, Projection, decoded, topics_of
 
 OPENED = topics_of(
     agent_runs.AgentRunRequested, agent_runs.AgentRunResumed, invocations.InvocationRequested, invocations.InvocationRequeued
@@ -57,20 +56,3 @@ async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
 
 
 PROJECTION = Projection("work", OPENED | CLOSED, ("open_work",), apply)
-
-
-class PostgresOpenWork:
-    """The `OpenWork` port over the table."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def older_than(self, seconds: float, *, after: UUID | None, limit: int) -> list[WorkItem]:
-        sql = """
-        SELECT tenant_id, kind, pool, work_id, dispatch, root_id FROM open_work
-        WHERE dispatched_at < now() - make_interval(secs => %(seconds)s) AND (%(after)s::uuid IS NULL OR work_id > %(after)s)
-        ORDER BY work_id LIMIT %(limit)s
-        """
-        async with self._database.connection() as connection:
-            cursor = await connection.execute(sql, {"seconds": seconds, "after": after, "limit": limit})
-            return [WorkItem(*row) for row in await cursor.fetchall()]

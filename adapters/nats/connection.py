@@ -14,7 +14,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from adapters.nats.security import CredentialsError, NatsSecurity, NoTlsError, SecuredClient
-from application.background import Background
+from application.engine.background import Background
 from domain.errors import Unavailable
 
 log = structlog.get_logger(__name__)

@@ -4,6 +4,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from adapters.postgres.pool import Connection, Connections, translate_errors
+from application.engine.ports import database as ports
+
+Database = ports.Database[Connection]
 
 
 class PostgresDatabase:

@@ -8,7 +8,7 @@ from datetime import datetime
 from uuid import UUID, uuid4
 
 from adapters.postgres.pool import Connections, Pool, translate_errors
-from application.ports import Share
+from application.engine.ports.leases import Share
 
 BEAT_SQL = "SELECT unit_group, share, held FROM beat_v1(%s, %s, %s, %s, %s, %s)"
 LEAVE_SQL = "WITH gone AS (DELETE FROM member WHERE member_id = %(me)s) DELETE FROM lease WHERE member_id = %(me)s"
@@ -34,7 +34,7 @@ class Member:
 
 
 class PostgresLeases:
-    """Implements `application.ports.Leases` for one process."""
+    """Implements `application.engine.ports.log.Leases` for one process."""
 
     def __init__(self, pool: Pool, *, lease_s: float, member_id: UUID | None = None) -> None:
         """`member_id`: that of the start before, if it is known to have ended: what it held is held on without a pause."""

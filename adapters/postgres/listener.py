@@ -9,7 +9,7 @@ import structlog
 from psycopg.sql import SQL, Identifier
 
 from adapters.postgres import pool
-from application.background import Background
+from application.engine.background import Background
 
 log = structlog.get_logger(__name__)
 

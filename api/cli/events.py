@@ -48,7 +48,7 @@ async def _tail(
 ) -> None:
     from api.cli import connection
     from api.settings import load_settings
-    from application.histories import Cursor
+    from application.engine.reading.histories import Cursor
     from tidelog.errors import HistoryReplaced
 
     if Cursor.parse(after) is None:

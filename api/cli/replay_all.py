@@ -12,7 +12,7 @@ from uuid import UUID
 from api.cli import output
 
 if TYPE_CHECKING:
-    from application.replay import Replayed
+    from application.engine.reading.replay import Replayed
 
 SHOWN_FAILURES = 50
 

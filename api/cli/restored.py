@@ -8,7 +8,7 @@ import typer
 from api.cli import options, output
 
 if TYPE_CHECKING:
-    from application.histories import History
+    from application.engine.reading.histories import History
 
 app = typer.Typer()
 

@@ -143,7 +143,7 @@ async def _migrate_before(settings: "Settings") -> None:
     """Waits for a database that is not there yet; a schema that does not fit is final."""
     from api import bootstrap
     from api.supervisor.processes import EXIT_CANNOT_START
-    from application.patience import persistently
+    from application.engine.retry import persistently
     from domain.errors import TidelogError
 
     assert settings.database_url is not None

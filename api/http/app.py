@@ -5,28 +5,16 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from api.container import Container
-from api.http import (
-    agents,
-    asyncapi,
-    documents,
-    errors,
-    events,
-    health,
-    invocations,
-    openapi,
-    projections,
-    projects,
-    runs,
-    schemas,
-    workers,
-)
-from api.http.deps import RawRoute
-from api.http.keys import Keys
-from api.http.middleware import Gate
+from api.http.conventions import errors
+from api.http.conventions.deps import RawRoute
+from api.http.conventions.keys import Keys
+from api.http.conventions.middleware import Gate
+from api.http.documents import asyncapi, cached, openapi, schemas
+from api.http.routes import agents, events, health, invocations, projections, projects, runs, workers
 
 ROUTERS = (
     runs.busy, runs.router, events.router, agents.router, projects.router, workers.router, invocations.router, health.router,
-    documents.router, schemas.router, asyncapi.router, projections.router,
+    cached.router, schemas.router, asyncapi.router, projections.router,
 )  # fmt: skip
 
 

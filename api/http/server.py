@@ -11,13 +11,13 @@ from starlette.types import ASGIApp
 
 from api.container import Container
 from api.http.app import create_app
-from api.http.connection import protocol
-from api.http.door import Door, Limits
-from api.http.idempotency import expire_keys
+from api.http.conventions.connection import protocol
+from api.http.conventions.door import Door, Limits
+from api.http.conventions.idempotency import expire_keys
 from api.open_files import raise_open_files
 from api.settings import Settings
-from application.background import TaskEnded
-from application.patience import end, persistently
+from application.engine.background import TaskEnded, end
+from application.engine.retry import persistently
 from application.setup import set_up
 from domain.errors import ProjectionBehind, Unavailable
 

@@ -9,12 +9,12 @@ from typing import Any
 import structlog
 
 from adapters.embedded import DataDirectoryBusy, EmbeddedError, EmbeddedServices, ServiceName, ServicesStopped, StartFailed
-from adapters.postgres.identity import log_id_at
+from adapters.postgres.log.identity import log_id_at
 from api.supervisor import state
 from api.supervisor.config import SupervisorConfig
 from api.supervisor.errors import SupervisorError
 from api.supervisor.processes import Backoff
-from application.patience import side_by_side
+from application.engine.background import side_by_side
 from domain.errors import Unavailable
 
 log = structlog.get_logger(__name__)

@@ -1,6 +1,6 @@
 """Messages: what was sent is delivered into the mailbox of the recipient's agent run."""
 
-from application.sagas.reactions import Reaction, Reactions
+from application.engine.sagas.reactions import Reaction, Reactions
 from domain import messages
 from domain.agent_runs import DeliverMail
 from domain.kernel import RecordedEvent

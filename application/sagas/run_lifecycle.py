@@ -1,6 +1,6 @@
 """A run and its agent runs: a scheduled step becomes an agent run, its outcome goes back to the run, an end is passed down."""
 
-from application.sagas.reactions import Reaction, Reactions
+from application.engine.sagas.reactions import Reaction, Reactions
 from domain import agent_runs, runs
 from domain.agent_runs import CancelAgentRun, RequestAgentRun
 from domain.kernel import RecordedEvent

@@ -1,6 +1,6 @@
 """Tool calls: an invocation's outcome goes back to the agent run that asked; calls of an ended agent run are called off."""
 
-from application.sagas.reactions import Reaction, Reactions
+from application.engine.sagas.reactions import Reaction, Reactions
 from domain import agent_runs, invocations
 from domain.agent_runs import FinishCall
 from domain.invocations import CancelInvocation

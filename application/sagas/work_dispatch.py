@@ -1,7 +1,7 @@
 """Work for workers: an agent run or an invocation that is to be picked up is put on the queue of its agent or tool."""
 
-from application.ports import WorkItem
-from application.sagas.reactions import Reaction, Reactions
+from application.engine.ports.queue import WorkItem
+from application.engine.sagas.reactions import Reaction, Reactions
 from domain import agent_runs, invocations
 from domain.kernel import RecordedEvent
 

@@ -8,10 +8,10 @@ from urllib.parse import unquote
 import pytest
 
 from api.http.app import ROUTERS
-from api.http.errors import STATUS, status_of
+from api.http.conventions.errors import STATUS, status_of
 from api.settings import Settings
 from domain.errors import TidelogError
-from domain.registry import EVENTS
+from domain.registry import REGISTRY
 from tests.architecture.sources import ROOT, parsed, python_files, tracked_files
 
 REFERENCE = ROOT / "docs" / "reference"
@@ -64,9 +64,9 @@ def error_rows() -> list[list[str]]:
 
 
 def codes_of_the_edge() -> set[str]:
-    """Codes that api/http/errors.py gives to what is no error of ours: third argument of `problem`, or what `code` is set to."""
+    """Codes that conventions/errors.py gives to what is no error of ours: third argument of `problem`, or what `code` is set to."""
     found: set[str] = set()
-    for node in ast.walk(parsed(Path("api/http/errors.py"))):
+    for node in ast.walk(parsed(Path("api/http/conventions/errors.py"))):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "problem" and isinstance(node.args[2], ast.Constant):
             found.add(str(node.args[2].value))
         elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "code":
@@ -92,12 +92,12 @@ def documented_events() -> dict[str, str]:
 
 
 def test_every_event_is_documented() -> None:
-    assert list(documented_events()) == list(EVENTS)
+    assert list(documented_events()) == list(REGISTRY.events)
 
 
-@pytest.mark.parametrize("topic", EVENTS)
+@pytest.mark.parametrize("topic", REGISTRY.events)
 def test_event_is_documented_with_its_version_and_fields(topic: str) -> None:
-    text, event = documented_events()[topic], EVENTS[topic]
+    text, event = documented_events()[topic], REGISTRY.events[topic]
     assert re.search(rf"^Version {event.VERSION}\. \w", text, re.MULTILINE)
     table = [row for row in rows(text) if row[0].startswith("`")]
     assert [code_of(row[0]) for row in table] == list(event.model_fields)

@@ -56,6 +56,30 @@ def test_slices_that_must_not_meet_are_all_slices() -> None:
     assert len(slices) > 5
 
 
+CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+OPEN_TO_THE_ENGINE = {"domain.deep_json", "domain.errors", "domain.event_registry", "domain.kernel", "domain.values"}
+
+
+def modules_of(folder: str) -> set[str]:
+    """Modules and packages directly in a folder, by their dotted names."""
+    names = {path.relative_to(folder).parts[0].removesuffix(".py") for path in python_files(folder)} - {"__init__"}
+    return {f"{folder.replace('/', '.')}.{name}" for name in names}
+
+
+def forbidden(name: str) -> set[str]:
+    return set(next(c["forbidden_modules"] for c in CONTRACTS if c["name"] == name))
+
+
+def test_contracts_of_the_engine_name_every_module_of_the_product() -> None:
+    """A new one that stands in no list could be imported by the engine."""
+    product = modules_of("domain") - OPEN_TO_THE_ENGINE | modules_of("application") - {"application.engine"}
+    assert forbidden("The engine of commands and sagas knows no slice and no table of the product") == product
+    machinery = modules_of("application/engine") - {f"application.engine.{name}" for name in ("background", "ports", "retry")}
+    read_models = modules_of("projections") - {"projections.engine"}
+    assert forbidden("The engine of projections knows ports, no slice and no read model") == product | machinery | read_models
+    assert forbidden("Read models see ports, never command handling") == machinery | {n for n in product if n[:4] == "appl"}
+
+
 def _assigned(path: Path) -> set[str]:
     targets = [node.target for node in parsed(path).body if isinstance(node, ast.AnnAssign)]
     return {target.id for target in targets if isinstance(target, ast.Name)}
@@ -81,6 +105,12 @@ def test_every_module_can_be_imported_without_environment_and_does_nothing() -> 
 
 def test_core_modules_are_importable_first() -> None:
     """Each in a process of its own: a cycle shows only when the import begins in the wrong place."""
-    for name in ("domain.registry", "application.routes", "application.sagas.manager", "projections.registry", "api.http.app"):
+    for name in (
+        "domain.registry",
+        "application.routes",
+        "application.engine.sagas.manager",
+        "projections.registry",
+        "api.http.app",
+    ):
         done = run_python(IMPORT_ALL, given=name)
         assert done.returncode == 0, f"{name}: {done.stderr}"

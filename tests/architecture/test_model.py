@@ -12,7 +12,7 @@ import pytest
 from application.routes import ROUTES
 from domain import agent_runs, agents, invocations, runs, tenants, tools
 from domain.kernel import Command, Decider, Event
-from domain.registry import EVENTS, SLICES, UPCASTS
+from domain.registry import REGISTRY, SLICES, UPCASTS
 from tests.architecture.sources import parsed, python_files
 
 MODULES: dict[str, ModuleType] = {
@@ -63,10 +63,10 @@ def test_registry_holds_the_slices_with_a_decider() -> None:
 
 def test_topics_are_unique() -> None:
     events = [event for slice_events in SLICES.values() for event in slice_events]
-    assert len(EVENTS) == len(events)
+    assert len(REGISTRY.events) == len(events)
 
 
-@pytest.mark.parametrize("event", EVENTS.values(), ids=lambda event: event.TOPIC)
+@pytest.mark.parametrize("event", REGISTRY.events.values(), ids=lambda event: event.TOPIC)
 def test_event_is_named_by_its_slice_and_what_happened(event: type[Event]) -> None:
     assert "TOPIC" in vars(event), "a topic is never inherited"
     assert event.VERSION >= 1
@@ -91,7 +91,7 @@ BY_THE_SERVER = {
 }  # fmt: skip
 """Commands of the set-up, of sagas and timers: nobody outside repeats them."""
 COMPARED_ELSEWHERE = {
-    runs.StartRun,  # by application/runs.py: the plan that was asked for, not the versions that were looked up
+    runs.StartRun,  # by application/runs/start.py: the plan that was asked for, not the versions that were looked up
     agent_runs.ClaimAgentRun, invocations.ClaimInvocation,  # the command id holds all that a claim says
     agents.RegisterAgent, tools.RegisterTool,  # another offer is another registration
 }  # fmt: skip

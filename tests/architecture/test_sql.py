@@ -25,20 +25,20 @@ NOT_READ_MODELS = {
 
 REVIEWED = {
     # A statement of one fixed text out of a few, chosen by which arguments are given; values are parameters.
-    ("adapters/postgres/feed.py", "PostgresEventFeed._fetch"),
+    ("adapters/postgres/log/feed.py", "PostgresEventFeed._fetch"),
     # One of four constants.
     ("projections/runs.py", "list_runs"),
     # The text of a migration: a file of this release, checked by its SHA-256.
     ("adapters/postgres/migrate.py", "_apply"),
     # The statements of a plug-in that make its tables: code of the installed distribution, as its handler is.
-    ("projections/versions.py", "run_ddl"),
+    ("projections/engine/versions.py", "run_ddl"),
 }
 """Places where the statement is no constant, each looked at by a person."""
 
 SQL_TEXT = re.compile(r"\s*(SELECT|INSERT INTO|UPDATE|DELETE FROM|WITH|CREATE|ALTER|DROP|GRANT|COPY|LISTEN|NOTIFY|SET)\b")
 REVIEWED_TEXTS = {
     # Column names and directions are literals of the function itself.
-    ("adapters/postgres/feed.py", "tenant_query"),
+    ("adapters/postgres/log/feed.py", "tenant_query"),
 }
 
 
@@ -151,7 +151,7 @@ def first_text(node: ast.AST) -> str | None:
 
 
 def test_the_check_itself_tells_fixed_from_built() -> None:
-    here = Path("adapters/postgres/event_store.py")
+    here = Path("adapters/postgres/log/event_store.py")
 
     def fixed(source: str) -> bool:
         return is_fixed(ast.parse(source, mode="eval").body, here, "")

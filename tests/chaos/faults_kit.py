@@ -16,7 +16,7 @@ from uuid import UUID
 import httpx
 import psycopg
 
-from application.patience import end
+from application.engine.background import end
 from domain.errors import Unavailable
 from domain.projects import CreateProject
 from tests.chaos.checker import check_snapshot

@@ -10,10 +10,10 @@ import pytest_asyncio
 from uuid_utils.compat import uuid7
 
 from adapters.embedded import EmbeddedServices
-from adapters.postgres.event_store import PostgresEventStore
-from adapters.postgres.feed import PostgresEventFeed
+from adapters.postgres.log.event_store import PostgresEventStore
+from adapters.postgres.log.feed import PostgresEventFeed
 from adapters.postgres.pool import open_pool
-from application.ports import AppendRequest, AppendResult, NewEvent, StreamAppend
+from application.engine.ports.log import AppendRequest, AppendResult, NewEvent, StreamAppend
 from domain.errors import Unavailable
 from tests.chaos.faults_kit import rounds, seeded
 from tests.integration.durable_kit import crash, database_on, durable_server

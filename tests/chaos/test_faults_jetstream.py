@@ -12,7 +12,7 @@ import pytest_asyncio
 from adapters.nats import LogStream, NatsConnection, StreamSettings
 from adapters.nats import Relay as LogRelay
 from adapters.nats.jetstream import JetStreamError, call, delete_stream, stream_info
-from adapters.nats.stream import MIN_BYTES
+from adapters.nats.log.stream import MIN_BYTES
 from domain.errors import Unavailable
 from tests.chaos.faults_kit import eventually, rounds, running, seeded
 from tests.integration.nats_kit import (
@@ -270,7 +270,7 @@ async def test_a_reader_that_is_ahead_of_the_stream_gets_nothing_twice(nats: Nat
 async def test_a_stream_deleted_while_nothing_happens_is_made_again(
     nats: NatsProcess, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adapters.nats.relay._LONGEST_WAIT", 0.2)
+    monkeypatch.setattr("adapters.nats.log.relay._LONGEST_WAIT", 0.2)
     async with connected(nats.url) as connection:
         async with running(relay(connection, log).run()):
             await log.append(5)

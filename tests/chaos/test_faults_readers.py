@@ -7,8 +7,8 @@ import pytest
 
 from adapters.nats import LogStream, NatsConnection
 from adapters.nats.jetstream import call, stream_info
-from application.patience import end
-from application.ports import AppendRequest, NewEvent, StreamAppend
+from application.engine.background import end
+from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
 from domain.tenants import DEFAULT_TENANT_ID
 from tests.chaos.checker import check_snapshot
 from tests.chaos.checks.snapshot import read_snapshot

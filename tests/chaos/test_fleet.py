@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from adapters.embedded import EmbeddedServices
-from application.patience import end
-from application.sharing import LEASE_S
+from application.engine.background import end
+from application.engine.leases import LEASE_S
 from projections.registry import PROJECTIONS
 from tests.chaos.checker import check_snapshot
 from tests.chaos.checks.snapshot import Snapshot, Violation, read_snapshot

@@ -22,7 +22,7 @@ import httpx
 import psycopg
 import pytest
 
-from application.patience import end
+from application.engine.background import end
 from tests.chaos import away
 from tests.chaos.agents._witness import VARIABLE
 from tests.chaos.checker import check, check_snapshot

@@ -23,7 +23,7 @@ from uuid_utils.compat import uuid7
 
 from adapters.embedded import EmbeddedServices
 from adapters.postgres.migrate import migrate
-from application.patience import end
+from application.engine.background import end
 from tests.chaos.faults_kit import LONG
 from tests.chaos.fleet import Machine, WorkerMachine
 from tests.chaos.server import COMMAND

@@ -8,7 +8,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from adapters.postgres import migrate as migrations
-from adapters.postgres.append_signal import AppendSignal
+from adapters.postgres.log.append_signal import AppendSignal
 from adapters.postgres.pool import DatabaseRefused, check_health, open_pool
 from tests.compat.servers import MUTUAL, CompatPostgres, CompatServices
 from tests.integration.nats_kit import open_log

@@ -13,13 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from uuid_utils.compat import uuid7
 
-from adapters.postgres.append_batch import APPEND_SQL, MAX_APPEND_BYTES, EncodedAppend, answers, parameters
-from adapters.postgres.arrays import register_arrays
-from adapters.postgres.event_store import PostgresEventStore
-from adapters.postgres.feed import PostgresEventFeed
-from adapters.postgres.group_commit import Limits
+from adapters.postgres.log.append_batch import APPEND_SQL, MAX_APPEND_BYTES, EncodedAppend, answers, parameters
+from adapters.postgres.log.arrays import register_arrays
+from adapters.postgres.log.event_store import PostgresEventStore
+from adapters.postgres.log.feed import PostgresEventFeed
+from adapters.postgres.log.group_commit import Limits
 from adapters.postgres.pool import Pool, connect, open_pool
-from application.ports import AppendRequest, AppendResult, NewEvent, StreamAppend
+from application.engine.ports.log import AppendRequest, AppendResult, NewEvent, StreamAppend
 from domain.errors import Forbidden, InvalidCommand, PayloadTooLarge, Unavailable, VersionConflict
 from domain.kernel import MAX_EVENT_BYTES
 

@@ -25,8 +25,8 @@ from eventsourcing.tests.persistence import (
 )
 from psycopg.conninfo import conninfo_to_dict
 
-from adapters.postgres import recorder as recorder_module
-from adapters.postgres.recorder import TidelogRecorder
+from adapters.postgres.log import recorder as recorder_module
+from adapters.postgres.log.recorder import TidelogRecorder
 
 TENANT = UUID("018f0000-0000-7000-8000-000000000001")
 

@@ -18,7 +18,7 @@ from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig
 
 from adapters.nats.names import StreamOwner
-from adapters.postgres.identity import log_id_at
+from adapters.postgres.log.identity import log_id_at
 from api.cli.diagnosis import Diagnosis
 from api.cli.stream_diagnosis import examine_log
 from api.streams import FoundLog, FoundStream

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from domain.kernel import Event
-from domain.registry import EVENTS, SLICES, encode, schema, shapes
+from domain.registry import REGISTRY, SLICES
 from tests.golden.compatibility import Schema, compare, normal
 from tests.golden.examples import EXAMPLES
 
@@ -30,7 +30,7 @@ def write_missing(folder: Path, examples: Iterable[Event] = EXAMPLES) -> list[Pa
         path = folder / file_name(event.TOPIC, event.VERSION)
         try:
             with path.open("xb") as file:
-                file.write(encode(event) + b"\n")
+                file.write(REGISTRY.encode(event) + b"\n")
         except FileExistsError:
             continue
         written.append(path)
@@ -42,7 +42,7 @@ def breaks(topic: str, version: int, old: Schema, new: Schema) -> str:
     found = [change.words for change in compare(old, new) if change.breaks]
     if not found:
         return ""
-    event = EVENTS[topic]
+    event = REGISTRY.events[topic]
     name, module = event.__name__, f"domain/{next(name for name, events in SLICES.items() if event in events)}.py"
     lines = [f"{topic}, version {version}, is not what it was:", *(f"  - {words}" for words in found)]
     if version == event.VERSION:
@@ -63,14 +63,14 @@ def breaks(topic: str, version: int, old: Schema, new: Schema) -> str:
 
 
 def current(topic: str, version: int) -> Schema:
-    return normal(schema(topic, version))
+    return normal(REGISTRY.schema(topic, version))
 
 
 def write_schemas(folder: Path) -> tuple[list[Path], list[str]]:
     """The files that were written, and what was refused."""
     folder.mkdir(exist_ok=True)
     written, refused = [], []
-    for topic, version in shapes():
+    for topic, version in REGISTRY.shapes():
         path, new = folder / file_name(topic, version), current(topic, version)
         old = json.loads(path.read_text()) if path.exists() else None
         if old == new:

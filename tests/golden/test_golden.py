@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 
 from domain.kernel import Event
-from domain.registry import EVENTS, UPCASTS, decode, encode, schema
+from domain.registry import REGISTRY, UPCASTS
 from tests.golden.examples import EXAMPLES
 from tests.golden.generate import FOLDER, file_name, write_missing
 
@@ -31,39 +31,39 @@ def stored(path: Path) -> bytes:
 
 
 def test_every_version_of_every_event_has_a_golden_file() -> None:
-    wanted = {file_name(topic, n) for topic, event in EVENTS.items() for n in range(1, event.VERSION + 1)}
+    wanted = {file_name(topic, n) for topic, event in REGISTRY.events.items() for n in range(1, event.VERSION + 1)}
     assert {path.name for path in FILES} == wanted
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_golden_file_is_readable(path: Path) -> None:
     topic, version = topic_and_version(path)
-    event = decode(topic, version, stored(path))
-    assert type(event) is EVENTS[topic]
+    event = REGISTRY.decode(topic, version, stored(path))
+    assert type(event) is REGISTRY.events[topic]
     if version == event.VERSION:
-        kept, now = json.loads(stored(path)), json.loads(encode(event))
+        kept, now = json.loads(stored(path)), json.loads(REGISTRY.encode(event))
         assert {name: now[name] for name in kept} == kept
         if now.keys() == kept.keys():  # else fields were added since, which may be missing
-            assert encode(event) == stored(path)
-        jsonschema.validate(kept, schema(topic, version), jsonschema.Draft202012Validator)
+            assert REGISTRY.encode(event) == stored(path)
+        jsonschema.validate(kept, REGISTRY.schema(topic, version), jsonschema.Draft202012Validator)
 
 
 @pytest.mark.parametrize("event", EXAMPLES, ids=lambda event: event.TOPIC)
 def test_example_is_what_the_golden_file_says(event: Event) -> None:
     """So the meaning of a field cannot be swapped with another's while the file still decodes."""
     content = stored(FOLDER / file_name(event.TOPIC, event.VERSION))
-    read, kept = decode(event.TOPIC, event.VERSION, content), json.loads(content)
+    read, kept = REGISTRY.decode(event.TOPIC, event.VERSION, content), json.loads(content)
     assert {name: getattr(read, name) for name in kept} == {name: getattr(event, name) for name in kept}
 
 
 def test_there_is_one_example_of_each_event_with_every_field_set() -> None:
-    assert sorted(event.TOPIC for event in EXAMPLES) == sorted(EVENTS)
+    assert sorted(event.TOPIC for event in EXAMPLES) == sorted(REGISTRY.events)
     for event in EXAMPLES:
         assert event.model_fields_set == set(type(event).model_fields), event.TOPIC
 
 
 def test_every_old_version_has_an_upcast_and_no_other_has() -> None:
-    assert set(UPCASTS) == {(topic, n) for topic, event in EVENTS.items() for n in range(1, event.VERSION)}
+    assert set(UPCASTS) == {(topic, n) for topic, event in REGISTRY.events.items() for n in range(1, event.VERSION)}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
@@ -71,7 +71,7 @@ def test_a_field_of_a_newer_release_is_ignored(path: Path) -> None:
     """A reader that was not updated yet meets events with one more field."""
     topic, version = topic_and_version(path)
     newer = stored(path).replace(b"{", b'{"field_of_a_newer_release":1,', 1)
-    assert decode(topic, version, newer) == decode(topic, version, stored(path))
+    assert REGISTRY.decode(topic, version, newer) == REGISTRY.decode(topic, version, stored(path))
 
 
 def test_generator_never_changes_a_file(tmp_path: Path) -> None:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from domain.registry import EVENTS, UPCASTS, schema, shapes
+from domain.registry import REGISTRY, UPCASTS
 from tests.golden.generate import SCHEMAS, breaks, current, file_name
 
 ROOT = Path(__file__).parents[2]
 GENERATE = "write it with `python -m tests.golden.generate`"
 
 
-@pytest.mark.parametrize(("topic", "version"), shapes(), ids=lambda part: str(part))
+@pytest.mark.parametrize(("topic", "version"), REGISTRY.shapes(), ids=lambda part: str(part))
 def test_schema_is_what_it_was(topic: str, version: int) -> None:
     path = SCHEMAS / file_name(topic, version)
     assert path.exists(), f"{topic}, version {version}, is new: {GENERATE}"
@@ -24,7 +24,7 @@ def test_schema_is_what_it_was(topic: str, version: int) -> None:
 
 
 def test_every_version_that_was_ever_stored_is_known() -> None:
-    known = {file_name(topic, version) for topic, version in shapes()}
+    known = {file_name(topic, version) for topic, version in REGISTRY.shapes()}
     gone = {path.name for path in SCHEMAS.glob("*.json")} - known
     assert not gone, f"{sorted(gone)}: may be in a log; keep the class, or an Upcast with its shape, in domain/registry.py"
 
@@ -32,8 +32,8 @@ def test_every_version_that_was_ever_stored_is_known() -> None:
 def test_shapes_of_old_versions_say_which_they_are() -> None:
     for (topic, version), upcast in UPCASTS.items():
         assert (topic, version) == (upcast.shape.TOPIC, upcast.shape.VERSION)
-        assert upcast.shape is not EVENTS[topic]
-        assert schema(topic, version)["title"] == f"{EVENTS[topic].__name__}V{version}"
+        assert upcast.shape is not REGISTRY.events[topic]
+        assert REGISTRY.schema(topic, version)["title"] == f"{REGISTRY.events[topic].__name__}V{version}"
 
 
 def test_released_schemas_were_not_rewritten() -> None:

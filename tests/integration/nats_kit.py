@@ -22,16 +22,16 @@ from uuid_utils.compat import uuid7
 from adapters.embedded import EmbeddedServices, find_nats
 from adapters.nats import JetStreamSubscription, NatsConnection, Relay, StreamSettings
 from adapters.nats.jetstream import stored_message, stream_info
-from adapters.nats.stream import LogStream, parting
-from adapters.nats.wire import Span, decode
-from adapters.postgres.append_signal import AppendSignal
-from adapters.postgres.event_store import PostgresEventStore
-from adapters.postgres.feed import PostgresEventFeed
-from adapters.postgres.histories import PostgresHistories
+from adapters.nats.log.stream import LogStream, parting
+from adapters.nats.log.wire import Span, decode
+from adapters.postgres.log.append_signal import AppendSignal
+from adapters.postgres.log.event_store import PostgresEventStore
+from adapters.postgres.log.feed import PostgresEventFeed
+from adapters.postgres.log.histories import PostgresHistories
 from adapters.postgres.pool import Pool, open_pool
-from application.history_keeper import HistoryKeeper
-from application.patience import end
-from application.ports import AppendRequest, NewEvent, StreamAppend
+from application.engine.background import end
+from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
+from application.engine.reading.history_keeper import HistoryKeeper
 from domain.errors import Unavailable
 from domain.kernel import RecordedEvent
 

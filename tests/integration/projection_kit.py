@@ -7,22 +7,24 @@ from typing import Any
 from uuid import UUID
 
 from adapters.postgres.database import PostgresDatabase
-from adapters.postgres.event_store import PostgresEventStore
-from adapters.postgres.feed import PostgresEventFeed
 from adapters.postgres.listener import ChannelListener
+from adapters.postgres.log.event_store import PostgresEventStore
+from adapters.postgres.log.feed import PostgresEventFeed
 from adapters.postgres.pool import open_pool
-from application.dispatch import CommandLoop
-from application.ports import AppendRequest, LostOwnership, NewEvent, StreamAppend
+from application.catalog import CATALOG
+from application.engine.commands.loop import CommandLoop
+from application.engine.ports.checkpoints import LostOwnership
+from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
 from domain import agent_runs, projects, runs
 from domain.kernel import Event, RecordedEvent
-from domain.registry import encode
+from domain.registry import REGISTRY
 from domain.tenants import DEFAULT_TENANT_ID
-from projections import builds
-from projections.builds import Build, Kind
+from projections.engine.positions import Positions
+from projections.engine.rebuild import jobs
+from projections.engine.rebuild.builder import ProjectionBuilder
+from projections.engine.rebuild.jobs import Build, Kind
+from projections.engine.runner import ProjectionRunner
 from projections.kernel import Database, Projection
-from projections.positions import Positions
-from projections.rebuild import ProjectionBuilder
-from projections.runner import ProjectionRunner
 from tests.integration.system_kit import eventually, new_id, request_of, stopped
 
 PROJECT = UUID("01920000-0000-7000-8000-000000000001")
@@ -35,7 +37,7 @@ class Log:
     def __init__(self, url: str, database: PostgresDatabase, feed: PostgresEventFeed, store: PostgresEventStore, page: int) -> None:
         self.url, self.database, self.feed, self.store = url, database, feed, store
         self._page = page
-        self.commands = CommandLoop(store)
+        self.commands = CommandLoop(store, CATALOG)
         self._appended: asyncio.Condition = asyncio.Condition()
 
     async def batches(self, *, after: int, name: str) -> AsyncGenerator[Sequence[RecordedEvent], None]:
@@ -51,7 +53,7 @@ class Log:
     async def append(self, root: UUID, *streams: tuple[UUID, int, Sequence[Event]]) -> int:
         """Writes events of streams (id, expected version, events) of one root, past the rules."""
         appends = tuple(
-            StreamAppend(stream, root, version, tuple(NewEvent(e.TOPIC, e.VERSION, encode(e)) for e in events))
+            StreamAppend(stream, root, version, tuple(NewEvent(e.TOPIC, e.VERSION, REGISTRY.encode(e)) for e in events))
             for stream, version, events in streams
         )
         request = request_of()
@@ -92,22 +94,22 @@ class Log:
 
     async def ask(self, projection: Projection, kind: Kind, *, swap: bool = False) -> None:
         async with self.database.connection() as connection, connection.transaction():
-            await builds.ask(connection, projection, kind, swap=swap)
+            await jobs.ask(connection, projection, kind, swap=swap)
 
     async def ask_swap(self, name: str) -> None:
         async with self.database.connection() as connection, connection.transaction():
-            await builds.ask_swap(connection, name)
+            await jobs.ask_swap(connection, name)
 
-    async def build(self, name: str, purpose: builds.Purpose = "version") -> Build:
+    async def build(self, name: str, purpose: jobs.Purpose = "version") -> Build:
         async with self.database.connection() as connection:
-            found = await builds.find(connection, name, purpose)
+            found = await jobs.find(connection, name, purpose)
         assert found is not None
         return found
 
-    async def until_status(self, name: str, *statuses: str, purpose: builds.Purpose = "version") -> Build:
+    async def until_status(self, name: str, *statuses: str, purpose: jobs.Purpose = "version") -> Build:
         async def there() -> Build | None:
             found = await self.build(name, purpose)
-            assert found.status in statuses or found.status in builds.OPEN, found
+            assert found.status in statuses or found.status in jobs.OPEN, found
             return found if found.status in statuses else None
 
         return await eventually(there, f"{name} {statuses}", 20)
@@ -169,7 +171,7 @@ async def projecting(log: Log, *projections: Projection) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def building(log: Log, *projections: Projection, database: Database | None = None) -> AsyncIterator[None]:
-    listener = ChannelListener(log.url, builds.CHANNEL)
+    listener = ChannelListener(log.url, jobs.CHANNEL)
     await listener.start()
     try:
         builder = ProjectionBuilder(projections, database or log.database, log.feed, listener)

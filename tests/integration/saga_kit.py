@@ -6,15 +6,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
-from application.dispatch import CommandLoop
-from application.ports import AppendRequest, AppendResult, Checkpoints, EventStore
-from application.routes import ROUTES, Route
-from application.sagas.manager import PARTITIONS, SagaManager
-from application.sagas.reactions import Reaction, Reactions
+from application.engine.catalog import Catalog
+from application.engine.commands.loop import CommandLoop
+from application.engine.commands.routes import Route
+from application.engine.ports.checkpoints import Checkpoints
+from application.engine.ports.log import AppendRequest, AppendResult, EventStore
+from application.engine.sagas.manager import PARTITIONS, SagaManager
+from application.engine.sagas.reactions import Reaction
+from application.routes import ROUTES
 from domain.context import ContextValueSet
 from domain.kernel import Command, Decider, Event, RecordedEvent, derive_id
 from domain.projects import CreateProject, ProjectCreated
-from projections.checkpoints import PostgresCheckpoints
+from domain.registry import REGISTRY
+from projections.engine.checkpoints import PostgresCheckpoints
 from tests.integration.system_kit import System, eventually, new_id, running
 
 AMOUNTS = (3, 4)
@@ -41,7 +45,7 @@ def _evolve(reserved: int, event: ContextValueSet) -> int:
 
 BUDGET: Decider[int] = Decider("context", int, _decide, _evolve)
 """Other rules for a slice that there is: whose stream it is follows from its events."""
-BUDGET_ROUTES: Mapping[type[Command], Route] = {
+ROUTES_WITH_BUDGET: Mapping[type[Command], Route] = {
     **ROUTES,
     Reserve: Route(BUDGET, lambda c: budget_of(c.project_id), lambda c, _: c.project_id),
 }
@@ -51,7 +55,7 @@ def on_project_created(event: ProjectCreated, recorded: RecordedEvent) -> list[R
     return [Reserve(project_id=recorded.stream_id, amount=amount) for amount in AMOUNTS]
 
 
-BUDGET_SAGAS: Mapping[str, Reactions] = {"budget": {ProjectCreated: on_project_created}}
+BUDGET_CATALOG = Catalog(ROUTES_WITH_BUDGET, REGISTRY, {"budget": {ProjectCreated: on_project_created}})
 
 
 def budget_of(project_id: UUID) -> UUID:
@@ -99,14 +103,14 @@ class Ledger:
     system: System
 
     def commands(self, store: EventStore | None = None) -> CommandLoop:
-        return CommandLoop(store or self.store, routes=BUDGET_ROUTES)
+        return CommandLoop(store or self.store, BUDGET_CATALOG)
 
     def manager(self, *, store: EventStore | None = None, checkpoints: Checkpoints | None = None) -> SagaManager:
         """One that knows nothing yet, as that of a process that was just started."""
         container = self.system.container
         commands = self.commands(store)
         checkpoints = checkpoints or PostgresCheckpoints(container.database)
-        return SagaManager(commands, container.live._subscription, checkpoints, container.work_queue, sagas=BUDGET_SAGAS)
+        return SagaManager(commands, container.live._subscription, checkpoints, container.work_queue, BUDGET_CATALOG)
 
     @property
     def store(self) -> EventStore:

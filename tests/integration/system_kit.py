@@ -32,17 +32,17 @@ from adapters.nats.security import NatsSecurity, SecuredClient
 from api.bootstrap import assemble
 from api.container import Container
 from api.http.app import create_app
-from api.http.door import Limits
+from api.http.conventions.door import Limits
 from api.http.server import make_server
 from api.settings import ROLES, Role, Settings
-from application.dispatch import Request
-from application.patience import end
-from application.ports import AppendRequest, NewEvent, StreamAppend
-from application.sagas.manager import PARTITIONS
+from application.engine.background import end
+from application.engine.commands.request import CommandRequest
+from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
+from application.engine.sagas.manager import PARTITIONS
 from application.setup import set_up
 from domain.kernel import Command, Event, RecordedEvent
 from domain.projects import CreateProject, default_project_id
-from domain.registry import encode
+from domain.registry import REGISTRY
 from domain.runs import agent_run_id_of
 from domain.tenants import DEFAULT_TENANT_ID, CreateTenant, IssueApiKey
 from projections.kernel import Connection, Database
@@ -80,10 +80,10 @@ async def stopped(*tasks: asyncio.Task[None]) -> list[BaseException | None]:
     return await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def request_of(tenant_id: UUID = DEFAULT_TENANT_ID, command_id: UUID | None = None, *, repeatable: bool = False) -> Request:
+def request_of(tenant_id: UUID = DEFAULT_TENANT_ID, command_id: UUID | None = None, *, repeatable: bool = False) -> CommandRequest:
     """Metadata for a command that a test gives by itself."""
     command_id = command_id or new_id()
-    return Request(tenant_id, "test", command_id, command_id, "test", repeatable=repeatable)
+    return CommandRequest(tenant_id, "test", command_id, command_id, "test", repeatable=repeatable)
 
 
 def sha256(key: str) -> str:
@@ -208,7 +208,7 @@ class CountingDatabase:
 
 async def append(system: System, stream_id: UUID, root_id: UUID, version: int, *events: Event | NewEvent) -> int:
     """Writes to the log behind the rules' back."""
-    new = tuple(e if isinstance(e, NewEvent) else NewEvent(e.TOPIC, e.VERSION, encode(e)) for e in events)
+    new = tuple(e if isinstance(e, NewEvent) else NewEvent(e.TOPIC, e.VERSION, REGISTRY.encode(e)) for e in events)
     request = request_of()
     stream = StreamAppend(stream_id, root_id, version, new)
     store = system.container.commands._store  # the one way past the rules: no route appends a broken event

@@ -8,10 +8,10 @@ import psycopg
 import pytest
 from uuid_utils.compat import uuid7
 
-from adapters.postgres.event_store import PostgresEventStore
-from adapters.postgres.feed import PostgresEventFeed
+from adapters.postgres.log.event_store import PostgresEventStore
+from adapters.postgres.log.feed import PostgresEventFeed
 from adapters.postgres.pool import Pool, open_pool
-from application.ports import AppendRequest, NewEvent, StreamAppend
+from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
 from domain.errors import VersionConflict
 from tests.integration.nats_kit import APPEND_ONE
 

@@ -8,11 +8,11 @@ import psycopg
 import pytest
 from uuid_utils.compat import uuid7
 
-from adapters.postgres.event_store import PostgresEventStore
-from adapters.postgres.feed import PostgresEventFeed
-from adapters.postgres.group_commit import Limits
+from adapters.postgres.log.event_store import PostgresEventStore
+from adapters.postgres.log.feed import PostgresEventFeed
+from adapters.postgres.log.group_commit import Limits
 from adapters.postgres.pool import check_health, open_pool, sever
-from application.ports import AppendRequest, AppendResult, NewEvent, StreamAppend
+from application.engine.ports.log import AppendRequest, AppendResult, NewEvent, StreamAppend
 from domain.errors import Unavailable
 
 TENANT = uuid7()

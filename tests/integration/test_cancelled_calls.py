@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from adapters.embedded import EmbeddedServices
-from projections.work import PostgresOpenWork
+from adapters.postgres.read_models.open_work import PostgresOpenWork
 from tests.integration import sdk_kit
 from tests.integration.system_kit import (
     Claim,

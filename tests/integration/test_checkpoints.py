@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from application.ports import LostOwnership
-from projections import checkpoints
-from projections.runner import ProjectionRunner
+from application.engine.ports.checkpoints import LostOwnership
+from projections.engine import checkpoints
+from projections.engine.runner import ProjectionRunner
 from tests.integration.projection_kit import Log, log_on
 from tests.integration.system_kit import eventually
 from tests.integration.test_projections import SEEN, LosesAnswers, working

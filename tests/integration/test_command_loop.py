@@ -11,11 +11,13 @@ from uuid import UUID
 import pytest
 import pytest_asyncio
 
-from adapters.postgres.event_store import PostgresEventStore
-from adapters.postgres.group_commit import Limits
+from adapters.postgres.log.event_store import PostgresEventStore
+from adapters.postgres.log.group_commit import Limits
 from adapters.postgres.pool import open_pool
-from application.dispatch import CommandLoop, StateCache
-from application.dispatch import Loaded as Known
+from application.catalog import CATALOG
+from application.engine.commands.cache import Loaded as Known
+from application.engine.commands.cache import StateCache
+from application.engine.commands.loop import CommandLoop
 from domain import agent_runs, context, invocations, projects, runs
 from domain.errors import (
     AlreadyExists,
@@ -41,7 +43,7 @@ async def process(database_url: str, **limits: Any) -> AsyncIterator[CommandLoop
     store = PostgresEventStore(database_url, pool, limits=Limits(**limits))
     await store.start()
     try:
-        yield CommandLoop(store)
+        yield CommandLoop(store, CATALOG)
     finally:
         await store.close()
         await pool.close()

@@ -11,9 +11,9 @@ import pytest_asyncio
 from adapters.embedded import EmbeddedServices
 from adapters.nats import NatsConnection
 from adapters.nats.jetstream import call, delete_stream, stream_info
-from adapters.nats.pull import PULL_MESSAGES, Puller
-from adapters.nats.stream import LogStream
-from adapters.nats.wire import Batch, split
+from adapters.nats.log.pull import PULL_MESSAGES, Puller
+from adapters.nats.log.stream import LogStream
+from adapters.nats.log.wire import Batch, split
 from domain.errors import Unavailable
 from tests.integration.nats_kit import (
     LOG,
@@ -333,8 +333,8 @@ async def test_idle_reader_is_silent(nats: NatsProcess, log: Log) -> None:
 
 async def test_frozen_server(nats: NatsProcess, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that neither answers nor closes: silence beyond the heartbeats is the only sign."""
-    monkeypatch.setattr("adapters.nats.pull.SILENCE_LIMIT", 0.7)
-    monkeypatch.setattr("adapters.nats.pull.HEARTBEAT", 0.5)
+    monkeypatch.setattr("adapters.nats.log.pull.SILENCE_LIMIT", 0.7)
+    monkeypatch.setattr("adapters.nats.log.pull.HEARTBEAT", 0.5)
     async with connected(nats.url) as connection:
         one = relay(connection, log)
         reader = Reader(subscription(connection, log))

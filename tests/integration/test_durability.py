@@ -15,12 +15,12 @@ from uuid_utils.compat import uuid7
 
 from adapters.embedded import EmbeddedServices
 from adapters.postgres.durability import NotDurable
-from adapters.postgres.event_store import PostgresEventStore
-from adapters.postgres.feed import PostgresEventFeed
+from adapters.postgres.log.event_store import PostgresEventStore
+from adapters.postgres.log.feed import PostgresEventFeed
+from adapters.postgres.log.recorder import TidelogRecorder
 from adapters.postgres.pool import open_pool
-from adapters.postgres.recorder import TidelogRecorder
 from api.cli.diagnosis import diagnose
-from application.ports import AppendRequest, NewEvent, StreamAppend
+from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
 from domain.errors import Unavailable
 from tests.contract.test_recorder import open_datastore
 from tests.integration.durable_kit import administer, database_on, durable_server, set_fsync

@@ -19,14 +19,15 @@ from pydantic import SecretStr
 
 from adapters.embedded import EmbeddedServices
 from adapters.nats import JetStreamSubscription
-from adapters.nats.fanout import NOTE, FanOut, FanOutSettings, subject_of
+from adapters.nats.fanout.copier import NOTE, FanOut, FanOutSettings, subject_of
 from adapters.nats.jetstream import call, delete_stream, stored_message, stream_info, stream_names
 from adapters.nats.names import events_stream
 from api.bootstrap import assemble
 from api.settings import Settings
-from application.cloudevents import ENVELOPE, to_cloudevent
-from application.ports import AppendRequest, NewEvent, StreamAppend
+from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
+from application.engine.reading.cloudevents import ENVELOPE, CloudEventEncoder
 from domain.kernel import Metadata
+from domain.registry import REGISTRY
 from tests.integration.nats_kit import (
     LOG,
     Log,
@@ -69,12 +70,16 @@ async def append(log: Log, count: int, *, size: int = 20) -> int:
     return await log.feed.head()
 
 
+ENCODER = CloudEventEncoder(REGISTRY.events)
+
+
 def fan_out(connection: NatsConnection, log: Log, **settings: float) -> FanOut:
     histories = keeper(connection, log)
     one = FanOut(
         connection,
         subscription(connection, log),
         log.feed,
+        ENCODER,
         histories=histories,
         log_id=LOG,
         settings=FanOutSettings(**settings),  # type: ignore[arg-type]
@@ -109,7 +114,7 @@ async def content(connection: NatsConnection, stream: str) -> list[Stored]:
 async def check_stream(connection: NatsConnection, log: Log, *, after: int = 0, log_id: str = LOG) -> list[Stored]:
     """The stream holds the log after a position: each event once, in order, as the CloudEvent that it is, on its subject."""
     stored, events = await content(connection, events_stream(log_id)), [e for e in await log.everything() if e.position > after]
-    assert [message.event for message in stored] == [orjson.loads(to_cloudevent(event)) for event in events]
+    assert [message.event for message in stored] == [orjson.loads(ENCODER.encode(event)) for event in events]
     assert [message.subject for message in stored] == [subject_of(log_id, event.tenant_id, event.topic) for event in events]
     assert {message.headers["Content-Type"] for message in stored} == {"application/cloudevents+json"}
     return stored
@@ -151,8 +156,8 @@ async def test_logs_fan_out_side_by_side(nats: NatsProcess, database_url: str, s
     ):
         one = fan_out(connection, log)
         histories = keeper(connection, copy)
-        reading = JetStreamSubscription(connection, copy.feed, histories=histories, log_id=COPY)
-        two = FanOut(connection, reading, copy.feed, histories=histories, log_id=COPY)
+        reading = JetStreamSubscription(connection, copy.feed, ENCODER, histories=histories, log_id=COPY)
+        two = FanOut(connection, reading, copy.feed, ENCODER, histories=histories, log_id=COPY)
         async with running(relay(connection, log).run(), one.run(), two.run()):
             await reached(one, head)
             await reached(two, head)
@@ -172,7 +177,7 @@ async def test_a_stream_with_the_subjects_of_an_earlier_release_goes_on(nats: Na
         for event in await log.everything():
             if event.tenant_id == ACME:
                 headers = {"Nats-Msg-Id": f"{LOG}:{event.position}:{event.position}:{event.name}"}
-                await connection.request(f"tidelog.{ACME}.{event.topic}", to_cloudevent(event), headers=headers)
+                await connection.request(f"tidelog.{ACME}.{event.topic}", ENCODER.encode(event), headers=headers)
         outside = await nats_client.connect(nats.url)
         jetstream = outside.jetstream()
         config = ConsumerConfig(durable_name="theirs", filter_subject=f"tidelog.{ACME}.>", ack_policy=AckPolicy.EXPLICIT)

@@ -13,11 +13,11 @@ import pytest_asyncio
 from psycopg.sql import SQL, Identifier, Literal
 from uuid_utils.compat import uuid7
 
-from adapters.postgres.append_signal import POLL_SECONDS, AppendSignal
-from adapters.postgres.event_store import FIND_COMMAND_SQL, READ_STREAM_SQL, PostgresEventStore
-from adapters.postgres.feed import POSITION_AT_SQL, READ_SQL, PostgresEventFeed, tenant_query
+from adapters.postgres.log.append_signal import POLL_SECONDS, AppendSignal
+from adapters.postgres.log.event_store import FIND_COMMAND_SQL, READ_STREAM_SQL, PostgresEventStore
+from adapters.postgres.log.feed import POSITION_AT_SQL, READ_SQL, PostgresEventFeed, tenant_query
 from adapters.postgres.pool import open_pool
-from application.ports import AppendRequest, AppendResult, NewEvent, StreamAppend
+from application.engine.ports.log import AppendRequest, AppendResult, NewEvent, StreamAppend
 from domain.errors import NotFound
 from tests.integration.system_kit import eventually
 

@@ -10,11 +10,11 @@ from psycopg.conninfo import conninfo_to_dict
 
 from adapters.embedded import EmbeddedServices
 from adapters.nats import LogStream
-from adapters.nats.stream import parting
-from adapters.postgres.histories import CHANNEL, PostgresHistories
+from adapters.nats.log.stream import parting
 from adapters.postgres.listener import ChannelListener
-from application.histories import Cursor, LogState, Parting
-from application.history_keeper import HistoryKeeper
+from adapters.postgres.log.histories import CHANNEL, PostgresHistories
+from application.engine.reading.histories import Cursor, LogState, Parting
+from application.engine.reading.history_keeper import HistoryKeeper
 from domain.errors import HistoryReplaced, PositionBeyondHead
 from tests.integration.nats_kit import (
     APPEND_ONE,

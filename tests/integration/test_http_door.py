@@ -15,9 +15,9 @@ import structlog
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from api.http.connection import PIECE
-from api.http.deadlines import SECOND_LOOK_S
-from api.http.door import Limits
+from api.http.conventions.connection import PIECE
+from api.http.conventions.deadlines import SECOND_LOOK_S
+from api.http.conventions.door import Limits
 from api.http.server import make_server
 from tests.integration.system_kit import PATIENCE_S, System, eventually, new_id, running, served, sha256
 

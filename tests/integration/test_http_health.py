@@ -7,7 +7,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from application.sagas.manager import PARTITIONS
+from application.engine.sagas.manager import PARTITIONS
 from tests.integration.nats_kit import NatsProcess
 from tests.integration.system_kit import System, eventually, issue_key, running, stopped
 from tests.integration.wire_kit import wired

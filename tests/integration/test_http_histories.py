@@ -10,9 +10,9 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from adapters.postgres.histories import PostgresHistories
+from adapters.postgres.log.histories import PostgresHistories
 from adapters.postgres.pool import open_pool
-from application.history_keeper import HistoryKeeper
+from application.engine.reading.history_keeper import HistoryKeeper
 from domain.projects import CreateProject
 from tests.integration.system_kit import (
     PlayedWorker,

@@ -8,9 +8,10 @@ from uuid import UUID
 import httpx
 import pytest
 
-from api.http import events, keys
 from api.http.app import create_app
-from application import live
+from api.http.conventions import keys
+from api.http.routes import events
+from application.engine.reading import live
 from domain.tenants import DEFAULT_TENANT_ID, RevokeApiKey
 from tests.integration.system_kit import BASE, CountingDatabase, System, eventually, new_id, served, sha256, streaming
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from domain import registry
 from domain.kernel import timestamp
+from domain.registry import REGISTRY
 from projections import runs
 from tests.integration.system_kit import BASE, PlayedWorker, System, eventually, issue_key, new_id, running, stopped
 
@@ -156,7 +156,7 @@ async def test_events_are_cloudevents(system: System, worker: PlayedWorker) -> N
         assert event["dataschema"] == f"/schemas/{stored.topic}/v1" and event["rootid"] == run_id
         versions[event["subject"]] = versions.get(event["subject"], 0) + 1
         assert event["streamversion"] == versions[event["subject"]]
-        assert registry.EVENTS[event["type"]].model_validate(event["data"])
+        assert REGISTRY.events[event["type"]].model_validate(event["data"])
         # Names of extensions are lower-case letters and digits (CloudEvents 1.0, section 3.1).
         assert all(name.isascii() and name.isalnum() and name == name.lower() for name in event)
     by_id = {event["id"]: event for event in page["data"]}

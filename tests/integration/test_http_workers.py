@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from adapters.postgres.identity import log_id_at
+from adapters.postgres.log.identity import log_id_at
 from application.workers import JournalView, Workers
 from domain.context import SetContextValue, context_id_of
 from domain.failures import MAX_LOST_CLAIMS

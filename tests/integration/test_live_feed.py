@@ -15,9 +15,9 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from application import live
-from application.histories import History
-from application.live import Filter, LiveFeed
+from application.engine.reading import live
+from application.engine.reading.histories import History
+from application.engine.reading.live import Filter, LiveFeed
 from domain.kernel import RecordedEvent
 from domain.projects import CreateProject
 from domain.tenants import DEFAULT_TENANT_ID

@@ -11,9 +11,9 @@ import pytest
 from adapters.nats import NatsConnection
 from adapters.nats.connection import NoResponders, unavailable
 from adapters.nats.jetstream import call
-from adapters.nats.publisher import OrderedPublisher
-from adapters.nats.pull import Puller
-from application.patience import end
+from adapters.nats.log.publisher import OrderedPublisher
+from adapters.nats.log.pull import Puller
+from application.engine.background import end
 from domain.errors import Unavailable
 from tests.integration.nats_kit import NatsProcess, connected, eventually
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.nats.wire import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, MalformedBatch, Span, decode, split
+from adapters.nats.log.wire import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, MalformedBatch, Span, decode, split
 from domain.kernel import RecordedEvent
 
 MAX_PAYLOAD = 1024 * 1024 - 4096

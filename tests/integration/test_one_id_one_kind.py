@@ -10,8 +10,8 @@ import pytest
 import pytest_asyncio
 
 from adapters.embedded import EmbeddedServices
-from application.ports import NewEvent
-from application.routes import DECIDERS
+from application.catalog import CATALOG
+from application.engine.ports.log import NewEvent
 from domain import agents, context, projects, runs, tools
 from domain.errors import AlreadyExists, NotFound
 from domain.kernel import Command
@@ -38,7 +38,7 @@ BODIES: dict[str, dict[str, Any]] = {
 """What is sent to each route with an id in its path: a body that it would take."""
 OWNERS = {"run_id": "runs", "agent_run_id": "agent_runs", "invocation_id": "invocations"}
 """Whose id a parameter of a path is."""
-KINDS = (*DECIDERS, "foreign")
+KINDS = (*CATALOG.deciders, "foreign")
 """`foreign`: a stream of somebody who only uses the log."""
 
 

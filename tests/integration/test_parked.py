@@ -8,16 +8,16 @@ from uuid import UUID
 
 import pytest
 
+from application.engine.sagas.manager import partition_of
+from application.engine.sagas.reactions import Reaction
 from application.sagas import run_lifecycle
-from application.sagas.manager import partition_of
-from application.sagas.reactions import Reaction
 from domain import agent_runs, runs
 from domain.errors import ProjectionBehind
 from domain.kernel import RecordedEvent
-from projections import parked
 from projections import runs as run_views
+from projections.engine import parked
+from projections.engine.positions import Positions
 from projections.kernel import Connection
-from projections.positions import Positions
 from tests.integration.projection_kit import log_on, projecting, task
 from tests.integration.system_kit import System
 

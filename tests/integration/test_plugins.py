@@ -12,7 +12,8 @@ from structlog.testing import capture_logs
 from domain import agent_runs
 from domain.failures import Failure
 from domain.tenants import DEFAULT_TENANT_ID
-from projections import plugins, registry
+from projections import registry
+from projections.engine import plugins
 from projections.kernel import Projection
 from tests.integration.projection_kit import Log, building, log_on, projecting
 from tests.integration.system_kit import System, new_id

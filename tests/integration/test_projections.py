@@ -12,15 +12,16 @@ import pytest
 import structlog
 
 from adapters.postgres.pool import connect, translate_errors
-from application.ports import Checkpoint, LostOwnership
+from application.engine.ports.checkpoints import Checkpoint, LostOwnership
 from domain import projects
 from domain.errors import Unavailable
 from domain.kernel import RecordedEvent
 from domain.tenants import DEFAULT_TENANT_ID
-from projections import checkpoints, runs
+from projections import runs
+from projections.engine import checkpoints
+from projections.engine.runner import ProjectionRunner
 from projections.kernel import Connection, Database, Projection, decoded
 from projections.registry import PROJECTIONS
-from projections.runner import ProjectionRunner
 from tests.integration.projection_kit import Log, log_on
 from tests.integration.system_kit import (
     PlayedWorker,

@@ -19,19 +19,19 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool
 
 from adapters.embedded import EmbeddedServices
-from adapters.postgres.append_batch import APPEND_SQL, EncodedAppend, parameters
-from adapters.postgres.arrays import register_arrays
 from adapters.postgres.database import PostgresDatabase
-from adapters.postgres.event_store import PostgresEventStore
-from adapters.postgres.feed import PostgresEventFeed
 from adapters.postgres.listener import ChannelListener
+from adapters.postgres.log.append_batch import APPEND_SQL, EncodedAppend, parameters
+from adapters.postgres.log.arrays import register_arrays
+from adapters.postgres.log.event_store import PostgresEventStore
+from adapters.postgres.log.feed import PostgresEventFeed
 from adapters.postgres.pool import Pool
-from api.http import idempotency
-from application.ports import AppendRequest, AppendResult, NewEvent, StreamAppend
+from adapters.postgres.read_models.open_work import PostgresOpenWork
+from adapters.postgres.read_models.timers import PostgresTimers
+from api.http.conventions import idempotency
+from application.engine.ports.log import AppendRequest, AppendResult, NewEvent, StreamAppend
 from projections import agents, invocations, messages, projects, runs, tenants
-from projections.positions import Positions
-from projections.timers import PostgresTimers
-from projections.work import PostgresOpenWork
+from projections.engine.positions import Positions
 
 ROWS = 20_000
 GROWING = frozenset(

@@ -11,13 +11,14 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from application.patience import end
+from application.engine.background import end
 from domain.errors import InvalidState, NotFound
 from domain.kernel import RecordedEvent
 from domain.projects import ProjectCreated
-from projections import builds, filling, rebuild, runs, tenants
+from projections import runs, tenants
+from projections.engine.positions import Positions
+from projections.engine.rebuild import backfill, builder, jobs
 from projections.kernel import Connection, Database, Projection, decoded
-from projections.positions import Positions
 from projections.projects import PROJECTION as PROJECTS
 from tests.integration.projection_kit import Log, building, log_on, projecting, task
 from tests.integration.system_kit import eventually, new_id
@@ -62,8 +63,8 @@ class Reader:
 
 
 async def test_a_swap_under_appends_is_seen_as_one_moment(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(filling, "FIRST_PAGE", 100)
-    monkeypatch.setattr(filling, "MAX_PAGE", 100)
+    monkeypatch.setattr(backfill, "FIRST_PAGE", 100)
+    monkeypatch.setattr(backfill, "MAX_PAGE", 100)
     async with log_on(database_url) as log, projecting(log, RUNS), building(log, RUNS):
         await log.runs(200)
         await log.until("runs")
@@ -120,7 +121,7 @@ async def test_a_long_reader_delays_the_swap_and_not_other_readers(database_url:
                 await log.run()
                 await log.until("runs")
                 assert (await log.build("runs")).status == "ready"
-                monkeypatch.setattr(rebuild, "MAX_ATTEMPTS", 0)
+                monkeypatch.setattr(builder, "MAX_ATTEMPTS", 0)
 
                 async def held_back() -> bool:
                     build = await log.build("runs")
@@ -191,8 +192,8 @@ class StopsInTransaction:
 
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_builder_that_dies_anywhere_is_continued(database_url: str, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
-    monkeypatch.setattr(filling, "FIRST_PAGE", 60)
-    monkeypatch.setattr(filling, "MAX_PAGE", 60)
+    monkeypatch.setattr(backfill, "FIRST_PAGE", 60)
+    monkeypatch.setattr(backfill, "MAX_PAGE", 60)
     async with log_on(database_url) as log, projecting(log, RUNS):
         await log.runs(20)
         await log.until("runs")
@@ -221,8 +222,8 @@ async def dies_and_is_continued(log: Log, database: StopsAtUse) -> bool:
 
 @pytest.mark.parametrize("use", [4, 7, 10])
 async def test_a_builder_that_wakes_up_late_does_no_harm(database_url: str, monkeypatch: pytest.MonkeyPatch, use: int) -> None:
-    monkeypatch.setattr(filling, "FIRST_PAGE", 60)
-    monkeypatch.setattr(filling, "MAX_PAGE", 60)
+    monkeypatch.setattr(backfill, "FIRST_PAGE", 60)
+    monkeypatch.setattr(backfill, "MAX_PAGE", 60)
     async with log_on(database_url) as log, projecting(log, RUNS):
         await log.runs(20)
         await log.until("runs")
@@ -269,10 +270,10 @@ async def test_a_rollback_brings_the_version_before_back_caught_up(database_url:
         await log.ask(RUNS, "rollback", swap=False)
         await log.until_status("runs", "ready")
         async with log.database.connection() as connection, connection.transaction():
-            await builds.cancel(connection, RUNS, "version")
+            await jobs.cancel(connection, RUNS, "version")
         assert await schemas(log) == ["previous_runs"]
         async with log.database.connection() as connection, connection.transaction():
-            await builds.drop_previous(connection, RUNS)
+            await jobs.drop_previous(connection, RUNS)
         assert await schemas(log) == [] and await log.rows("SELECT * FROM projection_previous") == []
         await equal(log, RUNS)
 
@@ -294,7 +295,7 @@ async def test_a_rebuild_waits_for_the_swap_or_is_cancelled(database_url: str) -
             await log.ask(RUNS, "rebuild")
             await log.until_status("runs", "ready")
         async with log.database.connection() as connection, connection.transaction():
-            await builds.cancel(connection, RUNS, "version")
+            await jobs.cancel(connection, RUNS, "version")
         assert await schemas(log) == ["previous_runs"]
         with pytest.raises(InvalidState):
             await log.ask_swap("runs")
@@ -379,7 +380,7 @@ async def test_parked_events_belong_to_a_version(database_url: str, monkeypatch:
             await log.until("projects")
             assert await log.rows("SELECT name FROM project WHERE name LIKE %s", "after%") == [("after bad",)]
             assert (await log.rows(parked))[1][:2] == ("projects", 67)
-            monkeypatch.setattr(filling, "MAX_PARKED", 10)
+            monkeypatch.setattr(backfill, "MAX_PARKED", 10)
             fussy.dislikes = "p"
             await log.ask(projects, "rebuild", swap=True)
             failed = await log.until_status("projects", "failed")

@@ -17,10 +17,10 @@ from psycopg.sql import SQL, Identifier
 from adapters.embedded import EmbeddedServices
 from adapters.nats import LogStream, NatsConnection, Relay, StreamSettings
 from adapters.nats.jetstream import call, delete_stream, stream_info, stream_names
-from adapters.nats.publisher import OrderedPublisher, OutOfStep
-from adapters.nats.wire import Batch, split
-from adapters.postgres import append_signal
-from adapters.postgres.append_signal import AppendSignal
+from adapters.nats.log.publisher import OrderedPublisher, OutOfStep
+from adapters.nats.log.wire import Batch, split
+from adapters.postgres.log import append_signal
+from adapters.postgres.log.append_signal import AppendSignal
 from tests.integration.nats_kit import (
     LOG,
     Log,

@@ -16,20 +16,21 @@ import pytest_asyncio
 
 from adapters.embedded import EmbeddedServices
 from adapters.embedded.access import running_database_url
-from adapters.postgres import ranges
-from adapters.postgres.append_batch import APPEND_SQL, EncodedAppend, parameters
-from adapters.postgres.arrays import register_arrays
+from adapters.postgres.log import ranges
+from adapters.postgres.log.append_batch import APPEND_SQL, EncodedAppend, parameters
+from adapters.postgres.log.arrays import register_arrays
+from adapters.postgres.log.ranges import PostgresStreamRanges
 from adapters.postgres.migrate import migrate
-from adapters.postgres.ranges import PostgresStreamRanges
 from api import replay as composition
 from api.replay import replay
 from api.settings import Settings, SettingsError
-from application.ports import AppendRequest, NewEvent, StreamAppend
-from application.replay import RULES, Replayed, fold_range
-from application.snapshots import model_of
+from application.catalog import CATALOG
+from application.engine.commands.snapshots import model_of
+from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
+from application.engine.reading.replay import Replayed, StreamFolder
 from benchmarks.replay import TENANT, Story, moved
 from domain.errors import InvalidState
-from domain.registry import decode
+from domain.registry import REGISTRY
 from domain.tenants import DEFAULT_TENANT_ID
 from tests.e2e.cli_kit import TIDELOG, environment
 from tests.integration.system_kit import new_id
@@ -71,11 +72,11 @@ def expected_digest() -> str:
         for append in moved(TOLD, number):
             streams.setdefault(append.streams[0].stream_id, []).extend(append.streams[0].events)
         for stream_id, events in streams.items():
-            decider = RULES[events[0].topic]
+            decider = CATALOG.rules[events[0].topic]
             state: Any = decider.initial()
             for event in events:
-                state = decider.evolve(state, decode(event.topic, event.schema_version, event.state))
-            what = stream_id.bytes + len(events).to_bytes(8, "big") + model_of(decider).encode(state)
+                state = decider.evolve(state, REGISTRY.decode(event.topic, event.schema_version, event.state))
+            what = stream_id.bytes + len(events).to_bytes(8, "big") + model_of(CATALOG.registry, decider).encode(state)
             total += int.from_bytes(hashlib.sha256(what).digest(), "big")
     return f"{total % 2**256:064x}"
 
@@ -112,7 +113,7 @@ async def test_a_replay_ends_where_the_log_ended_when_it_began(log: str) -> None
         await write(log, [next(moved(TOLD, RUNS)), stream([("message.sent", 1, "{}")])[1]])
         total = Replayed()
         for part in parts:
-            total.add(fold_range(reader, part, until=head))
+            total.add(StreamFolder(CATALOG).fold_range(reader, part, until=head))
     assert total.hex_digest == expected_digest()
     assert total.events == head
 

@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from adapters.nats.names import StreamOwner, owner_of, work_stream
-from adapters.postgres.identity import log_id_of
+from adapters.postgres.log.identity import log_id_of
 from adapters.postgres.pool import open_pool
 from api.bootstrap import begin_history
 from domain.errors import Unavailable

@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 import pytest
 import pytest_asyncio
 
-from application.ports import Checkpoint
-from application.sagas.manager import SagaManager
-from projections.checkpoints import PostgresCheckpoints
+from application.engine.ports.checkpoints import Checkpoint
+from application.engine.sagas.manager import SagaManager
+from projections.engine.checkpoints import PostgresCheckpoints
 from tests.integration.saga_kit import TOTALS, Ledger, StoppingStore, Stops, ledger_on
 from tests.integration.system_kit import eventually, stopped
 

@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from application.ports import NewEvent
+from application.engine.ports.log import NewEvent
 from domain.agent_runs import MailReceived
 from tests.integration.system_kit import (
     PlayedWorker,

@@ -10,7 +10,7 @@ from psycopg_pool import PoolTimeout, TooManyRequests
 
 from adapters.postgres.pool import open_pool
 from adapters.postgres.shares import Share, sizes
-from api.http import idempotency
+from api.http.conventions import idempotency
 from domain.errors import Unavailable
 from projections.kernel import Database
 from tests.integration.system_kit import System, eventually, issue_key, running

@@ -9,11 +9,10 @@ import pytest
 
 from adapters.postgres.leases import PostgresLeases, members
 from adapters.postgres.pool import Pool, open_pool
-from application import sharing
-from application.background import TaskEnded
-from application.patience import end
-from application.ports import LostOwnership
-from application.sharing import Group, Sharing
+from application.engine import leases
+from application.engine.background import TaskEnded, end
+from application.engine.leases import Group, Membership
+from application.engine.ports.checkpoints import LostOwnership
 from tests.integration.system_kit import eventually
 
 UNITS = tuple(f"unit:{number}" for number in range(5))
@@ -37,7 +36,7 @@ class Process:
         self.lost = asyncio.Event()
         """Set: another process took one of the things away."""
         groups = [Group("things", tuple(units), self._do), Group("one", ("one",), self._do)]
-        self.sharing = Sharing(PostgresLeases(pool, lease_s=sharing.LEASE_S), groups)
+        self.sharing = Membership(PostgresLeases(pool, lease_s=leases.LEASE_S), groups)
         self.tasks = [asyncio.create_task(worker.run()) for worker in self.sharing.workers.values()]
         self.tasks.append(asyncio.create_task(self.sharing.run()))
 
@@ -104,7 +103,7 @@ async def test_what_a_leaver_gives_back_is_taken_with_the_next_beat(pool: Pool) 
     async with processes(pool, 3) as everybody:
         await all_done_once(everybody)
         leaver = everybody.pop()
-        async with asyncio.timeout(sharing.LEASE_S):  # no lease had to expire
+        async with asyncio.timeout(leases.LEASE_S):  # no lease had to expire
             await leaver.stop()
             await all_done_once(everybody)
         assert len(await members(pool)) == 2
@@ -149,7 +148,7 @@ async def test_a_unit_that_ends_by_itself_is_a_defect_that_is_seen(pool: Pool) -
     async def nothing(units: frozenset[str]) -> None:
         pass
 
-    shared = Sharing(PostgresLeases(pool, lease_s=sharing.LEASE_S), [Group("short", ("short",), nothing)])
+    shared = Membership(PostgresLeases(pool, lease_s=leases.LEASE_S), [Group("short", ("short",), nothing)])
     beating = asyncio.create_task(shared.run())
     try:
         with pytest.raises(TaskEnded, match="group short"):

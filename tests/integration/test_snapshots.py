@@ -10,16 +10,19 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from adapters.postgres.event_store import PostgresEventStore
+from adapters.postgres.log.event_store import PostgresEventStore
+from adapters.postgres.log.snapshots import PostgresSnapshots
 from adapters.postgres.pool import Pool, open_pool
-from adapters.postgres.snapshots import PostgresSnapshots
-from application import snapshots as policy
-from application.dispatch import CommandLoop, Loaded
-from application.ports import Snapshot
-from application.snapshots import Snapshotter, model_of
+from application.catalog import CATALOG
+from application.engine.commands import snapshots as policy
+from application.engine.commands.cache import Loaded
+from application.engine.commands.loop import CommandLoop
+from application.engine.commands.snapshots import Snapshotter, model_of
+from application.engine.ports.snapshots import Snapshot
 from domain import agent_runs, context, invocations, runs
 from domain.failures import Retry
 from domain.kernel import Decider, RecordedEvent
+from domain.registry import REGISTRY
 from domain.tenants import DEFAULT_TENANT_ID as TENANT
 from tests.integration.system_kit import eventually, new_id, request_of, stopped
 
@@ -83,10 +86,10 @@ async def process(database_url: str, *, every: int = 5) -> AsyncIterator[Process
     store, stored = CountingStore(database_url, pool), CountingSnapshots(pool)
     store.reads = []
     await store.start()
-    snapshotter = Snapshotter(stored, every=every) if every else None
+    snapshotter = Snapshotter(stored, CATALOG.registry, every=every) if every else None
     task = asyncio.create_task(snapshotter.run()) if snapshotter else None
     try:
-        yield Process(CommandLoop(store, snapshots=snapshotter), store, stored, pool)
+        yield Process(CommandLoop(store, CATALOG, snapshots=snapshotter), store, stored, pool)
     finally:
         if task is not None:
             await stopped(task)
@@ -244,7 +247,7 @@ async def test_unusable_snapshot_is_ignored(database_url: str, damage: str) -> N
 
 
 async def test_a_past_state_starts_from_a_snapshot_of_before(database_url: str) -> None:
-    stream, model = new_id(), model_of(context.DECIDER)
+    stream, model = new_id(), model_of(REGISTRY, context.DECIDER)
     async with process(database_url) as one:
         await set_values(one, stream, range(11))
         await stored(database_url, stream, 5, 10)
@@ -275,7 +278,7 @@ async def test_snapshots_that_cannot_be_stored_harm_nobody(database_url: str, mo
 async def test_what_waits_is_bounded(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policy, "MAX_WAITING", 3)
     async with process(database_url, every=0) as one:
-        snapshotter = Snapshotter(one.snapshots, every=1)  # nothing stores yet
+        snapshotter = Snapshotter(one.snapshots, CATALOG.registry, every=1)  # nothing stores yet
         streams = [new_id() for _ in range(5)]
         for stream in streams:
             await set_values(one, stream, [1])

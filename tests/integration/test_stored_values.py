@@ -6,12 +6,13 @@ from uuid import UUID
 import jsonschema
 import pytest
 
-from application.cloudevents import ENVELOPE
-from application.ports import AppendRequest, NewEvent, StreamAppend
-from application.snapshots import model_of
+from application.engine.commands.snapshots import model_of
+from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
+from application.engine.reading.cloudevents import ENVELOPE
 from domain import context, invocations, messages, projects, runs, tools
 from domain.agent_runs import AgentRunCompleted, AgentRunRequested, StepRecorded
 from domain.projects import default_project_id
+from domain.registry import REGISTRY
 from domain.runs import agent_run_id_of
 from domain.tenants import DEFAULT_TENANT_ID
 from tests.integration.system_kit import PlayedWorker, System, append, eventually, new_id, served
@@ -112,7 +113,7 @@ async def test_a_worker_goes_on_with_old_values(system: System, worker: PlayedWo
 
 
 def test_a_snapshot_of_an_old_value_is_read() -> None:
-    model = model_of(context.DECIDER)
+    model = model_of(REGISTRY, context.DECIDER)
     state = context.Context({"v": context.Entry(OLD, 3)})
     assert model.decode(model.encode(state)) == state
 

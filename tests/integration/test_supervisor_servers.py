@@ -16,7 +16,7 @@ import pytest
 from api.settings import load_settings
 from api.supervisor.config import SupervisorConfig
 from api.supervisor.embedded import Servers
-from application.patience import end
+from application.engine.background import end
 from tests.conftest import reachable_folder
 from tests.integration.system_kit import eventually, nats_client_of
 

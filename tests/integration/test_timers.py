@@ -10,15 +10,17 @@ import pytest
 
 from adapters.nats import JetStreamWorkQueue, NatsConnection
 from adapters.postgres.database import PostgresDatabase
-from adapters.postgres.identity import log_id_of
 from adapters.postgres.listener import ChannelListener
+from adapters.postgres.log.identity import log_id_of
 from adapters.postgres.pool import open_pool
+from adapters.postgres.read_models.open_work import PostgresOpenWork
+from adapters.postgres.read_models.timers import PostgresTimers
 from api.bootstrap import listening
-from application.timers import TimerService, WorkSweeper
+from application.engine.reconciler import WorkReconciler
+from application.engine.timers import TimerService
 from domain.agent_runs import MailReceived
 from domain.tenants import DEFAULT_TENANT_ID
-from projections.timers import CHANNEL, PostgresTimers
-from projections.work import PostgresOpenWork
+from projections.timers import CHANNEL
 from tests.integration.saga_kit import Ledger, Reserve, StoppingStore, Stops, ledger_on
 from tests.integration.system_kit import (
     PlayedWorker,
@@ -176,7 +178,7 @@ async def test_the_sweeper_fills_a_queue_that_was_lost(system: System, worker: P
     try:
         await connection.ready(5)
         queue = JetStreamWorkQueue(connection, log_id=await log_id_of(pool))
-        sweeper = WorkSweeper(PostgresOpenWork(PostgresDatabase(pool)), queue)
+        sweeper = WorkReconciler(PostgresOpenWork(PostgresDatabase(pool)), queue)
         await sweeper.sweep()
         assert await worker.nothing_to_take("alpha")  # too young: it may be on its way
         await system.sql("UPDATE open_work SET dispatched_at = now() - interval '1 minute'")

@@ -13,7 +13,7 @@ from nats.js import JetStreamContext
 
 from adapters.embedded import EmbeddedServices
 from adapters.nats.names import work_stream, work_subjects
-from adapters.postgres.identity import log_id_at
+from adapters.postgres.log.identity import log_id_at
 from domain.tenants import DEFAULT_TENANT_ID
 from tests.integration.sdk_kit import KEY, Server, administering, running, serving, until
 from tests.integration.system_kit import PATIENCE_S, eventually, fresh_database

@@ -11,14 +11,14 @@ import httpx
 import pytest
 
 from adapters.embedded import EmbeddedServices
-from adapters.postgres.feed import PostgresEventFeed
+from adapters.postgres.log.feed import PostgresEventFeed
 from domain.agents import RegisterAgent, agent_id_of
 from domain.errors import ProjectionBehind
 from domain.kernel import RecordedEvent
 from domain.runs import CancelRun
 from domain.tenants import DEFAULT_TENANT_ID
+from projections.engine.positions import Positions
 from projections.kernel import Connection, Database
-from projections.positions import Positions
 from tests.integration.system_kit import PlayedWorker, System, eventually, fresh_database, issue_key, running, served, streaming
 from tests.integration.wire_kit import Wire, wired
 

@@ -14,7 +14,7 @@ from nats.aio.msg import Msg
 from adapters.embedded import EmbeddedServices
 from adapters.nats import JetStreamError, JetStreamWorkQueue, NatsConnection
 from adapters.nats.jetstream import call, delete_stream, stream_info
-from application.ports import Queue, WorkItem
+from application.engine.ports.queue import Queue, WorkItem
 from domain.errors import InvalidCommand, Unavailable
 from tests.integration.nats_kit import LOG, NatsProcess, connected, new_id
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from application.background import Background, TaskEnded
+from application.engine.background import Background, TaskEnded
 
 
 async def returns() -> None:

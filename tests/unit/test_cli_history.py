@@ -9,7 +9,7 @@ import orjson
 from uuid_utils.compat import uuid7
 
 from api.cli.history import History, recorded
-from application.cloudevents import to_cloudevent
+from application.engine.reading.cloudevents import CloudEventEncoder
 from domain import runs
 from domain.agent_runs import AgentRunClaimed, CallStarted
 from domain.context import ContextValueSet
@@ -22,7 +22,7 @@ from domain.invocations import (
     InvocationResolved,
 )
 from domain.kernel import Event, RecordedEvent
-from domain.registry import decode, encode
+from domain.registry import REGISTRY
 from projections.runs import replay
 
 TENANT, RUN, PROJECT, CALL = (uuid7() for _ in range(4))
@@ -37,7 +37,7 @@ def log(*events: tuple[UUID, Event]) -> list[RecordedEvent]:
         versions[stream_id] = versions.get(stream_id, 0) + 1
         found.append(
             RecordedEvent(
-                position, TENANT, stream_id, versions[stream_id], RUN, event.TOPIC, event.VERSION, encode(event), METADATA,
+                position, TENANT, stream_id, versions[stream_id], RUN, event.TOPIC, event.VERSION, REGISTRY.encode(event), METADATA,
                 datetime(2026, 1, 31, 12, 0, position, 123_000, tzinfo=UTC),
             )
         )  # fmt: skip
@@ -57,7 +57,7 @@ EVENTS = log(
 
 
 SAID = log(
-    *[(event.stream_id, decode(event.topic, event.schema_version, event.state)) for event in EVENTS[:4]],
+    *[(event.stream_id, REGISTRY.decode(event.topic, event.schema_version, event.state)) for event in EVENTS[:4]],
     (CALL, AttemptStarted(attempt=1, worker_id="w", dispatch=1)),
     (CALL, InvocationCancelRequested(attempt=1)),
     (CALL, InvocationBecameAmbiguous(attempt=1, worker_id="w")),
@@ -71,7 +71,7 @@ SAID = log(
 
 
 def as_sent(event: RecordedEvent) -> dict[str, Any]:
-    document: dict[str, Any] = orjson.loads(to_cloudevent(event))
+    document: dict[str, Any] = orjson.loads(CloudEventEncoder(REGISTRY.events).encode(event))
     return document
 
 

@@ -1,4 +1,4 @@
-"""Which cursors are good: the rules of `application.histories` against a model that keeps every log that ever was."""
+"""Which cursors are good: the rules of `engine/reading/histories.py` against a model that keeps every log that ever was."""
 
 from datetime import UTC, datetime
 
@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from application.histories import Cursor, Histories, History
+from application.engine.reading.histories import Cursor, Histories, History
 from domain.errors import HistoryReplaced, PositionBeyondHead
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)

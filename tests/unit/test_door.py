@@ -4,8 +4,8 @@ from uuid import uuid4
 
 import pytest
 
-from api.http.door import Door, Limits
-from api.http.errors import TooManyConnections
+from api.http.conventions.door import Door, Limits
+from api.http.conventions.errors import TooManyConnections
 from domain.errors import Unavailable
 
 

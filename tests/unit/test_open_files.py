@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from api.cli.diagnosis import diagnose
-from api.http.door import Limits
+from api.http.conventions.door import Limits
 from api.open_files import SPARE_FILES, most_open_files
 from api.settings import Settings
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from application import patience
-from application.patience import end, side_by_side
+from application.engine import background
+from application.engine.background import end, side_by_side
 from tidelog import calling
 from tidelog.calling import end_tasks
 
@@ -16,7 +16,7 @@ PATIENCE_S = 60.0
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (patience, calling):
+    for module in (background, calling):
         monkeypatch.setattr(module, "CANCEL_AGAIN_S", 0.05)
 
 

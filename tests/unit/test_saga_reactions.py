@@ -7,9 +7,10 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from application.sagas.manager import SAGAS, react, request_for
+from application.catalog import CATALOG, SAGAS
+from application.engine.sagas.manager import react, request_for
 from domain.kernel import Event, Metadata, RecordedEvent
-from domain.registry import encode
+from domain.registry import REGISTRY
 from tests.golden.examples import EXAMPLES
 
 REACTED_TO = [event for event in EXAMPLES if any(type(event) in reactions for reactions in SAGAS.values())]
@@ -22,13 +23,13 @@ Place = tuple[UUID, int]
 def recorded_at(event: Event, place: Place, position: int) -> RecordedEvent:
     stream_id, version = place
     return RecordedEvent(
-        position, UUID(int=3), stream_id, version, stream_id, event.TOPIC, event.VERSION, encode(event), METADATA,
+        position, UUID(int=3), stream_id, version, stream_id, event.TOPIC, event.VERSION, REGISTRY.encode(event), METADATA,
         datetime(2026, 11, 28, tzinfo=UTC),
     )  # fmt: skip
 
 
 def ids_of(recorded: RecordedEvent) -> list[UUID]:
-    return [request_for(recorded, name).command_id for name, _ in react(recorded)]
+    return [request_for(recorded, name).command_id for name, _ in react(recorded, CATALOG)]
 
 
 events = st.sampled_from(REACTED_TO)
@@ -51,6 +52,6 @@ def test_no_two_reactions_share_an_id(log: Sequence[tuple[Event, Place]]) -> Non
 
 def test_every_saga_and_an_event_with_several_reactions_are_among_the_examples() -> None:
     """Else the two above would hold for want of something to look at."""
-    names = [name.split(":") for event in REACTED_TO for name, _ in react(recorded_at(event, (UUID(int=4), 1), 1))]
+    names = [name.split(":") for event in REACTED_TO for name, _ in react(recorded_at(event, (UUID(int=4), 1), 1), CATALOG)]
     assert {saga for saga, _, _ in names} == set(SAGAS)
     assert max(int(index) for _, _, index in names) >= 1

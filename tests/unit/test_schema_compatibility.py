@@ -8,9 +8,10 @@ from uuid import UUID
 import pytest
 from pydantic import Field, StringConstraints, create_model
 
-from domain import registry, runs
+from domain import runs
+from domain.event_registry import Upcast
 from domain.kernel import Event, Json, Value
-from domain.registry import Upcast
+from domain.registry import REGISTRY, UPCASTS
 from tests.golden.compatibility import compare, normal
 from tests.golden.generate import breaks, current, write_schemas
 
@@ -148,14 +149,14 @@ class RunCancelledV1(Event):
 
 
 def test_an_older_version_keeps_its_schema_and_is_read_as_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
-    from api.http import asyncapi, schemas
+    from api.http.documents import asyncapi, schemas
 
     topic = RunCancelledV1.TOPIC
     upcast = Upcast(RunCancelledV1, lambda old: {"reason": old["why"]})
-    monkeypatch.setitem(registry.UPCASTS, (topic, 1), upcast)
+    monkeypatch.setitem(UPCASTS, (topic, 1), upcast)
     monkeypatch.setattr(runs.RunCancelled, "VERSION", 2)
-    monkeypatch.delitem(registry._READ_NEWEST, (topic, 1))  # made from the versions when the module was loaded
-    assert registry.decode(topic, 1, b'{"why":"enough"}') == runs.RunCancelled(reason="enough")
+    monkeypatch.delitem(REGISTRY._read_newest, (topic, 1))  # made from the versions when the module was loaded
+    assert REGISTRY.decode(topic, 1, b'{"why":"enough"}') == runs.RunCancelled(reason="enough")
     assert schemas.event_schema(topic, 1)["required"] == ["why"]
     assert "reason" in schemas.event_schema(topic, 2)["properties"]
     listed = [(event["version"], event["newest"], event["schema"]) for event in schemas.index()["events"] if event["type"] == topic]

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from application.engine.commands.snapshots import StateModel, model_of
 from application.routes import ROUTES
-from application.snapshots import StateModel, model_of
 from domain import agent_runs, agents, context, invocations, messages, projects, runs, tenants, tools
 from domain.errors import DomainError
 from domain.failures import Failure, Retry
 from domain.kernel import Decider
-from domain.registry import decode, encode
+from domain.registry import REGISTRY
 
 DECIDERS: dict[str, Decider[Any]] = {route.decider.slice: route.decider for route in ROUTES.values()}
 ID, RUN, PROJECT, OTHER = (UUID(f"01900000-0000-7000-8000-00000000000{n}") for n in range(4))
@@ -103,7 +103,7 @@ def test_every_slice_is_tried() -> None:
 @given(data=st.data())
 def test_snapshot_and_later_events_make_the_state_of_all_events(name: str, data: st.DataObject) -> None:
     decider, (first, others) = DECIDERS[name], COMMANDS[name]
-    model, decided, states = model_of(decider), decider.initial(), [decider.initial()]
+    model, decided, states = model_of(REGISTRY, decider), decider.initial(), [decider.initial()]
     recorded = []
     more = [] if others.is_empty else data.draw(st.lists(others, max_size=25))
     for command in (first, *more):
@@ -113,7 +113,7 @@ def test_snapshot_and_later_events_make_the_state_of_all_events(name: str, data:
             continue
         for event in events:
             decided = decider.evolve(decided, event)
-            recorded.append(decode(event.TOPIC, event.VERSION, encode(event)))
+            recorded.append(REGISTRY.decode(event.TOPIC, event.VERSION, REGISTRY.encode(event)))
             states.append(decider.evolve(states[-1], recorded[-1]))
     assert model.decode(model.encode(decided)) == states[-1], "taken from what the command loop has in memory"
     at_version = data.draw(st.integers(0, len(recorded)))
@@ -137,7 +137,7 @@ def test_a_call_that_a_person_resolved_is_kept(result: Any, error: Failure | Non
     for command in (request, *claims, cancel, said):
         for event in invocations.decide(state, command):
             state = invocations.evolve(state, event)  # type: ignore[arg-type]  # only this slice's events are made here
-    model = model_of(invocations.DECIDER)
+    model = model_of(REGISTRY, invocations.DECIDER)
     assert state.resolved is not None and state.cancel_request is not None
     assert model.decode(model.encode(state)) == state
 
@@ -149,8 +149,8 @@ class OtherContext:
 
 
 def test_digest_tells_models_apart() -> None:
-    digests = {model_of(decider).digest for decider in DECIDERS.values()}
+    digests = {model_of(REGISTRY, decider).digest for decider in DECIDERS.values()}
     assert len(digests) == len(DECIDERS)
     other: Decider[Any] = Decider("context", OtherContext, context.decide, context.evolve)
-    assert StateModel(other).digest not in digests
-    assert StateModel(context.DECIDER).digest == model_of(context.DECIDER).digest, "the same in every process"
+    assert StateModel(REGISTRY, other).digest not in digests
+    assert StateModel(REGISTRY, context.DECIDER).digest == model_of(REGISTRY, context.DECIDER).digest, "the same in every process"

@@ -14,7 +14,7 @@ from domain import deep_json, values
 from domain.agent_runs import AgentRunCompleted, StepRecorded
 from domain.context import ContextValueSet
 from domain.kernel import Json
-from domain.registry import decode, encode
+from domain.registry import REGISTRY
 from domain.runs import Plan, RunStarted, Step
 from tests.integration.system_kit import new_id
 
@@ -114,7 +114,7 @@ def test_what_is_stored_is_read_up_to_a_thousand_levels(levels: int, shape: str)
     text = b"".join([b"[" if shape[n % len(shape)] == "[" else b'{"k":' for n in range(levels)]) + str(big).encode()
     text += b"".join([b"]" if shape[n % len(shape)] == "[" else b"}" for n in reversed(range(levels))])
     state = b'{"run_id":"%s","step":"s","attempt":1,"result":%s}' % (str(new_id()).encode(), text)
-    event = decode(AgentRunCompleted.TOPIC, 1, state)
+    event = REGISTRY.decode(AgentRunCompleted.TOPIC, 1, state)
     assert isinstance(event, AgentRunCompleted) and event.step == "s"
     value = event.result
     for _ in range(levels):
@@ -126,18 +126,18 @@ def test_deeper_than_that_or_broken_is_an_error_and_not_a_crash() -> None:
     deep = b"[" * 1_025 + b"]" * 1_025
     for state in (b'{"value":%s}' % deep, b"{", b'{"value":%s}' % (b"[" * 300), b"", b"\xff"):
         with pytest.raises(ValueError):
-            decode(ContextValueSet.TOPIC, 1, state)
+            REGISTRY.decode(ContextValueSet.TOPIC, 1, state)
 
 
 def test_a_deep_value_that_does_not_fit_its_class_says_so() -> None:
     with pytest.raises(ValueError, match="does not fit its class"):
-        decode(ContextValueSet.TOPIC, 1, b'{"value":%s}' % (b"[" * 300 + b"]" * 300))
+        REGISTRY.decode(ContextValueSet.TOPIC, 1, b'{"value":%s}' % (b"[" * 300 + b"]" * 300))
 
 
 def test_what_an_event_can_hold_is_read_again() -> None:
     """The writer ends at 254 levels, the event's own among them."""
     event = ContextValueSet(run_id=new_id(), agent_run_id=new_id(), name="n", value=nested(253), value_version=1)
-    assert decode(event.TOPIC, 1, encode(event)) == event
+    assert REGISTRY.decode(event.TOPIC, 1, REGISTRY.encode(event)) == event
 
 
 def test_only_depth_is_beyond_the_parser() -> None:

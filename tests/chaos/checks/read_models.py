@@ -8,7 +8,7 @@ from uuid import UUID
 
 import orjson
 
-from application.sagas.manager import PARTITIONS
+from application.engine.sagas.manager import PARTITIONS
 from domain import agent_runs, agents, invocations, messages, projects, tenants, tools
 from domain.kernel import Metadata, RecordedEvent, derive_id
 from projections import runs, timers, work

@@ -11,10 +11,11 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg.sql import SQL, Identifier
 
-from adapters.postgres.event_store import EVENT_COLUMNS
-from adapters.postgres.identity import identify
-from domain import registry
+from adapters.postgres.log.event_store import EVENT_COLUMNS
+from adapters.postgres.log.identity import identify
+from domain.event_registry import UnknownEvent
 from domain.kernel import Event, RecordedEvent
+from domain.registry import REGISTRY
 from projections.registry import PROJECTIONS
 
 Row = dict[str, Any]
@@ -63,8 +64,8 @@ class Snapshot:
     def __post_init__(self) -> None:
         for recorded in self.events:
             try:
-                self.facts.append(Fact(recorded, registry.decode(recorded.topic, recorded.schema_version, recorded.state)))
-            except (ValueError, registry.UnknownEvent) as error:
+                self.facts.append(Fact(recorded, REGISTRY.decode(recorded.topic, recorded.schema_version, recorded.state)))
+            except (ValueError, UnknownEvent) as error:
                 self.undecodable.append((recorded, str(error)))
 
     def until(self, consumer: str) -> Iterator[Fact]:

@@ -7,8 +7,8 @@ import orjson
 
 from adapters.nats import LogStream, NatsConnection
 from adapters.nats.jetstream import stored_message, stream_info
+from adapters.nats.log.wire import MalformedBatch, Span, decode
 from adapters.nats.names import work_stream
-from adapters.nats.wire import MalformedBatch, Span, decode
 from tests.chaos.checks.snapshot import Snapshot, Violation
 
 CONNECT_TIMEOUT_S = 10.0

@@ -1,0 +1,1 @@
+"""Every event as a CloudEvent on a NATS subject of its own."""

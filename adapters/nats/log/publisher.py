@@ -1,0 +1,175 @@
+"""A pipelined publisher that keeps an order: each message names the one it must follow, so a lost one stops all after it.
+
+The sequence alone is no name: while our message for a sequence is under way, another relay's may take its place with a batch that
+was cut elsewhere, and our next one would follow that. So as long as the message before is not acknowledged, its id must be the last
+one, too.
+(The id alone would not do either: after a restart the server remembers only those of the duplicate window.)
+
+Our own, because the client's `publish_async` never resolves where the server answers with an error.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from adapters.nats.connection import NatsConnection, unavailable
+from adapters.nats.jetstream import OUT_OF_STEP, JetStreamError, parse
+from adapters.nats.log.wire import HISTORY, Batch
+from domain.errors import Unavailable
+
+WINDOW_MESSAGES = 512
+WINDOW_BYTES = 8 * 1024 * 1024
+"""In flight; below the client's own buffer, so that publishing never blocks in there."""
+
+ACK_TIMEOUT = 5.0
+"""Seconds without any acknowledgement while some are due."""
+
+
+class OutOfStep(Unavailable):
+    """The stream is not where we thought; read its tail again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One message for a stream."""
+
+    subject: str
+    headers: Mapping[str, str]
+    body: bytes
+    last: int
+    """The position up to which the stream has everything once it has this."""
+    mark: str
+    """Names what it holds, as a part of its id: other content at the same place must have another one."""
+
+
+class OrderedPublisher:
+    """Appends messages to one stream, from one known tail on. After the first failure it is of no more use."""
+
+    def __init__(
+        self,
+        client: Client,
+        log_id: str,
+        history: str,
+        stream: str,
+        subject: str,
+        sequence: int,
+        on_stored: Callable[[int], None],
+    ) -> None:
+        self._client = client
+        self._on_stored = on_stored
+        self._subject = subject
+        self._stream = stream
+        self._log_id = log_id
+        self._history = history
+        self._sequence = sequence
+        self._last_id = ""
+        self._inbox = client.new_inbox()
+        self._due: deque[tuple[int, Outgoing]] = deque()
+        self._due_bytes = 0
+        self._room = asyncio.Event()
+        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(
+        cls,
+        connection: NatsConnection,
+        *,
+        log_id: str,
+        history: str,
+        stream: str,
+        subject: str,
+        sequence: int,
+        on_stored: Callable[[int], None],
+    ) -> AsyncIterator["OrderedPublisher"]:
+        """`subject`: of batches. `sequence`: of the stream's last message. `history`: id of that in which events are published.
+
+        `on_stored` is told the position up to which the stream has everything.
+        """
+        client = connection.client
+        publisher = cls(client, log_id, history, stream, subject, sequence, on_stored)
+        with unavailable("subscribe"):
+            subscription = await client.subscribe(f"{publisher._inbox}.*", cb=publisher._on_answer)
+        try:
+            with connection.on_loss(lambda: publisher._fail(Unavailable("the connection to NATS was lost"))):
+                yield publisher
+        finally:
+            publisher._fail(Unavailable("closed"))
+            with contextlib.suppress(Unavailable), unavailable("unsubscribe"):
+                await subscription.unsubscribe()
+
+    async def send(self, batch: Batch) -> None:
+        """`publish` of a batch of the log."""
+        span = batch.span
+        await self.publish(Outgoing(self._subject, span.headers(), batch.body, span.last, f"{span.previous}:{span.last}"))
+
+    async def publish(self, message: Outgoing) -> None:
+        """Returns when the message is on its way; waits while the window is full. Raises Unavailable, OutOfStep."""
+        while self._due and (len(self._due) >= WINDOW_MESSAGES or self._due_bytes + len(message.body) > WINDOW_BYTES):
+            self._room.clear()
+            await self._room.wait()
+            self._check()
+        self._check()
+        headers = {**message.headers, HISTORY: self._history}
+        headers["Nats-Expected-Stream"] = self._stream
+        headers["Nats-Expected-Last-Sequence"] = str(self._sequence)
+        if self._due:
+            headers["Nats-Expected-Last-Msg-Id"] = self._last_id
+        self._sequence += 1
+        # Names the place and what goes there, so that only an exact repetition has the same.
+        self._last_id = f"{self._log_id}:{self._sequence}:{message.mark}"
+        headers["Nats-Msg-Id"] = self._last_id
+        self._due.append((self._sequence, message))
+        self._due_bytes += len(message.body)
+        if self._timer is None:
+            self._arm()
+        with unavailable("publish"):
+            await self._client.publish(message.subject, message.body, reply=f"{self._inbox}.{self._sequence}", headers=headers)
+
+    async def failed(self) -> None:
+        """Returns never; raises what went wrong."""
+        await asyncio.shield(self._failure)
+
+    def _check(self) -> None:
+        if self._failure.done():
+            self._failure.result()
+
+    async def _on_answer(self, message: Msg) -> None:
+        try:
+            answer = parse("publish", message)
+            sequence, due = self._due[0] if self._due else (None, None)
+            if due is None or answer.get("seq") != sequence or answer.get("stream") != self._stream:
+                raise OutOfStep(f"acknowledged {answer.get('stream')}:{answer.get('seq')}, expected {self._stream}:{sequence}")
+        except JetStreamError as error:
+            moved_on = error.err_code in OUT_OF_STEP
+            self._fail(OutOfStep(error.message) if moved_on else error)
+            return
+        except Unavailable as error:
+            self._fail(error)
+            return
+        self._due.popleft()
+        self._due_bytes -= len(due.body)
+        self._on_stored(due.last)
+        self._room.set()
+        self._arm()
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._due and not self._failure.done():
+            overdue = Unavailable(f"no acknowledgement within {ACK_TIMEOUT:g} s")
+            self._timer = asyncio.get_running_loop().call_later(ACK_TIMEOUT, self._fail, overdue)
+
+    def _fail(self, error: Unavailable) -> None:
+        if not self._failure.done():
+            self._failure.set_exception(error)
+            self._failure.exception()  # seen by whoever sends or waits; asyncio need not warn
+        self._room.set()
+        self._arm()

@@ -1,0 +1,172 @@
+"""The relay: copies the log from the database to JetStream, in order, each event once, whatever goes away in between.
+
+The stream's last message is the checkpoint: its headers say up to which position the stream has everything, and each publish names
+the sequence it must follow. So there is no second write that could disagree, two relays at once cannot both succeed (the slower one
+is refused, reads the tail again and goes on), and a stream that lost its tail is filled up from where it now ends.
+
+A new stream begins at most `StreamSettings.tail` events before the head of the log. It may begin anywhere, because readers that are
+further behind read the database; copying years of history would serve nobody.
+"""
+
+import asyncio
+import random
+from datetime import UTC, datetime
+from functools import partial
+from typing import Protocol
+
+import structlog
+
+from adapters.nats.connection import NatsConnection
+from adapters.nats.log.pages import PageSize
+from adapters.nats.log.publisher import OrderedPublisher, OutOfStep
+from adapters.nats.log.stream import LogStream, StreamSettings, StreamState, is_in_log
+from adapters.nats.log.wire import MalformedBatch, split
+from application.engine.background import end
+from application.engine.ports.log import EventFeed
+from application.engine.reading.history_keeper import HistoryKeeper
+from domain.errors import Unavailable
+from domain.kernel import RecordedEvent
+
+log = structlog.get_logger(__name__)
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+_FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0
+_PAYLOAD_RESERVE = 4 * 1024
+"""Bytes of the server's max_payload left for headers."""
+
+
+class Signal(Protocol):
+    """A hint that something was appended."""
+
+    async def wait(self, after: int, timeout: float) -> None:
+        """Returns when there may be events after a position, or after `timeout` seconds."""
+        ...
+
+
+class Relay:
+    def __init__(
+        self,
+        connection: NatsConnection,
+        feed: EventFeed,
+        signal: Signal,
+        *,
+        histories: HistoryKeeper,
+        log_id: str,
+        settings: StreamSettings | None = None,
+    ) -> None:
+        self._histories = histories
+        self._connection = connection
+        self._feed = feed
+        self._signal = signal
+        self._stream = LogStream(connection, log_id, settings)
+        self.position = 0
+        """Up to here the stream has everything, as far as this process knows."""
+        self.published_at: datetime | None = None
+        """When the stream last acknowledged something of ours."""
+
+    async def run(self) -> None:
+        """Copies for ever; outages of NATS and of the database are waited out. Ends only by being cancelled."""
+        pause, told = _FIRST_PAUSE, ""
+        while True:
+            before = self.position
+            try:
+                await self._session()
+            except OutOfStep as error:
+                log.info("relay_resync", reason=error.message)
+            except Unavailable as error:
+                repeated, told = error.message == told, error.message
+                (log.debug if repeated else log.warning)("relay_interrupted", reason=error.message, position=self.position)
+            pause = _FIRST_PAUSE if self.position != before else min(pause * 2, _LONGEST_PAUSE)
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+
+    async def _session(self) -> None:
+        """One stretch of publishing without a doubt. Raises Unavailable at the first one."""
+        history = (await self._histories.fresh()).histories.current.history_id
+        changes = self._histories.changes
+        state, position = await self._recover()
+        if self._histories.changes != changes:
+            raise OutOfStep("the log has a new history")
+        self.position = position
+        log.info("relay_active", stream=state.name, sequence=state.last_sequence, position=position)
+        async with OrderedPublisher.open(
+            self._connection,
+            log_id=self._stream.log_id,
+            history=history,
+            stream=state.name,
+            subject=self._stream.subject(state.name),
+            sequence=state.last_sequence,
+            on_stored=partial(self._stored, changes),
+        ) as publisher:
+            copying = asyncio.create_task(self._copy(publisher, state.name, position), name="relay-copy")
+            failing = asyncio.create_task(publisher.failed(), name="relay-acks")
+            ending = asyncio.create_task(self._histories.until_changed(changes), name="relay-history")
+            try:
+                done, _ = await asyncio.wait({copying, failing, ending}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                await end(copying, failing, ending)
+            for task in done:
+                task.result()
+            raise OutOfStep("the log has a new history")
+
+    async def _copy(self, publisher: OrderedPublisher, stream: str, position: int) -> None:
+        """Reads again the event that it read last, as a proof that the log still is the one we copied from.
+
+        With nothing to publish it looks now and then whether the stream still is there: readers of none would poll the database.
+        """
+        last: RecordedEvent | None = None
+        page, patience = PageSize(), _FIRST_WAIT
+        max_payload = self._connection.client.max_payload - _PAYLOAD_RESERVE
+        while True:
+            events = await self._feed.read(after=max(0, position - 1), limit=page.limit)
+            full = len(events) == page.limit
+            page.adapt(events)
+            if last is not None and events[:1] != [last]:
+                raise OutOfStep(f"the log no longer holds {last.name} at {position}")
+            if events and events[0].position == position:
+                last = events.pop(0)
+            for batch in split(events, after=position, max_payload=max_payload):
+                await publisher.send(batch)
+            if events:
+                position, last, patience = events[-1].position, events[-1], _FIRST_WAIT
+            if not full:
+                await self._signal.wait(position, patience)
+                if patience == _LONGEST_WAIT and not await self._stream.is_current(stream):
+                    raise OutOfStep(f"{stream} is gone")
+                patience = min(patience * 2, _LONGEST_WAIT)
+
+    def _stored(self, changes: int, position: int) -> None:
+        self._histories.saw(position, changes)
+        self.position, self.published_at = position, datetime.now(UTC)
+
+    async def _recover(self) -> tuple[StreamState, int]:
+        """The stream to append to, and the position up to which it has everything."""
+        state = await self._stream.current()
+        if state is None:
+            return await self._begin("there is none")
+        if state.last_sequence == 0:
+            await self._stream.tidy(state)
+            return state, await self._base()
+        try:
+            tail = await self._stream.message(state.name, state.last_sequence)
+            ours = tail is not None and await is_in_log(self._feed, tail)
+        except MalformedBatch as error:
+            return await self._begin(error.message)
+        if tail is None:
+            return await self._begin("its newest message is gone")
+        if not ours:
+            reason = f"the stream has {tail.span.tail} at {tail.span.last}, the log does not"
+            await self._histories.lost(tail.span.last, tail.history, "relay", reason)  # before the stream goes: it is the witness
+            return await self._begin(reason)
+        await self._stream.tidy(state)
+        return state, tail.span.last
+
+    async def _begin(self, reason: str) -> tuple[StreamState, int]:
+        log.info("log_stream_renewed", reason=reason)
+        state = await self._stream.create()
+        await self._stream.tidy(state)
+        if not await self._stream.is_current(state.name):  # readers would not see what we publish
+            raise OutOfStep("another relay made a newer stream at the same time")
+        return state, await self._base()
+
+    async def _base(self) -> int:
+        return max(0, await self._feed.head() - self._stream.settings.tail)

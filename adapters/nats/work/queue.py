@@ -1,0 +1,171 @@
+"""The queue that workers pull from (`WorkQueue`): one work-queue stream, a subject per item, a durable consumer per agent or tool.
+
+    tidelog-work.<log id>.<kind>.<tenant id>.<pool>.<work id>.<dispatch>      the dots of a pool's name are dots of the subject
+
+The stream keeps one message per subject and refuses another one while it waits: so an item can be put on it any number of times.
+A worker that takes an item has `ack_wait_s` seconds to say that it is alive (`+WPI`), else another one gets it.
+
+All of it follows from the log. A stream that was lost is made again, empty, and the reconciler fills it
+(`application/engine/reconciler.py`).
+"""
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import orjson
+import structlog
+from pydantic import TypeAdapter, ValidationError
+
+from adapters.nats import names
+from adapters.nats.connection import NatsConnection, NoResponders
+from adapters.nats.jetstream import (
+    STORE_REFUSED,
+    STREAM_NAME_IN_USE,
+    STREAM_NOT_FOUND,
+    JetStreamError,
+    call,
+    parse,
+)
+from application.engine.ports.queue import Queue, WorkItem
+from domain.errors import InvalidCommand
+from domain.kernel import Name
+
+log = structlog.get_logger(__name__)
+
+ACK_WAIT_S = 10.0
+_WINDOW = 256
+"""Items in flight at once."""
+_STILL_WAITS = "maximum messages per subject exceeded"
+_SECOND = 1_000_000_000
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+
+
+class JetStreamWorkQueue:
+    """Implements `application.engine.ports.log.WorkQueue`."""
+
+    def __init__(self, connection: NatsConnection, *, log_id: str, replicas: int = 1, ack_wait_s: float = ACK_WAIT_S) -> None:
+        """`log_id`: whose work it is. `ack_wait_s`: seconds of a worker's silence about an item after which another one gets it."""
+        self._connection = connection
+        self._log_id = names.checked(log_id)
+        self.stream = names.work_stream(log_id)
+        self._replicas = replicas
+        self._ack_wait = ack_wait_s
+        self._window = asyncio.Semaphore(_WINDOW)
+
+    async def publish(self, items: Sequence[WorkItem]) -> None:
+        """As the port says. After Unavailable some of the items may be on the queue; publishing all again is right.
+
+        Raises:
+            InvalidCommand: a kind or pool that cannot be part of a subject.
+        """
+        messages = [(self._subject(item), self._payload(item)) for item in items]
+        try:
+            await self._publish_all(messages)
+        except NoResponders:
+            await self._create_stream()
+            await self._publish_all(messages)
+
+    async def ensure(self, tenant_id: UUID, kind: str, pool: str, *, max_pending: int) -> Queue:
+        """As the port says; with another `max_pending` than before, the consumer is changed."""
+        _check(kind, pool)
+        consumer = hashlib.sha256(f"{kind}/{tenant_id}/{pool}".encode()).hexdigest()[:24]
+        try:
+            await self._create_consumer(consumer, tenant_id, kind, pool, max_pending)
+        except JetStreamError as error:
+            if error.err_code != STREAM_NOT_FOUND:
+                raise
+            await self._create_stream()
+            await self._create_consumer(consumer, tenant_id, kind, pool, max_pending)
+        return Queue(kind, pool, self.stream, consumer, self._log_id)
+
+    async def _publish_all(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        for start in range(0, len(messages), _WINDOW):
+            page = messages[start : start + _WINDOW]
+            results = await asyncio.gather(*(self._publish(*message) for message in page), return_exceptions=True)
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result
+
+    async def _publish(self, subject: str, payload: bytes) -> None:
+        async with self._window:
+            answer = await self._connection.request(subject, payload, headers={"Nats-Expected-Stream": self.stream})
+        try:
+            parse("publish work", answer)
+        except JetStreamError as error:
+            if error.err_code != STORE_REFUSED or error.description != _STILL_WAITS:
+                raise
+
+    async def _create_stream(self) -> None:
+        configuration = {
+            "name": self.stream,
+            "description": f"Work of Tidelog's log {self._log_id} for workers; made again from the log when lost",
+            "subjects": [f"{names.work_subjects(self._log_id)}.>"],
+            "retention": "workqueue",
+            "storage": "file",
+            "num_replicas": self._replicas,
+            "discard": "new",
+            "discard_new_per_subject": True,
+            "max_msgs_per_subject": 1,
+            "max_msgs": -1,
+            "max_bytes": -1,
+            "max_age": 0,
+            "max_consumers": -1,
+        }
+        try:
+            await call(self._connection, f"STREAM.CREATE.{self.stream}", configuration)
+        except JetStreamError as error:
+            if error.err_code != STREAM_NAME_IN_USE:
+                raise
+            return
+        log.info("work_stream_created", stream=self.stream)
+
+    async def _create_consumer(self, consumer: str, tenant_id: UUID, kind: str, pool: str, max_pending: int) -> None:
+        configuration: dict[str, Any] = {
+            "durable_name": consumer,
+            "name": consumer,
+            "description": f"{kind} {pool} of tenant {tenant_id}",
+            "filter_subject": f"{names.work_subjects(self._log_id)}.{kind}.{tenant_id}.{pool}.*.*",
+            "ack_policy": "explicit",
+            "ack_wait": int(self._ack_wait * _SECOND),
+            "max_deliver": -1,
+            "max_ack_pending": max_pending,
+            "deliver_policy": "all",
+            "replay_policy": "instant",
+        }
+        # The answer comes once the consumer is there; without an action it is made or brought in line.
+        await call(
+            self._connection,
+            f"CONSUMER.CREATE.{self.stream}.{consumer}.{configuration['filter_subject']}",
+            {"stream_name": self.stream, "config": configuration},
+        )
+
+    def _subject(self, item: WorkItem) -> str:
+        _check(item.kind, item.pool)
+        place = f"{item.kind}.{item.tenant_id}.{item.pool}.{item.work_id}.{item.dispatch}"
+        return f"{names.work_subjects(self._log_id)}.{place}"
+
+    def _payload(self, item: WorkItem) -> bytes:
+        return orjson.dumps(
+            {
+                "kind": item.kind,
+                "pool": item.pool,
+                "work_id": item.work_id,
+                "dispatch": item.dispatch,
+                "tenant_id": item.tenant_id,
+                "root_id": item.root_id,
+                "log_id": self._log_id,
+            }
+        )
+
+
+def _check(kind: str, pool: str) -> None:
+    try:
+        _NAME.validate_python(pool)
+    except ValidationError as error:
+        raise InvalidCommand(f"not a name of an agent or tool: {pool!r}") from error
+    if not re.fullmatch(r"[a-z]+", kind):
+        raise InvalidCommand(f"not a kind of work: {kind!r}")

@@ -1,0 +1,74 @@
+"""Wakes those who wait for new events: by NOTIFY where that works, by the clock where it does not."""
+
+import asyncio
+
+from adapters.postgres import pool
+from adapters.postgres.listener import ChannelListener
+from adapters.postgres.log.feed import HEAD_SQL
+
+CHANNEL = "tidelog_log"
+POLL_SECONDS = 5.0
+"""Longest sleep of a waiter: a notification is a hint that may be lost, so whoever waits looks again after this."""
+FIRST_POLL_SECONDS = 0.1
+"""First sleep while there is no connection to be notified on; it doubles up to POLL_SECONDS."""
+
+
+class AppendSignal:
+    """Knows the newest position that was heard of. Owned: `start` and `close`."""
+
+    def __init__(self, database_url: str) -> None:
+        self._listener = _HeadListener(database_url)
+        self.listening = self._listener.listening
+        """Set while notifications can arrive."""
+        self.failed = self._listener.failed
+        """Raises when the task that listens has ended before `close`."""
+
+    async def start(self) -> None:
+        await self._listener.start()
+
+    async def close(self) -> None:
+        await self._listener.close()
+
+    async def wait(self, after: int, timeout: float) -> None:
+        """Returns when there may be events after a position, at the latest after `timeout` seconds or POLL_SECONDS.
+
+        The caller reads the log and comes back; it need not be told which of the reasons it was.
+        """
+        listener = self._listener
+        patience = POLL_SECONDS if self.listening.is_set() else listener.poll_seconds
+        try:
+            async with asyncio.timeout(min(timeout, patience)):
+                while listener.head <= after:
+                    await listener.moved.wait()
+        except TimeoutError:
+            if not self.listening.is_set():
+                listener.poll_seconds = min(listener.poll_seconds * 2, POLL_SECONDS)
+
+
+class _HeadListener(ChannelListener):
+    """Follows the head of the log; a notification's payload is the position it has come to."""
+
+    def __init__(self, database_url: str) -> None:
+        super().__init__(database_url, CHANNEL)
+        self.head = 0
+        self.moved = asyncio.Event()
+        self.poll_seconds = FIRST_POLL_SECONDS
+
+    def on_notification(self, payload: str) -> None:
+        self._move(int(payload))
+
+    def on_loss(self) -> None:
+        self.poll_seconds = FIRST_POLL_SECONDS
+
+    async def check(self, connection: pool.Connection) -> None:
+        row = await (await connection.execute(HEAD_SQL)).fetchone()
+        if row is not None:
+            # The database's word counts, even where it went back (a restored backup): else every wait would return at once.
+            self.head = min(self.head, row[0])
+            self._move(row[0])
+
+    def _move(self, head: int) -> None:
+        if head > self.head:
+            self.head = head
+            moved, self.moved = self.moved, asyncio.Event()
+            moved.set()

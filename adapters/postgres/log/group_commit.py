@@ -1,0 +1,295 @@
+"""The writer of the log: callers wait, one task writes all that waits in one transaction.
+
+A commit costs a disk flush however many events it holds, so what arrives while one batch is being written makes the next one.
+Correctness does not rest here: several writers in several processes are safe, because the SQL function serializes them and knows
+each command that it recorded.
+"""
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import structlog
+
+from adapters.postgres import pool
+from adapters.postgres.durability import Insistence, NotDurable
+from adapters.postgres.log.append_batch import APPEND_SQL, EncodedAppend, answers, parameters
+from adapters.postgres.log.arrays import register_arrays
+from application.engine.background import Background
+from application.engine.ports.log import AppendResult
+from domain.errors import Unavailable
+
+log = structlog.get_logger(__name__)
+
+MAX_BATCH_APPENDS = 1_000
+UNDIVIDED = 16
+"""So few are written at once; of more, as many wait as are written, see `_Queue`."""
+MAX_BATCH_BYTES = 1024 * 1024
+STATEMENT_TIMEOUT = 10.0
+"""Seconds for one batch, the wait for other writers included."""
+
+FIRST_RETRY_DELAY = 0.02
+LAST_RETRY_DELAY = 1.0
+
+
+Written = Callable[[float, int], None]
+"""Is told of each batch: the seconds from the first try to the answers, and the number of appends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of the writer's queue, and how long it tries."""
+
+    appends: int = 20_000
+    bytes: int = 64 * 1024 * 1024
+    retry_seconds: float = 10.0
+    """How long an append may wait for a database that is away before its caller gets Unavailable."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    append: EncodedAppend
+    answer: asyncio.Future[AppendResult]
+    give_up_at: float
+
+
+class GroupCommit:
+    """The queue and its writer. `start` and `close` it; `submit` in between."""
+
+    def __init__(self, database_url: str, *, limits: Limits | None = None, written: Written | None = None) -> None:
+        self._limits = limits or Limits()
+        self._queue = _Queue()
+        self._writer = _Writer(database_url, self._queue, written)
+        self._writing = Background("group-commit", self._writer.run)
+        self.failed = self._writing.failed
+        """Raises when the writer has ended before `close`."""
+
+    def start(self) -> None:
+        self._writing.start()
+
+    async def close(self, *, drain_seconds: float = 5.0) -> None:
+        """Writes what waits, for a bounded time; what then still waits gets Unavailable."""
+        self._queue.close()
+        await self._writing.close(grace_s=drain_seconds)
+        for waiting in self._queue.take_all():
+            _settle(waiting.answer, Unavailable("the event store is closed"))
+
+    @property
+    def waiting(self) -> int:
+        """Appends in the queue."""
+        return len(self._queue)
+
+    def submit(self, append: EncodedAppend) -> asyncio.Future[AppendResult]:
+        """Queues an append. Raises Unavailable when the queue is full or the writer does not run."""
+        if self._queue.closed or not self._writing.running:
+            raise Unavailable("the event store is not running")
+        if len(self._queue) >= self._limits.appends or self._queue.bytes + append.size > self._limits.bytes:
+            raise Unavailable(f"{len(self._queue)} appends wait already")
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[AppendResult] = loop.create_future()
+        self._queue.put(_Waiting(append, answer, loop.time() + self._limits.retry_seconds))
+        return answer
+
+
+class _Queue:
+    """Appends that wait for the writer, oldest first.
+
+    Callers that wait for an answer before they append again would all come into the same batch, and then this process would idle
+    while the database works, and the other way round. So a batch takes half of those that are about: while one half is written,
+    the other half is answered and comes back. What arrives by itself is taken whole: as much waits as was written before.
+    Where other processes write in turn with this one, a batch takes all: they write while this one's callers are answered.
+    """
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._last = 0
+        self._shared = False
+        self._waiting: deque[_Waiting] = deque()
+        self._changed = asyncio.Event()
+        self.closed = False
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, waiting: _Waiting) -> None:
+        self._waiting.append(waiting)
+        self.bytes += waiting.append.size
+        self._changed.set()
+
+    def written(self, *, others: bool) -> None:
+        """A batch was written; `others`: so was something of another process, since the one before."""
+        self._shared = others
+
+    def close(self) -> None:
+        """Lets the writer end once the queue is empty."""
+        self.closed = True
+        self._changed.set()
+
+    async def next_batch(self) -> list[_Waiting]:
+        """What waits, as far as it fits one batch; waits for something. Empty when the queue is closed and has nothing left."""
+        while True:
+            if batch := self._take():
+                return batch
+            if self.closed:
+                return []
+            self._changed.clear()
+            await self._changed.wait()
+
+    def _take(self) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        size = 0
+        half = max(UNDIVIDED, (len(self._waiting) + self._last + 1) // 2)
+        most = MAX_BATCH_APPENDS if self._shared else min(MAX_BATCH_APPENDS, half)
+        while self._waiting and len(batch) < most:
+            if batch and size + self._waiting[0].append.size > MAX_BATCH_BYTES:
+                break
+            waiting = self._pop()
+            if not waiting.answer.done():  # else its caller has gone
+                batch.append(waiting)
+                size += waiting.append.size
+        self._last = len(batch)
+        return batch
+
+    def take_late(self, now: float) -> list[_Waiting]:
+        """Those whose time is up."""
+        late: list[_Waiting] = []
+        while self._waiting and self._waiting[0].give_up_at < now:
+            late.append(self._pop())
+        return late
+
+    def take_all(self) -> list[_Waiting]:
+        return [self._pop() for _ in range(len(self._waiting))]
+
+    def _pop(self) -> _Waiting:
+        waiting = self._waiting.popleft()
+        self.bytes -= waiting.append.size
+        return waiting
+
+
+class _Writer:
+    """One connection, and the loop that writes batches on it.
+
+    A second one on the same queue was measured and is no faster: the batches get smaller, and the log is written by one at a time.
+    """
+
+    def __init__(self, database_url: str, queue: _Queue, written: Written | None) -> None:
+        self._database_url = database_url
+        self._queue = queue
+        self._written = written
+        self._connection: pool.Connection | None = None
+        self._cursor: psycopg.AsyncCursor[tuple[Any, ...]] | None = None
+        self._insistence: Insistence | None = None
+        self._position: int | None = None
+
+    async def run(self) -> None:
+        try:
+            while batch := await self._queue.next_batch():
+                began = time.monotonic()
+                try:
+                    await self._write(batch)
+                except asyncio.CancelledError:
+                    _fail(batch, Unavailable("the event store is closing; the append may or may not have been recorded"))
+                    raise
+                except Exception as error:
+                    # A defect, of ours or in the database. These callers see it; the writer lives on for the others.
+                    log.exception("append_failed", appends=len(batch))
+                    _fail(batch, error)
+                    await self._disconnect()
+                if self._written is not None:
+                    self._written(time.monotonic() - began, len(batch))
+        finally:
+            await self._disconnect()
+
+    async def _write(self, batch: Sequence[_Waiting]) -> None:
+        """Writes a batch, trying again while the database is away: an answer lost with its connection comes back as a duplicate."""
+        delay = FIRST_RETRY_DELAY
+        while batch := self._still_waiting(batch):
+            appends = [waiting.append for waiting in batch]
+            try:
+                rows = await self._call(appends)
+            except NotDurable as error:  # the connection stays, and is asked again before the next batch
+                _fail(batch, error)
+                return
+            except (psycopg.Error, OSError) as error:
+                if pool.is_transient(error):
+                    log.warning("append_retried", appends=len(batch), queued=len(self._queue), error=str(error))
+                    await self._disconnect()
+                    await asyncio.sleep(delay * random.uniform(0.5, 1))
+                    delay = min(delay * 2, LAST_RETRY_DELAY)
+                    continue
+                await self._write_apart(batch, error)
+                return
+            self._note_others(rows)
+            for place, result in answers(appends, rows):
+                _settle(batch[place].answer, result)
+            return
+
+    def _note_others(self, rows: Sequence[Any]) -> None:
+        """Whether this batch follows the one before it without a gap; only batches without a refusal tell."""
+        request, _, last, count, *_ = rows[0]
+        if request == 0:
+            self._queue.written(others=self._position not in (None, last - count))
+            self._position = last
+        else:
+            self._position = None
+
+    async def _write_apart(self, batch: Sequence[_Waiting], error: Exception) -> None:
+        """One append of the batch is refused by the database itself: halves, until it stands alone and the others are written."""
+        if len(batch) == 1:
+            topics = [event.topic for stream in batch[0].append.request.streams for event in stream.events]
+            log.warning("append_refused", topics=topics[:10], error=str(error))
+            _settle(batch[0].answer, pool.domain_error(error) or error)
+            return
+        middle = len(batch) // 2
+        await self._write(batch[:middle])
+        await self._write(batch[middle:])
+
+    def _still_waiting(self, batch: Sequence[_Waiting]) -> Sequence[_Waiting]:
+        """Without those whose callers have gone or whose time is up; those in the queue whose time is up are answered too."""
+        now = asyncio.get_running_loop().time()
+        late = [*self._queue.take_late(now), *(waiting for waiting in batch if waiting.give_up_at < now)]
+        _fail(late, Unavailable("the database was not available in time; the append may or may not have been recorded"))
+        return [waiting for waiting in batch if not waiting.answer.done()]
+
+    async def _call(self, appends: Sequence[EncodedAppend]) -> list[tuple[Any, ...]]:
+        """Raises NotDurable, and what `pool.connect` raises."""
+        if self._connection is None or self._cursor is None or self._insistence is None:
+            self._connection = await pool.connect(
+                self._database_url,
+                role="append",
+                statement_timeout=STATEMENT_TIMEOUT,
+                options={"plan_cache_mode": "force_generic_plan"},  # planning for each batch would cost more than its inserts
+            )
+            register_arrays(self._connection)
+            self._cursor = self._connection.cursor(binary=True)
+            self._insistence = Insistence(self._connection)
+        with pool.deadline(self._connection, STATEMENT_TIMEOUT + pool.GRACE):
+            await self._insistence.insist()
+            await self._cursor.execute(APPEND_SQL, parameters(appends), prepare=True)
+            return await self._cursor.fetchall()
+
+    async def _disconnect(self) -> None:
+        connection, self._connection, self._cursor, self._insistence = self._connection, None, None, None
+        if connection is not None:
+            pool.sever(connection)  # `close` sends a farewell, which could block on a peer that is half gone
+            await connection.close()
+
+
+def _fail(waiting: Iterable[_Waiting], error: BaseException) -> None:
+    for one in waiting:
+        _settle(one.answer, error)
+
+
+def _settle(answer: asyncio.Future[AppendResult], result: AppendResult | BaseException) -> None:
+    if answer.done():  # its caller was cancelled, or it was answered before
+        return
+    if isinstance(result, AppendResult):
+        answer.set_result(result)
+    else:
+        # One error object for many callers would grow a traceback for each of them.
+        answer.set_exception(type(result)(result.message) if isinstance(result, Unavailable) else result)

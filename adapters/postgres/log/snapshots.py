@@ -1,0 +1,79 @@
+"""Snapshots beside the log (the port `Snapshots`): read together with the events after them, in one statement."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from adapters.postgres.log.event_store import EVENT_COLUMNS, LAST_POSITION
+from adapters.postgres.pool import Connections, translate_errors
+from application.engine.ports.snapshots import Snapshot
+from domain.kernel import RecordedEvent
+
+# The row of the snapshot, if there is one, comes first and has no topic. It counts only if its last event is in the log at the same
+# place: in a database that was put together from backups of different times it may be ahead of the stream, or beside it.
+READ_SQL = f"""
+    WITH base AS MATERIALIZED (
+        SELECT version, position, state FROM snapshot
+        WHERE stream_id = %(stream)s AND tenant_id = %(tenant)s AND slice = %(slice)s AND model = %(model)s
+          AND position <= %(until)s AND EXISTS (
+              SELECT FROM event WHERE originator_id = snapshot.stream_id AND originator_version = snapshot.version
+                AND notification_id = snapshot.position AND tenant_id = snapshot.tenant_id
+          )
+        ORDER BY version DESC LIMIT 1
+    )
+    SELECT position AS notification_id, NULL::uuid AS tenant_id, NULL::uuid AS originator_id, version AS originator_version,
+           NULL::uuid AS root_id, NULL::text AS topic, NULL::smallint AS schema_version, state, NULL::text AS metadata,
+           NULL::timestamptz AS recorded_at
+    FROM base
+    UNION ALL
+    SELECT {EVENT_COLUMNS} FROM event
+    WHERE originator_id = %(stream)s AND originator_version > coalesce((SELECT version FROM base), 0)
+      AND tenant_id = %(tenant)s AND notification_id <= %(until)s
+    ORDER BY originator_version
+"""
+# A snapshot of the same version is of another model, or was damaged: the newer knowledge replaces it.
+SAVE_SQL = """
+    INSERT INTO snapshot (stream_id, version, position, tenant_id, slice, model, state)
+    SELECT * FROM unnest(%s::uuid[], %s::bigint[], %s::bigint[], %s::uuid[], %s::text[], %s::text[], %s::bytea[])
+    ON CONFLICT (stream_id, version) DO UPDATE SET (position, tenant_id, slice, model, state, taken_at)
+        = (EXCLUDED.position, EXCLUDED.tenant_id, EXCLUDED.slice, EXCLUDED.model, EXCLUDED.state, EXCLUDED.taken_at)
+"""
+# The newest one and the one before it stay.
+PRUNE_SQL = """
+    DELETE FROM snapshot AS old USING unnest(%s::uuid[]) AS stream (id)
+    WHERE old.stream_id = stream.id AND old.version < (
+        SELECT version FROM snapshot WHERE stream_id = stream.id ORDER BY version DESC OFFSET 1 LIMIT 1
+    )
+"""
+
+
+class PostgresSnapshots:
+    """Implements `application.engine.ports.log.Snapshots`. The pool is the caller's."""
+
+    def __init__(self, pool: Connections) -> None:
+        self._pool = pool
+
+    async def read_stream(
+        self, tenant_id: UUID, stream_id: UUID, *, slice_name: str, model: str, until_position: int | None = None
+    ) -> tuple[Snapshot | None, list[RecordedEvent]]:
+        until = LAST_POSITION if until_position is None else until_position
+        values = {"stream": stream_id, "tenant": tenant_id, "slice": slice_name, "model": model, "until": until}
+        with translate_errors():
+            async with self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
+                await cursor.execute(READ_SQL, values, prepare=True)
+                rows = await cursor.fetchall()
+        if not rows or rows[0][5] is not None:
+            return None, [RecordedEvent._make(row) for row in rows]
+        first = rows[0]
+        snapshot = Snapshot(tenant_id, stream_id, first[3], first[0], slice_name, model, first[7])
+        return snapshot, [RecordedEvent._make(row) for row in rows[1:]]
+
+    async def save(self, snapshots: Sequence[Snapshot]) -> None:
+        stream_ids = [s.stream_id for s in snapshots]
+        columns = (
+            stream_ids, [s.version for s in snapshots], [s.position for s in snapshots], [s.tenant_id for s in snapshots],
+            [s.slice_name for s in snapshots], [s.model for s in snapshots], [s.state for s in snapshots],
+        )  # fmt: skip
+        with translate_errors():
+            async with self._pool.connection() as connection, connection.pipeline(), connection.transaction():
+                await connection.execute(SAVE_SQL, columns, binary=True)
+                await connection.execute(PRUNE_SQL, (stream_ids,), binary=True)

@@ -1,0 +1,1 @@
+"""Ports of the engine over tables that projections keep."""

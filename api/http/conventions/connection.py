@@ -1,0 +1,359 @@
+"""One HTTP connection: uvicorn's, with a bound for everything that a peer can send, leave out or not take.
+
+uvicorn hands what comes to a parser that keeps a head until it is complete, however long that is. Here bytes are counted before
+they are parsed, each phase of a request has its time, and what cannot be taken is answered by a problem document or ends the
+connection. A request that comes in one piece arms no timer, and an idle connection wakes nobody.
+"""
+
+import asyncio
+import functools
+import random
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from api.http.conventions.deadlines import Deadline, SendWatch
+from api.http.conventions.door import Door, Entry
+from api.http.conventions.errors import HeadTooLarge, RequestTimeout, TooManyConnections, not_http_problem, tidelog_problem
+from api.metrics import CONNECTIONS, REFUSED
+from domain.errors import TidelogError, Unavailable
+
+PIECE = 4_096
+"""Bytes that the parser gets at a time. Of pipelined requests no more are parsed than these hold; the others wait as they came."""
+
+# The phases of a connection; plain numbers, since they are looked at ten times in each request.
+IDLE = 0
+"""Between requests, or while one is answered."""
+HEAD = 1
+"""A head comes, or the first one is awaited."""
+BODY = 2
+OVER = 3
+"""Nothing that comes is read any more."""
+
+
+class _Refused(Exception):
+    """Raised in a callback of the parser, so that it stops; why stands in the connection."""
+
+
+class _Flow(FlowControl):
+    """Reads nothing while requests wait for their turn: else a peer could pile them up faster than they are answered."""
+
+    def __init__(self, transport: asyncio.Transport, pipeline: "deque[Any]") -> None:
+        super().__init__(transport)
+        self._pipeline = pipeline
+
+    def resume_reading(self) -> None:
+        if not self._pipeline:
+            super().resume_reading()
+
+
+class Connection(HttpToolsProtocol):
+    """`door`: that of the server. In the scope of its requests it is `state["connection"]`."""
+
+    def __init__(self, door: Door, **uvicorns: Any) -> None:
+        super().__init__(**uvicorns)
+        self._door = door
+        self._limits = door.limits
+        self._entry: Entry | None = None
+        self._phase = HEAD
+        self._deadline = Deadline(self.loop, self._too_slow)
+        """Of the phase, where it lasts beyond one piece."""
+        self._body_due = 0.0
+        self._sending: SendWatch = None  # type: ignore[assignment]  # from the moment when there is a transport
+        self._fault: TidelogError | None = None
+        self._last_words: bytes | None = None
+        """What is to be said when the answers under way are given."""
+        self._begun = False
+        """Whether anything of the message has come."""
+        self._head = self._fields = 0
+        """Bytes and number of headers of the message, trailers included."""
+        self._unparsed = 0
+        """Bytes in which the parser has found nothing yet."""
+        self._rest = b""
+        """What came behind pipelined requests, and waits for their answers."""
+        self._body_follows = False
+        """The message wants an upgrade, and has a body that the parser does not look for."""
+        self._muted = False
+        """The parser reads the head that has it look for the body."""
+
+    # --- beginning and end ------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
+        self._sending = SendWatch(transport, self._limits.send_s, blocked=self._is_blocked, stuck=self._stuck)
+        try:
+            self._entry = self._door.enter(self.client[0] if self.client else None)
+        except (TooManyConnections, Unavailable) as error:
+            self._phase = OVER
+            REFUSED.labels("too-many-connections").inc()
+            transport.write(_raw(error))
+            self._close()
+            return
+        CONNECTIONS.inc()
+        self._deadline.set(self.loop.time() + (self._limits.hurry_s if self._entry.extra else self._limits.head_s))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._deadline.close()
+        self._sending.close()
+        self._phase, self._rest = OVER, b""
+        if self._entry is not None:
+            self._door.leave(self._entry)
+            self._entry = None
+            CONNECTIONS.dec()
+
+    def identify(self, key_id: UUID) -> None:
+        """A request has shown a valid key. Raises TooManyConnections."""
+        if self._entry is not None:
+            self._door.identify(self._entry, key_id)
+
+    def admit_stranger(self) -> None:
+        """A request has shown no key, and needs none. Raises TooManyConnections."""
+        if self._entry is not None:
+            self._door.admit_stranger(self._entry)
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether this connection is there only to show a key."""
+        return self._entry is not None and self._door.is_crowded(self._entry)
+
+    # --- what comes -------------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        if self._phase == OVER:
+            return
+        self._feed(data)
+        if self._phase == IDLE:
+            if self.cycle is not None and not self.cycle.response_complete:
+                return
+            self._phase = HEAD  # a line end before a request
+        now = self.loop.time()
+        if self._phase == HEAD:
+            if self._deadline.due is None:
+                self._deadline.set(now + self._limits.head_s)
+        elif self._phase == BODY:
+            if self._deadline.due is None:
+                self._body_due = now + self._limits.body_s
+            self._deadline.set(min(now + self._limits.body_pause_s, self._body_due))
+
+    def _feed(self, data: bytes) -> None:
+        place, size = 0, len(data)
+        while place < size and self._phase != OVER:
+            if self.pipeline:
+                self._rest += data[place:]
+                return
+            piece = data if size <= PIECE and not place else data[place : place + PIECE]
+            place += len(piece)
+            self._unparsed += len(piece)
+            try:
+                self.parser.feed_data(piece)
+            except httptools.HttpParserUpgrade as upgrade:
+                place += upgrade.args[0] - len(piece)
+                self._go_on_without_upgrade()
+            except httptools.HttpParserError:
+                self._refuse(self._fault)
+            else:
+                if self._unparsed > self._limits.head_bytes:
+                    self._refuse(HeadTooLarge(self._limits.head_bytes, self._limits.headers))
+
+    def _go_on_without_upgrade(self) -> None:
+        """An upgrade that we do not know is ignored (RFC 9110, section 7.8); the parser takes it for the end of the message."""
+        if self._body_follows:
+            lengths = [b"%s: %s\r\n" % header for header in self.headers if header[0] in (b"content-length", b"transfer-encoding")]
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            self._muted = True
+            self.parser.feed_data(b"POST / HTTP/1.1\r\n%s\r\n" % b"".join(lengths))
+            self._muted = self._body_follows = False
+            self._enter(BODY)
+        elif self.scope["method"] == "CONNECT":
+            self.cycle.keep_alive = False
+            self._phase = OVER
+
+    def _enter(self, phase: int) -> None:
+        self._phase, self._deadline.due, self._unparsed = phase, None, 0
+
+    # --- callbacks of the parser ------------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if self._muted:
+            return
+        super().on_message_begin()
+        self.scope["state"]["connection"] = self
+        self._begun = True
+        self._head = self._fields = self._unparsed = 0
+        if self._phase != HEAD:
+            self._enter(HEAD)
+
+    def on_url(self, url: bytes) -> None:
+        if not self._muted:
+            self._count(len(url))
+            self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._muted:
+            return
+        self._fields += 1
+        self._count(len(name) + len(value) + 4)
+        if self._phase == BODY:
+            return  # a trailer: it must not pass for a header
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+
+    def _count(self, size: int) -> None:
+        self._unparsed = 0
+        self._head += size
+        if self._head > self._limits.head_bytes or self._fields > self._limits.headers:
+            self._fault = HeadTooLarge(self._limits.head_bytes, self._limits.headers)
+            raise _Refused
+
+    def on_headers_complete(self) -> None:
+        if self._muted:
+            return
+        if self.parser.get_http_version() not in ("1.1", "1.0"):
+            raise _Refused
+        super().on_headers_complete()
+        self._enter(BODY)
+        if self.parser.should_upgrade():
+            self._body_follows = any(
+                name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0 ")) for name, value in self.headers
+            )
+
+    def on_body(self, body: bytes) -> None:
+        self._unparsed = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if not self._body_follows:
+            super().on_message_complete()
+            self._enter(IDLE)
+            self._begun = False
+
+    # --- what goes --------------------------------------------------------------------------------------------------------
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        task = self.loop.create_task(cycle.run_asgi(app))
+        task.add_done_callback(self._on_answered)
+        self.tasks.add(task)
+
+    def _on_answered(self, task: "asyncio.Task[None]") -> None:
+        self.tasks.discard(task)
+        if self.transport.is_closing():
+            self._sending.begin()
+
+    def on_response_complete(self) -> None:
+        """As uvicorn's, with a deadline instead of a new timer for each wait for the next request."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            if self.pipeline:
+                return
+        self.flow.resume_reading()
+        if self._rest:
+            rest, self._rest = self._rest, b""
+            self.data_received(rest)
+        if not self.cycle.response_complete:
+            return
+        now = self.loop.time()
+        if self._last_words is not None:
+            self._end(self._last_words)
+        elif self._phase == IDLE:
+            self._deadline.set(now + self._limits.idle_s)
+        elif self._phase == BODY:  # of the request that is answered already: nobody waits for the rest
+            self._body_due = now + self._limits.head_s
+            self._deadline.set(self._body_due)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._sending.begin()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self.transport.is_closing():
+            self._sending.begin()
+
+    # --- refusing ---------------------------------------------------------------------------------------------------------
+
+    def _refuse(self, error: TidelogError | None) -> None:
+        """Answers what cannot be taken for a request (None: no HTTP), after the answers under way, and ends the connection."""
+        phase = self._phase
+        self._enter(OVER)
+        self._rest = b""
+        REFUSED.labels(type(error).code if error is not None else "not-http").inc()
+        said = _raw(error)
+        if self.cycle is None or self.cycle.response_complete:
+            if phase == BODY:  # answered already
+                self._close()
+            else:
+                self._end(said)
+        elif phase != BODY:
+            self._last_words = said
+        elif self.pipeline or self.cycle.response_started:
+            self.transport.abort()
+        else:  # whoever answers it waits for the body that cannot be read
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            self._end(said)
+
+    def _end(self, said: bytes) -> None:
+        """The last answer. Closed at once, with more on its way, the kernel would tell the peer of an error instead."""
+        self.transport.write(said)
+        self._phase = OVER
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+            self.flow.resume_reading()
+            self._deadline.set(self.loop.time() + self._limits.linger_s)
+        else:
+            self._close()
+
+    def _close(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.close()
+        self._sending.begin()
+
+    def _too_slow(self) -> None:
+        """The phase has lasted too long."""
+        if self._phase == OVER:
+            self.transport.abort()
+        elif self._phase == BODY and self.flow.read_paused:  # it is we who do not read
+            self._deadline.set(self.loop.time() + self._limits.body_pause_s)
+        elif self._phase == IDLE:  # the time for another request on the connection
+            self._close()
+        elif not self._begun:
+            REFUSED.labels("silent").inc()
+            self._close()
+        else:
+            self._refuse(RequestTimeout("head" if self._phase == HEAD else "body"))
+
+    def _is_blocked(self) -> bool:
+        return self.flow.write_paused or self.transport.is_closing()
+
+    def _stuck(self) -> None:
+        """The peer takes nothing of what is sent to it."""
+        REFUSED.labels("does-not-read").inc()
+        self.transport.abort()
+
+
+def protocol(door: Door) -> Callable[..., Connection]:
+    """What uvicorn makes a connection with."""
+    return functools.partial(Connection, door)
+
+
+def _raw(error: TidelogError | None) -> bytes:
+    """An answer outside of any request (None: to what is no HTTP), after which the connection ends."""
+    trace_id = f"{random.getrandbits(128):032x}"
+    scope = {"state": {"trace_id": trace_id}}
+    response = not_http_problem(scope) if error is None else tidelog_problem(scope, error)
+    headers = [*response.raw_headers, (b"connection", b"close"), (b"tidelog-trace-id", trace_id.encode())]
+    lines = b"".join(b"%s: %s\r\n" % header for header in headers)
+    return b"%s%s\r\n%s" % (STATUS_LINE[response.status_code], lines, bytes(response.body))

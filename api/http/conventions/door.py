@@ -1,0 +1,137 @@
+"""Who may come in, and with how much: the limits of connections, and the counts of those that are open.
+
+A connection counts for its address until a request on it has shown a valid key, and from then on for that key. So strangers share
+what their address may have, and a thousand streams of one key are no matter.
+"""
+
+import ipaddress
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from api.http.conventions.errors import TooManyConnections
+from api.open_files import SPARE_FILES
+from api.settings import Settings
+from domain.errors import Unavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of each connection, and of how many there are."""
+
+    head_bytes: int = 64 * 1024
+    """Of a request line and its headers together, and of whatever else comes that is neither head nor body."""
+    headers: int = 100
+    head_s: float = 10.0
+    """For a whole head: from the connection's beginning, later from the head's first byte."""
+    body_pause_s: float = 30.0
+    """Between two pieces of a body."""
+    body_s: float = 300.0
+    """For a whole body."""
+    idle_s: float = 30.0
+    """Between an answer and the next request."""
+    send_s: float = 30.0
+    """In which a peer must take something of what waits for it."""
+    linger_s: float = 2.0
+    """How long a refused peer is still listened to, so that it can read why."""
+    hurry_s: float = 2.0
+    """For the first head on a connection over `per_address`."""
+    connections: int = 20_000
+    per_address: int = 64
+    """Connections of an address that have shown no key; 0: any number."""
+    arriving: int = 1_024
+    """Connections of an address that may be on their way to show a key at the same time."""
+    per_key: int = 2_000
+
+    @classmethod
+    def of(cls, settings: Settings, open_files: int) -> "Limits":
+        """What the settings say; fewer connections where the process may not open as many files."""
+        connections = min(settings.max_connections, max(SPARE_FILES, open_files - SPARE_FILES))
+        return cls(
+            connections=connections,
+            per_address=settings.max_connections_per_address,
+            per_key=settings.max_connections_per_key,
+        )
+
+
+@dataclass(slots=True)
+class Entry:
+    """A connection's place in the counts."""
+
+    address: str | None
+    key_id: UUID | None = None
+    extra: bool = False
+    """Came when its address had all the connections that one without a key may have."""
+
+
+class Door:
+    """Counts the open connections of a server."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.open = 0
+        self._addresses: Counter[str] = Counter()
+        self._keys: Counter[UUID] = Counter()
+
+    def enter(self, host: str | None) -> Entry:
+        """A new connection; it is to `leave`. Raises Unavailable, TooManyConnections."""
+        limits = self.limits
+        if self.open >= limits.connections:
+            raise Unavailable(f"the server has its {limits.connections:,} connections")
+        entry = Entry(_network(host) if limits.per_address and host is not None else None)
+        if entry.address is not None:
+            strangers = self._addresses[entry.address]
+            if strangers >= max(limits.per_address, limits.arriving):
+                raise TooManyConnections(f"{strangers:,} connections of this address have shown no API key")
+            entry.extra = strangers >= limits.per_address
+            self._addresses[entry.address] += 1
+        self.open += 1
+        return entry
+
+    def leave(self, entry: Entry) -> None:
+        self.open -= 1
+        self._uncount(entry)
+
+    def identify(self, entry: Entry, key_id: UUID) -> None:
+        """A request of the connection has shown a valid key. Raises TooManyConnections."""
+        if entry.key_id == key_id:
+            return
+        if self._keys[key_id] >= self.limits.per_key:
+            raise TooManyConnections(f"the API key has its {self.limits.per_key:,} connections")
+        self._uncount(entry)
+        entry.key_id = key_id
+        self._keys[key_id] += 1
+
+    def admit_stranger(self, entry: Entry) -> None:
+        """A request of the connection has shown no key. Raises TooManyConnections for one too many of its address."""
+        if self.is_crowded(entry):
+            raise TooManyConnections(f"an address may have {self.limits.per_address:,} connections without an API key")
+
+    def is_crowded(self, entry: Entry) -> bool:
+        """Whether a connection is there only to show a key."""
+        if not entry.extra or entry.key_id is not None or entry.address is None:
+            return False
+        return self._addresses[entry.address] > self.limits.per_address
+
+    def _uncount(self, entry: Entry) -> None:
+        if entry.key_id is not None:
+            _take_one(self._keys, entry.key_id)
+        elif entry.address is not None:
+            _take_one(self._addresses, entry.address)
+
+
+def _take_one(counts: Counter[Any], of: str | UUID) -> None:
+    counts[of] -= 1
+    if not counts[of]:
+        del counts[of]
+
+
+def _network(host: str) -> str:
+    """What one peer may have many of: of IPv6 addresses it has a whole network of 64 bits."""
+    if ":" not in host:
+        return host
+    address = ipaddress.IPv6Address(host.partition("%")[0])
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.IPv6Network((address, 64), strict=False))

@@ -1,0 +1,134 @@
+"""One pure ASGI layer around the application: trace, authentication, body limit, metrics. Nothing here waits for a read model."""
+
+import asyncio
+import random
+import re
+import time
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import structlog
+from fastapi import FastAPI
+from prometheus_client import Counter, Histogram
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.container import Container
+from api.http.conventions.connection import Connection
+from api.http.conventions.errors import TooManyConnections, defect_problem, tidelog_problem
+from api.http.conventions.keys import Keys
+from api.metrics import REQUEST_SECONDS, REQUESTS
+from domain.errors import PayloadTooLarge, TidelogError, Unavailable
+
+_TRACEPARENT = re.compile(r"^00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$")
+
+
+class Gate:
+    """The ASGI layer.
+
+    `busy`: by method and path, what is called directly; the framework's own layers cost more than a run's start.
+    """
+
+    def __init__(self, app: FastAPI, container: Container, busy: Mapping[tuple[str, str], ASGIApp], keys: Keys) -> None:
+        self._app = app
+        self._busy = busy
+        self._keys = keys
+        self._live = container.live
+        self._max_body = container.settings.max_body_bytes
+
+    async def close(self) -> None:
+        """Ends what runs behind the requests."""
+        await self._keys.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        state: dict[str, Any] = scope.setdefault("state", {})
+        headers = state["headers"] = dict(scope["headers"])
+        trace_id = _trace(headers, state)
+        status, started, closing = 500, False, False
+        connection: Connection | None = state.get("connection")
+
+        async def answer(message: Message) -> None:
+            nonlocal status, started
+            if message["type"] == "http.response.start":
+                status, started = message["status"], True
+                message["headers"] = [*message["headers"], (b"tidelog-trace-id", trace_id.encode())]
+                if closing:
+                    message["headers"].append((b"connection", b"close"))
+            await send(message)
+
+        try:
+            try:
+                if scope["path"].startswith("/v1/"):
+                    principal, state["key"] = await self._keys.principal(headers)
+                    state["principal"] = principal
+                    if connection is not None:
+                        connection.identify(principal.key_id)
+                    structlog.contextvars.bind_contextvars(tenant_id=str(principal.tenant_id), trace_id=trace_id)
+                elif connection is not None:
+                    connection.admit_stranger()
+                receive = self._bounded(headers, receive)
+            except TidelogError as error:
+                closing = isinstance(error, TooManyConnections) or (connection is not None and connection.is_crowded)
+                await tidelog_problem(scope, error)(scope, receive, answer)  # type: ignore[arg-type]  # a Scope is a dict
+                return
+            except Exception as error:  # noqa: BLE001  # outside of the handlers of the application, and to be seen all the same
+                await defect_problem(scope, error)(scope, receive, answer)  # type: ignore[arg-type]
+                return
+            scope["app"] = self._app
+            try:
+                await self._busy.get((scope["method"], scope["path"]), self._app)(scope, receive, answer)
+            except Exception as error:  # noqa: BLE001
+                # The framework has logged and answered it, and raises it again for a server that would log it once more and cut the
+                # connection. An answer that broke off half-way is not completed, by which the server knows to cut the connection.
+                if not started:
+                    await defect_problem(scope, error)(scope, receive, answer)  # type: ignore[arg-type]
+        except asyncio.CancelledError:
+            if not self._live.closed:
+                raise
+            if not started:
+                stopped = Unavailable("the process stops; the request may or may not have been carried out")
+                await tidelog_problem(scope, stopped)(scope, receive, answer)  # type: ignore[arg-type]
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            count, seconds = _meters(scope["method"], route, status)
+            count.inc()
+            seconds.observe(time.perf_counter() - began)
+
+    def _bounded(self, headers: dict[bytes, bytes], receive: Receive) -> Receive:
+        """Refuses a body over the limit by its announced length, or while it comes in."""
+        length = headers.get(b"content-length")
+        if length is not None:
+            if not length.isdigit() or len(length) > 18 or int(length) > self._max_body:
+                raise PayloadTooLarge(f"the body is over the limit of {self._max_body:,} bytes")
+            return receive  # the server holds the client to the announced length
+        taken = 0
+
+        async def counted() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > self._max_body:
+                raise PayloadTooLarge(f"the body is over the limit of {self._max_body:,} bytes")
+            return message
+
+        return counted
+
+
+@lru_cache(maxsize=10_000)
+def _meters(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+    """The meters of these labels: looking them up costs more than counting."""
+    return REQUESTS.labels(method, route, status), REQUEST_SECONDS.labels(route)
+
+
+def _trace(headers: dict[bytes, bytes], state: dict[str, Any]) -> str:
+    """The caller's trace goes on; without one a new one begins. Sets `trace_id` and `traceparent`."""
+    given = headers.get(b"traceparent", b"").decode("latin-1")
+    match = _TRACEPARENT.match(given)
+    trace_id = match[1] if match else f"{random.getrandbits(128):032x}"
+    state["trace_id"] = trace_id
+    state["traceparent"] = f"00-{trace_id}-{random.getrandbits(64):016x}-01"
+    return trace_id

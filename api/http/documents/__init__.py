@@ -1,0 +1,1 @@
+"""Documents that describe the interface: OpenAPI, AsyncAPI, schemas of events."""

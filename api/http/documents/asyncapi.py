@@ -1,0 +1,184 @@
+"""The AsyncAPI 3.0 document: what leaves the system by itself. Made from the registry of events, so it cannot say anything else."""
+
+from functools import cache
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+from starlette.responses import Response
+
+from api.http.documents.schemas import cached_document
+from application.engine.reading.cloudevents import CONTENT_TYPE, ENVELOPE, schema_path
+from domain.kernel import Event
+from domain.registry import REGISTRY
+
+router = APIRouter(tags=["documents"])
+
+SCHEMAS = "#/components/schemas/{model}"
+DESCRIPTION = """
+Events of the log as CloudEvents 1.0, in the order in which they were recorded. The application sends, subscribers receive: as
+server-sent events over HTTP, and, where the fan-out is switched on, as messages of a JetStream stream.
+"""
+NATS_DESCRIPTION = """
+One message for each event, in a JetStream stream that keeps them for a time, once and in order. Subscribe to subjects with
+wildcards; a durable consumer goes on where it was. The header Tidelog-History names the history of the log that a message is of.
+Only where the server runs with TIDELOG_FANOUT=true.
+"""
+NO_DATA = {"type": "object"}
+CONTROLS: dict[str, dict[str, Any]] = {
+    "reset": {
+        "type": "object",
+        "properties": {
+            "history": {"type": "string", "description": "Id of the history that goes on"},
+            "last_common_position": {"type": "integer", "description": "Up to here the log is what it was"},
+            "reason": {"type": "string"},
+        },
+        "required": ["history", "last_common_position", "reason"],
+    }
+}
+"""What messages carry that are no events."""
+
+
+def build(version: str) -> dict[str, Any]:
+    """The document. It is the same for everybody who asks, so where the server is reached is left to a variable."""
+    found = REGISTRY.shapes()
+    events = {_key(topic, number): (topic, number) for topic, number in found}
+    controls = {
+        "end": "The run has ended, and everything was sent.",
+        "resync": "Too slow: come again with the last id.",
+        "reset": "The log was restored: drop what has a position after `last_common_position`, and come again with this id.",
+    }
+    return {
+        "asyncapi": "3.0.0",
+        "info": {"title": "Tidelog events", "version": version, "description": DESCRIPTION.strip()},
+        "defaultContentType": CONTENT_TYPE,
+        "servers": _servers(),
+        "channels": {
+            "tenantEvents": _sse("/v1/events", "All events of the key's tenant", [*events, "resync", "reset"]),
+            "runEvents": _sse("/v1/runs/{run_id}/events", "Events of one run, until it has ended", [*events, "end", "reset"])
+            | {"parameters": {"run_id": {"description": "Id of the run, a UUID"}}},
+            "subjects": _subjects(found),
+        },
+        "operations": {
+            "streamTenantEvents": _operation("tenantEvents", [*events, "resync", "reset"], http=True),
+            "streamRunEvents": _operation("runEvents", [*events, "end", "reset"], http=True),
+            "publishEvents": _operation("subjects", [*events], http=False),
+        },
+        "components": {
+            "messages": {
+                **{key: _message(*event) for key, event in events.items()},
+                **{
+                    name: {"name": name, "summary": text, "payload": CONTROLS.get(name, NO_DATA)} for name, text in controls.items()
+                },
+            },
+            "schemas": _schemas(found),
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "apiKey": {"type": "httpApiKey", "in": "header", "name": "X-API-Key"},
+            },
+        },
+    }
+
+
+def _key(topic: str, version: int) -> str:
+    return f"{topic}.v{version}"
+
+
+def _reference(*place: str) -> dict[str, str]:
+    return {"$ref": "#/" + "/".join(place)}
+
+
+def _servers() -> dict[str, Any]:
+    host = {"description": "Host and port that this document came from", "default": "127.0.0.1:8700"}
+    address = {"description": "Host and port of the NATS server", "default": "127.0.0.1:4222"}
+    http = {
+        "host": "{host}",
+        "description": "Server-sent events, with `Accept: text/event-stream`",
+        "variables": {"host": host},
+        "security": [_reference("components", "securitySchemes", name) for name in ("bearer", "apiKey")],
+    }
+    return {
+        "http": {**http, "protocol": "http"},
+        "https": {**http, "protocol": "https", "description": "The same behind a proxy that speaks TLS"},
+        "nats": {"host": "{address}", "protocol": "nats", "variables": {"address": address}},
+    }
+
+
+def _sse(address: str, title: str, messages: list[str]) -> dict[str, Any]:
+    return {
+        "address": address,
+        "title": title,
+        "description": "`id:` is a cursor, `event:` the message's name, `data:` its payload. Come again with `Last-Event-ID`.",
+        "servers": [_reference("servers", "http"), _reference("servers", "https")],
+        "messages": {key: _reference("components", "messages", key) for key in messages},
+    }
+
+
+def _subjects(found: dict[tuple[str, int], type[Event]]) -> dict[str, Any]:
+    slices, happened = ({topic.split(".")[part] for topic, _ in found} for part in (0, 1))
+    return {
+        "address": "tidelog.{log}.{tenant}.{slice}.{event}",
+        "title": "Events on NATS",
+        "description": NATS_DESCRIPTION.strip(),
+        "servers": [_reference("servers", "nats")],
+        "messages": {_key(*event): _reference("components", "messages", _key(*event)) for event in found},
+        "parameters": {
+            "log": {"description": "Id of the log, as in the name of the stream, TIDELOG_EVENTS_<log id>; * for any"},
+            "tenant": {"description": "Id of the tenant, a UUID", "location": "$message.payload#/tenantid"},
+            "slice": {"description": "The type up to its dot", "enum": sorted(slices)},
+            "event": {"description": "The type after its dot", "enum": sorted(happened)},
+        },
+    }
+
+
+def _operation(channel: str, messages: list[str], *, http: bool) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "action": "send",
+        "channel": _reference("channels", channel),
+        "messages": [_reference("channels", channel, "messages", key) for key in messages],
+    }
+    if http:
+        operation["bindings"] = {"http": {"method": "GET", "bindingVersion": "0.3.0"}}
+    return operation
+
+
+def _message(topic: str, version: int) -> dict[str, Any]:
+    """The envelope, with what this event makes of it. A newer server's event may carry more: nothing here forbids that."""
+    particular = {
+        "properties": {
+            "type": {"const": topic},
+            "dataschema": {"const": schema_path(topic, version)},
+            "data": _reference("components", "schemas", _key(topic, version)),
+        }
+    }
+    return {
+        "name": topic,
+        "title": f"{topic}, version {version}",
+        "contentType": CONTENT_TYPE,
+        "payload": {"allOf": [_reference("components", "schemas", "CloudEvent"), particular]},
+    }
+
+
+def _schemas(found: dict[tuple[str, int], type[Event]]) -> dict[str, Any]:
+    """The envelope, each event under its topic and version, and the values that events are made of under their own names."""
+    models: list[tuple[type[BaseModel], Any]] = [(shape, "validation") for shape in found.values()]
+    references, definitions = models_json_schema(models, ref_template=SCHEMAS)
+    values = dict(definitions.get("$defs", {}))
+    events = {}
+    for (topic, version), shape in found.items():
+        name = references[shape, "validation"]["$ref"].rpartition("/")[2]
+        events[_key(topic, version)] = values.pop(name)
+    return {"CloudEvent": ENVELOPE, **events, **values}
+
+
+@router.get("/asyncapi.json", summary="The AsyncAPI document of the event streams")
+async def get_asyncapi(request: Request) -> Response:
+    """Which events come over which stream or NATS subject, with their schemas."""
+    return cached_document(request, _rendered(request.app.version), "application/json")
+
+
+@cache
+def _rendered(version: str) -> bytes:
+    return orjson.dumps(build(version))

@@ -1,0 +1,163 @@
+"""Liveness, readiness with every dependency and lag, and metrics for Prometheus.
+
+Anybody may ask, without a key and as often as they like: so all who ask in the same second get one and the same report, which is
+made over a connection that nothing else needs.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import APIRouter, Request
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.responses import Response
+
+from api.container import Container, HealthCheck, MemberView
+from api.http.conventions.deps import answer
+from api.http.conventions.shared import Shared
+from api.metrics import HEAD, LAG, PARKED
+from application.engine.reading.histories import Histories
+from domain.errors import TidelogError
+from domain.kernel import timestamp
+from projections.engine import checkpoints
+
+router = APIRouter(tags=["operations"])
+
+CHECK_TIMEOUT_S = 2.0
+REUSED_FOR_S = 1.0
+"""How old a report may be."""
+
+
+@router.get("/health/live", summary="The process is alive")
+async def live() -> Response:
+    return answer({"status": "ok", "version": version("tidelog-server")})
+
+
+@router.get("/health/ready", summary="Everything this process needs, and every lag")
+async def ready(request: Request) -> Response:
+    """200 when commands and queries are served; 503 with what is wrong otherwise."""
+    report = await _reports(request).readiness()
+    return answer(report, 200 if report["status"] == "ok" else 503)
+
+
+class Reports:
+    """What one application tells of its health, computed once for all who ask."""
+
+    def __init__(self, container: Container) -> None:
+        self._container = container
+        self.readiness = Shared(self._readiness, reuse_s=REUSED_FOR_S)
+        self.metrics = Shared(self._metrics)
+
+    async def _readiness(self) -> dict[str, Any]:
+        return await _readiness(self._container)
+
+    async def _metrics(self) -> bytes:
+        """The gauges of the log are as old as the report; what this process counts is of now."""
+        await self.readiness()
+        await asyncio.sleep(0)  # whoever asks in the same turn of the event loop is served by this one
+        return generate_latest()
+
+
+def _reports(request: Request) -> Reports:
+    reports: Reports = request.app.state.reports
+    return reports
+
+
+async def _readiness(container: Container) -> dict[str, Any]:
+    names = list(container.dependencies)
+    checks = asyncio.gather(*(_check(container.dependencies[name]) for name in names))
+    copied, results = await asyncio.gather(_copied(container), checks)
+    dependencies = {name: result or "ok" for name, result in zip(names, results, strict=True)}
+    report: dict[str, Any] = {"dependencies": dependencies, "consumers": {}}
+    if dependencies.get("postgres") == "ok":
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT_S):
+                report |= await _lags(container, copied)
+            dependencies["durability"], report["durable"] = await _durability(container)
+        except (TidelogError, TimeoutError) as error:
+            dependencies["postgres"] = str(error) or "no answer in time"
+    if dependencies.get("postgres") != "ok":
+        LAG.clear()  # better no figure than an old one
+    wrong = sorted(name for name, state in dependencies.items() if state != "ok")
+    return {"status": "unavailable" if wrong else "ok", "version": version("tidelog-server"), **report}
+
+
+async def _check(check: HealthCheck) -> str | None:
+    """None when all is well, else what is wrong."""
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            await check()
+    except TimeoutError:
+        return "no answer in time"
+    except TidelogError as error:
+        return error.message
+    return None
+
+
+async def _durability(container: Container) -> tuple[str, bool]:
+    """What is wrong with it ("ok": nothing), and whether an answered append is on disk: not so on a throw-away database."""
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            return "ok", await container.durable()
+    except (TidelogError, TimeoutError) as error:
+        return str(error) or "no answer in time", False
+
+
+async def _copied(container: Container) -> Mapping[str, int]:
+    """Nothing while NATS is away: its own check says so."""
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            return await container.streams()
+    except (TidelogError, TimeoutError):
+        return {}
+
+
+async def _lags(container: Container, copied: Mapping[str, int]) -> dict[str, Any]:
+    head = await container.log_head()
+    async with container.health_database.connection() as connection:
+        positions = await checkpoints.positions(connection)
+        parked = await checkpoints.parked(connection)
+    members = await container.members()
+    HEAD.set(head)
+    consumers, streams = _behind(head, positions), _behind(head, copied)
+    LAG.clear()
+    for name, state in {**consumers, **streams}.items():
+        LAG.labels(name).set(state["lag"])
+    for name in consumers:
+        PARKED.labels(name).set(parked.get(name, 0))
+    shown = [_member(member) for member in members]
+    return {
+        "head": head,
+        "history": _history(container.histories.known),
+        "consumers": consumers,
+        "streams": streams,
+        "parked": parked,
+        "members": shown,
+    }
+
+
+def _history(known: Histories | None) -> dict[str, Any] | None:
+    """As far as this process knows; None before it has asked."""
+    if known is None:
+        return None
+    current = known.current
+    return {
+        "id": current.history_id,
+        "began_at": timestamp(current.began_at),
+        "cause": current.cause,
+        "last_common_position": current.last_common,
+    }
+
+
+def _behind(head: int, positions: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    return {name: {"position": position, "lag": max(head - position, 0)} for name, position in sorted(positions.items())}
+
+
+def _member(member: MemberView) -> dict[str, Any]:
+    return {"place": member.place, "joined_at": timestamp(member.joined_at), "alive": member.alive, "units": list(member.units)}
+
+
+@router.get("/metrics", summary="Metrics in the Prometheus text format")
+async def metrics(request: Request) -> Response:
+    return Response(await _reports(request).metrics(), media_type=CONTENT_TYPE_LATEST)

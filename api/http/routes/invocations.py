@@ -1,0 +1,112 @@
+"""Tool calls for people: which of them wait for somebody, one of them, and what became of an ambiguous one."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, ConfigDict, model_validator
+from starlette.responses import Response
+
+from api.http.conventions.deps import Body, accepted, answer, body_of, container_of, next_link, principal_of, reading
+from api.http.documents import openapi
+from api.http.routes.workers import for_invocation
+from domain import invocations as rules
+from domain.errors import NotFound
+from domain.failures import Failure
+from domain.kernel import Json
+from projections import invocations
+from projections.engine.pages import MAX_LIMIT, uuid_cursor
+
+router = APIRouter(tags=["invocations"])
+
+
+def _one_outcome(schema: dict[str, Any]) -> None:
+    schema["oneOf"] = [{"required": ["result"]}, {"required": ["error"]}]
+
+
+class ResolveBody(Body):
+    """Exactly one of `result` and `error` is there; a result may be null."""
+
+    model_config = ConfigDict(json_schema_extra=_one_outcome)
+
+    result: Json = None
+    error: Failure | None = None
+    reason: rules.Reason
+    """How the person knows, in words."""
+    evidence: Json = None
+    """What proves it: a reference, an id, a text."""
+
+    @model_validator(mode="after")
+    def _either(self) -> "ResolveBody":
+        given = self.model_fields_set & {"result", "error"}
+        if len(given) != 1 or (given == {"error"} and self.error is None):
+            raise ValueError("give either `result` (it may be null) or `error`")
+        return self
+
+
+class InvocationAccepted(BaseModel):
+    invocation_id: UUID
+    position: int
+    version: int
+
+
+class InvocationPage(BaseModel):
+    data: list[invocations.InvocationSummary]
+    next_cursor: str | None
+
+
+@router.get("/v1/invocations", summary="Tool calls, those of the newest runs first", responses={200: {"model": InvocationPage}})
+async def get_invocations(
+    request: Request,
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 50,
+    cursor: str | None = None,
+    status: invocations.Status | None = None,
+    run_id: UUID | None = None,
+) -> Response:
+    """With `status=ambiguous`: those that wait for a person."""
+    tenant_id = principal_of(request).tenant_id
+    async with reading(request, "invocations") as (connection, position):
+        page = await invocations.list_invocations(
+            connection, tenant_id, limit=limit, before=uuid_cursor(cursor), status=status, run_id=run_id
+        )
+    body = InvocationPage(data=page.data, next_cursor=page.next_cursor)
+    return answer(body, position=position, headers=next_link(request, page.next_cursor))
+
+
+@router.get("/v1/invocations/{invocation_id}", summary="A tool call", responses={200: {"model": invocations.InvocationView}})
+async def get_invocation(request: Request, invocation_id: UUID) -> Response:
+    """The fold of its events in the log, as they are now."""
+    events = await container_of(request).commands.history(principal_of(request).tenant_id, invocation_id)
+    view = invocations.replay(events)
+    if view is None:
+        raise NotFound(f"there is no invocation {invocation_id}")
+    return answer(view, position=events[-1].position, headers={"ETag": f'"v{view.version}"'})
+
+
+@router.post(
+    "/v1/invocations/{invocation_id}/resolve",
+    summary="Say what became of an ambiguous tool call",
+    responses={200: {"model": InvocationAccepted}},
+    openapi_extra=openapi.body(
+        ResolveBody,
+        {"result": {"sent": True}, "reason": "It is in the customer's inbox.", "evidence": "message id 17@mail.example"},
+        {"error": {"type": "NotSent", "message": "no trace of it"}, "reason": "The log of the mail server does not have it."},
+    ),
+)
+async def resolve_invocation(request: Request, invocation_id: UUID) -> Response:
+    """For a person who looked: its worker vanished after the intent, and the tool may not be called twice.
+
+    The first one to say it counts. The same again gets the first answer; something else is 409 `already-resolved`.
+    """
+    body = await body_of(request, ResolveBody)
+    command = rules.ResolveInvocation(
+        invocation_id=invocation_id,
+        result=body.result,
+        error=body.error,
+        by=principal_of(request).actor,
+        reason=body.reason,
+        evidence=body.evidence,
+    )
+    for_command = await for_invocation(request, invocation_id, "resolve")
+    outcome = await container_of(request).commands.execute(for_command, command)
+    return accepted(outcome, invocation_id, {"invocation_id": str(invocation_id)}, status=200)

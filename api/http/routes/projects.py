@@ -1,0 +1,74 @@
+"""Projects over HTTP."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel
+from starlette.responses import Response
+from uuid_utils.compat import uuid7
+
+from api.http.conventions.deps import (
+    Body,
+    accepted,
+    answer,
+    body_of,
+    command_request,
+    container_of,
+    next_link,
+    principal_of,
+    reading,
+)
+from api.http.conventions.idempotency import once
+from api.http.documents import openapi
+from domain.kernel import Json, derive_id
+from domain.projects import CreateProject, ProjectName
+from projections import projects
+from projections.engine.pages import MAX_LIMIT, uuid_cursor
+
+router = APIRouter(tags=["projects"])
+
+
+class CreateProjectBody(Body):
+    name: ProjectName
+    metadata: dict[str, Json] = {}
+
+
+class ProjectAccepted(BaseModel):
+    project_id: UUID
+    position: int
+    version: int
+
+
+class ProjectPage(BaseModel):
+    data: list[projects.ProjectView]
+    next_cursor: str | None
+
+
+@router.post(
+    "/v1/projects",
+    status_code=201,
+    summary="Create a project",
+    responses={201: {"model": ProjectAccepted}},
+    openapi_extra=openapi.body(CreateProjectBody, {"name": "Reviews", "metadata": {"team": "platform"}}),
+)
+async def post_project(request: Request) -> Response:
+    body = await body_of(request, CreateProjectBody)
+
+    async def execute(key_id: UUID | None) -> Response:
+        project_id = derive_id(key_id, "project") if key_id else uuid7()
+        command = CreateProject(project_id=project_id, name=body.name, metadata=body.metadata)
+        outcome = await container_of(request).commands.execute(command_request(request, command_id=key_id), command)
+        return accepted(outcome, project_id, {"project_id": str(project_id)}, status=201, location="/v1/projects")
+
+    return await once(request, execute)
+
+
+@router.get("/v1/projects", summary="Projects, oldest first", responses={200: {"model": ProjectPage}})
+async def get_projects(
+    request: Request, limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100, cursor: str | None = None
+) -> Response:
+    async with reading(request, "projects") as (connection, position):
+        page = await projects.list_projects(connection, principal_of(request).tenant_id, limit=limit, after=uuid_cursor(cursor))
+    body = ProjectPage(data=page.data, next_cursor=page.next_cursor)
+    return answer(body, position=position, headers=next_link(request, page.next_cursor))

@@ -1,0 +1,1 @@
+"""Commands: load → decide → append, with a cache of states, snapshots and hooks."""

@@ -1,0 +1,143 @@
+"""Snapshots by policy: every n events of a stream its state is stored, so that loading a long stream reads few events.
+
+Never needed for correctness. A snapshot is used only by the very rules that made it: its `model` is a digest of the state's form
+and of the code that folds it. Another release, a damaged snapshot, one of another history: the events are read instead.
+"""
+
+import asyncio
+import hashlib
+import sys
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+import pydantic_core
+import structlog
+from pydantic import TypeAdapter, ValidationError
+
+from application.engine.ports.snapshots import Snapshot, Snapshots
+from domain import values
+from domain.event_registry import EventRegistry
+from domain.kernel import Decider, RecordedEvent
+
+MAX_WAITING = 1_000
+"""Streams whose snapshot waits to be stored; one more is left out."""
+MAX_BATCH = 20
+MAX_STATE_BYTES = 16 * 1024 * 1024
+"""A larger state is not stored: reading its events takes no longer."""
+SAVE_TIMEOUT_S = 30.0
+PAUSE_S = 1.0
+"""After a failure: the database is away, and snapshots can wait."""
+
+log = structlog.get_logger(__name__)
+
+
+class StateModel:
+    """How the states of one decider are written and read, and the digest of all that decides what a stored state means."""
+
+    def __init__(self, registry: EventRegistry, decider: Decider[Any]) -> None:
+        self._adapter: TypeAdapter[Any] = TypeAdapter(type(decider.initial()))
+        digest = hashlib.sha256(pydantic_core.to_json(self._adapter.json_schema()))
+        digest.update(_code_of(decider.evolve.__module__))
+        for event in registry.slices.get(decider.slice, ()):
+            digest.update(f"{event.TOPIC} {event.VERSION}\n".encode())
+            for version in range(1, event.VERSION):
+                digest.update(_code_of(registry.upcasts[event.TOPIC, version].to_next.__module__))
+        self.digest = digest.hexdigest()
+
+    def encode(self, state: Any) -> bytes:
+        return self._adapter.serializer.to_json(state)
+
+    def decode(self, state: bytes) -> Any:
+        """Raises pydantic.ValidationError."""
+        try:
+            return self._adapter.validate_json(state)
+        except ValidationError as error:
+            if not values.is_beyond_parser(error):
+                raise
+        return self._adapter.validate_python(values.read(state))
+
+
+@cache
+def model_of(registry: EventRegistry, decider: Decider[Any]) -> StateModel:
+    return StateModel(registry, decider)
+
+
+def _code_of(module_name: str) -> bytes:
+    """The module's file: a rule that changed makes other states of the same events."""
+    module = sys.modules[module_name]
+    assert module.__spec__ is not None and module.__file__ is not None
+    loader: Any = module.__spec__.loader
+    code: bytes = loader.get_data(module.__file__)
+    return code
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A state to go on from, and the events after it. Without a snapshot: the initial state, and all events."""
+
+    state: Any
+    version: int
+    position: int
+    size: int
+    """Bytes of the snapshot."""
+    newer: list[RecordedEvent]
+
+
+class Snapshotter:
+    """Takes snapshots off the path of commands, in one owned loop (`run`), and loads streams with their help."""
+
+    def __init__(self, store: Snapshots, registry: EventRegistry, *, every: int) -> None:
+        self._store = store
+        self._registry = registry
+        self._every = every
+        self._waiting: OrderedDict[tuple[UUID, UUID], tuple[Decider[Any], Any, int, int]] = OrderedDict()
+        self._wake = asyncio.Event()
+
+    async def load(self, decider: Decider[Any], tenant_id: UUID, stream_id: UUID) -> Restored:
+        """Raises Unavailable."""
+        model = model_of(self._registry, decider)
+        snapshot, newer = await self._store.read_stream(tenant_id, stream_id, slice_name=decider.slice, model=model.digest)
+        if snapshot is not None:
+            try:
+                state = model.decode(snapshot.state)
+                return Restored(state, snapshot.version, snapshot.position, len(snapshot.state), newer)
+            except ValidationError as error:
+                log.warning("snapshot_unusable", stream_id=str(stream_id), version=snapshot.version, errors=error.error_count())
+                _, newer = await self._store.read_stream(tenant_id, stream_id, slice_name=decider.slice, model="")
+        return Restored(decider.initial(), 0, 0, 0, newer)
+
+    def offer(
+        self, decider: Decider[Any], tenant_id: UUID, stream_id: UUID, *, since: int, state: Any, version: int, position: int
+    ) -> None:
+        """A stream got from version `since` to `version`: notes the state if a snapshot is due. Returns at once."""
+        if since // self._every == version // self._every:
+            return
+        key = (tenant_id, stream_id)
+        if key not in self._waiting and len(self._waiting) >= MAX_WAITING:
+            log.debug("snapshot_left_out", stream_id=str(stream_id), version=version)
+            return
+        self._waiting[key] = (decider, state, version, position)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Stores what was noted, until it is cancelled. A failure costs the snapshots of one batch and nothing else."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                batch = [self._encoded(*self._waiting.popitem(last=False)) for _ in range(min(MAX_BATCH, len(self._waiting)))]
+                kept = [snapshot for snapshot in batch if len(snapshot.state) <= MAX_STATE_BYTES]
+                try:
+                    async with asyncio.timeout(SAVE_TIMEOUT_S):
+                        await self._store.save(kept)
+                except Exception as error:
+                    log.warning("snapshots_not_stored", count=len(kept), error=str(error), exc_info=True)
+                    await asyncio.sleep(PAUSE_S)
+
+    def _encoded(self, key: tuple[UUID, UUID], noted: tuple[Decider[Any], Any, int, int]) -> Snapshot:
+        (tenant_id, stream_id), (decider, state, version, position) = key, noted
+        model = model_of(self._registry, decider)
+        return Snapshot(tenant_id, stream_id, version, position, decider.slice, model.digest, model.encode(state))

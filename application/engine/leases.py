@@ -1,0 +1,137 @@
+"""Sharing the engine's work among processes: each runs its fair share of the units, and takes over those of one that has gone.
+
+A process beats about once a second. Who has not beaten for `LEASE_S` has lost its units to whoever beats next. A paused process
+that wakes up may do a unit beside its new owner for a moment: that harms nothing, because checkpoints are fenced by an epoch, the
+stream by compare-and-set, and reactions and timers by derived ids. So leases are about who works, never about what is right.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from application.engine.background import TaskEnded, end
+from application.engine.ports.checkpoints import LostOwnership
+from application.engine.ports.leases import Leases, Share
+from domain.errors import Unavailable
+
+log = structlog.get_logger(__name__)
+
+BEAT_S = 1.0
+LEASE_S = 3.0
+"""A unit of a process that vanished is done by another one at most a lease, a beat and a start later: under 5 seconds."""
+BEAT_TIMEOUT_S = 2.0
+AGAIN_AFTER_S = 0.2
+"""Pause before work whose ownership was lost under it is taken up again, if the lease is still ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Units of one kind, which a process runs together. `run` works on those given to it until it is cancelled."""
+
+    name: str
+    units: tuple[str, ...]
+    run: Callable[[frozenset[str]], Coroutine[Any, Any, None]]
+
+
+class Membership:
+    """The beat of this process, and for each group a loop that runs the units that the beat brought."""
+
+    def __init__(self, leases: Leases, groups: Sequence[Group]) -> None:
+        self._leases = leases
+        self._sooner = asyncio.Event()
+        self.workers = {group.name: UnitWorker(group, self._sooner) for group in groups}
+        """By group; the owner runs each of them beside `run`."""
+        self.joined = asyncio.Event()
+        """Set when the first beat has been answered."""
+
+    async def run(self) -> None:
+        """Beats until cancelled, then gives back what this process holds. Outages are waited out: nobody takes over meanwhile."""
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(BEAT_TIMEOUT_S):
+                        await self._beat()
+                except (Unavailable, TimeoutError) as error:
+                    log.warning("beat_failed", error=str(error) or "no answer in time")
+                self._sooner.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(BEAT_S):
+                        await self._sooner.wait()
+        finally:
+            await self._leave()
+
+    async def _beat(self) -> None:
+        units = {name: worker.group.units for name, worker in self.workers.items()}
+        given_back = {unit for worker in self.workers.values() for unit in worker.given_back()}
+        shares = await self._leases.beat(units, given_back)
+        for name, worker in self.workers.items():
+            worker.take(shares.get(name, Share(0, frozenset())))
+        self.joined.set()
+
+    async def _leave(self) -> None:
+        for worker in self.workers.values():
+            worker.take(Share(0, frozenset()))
+        try:
+            async with asyncio.timeout(BEAT_TIMEOUT_S):
+                await self._leases.leave()
+        except (Unavailable, TimeoutError) as error:
+            log.info("leases_left_to_expire", error=str(error) or "no answer in time")
+
+
+class UnitWorker:
+    """Runs the units of one group that this process holds, all in one call, which is ended and made anew when they change."""
+
+    def __init__(self, group: Group, sooner: asyncio.Event) -> None:
+        self.group = group
+        self._sooner = sooner
+        """Set to have the next beat at once."""
+        self._held: frozenset[str] = frozenset()
+        self._wanted: frozenset[str] = frozenset()
+        self._running: frozenset[str] = frozenset()
+        self._changed = asyncio.Event()
+
+    def take(self, share: Share) -> None:
+        """What the last beat brought: keeps what runs already, up to the fair share, and wants the rest no more."""
+        self._held = share.held
+        by_use = sorted(share.held, key=lambda unit: (unit not in self._running, unit))
+        wanted = frozenset(by_use[: share.size])
+        if wanted != self._wanted:
+            log.info("units_shared", group=self.group.name, units=sorted(wanted), of=len(self.group.units))
+            self._wanted = wanted
+            self._changed.set()
+
+    def given_back(self) -> frozenset[str]:
+        """Units that are held, are not wanted, and are not being done any more."""
+        return self._held - self._wanted - self._running
+
+    async def run(self) -> None:
+        """Until cancelled. Raises what the group's own work raises, except that it lost its ownership."""
+        while True:
+            self._changed.clear()
+            self._running = self._wanted
+            if self._running:
+                await self._work()
+                self._running = frozenset()
+                self._sooner.set()
+            else:
+                await self._changed.wait()
+
+    async def _work(self) -> None:
+        """Runs the units until others are wanted, or somebody took one of them away."""
+        work = asyncio.create_task(self.group.run(self._running), name=f"work-{self.group.name}")
+        changed = asyncio.create_task(self._changed.wait())
+        try:
+            await asyncio.wait({work, changed}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                return
+            ended = TaskEnded.of(work, f"the work of group {self.group.name}")
+            if not isinstance(ended.__cause__, LostOwnership):
+                raise ended
+            log.info("ownership_lost", group=self.group.name, error=str(ended.__cause__))
+            await asyncio.sleep(AGAIN_AFTER_S)
+        finally:
+            await end(work, changed)

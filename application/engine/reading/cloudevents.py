@@ -1,0 +1,126 @@
+"""The form in which events leave the system: CloudEvents 1.0, JSON format, with our extension attributes."""
+
+from base64 import b64encode
+from collections.abc import Container
+from typing import Any
+
+import orjson
+
+from domain import values
+from domain.kernel import RecordedEvent, timestamp
+
+CONTENT_TYPE = "application/cloudevents+json"
+ENVELOPE_PATH = "/schemas/cloudevent"
+
+ENVELOPE: dict[str, Any] = {
+    "title": "CloudEvent",
+    "description": "An event of the log as a CloudEvents 1.0 JSON object, with our extension attributes. Others may be added.",
+    "type": "object",
+    "properties": {
+        "specversion": {"const": "1.0"},
+        "id": {
+            "type": "string",
+            "pattern": "^[0-9a-f-]{36}:[1-9][0-9]*$",
+            "description": "<stream id>:<version>; the same wherever the event is met",
+        },
+        "source": {"type": "string", "format": "uri-reference", "description": "/tenants/<tenant id>"},
+        "type": {"type": "string", "minLength": 1, "description": "The event's topic, such as run.started"},
+        "subject": {"type": "string", "format": "uuid", "description": "Id of the stream that the event is of"},
+        "time": {"type": "string", "format": "date-time", "description": "When it was recorded, in UTC"},
+        "datacontenttype": {"enum": ["application/json", "application/octet-stream"]},
+        "dataschema": {
+            "type": "string",
+            "format": "uri-reference",
+            "description": "Path of the JSON Schema of `data`, on the HTTP interface: /schemas/<type>/v<version>",
+        },
+        "position": {"type": "integer", "minimum": 1, "description": "Place in the total order of the log"},
+        "streamversion": {"type": "integer", "minimum": 1, "description": "Place in its stream"},
+        "rootid": {"type": "string", "format": "uuid", "description": "The run for everything inside a run, else the stream"},
+        "tenantid": {"type": "string", "format": "uuid"},
+        "actor": {"type": "string", "description": "Who asked: key:<key id>, saga:<name>, timer, system; or unknown"},
+        "correlationid": {"type": "string", "description": "The same on everything that follows from one request"},
+        "causationid": {"type": "string", "description": "What directly caused it: the id of a command or event, or unknown"},
+        "traceparent": {"type": "string", "description": "W3C trace context, if there was one"},
+        "data": {"description": "The event's own fields, as `dataschema` says"},
+        "data_base64": {"type": "string", "description": "In place of `data` that is not JSON: of those who only use the log"},
+        "dataref": {
+            "type": "string",
+            "format": "uri-reference",
+            "description": "In place of `data` that is too large for the transport: path of the whole event, on the HTTP interface",
+        },
+    },
+    "required": [
+        "specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema", "position", "streamversion",
+        "rootid", "tenantid", "actor", "correlationid", "causationid",
+    ],
+    "oneOf": [{"required": ["data"]}, {"required": ["data_base64"]}, {"required": ["dataref"]}],
+}  # fmt: skip
+"""JSON Schema (2020-12) of what `CloudEventEncoder` makes."""
+
+
+def schema_path(topic: str, version: int) -> str:
+    """Where the HTTP interface serves the JSON Schema of an event's `data`."""
+    return f"/schemas/{topic}/v{version}"
+
+
+class CloudEventEncoder:
+    """Makes CloudEvents of recorded events.
+
+    `topics`: those of the product's own events. Their data is certainly JSON, so nobody need look.
+    """
+
+    def __init__(self, topics: Container[str]) -> None:
+        self._topics = topics
+
+    def encode(self, recorded: RecordedEvent, *, by_reference: bool = False) -> bytes:
+        """One event as a CloudEvents JSON object. `data` is the stored JSON itself, not decoded on the way.
+
+        Those who only use the log may write events without our metadata, and data that is not JSON: that is no reason to have no
+        feed.
+
+        `by_reference`: without its data, with the path where it can be fetched (the `dataref` extension of CloudEvents).
+        """
+        metadata = _metadata(recorded.metadata)
+        event = {
+            "specversion": "1.0",
+            "id": recorded.name,
+            "source": f"/tenants/{recorded.tenant_id}",
+            "type": recorded.topic,
+            "subject": str(recorded.stream_id),
+            "time": timestamp(recorded.recorded_at),
+            "datacontenttype": "application/json",
+            "dataschema": schema_path(recorded.topic, recorded.schema_version),
+            "position": recorded.position,
+            "streamversion": recorded.version,
+            "rootid": str(recorded.root_id),
+            "tenantid": str(recorded.tenant_id),
+            "actor": metadata.get("actor", "unknown"),
+            "correlationid": metadata.get("correlation_id", str(recorded.root_id)),
+            "causationid": metadata.get("causation_id", "unknown"),
+        }
+        if metadata.get("traceparent"):
+            event["traceparent"] = metadata["traceparent"]
+        if by_reference:
+            event["dataref"] = f"/v1/events/{recorded.position}"
+        elif recorded.topic in self._topics or _is_json(recorded.state):
+            event["data"] = orjson.Fragment(recorded.state)
+        else:
+            event["datacontenttype"] = "application/octet-stream"
+            event["data_base64"] = b64encode(recorded.state).decode()
+        return orjson.dumps(event)
+
+
+def _metadata(text: str) -> dict[str, Any]:
+    try:
+        metadata = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return {}
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _is_json(state: bytes) -> bool:
+    try:
+        values.read(state)
+    except ValueError:
+        return False
+    return True

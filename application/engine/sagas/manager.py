@@ -1,0 +1,137 @@
+"""The saga loop: events in order → reactions → commands and work → checkpoint. Redelivery changes nothing: ids are derived.
+
+Sagas are partitioned by root id, each partition with a checkpoint of its own, so that several processes can share them. Nothing
+that a saga does depends on two roots.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
+from itertools import groupby
+from uuid import UUID
+
+import structlog
+
+from application.engine.background import side_by_side
+from application.engine.catalog import Catalog
+from application.engine.commands.loop import CommandLoop
+from application.engine.commands.request import CommandRequest
+from application.engine.ports.checkpoints import Checkpoint, Checkpoints
+from application.engine.ports.log import Subscription
+from application.engine.ports.queue import WorkItem, WorkQueue
+from application.engine.retry import persistently
+from domain.kernel import Command, Metadata, RecordedEvent, derive_id
+
+PARTITIONS = tuple(f"sagas:{number}" for number in range(8))
+"""Names of the partitions, which are those of their checkpoints. As many processes can share the sagas; the number is for ever."""
+MAX_ROOTS_AT_ONCE = 64
+
+log = structlog.get_logger(__name__)
+
+
+def partition_of(root_id: UUID) -> str:
+    """The last byte of an id is random in UUIDv7 and derived from everything in ids of ours."""
+    return PARTITIONS[root_id.int % len(PARTITIONS)]
+
+
+def react(recorded: RecordedEvent, catalog: Catalog) -> list[tuple[str, Command | WorkItem]]:
+    """All that sagas answer to one event, each with a name that is the same at every redelivery."""
+    kind = catalog.registry.events.get(recorded.topic)
+    handlers = {saga: reactions[kind] for saga, reactions in catalog.sagas.items() if kind is not None and kind in reactions}
+    if not handlers:
+        return []
+    event = catalog.registry.decoded(recorded)
+    answers: list[tuple[str, Command | WorkItem]] = []
+    for saga, handler in handlers.items():
+        answers += [(f"{saga}:{recorded.version}:{i}", reaction) for i, reaction in enumerate(handler(event, recorded))]
+    return answers
+
+
+def request_for(recorded: RecordedEvent, name: str) -> CommandRequest:
+    """The request of a reaction: correlation is handed on, causation is the event, the id follows from both."""
+    metadata = Metadata.model_validate_json(recorded.metadata)
+    return CommandRequest(
+        tenant_id=recorded.tenant_id,
+        actor=f"saga:{name.partition(':')[0]}",
+        command_id=derive_id(recorded.stream_id, name),
+        correlation_id=metadata.correlation_id,
+        causation_id=recorded.name,
+        traceparent=metadata.traceparent,
+        checked=True,
+    )
+
+
+class SagaManager:
+    """Runs all sagas over some partitions of the log. Events of one root are handled in order, different roots side by side."""
+
+    def __init__(
+        self,
+        commands: CommandLoop,
+        subscription: Subscription,
+        checkpoints: Checkpoints,
+        queue: WorkQueue,
+        catalog: Catalog,
+        partitions: Iterable[str] = PARTITIONS,
+    ) -> None:
+        self._commands = commands
+        self._subscription = subscription
+        self._checkpoints = checkpoints
+        self._queue = queue
+        self._partitions = sorted(partitions)
+        self._catalog = catalog
+        self._topics = frozenset(event.TOPIC for reactions in catalog.sagas.values() for event in reactions)
+        self._known: dict[str, Checkpoint] = {}
+
+    async def run(self) -> None:
+        """Works until cancelled; outages are waited out. Raises LostOwnership when another process took a partition over."""
+        self._known = await persistently(lambda: self._checkpoints.take(self._partitions))
+        start = min(checkpoint.position for checkpoint in self._known.values())
+        async for batch in self._subscription.batches(after=start, name="sagas"):
+            await self._handle([event for event in batch if self._is_new(event)])
+            position = batch[-1].position
+            behind = {name: known for name, known in self._known.items() if known.position < position}
+            if behind:
+                self._known |= await persistently(partial(self._checkpoints.advance, behind, position))
+
+    def _is_new(self, event: RecordedEvent) -> bool:
+        known = self._known.get(partition_of(event.root_id))
+        return known is not None and event.position > known.position
+
+    async def _handle(self, batch: Sequence[RecordedEvent]) -> None:
+        relevant = sorted((e for e in batch if e.topic in self._topics), key=lambda e: (e.root_id.int, e.position))
+        if not relevant:
+            return
+        gate = asyncio.Semaphore(MAX_ROOTS_AT_ONCE)
+
+        async def in_order(events: list[RecordedEvent]) -> None:
+            async with gate:
+                for event in events:
+                    await self._handle_one(event)
+
+        await side_by_side(*(in_order(list(events)) for _, events in groupby(relevant, key=lambda e: e.root_id)))
+
+    async def _handle_one(self, recorded: RecordedEvent) -> None:
+        try:
+            answers = react(recorded, self._catalog)
+        except Exception as error:  # noqa: BLE001  # whatever is wrong with one event must not stop all others
+            await self._park(recorded, error)
+            return
+        for name, answer in answers:
+            if isinstance(answer, Command):
+                await self._attempt(recorded, partial(self._commands.execute, request_for(recorded, name), answer))
+        work = [answer for _, answer in answers if isinstance(answer, WorkItem)]
+        if work:
+            await self._attempt(recorded, partial(self._queue.publish, work))
+
+    async def _attempt(self, recorded: RecordedEvent, answer: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await persistently(answer)
+        except Exception as error:  # noqa: BLE001  # refused, or a stream that cannot be folded: others must go on
+            await self._park(recorded, error)
+
+    async def _park(self, recorded: RecordedEvent, error: Exception) -> None:
+        log.error(
+            "saga_event_parked", position=recorded.position, topic=recorded.topic, root_id=str(recorded.root_id), exc_info=error
+        )
+        partition = partition_of(recorded.root_id)
+        await persistently(lambda: self._checkpoints.park(partition, recorded, f"{type(error).__name__}: {error}"))

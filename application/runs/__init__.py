@@ -1,0 +1,1 @@
+"""Use cases of runs, callable from any entrance."""

@@ -1,0 +1,115 @@
+"""Starting runs: what needs looking up before the rules can decide."""
+
+from uuid import UUID
+
+from application.engine.commands.loop import CommandLoop
+from application.engine.commands.request import CommandOutcome, CommandRequest
+from domain import agents, projects, runs
+from domain.errors import AlreadyExists, NotFound
+from domain.kernel import Event, Json, same_json
+
+
+class UnknownAgent(NotFound):
+    code = "unknown-agent"
+
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message, pointer=f"/plan/steps/{step}/agent")
+        self.step = step
+        """Place of the step in the plan."""
+
+
+class UnknownProject(NotFound):
+    code = "unknown-project"
+
+
+async def start_run(
+    commands: CommandLoop,
+    request: CommandRequest,
+    *,
+    run_id: UUID,
+    project_id: UUID,
+    plan: runs.Plan,
+    input: Json,
+    metadata: dict[str, Json],
+) -> CommandOutcome:
+    """Checks the project, pins each step's agent to its registered version, and starts the run.
+
+    Raises:
+        UnknownAgent, UnknownProject: with a pointer to the place in the plan.
+        AlreadyExists: the run was started before, with another plan, input, project or other metadata.
+    """
+    await _check_project(commands, request.tenant_id, project_id)
+    versions = [await _version(commands, request.tenant_id, i, step) for i, step in enumerate(plan.steps)]
+    command = runs.StartRun(
+        run_id=run_id,
+        project_id=project_id,
+        plan=_pinned(plan, tuple(versions)),
+        input=input,
+        metadata=metadata,
+    )
+    outcome = await commands.execute(request, command)
+    if outcome.duplicate:
+        _check_repeat(command, plan, commands.registry.decoded(outcome.recorded[0]))
+    return outcome
+
+
+def _check_repeat(command: runs.StartRun, plan: runs.Plan, first: Event) -> None:
+    """The start of a run compares by itself: the plan that was asked for, not the versions that were looked up."""
+    same = (
+        isinstance(first, runs.RunStarted)
+        and _asked_for(plan, first.plan)
+        and first.project_id == command.project_id
+        and same_json(first.input, command.input)
+        and same_json(first.metadata, command.metadata)
+    )
+    if not same:
+        raise AlreadyExists(f"run {command.run_id} was started before, with another plan, input, project or other metadata")
+
+
+def _asked_for(asked: runs.Plan, started: runs.Plan) -> bool:
+    """Whether a plan is the one that was started, whichever versions its agents were pinned to since."""
+    if len(asked.steps) != len(started.steps):
+        return False
+    pairs = zip(asked.steps, started.steps, strict=True)
+    return all(a == (s if a.agent_version else s.model_copy(update={"agent_version": None})) for a, s in pairs)
+
+
+async def _check_project(commands: CommandLoop, tenant_id: UUID, project_id: UUID) -> None:
+    if project_id == projects.default_project_id(tenant_id):
+        return
+    loaded = await commands.load(projects.DECIDER, tenant_id, project_id, fresh=False)
+    if loaded.state.created is None:
+        raise UnknownProject(f"there is no project {project_id}", pointer="/project_id")
+
+
+_PINNED: dict[tuple[int, tuple[str, ...]], tuple[runs.Plan, runs.Plan]] = {}
+"""(identity of a plan, versions) → the plan itself, which keeps its identity from being given again, and the pinned one."""
+_PINNED_SIZE = 256
+_PINNED_STEPS = 20
+"""Larger plans are graphs that hardly come twice, and would fill the memory."""
+
+
+def _pinned(plan: runs.Plan, versions: tuple[str, ...]) -> runs.Plan:
+    """The plan with its agents' versions. Most runs have one of a few plans, and copying one costs as much as deciding on it."""
+    key = (id(plan), versions)
+    found = _PINNED.get(key)
+    if found is None:
+        steps = tuple(s.model_copy(update={"agent_version": v}) for s, v in zip(plan.steps, versions, strict=True))
+        found = (plan, plan.model_copy(update={"steps": steps}))
+        if len(plan.steps) <= _PINNED_STEPS:
+            if len(_PINNED) >= _PINNED_SIZE:
+                _PINNED.clear()
+            _PINNED[key] = found
+    return found[1]
+
+
+async def _version(commands: CommandLoop, tenant_id: UUID, index: int, step: runs.Step) -> str:
+    agent_id = agents.agent_id_of(tenant_id, step.agent)
+    for fresh in (False, True):  # another process may have registered it since this one looked
+        loaded = await commands.load(agents.DECIDER, tenant_id, agent_id, fresh=fresh)
+        current: agents.AgentRegistered | None = loaded.state.current
+        if current is not None and step.agent_version in (None, current.version):
+            return current.version
+    if current is None:
+        raise UnknownAgent(f"no agent '{step.agent}' is registered", index)
+    raise UnknownAgent(f"agent '{step.agent}' is registered in version {current.version}, not {step.agent_version}", index)

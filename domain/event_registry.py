@@ -1,0 +1,97 @@
+"""What a set of slices has stored and may read: each topic's class, older versions with their upcasts, schemas, the codec.
+
+Whoever reads or writes events is given a registry. Ours is the list in `domain/registry.py`; tests have registries of their own.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pydantic
+
+from domain import values
+from domain.kernel import Event, RecordedEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Upcast:
+    """An older version of an event. The shape is its class of then, with a name of its own (`RunStartedV1`) and its `VERSION`."""
+
+    shape: type[Event]
+    to_next: Callable[[dict[str, Any]], dict[str, Any]]
+    """From this version's JSON object to the next version's."""
+
+
+class UnknownEvent(Exception):
+    """A stored topic or version that this release does not know: it was written by a newer one."""
+
+
+class EventRegistry:
+    """The events of some slices, of every version that the log can hold."""
+
+    def __init__(self, slices: Mapping[str, tuple[type[Event], ...]], upcasts: Mapping[tuple[str, int], Upcast]) -> None:
+        self.slices = slices
+        """Slice → its events, each in its newest version."""
+        self.upcasts = upcasts
+        """(topic, version) → what became of an older version."""
+        self.events: dict[str, type[Event]] = {event.TOPIC: event for events in slices.values() for event in events}
+        """Topic → the class of its newest version."""
+        self.slice_of: dict[str, str] = {event.TOPIC: name for name, events in slices.items() for event in events}
+        """Topic → the slice that it is of."""
+        # Nearly all that is ever read; found in one step, because each fold does little else.
+        self._read_newest: dict[tuple[str, int], Callable[[bytes], Event]] = {
+            (topic, event.VERSION): event.__pydantic_validator__.validate_json for topic, event in self.events.items()
+        }
+
+    def shapes(self) -> dict[tuple[str, int], type[Event]]:
+        """(topic, version) → the class that has the fields of that version, oldest first; all versions that the log can hold."""
+        newest = {(topic, event.VERSION): event for topic, event in self.events.items()}
+        found = newest | {key: upcast.shape for key, upcast in self.upcasts.items()}
+        topics = list(self.events)
+        return dict(sorted(found.items(), key=lambda item: (topics.index(item[0][0]), item[0][1])))
+
+    def schema(self, topic: str, version: int) -> dict[str, Any]:
+        """The JSON Schema (2020-12) of one version of an event: everything that was ever stored as it fits.
+
+        So a field with a default is not required: it may have been added after the first events of the version.
+
+        Raises:
+            UnknownEvent: there is no such event or version.
+        """
+        shape = self.shapes().get((topic, version))
+        if shape is None:
+            raise UnknownEvent(f"there is no event {topic} of version {version}")
+        return shape.model_json_schema(mode="validation")
+
+    def encode(self, event: Event) -> bytes:
+        """The canonical JSON of an event: what is stored, and what hashes are taken of."""
+        return event.__pydantic_serializer__.to_json(event)
+
+    def decode(self, topic: str, version: int, state: bytes) -> Event:
+        """The event of a stored JSON object, upcast to the newest version. Its values may be as deep as `values.read` takes.
+
+        Raises:
+            UnknownEvent: this release does not know the topic, or only older versions of it.
+            ValueError: the stored object does not fit its class.
+        """
+        read = self._read_newest.get((topic, version))
+        try:
+            if read is not None:
+                try:
+                    return read(state)
+                except pydantic.ValidationError as error:
+                    if not values.is_beyond_parser(error):
+                        raise
+            event_class = self.events.get(topic)
+            if event_class is None or version > event_class.VERSION:
+                raise UnknownEvent(f"event {topic} version {version} is not known to this release")
+            value = values.read(state)
+            for old in range(version, event_class.VERSION):
+                value = self.upcasts[topic, old].to_next(value)
+            return event_class.model_validate(value)
+        except pydantic.ValidationError as error:
+            raise ValueError(f"a stored {topic} version {version} does not fit its class: {error}") from error
+
+    def decoded(self, recorded: RecordedEvent) -> Any:
+        """The event that the log holds, as `decode` makes it."""
+        return self.decode(recorded.topic, recorded.schema_version, recorded.state)

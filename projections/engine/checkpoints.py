@@ -1,0 +1,97 @@
+"""Checkpoints: read and advanced by compare-and-set, in the transaction of the rows they describe.
+
+The position in the comparison is what makes an effect happen exactly once: rows are only written from the position that they are
+at. The epoch ends an owner that was replaced, also where both are at the same position and where it remembers what is parked. That
+a runner looks again after a lost answer keeps it in its place, which the position alone would cost it.
+"""
+
+from collections.abc import Sequence
+
+from application.engine.ports.checkpoints import Checkpoint, LostOwnership
+from domain.kernel import RecordedEvent
+from projections.engine.kernel import Connection, Database
+
+TAKE = """
+INSERT INTO checkpoint (name, position, epoch) SELECT name, 0, 1 FROM unnest(%s::text[]) AS name
+ON CONFLICT (name) DO UPDATE SET epoch = checkpoint.epoch + 1
+RETURNING name, position, epoch
+"""
+ADVANCE = """
+UPDATE checkpoint SET position = %(new)s, updated_at = now()
+FROM unnest(%(names)s::text[], %(olds)s::bigint[], %(epochs)s::bigint[]) AS known (known_name, known_position, known_epoch)
+WHERE name = known_name AND epoch = known_epoch AND (position = known_position OR (%(repeatable)s AND position = %(new)s))
+RETURNING name
+"""
+READ = "SELECT name, position, epoch FROM checkpoint WHERE name = ANY (%s)"
+PARK = """
+INSERT INTO parked_event (consumer, position, root_id, tenant_id, topic, error)
+VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
+"""
+POSITIONS = "SELECT name, position FROM checkpoint"
+
+
+async def take(connection: Connection, names: Sequence[str]) -> dict[str, Checkpoint]:
+    """Becomes the owner of the named checkpoints and reads them; an earlier owner's next advance fails."""
+    rows = await (await connection.execute(TAKE, [list(names)])).fetchall()
+    return {name: Checkpoint(position, epoch) for name, position, epoch in rows}
+
+
+async def read(connection: Connection, names: Sequence[str]) -> dict[str, Checkpoint]:
+    rows = await (await connection.execute(READ, [list(names)])).fetchall()
+    return {name: Checkpoint(position, epoch) for name, position, epoch in rows}
+
+
+async def advance(
+    connection: Connection, known: dict[str, Checkpoint], position: int, *, repeatable: bool = False
+) -> dict[str, Checkpoint]:
+    """Moves the checkpoints to a position, in the caller's transaction. Raises LostOwnership.
+
+    `repeatable`: the same move by the same owner once more is none, for those who have no rows in the transaction.
+    """
+    parameters = {
+        "repeatable": repeatable,
+        "new": position,
+        "names": list(known),
+        "olds": [c.position for c in known.values()],
+        "epochs": [c.epoch for c in known.values()],
+    }
+    moved = await (await connection.execute(ADVANCE, parameters)).fetchall()  # in pipeline mode rowcount is not known yet
+    if len(moved) != len(known):
+        raise LostOwnership(f"another process owns one of {', '.join(known)}")
+    return {name: Checkpoint(position, c.epoch) for name, c in known.items()}
+
+
+async def park(connection: Connection, name: str, event: RecordedEvent, error: str) -> None:
+    values = (name, event.position, event.root_id, event.tenant_id, event.topic, error[:10_000].replace("\x00", ""))
+    await connection.execute(PARK, values)
+
+
+class PostgresCheckpoints:
+    """The `Checkpoints` port: for consumers whose effects are commands."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def take(self, names: Sequence[str]) -> dict[str, Checkpoint]:
+        async with self._database.connection() as connection:
+            return await take(connection, names)
+
+    async def advance(self, known: dict[str, Checkpoint], position: int) -> dict[str, Checkpoint]:
+        async with self._database.connection() as connection:
+            # Where the answer to an advance was lost with its connection, it is tried again.
+            return await advance(connection, known, position, repeatable=True)
+
+    async def park(self, name: str, event: RecordedEvent, error: str) -> None:
+        async with self._database.connection() as connection:
+            await park(connection, name, event, error)
+
+
+async def positions(connection: Connection) -> dict[str, int]:
+    """Position by consumer."""
+    return dict(await (await connection.execute(POSITIONS)).fetchall())
+
+
+async def parked(connection: Connection) -> dict[str, int]:
+    """Number of parked events by consumer; without those of versions that are not live."""
+    sql = "SELECT consumer, count(*) FROM parked_event WHERE strpos(consumer, '@') = 0 GROUP BY consumer"
+    return dict(await (await connection.execute(sql)).fetchall())

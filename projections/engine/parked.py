@@ -1,0 +1,118 @@
+"""Parked events: what is put aside, and trying it again.
+
+A retry must not be overtaken by live events of the same root. It locks the projection's tables and checkpoint, as the runner's own
+transaction does and in the same order, and raises the epoch: the owner reads anew who waits behind a parked event.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+import structlog
+from pydantic import BaseModel
+
+from application.engine.ports.log import EventFeed
+from domain.errors import InvalidState, Unavailable
+from domain.kernel import RecordedEvent
+from projections.engine import versions
+from projections.engine.kernel import Connection, Database, Projection, Timestamp
+from projections.engine.pages import Page, encode_cursor
+
+LOCK_MS = 2_000
+
+FIND = """
+SELECT position, root_id, tenant_id, topic, error, parked_at FROM parked_event
+WHERE consumer = ANY (%s) AND position > %s ORDER BY position, consumer LIMIT %s
+"""
+ROOTS = "SELECT root_id FROM parked_event WHERE consumer = ANY (%s) GROUP BY root_id ORDER BY min(position) LIMIT %s"
+OF_ROOT = "SELECT position FROM parked_event WHERE consumer = ANY (%s) AND root_id = %s ORDER BY position"
+UNPARK = "DELETE FROM parked_event WHERE consumer = ANY (%s) AND root_id = %s AND position = ANY (%s)"
+CHECKPOINT = "SELECT position FROM checkpoint WHERE name = %s FOR UPDATE"
+NEW_EPOCH = "UPDATE checkpoint SET epoch = epoch + 1 WHERE name = %s"
+LOCK_TIMEOUT = "SELECT set_config('lock_timeout', %s, true)"
+
+log = structlog.get_logger(__name__)
+
+
+class ParkedView(BaseModel):
+    position: int
+    root_id: UUID
+    tenant_id: UUID
+    topic: str
+    error: str
+    since: Timestamp
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """What became of the parked events of one root: done, or parked as before because of an error."""
+
+    root_id: UUID
+    events: int
+    """0: there were none."""
+    error: str | None = None
+
+
+async def list_parked(connection: Connection, consumers: Sequence[str], *, limit: int, after: int) -> Page[ParkedView]:
+    """In the order of the log."""
+    rows = await (await connection.execute(FIND, [list(consumers), after, limit + 1])).fetchall()
+    data = [ParkedView(position=r[0], root_id=r[1], tenant_id=r[2], topic=r[3], error=r[4], since=r[5]) for r in rows[:limit]]
+    return Page(data, encode_cursor(str(data[-1].position)) if len(rows) > limit else None)
+
+
+async def roots(connection: Connection, consumers: Sequence[str], limit: int) -> list[UUID]:
+    """Roots with parked events, the oldest first."""
+    return [row[0] for row in await (await connection.execute(ROOTS, [list(consumers), limit])).fetchall()]
+
+
+async def positions(connection: Connection, consumers: Sequence[str], root_id: UUID) -> list[int]:
+    """Of the parked events of a root, in order."""
+    return [row[0] for row in await (await connection.execute(OF_ROOT, [list(consumers), root_id])).fetchall()]
+
+
+async def unpark(connection: Connection, consumers: Sequence[str], root_id: UUID, done: Sequence[int]) -> None:
+    await connection.execute(UNPARK, [list(consumers), root_id, list(done)])
+
+
+async def retry(database: Database, feed: EventFeed, projection: Projection, root_id: UUID) -> Retried:
+    """Applies the parked events of a root in order, in one transaction, and un-parks them; or changes nothing.
+
+    Raises Unavailable where the projection does not let go of its tables in time.
+    """
+    async with database.connection() as connection:
+        parked = await positions(connection, [projection.name], root_id)
+    if not parked:
+        return Retried(root_id, 0)
+    known = {event.position: event for event in await feed.at(parked)}
+    try:
+        applied = await _apply(database, feed, projection, root_id, known)
+    except (Unavailable, InvalidState):
+        raise
+    except Exception as error:  # noqa: BLE001  # the handler still breaks on them, whatever it is: the caller is told
+        return Retried(root_id, len(parked), f"{type(error).__name__}: {error}")
+    if applied:
+        log.info("parked_events_retried", projection=projection.name, root_id=str(root_id), events=applied)
+    return Retried(root_id, applied)
+
+
+async def _apply(
+    database: Database, feed: EventFeed, projection: Projection, root_id: UUID, known: dict[int, RecordedEvent]
+) -> int:
+    """The number of events applied: those known, and the few that were parked since, which are read while nothing can be parked.
+
+    Without that, a root with enough live events could not be retried at all.
+    """
+    name = projection.name
+    async with database.connection() as connection, connection.transaction():
+        await connection.execute(LOCK_TIMEOUT, [f"{LOCK_MS}ms"])
+        await versions.lock(connection, await versions.live_schema(connection), projection.tables, "SHARE ROW EXCLUSIVE")
+        await connection.execute(CHECKPOINT, [name])
+        parked = await positions(connection, [name], root_id)
+        if not parked:
+            return 0  # somebody else was faster
+        if since := [position for position in parked if position not in known]:
+            known |= {event.position: event for event in await feed.at(since)}
+        await projection.apply(connection, [known[position] for position in parked])
+        await unpark(connection, [name], root_id, parked)
+        await connection.execute(NEW_EPOCH, [name])
+    return len(parked)

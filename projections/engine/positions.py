@@ -1,0 +1,102 @@
+"""Waiting until a read model has a position: what a client that read its own write waits for.
+
+One question to the database serves all who wait, whatever their number; nothing is asked while nobody waits.
+"""
+
+import asyncio
+
+from application.engine.background import OnDemand
+from domain.errors import ProjectionBehind, TidelogError, Unavailable
+from projections.engine.kernel import Database, in_turns
+
+READ = "SELECT name, position FROM checkpoint WHERE name = ANY (%s)"
+FIRST_PAUSE_S, LAST_PAUSE_S = 0.002, 0.05
+"""Between two questions: longer and longer, and short again when somebody new waits."""
+MAX_WAITING = 10_000
+
+
+class _Waiter:
+    __slots__ = ("name", "position", "seen", "told")
+
+    def __init__(self, name: str, position: int) -> None:
+        self.name = name
+        self.position = position
+        self.seen: int | None = None
+        """The position at the last question that was answered."""
+        self.told: asyncio.Future[TidelogError | None] = asyncio.get_running_loop().create_future()
+
+    def tell(self, error: TidelogError | None) -> None:
+        if not self.told.done():
+            self.told.set_result(error)
+
+
+class Positions:
+    """How far read models and other consumers of the log are, for all in this process who wait for that. The owner closes it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._waiting: dict[_Waiter, None] = {}
+        self._come = asyncio.Event()
+        """Somebody new waits."""
+        self._asking = OnDemand(self._ask_while_wanted, "positions")
+
+    async def close(self) -> None:
+        await self._asking.close()
+
+    async def until(self, name: str, position: int, timeout_s: float) -> None:
+        """Returns when a consumer's checkpoint has a position. Raises ProjectionBehind after the time-out, Unavailable."""
+        if len(self._waiting) >= MAX_WAITING:
+            raise Unavailable(f"{len(self._waiting)} requests wait already for a position")
+        self._asking.start()
+        waiter = _Waiter(name, position)
+        self._waiting[waiter] = None
+        self._come.set()
+        try:
+            async with asyncio.timeout(timeout_s):
+                error = await waiter.told
+        except TimeoutError:
+            if waiter.seen is None:
+                raise Unavailable(f"the database did not say in time how far the read model '{name}' is") from None
+            raise ProjectionBehind(f"the read model '{name}' is at position {waiter.seen}, not yet at {position}") from None
+        finally:
+            self._waiting.pop(waiter, None)
+        if error is not None:
+            raise error.with_traceback(None)  # it is one for all who waited, and would grow with each
+
+    async def _ask_while_wanted(self) -> None:
+        pause = FIRST_PAUSE_S
+        while self._waiting:
+            self._come.clear()
+            asked = list(self._waiting)
+            try:
+                found = await self._ask({waiter.name for waiter in asked})
+            except TidelogError as error:
+                await self._tell(asked, error)
+            else:
+                for waiter in asked:
+                    waiter.seen = found.get(waiter.name, 0)
+                await self._tell([waiter for waiter in asked if found.get(waiter.name, 0) >= waiter.position])
+            if not self._waiting:
+                return
+            await asyncio.sleep(FIRST_PAUSE_S)
+            somebody_new = await self._somebody_new(pause - FIRST_PAUSE_S)
+            pause = FIRST_PAUSE_S if somebody_new else min(LAST_PAUSE_S, pause * 1.5)
+
+    async def _ask(self, names: set[str]) -> dict[str, int]:
+        async with self._database.connection() as connection:
+            return dict(await (await connection.execute(READ, [sorted(names)])).fetchall())
+
+    async def _tell(self, waiters: list[_Waiter], error: TidelogError | None = None) -> None:
+        """In turns: a thousand of them go on to read at once."""
+        async for waiter in in_turns(waiters):
+            self._waiting.pop(waiter, None)
+            waiter.tell(error)
+
+    async def _somebody_new(self, seconds: float) -> bool:
+        if seconds > 0 and not self._come.is_set():
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._come.wait()
+            except TimeoutError:
+                return False
+        return self._come.is_set()

@@ -1,0 +1,1 @@
+"""Rebuilding and checking read models: jobs, the builder that works on them, backfill, verification."""

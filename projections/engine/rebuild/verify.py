@@ -1,0 +1,239 @@
+"""Whether the live tables are what the log says: compared row by row with tables made from the log up to the same position.
+
+The live side is read from one snapshot, so nothing waits for the comparison and the comparison waits for nothing. Both sides come
+in the order of their keys through server-side cursors: memory does not grow with the tables.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pydantic_core
+from psycopg.sql import SQL, Composed, Identifier
+from pydantic import BaseModel
+
+from domain import values
+from projections.engine import versions
+from projections.engine.kernel import Connection, Database, Projection
+from projections.engine.rebuild import jobs
+from projections.engine.rebuild.backfill import Filler
+from projections.engine.versions import Column
+
+FETCH = 200
+"""Rows of a table that are in memory at once, on each side."""
+COUNT_EVERY = 2_000
+MAX_SHOWN = 2_000
+"""Characters of a value that a difference shows."""
+IDLE_MS = 600_000
+
+REPEATABLE = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+IDLE_TIMEOUT = "SELECT set_config('idle_in_transaction_session_timeout', %s, true)"
+LIVE = "SELECT position, clock_timestamp() FROM checkpoint WHERE name = %s"
+KEYS = """
+SELECT t.relname, a.attname
+FROM pg_index AS x JOIN pg_class AS t ON t.oid = x.indrelid JOIN pg_namespace AS n ON n.oid = t.relnamespace
+CROSS JOIN LATERAL unnest(x.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
+JOIN pg_attribute AS a ON a.attrelid = t.oid AND a.attnum = k.attnum
+WHERE x.indisprimary AND n.nspname = %s AND t.relname = ANY (%s) ORDER BY t.relname, k.place
+"""
+NATIVE = frozenset({"uuid", "smallint", "integer", "bigint", "timestamp with time zone", "date", "boolean"})
+"""Types that Postgres and Python order alike. Any other is ordered as text, byte by byte."""
+
+
+class Difference(BaseModel):
+    """The first row that is not what the log says. Values as text; None: NULL, or no row."""
+
+    table: str
+    what: str
+    """`changed`, `missing` (the log says there is one), `surplus` (the log knows nothing of it) or `columns`."""
+    key: dict[str, str | None]
+    column: str | None = None
+    """Of a document in a column also the place in it: `view/steps/0/status`."""
+    live: str | None = None
+    log: str | None = None
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    name: str
+    columns: tuple[Column, ...]
+    keys: tuple[str, ...]
+    """Of the primary key; empty: rows are ordered by all they hold."""
+    due: str | None
+    """See `Projection.taken_when_due`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    key: tuple[Any, ...]
+    values: tuple[Any, ...]
+
+
+async def compare_with_live(database: Database, filler: Filler) -> Difference | None:
+    """Brings the filler's tables to the position of a snapshot of the live ones, and compares. None: they are equal.
+
+    Raises LostOwnership, Unavailable.
+    """
+    projection, build = filler.projection, filler.build
+    async with database.connection() as live, _steady(live, projection) as schema:
+        await live.execute(IDLE_TIMEOUT, [f"{IDLE_MS}ms"])
+        row = await (await live.execute(LIVE, [build.projection])).fetchone()
+        position, now = row if row is not None else (0, datetime.now(UTC))
+        await filler.fill(until=position)
+        async with database.connection() as made, made.transaction():
+            here = await versions.columns(live, schema, projection.tables)
+            there = await versions.columns(made, build.schema, projection.tables)
+            keys = await _keys(live, schema, projection.tables)
+            count = _Count(database, build)
+            for name in projection.tables:
+                if here.get(name) != there.get(name):
+                    return _columns_differ(name, here.get(name, ()), there.get(name, ()), position)
+                table = _Table(name, here[name], keys.get(name, ()), projection.taken_when_due.get(name))
+                pairs = _Comparison(table, position, now, count)
+                found = await pairs.run(_rows(live, schema, table, "live"), _rows(made, build.schema, table, "made"))
+                if found is not None:
+                    return found
+            await count.write()
+    return None
+
+
+@asynccontextmanager
+async def _steady(live: Connection, projection: Projection) -> AsyncIterator[str]:
+    """A transaction on one snapshot; gives the schema of the live tables."""
+    schema = await versions.live_schema(live)
+    async with live.transaction():
+        await live.execute(REPEATABLE)
+        # The first query takes the snapshot, and a swap between that and the lock would show tables whose rows are too new for it.
+        await versions.lock(live, schema, projection.tables, "ACCESS SHARE")
+        yield schema
+
+
+class _Count:
+    """Tells how many rows were compared, and learns whether the job is still ours."""
+
+    def __init__(self, database: Database, build: jobs.Build) -> None:
+        self._database, self._build, self.rows = database, build, 0
+
+    async def one_more(self) -> None:
+        self.rows += 1
+        if self.rows % COUNT_EVERY == 0:
+            await self.write()
+
+    async def write(self) -> None:
+        async with self._database.connection() as connection:
+            await jobs.count_rows(connection, self._build, self.rows)
+
+
+class _Comparison:
+    """Merges two tables in the order of their keys."""
+
+    def __init__(self, table: _Table, position: int, now: datetime, count: _Count) -> None:
+        self._table, self._position, self._now, self._count = table, position, now, count
+        self._names = [column.name for column in table.columns]
+
+    async def run(self, live: AsyncIterator[_Row], log: AsyncIterator[_Row]) -> Difference | None:
+        ours, theirs = await anext(live, None), await anext(log, None)
+        while ours is not None or theirs is not None:
+            await self._count.one_more()
+            if theirs is None or (ours is not None and ours.key < theirs.key):
+                assert ours is not None
+                return self._difference("surplus", ours)
+            if ours is None or theirs.key < ours.key:
+                if not self._was_due(theirs):
+                    return self._difference("missing", theirs)
+                theirs = await anext(log, None)
+                continue
+            if ours.values != theirs.values:
+                changed = self._changed(ours, theirs)
+                if changed is not None:
+                    return changed
+            ours, theirs = await anext(live, None), await anext(log, None)
+        return None
+
+    def _was_due(self, row: _Row) -> bool:
+        column = self._table.due
+        return column is not None and row.values[self._names.index(column)] <= self._now
+
+    def _changed(self, live: _Row, log: _Row) -> Difference | None:
+        for name, ours, theirs in zip(self._names, live.values, log.values, strict=True):
+            if ours != theirs and not (ours != ours and theirs != theirs):  # NaN is not equal to itself
+                place, here, there = _narrowed(name, ours, theirs)
+                found = self._difference("changed", live)
+                return found.model_copy(update={"column": place, "live": _shown(here), "log": _shown(there)})
+        return None
+
+    def _difference(self, what: str, row: _Row) -> Difference:
+        keys = self._table.keys or tuple(self._names)
+        key = {name: _shown(row.values[self._names.index(name)]) for name in keys}
+        return Difference(table=self._table.name, what=what, key=key, position=self._position)
+
+
+async def _keys(connection: Connection, schema: str, tables: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for table, column in await (await connection.execute(KEYS, [schema, list(tables)])).fetchall():
+        found[table] = (*found.get(table, ()), column)
+    return found
+
+
+async def _rows(connection: Connection, schema: str, table: _Table, side: str) -> AsyncIterator[_Row]:
+    order = _order(table)
+    columns = SQL(", ").join(SQL("t.{}").format(Identifier(column.name)) for column in table.columns)
+    names = SQL(", ").join(order), columns, Identifier(schema, table.name), SQL(", ").join(order)
+    query = SQL("SELECT {}, {} FROM {} AS t ORDER BY {}").format(*names)
+    async with connection.cursor(name=f"verify_{side}", binary=True) as cursor:
+        cursor.itersize = FETCH
+        await cursor.execute(query)
+        async for row in cursor:
+            yield _Row(row[: len(order)], row[len(order) :])
+
+
+def _order(table: _Table) -> list[Composed]:
+    """Expressions by which both sides are ordered: the primary key, or the whole row."""
+    types = {column.name: column.type for column in table.columns}
+    if not table.keys:
+        return [SQL("t::text COLLATE {}").format(Identifier("C"))]
+    native, text = SQL("t.{}"), SQL('t.{}::text COLLATE "C"')
+    return [(native if types[key] in NATIVE else text).format(Identifier(key)) for key in table.keys]
+
+
+def _columns_differ(table: str, live: tuple[Column, ...], log: tuple[Column, ...], position: int) -> Difference:
+    def shown(columns: tuple[Column, ...]) -> str:
+        return ", ".join(f"{c.name} {c.type}{' NOT NULL' if c.not_null else ''}" for c in columns)
+
+    return Difference(table=table, what="columns", key={}, live=shown(live), log=shown(log), position=position)
+
+
+def _narrowed(place: str, live: Any, log: Any) -> tuple[str, Any, Any]:
+    """Of two documents the first place where they differ."""
+    if isinstance(live, bytes) and isinstance(log, bytes):
+        try:
+            live_document, log_document = values.read(live), values.read(log)
+        except ValueError:
+            return place, live, log
+        return _first_in(place, live_document, log_document) or (place, live, log)
+    return place, live, log
+
+
+def _first_in(place: str, live: Any, log: Any) -> tuple[str, Any, Any] | None:
+    if isinstance(live, dict) and isinstance(log, dict) and live.keys() == log.keys():
+        inside = ((f"{place}/{name}", live[name], log[name]) for name in live)
+    elif isinstance(live, list) and isinstance(log, list) and len(live) == len(log):
+        inside = ((f"{place}/{i}", ours, theirs) for i, (ours, theirs) in enumerate(zip(live, log, strict=True)))
+    else:
+        return None if live == log else (place, live, log)
+    return next((found for deeper in inside if (found := _first_in(*deeper)) is not None), None)
+
+
+def _shown(value: Any) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, bytes):
+        text = value.decode(errors="backslashreplace")
+    elif isinstance(value, dict | list | bool | int | float):
+        text = pydantic_core.to_json(value).decode()
+    else:
+        text = str(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…"

@@ -1,0 +1,140 @@
+"""The projection loop: a batch of the log → rows and checkpoints in one transaction. That is the exactly-once effect.
+
+An event that breaks a handler is parked together with later ones of its root, for that projection only; the rest goes on.
+"""
+
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
+from uuid import UUID
+
+import structlog
+
+from application.engine.ports.checkpoints import Checkpoint, LostOwnership
+from application.engine.ports.log import Subscription
+from application.engine.retry import persistently
+from domain.errors import Unavailable
+from domain.kernel import RecordedEvent
+from projections.engine import checkpoints
+from projections.engine.kernel import Connection, Database, Projection
+
+log = structlog.get_logger(__name__)
+
+
+class ProjectionRunner:
+    """Moves a group of projections along the log. The owner of their checkpoints; a second runner takes them away from it."""
+
+    def __init__(self, projections: Sequence[Projection], database: Database, subscription: Subscription) -> None:
+        self._projections = {projection.name: projection for projection in projections}
+        self._database = database
+        self._subscription = subscription
+        self._known: dict[str, Checkpoint] = {}
+        self._in_doubt = False
+        """The answer to a commit was lost: whether it took place is to be looked up."""
+        self._parked: set[tuple[str, UUID]] = set()
+
+    @property
+    def position(self) -> int:
+        """The position that all projections of the group have reached."""
+        return min((c.position for c in self._known.values()), default=0)
+
+    async def run(self) -> None:
+        """Works until cancelled; outages are waited out. Raises LostOwnership when another process took over."""
+        await persistently(self._take)
+        async for batch in self._subscription.batches(after=self.position, name="projections"):
+            await self.handle(batch)
+
+    async def _take(self) -> None:
+        async with self._database.connection() as connection:
+            self._known = await checkpoints.take(connection, list(self._projections))
+            cursor = await connection.execute(
+                "SELECT DISTINCT consumer, root_id FROM parked_event WHERE consumer = ANY (%s)", [list(self._projections)]
+            )
+            self._parked = {(row[0], row[1]) for row in await cursor.fetchall()}
+
+    async def handle(self, batch: Sequence[RecordedEvent]) -> None:
+        """Applies a batch to every projection that has not had it yet."""
+        behind = {name: c for name, c in self._known.items() if c.position < batch[-1].position}
+        if not behind:
+            return
+        try:
+            await persistently(lambda: self._apply(behind, batch))
+        except (LostOwnership, Unavailable):
+            raise
+        except Exception as error:  # noqa: BLE001  # some handler broke on something: find out which and on what
+            log.warning("projection_batch_failed", first=batch[0].position, last=batch[-1].position, error=str(error))
+            for name in behind:
+                await self._apply_alone(name, batch)
+
+    async def _apply(self, names: Collection[str], batch: Sequence[RecordedEvent]) -> None:
+        async def rows(connection: Connection, behind: dict[str, Checkpoint]) -> None:
+            for name, known in behind.items():
+                await self._apply_one(connection, self._projections[name], known, batch)
+
+        await self._move(names, batch[-1].position, rows)
+
+    async def _move(
+        self, names: Collection[str], position: int, write: Callable[[Connection, dict[str, Checkpoint]], Awaitable[None]]
+    ) -> None:
+        """What `write` writes and the checkpoints of those that are not at the position yet, in one transaction."""
+        if self._in_doubt:
+            await self._look_again()
+        behind = {name: self._known[name] for name in names if self._known[name].position < position}
+        if not behind:
+            return
+        try:
+            async with self._database.transaction() as connection:
+                await write(connection, behind)
+                advanced = await checkpoints.advance(connection, behind, position)
+        except Unavailable:
+            self._in_doubt = True
+            raise
+        self._known |= advanced
+
+    async def _look_again(self) -> None:
+        async with self._database.connection() as connection:
+            found = await checkpoints.read(connection, list(self._known))
+        if any(name not in found or found[name].epoch != known.epoch for name, known in self._known.items()):
+            raise LostOwnership(f"another process owns one of {', '.join(self._known)}")
+        self._known, self._in_doubt = found, False
+
+    async def _apply_one(
+        self, connection: Connection, projection: Projection, known: Checkpoint, batch: Sequence[RecordedEvent]
+    ) -> None:
+        events = [e for e in batch if e.position > known.position and e.topic in projection.topics]
+        if not events:
+            return
+        waiting = [e for e in events if (projection.name, e.root_id) in self._parked] if self._parked else []
+        for event in waiting:
+            await checkpoints.park(connection, projection.name, event, "an earlier event of the same root is parked")
+        if waiting:
+            events = [e for e in events if (projection.name, e.root_id) not in self._parked]
+        if events:
+            await projection.apply(connection, events)
+
+    async def _apply_alone(self, name: str, batch: Sequence[RecordedEvent]) -> None:
+        """One projection by itself; where even that fails, event by event, parking what breaks."""
+        try:
+            await persistently(lambda: self._apply([name], batch))
+            return
+        except (LostOwnership, Unavailable):
+            raise
+        except Exception as error:  # noqa: BLE001  # narrowed down in the next lines
+            log.warning("projection_falls_back_to_single_events", projection=name, error=str(error))
+        for event in batch:
+            try:
+                await persistently(partial(self._apply, [name], [event]))
+            except (LostOwnership, Unavailable):
+                raise
+            except Exception as error:  # noqa: BLE001  # this is the event: put it aside
+                await self._park(name, event, error)
+
+    async def _park(self, name: str, event: RecordedEvent, error: Exception) -> None:
+        log.error(
+            "event_parked", projection=name, position=event.position, topic=event.topic, root_id=str(event.root_id), exc_info=error
+        )
+
+        async def note(connection: Connection, _: dict[str, Checkpoint]) -> None:
+            await checkpoints.park(connection, name, event, f"{type(error).__name__}: {error}")
+
+        await persistently(lambda: self._move([name], event.position, note))
+        self._parked.add((name, event.root_id))

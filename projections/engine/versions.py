@@ -1,0 +1,221 @@
+"""Versions of a read model: the tables that are live, those being built and those kept, each in a schema of its own.
+
+Moving a table from schema to schema changes one row of the catalog: it takes as long for a thousand rows as for a billion, and a
+statement that waited for the lock finds the table that has the name then. Indexes are named in each schema as in the live one, so
+that a later migration finds them whichever version is live.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from psycopg import sql
+
+from domain.errors import InvalidState
+from projections.engine.kernel import Connection, Projection
+
+Place = Literal["rebuild", "previous", "verify"]
+
+NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+"""A projection's or a table's name: safe and short enough to be part of a schema's name."""
+
+LIVE_SCHEMA = "SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = 'checkpoint'::regclass"
+USE = "SELECT set_config('search_path', %s || ', ' || current_setting('search_path'), true)"
+
+COLUMNS = """
+SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull
+FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace JOIN pg_attribute AS a ON a.attrelid = c.oid
+WHERE n.nspname = %s AND c.relname = ANY (%s) AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY c.relname, a.attnum
+"""
+# Indexes of the same definition are paired; an index that belongs to a constraint takes the constraint's name along.
+MISNAMED_INDEXES = """
+WITH known AS (
+    SELECT n.nspname AS place, t.relname AS of_table, i.relname AS name,
+           definition, x.indisprimary, x.indisunique,
+           row_number() OVER (
+               PARTITION BY n.nspname, t.relname, definition, x.indisprimary, x.indisunique ORDER BY i.relname
+           ) AS nth
+    FROM pg_index AS x
+    JOIN pg_class AS i ON i.oid = x.indexrelid
+    JOIN pg_class AS t ON t.oid = x.indrelid
+    JOIN pg_namespace AS n ON n.oid = t.relnamespace
+    CROSS JOIN LATERAL (SELECT substring(pg_get_indexdef(i.oid) FROM ' USING .*')) AS d (definition)
+    WHERE n.nspname IN (%(live)s, %(made)s) AND t.relname = ANY (%(tables)s)
+)
+SELECT made.name, live.name FROM known AS made
+JOIN known AS live USING (of_table, definition, indisprimary, indisunique, nth)
+WHERE made.place = %(made)s AND live.place = %(live)s AND made.name <> live.name
+"""
+GRANTS = """
+SELECT c.relname, g.privilege_type, CASE WHEN g.grantee <> 0 THEN pg_get_userbyid(g.grantee) END
+FROM pg_class AS c CROSS JOIN LATERAL aclexplode(c.relacl) AS g
+WHERE c.relnamespace = %s::regnamespace AND c.relname = ANY (%s) AND g.grantee <> c.relowner
+"""
+FOREIGN = """
+SELECT DISTINCT other FROM (
+    SELECT r.ev_class AS oid, d.refobjid AS used FROM pg_depend AS d JOIN pg_rewrite AS r ON r.oid = d.objid
+    WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass
+    UNION ALL
+    SELECT conrelid, confrelid FROM pg_constraint WHERE contype = 'f'
+) AS uses
+JOIN pg_class AS mine ON mine.oid = uses.used
+CROSS JOIN LATERAL (SELECT uses.oid::regclass::text) AS o (other)
+WHERE mine.relnamespace = %(schema)s::regnamespace AND mine.relname = ANY (%(tables)s)
+  AND NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = uses.oid AND c.relnamespace = %(schema)s::regnamespace
+                    AND c.relname = ANY (%(tables)s))
+"""
+HOLDERS = """
+SELECT DISTINCT a.pid, a.application_name, coalesce(a.state, '') FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
+JOIN pg_class AS c ON c.oid = l.relation
+WHERE l.granted AND a.pid <> pg_backend_pid() AND c.relnamespace = %s::regnamespace AND c.relname = ANY (%s) ORDER BY 1 LIMIT 10
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    name: str
+    type: str
+    not_null: bool
+
+
+def schema_of(place: Place, projection: str) -> str:
+    return f"{place}_{projection}"
+
+
+async def live_schema(connection: Connection) -> str:
+    """Where migrations made our tables: `public`, unless the deployment's search_path says otherwise."""
+    row = await (await connection.execute(LIVE_SCHEMA)).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+async def use(connection: Connection, schema: str) -> None:
+    """Lets unqualified names mean this schema's tables first, until the end of the transaction."""
+    await connection.execute(USE, [schema])
+
+
+async def columns(connection: Connection, schema: str, tables: Sequence[str]) -> dict[str, tuple[Column, ...]]:
+    """Columns in their order, by table; a table that is not there is left out."""
+    found: dict[str, list[Column]] = {}
+    for table, *column in await (await connection.execute(COLUMNS, [schema, list(tables)])).fetchall():
+        found.setdefault(table, []).append(Column(*column))
+    return {table: tuple(of_table) for table, of_table in found.items()}
+
+
+async def drop(connection: Connection, schema: str, tables: Sequence[str]) -> None:
+    """Drops a version that is not live; nothing where there is none. Raises InvalidState when others use it."""
+    others = await _users_of(connection, schema, tables)
+    if others:
+        raise InvalidState(f"{schema} is used by {others}")
+    await connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(schema)))
+
+
+async def make(connection: Connection, projection: Projection, schema: str) -> None:
+    """Empty tables in a new schema, in the caller's transaction: as the plug-in says, or like the live ones.
+
+    Raises InvalidState.
+    """
+    live = await live_schema(connection)
+    await drop(connection, schema, projection.tables)
+    await connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
+    if projection.ddl:
+        await use(connection, schema)
+        await run_ddl(connection, projection, schema)
+    else:
+        for table in projection.tables:
+            names = sql.Identifier(schema, table), sql.Identifier(live, table)
+            await connection.execute(sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING ALL)").format(*names))
+    await _name_indexes(connection, live, schema, projection.tables)
+    cursor = await connection.execute(GRANTS, [live, list(projection.tables)])
+    for table, privilege, grantee in await cursor.fetchall():
+        to = sql.Identifier(grantee) if grantee else sql.SQL("PUBLIC")
+        grant = sql.SQL("GRANT {} ON {} TO {}").format(sql.SQL(privilege), sql.Identifier(schema, table), to)
+        await connection.execute(grant)
+
+
+async def run_ddl(connection: Connection, projection: Projection, schema: str) -> None:
+    """Runs a plug-in's statements where the search_path leads, and looks whether they made what they should.
+
+    Raises InvalidState.
+    """
+    for statement in projection.ddl:
+        await connection.execute(statement.encode())
+    missing = set(projection.tables) - (await columns(connection, schema, projection.tables)).keys()
+    if missing:
+        raise InvalidState(f"the statements of projection '{projection.name}' did not make {', '.join(sorted(missing))}")
+
+
+async def _name_indexes(connection: Connection, live: str, made: str, tables: Sequence[str]) -> None:
+    cursor = await connection.execute(MISNAMED_INDEXES, {"live": live, "made": made, "tables": list(tables)})
+    pairs = await cursor.fetchall()
+    aside = [f"renamed_{number}" for number in range(len(pairs))]  # first: one may have the name that another is to get
+    steps = [*zip((wrong for wrong, _ in pairs), aside, strict=True), *zip(aside, (right for _, right in pairs), strict=True)]
+    for old, new in steps:
+        names = sql.Identifier(made, old), sql.Identifier(new)
+        await connection.execute(sql.SQL("ALTER INDEX {} RENAME TO {}").format(*names))
+
+
+async def check_exchangeable(connection: Connection, projection: Projection, place: Place) -> None:
+    """Whether a version can go live. Raises InvalidState.
+
+    Live tables may have been changed by a migration since the version was made; and a view or foreign key of somebody else would go
+    on to point to the tables that it was made for.
+    """
+    live, schema = await live_schema(connection), schema_of(place, projection.name)
+    theirs, ours = await columns(connection, schema, projection.tables), await columns(connection, live, projection.tables)
+    if theirs.keys() != set(projection.tables):
+        raise InvalidState(f"tables of projection '{projection.name}' are missing in {schema}")
+    if theirs != ours and (place != "rebuild" or not projection.ddl):
+        raise InvalidState(f"the tables of projection '{projection.name}' were changed since this version of them was made")
+    await check_unused(connection, projection)
+
+
+async def check_unused(connection: Connection, projection: Projection) -> None:
+    """Raises InvalidState where something that is not the projection's own holds on to its live tables."""
+    others = await _users_of(connection, await live_schema(connection), projection.tables)
+    if others:
+        raise InvalidState(
+            f"the live tables of projection '{projection.name}' are used by {others}, which a swap would leave behind"
+        )
+
+
+async def _users_of(connection: Connection, schema: str, tables: Sequence[str]) -> str:
+    exists = await (await connection.execute("SELECT to_regnamespace(%s) IS NOT NULL", [schema])).fetchone()
+    if exists != (True,):
+        return ""
+    cursor = await connection.execute(FOREIGN, {"schema": schema, "tables": list(tables)})
+    return ", ".join(sorted(row[0] for row in await cursor.fetchall()))
+
+
+LockMode = Literal["ACCESS EXCLUSIVE", "SHARE ROW EXCLUSIVE", "ACCESS SHARE"]
+
+
+async def lock(connection: Connection, live: str, tables: Sequence[str], mode: LockMode) -> None:
+    """Locks live tables, before the checkpoint: in the order in which the runner takes them. `live`: their schema."""
+    for table in tables:
+        await connection.execute(sql.SQL("LOCK TABLE {} IN {} MODE").format(sql.Identifier(live, table), sql.SQL(mode)))
+
+
+async def holders(connection: Connection, tables: Sequence[str]) -> str:
+    """Which sessions hold locks on live tables, for people."""
+    cursor = await connection.execute(HOLDERS, [await live_schema(connection), list(tables)])
+    return ", ".join(f"session {pid} ({name or 'unnamed'}, {state})" for pid, name, state in await cursor.fetchall())
+
+
+async def exchange(connection: Connection, projection: Projection) -> None:
+    """The version in `rebuild_…` goes live, the live one to `previous_…`, which must be free. The caller holds the locks."""
+    live, made = await live_schema(connection), schema_of("rebuild", projection.name)
+    kept = schema_of("previous", projection.name)
+    await connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(kept)))
+    for source, target in ((live, kept), (made, live)):
+        for table in projection.tables:
+            names = sql.Identifier(source, table), sql.Identifier(target)
+            await connection.execute(sql.SQL("ALTER TABLE {} SET SCHEMA {}").format(*names))
+    await connection.execute(sql.SQL("DROP SCHEMA {} RESTRICT").format(sql.Identifier(made)))  # what is still there was not ours
+
+
+async def rename(connection: Connection, projection: str, old: Place, new: Place) -> None:
+    names = sql.Identifier(schema_of(old, projection)), sql.Identifier(schema_of(new, projection))
+    await connection.execute(sql.SQL("ALTER SCHEMA {} RENAME TO {}").format(*names))
