@@ -28,7 +28,7 @@ from adapters.postgres.log.identity import become_a_copy, log_id_of
 from adapters.postgres.log.snapshots import PostgresSnapshots
 from adapters.postgres.read_models.open_work import PostgresOpenWork
 from adapters.postgres.read_models.timers import PostgresTimers
-from adapters.postgres.shares import Share, sizes
+from adapters.postgres.shares import PoolShare, sizes
 from adapters.telemetry.logging import configure_logging
 from api.container import Container, NatsAccess
 from api.settings import Role, Settings, SettingsError
@@ -272,8 +272,8 @@ async def _pools(settings: Settings, roles: set[Role], database_url: str, stack:
     commands, reads = sizes(size)
     return _Pools(
         all=pool,
-        commands=Share(pool, commands, timeout=COMMANDS_WAIT_S, max_waiting=MAX_COMMANDS_WAITING),
-        reads=Share(pool, reads, timeout=READS_WAIT_S, max_waiting=MAX_READS_WAITING),
+        commands=PoolShare(pool, commands, timeout=COMMANDS_WAIT_S, max_waiting=MAX_COMMANDS_WAITING),
+        reads=PoolShare(pool, reads, timeout=READS_WAIT_S, max_waiting=MAX_READS_WAITING),
         health=health,
     )
 

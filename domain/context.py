@@ -23,14 +23,14 @@ class ContextValueSet(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ContextEntry:
     value: Json
     version: int
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    entries: Mapping[str, Entry] = field(default_factory=dict)
+    entries: Mapping[str, ContextEntry] = field(default_factory=dict)
 
     def version_of(self, name: str) -> int:
         entry = self.entries.get(name)
@@ -67,7 +67,7 @@ def decide(context: Context, command: SetContextValue) -> list[Event]:
 
 
 def evolve(context: Context, event: ContextValueSet) -> Context:
-    return Context({**context.entries, event.name: Entry(event.value, event.value_version)})
+    return Context({**context.entries, event.name: ContextEntry(event.value, event.value_version)})
 
 
 DECIDER: Decider[Context] = Decider("context", Context, decide, evolve)

@@ -24,7 +24,7 @@ def sizes(pool_size: int) -> Sizes:
     return Sizes(commands, shared - commands)
 
 
-class Share:
+class PoolShare:
     """A part of a pool, for one class of requests. First come, first served; raises what the pool raises."""
 
     def __init__(self, pool: Connections, size: int, *, timeout: float, max_waiting: int) -> None:

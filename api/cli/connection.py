@@ -28,7 +28,7 @@ MAX_PAGE = 1000
 
 
 @dataclass(frozen=True)
-class Server:
+class ServerClient:
     """Requests to the server. All raise the SDK's TidelogAPIError (refused) and TidelogConnectionError (not there)."""
 
     url: str
@@ -95,7 +95,7 @@ class Server:
 
 
 @asynccontextmanager
-async def server(settings: "Settings", *, worker: bool = False, quiet: bool = False) -> AsyncIterator[Server]:
+async def server(settings: "Settings", *, worker: bool = False, quiet: bool = False) -> AsyncIterator[ServerClient]:
     """A server to talk to.
 
     `worker`: if one has to be started, let it also run the agents of the settings. `quiet`: no spinner.
@@ -117,7 +117,7 @@ async def server(settings: "Settings", *, worker: bool = False, quiet: bool = Fa
 
         transport = await stack.enter_async_context(Transport(url, key, max_connections=10))
         client = await stack.enter_async_context(Client(url, key, patience_s=PATIENCE_S))
-        yield Server(url, key, running, temporary, transport, client)
+        yield ServerClient(url, key, running, temporary, transport, client)
 
 
 def _key(settings: "Settings") -> str:
@@ -165,7 +165,7 @@ async def _started(settings: "Settings", worker: bool, quiet: bool) -> AsyncIter
                 raise CommandFailed(f"{error}{_trouble(log)}", error.exit_code) from None
 
 
-async def wait_for_agents(server: Server, wanted: Set[str], patience_s: float = 60.0) -> None:
+async def wait_for_agents(server: ServerClient, wanted: Set[str], patience_s: float = 60.0) -> None:
     """A worker registers its agents when it has come up; from then on they can be run. Raises CommandFailed if it does not."""
     deadline = asyncio.get_running_loop().time() + patience_s
     while missing := wanted - {agent["name"] async for agent in server.pages("/v1/agents")}:

@@ -15,7 +15,7 @@ import typer
 from api.cli import options, output
 
 if TYPE_CHECKING:
-    from api.cli.connection import Server
+    from api.cli.connection import ServerClient
     from api.settings import Settings
 
 app = typer.Typer()
@@ -108,7 +108,7 @@ def _agents_folder() -> Path:
 
 
 @asynccontextmanager
-async def _worker(server: "Server", settings: "Settings") -> AsyncIterator[None]:
+async def _worker(server: "ServerClient", settings: "Settings") -> AsyncIterator[None]:
     """The demo's worker, unless the server has one. Raises CommandFailed if that one works on another repository."""
     import sys
 
@@ -133,7 +133,7 @@ def _same_folder(one: str, other: str) -> bool:
     return os.path.realpath(one) == os.path.realpath(other)
 
 
-async def _review(server: "Server", root: Path, as_json: bool) -> dict[str, Any]:
+async def _review(server: "ServerClient", root: Path, as_json: bool) -> dict[str, Any]:
     """Start the run, show it to its end, give the run. Interrupted: the run is cancelled."""
     from uuid_utils.compat import uuid7
 
@@ -154,7 +154,7 @@ async def _review(server: "Server", root: Path, as_json: bool) -> dict[str, Any]
     return run
 
 
-async def _watch(server: "Server", run_id: str, as_json: bool) -> int:
+async def _watch(server: "ServerClient", run_id: str, as_json: bool) -> int:
     """Raises CommandFailed if nobody takes the work up: the agents are known from an earlier time, their worker is not there."""
     from api.cli.watching import watch
 
@@ -182,7 +182,7 @@ def _report(run: dict[str, Any]) -> Path:
     return report
 
 
-def _conclude(settings: "Settings", server: "Server", run: dict[str, Any], report: Path) -> None:
+def _conclude(settings: "Settings", server: "ServerClient", run: dict[str, Any], report: Path) -> None:
     """What came out, and how to go on."""
     from rich.markup import escape
 

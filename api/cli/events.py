@@ -8,7 +8,7 @@ import typer
 from api.cli import options, output
 
 if TYPE_CHECKING:
-    from api.cli.connection import Server
+    from api.cli.connection import ServerClient
 
 app = typer.Typer(help="The event log.", no_args_is_help=True)
 
@@ -70,7 +70,7 @@ async def _tail(
             ) from replaced
 
 
-def _events(server: "Server", run_id: str | None, types: list[str], after: str, follow: bool) -> Any:
+def _events(server: "ServerClient", run_id: str | None, types: list[str], after: str, follow: bool) -> Any:
     if follow:
         return server.follow(run_id, after=after, types=types)
     path = f"/v1/runs/{run_id}/events" if run_id else "/v1/events"

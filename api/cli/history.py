@@ -15,7 +15,7 @@ from domain.kernel import RecordedEvent
 from projections.runs import RunView, evolve_view
 
 if TYPE_CHECKING:
-    from api.cli.connection import Server
+    from api.cli.connection import ServerClient
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,14 @@ class Moment:
         return {"position": self.position, "time": self.time, "type": self.type, "changes": changes, "event": self.event}
 
 
-async def replay(server: "Server", run_id: str, *, keep_states: bool = False) -> AsyncIterator[Moment]:
+async def replay(server: "ServerClient", run_id: str, *, keep_states: bool = False) -> AsyncIterator[Moment]:
     """Every moment of a run, from a listing of its events in pages."""
-    history = History()
+    history = RunHistory()
     async for event in server.pages(f"/v1/runs/{run_id}/events"):
         yield history.feed(event, keep_state=keep_states)
 
 
-class History:
+class RunHistory:
     """Feed it the events of one run in order, as CloudEvents."""
 
     def __init__(self) -> None:

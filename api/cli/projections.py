@@ -11,7 +11,7 @@ import typer
 from api.cli import options, output
 
 if TYPE_CHECKING:
-    from api.cli.connection import Server
+    from api.cli.connection import ServerClient
 
 POLL_S = 0.25
 OPEN = ("requested", "building", "comparing", "ready")
@@ -154,7 +154,7 @@ def retry(
 
 
 @asynccontextmanager
-async def server_of(data_dir: Path | None, url: str | None, as_json: bool) -> "AsyncIterator[Server]":
+async def server_of(data_dir: Path | None, url: str | None, as_json: bool) -> "AsyncIterator[ServerClient]":
     from api.cli import connection
     from api.settings import load_settings
 
@@ -215,7 +215,7 @@ async def _job(
         raise output.CommandFailed(f"{name}: {job['error']}")
 
 
-async def follow(server: "Server", name: str, field: str, *, until_ready: bool, quiet: bool) -> dict[str, Any]:
+async def follow(server: "ServerClient", name: str, field: str, *, until_ready: bool, quiet: bool) -> dict[str, Any]:
     """The projection when its job has ended, with a bar meanwhile on a terminal. A version that is held back has ended as well."""
     from rich.progress import BarColumn, Progress, TextColumn
 

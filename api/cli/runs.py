@@ -8,7 +8,7 @@ import typer
 from api.cli import options, output
 
 if TYPE_CHECKING:
-    from api.cli.connection import Server
+    from api.cli.connection import ServerClient
 
 app = typer.Typer(help="Runs of agents.", no_args_is_help=True)
 
@@ -82,7 +82,7 @@ def _plan(agents: list[str], parallel: bool, aggregator: str | None) -> dict[str
     return {"kind": "parallel", "agents": agents} | ({"aggregator": aggregator} if aggregator else {})
 
 
-async def _to_the_end(server: "Server", run_id: str, as_json: bool) -> None:
+async def _to_the_end(server: "ServerClient", run_id: str, as_json: bool) -> None:
     from api.cli.watching import outcome, watch
 
     if server.temporary and server.running is not None and not server.running.agents:

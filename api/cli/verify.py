@@ -8,7 +8,7 @@ import typer
 from api.cli import options, output
 
 if TYPE_CHECKING:
-    from api.cli.connection import Server
+    from api.cli.connection import ServerClient
 
 app = typer.Typer()
 
@@ -49,7 +49,7 @@ async def _verify(names: list[str], wait: bool, data_dir: Path | None, url: str 
         raise output.CommandFailed(f"not what the log says: {', '.join(wrong)}")
 
 
-async def _check(server: "Server", name: str, wait: bool, as_json: bool) -> dict[str, Any]:
+async def _check(server: "ServerClient", name: str, wait: bool, as_json: bool) -> dict[str, Any]:
     """Asks for one check, and tells its outcome."""
     from api.cli.projections import follow, job_line
 

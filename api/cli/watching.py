@@ -3,11 +3,11 @@
 from typing import Any
 
 from api.cli import output
-from api.cli.connection import Server
+from api.cli.connection import ServerClient
 from api.cli.timeline import Timeline
 
 
-async def watch(server: Server, run_id: str, *, as_json: bool = False) -> int:
+async def watch(server: ServerClient, run_id: str, *, as_json: bool = False) -> int:
     """The run's timeline from its beginning to its end; as JSON lines: every event of it. Gives the last position."""
     timeline, console = Timeline(), output.console()
     position = 0

@@ -13,7 +13,7 @@ from adapters.nats import NatsConnection
 from adapters.nats.jetstream import call, delete_stream, stream_info
 from adapters.nats.log.pull import PULL_MESSAGES, Puller
 from adapters.nats.log.stream import LogStream
-from adapters.nats.log.wire import Batch, split
+from adapters.nats.log.wire import WireBatch, split
 from domain.errors import Unavailable
 from tests.integration.nats_kit import (
     LOG,
@@ -43,7 +43,7 @@ async def current_stream(connection: NatsConnection) -> str:
     return state.name
 
 
-async def publish(connection: NatsConnection, batches: list[Batch]) -> None:
+async def publish(connection: NatsConnection, batches: list[WireBatch]) -> None:
     """Puts messages on the log's stream behind the relay's back."""
     stream = LogStream(connection, LOG)
     subject = stream.subject(await current_stream(connection))
@@ -249,7 +249,7 @@ async def test_holes_repetitions_and_strangers_in_the_stream(nats: NatsProcess, 
             await log.append(100)
             events = await log.everything()
 
-            def piece(first: int, last: int) -> list[Batch]:
+            def piece(first: int, last: int) -> list[WireBatch]:
                 return list(split(events[first - 1 : last], after=first - 1, max_payload=2**20))
 
             await publish(connection, [*piece(11, 20), *piece(15, 25), *piece(31, 40), *piece(5, 12), *piece(31, 50)])

@@ -156,7 +156,7 @@ async def test_logs_fan_out_side_by_side(nats: NatsProcess, database_url: str, s
     ):
         one = fan_out(connection, log)
         histories = keeper(connection, copy)
-        reading = JetStreamSubscription(connection, copy.feed, ENCODER, histories=histories, log_id=COPY)
+        reading = JetStreamSubscription(connection, copy.feed, histories=histories, log_id=COPY)
         two = FanOut(connection, reading, copy.feed, ENCODER, histories=histories, log_id=COPY)
         async with running(relay(connection, log).run(), one.run(), two.run()):
             await reached(one, head)

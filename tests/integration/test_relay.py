@@ -18,7 +18,7 @@ from adapters.embedded import EmbeddedServices
 from adapters.nats import LogStream, NatsConnection, Relay, StreamSettings
 from adapters.nats.jetstream import call, delete_stream, stream_info, stream_names
 from adapters.nats.log.publisher import OrderedPublisher, OutOfStep
-from adapters.nats.log.wire import Batch, split
+from adapters.nats.log.wire import WireBatch, split
 from adapters.postgres.log import append_signal
 from adapters.postgres.log.append_signal import AppendSignal
 from tests.integration.nats_kit import (
@@ -409,7 +409,7 @@ async def test_batch_cannot_follow_a_stranger_in_its_place(nats: NatsProcess, lo
                 on_stored=lambda position: None,
             )
 
-        def piece(first: int, last: int) -> Batch:
+        def piece(first: int, last: int) -> WireBatch:
             return next(split(events[first - 1 : last], after=first - 1, max_payload=2**20))
 
         async with opened() as one, opened() as other:

@@ -9,7 +9,7 @@ import pytest
 from psycopg_pool import PoolTimeout, TooManyRequests
 
 from adapters.postgres.pool import open_pool
-from adapters.postgres.shares import Share, sizes
+from adapters.postgres.shares import PoolShare, sizes
 from api.http.conventions import idempotency
 from domain.errors import Unavailable
 from projections.kernel import Database
@@ -35,7 +35,7 @@ def test_every_class_has_connections_and_some_are_left() -> None:
 
 async def test_a_share_is_bounded_first_come_first_served(database_url: str) -> None:
     pool = await open_pool(database_url, role="test", max_size=4)
-    share = Share(pool, 2, timeout=0.3, max_waiting=1)
+    share = PoolShare(pool, 2, timeout=0.3, max_waiting=1)
     served: list[int] = []
 
     async def ask(number: int) -> None:

@@ -194,12 +194,12 @@ async def test_position_of_a_snapshot_is_that_of_its_own_stream(database_url: st
 class NextContext:
     """The state of a release that counts how often values were set."""
 
-    entries: dict[str, context.Entry] = field(default_factory=dict)
+    entries: dict[str, context.ContextEntry] = field(default_factory=dict)
     count: int = 0
 
 
 def next_evolve(state: NextContext, event: context.ContextValueSet) -> NextContext:
-    return NextContext({**state.entries, event.name: context.Entry(event.value, event.value_version)}, state.count + 1)
+    return NextContext({**state.entries, event.name: context.ContextEntry(event.value, event.value_version)}, state.count + 1)
 
 
 async def test_another_model_reads_the_events_and_leaves_its_own_snapshot(database_url: str) -> None:

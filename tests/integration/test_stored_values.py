@@ -114,7 +114,7 @@ async def test_a_worker_goes_on_with_old_values(system: System, worker: PlayedWo
 
 def test_a_snapshot_of_an_old_value_is_read() -> None:
     model = model_of(REGISTRY, context.DECIDER)
-    state = context.Context({"v": context.Entry(OLD, 3)})
+    state = context.Context({"v": context.ContextEntry(OLD, 3)})
     assert model.decode(model.encode(state)) == state
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 import orjson
 from uuid_utils.compat import uuid7
 
-from api.cli.history import History, recorded
+from api.cli.history import RunHistory, recorded
 from application.engine.reading.cloudevents import CloudEventEncoder
 from domain import runs
 from domain.agent_runs import AgentRunClaimed, CallStarted
@@ -83,7 +83,7 @@ def test_an_event_survives_the_way_over_the_wire() -> None:
 
 
 def test_every_state_is_that_of_the_read_model() -> None:
-    history = History()
+    history = RunHistory()
     for number, event in enumerate(EVENTS, 1):
         moment = history.feed(as_sent(event), keep_state=True)
         expected = replay(EVENTS[:number])
@@ -92,7 +92,7 @@ def test_every_state_is_that_of_the_read_model() -> None:
 
 
 def test_what_a_person_said_is_a_change() -> None:
-    history = History()
+    history = RunHistory()
     told = [{c.path: (c.before, c.after) for c in history.feed(as_sent(event)).changes} for event in SAID][4:]
     assert told == [
         {"writer.search": ("requested", "running")},
@@ -103,7 +103,7 @@ def test_what_a_person_said_is_a_change() -> None:
 
 
 def test_each_event_says_what_it_changed() -> None:
-    history = History()
+    history = RunHistory()
     told = [{c.path: (c.before, c.after) for c in history.feed(as_sent(event)).changes} for event in EVENTS]
     assert told == [
         {"run": ("", "running"), "writer": ("", "pending")},

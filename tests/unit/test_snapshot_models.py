@@ -144,7 +144,7 @@ def test_a_call_that_a_person_resolved_is_kept(result: Any, error: Failure | Non
 
 @dataclass(frozen=True)
 class OtherContext:
-    entries: dict[str, context.Entry] = field(default_factory=dict)
+    entries: dict[str, context.ContextEntry] = field(default_factory=dict)
     owner: str | None = None
 
 

@@ -19,7 +19,7 @@ from nats.aio.msg import Msg
 
 from adapters.nats.connection import NatsConnection, unavailable
 from adapters.nats.jetstream import OUT_OF_STEP, JetStreamError, parse
-from adapters.nats.log.wire import HISTORY, Batch
+from adapters.nats.log.wire import HISTORY, WireBatch
 from domain.errors import Unavailable
 
 WINDOW_MESSAGES = 512
@@ -104,7 +104,7 @@ class OrderedPublisher:
             with contextlib.suppress(Unavailable), unavailable("unsubscribe"):
                 await subscription.unsubscribe()
 
-    async def send(self, batch: Batch) -> None:
+    async def send(self, batch: WireBatch) -> None:
         """`publish` of a batch of the log."""
         span = batch.span
         await self.publish(Outgoing(self._subject, span.headers(), batch.body, span.last, f"{span.previous}:{span.last}"))

@@ -62,12 +62,12 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class WireBatch:
     span: Span
     body: bytes
 
 
-def split(events: Sequence[RecordedEvent], *, after: int, max_payload: int) -> Iterator[Batch]:
+def split(events: Sequence[RecordedEvent], *, after: int, max_payload: int) -> Iterator[WireBatch]:
     """Batches of events that follow position `after`, each within the limits.
 
     `max_payload`: bytes that a message may have; an event that would not even fit alone is sent as an empty body.
@@ -85,10 +85,10 @@ def split(events: Sequence[RecordedEvent], *, after: int, max_payload: int) -> I
         yield _batch(events[start:], frames, after, max_payload)
 
 
-def _batch(events: Sequence[RecordedEvent], frames: list[bytes], previous: int, max_payload: int) -> Batch:
+def _batch(events: Sequence[RecordedEvent], frames: list[bytes], previous: int, max_payload: int) -> WireBatch:
     body = _HEAD.pack(_VERSION, len(frames)) + b"".join(frames)
     span = Span(previous, events[0].position, events[-1].position, events[-1].name)
-    return Batch(span, body if len(body) <= max_payload else b"")
+    return WireBatch(span, body if len(body) <= max_payload else b"")
 
 
 def _frame(event: RecordedEvent) -> bytes:
