@@ -50,10 +50,10 @@ class Projection:
     topics: frozenset[str]
     tables: tuple[str, ...]
     apply: Handler
-    taken_when_due: dict[str, str] = field(default_factory=dict, hash=False)
-    """Table → the column that says when a row is due. Somebody takes a row away that is due, so it need not be there."""
     ddl: tuple[str, ...] = ()
     """For plug-ins: the statements that make the tables and their indexes, without a schema. Those of ours are in migrations."""
+    taken_when_due: dict[str, str] = field(default_factory=dict, hash=False)
+    """Table → the column that says when a row is due. Somebody takes a row away that is due, so it need not be there."""
 
 
 def topics_of(*events: type[Event]) -> frozenset[str]:
