@@ -1,6 +1,7 @@
 """A snapshot and the events after it make the same state as all events, for the rules of every slice."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -8,6 +9,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from application.engine.commands.snapshots import StateModel, model_of
 from application.routes import ROUTES
@@ -15,7 +17,8 @@ from domain import agent_runs, agents, context, invocations, messages, projects,
 from domain.errors import DomainError
 from domain.failures import Failure, Retry
 from domain.kernel import Decider
-from domain.registry import REGISTRY
+from domain.registry import REGISTRY, SLICES
+from tests.golden.examples import EXAMPLES
 
 DECIDERS: dict[str, Decider[Any]] = {route.decider.slice: route.decider for route in ROUTES.values()}
 ID, RUN, PROJECT, OTHER = (UUID(f"01900000-0000-7000-8000-00000000000{n}") for n in range(4))
@@ -94,6 +97,21 @@ COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
 }  # fmt: skip
 
 
+def types_in(value: Any) -> Any:
+    """The type of a value and of everything in it, however deep; the keys of mappings in their order."""
+    if is_dataclass(value):
+        return type(value), [(f.name, types_in(getattr(value, f.name))) for f in fields(value)]
+    if isinstance(value, BaseModel):
+        return type(value), [(name, types_in(getattr(value, name))) for name in type(value).model_fields]
+    if isinstance(value, Mapping):
+        return type(value), [(types_in(key), key, types_in(item)) for key, item in value.items()]
+    if isinstance(value, list | tuple):
+        return type(value), [types_in(item) for item in value]
+    if isinstance(value, datetime):
+        return type(value), type(value.tzinfo)
+    return type(value)
+
+
 def test_every_slice_is_tried() -> None:
     assert COMMANDS.keys() == DECIDERS.keys()
 
@@ -119,10 +137,32 @@ def test_snapshot_and_later_events_make_the_state_of_all_events(name: str, data:
     at_version = data.draw(st.integers(0, len(recorded)))
     state = model.decode(model.encode(states[at_version]))
     assert state == states[at_version]
+    assert types_in(state) == types_in(states[at_version])
     for event in recorded[at_version:]:
         state = decider.evolve(state, event)
     assert state == states[-1]
     assert model.encode(state) == model.encode(states[-1])
+
+
+@pytest.mark.parametrize("name", DECIDERS)
+def test_a_restored_state_has_the_types_of_a_folded_one(name: str) -> None:
+    """Of a history with every event of the slice, every field set."""
+    decider, model = DECIDERS[name], model_of(REGISTRY, DECIDERS[name])
+    history = [event for event in EXAMPLES if isinstance(event, SLICES[name])]
+    assert {type(event) for event in history} == set(SLICES[name])
+    state = decider.initial()
+    for event in history:
+        state = decider.evolve(state, REGISTRY.decode(event.TOPIC, event.VERSION, REGISTRY.encode(event)))
+        restored = model.decode(model.encode(state))
+        assert restored == state
+        assert types_in(restored) == types_in(state), event.TOPIC
+
+
+def test_types_are_told_apart_however_deep() -> None:
+    one = agent_runs.AgentRun(journal={"k": agent_runs.Entry("step", "ok", {"a": [1]})})
+    other = agent_runs.AgentRun(journal={"k": agent_runs.Entry("step", "ok", {"a": [1.0]})})
+    assert one == other
+    assert types_in(one) != types_in(other)
 
 
 @given(result=json, error=st.none() | failure, evidence=json)

@@ -6,10 +6,12 @@ and of the code that folds it. Another release, a damaged snapshot, one of anoth
 
 import asyncio
 import hashlib
-import sys
+import pkgutil
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 from uuid import UUID
 
@@ -40,7 +42,8 @@ class StateModel:
     def __init__(self, registry: EventRegistry, decider: Decider[Any]) -> None:
         self._adapter: TypeAdapter[Any] = TypeAdapter(type(decider.initial()))
         digest = hashlib.sha256(pydantic_core.to_json(self._adapter.json_schema()))
-        digest.update(_code_of(decider.evolve.__module__))
+        for module, code in code_of_slice(decider):
+            digest.update(f"{module} {len(code)}\n".encode() + code)
         for event in registry.slices.get(decider.slice, ()):
             digest.update(f"{event.TOPIC} {event.VERSION}\n".encode())
             for version in range(1, event.VERSION):
@@ -65,12 +68,33 @@ def model_of(registry: EventRegistry, decider: Decider[Any]) -> StateModel:
     return StateModel(registry, decider)
 
 
+def code_of_slice(decider: Decider[Any]) -> Iterator[tuple[str, bytes]]:
+    """Dotted name and file of each module of the decider's slice, in a fixed order: a rule that changed makes other states.
+
+    The slice is the module or the package that is named after it. An `evolve` that stands elsewhere has only its own module.
+    """
+    parts = decider.evolve.__module__.split(".")
+    depth = parts.index(decider.slice) + 1 if decider.slice in parts else len(parts)
+    for name in _modules_below(".".join(parts[:depth])):
+        yield name, _code_of(name)
+
+
+def _modules_below(name: str) -> Iterator[str]:
+    """The module itself; of a package also all that are in it, however deep."""
+    yield name
+    spec = find_spec(name)
+    assert spec is not None
+    if spec.submodule_search_locations is not None:
+        for inner in sorted(found.name for found in pkgutil.iter_modules(spec.submodule_search_locations, f"{name}.")):
+            yield from _modules_below(inner)
+
+
 def _code_of(module_name: str) -> bytes:
-    """The module's file: a rule that changed makes other states of the same events."""
-    module = sys.modules[module_name]
-    assert module.__spec__ is not None and module.__file__ is not None
-    loader: Any = module.__spec__.loader
-    code: bytes = loader.get_data(module.__file__)
+    """The module's file, read by its loader: the file may be in an archive."""
+    spec = find_spec(module_name)
+    assert spec is not None and spec.origin is not None
+    loader: Any = spec.loader
+    code: bytes = loader.get_data(spec.origin)
     return code
 
 
