@@ -28,6 +28,11 @@ def python_files(*folders: str) -> list[Path]:
     return [path for path in chosen if not folders or any(path.is_relative_to(folder) for folder in folders)]
 
 
+def names_in(folder: str) -> set[str]:
+    """Names of the modules and packages directly in a folder."""
+    return {path.relative_to(folder).parts[0].removesuffix(".py") for path in python_files(folder)} - {"__init__"}
+
+
 @cache
 def parsed(path: Path) -> ast.Module:
     return ast.parse((ROOT / path).read_text("utf-8"), filename=str(path))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture.sources import ROOT, SDK, SERVER, imported, module_names, parsed, python_files
+from tests.architecture.sources import ROOT, SDK, SERVER, imported, module_names, names_in, parsed, python_files
 
 IMPORT_ALL = """
 import importlib, sys
@@ -51,9 +51,17 @@ def test_import_rules_of_pyproject_hold() -> None:
 def test_slices_that_must_not_meet_are_all_slices() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     listed = next(c["modules"] for c in contracts if c["name"] == "Domain slices do not import one another")
-    slices = {f"domain.{path.stem}" for path in python_files("domain") if "DECIDER" in _assigned(path)}
+    slices = {_slice_of(path) for path in python_files("domain") if "DECIDER" in _assigned(path)}
     assert set(listed) == slices
     assert len(slices) > 5
+
+
+def test_modules_of_a_slice_that_is_a_package_are_imported_by_the_package_alone() -> None:
+    inner = {name for name in module_names() if name.startswith("domain.") and name.count(".") > 1}
+    assert "domain.agent_runs.journal" in inner
+    for path in python_files():
+        foreign = {name for name in _imported_names(path) & inner if not name.startswith(f"{_slice_of(path)}.")}
+        assert not foreign, path
 
 
 CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
@@ -62,8 +70,7 @@ OPEN_TO_THE_ENGINE = {"domain.deep_json", "domain.errors", "domain.event_registr
 
 def modules_of(folder: str) -> set[str]:
     """Modules and packages directly in a folder, by their dotted names."""
-    names = {path.relative_to(folder).parts[0].removesuffix(".py") for path in python_files(folder)} - {"__init__"}
-    return {f"{folder.replace('/', '.')}.{name}" for name in names}
+    return {f"{folder.replace('/', '.')}.{name}" for name in names_in(folder)}
 
 
 def forbidden(name: str) -> set[str]:
@@ -78,6 +85,22 @@ def test_contracts_of_the_engine_name_every_module_of_the_product() -> None:
     read_models = modules_of("projections") - {"projections.engine"}
     assert forbidden("The engine of projections knows ports, no slice and no read model") == product | machinery | read_models
     assert forbidden("Read models see ports, never command handling") == machinery | {n for n in product if n[:4] == "appl"}
+
+
+def _slice_of(path: Path) -> str:
+    """`domain.runs` of domain/runs.py, `domain.agent_runs` of any file in domain/agent_runs/."""
+    return ".".join(path.with_suffix("").parts[:2])
+
+
+def _imported_names(path: Path) -> set[str]:
+    """Dotted names that a file imports: modules, and what it takes from them, which may be modules too."""
+    found: set[str] = set()
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
 
 
 def _assigned(path: Path) -> set[str]:

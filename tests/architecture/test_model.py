@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import pkgutil
 import re
 from pathlib import Path
 from types import ModuleType
@@ -13,11 +14,10 @@ from application.routes import ROUTES
 from domain import agent_runs, agents, invocations, runs, tenants, tools
 from domain.kernel import Command, Decider, Event
 from domain.registry import REGISTRY, SLICES, UPCASTS
-from tests.architecture.sources import parsed, python_files
+from tests.architecture.sources import names_in, parsed, python_files
 
-MODULES: dict[str, ModuleType] = {
-    path.stem: importlib.import_module(f"domain.{path.stem}") for path in python_files("domain") if path.stem != "__init__"
-}
+MODULES: dict[str, ModuleType] = {name: importlib.import_module(f"domain.{name}") for name in sorted(names_in("domain"))}
+"""Each module and each package that stands directly in domain/."""
 DECIDERS: dict[str, Decider[object]] = {name: m.DECIDER for name, m in MODULES.items() if hasattr(m, "DECIDER")}
 
 IRREGULAR = {"sent", "set", "became"}
@@ -42,8 +42,14 @@ IMPURE_MODULES = {
 
 
 def classes_of(module: ModuleType, base: type) -> list[type]:
-    """Subclasses that are defined in the module."""
-    return [c for c in vars(module).values() if inspect.isclass(c) and issubclass(c, base) and c.__module__ == module.__name__]
+    """Subclasses that are defined in the module or, of a package, anywhere in it."""
+    inner = pkgutil.walk_packages(getattr(module, "__path__", ()), f"{module.__name__}.")
+    return [
+        value
+        for part in (module, *(importlib.import_module(found.name) for found in inner))
+        for value in vars(part).values()
+        if inspect.isclass(value) and issubclass(value, base) and value.__module__ == part.__name__
+    ]
 
 
 def snake(name: str) -> str:

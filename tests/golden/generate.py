@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from domain.kernel import Event
-from domain.registry import REGISTRY, SLICES
+from domain.registry import REGISTRY
 from tests.golden.compatibility import Schema, compare, normal
 from tests.golden.examples import EXAMPLES
 
@@ -43,7 +43,7 @@ def breaks(topic: str, version: int, old: Schema, new: Schema) -> str:
     if not found:
         return ""
     event = REGISTRY.events[topic]
-    name, module = event.__name__, f"domain/{next(name for name, events in SLICES.items() if event in events)}.py"
+    name, module = event.__name__, f"{event.__module__.replace('.', '/')}.py"
     lines = [f"{topic}, version {version}, is not what it was:", *(f"  - {words}" for words in found)]
     if version == event.VERSION:
         lines += [

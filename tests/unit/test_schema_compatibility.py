@@ -129,6 +129,11 @@ def test_a_break_says_what_to_do_in_which_file() -> None:
     assert breaks("run.failed", 1, old, old) == ""
 
 
+def test_a_break_in_a_slice_that_is_a_package_names_the_file_of_the_event() -> None:
+    old = current("agent_run.claimed", 1)
+    assert "domain/agent_runs/events.py: the class AgentRunClaimed" in breaks("agent_run.claimed", 1, old, old | {"properties": {}})
+
+
 def test_generator_takes_additions_and_refuses_breaks(tmp_path: Path) -> None:
     write_schemas(tmp_path)
     assert write_schemas(tmp_path) == ([], [])

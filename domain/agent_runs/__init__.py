@@ -1,0 +1,93 @@
+"""Agent runs: one execution of one agent in a run.
+
+Claims fence workers; the journal holds what is finished, so that nothing is repeated.
+
+Others import from here, never from the modules:
+
+- `events`: the facts of the stream.
+- `commands`: what sagas, timers and workers may ask for.
+- `journal`: entries, one under each key; when a key may be recorded, and when a call may start and finish.
+- `mail`: the mailbox; when a message is delivered, refused, received.
+- `state`: the agent run, and how each event changes it (`evolve`).
+- `rules`: what each command brings about (`decide`), claims, retries, and the `DECIDER`.
+"""
+
+from domain.agent_runs.commands import (
+    AgentRunCommand,
+    CancelAgentRun,
+    ClaimAgentRun,
+    CompleteAgentRun,
+    DeliverMail,
+    EntryKey,
+    FailAgentRun,
+    FinishCall,
+    ReceiveMail,
+    RecordStep,
+    RequestAgentRun,
+    ResumeAgentRun,
+    StartCall,
+    TimeOutAgentRun,
+)
+from domain.agent_runs.events import (
+    AgentRunCancelled,
+    AgentRunClaimed,
+    AgentRunCompleted,
+    AgentRunEvent,
+    AgentRunFailed,
+    AgentRunRequested,
+    AgentRunResumed,
+    AgentRunRetryScheduled,
+    CallFinished,
+    CallStarted,
+    EntryKind,
+    MailDelivered,
+    MailReceived,
+    MailRefused,
+    StepRecorded,
+)
+from domain.agent_runs.journal import Entry, invocation_id_of
+from domain.agent_runs.mail import Mail, message_id_of
+from domain.agent_runs.rules import DECIDER, decide
+from domain.agent_runs.state import TERMINAL, AgentRun, Status, evolve
+
+__all__ = [
+    "DECIDER",
+    "TERMINAL",
+    "AgentRun",
+    "AgentRunCancelled",
+    "AgentRunClaimed",
+    "AgentRunCommand",
+    "AgentRunCompleted",
+    "AgentRunEvent",
+    "AgentRunFailed",
+    "AgentRunRequested",
+    "AgentRunResumed",
+    "AgentRunRetryScheduled",
+    "CallFinished",
+    "CallStarted",
+    "CancelAgentRun",
+    "ClaimAgentRun",
+    "CompleteAgentRun",
+    "DeliverMail",
+    "Entry",
+    "EntryKey",
+    "EntryKind",
+    "FailAgentRun",
+    "FinishCall",
+    "Mail",
+    "MailDelivered",
+    "MailReceived",
+    "MailRefused",
+    "ReceiveMail",
+    "RecordStep",
+    "RequestAgentRun",
+    "ResumeAgentRun",
+    "StartCall",
+    "Status",
+    "StepRecorded",
+    "TimeOutAgentRun",
+    "decide",
+    "evolve",
+    "invocation_id_of",
+    "message_id_of",
+]

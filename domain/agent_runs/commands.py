@@ -1,0 +1,98 @@
+"""Commands of agent runs: what sagas, timers and workers may ask for."""
+
+from datetime import datetime
+from uuid import UUID
+
+from pydantic import Field
+
+from domain.agent_runs.events import EntryKind
+from domain.failures import Failure, Retry
+from domain.kernel import Command, Json, Name, ShortText
+
+EntryKey = ShortText
+
+
+class RequestAgentRun(Command):
+    agent_run_id: UUID
+    run_id: UUID
+    step: Name
+    agent: Name
+    agent_version: ShortText | None = None
+    timeout_s: float | None = None
+    retry: Retry = Retry()
+
+
+class ClaimAgentRun(Command):
+    agent_run_id: UUID
+    worker_id: ShortText
+    dispatch: int = Field(ge=1)
+
+
+class RecordStep(Command):
+    agent_run_id: UUID
+    attempt: int
+    key: EntryKey
+    kind: EntryKind = "step"
+    result: Json = None
+
+
+class StartCall(Command):
+    agent_run_id: UUID
+    attempt: int
+    key: EntryKey
+    tool: Name
+
+
+class FinishCall(Command):
+    agent_run_id: UUID
+    key: EntryKey
+    invocation_id: UUID
+    succeeded: bool
+
+
+class DeliverMail(Command):
+    agent_run_id: UUID
+    run_id: UUID
+    message_id: UUID
+    sender: str
+    sent_at: datetime
+
+
+class ReceiveMail(Command):
+    agent_run_id: UUID
+    attempt: int
+    key: EntryKey
+    message_id: UUID | None
+
+
+class CompleteAgentRun(Command):
+    agent_run_id: UUID
+    attempt: int
+    result: Json = None
+    unused_keys: tuple[ShortText, ...] = Field(default=(), max_length=1000)
+
+
+class FailAgentRun(Command):
+    agent_run_id: UUID
+    attempt: int
+    error: Failure
+
+
+class ResumeAgentRun(Command):
+    agent_run_id: UUID
+    dispatch: int
+
+
+class TimeOutAgentRun(Command):
+    agent_run_id: UUID
+
+
+class CancelAgentRun(Command):
+    agent_run_id: UUID
+    reason: ShortText | None = None
+
+
+AgentRunCommand = (
+    RequestAgentRun | ClaimAgentRun | RecordStep | StartCall | FinishCall | DeliverMail | ReceiveMail | CompleteAgentRun
+    | FailAgentRun | ResumeAgentRun | TimeOutAgentRun | CancelAgentRun
+)  # fmt: skip

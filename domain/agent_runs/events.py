@@ -1,0 +1,123 @@
+"""Events of agent runs: the facts that the stream of an agent run holds."""
+
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from domain.failures import Failure, Retry
+from domain.kernel import Event, Json
+
+EntryKind = Literal["step", "send", "receive", "state_get", "state_set", "call"]
+
+
+class AgentRunRequested(Event):
+    TOPIC = "agent_run.requested"
+    run_id: UUID
+    step: str
+    agent: str
+    agent_version: str | None
+    timeout_s: float | None = None
+    retry: Retry = Retry()
+
+
+class AgentRunClaimed(Event):
+    TOPIC = "agent_run.claimed"
+    attempt: int
+    """The fencing token: commands of an older one are refused."""
+    worker_id: str
+    dispatch: int
+
+
+class StepRecorded(Event):
+    """A finished entry of the journal."""
+
+    TOPIC = "agent_run.step_recorded"
+    attempt: int
+    key: str
+    kind: EntryKind
+    result: Json = None
+
+
+class CallStarted(Event):
+    TOPIC = "agent_run.call_started"
+    attempt: int
+    key: str
+    tool: str
+    invocation_id: UUID
+
+
+class CallFinished(Event):
+    """The outcome itself is on the invocation."""
+
+    TOPIC = "agent_run.call_finished"
+    key: str
+    invocation_id: UUID
+    succeeded: bool
+
+
+class MailDelivered(Event):
+    TOPIC = "agent_run.mail_delivered"
+    message_id: UUID
+    sender: str
+    sent_at: datetime
+
+
+class MailRefused(Event):
+    TOPIC = "agent_run.mail_refused"
+    message_id: UUID
+    reason: str
+
+
+class MailReceived(Event):
+    """A `receive` of the agent came back: with a message, or without one after its time-out."""
+
+    TOPIC = "agent_run.mail_received"
+    attempt: int
+    key: str
+    message_id: UUID | None
+
+
+class AgentRunRetryScheduled(Event):
+    TOPIC = "agent_run.retry_scheduled"
+    attempt: int
+    error: Failure
+    delay_s: float
+    dispatch: int
+
+
+class AgentRunResumed(Event):
+    TOPIC = "agent_run.resumed"
+    run_id: UUID
+    agent: str
+    dispatch: int
+
+
+class AgentRunCompleted(Event):
+    TOPIC = "agent_run.completed"
+    run_id: UUID
+    step: str
+    attempt: int
+    result: Json = None
+    unused_keys: tuple[str, ...] = ()
+    """Journal keys that the last execution did not come across: the agent's code was changed in between."""
+
+
+class AgentRunFailed(Event):
+    TOPIC = "agent_run.failed"
+    run_id: UUID
+    step: str
+    error: Failure
+    abandoned: tuple[UUID, ...] = ()
+    """Invocations that were under way."""
+
+
+class AgentRunCancelled(Event):
+    TOPIC = "agent_run.cancelled"
+    reason: str | None = None
+    abandoned: tuple[UUID, ...] = ()
+
+
+AgentRunEvent = (
+    AgentRunRequested | AgentRunClaimed | StepRecorded | CallStarted | CallFinished | MailDelivered | MailRefused
+    | MailReceived | AgentRunRetryScheduled | AgentRunResumed | AgentRunCompleted | AgentRunFailed | AgentRunCancelled
+)  # fmt: skip

@@ -1,0 +1,63 @@
+"""The journal of an agent run: what is finished under each key, so that the next attempt does not repeat it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+from uuid import UUID
+
+from domain.agent_runs.commands import FinishCall, RecordStep, StartCall
+from domain.agent_runs.events import CallFinished, CallStarted, EntryKind, StepRecorded
+from domain.errors import InvalidState, RepeatedDifferently
+from domain.kernel import Event, Json, derive_id, same_json
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A journal entry. A call is `pending` until its invocation has an outcome."""
+
+    kind: EntryKind
+    status: Literal["pending", "ok", "error"]
+    result: Json = None
+    invocation_id: UUID | None = None
+    changed_in: int = 0
+    """The version of the stream that wrote it last."""
+
+
+def invocation_id_of(agent_run_id: UUID, key: str) -> UUID:
+    return derive_id(agent_run_id, f"call:{key}")
+
+
+def record_step(journal: Mapping[str, Entry], command: RecordStep) -> list[Event]:
+    if (entry := known(journal, command.key, command.kind)) is not None:
+        return again(entry, command.key, command.result)
+    return [StepRecorded(**command.model_dump(exclude={"agent_run_id", "result"}), result=command.result)]
+
+
+def start_call(journal: Mapping[str, Entry], command: StartCall) -> list[Event]:
+    if known(journal, command.key, "call") is not None:
+        return []  # whether the call is the same is for the invocation to say
+    invocation_id = invocation_id_of(command.agent_run_id, command.key)
+    return [CallStarted(attempt=command.attempt, key=command.key, tool=command.tool, invocation_id=invocation_id)]
+
+
+def finish_call(journal: Mapping[str, Entry], command: FinishCall) -> list[Event]:
+    """Nothing, for a call that is not under way."""
+    entry = journal.get(command.key)
+    if entry is None or entry.status != "pending":
+        return []
+    return [CallFinished(key=command.key, invocation_id=command.invocation_id, succeeded=command.succeeded)]
+
+
+def known(journal: Mapping[str, Entry], key: str, kind: EntryKind) -> Entry | None:
+    """The entry under a key, None where there is none. Raises InvalidState: the key has an entry of another kind."""
+    entry = journal.get(key)
+    if entry is not None and entry.kind != kind:
+        raise InvalidState(f"key '{key}' is in the journal as a {entry.kind}, not a {kind}", pointer="/key")
+    return entry
+
+
+def again(entry: Entry, key: str, result: Json) -> list[Event]:
+    """Nothing, for a key that is recorded again with the same result. Raises RepeatedDifferently: with another one."""
+    if not same_json(entry.result, result):
+        raise RepeatedDifferently(f"key '{key}' was recorded before, with another result", pointer="/key")
+    return []

@@ -1,0 +1,130 @@
+"""Rules of agent runs: what each command brings about, which claim is valid, when a failure is retried; the decider."""
+
+from typing import assert_never
+
+from domain.agent_runs.commands import (
+    AgentRunCommand,
+    CancelAgentRun,
+    ClaimAgentRun,
+    CompleteAgentRun,
+    DeliverMail,
+    FailAgentRun,
+    FinishCall,
+    ReceiveMail,
+    RecordStep,
+    RequestAgentRun,
+    ResumeAgentRun,
+    StartCall,
+    TimeOutAgentRun,
+)
+from domain.agent_runs.events import (
+    AgentRunCancelled,
+    AgentRunClaimed,
+    AgentRunCompleted,
+    AgentRunFailed,
+    AgentRunRequested,
+    AgentRunResumed,
+    AgentRunRetryScheduled,
+)
+from domain.agent_runs.journal import finish_call, record_step, start_call
+from domain.agent_runs.mail import deliver, receive
+from domain.agent_runs.state import TERMINAL, AgentRun, evolve
+from domain.errors import NotFound, StaleAttempt, WorkOver
+from domain.failures import MAX_LOST_CLAIMS, RETRYABLE, Failure, backoff_s
+from domain.kernel import Decider, Event
+
+
+def decide(run: AgentRun, command: AgentRunCommand) -> list[Event]:
+    match command:
+        case RecordStep() | StartCall() | ReceiveMail() | CompleteAgentRun() | FailAgentRun():
+            return _decide_for_worker(run, command)
+        case RequestAgentRun():
+            if run.requested is not None:
+                return []
+            return [AgentRunRequested(**command.model_dump(exclude={"agent_run_id"}))]
+        case ClaimAgentRun():
+            return _claim(run, command)
+        case FinishCall():
+            return [] if run.status in TERMINAL else finish_call(run.journal, command)
+        case DeliverMail():
+            return deliver(run.mailbox, command, ended=run.status if run.status in TERMINAL else None)
+        case ResumeAgentRun():
+            if run.status != "waiting" or run.requested is None or command.dispatch != run.dispatch + 1:
+                return []
+            return [AgentRunResumed(run_id=run.requested.run_id, agent=run.requested.agent, dispatch=command.dispatch)]
+        case TimeOutAgentRun():
+            if run.requested is None or run.status in TERMINAL:
+                return []
+            why = f"the step did not finish within {run.requested.timeout_s:g} s"
+            return [_failed(run, Failure(type="StepTimeout", message=why, kind="timeout"))]
+        case CancelAgentRun():
+            if run.requested is None:
+                raise NotFound(f"there is no agent run {command.agent_run_id}")
+            return [] if run.status in TERMINAL else [
+                AgentRunCancelled(reason=command.reason, abandoned=run.pending_calls)
+            ]  # fmt: skip
+        case _:
+            assert_never(command)
+
+
+def _claim(run: AgentRun, command: ClaimAgentRun) -> list[Event]:
+    if run.requested is None:
+        raise NotFound(f"there is no agent run {command.agent_run_id}")
+    if run.status in TERMINAL:
+        raise WorkOver(f"the agent run is {run.status}")
+    if run.status == "waiting" or command.dispatch != run.dispatch:
+        raise WorkOver(f"dispatch {command.dispatch} is over; {run.dispatch} is the newest")
+    if run.lost_claims >= MAX_LOST_CLAIMS:
+        why = f"{MAX_LOST_CLAIMS} workers in a row vanished while they ran this agent, without any progress"
+        return [_failed(run, Failure(type="WorkersLost", message=why, kind="lost"))]
+    return [AgentRunClaimed(attempt=run.attempt + 1, worker_id=command.worker_id, dispatch=command.dispatch)]
+
+
+def _decide_for_worker(
+    run: AgentRun, command: RecordStep | StartCall | ReceiveMail | CompleteAgentRun | FailAgentRun
+) -> list[Event]:
+    if run.requested is None:
+        raise NotFound(f"there is no agent run {command.agent_run_id}")
+    if run.status in TERMINAL:
+        raise WorkOver(f"the agent run is {run.status}")
+    if run.status != "running" or command.attempt != run.attempt:
+        raise StaleAttempt(f"attempt {command.attempt} lost its lease; {run.attempt} is the newest")
+    match command:
+        case RecordStep():
+            return record_step(run.journal, command)
+        case StartCall():
+            return start_call(run.journal, command)
+        case ReceiveMail():
+            return receive(run.journal, run.mailbox, command)
+        case CompleteAgentRun():
+            return [
+                AgentRunCompleted(
+                    run_id=run.requested.run_id,
+                    step=run.requested.step,
+                    attempt=command.attempt,
+                    result=command.result,
+                    unused_keys=command.unused_keys,
+                )
+            ]
+        case FailAgentRun():
+            return [_retry_or_fail(run, command)]
+        case _:
+            assert_never(command)
+
+
+def _retry_or_fail(run: AgentRun, command: FailAgentRun) -> Event:
+    assert run.requested is not None
+    retry = run.requested.retry
+    if command.error.kind in RETRYABLE and run.failures + 1 < retry.max_attempts:
+        delay = backoff_s(retry, command.agent_run_id, run.failures + 1, command.error)
+        return AgentRunRetryScheduled(attempt=command.attempt, error=command.error, delay_s=delay, dispatch=run.dispatch + 1)
+    return _failed(run, command.error)
+
+
+def _failed(run: AgentRun, error: Failure) -> AgentRunFailed:
+    assert run.requested is not None
+    requested = run.requested
+    return AgentRunFailed(run_id=requested.run_id, step=requested.step, error=error, abandoned=run.pending_calls)
+
+
+DECIDER: Decider[AgentRun] = Decider("agent_runs", AgentRun, decide, evolve)
