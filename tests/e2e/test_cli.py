@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from api.cli.diagnosis import Diagnosis, examine_members
-from api.cli.history import History
+from api.cli.history import RunHistory
 from api.supervisor.processes import die_with_parent
 from domain.runs import agent_run_id_of
 from tests.e2e.cli_kit import TIDELOG, command, environment, until
@@ -258,7 +258,7 @@ def test_the_log_is_shown_and_followed(up: Up, run_id: str) -> None:
 
 def test_replay_is_right_at_every_position(up: Up, run_id: str) -> None:
     events = up.get(f"/v1/runs/{run_id}/events", limit=1000).json()["data"]
-    history = History()
+    history = RunHistory()
     for event in events:
         history.feed(event)
         assert without_times(history.document()) == without_times(up.get(f"/v1/runs/{run_id}", as_of=event["position"]).json())
