@@ -1,4 +1,4 @@
-"""The tables of this product: routes, events, sagas. Whatever the engine needs of them, the composition root hands to it."""
+"""The tables of this product: routes, events, sagas. The composition root hands them to the engine."""
 
 from application.engine.catalog import Catalog
 from application.engine.sagas.reactions import Reactions

@@ -1,4 +1,4 @@
-"""What a fresh installation begins with: the default tenant, its default project, and a first API key."""
+"""The first content of a fresh installation: the default tenant, its default project, and an API key."""
 
 from uuid import UUID
 
@@ -10,18 +10,18 @@ from domain.tenants import DEFAULT_TENANT_ID, CreateTenant, IssueApiKey
 
 
 async def set_up(commands: CommandLoop, *, key_sha256: str | None) -> int:
-    """Creates what is not there yet and issues the key of this hash. Returns the position to wait for before using it."""
+    """Creates what is missing, and issues the key with this hash. Returns the position at which the key can be used."""
     tenant_id = DEFAULT_TENANT_ID
-    wishes: list[tuple[str, Command]] = [
+    wanted: list[tuple[str, Command]] = [
         ("setup:tenant", CreateTenant(tenant_id=tenant_id, name="default")),
         ("setup:project", CreateProject(project_id=default_project_id(tenant_id), name="default")),
     ]
     if key_sha256 is not None:
         key_id = derive_id(tenant_id, f"key:{key_sha256}")
         issue = IssueApiKey(tenant_id=tenant_id, key_id=key_id, label="development", sha256=key_sha256)
-        wishes.append((f"setup:key:{key_sha256}", issue))
+        wanted.append((f"setup:key:{key_sha256}", issue))
     position = 0
-    for name, command in wishes:
+    for name, command in wanted:
         outcome = await commands.execute(_request(tenant_id, name), command)
         position = max(position, outcome.position)
     return position

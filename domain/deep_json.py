@@ -1,6 +1,6 @@
-"""A JSON parser that does not recurse, for texts that are nested deeper than others take (pydantic's: 200 levels).
+"""A JSON parser that does not recurse, for texts that are nested deeper than the usual parser takes (pydantic's: 200 levels).
 
-Slow, and only used where the fast one gave up. Integers of any size stay what they are.
+This parser is slow, and used only after the fast one gave up. It keeps integers of any size.
 """
 
 import re
@@ -15,7 +15,7 @@ _TOKEN = re.compile(r'[ \t\n\r]*(?:([\[\]{},:])|("(?:[^"\\]|\\.)*"|[^ \t\n\r\[\]
 
 
 def loads(text: bytes | str) -> Json:
-    """Plain data. Raises ValueError for what is not JSON, or is nested deeper than 1,024 levels."""
+    """Parses a text into plain data. Raises ValueError for a text that is not JSON, or is nested deeper than 1,024 levels."""
     reader = _Reader()
     source = text.decode() if isinstance(text, bytes) else text
     position, end = 0, len(source.rstrip(" \t\n\r"))
@@ -32,13 +32,13 @@ def loads(text: bytes | str) -> Json:
 
 
 class _Reader:
-    """What is open, and what may come next. Each method answers whether its token may stand there."""
+    """The open arrays and objects, and which token may come next. Each method answers whether its token may stand there."""
 
     def __init__(self) -> None:
         self._root: list[Json] = []
         self._open: list[list[Json] | dict[str, Json]] = []
         self._keys: list[str] = []
-        """Of the open objects whose value is being read."""
+        """Keys of the open objects whose values are being read."""
         self._next = "value"
         """`value`, `first` (a value or the end), `key`, `first key` (a key or the end), `colon`, `more` (a comma or the end)."""
 

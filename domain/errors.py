@@ -2,26 +2,26 @@
 
 TidelogError
 ├── DomainError            the request is understood and refused
-│   ├── InvalidCommand     what was sent makes no sense (422)
+│   ├── InvalidCommand     the command makes no sense (422)
 │   ├── NotFound           (404)
 │   ├── InvalidState       not in this state (409)
-│   ├── WorkOver           a worker asks for work that is finished, cancelled or dispatched anew (409)
-│   ├── StaleAttempt       a worker that lost its lease speaks (409)
-│   ├── RepeatedDifferently  a command comes again and says something else (409)
-│   │   └── AlreadyResolved  a person said before what became of a call (409)
+│   ├── WorkOver           the work is finished, cancelled or dispatched anew (409)
+│   ├── StaleAttempt       the report comes from a worker that lost its lease (409)
+│   ├── RepeatedDifferently  a recorded command comes again with other content (409)
+│   │   └── AlreadyResolved  a person has resolved the call before (409)
 │   └── AlreadyExists      (409)
 ├── VersionConflict        the stream moved on (409, or 412 where the caller gave the version)
 ├── PayloadTooLarge        an event over the limit (413)
 ├── IdempotencyMismatch    the same key with another request (422)
-├── HistoryReplaced        a cursor of a history that the log has lost (410)
-├── PositionBeyondHead     a position that the log has not reached (410)
+├── HistoryReplaced        the cursor is of a history that the log has lost (410)
+├── PositionBeyondHead     the log has not reached the position (410)
 ├── Unauthenticated        (401)
 ├── Forbidden              (403)
 ├── ProjectionBehind       a read model did not reach the position in time (504)
 └── Unavailable            a dependency is away; try again (503)
 
-The message is for people; `code` is stable and for programs; data is in attributes. The HTTP status is the edge's business
-(api/http/conventions/errors.py); it stands here only to be found.
+The message is for people. `code` is stable and for programs. Data is in attributes. api/http/conventions/errors.py chooses the HTTP
+status; the numbers stand here only as a help.
 """
 
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ class DomainError(TidelogError):
 
 
 class InvalidCommand(DomainError):
-    """What was sent makes no sense as a command."""
+    """The command makes no sense."""
 
     code = "invalid-command"
 
@@ -61,7 +61,7 @@ class NotFound(DomainError):
 
 
 class InvalidState(DomainError):
-    """Not possible in the state that the thing is in."""
+    """The present state does not allow the command."""
 
     code = "invalid-state"
 
@@ -73,19 +73,19 @@ class WorkOver(DomainError):
 
 
 class StaleAttempt(DomainError):
-    """A worker that lost its lease speaks; another attempt is the newest."""
+    """The report comes from a worker that lost its lease. Another attempt is the newest."""
 
     code = "stale-attempt"
 
 
 class RepeatedDifferently(DomainError):
-    """A command that was recorded before comes again and says something else. The first one stands."""
+    """A recorded command comes again with other content. The first one stands."""
 
     code = "repeated-differently"
 
 
 class AlreadyResolved(RepeatedDifferently):
-    """A person has said before what became of a call, and said something else."""
+    """A person has resolved the call before, in another way."""
 
     code = "already-resolved"
 
@@ -120,7 +120,10 @@ class IdempotencyMismatch(TidelogError):
 
 
 class HistoryReplaced(TidelogError):
-    """A cursor of a history that has ended: what its holder has after `last_common_position` is not in the log any more."""
+    """The cursor is of a history that has ended.
+
+    Events after `last_common_position` that its holder has are no longer in the log.
+    """
 
     code = "history-replaced"
 
@@ -131,7 +134,7 @@ class HistoryReplaced(TidelogError):
 
 
 class PositionBeyondHead(TidelogError):
-    """A position that no event of the log has: it was never given out, or the log has lost it."""
+    """No event of the log has the position. It was never given out, or the log has lost it."""
 
     code = "position-beyond-head"
 
@@ -141,13 +144,13 @@ class PositionBeyondHead(TidelogError):
 
 
 class Unauthenticated(TidelogError):
-    """No API key, or one that is not valid."""
+    """The request has no API key, or an invalid one."""
 
     code = "unauthenticated"
 
 
 class Forbidden(TidelogError):
-    """Known, but not allowed."""
+    """The key is known, but may not do this."""
 
     code = "forbidden"
 

@@ -1,6 +1,6 @@
-"""What a set of slices has stored and may read: each topic's class, older versions with their upcasts, schemas, the codec.
+"""The events of a set of slices: the class of each topic, older versions with their upcasts, schemas, encoding and decoding.
 
-Whoever reads or writes events is given a registry. Ours is the list in `domain/registry.py`; tests have registries of their own.
+Readers and writers of events are given a registry. The product's registry is the list in `domain/registry.py`.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from domain.kernel import Event, RecordedEvent
 
 @dataclass(frozen=True, slots=True)
 class Upcast:
-    """An older version of an event. The shape is its class of then, with a name of its own (`RunStartedV1`) and its `VERSION`."""
+    """An older version of an event. The shape is its former class, with a name of its own (`RunStartedV1`) and its `VERSION`."""
 
     shape: type[Event]
     to_next: Callable[[dict[str, Any]], dict[str, Any]]
@@ -23,7 +23,7 @@ class Upcast:
 
 
 class UnknownEvent(Exception):
-    """A stored topic or version that this release does not know: it was written by a newer one."""
+    """This release does not know a stored topic or version. A newer release wrote it."""
 
 
 class EventRegistry:
@@ -33,12 +33,12 @@ class EventRegistry:
         self.slices = slices
         """Slice → its events, each in its newest version."""
         self.upcasts = upcasts
-        """(topic, version) → what became of an older version."""
+        """(topic, version) → the upcast of an older version."""
         self.events: dict[str, type[Event]] = {event.TOPIC: event for events in slices.values() for event in events}
         """Topic → the class of its newest version."""
         self.slice_of: dict[str, str] = {event.TOPIC: name for name, events in slices.items() for event in events}
         """Topic → the slice that it is of."""
-        # Nearly all that is ever read; found in one step, because each fold does little else.
+        # Nearly all events are of the newest version. One step finds their reader, because a fold does little else.
         self._read_newest: dict[tuple[str, int], Callable[[bytes], Event]] = {
             (topic, event.VERSION): event.__pydantic_validator__.validate_json for topic, event in self.events.items()
         }
@@ -51,9 +51,9 @@ class EventRegistry:
         return dict(sorted(found.items(), key=lambda item: (topics.index(item[0][0]), item[0][1])))
 
     def schema(self, topic: str, version: int) -> dict[str, Any]:
-        """The JSON Schema (2020-12) of one version of an event: everything that was ever stored as it fits.
+        """The JSON Schema (2020-12) of one version of an event. Every event that was ever stored in that version fits it.
 
-        So a field with a default is not required: it may have been added after the first events of the version.
+        A field with a default is not required: it may have been added after the first events of the version.
 
         Raises:
             UnknownEvent: there is no such event or version.
@@ -64,7 +64,7 @@ class EventRegistry:
         return shape.model_json_schema(mode="validation")
 
     def encode(self, event: Event) -> bytes:
-        """The canonical JSON of an event: what is stored, and what hashes are taken of."""
+        """The canonical JSON of an event, which is stored and hashed."""
         return event.__pydantic_serializer__.to_json(event)
 
     def decode(self, topic: str, version: int, state: bytes) -> Event:

@@ -9,12 +9,12 @@ from pydantic import Field
 from domain.kernel import ShortText, Text, Value
 
 FailureKind = Literal["permanent", "transient", "invalid", "rate_limited", "timeout", "lost", "upstream", "ambiguous"]
-"""`lost`: its worker vanished too often; `upstream`: what it depends on failed; `ambiguous`: the effect is unknown."""
+"""`lost`: the worker vanished too often. `upstream`: a step before it failed. `ambiguous`: the effect is unknown."""
 
 RETRYABLE: frozenset[str] = frozenset({"transient", "rate_limited"})
 
 MAX_LOST_CLAIMS = 10
-"""Claims in a row without any progress after which the work is taken for what kills its worker."""
+"""After so many claims in a row without progress the work itself is assumed to kill its workers."""
 
 
 class Failure(Value):
@@ -37,8 +37,8 @@ class Retry(Value):
 def backoff_s(retry: Retry, work_id: UUID, attempt: int, failure: Failure) -> float:
     """Seconds to wait before the next attempt: uniform in (0, initial · 2^(attempt-1)], at least what the failure asks for.
 
-    The jitter comes from a hash of the work and the attempt, so that deciding stays a pure function; it spreads as random would
-    (full jitter: AWS Architecture Blog, "Exponential Backoff And Jitter", 2015).
+    The jitter is a hash of the work and the attempt, so that deciding stays a pure function. A hash spreads as well as random
+    numbers (full jitter: AWS Architecture Blog, "Exponential Backoff And Jitter", 2015).
     """
     digest = hashlib.sha256(work_id.bytes + attempt.to_bytes(4, "big")).digest()
     fraction = (int.from_bytes(digest[:4], "big") + 1) / 2**32

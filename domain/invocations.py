@@ -1,6 +1,6 @@
 """Invocations: one tool call each. The intent is recorded before the effect, so that an effect never happens twice unseen.
 
-A call that was cancelled is never tried again; the outcome of an attempt that was under way is recorded when it comes.
+A cancelled call is never tried again. The outcome of an attempt that was under way is recorded when it arrives.
 """
 
 import json
@@ -76,7 +76,7 @@ class InvocationFailed(Event):
 
 
 class InvocationBecameAmbiguous(Event):
-    """The worker vanished after the intent; whether the effect happened is for a person to say."""
+    """The worker vanished after the intent was recorded. A person must say whether the effect happened."""
 
     TOPIC = "invocation.became_ambiguous"
     attempt: int
@@ -84,7 +84,7 @@ class InvocationBecameAmbiguous(Event):
 
 
 class InvocationResolved(Event):
-    """A person said what became of an ambiguous invocation: nobody else can know."""
+    """A person said what became of an ambiguous invocation."""
 
     TOPIC = "invocation.resolved"
     agent_run_id: UUID
@@ -100,7 +100,7 @@ class InvocationResolved(Event):
 
 
 class InvocationCancelRequested(Event):
-    """It was cancelled while an attempt was under way, or while nobody knew what became of the last one."""
+    """The invocation was cancelled while an attempt was under way, or while the outcome of the last attempt was unknown."""
 
     TOPIC = "invocation.cancel_requested"
     attempt: int
@@ -267,7 +267,7 @@ def _claim(invocation: Invocation, requested: InvocationRequested, command: Clai
         raise WorkOver(f"the invocation is {invocation.status}")
     if invocation.status == "waiting" or command.dispatch != invocation.dispatch:
         raise WorkOver(f"dispatch {command.dispatch} is over; {invocation.dispatch} is the newest")
-    if invocation.status == "started":  # the queue handed it out again: the worker of the open attempt vanished
+    if invocation.status == "started":  # the queue delivered the work again, so the worker of the open attempt has vanished
         if not requested.idempotent:
             return InvocationBecameAmbiguous(attempt=invocation.attempt, worker_id=invocation.worker_id or "")
         if invocation.cancel_request is not None:
@@ -323,7 +323,7 @@ def _resolve(invocation: Invocation, requested: InvocationRequested, command: Re
 
 
 def _said(resolution: InvocationResolved) -> str:
-    """All that a person said, but not who said it: another person may say the same."""
+    """The content of a resolution, without its author: another person may say the same."""
     return json.dumps(resolution.model_dump(mode="json", exclude={"by"}), sort_keys=True)
 
 

@@ -31,7 +31,7 @@ ShortText = Annotated[str, StringConstraints(max_length=500), AfterValidator(_no
 
 
 class Value(BaseModel):
-    """A frozen value; unknown fields are refused, so that a typing error is an error."""
+    """A frozen value. Unknown fields are refused, so that a misspelt field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -46,7 +46,7 @@ class Event(BaseModel):
 
 
 class Command(Value):
-    """A wish: what should happen to one stream."""
+    """What should happen to one stream."""
 
 
 E_co = TypeVar("E_co", bound=Event)
@@ -57,7 +57,7 @@ S = TypeVar("S")
 class Decider(Generic[S]):
     """One slice's rules: the state of a stream that has no events, what follows from a command, what an event changes.
 
-    `decide` raises a `DomainError` for a refused command and returns no events where there is nothing to do (a repeated command).
+    `decide` raises a `DomainError` for a refused command and returns no events if there is nothing to do (a repeated command).
     """
 
     slice: str
@@ -67,13 +67,13 @@ class Decider(Generic[S]):
 
 
 if TYPE_CHECKING:
-    from dataclasses import replace as replace  # what a type checker knows the fields of
+    from dataclasses import replace as replace  # type checkers know its fields
 else:
 
     def replace(state: S, /, **changes: Any) -> S:
         """A frozen dataclass (without slots) with some fields changed: `dataclasses.replace` in a fifth of its time.
 
-        Folding does little else. There is nothing to check: the fields are those of a state that was built before.
+        A fold does little else. Nothing need be checked: the other fields were checked when the state was built.
         """
         copy = object.__new__(type(state))
         fields = copy.__dict__
@@ -83,7 +83,7 @@ else:
 
 
 class Metadata(Value):
-    """Who and why, on every event. Copied by the command loop, never by hand."""
+    """Who asked for an event and why. The command loop puts it on every event; nobody does so by hand."""
 
     actor: str
     """Who asked: `key:<key id>`, `saga:<name>`, `timer`, `system`."""
@@ -96,7 +96,7 @@ class Metadata(Value):
 
 
 class RecordedEvent(NamedTuple):
-    """An event as the log holds it. `state` is the canonical JSON, decoded on demand by `domain.registry.decode`."""
+    """An event as the log holds it. `state` is the canonical JSON, decoded on demand by an `EventRegistry`."""
 
     position: int
     """Place in the total order of the log: 1, 2, 3 … without a gap."""
@@ -110,12 +110,12 @@ class RecordedEvent(NamedTuple):
     schema_version: int
     state: bytes
     metadata: str
-    """`Metadata` as JSON text; parsed only by those who need it."""
+    """`Metadata` as JSON text. Parsed only where it is needed."""
     recorded_at: datetime
 
     @property
     def name(self) -> str:
-        """`<stream id>:<version>`: the event's name before and after it has a position."""
+        """`<stream id>:<version>`: names the event, also before it has a position."""
         return f"{self.stream_id}:{self.version}"
 
 
@@ -126,7 +126,7 @@ def derive_id(parent: UUID, name: str) -> UUID:
     """A UUIDv7-shaped id that follows from its parent and a name.
 
     The parent's millisecond stamp is kept, so that derived ids land near the right edge of the indexes, where random ones (UUIDv5)
-    would scatter; the other 74 bits are SHA-256 of parent and name (RFC 9562, section 5.7, leaves their making open).
+    would scatter. The other 74 bits are SHA-256 of parent and name; RFC 9562, section 5.7, leaves their content open.
     """
     digest = int.from_bytes(hashlib.sha256(parent.bytes + name.encode()).digest()[:10], "big")
     value = (parent.int & _TIME_BITS) | (digest & ~(0xF << 76) & ~(0x3 << 62))

@@ -15,7 +15,7 @@ class MessageSent(Event):
     sender_id: UUID
     recipient: str
     recipient_id: UUID
-    """The agent run whose mailbox it goes to; it need not have begun."""
+    """The agent run that receives the message. It need not have begun."""
     body: Json = None
 
 

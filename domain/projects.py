@@ -1,4 +1,4 @@
-"""Projects: what runs are grouped by inside a tenant."""
+"""Projects group the runs of a tenant."""
 
 from dataclasses import dataclass
 from functools import lru_cache

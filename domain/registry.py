@@ -1,8 +1,8 @@
 """The closed list of events: what every stored topic and version means, for ever.
 
 An old version of an event stays readable by an upcast: a function from the JSON object of version n to that of version n + 1, run
-in a chain before the class is built. Beside it stands the shape that version n had, for its JSON Schema: strangers read what was
-stored, not what we make of it. Golden files in tests/golden hold one example and the schema of every version.
+in a chain before the class is built. An upcast also holds the class of version n, for its JSON Schema: clients read events as they
+were stored, not as the server upcasts them. Golden files in tests/golden hold one example and the schema of every version.
 """
 
 from domain import agent_runs, agents, context, invocations, messages, projects, runs, tenants, tools
@@ -35,6 +35,6 @@ SLICES: dict[str, tuple[type[Event], ...]] = {
 }  # fmt: skip
 
 UPCASTS: dict[tuple[str, int], Upcast] = {}
-"""(topic, version) → what became of an older version."""
+"""(topic, version) → the upcast of an older version."""
 
 REGISTRY = EventRegistry(SLICES, UPCASTS)

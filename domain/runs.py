@@ -1,4 +1,4 @@
-"""Runs: a plan of steps, what became of each, and the outcome. Every decision what to do next is taken here."""
+"""Runs: a plan of steps, the result of each step, and the outcome. Every decision about the next step is taken here."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ class Step(Value):
     key: Name
     agent: Name
     agent_version: ShortText | None = None
-    """None while asked for; pinned to the registered version when the run starts."""
+    """None in a request. The start of the run pins it to the registered version."""
     after: tuple[Name, ...] = ()
     input: Json = None
     """Given to this step's agent instead of the run's input."""
@@ -39,7 +39,7 @@ class Step(Value):
 
 
 class Plan(Value):
-    """A graph of steps without cycles. Sequential and parallel plans are constructors of it, not other engines."""
+    """A graph of steps without cycles. Sequential and parallel plans are constructors of a graph, not other engines."""
 
     steps: tuple[Step, ...] = Field(min_length=1, max_length=MAX_STEPS)
 
@@ -59,7 +59,7 @@ class Plan(Value):
                 break
             before.add(step.key)
         else:
-            return steps  # each comes after earlier ones only: no cycle, and nothing to sort
+            return steps  # each step comes after earlier ones only, so there is no cycle and nothing to sort
         try:
             TopologicalSorter({step.key: step.after for step in steps}).prepare()
         except CycleError as error:
@@ -79,7 +79,7 @@ def _unique_keys(agents: tuple[str, ...]) -> list[str]:
 
 @lru_cache(maxsize=1_000)
 def sequential(agents: tuple[str, ...]) -> Plan:
-    """Each agent after the one before; a failure ends the run."""
+    """Each agent runs after the one before. A failure ends the run."""
     keys = _unique_keys(agents)
     return Plan(
         steps=tuple(
@@ -91,7 +91,7 @@ def sequential(agents: tuple[str, ...]) -> Plan:
 
 @lru_cache(maxsize=1_000)
 def parallel(agents: tuple[str, ...], aggregator: str | None) -> Plan:
-    """All agents side by side, then the aggregator with what they found; a member's failure is tolerated and reported."""
+    """All agents run side by side, then the aggregator with their results. The failure of a member is tolerated and reported."""
     keys = _unique_keys((*agents, aggregator) if aggregator else agents)
     members = tuple(Step(key=key, agent=agent, on_failure="continue") for key, agent in zip(keys, agents, strict=False))
     if aggregator is None:
@@ -147,7 +147,7 @@ class RunFailed(Event):
     step: str
     error: Failure
     abandoned: tuple[UUID, ...] = ()
-    """Agent runs that were under way and are to be cancelled."""
+    """Agent runs that were under way and must be cancelled."""
 
 
 class RunCancelled(Event):
@@ -157,7 +157,7 @@ class RunCancelled(Event):
 
 
 ENDS = frozenset({RunCompleted.TOPIC, RunFailed.TOPIC, RunCancelled.TOPIC})
-"""Topics of the events of which each run has one, its last."""
+"""Topics of the events that end a run. Each run has one of them, as its last event."""
 
 
 RunEvent = RunStarted | StepScheduled | StepCompleted | StepFailed | RunCompleted | RunFailed | RunCancelled
@@ -223,7 +223,7 @@ def evolve(run: Run, event: RunEvent) -> Run:
             assert_never(event)
 
 
-# --- wishes and rules -------------------------------------------------------------------------------------------------
+# --- commands and rules -----------------------------------------------------------------------------------------------
 
 
 class StartRun(Command):
@@ -257,7 +257,7 @@ RunCommand = StartRun | CompleteStep | FailStep | CancelRun
 
 
 def agent_run_id_of(run_id: UUID, step: str) -> UUID:
-    """The id of the agent run that executes a step: known before it exists, so that mail can wait for it."""
+    """The id of the agent run that executes a step. The id is known before the agent run exists, so that mail can wait for it."""
     return derive_id(run_id, f"step:{step}")
 
 
@@ -304,7 +304,7 @@ def _failed(step: Step, agent_run_id: UUID | None, error: Failure) -> StepFailed
 
 
 def _and_what_follows(run_id: UUID, run: Run, events: list[Event]) -> list[Event]:
-    """Adds all that the given events bring about: steps to schedule, steps that cannot run any more, the end of the run."""
+    """Adds the events that follow from the given ones: steps to schedule, steps that cannot run any more, the end of the run."""
     for event in events:
         run = evolve(run, event)  # type: ignore[arg-type]  # only this slice's events are made here
     assert run.plan is not None

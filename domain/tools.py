@@ -1,4 +1,4 @@
-"""Tool definitions: parameters as JSON Schema, and what may be done when a call's outcome is unknown."""
+"""Tool definitions: parameters as JSON Schema, and whether a call whose outcome is unknown may be repeated."""
 
 from dataclasses import dataclass
 from functools import lru_cache

@@ -1,8 +1,8 @@
-"""JSON values: how deep one may be nested, that its numbers are finite, and reading those that are deeper than the parser takes.
+"""JSON values: their depth, finite numbers, and reading values that are nested deeper than the parser takes.
 
-Depth is counted in a value of its own (a run's input, a result, an entry of the shared context), not in the document around it:
-`1` has depth 0, `[1]` depth 1. At the door 64 levels are taken. The server puts a few around what came in; an event of a writer who
-came by no door may hold 80. What the log holds is not checked again: reading takes 1,000, more than any release recorded.
+Depth is counted in a value of its own (a run's input, a result, an entry of the shared context), not in the document around it: `1`
+has depth 0, `[1]` depth 1. Every entrance takes 64 levels. The server puts a few levels around such a value; an event of a writer
+that uses no entrance may hold 80. Stored values are not checked again: reading takes 1,000 levels, more than any release recorded.
 """
 
 import math
@@ -35,9 +35,9 @@ _LONG = b"0" * 200
 
 
 def is_deeper(text: bytes, depth: int) -> bool:
-    """Whether a well-formed JSON text is nested deeper. Costs next to nothing for texts with few brackets, and little for others.
+    """Whether a well-formed JSON text is nested deeper. Costs next to nothing for a text with few brackets, and little for others.
 
-    Each round takes away the innermost pairs of brackets, that is one level.
+    Each round removes the innermost pairs of brackets, which are one level.
     """
     if len(text) <= 2 * depth:
         return False
@@ -57,7 +57,7 @@ def is_deeper(text: bytes, depth: int) -> bool:
 
 
 def is_surely_finite(text: bytes) -> bool:
-    """False where a JSON text may hold a number that is infinite or NaN; True where it certainly holds none.
+    """False if a JSON text may hold a number that is infinite or NaN. True if it certainly holds none.
 
     A number that no double can hold has three digits in its exponent, or more than 200 in a row.
     """
@@ -71,7 +71,7 @@ def too_deep(model: object, depth: int) -> Place | None:
 
 
 def _values(part: object, place: Place) -> Iterator[tuple[Place, object]]:
-    """The JSON values in a model. Its own lists are tuples: a list or a dict is a value, or a part of one."""
+    """The JSON values in a model. The model's own lists are tuples, so a list or a dict is a JSON value or a part of one."""
     if isinstance(part, BaseModel):
         for name in type(part).model_fields:
             yield from _values(getattr(part, name), (*place, name))
@@ -101,7 +101,7 @@ def _children(part: object) -> "list[object]":
 
 
 def not_finite(document: Json) -> Place | None:
-    """The place of the first number that is infinite or none at all (NaN); None if there is none. Not recursive."""
+    """The place of the first number that is infinite or NaN; None if there is none. Not recursive."""
     waiting: list[tuple[Place, Json]] = [((), document)]
     while waiting:
         place, part = waiting.pop()
@@ -118,7 +118,7 @@ def not_finite(document: Json) -> Place | None:
 
 
 def read(text: bytes | str) -> Json:
-    """A stored JSON text as plain data, up to 1,000 levels. Raises ValueError for what is not JSON."""
+    """A stored JSON text as plain data, up to 1,000 levels. Raises ValueError for a text that is not JSON."""
     try:
         return pydantic_core.from_json(text)
     except ValueError as error:

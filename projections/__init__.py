@@ -1,1 +1,1 @@
-"""The read side: one file for each slice holds its handlers and its queries together. SQL stands here and in adapters/postgres."""
+"""The read side: a file for each slice holds its tables, its handlers and its queries. SQL stands here and in adapters/postgres."""

@@ -1,4 +1,4 @@
-"""Tool calls: a list to find those that wait for somebody, and a single call as the fold of its own events."""
+"""Tool calls: a list, to find calls that wait for a person, and a single call as the fold of its own events."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
@@ -45,7 +45,7 @@ class InvocationSummary(BaseModel):
     """When it got this status."""
     attempt: int = 0
     cancel_requested: bool = False
-    """It was cancelled in the middle of an attempt: it is not tried again."""
+    """The call was cancelled in the middle of an attempt, and is not tried again."""
 
 
 class InvocationView(InvocationSummary):
@@ -93,7 +93,7 @@ def resolution_of(event: InvocationResolved, recorded: RecordedEvent) -> Resolut
 
 
 def replay(events: Iterable[RecordedEvent]) -> InvocationView | None:
-    """A call after the given events of its stream, in order; None if they are not those of a call."""
+    """A call after the given events of its stream, in order. None if the events are of another slice."""
     view: InvocationView | None = None
     for recorded in events:
         if recorded.topic == InvocationRequested.TOPIC:
@@ -128,7 +128,7 @@ WHERE invocation.tenant_id = u.tenant AND invocation.invocation_id = u.id
 
 
 async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
-    """Two statements for a batch: the calls that are new, and what became of those that are known by then."""
+    """Two statements for a batch: one inserts new calls, the other updates calls that are known by then."""
     new: list[tuple[RecordedEvent, InvocationRequested]] = []
     changed: dict[tuple[UUID, UUID], dict[str, Any]] = {}
     async for recorded in in_turns(batch):
@@ -196,7 +196,7 @@ ORDER BY tenant_id DESC, run_id DESC, invocation_id DESC LIMIT %(limit)s
 async def list_invocations(
     connection: Connection, tenant_id: UUID, *, limit: int, before: UUID | None, status: str | None, run_id: UUID | None
 ) -> Page[InvocationSummary]:
-    """Those of the newest runs first."""
+    """Calls of the newest runs first."""
     parameters = {
         "tenant": tenant_id, "before": before or UUID(int=2**128 - 1), "status": status, "run": run_id, "limit": limit + 1,
     }  # fmt: skip

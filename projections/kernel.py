@@ -1,4 +1,4 @@
-"""What a read model is written with: ours import it from here, and so do those of plug-ins, for which this page is a promise."""
+"""The names that read models are written with. Plug-ins import them from here too, so this module keeps its path and its names."""
 
 from domain.registry import REGISTRY
 from projections.engine.kernel import (

@@ -1,4 +1,4 @@
-"""All read models: ours by name, and those that installed plug-ins bring. The runner, rebuilds and checks go by these."""
+"""All read models: ours by name, and those of installed plug-ins. The runner, rebuilds and checks use this list."""
 
 from functools import cache
 

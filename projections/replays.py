@@ -1,7 +1,7 @@
-"""Runs as the log has them at this moment, not as a read model has them: replayed together for all who ask at the same time.
+"""Runs as the log holds them at this moment, independent of read models. Callers at the same time share the reading.
 
 A thousand requests that wait for their runs to end ask a thousand times, most of them in the same moment. Each statement reads the
-events of many runs, and one statement is under way at a time: so their number grows with the time, not with those who wait.
+events of many runs, and one statement is under way at a time. So the number of statements grows with time, not with the callers.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from projections.engine.kernel import TURN
 from projections.runs import RunView, evolve_view
 
 MAX_ASKED = 10_000
-"""Runs that may wait to be read; the next who asks gets Unavailable."""
+"""Number of runs that may wait to be read. The next caller gets Unavailable."""
 TOGETHER = 64
 """Runs that one statement reads."""
 PAGE = 250
@@ -46,12 +46,12 @@ class _Replay:
 
 
 class RunReplays:
-    """Reads for all who ask. The owner closes it."""
+    """Reads runs for all callers of this process. The owner closes it."""
 
     def __init__(self, feed: EventFeed) -> None:
         self._feed = feed
         self._joinable: dict[tuple[UUID, UUID], _Replay] = {}
-        """Replays whose first statement is still to come: who asks for the same run now is served by it."""
+        """Replays whose first statement is still to come. A new caller for the same run shares it."""
         self._queue: deque[_Replay] = deque()
         self._reader = OnDemand(self._read_all, "run-replays")
 
@@ -59,9 +59,10 @@ class RunReplays:
         await self._reader.close()
 
     async def now(self, tenant_id: UUID, run_id: UUID) -> RunView | None:
-        """The run with everything that was recorded before the call; None if there is none. To be read only: others have it too.
+        """The run with all events that were recorded before the call; None if there is no such run. Callers share the view: read it
+        only.
 
-        An outage of the database is waited out: callers set a time-out. Raises Unavailable when too many wait already.
+        An outage of the database is waited out, so callers set a time-out. Raises Unavailable if too many callers wait.
         """
         key = (tenant_id, run_id)
         replay = self._joinable.get(key)
@@ -77,7 +78,7 @@ class RunReplays:
         finally:
             replay.askers -= 1
         if error is not None:
-            raise error.with_traceback(None)  # it is one for all who asked, and would grow with each
+            raise error.with_traceback(None)  # all callers share the error, and each raise would lengthen its traceback
         return replay.view
 
     async def _read_all(self) -> None:
@@ -93,7 +94,7 @@ class RunReplays:
                     replay.settle(error)
 
     async def _go_on(self, replays: list[_Replay]) -> None:
-        """Takes each replay a page further; those that are not at their end come again."""
+        """Takes each replay a page further. Replays that are not at their end come again."""
         if not replays:
             return
         places = [(*replay.key, replay.after) for replay in replays]

@@ -1,4 +1,4 @@
-"""Runs as people see them: one document for each run, the fold of all events inside it.
+"""Runs as the HTTP interface shows them: one document for each run, the fold of all events inside it.
 
 The read model and a replay to any position are the same function over the same events, so they cannot tell different stories.
 """
@@ -28,9 +28,9 @@ class CallView(BaseModel):
     worker_id: str | None = None
     error: Failure | None = None
     cancel_requested: bool = False
-    """It was cancelled in the middle of an attempt: it is not tried again."""
+    """The call was cancelled in the middle of an attempt, and is not tried again."""
     effect: Literal["unknown"] | None = None
-    """Of a cancelled call: `unknown` where the worker of its last attempt vanished."""
+    """Of a cancelled call: `unknown` if the worker of its last attempt vanished."""
     resolution: ResolutionView | None = None
     started_at: Timestamp
     finished_at: Timestamp | None = None
@@ -163,7 +163,7 @@ def _on_run_event(view: RunView, event: Any, at: datetime) -> None:
 
 
 def _call_off(view: RunView, at: datetime) -> None:
-    """The run is over: its steps have no outcome that counts any more, even if one is just being reported."""
+    """Closes the steps of a run that has ended. An outcome that arrives later does not count."""
     for step in view.steps:
         if step.status not in ("completed", "failed"):
             step.status = "cancelled"
@@ -173,7 +173,7 @@ def _call_off(view: RunView, at: datetime) -> None:
 def _on_agent_run_event(view: RunView, event: Any, recorded: RecordedEvent) -> None:
     step = next((s for s in view.steps if s.agent_run_id == recorded.stream_id), None)
     if step is None:
-        return  # mail for a step that is not scheduled yet
+        return  # the message is for a step that is not scheduled yet
     at = recorded.recorded_at
     match event:
         case agent_runs.AgentRunClaimed():

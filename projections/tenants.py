@@ -1,4 +1,4 @@
-"""Tenants and API keys: who may speak for which tenant."""
+"""Tenants and their API keys."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ class KeyOwner:
 
 
 async def find_keys(connection: Connection, sha256s: Sequence[str]) -> dict[str, KeyOwner]:
-    """Whom those of the keys that are valid belong to, by their hash."""
+    """Hash of each valid key among the given ones → its tenant and id."""
     sql = "SELECT sha256, key_id, tenant_id FROM api_key WHERE sha256 = ANY (%s) AND revoked_at IS NULL"
     cursor = await connection.execute(sql, [list(sha256s)])
     return {sha256: KeyOwner(key_id, tenant_id) async for sha256, key_id, tenant_id in cursor}

@@ -1,4 +1,4 @@
-"""Durable timers: what events say is to happen later, as a table of commands by due time."""
+"""Durable timers: commands that events schedule for later, as a table by due time."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -14,7 +14,7 @@ ENDS = topics_of(agent_runs.AgentRunCompleted, agent_runs.AgentRunFailed, agent_
 
 
 def timer_of(recorded: RecordedEvent) -> tuple[datetime, Command] | None:
-    """When which command is to be given because of an event."""
+    """The command that an event schedules, and the time at which it is due. None for other events."""
     match decoded(recorded):
         case agent_runs.AgentRunRequested(timeout_s=timeout_s) if timeout_s is not None:
             due = recorded.recorded_at + timedelta(seconds=timeout_s)

@@ -1,4 +1,4 @@
-"""Open work: agent runs and invocations that are to be picked up or are being worked on. The queue is refilled from here."""
+"""Open work: agent runs and invocations that wait for a worker or have one. The reconciler refills the queue from this table."""
 
 from collections.abc import Sequence
 
@@ -10,8 +10,8 @@ from projections.kernel import Connection, Projection, decoded, topics_of
 OPENED = topics_of(
     agent_runs.AgentRunRequested, agent_runs.AgentRunResumed, invocations.InvocationRequested, invocations.InvocationRequeued
 )
-# Not InvocationCancelRequested: while the last attempt is under way, its item in the queue is how a vanished worker is found out.
-# Whoever claims it then gets no attempt.
+# Not InvocationCancelRequested: while the last attempt is under way, its item in the queue shows whether the worker has vanished. A
+# worker that claims the item then gets no attempt.
 CLOSED = topics_of(
     agent_runs.AgentRunRetryScheduled, agent_runs.AgentRunCompleted, agent_runs.AgentRunFailed, agent_runs.AgentRunCancelled,
     invocations.InvocationRetryScheduled, invocations.InvocationSucceeded, invocations.InvocationFailed,

@@ -1,4 +1,4 @@
-"""Connections for projections and queries: from the pool, with driver errors turned into domain errors."""
+"""Connections for projections and queries. They come from the pool; errors of the driver become domain errors."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -2,8 +2,8 @@
 
 `synchronous_commit = off` is a choice of the session: the writer turns it on for itself. `on`, `local`, `remote_write` and
 `remote_apply` all flush on the server that answers, and stay as they are. `fsync = off` is a choice of the server: nothing is
-appended there, unless the server also says `tidelog.throw_away = on`, as those of the tests do. PostgreSQL takes a setting with a
-dot in its name from anybody; it stands where `fsync = off` stands, so no setting of ours has to agree with it.
+appended there, unless the server also says `tidelog.throw_away = on`, as the servers of the tests do. PostgreSQL takes a setting
+with a dot in its name from anybody. The setting stands beside `fsync = off`, so no setting of Tidelog has to agree with it.
 """
 
 import time
@@ -16,11 +16,12 @@ from domain.errors import Unavailable
 
 THROW_AWAY = "tidelog.throw_away"
 ASK_EVERY_S = 5.0
-"""So much later than the server's configuration the writer may be, where that changes while it writes."""
+"""The writer notices a change of the server's configuration after at most so many seconds."""
 
 log = structlog.get_logger(__name__)
 
-# One round trip: settles synchronous_commit for the session, so that no new default reaches it, and answers what holds then.
+# One round trip: sets synchronous_commit for the session, so that a new default does not reach the session, and answers the
+# settings.
 INSIST_SQL = """
 SELECT current_setting('fsync') = 'on' AS fsync,
     set_config('synchronous_commit', CASE asked WHEN 'off' THEN 'on' ELSE asked END, %(local)s) <> 'off' AS synchronous,
@@ -35,11 +36,14 @@ SELECT current_setting('fsync') = 'on',
 
 
 class NotDurable(Unavailable):
-    """The server answers commits that are not on its disk. A person has to act; asked again, because it may be mended meanwhile."""
+    """The server answers commits that are not on its disk.
+
+    A person has to act. The writer asks again, because the server may be mended.
+    """
 
 
 class Insistence:
-    """What the writer of the log knows of its connection. The server's settings can change under a connection that stays."""
+    """The writer's knowledge of its connection. The server's settings can change while a connection lives."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -47,7 +51,7 @@ class Insistence:
         self._refused = False
 
     async def insist(self) -> None:
-        """Makes commits of the session durable. Raises NotDurable where the server does not let it, and psycopg.Error."""
+        """Makes commits of the session durable. Raises NotDurable if the server prevents that; psycopg.Error."""
         if time.monotonic() < self._ask_at:
             return
         row = await (await self._connection.execute(INSIST_SQL, {"local": False})).fetchone()
@@ -67,11 +71,11 @@ class Insistence:
 
 @dataclass(frozen=True, slots=True)
 class Durability:
-    """What becomes of acknowledged appends on a server. `fsync` is False only for a server that says it is to be thrown away."""
+    """Whether a server keeps acknowledged appends. `fsync` is False only for a server that says it is to be thrown away."""
 
     fsync: bool
     full_page_writes: bool
-    """Off: after a power failure pages may be torn, unless the file system itself writes them whole."""
+    """Off: a power failure may tear pages, unless the file system writes whole pages."""
 
 
 async def inspect(connection: Connection) -> Durability:

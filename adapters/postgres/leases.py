@@ -1,4 +1,4 @@
-"""Leases in Postgres (`Leases`): one statement for each beat, and what people are shown of them."""
+"""Leases in PostgreSQL (`Leases`): one statement for each beat, and a list of members for people."""
 
 import os
 import socket
@@ -22,7 +22,10 @@ MEMBERS_SQL = """
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A process that shares the engine's work. One that is not alive lost its units, or will with the next beat of another."""
+    """A process that shares the engine's work.
+
+    A process that is not alive has lost its units, or loses them at the next beat of another.
+    """
 
     member_id: UUID
     place: str
@@ -34,10 +37,13 @@ class Member:
 
 
 class PostgresLeases:
-    """Implements `application.engine.ports.log.Leases` for one process."""
+    """Implements the port `Leases` for one process."""
 
     def __init__(self, pool: Pool, *, lease_s: float, member_id: UUID | None = None) -> None:
-        """`member_id`: that of the start before, if it is known to have ended: what it held is held on without a pause."""
+        """`member_id`:
+
+        the id of the process's last start, if that start has certainly ended. Its units are then held on without a pause.
+        """
         self._pool = pool
         self._lease_s = lease_s
         self._member_id = member_id or uuid4()
@@ -59,7 +65,7 @@ class PostgresLeases:
 
 
 async def members(pool: Connections) -> list[Member]:
-    """Everybody who beat within the last minute. Raises Unavailable."""
+    """Processes that beat within the last minute. Raises Unavailable."""
     with translate_errors():
         async with pool.connection() as connection:
             return [Member(*row) for row in await (await connection.execute(MEMBERS_SQL)).fetchall()]

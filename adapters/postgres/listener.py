@@ -1,4 +1,4 @@
-"""NOTIFY as a hint: wakes who waits on a channel. A lost notification costs a waiter its time-out, nothing more."""
+"""NOTIFY as a hint: wakes the waiters on a channel. A lost notification costs a waiter its time-out, nothing more."""
 
 import asyncio
 import contextlib
@@ -17,14 +17,14 @@ FIRST_PAUSE_SECONDS = 0.1
 """First pause before a lost connection is made again; it doubles up to LONGEST_PAUSE_SECONDS."""
 LONGEST_PAUSE_SECONDS = 2.0
 CHECK_SECONDS = 30.0
-"""How often the idle connection is proved alive."""
+"""Seconds between two checks that an idle connection is alive."""
 ANSWER_SECONDS = 5.0
 
 
 class ChannelListener:
-    """Listens to one channel on a connection of its own, made again when it is lost. Owned: `start` and `close`.
+    """Listens to one channel on a connection of its own. A lost connection is made again. Owned: `start` and `close`.
 
-    Subclasses say what a notification means (`on_notification`) and what to ask on a connection that listens (`check`).
+    Subclasses say what a notification means (`on_notification`) and which query checks a listening connection (`check`).
     """
 
     def __init__(self, database_url: str, channel: str) -> None:
@@ -54,11 +54,11 @@ class ChannelListener:
         self._notified.set()
 
     async def check(self, connection: pool.Connection) -> None:
-        """Proves the connection alive. Called first when LISTEN is in force: nothing can happen unseen between the two."""
+        """Checks that the connection is alive. The first call comes after LISTEN is in force, so no event is missed in between."""
         await connection.execute("SELECT 1")
 
     def on_loss(self) -> None:
-        """The connection is gone; notifications are missed from here on."""
+        """The connection is lost. Notifications are missed from now on."""
 
     async def _run(self) -> None:
         pause = FIRST_PAUSE_SECONDS
@@ -79,11 +79,11 @@ class ChannelListener:
     async def _listen(self) -> None:
         connection = await pool.connect(self._database_url, role="listener")
         try:
-            # Notifications that come in beside an answer are given to the handler, the others are met in `_drain`.
+            # The handler gets notifications that arrive beside an answer; `_drain` gets the others.
             connection.add_notify_handler(lambda notify: self.on_notification(notify.payload))
             with pool.deadline(connection, ANSWER_SECONDS):
                 await connection.execute(SQL("LISTEN {}").format(Identifier(self._channel)))
-            self._notified.set()  # whatever came while nobody listened
+            self._notified.set()  # notifications may have been missed while nobody listened
             while True:
                 with pool.deadline(connection, ANSWER_SECONDS):
                     await self.check(connection)
@@ -104,7 +104,7 @@ class ChannelListener:
 
 
 async def _readable(connection: pool.Connection) -> None:
-    """Until the socket has something; the driver's own `notifies` wakes up ten times a second to see."""
+    """Waits until the socket has data. The driver's own `notifies` would wake up ten times a second."""
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
     descriptor = connection.fileno()

@@ -1,6 +1,6 @@
 """Applies the numbered SQL files of the package `migrations`, each once, in order, each in a transaction of its own.
 
-`schema_migration` remembers what was applied, with its checksum: a file that changed after it was applied is an error, not a
+`schema_migration` holds the applied files with their checksums, so a file that changed after it was applied is an error, not a
 surprise later. Several processes may start at once; an advisory lock lets one of them work while the others wait.
 """
 
@@ -35,7 +35,7 @@ _CREATE_TABLE = """
 
 
 class MigrationError(TidelogError):
-    """The schema of the database and the files of this version do not fit, or a migration failed. A person has to look."""
+    """The schema of the database does not fit the files of this version, or a migration failed. A person has to look."""
 
     code = "migration-failed"
 
@@ -68,7 +68,7 @@ def load_migrations(files: Iterable[Traversable] | None = None) -> list[Migratio
 
 
 async def pending(database_url: str, *, migrations: Sequence[Migration] | None = None) -> list[Migration]:
-    """What `migrate` would apply, in order. Writes nothing. Raises MigrationError, Unavailable."""
+    """The files that `migrate` would apply, in order. Writes nothing. Raises MigrationError, Unavailable."""
     shipped = load_migrations() if migrations is None else migrations
     with pool.translate_errors():
         connection = await pool.connect(database_url, role="migrate")
@@ -83,7 +83,7 @@ async def migrate(
     lock_timeout: float = 60.0,
     statement_timeout: float = 600.0,
 ) -> list[Migration]:
-    """Brings the schema up to this version and returns what was applied.
+    """Brings the schema up to this version and returns the files that were applied.
 
     `lock_timeout`: seconds to wait for another process that migrates, and for any table lock that a migration needs.
     Raises MigrationError, Unavailable.
@@ -101,7 +101,7 @@ async def migrate(
                 await connection.execute("SELECT pg_advisory_lock(%s)", (LOCK_KEY,))
             except psycopg.errors.LockNotAvailable as error:
                 raise Unavailable(f"another process has been migrating for more than {lock_timeout:g} s") from error
-            # The lock is the session's: it goes with the connection, however this ends.
+            # The lock belongs to the session, so it ends with the connection in any case.
             await connection.execute(_CREATE_TABLE)
             waiting = await _pending(connection, shipped)
             for migration in waiting:
@@ -125,7 +125,7 @@ async def _apply(connection: pool.Connection, migration: Migration) -> None:
 
 
 async def _pending(connection: pool.Connection, shipped: Sequence[Migration]) -> list[Migration]:
-    """Checks what was applied against the files, and returns the files that were not."""
+    """Checks the applied files, and returns those that were not applied yet."""
     cursor = await connection.execute("SELECT to_regclass('schema_migration') IS NOT NULL")
     exists = await cursor.fetchone()
     if exists != (True,):

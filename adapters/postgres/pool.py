@@ -1,4 +1,4 @@
-"""Connections to Postgres: with limits and timeouts on everything, and driver errors turned into domain errors in one place."""
+"""Connections to PostgreSQL, with limits and time-outs on everything. Here alone errors of the driver become domain errors."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ Pool = AsyncConnectionPool[Connection]
 
 
 class Connections(Protocol):
-    """Where connections come from: a pool, or a share of one."""
+    """A source of connections: a pool, or a share of one."""
 
     def connection(self, timeout: float | None = None) -> AbstractAsyncContextManager[Connection]:
         """Raises psycopg.Error (PoolTimeout, TooManyRequests) when none comes in time (seconds)."""
@@ -36,20 +36,21 @@ class Connections(Protocol):
 CONNECT_TIMEOUT = 5
 """Seconds to reach the server and log in."""
 STATEMENT_TIMEOUT = 30.0
-"""Seconds that one statement may take, unless a caller of `open_pool` says otherwise."""
+"""Seconds that one statement may take, unless a caller of `open_pool` sets another bound."""
 RECONNECT_FOR = 4.0
-"""Seconds for which the pool tries to connect by itself, at longer and longer intervals; then who waits makes it try at once.
-With the pool's own five minutes an outage would last twice as long for us as for the database."""
+"""Seconds for which the pool tries to connect by itself, at growing intervals. After that a waiter makes the pool try at once.
+With the pool's own five minutes an outage would last twice as long for Tidelog as for the database."""
 GRACE = 2.0
-"""Seconds after a statement's time-out in which the server must have said so; a connection that says nothing is given up then."""
+"""Seconds that the server has after a statement's time-out to report it. A connection that stays silent is then given up."""
 
-# First two characters of an SQLSTATE: the database, not the statement, is in trouble, and trying again later is right.
+# First two characters of an SQLSTATE: the database is in trouble, not the statement. A later try may succeed.
 # 08 connection, 25006 read-only (a demoted primary), 40 rolled back for others, 53 out of resources, 55P03 lock not available,
 # 57 operator intervention (shutdown, crash, timeout), 58 system error.
 _TRANSIENT_CLASSES = frozenset({"08", "40", "53", "57", "58"})
 _TRANSIENT_STATES = frozenset({"25006", "55P03"})
 
-# What libpq and the server say of a connection that no waiting will mend. A connection that only ended says "EOF" or "closed".
+# Words of libpq and of the server about a connection that waiting will not mend. Of a connection that only ended they say "EOF" or
+# "closed".
 _REFUSAL = re.compile(
     r"certificate|private key|does not support SSL|SSL error: (?!unexpected eof)|sslmode|pg_hba\.conf"
     r"|(?:password|\w+) authentication failed|no password supplied"
@@ -57,9 +58,9 @@ _REFUSAL = re.compile(
 
 
 class DatabaseRefused(Unavailable):
-    """The database is there, but a connection is refused, by it or by us: its certificate, ours, no TLS, the password.
+    """The database is there, but one side refuses the connection: a certificate, no TLS, the password.
 
-    A person has to act. It is tried again, because what is wrong may be mended on the other side.
+    A person has to act. The connection is tried again, because the other side may be mended.
     """
 
 
@@ -73,7 +74,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 def domain_error(error: BaseException) -> TidelogError | None:
-    """The domain error for an error of the driver; None for one that only a defect of ours explains."""
+    """The domain error for an error of the driver. None for an error that only a defect of Tidelog explains."""
     if (refusal := _refusal(error)) is not None:
         return DatabaseRefused(f"the database is there, but there is no way in: {refusal}")
     if is_transient(error):
@@ -86,7 +87,7 @@ def domain_error(error: BaseException) -> TidelogError | None:
 
 
 def _refusal(error: BaseException) -> str | None:
-    """The line that says why a person has to act; None for every other error."""
+    """The line that says why a person has to act. None for every other error."""
     if not isinstance(error, psycopg.OperationalError) or (error.sqlstate or "28")[:2] != "28":
         return None
     return next((line.strip() for line in str(error).splitlines() if _REFUSAL.search(line)), None)
@@ -98,9 +99,9 @@ def _first_line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def translate_errors() -> Iterator[None]:
-    """Around every use of the database: what leaves it is a domain error (Unavailable, PayloadTooLarge, InvalidCommand).
+    """Stands around every use of the database and turns errors into domain errors (Unavailable, PayloadTooLarge, InvalidCommand).
 
-    A driver error with no counterpart passes as it is: it is a defect and must be seen.
+    An error of the driver without a counterpart passes as it is: it is a defect and must be seen.
     """
     try:
         yield
@@ -112,7 +113,7 @@ def translate_errors() -> Iterator[None]:
 
 
 def _conninfo(database_url: str, role: str, statement_timeout: float, options: dict[str, str]) -> str:
-    """The URL with what we insist on; what the URL itself sets (sslmode, its own `options`) stays."""
+    """The URL with the settings that Tidelog insists on. Settings of the URL itself (sslmode, `options`) stay."""
     given = conninfo_to_dict(database_url)
     settings = {
         "timezone": "UTC",
@@ -124,7 +125,7 @@ def _conninfo(database_url: str, role: str, statement_timeout: float, options: d
     defaults: dict[str, Any] = {
         "application_name": f"tidelog-{role}",
         "connect_timeout": CONNECT_TIMEOUT,
-        # A peer that vanished without a word is noticed after 10 + 3 * 5 seconds when idle, after 15 when it owes an answer.
+        # A peer that vanished silently is noticed after 10 + 3 * 5 seconds on an idle connection, after 15 if it owes an answer.
         "keepalives_idle": 10,
         "keepalives_interval": 5,
         "keepalives_count": 3,
@@ -136,7 +137,7 @@ def _conninfo(database_url: str, role: str, statement_timeout: float, options: d
 async def connect(
     database_url: str, *, role: str, statement_timeout: float = STATEMENT_TIMEOUT, options: dict[str, str] | None = None
 ) -> Connection:
-    """A connection of one's own, in autocommit. `role` names the process in pg_stat_activity. Raises psycopg.Error, OSError."""
+    """Opens a single connection, in autocommit. `role` names the process in pg_stat_activity. Raises psycopg.Error, OSError."""
     conninfo = _conninfo(database_url, role, statement_timeout, options or {})
     return await psycopg.AsyncConnection.connect(conninfo, autocommit=True)
 
@@ -151,9 +152,10 @@ async def open_pool(
     max_waiting: int = 1_000,
     statement_timeout: float = STATEMENT_TIMEOUT,
 ) -> Pool:
-    """A pool of autocommit connections. Returns at once and connects behind, so that a process starts without a database.
+    """A pool of autocommit connections. Returns at once and connects in the background, so that a process starts without a
+    database.
 
-    `timeout`: seconds to wait for a connection; `max_waiting`: callers that may wait, the next one gets Unavailable at once.
+    `timeout`: seconds to wait for a connection. `max_waiting`: number of callers that may wait; the next gets Unavailable at once.
     """
     trouble = _Trouble()
     pool = _TellingPool(
@@ -178,14 +180,14 @@ async def open_pool(
 
 
 class _Trouble:
-    """Why the last try to connect failed; None since one succeeded."""
+    """Why the last try to connect failed. None after a try that succeeded."""
 
     def __init__(self) -> None:
         self.error: psycopg.Error | OSError | None = None
 
 
 def _connection_class(trouble: _Trouble, answer_within: float) -> type[Connection]:
-    """Connections that tell of trouble, and on which no wait for the server is longer than `answer_within` seconds."""
+    """Connections that report trouble, and that wait for the server at most `answer_within` seconds."""
 
     class PoolConnection(psycopg.AsyncConnection[tuple[Any, ...]]):
         @classmethod
@@ -209,26 +211,27 @@ def _connection_class(trouble: _Trouble, answer_within: float) -> type[Connectio
 
 
 def _end(connection: Connection, gen: PQGen[Any]) -> None:
-    """Ends what a cancelled wait left off in the middle; does nothing to what has ended.
+    """Ends the driver's generator that a cancelled wait left behind. A generator that has ended is left alone.
 
-    The driver leaves it to the garbage collector, at a moment when the connection may be somebody else's. Leaving a pipeline is not
-    to be ended: it asks the server for what is still to come. Such a connection is of no use any more.
+    The driver leaves the generator to the garbage collector, which may run while somebody else has the connection. The generator
+    that leaves a pipeline cannot be ended, because it asks the server for outstanding results. Its connection is of no use any
+    more.
     """
     try:
         gen.close()
-    except Exception:  # noqa: BLE001  # it wants to go on, or finds the connection closed
+    except Exception:  # noqa: BLE001  # the generator wants to go on, or finds the connection closed
         connection.pgconn.finish()
         with contextlib.suppress(Exception):
             gen.close()
 
 
 class _TellingPool(AsyncConnectionPool[Connection]):
-    """Connects behind the backs of those who wait: their time-out would not say why there is no connection."""
+    """Connects in the background: a waiter's time-out would not say why there is no connection."""
 
     trouble: _Trouble
 
     async def reconnect_failed(self) -> None:
-        """The pool would try again for the next caller only. Those who wait already would wait in vain until their time is up."""
+        """Makes the pool try again. By itself it would only do so for the next caller, and present waiters would wait in vain."""
         await super().reconnect_failed()
         async with self._lock:
             if self._waiting:
@@ -245,9 +248,10 @@ class _TellingPool(AsyncConnectionPool[Connection]):
 
 
 async def _refuse_pipeline(connection: Connection) -> None:
-    """Has the pool throw a connection away that comes back in pipeline mode, as one does whose user was cancelled while it left it.
+    """Makes the pool discard a connection that comes back in pipeline mode. That happens when its user was cancelled while leaving
+    the pipeline.
 
-    What the next user executed on it would wait for a commit that never comes, with all its locks.
+    Statements of the next user would wait on that connection for a commit that never comes, with all their locks.
     """
     if connection.pgconn.pipeline_status != PipelineStatus.OFF:
         raise psycopg.InterfaceError("returned in pipeline mode")
@@ -256,7 +260,7 @@ async def _refuse_pipeline(connection: Connection) -> None:
 async def _check_open(connection: Connection) -> None:
     """Refuses a connection that the server closed while it lay in the pool (a restart, an administrator).
 
-    An idle connection has nothing to read; one that was closed has the end of file. Asking the kernel costs microseconds, where the
+    An idle connection has nothing to read; a closed connection has the end of file. Asking the kernel costs microseconds; the
     driver's own check is a round trip on each use.
     """
     poll = select.poll()
@@ -266,7 +270,7 @@ async def _check_open(connection: Connection) -> None:
 
 
 def sever(connection: Connection) -> None:
-    """Ends a connection under whoever waits on it: they get an OperationalError at once, even if the server is half gone."""
+    """Ends a connection while others wait on it. They get an OperationalError at once, even if the server is half gone."""
     if connection.closed:
         return
     with contextlib.suppress(OSError), socket.socket(fileno=socket.dup(connection.fileno())) as twin:
@@ -275,7 +279,7 @@ def sever(connection: Connection) -> None:
 
 @contextlib.contextmanager
 def deadline(connection: Connection, seconds: float) -> Iterator[None]:
-    """A hard bound for what the server's own statement_timeout cannot bound: a server that does not answer at all."""
+    """A hard bound for a server that does not answer at all: its own statement_timeout cannot help there."""
     handle = asyncio.get_running_loop().call_later(seconds, sever, connection)
     try:
         yield
@@ -284,7 +288,7 @@ def deadline(connection: Connection, seconds: float) -> Iterator[None]:
 
 
 async def check_health(pool: Connections, *, timeout: float = 2.0) -> None:
-    """A real round trip. Raises Unavailable, DatabaseRefused; with the reason, so before whoever asks gives up after `timeout`."""
+    """Makes a round trip. Raises Unavailable or DatabaseRefused with the reason, before a caller gives up after `timeout`."""
     with translate_errors():
         async with pool.connection(timeout=timeout * 0.75) as connection:
             with deadline(connection, timeout):

@@ -1,4 +1,4 @@
-"""Shares of a pool: requests of one class get a bounded part of the connections, and a flood of them leaves the others theirs."""
+"""Shares of a pool: each class of requests has a bounded part of the connections, so that a flood of one class harms no other."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,24 +11,27 @@ from adapters.postgres.pool import Connection, Connections
 
 
 class Sizes(NamedTuple):
-    """How many connections of a pool each class may hold at a time. What is left is for the process's own work."""
+    """How many connections of a pool each class may hold at a time. The rest is for the process's own work."""
 
     commands: int
     reads: int
 
 
 def sizes(pool_size: int) -> Sizes:
-    """A quarter stays free, commands and reads get half of the rest each; reads at least two, because some of them hold two."""
+    """A quarter stays free; commands and reads each get half of the rest. Reads get at least two, because some reads hold two."""
     shared = pool_size - pool_size // 4
     commands = max(1, min(shared // 2, shared - 2))
     return Sizes(commands, shared - commands)
 
 
 class PoolShare:
-    """A part of a pool, for one class of requests. First come, first served; raises what the pool raises."""
+    """A part of a pool, for one class of requests. First come, first served. Raises the errors of the pool."""
 
     def __init__(self, pool: Connections, size: int, *, timeout: float, max_waiting: int) -> None:
-        """`timeout`: seconds to wait for a connection; `max_waiting`: callers that may wait, the next one is refused at once."""
+        """`timeout`:
+
+        seconds to wait for a connection. `max_waiting`: number of callers that may wait; the next is refused at once.
+        """
         self._pool = pool
         self._size = size
         self._timeout = timeout

@@ -1,4 +1,4 @@
-"""Messages: what was sent is delivered into the mailbox of the recipient's agent run."""
+"""Messages: a sent message is delivered into the mailbox of the recipient's agent run."""
 
 from application.engine.sagas.reactions import Reaction, Reactions
 from domain import messages

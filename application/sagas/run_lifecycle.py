@@ -1,4 +1,5 @@
-"""A run and its agent runs: a scheduled step becomes an agent run, its outcome goes back to the run, an end is passed down."""
+"""A run and its agent runs: a scheduled step becomes an agent run, its outcome goes to the run, the end of a run goes to its agent
+runs."""
 
 from application.engine.sagas.reactions import Reaction, Reactions
 from domain import agent_runs, runs

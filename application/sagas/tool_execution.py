@@ -1,4 +1,4 @@
-"""Tool calls: an invocation's outcome goes back to the agent run that asked; calls of an ended agent run are called off."""
+"""Tool calls: the outcome of an invocation goes to the agent run that asked. Calls of an ended agent run are cancelled."""
 
 from application.engine.sagas.reactions import Reaction, Reactions
 from domain import agent_runs, invocations

@@ -1,4 +1,4 @@
-"""Work for workers: an agent run or an invocation that is to be picked up is put on the queue of its agent or tool."""
+"""Work for workers: an agent run or an invocation that waits for a worker goes to the queue of its agent or tool."""
 
 from application.engine.ports.queue import WorkItem
 from application.engine.sagas.reactions import Reaction, Reactions

@@ -1,8 +1,8 @@
 """Checkpoints: read and advanced by compare-and-set, in the transaction of the rows they describe.
 
-The position in the comparison is what makes an effect happen exactly once: rows are only written from the position that they are
-at. The epoch ends an owner that was replaced, also where both are at the same position and where it remembers what is parked. That
-a runner looks again after a lost answer keeps it in its place, which the position alone would cost it.
+The comparison of the position makes an effect happen exactly once: rows are written only from the position at which they are. The
+comparison of the epoch ends an owner that was replaced, even if both owners are at the same position. A runner that lost the answer
+to its commit reads the checkpoint again, so that it need not give up its place.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ POSITIONS = "SELECT name, position FROM checkpoint"
 
 
 async def take(connection: Connection, names: Sequence[str]) -> dict[str, Checkpoint]:
-    """Becomes the owner of the named checkpoints and reads them; an earlier owner's next advance fails."""
+    """Becomes the owner of the named checkpoints and reads them. The next advance of an earlier owner fails."""
     rows = await (await connection.execute(TAKE, [list(names)])).fetchall()
     return {name: Checkpoint(position, epoch) for name, position, epoch in rows}
 
@@ -46,7 +46,7 @@ async def advance(
 ) -> dict[str, Checkpoint]:
     """Moves the checkpoints to a position, in the caller's transaction. Raises LostOwnership.
 
-    `repeatable`: the same move by the same owner once more is none, for those who have no rows in the transaction.
+    `repeatable`: the same move by the same owner may come twice. For consumers that write no rows in the transaction.
     """
     parameters = {
         "repeatable": repeatable,
@@ -78,7 +78,7 @@ class PostgresCheckpoints:
 
     async def advance(self, known: dict[str, Checkpoint], position: int) -> dict[str, Checkpoint]:
         async with self._database.connection() as connection:
-            # Where the answer to an advance was lost with its connection, it is tried again.
+            # An advance whose answer was lost with the connection is tried again.
             return await advance(connection, known, position, repeatable=True)
 
     async def park(self, name: str, event: RecordedEvent, error: str) -> None:
@@ -92,6 +92,6 @@ async def positions(connection: Connection) -> dict[str, int]:
 
 
 async def parked(connection: Connection) -> dict[str, int]:
-    """Number of parked events by consumer; without those of versions that are not live."""
+    """Number of parked events by consumer. Events that a version beside the live one parked do not count."""
     sql = "SELECT consumer, count(*) FROM parked_event WHERE strpos(consumer, '@') = 0 GROUP BY consumer"
     return dict(await (await connection.execute(sql)).fetchall())

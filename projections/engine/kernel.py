@@ -31,7 +31,7 @@ TURN = 100
 
 
 async def in_turns(items: Iterable[T]) -> AsyncIterator[T]:
-    """The items of a large batch; between every hundred of them the event loop serves others."""
+    """The items of a large batch. After every hundred items the event loop serves other tasks."""
     for number, item in enumerate(items, 1):
         if not number % TURN:
             await asyncio.sleep(0)
@@ -42,8 +42,8 @@ async def in_turns(items: Iterable[T]) -> AsyncIterator[T]:
 class Projection:
     """A read model: its name (and checkpoint), the topics it takes, its tables, and the handler of a batch.
 
-    The handler sees only events of these topics, each once and in the order of the log. It names its tables without a schema: a new
-    version of them is filled in a schema of its own by the same handler.
+    The handler sees only events of these topics, each once and in the order of the log. It names its tables without a schema,
+    because the same handler fills a new version of the tables in another schema.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Projection:
     tables: tuple[str, ...]
     apply: Handler
     ddl: tuple[str, ...] = ()
-    """For plug-ins: the statements that make the tables and their indexes, without a schema. Those of ours are in migrations."""
+    """For plug-ins: the statements that make the tables and their indexes, without a schema. Migrations make the tables of ours."""
     taken_when_due: dict[str, str] = field(default_factory=dict, hash=False)
     """Table → the column that says when a row is due. Somebody takes a row away that is due, so it need not be there."""
 
@@ -61,7 +61,7 @@ def topics_of(*events: type[Event]) -> frozenset[str]:
 
 
 def by_topic(*handlers: tuple[type[Event], Handler]) -> Handler:
-    """A handler that hands consecutive events of one topic together to that topic's handler: order is kept."""
+    """A handler that gives consecutive events of one topic to the handler of that topic. The order of the events is kept."""
     table = {event.TOPIC: handler for event, handler in handlers}
 
     async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
@@ -75,12 +75,12 @@ def by_topic(*handlers: tuple[type[Event], Handler]) -> Handler:
 
 
 def dump_json(value: Json) -> str:
-    """JSON for a column of text. Integers of any size, which orjson refuses; U+0000 cannot occur, the log takes none."""
+    """JSON for a column of text. It may hold integers of any size, which orjson refuses. The log holds no U+0000."""
     return pydantic_core.to_json(value).decode()
 
 
 def load_json(text: str) -> Json:
-    """Raises ValueError for what is not JSON."""
+    """Raises ValueError for text that is not JSON."""
     return values.read(text)
 
 
@@ -97,9 +97,9 @@ V = TypeVar("V", bound=ListedRow)
 
 
 def listed(table: str, key: object, read: Callable[[], V], mark: Callable[[], V]) -> V:
-    """One entry of a list. A row that cannot be read costs its own entry, not the page: the mark stands for it.
+    """One entry of a list. In place of a row that cannot be read the list shows the mark; the other rows are unharmed.
 
-    The reason goes to the server's log.
+    The server's log gets the reason.
     """
     try:
         return read()

@@ -26,7 +26,7 @@ def encode_cursor(value: str) -> str:
 
 
 def decode_cursor(cursor: str) -> str:
-    """Raises InvalidCommand for what is not a cursor of ours."""
+    """Raises InvalidCommand for a text that is not a cursor of ours."""
     try:
         return base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
     except (binascii.Error, ValueError):
@@ -34,7 +34,7 @@ def decode_cursor(cursor: str) -> str:
 
 
 def uuid_cursor(cursor: str | None) -> UUID | None:
-    """Raises InvalidCommand for what is not a cursor of ours."""
+    """Raises InvalidCommand for a text that is not a cursor of ours."""
     if cursor is None:
         return None
     try:
@@ -44,7 +44,7 @@ def uuid_cursor(cursor: str | None) -> UUID | None:
 
 
 def position_cursor(cursor: str | None) -> int | None:
-    """Raises InvalidCommand for what is not a cursor of ours."""
+    """Raises InvalidCommand for a text that is not a cursor of ours."""
     if cursor is None:
         return None
     position = parse_position(decode_cursor(cursor))

@@ -1,7 +1,7 @@
-"""Parked events: what is put aside, and trying it again.
+"""Parked events: listing events that a consumer put aside, and applying them again.
 
 A retry must not be overtaken by live events of the same root. It locks the projection's tables and checkpoint, as the runner's own
-transaction does and in the same order, and raises the epoch: the owner reads anew who waits behind a parked event.
+transaction does and in the same order, and raises the epoch. So the owner reads again which roots have parked events.
 """
 
 from collections.abc import Sequence
@@ -45,11 +45,11 @@ class ParkedView(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Retried:
-    """What became of the parked events of one root: done, or parked as before because of an error."""
+    """The result for the parked events of one root: they were applied, or they stay parked because of an error."""
 
     root_id: UUID
     events: int
-    """0: there were none."""
+    """0: the root had none."""
     error: str | None = None
 
 
@@ -61,12 +61,12 @@ async def list_parked(connection: Connection, consumers: Sequence[str], *, limit
 
 
 async def roots(connection: Connection, consumers: Sequence[str], limit: int) -> list[UUID]:
-    """Roots with parked events, the oldest first."""
+    """Roots with parked events, the root with the oldest event first."""
     return [row[0] for row in await (await connection.execute(ROOTS, [list(consumers), limit])).fetchall()]
 
 
 async def positions(connection: Connection, consumers: Sequence[str], root_id: UUID) -> list[int]:
-    """Of the parked events of a root, in order."""
+    """Positions of a root's parked events, in order."""
     return [row[0] for row in await (await connection.execute(OF_ROOT, [list(consumers), root_id])).fetchall()]
 
 
@@ -77,7 +77,7 @@ async def unpark(connection: Connection, consumers: Sequence[str], root_id: UUID
 async def retry(database: Database, feed: EventFeed, projection: Projection, root_id: UUID) -> Retried:
     """Applies the parked events of a root in order, in one transaction, and un-parks them; or changes nothing.
 
-    Raises Unavailable where the projection does not let go of its tables in time.
+    Raises Unavailable if the projection does not release its tables in time.
     """
     async with database.connection() as connection:
         parked = await positions(connection, [projection.name], root_id)
@@ -88,7 +88,7 @@ async def retry(database: Database, feed: EventFeed, projection: Projection, roo
         applied = await _apply(database, feed, projection, root_id, known)
     except (Unavailable, InvalidState):
         raise
-    except Exception as error:  # noqa: BLE001  # the handler still breaks on them, whatever it is: the caller is told
+    except Exception as error:  # noqa: BLE001  # the handler still fails, for whatever reason: the caller is told
         return Retried(root_id, len(parked), f"{type(error).__name__}: {error}")
     if applied:
         log.info("parked_events_retried", projection=projection.name, root_id=str(root_id), events=applied)
@@ -98,9 +98,9 @@ async def retry(database: Database, feed: EventFeed, projection: Projection, roo
 async def _apply(
     database: Database, feed: EventFeed, projection: Projection, root_id: UUID, known: dict[int, RecordedEvent]
 ) -> int:
-    """The number of events applied: those known, and the few that were parked since, which are read while nothing can be parked.
+    """Applies the known parked events, and the few that were parked since. Answers how many events were applied.
 
-    Without that, a root with enough live events could not be retried at all.
+    Events that were parked since are read under the lock. Otherwise a root with many live events could never be retried.
     """
     name = projection.name
     async with database.connection() as connection, connection.transaction():
@@ -109,7 +109,7 @@ async def _apply(
         await connection.execute(CHECKPOINT, [name])
         parked = await positions(connection, [name], root_id)
         if not parked:
-            return 0  # somebody else was faster
+            return 0  # another retry was faster
         if since := [position for position in parked if position not in known]:
             known |= {event.position: event for event in await feed.at(since)}
         await projection.apply(connection, [known[position] for position in parked])

@@ -1,6 +1,6 @@
 """Read models of users: found by the entry point group `tidelog.projections`, checked, and given their tables.
 
-One that is broken is reported and left out; it stops neither the others nor the server.
+A broken plug-in is reported and left out. It stops neither the other plug-ins nor the server.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Discovery:
-    """What the installed distributions bring."""
+    """The projections of the installed distributions."""
 
     projections: tuple[Projection, ...]
     sources: dict[str, str]
@@ -65,7 +65,7 @@ def discover(ours: Sequence[Projection], topics: Collection[str], reserved_table
                 tables.update(projection.tables)
                 found.append(projection)
                 sources[projection.name] = origin
-        except (Exception, SystemExit) as error:  # noqa: BLE001  # code of a user, at its import: anything may come out
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # the import of a user's code may raise anything
             reason = str(error) if isinstance(error, InvalidState) else f"{type(error).__name__}: {error}"
             log.error("projection_plugin_broken", entry_point=point.name, distribution=origin, error=reason)
             problems.append(Problem(point.name, origin, reason))
@@ -81,7 +81,7 @@ def _load(point: EntryPoint) -> tuple[Projection, ...]:
 
 
 def _check(projection: Projection, names: Collection[str], tables: Collection[str], topics: Collection[str]) -> None:
-    """Raises InvalidState with what is wrong with a declaration."""
+    """Raises InvalidState, with the fault, for a declaration that cannot be used."""
     name = projection.name
     if not versions.NAME.fullmatch(name):
         raise InvalidState(f"'{name}' is no name of a projection: lower-case letters, digits and _, at most 40")
@@ -103,9 +103,10 @@ def _check(projection: Projection, names: Collection[str], tables: Collection[st
 
 
 async def installed(database: Database, projections: Sequence[Projection]) -> tuple[Projection, ...]:
-    """Those that have their tables, which are made where a projection runs for the first time.
+    """The projections that have their tables. A projection that runs for the first time gets its tables here.
 
-    To be called before they run. Outages are waited out; one whose tables cannot be made is reported and left out.
+    To be called before the projections run. Outages are waited out. A projection whose tables cannot be made is reported and left
+    out.
     """
     usable = []
     for projection in projections:
@@ -120,7 +121,10 @@ async def installed(database: Database, projections: Sequence[Projection]) -> tu
 
 
 async def install(database: Database, projection: Projection) -> None:
-    """Makes a plug-in's tables, once; several processes may try. Raises InvalidState, psycopg.Error, Unavailable."""
+    """Makes the tables of a plug-in, once.
+
+    Several processes may try at the same time. Raises InvalidState, psycopg.Error, Unavailable.
+    """
     async with database.connection() as connection, connection.transaction():
         await connection.execute(TURN)
         row = await (await connection.execute(INSTALLED, [projection.name])).fetchone()
@@ -142,7 +146,7 @@ async def install(database: Database, projection: Projection) -> None:
 
 
 async def remember(connection: Connection, projection: Projection) -> None:
-    """Notes by which statements the live tables were made."""
+    """Stores the checksum of the statements that made the live tables."""
     await connection.execute(REMEMBER, [projection.name, checksum(projection)])
 
 

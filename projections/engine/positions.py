@@ -1,6 +1,6 @@
-"""Waiting until a read model has a position: what a client that read its own write waits for.
+"""Waiting until a read model has reached a position, so that a client can read its own writes.
 
-One question to the database serves all who wait, whatever their number; nothing is asked while nobody waits.
+One question to the database serves all waiters, however many there are. Nothing is asked while nobody waits.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from projections.engine.kernel import Database, in_turns
 
 READ = "SELECT name, position FROM checkpoint WHERE name = ANY (%s)"
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.002, 0.05
-"""Between two questions: longer and longer, and short again when somebody new waits."""
+"""Pauses between two questions. They grow, and begin short again when a new waiter comes."""
 MAX_WAITING = 10_000
 
 
@@ -31,20 +31,20 @@ class _Waiter:
 
 
 class Positions:
-    """How far read models and other consumers of the log are, for all in this process who wait for that. The owner closes it."""
+    """Tells the waiters of this process how far read models and other consumers of the log have come. The owner closes it."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._waiting: dict[_Waiter, None] = {}
         self._come = asyncio.Event()
-        """Somebody new waits."""
+        """Set when a new waiter comes."""
         self._asking = OnDemand(self._ask_while_wanted, "positions")
 
     async def close(self) -> None:
         await self._asking.close()
 
     async def until(self, name: str, position: int, timeout_s: float) -> None:
-        """Returns when a consumer's checkpoint has a position. Raises ProjectionBehind after the time-out, Unavailable."""
+        """Returns when a consumer's checkpoint has reached a position. Raises ProjectionBehind after the time-out, Unavailable."""
         if len(self._waiting) >= MAX_WAITING:
             raise Unavailable(f"{len(self._waiting)} requests wait already for a position")
         self._asking.start()
@@ -61,7 +61,7 @@ class Positions:
         finally:
             self._waiting.pop(waiter, None)
         if error is not None:
-            raise error.with_traceback(None)  # it is one for all who waited, and would grow with each
+            raise error.with_traceback(None)  # all waiters share the error, and each raise would lengthen its traceback
 
     async def _ask_while_wanted(self) -> None:
         pause = FIRST_PAUSE_S
@@ -87,7 +87,7 @@ class Positions:
             return dict(await (await connection.execute(READ, [sorted(names)])).fetchall())
 
     async def _tell(self, waiters: list[_Waiter], error: TidelogError | None = None) -> None:
-        """In turns: a thousand of them go on to read at once."""
+        """Wakes the waiters in turns: each of a thousand waiters goes on to read at once."""
         async for waiter in in_turns(waiters):
             self._waiting.pop(waiter, None)
             waiter.tell(error)

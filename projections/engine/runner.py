@@ -1,6 +1,6 @@
-"""The projection loop: a batch of the log → rows and checkpoints in one transaction. That is the exactly-once effect.
+"""The projection loop: a batch of the log → rows and checkpoints in one transaction, so that each event takes effect exactly once.
 
-An event that breaks a handler is parked together with later ones of its root, for that projection only; the rest goes on.
+An event that breaks a handler is parked, together with later events of its root, for that projection only. Other events go on.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 
 class ProjectionRunner:
-    """Moves a group of projections along the log. The owner of their checkpoints; a second runner takes them away from it."""
+    """Moves a group of projections along the log. It owns their checkpoints until another runner takes them."""
 
     def __init__(self, projections: Sequence[Projection], database: Database, subscription: Subscription) -> None:
         self._projections = {projection.name: projection for projection in projections}
@@ -29,12 +29,12 @@ class ProjectionRunner:
         self._subscription = subscription
         self._known: dict[str, Checkpoint] = {}
         self._in_doubt = False
-        """The answer to a commit was lost: whether it took place is to be looked up."""
+        """The answer to a commit was lost: the runner must look whether the commit took place."""
         self._parked: set[tuple[str, UUID]] = set()
 
     @property
     def position(self) -> int:
-        """The position that all projections of the group have reached."""
+        """The lowest position among the projections of the group."""
         return min((c.position for c in self._known.values()), default=0)
 
     async def run(self) -> None:
@@ -52,7 +52,7 @@ class ProjectionRunner:
             self._parked = {(row[0], row[1]) for row in await cursor.fetchall()}
 
     async def handle(self, batch: Sequence[RecordedEvent]) -> None:
-        """Applies a batch to every projection that has not had it yet."""
+        """Applies a batch to every projection that has not applied it yet."""
         behind = {name: c for name, c in self._known.items() if c.position < batch[-1].position}
         if not behind:
             return
@@ -60,7 +60,7 @@ class ProjectionRunner:
             await persistently(lambda: self._apply(behind, batch))
         except (LostOwnership, Unavailable):
             raise
-        except Exception as error:  # noqa: BLE001  # some handler broke on something: find out which and on what
+        except Exception as error:  # noqa: BLE001  # a handler failed: the next lines find which one, and at which event
             log.warning("projection_batch_failed", first=batch[0].position, last=batch[-1].position, error=str(error))
             for name in behind:
                 await self._apply_alone(name, batch)
@@ -75,7 +75,7 @@ class ProjectionRunner:
     async def _move(
         self, names: Collection[str], position: int, write: Callable[[Connection, dict[str, Checkpoint]], Awaitable[None]]
     ) -> None:
-        """What `write` writes and the checkpoints of those that are not at the position yet, in one transaction."""
+        """Writes rows, and moves the checkpoints of the projections that are behind the position, in one transaction."""
         if self._in_doubt:
             await self._look_again()
         behind = {name: self._known[name] for name in names if self._known[name].position < position}
@@ -112,20 +112,20 @@ class ProjectionRunner:
             await projection.apply(connection, events)
 
     async def _apply_alone(self, name: str, batch: Sequence[RecordedEvent]) -> None:
-        """One projection by itself; where even that fails, event by event, parking what breaks."""
+        """Applies a batch to one projection. If that fails, applies event by event and parks each event that fails."""
         try:
             await persistently(lambda: self._apply([name], batch))
             return
         except (LostOwnership, Unavailable):
             raise
-        except Exception as error:  # noqa: BLE001  # narrowed down in the next lines
+        except Exception as error:  # noqa: BLE001  # the next lines find the event
             log.warning("projection_falls_back_to_single_events", projection=name, error=str(error))
         for event in batch:
             try:
                 await persistently(partial(self._apply, [name], [event]))
             except (LostOwnership, Unavailable):
                 raise
-            except Exception as error:  # noqa: BLE001  # this is the event: put it aside
+            except Exception as error:  # noqa: BLE001  # this event fails: it is parked
                 await self._park(name, event, error)
 
     async def _park(self, name: str, event: RecordedEvent, error: Exception) -> None:

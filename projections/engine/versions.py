@@ -1,8 +1,8 @@
-"""Versions of a read model: the tables that are live, those being built and those kept, each in a schema of its own.
+"""Versions of a read model: live tables, tables being built and tables that are kept, each version in a schema of its own.
 
-Moving a table from schema to schema changes one row of the catalog: it takes as long for a thousand rows as for a billion, and a
-statement that waited for the lock finds the table that has the name then. Indexes are named in each schema as in the live one, so
-that a later migration finds them whichever version is live.
+Moving a table to another schema changes one row of PostgreSQL's catalog. That takes as long for a thousand rows as for a billion,
+and a statement that waited for the lock finds the table that has the name afterwards. Indexes have the same names in each schema,
+so that a later migration finds them whichever version is live.
 """
 
 import re
@@ -18,7 +18,7 @@ from projections.engine.kernel import Connection, Projection
 Place = Literal["rebuild", "previous", "verify"]
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
-"""A projection's or a table's name: safe and short enough to be part of a schema's name."""
+"""A name of a projection or a table: safe, and short enough to be part of a schema's name."""
 
 LIVE_SCHEMA = "SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = 'checkpoint'::regclass"
 USE = "SELECT set_config('search_path', %s || ', ' || current_setting('search_path'), true)"
@@ -29,7 +29,7 @@ FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace JOIN pg_attr
 WHERE n.nspname = %s AND c.relname = ANY (%s) AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY c.relname, a.attnum
 """
-# Indexes of the same definition are paired; an index that belongs to a constraint takes the constraint's name along.
+# Indexes with the same definition are paired. An index that belongs to a constraint is renamed with its constraint.
 MISNAMED_INDEXES = """
 WITH known AS (
     SELECT n.nspname AS place, t.relname AS of_table, i.relname AS name,
@@ -85,19 +85,19 @@ def schema_of(place: Place, projection: str) -> str:
 
 
 async def live_schema(connection: Connection) -> str:
-    """Where migrations made our tables: `public`, unless the deployment's search_path says otherwise."""
+    """The schema in which migrations made our tables: `public`, unless the deployment's search_path says otherwise."""
     row = await (await connection.execute(LIVE_SCHEMA)).fetchone()
     assert row is not None
     return str(row[0])
 
 
 async def use(connection: Connection, schema: str) -> None:
-    """Lets unqualified names mean this schema's tables first, until the end of the transaction."""
+    """Makes unqualified names mean tables of this schema first, until the end of the transaction."""
     await connection.execute(USE, [schema])
 
 
 async def columns(connection: Connection, schema: str, tables: Sequence[str]) -> dict[str, tuple[Column, ...]]:
-    """Columns in their order, by table; a table that is not there is left out."""
+    """Table → its columns in order. A table that does not exist is left out."""
     found: dict[str, list[Column]] = {}
     for table, *column in await (await connection.execute(COLUMNS, [schema, list(tables)])).fetchall():
         found.setdefault(table, []).append(Column(*column))
@@ -105,7 +105,7 @@ async def columns(connection: Connection, schema: str, tables: Sequence[str]) ->
 
 
 async def drop(connection: Connection, schema: str, tables: Sequence[str]) -> None:
-    """Drops a version that is not live; nothing where there is none. Raises InvalidState when others use it."""
+    """Drops a version that is not live, if it exists. Raises InvalidState if other objects depend on it."""
     others = await _users_of(connection, schema, tables)
     if others:
         raise InvalidState(f"{schema} is used by {others}")
@@ -113,7 +113,7 @@ async def drop(connection: Connection, schema: str, tables: Sequence[str]) -> No
 
 
 async def make(connection: Connection, projection: Projection, schema: str) -> None:
-    """Empty tables in a new schema, in the caller's transaction: as the plug-in says, or like the live ones.
+    """Makes empty tables in a new schema, in the caller's transaction: by the plug-in's statements, or like the live tables.
 
     Raises InvalidState.
     """
@@ -136,7 +136,7 @@ async def make(connection: Connection, projection: Projection, schema: str) -> N
 
 
 async def run_ddl(connection: Connection, projection: Projection, schema: str) -> None:
-    """Runs a plug-in's statements where the search_path leads, and looks whether they made what they should.
+    """Runs the statements of a plug-in in the first schema of the search_path, and checks that they made its tables there.
 
     Raises InvalidState.
     """
@@ -150,7 +150,7 @@ async def run_ddl(connection: Connection, projection: Projection, schema: str) -
 async def _name_indexes(connection: Connection, live: str, made: str, tables: Sequence[str]) -> None:
     cursor = await connection.execute(MISNAMED_INDEXES, {"live": live, "made": made, "tables": list(tables)})
     pairs = await cursor.fetchall()
-    aside = [f"renamed_{number}" for number in range(len(pairs))]  # first: one may have the name that another is to get
+    aside = [f"renamed_{number}" for number in range(len(pairs))]  # renamed first: another index may need the name
     steps = [*zip((wrong for wrong, _ in pairs), aside, strict=True), *zip(aside, (right for _, right in pairs), strict=True)]
     for old, new in steps:
         names = sql.Identifier(made, old), sql.Identifier(new)
@@ -160,8 +160,8 @@ async def _name_indexes(connection: Connection, live: str, made: str, tables: Se
 async def check_exchangeable(connection: Connection, projection: Projection, place: Place) -> None:
     """Whether a version can go live. Raises InvalidState.
 
-    Live tables may have been changed by a migration since the version was made; and a view or foreign key of somebody else would go
-    on to point to the tables that it was made for.
+    A migration may have changed the live tables since the version was made. And a view or foreign key of somebody else would still
+    point to the tables that it was made for.
     """
     live, schema = await live_schema(connection), schema_of(place, projection.name)
     theirs, ours = await columns(connection, schema, projection.tables), await columns(connection, live, projection.tables)
@@ -173,7 +173,7 @@ async def check_exchangeable(connection: Connection, projection: Projection, pla
 
 
 async def check_unused(connection: Connection, projection: Projection) -> None:
-    """Raises InvalidState where something that is not the projection's own holds on to its live tables."""
+    """Raises InvalidState if an object that is not the projection's own depends on its live tables."""
     others = await _users_of(connection, await live_schema(connection), projection.tables)
     if others:
         raise InvalidState(
@@ -193,13 +193,13 @@ LockMode = Literal["ACCESS EXCLUSIVE", "SHARE ROW EXCLUSIVE", "ACCESS SHARE"]
 
 
 async def lock(connection: Connection, live: str, tables: Sequence[str], mode: LockMode) -> None:
-    """Locks live tables, before the checkpoint: in the order in which the runner takes them. `live`: their schema."""
+    """Locks live tables, before the checkpoint: the runner takes its locks in the same order. `live`: their schema."""
     for table in tables:
         await connection.execute(sql.SQL("LOCK TABLE {} IN {} MODE").format(sql.Identifier(live, table), sql.SQL(mode)))
 
 
 async def holders(connection: Connection, tables: Sequence[str]) -> str:
-    """Which sessions hold locks on live tables, for people."""
+    """The sessions that hold locks on live tables, as text for people."""
     cursor = await connection.execute(HOLDERS, [await live_schema(connection), list(tables)])
     return ", ".join(f"session {pid} ({name or 'unnamed'}, {state})" for pid, name, state in await cursor.fetchall())
 
@@ -213,7 +213,7 @@ async def exchange(connection: Connection, projection: Projection) -> None:
         for table in projection.tables:
             names = sql.Identifier(source, table), sql.Identifier(target)
             await connection.execute(sql.SQL("ALTER TABLE {} SET SCHEMA {}").format(*names))
-    await connection.execute(sql.SQL("DROP SCHEMA {} RESTRICT").format(sql.Identifier(made)))  # what is still there was not ours
+    await connection.execute(sql.SQL("DROP SCHEMA {} RESTRICT").format(sql.Identifier(made)))  # an object that is left was not ours
 
 
 async def rename(connection: Connection, projection: str, old: Place, new: Place) -> None:

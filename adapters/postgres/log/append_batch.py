@@ -29,19 +29,19 @@ from domain.kernel import MAX_EVENT_BYTES
 APPEND_SQL = "SELECT * FROM append_events_v2(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
 
 MAX_APPEND_BYTES = 16 * 1024 * 1024
-"""Largest sum of states and metadata of one append."""
+"""Largest sum of the sizes of states and metadata in one append."""
 MAX_APPEND_EVENTS = 10_000
 _MAX_VERSION = 2**53
-"""Versions are JSON numbers on the wire; larger ones could not be told apart there."""
+"""Versions are JSON numbers on the wire, and larger numbers lose digits there."""
 
-# An escaped NUL is valid JSON but not valid jsonb, so that no read model could take it. An even number of backslashes before it
-# means that the text is about the escape and does not contain one.
+# An escaped NUL is valid JSON but not valid jsonb, so no read model could store it. After an even number of backslashes the text
+# only talks about the escape and contains none.
 _ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
 @dataclass(slots=True)
 class EncodedAppend:
-    """An append request, checked and in the form in which it travels: one piece for each array parameter."""
+    """An append request, checked and encoded: one piece for each array parameter."""
 
     request: AppendRequest
     size: int
@@ -54,8 +54,8 @@ class EncodedAppend:
         """Checks and encodes.
 
         Raises:
-            PayloadTooLarge, InvalidCommand: what must not reach the database.
-            ValueError: a stream twice or without events; a defect of the caller.
+            PayloadTooLarge, InvalidCommand: the append must not reach the database.
+            ValueError: a stream stands twice in the append, or has no events. That is a defect of the caller.
         """
         metadata = _text(request.metadata, "metadata")
         ids, expected, streams, roots, versions, topics, schema_versions, states = b"", b"", b"", b"", b"", b"", b"", b""
@@ -162,7 +162,7 @@ Row = tuple[int, str, int | None, int | None, datetime | None, UUID | None, int 
 
 
 def answers(batch: Sequence[EncodedAppend], rows: Sequence[Any]) -> Iterator[tuple[int, AppendResult | TidelogError]]:
-    """Place in the batch and answer, for each of its appends."""
+    """For each append of the batch its place and its answer."""
     if rows[0][0] == 0:
         _, _, last, count, recorded_at, _, _ = rows[0]
         position = last - count

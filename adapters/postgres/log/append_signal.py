@@ -1,4 +1,4 @@
-"""Wakes those who wait for new events: by NOTIFY where that works, by the clock where it does not."""
+"""Wakes waiters for new events: by NOTIFY while that works, else by the clock."""
 
 import asyncio
 
@@ -8,13 +8,13 @@ from adapters.postgres.log.feed import HEAD_SQL
 
 CHANNEL = "tidelog_log"
 POLL_SECONDS = 5.0
-"""Longest sleep of a waiter: a notification is a hint that may be lost, so whoever waits looks again after this."""
+"""Longest sleep of a waiter, in seconds. A notification may be lost, so a waiter looks again after this time."""
 FIRST_POLL_SECONDS = 0.1
-"""First sleep while there is no connection to be notified on; it doubles up to POLL_SECONDS."""
+"""First sleep while no connection listens; it doubles up to POLL_SECONDS."""
 
 
 class AppendSignal:
-    """Knows the newest position that was heard of. Owned: `start` and `close`."""
+    """Knows the newest position that a notification named. Owned: `start` and `close`."""
 
     def __init__(self, database_url: str) -> None:
         self._listener = _HeadListener(database_url)
@@ -32,7 +32,7 @@ class AppendSignal:
     async def wait(self, after: int, timeout: float) -> None:
         """Returns when there may be events after a position, at the latest after `timeout` seconds or POLL_SECONDS.
 
-        The caller reads the log and comes back; it need not be told which of the reasons it was.
+        The caller reads the log and comes back, so it need not know the reason.
         """
         listener = self._listener
         patience = POLL_SECONDS if self.listening.is_set() else listener.poll_seconds
@@ -46,7 +46,7 @@ class AppendSignal:
 
 
 class _HeadListener(ChannelListener):
-    """Follows the head of the log; a notification's payload is the position it has come to."""
+    """Follows the head of the log. The payload of a notification is the new head."""
 
     def __init__(self, database_url: str) -> None:
         super().__init__(database_url, CHANNEL)
@@ -63,7 +63,8 @@ class _HeadListener(ChannelListener):
     async def check(self, connection: pool.Connection) -> None:
         row = await (await connection.execute(HEAD_SQL)).fetchone()
         if row is not None:
-            # The database's word counts, even where it went back (a restored backup): else every wait would return at once.
+            # The database's answer counts, even if the head went back (a restored backup). Otherwise every wait would return at
+            # once.
             self.head = min(self.head, row[0])
             self._move(row[0])
 

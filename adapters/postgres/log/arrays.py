@@ -1,7 +1,7 @@
-"""Arrays in Postgres's binary format, put together from parts that were encoded one by one.
+"""Arrays in PostgreSQL's binary format, put together from elements that were encoded one by one.
 
-The driver's own array dumper costs about a microsecond for each element; an append has a dozen. Here every caller encodes its own
-elements (so that a bad value is its own error) and the batch is a `join`.
+The driver's own array dumper costs about a microsecond for each element, and an append has a dozen. Here every caller encodes its
+own elements, so that a bad value is the error of its own caller, and the batch is a `join`.
 
 Format: dimensions, has-null flag, element type, then per dimension length and lower bound, then each element as length and bytes
 (`array_send` in PostgreSQL's src/backend/utils/adt/arrayfuncs.c).
@@ -30,7 +30,7 @@ def uuid_element(value: UUID) -> bytes:
 
 
 def bytes_element(value: bytes) -> bytes:
-    """For bytea, and for text that was encoded in UTF-8."""
+    """For bytea, and for text encoded in UTF-8."""
     return _length(len(value)) + value
 
 
@@ -50,7 +50,7 @@ def int8_element(value: int) -> bytes:
 
 
 class EncodedArray(bytes):
-    """An array parameter that is already in binary form."""
+    """An array parameter in binary form."""
 
     array_oid: ClassVar[int]
     element_oid: ClassVar[int]

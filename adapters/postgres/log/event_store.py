@@ -18,7 +18,8 @@ READ_STREAM_SQL = f"""
     WHERE originator_id = %s AND originator_version > %s AND tenant_id = %s AND notification_id <= %s
     ORDER BY originator_version
 """
-# The positions find the rows, the tenant is only checked: as `=` it would let the planner toss a coin between two indexes.
+# The positions find the rows; the tenant is only checked. With `=` for the tenant the planner would choose between two indexes by
+# chance.
 READ_APPEND_SQL = f"""
     SELECT {EVENT_COLUMNS} FROM event
     WHERE notification_id = ANY (%s) AND tenant_id IS NOT DISTINCT FROM %s ORDER BY notification_id
@@ -29,7 +30,7 @@ LAST_POSITION = 2**63 - 1
 
 
 class PostgresEventStore:
-    """Implements `application.engine.ports.log.EventStore`.
+    """Implements the port `EventStore`.
 
     The pool is the caller's; the connection and the task of the writer are owned here, between `start` and `close`.
     """
@@ -50,11 +51,11 @@ class PostgresEventStore:
         """Raises when the writer has ended before `close`."""
 
     async def start(self) -> None:
-        """Starts the writer. The database need not be there yet: appends wait for it, for a bounded time."""
+        """Starts the writer. The database may still be away: appends wait for it, for a bounded time."""
         self._writer.start()
 
     async def close(self) -> None:
-        """Writes what waits, for a bounded time, and ends the writer."""
+        """Writes the waiting appends, for a bounded time, and ends the writer."""
         await self._writer.close()
 
     @property
@@ -63,7 +64,8 @@ class PostgresEventStore:
         return self._writer.waiting
 
     async def append(self, request: AppendRequest) -> AppendResult:
-        """As the port says; and Forbidden for a stream of another tenant, InvalidCommand for text that Postgres cannot hold.
+        """See the port. Also raises Forbidden for a stream of another tenant, and InvalidCommand for text that PostgreSQL cannot
+        hold.
 
         After Unavailable the append may have been recorded: the same request sent again gets its answer as a duplicate.
         """

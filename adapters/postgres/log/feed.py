@@ -23,8 +23,8 @@ ROOTS_SQL = f"""
     ORDER BY found.notification_id
 """
 
-# recorded_at never decreases with the position, so the last event of a time is found by halving. A position whose event is no
-# longer in the table counts as the next one that is.
+# recorded_at never decreases with the position, so halving finds the last event of a time. A position whose event is no longer in
+# the table counts as the next position that has one.
 POSITION_AT_SQL = """
     WITH RECURSIVE search (low, high) AS (
         SELECT 0::bigint, position FROM log_head
@@ -42,7 +42,7 @@ POSITION_AT_SQL = """
 
 
 class PostgresEventFeed:
-    """Implements `application.engine.ports.log.EventFeed`. Raises Unavailable where the database is away."""
+    """Implements the port `EventFeed`. Raises Unavailable while the database is away."""
 
     def __init__(self, pool: Connections) -> None:
         self._pool = pool
@@ -106,8 +106,8 @@ def tenant_query(
     """The statement and parameters of `read_tenant`: by event_root_idx for one run, else by event_tenant_idx.
 
     For a tenant, bounds and order name both columns of the index: with `tenant_id = ... ORDER BY notification_id` the planner may
-    walk the whole log for the few events of a small tenant, because it believes that every tenant's events are spread evenly over
-    it. For a run it takes such a row comparison for a quarter of the log.
+    walk the whole log for the few events of a small tenant, because it assumes that every tenant's events are spread evenly. For a
+    run the planner would estimate such a row comparison at a quarter of the log.
     """
     until = LAST_POSITION if until is None else until
     if root_id is None:

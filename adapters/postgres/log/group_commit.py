@@ -1,8 +1,8 @@
-"""The writer of the log: callers wait, one task writes all that waits in one transaction.
+"""The writer of the log: callers wait while one task writes all waiting appends in one transaction.
 
-A commit costs a disk flush however many events it holds, so what arrives while one batch is being written makes the next one.
-Correctness does not rest here: several writers in several processes are safe, because the SQL function serializes them and knows
-each command that it recorded.
+A commit costs one disk flush, however many events it holds. So the appends that arrive while one batch is being written make the
+next batch. Correctness does not depend on this module: several writers in several processes are safe, because the SQL function
+serializes them and knows each command that it recorded.
 """
 
 import asyncio
@@ -28,27 +28,27 @@ log = structlog.get_logger(__name__)
 
 MAX_BATCH_APPENDS = 1_000
 UNDIVIDED = 16
-"""So few are written at once; of more, as many wait as are written, see `_Queue`."""
+"""Up to so many appends are written at once. Of more, as many wait as are written, see `_Queue`."""
 MAX_BATCH_BYTES = 1024 * 1024
 STATEMENT_TIMEOUT = 10.0
-"""Seconds for one batch, the wait for other writers included."""
+"""Seconds for one batch, including the wait for other writers."""
 
 FIRST_RETRY_DELAY = 0.02
 LAST_RETRY_DELAY = 1.0
 
 
 Written = Callable[[float, int], None]
-"""Is told of each batch: the seconds from the first try to the answers, and the number of appends."""
+"""Called for each batch with the seconds from the first try to the answers, and the number of appends."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of the writer's queue, and how long it tries."""
+    """Bounds of the writer's queue and of its tries."""
 
     appends: int = 20_000
     bytes: int = 64 * 1024 * 1024
     retry_seconds: float = 10.0
-    """How long an append may wait for a database that is away before its caller gets Unavailable."""
+    """Seconds that an append may wait for a database that is away. Then its caller gets Unavailable."""
 
 
 @dataclass(slots=True)
@@ -73,7 +73,7 @@ class GroupCommit:
         self._writing.start()
 
     async def close(self, *, drain_seconds: float = 5.0) -> None:
-        """Writes what waits, for a bounded time; what then still waits gets Unavailable."""
+        """Writes the waiting appends, for a bounded time. Appends that still wait then get Unavailable."""
         self._queue.close()
         await self._writing.close(grace_s=drain_seconds)
         for waiting in self._queue.take_all():
@@ -99,10 +99,11 @@ class GroupCommit:
 class _Queue:
     """Appends that wait for the writer, oldest first.
 
-    Callers that wait for an answer before they append again would all come into the same batch, and then this process would idle
-    while the database works, and the other way round. So a batch takes half of those that are about: while one half is written,
-    the other half is answered and comes back. What arrives by itself is taken whole: as much waits as was written before.
-    Where other processes write in turn with this one, a batch takes all: they write while this one's callers are answered.
+    Callers that wait for an answer before they append again would all meet in the same batch. Then this process would idle while
+    the database works, and the database while this process works. So a batch takes half of the appends that are in turn: while one
+    half is written, the callers of the other half get their answers and come back. Appends of callers that do not wait are taken
+    whole: as many wait as were written before. If other processes write in turn with this one, a batch takes all appends, because
+    the others write while this process answers.
     """
 
     def __init__(self) -> None:
@@ -122,7 +123,7 @@ class _Queue:
         self._changed.set()
 
     def written(self, *, others: bool) -> None:
-        """A batch was written; `others`: so was something of another process, since the one before."""
+        """Notes that a batch was written. `others`: another process has written since the batch before."""
         self._shared = others
 
     def close(self) -> None:
@@ -131,7 +132,10 @@ class _Queue:
         self._changed.set()
 
     async def next_batch(self) -> list[_Waiting]:
-        """What waits, as far as it fits one batch; waits for something. Empty when the queue is closed and has nothing left."""
+        """Takes the waiting appends that fit one batch; waits for the first.
+
+        Empty when the queue is closed and has nothing left.
+        """
         while True:
             if batch := self._take():
                 return batch
@@ -149,14 +153,14 @@ class _Queue:
             if batch and size + self._waiting[0].append.size > MAX_BATCH_BYTES:
                 break
             waiting = self._pop()
-            if not waiting.answer.done():  # else its caller has gone
+            if not waiting.answer.done():  # else the caller has gone
                 batch.append(waiting)
                 size += waiting.append.size
         self._last = len(batch)
         return batch
 
     def take_late(self, now: float) -> list[_Waiting]:
-        """Those whose time is up."""
+        """Takes the appends whose time is up."""
         late: list[_Waiting] = []
         while self._waiting and self._waiting[0].give_up_at < now:
             late.append(self._pop())
@@ -174,7 +178,8 @@ class _Queue:
 class _Writer:
     """One connection, and the loop that writes batches on it.
 
-    A second one on the same queue was measured and is no faster: the batches get smaller, and the log is written by one at a time.
+    A second writer on the same queue was measured and is no faster: the batches get smaller, and only one transaction at a time
+    writes the log.
     """
 
     def __init__(self, database_url: str, queue: _Queue, written: Written | None) -> None:
@@ -196,7 +201,7 @@ class _Writer:
                     _fail(batch, Unavailable("the event store is closing; the append may or may not have been recorded"))
                     raise
                 except Exception as error:
-                    # A defect, of ours or in the database. These callers see it; the writer lives on for the others.
+                    # A defect, of Tidelog or of the database. The callers of this batch see it; the writer goes on for the others.
                     log.exception("append_failed", appends=len(batch))
                     _fail(batch, error)
                     await self._disconnect()
@@ -206,13 +211,13 @@ class _Writer:
             await self._disconnect()
 
     async def _write(self, batch: Sequence[_Waiting]) -> None:
-        """Writes a batch, trying again while the database is away: an answer lost with its connection comes back as a duplicate."""
+        """Writes a batch, and tries again while the database is away. If an answer is lost, the next try finds a duplicate."""
         delay = FIRST_RETRY_DELAY
         while batch := self._still_waiting(batch):
             appends = [waiting.append for waiting in batch]
             try:
                 rows = await self._call(appends)
-            except NotDurable as error:  # the connection stays, and is asked again before the next batch
+            except NotDurable as error:  # the connection is kept, and checked again before the next batch
                 _fail(batch, error)
                 return
             except (psycopg.Error, OSError) as error:
@@ -230,7 +235,7 @@ class _Writer:
             return
 
     def _note_others(self, rows: Sequence[Any]) -> None:
-        """Whether this batch follows the one before it without a gap; only batches without a refusal tell."""
+        """Whether this batch follows the batch before it without a gap. Only a batch without a refusal can tell."""
         request, _, last, count, *_ = rows[0]
         if request == 0:
             self._queue.written(others=self._position not in (None, last - count))
@@ -239,7 +244,10 @@ class _Writer:
             self._position = None
 
     async def _write_apart(self, batch: Sequence[_Waiting], error: Exception) -> None:
-        """One append of the batch is refused by the database itself: halves, until it stands alone and the others are written."""
+        """The database refuses one append of the batch:
+
+        halves the batch until that append stands alone and the others are written.
+        """
         if len(batch) == 1:
             topics = [event.topic for stream in batch[0].append.request.streams for event in stream.events]
             log.warning("append_refused", topics=topics[:10], error=str(error))
@@ -250,14 +258,17 @@ class _Writer:
         await self._write(batch[middle:])
 
     def _still_waiting(self, batch: Sequence[_Waiting]) -> Sequence[_Waiting]:
-        """Without those whose callers have gone or whose time is up; those in the queue whose time is up are answered too."""
+        """The batch without appends whose callers have gone or whose time is up.
+
+        Appends in the queue whose time is up get an answer too.
+        """
         now = asyncio.get_running_loop().time()
         late = [*self._queue.take_late(now), *(waiting for waiting in batch if waiting.give_up_at < now)]
         _fail(late, Unavailable("the database was not available in time; the append may or may not have been recorded"))
         return [waiting for waiting in batch if not waiting.answer.done()]
 
     async def _call(self, appends: Sequence[EncodedAppend]) -> list[tuple[Any, ...]]:
-        """Raises NotDurable, and what `pool.connect` raises."""
+        """Raises NotDurable, and the errors of `pool.connect`."""
         if self._connection is None or self._cursor is None or self._insistence is None:
             self._connection = await pool.connect(
                 self._database_url,
@@ -276,7 +287,7 @@ class _Writer:
     async def _disconnect(self) -> None:
         connection, self._connection, self._cursor, self._insistence = self._connection, None, None, None
         if connection is not None:
-            pool.sever(connection)  # `close` sends a farewell, which could block on a peer that is half gone
+            pool.sever(connection)  # `close` sends a message first, which could block on a peer that is half gone
             await connection.close()
 
 
@@ -286,10 +297,10 @@ def _fail(waiting: Iterable[_Waiting], error: BaseException) -> None:
 
 
 def _settle(answer: asyncio.Future[AppendResult], result: AppendResult | BaseException) -> None:
-    if answer.done():  # its caller was cancelled, or it was answered before
+    if answer.done():  # the caller was cancelled, or has its answer
         return
     if isinstance(result, AppendResult):
         answer.set_result(result)
     else:
-        # One error object for many callers would grow a traceback for each of them.
+        # Many callers get the same error object, and each raise would lengthen its traceback.
         answer.set_exception(type(result)(result.message) if isinstance(result, Unavailable) else result)

@@ -19,10 +19,10 @@ FROM history ORDER BY number
 """
 MARK = "SELECT log_id, timeline, started_at, position, earlier_position FROM history_mark"
 STARTED = "SELECT pg_postmaster_start_time()"
-# Not pg_control_checkpoint(): that learns of a new timeline at the next checkpoint only.
+# Not pg_control_checkpoint(): it learns of a new timeline only at the next checkpoint.
 TIMELINE = "SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)"
 
-# Only on the server that was asked who it is: with a failover in between, the mark would speak of another one.
+# Only on the server that was identified before: after a failover in between, the mark would describe another server.
 NOTE = """
 UPDATE history_mark AS mark SET
     log_id = %(log_id)s, timeline = %(timeline)s, started_at = %(started_at)s, position = log_head.position,
@@ -32,7 +32,7 @@ WHERE pg_postmaster_start_time() = %(started_at)s
   AND (log_head.position, %(log_id)s, %(timeline)s, %(started_at)s)
       IS DISTINCT FROM (mark.position, mark.log_id, mark.timeline, mark.started_at)
 """
-# Nobody appends, and nobody else begins a history, while the head is locked.
+# While the head is locked, nobody appends and nobody else begins a history.
 LOCK = "SELECT position FROM log_head FOR UPDATE"
 CURRENT = "SELECT history_id FROM history ORDER BY number DESC LIMIT 1"
 BEGIN = """
@@ -87,7 +87,7 @@ class PostgresHistories:
 
 
 async def _server(connection: Connection) -> Server:
-    """On a connection that is not in a transaction: where PostgreSQL does not tell its timeline, it says so by an error."""
+    """Needs a connection outside of a transaction: a PostgreSQL that cannot tell its timeline raises an error."""
     log_id = await identify(connection)
     [started_at] = await _only(await connection.execute(STARTED))
     try:
@@ -98,7 +98,7 @@ async def _server(connection: Connection) -> Server:
         errors.FeatureNotSupported,
         errors.UndefinedFunction,
     ):
-        timeline = None  # it is in recovery, or has no write-ahead log of the usual kind
+        timeline = None  # the server is in recovery, or has no write-ahead log of the usual kind
     return Server(log_id, timeline, started_at)
 
 

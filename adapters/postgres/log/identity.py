@@ -1,4 +1,4 @@
-"""Which log this is: a short id that tells the logs of two databases apart on one NATS."""
+"""The id of the log: a short text that tells the logs of two databases apart on one NATS."""
 
 import asyncio
 from typing import Any
@@ -20,8 +20,8 @@ BECOME_A_COPY = "UPDATE log_identity SET copy_id = substr(replace(gen_random_uui
 async def identify(connection: AsyncConnection[Any]) -> str:
     """`<cluster>-<database>`, and `-<copy>` where an operator said that the log is a copy of another one.
 
-    The same after a failover to a replica, another one after a restore by dump. A database without our tables has one, too.
-    Raises psycopg.Error.
+    The id stays the same after a failover to a replica, and changes with a restore from a dump. A database without our tables has
+    one, too. Raises psycopg.Error.
     """
     row = await (await connection.execute(DATABASE)).fetchone()
     assert row is not None
@@ -31,7 +31,7 @@ async def identify(connection: AsyncConnection[Any]) -> str:
 
 
 async def become_a_copy(pool: Pool) -> None:
-    """Gives the log an id of its own. A copy of the files has that of the log it was made of. Raises Unavailable."""
+    """Gives the log an id of its own. A copy of the files begins with the id of the original. Raises Unavailable."""
     with translate_errors():
         async with pool.connection() as connection:
             await connection.execute(BECOME_A_COPY)
@@ -45,7 +45,10 @@ async def log_id_of(pool: Pool) -> str:
 
 
 async def log_id_at(database_url: str, *, timeout: float) -> str:
-    """The same for a program that needs nothing else of the database. Raises Unavailable, at the latest after `timeout` seconds."""
+    """As `log_id_of`, for a program that needs nothing else from the database.
+
+    Raises Unavailable, at the latest after `timeout` seconds.
+    """
     pool = await open_pool(database_url, role="identity", max_size=1)
     try:
         async with asyncio.timeout(timeout):

@@ -1,7 +1,7 @@
-"""The whole log by ranges of stream ids (`application.engine.ports.log.StreamRanges`): in the order of the index, page by page.
+"""The whole log by ranges of stream ids (the port `StreamRanges`), in the order of the index, page by page.
 
 Stream ids begin with a time stamp (UUIDv7), so the order of the index is nearly that of the table, and ids that are taken at evenly
-spaced positions cut the log into nearly equal parts. Other ids are read as rightly, only slower.
+spaced positions cut the log into nearly equal parts. Other ids are read correctly too, only slower.
 """
 
 from collections.abc import Iterator
@@ -26,14 +26,14 @@ PAGE_SQL = """
 
 FIRST_ID, LAST_ID = UUID(int=0), UUID(int=2**128 - 1)
 PAGE_BYTES = 4 * 1024 * 1024
-"""About the size of a page; how many events that is, is learned from the page before."""
+"""Target size of a page. The number of events follows from the size of the page before."""
 FIRST_PAGE = 500
 MAX_PAGE = 20_000
 STATEMENT_TIMEOUT_MS = 60_000
 
 
 class PostgresStreamRanges:
-    """A connection of its own, from `open` to `close`. Each page is a statement by itself: no transaction stays open."""
+    """Has a connection of its own, from `open` to `close`. Each page is a statement by itself, so no transaction stays open."""
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self._connection = connection

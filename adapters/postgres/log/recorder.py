@@ -5,8 +5,8 @@ An Application or a ProjectionRunner of the library can be pointed at one tenant
     datastore = PostgresDatastore(dbname, host, port, user, password)
     recorder = TidelogRecorder(datastore, tenant_id=tenant_id)
 
-What it writes is in the one total order with everything else; its own optional database functions are not (they skip events), and
-are refused here.
+Events of such an application stand in the one total order with all others. The library's own optional database functions would skip
+events, so they are refused here.
 """
 
 from collections.abc import Sequence
@@ -40,8 +40,8 @@ from domain.errors import TidelogError
 class TidelogRecorder(PostgresProcessRecorder):
     """The library's process recorder for one tenant of the log.
 
-    The tables are made by our migrations, so `create_table` has nothing to do. Each event's root is its own stream. `metadata` is
-    the JSON text that is put on every event. Errors are the library's: IntegrityError for a stream that moved on.
+    Migrations make the tables, so `create_table` has nothing to do. Each event's root is its own stream. `metadata` is the JSON
+    text that every event gets. Errors are those of the library: IntegrityError for a stream that moved on.
     """
 
     def __init__(self, datastore: PostgresDatastore, *, tenant_id: UUID, metadata: str = "{}") -> None:
@@ -63,13 +63,13 @@ class TidelogRecorder(PostgresProcessRecorder):
         self.max_notification_id_statement = SQL("SELECT max(notification_id) FROM ") + self._tenant_events
 
     def create_table(self) -> None:
-        """Nothing: `tidelog migrate` makes the tables."""
+        """Does nothing: `tidelog migrate` makes the tables."""
 
     def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
-        """Appends atomically, together with `tracking` if that is given; returns the positions, in the order of the events.
+        """Appends atomically, together with `tracking` if that is given. Returns the positions, in the order of the events.
 
-        Events of one stream are put together. The command id is made here, outside of the retries: an insert whose answer was lost
-        is not done twice.
+        Events of one stream are put together. The command id is made here, outside of the retries, so that an insert whose answer
+        was lost is not done twice.
         """
         if not stored_events:
             self._insert_tracking_only(**kwargs)
@@ -102,12 +102,15 @@ class TidelogRecorder(PostgresProcessRecorder):
             assert row is not None  # one append, one answer
             if row["outcome"] == "accepted":
                 self._insert_events(cursor, stored_events, **kwargs)
-            elif row["outcome"] != "duplicate":  # a duplicate is a retry: this very transaction was committed, tracking included
+            elif row["outcome"] != "duplicate":  # a duplicate is a retry: it was committed, with its tracking
                 raise IntegrityError(f"stream {row['stream_id']}: {row['outcome']}, its version is {row['current_version']}")
             return int(row["last_position"] - row["event_count"] + 1)
 
     def _insist(self, cursor: Any) -> None:
-        """Makes the transaction durable, as the other writer of the log does it. Raises OperationalError where that cannot be."""
+        """Makes the transaction durable, as the other writer of the log does.
+
+        Raises OperationalError if the server prevents that.
+        """
         answer = cursor.execute(INSIST_SQL, {"local": True}, prepare=True).fetchone()
         try:
             judge(**answer)
@@ -154,7 +157,7 @@ class TidelogRecorder(PostgresProcessRecorder):
 
 
 class _Subscription(PostgresSubscription):
-    """The library's, without its gap: it asks for what is there, then it listens; what came in between was not asked for."""
+    """The library's subscription without its gap. The library reads first and listens then, and misses the events in between."""
 
     def _listen(self) -> None:
         try:
@@ -164,7 +167,7 @@ class _Subscription(PostgresSubscription):
                 while not self._has_been_stopped and not self._thread_error:
                     for _ in connection.notifies(timeout=0.1, stop_after=1):
                         self._has_been_notified.set()
-        except BaseException as error:  # noqa: BLE001  # as the library does: whoever reads gets it
+        except BaseException as error:  # noqa: BLE001  # as the library does: the reader gets the error
             self._thread_error = self._thread_error or error
             self.stop()
 
@@ -179,7 +182,7 @@ def _by_stream(stored_events: Sequence[StoredEvent]) -> dict[UUID, list[StoredEv
 
 
 def _stream_append(stream_id: UUID, events: Sequence[StoredEvent]) -> StreamAppend:
-    first = events[0].originator_version  # 1 as in our streams, or 0, where the library was told so
+    first = events[0].originator_version  # 1 as in our streams, or 0 if the library was configured so
     if [event.originator_version for event in events] != list(range(first, first + len(events))):
         raise IntegrityError(f"stream {stream_id}: the versions do not follow one another")
     return StreamAppend(stream_id, stream_id, first - 1, tuple(NewEvent(event.topic, 1, event.state) for event in events))

@@ -8,8 +8,8 @@ from adapters.postgres.pool import Connections, translate_errors
 from application.engine.ports.snapshots import Snapshot
 from domain.kernel import RecordedEvent
 
-# The row of the snapshot, if there is one, comes first and has no topic. It counts only if its last event is in the log at the same
-# place: in a database that was put together from backups of different times it may be ahead of the stream, or beside it.
+# The row of the snapshot, if there is one, comes first and has no topic. The snapshot counts only if its last event stands in the
+# log at the same place: in a database restored from backups of different times a snapshot may be ahead of the stream, or beside it.
 READ_SQL = f"""
     WITH base AS MATERIALIZED (
         SELECT version, position, state FROM snapshot
@@ -30,14 +30,14 @@ READ_SQL = f"""
       AND tenant_id = %(tenant)s AND notification_id <= %(until)s
     ORDER BY originator_version
 """
-# A snapshot of the same version is of another model, or was damaged: the newer knowledge replaces it.
+# A stored snapshot of the same version is of another model, or damaged. The new one replaces it.
 SAVE_SQL = """
     INSERT INTO snapshot (stream_id, version, position, tenant_id, slice, model, state)
     SELECT * FROM unnest(%s::uuid[], %s::bigint[], %s::bigint[], %s::uuid[], %s::text[], %s::text[], %s::bytea[])
     ON CONFLICT (stream_id, version) DO UPDATE SET (position, tenant_id, slice, model, state, taken_at)
         = (EXCLUDED.position, EXCLUDED.tenant_id, EXCLUDED.slice, EXCLUDED.model, EXCLUDED.state, EXCLUDED.taken_at)
 """
-# The newest one and the one before it stay.
+# The newest snapshot and the one before are kept.
 PRUNE_SQL = """
     DELETE FROM snapshot AS old USING unnest(%s::uuid[]) AS stream (id)
     WHERE old.stream_id = stream.id AND old.version < (
@@ -47,7 +47,7 @@ PRUNE_SQL = """
 
 
 class PostgresSnapshots:
-    """Implements `application.engine.ports.log.Snapshots`. The pool is the caller's."""
+    """Implements the port `Snapshots`. The pool is the caller's."""
 
     def __init__(self, pool: Connections) -> None:
         self._pool = pool

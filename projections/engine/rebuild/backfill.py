@@ -23,22 +23,22 @@ from projections.engine.rebuild.jobs import Build
 
 FIRST_PAGE = 500
 MAX_PAGE = 10_000
-"""The more events a page has, the more of them meet in one row, which is written once for all of them."""
+"""A larger page has more events for the same row, and a row is written once for a page."""
 PAGE_BYTES = 8 * 1024 * 1024
-"""What a page should weigh: the number of events is fitted to it, so that large events do not fill the memory."""
+"""Target size of a page. The number of events in a page follows from it, so that large events do not fill the memory."""
 RATE_OVER_S = 5.0
 MAX_PARKED = 1_000
-"""Parked events after which a version is given up: the handler is broken, not the events."""
+"""A version with more parked events is given up: the handler is broken, not the events."""
 
 log = structlog.get_logger(__name__)
 
 
 class HandlerBroken(Exception):
-    """A handler refused so many events that a version without them is of no use."""
+    """The handler refused so many events that a version without them is of no use."""
 
 
 class Filler:
-    """Moves one job along the log, for one owner of it: when it is that no more, every transaction raises LostOwnership."""
+    """Moves one job along the log, for one owner. Every transaction raises LostOwnership once the job has another owner."""
 
     def __init__(self, projection: Projection, build: Build, database: Database, feed: EventFeed) -> None:
         self.projection = projection
@@ -52,14 +52,14 @@ class Filler:
         self._read = 0
 
     async def load(self) -> None:
-        """Who waits behind a parked event."""
+        """Roots with a parked event: their later events wait behind it."""
         async with self._database.connection() as connection:
             sql = "SELECT root_id FROM parked_event WHERE consumer = %s"
             rows = await (await connection.execute(sql, [self.build.consumer])).fetchall()
         self._parked, self._refused = {row[0] for row in rows}, len(rows)
 
     async def fill(self, until: int | None = None) -> None:
-        """Works up to a position, or to where the log ends at the moment. Outages are waited out."""
+        """Works up to a position, or up to the present end of the log. Outages are waited out."""
         async with self._database.connection() as connection, connection.transaction():
             after = (await jobs.hold(connection, self.build)).position
         async with contextlib.aclosing(self._pages(after, until)) as pages:
@@ -67,7 +67,7 @@ class Filler:
                 await self._handle(page, target)
 
     async def _pages(self, after: int, until: int | None) -> AsyncGenerator[tuple[list[RecordedEvent], int]]:
-        """Pages, and the position that is to be reached. The next one is read while a page is being worked on."""
+        """Pages, each with the position that is to be reached. The next page is read while the handler works on the present one."""
 
         async def read(start: int) -> tuple[list[RecordedEvent], bool, int]:
             size = self._page_size if until is None else max(min(self._page_size, until - start), 0)
@@ -94,12 +94,12 @@ class Filler:
             self._page_size = max(min(int(PAGE_BYTES / max(weight, 1)), MAX_PAGE, self._page_size * 4), 10)
 
     async def _handle(self, page: Sequence[RecordedEvent], target: int) -> None:
-        """A page; where a handler breaks on it, its halves, until the event is found that is to be parked."""
+        """Applies a page. If the handler fails, applies its halves, until the event is found that must be parked."""
         try:
             await persistently(lambda: self._write(page, target))
         except (LostOwnership, Unavailable):
             raise
-        except Exception as error:  # noqa: BLE001  # which event it was is found by halving
+        except Exception as error:  # noqa: BLE001  # halving finds the event
             if len(page) > 1:
                 middle = len(page) // 2
                 await self._handle(page[:middle], target)
@@ -111,13 +111,16 @@ class Filler:
         async with self._database.transaction() as connection:
             position = (await jobs.hold(connection, self.build)).position
             taken = await self.apply(connection, position, page)
-            if page[-1].position > position:  # else it was written, and the answer got lost
+            if page[-1].position > position:  # else the page was written, and the answer was lost
                 rate = self._rate_after(len(page))
                 last = page[-1].position
                 await jobs.advance(connection, self.build, last, target=target, events=taken, rate=rate)
 
     async def apply(self, connection: Connection, position: int, page: Sequence[RecordedEvent]) -> int:
-        """Writes the rows of a page's events after a position, in the caller's transaction. Answers how many events were for it."""
+        """Writes the rows of a page's events after a position, in the caller's transaction.
+
+        Answers how many events the projection took.
+        """
         await versions.use(connection, self.build.schema)
         events = [e for e in page if e.position > position and e.topic in self.projection.topics]
         taken = len(events)
@@ -132,7 +135,7 @@ class Filler:
         return taken
 
     def _rate_after(self, events: int) -> float | None:
-        """Events per second over the last seconds."""
+        """Events per second, over the last seconds."""
         now = time.monotonic()
         self._read += events
         self._pace.append((now, self._read))

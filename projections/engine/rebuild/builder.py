@@ -1,7 +1,7 @@
 """The builder: versions of read models made beside the live ones, swapped in one transaction, and checks against the log.
 
-A job can be killed anywhere: what it has done is committed page by page together with its position, and whoever runs the builder
-next goes on from there.
+A builder can be killed anywhere. Each page of a job is committed together with the job's position, and the next builder goes on
+from there.
 """
 
 import asyncio
@@ -25,14 +25,15 @@ from projections.engine.rebuild.backfill import Filler, HandlerBroken
 from projections.engine.rebuild.jobs import Build
 
 POLL_S = 60.0
-"""How long the builder sleeps when nobody wakes it: a notification is a hint that may be lost."""
+"""How long the builder sleeps without a notification: a notification may be lost."""
 LOCK_MS = (100, 200, 400, 800)
-"""How long a swap waits for the readers before it, attempt by attempt: those who come after them wait for it that long."""
+"""How long each attempt to swap waits for earlier readers. Later readers wait for the swap as long."""
 MAX_ATTEMPTS = 20
-"""After so many, some three minutes, a version is held back: other jobs are to get their turn, and readers their peace."""
+"""After so many attempts, about three minutes, a version is held back, so that other jobs get their turn and readers are not
+delayed."""
 LONGEST_PAUSE_S = 15.0
 MAX_GAP = 200
-"""Events that may be caught up while the live tables are locked."""
+"""The most events that a version catches up while the live tables are locked."""
 
 LIVE_LOCKED = """
 INSERT INTO checkpoint AS c (name, position, epoch) VALUES (%s, 0, 0)
@@ -46,11 +47,11 @@ log = structlog.get_logger(__name__)
 
 
 class _Again(Exception):
-    """The live version ran ahead meanwhile: catch up first."""
+    """The live version ran ahead meanwhile. The new version must catch up first."""
 
 
 class ProjectionBuilder:
-    """Does what `jobs.ask` asks for, one job at a time, the oldest first. One process should run it; two do no harm."""
+    """Works on the jobs that `jobs.ask` asked for, one at a time, the oldest first. One process should run it; two do no harm."""
 
     def __init__(self, projections: Sequence[Projection], database: Database, feed: EventFeed, listener: Listener) -> None:
         self._projections = {projection.name: projection for projection in projections}
@@ -83,7 +84,7 @@ class ProjectionBuilder:
                 await self._version(projection, build)
         except LostOwnership as lost:
             log.info("build_let_go", projection=build.projection, kind=build.kind, reason=str(lost))
-        except Exception as error:  # whatever is wrong with one job must not stop those after it
+        except Exception as error:  # a broken job must not stop the jobs after it
             expected = isinstance(error, TidelogError | HandlerBroken | psycopg.Error)
             log.error("build_failed", projection=build.projection, kind=build.kind, error=str(error), exc_info=not expected)
             await self._fail(build, str(error) if expected else f"{type(error).__name__}: {error}")
@@ -102,7 +103,7 @@ class ProjectionBuilder:
         try:
             while not await self._try_swap(filler, patience):
                 await filler.fill()
-        except InvalidState as error:  # the live tables are not what they were: the work is kept until a person has looked
+        except InvalidState as error:  # the live tables have changed: the new version is kept until a person has looked
             log.warning("swap_refused", projection=build.projection, error=error.message)
             await persistently(partial(self._hold_back, build, error.message))
         else:
@@ -128,7 +129,7 @@ class ProjectionBuilder:
         await jobs.set_status(connection, build, "building")
 
     async def _ready(self, build: Build) -> bool:
-        """Writes that the version is ready, and says whether it is to go live."""
+        """Records that the version is ready, and answers whether the version is to go live."""
         async with self._database.connection() as connection, connection.transaction():
             found = await jobs.hold(connection, build)
             await jobs.set_status(connection, build, "ready")
@@ -140,7 +141,7 @@ class ProjectionBuilder:
             await jobs.hold_back(connection, build, error)
 
     async def _analyze(self, projection: Projection, build: Build) -> None:
-        """So that the first queries on the new tables are planned as well as the last ones on the old."""
+        """Collects statistics, so that the first queries on the new tables are planned as well as those on the old ones."""
         async with self._database.connection() as connection:
             for table in projection.tables:
                 await connection.execute(SQL("ANALYZE {}").format(Identifier(build.schema, table)))
@@ -148,7 +149,7 @@ class ProjectionBuilder:
     # --- the swap -----------------------------------------------------------------------------------------------------
 
     async def _try_swap(self, filler: Filler, patience: "_Patience") -> bool:
-        """One attempt. False: readers were in the way, or the live version is ahead."""
+        """One attempt to swap. False: readers hold the tables, or the live version is ahead."""
         try:
             async with self._database.connection() as connection, connection.transaction():
                 await connection.execute(LOCK_TIMEOUT, [f"{patience.lock_ms}ms"])
@@ -169,7 +170,7 @@ class ProjectionBuilder:
             return await versions.holders(connection, projection.tables)
 
     async def _swap(self, connection: Connection, filler: Filler) -> None:
-        """Locks in the order of everybody else (the job, the tables, the checkpoint), and moves the tables."""
+        """Takes locks in the same order as everybody else (job, tables, checkpoint), and moves the tables."""
         projection, build = filler.projection, filler.build
         found = await jobs.hold(connection, build)
         if found.status == "swapped":
@@ -187,7 +188,7 @@ class ProjectionBuilder:
             await filler.apply(connection, position, missing)
             position = live
         await versions.exchange(connection, projection)
-        # Ahead of the live version is as good: the owner reads its position anew, for the epoch is another one.
+        # A version ahead of the live one is as good: the epoch has changed, so the owner reads its position again.
         await connection.execute(GO_LIVE, [position, build.projection])
         await jobs.exchange(connection, build, live)
         if projection.ddl:
@@ -231,7 +232,7 @@ class ProjectionBuilder:
             log.info("build_let_go", projection=build.projection, kind=build.kind, reason=str(lost))
 
     async def _end(self, build: Build, status: jobs.Status, error: str) -> None:
-        """What was made goes with the job; an earlier version that was to come back is kept."""
+        """Drops the tables that the job made. An earlier version that was to come back is kept."""
 
         async def note() -> None:
             async with self._database.connection() as connection, connection.transaction():
@@ -245,7 +246,7 @@ class ProjectionBuilder:
 
 
 class _Patience:
-    """Pauses between attempts to swap, at random, so that they meet a gap, and longer and longer, so that readers get theirs."""
+    """Pauses between attempts to swap. They are random, to meet a gap between readers, and grow, to leave readers room."""
 
     def __init__(self) -> None:
         self.count = 0

@@ -1,7 +1,7 @@
-"""Jobs on read models: what operators ask for, how far it is, and what became of it. One row for each projection and purpose.
+"""Jobs on read models: the request of an operator, its progress and its result. One row for each projection and purpose.
 
-Everything here is one transaction on the job's row. Whoever changes the course of a job raises its epoch: a builder that still
-works on it finds out at its next page and lets go.
+Each function is one transaction on the job's row. A change of a job's course raises its epoch. A builder that still works on the
+job notices that at its next page, and stops.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ Status = Literal[
 ]  # fmt: skip
 
 CHANNEL = "tidelog_builds"
-"""NOTIFY channel: a job was asked for, or changed its course. A hint only."""
+"""NOTIFY channel: there is a new job, or a job has changed its course. A hint only."""
 
 OPEN = ("requested", "building", "comparing", "ready")
 PURPOSES: dict[Kind, Purpose] = {"rebuild": "version", "rollback": "version", "verify": "check"}
@@ -88,7 +88,7 @@ RENAME_PARKED = "UPDATE parked_event SET consumer = %s WHERE consumer = %s"
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """A job as its row says. Positions are those of the log; `rate` in events per second."""
+    """A job, as stored in its row. Positions are positions of the log; `rate` in events per second."""
 
     projection: str
     purpose: Purpose
@@ -119,12 +119,12 @@ class Build:
 
     @property
     def consumer(self) -> str:
-        """Under which name its parked events stand."""
+        """The consumer name of the job's parked events."""
         return parked_as(self.projection, self.place)
 
 
 class BuildView(BaseModel):
-    """A job as people see it."""
+    """A job, as the HTTP interface shows it."""
 
     kind: Kind
     status: Status
@@ -132,7 +132,7 @@ class BuildView(BaseModel):
     position: int
     target: int
     progress: float
-    """0 to 1: events read of those to be read."""
+    """0 to 1: the part of the events that has been read."""
     events: int
     """Events that the projection took."""
     rows: int
@@ -200,7 +200,8 @@ async def ask_swap(connection: Connection, projection: str) -> None:
 
 
 async def cancel(connection: Connection, projection: Projection, purpose: Purpose) -> None:
-    """Ends a job and drops what it made, in the caller's transaction; a rollback puts the earlier version back in its place.
+    """Ends a job and drops its tables, in the caller's transaction. The end of a rollback puts the earlier version back in its
+    place.
 
     The job's row is locked before its tables, as the builder does. Raises InvalidState.
     """
@@ -214,7 +215,7 @@ async def cancel(connection: Connection, projection: Projection, purpose: Purpos
 
 
 async def discard(connection: Connection, projection: Projection, build: Build) -> None:
-    """Takes away what a job made. The caller holds the row."""
+    """Drops the tables that a job made. The caller holds the row."""
     if build.kind == "rollback" and build.status != "requested":
         await versions.rename(connection, build.projection, "rebuild", "previous")
         await connection.execute(RENAME_PARKED, [parked_as(build.projection, "previous"), build.consumer])
@@ -256,7 +257,7 @@ async def every(connection: Connection) -> list[Build]:
 
 
 async def kept(connection: Connection) -> dict[str, tuple[int, datetime]]:
-    """Position of the version that is kept, and since when, by projection."""
+    """Projection → position of the version that is kept, and the time since which it is kept."""
     return {name: (position, at) for name, position, at in await (await connection.execute(KEPT)).fetchall()}
 
 
@@ -264,14 +265,14 @@ async def kept(connection: Connection) -> dict[str, tuple[int, datetime]]:
 
 
 async def take_next(connection: Connection) -> Build | None:
-    """Becomes the owner of the oldest job that is to be worked on."""
+    """Becomes the owner of the oldest job that waits for a builder."""
     async with connection.cursor(row_factory=class_row(Build)) as cursor:
         await cursor.execute(TAKE_NEXT)
         return await cursor.fetchone()
 
 
 async def hold(connection: Connection, build: Build) -> Build:
-    """The job as it is now, its row locked until the end of the transaction. Raises LostOwnership."""
+    """Reads the job and locks its row until the end of the transaction. Raises LostOwnership."""
     async with connection.cursor(row_factory=class_row(Build)) as cursor:
         await cursor.execute(HOLD, [build.projection, build.purpose, build.epoch])
         found = await cursor.fetchone()
@@ -301,7 +302,7 @@ async def bring_back(connection: Connection, build: Build) -> None:
 
 
 async def exchange(connection: Connection, build: Build, live: int) -> None:
-    """Parked events go with their tables; `live` is the position of the version that was live."""
+    """Moves parked events with their tables. `live`: the position of the version that was live."""
     await connection.execute(RENAME_PARKED, [parked_as(build.projection, "previous"), build.projection])
     await connection.execute(RENAME_PARKED, [build.projection, build.consumer])
     await connection.execute(KEEP, [build.projection, live])
@@ -323,5 +324,5 @@ async def set_status(
 
 
 async def hold_back(connection: Connection, build: Build, error: str) -> None:
-    """A version that is ready is not to go live by itself. The caller holds the row."""
+    """Holds a ready version back, so that it does not go live by itself. The caller holds the row."""
     await connection.execute(HOLD_BACK, [error, build.projection, build.purpose])

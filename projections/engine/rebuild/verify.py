@@ -1,7 +1,7 @@
-"""Whether the live tables are what the log says: compared row by row with tables made from the log up to the same position.
+"""Compares the live tables, row by row, with tables made from the log up to the same position.
 
-The live side is read from one snapshot, so nothing waits for the comparison and the comparison waits for nothing. Both sides come
-in the order of their keys through server-side cursors: memory does not grow with the tables.
+The live side is read from one snapshot, so nothing waits for the comparison and the comparison waits for nothing. Server-side
+cursors read both sides in the order of their keys, so memory does not grow with the tables.
 """
 
 from collections.abc import AsyncIterator
@@ -25,7 +25,7 @@ FETCH = 200
 """Rows of a table that are in memory at once, on each side."""
 COUNT_EVERY = 2_000
 MAX_SHOWN = 2_000
-"""Characters of a value that a difference shows."""
+"""A difference shows at most so many characters of a value."""
 IDLE_MS = 600_000
 
 REPEATABLE = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
@@ -39,18 +39,18 @@ JOIN pg_attribute AS a ON a.attrelid = t.oid AND a.attnum = k.attnum
 WHERE x.indisprimary AND n.nspname = %s AND t.relname = ANY (%s) ORDER BY t.relname, k.place
 """
 NATIVE = frozenset({"uuid", "smallint", "integer", "bigint", "timestamp with time zone", "date", "boolean"})
-"""Types that Postgres and Python order alike. Any other is ordered as text, byte by byte."""
+"""Types that PostgreSQL and Python order alike. Values of other types are ordered as text, byte by byte."""
 
 
 class Difference(BaseModel):
-    """The first row that is not what the log says. Values as text; None: NULL, or no row."""
+    """The first row that differs from the log. Values as text; None: NULL, or no row."""
 
     table: str
     what: str
     """`changed`, `missing` (the log says there is one), `surplus` (the log knows nothing of it) or `columns`."""
     key: dict[str, str | None]
     column: str | None = None
-    """Of a document in a column also the place in it: `view/steps/0/status`."""
+    """The column. In a document also the place in it: `view/steps/0/status`."""
     live: str | None = None
     log: str | None = None
     position: int
@@ -61,7 +61,7 @@ class _Table:
     name: str
     columns: tuple[Column, ...]
     keys: tuple[str, ...]
-    """Of the primary key; empty: rows are ordered by all they hold."""
+    """Columns of the primary key. Empty: rows are ordered by all columns."""
     due: str | None
     """See `Projection.taken_when_due`."""
 
@@ -73,7 +73,7 @@ class _Row:
 
 
 async def compare_with_live(database: Database, filler: Filler) -> Difference | None:
-    """Brings the filler's tables to the position of a snapshot of the live ones, and compares. None: they are equal.
+    """Brings the filler's tables to the position of a snapshot of the live tables, and compares both. None: they are equal.
 
     Raises LostOwnership, Unavailable.
     """
@@ -102,17 +102,18 @@ async def compare_with_live(database: Database, filler: Filler) -> Difference | 
 
 @asynccontextmanager
 async def _steady(live: Connection, projection: Projection) -> AsyncIterator[str]:
-    """A transaction on one snapshot; gives the schema of the live tables."""
+    """A transaction on one snapshot. Yields the schema of the live tables."""
     schema = await versions.live_schema(live)
     async with live.transaction():
         await live.execute(REPEATABLE)
-        # The first query takes the snapshot, and a swap between that and the lock would show tables whose rows are too new for it.
+        # The first query takes the snapshot. A swap between snapshot and lock would show tables whose rows are too new for the
+        # snapshot.
         await versions.lock(live, schema, projection.tables, "ACCESS SHARE")
         yield schema
 
 
 class _Count:
-    """Tells how many rows were compared, and learns whether the job is still ours."""
+    """Counts the compared rows in the job's row, and notices there when the job has another owner."""
 
     def __init__(self, database: Database, build: jobs.Build) -> None:
         self._database, self._build, self.rows = database, build, 0
@@ -191,7 +192,7 @@ async def _rows(connection: Connection, schema: str, table: _Table, side: str) -
 
 
 def _order(table: _Table) -> list[Composed]:
-    """Expressions by which both sides are ordered: the primary key, or the whole row."""
+    """The expressions that order both sides: the primary key, or the whole row."""
     types = {column.name: column.type for column in table.columns}
     if not table.keys:
         return [SQL("t::text COLLATE {}").format(Identifier("C"))]
@@ -207,7 +208,7 @@ def _columns_differ(table: str, live: tuple[Column, ...], log: tuple[Column, ...
 
 
 def _narrowed(place: str, live: Any, log: Any) -> tuple[str, Any, Any]:
-    """Of two documents the first place where they differ."""
+    """The first place where two documents differ."""
     if isinstance(live, bytes) and isinstance(log, bytes):
         try:
             live_document, log_document = values.read(live), values.read(log)
