@@ -12,7 +12,7 @@ from pydantic import Field, StringConstraints
 
 from domain.errors import AlreadyResolved, InvalidState, NotFound, RepeatedDifferently, StaleAttempt, WorkOver
 from domain.failures import MAX_LOST_CLAIMS, RETRYABLE, Failure, Retry, backoff_s
-from domain.kernel import Command, Decider, Event, Json, Name, ShortText, replace, same_json
+from domain.kernel import Command, Decider, Event, Json, Name, Scheduled, ShortText, replace, same_json
 
 Status = Literal["absent", "requested", "started", "waiting", "succeeded", "failed", "ambiguous", "cancelled"]
 """`waiting`: between a failed attempt and the next. `ambiguous`: a worker vanished in an attempt that must not be repeated."""
@@ -332,6 +332,13 @@ def _outcome(invocation: Invocation, requested: InvocationRequested, result: Jso
     if error is None:
         return InvocationSucceeded.model_validate({**where, "result": result})
     return InvocationFailed.model_validate({**where, "error": error})
+
+
+def scheduled_by(event: Event, invocation_id: UUID) -> Scheduled | None:
+    """The command that an event of an invocation schedules; None for events that schedule nothing."""
+    if isinstance(event, InvocationRetryScheduled):
+        return Scheduled(event.delay_s, RequeueInvocation(invocation_id=invocation_id, dispatch=event.dispatch))
+    return None
 
 
 DECIDER: Decider[Invocation] = Decider("invocations", Invocation, decide, evolve)

@@ -49,6 +49,14 @@ class Command(Value):
     """What should happen to one stream."""
 
 
+class Scheduled(NamedTuple):
+    """A command that an event schedules for later."""
+
+    delay_s: float
+    """Counted from the time at which the event was recorded."""
+    command: Command
+
+
 E_co = TypeVar("E_co", bound=Event)
 S = TypeVar("S")
 

@@ -15,18 +15,9 @@ ENDS = topics_of(agent_runs.AgentRunCompleted, agent_runs.AgentRunFailed, agent_
 
 def timer_of(recorded: RecordedEvent) -> tuple[datetime, Command] | None:
     """The command that an event schedules, and the time at which it is due. None for other events."""
-    match decoded(recorded):
-        case agent_runs.AgentRunRequested(timeout_s=timeout_s) if timeout_s is not None:
-            due = recorded.recorded_at + timedelta(seconds=timeout_s)
-            return due, agent_runs.TimeOutAgentRun(agent_run_id=recorded.stream_id)
-        case agent_runs.AgentRunRetryScheduled() as event:
-            due = recorded.recorded_at + timedelta(seconds=event.delay_s)
-            return due, agent_runs.ResumeAgentRun(agent_run_id=recorded.stream_id, dispatch=event.dispatch)
-        case invocations.InvocationRetryScheduled() as event:
-            due = recorded.recorded_at + timedelta(seconds=event.delay_s)
-            return due, invocations.RequeueInvocation(invocation_id=recorded.stream_id, dispatch=event.dispatch)
-        case _:
-            return None
+    event = decoded(recorded)
+    scheduled = agent_runs.scheduled_by(event, recorded.stream_id) or invocations.scheduled_by(event, recorded.stream_id)
+    return None if scheduled is None else (recorded.recorded_at + timedelta(seconds=scheduled.delay_s), scheduled.command)
 
 
 async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:

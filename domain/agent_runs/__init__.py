@@ -9,6 +9,7 @@ Others import from here, never from the modules:
 - `journal`: entries, one under each key; when a key may be recorded, and when a call may start and finish.
 - `mail`: the mailbox; when a message is delivered, refused, received.
 - `state`: the agent run, and how each event changes it (`evolve`).
+- `timers`: which commands are due later because of an event.
 - `rules`: what each command brings about (`decide`), claims, retries, and the `DECIDER`.
 """
 
@@ -49,6 +50,7 @@ from domain.agent_runs.journal import Entry, invocation_id_of
 from domain.agent_runs.mail import Mail, message_id_of
 from domain.agent_runs.rules import DECIDER, decide
 from domain.agent_runs.state import TERMINAL, AgentRun, Status, evolve
+from domain.agent_runs.timers import scheduled_by
 
 __all__ = [
     "DECIDER",
@@ -90,4 +92,5 @@ __all__ = [
     "evolve",
     "invocation_id_of",
     "message_id_of",
+    "scheduled_by",
 ]
