@@ -1,8 +1,8 @@
 """Tasks and who owns them.
 
-A task that must run until its owner ends it is a `Background`. If one ends before, whatever the reason, the process ends and is
-started again. The way there: what owns such a task is `failed()` somewhere, a coroutine that raises; `Assembly.loops` holds it;
-`api.roles.serve` awaits it.
+A task that must run until its owner ends it is a `Background`. If such a task ends before, for whatever reason, its process ends
+and is started again: the owner's coroutine `failed()` raises, `Assembly.loops` holds that coroutine, and `api.roles.serve` awaits
+it.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 
 class TaskEnded(Exception):
-    """A task that had to go on has ended. Its error, if it had one, is the cause."""
+    """A task that must run has ended. The error of the task, if there was one, is the cause."""
 
     @classmethod
     def of(cls, task: asyncio.Future[Any], name: str) -> Self:
@@ -34,7 +34,7 @@ class TaskEnded(Exception):
 
 
 class Background:
-    """One such task. Its owner starts and closes it."""
+    """A task that must run. Its owner starts and closes it."""
 
     def __init__(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._name = name
@@ -47,12 +47,12 @@ class Background:
         return self._task is not None and not self._task.done()
 
     def start(self) -> None:
-        """Does nothing when it was started before."""
+        """Starts the task, once."""
         if self._task is None:
             self._task = asyncio.create_task(self._work(), name=self._name)
 
     async def failed(self) -> NoReturn:
-        """Waits for as long as the task goes on, or is being closed. Raises TaskEnded."""
+        """Waits as long as the task runs or is being closed. Raises TaskEnded."""
         assert self._task is not None, f"'{self._name}' is not started"
         await asyncio.wait({self._task})
         if self._closing:
@@ -60,7 +60,7 @@ class Background:
         raise TaskEnded.of(self._task, self._name)
 
     async def close(self, *, grace_s: float = 0.0) -> None:
-        """Ends it, after it had time to end by itself."""
+        """Ends the task, after a grace in which it may end by itself."""
         self._closing = True
         if self._task is not None:
             if grace_s:
@@ -69,12 +69,13 @@ class Background:
 
 
 async def end(*tasks: asyncio.Future[Any]) -> None:
-    """Cancels until all have ended. What they raise instead of the cancellation is logged; what they raised before is not.
+    """Cancels tasks until all have ended. An error that a task raises instead of the cancellation is logged; an earlier error is
+    not.
 
-    Once may not be enough. `asyncio.wait_for`, which clients of NATS and connection pools use, keeps a cancellation to itself when
-    its result comes in the same moment (Python before 3.12, github.com/python/cpython/issues/86296); and a query that is cancelled
-    can come out as an outage of the database, which loops wait out. For the same reason it does not leave before they have ended
-    when it is cancelled itself: then they are cancelled again at once.
+    One cancellation may not be enough. `asyncio.wait_for`, which clients of NATS and connection pools use, swallows a cancellation
+    if its result comes in the same moment (Python before 3.12, github.com/python/cpython/issues/86296). And a cancelled query can
+    look like an outage of the database, which loops wait out. For the same reason `end` does not return before the tasks have
+    ended, even if it is cancelled itself: it then cancels them again at once.
     """
     cancelled: asyncio.CancelledError | None = None
     ended = [task for task in tasks if task.done()]
@@ -90,15 +91,15 @@ async def end(*tasks: asyncio.Future[Any]) -> None:
                 log.warning("ended_with_error", error=f"{type(failure).__name__}: {failure}")
     for task in ended:
         if not task.cancelled():
-            task.exception()  # else asyncio reports that nobody asked for it
+            task.exception()  # else asyncio reports an exception that was never retrieved
     if cancelled is not None:
         raise cancelled
 
 
 class OnDemand:
-    """A task that is there while it has something to do: for work that one does for many, and that idles when nobody asks.
+    """A task that exists while it has work: for work that one task does for many callers.
 
-    The work returns when it has nothing to do. Whoever brings more calls `start` afterwards. The owner calls `close`.
+    The work returns when nothing is left to do. A caller that brings more work calls `start` afterwards. The owner calls `close`.
     """
 
     def __init__(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
@@ -108,11 +109,11 @@ class OnDemand:
         self._closed = False
 
     def start(self) -> None:
-        """Makes sure that the task runs. Raises Unavailable when it was closed."""
+        """Makes sure that the task runs. Raises Unavailable after `close`."""
         if self._closed:
             raise Unavailable("the process stops")
         if self._task is None or self._task.done():
-            context = contextvars.Context()  # what it logs is not the business of the one request that started it
+            context = contextvars.Context()  # its log lines must not carry the ids of the request that started it
             self._task = asyncio.create_task(self._work(), name=self._name, context=context)
 
     async def close(self) -> None:
@@ -122,7 +123,10 @@ class OnDemand:
 
 
 async def side_by_side(*work: Coroutine[Any, Any, None]) -> None:
-    """Runs all to their ends. The first failure is raised, and ends the others; so does a cancellation, as `end` does it."""
+    """Runs all coroutines to their ends.
+
+    The first failure ends the others and is raised. A cancellation ends them as `end` does.
+    """
     tasks = [asyncio.create_task(_unless_cancelled_by_itself(each)) for each in work]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
@@ -133,7 +137,7 @@ async def side_by_side(*work: Coroutine[Any, Any, None]) -> None:
 
 
 async def _unless_cancelled_by_itself(work: Coroutine[Any, Any, None]) -> None:
-    """`asyncio.wait` takes no notice of a task that ended as cancelled, though nobody cancelled it: something it awaited was."""
+    """Turns a cancellation that nobody asked for into an error: `asyncio.wait` ignores a task that ends as cancelled."""
     try:
         await work
     except asyncio.CancelledError as error:

@@ -13,7 +13,7 @@ from domain.kernel import Command, Decider
 
 @dataclass(frozen=True)
 class Catalog:
-    """What a product brings. A second product, a plug-in or a test makes one of its own."""
+    """The tables of one product. A second product, a plug-in or a test makes a catalog of its own."""
 
     routes: Mapping[type[Command], Route]
     registry: EventRegistry

@@ -1,8 +1,10 @@
-"""Sharing the engine's work among processes: each runs its fair share of the units, and takes over those of one that has gone.
+"""Sharing the engine's work among processes: each process runs its fair share of the units, and takes over units of processes that
+died.
 
-A process beats about once a second. Who has not beaten for `LEASE_S` has lost its units to whoever beats next. A paused process
-that wakes up may do a unit beside its new owner for a moment: that harms nothing, because checkpoints are fenced by an epoch, the
-stream by compare-and-set, and reactions and timers by derived ids. So leases are about who works, never about what is right.
+A process beats about once a second. A process that has not beaten for `LEASE_S` loses its units to the next process that beats. A
+paused process that wakes up may run a unit beside its new owner for a moment. That harms nothing, because checkpoints are fenced by
+an epoch, the stream by compare-and-set, and reactions and timers by derived ids. So leases decide who works; correctness does not
+depend on them.
 """
 
 import asyncio
@@ -22,15 +24,15 @@ log = structlog.get_logger(__name__)
 
 BEAT_S = 1.0
 LEASE_S = 3.0
-"""A unit of a process that vanished is done by another one at most a lease, a beat and a start later: under 5 seconds."""
+"""Another process takes a vanished process's unit at most a lease, a beat and a start later: under 5 seconds."""
 BEAT_TIMEOUT_S = 2.0
 AGAIN_AFTER_S = 0.2
-"""Pause before work whose ownership was lost under it is taken up again, if the lease is still ours."""
+"""Pause, in seconds, before a unit is taken up again whose ownership was lost although the lease is still ours."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Units of one kind, which a process runs together. `run` works on those given to it until it is cancelled."""
+    """Units of one kind, which a process runs together. `run` works on the given units until it is cancelled."""
 
     name: str
     units: tuple[str, ...]
@@ -38,7 +40,7 @@ class Group:
 
 
 class Membership:
-    """The beat of this process, and for each group a loop that runs the units that the beat brought."""
+    """The beat of this process, and for each group a loop that runs the units which the beat assigned."""
 
     def __init__(self, leases: Leases, groups: Sequence[Group]) -> None:
         self._leases = leases
@@ -49,7 +51,10 @@ class Membership:
         """Set when the first beat has been answered."""
 
     async def run(self) -> None:
-        """Beats until cancelled, then gives back what this process holds. Outages are waited out: nobody takes over meanwhile."""
+        """Beats until cancelled, then gives the units of this process back.
+
+        Outages are waited out: nobody can take over meanwhile.
+        """
         try:
             while True:
                 try:
@@ -83,7 +88,10 @@ class Membership:
 
 
 class UnitWorker:
-    """Runs the units of one group that this process holds, all in one call, which is ended and made anew when they change."""
+    """Runs the units of one group that this process holds, in one call.
+
+    A change of the units ends the call and begins a new one.
+    """
 
     def __init__(self, group: Group, sooner: asyncio.Event) -> None:
         self.group = group
@@ -95,7 +103,7 @@ class UnitWorker:
         self._changed = asyncio.Event()
 
     def take(self, share: Share) -> None:
-        """What the last beat brought: keeps what runs already, up to the fair share, and wants the rest no more."""
+        """Takes the answer of a beat: keeps units that run already, up to the fair share, and gives the others back."""
         self._held = share.held
         by_use = sorted(share.held, key=lambda unit: (unit not in self._running, unit))
         wanted = frozenset(by_use[: share.size])
@@ -105,11 +113,11 @@ class UnitWorker:
             self._changed.set()
 
     def given_back(self) -> frozenset[str]:
-        """Units that are held, are not wanted, and are not being done any more."""
+        """Units that this process holds, does not want, and no longer runs."""
         return self._held - self._wanted - self._running
 
     async def run(self) -> None:
-        """Until cancelled. Raises what the group's own work raises, except that it lost its ownership."""
+        """Runs until cancelled. Raises the errors of the group's work, but not LostOwnership."""
         while True:
             self._changed.clear()
             self._running = self._wanted
@@ -121,7 +129,7 @@ class UnitWorker:
                 await self._changed.wait()
 
     async def _work(self) -> None:
-        """Runs the units until others are wanted, or somebody took one of them away."""
+        """Runs the units until other units are wanted, or another process has taken one of them."""
         work = asyncio.create_task(self.group.run(self._running), name=f"work-{self.group.name}")
         changed = asyncio.create_task(self._changed.wait())
         try:

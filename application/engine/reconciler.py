@@ -1,4 +1,4 @@
-"""Open work that the queue may have lost is put on it again, by what the log says."""
+"""The reconciler puts open work on the queue again, in case the queue lost it."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ SWEEP_PAGE = 500
 
 
 class WorkReconciler:
-    """Puts open work on the queue again, in case the queue lost it. What still waits there is left alone by the queue itself."""
+    """Puts open work on the queue again. The queue itself ignores an item that still waits there."""
 
     def __init__(self, open_work: OpenWork, queue: WorkQueue) -> None:
         self._open_work = open_work

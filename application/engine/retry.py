@@ -1,4 +1,4 @@
-"""Waiting out a dependency that is away: what every long-running loop does with `Unavailable`."""
+"""Retry: every long-running loop waits out a dependency that is away (`Unavailable`)."""
 
 import asyncio
 import random
@@ -10,14 +10,14 @@ import structlog
 from domain.errors import Unavailable, VersionConflict
 
 MAX_PAUSE_S = 2.0
-"""Longest pause between tries. After an outage, however long, everything is to be back within five seconds."""
+"""Longest pause between tries, in seconds. After an outage of any length everything must be back within five seconds."""
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
 async def persistently(attempt: Callable[[], Awaitable[T]]) -> T:
-    """The attempt's result, tried again with backoff (0.1 s to 2 s, full jitter) while what it needs is away.
+    """The attempt's result. The attempt is tried again with backoff (0.1 s to 2 s, full jitter) while a dependency is away.
 
     Other errors pass through. A conflict that outlasted the command loop's own retries is tried again as well.
     """

@@ -1,4 +1,4 @@
-"""Durable timers: due ones become commands, each with an id derived from the timer, so that firing twice is firing once."""
+"""Durable timers: a due timer becomes a command whose id is derived from the timer, so that firing twice changes nothing."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 
 
 class TimerService:
-    """Fires durable timers. Sleeps until the next one is due or a new one is set."""
+    """Fires durable timers. Sleeps until the next timer is due or a new one is set."""
 
     def __init__(self, commands: CommandLoop, timers: Timers, *, kinds: Mapping[str, type[Command]]) -> None:
         """`kinds`: name of a command's class → the class (`Catalog.commands`)."""
@@ -48,5 +48,5 @@ class TimerService:
         try:
             command = self._kinds[timer.command].model_validate_json(timer.payload)
             await persistently(lambda: self._commands.execute(request, command))
-        except Exception as error:  # refused, or a stream that cannot be folded: later timers must fire
+        except Exception as error:  # refused, or a stream that cannot be folded: later timers must still fire
             log.error("timer_dropped", command=timer.command, root_id=str(timer.root_id), exc_info=error)

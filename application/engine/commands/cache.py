@@ -10,7 +10,7 @@ from domain.kernel import Decider
 CACHE_BYTES = 16 * 1024 * 1024
 """Bound of the state cache, counted in bytes of the events that the states were built from and ENTRY_BYTES for each state.
 
-Larger makes everything slower: what is kept is walked through by each full run of the garbage collector.
+A larger cache makes everything slower: each full run of the garbage collector walks through it.
 """
 ENTRY_BYTES = 4096
 
@@ -24,10 +24,10 @@ class Loaded:
     position: int = 0
     size: int = 0
     slice: str = ""
-    """Whose stream it is; empty: nobody's yet, it has no events."""
+    """The slice of the stream. Empty: the stream has no events."""
 
     def seen_by(self, decider: Decider[Any]) -> "Loaded":
-        """An id names one thing of one kind: for the rules of any other slice there is nothing, and the id is taken."""
+        """The stream as the rules of a slice see it. A stream of another slice looks empty, but its id is taken."""
         return self if self.slice == decider.slice else Loaded(decider.initial(), slice=self.slice)
 
 

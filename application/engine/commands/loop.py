@@ -21,7 +21,7 @@ from domain.kernel import MAX_EVENT_BYTES, Command, Decider, Event, RecordedEven
 
 MAX_CONFLICTS = 10
 FOREIGN = "another program"
-"""In place of the slice: the stream of somebody who only uses the log."""
+"""Stands in place of the slice for a stream of a program that only uses the log."""
 
 S = TypeVar("S")
 log = structlog.get_logger(__name__)
@@ -53,13 +53,13 @@ class CommandLoop:
         return await self._store.read_stream(tenant_id, stream_id)
 
     def forget(self) -> None:
-        """The log has a new history: the states that this process knows may be of events that are gone."""
+        """Empties the cache. The log has a new history, so the cached states may be of events that are gone."""
         self._cache = StateCache()
 
     async def load(self, decider: Decider[S], tenant_id: UUID, stream_id: UUID, *, fresh: bool = True) -> Loaded:
-        """The state of a stream. With `fresh=False` what this process knows will do, if it knows the stream at all.
+        """The state of a stream. With `fresh=False` a cached state is good enough.
 
-        A stream of another slice looks like one without events. It is folded by its own rules all the same, and known next time.
+        A stream of another slice looks like a stream without events. It is folded by its own rules and cached all the same.
         """
         known = self._cache.get(tenant_id, stream_id)
         if known is not None and (not fresh or known.slice != decider.slice):
@@ -80,7 +80,7 @@ class CommandLoop:
         rules, state, size = decider, base.state, base.size
         if not base.version:
             own = self._rules.get(newer[0].topic)
-            if own is None:  # there are no rules to fold it by
+            if own is None:  # no slice has rules for its events
                 foreign = Loaded(None, newer[-1].version, newer[-1].position, slice=FOREIGN)
                 self._cache.put(tenant_id, stream_id, foreign)
                 return foreign.seen_by(decider)
@@ -107,7 +107,7 @@ class CommandLoop:
 
         Raises:
             DomainError: refused by the rules, or by a hook.
-            TidelogError: whatever else a hook refuses with.
+            TidelogError: another error of a hook.
             VersionConflict: the stream is not at the version the caller expects, or conflicts did not end.
             InvalidCommand: also for a value that is nested more than 80 levels deep, where the request's values are not `checked`.
             PayloadTooLarge, Unavailable: see `EventStore.append`.
@@ -130,12 +130,12 @@ class CommandLoop:
                     part.decide()
             except DomainError as error:
                 unsure = {part.stream_id for part in parts if part.unsure}
-                if unsure:  # refused on what the cache knew: look again before saying no
+                if unsure:  # refused on a cached state: look at the log before refusing
                     refresh |= unsure
                     continue
                 return await self._recorded_before(request, parts, error)
             unsure = {part.stream_id for part in parts if part.unsure and not part.events}
-            if unsure:  # the same before believing that there is nothing to do
+            if unsure:  # look at the log before believing that there is nothing to do
                 refresh |= unsure
                 continue
             if not any(part.events for part in parts):
@@ -157,7 +157,7 @@ class CommandLoop:
             return self._accepted(request, parts, result)
 
     def _refusal(self, request: CommandRequest, parts: list[Part]) -> DomainError | None:
-        """A hook that refuses as the rules do: a repeat of what was recorded gets its first answer all the same."""
+        """The refusal of a hook. As with a refusal by the rules, a repeat of a recorded command still gets its first answer."""
         try:
             for part in parts:
                 for hook in self._hooks:
@@ -171,7 +171,7 @@ class CommandLoop:
         for hook in self._hooks:
             try:
                 hook.after_commit(request, commands, result.last_position - result.event_count + 1, result.last_position)
-            except Exception as error:  # the events are in the log: the caller is to hear that, whatever a hook does
+            except Exception as error:  # the events are in the log, and the caller must learn that
                 log.exception("hook_failed", hook=type(hook).__name__, error=str(error))
 
     async def _load_all(self, request: CommandRequest, parts: list[Part], refresh: set[UUID]) -> None:
@@ -242,7 +242,7 @@ class CommandLoop:
         versions = {}
         for part in parts:
             mine = [event for event in recorded if event.stream_id == part.stream_id]
-            if not mine:  # there was nothing to do in this stream
+            if not mine:  # the command had nothing to do in this stream
                 versions[part.stream_id] = (await self.load(part.route.decider, request.tenant_id, part.stream_id)).version
                 continue
             if request.repeatable:

@@ -11,7 +11,7 @@ from domain.kernel import Command, Event, RecordedEvent, same_json
 
 
 class Part:
-    """One command of an execution: its stream, what is known of it, and what follows."""
+    """One command of an execution: its stream, the loaded state, the decided events."""
 
     __slots__ = ("command", "events", "loaded", "route", "size", "state", "stream_id", "unsure")
 
@@ -21,7 +21,7 @@ class Part:
         self.stream_id: UUID = self.route.stream(command)
         self.loaded: Loaded
         self.unsure = True
-        """More may be in the log than this process knows."""
+        """The log may hold newer events than this process knows."""
         self.events: list[Event] = []
         self.state: Any = None
         """The state after the events."""
@@ -42,7 +42,10 @@ class Part:
         return Loaded(self.state, version, position, size, self.route.decider.slice)
 
     def unexpected(self, expected: int) -> DomainError | VersionConflict:
-        """Why a command is refused whose stream is not at the caller's version: that there is no such thing says more."""
+        """The reason to refuse a command whose stream is not at the caller's version.
+
+        If the thing does not exist, that says more.
+        """
         if not self.loaded.version:
             try:
                 self.decide()
@@ -51,7 +54,7 @@ class Part:
         return VersionConflict(self.stream_id, expected, self.loaded.version)
 
     def check_repeat(self, registry: EventRegistry, first: RecordedEvent) -> None:
-        """Raises RepeatedDifferently if the command does not say what it said at its first time."""
+        """Raises RepeatedDifferently if the command says something else than when it was recorded."""
         names = set(self.route.said)
         known = registry.decoded(first).model_dump(mode="json", include=names)
         said = self.command.model_dump(mode="json", include=known.keys() & names)

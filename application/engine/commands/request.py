@@ -1,4 +1,4 @@
-"""What goes into the command loop, and what comes out of it."""
+"""The input of the command loop beside the commands, and its output."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,19 +9,14 @@ from domain.kernel import Event, Metadata, RecordedEvent
 
 @dataclass(frozen=True, slots=True)
 class CommandRequest:
-    """Who gives the commands, and why: becomes the metadata of every event."""
+    """Who gives the commands, and why. Becomes the metadata of every event."""
 
-    tenant_id: UUID
-    actor: str
-    command_id: UUID
-    correlation_id: UUID
-    causation_id: str
-    traceparent: str | None = None
-    repeatable: bool = False
-    """The command id follows from a name or key that the caller gave, so a repeat comes under the same id. The repeat must say the
-    same (`Route.said`), else it is refused. False for sagas and timers: of another release they may say the same otherwise."""
+    tenant_id: UUID actor: str command_id: UUID correlation_id: UUID causation_id: str traceparent: str | None = None repeatable:
+    bool = False """The command id follows from a name or key that the caller gave, so a repeat comes under the same id. A repeat
+    must have the same
+    content (`Route.said`), else it is refused. False for sagas and timers: another release of them may give other content."""
     checked: bool = False
-    """The command's values came through a door that looked at their depth, or from the log, where they are as deep as they are."""
+    """The depth of the command's values needs no check: an entrance has checked it, or the values come from the log."""
 
     def metadata(self) -> str:
         return Metadata(
@@ -35,7 +30,7 @@ class CommandRequest:
 
 @dataclass(frozen=True, slots=True)
 class CommandOutcome:
-    """What a command came to: the position to wait for, each stream's version, and whether it had been recorded before."""
+    """The result of a command: the position to wait for, each stream's version, and whether it was recorded before."""
 
     position: int
     versions: dict[UUID, int]
@@ -43,4 +38,4 @@ class CommandOutcome:
     recorded_at: datetime | None
     duplicate: bool = False
     recorded: tuple[RecordedEvent, ...] = ()
-    """Of a duplicate: the events that the command came to at its first time."""
+    """For a duplicate: the events that the command led to when it was recorded."""

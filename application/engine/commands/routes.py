@@ -1,4 +1,4 @@
-"""What a routing table says of a command: which stream it is for, and whose rules decide it."""
+"""An entry of a routing table: the stream that a command is for, and the rules that decide it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ class Route:
     stream: Callable[[Any], UUID]
     root: Root
     creates: bool = False
-    """The command begins its stream as a rule: the loop does not look for events first, the append itself finds out."""
+    """The command usually begins its stream. So the loop does not read the stream first; the append finds out."""
     said: tuple[str, ...] = ()
-    """What a repeat from outside must say again: fields of the command that its first event has too, under the same names.
+    """Fields that a repeat from outside must have with the same values. The first event has fields of the same names.
 
-    Not what the server looks up or computes: that may be different at the second time. Empty: the command's id says all
-    (a claim, a cancellation by a saga), or whoever gives the command compares by itself (the start of a run).
+    Values that the server looks up or computes do not belong here: they may differ the second time. Empty: the command's id says
+    everything (a claim, a cancellation by a saga), or the giver of the command compares by itself (the start of a run).
     """

@@ -1,7 +1,7 @@
 """Snapshots by policy: every n events of a stream its state is stored, so that loading a long stream reads few events.
 
-Never needed for correctness. A snapshot is used only by the very rules that made it: its `model` is a digest of the state's form
-and of the code that folds it. Another release, a damaged snapshot, one of another history: the events are read instead.
+Snapshots are never needed for correctness. A snapshot is used only by the rules that made it: its `model` is a digest of the
+state's form and of the code that folds it. If a snapshot is of another release or history, or damaged, the events are read instead.
 """
 
 import asyncio
@@ -25,19 +25,19 @@ from domain.event_registry import EventRegistry
 from domain.kernel import Decider, RecordedEvent
 
 MAX_WAITING = 1_000
-"""Streams whose snapshot waits to be stored; one more is left out."""
+"""Number of snapshots that may wait to be stored. A further one is left out."""
 MAX_BATCH = 20
 MAX_STATE_BYTES = 16 * 1024 * 1024
 """A larger state is not stored: reading its events takes no longer."""
 SAVE_TIMEOUT_S = 30.0
 PAUSE_S = 1.0
-"""After a failure: the database is away, and snapshots can wait."""
+"""Pause after a failure, in seconds: the database is away, and snapshots can wait."""
 
 log = structlog.get_logger(__name__)
 
 
 class StateModel:
-    """How the states of one decider are written and read, and the digest of all that decides what a stored state means."""
+    """Writes and reads the states of one decider. Its digest covers all that gives a stored state its meaning."""
 
     def __init__(self, registry: EventRegistry, decider: Decider[Any]) -> None:
         self._adapter: TypeAdapter[Any] = TypeAdapter(type(decider.initial()))
@@ -69,7 +69,7 @@ def model_of(registry: EventRegistry, decider: Decider[Any]) -> StateModel:
 
 
 def code_of_slice(decider: Decider[Any]) -> Iterator[tuple[str, bytes]]:
-    """Dotted name and file of each module of the decider's slice, in a fixed order: a rule that changed makes other states.
+    """Dotted name and file of each module of the decider's slice, in a fixed order.
 
     The slice is the module or the package that is named after it. An `evolve` that stands elsewhere has only its own module.
     """
@@ -80,7 +80,7 @@ def code_of_slice(decider: Decider[Any]) -> Iterator[tuple[str, bytes]]:
 
 
 def _modules_below(name: str) -> Iterator[str]:
-    """The module itself; of a package also all that are in it, however deep."""
+    """The module, and all modules below it if it is a package."""
     yield name
     spec = find_spec(name)
     assert spec is not None
@@ -147,7 +147,7 @@ class Snapshotter:
         self._wake.set()
 
     async def run(self) -> None:
-        """Stores what was noted, until it is cancelled. A failure costs the snapshots of one batch and nothing else."""
+        """Stores noted snapshots until it is cancelled. A failure costs the snapshots of one batch and nothing else."""
         while True:
             await self._wake.wait()
             self._wake.clear()

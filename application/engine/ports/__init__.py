@@ -1,1 +1,1 @@
-"""What the engine needs from outside, as small protocols owned here. Adapters implement them; nobody else knows how."""
+"""Small protocols for everything that the engine needs from outside. Adapters implement them."""

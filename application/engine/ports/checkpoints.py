@@ -1,4 +1,4 @@
-"""How far consumers of the log have come, where their effects are commands."""
+"""Checkpoints of consumers of the log whose effects are commands."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ class Checkpoints(Protocol):
         ...
 
     async def advance(self, known: dict[str, Checkpoint], position: int) -> dict[str, Checkpoint]:
-        """Moves all of them to one position. Raises LostOwnership when another owner took one since; Unavailable."""
+        """Moves all of them to one position. Raises LostOwnership if another owner has taken one of them; Unavailable."""
         ...
 
     async def park(self, name: str, event: RecordedEvent, error: str) -> None:
-        """Puts aside an event that could not be handled, for a person to look at."""
+        """Parks an event that could not be handled, for a person to look at."""
         ...
 
 

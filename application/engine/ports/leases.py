@@ -7,22 +7,25 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What a member of the engine may do of one group of units: how many, and which ones it holds (more than that for a while)."""
+    """A member's part of one group: how many units it may run, and which ones it holds. For a while it may hold more."""
 
     size: int
     held: frozenset[str]
 
 
 class Leases(Protocol):
-    """Which process does which unit of work. An economy, not a safety: each unit bears being done twice at once."""
+    """Which process runs which unit of work.
+
+    Leases save work; they keep nothing safe: a unit may run twice at once without harm.
+    """
 
     async def beat(self, units: Mapping[str, Sequence[str]], given_back: Collection[str]) -> dict[str, Share]:
-        """Says that this process lives, gives back units that it no longer does, and takes free ones up to its fair share.
+        """Reports this process as alive, gives back units that it no longer runs, and takes free units up to its fair share.
 
-        `units`: all that it could do, by group. Answers by group. Raises Unavailable.
+        `units`: group → all units that the process could run. Answers group → share. Raises Unavailable.
         """
         ...
 
     async def leave(self) -> None:
-        """Gives everything back at once. Raises Unavailable."""
+        """Gives all units back at once. Raises Unavailable."""
         ...

@@ -66,19 +66,19 @@ def schema_path(topic: str, version: int) -> str:
 class CloudEventEncoder:
     """Makes CloudEvents of recorded events.
 
-    `topics`: those of the product's own events. Their data is certainly JSON, so nobody need look.
+    `topics`: topics of the product's own events. Their data is certainly JSON and need not be checked.
     """
 
     def __init__(self, topics: Container[str]) -> None:
         self._topics = topics
 
     def encode(self, recorded: RecordedEvent, *, by_reference: bool = False) -> bytes:
-        """One event as a CloudEvents JSON object. `data` is the stored JSON itself, not decoded on the way.
+        """One event as a CloudEvents JSON object. `data` is the stored JSON, byte for byte.
 
-        Those who only use the log may write events without our metadata, and data that is not JSON: that is no reason to have no
-        feed.
+        A program that only uses the log may write events without our metadata, or data that is not JSON. Such events are encoded,
+        too.
 
-        `by_reference`: without its data, with the path where it can be fetched (the `dataref` extension of CloudEvents).
+        `by_reference`: without the data, with the path where the event can be fetched (the `dataref` extension of CloudEvents).
         """
         metadata = _metadata(recorded.metadata)
         event = {

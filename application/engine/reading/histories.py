@@ -1,9 +1,10 @@
-"""Histories of the log: a restore or a failover that loses its end begins a new one, and whoever reads the log learns of it.
+"""Histories of the log: a restore or a failover that loses the log's end begins a new history, and readers of the log learn of it.
 
-A cursor is a position together with the history in which it was given out. It is good as long as the log still holds what its
-holder has read: in the current history, or in an older one up to the last position that all later ones share with it.
+A cursor is a position together with the history in which it was given out. A cursor is valid as long as the log still holds the
+events that its holder has read: in the current history, or in an older history up to the last position that all later ones share
+with it.
 
-Here are the rules and what is stored; who finds out that a history has ended is in history_keeper.py.
+This module has the rules and the stored data. history_keeper.py finds out that a history has ended.
 """
 
 import hashlib
@@ -21,12 +22,15 @@ _CURSOR = re.compile(r"([0-9]{1,18})(?:-([0-9a-f]{12})(?:-([0-9a-f]{8}))?)?", re
 
 
 class HistoryEnded(LostOwnership):
-    """The log that was being read has been replaced by another one: read your own position again, and go on from there."""
+    """The history that the reader follows has ended. The reader must read its own position again and go on from there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """A position and the history in which it was given out. `seal`: proves that this was so. A bare position has neither."""
+    """A position and the history in which it was given out.
+
+    `seal`: proves that the server gave it out. A bare position has neither.
+    """
 
     position: int
     history: str | None = None
@@ -34,19 +38,19 @@ class Cursor:
 
     @classmethod
     def parse(cls, text: str) -> "Cursor | None":
-        """`<position>`, `<position>-<history>` or `<position>-<history>-<seal>`; None for anything else."""
+        """Parses `<position>`, `<position>-<history>` or `<position>-<history>-<seal>`. None for any other text."""
         match = _CURSOR.fullmatch(text)
         return cls(int(match[1]), match[2], match[3]) if match else None
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """One history. `last_common`: up to this position the log is certainly that of the history that it replaces."""
+    """One history. `last_common`: up to this position the log certainly equals that of the replaced history."""
 
     number: int
     history_id: str
     replaces: str | None
-    """Id of the history that ended. Not always the one before: that of a backup may never have known it."""
+    """Id of the history that ended. It need not be the one before: a restored backup may never have known it."""
     last_common: int
     cause: str
     reason: str
@@ -57,7 +61,7 @@ class History:
         return f"{position}-{self.history_id}-{self._seal(position)}"
 
     def gave_out(self, cursor: Cursor) -> bool:
-        """Whether a cursor was made by `cursor`, and not invented."""
+        """Whether `cursor` made this cursor."""
         return cursor.seal is not None and hmac.compare_digest(cursor.seal, self._seal(cursor.position))
 
     def _seal(self, position: int) -> str:
@@ -68,7 +72,7 @@ class History:
 
 @lru_cache(maxsize=8)
 def _keyed(key: bytes) -> "hashlib.blake2b":
-    """To be copied: each event of each stream has a seal."""
+    """A keyed hash, to be copied for each seal: each event of each stream has one."""
     return hashlib.blake2b(key=key, digest_size=4)
 
 
@@ -83,41 +87,41 @@ class Histories:
         return self.all[-1]
 
     def find(self, history_id: str | None) -> History | None:
-        """None as an id means the first one: that of those who wrote down a position before there were ids."""
+        """The history of an id. None as an id means the first history: readers stored positions before histories had ids."""
         if history_id is None:
             return self.all[0]
         return next((history for history in self.all if history.history_id == history_id), None)
 
     def last_common(self, history_id: str | None) -> int | None:
-        """Up to which position the log still is what a history had; None: all of it, that is the current one.
+        """The position up to which the log still equals a history. None: the history is the current one.
 
-        0 for a history of which nothing is known, as of one that began after the backup that was restored.
+        0 for an unknown history, such as one that began after the restored backup was made.
         """
         later = self._after(history_id)
         return 0 if later is None else min((each.last_common for each in later), default=None)
 
     def has_replaced(self, history_id: str, position: int) -> bool:
-        """Whether it is recorded that the log has lost what a history had at a position."""
+        """Whether the log is known to have lost the event of a history at a position."""
         return self.knows(history_id) and not self.holds(Cursor(position, history_id))
 
     def knows(self, history_id: str) -> bool:
-        """Whether anything is recorded of a history, be it only that it has ended."""
+        """Whether anything is recorded about a history, even if only its end."""
         return self._after(history_id) is not None
 
     def _after(self, history_id: str | None) -> tuple[History, ...] | None:
-        """The histories that followed one; None if nothing is known of it."""
+        """The histories that followed one. None for an unknown history."""
         history = self.find(history_id)
         if history is not None:
             return self.all[history.number :]
         return next((self.all[at:] for at, each in enumerate(self.all) if each.replaces == history_id), None)
 
     def holds(self, cursor: Cursor) -> bool:
-        """Whether, as far as is recorded, the log still has what the holder of a cursor has read."""
+        """Whether the log, as far as is recorded, still has the events that the holder of a cursor has read."""
         common = self.last_common(cursor.history)
         return common is None or cursor.position <= common
 
     def check(self, cursor: Cursor, head: int) -> None:
-        """A bare position is taken as it is, but not beyond the head. Raises HistoryReplaced, PositionBeyondHead."""
+        """Checks a cursor. A bare position is accepted up to the head. Raises HistoryReplaced, PositionBeyondHead."""
         if cursor.history is not None and not self.holds(cursor):
             raise self.replaced(cursor.history, cursor.position)
         if cursor.position > head:
@@ -139,7 +143,7 @@ class Histories:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Which server answers: the id of the log, PostgreSQL's timeline (None: it does not say), when the server was started."""
+    """The server that answers: the id of the log, PostgreSQL's timeline (None: unknown), the time of the server's start."""
 
     log_id: str
     timeline: str | None
@@ -148,7 +152,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """How far the log was while a server ran, and before it was started. `server` None: nobody has looked yet."""
+    """The log's head while a server ran, and before that server was started. `server` None: nobody has looked yet."""
 
     server: Server | None
     position: int
@@ -157,7 +161,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Parting:
-    """Where a copy of the log goes on with other events than the log: the last position in common, and the history of the copy.
+    """The place from which a copy of the log differs from the log: the last position in common, and the history of the copy.
 
     `history` None: the copy was made before histories had ids.
     """
@@ -180,15 +184,15 @@ class HistoryStore(Protocol):
     async def read(self) -> LogState: ...
 
     async def server(self) -> tuple[Mark, Server]:
-        """The mark, and the server as it is now."""
+        """The mark, and the present server."""
         ...
 
     async def note(self, server: Server) -> None:
-        """Moves the mark to the head, if this is still the server of the mark and of the moment."""
+        """Moves the mark to the head, if the given server is still the server of the mark and the present one."""
         ...
 
     async def begin(self, *, after: str, replaces: str, last_common: int, cause: str, reason: str) -> bool:
-        """Begins a history if `after` still is the id of the current one: of several at once one does. Whether it was us.
+        """Begins a history if `after` still is the id of the current one. Of several callers at once, one gets True.
 
         `last_common` is bounded by the head.
         """

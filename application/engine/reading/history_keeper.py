@@ -1,7 +1,7 @@
-"""Finds out that the history of the log has ended, and begins the next one; what one process knows of the histories.
+"""Finds out that the history of the log has ended, begins the next one, and keeps one process's knowledge of the histories.
 
-A new history begins when something proves that the log has lost what it had: the copies in JetStream, a reader's cursor, a reader
-of this process, another server or timeline; or when an operator says so after a restore.
+A new history begins when there is proof that the log has lost events: the copies in JetStream, a reader's cursor, a reader of this
+process, another server or timeline. It also begins when an operator says so after a restore.
 """
 
 import asyncio
@@ -16,45 +16,46 @@ from domain.errors import PositionBeyondHead, Unavailable
 log = structlog.get_logger(__name__)
 
 CHECK_S = 30.0
-"""Seconds between looks at the log's histories for nobody in particular; a new one is also announced by a notification."""
+"""Seconds between two routine checks of the histories. A notification also announces a new history."""
 AGAIN_S = 1.0
 WITNESS_TIMEOUT_S = 5.0
 
 Witness = Callable[[], Awaitable[Parting | None]]
-"""A copy of the log outside the database; None where it goes on as the log does, or cannot tell. Raises Unavailable."""
+"""A copy of the log outside the database. Answers None if the copy agrees with the log, or cannot tell. Raises Unavailable."""
 
 
 class HistoryKeeper:
-    """What one process knows of the histories. Finds out when the current one has ended, and begins the next."""
+    """One process's knowledge of the histories. Finds out that the current history has ended, and begins the next one."""
 
     def __init__(self, store: HistoryStore) -> None:
         self._store = store
         self._known: Histories | None = None
         self._asking = asyncio.Lock()
         self._asked = 0
-        """How many questions for the histories and the head have begun."""
+        """Number of questions to the database that have begun."""
         self._answered: tuple[int, LogState | Unavailable] | None = None
-        """The last answer, and which question it belongs to."""
+        """The last answer, and the number of its question."""
         self._seen = 0
         """The highest position that this process has read in the current history."""
         self._server: Server | None = None
         self._forgotten: str | None = None
-        """Id of a history that this process knows, and the database does not any more."""
+        """Id of a history that this process knows, but the database no longer does."""
         self._listeners: set[Callable[[], None]] = set()
         self.witnesses: list[Witness] = []
         self.changes = 0
-        """How often the current history has become another one under this process."""
+        """Number of times that the current history has changed under this process."""
 
     async def fresh(self) -> LogState:
-        """The histories and the head as they are now. All who ask at the same time share a question. Raises Unavailable."""
+        """The present histories and head. Callers at the same time share a question to the database. Raises Unavailable."""
         came = self._asked
         async with self._asking:
-            if self._answered is None or self._answered[0] <= came:  # a question from before we came may not know what we know
+            if self._answered is None or self._answered[0] <= came:  # a question that began before this call may not see what the
+            caller knows
                 self._asked += 1
                 self._answered = (self._asked, await self._ask())
             answer = self._answered[1]
         if isinstance(answer, Unavailable):
-            raise answer.with_traceback(None)  # it is one for all who asked, and would grow with each
+            raise answer.with_traceback(None)  # all callers share the error, and each raise would lengthen its traceback
         return answer
 
     async def _ask(self) -> LogState | Unavailable:
@@ -68,7 +69,7 @@ class HistoryKeeper:
             before = self._known
             state = await self._store.read()
             if self._known is before:
-                break  # else the answer may be older than what another reader has learned meanwhile
+                break  # else another reader may have learned something newer meanwhile
         if before is not None and not state.histories.knows(before.current.history_id):
             self._forgotten = before.current.history_id
         self._learn(state.histories)
@@ -76,7 +77,7 @@ class HistoryKeeper:
 
     @property
     def known(self) -> Histories | None:
-        """Without asking; None before the first answer."""
+        """The histories of the last answer. None before the first answer."""
         return self._known
 
     def is_current(self, history_id: str) -> bool:
@@ -84,18 +85,18 @@ class HistoryKeeper:
         return self._known is not None and self._known.current.history_id == history_id
 
     def saw(self, position: int, changes: int) -> None:
-        """Somebody in this process has read the log up to here. `changes`: as it was when the reading began."""
+        """Notes that a reader of this process has read the log up to a position. `changes`: its value when the reading began."""
         if position > self._seen and changes == self.changes:
             self._seen = position
 
     async def must_have(self, position: int) -> None:
-        """Raises PositionBeyondHead for a position that nobody can have been told, Unavailable."""
+        """Raises PositionBeyondHead for a position that was never given out; Unavailable."""
         head = await self.at_most_head(position)
         if position > head:
             raise PositionBeyondHead(position, head)
 
     async def at_most_head(self, position: int) -> int:
-        """The position, or the head if that is less. Raises Unavailable."""
+        """The smaller one of the position and the head. Raises Unavailable."""
         if position <= self._seen:
             return position
         changes = self.changes
@@ -113,12 +114,12 @@ class HistoryKeeper:
             self._listeners.discard(told)
 
     def check_unchanged(self, changes: int) -> None:
-        """Raises HistoryEnded if `changes` is not what it was."""
+        """Raises HistoryEnded if `changes` has another value now."""
         if changes != self.changes:
             raise HistoryEnded("the log has a new history")
 
     async def until_changed(self, changes: int) -> None:
-        """Returns when `changes` is not what it was."""
+        """Returns when `changes` has another value."""
         changed = asyncio.Event()
         with self.on_change(changed.set):
             if changes == self.changes:
@@ -145,28 +146,28 @@ class HistoryKeeper:
         return state.histories.current
 
     async def lost(self, position: int, history_id: str | None, cause: str, reason: str) -> None:
-        """Somebody whom we trust had an event of a history at a position, and the log does not have it. Raises Unavailable."""
+        """Takes notice that a trusted reader had an event of a history which the log does not have. Raises Unavailable."""
         histories = (await self.fresh()).histories
         ended = history_id or histories.all[0].history_id
         if not histories.has_replaced(ended, position):
             await self._begin(histories, cause, reason, histories.current.last_common, replaces=ended)
 
     async def restored(self, reason: str, last_common: int | None = None) -> tuple[History, History]:
-        """An operator says that the log was restored. The history before, and the one that goes on.
+        """Takes notice that an operator has restored the log. Answers the history before, and the one that goes on.
 
-        `last_common` None: what was in the log before PostgreSQL was last started.
+        `last_common` None: the head of the log before the last start of PostgreSQL.
         """
         histories = (await self.fresh()).histories
         mark, server = await self._store.server()
         if last_common is None:
             if mark.server == server and histories.current.began_at > server.started_at:
-                return histories.current, histories.current  # somebody noticed before
+                return histories.current, histories.current  # another process noticed before
             last_common = mark.position if mark.server != server else mark.earlier_position
         return histories.current, (await self._begin(histories, "restored", reason, last_common)).current
 
     async def check(self) -> None:
-        """Looks whether the log still is the one that this process and the mark know. Raises Unavailable."""
-        seen, changes = self._seen, self.changes  # asked first: what is read meanwhile is beyond the head of now
+        """Checks that the log still is the one that this process and the mark know. Raises Unavailable."""
+        seen, changes = self._seen, self.changes  # asked first: events that are read meanwhile are beyond the present head
         state = await self.fresh()
         mark, server = await self._store.server()
         if (moved := _moved(mark.server, server)) is not None:
@@ -186,7 +187,7 @@ class HistoryKeeper:
         self._forgotten, self._server = None, server
 
     async def run(self, wait: Callable[[float], Awaitable[None]]) -> None:
-        """Checks at each notification, on each new connection and now and then, until cancelled. `wait` takes seconds."""
+        """Checks at each notification, on each new connection and at intervals, until cancelled. `wait` takes seconds."""
         while True:
             try:
                 await self.check()
@@ -197,7 +198,7 @@ class HistoryKeeper:
                 await wait(CHECK_S)
 
     async def _begin(self, known: Histories, cause: str, reason: str, certain: int, replaces: str | None = None) -> Histories:
-        """`certain`: up to here the log is that of the history before, as far as the database knows. Witnesses may know more."""
+        """`certain`: the position up to which the database knows the log to equal the history before. Witnesses may know more."""
         before = known.current.history_id
         replaces = replaces or before
         ended = {replaces, None} if replaces == known.all[0].history_id else {replaces}
@@ -232,7 +233,10 @@ class HistoryKeeper:
 
 
 def _moved(before: Server | None, now: Server) -> str | None:
-    """Why this is not the server that the mark knows, nor one that is sure to have all that it had; None if it is."""
+    """The reason why the server may lack events that the marked server had.
+
+    None: it is the same server, or certainly has them all.
+    """
     if before is None:
         return None
     if before.log_id != now.log_id:

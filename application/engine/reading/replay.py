@@ -1,7 +1,7 @@
-"""Replay of the whole log: every stream folded to its state, so that one knows that it can be, and what it comes to.
+"""Replay of the whole log: every stream is folded to its state, which proves that it can be, and gives a digest.
 
-Events come stream after stream, so one state at a time is in memory. What is left of a stream is its digest: their sum is that of
-all states, however the log was cut and whoever folded which part.
+Events come stream after stream, so one state at a time is in memory. Only the digest of a stream is kept. The sum of the digests is
+the same however the log was cut and whichever process folded which part.
 """
 
 import hashlib
@@ -21,16 +21,16 @@ from domain.kernel import Decider
 RANGE_EVENTS = 20_000
 """Events in one range: small enough that processes end at about the same time."""
 MAX_FAILURES = 100
-"""Failures of one range that are told one by one; all are counted."""
+"""At most so many failures of one range are reported one by one. All failures are counted."""
 _MODULUS = 2**256
 
 
 class ForeignStream(Exception):
-    """A stream of somebody who only uses the log: its events are none of our slices'."""
+    """A stream of a program that only uses the log: no slice has its events."""
 
 
 class NotFoldable(Exception):
-    """An event that the rules do not take at its place."""
+    """The rules do not accept an event at its place."""
 
     def __init__(self, version: int, topic: str, reason: object) -> None:
         super().__init__(f"{type(reason).__name__}: {reason}" if isinstance(reason, Exception) else str(reason))
@@ -50,13 +50,13 @@ class StreamFailure:
 
 @dataclass(slots=True)
 class Replayed:
-    """What a replay came to; parts add up."""
+    """The result of a replay. Results of parts can be added."""
 
     events: int = 0
     streams: Counter[str] = field(default_factory=Counter)
     """Folded streams by slice."""
     foreign: int = 0
-    """Streams of others, that only use the log: there are no rules to fold them by. Their events are counted."""
+    """Streams of programs that only use the log: there are no rules to fold them. Their events are counted."""
     failed: int = 0
     failures: list[StreamFailure] = field(default_factory=list)
     """The first ones of each range."""
@@ -128,7 +128,7 @@ class StreamFolder:
                 raise NotFoldable(number, topic, f"comes after version {version}")
             try:
                 state = evolve(state, decode(topic, schema_version, data))
-            except Exception as error:  # whatever it does to the rules is this stream's failure, and is reported
+            except Exception as error:  # any error of the rules is the failure of this stream, and is reported
                 raise NotFoldable(number, topic, error) from error
             version = number
         assert decider is not None, "a stream has events"

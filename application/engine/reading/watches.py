@@ -1,4 +1,4 @@
-"""Who waits for something to happen in one stream of the log; the live feed tells them."""
+"""Watches: callers that wait for an event of one stream. The live feed wakes them."""
 
 import asyncio
 from collections import defaultdict
@@ -10,21 +10,21 @@ from domain.kernel import RecordedEvent
 
 
 class Watch:
-    """Somebody waiting for an event of a stream, of any topic or of some."""
+    """A caller that waits for an event of a stream, of any topic or of some topics."""
 
     __slots__ = ("_changed", "due", "topics")
 
     def __init__(self, topics: frozenset[str] | None) -> None:
         self.topics = topics
         self.due = False
-        """Its turn to be woken is coming."""
+        """The watch is queued to be woken."""
         self._changed = asyncio.Event()
 
     def wake(self) -> None:
         self._changed.set()
 
     async def next(self, seconds: float) -> bool:
-        """Returns True when something has happened, or may have, since the last call; False after the time-out."""
+        """Returns True when an event has come, or may have come, since the last call. False after the time-out (seconds)."""
         try:
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
@@ -35,7 +35,7 @@ class Watch:
 
 
 class Watches:
-    """All watches of a process, by stream: an event costs nothing for those who watch another one."""
+    """All watches of a process, by stream. An event costs nothing for watches of other streams."""
 
     def __init__(self) -> None:
         self._by_stream: defaultdict[UUID, set[Watch]] = defaultdict(set)
@@ -44,7 +44,7 @@ class Watches:
         return bool(self._by_stream)
 
     def of(self, stream_id: UUID) -> int:
-        """How many watch a stream."""
+        """Number of watches of a stream."""
         return len(self._by_stream.get(stream_id, ()))
 
     @contextmanager
@@ -60,7 +60,7 @@ class Watches:
                 del self._by_stream[stream_id]
 
     def concerned(self, events: Sequence[RecordedEvent]) -> Iterator[Watch]:
-        """Those that one of the events is for."""
+        """Watches that one of the events is for."""
         for event in events:
             for watch in self._by_stream.get(event.stream_id, ()):
                 if watch.topics is None or event.topic in watch.topics:

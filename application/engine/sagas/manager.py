@@ -1,7 +1,7 @@
-"""The saga loop: events in order → reactions → commands and work → checkpoint. Redelivery changes nothing: ids are derived.
+"""The saga loop: events in order → reactions → commands and work → checkpoint. Redelivery changes nothing, because ids are derived.
 
-Sagas are partitioned by root id, each partition with a checkpoint of its own, so that several processes can share them. Nothing
-that a saga does depends on two roots.
+Sagas are partitioned by root id. Each partition has a checkpoint of its own, so that several processes can share the partitions. No
+reaction depends on two roots.
 """
 
 import asyncio
@@ -23,19 +23,19 @@ from application.engine.retry import persistently
 from domain.kernel import Command, Metadata, RecordedEvent, derive_id
 
 PARTITIONS = tuple(f"sagas:{number}" for number in range(8))
-"""Names of the partitions, which are those of their checkpoints. As many processes can share the sagas; the number is for ever."""
+"""Names of the partitions and of their checkpoints. At most as many processes can share the sagas. The number is for ever."""
 MAX_ROOTS_AT_ONCE = 64
 
 log = structlog.get_logger(__name__)
 
 
 def partition_of(root_id: UUID) -> str:
-    """The last byte of an id is random in UUIDv7 and derived from everything in ids of ours."""
+    """The partition of a root. The last byte of an id is random in UUIDv7, and a hash in derived ids."""
     return PARTITIONS[root_id.int % len(PARTITIONS)]
 
 
 def react(recorded: RecordedEvent, catalog: Catalog) -> list[tuple[str, Command | WorkItem]]:
-    """All that sagas answer to one event, each with a name that is the same at every redelivery."""
+    """All reactions of sagas to one event, each with a name that is the same at every redelivery."""
     kind = catalog.registry.events.get(recorded.topic)
     handlers = {saga: reactions[kind] for saga, reactions in catalog.sagas.items() if kind is not None and kind in reactions}
     if not handlers:
@@ -48,7 +48,7 @@ def react(recorded: RecordedEvent, catalog: Catalog) -> list[tuple[str, Command 
 
 
 def request_for(recorded: RecordedEvent, name: str) -> CommandRequest:
-    """The request of a reaction: correlation is handed on, causation is the event, the id follows from both."""
+    """The request of a reaction: it keeps the correlation, its cause is the event, and its id follows from event and name."""
     metadata = Metadata.model_validate_json(recorded.metadata)
     return CommandRequest(
         tenant_id=recorded.tenant_id,
@@ -113,7 +113,7 @@ class SagaManager:
     async def _handle_one(self, recorded: RecordedEvent) -> None:
         try:
             answers = react(recorded, self._catalog)
-        except Exception as error:  # noqa: BLE001  # whatever is wrong with one event must not stop all others
+        except Exception as error:  # noqa: BLE001  # a broken event must not stop the others
             await self._park(recorded, error)
             return
         for name, answer in answers:
@@ -126,7 +126,7 @@ class SagaManager:
     async def _attempt(self, recorded: RecordedEvent, answer: Callable[[], Awaitable[object]]) -> None:
         try:
             await persistently(answer)
-        except Exception as error:  # noqa: BLE001  # refused, or a stream that cannot be folded: others must go on
+        except Exception as error:  # noqa: BLE001  # refused, or a stream that cannot be folded: other events must go on
             await self._park(recorded, error)
 
     async def _park(self, recorded: RecordedEvent, error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""What a saga may answer to an event."""
+"""Reactions: the answers of a saga to an event."""
 
 from collections.abc import Callable
 from typing import Any
