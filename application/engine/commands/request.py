@@ -11,10 +11,15 @@ from domain.kernel import Event, Metadata, RecordedEvent
 class CommandRequest:
     """Who gives the commands, and why. Becomes the metadata of every event."""
 
-    tenant_id: UUID actor: str command_id: UUID correlation_id: UUID causation_id: str traceparent: str | None = None repeatable:
-    bool = False """The command id follows from a name or key that the caller gave, so a repeat comes under the same id. A repeat
-    must have the same
-    content (`Route.said`), else it is refused. False for sagas and timers: another release of them may give other content."""
+    tenant_id: UUID
+    actor: str
+    command_id: UUID
+    correlation_id: UUID
+    causation_id: str
+    traceparent: str | None = None
+    repeatable: bool = False
+    """The command id follows from a name or key that the caller gave, so a repeat comes under the same id. A repeat must have the
+    same content (`Route.said`), else it is refused. False for sagas and timers: another release of them may give other content."""
     checked: bool = False
     """The depth of the command's values needs no check: an entrance has checked it, or the values come from the log."""
 

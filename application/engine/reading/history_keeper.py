@@ -49,8 +49,7 @@ class HistoryKeeper:
         """The present histories and head. Callers at the same time share a question to the database. Raises Unavailable."""
         came = self._asked
         async with self._asking:
-            if self._answered is None or self._answered[0] <= came:  # a question that began before this call may not see what the
-            caller knows
+            if self._answered is None or self._answered[0] <= came:  # an earlier question may not see what the caller knows
                 self._asked += 1
                 self._answered = (self._asked, await self._ask())
             answer = self._answered[1]
