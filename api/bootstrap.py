@@ -9,10 +9,19 @@ from typing import Any, TypeVar
 
 import structlog
 
-from adapters.nats import FanOut, FanOutSettings, JetStreamSubscription, JetStreamWorkQueue, LogStream, NatsConnection, Relay
+from adapters.nats import (
+    CredentialsError,
+    FanOut,
+    FanOutSettings,
+    JetStreamSubscription,
+    JetStreamWorkQueue,
+    LogStream,
+    NatsConnection,
+    NatsSecurity,
+    Relay,
+)
 from adapters.nats.connection import probe
 from adapters.nats.log.stream import parting
-from adapters.nats.security import CredentialsError, NatsSecurity
 from adapters.postgres import migrate as migrations
 from adapters.postgres import pool as postgres
 from adapters.postgres.database import PostgresDatabase

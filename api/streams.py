@@ -5,8 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from adapters.nats import NatsConnection
-from adapters.nats.security import NatsSecurity
+from adapters.nats import NatsConnection, NatsSecurity
 from adapters.nats.survey import FoundLog, FoundStream, remove, survey
 from adapters.postgres.log.identity import log_id_at
 

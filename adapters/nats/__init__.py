@@ -7,8 +7,10 @@ from adapters.nats.log.consumer import JetStreamSubscription
 from adapters.nats.log.relay import Relay, Signal
 from adapters.nats.log.stream import LogStream, StreamSettings
 from adapters.nats.work.queue import JetStreamWorkQueue
+from tidelog.nats_security import CredentialsError, NatsSecurity
 
 __all__ = [
+    "CredentialsError",
     "FanOut",
     "FanOutSettings",
     "JetStreamError",
@@ -16,6 +18,7 @@ __all__ = [
     "JetStreamWorkQueue",
     "LogStream",
     "NatsConnection",
+    "NatsSecurity",
     "Relay",
     "Signal",
     "StreamSettings",

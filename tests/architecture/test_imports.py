@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import tidelog
 from tests.architecture.sources import ROOT, SDK, SERVER, imported, module_names, names_in, parsed, python_files
 
 IMPORT_ALL = """
@@ -28,6 +29,36 @@ import sys
 import tidelog, tidelog.client, tidelog.testing, tidelog.worker.runtime, tidelog.worker.__main__
 foreign = {name.partition(".")[0] for name in sys.modules} & set(sys.argv[1:])
 assert not foreign, foreign
+"""
+
+
+NOTHING_ELSE_OF_THE_SDK = """
+import sys
+import adapters.nats
+loaded = {name for name in sys.modules if name.partition(".")[0] == "tidelog"}
+assert loaded == {"tidelog", "tidelog.nats_security"}, loaded
+"""
+
+NAMES_OF_THE_SDK = """
+import sys
+import tidelog
+assert not [name for name in sys.modules if name.startswith("tidelog.")], "loaded before it is used"
+assert {*tidelog.__all__} <= {*dir(tidelog)} and tidelog._MODULES <= {*dir(tidelog)}
+assert tidelog.errors.NotFoundError.__module__ == "tidelog.errors"
+assert issubclass(tidelog.errors.NotFoundError, tidelog.TidelogAPIError)
+for name in tidelog.__all__:
+    assert getattr(tidelog, name) is getattr(sys.modules[f"tidelog.{tidelog._HOMES[name]}"], name)
+    assert name in vars(tidelog), "found again at each use"
+for name in sorted(tidelog._MODULES):
+    assert getattr(tidelog, name) is sys.modules[f"tidelog.{name}"]
+from tidelog import *
+assert Client is tidelog.Client
+try:
+    tidelog.Agents
+except AttributeError as error:
+    assert str(error) == "module 'tidelog' has no attribute 'Agents'"
+else:
+    raise AssertionError("a name that is none of ours")
 """
 
 
@@ -116,6 +147,24 @@ def test_sdk_imports_nothing_of_the_server(path: Path) -> None:
 def test_importing_the_sdk_loads_nothing_of_the_server() -> None:
     done = run_python(NO_SERVER, *SERVER)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_server_loads_one_module_of_the_sdk() -> None:
+    done = run_python(NOTHING_ELSE_OF_THE_SDK)
+    assert done.returncode == 0, done.stderr
+
+
+def test_names_of_the_sdk_are_imported_when_they_are_used() -> None:
+    done = run_python(NAMES_OF_THE_SDK)
+    assert done.returncode == 0, done.stderr
+
+
+def test_type_checkers_see_the_names_of_the_sdk_where_they_are() -> None:
+    [seen] = [node for node in parsed(Path(SDK) / "__init__.py").body if isinstance(node, ast.If) and not node.orelse][:1]
+    imports = [node for node in seen.body if isinstance(node, ast.ImportFrom)]
+    homes = {alias.name: f"{node.module}" for node in imports for alias in node.names}
+    assert homes == {name: f"tidelog.{home}" for name, home in tidelog._HOMES.items()}
+    assert sorted(homes) == sorted(tidelog.__all__)
 
 
 def test_every_module_can_be_imported_without_environment_and_does_nothing() -> None:

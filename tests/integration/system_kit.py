@@ -28,7 +28,6 @@ from uuid_utils.compat import uuid7
 
 from adapters.embedded import EmbeddedServices
 from adapters.nats.names import work_subjects
-from adapters.nats.security import NatsSecurity, SecuredClient
 from api.bootstrap import assemble
 from api.container import Container
 from api.http.app import create_app
@@ -47,6 +46,7 @@ from domain.runs import agent_run_id_of
 from domain.tenants import DEFAULT_TENANT_ID, CreateTenant, IssueApiKey
 from projections.kernel import Connection, Database
 from projections.registry import PROJECTIONS
+from tidelog.nats_security import NatsSecurity, SecuredClient
 from tidelog.sse import ServerSentEvent, parse_sse
 
 T = TypeVar("T")

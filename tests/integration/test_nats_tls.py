@@ -14,13 +14,10 @@ import pytest
 
 from adapters.nats import NatsConnection
 from adapters.nats.connection import NatsRefused, probe
-from adapters.nats.security import CredentialsError, NatsSecurity
 from domain.errors import Unavailable
-from tests.architecture.sources import ROOT
 from tests.integration.nats_kit import NatsProcess, eventually, running_nats
 from tests.tls_kit import Authority, Nkey, creds
-from tidelog.worker.nats_security import NatsSecurity as WorkerSecurity
-from tidelog.worker.nats_security import SecuredClient as WorkerClient
+from tidelog.nats_security import CredentialsError, NatsSecurity, SecuredClient
 from tidelog.worker.nats_settings import WorkerSettingsError, nats_security_from
 
 
@@ -52,7 +49,7 @@ async def connecting(url: str, security: NatsSecurity | None = None) -> AsyncIte
 
 
 async def works(url: str, security: NatsSecurity) -> None:
-    """For the server's connection and for a worker's, which has code of its own."""
+    """For the server's connection and for a worker's, which does without our `NatsConnection`."""
     async with connecting(url, security) as connection:
         await connection.ready(5)
     await worker_works(url, security)
@@ -74,9 +71,8 @@ async def worker_works(url: str, security: NatsSecurity) -> None:
         await client.close()
 
 
-def worker_client(url: str, security: NatsSecurity) -> WorkerClient:
-    own = WorkerSecurity(**{name: getattr(security, name) for name in security.__slots__})
-    return WorkerClient(own, require_tls=own.asks_for_tls(url.split(",")))
+def worker_client(url: str, security: NatsSecurity) -> SecuredClient:
+    return SecuredClient(security, require_tls=security.asks_for_tls(url.split(",")))
 
 
 async def refused(url: str, security: NatsSecurity | None, match: str) -> None:
@@ -256,8 +252,8 @@ def test_worker_reads_its_own_environment(tmp_path: Path, authority: Authority) 
     (tmp_path / "nkey").write_text(Nkey().seed)
     given = {"CA_FILE": authority.ca, "CERT_FILE": authority.client_cert, "KEY_FILE": authority.client_key, "TOKEN": "t"}
     security = nats_security_from({**{prefix + name: str(value) for name, value in given.items()}, "TIDELOG_NATS_TOKEN": "no"})
-    assert security == WorkerSecurity(authority.ca, authority.client_cert, authority.client_key, token="t")
-    assert nats_security_from({}) == WorkerSecurity()
+    assert security == NatsSecurity(authority.ca, authority.client_cert, authority.client_key, token="t")
+    assert nats_security_from({}) == NatsSecurity()
     for wrong, match in (
         ({"CERT_FILE": str(authority.client_cert)}, "KEY_FILE go together"),
         ({"TOKEN": "t", "NKEY_FILE": str(tmp_path / "nkey")}, "only one can be used"),
@@ -266,8 +262,3 @@ def test_worker_reads_its_own_environment(tmp_path: Path, authority: Authority) 
     ):
         with pytest.raises(WorkerSettingsError, match=match):
             nats_security_from({prefix + name: value for name, value in wrong.items()})
-
-
-def test_the_worker_has_the_same_security_as_the_server() -> None:
-    copy = (ROOT / "sdk/src/tidelog/worker/nats_security.py").read_text()
-    assert copy == (ROOT / "adapters/nats/security.py").read_text()

@@ -1,18 +1,25 @@
-"""Tidelog SDK: write agents and tools, and talk to a Tidelog server."""
+"""Tidelog SDK: write agents and tools, and talk to a Tidelog server.
 
-from tidelog.agent import Agent
-from tidelog.client import Client
-from tidelog.context import Context, Message
-from tidelog.errors import (
-    HistoryReplaced,
-    PermanentError,
-    TidelogAPIError,
-    TidelogConnectionError,
-    TidelogError,
-    ToolError,
-    TransientError,
-)
-from tidelog.tools import Tool, ToolContext, tool
+Every name below is imported when it is first used. So `tidelog.nats_security` can be imported without the rest, as the server does.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tidelog.agent import Agent
+    from tidelog.client import Client
+    from tidelog.context import Context, Message
+    from tidelog.errors import (
+        HistoryReplaced,
+        PermanentError,
+        TidelogAPIError,
+        TidelogConnectionError,
+        TidelogError,
+        ToolError,
+        TransientError,
+    )
+    from tidelog.tools import Tool, ToolContext, tool
 
 __all__ = [
     "Agent",
@@ -30,3 +37,36 @@ __all__ = [
     "TransientError",
     "tool",
 ]
+
+_NAMES = {
+    "agent": ("Agent",),
+    "client": ("Client",),
+    "context": ("Context", "Message"),
+    "errors": (
+        "HistoryReplaced",
+        "PermanentError",
+        "TidelogAPIError",
+        "TidelogConnectionError",
+        "TidelogError",
+        "ToolError",
+        "TransientError",
+    ),
+    "tools": ("Tool", "ToolContext", "tool"),
+}
+"""Module → the names that it gives to this package."""
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
+_MODULES = {*_NAMES, "calling", "journal", "models", "naming", "sse", "transport", "values"}
+"""Modules that `import tidelog` alone makes usable, as in `tidelog.errors.NotFoundError`."""
+
+if not TYPE_CHECKING:  # a type checker that saw this would take every name for one of ours
+
+    def __getattr__(name: str) -> object:
+        if name in _MODULES:
+            return import_module(f"{__name__}.{name}")
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        return found
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__, *_MODULES})

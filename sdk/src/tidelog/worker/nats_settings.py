@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from tidelog.worker.nats_security import CredentialsError, NatsSecurity
+from tidelog.nats_security import CredentialsError, NatsSecurity
 
 PREFIX = "TIDELOG_WORKER_NATS_"
 _FILES = ("CA_FILE", "CERT_FILE", "KEY_FILE", "CREDS_FILE", "NKEY_FILE")

@@ -22,12 +22,12 @@ from tidelog.errors import (
     TidelogConnectionError,
 )
 from tidelog.logs import log, log_failure
+from tidelog.nats_security import NatsSecurity, SecuredClient
 from tidelog.tools import Tool
 from tidelog.transport import NO_RETRY, Transport
 from tidelog.worker.agent_runs import AgentRunner
 from tidelog.worker.bench import Bench
 from tidelog.worker.invocations import ToolRunner
-from tidelog.worker.nats_security import NatsSecurity, SecuredClient
 from tidelog.worker.protocol import Queue, Registration, WorkerApi
 from tidelog.worker.pulling import Puller
 

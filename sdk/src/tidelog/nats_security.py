@@ -2,8 +2,8 @@
 
 Files are read anew for each connection, so that a certificate or a key that was renewed is used without a restart.
 
-The worker of the SDK needs the same and imports nothing of the server: sdk/src/tidelog/worker/nats_security.py is a copy, which a
-test keeps equal. To import it from there would load the SDK into each process of the server, 5 MB that nothing there uses.
+The worker connects with it, and so does the server, which imports nothing else of the SDK in its processes: this module must not
+import any other module of `tidelog`.
 """
 
 import asyncio
