@@ -10,7 +10,6 @@ further behind read the database; copying years of history would serve nobody.
 
 import asyncio
 import random
-from datetime import UTC, datetime
 from functools import partial
 from typing import Protocol
 
@@ -61,8 +60,6 @@ class Relay:
         self._stream = LogStream(connection, log_id, settings)
         self.position = 0
         """Up to here the stream has everything, as far as this process knows."""
-        self.published_at: datetime | None = None
-        """When the stream last acknowledged something of ours."""
 
     async def run(self) -> None:
         """Copies for ever; outages of NATS and of the database are waited out. Ends only by being cancelled."""
@@ -136,7 +133,7 @@ class Relay:
 
     def _stored(self, changes: int, position: int) -> None:
         self._histories.saw(position, changes)
-        self.position, self.published_at = position, datetime.now(UTC)
+        self.position = position
 
     async def _recover(self) -> tuple[StreamState, int]:
         """The stream to append to, and the position up to which it has everything."""

@@ -145,7 +145,7 @@ class ResolvedInvocation(Model):
 
 
 class Event(Model):
-    """A CloudEvent of the log. `position` orders all events of a server; `streamid`:`streamversion` names this one.
+    """A CloudEvent of the log. `position` orders all events of a server; `id`, `<stream id>:<version>`, names this one.
 
     `cursor`: give it to `Client.events(after=...)` to go on behind this event. It holds the id of the history of the log, too, so
     that you learn when that has ended.
@@ -161,7 +161,6 @@ class Event(Model):
     tenantid: str | None = None
     correlationid: str | None = None
     causationid: str | None = None
-    streamid: str | None = None
     streamversion: int | None = None
     rootid: str | None = None
     cursor: str | None = Field(default=None, exclude=True)
