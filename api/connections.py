@@ -46,6 +46,8 @@ def _nats(settings: "Settings") -> Iterator[str]:
     given = [name for name in (*NATS_FILES, "nats_token") if getattr(settings, name) is not None]
     if settings.nats_url is None:
         yield from (f"{variable(name)}: needs TIDELOG_NATS_URL: the embedded NATS takes none" for name in given)
+        if settings.nats_replicas > 1:
+            yield "TIDELOG_NATS_REPLICAS: needs TIDELOG_NATS_URL of a cluster: the embedded NATS is one server"
         return
     for name, path in ((name, getattr(settings, name)) for name in NATS_FILES):
         if path is not None and (problem := _unreadable(path)):

@@ -38,6 +38,8 @@ class Settings(BaseSettings):
     nats_nkey_file: Path | None = None
     """A user's nkey seed."""
     nats_token: SecretStr | None = None
+    nats_replicas: int = Field(default=1, ge=1, le=5)
+    """How many servers of a cluster keep each stream."""
     worker_nats_url: SecretStr | None = None
     """What workers are given to reach NATS; unset: nats_url."""
     host: str = "127.0.0.1"
@@ -78,6 +80,10 @@ class Settings(BaseSettings):
     read_timeout_s: float = Field(default=5.0, gt=0, le=60)
     """How long a read waits for its read model to reach `Tidelog-Position`."""
 
+    relay_max_age_s: float = Field(default=7 * 86_400.0, ge=60, le=10 * 366 * 86_400)
+    """How long the log's copy on NATS keeps a message; readers that are further behind are served by PostgreSQL."""
+    relay_max_bytes: int | None = Field(default=None, ge=16 * 1024**2, le=1024**4)
+    """Unset: bounded by age alone."""
     fanout: bool = False
     """Whether the relay role also publishes each event on NATS for subscribers outside."""
     fanout_max_age_s: float = Field(default=7 * 86_400.0, ge=60, le=10 * 366 * 86_400)

@@ -32,6 +32,7 @@ def test_all_that_fits_together(monkeypatch: pytest.MonkeyPatch, pem: str) -> No
         "DATABASE_URL": f"postgresql://u:p@h/d?sslrootcert={pem}&sslcert=&sslkey=",
     }
     assert lines(monkeypatch, **urls, **files, NATS_TOKEN="t", WORKER_NATS_URL="nats://u:p@127.0.0.1:4222,localhost") == []
+    assert lines(monkeypatch, **urls, NATS_REPLICAS="3") == []
     assert lines(monkeypatch, DATABASE_URL="postgresql://h/d?sslmode=verify-full&sslrootcert=system") == []
 
 
@@ -44,6 +45,7 @@ def test_all_that_fits_together(monkeypatch: pytest.MonkeyPatch, pem: str) -> No
         ({"WORKER_NATS_URL": "nats://h,tls://h"}, "TIDELOG_WORKER_NATS_URL: nats:// and tls:// in one list: with one of them every "
          "server must have TLS, so write tls:// for all"),
         ({"NATS_TOKEN": "secret"}, "TIDELOG_NATS_TOKEN: needs TIDELOG_NATS_URL: the embedded NATS takes none"),
+        ({"NATS_REPLICAS": "3"}, "TIDELOG_NATS_REPLICAS: needs TIDELOG_NATS_URL of a cluster: the embedded NATS is one server"),
         ({"NATS_URL": "tls://u:secret@h", "NATS_TOKEN": "secret"},
          "TIDELOG_NATS_TOKEN and the user in TIDELOG_NATS_URL: only one can be used, unset the others"),
         ({"NATS_URL": "tls://h", "NATS_CA_FILE": "/nowhere/ca"}, "TIDELOG_NATS_CA_FILE: there is no file /nowhere/ca"),

@@ -66,7 +66,7 @@ _PAYLOAD_RESERVE = 4 * 1024
 
 @dataclass(frozen=True, slots=True)
 class FanOutSettings:
-    """What the stream keeps. `tail`: how many of the newest events a new stream begins with."""
+    """What the stream keeps, on how many servers of a cluster. `tail`: how many of the newest events a new stream begins with."""
 
     max_age_s: float = 7 * 24 * 3600
     max_bytes: int = 1024 * 1024 * 1024

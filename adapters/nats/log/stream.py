@@ -41,8 +41,8 @@ MIN_BYTES = 4 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class StreamSettings:
-    """`max_bytes` -1: bounded by age alone; else at least `MIN_BYTES`. `tail`: how many of the newest events a new stream begins
-    with; readers that are further behind are served by the database."""
+    """`replicas`: how many servers of a cluster keep the stream. `max_bytes` -1: bounded by age alone; else at least `MIN_BYTES`.
+    `tail`: how many of the newest events a new stream begins with; readers that are further behind are served by the database."""
 
     replicas: int = 1
     max_age_s: float = 7 * 24 * 3600

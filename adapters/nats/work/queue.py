@@ -29,6 +29,8 @@ from adapters.nats.jetstream import (
     JetStreamError,
     call,
     parse,
+    reconfigure,
+    stream_info,
 )
 from application.engine.ports.queue import Queue, WorkItem
 from domain.errors import InvalidCommand
@@ -36,7 +38,6 @@ from domain.kernel import Name
 
 log = structlog.get_logger(__name__)
 
-ACK_WAIT_S = 10.0
 _WINDOW = 256
 """Items in flight at once."""
 _STILL_WAITS = "maximum messages per subject exceeded"
@@ -47,13 +48,15 @@ _NAME: TypeAdapter[str] = TypeAdapter(Name)
 class JetStreamWorkQueue:
     """Implements `application.engine.ports.log.WorkQueue`."""
 
-    def __init__(self, connection: NatsConnection, *, log_id: str, replicas: int = 1, ack_wait_s: float = ACK_WAIT_S) -> None:
-        """`log_id`: whose work it is. `ack_wait_s`: seconds of a worker's silence about an item after which another one gets it."""
+    def __init__(self, connection: NatsConnection, *, log_id: str, replicas: int = 1, ack_wait_s: float = 10) -> None:
+        """`log_id`: whose work it is. `replicas`: how many servers of a cluster keep the queue. `ack_wait_s`: as the port says."""
         self._connection = connection
         self._log_id = names.checked(log_id)
         self.stream = names.work_stream(log_id)
         self._replicas = replicas
-        self._ack_wait = ack_wait_s
+        self._in_line = False
+        """Whether this process has seen the stream with its present configuration."""
+        self.ack_wait_s = ack_wait_s
         self._window = asyncio.Semaphore(_WINDOW)
 
     async def publish(self, items: Sequence[WorkItem]) -> None:
@@ -70,8 +73,10 @@ class JetStreamWorkQueue:
             await self._publish_all(messages)
 
     async def ensure(self, tenant_id: UUID, kind: str, pool: str, *, max_pending: int) -> Queue:
-        """As the port says; with another `max_pending` than before, the consumer is changed."""
+        """As the port says; with another `max_pending` than before, the consumer is changed, with other `replicas` the stream."""
         _check(kind, pool)
+        if not self._in_line:
+            await self._bring_in_line()
         consumer = hashlib.sha256(f"{kind}/{tenant_id}/{pool}".encode()).hexdigest()[:24]
         try:
             await self._create_consumer(consumer, tenant_id, kind, pool, max_pending)
@@ -99,8 +104,28 @@ class JetStreamWorkQueue:
             if error.err_code != STORE_REFUSED or error.description != _STILL_WAITS:
                 raise
 
+    async def _bring_in_line(self) -> None:
+        """Changes a stream that an earlier process made with other settings. Refused, it stays as it is, and works."""
+        info = await stream_info(self._connection, self.stream)
+        try:
+            if info is not None and (changed := await reconfigure(self._connection, info["config"], self._configuration())):
+                log.info("work_stream_reconfigured", stream=self.stream, changed=changed)
+        except JetStreamError as error:
+            log.warning("work_stream_not_reconfigured", stream=self.stream, reason=error.message)
+            return
+        self._in_line = True
+
     async def _create_stream(self) -> None:
-        configuration = {
+        try:
+            await call(self._connection, f"STREAM.CREATE.{self.stream}", self._configuration())
+        except JetStreamError as error:
+            if error.err_code != STREAM_NAME_IN_USE:
+                raise
+            return
+        log.info("work_stream_created", stream=self.stream)
+
+    def _configuration(self) -> dict[str, Any]:
+        return {
             "name": self.stream,
             "description": f"Work of Tidelog's log {self._log_id} for workers; made again from the log when lost",
             "subjects": [f"{names.work_subjects(self._log_id)}.>"],
@@ -115,13 +140,6 @@ class JetStreamWorkQueue:
             "max_age": 0,
             "max_consumers": -1,
         }
-        try:
-            await call(self._connection, f"STREAM.CREATE.{self.stream}", configuration)
-        except JetStreamError as error:
-            if error.err_code != STREAM_NAME_IN_USE:
-                raise
-            return
-        log.info("work_stream_created", stream=self.stream)
 
     async def _create_consumer(self, consumer: str, tenant_id: UUID, kind: str, pool: str, max_pending: int) -> None:
         configuration: dict[str, Any] = {
@@ -130,7 +148,7 @@ class JetStreamWorkQueue:
             "description": f"{kind} {pool} of tenant {tenant_id}",
             "filter_subject": f"{names.work_subjects(self._log_id)}.{kind}.{tenant_id}.{pool}.*.*",
             "ack_policy": "explicit",
-            "ack_wait": int(self._ack_wait * _SECOND),
+            "ack_wait": int(self.ack_wait_s * _SECOND),
             "max_deliver": -1,
             "max_ack_pending": max_pending,
             "deliver_policy": "all",

@@ -22,7 +22,6 @@ from domain.kernel import Json, Name, ShortText, Text, derive_id, timestamp
 
 router = APIRouter(tags=["workers"])
 
-ACK_WAIT_S = 10
 MAX_PENDING = {"agent": 256, "tool": 256}
 LONGEST_POLL_S = 30.0
 
@@ -74,7 +73,7 @@ async def register(request: Request) -> Response:
             "worker_id": body.worker_id,
             "nats": asdict(container.nats_access),
             "queues": [asdict(queue) for queue in queues],
-            "ack_wait_s": ACK_WAIT_S,
+            "ack_wait_s": container.work_queue.ack_wait_s,
         }
     )
 

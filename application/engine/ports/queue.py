@@ -37,6 +37,11 @@ class Queue:
 class WorkQueue(Protocol):
     """The queue that workers pull from. Derived data: what it loses is dispatched again from the log."""
 
+    @property
+    def ack_wait_s(self) -> float:
+        """Seconds of a worker's silence about an item after which the queue gives the item to another worker."""
+        ...
+
     async def publish(self, items: Sequence[WorkItem]) -> None:
         """Puts work on the queue; an item that still waits there is left alone. Raises Unavailable."""
         ...
