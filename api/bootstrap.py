@@ -19,6 +19,7 @@ from adapters.nats import (
     NatsConnection,
     NatsSecurity,
     Relay,
+    StreamSettings,
 )
 from adapters.nats.connection import probe
 from adapters.nats.log.stream import parting
@@ -151,12 +152,12 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
         histories = HistoryKeeper(PostgresHistories(pools.reads))
         histories.witnesses.append(partial(parting, LogStream(nats, log_id), feed))
         subscription = JetStreamSubscription(nats, feed, histories=histories, log_id=log_id)
-        queue = JetStreamWorkQueue(nats, log_id=log_id)
+        queue = JetStreamWorkQueue(nats, log_id=log_id, replicas=settings.nats_replicas)
         every = settings.snapshot_every
         snapshots = Snapshotter(PostgresSnapshots(pools.commands), CATALOG.registry, every=every) if every else None
         commands = CommandLoop(store, CATALOG, max_event_bytes=settings.max_event_bytes, snapshots=snapshots)
         cloud_events = CloudEventEncoder(CATALOG.registry.events)
-        kept = FanOutSettings(settings.fanout_max_age_s, settings.fanout_max_bytes)
+        kept = FanOutSettings(settings.fanout_max_age_s, settings.fanout_max_bytes, settings.nats_replicas)
         fanout: FanOut | None = None
         if settings.fanout:
             fanout = FanOut(nats, subscription, feed, cloud_events, histories=histories, log_id=log_id, settings=kept)
@@ -209,7 +210,8 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
             await signal.start()
             stack.push_async_callback(signal.close)
             loops["appends"] = signal.failed()
-            groups.append(Group("relay", ("relay",), lambda _: Relay(nats, feed, signal, histories=histories, log_id=log_id).run()))
+            relay = partial(Relay, nats, feed, signal, histories=histories, log_id=log_id, settings=_relay_settings(settings))
+            groups.append(Group("relay", ("relay",), lambda _: relay().run()))
             if fanout is not None:
                 run_fanout = fanout.run
                 groups.append(Group("fanout", ("fanout",), lambda _: run_fanout()))
@@ -309,6 +311,11 @@ def _urls(settings: Settings) -> tuple[str, str]:
     if settings.database_url is None or settings.nats_url is None:
         raise SettingsError("TIDELOG_DATABASE_URL and TIDELOG_NATS_URL must be set; `tidelog up` starts servers of its own")
     return settings.database_url.get_secret_value(), settings.nats_url.get_secret_value()
+
+
+def _relay_settings(settings: Settings) -> StreamSettings:
+    max_bytes = settings.relay_max_bytes
+    return StreamSettings(settings.nats_replicas, settings.relay_max_age_s, -1 if max_bytes is None else max_bytes)
 
 
 def nats_security(settings: Settings) -> NatsSecurity:
