@@ -86,17 +86,20 @@ _PINNED: dict[tuple[int, tuple[str, ...]], tuple[runs.Plan, runs.Plan]] = {}
 """(identity of a plan, versions) → the plan itself, which keeps its identity from being given again, and the pinned one."""
 _PINNED_SIZE = 256
 _PINNED_STEPS = 20
-"""Larger plans are graphs that hardly come twice, and would fill the memory."""
+"""Larger plans, and those with inputs of their own, are graphs of one request: they come once, and would fill the memory."""
 
 
 def _pinned(plan: runs.Plan, versions: tuple[str, ...]) -> runs.Plan:
-    """The plan with its agents' versions. Most runs have one of a few plans, and copying one costs as much as deciding on it."""
+    """The plan with its agents' versions. Most runs have one of a few plans, and copying one costs as much as deciding on it.
+
+    The constructors `sequential` and `parallel` give the same object to all who ask for the same, so its identity is enough.
+    """
     key = (id(plan), versions)
     found = _PINNED.get(key)
     if found is None:
         steps = tuple(s.model_copy(update={"agent_version": v}) for s, v in zip(plan.steps, versions, strict=True))
         found = (plan, plan.model_copy(update={"steps": steps}))
-        if len(plan.steps) <= _PINNED_STEPS:
+        if len(plan.steps) <= _PINNED_STEPS and all(step.input is None for step in plan.steps):
             if len(_PINNED) >= _PINNED_SIZE:
                 _PINNED.clear()
             _PINNED[key] = found

@@ -1,0 +1,28 @@
+"""Plans with the versions of their agents: kept for those that come again, and for nobody else."""
+
+import gc
+import weakref
+
+from application.runs.start import _pinned
+from domain import runs
+
+
+def test_a_plan_that_comes_again_is_pinned_once_for_each_set_of_versions() -> None:
+    plan = runs.sequential(("historian", "editor"))
+    first, again, other = (
+        _pinned(runs.sequential(("historian", "editor")), versions) for versions in (("1", "1"), ("1", "1"), ("1", "2"))
+    )
+    assert first is again and first is not other
+    assert [step.agent_version for step in first.steps] == ["1", "1"]
+    assert [step.agent_version for step in other.steps] == ["1", "2"]
+    assert [step.agent_version for step in plan.steps] == [None, None]
+
+
+def test_what_a_request_brought_goes_with_the_request() -> None:
+    """Its inputs may be as large as a body may be."""
+    plan = runs.Plan(steps=(runs.Step(key="a", agent="historian", input={"text": "x" * 1_000_000}),))
+    assert _pinned(plan, ("1",)).steps[0].input == plan.steps[0].input
+    gone = weakref.ref(plan)
+    del plan
+    gc.collect()
+    assert gone() is None
