@@ -4,7 +4,7 @@
     the fan-out       TIDELOG_EVENTS_<log id>           tidelog.<log id>.<tenant id>.<slice>.<event>
     the work queue    TIDELOG_WORK_<log id>             tidelog-work.<log id>.<kind>.<tenant id>.<pool>.<work id>.<dispatch>
 
-Before log ids were part of it, the work queue of every log was the stream `WORK`.
+In earlier releases, without log ids in names, the work queue of every log was the stream `WORK`.
 """
 
 import re
@@ -26,7 +26,7 @@ _KINDS: tuple[tuple[StreamKind, str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class StreamOwner:
-    """What a stream of Tidelog is for. `log_id` None: the work queue of an earlier release, whose log cannot be told."""
+    """The use and the log of a stream. `log_id` None: the work queue of an earlier release, whose log is unknown."""
 
     kind: StreamKind
     log_id: str | None
@@ -40,7 +40,7 @@ def checked(log_id: str) -> str:
 
 
 def owner_of(stream: str) -> StreamOwner | None:
-    """None: a stream that is not Tidelog's."""
+    """The owner of a stream, from its name. None: the stream is not Tidelog's."""
     if stream == OLD_WORK_STREAM:
         return StreamOwner("work queue", None)
     for kind, pattern in _KINDS:

@@ -1,6 +1,6 @@
-"""Which of Tidelog's streams lie on a NATS, of which logs, and whether somebody uses them: for operators who clean up.
+"""Lists Tidelog's streams on a NATS, with their logs and their last use: for operators who clean up.
 
-That a log is gone cannot be proven from here: only that nobody has written to its streams, or read them, for a while.
+The survey cannot prove that a log is gone, only that nobody has written to its streams, or read them, for a while.
 """
 
 from collections.abc import Sequence
@@ -27,9 +27,9 @@ class FoundStream:
     bytes: int
     created_at: datetime
     written_at: datetime | None
-    """When its newest message came; None: it never had one, or the server has forgotten."""
+    """Time of its newest message. None: it never had one, or the server no longer knows."""
     used_at: datetime
-    """When it was last created, written or read; now, where somebody waits for its messages."""
+    """When it was last created, written or read. `seen_at` if a reader waits for its messages."""
     seen_at: datetime
     waiting: int
     """Requests of readers that wait for messages."""
@@ -37,7 +37,7 @@ class FoundStream:
 
 @dataclass(frozen=True, slots=True)
 class FoundLog:
-    """The streams of one log, or of no log that could be told (`log_id` None: `WORK`, the queue of earlier releases)."""
+    """The streams of one log, or of an unknown log (`log_id` None: `WORK`, the queue of earlier releases)."""
 
     log_id: str | None
     streams: tuple[FoundStream, ...]
@@ -51,12 +51,12 @@ class FoundLog:
         return max((stream.written_at for stream in self.streams if stream.written_at is not None), default=None)
 
     def idle(self, at_least: timedelta) -> bool:
-        """Whether none of its streams was used for so long. A log that is alive may read one of them and write another."""
+        """Whether no stream of the log was used for so long. A living log may read one stream and write another."""
         return max(stream.seen_at for stream in self.streams) - self.used_at >= at_least
 
 
 async def survey(connection: NatsConnection) -> list[FoundLog]:
-    """All logs that have streams here; those of no known log last. Raises Unavailable."""
+    """All logs that have streams on this NATS; the unknown log comes last. Raises Unavailable."""
     by_log: dict[str | None, list[FoundStream]] = {}
     for info in await _pages(connection, "STREAM.LIST", "streams"):
         if (owner := owner_of(info["config"]["name"])) is not None:
@@ -69,7 +69,7 @@ async def survey(connection: NatsConnection) -> list[FoundLog]:
 
 
 async def remove(connection: NatsConnection, streams: Sequence[str]) -> None:
-    """Deletes streams with what they hold. Raises Unavailable; then some may be gone already."""
+    """Deletes streams with their messages. Raises Unavailable; some streams may be deleted by then."""
     for stream in streams:
         await delete_stream(connection, stream)
         log.info("stream_removed", stream=stream)
@@ -78,7 +78,7 @@ async def remove(connection: NatsConnection, streams: Sequence[str]) -> None:
 async def _examined(connection: NatsConnection, info: dict[str, Any], owner: StreamOwner) -> FoundStream:
     name, state = info["config"]["name"], info["state"]
     created_at, written_at = _time(info["created"]), _time(state.get("last_ts"))
-    assert created_at is not None  # every stream was
+    assert created_at is not None  # every stream was unused
     seen_at = _time(info.get("ts")) or datetime.now(UTC)
     used, waiting = [created_at, *([written_at] if written_at else [])], 0
     for consumer in await _consumers(connection, name):
@@ -112,7 +112,7 @@ async def _pages(connection: NatsConnection, request: str, key: str) -> list[dic
 
 
 def _time(text: str | None) -> datetime | None:
-    """Nanoseconds are cut. The year 1 stands for never."""
+    """Parses a time of NATS. Nanoseconds are cut. The year 1 stands for never (None)."""
     if text is None or text.startswith("0001-"):
         return None
     whole, _, fraction = text.removesuffix("Z").partition(".")

@@ -2,16 +2,16 @@
 
     tidelog.<log id>.<tenant id>.<slice>.<event>      as tidelog.7f3a…-5.0192….run.started
 
-A stream beside the log's, because strangers want wildcards, JSON and one message for each event, and the engine is not to pay
-for that. It reads the log as every consumer does, and publishes as the relay does: each message names the one it must
-follow, so two fan-outs at once are harmless, and the stream's last message says where to go on. Nobody waits for subscribers:
-the stream keeps what its limits allow, whoever reads it or not.
+The fan-out has a stream of its own, because subscribers outside want wildcards, JSON and one message for each event, and the engine
+should not pay for that. The fan-out reads the log as every consumer does, and publishes as the relay does: each message names the
+message that it must follow. So two fan-outs at once are harmless, and the stream's last message says where to go on. Nobody waits for
+subscribers: the stream keeps what its limits allow.
 
 Each message names the history of the log that it belongs to, so that subscribers learn when theirs has ended.
 
-The last message can age out. So the stream's metadata notes now and then what the last message was: as long as the stream is at
-that sequence, the note is as good as the message. Only what was published after the last note, by a process that then stayed away
-for longer than messages live, leaves a doubt; then the fan-out repeats some events rather than leave any out.
+The last message can age out. So the fan-out regularly writes the last message's place into the stream's metadata. As long as the stream
+is at that sequence, the note is as good as the message. A doubt remains only about messages that were published after the last note by
+a process that then stayed away for longer than messages live. In that case the fan-out repeats some events rather than skip any.
 """
 
 import asyncio
@@ -57,11 +57,11 @@ NOTE = "tidelog-checkpoint"
 _SECOND = 1_000_000_000
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 _FIRST_LOOK, _LOOK_EVERY = 10.0, 3600.0
-"""Seconds between looks at our own stream, doubling from the first."""
+"""Seconds between two checks of the fan-out's stream, doubling from the first."""
 _LOOK_BACK = 100
-"""Messages of others that are passed over to find the last one of ours."""
+"""At most so many messages of others are skipped to find the fan-out's last message."""
 _PAYLOAD_RESERVE = 4 * 1024
-"""Bytes of the server's max_payload left for headers."""
+"""Bytes of the server's max_payload that are reserved for headers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class _Mark:
     position: int
     event: str
     history: str | None = None
-    """In which it was published; None: before histories had ids."""
+    """Id of the history in which it was published. None: before histories had ids."""
     time: str | None = field(default=None, compare=False)
     """When it was recorded, where that is known."""
 
@@ -127,9 +127,9 @@ class FanOut:
         self._settings = settings or FanOutSettings()
         self.stream = names.events_stream(log_id)
         self.position = 0
-        """Up to here the stream has everything, as far as this process knows."""
+        """The position up to which the stream has all events, as far as this process knows."""
         self.published_at: datetime | None = None
-        """When the stream last acknowledged something of ours."""
+        """When the stream last acknowledged a message of this process."""
 
     async def run(self) -> None:
         """Publishes for ever; outages of NATS and of the database are waited out. Ends only by being cancelled."""
@@ -145,16 +145,16 @@ class FanOut:
             except Unavailable as error:
                 repeated, told = error.message == told, error.message
                 (log.debug if repeated else log.warning)("fanout_interrupted", reason=error.message, position=self.position)
-            # One that never gets a message through stands by: somebody else is faster.
+            # A fan-out that never gets a message through stands by: another one is faster.
             pause = _FIRST_PAUSE if self.published_at != before else min(pause * 2, _LONGEST_PAUSE)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
 
     async def _session(self) -> None:
-        """One stretch of publishing without a doubt. Raises Unavailable at the first one."""
+        """Publishes until the first doubt about the stream. Raises Unavailable then."""
         history = (await self._histories.fresh()).histories.current.history_id
         changes = self._histories.changes
         sequence, position = await self._recover()
-        self._histories.check_unchanged(changes)  # events of the next history under the name of this one would look like its own
+        self._histories.check_unchanged(changes)  # events of the next history must not be published under the id of this one
         self.position = position
         log.info("fanout_active", stream=self.stream, sequence=sequence, position=position)
         async with OrderedPublisher.open(
@@ -162,7 +162,7 @@ class FanOut:
             log_id=self._log_id,
             history=history,
             stream=self.stream,
-            subject="",  # that of batches; each event has its own
+            subject="",  # the subject of batches; each event has its own subject
             sequence=sequence,
             on_stored=self._stored,
         ) as publisher:
@@ -178,10 +178,10 @@ class FanOut:
     async def _publish(self, publisher: OrderedPublisher, position: int) -> None:
         max_body = self._connection.client.max_payload - _PAYLOAD_RESERVE
         head, proven = await self._feed.head(), False
-        # Closed here: its consumer ends now, not when somebody collects it.
+        # Closed here, so that its consumer ends now and not at the next garbage collection.
         async with aclosing(self._subscription.batches(after=position, name=READER)) as batches:
             async for events in batches:
-                # The log's stream may still be one of before a restore. What is in the log at or after the head of now is not.
+                # The log's stream may still be from before a restore. Events at or after the present head of the log are not.
                 if not proven:
                     await self._prove(events[-1])
                     proven = events[-1].position >= head
@@ -212,7 +212,9 @@ class FanOut:
         last = await self._newest(info) or note
         if last is not None and not await self._is_in_log(last):
             reason = f"the fan-out has {last.event} at {last.position}, the log does not"
-            await self._histories.lost(last.position, last.history, "fanout", reason)  # before the stream goes: it is the witness
+            await self._histories.lost(
+                last.position, last.history, "fanout", reason
+            )  # before the stream is deleted: it is the witness
             log.warning("fanout_stream_renewed", reason=reason)
             await delete_stream(self._connection, self.stream)
             await self._create()
@@ -228,12 +230,12 @@ class FanOut:
         return sequence, last.position
 
     async def _newest(self, info: dict[str, Any]) -> _Mark | None:
-        """The last message of ours that is still there; others may have published into the stream if they were let."""
+        """The last message of a fan-out that is still there. Others may have published into the stream, if they had the right."""
         last, first = info["state"]["last_seq"], info["state"]["first_seq"]
         return await self._ours(max(first, last - _LOOK_BACK, 1), last)
 
     async def _ours(self, first: int, last: int) -> _Mark | None:
-        """The last message of ours between two sequences."""
+        """The last message of a fan-out between two sequences."""
         for sequence in range(last, first - 1, -1):
             message = await stored_message(self._connection, self.stream, sequence)
             if message is None or not message.headers.get("Nats-Msg-Id", "").startswith(f"{self._log_id}:"):
@@ -254,7 +256,7 @@ class FanOut:
         return mark.time in (None, timestamp(events[0].recorded_at))  # see `is_in_log` of the log's stream
 
     async def parting(self) -> Parting | None:
-        """As the function of this name says for the log's stream."""
+        """See the function of this name for the log's stream."""
         info = await stream_info(self._connection, self.stream)
         last = await self._newest(info) if info is not None else None
         if info is None or last is None or await self._is_in_log(last):
@@ -279,7 +281,7 @@ class FanOut:
     # --- the stream ---
 
     async def _create(self) -> None:
-        """Raises JetStreamError, among others for subjects that a stream of somebody else has taken."""
+        """Raises JetStreamError, for example if another stream has taken the subjects."""
         try:
             await call(self._connection, f"STREAM.CREATE.{self.stream}", self._configuration())
         except JetStreamError as error:
@@ -292,7 +294,7 @@ class FanOut:
             log.info("fanout_stream_reconfigured", stream=self.stream, changed=changed)
 
     async def _keep_watch(self) -> None:
-        """Notes what the last message is, long before it ages out; and sees that nobody deleted the stream or restored the log."""
+        """Notes the last message, long before it ages out. Also checks that nobody deleted the stream or restored the log."""
         pause = _FIRST_LOOK
         while True:
             info = await stream_info(self._connection, self.stream)
@@ -301,7 +303,7 @@ class FanOut:
             last = await self._newest(info)
             if last is not None and not await self._is_in_log(last):
                 raise OutOfStep(f"the log does not hold {last.event} at {last.position}")
-            # With others' messages after ours the note would not be that of the last sequence: then it is left.
+            # Messages of others after the fan-out's last message would make the note wrong: then no note is written.
             if last is not None and last.sequence == info["state"]["last_seq"] and last != _note_of(info):
                 metadata = {**(info["config"].get("metadata") or {}), NOTE: str(last)}
                 await call(self._connection, f"STREAM.UPDATE.{self.stream}", info["config"] | {"metadata": metadata})

@@ -1,8 +1,8 @@
 """The live log for readers (`Subscription`): every event after a position, once, in order, whatever happens to NATS.
 
-JetStream gives speed, the database gives truth. A reader joins the stream where the stream holds its position, and reads the
-database where it does not: too far behind, a gap, an oversized event, NATS away, a relay that stands still. Each batch says which
-position it follows; nothing is handed out that does not follow what was handed out before, and repetitions are dropped.
+JetStream gives speed, the database gives truth. A reader follows the stream as long as the stream holds its position. Otherwise it
+reads the database: too far behind, a gap, an oversized event, NATS away, a relay that stands still. Each batch names the position
+that it follows. The reader hands out only events that follow the last one, and drops repetitions.
 """
 
 import asyncio
@@ -27,16 +27,16 @@ from domain.kernel import RecordedEvent
 log = structlog.get_logger(__name__)
 
 BATCH_BYTES = 1024 * 1024
-"""Of messages that are handed out as one batch, about."""
+"""About the size of the messages that are handed out as one batch."""
 
 _STALL_CHECK = 10.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
 _FIRST_RETRY, _LONGEST_RETRY = 0.1, 1.0
-"""Seconds between tries of a reader that has no stream."""
+"""Seconds between two tries of a reader without a stream."""
 
 
 class _ReadDatabase(Exception):
-    """The stream cannot serve the reader's position; the database can, and the stream perhaps from `until` on."""
+    """The stream cannot serve the reader's position. The database can, and perhaps the stream from `until` on."""
 
     def __init__(self, reason: str, until: int) -> None:
         super().__init__(reason)
@@ -44,11 +44,11 @@ class _ReadDatabase(Exception):
 
 
 class _Behind(Unavailable):
-    """The stream does not have what the log has: nobody fills it."""
+    """The stream lacks events of the log: nobody fills it."""
 
 
 class JetStreamSubscription:
-    """Implements `application.engine.ports.log.Subscription`; one object serves any number of readers."""
+    """Implements the port `Subscription`. One object serves any number of readers."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class JetStreamSubscription:
         log_id: str,
         stall_check_s: float = _STALL_CHECK,
     ) -> None:
-        """`stall_check_s`: seconds of silence after which a reader asks the database whether the stream withholds something."""
+        """`stall_check_s`: after so many seconds of silence a reader asks the database whether the stream lacks events."""
         self._histories = histories
         self._connection = connection
         self._feed = feed
@@ -67,7 +67,7 @@ class JetStreamSubscription:
         self._stall_check = stall_check_s
 
     async def batches(self, *, after: int, name: str) -> AsyncGenerator[Sequence[RecordedEvent], None]:
-        """As the port says. A batch has about 1 MiB of events at most, from the database about 4 MiB or 1,000 of them."""
+        """See the port. A batch has at most about 1 MiB of events; from the database at most about 4 MiB or 1,000 events."""
         reader = _Reader(name, after, self._histories.changes)
         while True:
             until: int | None = None
@@ -90,7 +90,7 @@ class JetStreamSubscription:
                     yield events
 
     async def _from_stream(self, reader: "_Reader") -> AsyncGenerator[list[RecordedEvent], None]:
-        """Ends by an exception only: _ReadDatabase, Unavailable."""
+        """Ends only by an exception: _ReadDatabase, Unavailable."""
         stream, sequence = await self._seat(reader)
         async with AsyncExitStack() as stack:
             puller = await stack.enter_async_context(
@@ -117,7 +117,7 @@ class JetStreamSubscription:
     async def _seat(self, reader: "_Reader") -> tuple[str, int]:
         """The stream and the sequence from which it continues a position.
 
-        A degraded reader takes its seat only when the stream has caught up: until then it is better served by the database.
+        A degraded reader joins only when the stream has caught up: until then the database serves it better.
         """
         state = await self._stream.current()
         if state is None:
@@ -137,13 +137,13 @@ class JetStreamSubscription:
         return state.name, sequence
 
     async def _check_stall(self, position: int) -> None:
-        """Silence may also mean that nobody fills the stream."""
+        """Raises if the stream lacks events of the log: silence may also mean that nobody fills the stream."""
         head = await self._check_ahead(position)
         if head > position:
             raise _Behind(f"the stream brings nothing after {position}, the log is at {head}")
 
     async def _check_ahead(self, position: int) -> int:
-        """The head of the log; 0 without a database. A reader that is ahead of it has had what the log has lost."""
+        """The head of the log; 0 without a database. A reader that is ahead of the head has had events that the log lost."""
         try:
             head = await self._feed.head()
             if head < position:
@@ -154,7 +154,7 @@ class JetStreamSubscription:
         return head
 
     async def _from_database(self, reader: "_Reader", until: int | None) -> AsyncGenerator[list[RecordedEvent], None]:
-        """Pages of the log until there is reason to try the stream: `until` is reached, or there is none and some time is over."""
+        """Pages of the log, until the stream is worth a try: `until` is reached, or there is none and some time has passed."""
         loop = asyncio.get_running_loop()
         page, pause = PageSize(), _FIRST_PAUSE
         retry_at = loop.time() + reader.retry * random.uniform(0.5, 1.0)
@@ -182,16 +182,16 @@ class JetStreamSubscription:
 class _Reader:
     name: str
     position: int
-    """Of the last event handed out."""
+    """Position of the last event that was handed out."""
     changes: int
-    """Of the history, as it was at the beginning."""
+    """Value of `HistoryKeeper.changes` at the beginning."""
     retry: float = _FIRST_RETRY
     degraded: bool = False
-    """Reads the database because the stream was not there or not up to date."""
+    """The reader reads the database, because the stream was missing or not up to date."""
 
 
 def _follow(messages: Sequence[Msg], position: int) -> tuple[list[RecordedEvent], _ReadDatabase | None]:
-    """The events of messages that follow a position, and why not all of them do, if so."""
+    """The events of messages that follow a position, and the reason if not all messages do."""
     events: list[RecordedEvent] = []
     for message in messages:
         span = Span.of(message.headers)

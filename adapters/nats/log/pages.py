@@ -1,4 +1,4 @@
-"""How many events to read from the log at a time: many small ones or few large ones, so that a page has a bound in bytes."""
+"""The number of events in a page: many small ones or few large ones, so that a page has a bound in bytes."""
 
 from collections.abc import Sequence
 
@@ -18,5 +18,5 @@ class PageSize:
     def adapt(self, events: Sequence[RecordedEvent]) -> None:
         if events:
             average = sum(len(event.state) + len(event.metadata) for event in events) / len(events)
-            # At most four times as many at once: the next ones may be larger than these.
+            # At most four times as many: the next events may be larger.
             self.limit = max(FEWEST, min(MOST, self.limit * 4, int(PAGE_BYTES / max(average, 1))))

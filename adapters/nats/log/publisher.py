@@ -1,11 +1,12 @@
-"""A pipelined publisher that keeps an order: each message names the one it must follow, so a lost one stops all after it.
+"""A pipelined publisher that keeps an order: each message names the message that it must follow, so a lost message stops all after
+it.
 
-The sequence alone is no name: while our message for a sequence is under way, another relay's may take its place with a batch that
-was cut elsewhere, and our next one would follow that. So as long as the message before is not acknowledged, its id must be the last
-one, too.
-(The id alone would not do either: after a restart the server remembers only those of the duplicate window.)
+The sequence alone does not name a message. While our message for a sequence is under way, another relay's message may take its
+place, with a batch that was cut elsewhere, and our next message would follow that. So as long as the message before is not
+acknowledged, its id must be the last one, too. (The id alone would not do either: after a restart the server remembers only ids of
+the duplicate window.)
 
-Our own, because the client's `publish_async` never resolves where the server answers with an error.
+The client's own `publish_async` never resolves if the server answers with an error.
 """
 
 import asyncio
@@ -24,14 +25,14 @@ from domain.errors import Unavailable
 
 WINDOW_MESSAGES = 512
 WINDOW_BYTES = 8 * 1024 * 1024
-"""In flight; below the client's own buffer, so that publishing never blocks in there."""
+"""Messages in flight. The bound is below the client's own buffer, so that publishing never blocks there."""
 
 ACK_TIMEOUT = 5.0
-"""Seconds without any acknowledgement while some are due."""
+"""The publisher gives up after so many seconds without an acknowledgement while some are due."""
 
 
 class OutOfStep(Unavailable):
-    """The stream is not where we thought; read its tail again."""
+    """The stream's last message is not the expected one. Read the tail again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +43,13 @@ class Outgoing:
     headers: Mapping[str, str]
     body: bytes
     last: int
-    """The position up to which the stream has everything once it has this."""
+    """The position up to which the stream has all events once it has this message."""
     mark: str
-    """Names what it holds, as a part of its id: other content at the same place must have another one."""
+    """Names the content, as a part of the message's id: other content at the same place must have another id."""
 
 
 class OrderedPublisher:
-    """Appends messages to one stream, from one known tail on. After the first failure it is of no more use."""
+    """Appends messages to one stream, from one known tail on. After the first failure it cannot be used any more."""
 
     def __init__(
         self,
@@ -88,9 +89,10 @@ class OrderedPublisher:
         sequence: int,
         on_stored: Callable[[int], None],
     ) -> AsyncIterator["OrderedPublisher"]:
-        """`subject`: of batches. `sequence`: of the stream's last message. `history`: id of that in which events are published.
+        """`subject`: subject of batches. `sequence`: sequence of the stream's last message. `history`: id of the history of the
+        events.
 
-        `on_stored` is told the position up to which the stream has everything.
+        `on_stored` is called with the position up to which the stream has all events.
         """
         client = connection.client
         publisher = cls(client, log_id, history, stream, subject, sequence, on_stored)
@@ -105,12 +107,12 @@ class OrderedPublisher:
                 await subscription.unsubscribe()
 
     async def send(self, batch: WireBatch) -> None:
-        """`publish` of a batch of the log."""
+        """Publishes a batch of the log, see `publish`."""
         span = batch.span
         await self.publish(Outgoing(self._subject, span.headers(), batch.body, span.last, f"{span.previous}:{span.last}"))
 
     async def publish(self, message: Outgoing) -> None:
-        """Returns when the message is on its way; waits while the window is full. Raises Unavailable, OutOfStep."""
+        """Returns when the message is sent. Waits while the window is full. Raises Unavailable, OutOfStep."""
         while self._due and (len(self._due) >= WINDOW_MESSAGES or self._due_bytes + len(message.body) > WINDOW_BYTES):
             self._room.clear()
             await self._room.wait()
@@ -122,7 +124,7 @@ class OrderedPublisher:
         if self._due:
             headers["Nats-Expected-Last-Msg-Id"] = self._last_id
         self._sequence += 1
-        # Names the place and what goes there, so that only an exact repetition has the same.
+        # The id names place and content, so that only an exact repetition has the same id.
         self._last_id = f"{self._log_id}:{self._sequence}:{message.mark}"
         headers["Nats-Msg-Id"] = self._last_id
         self._due.append((self._sequence, message))
@@ -133,7 +135,7 @@ class OrderedPublisher:
             await self._client.publish(message.subject, message.body, reply=f"{self._inbox}.{self._sequence}", headers=headers)
 
     async def failed(self) -> None:
-        """Returns never; raises what went wrong."""
+        """Never returns. Raises the error that ended publishing."""
         await asyncio.shield(self._failure)
 
     def _check(self) -> None:
@@ -170,6 +172,6 @@ class OrderedPublisher:
     def _fail(self, error: Unavailable) -> None:
         if not self._failure.done():
             self._failure.set_exception(error)
-            self._failure.exception()  # seen by whoever sends or waits; asyncio need not warn
+            self._failure.exception()  # senders and waiters see the error; asyncio need not warn
         self._room.set()
         self._arm()

@@ -1,8 +1,9 @@
-"""Reads a stream's messages in order from one sequence on: an ephemeral consumer without acknowledgements, and our own pull loop.
+"""Reads a stream's messages in order from one sequence on: an ephemeral consumer without acknowledgements, and a pull loop of our
+own.
 
-Our own, because the client's `fetch` is several times slower and its ordered consumer loses messages without a word. At most two
-pulls are outstanding, and a pull is sent only when there is room for what it may bring: that bounds the buffer, however slow the
-reader is. Heartbeats of the server tell silence from death.
+The client's `fetch` is several times slower, and its ordered consumer loses messages silently. At most two pulls are outstanding,
+and a pull is sent only if the buffer has room for its messages. That bounds the buffer, however slow the reader is. Heartbeats of
+the server tell silence from death.
 """
 
 import asyncio
@@ -29,22 +30,22 @@ BUFFER_BYTES = 4 * 1024 * 1024
 PULL_EXPIRES = 30.0
 HEARTBEAT = 5.0
 SILENCE_LIMIT = 2 * HEARTBEAT + 1
-"""Seconds without even a heartbeat after which the consumer counts as gone."""
+"""After so many seconds without a heartbeat the consumer counts as gone."""
 INACTIVE_THRESHOLD = 60.0
-"""Seconds after which the server forgets a consumer that nobody pulls from."""
+"""The server deletes a consumer that nobody has pulled from for so many seconds."""
 
 _SECOND = 1_000_000_000
 
-# Ends of a pull that say nothing bad: it brought all it could, or its time is over.
+# Ordinary ends of a pull: it brought all its messages, or its time is over.
 _ORDINARY_ENDS = ("Message Size Exceeds MaxBytes", "Batch Completed", "Request Timeout", "No Messages")
 
 
 class ConsumerLost(Unavailable):
-    """The server's consumer is gone or may have lost messages: make a new one."""
+    """The server's consumer is gone, or may have lost messages. Make a new one."""
 
 
 class Puller:
-    """The messages of one consumer, buffered. After ConsumerLost it is of no more use."""
+    """The messages of one consumer, buffered. After ConsumerLost it cannot be used any more."""
 
     def __init__(self, client: Client, stream: str, consumer: str) -> None:
         self._client = client
@@ -61,7 +62,7 @@ class Puller:
     @classmethod
     @contextlib.asynccontextmanager
     async def open(cls, connection: NatsConnection, *, stream: str, sequence: int, name: str) -> AsyncIterator["Puller"]:
-        """From `sequence` on, which may be the one after the stream's last. `name` is for people who list consumers."""
+        """Reads from `sequence` on, which may be one after the stream's last. `name` is for people who list consumers."""
         client = connection.client
         consumer = f"{re.sub(r'[^A-Za-z0-9_-]', '_', name)[:40]}-{secrets.token_hex(6)}"
         puller = cls(client, stream, consumer)
@@ -74,13 +75,13 @@ class Puller:
             finally:
                 with contextlib.suppress(Unavailable), unavailable("leave"):
                     await subscription.unsubscribe()
-                    # Without waiting for the answer: what is not deleted now goes after INACTIVE_THRESHOLD.
+                    # Without waiting for the answer: the server deletes the consumer after INACTIVE_THRESHOLD anyway.
                     await client.publish(f"{API}.CONSUMER.DELETE.{stream}.{consumer}")
 
     async def take(self, *, max_bytes: int, timeout: float) -> list[Msg]:
-        """What is there, at least one message, up to about `max_bytes`; an empty list if nothing came within `timeout` seconds.
+        """Buffered messages, at least one, up to about `max_bytes`. An empty list if none came within `timeout` seconds.
 
-        Raises ConsumerLost; nothing that was buffered before is given out then.
+        Raises ConsumerLost. Messages that were buffered before are then not given out.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
@@ -101,11 +102,11 @@ class Puller:
                     await self._changed.wait()
 
     def interrupt(self, reason: str) -> None:
-        """Whoever takes gets ConsumerLost, now and from here on."""
+        """Makes every `take`, now and later, raise ConsumerLost."""
         self._fail(ConsumerLost(reason))
 
     async def pull_ahead(self) -> None:
-        """Asks for more before the reader turns to what it got."""
+        """Pulls more messages before the reader works on those it has."""
         if self._failure is None:
             await self._pull()
 
@@ -119,10 +120,10 @@ class Puller:
         return messages
 
     async def _pull(self) -> None:
-        """Keeps the number of messages that are buffered or on their way below two pulls' worth."""
+        """Keeps the number of messages that are buffered or under way below that of two pulls."""
         while self._buffered_bytes < BUFFER_BYTES and self._wanted + len(self._buffer) <= PULL_MESSAGES:
             if self._wanted <= 0:
-                self._heard_at = asyncio.get_running_loop().time()  # nobody owed us a heartbeat until now
+                self._heard_at = asyncio.get_running_loop().time()  # no heartbeat was due until now
             self._pulls += 1
             self._wanted += PULL_MESSAGES
             request = {
@@ -146,7 +147,7 @@ class Puller:
         self._changed.set()
 
     def _on_end(self, status: str, headers: dict[str, str]) -> None:
-        """A pull is over. How many messages it still owed is in the headers; without that the count would drift."""
+        """Notes that a pull is over. The headers say how many messages it did not bring; without that the count would drift."""
         description = headers.get("Description", "")
         owed = headers.get("Nats-Pending-Messages")
         if owed is not None and description in _ORDINARY_ENDS:

@@ -1,11 +1,11 @@
 """The relay: copies the log from the database to JetStream, in order, each event once, whatever goes away in between.
 
 The stream's last message is the checkpoint: its headers say up to which position the stream has everything, and each publish names
-the sequence it must follow. So there is no second write that could disagree, two relays at once cannot both succeed (the slower one
-is refused, reads the tail again and goes on), and a stream that lost its tail is filled up from where it now ends.
+the sequence that it must follow. So there is no second write that could disagree, and two relays at once cannot both succeed: the slower
+one is refused, reads the tail again and goes on. A stream that lost its tail is filled up from its present end.
 
-A new stream begins at most `StreamSettings.tail` events before the head of the log. It may begin anywhere, because readers that are
-further behind read the database; copying years of history would serve nobody.
+A new stream begins at most `StreamSettings.tail` events before the head of the log. Readers that are further behind read the database;
+copying years of history would serve nobody.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0
 _PAYLOAD_RESERVE = 4 * 1024
-"""Bytes of the server's max_payload left for headers."""
+"""Bytes of the server's max_payload that are reserved for headers."""
 
 
 class Signal(Protocol):
@@ -59,7 +59,7 @@ class Relay:
         self._signal = signal
         self._stream = LogStream(connection, log_id, settings)
         self.position = 0
-        """Up to here the stream has everything, as far as this process knows."""
+        """The position up to which the stream has all events, as far as this process knows."""
 
     async def run(self) -> None:
         """Copies for ever; outages of NATS and of the database are waited out. Ends only by being cancelled."""
@@ -77,7 +77,7 @@ class Relay:
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
 
     async def _session(self) -> None:
-        """One stretch of publishing without a doubt. Raises Unavailable at the first one."""
+        """Publishes until the first doubt about the stream. Raises Unavailable then."""
         history = (await self._histories.fresh()).histories.current.history_id
         changes = self._histories.changes
         state, position = await self._recover()
@@ -106,9 +106,9 @@ class Relay:
             raise OutOfStep("the log has a new history")
 
     async def _copy(self, publisher: OrderedPublisher, stream: str, position: int) -> None:
-        """Reads again the event that it read last, as a proof that the log still is the one we copied from.
+        """Reads the last event again, as a proof that the log still is the one that was copied.
 
-        With nothing to publish it looks now and then whether the stream still is there: readers of none would poll the database.
+        With nothing to publish the relay checks from time to time that the stream exists: readers without a stream would poll the database.
         """
         last: RecordedEvent | None = None
         page, patience = PageSize(), _FIRST_WAIT
@@ -136,7 +136,7 @@ class Relay:
         self.position = position
 
     async def _recover(self) -> tuple[StreamState, int]:
-        """The stream to append to, and the position up to which it has everything."""
+        """The stream to append to, and the position up to which it has all events."""
         state = await self._stream.current()
         if state is None:
             return await self._begin("there is none")
@@ -152,7 +152,9 @@ class Relay:
             return await self._begin("its newest message is gone")
         if not ours:
             reason = f"the stream has {tail.span.tail} at {tail.span.last}, the log does not"
-            await self._histories.lost(tail.span.last, tail.history, "relay", reason)  # before the stream goes: it is the witness
+            await self._histories.lost(
+                tail.span.last, tail.history, "relay", reason
+            )  # before the stream is deleted: it is the witness
             return await self._begin(reason)
         await self._stream.tidy(state)
         return state, tail.span.last
@@ -161,7 +163,7 @@ class Relay:
         log.info("log_stream_renewed", reason=reason)
         state = await self._stream.create()
         await self._stream.tidy(state)
-        if not await self._stream.is_current(state.name):  # readers would not see what we publish
+        if not await self._stream.is_current(state.name):  # readers would not see the published events
             raise OutOfStep("another relay made a newer stream at the same time")
         return state, await self._base()
 

@@ -1,11 +1,11 @@
 """The log's stream in JetStream: its name, its configuration, which incarnation is the current one, and what it holds.
 
 A stream is named `TIDELOG_<log id>_<incarnation>`; the incarnation is a number that only grows (milliseconds when it was made). The
-current stream is the one with the highest number: anybody finds it by listing, and there is nothing to store or to agree on. The
-relay makes a new one when there is none, when the newest message is gone (aged out), and when what the stream says is not what the
-log says (a database that was restored); then it deletes the older ones, which tells their readers to look again.
+current stream is the one with the highest number. Everybody finds it by listing streams, so nothing must be stored or agreed on.
+The relay makes a new stream if there is none, if the newest message has aged out, or if the stream differs from the log (a database
+that was restored). Then it deletes the older streams, which makes their readers look again.
 
-Nothing here is needed for correctness, which comes from the positions on each message.
+Correctness does not depend on this module; it comes from the positions on each message.
 """
 
 import time
@@ -36,7 +36,8 @@ log = structlog.get_logger(__name__)
 _SECOND = 1_000_000_000
 
 MIN_BYTES = 4 * 1024 * 1024
-"""Of a bounded stream: several of the largest messages. The newest one must stay, because it says how far the stream is."""
+"""Lower bound for the size of a bounded stream: several of the largest messages. The newest message must stay, because it says how
+far the stream has come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +62,19 @@ class StreamState:
 
 @dataclass(frozen=True, slots=True)
 class LogMessage:
-    """A stored message. `history`: id of that in which it was published; None: before there were ids."""
+    """A stored message. `history`: id of the history in which it was published. None: before histories had ids."""
 
     span: Span
     history: str | None
     body: bytes
 
     def events(self) -> list[RecordedEvent]:
-        """None of a message that only names them. Raises MalformedBatch."""
+        """The events of the message. None for a message that only names them. Raises MalformedBatch."""
         return decode(self.body) if self.body else []
 
 
 class LogStream:
-    """The stream of one log. `log_id`: short id of the database's log, so that two of them can share a NATS."""
+    """The stream of one log. `log_id`: short id of the log, so that several logs can share one NATS."""
 
     def __init__(self, connection: NatsConnection, log_id: str, settings: StreamSettings | None = None) -> None:
         self._connection = connection
@@ -90,11 +91,11 @@ class LogStream:
         return None
 
     async def is_current(self, name: str) -> bool:
-        """Whether a stream is there and still the newest incarnation. Raises Unavailable."""
+        """Whether a stream exists and still is the newest incarnation. Raises Unavailable."""
         return (await self._names())[:1] == [name]
 
     async def copied(self) -> int | None:
-        """The position up to which the stream has the log; 0 without a stream, None when its last message has aged out.
+        """The position up to which the stream has the log. 0 without a stream; None if its last message has aged out.
 
         Raises Unavailable.
         """
@@ -104,7 +105,7 @@ class LogStream:
         try:
             span = await self.span(state.name, state.last_sequence)
         except MalformedBatch:
-            return 0  # a foreign stream of that name; the relay replaces it
+            return 0  # a foreign stream with that name; the relay replaces it
         return None if span is None else span.last
 
     async def create(self) -> StreamState:
@@ -132,21 +133,21 @@ class LogStream:
             log.info("log_stream_reconfigured", stream=current.name, changed=changed)
 
     async def message(self, stream: str, sequence: int) -> LogMessage | None:
-        """None if it is not there. Raises MalformedBatch, Unavailable."""
+        """A stored message; None if it does not exist. Raises MalformedBatch, Unavailable."""
         message = await stored_message(self._connection, stream, sequence)
         if message is None:
             return None
         return LogMessage(Span.of(message.headers), message.headers.get(HISTORY), message.data)
 
     async def span(self, stream: str, sequence: int) -> Span | None:
-        """What a message holds; None if it is not there. Raises MalformedBatch, Unavailable."""
+        """The span of a message; None if it does not exist. Raises MalformedBatch, Unavailable."""
         message = await self.message(stream, sequence)
         return None if message is None else message.span
 
     async def find(self, state: StreamState, position: int) -> int:
-        """The sequence of the first message that reaches beyond a position; the one after the last if none does.
+        """The sequence of the first message that reaches beyond a position; one after the last sequence if none does.
 
-        Messages that are gone count as older, which they are: only the oldest ones go.
+        Missing messages count as older: only the oldest messages are removed.
         """
         low, high = state.first_sequence, state.last_sequence + 1
         while low < high:
@@ -197,10 +198,11 @@ class LogStream:
 
 
 async def is_in_log(feed: EventFeed, message: LogMessage) -> bool:
-    """Whether the log holds what a message ends with. Raises MalformedBatch, Unavailable.
+    """Whether the log holds the last event of a message. Raises MalformedBatch, Unavailable.
 
-    A stream may hold a history that the log lost: a database restored from a backup, a failover that cut its end off. The name of
-    an event is not enough: what follows from the same events, such as a saga's command, has the same name in both histories.
+    A stream may hold a history that the log lost: a database restored from a backup, a failover that cut the end off. The name of
+    an event is not enough: an event that follows from the same events, such as a saga's command, has the same name in both
+    histories.
     """
     span, events = message.span, message.events()
     found = await feed.read(after=span.last - 1, limit=1)
@@ -210,16 +212,17 @@ async def is_in_log(feed: EventFeed, message: LogMessage) -> bool:
 
 
 async def parting(stream: LogStream, feed: EventFeed) -> Parting | None:
-    """Where a stream goes on with other events than the log.
+    """The place from which a stream differs from the log.
 
-    None: the stream ends with an event of the log; or there is none, or it holds nothing from before they part. Raises Unavailable.
+    None: the stream ends with an event of the log, or does not exist, or holds no event from before they differ. Raises
+    Unavailable.
     """
     state = await stream.current()
     tail = await stream.message(state.name, state.last_sequence) if state is not None and state.last_sequence else None
     if state is None or tail is None or await is_in_log(feed, tail):
         return None
     first = low = max(1, state.first_sequence)
-    high, other = state.last_sequence, tail  # the first message that does not end with an event of the log is at most this one
+    high, other = state.last_sequence, tail  # the first message that ends with a foreign event is at most this one
     while low < high:
         middle = (low + high) // 2
         message = await stream.message(state.name, middle)

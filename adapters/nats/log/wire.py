@@ -1,7 +1,7 @@
 """How events travel inside a JetStream message: an ordered batch in length-prefixed binary frames, and positions in headers.
 
-Binary, because `state` goes through byte for byte (it is what was hashed) and nothing is parsed or escaped on the way. One message
-carries as many events as waited, because a message costs a client 40 µs and an event in it 5.
+The format is binary: `state`, which was hashed, passes byte for byte, and nothing is parsed or escaped. One message carries all
+events that waited, because a message costs a client 40 µs and an event in a message 5 µs.
 
     body  = version (1 byte) count (2) frame*
     frame = position (8) stream version (8) recorded at, µs since 1970 (8) schema version (2)
@@ -23,7 +23,7 @@ from domain.kernel import RecordedEvent
 
 MAX_BATCH_EVENTS = 256
 MAX_BATCH_BYTES = 900 * 1024
-"""Of one message's body; an event larger than that travels alone."""
+"""Bound of one message's body. A larger event travels alone."""
 
 PREVIOUS, FIRST, LAST, TAIL = "Tidelog-Prev", "Tidelog-First", "Tidelog-Last", "Tidelog-Tail"
 HISTORY = "Tidelog-History"
@@ -36,12 +36,12 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 class MalformedBatch(Unavailable):
-    """A message that is not ours, or of a format that this version cannot read."""
+    """The message is not Tidelog's, or has a format that this version cannot read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """What a message's headers say of its batch. `previous` < `first` <= `last`."""
+    """The headers of a message, which describe its batch. `previous` < `first` <= `last`."""
 
     previous: int
     first: int
@@ -70,7 +70,7 @@ class WireBatch:
 def split(events: Sequence[RecordedEvent], *, after: int, max_payload: int) -> Iterator[WireBatch]:
     """Batches of events that follow position `after`, each within the limits.
 
-    `max_payload`: bytes that a message may have; an event that would not even fit alone is sent as an empty body.
+    `max_payload`: bytes that a message may have; for an event that does not fit even alone the body is empty.
     """
     frames: list[bytes] = []
     size, start = _HEAD.size, 0
@@ -124,7 +124,7 @@ def decode(body: bytes) -> list[RecordedEvent]:
 
 def _frames(body: bytes, count: int) -> tuple[list[RecordedEvent], int]:
     events = []
-    ids: dict[bytes, UUID] = {}  # tenants and roots repeat within a batch, and making a UUID is the dearest part
+    ids: dict[bytes, UUID] = {}  # tenants and roots repeat within a batch, and making a UUID costs most
     offset = _HEAD.size
     for _ in range(count):
         position, version, micros, schema, topic_size, metadata_size, state_size, tenant, stream, root = _FRAME.unpack_from(

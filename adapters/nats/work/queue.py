@@ -2,10 +2,11 @@
 
     tidelog-work.<log id>.<kind>.<tenant id>.<pool>.<work id>.<dispatch>      the dots of a pool's name are dots of the subject
 
-The stream keeps one message per subject and refuses another one while it waits: so an item can be put on it any number of times.
-A worker that takes an item has `ack_wait_s` seconds to say that it is alive (`+WPI`), else another one gets it.
+The stream keeps one message for each subject and refuses another one while the first waits. So an item can be published any number
+of times. A worker that takes an item must say within `ack_wait_s` seconds that it is alive (`+WPI`), else another worker gets the
+item.
 
-All of it follows from the log. A stream that was lost is made again, empty, and the reconciler fills it
+All content follows from the log. A stream that was lost is made again, empty, and the reconciler fills it
 (`application/engine/reconciler.py`).
 """
 
@@ -46,7 +47,7 @@ _NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 
 class JetStreamWorkQueue:
-    """Implements `application.engine.ports.log.WorkQueue`."""
+    """Implements the port `WorkQueue`."""
 
     def __init__(self, connection: NatsConnection, *, log_id: str, replicas: int = 1, ack_wait_s: float = 10) -> None:
         """`log_id`: whose work it is. `replicas`: how many servers of a cluster keep the queue. `ack_wait_s`: as the port says."""
@@ -60,7 +61,7 @@ class JetStreamWorkQueue:
         self._window = asyncio.Semaphore(_WINDOW)
 
     async def publish(self, items: Sequence[WorkItem]) -> None:
-        """As the port says. After Unavailable some of the items may be on the queue; publishing all again is right.
+        """See the port. After Unavailable some of the items may be on the queue; publish all of them again.
 
         Raises:
             InvalidCommand: a kind or pool that cannot be part of a subject.
@@ -154,7 +155,7 @@ class JetStreamWorkQueue:
             "deliver_policy": "all",
             "replay_policy": "instant",
         }
-        # The answer comes once the consumer is there; without an action it is made or brought in line.
+        # Without an action the server makes the consumer or changes it. The answer comes once the consumer exists.
         await call(
             self._connection,
             f"CONSUMER.CREATE.{self.stream}.{consumer}.{configuration['filter_subject']}",
