@@ -4,14 +4,15 @@
 
 The fan-out has a stream of its own, because subscribers outside want wildcards, JSON and one message for each event, and the engine
 should not pay for that. The fan-out reads the log as every consumer does, and publishes as the relay does: each message names the
-message that it must follow. So two fan-outs at once are harmless, and the stream's last message says where to go on. Nobody waits for
-subscribers: the stream keeps what its limits allow.
+message that it must follow. So two fan-outs at once are harmless, and the stream's last message says where to go on. Nobody waits
+for subscribers: the stream keeps what its limits allow.
 
 Each message names the history of the log that it belongs to, so that subscribers learn when theirs has ended.
 
-The last message can age out. So the fan-out regularly writes the last message's place into the stream's metadata. As long as the stream
-is at that sequence, the note is as good as the message. A doubt remains only about messages that were published after the last note by
-a process that then stayed away for longer than messages live. In that case the fan-out repeats some events rather than skip any.
+The last message can age out. So the fan-out regularly writes the last message's place into the stream's metadata. As long as the
+stream is at that sequence, the note is as good as the message. A doubt remains only about messages that were published after the
+last note by a process that then stayed away for longer than messages live. In that case the fan-out repeats some events rather than
+skip any.
 """
 
 import asyncio

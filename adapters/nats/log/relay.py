@@ -1,11 +1,11 @@
 """The relay: copies the log from the database to JetStream, in order, each event once, whatever goes away in between.
 
 The stream's last message is the checkpoint: its headers say up to which position the stream has everything, and each publish names
-the sequence that it must follow. So there is no second write that could disagree, and two relays at once cannot both succeed: the slower
-one is refused, reads the tail again and goes on. A stream that lost its tail is filled up from its present end.
+the sequence that it must follow. So there is no second write that could disagree, and two relays at once cannot both succeed: the
+slower one is refused, reads the tail again and goes on. A stream that lost its tail is filled up from its present end.
 
-A new stream begins at most `StreamSettings.tail` events before the head of the log. Readers that are further behind read the database;
-copying years of history would serve nobody.
+A new stream begins at most `StreamSettings.tail` events before the head of the log. Readers that are further behind read the
+database; copying years of history would serve nobody.
 """
 
 import asyncio
@@ -108,7 +108,8 @@ class Relay:
     async def _copy(self, publisher: OrderedPublisher, stream: str, position: int) -> None:
         """Reads the last event again, as a proof that the log still is the one that was copied.
 
-        With nothing to publish the relay checks from time to time that the stream exists: readers without a stream would poll the database.
+        With nothing to publish the relay checks from time to time that the stream exists: readers without a stream would poll the
+        database.
         """
         last: RecordedEvent | None = None
         page, patience = PageSize(), _FIRST_WAIT
