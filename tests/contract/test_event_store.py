@@ -17,7 +17,7 @@ from adapters.postgres.log.append_batch import APPEND_SQL, MAX_APPEND_BYTES, Enc
 from adapters.postgres.log.arrays import register_arrays
 from adapters.postgres.log.event_store import PostgresEventStore
 from adapters.postgres.log.feed import PostgresEventFeed
-from adapters.postgres.log.group_commit import Limits
+from adapters.postgres.log.group_commit import WriterLimits
 from adapters.postgres.pool import Pool, connect, open_pool
 from application.engine.ports.log import AppendRequest, AppendResult, NewEvent, StreamAppend
 from domain.errors import Forbidden, InvalidCommand, PayloadTooLarge, Unavailable, VersionConflict
@@ -237,12 +237,12 @@ async def test_a_cancelled_caller_does_not_break_the_batch(store: PostgresEventS
 
 
 async def test_a_full_queue_is_unavailable_at_once(database_url: str, pool: Pool) -> None:
-    store = PostgresEventStore(database_url, pool, limits=Limits(appends=10))
+    store = PostgresEventStore(database_url, pool, limits=WriterLimits(appends=10))
     await store.start()
     results = await outcome(store, *(request(stream_append(new_id(), 0)) for _ in range(15)))
     assert sum(isinstance(result, Unavailable) for result in results) == 5
     await store.close()
-    big = PostgresEventStore(database_url, pool, limits=Limits(bytes=1_000))
+    big = PostgresEventStore(database_url, pool, limits=WriterLimits(bytes=1_000))
     await big.start()
     with pytest.raises(Unavailable):
         await big.append(request(stream_append(new_id(), 0, b"x" * 2_000)))

@@ -10,7 +10,7 @@ from uuid_utils.compat import uuid7
 
 from adapters.postgres.log.event_store import PostgresEventStore
 from adapters.postgres.log.feed import PostgresEventFeed
-from adapters.postgres.log.group_commit import Limits
+from adapters.postgres.log.group_commit import WriterLimits
 from adapters.postgres.pool import check_health, open_pool, sever
 from application.engine.ports.log import AppendRequest, AppendResult, NewEvent, StreamAppend
 from domain.errors import Unavailable
@@ -90,7 +90,7 @@ async def test_an_answer_lost_after_the_commit_comes_back_as_a_duplicate(databas
 
 async def test_without_a_database_callers_get_unavailable_in_bounded_time(tmp_path: str) -> None:
     pool = await open_pool(f"postgresql:///none?host={tmp_path}", role="test", timeout=0.2)
-    store = PostgresEventStore(f"postgresql:///none?host={tmp_path}", pool, limits=Limits(retry_seconds=0.3))
+    store = PostgresEventStore(f"postgresql:///none?host={tmp_path}", pool, limits=WriterLimits(retry_seconds=0.3))
     await store.start()
     async with asyncio.timeout(5):
         results = await asyncio.gather(*(store.append(request()) for _ in range(50)), return_exceptions=True)
@@ -115,7 +115,7 @@ async def test_a_database_that_does_not_answer_is_unavailable_in_bounded_time() 
     port = silent.sockets[0].getsockname()[1]
     url = f"postgresql://nobody@127.0.0.1:{port}/none?connect_timeout=2"
     pool = await open_pool(url, role="test", timeout=0.2, min_size=0)
-    store = PostgresEventStore(url, pool, limits=Limits(retry_seconds=0.5))
+    store = PostgresEventStore(url, pool, limits=WriterLimits(retry_seconds=0.5))
     await store.start()
     async with asyncio.timeout(8):
         with pytest.raises(Unavailable):

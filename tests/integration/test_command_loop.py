@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from adapters.postgres.log.event_store import PostgresEventStore
-from adapters.postgres.log.group_commit import Limits
+from adapters.postgres.log.group_commit import WriterLimits
 from adapters.postgres.pool import open_pool
 from application.catalog import CATALOG
 from application.engine.commands.cache import Loaded as Known
@@ -40,7 +40,7 @@ from tests.integration.wire_kit import wired
 async def process(database_url: str, **limits: Any) -> AsyncIterator[CommandLoop]:
     """A command loop as a process of its own has it: own pool, own writer, own cache."""
     pool = await open_pool(database_url, role="test", max_size=4, timeout=1.0)
-    store = PostgresEventStore(database_url, pool, limits=Limits(**limits))
+    store = PostgresEventStore(database_url, pool, limits=WriterLimits(**limits))
     await store.start()
     try:
         yield CommandLoop(store, CATALOG)

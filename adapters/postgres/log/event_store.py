@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from adapters.postgres.log.append_batch import EncodedAppend
-from adapters.postgres.log.group_commit import GroupCommit, Limits, Written
+from adapters.postgres.log.group_commit import GroupCommit, WriterLimits, Written
 from adapters.postgres.pool import Connections, translate_errors
 from application.engine.ports.log import AppendRequest, AppendResult
 from domain.kernel import MAX_EVENT_BYTES, RecordedEvent
@@ -40,7 +40,7 @@ class PostgresEventStore:
         database_url: str,
         pool: Connections,
         *,
-        limits: Limits | None = None,
+        limits: WriterLimits | None = None,
         max_event_bytes: int = MAX_EVENT_BYTES,
         written: Written | None = None,
     ) -> None:

@@ -42,7 +42,7 @@ Written = Callable[[float, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class WriterLimits:
     """Bounds of the writer's queue and of its tries."""
 
     appends: int = 20_000
@@ -61,8 +61,8 @@ class _Waiting:
 class GroupCommit:
     """The queue and its writer. `start` and `close` it; `submit` in between."""
 
-    def __init__(self, database_url: str, *, limits: Limits | None = None, written: Written | None = None) -> None:
-        self._limits = limits or Limits()
+    def __init__(self, database_url: str, *, limits: WriterLimits | None = None, written: Written | None = None) -> None:
+        self._limits = limits or WriterLimits()
         self._queue = _Queue()
         self._writer = _Writer(database_url, self._queue, written)
         self._writing = Background("group-commit", self._writer.run)
