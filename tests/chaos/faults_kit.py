@@ -25,6 +25,7 @@ from tests.integration.nats_kit import eventually, new_id
 from tests.integration.system_kit import PATIENCE_S, System, issue_key, request_of
 from tests.integration.system_kit import running as running_system
 from tests.integration.wire_kit import NatsWire, Wire, nats_wired, wired
+from tests.pace import Deadline, within
 
 __all__ = ["Callers", "Rig", "eventually", "rigged", "rounds", "running", "seeded"]
 
@@ -65,7 +66,7 @@ class Callers:
     async def project(self) -> None:
         command_id, command = new_id(), CreateProject(project_id=new_id(), name="p")
         self.asked.add(command_id)
-        async with asyncio.timeout(RECOVERY_S):
+        async with within(RECOVERY_S):
             while True:
                 try:
                     outcome = await self.system.container.commands.execute(request_of(command_id=command_id), command)
@@ -81,7 +82,7 @@ class Callers:
         Its id is the caller's. An idempotency key would do as well, but one whose request died waits 30 s for its next.
         """
         run_id = str(new_id())
-        async with asyncio.timeout(RECOVERY_S):
+        async with within(RECOVERY_S):
             while True:
                 try:
                     answer = await self.system.http.post("/v1/runs", json={"agent": "alpha", "run_id": run_id})
@@ -123,19 +124,19 @@ class Rig:
 
     async def whole(self, timeout_s: float = RECOVERY_S) -> None:
         """Waits until the final state is right; says what is wrong with it where it does not become so."""
-        deadline = asyncio.get_running_loop().time() + timeout_s
+        deadline = Deadline(timeout_s)
         await self._at_head(deadline)
         while found := await self.violations():
             for task in self.system.tasks.values():
                 assert not task.done(), f"{task.get_name()} ended: {task}"
-            assert asyncio.get_running_loop().time() < deadline, "\n".join(map(str, found[:30]))
+            assert not await deadline.over(), "\n".join(map(str, found[:30]))
             await asyncio.sleep(0.1)
 
-    async def _at_head(self, deadline: float) -> None:
+    async def _at_head(self, deadline: Deadline) -> None:
         """Most of the wait, for little: whether consumers are where the log is."""
         query = "SELECT min(position) = (SELECT position FROM log_head) FROM checkpoint"
         async with await psycopg.AsyncConnection.connect(self.database_url, autocommit=True) as connection:
-            while asyncio.get_running_loop().time() < deadline:
+            while not await deadline.over():
                 if await (await connection.execute(query)).fetchone() == (True,):
                     return
                 await asyncio.sleep(0.02)
@@ -168,7 +169,7 @@ async def running(*loops: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         for task in tasks:
             assert not task.done(), f"a loop ended: {task}"
     finally:
-        async with asyncio.timeout(PATIENCE_S):
+        async with within(PATIENCE_S):
             await end(*tasks)
 
 

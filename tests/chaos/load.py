@@ -2,13 +2,14 @@
 
 import asyncio
 import random
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
 import httpx
+
+from tests.pace import Deadline
 
 RETRY_FOR_S = 90.0
 """How long one request is repeated: longer than any part of the server is away."""
@@ -123,7 +124,7 @@ class Load:
         self, method: str, path: str, status: int, *, body: Mapping[str, Any] | None = None, key: str | None = None
     ) -> dict[str, Any]:
         """The JSON answer. Repeated while nobody answers, or the answer says that repeating may help."""
-        deadline = time.monotonic() + RETRY_FOR_S
+        deadline = Deadline(RETRY_FOR_S)
         while True:
             headers = {"Idempotency-Key": key} if key else {}
             try:
@@ -137,7 +138,7 @@ class Load:
                 seen = f"{response.status_code} {response.text}"
                 if not response.json().get("retryable") and not _not_there_yet(method, response):
                     raise AssertionError(f"{method} {path}: {seen}")
-            assert time.monotonic() < deadline, f"{method} {path}: no answer for {RETRY_FOR_S:g} s; last: {seen}"
+            assert not await deadline.over(), f"{method} {path}: no answer for {RETRY_FOR_S:g} s; last: {seen}"
             await asyncio.sleep(self._random.uniform(0.05, 0.3))
 
 

@@ -18,6 +18,8 @@ from urllib.parse import quote
 
 from psycopg.conninfo import make_conninfo
 
+from tests.pace import Deadline, within
+
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 40.0
 COMMAND = Path(sys.executable).with_name("tidelog")
@@ -95,7 +97,7 @@ class Server:
         """Ask it to stop, as Ctrl-C does; the exit code. Raises TimeoutError."""
         if self._process.returncode is None:
             self._process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(STOP_TIMEOUT_S):
+        async with within(STOP_TIMEOUT_S):
             return await self._process.wait()
 
 
@@ -167,7 +169,7 @@ async def _answer_of(process: asyncio.subprocess.Process, folder: Path) -> dict[
     assert process.stdout is not None
     line = b""
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(START_TIMEOUT_S):
+        async with within(START_TIMEOUT_S):
             line = await process.stdout.readline()
     assert line, f"the server did not start:\n{(folder / 'output').read_text('utf-8', 'replace')}"
     answer: dict[str, Any] = json.loads(line)
@@ -179,7 +181,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         process.send_signal(signal.SIGTERM)
         try:
-            async with asyncio.timeout(STOP_TIMEOUT_S):
+            async with within(STOP_TIMEOUT_S):
                 await process.wait()
         except TimeoutError:
             process.kill()
@@ -188,13 +190,13 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 def left_over(folder: Path, patience_s: float = 5.0) -> list[str]:
     """Command lines of processes that still name the folder, after a bounded wait."""
-    deadline = time.monotonic() + patience_s
+    deadline = Deadline(patience_s)
     while True:
         found = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdecimal() and str(folder) in (line := " ".join(_command_line(int(entry.name)))):
                 found.append(line)
-        if not found or time.monotonic() > deadline:
+        if not found or deadline.over_here():
             return found
         time.sleep(0.05)
 

@@ -17,6 +17,7 @@ from application.engine.ports.log import AppendRequest, AppendResult, NewEvent, 
 from domain.errors import Unavailable
 from tests.chaos.faults_kit import rounds, seeded
 from tests.integration.durable_kit import crash, database_on, durable_server
+from tests.pace import within
 
 pytestmark = pytest.mark.chaos
 
@@ -53,7 +54,7 @@ async def test_a_crash_at_the_moment_of_an_answer_loses_nothing_acknowledged(ser
                         crash(server)
                         stop.set()
 
-            async with asyncio.timeout(ROUND_S):
+            async with within(ROUND_S):
                 async with asyncio.TaskGroup() as group:
                     callers = [group.create_task(caller()) for _ in range(CALLERS)]
                     await stop.wait()

@@ -32,6 +32,7 @@ from tests.chaos.faults_kit import Rig, eventually, rigged, rounds, seeded
 from tests.integration.nats_kit import APPEND_ONE, open_log
 from tests.integration.system_kit import empty_work_queue
 from tests.integration.wire_kit import postgres_target, wired
+from tests.pace import in_time, within
 
 pytestmark = pytest.mark.chaos
 
@@ -148,7 +149,7 @@ async def test_an_orphaned_prepared_transaction_on_the_head_holds_up_but_loses_n
         assert not waiting.done() and [e.position for e in await log.everything()] == [1]
         async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
             await connection.execute("ROLLBACK PREPARED 'orphan'")
-        await asyncio.wait_for(waiting, 10)
+        await in_time(waiting, 10)
         assert [e.position for e in await log.everything()] == [1, 2, 3, 4]
 
 
@@ -167,7 +168,7 @@ async def test_long_transactions_of_others_hold_up_nobody(url: str, server: Embe
         await here.execute("CREATE TABLE aside (n integer)")
         await here.execute("PREPARE TRANSACTION 'aside'")
         await here.execute("CREATE TABLE beside (n integer)")
-        async with asyncio.timeout(5):
+        async with within(5):
             await log.append(20)
             assert [e.position for e in await log.everything()] == list(range(1, 21))
         await here.rollback()
@@ -195,7 +196,7 @@ async def test_a_read_on_a_connection_that_fell_silent_ends(url: str, monkeypatc
             await read()
             wire.mute()
             with pytest.raises(Unavailable):
-                await asyncio.wait_for(read(), 5)
+                await in_time(read(), 5)
             await wire.unmute()
         assert await feed.head() == 0
         await pool.close()
@@ -212,7 +213,7 @@ async def test_an_append_on_a_connection_that_fell_silent_is_tried_on_another(ur
         waiting = asyncio.create_task(appends.append(3))
         await eventually(lambda: wire.taken == 2)
         await wire.unmute()
-        await asyncio.wait_for(waiting, 10)
+        await in_time(waiting, 10)
         assert [e.position for e in await log.everything()] == [1, 2, 3, 4]
         await behind.close()
 

@@ -30,7 +30,7 @@ from tests.chaos.checks.snapshot import Snapshot, Violation, read_snapshot
 from tests.chaos.load import Load, StartedRun
 from tests.chaos.server import Server, left_over, running_server
 from tests.chaos.witness import check_witness, read_lines
-from tests.pace import Deadline, ended, until
+from tests.pace import Deadline, ended, until, within
 from tidelog import Client
 
 pytestmark = [
@@ -160,7 +160,7 @@ async def test_nothing_is_lost_or_done_twice_whatever_is_killed() -> None:
 
 async def kill_when_there(server: Server, part: str) -> int:
     """Waits for the part if it is just being started again."""
-    async with asyncio.timeout(30):
+    async with within(30):
         while (pid := server.kill(part)) is None:
             assert server.returncode is None, "the server ended"
             await asyncio.sleep(0.05)
@@ -298,7 +298,7 @@ async def test_a_killed_worker_is_continued_where_it_was() -> None:
 
 async def run_when(http: httpx.AsyncClient, run_id: str, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     run: dict[str, Any] = {}
-    async with asyncio.timeout(40):
+    async with within(40):
         while True:
             response = await http.get(f"/v1/runs/{run_id}")
             if response.status_code == 200:

@@ -12,6 +12,7 @@ from adapters.postgres.log.append_signal import AppendSignal
 from adapters.postgres.pool import DatabaseRefused, check_health, open_pool
 from tests.compat.servers import MUTUAL, CompatPostgres, CompatServices
 from tests.integration.nats_kit import open_log
+from tests.pace import in_time
 from tests.tls_kit import Authority
 
 
@@ -42,7 +43,7 @@ async def test_every_connection_is_encrypted_and_shows_its_certificate(
         await log.append(3)
         await log.signal.wait(2, 5)
         assert [event.position for event in await log.everything()] == [1, 2, 3]
-        rows = await asyncio.wait_for(seen(postgres), 10)
+        rows = await in_time(seen(postgres), 10)
     names = {name for name, _, _ in rows}
     assert {"tidelog-append", "tidelog-listener", "tidelog-test"} <= names
     assert all(encrypted and MUTUAL in client for _, encrypted, client in rows), rows
@@ -62,11 +63,11 @@ async def test_notifications_come_over_tls(database_url: str, postgres: CompatPo
     async with open_log(database_url) as log:
         signal = AppendSignal(database_url)
         await signal.start()
-        await asyncio.wait_for(signal.listening.wait(), 10)
+        await in_time(signal.listening.wait(), 10)
         for position in range(1, 6):
             waiting = asyncio.create_task(signal.wait(position - 1, 4))
             await log.append(1)
-            await asyncio.wait_for(waiting, 3)  # less than the wait itself: it was woken
+            await in_time(waiting, 3)  # less than the wait itself: it was woken
         await signal.close()
 
 

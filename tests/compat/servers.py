@@ -21,6 +21,7 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from adapters.embedded import Binary, EmbeddedServices, find_nats
 from adapters.embedded.accounts import Account, choose_account, running_as_root
+from tests.pace import within
 from tests.ports import free_port
 from tests.tls_kit import Authority
 
@@ -156,7 +157,7 @@ class CompatPostgres:
                 [self._binary, "-D", self._data, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._data,
                 preexec_fn=_die_with_parent, **self._as_account(),
             )  # fmt: skip
-        async with asyncio.timeout(START_S):
+        async with within(START_S):
             while self._process.poll() is None:
                 try:
                     async with await self._connect("postgres"):

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.pace import Deadline
+
 TIDELOG = Path(sys.executable).with_name("tidelog")
 
 
@@ -26,8 +28,8 @@ def command(*arguments: object, cwd: Path, stdin: int = subprocess.DEVNULL, **va
 
 def until(condition: Callable[[], Any], patience_s: float = 20) -> Any:
     """The condition's value once it is true."""
-    deadline = time.monotonic() + patience_s
+    deadline = Deadline(patience_s)
     while not (value := condition()):
-        assert time.monotonic() < deadline, "it did not come about in time"
+        assert not deadline.over_here(), "it did not come about in time"
         time.sleep(0.05)
     return value

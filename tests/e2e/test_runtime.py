@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from tests.chaos.server import Server, running_server
+from tests.pace import within
 
 TWIN = """
 from tidelog import Agent
@@ -105,7 +106,7 @@ class Runtime:
 
 
 async def until(condition: Callable[[], Awaitable[Any]], timeout_s: float) -> Any:
-    async with asyncio.timeout(timeout_s):
+    async with within(timeout_s):
         while True:
             if answer := await condition():
                 return answer

@@ -25,6 +25,7 @@ from typing import Any
 
 import pytest
 
+from tests.pace import Deadline
 from tests.ports import free_port
 
 TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial.md"
@@ -124,27 +125,27 @@ class Reader:
             self.background = subprocess.Popen(
                 shlex.split(command), cwd=self.folder, env=self.environment(), stdout=file, stderr=subprocess.STDOUT, text=True
             )
-        deadline = time.monotonic() + START_TIMEOUT_S
+        deadline = Deadline(START_TIMEOUT_S)
         while (lacking := missing(self._on_port(expected), output.read_text())) is not None:
             assert self.background.poll() is None, f"{command} ended:\n{output.read_text()}"
-            assert time.monotonic() < deadline, f"{command} did not print: {lacking}\nbut:\n{output.read_text()}"
+            assert not deadline.over_here(), f"{command} did not print: {lacking}\nbut:\n{output.read_text()}"
             time.sleep(0.1)
         self.wait_for_worker()
         self.done.append(command)
 
     def wait_for_worker(self) -> None:
         """A reader needs a while to open a second terminal; the worker registers meanwhile."""
-        deadline = time.monotonic() + START_TIMEOUT_S
+        deadline = Deadline(START_TIMEOUT_S)
         while "worker_registered" not in (self.folder / "background.log").read_text():
-            assert time.monotonic() < deadline, "no worker"
+            assert not deadline.over_here(), "no worker"
             time.sleep(0.1)
 
     def wait_for_work(self) -> None:
         """On a slow machine it takes longer until the first step is recorded: the second one has begun then."""
-        deadline = time.monotonic() + START_TIMEOUT_S
+        deadline = Deadline(START_TIMEOUT_S)
         counted = self.folder / "counted.txt"
         while not counted.exists() or len(counted.read_text().splitlines()) < 2:
-            assert time.monotonic() < deadline, "no work"
+            assert not deadline.over_here(), "no work"
             time.sleep(0.1)
 
     def stop(self) -> int:

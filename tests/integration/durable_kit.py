@@ -16,6 +16,7 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from adapters.embedded import EmbeddedServices
 from adapters.postgres.migrate import migrate
+from tests.pace import within
 
 # Nothing but a commit that waits for it writes the log to disk: not the WAL writer, and nobody else writes into it.
 SETTINGS = {
@@ -59,7 +60,7 @@ async def administer(server: EmbeddedServices, *statements: psycopg.sql.Composab
 async def set_fsync(server: EmbeddedServices, value: str) -> None:
     """Returns when new connections see it."""
     await administer(server, SQL("ALTER SYSTEM SET fsync = {}").format(Literal(value)), SQL("SELECT pg_reload_conf()"))
-    async with asyncio.timeout(15):
+    async with within(15):
         while True:
             async with await psycopg.AsyncConnection.connect(server.admin_database_url) as connection:
                 if await (await connection.execute("SHOW fsync")).fetchone() == (value,):

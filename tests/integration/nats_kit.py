@@ -34,6 +34,7 @@ from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
 from application.engine.reading.history_keeper import HistoryKeeper
 from domain.errors import Unavailable
 from domain.kernel import RecordedEvent
+from tests.pace import within
 
 TENANT = uuid7()
 LOG = "testlog"
@@ -78,7 +79,7 @@ class NatsProcess:
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=_die_with_parent)  # noqa: ASYNC220  returns at once
         pid = self._process.pid
-        async with asyncio.timeout(20):
+        async with within(20):
             while not (found := self._told_port(ports, pid)):
                 assert self._process.poll() is None, (self._folder / "log").read_text()
                 await asyncio.sleep(0.01)
@@ -260,7 +261,7 @@ class Reader:
 
     async def reach(self, position: int, timeout: float = 15.0) -> None:
         try:
-            async with asyncio.timeout(timeout):
+            async with within(timeout):
                 while self.position < position:
                     self.moved.clear()
                     await self.moved.wait()
@@ -300,7 +301,7 @@ async def consumers(connection: NatsConnection) -> int:
 
 async def eventually(condition: Callable[[], object], timeout: float = 10.0, what: str = "") -> None:
     """Until a condition (maybe a coroutine function's) is true."""
-    async with asyncio.timeout(timeout):
+    async with within(timeout):
         while True:
             result = condition()
             if asyncio.iscoroutine(result):

@@ -15,6 +15,7 @@ from nats.js import JetStreamContext
 
 from adapters.nats.names import work_subjects
 from tests.integration.system_kit import eventually, nats_client_of, work_stream_of
+from tests.pace import in_time, within
 from tests.ports import free_port
 from tidelog import Client
 from tidelog.errors import TidelogAPIError, TidelogConnectionError
@@ -33,7 +34,7 @@ run(load_settings(), set(ROLES))
 
 async def until(condition: Callable[[], T], timeout_s: float = 20) -> T:
     """The first truthy value of a condition."""
-    async with asyncio.timeout(timeout_s):
+    async with within(timeout_s):
         while True:
             if value := condition():
                 return value
@@ -91,7 +92,7 @@ class Server:
     async def ended(self, timeout_s: float = 60) -> int:
         """Its exit code, when it has ended by itself."""
         assert self._process is not None
-        async with asyncio.timeout(timeout_s):
+        async with within(timeout_s):
             return await self._process.wait()
 
     async def stop(self) -> None:
@@ -99,7 +100,7 @@ class Server:
         if self._process is not None and self._process.returncode is None:
             self._process.terminate()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._process.wait(), 15)
+                await in_time(self._process.wait(), 15)
             await self.kill()
         print(self.new_log())
 
@@ -133,11 +134,11 @@ async def running(url: str, *parts: Any, **options: Any) -> AsyncIterator[Worker
     stop = asyncio.Event()
     task = asyncio.create_task(worker.run(stop))
     try:
-        await asyncio.wait_for(worker.registered.wait(), 15)
+        await in_time(worker.registered.wait(), 15)
         yield worker
     finally:
         stop.set()
-        await asyncio.wait_for(task, 20)
+        await in_time(task, 20)
 
 
 @contextlib.asynccontextmanager
@@ -174,7 +175,7 @@ async def outcome(client: Client, *, timeout_s: float = 20, **start: Any) -> Run
 
 async def event_of(client: Client, run_id: UUID, type: str, **data: Any) -> Event:
     """The first event of this type whose data have these values, as soon as it is there."""
-    async with asyncio.timeout(30):
+    async with within(30):
         async for event in client.events(run_id):
             if event.type == type and data.items() <= event.data.items():
                 return event

@@ -46,6 +46,7 @@ from domain.runs import agent_run_id_of
 from domain.tenants import DEFAULT_TENANT_ID, CreateTenant, IssueApiKey
 from projections.kernel import Connection, Database
 from projections.registry import PROJECTIONS
+from tests.pace import within
 from tidelog.nats_security import NatsSecurity, SecuredClient
 from tidelog.sse import ServerSentEvent, parse_sse
 
@@ -63,7 +64,7 @@ async def eventually(condition: Callable[[], Awaitable[T | None]], what: str = "
     """The first truthy answer of a condition."""
     answer: T | None = None
     try:
-        async with asyncio.timeout(timeout_s):
+        async with within(timeout_s):
             while True:
                 answer = await condition()
                 if answer:
@@ -75,7 +76,7 @@ async def eventually(condition: Callable[[], Awaitable[T | None]], what: str = "
 
 async def stopped(*tasks: asyncio.Task[None]) -> list[BaseException | None]:
     """Ends them, and returns what they raised."""
-    async with asyncio.timeout(PATIENCE_S):
+    async with within(PATIENCE_S):
         await end(*tasks)
     return await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -455,12 +456,12 @@ class Stream:
         self._events = parse_sse(response.aiter_bytes())
 
     async def next(self, timeout_s: float = PATIENCE_S) -> ServerSentEvent:
-        async with asyncio.timeout(timeout_s):
+        async with within(timeout_s):
             return await anext(self._events)
 
     async def rest(self, timeout_s: float = PATIENCE_S) -> list[ServerSentEvent]:
         """Everything up to the end of the response."""
-        async with asyncio.timeout(timeout_s):
+        async with within(timeout_s):
             return [event async for event in self._events]
 
 

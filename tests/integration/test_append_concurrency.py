@@ -14,6 +14,7 @@ from adapters.postgres.pool import Pool, open_pool
 from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
 from domain.errors import VersionConflict
 from tests.integration.nats_kit import APPEND_ONE
+from tests.pace import within
 
 TENANT = uuid7()
 
@@ -56,7 +57,7 @@ async def test_a_reader_at_the_tail_skips_nothing_under_eight_writers(database_u
         await asyncio.gather(*(caller() for _ in range(4)))
 
     total = 8 * 4 * appends * events
-    async with asyncio.timeout(60):
+    async with within(60):
         seen, again, *_ = await asyncio.gather(
             tail(PostgresEventFeed(pool), total), tail(PostgresEventFeed(pool), total), *(write(store) for store in stores)
         )
@@ -83,7 +84,7 @@ async def test_two_stores_that_race_for_the_same_streams_keep_every_stream_whole
                 version += 1
                 won[stream] += 1
 
-    async with asyncio.timeout(60):
+    async with within(60):
         await asyncio.gather(*(compete(store, stream) for store in stores for stream in streams for _ in range(4)))
     assert sum(won.values()) < 2 * 3 * 4 * 40, "nobody lost a race, so none was tested"
     for stream in streams:

@@ -14,6 +14,7 @@ from adapters.postgres.log.group_commit import WriterLimits
 from adapters.postgres.pool import check_health, open_pool, sever
 from application.engine.ports.log import AppendRequest, AppendResult, NewEvent, StreamAppend
 from domain.errors import Unavailable
+from tests.pace import in_time, within
 
 TENANT = uuid7()
 KILL_WRITER = """
@@ -48,7 +49,7 @@ async def test_killing_the_writers_backend_loses_and_doubles_nothing(database_ur
                 killed += (await connection.execute(KILL_WRITER)).rowcount
         stop.set()
 
-    async with asyncio.timeout(30):
+    async with within(30):
         await asyncio.gather(killer(), *(caller() for _ in range(32)))
     assert len(acknowledged) > 100
 
@@ -80,7 +81,7 @@ async def test_an_answer_lost_after_the_commit_comes_back_as_a_duplicate(databas
         sever(connection)  # the server does not notice while it waits for the lock
         await asyncio.sleep(0.2)
         await blocker.rollback()
-    result = await asyncio.wait_for(waiting, 10)
+    result = await in_time(waiting, 10)
     assert (result.last_position, result.event_count) == (4, 2)
     assert len(await store.read_stream(TENANT, wanted.streams[0].stream_id)) == 2
     assert await PostgresEventFeed(pool).head() == 4
@@ -92,7 +93,7 @@ async def test_without_a_database_callers_get_unavailable_in_bounded_time(tmp_pa
     pool = await open_pool(f"postgresql:///none?host={tmp_path}", role="test", timeout=0.2)
     store = PostgresEventStore(f"postgresql:///none?host={tmp_path}", pool, limits=WriterLimits(retry_seconds=0.3))
     await store.start()
-    async with asyncio.timeout(5):
+    async with within(5):
         results = await asyncio.gather(*(store.append(request()) for _ in range(50)), return_exceptions=True)
     assert all(isinstance(result, Unavailable) for result in results)
     with pytest.raises(Unavailable):
@@ -117,7 +118,7 @@ async def test_a_database_that_does_not_answer_is_unavailable_in_bounded_time() 
     pool = await open_pool(url, role="test", timeout=0.2, min_size=0)
     store = PostgresEventStore(url, pool, limits=WriterLimits(retry_seconds=0.5))
     await store.start()
-    async with asyncio.timeout(8):
+    async with within(8):
         with pytest.raises(Unavailable):
             await store.append(request())
     await store.close()
@@ -150,6 +151,6 @@ async def test_a_store_started_before_its_database_catches_up(database_url: str)
         done, _ = await asyncio.wait({waiting}, timeout=0.4)
         assert not done
         await connection.execute(f"ALTER DATABASE {name} CONNECTION LIMIT -1")
-        assert (await asyncio.wait_for(waiting, 10)).last_position == 2
+        assert (await in_time(waiting, 10)).last_position == 2
     await store.close()
     await pool.close()

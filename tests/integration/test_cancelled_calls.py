@@ -17,6 +17,7 @@ from tests.integration.system_kit import (
     eventually,
     fresh_database,
 )
+from tests.pace import in_time
 from tidelog import Agent, Client, Context, TransientError, tool
 
 AGAIN = {"invocation.attempt_started", "invocation.retry_scheduled", "invocation.requeued"}
@@ -154,7 +155,7 @@ async def test_a_real_worker_calls_it_once(services: EmbeddedServices, tmp_path:
         sdk_kit.running(server.url, Stumbler, stumble, tool_concurrency=4),
     ):
         started = await client.start_run(agent="stumbler")
-        await asyncio.wait_for(GATES.called.wait(), 20)
+        await in_time(GATES.called.wait(), 20)
         [call] = (await client.get_run(started.run_id)).step("stumbler").calls
         await client.cancel_run(started.run_id, "enough")
 

@@ -34,6 +34,7 @@ from domain.kernel import Metadata
 from domain.tenants import DEFAULT_TENANT_ID as TENANT
 from tests.integration.system_kit import eventually, new_id, request_of
 from tests.integration.wire_kit import wired
+from tests.pace import within
 
 
 @asynccontextmanager
@@ -215,7 +216,7 @@ async def test_without_a_database_the_caller_is_told_in_time(database_url: str) 
         await loop.execute(request_of(), project)
         await wire.cut()
         request, other = request_of(), projects.CreateProject(project_id=new_id(), name="other")
-        async with asyncio.timeout(10):
+        async with within(10):
             with pytest.raises(Unavailable):
                 await loop.execute(request, other)
             with pytest.raises(Unavailable):
@@ -232,10 +233,9 @@ async def test_without_a_database_the_caller_is_told_in_time(database_url: str) 
 
 
 async def test_no_database_at_all() -> None:
-    async with process("postgresql://nobody@127.0.0.1:1/none", retry_seconds=0.2) as loop:
-        async with asyncio.timeout(10):
-            with pytest.raises(Unavailable):
-                await loop.execute(request_of(), start_run(new_id()))
+    async with process("postgresql://nobody@127.0.0.1:1/none", retry_seconds=0.2) as loop, within(10):
+        with pytest.raises(Unavailable):
+            await loop.execute(request_of(), start_run(new_id()))
 
 
 def test_the_cache_keeps_its_bound_and_the_newest_state() -> None:

@@ -13,6 +13,7 @@ from adapters.postgres.database import PostgresDatabase
 from adapters.postgres.pool import check_health, open_pool
 from domain.errors import Unavailable
 from tests.integration.wire_kit import wired
+from tests.pace import within
 
 OUTAGE_S = 17.5
 OWN_TRY_AFTER_S = 10.0
@@ -35,7 +36,7 @@ async def test_an_outage_is_not_much_longer_for_us_than_for_the_database(databas
         asking = asyncio.create_task(ask())
         await asyncio.sleep(OUTAGE_S)
         await wire.mend()
-        async with asyncio.timeout(OWN_TRY_AFTER_S):
+        async with within(OWN_TRY_AFTER_S):
             await asking
         await pool.close()
 
@@ -57,7 +58,7 @@ async def test_who_waits_already_gets_a_connection_when_the_database_is_back(
             asking = asyncio.create_task(ask())
             await asyncio.sleep(2)  # the pool has given up several times
             await wire.mend()
-            async with asyncio.timeout(20):
+            async with within(20):
                 await asking
         finally:
             await pool.close()

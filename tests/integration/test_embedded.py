@@ -34,6 +34,7 @@ from adapters.embedded import (
 )
 from adapters.embedded.processes import ProcessIdentity
 from tests.integration.system_kit import nats_client_of
+from tests.pace import Deadline, in_time
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAM = textwrap.dedent(
@@ -114,9 +115,9 @@ def pid_of(services: EmbeddedServices, name: str) -> int:
 
 
 async def eventually(condition: Callable[[], bool], within_s: float = 10.0) -> bool:
-    deadline = time.monotonic() + within_s
+    deadline = Deadline(within_s)
     while not condition():
-        if time.monotonic() > deadline:
+        if await deadline.over():
             return False
         await asyncio.sleep(0.01)
     return True
@@ -206,14 +207,14 @@ async def test_servers_survive_sigkill_with_rows_messages_and_addresses(services
         died, lives = (asyncio.create_task(services.wait_exit(which)) for which in (name, other))
         before = pid_of(services, name)
         os.kill(before, signal.SIGKILL)
-        await asyncio.wait_for(died, 5)
+        await in_time(died, 5)
         assert not lives.done()
         lives.cancel()
         await services.restart(name)
         assert pid_of(services, name) != before
     assert (services.database_url, services.nats_url) == (database_url, nats_url)
     assert await execute(database_url, "SELECT count(*) FROM t") == [(1000,)]
-    await asyncio.wait_for(reconnected.wait(), 5)
+    await in_time(reconnected.wait(), 5)
     assert (await client.jetstream(timeout=5).stream_info("LOG")).state.messages == 50
     await client.close()
 
@@ -224,11 +225,12 @@ async def test_wait_exit_tells_of_a_stop_and_not_of_a_restart(folder: Path) -> N
     waiting = asyncio.create_task(services.wait_exit("nats"))
     await asyncio.sleep(0)
     await services.restart("nats")
-    await asyncio.sleep(0.1)
+    for _ in range(10):  # turns in which whoever saw the old one end would say so
+        await asyncio.sleep(0)
     assert not waiting.done()
     await services.stop()
     with pytest.raises(ServicesStopped):
-        await asyncio.wait_for(waiting, 5)
+        await in_time(waiting, 5)
     with pytest.raises(ServicesStopped):
         _ = services.nats_url
 
@@ -314,7 +316,7 @@ async def test_killed_parent_takes_the_servers_along_and_the_next_start_has_all_
     parent = start_program(folder / "state")
     assert parent.stdout is not None
     try:
-        started = json.loads(await asyncio.wait_for(asyncio.to_thread(parent.stdout.readline), 30))
+        started = json.loads(await in_time(asyncio.to_thread(parent.stdout.readline), 30))
         await execute(started["database"], "CREATE TABLE t AS SELECT generate_series(1, 1000) AS n")
         await publish(started["nats"], 30)
     finally:

@@ -20,6 +20,7 @@ from adapters.postgres.pool import open_pool
 from application.engine.ports.log import AppendRequest, AppendResult, NewEvent, StreamAppend
 from domain.errors import NotFound
 from tests.integration.system_kit import eventually
+from tests.pace import in_time
 
 A, B = uuid7(), uuid7()
 
@@ -182,7 +183,7 @@ async def test_people_can_read_the_log(log: Log, database_url: str) -> None:
 async def signal(database_url: str) -> AsyncIterator[AppendSignal]:
     signal = AppendSignal(database_url)
     await signal.start()
-    await asyncio.wait_for(signal.listening.wait(), 5)
+    await in_time(signal.listening.wait(), 5)
     yield signal
     await signal.close()
 
@@ -234,7 +235,7 @@ async def test_the_signal_survives_the_loss_of_its_connection(log: Log, signal: 
             return await (await connection.execute(LISTENERS)).fetchall() not in ([], [(lost,)])
 
         await eventually(another)
-    await asyncio.wait_for(signal.listening.wait(), 5)
+    await in_time(signal.listening.wait(), 5)
     waiting = asyncio.create_task(waited(signal, 1, 5))
     await asyncio.sleep(0.05)
     await log.append(A, "run.started")

@@ -33,6 +33,7 @@ from tests.integration.nats_kit import (
     stream_content,
     subscription,
 )
+from tests.pace import in_time
 
 
 @pytest_asyncio.fixture
@@ -300,7 +301,7 @@ async def test_other_processes_hear_of_it_at_once(nats: NatsProcess, log: Log) -
                 await eventually(lambda: at_rest)
                 waiting = asyncio.create_task(one.until_changed(one.changes))
                 await log.histories.restored("elsewhere", 3)
-                await asyncio.wait_for(waiting, 10)
+                await in_time(waiting, 10)
     finally:
         await listener.close()
 

@@ -20,6 +20,7 @@ from api.http.conventions.deadlines import SECOND_LOOK_S
 from api.http.conventions.door import Limits
 from api.http.server import make_server
 from tests.integration.system_kit import PATIENCE_S, System, eventually, new_id, running, served, sha256
+from tests.pace import within
 
 QUICK = Limits(head_s=0.5, body_pause_s=0.5, body_s=1.0, idle_s=0.5, send_s=0.5, linger_s=0.5, hurry_s=0.3)
 BIG = 30_000_000
@@ -64,7 +65,7 @@ class Peer:
             await self.writer.drain()
 
     async def answer(self) -> tuple[int, dict[str, str], bytes]:
-        async with asyncio.timeout(PATIENCE_S):
+        async with within(PATIENCE_S):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
             return int(head[0].split()[1]), headers, await self.reader.readexactly(int(headers.get("content-length", 0)))
@@ -86,7 +87,7 @@ class Peer:
         return headers
 
     async def closed(self) -> None:
-        async with asyncio.timeout(PATIENCE_S):
+        async with within(PATIENCE_S):
             with contextlib.suppress(ConnectionError):
                 assert await self.reader.read() == b""
 
@@ -286,7 +287,7 @@ async def test_who_does_not_read_is_hung_up_on_and_who_reads_slowly_is_not() -> 
         writer.write(get("/big", "Connection: close"))
         taken, loop = 0, asyncio.get_running_loop()
         began = loop.time()
-        async with asyncio.timeout(PATIENCE_S * 4):
+        async with within(PATIENCE_S * 4):
             while piece := await reader.read(100_000):
                 taken += len(piece)
                 if loop.time() - began < 4 * QUICK.send_s:

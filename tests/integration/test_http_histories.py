@@ -1,6 +1,5 @@
 """What readers over HTTP are told when the history that they read has ended, or when they name a position that there is not."""
 
-import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
@@ -23,6 +22,7 @@ from tests.integration.system_kit import (
     served,
     streaming,
 )
+from tests.pace import within
 from tidelog import Client, HistoryReplaced
 from tidelog.errors import PositionBeyondHead
 
@@ -213,7 +213,7 @@ async def test_others_events_bring_no_heartbeat(system: System, url: str, worker
 
 async def until(lines: AsyncIterator[str], wanted: str) -> list[str]:
     seen = []
-    async with asyncio.timeout(30):
+    async with within(30):
         async for line in lines:
             seen.append(line)
             if line == wanted:

@@ -14,6 +14,7 @@ from domain.failures import MAX_LOST_CLAIMS
 from domain.tenants import DEFAULT_TENANT_ID
 from domain.tools import RegisterTool, tool_id_of
 from tests.integration.system_kit import PATIENCE_S, Claim, PlayedWorker, System, eventually, new_id
+from tests.pace import in_time
 
 
 @pytest.fixture
@@ -289,7 +290,7 @@ async def test_only_news_of_its_own_wake_a_poll(system: System, alpha: Claim, mo
 async def test_a_poll_ends_when_the_process_is_about_to(system: System, alpha: Claim) -> None:
     poll = await polling(system, alpha)
     system.container.live.close()
-    assert (await asyncio.wait_for(poll, 5)).json()["journal"] == []
+    assert (await in_time(poll, 5)).json()["journal"] == []
 
 
 async def test_only_the_newest_attempt_of_a_tool_call_has_a_say(system: System, alpha: Claim, worker: PlayedWorker) -> None:

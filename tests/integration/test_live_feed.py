@@ -33,6 +33,7 @@ from tests.integration.system_kit import (
     stopped,
     streaming,
 )
+from tests.pace import in_time
 from tests.ports import free_port
 from tidelog.sse import ServerSentEvent, parse_sse
 
@@ -190,7 +191,7 @@ async def test_a_client_that_does_not_read_is_told_to_come_again(system: System,
 
         await eventually(overflowed, "the bound of the queue")
         assert listener.queued <= 20
-        events = await asyncio.wait_for(read_all(reader), 20)
+        events = await in_time(read_all(reader), 20)
     finally:
         writer.close()
     head = await system.container.feed.head()
@@ -249,7 +250,7 @@ async def test_a_listener_before_the_start_waits_for_it_and_not_for_the_past(sys
 
         await eventually(joined)
         await create_projects(system, 1)
-        assert [event.position for event in await asyncio.wait_for(first, 10)] == [await system.container.feed.head()]
+        assert [event.position for event in await in_time(first, 10)] == [await system.container.feed.head()]
     finally:
         await stopped(loop)
 
@@ -274,7 +275,7 @@ async def test_the_log_is_read_only_while_somebody_needs_it(system: System, monk
         listener = asyncio.create_task(next_position())
         await eventually(lambda: _listens(feed))
         await create_projects(system, 1)
-        assert await asyncio.wait_for(listener, 10) == await system.container.feed.head()
+        assert await in_time(listener, 10) == await system.container.feed.head()
         await eventually(at_rest)
     with feed.watch(new_id()) as watch:
         assert await watch.next(10), "whoever comes while nobody reads may have missed something until somebody does"
@@ -302,7 +303,7 @@ async def test_a_listener_that_waits_for_a_log_out_of_reach_ends_with_the_proces
     await system.settled()
     assert not waiting.done()
     unread.close()
-    assert await asyncio.wait_for(waiting, 5) == []
+    assert await in_time(waiting, 5) == []
 
 
 async def test_all_streams_end_when_the_process_is_about_to(system: System, url: str, worker: PlayedWorker) -> None:
@@ -366,7 +367,7 @@ async def test_sigterm_ends_streams_and_the_process(database_url: str, nats_url:
             assert (await stream.next()).event == "tenant.created"
             process.send_signal(signal.SIGTERM)
             await stream.rest(timeout_s=5)
-        assert await asyncio.wait_for(process.wait(), 10) == 0, (tmp_path / "log").read_text()
+        assert await in_time(process.wait(), 10) == 0, (tmp_path / "log").read_text()
         assert "Traceback" not in (tmp_path / "log").read_text()
     finally:
         if process.returncode is None:

@@ -16,6 +16,7 @@ from adapters.nats.log.pull import Puller
 from application.engine.background import end
 from domain.errors import Unavailable
 from tests.integration.nats_kit import NatsProcess, connected, eventually
+from tests.pace import in_time, within
 
 
 async def test_starts_without_a_server_and_connects_later(nats: NatsProcess) -> None:
@@ -39,7 +40,7 @@ async def test_requests_under_way_end_with_the_connection(nats: NatsProcess) -> 
             await asyncio.sleep(0.1)
             await nats.kill()
             with pytest.raises(Unavailable):
-                await asyncio.wait_for(asking, 3)
+                await in_time(asking, 3)
             assert lost
         await nats.start()
         await connection.ready(5)
@@ -207,7 +208,7 @@ async def answers(connection: NatsConnection) -> bool:
 
 
 async def test_close_is_prompt_in_any_state(nats: NatsProcess) -> None:
-    async with asyncio.timeout(8):
+    async with within(8):
         up = NatsConnection(nats.url, name="up")
         await up.start()
         await up.ready(5)
@@ -238,7 +239,7 @@ async def test_a_close_at_any_moment_of_connecting_ends_it(nats: NatsProcess) ->
             connection = NatsConnection(nats.url, name="test")
             await connection.start()
             await asyncio.sleep(chance.uniform(0, 0.03))
-            async with asyncio.timeout(3):
+            async with within(3):
                 await connection.close()
     finally:
         await end(*busy)

@@ -16,6 +16,7 @@ from adapters.nats import NatsConnection
 from adapters.nats.connection import NatsRefused, probe
 from domain.errors import Unavailable
 from tests.integration.nats_kit import NatsProcess, eventually, running_nats
+from tests.pace import within
 from tests.tls_kit import Authority, Nkey, creds
 from tidelog.nats_security import CredentialsError, NatsSecurity, SecuredClient
 from tidelog.worker.nats_settings import WorkerSettingsError, nats_security_from
@@ -62,7 +63,7 @@ async def worker_works(url: str, security: NatsSecurity) -> None:
         errors.append(str(error))
 
     try:
-        async with asyncio.timeout(5):
+        async with within(5):
             await client.connect(url.split(","), error_cb=keep, reconnect_time_wait=0.05, **client.security_options())
             await client.flush()
     except TimeoutError:

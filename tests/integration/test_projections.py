@@ -32,6 +32,7 @@ from tests.integration.system_kit import (
     running,
     stopped,
 )
+from tests.pace import in_time
 
 log = structlog.get_logger(__name__)
 
@@ -263,7 +264,7 @@ async def test_a_second_runner_takes_over_and_the_first_one_ends(database_url: s
                 await log.create(*"bcdefghij")
                 await log.until("projects")
                 with pytest.raises(LostOwnership):
-                    await asyncio.wait_for(old, 10)
+                    await in_time(old, 10)
                 assert not new.done()
         assert sorted(await log.rows("SELECT name FROM project")) == [(name,) for name in "abcdefghij"]
         assert await log.rows("SELECT * FROM parked_event") == []

@@ -36,6 +36,7 @@ from tests.integration.nats_kit import (
     stream_content,
     subscription,
 )
+from tests.pace import in_time
 
 NEVER_S = 3600.0
 
@@ -416,7 +417,7 @@ async def test_batch_cannot_follow_a_stranger_in_its_place(nats: NatsProcess, lo
             await other.send(piece(1, 3))
             await other.send(piece(4, 5))
             with pytest.raises(OutOfStep):
-                await asyncio.wait_for(other.failed(), 5)
+                await in_time(other.failed(), 5)
             await one.send(piece(3, 3))
             await connection.client.flush()
         await eventually(lambda: holds(connection, 2))

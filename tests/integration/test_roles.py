@@ -13,6 +13,7 @@ import pytest
 
 from adapters.embedded import EmbeddedServices
 from tests.integration.system_kit import fresh_database
+from tests.pace import within
 from tests.ports import free_port
 
 START_S = 60.0
@@ -99,7 +100,7 @@ async def until_complete(process: asyncio.subprocess.Process) -> None:
     """Until all its tasks run, and no others."""
     expected, found, looks = LOOPS | OF_PARTS | OF_NO_MATTER, set[str](), 0
     try:
-        async with asyncio.timeout(START_S):
+        async with within(START_S):
             while found != expected and looks < LOOKS:
                 await asyncio.sleep(0.1)
                 found = {name for name in await tasks_of(process) if not name.startswith(OF_LIBRARIES)}
@@ -118,7 +119,7 @@ async def test_with_any_of_its_tasks_the_process_ends(services: EmbeddedServices
     async with process_of_roles(services, tmp_path) as process:
         await until_complete(process)
         await say(process, name)
-        async with asyncio.timeout(END_S):
+        async with within(END_S):
             assert await process.wait() == 1
         lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines() if line.startswith("{")]
         assert "loop_failed" in [line["event"] for line in lines]

@@ -12,6 +12,7 @@ from application.engine.sagas.manager import SagaManager
 from projections.engine.checkpoints import PostgresCheckpoints
 from tests.integration.saga_kit import TOTALS, Ledger, StoppingStore, Stops, ledger_on
 from tests.integration.system_kit import eventually, stopped
+from tests.pace import within
 
 MOMENTS = ["before the append", "after the append", "before the checkpoint", "after the checkpoint"]
 
@@ -66,7 +67,7 @@ async def test_a_process_that_dies_at_any_moment_leaves_each_reaction_once(ledge
     project, stops = await ledger.project(), Stops(moment)
     doomed = ledger.manager(store=StoppingStore(ledger.store, stops), checkpoints=StoppingCheckpoints(ledger, stops))
     async with working(doomed):
-        async with asyncio.timeout(15):
+        async with within(15):
             await stops.reached.wait()
         done = await ledger.reserved(project)
         assert done == {"before the append": [], "after the append": TOTALS[:1]}.get(moment, TOTALS)

@@ -10,6 +10,7 @@ import pytest
 
 from adapters.embedded import EmbeddedServices
 from tests.integration.sdk_kit import KEY, running, serving
+from tests.pace import in_time
 from tidelog import Agent, Client, Context, ToolError, TransientError, tool
 from tidelog.errors import AuthenticationError, InvalidRequestError, NotFoundError
 
@@ -104,7 +105,7 @@ async def test_the_log_of_a_run_is_the_same_live_and_afterwards(server: str, cli
         live = asyncio.create_task(_collect(client, started.run_id))
         await asyncio.sleep(0.5)
         await client.cancel_run(started.run_id, "enough")
-        seen = await asyncio.wait_for(live, 20)
+        seen = await in_time(live, 20)
     run = await client.get_run(started.run_id)
     assert run.status == "cancelled"
     again = [event async for event in client.events(started.run_id, follow=False)]

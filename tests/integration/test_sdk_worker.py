@@ -34,6 +34,7 @@ from tests.integration.sdk_kit import (
     worker_process,
 )
 from tests.integration.system_kit import empty_work_queue, eventually, fresh_database, work_stream_of
+from tests.pace import in_time
 from tidelog import Agent, Client, Context, PermanentError, ToolContext, ToolError, TransientError, tool
 from tidelog.worker import Worker
 from tidelog.worker.bench import Bench
@@ -339,7 +340,7 @@ async def test_work_that_is_delivered_again_to_its_own_worker_is_not_started_twi
 
 async def test_a_wrong_key_ends_the_worker_with_a_clear_error(server: Server) -> None:
     with pytest.raises(RefusedError, match="401 unauthenticated"):
-        await asyncio.wait_for(Worker(url=server.url, api_key="wrong", agents=[Adder]).run(asyncio.Event()), 10)
+        await in_time(Worker(url=server.url, api_key="wrong", agents=[Adder]).run(asyncio.Event()), 10)
 
 
 async def test_work_survives_an_outage_of_the_server(server: Server, client: Client) -> None:
@@ -452,7 +453,7 @@ async def test_after_a_sigkill_another_worker_does_not_repeat_the_finished_step(
         (folder / "go").touch()
         run = await client.wait(started.run_id, timeout=40)
         second.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(second.wait(), 10) == 0
+        assert await in_time(second.wait(), 10) == 0
     assert run.result["two-steps"] == ["FIRST", "go on", "SECOND"]
     assert (folder / "effects").read_text() == "first\nsecond\n"
     after = run.step("two-steps")
@@ -465,7 +466,7 @@ async def test_a_worker_that_is_told_to_stop_hands_its_work_over_at_once(server:
         await event_of(client, started.run_id, "agent_run.step_recorded", key="first")
         async with worker_process(server.url, folder) as second:
             first.send_signal(signal.SIGTERM)
-            assert await asyncio.wait_for(first.wait(), 10) == 0
+            assert await in_time(first.wait(), 10) == 0
 
             async def handed_over() -> bool:
                 return (await client.get_run(started.run_id)).step("two-steps").attempt == 2
@@ -474,6 +475,6 @@ async def test_a_worker_that_is_told_to_stop_hands_its_work_over_at_once(server:
             (folder / "go").touch()
             run = await client.wait(started.run_id, timeout=20)
             second.send_signal(signal.SIGTERM)
-            assert await asyncio.wait_for(second.wait(), 10) == 0
+            assert await in_time(second.wait(), 10) == 0
     assert run.result["two-steps"] == ["FIRST", "go on", "SECOND"]
     assert (folder / "effects").read_text() == "first\nsecond\n"

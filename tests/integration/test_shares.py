@@ -14,13 +14,14 @@ from api.http.conventions import idempotency
 from domain.errors import Unavailable
 from projections.kernel import Database
 from tests.integration.system_kit import System, eventually, issue_key, running
+from tests.pace import within
 
 
 async def hold(stack: AsyncExitStack, database: Database) -> int:
     """Takes all connections that are to be had from there, until the end of the block. Returns how many."""
     for held in range(100):
         try:
-            async with asyncio.timeout(0.3):
+            async with within(0.3):
                 await stack.enter_async_context(database.connection())
         except TimeoutError:
             return held

@@ -14,6 +14,7 @@ from application.engine.background import TaskEnded, end
 from application.engine.leases import Group, Membership
 from application.engine.ports.checkpoints import LostOwnership
 from tests.integration.system_kit import eventually
+from tests.pace import within
 
 UNITS = tuple(f"unit:{number}" for number in range(5))
 
@@ -103,7 +104,7 @@ async def test_what_a_leaver_gives_back_is_taken_with_the_next_beat(pool: Pool) 
     async with processes(pool, 3) as everybody:
         await all_done_once(everybody)
         leaver = everybody.pop()
-        async with asyncio.timeout(leases.LEASE_S):  # no lease had to expire
+        async with within(leases.LEASE_S):  # no lease had to expire
             await leaver.stop()
             await all_done_once(everybody)
         assert len(await members(pool)) == 2
@@ -113,7 +114,7 @@ async def test_units_of_one_that_vanished_are_taken_over_within_five_seconds(poo
     async with processes(pool, 2) as everybody:
         await all_done_once(everybody)
         await everybody.pop(0).vanish()
-        async with asyncio.timeout(5):
+        async with within(5):
             await all_done_once(everybody)
         assert sorted(member.alive for member in await members(pool)) == [False, True]
 
@@ -152,7 +153,7 @@ async def test_a_unit_that_ends_by_itself_is_a_defect_that_is_seen(pool: Pool) -
     beating = asyncio.create_task(shared.run())
     try:
         with pytest.raises(TaskEnded, match="group short"):
-            async with asyncio.timeout(5):
+            async with within(5):
                 await shared.workers["short"].run()
     finally:
         await end(beating)

@@ -25,6 +25,7 @@ from domain.kernel import Decider, RecordedEvent
 from domain.registry import REGISTRY
 from domain.tenants import DEFAULT_TENANT_ID as TENANT
 from tests.integration.system_kit import eventually, new_id, request_of, stopped
+from tests.pace import in_time
 
 
 class CountingSnapshots(PostgresSnapshots):
@@ -268,7 +269,7 @@ async def test_snapshots_that_cannot_be_stored_harm_nobody(database_url: str, mo
     stream = new_id()
     async with process(database_url) as one:
         await set_values(one, stream, range(6))
-        await asyncio.wait_for(one.snapshots.refused.wait(), 10)
+        await in_time(one.snapshots.refused.wait(), 10)
         await sql(database_url, "DROP TRIGGER refuse ON snapshot")
         await set_values(one, stream, range(6, 12))
         await stored(database_url, stream, 10)

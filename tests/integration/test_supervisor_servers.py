@@ -19,6 +19,7 @@ from api.supervisor.embedded import Servers
 from application.engine.background import end
 from tests.conftest import reachable_folder
 from tests.integration.system_kit import eventually, nats_client_of
+from tests.pace import within
 
 
 @dataclass
@@ -96,6 +97,6 @@ async def test_who_knows_the_address_is_told_of_another(watched: Watched, monkey
             return False
 
         await eventually(taken)
-        async with asyncio.timeout(30):
+        async with within(30):
             await watched.moved.wait()
         assert watched.nats["port"] != before and await watched.answers()

@@ -33,6 +33,7 @@ from tests.integration.system_kit import (
     running,
     stopped,
 )
+from tests.pace import within
 
 RETRY = {"max_attempts": 3, "initial_s": 0.05, "max_s": 0.1}
 
@@ -217,7 +218,7 @@ async def test_a_process_that_dies_at_any_moment_leaves_a_timer_fired_once(datab
         )
         dying = asyncio.create_task(doomed.run())
         try:
-            async with asyncio.timeout(15):
+            async with within(15):
                 await stops.reached.wait()
         finally:
             await stopped(dying)

@@ -13,6 +13,7 @@ from projections import runs
 from projections.registry import PROJECTIONS
 from tests.integration.projection_kit import Log, building, log_on, projecting, task
 from tests.integration.system_kit import PlayedWorker, System, eventually, new_id, served
+from tests.pace import within
 
 RUNS = runs.PROJECTION
 ROOT = Path(__file__).parents[2]
@@ -95,7 +96,7 @@ class CommandLine:
     async def __call__(self, *arguments: str, exit_code: int = 0) -> Said:
         command = (sys.executable, "-m", "api.cli.main", *arguments)
         child = await asyncio.create_subprocess_exec(*command, env=self._environment, stdout=PIPE, stderr=PIPE)
-        async with asyncio.timeout(30):
+        async with within(30):
             stdout, stderr = await child.communicate()
         said = Said(stdout.decode(), stderr.decode())
         assert child.returncode == exit_code, said

@@ -21,6 +21,7 @@ from projections.engine.positions import Positions
 from projections.kernel import Connection, Database
 from tests.integration.system_kit import PlayedWorker, System, eventually, fresh_database, issue_key, running, served, streaming
 from tests.integration.wire_kit import Wire, wired
+from tests.pace import within
 
 Read = Callable[..., Coroutine[Any, Any, list[RecordedEvent]]]
 
@@ -216,7 +217,7 @@ async def hold(stack: AsyncExitStack, database: Database) -> None:
     """Takes all connections that are to be had from there, until the end of the block."""
     while True:
         try:
-            async with asyncio.timeout(0.2):
+            async with within(0.2):
                 await stack.enter_async_context(database.connection())
         except TimeoutError:
             return

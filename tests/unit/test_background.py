@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from application.engine.background import Background, TaskEnded
+from tests.pace import within
 
 
 async def returns() -> None:
@@ -35,7 +36,7 @@ async def test_whatever_ends_it_is_told(work: Callable[[], Coroutine[Any, Any, N
     background = Background("the work", work)
     background.start()
     with pytest.raises(TaskEnded, match=told):
-        async with asyncio.timeout(5):
+        async with within(5):
             await background.failed()
     assert not background.running
     await background.close()
@@ -48,7 +49,8 @@ async def test_an_end_that_its_owner_wanted_is_none_to_be_told() -> None:
     failed = asyncio.create_task(background.failed())
     assert background.running
     await background.close()
-    await asyncio.sleep(0.01)
+    for _ in range(10):  # turns in which it would be told
+        await asyncio.sleep(0)
     assert not background.running and not failed.done()
     failed.cancel()
 

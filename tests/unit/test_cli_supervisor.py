@@ -5,7 +5,6 @@ import os
 import signal
 import stat
 import sys
-import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from api.supervisor.config import SupervisorConfig, worker_environment
 from api.supervisor.errors import AlreadyRunning, CannotStart, SupervisorError
 from api.supervisor.processes import EXIT_CANNOT_START, Backoff, Program, SupervisedProcess
 from api.supervisor.state import RunningServer
+from tests.pace import in_time, within
 
 Start = Callable[[str], "Child"]
 
@@ -33,7 +33,7 @@ class Child:
 
     async def pid(self, *, restarts: int = 0) -> int:
         """Its pid once it runs after so many restarts."""
-        async with asyncio.timeout(10):
+        async with within(10):
             while (told := self.process.describe())["pid"] is None or told["restarts"] != restarts:
                 self._changed.clear()
                 await self._changed.wait()
@@ -76,7 +76,7 @@ async def test_a_start_that_the_system_refuses_is_tried_again() -> None:
     process = SupervisedProcess("child", program, stop_patience_s=0.5, changed=lambda: None)
     running = asyncio.create_task(process.run())
     try:
-        async with asyncio.timeout(10):
+        async with within(10):
             while process.describe()["pid"] is None:
                 assert not running.done(), running
                 await asyncio.sleep(0.01)
@@ -88,7 +88,7 @@ async def test_a_start_that_the_system_refuses_is_tried_again() -> None:
 async def test_a_child_that_cannot_start_ends_the_supervision(start: Start) -> None:
     child = start(f"raise SystemExit({EXIT_CANNOT_START})")
     with pytest.raises(CannotStart, match="child"):
-        await asyncio.wait_for(child.task, 10)
+        await in_time(child.task, 10)
 
 
 async def test_once_the_server_was_ready_no_end_is_final(start: Start) -> None:
@@ -104,11 +104,12 @@ async def test_stop_asks_first_and_kills_then(start: Start, tmp_path: Path) -> N
     ignoring = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
     child = start(f"{ignoring}; open({str(deaf)!r}, 'w').close(); time.sleep(60)")
     pid = await child.pid()
-    await asyncio.wait_for(asyncio.to_thread(deaf.read_bytes), 10)
-    began = time.monotonic()
+    await in_time(asyncio.to_thread(deaf.read_bytes), 10)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
     await child.process.stop()
-    assert time.monotonic() - began >= 0.5
-    await asyncio.wait_for(child.task, 5)
+    assert loop.time() - began >= 0.5
+    await in_time(child.task, 5)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 

@@ -2,18 +2,22 @@
 
 import asyncio
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import pytest
 
+from tests.pace import in_time, within
 from tidelog import Agent, Context, PermanentError, ToolContext, ToolError, TransientError, tool
 from tidelog.calling import ProcessExitError
 from tidelog.context import Assignment
 from tidelog.errors import DuplicateKeyError, NotJsonError, ValueTooDeepError, ValueTooLargeError
 from tidelog.journal import Journal, JournalEntry, JournalUpdate, Mail
 from tidelog.testing import MemoryJournal, MemoryRecorder, SentMessage, ToolCall, run_agent
+
+R = TypeVar("R", bound=MemoryRecorder)
 
 
 @tool("echo", idempotent=True)
@@ -43,11 +47,18 @@ def agent_of(function: Any) -> type[Agent]:
 
 
 async def test_calls_are_keyed_by_name_and_count() -> None:
+    fast = asyncio.Event()
+
+    @tool("echo", idempotent=True)
+    async def echo(value: Any) -> Any:
+        if value == "slow":
+            await fast.wait()
+        fast.set()
+        return value
+
     async def execute(ctx: Context) -> Any:
         await ctx.step("parse", lambda: 1)
-        await asyncio.gather(
-            ctx.tool("echo", value="slow", pause_s=0.05), ctx.tool("echo", value="fast"), ctx.tool("echo", key="mine", value=3)
-        )
+        await asyncio.gather(ctx.tool("echo", value="slow"), ctx.tool("echo", value="fast"), ctx.tool("echo", key="mine", value=3))
         await ctx.send("peer", "hello")
         await ctx.receive(timeout_s=0)
         await ctx.receive(timeout_s=0, sender="peer")
@@ -103,19 +114,29 @@ async def test_after_a_crash_recorded_calls_are_not_repeated() -> None:
 
 
 async def test_a_call_under_way_when_the_agent_crashed_is_waited_for_and_not_made_again() -> None:
+    under_way, go = asyncio.Event(), asyncio.Event()
+
+    @tool("late", idempotent=True)
+    async def late() -> str:
+        under_way.set()
+        await go.wait()
+        return "late"
+
     async def execute(ctx: Context) -> Any:
-        call = asyncio.ensure_future(ctx.tool("echo", value="late", pause_s=0.1))
-        await asyncio.sleep(0.01)
+        call = asyncio.ensure_future(ctx.tool("late"))
+        await under_way.wait()
         if ctx.attempt == 1:
             call.cancel()
             raise OSError
+        await asyncio.sleep(0)  # so that it is asked for before it has a result
+        go.set()
         return await call
 
     journal = MemoryJournal()
     with pytest.raises(OSError):
-        await run_agent(agent_of(execute), tools=[echo], journal=journal)
-    assert (await run_agent(agent_of(execute), tools=[echo], journal=journal)).result == "late"
-    assert list(journal.recorded()) == ["echo#1"]
+        await run_agent(agent_of(execute), tools=[late], journal=journal)
+    assert (await run_agent(agent_of(execute), tools=[late], journal=journal)).result == "late"
+    assert list(journal.recorded()) == ["late#1"]
 
 
 async def test_changed_code_runs_missing_keys_and_reports_left_over_ones() -> None:
@@ -210,40 +231,55 @@ async def test_mail_is_received_once_in_order_by_sender_and_times_out() -> None:
 
 
 class SlowReceipts(MemoryRecorder):
-    """A recorder whose receipts take a while."""
+    """A recorder whose receipts wait until they may go on."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.begun, self.go = asyncio.Event(), asyncio.Event()
 
     async def record_receipt(self, key: str, message_id: UUID | None) -> None:
-        await asyncio.sleep(0.2)
+        self.begun.set()
+        await self.go.wait()
         await super().record_receipt(key, message_id)
 
 
-def context_on(journal: MemoryJournal, kind: type[MemoryRecorder] = MemoryRecorder) -> Context:
+def recorder_on(journal: MemoryJournal, kind: Callable[..., R]) -> R:
+    return kind(journal, {}, ["a"], None, Path())
+
+
+def context_with(recorder: MemoryRecorder) -> Context:
     assignment = Assignment(uuid4(), uuid4(), 1, "me", "me", None, {}, ("a",), ())
-    return Context(assignment, Journal(0, (), ()), kind(journal, {}, ["a"], None, Path()))
+    return Context(assignment, Journal(0, (), ()), recorder)
 
 
 async def test_mail_is_not_lost_when_the_caller_gives_up_while_it_is_being_received() -> None:
     journal = MemoryJournal()
-    context = context_on(journal, SlowReceipts)
+    recorder = recorder_on(journal, SlowReceipts)
+    context = context_with(recorder)
     journal.deliver("a", "precious")
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(context.receive(timeout_s=60), 0.1)  # within the receipt
-    message = await context.receive(timeout_s=1)
+    receiving = asyncio.create_task(context.receive(timeout_s=60))
+    await in_time(recorder.begun.wait(), 10)
+    receiving.cancel()  # within the receipt
+    with pytest.raises(asyncio.CancelledError):
+        await receiving
+    recorder.go.set()
+    message = await context.receive(timeout_s=60)
     assert message is not None and message.body == "precious"
     await context.close()
 
 
 async def test_mail_is_not_lost_when_the_caller_is_cancelled_in_the_moment_it_arrives() -> None:
     journal = MemoryJournal()
-    context = context_on(journal)
+    context = context_with(recorder_on(journal, MemoryRecorder))
     waiting = asyncio.create_task(context.receive(timeout_s=60))
-    await asyncio.sleep(0.05)
+    for _ in range(20):  # now it waits
+        await asyncio.sleep(0)
     journal.deliver("a", "precious")
     waiting.get_loop().call_soon(waiting.cancel)
     for _ in range(20):  # whichever comes first, mail or cancellation
         await asyncio.sleep(0)
     first = None if waiting.cancelled() else await waiting
-    second = await context.receive(timeout_s=0.5)
+    second = await context.receive(timeout_s=60 if first is None else 0)
     assert [message.body for message in (first, second) if message] == ["precious"]
     await context.close()
 
@@ -334,6 +370,6 @@ async def test_who_waits_for_a_result_is_told_when_nobody_asks_for_it_any_more()
         asking[0].cancel()
         await call
 
-    async with asyncio.timeout(10):
+    async with within(10):
         with pytest.raises(RuntimeError, match="waiting for results was cancelled"):
             await run_agent(agent_of(execute), tools=[echo])

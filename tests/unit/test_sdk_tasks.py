@@ -5,6 +5,7 @@ import logging
 
 import pytest
 
+from tests.pace import within
 from tidelog.calling import end_tasks
 from tidelog.worker import tasks
 from tidelog.worker.tasks import going_on
@@ -29,7 +30,7 @@ async def test_whatever_ends_it_it_begins_again(monkeypatch: pytest.MonkeyPatch,
 
     with caplog.at_level(logging.ERROR, "tidelog"):
         task = asyncio.create_task(going_on("work", work))
-        async with asyncio.timeout(5):
+        async with within(5):
             await gone_on.wait()
             await end_tasks(task)
     assert task.cancelled() and begun == 4

@@ -1,0 +1,53 @@
+"""Time-outs that stretch with the slowness of the machine, and end all the same."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests import pace
+from tests.pace import Deadline, in_time, within
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Sets how slow the machine seems to be."""
+
+    def seems(times: float) -> None:
+        monkeypatch.setattr(pace, "_slowness", lambda: times)
+
+    seems(1.0)
+    return seems
+
+
+async def test_what_does_not_end_is_ended(slow: Callable[[float], None]) -> None:
+    with pytest.raises(TimeoutError):
+        await in_time(asyncio.Event().wait(), 0.01)
+
+
+async def test_a_slow_machine_gets_more_time_and_not_for_ever(slow: Callable[[float], None]) -> None:
+    slow(10.0)
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        await in_time(asyncio.Event().wait(), 0.02)
+    assert time.monotonic() - began >= 0.19  # to a millisecond: uvloop's clock counts them
+    deadline = Deadline(0.0)
+    assert await deadline.over() and deadline.over_here()
+
+
+async def test_what_ends_in_time_is_left_alone(slow: Callable[[float], None]) -> None:
+    assert await in_time(asyncio.sleep(0, "answer"), 5) == "answer"
+    slow(1_000.0)
+    with pytest.raises(ZeroDivisionError):
+        async with within(0.01):
+            await asyncio.sleep(0.05)
+            raise ZeroDivisionError
+
+
+async def test_a_cancellation_from_outside_stays_one() -> None:
+    waiting = asyncio.create_task(in_time(asyncio.Event().wait(), 60))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
