@@ -263,7 +263,7 @@ async def test_mail_is_not_lost_when_the_caller_gives_up_while_it_is_being_recei
     with pytest.raises(asyncio.CancelledError):
         await receiving
     recorder.go.set()
-    message = await context.receive(timeout_s=60)
+    message = await context.receive(timeout_s=10)
     assert message is not None and message.body == "precious"
     await context.close()
 
@@ -279,7 +279,7 @@ async def test_mail_is_not_lost_when_the_caller_is_cancelled_in_the_moment_it_ar
     for _ in range(20):  # whichever comes first, mail or cancellation
         await asyncio.sleep(0)
     first = None if waiting.cancelled() else await waiting
-    second = await context.receive(timeout_s=60 if first is None else 0)
+    second = await context.receive(timeout_s=10 if first is None else 0)
     assert [message.body for message in (first, second) if message] == ["precious"]
     await context.close()
 
