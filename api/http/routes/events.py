@@ -19,7 +19,7 @@ from api.http.conventions.deps import POSITION, container_of, must_be_a_run, nex
 from api.http.conventions.keys import Keys
 from application.engine.reading.cloudevents import CloudEventEncoder
 from application.engine.reading.histories import Cursor, History, HistoryEnded
-from application.engine.reading.live import SILENCE_S, Batch, Filter, TooSlow
+from application.engine.reading.live import Batch, Filter, TooSlow
 from application.engine.sagas.manager import partition_of
 from domain import runs
 from domain.errors import HistoryReplaced, InvalidCommand, NotFound, ProjectionBehind
@@ -187,8 +187,11 @@ async def _tenant_stream(request: Request, wanted: Filter, history: History, sta
 class _Telling:
     """What a run's stream says of its events: those of the wanted types, and now and then that it still is there."""
 
-    def __init__(self, encoder: CloudEventEncoder, history: History, topics: frozenset[str] | None, start: int | None) -> None:
+    def __init__(
+        self, encoder: CloudEventEncoder, history: History, topics: frozenset[str] | None, start: int | None, silence_s: float
+    ) -> None:
         self._encoder = encoder
+        self._silence_s = silence_s
         self._history = history
         self._topics = topics
         self._said_at = time.monotonic()
@@ -198,7 +201,7 @@ class _Telling:
     def text(self, events: Batch) -> bytes:
         """Empty where there is nothing to say."""
         shown = [event for event in events if self._topics is None or event.topic in self._topics]
-        if not shown and events and time.monotonic() - self._said_at < SILENCE_S:
+        if not shown and events and time.monotonic() - self._said_at < self._silence_s:
             return b""
         self._said_at = time.monotonic()
         if not shown:
@@ -217,7 +220,7 @@ async def _run_stream(
     """Replay, then live until the run has ended; what the sagas append because of that is sent before the end."""
     container, permit, reached, run_id = container_of(request), _Permit(request), start or 0, wanted.root_id
     assert run_id is not None
-    telling = _Telling(container.cloud_events, history, topics, start)
+    telling = _Telling(container.cloud_events, history, topics, start, container.live.silence_s)
     yield RETRY
     run = await container.replays.now(wanted.tenant_id, run_id)
     over = run is not None and run.status != "running"

@@ -25,6 +25,7 @@ QUEUE_EVENTS = 5_000
 """Events that may wait for a slow listener before it is told to come again."""
 PAGE = 500
 SILENCE_S = 10.0
+"""After so long without an event a listener is told that there was none."""
 LINGER_S = 60.0
 """How long the log is read on for nobody: clients that come again, and the next to wait, need no new subscription."""
 WOKEN_AT_ONCE = 32
@@ -126,10 +127,12 @@ def _batches_after(place: _Link) -> Iterator[Batch]:
 class _Listener:
     """One reader's place in a channel. With a thousand of them each step counts: a bare future, and one timer for each silence."""
 
-    __slots__ = ("_channel", "_loop", "_place", "_quiet", "_timer", "_waiter", "due", "ended", "overflowed")
+    __slots__ = ("_bound", "_channel", "_loop", "_place", "_quiet", "_silence_s", "_timer", "_waiter", "due", "ended", "overflowed")
 
-    def __init__(self, channel: _Channel) -> None:
+    def __init__(self, channel: _Channel, bound: int, silence_s: float) -> None:
         self._channel = channel
+        self._bound = bound
+        self._silence_s = silence_s
         self._place = channel.end
         self.due = False
         """Its turn to be woken is coming."""
@@ -139,7 +142,7 @@ class _Listener:
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
         self._quiet = False
-        self._timer = self._loop.call_later(SILENCE_S, self._beat)
+        self._timer = self._loop.call_later(silence_s, self._beat)
 
     @property
     def queued(self) -> int:
@@ -161,7 +164,7 @@ class _Listener:
             self._waiter = None
 
     def wake(self) -> None:
-        if self.queued > QUEUE_EVENTS:
+        if self.queued > self._bound:
             self.overflowed = True
         if self.overflowed:
             self._place = self._channel.end  # it must not hold what it will never read
@@ -173,7 +176,7 @@ class _Listener:
         if self._quiet:
             self.wake()
         self._quiet = True
-        self._timer = self._loop.call_later(SILENCE_S, self._beat)
+        self._timer = self._loop.call_later(self._silence_s, self._beat)
 
     def close(self) -> None:
         self._timer.cancel()
@@ -182,10 +185,23 @@ class _Listener:
 class LiveFeed:
     """Owns the process's one reader of the log; `run` must be running for listeners to get live events."""
 
-    def __init__(self, feed: EventFeed, subscription: Subscription, histories: HistoryKeeper) -> None:
+    def __init__(
+        self,
+        feed: EventFeed,
+        subscription: Subscription,
+        histories: HistoryKeeper,
+        *,
+        queue_events: int = QUEUE_EVENTS,
+        silence_s: float = SILENCE_S,
+        linger_s: float = LINGER_S,
+    ) -> None:
+        self.subscription = subscription
+        """Where live events come from."""
+        self.silence_s = silence_s
         self._feed = feed
         self._histories = histories
-        self._subscription = subscription
+        self._queue_events = queue_events
+        self._linger_s = linger_s
         self._channels: dict[Filter, _Channel] = {}
         self._due: deque[_Listener | Watch] = deque()
         self._watches = Watches()
@@ -199,6 +215,26 @@ class LiveFeed:
         self.position = 0
         self.closed = False
         """Set when the process is about to stop: streams are to end, clients come again elsewhere."""
+
+    @property
+    def listeners(self) -> int:
+        """How many listen."""
+        return sum(len(channel.listeners) for channel in self._channels.values())
+
+    @property
+    def watches(self) -> int:
+        """How many watches there are, of all streams."""
+        return len(self._watches)
+
+    @property
+    def most_queued(self) -> int:
+        """Events that wait for the slowest listener."""
+        return max((listener.queued for channel in self._channels.values() for listener in channel.listeners), default=0)
+
+    @property
+    def reading(self) -> bool:
+        """Whether the log is being read."""
+        return self._started.is_set()
 
     def close(self) -> None:
         """Ends all streams of events and wakes all watches."""
@@ -238,7 +274,7 @@ class LiveFeed:
         self._started.set()
         self._wake_in_turn(self._watches.all())  # what has happened since they came is before the head
         idle_since: float | None = None
-        async with aclosing(self._subscription.batches(after=self.position, name="live")) as batches:
+        async with aclosing(self.subscription.batches(after=self.position, name="live")) as batches:
             async for batch in batches:
                 self.position = batch[-1].position
                 self._offer(batch)
@@ -247,7 +283,7 @@ class LiveFeed:
                     idle_since = None
                 elif idle_since is None:
                     idle_since = time.monotonic()
-                elif time.monotonic() - idle_since > LINGER_S:
+                elif time.monotonic() - idle_since > self._linger_s:
                     self._wanted.clear()
                     self._started.clear()
                     return
@@ -294,7 +330,7 @@ class LiveFeed:
         if self.closed:
             return
         channel = self._channels.setdefault(wanted, _Channel())
-        listener = _Listener(channel)
+        listener = _Listener(channel, self._queue_events, self.silence_s)
         channel.listeners.add(listener)
         try:
             joined_at = self.position

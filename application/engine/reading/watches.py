@@ -40,6 +40,9 @@ class Watches:
     def __init__(self) -> None:
         self._by_stream: defaultdict[UUID, set[Watch]] = defaultdict(set)
 
+    def __len__(self) -> int:
+        return sum(len(watches) for watches in self._by_stream.values())
+
     def __bool__(self) -> bool:
         return bool(self._by_stream)
 
