@@ -110,7 +110,7 @@ class Ledger:
         container = self.system.container
         commands = self.commands(store)
         checkpoints = checkpoints or PostgresCheckpoints(container.database)
-        return SagaManager(commands, container.live._subscription, checkpoints, container.work_queue, BUDGET_CATALOG)
+        return SagaManager(commands, container.live.subscription, checkpoints, container.work_queue, BUDGET_CATALOG)
 
     @property
     def store(self) -> EventStore:

@@ -37,6 +37,7 @@ from api.settings import ROLES, Role, Settings
 from application.engine.background import end
 from application.engine.commands.request import CommandRequest
 from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
+from application.engine.reading.live import LiveFeed
 from application.engine.sagas.manager import PARTITIONS
 from application.setup import set_up
 from domain.kernel import Command, Event, RecordedEvent
@@ -191,6 +192,18 @@ class System:
 
     def worker(self, worker_id: str = "worker-1", http: httpx.AsyncClient | None = None) -> "PlayedWorker":
         return PlayedWorker(self, worker_id, http or self.http)
+
+
+@asynccontextmanager
+async def live_feed(system: System, **limits: Any) -> AsyncIterator[LiveFeed]:
+    """A live feed of a test's own beside that of the server, with its limits."""
+    container = system.container
+    feed = LiveFeed(container.feed, container.live.subscription, container.histories, **limits)
+    reading = asyncio.create_task(feed.run())
+    try:
+        yield feed
+    finally:
+        await stopped(reading)
 
 
 class CountingDatabase:

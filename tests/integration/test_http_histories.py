@@ -153,7 +153,7 @@ async def test_open_streams_are_told(system: System, url: str, worker: PlayedWor
 
 async def listening(system: System, count: int) -> None:
     async def joined() -> bool:
-        return sum(len(channel.listeners) for channel in system.container.live._channels.values()) >= count
+        return system.container.live.listeners >= count
 
     await eventually(joined, "listeners")
 

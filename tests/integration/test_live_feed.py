@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -15,9 +16,8 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from application.engine.reading import live
 from application.engine.reading.histories import History
-from application.engine.reading.live import Filter, LiveFeed
+from application.engine.reading.live import Filter, LiveFeed, TooSlow
 from domain.kernel import RecordedEvent
 from domain.projects import CreateProject
 from domain.tenants import DEFAULT_TENANT_ID
@@ -26,6 +26,7 @@ from tests.integration.system_kit import (
     System,
     empty_work_queue,
     eventually,
+    live_feed,
     new_id,
     position_of,
     request_of,
@@ -100,7 +101,7 @@ async def test_from_now_on_means_from_now_on(system: System, url: str) -> None:
 
 async def listening(system: System, count: int = 1) -> None:
     async def joined() -> bool:
-        return sum(len(channel.listeners) for channel in system.container.live._channels.values()) >= count
+        return system.container.live.listeners >= count
 
     await eventually(joined, "a listener")
 
@@ -163,14 +164,18 @@ async def test_a_stream_of_a_run_that_goes_on_does_not_end(system: System, url: 
     run_id = await system.start("alpha")
     async with streaming(url, system.key, f"/v1/runs/{run_id}/events") as stream:
         for _ in range(3):
-            await stream.next()
-        with pytest.raises(TimeoutError):
-            await stream.next(timeout_s=0.3)
+            assert (await stream.next()).event != "end"
+        await worker.next("alpha")
+        assert (await stream.next()).event == "agent_run.claimed", "nothing was said before it"
 
 
-async def test_a_client_that_does_not_read_is_told_to_come_again(system: System, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_does_not_read_is_told_to_come_again(system: System) -> None:
     """Its queue has a bound; what it got has no gap, and with the last id it gets the rest."""
-    monkeypatch.setattr(live, "QUEUE_EVENTS", 20)
+    async with live_feed(system, queue_events=20) as feed, served(replace(system.container, live=feed)) as url:
+        await one_that_does_not_read(system, feed, url)
+
+
+async def one_that_does_not_read(system: System, feed: LiveFeed, url: str) -> None:
     host, port = httpx.URL(url).host, httpx.URL(url).port
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -182,15 +187,18 @@ async def test_a_client_that_does_not_read_is_told_to_come_again(system: System,
         lines = ["GET /v1/events?after=0 HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
         writer.write("\r\n".join(lines).encode())
         await writer.drain()
-        await listening(system)
-        [[listener]] = [channel.listeners for channel in system.container.live._channels.values()]
+        await eventually(lambda: _listens(feed))
 
-        async def overflowed() -> bool:
+        async def stuck() -> bool:
+            """What waits for it is not taken any more: one more is one more that waits."""
             await asyncio.gather(*(create_projects(system, 1, size=200_000) for _ in range(4)))
-            return listener.overflowed
+            await eventually(lambda: _at_head(system, feed))
+            return feed.most_queued > 4
 
-        await eventually(overflowed, "the bound of the queue")
-        assert listener.queued <= 20
+        await eventually(stuck, "a queue that grows")
+        await create_projects(system, 30)
+        await eventually(lambda: _at_head(system, feed))
+        assert feed.most_queued <= 20
         events = await in_time(read_all(reader), 20)
     finally:
         writer.close()
@@ -214,28 +222,27 @@ async def read_all(reader: asyncio.StreamReader) -> list[ServerSentEvent]:
     return [event async for event in parse_sse(chunks())]
 
 
-async def test_the_queue_of_a_listener_is_bounded_while_it_replays(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "QUEUE_EVENTS", 5)
-    feed = system.container.live
+async def test_the_queue_of_a_listener_is_bounded_while_it_replays(system: System) -> None:
     await create_projects(system, 3)
-    events = feed.events(Filter(DEFAULT_TENANT_ID), after=0, history=await current(system))
-    assert await anext(events)  # a page of the replay; then the caller is busy for long
-    await create_projects(system, 30)
-    await eventually(lambda: _at_head(system))
-    with pytest.raises(live.TooSlow):
-        async for _ in events:
-            pass
-    assert feed._channels == {}
+    async with live_feed(system, queue_events=5) as feed:
+        events = feed.events(Filter(DEFAULT_TENANT_ID), after=0, history=await current(system))
+        assert await anext(events)  # a page of the replay; then the caller is busy for long
+        await create_projects(system, 30)
+        await eventually(lambda: _at_head(system, feed))
+        with pytest.raises(TooSlow):
+            async for _ in events:
+                pass
+        assert feed.listeners == 0
 
 
-async def _at_head(system: System) -> bool:
-    return system.container.live.position == await system.container.feed.head()
+async def _at_head(system: System, feed: LiveFeed) -> bool:
+    return feed.position == await system.container.feed.head()
 
 
 async def test_a_listener_before_the_start_waits_for_it_and_not_for_the_past(system: System) -> None:
     """While the database cannot be reached at the start, nobody knows yet what `from now on` means."""
     await create_projects(system, 5)
-    late = LiveFeed(system.container.feed, system.container.live._subscription, system.container.histories)
+    late = LiveFeed(system.container.feed, system.container.live.subscription, system.container.histories)
 
     async def next_events() -> list[RecordedEvent]:
         return await anext(late.events(Filter(DEFAULT_TENANT_ID), after=None, history=await current(system)))
@@ -244,23 +251,22 @@ async def test_a_listener_before_the_start_waits_for_it_and_not_for_the_past(sys
     await asyncio.sleep(0)
     loop = asyncio.create_task(late.run())
     try:
-
-        async def joined() -> bool:
-            return bool(late._channels)
-
-        await eventually(joined)
+        await eventually(lambda: _listens(late))
         await create_projects(system, 1)
         assert [event.position for event in await in_time(first, 10)] == [await system.container.feed.head()]
     finally:
         await stopped(loop)
 
 
-async def test_the_log_is_read_only_while_somebody_needs_it(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "LINGER_S", 0.0)
-    feed = system.container.live
+async def test_the_log_is_read_only_while_somebody_needs_it(system: System) -> None:
+    async with live_feed(system, linger_s=0.0) as feed:
+        await somebody_now_and_then(system, feed)
+
+
+async def somebody_now_and_then(system: System, feed: LiveFeed) -> None:
     await create_projects(system, 3)
     await system.settled()  # others have read them
-    assert not feed._started.is_set() and feed.position == 0, "nobody has asked yet"
+    assert not feed.reading and feed.position == 0, "nobody has asked yet"
 
     async def next_position() -> int:
         async for events in feed.events(Filter(DEFAULT_TENANT_ID), after=None, history=await current(system)):
@@ -269,7 +275,7 @@ async def test_the_log_is_read_only_while_somebody_needs_it(system: System, monk
 
     async def at_rest() -> bool:
         await create_projects(system, 1)  # what it reads for nobody tells it to stop
-        return not feed._started.is_set()
+        return not feed.reading
 
     for _ in range(2):
         listener = asyncio.create_task(next_position())
@@ -279,16 +285,18 @@ async def test_the_log_is_read_only_while_somebody_needs_it(system: System, monk
         await eventually(at_rest)
     with feed.watch(new_id()) as watch:
         assert await watch.next(10), "whoever comes while nobody reads may have missed something until somebody does"
-        assert not await watch.next(0.2)
+        await create_projects(system, 1)
+        await eventually(lambda: _at_head(system, feed))
+        assert not await watch.next(0), "it is no matter of this one"
 
 
 async def _listens(feed: LiveFeed) -> bool:
-    return bool(feed._channels)
+    return feed.listeners > 0
 
 
 async def test_a_listener_that_waits_for_a_log_out_of_reach_ends_with_the_process(system: System) -> None:
     unread = LiveFeed(
-        system.container.feed, system.container.live._subscription, system.container.histories
+        system.container.feed, system.container.live.subscription, system.container.histories
     )  # as before the database is there
 
     async def everything() -> list[RecordedEvent]:
@@ -330,7 +338,7 @@ async def test_a_listener_that_goes_is_forgotten(system: System, url: str, worke
     feed = system.container.live
 
     async def nobody() -> bool:
-        return not feed._channels and not feed._watches
+        return not feed.listeners and not feed.watches
 
     await eventually(nobody)
 

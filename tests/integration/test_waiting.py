@@ -310,7 +310,7 @@ async def test_reads_do_not_grow_with_the_streams_of_a_run(
             assert (await stream.next()).event == "run.started"
 
         async def listening() -> bool:
-            return sum(len(channel.listeners) for channel in system.container.live._channels.values()) == count
+            return system.container.live.listeners == count
 
         await eventually(listening)
         reads.clear()
