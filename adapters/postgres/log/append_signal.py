@@ -10,13 +10,15 @@ CHANNEL = "tidelog_log"
 POLL_SECONDS = 5.0
 """Longest sleep of a waiter, in seconds. A notification may be lost, so a waiter looks again after this time."""
 FIRST_POLL_SECONDS = 0.1
-"""First sleep while no connection listens; it doubles up to POLL_SECONDS."""
+"""First sleep while no connection listens; it doubles up to `poll_s`."""
 
 
 class AppendSignal:
     """Knows the newest position that a notification named. Owned: `start` and `close`."""
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str, *, poll_s: float = POLL_SECONDS) -> None:
+        """`poll_s`: the longest sleep of a waiter."""
+        self._poll_s = poll_s
         self._listener = _HeadListener(database_url)
         self.listening = self._listener.listening
         """Set while notifications can arrive."""
@@ -30,19 +32,19 @@ class AppendSignal:
         await self._listener.close()
 
     async def wait(self, after: int, timeout: float) -> None:
-        """Returns when there may be events after a position, at the latest after `timeout` seconds or POLL_SECONDS.
+        """Returns when there may be events after a position, at the latest after `timeout` seconds or `poll_s`.
 
         The caller reads the log and comes back, so it need not know the reason.
         """
         listener = self._listener
-        patience = POLL_SECONDS if self.listening.is_set() else listener.poll_seconds
+        patience = self._poll_s if self.listening.is_set() else listener.poll_seconds
         try:
             async with asyncio.timeout(min(timeout, patience)):
                 while listener.head <= after:
                     await listener.moved.wait()
         except TimeoutError:
             if not self.listening.is_set():
-                listener.poll_seconds = min(listener.poll_seconds * 2, POLL_SECONDS)
+                listener.poll_seconds = min(listener.poll_seconds * 2, self._poll_s)
 
 
 class _HeadListener(ChannelListener):
