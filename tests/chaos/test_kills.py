@@ -30,7 +30,7 @@ from tests.chaos.checks.snapshot import Snapshot, Violation, read_snapshot
 from tests.chaos.load import Load, StartedRun
 from tests.chaos.server import Server, left_over, running_server
 from tests.chaos.witness import check_witness, read_lines
-from tests.pace import Deadline, ended, until, within
+from tests.pace import Deadline, ended, slowness, until, within
 from tidelog import Client
 
 pytestmark = [
@@ -270,7 +270,8 @@ async def test_a_killed_worker_is_continued_where_it_was() -> None:
 
         repeated = await run_when(http, runs["chaos.long"], lambda run: run["status"] != "running")
         assert repeated["status"] == "completed", repeated
-        assert time.monotonic() - before < 20, "the queue's wait is 10 s"
+        took = time.monotonic() - before
+        assert took < 20 or took < 20 * await slowness(), "the queue's wait is 10 s"
         [step] = repeated["steps"]
         assert (step["attempt"], [call["attempts"] for call in step["calls"]]) == (2, [2])
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
+from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from adapters.nats.names import work_subjects
@@ -170,7 +171,11 @@ async def worker_process(url: str, folder: Path) -> AsyncIterator[asyncio.subpro
 async def outcome(client: Client, *, timeout_s: float = 20, **start: Any) -> Run:
     """Starts a run and waits for its end."""
     started = await client.start_run(**start)
-    return await client.wait(started.run_id, timeout=timeout_s)
+    return await end_of(client, started.run_id, timeout_s)
+
+
+async def end_of(client: Client, run_id: UUID, timeout_s: float = 20) -> Run:
+    return await in_time(client.wait(run_id, timeout=600), timeout_s)
 
 
 async def event_of(client: Client, run_id: UUID, type: str, **data: Any) -> Event:
@@ -204,5 +209,22 @@ async def administering(nats_url: str) -> AsyncIterator[JetStreamContext]:
     connection = await nats_client_of(nats_url)
     try:
         yield connection.jetstream()
+    finally:
+        await connection.close()
+
+
+@contextlib.asynccontextmanager
+async def acknowledgements(nats_url: str) -> AsyncIterator[list[bytes]]:
+    """What workers say to the queue of the work in their hands meanwhile: `+ACK`, `-NAK`, `+WPI`."""
+    said: list[bytes] = []
+
+    async def hear(message: Msg) -> None:
+        said.append(message.data)
+
+    connection = await nats_client_of(nats_url)
+    try:
+        await connection.subscribe("$JS.ACK.>", cb=hear)
+        await connection.flush()
+        yield said
     finally:
         await connection.close()

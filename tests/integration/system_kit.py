@@ -9,9 +9,9 @@ import contextlib
 import hashlib
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 import httpx
@@ -28,6 +28,7 @@ from uuid_utils.compat import uuid7
 
 from adapters.embedded import EmbeddedServices
 from adapters.nats.names import work_subjects
+from adapters.postgres.shares import sizes
 from api.bootstrap import assemble
 from api.container import Container
 from api.http.app import create_app
@@ -40,6 +41,7 @@ from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
 from application.engine.reading.live import LiveFeed
 from application.engine.sagas.manager import PARTITIONS
 from application.setup import set_up
+from domain.errors import Unavailable
 from domain.kernel import Command, Event, RecordedEvent
 from domain.projects import CreateProject, default_project_id
 from domain.registry import REGISTRY
@@ -204,6 +206,21 @@ async def live_feed(system: System, **limits: Any) -> AsyncIterator[LiveFeed]:
         yield feed
     finally:
         await stopped(reading)
+
+
+async def hold(stack: AsyncExitStack, system: System, name: Literal["database", "command_database"]) -> None:
+    """Takes all connections of one of the container's databases, until the end of the block."""
+    database: Database = getattr(system.container, name)
+    commands, reads = sizes(system.container.settings.database_pool_size)
+
+    async def one_more() -> bool:
+        with contextlib.suppress(Unavailable):
+            await stack.enter_async_context(database.connection())
+            return True
+        return False
+
+    for _ in range(reads if name == "database" else commands):
+        await eventually(one_more, f"a connection of {name}")
 
 
 class CountingDatabase:

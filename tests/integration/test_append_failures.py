@@ -11,15 +11,22 @@ from uuid_utils.compat import uuid7
 from adapters.postgres.log.event_store import PostgresEventStore
 from adapters.postgres.log.feed import PostgresEventFeed
 from adapters.postgres.log.group_commit import WriterLimits
-from adapters.postgres.pool import check_health, open_pool, sever
+from adapters.postgres.pool import check_health, open_pool
 from application.engine.ports.log import AppendRequest, AppendResult, NewEvent, StreamAppend
 from domain.errors import Unavailable
+from tests.integration.system_kit import eventually
+from tests.integration.wire_kit import wired
 from tests.pace import in_time, within
 
 TENANT = uuid7()
 KILL_WRITER = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE application_name = 'tidelog-append' AND datname = current_database()
+"""
+
+WAITING_WRITERS = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE application_name = 'tidelog-append' AND datname = current_database() AND wait_event_type = 'Lock'
 """
 
 
@@ -68,24 +75,28 @@ async def test_killing_the_writers_backend_loses_and_doubles_nothing(database_ur
 async def test_an_answer_lost_after_the_commit_comes_back_as_a_duplicate(database_url: str) -> None:
     """The first attempt waits for the head's lock when its connection is cut, and commits after all, beside the retry."""
     pool = await open_pool(database_url, role="test", max_size=4)
-    store = PostgresEventStore(database_url, pool)
-    await store.start()
-    await store.append(request())
-    async with await psycopg.AsyncConnection.connect(database_url) as blocker:
+    async with wired(database_url) as (wire, url), await psycopg.AsyncConnection.connect(database_url) as blocker:
+        store = PostgresEventStore(url, pool)
+        await store.start()
+        await store.append(request())
+
+        async def waits(count: int) -> bool:
+            """For the lock."""
+            async with pool.connection() as connection:
+                return await (await connection.execute(WAITING_WRITERS)).fetchone() == (count,)
+
         await blocker.execute("SELECT FROM log_head FOR UPDATE")
         wanted = request()
         waiting = asyncio.create_task(store.append(wanted))
-        await asyncio.sleep(0.1)
-        connection = store._writer._writer._connection
-        assert connection is not None
-        sever(connection)  # the server does not notice while it waits for the lock
-        await asyncio.sleep(0.2)
+        await eventually(lambda: waits(1))
+        await wire.disconnect()  # the server does not notice while it waits for the lock
+        await eventually(lambda: waits(2), "the retry beside the first attempt")
         await blocker.rollback()
-    result = await in_time(waiting, 10)
-    assert (result.last_position, result.event_count) == (4, 2)
-    assert len(await store.read_stream(TENANT, wanted.streams[0].stream_id)) == 2
-    assert await PostgresEventFeed(pool).head() == 4
-    await store.close()
+        result = await in_time(waiting, 10)
+        assert (result.last_position, result.event_count) == (4, 2)
+        assert len(await store.read_stream(TENANT, wanted.streams[0].stream_id)) == 2
+        assert await PostgresEventFeed(pool).head() == 4
+        await store.close()
     await pool.close()
 
 

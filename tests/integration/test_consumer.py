@@ -276,8 +276,12 @@ async def test_slow_reader_holds_back_the_server(nats: NatsProcess, log: Log) ->
             async with Puller.open(connection, stream=stream, sequence=1, name="slow") as puller:
                 taken = await puller.take(max_bytes=1, timeout=5)
                 await puller.pull_ahead()
-                await asyncio.sleep(0.3)
                 [name] = (await call(connection, f"CONSUMER.NAMES.{stream}"))["consumers"]
+
+                async def all_served() -> bool:
+                    return not (await call(connection, f"CONSUMER.INFO.{stream}.{name}"))["num_waiting"]
+
+                await eventually(all_served)  # the pulls
                 info = await call(connection, f"CONSUMER.INFO.{stream}.{name}")
                 delivered = info["delivered"]["stream_seq"] - len(taken)
                 assert delivered <= 2 * PULL_MESSAGES

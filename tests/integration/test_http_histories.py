@@ -64,6 +64,7 @@ def gone(response: httpx.Response, code: str) -> dict[str, Any]:
 
 
 async def test_a_position_beyond_the_head_is_gone_and_nobody_waits_for_it(system: System) -> None:
+    object.__setattr__(system.container.settings, "read_timeout_s", 60.0)
     head = await system.settled()
     began = time.monotonic()
     for path, headers in (

@@ -34,7 +34,7 @@ from tests.integration.system_kit import (
     stopped,
     streaming,
 )
-from tests.pace import in_time
+from tests.pace import in_time, within
 from tests.ports import free_port
 from tidelog.sse import ServerSentEvent, parse_sse
 
@@ -165,8 +165,12 @@ async def test_a_stream_of_a_run_that_goes_on_does_not_end(system: System, url: 
     async with streaming(url, system.key, f"/v1/runs/{run_id}/events") as stream:
         for _ in range(3):
             assert (await stream.next()).event != "end"
-        await worker.next("alpha")
+        alpha = await worker.next("alpha")
         assert (await stream.next()).event == "agent_run.claimed", "nothing was said before it"
+        for number in range(3):
+            await system.settled()
+            await alpha.ok("journal", entries=[{"key": f"step{number}", "result": number}])
+            assert (await stream.next()).event == "agent_run.step_recorded"
 
 
 async def test_a_client_that_does_not_read_is_told_to_come_again(system: System) -> None:
@@ -230,8 +234,9 @@ async def test_the_queue_of_a_listener_is_bounded_while_it_replays(system: Syste
         await create_projects(system, 30)
         await eventually(lambda: _at_head(system, feed))
         with pytest.raises(TooSlow):
-            async for _ in events:
-                pass
+            async with within(20):
+                async for _ in events:
+                    pass
         assert feed.listeners == 0
 
 

@@ -33,14 +33,14 @@ async def test_starts_without_a_server_and_connects_later(nats: NatsProcess) -> 
 
 async def test_requests_under_way_end_with_the_connection(nats: NatsProcess) -> None:
     async with connected(nats.url) as connection:
-        await connection.client.subscribe("silence")  # somebody listens, nobody answers
+        silent = await connection.client.subscribe("silence")  # somebody listens, nobody answers
         lost: list[bool] = []
         with connection.on_loss(lambda: lost.append(True)):
-            asking = asyncio.create_task(connection.request("silence", timeout=30))
-            await asyncio.sleep(0.1)
+            asking = asyncio.create_task(connection.request("silence", timeout=600))
+            await silent.next_msg(timeout=10)
             await nats.kill()
             with pytest.raises(Unavailable):
-                await in_time(asking, 3)
+                await in_time(asking, 10)
             assert lost
         await nats.start()
         await connection.ready(5)

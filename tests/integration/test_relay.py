@@ -19,7 +19,6 @@ from adapters.nats import LogStream, NatsConnection, Relay, StreamSettings
 from adapters.nats.jetstream import call, delete_stream, stream_info, stream_names
 from adapters.nats.log.publisher import OrderedPublisher, OutOfStep
 from adapters.nats.log.wire import WireBatch, split
-from adapters.postgres.log import append_signal
 from adapters.postgres.log.append_signal import AppendSignal
 from tests.integration.nats_kit import (
     LOG,
@@ -56,6 +55,16 @@ class Patient:
     async def wait(self, after: int, timeout: float) -> None:
         await self._signal.listening.wait()
         await self._signal.wait(after, NEVER_S)
+
+
+@contextlib.asynccontextmanager
+async def by_notification(log: Log) -> AsyncIterator[AppendSignal]:
+    signal = AppendSignal(log.url, poll_s=NEVER_S)
+    await signal.start()
+    try:
+        yield signal
+    finally:
+        await signal.close()
 
 
 class Restless:
@@ -97,13 +106,10 @@ async def test_copies_the_log_and_goes_on_where_the_stream_ends(nats: NatsProces
         assert len(await stream_names(connection, f"tidelog-log.{LOG}.*")) == 1
 
 
-async def test_events_that_wait_travel_together_and_single_ones_at_once(
-    nats: NatsProcess, log: Log, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(append_signal, "POLL_SECONDS", NEVER_S)
-    async with connected(nats.url) as connection:
+async def test_events_that_wait_travel_together_and_single_ones_at_once(nats: NatsProcess, log: Log) -> None:
+    async with connected(nats.url) as connection, by_notification(log) as signal:
         await log.append(600, together=100)
-        one = Relay(connection, log.feed, Patient(log.signal), histories=keeper(connection, log), log_id=LOG)
+        one = Relay(connection, log.feed, Patient(signal), histories=keeper(connection, log), log_id=LOG)
         async with running(one.run()):
             await reached(one, log)
             spans, _ = await stream_content(connection)

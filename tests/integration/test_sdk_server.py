@@ -102,8 +102,9 @@ async def test_a_run_that_uses_every_call_of_the_context(server: str, client: Cl
 async def test_the_log_of_a_run_is_the_same_live_and_afterwards(server: str, client: Client) -> None:
     async with running(server, Partner):
         started = await client.start_run(agent="partner")
-        live = asyncio.create_task(_collect(client, started.run_id))
-        await asyncio.sleep(0.5)
+        begun = asyncio.Event()
+        live = asyncio.create_task(_collect(client, started.run_id, begun))
+        await in_time(begun.wait(), 20)
         await client.cancel_run(started.run_id, "enough")
         seen = await in_time(live, 20)
     run = await client.get_run(started.run_id)
@@ -115,8 +116,12 @@ async def test_the_log_of_a_run_is_the_same_live_and_afterwards(server: str, cli
     assert past.status == "running" and past.position <= seen[0].position
 
 
-async def _collect(client: Client, run_id: Any) -> list[Any]:
-    return [event async for event in client.events(run_id)]
+async def _collect(client: Client, run_id: Any, begun: asyncio.Event) -> list[Any]:
+    events = []
+    async for event in client.events(run_id):
+        events.append(event)
+        begun.set()
+    return events
 
 
 async def test_what_the_server_refuses_is_typed(server: str, client: Client) -> None:

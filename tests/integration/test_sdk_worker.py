@@ -22,7 +22,9 @@ from adapters.embedded import EmbeddedServices
 from tests.integration.sdk_kit import (
     KEY,
     Server,
+    acknowledgements,
     administering,
+    end_of,
     event_of,
     events_of,
     none_queued,
@@ -209,7 +211,9 @@ async def test_an_exception_fails_the_agent_run_and_not_the_worker(
 # --- slots ------------------------------------------------------------------------------------------------------------
 
 
-async def test_agents_beyond_the_concurrency_wait_their_turn(server: Server, client: Client) -> None:
+async def test_agents_beyond_the_concurrency_wait_their_turn(server: Server, client: Client, nats_url: str) -> None:
+    go = asyncio.Event()
+
     class Counter(Agent):
         running = 0
         most = 0
@@ -217,11 +221,18 @@ async def test_agents_beyond_the_concurrency_wait_their_turn(server: Server, cli
         async def execute(self, ctx: Context) -> Any:
             Counter.running += 1
             Counter.most = max(Counter.most, Counter.running)
-            await asyncio.sleep(0.1)
+            await go.wait()
             Counter.running -= 1
 
-    async with running(server.url, Counter, concurrency=2):
-        runs = await asyncio.gather(*(outcome(client, agent="counter") for _ in range(8)))
+    async with running(server.url, Counter, concurrency=2), administering(nats_url) as jetstream:
+        ends = asyncio.gather(*(outcome(client, agent="counter") for _ in range(8)))
+
+        async def all_wait() -> bool:
+            return Counter.running == 2 and await queued(jetstream, "counter") == 8
+
+        await eventually(all_wait, "two at work, and the work of the others on the queue")
+        go.set()
+        runs = await ends
     assert [run.status for run in runs] == ["completed"] * 8
     assert Counter.most == 2
 
@@ -289,7 +300,7 @@ async def test_a_newer_attempt_elsewhere_ends_this_one(server: Server, client: C
         # No report of its own: the newer attempt has the say.
         assert await events_of(client, started.run_id, "agent_run.step_recorded", "agent_run.failed", "agent_run.completed") == []
         assert (await other.post(f"{path}/complete", json={"attempt": 2, "result": "of the other"})).status_code == 200
-        run = await client.wait(started.run_id, timeout=10)
+        run = await end_of(client, started.run_id, 10)
     assert run.result == "of the other" and run.step("stepper").worker_id == "other"
 
 
@@ -330,7 +341,7 @@ async def test_work_that_is_delivered_again_to_its_own_worker_is_not_started_twi
         await eventually(again, "the second delivery")
         assert in_hand == [1, 1], "the second one was taken for other work"
         delivered_again.set()
-        run = await client.wait(started.run_id, timeout=20)
+        run = await end_of(client, started.run_id)
     assert run.result == "done" and run.step("blocking").attempt == 1 and STARTED == ["blocking"]
     assert "event_loop_blocked" in caplog.messages
 
@@ -361,7 +372,7 @@ async def test_work_survives_an_outage_of_the_server(server: Server, client: Cli
             await asyncio.sleep(1)  # the outage: the worker tries in vain
         finally:
             await server.start()
-        run = await client.wait(started.run_id, timeout=30)
+        run = await end_of(client, started.run_id, 30)
     assert run.result == [0, 1, 2]
     assert STARTED == ["started"] and run.step("patient").attempt == 1
 
@@ -451,7 +462,7 @@ async def test_after_a_sigkill_another_worker_does_not_repeat_the_finished_step(
         await first.wait()
     async with worker_process(server.url, folder) as second:
         (folder / "go").touch()
-        run = await client.wait(started.run_id, timeout=40)
+        run = await end_of(client, started.run_id, 40)
         second.send_signal(signal.SIGTERM)
         assert await in_time(second.wait(), 10) == 0
     assert run.result["two-steps"] == ["FIRST", "go on", "SECOND"]
@@ -460,20 +471,23 @@ async def test_after_a_sigkill_another_worker_does_not_repeat_the_finished_step(
     assert (before.attempt, after.attempt) == (1, 2) and after.worker_id not in (None, before.worker_id)
 
 
-async def test_a_worker_that_is_told_to_stop_hands_its_work_over_at_once(server: Server, client: Client, folder: Path) -> None:
+async def test_a_worker_that_is_told_to_stop_hands_its_work_over_at_once(
+    server: Server, client: Client, nats_url: str, folder: Path
+) -> None:
     async with worker_process(server.url, folder) as first:
         started = await client.start_run(plan=PLAN, input=str(folder))
         await event_of(client, started.run_id, "agent_run.step_recorded", key="first")
-        async with worker_process(server.url, folder) as second:
+        async with worker_process(server.url, folder) as second, acknowledgements(nats_url) as said:
             first.send_signal(signal.SIGTERM)
             assert await in_time(first.wait(), 10) == 0
 
             async def handed_over() -> bool:
                 return (await client.get_run(started.run_id)).step("two-steps").attempt == 2
 
-            await eventually(handed_over, "the hand-over", 8)  # less than the ack wait
+            await eventually(handed_over, "the hand-over")
+            assert sum(word.startswith(b"-NAK") for word in said) == len(PLAN["agents"]), "nobody waited for the ack wait"
             (folder / "go").touch()
-            run = await client.wait(started.run_id, timeout=20)
+            run = await end_of(client, started.run_id)
             second.send_signal(signal.SIGTERM)
             assert await in_time(second.wait(), 10) == 0
     assert run.result["two-steps"] == ["FIRST", "go on", "SECOND"]

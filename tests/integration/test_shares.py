@@ -12,20 +12,7 @@ from adapters.postgres.pool import open_pool
 from adapters.postgres.shares import PoolShare, sizes
 from api.http.conventions import idempotency
 from domain.errors import Unavailable
-from projections.kernel import Database
-from tests.integration.system_kit import System, eventually, issue_key, running
-from tests.pace import within
-
-
-async def hold(stack: AsyncExitStack, database: Database) -> int:
-    """Takes all connections that are to be had from there, until the end of the block. Returns how many."""
-    for held in range(100):
-        try:
-            async with within(0.3):
-                await stack.enter_async_context(database.connection())
-        except TimeoutError:
-            return held
-    raise AssertionError("there is no end of them")
+from tests.integration.system_kit import System, eventually, hold, issue_key, running
 
 
 def test_every_class_has_connections_and_some_are_left() -> None:
@@ -46,7 +33,7 @@ async def test_a_share_is_bounded_first_come_first_served(database_url: str) -> 
     try:
         async with AsyncExitStack() as stack:
             for _ in range(2):
-                await stack.enter_async_context(share.connection())
+                await stack.enter_async_context(share.connection(10))
             with pytest.raises(PoolTimeout):
                 async with share.connection():
                     pass
@@ -80,7 +67,7 @@ async def test_who_takes_a_whole_share_leaves_the_others_theirs(
         await worker.register("alpha")
         assert (await system.http.get("/v1/runs")).status_code == 200
         async with AsyncExitStack() as stack:
-            await hold(stack, getattr(system.container, flooded))
+            await hold(stack, system, flooded)
             posted = await system.http.post("/v1/runs", json={"agent": "alpha"}, headers={"Idempotency-Key": "k"})
             read = await system.http.get("/v1/runs", headers={"Tidelog-Position": "1"})
             async with system.client(None) as anybody:

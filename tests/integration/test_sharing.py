@@ -1,7 +1,6 @@
 """Several processes share the engine's units: fairly, each unit with one owner, and another one takes over when one goes."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -28,16 +27,27 @@ async def pool(database_url: str) -> AsyncIterator[Pool]:
         await pool.close()
 
 
+class Leaving(PostgresLeases):
+    """Leases of a process that may end as SIGKILL ends it: without a word."""
+
+    dead = False
+
+    async def leave(self) -> None:
+        if not self.dead:
+            await super().leave()
+
+
 class Process:
     """What one process would run, with a record of what it does."""
 
-    def __init__(self, pool: Pool, units: Sequence[str] = UNITS) -> None:
+    def __init__(self, pool: Pool, units: Sequence[str] = UNITS, lease_s: float = leases.LEASE_S) -> None:
         self.doing: set[str] = set()
         self.runs: list[frozenset[str]] = []
         self.lost = asyncio.Event()
         """Set: another process took one of the things away."""
         groups = [Group("things", tuple(units), self._do), Group("one", ("one",), self._do)]
-        self.sharing = Membership(PostgresLeases(pool, lease_s=leases.LEASE_S), groups)
+        self.leases = Leaving(pool, lease_s=lease_s)
+        self.sharing = Membership(self.leases, groups)
         self.tasks = [asyncio.create_task(worker.run()) for worker in self.sharing.workers.values()]
         self.tasks.append(asyncio.create_task(self.sharing.run()))
 
@@ -60,13 +70,13 @@ class Process:
 
     async def vanish(self) -> None:
         """Without a word: the lease is left to expire."""
-        self.sharing._leave = contextlib.AsyncExitStack().aclose  # type: ignore[method-assign]  # what SIGKILL leaves undone
+        self.leases.dead = True
         await end(*self.tasks)
 
 
 @asynccontextmanager
-async def processes(pool: Pool, count: int) -> AsyncIterator[list[Process]]:
-    started = [Process(pool) for _ in range(count)]
+async def processes(pool: Pool, count: int, lease_s: float = leases.LEASE_S) -> AsyncIterator[list[Process]]:
+    started = [Process(pool, lease_s=lease_s) for _ in range(count)]
     try:
         yield started
     finally:
@@ -101,12 +111,11 @@ async def test_one_alone_does_everything_and_gives_half_to_another(pool: Pool) -
 
 
 async def test_what_a_leaver_gives_back_is_taken_with_the_next_beat(pool: Pool) -> None:
-    async with processes(pool, 3) as everybody:
+    async with processes(pool, 3, lease_s=3_600.0) as everybody:  # no lease expires
         await all_done_once(everybody)
         leaver = everybody.pop()
-        async with within(leases.LEASE_S):  # no lease had to expire
-            await leaver.stop()
-            await all_done_once(everybody)
+        await leaver.stop()
+        await all_done_once(everybody)
         assert len(await members(pool)) == 2
 
 

@@ -19,9 +19,19 @@ from domain.runs import CancelRun
 from domain.tenants import DEFAULT_TENANT_ID
 from projections.engine.positions import Positions
 from projections.kernel import Connection, Database
-from tests.integration.system_kit import PlayedWorker, System, eventually, fresh_database, issue_key, running, served, streaming
+from tests.integration.system_kit import (
+    PlayedWorker,
+    System,
+    eventually,
+    fresh_database,
+    hold,
+    issue_key,
+    running,
+    served,
+    streaming,
+)
 from tests.integration.wire_kit import Wire, wired
-from tests.pace import within
+from tests.pace import slowness
 
 Read = Callable[..., Coroutine[Any, Any, list[RecordedEvent]]]
 
@@ -195,7 +205,7 @@ async def test_a_claim_that_was_recorded_is_found_by_its_repeat(
     database_url: str, nats_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a worker needs beside its claim is not known when it cannot be read: 503, and the same claim again gets all of it."""
-    monkeypatch.setattr("api.bootstrap.COMMANDS_WAIT_S", 0.5)
+    monkeypatch.setattr("api.bootstrap.COMMANDS_WAIT_S", 1.0)
     async with running(database_url, nats_url) as system:
         await issue_key(system)
         worker = system.worker()
@@ -204,23 +214,13 @@ async def test_a_claim_that_was_recorded_is_found_by_its_repeat(
         work = await worker.take("alpha")
         assert (await worker.http.get(f"/v1/agent-runs/{work.work_id}/journal")).status_code == 200  # now it is known here
         async with AsyncExitStack() as stack:
-            await hold(stack, system.container.command_database)
+            await hold(stack, system, "command_database")
             refused = await worker.try_claim(work.work_id)
             assert refused.status_code == 503 and refused.headers["content-type"] == "application/problem+json"
             assert refused.json()["retryable"] and "agent_run.claimed" in await system.topics(run_id)
         claim = await worker.claim(work.work_id)
         assert claim.attempt == 1 and claim.body["agent"] == "alpha"
         assert (await system.topics(run_id)).count("agent_run.claimed") == 1
-
-
-async def hold(stack: AsyncExitStack, database: Database) -> None:
-    """Takes all connections that are to be had from there, until the end of the block."""
-    while True:
-        try:
-            async with within(0.2):
-                await stack.enter_async_context(database.connection())
-        except TimeoutError:
-            return
 
 
 # --- positions --------------------------------------------------------------------------------------------------------
@@ -275,7 +275,7 @@ async def test_who_waits_for_a_position_without_a_database_is_told(services: Emb
 
 
 async def test_a_flood_of_waits_for_a_position_leaves_room_for_others(database_url: str, nats_url: str) -> None:
-    async with running(database_url, nats_url, read_timeout_s=5, database_pool_size=8) as system:
+    async with running(database_url, nats_url, read_timeout_s=5 * await slowness(), database_pool_size=8) as system:
         await issue_key(system)
         await registered(system)
         assert (await system.http.get("/v1/agents")).status_code == 200  # now the key is known here
