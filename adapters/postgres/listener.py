@@ -27,8 +27,9 @@ class ChannelListener:
     Subclasses say what a notification means (`on_notification`) and which query checks a listening connection (`check`).
     """
 
-    def __init__(self, database_url: str, channel: str) -> None:
+    def __init__(self, database_url: str, channel: str, *, check_s: float = CHECK_SECONDS) -> None:
         self._database_url = database_url
+        self._check_s = check_s
         self._channel = channel
         self._notified = asyncio.Event()
         self.listening = asyncio.Event()
@@ -89,7 +90,7 @@ class ChannelListener:
                     await self.check(connection)
                 self.listening.set()
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(CHECK_SECONDS):
+                    async with asyncio.timeout(self._check_s):
                         while True:
                             await _readable(connection)
                             self._drain(connection)

@@ -108,11 +108,15 @@ class OnDemand:
         self._task: asyncio.Task[None] | None = None
         self._closed = False
 
+    @property
+    def running(self) -> bool:
+        return self._task is not None and not self._task.done()
+
     def start(self) -> None:
         """Makes sure that the task runs. Raises Unavailable after `close`."""
         if self._closed:
             raise Unavailable("the process stops")
-        if self._task is None or self._task.done():
+        if not self.running:
             context = contextvars.Context()  # its log lines must not carry the ids of the request that started it
             self._task = asyncio.create_task(self._work(), name=self._name, context=context)
 

@@ -43,6 +43,11 @@ class Positions:
     async def close(self) -> None:
         await self._asking.close()
 
+    @property
+    def asking(self) -> bool:
+        """Whether the database is asked now and then, which it is while somebody waits."""
+        return self._asking.running
+
     async def until(self, name: str, position: int, timeout_s: float) -> None:
         """Returns when a consumer's checkpoint has reached a position. Raises ProjectionBehind after the time-out, Unavailable."""
         if len(self._waiting) >= MAX_WAITING:

@@ -113,10 +113,21 @@ class Restored:
 class Snapshotter:
     """Takes snapshots off the path of commands, in one owned loop (`run`), and loads streams with their help."""
 
-    def __init__(self, store: Snapshots, registry: EventRegistry, *, every: int) -> None:
+    def __init__(
+        self,
+        store: Snapshots,
+        registry: EventRegistry,
+        *,
+        every: int,
+        max_waiting: int = MAX_WAITING,
+        pause_s: float = PAUSE_S,
+    ) -> None:
+        """`every`: events between two snapshots of a stream; `max_waiting`: streams; `pause_s`: after a failure."""
         self._store = store
         self._registry = registry
         self._every = every
+        self._max_waiting = max_waiting
+        self._pause_s = pause_s
         self._waiting: OrderedDict[tuple[UUID, UUID], tuple[Decider[Any], Any, int, int]] = OrderedDict()
         self._wake = asyncio.Event()
 
@@ -140,7 +151,7 @@ class Snapshotter:
         if since // self._every == version // self._every:
             return
         key = (tenant_id, stream_id)
-        if key not in self._waiting and len(self._waiting) >= MAX_WAITING:
+        if key not in self._waiting and len(self._waiting) >= self._max_waiting:
             log.debug("snapshot_left_out", stream_id=str(stream_id), version=version)
             return
         self._waiting[key] = (decider, state, version, position)
@@ -159,7 +170,7 @@ class Snapshotter:
                         await self._store.save(kept)
                 except Exception as error:
                     log.warning("snapshots_not_stored", count=len(kept), error=str(error), exc_info=True)
-                    await asyncio.sleep(PAUSE_S)
+                    await asyncio.sleep(self._pause_s)
 
     def _encoded(self, key: tuple[UUID, UUID], noted: tuple[Decider[Any], Any, int, int]) -> Snapshot:
         (tenant_id, stream_id), (decider, state, version, position) = key, noted
