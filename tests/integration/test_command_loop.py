@@ -247,7 +247,7 @@ def test_the_cache_keeps_its_bound_and_the_newest_state() -> None:
         newest[stream_id] = max(newest.get(stream_id, 0), version)
         before = cache.get(TENANT, stream_id)
         cache.put(TENANT, stream_id, Known(None, version, version, size=random_.randrange(5_000)))
-        assert cache._bytes <= 100_000
+        assert cache.bytes_held <= 100_000
         found = cache.get(TENANT, stream_id)
         if found is not None and before is not None:
             assert found.version == max(before.version, version)

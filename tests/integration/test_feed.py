@@ -182,7 +182,7 @@ async def test_people_can_read_the_log(log: Log, database_url: str) -> None:
 
 @pytest_asyncio.fixture
 async def signal(database_url: str) -> AsyncIterator[AppendSignal]:
-    signal = AppendSignal(database_url, poll_s=NEVER_S)
+    signal = AppendSignal(database_url, poll_s=NEVER_S, check_s=NEVER_S)
     await signal.start()
     await in_time(signal.listening.wait(), 5)
     yield signal

@@ -59,7 +59,7 @@ class Patient:
 
 @contextlib.asynccontextmanager
 async def by_notification(log: Log) -> AsyncIterator[AppendSignal]:
-    signal = AppendSignal(log.url, poll_s=NEVER_S)
+    signal = AppendSignal(log.url, poll_s=NEVER_S, check_s=NEVER_S)
     await signal.start()
     try:
         yield signal

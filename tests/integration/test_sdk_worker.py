@@ -485,7 +485,7 @@ async def test_a_worker_that_is_told_to_stop_hands_its_work_over_at_once(
                 return (await client.get_run(started.run_id)).step("two-steps").attempt == 2
 
             await eventually(handed_over, "the hand-over")
-            assert sum(word.startswith(b"-NAK") for word in said) == len(PLAN["agents"]), "nobody waited for the ack wait"
+            assert sum(word.startswith(b"-NAK") for word in said) >= len(PLAN["agents"]), "nobody waited for the ack wait"
             (folder / "go").touch()
             run = await end_of(client, started.run_id)
             second.send_signal(signal.SIGTERM)

@@ -14,7 +14,6 @@ from adapters.postgres.log.event_store import PostgresEventStore
 from adapters.postgres.log.snapshots import PostgresSnapshots
 from adapters.postgres.pool import Pool, open_pool
 from application.catalog import CATALOG
-from application.engine.commands import snapshots as policy
 from application.engine.commands.cache import Loaded
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.snapshots import Snapshotter, model_of
@@ -81,13 +80,13 @@ class Process:
 
 
 @asynccontextmanager
-async def process(database_url: str, *, every: int = 5) -> AsyncIterator[Process]:
+async def process(database_url: str, *, every: int = 5, **limits: float) -> AsyncIterator[Process]:
     """`every=0`: no snapshots."""
     pool = await open_pool(database_url, role="test", max_size=4)
     store, stored = CountingStore(database_url, pool), CountingSnapshots(pool)
     store.reads = []
     await store.start()
-    snapshotter = Snapshotter(stored, CATALOG.registry, every=every) if every else None
+    snapshotter = Snapshotter(stored, CATALOG.registry, every=every, **limits) if every else None
     task = asyncio.create_task(snapshotter.run()) if snapshotter else None
     try:
         yield Process(CommandLoop(store, CATALOG, snapshots=snapshotter), store, stored, pool)
@@ -261,13 +260,12 @@ async def test_a_past_state_starts_from_a_snapshot_of_before(database_url: str) 
             assert await one.snapshots.read_stream(new_id(), stream, slice_name="context", model=model.digest) == (None, [])
 
 
-async def test_snapshots_that_cannot_be_stored_harm_nobody(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policy, "PAUSE_S", 0.01)
+async def test_snapshots_that_cannot_be_stored_harm_nobody(database_url: str) -> None:
     refuse = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no room'; END $$"
     await sql(database_url, refuse)
     await sql(database_url, "CREATE TRIGGER refuse BEFORE INSERT ON snapshot FOR EACH ROW EXECUTE FUNCTION refuse()")
     stream = new_id()
-    async with process(database_url) as one:
+    async with process(database_url, pause_s=0.01) as one:
         await set_values(one, stream, range(6))
         await in_time(one.snapshots.refused.wait(), 10)
         await sql(database_url, "DROP TRIGGER refuse ON snapshot")
@@ -276,10 +274,9 @@ async def test_snapshots_that_cannot_be_stored_harm_nobody(database_url: str, mo
         assert (await one.load(stream)).version == 12
 
 
-async def test_what_waits_is_bounded(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policy, "MAX_WAITING", 3)
+async def test_what_waits_is_bounded(database_url: str) -> None:
     async with process(database_url, every=0) as one:
-        snapshotter = Snapshotter(one.snapshots, CATALOG.registry, every=1)  # nothing stores yet
+        snapshotter = Snapshotter(one.snapshots, CATALOG.registry, every=1, max_waiting=3)  # nothing stores yet
         streams = [new_id() for _ in range(5)]
         for stream in streams:
             await set_values(one, stream, [1])
