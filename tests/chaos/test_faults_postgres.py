@@ -30,7 +30,7 @@ from adapters.postgres.pool import open_pool
 from domain.errors import Unavailable
 from tests.chaos.faults_kit import Rig, eventually, rigged, rounds, seeded
 from tests.integration.nats_kit import APPEND_ONE, open_log
-from tests.integration.system_kit import empty_work_queue
+from tests.integration.system_kit import empty_work_queue, waiting_appends
 from tests.integration.wire_kit import postgres_target, wired
 from tests.pace import in_time, within
 
@@ -145,18 +145,12 @@ async def test_an_orphaned_prepared_transaction_on_the_head_holds_up_but_loses_n
             await connection.execute("UPDATE log_head SET position = position")
             await connection.execute("PREPARE TRANSACTION 'orphan'")
         waiting = asyncio.create_task(log.append(3))
-        await eventually(lambda: waiting_for_the_head(url))
+        await eventually(lambda: waiting_appends(url))
         assert not waiting.done() and [e.position for e in await log.everything()] == [1]
         async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
             await connection.execute("ROLLBACK PREPARED 'orphan'")
         await in_time(waiting, 10)
         assert [e.position for e in await log.everything()] == [1, 2, 3, 4]
-
-
-async def waiting_for_the_head(url: str) -> bool:
-    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
-        waits = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tidelog-append' AND wait_event_type = 'Lock'"
-        return await (await connection.execute(waits)).fetchone() == (1,)
 
 
 async def test_long_transactions_of_others_hold_up_nobody(url: str, server: EmbeddedServices) -> None:

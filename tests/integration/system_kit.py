@@ -223,6 +223,17 @@ async def hold(stack: AsyncExitStack, system: System, name: Literal["database", 
         await eventually(one_more, f"a connection of {name}")
 
 
+async def waiting_appends(database_url: str) -> int:
+    """How many appends wait for a lock in a database."""
+    query = """
+        SELECT count(*) FROM pg_stat_activity
+        WHERE application_name = 'tidelog-append' AND datname = current_database() AND wait_event_type = 'Lock'
+    """
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        [(count,)] = await (await connection.execute(query)).fetchall()
+        return int(count)
+
+
 class CountingDatabase:
     """The database, and how often somebody took a connection."""
 

@@ -14,6 +14,7 @@ from adapters.postgres.pool import Pool, open_pool
 from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
 from domain.errors import VersionConflict
 from tests.integration.nats_kit import APPEND_ONE
+from tests.integration.system_kit import eventually, waiting_appends
 from tests.pace import within
 
 TENANT = uuid7()
@@ -106,8 +107,8 @@ async def test_an_open_append_holds_readers_before_its_positions(database_url: s
         cursor = await slow.execute(APPEND_ONE, {"id": stream})
         assert await cursor.fetchone() == (1,)
         fast = asyncio.create_task(store.append(request(new_id(), 0)))
-        done, _ = await asyncio.wait({fast}, timeout=0.3)
-        assert not done and await feed.read(after=0, limit=10) == []
+        await eventually(lambda: waiting_appends(database_url))
+        assert not fast.done() and await feed.read(after=0, limit=10) == []
         await slow.rollback()
     # The position of the append that was rolled back is used by the next: no gap.
     assert (await fast).last_position == 1

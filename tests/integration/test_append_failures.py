@@ -14,7 +14,7 @@ from adapters.postgres.log.group_commit import WriterLimits
 from adapters.postgres.pool import check_health, open_pool
 from application.engine.ports.log import AppendRequest, AppendResult, NewEvent, StreamAppend
 from domain.errors import Unavailable
-from tests.integration.system_kit import eventually
+from tests.integration.system_kit import eventually, waiting_appends
 from tests.integration.wire_kit import wired
 from tests.pace import in_time, within
 
@@ -22,11 +22,6 @@ TENANT = uuid7()
 KILL_WRITER = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE application_name = 'tidelog-append' AND datname = current_database()
-"""
-
-WAITING_WRITERS = """
-    SELECT count(*) FROM pg_stat_activity
-    WHERE application_name = 'tidelog-append' AND datname = current_database() AND wait_event_type = 'Lock'
 """
 
 
@@ -81,9 +76,7 @@ async def test_an_answer_lost_after_the_commit_comes_back_as_a_duplicate(databas
         await store.append(request())
 
         async def waits(count: int) -> bool:
-            """For the lock."""
-            async with pool.connection() as connection:
-                return await (await connection.execute(WAITING_WRITERS)).fetchone() == (count,)
+            return await waiting_appends(database_url) == count
 
         await blocker.execute("SELECT FROM log_head FOR UPDATE")
         wanted = request()
