@@ -30,7 +30,8 @@ from adapters.postgres.pool import open_pool
 from domain.errors import Unavailable
 from tests.chaos.faults_kit import Rig, eventually, rigged, rounds, seeded
 from tests.integration.nats_kit import APPEND_ONE, open_log
-from tests.integration.system_kit import empty_work_queue, waiting_appends
+from tests.integration.parts_kit import waiting_appends
+from tests.integration.system_kit import empty_work_queue
 from tests.integration.wire_kit import postgres_target, wired
 from tests.pace import in_time, within
 

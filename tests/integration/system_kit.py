@@ -9,9 +9,9 @@ import contextlib
 import hashlib
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 import httpx
@@ -28,7 +28,6 @@ from uuid_utils.compat import uuid7
 
 from adapters.embedded import EmbeddedServices
 from adapters.nats.names import work_subjects
-from adapters.postgres.shares import sizes
 from api.bootstrap import assemble
 from api.container import Container
 from api.http.app import create_app
@@ -38,10 +37,8 @@ from api.settings import ROLES, Role, Settings
 from application.engine.background import end
 from application.engine.commands.request import CommandRequest
 from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
-from application.engine.reading.live import LiveFeed
 from application.engine.sagas.manager import PARTITIONS
 from application.setup import set_up
-from domain.errors import Unavailable
 from domain.kernel import Command, Event, RecordedEvent
 from domain.projects import CreateProject, default_project_id
 from domain.registry import REGISTRY
@@ -194,44 +191,6 @@ class System:
 
     def worker(self, worker_id: str = "worker-1", http: httpx.AsyncClient | None = None) -> "PlayedWorker":
         return PlayedWorker(self, worker_id, http or self.http)
-
-
-@asynccontextmanager
-async def live_feed(system: System, **limits: Any) -> AsyncIterator[LiveFeed]:
-    """A live feed of a test's own beside that of the server, with its limits."""
-    container = system.container
-    feed = LiveFeed(container.feed, container.live.subscription, container.histories, **limits)
-    reading = asyncio.create_task(feed.run())
-    try:
-        yield feed
-    finally:
-        await stopped(reading)
-
-
-async def hold(stack: AsyncExitStack, system: System, name: Literal["database", "command_database"]) -> None:
-    """Takes all connections of one of the container's databases, until the end of the block."""
-    database: Database = getattr(system.container, name)
-    commands, reads = sizes(system.container.settings.database_pool_size)
-
-    async def one_more() -> bool:
-        with contextlib.suppress(Unavailable):
-            await stack.enter_async_context(database.connection())
-            return True
-        return False
-
-    for _ in range(reads if name == "database" else commands):
-        await eventually(one_more, f"a connection of {name}")
-
-
-async def waiting_appends(database_url: str) -> int:
-    """How many appends wait for a lock in a database."""
-    query = """
-        SELECT count(*) FROM pg_stat_activity
-        WHERE application_name = 'tidelog-append' AND datname = current_database() AND wait_event_type = 'Lock'
-    """
-    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
-        [(count,)] = await (await connection.execute(query)).fetchall()
-        return int(count)
 
 
 class CountingDatabase:

@@ -14,7 +14,8 @@ from adapters.postgres.pool import Pool, open_pool
 from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
 from domain.errors import VersionConflict
 from tests.integration.nats_kit import APPEND_ONE
-from tests.integration.system_kit import eventually, waiting_appends
+from tests.integration.parts_kit import waiting_appends
+from tests.integration.system_kit import eventually
 from tests.pace import within
 
 TENANT = uuid7()

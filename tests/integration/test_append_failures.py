@@ -14,7 +14,8 @@ from adapters.postgres.log.group_commit import WriterLimits
 from adapters.postgres.pool import check_health, open_pool
 from application.engine.ports.log import AppendRequest, AppendResult, NewEvent, StreamAppend
 from domain.errors import Unavailable
-from tests.integration.system_kit import eventually, waiting_appends
+from tests.integration.parts_kit import waiting_appends
+from tests.integration.system_kit import eventually
 from tests.integration.wire_kit import wired
 from tests.pace import in_time, within
 

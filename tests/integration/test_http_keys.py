@@ -12,7 +12,8 @@ from api.http.app import create_app
 from api.http.conventions import keys
 from api.http.routes import events
 from domain.tenants import DEFAULT_TENANT_ID, RevokeApiKey
-from tests.integration.system_kit import BASE, CountingDatabase, System, eventually, live_feed, new_id, served, sha256, streaming
+from tests.integration.parts_kit import live_feed
+from tests.integration.system_kit import BASE, CountingDatabase, System, eventually, new_id, served, sha256, streaming
 
 
 def wrong(i: int) -> dict[str, str]:

@@ -21,12 +21,12 @@ from application.engine.reading.live import Filter, LiveFeed, TooSlow
 from domain.kernel import RecordedEvent
 from domain.projects import CreateProject
 from domain.tenants import DEFAULT_TENANT_ID
+from tests.integration.parts_kit import live_feed
 from tests.integration.system_kit import (
     PlayedWorker,
     System,
     empty_work_queue,
     eventually,
-    live_feed,
     new_id,
     position_of,
     request_of,

@@ -74,7 +74,7 @@ async def ended(task: asyncio.Task[None]) -> None:
 
 
 async def _joined(system: System) -> bool:
-    return sum(len(channel.listeners) for channel in system.container.live._channels.values()) == LISTENERS
+    return system.container.live.listeners == LISTENERS
 
 
 async def test_what_all_want_is_encoded_once(system: System) -> None:

@@ -12,7 +12,8 @@ from adapters.postgres.pool import open_pool
 from adapters.postgres.shares import PoolShare, sizes
 from api.http.conventions import idempotency
 from domain.errors import Unavailable
-from tests.integration.system_kit import System, eventually, hold, issue_key, running
+from tests.integration.parts_kit import hold
+from tests.integration.system_kit import System, eventually, issue_key, running
 
 
 def test_every_class_has_connections_and_some_are_left() -> None:

@@ -19,12 +19,12 @@ from domain.runs import CancelRun
 from domain.tenants import DEFAULT_TENANT_ID
 from projections.engine.positions import Positions
 from projections.kernel import Connection, Database
+from tests.integration.parts_kit import hold
 from tests.integration.system_kit import (
     PlayedWorker,
     System,
     eventually,
     fresh_database,
-    hold,
     issue_key,
     running,
     served,

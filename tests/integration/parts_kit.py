@@ -1,0 +1,53 @@
+"""Parts of a running server that a test has to itself, and eyes on what waits in its database."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Literal
+
+import psycopg
+
+from adapters.postgres.shares import sizes
+from application.engine.reading.live import LiveFeed
+from domain.errors import Unavailable
+from projections.kernel import Database
+from tests.integration.system_kit import System, eventually, stopped
+
+
+@asynccontextmanager
+async def live_feed(system: System, **limits: Any) -> AsyncIterator[LiveFeed]:
+    """A live feed of a test's own beside that of the server, with its limits."""
+    container = system.container
+    feed = LiveFeed(container.feed, container.live.subscription, container.histories, **limits)
+    reading = asyncio.create_task(feed.run())
+    try:
+        yield feed
+    finally:
+        await stopped(reading)
+
+
+async def hold(stack: AsyncExitStack, system: System, name: Literal["database", "command_database"]) -> None:
+    """Takes all connections of one of the container's databases, until the end of the block."""
+    database: Database = getattr(system.container, name)
+    commands, reads = sizes(system.container.settings.database_pool_size)
+
+    async def one_more() -> bool:
+        with contextlib.suppress(Unavailable):
+            await stack.enter_async_context(database.connection())
+            return True
+        return False
+
+    for _ in range(reads if name == "database" else commands):
+        await eventually(one_more, f"a connection of {name}")
+
+
+async def waiting_appends(database_url: str) -> int:
+    """How many appends wait for a lock in a database."""
+    query = """
+        SELECT count(*) FROM pg_stat_activity
+        WHERE application_name = 'tidelog-append' AND datname = current_database() AND wait_event_type = 'Lock'
+    """
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        [(count,)] = await (await connection.execute(query)).fetchall()
+        return int(count)
