@@ -1,19 +1,23 @@
 """NATS or PostgreSQL is away for longer than a connection is waited for. When it is back, every role is.
 
-The times after which a connection is given up are tenths of seconds here. tests/chaos/test_outages.py has the real ones.
+The times after which a connection is given up are tenths of seconds here. tests/chaos/test_outages.py has the real ones. An outage
+is mostly a wait, so the systems of all cases wait side by side.
 """
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import product
+from pathlib import Path
 
 import pytest
 
+from adapters.embedded import EmbeddedServices
 from domain.tenants import DEFAULT_TENANT_ID
 from tests.chaos.faults_kit import Callers
-from tests.integration.nats_kit import NatsProcess
+from tests.integration.nats_kit import running_nats
 from tests.integration.outage_kit import READERS, caught_up, readers
-from tests.integration.system_kit import PlayedWorker, System, eventually, issue_key, running
+from tests.integration.system_kit import PlayedWorker, System, eventually, fresh_database, issue_key, running
 from tests.integration.wire_kit import wired
 
 AWAY_S = 3.0
@@ -51,11 +55,22 @@ async def works(system: System, worker: PlayedWorker) -> None:
     await eventually(over, "the end of a run", BACK_S)
 
 
-@pytest.mark.parametrize("busy", [True, False], ids=["busy", "idle"])
-@pytest.mark.parametrize("away", ["nats", "postgres"])
 @pytest.mark.usefixtures("impatient")
-async def test_every_role_is_back_after_an_outage(database_url: str, nats: NatsProcess, away: str, busy: bool) -> None:
-    async with wired(database_url) as (wire, url), running(url, nats.url, fanout=True) as system:
+async def test_every_role_is_back_after_an_outage(services: EmbeddedServices, tmp_path: Path) -> None:
+    async with asyncio.TaskGroup() as outages:
+        for away, busy in product(("nats", "postgres"), (True, False)):
+            folder = tmp_path / f"{away}-{'busy' if busy else 'idle'}"
+            folder.mkdir()
+            outages.create_task(back_after_an_outage(services, folder, away, busy=busy), name=folder.name)
+
+
+async def back_after_an_outage(services: EmbeddedServices, folder: Path, away: str, *, busy: bool) -> None:
+    async with (
+        fresh_database(services) as database_url,
+        running_nats(folder) as nats,
+        wired(database_url) as (wire, url),
+        running(url, nats.url, fanout=True) as system,
+    ):
         await issue_key(system)
         worker = system.worker()
         await worker.register("alpha", "beta")
