@@ -162,6 +162,7 @@ async def test_nor_does_the_recorder(not_flushing: EmbeddedServices) -> None:
 async def test_a_running_server_refuses_and_says_why(
     server: EmbeddedServices, nats_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("adapters.postgres.durability.ASK_EVERY_S", 0.5)
     url = await database_on(server)
     await empty_work_queue(nats_url)
     async with running(url, nats_url, loops=["relay", "projections", "sagas"]) as system:
@@ -175,8 +176,8 @@ async def test_a_running_server_refuses_and_says_why(
             for _ in range(5):
                 assert await _refused(system)
             assert await system.container.feed.head() == head
-            status, report = await readiness(system)
-            assert (status, report["durable"]) == (503, False)
+            report = await eventually(lambda: _unready(system), "a report that is newer than the refusal")
+            assert report["durable"] is False
             assert report["dependencies"]["postgres"] == "ok" and "fsync is off" in report["dependencies"]["durability"]
             monkeypatch.setenv("TIDELOG_DATABASE_URL", url)
             [finding] = [found for found in (await diagnose(None, None)).findings if found.subject == "durability"]
@@ -197,6 +198,11 @@ async def _refused(system: System) -> bool:
     assert (answer.status_code, answer.json()["code"]) == (503, "unavailable"), answer.text
     assert "fsync is off" in answer.json()["detail"]
     return True
+
+
+async def _unready(system: System) -> dict[str, Any] | None:
+    status, report = await readiness(system)
+    return report if status == 503 else None
 
 
 async def readiness(system: System) -> tuple[int, dict[str, Any]]:

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from application.engine.sagas.manager import PARTITIONS
@@ -133,7 +134,8 @@ async def test_every_metric_of_ours_is_documented(system: System) -> None:
     assert documented == {name for name in re.findall(r"^# TYPE (tidelog_\w+) ", text, re.M) if not name.endswith("_created")}
 
 
-async def test_without_postgres(database_url: str, nats_url: str) -> None:
+async def test_without_postgres(database_url: str, nats_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.http.conventions.keys.PATIENCE_S", 1.0)
     async with wired(database_url) as (wire, url), running(url, nats_url) as system:
         await issue_key(system)
         assert (await readiness(system))[0] == 200
