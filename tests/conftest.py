@@ -19,8 +19,11 @@ from psycopg.sql import SQL, Identifier
 from adapters.embedded import EmbeddedServices
 from adapters.postgres.migrate import migrate
 from tests.integration.nats_kit import NatsProcess, running_nats
+from tests.temporary import keep_temporary_files_in_memory
 
 TEMPLATE = "tidelog_template"
+
+keep_temporary_files_in_memory()
 
 # How long an example takes says something of the machine. What matters is in benchmarks/.
 settings.register_profile("tidelog", deadline=None, suppress_health_check=[HealthCheck.too_slow])

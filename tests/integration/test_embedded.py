@@ -10,7 +10,6 @@ import socket
 import stat
 import subprocess
 import sys
-import tempfile
 import textwrap
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -35,6 +34,7 @@ from adapters.embedded import (
 from adapters.embedded.processes import ProcessIdentity
 from tests.integration.system_kit import nats_client_of
 from tests.pace import Deadline, in_time
+from tests.temporary import short_folder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAM = textwrap.dedent(
@@ -61,8 +61,7 @@ PROGRAM = textwrap.dedent(
 
 def temporary_folder() -> Iterator[Path]:
     """A folder that the account of the servers can reach (pytest's own tmp_path is closed to it when we are root)."""
-    path = Path(tempfile.mkdtemp(prefix="tidelog-test-", dir="/tmp"))
-    path.chmod(0o711)
+    path = short_folder()
     yield path
     shutil.rmtree(path)
 

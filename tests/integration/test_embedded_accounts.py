@@ -6,7 +6,6 @@ import pwd
 import shutil
 import subprocess
 import sys
-import tempfile
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 from adapters.embedded import EmbeddedServices, StateDirectoryUnusable, find_nats, find_postgres
 from adapters.embedded.accounts import Account, blocked_at
 from adapters.embedded.relocation import reachable
+from tests.temporary import short_folder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 IS_ROOT = os.geteuid() == 0
@@ -47,8 +47,7 @@ PROGRAM = textwrap.dedent(
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="tidelog-test-", dir="/tmp"))
-    path.chmod(0o711)
+    path = short_folder()
     yield path
     shutil.rmtree(path)
 
