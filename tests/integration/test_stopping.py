@@ -7,7 +7,6 @@ from typing import Any
 
 import httpx
 import psycopg
-import pytest
 
 from adapters.embedded import EmbeddedServices
 from tests.integration.sdk_kit import KEY, Server
@@ -22,11 +21,19 @@ async def sql(url: str, query: str) -> list[tuple[Any, ...]]:
         return await (await connection.execute(query.encode())).fetchall()
 
 
-@pytest.mark.parametrize("how", ["refuses", "falls silent"])
-async def test_every_request_under_way_is_answered(services: EmbeddedServices, tmp_path: Path, how: str) -> None:
+async def test_every_request_under_way_is_answered(services: EmbeddedServices, tmp_path: Path) -> None:
+    """A silent database takes a server all its time-outs: one that loses a connection at once stops beside it."""
     await empty_work_queue(services.nats_url)
+    async with asyncio.TaskGroup() as stops:
+        for how in ("refuses", "falls silent"):
+            folder = tmp_path / how
+            folder.mkdir()
+            stops.create_task(answers_and_stops(services, folder, how), name=how)
+
+
+async def answers_and_stops(services: EmbeddedServices, folder: Path, how: str) -> None:
     async with fresh_database(services) as database_url, wired(database_url) as (wire, url):
-        server = Server(url, services.nats_url, services.nats_url, tmp_path)
+        server = Server(url, services.nats_url, services.nats_url, folder)
         await server.start()
         try:
             limits = httpx.Limits(max_connections=None)
