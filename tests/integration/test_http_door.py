@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 import pytest
+import pytest_asyncio
 import structlog
 import uvicorn
 from starlette.types import Receive, Scope, Send
@@ -117,6 +118,13 @@ async def serving(app: Any, limits: Limits) -> AsyncIterator[tuple[uvicorn.Serve
         await task
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def door() -> AsyncIterator[int]:
+    """The port of a server that has the usual limits, for all tests that leave it as it was: a server takes 0.2 s to stop."""
+    async with serving(Echo(), Limits()) as (_, port):
+        yield port
+
+
 def get(path: str, *headers: str) -> bytes:
     return "\r\n".join([f"GET {path} HTTP/1.1", "Host: x", *headers, "", ""]).encode()
 
@@ -140,21 +148,21 @@ TOO_LARGE = {
 
 
 @pytest.mark.parametrize("what", TOO_LARGE)
-async def test_more_than_a_head_may_have_is_refused_and_not_kept(what: str) -> None:
-    async with serving(Echo(), Limits()) as (_, port), peer(port) as stranger:
+async def test_more_than_a_head_may_have_is_refused_and_not_kept(door: int, what: str) -> None:
+    async with peer(door) as stranger:
         for part in TOO_LARGE[what]:
             await stranger.send(part)
         if "second" in what:
             await stranger.echo()
         headers = await stranger.problem(431, "headers-too-large")
         assert headers["connection"] == "close"
-        async with peer(port) as other:
+        async with peer(door) as other:
             await other.send(get("/"))
             await other.echo()
 
 
-async def test_as_much_as_a_head_may_have_is_taken() -> None:
-    async with serving(Echo(), Limits()) as (_, port), peer(port) as client:
+async def test_as_much_as_a_head_may_have_is_taken(door: int) -> None:
+    async with peer(door) as client:
         for _ in range(2):
             for piece in (b"GET / HTTP/1.1\r\n", *[b"X-%d: %s\r\n" % (i, b"a" * 600) for i in range(100)], b"\r\n"):
                 await client.send(piece)
@@ -177,8 +185,8 @@ NO_HTTP = {
 
 
 @pytest.mark.parametrize("what", NO_HTTP)
-async def test_what_is_not_http_is_answered_by_a_problem(what: str) -> None:
-    async with serving(Echo(), Limits()) as (_, port), peer(port) as stranger:
+async def test_what_is_not_http_is_answered_by_a_problem(door: int, what: str) -> None:
+    async with peer(door) as stranger:
         await stranger.send(get("/first"))
         assert (await stranger.echo())["path"] == "/first"
         await stranger.send(NO_HTTP[what])
@@ -313,9 +321,9 @@ async def test_pipelined_requests_are_answered_in_order_and_do_not_pile_up() -> 
         await sending
 
 
-async def test_chunks_extensions_and_trailers() -> None:
+async def test_chunks_extensions_and_trailers(door: int) -> None:
     """A trailer is no header: it would come behind the check of the headers."""
-    async with serving(Echo(), Limits()) as (_, port), peer(port) as client:
+    async with peer(door) as client:
         await client.send(chunked(b"2;x=y\r\nab\r\n", b"3\r\ncde\r\n", b"0\r\nX-API-Key: stolen\r\n\r\n") + get("/next"))
         first = await client.echo()
         assert (first["body"], "x-api-key" in first["headers"]) == ("abcde", False)
@@ -323,7 +331,7 @@ async def test_chunks_extensions_and_trailers() -> None:
 
 
 @pytest.mark.parametrize("framing", ["none", "length", "chunks"])
-async def test_an_upgrade_that_we_do_not_know_is_ignored(framing: str) -> None:
+async def test_an_upgrade_that_we_do_not_know_is_ignored(door: int, framing: str) -> None:
     """As Java's client asks for with each request. What follows in the body is no request."""
     upgrade = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n"
     head, body = {
@@ -331,7 +339,7 @@ async def test_an_upgrade_that_we_do_not_know_is_ignored(framing: str) -> None:
         "length": (f"POST /u HTTP/1.1\r\n{upgrade}Content-Length: 5\r\n\r\n", b"hello"),
         "chunks": (f"POST /u HTTP/1.1\r\n{upgrade}Transfer-Encoding: chunked\r\n\r\n", b"5\r\nhello\r\n0\r\n\r\n"),
     }[framing]
-    async with serving(Echo(), Limits()) as (_, port), peer(port) as client:
+    async with peer(door) as client:
         for cut in (0, 2, len(body)):
             await client.send(head.encode() + body[:cut])
             await asyncio.sleep(0)
