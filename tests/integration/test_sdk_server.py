@@ -2,22 +2,27 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+import pytest_asyncio
 
 from adapters.embedded import EmbeddedServices
 from tests.integration.sdk_kit import KEY, running, serving
+from tests.integration.system_kit import fresh_database
 from tests.pace import in_time
 from tidelog import Agent, Client, Context, ToolError, TransientError, tool
 from tidelog.errors import AuthenticationError, InvalidRequestError, NotFoundError
 
 
-@pytest.fixture
-async def server(services: EmbeddedServices, database_url: str, tmp_path: Path) -> AsyncIterator[str]:
-    async with serving(database_url, services.nats_url, services.worker_nats_url, tmp_path) as server:
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def server(services: EmbeddedServices, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """One for the module: each test looks at its own runs and projects."""
+    async with (
+        fresh_database(services) as database_url,
+        serving(database_url, services.nats_url, services.worker_nats_url, tmp_path_factory.mktemp("server")) as server,
+    ):
         yield server.url
 
 
