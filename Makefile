@@ -22,7 +22,7 @@ up: $(INSTALLED) ## Start a server on .tidelog; Ctrl-C stops it
 	$(BIN)/tidelog up
 
 test: $(INSTALLED) ## Run all tests, in two processes (JOBS=n; ARGS="-k name": some of them)
-	$(BIN)/pytest -n $(or $(JOBS),2) --dist loadfile $(ARGS)
+	$(BIN)/pytest -n $(or $(JOBS),2) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 chaos: $(INSTALLED) ## Kill every part under load, for long (KILLS=200; SEED=n: the same kills again)
 	TIDELOG_CHAOS_KILLS=$(or $(KILLS),200) TIDELOG_CHAOS_SEED=$(SEED) $(BIN)/pytest -s -m chaos --timeout 0 -o faulthandler_timeout=0 tests/chaos
