@@ -62,6 +62,7 @@ from projections.engine.positions import Positions
 from projections.engine.rebuild import jobs
 from projections.engine.rebuild.builder import ProjectionBuilder
 from projections.engine.runner import ProjectionRunner
+from projections.reads import reads_of
 from projections.registry import load_projections
 from projections.replays import RunReplays
 
@@ -185,13 +186,15 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
                 database=PostgresDatabase(pools.reads),
                 feed=reads,
                 command_database=PostgresDatabase(pools.commands),
-                health_database=PostgresDatabase(pools.health),
                 histories=histories,
                 commands=commands,
                 cloud_events=cloud_events,
                 workers=Workers(commands),
                 live=LiveFeed(reads, subscription, histories),
                 positions=positions,
+                reads=reads_of(
+                    PostgresDatabase(pools.reads), keys=PostgresDatabase(pools.commands), health=PostgresDatabase(pools.health)
+                ),
                 replays=replays,
                 work_queue=queue,
                 nats_access=NatsAccess(_for_workers(settings, nats_url), WORKER_INBOX),

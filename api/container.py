@@ -12,9 +12,9 @@ from application.engine.ports.queue import WorkQueue
 from application.engine.reading.cloudevents import CloudEventEncoder
 from application.engine.reading.history_keeper import HistoryKeeper
 from application.engine.reading.live import LiveFeed
+from application.reads import CurrentRuns, Reads
 from projections.engine.kernel import Database
 from projections.engine.positions import Positions
-from projections.replays import RunReplays
 
 if TYPE_CHECKING:
     from application.workers import Workers
@@ -56,14 +56,13 @@ class Container:
     histories: HistoryKeeper
     command_database: Database
     """For what a command needs beside the log; with the share of the connections that `commands` has."""
-    health_database: Database
-    """With a connection of its own: what nobody else waits for, and nobody else holds up."""
     commands: CommandLoop
     cloud_events: CloudEventEncoder
     workers: "Workers"
     live: LiveFeed
     positions: Positions
-    replays: RunReplays
+    reads: Reads
+    replays: CurrentRuns
     work_queue: WorkQueue
     nats_access: NatsAccess
     log_head: Callable[[], Awaitable[int]]

@@ -12,11 +12,12 @@ import structlog
 from pydantic import BaseModel
 
 from application.engine.ports.log import EventFeed
+from application.engine.ports.pages import Page, encode_cursor
+from application.engine.ports.views import Timestamp
 from domain.errors import InvalidState, Unavailable
 from domain.kernel import RecordedEvent
 from projections.engine import versions
-from projections.engine.kernel import Connection, Database, Projection, Timestamp
-from projections.engine.pages import Page, encode_cursor
+from projections.engine.kernel import Connection, Database, Projection
 
 LOCK_MS = 2_000
 

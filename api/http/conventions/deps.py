@@ -1,10 +1,9 @@
-"""What every route shares: who asks, the command's metadata, reading from a read model, and answers."""
+"""What every route shares: who asks, the command's metadata, waiting for a read model, and answers."""
 
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -12,7 +11,7 @@ import orjson
 import pydantic_core
 from fastapi import Request
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -21,16 +20,13 @@ from uuid_utils.compat import uuid7
 from api.container import Container
 from api.http.conventions.errors import InvalidBody, PreconditionFailed, response_to
 from application.engine.commands.request import CommandOutcome, CommandRequest
-from domain import runs, values
-from domain.errors import InvalidCommand, NotFound, VersionConflict
-from projections.engine.kernel import Connection
-from projections.engine.pages import parse_position
+from application.engine.ports.pages import parse_position
+from application.engine.reading.as_of import until_caught_up
+from domain import values
+from domain.errors import InvalidCommand, VersionConflict
 
 POSITION = "Tidelog-Position"
 _ETAG = re.compile(r'^(?:W/)?"v([0-9]{1,18})"$')
-_TIME: TypeAdapter[datetime] = TypeAdapter(datetime)
-_DATE = re.compile(r"\d{4}-\d\d-\d\d[Tt ]", re.ASCII)
-"""How a time begins: pydantic would take a bare number for seconds since 1970."""
 
 
 class Body(BaseModel):
@@ -225,45 +221,20 @@ def replayed(*outcomes: CommandOutcome) -> dict[str, str]:
     return {"Idempotency-Replayed": "true"} if all(outcome.duplicate for outcome in outcomes) else {}
 
 
-@asynccontextmanager
-async def reading(request: Request, read_model: str) -> AsyncIterator[tuple[Connection, int]]:
-    """A connection to read a read model, and the model's position.
+async def caught_up(request: Request, read_model: str) -> None:
+    """Waits until a read model has the position of the request's `Tidelog-Position`, if there is one.
 
-    Waits first until it has the position of the request's `Tidelog-Position`. Raises ProjectionBehind, PositionBeyondHead.
+    Raises ProjectionBehind, PositionBeyondHead.
     """
-    container = container_of(request)
     wanted = request.headers.get(POSITION)
-    if wanted is not None:
-        awaited = parse_position(wanted)
-        if awaited is None:
-            raise InvalidCommand(f"{POSITION} must be a position: a whole number")
-        await container.histories.must_have(awaited)
-        await container.positions.until(read_model, awaited, container.settings.read_timeout_s)
-    async with container.database.connection() as connection:
-        cursor = await connection.execute("SELECT position FROM checkpoint WHERE name = %s", [read_model])
-        row = await cursor.fetchone()
-        yield connection, row[0] if row else 0
-
-
-async def must_be_a_run(request: Request, run_id: UUID) -> None:
-    """Raises NotFound when the tenant has no such run. A read like others: it takes nothing from the connections of commands."""
-    first = await container_of(request).feed.read_tenant(principal_of(request).tenant_id, after=0, limit=1, root_id=run_id)
-    if not first or first[0].topic != runs.RunStarted.TOPIC:
-        raise NotFound(f"there is no run {run_id}")
-
-
-async def position_of(request: Request, as_of: str, *, root_id: UUID | None = None) -> int:
-    """The position that `as_of` means: a position, at most the head, or the last one at an RFC 3339 time. Raises InvalidCommand."""
-    position = parse_position(as_of)
-    if position is not None:
-        return await container_of(request).histories.at_most_head(position)
-    try:
-        at = _TIME.validate_python(as_of) if _DATE.match(as_of) else None
-    except ValidationError:
-        at = None
-    if at is None or at.tzinfo is None:
-        raise InvalidCommand("as_of must be a position or an RFC 3339 time with its zone", pointer="/as_of")
-    return await container_of(request).feed.position_at(principal_of(request).tenant_id, at, root_id=root_id)
+    if wanted is None:
+        return
+    awaited = parse_position(wanted)
+    if awaited is None:
+        raise InvalidCommand(f"{POSITION} must be a position: a whole number")
+    container = container_of(request)
+    timeout_s = container.settings.read_timeout_s
+    await until_caught_up(container.histories, container.positions, read_model, awaited, timeout_s)
 
 
 def next_link(request: Request, next_cursor: str | None) -> dict[str, str]:

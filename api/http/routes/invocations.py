@@ -7,15 +7,15 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, model_validator
 from starlette.responses import Response
 
-from api.http.conventions.deps import Body, accepted, answer, body_of, container_of, next_link, principal_of, reading
+from api.http.conventions.deps import Body, accepted, answer, body_of, caught_up, container_of, next_link, principal_of
 from api.http.documents import openapi
 from api.http.routes.workers import for_invocation
+from application.engine.ports.pages import MAX_LIMIT, uuid_cursor
+from application.views.invocations import InvocationSummary, InvocationView, Status
 from domain import invocations as rules
 from domain.errors import NotFound
 from domain.failures import Failure
 from domain.kernel import Json
-from projections import invocations
-from projections.engine.pages import MAX_LIMIT, uuid_cursor
 
 router = APIRouter(tags=["invocations"])
 
@@ -51,7 +51,7 @@ class InvocationAccepted(BaseModel):
 
 
 class InvocationPage(BaseModel):
-    data: list[invocations.InvocationSummary]
+    data: list[InvocationSummary]
     next_cursor: str | None
 
 
@@ -60,24 +60,24 @@ async def get_invocations(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 50,
     cursor: str | None = None,
-    status: invocations.Status | None = None,
+    status: Status | None = None,
     run_id: UUID | None = None,
 ) -> Response:
     """With `status=ambiguous`: those that wait for a person."""
     tenant_id = principal_of(request).tenant_id
-    async with reading(request, "invocations") as (connection, position):
-        page = await invocations.list_invocations(
-            connection, tenant_id, limit=limit, before=uuid_cursor(cursor), status=status, run_id=run_id
-        )
+    await caught_up(request, "invocations")
+    reads = container_of(request).reads.invocations
+    found = await reads.list(tenant_id, limit=limit, before=uuid_cursor(cursor), status=status, run_id=run_id)
+    page = found.value
     body = InvocationPage(data=page.data, next_cursor=page.next_cursor)
-    return answer(body, position=position, headers=next_link(request, page.next_cursor))
+    return answer(body, position=found.position, headers=next_link(request, page.next_cursor))
 
 
-@router.get("/v1/invocations/{invocation_id}", summary="A tool call", responses={200: {"model": invocations.InvocationView}})
+@router.get("/v1/invocations/{invocation_id}", summary="A tool call", responses={200: {"model": InvocationView}})
 async def get_invocation(request: Request, invocation_id: UUID) -> Response:
     """The fold of its events in the log, as they are now."""
     events = await container_of(request).commands.history(principal_of(request).tenant_id, invocation_id)
-    view = invocations.replay(events)
+    view = container_of(request).reads.invocations.replay(events)
     if view is None:
         raise NotFound(f"there is no invocation {invocation_id}")
     return answer(view, position=events[-1].position, headers={"ETag": f'"v{view.version}"'})

@@ -15,15 +15,16 @@ from starlette.responses import Response
 from api.http.conventions.deps import Body, answer, body_of, container_of, next_link, principal_of
 from api.http.documents import openapi
 from application.catalog import CATALOG
+from application.engine.ports.pages import MAX_LIMIT, position_cursor
 from application.engine.ports.queue import WorkItem
+from application.engine.ports.views import Timestamp
 from application.engine.sagas.manager import PARTITIONS, react, request_for
 from domain.errors import Forbidden, NotFound
 from domain.kernel import Command
 from domain.tenants import DEFAULT_TENANT_ID
 from projections import registry
 from projections.engine import checkpoints, parked
-from projections.engine.kernel import Connection, Projection, Timestamp
-from projections.engine.pages import MAX_LIMIT, position_cursor
+from projections.engine.kernel import Connection, Projection
 from projections.engine.rebuild import jobs
 from projections.engine.rebuild.jobs import BuildView
 

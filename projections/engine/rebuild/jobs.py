@@ -12,10 +12,11 @@ from psycopg.rows import class_row
 from pydantic import BaseModel
 
 from application.engine.ports.checkpoints import LostOwnership
+from application.engine.ports.views import Timestamp
 from domain.errors import InvalidState, NotFound
 from domain.kernel import Json
 from projections.engine import versions
-from projections.engine.kernel import Connection, Projection, Timestamp, load_json
+from projections.engine.kernel import Connection, Projection, load_json
 
 Purpose = Literal["version", "check"]
 Kind = Literal["rebuild", "rollback", "verify"]
