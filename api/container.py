@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from api.settings import Settings
 from application.engine.commands.loop import CommandLoop
+from application.engine.parked import ParkedOperations
 from application.engine.ports.log import EventFeed
+from application.engine.ports.projections import ProjectionOperations
 from application.engine.ports.queue import WorkQueue
 from application.engine.reading.cloudevents import CloudEventEncoder
 from application.engine.reading.history_keeper import HistoryKeeper
@@ -62,6 +64,8 @@ class Container:
     live: LiveFeed
     positions: Positions
     reads: Reads
+    projections: ProjectionOperations
+    parked: ParkedOperations
     replays: CurrentRuns
     work_queue: WorkQueue
     nats_access: NatsAccess
