@@ -186,6 +186,7 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
             positions, replays = Positions(database), RunReplays(feed)  # one question at a time, whoever and however many ask
             stack.push_async_callback(positions.close)
             stack.push_async_callback(replays.close)
+            live = LiveFeed(reads, subscription, histories)
             operations = Operations(PostgresDatabase(pools.reads), reads, PROJECTIONS, discovered)
             parked_events = PostgresParkedEvents(PostgresDatabase(pools.reads))
             container = Container(
@@ -196,8 +197,8 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
                 histories=histories,
                 commands=commands,
                 cloud_events=cloud_events,
-                workers=Workers(commands),
-                live=LiveFeed(reads, subscription, histories),
+                workers=Workers(commands, queue, live),
+                live=live,
                 positions=positions,
                 reads=reads_of(
                     PostgresDatabase(pools.reads), keys=PostgresDatabase(pools.commands), health=PostgresDatabase(pools.health)

@@ -19,7 +19,7 @@ from uuid_utils.compat import uuid7
 
 from api.container import Container
 from api.http.conventions.errors import InvalidBody, PreconditionFailed, response_to
-from application.engine.commands.request import CommandOutcome, CommandRequest
+from application.engine.commands.request import Caller, CommandOutcome, CommandRequest
 from application.engine.ports.pages import parse_position
 from application.engine.reading.as_of import until_caught_up
 from domain import values
@@ -103,23 +103,18 @@ def header(request: Request, name: bytes) -> str:
     return headers.get(name, b"").decode("latin-1")
 
 
+def caller_of(request: Request) -> Caller:
+    """Who gives commands. Their values come from a body that `body_of` looked at."""
+    principal = principal_of(request)
+    return Caller(principal.tenant_id, principal.actor, request.scope["state"].get("traceparent"))
+
+
 def command_request(request: Request, *, correlation_id: UUID | None = None, command_id: UUID | None = None) -> CommandRequest:
     """The metadata of a command that comes in over HTTP, made of a body that `body_of` looked at.
 
     With a `command_id`, a repeat of the command comes under the same id.
     """
-    principal, repeatable = principal_of(request), command_id is not None
-    command_id = command_id or uuid7()
-    return CommandRequest(
-        tenant_id=principal.tenant_id,
-        actor=principal.actor,
-        command_id=command_id,
-        correlation_id=correlation_id or command_id,
-        causation_id=str(command_id),
-        traceparent=request.scope["state"].get("traceparent"),
-        repeatable=repeatable,
-        checked=True,
-    )
+    return caller_of(request).request(command_id or uuid7(), correlation_id=correlation_id, repeatable=command_id is not None)
 
 
 async def body_of(request: Request, model: type[M]) -> M:

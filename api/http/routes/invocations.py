@@ -1,4 +1,4 @@
-"""Tool calls for people: which of them wait for somebody, one of them, and what became of an ambiguous one."""
+"""Tool calls over HTTP: for workers, claimed and reported; for people, listed, shown, and resolved where one is ambiguous."""
 
 from typing import Annotated, Any
 from uuid import UUID
@@ -7,17 +7,79 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, model_validator
 from starlette.responses import Response
 
-from api.http.conventions.deps import Body, accepted, answer, body_of, caught_up, container_of, next_link, principal_of
+from api.http.conventions.deps import (
+    Body,
+    accepted,
+    answer,
+    body_of,
+    caller_of,
+    caught_up,
+    container_of,
+    next_link,
+    principal_of,
+    replayed,
+)
 from api.http.documents import openapi
-from api.http.routes.workers import for_invocation
+from api.http.routes.workers import ClaimBody, FailBody, reported
 from application.engine.ports.pages import MAX_LIMIT, uuid_cursor
+from application.invocations import resolve_invocation as resolve
 from application.views.invocations import InvocationSummary, InvocationView, Status
 from domain import invocations as rules
 from domain.errors import NotFound
 from domain.failures import Failure
 from domain.kernel import Json
 
+of_workers = APIRouter(tags=["workers"])
 router = APIRouter(tags=["invocations"])
+
+
+# --- for workers ------------------------------------------------------------------------------------------------------
+
+
+class CompleteInvocationBody(Body):
+    attempt: int
+    result: Json = None
+
+
+@of_workers.post("/v1/invocations/{invocation_id}/claim", summary="Claim a tool call", openapi_extra=openapi.body(ClaimBody))
+async def claim_invocation(request: Request, invocation_id: UUID) -> Response:
+    body = await body_of(request, ClaimBody)
+    command = rules.ClaimInvocation(invocation_id=invocation_id, worker_id=body.worker_id, dispatch=body.dispatch)
+    invocation, outcome = await container_of(request).workers.invocations.claim(caller_of(request), command, body.claim())
+    assert invocation.requested is not None
+    return answer(
+        {
+            "invocation_id": str(invocation_id),
+            "run_id": str(invocation.requested.run_id),
+            "attempt": invocation.attempt,
+            "tool": invocation.requested.tool,
+            "arguments": invocation.requested.arguments,
+            "idempotency_key": str(invocation_id),
+            "timeout_s": invocation.requested.timeout_s,
+        },
+        headers=replayed(outcome),
+    )
+
+
+@of_workers.post(
+    "/v1/invocations/{invocation_id}/complete",
+    summary="Report a tool's result",
+    openapi_extra=openapi.body(CompleteInvocationBody),
+)
+async def complete_invocation(request: Request, invocation_id: UUID) -> Response:
+    body = await body_of(request, CompleteInvocationBody)
+    command = rules.CompleteInvocation(invocation_id=invocation_id, attempt=body.attempt, result=body.result)
+    return reported(await container_of(request).workers.invocations.complete(caller_of(request), command), invocation_id)
+
+
+@of_workers.post("/v1/invocations/{invocation_id}/fail", summary="Report a tool's failure", openapi_extra=openapi.body(FailBody))
+async def fail_invocation(request: Request, invocation_id: UUID) -> Response:
+    body = await body_of(request, FailBody)
+    command = rules.FailInvocation(invocation_id=invocation_id, attempt=body.attempt, error=body.error)
+    return reported(await container_of(request).workers.invocations.fail(caller_of(request), command), invocation_id)
+
+
+# --- for people -------------------------------------------------------------------------------------------------------
 
 
 def _one_outcome(schema: dict[str, Any]) -> None:
@@ -107,6 +169,5 @@ async def resolve_invocation(request: Request, invocation_id: UUID) -> Response:
         reason=body.reason,
         evidence=body.evidence,
     )
-    for_command = await for_invocation(request, invocation_id, "resolve")
-    outcome = await container_of(request).commands.execute(for_command, command)
+    outcome = await resolve(container_of(request).commands, caller_of(request), command)
     return accepted(outcome, invocation_id, {"invocation_id": str(invocation_id)}, status=200)

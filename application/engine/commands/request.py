@@ -34,6 +34,29 @@ class CommandRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Caller:
+    """Who gives commands through an entrance that has looked at their values."""
+
+    tenant_id: UUID
+    actor: str
+    """Who did it, in the metadata of events."""
+    traceparent: str | None = None
+
+    def request(self, command_id: UUID, *, correlation_id: UUID | None = None, repeatable: bool) -> CommandRequest:
+        """`repeatable`: the command id follows from a name or key that the caller gave."""
+        return CommandRequest(
+            tenant_id=self.tenant_id,
+            actor=self.actor,
+            command_id=command_id,
+            correlation_id=correlation_id or command_id,
+            causation_id=str(command_id),
+            traceparent=self.traceparent,
+            repeatable=repeatable,
+            checked=True,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class CommandOutcome:
     """The result of a command: the position to wait for, each stream's version, and whether it was recorded before."""
 
