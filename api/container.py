@@ -9,6 +9,7 @@ from api.settings import Settings
 from application.engine.commands.loop import CommandLoop
 from application.engine.parked import ParkedOperations
 from application.engine.ports.log import EventFeed
+from application.engine.ports.positions import ConsumerPositions
 from application.engine.ports.projections import ProjectionOperations
 from application.engine.ports.queue import WorkQueue
 from application.engine.reading.cloudevents import CloudEventEncoder
@@ -16,7 +17,6 @@ from application.engine.reading.history_keeper import HistoryKeeper
 from application.engine.reading.live import LiveFeed
 from application.reads import CurrentRuns, Reads
 from projections.engine.kernel import Database
-from projections.engine.positions import Positions
 
 if TYPE_CHECKING:
     from application.workers import Workers
@@ -62,7 +62,7 @@ class Container:
     cloud_events: CloudEventEncoder
     workers: "Workers"
     live: LiveFeed
-    positions: Positions
+    positions: ConsumerPositions
     reads: Reads
     projections: ProjectionOperations
     parked: ParkedOperations

@@ -27,7 +27,7 @@ async def request_for_invocation(commands: CommandLoop, caller: Caller, invocati
         raise NotFound(f"there is no invocation {invocation_id}")
     run_id: UUID = loaded.state.requested.run_id
     structlog.contextvars.bind_contextvars(run_id=str(run_id), invocation_id=str(invocation_id))
-    return caller.request(derive_id(invocation_id, name), correlation_id=run_id, repeatable=True)
+    return caller.named(derive_id(invocation_id, name), run_id)
 
 
 async def resolve_invocation(commands: CommandLoop, caller: Caller, command: invocations.ResolveInvocation) -> CommandOutcome:

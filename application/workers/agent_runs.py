@@ -27,4 +27,4 @@ async def request_for_agent_run(commands: CommandLoop, caller: Caller, agent_run
     assert state.requested is not None
     run_id = state.requested.run_id
     structlog.contextvars.bind_contextvars(run_id=str(run_id), agent_run_id=str(agent_run_id))
-    return caller.request(derive_id(agent_run_id, name), correlation_id=run_id, repeatable=True)
+    return caller.named(derive_id(agent_run_id, name), run_id)

@@ -19,9 +19,10 @@ from uuid_utils.compat import uuid7
 
 from api.container import Container
 from api.http.conventions.errors import InvalidBody, PreconditionFailed, response_to
-from application.engine.commands.request import Caller, CommandOutcome, CommandRequest
-from application.engine.ports.pages import parse_position
+from application.engine.commands.request import Caller, CommandOutcome, CommandRequest, request_of_entrance
+from application.engine.ports.pages import Page, parse_position
 from application.engine.reading.as_of import until_caught_up
+from application.reads import Positioned
 from domain import values
 from domain.errors import InvalidCommand, VersionConflict
 
@@ -114,7 +115,9 @@ def command_request(request: Request, *, correlation_id: UUID | None = None, com
 
     With a `command_id`, a repeat of the command comes under the same id.
     """
-    return caller_of(request).request(command_id or uuid7(), correlation_id=correlation_id, repeatable=command_id is not None)
+    principal, traceparent = principal_of(request), request.scope["state"].get("traceparent")
+    repeatable, command_id = command_id is not None, command_id or uuid7()
+    return request_of_entrance(principal.tenant_id, principal.actor, traceparent, command_id, correlation_id, repeatable)
 
 
 async def body_of(request: Request, model: type[M]) -> M:
@@ -230,6 +233,12 @@ async def caught_up(request: Request, read_model: str) -> None:
     container = container_of(request)
     timeout_s = container.settings.read_timeout_s
     await until_caught_up(container.histories, container.positions, read_model, awaited, timeout_s)
+
+
+def page_answer(request: Request, model: type[BaseModel], found: Positioned[Page[Any]]) -> Response:
+    """A page of a read model in the envelope of its list: `data` and `next_cursor`."""
+    body = model(data=found.value.data, next_cursor=found.value.next_cursor)
+    return answer(body, position=found.position, headers=next_link(request, found.value.next_cursor))
 
 
 def next_link(request: Request, next_cursor: str | None) -> dict[str, str]:

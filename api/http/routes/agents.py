@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from api.http.conventions.deps import answer, caught_up, container_of, next_link, principal_of
+from api.http.conventions.deps import caught_up, container_of, page_answer, principal_of
 from application.engine.ports.pages import MAX_LIMIT, decode_cursor
 from application.views.agents import AgentView
 
@@ -28,6 +28,4 @@ async def get_agents(
     after, tenant_id = decode_cursor(cursor) if cursor else None, principal_of(request).tenant_id
     await caught_up(request, "agents")
     found = await container_of(request).reads.agents.list(tenant_id, limit=limit, after=after, capability=capability)
-    page = found.value
-    body = AgentPage(data=page.data, next_cursor=page.next_cursor)
-    return answer(body, position=found.position, headers=next_link(request, page.next_cursor))
+    return page_answer(request, AgentPage, found)

@@ -15,7 +15,7 @@ from api.http.conventions.deps import (
     caller_of,
     caught_up,
     container_of,
-    next_link,
+    page_answer,
     principal_of,
     replayed,
 )
@@ -130,9 +130,7 @@ async def get_invocations(
     await caught_up(request, "invocations")
     reads = container_of(request).reads.invocations
     found = await reads.list(tenant_id, limit=limit, before=uuid_cursor(cursor), status=status, run_id=run_id)
-    page = found.value
-    body = InvocationPage(data=page.data, next_cursor=page.next_cursor)
-    return answer(body, position=found.position, headers=next_link(request, page.next_cursor))
+    return page_answer(request, InvocationPage, found)
 
 
 @router.get("/v1/invocations/{invocation_id}", summary="A tool call", responses={200: {"model": InvocationView}})

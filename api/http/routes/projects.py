@@ -11,12 +11,11 @@ from uuid_utils.compat import uuid7
 from api.http.conventions.deps import (
     Body,
     accepted,
-    answer,
     body_of,
     caught_up,
     command_request,
     container_of,
-    next_link,
+    page_answer,
     principal_of,
 )
 from api.http.conventions.idempotency import once
@@ -71,6 +70,4 @@ async def get_projects(
     await caught_up(request, "projects")
     projects = container_of(request).reads.projects
     found = await projects.list(principal_of(request).tenant_id, limit=limit, after=uuid_cursor(cursor))
-    page = found.value
-    body = ProjectPage(data=page.data, next_cursor=page.next_cursor)
-    return answer(body, position=found.position, headers=next_link(request, page.next_cursor))
+    return page_answer(request, ProjectPage, found)

@@ -21,7 +21,7 @@ from api.http.conventions.deps import (
     container_of,
     expected_version,
     header,
-    next_link,
+    page_answer,
     precondition,
     principal_of,
 )
@@ -228,9 +228,7 @@ async def get_runs(
     await caught_up(request, "runs")
     runs = container_of(request).reads.runs
     found = await runs.list(tenant_id, limit=limit, before=uuid_cursor(cursor), status=status, project_id=project_id)
-    page = found.value
-    body = RunPage(data=page.data, next_cursor=page.next_cursor)
-    return answer(body, position=found.position, headers=next_link(request, page.next_cursor))
+    return page_answer(request, RunPage, found)
 
 
 @router.get("/v1/runs/{run_id}", summary="A run, now or at any position or time", responses={200: {"model": RunView}})
@@ -281,6 +279,4 @@ async def get_messages(
     await must_be_a_run(container_of(request).feed, tenant_id, run_id)
     await caught_up(request, "messages")
     found = await container_of(request).reads.messages.list(tenant_id, run_id, limit=limit, after=after)
-    page = found.value
-    body = MessagePage(data=page.data, next_cursor=page.next_cursor)
-    return answer(body, position=found.position, headers=next_link(request, page.next_cursor))
+    return page_answer(request, MessagePage, found)
