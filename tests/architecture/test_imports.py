@@ -137,6 +137,13 @@ def _imported_names(path: Path) -> set[str]:
     return found
 
 
+@pytest.mark.parametrize("path", python_files("api/http/routes"), ids=str)
+def test_no_route_reaches_a_database(path: Path) -> None:
+    """Routes call use cases and ports of queries; these open their own connections."""
+    reached = {node.attr for node in ast.walk(parsed(path)) if isinstance(node, ast.Attribute)}
+    assert not reached & {"database", "command_database", "connection", "transaction"}
+
+
 def _assigned(path: Path) -> set[str]:
     targets = [node.target for node in parsed(path).body if isinstance(node, ast.AnnAssign)]
     return {target.id for target in targets if isinstance(target, ast.Name)}
