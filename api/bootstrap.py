@@ -47,6 +47,7 @@ from application.engine.background import side_by_side
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.snapshots import Snapshotter
 from application.engine.leases import LEASE_S, Group, Membership
+from application.engine.parked import ParkedOperations
 from application.engine.reading.cloudevents import CloudEventEncoder
 from application.engine.reading.histories import History
 from application.engine.reading.history_keeper import HistoryKeeper
@@ -54,15 +55,20 @@ from application.engine.reading.live import LiveFeed
 from application.engine.reconciler import WorkReconciler
 from application.engine.retry import persistently
 from application.engine.sagas.manager import PARTITIONS, SagaManager
+from application.engine.sagas.retry_parked import SagaRetry
 from application.engine.timers import TimerService
 from projections import timers
 from projections.engine import plugins
 from projections.engine.checkpoints import PostgresCheckpoints
+from projections.engine.operations import Operations
+from projections.engine.parked import PostgresParkedEvents
 from projections.engine.positions import Positions
 from projections.engine.rebuild import jobs
 from projections.engine.rebuild.builder import ProjectionBuilder
 from projections.engine.runner import ProjectionRunner
-from projections.registry import load_projections
+from projections.reads import reads_of
+from projections.registry import PROJECTIONS, load_projections
+from projections.registry import plugins as discovered
 from projections.replays import RunReplays
 
 log = structlog.get_logger(__name__)
@@ -180,18 +186,25 @@ async def assemble(settings: Settings, roles: set[Role]) -> AsyncIterator[Assemb
             positions, replays = Positions(database), RunReplays(feed)  # one question at a time, whoever and however many ask
             stack.push_async_callback(positions.close)
             stack.push_async_callback(replays.close)
+            live = LiveFeed(reads, subscription, histories)
+            operations = Operations(PostgresDatabase(pools.reads), reads, PROJECTIONS, discovered)
+            parked_events = PostgresParkedEvents(PostgresDatabase(pools.reads))
             container = Container(
                 settings=settings,
                 database=PostgresDatabase(pools.reads),
                 feed=reads,
                 command_database=PostgresDatabase(pools.commands),
-                health_database=PostgresDatabase(pools.health),
                 histories=histories,
                 commands=commands,
                 cloud_events=cloud_events,
-                workers=Workers(commands),
-                live=LiveFeed(reads, subscription, histories),
+                workers=Workers(commands, queue, live),
+                live=live,
                 positions=positions,
+                reads=reads_of(
+                    PostgresDatabase(pools.reads), keys=PostgresDatabase(pools.commands), health=PostgresDatabase(pools.health)
+                ),
+                projections=operations,
+                parked=ParkedOperations(parked_events, operations, SagaRetry(commands, queue, CATALOG, reads, parked_events)),
                 replays=replays,
                 work_queue=queue,
                 nats_access=NatsAccess(_for_workers(settings, nats_url), WORKER_INBOX),

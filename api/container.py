@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Protocol
 
 from api.settings import Settings
 from application.engine.commands.loop import CommandLoop
+from application.engine.parked import ParkedOperations
 from application.engine.ports.log import EventFeed
+from application.engine.ports.positions import ConsumerPositions
+from application.engine.ports.projections import ProjectionOperations
 from application.engine.ports.queue import WorkQueue
 from application.engine.reading.cloudevents import CloudEventEncoder
 from application.engine.reading.history_keeper import HistoryKeeper
 from application.engine.reading.live import LiveFeed
+from application.reads import CurrentRuns, Reads
 from projections.engine.kernel import Database
-from projections.engine.positions import Positions
-from projections.replays import RunReplays
 
 if TYPE_CHECKING:
     from application.workers import Workers
@@ -56,14 +58,15 @@ class Container:
     histories: HistoryKeeper
     command_database: Database
     """For what a command needs beside the log; with the share of the connections that `commands` has."""
-    health_database: Database
-    """With a connection of its own: what nobody else waits for, and nobody else holds up."""
     commands: CommandLoop
     cloud_events: CloudEventEncoder
     workers: "Workers"
     live: LiveFeed
-    positions: Positions
-    replays: RunReplays
+    positions: ConsumerPositions
+    reads: Reads
+    projections: ProjectionOperations
+    parked: ParkedOperations
+    replays: CurrentRuns
     work_queue: WorkQueue
     nats_access: NatsAccess
     log_head: Callable[[], Awaitable[int]]

@@ -31,6 +31,7 @@ from adapters.postgres.log.feed import PostgresEventFeed
 from adapters.postgres.migrate import migrate
 from adapters.postgres.pool import Pool, connect, open_pool
 from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
+from application.views.runs import RunView
 from benchmarks import table
 from benchmarks.servers import embedded
 from benchmarks.writers import METADATA, STATE, new_id, store_round
@@ -101,7 +102,7 @@ async def add_runs(connection: psycopg.AsyncConnection[tuple[object, ...]], root
     """Rows of the read model, one for each run."""
     now, plan = datetime.now(UTC), sequential(("greeter",))
     views = [
-        runs.RunView(
+        RunView(
             run_id=root, project_id=root, status="running", plan=plan, created_at=now, updated_at=now, version=1, position=1
         ).model_dump_json()
         for _, root in roots

@@ -4,14 +4,16 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+from application.engine.ports.pages import Page, encode_cursor
+from application.reads import Positioned
+from application.views.agents import AgentView
 from domain.agents import AgentRegistered
 from domain.kernel import Json, RecordedEvent
-from projections.engine.pages import Page, encode_cursor
+from projections.engine.checkpoints import reading
 from projections.kernel import (
     Connection,
-    ListedRow,
+    Database,
     Projection,
-    Timestamp,
     by_topic,
     decoded,
     dump_json,
@@ -19,18 +21,6 @@ from projections.kernel import (
     load_json,
     topics_of,
 )
-
-
-class AgentView(ListedRow):
-    agent_id: UUID
-    name: str
-    version: str
-    revision: int
-    description: str
-    capabilities: list[str]
-    input_schema: Json
-    output_schema: Json
-    registered_at: Timestamp
 
 
 async def on_agent_registered(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
@@ -85,3 +75,14 @@ def _listed(row: Sequence[Any]) -> AgentView:
         )  # fmt: skip
 
     return listed("agent", row[0], lambda: view(load_json(row[6]), load_json(row[7])), lambda: view(None, None, unreadable=True))
+
+
+class AgentQueries:
+    """The port `AgentReads`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def list(self, tenant_id: UUID, *, limit: int, after: str | None, capability: str | None) -> Positioned[Page[AgentView]]:
+        async with reading(self._database, PROJECTION.name) as (connection, position):
+            return Positioned(await list_agents(connection, tenant_id, limit=limit, after=after, capability=capability), position)

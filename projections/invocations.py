@@ -1,12 +1,12 @@
 """Tool calls: a list, to find calls that wait for a person, and a single call as the fold of its own events."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel
-
-from domain.failures import Failure
+from application.engine.ports.pages import Page, encode_cursor
+from application.reads import Positioned
+from application.views.invocations import InvocationSummary, InvocationView, ResolutionView
 from domain.invocations import (
     AttemptStarted,
     InvocationBecameAmbiguous,
@@ -18,48 +18,9 @@ from domain.invocations import (
     InvocationRetryScheduled,
     InvocationSucceeded,
 )
-from domain.kernel import Json, RecordedEvent
-from projections.engine.pages import Page, encode_cursor
-from projections.kernel import Connection, Projection, Timestamp, decoded, in_turns, topics_of
-
-Status = Literal["requested", "running", "retrying", "succeeded", "failed", "ambiguous", "cancelled"]
-
-
-class ResolutionView(BaseModel):
-    """What a person said of an ambiguous call, beside the outcome itself."""
-
-    by: str
-    reason: str
-    evidence: Json = None
-    at: Timestamp
-
-
-class InvocationSummary(BaseModel):
-    invocation_id: UUID
-    run_id: UUID
-    agent_run_id: UUID
-    key: str
-    tool: str
-    status: Status
-    since: Timestamp
-    """When it got this status."""
-    attempt: int = 0
-    cancel_requested: bool = False
-    """The call was cancelled in the middle of an attempt, and is not tried again."""
-
-
-class InvocationView(InvocationSummary):
-    arguments: dict[str, Json]
-    idempotent: bool
-    requested_at: Timestamp
-    worker_id: str | None = None
-    result: Json = None
-    error: Failure | None = None
-    effect: Literal["unknown"] | None = None
-    resolution: ResolutionView | None = None
-    version: int
-    """Version of the call's own stream."""
-
+from domain.kernel import RecordedEvent
+from projections.engine.checkpoints import reading
+from projections.kernel import Connection, Database, Projection, decoded, in_turns, topics_of
 
 # --- the fold ---------------------------------------------------------------------------------------------------------
 
@@ -206,3 +167,21 @@ async def list_invocations(
     names = COLUMNS.split(", ")
     data = [InvocationSummary.model_validate(dict(zip(names, row, strict=True))) for row in rows[:limit]]
     return Page(data, encode_cursor(str(data[-1].invocation_id)) if len(rows) > limit else None)
+
+
+class InvocationQueries:
+    """The port `InvocationReads`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def list(
+        self, tenant_id: UUID, *, limit: int, before: UUID | None, status: str | None, run_id: UUID | None
+    ) -> Positioned[Page[InvocationSummary]]:
+        async with reading(self._database, PROJECTION.name) as (connection, position):
+            return Positioned(
+                await list_invocations(connection, tenant_id, limit=limit, before=before, status=status, run_id=run_id), position
+            )
+
+    def replay(self, events: Sequence[RecordedEvent]) -> InvocationView | None:
+        return replay(events)

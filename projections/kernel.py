@@ -1,13 +1,12 @@
 """The names that read models are written with. Plug-ins import them from here too, so this module keeps its path and its names."""
 
+from application.engine.ports.views import ListedRow, Timestamp
 from domain.registry import REGISTRY
 from projections.engine.kernel import (
     Connection,
     Database,
     Handler,
-    ListedRow,
     Projection,
-    Timestamp,
     by_topic,
     dump_json,
     in_turns,

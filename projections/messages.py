@@ -1,18 +1,20 @@
 """Messages of a run and what became of each: sent, delivered, received, or refused."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
+from application.engine.ports.pages import Page, encode_cursor
+from application.reads import Positioned
+from application.views.messages import MessageView
 from domain.agent_runs import MailDelivered, MailReceived, MailRefused
 from domain.kernel import Json, RecordedEvent
 from domain.messages import MessageSent
-from projections.engine.pages import Page, encode_cursor
+from projections.engine.checkpoints import reading
 from projections.kernel import (
     Connection,
-    ListedRow,
+    Database,
     Projection,
-    Timestamp,
     by_topic,
     decoded,
     dump_json,
@@ -20,20 +22,6 @@ from projections.kernel import (
     load_json,
     topics_of,
 )
-
-
-class MessageView(ListedRow):
-    message_id: UUID
-    run_id: UUID
-    sender: str
-    recipient: str
-    body: Json
-    status: Literal["sent", "delivered", "received", "refused"]
-    refused: str | None
-    position: int
-    sent_at: Timestamp
-    delivered_at: Timestamp | None
-    received_at: Timestamp | None
 
 
 async def on_message_sent(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
@@ -115,3 +103,14 @@ def _listed(run_id: UUID, row: Sequence[Any]) -> MessageView:
         )  # fmt: skip
 
     return listed("message", row[0], lambda: view(load_json(row[3])), lambda: view(None, unreadable=True))
+
+
+class MessageQueries:
+    """The port `MessageReads`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def list(self, tenant_id: UUID, run_id: UUID, *, limit: int, after: int | None) -> Positioned[Page[MessageView]]:
+        async with reading(self._database, PROJECTION.name) as (connection, position):
+            return Positioned(await list_messages(connection, tenant_id, run_id, limit=limit, after=after), position)

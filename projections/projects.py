@@ -4,14 +4,16 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+from application.engine.ports.pages import Page, encode_cursor
+from application.reads import Positioned
+from application.views.projects import ProjectView
 from domain.kernel import Json, RecordedEvent
 from domain.projects import ProjectCreated
-from projections.engine.pages import Page, encode_cursor
+from projections.engine.checkpoints import reading
 from projections.kernel import (
     Connection,
-    ListedRow,
+    Database,
     Projection,
-    Timestamp,
     by_topic,
     decoded,
     dump_json,
@@ -19,13 +21,6 @@ from projections.kernel import (
     load_json,
     topics_of,
 )
-
-
-class ProjectView(ListedRow):
-    project_id: UUID
-    name: str
-    metadata: dict[str, Json]
-    created_at: Timestamp
 
 
 async def on_project_created(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
@@ -64,3 +59,14 @@ def _listed(row: Sequence[Any]) -> ProjectView:
         return ProjectView(project_id=row[0], name=row[1], metadata=metadata, created_at=row[3], unreadable=unreadable)
 
     return listed("project", row[0], lambda: view(load_json(row[2])), lambda: view({}, unreadable=True))
+
+
+class ProjectQueries:
+    """The port `ProjectReads`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def list(self, tenant_id: UUID, *, limit: int, after: UUID | None) -> Positioned[Page[ProjectView]]:
+        async with reading(self._database, PROJECTION.name) as (connection, position):
+            return Positioned(await list_projects(connection, tenant_id, limit=limit, after=after), position)

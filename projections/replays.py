@@ -13,10 +13,11 @@ import structlog
 from application.engine.background import OnDemand
 from application.engine.ports.log import EventFeed
 from application.engine.retry import persistently
+from application.views.runs import RunView
 from domain.errors import Unavailable
 from domain.kernel import RecordedEvent
 from projections.engine.kernel import TURN
-from projections.runs import RunView, evolve_view
+from projections.runs import evolve_view
 
 MAX_ASKED = 10_000
 """Number of runs that may wait to be read. The next caller gets Unavailable."""

@@ -1,12 +1,11 @@
 """Tenants and their API keys."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from uuid import UUID
 
+from application.reads import KeyOwner
 from domain.kernel import RecordedEvent
 from domain.tenants import ApiKeyIssued, ApiKeyRevoked, TenantCreated
-from projections.kernel import Connection, Projection, by_topic, decoded, topics_of
+from projections.kernel import Connection, Database, Projection, by_topic, decoded, topics_of
 
 
 async def on_tenant_created(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
@@ -48,14 +47,19 @@ PROJECTION = Projection(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class KeyOwner:
-    key_id: UUID
-    tenant_id: UUID
-
-
 async def find_keys(connection: Connection, sha256s: Sequence[str]) -> dict[str, KeyOwner]:
     """Hash of each valid key among the given ones → its tenant and id."""
     sql = "SELECT sha256, key_id, tenant_id FROM api_key WHERE sha256 = ANY (%s) AND revoked_at IS NULL"
     cursor = await connection.execute(sql, [list(sha256s)])
     return {sha256: KeyOwner(key_id, tenant_id) async for sha256, key_id, tenant_id in cursor}
+
+
+class ApiKeyQueries:
+    """The port `ApiKeyReads`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def owners(self, sha256s: Sequence[str]) -> dict[str, KeyOwner]:
+        async with self._database.connection() as connection:
+            return await find_keys(connection, sha256s)

@@ -4,14 +4,16 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+from application.engine.ports.pages import Page, encode_cursor
+from application.reads import Positioned
+from application.views.tools import ToolView
 from domain.kernel import Json, RecordedEvent
 from domain.tools import ToolRegistered
-from projections.engine.pages import Page, encode_cursor
+from projections.engine.checkpoints import reading
 from projections.kernel import (
     Connection,
-    ListedRow,
+    Database,
     Projection,
-    Timestamp,
     by_topic,
     decoded,
     dump_json,
@@ -19,20 +21,6 @@ from projections.kernel import (
     load_json,
     topics_of,
 )
-
-
-class ToolView(ListedRow):
-    tool_id: UUID
-    name: str
-    version: str
-    revision: int
-    description: str
-    capabilities: list[str]
-    parameters: Json
-    idempotent: bool
-    timeout_s: float
-    max_attempts: int
-    registered_at: Timestamp
 
 
 async def on_tool_registered(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
@@ -86,3 +74,14 @@ def _listed(row: Sequence[Any]) -> ToolView:
         )  # fmt: skip
 
     return listed("tool", row[0], lambda: view(load_json(row[6])), lambda: view({}, unreadable=True))
+
+
+class ToolQueries:
+    """The port `ToolReads`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def list(self, tenant_id: UUID, *, limit: int, after: str | None) -> Positioned[Page[ToolView]]:
+        async with reading(self._database, PROJECTION.name) as (connection, position):
+            return Positioned(await list_tools(connection, tenant_id, limit=limit, after=after), position)

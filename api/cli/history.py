@@ -11,8 +11,9 @@ from uuid import UUID
 
 from api.cli.output import gist, reason
 from api.cli.timeline import time_of
+from application.views.runs import RunView
 from domain.kernel import RecordedEvent
-from projections.runs import RunView, evolve_view
+from projections.runs import evolve_view
 
 if TYPE_CHECKING:
     from api.cli.connection import ServerClient

@@ -10,11 +10,12 @@ from api.http.conventions.deps import RawRoute
 from api.http.conventions.keys import Keys
 from api.http.conventions.middleware import Gate
 from api.http.documents import asyncapi, cached, openapi, schemas
-from api.http.routes import agents, events, health, invocations, projections, projects, runs, workers
+from api.http.routes import agent_runs, agents, events, health, invocations, projections, projects, runs, tools, workers
 
 ROUTERS = (
-    runs.busy, runs.router, events.router, agents.router, projects.router, workers.router, invocations.router, health.router,
-    cached.router, schemas.router, asyncapi.router, projections.router,
+    runs.busy, runs.router, events.router, agents.router, tools.router, projects.router, workers.router, agent_runs.router,
+    invocations.of_workers, invocations.router,
+    health.router, cached.router, schemas.router, asyncapi.router, projections.router,
 )  # fmt: skip
 
 

@@ -5,7 +5,8 @@ comparison of the epoch ends an owner that was replaced, even if both owners are
 to its commit reads the checkpoint again, so that it need not give up its place.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 from application.engine.ports.checkpoints import Checkpoint, LostOwnership
 from domain.kernel import RecordedEvent
@@ -28,6 +29,7 @@ INSERT INTO parked_event (consumer, position, root_id, tenant_id, topic, error)
 VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
 """
 POSITIONS = "SELECT name, position FROM checkpoint"
+POSITION_OF = "SELECT position FROM checkpoint WHERE name = %s"
 
 
 async def take(connection: Connection, names: Sequence[str]) -> dict[str, Checkpoint]:
@@ -95,3 +97,11 @@ async def parked(connection: Connection) -> dict[str, int]:
     """Number of parked events by consumer. Events that a version beside the live one parked do not count."""
     sql = "SELECT consumer, count(*) FROM parked_event WHERE strpos(consumer, '@') = 0 GROUP BY consumer"
     return dict(await (await connection.execute(sql)).fetchall())
+
+
+@asynccontextmanager
+async def reading(database: Database, read_model: str) -> AsyncIterator[tuple[Connection, int]]:
+    """A connection to ask a read model, and the position that the read model had before it is asked."""
+    async with database.connection() as connection:
+        row = await (await connection.execute(POSITION_OF, [read_model])).fetchone()
+        yield connection, row[0] if row else 0

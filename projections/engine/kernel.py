@@ -3,24 +3,20 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import pydantic_core
 import structlog
 from psycopg import AsyncConnection
-from pydantic import BaseModel, Field, PlainSerializer
 
 from application.engine.ports import database as ports
+from application.engine.ports.views import ListedRow
 from domain import values
-from domain.kernel import Event, Json, RecordedEvent, timestamp
+from domain.kernel import Event, Json, RecordedEvent
 
 Connection = AsyncConnection[Any]
 Database = ports.Database[Connection]
 log = structlog.get_logger(__name__)
-
-Timestamp = Annotated[datetime, PlainSerializer(timestamp, return_type=str, when_used="json")]
-"""A time of a view model: RFC 3339 in UTC with milliseconds on every interface."""
 
 Handler = Callable[[Connection, Sequence[RecordedEvent]], Awaitable[None]]
 """Takes a batch of events of one topic group, in order, and writes rows with set-based SQL, inside the runner's transaction."""
@@ -82,15 +78,6 @@ def dump_json(value: Json) -> str:
 def load_json(text: str) -> Json:
     """Raises ValueError for text that is not JSON."""
     return values.read(text)
-
-
-class ListedRow(BaseModel):
-    """An entry of a list that was stored as JSON, in whole or in part."""
-
-    unreadable: bool = Field(
-        default=False,
-        description="The stored document cannot be read: what stands in it is left out of this entry. Its events still have it.",
-    )
 
 
 V = TypeVar("V", bound=ListedRow)

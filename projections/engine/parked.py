@@ -5,18 +5,17 @@ transaction does and in the same order, and raises the epoch. So the owner reads
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from uuid import UUID
 
 import structlog
-from pydantic import BaseModel
 
 from application.engine.ports.log import EventFeed
+from application.engine.ports.pages import Page, encode_cursor
+from application.engine.ports.parked import ParkedView, Retried
 from domain.errors import InvalidState, Unavailable
 from domain.kernel import RecordedEvent
 from projections.engine import versions
-from projections.engine.kernel import Connection, Database, Projection, Timestamp
-from projections.engine.pages import Page, encode_cursor
+from projections.engine.kernel import Connection, Database, Projection
 
 LOCK_MS = 2_000
 
@@ -32,25 +31,6 @@ NEW_EPOCH = "UPDATE checkpoint SET epoch = epoch + 1 WHERE name = %s"
 LOCK_TIMEOUT = "SELECT set_config('lock_timeout', %s, true)"
 
 log = structlog.get_logger(__name__)
-
-
-class ParkedView(BaseModel):
-    position: int
-    root_id: UUID
-    tenant_id: UUID
-    topic: str
-    error: str
-    since: Timestamp
-
-
-@dataclass(frozen=True, slots=True)
-class Retried:
-    """The result for the parked events of one root: they were applied, or they stay parked because of an error."""
-
-    root_id: UUID
-    events: int
-    """0: the root had none."""
-    error: str | None = None
 
 
 async def list_parked(connection: Connection, consumers: Sequence[str], *, limit: int, after: int) -> Page[ParkedView]:
@@ -116,3 +96,26 @@ async def _apply(
         await unpark(connection, [name], root_id, parked)
         await connection.execute(NEW_EPOCH, [name])
     return len(parked)
+
+
+class PostgresParkedEvents:
+    """The port `ParkedEvents`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def list(self, consumers: Sequence[str], *, limit: int, after: int) -> Page[ParkedView]:
+        async with self._database.connection() as connection:
+            return await list_parked(connection, consumers, limit=limit, after=after)
+
+    async def roots(self, consumers: Sequence[str], limit: int) -> Sequence[UUID]:
+        async with self._database.connection() as connection:
+            return await roots(connection, consumers, limit)
+
+    async def positions(self, consumers: Sequence[str], root_id: UUID) -> Sequence[int]:
+        async with self._database.connection() as connection:
+            return await positions(connection, consumers, root_id)
+
+    async def unpark(self, consumers: Sequence[str], root_id: UUID, done: Sequence[int]) -> None:
+        async with self._database.connection() as connection:
+            await unpark(connection, consumers, root_id, done)

@@ -96,6 +96,8 @@ def test_modules_of_a_slice_that_is_a_package_are_imported_by_the_package_alone(
 
 
 CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+QUERIES = {"application.reads", "application.views"}
+"""Ports and view models that read models implement."""
 OPEN_TO_THE_ENGINE = {"domain.deep_json", "domain.errors", "domain.event_registry", "domain.kernel", "domain.values"}
 
 
@@ -115,7 +117,8 @@ def test_contracts_of_the_engine_name_every_module_of_the_product() -> None:
     machinery = modules_of("application/engine") - {f"application.engine.{name}" for name in ("background", "ports", "retry")}
     read_models = modules_of("projections") - {"projections.engine"}
     assert forbidden("The engine of projections knows ports, no slice and no read model") == product | machinery | read_models
-    assert forbidden("Read models see ports, never command handling") == machinery | {n for n in product if n[:4] == "appl"}
+    use_cases = {name for name in product if name.startswith("application.")} - QUERIES
+    assert forbidden("Read models see ports, never command handling") == machinery | use_cases
 
 
 def _slice_of(path: Path) -> str:
@@ -132,6 +135,13 @@ def _imported_names(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return found
+
+
+@pytest.mark.parametrize("path", python_files("api/http/routes"), ids=str)
+def test_no_route_reaches_a_database(path: Path) -> None:
+    """Routes call use cases and ports of queries; these open their own connections."""
+    reached = {node.attr for node in ast.walk(parsed(path)) if isinstance(node, ast.Attribute)}
+    assert not reached & {"database", "command_database", "connection", "transaction"}
 
 
 def _assigned(path: Path) -> set[str]:

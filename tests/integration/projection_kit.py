@@ -15,6 +15,7 @@ from application.catalog import CATALOG
 from application.engine.commands.loop import CommandLoop
 from application.engine.ports.checkpoints import LostOwnership
 from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
+from application.engine.ports.projections import Kind, Purpose
 from domain import agent_runs, projects, runs
 from domain.kernel import Event, RecordedEvent
 from domain.registry import REGISTRY
@@ -22,7 +23,7 @@ from domain.tenants import DEFAULT_TENANT_ID
 from projections.engine.positions import Positions
 from projections.engine.rebuild import jobs
 from projections.engine.rebuild.builder import ProjectionBuilder
-from projections.engine.rebuild.jobs import Build, Kind
+from projections.engine.rebuild.jobs import Build
 from projections.engine.runner import ProjectionRunner
 from projections.kernel import Database, Projection
 from tests.integration.system_kit import eventually, new_id, request_of, stopped
@@ -100,13 +101,13 @@ class Log:
         async with self.database.connection() as connection, connection.transaction():
             await jobs.ask_swap(connection, name)
 
-    async def build(self, name: str, purpose: jobs.Purpose = "version") -> Build:
+    async def build(self, name: str, purpose: Purpose = "version") -> Build:
         async with self.database.connection() as connection:
             found = await jobs.find(connection, name, purpose)
         assert found is not None
         return found
 
-    async def until_status(self, name: str, *statuses: str, purpose: jobs.Purpose = "version") -> Build:
+    async def until_status(self, name: str, *statuses: str, purpose: Purpose = "version") -> Build:
         async def there() -> Build | None:
             found = await self.build(name, purpose)
             assert found.status in statuses or found.status in jobs.OPEN, found

@@ -8,7 +8,7 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from projections.engine.pages import encode_cursor
+from application.engine.ports.pages import encode_cursor
 from tests.integration.system_kit import System, new_id, running, sha256
 
 GRAPH = {"kind": "graph", "steps": [{"key": "a", "agent": "alpha"}]}

@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 
 from api.http.app import create_app
+from projections.reads import reads_of
 from tests.golden.generate import FOLDER
 from tests.integration.system_kit import BASE, CountingDatabase, System
 
@@ -107,7 +108,8 @@ async def test_documents_are_kept_by_clients_and_wrong_paths_are_said(stranger: 
 async def test_documents_are_rendered_once_for_everybody(shared: System, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever asks, and whatever the `Host` says, nothing is made anew, and no connection to the database is taken."""
     database = CountingDatabase(shared.container.database)
-    transport = httpx.ASGITransport(create_app(replace(shared.container, database=database)))
+    reads = reads_of(database, keys=database, health=database)
+    transport = httpx.ASGITransport(create_app(replace(shared.container, database=database, reads=reads)))
     async with httpx.AsyncClient(transport=transport, base_url=BASE) as anybody:
         paths = ("/openapi.json", "/asyncapi.json", "/schemas", "/schemas/cloudevent", "/schemas/run.started/v1", "/docs/errors")
         first = {path: (await anybody.get(path)).content for path in paths}

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from adapters.postgres.log.identity import log_id_at
-from application.workers import JournalView, Workers
+from application.workers.journal import Journals, JournalView
 from domain.context import SetContextValue, context_id_of
 from domain.failures import MAX_LOST_CLAIMS
 from domain.tenants import DEFAULT_TENANT_ID
@@ -268,14 +268,14 @@ async def test_a_poll_is_over_in_time_although_much_happens(system: System, alph
 async def test_only_news_of_its_own_wake_a_poll(system: System, alpha: Claim, monkeypatch: pytest.MonkeyPatch) -> None:
     """What happens in other parts of the run does not make it read: a hundred polls would be a hundred reads an event."""
     poll = await polling(system, alpha)
-    read, reads = Workers.journal, 0
+    read, reads = Journals.read, 0
 
-    async def counted(self: Workers, *args: Any, **options: Any) -> JournalView:
+    async def counted(self: Journals, *args: Any, **options: Any) -> JournalView:
         nonlocal reads
         reads += 1
         return await read(self, *args, **options)
 
-    monkeypatch.setattr(Workers, "journal", counted)
+    monkeypatch.setattr(Journals, "read", counted)
     run = UUID(alpha.body["run_id"])
     for number in range(10):
         name = f"n{number}"

@@ -11,6 +11,7 @@ import pytest
 from application.engine.sagas.manager import partition_of
 from application.engine.sagas.reactions import Reaction
 from application.sagas import run_lifecycle
+from application.views.runs import RunView
 from domain import agent_runs, runs
 from domain.errors import ProjectionBehind
 from domain.kernel import RecordedEvent
@@ -85,7 +86,7 @@ async def test_a_retry_is_in_order_and_not_overtaken(database_url: str) -> None:
             expected = run_views.replay(events)
             [(view, position)] = await log.rows("SELECT view, position FROM run WHERE run_id = %s", root)
             assert expected is not None and position == events[-1].position
-            shown = run_views.RunView.model_validate_json(view)
+            shown = RunView.model_validate_json(view)
             assert (shown.event_count, shown.steps[0].recorded_steps) == (len(events), len(events) - 4)
         assert await retry(known[0]) == parked.Retried(known[0], 0)
 
@@ -116,7 +117,7 @@ async def test_what_is_parked_during_a_retry_belongs_to_it(database_url: str, mo
         assert reads == 2
         await log.until("runs")
         [(view,)] = await log.rows("SELECT view FROM run WHERE run_id = %s", root)
-        assert run_views.RunView.model_validate_json(view).event_count == 4 + 2 + 2
+        assert RunView.model_validate_json(view).event_count == 4 + 2 + 2
         assert await log.rows("SELECT * FROM parked_event") == []
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import orjson
 
+from application.engine.ports.pages import MAX_POSITION, decode_cursor
 from application.engine.reading.histories import Cursor, History
 from application.engine.reading.history_keeper import HistoryKeeper
 from domain.errors import HistoryReplaced, InvalidCommand, Unavailable
-from projections.engine.pages import MAX_POSITION, decode_cursor
 
 HISTORY = "Tidelog-History"
 PATTERN = "^[0-9]{1,18}(-[0-9a-f]{12}(-[0-9a-f]{8})?)?$"

@@ -1,10 +1,9 @@
-"""What every route shares: who asks, the command's metadata, reading from a read model, and answers."""
+"""What every route shares: who asks, the command's metadata, waiting for a read model, and answers."""
 
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -12,7 +11,7 @@ import orjson
 import pydantic_core
 from fastapi import Request
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -20,17 +19,15 @@ from uuid_utils.compat import uuid7
 
 from api.container import Container
 from api.http.conventions.errors import InvalidBody, PreconditionFailed, response_to
-from application.engine.commands.request import CommandOutcome, CommandRequest
-from domain import runs, values
-from domain.errors import InvalidCommand, NotFound, VersionConflict
-from projections.engine.kernel import Connection
-from projections.engine.pages import parse_position
+from application.engine.commands.request import Caller, CommandOutcome, CommandRequest, request_of_entrance
+from application.engine.ports.pages import Page, parse_position
+from application.engine.reading.as_of import until_caught_up
+from application.reads import Positioned
+from domain import values
+from domain.errors import InvalidCommand, VersionConflict
 
 POSITION = "Tidelog-Position"
 _ETAG = re.compile(r'^(?:W/)?"v([0-9]{1,18})"$')
-_TIME: TypeAdapter[datetime] = TypeAdapter(datetime)
-_DATE = re.compile(r"\d{4}-\d\d-\d\d[Tt ]", re.ASCII)
-"""How a time begins: pydantic would take a bare number for seconds since 1970."""
 
 
 class Body(BaseModel):
@@ -107,23 +104,20 @@ def header(request: Request, name: bytes) -> str:
     return headers.get(name, b"").decode("latin-1")
 
 
+def caller_of(request: Request) -> Caller:
+    """Who gives commands. Their values come from a body that `body_of` looked at."""
+    principal = principal_of(request)
+    return Caller(principal.tenant_id, principal.actor, request.scope["state"].get("traceparent"))
+
+
 def command_request(request: Request, *, correlation_id: UUID | None = None, command_id: UUID | None = None) -> CommandRequest:
     """The metadata of a command that comes in over HTTP, made of a body that `body_of` looked at.
 
     With a `command_id`, a repeat of the command comes under the same id.
     """
-    principal, repeatable = principal_of(request), command_id is not None
-    command_id = command_id or uuid7()
-    return CommandRequest(
-        tenant_id=principal.tenant_id,
-        actor=principal.actor,
-        command_id=command_id,
-        correlation_id=correlation_id or command_id,
-        causation_id=str(command_id),
-        traceparent=request.scope["state"].get("traceparent"),
-        repeatable=repeatable,
-        checked=True,
-    )
+    principal, traceparent = principal_of(request), request.scope["state"].get("traceparent")
+    repeatable, command_id = command_id is not None, command_id or uuid7()
+    return request_of_entrance(principal.tenant_id, principal.actor, traceparent, command_id, correlation_id, repeatable)
 
 
 async def body_of(request: Request, model: type[M]) -> M:
@@ -225,45 +219,26 @@ def replayed(*outcomes: CommandOutcome) -> dict[str, str]:
     return {"Idempotency-Replayed": "true"} if all(outcome.duplicate for outcome in outcomes) else {}
 
 
-@asynccontextmanager
-async def reading(request: Request, read_model: str) -> AsyncIterator[tuple[Connection, int]]:
-    """A connection to read a read model, and the model's position.
+async def caught_up(request: Request, read_model: str) -> None:
+    """Waits until a read model has the position of the request's `Tidelog-Position`, if there is one.
 
-    Waits first until it has the position of the request's `Tidelog-Position`. Raises ProjectionBehind, PositionBeyondHead.
+    Raises ProjectionBehind, PositionBeyondHead.
     """
-    container = container_of(request)
     wanted = request.headers.get(POSITION)
-    if wanted is not None:
-        awaited = parse_position(wanted)
-        if awaited is None:
-            raise InvalidCommand(f"{POSITION} must be a position: a whole number")
-        await container.histories.must_have(awaited)
-        await container.positions.until(read_model, awaited, container.settings.read_timeout_s)
-    async with container.database.connection() as connection:
-        cursor = await connection.execute("SELECT position FROM checkpoint WHERE name = %s", [read_model])
-        row = await cursor.fetchone()
-        yield connection, row[0] if row else 0
+    if wanted is None:
+        return
+    awaited = parse_position(wanted)
+    if awaited is None:
+        raise InvalidCommand(f"{POSITION} must be a position: a whole number")
+    container = container_of(request)
+    timeout_s = container.settings.read_timeout_s
+    await until_caught_up(container.histories, container.positions, read_model, awaited, timeout_s)
 
 
-async def must_be_a_run(request: Request, run_id: UUID) -> None:
-    """Raises NotFound when the tenant has no such run. A read like others: it takes nothing from the connections of commands."""
-    first = await container_of(request).feed.read_tenant(principal_of(request).tenant_id, after=0, limit=1, root_id=run_id)
-    if not first or first[0].topic != runs.RunStarted.TOPIC:
-        raise NotFound(f"there is no run {run_id}")
-
-
-async def position_of(request: Request, as_of: str, *, root_id: UUID | None = None) -> int:
-    """The position that `as_of` means: a position, at most the head, or the last one at an RFC 3339 time. Raises InvalidCommand."""
-    position = parse_position(as_of)
-    if position is not None:
-        return await container_of(request).histories.at_most_head(position)
-    try:
-        at = _TIME.validate_python(as_of) if _DATE.match(as_of) else None
-    except ValidationError:
-        at = None
-    if at is None or at.tzinfo is None:
-        raise InvalidCommand("as_of must be a position or an RFC 3339 time with its zone", pointer="/as_of")
-    return await container_of(request).feed.position_at(principal_of(request).tenant_id, at, root_id=root_id)
+def page_answer(request: Request, model: type[BaseModel], found: Positioned[Page[Any]]) -> Response:
+    """A page of a read model in the envelope of its list: `data` and `next_cursor`."""
+    body = model(data=found.value.data, next_cursor=found.value.next_cursor)
+    return answer(body, position=found.position, headers=next_link(request, found.value.next_cursor))
 
 
 def next_link(request: Request, next_cursor: str | None) -> dict[str, str]:

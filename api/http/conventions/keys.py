@@ -13,8 +13,6 @@ from api.container import Container
 from api.http.conventions.deps import Principal
 from application.engine.background import end
 from domain.errors import TidelogError, Unauthenticated, Unavailable
-from projections.engine.kernel import Database
-from projections.tenants import find_keys
 
 KNOWN_S = 10.0
 """How long a key is taken for valid after it was looked up: a revoked one works no longer than this."""
@@ -41,7 +39,7 @@ class Keys:
     """Knows keys by their hash; a key itself is neither kept nor logged."""
 
     def __init__(self, container: Container) -> None:
-        self._database: Database = container.command_database
+        self._reads = container.reads.keys
         self._dependencies = container.dependencies
         self._known: dict[str, _Known] = {}
         """The one that was looked up longest ago first."""
@@ -126,8 +124,7 @@ class Keys:
         """Whom the keys belong to, and what to say of the others. Raises Unavailable."""
         now = time.monotonic()
         unknown = await self._starting() or Unauthenticated("the API key is not valid")
-        async with self._database.connection() as connection:
-            owners = await find_keys(connection, digests)
+        owners = await self._reads.owners(digests)
         for digest in digests:
             self._known.pop(digest, None)
         answers: dict[str, Answer] = {}

@@ -20,7 +20,6 @@ from api.metrics import HEAD, LAG, PARKED
 from application.engine.reading.histories import Histories
 from domain.errors import TidelogError
 from domain.kernel import timestamp
-from projections.engine import checkpoints
 
 router = APIRouter(tags=["operations"])
 
@@ -115,24 +114,22 @@ async def _copied(container: Container) -> Mapping[str, int]:
 
 async def _lags(container: Container, copied: Mapping[str, int]) -> dict[str, Any]:
     head = await container.log_head()
-    async with container.health_database.connection() as connection:
-        positions = await checkpoints.positions(connection)
-        parked = await checkpoints.parked(connection)
+    progress = await container.reads.consumers.progress()
     members = await container.members()
     HEAD.set(head)
-    consumers, streams = _behind(head, positions), _behind(head, copied)
+    consumers, streams = _behind(head, progress.positions), _behind(head, copied)
     LAG.clear()
     for name, state in {**consumers, **streams}.items():
         LAG.labels(name).set(state["lag"])
     for name in consumers:
-        PARKED.labels(name).set(parked.get(name, 0))
+        PARKED.labels(name).set(progress.parked.get(name, 0))
     shown = [_member(member) for member in members]
     return {
         "head": head,
         "history": _history(container.histories.known),
         "consumers": consumers,
         "streams": streams,
-        "parked": parked,
+        "parked": progress.parked,
         "members": shown,
     }
 

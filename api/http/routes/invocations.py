@@ -1,4 +1,4 @@
-"""Tool calls for people: which of them wait for somebody, one of them, and what became of an ambiguous one."""
+"""Tool calls over HTTP: for workers, claimed and reported; for people, listed, shown, and resolved where one is ambiguous."""
 
 from typing import Annotated, Any
 from uuid import UUID
@@ -7,17 +7,79 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, model_validator
 from starlette.responses import Response
 
-from api.http.conventions.deps import Body, accepted, answer, body_of, container_of, next_link, principal_of, reading
+from api.http.conventions.deps import (
+    Body,
+    accepted,
+    answer,
+    body_of,
+    caller_of,
+    caught_up,
+    container_of,
+    page_answer,
+    principal_of,
+    replayed,
+)
 from api.http.documents import openapi
-from api.http.routes.workers import for_invocation
+from api.http.routes.workers import ClaimBody, FailBody, reported
+from application.engine.ports.pages import MAX_LIMIT, uuid_cursor
+from application.invocations import resolve_invocation as resolve
+from application.views.invocations import InvocationSummary, InvocationView, Status
 from domain import invocations as rules
 from domain.errors import NotFound
 from domain.failures import Failure
 from domain.kernel import Json
-from projections import invocations
-from projections.engine.pages import MAX_LIMIT, uuid_cursor
 
+of_workers = APIRouter(tags=["workers"])
 router = APIRouter(tags=["invocations"])
+
+
+# --- for workers ------------------------------------------------------------------------------------------------------
+
+
+class CompleteInvocationBody(Body):
+    attempt: int
+    result: Json = None
+
+
+@of_workers.post("/v1/invocations/{invocation_id}/claim", summary="Claim a tool call", openapi_extra=openapi.body(ClaimBody))
+async def claim_invocation(request: Request, invocation_id: UUID) -> Response:
+    body = await body_of(request, ClaimBody)
+    command = rules.ClaimInvocation(invocation_id=invocation_id, worker_id=body.worker_id, dispatch=body.dispatch)
+    invocation, outcome = await container_of(request).workers.invocations.claim(caller_of(request), command, body.claim())
+    assert invocation.requested is not None
+    return answer(
+        {
+            "invocation_id": str(invocation_id),
+            "run_id": str(invocation.requested.run_id),
+            "attempt": invocation.attempt,
+            "tool": invocation.requested.tool,
+            "arguments": invocation.requested.arguments,
+            "idempotency_key": str(invocation_id),
+            "timeout_s": invocation.requested.timeout_s,
+        },
+        headers=replayed(outcome),
+    )
+
+
+@of_workers.post(
+    "/v1/invocations/{invocation_id}/complete",
+    summary="Report a tool's result",
+    openapi_extra=openapi.body(CompleteInvocationBody),
+)
+async def complete_invocation(request: Request, invocation_id: UUID) -> Response:
+    body = await body_of(request, CompleteInvocationBody)
+    command = rules.CompleteInvocation(invocation_id=invocation_id, attempt=body.attempt, result=body.result)
+    return reported(await container_of(request).workers.invocations.complete(caller_of(request), command), invocation_id)
+
+
+@of_workers.post("/v1/invocations/{invocation_id}/fail", summary="Report a tool's failure", openapi_extra=openapi.body(FailBody))
+async def fail_invocation(request: Request, invocation_id: UUID) -> Response:
+    body = await body_of(request, FailBody)
+    command = rules.FailInvocation(invocation_id=invocation_id, attempt=body.attempt, error=body.error)
+    return reported(await container_of(request).workers.invocations.fail(caller_of(request), command), invocation_id)
+
+
+# --- for people -------------------------------------------------------------------------------------------------------
 
 
 def _one_outcome(schema: dict[str, Any]) -> None:
@@ -51,7 +113,7 @@ class InvocationAccepted(BaseModel):
 
 
 class InvocationPage(BaseModel):
-    data: list[invocations.InvocationSummary]
+    data: list[InvocationSummary]
     next_cursor: str | None
 
 
@@ -60,24 +122,22 @@ async def get_invocations(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 50,
     cursor: str | None = None,
-    status: invocations.Status | None = None,
+    status: Status | None = None,
     run_id: UUID | None = None,
 ) -> Response:
     """With `status=ambiguous`: those that wait for a person."""
     tenant_id = principal_of(request).tenant_id
-    async with reading(request, "invocations") as (connection, position):
-        page = await invocations.list_invocations(
-            connection, tenant_id, limit=limit, before=uuid_cursor(cursor), status=status, run_id=run_id
-        )
-    body = InvocationPage(data=page.data, next_cursor=page.next_cursor)
-    return answer(body, position=position, headers=next_link(request, page.next_cursor))
+    await caught_up(request, "invocations")
+    reads = container_of(request).reads.invocations
+    found = await reads.list(tenant_id, limit=limit, before=uuid_cursor(cursor), status=status, run_id=run_id)
+    return page_answer(request, InvocationPage, found)
 
 
-@router.get("/v1/invocations/{invocation_id}", summary="A tool call", responses={200: {"model": invocations.InvocationView}})
+@router.get("/v1/invocations/{invocation_id}", summary="A tool call", responses={200: {"model": InvocationView}})
 async def get_invocation(request: Request, invocation_id: UUID) -> Response:
     """The fold of its events in the log, as they are now."""
     events = await container_of(request).commands.history(principal_of(request).tenant_id, invocation_id)
-    view = invocations.replay(events)
+    view = container_of(request).reads.invocations.replay(events)
     if view is None:
         raise NotFound(f"there is no invocation {invocation_id}")
     return answer(view, position=events[-1].position, headers={"ETag": f'"v{view.version}"'})
@@ -107,6 +167,5 @@ async def resolve_invocation(request: Request, invocation_id: UUID) -> Response:
         reason=body.reason,
         evidence=body.evidence,
     )
-    for_command = await for_invocation(request, invocation_id, "resolve")
-    outcome = await container_of(request).commands.execute(for_command, command)
+    outcome = await resolve(container_of(request).commands, caller_of(request), command)
     return accepted(outcome, invocation_id, {"invocation_id": str(invocation_id)}, status=200)

@@ -11,20 +11,19 @@ from uuid_utils.compat import uuid7
 from api.http.conventions.deps import (
     Body,
     accepted,
-    answer,
     body_of,
+    caught_up,
     command_request,
     container_of,
-    next_link,
+    page_answer,
     principal_of,
-    reading,
 )
 from api.http.conventions.idempotency import once
 from api.http.documents import openapi
+from application.engine.ports.pages import MAX_LIMIT, uuid_cursor
+from application.views.projects import ProjectView
 from domain.kernel import Json, derive_id
 from domain.projects import CreateProject, ProjectName
-from projections import projects
-from projections.engine.pages import MAX_LIMIT, uuid_cursor
 
 router = APIRouter(tags=["projects"])
 
@@ -41,7 +40,7 @@ class ProjectAccepted(BaseModel):
 
 
 class ProjectPage(BaseModel):
-    data: list[projects.ProjectView]
+    data: list[ProjectView]
     next_cursor: str | None
 
 
@@ -68,7 +67,7 @@ async def post_project(request: Request) -> Response:
 async def get_projects(
     request: Request, limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100, cursor: str | None = None
 ) -> Response:
-    async with reading(request, "projects") as (connection, position):
-        page = await projects.list_projects(connection, principal_of(request).tenant_id, limit=limit, after=uuid_cursor(cursor))
-    body = ProjectPage(data=page.data, next_cursor=page.next_cursor)
-    return answer(body, position=position, headers=next_link(request, page.next_cursor))
+    await caught_up(request, "projects")
+    projects = container_of(request).reads.projects
+    found = await projects.list(principal_of(request).tenant_id, limit=limit, after=uuid_cursor(cursor))
+    return page_answer(request, ProjectPage, found)

@@ -1,7 +1,6 @@
 """Runs over HTTP: start, list, read at any position, cancel, their messages."""
 
 import re
-import time
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -17,35 +16,36 @@ from api.http.conventions.deps import (
     accepted,
     answer,
     body_of,
+    caught_up,
     command_request,
     container_of,
     expected_version,
     header,
-    must_be_a_run,
-    next_link,
-    position_of,
+    page_answer,
     precondition,
     principal_of,
-    reading,
 )
 from api.http.conventions.errors import STATUS
 from api.http.conventions.idempotency import StillRunning, once
 from api.http.documents import openapi
 from application.engine.commands.request import CommandOutcome
-from application.engine.reading.watches import Watch
+from application.engine.ports.pages import MAX_LIMIT, parse_position, position_cursor, uuid_cursor
+from application.reads import Positioned
+from application.runs.await_end import RunEnd, watching_end
+from application.runs.lookup import current_run, must_be_a_run
+from application.runs.replay_at import run_as_of
 from application.runs.start import UnknownAgent, start_run
+from application.views.messages import MessageView
+from application.views.runs import RunSummary, RunView
 from domain import runs as rules
-from domain.errors import InvalidCommand, NotFound, PayloadTooLarge
+from domain.errors import InvalidCommand
 from domain.kernel import Json, Name, ShortText
 from domain.projects import default_project_id
-from projections import messages, runs
-from projections.engine.pages import MAX_LIMIT, parse_position, position_cursor, uuid_cursor
 
 router = APIRouter(tags=["runs"])
 busy = APIRouter(tags=["runs"], route_class=RawRoute)
 STATUS[StillRunning] = 409
 
-MAX_REPLAY_EVENTS = 200_000
 LONGEST_WAIT_S = 60
 
 
@@ -136,12 +136,12 @@ class CancelBody(Body):
 
 
 class RunPage(BaseModel):
-    data: list[runs.RunSummary]
+    data: list[RunSummary]
     next_cursor: str | None
 
 
 class MessagePage(BaseModel):
-    data: list[messages.MessageView]
+    data: list[MessageView]
     next_cursor: str | None
 
 
@@ -165,11 +165,11 @@ async def post_run(request: Request) -> Response:
         run_id = body.run_id or key_id or uuid7()
         if not wait_s:
             return _started(await _start(request, body, run_id, key_id), run_id)
-        with container_of(request).live.watch(run_id, rules.ENDS) as watch:  # from before the append, so that no end is missed
+        container, tenant_id = container_of(request), principal_of(request).tenant_id
+        with watching_end(container.live, container.replays, tenant_id, run_id) as end:
             outcome = await _start(request, body, run_id, key_id)
-            waiting = _view_at_end(request, run_id, watch, wait_s, over=not outcome.events)
-            seconds = wait_s + PATIENCE_S
-            shown = await afterwards(container_of(request), waiting, what="waiting for a run's end", seconds=seconds)
+            waiting = _shown_at_end(end, wait_s, may_be_over=not outcome.events)
+            shown = await afterwards(container, waiting, what="waiting for a run's end", seconds=wait_s + PATIENCE_S)
         response = _started(outcome, run_id, shown)
         response.headers["Preference-Applied"] = f"wait={wait_s}"
         return response
@@ -198,6 +198,11 @@ def _started(outcome: CommandOutcome, run_id: UUID, shown: dict[str, Any] | None
     return accepted(outcome, run_id, body, status=201, location=f"/v1/runs/{run_id}")
 
 
+async def _shown_at_end(end: RunEnd, wait_s: int, *, may_be_over: bool) -> dict[str, Any] | None:
+    view = await end.view(wait_s, may_be_over=may_be_over)
+    return None if view is None else _shown(view)
+
+
 _WAIT = re.compile(r'wait\s*=\s*(?:"([0-9]+)"|([0-9]+))\s*(?:;.*)?', re.IGNORECASE)
 
 
@@ -211,19 +216,6 @@ def _wait_seconds(request: Request) -> int:
     return 0
 
 
-async def _view_at_end(request: Request, run_id: UUID, watch: Watch, seconds: float, *, over: bool) -> dict[str, Any] | None:
-    """The run as it is shown when it has ended, or after the time. `over`: it may have ended already."""
-    container, tenant_id = container_of(request), principal_of(request).tenant_id
-    deadline = time.monotonic() + seconds
-    while True:
-        if not over and not container.live.closed:
-            await watch.next(max(deadline - time.monotonic(), 0))
-        view = await container.replays.now(tenant_id, run_id)
-        if view is None or view.status != "running" or time.monotonic() >= deadline or container.live.closed:
-            return None if view is None else _shown(view)
-        over = False
-
-
 @router.get("/v1/runs", summary="List runs, newest first", responses={200: {"model": RunPage}})
 async def get_runs(
     request: Request,
@@ -233,49 +225,29 @@ async def get_runs(
     project_id: UUID | None = None,
 ) -> Response:
     tenant_id = principal_of(request).tenant_id
-    async with reading(request, "runs") as (connection, position):
-        page = await runs.list_runs(
-            connection, tenant_id, limit=limit, before=uuid_cursor(cursor), status=status, project_id=project_id
-        )
-    return answer(
-        RunPage(data=page.data, next_cursor=page.next_cursor), position=position, headers=next_link(request, page.next_cursor)
-    )
+    await caught_up(request, "runs")
+    runs = container_of(request).reads.runs
+    found = await runs.list(tenant_id, limit=limit, before=uuid_cursor(cursor), status=status, project_id=project_id)
+    return page_answer(request, RunPage, found)
 
 
-@router.get("/v1/runs/{run_id}", summary="A run, now or at any position or time", responses={200: {"model": runs.RunView}})
+@router.get("/v1/runs/{run_id}", summary="A run, now or at any position or time", responses={200: {"model": RunView}})
 async def get_run(request: Request, run_id: UUID, as_of: str | None = None) -> Response:
     """`as_of` is a position or an RFC 3339 time: the answer is then the replay of the log up to there."""
+    container, tenant_id = container_of(request), principal_of(request).tenant_id
+    found: Positioned[RunView]
     if as_of is not None:
-        position = await position_of(request, as_of, root_id=run_id)
-        view = await _replayed(request, run_id, position)
+        found = await run_as_of(container.reads.runs, container.feed, container.histories, tenant_id, run_id, as_of)
     else:
-        async with reading(request, "runs") as (connection, position):
-            view = await runs.get_run(connection, principal_of(request).tenant_id, run_id)
-    if view is None:
-        raise NotFound(f"there is no run {run_id}" + (f" at position {position}" if as_of else ""))
-    return answer(_shown(view), position=position, headers={"ETag": f'"v{view.version}"'})
+        await caught_up(request, "runs")
+        found = await current_run(container.reads.runs, tenant_id, run_id)
+    return answer(_shown(found.value), position=found.position, headers={"ETag": f'"v{found.value.version}"'})
 
 
-def _shown(view: runs.RunView) -> dict[str, Any]:
+def _shown(view: RunView) -> dict[str, Any]:
     shown: dict[str, Any] = view.model_dump(mode="json")
     shown["result"] = view.result
     return shown
-
-
-async def _replayed(request: Request, run_id: UUID, until: int) -> runs.RunView | None:
-    """The fold of the run's events up to a position, page by page."""
-    feed, tenant_id, after, seen = container_of(request).feed, principal_of(request).tenant_id, 0, 0
-    view: runs.RunView | None = None
-    while True:
-        page = await feed.read_tenant(tenant_id, after=after, until=until, limit=1000, root_id=run_id)
-        for recorded in page:
-            view = runs.evolve_view(view, recorded)
-        seen += len(page)
-        if len(page) < 1000:
-            return view
-        if seen > MAX_REPLAY_EVENTS:
-            raise PayloadTooLarge(f"the run has more than {MAX_REPLAY_EVENTS:,} events; replay it over the event stream")
-        after = page[-1].position
 
 
 @router.post(
@@ -304,8 +276,7 @@ async def get_messages(
     request: Request, run_id: UUID, limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100, cursor: str | None = None
 ) -> Response:
     after, tenant_id = position_cursor(cursor), principal_of(request).tenant_id
-    await must_be_a_run(request, run_id)
-    async with reading(request, "messages") as (connection, position):
-        page = await messages.list_messages(connection, tenant_id, run_id, limit=limit, after=after)
-    body = MessagePage(data=page.data, next_cursor=page.next_cursor)
-    return answer(body, position=position, headers=next_link(request, page.next_cursor))
+    await must_be_a_run(container_of(request).feed, tenant_id, run_id)
+    await caught_up(request, "messages")
+    found = await container_of(request).reads.messages.list(tenant_id, run_id, limit=limit, after=after)
+    return page_answer(request, MessagePage, found)

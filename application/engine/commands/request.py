@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from domain.kernel import Event, Metadata, RecordedEvent
@@ -31,6 +32,28 @@ class CommandRequest:
             command_id=self.command_id,
             traceparent=self.traceparent,
         ).model_dump_json()
+
+
+def request_of_entrance(
+    tenant_id: UUID, actor: str, traceparent: str | None, command_id: UUID, correlation_id: UUID | None, repeatable: bool
+) -> CommandRequest:
+    """The request of a command whose values an entrance has looked at. The first command of a request is its own correlation."""
+    return CommandRequest(
+        tenant_id, actor, command_id, correlation_id or command_id, str(command_id), traceparent, repeatable, checked=True
+    )
+
+
+class Caller(NamedTuple):
+    """Who gives commands through an entrance that looks at their values."""
+
+    tenant_id: UUID
+    actor: str
+    """Who did it, in the metadata of events."""
+    traceparent: str | None = None
+
+    def named(self, command_id: UUID, correlation_id: UUID) -> CommandRequest:
+        """The request of a command whose id follows from a name that the caller gave, so a repeat comes under the same id."""
+        return request_of_entrance(self.tenant_id, self.actor, self.traceparent, command_id, correlation_id, repeatable=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,24 @@ def request_for(recorded: RecordedEvent, name: str) -> CommandRequest:
     )
 
 
+Effect = Callable[[], Awaitable[object]]
+
+
+def effects_of(recorded: RecordedEvent, catalog: Catalog, commands: CommandLoop, queue: WorkQueue) -> list[Effect]:
+    """What is to be done because of one event, in order: each command, then all work at once. Each may be done again.
+
+    Raises whatever a reaction or the decoding of the event raises.
+    """
+    answers = react(recorded, catalog)
+    effects: list[Effect] = [
+        partial(commands.execute, request_for(recorded, name), answer) for name, answer in answers if isinstance(answer, Command)
+    ]
+    work = [answer for _, answer in answers if isinstance(answer, WorkItem)]
+    if work:
+        effects.append(partial(queue.publish, work))
+    return effects
+
+
 class SagaManager:
     """Runs all sagas over some partitions of the log. Events of one root are handled in order, different roots side by side."""
 
@@ -112,20 +130,16 @@ class SagaManager:
 
     async def _handle_one(self, recorded: RecordedEvent) -> None:
         try:
-            answers = react(recorded, self._catalog)
+            effects = effects_of(recorded, self._catalog, self._commands, self._queue)
         except Exception as error:  # noqa: BLE001  # a broken event must not stop the others
             await self._park(recorded, error)
             return
-        for name, answer in answers:
-            if isinstance(answer, Command):
-                await self._attempt(recorded, partial(self._commands.execute, request_for(recorded, name), answer))
-        work = [answer for _, answer in answers if isinstance(answer, WorkItem)]
-        if work:
-            await self._attempt(recorded, partial(self._queue.publish, work))
+        for effect in effects:
+            await self._attempt(recorded, effect)
 
-    async def _attempt(self, recorded: RecordedEvent, answer: Callable[[], Awaitable[object]]) -> None:
+    async def _attempt(self, recorded: RecordedEvent, effect: Effect) -> None:
         try:
-            await persistently(answer)
+            await persistently(effect)
         except Exception as error:  # noqa: BLE001  # refused, or a stream that cannot be folded: other events must go on
             await self._park(recorded, error)
 

@@ -16,6 +16,7 @@ from psycopg.sql import SQL, Identifier
 from application.engine.ports.checkpoints import LostOwnership
 from application.engine.ports.database import Listener
 from application.engine.ports.log import EventFeed
+from application.engine.ports.projections import Status
 from application.engine.retry import persistently
 from domain.errors import InvalidState, TidelogError, Unavailable
 from projections.engine import plugins, versions
@@ -231,7 +232,7 @@ class ProjectionBuilder:
         except LostOwnership as lost:
             log.info("build_let_go", projection=build.projection, kind=build.kind, reason=str(lost))
 
-    async def _end(self, build: Build, status: jobs.Status, error: str) -> None:
+    async def _end(self, build: Build, status: Status, error: str) -> None:
         """Drops the tables that the job made. An earlier version that was to come back is kept."""
 
         async def note() -> None:

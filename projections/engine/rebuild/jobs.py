@@ -6,22 +6,15 @@ job notices that at its next page, and stops.
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from psycopg.rows import class_row
-from pydantic import BaseModel
 
 from application.engine.ports.checkpoints import LostOwnership
+from application.engine.ports.projections import BuildView, Kind, Purpose, Status
 from domain.errors import InvalidState, NotFound
-from domain.kernel import Json
 from projections.engine import versions
-from projections.engine.kernel import Connection, Projection, Timestamp, load_json
-
-Purpose = Literal["version", "check"]
-Kind = Literal["rebuild", "rollback", "verify"]
-Status = Literal[
-    "requested", "building", "comparing", "ready", "swapped", "equal", "different", "cancelled", "failed"
-]  # fmt: skip
+from projections.engine.kernel import Connection, Projection, load_json
 
 CHANNEL = "tidelog_builds"
 """NOTIFY channel: there is a new job, or a job has changed its course. A hint only."""
@@ -123,43 +116,19 @@ class Build:
         return parked_as(self.projection, self.place)
 
 
-class BuildView(BaseModel):
-    """A job, as the HTTP interface shows it."""
-
-    kind: Kind
-    status: Status
-    swap: bool
-    position: int
-    target: int
-    progress: float
-    """0 to 1: the part of the events that has been read."""
-    events: int
-    """Events that the projection took."""
-    rows: int
-    """Rows that were compared."""
-    rate: float | None
-    eta_s: float | None
-    requested_at: Timestamp
-    started_at: Timestamp | None
-    updated_at: Timestamp
-    finished_at: Timestamp | None
-    error: str | None
-    difference: Json
-
-    @classmethod
-    def of(cls, build: Build) -> "BuildView":
-        ahead = max(build.target - build.position, 0)
-        way = build.target - build.first
-        going = build.status == "building" and build.rate
-        done = 1.0 if build.status in ("ready", "comparing", "swapped", "equal", "different") else 0.0
-        return cls(
-            kind=build.kind, status=build.status, swap=build.swap, position=build.position, target=build.target,
-            progress=round(1 - ahead / way, 4) if way > 0 and not done else done, events=build.events, rows=build.rows,
-            rate=round(build.rate, 1) if build.rate is not None else None,
-            eta_s=round(ahead / build.rate, 1) if going and build.rate else None, requested_at=build.requested_at,
-            started_at=build.started_at, updated_at=build.updated_at, finished_at=build.finished_at, error=build.error,
-            difference=load_json(build.difference) if build.difference else None,
-        )  # fmt: skip
+def view_of(build: Build) -> BuildView:
+    ahead = max(build.target - build.position, 0)
+    way = build.target - build.first
+    going = build.status == "building" and build.rate
+    done = 1.0 if build.status in ("ready", "comparing", "swapped", "equal", "different") else 0.0
+    return BuildView(
+        kind=build.kind, status=build.status, swap=build.swap, position=build.position, target=build.target,
+        progress=round(1 - ahead / way, 4) if way > 0 and not done else done, events=build.events, rows=build.rows,
+        rate=round(build.rate, 1) if build.rate is not None else None,
+        eta_s=round(ahead / build.rate, 1) if going and build.rate else None, requested_at=build.requested_at,
+        started_at=build.started_at, updated_at=build.updated_at, finished_at=build.finished_at, error=build.error,
+        difference=load_json(build.difference) if build.difference else None,
+    )  # fmt: skip
 
 
 def parked_as(projection: str, place: versions.Place) -> str:

@@ -9,6 +9,7 @@ from uuid import UUID
 import orjson
 
 from application.engine.sagas.manager import PARTITIONS
+from application.views.runs import RunView
 from domain import agent_runs, agents, invocations, messages, projects, tenants, tools
 from domain.kernel import Metadata, RecordedEvent, derive_id
 from projections import runs, timers, work
@@ -71,7 +72,7 @@ def _runs(snapshot: Snapshot) -> Iterator[Violation]:
             "tenant_id": events[0].tenant_id, "project_id": view.project_id, "status": view.status,
             "position": events[-1].position, "created_at": view.created_at,
         }  # fmt: skip
-        shown = runs.RunView.model_validate_json(row["view"])
+        shown = RunView.model_validate_json(row["view"])
         yield from _differences("row-equals-replay", f"run {run_id}", columns, told)
         yield from _differences("row-equals-replay", f"run {run_id}", shown.model_dump(mode="json"), view.model_dump(mode="json"))
 

@@ -1,0 +1,28 @@
+"""Registered tools over HTTP."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from api.http.conventions.deps import caught_up, container_of, page_answer, principal_of
+from application.engine.ports.pages import MAX_LIMIT, decode_cursor
+from application.views.tools import ToolView
+
+router = APIRouter(tags=["agents and tools"])
+
+
+class ToolPage(BaseModel):
+    data: list[ToolView]
+    next_cursor: str | None
+
+
+@router.get("/v1/tools", summary="Tools, by name", responses={200: {"model": ToolPage}})
+async def get_tools(
+    request: Request, limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100, cursor: str | None = None
+) -> Response:
+    after, tenant_id = decode_cursor(cursor) if cursor else None, principal_of(request).tenant_id
+    await caught_up(request, "tools")
+    found = await container_of(request).reads.tools.list(tenant_id, limit=limit, after=after)
+    return page_answer(request, ToolPage, found)

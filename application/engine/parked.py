@@ -1,0 +1,72 @@
+"""Parked events for operators, of read models and of sagas: looked through, and tried again root by root."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from uuid import UUID
+
+from application.engine.ports.pages import Page
+from application.engine.ports.parked import ParkedEvents, ParkedView, Retried
+from application.engine.ports.projections import ProjectionOperations
+from application.engine.sagas.manager import PARTITIONS
+from application.engine.sagas.retry_parked import SagaRetry
+from domain.errors import NotFound
+
+SAGAS = "sagas"
+"""All partitions of the sagas together."""
+MAX_ROOTS = 1_000
+"""Roots that one call retries; its answer says whether there are more."""
+RETRY_TIMEOUT_S = 25.0
+
+
+@dataclass(frozen=True, slots=True)
+class RetriedRoots:
+    roots: Sequence[Retried]
+    more: bool
+    """There are other roots with parked events that were not tried."""
+
+
+class ParkedOperations:
+    """By the name of a read model, by `sagas`, or by one partition of them as in `sagas:3`."""
+
+    def __init__(self, parked: ParkedEvents, projections: ProjectionOperations, sagas: SagaRetry) -> None:
+        self._parked = parked
+        self._projections = projections
+        self._sagas = sagas
+
+    def consumers_of(self, name: str) -> list[str]:
+        """Under which names the parked events stand. Raises NotFound."""
+        if name == SAGAS:
+            return [SAGAS, *PARTITIONS]
+        if name not in PARTITIONS:
+            self._projections.must_know(name)
+        return [name]
+
+    def must_know(self, name: str) -> None:
+        """Raises NotFound."""
+        self.consumers_of(name)
+
+    async def list(self, name: str, *, limit: int, after: int) -> Page[ParkedView]:
+        """Those after a position, in the order of the log. Raises NotFound, Unavailable."""
+        return await self._parked.list(self.consumers_of(name), limit=limit, after=after)
+
+    async def retry(self, name: str, root_id: UUID | None = None) -> RetriedRoots:
+        """Root by root, the oldest first, each in order; what breaks again stays parked, with its error in the answer.
+
+        `root_id`: only the events of this root. Raises NotFound: no such name, or nothing of the root is parked; Unavailable.
+        """
+        consumers = self.consumers_of(name)
+        retry: Callable[[UUID], Awaitable[Retried]] = partial(self._projections.retry_parked, name)
+        if name == SAGAS or name in PARTITIONS:
+            retry = partial(self._sagas.retry, consumers)
+        roots = [root_id] if root_id else await self._parked.roots(consumers, MAX_ROOTS + 1)
+        results: list[Retried] = []
+        give_up_at = asyncio.get_running_loop().time() + RETRY_TIMEOUT_S
+        for root in roots[:MAX_ROOTS]:
+            results.append(await retry(root))
+            if asyncio.get_running_loop().time() > give_up_at:
+                break
+        if root_id and not results[0].events:
+            raise NotFound(f"no events of {root_id} are parked for '{name}'")
+        return RetriedRoots(results, len(results) < len(roots))

@@ -1,0 +1,11 @@
+"""How far consumers of the log are, for those who wait until a consumer has a position."""
+
+from typing import Protocol
+
+
+class ConsumerPositions(Protocol):
+    """Positions of read models and of the partitions of sagas."""
+
+    async def until(self, name: str, position: int, timeout_s: float) -> None:
+        """Returns when a consumer's checkpoint has a position. Raises ProjectionBehind after the time-out, Unavailable."""
+        ...

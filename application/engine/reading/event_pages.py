@@ -1,0 +1,53 @@
+"""The log of a tenant as pages, for those who read it piece by piece."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from application.engine.ports.log import EventFeed
+from application.engine.ports.pages import MAX_POSITION
+from application.engine.reading.as_of import position_as_of
+from application.engine.reading.histories import Cursor, History
+from application.engine.reading.history_keeper import HistoryKeeper
+from application.engine.reading.live import Filter
+from domain.errors import NotFound
+from domain.kernel import RecordedEvent
+
+
+@dataclass(frozen=True, slots=True)
+class EventPage:
+    """Events in order of position."""
+
+    events: Sequence[RecordedEvent]
+    position: int
+    """Of the last event; of an empty page where it began."""
+    more: bool
+    """Other events follow."""
+
+
+async def read_event_page(
+    feed: EventFeed, histories: HistoryKeeper, wanted: Filter, start: Cursor | None, *, limit: int, as_of: str | None
+) -> EventPage:
+    """At most `limit` wanted events after a cursor that was admitted, and none after `as_of`, a position or an RFC 3339 time.
+
+    Raises InvalidCommand for an `as_of` that is neither, Unavailable.
+    """
+    after = start.position if start is not None else 0
+    until = await position_as_of(feed, histories, wanted.tenant_id, as_of) if as_of else None
+    topics = sorted(wanted.topics) if wanted.topics is not None else None
+    found = await feed.read_tenant(
+        wanted.tenant_id, after=after, limit=limit + 1, until=until, root_id=wanted.root_id, topics=topics
+    )
+    shown = found[:limit]
+    return EventPage(shown, shown[-1].position if shown else after, len(found) > limit)
+
+
+async def event_at(feed: EventFeed, histories: HistoryKeeper, tenant_id: UUID, position: int) -> tuple[RecordedEvent, History]:
+    """A tenant's event at a position, and the history that it is of. Raises NotFound, Unavailable."""
+    history = await histories.admit(None)
+    found: list[RecordedEvent] = []
+    if 0 < position <= MAX_POSITION:
+        found = await feed.read_tenant(tenant_id, after=position - 1, until=position, limit=1)
+    if not found:
+        raise NotFound(f"there is no event at position {position}")
+    return found[0], history

@@ -1,0 +1,44 @@
+"""Waiting for a run's end: what somebody who starts a run and wants its outcome in the same answer waits for."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+from application.engine.reading.live import LiveFeed
+from application.engine.reading.watches import Watch
+from application.reads import CurrentRuns
+from application.views.runs import RunView
+from domain.runs import ENDS
+
+
+class RunEnd:
+    """The end of one run, for somebody who waits for it."""
+
+    def __init__(self, live: LiveFeed, runs: CurrentRuns, tenant_id: UUID, run_id: UUID, watch: Watch) -> None:
+        self._live = live
+        self._runs = runs
+        self._tenant_id = tenant_id
+        self._run_id = run_id
+        self._watch = watch
+
+    async def view(self, seconds: float, *, may_be_over: bool) -> RunView | None:
+        """The run when it has ended, or as it is after the time; None if there is no such run.
+
+        `may_be_over`: the run may have ended before the watch began, so it is looked at first. Raises Unavailable.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            if not may_be_over and not self._live.closed:
+                await self._watch.next(max(deadline - time.monotonic(), 0))
+            view = await self._runs.now(self._tenant_id, self._run_id)
+            if view is None or view.status != "running" or time.monotonic() >= deadline or self._live.closed:
+                return view
+            may_be_over = False
+
+
+@contextmanager
+def watching_end(live: LiveFeed, runs: CurrentRuns, tenant_id: UUID, run_id: UUID) -> Iterator[RunEnd]:
+    """To be entered before the run is started: an end that comes after this is not missed."""
+    with live.watch(run_id, ENDS) as watch:
+        yield RunEnd(live, runs, tenant_id, run_id, watch)

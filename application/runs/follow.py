@@ -1,0 +1,107 @@
+"""Following one run to its end: replay, then live, without a gap or a double, then what the sagas append because of the end."""
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from uuid import UUID
+
+from application.engine.ports.log import EventFeed
+from application.engine.ports.positions import ConsumerPositions
+from application.engine.reading.histories import History, HistoryEnded
+from application.engine.reading.history_keeper import HistoryKeeper
+from application.engine.reading.live import Batch, Filter, LiveFeed
+from application.engine.sagas.manager import partition_of
+from application.reads import CurrentRuns
+from domain.errors import ProjectionBehind
+from domain.runs import ENDS, RunCompleted
+
+PAGE = 500
+LONGEST_ENDING_S = 5.0
+"""How long a stream waits for the sagas to take notice of a run's end, should they be away."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOver:
+    """The run has ended, and all of its events were given. `position`: of its last event, whether it was wanted or not."""
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunStreams:
+    """Gives the events of runs. One object serves any number of readers."""
+
+    live: LiveFeed
+    feed: EventFeed
+    histories: HistoryKeeper
+    positions: ConsumerPositions
+    runs: CurrentRuns
+
+    async def follow(
+        self, tenant_id: UUID, run_id: UUID, *, topics: frozenset[str] | None, history: History, after: int | None
+    ) -> AsyncGenerator[Batch | RunOver, None]:
+        """The run's events after a position in small batches, those of the given topics (None: all), then `RunOver`.
+
+        An empty batch says: nothing for a while. Without `RunOver` at its end the stream ended because the process is about to
+        stop: readers come again elsewhere.
+
+        Raises:
+            TooSlow: more came than the bound of the queue while the reader was busy.
+            HistoryEnded: the log has a later history.
+        """
+        reached, selection = after or 0, _Selection(topics, self.live.silence_s)
+        run = await self.runs.now(tenant_id, run_id)
+        over = run is not None and run.status != "running"
+        may_follow = over
+        wanted = Filter(tenant_id, run_id)
+        async with aclosing(self.live.events(wanted, after=reached, history=history)) as batches:
+            while not over and (events := await anext(batches, None)) is not None:
+                if (shown := selection.of(events)) is not None:
+                    yield shown
+                reached = events[-1].position if events else reached
+                ends = [event.topic for event in events if event.topic in ENDS]
+                over = bool(ends)
+                may_follow = ends != [RunCompleted.TOPIC]  # the cancelling of its parts
+        settled = False
+        while may_follow:
+            page = Batch(await self.feed.read_tenant(tenant_id, after=reached, limit=PAGE, root_id=run_id))
+            if not self.histories.is_current(history.history_id):
+                raise HistoryEnded("the log has a new history")
+            if page:
+                if (shown := selection.of(page)) is not None:
+                    yield shown
+                reached = page[-1].position
+            elif settled:
+                break
+            if len(page) < PAGE:  # waited for before reading again: what the sagas have appended by then is read
+                settled = await self._settled(run_id, reached)
+                over = may_follow = settled
+        if over:
+            yield RunOver(reached)
+
+    async def _settled(self, run_id: UUID, position: int) -> bool:
+        """Waits until the sagas have taken notice of a position, for a bounded time; False when the process is about to stop."""
+        give_up_at = time.monotonic() + LONGEST_ENDING_S
+        while not self.live.closed and (left := give_up_at - time.monotonic()) > 0:
+            with suppress(ProjectionBehind):
+                await self.positions.until(partition_of(run_id), position, min(left, 0.5))
+                break
+        return not self.live.closed
+
+
+class _Selection:
+    """What a reader is given of a run's events: those of the wanted topics, and now and then that the stream still is there."""
+
+    def __init__(self, topics: frozenset[str] | None, silence_s: float) -> None:
+        self._topics = topics
+        self._silence_s = silence_s
+        self._said_at = time.monotonic()
+
+    def of(self, events: Batch) -> Batch | None:
+        """None where there is nothing to say. A reader who wants all topics gets the batch itself, which others share."""
+        shown = events if self._topics is None else Batch(event for event in events if event.topic in self._topics)
+        if not shown and events and time.monotonic() - self._said_at < self._silence_s:
+            return None
+        self._said_at = time.monotonic()
+        return shown

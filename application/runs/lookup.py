@@ -1,0 +1,24 @@
+"""One run of a tenant, or that there is none."""
+
+from uuid import UUID
+
+from application.engine.ports.log import EventFeed
+from application.reads import Positioned, RunReads
+from application.views.runs import RunView
+from domain.errors import NotFound
+from domain.runs import RunStarted
+
+
+async def current_run(reads: RunReads, tenant_id: UUID, run_id: UUID) -> Positioned[RunView]:
+    """The run as the read model has it. Raises NotFound when the tenant has no such run, Unavailable."""
+    found = await reads.get(tenant_id, run_id)
+    if found.value is None:
+        raise NotFound(f"there is no run {run_id}")
+    return Positioned(found.value, found.position)
+
+
+async def must_be_a_run(feed: EventFeed, tenant_id: UUID, run_id: UUID) -> None:
+    """Raises NotFound when the tenant has no such run. A read like others: it takes nothing from the connections of commands."""
+    first = await feed.read_tenant(tenant_id, after=0, limit=1, root_id=run_id)
+    if not first or first[0].topic != RunStarted.TOPIC:
+        raise NotFound(f"there is no run {run_id}")

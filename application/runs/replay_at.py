@@ -1,0 +1,46 @@
+"""A run as it was at any position or time: the replay of the log up to there."""
+
+from uuid import UUID
+
+from application.engine.ports.log import EventFeed
+from application.engine.reading.as_of import position_as_of
+from application.engine.reading.history_keeper import HistoryKeeper
+from application.reads import Positioned, RunReads
+from application.views.runs import RunView
+from domain.errors import NotFound, PayloadTooLarge
+
+MAX_REPLAY_EVENTS = 200_000
+PAGE = 1_000
+
+
+async def run_as_of(
+    reads: RunReads, feed: EventFeed, histories: HistoryKeeper, tenant_id: UUID, run_id: UUID, as_of: str
+) -> Positioned[RunView]:
+    """The run at `as_of`, a position or an RFC 3339 time, and the position that this means.
+
+    Raises:
+        InvalidCommand: `as_of` is neither.
+        NotFound: the tenant had no such run there.
+        PayloadTooLarge: the run has more events than one replay reads.
+    """
+    position = await position_as_of(feed, histories, tenant_id, as_of, root_id=run_id)
+    view = await _replayed(reads, feed, tenant_id, run_id, position)
+    if view is None:
+        raise NotFound(f"there is no run {run_id} at position {position}")
+    return Positioned(view, position)
+
+
+async def _replayed(reads: RunReads, feed: EventFeed, tenant_id: UUID, run_id: UUID, until: int) -> RunView | None:
+    """The fold of the run's events up to a position, page by page."""
+    after, seen = 0, 0
+    view: RunView | None = None
+    while True:
+        page = await feed.read_tenant(tenant_id, after=after, until=until, limit=PAGE, root_id=run_id)
+        for recorded in page:
+            view = reads.evolve(view, recorded)
+        seen += len(page)
+        if len(page) < PAGE:
+            return view
+        if seen > MAX_REPLAY_EVENTS:
+            raise PayloadTooLarge(f"the run has more than {MAX_REPLAY_EVENTS:,} events; replay it over the event stream")
+        after = page[-1].position

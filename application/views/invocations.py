@@ -1,0 +1,48 @@
+"""Tool calls as people see them."""
+
+from typing import Literal
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from application.engine.ports.views import Timestamp
+from domain.failures import Failure
+from domain.kernel import Json
+
+Status = Literal["requested", "running", "retrying", "succeeded", "failed", "ambiguous", "cancelled"]
+
+
+class ResolutionView(BaseModel):
+    """What a person said of an ambiguous call, beside the outcome itself."""
+
+    by: str
+    reason: str
+    evidence: Json = None
+    at: Timestamp
+
+
+class InvocationSummary(BaseModel):
+    invocation_id: UUID
+    run_id: UUID
+    agent_run_id: UUID
+    key: str
+    tool: str
+    status: Status
+    since: Timestamp
+    """When it got this status."""
+    attempt: int = 0
+    cancel_requested: bool = False
+    """The call was cancelled in the middle of an attempt, and is not tried again."""
+
+
+class InvocationView(InvocationSummary):
+    arguments: dict[str, Json]
+    idempotent: bool
+    requested_at: Timestamp
+    worker_id: str | None = None
+    result: Json = None
+    error: Failure | None = None
+    effect: Literal["unknown"] | None = None
+    resolution: ResolutionView | None = None
+    version: int
+    """Version of the call's own stream."""

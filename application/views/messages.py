@@ -1,0 +1,21 @@
+"""Messages of a run as people see them."""
+
+from typing import Literal
+from uuid import UUID
+
+from application.engine.ports.views import ListedRow, Timestamp
+from domain.kernel import Json
+
+
+class MessageView(ListedRow):
+    message_id: UUID
+    run_id: UUID
+    sender: str
+    recipient: str
+    body: Json
+    status: Literal["sent", "delivered", "received", "refused"]
+    refused: str | None
+    position: int
+    sent_at: Timestamp
+    delivered_at: Timestamp | None
+    received_at: Timestamp | None

@@ -1,0 +1,92 @@
+"""Runs as people see them: the whole document, and the line of a list."""
+
+from typing import Literal
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from application.engine.ports.views import ListedRow, Timestamp
+from application.views.invocations import ResolutionView
+from domain import runs
+from domain.failures import Failure
+from domain.kernel import Json
+
+
+class CallView(BaseModel):
+    key: str
+    tool: str
+    invocation_id: UUID
+    status: Literal["requested", "running", "retrying", "succeeded", "failed", "ambiguous", "cancelled"] = "requested"
+    attempts: int = 0
+    worker_id: str | None = None
+    error: Failure | None = None
+    cancel_requested: bool = False
+    """The call was cancelled in the middle of an attempt, and is not tried again."""
+    effect: Literal["unknown"] | None = None
+    """Of a cancelled call: `unknown` if the worker of its last attempt vanished."""
+    resolution: ResolutionView | None = None
+    started_at: Timestamp
+    finished_at: Timestamp | None = None
+
+
+class StepView(BaseModel):
+    key: str
+    agent: str
+    agent_version: str | None = None
+    after: list[str] = []
+    status: Literal["pending", "scheduled", "running", "retrying", "completed", "failed", "cancelled"] = "pending"
+    agent_run_id: UUID | None = None
+    attempt: int = 0
+    worker_id: str | None = None
+    result: Json = None
+    error: Failure | None = None
+    recorded_steps: int = 0
+    """Local steps in the journal: finished work that is not repeated."""
+    unused_keys: list[str] = []
+    started_at: Timestamp | None = None
+    finished_at: Timestamp | None = None
+    calls: list[CallView] = []
+
+
+class RunView(BaseModel):
+    run_id: UUID
+    project_id: UUID
+    status: Literal["running", "completed", "failed", "cancelled"]
+    degraded: bool = False
+    missing: list[str] = []
+    plan: runs.Plan
+    input: Json = None
+    metadata: dict[str, Json] = {}
+    error: Failure | None = None
+    cancel_reason: str | None = None
+    created_at: Timestamp
+    updated_at: Timestamp
+    finished_at: Timestamp | None = None
+    version: int
+    """Version of the run's own stream."""
+    position: int
+    """Position of the last event inside the run."""
+    event_count: int = 0
+    message_count: int = 0
+    steps: list[StepView] = []
+
+    @property
+    def result(self) -> Json:
+        """The result of the only final step, or else the results of all final steps by key."""
+        upstream = {key for step in self.steps for key in step.after}
+        final = [step for step in self.steps if step.key not in upstream]
+        if len(final) == 1:
+            return final[0].result
+        return {step.key: step.result for step in final if step.status == "completed"}
+
+
+class RunSummary(ListedRow):
+    run_id: UUID
+    project_id: UUID
+    status: str
+    degraded: bool
+    agents: list[str]
+    created_at: Timestamp
+    finished_at: Timestamp | None
+    position: int
+    event_count: int

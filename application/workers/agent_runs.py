@@ -1,0 +1,30 @@
+"""One agent run of a tenant, and the requests of the commands that a worker gives for it."""
+
+from uuid import UUID
+
+import structlog
+
+from application.engine.commands.loop import CommandLoop
+from application.engine.commands.request import Caller, CommandRequest
+from domain import agent_runs
+from domain.agent_runs import AgentRun
+from domain.errors import NotFound
+from domain.kernel import derive_id
+
+
+async def load_agent_run(commands: CommandLoop, tenant_id: UUID, agent_run_id: UUID, *, fresh: bool = False) -> AgentRun:
+    """`fresh`: with what other processes have recorded by now. Raises NotFound, Unavailable."""
+    loaded = await commands.load(agent_runs.DECIDER, tenant_id, agent_run_id, fresh=fresh)
+    state: AgentRun = loaded.state
+    if state.requested is None:
+        raise NotFound(f"there is no agent run {agent_run_id}")
+    return state
+
+
+async def request_for_agent_run(commands: CommandLoop, caller: Caller, agent_run_id: UUID, name: str) -> CommandRequest:
+    """The request of a worker's command; `name` makes a repeat of the command the same command. Raises NotFound."""
+    state = await load_agent_run(commands, caller.tenant_id, agent_run_id)
+    assert state.requested is not None
+    run_id = state.requested.run_id
+    structlog.contextvars.bind_contextvars(run_id=str(run_id), agent_run_id=str(agent_run_id))
+    return caller.named(derive_id(agent_run_id, name), run_id)

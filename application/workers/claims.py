@@ -1,0 +1,71 @@
+"""Claiming an agent run: the worker becomes its owner for one attempt, and gets all that it needs to go on."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from application.engine.commands.loop import CommandLoop
+from application.engine.commands.request import Caller, CommandOutcome
+from application.workers.agent_runs import load_agent_run, request_for_agent_run
+from application.workers.journal import Journals, JournalView
+from domain import runs
+from domain.agent_runs import ClaimAgentRun
+from domain.errors import WorkOver
+from domain.kernel import Json
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedAgentRun:
+    run_id: UUID
+    attempt: int
+    step_key: str
+    agent: str
+    input: Json
+    results: dict[str, Json]
+    """Of the steps before this one that have completed, by key."""
+    missing: list[str]
+    """Keys of the steps before this one that have failed."""
+    peers: list[str]
+    """Keys of the other steps of the run."""
+    journal: JournalView
+    outcome: CommandOutcome
+
+
+def claim_name(worker_id: str, dispatch: int, claim: str) -> str:
+    """`claim`: the name that a worker makes for each delivery that it picks up. A repeat of the same request is the same claim."""
+    return f"claim:{worker_id}:{dispatch}:{claim}"
+
+
+class Claims:
+    def __init__(self, commands: CommandLoop, journals: Journals) -> None:
+        self._commands = commands
+        self._journals = journals
+
+    async def claim(self, caller: Caller, command: ClaimAgentRun, claim: str) -> ClaimedAgentRun:
+        """`claim`: see `claim_name`.
+
+        Raises:
+            NotFound: the tenant has no such agent run.
+            WorkOver: it has ended, or was dispatched anew, or another worker has it.
+        """
+        name = claim_name(command.worker_id, command.dispatch, claim)
+        request = await request_for_agent_run(self._commands, caller, command.agent_run_id, name)
+        outcome = await self._commands.execute(request, command)
+        state = await load_agent_run(self._commands, caller.tenant_id, command.agent_run_id)
+        if state.status != "running" or state.worker_id != command.worker_id:
+            raise WorkOver(f"the agent run is {state.status}, claimed by {state.worker_id}")
+        assert state.requested is not None
+        run: runs.Run = (await self._commands.load(runs.DECIDER, caller.tenant_id, state.requested.run_id)).state
+        step = run.step(state.requested.step)
+        upstream = {key: run.steps[key] for key in step.after}
+        return ClaimedAgentRun(
+            run_id=state.requested.run_id,
+            attempt=state.attempt,
+            step_key=step.key,
+            agent=step.agent,
+            input=run.input if step.input is None else step.input,
+            results={key: s.result for key, s in upstream.items() if s.status == "completed"},
+            missing=[key for key, s in upstream.items() if s.status == "failed"],
+            peers=[key for key in run.steps if key != step.key],
+            journal=await self._journals.read(caller.tenant_id, command.agent_run_id, after_version=0),
+            outcome=outcome,
+        )

@@ -1,0 +1,127 @@
+"""The journal of an agent run: finished steps are recorded in it, and a worker reads what is new in it and in the mailbox."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from application.engine.commands.loop import CommandLoop
+from application.engine.commands.request import Caller, CommandOutcome
+from application.engine.reading.live import LiveFeed
+from application.invocations import load_invocation
+from application.workers.agent_runs import load_agent_run, request_for_agent_run
+from domain import agent_runs, messages
+from domain.agent_runs import AgentRun, RecordStep
+from domain.errors import NotFound, StaleAttempt, WorkOver
+from domain.failures import Failure
+from domain.kernel import Json, timestamp
+
+
+@dataclass(frozen=True, slots=True)
+class EntryView:
+    """One key of the journal as a worker needs it: with a call's outcome filled in from its invocation."""
+
+    key: str
+    kind: str
+    status: str
+    result: Json
+    error: Failure | None
+    invocation_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class MailItem:
+    message_id: UUID
+    sender: str
+    body: Json
+    sent_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class JournalView:
+    status: str
+    attempt: int
+    version: int
+    entries: list[EntryView]
+    mailbox: list[MailItem]
+    """Mail that was not received yet, oldest first."""
+
+
+class Journals:
+    def __init__(self, commands: CommandLoop, live: LiveFeed) -> None:
+        self._commands = commands
+        self._live = live
+
+    async def record(self, caller: Caller, agent_run_id: UUID, steps: Sequence[RecordStep]) -> list[CommandOutcome]:
+        """Records finished steps, at least one. Each is an append of its own: those before one that is refused stay recorded.
+
+        Raises NotFound, WorkOver, StaleAttempt, RepeatedDifferently.
+        """
+        outcomes = []
+        for step in steps:
+            request = await request_for_agent_run(self._commands, caller, agent_run_id, f"step:{step.attempt}:{step.key}")
+            outcomes.append(await self._commands.execute(request, step))
+        return outcomes
+
+    async def read(self, tenant_id: UUID, agent_run_id: UUID, *, after_version: int) -> JournalView:
+        """Entries written after a version, with the outcomes of calls, and the mail that waits. Raises NotFound."""
+        state = await load_agent_run(self._commands, tenant_id, agent_run_id, fresh=True)
+        changed = [(key, entry) for key, entry in state.journal.items() if entry.changed_in > after_version]
+        waiting = [(i, m) for i, m in state.mailbox.items() if m.received_as is None and m.delivered_in > after_version]
+        entries = await asyncio.gather(*(self._entry(tenant_id, state, key, entry) for key, entry in changed))
+        mails = await asyncio.gather(*(self._mail(tenant_id, message_id, mail) for message_id, mail in waiting))
+        return JournalView(state.status, state.attempt, state.version, list(entries), list(mails))
+
+    async def news(
+        self, tenant_id: UUID, agent_run_id: UUID, *, after_version: int, attempt: int | None, wait_s: float
+    ) -> JournalView:
+        """What is new after a version; returns as soon as something is, or after `wait_s` seconds.
+
+        Raises:
+            NotFound: the tenant has no such agent run.
+            WorkOver: the agent run has ended.
+            StaleAttempt: `attempt` is not the newest one: the worker has lost its lease.
+        """
+        deadline = time.monotonic() + wait_s
+        with self._live.watch(agent_run_id) as watch:  # all news of a journal and a mailbox are events of the agent run itself
+            view = await self.read(tenant_id, agent_run_id, after_version=after_version)
+            while _nothing_new(view) and (left := deadline - time.monotonic()) > 0:
+                happened = await watch.next(left)
+                view = await self.read(tenant_id, agent_run_id, after_version=after_version)
+                if not happened or self._live.closed:
+                    break
+        if view.status in agent_runs.TERMINAL:
+            raise WorkOver(f"the agent run is {view.status}")
+        if attempt is not None and attempt != view.attempt:
+            raise StaleAttempt(f"attempt {attempt} lost its lease; {view.attempt} is the newest")
+        return view
+
+    async def _entry(self, tenant_id: UUID, state: AgentRun, key: str, entry: agent_runs.Entry) -> EntryView:
+        result, error = entry.result, None
+        if entry.kind == "call" and entry.status != "pending" and entry.invocation_id is not None:
+            invocation = await load_invocation(self._commands, tenant_id, entry.invocation_id)
+            result, error = invocation.result, invocation.error
+        elif entry.kind == "receive" and entry.result is not None:
+            message_id = UUID(entry.result)
+            message = await self._message(tenant_id, message_id)
+            mail = state.mailbox[message_id]
+            sent_at = timestamp(mail.sent_at)
+            result = {"message_id": str(message_id), "sender": mail.sender, "body": message.body, "sent_at": sent_at}
+        return EntryView(key, entry.kind, entry.status, result, error, entry.invocation_id)
+
+    async def _mail(self, tenant_id: UUID, message_id: UUID, mail: agent_runs.Mail) -> MailItem:
+        message = await self._message(tenant_id, message_id)
+        return MailItem(message_id, mail.sender, message.body, mail.sent_at)
+
+    async def _message(self, tenant_id: UUID, message_id: UUID) -> messages.MessageSent:
+        loaded = await self._commands.load(messages.DECIDER, tenant_id, message_id, fresh=False)
+        sent: messages.MessageSent | None = loaded.state.sent
+        if sent is None:
+            raise NotFound(f"there is no message {message_id}")
+        return sent
+
+
+def _nothing_new(view: JournalView) -> bool:
+    return not view.entries and not view.mailbox and view.status == "running"

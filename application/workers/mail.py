@@ -1,0 +1,57 @@
+"""Mail between the steps of a run: sending a message, and receiving one."""
+
+from uuid import UUID
+
+from application.engine.commands.loop import CommandLoop
+from application.engine.commands.request import Caller, CommandOutcome
+from application.workers.agent_runs import load_agent_run, request_for_agent_run
+from domain import agent_runs, messages, runs
+from domain.errors import NotFound
+from domain.kernel import Json
+
+
+class UnknownRecipient(NotFound):
+    code = "unknown-recipient"
+
+
+class Mailboxes:
+    def __init__(self, commands: CommandLoop) -> None:
+        self._commands = commands
+
+    async def send(
+        self, caller: Caller, *, agent_run_id: UUID, attempt: int, key: str, to: str, body: Json
+    ) -> tuple[UUID, CommandOutcome]:
+        """Sends to a step of the same run, by its key or its agent's name, in one append. Returns the id of the message.
+
+        Raises UnknownRecipient, NotFound, WorkOver, StaleAttempt, RepeatedDifferently.
+        """
+        request = await request_for_agent_run(self._commands, caller, agent_run_id, f"send:{attempt}:{key}")
+        state = await load_agent_run(self._commands, caller.tenant_id, agent_run_id)
+        assert state.requested is not None
+        run_id = state.requested.run_id
+        run: runs.Run = (await self._commands.load(runs.DECIDER, caller.tenant_id, run_id, fresh=False)).state
+        recipient = run.recipient(to)
+        if recipient is None:
+            known = ", ".join(sorted(run.steps))
+            raise UnknownRecipient(f"there is no step or agent '{to}' in this run; there are: {known}", pointer="/to")
+        message_id = agent_runs.message_id_of(agent_run_id, key)
+        outcome = await self._commands.execute(
+            request,
+            agent_runs.RecordStep(agent_run_id=agent_run_id, attempt=attempt, key=key, kind="send", result=str(message_id)),
+            messages.SendMessage(
+                message_id=message_id,
+                run_id=run_id,
+                sender=state.requested.step,
+                sender_id=agent_run_id,
+                recipient=recipient,
+                recipient_id=runs.agent_run_id_of(run_id, recipient),
+                body=body,
+            ),
+        )
+        return message_id, outcome
+
+    async def receive(self, caller: Caller, command: agent_runs.ReceiveMail) -> CommandOutcome:
+        """Records which message was received under a key. Raises NotFound, WorkOver, StaleAttempt, RepeatedDifferently."""
+        name = f"receive:{command.attempt}:{command.key}"
+        request = await request_for_agent_run(self._commands, caller, command.agent_run_id, name)
+        return await self._commands.execute(request, command)

@@ -1,0 +1,27 @@
+"""The end of an attempt: a worker reports the result of an agent run, or its failure."""
+
+from application.engine.commands.loop import CommandLoop
+from application.engine.commands.request import Caller, CommandOutcome
+from application.workers.agent_runs import load_agent_run, request_for_agent_run
+from domain.agent_runs import TERMINAL, CompleteAgentRun, FailAgentRun
+
+
+class Outcomes:
+    def __init__(self, commands: CommandLoop) -> None:
+        self._commands = commands
+
+    async def complete(self, caller: Caller, command: CompleteAgentRun) -> CommandOutcome:
+        """Raises NotFound, WorkOver, StaleAttempt, RepeatedDifferently."""
+        name = f"complete:{command.attempt}"
+        request = await request_for_agent_run(self._commands, caller, command.agent_run_id, name)
+        return await self._commands.execute(request, command)
+
+    async def fail(self, caller: Caller, command: FailAgentRun) -> tuple[CommandOutcome, bool]:
+        """Returns also whether another attempt follows, or followed: the same answer for a repeated report.
+
+        Raises NotFound, WorkOver, StaleAttempt, RepeatedDifferently.
+        """
+        request = await request_for_agent_run(self._commands, caller, command.agent_run_id, f"fail:{command.attempt}")
+        outcome = await self._commands.execute(request, command)
+        state = await load_agent_run(self._commands, caller.tenant_id, command.agent_run_id)
+        return outcome, state.attempt > command.attempt or state.status not in TERMINAL

@@ -1,0 +1,37 @@
+"""The queries of all read models, as the ports of `application/reads.py`."""
+
+from application.reads import ConsumerProgress, Reads
+from projections.agents import AgentQueries
+from projections.engine import checkpoints
+from projections.invocations import InvocationQueries
+from projections.kernel import Database
+from projections.messages import MessageQueries
+from projections.projects import ProjectQueries
+from projections.runs import RunQueries
+from projections.tenants import ApiKeyQueries
+from projections.tools import ToolQueries
+
+
+class ConsumerQueries:
+    """The port `ConsumerReads`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def progress(self) -> ConsumerProgress:
+        async with self._database.connection() as connection:
+            return ConsumerProgress(await checkpoints.positions(connection), await checkpoints.parked(connection))
+
+
+def reads_of(database: Database, *, keys: Database, health: Database) -> Reads:
+    """`keys` and `health`: where API keys and the progress of consumers are looked up, each with connections of its own."""
+    return Reads(
+        runs=RunQueries(database),
+        messages=MessageQueries(database),
+        agents=AgentQueries(database),
+        tools=ToolQueries(database),
+        projects=ProjectQueries(database),
+        invocations=InvocationQueries(database),
+        keys=ApiKeyQueries(keys),
+        consumers=ConsumerQueries(health),
+    )
