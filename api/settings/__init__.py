@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from api.connections import faults
+from api.settings.checks import faults
 
 Role = Literal["api", "relay", "projector", "saga"]
 ROLES: tuple[Role, ...] = ("api", "relay", "projector", "saga")

@@ -3,11 +3,10 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 from urllib.parse import parse_qsl, urlsplit
 
-if TYPE_CHECKING:
-    from api.settings import Settings
+from pydantic import SecretStr
 
 NATS_FILES = ("nats_ca_file", "nats_cert_file", "nats_key_file", "nats_creds_file", "nats_nkey_file")
 _NATS_SCHEMES = ("nats", "tls")
@@ -16,7 +15,21 @@ _POSTGRES_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 _NO_FILE = ("", "system")
 
 
-def faults(settings: "Settings") -> list[str]:
+class ServersOfTheUser(Protocol):
+    """The settings about servers of the user's own; `Settings` has them."""
+
+    database_url: SecretStr | None
+    nats_url: SecretStr | None
+    worker_nats_url: SecretStr | None
+    nats_ca_file: Path | None
+    nats_cert_file: Path | None
+    nats_key_file: Path | None
+    nats_creds_file: Path | None
+    nats_nkey_file: Path | None
+    nats_token: SecretStr | None
+
+
+def faults(settings: ServersOfTheUser) -> list[str]:
     """One line for each thing that is wrong; none shows a secret."""
     return [*_database(settings), *_nats(settings)]
 
@@ -25,7 +38,7 @@ def variable(name: str) -> str:
     return f"TIDELOG_{name.upper()}"
 
 
-def _database(settings: "Settings") -> Iterator[str]:
+def _database(settings: ServersOfTheUser) -> Iterator[str]:
     if settings.database_url is None:
         return
     try:
@@ -39,7 +52,7 @@ def _database(settings: "Settings") -> Iterator[str]:
             yield f"TIDELOG_DATABASE_URL: {name}: {problem}"
 
 
-def _nats(settings: "Settings") -> Iterator[str]:
+def _nats(settings: ServersOfTheUser) -> Iterator[str]:
     for name in ("nats_url", "worker_nats_url"):
         if (url := getattr(settings, name)) is not None:
             yield from (f"{variable(name)}: {problem}" for problem in _problems_of(url.get_secret_value().split(",")))
