@@ -1,7 +1,7 @@
-"""What one process has at hand: built by api/bootstrap.py, used by HTTP and the roles. Ports and use cases only."""
+"""What one process has at hand: built by api/assembly, used by HTTP and the roles. Ports and use cases only."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
@@ -80,5 +80,5 @@ class Container:
 
     Raises Unavailable where the log takes no appends because it would not be, and where the database is away.
     """
-    dependencies: dict[str, HealthCheck] = field(default_factory=dict)
+    dependencies: Mapping[str, HealthCheck]
     """Name → a check with a time-out of its own."""

@@ -13,7 +13,8 @@ from typing import Any, NoReturn
 
 import structlog
 
-from api.bootstrap import assemble, set_up_logging
+from api.assembly import assemble
+from api.assembly.logs import set_up_logging
 from api.open_files import raise_open_files
 from api.settings import Role, Settings
 from application.engine.background import TaskEnded, end

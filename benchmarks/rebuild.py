@@ -37,10 +37,10 @@ from psycopg.sql import SQL, Identifier
 
 from adapters.embedded import EmbeddedServices
 from adapters.postgres.database import PostgresDatabase
+from adapters.postgres.listener import listening
 from adapters.postgres.log.feed import PostgresEventFeed
 from adapters.postgres.migrate import migrate
 from adapters.postgres.pool import open_pool
-from api.bootstrap import listening
 from application.engine.background import end
 from benchmarks import table
 from benchmarks.replay import fill

@@ -31,7 +31,7 @@ from uuid_utils.compat import uuid7
 
 from adapters.postgres.log.append_batch import APPEND_SQL, EncodedAppend, parameters
 from adapters.postgres.log.arrays import register_arrays
-from api.replay import replay
+from api.assembly.replay import replay
 from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
 from benchmarks import table
 from domain import agent_runs, context, invocations, messages, runs

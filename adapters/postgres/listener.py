@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+from collections.abc import AsyncIterator
 
 import psycopg
 import structlog
@@ -119,3 +120,14 @@ async def _readable(connection: pool.Connection) -> None:
         await ready
     finally:
         loop.remove_reader(descriptor)
+
+
+@contextlib.asynccontextmanager
+async def listening(database_url: str, channel: str) -> AsyncIterator[ChannelListener]:
+    """A listener on a connection of its own, for as long as it is needed."""
+    listener = ChannelListener(database_url, channel)
+    await listener.start()
+    try:
+        yield listener
+    finally:
+        await listener.close()

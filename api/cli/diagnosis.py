@@ -210,12 +210,12 @@ def _binaries(found: Diagnosis, settings: Settings, running: state.RunningServer
 async def _own_servers(found: Diagnosis, settings: Settings) -> None:
     """Servers that the settings name instead of the embedded ones."""
     if settings.database_url is not None:
-        from api import bootstrap
+        from api.assembly import upkeep
         from domain.errors import TidelogError
 
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
-                waiting = await bootstrap.pending_migrations(settings.database_url.get_secret_value())
+                waiting = await upkeep.pending_migrations(settings.database_url.get_secret_value())
         except (TidelogError, TimeoutError) as error:
             found.add("database", "wrong", f"TIDELOG_DATABASE_URL: {error or 'no answer in time'}", "start it, or correct the URL")
         else:
@@ -225,11 +225,11 @@ async def _own_servers(found: Diagnosis, settings: Settings) -> None:
                 found.add("database", "ok", "reachable, schema up to date")
             await _durability(found, settings.database_url.get_secret_value())
     if settings.nats_url is not None:
-        from api import bootstrap
+        from api.assembly import upkeep
         from domain.errors import TidelogError
 
         try:
-            await bootstrap.check_nats(settings, timeout=CHECK_TIMEOUT_S)
+            await upkeep.check_nats(settings, timeout=CHECK_TIMEOUT_S)
         except (TidelogError, SettingsError) as error:
             found.add("NATS", "wrong", f"TIDELOG_NATS_URL: {error}", "start it with JetStream, or correct what is said")
         else:
@@ -237,12 +237,12 @@ async def _own_servers(found: Diagnosis, settings: Settings) -> None:
 
 
 async def _durability(found: Diagnosis, database_url: str) -> None:
-    from api import bootstrap
+    from api.assembly import upkeep
     from domain.errors import TidelogError
 
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_S):
-            durability = await bootstrap.durability(database_url)
+            durability = await upkeep.durability(database_url)
     except (TidelogError, TimeoutError) as error:
         found.add("durability", "wrong", str(error) or "no answer in time", TO_DURABILITY)
         return

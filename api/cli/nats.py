@@ -12,7 +12,7 @@ import typer
 from api.cli import options, output
 
 if TYPE_CHECKING:
-    from api.streams import FoundLog, FoundStream, Streams
+    from api.assembly.streams import FoundLog, FoundStream, Streams
 
 OLD_QUEUE = "WORK"
 UNUSED_FOR_MIN = 60.0
@@ -148,8 +148,8 @@ def plan_of(wish: _Wish, found: "Sequence[FoundLog]", own: str) -> _Plan:
 
 
 def _streams(data_dir: Path | None) -> Any:
+    from api.assembly.streams import streams
     from api.settings import load_settings
-    from api.streams import streams
 
     return streams(load_settings(data_dir=data_dir))
 

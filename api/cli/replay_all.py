@@ -18,7 +18,7 @@ SHOWN_FAILURES = 50
 
 
 async def replay_all(data_dir: Path | None, tenant: str | None, processes: int | None, as_json: bool) -> None:
-    from api import replay
+    from api.assembly import replay
     from api.settings import load_settings
 
     try:

@@ -60,13 +60,13 @@ def restored(
 
 
 async def _restored(reason: str, position: int | None, copy: bool, data_dir: Path | None, as_json: bool) -> None:
-    from api import bootstrap, replay
+    from api.assembly import replay, upkeep
     from api.settings import load_settings
 
     if not reason.strip() or len(reason) > 1_000 or "\x00" in reason:
         raise output.CommandFailed("--reason: give a line of text, of at most 1,000 characters", output.WRONG_USAGE)
     async with replay.database(load_settings(data_dir=data_dir)) as database_url:
-        before, now, head = await bootstrap.begin_history(database_url, reason.strip(), position, copy=copy)
+        before, now, head = await upkeep.begin_history(database_url, reason.strip(), position, copy=copy)
     if as_json:
         begun = now.history_id != before.history_id
         output.document({"begun": begun, "before": before.history_id if begun else None, "head": head, "history": _document(now)})

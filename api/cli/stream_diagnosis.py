@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 from api.cli.nats import OLD_QUEUE, UNUSED_FOR_MIN, held, usage
 
 if TYPE_CHECKING:
+    from api.assembly.streams import FoundLog
     from api.cli.diagnosis import Diagnosis
     from api.settings import Settings
-    from api.streams import FoundLog
 
 
 async def examine_streams(found: "Diagnosis", settings: "Settings") -> None:
     """Nothing where it is not known which NATS and which log are ours, or where one of them is away: that is said elsewhere."""
+    from api.assembly.streams import known, streams
     from api.settings import SettingsError
-    from api.streams import known, streams
     from api.supervisor.errors import SupervisorError
     from domain.errors import Unavailable
 

@@ -141,16 +141,17 @@ async def _serve(roles: str, migrate_first: bool) -> None:
 
 async def _migrate_before(settings: "Settings") -> None:
     """Waits for a database that is not there yet; a schema that does not fit is final."""
-    from api import bootstrap
+    from api.assembly import upkeep
+    from api.assembly.logs import set_up_logging
     from api.supervisor.processes import EXIT_CANNOT_START
     from application.engine.retry import persistently
     from domain.errors import TidelogError
 
     assert settings.database_url is not None
     url = settings.database_url.get_secret_value()
-    bootstrap.set_up_logging(settings, "migrate")
+    set_up_logging(settings, "migrate")
     try:
-        await persistently(lambda: bootstrap.migrate(url))
+        await persistently(lambda: upkeep.migrate(url))
     except TidelogError as error:
         raise output.CommandFailed(f"{error.code}: {error.message}", EXIT_CANNOT_START) from error
 
@@ -177,11 +178,12 @@ async def _migrate(check: bool, as_json: bool) -> None:
     settings = load_settings()
     if settings.database_url is None:
         raise SettingsError("TIDELOG_DATABASE_URL: must be set; `tidelog up` migrates the embedded database by itself")
-    from api import bootstrap
+    from api.assembly import upkeep
+    from api.assembly.logs import set_up_logging
 
-    bootstrap.set_up_logging(settings, "migrate")
+    set_up_logging(settings, "migrate")
     url = settings.database_url.get_secret_value()
-    names = await (bootstrap.pending_migrations(url) if check else bootstrap.migrate(url))
+    names = await (upkeep.pending_migrations(url) if check else upkeep.migrate(url))
     if as_json:
         output.document({"pending" if check else "applied": names})
     elif not names:

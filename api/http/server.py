@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from types import MappingProxyType
 from typing import NoReturn
 
 import structlog
@@ -15,7 +17,6 @@ from api.http.conventions.connection import protocol
 from api.http.conventions.door import Door, Limits
 from api.http.conventions.idempotency import expire_keys
 from api.open_files import raise_open_files
-from api.settings import Settings
 from application.engine.background import TaskEnded, end
 from application.engine.retry import persistently
 from application.setup import set_up
@@ -35,9 +36,11 @@ async def serve_http(container: Container, stopping: asyncio.Event) -> None:
     Raises:
         TaskEnded: what runs beside the server has ended.
     """
-    settings = container.settings
+    settings, first_key = container.settings, FirstKey(container)
+    if settings.bootstrap_key_sha256 is not None:
+        container = replace(container, dependencies=MappingProxyType({**container.dependencies, "setup": first_key.check}))
     beside = {
-        asyncio.create_task(_prepare(settings, container), name="setup"),
+        asyncio.create_task(first_key.run(), name="setup"),
         asyncio.create_task(expire_keys(container.command_database), name="expire-idempotency-keys"),
     }
     app = create_app(container)
@@ -75,25 +78,31 @@ def make_server(app: ASGIApp, limits: Limits, *, host: str, port: int) -> "_Serv
     return _Server(config)
 
 
-async def _prepare(settings: Settings, container: Container) -> NoReturn:
-    """Issues the first key, and says ready only when it can be used. Then it waits to be ended by `serve_http`, its owner."""
-    done = asyncio.Event()
+class FirstKey:
+    """The key of a fresh installation, where the settings name one: issued at start."""
 
-    async def check() -> None:
-        if not done.is_set():
+    def __init__(self, container: Container) -> None:
+        self._container = container
+        self._done = False
+
+    async def check(self) -> None:
+        """Raises Unavailable until the key can be used."""
+        if not self._done:
             raise Unavailable("the first key is not issued yet")
 
-    if settings.bootstrap_key_sha256 is not None:
-        container.dependencies["setup"] = check
-        position = await persistently(lambda: set_up(container.commands, key_sha256=settings.bootstrap_key_sha256))
-        while not done.is_set():
-            try:
-                await persistently(lambda: container.positions.until("tenants", position, 5.0))
-                done.set()
-            except ProjectionBehind as error:
-                log.warning("waiting_for_projector", error=error.message)
-    while True:
-        await asyncio.Event().wait()
+    async def run(self) -> NoReturn:
+        """Issues the key, then waits to be ended by `serve_http`, its owner."""
+        container, key = self._container, self._container.settings.bootstrap_key_sha256
+        if key is not None:
+            position = await persistently(lambda: set_up(container.commands, key_sha256=key))
+            while not self._done:
+                try:
+                    await persistently(lambda: container.positions.until("tenants", position, 5.0))
+                    self._done = True
+                except ProjectionBehind as error:
+                    log.warning("waiting_for_projector", error=error.message)
+        while True:
+            await asyncio.Event().wait()
 
 
 class _Server(uvicorn.Server):

@@ -27,6 +27,7 @@ class ServersOfTheUser(Protocol):
     nats_creds_file: Path | None
     nats_nkey_file: Path | None
     nats_token: SecretStr | None
+    nats_replicas: int
 
 
 def faults(settings: ServersOfTheUser) -> list[str]:

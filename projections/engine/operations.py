@@ -1,6 +1,6 @@
 """What operators do with read models: the port `ProjectionOperations`, over the database of the read models."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -15,9 +15,9 @@ from projections.engine.rebuild import jobs
 
 
 class Operations:
-    """The port `ProjectionOperations`. `ours`: the read models of this distribution; `plugins`: asked when an operator asks."""
+    """The port `ProjectionOperations`. `ours`: read models of this distribution; `plugins`: what installed distributions bring."""
 
-    def __init__(self, database: Database, feed: EventFeed, ours: Sequence[Projection], plugins: Callable[[], Discovery]) -> None:
+    def __init__(self, database: Database, feed: EventFeed, ours: Sequence[Projection], plugins: Discovery) -> None:
         self._database = database
         self._feed = feed
         self._ours = tuple(ours)
@@ -27,9 +27,7 @@ class Operations:
         self._known(name)
 
     def problems(self) -> list[ProblemView]:
-        return [
-            ProblemView(entry_point=p.entry_point, distribution=p.distribution, error=p.error) for p in self._plugins().problems
-        ]
+        return [ProblemView(entry_point=p.entry_point, distribution=p.distribution, error=p.error) for p in self._plugins.problems]
 
     async def list(self) -> Sequence[ProjectionView]:
         return await self._views(self._all())
@@ -66,7 +64,7 @@ class Operations:
         return await parked.retry(self._database, self._feed, self._known(name), root_id)
 
     def _all(self) -> tuple[Projection, ...]:
-        return self._ours + self._plugins().projections
+        return self._ours + self._plugins.projections
 
     def _known(self, name: str) -> Projection:
         for projection in self._all():
@@ -77,7 +75,7 @@ class Operations:
     async def _views(self, projections: Sequence[Projection]) -> Sequence[ProjectionView]:
         head = await self._feed.head()
         async with self._database.connection() as connection:
-            return await _views(connection, head, projections, self._plugins().sources)
+            return await _views(connection, head, projections, self._plugins.sources)
 
 
 async def _views(

@@ -56,8 +56,7 @@ async def append_projects(system: System, count: int) -> None:
         project_id = new_id()
         state = orjson.dumps({"project_id": str(project_id), "name": "p", "metadata": {}})
         streams.append(StreamAppend(project_id, project_id, 0, (NewEvent("project.created", 1, state),)))
-    store = system.container.commands._store
-    await store.append(AppendRequest(DEFAULT_TENANT_ID, request.command_id, tuple(streams), request.metadata()))
+    await system.store.append(AppendRequest(DEFAULT_TENANT_ID, request.command_id, tuple(streams), request.metadata()))
 
 
 async def test_a_client_from_before_the_beginning_of_the_stream_misses_nothing(system: System, nats_url: str) -> None:

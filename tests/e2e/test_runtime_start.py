@@ -27,14 +27,13 @@ async def test_servers_that_are_killed_while_they_start_are_started_again(killed
 
 
 async def test_a_key_that_is_being_issued_is_not_called_wrong(database_url: str, nats_url: str) -> None:
-    async with running(database_url, nats_url) as system:
-        issued = False
+    issued = False
 
-        async def check() -> None:
-            if not issued:
-                raise Unavailable("the first key is not issued yet")
+    async def check() -> None:
+        if not issued:
+            raise Unavailable("the first key is not issued yet")
 
-        system.container.dependencies["setup"] = check
+    async with running(database_url, nats_url, given={"dependencies": {"setup": check}}) as system:
         early = await system.http.get("/v1/agents")
         assert (early.status_code, early.json()["code"]) == (503, "unavailable")
         assert early.json()["retryable"]

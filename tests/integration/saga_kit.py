@@ -110,11 +110,11 @@ class Ledger:
         container = self.system.container
         commands = self.commands(store)
         checkpoints = checkpoints or PostgresCheckpoints(container.database)
-        return SagaManager(commands, container.live.subscription, checkpoints, container.work_queue, BUDGET_CATALOG)
+        return SagaManager(commands, self.system.subscription, checkpoints, container.work_queue, BUDGET_CATALOG)
 
     @property
     def store(self) -> EventStore:
-        return self.system.container.commands._store
+        return self.system.store
 
     async def project(self) -> UUID:
         project_id = new_id()

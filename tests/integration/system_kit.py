@@ -28,7 +28,8 @@ from uuid_utils.compat import uuid7
 
 from adapters.embedded import EmbeddedServices
 from adapters.nats.names import work_subjects
-from api.bootstrap import assemble
+from api.assembly import assemble, log_streams, storage
+from api.assembly.parts import Overrides
 from api.container import Container
 from api.http.app import create_app
 from api.http.conventions.door import Limits
@@ -36,7 +37,7 @@ from api.http.server import make_server
 from api.settings import ROLES, Role, Settings
 from application.engine.background import end
 from application.engine.commands.request import CommandRequest
-from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
+from application.engine.ports.log import AppendRequest, EventStore, NewEvent, StreamAppend, Subscription
 from application.engine.sagas.manager import PARTITIONS
 from application.setup import set_up
 from domain.kernel import Command, Event, RecordedEvent
@@ -94,6 +95,10 @@ def sha256(key: str) -> str:
 class System:
     """A running server, and eyes and hands of a test on it."""
 
+    store: EventStore
+    """The one way past the rules: no route appends a broken event."""
+    subscription: Subscription
+
     def __init__(self, container: Container, database_url: str, http: httpx.AsyncClient, key: str, nats_client: NatsClient) -> None:
         self.container = container
         self.database_url = database_url
@@ -103,9 +108,9 @@ class System:
         self.nats = nats_client
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
-    def client(self, key: str | None, **options: Any) -> httpx.AsyncClient:
-        """Another client on the same application, to be closed by the caller."""
-        transport = httpx.ASGITransport(create_app(self.container), raise_app_exceptions=False)
+    def client(self, key: str | None, *, container: Container | None = None, **options: Any) -> httpx.AsyncClient:
+        """Another client on the same application, or on one of another container, to be closed by the caller."""
+        transport = httpx.ASGITransport(create_app(container or self.container), raise_app_exceptions=False)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         return httpx.AsyncClient(transport=transport, base_url=BASE, headers=headers, timeout=30, **options)
 
@@ -212,8 +217,9 @@ async def append(system: System, stream_id: UUID, root_id: UUID, version: int, *
     new = tuple(e if isinstance(e, NewEvent) else NewEvent(e.TOPIC, e.VERSION, REGISTRY.encode(e)) for e in events)
     request = request_of()
     stream = StreamAppend(stream_id, root_id, version, new)
-    store = system.container.commands._store  # the one way past the rules: no route appends a broken event
-    return (await store.append(AppendRequest(DEFAULT_TENANT_ID, request.command_id, (stream,), request.metadata()))).last_position
+    return (
+        await system.store.append(AppendRequest(DEFAULT_TENANT_ID, request.command_id, (stream,), request.metadata()))
+    ).last_position
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,22 +359,27 @@ async def running(
     roles: Iterable[Role] = ROLES,
     loops: Iterable[str] | None = None,
     key: str | None = None,
+    given: Overrides | None = None,
     **settings: Any,
 ) -> AsyncIterator[System]:
-    """A server with these roles and of them these loops (None: all), ready to be spoken to. A loop that fails ends the block."""
+    """A server with these roles and of them these loops (None: all), ready to be spoken to. A loop that fails ends the block.
+
+    `given`: parts that replace those of the server.
+    """
     key = key or secrets.token_hex(16)
     # The read timeout is only met by requests that ask for what is not there.
     options = {"read_timeout_s": PATIENCE_S, "database_pool_size": 10, **settings}
-    given = Settings(database_url=database_url, nats_url=nats_url, **options)
+    configured = Settings(database_url=database_url, nats_url=nats_url, **options)
     async with contextlib.AsyncExitStack() as stack:
         nats_client = await nats_client_of(nats_url)
         stack.push_async_callback(nats_client.close)
-        assembly = await stack.enter_async_context(assemble(given, {*roles, "api"}))
+        assembly = await stack.enter_async_context(assemble(configured, {*roles, "api"}, **(given or {})))
         assert assembly.container is not None
         transport = httpx.ASGITransport(create_app(assembly.container), raise_app_exceptions=False)
         headers = {"Authorization": f"Bearer {key}"}
         http = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url=BASE, headers=headers, timeout=30))
         system = System(assembly.container, database_url, http, key, nats_client)
+        system.store, system.subscription = await storage.store(assembly.parts), await log_streams.subscription(assembly.parts)
         for name, loop in assembly.loops.items():
             if loops is None or name in (*loops, "sharing"):
                 system.tasks[name] = asyncio.create_task(loop, name=name)

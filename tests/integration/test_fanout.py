@@ -24,7 +24,7 @@ from adapters.nats import JetStreamSubscription
 from adapters.nats.fanout.copier import NOTE, FanOut, FanOutSettings, subject_of
 from adapters.nats.jetstream import call, delete_stream, stored_message, stream_info, stream_names
 from adapters.nats.names import events_stream
-from api.bootstrap import assemble
+from api.assembly import assemble
 from api.settings import Settings
 from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
 from application.engine.reading.cloudevents import ENVELOPE, CloudEventEncoder

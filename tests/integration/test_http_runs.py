@@ -90,10 +90,9 @@ async def test_what_was_written_is_read(system: System, worker: PlayedWorker) ->
 
 
 async def test_a_read_model_that_stays_behind_is_said_in_time(database_url: str, nats_url: str) -> None:
-    async with running(database_url, nats_url) as system:
+    async with running(database_url, nats_url, read_timeout_s=0.2) as system:
         await issue_key(system)
         await stopped(system.tasks.pop("projections"))
-        object.__setattr__(system.container.settings, "read_timeout_s", 0.2)
         created = await system.http.post("/v1/projects", json={"name": "p"})
         response = await system.http.get("/v1/projects", headers={"Tidelog-Position": created.headers["tidelog-position"]})
         assert (response.status_code, response.json()["code"], response.json()["retryable"]) == (504, "projection-behind", True)

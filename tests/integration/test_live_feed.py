@@ -247,7 +247,7 @@ async def _at_head(system: System, feed: LiveFeed) -> bool:
 async def test_a_listener_before_the_start_waits_for_it_and_not_for_the_past(system: System) -> None:
     """While the database cannot be reached at the start, nobody knows yet what `from now on` means."""
     await create_projects(system, 5)
-    late = LiveFeed(system.container.feed, system.container.live.subscription, system.container.histories)
+    late = LiveFeed(system.container.feed, system.subscription, system.container.histories)
 
     async def next_events() -> list[RecordedEvent]:
         return await anext(late.events(Filter(DEFAULT_TENANT_ID), after=None, history=await current(system)))
@@ -300,9 +300,7 @@ async def _listens(feed: LiveFeed) -> bool:
 
 
 async def test_a_listener_that_waits_for_a_log_out_of_reach_ends_with_the_process(system: System) -> None:
-    unread = LiveFeed(
-        system.container.feed, system.container.live.subscription, system.container.histories
-    )  # as before the database is there
+    unread = LiveFeed(system.container.feed, system.subscription, system.container.histories)  # as before the database is there
 
     async def everything() -> list[RecordedEvent]:
         return [

@@ -22,7 +22,7 @@ from adapters.nats import (
 )
 from adapters.nats.jetstream import call, stream_info, stream_names
 from adapters.nats.names import owner_of
-from api.bootstrap import assemble
+from api.assembly import assemble
 from api.settings import Settings
 from application.engine.ports.queue import WorkItem
 from application.engine.reading.cloudevents import CloudEventEncoder

@@ -167,7 +167,7 @@ async def test_a_runner_that_dies_anywhere_leaves_exact_rows(database_url: str, 
     async with running(database_url, nats_url, loops=["live", "relay", "sagas", "timers"]) as system:
         # The projector is killed again and again while the log grows, and begun anew each time.
         random_, deaths, longest, reached = random.Random(11), 0, SHORT_LIFE_S, 0
-        stop, subscription = asyncio.Event(), system.container.live.subscription
+        stop, subscription = asyncio.Event(), system.subscription
 
         async def projector() -> None:
             nonlocal deaths, longest, reached

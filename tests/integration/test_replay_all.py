@@ -21,8 +21,8 @@ from adapters.postgres.log.append_batch import APPEND_SQL, EncodedAppend, parame
 from adapters.postgres.log.arrays import register_arrays
 from adapters.postgres.log.ranges import PostgresStreamRanges
 from adapters.postgres.migrate import migrate
-from api import replay as composition
-from api.replay import replay
+from api.assembly import replay as composition
+from api.assembly.replay import replay
 from api.settings import Settings, SettingsError
 from application.catalog import CATALOG
 from application.engine.commands.snapshots import model_of

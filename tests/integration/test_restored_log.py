@@ -10,7 +10,7 @@ import pytest_asyncio
 from adapters.nats.names import StreamOwner, owner_of, work_stream
 from adapters.postgres.log.identity import log_id_of
 from adapters.postgres.pool import open_pool
-from api.bootstrap import begin_history
+from api.assembly.upkeep import begin_history
 from domain.errors import Unavailable
 from domain.projects import CreateProject
 from domain.tenants import DEFAULT_TENANT_ID

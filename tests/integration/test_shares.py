@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -10,6 +11,7 @@ from psycopg_pool import PoolTimeout, TooManyRequests
 
 from adapters.postgres.pool import open_pool
 from adapters.postgres.shares import PoolShare, sizes
+from api.assembly.pools import Waits
 from api.http.conventions import idempotency
 from domain.errors import Unavailable
 from tests.integration.parts_kit import hold
@@ -57,12 +59,8 @@ async def test_a_share_is_bounded_first_come_first_served(database_url: str) -> 
 
 
 @pytest.mark.parametrize("flooded", ["database", "command_database"])
-async def test_who_takes_a_whole_share_leaves_the_others_theirs(
-    database_url: str, nats_url: str, monkeypatch: pytest.MonkeyPatch, flooded: str
-) -> None:
-    monkeypatch.setattr("api.bootstrap.COMMANDS_WAIT_S", 1.0)
-    monkeypatch.setattr("api.bootstrap.READS_WAIT_S", 1.0)
-    async with running(database_url, nats_url) as system:
+async def test_who_takes_a_whole_share_leaves_the_others_theirs(database_url: str, nats_url: str, flooded: str) -> None:
+    async with running(database_url, nats_url, given={"waits": Waits(commands_s=1.0, reads_s=1.0)}) as system:
         await issue_key(system)
         worker = system.worker()
         await worker.register("alpha")
@@ -90,8 +88,8 @@ async def test_health_is_computed_once_for_all_who_ask(system: System) -> None:
         computed += 1
         await asyncio.sleep(0.05)
 
-    system.container.dependencies["counted"] = counting
-    async with system.client(None) as anybody:
+    container = replace(system.container, dependencies={**system.container.dependencies, "counted": counting})
+    async with system.client(None, container=container) as anybody:
         began = asyncio.get_running_loop().time()
         paths = ["/health/ready"] * 1_500 + ["/metrics"] * 300
         answers = await asyncio.gather(*(anybody.get(path) for path in paths))
@@ -106,8 +104,8 @@ async def test_a_report_is_made_anew_after_a_second(system: System) -> None:
         if wrong:
             raise Unavailable("something is wrong")
 
-    system.container.dependencies["checked"] = check
-    async with system.client(None) as anybody:
+    container = replace(system.container, dependencies={**system.container.dependencies, "checked": check})
+    async with system.client(None, container=container) as anybody:
         assert (await anybody.get("/health/ready")).status_code == 200
         wrong = True
 

@@ -139,7 +139,7 @@ async def test_events_of_those_who_only_use_the_log_do_not_stop_the_feed(system:
     position, stream_id = await system.settled(), new_id()
     new = tuple(NewEvent("order.placed", 1, state) for state in (b'{"a":1}', b"\xff\x00 not JSON", b""))
     request = AppendRequest(DEFAULT_TENANT_ID, new_id(), (StreamAppend(stream_id, stream_id, 0, new),), metadata)
-    await system.container.commands._store.append(request)
+    await system.store.append(request)
     await system.http.post("/v1/projects", json={"name": "after"})
     page = await system.http.get("/v1/events", params={"after": position})
     assert page.status_code == 200, page.text

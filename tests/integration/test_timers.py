@@ -10,12 +10,11 @@ import pytest
 
 from adapters.nats import JetStreamWorkQueue, NatsConnection
 from adapters.postgres.database import PostgresDatabase
-from adapters.postgres.listener import ChannelListener
+from adapters.postgres.listener import ChannelListener, listening
 from adapters.postgres.log.identity import log_id_of
 from adapters.postgres.pool import open_pool
 from adapters.postgres.read_models.open_work import PostgresOpenWork
 from adapters.postgres.read_models.timers import PostgresTimers
-from api.bootstrap import listening
 from application.engine.reconciler import WorkReconciler
 from application.engine.timers import TimerService
 from domain.agent_runs import MailReceived

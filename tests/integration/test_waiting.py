@@ -12,6 +12,7 @@ import pytest
 
 from adapters.embedded import EmbeddedServices
 from adapters.postgres.log.feed import PostgresEventFeed
+from api.assembly.pools import Waits
 from domain.agents import RegisterAgent, agent_id_of
 from domain.errors import ProjectionBehind
 from domain.kernel import RecordedEvent
@@ -144,11 +145,11 @@ async def test_forms_of_the_wish(system: System, worker: PlayedWorker, prefer: s
 
 
 @asynccontextmanager
-async def behind_a_wire(services: EmbeddedServices) -> AsyncIterator[tuple[System, Wire]]:
+async def behind_a_wire(services: EmbeddedServices, **settings: Any) -> AsyncIterator[tuple[System, Wire]]:
     async with (
         fresh_database(services) as database_url,
         wired(database_url) as (wire, url),
-        running(url, services.nats_url) as system,
+        running(url, services.nats_url, **settings) as system,
     ):
         await issue_key(system)
         await registered(system)
@@ -201,12 +202,9 @@ async def test_a_defect_in_the_view_leaves_the_answer_alone(
     assert answer.status_code == 201 and answer.json().keys() == {"run_id", "position", "version"}
 
 
-async def test_a_claim_that_was_recorded_is_found_by_its_repeat(
-    database_url: str, nats_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_claim_that_was_recorded_is_found_by_its_repeat(database_url: str, nats_url: str) -> None:
     """What a worker needs beside its claim is not known when it cannot be read: 503, and the same claim again gets all of it."""
-    monkeypatch.setattr("api.bootstrap.COMMANDS_WAIT_S", 1.0)
-    async with running(database_url, nats_url) as system:
+    async with running(database_url, nats_url, given={"waits": Waits(commands_s=1.0)}) as system:
         await issue_key(system)
         worker = system.worker()
         await worker.register("alpha")
@@ -265,8 +263,7 @@ async def test_questions_do_not_grow_with_those_who_wait_for_a_position(system: 
 
 
 async def test_who_waits_for_a_position_without_a_database_is_told(services: EmbeddedServices) -> None:
-    async with behind_a_wire(services) as (system, wire):
-        object.__setattr__(system.container.settings, "read_timeout_s", 60.0)
+    async with behind_a_wire(services, read_timeout_s=60.0) as (system, wire):
         waiting = [asyncio.create_task(system.http.get("/v1/runs", headers={"Tidelog-Position": "999999"})) for _ in range(20)]
         await asyncio.sleep(0)
         await wire.cut()

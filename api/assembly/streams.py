@@ -41,7 +41,7 @@ async def streams(settings: "Settings") -> AsyncIterator[Streams]:
     Raises SettingsError: there are none, or they refuse us. SupervisorError, Unavailable.
     """
     from adapters.telemetry.logging import configure_logging
-    from api.bootstrap import nats_security
+    from api.assembly.access import nats_security
 
     configure_logging("error", settings.log_format, role="streams")  # what goes wrong is raised
     database_url, nats_url = _places(settings)

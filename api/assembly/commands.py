@@ -1,0 +1,27 @@
+"""The loop of commands, for the roles that give commands."""
+
+from api.assembly import histories, storage, tables
+from api.assembly.parts import Parts, part
+from application.engine.commands.loop import CommandLoop
+from application.engine.commands.snapshots import Snapshotter
+
+
+@part
+async def commands(parts: Parts) -> CommandLoop:
+    catalog, snapshots, snapshotter = await tables.catalog(parts), await storage.snapshots(parts), None
+    if snapshots is not None:
+        snapshotter = Snapshotter(snapshots, catalog.registry, every=parts.settings.snapshot_every)
+        parts.loops["snapshots"] = snapshotter.run
+    return CommandLoop(
+        await storage.store(parts),
+        catalog,
+        max_event_bytes=parts.settings.max_event_bytes,
+        snapshots=snapshotter,
+        hooks=await tables.hooks(parts),
+    )
+
+
+async def forget_with_history(parts: Parts) -> None:
+    """The states that the loop knows may be of events that are gone when the log has a new history."""
+    keeper, loop = await histories.histories(parts), await commands(parts)
+    parts.stack.enter_context(keeper.on_change(loop.forget))

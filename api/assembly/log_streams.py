@@ -1,0 +1,54 @@
+"""The log on NATS: the subscription that reads it, and the fan-out for subscribers outside."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+
+from adapters.nats import FanOut, FanOutSettings, JetStreamSubscription, LogStream
+from api.assembly import histories, messaging, storage, tables
+from api.assembly.parts import Parts, part
+from application.engine.ports.log import Subscription
+from application.engine.reading.cloudevents import CloudEventEncoder
+
+
+@part
+async def subscription(parts: Parts) -> Subscription:
+    return JetStreamSubscription(
+        await messaging.nats(parts),
+        await storage.feed(parts),
+        histories=await histories.histories(parts),
+        log_id=await storage.log_id(parts),
+    )
+
+
+@part
+async def fanout(parts: Parts) -> FanOut | None:
+    """None: nobody outside is served. In every process its stream is a witness of where a history ended."""
+    settings = parts.settings
+    if not settings.fanout:
+        return None
+    keeper = await histories.histories(parts)
+    own = FanOut(
+        await messaging.nats(parts),
+        await subscription(parts),
+        await storage.feed(parts),
+        CloudEventEncoder((await tables.catalog(parts)).registry.events),
+        histories=keeper,
+        log_id=await storage.log_id(parts),
+        settings=FanOutSettings(settings.fanout_max_age_s, settings.fanout_max_bytes, settings.nats_replicas),
+    )
+    keeper.witnesses.append(own.parting)
+    return own
+
+
+@part
+async def streams(parts: Parts) -> Callable[[], Awaitable[Mapping[str, int]]]:
+    """Asks how far the streams have the log."""
+    stream = LogStream(await messaging.nats(parts), await storage.log_id(parts))
+    return partial(_copied, stream, await fanout(parts))
+
+
+async def _copied(stream: LogStream, fanout: FanOut | None) -> dict[str, int]:
+    found = {"relay": await stream.copied()}
+    if fanout is not None:
+        found["fanout"] = await fanout.copied()
+    return {name: position for name, position in found.items() if position is not None}

@@ -1,0 +1,140 @@
+"""The parts of a process by name, and the keywords that replace them."""
+
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar, cast
+
+if TYPE_CHECKING:
+    from adapters.nats import FanOut, NatsConnection, Signal
+    from api.assembly.pools import Pools, Waits
+    from api.container import HealthCheck, MemberView
+    from api.settings import Role, Settings
+    from application.engine.catalog import Catalog
+    from application.engine.commands.hooks import Hook
+    from application.engine.commands.loop import CommandLoop
+    from application.engine.ports.checkpoints import Checkpoints
+    from application.engine.ports.leases import Leases
+    from application.engine.ports.log import EventFeed, EventStore, Subscription
+    from application.engine.ports.parked import ParkedEvents
+    from application.engine.ports.positions import ConsumerPositions
+    from application.engine.ports.projections import ProjectionOperations
+    from application.engine.ports.queue import OpenWork, WorkQueue
+    from application.engine.ports.snapshots import Snapshots
+    from application.engine.ports.timers import Timers
+    from application.engine.reading.histories import HistoryStore
+    from application.engine.reading.history_keeper import HistoryKeeper, Witness
+    from application.engine.reading.live import LiveFeed
+    from application.reads import CurrentRuns, Reads
+    from projections.engine.kernel import Database, Projection
+    from projections.engine.plugins import Discovery
+
+Loop = Coroutine[Any, Any, None]
+T = TypeVar("T")
+
+
+class Listening(Protocol):
+    """A `Listener` with a task of its own."""
+
+    async def wait(self, timeout: float) -> None:
+        """Returns at a notification, or after the time-out (seconds)."""
+        ...
+
+    async def failed(self) -> None:
+        """Raises when the task has ended before its owner ended it."""
+        ...
+
+
+class Overrides(TypedDict, total=False):
+    """The keywords of `assemble`, one for each part. Most are ports; a test gives its own implementation."""
+
+    # Tables and rules of the product
+    catalog: "Catalog"
+    hooks: "Sequence[Hook]"
+    projections: "Sequence[Projection]"
+    """The read models of this distribution."""
+    plugins: "Discovery"
+    """The read models that installed distributions bring."""
+
+    # PostgreSQL
+    waits: "Waits"
+    """How long a request waits for a connection."""
+    pools: "Pools"
+    database: "Database"
+    """Replaces all shares of the connections: those of commands, reads and health as well."""
+    feed: "EventFeed"
+    """As `database`."""
+    log_id: str
+    store: "EventStore"
+    snapshots: "Snapshots | None"
+    history_store: "HistoryStore"
+    history_signal: Listening
+    """Wakes the keeper of histories."""
+    appends: "Signal"
+    """Wakes the relay."""
+    leases: "Leases"
+    checkpoints: "Checkpoints"
+    """Of the sagas."""
+    timers: "Timers"
+    open_work: "OpenWork"
+
+    # NATS
+    nats: "NatsConnection"
+    subscription: "Subscription"
+    work_queue: "WorkQueue"
+    fanout: "FanOut | None"
+
+    # The engine
+    witnesses: "Sequence[Witness]"
+    histories: "HistoryKeeper"
+    commands: "CommandLoop"
+    live: "LiveFeed"
+    positions: "ConsumerPositions"
+    replays: "CurrentRuns"
+    reads: "Reads"
+    """The queries of read models."""
+    operations: "ProjectionOperations"
+    """What operators do with read models."""
+    parked_events: "ParkedEvents"
+
+    # What health asks
+    log_head: Callable[[], Awaitable[int]]
+    members: "Callable[[], Awaitable[Sequence[MemberView]]]"
+    streams: Callable[[], Awaitable[Mapping[str, int]]]
+    durable: Callable[[], Awaitable[bool]]
+    dependencies: "Mapping[str, HealthCheck]"
+
+
+class Parts:
+    """The parts of one process. Each is built once, when it is first asked for; functions marked `part` say how."""
+
+    def __init__(self, settings: "Settings", roles: "frozenset[Role]", stack: AsyncExitStack, given: Overrides) -> None:
+        """`stack` closes what is built, in reverse order; what is `given` is not built. Raises TypeError for an unknown name."""
+        if unknown := given.keys() - Overrides.__annotations__.keys():
+            raise TypeError(f"there is no part called {', '.join(sorted(unknown))}")
+        self.settings = settings
+        self.roles = roles
+        self.stack = stack
+        self.given = given
+        self.made: dict[str, Any] = dict(given)
+        self.loops: dict[str, Callable[[], Loop]] = {}
+        """What must keep running while the parts are used, by name."""
+
+    @property
+    def name(self) -> str:
+        return "+".join(sorted(self.roles))
+
+
+def part(make: Callable[[Parts], Awaitable[T]]) -> Callable[[Parts], Awaitable[T]]:
+    """Marks a function as the maker of the part of its name: called once for each `Parts`, and not for a part that was given."""
+    name = make.__name__
+    if name not in Overrides.__annotations__:
+        raise TypeError(f"Overrides has no keyword for the part {name}")
+
+    @wraps(make)
+    async def once(parts: Parts) -> T:
+        if name not in parts.made:
+            parts.made[name] = await make(parts)
+        return cast(T, parts.made[name])
+
+    return once

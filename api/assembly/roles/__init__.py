@@ -1,0 +1,1 @@
+"""What each role runs. Each file is imported by the processes of its role alone."""

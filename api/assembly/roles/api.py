@@ -1,0 +1,136 @@
+"""The api role: the container that HTTP works with."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
+
+from adapters.postgres import leases, pool
+from adapters.postgres.durability import durability_of
+from api.assembly import access, histories, log_streams, messaging, storage, tables
+from api.assembly.commands import commands
+from api.assembly.parts import Parts, part
+from api.container import Container, HealthCheck, MemberView, NatsAccess
+from application.engine.parked import ParkedOperations
+from application.engine.ports.parked import ParkedEvents
+from application.engine.ports.positions import ConsumerPositions
+from application.engine.ports.projections import ProjectionOperations
+from application.engine.reading.cloudevents import CloudEventEncoder
+from application.engine.reading.live import LiveFeed
+from application.engine.sagas.retry_parked import SagaRetry
+from application.reads import CurrentRuns, Reads
+from application.workers import Workers
+from projections.engine.operations import Operations
+from projections.engine.parked import PostgresParkedEvents
+from projections.engine.positions import Positions
+from projections.reads import reads_of
+from projections.replays import RunReplays
+
+WORKER_INBOX = "_INBOX_worker"
+
+
+@part
+async def live(parts: Parts) -> LiveFeed:
+    return LiveFeed(await storage.feed_of(parts, "reads"), await log_streams.subscription(parts), await histories.histories(parts))
+
+
+@part
+async def positions(parts: Parts) -> ConsumerPositions:
+    own = Positions(await storage.database(parts))  # one question at a time, whoever and however many ask
+    parts.stack.push_async_callback(own.close)
+    return own
+
+
+@part
+async def replays(parts: Parts) -> CurrentRuns:
+    own = RunReplays(await storage.feed(parts))  # as positions
+    parts.stack.push_async_callback(own.close)
+    return own
+
+
+@part
+async def reads(parts: Parts) -> Reads:
+    return reads_of(
+        await storage.database_of(parts, "reads"),
+        keys=await storage.database_of(parts, "commands"),
+        health=await storage.database_of(parts, "health"),
+    )
+
+
+@part
+async def operations(parts: Parts) -> ProjectionOperations:
+    return Operations(
+        await storage.database_of(parts, "reads"),
+        await storage.feed_of(parts, "reads"),
+        await tables.projections(parts),
+        await tables.plugins(parts),
+    )
+
+
+@part
+async def parked_events(parts: Parts) -> ParkedEvents:
+    return PostgresParkedEvents(await storage.database_of(parts, "reads"))
+
+
+async def _parked(parts: Parts) -> ParkedOperations:
+    events, queue, feed = await parked_events(parts), await messaging.work_queue(parts), await storage.feed_of(parts, "reads")
+    sagas = SagaRetry(await commands(parts), queue, await tables.catalog(parts), feed, events)
+    return ParkedOperations(events, await operations(parts), sagas)
+
+
+@part
+async def log_head(parts: Parts) -> Callable[[], Awaitable[int]]:
+    return (await storage.feed_of(parts, "health")).head
+
+
+@part
+async def members(parts: Parts) -> Callable[[], Awaitable[Sequence[MemberView]]]:
+    return partial(leases.members, (await storage.pools(parts)).health)
+
+
+@part
+async def durable(parts: Parts) -> Callable[[], Awaitable[bool]]:
+    return partial(_durable, (await storage.pools(parts)).health)
+
+
+async def _durable(connections: pool.Connections) -> bool:
+    return (await durability_of(connections)).fsync
+
+
+@part
+async def dependencies(parts: Parts) -> Mapping[str, HealthCheck]:
+    postgres = partial(pool.check_health, (await storage.pools(parts)).health)
+    return {"postgres": postgres, "nats": (await messaging.nats(parts)).check_health}
+
+
+async def container(parts: Parts) -> Container:
+    """The container; its live feed is among the loops."""
+    loop, feed, queue = await commands(parts), await live(parts), await messaging.work_queue(parts)
+    parts.loops["live"] = feed.run
+    return Container(
+        settings=parts.settings,
+        database=await storage.database_of(parts, "reads"),
+        feed=await storage.feed_of(parts, "reads"),
+        command_database=await storage.database_of(parts, "commands"),
+        histories=await histories.histories(parts),
+        commands=loop,
+        cloud_events=CloudEventEncoder((await tables.catalog(parts)).registry.events),
+        workers=Workers(loop, queue, feed),
+        live=feed,
+        positions=await positions(parts),
+        reads=await reads(parts),
+        projections=await operations(parts),
+        parked=await _parked(parts),
+        replays=await replays(parts),
+        work_queue=queue,
+        nats_access=_nats_access(parts),
+        log_head=await log_head(parts),
+        members=await members(parts),
+        streams=await log_streams.streams(parts),
+        durable=await durable(parts),
+        dependencies=MappingProxyType(dict(await dependencies(parts))),
+    )
+
+
+def _nats_access(parts: Parts) -> NatsAccess:
+    own = parts.settings.worker_nats_url
+    return NatsAccess(own.get_secret_value() if own is not None else access.urls(parts.settings)[1], WORKER_INBOX)

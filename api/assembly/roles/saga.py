@@ -1,0 +1,50 @@
+"""The saga role: reactions to events, timers, and the sweeper of the work queue."""
+
+from adapters.postgres.read_models.open_work import PostgresOpenWork
+from adapters.postgres.read_models.timers import PostgresTimers
+from api.assembly import log_streams, messaging, storage, tables
+from api.assembly.commands import commands
+from api.assembly.parts import Parts, part
+from application.engine.background import side_by_side
+from application.engine.leases import Group
+from application.engine.ports.checkpoints import Checkpoints
+from application.engine.ports.queue import OpenWork
+from application.engine.reconciler import WorkReconciler
+from application.engine.sagas.manager import PARTITIONS, SagaManager
+from application.engine.timers import TimerService
+from projections import timers
+from projections.engine.checkpoints import PostgresCheckpoints
+
+
+@part
+async def checkpoints(parts: Parts) -> Checkpoints:
+    return PostgresCheckpoints(await storage.database(parts))
+
+
+@part
+async def open_work(parts: Parts) -> OpenWork:
+    return PostgresOpenWork(await storage.database(parts))
+
+
+async def groups(parts: Parts) -> list[Group]:
+    loop, catalog, queue = await commands(parts), await tables.catalog(parts), await messaging.work_queue(parts)
+    subscription, positions = await log_streams.subscription(parts), await checkpoints(parts)
+    work = await open_work(parts)
+
+    async def react(units: frozenset[str]) -> None:
+        await SagaManager(loop, subscription, positions, queue, catalog, units).run()
+
+    async def fire(_: frozenset[str]) -> None:
+        if "timers" in parts.given:
+            await TimerService(loop, parts.given["timers"], kinds=catalog.commands).run()
+            return
+        database = await storage.database(parts)
+        async with storage.listening_on(parts, timers.CHANNEL) as set_timers:
+            service = TimerService(loop, PostgresTimers(database, set_timers), kinds=catalog.commands)
+            await side_by_side(set_timers.failed(), service.run())
+
+    return [
+        Group("sagas", PARTITIONS, react),
+        Group("timers", ("timers",), fire),
+        Group("sweeper", ("sweeper",), lambda _: WorkReconciler(work, queue).run()),
+    ]

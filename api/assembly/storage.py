@@ -1,0 +1,113 @@
+"""Parts on PostgreSQL that several roles need."""
+
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import Literal
+
+from adapters.postgres.database import PostgresDatabase
+from adapters.postgres.listener import ChannelListener, listening
+from adapters.postgres.log.feed import PostgresEventFeed
+from adapters.postgres.log.histories import CHANNEL as HISTORIES
+from adapters.postgres.log.histories import PostgresHistories
+from adapters.postgres.log.identity import log_id_of
+from api.assembly import access
+from api.assembly.parts import Listening, Parts, part
+from api.assembly.pools import Pools, Waits, open_pools
+from application.engine.ports.log import EventFeed, EventStore
+from application.engine.ports.snapshots import Snapshots
+from application.engine.reading.histories import HistoryStore
+from application.engine.retry import persistently
+from projections.engine.kernel import Database
+
+Share = Literal["commands", "reads", "health"]
+
+
+@part
+async def waits(_: Parts) -> Waits:
+    return Waits()
+
+
+@part
+async def pools(parts: Parts) -> Pools:
+    database_url, _ = access.urls(parts.settings)
+    access.nats_security(parts.settings)  # wrong settings are told before anything is opened
+    shares = await waits(parts) if "api" in parts.roles else None
+    size = parts.settings.database_pool_size
+    return await open_pools(database_url, role=parts.name, size=size, shares=shares, stack=parts.stack)
+
+
+@part
+async def database(parts: Parts) -> Database:
+    """For the process's own work."""
+    return PostgresDatabase((await pools(parts)).own)
+
+
+async def database_of(parts: Parts, share: Share) -> Database:
+    """The database over the connections of one class of requests."""
+    return parts.given["database"] if "database" in parts.given else PostgresDatabase(getattr(await pools(parts), share))
+
+
+@part
+async def feed(parts: Parts) -> EventFeed:
+    """For the process's own work."""
+    return PostgresEventFeed((await pools(parts)).own)
+
+
+async def feed_of(parts: Parts, share: Share) -> EventFeed:
+    """The log over the connections of one class of requests."""
+    return parts.given["feed"] if "feed" in parts.given else PostgresEventFeed(getattr(await pools(parts), share))
+
+
+@part
+async def log_id(parts: Parts) -> str:
+    """Waits for the database."""
+    pool = (await pools(parts)).own
+    return await persistently(partial(access.let_in, partial(log_id_of, pool)))
+
+
+@part
+async def history_store(parts: Parts) -> HistoryStore:
+    return PostgresHistories((await pools(parts)).reads)
+
+
+@part
+async def history_signal(parts: Parts) -> Listening:
+    listener = await parts.stack.enter_async_context(listening_on(parts, HISTORIES))
+    parts.loops["histories-listener"] = listener.failed
+    return listener
+
+
+@part
+async def store(parts: Parts) -> EventStore:
+    from adapters.postgres.log.event_store import PostgresEventStore  # relay and projector append nothing
+
+    database_url, _ = access.urls(parts.settings)
+    written = None
+    if "api" in parts.roles:
+        from api import metrics  # for who is asked for them
+
+        written = metrics.written
+    own = PostgresEventStore(
+        database_url, (await pools(parts)).commands, max_event_bytes=parts.settings.max_event_bytes, written=written
+    )
+    await own.start()
+    parts.stack.push_async_callback(own.close)
+    parts.loops["writer"] = own.failed
+    if "api" in parts.roles:
+        metrics.WAITING_APPENDS.set_function(lambda: own.waiting)
+    return own
+
+
+@part
+async def snapshots(parts: Parts) -> Snapshots | None:
+    """None: no snapshots are taken or read."""
+    if not parts.settings.snapshot_every:
+        return None
+    from adapters.postgres.log.snapshots import PostgresSnapshots
+
+    return PostgresSnapshots((await pools(parts)).commands)
+
+
+def listening_on(parts: Parts, channel: str) -> AbstractAsyncContextManager[ChannelListener]:
+    """A listener on a connection of its own, for the time of the block."""
+    return listening(access.urls(parts.settings)[0], channel)

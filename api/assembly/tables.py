@@ -1,0 +1,38 @@
+"""The tables of the product, which the engine takes as arguments: routes, events, sagas, hooks, read models."""
+
+from collections.abc import Sequence
+
+from api.assembly.parts import Parts, part
+from application.engine.catalog import Catalog
+from application.engine.commands.hooks import Hook
+from projections.engine.kernel import Projection
+from projections.engine.plugins import Discovery, discover
+
+
+@part
+async def catalog(_: Parts) -> Catalog:
+    from application.catalog import CATALOG  # brings all slices, and the relay needs none of them
+
+    return CATALOG
+
+
+@part
+async def hooks(_: Parts) -> Sequence[Hook]:
+    return ()
+
+
+@part
+async def projections(_: Parts) -> Sequence[Projection]:
+    from projections.registry import PROJECTIONS
+
+    return PROJECTIONS
+
+
+@part
+async def plugins(parts: Parts) -> Discovery:
+    return discover(await projections(parts), (await catalog(parts)).registry.events)
+
+
+async def read_models(parts: Parts) -> tuple[Projection, ...]:
+    """All that are to run: those of this distribution, then those of plug-ins."""
+    return (*await projections(parts), *(await plugins(parts)).projections)
