@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from api.assembly import assemble
 from domain import agent_runs
 from domain.failures import Failure
+from domain.registry import REGISTRY
 from domain.tenants import DEFAULT_TENANT_ID
-from projections import registry
 from projections.engine import plugins
+from projections.engine.plugins import Discovery
 from projections.kernel import Projection
+from projections.registry import PROJECTIONS
 from tests.integration.projection_kit import Log, building, log_on, projecting
 from tests.integration.system_kit import System, new_id
 
@@ -48,7 +51,6 @@ class Site:
         for name in self._modules:
             sys.modules.pop(name, None)
         importlib.invalidate_caches()
-        registry.plugins.cache_clear()
 
 
 @pytest.fixture
@@ -56,13 +58,16 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.syspath_prepend(str(tmp_path))
     site = Site(tmp_path)
-    registry.plugins.cache_clear()
     yield site
     site.forget()
 
 
+def found() -> Discovery:
+    return plugins.discover(PROJECTIONS, REGISTRY.events)
+
+
 def loaded(name: str) -> Projection:
-    return next(p for p in registry.load_projections() if p.name == name)
+    return next(p for p in found().projections if p.name == name)
 
 
 async def fail(log: Log, agent: str, times: int) -> None:
@@ -78,7 +83,7 @@ async def test_the_example_of_the_documentation_works(database_url: str, site: S
     assert 'failures = "failures:PROJECTION"' in HOW_TO
     site.install("failures", CODE[0], "failures = failures:PROJECTION")
     projection = loaded("agent_failures")
-    assert registry.plugins().sources == {"agent_failures": "tidelog-failures 1.0"}
+    assert found().sources == {"agent_failures": "tidelog-failures 1.0"}
     query: dict[str, object] = {}
     exec(compile(CODE[1], "how-to", "exec"), query)
     failures_of = query["failures_of"]
@@ -112,7 +117,9 @@ async def test_the_example_of_the_documentation_works(database_url: str, site: S
 
 
 DECLARED = """
+from projections.engine.plugins import Discovery
 from projections.kernel import Projection
+from projections.registry import PROJECTIONS
 async def apply(connection, batch): ...
 def made(name="mine", topics=("run.started",), tables=("mine_table",), ddl=("CREATE TABLE mine_table (id int PRIMARY KEY)",)):
     return Projection(name, frozenset(topics), tables, apply, ddl)
@@ -134,8 +141,8 @@ def test_what_is_wrong_with_a_plugin_is_said_and_others_go_on(site: Site) -> Non
     for number, source in enumerate(BROKEN):
         site.install(f"broken{number}", DECLARED + source, f"p{number} = broken{number}:X")
     site.install("good", DECLARED + "X = (made(), made('other', tables=('other_table',)))", "a = good:X")
-    assert [p.name for p in registry.load_projections()[len(registry.PROJECTIONS) :]] == ["mine", "other"]
-    problems = {p.entry_point: (p.distribution, p.error) for p in registry.plugins().problems}
+    assert [p.name for p in found().projections] == ["mine", "other"]
+    problems = {p.entry_point: (p.distribution, p.error) for p in found().problems}
     for number, expected in enumerate(BROKEN.values()):
         distribution, error = problems[f"p{number}"]
         assert distribution == f"tidelog-broken{number} 1.0" and expected in error, error
@@ -149,10 +156,10 @@ ELSEWHERE = made("elsewhere", tables=("there",), ddl=("CREATE TABLE mine_2 (id i
 X = (WRONG, OTHERS, ELSEWHERE, made())
 """
     site.install("mixed", DECLARED + source, "x = mixed:X")
-    found = [loaded(name) for name in ("wrong", "others", "elsewhere", "mine")]
+    declared = [loaded(name) for name in ("wrong", "others", "elsewhere", "mine")]
     async with log_on(database_url) as log:
         with capture_logs() as logged:
-            assert [p.name for p in await plugins.installed(log.database, found)] == ["mine"]
+            assert [p.name for p in await plugins.installed(log.database, declared)] == ["mine"]
         errors = {e["projection"]: e["error"] for e in logged if e["event"] == "projection_not_installed"}
         assert 'type "nonsense" does not exist' in errors["wrong"]
         assert "exist and are not its own: command" in errors["others"]
@@ -163,7 +170,11 @@ X = (WRONG, OTHERS, ELSEWHERE, made())
 async def test_an_operator_sees_plugins_and_their_problems(shared: System, site: Site) -> None:
     site.install("good", DECLARED + "X = made()", "good = good:X")
     site.install("bad", "import nothing_of_that_name", "bad = bad:X")
-    listed = (await shared.http.get("/v1/projections")).json()
+    async with assemble(shared.container.settings, {"api"}) as assembly:
+        for loop in assembly.loops.values():
+            loop.close()
+        async with shared.client(shared.key, container=assembly.container) as http:
+            listed = (await http.get("/v1/projections")).json()
     [mine] = [view for view in listed["data"] if view["plugin"]]
     assert (mine["name"], mine["plugin"], mine["position"]) == ("mine", "tidelog-good 1.0", 0)
     [problem] = listed["problems"]
