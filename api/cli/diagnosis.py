@@ -9,20 +9,19 @@ import stat
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from api.cli.connection import on_this_machine
+from api.cli.findings import Diagnosis
 from api.cli.stream_diagnosis import examine_streams
 from api.open_files import SPARE_FILES, most_open_files
 from api.settings import Settings, SettingsError, load_settings
 from api.supervisor import state
 from api.supervisor.errors import SupervisorError
-
-Status = Literal["ok", "note", "warning", "wrong"]
 
 PACKAGES = (
     "tidelog-server", "tidelog", "eventsourcing", "fastapi", "httpx", "nats-py", "psycopg", "pydantic", "structlog", "typer",
@@ -36,33 +35,6 @@ CLOCK_TOLERANCE = timedelta(seconds=2)
 CHECK_TIMEOUT_S = 5.0
 THROWN_AWAY = "fsync is off, and the database says that it may be lost: answered appends are not on disk"
 TO_DURABILITY = "set fsync = on in postgresql.conf and reload PostgreSQL"
-
-
-@dataclass(frozen=True)
-class Finding:
-    subject: str
-    status: Status
-    detail: str
-    mend: str = ""
-
-
-@dataclass
-class Diagnosis:
-    findings: list[Finding] = field(default_factory=list)
-    server: dict[str, Any] | None = None
-    health: dict[str, Any] | None = None
-    binaries: dict[str, Any] = field(default_factory=dict)
-    packages: dict[str, str | None] = field(default_factory=dict)
-
-    @property
-    def healthy(self) -> bool:
-        return all(finding.status != "wrong" for finding in self.findings)
-
-    def document(self) -> dict[str, Any]:
-        return {"healthy": self.healthy, **asdict(self)}
-
-    def add(self, subject: str, status: Status, detail: str, mend: str = "") -> None:
-        self.findings.append(Finding(subject, status, detail, mend))
 
 
 async def diagnose(data_dir: Path | None, url: str | None) -> Diagnosis:

@@ -8,7 +8,7 @@ import typer
 from api.cli import options, output
 
 if TYPE_CHECKING:
-    from api.cli.diagnosis import Diagnosis
+    from api.cli.findings import Diagnosis
 
 app = typer.Typer()
 

@@ -1,0 +1,33 @@
+"""What `tidelog doctor` has found."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Status = Literal["ok", "note", "warning", "wrong"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    subject: str
+    status: Status
+    detail: str
+    mend: str = ""
+
+
+@dataclass
+class Diagnosis:
+    findings: list[Finding] = field(default_factory=list)
+    server: dict[str, Any] | None = None
+    health: dict[str, Any] | None = None
+    binaries: dict[str, Any] = field(default_factory=dict)
+    packages: dict[str, str | None] = field(default_factory=dict)
+
+    @property
+    def healthy(self) -> bool:
+        return all(finding.status != "wrong" for finding in self.findings)
+
+    def document(self) -> dict[str, Any]:
+        return {"healthy": self.healthy, **asdict(self)}
+
+    def add(self, subject: str, status: Status, detail: str, mend: str = "") -> None:
+        self.findings.append(Finding(subject, status, detail, mend))
