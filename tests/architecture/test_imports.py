@@ -121,6 +121,12 @@ def test_contracts_of_the_engine_name_every_module_of_the_product() -> None:
     assert forbidden("Read models see ports, never command handling") == machinery | use_cases
 
 
+def test_only_the_composition_root_and_the_supervisor_may_touch_adapters() -> None:
+    contract = next(c for c in CONTRACTS if c["name"] == "Only the composition root and the supervisor touch adapters")
+    assert set(contract["source_modules"]) == modules_of("api") - {"api.assembly", "api.supervisor"}
+    assert contract["forbidden_modules"] == ["adapters"]
+
+
 def _slice_of(path: Path) -> str:
     """`domain.runs` of domain/runs.py, `domain.agent_runs` of any file in domain/agent_runs/."""
     return ".".join(path.with_suffix("").parts[:2])
