@@ -137,4 +137,5 @@ def part(make: Callable[[Parts], Awaitable[T]]) -> Callable[[Parts], Awaitable[T
             parts.made[name] = await make(parts)
         return cast(T, parts.made[name])
 
+    once.__dict__["makes"] = name
     return once

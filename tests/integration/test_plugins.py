@@ -18,6 +18,7 @@ from projections.engine import plugins
 from projections.engine.plugins import Discovery
 from projections.kernel import Projection
 from projections.registry import PROJECTIONS
+from tests.integration.assembly_kit import left_alone
 from tests.integration.projection_kit import Log, building, log_on, projecting
 from tests.integration.system_kit import System, new_id
 
@@ -171,8 +172,7 @@ async def test_an_operator_sees_plugins_and_their_problems(shared: System, site:
     site.install("good", DECLARED + "X = made()", "good = good:X")
     site.install("bad", "import nothing_of_that_name", "bad = bad:X")
     async with assemble(shared.container.settings, {"api"}) as assembly:
-        for loop in assembly.loops.values():
-            loop.close()
+        await left_alone(assembly)
         async with shared.client(shared.key, container=assembly.container) as http:
             listed = (await http.get("/v1/projections")).json()
     [mine] = [view for view in listed["data"] if view["plugin"]]

@@ -1,0 +1,144 @@
+"""The composition root: any one part can be replaced by a keyword, and what is replaced is not built."""
+
+import importlib
+import pkgutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from typing import Any, cast
+
+import pytest
+import pytest_asyncio
+
+import api.assembly
+from adapters.postgres.read_models.timers import PostgresTimers
+from api.assembly import assemble, storage
+from api.assembly.parts import Overrides, Parts
+from api.settings import ROLES, Settings
+from tests.integration.assembly_kit import left_alone
+from tests.integration.system_kit import System, eventually, issue_key, running
+
+NAMES = sorted(Overrides.__annotations__)
+MADE_WHERE_THEY_ARE_USED = {"timers"}
+"""Not by a function of their name: a listener lives as long as the process fires timers."""
+NO_OBJECTS = {"log_id"}
+
+
+def makers() -> dict[str, Callable[[Parts], Awaitable[Any]]]:
+    """All functions that are marked as the maker of a part, by name."""
+    found = {}
+    for info in pkgutil.walk_packages(api.assembly.__path__, "api.assembly."):
+        module = importlib.import_module(info.name)
+        for name, value in vars(module).items():
+            if getattr(value, "__module__", None) == module.__name__ and "makes" in getattr(value, "__dict__", ()):
+                assert name not in found, f"two make {name}"
+                found[name] = value
+    return found
+
+
+class Noting:
+    """A part, and whether somebody has used it."""
+
+    def __init__(self, part: Any) -> None:
+        self._part = part
+        self._used = False
+
+    def _get(self) -> Any:
+        self._used = True
+        return self._part
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._get(), name)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._get()(*arguments)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._get())
+
+    def __len__(self) -> int:
+        return len(self._get())
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._get()[key]
+
+
+@pytest_asyncio.fixture
+async def real(database_url: str, nats_url: str) -> AsyncIterator[Parts]:
+    """Parts of a process that is not there: each is built when a test asks for it."""
+    settings = Settings(database_url=database_url, nats_url=nats_url, fanout=True)  # type: ignore[arg-type]  # pydantic makes secrets
+    async with AsyncExitStack() as stack:
+        yield Parts(settings, frozenset(ROLES), stack, {})
+
+
+async def of(real: Parts, name: str) -> Any:
+    if name == "timers":
+        return PostgresTimers(await storage.database(real), await storage.history_signal(real))
+    return await makers()[name](real)
+
+
+def test_every_keyword_has_one_maker() -> None:
+    assert set(makers()) | MADE_WHERE_THEY_ARE_USED == set(NAMES)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in NO_OBJECTS])
+async def test_a_part_that_is_given_is_the_one_that_is_used(database_url: str, nats_url: str, real: Parts, name: str) -> None:
+    noting = Noting(await of(real, name))
+    given = cast(Overrides, {name: noting})
+    async with running(database_url, nats_url, given=given, fanout=True) as system:
+        await use(system)
+
+        async def used() -> bool:
+            return noting._used
+
+        await eventually(used, f"somebody who uses {name}")
+
+
+async def use(system: System) -> None:
+    """A bit of everything: commands, waits for a read model and for the end of a run, work of an agent, health."""
+    await issue_key(system)
+    worker = system.worker()
+    await worker.register("alpha")
+    run_id = (await system.http.post("/v1/runs", json={"agent": "alpha"}, headers={"Prefer": "wait=0"})).json()["run_id"]
+    await (await worker.next("alpha")).complete("done")
+    await system.until_topic(run_id, "run.completed")
+    waited = await system.http.post("/v1/runs", json={"agent": "alpha"}, headers={"Prefer": "wait=1"})
+    read = await system.http.get("/v1/runs", headers={"Tidelog-Position": str(waited.json()["position"])})
+    assert (waited.status_code, read.status_code) == (201, 200)
+    assert (await system.http.get("/health/ready")).status_code == 200
+
+
+async def test_the_id_of_the_log_is_replaced_too(real: Parts) -> None:
+    async with assemble(real.settings, {"saga"}, log_id="another") as assembly:
+        await left_alone(assembly)
+        queue = assembly.parts.made["work_queue"]
+        assert "another" in queue.stream.lower()
+
+
+async def test_what_only_replaced_parts_need_is_not_built(real: Parts) -> None:
+    """No connection to NATS, and no writer, where nobody is left who would use them."""
+    given: Overrides = {
+        "store": await of(real, "store"),
+        "subscription": await of(real, "subscription"),
+        "work_queue": await of(real, "work_queue"),
+        "streams": await of(real, "streams"),
+        "fanout": None,
+        "witnesses": (),
+        "dependencies": {},
+    }
+    async with assemble(real.settings, ROLES[:1], **given) as assembly:
+        await left_alone(assembly)
+        assert assembly.container is not None and assembly.container.work_queue is given["work_queue"]
+        assert "nats" not in assembly.parts.made
+        assert set(assembly.loops) == {"histories", "histories-listener", "live", "snapshots"}
+
+
+async def test_relay_and_projector_have_no_writer(real: Parts) -> None:
+    async with assemble(real.settings, {"relay", "projector"}) as assembly:
+        await left_alone(assembly)
+        assert not {"store", "commands"} & assembly.parts.made.keys()
+
+
+async def test_a_name_that_is_no_part_is_an_error(real: Parts) -> None:
+    with pytest.raises(TypeError, match="there is no part called event_store"):
+        async with assemble(real.settings, {"api"}, event_store=None):  # type: ignore[call-arg]
+            pass
