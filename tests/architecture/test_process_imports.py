@@ -15,7 +15,7 @@ SETTINGS = {"annotated_types", "dotenv", "pydantic", "pydantic_core", "pydantic_
 COMMAND_LINE = {"annotated_doc", "shellingham", "typer"}
 LOGS = {"attr", "pygments", "rich", "structlog"}
 POSTGRES = {"psycopg", "psycopg_binary", "psycopg_pool"}
-ENGINE = OURS | SETTINGS | COMMAND_LINE | LOGS | POSTGRES | {"nats", "orjson", "uvloop"}
+ENGINE = OURS | SETTINGS | COMMAND_LINE | LOGS | POSTGRES | {"nats", "orjson", "tidelog", "uvloop"}
 HTTP = {"anyio", "click", "fastapi", "httptools", "opentelemetry", "prometheus_client", "starlette", "uuid_utils", "uvicorn"}
 
 ROLES = {
