@@ -21,6 +21,8 @@ NAMES = sorted(Overrides.__annotations__)
 MADE_WHERE_THEY_ARE_USED = {"timers"}
 """Not by a function of their name: a listener lives as long as the process fires timers."""
 NO_OBJECTS = {"log_id"}
+FANOUT_BYTES = 16 * 1024**2
+"""The least: the server of the tests reserves them for each stream."""
 
 
 def makers() -> dict[str, Callable[[Parts], Awaitable[Any]]]:
@@ -65,7 +67,7 @@ class Noting:
 @pytest_asyncio.fixture
 async def real(database_url: str, nats_url: str) -> AsyncIterator[Parts]:
     """Parts of a process that is not there: each is built when a test asks for it."""
-    settings = Settings(database_url=database_url, nats_url=nats_url, fanout=True)  # type: ignore[arg-type]  # pydantic makes secrets
+    settings = Settings(database_url=database_url, nats_url=nats_url, fanout=True, fanout_max_bytes=FANOUT_BYTES)  # type: ignore[arg-type]  # pydantic makes secrets
     async with AsyncExitStack() as stack:
         yield Parts(settings, frozenset(ROLES), stack, {})
 
@@ -84,7 +86,7 @@ def test_every_keyword_has_one_maker() -> None:
 async def test_a_part_that_is_given_is_the_one_that_is_used(database_url: str, nats_url: str, real: Parts, name: str) -> None:
     noting = Noting(await of(real, name))
     given = cast(Overrides, {name: noting})
-    async with running(database_url, nats_url, given=given, fanout=True) as system:
+    async with running(database_url, nats_url, given=given, fanout=name == "fanout", fanout_max_bytes=FANOUT_BYTES) as system:
         await use(system)
 
         async def used() -> bool:
@@ -94,7 +96,7 @@ async def test_a_part_that_is_given_is_the_one_that_is_used(database_url: str, n
 
 
 async def use(system: System) -> None:
-    """A bit of everything: commands, waits for a read model and for the end of a run, work of an agent, health."""
+    """A bit of everything: commands, waits for a read model and for the end of a run, work of an agent, health, read models."""
     await issue_key(system)
     worker = system.worker()
     await worker.register("alpha")
@@ -104,7 +106,8 @@ async def use(system: System) -> None:
     waited = await system.http.post("/v1/runs", json={"agent": "alpha"}, headers={"Prefer": "wait=1"})
     read = await system.http.get("/v1/runs", headers={"Tidelog-Position": str(waited.json()["position"])})
     assert (waited.status_code, read.status_code) == (201, 200)
-    assert (await system.http.get("/health/ready")).status_code == 200
+    for path in ("/health/ready", "/v1/projections", "/v1/projections/sagas/parked"):
+        assert (await system.http.get(path)).status_code == 200
 
 
 async def test_the_id_of_the_log_is_replaced_too(real: Parts) -> None:
