@@ -1,7 +1,7 @@
 """What every route shares: who asks, the command's metadata, waiting for a read model, and answers."""
 
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -10,15 +10,12 @@ from uuid import UUID
 import orjson
 import pydantic_core
 from fastapi import Request
-from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, ValidationError
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 from uuid_utils.compat import uuid7
 
 from api.container import Container
-from api.http.conventions.errors import InvalidBody, PreconditionFailed, response_to
+from api.http.conventions.errors import InvalidBody, PreconditionFailed
 from application.engine.commands.request import Caller, CommandOutcome, CommandRequest, request_of_entrance
 from application.engine.ports.pages import Page, parse_position
 from application.engine.reading.as_of import until_caught_up
@@ -37,45 +34,6 @@ class Body(BaseModel):
 
 
 M = TypeVar("M", bound=Body)
-
-
-class RawRoute(APIRoute):
-    """A route whose endpoint takes the request and nothing else: FastAPI documents it, and need not take the request apart.
-
-    For the busiest routes. One without parameters in its path does not even go through the framework: the gate calls `direct`,
-    which saves a quarter of the time of an append.
-    """
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        endpoint: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
-        return endpoint
-
-    async def direct(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers a request as the framework does: the same endpoint, the same answers to errors."""
-        scope["route"] = self
-        try:
-            response: Response = await self.endpoint(_RawRequest(scope, receive))
-        except Exception as error:  # noqa: BLE001  # every error has its answer, as with the framework
-            response = response_to(scope, error)  # type: ignore[arg-type]  # a Scope is a dict
-        await response(scope, receive, send)
-
-
-class _RawRequest(Request):
-    """Takes its body from the messages as they come: nearly always there is one, and the framework's generators cost more."""
-
-    async def body(self) -> bytes:
-        """Raises ClientDisconnect."""
-        if not hasattr(self, "_body"):
-            pieces = []
-            while True:
-                message = await self.receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientDisconnect
-                pieces.append(message.get("body", b""))
-                if not message.get("more_body", False):
-                    break
-            self._body = b"".join(pieces)
-        return self._body
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,6 @@ from typing import Any
 import orjson
 import pydantic_core
 import structlog
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -92,6 +90,14 @@ class InvalidBody(Exception):
         self.problems, self.body = problems, body
 
 
+class InvalidParameters(Exception):
+    """Parameters of a path or a query that do not fit. `problems`: {loc, msg}, with the parameter's name first in `loc`."""
+
+    def __init__(self, problems: Sequence[Any]) -> None:
+        super().__init__("parameters are not valid")
+        self.problems = problems
+
+
 def status_of(error: TidelogError) -> int:
     return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
 
@@ -170,12 +176,6 @@ def _place(document: Any, loc: Sequence[int | str], kind: str) -> list[int | str
     return place
 
 
-def validation_problem(scope: dict[str, Any], error: RequestValidationError) -> Response:
-    """For parameters of a request."""
-    outer = ("query", "path", "header")
-    return _invalid(scope, [([p for p in item["loc"] if p not in outer], item["msg"]) for item in error.errors()])
-
-
 def _invalid(scope: dict[str, Any], places: Sequence[tuple[Sequence[int | str], str]]) -> Response:
     errors = [{"pointer": json_pointer(place), "detail": message} for place, message in places[:50]]
     detail = "; ".join(f"{e['pointer']}: {e['detail']}" if e["pointer"] else e["detail"] for e in errors[:1])
@@ -185,7 +185,7 @@ def _invalid(scope: dict[str, Any], places: Sequence[tuple[Sequence[int | str], 
 def response_to(scope: dict[str, Any], error: Exception) -> Response:
     """The answer to a request that raised an error.
 
-    A `pydantic.ValidationError` is a defect. What a caller sends is refused as InvalidBody or RequestValidationError; so it comes
+    A `pydantic.ValidationError` is a defect. What a caller sends is refused as InvalidBody or InvalidParameters; so it comes
     from what is stored, or from a command whose fields are stricter than those of the body that it was made of.
     """
     match error:
@@ -195,8 +195,8 @@ def response_to(scope: dict[str, Any], error: Exception) -> Response:
             return tidelog_problem(scope, error)
         case InvalidBody():
             return body_problem(scope, error)
-        case RequestValidationError():
-            return validation_problem(scope, error)
+        case InvalidParameters():
+            return _invalid(scope, [(problem["loc"], problem["msg"]) for problem in error.problems])
         case HTTPException():
             code = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "bad-request")
             response = problem(scope, error.status_code, code, str(error.detail))
@@ -206,11 +206,3 @@ def response_to(scope: dict[str, Any], error: Exception) -> Response:
             return Response(status_code=499)  # nobody is there to read it; the meters count it by the number that proxies use
         case _:
             return defect_problem(scope, error)
-
-
-def install(app: FastAPI) -> None:
-    async def handle(request: Request, error: Exception) -> Response:
-        return response_to(request.scope, error)  # type: ignore[arg-type]  # a Scope is a dict
-
-    for kind in (TidelogError, InvalidBody, RequestValidationError, HTTPException, ClientDisconnect, Exception):
-        app.add_exception_handler(kind, handle)

@@ -19,6 +19,7 @@ from api.http.conventions.deps import (
     principal_of,
     replayed,
 )
+from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
 from api.http.routes.workers import ClaimBody, FailBody, reported
 from application.engine.ports.pages import MAX_LIMIT, uuid_cursor
@@ -29,8 +30,8 @@ from domain.errors import NotFound
 from domain.failures import Failure
 from domain.kernel import Json
 
-of_workers = APIRouter(tags=["workers"])
-router = APIRouter(tags=["invocations"])
+of_workers = APIRouter(tags=["workers"], route_class=DirectRoute)
+router = APIRouter(tags=["invocations"], route_class=DirectRoute)
 
 
 # --- for workers ------------------------------------------------------------------------------------------------------

@@ -19,13 +19,14 @@ from api.http.conventions.deps import (
     principal_of,
 )
 from api.http.conventions.idempotency import once
+from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
 from application.engine.ports.pages import MAX_LIMIT, uuid_cursor
 from application.views.projects import ProjectView
 from domain.kernel import Json, derive_id
 from domain.projects import CreateProject, ProjectName
 
-router = APIRouter(tags=["projects"])
+router = APIRouter(tags=["projects"], route_class=DirectRoute)
 
 
 class CreateProjectBody(Body):

@@ -12,7 +12,6 @@ from uuid_utils.compat import uuid7
 from api.http.conventions.afterwards import PATIENCE_S, afterwards
 from api.http.conventions.deps import (
     Body,
-    RawRoute,
     accepted,
     answer,
     body_of,
@@ -27,6 +26,7 @@ from api.http.conventions.deps import (
 )
 from api.http.conventions.errors import STATUS
 from api.http.conventions.idempotency import StillRunning, once
+from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
 from application.engine.commands.request import CommandOutcome
 from application.engine.ports.pages import MAX_LIMIT, parse_position, position_cursor, uuid_cursor
@@ -42,8 +42,7 @@ from domain.errors import InvalidCommand
 from domain.kernel import Json, Name, ShortText
 from domain.projects import default_project_id
 
-router = APIRouter(tags=["runs"])
-busy = APIRouter(tags=["runs"], route_class=RawRoute)
+router = APIRouter(tags=["runs"], route_class=DirectRoute)
 STATUS[StillRunning] = 409
 
 LONGEST_WAIT_S = 60
@@ -145,7 +144,7 @@ class MessagePage(BaseModel):
     next_cursor: str | None
 
 
-@busy.post(
+@router.post(
     "/v1/runs",
     status_code=201,
     summary="Start a run",

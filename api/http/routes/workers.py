@@ -10,13 +10,14 @@ from pydantic import Field
 from starlette.responses import Response
 
 from api.http.conventions.deps import Body, answer, body_of, command_request, container_of, principal_of, replayed
+from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
 from application.engine.commands.request import CommandOutcome
 from domain import agents, tools
 from domain.failures import Failure
 from domain.kernel import Json, Name, ShortText, Text
 
-router = APIRouter(tags=["workers"])
+router = APIRouter(tags=["workers"], route_class=DirectRoute)
 
 
 class AgentOffer(Body):
