@@ -1,6 +1,6 @@
-"""Errors as RFC 9457 problem details. The table below is the only place where an error meets an HTTP status."""
+"""Errors as RFC 9457 problem details. `STATUS` is the only place where an error of ours meets an HTTP status."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -14,25 +14,6 @@ from domain import errors
 from domain.errors import TidelogError, json_pointer
 
 log = structlog.get_logger(__name__)
-
-STATUS: dict[type[TidelogError], int] = {
-    errors.InvalidCommand: 422,
-    errors.NotFound: 404,
-    errors.InvalidState: 409,
-    errors.WorkOver: 409,
-    errors.StaleAttempt: 409,
-    errors.AlreadyExists: 409,
-    errors.DomainError: 409,
-    errors.VersionConflict: 409,
-    errors.PayloadTooLarge: 413,
-    errors.IdempotencyMismatch: 422,
-    errors.HistoryReplaced: 410,
-    errors.PositionBeyondHead: 410,
-    errors.Unauthenticated: 401,
-    errors.Forbidden: 403,
-    errors.ProjectionBehind: 504,
-    errors.Unavailable: 503,
-}
 
 TITLES = {
     400: "Bad request", 401: "Unauthenticated", 403: "Forbidden", 404: "Not found", 405: "Method not allowed",
@@ -79,7 +60,36 @@ class TooManyConnections(TidelogError):
     retryable = True
 
 
-STATUS |= {PreconditionFailed: 412, HeadTooLarge: 431, RequestTimeout: 408, TooManyConnections: 429}
+class StillRunning(TidelogError):
+    """The first request with this key has no answer yet."""
+
+    code = "idempotency-key-in-use"
+    retryable = True
+
+
+STATUS: Mapping[type[TidelogError], int] = {
+    errors.InvalidCommand: 422,
+    errors.NotFound: 404,
+    errors.InvalidState: 409,
+    errors.WorkOver: 409,
+    errors.StaleAttempt: 409,
+    errors.AlreadyExists: 409,
+    errors.DomainError: 409,
+    errors.VersionConflict: 409,
+    errors.PayloadTooLarge: 413,
+    errors.IdempotencyMismatch: 422,
+    errors.HistoryReplaced: 410,
+    errors.PositionBeyondHead: 410,
+    errors.Unauthenticated: 401,
+    errors.Forbidden: 403,
+    errors.ProjectionBehind: 504,
+    errors.Unavailable: 503,
+    HeadTooLarge: 431,
+    PreconditionFailed: 412,
+    RequestTimeout: 408,
+    StillRunning: 409,
+    TooManyConnections: 429,
+}
 
 
 class InvalidBody(Exception):

@@ -24,8 +24,7 @@ from api.http.conventions.deps import (
     precondition,
     principal_of,
 )
-from api.http.conventions.errors import STATUS
-from api.http.conventions.idempotency import StillRunning, once
+from api.http.conventions.idempotency import once
 from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
 from application.engine.commands.request import CommandOutcome
@@ -43,7 +42,6 @@ from domain.kernel import Json, Name, ShortText
 from domain.projects import default_project_id
 
 router = APIRouter(tags=["runs"], route_class=DirectRoute)
-STATUS[StillRunning] = 409
 
 LONGEST_WAIT_S = 60
 
