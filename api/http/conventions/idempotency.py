@@ -17,8 +17,8 @@ from starlette.responses import Response
 from uuid_utils.compat import uuid7
 
 from api.http.conventions.afterwards import afterwards
-from api.http.conventions.deps import container_of, header, principal_of
 from api.http.conventions.errors import StillRunning
+from api.http.conventions.request import container_of, header, principal_of
 from application.engine.ports.idempotency import IdempotencyKeys, KeyInUse, StoredAnswer
 from domain.errors import IdempotencyMismatch, InvalidCommand, TidelogError, Unavailable
 from domain.kernel import derive_id

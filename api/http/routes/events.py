@@ -13,9 +13,11 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response, StreamingResponse
 
+from api.http.conventions.answers import next_link
 from api.http.conventions.cursors import HISTORY, PATTERN, cursor_of, ending, page_cursor, reset
-from api.http.conventions.deps import POSITION, container_of, next_link, principal_of
 from api.http.conventions.keys import Keys
+from api.http.conventions.positions import POSITION
+from api.http.conventions.request import container_of, principal_of
 from api.http.conventions.routing import DirectRoute
 from application.engine.ports.pages import MAX_LIMIT, encode_cursor
 from application.engine.reading.cloudevents import CloudEventEncoder

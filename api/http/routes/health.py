@@ -14,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
 from api.container import Container, HealthCheck, MemberView
-from api.http.conventions.deps import answer
+from api.http.conventions.answers import answer
 from api.http.conventions.routing import DirectRoute
 from api.http.conventions.shared import Shared
 from api.metrics import HEAD, LAG, PARKED

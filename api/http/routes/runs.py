@@ -10,21 +10,12 @@ from starlette.responses import Response
 from uuid_utils.compat import uuid7
 
 from api.http.conventions.afterwards import PATIENCE_S, afterwards
-from api.http.conventions.deps import (
-    Body,
-    accepted,
-    answer,
-    body_of,
-    caught_up,
-    command_request,
-    container_of,
-    expected_version,
-    header,
-    page_answer,
-    precondition,
-    principal_of,
-)
+from api.http.conventions.answers import accepted, answer, page_answer
+from api.http.conventions.bodies import Body, body_of
 from api.http.conventions.idempotency import once
+from api.http.conventions.positions import caught_up
+from api.http.conventions.preconditions import expected_version, precondition
+from api.http.conventions.request import command_request, container_of, header, principal_of
 from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
 from application.engine.commands.request import CommandOutcome
