@@ -13,7 +13,7 @@ from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.container import Container
-from api.http.conventions.connection import Connection
+from api.http.conventions.connection import HttpConnection
 from api.http.conventions.errors import TooManyConnections, defect_problem, response_to, tidelog_problem
 from api.http.conventions.keys import Keys
 from api.metrics import REQUEST_SECONDS, REQUESTS
@@ -42,7 +42,7 @@ class Gate:
         headers = state["headers"] = dict(scope["headers"])
         trace_id = _trace(headers, state)
         status, started, closing = 500, False, False
-        connection: Connection | None = state.get("connection")
+        connection: HttpConnection | None = state.get("connection")
 
         async def answer(message: Message) -> None:
             nonlocal status, started
