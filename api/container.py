@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from api.settings import Settings
 from application.engine.commands.loop import CommandLoop
 from application.engine.parked import ParkedOperations
+from application.engine.ports.idempotency import IdempotencyKeys
 from application.engine.ports.log import EventFeed
 from application.engine.ports.positions import ConsumerPositions
 from application.engine.ports.projections import ProjectionOperations
@@ -58,6 +59,8 @@ class Container:
     histories: HistoryKeeper
     command_database: Database
     """For what a command needs beside the log; with the share of the connections that `commands` has."""
+    idempotency: IdempotencyKeys
+    """With that share, too."""
     commands: CommandLoop
     cloud_events: CloudEventEncoder
     workers: "Workers"

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from application.engine.commands.hooks import Hook
     from application.engine.commands.loop import CommandLoop
     from application.engine.ports.checkpoints import Checkpoints
+    from application.engine.ports.idempotency import IdempotencyKeys
     from application.engine.ports.leases import Leases
     from application.engine.ports.log import EventFeed, EventStore, Subscription
     from application.engine.ports.parked import ParkedEvents
@@ -67,6 +68,7 @@ class Overrides(TypedDict, total=False):
     log_id: str
     store: "EventStore"
     snapshots: "Snapshots | None"
+    idempotency: "IdempotencyKeys"
     history_store: "HistoryStore"
     history_signal: Listening
     """Wakes the keeper of histories."""

@@ -41,7 +41,7 @@ async def serve_http(container: Container, stopping: asyncio.Event) -> None:
         container = replace(container, dependencies=MappingProxyType({**container.dependencies, "setup": first_key.check}))
     beside = {
         asyncio.create_task(first_key.run(), name="setup"),
-        asyncio.create_task(expire_keys(container.command_database), name="expire-idempotency-keys"),
+        asyncio.create_task(expire_keys(container.idempotency), name="expire-idempotency-keys"),
     }
     app = create_app(container)
     server = make_server(app, Limits.of(settings, raise_open_files()), host=settings.host, port=settings.port)

@@ -118,6 +118,21 @@ def assigned(name: str, path: Path, function: str) -> list[tuple[tuple[Path, str
     return local or outer
 
 
+SQL_ROOMS = (Path("adapters/postgres"), Path("projections"), Path("migrations"))
+OWN_SERVER = Path("adapters/embedded/postgres_server.py")
+"""Creates the role and the database of the server that it starts. It knows no table."""
+
+
+def test_sql_stands_in_its_rooms() -> None:
+    """Those who hand statements to Postgres, and whatever text begins like a statement."""
+    places = {path for path, _, _ in statements()}
+    for path in python_files("domain", "application", "projections", "adapters", "api"):
+        texts = (node.value for node in ast.walk(parsed(path)) if isinstance(node, ast.Constant) and isinstance(node.value, str))
+        if any(SQL_TEXT.match(text) for text in texts):
+            places.add(path)
+    assert {path for path in places if not any(path.is_relative_to(room) for room in SQL_ROOMS)} == {OWN_SERVER}
+
+
 def test_statements_are_fixed_texts() -> None:
     found = {(str(path), function) for path, function, call in statements() if not is_fixed(call.args[0], path, function)}
     assert found == REVIEWED

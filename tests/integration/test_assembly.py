@@ -103,7 +103,7 @@ async def use(system: System) -> None:
     run_id = (await system.http.post("/v1/runs", json={"agent": "alpha"}, headers={"Prefer": "wait=0"})).json()["run_id"]
     await (await worker.next("alpha")).complete("done")
     await system.until_topic(run_id, "run.completed")
-    waited = await system.http.post("/v1/runs", json={"agent": "alpha"}, headers={"Prefer": "wait=1"})
+    waited = await system.http.post("/v1/runs", json={"agent": "alpha"}, headers={"Prefer": "wait=1", "Idempotency-Key": "k"})
     read = await system.http.get("/v1/runs", headers={"Tidelog-Position": str(waited.json()["position"])})
     assert (waited.status_code, read.status_code) == (201, 200)
     for path in ("/health/ready", "/v1/projections", "/v1/projections/sagas/parked"):

@@ -19,6 +19,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool
 
 from adapters.embedded import EmbeddedServices
+from adapters.postgres import idempotency
 from adapters.postgres.database import PostgresDatabase
 from adapters.postgres.listener import ChannelListener
 from adapters.postgres.log.append_batch import APPEND_SQL, EncodedAppend, parameters
@@ -28,7 +29,6 @@ from adapters.postgres.log.feed import PostgresEventFeed
 from adapters.postgres.pool import Pool
 from adapters.postgres.read_models.open_work import PostgresOpenWork
 from adapters.postgres.read_models.timers import PostgresTimers
-from api.http.conventions import idempotency
 from application.engine.ports.log import AppendRequest, AppendResult, NewEvent, StreamAppend
 from projections import agents, invocations, messages, projects, runs, tenants
 from projections.engine.positions import Positions

@@ -3,16 +3,15 @@
 import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import Any
 
 import httpx
 import pytest
 from psycopg_pool import PoolTimeout, TooManyRequests
 
+from adapters.postgres import idempotency
 from adapters.postgres.pool import open_pool
 from adapters.postgres.shares import PoolShare, sizes
 from api.assembly.pools import Waits
-from api.http.conventions import idempotency
 from domain.errors import Unavailable
 from tests.integration.parts_kit import hold
 from tests.integration.system_kit import System, eventually, issue_key, running
@@ -151,5 +150,5 @@ async def test_idempotency_keys_are_deleted_as_fast_as_they_come(system: System,
     """
     await system.sql(insert, 25, 950)
     await system.sql(insert, 23, 7)
-    asked: Any = await idempotency.forget_expired(system.container.command_database)
-    assert asked == 950 and await system.sql("SELECT count(*) FROM idempotency_key") == [(7,)]
+    assert await system.container.idempotency.expire() == 950
+    assert await system.sql("SELECT count(*) FROM idempotency_key") == [(7,)]

@@ -18,7 +18,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from api.http.conventions.deadlines import Deadline, SendWatch
-from api.http.conventions.door import Door, Entry
+from api.http.conventions.door import ConnectionSlot, Door
 from api.http.conventions.errors import HeadTooLarge, RequestTimeout, TooManyConnections, not_http_problem, tidelog_problem
 from api.metrics import CONNECTIONS, REFUSED
 from domain.errors import TidelogError, Unavailable
@@ -52,14 +52,14 @@ class _Flow(FlowControl):
             super().resume_reading()
 
 
-class Connection(HttpToolsProtocol):
+class HttpConnection(HttpToolsProtocol):
     """`door`: that of the server. In the scope of its requests it is `state["connection"]`."""
 
     def __init__(self, door: Door, **uvicorns: Any) -> None:
         super().__init__(**uvicorns)
         self._door = door
         self._limits = door.limits
-        self._entry: Entry | None = None
+        self._slot: ConnectionSlot | None = None
         self._phase = HEAD
         self._deadline = Deadline(self.loop, self._too_slow)
         """Of the phase, where it lasts beyond one piece."""
@@ -88,7 +88,7 @@ class Connection(HttpToolsProtocol):
         self.flow = _Flow(transport, self.pipeline)
         self._sending = SendWatch(transport, self._limits.send_s, blocked=self._is_blocked, stuck=self._stuck)
         try:
-            self._entry = self._door.enter(self.client[0] if self.client else None)
+            self._slot = self._door.enter(self.client[0] if self.client else None)
         except (TooManyConnections, Unavailable) as error:
             self._phase = OVER
             REFUSED.labels("too-many-connections").inc()
@@ -96,32 +96,32 @@ class Connection(HttpToolsProtocol):
             self._close()
             return
         CONNECTIONS.inc()
-        self._deadline.set(self.loop.time() + (self._limits.hurry_s if self._entry.extra else self._limits.head_s))
+        self._deadline.set(self.loop.time() + (self._limits.hurry_s if self._slot.extra else self._limits.head_s))
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._deadline.close()
         self._sending.close()
         self._phase, self._rest = OVER, b""
-        if self._entry is not None:
-            self._door.leave(self._entry)
-            self._entry = None
+        if self._slot is not None:
+            self._door.leave(self._slot)
+            self._slot = None
             CONNECTIONS.dec()
 
     def identify(self, key_id: UUID) -> None:
         """A request has shown a valid key. Raises TooManyConnections."""
-        if self._entry is not None:
-            self._door.identify(self._entry, key_id)
+        if self._slot is not None:
+            self._door.identify(self._slot, key_id)
 
     def admit_stranger(self) -> None:
         """A request has shown no key, and needs none. Raises TooManyConnections."""
-        if self._entry is not None:
-            self._door.admit_stranger(self._entry)
+        if self._slot is not None:
+            self._door.admit_stranger(self._slot)
 
     @property
     def is_crowded(self) -> bool:
         """Whether this connection is there only to show a key."""
-        return self._entry is not None and self._door.is_crowded(self._entry)
+        return self._slot is not None and self._door.is_crowded(self._slot)
 
     # --- what comes -------------------------------------------------------------------------------------------------------
 
@@ -344,9 +344,9 @@ class Connection(HttpToolsProtocol):
         self.transport.abort()
 
 
-def protocol(door: Door) -> Callable[..., Connection]:
+def protocol(door: Door) -> Callable[..., HttpConnection]:
     """What uvicorn makes a connection with."""
-    return functools.partial(Connection, door)
+    return functools.partial(HttpConnection, door)
 
 
 def _raw(error: TidelogError | None) -> bytes:

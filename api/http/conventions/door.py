@@ -56,7 +56,7 @@ class Limits:
 
 
 @dataclass(slots=True)
-class Entry:
+class ConnectionSlot:
     """A connection's place in the counts."""
 
     address: str | None
@@ -74,51 +74,51 @@ class Door:
         self._addresses: Counter[str] = Counter()
         self._keys: Counter[UUID] = Counter()
 
-    def enter(self, host: str | None) -> Entry:
+    def enter(self, host: str | None) -> ConnectionSlot:
         """A new connection; it is to `leave`. Raises Unavailable, TooManyConnections."""
         limits = self.limits
         if self.open >= limits.connections:
             raise Unavailable(f"the server has its {limits.connections:,} connections")
-        entry = Entry(_network(host) if limits.per_address and host is not None else None)
-        if entry.address is not None:
-            strangers = self._addresses[entry.address]
+        slot = ConnectionSlot(_network(host) if limits.per_address and host is not None else None)
+        if slot.address is not None:
+            strangers = self._addresses[slot.address]
             if strangers >= max(limits.per_address, limits.arriving):
                 raise TooManyConnections(f"{strangers:,} connections of this address have shown no API key")
-            entry.extra = strangers >= limits.per_address
-            self._addresses[entry.address] += 1
+            slot.extra = strangers >= limits.per_address
+            self._addresses[slot.address] += 1
         self.open += 1
-        return entry
+        return slot
 
-    def leave(self, entry: Entry) -> None:
+    def leave(self, slot: ConnectionSlot) -> None:
         self.open -= 1
-        self._uncount(entry)
+        self._uncount(slot)
 
-    def identify(self, entry: Entry, key_id: UUID) -> None:
+    def identify(self, slot: ConnectionSlot, key_id: UUID) -> None:
         """A request of the connection has shown a valid key. Raises TooManyConnections."""
-        if entry.key_id == key_id:
+        if slot.key_id == key_id:
             return
         if self._keys[key_id] >= self.limits.per_key:
             raise TooManyConnections(f"the API key has its {self.limits.per_key:,} connections")
-        self._uncount(entry)
-        entry.key_id = key_id
+        self._uncount(slot)
+        slot.key_id = key_id
         self._keys[key_id] += 1
 
-    def admit_stranger(self, entry: Entry) -> None:
+    def admit_stranger(self, slot: ConnectionSlot) -> None:
         """A request of the connection has shown no key. Raises TooManyConnections for one too many of its address."""
-        if self.is_crowded(entry):
+        if self.is_crowded(slot):
             raise TooManyConnections(f"an address may have {self.limits.per_address:,} connections without an API key")
 
-    def is_crowded(self, entry: Entry) -> bool:
+    def is_crowded(self, slot: ConnectionSlot) -> bool:
         """Whether a connection is there only to show a key."""
-        if not entry.extra or entry.key_id is not None or entry.address is None:
+        if not slot.extra or slot.key_id is not None or slot.address is None:
             return False
-        return self._addresses[entry.address] > self.limits.per_address
+        return self._addresses[slot.address] > self.limits.per_address
 
-    def _uncount(self, entry: Entry) -> None:
-        if entry.key_id is not None:
-            _take_one(self._keys, entry.key_id)
-        elif entry.address is not None:
-            _take_one(self._addresses, entry.address)
+    def _uncount(self, slot: ConnectionSlot) -> None:
+        if slot.key_id is not None:
+            _take_one(self._keys, slot.key_id)
+        elif slot.address is not None:
+            _take_one(self._addresses, slot.address)
 
 
 def _take_one(counts: Counter[Any], of: str | UUID) -> None:

@@ -1,13 +1,11 @@
-"""Errors as RFC 9457 problem details. The table below is the only place where an error meets an HTTP status."""
+"""Errors as RFC 9457 problem details. `STATUS` is the only place where an error of ours meets an HTTP status."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
 import pydantic_core
 import structlog
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -16,25 +14,6 @@ from domain import errors
 from domain.errors import TidelogError, json_pointer
 
 log = structlog.get_logger(__name__)
-
-STATUS: dict[type[TidelogError], int] = {
-    errors.InvalidCommand: 422,
-    errors.NotFound: 404,
-    errors.InvalidState: 409,
-    errors.WorkOver: 409,
-    errors.StaleAttempt: 409,
-    errors.AlreadyExists: 409,
-    errors.DomainError: 409,
-    errors.VersionConflict: 409,
-    errors.PayloadTooLarge: 413,
-    errors.IdempotencyMismatch: 422,
-    errors.HistoryReplaced: 410,
-    errors.PositionBeyondHead: 410,
-    errors.Unauthenticated: 401,
-    errors.Forbidden: 403,
-    errors.ProjectionBehind: 504,
-    errors.Unavailable: 503,
-}
 
 TITLES = {
     400: "Bad request", 401: "Unauthenticated", 403: "Forbidden", 404: "Not found", 405: "Method not allowed",
@@ -81,7 +60,36 @@ class TooManyConnections(TidelogError):
     retryable = True
 
 
-STATUS |= {PreconditionFailed: 412, HeadTooLarge: 431, RequestTimeout: 408, TooManyConnections: 429}
+class StillRunning(TidelogError):
+    """The first request with this key has no answer yet."""
+
+    code = "idempotency-key-in-use"
+    retryable = True
+
+
+STATUS: Mapping[type[TidelogError], int] = {
+    errors.InvalidCommand: 422,
+    errors.NotFound: 404,
+    errors.InvalidState: 409,
+    errors.WorkOver: 409,
+    errors.StaleAttempt: 409,
+    errors.AlreadyExists: 409,
+    errors.DomainError: 409,
+    errors.VersionConflict: 409,
+    errors.PayloadTooLarge: 413,
+    errors.IdempotencyMismatch: 422,
+    errors.HistoryReplaced: 410,
+    errors.PositionBeyondHead: 410,
+    errors.Unauthenticated: 401,
+    errors.Forbidden: 403,
+    errors.ProjectionBehind: 504,
+    errors.Unavailable: 503,
+    HeadTooLarge: 431,
+    PreconditionFailed: 412,
+    RequestTimeout: 408,
+    StillRunning: 409,
+    TooManyConnections: 429,
+}
 
 
 class InvalidBody(Exception):
@@ -90,6 +98,14 @@ class InvalidBody(Exception):
     def __init__(self, problems: Sequence[Any], body: bytes) -> None:
         super().__init__("the body is not valid")
         self.problems, self.body = problems, body
+
+
+class InvalidParameters(Exception):
+    """Parameters of a path or a query that do not fit. `problems`: {loc, msg}, with the parameter's name first in `loc`."""
+
+    def __init__(self, problems: Sequence[Any]) -> None:
+        super().__init__("parameters are not valid")
+        self.problems = problems
 
 
 def status_of(error: TidelogError) -> int:
@@ -170,12 +186,6 @@ def _place(document: Any, loc: Sequence[int | str], kind: str) -> list[int | str
     return place
 
 
-def validation_problem(scope: dict[str, Any], error: RequestValidationError) -> Response:
-    """For parameters of a request."""
-    outer = ("query", "path", "header")
-    return _invalid(scope, [([p for p in item["loc"] if p not in outer], item["msg"]) for item in error.errors()])
-
-
 def _invalid(scope: dict[str, Any], places: Sequence[tuple[Sequence[int | str], str]]) -> Response:
     errors = [{"pointer": json_pointer(place), "detail": message} for place, message in places[:50]]
     detail = "; ".join(f"{e['pointer']}: {e['detail']}" if e["pointer"] else e["detail"] for e in errors[:1])
@@ -185,7 +195,7 @@ def _invalid(scope: dict[str, Any], places: Sequence[tuple[Sequence[int | str], 
 def response_to(scope: dict[str, Any], error: Exception) -> Response:
     """The answer to a request that raised an error.
 
-    A `pydantic.ValidationError` is a defect. What a caller sends is refused as InvalidBody or RequestValidationError; so it comes
+    A `pydantic.ValidationError` is a defect. What a caller sends is refused as InvalidBody or InvalidParameters; so it comes
     from what is stored, or from a command whose fields are stricter than those of the body that it was made of.
     """
     match error:
@@ -195,8 +205,8 @@ def response_to(scope: dict[str, Any], error: Exception) -> Response:
             return tidelog_problem(scope, error)
         case InvalidBody():
             return body_problem(scope, error)
-        case RequestValidationError():
-            return validation_problem(scope, error)
+        case InvalidParameters():
+            return _invalid(scope, [(problem["loc"], problem["msg"]) for problem in error.problems])
         case HTTPException():
             code = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "bad-request")
             response = problem(scope, error.status_code, code, str(error.detail))
@@ -206,11 +216,3 @@ def response_to(scope: dict[str, Any], error: Exception) -> Response:
             return Response(status_code=499)  # nobody is there to read it; the meters count it by the number that proxies use
         case _:
             return defect_problem(scope, error)
-
-
-def install(app: FastAPI) -> None:
-    async def handle(request: Request, error: Exception) -> Response:
-        return response_to(request.scope, error)  # type: ignore[arg-type]  # a Scope is a dict
-
-    for kind in (TidelogError, InvalidBody, RequestValidationError, HTTPException, ClientDisconnect, Exception):
-        app.add_exception_handler(kind, handle)

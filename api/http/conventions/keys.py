@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from api.container import Container
-from api.http.conventions.deps import Principal
+from api.http.conventions.request import Principal
 from application.engine.background import end
 from domain.errors import TidelogError, Unauthenticated, Unavailable
 

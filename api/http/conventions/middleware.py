@@ -4,7 +4,6 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -14,8 +13,8 @@ from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.container import Container
-from api.http.conventions.connection import Connection
-from api.http.conventions.errors import TooManyConnections, defect_problem, tidelog_problem
+from api.http.conventions.connection import HttpConnection
+from api.http.conventions.errors import TooManyConnections, defect_problem, response_to, tidelog_problem
 from api.http.conventions.keys import Keys
 from api.metrics import REQUEST_SECONDS, REQUESTS
 from domain.errors import PayloadTooLarge, TidelogError, Unavailable
@@ -24,14 +23,11 @@ _TRACEPARENT = re.compile(r"^00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$")
 
 
 class Gate:
-    """The ASGI layer.
+    """The ASGI layer around `routes`. `app` is what endpoints know as `request.app`."""
 
-    `busy`: by method and path, what is called directly; the framework's own layers cost more than a run's start.
-    """
-
-    def __init__(self, app: FastAPI, container: Container, busy: Mapping[tuple[str, str], ASGIApp], keys: Keys) -> None:
+    def __init__(self, app: FastAPI, routes: ASGIApp, container: Container, keys: Keys) -> None:
         self._app = app
-        self._busy = busy
+        self._routes = routes
         self._keys = keys
         self._live = container.live
         self._max_body = container.settings.max_body_bytes
@@ -41,15 +37,12 @@ class Gate:
         await self._keys.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         began = time.perf_counter()
         state: dict[str, Any] = scope.setdefault("state", {})
         headers = state["headers"] = dict(scope["headers"])
         trace_id = _trace(headers, state)
         status, started, closing = 500, False, False
-        connection: Connection | None = state.get("connection")
+        connection: HttpConnection | None = state.get("connection")
 
         async def answer(message: Message) -> None:
             nonlocal status, started
@@ -75,17 +68,17 @@ class Gate:
                 closing = isinstance(error, TooManyConnections) or (connection is not None and connection.is_crowded)
                 await tidelog_problem(scope, error)(scope, receive, answer)  # type: ignore[arg-type]  # a Scope is a dict
                 return
-            except Exception as error:  # noqa: BLE001  # outside of the handlers of the application, and to be seen all the same
+            except Exception as error:  # noqa: BLE001  # a defect, to be seen as others are
                 await defect_problem(scope, error)(scope, receive, answer)  # type: ignore[arg-type]
                 return
             scope["app"] = self._app
             try:
-                await self._busy.get((scope["method"], scope["path"]), self._app)(scope, receive, answer)
-            except Exception as error:  # noqa: BLE001
-                # The framework has logged and answered it, and raises it again for a server that would log it once more and cut the
-                # connection. An answer that broke off half-way is not completed, by which the server knows to cut the connection.
+                await self._routes(scope, receive, answer)
+            except Exception as error:  # noqa: BLE001  # every error has its answer
+                response = response_to(scope, error)  # type: ignore[arg-type]
+                # An answer that broke off half-way is not completed, by which the server knows to cut the connection.
                 if not started:
-                    await defect_problem(scope, error)(scope, receive, answer)  # type: ignore[arg-type]
+                    await response(scope, receive, answer)
         except asyncio.CancelledError:
             if not self._live.closed:
                 raise

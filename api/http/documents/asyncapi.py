@@ -9,12 +9,13 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.responses import Response
 
+from api.http.conventions.routing import DirectRoute
 from api.http.documents.schemas import cached_document
 from application.engine.reading.cloudevents import CONTENT_TYPE, ENVELOPE, schema_path
 from domain.kernel import Event
 from domain.registry import REGISTRY
 
-router = APIRouter(tags=["documents"])
+router = APIRouter(tags=["documents"], route_class=DirectRoute)
 
 SCHEMAS = "#/components/schemas/{model}"
 DESCRIPTION = """

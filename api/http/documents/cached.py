@@ -3,13 +3,14 @@
 import html
 from functools import cache
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, Response
 
 from api.http.conventions.errors import status_of
+from api.http.conventions.routing import DirectRoute
 from domain.errors import TidelogError
 
-router = APIRouter(tags=["documents"])
+router = APIRouter(tags=["documents"], route_class=DirectRoute)
 
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Tidelog: errors</title>
 <style>body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
@@ -19,7 +20,7 @@ td, th {{ padding: .3rem .8rem; text-align: left; vertical-align: top }} :target
 
 
 @router.get("/docs/errors", summary="The error codes", response_class=HTMLResponse)
-async def error_page() -> Response:
+async def error_page(request: Request) -> Response:
     """The `type` of a problem leads here."""
     return HTMLResponse(_error_page())
 

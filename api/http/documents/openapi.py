@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document. Routes read their bodies from bytes themselves (deps.body_of); here they are documented."""
+"""The OpenAPI 3.1 document. Routes read their bodies from bytes themselves (bodies.body_of); here they are documented."""
 
 from functools import cache
 from typing import Any

@@ -12,12 +12,13 @@ import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from api.http.conventions.routing import DirectRoute
 from application.engine.reading.cloudevents import ENVELOPE, ENVELOPE_PATH, schema_path
 from domain.errors import NotFound
 from domain.event_registry import UnknownEvent
 from domain.registry import REGISTRY
 
-router = APIRouter(tags=["documents"])
+router = APIRouter(tags=["documents"], route_class=DirectRoute)
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 MEDIA_TYPE = "application/schema+json"

@@ -7,14 +7,17 @@ from fastapi import APIRouter, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from api.http.conventions.deps import Body, answer, body_of, caller_of, container_of, principal_of, replayed
+from api.http.conventions.answers import answer, replayed
+from api.http.conventions.bodies import Body, body_of
+from api.http.conventions.request import caller_of, container_of, principal_of
+from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
 from api.http.routes.workers import ClaimBody, FailBody, reported
 from application.workers.journal import EntryView, JournalView, MailItem
 from domain import agent_runs, context
 from domain.kernel import Json, Name, ShortText, timestamp
 
-router = APIRouter(tags=["workers"])
+router = APIRouter(tags=["workers"], route_class=DirectRoute)
 
 LONGEST_POLL_S = 30.0
 

@@ -6,11 +6,14 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from api.http.conventions.deps import caught_up, container_of, page_answer, principal_of
+from api.http.conventions.answers import page_answer
+from api.http.conventions.positions import caught_up
+from api.http.conventions.request import container_of, principal_of
+from api.http.conventions.routing import DirectRoute
 from application.engine.ports.pages import MAX_LIMIT, decode_cursor
 from application.views.agents import AgentView
 
-router = APIRouter(tags=["agents and tools"])
+router = APIRouter(tags=["agents and tools"], route_class=DirectRoute)
 
 
 class AgentPage(BaseModel):

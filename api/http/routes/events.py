@@ -13,9 +13,12 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response, StreamingResponse
 
+from api.http.conventions.answers import next_link
 from api.http.conventions.cursors import HISTORY, PATTERN, cursor_of, ending, page_cursor, reset
-from api.http.conventions.deps import POSITION, container_of, next_link, principal_of
 from api.http.conventions.keys import Keys
+from api.http.conventions.positions import POSITION
+from api.http.conventions.request import container_of, principal_of
+from api.http.conventions.routing import DirectRoute
 from application.engine.ports.pages import MAX_LIMIT, encode_cursor
 from application.engine.reading.cloudevents import CloudEventEncoder
 from application.engine.reading.event_pages import event_at, read_event_page
@@ -27,7 +30,7 @@ from domain.errors import HistoryReplaced, InvalidCommand
 from domain.kernel import RecordedEvent
 from domain.registry import REGISTRY
 
-router = APIRouter(tags=["events"])
+router = APIRouter(tags=["events"], route_class=DirectRoute)
 
 SSE_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 SSE_DOC: dict[int | str, dict[str, Any]] = {

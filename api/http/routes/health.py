@@ -14,14 +14,15 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
 from api.container import Container, HealthCheck, MemberView
-from api.http.conventions.deps import answer
+from api.http.conventions.answers import answer
+from api.http.conventions.routing import DirectRoute
 from api.http.conventions.shared import Shared
 from api.metrics import HEAD, LAG, PARKED
 from application.engine.reading.histories import Histories
 from domain.errors import TidelogError
 from domain.kernel import timestamp
 
-router = APIRouter(tags=["operations"])
+router = APIRouter(tags=["operations"], route_class=DirectRoute)
 
 CHECK_TIMEOUT_S = 2.0
 REUSED_FOR_S = 1.0
@@ -29,7 +30,7 @@ REUSED_FOR_S = 1.0
 
 
 @router.get("/health/live", summary="The process is alive")
-async def live() -> Response:
+async def live(request: Request) -> Response:
     return answer({"status": "ok", "version": version("tidelog-server")})
 
 

@@ -7,18 +7,11 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, model_validator
 from starlette.responses import Response
 
-from api.http.conventions.deps import (
-    Body,
-    accepted,
-    answer,
-    body_of,
-    caller_of,
-    caught_up,
-    container_of,
-    page_answer,
-    principal_of,
-    replayed,
-)
+from api.http.conventions.answers import accepted, answer, page_answer, replayed
+from api.http.conventions.bodies import Body, body_of
+from api.http.conventions.positions import caught_up
+from api.http.conventions.request import caller_of, container_of, principal_of
+from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
 from api.http.routes.workers import ClaimBody, FailBody, reported
 from application.engine.ports.pages import MAX_LIMIT, uuid_cursor
@@ -29,8 +22,8 @@ from domain.errors import NotFound
 from domain.failures import Failure
 from domain.kernel import Json
 
-of_workers = APIRouter(tags=["workers"])
-router = APIRouter(tags=["invocations"])
+of_workers = APIRouter(tags=["workers"], route_class=DirectRoute)
+router = APIRouter(tags=["invocations"], route_class=DirectRoute)
 
 
 # --- for workers ------------------------------------------------------------------------------------------------------

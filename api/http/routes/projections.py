@@ -10,7 +10,10 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from api.http.conventions.deps import Body, answer, body_of, container_of, next_link, principal_of
+from api.http.conventions.answers import answer, next_link
+from api.http.conventions.bodies import Body, body_of
+from api.http.conventions.request import container_of, principal_of
+from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
 from application.engine.ports.pages import MAX_LIMIT, position_cursor
 from application.engine.ports.parked import ParkedView
@@ -18,7 +21,7 @@ from application.engine.ports.projections import ProblemView, ProjectionOperatio
 from domain.errors import Forbidden
 from domain.tenants import DEFAULT_TENANT_ID
 
-router = APIRouter(tags=["projections"])
+router = APIRouter(tags=["projections"], route_class=DirectRoute)
 
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
 

@@ -8,24 +8,19 @@ from pydantic import BaseModel
 from starlette.responses import Response
 from uuid_utils.compat import uuid7
 
-from api.http.conventions.deps import (
-    Body,
-    accepted,
-    body_of,
-    caught_up,
-    command_request,
-    container_of,
-    page_answer,
-    principal_of,
-)
+from api.http.conventions.answers import accepted, page_answer
+from api.http.conventions.bodies import Body, body_of
 from api.http.conventions.idempotency import once
+from api.http.conventions.positions import caught_up
+from api.http.conventions.request import command_request, container_of, principal_of
+from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
 from application.engine.ports.pages import MAX_LIMIT, uuid_cursor
 from application.views.projects import ProjectView
 from domain.kernel import Json, derive_id
 from domain.projects import CreateProject, ProjectName
 
-router = APIRouter(tags=["projects"])
+router = APIRouter(tags=["projects"], route_class=DirectRoute)
 
 
 class CreateProjectBody(Body):

@@ -10,23 +10,13 @@ from starlette.responses import Response
 from uuid_utils.compat import uuid7
 
 from api.http.conventions.afterwards import PATIENCE_S, afterwards
-from api.http.conventions.deps import (
-    Body,
-    RawRoute,
-    accepted,
-    answer,
-    body_of,
-    caught_up,
-    command_request,
-    container_of,
-    expected_version,
-    header,
-    page_answer,
-    precondition,
-    principal_of,
-)
-from api.http.conventions.errors import STATUS
-from api.http.conventions.idempotency import StillRunning, once
+from api.http.conventions.answers import accepted, answer, page_answer
+from api.http.conventions.bodies import Body, body_of
+from api.http.conventions.idempotency import once
+from api.http.conventions.positions import caught_up
+from api.http.conventions.preconditions import expected_version, precondition
+from api.http.conventions.request import command_request, container_of, header, principal_of
+from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
 from application.engine.commands.request import CommandOutcome
 from application.engine.ports.pages import MAX_LIMIT, parse_position, position_cursor, uuid_cursor
@@ -42,9 +32,7 @@ from domain.errors import InvalidCommand
 from domain.kernel import Json, Name, ShortText
 from domain.projects import default_project_id
 
-router = APIRouter(tags=["runs"])
-busy = APIRouter(tags=["runs"], route_class=RawRoute)
-STATUS[StillRunning] = 409
+router = APIRouter(tags=["runs"], route_class=DirectRoute)
 
 LONGEST_WAIT_S = 60
 
@@ -145,7 +133,7 @@ class MessagePage(BaseModel):
     next_cursor: str | None
 
 
-@busy.post(
+@router.post(
     "/v1/runs",
     status_code=201,
     summary="Start a run",

@@ -9,14 +9,17 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from api.http.conventions.deps import Body, answer, body_of, command_request, container_of, principal_of, replayed
+from api.http.conventions.answers import answer, replayed
+from api.http.conventions.bodies import Body, body_of
+from api.http.conventions.request import command_request, container_of, principal_of
+from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
 from application.engine.commands.request import CommandOutcome
 from domain import agents, tools
 from domain.failures import Failure
 from domain.kernel import Json, Name, ShortText, Text
 
-router = APIRouter(tags=["workers"])
+router = APIRouter(tags=["workers"], route_class=DirectRoute)
 
 
 class AgentOffer(Body):

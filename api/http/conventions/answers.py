@@ -1,0 +1,60 @@
+"""Answers: JSON with the position that it is of, the version of a stream, and the link to the next page."""
+
+from typing import Any
+from uuid import UUID
+
+import orjson
+import pydantic_core
+from fastapi import Request
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from api.http.conventions.positions import POSITION
+from application.engine.commands.request import CommandOutcome
+from application.engine.ports.pages import Page
+from application.reads import Positioned
+
+
+def answer(value: Any, status: int = 200, *, position: int | None = None, headers: dict[str, str] | None = None) -> Response:
+    """A JSON answer; models are dumped by pydantic."""
+    content = value.__pydantic_serializer__.to_json(value) if isinstance(value, BaseModel) else _json(value)
+    extra = dict(headers or {})
+    if position is not None:
+        extra[POSITION] = str(position)
+    return Response(content, status, extra, "application/json")
+
+
+def _json(value: Any) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # an integer of more than 64 bits: rare, and legal
+        return pydantic_core.to_json(value)
+
+
+def accepted(
+    outcome: CommandOutcome, stream_id: UUID, body: dict[str, Any], *, status: int = 202, location: str | None = None
+) -> Response:
+    """The answer to a command: its position and the version of its stream."""
+    version = outcome.versions[stream_id]
+    headers = {"ETag": f'"v{version}"', **replayed(outcome)}
+    if location is not None:
+        headers["Location"] = location
+    return answer({**body, "position": outcome.position, "version": version}, status, position=outcome.position, headers=headers)
+
+
+def replayed(*outcomes: CommandOutcome) -> dict[str, str]:
+    """The header that says: all of this was recorded before, and this is the first answer again."""
+    return {"Idempotency-Replayed": "true"} if all(outcome.duplicate for outcome in outcomes) else {}
+
+
+def page_answer(request: Request, model: type[BaseModel], found: Positioned[Page[Any]]) -> Response:
+    """A page of a read model in the envelope of its list: `data` and `next_cursor`."""
+    body = model(data=found.value.data, next_cursor=found.value.next_cursor)
+    return answer(body, position=found.position, headers=next_link(request, found.value.next_cursor))
+
+
+def next_link(request: Request, next_cursor: str | None) -> dict[str, str]:
+    """The `Link` header (RFC 8288) to the next page."""
+    if next_cursor is None:
+        return {}
+    return {"Link": f'<{request.url.include_query_params(cursor=next_cursor)}>; rel="next"'}

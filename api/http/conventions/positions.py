@@ -1,0 +1,26 @@
+"""`Tidelog-Position`: how far in the log an answer is, and how far a read must be before it answers."""
+
+from fastapi import Request
+
+from api.http.conventions.request import container_of
+from application.engine.ports.pages import parse_position
+from application.engine.reading.as_of import until_caught_up
+from domain.errors import InvalidCommand
+
+POSITION = "Tidelog-Position"
+
+
+async def caught_up(request: Request, read_model: str) -> None:
+    """Waits until a read model has the position of the request's `Tidelog-Position`, if there is one.
+
+    Raises ProjectionBehind, PositionBeyondHead.
+    """
+    wanted = request.headers.get(POSITION)
+    if wanted is None:
+        return
+    awaited = parse_position(wanted)
+    if awaited is None:
+        raise InvalidCommand(f"{POSITION} must be a position: a whole number")
+    container = container_of(request)
+    timeout_s = container.settings.read_timeout_s
+    await until_caught_up(container.histories, container.positions, read_model, awaited, timeout_s)

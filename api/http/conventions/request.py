@@ -1,0 +1,52 @@
+"""What a request says of itself: who asks, its headers, and the metadata of its command."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from fastapi import Request
+from uuid_utils.compat import uuid7
+
+from api.container import Container
+from application.engine.commands.request import Caller, CommandRequest, request_of_entrance
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks: an API key of a tenant."""
+
+    tenant_id: UUID
+    key_id: UUID
+    actor: str
+    """Who did it, in the metadata of events."""
+
+
+def container_of(request: Request) -> Container:
+    container: Container = request.app.state.container
+    return container
+
+
+def principal_of(request: Request) -> Principal:
+    principal: Principal = request.scope["state"]["principal"]
+    return principal
+
+
+def header(request: Request, name: bytes) -> str:
+    """A header by its name in lower case; empty without it. From the gate's table: the framework looks through the whole list."""
+    headers: dict[bytes, bytes] = request.scope["state"]["headers"]
+    return headers.get(name, b"").decode("latin-1")
+
+
+def caller_of(request: Request) -> Caller:
+    """Who gives commands. Their values come from a body that `body_of` looked at."""
+    principal = principal_of(request)
+    return Caller(principal.tenant_id, principal.actor, request.scope["state"].get("traceparent"))
+
+
+def command_request(request: Request, *, correlation_id: UUID | None = None, command_id: UUID | None = None) -> CommandRequest:
+    """The metadata of a command that comes in over HTTP, made of a body that `body_of` looked at.
+
+    With a `command_id`, a repeat of the command comes under the same id.
+    """
+    principal, traceparent = principal_of(request), request.scope["state"].get("traceparent")
+    repeatable, command_id = command_id is not None, command_id or uuid7()
+    return request_of_entrance(principal.tenant_id, principal.actor, traceparent, command_id, correlation_id, repeatable)
