@@ -1,7 +1,6 @@
 """The command loop over a log in memory: what it reads, when it looks again, and what a caller is told."""
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +11,7 @@ from application.engine.catalog import Catalog
 from application.engine.commands.loop import MAX_CONFLICTS, CommandLoop
 from application.engine.commands.request import CommandRequest
 from application.engine.commands.routes import Route
-from application.engine.ports.log import AppendRequest, AppendResult, NewEvent, StreamAppend
+from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
 from domain import context, projects, runs
 from domain.context import ContextValueSet
 from domain.errors import (
@@ -22,37 +21,17 @@ from domain.errors import (
     InvalidState,
     NotFound,
     PayloadTooLarge,
-    RepeatedDifferently,
     Unavailable,
     VersionConflict,
 )
 from domain.event_registry import EventRegistry
-from domain.kernel import Command, Decider, Event, Metadata, RecordedEvent
+from domain.kernel import Command, Decider, Event, Metadata
 from domain.values import MAX_STORED_DEPTH
+from tests.kit.commands import CountingStore, create, elsewhere, foreign, put, start
 from tests.kit.memory import MemoryEventStore, MemoryLog
 from tests.kit.waiting import TENANT, new_id, request_of
 
 OTHER_TENANT = new_id()
-
-
-class CountingStore(MemoryEventStore):
-    """Counts what it is asked, and lets a test do something before an append."""
-
-    def __init__(self, log: MemoryLog, **options: Any) -> None:
-        super().__init__(log, **options)
-        self.reads: list[tuple[UUID, int]] = []
-        self.appends = 0
-        self.before_append: Callable[[AppendRequest], None] | None = None
-
-    async def append(self, request: AppendRequest) -> AppendResult:
-        self.appends += 1
-        if self.before_append is not None:
-            self.before_append(request)
-        return await super().append(request)
-
-    async def read_stream(self, tenant_id: UUID, stream_id: UUID, **bounds: Any) -> list[RecordedEvent]:
-        self.reads.append((stream_id, bounds.get("after_version", 0)))
-        return await super().read_stream(tenant_id, stream_id, **bounds)
 
 
 @pytest.fixture
@@ -68,29 +47,6 @@ def store(log: MemoryLog) -> CountingStore:
 @pytest.fixture
 def loop(store: CountingStore) -> CommandLoop:
     return CommandLoop(store, CATALOG)
-
-
-def elsewhere(log: MemoryLog) -> CommandLoop:
-    """Another process on the same log."""
-    return CommandLoop(MemoryEventStore(log), CATALOG)
-
-
-def create(project_id: UUID | None = None, name: str = "p") -> projects.CreateProject:
-    return projects.CreateProject(project_id=project_id or new_id(), name=name)
-
-
-def put(stream: UUID, value: Any = 1, *, name: str = "n", expect: int | None = None) -> context.SetContextValue:
-    return context.SetContextValue(context_id=stream, run_id=stream, agent_run_id=stream, name=name, value=value, expect=expect)
-
-
-def start(run_id: UUID) -> runs.StartRun:
-    return runs.StartRun(run_id=run_id, project_id=new_id(), plan=runs.sequential(("alpha",)))
-
-
-async def foreign(log: MemoryLog, stream: UUID, *topics: str, tenant: UUID = TENANT) -> None:
-    """What somebody who only uses the log writes."""
-    events = tuple(NewEvent(topic, 1, b"{}") for topic in topics)
-    await MemoryEventStore(log).append(AppendRequest(tenant, new_id(), (StreamAppend(stream, stream, 0, events),), "{}"))
 
 
 # --- what is recorded, and answered ---------------------------------------------------------------------------------------
@@ -324,147 +280,6 @@ async def test_an_outage_passes_through(loop: CommandLoop, log: MemoryLog) -> No
         await loop.load(projects.DECIDER, TENANT, new_id())
     log.away = False
     await loop.execute(request_of(), create())
-
-
-# --- repeats --------------------------------------------------------------------------------------------------------------
-
-
-async def test_a_repeated_command_gets_its_first_answer(loop: CommandLoop, log: MemoryLog) -> None:
-    command, request = create(), request_of()
-    first = await loop.execute(request, command)
-    await loop.execute(request_of(), create())
-    for process in (loop, elsewhere(log)):
-        again = await process.execute(request, command)
-        assert again.duplicate == (process is not loop)  # who knows the project finds nothing to do
-        assert (again.position, again.versions) == (first.position, first.versions)
-
-
-async def test_a_repeat_whose_stream_went_on_gets_the_version_of_then(loop: CommandLoop, log: MemoryLog) -> None:
-    stream, request = new_id(), request_of()
-    first = await loop.execute(request, put(stream, 1))
-    await loop.execute(request_of(), put(stream, 2))
-    again = await loop.execute(request, put(stream, 1))
-    assert (again.duplicate, again.position, again.versions, again.events) == (True, 1, {stream: 1}, ())
-    assert again.recorded_at == first.recorded_at
-    assert [(event.stream_id, event.version) for event in again.recorded] == [(stream, 1)]
-    assert log.head == 2
-
-
-async def test_a_command_that_is_refused_now_gets_the_answer_of_when_it_was_not(loop: CommandLoop, log: MemoryLog) -> None:
-    run_id, request = new_id(), request_of()
-    command = start(run_id)
-    first = await loop.execute(request, command)
-    for process in (loop, elsewhere(log)):
-        again = await process.execute(request, command)
-        assert (again.duplicate, again.versions, again.position) == (True, {run_id: 2}, first.position)
-    with pytest.raises(AlreadyExists):
-        await loop.execute(request_of(), command)
-
-
-async def test_a_repeat_that_says_something_else_is_refused(loop: CommandLoop, log: MemoryLog) -> None:
-    command, request = create(name="first"), request_of(repeatable=True)
-    await loop.execute(request, command)
-    for process in (loop, elsewhere(log)):
-        with pytest.raises((RepeatedDifferently, AlreadyExists)):
-            await process.execute(request, create(command.project_id, "second"))
-        assert (await process.execute(request, command)).duplicate
-
-
-async def test_who_repeats_names_what_is_different(loop: CommandLoop) -> None:
-    stream, request = new_id(), request_of(repeatable=True)
-    await loop.execute(request, put(stream, 1))
-    with pytest.raises(RepeatedDifferently, match=r"another value$"):
-        await loop.execute(request, put(stream, 2))
-    with pytest.raises(RepeatedDifferently, match=r"another name and another value$"):
-        await loop.execute(request, put(stream, 2, name="m"))
-    with pytest.raises(RepeatedDifferently, match=r"another value$"):
-        await loop.execute(request, put(stream, True))
-    assert (await loop.execute(request, put(stream, 1))).duplicate
-
-
-async def test_only_what_is_said_again_by_the_caller_is_compared(loop: CommandLoop) -> None:
-    """Sagas and timers of another release may say the same otherwise: theirs is the first answer, without a look."""
-    stream, request = new_id(), request_of()
-    await loop.execute(request, put(stream, 1))
-    assert (await loop.execute(request, put(stream, 2))).duplicate
-
-
-async def test_nothing_to_do_under_the_id_of_a_command_that_was_recorded_is_a_repeat(loop: CommandLoop) -> None:
-    command = create()
-    request = request_of(repeatable=True)
-    first = await loop.execute(request, command)
-    again = await loop.execute(request, command)
-    assert (again.duplicate, again.recorded_at, len(again.recorded)) == (True, first.recorded_at, 1)
-
-
-async def test_a_repeat_of_several_commands_tells_the_version_of_each(loop: CommandLoop, log: MemoryLog) -> None:
-    one, other, request = create(), start(new_id()), request_of()
-    await loop.execute(request_of(), one)
-    first = await loop.execute(request, one, other)  # nothing was to be done for the project
-    assert first.versions == {one.project_id: 1, other.run_id: 2}
-    again = await elsewhere(log).execute(request, one, other)
-    assert (again.duplicate, again.versions) == (True, first.versions)
-
-
-async def test_repeats_at_the_same_moment_are_one(loop: CommandLoop, log: MemoryLog) -> None:
-    stream, request = new_id(), request_of()
-    pair = (loop, elsewhere(log))
-    outcomes = await asyncio.gather(*(pair[n % 2].execute(request, put(stream, 1)) for n in range(10)))
-    assert log.head == 1
-    assert sorted(outcome.duplicate for outcome in outcomes) == [False] + [True] * 9
-    assert {outcome.position for outcome in outcomes} == {1}
-
-
-# --- the caller's own condition -------------------------------------------------------------------------------------------
-
-
-async def test_the_callers_own_condition(loop: CommandLoop, log: MemoryLog) -> None:
-    stream = new_id()
-    await loop.execute(request_of(), put(stream, 1), expected_version=0)
-    await loop.execute(request_of(), put(stream, 2), expected_version=1)
-    for expected in (0, 1, 3):
-        with pytest.raises(VersionConflict) as caught:
-            await loop.execute(request_of(), put(stream, 3), expected_version=expected)
-        assert (caught.value.stream_id, caught.value.expected, caught.value.current) == (stream, expected, 2)
-    assert log.head == 2
-
-
-async def test_a_condition_on_what_another_process_wrote_is_looked_at_again(loop: CommandLoop, log: MemoryLog) -> None:
-    stream = new_id()
-    await loop.execute(request_of(), put(stream, 1))
-    await elsewhere(log).execute(request_of(), put(stream, 2))
-    assert (await loop.execute(request_of(), put(stream, 3), expected_version=2)).versions == {stream: 3}
-
-
-async def test_a_condition_that_the_cache_believes_and_the_log_does_not_is_refused(loop: CommandLoop, log: MemoryLog) -> None:
-    stream = new_id()
-    await loop.execute(request_of(), put(stream, 1))
-    await elsewhere(log).execute(request_of(), put(stream, 2))
-    with pytest.raises(VersionConflict) as caught:
-        await loop.execute(request_of(), put(stream, 3), expected_version=1)
-    assert caught.value.current == 2
-
-
-async def test_of_a_thing_that_is_not_there_it_is_said_that_it_is_not(loop: CommandLoop) -> None:
-    with pytest.raises(NotFound):
-        await loop.execute(request_of(), runs.CancelRun(run_id=new_id()), expected_version=3)
-    with pytest.raises(VersionConflict) as caught:
-        await loop.execute(request_of(), put(new_id()), expected_version=3)
-    assert caught.value.current == 0
-
-
-async def test_a_repeat_need_not_fulfil_its_condition_again(loop: CommandLoop) -> None:
-    stream, request = new_id(), request_of()
-    await loop.execute(request, put(stream, 1), expected_version=0)
-    again = await loop.execute(request, put(stream, 1), expected_version=0)
-    assert again.duplicate and again.versions == {stream: 1}
-
-
-async def test_the_condition_is_on_the_first_commands_stream_only(loop: CommandLoop) -> None:
-    one, other = new_id(), new_id()
-    await loop.execute(request_of(), put(other))
-    outcome = await loop.execute(request_of(), put(one), put(other), expected_version=0)
-    assert outcome.versions == {one: 1, other: 2}
 
 
 # --- bounds ---------------------------------------------------------------------------------------------------------------
