@@ -17,6 +17,7 @@ from application.engine.reading.history_keeper import HistoryKeeper
 from domain.kernel import RecordedEvent
 from tests.integration.nats_kit import LOG, Log, NatsProcess, connected, keeper, open_log, relay, running
 from tests.kit.memory import MemoryEventStore, MemoryHistories, MemoryLog, MemorySubscription
+from tests.pace import within
 
 TENANT = uuid7()
 
@@ -120,7 +121,7 @@ class Reader:
                 self._moved.set()
 
     async def reach(self, position: int) -> None:
-        async with asyncio.timeout(15):
+        async with within(15):
             while (self.events[-1].position if self.events else self.after) < position:
                 assert not self.task.done(), self.task
                 self._moved.clear()
@@ -192,7 +193,7 @@ async def test_a_reader_whose_history_ended_is_told(side: SubscriptionSide) -> N
         await reader.reach(10)
         await side.end_history()
         with pytest.raises(HistoryEnded):
-            async with asyncio.timeout(15):
+            async with within(15):
                 await asyncio.shield(reader.task)
     async with readers(side, 3) as [again]:
         await again.reach(10)

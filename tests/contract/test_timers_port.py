@@ -9,6 +9,7 @@ from uuid_utils.compat import uuid7
 from application.engine.ports.queue import WorkItem
 from application.engine.ports.timers import DueTimer
 from tests.contract.conftest import TableSide
+from tests.pace import within
 
 
 def timer(name: str = "Ring") -> DueTimer:
@@ -61,13 +62,13 @@ async def test_a_timer_that_is_set_wakes_who_waits_for_a_change(tables: TableSid
     await asyncio.sleep(0)
     assert not waiting.done()
     await tables.set(timer(), 30)
-    async with asyncio.timeout(15):
+    async with within(15):
         await waiting
 
 
 async def test_a_timer_that_was_set_before_somebody_waits_is_not_missed(tables: TableSide) -> None:
     await tables.set(timer(), 30)
-    async with asyncio.timeout(15):
+    async with within(15):
         await tables.timers.wait_for_change(60)
 
 
@@ -75,7 +76,7 @@ async def test_without_a_change_the_wait_ends_with_its_time(tables: TableSide) -
     waiting = asyncio.create_task(tables.timers.wait_for_change(0.05))
     await asyncio.sleep(0)
     await tables.pass_time(0.05)
-    async with asyncio.timeout(15):
+    async with within(15):
         await waiting
 
 

@@ -41,6 +41,7 @@ from tests.kit.memory import (
     MemoryWorkQueue,
 )
 from tests.kit.waiting import TENANT, new_id, request_of, until
+from tests.pace import within
 
 
 class Engine:
@@ -221,7 +222,7 @@ class PlayedWorker:
 
     async def next(self, pool: str, kind: str = "agent") -> "Claim":
         """Takes the next item of a queue and claims it."""
-        async with asyncio.timeout(15):
+        async with within(15):
             delivery = await self.take(pool, kind)
         return await self.claim(delivery)
 

@@ -10,9 +10,11 @@ from uuid_utils.compat import uuid7
 
 from application.engine.background import end
 from application.engine.commands.request import CommandRequest
+from tests.pace import Deadline
 
 T = TypeVar("T")
 PATIENCE_S = 15.0
+"""Of an idle machine."""
 QUICK_TURNS = 2_000
 """Turns of the event loop before a wait leaves the processor to others in between."""
 
@@ -31,16 +33,15 @@ def request_of(tenant_id: UUID = TENANT, command_id: UUID | None = None, *, repe
 
 async def until(condition: Callable[[], T], what: str = "the condition") -> T:
     """The first truthy answer of a condition. All other tasks have their turns meanwhile."""
-    turns = 0
-    answer = condition()
-    try:
-        async with asyncio.timeout(PATIENCE_S):
-            while not answer:
-                turns += 1
-                await asyncio.sleep(0 if turns < QUICK_TURNS else 0.002)
-                answer = condition()
-    except TimeoutError:
-        raise AssertionError(f"{what} did not come true within {PATIENCE_S:g} s; last: {answer!r}") from None
+    turns, deadline = 0, Deadline(PATIENCE_S)
+    while not (answer := condition()):
+        turns += 1
+        if turns < QUICK_TURNS:
+            await asyncio.sleep(0)
+        elif await deadline.over():
+            raise AssertionError(f"{what} did not come true within {PATIENCE_S:g} s of an idle machine; last: {answer!r}")
+        else:
+            await asyncio.sleep(0.002)
     return answer
 
 

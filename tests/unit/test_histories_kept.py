@@ -15,6 +15,7 @@ from application.engine.reading.history_keeper import HistoryKeeper
 from domain.errors import HistoryReplaced, PositionBeyondHead, Unavailable
 from tests.kit.memory import ManualClock, MemoryHistories, MemoryLog
 from tests.kit.waiting import TENANT, new_id, turns, until
+from tests.pace import within
 
 
 def history(number: int, history_id: str, replaces: str | None = None, last_common: int = 0) -> History:
@@ -223,7 +224,7 @@ async def test_a_new_history_is_told_to_all_who_want_to_know(kept: Kept) -> None
         assert told == [changes + 1]
     await kept.keeper.restored("again", 0)
     assert told == [changes + 1], "who went is told no more"
-    async with asyncio.timeout(15):
+    async with within(15):
         await waiting
         await kept.keeper.until_changed(changes)
     with pytest.raises(HistoryEnded):

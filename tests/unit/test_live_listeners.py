@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +17,7 @@ from application.engine.reading.live import Batch, Filter, LiveFeed, TooSlow
 from application.engine.reading.watches import Watch
 from tests.kit.memory import MemoryEventFeed, MemoryHistories, MemoryLog, MemorySubscription
 from tests.kit.waiting import TENANT, new_id, turns, until
+from tests.pace import within
 
 OTHER = new_id()
 
@@ -24,12 +25,12 @@ OTHER = new_id()
 class Live:
     """A live feed that runs, on a log that the test writes."""
 
-    def __init__(self) -> None:
+    def __init__(self, **limits: Any) -> None:
         self.log = MemoryLog()
         self.feed = MemoryEventFeed(self.log)
         self.histories = HistoryKeeper(MemoryHistories(self.log))
         self.subscription = MemorySubscription(self.log, self.histories)
-        self.live = LiveFeed(self.feed, self.subscription, self.histories)
+        self.live = LiveFeed(self.feed, self.subscription, self.histories, **limits)
         self.listening: list[Listening] = []
 
     def append(self, count: int = 1, *, topic: str = "a", root: UUID | None = None, tenant: UUID = TENANT) -> list[int]:
@@ -48,10 +49,6 @@ class Live:
         await listening.joined()
         return listening
 
-    @property
-    def listeners(self) -> int:
-        return sum(len(channel.listeners) for channel in self.live._channels.values())
-
 
 class Listening:
     """Takes what comes, unless it is held."""
@@ -61,7 +58,7 @@ class Listening:
         self.free = asyncio.Event()
         self.free.set()
         self._live, self._wanted, self._after, self._history = live, wanted, after, history
-        self._before = live.listeners
+        self._before = live.live.listeners
         self.task = asyncio.create_task(self._run())
         live.listening.append(self)
 
@@ -73,7 +70,7 @@ class Listening:
                 await self.free.wait()
 
     async def joined(self) -> None:
-        await until(lambda: self._live.listeners > self._before or self.task.done(), "a listener more")
+        await until(lambda: self._live.live.listeners > self._before or self.task.done(), "a listener more")
         await turns(3)
 
     @property
@@ -85,17 +82,25 @@ class Listening:
         assert self.positions == list(positions)
 
     async def raised(self) -> BaseException | None:
-        async with asyncio.timeout(15):
+        async with within(15):
             await asyncio.wait({self.task})
         return self.task.exception()
 
 
+@asynccontextmanager
+async def living(**limits: Any) -> AsyncIterator[Live]:
+    live = Live(**limits)
+    task = asyncio.create_task(live.live.run())
+    try:
+        yield live
+    finally:
+        await end(task, *(each.task for each in live.listening))
+
+
 @pytest.fixture
 async def live() -> AsyncIterator[Live]:
-    live = Live()
-    task = asyncio.create_task(live.live.run())
-    yield live
-    await end(task, *(each.task for each in live.listening))
+    async with living() as live:
+        yield live
 
 
 # --- the seam -------------------------------------------------------------------------------------------------------------
@@ -251,32 +256,31 @@ async def test_a_slow_listener_gets_what_waits_as_one_batch(live: Live) -> None:
 
 
 @pytest.mark.parametrize(("waiting", "kept_up"), [(10, True), (11, False)])
-async def test_more_than_its_queue_holds_is_too_much(
-    live: Live, monkeypatch: pytest.MonkeyPatch, waiting: int, kept_up: bool
-) -> None:
-    monkeypatch.setattr(reading, "QUEUE_EVENTS", 10)
-    listening, quick = await live.listen(), await live.listen()
-    listening.free.clear()
-    [first] = live.append()
-    await listening.has(first)
-    for _ in range(waiting):
-        live.append()
-        await turns(3)
-    listening.free.set()
-    if kept_up:
-        await listening.has(*range(first, first + waiting + 1))
-    else:
-        assert isinstance(await listening.raised(), TooSlow)
-        assert listening.positions == [first]
-    await quick.has(*range(first, first + waiting + 1))
+async def test_more_than_its_queue_holds_is_too_much(waiting: int, kept_up: bool) -> None:
+    async with living(queue_events=10) as live:
+        listening, quick = await live.listen(), await live.listen()
+        listening.free.clear()
+        [first] = live.append()
+        await listening.has(first)
+        for _ in range(waiting):
+            live.append()
+            await turns(3)
+        assert live.live.most_queued == (waiting if kept_up else 0), "who will never read it does not hold it"
+        listening.free.set()
+        if kept_up:
+            await listening.has(*range(first, first + waiting + 1))
+        else:
+            assert isinstance(await listening.raised(), TooSlow)
+            assert listening.positions == [first]
+        await quick.has(*range(first, first + waiting + 1))
 
 
-async def test_silence_is_told(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "SILENCE_S", 0.005)
-    listening = await live.listen()
-    await until(lambda: len(listening.batches) >= 2)
-    assert listening.positions == []
-    await listening.has(*live.append())
+async def test_silence_is_told() -> None:
+    async with living(silence_s=0.005) as live:
+        listening = await live.listen()
+        await until(lambda: len(listening.batches) >= 2)
+        assert listening.positions == []
+        await listening.has(*live.append())
 
 
 # --- coming and going -----------------------------------------------------------------------------------------------------
@@ -285,26 +289,40 @@ async def test_silence_is_told(live: Live, monkeypatch: pytest.MonkeyPatch) -> N
 async def test_a_listener_that_goes_is_forgotten(live: Live) -> None:
     one, other = await live.listen(), await live.listen(Filter(TENANT, new_id()))
     await end(one.task)
-    assert live.listeners == 1
+    assert live.live.listeners == 1
     await end(other.task)
-    assert live.listeners == 0 and live.live._channels == {}
+    assert live.live.listeners == 0
 
 
-async def test_the_log_is_read_only_while_somebody_needs_it(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "LINGER_S", -1.0)
-    live.append()
-    await turns()
-    assert live.subscription.readers == 0
-    listening = await live.listen()
-    assert live.subscription.readers == 1
-    await end(listening.task)
-    live.append()
-    await turns()
-    assert live.subscription.readers == 1, "the first batch without anybody begins the time"
-    live.append()
-    await until(lambda: live.subscription.readers == 0)
-    again = await live.listen()
-    await again.has(*live.append())
+async def test_the_log_is_read_only_while_somebody_needs_it() -> None:
+    async with living(linger_s=-1.0) as live:
+        live.append()
+        await turns()
+        assert live.subscription.readers == 0 and not live.live.reading
+        listening = await live.listen()
+        assert live.subscription.readers == 1 and live.live.reading
+        await end(listening.task)
+        live.append()
+        await turns()
+        assert live.subscription.readers == 1, "the first batch without anybody begins the time"
+        live.append()
+        await until(lambda: live.subscription.readers == 0 and not live.live.reading)
+        again = await live.listen()
+        await again.has(*live.append())
+
+
+async def test_a_watch_is_reason_enough_to_read_the_log() -> None:
+    async with living(linger_s=-1.0) as live:
+        with live.live.watch(new_id()):
+            await until(lambda: live.live.reading)
+            for _ in range(4):
+                live.append()
+                await turns(5)
+            assert live.live.reading and live.live.watches == 1
+        live.append()
+        await turns(5)
+        live.append()
+        await until(lambda: not live.live.reading)
 
 
 async def test_a_short_pause_ends_no_reading(live: Live) -> None:
@@ -326,9 +344,9 @@ async def test_the_head_is_waited_for_while_the_database_is_away(live: Live) -> 
     await turns()
     assert not first.done() and live.subscription.readers == 0
     live.log.away = False
-    await until(lambda: live.listeners == 1)
+    await until(lambda: live.live.listeners == 1)
     position = live.append()
-    async with asyncio.timeout(15):
+    async with within(15):
         assert [event.position for event in await first] == position
     await events.aclose()
 
@@ -378,7 +396,7 @@ async def test_a_reader_of_a_history_that_this_feed_does_not_read_yet_waits_for_
     await live.histories.restored("a test", 0)
     listening = Listening(live, Filter(TENANT), None, await live.history())
     await listening.joined()
-    await until(lambda: live.listeners == 1)
+    await until(lambda: live.live.listeners == 1)
     await listening.has(*live.append())
 
 
@@ -391,7 +409,7 @@ def to(live: Live, stream: UUID, topic: str = "a") -> None:
 
 
 async def happened(watch: Any) -> bool:
-    async with asyncio.timeout(15):
+    async with within(15):
         return bool(await watch.next(60))
 
 

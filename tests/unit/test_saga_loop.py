@@ -25,6 +25,7 @@ from domain.registry import REGISTRY
 from tests.kit.budget import AMOUNTS, BUDGET_CATALOG, TOTALS, Reserve, Stops, budget_of
 from tests.kit.memory import MemoryCheckpoints, MemoryEventStore, MemoryLog, MemorySubscription, MemoryWorkQueue
 from tests.kit.waiting import TENANT, new_id, request_of, turns, until
+from tests.pace import within
 
 Handler = Callable[[ProjectCreated, RecordedEvent], list[Reaction]]
 
@@ -379,7 +380,7 @@ async def test_a_process_that_dies_at_any_moment_leaves_each_reaction_once(sagas
     project_id, stops = await sagas.project(), Stops(moment)
     doomed = sagas.manager(store=StoppingStore(sagas.log, stops), checkpoints=StoppingCheckpoints(sagas, stops))
     async with sagas.working(doomed):
-        async with asyncio.timeout(15):
+        async with within(15):
             await stops.reached.wait()
         assert sagas.reserved(project_id) == {"before the append": [], "after the append": TOTALS[:1]}.get(moment, TOTALS)
         if moment != "after the checkpoint":
@@ -422,7 +423,7 @@ async def test_who_lost_its_place_is_told_and_moves_nothing(sagas: Sagas) -> Non
         await sagas.checkpoints.take(PARTITIONS)
         await sagas.project()
         with pytest.raises(LostOwnership):
-            async with asyncio.timeout(15):
+            async with within(15):
                 await asyncio.shield(first)
         assert sagas.positions() == {head}
 

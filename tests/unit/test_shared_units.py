@@ -14,6 +14,7 @@ from application.engine.ports.checkpoints import LostOwnership
 from application.engine.ports.leases import Share
 from tests.kit.memory import LeaseBoard, ManualClock, MemoryLeases
 from tests.kit.waiting import turns, until
+from tests.pace import within
 
 UNITS = tuple(f"unit:{number}" for number in range(5))
 
@@ -225,7 +226,7 @@ async def test_a_unit_that_ends_by_itself_is_a_defect_that_is_seen(board: LeaseB
     beating = asyncio.create_task(membership.run())
     try:
         with pytest.raises(TaskEnded, match="group short"):
-            async with asyncio.timeout(15):
+            async with within(15):
                 await membership.workers["short"].run()
     finally:
         await end(beating)

@@ -48,7 +48,7 @@ class Process:
     """A command loop with a cache of its own."""
 
     def __init__(self, log: MemoryLog, snapshots: CountingSnapshots | None, every: int = EVERY) -> None:
-        self.snapshotter = Snapshotter(snapshots, REGISTRY, every=every) if snapshots is not None else None
+        self.snapshotter = Snapshotter(snapshots, REGISTRY, every=every, pause_s=0.001) if snapshots is not None else None
         self.loop = CommandLoop(MemoryEventStore(log), CATALOG, snapshots=self.snapshotter)
 
     async def put(self, stream: UUID, *values: int) -> None:
@@ -178,10 +178,7 @@ async def test_a_snapshot_of_something_else_is_not_used(
     assert loaded.version == 6 and loaded.state == (await Process(log, None).load(stream)).state
 
 
-async def test_snapshots_that_cannot_be_stored_harm_nobody(
-    writer: Process, stored: CountingSnapshots, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(policy, "PAUSE_S", 0.001)
+async def test_snapshots_that_cannot_be_stored_harm_nobody(writer: Process, stored: CountingSnapshots) -> None:
     stored.broken = True
     first, second = new_id(), new_id()
     with capture_logs() as logs:
@@ -193,11 +190,8 @@ async def test_snapshots_that_cannot_be_stored_harm_nobody(
     assert versions(stored, first) == []
 
 
-async def test_what_waits_is_bounded_and_the_newest_state_of_a_stream_counts(
-    stored: CountingSnapshots, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(policy, "MAX_WAITING", 3)
-    snapshotter = Snapshotter(stored, REGISTRY, every=1)
+async def test_what_waits_is_bounded_and_the_newest_state_of_a_stream_counts(stored: CountingSnapshots) -> None:
+    snapshotter = Snapshotter(stored, REGISTRY, every=1, max_waiting=3)
     streams = [new_id() for _ in range(5)]
     for version in (1, 2):
         for stream in streams:

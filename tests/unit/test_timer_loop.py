@@ -22,6 +22,7 @@ from domain.kernel import Metadata, derive_id
 from tests.kit.budget import BUDGET_CATALOG, Reserve, Stops, budget_of
 from tests.kit.memory import ManualClock, MemoryEventStore, MemoryLog, MemoryOpenWork, MemoryTimers, MemoryWorkQueue
 from tests.kit.waiting import TENANT, new_id, turns, until
+from tests.pace import within
 
 
 class Ringing:
@@ -180,9 +181,8 @@ class StoppingTimers(MemoryTimers):
 
 async def test_a_process_that_dies_before_the_deletion_leaves_a_timer_fired_once(ringing: Ringing) -> None:
     timer, stops = ringing.set(0), Stops("before the deletion")
-    async with ringing.running(ringing.service(timers=StoppingTimers(ringing.timers, stops))):
-        async with asyncio.timeout(15):
-            await stops.reached.wait()
+    async with ringing.running(ringing.service(timers=StoppingTimers(ringing.timers, stops))), within(15):
+        await stops.reached.wait()
     assert ringing.reserved(timer.root_id) == [5] and len(ringing.timers.rows) == 1
     async with ringing.running():
         await until(lambda: ringing.timers.rows == {})

@@ -16,6 +16,7 @@ from application.engine.reading.watches import Watches
 from application.engine.retry import persistently
 from domain.errors import InvalidState, Unavailable, VersionConflict
 from domain.kernel import Metadata, RecordedEvent
+from tests.pace import within
 
 STREAM, ROOT, TENANT = UUID(int=1), UUID(int=2), UUID(int=3)
 
@@ -106,7 +107,7 @@ async def test_a_watch_tells_each_change_once_and_none_after_the_time() -> None:
         waiting = asyncio.create_task(watch.next(60))
         await asyncio.sleep(0)
         watch.wake()
-        async with asyncio.timeout(15):
+        async with within(15):
             assert await waiting
 
 
