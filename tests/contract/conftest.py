@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from adapters.postgres.database import PostgresDatabase
 from adapters.postgres.leases import PostgresLeases
+from adapters.postgres.listener import listening
 from adapters.postgres.log.event_store import PostgresEventStore
 from adapters.postgres.log.feed import PostgresEventFeed
 from adapters.postgres.log.histories import PostgresHistories
@@ -21,7 +22,6 @@ from adapters.postgres.log.snapshots import PostgresSnapshots
 from adapters.postgres.pool import Pool, open_pool
 from adapters.postgres.read_models.open_work import PostgresOpenWork
 from adapters.postgres.read_models.timers import PostgresTimers
-from api.bootstrap import listening
 from application.engine.ports.checkpoints import Checkpoints
 from application.engine.ports.leases import Leases
 from application.engine.ports.log import EventFeed, EventStore, StreamRanges

@@ -240,6 +240,7 @@ async def test_many_items_at_once(side: QueueSide) -> None:
 
 
 async def test_an_item_whose_worker_is_silent_goes_to_another(side: QueueSide) -> None:
+    assert side.queue.ack_wait_s == ACK_WAIT_S
     item = work()
     await side.queue.publish([item])
     served = await side.queue.ensure(TENANT, "agent", "critic", max_pending=1)

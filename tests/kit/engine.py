@@ -12,15 +12,19 @@ from application.engine.background import end
 from application.engine.catalog import Catalog
 from application.engine.commands.hooks import Hook
 from application.engine.commands.loop import CommandLoop
-from application.engine.commands.request import CommandOutcome, CommandRequest
+from application.engine.commands.request import Caller, CommandOutcome, CommandRequest
 from application.engine.commands.snapshots import Snapshotter
 from application.engine.ports.queue import Queue
 from application.engine.ports.timers import DueTimer
+from application.engine.reading.history_keeper import HistoryKeeper
+from application.engine.reading.live import LiveFeed
 from application.engine.reconciler import WorkReconciler
 from application.engine.sagas.manager import PARTITIONS, SagaManager
 from application.engine.timers import TimerService
 from application.runs.start import start_run
-from application.workers import ClaimedAgentRun, JournalView, Workers
+from application.workers import Workers
+from application.workers.claims import ClaimedAgentRun
+from application.workers.journal import JournalView
 from domain import agent_runs, agents, invocations, runs, tools
 from domain.failures import Failure, Retry
 from domain.kernel import Command, Json, Metadata, RecordedEvent, derive_id
@@ -33,6 +37,7 @@ from tests.kit.memory import (
     MemoryCheckpoints,
     MemoryEventFeed,
     MemoryEventStore,
+    MemoryHistories,
     MemoryLog,
     MemoryOpenWork,
     MemorySnapshots,
@@ -60,7 +65,9 @@ class Engine:
         self.clock = shared.clock if shared else ManualClock()
         self.log = shared.log if shared else MemoryLog(self.clock)
         self.store = store or MemoryEventStore(self.log)
-        self.feed, self.subscription = MemoryEventFeed(self.log), MemorySubscription(self.log)
+        self.feed, self.histories = MemoryEventFeed(self.log), HistoryKeeper(MemoryHistories(self.log))
+        self.subscription = MemorySubscription(self.log, self.histories)
+        self.live = LiveFeed(self.feed, self.subscription, self.histories)
         self.checkpoints = shared.checkpoints if shared else MemoryCheckpoints(self.log)
         self.queue = shared.queue if shared else MemoryWorkQueue(self.clock)
         self.timers = shared.timers if shared else MemoryTimers(self.log)
@@ -68,7 +75,7 @@ class Engine:
         self.snapshots = shared.snapshots if shared else MemorySnapshots(self.log)
         self.snapshotter = Snapshotter(self.snapshots, catalog.registry, every=snapshot_every) if snapshot_every else None
         self.commands = CommandLoop(self.store, catalog, snapshots=self.snapshotter, hooks=hooks)
-        self.workers = Workers(self.commands)
+        self.workers = Workers(self.commands, self.queue, self.live)
         self.reconciler = WorkReconciler(self.open_work, self.queue)
         if shared is None:
             self.log.followers.append(self._tables)
@@ -99,7 +106,8 @@ class Engine:
     async def running(self) -> AsyncIterator["Engine"]:
         """Sagas, timers and snapshots, until the end of the block."""
         manager = SagaManager(self.commands, self.subscription, self.checkpoints, self.queue, self.catalog)
-        loops = [manager.run(), TimerService(self.commands, self.timers, kinds=self.catalog.commands).run()]
+        timers = TimerService(self.commands, self.timers, kinds=self.catalog.commands)
+        loops = [manager.run(), timers.run(), self.live.run()]
         loops += [self.snapshotter.run()] if self.snapshotter is not None else []
         self.tasks = [asyncio.create_task(loop) for loop in loops]
         try:
@@ -192,26 +200,32 @@ def _timer(recorded: RecordedEvent, command: Command) -> DueTimer:
 
 @dataclass
 class PlayedWorker:
-    """What a worker asks for, without HTTP: the use cases, under the ids that the entrances derive."""
+    """What a worker asks for, without an entrance: the use cases themselves."""
 
     engine: Engine
     worker_id: str = "worker-1"
     tenant_id: UUID = TENANT
     queues: dict[tuple[str, str], Queue] = field(default_factory=dict)
 
+    @property
+    def caller(self) -> Caller:
+        return Caller(self.tenant_id, "key:test")
+
     async def register(self, *agents_: str, tools_: Mapping[str, Mapping[str, Any]] | Iterable[str] = ()) -> None:
         offers = tools_ if isinstance(tools_, Mapping) else {name: {} for name in tools_}
-        commands: list[Command] = [
-            agents.RegisterAgent(agent_id=agents.agent_id_of(self.tenant_id, name), name=name) for name in agents_
-        ]
-        for name, offer in offers.items():
-            values = {"parameters": {"type": "object"}, "idempotent": True, **offer}
-            commands.append(tools.RegisterTool(tool_id=tools.tool_id_of(self.tenant_id, name), name=name, **values))
-        for command in commands:
-            await self.engine.give(command, tenant_id=self.tenant_id)
-        for kind, names in (("agent", agents_), ("tool", offers)):
-            for name in names:
-                self.queues[kind, name] = await self.engine.queue.ensure(self.tenant_id, kind, name, max_pending=100)
+        registered = await self.engine.workers.registration.register(
+            lambda: request_of(self.tenant_id),
+            [agents.RegisterAgent(agent_id=agents.agent_id_of(self.tenant_id, name), name=name) for name in agents_],
+            [
+                tools.RegisterTool(
+                    tool_id=tools.tool_id_of(self.tenant_id, name),
+                    name=name,
+                    **{"parameters": {"type": "object"}, "idempotent": True, **offer},
+                )
+                for name, offer in offers.items()
+            ],
+        )
+        self.queues |= {(queue.kind, queue.pool): queue for queue in registered.queues}
 
     async def take(self, pool: str, kind: str = "agent") -> Delivery:
         return await self.engine.queue.next(self.queues[kind, pool])
@@ -227,19 +241,14 @@ class PlayedWorker:
         return await self.claim(delivery)
 
     async def claim(self, delivery: Delivery) -> "Claim":
-        item = delivery.item
-        name = f"claim:{self.worker_id}:{item.dispatch}:{delivery.delivery}"
+        item, name = delivery.item, str(delivery.delivery)
         if item.kind == "agent":
             command = agent_runs.ClaimAgentRun(agent_run_id=item.work_id, worker_id=self.worker_id, dispatch=item.dispatch)
-            view = await self.engine.workers.claim_agent_run(self.request(item.work_id, name), command)
+            view = await self.engine.workers.claims.claim(self.caller, command, name)
             return Claim(self, item.kind, item.work_id, view.attempt, delivery, view)
         wanted = invocations.ClaimInvocation(invocation_id=item.work_id, worker_id=self.worker_id, dispatch=item.dispatch)
-        invocation, _ = await self.engine.workers.claim_invocation(self.request(item.work_id, name), wanted)
+        invocation, _ = await self.engine.workers.invocations.claim(self.caller, wanted, name)
         return Claim(self, item.kind, item.work_id, invocation.attempt, delivery, None)
-
-    def request(self, work_id: UUID, name: str) -> CommandRequest:
-        """A repeat under the same name is the same command."""
-        return request_of(self.tenant_id, derive_id(work_id, name), repeatable=True)
 
 
 @dataclass
@@ -258,69 +267,66 @@ class Claim:
         assert self.view is not None
         return self.view
 
-    def _request(self, name: str) -> CommandRequest:
-        return self.worker.request(self.work_id, name)
-
-    async def _execute(self, name: str, command: Command) -> CommandOutcome:
-        return await self.worker.engine.commands.execute(self._request(name), command)
+    @property
+    def _workers(self) -> Workers:
+        return self.worker.engine.workers
 
     async def complete(self, result: Json = None) -> CommandOutcome:
-        command: Command
+        caller = self.worker.caller
         if self.kind == "agent":
             command = agent_runs.CompleteAgentRun(agent_run_id=self.work_id, attempt=self.attempt, result=result)
+            outcome = await self._workers.outcomes.complete(caller, command)
         else:
-            command = invocations.CompleteInvocation(invocation_id=self.work_id, attempt=self.attempt, result=result)
-        outcome = await self._execute(f"complete:{self.attempt}", command)
+            of_call = invocations.CompleteInvocation(invocation_id=self.work_id, attempt=self.attempt, result=result)
+            outcome = await self._workers.invocations.complete(caller, of_call)
         await self.delivery.ack()
         return outcome
 
-    async def fail(self, kind: str = "permanent", message: str = "broken", retry_after_s: float | None = None) -> CommandOutcome:
+    async def fail(self, kind: str = "permanent", message: str = "broken", retry_after_s: float | None = None) -> bool:
+        """Whether an agent run is tried again; False for a call."""
         error = Failure.model_validate({"type": "TestError", "message": message, "kind": kind, "retry_after_s": retry_after_s})
-        command: Command
+        caller, again = self.worker.caller, False
         if self.kind == "agent":
             command = agent_runs.FailAgentRun(agent_run_id=self.work_id, attempt=self.attempt, error=error)
+            _, again = await self._workers.outcomes.fail(caller, command)
         else:
-            command = invocations.FailInvocation(invocation_id=self.work_id, attempt=self.attempt, error=error)
-        outcome = await self._execute(f"fail:{self.attempt}", command)
+            of_call = invocations.FailInvocation(invocation_id=self.work_id, attempt=self.attempt, error=error)
+            await self._workers.invocations.fail(caller, of_call)
         await self.delivery.ack()
-        return outcome
+        return again
 
     async def step(self, key: str, result: Json = None) -> CommandOutcome:
         command = agent_runs.RecordStep(agent_run_id=self.work_id, attempt=self.attempt, key=key, result=result)
-        return await self._execute(f"step:{self.attempt}:{key}", command)
+        return (await self._workers.journals.record(self.worker.caller, self.work_id, [command]))[0]
 
     async def call(self, key: str, tool: str, **arguments: Json) -> UUID:
         command = agent_runs.StartCall(agent_run_id=self.work_id, attempt=self.attempt, key=key, tool=tool)
-        request = self._request(f"call:{self.attempt}:{key}")
-        return (await self.worker.engine.workers.call_tool(request, command, arguments))[0]
+        return (await self._workers.calls.call(self.worker.caller, command, arguments))[0]
 
     async def send(self, key: str, to: str, body: Json) -> UUID:
-        request = self._request(f"send:{self.attempt}:{key}")
-        sent = await self.worker.engine.workers.send_message(
-            request, agent_run_id=self.work_id, attempt=self.attempt, key=key, to=to, body=body
+        sent = await self._workers.mail.send(
+            self.worker.caller, agent_run_id=self.work_id, attempt=self.attempt, key=key, to=to, body=body
         )
         return sent[0]
 
     async def receive(self, key: str, message_id: UUID | None) -> CommandOutcome:
         command = agent_runs.ReceiveMail(agent_run_id=self.work_id, attempt=self.attempt, key=key, message_id=message_id)
-        return await self._execute(f"receive:{self.attempt}:{key}", command)
+        return await self._workers.mail.receive(self.worker.caller, command)
 
     async def get(self, key: str, name: str) -> Json:
-        request = self._request(f"state:{self.attempt}:{key}")
-        got = await self.worker.engine.workers.get_value(
-            request, agent_run_id=self.work_id, attempt=self.attempt, key=key, name=name
+        got = await self._workers.context.get(
+            self.worker.caller, agent_run_id=self.work_id, attempt=self.attempt, key=key, name=name
         )
         return got[0]
 
     async def set(self, key: str, name: str, value: Json, expect: int | None = None) -> Json:
-        request = self._request(f"state:{self.attempt}:{key}")
-        done = await self.worker.engine.workers.set_value(
-            request, agent_run_id=self.work_id, attempt=self.attempt, key=key, name=name, value=value, expect=expect
+        done = await self._workers.context.set(
+            self.worker.caller, agent_run_id=self.work_id, attempt=self.attempt, key=key, name=name, value=value, expect=expect
         )
         return done[0]
 
     async def journal(self, after_version: int = 0) -> JournalView:
-        return await self.worker.engine.workers.journal(self.worker.tenant_id, self.work_id, after_version=after_version)
+        return await self._workers.journals.read(self.worker.tenant_id, self.work_id, after_version=after_version)
 
 
 def plan(**step: Any) -> runs.Plan:

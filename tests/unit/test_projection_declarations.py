@@ -11,13 +11,13 @@ from uuid import UUID
 import pytest
 from structlog.testing import capture_logs
 
+from application.engine.ports.pages import decode_cursor, encode_cursor, parse_position, position_cursor, uuid_cursor
 from domain.context import ContextValueSet
 from domain.errors import InvalidCommand
 from domain.kernel import Event, RecordedEvent
 from domain.projects import ProjectCreated
 from projections.engine import kernel, plugins
 from projections.engine.kernel import ListedRow, Projection, by_topic, dump_json, in_turns, listed, load_json, topics_of
-from projections.engine.pages import decode_cursor, encode_cursor, parse_position, position_cursor, uuid_cursor
 from projections.engine.plugins import Problem, checksum, discover
 
 

@@ -59,7 +59,7 @@ class MemoryWorkQueue:
     def __init__(self, clock: Clock | None = None, *, log_id: str = "memory", ack_wait_s: float = ACK_WAIT_S) -> None:
         self._clock = clock or SystemClock()
         self._log_id = log_id
-        self._ack_wait_s = ack_wait_s
+        self.ack_wait_s = ack_wait_s
         self.entries: dict[_Place, _Entry] = {}
         """In the order in which they came."""
         self.consumers: dict[str, tuple[UUID, str, str, int]] = {}
@@ -70,7 +70,7 @@ class MemoryWorkQueue:
         self._filled = asyncio.Event()
 
     def deadline(self) -> datetime:
-        return self._clock.now() + timedelta(seconds=self._ack_wait_s)
+        return self._clock.now() + timedelta(seconds=self.ack_wait_s)
 
     async def publish(self, items: Sequence[WorkItem]) -> None:
         for item in items:
