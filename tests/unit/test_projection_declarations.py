@@ -9,9 +9,11 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from pydantic import BaseModel
 from structlog.testing import capture_logs
 
 from application.engine.ports.pages import decode_cursor, encode_cursor, parse_position, position_cursor, uuid_cursor
+from application.engine.ports.views import Timestamp
 from domain.context import ContextValueSet
 from domain.errors import InvalidCommand
 from domain.kernel import Event, RecordedEvent
@@ -207,8 +209,8 @@ def test_stored_json_is_what_was_given() -> None:
 
 
 def test_times_of_views_are_utc_with_milliseconds() -> None:
-    class View(kernel.BaseModel):
-        at: kernel.Timestamp
+    class View(BaseModel):
+        at: Timestamp
 
     moments = [datetime(2026, 1, 2, 3, 4, 5, 678_900, UTC), datetime(2026, 1, 2, 5, 4, 5, tzinfo=timezone(timedelta(hours=2)))]
     assert [View(at=moment).model_dump(mode="json")["at"] for moment in moments] == [

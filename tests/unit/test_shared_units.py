@@ -118,6 +118,17 @@ async def never(units: frozenset[str]) -> None:
     await asyncio.Event().wait()
 
 
+async def test_what_was_let_go_is_given_back_with_a_beat_at_once(board: LeaseBoard, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with processes(board, UNITS) as everybody:
+        [first] = everybody
+        await until(done_once(everybody))
+        other = MemoryLeases(board, lease_s=leases.LEASE_S)
+        await other.beat({"things": UNITS}, ())
+        monkeypatch.setattr(leases, "BEAT_S", 3_600.0)  # counts from the beat after the next one at the latest
+        await until(lambda: len(first.things) == 3 and len(board.leases) == 4, "two units given back")
+        assert (await other.beat({"things": UNITS}, ()))["things"].held == {"unit:3", "unit:4"}
+
+
 async def test_what_a_leaver_gives_back_is_taken_with_the_next_beat(board: LeaseBoard) -> None:
     async with processes(board, UNITS, UNITS, UNITS) as everybody:
         await until(done_once(everybody))

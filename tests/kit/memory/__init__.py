@@ -6,6 +6,7 @@ from tests.kit.memory.feed import MemoryEventFeed, MemoryStreamRanges, MemorySub
 from tests.kit.memory.histories import MemoryHistories
 from tests.kit.memory.leases import LeaseBoard, MemoryLeases
 from tests.kit.memory.log import MemoryEventStore, MemoryLog
+from tests.kit.memory.reads import MemoryPositions, MemoryRunReads
 from tests.kit.memory.snapshots import MemorySnapshots
 from tests.kit.memory.timers import MemoryTimers
 from tests.kit.memory.work import Delivery, MemoryOpenWork, MemoryWorkQueue
@@ -22,6 +23,8 @@ __all__ = [
     "MemoryLeases",
     "MemoryLog",
     "MemoryOpenWork",
+    "MemoryPositions",
+    "MemoryRunReads",
     "MemorySnapshots",
     "MemoryStreamRanges",
     "MemorySubscription",
