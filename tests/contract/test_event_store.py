@@ -1,27 +1,20 @@
-"""What the port `EventStore` promises, against a plain model of the log."""
+"""What the port `EventStore` promises, against a plain model of the log; in memory and on PostgreSQL."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-import psycopg
 import pytest
-import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from uuid_utils.compat import uuid7
 
-from adapters.postgres.log.append_batch import APPEND_SQL, MAX_APPEND_BYTES, EncodedAppend, answers, parameters
-from adapters.postgres.log.arrays import register_arrays
-from adapters.postgres.log.event_store import PostgresEventStore
-from adapters.postgres.log.feed import PostgresEventFeed
-from adapters.postgres.log.group_commit import WriterLimits
-from adapters.postgres.pool import Pool, connect, open_pool
-from application.engine.ports.log import AppendRequest, AppendResult, NewEvent, StreamAppend
-from domain.errors import Forbidden, InvalidCommand, PayloadTooLarge, Unavailable, VersionConflict
+from adapters.postgres.log.append_batch import MAX_APPEND_BYTES
+from application.engine.ports.log import AppendRequest, AppendResult, EventFeed, EventStore, NewEvent, StreamAppend
+from domain.errors import Forbidden, InvalidCommand, PayloadTooLarge, VersionConflict
 from domain.kernel import MAX_EVENT_BYTES
+from tests.contract.conftest import LogSide
 
 TENANT, OTHER_TENANT = uuid7(), uuid7()
 
@@ -38,35 +31,15 @@ def request(*streams: StreamAppend, tenant: UUID = TENANT, command: UUID | None 
     return AppendRequest(tenant, command or new_id(), streams, metadata)
 
 
-@pytest_asyncio.fixture
-async def pool(database_url: str) -> AsyncIterator[Pool]:
-    pool = await open_pool(database_url, role="test", max_size=4)
-    yield pool
-    await pool.close()
-
-
-@pytest_asyncio.fixture
-async def store(database_url: str, pool: Pool) -> AsyncIterator[PostgresEventStore]:
-    store = PostgresEventStore(database_url, pool)
-    await store.start()
-    yield store
-    await store.close()
-
-
-@pytest_asyncio.fixture
-async def feed(pool: Pool) -> PostgresEventFeed:
-    return PostgresEventFeed(pool)
-
-
-async def outcome(store: PostgresEventStore, *requests: AppendRequest) -> list[AppendResult | BaseException]:
+async def outcome(store: EventStore, *requests: AppendRequest) -> list[AppendResult | BaseException]:
     """Sent side by side, so that they share a batch."""
     return await asyncio.gather(*(store.append(one) for one in requests), return_exceptions=True)
 
 
-async def test_what_was_appended_is_read_back(store: PostgresEventStore, feed: PostgresEventFeed) -> None:
+async def test_what_was_appended_is_read_back(log: LogSide, store: EventStore, feed: EventFeed) -> None:
     stream, root = new_id(), new_id()
     state, metadata = '{"text":"Grüße, 世界 \\\\u0000"}'.encode(), '{"actor":"key:é"}'
-    before = datetime.now(UTC)
+    before = await log.now()
     events = (NewEvent("run.started", 1, state), NewEvent("run.paused", 3, b"{}"))
     result = await store.append(request(StreamAppend(stream, root, 0, events), metadata=metadata))
     assert (result.last_position, result.event_count, result.duplicate) == (2, 2, False)
@@ -74,14 +47,14 @@ async def test_what_was_appended_is_read_back(store: PostgresEventStore, feed: P
     assert (first.position, first.version, first.topic, first.schema_version) == (1, 1, "run.started", 1)
     assert (second.position, second.version, second.topic, second.schema_version) == (2, 2, "run.paused", 3)
     assert (first.state, first.metadata, first.tenant_id, first.stream_id, first.root_id) == (state, metadata, TENANT, stream, root)
-    assert before <= first.recorded_at == second.recorded_at == result.recorded_at <= datetime.now(UTC)
+    assert before <= first.recorded_at == second.recorded_at == result.recorded_at <= await log.now()
     assert await feed.read(after=0, limit=10) == [first, second]
     assert await store.read_stream(TENANT, stream, after_version=1) == [second]
     assert await store.read_stream(TENANT, stream, until_position=1) == [first]
     assert await store.read_stream(OTHER_TENANT, stream) == []
 
 
-async def test_a_command_is_recorded_once_and_gets_its_first_answer(store: PostgresEventStore, feed: PostgresEventFeed) -> None:
+async def test_a_command_is_recorded_once_and_gets_its_first_answer(store: EventStore, feed: EventFeed) -> None:
     once = request(stream_append(new_id(), 0))
     first = await store.append(once)
     await store.append(request(stream_append(new_id(), 0)))
@@ -98,7 +71,7 @@ async def test_a_command_is_recorded_once_and_gets_its_first_answer(store: Postg
     assert await feed.head() == 3
 
 
-async def test_the_events_of_an_append_are_read_back(store: PostgresEventStore, feed: PostgresEventFeed) -> None:
+async def test_the_events_of_an_append_are_read_back(store: EventStore, feed: EventFeed) -> None:
     """Over several streams, in the order of the append; nothing of what was appended before, after or beside it."""
     await store.append(request(stream_append(new_id(), 0)))
     first, second = new_id(), new_id()
@@ -116,7 +89,7 @@ async def test_the_events_of_an_append_are_read_back(store: PostgresEventStore, 
     assert await store.read_append(OTHER_TENANT, result) == []
 
 
-async def test_the_same_command_id_of_another_tenant_is_another_command(store: PostgresEventStore) -> None:
+async def test_the_same_command_id_of_another_tenant_is_another_command(store: EventStore) -> None:
     command = new_id()
     ours = await store.append(request(stream_append(new_id(), 0), command=command))
     theirs = await store.append(request(stream_append(new_id(), 0), command=command, tenant=OTHER_TENANT))
@@ -124,7 +97,7 @@ async def test_the_same_command_id_of_another_tenant_is_another_command(store: P
 
 
 @pytest.mark.parametrize("expected", [0, 1, 3, 2**40])
-async def test_a_stream_that_is_not_at_the_expected_version_is_a_conflict(store: PostgresEventStore, expected: int) -> None:
+async def test_a_stream_that_is_not_at_the_expected_version_is_a_conflict(store: EventStore, expected: int) -> None:
     stream = new_id()
     await store.append(request(stream_append(stream, 0, b"1", b"2")))
     with pytest.raises(VersionConflict) as caught:
@@ -133,14 +106,14 @@ async def test_a_stream_that_is_not_at_the_expected_version_is_a_conflict(store:
     assert [event.state for event in await store.read_stream(TENANT, stream)] == [b"1", b"2"]
 
 
-async def test_a_stream_that_does_not_exist_has_version_zero(store: PostgresEventStore) -> None:
+async def test_a_stream_that_does_not_exist_has_version_zero(store: EventStore) -> None:
     with pytest.raises(VersionConflict) as caught:
         await store.append(request(stream_append(new_id(), 4)))
     assert caught.value.current == 0
 
 
 @pytest.mark.parametrize("expected", [0, 1, 2])
-async def test_a_stream_of_another_tenant_cannot_be_appended_to(store: PostgresEventStore, expected: int) -> None:
+async def test_a_stream_of_another_tenant_cannot_be_appended_to(store: EventStore, expected: int) -> None:
     stream = new_id()
     await store.append(request(stream_append(stream, 0)))
     with pytest.raises(Forbidden):
@@ -148,7 +121,7 @@ async def test_a_stream_of_another_tenant_cannot_be_appended_to(store: PostgresE
     assert len(await store.read_stream(TENANT, stream)) == 1
 
 
-async def test_an_append_over_several_streams_is_all_or_nothing(store: PostgresEventStore, feed: PostgresEventFeed) -> None:
+async def test_an_append_over_several_streams_is_all_or_nothing(store: EventStore, feed: EventFeed) -> None:
     a, b = new_id(), new_id()
     result = await store.append(request(stream_append(a, 0, b"1", b"2"), stream_append(b, 0, b"3")))
     assert (result.last_position, result.event_count) == (3, 3)
@@ -158,7 +131,7 @@ async def test_an_append_over_several_streams_is_all_or_nothing(store: PostgresE
     assert [(event.stream_id, event.version) for event in await feed.read(after=0, limit=9)] == [(a, 1), (a, 2), (b, 1)]
 
 
-async def test_one_bad_append_leaves_its_neighbours_alone(store: PostgresEventStore, feed: PostgresEventFeed) -> None:
+async def test_one_bad_append_leaves_its_neighbours_alone(store: EventStore, feed: EventFeed) -> None:
     taken, behind = new_id(), new_id()
     await store.append(request(stream_append(taken, 0)))
     await store.append(request(stream_append(behind, 0)))
@@ -179,7 +152,7 @@ async def test_one_bad_append_leaves_its_neighbours_alone(store: PostgresEventSt
         ]
 
 
-async def test_of_appends_to_one_stream_in_one_batch_one_wins(store: PostgresEventStore) -> None:
+async def test_of_appends_to_one_stream_in_one_batch_one_wins(store: EventStore) -> None:
     stream = new_id()
     results = await outcome(store, *(request(stream_append(stream, 0, str(n).encode())) for n in range(30)))
     assert sum(isinstance(result, AppendResult) for result in results) == 1
@@ -205,7 +178,7 @@ async def test_of_appends_to_one_stream_in_one_batch_one_wins(store: PostgresEve
     ids=range(11),
 )
 async def test_what_the_log_cannot_hold_is_refused_before_it_is_written(
-    store: PostgresEventStore, feed: PostgresEventFeed, bad: AppendRequest, error: type[Exception]
+    store: EventStore, feed: EventFeed, bad: AppendRequest, error: type[Exception]
 ) -> None:
     good = request(stream_append(new_id(), 0, b"x" * MAX_EVENT_BYTES))
     refused, accepted = await outcome(store, bad, good)
@@ -213,20 +186,7 @@ async def test_what_the_log_cannot_hold_is_refused_before_it_is_written(
     assert await feed.head() == 1
 
 
-async def test_an_append_that_only_the_database_refuses_leaves_its_neighbours_alone(
-    store: PostgresEventStore, feed: PostgresEventFeed, database_url: str
-) -> None:
-    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
-        await connection.execute("ALTER TABLE event ADD CHECK (topic <> 'thing.forbidden')")
-    bad = request(StreamAppend(new_id(), new_id(), 0, (NewEvent("thing.forbidden", 1, b"{}"),)))
-    good = [request(stream_append(new_id(), 0)) for _ in range(9)]
-    results = await outcome(store, *good[:5], bad, *good[5:])
-    assert isinstance(results.pop(5), psycopg.errors.CheckViolation)
-    assert sorted(result.last_position for result in results if isinstance(result, AppendResult)) == list(range(1, 10))
-    assert await feed.head() == 9
-
-
-async def test_a_cancelled_caller_does_not_break_the_batch(store: PostgresEventStore) -> None:
+async def test_a_cancelled_caller_does_not_break_the_batch(store: EventStore) -> None:
     tasks = [asyncio.create_task(store.append(request(stream_append(new_id(), 0)))) for _ in range(20)]
     await asyncio.sleep(0)
     for task in tasks[::2]:
@@ -236,55 +196,54 @@ async def test_a_cancelled_caller_does_not_break_the_batch(store: PostgresEventS
     assert all(isinstance(result, AppendResult) for result in results[1::2])
 
 
-async def test_a_full_queue_is_unavailable_at_once(database_url: str, pool: Pool) -> None:
-    store = PostgresEventStore(database_url, pool, limits=WriterLimits(appends=10))
-    await store.start()
-    results = await outcome(store, *(request(stream_append(new_id(), 0)) for _ in range(15)))
-    assert sum(isinstance(result, Unavailable) for result in results) == 5
-    await store.close()
-    big = PostgresEventStore(database_url, pool, limits=WriterLimits(bytes=1_000))
-    await big.start()
-    with pytest.raises(Unavailable):
-        await big.append(request(stream_append(new_id(), 0, b"x" * 2_000)))
-    await big.close()
+async def test_a_stream_is_read_from_any_version_and_up_to_any_position(store: EventStore) -> None:
+    stream = new_id()
+    await store.append(request(stream_append(stream, 0, b"1", b"2")))
+    await store.append(request(stream_append(new_id(), 0)))
+    await store.append(request(stream_append(stream, 2, b"3")))
+
+    async def read(after: int, until: int | None) -> list[bytes]:
+        return [event.state for event in await store.read_stream(TENANT, stream, after_version=after, until_position=until)]
+
+    assert await read(0, None) == [b"1", b"2", b"3"]
+    assert [await read(after, None) for after in (1, 2, 3, 9)] == [[b"2", b"3"], [b"3"], [], []]
+    found = [await read(0, until) for until in (0, 1, 2, 3, 4, 99)]
+    assert found == [[], [b"1"], [b"1", b"2"], [b"1", b"2"], [b"1", b"2", b"3"], [b"1", b"2", b"3"]]
+    assert await read(1, 3) == [b"2"]
+    assert await store.read_stream(TENANT, new_id()) == []
 
 
-async def test_closing_writes_what_waits_and_refuses_the_rest(database_url: str, pool: Pool, feed: PostgresEventFeed) -> None:
-    store = PostgresEventStore(database_url, pool)
-    with pytest.raises(Unavailable):
-        await store.append(request(stream_append(new_id(), 0)))
-    await store.start()
-    waiting = asyncio.gather(*(store.append(request(stream_append(new_id(), 0))) for _ in range(2_500)))
-    await asyncio.sleep(0)
-    await store.close()
-    assert len(await waiting) == 2_500 and await feed.head() == 2_500
-    with pytest.raises(Unavailable):
-        await store.append(request(stream_append(new_id(), 0)))
+async def test_a_refused_command_can_be_sent_again(store: EventStore) -> None:
+    """A refusal is no answer that is kept: under the same id another try may be recorded."""
+    stream, command = new_id(), new_id()
+    with pytest.raises(VersionConflict):
+        await store.append(request(stream_append(stream, 1), command=command))
+    assert await store.find_command(TENANT, command) is None
+    assert (await store.append(request(stream_append(stream, 0), command=command))).duplicate is False
 
 
-async def test_the_sql_function_itself_answers_every_append_of_a_call(database_url: str) -> None:
-    """Without the store, which would split a call that fails and so hide a function that lets neighbours down."""
-    contested, chained = new_id(), new_id()
-    once = request(stream_append(new_id(), 0))
-    calls = [
-        once,
-        request(stream_append(contested, 0), stream_append(new_id(), 0)),
-        once,
-        request(stream_append(contested, 0)),
-        request(stream_append(chained, 0), stream_append(contested, 0)),
-        request(stream_append(chained, 0)),
-    ]
-    batch = [EncodedAppend.of(one) for one in calls]
-    connection = await connect(database_url, role="test")
-    async with connection:
-        register_arrays(connection)
-        cursor = await connection.execute(APPEND_SQL, parameters(batch), binary=True)
-        results = dict(answers(batch, await cursor.fetchall()))
-    assert sorted(results) == list(range(6))
-    kinds = ["duplicate" if getattr(results[place], "duplicate", False) else type(results[place]).__name__ for place in range(6)]
-    assert kinds == ["AppendResult", "AppendResult", "duplicate", "VersionConflict", "VersionConflict", "AppendResult"]
-    accepted = sorted(result.last_position for place in (0, 1, 5) if isinstance(result := results[place], AppendResult))
-    assert accepted == [1, 3, 4]
+async def test_an_event_of_exactly_the_limit_is_taken(store: EventStore) -> None:
+    stream = new_id()
+    await store.append(request(stream_append(stream, 0, b"x" * MAX_EVENT_BYTES)))
+    with pytest.raises(PayloadTooLarge):
+        await store.append(request(stream_append(stream, 1, b"x" * (MAX_EVENT_BYTES + 1))))
+    assert [len(event.state) for event in await store.read_stream(TENANT, stream)] == [MAX_EVENT_BYTES]
+
+
+async def test_recorded_at_is_one_for_an_append_and_does_not_decrease(log: LogSide, store: EventStore, feed: EventFeed) -> None:
+    first = await store.append(request(stream_append(new_id(), 0, b"1", b"2"), stream_append(new_id(), 0)))
+    await log.time_passes()
+    second = await store.append(request(stream_append(new_id(), 0)))
+    assert first.recorded_at < second.recorded_at
+    times = [event.recorded_at for event in await feed.read(after=0, limit=10)]
+    assert times == [*[first.recorded_at] * 3, second.recorded_at]
+
+
+async def test_recorded_at_never_goes_back(log: LogSide, store: EventStore) -> None:
+    """Where the server's clock is set back, time stands still instead."""
+    await log.set_clock_back()
+    first, second = [await store.append(request(stream_append(new_id(), 0))) for _ in range(2)]
+    assert first.recorded_at == second.recorded_at > await log.now() + timedelta(minutes=59)
 
 
 # ---- against a model ------------------------------------------------------------------------------------------------------
@@ -333,11 +292,10 @@ requests = st.builds(
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(steps=st.lists(st.lists(requests, min_size=1, max_size=6), min_size=1, max_size=8))
 async def test_any_history_of_batches_is_what_the_model_says(
-    database_url: str, store: PostgresEventStore, feed: PostgresEventFeed, steps: list[list[AppendRequest]]
+    log: LogSide, store: EventStore, feed: EventFeed, steps: list[list[AppendRequest]]
 ) -> None:
     """Requests of one batch are concurrent: their answers must be those of the model in some order of them."""
-    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
-        await connection.execute("TRUNCATE event, command; UPDATE log_head SET position = 0")
+    await log.empty()
     model = Model()
     for batch in steps:
         answered = list(zip(batch, await outcome(store, *batch), strict=True))

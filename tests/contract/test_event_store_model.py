@@ -11,16 +11,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
-import psycopg
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from adapters.postgres.log.event_store import PostgresEventStore
-from adapters.postgres.log.feed import PostgresEventFeed
-from adapters.postgres.pool import open_pool
 from application.engine.ports.log import AppendRequest, AppendResult, NewEvent, StreamAppend
 from domain.errors import Forbidden, VersionConflict
+from tests.contract.conftest import LogSide
 
 T = TypeVar("T")
 Event = tuple[UUID, UUID, UUID, int, str, bytes]
@@ -34,31 +31,9 @@ TOPICS = ["thing.happened", "thing.ended"]
 tenants, streams, topics = st.sampled_from(TENANTS), st.sampled_from(STREAMS), st.sampled_from(TOPICS)
 
 
-class Sides:
-    """The store of a database, driven from a thread beside the event loop: a state machine of hypothesis is not asynchronous."""
-
-    def __init__(self, database_url: str) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.database_url = database_url
-
-    async def open(self) -> None:
-        self._pool = await open_pool(self.database_url, role="test", max_size=2)
-        self.store = PostgresEventStore(self.database_url, self._pool)
-        await self.store.start()
-        self.feed = PostgresEventFeed(self._pool)
-        self._cleaner = await psycopg.AsyncConnection.connect(self.database_url, autocommit=True)
-
-    async def empty(self) -> None:
-        await self._cleaner.execute("DELETE FROM event; DELETE FROM command; UPDATE log_head SET position = 0")
-
-    async def close(self) -> None:
-        await self._cleaner.close()
-        await self.store.close()
-        await self._pool.close()
-
-
 class Machine(RuleBasedStateMachine):
-    sides: Sides  # set by the test
+    loop: asyncio.AbstractEventLoop  # these two are set by the test
+    sides: LogSide
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +42,7 @@ class Machine(RuleBasedStateMachine):
         self.commands: dict[tuple[UUID, UUID], tuple[AppendRequest, AppendResult]] = {}
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self.sides.loop).result()
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
 
     @initialize()
     def empty(self) -> None:
@@ -229,19 +204,15 @@ def shape(event: Any) -> Event:
     return (event.tenant_id, event.stream_id, event.root_id, event.version, event.topic, event.state)
 
 
-async def test_the_event_store_is_a_list(database_url: str) -> None:
-    sides = Sides(database_url)
-    await sides.open()
-    machine = type("MachineOfThisDatabase", (Machine,), {"sides": sides})
-    try:
-        await asyncio.to_thread(
-            run_state_machine_as_test,
-            machine,
-            settings=settings(
-                max_examples=1_000 if LONG else 15,
-                stateful_step_count=60 if LONG else 25,
-                suppress_health_check=list(HealthCheck),
-            ),
-        )
-    finally:
-        await sides.close()
+async def test_the_event_store_is_a_list(log: LogSide) -> None:
+    """Driven from a thread beside the event loop: a state machine of hypothesis is not asynchronous."""
+    machine = type("MachineOfThisLog", (Machine,), {"sides": log, "loop": asyncio.get_running_loop()})
+    await asyncio.to_thread(
+        run_state_machine_as_test,
+        machine,
+        settings=settings(
+            max_examples=1_000 if LONG else 15,
+            stateful_step_count=60 if LONG else 25,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

@@ -2,24 +2,10 @@
 
 from collections.abc import AsyncIterator
 
-import pytest
 import pytest_asyncio
-import structlog
 
 from adapters.embedded import EmbeddedServices
 from tests.integration.system_kit import PlayedWorker, System, empty_work_queue, fresh_database, issue_key, running
-
-
-@pytest.fixture(scope="session", autouse=True)
-def readable_logs() -> None:
-    """Log lines as pytest shows them with a failed test: without the local variables of tracebacks."""
-    structlog.configure(
-        processors=[
-            structlog.processors.TimeStamper(fmt="%H:%M:%S.%f"),
-            structlog.processors.add_log_level,
-            structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
-        ]
-    )
 
 
 @pytest_asyncio.fixture

@@ -1,7 +1,6 @@
 """The command loop on a real log: races between processes, repeated commands, old knowledge, all or nothing, limits, outages."""
 
 import asyncio
-import random
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,8 +14,6 @@ from adapters.postgres.log.event_store import PostgresEventStore
 from adapters.postgres.log.group_commit import WriterLimits
 from adapters.postgres.pool import open_pool
 from application.catalog import CATALOG
-from application.engine.commands.cache import Loaded as Known
-from application.engine.commands.cache import StateCache
 from application.engine.commands.loop import CommandLoop
 from domain import agent_runs, context, invocations, projects, runs
 from domain.errors import (
@@ -236,21 +233,3 @@ async def test_no_database_at_all() -> None:
     async with process("postgresql://nobody@127.0.0.1:1/none", retry_seconds=0.2) as loop, within(10):
         with pytest.raises(Unavailable):
             await loop.execute(request_of(), start_run(new_id()))
-
-
-def test_the_cache_keeps_its_bound_and_the_newest_state() -> None:
-    cache, random_ = StateCache(max_bytes=100_000), random.Random(7)
-    ids = [new_id() for _ in range(50)]
-    newest: dict[UUID, int] = {}
-    for _ in range(2_000):
-        stream_id, version = random_.choice(ids), random_.randrange(1, 100)
-        newest[stream_id] = max(newest.get(stream_id, 0), version)
-        before = cache.get(TENANT, stream_id)
-        cache.put(TENANT, stream_id, Known(None, version, version, size=random_.randrange(5_000)))
-        assert cache.bytes_held <= 100_000
-        found = cache.get(TENANT, stream_id)
-        if found is not None and before is not None:
-            assert found.version == max(before.version, version)
-    kept = [stream_id for stream_id in ids if cache.get(TENANT, stream_id)]
-    assert 0 < len(kept) < len(ids)
-    assert cache.get(new_id(), kept[0]) is None

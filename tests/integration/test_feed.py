@@ -18,7 +18,6 @@ from adapters.postgres.log.event_store import FIND_COMMAND_SQL, READ_STREAM_SQL,
 from adapters.postgres.log.feed import POSITION_AT_SQL, READ_SQL, PostgresEventFeed, tenant_query
 from adapters.postgres.pool import open_pool
 from application.engine.ports.log import AppendRequest, AppendResult, NewEvent, StreamAppend
-from domain.errors import NotFound
 from tests.integration.system_kit import eventually
 from tests.pace import in_time, within
 
@@ -50,59 +49,6 @@ async def log(database_url: str) -> AsyncIterator[Log]:
     yield Log(store, PostgresEventFeed(pool))
     await store.close()
     await pool.close()
-
-
-async def test_reads_are_by_position_and_by_tenant(log: Log) -> None:
-    assert await log.feed.head() == 0 and await log.feed.read(after=0, limit=10) == []
-    root = new_id()
-    await log.append(A, "run.started", "run.paused", root=root)  # 1, 2
-    await log.append(B, "run.started")  # 3
-    await log.append(A, "message.sent", root=root)  # 4
-    await log.append(A, "run.started", stream=root)  # 5
-
-    async def positions(tenant: UUID, **filters: Any) -> list[int]:
-        return [event.position for event in await log.feed.read_tenant(tenant, **{"after": 0, "limit": 10} | filters)]
-
-    assert [event.position for event in await log.feed.read(after=1, limit=3)] == [2, 3, 4]
-    assert [event.position for event in await log.feed.at([4, 1])] == [1, 4] and await log.feed.at([]) == []
-    with pytest.raises(NotFound, match="position 6"):
-        await log.feed.at([5, 6])
-    assert await log.feed.head() == 5
-    assert await positions(A) == [1, 2, 4, 5]
-    assert await positions(B) == [3]
-    assert await positions(A, after=1, until=4) == [2, 4]
-    assert await positions(A, newest_first=True, limit=2) == [5, 4]
-    assert await positions(A, root_id=root, topics=["run.paused", "message.sent"]) == [2, 4]
-    assert await positions(A, topics=[]) == []
-    assert await positions(B, root_id=root) == []
-
-
-async def test_the_position_at_a_time(log: Log) -> None:
-    root = new_id()
-    first = await log.append(A, "run.started", "run.paused", root=root)
-    await log.append(B, "run.started")
-    await asyncio.sleep(0.01)
-    last = await log.append(A, "run.started")
-
-    async def at(moment: datetime, tenant: UUID = A, root: UUID | None = None) -> int:
-        return await log.feed.position_at(tenant, moment, root_id=root)
-
-    instant = timedelta(microseconds=1)
-    assert await at(first.recorded_at - instant) == 0
-    assert await at(first.recorded_at) == 2
-    assert await at(last.recorded_at - instant) == 2
-    assert await at(last.recorded_at - instant, B) == 3
-    assert await at(last.recorded_at) == 4
-    assert await at(datetime.now(UTC) + timedelta(days=1), root=root) == 2
-    assert await at(datetime.now(UTC), new_id()) == 0
-
-
-async def test_recorded_at_never_goes_back(log: Log, database_url: str) -> None:
-    """Where the server's clock is set back, time stands still instead."""
-    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
-        await connection.execute("UPDATE log_head SET recorded_at = now() + interval '1 hour'")
-    first, second = await log.append(A, "run.started"), await log.append(A, "run.started")
-    assert first.recorded_at == second.recorded_at > datetime.now(UTC) + timedelta(minutes=59)
 
 
 TENANTS, STREAMS, ROOTS, COMMANDS = ([UUID(int=kind * 1_000_000 + n) for n in range(5_000)] for kind in (1, 2, 3, 4))

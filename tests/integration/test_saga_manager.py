@@ -10,8 +10,9 @@ import pytest_asyncio
 from application.engine.ports.checkpoints import Checkpoint
 from application.engine.sagas.manager import SagaManager
 from projections.engine.checkpoints import PostgresCheckpoints
-from tests.integration.saga_kit import TOTALS, Ledger, StoppingStore, Stops, ledger_on
+from tests.integration.saga_kit import Ledger, StoppingStore, ledger_on
 from tests.integration.system_kit import eventually, stopped
+from tests.kit.budget import TOTALS, Stops
 from tests.pace import within
 
 MOMENTS = ["before the append", "after the append", "before the checkpoint", "after the checkpoint"]

@@ -20,7 +20,7 @@ from application.engine.timers import TimerService
 from domain.agent_runs import MailReceived
 from domain.tenants import DEFAULT_TENANT_ID
 from projections.timers import CHANNEL
-from tests.integration.saga_kit import Ledger, Reserve, StoppingStore, Stops, ledger_on
+from tests.integration.saga_kit import Ledger, StoppingStore, ledger_on
 from tests.integration.system_kit import (
     PlayedWorker,
     System,
@@ -32,6 +32,7 @@ from tests.integration.system_kit import (
     running,
     stopped,
 )
+from tests.kit.budget import Reserve, Stops
 from tests.pace import within
 
 RETRY = {"max_attempts": 3, "initial_s": 0.05, "max_s": 0.1}

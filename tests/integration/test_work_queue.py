@@ -16,7 +16,6 @@ from adapters.embedded import EmbeddedServices
 from adapters.nats import JetStreamError, JetStreamWorkQueue, NatsConnection
 from adapters.nats.jetstream import call, delete_stream, stream_info
 from application.engine.ports.queue import Queue, WorkItem
-from domain.errors import InvalidCommand, Unavailable
 from tests.integration.nats_kit import LOG, NatsProcess, connected, new_id
 
 TENANT, OTHER = new_id(), new_id()
@@ -77,21 +76,6 @@ async def test_item_reaches_a_worker_of_its_pool(connection: NatsConnection) -> 
     assert info["state"]["messages"] == 0
 
 
-async def test_item_that_waits_is_not_put_twice(connection: NatsConnection) -> None:
-    queue = JetStreamWorkQueue(connection, log_id=LOG)
-    item = work()
-    await queue.publish([item, item])
-    await queue.publish([item, work(work_id=item.work_id, dispatch=2)])
-    served = await queue.ensure(TENANT, "agent", "critic", max_pending=5)
-    messages = await pull(connection.client, served)
-    assert [json.loads(message.data)["dispatch"] for message in messages] == [1, 2]
-    await queue.publish([item])  # taken, not done yet: it still is on the queue
-    assert await pull(connection.client, served) == []
-    await messages[0].ack_sync(timeout=2)
-    await queue.publish([item])  # done: the log decides what that means
-    assert ids(await pull(connection.client, served)) == [str(item.work_id)]
-
-
 async def test_full_store_is_not_taken_for_success(connection: NatsConnection) -> None:
     queue = JetStreamWorkQueue(connection, log_id=LOG)
     await queue.ensure(TENANT, "agent", "critic", max_pending=5)
@@ -101,41 +85,6 @@ async def test_full_store_is_not_taken_for_success(connection: NatsConnection) -
     await queue.publish([work(), work()])
     with pytest.raises(JetStreamError, match="maximum messages exceeded"):
         await queue.publish([work()])
-
-
-async def test_pools_kinds_and_tenants_are_apart(connection: NatsConnection) -> None:
-    queue = JetStreamWorkQueue(connection, log_id=LOG)
-    items = [
-        work("sql"),
-        work("sql.query"),
-        work("sql.query.fast"),
-        work("sql", kind="tool"),
-        work("sql", tenant=OTHER),
-    ]
-    await queue.publish(items)
-    for item in items:
-        served = await queue.ensure(item.tenant_id, item.kind, item.pool, max_pending=10)
-        assert ids(await pull(connection.client, served, timeout=0.1)) == [str(item.work_id)]
-
-
-async def test_ensure_again_and_with_another_limit(connection: NatsConnection) -> None:
-    queue = JetStreamWorkQueue(connection, log_id=LOG)
-    first = await queue.ensure(TENANT, "tool", "sql.query", max_pending=1)
-    assert await queue.ensure(TENANT, "tool", "sql.query", max_pending=1) == first
-    await queue.publish([work("sql.query", kind="tool") for _ in range(4)])
-    assert len(await pull(connection.client, first)) == 1
-    assert await queue.ensure(TENANT, "tool", "sql.query", max_pending=3) == first
-    assert len(await pull(connection.client, first)) == 2
-    assert (await call(connection, f"CONSUMER.NAMES.{STREAM}"))["consumers"] == [first.consumer]
-
-
-async def test_many_items_at_once(connection: NatsConnection) -> None:
-    queue = JetStreamWorkQueue(connection, log_id=LOG)
-    items = [work() for _ in range(1_000)]
-    await asyncio.gather(queue.publish(items), queue.publish(items))
-    info = await stream_info(connection, STREAM)
-    assert info is not None
-    assert info["state"]["messages"] == 1_000
 
 
 async def test_work_of_a_dead_worker_goes_to_another(connection: NatsConnection, nats: NatsProcess) -> None:
@@ -203,33 +152,6 @@ async def test_a_queue_of_an_earlier_release_is_in_nobodys_way(connection: NatsC
     assert ids(await pull(connection.client, served)) == [str(item.work_id)]
     old = await stream_info(connection, "WORK")
     assert old is not None and old["state"]["messages"] == 1
-
-
-async def test_waiting_work_survives_a_kill(connection: NatsConnection, nats: NatsProcess) -> None:
-    queue = JetStreamWorkQueue(connection, log_id=LOG)
-    items = [work() for _ in range(20)]
-    await queue.publish(items)
-    served = await queue.ensure(TENANT, "agent", "critic", max_pending=50)
-    await nats.kill()
-    with pytest.raises(Unavailable):
-        await queue.publish([work()])
-    with pytest.raises(Unavailable):
-        await queue.ensure(TENANT, "agent", "other", max_pending=5)
-    await nats.start()
-    await connection.ready(5)
-    await queue.publish(items)
-    assert sorted(ids(await pull(connection.client, served, 50))) == sorted(str(item.work_id) for item in items)
-
-
-@pytest.mark.parametrize(
-    ("kind", "pool"), [("agent", "a b"), ("agent", "*"), ("agent", "a..b"), ("agent", ">"), ("x.y", "a"), ("", "a")]
-)
-async def test_names_that_would_change_the_subject_are_refused(connection: NatsConnection, kind: str, pool: str) -> None:
-    queue = JetStreamWorkQueue(connection, log_id=LOG)
-    with pytest.raises(InvalidCommand):
-        await queue.publish([work(pool, kind=kind)])
-    with pytest.raises(InvalidCommand):
-        await queue.ensure(TENANT, kind, pool, max_pending=1)
 
 
 async def test_worker_with_the_rights_of_a_worker(services: EmbeddedServices) -> None:

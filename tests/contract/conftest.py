@@ -1,0 +1,312 @@
+"""Each port twice: in memory, as unit tests use it, and on its real server. A suite runs over both, so that they cannot differ."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+import psycopg
+import pytest
+import pytest_asyncio
+
+from adapters.postgres.database import PostgresDatabase
+from adapters.postgres.leases import PostgresLeases
+from adapters.postgres.listener import listening
+from adapters.postgres.log.event_store import PostgresEventStore
+from adapters.postgres.log.feed import PostgresEventFeed
+from adapters.postgres.log.histories import PostgresHistories
+from adapters.postgres.log.ranges import PostgresStreamRanges
+from adapters.postgres.log.snapshots import PostgresSnapshots
+from adapters.postgres.pool import Pool, open_pool
+from adapters.postgres.read_models.open_work import PostgresOpenWork
+from adapters.postgres.read_models.timers import PostgresTimers
+from application.engine.ports.checkpoints import Checkpoints
+from application.engine.ports.leases import Leases
+from application.engine.ports.log import EventFeed, EventStore, StreamRanges
+from application.engine.ports.queue import OpenWork, WorkItem
+from application.engine.ports.snapshots import Snapshots
+from application.engine.ports.timers import DueTimer, Timers
+from application.engine.reading.histories import HistoryStore
+from projections.engine.checkpoints import PostgresCheckpoints
+from projections.timers import CHANNEL
+from tests.kit.memory import (
+    LeaseBoard,
+    ManualClock,
+    MemoryCheckpoints,
+    MemoryEventFeed,
+    MemoryEventStore,
+    MemoryHistories,
+    MemoryLeases,
+    MemoryLog,
+    MemoryOpenWork,
+    MemorySnapshots,
+    MemoryStreamRanges,
+    MemoryTimers,
+)
+
+LEASE_S = 3.0
+
+
+class LogSide(Protocol):
+    """The ports of a log, and what a test does to the database behind them."""
+
+    store: EventStore
+    feed: EventFeed
+    snapshots: Snapshots
+    ranges: StreamRanges
+    checkpoints: Checkpoints
+    histories: HistoryStore
+
+    async def empty(self) -> None:
+        """The log is as it was made."""
+        ...
+
+    async def now(self) -> datetime: ...
+
+    async def time_passes(self) -> None:
+        """What is recorded afterwards is later."""
+        ...
+
+    async def set_clock_back(self) -> None:
+        """By an hour: the newest event is that far ahead of the clock."""
+        ...
+
+    async def parked(self) -> list[tuple[str, int, str]]:
+        """Consumer, position and error of each event that was put aside."""
+        ...
+
+
+class MemoryLogSide:
+    def __init__(self) -> None:
+        self.clock = ManualClock(datetime.now(UTC))
+        self.log = MemoryLog(self.clock)
+        self.store, self.feed = MemoryEventStore(self.log), MemoryEventFeed(self.log)
+        self.snapshots, self.ranges = MemorySnapshots(self.log), MemoryStreamRanges(self.log, page=7)
+        self.checkpoints, self.histories = MemoryCheckpoints(self.log), MemoryHistories(self.log)
+
+    async def empty(self) -> None:
+        self.log.cut(0)
+
+    async def now(self) -> datetime:
+        return self.clock.now()
+
+    async def time_passes(self) -> None:
+        self.clock.advance(0.001)
+
+    async def set_clock_back(self) -> None:
+        self.log._recorded_at = self.clock.now()
+        self.clock.advance(-3600)
+
+    async def parked(self) -> list[tuple[str, int, str]]:
+        return sorted((row.consumer, row.event.position, row.error) for row in self.checkpoints.parked.values())
+
+
+class PostgresLogSide:
+    def __init__(self, database_url: str, pool: Pool, ranges: PostgresStreamRanges) -> None:
+        self.database_url = database_url
+        self.store, self.feed = PostgresEventStore(database_url, pool), PostgresEventFeed(pool)
+        self.snapshots, self.ranges = PostgresSnapshots(pool), ranges
+        self.checkpoints, self.histories = PostgresCheckpoints(PostgresDatabase(pool)), PostgresHistories(pool)
+
+    async def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        async with await psycopg.AsyncConnection.connect(self.database_url, autocommit=True) as connection:
+            cursor = await connection.execute(statement.encode(), values or None)
+            return await cursor.fetchall() if cursor.description else []
+
+    async def empty(self) -> None:
+        await self.sql("DELETE FROM event; DELETE FROM command; UPDATE log_head SET position = 0")
+
+    async def now(self) -> datetime:
+        [(now,)] = await self.sql("SELECT clock_timestamp()")
+        return now  # type: ignore[no-any-return]
+
+    async def time_passes(self) -> None:
+        await self.sql("SELECT pg_sleep(0.001)")
+
+    async def set_clock_back(self) -> None:
+        await self.sql("UPDATE log_head SET recorded_at = now() + interval '1 hour'")
+
+    async def parked(self) -> list[tuple[str, int, str]]:
+        return await self.sql("SELECT consumer, position, error FROM parked_event ORDER BY 1, 2, 3")  # type: ignore[return-value]
+
+
+@pytest_asyncio.fixture
+async def pool(database_url: str) -> AsyncIterator[Pool]:
+    pool = await open_pool(database_url, role="test", max_size=4)
+    yield pool
+    await pool.close()
+
+
+@pytest.fixture
+def memory_log() -> MemoryLogSide:
+    return MemoryLogSide()
+
+
+@pytest_asyncio.fixture
+async def postgres_log(database_url: str, pool: Pool) -> AsyncIterator[PostgresLogSide]:
+    ranges = await asyncio.to_thread(PostgresStreamRanges.open, database_url)
+    side = PostgresLogSide(database_url, pool, ranges)
+    await side.store.start()
+    yield side
+    await side.store.close()
+    await asyncio.to_thread(ranges.close)
+
+
+@pytest.fixture(params=["memory", "postgres"])
+def log(request: pytest.FixtureRequest) -> LogSide:
+    side: LogSide = request.getfixturevalue(f"{request.param}_log")
+    return side
+
+
+@pytest.fixture
+def store(log: LogSide) -> EventStore:
+    return log.store
+
+
+@pytest.fixture
+def feed(log: LogSide) -> EventFeed:
+    return log.feed
+
+
+# --- timers and open work -------------------------------------------------------------------------------------------------
+
+
+class TableSide(Protocol):
+    """Tables of things that are due or old, and the time that passes for them."""
+
+    timers: Timers
+    open_work: OpenWork
+
+    async def set(self, timer: DueTimer, due_in_s: float) -> None:
+        """As the read model of timers does it: with a notification."""
+        ...
+
+    async def open(self, item: WorkItem, age_s: float) -> None:
+        """Work that was dispatched so long ago."""
+        ...
+
+    async def pass_time(self, seconds: float) -> None: ...
+
+
+class MemoryTables:
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        log = MemoryLog(self.clock)
+        self.timers, self.open_work = MemoryTimers(log), MemoryOpenWork(log)
+
+    async def set(self, timer: DueTimer, due_in_s: float) -> None:
+        self.timers.set(timer, self._in(due_in_s))
+
+    async def open(self, item: WorkItem, age_s: float) -> None:
+        self.open_work.open(item, self._in(-age_s))
+
+    def _in(self, seconds: float) -> datetime:
+        later = ManualClock(self.clock.now())
+        later.advance(seconds)
+        return later.now()
+
+    async def pass_time(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+
+class PostgresTables:
+    """Time passes by moving all that is in the tables back."""
+
+    def __init__(self, side: PostgresLogSide, pool: Pool, timers: PostgresTimers) -> None:
+        self._sql = side.sql
+        self.timers, self.open_work = timers, PostgresOpenWork(PostgresDatabase(pool))
+
+    async def set(self, timer: DueTimer, due_in_s: float) -> None:
+        await self._sql(
+            """INSERT INTO timer (timer_id, tenant_id, root_id, stream_id, due_at, command, payload, correlation_id, cause)
+               VALUES (%s, %s, %s, %s, now() + make_interval(secs => %s), %s, %s, %s, %s)""",
+            timer.timer_id, timer.tenant_id, timer.root_id, timer.root_id, due_in_s, timer.command, timer.payload.decode(),
+            timer.correlation_id, timer.cause,
+        )  # fmt: skip
+        await self._sql("SELECT pg_notify(%s, '')", CHANNEL)
+
+    async def open(self, item: WorkItem, age_s: float) -> None:
+        await self._sql(
+            """INSERT INTO open_work (work_id, tenant_id, root_id, kind, pool, dispatch, dispatched_at)
+               VALUES (%s, %s, %s, %s, %s, %s, now() - make_interval(secs => %s))""",
+            item.work_id, item.tenant_id, item.root_id, item.kind, item.pool, item.dispatch, age_s,
+        )  # fmt: skip
+
+    async def pass_time(self, seconds: float) -> None:
+        await self._sql("UPDATE timer SET due_at = due_at - make_interval(secs => %s)", seconds)
+        await self._sql("UPDATE open_work SET dispatched_at = dispatched_at - make_interval(secs => %s)", seconds)
+
+
+@pytest.fixture
+def memory_tables() -> MemoryTables:
+    return MemoryTables()
+
+
+@pytest_asyncio.fixture
+async def postgres_tables(database_url: str, postgres_log: PostgresLogSide, pool: Pool) -> AsyncIterator[PostgresTables]:
+    async with listening(database_url, CHANNEL) as listener:
+        yield PostgresTables(postgres_log, pool, PostgresTimers(PostgresDatabase(pool), listener))
+
+
+@pytest.fixture(params=["memory", "postgres"])
+def tables(request: pytest.FixtureRequest) -> TableSide:
+    side: TableSide = request.getfixturevalue(f"{request.param}_tables")
+    return side
+
+
+# --- leases ---------------------------------------------------------------------------------------------------------------
+
+
+class LeaseSide(Protocol):
+    """One table of leases, and members of it. A lease lasts `LEASE_S`."""
+
+    def member(self, member_id: UUID | None = None) -> Leases: ...
+
+    async def pass_time(self, seconds: float) -> None: ...
+
+
+@dataclass
+class MemoryLeaseSide:
+    board: LeaseBoard
+    clock: ManualClock
+
+    def member(self, member_id: UUID | None = None) -> Leases:
+        return MemoryLeases(self.board, lease_s=LEASE_S, member_id=member_id)
+
+    async def pass_time(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+
+@dataclass
+class PostgresLeaseSide:
+    pool: Pool
+
+    def member(self, member_id: UUID | None = None) -> Leases:
+        return PostgresLeases(self.pool, lease_s=LEASE_S, member_id=member_id)
+
+    async def pass_time(self, seconds: float) -> None:
+        async with self.pool.connection() as connection:
+            await connection.execute("UPDATE member SET alive_until = alive_until - make_interval(secs => %s)", [seconds])
+
+
+@pytest.fixture
+def memory_leases() -> MemoryLeaseSide:
+    clock = ManualClock()
+    return MemoryLeaseSide(LeaseBoard(clock), clock)
+
+
+@pytest.fixture
+def postgres_leases(pool: Pool) -> PostgresLeaseSide:
+    return PostgresLeaseSide(pool)
+
+
+@pytest.fixture(params=["memory", "postgres"])
+def shared_leases(request: pytest.FixtureRequest) -> LeaseSide:
+    side: LeaseSide = request.getfixturevalue(f"{request.param}_leases")
+    return side
+
+
+def positions(events: Sequence[Any]) -> list[int]:
+    return [event.position for event in events]

@@ -1,0 +1,175 @@
+"""What the ports `EventFeed` and `StreamRanges` promise; in memory and on PostgreSQL."""
+
+import asyncio
+import itertools
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from uuid_utils.compat import uuid7
+
+from application.engine.ports.log import AppendRequest, AppendResult, NewEvent, StreamAppend, StreamRow
+from domain.errors import NotFound
+from domain.kernel import RecordedEvent
+from tests.contract.conftest import LogSide, positions
+
+A, B = uuid7(), uuid7()
+
+
+def new_id() -> UUID:
+    return uuid7()
+
+
+async def append(
+    log: LogSide, tenant: UUID, *topics: str, root: UUID | None = None, stream: UUID | None = None, version: int = 0
+) -> AppendResult:
+    stream = stream or new_id()
+    events = tuple(NewEvent(topic, 1, b"{}") for topic in topics)
+    return await log.store.append(AppendRequest(tenant, new_id(), (StreamAppend(stream, root or stream, version, events),), "{}"))
+
+
+async def test_reads_are_by_position_and_by_tenant(log: LogSide) -> None:
+    assert await log.feed.head() == 0 and await log.feed.read(after=0, limit=10) == []
+    root = new_id()
+    await append(log, A, "run.started", "run.paused", root=root)  # 1, 2
+    await append(log, B, "run.started")  # 3
+    await append(log, A, "message.sent", root=root)  # 4
+    await append(log, A, "run.started", stream=root)  # 5
+
+    async def read(tenant: UUID, **filters: Any) -> list[int]:
+        return positions(await log.feed.read_tenant(tenant, **{"after": 0, "limit": 10} | filters))
+
+    assert positions(await log.feed.read(after=1, limit=3)) == [2, 3, 4]
+    assert positions(await log.feed.at([4, 1])) == [1, 4] and await log.feed.at([]) == []
+    with pytest.raises(NotFound, match="position 6"):
+        await log.feed.at([5, 6])
+    assert await log.feed.head() == 5
+    assert await read(A) == [1, 2, 4, 5]
+    assert await read(B) == [3]
+    assert await read(A, after=1, until=4) == [2, 4]
+    assert await read(A, newest_first=True, limit=2) == [5, 4]
+    assert await read(A, root_id=root, topics=["run.paused", "message.sent"]) == [2, 4]
+    assert await read(A, topics=[]) == []
+    assert await read(B, root_id=root) == []
+
+
+async def test_after_is_a_complete_cursor(log: LogSide) -> None:
+    """Page by page, whatever the size of a page: each event once, in order, and nothing after the last one."""
+    for _ in range(7):
+        await append(log, A, "thing.happened", "thing.happened")
+        await append(log, B, "thing.happened")
+    for size in (1, 4, 21, 100):
+        seen: list[RecordedEvent] = []
+        while page := await log.feed.read(after=seen[-1].position if seen else 0, limit=size):
+            assert len(page) <= size
+            seen += page
+        assert positions(seen) == list(range(1, 22))
+    assert await log.feed.read(after=21, limit=5) == [] == await log.feed.read(after=400, limit=5)
+
+
+@pytest.mark.parametrize("asked", [[0], [-1], [4], [1, 2, 99]])
+async def test_a_position_that_the_log_lacks_is_not_found(log: LogSide, asked: list[int]) -> None:
+    await append(log, A, "a", "b", "c")
+    with pytest.raises(NotFound):
+        await log.feed.at(asked)
+
+
+async def test_bounds_of_a_tenants_events(log: LogSide) -> None:
+    """`after` is exclusive, `until` inclusive; both hold for reading backwards, too."""
+    await append(log, A, "a", "b", "c", "d")  # 1 to 4
+
+    async def read(**bounds: Any) -> list[int]:
+        return positions(await log.feed.read_tenant(A, **{"after": 0, "limit": 10} | bounds))
+
+    assert [await read(after=after) for after in (0, 3, 4)] == [[1, 2, 3, 4], [4], []]
+    assert [await read(until=until) for until in (0, 1, 4, 5)] == [[], [1], [1, 2, 3, 4], [1, 2, 3, 4]]
+    assert await read(after=1, until=3, newest_first=True) == [3, 2]
+    assert await read(after=3, until=2) == []
+    assert await read(limit=1, newest_first=True) == [4] and await read(limit=1) == [1]
+
+
+async def test_several_roots_are_read_in_one_question(log: LogSide) -> None:
+    """Each from its own position, each with at most `limit` events, all in the order of the log; another tenant's root is empty."""
+    ours, other, theirs = new_id(), new_id(), new_id()
+    await append(log, A, "a", "b", "c", root=ours)  # 1 to 3
+    await append(log, B, "a", root=theirs)  # 4
+    await append(log, A, "a", "b", root=other)  # 5, 6
+    await append(log, A, "d", root=ours)  # 7
+    assert positions(await log.feed.read_roots([(A, ours, 1), (A, other, 0), (A, theirs, 0)], limit=10)) == [2, 3, 5, 6, 7]
+    assert positions(await log.feed.read_roots([(A, other, 5), (A, ours, 0)], limit=2)) == [1, 2, 6]
+    assert positions(await log.feed.read_roots([(B, theirs, 0), (B, ours, 0)], limit=2)) == [4]
+    assert await log.feed.read_roots([(A, ours, 7)], limit=2) == []
+
+
+async def test_the_position_at_a_time(log: LogSide) -> None:
+    root = new_id()
+    assert await log.feed.position_at(A, await log.now()) == 0
+    first = await append(log, A, "run.started", "run.paused", root=root)
+    await append(log, B, "run.started")
+    await log.time_passes()
+    last = await append(log, A, "run.started")
+
+    async def at(moment: datetime, tenant: UUID = A, root: UUID | None = None) -> int:
+        return await log.feed.position_at(tenant, moment, root_id=root)
+
+    instant = timedelta(microseconds=1)
+    assert await at(first.recorded_at - instant) == 0
+    assert await at(first.recorded_at) == 2
+    assert await at(last.recorded_at - instant) == 2
+    assert await at(last.recorded_at - instant, B) == 3
+    assert await at(last.recorded_at) == 4
+    assert await at(await log.now() + timedelta(days=1), root=root) == 2
+    assert await at(await log.now(), new_id()) == 0
+
+
+# --- ranges of streams ----------------------------------------------------------------------------------------------------
+
+
+async def rows_of(log: LogSide, size: int, until: int | None = None, tenant: UUID | None = None) -> list[list[StreamRow]]:
+    """The rows of each range."""
+
+    def read() -> list[list[StreamRow]]:
+        head, parts = log.ranges.cut(size=size)
+        bound = head if until is None else until
+        return [[row for page in log.ranges.pages(part, until=bound, tenant_id=tenant) for row in page] for part in parts]
+
+    return await asyncio.to_thread(read)
+
+
+async def test_ranges_hold_every_stream_whole_and_once(log: LogSide) -> None:
+    streams = [new_id() for _ in range(12)]
+    for version in range(3):
+        for number, stream in enumerate(streams):
+            await append(log, (A, B)[number % 2], "thing.happened", stream=stream, version=version)
+    for size in (1, 5, 10, 36, 1_000):
+        ranges = await rows_of(log, size)
+        if size < 36:
+            assert len(ranges) > 1
+        rows = [row for part in ranges for row in part]
+        assert [row[0] for row in rows] == sorted(row[0] for row in rows), "stream after stream"
+        assert sorted(set(row[0] for row in rows)) == sorted(stream.bytes for stream in streams)
+        assert [row[1] for row in rows] == [1, 2, 3] * 12
+        assert all({row[0] for row in one}.isdisjoint({row[0] for row in two}) for one, two in itertools.pairwise(ranges))
+
+
+async def test_ranges_end_at_a_position_and_can_be_one_tenants(log: LogSide) -> None:
+    ours, theirs = new_id(), new_id()
+    await append(log, A, "a", "b", stream=ours)  # 1, 2
+    await append(log, B, "c", stream=theirs)  # 3
+    await append(log, A, "d", stream=ours, version=2)  # 4
+
+    def topics(ranges: list[list[StreamRow]]) -> list[str]:
+        return [row[2] for part in ranges for row in part]
+
+    assert topics(await rows_of(log, 10, tenant=A)) == ["a", "b", "d"]
+    assert topics(await rows_of(log, 10, tenant=B)) == ["c"]
+    assert topics(await rows_of(log, 10, until=3, tenant=A)) == ["a", "b"]
+    assert topics(await rows_of(log, 10, until=1)) == ["a"]
+    assert [row for part in await rows_of(log, 10, tenant=B) for row in part] == [(theirs.bytes, 1, "c", 1, b"{}")]
+
+
+async def test_an_empty_log_is_one_empty_range(log: LogSide) -> None:
+    head, parts = await asyncio.to_thread(log.ranges.cut, size=10)
+    assert (head, len(parts)) == (0, 1)
+    assert await rows_of(log, 10) == [[]]

@@ -1,0 +1,102 @@
+"""What the port `Leases` promises; in memory and on PostgreSQL."""
+
+from uuid import uuid4
+
+from application.engine.ports.leases import Leases, Share
+from tests.contract.conftest import LEASE_S, LeaseSide
+
+UNITS = tuple(f"unit:{number}" for number in range(5))
+
+
+async def beat(member: Leases, *given_back: str, units: tuple[str, ...] = UNITS) -> Share:
+    return (await member.beat({"things": units}, given_back))["things"]
+
+
+async def test_one_alone_holds_everything(shared_leases: LeaseSide) -> None:
+    member = shared_leases.member()
+    assert await beat(member) == Share(5, frozenset(UNITS))
+    assert await beat(member) == Share(5, frozenset(UNITS))
+
+
+async def test_a_share_is_the_units_by_the_members_rounded_up(shared_leases: LeaseSide) -> None:
+    members = [shared_leases.member() for _ in range(6)]
+    sizes = [(await beat(member)).size for member in members]
+    assert sizes == [5, 3, 2, 2, 1, 1]
+    assert [(await beat(member)).size for member in members] == [1] * 6
+
+
+async def test_what_is_held_stays_until_it_is_given_back(shared_leases: LeaseSide) -> None:
+    """Two never hold one unit: a second member gets nothing before the first one has let go."""
+    first, second = shared_leases.member(), shared_leases.member()
+    await beat(first)
+    assert await beat(second) == Share(3, frozenset())
+    assert await beat(first) == Share(3, frozenset(UNITS)), "more than its share for a while"
+    assert await beat(first, "unit:3", "unit:4") == Share(3, frozenset(UNITS[:3]))
+    assert await beat(second) == Share(3, frozenset(UNITS[3:]))
+    assert await beat(first) == Share(3, frozenset(UNITS[:3]))
+
+
+async def test_nobody_gives_back_what_another_one_holds(shared_leases: LeaseSide) -> None:
+    first, second = shared_leases.member(), shared_leases.member()
+    await beat(first)
+    await beat(second, *UNITS)
+    assert (await beat(first)).held == frozenset(UNITS)
+
+
+async def test_free_units_are_taken_up_to_the_fair_share_only(shared_leases: LeaseSide) -> None:
+    first, second = shared_leases.member(), shared_leases.member()
+    await beat(first)
+    await beat(second)
+    assert await beat(first, *UNITS[:4]) == Share(3, frozenset({"unit:0", "unit:1", "unit:4"})), "free ones in order of name"
+    assert await beat(second) == Share(3, frozenset({"unit:2", "unit:3"})), "nothing more is free"
+
+
+async def test_groups_are_shared_by_those_who_do_some_of_them(shared_leases: LeaseSide) -> None:
+    both, one = shared_leases.member(), shared_leases.member()
+    await both.beat({"things": UNITS, "single": ("s",)}, ())
+    answer = await one.beat({"things": UNITS}, ())
+    assert set(answer) == {"things"} and answer["things"].size == 3
+    answer = await both.beat({"things": UNITS, "single": ("s",)}, ())
+    assert answer == {"things": Share(3, frozenset(UNITS)), "single": Share(1, frozenset({"s"}))}
+
+
+async def test_members_that_know_other_units_share_what_they_know(shared_leases: LeaseSide) -> None:
+    old, new = shared_leases.member(), shared_leases.member()
+    await beat(old)
+    share = await beat(new, units=(*UNITS, "unit:new"))
+    assert share == Share(3, frozenset({"unit:new"}))
+    assert "unit:new" not in (await beat(old)).held
+
+
+async def test_who_is_silent_for_a_lease_loses_its_units_to_the_next_beat(shared_leases: LeaseSide) -> None:
+    silent, other = shared_leases.member(), shared_leases.member()
+    await beat(silent)
+    await shared_leases.pass_time(LEASE_S - 1)
+    assert (await beat(other)).held == frozenset(), "not yet"
+    await shared_leases.pass_time(1.5)
+    assert await beat(other) == Share(5, frozenset(UNITS))
+    assert await beat(silent) == Share(3, frozenset()), "it comes back and finds everything taken"
+
+
+async def test_a_beat_renews_the_lease(shared_leases: LeaseSide) -> None:
+    member, other = shared_leases.member(), shared_leases.member()
+    for _ in range(3):
+        await beat(member)
+        await shared_leases.pass_time(LEASE_S - 1)
+    assert (await beat(other)).held == frozenset()
+
+
+async def test_who_leaves_gives_everything_back_at_once(shared_leases: LeaseSide) -> None:
+    leaver, other = shared_leases.member(), shared_leases.member()
+    await beat(leaver)
+    await beat(other)
+    await leaver.leave()
+    assert await beat(other) == Share(5, frozenset(UNITS))
+    await leaver.leave()
+    assert (await beat(other)).held == frozenset(UNITS)
+
+
+async def test_a_member_that_starts_anew_under_its_id_holds_what_it_held(shared_leases: LeaseSide) -> None:
+    member_id = uuid4()
+    await beat(shared_leases.member(member_id))
+    assert (await beat(shared_leases.member(member_id))).held == frozenset(UNITS)

@@ -1,0 +1,172 @@
+"""What the port `RunReads` promises; in memory, and from the tables that the read model keeps."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+from uuid import UUID
+
+import pytest
+import pytest_asyncio
+from uuid_utils.compat import uuid7
+
+from adapters.postgres.database import PostgresDatabase
+from adapters.postgres.pool import Pool
+from application.catalog import CATALOG
+from application.engine.commands.loop import CommandLoop
+from application.engine.ports.pages import uuid_cursor
+from application.reads import RunReads
+from domain import runs
+from domain.kernel import Command
+from projections.engine.runner import ProjectionRunner
+from projections.runs import PROJECTION, RunQueries
+from tests.contract.conftest import LogSide, MemoryLogSide, PostgresLogSide
+from tests.kit.memory import MemoryLog, MemoryRunReads, MemorySubscription
+from tests.kit.waiting import request_of
+
+TENANT, OTHER = uuid7(), uuid7()
+
+
+class ReadSide(Protocol):
+    reads: RunReads
+    log: LogSide
+
+    async def caught_up(self) -> None:
+        """The read model has everything."""
+        ...
+
+
+class MemorySide:
+    def __init__(self, log: MemoryLogSide) -> None:
+        self.log, self.reads = log, MemoryRunReads(log.log)
+
+    async def caught_up(self) -> None:
+        pass
+
+
+class PostgresSide:
+    def __init__(self, log: PostgresLogSide, pool: Pool) -> None:
+        self.log, database = log, PostgresDatabase(pool)
+        self.reads = RunQueries(database)
+        self._runner = ProjectionRunner([PROJECTION], database, MemorySubscription(MemoryLog()))
+
+    async def caught_up(self) -> None:
+        await self._runner._take()
+        if events := await self.log.feed.read(after=self._runner.position, limit=1_000):
+            await self._runner.handle(events)
+
+
+@pytest.fixture
+def memory_side(memory_log: MemoryLogSide) -> MemorySide:
+    return MemorySide(memory_log)
+
+
+@pytest_asyncio.fixture
+async def postgres_side(postgres_log: PostgresLogSide, pool: Pool) -> PostgresSide:
+    side = PostgresSide(postgres_log, pool)
+    await side.caught_up()
+    return side
+
+
+@pytest.fixture(params=["memory", "postgres"])
+def side(request: pytest.FixtureRequest) -> ReadSide:
+    found: ReadSide = request.getfixturevalue(f"{request.param}_side")
+    return found
+
+
+async def give(side: ReadSide, *commands: Command, tenant: UUID = TENANT) -> None:
+    loop = CommandLoop(side.log.store, CATALOG)
+    for command in commands:
+        await loop.execute(request_of(tenant), command)
+    await side.caught_up()
+
+
+def start(run_id: UUID, *agents: str, project: UUID | None = None, **given: Any) -> runs.StartRun:
+    return runs.StartRun(run_id=run_id, project_id=project or TENANT, plan=runs.sequential(agents or ("alpha",)), **given)
+
+
+async def ids(side: ReadSide, tenant: UUID = TENANT, **asked: Any) -> list[UUID]:
+    values = {"limit": 100, "before": None, "status": None, "project_id": None} | asked
+    return [run.run_id for run in (await side.reads.list(tenant, **values)).value.data]
+
+
+async def test_a_run_is_the_fold_of_its_events(side: ReadSide) -> None:
+    run_id = uuid7()
+    await give(side, start(run_id, "alpha", "beta", input={"q": 1}, metadata={"m": [1]}))
+    found = await side.reads.get(TENANT, run_id)
+    view = found.value
+    assert view is not None and found.position == 2
+    assert (view.run_id, view.status, view.input, view.metadata) == (run_id, "running", {"q": 1}, {"m": [1]})
+    assert (view.version, view.position, view.event_count) == (2, 2, 2)
+    assert [(step.key, step.agent, step.status) for step in view.steps] == [
+        ("alpha", "alpha", "scheduled"),
+        ("beta", "beta", "pending"),
+    ]
+    folded = None
+    for event in await side.log.feed.read(after=0, limit=10):
+        folded = side.reads.evolve(folded, event)
+    assert folded is not None and folded.model_dump(mode="json") == view.model_dump(mode="json")
+
+
+async def test_what_a_run_has_become_is_read(side: ReadSide) -> None:
+    run_id = uuid7()
+    await give(side, start(run_id))
+    await give(side, runs.CancelRun(run_id=run_id, reason="enough"))
+    found = await side.reads.get(TENANT, run_id)
+    assert found.value is not None and found.position == 3
+    assert (found.value.status, found.value.cancel_reason, found.value.version) == ("cancelled", "enough", 3)
+    assert found.value.finished_at == found.value.updated_at >= found.value.created_at
+
+
+async def test_a_run_of_nobody_or_of_another_tenant_is_none(side: ReadSide) -> None:
+    run_id = uuid7()
+    assert (await side.reads.get(TENANT, run_id)).value is None
+    await give(side, start(run_id), tenant=OTHER)
+    found = await side.reads.get(TENANT, run_id)
+    assert found.value is None and found.position == 2, "and how far the read model is"
+    assert await ids(side) == [] and await ids(side, OTHER) == [run_id]
+
+
+async def test_runs_are_listed_newest_first_and_in_pages(side: ReadSide) -> None:
+    newest_first = sorted((uuid7() for _ in range(5)), reverse=True)
+    await give(side, *(start(run_id) for run_id in newest_first))
+    assert await ids(side) == newest_first
+    seen: list[UUID] = []
+    before: UUID | None = None
+    pages = 0
+    while True:
+        page = (await side.reads.list(TENANT, limit=2, before=before, status=None, project_id=None)).value
+        seen += [run.run_id for run in page.data]
+        pages += 1
+        if page.next_cursor is None:
+            break
+        before = uuid_cursor(page.next_cursor)
+    assert (seen, pages) == (newest_first, 3)
+    assert (await side.reads.list(TENANT, limit=5, before=None, status=None, project_id=None)).value.next_cursor is None
+
+
+async def test_runs_are_listed_by_status_and_project(side: ReadSide) -> None:
+    ours, other = sorted(uuid7() for _ in range(2))
+    cancelled, running, elsewhere = sorted((uuid7() for _ in range(3)), reverse=True)
+    await give(side, start(cancelled, project=ours), start(running, project=ours), start(elsewhere, project=other))
+    await give(side, runs.CancelRun(run_id=cancelled))
+    expected: Sequence[tuple[dict[str, Any], list[UUID]]] = (
+        ({"status": "cancelled"}, [cancelled]),
+        ({"status": "running"}, [running, elsewhere]),
+        ({"status": "failed"}, []),
+        ({"project_id": ours}, [cancelled, running]),
+        ({"project_id": ours, "status": "running"}, [running]),
+        ({"project_id": ours, "before": cancelled}, [running]),
+        ({"project_id": uuid7()}, []),
+        ({"before": elsewhere}, []),
+    )
+    for asked, found in expected:
+        assert await ids(side, **asked) == found, asked
+
+
+async def test_an_entry_of_a_list_has_the_run_in_short(side: ReadSide) -> None:
+    run_id = uuid7()
+    await give(side, start(run_id, "alpha", "beta"))
+    [entry] = (await side.reads.list(TENANT, limit=1, before=None, status=None, project_id=None)).value.data
+    view = (await side.reads.get(TENANT, run_id)).value
+    assert view is not None
+    assert (entry.agents, entry.status, entry.degraded, entry.unreadable) == (["alpha", "beta"], "running", False, False)
+    assert (entry.created_at, entry.finished_at, entry.position, entry.event_count) == (view.created_at, None, 2, 2)

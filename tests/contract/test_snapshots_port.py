@@ -1,0 +1,132 @@
+"""What the port `Snapshots` promises; in memory and on PostgreSQL."""
+
+from typing import Any
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
+from application.engine.ports.snapshots import Snapshot
+from domain.kernel import RecordedEvent
+from tests.contract.conftest import LogSide
+
+TENANT = uuid7()
+
+
+async def fill(log: LogSide, stream: UUID, count: int, *, after: int = 0) -> list[RecordedEvent]:
+    """Each event an append of its own, and beside each one of another stream, so that versions are no positions."""
+    for version in range(after, after + count):
+        for one, expected in ((uuid7(), 0), (stream, version)):
+            append = StreamAppend(one, one, expected, (NewEvent("thing.happened", 1, b"{}"),))
+            await log.store.append(AppendRequest(TENANT, uuid7(), (append,), "{}"))
+    return await log.store.read_stream(TENANT, stream)
+
+
+def of(event: RecordedEvent, **changed: Any) -> Snapshot:
+    place = {"tenant_id": TENANT, "stream_id": event.stream_id, "version": event.version, "position": event.position}
+    values = {"slice_name": "things", "model": "m1", "state": b'{"n":%d}' % event.version}
+    return Snapshot(**place | values | changed)
+
+
+async def read(log: LogSide, stream: UUID, **asked: Any) -> tuple[Snapshot | None, list[int]]:
+    """The snapshot, and the versions of the events after it."""
+    values = {"tenant_id": TENANT, "slice_name": "things", "model": "m1"} | asked
+    snapshot, events = await log.snapshots.read_stream(values.pop("tenant_id"), stream, **values)
+    return snapshot, [event.version for event in events]
+
+
+async def test_without_a_snapshot_all_events_are_read(log: LogSide) -> None:
+    stream = uuid7()
+    assert await read(log, stream) == (None, [])
+    events = await fill(log, stream, 3)
+    assert await log.snapshots.read_stream(TENANT, stream, slice_name="things", model="m1") == (None, events)
+    assert await read(log, stream, until_position=events[1].position) == (None, [1, 2])
+
+
+async def test_the_newest_snapshot_and_the_events_after_it(log: LogSide) -> None:
+    stream = uuid7()
+    events = await fill(log, stream, 5)
+    for version in (2, 4):
+        await log.snapshots.save([of(events[version - 1])])
+    assert await read(log, stream) == (of(events[3]), [5])
+    await fill(log, stream, 1, after=5)
+    assert await read(log, stream) == (of(events[3]), [5, 6])
+
+
+async def test_a_snapshot_of_the_last_event_leaves_none_to_read(log: LogSide) -> None:
+    stream = uuid7()
+    events = await fill(log, stream, 2)
+    await log.snapshots.save([of(events[1])])
+    assert await read(log, stream) == (of(events[1]), [])
+
+
+async def test_a_past_state_starts_from_a_snapshot_of_before(log: LogSide) -> None:
+    stream = uuid7()
+    events = await fill(log, stream, 5)
+    await log.snapshots.save([of(events[1])])
+    await log.snapshots.save([of(events[3])])
+    places = [event.position for event in events]
+    assert await read(log, stream, until_position=places[4]) == (of(events[3]), [5])
+    assert await read(log, stream, until_position=places[3]) == (of(events[3]), [])
+    assert await read(log, stream, until_position=places[3] - 1) == (of(events[1]), [3])
+    assert await read(log, stream, until_position=places[1]) == (of(events[1]), [])
+    assert await read(log, stream, until_position=places[0]) == (None, [1])
+    assert await read(log, stream, until_position=0) == (None, [])
+
+
+async def test_only_a_snapshot_of_the_same_rules_fits(log: LogSide) -> None:
+    stream = uuid7()
+    events = await fill(log, stream, 3)
+    await log.snapshots.save([of(events[0])])
+    await log.snapshots.save([of(events[1], model="m2")])
+    assert await read(log, stream) == (of(events[0]), [2, 3])
+    assert await read(log, stream, model="m2") == (of(events[1], model="m2"), [3])
+    assert await read(log, stream, slice_name="others") == (None, [1, 2, 3])
+    assert await read(log, stream, model="") == (None, [1, 2, 3])
+
+
+async def test_another_tenant_gets_neither_snapshot_nor_events(log: LogSide) -> None:
+    stream = uuid7()
+    events = await fill(log, stream, 2)
+    await log.snapshots.save([of(events[0])])
+    assert await read(log, stream, tenant_id=uuid7()) == (None, [])
+
+
+async def test_a_snapshot_that_does_not_fit_the_log_is_left_alone(log: LogSide) -> None:
+    """Its last event must be in the log at its place: after a restore it may be ahead of the stream, or beside it."""
+    stream = uuid7()
+    events = await fill(log, stream, 3)
+    await log.snapshots.save([of(events[1], position=events[1].position + 1)])
+    assert await read(log, stream) == (None, [1, 2, 3])
+    await log.snapshots.save([of(events[2], version=4, position=events[2].position)])
+    assert await read(log, stream) == (None, [1, 2, 3])
+
+
+async def test_a_later_snapshot_of_a_version_replaces_the_one_before(log: LogSide) -> None:
+    stream = uuid7()
+    events = await fill(log, stream, 2)
+    await log.snapshots.save([of(events[0], state=b'"damaged"')])
+    await log.snapshots.save([of(events[0])])
+    assert await read(log, stream) == (of(events[0]), [2])
+
+
+async def test_the_newest_two_of_a_stream_are_kept(log: LogSide) -> None:
+    stream, other = uuid7(), uuid7()
+    events, others = await fill(log, stream, 6), await fill(log, other, 1)
+    await log.snapshots.save([of(others[0])])
+    for event in events[:4]:
+        await log.snapshots.save([of(event)])
+    places = [event.position for event in events]
+    assert await read(log, stream, until_position=places[2]) == (of(events[2]), [])
+    assert await read(log, stream, until_position=places[1]) == (None, [1, 2])
+    assert await read(log, other) == (of(others[0]), []), "of each stream by itself"
+    await log.snapshots.save([of(events[0])])  # of long ago: it is not one of the newest two
+    assert await read(log, stream, until_position=places[0]) == (None, [1])
+
+
+async def test_several_streams_are_saved_at_once(log: LogSide) -> None:
+    streams = [uuid7() for _ in range(3)]
+    newest = [(await fill(log, stream, 2))[-1] for stream in streams]
+    await log.snapshots.save([of(event) for event in newest])
+    await log.snapshots.save([])
+    assert [await read(log, stream) for stream in streams] == [(of(event), []) for event in newest]

@@ -1,0 +1,275 @@
+"""What the port `WorkQueue` promises, seen by the workers that pull from it; in memory and on JetStream."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Protocol
+from uuid import UUID
+
+import pytest
+import pytest_asyncio
+from nats.aio.msg import Msg
+from uuid_utils.compat import uuid7
+
+from adapters.nats import JetStreamWorkQueue, NatsConnection
+from adapters.nats.jetstream import call, stream_info
+from application.engine.ports.queue import Queue, WorkItem, WorkQueue
+from domain.errors import InvalidCommand, Unavailable
+from tests.integration.nats_kit import LOG, NatsProcess, connected
+from tests.kit.memory import Delivery, ManualClock, MemoryWorkQueue
+
+TENANT, OTHER = uuid7(), uuid7()
+ACK_WAIT_S = 1.0
+STREAM = f"TIDELOG_WORK_{LOG}"
+
+
+def work(
+    pool: str = "critic", *, tenant: UUID = TENANT, kind: str = "agent", work_id: UUID | None = None, dispatch: int = 1
+) -> WorkItem:
+    return WorkItem(tenant, kind, pool, work_id or uuid7(), dispatch, uuid7())
+
+
+class Taken(Protocol):
+    """An item that a worker has."""
+
+    @property
+    def item(self) -> WorkItem: ...
+
+    async def ack(self) -> None: ...
+
+
+class QueueSide(Protocol):
+    queue: WorkQueue
+
+    async def pull(self, served: Queue, count: int = 10) -> list[Taken]:
+        """What there is for a worker."""
+        ...
+
+    async def pull_when_silent(self, served: Queue) -> list[Taken]:
+        """The same once a worker has been silent for too long about what it has."""
+        ...
+
+    async def waiting(self) -> int:
+        """Items on the queue, those that a worker has included."""
+        ...
+
+    async def consumers(self) -> list[str]: ...
+
+    async def cut(self) -> None:
+        """The server is away."""
+        ...
+
+    async def mend(self) -> None: ...
+
+
+@dataclass
+class MemorySide:
+    clock: ManualClock = field(default_factory=ManualClock)
+
+    def __post_init__(self) -> None:
+        self.queue = MemoryWorkQueue(self.clock, ack_wait_s=ACK_WAIT_S, log_id=LOG)
+
+    async def pull(self, served: Queue, count: int = 10) -> list[Delivery]:
+        return await self.queue.pull(served, count)
+
+    async def pull_when_silent(self, served: Queue) -> list[Delivery]:
+        self.clock.advance(ACK_WAIT_S)
+        return await self.queue.pull(served)
+
+    async def waiting(self) -> int:
+        return len(self.queue.entries)
+
+    async def consumers(self) -> list[str]:
+        return list(self.queue.consumers)
+
+    async def cut(self) -> None:
+        self.queue.away = True
+
+    async def mend(self) -> None:
+        self.queue.away = False
+
+
+@dataclass
+class Message:
+    """A message of the queue, read as workers read it."""
+
+    message: Msg
+
+    @property
+    def item(self) -> WorkItem:
+        body = json.loads(self.message.data)
+        ids = {name: UUID(body[name]) for name in ("tenant_id", "work_id", "root_id")}
+        assert body["log_id"] == LOG
+        return WorkItem(kind=body["kind"], pool=body["pool"], dispatch=body["dispatch"], **ids)
+
+    async def ack(self) -> None:
+        await self.message.ack_sync(timeout=2)
+
+
+@dataclass
+class NatsSide:
+    connection: NatsConnection
+    server: NatsProcess
+
+    def __post_init__(self) -> None:
+        self.queue = JetStreamWorkQueue(self.connection, log_id=LOG, ack_wait_s=ACK_WAIT_S)
+
+    async def pull(self, served: Queue, count: int = 10, *, timeout: float = 0.2) -> list[Message]:
+        client = self.connection.client
+        inbox = client.new_inbox()
+        subscription = await client.subscribe(inbox)
+        request = {"batch": count, "expires": int(timeout * 1e9)}
+        await client.publish(
+            f"$JS.API.CONSUMER.MSG.NEXT.{served.stream}.{served.consumer}", json.dumps(request).encode(), reply=inbox
+        )
+        messages: list[Message] = []
+        while len(messages) < count:
+            message = await subscription.next_msg(timeout=timeout + 15)
+            if message.headers and "Status" in message.headers:
+                assert message.headers["Status"] in ("404", "408", "409"), message.headers
+                break
+            messages.append(Message(message))
+        await subscription.unsubscribe()
+        return messages
+
+    async def pull_when_silent(self, served: Queue) -> list[Message]:
+        return await self.pull(served, 1, timeout=10)
+
+    async def waiting(self) -> int:
+        info = await stream_info(self.connection, STREAM)
+        return int(info["state"]["messages"]) if info else 0
+
+    async def consumers(self) -> list[str]:
+        return list((await call(self.connection, f"CONSUMER.NAMES.{STREAM}"))["consumers"])
+
+    async def cut(self) -> None:
+        await self.server.kill()
+
+    async def mend(self) -> None:
+        await self.server.start()
+        await self.connection.ready(5)
+
+
+@pytest.fixture
+def memory_side() -> MemorySide:
+    return MemorySide()
+
+
+@pytest_asyncio.fixture
+async def nats_side(nats: NatsProcess) -> AsyncIterator[NatsSide]:
+    async with connected(nats.url) as connection:
+        yield NatsSide(connection, nats)
+
+
+@pytest.fixture(params=["memory", "nats"])
+def side(request: pytest.FixtureRequest) -> QueueSide:
+    found: QueueSide = request.getfixturevalue(f"{request.param}_side")
+    return found
+
+
+def items(taken: list[Taken]) -> list[WorkItem]:
+    return [each.item for each in taken]
+
+
+async def test_an_item_reaches_a_worker_of_its_pool_whole(side: QueueSide) -> None:
+    item = work(dispatch=3)
+    await side.queue.publish([item])
+    served = await side.queue.ensure(TENANT, "agent", "critic", max_pending=5)
+    assert (served.kind, served.pool, served.log_id) == ("agent", "critic", LOG)
+    [taken] = await side.pull(served)
+    assert taken.item == item
+    await taken.ack()
+    assert await side.waiting() == 0
+
+
+async def test_items_come_in_the_order_in_which_they_were_put(side: QueueSide) -> None:
+    put = [work() for _ in range(6)]
+    await side.queue.publish(put[:4])
+    await side.queue.publish(put[4:])
+    served = await side.queue.ensure(TENANT, "agent", "critic", max_pending=10)
+    assert items(await side.pull(served, 2)) == put[:2]
+    assert items(await side.pull(served)) == put[2:]
+
+
+async def test_a_consumer_can_be_there_before_the_work(side: QueueSide) -> None:
+    served = await side.queue.ensure(TENANT, "agent", "critic", max_pending=5)
+    assert await side.pull(served) == []
+    item = work()
+    await side.queue.publish([item])
+    assert items(await side.pull(served)) == [item]
+    await side.queue.publish([])
+
+
+async def test_item_that_waits_is_not_put_twice(side: QueueSide) -> None:
+    item = work()
+    await side.queue.publish([item, item])
+    await side.queue.publish([item, work(work_id=item.work_id, dispatch=2)])
+    served = await side.queue.ensure(TENANT, "agent", "critic", max_pending=5)
+    taken = await side.pull(served)
+    assert [each.item.dispatch for each in taken] == [1, 2]
+    await side.queue.publish([item])  # taken, not done yet: it still is on the queue
+    assert await side.pull(served) == []
+    await taken[0].ack()
+    await side.queue.publish([item])  # done: the log decides what that means
+    assert items(await side.pull(served)) == [item]
+
+
+async def test_pools_kinds_and_tenants_are_apart(side: QueueSide) -> None:
+    put = [work("sql"), work("sql.query"), work("sql.query.fast"), work("sql", kind="tool"), work("sql", tenant=OTHER)]
+    await side.queue.publish(put)
+    for item in put:
+        served = await side.queue.ensure(item.tenant_id, item.kind, item.pool, max_pending=10)
+        assert items(await side.pull(served)) == [item]
+
+
+async def test_ensure_again_and_with_another_limit(side: QueueSide) -> None:
+    first = await side.queue.ensure(TENANT, "tool", "sql.query", max_pending=1)
+    assert await side.queue.ensure(TENANT, "tool", "sql.query", max_pending=1) == first
+    await side.queue.publish([work("sql.query", kind="tool") for _ in range(4)])
+    assert len(await side.pull(first)) == 1
+    assert await side.queue.ensure(TENANT, "tool", "sql.query", max_pending=3) == first
+    assert len(await side.pull(first)) == 2
+    assert await side.consumers() == [first.consumer]
+
+
+async def test_many_items_at_once(side: QueueSide) -> None:
+    put = [work() for _ in range(1_000)]
+    await asyncio.gather(side.queue.publish(put), side.queue.publish(put))
+    assert await side.waiting() == 1_000
+
+
+async def test_an_item_whose_worker_is_silent_goes_to_another(side: QueueSide) -> None:
+    assert side.queue.ack_wait_s == ACK_WAIT_S
+    item = work()
+    await side.queue.publish([item])
+    served = await side.queue.ensure(TENANT, "agent", "critic", max_pending=1)
+    assert items(await side.pull(served, 1)) == [item]
+    [again] = await side.pull_when_silent(served)
+    assert again.item == item
+    await again.ack()
+    assert await side.waiting() == 0
+
+
+async def test_without_its_server_the_queue_is_unavailable_and_loses_nothing(side: QueueSide) -> None:
+    put = [work() for _ in range(20)]
+    await side.queue.publish(put)
+    served = await side.queue.ensure(TENANT, "agent", "critic", max_pending=50)
+    await side.cut()
+    with pytest.raises(Unavailable):
+        await side.queue.publish([work()])
+    with pytest.raises(Unavailable):
+        await side.queue.ensure(TENANT, "agent", "other", max_pending=5)
+    await side.mend()
+    await side.queue.publish(put)
+    assert sorted(items(await side.pull(served, 50)), key=lambda item: item.work_id) == put
+
+
+@pytest.mark.parametrize(
+    ("kind", "pool"), [("agent", "a b"), ("agent", "*"), ("agent", "a..b"), ("agent", ">"), ("x.y", "a"), ("", "a")]
+)
+async def test_names_that_would_change_the_subject_are_refused(side: QueueSide, kind: str, pool: str) -> None:
+    with pytest.raises(InvalidCommand):
+        await side.queue.publish([work(pool, kind=kind)])
+    with pytest.raises(InvalidCommand):
+        await side.queue.ensure(TENANT, kind, pool, max_pending=1)

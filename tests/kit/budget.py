@@ -1,0 +1,67 @@
+"""A catalog whose rules record a command as often as it is decided: only its id can tell that it was recorded. And `Stops`."""
+
+import asyncio
+from collections.abc import Mapping
+from uuid import UUID
+
+from application.engine.catalog import Catalog
+from application.engine.commands.routes import Route
+from application.engine.sagas.reactions import Reaction
+from application.routes import ROUTES
+from domain.context import ContextValueSet
+from domain.kernel import Command, Decider, Event, RecordedEvent, derive_id
+from domain.projects import ProjectCreated
+from domain.registry import REGISTRY
+
+AMOUNTS = (3, 4)
+TOTALS = [AMOUNTS[0], sum(AMOUNTS)]
+"""What is reserved once both reactions are recorded, each once."""
+
+
+class Reserve(Command):
+    """Takes something from the budget of a project: each time that it is decided."""
+
+    project_id: UUID
+    amount: int
+
+
+def _decide(reserved: int, command: Reserve) -> list[Event]:
+    total = reserved + command.amount
+    event = ContextValueSet(run_id=command.project_id, agent_run_id=command.project_id, name="budget", value=total, value_version=1)
+    return [event]
+
+
+def _evolve(reserved: int, event: ContextValueSet) -> int:
+    return int(event.value)
+
+
+BUDGET: Decider[int] = Decider("context", int, _decide, _evolve)
+"""Other rules for a slice that there is: whose stream it is follows from its events."""
+ROUTES_WITH_BUDGET: Mapping[type[Command], Route] = {
+    **ROUTES,
+    Reserve: Route(BUDGET, lambda c: budget_of(c.project_id), lambda c, _: c.project_id),
+}
+
+
+def on_project_created(event: ProjectCreated, recorded: RecordedEvent) -> list[Reaction]:
+    return [Reserve(project_id=recorded.stream_id, amount=amount) for amount in AMOUNTS]
+
+
+BUDGET_CATALOG = Catalog(ROUTES_WITH_BUDGET, REGISTRY, {"budget": {ProjectCreated: on_project_created}})
+
+
+def budget_of(project_id: UUID) -> UUID:
+    return derive_id(project_id, "budget")
+
+
+class Stops:
+    """Lets everything through up to one moment, which never ends."""
+
+    def __init__(self, moment: str) -> None:
+        self._moment = moment
+        self.reached = asyncio.Event()
+
+    async def at(self, moment: str) -> None:
+        if moment == self._moment:
+            self.reached.set()
+            await asyncio.Event().wait()

@@ -1,0 +1,337 @@
+"""The whole product without servers: commands, sagas, timers and workers on the ports in memory. A run takes milliseconds."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from application.catalog import CATALOG
+from application.engine.background import end
+from application.engine.catalog import Catalog
+from application.engine.commands.hooks import Hook
+from application.engine.commands.loop import CommandLoop
+from application.engine.commands.request import Caller, CommandOutcome, CommandRequest
+from application.engine.commands.snapshots import Snapshotter
+from application.engine.ports.queue import Queue
+from application.engine.ports.timers import DueTimer
+from application.engine.reading.history_keeper import HistoryKeeper
+from application.engine.reading.live import LiveFeed
+from application.engine.reconciler import WorkReconciler
+from application.engine.sagas.manager import PARTITIONS, SagaManager
+from application.engine.timers import TimerService
+from application.runs.start import start_run
+from application.workers import Workers
+from application.workers.claims import ClaimedAgentRun
+from application.workers.journal import JournalView
+from domain import agent_runs, agents, invocations, runs, tools
+from domain.failures import Failure, Retry
+from domain.kernel import Command, Json, Metadata, RecordedEvent, derive_id
+from domain.projects import CreateProject, default_project_id
+from projections import timers as timer_table
+from projections import work as work_table
+from tests.kit.memory import (
+    Delivery,
+    ManualClock,
+    MemoryCheckpoints,
+    MemoryEventFeed,
+    MemoryEventStore,
+    MemoryHistories,
+    MemoryLog,
+    MemoryOpenWork,
+    MemorySnapshots,
+    MemorySubscription,
+    MemoryTimers,
+    MemoryWorkQueue,
+)
+from tests.kit.waiting import TENANT, new_id, request_of, until
+from tests.pace import within
+
+
+class Engine:
+    """One process of the engine. `another` makes a second one, with a cache of its own, on the same log."""
+
+    def __init__(
+        self,
+        catalog: Catalog = CATALOG,
+        *,
+        hooks: Sequence[Hook] = (),
+        snapshot_every: int = 0,
+        shared: "Engine | None" = None,
+        store: MemoryEventStore | None = None,
+    ) -> None:
+        self.catalog = catalog
+        self.clock = shared.clock if shared else ManualClock()
+        self.log = shared.log if shared else MemoryLog(self.clock)
+        self.store = store or MemoryEventStore(self.log)
+        self.feed, self.histories = MemoryEventFeed(self.log), HistoryKeeper(MemoryHistories(self.log))
+        self.subscription = MemorySubscription(self.log, self.histories)
+        self.live = LiveFeed(self.feed, self.subscription, self.histories)
+        self.checkpoints = shared.checkpoints if shared else MemoryCheckpoints(self.log)
+        self.queue = shared.queue if shared else MemoryWorkQueue(self.clock)
+        self.timers = shared.timers if shared else MemoryTimers(self.log)
+        self.open_work = shared.open_work if shared else MemoryOpenWork(self.log)
+        self.snapshots = shared.snapshots if shared else MemorySnapshots(self.log)
+        self.snapshotter = Snapshotter(self.snapshots, catalog.registry, every=snapshot_every) if snapshot_every else None
+        self.commands = CommandLoop(self.store, catalog, snapshots=self.snapshotter, hooks=hooks)
+        self.workers = Workers(self.commands, self.queue, self.live)
+        self.reconciler = WorkReconciler(self.open_work, self.queue)
+        if shared is None:
+            self.log.followers.append(self._tables)
+        self.tasks: list[asyncio.Task[None]] = []
+
+    def another(self, **options: Any) -> "Engine":
+        return Engine(self.catalog, shared=self, **options)
+
+    def _tables(self, events: Sequence[RecordedEvent]) -> None:
+        """What the read models of timers and of open work do, by the same rules."""
+        for recorded in events:
+            if recorded.topic in timer_table.ENDS:
+                self._drop_timers(recorded.stream_id)
+            if recorded.topic in timer_table.PROJECTION.topics and (found := timer_table.timer_of(recorded)) is not None:
+                due_at, command = found
+                self.timers.set(_timer(recorded, command), due_at)
+            if recorded.topic in work_table.CLOSED:
+                self.open_work.close(recorded.stream_id)
+            if recorded.topic in work_table.OPENED:
+                self.open_work.open(work_table.opened(recorded), recorded.recorded_at)
+
+    def _drop_timers(self, stream_id: UUID) -> None:
+        mine = [timer_id for timer_id, (_, timer) in self.timers.rows.items() if timer.cause.startswith(str(stream_id))]
+        for timer_id in mine:
+            del self.timers.rows[timer_id]
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Engine"]:
+        """Sagas, timers and snapshots, until the end of the block."""
+        manager = SagaManager(self.commands, self.subscription, self.checkpoints, self.queue, self.catalog)
+        timers = TimerService(self.commands, self.timers, kinds=self.catalog.commands)
+        loops = [manager.run(), timers.run(), self.live.run()]
+        loops += [self.snapshotter.run()] if self.snapshotter is not None else []
+        self.tasks = [asyncio.create_task(loop) for loop in loops]
+        try:
+            yield self
+        finally:
+            await end(*self.tasks)
+
+    async def settled(self) -> int:
+        """Waits until sagas and timers have nothing left to do now. Returns the head."""
+
+        def at_rest() -> bool:
+            for task in self.tasks:
+                assert not task.done(), f"a loop ended: {task}"
+            rows, head = self.checkpoints.rows, self.log.head
+            due = any(due_at <= self.clock.now() for due_at, _ in self.timers.rows.values())
+            return not due and all(name in rows and rows[name].position == head for name in PARTITIONS)
+
+        await until(at_rest, "sagas and timers at rest")
+        return self.log.head
+
+    async def advance(self, seconds: float) -> int:
+        """Moves the clock, and waits for what follows."""
+        self.clock.advance(seconds)
+        return await self.settled()
+
+    async def give(self, *commands: Command, tenant_id: UUID = TENANT, command_id: UUID | None = None) -> CommandOutcome:
+        return await self.commands.execute(request_of(tenant_id, command_id), *commands)
+
+    async def set_up(self, tenant_id: UUID = TENANT) -> None:
+        """The default project, as the set-up makes it."""
+        await self.give(CreateProject(project_id=default_project_id(tenant_id), name="default"), tenant_id=tenant_id)
+
+    async def start(
+        self,
+        *agents_: str,
+        plan: runs.Plan | None = None,
+        run_id: UUID | None = None,
+        input: Json = None,
+        tenant_id: UUID = TENANT,
+        request: CommandRequest | None = None,
+        metadata: dict[str, Json] | None = None,
+        project_id: UUID | None = None,
+    ) -> UUID:
+        """Starts a sequential run of agents, or a plan."""
+        run_id = run_id or new_id()
+        await start_run(
+            self.commands,
+            request or request_of(tenant_id),
+            run_id=run_id,
+            project_id=project_id or default_project_id(tenant_id),
+            plan=plan or runs.sequential(agents_),
+            input=input,
+            metadata=metadata or {},
+        )
+        return run_id
+
+    async def run(self, run_id: UUID, tenant_id: UUID = TENANT) -> runs.Run:
+        """The state of a run, when nothing follows by itself any more."""
+        await self.settled()
+        state: runs.Run = (await self.commands.load(runs.DECIDER, tenant_id, run_id)).state
+        return state
+
+    async def agent_run(self, agent_run_id: UUID, tenant_id: UUID = TENANT) -> agent_runs.AgentRun:
+        state: agent_runs.AgentRun = (await self.commands.load(agent_runs.DECIDER, tenant_id, agent_run_id)).state
+        return state
+
+    async def invocation(self, invocation_id: UUID, tenant_id: UUID = TENANT) -> invocations.Invocation:
+        state: invocations.Invocation = (await self.commands.load(invocations.DECIDER, tenant_id, invocation_id)).state
+        return state
+
+    def topics(self, root_id: UUID) -> list[str]:
+        """Of everything in a run, in the order of the log."""
+        return [event.topic for event in self.log.events if event.root_id == root_id]
+
+    def of_stream(self, stream_id: UUID) -> list[str]:
+        return [event.topic for event in self.log.streams.get(stream_id, ())]
+
+    def worker(self, worker_id: str = "worker-1", tenant_id: UUID = TENANT) -> "PlayedWorker":
+        return PlayedWorker(self, worker_id, tenant_id)
+
+
+def _timer(recorded: RecordedEvent, command: Command) -> DueTimer:
+    metadata = Metadata.model_validate_json(recorded.metadata)
+    timer_id = derive_id(recorded.stream_id, f"timer:{recorded.version}")
+    return DueTimer(
+        timer_id, recorded.tenant_id, recorded.root_id, type(command).__name__, command.model_dump_json().encode(),
+        metadata.correlation_id, recorded.name,
+    )  # fmt: skip
+
+
+@dataclass
+class PlayedWorker:
+    """What a worker asks for, without an entrance: the use cases themselves."""
+
+    engine: Engine
+    worker_id: str = "worker-1"
+    tenant_id: UUID = TENANT
+    queues: dict[tuple[str, str], Queue] = field(default_factory=dict)
+
+    @property
+    def caller(self) -> Caller:
+        return Caller(self.tenant_id, "key:test")
+
+    async def register(self, *agents_: str, tools_: Mapping[str, Mapping[str, Any]] | Iterable[str] = ()) -> None:
+        offers = tools_ if isinstance(tools_, Mapping) else {name: {} for name in tools_}
+        registered = await self.engine.workers.registration.register(
+            lambda: request_of(self.tenant_id),
+            [agents.RegisterAgent(agent_id=agents.agent_id_of(self.tenant_id, name), name=name) for name in agents_],
+            [
+                tools.RegisterTool(
+                    tool_id=tools.tool_id_of(self.tenant_id, name),
+                    name=name,
+                    **{"parameters": {"type": "object"}, "idempotent": True, **offer},
+                )
+                for name, offer in offers.items()
+            ],
+        )
+        self.queues |= {(queue.kind, queue.pool): queue for queue in registered.queues}
+
+    async def take(self, pool: str, kind: str = "agent") -> Delivery:
+        return await self.engine.queue.next(self.queues[kind, pool])
+
+    async def nothing_to_take(self, pool: str, kind: str = "agent") -> bool:
+        await self.engine.settled()
+        return await self.engine.queue.pull(self.queues[kind, pool]) == []
+
+    async def next(self, pool: str, kind: str = "agent") -> "Claim":
+        """Takes the next item of a queue and claims it."""
+        async with within(15):
+            delivery = await self.take(pool, kind)
+        return await self.claim(delivery)
+
+    async def claim(self, delivery: Delivery) -> "Claim":
+        item, name = delivery.item, str(delivery.delivery)
+        if item.kind == "agent":
+            command = agent_runs.ClaimAgentRun(agent_run_id=item.work_id, worker_id=self.worker_id, dispatch=item.dispatch)
+            view = await self.engine.workers.claims.claim(self.caller, command, name)
+            return Claim(self, item.kind, item.work_id, view.attempt, delivery, view)
+        wanted = invocations.ClaimInvocation(invocation_id=item.work_id, worker_id=self.worker_id, dispatch=item.dispatch)
+        invocation, _ = await self.engine.workers.invocations.claim(self.caller, wanted, name)
+        return Claim(self, item.kind, item.work_id, invocation.attempt, delivery, None)
+
+
+@dataclass
+class Claim:
+    """An agent run or a call that a played worker holds."""
+
+    worker: PlayedWorker
+    kind: str
+    work_id: UUID
+    attempt: int
+    delivery: Delivery
+    view: ClaimedAgentRun | None
+
+    @property
+    def given(self) -> ClaimedAgentRun:
+        assert self.view is not None
+        return self.view
+
+    @property
+    def _workers(self) -> Workers:
+        return self.worker.engine.workers
+
+    async def complete(self, result: Json = None) -> CommandOutcome:
+        caller = self.worker.caller
+        if self.kind == "agent":
+            command = agent_runs.CompleteAgentRun(agent_run_id=self.work_id, attempt=self.attempt, result=result)
+            outcome = await self._workers.outcomes.complete(caller, command)
+        else:
+            of_call = invocations.CompleteInvocation(invocation_id=self.work_id, attempt=self.attempt, result=result)
+            outcome = await self._workers.invocations.complete(caller, of_call)
+        await self.delivery.ack()
+        return outcome
+
+    async def fail(self, kind: str = "permanent", message: str = "broken", retry_after_s: float | None = None) -> bool:
+        """Whether an agent run is tried again; False for a call."""
+        error = Failure.model_validate({"type": "TestError", "message": message, "kind": kind, "retry_after_s": retry_after_s})
+        caller, again = self.worker.caller, False
+        if self.kind == "agent":
+            command = agent_runs.FailAgentRun(agent_run_id=self.work_id, attempt=self.attempt, error=error)
+            _, again = await self._workers.outcomes.fail(caller, command)
+        else:
+            of_call = invocations.FailInvocation(invocation_id=self.work_id, attempt=self.attempt, error=error)
+            await self._workers.invocations.fail(caller, of_call)
+        await self.delivery.ack()
+        return again
+
+    async def step(self, key: str, result: Json = None) -> CommandOutcome:
+        command = agent_runs.RecordStep(agent_run_id=self.work_id, attempt=self.attempt, key=key, result=result)
+        return (await self._workers.journals.record(self.worker.caller, self.work_id, [command]))[0]
+
+    async def call(self, key: str, tool: str, **arguments: Json) -> UUID:
+        command = agent_runs.StartCall(agent_run_id=self.work_id, attempt=self.attempt, key=key, tool=tool)
+        return (await self._workers.calls.call(self.worker.caller, command, arguments))[0]
+
+    async def send(self, key: str, to: str, body: Json) -> UUID:
+        sent = await self._workers.mail.send(
+            self.worker.caller, agent_run_id=self.work_id, attempt=self.attempt, key=key, to=to, body=body
+        )
+        return sent[0]
+
+    async def receive(self, key: str, message_id: UUID | None) -> CommandOutcome:
+        command = agent_runs.ReceiveMail(agent_run_id=self.work_id, attempt=self.attempt, key=key, message_id=message_id)
+        return await self._workers.mail.receive(self.worker.caller, command)
+
+    async def get(self, key: str, name: str) -> Json:
+        got = await self._workers.context.get(
+            self.worker.caller, agent_run_id=self.work_id, attempt=self.attempt, key=key, name=name
+        )
+        return got[0]
+
+    async def set(self, key: str, name: str, value: Json, expect: int | None = None) -> Json:
+        done = await self._workers.context.set(
+            self.worker.caller, agent_run_id=self.work_id, attempt=self.attempt, key=key, name=name, value=value, expect=expect
+        )
+        return done[0]
+
+    async def journal(self, after_version: int = 0) -> JournalView:
+        return await self._workers.journals.read(self.worker.tenant_id, self.work_id, after_version=after_version)
+
+
+def plan(**step: Any) -> runs.Plan:
+    """A run of one step `a` of the agent `alpha`."""
+    return runs.Plan(steps=(runs.Step(**{"key": "a", "agent": "alpha", **step}),))
+
+
+RETRY = Retry(max_attempts=3, initial_s=2.0, max_s=10.0)

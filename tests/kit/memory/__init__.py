@@ -1,0 +1,34 @@
+"""The engine's ports in memory, for tests alone. Each is held to the same contract suite as its real adapter (tests/contract)."""
+
+from tests.kit.memory.checkpoints import MemoryCheckpoints
+from tests.kit.memory.clock import Clock, ManualClock, SystemClock
+from tests.kit.memory.feed import MemoryEventFeed, MemoryStreamRanges, MemorySubscription
+from tests.kit.memory.histories import MemoryHistories
+from tests.kit.memory.leases import LeaseBoard, MemoryLeases
+from tests.kit.memory.log import MemoryEventStore, MemoryLog
+from tests.kit.memory.reads import MemoryPositions, MemoryRunReads
+from tests.kit.memory.snapshots import MemorySnapshots
+from tests.kit.memory.timers import MemoryTimers
+from tests.kit.memory.work import Delivery, MemoryOpenWork, MemoryWorkQueue
+
+__all__ = [
+    "Clock",
+    "Delivery",
+    "LeaseBoard",
+    "ManualClock",
+    "MemoryCheckpoints",
+    "MemoryEventFeed",
+    "MemoryEventStore",
+    "MemoryHistories",
+    "MemoryLeases",
+    "MemoryLog",
+    "MemoryOpenWork",
+    "MemoryPositions",
+    "MemoryRunReads",
+    "MemorySnapshots",
+    "MemoryStreamRanges",
+    "MemorySubscription",
+    "MemoryTimers",
+    "MemoryWorkQueue",
+    "SystemClock",
+]

@@ -1,0 +1,138 @@
+"""Reading the log in memory: by position, live, and cut into ranges."""
+
+import bisect
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from application.engine.ports.log import StreamRange, StreamRow
+from application.engine.reading.history_keeper import HistoryKeeper
+from domain.errors import NotFound
+from domain.kernel import RecordedEvent
+from tests.kit.memory.log import MemoryLog
+
+PAGE = 1_000
+LAST_ID = UUID(int=2**128 - 1)
+
+
+class MemoryEventFeed:
+    """Implements `application.engine.ports.log.EventFeed`."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        self.log = log
+        self.reads = 0
+        """Questions of any kind."""
+
+    def _ask(self) -> list[RecordedEvent]:
+        self.reads += 1
+        self.log.reach()
+        return self.log.events
+
+    async def read(self, *, after: int, limit: int) -> list[RecordedEvent]:
+        return self._ask()[after : after + limit]
+
+    async def at(self, positions: Sequence[int]) -> list[RecordedEvent]:
+        events = self._ask()
+        if missing := [position for position in positions if not 1 <= position <= len(events)]:
+            raise NotFound(f"the log has no event at position {min(missing)}")
+        return [events[position - 1] for position in sorted(set(positions))]
+
+    async def read_tenant(
+        self,
+        tenant_id: UUID,
+        *,
+        after: int,
+        limit: int,
+        until: int | None = None,
+        root_id: UUID | None = None,
+        topics: Sequence[str] | None = None,
+        newest_first: bool = False,
+    ) -> list[RecordedEvent]:
+        found = [
+            event
+            for event in self._ask()[after:until]
+            if event.tenant_id == tenant_id
+            and (root_id is None or event.root_id == root_id)
+            and (topics is None or event.topic in topics)
+        ]
+        return (found[::-1] if newest_first else found)[:limit]
+
+    async def read_roots(self, roots: Sequence[tuple[UUID, UUID, int]], *, limit: int) -> list[RecordedEvent]:
+        found: list[RecordedEvent] = []
+        for tenant_id, root_id, after in roots:
+            found += await self.read_tenant(tenant_id, after=after, limit=limit, root_id=root_id)
+        return sorted(found)
+
+    async def head(self) -> int:
+        return len(self._ask())
+
+    async def position_at(self, tenant_id: UUID, at: datetime, *, root_id: UUID | None = None) -> int:
+        until = bisect.bisect_right(self._ask(), at, key=lambda event: event.recorded_at)
+        newest = await self.read_tenant(tenant_id, after=0, until=until, limit=1, root_id=root_id, newest_first=True)
+        return newest[0].position if newest else 0
+
+
+class MemorySubscription:
+    """Implements `application.engine.ports.log.Subscription`. With `histories`, a reader is told when the history has ended."""
+
+    def __init__(self, log: MemoryLog, histories: HistoryKeeper | None = None, *, page: int = PAGE) -> None:
+        self.log = log
+        self._histories = histories
+        self._page = page
+        self.readers = 0
+        """How many read now."""
+        self.away = False
+        """What the live log comes from is out of reach; the log itself is not. To be followed by `log.wake` when it is back."""
+
+    async def batches(self, *, after: int, name: str) -> AsyncGenerator[Sequence[RecordedEvent], None]:
+        """As the port says. Raises HistoryEnded, as the real one does, when the log has a new history."""
+        changes = self._histories.changes if self._histories is not None else 0
+        position = after
+        self.readers += 1
+        try:
+            while True:
+                if self._histories is not None:
+                    self._histories.check_unchanged(changes)
+                batch = [] if self.log.away or self.away else self.log.events[position : position + self._page]
+                if not batch:
+                    await self._moved()
+                    continue
+                position = batch[-1].position
+                if self._histories is not None:
+                    self._histories.saw(position, changes)
+                yield batch
+        finally:
+            self.readers -= 1
+
+    async def _moved(self) -> None:
+        if self._histories is None:
+            await self.log.moved()
+        else:
+            with self._histories.on_change(self.log.wake):
+                await self.log.moved()
+
+
+class MemoryStreamRanges:
+    """Implements `application.engine.ports.log.StreamRanges`."""
+
+    def __init__(self, log: MemoryLog, *, page: int = PAGE) -> None:
+        self.log = log
+        self._page = page
+
+    def cut(self, *, size: int) -> tuple[int, list[StreamRange]]:
+        self.log.reach()
+        head = self.log.head
+        borders = sorted({self.log.events[place - 1].stream_id for place in range(size, head, size)})
+        return head, [StreamRange(*pair) for pair in zip([None, *borders], [*borders, LAST_ID], strict=True)]
+
+    def pages(self, part: StreamRange, *, until: int, tenant_id: UUID | None = None) -> Iterator[list[StreamRow]]:
+        self.log.reach()
+        rows: list[StreamRow] = [
+            (event.stream_id.bytes, event.version, event.topic, event.schema_version, event.state)
+            for stream_id in sorted(self.log.streams)
+            if (part.after is None or stream_id > part.after) and stream_id <= part.last
+            for event in self.log.streams[stream_id]
+            if event.position <= until and (tenant_id is None or event.tenant_id == tenant_id)
+        ]
+        for start in range(0, len(rows), self._page):
+            yield rows[start : start + self._page]

@@ -1,0 +1,167 @@
+"""The log in memory: a list of events, and the commands that they came of."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from application.engine.ports.log import AppendRequest, AppendResult, StreamAppend
+from domain.errors import Forbidden, InvalidCommand, PayloadTooLarge, Unavailable, VersionConflict
+from domain.kernel import MAX_EVENT_BYTES, RecordedEvent
+from tests.kit.memory.clock import Clock, SystemClock
+
+MAX_APPEND_BYTES = 16 * 1024 * 1024
+"""Largest sum of states and metadata of one append."""
+MAX_APPEND_EVENTS = 10_000
+MAX_VERSION = 2**53
+
+
+class MemoryLog:
+    """What all ports over one log share. Nothing is lost or refused unless a test says so (`away`, `cut`)."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self.clock = clock or SystemClock()
+        self.events: list[RecordedEvent] = []
+        """The event of position n is at n - 1."""
+        self.commands: dict[tuple[UUID, UUID], AppendResult] = {}
+        self.streams: defaultdict[UUID, list[RecordedEvent]] = defaultdict(list)
+        self.away = False
+        """The database is out of reach: everything that asks it raises Unavailable."""
+        self.followers: list[Callable[[Sequence[RecordedEvent]], None]] = []
+        """Told of the events of each append: read models in memory."""
+        self._grown = asyncio.Event()
+        self._recorded_at = datetime.min.replace(tzinfo=self.clock.now().tzinfo)
+
+    @property
+    def head(self) -> int:
+        return len(self.events)
+
+    def reach(self) -> None:
+        """Raises Unavailable while the database is away."""
+        if self.away:
+            raise Unavailable("the database is away")
+
+    async def moved(self) -> None:
+        """Returns at the next append, cut or `wake`."""
+        await self._grown.wait()
+
+    def wake(self) -> None:
+        """Has everybody who waits for the log look again."""
+        grown, self._grown = self._grown, asyncio.Event()
+        grown.set()
+
+    def add(self, request: AppendRequest) -> AppendResult:
+        """An append that was checked, in one step."""
+        known = self.commands.get((request.tenant_id, request.command_id))
+        if known is not None:
+            return known._replace(duplicate=True)
+        for stream in request.streams:
+            self._check_version(request.tenant_id, stream)
+        self._recorded_at = max(self._recorded_at, self.clock.now())  # never back, whatever the clock does
+        added = []
+        for stream in request.streams:
+            for version, event in enumerate(stream.events, stream.expected_version + 1):
+                recorded = RecordedEvent(
+                    self.head + len(added) + 1, request.tenant_id, stream.stream_id, version, stream.root_id, event.topic,
+                    event.schema_version, event.state, request.metadata, self._recorded_at,
+                )  # fmt: skip
+                added.append(recorded)
+                self.streams[stream.stream_id].append(recorded)
+        self.events += added
+        result = AppendResult(self.head, len(added), self._recorded_at, duplicate=False)
+        self.commands[request.tenant_id, request.command_id] = result
+        for follower in self.followers:
+            follower(added)
+        self.wake()
+        return result
+
+    def _check_version(self, tenant_id: UUID, stream: StreamAppend) -> None:
+        events = self.streams.get(stream.stream_id)
+        if not events:
+            if stream.expected_version > 0:
+                raise VersionConflict(stream.stream_id, stream.expected_version, 0)
+        elif events[-1].tenant_id != tenant_id:
+            raise Forbidden(f"stream {stream.stream_id} belongs to another tenant")
+        elif events[-1].version != stream.expected_version:
+            raise VersionConflict(stream.stream_id, stream.expected_version, events[-1].version)
+
+    def cut(self, position: int) -> None:
+        """Loses all events after a position, as a restore from a backup does."""
+        del self.events[position:]
+        self.commands = {key: result for key, result in self.commands.items() if result.last_position <= position}
+        self.streams.clear()
+        for event in self.events:
+            self.streams[event.stream_id].append(event)
+        self.wake()
+
+
+class MemoryEventStore:
+    """Implements `application.engine.ports.log.EventStore`."""
+
+    def __init__(self, log: MemoryLog, *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        self.log = log
+        self._max_event_bytes = max_event_bytes
+
+    async def append(self, request: AppendRequest) -> AppendResult:
+        _check(request, self._max_event_bytes)
+        self.log.reach()
+        await asyncio.sleep(0)  # as with a database, others have their turn before the append is in the log
+        self.log.reach()
+        return self.log.add(request)
+
+    async def read_stream(
+        self, tenant_id: UUID, stream_id: UUID, *, after_version: int = 0, until_position: int | None = None
+    ) -> list[RecordedEvent]:
+        self.log.reach()
+        return [
+            event
+            for event in self.log.streams.get(stream_id, ())
+            if event.tenant_id == tenant_id
+            and event.version > after_version
+            and (until_position is None or event.position <= until_position)
+        ]
+
+    async def find_command(self, tenant_id: UUID, command_id: UUID) -> AppendResult | None:
+        self.log.reach()
+        known = self.log.commands.get((tenant_id, command_id))
+        return known and known._replace(duplicate=True)
+
+    async def read_append(self, tenant_id: UUID, result: AppendResult) -> list[RecordedEvent]:
+        self.log.reach()
+        events = self.log.events[result.last_position - result.event_count : result.last_position]
+        return [event for event in events if event.tenant_id == tenant_id]
+
+
+def _check(request: AppendRequest, max_event_bytes: int) -> None:
+    """What no log takes, found before anything is written."""
+    _check_text(request.metadata, "metadata")
+    size = count = 0
+    for stream in request.streams:
+        if not stream.events:
+            raise ValueError(f"an append without events for stream {stream.stream_id}")
+        if not -1 <= stream.expected_version < MAX_VERSION:
+            raise InvalidCommand(f"{stream.expected_version} is no version that a stream can have")
+        for event in stream.events:
+            _check_text(event.topic, "topic")
+            if len(event.state) > max_event_bytes:
+                raise PayloadTooLarge(f"{event.topic}: an event of {len(event.state)} bytes; the limit is {max_event_bytes}")
+            if b"\\u0000" in event.state.replace(b"\\\\", b""):  # a doubled backslash is one that is meant
+                raise InvalidCommand(f"{event.topic}: text must not contain a NUL character")
+            count += 1
+            size += len(event.state) + len(request.metadata.encode())
+    if not count or len({stream.stream_id for stream in request.streams}) < len(request.streams):
+        raise ValueError("an append without events, or with one stream twice")
+    if count > MAX_APPEND_EVENTS or size > MAX_APPEND_BYTES:
+        raise PayloadTooLarge(f"an append of {count} events and {size} bytes")
+
+
+def _check_text(value: str, what: str) -> None:
+    if "\x00" in value:
+        raise InvalidCommand(f"{what} must not contain a NUL character")
+    if len(value) > MAX_EVENT_BYTES:
+        raise PayloadTooLarge(f"{what} of {len(value)} characters; the limit is {MAX_EVENT_BYTES}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidCommand(f"{what} is not valid Unicode text: {error.reason}") from error

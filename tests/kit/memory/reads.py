@@ -1,0 +1,70 @@
+"""Queries of runs in memory, and how far consumers are: folds of the log, without tables."""
+
+import asyncio
+from uuid import UUID
+
+from application.engine.ports.pages import Page, encode_cursor
+from application.reads import Positioned
+from application.views.runs import RunSummary, RunView
+from domain.errors import ProjectionBehind
+from domain.kernel import RecordedEvent
+from domain.runs import RunStarted
+from projections.runs import evolve_view
+from tests.kit.memory.checkpoints import MemoryCheckpoints
+from tests.kit.memory.log import MemoryLog
+
+
+class MemoryRunReads:
+    """Implements `application.reads.RunReads`. It is never behind the log."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        self.log = log
+
+    async def get(self, tenant_id: UUID, run_id: UUID) -> Positioned[RunView | None]:
+        self.log.reach()
+        return Positioned(self._view(tenant_id, run_id), self.log.head)
+
+    def _view(self, tenant_id: UUID, run_id: UUID) -> RunView | None:
+        view: RunView | None = None
+        for event in self.log.events:
+            if (event.tenant_id, event.root_id) == (tenant_id, run_id):
+                view = evolve_view(view, event)
+        return view
+
+    async def list(
+        self, tenant_id: UUID, *, limit: int, before: UUID | None, status: str | None, project_id: UUID | None
+    ) -> Positioned[Page[RunSummary]]:
+        self.log.reach()
+        started = {event.stream_id for event in self.log.events if (event.tenant_id, event.topic) == (tenant_id, RunStarted.TOPIC)}
+        views = [self._view(tenant_id, run_id) for run_id in sorted(started, reverse=True) if before is None or run_id < before]
+        found = [
+            _summary(view)
+            for view in views
+            if view is not None and status in (None, view.status) and project_id in (None, view.project_id)
+        ]
+        page = found[:limit]
+        cursor = encode_cursor(str(page[-1].run_id)) if len(found) > limit else None
+        return Positioned(Page(page, cursor), self.log.head)
+
+    def evolve(self, view: RunView | None, recorded: RecordedEvent) -> RunView | None:
+        return evolve_view(view, recorded)
+
+
+def _summary(view: RunView) -> RunSummary:
+    shared = RunSummary.model_fields.keys() & RunView.model_fields.keys()
+    return RunSummary(**{name: getattr(view, name) for name in shared}, agents=[step.agent for step in view.steps])
+
+
+class MemoryPositions:
+    """Implements `application.engine.ports.positions.ConsumerPositions` over checkpoints in memory."""
+
+    def __init__(self, checkpoints: MemoryCheckpoints) -> None:
+        self._checkpoints = checkpoints
+
+    async def until(self, name: str, position: int, timeout_s: float) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                while (row := self._checkpoints.rows.get(name)) is None or row.position < position:
+                    await self._checkpoints.log.moved()
+        except TimeoutError:
+            raise ProjectionBehind(f"'{name}' is not yet at {position}") from None

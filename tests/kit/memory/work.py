@@ -1,0 +1,147 @@
+"""The queue of workers in memory, pulled from as a worker pulls, and the open work that it must hold."""
+
+import asyncio
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from pydantic import TypeAdapter, ValidationError
+
+from application.engine.ports.queue import Queue, WorkItem
+from domain.errors import InvalidCommand, Unavailable
+from domain.kernel import Name
+from tests.kit.memory.clock import Clock, SystemClock
+from tests.kit.memory.log import MemoryLog
+
+ACK_WAIT_S = 10.0
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+
+
+@dataclass
+class Delivery:
+    """An item that a worker has; another one gets it where this one is silent about it for too long."""
+
+    item: WorkItem
+    delivery: int
+    """How often the item was handed out."""
+    _queue: "MemoryWorkQueue" = field(repr=False)
+
+    async def in_progress(self) -> None:
+        """The worker lives: the item is kept for it."""
+        entry = self._queue.entries.get(_place(self.item))
+        if entry is not None and entry.deliveries == self.delivery:
+            entry.held_until = self._queue.deadline()
+
+    async def ack(self) -> None:
+        """The work is done: the item leaves the queue."""
+        self._queue.entries.pop(_place(self.item), None)
+
+
+@dataclass
+class _Entry:
+    item: WorkItem
+    deliveries: int = 0
+    held_until: datetime | None = None
+
+
+_Place = tuple[UUID, str, str, UUID, int]
+
+
+def _place(item: WorkItem) -> _Place:
+    return item.tenant_id, item.kind, item.pool, item.work_id, item.dispatch
+
+
+class MemoryWorkQueue:
+    """Implements `application.engine.ports.queue.WorkQueue`."""
+
+    def __init__(self, clock: Clock | None = None, *, log_id: str = "memory", ack_wait_s: float = ACK_WAIT_S) -> None:
+        self._clock = clock or SystemClock()
+        self._log_id = log_id
+        self.ack_wait_s = ack_wait_s
+        self.entries: dict[_Place, _Entry] = {}
+        """In the order in which they came."""
+        self.consumers: dict[str, tuple[UUID, str, str, int]] = {}
+        """Consumer → tenant, kind, pool and the most items that may be out at once."""
+        self.away = False
+        self.published = 0
+        """Calls of `publish` that were answered."""
+        self._filled = asyncio.Event()
+
+    def deadline(self) -> datetime:
+        return self._clock.now() + timedelta(seconds=self.ack_wait_s)
+
+    async def publish(self, items: Sequence[WorkItem]) -> None:
+        for item in items:
+            _check(item.kind, item.pool)
+        self._reach()
+        await asyncio.sleep(0)
+        for item in items:
+            self.entries.setdefault(_place(item), _Entry(item))
+        self.published += 1
+        filled, self._filled = self._filled, asyncio.Event()
+        filled.set()
+
+    async def ensure(self, tenant_id: UUID, kind: str, pool: str, *, max_pending: int) -> Queue:
+        _check(kind, pool)
+        self._reach()
+        consumer = f"{kind}/{tenant_id}/{pool}"
+        self.consumers[consumer] = (tenant_id, kind, pool, max_pending)
+        return Queue(kind, pool, "work", consumer, self._log_id)
+
+    def _reach(self) -> None:
+        if self.away:
+            raise Unavailable("the queue is away")
+
+    async def pull(self, queue: Queue, count: int = 10) -> list[Delivery]:
+        """What there is for a worker now, oldest first."""
+        tenant_id, kind, pool, max_pending = self.consumers[queue.consumer]
+        now = self._clock.now()
+        ours = [e for e in self.entries.values() if (e.item.tenant_id, e.item.kind, e.item.pool) == (tenant_id, kind, pool)]
+        out = sum(entry.held_until is not None and entry.held_until > now for entry in ours)
+        free = [entry for entry in ours if entry.held_until is None or entry.held_until <= now]
+        taken = free[: max(0, min(count, max_pending - out))]
+        for entry in taken:
+            entry.deliveries += 1
+            entry.held_until = self.deadline()
+        return [Delivery(entry.item, entry.deliveries, self) for entry in taken]
+
+    async def next(self, queue: Queue) -> Delivery:
+        """The next item for a worker; waits for one to be published."""
+        while True:
+            filled = self._filled
+            if found := await self.pull(queue, 1):
+                return found[0]
+            await filled.wait()
+
+
+def _check(kind: str, pool: str) -> None:
+    try:
+        _NAME.validate_python(pool)
+    except ValidationError as error:
+        raise InvalidCommand(f"not a name of an agent or tool: {pool!r}") from error
+    if not re.fullmatch(r"[a-z]+", kind):
+        raise InvalidCommand(f"not a kind of work: {kind!r}")
+
+
+class MemoryOpenWork:
+    """Implements `application.engine.ports.queue.OpenWork`."""
+
+    def __init__(self, log: MemoryLog, clock: Clock | None = None) -> None:
+        self.log = log
+        self._clock = clock or log.clock
+        self.rows: dict[UUID, tuple[datetime, WorkItem]] = {}
+        """Work → when it was dispatched last, and as what."""
+
+    def open(self, item: WorkItem, dispatched_at: datetime) -> None:
+        self.rows[item.work_id] = (dispatched_at, item)
+
+    def close(self, work_id: UUID) -> None:
+        self.rows.pop(work_id, None)
+
+    async def older_than(self, seconds: float, *, after: UUID | None, limit: int) -> list[WorkItem]:
+        self.log.reach()
+        before = self._clock.now() - timedelta(seconds=seconds)
+        found = [item for work_id, (at, item) in sorted(self.rows.items()) if at < before and (after is None or work_id > after)]
+        return found[:limit]

@@ -1,0 +1,299 @@
+"""Use cases of reading: following a run to its end, waiting for its end, and a run as it was; in memory."""
+
+import asyncio
+from contextlib import aclosing
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from application.invocations import resolve_invocation
+from application.runs.await_end import watching_end
+from application.runs.follow import RunOver, RunStreams
+from application.runs.lookup import current_run, must_be_a_run
+from application.runs.replay_at import run_as_of
+from domain.errors import AlreadyResolved, InvalidCommand, InvalidState, NotFound, StaleAttempt, WorkOver
+from domain.failures import Failure
+from domain.invocations import ResolveInvocation
+from domain.kernel import timestamp
+from domain.runs import CancelRun
+from projections.replays import RunReplays
+from tests.kit.engine import Engine, PlayedWorker
+from tests.kit.memory import MemoryPositions, MemoryRunReads
+from tests.kit.waiting import TENANT, new_id, turns
+from tests.pace import within
+
+
+class Follower:
+    """Takes a run's events until its stream ends."""
+
+    def __init__(self, engine: Engine, run_id: UUID, *, after: int | None = None, topics: frozenset[str] | None = None) -> None:
+        self.replays = RunReplays(engine.feed)
+        self._engine, self._run_id, self._after, self._topics = engine, run_id, after, topics
+        self.positions: list[int] = []
+        self.over: RunOver | None = None
+        self.task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        engine = self._engine
+        streams = RunStreams(engine.live, engine.feed, engine.histories, MemoryPositions(engine.checkpoints), self.replays)
+        history = (await engine.histories.fresh()).histories.current
+        following = streams.follow(TENANT, self._run_id, topics=self._topics, history=history, after=self._after)
+        try:
+            async with aclosing(following):
+                async for batch in following:
+                    assert self.over is None, "nothing comes after the end"
+                    if isinstance(batch, RunOver):
+                        self.over = batch
+                    else:
+                        self.positions += [event.position for event in batch]
+        finally:
+            await self.replays.close()
+
+    async def ended(self) -> "Follower":
+        async with within(15):
+            await self.task
+        return self
+
+
+def positions(engine: Engine, run_id: UUID) -> list[int]:
+    return [event.position for event in engine.log.events if event.root_id == run_id]
+
+
+async def test_a_run_is_followed_to_its_end(engine: Engine, worker: PlayedWorker) -> None:
+    run_id = await engine.start("alpha")
+    follower = Follower(engine, run_id)
+    claim = await worker.next("alpha")
+    await turns()
+    assert not follower.task.done()
+    await engine.start("beta")  # another run
+    await claim.complete()
+    await follower.ended()
+    assert follower.positions == positions(engine, run_id)
+    assert follower.over == RunOver(follower.positions[-1])
+
+
+async def test_what_follows_from_a_cancellation_still_belongs_to_the_stream(engine: Engine, worker: PlayedWorker) -> None:
+    run_id = await engine.start("alpha")
+    alpha = await worker.next("alpha")
+    await alpha.call("k", "add", a=1)
+    follower = Follower(engine, run_id)
+    await turns()
+    await engine.give(CancelRun(run_id=run_id))
+    await follower.ended()
+    await engine.settled()
+    assert follower.positions == positions(engine, run_id)
+    assert engine.topics(run_id)[-1] == "invocation.cancelled"
+
+
+@pytest.mark.parametrize("from_the_end", [False, True])
+async def test_a_run_that_has_ended_is_given_whole_and_ends(engine: Engine, worker: PlayedWorker, from_the_end: bool) -> None:
+    run_id = await engine.start("alpha")
+    await (await worker.next("alpha")).complete()
+    await engine.settled()
+    expected = positions(engine, run_id)
+    follower = await Follower(engine, run_id, after=expected[-1] if from_the_end else 0).ended()
+    assert follower.positions == ([] if from_the_end else expected)
+    assert follower.over == RunOver(expected[-1])
+
+
+async def test_wanted_topics_come_and_the_end_is_told_all_the_same(engine: Engine, worker: PlayedWorker) -> None:
+    run_id = await engine.start("alpha")
+    follower = Follower(engine, run_id, topics=frozenset({"agent_run.claimed"}))
+    await (await worker.next("alpha")).complete()
+    await follower.ended()
+    assert follower.positions == [e.position for e in engine.log.events if e.topic == "agent_run.claimed"]
+    assert follower.over == RunOver(positions(engine, run_id)[-1])
+
+
+async def test_a_stream_of_a_process_that_stops_ends_without_the_end(engine: Engine, worker: PlayedWorker) -> None:
+    follower = Follower(engine, await engine.start("alpha"))
+    await turns()
+    engine.live.close()
+    await follower.ended()
+    assert follower.over is None
+
+
+# --- waiting for the end --------------------------------------------------------------------------------------------------
+
+
+async def test_an_end_after_the_watch_began_is_not_missed(engine: Engine, worker: PlayedWorker) -> None:
+    run_id, replays = new_id(), RunReplays(engine.feed)
+    with watching_end(engine.live, replays, TENANT, run_id) as end:
+        await engine.start("alpha", run_id=run_id)
+        waiting = asyncio.create_task(end.view(60, may_be_over=False))
+        await (await worker.next("alpha")).complete("done")
+        async with within(15):
+            view = await waiting
+    assert view is not None and (view.status, view.result) == ("completed", "done")
+    assert engine.live.watched(run_id) == 0
+    await replays.close()
+
+
+async def test_an_end_before_the_watch_began_is_found(engine: Engine, worker: PlayedWorker) -> None:
+    run_id, replays = await engine.start("alpha"), RunReplays(engine.feed)
+    await (await worker.next("alpha")).complete()
+    await engine.settled()
+    with watching_end(engine.live, replays, TENANT, run_id) as end:
+        async with within(15):
+            view = await end.view(60, may_be_over=True)
+    assert view is not None and view.status == "completed"
+    await replays.close()
+
+
+async def test_after_the_time_the_run_is_given_as_it_is(engine: Engine, worker: PlayedWorker) -> None:
+    run_id, replays = await engine.start("alpha"), RunReplays(engine.feed)
+    with watching_end(engine.live, replays, TENANT, run_id) as end:
+        view = await end.view(0, may_be_over=True)
+        assert view is not None and view.status == "running"
+    with watching_end(engine.live, replays, TENANT, new_id()) as end:
+        assert await end.view(0, may_be_over=True) is None
+    await replays.close()
+
+
+# --- a run as it was ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_run_at_every_position_is_the_fold_up_to_there(engine: Engine, worker: PlayedWorker) -> None:
+    run_id = await engine.start("alpha")
+    await (await worker.next("alpha")).complete("done")
+    await engine.settled()
+    reads = MemoryRunReads(engine.log)
+
+    async def at(as_of: Any) -> Any:
+        return await run_as_of(reads, engine.feed, engine.histories, TENANT, run_id, str(as_of))
+
+    first, *_, last = positions(engine, run_id)
+    assert [(await at(position)).value.event_count for position in range(first, last + 1)] == list(range(1, last - first + 2))
+    with pytest.raises(NotFound):
+        await at(first - 1)
+    beyond = await at(10_000)
+    assert (beyond.position, beyond.value) == (engine.log.head, (await current_run(reads, TENANT, run_id)).value)
+    assert (await at(timestamp(engine.clock.now()))).value.status == "completed"
+    with pytest.raises(NotFound):
+        await at("2020-01-01T00:00:00Z")
+    for neither in ("yesterday", "2026-01-01T00:00:00", "1.5", "", "2026-13-01T00:00:00Z"):
+        with pytest.raises(InvalidCommand):
+            await at(neither)
+
+
+async def test_whether_there_is_such_a_run(engine: Engine, worker: PlayedWorker) -> None:
+    run_id = await engine.start("alpha")
+    reads = MemoryRunReads(engine.log)
+    await must_be_a_run(engine.feed, TENANT, run_id)
+    assert (await current_run(reads, TENANT, run_id)).position == engine.log.head
+    for tenant, asked in ((TENANT, new_id()), (new_id(), run_id), (TENANT, engine.log.events[0].stream_id)):
+        with pytest.raises(NotFound):
+            await must_be_a_run(engine.feed, tenant, asked)
+        with pytest.raises(NotFound):
+            await current_run(reads, tenant, asked)
+
+
+# --- what a person says of a call -----------------------------------------------------------------------------------------
+
+
+async def test_the_first_person_counts(engine: Engine, worker: PlayedWorker) -> None:
+    await engine.start("alpha")
+    alpha = await worker.next("alpha")
+    invocation_id = await alpha.call("k", "mail")
+
+    def said(**changed: Any) -> Any:
+        values = {"invocation_id": invocation_id, "result": {"sent": True}, "by": "key:1", "reason": "I looked"} | changed
+        return resolve_invocation(engine.commands, worker.caller, ResolveInvocation(**values))
+
+    with pytest.raises(InvalidState):
+        await said()
+    await worker.next("mail", "tool")
+    engine.clock.advance(10)
+    with pytest.raises(WorkOver):
+        await worker.next("mail", "tool")
+    first = await said()
+    again = await said()
+    assert again.duplicate and again.position == first.position
+    assert (await said(by="key:2")).duplicate, "another person may say the same"
+    error = Failure(type="T", message="not sent")
+    for other in ({"result": {"sent": False}}, {"result": None, "error": error}, {"reason": "I guessed"}, {"evidence": 1}):
+        with pytest.raises(AlreadyResolved, match="key:1 said before"):
+            await said(**other)
+    with pytest.raises(NotFound):
+        await said(invocation_id=new_id())
+
+
+# --- workers: registering, and waiting for news ---------------------------------------------------------------------------
+
+
+async def test_a_tool_with_broken_parameters_registers_nothing(engine: Engine, worker: PlayedWorker) -> None:
+    head = engine.log.head
+    with pytest.raises(InvalidCommand) as caught:
+        await worker.register("fresh", tools_={"fine": {}, "broken": {"parameters": {"type": "no such type"}}})
+    assert caught.value.pointer is not None and caught.value.pointer.startswith("/tools/1/parameters")
+    assert engine.log.head == head
+
+
+async def test_registering_again_makes_no_event(engine: Engine, worker: PlayedWorker) -> None:
+    await worker.register("fresh", tools_=["tool"])
+    head = engine.log.head
+    await worker.register("fresh", tools_=["tool"])
+    assert engine.log.head == head
+
+
+async def news(worker: PlayedWorker, work_id: UUID, after: int, wait_s: float = 60, attempt: int | None = None) -> Any:
+    async with within(15):
+        return await worker.engine.workers.journals.news(
+            worker.tenant_id, work_id, after_version=after, attempt=attempt, wait_s=wait_s
+        )
+
+
+async def test_news_of_a_journal_come_as_soon_as_there_are_some(engine: Engine, worker: PlayedWorker) -> None:
+    await engine.start("alpha")
+    alpha = await worker.next("alpha")
+    version = (await alpha.journal()).version
+    waiting = asyncio.create_task(news(worker, alpha.work_id, version))
+    await turns()
+    await engine.start("alpha")  # is none of its business
+    await turns()
+    assert not waiting.done()
+    await alpha.step("k", 1)
+    view = await waiting
+    assert [entry.key for entry in view.entries] == ["k"] and view.version == version + 1
+    assert [entry.key for entry in (await news(worker, alpha.work_id, version)).entries] == ["k"], (
+        "what is there need not be waited for"
+    )
+
+
+async def test_without_news_the_answer_comes_after_the_time(engine: Engine, worker: PlayedWorker) -> None:
+    await engine.start("alpha")
+    alpha = await worker.next("alpha")
+    version = (await alpha.journal()).version
+    for wait_s in (0, 0.01):
+        view = await news(worker, alpha.work_id, version, wait_s)
+        assert view.entries == [] and view.mailbox == [] and view.version == version
+
+
+async def test_a_worker_that_waits_hears_that_its_work_is_over_or_anothers(engine: Engine, worker: PlayedWorker) -> None:
+    run_id = await engine.start("alpha")
+    first = await worker.next("alpha")
+    with pytest.raises(StaleAttempt):
+        await news(worker, first.work_id, 0, wait_s=0, attempt=2)
+    engine.clock.advance(10)
+    second = await worker.next("alpha")
+    with pytest.raises(StaleAttempt):
+        await news(worker, first.work_id, 0, wait_s=0, attempt=1)
+    version = (await second.journal()).version
+    waiting = asyncio.create_task(news(worker, second.work_id, version, attempt=2))
+    await turns()
+    await engine.give(CancelRun(run_id=run_id))
+    with pytest.raises(WorkOver):
+        await waiting
+    with pytest.raises(NotFound):
+        await news(worker, new_id(), 0)
+
+
+async def test_waiting_for_news_ends_with_the_process(engine: Engine, worker: PlayedWorker) -> None:
+    await engine.start("alpha")
+    alpha = await worker.next("alpha")
+    version = (await alpha.journal()).version
+    waiting = asyncio.create_task(news(worker, alpha.work_id, version))
+    await turns()
+    engine.live.close()
+    assert (await waiting).entries == []

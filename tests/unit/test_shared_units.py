@@ -1,0 +1,257 @@
+"""Membership over leases in memory and a clock that the test moves: who runs what, and what becomes of who is silent."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from application.engine import leases
+from application.engine.background import TaskEnded, end
+from application.engine.leases import Group, Membership, UnitWorker
+from application.engine.ports.checkpoints import LostOwnership
+from application.engine.ports.leases import Share
+from tests.kit.memory import LeaseBoard, ManualClock, MemoryLeases
+from tests.kit.waiting import turns, until
+from tests.pace import within
+
+UNITS = tuple(f"unit:{number}" for number in range(5))
+
+
+@pytest.fixture(autouse=True)
+def quick_beats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here waits for a beat; the clock of the leases is the test's."""
+    monkeypatch.setattr(leases, "BEAT_S", 0.001)
+    monkeypatch.setattr(leases, "AGAIN_AFTER_S", 0.001)
+
+
+class Process:
+    """What one process runs, with a record of what it does."""
+
+    def __init__(self, board: LeaseBoard, units: Sequence[str] = UNITS) -> None:
+        self.doing: set[str] = set()
+        self.runs: list[frozenset[str]] = []
+        self.lost = asyncio.Event()
+        self.leases = MemoryLeases(board, lease_s=leases.LEASE_S)
+        self.membership = Membership(self.leases, [Group("things", tuple(units), self._do), Group("one", ("one",), self._do)])
+        self.tasks = [asyncio.create_task(worker.run()) for worker in self.membership.workers.values()]
+        self.tasks.append(asyncio.create_task(self.membership.run()))
+
+    async def _do(self, units: frozenset[str]) -> None:
+        self.doing |= units
+        self.runs.append(units)
+        try:
+            await (asyncio.Event() if "one" in units else self.lost).wait()
+            self.lost.clear()
+            raise LostOwnership("somebody else")
+        finally:
+            self.doing -= units
+
+    @property
+    def things(self) -> set[str]:
+        return self.doing - {"one"}
+
+    async def stop(self) -> None:
+        await end(*self.tasks)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def board(clock: ManualClock) -> LeaseBoard:
+    return LeaseBoard(clock)
+
+
+@asynccontextmanager
+async def processes(board: LeaseBoard, *units: Sequence[str]) -> AsyncIterator[list[Process]]:
+    started = [Process(board, of) for of in units]
+    try:
+        yield started
+    finally:
+        await asyncio.gather(*(process.stop() for process in started))
+
+
+def done_once(everybody: Sequence[Process], *units: str) -> Callable[[], bool]:
+    wanted = sorted(units or (*UNITS, "one"))
+    return lambda: sorted(unit for process in everybody for unit in process.doing) == wanted and all(p.things for p in everybody)
+
+
+async def test_one_alone_does_everything_in_one_run(board: LeaseBoard) -> None:
+    async with processes(board, UNITS) as [process]:
+        await until(done_once([process]))
+        assert sorted(process.runs, key=len) == [frozenset({"one"}), frozenset(UNITS)]
+        assert process.membership.joined.is_set()
+
+
+async def test_a_second_one_gets_half_and_what_need_not_move_stays(board: LeaseBoard) -> None:
+    async with processes(board, UNITS) as everybody:
+        [first] = everybody
+        await until(done_once(everybody))
+        kept_running = len(first.runs)
+        second = Process(board)
+        everybody.append(second)
+        await until(lambda: [len(first.things), len(second.things)] == [3, 2] and not first.doing & second.doing)
+        await until(done_once(everybody))
+        assert "one" in first.doing
+        assert len(first.runs) == kept_running + 1, "what stays is begun anew once, not at each beat"
+        assert first.things == {"unit:0", "unit:1", "unit:2"}
+
+
+async def test_a_unit_is_given_back_only_when_it_is_not_done_any_more(board: LeaseBoard) -> None:
+    """While the work is ending, the unit still is its owner's: nobody else gets it."""
+    worker = UnitWorker(Group("things", UNITS, never), asyncio.Event())
+    worker.take(Share(5, frozenset(UNITS)))
+    running = asyncio.create_task(worker.run())
+    await turns(5)
+    worker.take(Share(3, frozenset(UNITS)))
+    assert worker.given_back() == frozenset(), "all of them are running"
+    await turns(10)
+    assert worker.given_back() == {"unit:3", "unit:4"}
+    await end(running)
+
+
+async def never(units: frozenset[str]) -> None:
+    await asyncio.Event().wait()
+
+
+async def test_what_was_let_go_is_given_back_with_a_beat_at_once(board: LeaseBoard, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with processes(board, UNITS) as everybody:
+        [first] = everybody
+        await until(done_once(everybody))
+        other = MemoryLeases(board, lease_s=leases.LEASE_S)
+        await other.beat({"things": UNITS}, ())
+        monkeypatch.setattr(leases, "BEAT_S", 3_600.0)  # counts from the beat after the next one at the latest
+        await until(lambda: len(first.things) == 3 and len(board.leases) == 4, "two units given back")
+        assert (await other.beat({"things": UNITS}, ()))["things"].held == {"unit:3", "unit:4"}
+
+
+async def test_what_a_leaver_gives_back_is_taken_with_the_next_beat(board: LeaseBoard) -> None:
+    async with processes(board, UNITS, UNITS, UNITS) as everybody:
+        await until(done_once(everybody))
+        leaver = everybody.pop()
+        await leaver.stop()
+        await until(done_once(everybody))  # the clock stood still: no lease had to expire
+        assert len(board.members) == 2 and leaver.doing == set()
+
+
+async def test_units_of_one_that_vanished_are_taken_over_when_its_lease_is_over(board: LeaseBoard, clock: ManualClock) -> None:
+    async with processes(board, UNITS, UNITS) as everybody:
+        await until(done_once(everybody))
+        vanished = everybody.pop(0)
+        vanished.membership._leave = contextlib.AsyncExitStack().aclose  # type: ignore[method-assign]  # what SIGKILL leaves undone
+        await vanished.stop()
+        clock.advance(leases.LEASE_S)
+        await turns()
+        assert not done_once(everybody)(), "not yet"
+        clock.advance(0.001)
+        await until(done_once(everybody))
+
+
+async def test_work_that_was_taken_away_is_begun_anew_while_the_lease_is_held(board: LeaseBoard) -> None:
+    async with processes(board, UNITS) as [process]:
+        await until(done_once([process]))
+        before = len(process.runs)
+        process.lost.set()
+        await until(lambda: len(process.runs) == before + 1 and process.doing == {*UNITS, "one"})
+
+
+async def test_members_that_know_other_units_share_what_they_know(board: LeaseBoard) -> None:
+    async with processes(board, UNITS, (*UNITS, "unit:new")) as [old, new]:
+        await until(lambda: old.things | new.things == {*UNITS, "unit:new"} and not old.doing & new.doing)
+        assert "unit:new" in new.doing
+
+
+async def test_an_outage_ends_nothing(board: LeaseBoard) -> None:
+    """Nobody takes over meanwhile: nobody can beat."""
+    async with processes(board, UNITS) as [process]:
+        await until(done_once([process]))
+        runs = len(process.runs)
+        board.away = True
+        await turns()
+        assert done_once([process])() and len(process.runs) == runs
+        board.away = False
+        await turns()
+        assert done_once([process])() and len(process.runs) == runs
+
+
+async def test_who_cannot_say_goodbye_leaves_all_the_same(board: LeaseBoard) -> None:
+    async with processes(board, UNITS) as [process]:
+        await until(done_once([process]))
+        board.away = True
+    assert process.doing == set() and len(board.members) == 1, "the lease is left to expire"
+
+
+async def test_a_beat_that_is_not_answered_is_given_up(board: LeaseBoard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "BEAT_TIMEOUT_S", 0.01)
+
+    class Silent(MemoryLeases):
+        beats = 0
+
+        async def beat(self, units: Mapping[str, Sequence[str]], given_back: Collection[str]) -> dict[str, Share]:
+            self.beats += 1
+            if self.beats == 1:
+                await asyncio.Event().wait()
+            return await super().beat(units, given_back)
+
+    silent = Silent(board, lease_s=leases.LEASE_S)
+    membership = Membership(silent, [Group("things", UNITS, never)])
+    task = asyncio.create_task(membership.run())
+    try:
+        await until(membership.joined.is_set, "the second beat")
+        assert silent.beats >= 2
+    finally:
+        await end(task)
+
+
+async def test_a_group_that_the_answer_does_not_name_is_not_done(board: LeaseBoard) -> None:
+    class Forgets(MemoryLeases):
+        async def beat(self, units: Mapping[str, Sequence[str]], given_back: Collection[str]) -> dict[str, Share]:
+            return {}
+
+    worker_runs: list[frozenset[str]] = []
+
+    async def noting(units: frozenset[str]) -> None:
+        worker_runs.append(units)
+
+    membership = Membership(Forgets(board, lease_s=1), [Group("things", UNITS, noting)])
+    tasks = [asyncio.create_task(membership.run()), asyncio.create_task(membership.workers["things"].run())]
+    try:
+        await until(membership.joined.is_set)
+        await turns()
+        assert worker_runs == []
+    finally:
+        await end(*tasks)
+
+
+@pytest.mark.parametrize("ends", ["returns", "raises"])
+async def test_a_unit_that_ends_by_itself_is_a_defect_that_is_seen(board: LeaseBoard, ends: str) -> None:
+    async def short(units: frozenset[str]) -> None:
+        if ends == "raises":
+            raise ValueError("broken")
+
+    membership = Membership(MemoryLeases(board, lease_s=leases.LEASE_S), [Group("short", ("short",), short)])
+    beating = asyncio.create_task(membership.run())
+    try:
+        with pytest.raises(TaskEnded, match="group short"):
+            async with within(15):
+                await membership.workers["short"].run()
+    finally:
+        await end(beating)
+
+
+@pytest.mark.parametrize("size", range(7))
+async def test_a_worker_wants_no_more_than_its_share_and_keeps_what_runs(size: int) -> None:
+    worker = UnitWorker(Group("things", UNITS, never), asyncio.Event())
+    worker.take(Share(2, frozenset({"unit:3", "unit:4"})))
+    running = asyncio.create_task(worker.run())
+    await turns(5)
+    worker.take(Share(size, frozenset(UNITS)))
+    await turns(10)
+    kept = {"unit:3", "unit:4", "unit:0", "unit:1", "unit:2"}
+    wanted = set(sorted(kept, key=lambda unit: (unit not in ("unit:3", "unit:4"), unit))[:size])
+    assert worker.given_back() == set(UNITS) - wanted
+    await end(running)

@@ -1,0 +1,233 @@
+"""The use case that starts a run, the set-up of an installation, and what a catalog says of itself."""
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from application.catalog import CATALOG, SAGAS
+from application.routes import ROUTES
+from application.runs import start as starting
+from application.runs.start import UnknownAgent, UnknownProject
+from application.setup import set_up
+from domain import runs, tenants
+from domain.agents import RegisterAgent, agent_id_of
+from domain.errors import AlreadyExists
+from domain.kernel import derive_id
+from domain.projects import CreateProject, default_project_id
+from domain.registry import SLICES
+from domain.runs import Plan, RunStarted, Step, sequential
+from domain.tenants import DEFAULT_TENANT_ID, RevokeApiKey
+from tests.kit.engine import Engine
+from tests.kit.waiting import TENANT, new_id, request_of
+
+
+@pytest.fixture
+async def engine() -> Engine:
+    engine = Engine()
+    await engine.set_up()
+    for name, version in (("alpha", "1"), ("beta", "7")):
+        await register(engine, name, version)
+    return engine
+
+
+async def register(engine: Engine, name: str, version: str, tenant_id: UUID = TENANT) -> None:
+    await engine.give(RegisterAgent(agent_id=agent_id_of(tenant_id, name), name=name, version=version), tenant_id=tenant_id)
+
+
+def started(engine: Engine, run_id: UUID) -> RunStarted:
+    event = CATALOG.registry.decoded(engine.log.streams[run_id][0])
+    assert isinstance(event, RunStarted)
+    return event
+
+
+async def test_each_agent_is_pinned_to_its_registered_version(engine: Engine) -> None:
+    plan = Plan(steps=(Step(key="a", agent="alpha"), Step(key="b", agent="beta", agent_version="7"), Step(key="c", agent="beta")))
+    run_id = await engine.start(plan=plan, input={"q": 1}, metadata={"m": 2})
+    event = started(engine, run_id)
+    assert [step.agent_version for step in event.plan.steps] == ["1", "7", "7"]
+    assert (event.input, event.metadata, event.project_id) == ({"q": 1}, {"m": 2}, default_project_id(TENANT))
+    assert [step.agent_version for step in plan.steps] == [None, "7", None], "the plan that was given stays as it is"
+
+
+async def test_a_plan_that_comes_again_is_pinned_to_the_version_of_then(engine: Engine) -> None:
+    plan = sequential(("alpha", "beta"))
+    first = await engine.start(plan=plan)
+    await register(engine, "alpha", "2")
+    second = await engine.start(plan=plan)
+    assert [[step.agent_version for step in started(engine, run_id).plan.steps] for run_id in (first, second)] == [
+        ["1", "7"],
+        ["2", "7"],
+    ]
+
+
+async def test_more_plans_than_are_kept_are_pinned_as_well(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starting, "_PINNED", {})
+    monkeypatch.setattr(starting, "_PINNED_SIZE", 3)
+    for number in range(8):
+        plan = Plan(steps=(Step(key=f"k{number}", agent="beta"),))
+        assert started(engine, await engine.start(plan=plan)).plan.steps[0].agent_version == "7"
+        assert len(starting._PINNED) <= 3
+    large = Plan(steps=tuple(Step(key=f"k{n}", agent="beta") for n in range(starting._PINNED_STEPS + 1)))
+    before = len(starting._PINNED)
+    await engine.start(plan=large)
+    assert len(starting._PINNED) == before, "large plans hardly come twice"
+
+
+@pytest.mark.parametrize(
+    ("steps", "place", "message"),
+    [
+        ((Step(key="a", agent="gamma"),), 0, "no agent 'gamma' is registered"),
+        ((Step(key="a", agent="alpha"), Step(key="b", agent="gamma")), 1, "no agent 'gamma'"),
+        ((Step(key="a", agent="beta", agent_version="6"),), 0, "registered in version 7, not 6"),
+    ],
+)
+async def test_an_agent_that_is_not_there_is_named_with_its_place(
+    engine: Engine, steps: tuple[Step, ...], place: int, message: str
+) -> None:
+    run_id = new_id()
+    with pytest.raises(UnknownAgent, match=message) as caught:
+        await engine.start(plan=Plan(steps=steps), run_id=run_id)
+    assert (caught.value.step, caught.value.pointer) == (place, f"/plan/steps/{place}/agent")
+    assert engine.of_stream(run_id) == []
+
+
+async def test_an_agent_of_another_tenant_is_not_there(engine: Engine) -> None:
+    stranger = new_id()
+    with pytest.raises(UnknownAgent):
+        await engine.start("alpha", tenant_id=stranger)
+
+
+async def test_what_another_process_registered_is_found(engine: Engine) -> None:
+    with pytest.raises(UnknownAgent):
+        await engine.start("late")
+    other = engine.another()
+    await register(other, "late", "1")
+    await register(other, "beta", "8")
+    assert started(engine, await engine.start("late")).plan.steps[0].agent_version == "1"
+    pinned = Plan(steps=(Step(key="b", agent="beta", agent_version="8"),))
+    assert started(engine, await engine.start(plan=pinned)).plan.steps[0].agent_version == "8"
+
+
+async def test_a_project_must_be_there_and_the_default_one_always_is(engine: Engine) -> None:
+    with pytest.raises(UnknownProject) as caught:
+        await engine.start("alpha", project_id=new_id())
+    assert caught.value.pointer == "/project_id"
+    project_id = new_id()
+    await engine.give(CreateProject(project_id=project_id, name="mine"))
+    assert started(engine, await engine.start("alpha", project_id=project_id)).project_id == project_id
+    bare = Engine()
+    await register(bare, "alpha", "1")
+    await bare.start("alpha")
+
+
+async def test_the_start_of_a_run_is_repeated_whatever_was_registered_since(engine: Engine) -> None:
+    run_id = new_id()
+    request = request_of(command_id=derive_id(run_id, "start"), repeatable=True)
+    given: dict[str, Any] = {"run_id": run_id, "request": request, "input": {"n": 1}, "metadata": {"a": 1}}
+    await engine.start("alpha", "beta", **given)
+    head = engine.log.head
+    await register(engine, "beta", "9")
+    for process in (engine, engine.another()):
+        await process.start("alpha", "beta", **given)
+    assert engine.log.head == head + 1
+
+
+BETA = Step(key="beta", agent="beta", after=("alpha",))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"input": {"n": True}},
+        {"input": None},
+        {"metadata": {}},
+        {"plan": sequential(("beta", "alpha"))},
+        {"plan": sequential(("alpha",))},
+        {
+            "plan": Plan(
+                steps=(Step(key="alpha", agent="alpha", agent_version="2"), Step(key="beta", agent="beta", after=("alpha",)))
+            )
+        },
+        {"plan": Plan(steps=(Step(key="alpha", agent="alpha", timeout_s=5), Step(key="beta", agent="beta", after=("alpha",))))},
+    ],
+)
+async def test_a_start_that_says_something_else_is_refused(engine: Engine, other: dict[str, Any]) -> None:
+    run_id = new_id()
+    request = request_of(command_id=derive_id(run_id, "start"), repeatable=True)
+    given: dict[str, Any] = {"run_id": run_id, "request": request, "input": {"n": 1}, "metadata": {"a": 1}}
+    await engine.start(plan=sequential(("alpha", "beta")), **given)
+    await register(engine, "alpha", "2")  # so that a plan pinned to it would be startable
+    with pytest.raises(AlreadyExists):
+        await engine.start(**{"plan": sequential(("alpha", "beta")), **given, **other})
+
+
+async def test_a_repeat_that_names_the_version_of_then_is_the_same(engine: Engine) -> None:
+    run_id = new_id()
+    request = request_of(command_id=derive_id(run_id, "start"), repeatable=True)
+    await engine.start("alpha", run_id=run_id, request=request)
+    pinned = Plan(steps=(Step(key="alpha", agent="alpha", agent_version="1"),))
+    head = engine.log.head
+    await engine.start(plan=pinned, run_id=run_id, request=request)
+    assert engine.log.head == head
+
+
+# --- set-up ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_fresh_installation_has_a_tenant_a_project_and_a_key() -> None:
+    engine = Engine()
+    assert await set_up(engine.commands, key_sha256="a" * 64) == 3
+    assert [event.topic for event in engine.log.events] == ["tenant.created", "project.created", "tenant.api_key_issued"]
+    assert {event.tenant_id for event in engine.log.events} == {DEFAULT_TENANT_ID}
+    state = (await engine.commands.load(tenants.DECIDER, DEFAULT_TENANT_ID, DEFAULT_TENANT_ID)).state
+    assert (state.name, list(state.keys.values())) == ("default", ["a" * 64])
+
+
+async def test_set_up_again_adds_nothing_but_another_key() -> None:
+    engine = Engine()
+    assert await set_up(engine.commands, key_sha256=None) == 2
+    assert await set_up(engine.another().commands, key_sha256=None) == 2
+    assert await set_up(engine.commands, key_sha256="a" * 64) == 3
+    assert await set_up(engine.commands, key_sha256="a" * 64) == 3
+    assert await set_up(engine.another().commands, key_sha256="b" * 64) == 4
+    assert engine.log.head == 4
+
+
+async def test_a_key_that_was_revoked_is_not_issued_again_by_a_start() -> None:
+    engine = Engine()
+    await set_up(engine.commands, key_sha256="a" * 64)
+    key_id = derive_id(DEFAULT_TENANT_ID, f"key:{'a' * 64}")
+    await engine.give(RevokeApiKey(tenant_id=DEFAULT_TENANT_ID, key_id=key_id), tenant_id=DEFAULT_TENANT_ID)
+    await set_up(engine.another().commands, key_sha256="a" * 64)
+    state = (await engine.commands.load(tenants.DECIDER, DEFAULT_TENANT_ID, DEFAULT_TENANT_ID)).state
+    assert state.keys == {}
+
+
+# --- the catalog ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_slice_has_rules_and_every_topic_finds_them() -> None:
+    assert set(CATALOG.deciders) == set(SLICES)
+    assert set(CATALOG.rules) == set(CATALOG.registry.events)
+    for topic, decider in CATALOG.rules.items():
+        assert CATALOG.registry.slice_of[topic] == decider.slice
+
+
+def test_commands_are_found_by_the_name_of_their_class() -> None:
+    assert CATALOG.commands["StartRun"] is runs.StartRun
+    assert list(CATALOG.commands.values()) == list(ROUTES), "no two of one name"
+    assert CATALOG.sagas is SAGAS
+
+
+@pytest.mark.parametrize("command", list(ROUTES), ids=lambda command: command.__name__)
+def test_what_a_repeat_must_say_again_are_fields_of_the_command(command: Any) -> None:
+    assert set(ROUTES[command].said) <= set(command.model_fields)
+
+
+def test_commands_inside_a_run_have_the_run_for_their_root() -> None:
+    run_id = new_id()
+    own_streams = {runs.StartRun, runs.CompleteStep, runs.FailStep, runs.CancelRun}
+    for command, route in ROUTES.items():
+        if "run_id" in command.model_fields and command not in own_streams:
+            assert route.root(command.model_construct(run_id=run_id), None) == run_id, command

@@ -1,0 +1,81 @@
+"""The cache of states: a bound in bytes, the newest state of a stream, and the least recently used out first."""
+
+import random
+from uuid import UUID
+
+import pytest
+
+from application.engine.commands.cache import ENTRY_BYTES, Loaded, StateCache
+from domain import context, projects
+from tests.kit.waiting import TENANT, new_id
+
+
+def known(version: int, size: int = 0) -> Loaded:
+    return Loaded(None, version, version, size=size)
+
+
+def test_the_cache_keeps_its_bound_and_the_newest_state() -> None:
+    cache, random_ = StateCache(max_bytes=100_000), random.Random(7)
+    ids = [new_id() for _ in range(50)]
+    newest: dict[UUID, int] = {}
+    for _ in range(2_000):
+        stream_id, version = random_.choice(ids), random_.randrange(1, 100)
+        newest[stream_id] = max(newest.get(stream_id, 0), version)
+        before = cache.get(TENANT, stream_id)
+        cache.put(TENANT, stream_id, Loaded(None, version, version, size=random_.randrange(5_000)))
+        assert cache.bytes_held <= 100_000
+        found = cache.get(TENANT, stream_id)
+        if found is not None and before is not None:
+            assert found.version == max(before.version, version)
+    kept = [stream_id for stream_id in ids if cache.get(TENANT, stream_id)]
+    assert 0 < len(kept) < len(ids)
+    assert cache.get(new_id(), kept[0]) is None
+
+
+def kept(cache: StateCache, streams: list[UUID]) -> list[bool]:
+    return [cache.get(TENANT, stream) is not None for stream in streams]
+
+
+@pytest.mark.parametrize(("size", "fit"), [(0, True), (1, False)])
+def test_each_state_counts_its_bytes_and_a_fixed_part(size: int, fit: bool) -> None:
+    cache, streams = StateCache(max_bytes=3 * ENTRY_BYTES + 100), [new_id() for _ in range(3)]
+    for stream, bytes_ in zip(streams, (40, 60, size), strict=True):
+        cache.put(TENANT, stream, known(1, bytes_))
+    assert kept(cache, streams) == [fit, True, True]
+
+
+def test_a_newer_state_counts_in_place_of_the_older_one() -> None:
+    cache, streams = StateCache(max_bytes=2 * ENTRY_BYTES + 10), [new_id() for _ in range(2)]
+    for version in range(1, 50):
+        cache.put(TENANT, streams[0], known(version, 5))
+    cache.put(TENANT, streams[1], known(1, 5))
+    assert kept(cache, streams) == [True, True]
+    cache.put(TENANT, streams[1], known(2, 6))
+    assert kept(cache, streams) == [False, True]
+
+
+def test_what_was_used_last_stays_longest() -> None:
+    cache, streams = StateCache(max_bytes=2 * ENTRY_BYTES), [new_id() for _ in range(3)]
+    cache.put(TENANT, streams[0], known(1))
+    cache.put(TENANT, streams[1], known(1))
+    cache.get(TENANT, streams[0])
+    cache.put(TENANT, streams[2], known(1))
+    assert kept(cache, streams) == [True, False, True]
+    cache.put(TENANT, streams[0], known(2))
+    cache.put(TENANT, streams[1], known(1))
+    assert kept(cache, streams) == [True, True, False]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_slower_task_puts_no_older_state_back(version: int) -> None:
+    cache, stream, newest = StateCache(), new_id(), known(2)
+    cache.put(TENANT, stream, newest)
+    cache.put(TENANT, stream, known(version))
+    assert cache.get(TENANT, stream) is newest
+
+
+def test_a_state_is_of_one_slice() -> None:
+    state = projects.Project()
+    loaded = Loaded(state, 3, 9, 20, "projects")
+    assert loaded.seen_by(projects.DECIDER) is loaded
+    assert loaded.seen_by(context.DECIDER) == Loaded(context.DECIDER.initial(), 0, 0, 0, "projects")
