@@ -8,9 +8,10 @@ from uuid import UUID
 
 from application.engine.ports.log import EventFeed
 from application.engine.ports.positions import ConsumerPositions
+from application.engine.reading.channels import Batch, Filter
 from application.engine.reading.histories import History, HistoryEnded
 from application.engine.reading.history_keeper import HistoryKeeper
-from application.engine.reading.live import Batch, Filter, LiveFeed
+from application.engine.reading.live import LiveFeed
 from application.engine.sagas.manager import partition_of
 from application.reads import CurrentRuns
 from domain.errors import ProjectionBehind

@@ -16,8 +16,9 @@ import orjson
 import pytest
 import pytest_asyncio
 
+from application.engine.reading.channels import Filter, TooSlow
 from application.engine.reading.histories import History
-from application.engine.reading.live import Filter, LiveFeed, TooSlow
+from application.engine.reading.live import LiveFeed
 from domain.kernel import RecordedEvent
 from domain.projects import CreateProject
 from domain.tenants import DEFAULT_TENANT_ID

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
 from application.engine.reading import live
-from application.engine.reading.live import Batch, Filter
+from application.engine.reading.channels import Batch, Filter
 from domain.kernel import RecordedEvent
 from domain.projects import CreateProject
 from domain.tenants import DEFAULT_TENANT_ID

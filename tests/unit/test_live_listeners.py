@@ -11,9 +11,10 @@ import pytest
 from application.engine.background import end
 from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
 from application.engine.reading import live as reading
+from application.engine.reading.channels import Batch, Filter, TooSlow
 from application.engine.reading.histories import History, HistoryEnded
 from application.engine.reading.history_keeper import HistoryKeeper
-from application.engine.reading.live import Batch, Filter, LiveFeed, TooSlow
+from application.engine.reading.live import LiveFeed
 from application.engine.reading.watches import Watch
 from tests.kit.memory import MemoryEventFeed, MemoryHistories, MemoryLog, MemorySubscription
 from tests.kit.waiting import TENANT, new_id, turns, until

@@ -20,10 +20,10 @@ from api.http.conventions.positions import POSITION
 from api.http.conventions.request import container_of, principal_of
 from api.http.conventions.routing import DirectRoute
 from application.engine.ports.pages import MAX_LIMIT, encode_cursor
+from application.engine.reading.channels import Batch, Filter, TooSlow
 from application.engine.reading.cloudevents import CloudEventEncoder
 from application.engine.reading.event_pages import event_at, read_event_page
 from application.engine.reading.histories import Cursor, History, HistoryEnded
-from application.engine.reading.live import Batch, Filter, TooSlow
 from application.runs.follow import RunOver, RunStreams
 from application.runs.lookup import must_be_a_run
 from domain.errors import HistoryReplaced, InvalidCommand

@@ -7,9 +7,9 @@ from uuid import UUID
 from application.engine.ports.log import EventFeed
 from application.engine.ports.pages import MAX_POSITION
 from application.engine.reading.as_of import position_as_of
+from application.engine.reading.channels import Filter
 from application.engine.reading.histories import Cursor, History
 from application.engine.reading.history_keeper import HistoryKeeper
-from application.engine.reading.live import Filter
 from domain.errors import NotFound
 from domain.kernel import RecordedEvent
 
