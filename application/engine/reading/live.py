@@ -171,7 +171,7 @@ class LiveFeed:
                 asyncio.get_running_loop().call_soon(self._wake_some)
 
     async def events(self, wanted: Filter, *, after: int | None, history: History) -> AsyncGenerator[Batch, None]:
-        """Events of a history after a position (None: from now on) that pass the filter, in order, in small batches; waits for more.
+        """Events of a history after a position (None: from now on) that pass the filter, in order, in batches; waits for more.
 
         An empty batch means that nothing came for a while.
 
