@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from typing import Any
 from uuid import UUID
 
@@ -12,90 +12,13 @@ from application.engine.background import end
 from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
 from application.engine.reading import live as reading
 from application.engine.reading.channels import Batch, Filter, TooSlow
-from application.engine.reading.histories import History, HistoryEnded
-from application.engine.reading.history_keeper import HistoryKeeper
-from application.engine.reading.live import LiveFeed
-from application.engine.reading.watches import Watch
-from tests.kit.memory import MemoryEventFeed, MemoryHistories, MemoryLog, MemorySubscription
+from application.engine.reading.histories import HistoryEnded
+from tests.kit.live import Listening, Live, living
+from tests.kit.memory import MemoryLog
 from tests.kit.waiting import TENANT, new_id, turns, until
 from tests.pace import within
 
 OTHER = new_id()
-
-
-class Live:
-    """A live feed that runs, on a log that the test writes."""
-
-    def __init__(self, **limits: Any) -> None:
-        self.log = MemoryLog()
-        self.feed = MemoryEventFeed(self.log)
-        self.histories = HistoryKeeper(MemoryHistories(self.log))
-        self.subscription = MemorySubscription(self.log, self.histories)
-        self.live = LiveFeed(self.feed, self.subscription, self.histories, **limits)
-        self.listening: list[Listening] = []
-
-    def append(self, count: int = 1, *, topic: str = "a", root: UUID | None = None, tenant: UUID = TENANT) -> list[int]:
-        """One append of a new stream; its positions."""
-        stream = new_id()
-        append = StreamAppend(stream, root or stream, 0, tuple(NewEvent(topic, 1, b"{}") for _ in range(count)))
-        result = self.log.add(AppendRequest(tenant, new_id(), (append,), "{}"))
-        return list(range(result.last_position - count + 1, result.last_position + 1))
-
-    async def history(self) -> History:
-        return (await self.histories.fresh()).histories.current
-
-    async def listen(self, wanted: Filter | None = None, *, after: int | None = None) -> "Listening":
-        """A listener that has joined."""
-        listening = Listening(self, wanted or Filter(TENANT), after, await self.history())
-        await listening.joined()
-        return listening
-
-
-class Listening:
-    """Takes what comes, unless it is held."""
-
-    def __init__(self, live: Live, wanted: Filter, after: int | None, history: History) -> None:
-        self.batches: list[Batch] = []
-        self.free = asyncio.Event()
-        self.free.set()
-        self._live, self._wanted, self._after, self._history = live, wanted, after, history
-        self._before = live.live.listeners
-        self.task = asyncio.create_task(self._run())
-        live.listening.append(self)
-
-    async def _run(self) -> None:
-        events = self._live.live.events(self._wanted, after=self._after, history=self._history)
-        async with aclosing(events):
-            async for batch in events:
-                self.batches.append(batch)
-                await self.free.wait()
-
-    async def joined(self) -> None:
-        await until(lambda: self._live.live.listeners > self._before or self.task.done(), "a listener more")
-        await turns(3)
-
-    @property
-    def positions(self) -> list[int]:
-        return [event.position for batch in self.batches for event in batch]
-
-    async def has(self, *positions: int) -> None:
-        await until(lambda: self.positions == list(positions) or len(self.positions) > len(positions), f"{positions}")
-        assert self.positions == list(positions)
-
-    async def raised(self) -> BaseException | None:
-        async with within(15):
-            await asyncio.wait({self.task})
-        return self.task.exception()
-
-
-@asynccontextmanager
-async def living(**limits: Any) -> AsyncIterator[Live]:
-    live = Live(**limits)
-    task = asyncio.create_task(live.live.run())
-    try:
-        yield live
-    finally:
-        await end(task, *(each.task for each in live.listening))
 
 
 @pytest.fixture
@@ -399,116 +322,3 @@ async def test_a_reader_of_a_history_that_this_feed_does_not_read_yet_waits_for_
     await listening.joined()
     await until(lambda: live.live.listeners == 1)
     await listening.has(*live.append())
-
-
-# --- watches --------------------------------------------------------------------------------------------------------------
-
-
-def to(live: Live, stream: UUID, topic: str = "a") -> None:
-    version = len(live.log.streams[stream])
-    live.log.add(AppendRequest(TENANT, new_id(), (StreamAppend(stream, stream, version, (NewEvent(topic, 1, b"{}"),)),), "{}"))
-
-
-async def happened(watch: Any) -> bool:
-    async with within(15):
-        return bool(await watch.next(60))
-
-
-async def test_a_watch_is_woken_by_its_stream_and_topics_only(live: Live) -> None:
-    await live.listen()
-    ours, other = new_id(), new_id()
-    with live.live.watch(ours) as any_topic, live.live.watch(ours, frozenset({"end"})) as the_end:
-        assert live.live.watched(ours) == 2 and live.live.watched(other) == 0
-        to(live, other)
-        to(live, ours, "begin")
-        assert await happened(any_topic)
-        await turns()
-        assert not await the_end.next(0) and not await any_topic.next(0), "each change is told once"
-        to(live, ours, "end")
-        assert await happened(the_end) and await happened(any_topic)
-    assert live.live.watched(ours) == 0
-
-
-async def test_a_watch_that_begins_before_the_log_is_read_is_woken_once_without_a_cause(live: Live) -> None:
-    with live.live.watch(new_id()) as watch:
-        assert await happened(watch)
-        await turns()
-        assert not await watch.next(0)
-
-
-async def test_what_happens_before_somebody_waits_is_not_missed(live: Live) -> None:
-    await live.listen()
-    stream = new_id()
-    with live.live.watch(stream) as watch:
-        to(live, stream)
-        await turns()
-        assert await watch.next(0) or await happened(watch)
-
-
-async def test_a_history_that_ends_wakes_all_watches(live: Live) -> None:
-    await live.listen()
-    with live.live.watch(new_id()) as watch:
-        await turns()
-        await watch.next(0)
-        await live.histories.restored("a test", 0)
-        assert await happened(watch)
-
-
-async def test_a_process_that_is_about_to_stop_wakes_all_watches(live: Live) -> None:
-    await live.listen()
-    with live.live.watch(new_id()) as watch:
-        live.live.close()
-        assert await happened(watch)
-
-
-# --- turns ----------------------------------------------------------------------------------------------------------------
-
-
-class Noting(Watch):
-    """Notes when it is woken, or breaks."""
-
-    def __init__(self, woken: list[int], number: int, *, broken: bool = False) -> None:
-        super().__init__(None)
-        self._woken, self._number, self._broken = woken, number, broken
-
-    def wake(self) -> None:
-        if self._broken:
-            raise RuntimeError("broken")
-        self._woken.append(self._number)
-
-
-async def test_many_are_woken_in_turns_and_in_the_order_of_their_coming(live: Live) -> None:
-    """So that the next event, and every other request, waits for a few of them and not for all."""
-    count = 2 * reading.WOKEN_AT_ONCE + 5
-    woken: list[int] = []
-    sizes: list[int] = []
-    loop = asyncio.get_running_loop()
-
-    def between() -> None:
-        sizes.append(len(woken))
-        if len(woken) < count:
-            loop.call_soon(between)
-
-    watches = [Noting(woken, number) for number in range(count)]
-    live.live._wake_in_turn(watches)
-    live.live._wake_in_turn(watches[:3])  # due already: once is enough
-    loop.call_soon(between)
-    await until(lambda: sizes[-1:] == [count])
-    await turns(5)
-    assert woken == list(range(count))
-    assert sorted(set(sizes)) == [reading.WOKEN_AT_ONCE, 2 * reading.WOKEN_AT_ONCE, count]
-    live.live._wake_in_turn(watches[:2])
-    await until(lambda: woken[count:] == [0, 1], "another turn for those who had theirs")
-
-
-async def test_one_that_cannot_be_woken_costs_those_after_its_turn_nothing(live: Live) -> None:
-    woken: list[int] = []
-    problems: list[dict[str, Any]] = []
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(lambda _, context: problems.append(context))
-    try:
-        live.live._wake_in_turn([Noting(woken, 0), Noting(woken, 1, broken=True), Noting(woken, 2)])
-        await until(lambda: woken == [0, 2])
-        assert len(problems) == 1
-    finally:
-        loop.set_exception_handler(None)

@@ -4,6 +4,7 @@ from tests.kit.memory.checkpoints import MemoryCheckpoints
 from tests.kit.memory.clock import Clock, ManualClock, SystemClock
 from tests.kit.memory.feed import MemoryEventFeed, MemoryStreamRanges, MemorySubscription
 from tests.kit.memory.histories import MemoryHistories
+from tests.kit.memory.idempotency import MemoryIdempotencyKeys
 from tests.kit.memory.leases import LeaseBoard, MemoryLeases
 from tests.kit.memory.log import MemoryEventStore, MemoryLog
 from tests.kit.memory.reads import MemoryPositions, MemoryRunReads
@@ -20,6 +21,7 @@ __all__ = [
     "MemoryEventFeed",
     "MemoryEventStore",
     "MemoryHistories",
+    "MemoryIdempotencyKeys",
     "MemoryLeases",
     "MemoryLog",
     "MemoryOpenWork",
