@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import signal
 import sys
 import tempfile
 import uuid
@@ -25,6 +26,10 @@ from tests.temporary import keep_temporary_files_in_memory
 TEMPLATE = "tidelog_template"
 
 keep_temporary_files_in_memory()
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts background jobs so. The processes that tests start would inherit it, and Ctrl-C would not stop them.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says something of the machine. What matters is in benchmarks/.
 settings.register_profile("tidelog", deadline=None, suppress_health_check=[HealthCheck.too_slow])
