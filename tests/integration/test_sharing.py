@@ -11,11 +11,9 @@ from adapters.postgres.pool import Pool, open_pool
 from application.engine import leases
 from application.engine.background import TaskEnded, end
 from application.engine.leases import Group, Membership
-from application.engine.ports.checkpoints import LostOwnership
 from tests.integration.system_kit import eventually
+from tests.kit.sharing import UNITS, SharingProcess
 from tests.pace import within
-
-UNITS = tuple(f"unit:{number}" for number in range(5))
 
 
 @pytest.fixture
@@ -37,36 +35,12 @@ class Leaving(PostgresLeases):
             await super().leave()
 
 
-class Process:
-    """What one process would run, with a record of what it does."""
+class Process(SharingProcess):
+    """A process with leases in PostgreSQL."""
 
     def __init__(self, pool: Pool, units: Sequence[str] = UNITS, lease_s: float = leases.LEASE_S) -> None:
-        self.doing: set[str] = set()
-        self.runs: list[frozenset[str]] = []
-        self.lost = asyncio.Event()
-        """Set: another process took one of the things away."""
-        groups = [Group("things", tuple(units), self._do), Group("one", ("one",), self._do)]
         self.leases = Leaving(pool, lease_s=lease_s)
-        self.sharing = Membership(self.leases, groups)
-        self.tasks = [asyncio.create_task(worker.run()) for worker in self.sharing.workers.values()]
-        self.tasks.append(asyncio.create_task(self.sharing.run()))
-
-    async def _do(self, units: frozenset[str]) -> None:
-        self.doing |= units
-        self.runs.append(units)
-        try:
-            await (asyncio.Event() if "one" in units else self.lost).wait()
-            self.lost.clear()
-            raise LostOwnership("somebody else")
-        finally:
-            self.doing -= units
-
-    @property
-    def things(self) -> set[str]:
-        return self.doing - {"one"}
-
-    async def stop(self) -> None:
-        await end(*self.tasks)
+        super().__init__(self.leases, units)
 
     async def vanish(self) -> None:
         """Without a word: the lease is left to expire."""

@@ -10,13 +10,11 @@ import pytest
 from application.engine import leases
 from application.engine.background import TaskEnded, end
 from application.engine.leases import Group, Membership, UnitWorker
-from application.engine.ports.checkpoints import LostOwnership
 from application.engine.ports.leases import Share
 from tests.kit.memory import LeaseBoard, ManualClock, MemoryLeases
+from tests.kit.sharing import UNITS, SharingProcess
 from tests.kit.waiting import turns, until
 from tests.pace import within
-
-UNITS = tuple(f"unit:{number}" for number in range(5))
 
 
 @pytest.fixture(autouse=True)
@@ -26,34 +24,12 @@ def quick_beats(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "AGAIN_AFTER_S", 0.001)
 
 
-class Process:
-    """What one process runs, with a record of what it does."""
+class Process(SharingProcess):
+    """A process with leases in memory."""
 
     def __init__(self, board: LeaseBoard, units: Sequence[str] = UNITS) -> None:
-        self.doing: set[str] = set()
-        self.runs: list[frozenset[str]] = []
-        self.lost = asyncio.Event()
         self.leases = MemoryLeases(board, lease_s=leases.LEASE_S)
-        self.membership = Membership(self.leases, [Group("things", tuple(units), self._do), Group("one", ("one",), self._do)])
-        self.tasks = [asyncio.create_task(worker.run()) for worker in self.membership.workers.values()]
-        self.tasks.append(asyncio.create_task(self.membership.run()))
-
-    async def _do(self, units: frozenset[str]) -> None:
-        self.doing |= units
-        self.runs.append(units)
-        try:
-            await (asyncio.Event() if "one" in units else self.lost).wait()
-            self.lost.clear()
-            raise LostOwnership("somebody else")
-        finally:
-            self.doing -= units
-
-    @property
-    def things(self) -> set[str]:
-        return self.doing - {"one"}
-
-    async def stop(self) -> None:
-        await end(*self.tasks)
+        super().__init__(self.leases, units)
 
 
 @pytest.fixture
