@@ -1,6 +1,6 @@
 """Tidelog SDK: write agents and tools, and talk to a Tidelog server.
 
-Every name below is imported when it is first used. So `tidelog.nats_security` can be imported without the rest, as the server does.
+Every name below is imported at its first use. So the server can import `tidelog.nats_security` without the rest.
 """
 
 from importlib import import_module
@@ -53,12 +53,12 @@ _NAMES = {
     ),
     "tools": ("Tool", "ToolContext", "tool"),
 }
-"""Module → the names that it gives to this package."""
+"""Module → the names that this package takes from the module."""
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 _MODULES = {*_NAMES, "calling", "journal", "models", "naming", "sse", "transport", "values"}
 """Modules that `import tidelog` alone makes usable, as in `tidelog.errors.NotFoundError`."""
 
-if not TYPE_CHECKING:  # a type checker that saw this would take every name for one of ours
+if not TYPE_CHECKING:  # a type checker that saw this function would accept every name
 
     def __getattr__(name: str) -> object:
         if name in _MODULES:

@@ -1,4 +1,4 @@
-"""`Agent`: the class that users derive from. Nothing has to be registered; the worker finds it in its folder."""
+"""`Agent`: the class that users derive from. Nothing has to be registered; the worker finds agents in its folders."""
 
 import inspect
 import typing
@@ -15,31 +15,31 @@ from tidelog.values import check_depth
 
 
 class Agent:
-    """Derive from it and write `execute`. A new instance is made for each execution, without arguments.
+    """The base of an agent: derive from `Agent` and write `execute`. Each execution makes a new instance, without arguments.
 
-    What is to survive a crash goes through the context; attributes of the instance do not.
+    Results recorded through the context survive a crash; attributes of the instance do not.
     """
 
     name: ClassVar[str] = ""
-    """How plans call it: `[a-z0-9_-]+`. Default: the class's name in kebab-case."""
+    """The name that plans use: `[a-z0-9_-]+`. Default: the class's name in kebab-case."""
     version: ClassVar[str] = "1"
     capabilities: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if "name" not in cls.__dict__:  # not inherited: two classes of one name could not be told apart
+        if "name" not in cls.__dict__:  # not inherited: two classes of one name could not be distinguished
             cls.name = kebab_case(cls.__name__)
 
     async def execute(self, ctx: Context) -> Any:
-        """Do the work; the result (JSON data, or anything pydantic can make that of) is the step's result.
+        """Do the work; the result (JSON data, or a value that pydantic converts to JSON data) is the step's result.
 
-        Raise `PermanentError` or any other exception to fail, `TransientError` to be tried again if the plan allows it.
+        Raise `PermanentError` or any other exception to fail, `TransientError` to be tried again if the plan allows a retry.
         """
         raise NotImplementedError
 
 
 class AgentDefinition(BaseModel):
-    """What the server is told about an agent."""
+    """The definition of an agent, as the worker registers it with the server."""
 
     model_config = ConfigDict(frozen=True)
     name: str
@@ -53,7 +53,7 @@ def describe_agent(cls: type[Agent]) -> AgentDefinition:
     """The definition of an agent class.
 
     Raises:
-        DefinitionError: it cannot be used; `kind` and message say why.
+        DefinitionError: the class cannot be used; `kind` and message say why.
     """
     what = f"agent class {cls.__name__}"
     if cls.execute is Agent.execute:
@@ -82,7 +82,8 @@ def _check_signatures(cls: type[Agent], what: str) -> None:
 
 
 def _output_schema(cls: type[Agent]) -> dict[str, Any] | None:
-    """JSON Schema of execute's declared result; None if it declares none, or one without a schema that the server takes."""
+    """JSON Schema of execute's declared result; None if `execute` declares no result, or a result without a schema that the server
+    accepts."""
     try:
         declared = typing.get_type_hints(cls.execute, include_extras=True).get("return", Any)
         if declared is Any or declared is type(None):

@@ -1,4 +1,4 @@
-"""Calls of user functions: async ones on the event loop, sync ones in threads, and no way for either to stop the process."""
+"""Calls of user functions: async ones on the event loop, sync ones in threads, and neither kind can stop the process."""
 
 import asyncio
 import contextvars
@@ -23,7 +23,8 @@ class ProcessExitError(PermanentError):
 
 
 class keep_process:
-    """Turns what would stop the event loop (SystemExit, KeyboardInterrupt raised by user code) into an error of the call."""
+    """Turns exceptions that would stop the event loop (SystemExit, KeyboardInterrupt raised by user code) into an error of the
+    call."""
 
     def __enter__(self) -> None:
         return None
@@ -34,16 +35,16 @@ class keep_process:
 
 
 def is_async(function: Callable[..., Any]) -> bool:
-    """Whether calling gives a coroutine: async functions, partials of them, objects with an async `__call__`."""
+    """Whether a call gives a coroutine: async functions, partials of them, objects with an async `__call__`."""
     while isinstance(function, functools.partial):
         function = function.func
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(function, "__call__", None)  # noqa: B004  # not a test for callability: its kind is asked
+        getattr(function, "__call__", None)  # noqa: B004  # the kind of `__call__` is asked, not whether there is one
     )
 
 
 async def call(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """Call and wait. A sync function runs in a thread of its own; if it gives an awaitable, that is awaited here."""
+    """Call and wait. A sync function runs in a thread of its own; an awaitable that it returns is awaited here."""
     with keep_process():
         if is_async(function):
             return await function(*args, **kwargs)
@@ -54,8 +55,8 @@ async def call(function: Callable[..., Any], args: Sequence[Any], kwargs: Mappin
 def run_in_thread(function: Callable[[], Any]) -> Awaitable[Any]:
     """Run in a new daemon thread, with the caller's context variables.
 
-    Not a pool: when the waiting side gives up (time-out, cancellation) Python cannot stop the thread; it is abandoned, and must
-    neither hold a place that others need nor keep the process from ending. Callers bound how many there are.
+    There is no pool: when the waiting side gives up (time-out, cancellation) Python cannot stop the thread. The abandoned thread
+    must neither hold a place that others need nor keep the process from ending. Callers bound the number of threads.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
@@ -83,7 +84,10 @@ def run_in_thread(function: Callable[[], Any]) -> Awaitable[Any]:
 
 
 class _Outcome:
-    """Catches whatever a thread's function raises, of any kind: it is handed to the waiting side, never lost in the thread."""
+    """Catches every exception of a thread's function, of any kind:
+
+    the waiting side gets the exception, so none is lost in the thread.
+    """
 
     result: Any = None
     error: BaseException | None = None
@@ -93,7 +97,7 @@ class _Outcome:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> bool:
         if isinstance(error, SystemExit | KeyboardInterrupt):
-            # As they are, they would stop the event loop as soon as they come out of a task.
+            # Unchanged, these exceptions would stop the event loop as soon as they leave a task.
             self.error = ProcessExitError(f"user code asked the process to exit: {type(error).__name__}({error})")
         else:
             self.error = error
@@ -109,8 +113,8 @@ async def guarded(coroutine: Coroutine[Any, Any, Any]) -> Any:
 async def end_tasks(*tasks: "asyncio.Task[Any]") -> None:
     """Cancel tasks of our own until all have ended.
 
-    Once may not be enough: `asyncio.wait_for`, which the client of NATS uses, keeps a cancellation to itself when its result comes
-    in the same moment (Python before 3.12, github.com/python/cpython/issues/86296).
+    One cancellation may not be enough: `asyncio.wait_for`, which the client of NATS uses, swallows a cancellation when its result
+    comes at the same moment (Python before 3.12, github.com/python/cpython/issues/86296).
     """
     while pending := [task for task in tasks if not task.done()]:
         for task in pending:
@@ -119,7 +123,7 @@ async def end_tasks(*tasks: "asyncio.Task[Any]") -> None:
 
 
 async def stop_task(task: "asyncio.Task[Any]") -> None:
-    """Cancel a task that still runs, and wait a bounded time: user code may refuse to be cancelled."""
+    """Cancel a task that still runs, and wait for its end for a bounded time: user code may refuse the cancellation."""
     if not task.done():
         task.cancel()
         await asyncio.wait({task}, timeout=STOP_WAIT_S)

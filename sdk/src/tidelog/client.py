@@ -35,18 +35,18 @@ from tidelog.values import read_model, to_json
 M = TypeVar("M", bound=BaseModel)
 
 HEARTBEAT_TIMEOUT_S = 45.0
-"""The server sends something every 10 s; four missed ones mean that the connection is dead."""
+"""The server sends an event or a heartbeat every 10 s; silence for four such periods means that the connection is dead."""
 
 _NOT_GIVEN: Any = object()
 
 
 class Client:
-    """Talks to one Tidelog server. Use as an async context manager.
+    """A client of one Tidelog server. Use as an async context manager.
 
-    `url`, `api_key`: default TIDELOG_URL and TIDELOG_API_KEY. `patience_s`: how long requests are repeated when the server is
-    away or overloaded (starting a run included: it carries an idempotency key). Reads see everything this client wrote before.
+    `url`, `api_key`: default TIDELOG_URL and TIDELOG_API_KEY. `patience_s`: seconds for which requests are repeated when the server
+    is away or overloaded (also the start of a run, which carries an idempotency key). Reads see every earlier write of this client.
 
-    All methods raise `TidelogAPIError` (the server refused) or `TidelogConnectionError` (it was not there).
+    All methods raise `TidelogAPIError` (the server refused) or `TidelogConnectionError` (the server could not be reached).
     """
 
     def __init__(self, url: str | None = None, api_key: str | None = None, patience_s: float = 30.0) -> None:
@@ -85,9 +85,9 @@ class Client:
     ) -> StartedRun:
         """Start a run of one agent, of several in sequence, or of a plan (see the HTTP reference). Exactly one of the three.
 
-        `idempotency_key`: the same key starts the same run once; made up if not given, so that retries of this call are safe.
-        `wait_s`: let the server wait for the outcome so many seconds; `.run` is then the run as it is at the end of the wait.
-        Input, metadata and plan are converted as values of a `Context` are: pydantic models, dataclasses, dates, UUIDs, sets.
+        `idempotency_key`: the same key starts the same run once; if not given, the client makes a key, so that retries of this call
+        are safe. `wait_s`: seconds for which the server waits for the outcome; `.run` is then the run at the end of the wait.
+        Input, metadata and plan are converted like values of a `Context`: pydantic models, dataclasses, dates, UUIDs, sets.
 
         Raises:
             NotJsonError, ValueTooDeepError: a value has no JSON form, or more than 64 levels; nothing was sent.
@@ -111,15 +111,15 @@ class Client:
         return self._noted(_parse(StartedRun, json_of(response)))
 
     async def get_run(self, run_id: UUID, *, as_of: int | datetime | None = None) -> Run:
-        """A run with its steps; `as_of` a position of the log or a time, as it was then."""
+        """A run with its steps, now or as of `as_of`: a position of the log or a time."""
         params = {} if as_of is None else {"as_of": as_of.isoformat() if isinstance(as_of, datetime) else as_of}
         return _parse(Run, await self._get(f"/v1/runs/{run_id}", params))
 
     async def wait(self, run_id: UUID, timeout: float | None = None) -> Run:
-        """The run once it is finished, however it ends.
+        """Wait for the end of the run, whatever the outcome, and return the run.
 
         Raises:
-            TimeoutError: not within `timeout` seconds.
+            TimeoutError: the run did not end within `timeout` seconds.
         """
         async with asyncio.timeout(timeout):
             while True:
@@ -128,9 +128,9 @@ class Client:
                     if run.finished:
                         return run
                     async for _ in self.events(run_id, after=run.position):
-                        pass  # what was read here, the next read shows
+                        pass  # the next read shows at least what this read showed
                 except (HistoryReplaced, PositionBeyondHead):
-                    pass  # the next read shows what the log has now, if it has the run at all
+                    pass  # the next read shows the log of now, if the log has the run at all
                 await asyncio.sleep(0.1)
 
     async def list_runs(
@@ -141,7 +141,7 @@ class Client:
         return _parse(RunPage, await self._get("/v1/runs", {name: str(v) for name, v in given.items() if v is not None}))
 
     async def cancel_run(self, run_id: UUID, reason: str | None = None) -> StartedRun:
-        """Cancel a run: what is running is stopped, what waits is dropped."""
+        """Cancel a run: running work is stopped, waiting work is dropped."""
         body = {} if reason is None else {"reason": reason}
         headers = {"Idempotency-Key": str(uuid7())}
         response = await self._request("POST", f"/v1/runs/{run_id}/cancel", body=body, headers=headers)
@@ -154,13 +154,13 @@ class Client:
     # --- tool calls ---
 
     async def invocations(self, *, status: str | None = None, run_id: UUID | None = None) -> list[InvocationSummary]:
-        """Tool calls, those of the newest runs first. `status="ambiguous"`: those that wait for a person to say what happened."""
+        """Tool calls, those of the newest runs first. `status="ambiguous"`: calls that wait for a person to say what happened."""
         given = {"status": status, "run_id": None if run_id is None else str(run_id)}
         params = {name: value for name, value in given.items() if value is not None}
         return [call async for call in self._all(InvocationSummary, "/v1/invocations", params)]
 
     async def invocation(self, invocation_id: UUID) -> Invocation:
-        """A tool call with its arguments and what became of it."""
+        """A tool call with its arguments and its outcome."""
         return _parse(Invocation, await self._get(f"/v1/invocations/{invocation_id}", {}))
 
     async def resolve(
@@ -172,11 +172,11 @@ class Client:
         error: str | Mapping[str, Any] | None = None,
         evidence: Any = None,
     ) -> ResolvedInvocation:
-        """Say what became of an ambiguous tool call: its `result` (JSON; may be None), or the `error` that it failed with.
+        """Record the outcome of an ambiguous tool call: its `result` (JSON; may be None), or the `error` with which it failed.
 
-        Give exactly one of the two. `reason`: how you know; it is recorded together with the id of your API key. `error`: a
-        message, or `{type, message, kind}`. `evidence`: any JSON. The first one who says it counts: `ConflictError` with code
-        `already-resolved` if somebody said something else before.
+        Give exactly one of the two. `reason`: how you know the outcome; recorded together with the id of your API key. `error`: a
+        message, or `{type, message, kind}`. `evidence`: any JSON. The first resolution counts: a different one before this raises
+        `ConflictError` with code `already-resolved`.
         """
         if (result is _NOT_GIVEN) == (error is None):
             raise ValueError("give exactly one of result and error")
@@ -201,17 +201,17 @@ class Client:
         types: Sequence[str] = (),
         give_up_after_s: float = 300.0,
     ) -> AsyncIterator[Event]:
-        """Events in order of position: of one run (ends when the run is finished), or all of the tenant (does not end).
+        """Events in order of position: of one run (ends when the run is finished), or of the whole tenant (does not end).
 
-        Each event after `after` (a position, or the `cursor` of an event) comes once: after a lost connection the stream is resumed
-        behind the last one.
-        `follow=False`: those that are there now. `types`: only such, as `run.started`. `give_up_after_s`: how long the server may
-        be away before `TidelogConnectionError` is raised.
+        Each event after `after` (a position, or the `cursor` of an event) comes once: after a lost connection the stream goes on
+        behind the last event. `follow=False`: only the events that exist now. `types`: only events of these types, as
+        `run.started`. `give_up_after_s`: seconds for which the server may be away before `TidelogConnectionError` is raised.
 
         Raises:
-            HistoryReplaced: the log was restored, and events that you have are not in it any more. The error says from where to go
-                on. To learn of it after a restart of yours, keep the `cursor` of the last event, not only its position.
-            UnreadableEventError: an event came that this version cannot read. Asking again would bring the same.
+            HistoryReplaced: the log was restored and has lost events that you have. The error says from where to go on. To learn of
+                a restore after a restart of your program, keep the `cursor` of the last event, not only its position.
+            UnreadableEventError: an event came that this version of the SDK cannot read. Another request would bring the same
+            event.
         """
         path = "/v1/events" if run_id is None else f"/v1/runs/{run_id}/events"
         params = {"types": ",".join(types)} if types else {}
@@ -253,7 +253,9 @@ class Client:
     async def _stream(
         self, path: str, params: Mapping[str, str], after: str, contact: "_Contact"
     ) -> AsyncIterator[ServerSentEvent]:
-        """One connection. Ends with `TidelogConnectionError`, also when the server closes it: a stream has its own end mark."""
+        """The events of one connection. Ends with `TidelogConnectionError`, also when the server closes the connection: a stream
+        has an
+        end mark of its own."""
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-store", "Last-Event-ID": after}
         try:
             async with self._transport.stream(
@@ -269,7 +271,7 @@ class Client:
             raise UnreadableEventError("", "", str(error)) from error
         raise TidelogConnectionError(f"{path}: the server closed the event stream")
 
-    # --- what there is ---
+    # --- agents, tools, projects ---
 
     async def agents(self) -> list[AgentInfo]:
         """Agents that can be run."""
@@ -290,7 +292,7 @@ class Client:
         answer = json_of(await self._request("POST", "/v1/projects", body=body, headers=headers))
         return _parse(Project, body | answer if isinstance(answer, dict) else answer)
 
-    # --- the way there ---
+    # --- requests ---
 
     async def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
         response = await self._transport.request(method, path, retry=self._retry, **options)
@@ -306,7 +308,7 @@ class Client:
         try:
             return await self._request("GET", path, params=params, headers={"Accept": "application/json", **headers})
         except PositionBeyondHead:
-            self._position = 0  # the log has lost what this client wrote: the next read is of what it has
+            self._position = 0  # the log has lost writes of this client: the next read asks for the log as it is
             raise
 
     async def _all(self, model: type[M], path: str, params: Mapping[str, str] | None = None) -> AsyncIterator[M]:
@@ -315,7 +317,7 @@ class Client:
             yield _parse(model, item)
 
     async def _items(self, path: str, params: Mapping[str, str] | None = None) -> AsyncIterator[tuple[Any, str | None]]:
-        """Every item as it came, and the history of the log that its page was read in, where the server says so."""
+        """Every item as it came, with the history of the log in which its page was read, if the server names the history."""
         cursor: str | None = None
         while True:
             response = await self._read(path, {**(params or {}), **({} if cursor is None else {"cursor": cursor})})
@@ -334,7 +336,7 @@ class Client:
 
 
 class _Contact:
-    """When the server was heard of last: heartbeats count, too."""
+    """The time of the last sign of life of the server, heartbeats included."""
 
     def __init__(self) -> None:
         self._at = time.monotonic()
@@ -349,7 +351,7 @@ class _Contact:
 
 
 def _replaced(item: ServerSentEvent) -> HistoryReplaced:
-    """The error for what a stream says at the end of its history."""
+    """The error for the last event of a stream whose history has ended."""
     try:
         said = json.loads(item.data)
         common, reason = int(said["last_common_position"]), str(said["reason"])
@@ -365,7 +367,7 @@ def _position_of(response: httpx.Response) -> int:
 
 
 def _plan(plan: Mapping[str, Any]) -> dict[str, Any]:
-    """A plan as JSON data. The input of a step is a value of its own, with its own depth."""
+    """A plan as JSON data. The depth of a step's input is counted in the input itself."""
     rest = to_json({name: value for name, value in plan.items() if name != "steps"}, "the plan", max_bytes=None)
     assert isinstance(rest, dict)
     return {**rest, "steps": [_step(step) for step in plan["steps"]]} if "steps" in plan else rest

@@ -1,6 +1,6 @@
-"""`Context`: what an agent does through it survives a crash.
+"""`Context`: calls that an agent makes through the context survive a crash.
 
-Every call has a key. A key that was recorded by an earlier attempt gives its recorded result at once; a key that was not, runs.
+Every call has a key. A call whose key an earlier attempt recorded gives the recorded result at once; any other call runs.
 There are no rules of determinism for the code in between.
 """
 
@@ -27,14 +27,14 @@ POLL_WAIT_S = 20.0
 SHORTEST_PAUSE_S = 0.02
 LONGEST_PAUSE_S = 1.0
 MAX_STEP_THREADS = 32
-"""Steps of one execution that run at the same time, when started with `asyncio.gather`; the others wait their turn."""
+"""The number of steps of one execution that run at the same time when started with `asyncio.gather`; further steps wait."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
     """A message from another agent of the run. `sender` is its step key, `body` JSON data.
 
-    `sent_at` is None where a replay does not know it any more.
+    `sent_at` is None where a replay no longer has the time.
     """
 
     id: UUID
@@ -45,7 +45,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What an agent is asked to do: the facts of the run that do not change while it executes."""
+    """The task of an agent: the data of the run that do not change during the execution."""
 
     run_id: UUID
     agent_run_id: UUID
@@ -59,9 +59,9 @@ class Assignment:
 
 
 class Context:
-    """Handed to `Agent.execute`.
+    """The argument of `Agent.execute`.
 
-    All values that go in or come out are JSON data (pydantic models, dataclasses and the like are converted), at most 200 KiB each.
+    All arguments and results are JSON data (pydantic models, dataclasses and the like are converted), at most 200 KiB each.
     Calls may run side by side with `asyncio.gather`; a key is taken when the method is called, in the order of the code.
 
     Errors common to all calls are subclasses of `PermanentError`: a value over the limit, one that is not JSON, a key used twice.
@@ -101,41 +101,42 @@ class Context:
 
     @property
     def results(self) -> Mapping[str, Any]:
-        """Results of the steps this one comes after, by step key."""
+        """Results of the steps before this step, by step key."""
         return self._assignment.results
 
     @property
     def peers(self) -> tuple[str, ...]:
-        """The other step keys of the run: whom `send` can reach."""
+        """The keys of the other steps of the run: the recipients that `send` can reach."""
         return self._assignment.peers
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Steps this one comes after that failed, where the plan tolerates it. They are not in `results`."""
+        """Steps before this step that failed and that the plan tolerates. They are not in `results`."""
         return self._assignment.missing
 
-    # The public calls are plain functions that give a coroutine: so the key is taken at the call, not at the first await.
+    # The public calls are plain functions that return a coroutine, so that the key is taken at the call, not at the first await.
 
     def step(
         self, key: str, fn: Callable[P, Awaitable[Any] | Any], /, *args: P.args, **kwargs: P.kwargs
     ) -> Coroutine[Any, Any, Any]:
-        """Run a local function once: its result is recorded under `key` and given back after a crash without running it again.
+        """Run a local function once: its result is recorded under `key`, and returned after a crash without another run.
 
-        Async functions run on the event loop, sync ones in a thread. Gives the result as JSON data, the same the first time and
-        on a replay. Exceptions of `fn` come through and are not recorded.
+        Async functions run on the event loop, sync ones in a thread. Returns the result as JSON data, the same the first time and
+        on a replay. Exceptions of `fn` are raised here and are not recorded.
         """
         return self._step(self._journal.take_key(key, key), fn, args, kwargs)
 
     def tool(self, name: str, /, key: str | None = None, **arguments: Any) -> Coroutine[Any, Any, Any]:
-        """Call a tool by name, on whatever worker has it, and wait for its result (JSON data).
+        """Call a tool by name, on any worker that has the tool, and wait for its result (JSON data).
 
         Raises:
-            ToolError: it failed for good (after the retries its declaration allows), does not exist, or refuses the arguments.
+            ToolError: the tool failed for good (after the retries that its declaration allows), does not exist, or refuses the
+            arguments.
         """
         return self._tool(self._journal.take_key(key, name), name, arguments)
 
     def send(self, to: str, body: Any, key: str | None = None) -> Coroutine[Any, Any, UUID]:
-        """Send a message to another agent of the run, named by step key or agent name. Gives the message's id.
+        """Send a message to another agent of the run, named by step key or agent name. Returns the message's id.
 
         Raises:
             PermanentError: the run has no such recipient.
@@ -187,21 +188,21 @@ class Context:
         try:
             await self._recorder.record_receipt(key, None if mail is None else mail.message_id)
         except BaseException:
-            if mail is not None:  # the caller gave up waiting, not the run: the next receive gets this mail
+            if mail is not None:  # the caller gave up the wait, but the run goes on: the next receive gets this message
                 self._inbox.put_back(mail)
             raise
         return None if mail is None else Message(mail.message_id, mail.sender, mail.body, mail.sent_at)
 
     def unused_keys(self) -> tuple[str, ...]:
-        """Keys recorded by an earlier attempt that this execution has not asked for (so far)."""
+        """Keys that an earlier attempt recorded and that this execution has not used (so far)."""
         return self._journal.unused_keys()
 
     async def refresh(self) -> None:
-        """Fetch what is new, unless that is being waited for anyway. Used by the runtime to learn of a cancellation."""
+        """Fetch news, unless a poll already waits for them. The runtime learns of a cancellation in this way."""
         await self._inbox.refresh()
 
     async def close(self) -> None:
-        """Stop waiting in the background. Used by the runtime when `execute` is over."""
+        """Stop the polls in the background. Called by the runtime when `execute` is over."""
         await self._inbox.close()
 
 
@@ -223,11 +224,11 @@ class State:
         self._recorder = recorder
 
     def get(self, name: str, default: Any = None, key: str | None = None) -> Coroutine[Any, Any, Any]:
-        """The value now, or `default` if there is none."""
+        """The present value, or `default` if there is none."""
         return self._get(self._journal.take_key(key, f"state.get:{name}"), name, default)
 
     def set(self, name: str, value: Any, key: str | None = None, expect: int | None = None) -> Coroutine[Any, Any, None]:
-        """Write the value. The last writer wins, unless `expect` (the version the value must have; 0: none yet) says otherwise.
+        """Write the value. The last writer wins, unless `expect` is given: the version that the value must have (0: no value yet).
 
         Raises:
             PermanentError: the value is not at the expected version.
@@ -256,7 +257,7 @@ class _MailWaiter:
 
 
 class _Inbox:
-    """Waits for what comes from outside: tool results and mail. One poll at a time, and only while something is awaited."""
+    """Waits for tool results and mail from the server. One poll at a time, and only while a call waits."""
 
     def __init__(self, assignment: Assignment, journal: Journal, recorder: Recorder) -> None:
         self._assignment = assignment
@@ -268,7 +269,7 @@ class _Inbox:
         self._closed = False
 
     async def settled(self, key: str) -> JournalEntry:
-        """The entry of a call, once it is not pending any more."""
+        """Wait until a call is no longer pending, and return its entry."""
         entry = self._journal.find(key)
         if entry is not None and entry.status != "pending":
             return entry
@@ -281,7 +282,7 @@ class _Inbox:
             self._calls.pop(key, None)
 
     async def take_mail(self, sender: str | None, timeout_s: float) -> Mail | None:
-        """The oldest fitting mail, removed from the mailbox; None after the time-out."""
+        """The oldest fitting message, removed from the mailbox; None after the time-out."""
         if timeout_s <= 0 and self._pick(sender) is None:
             await self.refresh()
         mail = self._pick(sender)
@@ -331,7 +332,7 @@ class _Inbox:
             self._take_over(await self._recorder.poll(before, POLL_WAIT_S))
             if self._journal.version > before:
                 pause_s = SHORTEST_PAUSE_S
-            else:  # nothing new: whatever the other side does, this is no busy loop
+            else:  # nothing new: a pause, so that no answer of the server can cause a busy loop
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
@@ -341,7 +342,7 @@ class _Inbox:
             entry = self._journal.find(key)
             if entry is not None and entry.status != "pending" and not future.done():
                 future.set_result(entry)
-        # Woken callers remove themselves a moment later; the loop of the poller must not see them as waiting.
+        # Woken callers remove themselves a moment later; until then the poller must not count them as waiting.
         self._calls = {key: future for key, future in self._calls.items() if not future.done()}
         self._hand_out()
 

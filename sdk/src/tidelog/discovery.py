@@ -1,4 +1,4 @@
-"""Finds agents and tools in a folder of Python files. What is broken is reported; the rest works."""
+"""Finds agents and tools in folders of Python files. Broken files and definitions are reported; all others work."""
 
 import hashlib
 import importlib
@@ -31,7 +31,7 @@ ProblemKind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something in a user's file that cannot be used. `message` says what, where and why, for people."""
+    """A part of a user's file that cannot be used. `message` names the part, the place and the reason, for people."""
 
     path: Path
     kind: ProblemKind
@@ -43,7 +43,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class FoundAgent:
-    """A usable agent class and where it stands."""
+    """A usable agent class and its place."""
 
     path: Path
     cls: type[Agent]
@@ -52,7 +52,7 @@ class FoundAgent:
 
 @dataclass(frozen=True, slots=True)
 class FoundTool:
-    """A usable tool and where it stands."""
+    """A usable tool and its place."""
 
     path: Path
     tool: Tool[..., Any]
@@ -61,14 +61,14 @@ class FoundTool:
 
 @dataclass(slots=True)
 class Discovery:
-    """The outcome of a scan: what can be used, by name, and what cannot."""
+    """The outcome of a scan: usable agents and tools by name, and the problems."""
 
     agents: dict[str, FoundAgent] = field(default_factory=dict)
     tools: dict[str, FoundTool] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
     def add_agent(self, path: Path, cls: type[Agent]) -> None:
-        """Take an agent class, or note why not. Of two with one name the first is kept."""
+        """Add an agent class, or note why it cannot be used. Of two classes with one name the first is kept."""
         try:
             definition = describe_agent(cls)
         except DefinitionError as error:
@@ -88,7 +88,7 @@ class Discovery:
         self.agents[definition.name] = FoundAgent(path, cls, definition)
 
     def add_tool(self, path: Path, tool: Tool[..., Any]) -> None:
-        """Take a tool, or note why not. Of two with one name the first is kept."""
+        """Add a tool, or note why it cannot be used. Of two tools with one name the first is kept."""
         try:
             definition = tool.describe()
         except DefinitionError as error:
@@ -112,10 +112,10 @@ class Discovery:
 
 
 def discover(folders: Path | str | Sequence[Path | str]) -> Discovery:
-    """Import every `*.py` and package of the folders that does not start with `_`, and collect what they define.
+    """Import every `*.py` and package of the folders whose name does not start with `_`, and collect their agents and tools.
 
     Each folder becomes a package under a name of its own, so relative imports between its files work, and files of two folders
-    never meet. Importing runs the files' code in this process: an exception or `sys.exit` there is a problem of that file alone.
+    never collide. Importing runs the files' code in this process: an exception or `sys.exit` there is a problem of that file alone.
     """
     found = Discovery()
     for folder in [folders] if isinstance(folders, Path | str) else folders:
@@ -133,7 +133,7 @@ def _scan(folder: Path, found: Discovery) -> None:
     classes = [(path, cls) for path, module in modules for cls in _agents_of(module)]
     for path, cls in classes:
         is_base = any(other is not cls and issubclass(other, cls) for _, other in classes)
-        if not (is_base and cls.execute is Agent.execute):  # a common base without execute is no mistake
+        if not (is_base and cls.execute is Agent.execute):  # a common base class without execute is no mistake
             found.add_agent(path, cls)
     for path, module in modules:
         for tool in _tools_of(module):
@@ -144,7 +144,7 @@ def _make_package(folder: Path, found: Discovery) -> str:
     """The package that stands for the folder; its `__init__.py` is run if there is one."""
     name = f"_tidelog_{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"
     for loaded in [module for module in sys.modules if module == name or module.startswith(f"{name}.")]:
-        del sys.modules[loaded]  # scanned before in this process: read the files as they are now
+        del sys.modules[loaded]  # scanned before in this process: read the present files
     init = folder / "__init__.py"
     if init.is_file():
         spec = importlib.util.spec_from_file_location(name, init, submodule_search_locations=[str(folder)])
@@ -161,7 +161,7 @@ def _make_package(folder: Path, found: Discovery) -> str:
 
 
 def _module_files(folder: Path, package: str) -> Iterator[tuple[Path, str]]:
-    """Files to import with their full module names, in a stable order; packages before what is in them."""
+    """Files to import with their full module names, in a stable order; packages before their modules."""
     for path in sorted(folder.iterdir()):
         if path.name.startswith(("_", ".")):
             continue
@@ -179,7 +179,7 @@ def _import(name: str, path: Path, folder: Path, found: Discovery) -> ModuleType
 
 
 class _note_failure:
-    """Whatever a user's module raises while it is imported, even SystemExit, becomes a `Problem`. A real Ctrl-C passes."""
+    """Every exception that a user's module raises during its import, even SystemExit, becomes a `Problem`. A real Ctrl-C passes."""
 
     def __init__(self, path: Path, folder: Path, found: Discovery) -> None:
         self._path = path

@@ -1,4 +1,4 @@
-"""Everything the SDK raises. Errors carry data, so that code can decide without reading messages."""
+"""All errors of the SDK. Errors carry data, so that code can decide without reading messages."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,11 +12,11 @@ class TidelogError(Exception):
 
 
 class PermanentError(TidelogError):
-    """Trying again cannot help: the tool call or agent run fails at once."""
+    """A retry cannot help: the tool call or agent run fails at once."""
 
 
 class TransientError(TidelogError):
-    """Trying again may help. `retry_after_s`: not before so many seconds."""
+    """A retry may help. `retry_after_s`: seconds before which no retry makes sense."""
 
     def __init__(self, message: str = "", retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -24,7 +24,7 @@ class TransientError(TidelogError):
 
 
 class DuplicateKeyError(PermanentError):
-    """Two calls of one `execute` were given the same key, so one of them would have got the other's result."""
+    """Two calls of one `execute` were given the same key, so one call would have got the result of the other."""
 
     def __init__(self, key: str) -> None:
         super().__init__(f"the key {key!r} was given to two calls of one execution; give each call a key of its own")
@@ -77,13 +77,14 @@ class DefinitionError(TidelogError):
 
 
 class TidelogConnectionError(TidelogError):
-    """The server could not be reached, or did not answer in time, for as long as the caller was ready to try."""
+    """The server could not be reached, or did not answer in time, for as long as the caller was ready to retry."""
 
 
 class UnreadableEventError(TidelogError):
-    """An event came that this version of the SDK cannot read. `id` and `type` are the stream's own; asking again gives the same.
+    """An event came that this version of the SDK cannot read. `id` and `type` are those of the stream; another request gives the
+    same.
 
-    Go on behind it with `after=`, or read it with a newer version.
+    Go on behind the event with `after=`, or read it with a newer version of the SDK.
     """
 
     def __init__(self, id: str, type: str, reason: str) -> None:
@@ -135,7 +136,7 @@ class NotFoundError(TidelogAPIError):
 
 
 class ConflictError(TidelogAPIError):
-    """409 or 412: the state of the thing does not allow it (now)."""
+    """409 or 412: the present state of the thing does not allow the request."""
 
 
 class RateLimitedError(TidelogAPIError):
@@ -147,10 +148,11 @@ class ServerError(TidelogAPIError):
 
 
 class HistoryReplaced(TidelogAPIError):
-    """410: the log was restored from a backup, or lost its end in a failover, and has other events now than you have read.
+    """410: the log was restored from a backup, or lost its end in a failover, and has now other events than those that you have
+    read.
 
-    Drop what you have with a position after `last_common_position`, and go on with `events(after=error.cursor)`. `history`: id of
-    the history of the log that goes on there.
+    Drop your events with a position after `last_common_position`, and go on with `events(after=error.cursor)`. `history`: id of
+    the history that begins after that position.
     """
 
     def __init__(self, history: str, last_common_position: int, cursor: str, detail: str | None = None) -> None:
@@ -161,7 +163,7 @@ class HistoryReplaced(TidelogAPIError):
 
 
 class PositionBeyondHead(TidelogAPIError):
-    """410: the log has no event at a position that was given, or not any more."""
+    """410: the log has no event, or no longer has an event, at a position of the request."""
 
 
 _BY_CODE: Mapping[str, type[TidelogAPIError]] = {"position-beyond-head": PositionBeyondHead}
@@ -179,7 +181,7 @@ _BY_STATUS: Mapping[int, type[TidelogAPIError]] = {
 
 
 def api_error(status: int, problem: Mapping[str, Any]) -> TidelogAPIError:
-    """The typed error for a problem document; for an answer that is none (a proxy's page), `problem` may be empty."""
+    """The typed error for a problem document. `problem` may be empty for an answer without one (a proxy's page)."""
     code = str(problem.get("code") or f"http-{status}")
     kind = _BY_CODE.get(code) or _BY_STATUS.get(status, ServerError if status >= 500 else TidelogAPIError)
     errors = problem.get("errors")

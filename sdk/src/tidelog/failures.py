@@ -27,14 +27,14 @@ class ErrorReport(BaseModel):
 
 
 def agent_failure(error: BaseException) -> ErrorReport:
-    """An agent's exception is permanent, unless it says otherwise: what it did so far is recorded, and code does not heal."""
+    """An agent's exception is permanent unless it says otherwise: the finished calls are recorded, and a defect in code stays."""
     if isinstance(error, TransientError):
         return report_error(error, "transient", error.retry_after_s)
     return report_error(error, "permanent")
 
 
 def tool_failure(error: BaseException) -> ErrorReport:
-    """A tool's exception is transient, unless it says otherwise: tools talk to the world."""
+    """A tool's exception is transient unless it says otherwise: tools talk to the world outside."""
     if isinstance(error, InvalidArgumentsError):
         return report_error(error, "invalid")
     if isinstance(error, PermanentError):
@@ -65,5 +65,5 @@ def _cut_front(text: str, limit: int) -> str:
 
 
 def _clean(text: str) -> bytes:
-    """What the log can hold: no NUL, no half surrogate pairs."""
+    """The text without characters that the log cannot hold: NUL, half surrogate pairs."""
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace")

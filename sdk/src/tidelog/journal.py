@@ -1,6 +1,6 @@
-"""What a run remembers of an execution: recorded results by key, and mail that has not been received yet.
+"""The journal of an execution: recorded results by key, and mail that has not been received yet.
 
-`Recorder` is what a `Context` needs of the world behind it: the server (worker) or memory (testing kit).
+`Recorder` is the port behind a `Context`: the server (worker) or memory (testing kit) implements it.
 """
 
 from collections import Counter
@@ -38,7 +38,7 @@ class JournalEntry(BaseModel):
 
 
 class Mail(BaseModel):
-    """A message as it lies in the mailbox."""
+    """A message in the mailbox."""
 
     model_config = ConfigDict(frozen=True)
     message_id: UUID
@@ -48,7 +48,7 @@ class Mail(BaseModel):
 
 
 class JournalUpdate(BaseModel):
-    """New or changed entries and new mail, up to `version`. `status` is that of the agent run, if told."""
+    """New or changed entries and new mail, up to `version`. `status` is the status of the agent run, if known."""
 
     model_config = ConfigDict(frozen=True)
     version: int
@@ -58,7 +58,7 @@ class JournalUpdate(BaseModel):
 
 
 class StateValue(BaseModel):
-    """A value of the shared context as it was read or written. `value_version` 0: never written."""
+    """A value of the shared context, as read or written. `value_version` 0: never written."""
 
     model_config = ConfigDict(frozen=True)
     value: JsonValue = None
@@ -84,12 +84,12 @@ class Recorder(Protocol):
     async def write_state(self, key: str, name: str, value: JsonValue, expect: int | None) -> StateValue: ...
 
     async def poll(self, after_version: int, wait_s: float) -> JournalUpdate:
-        """What changed after a version; waits up to `wait_s` seconds for something to change."""
+        """The changes after a version; waits up to `wait_s` seconds for a change."""
         ...
 
 
 class Journal:
-    """The local copy of one execution's journal: hands out keys, remembers which recorded ones were used."""
+    """The local copy of one execution's journal: hands out keys, remembers which recorded keys were used."""
 
     def __init__(self, version: int, entries: Sequence[JournalEntry], mailbox: Sequence[Mail]) -> None:
         self.version = version
@@ -101,11 +101,11 @@ class Journal:
         self._seen_mail = {mail.message_id for mail in mailbox}
 
     def take_key(self, key: str | None, name: str) -> str:
-        """The key of the next call: the given one, else `<name>#<count>`.
+        """The key of the next call: the given key, else `<name>#<count>`.
 
         Raises:
             DuplicateKeyError: the key belongs to another call of this execution.
-            PermanentError: it is no text of a fitting length.
+            PermanentError: the key is no text of a fitting length.
         """
         if key is None:
             self._counts[name] += 1
@@ -121,11 +121,11 @@ class Journal:
         return self._entries.get(key)
 
     def unused_keys(self) -> tuple[str, ...]:
-        """Keys recorded by an earlier attempt that this execution did not ask for: the code was changed in between."""
+        """Keys that an earlier attempt recorded and that this execution did not use: the code was changed in between."""
         return tuple(key for key in self._found_at_start if key not in self._used)
 
     def apply(self, update: JournalUpdate) -> None:
-        """Take over an update; one that overlaps with an earlier one changes nothing twice."""
+        """Apply an update. Updates may overlap: a change that was applied before is not applied again."""
         self.version = max(self.version, update.version)
         for entry in update.journal:
             known = self._entries.get(entry.key)

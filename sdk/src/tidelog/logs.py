@@ -1,4 +1,4 @@
-"""One line per log event, as JSON or text, with the run and agent it belongs to. Standard logging underneath."""
+"""One line per log event, as JSON or text, with its run and agent. Uses the standard logging module."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""What the client gives back: typed, tolerant of fields that a newer server adds."""
+"""The results of the client: typed, tolerant of fields that a newer server adds."""
 
 from datetime import datetime
 from typing import Any
@@ -16,9 +16,9 @@ class Model(BaseModel):
 class Call(Model):
     """A tool call of a step. `error`: `{type, message, kind}`.
 
-    `status`: requested, running, retrying, succeeded, failed, ambiguous (the effect is not known) or cancelled.
-    `cancel_requested`: cancelled in the middle of an attempt; not tried again. `effect`: "unknown" where a cancelled call's worker
-    vanished. `resolution`: `{by, reason, evidence, at}` where a person said what became of it.
+    `status`: requested, running, retrying, succeeded, failed, ambiguous (the effect is not known) or cancelled. `cancel_requested`:
+    cancelled in the middle of an attempt; not tried again. `effect`: "unknown" if the worker of a cancelled call vanished.
+    `resolution`: `{by, reason, evidence, at}` if a person stated the outcome.
     """
 
     key: str
@@ -58,7 +58,8 @@ class Step(Model):
 class RunSummary(Model):
     """A run in a list. `status`: running, completed, failed or cancelled.
 
-    `unreadable`, here and in the other lists: the server cannot read its own stored document, so what stands in that is missing.
+    `unreadable`, here and in the other lists: the server cannot read its stored document, so the fields of that document are
+    missing.
     """
 
     run_id: UUID
@@ -75,7 +76,7 @@ class RunSummary(Model):
 
 
 class Run(RunSummary):
-    """A run as of a position of the log. `result`: that of its only final step, else one per step key.
+    """A run as of a position of the log. `result`: the result of its only final step, else the results of all final steps by key.
 
     `degraded`: completed, though steps in `missing` failed. `error`: `{type, message, kind}`.
     """
@@ -93,7 +94,7 @@ class Run(RunSummary):
     steps: tuple[Step, ...] = ()
 
     def step(self, key: str) -> Step:
-        """The step of that key. Raises `KeyError`."""
+        """The step of that key. Raises `KeyError` if there is none."""
         for step in self.steps:
             if step.key == key:
                 return step
@@ -101,7 +102,10 @@ class Run(RunSummary):
 
 
 class StartedRun(Model):
-    """The answer to a start or a cancellation. `position`: where in the log it stands. `run`: filled by `start_run(wait_s=...)`."""
+    """The answer to a start or a cancellation.
+
+    `position`: place of its last event in the log. `run`: filled by `start_run(wait_s=...)`.
+    """
 
     run_id: UUID
     position: int
@@ -137,7 +141,7 @@ class Invocation(InvocationSummary):
 
 
 class ResolvedInvocation(Model):
-    """The answer to `resolve`. `position`: where in the log it stands."""
+    """The answer to `resolve`. `position`: place of its last event in the log."""
 
     invocation_id: UUID
     position: int
@@ -147,8 +151,8 @@ class ResolvedInvocation(Model):
 class Event(Model):
     """A CloudEvent of the log. `position` orders all events of a server; `id`, `<stream id>:<version>`, names this one.
 
-    `cursor`: give it to `Client.events(after=...)` to go on behind this event. It holds the id of the history of the log, too, so
-    that you learn when that has ended.
+    `cursor`: give it to `Client.events(after=...)` to go on behind this event. The cursor names the history of the log, too, so
+    that you learn when the history has ended.
     """
 
     id: str
@@ -218,7 +222,7 @@ class Project(Model):
 
 
 class RunPage(Model):
-    """One page of runs. `next_cursor`: give it to `list_runs` for the next one; None: this was the last."""
+    """One page of runs. `next_cursor`: give it to `list_runs` for the next page; None: this was the last page."""
 
     data: tuple[RunSummary, ...]
     next_cursor: str | None = None

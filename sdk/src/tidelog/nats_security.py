@@ -1,8 +1,9 @@
-"""The client of NATS: secured by TLS that nobody can talk us out of and by credentials that go over it, and never dead unseen.
+"""The client of NATS: secured by TLS that no peer can switch off and by credentials that are sent over TLS only; a client whose
+tasks died is noticed.
 
-Files are read anew for each connection, so that a certificate or a key that was renewed is used without a restart.
+Files are read anew for each connection, so that a renewed certificate or key is used without a restart.
 
-The worker connects with it, and so does the server, which imports nothing else of the SDK in its processes: this module must not
+The worker connects with this client, and so does the server, whose processes import nothing else of the SDK: this module must not
 import any other module of `tidelog`.
 """
 
@@ -32,11 +33,11 @@ _CREDS = re.compile(
 
 
 class CredentialsError(nats.errors.Error):
-    """A file of certificates or credentials cannot be used; the message names it and never shows what is in it."""
+    """A file of certificates or credentials cannot be used; the message names the file and never shows its content."""
 
 
 class NoTlsError(nats.errors.Error):
-    """TLS was asked for and there is none: nothing was sent."""
+    """TLS is required and the connection has no TLS: nothing was sent."""
 
     def __init__(self) -> None:
         super().__init__("the server offers no TLS, but TLS is asked for; nothing was sent to it")
@@ -44,15 +45,15 @@ class NoTlsError(nats.errors.Error):
 
 @dataclass(frozen=True, slots=True)
 class NatsSecurity:
-    """What a connection is made with, beside the URL. Of `creds_file`, `nkey_file` and `token` at most one."""
+    """TLS and credentials of a connection, beside the URL. At most one of `creds_file`, `nkey_file` and `token`."""
 
     ca_file: Path | None = None
     """PEM; unset: the authorities that the system trusts."""
     cert_file: Path | None = None
-    """PEM, our own certificate; with `key_file`: mutual TLS."""
+    """PEM, the certificate of this client; with `key_file`: mutual TLS."""
     key_file: Path | None = None
     tls_first: bool = False
-    """TLS before the server says anything; for servers with `handshake_first`."""
+    """Begin with TLS before the first message of the server; for servers with `handshake_first`."""
     creds_file: Path | None = None
     nkey_file: Path | None = None
     token: str | None = None
@@ -69,7 +70,7 @@ class NatsSecurity:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if self.cert_file is not None:
             try:
-                # A password would be asked for on the terminal.
+                # Without this, OpenSSL would ask for a password on the terminal.
                 context.load_cert_chain(self.cert_file, self.key_file, password=lambda: "")
             except OSError as error:
                 files = f"{self.cert_file} with {self.key_file}"
@@ -79,7 +80,7 @@ class NatsSecurity:
         return context
 
     def check(self) -> None:
-        """Reads every file as a connection would. Raises CredentialsError."""
+        """Reads every file like a connection. Raises CredentialsError."""
         if self.ca_file or self.cert_file:
             self.context()
         if self.creds_file is not None:
@@ -91,8 +92,8 @@ class NatsSecurity:
 class _Transport(TcpTransport):
     """A write to a closed connection is an OSError, on every event loop.
 
-    The standard loop drops what is written then. uvloop raises RuntimeError, which the library takes for the end of the loop:
-    it comes out of `publish` and `close`, and ends the library's own tasks without a word.
+    The standard loop drops such a write. uvloop raises RuntimeError, which the library takes for the end of the loop: the error
+    comes out of `publish` and `close`, and ends the library's own tasks silently.
     """
 
     def write(self, payload: bytes) -> None:
@@ -108,7 +109,7 @@ class _Transport(TcpTransport):
         return self._io_writer is not None and not self._io_writer.is_closing()
 
     def __bool__(self) -> bool:
-        """The library makes a transport of its own in place of one that is false."""
+        """True: the library would replace a transport that is false by one of its own."""
         return True
 
     def _must_be_open(self) -> None:
@@ -117,10 +118,10 @@ class _Transport(TcpTransport):
 
 
 class _LivingClient(Client):
-    """The client, except that it reconnects or is closed: it does not stay as it is when one of its tasks has ended.
+    """The library's client, except that it reconnects or closes when one of its tasks has ended.
 
-    The library's tasks end at errors that they do not expect. It then calls itself connected and reads nothing, or reconnecting
-    and tries nothing.
+    The library's tasks end at errors that they do not expect. The library's client then stays connected and reads nothing, or stays
+    reconnecting and tries nothing.
     """
 
     async def _connect_to_server(self, s: Any) -> None:
@@ -129,9 +130,9 @@ class _LivingClient(Client):
         await super()._connect_to_server(s)
 
     async def _send_subscribe(self, sub: Any) -> None:
-        """Sends nothing while reconnecting: what is subscribed by then is, without this.
+        """Sends nothing while reconnecting: the reconnect itself sends all present subscriptions.
 
-        Kept for later it would outlive an unsubscribe, which is not kept: the server would send work where nobody gets it.
+        A SUB command kept for later would outlive its unsubscribe, which is not kept: the server would send work to nobody.
         """
         if not self.is_reconnecting:
             await super()._send_subscribe(sub)
@@ -150,20 +151,23 @@ class _LivingClient(Client):
     async def _attempt_reconnect(self) -> None:
         try:
             await super()._attempt_reconnect()
-        except Exception as error:  # noqa: BLE001  # told, and the client is closed: its owner makes another one
+        except Exception as error:  # noqa: BLE001  # reported; the client is closed, and its owner makes another one
             await self._error_cb(error)
         if not (self.is_connected or self.is_closed or _is_cancelled()):
-            self._reconnection_task = None  # this one: `close` would cancel it
+            self._reconnection_task = None  # the present task: `close` would cancel it
             await self.close()
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:
-        """Drops what cannot be sent any more. The library would write it to the closed connection, and get no further."""
+        """Drops pending data that can no longer be sent.
+
+        The library would write the data to the closed connection, and fail there.
+        """
         if isinstance(self._transport, _Transport) and not self._transport.is_open:
             self._pending, self._pending_data_size = [], 0
         await super()._close(status, do_cbs)
 
     def abandon(self) -> None:
-        """Ends what `close` leaves behind when it fails, or hangs."""
+        """Ends the subscriptions and the transport that `close` leaves behind when it fails or hangs."""
         for subscription in self._subs.values():
             subscription._stop_processing()
         self._subs.clear()
@@ -172,10 +176,11 @@ class _LivingClient(Client):
 
 
 class SecuredClient(_LivingClient):
-    """The client, except that nothing goes over a connection that should be encrypted and is not, and that it signs by itself.
+    """A client that sends nothing over a connection that should be encrypted and is not. The client signs with its own nkey.
 
-    Asked for TLS, the library still follows a server (or somebody between) that says it needs none. The CONNECT command is the
-    first thing it sends, on each connect and reconnect, and holds the credentials: it is made only when the transport is TLS.
+    Even with TLS asked for, the library obeys a server (or an attacker between) that says that it needs none. The CONNECT command
+    is the first command that the library sends, on each connect and reconnect, and holds the credentials: this client makes the
+    CONNECT command only when the transport is TLS.
     """
 
     def __init__(self, security: NatsSecurity, *, require_tls: bool) -> None:
@@ -184,7 +189,7 @@ class SecuredClient(_LivingClient):
         self._require_tls = require_tls
 
     def security_options(self) -> dict[str, Any]:
-        """For `connect`."""
+        """The options of `connect` for TLS and credentials."""
         security = self._security
         options: dict[str, Any] = {"tls_handshake_first": security.tls_first, "token": security.token}
         if security.creds_file is not None:
@@ -198,14 +203,14 @@ class SecuredClient(_LivingClient):
         return self._security.context()
 
     async def connect(self, *args: Any, **options: Any) -> None:
-        """Raises CancelledError, connected or not, where the library kept a cancellation to itself."""
+        """Raises CancelledError, connected or not, if the library swallowed a cancellation."""
         await super().connect(*args, **options)
         _raise_what_was_kept_back()
 
     async def _connect_to_server(self, s: Any) -> None:
-        """Closes what the attempt before has left open: the library forgets a connection that was there and then failed.
+        """Closes the connection of the attempt before: the library forgets a connection that was open and then failed.
 
-        It also ends an attempt that goes on although it was cancelled, beside the one that followed it.
+        An attempt that was cancelled and goes on beside its successor ends here, too.
         """
         _raise_what_was_kept_back()
         self._close_transport()
@@ -228,7 +233,7 @@ class SecuredClient(_LivingClient):
         return super()._connect_command()
 
     def _encrypted(self) -> bool:
-        """By the transport itself, whatever the server says of itself."""
+        """Whether the transport itself is TLS, whatever the server says."""
         writer = self._transport._io_writer if isinstance(self._transport, TcpTransport) else None
         return writer is not None and writer.get_extra_info("ssl_object") is not None
 
@@ -243,7 +248,7 @@ class SecuredClient(_LivingClient):
 
 
 def _raise_what_was_kept_back() -> None:
-    """Where a cancellation is lost: in `asyncio.wait_for`, when its result comes in the same moment (Python before 3.12,
+    """`asyncio.wait_for` loses a cancellation when its result comes at the same moment (Python before 3.12,
     github.com/python/cpython/issues/86296)."""
     if _is_cancelled():
         raise asyncio.CancelledError
@@ -260,7 +265,7 @@ def jwt_of(creds_file: Path) -> str:
 
 
 def key_of(file: Path) -> "Ed25519PrivateKey":
-    """The key in a credentials file, or in a file with nothing but a user's nkey seed. Raises CredentialsError.
+    """The key in a credentials file, or in a file that has only a user's nkey seed. Raises CredentialsError.
 
     A seed is base32 of two bytes of kind, the key's 32 bytes and their CRC-16 (github.com/nats-io/nkeys, strkey.go).
     """

@@ -4,12 +4,12 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 MAX_EVENT_BYTES = 8 * 1024 * 1024
-"""No event of the log is nearly that large: what grows beyond it is no event stream of ours."""
+"""No event of the log is nearly that large: a longer one does not come from an event stream of Tidelog."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerSentEvent:
-    """`event`: its name, "message" if the server gave none. `id`: the last one seen on the stream so far, may be empty."""
+    """`event`: its name, "message" if the server gave none. `id`: the last id seen on the stream so far, may be empty."""
 
     event: str
     data: str
@@ -17,7 +17,7 @@ class ServerSentEvent:
 
 
 class SseParser:
-    """Feed it chunks, take out complete events. Lines end with LF, CRLF or CR, and may be cut anywhere between chunks."""
+    """A parser: feed chunks, take complete events. Lines end with LF, CRLF or CR; chunks may cut a line anywhere."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -27,7 +27,10 @@ class SseParser:
         self._size = 0
 
     def feed(self, chunk: bytes) -> Iterator[ServerSentEvent]:
-        """Events that are complete now. An event without its closing blank line is not, and is dropped with the parser."""
+        """The events that are complete now.
+
+        An event without its closing blank line is incomplete, and is dropped with the parser.
+        """
         self._rest += chunk
         if len(self._rest) + self._size > MAX_EVENT_BYTES:
             raise ValueError("a server-sent event without an end")

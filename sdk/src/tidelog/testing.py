@@ -3,7 +3,7 @@
     outcome = await run_agent(Reviewer, {"path": "a.py"}, tools=[read_file])
     assert outcome.result == ...
 
-A crash is tried out by giving the same journal to a second execution:
+To test a crash, give the same journal to a second execution:
 
     journal = MemoryJournal()
     with pytest.raises(OSError):
@@ -34,7 +34,7 @@ from tidelog.tools import Tool, ToolContext
 from tidelog.values import to_json
 
 Answers = Callable[[str, Any], Any]
-"""Called with (recipient, body) of each message the agent sends; what it gives, unless None, is that recipient's reply."""
+"""Called with (recipient, body) of each message the agent sends; the result, unless None, is that recipient's reply."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class ToolCall:
 
 @dataclass(slots=True)
 class MemoryJournal:
-    """What is recorded of an execution, in memory. Keep it to execute again after a "crash"."""
+    """The journal of an execution, in memory. Keep the journal to execute again after a "crash"."""
 
     state: dict[str, Any] = field(default_factory=dict)
     """The shared context of the run."""
@@ -136,7 +136,10 @@ class MemoryJournal:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an execution did. `result` is JSON data, as the server gets it. `unused_keys`: recorded, but not asked for again."""
+    """The outcome of an execution.
+
+    `result` is JSON data, as the server gets it. `unused_keys`: recorded keys that were not used again.
+    """
 
     result: Any
     journal: MemoryJournal
@@ -185,7 +188,7 @@ class MemoryRecorder:
         self._start_call(entry, tool, arguments)
 
     def resume_calls(self) -> None:
-        """Tools do not crash with the agent: calls that were under way when an execution ended come to their end in the next."""
+        """Tools do not crash with the agent: calls under way at the end of an execution finish in the next execution."""
         for key, (tool, arguments) in self._journal.requested.items():
             entry = self._journal.find(key)
             if entry is not None and entry.status == "pending" and tool in self._tools:
@@ -266,10 +269,10 @@ async def run_agent(
     step_key: str | None = None,
     journal: MemoryJournal | None = None,
 ) -> Outcome:
-    """Execute an agent as a worker would, and give what it did. Its exception comes through.
+    """Execute an agent like a worker, and return the outcome. An exception of the agent is raised here.
 
-    inbox: (sender, body) of messages that wait for it. answers: replies of its peers, see `Answers`. state: the shared context at
-    the start. journal: that of an earlier execution, to continue it; inbox and state are then those of the journal.
+    inbox: (sender, body) of messages that wait for the agent. answers: replies of its peers, see `Answers`. state: the shared
+    context at the start. journal: the journal of an earlier execution, to continue it; inbox and state then come from the journal.
 
     Raises:
         DefinitionError: the agent or a tool is not well-formed.

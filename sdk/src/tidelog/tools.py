@@ -21,10 +21,10 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class ToolContext:
-    """Given to tools that ask for it.
+    """The context of a call, for tools whose first parameter has this type.
 
-    `workspace`: the folder the worker is confined to. `idempotency_key`: the same for every attempt of one call; pass it on to
-    services that take one. `attempt`: 1 for the first.
+    `workspace`: the folder in which the tool is meant to work. `idempotency_key`: the same for every attempt of one call; pass it
+    on to services that accept such a key. `attempt`: 1 for the first.
     """
 
     workspace: Path
@@ -33,7 +33,10 @@ class ToolContext:
 
 
 class ToolDefinition(BaseModel):
-    """What the server is told about a tool. `parameters` is a JSON Schema, `timeout_s` the limit of one attempt in seconds."""
+    """The definition of a tool, as the worker registers it.
+
+    `parameters` is a JSON Schema, `timeout_s` the limit of one attempt in seconds.
+    """
 
     model_config = ConfigDict(frozen=True)
     name: str
@@ -47,12 +50,15 @@ class ToolDefinition(BaseModel):
 
 
 class InvalidArgumentsError(Exception):
-    """The arguments break the tool's schema. The message names each faulty one, without its value."""
+    """The arguments break the tool's schema. The message names each faulty argument, without its value."""
 
 
 @dataclass(frozen=True)
 class _Parameters:
-    """How to validate arguments and pass them on. Parameter names are aliases in `model`, so that none can clash with it."""
+    """Validates arguments and passes them on.
+
+    Parameter names are aliases in `model`, so that no name can clash with the model's.
+    """
 
     model: type[BaseModel]
     names: Mapping[str, str]
@@ -60,7 +66,7 @@ class _Parameters:
 
 
 class Tool(Generic[P, R]):
-    """A function and what is declared about it. Calling it calls the function, as if it were not decorated."""
+    """A function and its declaration. A call of the tool object calls the function, as if it were not decorated."""
 
     def __init__(
         self,
@@ -94,7 +100,7 @@ class Tool(Generic[P, R]):
         """The tool's definition.
 
         Raises:
-            DefinitionError: it cannot be used; `kind` and message say why.
+            DefinitionError: the tool cannot be used; `kind` and message say why.
         """
         what = f"tool function {getattr(self.function, '__name__', self.function)}"
         if not isinstance(self.timeout_s, int | float) or not 0 < self.timeout_s <= 86_400:
@@ -113,10 +119,10 @@ class Tool(Generic[P, R]):
         )
 
     def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments as the function's hints want them, defaults filled in.
+        """The arguments, converted by the function's type hints, defaults filled in.
 
         Raises:
-            InvalidArgumentsError: they break the schema.
+            InvalidArgumentsError: the arguments break the schema.
         """
         parameters = self._read_signature()
         try:
@@ -130,7 +136,10 @@ class Tool(Generic[P, R]):
         return {name: getattr(model, field) for field, name in parameters.names.items()}
 
     async def invoke(self, arguments: Mapping[str, Any], context: ToolContext) -> JsonValue:
-        """Validate, call (a sync function in a thread), give the result as JSON data. Exceptions of the function come through."""
+        """Validate, call (a sync function in a thread), return the result as JSON data.
+
+        Exceptions of the function are raised here.
+        """
         validated = self.validate(arguments)
         first = (context,) if self._read_signature().takes_context else ()
         return to_json(await call(self.function, first, validated), f"the result of tool {self.name!r}")
@@ -147,7 +156,7 @@ class Tool(Generic[P, R]):
         return schema
 
     def _read_signature(self) -> _Parameters:
-        # Late, not in the decorator: hints may name things that stand further down in the module.
+        # Late, not in the decorator: hints may name classes that are defined further down in the module.
         if self._parameters is None:
             self._parameters = _read_parameters(self.function)
         return self._parameters
@@ -220,10 +229,10 @@ def tool(
     name: `[a-z0-9_-]+`, with dots for namespaces; default: the function's name.
     idempotent: calling it twice with the same arguments does no harm, so a failed or unknown attempt may be repeated.
     timeout_s: limit of one attempt. An async function is cancelled; the thread of a sync one cannot be stopped and is abandoned.
-    max_attempts: how often it is tried in all, if idempotent.
+    max_attempts: number of attempts in all, if idempotent.
 
-    Whether the declaration is sound is checked when the tool is described (by the worker), so one faulty tool does not take
-    the other tools and agents of its module with it.
+    The worker checks the declaration when it describes the tool, so that one faulty tool does not disable the other tools and
+    agents of its module.
     """
 
     def decorate(function: Callable[..., Any]) -> Tool[..., Any]:

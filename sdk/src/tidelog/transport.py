@@ -23,13 +23,13 @@ POOL_TIMEOUT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How long to keep trying a request that may be repeated. Waits are random between 0 and a doubling bound (full jitter)."""
+    """The bound on retries of a request that may be repeated. Waits are random between 0 and a doubling bound (full jitter)."""
 
     max_elapsed_s: float
     base_s: float = 0.2
     cap_s: float = 10.0
     conflicts: bool = True
-    """Whether a conflict that the server calls retryable is one; not where the caller named the version it wants."""
+    """Whether a retryable conflict may be retried: not if the caller named the expected version."""
 
     def delay_s(self, failures: int) -> float:
         return random.uniform(0, min(self.cap_s, self.base_s * 2 ** min(failures, 16)))
@@ -70,11 +70,11 @@ class Transport:
         retry: RetryPolicy = NO_RETRY,
         read_timeout_s: float = 30.0,
     ) -> httpx.Response:
-        """Send; repeat on connection errors, 429 and 503 and whatever the server calls retryable, as long as `retry` allows.
+        """Send; repeat on connection errors, 429, 503 and every answer that the server calls retryable, as long as `retry` allows.
 
         Raises:
             TidelogAPIError: the server refused.
-            TidelogConnectionError: it was not there, or answered nothing sensible.
+            TidelogConnectionError: the server could not be reached, or gave no valid answer.
         """
         timeout = httpx.Timeout(read_timeout_s, connect=CONNECT_TIMEOUT_S, pool=POOL_TIMEOUT_S)
         started = time.monotonic()
@@ -105,7 +105,7 @@ class Transport:
 
     @staticmethod
     def _delay_s(failure: TidelogAPIError | TidelogConnectionError, failures: int, retry: RetryPolicy) -> float | None:
-        """Seconds until the next try; None if a repetition cannot help."""
+        """Seconds until the next attempt; None if a retry cannot help."""
         if isinstance(failure, TidelogAPIError):
             if not failure.retryable or (isinstance(failure, ConflictError) and not retry.conflicts):
                 return None
@@ -114,7 +114,7 @@ class Transport:
 
 
 def error_of(response: httpx.Response, content: bytes) -> TidelogAPIError:
-    """The typed error of an answer that is no success."""
+    """The typed error for an answer that is no success."""
     try:
         problem = json.loads(content)
     except ValueError:
@@ -127,7 +127,7 @@ def error_of(response: httpx.Response, content: bytes) -> TidelogAPIError:
 
 
 def json_of(response: httpx.Response) -> Any:
-    """The JSON body of a success. Raises `TidelogConnectionError` if it is none (something else answers on that port)."""
+    """The JSON body of a success. Raises `TidelogConnectionError` if the body is no JSON (another program answers on that port)."""
     try:
         return response.json()
     except ValueError as error:

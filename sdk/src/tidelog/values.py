@@ -23,9 +23,9 @@ def to_json(value: object, what: str, max_bytes: int | None = MAX_JSON_BYTES) ->
     `what` names the value in errors, as in "the result of step 'parse'". `max_bytes`: None leaves the size to the server.
 
     Raises:
-        NotJsonError: it has no JSON form (an open file, NaN or infinity, text that is not valid Unicode, a cycle).
-        ValueTooDeepError: it is nested more than `MAX_JSON_DEPTH` levels deep.
-        ValueTooLargeError: it is over `max_bytes`.
+        NotJsonError: the value has no JSON form (an open file, NaN or infinity, text that is not valid Unicode, a cycle).
+        ValueTooDeepError: the value is nested more than `MAX_JSON_DEPTH` levels deep.
+        ValueTooLargeError: the value is over `max_bytes`.
     """
     try:
         plain: Any = to_jsonable_python(value)
@@ -37,7 +37,7 @@ def to_json(value: object, what: str, max_bytes: int | None = MAX_JSON_BYTES) ->
         raise NotJsonError(f"{what} cannot be written as JSON: {error}") from error
     if max_bytes is not None and len(text) > max_bytes:
         raise ValueTooLargeError(what, len(text), max_bytes)
-    if text.count(b"[") + text.count(b"{") > MAX_JSON_DEPTH:  # else it cannot be deeper
+    if text.count(b"[") + text.count(b"{") > MAX_JSON_DEPTH:  # a shorter text cannot be deeper
         check_depth(plain, what)
     return plain  # type: ignore[no-any-return]  # to_jsonable_python is typed Any; json.dumps just proved the shape
 
@@ -53,15 +53,15 @@ def check_depth(plain: object, what: str) -> None:
 
 
 def _children(part: object) -> list[object]:
-    """What is in an array or object; an empty one is a level, too."""
+    """The values in an array or object; an empty array or object is a level, too."""
     inside = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
     return list(inside) or ([None] if isinstance(part, dict | list) else [])
 
 
 def read_model(model: type[M], text: str) -> M:
-    """JSON text as a model. pydantic's own parser takes 200 levels; what an older server recorded may be deeper.
+    """JSON text as a model. pydantic's own parser accepts 200 levels; values that an older server recorded may be deeper.
 
-    Raises ValueError, of which pydantic's ValidationError is one, for what does not fit.
+    Raises ValueError (also pydantic's ValidationError) for text that does not fit the model.
     """
     try:
         return model.model_validate_json(text)

@@ -60,7 +60,7 @@ def _positive(text: str) -> int:
 
 
 async def serve(given: argparse.Namespace, found: Discovery) -> int:
-    """Run a worker until SIGTERM or SIGINT; the second one ends the process at once. Gives the exit code."""
+    """Run a worker until SIGTERM or SIGINT; a second signal ends the process at once. Returns the exit code."""
     stop = asyncio.Event()
 
     def on_signal() -> None:

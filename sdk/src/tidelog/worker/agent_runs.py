@@ -77,7 +77,7 @@ class ServerRecorder:
         return update
 
     async def _asked(self, request: Awaitable[T], what: str) -> T:
-        """What the server refuses for reasons in the request itself is the agent's error, with the server's words."""
+        """A refusal for reasons in the request itself becomes the agent's error, with the server's words."""
         try:
             return await self._lease.guard(request, NotFoundError, InvalidRequestError, ConflictError)
         except TidelogAPIError as error:
@@ -85,7 +85,7 @@ class ServerRecorder:
 
 
 def describe_refusal(error: TidelogAPIError) -> str:
-    """The server's words, with the faulty fields."""
+    """The server's message, with the faulty fields."""
     faults = "; ".join(f"{fault.get('pointer', '')} {fault.get('detail', '')}".strip() for fault in error.errors)
     text = error.detail or error.title
     return f"{text} ({faults})" if faults else text
@@ -100,7 +100,7 @@ class AgentRunner:
         self._agents = agents
 
     async def run(self, delivery: Delivery) -> Loss | None:
-        """None when the outcome is recorded; else why the work was let go.
+        """Execute one agent run. Returns None when the outcome is recorded, else the reason for which the work was given up.
 
         Raises:
             TidelogAPIError, TidelogConnectionError: claiming or reporting failed; see `loss_of`.
@@ -174,7 +174,7 @@ class AgentRunner:
 
 
 async def _watch(context: Context) -> None:
-    """Learn of a cancellation also while the agent does something long that asks nothing of the server. Runs until cancelled."""
+    """Learn of a cancellation also while the agent works for long without a request to the server. Runs until cancelled."""
     while True:
         await asyncio.sleep(CHECK_EVERY_S)
         await context.refresh()

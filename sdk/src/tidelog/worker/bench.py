@@ -1,4 +1,4 @@
-"""The workbench: owns each piece of work from its delivery to its acknowledgement, a bounded number at a time."""
+"""The bench owns each piece of work from its delivery to its acknowledgement, a bounded number at a time."""
 
 import asyncio
 import logging
@@ -14,17 +14,17 @@ from tidelog.worker.tasks import going_on
 logger = logging.getLogger(__name__)
 
 HOLD_S = 1.0
-"""How long a message may wait here for a free slot before it is offered to other workers."""
+"""Seconds that a message may wait here for a free slot before it is given back to other workers."""
 NAK_DELAY_S: dict[Loss, float] = {"unavailable": 5.0, "refused": 30.0}
 HANDOVER_DELAY_S = 0.1
 UNKNOWN_TRIES = 6
-"""Deliveries of one message, over about five minutes, after which work of our log that the server does not know is dropped."""
+"""Deliveries of one message, in about five minutes, after which work of our log that the server does not know is dropped."""
 
 Run = Callable[[Delivery], Awaitable[Loss | None]]
 
 
 class Bench:
-    """Runs deliveries of one kind (agents or tools). The two kinds have their own, as agents wait for tools."""
+    """Runs deliveries of one kind (agents or tools). Each kind has a bench of its own, because agents wait for tools."""
 
     def __init__(self, kind: str, concurrency: int, run: Run) -> None:
         self._kind = kind
@@ -42,7 +42,7 @@ class Bench:
             return
 
     def offer(self, delivery: Delivery) -> None:
-        """Take over a delivery. Work that is in hand already is not started twice: its heartbeat goes on with the new delivery."""
+        """Take over a delivery. Work that is already in hand is not started twice: its heartbeat goes on with the new delivery."""
         held = self._owners.get(delivery.work.work_id)
         if held is not None and held[0].work.dispatch == delivery.work.dispatch:
             held[0].reply = delivery.reply
@@ -53,7 +53,7 @@ class Bench:
         task.add_done_callback(lambda done: self._forget(delivery, done))
 
     async def finish(self, grace_s: float) -> None:
-        """Let running work end; after `grace_s` give the rest back for others to continue."""
+        """Let running work end; after `grace_s` seconds give the rest back, so that other workers continue it."""
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=grace_s)
         rest = set(self._tasks)
@@ -84,7 +84,7 @@ class Bench:
         finally:
             keeper.cancel()
             self._slots.release()
-            if not settled:  # shutting down, or an error of ours: another worker continues
+            if not settled:  # shutting down, or a defect of the worker: another worker continues
                 await delivery.nak(HANDOVER_DELAY_S)
         if loss is None or loss == "over":
             await delivery.ack()
@@ -94,10 +94,10 @@ class Bench:
             await delivery.nak(NAK_DELAY_S[loss])
 
     async def _set_aside(self, delivery: Delivery) -> None:
-        """Leave work that the server does not know to others; their server may know it.
+        """Give back work that the server does not know; the server of another worker may know it.
 
-        Only work that names our own log is dropped in the end: that log lost it, as after a restore from a backup. Otherwise it
-        would count as unacknowledged for ever, and a queue with too many of those stands still.
+        Only work that names our own log is dropped in the end: that log lost the work, as after a restore from a backup. Without
+        the drop the message would count as unacknowledged for ever, and a queue with too many such messages stands still.
         """
         work = delivery.work
         fields = {"kind": self._kind, "pool": work.pool, "work_id": work.work_id, "log_id": work.log_id}

@@ -1,4 +1,4 @@
-"""A message of the work queue in the hands of a worker: keep it, finish it, or give it back."""
+"""A message of the work queue in the hands of a worker: the worker keeps it, finishes it, or gives it back."""
 
 import asyncio
 import json
@@ -16,19 +16,19 @@ logger = logging.getLogger(__name__)
 
 BLOCKED_S = 1.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 10.0, 600.0
-"""Seconds until a message that this worker cannot use is delivered again: longer each time."""
+"""Seconds until a message that this worker cannot use is delivered again; the delay grows each time."""
 
 
 class Publisher(Protocol):
-    """The present connection to NATS, whichever that is: an acknowledgement is only a subject, any connection will do."""
+    """The present connection to NATS: an acknowledgement is a publish on a subject, so any connection can send it."""
 
     async def publish(self, subject: str, payload: bytes) -> None:
-        """Best effort: what is lost is delivered again by the server, and refused or repeated there."""
+        """Best effort. After a lost acknowledgement the message is delivered again, and the server refuses or repeats the claim."""
         ...
 
 
 class WorkMessage(BaseModel):
-    """The payload: which work it is. `dispatch` counts how often the server put this work on the queue on purpose."""
+    """The payload: names the work. `dispatch` counts how often the server put this work on the queue on purpose."""
 
     model_config = ConfigDict(frozen=True)
     kind: Literal["agent", "tool"]
@@ -38,15 +38,15 @@ class WorkMessage(BaseModel):
     tenant_id: UUID
     root_id: UUID
     log_id: str | None = None
-    """Of the log that has this work; None from an older server."""
+    """Id of the log that has this work; None from an older server."""
 
 
 @dataclass(slots=True)
 class Delivery:
     """One delivery of a work message.
 
-    `number`: counts the deliveries of this message by JetStream, from 1. `of_our_log`: the message names the log that the queue
-    belongs to; False where one of the two is not known.
+    `number`: counts the deliveries of this message by JetStream, from 1. `of_our_log`: the message names the log of the queue;
+    False if either log is unknown.
     """
 
     work: WorkMessage
@@ -60,11 +60,11 @@ class Delivery:
         await self.publisher.publish(self.reply, b"+ACK")
 
     async def nak(self, delay_s: float) -> None:
-        """Give it back; another worker gets it after the delay."""
+        """Give the message back; another worker gets it after the delay (seconds)."""
         await self.publisher.publish(self.reply, b"-NAK " + json.dumps({"delay": int(delay_s * 1e9)}).encode())
 
     async def set_aside(self) -> float:
-        """Give it back, because this worker cannot use it. Returns the seconds until it is delivered again."""
+        """Give back a message that this worker cannot use. Returns the seconds until it is delivered again."""
         pause_s = min(FIRST_PAUSE_S * 2.0 ** min(self.number - 1, 16), LONGEST_PAUSE_S)
         await self.nak(pause_s)
         return pause_s

@@ -33,7 +33,7 @@ class ToolRunner:
         self._workspace = workspace
 
     async def run(self, delivery: Delivery) -> None:
-        """Returns when the outcome is recorded.
+        """Execute one invocation. Returns when the outcome is recorded.
 
         Raises:
             TidelogAPIError, TidelogConnectionError: claiming or reporting failed; see `loss_of`.
@@ -71,7 +71,7 @@ class ToolRunner:
             async with deadline:
                 return await tool.invoke(claim.arguments, context)
         except TimeoutError as error:
-            if not deadline.expired():  # one of the tool's own time-outs
+            if not deadline.expired():  # a time-out inside the tool
                 raise
             raise ToolTimeoutError(
                 f"no result within {timeout_s} s. An async tool was cancelled; the thread of a sync one goes on unwatched."

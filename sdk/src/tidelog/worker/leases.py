@@ -1,4 +1,4 @@
-"""The right to work on something. When it is lost, the user's code is stopped, whatever it waits for."""
+"""The right to work on a piece of work. When the lease is lost, the user's code is stopped, whatever it waits for."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -10,14 +10,14 @@ T = TypeVar("T")
 
 Loss = Literal["over", "unavailable", "refused", "unknown"]
 """`over`: finished, cancelled or taken by another worker. `unavailable`: the server has been away for too long.
-`refused`: the server refuses this worker (its key, or a request it cannot make sense of). `unknown`: the server's log does not have
-the work; another server's log may."""
+`refused`: the server refuses this worker (its key, or a request that the server does not understand). `unknown`: the server's log
+does not have the work; another server's log may have it."""
 
 OVER_CODES = ("work-over", "stale-attempt")
 
 
 def loss_of(error: TidelogAPIError | TidelogConnectionError) -> Loss:
-    """What an error on claiming or reporting means for the work."""
+    """The loss that an error of a claim or report means for the work."""
     if isinstance(error, ConflictError) and error.code in OVER_CODES:
         return "over"
     if isinstance(error, NotFoundError):
@@ -38,8 +38,9 @@ class Lease:
             self.lost.set_result(loss)
 
     async def guard(self, request: Awaitable[T], *passes: type[TidelogAPIError]) -> T:
-        """Await a request to the server. If that loses the work, this never returns: user code could catch an exception and go
-        on, so it is left waiting until the owner cancels it. Errors of the types in `passes` go to the caller."""
+        """Await a request to the server. If the request loses the work, this method never returns: user code could catch an
+        exception
+        and go on, so the code is left waiting until the owner cancels it. Errors of the types in `passes` go to the caller."""
         try:
             return await request
         except (TidelogAPIError, TidelogConnectionError) as error:

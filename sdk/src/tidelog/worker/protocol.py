@@ -1,6 +1,6 @@
-"""The worker's HTTP calls to the server, typed. Each may be repeated: the server knows them by key and attempt.
+"""The worker's HTTP calls to the server, typed. Each call may be repeated: the server knows it by key and attempt.
 
-A body holds only what the server knows: an unknown field is refused.
+A body holds only fields that the server knows: an unknown field is refused.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from tidelog.tools import ToolDefinition
 from tidelog.transport import RetryPolicy, Transport, json_of
 
 PATIENCE = RetryPolicy(max_elapsed_s=600, cap_s=2.0)
-"""An outage of the server that is shorter than this is waited out, with the work kept."""
+"""The worker waits for the end of an outage of the server that is shorter than this, and keeps its work."""
 POLL_MARGIN_S = 15.0
 
 M = TypeVar("M", bound=BaseModel)
@@ -30,14 +30,14 @@ class _Answer(BaseModel):
 
 
 class Queue(_Answer):
-    """Where work of one agent or tool waits: a durable consumer of a JetStream stream."""
+    """The queue of one agent or tool: a durable consumer of a JetStream stream."""
 
     kind: Literal["agent", "tool"]
     pool: str
     stream: str
     consumer: str
     log_id: str | None = None
-    """Of the log whose work it is; None from an older server."""
+    """Id of the log of this queue; None from an older server."""
 
 
 class NatsAccess(_Answer):
@@ -93,7 +93,7 @@ class WorkerApi:
     """The calls of the contract between server and workers.
 
     All raise `TidelogAPIError` (`ConflictError` with code `work-over` or `stale-attempt`: stop working on it; `NotFoundError` from
-    a claim: the server does not know the work) and `TidelogConnectionError`, the latter after `PATIENCE` only.
+    a claim: the server does not know the work) and `TidelogConnectionError`; the latter only after `PATIENCE`.
     """
 
     def __init__(self, transport: Transport) -> None:
@@ -187,5 +187,5 @@ def _parse(model: type[M], answer: Any) -> M:
 
 
 def _claim_body(worker_id: str, dispatch: int, delivery: int) -> dict[str, Any]:
-    """A claim of its own for each delivery: deliveries are counted anew when the queue was lost, its id is not made twice."""
+    """A new claim id for each delivery: a delivery's number repeats after the queue was lost, an id does not."""
     return {"worker_id": worker_id, "dispatch": dispatch, "delivery": delivery, "claim_id": str(uuid7())}

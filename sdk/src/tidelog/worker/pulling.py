@@ -1,5 +1,6 @@
-"""Pulls work from one JetStream consumer. A loop of our own: `fetch` of nats-py loses messages when cancelled and is blind to a
-deleted consumer."""
+"""Pulls work from one JetStream consumer. The loop replaces `fetch` of nats-py, which loses messages when cancelled and does not
+notice
+a deleted consumer."""
 
 import asyncio
 import json
@@ -21,26 +22,26 @@ logger = logging.getLogger(__name__)
 EXPIRES_S = 30.0
 IDLE_HEARTBEAT_S = 5.0
 SILENCE_S = 12.0
-"""Longer than two heartbeats: the pull is lost, or the server is."""
+"""Longer than two heartbeats: after such a silence the pull or the server is lost."""
 PAUSE_S = 1.0
 
 
 class Slots(Protocol):
-    """How many pieces of work may run at once."""
+    """Number of pieces of work that may run at once."""
 
     async def wait_free(self) -> None: ...
 
     def offer(self, delivery: Delivery) -> None:
-        """Take over the delivery; it is given back by the taker if no slot gets free soon."""
+        """Take over the delivery; the taker gives it back if no slot gets free soon."""
         ...
 
 
 class ConsumerLostError(Exception):
-    """The consumer is gone, or nothing is heard of it: register again."""
+    """The consumer is gone or silent: the worker has to register again."""
 
 
 class Puller:
-    """One queue, one request for one message at a time, asked for only when there is a free slot."""
+    """Pulls from one queue, with one request for one message at a time, and only when a slot is free."""
 
     def __init__(
         self,
@@ -59,7 +60,10 @@ class Puller:
         self._ack_wait_s = ack_wait_s
 
     async def run(self) -> None:
-        """Pull until cancelled. Trouble is reported, paused for, and tried again: the registration may bring the consumer back."""
+        """Pull until cancelled.
+
+        After trouble the puller reports, pauses and tries again: the registration may bring the consumer back.
+        """
         while True:
             try:
                 await self._pull_on_new_inbox()
@@ -76,7 +80,7 @@ class Puller:
                 await asyncio.sleep(PAUSE_S)
 
     async def _pull_on_new_inbox(self) -> None:
-        """A new inbox each time: what a pull of before still brings goes nowhere, and JetStream delivers it again."""
+        """A new inbox each time: a late message of an earlier pull goes nowhere, and JetStream delivers it again."""
         arrived: asyncio.Queue[Msg] = asyncio.Queue()  # bounded by the server: one message per request
 
         async def take(message: Msg) -> None:
@@ -104,7 +108,7 @@ class Puller:
         await self._nats.publish(subject, json.dumps(request).encode(), reply=inbox)
 
     async def _receive(self, arrived: "asyncio.Queue[Msg]") -> None:
-        """Wait for the answer to one request: a message, or word that there is none."""
+        """Wait for the answer to one request: a message, or the status that there is none."""
         while True:
             try:
                 async with asyncio.timeout(SILENCE_S):
@@ -130,7 +134,7 @@ class Puller:
         try:
             work = WorkMessage.model_validate_json(message.data)
         except ValidationError as error:
-            # Not for this version: left unacknowledged, so that a newer worker gets it after the ack wait.
+            # Not readable by this version: left unacknowledged, so that a newer worker gets the message after the ack wait.
             log_failure(logger, "work_message_not_understood", error, pool=self._queue.pool)
             return
         ours, number = self._queue.log_id, message.metadata.num_delivered

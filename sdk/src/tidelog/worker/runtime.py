@@ -1,4 +1,4 @@
-"""`Worker`: registers with a server, pulls work for its agents and tools, and survives whatever goes away in between."""
+"""`Worker`: registers with a server, pulls work for its agents and tools, and survives outages of the server and of NATS."""
 
 import asyncio
 import logging
@@ -39,19 +39,19 @@ GRACE_S = 5.0
 NATS_CONNECT_S = 15.0
 NATS_ANSWER_S = 3.0
 MAX_PAUSE_S = 2.0
-"""Longest pause between tries to reach the server. Together with a try it leaves a worker back within five seconds."""
+"""Longest pause between attempts to reach the server. Pause and attempt together take less than five seconds."""
 
 
 class RefusedError(Exception):
-    """The server refuses this worker: a wrong key, or definitions it does not take. Trying again would not help."""
+    """The server refuses this worker: a wrong key, or definitions that it does not accept. A retry would not help."""
 
 
 class Worker:
-    """Runs agents and tools for a server until `run` is told to stop.
+    """Runs agents and tools for a server until the stop event of `run` is set.
 
     `concurrency`: agent executions at once (they mostly wait, and may wait for one another: keep it above the number of agents that
     talk to each other). `tool_concurrency`: tool calls at once. `workspace`: the folder handed to tools. `nats_security`:
-    certificates and credentials for NATS; where NATS is, the server says.
+    certificates and credentials for NATS; the server gives the URL.
     """
 
     def __init__(
@@ -92,10 +92,10 @@ class Worker:
         """Set while the worker is known to the server and pulls."""
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set; then finish what ends within `GRACE_S` seconds and give back the rest.
+        """Work until `stop` is set; then finish the work that ends within `GRACE_S` seconds and give back the rest.
 
         Raises:
-            RefusedError: the server will not have this worker.
+            RefusedError: the server refuses this worker.
         """
         session = asyncio.create_task(self._stay_registered(), name="session")
         stopping = asyncio.create_task(stop.wait(), name="stop")
@@ -119,11 +119,11 @@ class Worker:
             log(logger, logging.DEBUG, "publish_failed", subject=subject, reason=repr(error))
 
     async def _stay_registered(self) -> None:
-        """Register, connect, pull; and again after any trouble. Pauses grow while it does not help."""
+        """Register, connect, pull; and again after any trouble. Pauses grow while the trouble lasts."""
         pause_s = 0.2
         while True:
             self._trouble.clear()
-            if self._reconnected:  # what the pullers had asked for is forgotten by a restarted server
+            if self._reconnected:  # a restarted server forgets the requests of the pullers
                 self._reconnected = False
                 queues = tuple(self._pullers)
                 await self._set_pullers()
@@ -163,7 +163,7 @@ class Worker:
         return registration
 
     async def _connect(self, registration: Registration) -> None:
-        """Connect to NATS, or keep the connection there is, if it is one to the same server (it reconnects by itself)."""
+        """Connect to NATS, or keep the present connection if it leads to the same server (it reconnects by itself)."""
         if self._nats is not None and self._nats_url == registration.nats.url and await _is_usable(self._nats):
             return
         old, self._nats = self._nats, None
@@ -214,7 +214,7 @@ class Worker:
         self._trouble.set()
 
     def _on_puller_end(self, queue: Queue, task: "asyncio.Task[None]") -> None:
-        """One that nobody stopped is made again with the next registration, however it ended."""
+        """A puller that was not stopped on purpose is made again with the next registration, however it ended."""
         if self._pullers.get(queue) is not task:
             return
         error = asyncio.CancelledError() if task.cancelled() else task.exception() or RuntimeError("it returned")
@@ -225,7 +225,7 @@ class Worker:
         self._tell("nats_error", error)
 
     def _tell(self, event: str, error: Exception) -> None:
-        """A warning. During an outage each try brings the same one: from the second on it is for debugging."""
+        """Log a warning. During an outage each attempt brings the same warning: the repetitions are logged at level debug."""
         reason = f"{type(error).__name__}: {error}"
         repeated = self._told.get(event) == reason
         self._told[event] = reason
@@ -241,7 +241,7 @@ class Worker:
         self._trouble.set()
 
     async def _on_closed(self, connection: SecuredClient) -> None:
-        """For good, and not by us: another one is to be made."""
+        """The connection closed for good, not on our request: the worker has to make another one."""
         if self._nats is connection:
             log(logger, logging.WARNING, "nats_closed")
             self._trouble.set()
@@ -266,7 +266,7 @@ def _by_name(named: Iterable[tuple[str, T]]) -> dict[str, T]:
 
 
 async def _is_usable(connection: SecuredClient) -> bool:
-    """Whether it is worth keeping. Without a connection it is: it makes one by itself, or closes."""
+    """Whether the client is worth keeping. A client that has lost its connection is: it reconnects by itself, or closes."""
     if connection.is_closed:
         return False
     if not connection.is_connected:
@@ -280,12 +280,12 @@ async def _is_usable(connection: SecuredClient) -> bool:
 
 
 async def _close(connection: SecuredClient) -> None:
-    """Flush acknowledgements that are still in the buffer, then close; a server that is away must not hold us up."""
+    """Flush acknowledgements that are still in the buffer, then close; a server that is away must not delay the end."""
     try:
         async with asyncio.timeout(3):
             if connection.is_connected:
                 await connection.flush(timeout=2)
             await connection.close()
-    except Exception as error:  # noqa: BLE001  # told; whatever keeps it from closing, nobody needs it any more
+    except Exception as error:  # noqa: BLE001  # logged; whatever prevents the close, nobody needs the connection any more
         log(logger, logging.DEBUG, "nats_close_failed", reason=repr(error))
         connection.abandon()

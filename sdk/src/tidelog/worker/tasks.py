@@ -13,9 +13,9 @@ AGAIN_AFTER_S = 1.0
 
 
 async def going_on(name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> NoReturn:
-    """Runs `work` until it is cancelled: whatever ends it before, it begins again after a pause.
+    """Runs `work` until cancelled: when `work` ends before, it begins again after a pause.
 
-    Whatever is an error, a return, and also a cancellation of something that it awaits, which asyncio reports nowhere.
+    `work` may end by an error, a return, or the cancellation of something that it awaits, which asyncio reports nowhere.
     """
     while True:
         try:
@@ -26,6 +26,6 @@ async def going_on(name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> 
             if task is None or task.cancelling():
                 raise
             log(logger, logging.ERROR, "background_task_failed", task=name, reason="what it waited for was cancelled")
-        except Exception as error:  # noqa: BLE001  # told, and it begins again
+        except Exception as error:  # noqa: BLE001  # logged, and `work` begins again
             log_failure(logger, "background_task_failed", error, task=name)
         await asyncio.sleep(AGAIN_AFTER_S)
