@@ -82,8 +82,7 @@ def _check_signatures(cls: type[Agent], what: str) -> None:
 
 
 def _output_schema(cls: type[Agent]) -> dict[str, Any] | None:
-    """JSON Schema of execute's declared result; None if `execute` declares no result, or a result without a schema that the server
-    accepts."""
+    """JSON Schema of execute's declared result; None if no result is declared, or the server would not accept its schema."""
     try:
         declared = typing.get_type_hints(cls.execute, include_extras=True).get("return", Any)
         if declared is Any or declared is type(None):

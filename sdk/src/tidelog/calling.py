@@ -23,8 +23,7 @@ class ProcessExitError(PermanentError):
 
 
 class keep_process:
-    """Turns exceptions that would stop the event loop (SystemExit, KeyboardInterrupt raised by user code) into an error of the
-    call."""
+    """Turns what user code raises to stop the process (SystemExit, KeyboardInterrupt) into an error of the call."""
 
     def __enter__(self) -> None:
         return None
@@ -84,10 +83,7 @@ def run_in_thread(function: Callable[[], Any]) -> Awaitable[Any]:
 
 
 class _Outcome:
-    """Catches every exception of a thread's function, of any kind:
-
-    the waiting side gets the exception, so none is lost in the thread.
-    """
+    """Catches every exception of a thread's function: the waiting side gets the exception, so none is lost in the thread."""
 
     result: Any = None
     error: BaseException | None = None

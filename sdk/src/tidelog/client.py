@@ -86,7 +86,8 @@ class Client:
         """Start a run of one agent, of several in sequence, or of a plan (see the HTTP reference). Exactly one of the three.
 
         `idempotency_key`: the same key starts the same run once; if not given, the client makes a key, so that retries of this call
-        are safe. `wait_s`: seconds for which the server waits for the outcome; `.run` is then the run at the end of the wait.
+        are safe.
+        `wait_s`: seconds for which the server waits for the outcome; `.run` is then the run at the end of the wait.
         Input, metadata and plan are converted like values of a `Context`: pydantic models, dataclasses, dates, UUIDs, sets.
 
         Raises:
@@ -175,8 +176,8 @@ class Client:
         """Record the outcome of an ambiguous tool call: its `result` (JSON; may be None), or the `error` with which it failed.
 
         Give exactly one of the two. `reason`: how you know the outcome; recorded together with the id of your API key. `error`: a
-        message, or `{type, message, kind}`. `evidence`: any JSON. The first resolution counts: a different one before this raises
-        `ConflictError` with code `already-resolved`.
+        message, or `{type, message, kind}`. `evidence`: any JSON. The first resolution counts: `ConflictError` with code
+        `already-resolved` if there is a different one already.
         """
         if (result is _NOT_GIVEN) == (error is None):
             raise ValueError("give exactly one of result and error")
@@ -210,8 +211,7 @@ class Client:
         Raises:
             HistoryReplaced: the log was restored and has lost events that you have. The error says from where to go on. To learn of
                 a restore after a restart of your program, keep the `cursor` of the last event, not only its position.
-            UnreadableEventError: an event came that this version of the SDK cannot read. Another request would bring the same
-            event.
+            UnreadableEventError: an event came that this version of the SDK cannot read. Another request would bring the same.
         """
         path = "/v1/events" if run_id is None else f"/v1/runs/{run_id}/events"
         params = {"types": ",".join(types)} if types else {}
@@ -253,9 +253,8 @@ class Client:
     async def _stream(
         self, path: str, params: Mapping[str, str], after: str, contact: "_Contact"
     ) -> AsyncIterator[ServerSentEvent]:
-        """The events of one connection. Ends with `TidelogConnectionError`, also when the server closes the connection: a stream
-        has an
-        end mark of its own."""
+        """The events of one connection. Ends with `TidelogConnectionError`, also when the server closes the connection: a
+        stream has an end mark of its own."""
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-store", "Last-Event-ID": after}
         try:
             async with self._transport.stream(

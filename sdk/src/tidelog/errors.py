@@ -81,8 +81,7 @@ class TidelogConnectionError(TidelogError):
 
 
 class UnreadableEventError(TidelogError):
-    """An event came that this version of the SDK cannot read. `id` and `type` are those of the stream; another request gives the
-    same.
+    """An event came that this version of the SDK cannot read. `id` and `type` come from the stream; a retry gives the same event.
 
     Go on behind the event with `after=`, or read it with a newer version of the SDK.
     """
@@ -148,8 +147,7 @@ class ServerError(TidelogAPIError):
 
 
 class HistoryReplaced(TidelogAPIError):
-    """410: the log was restored from a backup, or lost its end in a failover, and has now other events than those that you have
-    read.
+    """410: the log was restored from a backup, or lost its end in a failover, and now has other events than you have read.
 
     Drop your events with a position after `last_common_position`, and go on with `events(after=error.cursor)`. `history`: id of
     the history that begins after that position.

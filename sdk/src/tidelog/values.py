@@ -37,7 +37,7 @@ def to_json(value: object, what: str, max_bytes: int | None = MAX_JSON_BYTES) ->
         raise NotJsonError(f"{what} cannot be written as JSON: {error}") from error
     if max_bytes is not None and len(text) > max_bytes:
         raise ValueTooLargeError(what, len(text), max_bytes)
-    if text.count(b"[") + text.count(b"{") > MAX_JSON_DEPTH:  # a shorter text cannot be deeper
+    if text.count(b"[") + text.count(b"{") > MAX_JSON_DEPTH:  # fewer brackets cannot be deeper
         check_depth(plain, what)
     return plain  # type: ignore[no-any-return]  # to_jsonable_python is typed Any; json.dumps just proved the shape
 

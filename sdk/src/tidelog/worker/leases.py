@@ -39,8 +39,8 @@ class Lease:
 
     async def guard(self, request: Awaitable[T], *passes: type[TidelogAPIError]) -> T:
         """Await a request to the server. If the request loses the work, this method never returns: user code could catch an
-        exception
-        and go on, so the code is left waiting until the owner cancels it. Errors of the types in `passes` go to the caller."""
+        exception and go on, so it is left waiting until the owner cancels it. Errors of the types in `passes` go to the caller.
+        """
         try:
             return await request
         except (TidelogAPIError, TidelogConnectionError) as error:

@@ -1,6 +1,5 @@
 """Pulls work from one JetStream consumer. The loop replaces `fetch` of nats-py, which loses messages when cancelled and does not
-notice
-a deleted consumer."""
+notice a deleted consumer."""
 
 import asyncio
 import json
@@ -60,10 +59,7 @@ class Puller:
         self._ack_wait_s = ack_wait_s
 
     async def run(self) -> None:
-        """Pull until cancelled.
-
-        After trouble the puller reports, pauses and tries again: the registration may bring the consumer back.
-        """
+        """Pull until cancelled. After trouble it reports, pauses and tries again: the registration may bring the consumer back."""
         while True:
             try:
                 await self._pull_on_new_inbox()
