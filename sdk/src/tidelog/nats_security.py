@@ -176,7 +176,7 @@ class _LivingClient(Client):
 
 
 class SecuredClient(_LivingClient):
-    """A client that sends nothing over a connection that should be encrypted and is not. The client signs by itself, for an nkey or a JWT.
+    """A client that sends nothing over a connection that should be encrypted and is not. It signs by itself (nkey, JWT).
 
     Even with TLS asked for, the library obeys a server (or an attacker between) that says that it needs none. The CONNECT command
     is the first command that the library sends, on each connect and reconnect, and holds the credentials: this client makes the
