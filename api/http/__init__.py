@@ -1,1 +1,1 @@
-"""The HTTP interface: one router for each slice, conventions in deps, errors, middleware and streams."""
+"""The HTTP interface: the conventions of all routes, the routes of each resource, and the documents that describe the interface."""

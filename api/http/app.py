@@ -24,6 +24,6 @@ def create_app(container: Container) -> Gate:
     app.state.keys = keys = Keys(container)
     app.state.reports = health.Reports(container)
     routes = [route for router in ROUTERS for route in router.routes]
-    app.router.routes[:0] = routes  # for the document, and for what is no request to one of them
+    app.router.routes[:0] = routes  # for the OpenAPI document, and for requests that match no route
     openapi.install(app)
     return Gate(app, RouteTable(routes, app.router), container, keys)

@@ -1,4 +1,4 @@
-"""The HTTP server of a process: uvicorn without signal handlers of its own, and the first key of a fresh installation."""
+"""The HTTP server of a process: uvicorn without its own signal handlers, and the first key of a fresh installation."""
 
 import asyncio
 from collections.abc import Iterator
@@ -25,16 +25,17 @@ from domain.errors import ProjectionBehind, Unavailable
 log = structlog.get_logger(__name__)
 
 GRACE_S = 5
-"""How long requests under way may take after the signal to stop; streams are ended at once."""
+"""Seconds that requests under way may take after the signal to stop. Streams end at once."""
 CANCEL_AGAIN_S, LAST_ANSWERS_S = 0.3, 1.0
-"""Those that are not answered by then are cancelled; one that waits for a silent database, again. And how long that may take."""
+"""Requests that are not answered within GRACE_S are cancelled. After CANCEL_AGAIN_S a request that waits for a silent database is
+cancelled again; LAST_ANSWERS_S bounds the wait for the last answers. Both in seconds."""
 
 
 async def serve_http(container: Container, stopping: asyncio.Event) -> None:
     """Serves until `stopping` is set and requests under way are done; also issues the first key.
 
     Raises:
-        TaskEnded: what runs beside the server has ended.
+        TaskEnded: a task that runs beside the server has ended.
     """
     settings, first_key = container.settings, FirstKey(container)
     if settings.bootstrap_key_sha256 is not None:
@@ -65,7 +66,7 @@ def make_server(app: ASGIApp, limits: Limits, *, host: str, port: int) -> "_Serv
         app,
         host=host,
         port=port,
-        http=protocol(Door(limits)),  # type: ignore[arg-type]  # it is only called
+        http=protocol(Door(limits)),  # type: ignore[arg-type]  # uvicorn only calls it
         ws="none",
         log_config=None,
         access_log=False,
@@ -79,7 +80,7 @@ def make_server(app: ASGIApp, limits: Limits, *, host: str, port: int) -> "_Serv
 
 
 class FirstKey:
-    """The key of a fresh installation, where the settings name one: issued at start."""
+    """The first key of a fresh installation. It is issued at start, if the settings name one."""
 
     def __init__(self, container: Container) -> None:
         self._container = container
@@ -106,7 +107,7 @@ class FirstKey:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its own signal handlers: the process has its own."""
+    """uvicorn without its signal handlers: the process has its own."""
 
     async def answered(self) -> None:
         """Waits for the answers of the requests that were cancelled at the end of the grace."""

@@ -1,1 +1,1 @@
-"""What all routes share: the connection and its limits, keys, bodies, answers, errors."""
+"""Conventions that all routes share: the connection and its limits, keys, bodies, answers, errors."""

@@ -1,4 +1,4 @@
-"""What is done for a command after it was recorded: a wish, which never turns its answer into an error."""
+"""Work for a command after it was recorded. The work is optional: its failure never turns the command's answer into an error."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -11,18 +11,18 @@ from domain.errors import TidelogError
 
 T = TypeVar("T")
 PATIENCE_S = 2.0
-"""Less than requests under way have when the process stops."""
+"""Seconds. Less than the grace that requests under way have when the process stops."""
 CANCEL_AGAIN_S = 0.5
-"""The driver takes ten seconds to give up a query on a connection that fell silent, unless it is cancelled again."""
+"""Seconds. The driver takes ten seconds to give up a query on a silent connection, unless the query is cancelled again."""
 
 log = structlog.get_logger(__name__)
 
 
 async def afterwards(container: Container, work: Coroutine[Any, Any, T], *, what: str, seconds: float = PATIENCE_S) -> T | None:
-    """The work's result; None where it fails, takes too long, or is cancelled because the process stops."""
+    """The result of the work. None if the work fails, takes too long, or is cancelled because the process stops."""
     task = asyncio.current_task()
     assert task is not None
-    if task.cancelling() and container.live.closed:  # what came before was cancelled: there is no time left
+    if task.cancelling() and container.live.closed:  # the request was cancelled before: no time is left
         work.close()
         return None
     try:

@@ -1,4 +1,4 @@
-"""Answers: JSON with the position that it is of, the version of a stream, and the link to the next page."""
+"""Answers: JSON with its position in the log, the version of a stream, and the link to the next page."""
 
 from typing import Any
 from uuid import UUID
@@ -27,7 +27,7 @@ def answer(value: Any, status: int = 200, *, position: int | None = None, header
 def _json(value: Any) -> bytes:
     try:
         return orjson.dumps(value)
-    except TypeError:  # an integer of more than 64 bits: rare, and legal
+    except TypeError:  # an integer of more than 64 bits: rare, but legal
         return pydantic_core.to_json(value)
 
 
@@ -43,7 +43,7 @@ def accepted(
 
 
 def replayed(*outcomes: CommandOutcome) -> dict[str, str]:
-    """The header that says: all of this was recorded before, and this is the first answer again."""
+    """`Idempotency-Replayed` if all outcomes were recorded before, so that the answer repeats the first answer."""
     return {"Idempotency-Replayed": "true"} if all(outcome.duplicate for outcome in outcomes) else {}
 
 

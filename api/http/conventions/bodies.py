@@ -1,4 +1,4 @@
-"""Bodies of requests: JSON, read straight from its bytes, with a problem for each place that does not fit."""
+"""Bodies of requests: JSON, read straight from its bytes, with a problem for each invalid place."""
 
 from typing import TypeVar
 
@@ -12,7 +12,7 @@ from domain import values
 
 
 class Body(BaseModel):
-    """What every request body is made of, and each object in it: an unknown field is refused, so that a typo is an error."""
+    """The base of every request body and of each object in a body. Unknown fields are refused, so that a typo is an error."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -21,7 +21,7 @@ M = TypeVar("M", bound=Body)
 
 
 async def body_of(request: Request, model: type[M]) -> M:
-    """The request's body as a model, straight from its bytes; its values are finite and at most `values.MAX_DEPTH` deep.
+    """The request's body as a model. Its numbers are finite and its values nested at most `values.MAX_DEPTH` levels deep.
 
     Raises InvalidBody (→ 422 with pointers).
     """
@@ -52,9 +52,10 @@ def _invalid_value(body: bytes, place: values.Place, message: str) -> InvalidBod
 
 
 def _is_finite(body: bytes) -> bool:
-    """False where a number may be infinite or NaN. pydantic's parser takes those, and 1e400 for infinite; orjson refuses them.
+    """False if a number may be infinite or NaN.
 
-    orjson reads a small body in less time than a search for such numbers takes. It refuses a few other texts, too.
+    pydantic's parser accepts such numbers and reads 1e400 as infinite; orjson refuses both. orjson reads a small body faster than a
+    search for such numbers takes. orjson refuses a few other texts, too.
     """
     if len(body) > _SMALL_BODY and values.is_surely_finite(body):
         return True

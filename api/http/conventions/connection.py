@@ -1,8 +1,8 @@
-"""One HTTP connection: uvicorn's, with a bound for everything that a peer can send, leave out or not take.
+"""One HTTP connection: uvicorn's, with bounds for everything that a peer can send, delay or not read.
 
-uvicorn hands what comes to a parser that keeps a head until it is complete, however long that is. Here bytes are counted before
-they are parsed, each phase of a request has its time, and what cannot be taken is answered by a problem document or ends the
-connection. A request that comes in one piece arms no timer, and an idle connection wakes nobody.
+uvicorn passes received bytes to a parser that keeps a head until the head is complete, however long it is. Here bytes are counted
+before they are parsed, and each phase of a request has a time limit. An invalid request is answered by a problem document or ends
+the connection. A request that arrives in one piece arms no timer, and an idle connection causes no wake-ups.
 """
 
 import asyncio
@@ -24,24 +24,24 @@ from api.metrics import CONNECTIONS, REFUSED
 from domain.errors import TidelogError, Unavailable
 
 PIECE = 4_096
-"""Bytes that the parser gets at a time. Of pipelined requests no more are parsed than these hold; the others wait as they came."""
+"""Bytes that the parser gets at a time. Of pipelined requests only those in one piece are parsed; the others wait unparsed."""
 
-# The phases of a connection; plain numbers, since they are looked at ten times in each request.
+# The phases of a connection. They are plain numbers because each request compares them about ten times.
 IDLE = 0
-"""Between requests, or while one is answered."""
+"""Between two requests, or while a request is answered."""
 HEAD = 1
-"""A head comes, or the first one is awaited."""
+"""A head is being received, or the first head is awaited."""
 BODY = 2
 OVER = 3
-"""Nothing that comes is read any more."""
+"""Received bytes are ignored."""
 
 
 class _Refused(Exception):
-    """Raised in a callback of the parser, so that it stops; why stands in the connection."""
+    """Raised in a callback of the parser to stop the parser. The connection's `_fault` has the reason."""
 
 
 class _Flow(FlowControl):
-    """Reads nothing while requests wait for their turn: else a peer could pile them up faster than they are answered."""
+    """Reads nothing while pipelined requests wait. Otherwise a peer could send requests faster than they are answered."""
 
     def __init__(self, transport: asyncio.Transport, pipeline: "deque[Any]") -> None:
         super().__init__(transport)
@@ -53,7 +53,7 @@ class _Flow(FlowControl):
 
 
 class HttpConnection(HttpToolsProtocol):
-    """`door`: that of the server. In the scope of its requests it is `state["connection"]`."""
+    """`door`: the server's door. The scope of each request has this connection as `state["connection"]`."""
 
     def __init__(self, door: Door, **uvicorns: Any) -> None:
         super().__init__(**uvicorns)
@@ -62,24 +62,24 @@ class HttpConnection(HttpToolsProtocol):
         self._slot: ConnectionSlot | None = None
         self._phase = HEAD
         self._deadline = Deadline(self.loop, self._too_slow)
-        """Of the phase, where it lasts beyond one piece."""
+        """The deadline of the phase, if the phase lasts longer than one piece."""
         self._body_due = 0.0
-        self._sending: SendWatch = None  # type: ignore[assignment]  # from the moment when there is a transport
+        self._sending: SendWatch = None  # type: ignore[assignment]  # set with the transport
         self._fault: TidelogError | None = None
         self._last_words: bytes | None = None
-        """What is to be said when the answers under way are given."""
+        """The last answer, sent after the answers under way."""
         self._begun = False
-        """Whether anything of the message has come."""
+        """Whether a part of the message has arrived."""
         self._head = self._fields = 0
         """Bytes and number of headers of the message, trailers included."""
         self._unparsed = 0
-        """Bytes in which the parser has found nothing yet."""
+        """Number of bytes that the parser has read without a result."""
         self._rest = b""
-        """What came behind pipelined requests, and waits for their answers."""
+        """Bytes that arrived behind pipelined requests, and wait for the answers to those requests."""
         self._body_follows = False
-        """The message wants an upgrade, and has a body that the parser does not look for."""
+        """The message asks for an upgrade and has a body, which the parser does not expect."""
         self._muted = False
-        """The parser reads the head that has it look for the body."""
+        """The parser reads a made-up head, after which it expects the body."""
 
     # --- beginning and end ------------------------------------------------------------------------------------------------
 
@@ -109,21 +109,21 @@ class HttpConnection(HttpToolsProtocol):
             CONNECTIONS.dec()
 
     def identify(self, key_id: UUID) -> None:
-        """A request has shown a valid key. Raises TooManyConnections."""
+        """Counts the connection for the valid key of a request. Raises TooManyConnections."""
         if self._slot is not None:
             self._door.identify(self._slot, key_id)
 
     def admit_stranger(self) -> None:
-        """A request has shown no key, and needs none. Raises TooManyConnections."""
+        """Admits a request that has shown no key and needs none. Raises TooManyConnections."""
         if self._slot is not None:
             self._door.admit_stranger(self._slot)
 
     @property
     def is_crowded(self) -> bool:
-        """Whether this connection is there only to show a key."""
+        """Whether this connection is admitted only to show a key."""
         return self._slot is not None and self._door.is_crowded(self._slot)
 
-    # --- what comes -------------------------------------------------------------------------------------------------------
+    # --- receiving --------------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         if self._phase == OVER:
@@ -132,7 +132,7 @@ class HttpConnection(HttpToolsProtocol):
         if self._phase == IDLE:
             if self.cycle is not None and not self.cycle.response_complete:
                 return
-            self._phase = HEAD  # a line end before a request
+            self._phase = HEAD  # an empty line before a request
         now = self.loop.time()
         if self._phase == HEAD:
             if self._deadline.due is None:
@@ -163,7 +163,7 @@ class HttpConnection(HttpToolsProtocol):
                     self._refuse(HeadTooLarge(self._limits.head_bytes, self._limits.headers))
 
     def _go_on_without_upgrade(self) -> None:
-        """An upgrade that we do not know is ignored (RFC 9110, section 7.8); the parser takes it for the end of the message."""
+        """Ignores an unknown upgrade (RFC 9110, section 7.8). The parser takes the upgrade for the end of the message."""
         if self._body_follows:
             lengths = [b"%s: %s\r\n" % header for header in self.headers if header[0] in (b"content-length", b"transfer-encoding")]
             self.parser = httptools.HttpRequestParser(self)
@@ -202,7 +202,7 @@ class HttpConnection(HttpToolsProtocol):
         self._fields += 1
         self._count(len(name) + len(value) + 4)
         if self._phase == BODY:
-            return  # a trailer: it must not pass for a header
+            return  # a trailer must not become a header
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
@@ -237,7 +237,7 @@ class HttpConnection(HttpToolsProtocol):
             self._enter(IDLE)
             self._begun = False
 
-    # --- what goes --------------------------------------------------------------------------------------------------------
+    # --- sending ----------------------------------------------------------------------------------------------------------
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         task = self.loop.create_task(cycle.run_asgi(app))
@@ -250,7 +250,7 @@ class HttpConnection(HttpToolsProtocol):
             self._sending.begin()
 
     def on_response_complete(self) -> None:
-        """As uvicorn's, with a deadline instead of a new timer for each wait for the next request."""
+        """As in uvicorn, but the wait for the next request has a deadline instead of a new timer."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
@@ -269,7 +269,7 @@ class HttpConnection(HttpToolsProtocol):
             self._end(self._last_words)
         elif self._phase == IDLE:
             self._deadline.set(now + self._limits.idle_s)
-        elif self._phase == BODY:  # of the request that is answered already: nobody waits for the rest
+        elif self._phase == BODY:  # the request is answered before its body has ended
             self._body_due = now + self._limits.head_s
             self._deadline.set(self._body_due)
 
@@ -285,7 +285,10 @@ class HttpConnection(HttpToolsProtocol):
     # --- refusing ---------------------------------------------------------------------------------------------------------
 
     def _refuse(self, error: TidelogError | None) -> None:
-        """Answers what cannot be taken for a request (None: no HTTP), after the answers under way, and ends the connection."""
+        """Answers an invalid request, after the answers under way, and ends the connection.
+
+        `error`: None if the bytes are not HTTP.
+        """
         phase = self._phase
         self._enter(OVER)
         self._rest = b""
@@ -300,13 +303,17 @@ class HttpConnection(HttpToolsProtocol):
             self._last_words = said
         elif self.pipeline or self.cycle.response_started:
             self.transport.abort()
-        else:  # whoever answers it waits for the body that cannot be read
+        else:  # the endpoint waits for a body that cannot be read
             self.cycle.disconnected = True
             self.cycle.message_event.set()
             self._end(said)
 
     def _end(self, said: bytes) -> None:
-        """The last answer. Closed at once, with more on its way, the kernel would tell the peer of an error instead."""
+        """Sends the last answer.
+
+        The connection lingers before it is closed: if it were closed at once while more bytes arrive, the kernel would send the
+        peer a reset instead of the answer.
+        """
         self.transport.write(said)
         self._phase = OVER
         if self.transport.can_write_eof():
@@ -322,12 +329,12 @@ class HttpConnection(HttpToolsProtocol):
         self._sending.begin()
 
     def _too_slow(self) -> None:
-        """The phase has lasted too long."""
+        """Ends a phase that has lasted too long."""
         if self._phase == OVER:
             self.transport.abort()
-        elif self._phase == BODY and self.flow.read_paused:  # it is we who do not read
+        elif self._phase == BODY and self.flow.read_paused:  # this side does not read
             self._deadline.set(self.loop.time() + self._limits.body_pause_s)
-        elif self._phase == IDLE:  # the time for another request on the connection
+        elif self._phase == IDLE:  # no further request came in time
             self._close()
         elif not self._begun:
             REFUSED.labels("silent").inc()
@@ -339,18 +346,21 @@ class HttpConnection(HttpToolsProtocol):
         return self.flow.write_paused or self.transport.is_closing()
 
     def _stuck(self) -> None:
-        """The peer takes nothing of what is sent to it."""
+        """Ends the connection of a peer that does not read its answers."""
         REFUSED.labels("does-not-read").inc()
         self.transport.abort()
 
 
 def protocol(door: Door) -> Callable[..., HttpConnection]:
-    """What uvicorn makes a connection with."""
+    """The factory with which uvicorn makes a connection."""
     return functools.partial(HttpConnection, door)
 
 
 def _raw(error: TidelogError | None) -> bytes:
-    """An answer outside of any request (None: to what is no HTTP), after which the connection ends."""
+    """The bytes of an answer outside of any request, after which the connection ends.
+
+    `error`: None if the bytes received are not HTTP.
+    """
     trace_id = f"{random.getrandbits(128):032x}"
     scope = {"state": {"trace_id": trace_id}}
     response = not_http_problem(scope) if error is None else tidelog_problem(scope, error)

@@ -1,7 +1,7 @@
-"""Cursors of the event routes: a position with the history that it is of, and what a reader of an ended history is told.
+"""Cursors of the event routes: a position with its history, and the answer to a reader whose history has ended.
 
-`<position>-<history>-<seal>` is the id of an event in a stream, and what a page's cursor holds. Clients that know no histories give
-a bare position, which is taken as it is.
+`<position>-<history>-<seal>` is the id of an event in a stream, and the content of a page's cursor. Clients that know no histories
+give a bare position, which is accepted without a check of its history.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ PATTERN = "^[0-9]{1,18}(-[0-9a-f]{12}(-[0-9a-f]{8})?)?$"
 
 
 def cursor_of(text: str | None) -> Cursor | None:
-    """Raises InvalidCommand for what cannot be a cursor."""
+    """The cursor in a `Last-Event-ID` or a parameter. Raises InvalidCommand for a text that is not a cursor."""
     if text is None:
         return None
     cursor = Cursor.parse(text)
@@ -28,7 +28,7 @@ def cursor_of(text: str | None) -> Cursor | None:
 
 
 def page_cursor(text: str | None) -> Cursor | None:
-    """Raises InvalidCommand for what is not a cursor of ours."""
+    """The cursor of a page. Raises InvalidCommand for a text that is not a cursor of this system."""
     if text is None:
         return None
     cursor = Cursor.parse(decode_cursor(text))
@@ -38,7 +38,10 @@ def page_cursor(text: str | None) -> Cursor | None:
 
 
 def reset(replaced: HistoryReplaced) -> bytes:
-    """The event that tells a stream's reader where to go on; its id does that for those who only keep the last id."""
+    """The event that tells a stream's reader where to continue.
+
+    Readers that only keep the last id continue at the id of this event.
+    """
     data: dict[str, Any] = {
         "history": replaced.history,
         "last_common_position": replaced.last_common_position,
@@ -48,14 +51,14 @@ def reset(replaced: HistoryReplaced) -> bytes:
 
 
 async def ending(histories: HistoryKeeper, history: History, sent: int | None) -> bytes:
-    """What a stream says at its end because its history has ended; nothing to a reader whose last event still is in the log.
+    """The last bytes of a stream whose history has ended. Empty for a reader whose last event is still in the log.
 
-    `sent`: position of that event; None: the reader has none, and would come again without a cursor.
+    `sent`: position of the reader's last event. None: the reader has no event, and would reconnect without a cursor.
     """
     try:
         now = (await histories.fresh()).histories
     except Unavailable:
-        return b""  # it is told when it comes again
+        return b""  # the reader learns it when it reconnects
     if sent is not None and now.holds(Cursor(sent, history.history_id)):
         return b""
     return reset(now.replaced(history.history_id, MAX_POSITION if sent is None else sent))

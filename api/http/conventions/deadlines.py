@@ -1,4 +1,4 @@
-"""Time limits of one connection, in timers that mostly need not be touched: one for what comes in, one for what goes out."""
+"""Time limits of one connection: a deadline for receiving and a watch for sending. Their timers are rarely armed or cancelled."""
 
 import asyncio
 import struct
@@ -6,11 +6,11 @@ import sys
 from collections.abc import Callable
 
 SECOND_LOOK_S = 0.25
-"""After a deadline has passed: what came in time may lie unread while the event loop was busy."""
+"""Seconds from a deadline to its second check: bytes that arrived in time may be unread because the event loop was busy."""
 
 
 class Deadline:
-    """Calls `passed` when the time that was set last is over. A timer that fires too early is armed again: setting costs little."""
+    """Calls `passed` after the time that was set last. Setting a time is cheap: a timer that fires too early is armed again."""
 
     __slots__ = ("_looked_at", "_loop", "_passed", "_timer", "due")
 
@@ -19,9 +19,9 @@ class Deadline:
         self._passed = passed
         self._timer: asyncio.TimerHandle | None = None
         self._looked_at: float | None = None
-        """The `due` that has passed, and gets a second look."""
+        """The `due` that has passed and is being checked a second time."""
         self.due: float | None = None
-        """In the event loop's time; None: there is no deadline, and a timer that still runs comes to nothing."""
+        """In the event loop's time. None: no deadline; a timer that still runs has no effect."""
 
     def set(self, due: float) -> None:
         self.due = due
@@ -52,9 +52,9 @@ class Deadline:
 
 
 class SendWatch:
-    """Calls `stuck` when a peer has taken nothing for `seconds` of what waits for it. A peer that is only slow is left alone.
+    """Calls `stuck` when a peer has read none of its waiting bytes for `seconds`. A peer that is only slow is tolerated.
 
-    `blocked`: whether nothing more is written meanwhile; while something is, what waits may grow though the peer takes its part.
+    `blocked`: whether writing is paused. While writing goes on, the number of waiting bytes may grow although the peer reads.
     """
 
     __slots__ = ("_blocked", "_left", "_loop", "_seconds", "_since", "_stuck", "_timer", "_transport")
@@ -68,7 +68,7 @@ class SendWatch:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
-        """Something waits to be sent. Each call begins the time anew; it ends by itself when nothing waits any more."""
+        """Starts the time, because bytes wait to be sent. Each call starts the time anew. The watch ends when no bytes wait."""
         self._left, self._since = self._unsent(), self._loop.time()
         if self._timer is None and self._left:
             self._timer = self._loop.call_later(self._seconds, self._look)
@@ -87,7 +87,10 @@ class SendWatch:
             self._stuck()
 
     def _unsent(self) -> int:
-        """Bytes that the peer has not taken: here and, where that can be asked, in the kernel, which a slow peer empties first."""
+        """Number of bytes that the peer has not read: in this process and, if the kernel tells, in the kernel's buffer.
+
+        A slow peer empties the kernel's buffer first.
+        """
         here = int(self._transport.get_write_buffer_size())
         connection = self._transport.get_extra_info("socket")
         if not here or connection is None or sys.platform == "win32":

@@ -1,7 +1,7 @@
-"""Who may come in, and with how much: the limits of connections, and the counts of those that are open.
+"""The limits of connections, and the counts of open connections.
 
-A connection counts for its address until a request on it has shown a valid key, and from then on for that key. So strangers share
-what their address may have, and a thousand streams of one key are no matter.
+A connection counts for its address until a request on it has shown a valid key, and from then on for that key. So clients without a
+key share the limit of their address, and a thousand streams of one key do not count against an address.
 """
 
 import ipaddress
@@ -18,10 +18,10 @@ from domain.errors import Unavailable
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of each connection, and of how many there are."""
+    """Bounds of each connection, and of the number of connections. Names that end in `_s` are in seconds."""
 
     head_bytes: int = 64 * 1024
-    """Of a request line and its headers together, and of whatever else comes that is neither head nor body."""
+    """Bytes of a request line and its headers together. Also the bound of bytes that are neither head nor body."""
     headers: int = 100
     head_s: float = 10.0
     """For a whole head: from the connection's beginning, later from the head's first byte."""
@@ -32,21 +32,21 @@ class Limits:
     idle_s: float = 30.0
     """Between an answer and the next request."""
     send_s: float = 30.0
-    """In which a peer must take something of what waits for it."""
+    """In this time a peer must read some of the bytes that wait for it."""
     linger_s: float = 2.0
-    """How long a refused peer is still listened to, so that it can read why."""
+    """How long the connection of a refused peer stays open, so that the peer can read the answer."""
     hurry_s: float = 2.0
     """For the first head on a connection over `per_address`."""
     connections: int = 20_000
     per_address: int = 64
-    """Connections of an address that have shown no key; 0: any number."""
+    """Connections of an address that have shown no key. 0: any number."""
     arriving: int = 1_024
-    """Connections of an address that may be on their way to show a key at the same time."""
+    """Connections of an address that may be open at the same time before they show a key."""
     per_key: int = 2_000
 
     @classmethod
     def of(cls, settings: Settings, open_files: int) -> "Limits":
-        """What the settings say; fewer connections where the process may not open as many files."""
+        """The limits of the settings. Fewer connections if the process may not open as many files."""
         connections = min(settings.max_connections, max(SPARE_FILES, open_files - SPARE_FILES))
         return cls(
             connections=connections,
@@ -62,7 +62,7 @@ class ConnectionSlot:
     address: str | None
     key_id: UUID | None = None
     extra: bool = False
-    """Came when its address had all the connections that one without a key may have."""
+    """The connection was opened when its address had no connection without a key left."""
 
 
 class Door:
@@ -75,7 +75,7 @@ class Door:
         self._keys: Counter[UUID] = Counter()
 
     def enter(self, host: str | None) -> ConnectionSlot:
-        """A new connection; it is to `leave`. Raises Unavailable, TooManyConnections."""
+        """Counts a new connection. The caller must call `leave` at its end. Raises Unavailable, TooManyConnections."""
         limits = self.limits
         if self.open >= limits.connections:
             raise Unavailable(f"the server has its {limits.connections:,} connections")
@@ -94,7 +94,7 @@ class Door:
         self._uncount(slot)
 
     def identify(self, slot: ConnectionSlot, key_id: UUID) -> None:
-        """A request of the connection has shown a valid key. Raises TooManyConnections."""
+        """Counts the connection for the valid key of a request. Raises TooManyConnections."""
         if slot.key_id == key_id:
             return
         if self._keys[key_id] >= self.limits.per_key:
@@ -104,12 +104,12 @@ class Door:
         self._keys[key_id] += 1
 
     def admit_stranger(self, slot: ConnectionSlot) -> None:
-        """A request of the connection has shown no key. Raises TooManyConnections for one too many of its address."""
+        """Admits a request that has shown no key. Raises TooManyConnections if its address has too many connections."""
         if self.is_crowded(slot):
             raise TooManyConnections(f"an address may have {self.limits.per_address:,} connections without an API key")
 
     def is_crowded(self, slot: ConnectionSlot) -> bool:
-        """Whether a connection is there only to show a key."""
+        """Whether a connection is admitted only to show a key."""
         if not slot.extra or slot.key_id is not None or slot.address is None:
             return False
         return self._addresses[slot.address] > self.limits.per_address
@@ -128,7 +128,7 @@ def _take_one(counts: Counter[Any], of: str | UUID) -> None:
 
 
 def _network(host: str) -> str:
-    """What one peer may have many of: of IPv6 addresses it has a whole network of 64 bits."""
+    """The unit in which addresses are counted: an IPv4 address, or a /64 network of IPv6, which one peer has for itself."""
     if ":" not in host:
         return host
     address = ipaddress.IPv6Address(host.partition("%")[0])

@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem details. `STATUS` is the only place where an error of ours meets an HTTP status."""
+"""Errors as RFC 9457 problem details. `STATUS` is the only place that maps an error to an HTTP status."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -44,7 +44,7 @@ class HeadTooLarge(TidelogError):
 
 
 class RequestTimeout(TidelogError):
-    """A request did not come in whole in time."""
+    """A request did not arrive completely in time."""
 
     code = "request-timeout"
     retryable = True
@@ -54,7 +54,7 @@ class RequestTimeout(TidelogError):
 
 
 class TooManyConnections(TidelogError):
-    """The server, the address or the API key has as many connections as it may have."""
+    """The server, the address or the API key has reached its limit of connections."""
 
     code = "too-many-connections"
     retryable = True
@@ -93,7 +93,7 @@ STATUS: Mapping[type[TidelogError], int] = {
 
 
 class InvalidBody(Exception):
-    """A request's body that does not fit its model. `problems` as pydantic lists them."""
+    """A request's body that does not match its model. `problems`: as pydantic lists them."""
 
     def __init__(self, problems: Sequence[Any], body: bytes) -> None:
         super().__init__("the body is not valid")
@@ -101,7 +101,7 @@ class InvalidBody(Exception):
 
 
 class InvalidParameters(Exception):
-    """Parameters of a path or a query that do not fit. `problems`: {loc, msg}, with the parameter's name first in `loc`."""
+    """Invalid parameters of a path or a query. `problems`: [{loc, msg}], with the parameter's name first in `loc`."""
 
     def __init__(self, problems: Sequence[Any]) -> None:
         super().__init__("parameters are not valid")
@@ -154,13 +154,13 @@ def tidelog_problem(scope: dict[str, Any], error: TidelogError) -> Response:
 
 
 def defect_problem(scope: dict[str, Any], error: Exception) -> Response:
-    """For what only a defect explains: it goes to the log, not to the caller."""
+    """The answer to a request that met a defect. The error is logged, not sent to the caller."""
     log.error("defect", path=scope.get("path", ""), exc_info=error)
     return problem(scope, 500, "internal", "an internal error; the trace id leads to the log")
 
 
 def not_http_problem(scope: dict[str, Any]) -> Response:
-    """For what the parser of HTTP does not take."""
+    """The answer to bytes that the HTTP parser refuses."""
     return problem(scope, 400, "bad-request", "the request is not HTTP/1.1 as we take it")
 
 
@@ -174,7 +174,10 @@ def body_problem(scope: dict[str, Any], error: InvalidBody) -> Response:
 
 
 def _place(document: Any, loc: Sequence[int | str], kind: str) -> list[int | str]:
-    """The place in the document. pydantic also names which member of a union it tried: that is no part of the document."""
+    """The place of a problem in the document.
+
+    pydantic's `loc` also names the tried member of a union, which is no part of the document.
+    """
     place: list[int | str] = []
     for i, part in enumerate(loc):
         try:
@@ -195,8 +198,8 @@ def _invalid(scope: dict[str, Any], places: Sequence[tuple[Sequence[int | str], 
 def response_to(scope: dict[str, Any], error: Exception) -> Response:
     """The answer to a request that raised an error.
 
-    A `pydantic.ValidationError` is a defect. What a caller sends is refused as InvalidBody or InvalidParameters; so it comes
-    from what is stored, or from a command whose fields are stricter than those of the body that it was made of.
+    A `pydantic.ValidationError` is a defect. Invalid input of a caller is refused as InvalidBody or InvalidParameters. So a
+    ValidationError comes from stored data, or from a command whose fields are stricter than the fields of its body.
     """
     match error:
         case TidelogError():
@@ -213,6 +216,6 @@ def response_to(scope: dict[str, Any], error: Exception) -> Response:
             response.headers.update(error.headers or {})
             return response
         case ClientDisconnect():
-            return Response(status_code=499)  # nobody is there to read it; the meters count it by the number that proxies use
+            return Response(status_code=499)  # nobody reads the answer; 499 is the status that proxies log
         case _:
             return defect_problem(scope, error)

@@ -1,9 +1,9 @@
-"""`Idempotency-Key`: the same request is executed once, and answered the same way again.
+"""`Idempotency-Key`: a repeated request is executed once, and gets the first answer again.
 
-After draft-ietf-httpapi-idempotency-key-header-07. The key's scope is tenant, principal and route; the body's hash tells a repeat
-from another request. What makes a repeat harmless is the command id that is kept for the key: a repeat is the same command,
-recognised by the event store even where the first answer was lost. The keys add that answer, the check of the body, and `409` while
-the first request is still running. So an answer that cannot be kept is given all the same.
+See draft-ietf-httpapi-idempotency-key-header-07. The key's scope is tenant, principal and route; the hash of the body distinguishes
+a repeat from another request. The command id that is stored for the key makes a repeat harmless: a repeat is the same command,
+which the event store recognises even if the first answer was lost. The keys add that answer, the check of the body, and `409` while
+the first request is still running. So an answer that cannot be stored is still sent.
 """
 
 import asyncio
@@ -30,11 +30,13 @@ KEPT_HEADERS = ("location", "etag", "tidelog-position")
 
 
 async def once(request: Request, execute: Callable[[UUID | None], Awaitable[Response]]) -> Response:
-    """Executes with the command id that belongs to the request's key (None: no key), or gives the first answer again.
+    """Executes a request, or gives its first answer again.
+
+    `execute`: gets the command id that belongs to the request's key; None: the request has no key.
 
     Raises:
-        IdempotencyMismatch: the key came with another body before.
-        StillRunning: see there.
+        IdempotencyMismatch: the key was used with another body before.
+            StillRunning: the first request with the key has no answer yet.
     """
     key = header(request, b"idempotency-key").strip().strip('"')
     if not key:
@@ -52,7 +54,7 @@ async def once(request: Request, execute: Callable[[UUID | None], Awaitable[Resp
     try:
         response = await execute(begun.command_id)
     except Exception as error:
-        # Refused: nothing to repeat, the key is free again. Anything else may have been recorded all the same.
+        # Refused: the key is free again. After any other error the command may have been recorded all the same.
         refused = isinstance(error, TidelogError) and not isinstance(error, Unavailable)
         giving_back = keys.forget(key_id) if refused else keys.release(key_id)
         await afterwards(container, giving_back, what="giving back an idempotency key")
@@ -73,7 +75,7 @@ def _first_answer(found: KeyInUse, body_sha256: str) -> Response:
 
 
 async def expire_keys(keys: IdempotencyKeys) -> None:
-    """Once an hour, for ever: deletes all keys that are older than a day."""
+    """Deletes all keys that are older than a day, once an hour, for ever."""
     while True:
         await asyncio.sleep(EXPIRE_EVERY_S)
         try:

@@ -1,6 +1,6 @@
-"""API keys → principals. Whoever comes with a key that is not known asks the database by the one query that runs at a time.
+"""API keys → principals. Unknown keys are looked up in the database, many in one query and one query at a time.
 
-So callers with wrong keys, however many, cost four queries a second and take no connection from those with good ones.
+So callers with wrong keys, however many, cost four queries a second and take no database connection from callers with valid keys.
 """
 
 import asyncio
@@ -15,16 +15,16 @@ from application.engine.background import end
 from domain.errors import TidelogError, Unauthenticated, Unavailable
 
 KNOWN_S = 10.0
-"""How long a key is taken for valid after it was looked up: a revoked one works no longer than this."""
+"""Seconds for which a key counts as valid after its look-up. A revoked key works no longer than this."""
 FRESH_S = 1.0
-"""A key that was looked up longer ago than this, and is in use, is looked up again without letting its users wait."""
+"""Seconds after which a key in use is looked up again, without letting its users wait."""
 PACE_S = 0.25
-"""Between two queries."""
+"""Seconds between two queries."""
 MOST_KNOWN = 10_000
 MOST_ASKED = 10_000
-"""Keys in one query; who comes with another one meanwhile is told to come again."""
+"""Keys in one query. Callers with further keys are refused as Unavailable meanwhile."""
 PATIENCE_S = 10.0
-"""How long a caller waits to hear whether its key is good."""
+"""Seconds that a caller waits for the look-up of its key."""
 
 Answer = Principal | Exception
 
@@ -36,19 +36,19 @@ class _Known:
 
 
 class Keys:
-    """Knows keys by their hash; a key itself is neither kept nor logged."""
+    """Knows keys by their hash. The key itself is neither stored nor logged."""
 
     def __init__(self, container: Container) -> None:
         self._reads = container.reads.keys
         self._dependencies = container.dependencies
         self._known: dict[str, _Known] = {}
-        """The one that was looked up longest ago first."""
+        """By the hash of a key, in the order of the look-ups, oldest first."""
         self._asked: dict[str, asyncio.Future[Answer]] = {}
         self._looking: asyncio.Task[None] | None = None
-        """Runs while somebody asks, and a pause longer."""
+        """Runs while keys are asked for, and PACE_S longer."""
 
     async def principal(self, headers: Mapping[bytes, bytes]) -> tuple[Principal, str]:
-        """Who asks, and the hash of their key. Raises Unauthenticated, Unavailable."""
+        """The principal of a request, and the hash of the key. Raises Unauthenticated, Unavailable."""
         key = headers.get(b"x-api-key")
         if key is None:
             scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
@@ -59,7 +59,7 @@ class Keys:
         return await self._owner(digest, KNOWN_S), digest
 
     async def is_valid(self, digest: str) -> bool:
-        """Whether a key that was valid still is, for what goes on for long. True when the database cannot be asked."""
+        """Whether a key is still valid: for long requests. True if the database cannot be asked."""
         try:
             await self._owner(digest, FRESH_S)
         except Unauthenticated:
@@ -92,12 +92,12 @@ class Keys:
             case Principal():
                 return found
             case TidelogError():
-                raise type(found)(found.message)  # one of its own for each who asked
+                raise type(found)(found.message)  # a new error for each caller
             case _:
                 raise found
 
     def _ask(self, digest: str) -> "asyncio.Future[Answer] | None":
-        """What the next query says of a key; None when that has too many already."""
+        """The answer of the next query about a key. None if the query has too many keys already."""
         asked = self._asked.get(digest)
         if asked is None and len(self._asked) < MOST_ASKED:
             asked = self._asked[digest] = asyncio.get_running_loop().create_future()
@@ -112,7 +112,7 @@ class Keys:
             wrong: Exception = Unavailable("the server is about to stop")
             try:
                 answers, wrong = await self._find(list(asked))
-            except Exception as error:  # noqa: BLE001  # those who asked meet it, and a defect is logged there
+            except Exception as error:  # noqa: BLE001  # the callers raise it, and a defect is logged there
                 wrong = error
             finally:
                 for digest, waiter in asked.items():
@@ -121,7 +121,7 @@ class Keys:
             await asyncio.sleep(PACE_S)
 
     async def _find(self, digests: list[str]) -> tuple[dict[str, Answer], Exception]:
-        """Whom the keys belong to, and what to say of the others. Raises Unavailable."""
+        """The principals of known keys, and the error for callers with other keys. Raises Unavailable."""
         now = time.monotonic()
         unknown = await self._starting() or Unauthenticated("the API key is not valid")
         owners = await self._reads.owners(digests)
@@ -136,9 +136,10 @@ class Keys:
         return answers, unknown
 
     async def _starting(self) -> Unavailable | None:
-        """Why an unknown key may be a good one soon: a worker that starts together with us takes a 401 for final.
+        """The error for unknown keys while the first key is not issued yet. None: an unknown key is invalid.
 
-        Asked before the keys are looked up: a key that is issued in between must not be called wrong.
+        A worker that starts at the same time treats a 401 as final. Checked before the keys are looked up: a key that is issued in
+        between must not be refused as invalid.
         """
         check = self._dependencies.get("setup")
         try:

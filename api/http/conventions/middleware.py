@@ -23,7 +23,7 @@ _TRACEPARENT = re.compile(r"^00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$")
 
 
 class Gate:
-    """The ASGI layer around `routes`. `app` is what endpoints know as `request.app`."""
+    """The ASGI layer around `routes`. `app`: the `request.app` of endpoints."""
 
     def __init__(self, app: FastAPI, routes: ASGIApp, container: Container, keys: Keys) -> None:
         self._app = app
@@ -33,7 +33,7 @@ class Gate:
         self._max_body = container.settings.max_body_bytes
 
     async def close(self) -> None:
-        """Ends what runs behind the requests."""
+        """Ends the look-up of keys."""
         await self._keys.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -68,15 +68,15 @@ class Gate:
                 closing = isinstance(error, TooManyConnections) or (connection is not None and connection.is_crowded)
                 await tidelog_problem(scope, error)(scope, receive, answer)  # type: ignore[arg-type]  # a Scope is a dict
                 return
-            except Exception as error:  # noqa: BLE001  # a defect, to be seen as others are
+            except Exception as error:  # noqa: BLE001  # a defect, logged like others
                 await defect_problem(scope, error)(scope, receive, answer)  # type: ignore[arg-type]
                 return
             scope["app"] = self._app
             try:
                 await self._routes(scope, receive, answer)
-            except Exception as error:  # noqa: BLE001  # every error has its answer
+            except Exception as error:  # noqa: BLE001  # every error gets an answer
                 response = response_to(scope, error)  # type: ignore[arg-type]
-                # An answer that broke off half-way is not completed, by which the server knows to cut the connection.
+                # An answer that failed half-way is not completed. So the server closes the connection.
                 if not started:
                     await response(scope, receive, answer)
         except asyncio.CancelledError:
@@ -92,12 +92,12 @@ class Gate:
             seconds.observe(time.perf_counter() - began)
 
     def _bounded(self, headers: dict[bytes, bytes], receive: Receive) -> Receive:
-        """Refuses a body over the limit by its announced length, or while it comes in."""
+        """Refuses a body over the limit: by its announced length, or while it is received. Raises PayloadTooLarge."""
         length = headers.get(b"content-length")
         if length is not None:
             if not length.isdigit() or len(length) > 18 or int(length) > self._max_body:
                 raise PayloadTooLarge(f"the body is over the limit of {self._max_body:,} bytes")
-            return receive  # the server holds the client to the announced length
+            return receive  # the server enforces the announced length
         taken = 0
 
         async def counted() -> Message:
@@ -113,12 +113,12 @@ class Gate:
 
 @lru_cache(maxsize=10_000)
 def _meters(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
-    """The meters of these labels: looking them up costs more than counting."""
+    """The metrics with these labels. Cached, because a look-up costs more than counting."""
     return REQUESTS.labels(method, route, status), REQUEST_SECONDS.labels(route)
 
 
 def _trace(headers: dict[bytes, bytes], state: dict[str, Any]) -> str:
-    """The caller's trace goes on; without one a new one begins. Sets `trace_id` and `traceparent`."""
+    """The trace id: of the caller's trace, or of a new trace. Sets `trace_id` and `traceparent` in the state."""
     given = headers.get(b"traceparent", b"").decode("latin-1")
     match = _TRACEPARENT.match(given)
     trace_id = match[1] if match else f"{random.getrandbits(128):032x}"

@@ -1,4 +1,4 @@
-"""`Tidelog-Position`: how far in the log an answer is, and how far a read must be before it answers."""
+"""`Tidelog-Position`: the position of an answer in the log, and the position for which a read waits."""
 
 from fastapi import Request
 
@@ -11,7 +11,7 @@ POSITION = "Tidelog-Position"
 
 
 async def caught_up(request: Request, read_model: str) -> None:
-    """Waits until a read model has the position of the request's `Tidelog-Position`, if there is one.
+    """Waits until a read model has reached the position in the request's header `Tidelog-Position`, if the request has that header.
 
     Raises ProjectionBehind, PositionBeyondHead.
     """

@@ -1,4 +1,4 @@
-"""`If-Match`: a command for one version of a resource, and 412 where the resource has another one."""
+"""`If-Match`: a command for one version of a resource, and 412 if the resource has another version."""
 
 import re
 from collections.abc import AsyncIterator
@@ -13,7 +13,7 @@ _ETAG = re.compile(r'^(?:W/)?"v([0-9]{1,18})"$')
 
 
 def expected_version(request: Request) -> int | None:
-    """The version that `If-Match` asks for. Raises InvalidCommand for another form than `"v<version>"`."""
+    """The version in `If-Match`. Raises InvalidCommand for another form than `"v<version>"`."""
     value = request.headers.get("if-match")
     if value is None or value == "*":
         return None
@@ -25,7 +25,10 @@ def expected_version(request: Request) -> int | None:
 
 @asynccontextmanager
 async def precondition(version: int | None) -> AsyncIterator[None]:
-    """Turns a conflict with the version that the caller gave (None: none), in `If-Match` or in the body, into 412."""
+    """Turns a conflict with the version that the caller gave in `If-Match` or in the body into 412.
+
+    None: the caller gave no version.
+    """
     try:
         yield
     except VersionConflict as conflict:

@@ -1,4 +1,4 @@
-"""What a request says of itself: who asks, its headers, and the metadata of its command."""
+"""Parts of a request: its principal, its headers, and the metadata of its command."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -12,12 +12,12 @@ from application.engine.commands.request import Caller, CommandRequest, request_
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks: an API key of a tenant."""
+    """The caller of a request: an API key of a tenant."""
 
     tenant_id: UUID
     key_id: UUID
     actor: str
-    """Who did it, in the metadata of events."""
+    """The caller's name in the metadata of events."""
 
 
 def container_of(request: Request) -> Container:
@@ -31,21 +31,24 @@ def principal_of(request: Request) -> Principal:
 
 
 def header(request: Request, name: bytes) -> str:
-    """A header by its name in lower case; empty without it. From the gate's table: the framework looks through the whole list."""
+    """A header by its name in lower case.
+
+    Empty if it is missing. The gate's table is faster than the framework's search of the list.
+    """
     headers: dict[bytes, bytes] = request.scope["state"]["headers"]
     return headers.get(name, b"").decode("latin-1")
 
 
 def caller_of(request: Request) -> Caller:
-    """Who gives commands. Their values come from a body that `body_of` looked at."""
+    """The caller of commands. The values of the commands come from a body that `body_of` has checked."""
     principal = principal_of(request)
     return Caller(principal.tenant_id, principal.actor, request.scope["state"].get("traceparent"))
 
 
 def command_request(request: Request, *, correlation_id: UUID | None = None, command_id: UUID | None = None) -> CommandRequest:
-    """The metadata of a command that comes in over HTTP, made of a body that `body_of` looked at.
+    """The metadata of a command that comes in over HTTP. Its body has been checked by `body_of`.
 
-    With a `command_id`, a repeat of the command comes under the same id.
+    `command_id`: given if a repeat of the command has the same id. None: a new id.
     """
     principal, traceparent = principal_of(request), request.scope["state"].get("traceparent")
     repeatable, command_id = command_id is not None, command_id or uuid7()

@@ -1,8 +1,8 @@
-"""The one way of a request to its endpoint.
+"""The only path of a request to its endpoint.
 
-A route is declared with FastAPI's decorators, and FastAPI makes the OpenAPI document of what they say. Requests do not go through
-the framework: `RouteTable` finds the route of a method and a path, and the route calls its endpoint. Matching, middleware and
-dependencies of the framework would take two thirds of the time of a worker's request.
+A route is declared with FastAPI's decorators, and FastAPI makes the OpenAPI document from these declarations. Requests do not go
+through the framework: `RouteTable` finds the route of a method and a path, and the route calls its endpoint. Matching, middleware
+and dependencies of the framework would take two thirds of the time of a worker's request.
 """
 
 import inspect
@@ -31,7 +31,7 @@ class DirectRoute(APIRoute):
     def __init__(self, path: str, endpoint: Callable[..., Any], **documented: Any) -> None:
         super().__init__(path, endpoint, **documented)
         self._parameters = _parameters_of(endpoint, self.param_convertors)
-        self.app = self.respond  # what the framework calls where a path led it here
+        self.app = self.respond  # called by the framework if it matched the path
 
     async def respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application of this route. Raises what the endpoint raises, InvalidParameters."""
@@ -42,10 +42,10 @@ class DirectRoute(APIRoute):
 
 
 class _MessageRequest(Request):
-    """Takes its body from the messages as they come: nearly always there is one, and the framework's generators cost more."""
+    """Reads its body directly from the messages: nearly always there is one message, and the framework's generators cost more."""
 
     async def body(self) -> bytes:
-        """Raises ClientDisconnect."""
+        """The bytes of the whole body. Raises ClientDisconnect."""
         if not hasattr(self, "_body"):
             pieces = []
             while True:
@@ -61,17 +61,17 @@ class _MessageRequest(Request):
 
 @dataclass(frozen=True, slots=True)
 class _Parameter:
-    """A parameter of an endpoint, which comes in the path or in the query."""
+    """A parameter of an endpoint, in the path or in the query."""
 
     name: str
     in_path: bool
     type: TypeAdapter[Any]
     default: Any
-    """`inspect.Parameter.empty` where there is none."""
+    """`inspect.Parameter.empty` if the parameter is required."""
 
 
 def _parameters_of(endpoint: Callable[..., Any], in_path: Iterable[str]) -> tuple[_Parameter, ...]:
-    """Those of the path first. Raises TypeError for an endpoint that does not take the request first."""
+    """The parameters of an endpoint, path parameters first. Raises TypeError if its first parameter is not the request."""
     hints = get_type_hints(endpoint, include_extras=True)
     first, *others = inspect.signature(endpoint).parameters.values()
     if hints[first.name] is not Request:
@@ -81,7 +81,7 @@ def _parameters_of(endpoint: Callable[..., Any], in_path: Iterable[str]) -> tupl
 
 
 def _arguments(parameters: Iterable[_Parameter], request: Request) -> dict[str, Any]:
-    """Raises InvalidParameters."""
+    """The arguments of an endpoint by name. Raises InvalidParameters."""
     query: Mapping[str, str] = request.query_params if request.scope["query_string"] else {}
     arguments: dict[str, Any] = {}
     problems: list[Any] = []
@@ -103,9 +103,9 @@ def _arguments(parameters: Iterable[_Parameter], request: Request) -> dict[str, 
 
 
 class RouteTable:
-    """The ASGI application of all routes: by method and path, the route that answers. The first of two routes wins.
+    """The ASGI application of all routes: finds the route of a method and a path. If two routes match, the first one answers.
 
-    Everything else is left to `otherwise`, the framework's router: another method (405), no such path (404), the framework's own
+    All other requests go to `otherwise`, the framework's router: another method (405), an unknown path (404), the framework's own
     pages.
     """
 
@@ -138,11 +138,11 @@ class RouteTable:
 
 
 class _Patterns:
-    """Routes with parameters in their path, as one regular expression: a match says by its last group which route it is."""
+    """Routes with parameters in their path, as one regular expression. The last group of a match identifies the route."""
 
     def __init__(self, routes: Iterable[DirectRoute]) -> None:
         self._routes: dict[int, tuple[DirectRoute, list[str]]] = {}
-        """By the number of the route's group; the groups of the route's parameters follow that one."""
+        """By the number of the route's group. The groups of the route's parameters follow the route's group."""
         alternatives, group = [], 1
         for route in routes:
             fixed, names = re.split(r"{\w+}", route.path), re.findall(r"{(\w+)}", route.path)
@@ -152,7 +152,7 @@ class _Patterns:
         self._pattern = re.compile("|".join(alternatives))
 
     def find(self, path: str) -> tuple[DirectRoute | None, dict[str, str]]:
-        """The route of a path with the parameters in the path; None where no route has such a path."""
+        """The route of a path, and its path parameters. None and an empty dict if no route matches."""
         match = self._pattern.fullmatch(path)
         if match is None or match.lastindex is None:
             return None, {}

@@ -1,4 +1,4 @@
-"""One answer for all who ask at the same time."""
+"""One answer for all callers that ask at the same time."""
 
 import asyncio
 import time
@@ -9,9 +9,9 @@ T = TypeVar("T")
 
 
 class Shared(Generic[T]):
-    """A computation of which one is under way at a time, whatever the number of those who ask.
+    """A computation that runs at most once at a time, however many callers ask for it.
 
-    Whoever comes while it runs gets its result, and so does whoever comes up to `reuse_s` seconds after it.
+    Callers that come while the computation runs, or up to `reuse_s` seconds after its end, get its result.
     """
 
     def __init__(self, compute: Callable[[], Awaitable[T]], *, reuse_s: float = 0.0) -> None:
@@ -19,7 +19,7 @@ class Shared(Generic[T]):
         self._reuse_s = reuse_s
         self._turn = asyncio.Lock()
         self._computed: tuple[T, float] | None = None
-        """The last result, and when it was there."""
+        """The last result, and the monotonic time of its end."""
 
     async def __call__(self) -> T:
         came = time.monotonic()
