@@ -161,7 +161,7 @@ def defect_problem(scope: dict[str, Any], error: Exception) -> Response:
 
 def not_http_problem(scope: dict[str, Any]) -> Response:
     """The answer to bytes that the HTTP parser refuses."""
-    return problem(scope, 400, "bad-request", "the request is not HTTP/1.1 as we take it")
+    return problem(scope, 400, "bad-request", "the request is not valid HTTP/1.1")
 
 
 def body_problem(scope: dict[str, Any], error: InvalidBody) -> Response:

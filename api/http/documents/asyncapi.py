@@ -1,4 +1,4 @@
-"""The AsyncAPI 3.0 document: what leaves the system by itself. Made from the registry of events, so it cannot say anything else."""
+"""The AsyncAPI 3.0 document of the messages that the system sends. It is made from the registry of events, so it is always true."""
 
 from functools import cache
 from typing import Any
@@ -20,36 +20,36 @@ router = APIRouter(tags=["documents"], route_class=DirectRoute)
 SCHEMAS = "#/components/schemas/{model}"
 DESCRIPTION = """
 Events of the log as CloudEvents 1.0, in the order in which they were recorded. The application sends, subscribers receive: as
-server-sent events over HTTP, and, where the fan-out is switched on, as messages of a JetStream stream.
+server-sent events over HTTP, and, if the fan-out is switched on, as messages of a JetStream stream.
 """
 NATS_DESCRIPTION = """
-One message for each event, in a JetStream stream that keeps them for a time, once and in order. Subscribe to subjects with
-wildcards; a durable consumer goes on where it was. The header Tidelog-History names the history of the log that a message is of.
-Only where the server runs with TIDELOG_FANOUT=true.
+One message for each event, once and in order, in a JetStream stream that keeps messages for a time. Subscribe to subjects with
+wildcards; a durable consumer continues where it stopped. The header Tidelog-History names the history of the log that the message
+belongs to. Only if the server runs with TIDELOG_FANOUT=true.
 """
 NO_DATA = {"type": "object"}
 CONTROLS: dict[str, dict[str, Any]] = {
     "reset": {
         "type": "object",
         "properties": {
-            "history": {"type": "string", "description": "Id of the history that goes on"},
-            "last_common_position": {"type": "integer", "description": "Up to here the log is what it was"},
+            "history": {"type": "string", "description": "Id of the present history"},
+            "last_common_position": {"type": "integer", "description": "Up to this position the log is unchanged"},
             "reason": {"type": "string"},
         },
         "required": ["history", "last_common_position", "reason"],
     }
 }
-"""What messages carry that are no events."""
+"""Name → schema of the payload of a message that is not an event."""
 
 
 def build(version: str) -> dict[str, Any]:
-    """The document. It is the same for everybody who asks, so where the server is reached is left to a variable."""
+    """The document. It is the same for all callers, so a variable stands for the server's address."""
     found = REGISTRY.shapes()
     events = {_key(topic, number): (topic, number) for topic, number in found}
     controls = {
-        "end": "The run has ended, and everything was sent.",
-        "resync": "Too slow: come again with the last id.",
-        "reset": "The log was restored: drop what has a position after `last_common_position`, and come again with this id.",
+        "end": "The run has ended, and all events were sent.",
+        "resync": "The client was too slow: reconnect with the last id.",
+        "reset": "The log was restored: drop all events after `last_common_position`, and reconnect with this id.",
     }
     return {
         "asyncapi": "3.0.0",
@@ -111,7 +111,7 @@ def _sse(address: str, title: str, messages: list[str]) -> dict[str, Any]:
     return {
         "address": address,
         "title": title,
-        "description": "`id:` is a cursor, `event:` the message's name, `data:` its payload. Come again with `Last-Event-ID`.",
+        "description": "`id:` is a cursor, `event:` the message's name, `data:` its payload. Reconnect with `Last-Event-ID`.",
         "servers": [_reference("servers", "http"), _reference("servers", "https")],
         "messages": {key: _reference("components", "messages", key) for key in messages},
     }
@@ -146,7 +146,7 @@ def _operation(channel: str, messages: list[str], *, http: bool) -> dict[str, An
 
 
 def _message(topic: str, version: int) -> dict[str, Any]:
-    """The envelope, with what this event makes of it. A newer server's event may carry more: nothing here forbids that."""
+    """The envelope with the type, schema and data of one event. Further fields are allowed: a newer server may send them."""
     particular = {
         "properties": {
             "type": {"const": topic},
@@ -163,7 +163,7 @@ def _message(topic: str, version: int) -> dict[str, Any]:
 
 
 def _schemas(found: dict[tuple[str, int], type[Event]]) -> dict[str, Any]:
-    """The envelope, each event under its topic and version, and the values that events are made of under their own names."""
+    """The schemas by name: the envelope, each event under its topic and version, and the values in events under their own names."""
     models: list[tuple[type[BaseModel], Any]] = [(shape, "validation") for shape in found.values()]
     references, definitions = models_json_schema(models, ref_template=SCHEMAS)
     values = dict(definitions.get("$defs", {}))
@@ -176,7 +176,7 @@ def _schemas(found: dict[tuple[str, int], type[Event]]) -> dict[str, Any]:
 
 @router.get("/asyncapi.json", summary="The AsyncAPI document of the event streams")
 async def get_asyncapi(request: Request) -> Response:
-    """Which events come over which stream or NATS subject, with their schemas."""
+    """The events of each stream and NATS subject, with their schemas."""
     return cached_document(request, _rendered(request.app.version), "application/json")
 
 

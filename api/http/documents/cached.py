@@ -1,4 +1,4 @@
-"""What answers refer to: the page of error codes."""
+"""The page of error codes, which answers refer to."""
 
 import html
 from functools import cache
@@ -21,7 +21,7 @@ td, th {{ padding: .3rem .8rem; text-align: left; vertical-align: top }} :target
 
 @router.get("/docs/errors", summary="The error codes", response_class=HTMLResponse)
 async def error_page(request: Request) -> Response:
-    """The `type` of a problem leads here."""
+    """The `type` of a problem document is a link to this page."""
     return HTMLResponse(_error_page())
 
 

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document. Routes read their bodies from bytes themselves (bodies.body_of); here they are documented."""
+"""The OpenAPI 3.1 document. Routes parse their bodies themselves (bodies.body_of); this file documents the bodies."""
 
 from functools import cache
 from typing import Any
@@ -18,17 +18,17 @@ REF = "#/components/schemas/{model}"
 _MODELS: dict[str, type[BaseModel]] = {}
 
 DESCRIPTION = """
-Commands append events to the log; everything that is read here is derived from it.
+Commands append events to the log; all reads are derived from the log.
 
 * **Authentication**: `Authorization: Bearer <key>` or `X-API-Key: <key>`.
 * **Commands** answer with the `position` of their last event. Give it back in the header `Tidelog-Position` of a read, and the read
   waits until it shows what you wrote.
-* **Errors** are problem details (RFC 9457) with a stable `code` and `retryable`.
-* **Streams** are server-sent events, described in `/asyncapi.json`; come again with `Last-Event-ID` and nothing is lost or doubled.
-* **Histories**: a log that was restored from a backup has other events after some position. A cursor of before is then answered
-  with 410 `history-replaced`, or with `event: reset` in a stream; both say after which position. `Tidelog-History` names the
-  current history.
-* **Events** are CloudEvents; `dataschema` leads to the JSON Schema of their `data`, and `/schemas` lists all of those.
+* **Errors** are problem details (RFC 9457) with a stable `code` and `retryable`. * **Streams** are server-sent events, described in
+`/asyncapi.json`; reconnect with `Last-Event-ID` and no event is lost or repeated. * **Histories**: a log that was restored from a
+backup has other events after some position. A cursor from before the restore is
+  answered with 410 `history-replaced`, or with `event: reset` in a stream; both give the last common position. `Tidelog-History`
+  names the current history.
+* **Events** are CloudEvents; `dataschema` is the path of the JSON Schema of their `data`, and `/schemas` lists all schemas.
 """
 
 
@@ -71,7 +71,7 @@ _EVENT_ANSWERS: dict[str, dict[str, Any]] = {
     "/v1/runs/{run_id}/events": {"application/json": _EVENT_PAGE, "text/event-stream": _EVENT_STREAM},
     "/v1/events/{position}": {CONTENT_TYPE: _CLOUD_EVENT},
 }
-"""Route → what answers with events look like, by media type."""
+"""Route → media type → schema of an answer with events."""
 
 
 def install(app: FastAPI) -> None:
@@ -88,7 +88,7 @@ def install(app: FastAPI) -> None:
         return cached_document(request, rendered(), "application/json")
 
     app.openapi = document  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
-    for i, route in enumerate(app.router.routes):  # the framework's own route renders the document for each who asks
+    for i, route in enumerate(app.router.routes):  # the framework's route renders the document for each request
         if isinstance(route, Route) and route.path == app.openapi_url:
             app.router.routes[i] = Route(route.path, answer, include_in_schema=False)
 

@@ -1,6 +1,6 @@
-"""The JSON Schemas of every event and version, and of the envelope they travel in: for strangers, so without a key.
+"""The JSON Schemas of every event and version, and of the envelope of events. They need no key, because anybody may read them.
 
-They are documents of the release: rendered once, and answered with an ETag, so that a client may keep them.
+The schemas only change with a release. So they are rendered once, and answered with an ETag, so that a client may cache them.
 """
 
 import hashlib
@@ -23,11 +23,11 @@ router = APIRouter(tags=["documents"], route_class=DirectRoute)
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 MEDIA_TYPE = "application/schema+json"
 CACHING = "public, max-age=3600"
-"""A version may gain an optional field with a release, so a copy is good for an hour, not for ever."""
+"""A version of an event may gain an optional field with a release. So a copy is valid for an hour, not for ever."""
 
 
 def cached_document(request: Request, body: bytes, media_type: str) -> Response:
-    """The document, or 304 for who has it already (RFC 9110, section 13.1.2)."""
+    """The document, or 304 if the client has it already (RFC 9110, section 13.1.2)."""
     tag = _tag(body)
     headers = {"ETag": tag, "Cache-Control": CACHING}
     known = {part.strip().removeprefix("W/") for part in request.headers.get("if-none-match", "").split(",")}
@@ -36,13 +36,13 @@ def cached_document(request: Request, body: bytes, media_type: str) -> Response:
     return Response(body, 200, headers, media_type)
 
 
-@lru_cache(maxsize=1_000)  # of documents, and they are rendered once
+@lru_cache(maxsize=1_000)  # the documents are few, and rendered once
 def _tag(body: bytes) -> str:
     return f'"{hashlib.sha256(body).hexdigest()[:32]}"'
 
 
 def index() -> dict[str, Any]:
-    """What there is: the envelope's schema, and each event and version with its own; oldest version first."""
+    """The index of schemas: of the envelope, and of each event and version, oldest version first."""
     events = [
         {
             "type": topic,
@@ -56,7 +56,7 @@ def index() -> dict[str, Any]:
 
 
 def event_schema(topic: str, version: int) -> dict[str, Any]:
-    """Raises NotFound."""
+    """The JSON Schema of one version of an event. Raises NotFound."""
     try:
         found = REGISTRY.schema(topic, version)
     except UnknownEvent as error:
@@ -64,7 +64,7 @@ def event_schema(topic: str, version: int) -> dict[str, Any]:
     return {"$schema": DIALECT, "$id": schema_path(topic, version), **found}
 
 
-@cache  # asked with what exists only: an error is not kept
+@cache  # errors are not cached, so only existing schemas are
 def _rendered(make: Callable[..., dict[str, Any]], *arguments: Any) -> bytes:
     return orjson.dumps(make(*arguments))
 
@@ -78,12 +78,12 @@ async def get_index(request: Request) -> Response:
     return cached_document(request, _rendered(index), "application/json")
 
 
-@router.get(ENVELOPE_PATH, summary="The JSON Schema of the envelope that events travel in")
+@router.get(ENVELOPE_PATH, summary="The JSON Schema of the envelope of events")
 async def get_envelope(request: Request) -> Response:
     return cached_document(request, _rendered(_envelope), MEDIA_TYPE)
 
 
 @router.get("/schemas/{topic}/v{version}", summary="The JSON Schema of one version of an event")
 async def get_event_schema(request: Request, topic: str, version: int) -> Response:
-    """Of its `data`. A field with a default may be missing in events that were recorded before the field was added."""
+    """The schema of `data`. A field with a default may be missing in events that were recorded before the field was added."""
     return cached_document(request, _rendered(event_schema, topic, version), MEDIA_TYPE)

@@ -117,7 +117,7 @@ def _mail(mail: MailItem) -> dict[str, Any]:
     }
 
 
-@router.get("/v1/agent-runs/{agent_run_id}/journal", summary="What is new in a journal and a mailbox")
+@router.get("/v1/agent-runs/{agent_run_id}/journal", summary="New entries of a journal and a mailbox")
 async def get_journal(
     request: Request,
     agent_run_id: UUID,
@@ -125,9 +125,9 @@ async def get_journal(
     wait_s: Annotated[float, Query(ge=0, le=LONGEST_POLL_S)] = 0,
     attempt: int | None = None,
 ) -> Response:
-    """Answers when there is something new, or when the agent run has ended, or after `wait_s`.
+    """Answers when there are new entries, or when the agent run has ended, or after `wait_s` seconds.
 
-    With `attempt`, a worker that lost its lease learns it here.
+    With `attempt`, a worker that lost its lease gets an error.
     """
     view = await container_of(request).workers.journals.news(
         principal_of(request).tenant_id, agent_run_id, after_version=after_version, attempt=attempt, wait_s=wait_s

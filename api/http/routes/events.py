@@ -1,6 +1,6 @@
-"""The event stream: one page of it as JSON, or live as server-sent events, for a tenant or for one run.
+"""The events of a tenant or of one run: a page as JSON, or a live stream as server-sent events.
 
-Whoever reads it gives a cursor, and is told when the history that the cursor is of has ended (api/http/conventions/cursors.py).
+Readers give a cursor. They are told if the history of the cursor has ended (api/http/conventions/cursors.py).
 """
 
 import time
@@ -37,12 +37,13 @@ SSE_DOC: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {}, "application/json": {}}, "description": "A page, or a stream"}
 }
 CHECK_S = 5.0
-"""A stream asks whether its key is still valid when it has something to send, or nothing for a while, but no sooner than this."""
+"""Seconds between two checks of a stream's key. The check is made before the stream sends events or a heartbeat."""
 
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
 Types = Annotated[str | None, Query(description="Event types, separated by commas, such as run.started,run.completed")]
 After = Annotated[
-    str | None, Query(pattern=PATTERN, description="Only events after this position, or after the event with this id of a stream")
+    str | None,
+    Query(pattern=PATTERN, description="Only events after this position, or after the event that has this id in a stream"),
 ]
 Root = Annotated[UUID | None, Query(description="Only events inside this run")]
 
@@ -51,7 +52,10 @@ Root = Annotated[UUID | None, Query(description="Only events inside this run")]
 async def get_events(
     request: Request, after: After = None, types: Types = None, root_id: Root = None, limit: Limit = 100, cursor: str | None = None
 ) -> Response:
-    """With `Accept: text/event-stream`: replay from `after` (or `Last-Event-ID`), then live, without a gap or a double."""
+    """With `Accept:
+
+    text/event-stream`: replay from `after` (or `Last-Event-ID`), then live, without a gap or a repetition.
+    """
     wanted = Filter(principal_of(request).tenant_id, root_id, _topics(types))
     if _wants_stream(request):
         live = container_of(request).live
@@ -65,7 +69,7 @@ async def get_events(
 async def get_run_events(
     request: Request, run_id: UUID, after: After = None, types: Types = None, limit: Limit = 100, cursor: str | None = None
 ) -> Response:
-    """As a stream it ends with `event: end` when the run has ended and everything was sent."""
+    """With `Accept: text/event-stream`: the stream ends with `event: end` when the run has ended and all events were sent."""
     container, tenant_id, topics = container_of(request), principal_of(request).tenant_id, _topics(types)
     if _wants_stream(request):
         streams = RunStreams(container.live, container.feed, container.histories, container.positions, container.replays)
@@ -101,7 +105,7 @@ def _topics(types: str | None) -> frozenset[str] | None:
 
 
 def _start(request: Request, after: str | None) -> Cursor | None:
-    """Where a reader begins: `Last-Event-ID` of a stream that comes again before `after`; None: it does not say."""
+    """The reader's cursor. `Last-Event-ID` of a stream's reader goes before `after`. None: the reader gave no cursor."""
     last = request.headers.get("last-event-id") if _wants_stream(request) else None
     return cursor_of(last if last is not None else after)
 
@@ -123,11 +127,11 @@ async def _page(request: Request, wanted: Filter, start: Cursor | None, limit: i
 
 
 Source = Callable[[History, int | None], AsyncGenerator[Batch | RunOver, None]]
-"""What there is to send of a history from after a position on."""
+"""(history, position) → the batches of the history after that position."""
 
 
 async def _streamed(request: Request, start: Cursor | None, source: Source, run_id: UUID | None = None) -> Response:
-    """A reader of a history that has ended is told so in the stream: browsers do not come again after another status than 200."""
+    """The answer with a stream. The end of the reader's history is told in the stream: browsers only reconnect after status 200."""
     container = container_of(request)
     try:
         history = await container.histories.admit(start)
@@ -152,7 +156,7 @@ RETRY = b"retry: 1000\n\n"
 
 
 class _Permit:
-    """Whether who opened a stream may still read it."""
+    """Whether the key that opened a stream is still valid."""
 
     def __init__(self, request: Request) -> None:
         self._keys: Keys = request.app.state.keys
@@ -169,7 +173,7 @@ class _Permit:
 async def _sent(
     request: Request, source: AsyncGenerator[Batch | RunOver, None], history: History, start: int | None
 ) -> AsyncIterator[bytes]:
-    """The stream's text. `start`: position of the last event that the client has."""
+    """The text of the stream. `start`: position of the last event that the client has."""
     container, permit, sent = container_of(request), _Permit(request), start
     text = partial(_sse, container.cloud_events, history)
     yield RETRY

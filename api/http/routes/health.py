@@ -1,7 +1,7 @@
 """Liveness, readiness with every dependency and lag, and metrics for Prometheus.
 
-Anybody may ask, without a key and as often as they like: so all who ask in the same second get one and the same report, which is
-made over a connection that nothing else needs.
+Anybody may ask, without a key and at any rate. So all callers in the same second get the same report, which is made over a database
+connection that nothing else uses.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ router = APIRouter(tags=["operations"], route_class=DirectRoute)
 
 CHECK_TIMEOUT_S = 2.0
 REUSED_FOR_S = 1.0
-"""How old a report may be."""
+"""Seconds for which a report is reused."""
 
 
 @router.get("/health/live", summary="The process is alive")
@@ -34,15 +34,15 @@ async def live(request: Request) -> Response:
     return answer({"status": "ok", "version": version("tidelog-server")})
 
 
-@router.get("/health/ready", summary="Everything this process needs, and every lag")
+@router.get("/health/ready", summary="Dependencies of this process, and the lag of each consumer")
 async def ready(request: Request) -> Response:
-    """200 when commands and queries are served; 503 with what is wrong otherwise."""
+    """200 if commands and queries are served; otherwise 503, and the report says what is wrong."""
     report = await _reports(request).readiness()
     return answer(report, 200 if report["status"] == "ok" else 503)
 
 
 class Reports:
-    """What one application tells of its health, computed once for all who ask."""
+    """The health reports of one application, computed once for all callers."""
 
     def __init__(self, container: Container) -> None:
         self._container = container
@@ -53,9 +53,9 @@ class Reports:
         return await _readiness(self._container)
 
     async def _metrics(self) -> bytes:
-        """The gauges of the log are as old as the report; what this process counts is of now."""
+        """The metrics as text. The gauges of the log are as old as the report; the counters of this process are current."""
         await self.readiness()
-        await asyncio.sleep(0)  # whoever asks in the same turn of the event loop is served by this one
+        await asyncio.sleep(0)  # callers in the same turn of the event loop share this answer
         return generate_latest()
 
 
@@ -78,13 +78,13 @@ async def _readiness(container: Container) -> dict[str, Any]:
         except (TidelogError, TimeoutError) as error:
             dependencies["postgres"] = str(error) or "no answer in time"
     if dependencies.get("postgres") != "ok":
-        LAG.clear()  # better no figure than an old one
+        LAG.clear()  # no figure is better than an old figure
     wrong = sorted(name for name, state in dependencies.items() if state != "ok")
     return {"status": "unavailable" if wrong else "ok", "version": version("tidelog-server"), **report}
 
 
 async def _check(check: HealthCheck) -> str | None:
-    """None when all is well, else what is wrong."""
+    """None if the check passes, otherwise what is wrong."""
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_S):
             await check()
@@ -96,7 +96,7 @@ async def _check(check: HealthCheck) -> str | None:
 
 
 async def _durability(container: Container) -> tuple[str, bool]:
-    """What is wrong with it ("ok": nothing), and whether an answered append is on disk: not so on a throw-away database."""
+    """("ok", or what is wrong; whether an answered append is on disk). An append is not on disk in a throw-away database."""
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_S):
             return "ok", await container.durable()
@@ -105,7 +105,7 @@ async def _durability(container: Container) -> tuple[str, bool]:
 
 
 async def _copied(container: Container) -> Mapping[str, int]:
-    """Nothing while NATS is away: its own check says so."""
+    """The positions up to which streams have copied the log. Empty while NATS is away: the check of NATS reports the outage."""
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_S):
             return await container.streams()
@@ -136,7 +136,7 @@ async def _lags(container: Container, copied: Mapping[str, int]) -> dict[str, An
 
 
 def _history(known: Histories | None) -> dict[str, Any] | None:
-    """As far as this process knows; None before it has asked."""
+    """The current history, as far as this process knows. None before the process has asked."""
     if known is None:
         return None
     current = known.current

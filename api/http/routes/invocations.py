@@ -1,4 +1,4 @@
-"""Tool calls over HTTP: for workers, claimed and reported; for people, listed, shown, and resolved where one is ambiguous."""
+"""Tool calls over HTTP: workers claim and report them; people list, read and resolve them."""
 
 from typing import Annotated, Any
 from uuid import UUID
@@ -80,16 +80,16 @@ def _one_outcome(schema: dict[str, Any]) -> None:
 
 
 class ResolveBody(Body):
-    """Exactly one of `result` and `error` is there; a result may be null."""
+    """Exactly one of `result` and `error` is given. A result may be null."""
 
     model_config = ConfigDict(json_schema_extra=_one_outcome)
 
     result: Json = None
     error: Failure | None = None
     reason: rules.Reason
-    """How the person knows, in words."""
+    """How the person knows the outcome, in words."""
     evidence: Json = None
-    """What proves it: a reference, an id, a text."""
+    """The proof of the outcome: a reference, an id, a text."""
 
     @model_validator(mode="after")
     def _either(self) -> "ResolveBody":
@@ -118,7 +118,7 @@ async def get_invocations(
     status: Status | None = None,
     run_id: UUID | None = None,
 ) -> Response:
-    """With `status=ambiguous`: those that wait for a person."""
+    """With `status=ambiguous`: the tool calls that wait for a person."""
     tenant_id = principal_of(request).tenant_id
     await caught_up(request, "invocations")
     reads = container_of(request).reads.invocations
@@ -128,7 +128,7 @@ async def get_invocations(
 
 @router.get("/v1/invocations/{invocation_id}", summary="A tool call", responses={200: {"model": InvocationView}})
 async def get_invocation(request: Request, invocation_id: UUID) -> Response:
-    """The fold of its events in the log, as they are now."""
+    """The present state of a tool call, folded from its events in the log."""
     events = await container_of(request).commands.history(principal_of(request).tenant_id, invocation_id)
     view = container_of(request).reads.invocations.replay(events)
     if view is None:
@@ -138,7 +138,7 @@ async def get_invocation(request: Request, invocation_id: UUID) -> Response:
 
 @router.post(
     "/v1/invocations/{invocation_id}/resolve",
-    summary="Say what became of an ambiguous tool call",
+    summary="Resolve an ambiguous tool call",
     responses={200: {"model": InvocationAccepted}},
     openapi_extra=openapi.body(
         ResolveBody,
@@ -147,9 +147,10 @@ async def get_invocation(request: Request, invocation_id: UUID) -> Response:
     ),
 )
 async def resolve_invocation(request: Request, invocation_id: UUID) -> Response:
-    """For a person who looked: its worker vanished after the intent, and the tool may not be called twice.
+    """Records how a tool call ended, as a person has found out.
 
-    The first one to say it counts. The same again gets the first answer; something else is 409 `already-resolved`.
+    The worker of the call vanished after the intent, and the tool may not be called twice. The first resolution counts. The same
+    resolution again gets the first answer; another resolution gets 409 `already-resolved`.
     """
     body = await body_of(request, ResolveBody)
     command = rules.ResolveInvocation(

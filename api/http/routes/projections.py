@@ -1,6 +1,6 @@
-"""Read models for operators: how far they are, rebuilding and checking them, and what they put aside.
+"""Read models for operators: their positions, their rebuilds and checks, and their parked events.
 
-They hold rows of all tenants, so only a key of the default tenant, which is the operator's, may ask.
+Read models hold rows of all tenants. So only a key of the default tenant, the operator's tenant, may use these routes.
 """
 
 from typing import Annotated
@@ -28,11 +28,11 @@ Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
 
 class RebuildBody(Body):
     swap: bool = True
-    """Let the new version go live as soon as it is ready."""
+    """Whether the new version goes live as soon as it is ready."""
 
 
 class EmptyBody(Body):
-    """Nothing is to be said."""
+    """A body without fields."""
 
 
 class CancelBuildBody(Body):
@@ -42,13 +42,13 @@ class CancelBuildBody(Body):
 
 class RetryParkedBody(Body):
     root_id: UUID | None = None
-    """Only the parked events of this root; else of all."""
+    """Only the parked events of this root. None: of all roots."""
 
 
 class ProjectionList(BaseModel):
     data: list[ProjectionView]
     problems: list[ProblemView]
-    """Plug-ins that give no projection, and why."""
+    """Plug-ins that provide no projection, and the reasons."""
 
 
 class ParkedPage(BaseModel):
@@ -65,14 +65,14 @@ class RetriedView(BaseModel):
 class RetryAnswer(BaseModel):
     data: list[RetriedView]
     more: bool
-    """There are other roots with parked events that were not tried."""
+    """Whether other roots have parked events that were not tried."""
 
 
-# --- looking ----------------------------------------------------------------------------------------------------------
+# --- reading ----------------------------------------------------------------------------------------------------------
 
 
 @router.get(
-    "/v1/projections", summary="Read models, how far they are and what is being done", responses={200: {"model": ProjectionList}}
+    "/v1/projections", summary="Read models, their positions and their operations", responses={200: {"model": ProjectionList}}
 )
 async def get_projections(request: Request) -> Response:
     _operator(request)
@@ -87,7 +87,7 @@ async def get_projection(request: Request, name: str) -> Response:
 
 @router.get("/v1/projections/{name}/parked", summary="Parked events, in order", responses={200: {"model": ParkedPage}})
 async def get_parked(request: Request, name: str, limit: Limit = 100, cursor: str | None = None) -> Response:
-    """Also for `sagas`, and for one partition of them as in `sagas:3`."""
+    """`name`: a read model, `sagas`, or one partition of the sagas, such as `sagas:3`."""
     _operator(request)
     parked = container_of(request).parked
     parked.must_know(name)
@@ -107,7 +107,7 @@ async def get_parked(request: Request, name: str, limit: Limit = 100, cursor: st
     openapi_extra=openapi.body(RebuildBody, {}, {"swap": False}),
 )
 async def post_rebuild(request: Request, name: str) -> Response:
-    """Beside the live one, which serves until the new one takes its place in one transaction and is then kept for a rollback."""
+    """The live version serves until the new version replaces it in one transaction. The old version is then kept for a rollback."""
     operations, body = _known(request, name), await body_of(request, RebuildBody)
     return answer(await operations.ask(name, "rebuild", swap=body.swap), 202)
 
@@ -115,12 +115,12 @@ async def post_rebuild(request: Request, name: str) -> Response:
 @router.post(
     "/v1/projections/{name}/rollback",
     status_code=202,
-    summary="Bring the version before back",
+    summary="Return to the previous version",
     responses={202: {"model": ProjectionView}},
     openapi_extra=openapi.body(RebuildBody, {}),
 )
 async def post_rollback(request: Request, name: str) -> Response:
-    """It is caught up from its own position first; the one that is live now is kept in its place."""
+    """The previous version first catches up from its own position. The version that is live now is then kept in its place."""
     operations, body = _known(request, name), await body_of(request, RebuildBody)
     return answer(await operations.ask(name, "rollback", swap=body.swap), 202)
 
@@ -128,12 +128,12 @@ async def post_rollback(request: Request, name: str) -> Response:
 @router.post(
     "/v1/projections/{name}/verify",
     status_code=202,
-    summary="Compare with the log",
+    summary="Compare a read model with the log",
     responses={202: {"model": ProjectionView}},
     openapi_extra=openapi.body(EmptyBody, {}),
 )
 async def post_verify(request: Request, name: str) -> Response:
-    """Makes the tables again from the log and compares them with the live ones at one position; `check` tells the outcome."""
+    """Builds the tables again from the log and compares them with the live tables at one position. `check` shows the outcome."""
     operations, _ = _known(request, name), await body_of(request, EmptyBody)
     return answer(await operations.ask(name, "verify"), 202)
 
@@ -152,19 +152,17 @@ async def post_swap(request: Request, name: str) -> Response:
 
 @router.post(
     "/v1/projections/{name}/cancel",
-    summary="End a rebuild, a rollback or a check",
+    summary="Cancel a rebuild, a rollback or a check",
     responses={200: {"model": ProjectionView}},
     openapi_extra=openapi.body(CancelBuildBody, {}, {"purpose": "check"}),
 )
 async def post_cancel(request: Request, name: str) -> Response:
-    """What it made is dropped; a version that was to come back is kept."""
+    """The tables that a rebuild or a check has built are dropped. The version that a rollback would bring back is kept."""
     operations, body = _known(request, name), await body_of(request, CancelBuildBody)
     return answer(await operations.cancel(name, body.purpose))
 
 
-@router.delete(
-    "/v1/projections/{name}/previous", summary="Drop the version that was kept", responses={200: {"model": ProjectionView}}
-)
+@router.delete("/v1/projections/{name}/previous", summary="Drop the previous version", responses={200: {"model": ProjectionView}})
 async def delete_previous(request: Request, name: str) -> Response:
     return answer(await _known(request, name).drop_previous(name))
 
@@ -179,9 +177,9 @@ async def delete_previous(request: Request, name: str) -> Response:
     openapi_extra=openapi.body(RetryParkedBody, {}, {"root_id": "0198c0de-0000-7000-8000-000000000001"}),
 )
 async def post_retry(request: Request, name: str) -> Response:
-    """Root by root, each in one transaction and in order; what breaks again stays parked, with its error in the answer.
+    """Tries root by root, each root in one transaction and in order. Events that fail again stay parked; the answer has the error.
 
-    Of sagas, the reactions to the events are executed again: their ids are derived, so what was done is not done twice.
+    For sagas, the reactions to the events are executed again. The ids of reactions are derived, so no reaction takes effect twice.
     """
     _operator(request)
     parked = container_of(request).parked
@@ -201,7 +199,7 @@ def _operator(request: Request) -> None:
 
 
 def _known(request: Request, name: str) -> ProjectionOperations:
-    """The operations, for a name that a read model has. Raises Forbidden, NotFound."""
+    """The operations, after a check that a read model has the name. Raises Forbidden, NotFound."""
     _operator(request)
     operations = container_of(request).projections
     operations.must_know(name)

@@ -38,7 +38,7 @@ LONGEST_WAIT_S = 60
 
 
 class SequentialPlan(Body):
-    """Each agent after the one before; each finds the results of the one before in `ctx.results`."""
+    """The agents run one after the other. Each agent finds the results of the agent before it in `ctx.results`."""
 
     kind: Literal["sequential"]
     agents: tuple[Name, ...] = Field(min_length=1, max_length=rules.MAX_STEPS)
@@ -48,7 +48,7 @@ class SequentialPlan(Body):
 
 
 class ParallelPlan(Body):
-    """All agents side by side, then the aggregator with all their results. A member that fails is left out and reported."""
+    """All agents run side by side, then the aggregator runs with all their results. A failed agent is left out and reported."""
 
     kind: Literal["parallel"]
     agents: tuple[Name, ...] = Field(min_length=1, max_length=rules.MAX_STEPS - 1)
@@ -79,11 +79,11 @@ class GraphPlan(Body):
 class StartRunBody(Body):
     plan: Annotated[SequentialPlan | ParallelPlan | GraphPlan, Field(discriminator="kind")] | None = None
     agent: Name | None = None
-    """Short for a plan of one agent."""
+    """Shorthand for a plan of one agent."""
     input: Json = None
     project_id: UUID | None = None
     run_id: UUID | None = None
-    """Made by the client, it makes the request repeatable without an Idempotency-Key."""
+    """An id that the client makes. With this id the request is repeatable without an Idempotency-Key."""
     metadata: dict[str, Json] = {}
 
     @model_validator(mode="after")
@@ -93,14 +93,17 @@ class StartRunBody(Body):
         return self
 
     def to_plan(self) -> rules.Plan:
-        """Raises InvalidCommand: keys that are made of agents' names may be too long where an agent comes twice."""
+        """The plan.
+
+        Raises InvalidCommand: the steps' keys, made of agents' names, may be too long if the plan names an agent twice.
+        """
         try:
             return self.plan.plan() if self.plan is not None else rules.sequential((self.agent or "",))
         except ValidationError as error:
             raise InvalidCommand(f"the plan is not valid: {error.errors()[0]['msg']}", pointer="/plan/agents") from None
 
     def place_of(self, step: int) -> str:
-        """JSON Pointer to where this body names the agent of a step of the plan."""
+        """JSON Pointer to the agent of a step in this body."""
         match self.plan:
             case None:
                 return "/agent"
@@ -145,7 +148,7 @@ class MessagePage(BaseModel):
     ),
 )
 async def post_run(request: Request) -> Response:
-    """Durable when answered. `Prefer: wait=30` waits up to so many seconds (60 at most) for the outcome."""
+    """The run is durable when the request is answered. `Prefer: wait=30` waits up to 30 seconds (60 at most) for the outcome."""
     body = await body_of(request, StartRunBody)
     wait_s = _wait_seconds(request)
 
@@ -195,7 +198,7 @@ _WAIT = re.compile(r'wait\s*=\s*(?:"([0-9]+)"|([0-9]+))\s*(?:;.*)?', re.IGNORECA
 
 
 def _wait_seconds(request: Request) -> int:
-    """The first `wait` of `Prefer` (RFC 7240), at most a minute; 0 without one that is a number of seconds."""
+    """Seconds of the first valid `wait` in `Prefer` (RFC 7240), at most LONGEST_WAIT_S. 0 without a valid `wait`."""
     if not header(request, b"prefer"):
         return 0
     for preference in ",".join(request.headers.getlist("prefer")).split(","):
@@ -221,7 +224,7 @@ async def get_runs(
 
 @router.get("/v1/runs/{run_id}", summary="A run, now or at any position or time", responses={200: {"model": RunView}})
 async def get_run(request: Request, run_id: UUID, as_of: str | None = None) -> Response:
-    """`as_of` is a position or an RFC 3339 time: the answer is then the replay of the log up to there."""
+    """`as_of`: a position or an RFC 3339 time. The answer is then the run as replayed from the log up to there."""
     container, tenant_id = container_of(request), principal_of(request).tenant_id
     found: Positioned[RunView]
     if as_of is not None:

@@ -1,4 +1,4 @@
-"""Workers over HTTP: registering, and what all of their requests share. The contract of the SDK's worker runtime."""
+"""Workers over HTTP: registration, and the bodies that their requests share. The contract of the SDK's worker runtime."""
 
 from dataclasses import asdict
 from functools import partial
@@ -50,7 +50,7 @@ class RegisterBody(Body):
 
 @router.post("/v1/workers", summary="Register a worker, its agents and its tools", openapi_extra=openapi.body(RegisterBody))
 async def register(request: Request) -> Response:
-    """Idempotent. Answers with the queues to pull from."""
+    """Idempotent. The answer names the queues to pull from."""
     body, container, tenant_id = await body_of(request, RegisterBody), container_of(request), principal_of(request).tenant_id
     registered = await container.workers.registration.register(
         partial(command_request, request),
@@ -71,9 +71,9 @@ class ClaimBody(Body):
     worker_id: ShortText
     dispatch: int = Field(ge=1)
     claim_id: ShortText | None = None
-    """Made by the worker for each delivery it picks up: a repeat of the same request is the same claim."""
+    """An id that the worker makes for each delivery. A repeat of the request with the same id is the same claim."""
     delivery: int = Field(default=1, ge=1)
-    """Stands in for the claim id of a worker that sends none."""
+    """Replaces the claim id if the worker sends no claim id."""
 
     def claim(self) -> str:
         """The name of the claim."""
@@ -86,6 +86,6 @@ class FailBody(Body):
 
 
 def reported(outcome: CommandOutcome, stream_id: UUID, body: dict[str, Any] | None = None) -> Response:
-    """The answer to what a worker told: the version of its stream."""
+    """The answer to a worker's report: `body` and the version of the stream."""
     told = {**(body or {}), "version": outcome.versions[stream_id]}
     return answer(told, position=outcome.position, headers=replayed(outcome))
