@@ -23,9 +23,9 @@ Commands append events to the log; all reads are derived from the log.
 * **Authentication**: `Authorization: Bearer <key>` or `X-API-Key: <key>`.
 * **Commands** answer with the `position` of their last event. Give it back in the header `Tidelog-Position` of a read, and the read
   waits until it shows what you wrote.
-* **Errors** are problem details (RFC 9457) with a stable `code` and `retryable`. * **Streams** are server-sent events, described in
-`/asyncapi.json`; reconnect with `Last-Event-ID` and no event is lost or repeated. * **Histories**: a log that was restored from a
-backup has other events after some position. A cursor from before the restore is
+* **Errors** are problem details (RFC 9457) with a stable `code` and `retryable`.
+* **Streams** are server-sent events, described in `/asyncapi.json`; reconnect with `Last-Event-ID`: no event is lost or repeated.
+* **Histories**: a log that was restored from a backup has other events after some position. A cursor from before the restore is
   answered with 410 `history-replaced`, or with `event: reset` in a stream; both give the last common position. `Tidelog-History`
   names the current history.
 * **Events** are CloudEvents; `dataschema` is the path of the JSON Schema of their `data`, and `/schemas` lists all schemas.
