@@ -1,1 +1,1 @@
-"""Every way in: HTTP, the command line, settings, the composition root and the long-running roles."""
+"""The entrances and the processes: HTTP, the command line, settings, the composition root and the long-running roles."""

@@ -1,4 +1,4 @@
-"""What one process has at hand: built by api/assembly, used by HTTP and the roles. Ports and use cases only."""
+"""The ports and use cases that a process of the api role works with. Built by api/assembly, used by HTTP and the roles."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 class HealthCheck(Protocol):
     async def __call__(self) -> None:
-        """Raises a TidelogError that says what is wrong."""
+        """Checks a dependency. Raises a TidelogError that says what is wrong."""
         ...
 
 
@@ -44,7 +44,7 @@ class MemberView(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NatsAccess:
-    """What a worker needs to reach the work queue."""
+    """The address with which a worker reaches the work queue."""
 
     url: str
     inbox_prefix: str
@@ -54,13 +54,13 @@ class NatsAccess:
 class Container:
     settings: Settings
     database: Database
-    """For reads, with a share of the connections; so is `feed`."""
+    """For reads. `database` and `feed` use the reads' share of the connections."""
     feed: EventFeed
     histories: HistoryKeeper
     command_database: Database
-    """For what a command needs beside the log; with the share of the connections that `commands` has."""
+    """For the data that commands need beside the log. Uses the commands' share of the connections, as `commands` does."""
     idempotency: IdempotencyKeys
-    """With that share, too."""
+    """Also uses the commands' share."""
     commands: CommandLoop
     cloud_events: CloudEventEncoder
     workers: "Workers"
@@ -75,13 +75,13 @@ class Container:
     log_head: Callable[[], Awaitable[int]]
     """The position of the newest event, over the connection for health. Raises Unavailable."""
     members: Callable[[], Awaitable[Sequence[MemberView]]]
-    """Who does the engine's work. Raises Unavailable."""
+    """The processes that share the engine's work. Raises Unavailable."""
     streams: Callable[[], Awaitable[Mapping[str, int]]]
-    """Who copies the log into JetStream (`relay`, `fanout`) → up to which position, where that is known. Raises Unavailable."""
+    """`relay` or `fanout` → the position up to which it has copied the log into JetStream, if known. Raises Unavailable."""
     durable: Callable[[], Awaitable[bool]]
-    """Whether an answered append is on disk; False on a database that says it is to be thrown away.
+    """Whether an answered append is on disk. False for a database that is marked as throw-away.
 
-    Raises Unavailable where the log takes no appends because it would not be, and where the database is away.
+    Raises Unavailable if the log refuses appends because they would not be durable, and if the database is away.
     """
     dependencies: Mapping[str, HealthCheck]
-    """Name → a check with a time-out of its own."""
+    """Name → a check of a dependency. Health limits its time."""

@@ -1,4 +1,4 @@
-"""What this process measures for Prometheus. docs/reference/metrics.md has the same list, for people."""
+"""The metrics of this process for Prometheus. docs/reference/metrics.md explains the same list."""
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -19,6 +19,6 @@ WAITING_APPENDS = Gauge("tidelog_append_waiting", "Appends that wait for this pr
 
 
 def written(seconds: float, appends: int) -> None:
-    """A batch of the writer is done."""
+    """Counts a finished batch of the writer."""
     WRITE_SECONDS.observe(seconds)
     WRITTEN_APPENDS.inc(appends)

@@ -1,17 +1,17 @@
-"""How many files this process may have open: each connection is one."""
+"""The limit of open files of this process. Each connection is an open file."""
 
 import sys
 from typing import Final
 
 ENOUGH: Final = 1_048_576
-"""More is not asked for: some systems call their hard limit infinite and refuse to be taken at their word."""
+"""The highest limit that is requested: some systems report an infinite hard limit, but refuse an infinite soft limit."""
 
 SPARE_FILES: Final = 256
 """Open files that connections of HTTP leave to the rest of the process: the database, NATS, logs."""
 
 
 def most_open_files() -> int:
-    """What this account may raise the limit to."""
+    """The highest limit that this account may set."""
     if sys.platform == "win32":
         return ENOUGH
     import resource
@@ -21,7 +21,7 @@ def most_open_files() -> int:
 
 
 def raise_open_files() -> int:
-    """Raises the limit of open files to what this account may have; returns what it is now."""
+    """Raises the limit of open files as far as this account may. Returns the limit."""
     most = most_open_files()
     if sys.platform == "win32":
         return most
@@ -32,6 +32,6 @@ def raise_open_files() -> int:
         return most
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    except (OSError, ValueError):  # the system has another limit of its own
+    except (OSError, ValueError):  # the system has a lower limit
         return soft
     return most

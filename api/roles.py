@@ -22,16 +22,16 @@ from application.engine.background import TaskEnded, end
 log = structlog.get_logger(__name__)
 
 HTTP_GRACE_S = 7
-"""How long the HTTP server may take to end; it gives requests under way a little less."""
+"""Seconds in which the HTTP server must end. The server gives requests under way a little less."""
 END_S = 45.0
-"""How long the process may take to end. One that has stopped to work and does not end would not be started again."""
+"""Seconds in which the process must end. A process that no longer works and does not end would not be started again."""
 
 
 async def serve(settings: Settings, roles: set[Role]) -> None:
     """Runs the roles until SIGTERM or SIGINT.
 
     Raises:
-        TaskEnded: something that must run has ended: the process is to be started again.
+        TaskEnded: a task that must run has ended. The process must be started again.
     """
     raise_open_files()
     set_up_logging(settings, "+".join(sorted(roles)))
@@ -42,13 +42,13 @@ async def serve(settings: Settings, roles: set[Role]) -> None:
     async with _bounded_end() as ending, assemble(settings, roles) as assembly:
         tasks = {asyncio.create_task(run, name=name) for name, run in assembly.loops.items()}
         if assembly.container is not None:
-            from api.http.server import serve_http  # the other roles need none of it: it is a third of their memory
+            from api.http.server import serve_http  # only for this role: the import is a third of the other roles' memory
 
             tasks.add(asyncio.create_task(serve_http(assembly.container, stopping), name="http"))
         tasks.add(asyncio.create_task(_mark_ready(settings.ready_file, assembly.joined), name="ready"))
         stopped = asyncio.create_task(stopping.wait(), name="signal")
         gc.collect()
-        gc.freeze()  # what is loaded by now stays: no collection need walk through it again
+        gc.freeze()  # objects loaded until now stay: no collection should walk through them
         gc.set_threshold(20_000, 20, 20)
         log.info("roles_started", roles=sorted(roles))
         try:
@@ -67,7 +67,7 @@ async def serve(settings: Settings, roles: set[Role]) -> None:
 
 
 def _raise_what_ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """None of them should have ended, however it did."""
+    """Raises TaskEnded if a task has ended, whether with an error or without."""
     failures = [TaskEnded.of(task, task.get_name()) for task in tasks]
     for failure in failures:
         log.error("loop_failed", error=str(failure), exc_info=failure.__cause__)
@@ -77,9 +77,9 @@ def _raise_what_ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
 
 @contextlib.asynccontextmanager
 async def _bounded_end() -> AsyncIterator[Callable[[], None]]:
-    """Gives a function that is to be called when the end begins: the block has `END_S` seconds from then on.
+    """Yields a function to call when the end begins. From then on the block has `END_S` seconds; then the process exits.
 
-    A thread sees to that, because the event loop may be what hangs.
+    A thread enforces the bound, because the event loop may hang.
     """
 
     def give_up() -> None:
@@ -100,7 +100,7 @@ async def _mark_ready(file: Path | None, joined: asyncio.Event | None) -> NoRetu
     if file is not None:
         _make(file)
     while True:
-        await asyncio.Event().wait()  # as every task of a process it ends by being cancelled
+        await asyncio.Event().wait()  # ends by being cancelled, as every task of a process
 
 
 def _make(file: Path) -> None:
@@ -111,12 +111,12 @@ def _make(file: Path) -> None:
 
 
 def run(settings: Settings, roles: set[Role]) -> None:
-    """`serve` in an event loop of its own."""
+    """Runs `serve` in a new event loop."""
     run_loop(serve(settings, roles))
 
 
 def run_loop(main: Coroutine[Any, Any, None]) -> None:
-    """Runs on uvloop where there is one: a request takes half the time that it takes on the standard loop."""
+    """Runs on uvloop, except on Windows. A request takes half the time that it takes on the standard loop."""
     if sys.platform == "win32":
         asyncio.run(main)
     else:

@@ -1,6 +1,6 @@
-"""The composition root: settings → the parts of a process. With the supervisor the only place that knows the adapters.
+"""The composition root: settings → the parts of a process. Only the composition root and the supervisor know the adapters.
 
-Each role brings its own imports, so nothing heavy is imported up here.
+Each role has its own imports, so no heavy module is imported at the top of this file.
 """
 
 from collections.abc import AsyncIterator, Iterable
@@ -23,25 +23,25 @@ class Assembly:
     """A container, and the named loops that the roles of this process must keep running."""
 
     container: "Container | None"
-    """For the api role; the others need none."""
+    """For the api role. None: the process does not run the api role."""
     loops: "dict[str, Loop]"
-    """Those of the roles, and for each task of an adapter one that raises when that task has ended."""
+    """By name: the loops of the roles, and for each task of an adapter a coroutine that raises when the task has ended."""
     joined: "asyncio.Event | None"
-    """Set when this process shares in the work of the engine; None for the api role alone, which has no part in it."""
+    """Set when this process shares the work of the engine. None for the api role alone, which does no work of the engine."""
     parts: Parts
-    """Where the container and the loops come from: for tests that need a part by itself."""
+    """The parts from which the container and the loops are made. For tests that need a single part."""
 
 
 @asynccontextmanager
 async def assemble(settings: "Settings", roles: "Iterable[Role]", **given: Unpack[Overrides]) -> AsyncIterator[Assembly]:
-    """Builds what the given roles need; everything is closed again at the end of the block.
+    """Builds the parts that the given roles need, and closes them at the end of the block.
 
-    Each keyword replaces a part. A replaced part is not built, nor is anything that only this part needs; whoever gives a part
-    starts and closes it. Nothing here waits for Postgres or NATS longer than it takes to find out who they are.
+    Each keyword replaces a part. A replaced part is not built, and neither are parts that only the replaced part needs. The caller
+    starts and closes the parts that it gives. `assemble` waits for PostgreSQL and NATS only until it knows their identity.
 
     Raises:
-        SettingsError: no URL of a database or of NATS; certificates or credentials that cannot be used; a database that refuses us.
-        TypeError: there is no part of that name.
+        SettingsError: no URL of a database or of NATS, unusable certificates or credentials, or a database that refuses the login.
+        TypeError: a keyword names no part.
     """
     from api.assembly import histories, log_streams, sharing
 
@@ -50,7 +50,7 @@ async def assemble(settings: "Settings", roles: "Iterable[Role]", **given: Unpac
         await histories.watch(parts)
         await log_streams.fanout(parts)  # in every process: the stream of the fan-out is a witness of where a history ended
         container, groups = None, []
-        if parts.roles & {"api", "saga"}:  # those that give commands
+        if parts.roles & {"api", "saga"}:  # the roles that give commands
             from api.assembly import commands
 
             await commands.forget_with_history(parts)

@@ -1,4 +1,4 @@
-"""The way in to PostgreSQL and NATS, as the settings say it."""
+"""The URLs and credentials of PostgreSQL and NATS, from the settings."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -11,14 +11,14 @@ T = TypeVar("T")
 
 
 def urls(settings: Settings) -> tuple[str, str]:
-    """Of PostgreSQL and of NATS. Raises SettingsError."""
+    """The URLs of PostgreSQL and of NATS. Raises SettingsError if one is missing."""
     if settings.database_url is None or settings.nats_url is None:
         raise SettingsError("TIDELOG_DATABASE_URL and TIDELOG_NATS_URL must be set; `tidelog up` starts servers of its own")
     return settings.database_url.get_secret_value(), settings.nats_url.get_secret_value()
 
 
 def nats_security(settings: Settings) -> NatsSecurity:
-    """Raises SettingsError for a file that cannot be used."""
+    """The credentials for NATS. Raises SettingsError for an unusable file."""
     security = NatsSecurity(
         ca_file=settings.nats_ca_file,
         cert_file=settings.nats_cert_file,
@@ -36,7 +36,11 @@ def nats_security(settings: Settings) -> NatsSecurity:
 
 
 async def let_in(attempt: Callable[[], Awaitable[T]]) -> T:
-    """At start there is nobody yet to whom health could tell that the database refuses us. Raises SettingsError."""
+    """The result of an attempt to reach the database. Raises SettingsError if the database refuses the login.
+
+    At start no health check can report the refusal yet, so the process must end with a message.
+
+    """
     try:
         return await attempt()
     except DatabaseRefused as error:

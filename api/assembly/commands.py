@@ -1,4 +1,4 @@
-"""The loop of commands, for the roles that give commands."""
+"""The command loop, for the roles that give commands."""
 
 from api.assembly import histories, storage, tables
 from api.assembly.parts import Parts, part
@@ -22,6 +22,6 @@ async def commands(parts: Parts) -> CommandLoop:
 
 
 async def forget_with_history(parts: Parts) -> None:
-    """The states that the loop knows may be of events that are gone when the log has a new history."""
+    """Empties the cache of the command loop when the log has a new history: cached states may be of events that are gone."""
     keeper, loop = await histories.histories(parts), await commands(parts)
     parts.stack.enter_context(keeper.on_change(loop.forget))

@@ -12,7 +12,7 @@ from application.engine.reading.history_keeper import HistoryKeeper, Witness
 
 @part
 async def witnesses(parts: Parts) -> Sequence[Witness]:
-    """Who knows where a history ended, beside the database; the fan-out joins them later."""
+    """Witnesses that know, beside the database, where a history ended. The fan-out is added later."""
     stream = LogStream(await messaging.nats(parts), await storage.log_id(parts))
     return [partial(parting, stream, await storage.feed(parts))]
 

@@ -22,7 +22,7 @@ async def subscription(parts: Parts) -> Subscription:
 
 @part
 async def fanout(parts: Parts) -> FanOut | None:
-    """None: nobody outside is served. In every process its stream is a witness of where a history ended."""
+    """The fan-out. None: it is switched off. In every process the stream of the fan-out is a witness of where a history ended."""
     settings = parts.settings
     if not settings.fanout:
         return None
@@ -42,7 +42,7 @@ async def fanout(parts: Parts) -> FanOut | None:
 
 @part
 async def streams(parts: Parts) -> Callable[[], Awaitable[Mapping[str, int]]]:
-    """Asks how far the streams have the log."""
+    """A function that asks for the positions up to which the streams have the log."""
     stream = LogStream(await messaging.nats(parts), await storage.log_id(parts))
     return partial(_copied, stream, await fanout(parts))
 

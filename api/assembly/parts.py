@@ -35,14 +35,14 @@ T = TypeVar("T")
 
 
 class Listening(Protocol):
-    """A `Listener` with a task of its own."""
+    """A `Listener` that runs in a task."""
 
     async def wait(self, timeout: float) -> None:
-        """Returns at a notification, or after the time-out (seconds)."""
+        """Returns at a notification, or after the time-out in seconds."""
         ...
 
     async def failed(self) -> None:
-        """Raises when the task has ended before its owner ended it."""
+        """Raises if the task ends before its owner ends it."""
         ...
 
 
@@ -55,16 +55,16 @@ class Overrides(TypedDict, total=False):
     projections: "Sequence[Projection]"
     """The read models of this distribution."""
     plugins: "Discovery"
-    """The read models that installed distributions bring."""
+    """The read models of installed plug-ins."""
 
     # PostgreSQL
     waits: "Waits"
-    """How long a request waits for a connection."""
+    """How long requests wait for a database connection."""
     pools: "Pools"
     database: "Database"
-    """Replaces all shares of the connections: those of commands, reads and health as well."""
+    """Replaces all shares of the connections: also the shares of commands, reads and health."""
     feed: "EventFeed"
-    """As `database`."""
+    """Replaces all shares, as `database` does."""
     log_id: str
     store: "EventStore"
     snapshots: "Snapshots | None"
@@ -76,7 +76,7 @@ class Overrides(TypedDict, total=False):
     """Wakes the relay."""
     leases: "Leases"
     checkpoints: "Checkpoints"
-    """Of the sagas."""
+    """Checkpoints of the sagas."""
     timers: "Timers"
     open_work: "OpenWork"
 
@@ -96,10 +96,10 @@ class Overrides(TypedDict, total=False):
     reads: "Reads"
     """The queries of read models."""
     operations: "ProjectionOperations"
-    """What operators do with read models."""
+    """The operations on read models for operators."""
     parked_events: "ParkedEvents"
 
-    # What health asks
+    # For health
     log_head: Callable[[], Awaitable[int]]
     members: "Callable[[], Awaitable[Sequence[MemberView]]]"
     streams: Callable[[], Awaitable[Mapping[str, int]]]
@@ -108,10 +108,10 @@ class Overrides(TypedDict, total=False):
 
 
 class Parts:
-    """The parts of one process. Each is built once, when it is first asked for; functions marked `part` say how."""
+    """The parts of one process. A part is built once, at its first use, by the function that is marked `part`."""
 
     def __init__(self, settings: "Settings", roles: "frozenset[Role]", stack: AsyncExitStack, given: Overrides) -> None:
-        """`stack` closes what is built, in reverse order; what is `given` is not built. Raises TypeError for an unknown name."""
+        """`stack` closes the built parts in reverse order. Parts in `given` are not built. Raises TypeError for an unknown name."""
         if unknown := given.keys() - Overrides.__annotations__.keys():
             raise TypeError(f"there is no part called {', '.join(sorted(unknown))}")
         self.settings = settings
@@ -120,7 +120,7 @@ class Parts:
         self.given = given
         self.made: dict[str, Any] = dict(given)
         self.loops: dict[str, Callable[[], Loop]] = {}
-        """What must keep running while the parts are used, by name."""
+        """Loops that must run while the parts are used, by name."""
 
     @property
     def name(self) -> str:
@@ -128,7 +128,7 @@ class Parts:
 
 
 def part(make: Callable[[Parts], Awaitable[T]]) -> Callable[[Parts], Awaitable[T]]:
-    """Marks a function as the maker of the part of its name: called once for each `Parts`, and not for a part that was given."""
+    """Marks the function that makes the part of its name. The function runs once for each `Parts`, but not for a given part."""
     name = make.__name__
     if name not in Overrides.__annotations__:
         raise TypeError(f"Overrides has no keyword for the part {name}")

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: one pool for a process, and shares of it, so that a flood of requests leaves others theirs."""
+"""Connections to PostgreSQL: one pool for a process, with shares, so that a flood of requests leaves connections for others."""
 
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from adapters.postgres.shares import PoolShare, sizes
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """How long a request waits for a connection (seconds), and how many requests may wait; the next one is refused at once."""
+    """How many seconds a request waits for a connection, and how many requests may wait. Further requests are refused at once."""
 
     commands_s: float = 10.0
     reads_s: float = 5.0
@@ -19,17 +19,17 @@ class Waits:
 
 @dataclass(frozen=True, slots=True)
 class Pools:
-    """Where connections come from. Only requests can come in floods, so only the api has shares."""
+    """The pools and shares of connections. Only the api role has shares, because only requests come in floods."""
 
     own: postgres.Pool
-    """All connections; for the process's own work."""
+    """All connections, for the process's own work."""
     commands: postgres.Connections
     reads: postgres.Connections
     health: postgres.Connections
 
 
 async def open_pools(database_url: str, *, role: str, size: int, shares: Waits | None, stack: AsyncExitStack) -> Pools:
-    """`shares` None: this process has none. The stack closes the pools."""
+    """Opens the pools; `stack` closes them. `shares`: None if the process has no shares."""
     pool = await postgres.open_pool(database_url, role=role, max_size=size)
     stack.push_async_callback(pool.close)
     if shares is None:

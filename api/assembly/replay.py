@@ -1,6 +1,6 @@
-"""Composition of the replay of a whole log: which database, and processes that fold its ranges side by side.
+"""Composition of the replay of a whole log: the database, and the processes that fold ranges of the log side by side.
 
-Each of those imports this module: only what they need is imported up here.
+Each of these processes imports this module. So the top of this file imports only the modules that they need.
 """
 
 import gc
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 5
 PAUSE_S = 1.0
-"""A range is begun again when the database goes away meanwhile."""
+"""Attempts to fold a range, and seconds between them. A range is folded again from its begin after an outage of the database."""
 
 T = TypeVar("T")
 
 Progress = Callable[[Replayed, int], None]
-"""Called with what has been folded so far, and the head of the log."""
+"""Called with the result so far and the head of the log."""
 
 
 @asynccontextmanager
 async def database(settings: "Settings") -> AsyncIterator[str]:
-    """URL of the log: the one of the settings, or the embedded one of the data folder, started for the block if need be.
+    """URL of the log's database: from the settings, or of the embedded server, which is started for the block if it does not run.
 
     Raises SettingsError, SupervisorError.
     """
@@ -51,7 +51,7 @@ async def database(settings: "Settings") -> AsyncIterator[str]:
     if settings.database_url is not None:
         yield settings.database_url.get_secret_value()
         return
-    if not any((settings.data_dir / name).is_file() for name in ("secrets.json", "location.json")):  # of the embedded servers
+    if not any((settings.data_dir / name).is_file() for name in ("secrets.json", "location.json")):  # files of the embedded servers
         raise SettingsError(f"there is no log in {settings.data_dir}: set TIDELOG_DATABASE_URL or TIDELOG_DATA_DIR")
     configure_logging("warning", settings.log_format, role="replay")
     running = state.running(settings.data_dir)
@@ -75,9 +75,9 @@ async def database(settings: "Settings") -> AsyncIterator[str]:
 def replay(
     database_url: str, *, processes: int, tenant_id: UUID | None = None, progress: Progress | None = None
 ) -> tuple[int, Replayed]:
-    """The head of the log when it began, and what all streams came to at that position. Blocks.
+    """Folds all streams of the log. Blocks. Returns the head of the log at the begin, and the result at that position.
 
-    With one process it folds in this one. Raises Unavailable.
+    With `processes=1` the calling process folds. Raises Unavailable.
     """
     folder = _Folder(database_url)
     try:
@@ -113,7 +113,7 @@ def _folded(database_url: str, parts: list[StreamRange], head: int, tenant_id: U
 
 
 class _Folder:
-    """Folds ranges over one connection, which is made anew when it is lost."""
+    """Folds ranges over one connection. A lost connection is opened again."""
 
     def __init__(self, database_url: str) -> None:
         self._database_url = database_url
@@ -146,11 +146,11 @@ class _Folder:
 
 
 _folder: _Folder | None = None
-"""That of a process of the pool."""
+"""The folder of this process, if it belongs to the pool."""
 
 
 def _begin(database_url: str) -> None:
-    """In each process of the pool: an interrupt is for the parent, and without a parent there is nothing to do."""
+    """Sets up a process of the pool: it ignores interrupts, which are for the parent, and ends with the parent."""
     global _folder
     _folder = _Folder(database_url)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -158,13 +158,13 @@ def _begin(database_url: str) -> None:
     assert parent is not None
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     gc.freeze()
-    gc.set_threshold(100_000, 50, 50)  # states are trees: nearly all of it goes without the collector
+    gc.set_threshold(100_000, 50, 50)  # states are trees: nearly all memory is freed without the collector
 
 
 def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
     try:
         wait([parent.sentinel])
-    finally:  # if it cannot be watched, it counts as gone
+    finally:  # a parent that cannot be watched counts as gone
         os._exit(1)
 
 

@@ -16,7 +16,7 @@ async def leases(parts: Parts) -> Leases:
 
 
 async def share(parts: Parts, groups: Sequence[Group]) -> asyncio.Event:
-    """Adds the loops that share the groups with other processes. Returns what is set when the first beat has been answered."""
+    """Adds the loops that share the groups with other processes. Returns an event that is set after the first answered beat."""
     sharing = Membership(await leases(parts), groups)
     parts.loops["sharing"] = sharing.run
     for name, worker in sharing.workers.items():

@@ -30,7 +30,7 @@ async def waits(_: Parts) -> Waits:
 @part
 async def pools(parts: Parts) -> Pools:
     database_url, _ = access.urls(parts.settings)
-    access.nats_security(parts.settings)  # wrong settings are told before anything is opened
+    access.nats_security(parts.settings)  # reports wrong settings before a connection is opened
     shares = await waits(parts) if "api" in parts.roles else None
     size = parts.settings.database_pool_size
     return await open_pools(database_url, role=parts.name, size=size, shares=shares, stack=parts.stack)
@@ -38,7 +38,7 @@ async def pools(parts: Parts) -> Pools:
 
 @part
 async def database(parts: Parts) -> Database:
-    """For the process's own work."""
+    """The database for the process's own work."""
     return PostgresDatabase((await pools(parts)).own)
 
 
@@ -49,7 +49,7 @@ async def database_of(parts: Parts, share: Share) -> Database:
 
 @part
 async def feed(parts: Parts) -> EventFeed:
-    """For the process's own work."""
+    """The log for the process's own work."""
     return PostgresEventFeed((await pools(parts)).own)
 
 
@@ -60,7 +60,7 @@ async def feed_of(parts: Parts, share: Share) -> EventFeed:
 
 @part
 async def log_id(parts: Parts) -> str:
-    """Waits for the database."""
+    """The id of the log. Waits for the database."""
     pool = (await pools(parts)).own
     return await persistently(partial(access.let_in, partial(log_id_of, pool)))
 
@@ -84,7 +84,7 @@ async def store(parts: Parts) -> EventStore:
     database_url, _ = access.urls(parts.settings)
     written = None
     if "api" in parts.roles:
-        from api import metrics  # for who is asked for them
+        from api import metrics  # only the api role exports metrics
 
         written = metrics.written
     own = PostgresEventStore(
@@ -100,7 +100,7 @@ async def store(parts: Parts) -> EventStore:
 
 @part
 async def snapshots(parts: Parts) -> Snapshots | None:
-    """None: no snapshots are taken or read."""
+    """The snapshots. None: no snapshots are written or read."""
     if not parts.settings.snapshot_every:
         return None
     from adapters.postgres.log.snapshots import PostgresSnapshots
@@ -109,5 +109,5 @@ async def snapshots(parts: Parts) -> Snapshots | None:
 
 
 def listening_on(parts: Parts, channel: str) -> AbstractAsyncContextManager[ChannelListener]:
-    """A listener on a connection of its own, for the time of the block."""
+    """A listener with its own connection, for the time of the block."""
     return listening(access.urls(parts.settings)[0], channel)

@@ -1,4 +1,4 @@
-"""Composition of what operators do with the streams on NATS: which NATS that is, which log is ours, and whose streams lie there."""
+"""Composition of the operators' work on the streams on NATS: the NATS server, the present log, and the streams of all logs."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -25,25 +25,25 @@ class Streams:
     _connection: NatsConnection
 
     async def survey(self) -> list[FoundLog]:
-        """All logs that have streams there, ours too; the queue of earlier releases last."""
+        """All logs that have streams on this NATS, the present log included. The queue of earlier releases comes last."""
         return await survey(self._connection)
 
     async def remove(self, chosen: Sequence[FoundStream]) -> None:
-        """Deletes streams of other logs, never one of ours."""
+        """Deletes streams of other logs, never streams of the present log."""
         assert all(stream.owner.log_id != self.log_id for stream in chosen)
         await remove(self._connection, [stream.name for stream in chosen])
 
 
 @asynccontextmanager
 async def streams(settings: "Settings") -> AsyncIterator[Streams]:
-    """Those of the PostgreSQL and NATS of the settings, else of the embedded servers that run on the data folder.
+    """The streams on the PostgreSQL and NATS of the settings, or of the embedded servers that run on the data folder.
 
-    Raises SettingsError: there are none, or they refuse us. SupervisorError, Unavailable.
+    Raises SettingsError if there are no such servers or they refuse the login; SupervisorError, Unavailable.
     """
     from adapters.telemetry.logging import configure_logging
     from api.assembly.access import nats_security
 
-    configure_logging("error", settings.log_format, role="streams")  # what goes wrong is raised
+    configure_logging("error", settings.log_format, role="streams")  # failures are raised
     database_url, nats_url = _places(settings)
     security = NatsSecurity() if settings.nats_url is None else nats_security(settings)
     connection = NatsConnection(nats_url, name="tidelog-streams", security=security)
@@ -57,7 +57,7 @@ async def streams(settings: "Settings") -> AsyncIterator[Streams]:
 
 
 def known(settings: "Settings") -> bool:
-    """Whether it is known where PostgreSQL and NATS are. Raises SupervisorError for a data folder that we may not read."""
+    """Whether the addresses of PostgreSQL and NATS are known. Raises SupervisorError for an unreadable data folder."""
     from api.settings import SettingsError
 
     try:
@@ -75,7 +75,7 @@ def _places(settings: "Settings") -> tuple[str, str]:
     from api.supervisor import state
     from api.supervisor.errors import SupervisorError
 
-    # A server that is named by its URL is another one than that of the data folder.
+    # A server that is named by its URL is not the server of the data folder.
     running = None if settings.url is not None else state.running(settings.data_dir)
     embedded = (running.embedded if running is not None else None) or {}
     try:

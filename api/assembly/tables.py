@@ -1,4 +1,4 @@
-"""The tables of the product, which the engine takes as arguments: routes, events, sagas, hooks, read models."""
+"""The tables of the product that the engine takes as arguments: routes, events, sagas, hooks, read models."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from projections.engine.plugins import Discovery, discover
 
 @part
 async def catalog(_: Parts) -> Catalog:
-    from application.catalog import CATALOG  # brings all slices, and the relay needs none of them
+    from application.catalog import CATALOG  # imports all slices, which the relay does not need
 
     return CATALOG
 
@@ -34,5 +34,5 @@ async def plugins(parts: Parts) -> Discovery:
 
 
 async def read_models(parts: Parts) -> tuple[Projection, ...]:
-    """All that are to run: those of this distribution, then those of plug-ins."""
+    """All read models: first the read models of this distribution, then the read models of plug-ins."""
     return (*await projections(parts), *(await plugins(parts)).projections)

@@ -1,4 +1,4 @@
-"""What operators do with a database and with NATS, before a server runs or beside it."""
+"""Operators' work on a database and on NATS, before a server runs or beside a running server."""
 
 from functools import partial
 
@@ -15,10 +15,10 @@ from application.engine.reading.history_keeper import HistoryKeeper
 
 
 async def migrate(database_url: str) -> list[str]:
-    """Brings the schema up to this release; returns the names of the migrations that were applied.
+    """Migrates the schema to this release. Returns the names of the applied migrations.
 
     Raises:
-        SettingsError: the database is there, but there is no way in with this URL and its certificates.
+        SettingsError: the database refuses the login with this URL and its certificates.
     """
     return [migration.name for migration in await access.let_in(partial(migrations.migrate, database_url))]
 
@@ -30,10 +30,10 @@ async def pending_migrations(database_url: str) -> list[str]:
 async def begin_history(
     database_url: str, reason: str, last_common: int | None, *, copy: bool = False
 ) -> tuple[History, History, int]:
-    """For a log that was restored: the history that ended, the one that goes on, and the head.
+    """Begins a new history of a restored log. Returns the history that ended, the present history, and the head of the log.
 
-    They are the same where a new one has begun already. See `HistoryKeeper.restored`. `copy`: the log gets an id of its own first,
-    because the one that it was copied from goes on. Raises SettingsError, Unavailable.
+    The two histories are the same if a new history has begun already. See `HistoryKeeper.restored`. `copy`: the log first gets a
+    new id, because the log that it was copied from is still in use. Raises SettingsError, Unavailable.
     """
     await migrate(database_url)
     pool = await postgres.open_pool(database_url, role="restored", max_size=1)
@@ -48,13 +48,13 @@ async def begin_history(
 
 
 async def durability(database_url: str) -> Durability:
-    """What the database does with acknowledged appends. Raises Unavailable: it is away, or the log would take none."""
+    """The durability of acknowledged appends. Raises Unavailable if the database is away or the log would refuse appends."""
     with postgres.translate_errors():
         async with await postgres.connect(database_url, role="doctor") as connection:
             return await inspect(connection)
 
 
 async def check_nats(settings: Settings, *, timeout: float) -> None:
-    """Whether NATS lets us in and JetStream answers. Raises Unavailable with the reason, SettingsError."""
+    """Checks that NATS accepts the login and JetStream answers. Raises Unavailable with the reason, SettingsError."""
     assert settings.nats_url is not None
     await probe(settings.nats_url.get_secret_value(), security=access.nats_security(settings), timeout=timeout)

@@ -1,4 +1,4 @@
-"""Checks of the settings about PostgreSQL and NATS of the user's own: what contradicts itself or names a file that is not there."""
+"""Checks of the settings about the user's own PostgreSQL and NATS: contradictions and missing files."""
 
 import os
 from collections.abc import Iterator
@@ -10,13 +10,13 @@ from pydantic import SecretStr
 
 NATS_FILES = ("nats_ca_file", "nats_cert_file", "nats_key_file", "nats_creds_file", "nats_nkey_file")
 _NATS_SCHEMES = ("nats", "tls")
-# libpq goes on without a certificate, or without checking the server's, where the file of one of these is not there.
+# If the file of one of these is missing, libpq connects without a certificate, or does not check the server's certificate.
 _POSTGRES_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 _NO_FILE = ("", "system")
 
 
 class ServersOfTheUser(Protocol):
-    """The settings about servers of the user's own; `Settings` has them."""
+    """The settings about the user's own servers. `Settings` has these fields."""
 
     database_url: SecretStr | None
     nats_url: SecretStr | None
@@ -31,7 +31,7 @@ class ServersOfTheUser(Protocol):
 
 
 def faults(settings: ServersOfTheUser) -> list[str]:
-    """One line for each thing that is wrong; none shows a secret."""
+    """One line for each fault. No line shows a secret."""
     return [*_database(settings), *_nats(settings)]
 
 
@@ -77,7 +77,7 @@ def _nats(settings: ServersOfTheUser) -> Iterator[str]:
 
 
 def _problems_of(urls: list[str]) -> Iterator[str]:
-    """Of one server's URL, or of several with commas between."""
+    """The faults of a list of servers' URLs."""
     schemes = set()
     for number, text in enumerate(urls, 1):
         which = f"server {number}: " if len(urls) > 1 else ""

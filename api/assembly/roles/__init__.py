@@ -1,1 +1,1 @@
-"""What each role runs. Each file is imported by the processes of its role alone."""
+"""The parts and loops of each role. Only processes of a role import the role's file."""

@@ -1,4 +1,4 @@
-"""The api role: the container that HTTP works with."""
+"""The api role: the container for HTTP."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
@@ -37,14 +37,14 @@ async def live(parts: Parts) -> LiveFeed:
 
 @part
 async def positions(parts: Parts) -> ConsumerPositions:
-    own = Positions(await storage.database(parts))  # one question at a time, whoever and however many ask
+    own = Positions(await storage.database(parts))  # one query at a time, however many callers ask
     parts.stack.push_async_callback(own.close)
     return own
 
 
 @part
 async def replays(parts: Parts) -> CurrentRuns:
-    own = RunReplays(await storage.feed(parts))  # as positions
+    own = RunReplays(await storage.feed(parts))  # one query at a time, as for positions
     parts.stack.push_async_callback(own.close)
     return own
 
@@ -110,7 +110,7 @@ async def dependencies(parts: Parts) -> Mapping[str, HealthCheck]:
 
 
 async def container(parts: Parts) -> Container:
-    """The container; its live feed is among the loops."""
+    """The container. Adds the loop of the live feed."""
     loop, feed, queue = await commands(parts), await live(parts), await messaging.work_queue(parts)
     parts.loops["live"] = feed.run
     return Container(

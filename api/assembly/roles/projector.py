@@ -1,4 +1,4 @@
-"""The projector role: runs the read models, and builds new versions of them."""
+"""The projector role: runs the read models and builds their new versions."""
 
 from api.assembly import log_streams, storage, tables
 from api.assembly.parts import Parts

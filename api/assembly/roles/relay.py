@@ -1,4 +1,4 @@
-"""The relay role: the log → JetStream, and the fan-out where it is wanted."""
+"""The relay role: copies the log to JetStream, and runs the fan-out if it is switched on."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""The saga role: reactions to events, timers, and the sweeper of the work queue."""
+"""The saga role: reactions to events, timers, and the reconciler of the work queue."""
 
 from adapters.postgres.read_models.open_work import PostgresOpenWork
 from adapters.postgres.read_models.timers import PostgresTimers
