@@ -1,1 +1,1 @@
-"""Use cases: the ports, the one command loop, its routing table, and the sagas. Speaks ports only."""
+"""Use cases: the ports, the command loop, its routing table, and the sagas. Depends on ports, never on adapters."""

@@ -1,4 +1,4 @@
-"""The tables of this product: routes, events, sagas. The composition root hands them to the engine."""
+"""The tables of this product: routes, events, sagas. The composition root passes them to the engine."""
 
 from application.engine.catalog import Catalog
 from application.engine.sagas.reactions import Reactions
@@ -12,6 +12,6 @@ SAGAS: dict[str, Reactions] = {
     "tool_execution": tool_execution.REACTIONS,
     "message_delivery": message_delivery.REACTIONS,
 }
-"""The names are for ever: ids of commands are derived from them."""
+"""The names must never change: ids of commands are derived from them."""
 
 CATALOG = Catalog(ROUTES, REGISTRY, SAGAS)

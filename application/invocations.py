@@ -1,4 +1,4 @@
-"""Tool calls: one of a tenant's, the requests of commands for it, and what a person says of an ambiguous one."""
+"""Tool calls: loading one call of a tenant, making the requests of its commands, and resolving an ambiguous call."""
 
 from uuid import UUID
 
@@ -12,7 +12,7 @@ from domain.kernel import derive_id
 
 
 async def load_invocation(commands: CommandLoop, tenant_id: UUID, invocation_id: UUID) -> invocations.Invocation:
-    """As other processes have left it by now, unless it had its outcome already. Raises Unavailable."""
+    """The present state of an invocation. A cached state is good enough if it has an outcome. Raises Unavailable."""
     loaded = await commands.load(invocations.DECIDER, tenant_id, invocation_id, fresh=False)
     state: invocations.Invocation = loaded.state
     if state.status not in ("succeeded", "failed"):
@@ -21,7 +21,7 @@ async def load_invocation(commands: CommandLoop, tenant_id: UUID, invocation_id:
 
 
 async def request_for_invocation(commands: CommandLoop, caller: Caller, invocation_id: UUID, name: str) -> CommandRequest:
-    """The request of a command for an invocation; `name` makes a repeat of the command the same command. Raises NotFound."""
+    """The request of a command for an invocation. Commands with the same `name` are repeats of one command. Raises NotFound."""
     loaded = await commands.load(invocations.DECIDER, caller.tenant_id, invocation_id, fresh=False)
     if loaded.state.requested is None:
         raise NotFound(f"there is no invocation {invocation_id}")
@@ -31,9 +31,10 @@ async def request_for_invocation(commands: CommandLoop, caller: Caller, invocati
 
 
 async def resolve_invocation(commands: CommandLoop, caller: Caller, command: invocations.ResolveInvocation) -> CommandOutcome:
-    """What a person says of an ambiguous call. The first one to say it counts; the same again gets the first answer.
+    """Records how an ambiguous call ended, as a person says.
 
-    Raises NotFound, AlreadyResolved for something else, InvalidState.
+    The first resolution counts. The same resolution again gets the first answer. Raises NotFound, AlreadyResolved for another
+    resolution, InvalidState.
     """
     request = await request_for_invocation(commands, caller, command.invocation_id, "resolve")
     return await commands.execute(request, command)

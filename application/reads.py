@@ -1,6 +1,6 @@
-"""Ports of queries: what entrances ask of read models. `projections/` implements them, the composition root joins them.
+"""Ports of queries: the queries of entrances to read models. `projections/` implements the ports, the composition root joins them.
 
-Each query opens a connection of its own, so neither a connection nor a statement reaches whoever asks. All raise Unavailable.
+Each query opens its own connection, so callers see neither connections nor statements. All queries raise Unavailable.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Positioned(Generic[T]):
-    """The answer of a read model, and the position of the log that the read model had when it was asked."""
+    """The answer of a read model, and the position of the read model at the time of the answer."""
 
     value: T
     position: int
@@ -30,7 +30,7 @@ class Positioned(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class KeyOwner:
-    """Whom a valid API key belongs to."""
+    """The owner of a valid API key."""
 
     key_id: UUID
     tenant_id: UUID
@@ -38,7 +38,7 @@ class KeyOwner:
 
 @dataclass(frozen=True, slots=True)
 class ConsumerProgress:
-    """How far the consumers of the log are, and how many events each of them has parked, by the consumer's name."""
+    """Consumer's name → its position in the log, and the number of its parked events."""
 
     positions: Mapping[str, int]
     parked: Mapping[str, int]
@@ -56,42 +56,43 @@ class RunReads(Protocol):
         ...
 
     def evolve(self, view: RunView | None, recorded: RecordedEvent) -> RunView | None:
-        """The document after one more event of the run, by the fold that fills the read model. Changes the given document."""
+        """The document after one more event of the run, made by the fold of the read model. Changes the given document."""
         ...
 
 
 class CurrentRuns(Protocol):
-    """Runs as the log has them at this moment, whatever the position of the read model."""
+    """Runs in their present state in the log, independent of the position of the read model."""
 
     async def now(self, tenant_id: UUID, run_id: UUID) -> RunView | None:
-        """The run with everything that was recorded before the call; None if there is none. To be read only: others have it too.
+        """The run with all events that were recorded before the call. None: no such run.
 
-        An outage of the database is waited out: callers set a time-out. Raises Unavailable when too many wait already.
+        Callers share the result and must not change it. The call waits during an outage of the database: callers set a time-out.
+        Raises Unavailable if too many callers wait already.
         """
         ...
 
 
 class MessageReads(Protocol):
     async def list(self, tenant_id: UUID, run_id: UUID, *, limit: int, after: int | None) -> Positioned[Page[MessageView]]:
-        """Messages of a run that were sent after a position, in order."""
+        """Messages of a run that were sent after a position, in the order of sending."""
         ...
 
 
 class AgentReads(Protocol):
     async def list(self, tenant_id: UUID, *, limit: int, after: str | None, capability: str | None) -> Positioned[Page[AgentView]]:
-        """Agents by name, those after a name; `capability` keeps only agents that have it."""
+        """Agents in the order of their names, after a name. `capability`: only agents with this capability."""
         ...
 
 
 class ToolReads(Protocol):
     async def list(self, tenant_id: UUID, *, limit: int, after: str | None) -> Positioned[Page[ToolView]]:
-        """Tools by name, those after a name."""
+        """Tools in the order of their names, after a name."""
         ...
 
 
 class ProjectReads(Protocol):
     async def list(self, tenant_id: UUID, *, limit: int, after: UUID | None) -> Positioned[Page[ProjectView]]:
-        """Projects, oldest first, those after an id."""
+        """Projects after an id, oldest first."""
         ...
 
 
@@ -99,23 +100,23 @@ class InvocationReads(Protocol):
     async def list(
         self, tenant_id: UUID, *, limit: int, before: UUID | None, status: str | None, run_id: UUID | None
     ) -> Positioned[Page[InvocationSummary]]:
-        """Tool calls, those of the newest runs first."""
+        """Tool calls before an id, the calls of the newest runs first."""
         ...
 
     def replay(self, events: Sequence[RecordedEvent]) -> InvocationView | None:
-        """A call after the given events of its stream, in order; None if they are not those of a call."""
+        """A tool call after the given events of its stream, in order. None if the events are not the events of a tool call."""
         ...
 
 
 class ApiKeyReads(Protocol):
     async def owners(self, sha256s: Sequence[str]) -> dict[str, KeyOwner]:
-        """Hash of a key → its owner, for those of the keys that are valid."""
+        """Hash of a key → its owner, for all valid keys among the given hashes."""
         ...
 
 
 class ConsumerReads(Protocol):
     async def progress(self) -> ConsumerProgress:
-        """Of all consumers; events that a version of a read model parked that is not live are not counted."""
+        """The progress of all consumers. Events that were parked by a version of a read model that is not live are not counted."""
         ...
 
 

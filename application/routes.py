@@ -1,4 +1,4 @@
-"""The routing table: which stream a command is for, and whose rules decide it and fold its events. Read this page first."""
+"""The routing table: the stream of each command, and the slice whose rules decide the command. Read this file first."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ def _own_stream(decider: Decider[Any], attribute: str, *said: str, creates: bool
 
 
 def _in_run(decider: Decider[Any], attribute: str, *said: str, creates: bool = False) -> Route:
-    """A stream inside a run; the command says which run."""
+    """A stream inside a run. The command names the run."""
     return Route(decider, lambda c: getattr(c, attribute), lambda c, _: c.run_id, creates, said)
 
 

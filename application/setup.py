@@ -10,7 +10,7 @@ from domain.tenants import DEFAULT_TENANT_ID, CreateTenant, IssueApiKey
 
 
 async def set_up(commands: CommandLoop, *, key_sha256: str | None) -> int:
-    """Creates what is missing, and issues the key with this hash. Returns the position at which the key can be used."""
+    """Creates the missing content and issues the key with this hash. Returns the position from which on the key can be used."""
     tenant_id = DEFAULT_TENANT_ID
     wanted: list[tuple[str, Command]] = [
         ("setup:tenant", CreateTenant(tenant_id=tenant_id, name="default")),

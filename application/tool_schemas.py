@@ -1,7 +1,8 @@
-"""The JSON Schemas of tools. Schemas and arguments come from strangers, so the work that either can cause is bounded beforehand.
+"""The JSON Schemas of tools. Schemas and arguments are untrusted, so the work for checking them is bounded beforehand.
 
-A regular expression is matched in linear time: what needs backtracking (look-around, back-references) is refused. References lead
-nowhere outside the schema. What a check may cost is known before it begins: the schema's weight times the size of the arguments.
+Regular expressions are matched in linear time: patterns that need backtracking (look-around, back-references) are refused.
+References to places outside the schema are refused. The cost of a check is known before the check: the schema's weight times the
+size of the arguments.
 """
 
 from collections import OrderedDict
@@ -17,19 +18,19 @@ from domain.errors import InvalidCommand, json_pointer
 from domain.kernel import Json
 
 MAX_BYTES = 64 * 1024
-"""Of a schema as JSON."""
+"""Bytes of a schema as JSON."""
 MAX_PATTERNS = 50
-"""Regular expressions of one schema. The costliest that `PATTERN_BYTES` lets through takes a millisecond and 400 KB."""
+"""Regular expressions of one schema. The most expensive pattern within `PATTERN_BYTES` takes a millisecond and 400 KB."""
 PATTERN_BYTES = 64 * 1024
-"""Of one regular expression, compiled. Counted repetitions of repetitions are what reaches it."""
+"""Bytes of one compiled regular expression. Only counted repetitions inside counted repetitions reach this bound."""
 MAX_WEIGHT = 20_000
-"""Places of a schema, each counted once for every way in which references lead to it."""
+"""Places of a schema. A place counts once for each way in which references lead to it."""
 MAX_WORK = 20_000_000
 """Weight of a schema × values of the arguments: about 0.2 s."""
 CACHE_WEIGHT = 500
-"""Of all schemas that are kept compiled: a schema counts one, and each of its patterns. 200 MB, were all patterns the costliest."""
+"""Bound of the cache: a schema counts one, and each of its patterns one. At most 200 MB, if all patterns are the most expensive."""
 SHOWN = 500
-"""Characters of a fault's description."""
+"""Characters of the description of a fault."""
 
 REFERENCES = ("$ref", "$dynamicRef")
 Place = tuple[str | int, ...]
@@ -38,7 +39,7 @@ _OPTIONS = RegexOptions(size_limit=PATTERN_BYTES, dfa_size_limit=PATTERN_BYTES)
 
 
 class SchemaFault(Exception):
-    """A schema that is none, or that costs too much. `place`: where in the schema, if one place is to blame."""
+    """An invalid or too expensive schema. `place`: the place in the schema, if one place causes the fault."""
 
     def __init__(self, message: str, place: Sequence[str | int] = ()) -> None:
         super().__init__(message)
@@ -52,12 +53,15 @@ class ToolSchema:
     validator: Draft202012Validator
     weight: int
     returns: int
-    """Ways in which the schema leads back to itself. With two, describing a fault could take 2^depth steps."""
+    """Number of references that lead back into the schema. With two, the search for a fault could take 2^depth steps."""
     cost: int
-    """What it counts for in the cache."""
+    """The schema's share of `CACHE_WEIGHT`."""
 
     def fault_in(self, arguments: Json) -> tuple[str, str] | None:
-        """The first fault and the JSON Pointer to it; None for arguments that fit. Raises SchemaFault: too much to check."""
+        """The first fault and the JSON Pointer to it.
+
+        None for valid arguments. Raises SchemaFault if the check is too expensive.
+        """
         size, depth = _extent(arguments)
         work = self.weight * size
         if work > MAX_WORK:
@@ -65,7 +69,7 @@ class ToolSchema:
         try:
             if self.validator.is_valid(arguments):
                 return None
-            if work * max(1, self.returns) ** depth > MAX_WORK:  # the search for the fault, unlike the check, asks again and again
+            if work * max(1, self.returns) ** depth > MAX_WORK:  # unlike the check, the search for the fault repeats steps
                 return "they do not fit the tool's schema", ""
             fault = next(iter(self.validator.iter_errors(arguments)))
         except ValueError as error:
@@ -74,7 +78,7 @@ class ToolSchema:
 
 
 class ToolSchemas:
-    """Compiled schemas by their content, the least used forgotten first."""
+    """Cache of compiled schemas by their content. The least recently used schema is dropped first."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[bytes, ToolSchema] = OrderedDict()
@@ -84,7 +88,8 @@ class ToolSchemas:
         """The compiled schema of a tool that registers.
 
         Raises:
-            InvalidCommand: no JSON Schema, or one that cannot be checked in bounded time; points to the place below `pointer`.
+            InvalidCommand: not a JSON Schema, or a schema that cannot be checked in bounded time. Its pointer is the place below
+            `pointer`.
         """
         try:
             return self._compiled(parameters)
@@ -93,7 +98,7 @@ class ToolSchemas:
             raise InvalidCommand(f"parameters of tool '{tool}': {fault.message}", pointer=where) from None
 
     def check_arguments(self, tool: str, parameters: Json, arguments: Json) -> None:
-        """Raises InvalidCommand for arguments that break the schema, and for a schema of before that cannot be checked."""
+        """Raises InvalidCommand for invalid arguments, and for a schema of an earlier release that cannot be checked."""
         try:
             schema = self._compiled(parameters)
         except SchemaFault as error:
@@ -143,7 +148,7 @@ def _compile(parameters: Json, size: int) -> ToolSchema:
 
 
 def _fetch_nothing(uri: str) -> Any:
-    """By default the library would open URLs, and files."""
+    """Refuses references to other documents. By default the library would open URLs and files."""
     raise LookupError(f"a reference that leads out of the schema: {uri}")
 
 
@@ -156,7 +161,7 @@ def _described(error: ValidationError) -> SchemaFault:
 
 
 def _patterns(schema: Json) -> Iterator[str]:
-    """Everything that may be a regular expression."""
+    """All texts that may be regular expressions."""
     if isinstance(schema, dict):
         for key, value in schema.items():
             if key == "pattern" and isinstance(value, str):
@@ -170,7 +175,7 @@ def _patterns(schema: Json) -> Iterator[str]:
 
 
 def _extent(value: Json) -> tuple[int, int]:
-    """Number of values, and depth."""
+    """The number of values, and the depth."""
     size, depth, level = 0, 0, [value]
     while level:
         size += len(level)
@@ -186,21 +191,21 @@ def _extent(value: Json) -> tuple[int, int]:
 
 
 class References:
-    """What the references of a schema make of it."""
+    """The weight of a schema and the faults of its references."""
 
     def __init__(self, schema: Json) -> None:
         self._schema = schema
         self._known: dict[int, tuple[int, int] | None] = {}
-        """By object; None: being counted, so that who comes here comes back."""
+        """By id of a node: weight and number of returns. None: the node is being weighed, so a reference to it leads back."""
         self._sound: dict[int, bool] = {}
-        """By object; False: being looked through."""
+        """By id of a node: whether its references are sound. False: the node is being checked."""
         self._anchors: dict[str, Json] = {}
         self._ids: dict[str, Json] = {}
 
     def weigh(self) -> tuple[int, int]:
-        """The places of the schema, each as often as references lead to it, and the number of references that lead back.
+        """The weight of the schema (see `MAX_WEIGHT`), and the number of references that lead back.
 
-        Raises SchemaFault: a reference that leads nowhere or, without a step into the arguments, to itself.
+        Raises SchemaFault for a reference to nothing, and for a reference to itself without a step into the arguments.
         """
         try:
             self._collect(self._schema)
@@ -234,7 +239,7 @@ class References:
         return weight, returns
 
     def _look_through(self, node: Json, place: Place) -> None:
-        """Follows what applies to the same value. Raises SchemaFault when that leads back."""
+        """Follows the subschemas that apply to the same value. Raises SchemaFault if they lead back to the node."""
         if not isinstance(node, dict) or self._sound.get(id(node)):
             return
         if id(node) in self._sound:
@@ -265,7 +270,7 @@ class References:
 
 
 def _shortened(message: str) -> str:
-    """Without the middle of the value that is quoted at its beginning: what is wrong with the value stands at the end."""
+    """Cuts the middle of a long message. The message begins with the quoted value and ends with the fault."""
     return message if len(message) <= SHOWN else f"{message[: SHOWN // 3]} … {message[-SHOWN // 2 :]}"
 
 

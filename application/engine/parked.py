@@ -1,4 +1,4 @@
-"""Parked events for operators, of read models and of sagas: looked through, and tried again root by root."""
+"""Parked events of read models and of sagas, for operators: reading them, and retrying them root by root."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -16,7 +16,7 @@ from domain.errors import NotFound
 SAGAS = "sagas"
 """All partitions of the sagas together."""
 MAX_ROOTS = 1_000
-"""Roots that one call retries; its answer says whether there are more."""
+"""Roots that one call retries. The answer says whether more roots have parked events."""
 RETRY_TIMEOUT_S = 25.0
 
 
@@ -24,11 +24,11 @@ RETRY_TIMEOUT_S = 25.0
 class RetriedRoots:
     roots: Sequence[Retried]
     more: bool
-    """There are other roots with parked events that were not tried."""
+    """Whether other roots have parked events that were not tried."""
 
 
 class ParkedOperations:
-    """By the name of a read model, by `sagas`, or by one partition of them as in `sagas:3`."""
+    """Operations on parked events. `name`: a read model, `sagas`, or one partition of the sagas, such as `sagas:3`."""
 
     def __init__(self, parked: ParkedEvents, projections: ProjectionOperations, sagas: SagaRetry) -> None:
         self._parked = parked
@@ -36,7 +36,7 @@ class ParkedOperations:
         self._sagas = sagas
 
     def consumers_of(self, name: str) -> list[str]:
-        """Under which names the parked events stand. Raises NotFound."""
+        """The names of the consumers that have parked the events. Raises NotFound."""
         if name == SAGAS:
             return [SAGAS, *PARTITIONS]
         if name not in PARTITIONS:
@@ -44,17 +44,18 @@ class ParkedOperations:
         return [name]
 
     def must_know(self, name: str) -> None:
-        """Raises NotFound."""
+        """Raises NotFound if the name is unknown."""
         self.consumers_of(name)
 
     async def list(self, name: str, *, limit: int, after: int) -> Page[ParkedView]:
-        """Those after a position, in the order of the log. Raises NotFound, Unavailable."""
+        """Parked events after a position, in the order of the log. Raises NotFound, Unavailable."""
         return await self._parked.list(self.consumers_of(name), limit=limit, after=after)
 
     async def retry(self, name: str, root_id: UUID | None = None) -> RetriedRoots:
-        """Root by root, the oldest first, each in order; what breaks again stays parked, with its error in the answer.
+        """Retries root by root, oldest root first, each root in order. Events that fail again stay parked.
 
-        `root_id`: only the events of this root. Raises NotFound: no such name, or nothing of the root is parked; Unavailable.
+        The answer has the error. `root_id`: only the events of this root. Raises NotFound if the name is unknown or the root has no
+        parked events; Unavailable.
         """
         consumers = self.consumers_of(name)
         retry: Callable[[UUID], Awaitable[Retried]] = partial(self._projections.retry_parked, name)

@@ -1,4 +1,4 @@
-"""Waiting for a run's end: what somebody who starts a run and wants its outcome in the same answer waits for."""
+"""Waiting for the end of a run: for callers that start a run and want its outcome in the same answer."""
 
 import time
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from domain.runs import ENDS
 
 
 class RunEnd:
-    """The end of one run, for somebody who waits for it."""
+    """The end of one run, to wait for."""
 
     def __init__(self, live: LiveFeed, runs: CurrentRuns, tenant_id: UUID, run_id: UUID, watch: Watch) -> None:
         self._live = live
@@ -23,9 +23,9 @@ class RunEnd:
         self._watch = watch
 
     async def view(self, seconds: float, *, may_be_over: bool) -> RunView | None:
-        """The run when it has ended, or as it is after the time; None if there is no such run.
+        """The run at its end, or in its state after the time. None if no such run exists.
 
-        `may_be_over`: the run may have ended before the watch began, so it is looked at first. Raises Unavailable.
+        `may_be_over`: the run may have ended before the watch began, so the run is read before the wait. Raises Unavailable.
         """
         deadline = time.monotonic() + seconds
         while True:
@@ -39,6 +39,6 @@ class RunEnd:
 
 @contextmanager
 def watching_end(live: LiveFeed, runs: CurrentRuns, tenant_id: UUID, run_id: UUID) -> Iterator[RunEnd]:
-    """To be entered before the run is started: an end that comes after this is not missed."""
+    """Watches for the end of a run. Enter the block before the run is started, so that the end is not missed."""
     with live.watch(run_id, ENDS) as watch:
         yield RunEnd(live, runs, tenant_id, run_id, watch)

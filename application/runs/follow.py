@@ -1,4 +1,4 @@
-"""Following one run to its end: replay, then live, without a gap or a double, then what the sagas append because of the end."""
+"""The events of one run up to its end: replay, then live, without a gap or a repetition, then the sagas' reactions to the end."""
 
 import time
 from collections.abc import AsyncGenerator
@@ -19,19 +19,19 @@ from domain.runs import ENDS, RunCompleted
 
 PAGE = 500
 LONGEST_ENDING_S = 5.0
-"""How long a stream waits for the sagas to take notice of a run's end, should they be away."""
+"""Seconds that a stream waits for the sagas' reactions to a run's end. The sagas may be down."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunOver:
-    """The run has ended, and all of its events were given. `position`: of its last event, whether it was wanted or not."""
+    """The run has ended, and all its events were yielded. `position`: of the run's last event, even if its topic was not wanted."""
 
     position: int
 
 
 @dataclass(frozen=True, slots=True)
 class RunStreams:
-    """Gives the events of runs. One object serves any number of readers."""
+    """Streams of the events of runs. One object serves any number of readers."""
 
     live: LiveFeed
     feed: EventFeed
@@ -42,13 +42,13 @@ class RunStreams:
     async def follow(
         self, tenant_id: UUID, run_id: UUID, *, topics: frozenset[str] | None, history: History, after: int | None
     ) -> AsyncGenerator[Batch | RunOver, None]:
-        """The run's events after a position in small batches, those of the given topics (None: all), then `RunOver`.
+        """The run's events after a position in small batches, then `RunOver`. `topics`: only events of these topics; None: all.
 
-        An empty batch says: nothing for a while. Without `RunOver` at its end the stream ended because the process is about to
-        stop: readers come again elsewhere.
+        An empty batch says that no event came for a while. A stream without `RunOver` ended because the process stops: readers
+        reconnect to another process.
 
         Raises:
-            TooSlow: more came than the bound of the queue while the reader was busy.
+            TooSlow: the reader's queue has reached its bound.
             HistoryEnded: the log has a later history.
         """
         reached, selection = after or 0, _Selection(topics, self.live.silence_s)
@@ -63,7 +63,7 @@ class RunStreams:
                 reached = events[-1].position if events else reached
                 ends = [event.topic for event in events if event.topic in ENDS]
                 over = bool(ends)
-                may_follow = ends != [RunCompleted.TOPIC]  # the cancelling of its parts
+                may_follow = ends != [RunCompleted.TOPIC]  # the cancellation of its parts
         settled = False
         while may_follow:
             page = Batch(await self.feed.read_tenant(tenant_id, after=reached, limit=PAGE, root_id=run_id))
@@ -75,14 +75,14 @@ class RunStreams:
                 reached = page[-1].position
             elif settled:
                 break
-            if len(page) < PAGE:  # waited for before reading again: what the sagas have appended by then is read
+            if len(page) < PAGE:  # wait, then read again: the sagas may have appended events
                 settled = await self._settled(run_id, reached)
                 over = may_follow = settled
         if over:
             yield RunOver(reached)
 
     async def _settled(self, run_id: UUID, position: int) -> bool:
-        """Waits until the sagas have taken notice of a position, for a bounded time; False when the process is about to stop."""
+        """Waits until the sagas have handled a position, for a bounded time. False if the process stops."""
         give_up_at = time.monotonic() + LONGEST_ENDING_S
         while not self.live.closed and (left := give_up_at - time.monotonic()) > 0:
             with suppress(ProjectionBehind):
@@ -92,7 +92,7 @@ class RunStreams:
 
 
 class _Selection:
-    """What a reader is given of a run's events: those of the wanted topics, and now and then that the stream still is there."""
+    """Selects the events that a reader gets: the wanted topics, and empty batches as signs of life."""
 
     def __init__(self, topics: frozenset[str] | None, silence_s: float) -> None:
         self._topics = topics
@@ -100,7 +100,7 @@ class _Selection:
         self._said_at = time.monotonic()
 
     def of(self, events: Batch) -> Batch | None:
-        """None where there is nothing to say. A reader who wants all topics gets the batch itself, which others share."""
+        """The batch for the reader. None: nothing to send. Readers of all topics share the batch itself."""
         shown = events if self._topics is None else Batch(event for event in events if event.topic in self._topics)
         if not shown and events and time.monotonic() - self._said_at < self._silence_s:
             return None

@@ -1,4 +1,4 @@
-"""One run of a tenant, or that there is none."""
+"""Looking up one run of a tenant."""
 
 from uuid import UUID
 
@@ -10,7 +10,7 @@ from domain.runs import RunStarted
 
 
 async def current_run(reads: RunReads, tenant_id: UUID, run_id: UUID) -> Positioned[RunView]:
-    """The run as the read model has it. Raises NotFound when the tenant has no such run, Unavailable."""
+    """The run in the read model. Raises NotFound if the tenant has no such run, Unavailable."""
     found = await reads.get(tenant_id, run_id)
     if found.value is None:
         raise NotFound(f"there is no run {run_id}")
@@ -18,7 +18,7 @@ async def current_run(reads: RunReads, tenant_id: UUID, run_id: UUID) -> Positio
 
 
 async def must_be_a_run(feed: EventFeed, tenant_id: UUID, run_id: UUID) -> None:
-    """Raises NotFound when the tenant has no such run. A read like others: it takes nothing from the connections of commands."""
+    """Raises NotFound if the tenant has no such run. The check uses connections for reads, not connections for commands."""
     first = await feed.read_tenant(tenant_id, after=0, limit=1, root_id=run_id)
     if not first or first[0].topic != RunStarted.TOPIC:
         raise NotFound(f"there is no run {run_id}")

@@ -1,4 +1,4 @@
-"""A run as it was at any position or time: the replay of the log up to there."""
+"""A run as it was at a position or a time, replayed from the log."""
 
 from uuid import UUID
 
@@ -16,11 +16,11 @@ PAGE = 1_000
 async def run_as_of(
     reads: RunReads, feed: EventFeed, histories: HistoryKeeper, tenant_id: UUID, run_id: UUID, as_of: str
 ) -> Positioned[RunView]:
-    """The run at `as_of`, a position or an RFC 3339 time, and the position that this means.
+    """The run at `as_of` (a position or an RFC 3339 time), and the position of `as_of`.
 
     Raises:
-        InvalidCommand: `as_of` is neither.
-        NotFound: the tenant had no such run there.
+        InvalidCommand: `as_of` is neither a position nor a time.
+        NotFound: the tenant had no such run at the position.
         PayloadTooLarge: the run has more events than one replay reads.
     """
     position = await position_as_of(feed, histories, tenant_id, as_of, root_id=run_id)

@@ -1,4 +1,4 @@
-"""Starting runs: what needs looking up before the rules can decide."""
+"""Starting runs: looks up the project and the agents' versions, which the rules need for the decision."""
 
 from uuid import UUID
 
@@ -15,7 +15,7 @@ class UnknownAgent(NotFound):
     def __init__(self, message: str, step: int) -> None:
         super().__init__(message, pointer=f"/plan/steps/{step}/agent")
         self.step = step
-        """Place of the step in the plan."""
+        """Index of the step in the plan."""
 
 
 class UnknownProject(NotFound):
@@ -54,7 +54,7 @@ async def start_run(
 
 
 def _check_repeat(command: runs.StartRun, plan: runs.Plan, first: Event) -> None:
-    """The start of a run compares by itself: the plan that was asked for, not the versions that were looked up."""
+    """Raises AlreadyExists if a start differs from the recorded start. Compares plans as asked for, without looked-up versions."""
     same = (
         isinstance(first, runs.RunStarted)
         and _asked_for(plan, first.plan)
@@ -67,7 +67,7 @@ def _check_repeat(command: runs.StartRun, plan: runs.Plan, first: Event) -> None
 
 
 def _asked_for(asked: runs.Plan, started: runs.Plan) -> bool:
-    """Whether a plan is the one that was started, whichever versions its agents were pinned to since."""
+    """Whether a plan is the started plan, apart from the versions that its agents were pinned to."""
     if len(asked.steps) != len(started.steps):
         return False
     pairs = zip(asked.steps, started.steps, strict=True)
@@ -83,16 +83,17 @@ async def _check_project(commands: CommandLoop, tenant_id: UUID, project_id: UUI
 
 
 _PINNED: dict[tuple[int, tuple[str, ...]], tuple[runs.Plan, runs.Plan]] = {}
-"""(identity of a plan, versions) → the plan itself, which keeps its identity from being given again, and the pinned one."""
+"""(id() of a plan, versions) → (plan, pinned plan). The stored plan stays alive, so its id() is not used again."""
 _PINNED_SIZE = 256
 _PINNED_STEPS = 20
-"""Larger plans, and those with inputs of their own, are graphs of one request: they come once, and would fill the memory."""
+"""Larger plans, and plans whose steps have inputs, are graphs of one request. They come once, and would fill the memory."""
 
 
 def _pinned(plan: runs.Plan, versions: tuple[str, ...]) -> runs.Plan:
-    """The plan with its agents' versions. Most runs have one of a few plans, and copying one costs as much as deciding on it.
+    """The plan with its agents' versions.
 
-    The constructors `sequential` and `parallel` give the same object to all who ask for the same, so its identity is enough.
+    Pinned plans are cached: most runs have one of a few plans, and a copy costs as much as a decision. The constructors
+    `sequential` and `parallel` return the same object for the same arguments, so the object's id() is a good key.
     """
     key = (id(plan), versions)
     found = _PINNED.get(key)
@@ -108,7 +109,7 @@ def _pinned(plan: runs.Plan, versions: tuple[str, ...]) -> runs.Plan:
 
 async def _version(commands: CommandLoop, tenant_id: UUID, index: int, step: runs.Step) -> str:
     agent_id = agents.agent_id_of(tenant_id, step.agent)
-    for fresh in (False, True):  # another process may have registered it since this one looked
+    for fresh in (False, True):  # another process may have registered the agent since
         loaded = await commands.load(agents.DECIDER, tenant_id, agent_id, fresh=fresh)
         current: agents.AgentRegistered | None = loaded.state.current
         if current is not None and step.agent_version in (None, current.version):

@@ -1,1 +1,1 @@
-"""View models by subject: the documents that queries of read models give. Every entrance shows these."""
+"""View models by subject: the documents that queries of read models return. All entrances show them."""

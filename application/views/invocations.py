@@ -13,7 +13,7 @@ Status = Literal["requested", "running", "retrying", "succeeded", "failed", "amb
 
 
 class ResolutionView(BaseModel):
-    """What a person said of an ambiguous call, beside the outcome itself."""
+    """The resolution of an ambiguous call by a person, without the outcome."""
 
     by: str
     reason: str
@@ -29,10 +29,10 @@ class InvocationSummary(BaseModel):
     tool: str
     status: Status
     since: Timestamp
-    """When it got this status."""
+    """Time of the change to this status."""
     attempt: int = 0
     cancel_requested: bool = False
-    """The call was cancelled in the middle of an attempt, and is not tried again."""
+    """Whether the call was cancelled in the middle of an attempt. Such a call is not tried again."""
 
 
 class InvocationView(InvocationSummary):
@@ -45,4 +45,4 @@ class InvocationView(InvocationSummary):
     effect: Literal["unknown"] | None = None
     resolution: ResolutionView | None = None
     version: int
-    """Version of the call's own stream."""
+    """Version of the call's stream."""

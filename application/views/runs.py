@@ -1,4 +1,4 @@
-"""Runs as people see them: the whole document, and the line of a list."""
+"""Runs as people see them: the whole document, and an entry of a list."""
 
 from typing import Literal
 from uuid import UUID
@@ -21,9 +21,9 @@ class CallView(BaseModel):
     worker_id: str | None = None
     error: Failure | None = None
     cancel_requested: bool = False
-    """The call was cancelled in the middle of an attempt, and is not tried again."""
+    """Whether the call was cancelled in the middle of an attempt. Such a call is not tried again."""
     effect: Literal["unknown"] | None = None
-    """Of a cancelled call: `unknown` if the worker of its last attempt vanished."""
+    """For a cancelled call: `unknown` if the worker of its last attempt vanished."""
     resolution: ResolutionView | None = None
     started_at: Timestamp
     finished_at: Timestamp | None = None
@@ -63,7 +63,7 @@ class RunView(BaseModel):
     updated_at: Timestamp
     finished_at: Timestamp | None = None
     version: int
-    """Version of the run's own stream."""
+    """Version of the run's stream."""
     position: int
     """Position of the last event inside the run."""
     event_count: int = 0
@@ -72,7 +72,7 @@ class RunView(BaseModel):
 
     @property
     def result(self) -> Json:
-        """The result of the only final step, or else the results of all final steps by key."""
+        """The result of the only final step. With several final steps: their results by key."""
         upstream = {key for step in self.steps for key in step.after}
         final = [step for step in self.steps if step.key not in upstream]
         if len(final) == 1:

@@ -1,7 +1,7 @@
-"""What workers ask for, by subject: registering, claims, journals, calls, mail, shared context, outcomes, invocations.
+"""Use cases of workers, by subject: registration, claims, journals, calls, mail, shared context, outcomes, invocations.
 
-A worker says everything as often as it likes: the id of each command follows from what the worker named (an attempt and a key, a
-claim), so a repeat is the same command, through whichever entrance it comes.
+A worker may repeat every request. The id of each command is derived from names that the worker gives (an attempt and a key, or a
+claim). So a repeat is the same command, through every entrance.
 """
 
 from application.engine.commands.loop import CommandLoop
@@ -19,7 +19,7 @@ from application.workers.state import SharedContext
 
 
 class Workers:
-    """The use cases of workers. One object serves a process."""
+    """All use cases of workers. One object serves a process."""
 
     def __init__(self, commands: CommandLoop, queue: WorkQueue, live: LiveFeed) -> None:
         schemas = ToolSchemas()

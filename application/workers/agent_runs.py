@@ -1,4 +1,4 @@
-"""One agent run of a tenant, and the requests of the commands that a worker gives for it."""
+"""Loading one agent run of a tenant, and making the requests of a worker's commands for it."""
 
 from uuid import UUID
 
@@ -13,7 +13,7 @@ from domain.kernel import derive_id
 
 
 async def load_agent_run(commands: CommandLoop, tenant_id: UUID, agent_run_id: UUID, *, fresh: bool = False) -> AgentRun:
-    """`fresh`: with what other processes have recorded by now. Raises NotFound, Unavailable."""
+    """The state of an agent run. `fresh`: with all events that other processes have recorded. Raises NotFound, Unavailable."""
     loaded = await commands.load(agent_runs.DECIDER, tenant_id, agent_run_id, fresh=fresh)
     state: AgentRun = loaded.state
     if state.requested is None:
@@ -22,7 +22,7 @@ async def load_agent_run(commands: CommandLoop, tenant_id: UUID, agent_run_id: U
 
 
 async def request_for_agent_run(commands: CommandLoop, caller: Caller, agent_run_id: UUID, name: str) -> CommandRequest:
-    """The request of a worker's command; `name` makes a repeat of the command the same command. Raises NotFound."""
+    """The request of a worker's command. Commands with the same `name` are repeats of one command. Raises NotFound."""
     state = await load_agent_run(commands, caller.tenant_id, agent_run_id)
     assert state.requested is not None
     run_id = state.requested.run_id

@@ -24,11 +24,11 @@ class Calls:
         self._schemas = schemas
 
     async def call(self, caller: Caller, command: StartCall, arguments: dict[str, Json]) -> tuple[UUID, CommandOutcome]:
-        """Returns the id of the invocation.
+        """Calls a tool. Returns the id of the invocation.
 
         Raises:
             UnknownTool: no such tool is registered.
-            InvalidCommand: the arguments break the tool's JSON Schema.
+            InvalidCommand: the arguments do not match the tool's JSON Schema.
             NotFound, WorkOver, StaleAttempt, RepeatedDifferently.
         """
         agent_run_id, key = command.agent_run_id, command.key

@@ -1,4 +1,4 @@
-"""Claiming an agent run: the worker becomes its owner for one attempt, and gets all that it needs to go on."""
+"""Claiming an agent run: the worker becomes its owner for one attempt, and gets the data with which to continue."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -21,9 +21,9 @@ class ClaimedAgentRun:
     agent: str
     input: Json
     results: dict[str, Json]
-    """Of the steps before this one that have completed, by key."""
+    """Results of the completed steps before this step, by key."""
     missing: list[str]
-    """Keys of the steps before this one that have failed."""
+    """Keys of the failed steps before this step."""
     peers: list[str]
     """Keys of the other steps of the run."""
     journal: JournalView
@@ -31,7 +31,10 @@ class ClaimedAgentRun:
 
 
 def claim_name(worker_id: str, dispatch: int, claim: str) -> str:
-    """`claim`: the name that a worker makes for each delivery that it picks up. A repeat of the same request is the same claim."""
+    """The name of a claim's command.
+
+    `claim`: an id that the worker makes for each delivery. A repeat of the request has the same name.
+    """
     return f"claim:{worker_id}:{dispatch}:{claim}"
 
 
@@ -41,11 +44,11 @@ class Claims:
         self._journals = journals
 
     async def claim(self, caller: Caller, command: ClaimAgentRun, claim: str) -> ClaimedAgentRun:
-        """`claim`: see `claim_name`.
+        """Claims an agent run for a worker. `claim`: see `claim_name`.
 
         Raises:
             NotFound: the tenant has no such agent run.
-            WorkOver: it has ended, or was dispatched anew, or another worker has it.
+            WorkOver: the agent run has ended, was dispatched again, or belongs to another worker.
         """
         name = claim_name(command.worker_id, command.dispatch, claim)
         request = await request_for_agent_run(self._commands, caller, command.agent_run_id, name)

@@ -1,4 +1,4 @@
-"""Tool calls from the worker's side: an attempt is claimed before the tool is called, and its outcome reported."""
+"""Tool calls from the worker's side: the worker claims an attempt before it calls the tool, and reports the outcome."""
 
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import Caller, CommandOutcome

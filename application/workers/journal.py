@@ -1,4 +1,4 @@
-"""The journal of an agent run: finished steps are recorded in it, and a worker reads what is new in it and in the mailbox."""
+"""The journal of an agent run: a worker records finished steps, and reads new entries of the journal and the mailbox."""
 
 import asyncio
 import time
@@ -21,7 +21,7 @@ from domain.kernel import Json, timestamp
 
 @dataclass(frozen=True, slots=True)
 class EntryView:
-    """One key of the journal as a worker needs it: with a call's outcome filled in from its invocation."""
+    """One key of the journal for a worker. The outcome of a call is filled in from the call's invocation."""
 
     key: str
     kind: str
@@ -46,7 +46,7 @@ class JournalView:
     version: int
     entries: list[EntryView]
     mailbox: list[MailItem]
-    """Mail that was not received yet, oldest first."""
+    """Unreceived mail, oldest first."""
 
 
 class Journals:
@@ -55,7 +55,7 @@ class Journals:
         self._live = live
 
     async def record(self, caller: Caller, agent_run_id: UUID, steps: Sequence[RecordStep]) -> list[CommandOutcome]:
-        """Records finished steps, at least one. Each is an append of its own: those before one that is refused stay recorded.
+        """Records finished steps, at least one. Each step is one append: the steps before a refused step stay recorded.
 
         Raises NotFound, WorkOver, StaleAttempt, RepeatedDifferently.
         """
@@ -66,7 +66,7 @@ class Journals:
         return outcomes
 
     async def read(self, tenant_id: UUID, agent_run_id: UUID, *, after_version: int) -> JournalView:
-        """Entries written after a version, with the outcomes of calls, and the mail that waits. Raises NotFound."""
+        """Entries written after a version, with the outcomes of calls, and the unreceived mail. Raises NotFound."""
         state = await load_agent_run(self._commands, tenant_id, agent_run_id, fresh=True)
         changed = [(key, entry) for key, entry in state.journal.items() if entry.changed_in > after_version]
         waiting = [(i, m) for i, m in state.mailbox.items() if m.received_as is None and m.delivered_in > after_version]
@@ -77,15 +77,15 @@ class Journals:
     async def news(
         self, tenant_id: UUID, agent_run_id: UUID, *, after_version: int, attempt: int | None, wait_s: float
     ) -> JournalView:
-        """What is new after a version; returns as soon as something is, or after `wait_s` seconds.
+        """New entries and mail after a version. Returns as soon as there are any, or after `wait_s` seconds.
 
         Raises:
             NotFound: the tenant has no such agent run.
             WorkOver: the agent run has ended.
-            StaleAttempt: `attempt` is not the newest one: the worker has lost its lease.
+            StaleAttempt: `attempt` is not the newest attempt: the worker has lost its lease.
         """
         deadline = time.monotonic() + wait_s
-        with self._live.watch(agent_run_id) as watch:  # all news of a journal and a mailbox are events of the agent run itself
+        with self._live.watch(agent_run_id) as watch:  # every change of a journal or a mailbox is an event of the agent run
             view = await self.read(tenant_id, agent_run_id, after_version=after_version)
             while _nothing_new(view) and (left := deadline - time.monotonic()) > 0:
                 happened = await watch.next(left)

@@ -21,7 +21,7 @@ class Mailboxes:
     async def send(
         self, caller: Caller, *, agent_run_id: UUID, attempt: int, key: str, to: str, body: Json
     ) -> tuple[UUID, CommandOutcome]:
-        """Sends to a step of the same run, by its key or its agent's name, in one append. Returns the id of the message.
+        """Sends a message to a step of the same run, named by its key or its agent, in one append. Returns the id of the message.
 
         Raises UnknownRecipient, NotFound, WorkOver, StaleAttempt, RepeatedDifferently.
         """
@@ -51,7 +51,7 @@ class Mailboxes:
         return message_id, outcome
 
     async def receive(self, caller: Caller, command: agent_runs.ReceiveMail) -> CommandOutcome:
-        """Records which message was received under a key. Raises NotFound, WorkOver, StaleAttempt, RepeatedDifferently."""
+        """Records the message that was received under a key. Raises NotFound, WorkOver, StaleAttempt, RepeatedDifferently."""
         name = f"receive:{command.attempt}:{command.key}"
         request = await request_for_agent_run(self._commands, caller, command.agent_run_id, name)
         return await self._commands.execute(request, command)

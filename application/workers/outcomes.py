@@ -1,4 +1,4 @@
-"""The end of an attempt: a worker reports the result of an agent run, or its failure."""
+"""The end of an attempt: a worker reports the result or the failure of an agent run."""
 
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import Caller, CommandOutcome
@@ -11,13 +11,13 @@ class Outcomes:
         self._commands = commands
 
     async def complete(self, caller: Caller, command: CompleteAgentRun) -> CommandOutcome:
-        """Raises NotFound, WorkOver, StaleAttempt, RepeatedDifferently."""
+        """Records the result. Raises NotFound, WorkOver, StaleAttempt, RepeatedDifferently."""
         name = f"complete:{command.attempt}"
         request = await request_for_agent_run(self._commands, caller, command.agent_run_id, name)
         return await self._commands.execute(request, command)
 
     async def fail(self, caller: Caller, command: FailAgentRun) -> tuple[CommandOutcome, bool]:
-        """Returns also whether another attempt follows, or followed: the same answer for a repeated report.
+        """Records the failure. Also returns whether another attempt follows. A repeated report gets the same answer.
 
         Raises NotFound, WorkOver, StaleAttempt, RepeatedDifferently.
         """

@@ -1,4 +1,4 @@
-"""Registering a worker: the agents and tools that it brings, and the queues that it pulls their work from."""
+"""Registering a worker: its agents, its tools, and the queues from which the worker pulls work for them."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -12,19 +12,19 @@ from domain.agents import RegisterAgent
 from domain.tools import RegisterTool
 
 MAX_PENDING = {"agent": 256, "tool": 256}
-"""Items of one queue that workers may have in hand."""
+"""Items of one queue that workers may hold at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Registered:
     queues: Sequence[Queue]
-    """Those of the agents, then those of the tools, in the order of the offers."""
+    """The queues of the agents, then the queues of the tools, in the order of the offers."""
     ack_wait_s: float
-    """Seconds of a worker's silence about an item after which another worker gets the item."""
+    """If a worker is silent about an item for so many seconds, another worker gets the item."""
 
 
 class Registration:
-    """Idempotent: what is registered already in the same form makes no event. Each agent and each tool is one append."""
+    """Registration of workers. Idempotent: an unchanged agent or tool makes no event. Each agent and each tool is one append."""
 
     def __init__(self, commands: CommandLoop, queue: WorkQueue, schemas: ToolSchemas) -> None:
         self._commands = commands
@@ -34,15 +34,15 @@ class Registration:
     async def register(
         self, new_request: Callable[[], CommandRequest], agents: Sequence[RegisterAgent], tools: Sequence[RegisterTool]
     ) -> Registered:
-        """`new_request`: makes the request of one command, each with an id of its own.
+        """Registers the agents and tools of a worker. `new_request`: makes the request of one command, each with a new id.
 
         Raises:
-            InvalidCommand: the parameters of a tool are no JSON Schema that can be checked; nothing is registered then.
-            Unavailable: the log or the queue is away; a repeat goes on from there.
+            InvalidCommand: the parameters of a tool are not a JSON Schema that can be checked. No offer is registered then.
+            Unavailable: the log or the queue is away. A repeat continues with the rest.
         """
         for i, tool in enumerate(tools):
             self._schemas.check(tool.name, tool.parameters, pointer=f"/tools/{i}/parameters")
-            await asyncio.sleep(0)  # a schema may take 50 ms to compile: others have their turn in between
+            await asyncio.sleep(0)  # a schema may take 50 ms to compile: other tasks run in between
         queues = [await self._offer(new_request(), agent, "agent", agent.name) for agent in agents]
         queues += [await self._offer(new_request(), tool, "tool", tool.name) for tool in tools]
         return Registered(queues, self._queue.ack_wait_s)

@@ -1,4 +1,4 @@
-"""The shared context of a run: values that its agents read and set, each once for a key of the journal."""
+"""The shared context of a run: values that its agents read and set, once for each key of the journal."""
 
 from uuid import UUID
 
@@ -11,7 +11,7 @@ from domain.errors import InvalidState, RepeatedDifferently
 from domain.kernel import Json, same_json
 
 MAX_RACES = 20
-"""How often a write without a condition is tried again after another writer was quicker."""
+"""Attempts of a write without a condition while other writers are faster."""
 
 
 class SharedContext:
@@ -21,7 +21,7 @@ class SharedContext:
     async def get(
         self, caller: Caller, *, agent_run_id: UUID, attempt: int, key: str, name: str
     ) -> tuple[dict[str, Json], CommandOutcome]:
-        """Reads a value and records what was read under the key. Raises NotFound, WorkOver, StaleAttempt, RepeatedDifferently."""
+        """Reads a value and records the answer under the key. Raises NotFound, WorkOver, StaleAttempt, RepeatedDifferently."""
         request = await request_for_agent_run(self._commands, caller, agent_run_id, f"state:{attempt}:{key}")
         for fresh in (False, True):
             state = await load_agent_run(self._commands, request.tenant_id, agent_run_id, fresh=fresh)
@@ -32,7 +32,7 @@ class SharedContext:
             record = agent_runs.RecordStep(agent_run_id=agent_run_id, attempt=attempt, key=key, kind="state_get", result=answer)
             try:
                 return answer, await self._commands.execute(request, record)
-            except RepeatedDifferently:  # the key is recorded, and this process had not seen it: what was read then stays read
+            except RepeatedDifferently:  # another process has recorded the key: its answer counts
                 if fresh:
                     raise
         raise AssertionError("the second turn ends")
@@ -44,12 +44,12 @@ class SharedContext:
 
         Raises:
             InvalidState: `expect` is not the value's version.
-            RepeatedDifferently: the key set something else before.
+            RepeatedDifferently: the first `set` under the key differs from this one.
             NotFound, WorkOver, StaleAttempt.
         """
         request = await request_for_agent_run(self._commands, caller, agent_run_id, f"state:{attempt}:{key}")
         for attempts_left in reversed(range(MAX_RACES)):
-            # Fresh: what the key's first execution set, perhaps through another process, must not be set again.
+            # Fresh: the first execution of the key, perhaps in another process, may have set the value. It must not be set again.
             state = await load_agent_run(self._commands, request.tenant_id, agent_run_id, fresh=True)
             assert state.requested is not None
             run_id = state.requested.run_id
@@ -58,7 +58,7 @@ class SharedContext:
             once: tuple[context.SetContextValue, ...] = ()
             if answer is None:
                 current = (await self._commands.load(context.DECIDER, request.tenant_id, context_id)).state.version_of(name)
-                condition = current if expect is None else expect  # so that the version recorded below is the one that is set
+                condition = current if expect is None else expect  # so the version recorded below is the version that is set
                 answer = {"name": name, "found": True, "value": value, "value_version": condition + 1}
                 once = (
                     context.SetContextValue(
@@ -69,7 +69,7 @@ class SharedContext:
             try:
                 return answer, await self._commands.execute(request, record, *once)
             except (InvalidState, RepeatedDifferently) as error:
-                # Another writer was quicker, or a repeat of this request was: the next turn sees what it did.
+                # Another writer or a repeat of this request was faster: the next turn sees its result.
                 if not once or not attempts_left or (expect is not None and isinstance(error, InvalidState)):
                     raise
         raise AssertionError("the last turn ends")
@@ -81,18 +81,18 @@ class SharedContext:
 
 
 def _read_before(state: AgentRun, key: str, name: str) -> dict[str, Json] | None:
-    """What a `get` recorded under a key, if it did. Raises RepeatedDifferently for a `get` of another value."""
+    """The answer that a `get` recorded under a key, if any. Raises RepeatedDifferently if the `get` was of another value."""
     entry = state.journal.get(key)
     if entry is None or entry.kind != "state_get":
         return None
     before: dict[str, Json] = entry.result
-    if before.get("name", name) != name:  # journals of before do not say which value it was
+    if before.get("name", name) != name:  # journals of earlier releases do not have the value's name
         raise RepeatedDifferently(f"key '{key}' read '{before['name']}' before", pointer="/name")
     return before
 
 
 def _set_before(state: AgentRun, key: str, name: str, value: Json, expect: int | None) -> dict[str, Json] | None:
-    """What a `set` recorded under a key, if it did. Raises RepeatedDifferently for a `set` that says something else."""
+    """The answer that a `set` recorded under a key, if any. Raises RepeatedDifferently if the `set` differs from this one."""
     entry = state.journal.get(key)
     if entry is None or entry.kind != "state_set":
         return None

@@ -1,1 +1,1 @@
-"""Small protocols for everything that the engine needs from outside. Adapters implement them."""
+"""Small protocols for the services that the engine needs. Adapters implement them."""

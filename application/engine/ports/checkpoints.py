@@ -9,21 +9,24 @@ from domain.kernel import RecordedEvent
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """How far a consumer of the log has come. `epoch` counts its owners: an older owner's advance is refused."""
+    """The position of a consumer of the log. `epoch` counts its owners: an advance by an older owner is refused."""
 
     position: int
     epoch: int
 
 
 class Checkpoints(Protocol):
-    """Positions of consumers whose effects are idempotent commands; projections keep theirs in the rows' transaction."""
+    """Positions of consumers whose effects are idempotent commands.
+
+    Projections store their positions in the transaction of their rows.
+    """
 
     async def take(self, names: Sequence[str]) -> dict[str, Checkpoint]:
-        """Becomes the owner of the consumers' positions, and reads them."""
+        """Makes the caller the owner of the consumers' positions, and reads the positions."""
         ...
 
     async def advance(self, known: dict[str, Checkpoint], position: int) -> dict[str, Checkpoint]:
-        """Moves all of them to one position. Raises LostOwnership if another owner has taken one of them; Unavailable."""
+        """Moves all given consumers to one position. Raises LostOwnership if another owner has taken one of them; Unavailable."""
         ...
 
     async def park(self, name: str, event: RecordedEvent, error: str) -> None:

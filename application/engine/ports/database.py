@@ -1,4 +1,4 @@
-"""A database that read models are kept in: its connections, and notifications from it."""
+"""The database of read models: its connections and its notifications."""
 
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeVar
@@ -7,20 +7,20 @@ ConnectionT_co = TypeVar("ConnectionT_co", covariant=True)
 
 
 class Database(Protocol[ConnectionT_co]):
-    """Connections to a database. Driver errors come out as domain errors (Unavailable and others)."""
+    """Connections to a database. Driver errors are turned into domain errors (Unavailable and others)."""
 
     def connection(self) -> AbstractAsyncContextManager[ConnectionT_co]:
-        """Each statement commits by itself."""
+        """A connection on which each statement commits by itself."""
         ...
 
     def transaction(self) -> AbstractAsyncContextManager[ConnectionT_co]:
-        """One transaction, in pipeline mode, that commits at the end of the block."""
+        """A connection with one transaction, in pipeline mode. The transaction commits at the end of the block."""
         ...
 
 
 class Listener(Protocol):
-    """A channel of notifications. A notification is a hint only: one may be lost."""
+    """A channel of notifications. A notification is only a hint: it may be lost."""
 
     async def wait(self, timeout: float) -> None:
-        """Returns at a notification, or after the time-out (seconds)."""
+        """Returns at a notification, or after the time-out in seconds."""
         ...

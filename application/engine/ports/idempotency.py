@@ -1,4 +1,4 @@
-"""Idempotency keys: one execution of a request, and the first answer again for each repeat."""
+"""Idempotency keys: a request is executed once, and each repeat gets the first answer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class StoredAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """The request is to be executed, as the command `command_id`: the same one for each request with the key."""
+    """The caller must execute the request, as the command `command_id`. All requests with the key have the same command id."""
 
     command_id: UUID
 
@@ -27,37 +27,37 @@ class KeyInUse:
     """The key belongs to an earlier request."""
 
     body_sha256: str
-    """Of the earlier request's body."""
+    """Hash of the earlier request's body."""
     answer: StoredAnswer | None
-    """None while the earlier request is running."""
+    """The answer to the earlier request. None while that request is running."""
 
 
 class IdempotencyKeys(Protocol):
-    """Keys for a day, each with the hash of the request's body, a command id, and the answer as soon as there is one.
+    """Stores keys for a day, each with the hash of the request's body, a command id, and later the answer.
 
     All methods raise Unavailable.
     """
 
     async def begin(self, key_id: UUID, *, tenant_id: UUID, body_sha256: str, command_id: UUID) -> Begun | KeyInUse:
-        """Takes a key for a request; `command_id` is that of a key that is new, or older than a day.
+        """Takes a key for a request. `command_id`: used if the key is new or older than a day.
 
-        A key without an answer is taken again by a request with the same body: at once after `release`, else after 30 seconds,
-        when the earlier request must be dead.
+        A request with the same body may take a key without an answer: at once after `release`, otherwise after 30 seconds, when the
+        earlier request must be dead.
         """
         ...
 
     async def finish(self, key_id: UUID, answer: StoredAnswer) -> None:
-        """Keeps the answer for repeats."""
+        """Stores the answer for repeats."""
         ...
 
     async def forget(self, key_id: UUID) -> None:
-        """The request was refused, so that nothing was recorded: the key is new again, unless it has an answer."""
+        """Makes a key new again, unless it has an answer. For a request that was refused, so that no command was recorded."""
         ...
 
     async def release(self, key_id: UUID) -> None:
-        """The request failed, and may have been recorded: a repeat need not wait, and gets the same command id."""
+        """Lets a repeat take the key at once, with the same command id. For a request that failed and may have been recorded."""
         ...
 
     async def expire(self) -> int:
-        """Deletes all keys that are older than a day, a bounded number with each statement. Returns how many there were."""
+        """Deletes all keys that are older than a day, a bounded number with each statement. Returns the number of deleted keys."""
         ...

@@ -1,4 +1,4 @@
-"""Leases: which process does which part of the engine's work."""
+"""Leases: the assignment of the engine's work to processes."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,25 +7,28 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A member's part of one group: how many units it may run, and which ones it holds. For a while it may hold more."""
+    """A member's share of one group:
+
+    the number of units that it may run, and the units that it holds. It may hold more for a while.
+    """
 
     size: int
     held: frozenset[str]
 
 
 class Leases(Protocol):
-    """Which process runs which unit of work.
+    """The assignment of units of work to processes.
 
-    Leases save work; they keep nothing safe: a unit may run twice at once without harm.
+    Leases save work. They are not needed for correctness: a unit may run twice at once without harm.
     """
 
     async def beat(self, units: Mapping[str, Sequence[str]], given_back: Collection[str]) -> dict[str, Share]:
-        """Reports this process as alive, gives back units that it no longer runs, and takes free units up to its fair share.
+        """Reports this process as alive, returns units that it no longer runs, and takes free units up to its fair share.
 
-        `units`: group → all units that the process could run. Answers group → share. Raises Unavailable.
+        `units`: group → all units that the process could run. Returns group → share. Raises Unavailable.
         """
         ...
 
     async def leave(self) -> None:
-        """Gives all units back at once. Raises Unavailable."""
+        """Returns all units at once. Raises Unavailable."""
         ...

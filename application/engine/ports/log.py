@@ -1,4 +1,4 @@
-"""The log: appending to it, reading it by stream and by position, following it live, and cutting it into ranges for a replay."""
+"""The log: appends, reads by stream and by position, live events, and ranges for a replay."""
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class NewEvent(NamedTuple):
 
 
 class StreamAppend(NamedTuple):
-    """Events for one stream. `expected_version` is the version the stream must have now (0: it must not exist)."""
+    """Events for one stream. `expected_version`: the present version of the stream (0: the stream must not exist)."""
 
     stream_id: UUID
     root_id: UUID
@@ -27,17 +27,17 @@ class StreamAppend(NamedTuple):
 
 
 class AppendRequest(NamedTuple):
-    """One atomic append, over one or several streams. `command_id` is its dedupe key: the same command is recorded once."""
+    """One atomic append to one or several streams. `command_id` is its dedupe key: a command is recorded once."""
 
     tenant_id: UUID
     command_id: UUID
     streams: tuple[StreamAppend, ...]
     metadata: str
-    """`Metadata` as JSON text, put on each event."""
+    """`Metadata` as JSON text. Each event gets it."""
 
 
 class AppendResult(NamedTuple):
-    """Positions of an accepted append: the last one, and how many events there were. `duplicate`: it had been recorded before."""
+    """The last position of an accepted append, and its number of events. `duplicate`: the command had been recorded before."""
 
     last_position: int
     event_count: int
@@ -46,13 +46,13 @@ class AppendResult(NamedTuple):
 
 
 class EventStore(Protocol):
-    """The write side of the log, and the reading of single streams."""
+    """The write side of the log, and reads of single streams."""
 
     async def append(self, request: AppendRequest) -> AppendResult:
-        """Durable on return.
+        """Appends events. The append is durable on return.
 
         Raises:
-            VersionConflict: a stream is not at its expected version (and the command was not recorded before).
+            VersionConflict: a stream is not at its expected version, and the command was not recorded before.
             PayloadTooLarge: an event is over the limit.
             Unavailable: the database is away, or the append queue is full.
         """
@@ -61,15 +61,15 @@ class EventStore(Protocol):
     async def read_stream(
         self, tenant_id: UUID, stream_id: UUID, *, after_version: int = 0, until_position: int | None = None
     ) -> list[RecordedEvent]:
-        """All events of one stream in order; nothing for another tenant's."""
+        """All events of one stream in order. Empty for a stream of another tenant."""
         ...
 
     async def find_command(self, tenant_id: UUID, command_id: UUID) -> AppendResult | None:
-        """The answer that a command got when it was recorded, if it was."""
+        """The answer that a recorded command got. None: the command was not recorded."""
         ...
 
     async def read_append(self, tenant_id: UUID, result: AppendResult) -> list[RecordedEvent]:
-        """The events of an append that was accepted, in their order; of this tenant's only."""
+        """The events of an accepted append of this tenant, in order."""
         ...
 
 
@@ -77,7 +77,7 @@ class EventFeed(Protocol):
     """The read side of the log, by position. Positions are contiguous, so `after` is a complete cursor."""
 
     async def read(self, *, after: int, limit: int) -> list[RecordedEvent]:
-        """Events of all tenants with `position > after`, in order; for projections and the relay."""
+        """Events of all tenants with `position > after`, in order. For projections and the relay."""
         ...
 
     async def at(self, positions: Sequence[int]) -> list[RecordedEvent]:
@@ -95,11 +95,11 @@ class EventFeed(Protocol):
         topics: Sequence[str] | None = None,
         newest_first: bool = False,
     ) -> list[RecordedEvent]:
-        """One tenant's events in order of position; `until` is inclusive. With `newest_first` from the end backwards."""
+        """One tenant's events in order of position. `until` is inclusive. `newest_first`: from the end backwards."""
         ...
 
     async def read_roots(self, roots: Sequence[tuple[UUID, UUID, int]], *, limit: int) -> list[RecordedEvent]:
-        """Events under several roots, (tenant id, root id, after) each, in one question; of each root at most `limit`, in order."""
+        """Events under several roots (tenant id, root id, after) in one query: of each root at most `limit`, in order."""
         ...
 
     async def head(self) -> int:
@@ -112,30 +112,31 @@ class EventFeed(Protocol):
 
 
 class Subscription(Protocol):
-    """The live log: catch-up and live events without a seam."""
+    """The live log: old events, then live events, without a gap."""
 
     def batches(self, *, after: int, name: str) -> AsyncGenerator[Sequence[RecordedEvent], None]:
-        """Every event after a position, once, in order, in batches of what is there; waits for more, never ends by itself.
+        """Every event after a position, once, in order, in batches of the available events. Never ends by itself.
 
-        Outages of the stream or the database are waited out inside. `name` is for logs and for the names of server-side consumers.
+        The generator waits for more events, and during outages of the stream or the database. `name` is for logs and for the names
+        of server-side consumers.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class StreamRange:
-    """Streams by id: those after `after` (None: from the first one), up to and including `last`."""
+    """Streams by id: after `after` (None: from the first stream), up to and including `last`."""
 
     after: UUID | None
     last: UUID
 
 
 StreamRow = tuple[bytes, int, str, int, bytes]
-"""Of an event what a fold needs: stream id (16 bytes), version, topic, schema version, state."""
+"""The parts of an event that a fold needs: stream id (16 bytes), version, topic, schema version, state."""
 
 
 class StreamRanges(Protocol):
-    """The log cut into ranges of whole streams, for reading all of it by several processes. Blocks; one caller at a time."""
+    """The log in ranges of whole streams, for a complete read by several processes. Methods block; one caller at a time."""
 
     def cut(self, *, size: int) -> tuple[int, list[StreamRange]]:
         """The head of the log, and ranges of about `size` events each that together hold all streams.
@@ -145,5 +146,5 @@ class StreamRanges(Protocol):
         ...
 
     def pages(self, part: StreamRange, *, until: int, tenant_id: UUID | None = None) -> Iterator[list[StreamRow]]:
-        """Events up to a position, stream after stream, each in order; of all tenants or of one. Raises Unavailable."""
+        """Events up to a position, stream by stream, each stream in order, of all tenants or of one. Raises Unavailable."""
         ...

@@ -1,4 +1,4 @@
-"""Pages of a list: an opaque cursor that names the last row seen."""
+"""Pages of a list, with an opaque cursor that names the last row seen."""
 
 import base64
 import binascii
@@ -26,7 +26,7 @@ def encode_cursor(value: str) -> str:
 
 
 def decode_cursor(cursor: str) -> str:
-    """Raises InvalidCommand for a text that is not a cursor of ours."""
+    """The text in a cursor. Raises InvalidCommand for a text that is not a cursor of this system."""
     try:
         return base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
     except (binascii.Error, ValueError):
@@ -34,7 +34,7 @@ def decode_cursor(cursor: str) -> str:
 
 
 def uuid_cursor(cursor: str | None) -> UUID | None:
-    """Raises InvalidCommand for a text that is not a cursor of ours."""
+    """The id in a cursor. Raises InvalidCommand for a text that is not a cursor of this system."""
     if cursor is None:
         return None
     try:
@@ -44,7 +44,7 @@ def uuid_cursor(cursor: str | None) -> UUID | None:
 
 
 def position_cursor(cursor: str | None) -> int | None:
-    """Raises InvalidCommand for a text that is not a cursor of ours."""
+    """The position in a cursor. Raises InvalidCommand for a text that is not a cursor of this system."""
     if cursor is None:
         return None
     position = parse_position(decode_cursor(cursor))
@@ -54,5 +54,5 @@ def position_cursor(cursor: str | None) -> int | None:
 
 
 def parse_position(text: str) -> int | None:
-    """A position in decimal digits; None for anything else (other scripts' digits, more than a position can have)."""
+    """A position in decimal digits. None for any other text, such as digits of other scripts or too many digits."""
     return int(text) if _WHOLE_NUMBER.fullmatch(text) else None

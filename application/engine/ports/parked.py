@@ -1,4 +1,4 @@
-"""Events that a consumer of the log could not handle and put aside: the dead letters of sagas and read models."""
+"""Parked events: events that a consumer of the log could not handle. They are the dead letters of sagas and read models."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,25 +26,25 @@ class Retried:
 
     root_id: UUID
     events: int
-    """0: the root had none."""
+    """Number of the root's parked events."""
     error: str | None = None
 
 
 class ParkedEvents(Protocol):
-    """The parked events of some consumers, given by their names. All methods raise Unavailable."""
+    """The parked events of consumers, which are given by name. All methods raise Unavailable."""
 
     async def list(self, consumers: Sequence[str], *, limit: int, after: int) -> Page[ParkedView]:
-        """Those after a position, in the order of the log."""
+        """Parked events after a position, in the order of the log."""
         ...
 
     async def roots(self, consumers: Sequence[str], limit: int) -> Sequence[UUID]:
-        """Roots with parked events, the oldest first."""
+        """Roots with parked events, oldest first."""
         ...
 
     async def positions(self, consumers: Sequence[str], root_id: UUID) -> Sequence[int]:
-        """Of the parked events of a root, in order."""
+        """Positions of a root's parked events, in order."""
         ...
 
     async def unpark(self, consumers: Sequence[str], root_id: UUID, done: Sequence[int]) -> None:
-        """Forgets the events at these positions: they were handled."""
+        """Removes the parked events at these positions, after they were handled."""
         ...

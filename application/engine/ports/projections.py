@@ -1,4 +1,4 @@
-"""What operators do with read models: look at them, rebuild them, check them, exchange their versions."""
+"""Operations on read models for operators: view, rebuild, check, and exchange of versions."""
 
 from collections.abc import Sequence
 from typing import Literal, Protocol
@@ -19,7 +19,7 @@ Status = Literal[
 
 
 class BuildView(BaseModel):
-    """A job, as the HTTP interface shows it."""
+    """A job on a read model, as the HTTP interface shows it."""
 
     kind: Kind
     status: Status
@@ -27,11 +27,11 @@ class BuildView(BaseModel):
     position: int
     target: int
     progress: float
-    """0 to 1: the part of the events that has been read."""
+    """Fraction of the events that the job has read, 0 to 1."""
     events: int
-    """Events that the projection took."""
+    """Number of events that the projection has applied."""
     rows: int
-    """Rows that were compared."""
+    """Number of compared rows."""
     rate: float | None
     eta_s: float | None
     requested_at: Timestamp
@@ -51,7 +51,7 @@ class ProjectionView(BaseModel):
     name: str
     tables: list[str]
     plugin: str | None
-    """The distribution that brings it; null: the server itself."""
+    """The distribution that provides the read model. Null: the server itself."""
     position: int
     lag: int
     parked: int
@@ -67,22 +67,25 @@ class ProblemView(BaseModel):
 
 
 class ProjectionOperations(Protocol):
-    """Read models by name. All methods raise NotFound for a name that no read model has; those that ask, Unavailable."""
+    """Read models by name.
+
+    Methods raise NotFound if no read model has the name. Methods that use the database raise Unavailable.
+    """
 
     def must_know(self, name: str) -> None: ...
 
     async def list(self) -> Sequence[ProjectionView]:
-        """All read models, in the order in which they are declared."""
+        """All read models, in the order of their declaration."""
         ...
 
     def problems(self) -> Sequence[ProblemView]:
-        """Plug-ins that give no read model, and why."""
+        """Plug-ins that provide no read model, and the reasons."""
         ...
 
     async def view(self, name: str) -> ProjectionView: ...
 
     async def ask(self, name: str, kind: Kind, *, swap: bool = False) -> ProjectionView:
-        """Asks for a job. `swap`: the new version goes live as soon as it is ready. Raises InvalidState."""
+        """Requests a job. `swap`: the new version goes live as soon as it is ready. Raises InvalidState."""
         ...
 
     async def ask_swap(self, name: str) -> ProjectionView:
@@ -90,7 +93,7 @@ class ProjectionOperations(Protocol):
         ...
 
     async def cancel(self, name: str, purpose: Purpose) -> ProjectionView:
-        """Ends a job and drops what the job made. Raises InvalidState."""
+        """Cancels a job and drops the tables that it has built. Raises InvalidState."""
         ...
 
     async def drop_previous(self, name: str) -> ProjectionView:

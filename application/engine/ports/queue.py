@@ -1,4 +1,4 @@
-"""The queue that workers pull from, and the open work that the log says it must hold."""
+"""The queue that workers pull from, and the open work in the log that the queue must hold."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,46 +14,46 @@ class WorkItem:
     kind: str
     """`agent` or `tool`."""
     pool: str
-    """The name of the agent or tool: workers that have it pull from its queue."""
+    """The name of the agent or tool. Workers that have the agent or tool pull from its queue."""
     work_id: UUID
-    """The agent run's or the invocation's id."""
+    """The id of the agent run or of the invocation."""
     dispatch: int
-    """1 for the first dispatch, one more each time the work is to be picked up again (a retry, a wake-up)."""
+    """Number of the dispatch, from 1. Each retry or wake-up is a further dispatch."""
     root_id: UUID
 
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """Where workers pull the work of one agent or tool: a stream and a durable consumer on it."""
+    """The address of the work of one agent or tool: a stream and a durable consumer on it."""
 
     kind: str
     pool: str
     stream: str
     consumer: str
     log_id: str
-    """Of the log whose work it is: several may share the server of the queue."""
+    """Id of the log that the work belongs to. Several logs may share the server of the queue."""
 
 
 class WorkQueue(Protocol):
-    """The queue that workers pull from. Derived data: what it loses is dispatched again from the log."""
+    """The queue that workers pull from. It is derived data: lost items are dispatched again from the log."""
 
     @property
     def ack_wait_s(self) -> float:
-        """Seconds of a worker's silence about an item after which the queue gives the item to another worker."""
+        """If a worker is silent about an item for so many seconds, the queue gives the item to another worker."""
         ...
 
     async def publish(self, items: Sequence[WorkItem]) -> None:
-        """Puts work on the queue; an item that still waits there is left alone. Raises Unavailable."""
+        """Puts work on the queue, unless the item already waits there. Raises Unavailable."""
         ...
 
     async def ensure(self, tenant_id: UUID, kind: str, pool: str, *, max_pending: int) -> Queue:
-        """Makes the consumer of one agent or tool, if it is not there. Raises Unavailable."""
+        """Creates the consumer of one agent or tool, if it does not exist. Raises Unavailable."""
         ...
 
 
 class OpenWork(Protocol):
-    """Work that the log says is open: what the queue must hold."""
+    """The open work in the log, which the queue must hold."""
 
     async def older_than(self, seconds: float, *, after: UUID | None, limit: int) -> list[WorkItem]:
-        """Open work that was dispatched longer ago, by id; `after` is the last id of the page before."""
+        """A page of open work that was dispatched longer ago, in the order of ids. `after`: the last id of the page before."""
         ...

@@ -10,31 +10,31 @@ from domain.kernel import RecordedEvent
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The state of a stream after one of its events, as JSON. `model`: digest of the rules that made it."""
+    """The state of a stream after one of its events, as JSON. `model`: digest of the rules that made the state."""
 
     tenant_id: UUID
     stream_id: UUID
     version: int
-    """Of the last event that the state is built from."""
+    """Version of the last event in the state."""
     position: int
-    """Of the same event."""
+    """Position of the same event."""
     slice_name: str
     model: str
     state: bytes
 
 
 class Snapshots(Protocol):
-    """States beside the log, never needed for correctness."""
+    """Snapshots of states, stored beside the log. They are never needed for correctness."""
 
     async def read_stream(
         self, tenant_id: UUID, stream_id: UUID, *, slice_name: str, model: str, until_position: int | None = None
     ) -> tuple[Snapshot | None, list[RecordedEvent]]:
         """The newest snapshot of this slice and model at or before a position, and the events after it, in one round trip.
 
-        None, and all events, where no snapshot fits the log. Raises Unavailable.
+        Returns None and all events if no snapshot matches the log. Raises Unavailable.
         """
         ...
 
     async def save(self, snapshots: Sequence[Snapshot]) -> None:
-        """At most one for each stream; the newest two of a stream are kept. Raises Unavailable."""
+        """Stores snapshots, at most one for each stream. The newest two of a stream are kept. Raises Unavailable."""
         ...

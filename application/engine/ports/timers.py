@@ -8,7 +8,7 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class DueTimer:
-    """A timer whose time has come: the command it stands for, and what set it."""
+    """A due timer: its command, and the event that set the timer."""
 
     timer_id: UUID
     tenant_id: UUID
@@ -29,9 +29,9 @@ class Timers(Protocol):
     async def delete(self, timer_ids: Sequence[UUID]) -> None: ...
 
     async def seconds_until_next(self) -> float | None:
-        """None: there is no timer."""
+        """Seconds until the next timer is due. None: there is no timer."""
         ...
 
     async def wait_for_change(self, timeout: float) -> None:
-        """Returns when timers may have changed, or after the time-out (seconds)."""
+        """Returns when timers may have changed, or after the time-out in seconds."""
         ...

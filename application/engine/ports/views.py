@@ -1,4 +1,4 @@
-"""What view models are made of: the documents that queries give and that every entrance shows."""
+"""Parts of view models. View models are the documents that queries return and all entrances show."""
 
 from datetime import datetime
 from typing import Annotated
@@ -8,11 +8,11 @@ from pydantic import BaseModel, Field, PlainSerializer
 from domain.kernel import timestamp
 
 Timestamp = Annotated[datetime, PlainSerializer(timestamp, return_type=str, when_used="json")]
-"""A time of a view model: RFC 3339 in UTC with milliseconds on every interface."""
+"""A time in a view model: on every interface RFC 3339 in UTC with milliseconds."""
 
 
 class ListedRow(BaseModel):
-    """An entry of a list that was stored as JSON, in whole or in part."""
+    """An entry of a list that is stored as JSON, completely or in part."""
 
     unreadable: bool = Field(
         default=False,

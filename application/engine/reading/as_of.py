@@ -1,4 +1,4 @@
-"""Which position of the log somebody means: the one that a read model must have, or the one that a replay goes up to."""
+"""Positions that callers name: the position that a read model must have reached, and the last position of a replay."""
 
 import re
 from datetime import datetime
@@ -14,13 +14,17 @@ from domain.errors import InvalidCommand
 
 _TIME: TypeAdapter[datetime] = TypeAdapter(datetime)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d[Tt ]", re.ASCII)
-"""How a time begins: pydantic would take a bare number for seconds since 1970."""
+"""The begin of a time. Without this check pydantic would read a bare number as seconds since 1970."""
 
 
 async def position_as_of(
     feed: EventFeed, histories: HistoryKeeper, tenant_id: UUID, as_of: str, *, root_id: UUID | None = None
 ) -> int:
-    """The position that `as_of` means: a position, at most the head, or the last one at an RFC 3339 time. Raises InvalidCommand."""
+    """The position of `as_of`. A position is limited to the head. For an RFC 3339 time: the last position at that time.
+
+    Raises InvalidCommand for any other text.
+
+    """
     position = parse_position(as_of)
     if position is not None:
         return await histories.at_most_head(position)
@@ -36,7 +40,7 @@ async def position_as_of(
 async def until_caught_up(
     histories: HistoryKeeper, positions: ConsumerPositions, read_model: str, position: int, timeout_s: float
 ) -> None:
-    """Returns when a read model has a position: who wrote an event there reads what it led to.
+    """Waits until a read model has reached a position, so that a caller reads its own writes.
 
     Raises PositionBeyondHead, ProjectionBehind after the time-out, Unavailable.
     """

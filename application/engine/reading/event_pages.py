@@ -1,4 +1,4 @@
-"""The log of a tenant as pages, for those who read it piece by piece."""
+"""The log of a tenant in pages."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,17 +20,17 @@ class EventPage:
 
     events: Sequence[RecordedEvent]
     position: int
-    """Of the last event; of an empty page where it began."""
+    """Position of the last event. For an empty page: the position at which the page begins."""
     more: bool
-    """Other events follow."""
+    """Whether further events follow."""
 
 
 async def read_event_page(
     feed: EventFeed, histories: HistoryKeeper, wanted: Filter, start: Cursor | None, *, limit: int, as_of: str | None
 ) -> EventPage:
-    """At most `limit` wanted events after a cursor that was admitted, and none after `as_of`, a position or an RFC 3339 time.
+    """At most `limit` wanted events after an admitted cursor and up to `as_of`, a position or an RFC 3339 time.
 
-    Raises InvalidCommand for an `as_of` that is neither, Unavailable.
+    Raises InvalidCommand if `as_of` is neither, Unavailable.
     """
     after = start.position if start is not None else 0
     until = await position_as_of(feed, histories, wanted.tenant_id, as_of) if as_of else None
@@ -43,7 +43,7 @@ async def read_event_page(
 
 
 async def event_at(feed: EventFeed, histories: HistoryKeeper, tenant_id: UUID, position: int) -> tuple[RecordedEvent, History]:
-    """A tenant's event at a position, and the history that it is of. Raises NotFound, Unavailable."""
+    """A tenant's event at a position, and the history of the event. Raises NotFound, Unavailable."""
     history = await histories.admit(None)
     found: list[RecordedEvent] = []
     if 0 < position <= MAX_POSITION:

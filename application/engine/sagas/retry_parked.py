@@ -1,4 +1,4 @@
-"""Parked events of sagas, tried again: the same reactions under the same command ids, so what was done is not done twice."""
+"""Retries of the sagas' parked events. The reactions have the same command ids as before, so no reaction takes effect twice."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -12,7 +12,7 @@ from application.engine.sagas.manager import effects_of
 
 
 class SagaRetry:
-    """Executes the reactions to parked events again. Outages are not waited out: the caller is told."""
+    """Executes the reactions to parked events again. An outage is not waited out: the caller gets the error."""
 
     def __init__(self, commands: CommandLoop, queue: WorkQueue, catalog: Catalog, feed: EventFeed, parked: ParkedEvents) -> None:
         self._commands = commands
@@ -22,7 +22,10 @@ class SagaRetry:
         self._parked = parked
 
     async def retry(self, consumers: Sequence[str], root_id: UUID) -> Retried:
-        """Executes the reactions to a root's parked events, in order, up to the first that is refused again. Raises Unavailable."""
+        """Executes the reactions to a root's parked events, in order, up to the first event that fails again.
+
+        Raises Unavailable.
+        """
         positions = await self._parked.positions(consumers, root_id)
         if not positions:
             return Retried(root_id, 0)
@@ -32,7 +35,7 @@ class SagaRetry:
             try:
                 for effect in effects_of(event, self._catalog, self._commands, self._queue):
                     await effect()
-            except Exception as refused:  # noqa: BLE001  # whatever it is, the event stays parked and the caller is told
+            except Exception as refused:  # noqa: BLE001  # after any error the event stays parked, and the answer has the error
                 error = f"{type(refused).__name__}: {refused}"
                 break
             done.append(event.position)
