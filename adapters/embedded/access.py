@@ -1,4 +1,4 @@
-"""The way to the embedded servers that another process of this machine runs."""
+"""URLs of embedded servers that another process of this machine runs."""
 
 import json
 from collections.abc import Mapping
@@ -13,9 +13,9 @@ from adapters.embedded.sockets import PORT
 
 
 def running_database_url(description: Mapping[str, Any]) -> str | None:
-    """libpq URL for the owner of the database, from what `EmbeddedServices.describe()` said; None: it runs no PostgreSQL.
+    """libpq URL for the owner of the database, from the result of `EmbeddedServices.describe()`. None: PostgreSQL is not embedded.
 
-    Raises StateDirectoryUnusable where the password cannot be read: it is for the account that started the server.
+    Raises StateDirectoryUnusable if the password cannot be read: only the account that started the server may read it.
     """
     if "socket" not in (description.get("postgres") or {}):
         return None
@@ -25,9 +25,9 @@ def running_database_url(description: Mapping[str, Any]) -> str | None:
 
 
 def running_nats_url(description: Mapping[str, Any]) -> str | None:
-    """URL for the server's own account, from what `EmbeddedServices.describe()` said; None: it runs no NATS.
+    """URL for the server's own account, from the result of `EmbeddedServices.describe()`. None: NATS is not embedded.
 
-    Raises StateDirectoryUnusable where the password cannot be read: it is for the account that started the server.
+    Raises StateDirectoryUnusable if the password cannot be read: only the account that started the server may read it.
     """
     server = description.get("nats") or {}
     if not server.get("port"):

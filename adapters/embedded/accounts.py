@@ -1,7 +1,7 @@
-"""The unprivileged account that the servers run as when we are root.
+"""The unprivileged account of the servers if this process runs as root.
 
-PostgreSQL refuses to run as root and a broker has no reason to. We use an account that exists (never `useradd`) and never
-open a folder for it: what it cannot reach is moved elsewhere by the callers.
+PostgreSQL refuses to run as root, and a broker does not need root. The launcher uses an existing account (never `useradd`) and
+never changes the permissions of a folder for it: callers put files that the account cannot reach elsewhere.
 """
 
 import os
@@ -29,11 +29,11 @@ def running_as_root() -> bool:
 
 
 def choose_account(configured: str | None, state_dir: Path) -> Account:
-    """Configured account, else the owner of the state directory, else `postgres`, else `nobody`."""
+    """The configured account, or the owner of the state directory, or `postgres`, or `nobody`. Raises StateDirectoryUnusable."""
     if configured is not None:
         return _by_name(configured)
     try:
-        # initdb looks its user up, so an owner without an entry (a uid of another container) cannot be used.
+        # initdb looks up its user, so an owner without an entry (a uid of another container) cannot be used.
         owner = pwd.getpwuid(state_dir.stat().st_uid)
     except (KeyError, FileNotFoundError):
         pass
@@ -62,9 +62,9 @@ def owner_account(path: Path) -> Account:
 
 
 def blocked_at(path: Path, account: Account) -> Path | None:
-    """The first folder on the way to `path` (itself included, if a folder) that `account` cannot traverse, or None.
+    """The first folder on the way to `path` that `account` cannot traverse, or None. A folder `path` itself is included.
 
-    Judged by the mode bits alone. An access list that says more leads to a needless move, never to a wrong start.
+    Only the mode bits are checked. An access list with further rights leads to a needless move, never to a wrong start.
     """
     resolved = path.resolve()
     for folder in (*reversed(resolved.parents), resolved):

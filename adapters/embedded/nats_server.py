@@ -1,4 +1,4 @@
-"""NATS with JetStream as a direct child: loopback only, a port that is kept over restarts, readiness by a JetStream reply."""
+"""NATS with JetStream as a direct child: only on loopback, with a lasting port. The server is ready when JetStream answers."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 SERVER_USER = "tidelog"
 WORKER_USER = "worker"
 WORKER_INBOX_PREFIX = "_INBOX_worker"
-"""Workers must give this as their client's inbox prefix: it is all they may subscribe to."""
+"""The inbox prefix of workers' clients. Workers may subscribe to no other subjects."""
 
 _HOST = "127.0.0.1"
 _ANY_PORT = -1
@@ -34,9 +34,9 @@ _STOP_STEPS = ((signal.SIGINT, 10.0),)
 
 
 def worker_permissions(log_id: str | None) -> dict[str, Any]:
-    """A worker takes work of its log and says how it goes; everything else it does by commands over HTTP.
+    """The NATS permissions of workers: pulling and acknowledging work of their log. All other actions are commands over HTTP.
 
-    None: which log it will be is not known. Then a worker may pull from every consumer whose name it knows, because NATS has no
+    `log_id`: None if the log is not known yet. Then a worker may pull from every consumer whose name it knows, because NATS has no
     wildcard for a part of a stream's name.
     """
     stream = "*" if log_id is None else f"TIDELOG_WORK_{log_id}"
@@ -46,7 +46,7 @@ def worker_permissions(log_id: str | None) -> dict[str, Any]:
 
 class NatsServer:
     def __init__(self, state: StateDirectory, binary: Binary, *, log_id: str | None, start_timeout_s: float) -> None:
-        """`log_id`: the one log whose work workers may take; see `worker_permissions`. Changes hold from the next start on."""
+        """`log_id`: the log whose work workers may take; see `worker_permissions`. Changes take effect at the next start."""
         self.binary = binary
         self.log_id = log_id
         self.child: Child | None = None
@@ -70,14 +70,14 @@ class NatsServer:
         return {"host": _HOST, "port": self.port, "store": str(self._store), "log": str(self._log_path)}
 
     async def start(self) -> None:
-        """Bring the server up and wait until JetStream answers. Raises EmbeddedError.
+        """Starts the server and waits until JetStream answers. Raises EmbeddedError.
 
-        The port of the last time is taken again, so that clients reconnect; the system gives one if there is none or a
-        stranger has it now. The server itself binds port 0 and tells, so nobody can take the port in between.
+        The server uses its last port again, so that clients reconnect. Without a last port, or if another process has taken it, the
+        system chooses a port: the server itself binds port 0 and reports the port, so no process can take the port in between.
         """
         recalled = self._state.recall("nats_port")
         port = recalled if isinstance(recalled, int) and 0 < recalled < 65536 else _ANY_PORT
-        # Clients wait for a server that ran a moment ago, so its port is worth some patience.
+        # Clients wait for a server that ran a moment ago, so its port is tried for some time.
         deadline = time.monotonic() + (_RETRY_S if self.port is not None else 0)
         while (fault := await self._launch(port)) is not None:
             if port == _ANY_PORT or "address already in use" not in fault:
@@ -99,7 +99,7 @@ class NatsServer:
         return _last_words(read_from(self._log_path, 0))
 
     async def _launch(self, port: int) -> str | None:
-        """Start the server and learn its port. Returns what it said if it gave up, None if it listens."""
+        """Starts the server and reads its port. Returns None if the server listens, and its last log line if it ended."""
         for stale in self._ports_dir.glob("*.ports"):
             stale.unlink()
         config = json.dumps(self._configuration(port), indent=1, ensure_ascii=False)
@@ -128,7 +128,7 @@ class NatsServer:
         return None
 
     def _told_port(self, pid: int) -> int | None:
-        """From the ports file of this very process: a killed server leaves its own behind."""
+        """The port in the ports file of this process. A killed server leaves its ports file behind."""
         for path in self._ports_dir.glob(f"*_{pid}.ports"):
             match = re.search(r"nats://[^\"]*:(\d+)", path.read_text(encoding="utf-8"))
             if match:
@@ -136,7 +136,7 @@ class NatsServer:
         return None
 
     async def _jetstream_answers(self) -> None:
-        """An open port is not enough: JetStream may still be recovering its store."""
+        """Waits until JetStream answers. An open port is not enough: JetStream may still be recovering its store."""
         deadline = time.monotonic() + self._start_timeout_s
         reason = ""
         while time.monotonic() < deadline:
@@ -158,7 +158,7 @@ class NatsServer:
         raise StartFailed(f"JetStream did not answer: {reason} (log: {self._log_path})")
 
     def _configuration(self, port: int) -> dict[str, Any]:
-        """JSON is a subset of the server's configuration language."""
+        """The server's configuration as JSON, which is a subset of its configuration language."""
         return {
             "server_name": "tidelog",
             "host": _HOST,
@@ -182,7 +182,7 @@ class NatsServer:
 
 
 async def _told_by_the_call(error: Exception) -> None:
-    """The client also raises what it reports here; its default would print a traceback for each try."""
+    """Logs an error that the client also raises. The client's default callback would print a traceback for each try."""
     log.debug("nats_not_ready", error=str(error))
 
 

@@ -1,4 +1,4 @@
-"""PostgreSQL as a direct child: a cluster made in one step, a private unix socket, readiness by the server's own word."""
+"""PostgreSQL as a direct child: an atomically created cluster, a private unix socket, readiness as the server reports it."""
 
 import asyncio
 import os
@@ -28,7 +28,7 @@ ADMIN_ROLE = "postgres"
 APP_ROLE = "tidelog"
 DATABASE = "tidelog"
 
-# For a machine that also runs everything else: small, and with WAL settings that keep checkpoints apart.
+# For a machine that also runs all other processes: small memory, and WAL settings for rare checkpoints.
 SETTINGS: Mapping[str, str] = {
     "max_connections": "100",
     "shared_buffers": "128MB",
@@ -42,10 +42,10 @@ SETTINGS: Mapping[str, str] = {
     "log_line_prefix": "%m [%p] %q%u@%d ",
     "cluster_name": "tidelog",
 }
-# Without the last one nothing is appended to the log: see adapters/postgres/durability.py.
+# Without tidelog.throw_away the log refuses appends: see adapters/postgres/durability.py.
 _NOT_DURABLE = {"fsync": "off", "full_page_writes": "off", "tidelog.throw_away": "on"}
 _INITDB_FLAGS = (
-    # Pinned, because initdb would take them from the environment and indexes would sort otherwise elsewhere.
+    # Pinned, because initdb would take them from the environment, and indexes would sort differently on other machines.
     "--encoding=UTF8",
     "--locale-provider=builtin",
     "--builtin-locale=C.UTF-8",
@@ -58,7 +58,7 @@ _LOG_LIMIT_BYTES = 16 * 1024 * 1024
 _INITDB_TIMEOUT_S = 120.0
 _RETRY_S = 5.0
 _STOP_STEPS = ((signal.SIGINT, 10.0), (signal.SIGQUIT, 5.0))
-# What a server that was killed a moment ago leaves for an instant: its memory segment, or a lock of a reused pid.
+# Faults that a killed server leaves for an instant: its memory segment, or a lock file with a reused pid.
 _PASSING_FAULTS = ("pre-existing shared memory block", "lock file")
 
 
@@ -94,7 +94,7 @@ class PostgresServer:
         }
 
     async def start(self) -> None:
-        """Bring the server up on new or existing data and wait until it takes connections. Raises EmbeddedError."""
+        """Starts the server on new or existing data and waits until it accepts connections. Raises EmbeddedError."""
         self._remove_unfinished_clusters()
         if not (self._data / "PG_VERSION").exists():
             await self._create_cluster()
@@ -118,7 +118,7 @@ class PostgresServer:
         return _last_words(read_from(self._log_path, 0))
 
     async def _create_cluster(self) -> None:
-        """initdb beside the place of the data, then one rename: a half-made cluster is never taken for a whole one."""
+        """Runs initdb beside the place of the data, then renames: an incomplete cluster is never taken for a complete one."""
         make_private_directory(self._data.parent, self._owner)
         name = secrets.token_hex(4)
         draft, password_file = (self._data.with_name(f"initdb-{name}{end}") for end in ("", ".password"))
@@ -155,7 +155,7 @@ class PostgresServer:
             remove_tree(leftover)
 
     def _clear_stale_files(self) -> None:
-        """Remove what would keep the server from starting although nobody uses the data. We hold the lock here."""
+        """Removes stale files that would prevent the start although no process uses the data. The caller holds the lock."""
         pid_file = self._data / "postmaster.pid"
         try:
             pid = abs(int(pid_file.read_text(encoding="utf-8", errors="replace").split("\n", 1)[0]))
@@ -166,14 +166,14 @@ class PostgresServer:
                 f"a PostgreSQL server that Tidelog did not start (process {pid}) uses {self._data}: stop it first", pid
             )
         if pid and _exists(pid):
-            # A zombie or a stranger with a reused pid: PostgreSQL would take it for a postmaster and refuse.
+            # A zombie, or another program with a reused pid: PostgreSQL would take it for a postmaster and refuse to start.
             log.warning("stale_pid_file_removed", path=str(pid_file), pid=pid)
             pid_file.unlink(missing_ok=True)
         for name in (f".s.PGSQL.{PORT}", f".s.PGSQL.{PORT}.lock"):
             (self._socket_dir / name).unlink(missing_ok=True)
 
     async def _launch(self) -> str | None:
-        """Start the postmaster and wait for its own "ready". Returns what it said if it gave up, None if it is up."""
+        """Starts the postmaster and waits for its "ready". Returns None if it is ready, and its last log line if it ended."""
         offset, output = self._open_log()
         settings = {
             **self._settings,
@@ -207,7 +207,11 @@ class PostgresServer:
         return None
 
     def _says_ready(self, pid: int) -> bool:
-        """Lines 1 and 8 of postmaster.pid: pid and state. This is what pg_ctl waits for; connecting early fills the log."""
+        """Whether postmaster.pid says "ready", as pg_ctl checks it: line 1 is the pid, line 8 the state.
+
+        Early attempts to connect would fill the log.
+
+        """
         try:
             lines = (self._data / "postmaster.pid").read_text(encoding="utf-8", errors="replace").split("\n")
         except FileNotFoundError:
@@ -215,7 +219,7 @@ class PostgresServer:
         return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
 
     async def _ensure_database(self) -> None:
-        """Create role and database if they are missing; a crash between the two is made good at the next start."""
+        """Creates the role and the database if they are missing. After a crash between the two, the next start completes them."""
         try:
             async with asyncio.timeout(30):
                 connection = await psycopg.AsyncConnection.connect(
@@ -244,7 +248,7 @@ class PostgresServer:
             )
 
     def _open_log(self) -> tuple[int, int]:
-        """Size of the log now, and a descriptor that appends to it."""
+        """The present size of the log, and a descriptor that appends to the log."""
         output = open_log(self._log_path, self._state.home_owner, _LOG_LIMIT_BYTES)
         return os.fstat(output).st_size, output
 
@@ -254,7 +258,7 @@ class PostgresServer:
 
 
 def _exists(pid: int) -> bool:
-    """Whether PostgreSQL would see a process there: a zombie or another account's process counts."""
+    """Whether PostgreSQL would see a process with this pid: a zombie or another account's process counts."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -265,13 +269,13 @@ def _exists(pid: int) -> bool:
 
 
 def _serves(pid: int, data: Path) -> bool:
-    """Is `pid` a live postmaster of this very data? On Linux a postmaster's working directory is its data."""
+    """Whether `pid` is a live postmaster of this data. On Linux a postmaster's working directory is its data directory."""
     if ProcessIdentity.of(pid) is None:
         return False
     try:
         return Path(f"/proc/{pid}/cwd").resolve(strict=True) == data.resolve()
     except FileNotFoundError:
-        # No /proc: with our lock held nobody but a person could have started one, and we cannot tell more.
+        # Without /proc it is unknown. This process holds the lock, so only a person could have started a postmaster.
         return False
     except PermissionError:
         return False

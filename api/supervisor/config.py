@@ -1,7 +1,7 @@
-"""What the supervisor needs of the settings, as plain values.
+"""The settings of the supervisor, as plain values.
 
-The supervisor lives as long as the server and should be small, so it is a program of its own without pydantic and the command
-line: `tidelog up` checks the settings, hands this over a pipe and replaces itself.
+The supervisor lives as long as the server and should be small. So it is a separate program without pydantic and the command line:
+`tidelog up` checks the settings, sends these values through a pipe and replaces itself by the supervisor.
 """
 
 import json
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from api.settings import Settings
 
 
-# What a worker has no business to know: it runs code of users.
+# Workers must not know these variables, because workers run code of users.
 _NOT_FOR_WORKERS = frozenset(
     {"TIDELOG_DATABASE_URL", "TIDELOG_NATS_URL", "TIDELOG_WORKER_NATS_URL", "TIDELOG_BOOTSTRAP_KEY_SHA256"}
     | {f"TIDELOG_NATS_{name}" for name in ("CA_FILE", "CERT_FILE", "KEY_FILE", "CREDS_FILE", "NKEY_FILE", "TOKEN", "TLS_FIRST")}
@@ -22,13 +22,13 @@ _NOT_FOR_WORKERS = frozenset(
 
 
 def worker_environment() -> dict[str, str]:
-    """Our environment without the server's secrets."""
+    """The environment of this process without the server's secrets."""
     return {name: value for name, value in os.environ.items() if name not in _NOT_FOR_WORKERS}
 
 
 @dataclass(frozen=True)
 class SupervisorConfig:
-    """Paths are absolute; secrets are in the clear."""
+    """The values. Paths are absolute, secrets are plain text."""
 
     data_dir: str
     host: str
@@ -39,7 +39,7 @@ class SupervisorConfig:
     api_key: str | None
     bootstrap_key_sha256: str | None
     agents: tuple[str, ...]
-    """Empty: no worker."""
+    """Folders with agents and tools. Empty: no worker."""
     workspace: str | None
     postgres_bin: str | None
     nats_bin: str | None
@@ -60,7 +60,7 @@ class SupervisorConfig:
         isolate: bool = False,
         as_json: bool = False,
     ) -> "SupervisorConfig":
-        """`roles` None: all of them."""
+        """The values of the settings. `roles`: None for all roles."""
         from api.settings import ROLES
 
         chosen = tuple(ROLES if roles is None else roles)

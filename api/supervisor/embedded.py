@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL and NATS of one data folder, kept running; or, with URLs in the settings, nothing of that kind."""
+"""The embedded PostgreSQL and NATS of one data folder, kept running. A server with a URL in the settings is not embedded."""
 
 import asyncio
 import time
@@ -22,12 +22,12 @@ log = structlog.get_logger(__name__)
 LOG_ID_TIMEOUT_S = 30.0
 START_TRIES = 5
 START_PATIENCE_S = 30.0
-"""A server that is killed while it starts, or finds what one that was killed left behind, starts at the next try. Whatever else is
-wrong is told after so many, or after so long."""
+"""A server that is killed during its start, or that finds files of a killed server, starts at the next try. A lasting fault is
+raised after START_TRIES tries or START_PATIENCE_S seconds."""
 
 
 class Servers:
-    """Where the data is: servers of our own where the settings name none."""
+    """The servers of the data: from the settings, or else embedded."""
 
     def __init__(self, config: SupervisorConfig) -> None:
         self._config = config
@@ -35,11 +35,11 @@ class Servers:
 
     @property
     def own(self) -> bool:
-        """Whether there are servers of our own at all."""
+        """Whether any server is embedded."""
         return self._own is not None
 
     async def start(self) -> None:
-        """Tries again where a server failed to start. Raises SupervisorError; nothing is left running then."""
+        """Starts the servers, with further tries after a failure. Raises SupervisorError, after all servers were stopped."""
         if self._own is None:
             return
         backoff, give_up_at = Backoff(), time.monotonic() + START_PATIENCE_S
@@ -68,7 +68,10 @@ class Servers:
             raise SupervisorError(str(error)) from None
 
     async def _limit_workers(self, own: EmbeddedServices) -> None:
-        """To the work of our log. Which log a database elsewhere holds need not be known yet: then their rights are wider."""
+        """Limits workers to the work of this log.
+
+        If the database is not embedded, its log may be unknown: workers keep wider rights.
+        """
         if own.names == ("postgres", "nats"):
             try:
                 await own.serve_log(await log_id_at(own.database_url, timeout=LOG_ID_TIMEOUT_S))
@@ -77,10 +80,10 @@ class Servers:
                 raise
 
     async def watch(self, changed: Callable[[], None], moved: Callable[[], None]) -> None:
-        """Start again what dies, for as long as it takes. Comes back at `stop()`.
+        """Restarts servers that die, without a limit. Returns at `stop()`.
 
-        `changed` is called whenever `describe()` says something new, `moved` when `environment()` does: who was started with the
-        old one looks for the data in the wrong place.
+        `changed` is called when the result of `describe()` changes, `moved` when the result of `environment()` changes: processes
+        with the old environment look for the data in the wrong place.
         """
         if self._own is None:
             await asyncio.Event().wait()  # ends by cancellation
@@ -112,7 +115,7 @@ class Servers:
                 await servers.restart(name)
             except ServicesStopped:
                 raise
-            except (EmbeddedError, OSError) as error:  # OSError: a full disk, no more processes; it may pass
+            except (EmbeddedError, OSError) as error:  # OSError: a full disk or no more processes, which may pass
                 log.error("embedded_service_not_restarted", server=name, error=str(error))
             except Exception:
                 log.exception("embedded_service_not_restarted", server=name)
@@ -127,19 +130,19 @@ class Servers:
         return None if self._own is None else self._own.describe()
 
     def environment(self) -> dict[str, str]:
-        """The variables by which roles find the data."""
+        """The environment variables by which roles find the data."""
         database = self._config.database_url or self._owned().database_url
         nats = self._config.nats_url or self._owned().nats_url
         worker = self._config.worker_nats_url or self._config.nats_url or self._owned().worker_nats_url
         return {"TIDELOG_DATABASE_URL": database, "TIDELOG_NATS_URL": nats, "TIDELOG_WORKER_NATS_URL": worker}
 
     def _owned(self) -> EmbeddedServices:
-        assert self._own is not None  # made whenever one of the URLs is missing
+        assert self._own is not None  # exists if one of the URLs is missing
         return self._own
 
 
 def describe_binaries(config: SupervisorConfig) -> dict[str, Any]:
-    """Which server binaries `tidelog up` would use, without starting anything. Raises SupervisorError if one is missing."""
+    """The server binaries that `tidelog up` would use. Starts nothing. Raises SupervisorError if a binary is missing."""
     servers = _embedded(config)
     try:
         return {} if servers is None else servers.describe()

@@ -1,8 +1,8 @@
-"""What can go wrong with `tidelog up`. Every message is one line, fit for the terminal."""
+"""Errors of `tidelog up`. Every message is one line for the terminal."""
 
 
 class SupervisorError(Exception):
-    """The server cannot be started (or not from here); the message says why and what to do."""
+    """The server cannot be started, or not by this account or process. The message says the reason and the remedy."""
 
     exit_code = 1
 
@@ -12,10 +12,10 @@ class AlreadyRunning(SupervisorError):
 
 
 class CannotStart(SupervisorError):
-    """A child said before the server was ever ready that a person has to act; it has said why on stderr."""
+    """A child reported, before the server was ready, that a person has to act. The child has written the reason to stderr."""
 
 
 class WrongSettings(SupervisorError):
-    """Settings that are right one by one do not go together."""
+    """Settings that are valid one by one contradict each other."""
 
     exit_code = 2

@@ -1,4 +1,4 @@
-"""One child process that is started again whenever it ends."""
+"""One child process that is restarted whenever it ends."""
 
 import asyncio
 import contextlib
@@ -19,14 +19,14 @@ from api.supervisor.errors import CannotStart
 log = structlog.get_logger(__name__)
 
 EXIT_CANNOT_START = 78
-"""A child's word that starting it again cannot help and a person has to act (EX_CONFIG of sysexits.h)."""
+"""Exit code by which a child reports that a restart cannot help and a person has to act (EX_CONFIG of sysexits.h)."""
 
 EXIT_NOT_STARTED = 127
 
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 10.0
 SHORT_LIFE_S = 5.0
-"""Whoever dies younger, dies at its start or of its first work: then waiting helps. Else it is a new accident."""
+"""Seconds. A process that ends earlier fails at its start or at its first work: a pause helps. A later end is a new failure."""
 DEATHS_TO_REPORT = 3
 
 _ON_LINUX: bool = sys.platform == "linux"
@@ -34,7 +34,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Backoff:
-    """Pauses between starts: 0.2 s, doubled to 10 s with each short life, from the beginning again after a longer one."""
+    """Pauses between starts: 0.2 s, doubled up to 10 s after each short life, and 0.2 s again after a longer life."""
 
     def __init__(self) -> None:
         self._pause_s = FIRST_PAUSE_S
@@ -63,15 +63,15 @@ class Program:
 
 
 class SupervisedProcess:
-    """A child that lives until `stop()`. `program` is asked again at each start, so that addresses may change.
+    """A child that is kept running until `stop()`. `program` is called at each start, so that addresses may change.
 
-    `changed` is called whenever `describe()` says something new.
+    `changed` is called when the result of `describe()` changes.
     """
 
     def __init__(self, name: str, program: Callable[[], Program], *, stop_patience_s: float, changed: Callable[[], None]) -> None:
         self.name = name
         self.settled = False
-        """Set by the owner once the server was ready: from then on no end of a child is final."""
+        """Set by the owner when the server is ready. From then on the child is restarted after every end."""
         self._program = program
         self._stop_patience_s = stop_patience_s
         self._changed = changed
@@ -84,10 +84,10 @@ class SupervisedProcess:
         return {"pid": self._process.pid if running and self._process else None, "restarts": self._restarts}
 
     async def run(self) -> None:
-        """Keep it running until `stop()`.
+        """Keeps the child running until `stop()`.
 
         Raises:
-            CannotStart: it ended with EXIT_CANNOT_START before the server was ever ready.
+            CannotStart: the child ended with EXIT_CANNOT_START before the server was ready.
         """
         backoff = Backoff()
         while not self._stopping.is_set():
@@ -108,7 +108,7 @@ class SupervisedProcess:
             self._restarts += 1
 
     async def stop(self) -> None:
-        """SIGTERM, and SIGKILL when its time is up. `run()` comes back then."""
+        """Sends SIGTERM, and SIGKILL after the grace. `run()` returns then."""
         self._stopping.set()
         process = self._process
         if process is None or process.returncode is not None:
@@ -123,7 +123,7 @@ class SupervisedProcess:
             self.kill()
 
     def restart(self) -> None:
-        """Ends the present child politely; `run()` starts another one."""
+        """Ends the present child with SIGTERM. `run()` starts a new one."""
         self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
@@ -137,11 +137,11 @@ class SupervisedProcess:
                 *program.argv,
                 env=dict(program.environment),
                 stdin=asyncio.subprocess.DEVNULL,
-                # A session of its own: Ctrl-C in the terminal reaches us alone, and we stop things in order.
+                # A new session: Ctrl-C in the terminal reaches only the supervisor, which stops the children in order.
                 start_new_session=True,
                 preexec_fn=die_with_parent(),
             )
-        except (OSError, subprocess.SubprocessError) as error:  # out of processes, memory or disk: it may pass
+        except (OSError, subprocess.SubprocessError) as error:  # no processes, memory or disk space left, which may pass
             log.error("process_not_started", process=self.name, error=str(error))
             return EXIT_NOT_STARTED
         log.debug("process_started", process=self.name, pid=self._process.pid)
@@ -165,10 +165,14 @@ def _how(code: int) -> str:
 
 
 def die_with_parent() -> Callable[[], None] | None:
-    """Linux sends the child SIGTERM when we die. Must be spawned from the main thread: it is the thread's death that counts."""
+    """A `preexec_fn`. With it Linux sends the child SIGTERM when the parent dies. None on other systems.
+
+    The child must be spawned from the main thread, because Linux sends the signal at the end of the spawning thread.
+
+    """
     if not _ON_LINUX:
         return None
-    prctl = ctypes.CDLL(None).prctl  # looked up before the fork: nothing is loaded between fork and exec
+    prctl = ctypes.CDLL(None).prctl  # looked up before the fork, because no library may be loaded between fork and exec
     parent = os.getpid()
 
     def arm() -> None:

@@ -1,4 +1,4 @@
-"""The order in which a server starts and stops: lock, embedded servers, roles, worker; and back."""
+"""The order in which a server starts: lock, embedded servers, roles, worker. The server stops in the reverse order."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ READY_POLL_S = 0.05
 READY_REPORT_S = 10.0
 CHECK_TIMEOUT_S = 3.0
 PORT_PATIENCE_S = 3.0
-"""The server before this one may need a moment to let go of its port."""
+"""Seconds. The previous server may need a moment to release its port."""
 ROLES_PATIENCE_S = 10.0
 WORKER_PATIENCE_S = 8.0
 
@@ -41,11 +41,11 @@ _NOT_OUR_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 TOGETHER = (("api",), ("relay", "projector", "saga"))
 EACH_ALONE = (("api",), ("relay",), ("projector",), ("saga",))
-"""Roles by process."""
+"""The roles of each process."""
 
 
 class Service:
-    """One server on one data folder. `on_ready` is called once, when commands and queries are served."""
+    """One server on one data folder. `on_ready` is called once, as soon as commands and queries are served."""
 
     def __init__(self, config: SupervisorConfig, *, on_ready: Callable[[RunningServer], None]) -> None:
         self._config = config
@@ -61,10 +61,10 @@ class Service:
         self._worker = self._worker_process() if config.agents else None
 
     async def run(self) -> None:
-        """Until SIGTERM, SIGINT or SIGHUP; a second one kills what still runs.
+        """Runs the server until SIGTERM, SIGINT or SIGHUP. A second signal kills all children.
 
         Raises:
-            SupervisorError: it cannot start; nothing is left running.
+            SupervisorError: the server cannot start. All children are stopped then.
         """
         configure_logging(self._config.log_level, self._config.log_format, role="supervisor")  # type: ignore[arg-type]  # checked by Settings
         stop = self._on_signals()
@@ -93,7 +93,7 @@ class Service:
         return stop
 
     async def _serve(self) -> None:
-        """Everything between the lock and its release. Ends by cancellation, or with the reason why it cannot start."""
+        """Runs the server with the folder's lock. Ends by cancellation, or raises the reason why the server cannot start."""
         with contextlib.ExitStack() as stack:
             if not self._servers.own:
                 state.create_folder(self._data_dir)
@@ -103,7 +103,7 @@ class Service:
                 await self._choose_port()
             try:
                 await self._servers.start()
-                if not held:  # the embedded servers made it, with owner and mode as they need them
+                if not held:  # the embedded servers made the folder, with the owner and mode that they need
                     stack.enter_context(state.holding(self._data_dir))
                 self._key = self._choose_key()
                 await self._keep_running()
@@ -153,7 +153,7 @@ class Service:
         self._on_ready(self._describe())
 
     async def _shut_down(self) -> None:
-        """First those who depend on others. Each step is bounded."""
+        """Stops the children in bounded steps. Processes stop before the processes that they depend on."""
         self._ready = False
         if self._worker is not None:
             await self._worker.stop()
@@ -164,7 +164,7 @@ class Service:
         return self._roles if self._worker is None else [*self._roles, self._worker]
 
     def _restart_roles(self) -> None:
-        """They know where the data is from their environment. The worker asks them."""
+        """Restarts the roles after a change of addresses. Roles get addresses from their environment. The worker asks the roles."""
         for process in self._roles:
             process.restart()
 
@@ -172,7 +172,7 @@ class Service:
         if self._ready:
             try:
                 state.publish(self._data_dir, self._describe())
-            except OSError as error:  # a full disk is no reason to end what runs
+            except OSError as error:  # a full disk must not end the children
                 log.error("server_file_not_written", error=str(error))
 
     def _describe(self) -> RunningServer:
@@ -193,7 +193,7 @@ class Service:
     # --- the key ---
 
     def _choose_key(self) -> str:
-        """The key of the settings, else the development key of the folder."""
+        """The key of the settings, or else the development key of the folder."""
         key = self._config.api_key or state.create_key(self._data_dir)
         wanted = self._config.bootstrap_key_sha256
         if wanted is not None and wanted != _sha256(key):
@@ -232,11 +232,11 @@ class Service:
             environment.pop("TIDELOG_API_KEY", None)
             if "api" in roles:
                 if not self._ready and self._config.port == 0:
-                    # Somebody may have taken the port between our look and the child's; until anybody was told, we may move.
+                    # Another process may have taken the port since the check. The port may change until it is announced.
                     self._port = _bindable(self._config.host, self._port) or _bindable(self._config.host, 0) or self._port
                 environment |= {"TIDELOG_PORT": str(self._port), "TIDELOG_HOST": self._config.host}
                 environment["TIDELOG_BOOTSTRAP_KEY_SHA256"] = _sha256(self._key)
-            # -P: a folder `api` where we were started must not be taken for ours.
+            # -P: a folder `api` in the current folder must not be imported instead of this package.
             argv = (sys.executable, "-P", "-m", "api.cli.main", "serve", "--migrate", "--roles", ",".join(roles))
             return Program(argv, environment)
 
@@ -271,7 +271,7 @@ def _sha256(key: str) -> str:
 
 
 def _bindable(host: str, port: int) -> int | None:
-    """The port that a server may bind now (0: any free one); None if it is taken."""
+    """The port that a server can bind now; `port` 0: any free port. None if the port is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -289,7 +289,7 @@ def _bindable(host: str, port: int) -> int | None:
 
 
 def _readiness(url: str) -> tuple[bool, str]:
-    """Whether the server is ready, and what it lacks. In a thread; without a client library, to stay small."""
+    """(Whether the server is ready, what is missing). Blocks. Uses no client library, so that the supervisor stays small."""
     address = url.removeprefix("http://")
     connection = http.client.HTTPConnection(address, timeout=CHECK_TIMEOUT_S)
     try:

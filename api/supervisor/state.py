@@ -1,7 +1,7 @@
-"""What a data folder says about its server: `server.json`, the lock that proves it true, and the development key.
+"""The state files of a data folder: `server.json`, the lock that proves it valid, and the development key.
 
-    up.lock       held by `tidelog up` for life; the kernel lets go of it however the process ends
-    server.json   how to reach the server, written when it is ready, removed when it stops (0600)
+    up.lock       held by `tidelog up` for life; the kernel releases the lock however the process ends
+    server.json   the server's address, written when the server is ready, removed when it stops (0600)
     api-key       the development key (0600)
 
 Imported by every command: standard library only.
@@ -23,20 +23,20 @@ from api.supervisor.errors import AlreadyRunning, SupervisorError
 
 _KEY = re.compile(r"tl_[A-Za-z0-9_-]{43}")
 _LOCK_PATIENCE_S = 0.5
-"""A command that looks whether a server runs takes the lock for an instant."""
+"""Seconds. A command that checks whether a server runs takes the lock for an instant."""
 
 
 @dataclass(frozen=True)
 class RunningServer:
-    """The content of server.json. Times are RFC 3339 in UTC; `embedded` is what the embedded servers say of themselves."""
+    """The content of server.json. Times are RFC 3339 in UTC. `embedded`: the description of the embedded servers."""
 
     url: str
     pid: int
     started_at: str
     agents: list[str] = field(default_factory=list)
-    """Folders that its worker runs; empty: it has no worker."""
+    """Folders of the agents that the server's worker runs. Empty: the server has no worker."""
     workspace: str = ""
-    """The folder that its worker's tools are confined to."""
+    """The folder that the worker's tools are confined to."""
     versions: dict[str, str] = field(default_factory=dict)
     processes: dict[str, dict[str, Any]] = field(default_factory=dict)
     embedded: dict[str, Any] | None = None
@@ -48,7 +48,7 @@ class RunningServer:
 
 @contextlib.contextmanager
 def holding(data_dir: Path) -> Iterator[None]:
-    """Hold the folder as its one server. Raises AlreadyRunning if another does."""
+    """Holds the lock of the folder as its only server. Raises AlreadyRunning if another server holds it."""
     descriptor = os.open(data_dir / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         deadline = time.monotonic() + _LOCK_PATIENCE_S
@@ -56,7 +56,7 @@ def holding(data_dir: Path) -> Iterator[None]:
             if time.monotonic() > deadline:
                 raise already_running(data_dir)
             time.sleep(0.05)
-        forget(data_dir)  # left by one that was killed
+        forget(data_dir)  # left by a killed server
         try:
             yield
         finally:
@@ -66,7 +66,7 @@ def holding(data_dir: Path) -> Iterator[None]:
 
 
 def held(data_dir: Path) -> bool:
-    """Whether a `tidelog up` holds the folder: it is starting, ready or stopping."""
+    """Whether a `tidelog up` holds the folder's lock: a server is starting, ready or stopping."""
     try:
         descriptor = os.open(data_dir / "up.lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
@@ -86,7 +86,7 @@ def already_running(data_dir: Path) -> AlreadyRunning:
 
 
 def running(data_dir: Path) -> RunningServer | None:
-    """The ready server of the folder; None if there is none (or none yet). Raises SupervisorError if we may not look."""
+    """The ready server of the folder. None if no server is ready. Raises SupervisorError if the folder may not be read."""
     try:
         return read(data_dir) if held(data_dir) else None
     except PermissionError as error:
@@ -101,7 +101,7 @@ def read(data_dir: Path) -> RunningServer | None:
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, AttributeError):
-        return None  # of another version, or damaged: the server writes it anew
+        return None  # of another version, or damaged: the server writes the file again
 
 
 def publish(data_dir: Path, server: RunningServer) -> None:
@@ -117,7 +117,7 @@ def key_path(data_dir: Path) -> Path:
 
 
 def read_key(data_dir: Path) -> str | None:
-    """The development key of the folder. Raises SupervisorError if the file is damaged."""
+    """The development key of the folder. None: the folder has none. Raises SupervisorError if the file is damaged or unreadable."""
     path = key_path(data_dir)
     try:
         key = path.read_text("ascii").strip()
@@ -133,7 +133,7 @@ def read_key(data_dir: Path) -> str | None:
 
 
 def create_key(data_dir: Path) -> str:
-    """The development key of the folder; made of 256 random bits if there is none."""
+    """The development key of the folder. A missing key is made from 256 random bits."""
     key = read_key(data_dir)
     if key is None:
         key = f"tl_{secrets.token_urlsafe(32)}"
@@ -143,7 +143,7 @@ def create_key(data_dir: Path) -> str:
 
 
 def create_folder(data_dir: Path) -> None:
-    """A folder for a server that needs no embedded servers (those make theirs themselves). It keeps itself out of git."""
+    """Creates the folder of a server without embedded servers. Embedded servers create the folder themselves. Git ignores it."""
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError), (data_dir / ".gitignore").open("x", encoding="ascii") as file:
         file.write("*\n")

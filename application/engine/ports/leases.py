@@ -7,10 +7,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A member's share of one group:
-
-    the number of units that it may run, and the units that it holds. It may hold more for a while.
-    """
+    """A member's share of one group: how many units it may run, and which units it holds. It may hold more for a while."""
 
     size: int
     held: frozenset[str]
