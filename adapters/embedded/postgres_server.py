@@ -210,7 +210,6 @@ class PostgresServer:
         """Whether postmaster.pid says "ready", as pg_ctl checks it: line 1 is the pid, line 8 the state.
 
         Early attempts to connect would fill the log.
-
         """
         try:
             lines = (self._data / "postmaster.pid").read_text(encoding="utf-8", errors="replace").split("\n")

@@ -39,7 +39,6 @@ async def let_in(attempt: Callable[[], Awaitable[T]]) -> T:
     """The result of an attempt to reach the database. Raises SettingsError if the database refuses the login.
 
     At start no health check can report the refusal yet, so the process must end with a message.
-
     """
     try:
         return await attempt()

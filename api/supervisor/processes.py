@@ -168,7 +168,6 @@ def die_with_parent() -> Callable[[], None] | None:
     """A `preexec_fn`. With it Linux sends the child SIGTERM when the parent dies. None on other systems.
 
     The child must be spawned from the main thread, because Linux sends the signal at the end of the spawning thread.
-
     """
     if not _ON_LINUX:
         return None

@@ -52,10 +52,7 @@ Root = Annotated[UUID | None, Query(description="Only events inside this run")]
 async def get_events(
     request: Request, after: After = None, types: Types = None, root_id: Root = None, limit: Limit = 100, cursor: str | None = None
 ) -> Response:
-    """With `Accept:
-
-    text/event-stream`: replay from `after` (or `Last-Event-ID`), then live, without a gap or a repetition.
-    """
+    """With `Accept: text/event-stream`: replay from `after` or `Last-Event-ID`, then live, without a gap or a repetition."""
     wanted = Filter(principal_of(request).tenant_id, root_id, _topics(types))
     if _wants_stream(request):
         live = container_of(request).live

@@ -23,7 +23,6 @@ async def position_as_of(
     """The position of `as_of`. A position is limited to the head. For an RFC 3339 time: the last position at that time.
 
     Raises InvalidCommand for any other text.
-
     """
     position = parse_position(as_of)
     if position is not None:
