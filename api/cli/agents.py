@@ -1,4 +1,4 @@
-"""`tidelog agents`: what can be run."""
+"""`tidelog agents`: the agents that can be run."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ app = typer.Typer(help="Agents that the server knows.", no_args_is_help=True)
 
 @app.callback()
 def agents() -> None:
-    """Agents that the server knows."""
+    """The registered agents."""
 
 
 @app.command("list")

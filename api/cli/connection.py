@@ -1,4 +1,4 @@
-"""A server for a command: the one that is named, the one that runs on the data folder, or one started just for it."""
+"""The server for a command: named by its URL, running on the data folder, or started for the command."""
 
 import asyncio
 import contextlib
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
     from tidelog.transport import Transport
 
 START_PATIENCE_S = 120.0
-"""A first start creates a database; after a hard stop under load the log is recovered first."""
+"""Seconds. A first start creates a database. After a hard stop under load the database is recovered first."""
 STOP_PATIENCE_S = 40.0
 PATIENCE_S = 15.0
-"""How long a request is repeated while the server is away."""
+"""Seconds for which a request is repeated while the server is away."""
 MAX_PAGE = 1000
 
 
 @dataclass(frozen=True)
 class ServerClient:
-    """Requests to the server. All raise the SDK's TidelogAPIError (refused) and TidelogConnectionError (not there)."""
+    """Requests to the server. All raise the SDK's TidelogAPIError (refused) and TidelogConnectionError (no server)."""
 
     url: str
     key: str
     running: state.RunningServer | None
-    """What the data folder says of it; None for one that was named by its URL."""
+    """The state of the server in the data folder. None for a server that is named by its URL."""
     temporary: bool
-    """It was started for this command and stops with it."""
+    """Whether the server was started for this command and stops with it."""
     transport: "Transport"
     client: "Client"
 
@@ -45,7 +45,7 @@ class ServerClient:
         return f"{self.url}/docs"
 
     async def get(self, path: str, params: Mapping[str, object] | None = None, *, at_least: int = 0) -> Any:
-        """The JSON answer. `at_least`: a position that the read models must have reached. Parameters that are None are left out."""
+        """The JSON answer. `at_least`: a position that the read models must have reached. Parameters that are None are not sent."""
         from tidelog.transport import RetryPolicy, json_of
 
         headers = {"Accept": "application/json"} | ({"Tidelog-Position": str(at_least)} if at_least else {})
@@ -56,7 +56,7 @@ class ServerClient:
         return json_of(response)
 
     async def post(self, path: str, body: Mapping[str, object], *, wait_s: float = 0) -> Any:
-        """The JSON answer. Repeated when the answer was lost; the idempotency key makes that safe."""
+        """The JSON answer. A request whose answer was lost is repeated; the idempotency key makes the repeat safe."""
         from uuid_utils.compat import uuid7
 
         from tidelog.transport import RetryPolicy, json_of
@@ -70,7 +70,7 @@ class ServerClient:
     async def pages(
         self, path: str, params: Mapping[str, object] | None = None, *, limit: int | None = None
     ) -> AsyncIterator[dict[str, Any]]:
-        """The items of a list, page by page, at most `limit` of them."""
+        """At most `limit` items of a list, read page by page."""
         cursor, left = None, limit
         while left is None or left > 0:
             size = MAX_PAGE if left is None else min(left, MAX_PAGE)
@@ -85,7 +85,7 @@ class ServerClient:
     async def follow(
         self, run_id: str | None, *, after: int | str, types: Sequence[str] = (), give_up_after_s: float = 300.0
     ) -> AsyncIterator[dict[str, Any]]:
-        """Events as they happen, over lost connections; of a run until its end, else for ever."""
+        """Live events, across lost connections: of a run until its end, otherwise for ever."""
         from uuid import UUID
 
         of_run = UUID(run_id) if run_id else None
@@ -96,10 +96,10 @@ class ServerClient:
 
 @asynccontextmanager
 async def server(settings: "Settings", *, worker: bool = False, quiet: bool = False) -> AsyncIterator[ServerClient]:
-    """A server to talk to.
+    """The server for a command.
 
-    `worker`: if one has to be started, let it also run the agents of the settings. `quiet`: no spinner.
-    Raises CommandFailed or SupervisorError with what to do.
+    `worker`: a server that is started also runs the agents of the settings. `quiet`: no spinner.
+        Raises CommandFailed or SupervisorError; the message names the remedy.
     """
     async with contextlib.AsyncExitStack() as stack:
         temporary = False
@@ -130,7 +130,7 @@ def _key(settings: "Settings") -> str:
 
 
 def _key_for(settings: "Settings", url: str) -> str:
-    """The development key is for this machine: it is never sent elsewhere."""
+    """The API key for a server. The development key is only for this machine and is never sent to another one."""
     if settings.api_key is None and not on_this_machine(url):
         raise CommandFailed(f"there is no API key for {url}: set TIDELOG_API_KEY")
     return _key(settings)
@@ -141,7 +141,7 @@ def on_this_machine(url: str) -> bool:
 
 
 async def _running(settings: "Settings") -> state.RunningServer | None:
-    """The server of the data folder. One that is about to be ready is waited for."""
+    """The server of the data folder. Waits for a server that is starting."""
     deadline = asyncio.get_running_loop().time() + START_PATIENCE_S
     while True:
         found = state.running(settings.data_dir)
@@ -154,7 +154,7 @@ async def _running(settings: "Settings") -> state.RunningServer | None:
 
 @asynccontextmanager
 async def _started(settings: "Settings", worker: bool, quiet: bool) -> AsyncIterator[state.RunningServer]:
-    """`tidelog up` on the data folder, on any free port, for as long as the block lasts."""
+    """Runs `tidelog up` on the data folder and any free port, for the time of the block."""
     with tempfile.TemporaryFile() as log:
         async with child_process(_up(settings, worker), {**os.environ, "TIDELOG_LOG_FORMAT": "json"}, log) as child:
             with _spinner("starting a server for this command …", quiet):
@@ -166,7 +166,7 @@ async def _started(settings: "Settings", worker: bool, quiet: bool) -> AsyncIter
 
 
 async def wait_for_agents(server: ServerClient, wanted: Set[str], patience_s: float = 60.0) -> None:
-    """A worker registers its agents when it has come up; from then on they can be run. Raises CommandFailed if it does not."""
+    """Waits until a worker has registered the agents, so that they can be run. Raises CommandFailed after the time-out."""
     deadline = asyncio.get_running_loop().time() + patience_s
     while missing := wanted - {agent["name"] async for agent in server.pages("/v1/agents")}:
         if asyncio.get_running_loop().time() > deadline:
@@ -178,7 +178,10 @@ async def wait_for_agents(server: ServerClient, wanted: Set[str], patience_s: fl
 async def child_process(
     command: Sequence[str], environment: Mapping[str, str], log: IO[bytes] | None = None
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A process of ours for as long as the block lasts; it dies with us. `log`: for what it prints; None: where we print."""
+    """A child process for the time of the block.
+
+    It dies with this process. `log`: for its output; None: the output of this process.
+    """
     from api.supervisor.processes import die_with_parent
 
     child = await asyncio.create_subprocess_exec(
@@ -187,7 +190,7 @@ async def child_process(
         stdout=log,
         stderr=log,
         env=dict(environment),
-        start_new_session=True,  # Ctrl-C reaches us alone, and we stop it in order
+        start_new_session=True,  # Ctrl-C reaches only this process, which stops the child in order
         preexec_fn=die_with_parent(),
     )
     try:
@@ -213,7 +216,7 @@ async def _ready(settings: "Settings", child: asyncio.subprocess.Process, log: I
         if found is not None and found.pid == child.pid:
             return found
         if child.returncode is not None:
-            if found is not None:  # somebody else's came first
+            if found is not None:  # another server was started first
                 return found
             raise CommandFailed(_reason(log))
         await asyncio.sleep(0.05)
@@ -229,7 +232,7 @@ async def _stop(child: asyncio.subprocess.Process) -> None:
         async with asyncio.timeout(STOP_PATIENCE_S):
             await child.wait()
     except TimeoutError:
-        child.kill()  # what it started dies with it
+        child.kill()  # the child's processes die with it
         await child.wait()
 
 
@@ -245,14 +248,14 @@ def _spinner(text: str, quiet: bool) -> Any:
 
 
 def _reason(log: IO[bytes]) -> str:
-    """Why `up` ended: its own error line, or else its last words."""
+    """The reason why `up` ended: its error lines, or else its last line."""
     lines = _lines(log)
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     return "\n".join(errors) or f"the server ended at once; its last line: {lines[-1] if lines else 'none'}"
 
 
 def _trouble(log: IO[bytes]) -> str:
-    """What a server that was started for a command had to complain of: its last few warnings, one line each."""
+    """The last few warnings of a server that was started for a command, one line each."""
     import json
 
     told: list[str] = []

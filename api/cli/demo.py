@@ -1,4 +1,4 @@
-"""`tidelog demo`: four agents review a git repository, and everything they do is in the log."""
+"""`tidelog demo`: four agents review a git repository, and the log has all their steps."""
 
 import asyncio
 import contextlib
@@ -24,17 +24,17 @@ TEAM = ("historian", "surveyor", "inspector")
 EDITOR = "editor"
 WORKER_PATIENCE_S = 60.0
 DOCS_URL = "http://127.0.0.1:8700/docs"
-"""Where a `tidelog up` without options puts them."""
+"""The address of the documents of a `tidelog up` without options."""
 GIT_TIMEOUT_S = 10
 
 
 @app.command()
 def demo(
     repo: Annotated[
-        Path | None, typer.Option("--repo", metavar="PATH", help="Git repository to review.  \\[default: the one you stand in]")
+        Path | None, typer.Option("--repo", metavar="PATH", help="Git repository to review.  \\[default: the current one]")
     ] = None,
     data_dir: options.DataDir = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Let the server run on afterwards, until Ctrl-C.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the server running afterwards, until Ctrl-C.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Let four agents review a git repository, live: history, shape, left-overs, and one report.
@@ -55,9 +55,9 @@ async def _demo(repo: Path | None, data_dir: Path | None, keep: bool, as_json: b
     from api.settings import load_settings
 
     root = _repository(repo or Path.cwd())
-    # The repository is on this machine, so the worker has to be: a server elsewhere (TIDELOG_URL) is of no use.
+    # The repository is on this machine, so the worker must be, too: a server on another machine (TIDELOG_URL) cannot be used.
     settings = load_settings(data_dir=data_dir, agents=(_agents_folder(),), workspace=root).model_copy(update={"url": None})
-    os.environ["TIDELOG_REPORT_DIR"] = str((settings.data_dir / "reports").absolute())  # for the worker that is started here
+    os.environ["TIDELOG_REPORT_DIR"] = str((settings.data_dir / "reports").absolute())  # for the worker that this command starts
     async with connection.server(settings, worker=True, quiet=as_json) as server, _worker(server, settings):
         if not as_json:
             where = "a server started for this" if server.temporary else "the running server"
@@ -76,7 +76,7 @@ async def _demo(repo: Path | None, data_dir: Path | None, keep: bool, as_json: b
 
 
 def _repository(path: Path) -> Path:
-    """The top folder of the repository. Raises CommandFailed for what is none."""
+    """The top folder of the repository. Raises CommandFailed if the folder is not in a repository."""
     if not path.is_dir():
         raise output.CommandFailed(f"--repo: there is no folder {path}", output.WRONG_USAGE)
     try:
@@ -99,7 +99,7 @@ def _repository(path: Path) -> Path:
 
 
 def _agents_folder() -> Path:
-    """Beside this file in an installed wheel, under examples/ in a checkout."""
+    """The folder of the demo's agents: beside this file in an installed wheel, under examples/ in a checkout."""
     here = Path(__file__).resolve()
     for folder in (here.parent / "repo_review", here.parents[2] / "examples" / "repo_review"):
         if folder.is_dir():
@@ -109,7 +109,7 @@ def _agents_folder() -> Path:
 
 @asynccontextmanager
 async def _worker(server: "ServerClient", settings: "Settings") -> AsyncIterator[None]:
-    """The demo's worker, unless the server has one. Raises CommandFailed if that one works on another repository."""
+    """Runs the demo's worker, unless the server has one. Raises CommandFailed if the server's worker has another repository."""
     import sys
 
     from api.cli.connection import child_process
@@ -134,7 +134,7 @@ def _same_folder(one: str, other: str) -> bool:
 
 
 async def _review(server: "ServerClient", root: Path, as_json: bool) -> dict[str, Any]:
-    """Start the run, show it to its end, give the run. Interrupted: the run is cancelled."""
+    """Starts the run, shows it up to its end and returns it. Cancels the run at an interrupt."""
     from uuid_utils.compat import uuid7
 
     plan = {"kind": "parallel", "agents": list(TEAM), "aggregator": EDITOR}
@@ -145,7 +145,7 @@ async def _review(server: "ServerClient", root: Path, as_json: bool) -> dict[str
     try:
         position = await _watch(server, run_id, as_json)
     except asyncio.CancelledError:
-        # A server that is stopped here would go on with the run at its next start.
+        # Otherwise a server that stops now would continue the run at its next start.
         with contextlib.suppress(Exception):
             async with asyncio.timeout(2):
                 await server.post(f"/v1/runs/{run_id}/cancel", {"reason": "interrupted"})
@@ -155,7 +155,7 @@ async def _review(server: "ServerClient", root: Path, as_json: bool) -> dict[str
 
 
 async def _watch(server: "ServerClient", run_id: str, as_json: bool) -> int:
-    """Raises CommandFailed if nobody takes the work up: the agents are known from an earlier time, their worker is not there."""
+    """Shows the run. Raises CommandFailed if no worker takes the work: agents stay registered after their worker has ended."""
     from api.cli.watching import watch
 
     watching = asyncio.create_task(watch(server, run_id, as_json=as_json))
@@ -171,7 +171,7 @@ async def _watch(server: "ServerClient", run_id: str, as_json: bool) -> int:
 
 
 def _report(run: dict[str, Any]) -> Path:
-    """Where the report is. Raises CommandFailed if there is none."""
+    """The path of the report. Raises CommandFailed if no report was written."""
     from api.cli.watching import outcome
 
     if run["status"] != "completed":
@@ -183,7 +183,7 @@ def _report(run: dict[str, Any]) -> Path:
 
 
 def _conclude(settings: "Settings", server: "ServerClient", run: dict[str, Any], report: Path) -> None:
-    """What came out, and how to go on."""
+    """Prints the summary of the report and commands to continue with."""
     from rich.markup import escape
 
     from api.cli.timeline import duration_of
@@ -206,7 +206,7 @@ def _conclude(settings: "Settings", server: "ServerClient", run: dict[str, Any],
 
 
 def _summary(edited: dict[str, Any]) -> list[str]:
-    """The report's first paragraph and its gravest findings, as rich markup."""
+    """The report's first paragraph and its most severe findings, as rich markup."""
     from rich.markup import escape
 
     lines = [escape(_unmarked(edited["summary"])), ""]
@@ -220,7 +220,7 @@ def _summary(edited: dict[str, Any]) -> list[str]:
 
 
 def _unmarked(markdown: str) -> str:
-    """Markdown's escapes and code marks are noise in a terminal."""
+    """The text without Markdown's escapes and code marks, for the terminal."""
     import re
 
     return re.sub(r"\\([\\`*_{}\[\]()#+\-.!<>|~&])", r"\1", markdown).replace("`", "")

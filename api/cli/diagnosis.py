@@ -38,7 +38,7 @@ TO_DURABILITY = "set fsync = on in postgresql.conf and reload PostgreSQL"
 
 
 async def diagnose(data_dir: Path | None, url: str | None) -> Diagnosis:
-    """All examinations, as far as each makes sense after the ones before."""
+    """Runs all examinations. An examination is skipped if the results before make it pointless."""
     found = Diagnosis()
     _python(found)
     try:
@@ -84,7 +84,7 @@ def _settings(settings: Settings) -> str:
 
 
 def _open_files(found: Diagnosis, settings: Settings) -> None:
-    """Each connection is an open file. A server raises its own limit as far as its account may."""
+    """Examines the limit of open files. Each connection is an open file. A server raises its limit as far as its account may."""
     most, wanted = most_open_files(), settings.max_connections
     text = f"{most:,} per process"
     if most >= wanted + SPARE_FILES:
@@ -180,7 +180,7 @@ def _binaries(found: Diagnosis, settings: Settings, running: state.RunningServer
 
 
 async def _own_servers(found: Diagnosis, settings: Settings) -> None:
-    """Servers that the settings name instead of the embedded ones."""
+    """Examines the PostgreSQL and NATS that the settings name instead of the embedded servers."""
     if settings.database_url is not None:
         from api.assembly import upkeep
         from domain.errors import TidelogError
@@ -286,7 +286,7 @@ def _dependencies(found: Diagnosis, health: dict[str, Any]) -> None:
 
 
 def examine_members(found: Diagnosis, health: dict[str, Any]) -> None:
-    """Who does the engine's work, and what nobody does."""
+    """Examines which processes do the engine's work, and which units no process runs."""
     if "members" not in health:  # the database is away
         return
     for member in health["members"]:
@@ -323,12 +323,12 @@ def _history(found: Diagnosis, health: dict[str, Any]) -> None:
 
 
 def _readers(health: dict[str, Any]) -> dict[str, dict[str, int]]:
-    """Those who read the log: consumers, and who copies it into JetStream."""
+    """The readers of the log: consumers, and copiers into JetStream."""
     return {**health["consumers"], **health.get("streams", {})}
 
 
 async def _lags(found: Diagnosis, health: dict[str, Any], ready: Callable[[], Any]) -> None:
-    """A lag is only wrong where nothing moves."""
+    """Examines lags. A lag is only wrong if the reader does not move."""
     readers = _readers(health)
     behind = {name: reader["lag"] for name, reader in readers.items() if reader["lag"]}
     if behind:
@@ -350,7 +350,7 @@ async def _lags(found: Diagnosis, health: dict[str, Any], ready: Callable[[], An
 
 
 async def _clock(found: Diagnosis, settings: Settings, client: Any, health: dict[str, Any]) -> None:
-    """Times in the log are those of the server's clock: it must not have gone back behind the newest event."""
+    """Examines the clock. The server's clock sets the times in the log, so it must not be behind the newest event."""
     now = datetime.now(UTC)
     key = settings.api_key.get_secret_value() if settings.api_key else None
     if key is None and on_this_machine(str(client.base_url)):

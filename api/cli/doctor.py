@@ -1,4 +1,4 @@
-"""`tidelog doctor`: what there is, what runs, what is wrong and how to mend it."""
+"""`tidelog doctor`: the installation, the running processes, the faults and their remedies."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,9 +17,9 @@ _MARKS = {"ok": "[green]✓[/green]", "note": "[dim]·[/dim]", "warning": "[yell
 
 @app.command()
 def doctor(data_dir: options.DataDir = None, url: options.Url = None, as_json: options.AsJson = False) -> None:
-    """Look for what is wrong, here and on the running server, and say how to mend it. Starts nothing.
+    """Look for faults on this machine and on the running server, and say how to fix them. Starts nothing.
 
-    Exit code 1 if something is wrong.
+    Exit code 1 if there is a fault.
 
     Examples:
 

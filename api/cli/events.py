@@ -16,7 +16,7 @@ app = typer.Typer(help="The event log.", no_args_is_help=True)
 @app.command()
 def tail(
     run: Annotated[str | None, typer.Option("--run", metavar="ID", help="Only the events of this run.")] = None,
-    types: Annotated[list[str] | None, typer.Option("--type", help="Only this type, as in run.started; repeatable.")] = None,
+    types: Annotated[list[str] | None, typer.Option("--type", help="Only this type, such as run.started; repeatable.")] = None,
     after: Annotated[
         str, typer.Option("--after", metavar="CURSOR", help="Only events after this position, or after the event with this cursor.")
     ] = "0",
@@ -30,7 +30,7 @@ def tail(
     url: options.Url = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Show events in the order of the log, from the beginning or a position on, and those to come.
+    """Show events in the order of the log, from the beginning or after a position, and then new events.
 
     Examples:
 
@@ -56,7 +56,9 @@ async def _tail(
     run_id = output.uuid_of(run) if run else None
     settings = load_settings(data_dir=data_dir, url=url)
     async with connection.server(settings, quiet=as_json) as server:
-        following = not server.temporary if follow is None else follow  # nothing happens on a server that nobody else uses
+        following = (
+            not server.temporary if follow is None else follow
+        )  # no new events come on a server that was started for this command
         try:
             async for event in _events(server, run_id, types, after, following):
                 if as_json:
@@ -98,7 +100,7 @@ def show(
     url: options.Url = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Show one event in full: who caused it, and what it says.
+    """Show one event completely: its cause and its data.
 
     Example:
 

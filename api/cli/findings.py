@@ -1,4 +1,4 @@
-"""What `tidelog doctor` has found."""
+"""The findings of `tidelog doctor`."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal

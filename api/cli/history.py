@@ -1,6 +1,6 @@
-"""The history of a run: its events folded one after the other, and what each of them changed.
+"""The history of a run: its events, folded one after the other, and the changes by each event.
 
-The fold is the very function that the server's read model is made with, so the states here are those of `?as_of=`.
+The fold is the function that makes the server's read model, so the states are the same as with `?as_of=`.
 """
 
 import json
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Change:
-    """`before`: empty for what was not there."""
+    """A changed value. `before`: empty for a new value."""
 
     path: str
     before: str
@@ -30,7 +30,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Moment:
-    """One event and what it changed in the state of the run. `state`: the run's document after it, if asked for."""
+    """One event and its changes of the run's state. `state`: the run's document after the event, if requested."""
 
     position: int
     time: str
@@ -45,14 +45,14 @@ class Moment:
 
 
 async def replay(server: "ServerClient", run_id: str, *, keep_states: bool = False) -> AsyncIterator[Moment]:
-    """Every moment of a run, from a listing of its events in pages."""
+    """Every moment of a run, from its events, which are read page by page."""
     history = RunHistory()
     async for event in server.pages(f"/v1/runs/{run_id}/events"):
         yield history.feed(event, keep_state=keep_states)
 
 
 class RunHistory:
-    """Feed it the events of one run in order, as CloudEvents."""
+    """Folds the events of one run. `feed` gets the events in order, as CloudEvents."""
 
     def __init__(self) -> None:
         self.view: RunView | None = None
@@ -79,7 +79,7 @@ class RunHistory:
 
 
 def recorded(event: Mapping[str, Any]) -> RecordedEvent:
-    """A CloudEvent as the log holds it."""
+    """The recorded event of a CloudEvent."""
     return RecordedEvent(
         position=event["position"],
         tenant_id=UUID(event["tenantid"]),
@@ -95,7 +95,7 @@ def recorded(event: Mapping[str, Any]) -> RecordedEvent:
 
 
 def _facts(view: RunView | None) -> dict[str, str]:
-    """What there is to say about a run, as flat names and short texts; nothing is said of what is empty."""
+    """The state of a run as flat names and short texts. Empty values are left out."""
     if view is None:
         return {}
     facts = {"run": view.status + (" (degraded)" if view.degraded else "")}

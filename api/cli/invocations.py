@@ -1,4 +1,4 @@
-"""`tidelog invocations`: tool calls, and what a person says of those whose effect nobody knows."""
+"""`tidelog invocations`: tool calls, and the resolution of ambiguous calls by a person."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,21 +13,21 @@ InvocationId = Annotated[str, typer.Argument(metavar="ID", help="The call's id."
 
 
 def to_resolve(invocation_id: str) -> str:
-    """The two commands, of which a person writes the one that is true."""
+    """The two commands for an ambiguous call. A person runs the command that tells the truth."""
     command = f"{output.program()} invocations resolve {invocation_id}"
     return f"  {command} --result JSON --reason TEXT\n  {command} --error MESSAGE --reason TEXT"
 
 
 @app.command("list")
 def list_invocations(
-    ambiguous: Annotated[bool, typer.Option("--ambiguous", help="Only those that wait for a person.")] = False,
-    run: Annotated[str | None, typer.Option("--run", metavar="ID", help="Only those of a run.")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="How many at most.")] = 20,
+    ambiguous: Annotated[bool, typer.Option("--ambiguous", help="Only calls that wait for a person.")] = False,
+    run: Annotated[str | None, typer.Option("--run", metavar="ID", help="Only calls of this run.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 20,
     data_dir: options.DataDir = None,
     url: options.Url = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """List tool calls, those of the newest runs first.
+    """List tool calls, the calls of the newest runs first.
 
     Example:
 
@@ -72,7 +72,7 @@ def _show_list(found: list[dict[str, Any]]) -> None:
 def show(
     invocation_id: InvocationId, data_dir: options.DataDir = None, url: options.Url = None, as_json: options.AsJson = False
 ) -> None:
-    """Show a tool call: its arguments, and what became of it.
+    """Show a tool call: its arguments and its outcome.
 
     Example:
 
@@ -128,22 +128,23 @@ def _show_one(call: dict[str, Any]) -> None:
 @app.command()
 def resolve(
     invocation_id: InvocationId,
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="How you know; it is recorded.")],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="How you know the outcome; it is recorded.")],
     result: Annotated[
         str | None, typer.Option("--result", metavar="JSON|@FILE", help="It took effect, and this is its result (null: none).")
     ] = None,
     error: Annotated[str | None, typer.Option("--error", metavar="MESSAGE", help="It did not take effect, or failed.")] = None,
     error_type: Annotated[
-        str | None, typer.Option("--error-type", metavar="TYPE", help="With --error: its class.  \\[default: ResolvedByHand]")
+        str | None,
+        typer.Option("--error-type", metavar="TYPE", help="With --error: the type of the error.  \\[default: ResolvedByHand]"),
     ] = None,
-    evidence: Annotated[str | None, typer.Option("--evidence", metavar="TEXT", help="What proves it: a reference, an id.")] = None,
+    evidence: Annotated[str | None, typer.Option("--evidence", metavar="TEXT", help="The proof: a reference, an id.")] = None,
     data_dir: options.DataDir = None,
     url: options.Url = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Say what became of an ambiguous tool call, whose worker vanished in the middle of it. The agent then goes on with that.
+    """Resolve an ambiguous tool call, whose worker vanished during the call. The agent continues with this outcome.
 
-    The first one to say it counts; saying something else later is refused.
+    The first resolution counts. A different resolution later is refused.
 
     Examples:
 

@@ -1,4 +1,4 @@
-"""The command `tidelog`. One file per group of commands; each imports what it needs when it runs, so that --help is quick."""
+"""The command `tidelog`. One file per group of commands; each command imports its modules when it runs, so that --help is fast."""
 
 import typer
 
@@ -40,7 +40,7 @@ app.add_typer(nats.app, name="nats")
 
 @app.command()
 def version(as_json: options.AsJson = False) -> None:
-    """Say which version this is."""
+    """Print the versions."""
     from importlib.metadata import version as installed
 
     versions = {"tidelog-server": installed("tidelog-server"), "tidelog": installed("tidelog")}

@@ -1,4 +1,4 @@
-"""`tidelog nats`: the streams on NATS, of this log and of others, and how to be rid of those that nobody needs any more."""
+"""`tidelog nats`: the streams on NATS, of this log and of others, and the removal of streams that are no longer needed."""
 
 import sys
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 OLD_QUEUE = "WORK"
 UNUSED_FOR_MIN = 60.0
-"""Minutes after which nobody seems to use a stream any more."""
+"""Minutes without use after which a stream counts as unused."""
 
-app = typer.Typer(help="Streams on NATS: whose they are, and removing those of logs that are gone.", no_args_is_help=True)
+app = typer.Typer(help="Streams on NATS: list them by log, and remove streams of logs that no longer exist.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_streams(data_dir: options.DataDir = None, as_json: options.AsJson = False) -> None:
-    """List the streams of all logs on this NATS: how much they hold, and when they were last used. Changes nothing.
+    """List the streams of all logs on this NATS: their sizes, and when they were last used. Changes nothing.
 
     Example:
 
@@ -41,22 +41,23 @@ def prune(
         bool, typer.Option("--old-queue", help="Remove the stream WORK, which earlier releases used as their work queue.")
     ] = False,
     all_others: Annotated[
-        bool, typer.Option("--all-others", help="Remove all streams that are not of this log, except those in use.")
+        bool, typer.Option("--all-others", help="Remove all streams of other logs, except streams in use.")
     ] = False,
     unused_for: Annotated[
-        float, typer.Option("--unused-for", metavar="MINUTES", min=0, help="Streams used since are in use and stay.")
+        float,
+        typer.Option("--unused-for", metavar="MINUTES", min=0, help="Streams that were used within this time are in use and stay."),
     ] = UNUSED_FOR_MIN,
-    force: Annotated[bool, typer.Option("--force", help="Remove them although they are in use.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also remove streams in use.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     data_dir: options.DataDir = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Remove streams of other logs: of a database that was dropped, of a restore that was tried. This log's streams always stay.
+    """Remove streams of other logs, such as of a dropped database or of a restore drill. This log's streams always stay.
 
-    Whether another log still exists cannot be seen here: name only logs that you know to be gone. A log that lives makes its
-    streams again from its database, but work in hand may go to a second worker, and subscribers of its fan-out begin anew.
+    The command cannot check whether another log still exists: name only logs that you know to be gone. An existing log makes its
+    streams again from its database, but work in progress may go to a second worker, and subscribers of its fan-out begin again.
 
-    Without --yes it asks; where it cannot ask it only shows what it would remove.
+    Without --yes the command asks first. Without a terminal it only shows the streams that it would remove.
 
     Examples:
 
@@ -86,7 +87,7 @@ class _Wish:
 class _Plan:
     remove: "list[FoundLog]"
     keep: "list[FoundLog]"
-    """Wanted, but in use."""
+    """Logs that were chosen, but are in use."""
 
     @property
     def streams(self) -> "list[FoundStream]":
@@ -122,7 +123,7 @@ async def _prune(wish: _Wish, yes: bool, data_dir: Path | None, as_json: bool) -
 
 
 async def _remove(streams: "Streams", plan: _Plan, wish: _Wish) -> "list[FoundStream]":
-    """Looks again first: some time may have passed while a person was asked."""
+    """Removes the planned streams. Surveys again first, because some time may have passed while a person was asked."""
     chosen = {stream.name for stream in plan.streams}
     still = [stream for stream in plan_of(wish, await streams.survey(), streams.log_id).streams if stream.name in chosen]
     await streams.remove(still)
@@ -130,7 +131,7 @@ async def _remove(streams: "Streams", plan: _Plan, wish: _Wish) -> "list[FoundSt
 
 
 def plan_of(wish: _Wish, found: "Sequence[FoundLog]", own: str) -> _Plan:
-    """What to remove. Raises CommandFailed for a log that is ours, that is not there, or that is named although it is in use."""
+    """The plan of the removal. Raises CommandFailed for this log, for an unknown log, and for a named log that is in use."""
     if own in wish.logs:
         raise output.CommandFailed(f"{own} is this log: its streams are not removed", output.WRONG_USAGE)
     others = [log for log in found if log.log_id != own]
@@ -158,7 +159,7 @@ def _confirmed(count: int) -> bool:
     return sys.stdin.isatty() and typer.confirm(f"Remove {'this stream' if count == 1 else f'these {count} streams'}?")
 
 
-# --- in words ---------------------------------------------------------------------------------------------------------
+# --- texts ------------------------------------------------------------------------------------------------------------
 
 
 def name_of(log: "FoundLog") -> str:
@@ -166,7 +167,7 @@ def name_of(log: "FoundLog") -> str:
 
 
 def usage(log: "FoundLog") -> str:
-    """When it was last used and written, in words."""
+    """When a log was last used and written, as text."""
     waiting = sum(stream.waiting for stream in log.streams)
     used = f"in use now, {waiting} requests wait for messages" if waiting else f"last used {ago(log.used_at)}"
     return f"{used}, last written {ago(log.written_at) if log.written_at else 'never'}"

@@ -1,4 +1,4 @@
-"""Options that several commands take. What is not given comes from the environment (TIDELOG_…)."""
+"""Options of several commands. Missing options are taken from the environment (TIDELOG_…)."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ DataDir = Annotated[
 ]
 Url = Annotated[
     str | None,
-    typer.Option("--url", help="Base URL of a server; else that of the data folder, started if need be.  \\[TIDELOG_URL]"),
+    typer.Option("--url", help="Base URL of a server. Without: the server of the data folder, started if needed.  \\[TIDELOG_URL]"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer with JSON, for programs.")]
 Agents = Annotated[
@@ -29,9 +29,9 @@ Workspace = Annotated[
 
 
 def json_of(option: str, given: str | None) -> Any:
-    """The value of an option that takes JSON, `@FILE` with JSON, or `@-` for stdin; None if it was not given.
+    """The value of an option with JSON, `@FILE` with JSON, or `@-` for stdin. None if the option was not given.
 
-    Raises CommandFailed for what is not JSON, or no value that the server takes.
+    Raises CommandFailed if the text is not JSON, or not a value that the server accepts.
     """
     from tidelog.errors import PermanentError, ValueTooDeepError
     from tidelog.values import MAX_JSON_DEPTH, to_json

@@ -1,6 +1,7 @@
-"""What all commands share in the way they speak: documents for programs, lines for people, errors, exit codes.
+"""The output of all commands: documents for programs, lines for people, errors, exit codes.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 130 interrupted. Imported by every command: nothing heavy up here.
+Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 130 interrupted. Imported by every command, so the top of this file imports
+no heavy module.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ STATUS_STYLES: Mapping[str, str] = {
 
 
 class CommandFailed(Exception):
-    """The command cannot do what it was asked to; the message is one line for the terminal."""
+    """The command has failed. The message is one line for the terminal."""
 
     def __init__(self, message: str, exit_code: int = FAILED) -> None:
         super().__init__(message)
@@ -35,18 +36,18 @@ class CommandFailed(Exception):
 
 
 def run(command: Coroutine[Any, Any, None]) -> None:
-    """Run a command to its end; see `guarded`."""
+    """Runs a command to its end; see `guarded`."""
     guarded(lambda: asyncio.run(command))
 
 
 def guarded(command: Callable[[], None]) -> None:
-    """An expected error becomes a line on stderr and an exit code; a defect keeps its traceback."""
+    """Turns an expected error into a line on stderr and an exit code. A defect keeps its traceback."""
     try:
         command()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:  # `tidelog events tail | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit finds no broken pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit does not fail
         sys.exit(0)
     except Exception as error:
         told = _expected(error)
@@ -56,7 +57,7 @@ def guarded(command: Callable[[], None]) -> None:
 
 
 def _expected(error: Exception) -> tuple[str, int] | None:
-    """The line and exit code of an error that is no defect of ours."""
+    """The line and the exit code of an expected error. None for a defect."""
     from api.settings import SettingsError
     from api.supervisor.errors import SupervisorError
 
@@ -82,7 +83,7 @@ def _expected(error: Exception) -> tuple[str, int] | None:
 
 
 def program() -> str:
-    """How this command is called here: `tidelog` where the shell would find it, else its path."""
+    """The name of this command for the shell: `tidelog` if the shell finds it, otherwise its path."""
     called = Path(sys.argv[0])
     if called.name != "tidelog":  # python -m api.cli.main
         return "tidelog"
@@ -93,7 +94,7 @@ def program() -> str:
 
 
 def uuid_of(text: str, what: str = "a run", listed_by: str = "runs list") -> str:
-    """An id as it is written everywhere. Raises CommandFailed for what is none."""
+    """An id in its usual form. Raises CommandFailed if the text is not an id."""
     from uuid import UUID
 
     try:
@@ -109,13 +110,13 @@ def fail(message: str, exit_code: int = FAILED) -> NoReturn:
 
 
 def note(message: str) -> None:
-    """A line for people that is not the command's answer."""
+    """Writes a line for people that is not part of the command's answer to stderr."""
     sys.stderr.write(f"{message}\n")
     sys.stderr.flush()
 
 
 def console() -> "Console":
-    """Standard output for people. Not a terminal: no colours, and no line is broken."""
+    """Standard output for people. Without a terminal: no colours and no line breaks."""
     from rich.console import Console
 
     terminal = sys.stdout.isatty()
@@ -136,7 +137,7 @@ def status(text: str) -> str:
 
 
 def call_status(call: Mapping[str, Any]) -> str:
-    """The status of a tool call, with what a person must know beside it, as rich markup."""
+    """The status of a tool call with notes for people, as rich markup."""
     notes = [
         "cancel requested" if call["cancel_requested"] and call["status"] in ("running", "retrying", "ambiguous") else "",
         "effect unknown" if call.get("effect") == "unknown" else "",
@@ -147,18 +148,18 @@ def call_status(call: Mapping[str, Any]) -> str:
 
 
 def say(text: str) -> None:
-    """Lines of the command's answer, for people."""
+    """Writes lines of the command's answer, for people."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 
 def document(value: Any) -> None:
-    """One JSON document on standard output."""
+    """Writes one JSON document to standard output."""
     say(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def line(value: Any) -> None:
-    """One JSON line of a stream."""
+    """Writes one JSON line of a stream."""
     say(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 
 
@@ -170,13 +171,13 @@ def shortened(value: Any, width: int = 100) -> str:
 
 
 def reason(error: Mapping[str, Any], width: int = 200) -> str:
-    """Why something failed: the first line of its message (a worker adds where in the code it was), or else its type."""
+    """The reason of a failure: the first line of its message (a worker adds the place in the code), or else its type."""
     first = next((line for line in str(error["message"]).splitlines() if line.strip()), "")
     return shortened(first, width) or str(error["type"])
 
 
 def gist(value: Any, width: int = 80) -> str:
-    """What a JSON value is about, on one line: short values as they are, of long ones the size."""
+    """A JSON value on one line: short values as they are, long values as their size."""
     if isinstance(value, dict):
         return shortened(", ".join(f"{name}: {_inside(item)}" for name, item in value.items()), width)
     return shortened(value, width) if isinstance(value, str) else shortened(_inside(value), width)

@@ -1,4 +1,4 @@
-"""`tidelog projections`: read models: rebuilding them while they serve, and what they put aside."""
+"""`tidelog projections`: rebuilds of read models while they serve, and their parked events."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,14 +18,14 @@ OPEN = ("requested", "building", "comparing", "ready")
 
 app = typer.Typer(help="Read models: rebuild, roll back, parked events.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The projection, as in: tidelog projections list.")]
-Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Show progress until it has ended; it goes on when interrupted.")]
-Swap = Annotated[bool, typer.Option("--swap/--no-swap", help="Let it go live as soon as it is ready.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The read model's name, see: tidelog projections list.")]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Show progress until the end. The job continues after an interrupt.")]
+Swap = Annotated[bool, typer.Option("--swap/--no-swap", help="Let the version go live as soon as it is ready.")]
 
 
 @app.command("list")
 def list_projections(data_dir: options.DataDir = None, url: options.Url = None, as_json: options.AsJson = False) -> None:
-    """List read models: how far they are, what they put aside, what is being done with them.
+    """List read models: their positions, their parked events, their rebuilds and checks.
 
     Example:
 
@@ -43,7 +43,7 @@ def rebuild(
     url: options.Url = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Build a read model anew from the log, beside the one that serves, and let it take its place.
+    """Build a new version of a read model from the log, while the old version serves, and swap the two.
 
     Examples:
 
@@ -63,7 +63,7 @@ def rollback(
     url: options.Url = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Bring back the version that was live before the last swap, caught up.
+    """Bring back the version that was live before the last swap, after it has caught up.
 
     Example:
 
@@ -76,7 +76,7 @@ def rollback(
 def swap(
     name: Name, wait: Wait = True, data_dir: options.DataDir = None, url: options.Url = None, as_json: options.AsJson = False
 ) -> None:
-    """Let a version that is ready go live.
+    """Let a ready version go live.
 
     Example:
 
@@ -88,12 +88,12 @@ def swap(
 @app.command()
 def cancel(
     name: Name,
-    check: Annotated[bool, typer.Option("--check", help="End a verification instead of a rebuild or rollback.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Cancel a verification instead of a rebuild or rollback.")] = False,
     data_dir: options.DataDir = None,
     url: options.Url = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """End a rebuild or a rollback and drop what it made.
+    """Cancel a rebuild or a rollback and drop the tables that it has built.
 
     Example:
 
@@ -115,12 +115,12 @@ def drop(name: Name, data_dir: options.DataDir = None, url: options.Url = None, 
 
 @app.command()
 def parked(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A projection, or sagas; else all of them.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A read model, or sagas.  \\[default: all]")] = None,
     data_dir: options.DataDir = None,
     url: options.Url = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """List events that were put aside because they broke a handler, and those that wait behind them.
+    """List parked events: events that a handler could not handle, and events that wait behind them.
 
     Examples:
 
@@ -133,13 +133,13 @@ def parked(
 
 @app.command()
 def retry(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A projection, or sagas.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A read model, or sagas.")],
     root: Annotated[str | None, typer.Option("--root", metavar="ID", help="Only the events of this root (a run's id).")] = None,
     data_dir: options.DataDir = None,
     url: options.Url = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Try parked events again, root by root and in order. Exit code 1 when some break again.
+    """Try parked events again, root by root and in order. Exit code 1 if some fail again.
 
     Examples:
 
@@ -150,7 +150,7 @@ def retry(
     output.run(_retry(name, root, data_dir, url, as_json))
 
 
-# --- what they do -----------------------------------------------------------------------------------------------------
+# --- the work ---------------------------------------------------------------------------------------------------------
 
 
 @asynccontextmanager
@@ -184,7 +184,7 @@ async def _list(data_dir: Path | None, url: str | None, as_json: bool) -> None:
 
 
 def job_line(job: dict[str, Any]) -> str:
-    """One line of plain text: what is being done, how far it is, how long it will take."""
+    """One line of plain text: the job, its progress and its remaining time."""
     parts = [f"{job['kind']} {job['status']}"]
     if job["status"] in ("requested", "building"):
         parts.append(f"{job['progress']:.0%}")
@@ -216,7 +216,10 @@ async def _job(
 
 
 async def follow(server: "ServerClient", name: str, field: str, *, until_ready: bool, quiet: bool) -> dict[str, Any]:
-    """The projection when its job has ended, with a bar meanwhile on a terminal. A version that is held back has ended as well."""
+    """The projection at the end of its job.
+
+    Shows a bar on a terminal meanwhile. The job of a version that is held back has ended, too.
+    """
     from rich.progress import BarColumn, Progress, TextColumn
 
     console = output.console()

@@ -1,4 +1,4 @@
-"""`tidelog replay`: what a run was at any moment, and what each event changed; or the whole log, to know that it folds."""
+"""`tidelog replay`: the state of a run at any moment, and the changes by each event; or a check that the whole log folds."""
 
 import sys
 from pathlib import Path
@@ -18,22 +18,23 @@ app = typer.Typer()
 def replay(
     run: Annotated[str | None, typer.Argument(metavar="RUN", help="The run's id.")] = None,
     at: Annotated[
-        str | None, typer.Option("--at", metavar="POSITION|TIME", help="Show the run as it was there: 42, or 2026-01-31T12:00:00Z.")
+        str | None, typer.Option("--at", metavar="POSITION|TIME", help="Show the run as it was then: 42, or 2026-01-31T12:00:00Z.")
     ] = None,
     step_by_step: Annotated[bool, typer.Option("--step-by-step", help="Wait for Enter after each event.")] = False,
     whole_log: Annotated[bool, typer.Option("--all", help="Fold every stream of the log; exit code 1 if one does not.")] = False,
     tenant: Annotated[str | None, typer.Option("--tenant", metavar="ID", help="With --all: only this tenant's streams.")] = None,
     processes: Annotated[
-        int | None, typer.Option("--processes", min=1, max=64, help="With --all: how many at once.  \\[default: one for each core]")
+        int | None,
+        typer.Option("--processes", min=1, max=64, help="With --all: number of processes.  \\[default: one for each core]"),
     ] = None,
     data_dir: options.DataDir = None,
     url: options.Url = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Replay a run from the log: each event, and what it changed; or the whole run as it was at one point.
+    """Replay a run from the log: each event and its changes, or the whole run as it was at one point.
 
-    With --all the whole log is folded, by several processes, straight from the database (TIDELOG_DATABASE_URL, or the data
-    folder's own). The digest of all states is the same for the same log under the same rules.
+    With --all the whole log is folded, by several processes, directly from the database (TIDELOG_DATABASE_URL, or the database of
+    the data folder). The digest of all states is the same for the same log and the same rules.
 
     Examples:
 

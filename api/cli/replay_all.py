@@ -1,4 +1,4 @@
-"""`tidelog replay --all`: the whole log folded, what that came to, and what does not fold."""
+"""`tidelog replay --all`: folds the whole log, and shows the result and the streams that do not fold."""
 
 import asyncio
 import os
@@ -45,7 +45,7 @@ async def replay_all(data_dir: Path | None, tenant: str | None, processes: int |
 
 
 class _Progress:
-    """One line on a terminal, written over and over; nothing where nobody looks."""
+    """Shows the progress on one line of a terminal. Without a terminal it shows nothing."""
 
     def __init__(self, began: float) -> None:
         self._began = began

@@ -1,4 +1,4 @@
-"""`tidelog restored`: says that the log was restored from a backup, so that its readers learn of it."""
+"""`tidelog restored`: records that the log was restored from a backup, so that its readers learn of it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,15 +15,13 @@ app = typer.Typer()
 
 @app.command()
 def restored(
-    reason: Annotated[
-        str, typer.Option("--reason", metavar="TEXT", help="Why, for whoever asks later.")
-    ] = "restored from a backup",
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="The reason; it is recorded.")] = "restored from a backup",
     position: Annotated[
         int | None,
         typer.Option(
             "--position",
             min=0,
-            help="The last position that certainly is as it was before.  \\[default: where the log was, as far as it noted, before"
+            help="The last position that is certainly unchanged.  \\[default: the position that the log had noted before"
             " PostgreSQL was last started]",
         ),
     ] = None,
@@ -31,22 +29,23 @@ def restored(
         bool,
         typer.Option(
             "--copy",
-            help="The log that this one was restored from goes on elsewhere, as beside a drill or a staging copy: give this one an"
-            " id of its own, so that both can share a NATS.",
+            help="The original log is still in use, such as beside a drill or a staging copy: give this log a"
+            " new id, so that both can share a NATS.",
         ),
     ] = False,
     data_dir: options.DataDir = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Begin a new history of the log after a restore, before anything else is started on it.
+    """Begin a new history of the log after a restore, before any other program is started on the log.
 
-    A restored log gives positions that it had given out before to other events. Readers keep the history with their position: those
-    that have read events that are gone are told so, and from where to go on. Without this step a server often finds out by itself,
-    but not always, and only when a reader or a copy in NATS comes back that has more than the log.
+    A restored log gives new events positions that it had given to other events before. Readers keep the history with their
+    position. So readers of events that are gone learn of the restore, and where to continue. Without this step a server often
+    detects the restore by itself, but not always, and only when a reader or a copy in NATS returns that has more events than the
+    log.
 
-    Works on the embedded PostgreSQL of the data folder, started if need be, or on that of TIDELOG_DATABASE_URL, and brings its
-    schema up to this version. Give --position if the log was written to after the restore and PostgreSQL was started again since.
-    A position that is too low costs readers repetitions; one that is too high costs them events.
+    Works on the embedded PostgreSQL of the data folder, started if needed, or on the database at TIDELOG_DATABASE_URL, and migrates
+    its schema to this version. Give --position if the log was written to after the restore and PostgreSQL was restarted since. With
+    a position that is too low, readers get events twice. With a position that is too high, readers miss events.
 
     Examples:
 

@@ -9,7 +9,7 @@ from api.cli.watching import outcome
 
 
 def show(run: dict[str, Any]) -> None:
-    """Head, steps and calls of a run."""
+    """Prints the head, the steps and the calls of a run."""
     from rich.markup import escape
 
     console = output.console()

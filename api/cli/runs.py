@@ -23,7 +23,7 @@ def start(
     ] = None,
     parallel: Annotated[bool, typer.Option("--parallel", help="Run the agents side by side.")] = False,
     aggregator: Annotated[
-        str | None, typer.Option("--aggregator", metavar="AGENT", help="With --parallel: who gets all their results.")
+        str | None, typer.Option("--aggregator", metavar="AGENT", help="With --parallel: the agent that gets all results.")
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show the run until it has ended; exit code 1 if not completed.")] = False,
     folders: options.Agents = None,
@@ -32,7 +32,7 @@ def start(
     url: options.Url = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Start a run. If no server runs, one is started for it; with --agents it also runs your agents.
+    """Start a run. If no server runs, a server is started for the run. With --agents this server also runs your agents.
 
     Examples:
 
@@ -108,8 +108,10 @@ def _show_outcome(run: dict[str, Any]) -> None:
 
 @app.command("list")
 def list_runs(
-    status: Annotated[str | None, typer.Option("--status", help="Only running, completed, failed or cancelled ones.")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="How many at most.")] = 20,
+    status: Annotated[
+        str | None, typer.Option("--status", help="Only runs with this status: running, completed, failed or cancelled.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 20,
     data_dir: options.DataDir = None,
     url: options.Url = None,
     as_json: options.AsJson = False,
@@ -152,7 +154,7 @@ async def _list(status: str | None, limit: int, data_dir: Path | None, url: str 
 
 @app.command()
 def show(run_id: RunId, data_dir: options.DataDir = None, url: options.Url = None, as_json: options.AsJson = False) -> None:
-    """Show a run: its steps, what they called, and the result.
+    """Show a run: its steps, their calls, and the result.
 
     Example:
 
@@ -178,7 +180,7 @@ async def _show(run_id: str, data_dir: Path | None, url: str | None, as_json: bo
 
 @app.command()
 def watch(run_id: RunId, data_dir: options.DataDir = None, url: options.Url = None, as_json: options.AsJson = False) -> None:
-    """Show a run as it happens, from its beginning to its end. Exit code 1 if it did not complete.
+    """Show a run live, from its beginning to its end. Exit code 1 if it did not complete.
 
     Example:
 
@@ -200,12 +202,12 @@ async def _watch(run_id: str, data_dir: Path | None, url: str | None, as_json: b
 @app.command()
 def cancel(
     run_id: RunId,
-    reason: Annotated[str | None, typer.Option("--reason", help="Why; it is recorded.")] = None,
+    reason: Annotated[str | None, typer.Option("--reason", help="The reason; it is recorded.")] = None,
     data_dir: options.DataDir = None,
     url: options.Url = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Cancel a run: what is under way is stopped, what waits is dropped.
+    """Cancel a run: running work is stopped, waiting work is dropped.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""What `tidelog doctor` says of the streams on NATS: this log's, and those that are not of this log."""
+"""Findings of `tidelog doctor` about the streams on NATS, of this log and of other logs."""
 
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 async def examine_streams(found: "Diagnosis", settings: "Settings") -> None:
-    """Nothing where it is not known which NATS and which log are ours, or where one of them is away: that is said elsewhere."""
+    """Examines the streams. Skipped if NATS or the log is unknown or away: other examinations report these faults."""
     from api.assembly.streams import known, streams
     from api.settings import SettingsError
     from api.supervisor.errors import SupervisorError
@@ -31,7 +31,7 @@ async def examine_streams(found: "Diagnosis", settings: "Settings") -> None:
 
 
 def examine_log(found: "Diagnosis", log: "FoundLog", own: str) -> None:
-    """What it says of the streams of one log."""
+    """Adds the findings about the streams of one log."""
     all_held = ", ".join(f"{stream.name} ({held(stream)})" for stream in log.streams)
     if log.log_id == own:
         found.add("streams", "ok", f"of this log, {own}: {all_held}")

@@ -1,4 +1,4 @@
-"""A run told line by line: CloudEvents in, readable lines out."""
+"""The timeline of a run: CloudEvents in, readable lines out."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ _RUN = "run"
 
 @dataclass(frozen=True)
 class Line:
-    """`offset_s`: seconds since the run began. `actor`: the step it is about, or "run"."""
+    """A line of the timeline. `offset_s`: seconds since the run began. `actor`: the key of the step, or "run"."""
 
     offset_s: float
     position: int
@@ -43,7 +43,7 @@ class _Call:
 
 @dataclass
 class Timeline:
-    """Feed it a run's events in order, from the first. Gives a line for what matters to people, None for the rest."""
+    """Makes lines of a run's events. `feed` gets the events in order, from the first. It returns None for events without a line."""
 
     started: datetime | None = None
     _actors: dict[str, str] = field(default_factory=dict)
@@ -101,7 +101,7 @@ def _step_scheduled(line: Timeline, event: Event, data: Mapping[str, Any], at: d
 
 
 def _step_failed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
-    if data["agent_run_id"] is None:  # else the agent run has told it
+    if data["agent_run_id"] is None:  # otherwise the agent run's event has a line
         return data["step"], f"cannot run: {reason(data['error'])}", "bad"
     return (data["step"], "the run goes on without it", "warning") if data["tolerated"] else None
 
@@ -266,7 +266,7 @@ _TELL: Mapping[str, _Teller] = {
     "message.sent": _message_sent,
     "context.value_set": _value_set,
 }
-"""Event type → who it is about, what is said, in what mood. What is not here is machinery."""
+"""Event type → function that returns actor, text and mood of a line. Other events have no line."""
 
 
 def time_of(event: Event) -> datetime:

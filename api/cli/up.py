@@ -1,4 +1,4 @@
-"""`tidelog up`, and what it is made of: `serve`, `worker`, `migrate`."""
+"""`tidelog up`, and its parts: `serve`, `worker`, `migrate`."""
 
 import os
 import sys
@@ -27,15 +27,15 @@ def up(
     ] = None,
     host: Annotated[str | None, typer.Option("--host", help="Address to listen on.  \\[TIDELOG_HOST; default: 127.0.0.1]")] = None,
     data_dir: options.DataDir = None,
-    no_worker: Annotated[bool, typer.Option("--no-worker", help="Start no worker, whatever agents there are.")] = False,
+    no_worker: Annotated[bool, typer.Option("--no-worker", help="Start no worker, even if there are agents.")] = False,
     roles: Roles = ALL_ROLES,
-    isolate: Annotated[bool, typer.Option("--isolate", help="Run each role in a process of its own.")] = False,
+    isolate: Annotated[bool, typer.Option("--isolate", help="Run each role in its own process.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Start a server: the embedded PostgreSQL and NATS, all roles, and a worker for your agents.
 
-    What dies is started again. Stop it with Ctrl-C. With TIDELOG_DATABASE_URL and TIDELOG_NATS_URL set, those servers are
-    used and none are started; then several of these commands, each with a data folder of its own, share the work of one
+    Processes that die are restarted. Stop the server with Ctrl-C. With TIDELOG_DATABASE_URL and TIDELOG_NATS_URL set, these servers
+    are used and no embedded servers are started. Then several such commands, each with its own data folder, share the work of one
     installation, with all roles or with some.
 
     Examples:
@@ -55,7 +55,7 @@ def _replace_by_supervisor(
     agents: list[Path] | None, workspace: Path | None, port: int | None, host: str | None, data_dir: Path | None,
     with_worker: bool, roles: str, isolate: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """This process becomes the supervisor, which is smaller and keeps the pid (see api/supervisor/config.py)."""
+    """Replaces this process by the supervisor, which is smaller and keeps the pid (see api/supervisor/config.py)."""
     from api.settings import load_settings
     from api.supervisor.config import SupervisorConfig
 
@@ -69,7 +69,7 @@ def _replace_by_supervisor(
         )
     config = SupervisorConfig.of(settings, roles=chosen, with_worker=with_worker, isolate=isolate, as_json=as_json)
     reading, writing = os.pipe()
-    os.write(writing, config.to_json().encode())  # a few hundred bytes: they fit into the pipe
+    os.write(writing, config.to_json().encode())  # a few hundred bytes, which fit into the pipe
     os.close(writing)
     os.set_inheritable(reading, True)
     sys.stdout.flush()
@@ -77,7 +77,7 @@ def _replace_by_supervisor(
 
 
 def parse_roles(text: str) -> "list[Role]":
-    """In the order of the data flow. Raises CommandFailed for a role that there is not."""
+    """The roles, in the order of the data flow. Raises CommandFailed for an unknown role."""
     from api.settings import ROLES
 
     wanted = {part.strip() for part in text.split(",") if part.strip()}
@@ -91,7 +91,7 @@ def parse_roles(text: str) -> "list[Role]":
 
 
 def check_folders(settings: "Settings") -> None:
-    """Raises CommandFailed for folders that are none."""
+    """Raises CommandFailed for a missing folder."""
     folders = [("--agents", folder) for folder in settings.agents]
     if settings.workspace is not None:
         folders.append(("--workspace", settings.workspace))
@@ -103,11 +103,11 @@ def check_folders(settings: "Settings") -> None:
 @app.command()
 def serve(
     roles: Roles = ALL_ROLES,
-    migrate_first: Annotated[bool, typer.Option("--migrate", help="Bring the schema up to date first.")] = False,
+    migrate_first: Annotated[bool, typer.Option("--migrate", help="Migrate the schema first.")] = False,
 ) -> None:
     """Run roles in this process, on the PostgreSQL and NATS of the settings.
 
-    `tidelog up` does this for you; on several machines you start the roles yourself. Needs TIDELOG_DATABASE_URL and
+    `tidelog up` does this for you. On several machines you start the roles yourself. Needs TIDELOG_DATABASE_URL and
     TIDELOG_NATS_URL.
 
     Examples:
@@ -135,12 +135,12 @@ async def _serve(roles: str, migrate_first: bool) -> None:
         if migrate_first:
             await _migrate_before(settings)
         await serve_roles(settings, set(chosen))
-    except SettingsError as error:  # found by trying: for the supervisor a reason not to start us again
+    except SettingsError as error:  # found at start: the exit code tells the supervisor not to restart
         raise output.CommandFailed(str(error), EXIT_CANNOT_START) from error
 
 
 async def _migrate_before(settings: "Settings") -> None:
-    """Waits for a database that is not there yet; a schema that does not fit is final."""
+    """Migrates the schema. Waits while the database is away. Raises CommandFailed for a schema that does not match."""
     from api.assembly import upkeep
     from api.assembly.logs import set_up_logging
     from api.supervisor.processes import EXIT_CANNOT_START
@@ -158,10 +158,10 @@ async def _migrate_before(settings: "Settings") -> None:
 
 @app.command()
 def migrate(
-    check: Annotated[bool, typer.Option("--check", help="Only say what would be applied; exit code 1 if anything.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only list pending migrations; exit code 1 if there are any.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Bring the database's schema up to this version (`tidelog up` does so by itself). Needs TIDELOG_DATABASE_URL.
+    """Migrate the database's schema to this version (`tidelog up` does this by itself). Needs TIDELOG_DATABASE_URL.
 
     Examples:
 
@@ -196,7 +196,7 @@ async def _migrate(check: bool, as_json: bool) -> None:
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def worker(context: typer.Context) -> None:
-    """Run a worker for agents and tools of yours (the same as python -m tidelog.worker; see its --help).
+    """Run a worker for your agents and tools (the same as python -m tidelog.worker; see its --help).
 
     Examples:
 

@@ -1,4 +1,4 @@
-"""`tidelog verify`: whether the read models are what the log says."""
+"""`tidelog verify`: checks that the read models match the log."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,13 +19,13 @@ def verify(
         list[str] | None, typer.Option("--projection", metavar="NAME", help="Only this read model; repeatable.  \\[default: all]")
     ] = None,
     wait: Annotated[
-        bool, typer.Option("--wait/--no-wait", help="Show progress until it is done; else ask `tidelog projections list`.")
+        bool, typer.Option("--wait/--no-wait", help="Show progress until the end. Without: see `tidelog projections list`.")
     ] = True,
     data_dir: options.DataDir = None,
     url: options.Url = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Replay the log and compare it with the read models, row by row, while they serve. Exit code 1 where they differ.
+    """Replay the log and compare it with the read models, row by row, while they serve. Exit code 1 if they differ.
 
     Examples:
 
@@ -50,7 +50,7 @@ async def _verify(names: list[str], wait: bool, data_dir: Path | None, url: str 
 
 
 async def _check(server: "ServerClient", name: str, wait: bool, as_json: bool) -> dict[str, Any]:
-    """Asks for one check, and tells its outcome."""
+    """Requests one check and shows its outcome."""
     from api.cli.projections import follow, job_line
 
     view = await server.post(f"/v1/projections/{name}/verify", {})

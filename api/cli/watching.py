@@ -8,7 +8,7 @@ from api.cli.timeline import Timeline
 
 
 async def watch(server: ServerClient, run_id: str, *, as_json: bool = False) -> int:
-    """The run's timeline from its beginning to its end; as JSON lines: every event of it. Gives the last position."""
+    """Shows the run's timeline from its beginning to its end, or all its events as JSON lines. Returns the last position."""
     timeline, console = Timeline(), output.console()
     position = 0
     async for event in server.follow(run_id, after=0):
@@ -27,7 +27,7 @@ async def watch(server: ServerClient, run_id: str, *, as_json: bool = False) -> 
 
 
 def outcome(run: dict[str, Any]) -> str:
-    """One line of plain text: how a run ended or where it stands."""
+    """One line of plain text: the outcome or the present status of a run."""
     text = str(run["status"])
     if run.get("missing"):
         text += f" without {', '.join(run['missing'])}"
