@@ -6,6 +6,7 @@ connection that nothing else uses.
 
 import asyncio
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -29,9 +30,14 @@ REUSED_FOR_S = 1.0
 """Seconds for which a report is reused."""
 
 
+@cache  # reading the metadata of the distribution takes most of the time of an answer
+def _version() -> str:
+    return version("tidelog-server")
+
+
 @router.get("/health/live", summary="The process is alive")
 async def live(request: Request) -> Response:
-    return answer({"status": "ok", "version": version("tidelog-server")})
+    return answer({"status": "ok", "version": _version()})
 
 
 @router.get("/health/ready", summary="Dependencies of this process, and the lag of each consumer")
@@ -80,7 +86,7 @@ async def _readiness(container: Container) -> dict[str, Any]:
     if dependencies.get("postgres") != "ok":
         LAG.clear()  # no figure is better than an old figure
     wrong = sorted(name for name, state in dependencies.items() if state != "ok")
-    return {"status": "unavailable" if wrong else "ok", "version": version("tidelog-server"), **report}
+    return {"status": "unavailable" if wrong else "ok", "version": _version(), **report}
 
 
 async def _check(check: HealthCheck) -> str | None:
