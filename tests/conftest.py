@@ -69,9 +69,9 @@ async def _remembered_loop(request: pytest.FixtureRequest) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport]:
-    """A test that ran out of time prints the stack of each task:
+    """A test that ran out of time prints the stack of each task.
 
-    the stack of the event loop alone does not show what the test waited for.
+    The stack of the event loop alone does not show the cause of the wait.
     """
     report = yield
     if call.excinfo is not None and "pytest-timeout" in str(call.excinfo.value) and _loop in item.config.stash:
