@@ -1,6 +1,6 @@
-"""All benchmarks that are quick, one after another, each in a process of its own: `make bench`. About seven minutes on two cores.
+"""Runs all quick benchmarks one after another, each in a process of its own: `make bench`. About seven minutes on two cores.
 
-One by its name, with its options: `make bench ARGS="growth --events 10000000"`.
+One benchmark by name, with options: `make bench ARGS="growth --events 10000000"`.
 """
 
 import os
@@ -28,7 +28,7 @@ def run(name: str, options: list[str], timeout_s: float) -> bool:
         return False
     finally:
         if child.poll() is None:
-            child.send_signal(signal.SIGINT)  # so that it stops its servers and removes its folder
+            child.send_signal(signal.SIGINT)  # so that the benchmark stops its servers and removes its folder
             child.wait(60)
 
 

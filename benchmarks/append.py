@@ -1,9 +1,10 @@
-"""How fast the log takes events, beside the limit of the machine and beside the `eventsourcing` library's own recorder.
+"""The rate at which the log takes events, beside the limit of the machine and beside the recorder of the `eventsourcing` library.
 
     python -m benchmarks.append
 
-One embedded Postgres with flushing on that has made its WAL files, 300-byte events, one event per append. The contestants take
-turns in short rounds, so that what else the machine does hits all of them; the medians of the rounds are printed.
+The server is one embedded Postgres with flushing on that has made its WAL files. Events have 300 bytes, and each append has one
+event. The contestants take turns in short rounds, so that other work of the machine hits all of them. The medians of the rounds are
+printed.
 
 - limit: 1,000 events in one transaction with one unnest insert into a table with the log's columns and primary key, one connection.
 - limit with the log's indexes: the same into a table with all four indexes that reading the log needs.
@@ -60,7 +61,7 @@ PROCESSES = {
     "4 processes, 16 callers each": (4, 16),
     "4 processes, 64 callers each": (4, 64),
 }
-"""Processes, and callers in each."""
+"""The number of processes, and of callers in each process."""
 ONE_PROCESS = "store, 64 callers"
 
 
@@ -148,7 +149,7 @@ async def measure(database_url: str) -> dict[str, list[Round]]:
         for name in order:
             await contestants[name](WARM_UP_SECONDS)
             results[name].append(await contestants[name](ROUND_SECONDS))
-        order.append(order.pop(0))  # so that nobody always runs behind the one that leaves the most to flush
+        order.append(order.pop(0))  # so that no contestant always runs after the contestant that leaves the most to flush
     stack.close()
     await store.close()
     await pool.close()
@@ -216,7 +217,7 @@ async def run(state_dir: Path) -> None:
 def main() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     with tempfile.TemporaryDirectory(prefix="tidelog-benchmark-") as folder:
-        Path(folder).chmod(0o711)  # started by root, the server runs under another account, which has to get in
+        Path(folder).chmod(0o711)  # a server that root starts runs under another account, which must reach the folder
         uvloop.run(run(Path(folder) / "state"))
 
 

@@ -1,8 +1,8 @@
-"""Does the log stay as fast when it grows, and how much disk does an event take? A small and a large log on one server, in turns.
+"""Whether the log stays as fast when it grows, and how much disk an event takes: a small and a large log on one server, in turns.
 
-`python -m benchmarks.growth [--events 1000000]`; 10,000,000 take some 10 minutes and 20 GB. The logs are filled through the append
-function, as writers do it: appends of two events that take turns on 500 open streams, ten events each, ten streams to a run. What
-is measured then alternates between the two logs, so that what else the machine does hits both.
+`python -m benchmarks.growth [--events 1000000]`; 10,000,000 events take some 10 minutes and 20 GB. The logs are filled through the
+append function that writers use: appends of two events take turns on 500 open streams, with ten events to a stream and ten streams
+to a run. The measurements then alternate between the two logs, so that other work of the machine hits both.
 """
 
 import argparse
@@ -45,12 +45,12 @@ ROUNDS, ROUND_SECONDS, READS = 5, 1.0, 200
 CALLERS = 64
 TENANTS = [new_id() for _ in range(20)]
 BYTES_ON_DISK = 2_500
-"""Per event, at most: tables, indexes and what the write-ahead log keeps."""
+"""The limit per event: tables, indexes, and the kept part of the write-ahead log."""
 
 
 @dataclass
 class Log:
-    """A filled log, and what is known to be in it."""
+    """A filled log, and some of its known content."""
 
     events: int
     url: str
@@ -58,7 +58,7 @@ class Log:
     store: PostgresEventStore
     feed: PostgresEventFeed
     streams: list[tuple[UUID, UUID]]
-    """Some tenants and streams of theirs."""
+    """Some streams, each as tenant and stream id."""
     runs: list[tuple[UUID, UUID]]
 
     async def read_stream(self) -> None:
@@ -74,7 +74,7 @@ class Log:
 
 
 async def fill(url: str, events: int) -> tuple[list[tuple[UUID, UUID]], list[tuple[UUID, UUID]]]:
-    """Returns a thousand of its streams and of its runs at most, each with the tenant."""
+    """Fills the log. Returns at most a thousand streams and a thousand runs, each with its tenant."""
     streams: list[tuple[UUID, UUID]] = []
     run_ids: list[tuple[UUID, UUID]] = []
     connection = await connect(url, role="benchmark", statement_timeout=60, options={"plan_cache_mode": "force_generic_plan"})
@@ -202,7 +202,7 @@ async def main(events: int) -> None:
             else:
                 first, second = await one_round(small), await one_round(large)
             rounds.append((first, second))
-        report(rounds[1:], events)  # the first one warms up
+        report(rounds[1:], events)  # the first measurement warms up
 
 
 def report(rounds: list[tuple[dict[str, float], dict[str, float]]], events: int) -> None:

@@ -1,4 +1,4 @@
-"""`POST /v1/runs`, durable on answer, beside an empty FastAPI endpoint with the same body: rounds in turn, a process each.
+"""`POST /v1/runs`, durable on answer, beside an empty FastAPI endpoint with the same body: rounds in turn, each in a process.
 
 `python -m benchmarks.http [--rounds 3] [--seconds 4] [--connections 64]`
 """

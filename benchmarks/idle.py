@@ -1,7 +1,7 @@
-"""What `tidelog up` costs when nobody uses it, and how fast it starts: memory, CPU, database statements, seconds to ready.
+"""The costs of an idle `tidelog up`, and the time of its start: memory, CPU, database statements, seconds to ready.
 
-`python -m benchmarks.idle [--seconds 20]`. Memory is resident memory as the kernel counts it (RSS), summed over the supervisor and
-the role processes, without Postgres and NATS; shared pages count once for each process.
+`python -m benchmarks.idle [--seconds 20]`. Memory is the resident memory of the kernel's count (RSS), summed over the supervisor
+and the role processes, without Postgres and NATS. Shared pages count once for each process.
 """
 
 import argparse
@@ -24,14 +24,14 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def python_processes(supervisor: int) -> list[int]:
-    """The supervisor and those of its descendants that run Python."""
+    """The supervisor and its descendants that run Python."""
     parents: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
             except OSError:
-                continue  # it has just ended
+                continue  # the process has just ended
             parents.setdefault(int(fields[1]), []).append(int(entry.name))
     found, todo = [], [supervisor]
     while todo:
@@ -75,7 +75,7 @@ def stop(child: subprocess.Popen[bytes]) -> None:
 
 
 def statements(url: str) -> tuple[int, float]:
-    """Transactions so far (each statement of ours is one), and the time."""
+    """The number of transactions so far, and the time. Each statement of the server is a transaction of its own."""
     with psycopg.connect(url, autocommit=True) as connection:
         row = connection.execute(
             "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()"
@@ -113,7 +113,7 @@ def measure(child: subprocess.Popen[bytes], seconds: float) -> None:
     time.sleep(seconds)
     (after_count, ended) = statements(url)
     cpu = sum(cpu_seconds(pid) - before[pid] for pid in pids) / (ended - began)
-    rate = (after_count - count - 2) / (ended - began)  # less our own connections' statements
+    rate = (after_count - count - 2) / (ended - began)  # without the two statements of this benchmark
     memory = {pid: rss_mb(pid) for pid in pids}
     print(f"\nIdle for {seconds:g} s: {len(pids)} processes")
     print(f"  resident memory {sum(memory.values()):.0f} MB ({', '.join(f'{mb:.0f}' for mb in memory.values())}) (reach: ≤ 200 MB)")
@@ -129,7 +129,7 @@ def measure(child: subprocess.Popen[bytes], seconds: float) -> None:
 
 
 def database_url(pids: list[int]) -> str:
-    """The running server's database, as its role processes were told."""
+    """The URL of the running server's database, from the environment of its role processes."""
     for pid in pids:
         for variable in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
             name, _, value = variable.partition(b"=")

@@ -1,6 +1,7 @@
-"""A small HTTP load generator: keep-alive connections on raw sockets, so that the client costs as little as it can.
+"""A small HTTP load generator: keep-alive connections on raw sockets, so that the client costs as little as possible.
 
-Run as a process of its own: `python -m benchmarks.load HOST PORT CONNECTIONS SECONDS < request bytes`; prints one JSON object.
+It runs as a process of its own: `python -m benchmarks.load HOST PORT CONNECTIONS SECONDS < request bytes`. It prints one JSON
+object.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ import uvloop
 
 
 class Connection(asyncio.Protocol):
-    """Sends one request after another and notes how long each answer took."""
+    """Sends one request after another and notes the time of each answer."""
 
     def __init__(self, request: bytes, until: float, done: asyncio.Future[None], latencies: list[float]) -> None:
         self._request = request

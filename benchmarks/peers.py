@@ -1,12 +1,14 @@
-"""Our event store beside those of others on the same Postgres: one event to an append, flushing on, WAL files made, in turns.
+"""Tidelog's event store beside others on the same Postgres: one event to an append, flushing on, WAL files made, in turns.
 
-`python -m benchmarks.peers [--rounds 3] [--seconds 1.5]`, or `make bench-peers`. Packages of peers are installed by npm into the
-ignored folder .venv-peers; a peer that cannot be had is skipped. Each has a database of its own and the client that it ships:
+`python -m benchmarks.peers [--rounds 3] [--seconds 1.5]`, or `make bench-peers`. npm installs the packages of peers into the
+ignored folder .venv-peers. A peer that cannot be installed is skipped. Each peer has a database of its own and uses the client that
+it ships:
 
-- eventsourcing: `PostgresApplicationRecorder.insert_events`, a thread for each caller;
-- Message DB: its SQL function `write_message`, a connection for each caller; with a stream category for each, so that none waits
-  for another's lock (its best case; events have no common order then), and with all in one category;
-- Emmett: `appendToStream` of its PostgreSQL store under Node.js, a connection for each caller.
+- eventsourcing: `PostgresApplicationRecorder.insert_events`, with a thread for each caller;
+- Message DB: its SQL function `write_message`, with a connection for each caller. In the first variant each caller has a stream
+  category of its own, so that no caller waits for another's lock (the best case; events then have no common order). In the second
+  all callers share one category;
+- Emmett: `appendToStream` of its PostgreSQL store under Node.js, with a connection for each caller.
 """
 
 import argparse
@@ -46,11 +48,11 @@ WARM_UP_SECONDS = 0.5
 OURS = "tidelog"
 
 Contestant = Callable[[int, float], Awaitable[Round]]
-"""Callers and seconds. Opens what it needs, and closes it: connections of all of them at once would be too many."""
+"""Takes the number of callers and the seconds. Opens its connections and closes them: all connections at once are too many."""
 
 
 class Skipped(Exception):
-    """A peer that cannot be had here."""
+    """The peer cannot be installed here."""
 
 
 def package(name: str) -> Path:
@@ -110,7 +112,7 @@ async def message_db(services: EmbeddedServices, *, categories: bool = True) -> 
     url = await create_database(services, f"peer_message_db_{categories}".lower())
     url = make_conninfo(url, options="-c search_path=message_store,public")
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
-        for script in ("install.sh", "install-functions.sh", "install-indexes.sh"):  # in the order of its own installation
+        for script in ("install.sh", "install-functions.sh", "install-indexes.sh"):  # in the order of the peer's own installation
             for path in re.findall(r"\$base/((?:schema|tables|types|functions|indexes)/\S+\.sql)", (sources / script).read_text()):
                 await connection.execute((sources / path).read_bytes())
     write = "SELECT write_message(%s, %s, 'thing.happened', %s::jsonb, %s::jsonb, -1)"

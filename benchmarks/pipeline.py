@@ -1,8 +1,8 @@
-"""The whole pipe: append → relay → JetStream → all read models, their rows and checkpoints committed. Sustained events a second.
+"""The whole pipeline: append → relay → JetStream → all read models, rows and checkpoints committed. Sustained events per second.
 
 `python -m benchmarks.pipeline [--seconds 10] [--callers 64]`. Each append starts a run: three events on two streams (`run.started`,
-`run.step_scheduled`, `agent_run.requested`), which four read models take. The clock runs from the first append until the checkpoint
-of every read model is at the head of the log; the relay and the projector are one process, as in `tidelog up`.
+`run.step_scheduled`, `agent_run.requested`), which four read models handle. The clock runs from the first append until the
+checkpoint of every read model is at the head of the log. The relay and the projector are one process, as in `tidelog up`.
 """
 
 import argparse

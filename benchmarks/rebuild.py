@@ -1,13 +1,13 @@
-"""How fast a read model is built anew from the log, beside the `eventsourcing` library's own `ProjectionRunner`.
+"""The rate at which a read model is rebuilt from the log, beside the `ProjectionRunner` of the `eventsourcing` library.
 
-    python -m benchmarks.rebuild [EVENTS]        200,000, unless said otherwise
+    python -m benchmarks.rebuild [EVENTS]        default: 200,000
 
-One embedded Postgres with flushing on. The contestants take turns, three times.
+The server is one embedded Postgres with flushing on. The contestants take turns, three times.
 
-- rebuild: what `tidelog projections rebuild runs --swap` does: the read model of runs beside the live one, checkpoint and rows page
-  by page, then the swap. The log is that of `benchmarks.replay`.
+- rebuild: the work of `tidelog projections rebuild runs --swap`: the read model of runs is built beside the live one, checkpoint
+  and rows page by page, then swapped. The log is the log of `benchmarks.replay`.
 - library: a `ProjectionRunner` on its own application, whose view counts the events of each aggregate: one upsert and the tracking
-  record in one transaction for each event, as its documentation shows.
+  record in one transaction for each event, as in the library's documentation.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ from projections.runs import PROJECTION as RUNS
 
 ROUNDS = 3
 LIBRARY_EVENTS = 3_000
-"""For each round; its rate does not depend on how many there are."""
+"""Events of each round. The library's rate does not depend on this number."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Happened(DomainEvent):
 
 
 class Counts(PostgresTrackingRecorder):
-    """A view as the library's documentation makes one: the row and the position in one transaction."""
+    """A view in the form of the library's documentation: the row and the position in one transaction."""
 
     def __init__(self, datastore: PostgresDatastore, **options: Any) -> None:
         super().__init__(datastore, **options)
@@ -88,7 +88,7 @@ class Counting(LibraryProjection[Counts]):
 
 
 class Library:
-    """An application with its events, read by one runner that goes on where it was."""
+    """An application with its events. One runner reads the events and continues at its last position."""
 
     def __init__(self, database_url: str) -> None:
         given = conninfo_to_dict(database_url)
@@ -101,7 +101,7 @@ class Library:
         self._application: Application[UUID] = Application(self._environment)
 
     def append(self, events: int) -> int:
-        """Adds events, ten to an aggregate; the last one's number."""
+        """Adds events, ten to an aggregate. Returns the number of the last event."""
         mapper, recorder = self._application.mapper, self._application.recorder
         last = 0
         for _ in range(events // 10):
@@ -130,7 +130,7 @@ class Ours:
         self._database = database
 
     async def round(self) -> float:
-        """Events of the log a second, from the order to the swap."""
+        """Events of the log per second, from the order to the swap."""
         began = time.perf_counter()
         async with self._database.connection() as connection, connection.transaction():
             await jobs.ask(connection, RUNS, "rebuild", swap=True)
@@ -212,7 +212,7 @@ async def run(state_dir: Path, events: int) -> None:
 def main() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     with tempfile.TemporaryDirectory(prefix="tidelog-benchmark-") as folder:
-        Path(folder).chmod(0o711)  # started by root, the server runs under another account, which has to get in
+        Path(folder).chmod(0o711)  # a server that root starts runs under another account, which must reach the folder
         asyncio.run(run(Path(folder) / "state", int(sys.argv[1]) if len(sys.argv) > 1 else 200_000))
 
 

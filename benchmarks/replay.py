@@ -1,15 +1,16 @@
-"""How fast a whole log is folded to the states of all its streams, beside what the `eventsourcing` library does to read one.
+"""The rate at which a whole log is folded to the states of all its streams, beside the `eventsourcing` library's reading of a log.
 
-    python -m benchmarks.replay [EVENTS]        a million, unless said otherwise
+    python -m benchmarks.replay [EVENTS]        default: a million
 
-One embedded Postgres. The log is that of runs with four agents each, as the domain's own rules make it: plans, journals, calls,
-messages, shared values; 109 events in 21 streams for each run. The contestants take turns, each over the whole log.
+The server is one embedded Postgres. The log holds runs with four agents each, made by the domain's own rules: plans, journals,
+calls, messages, shared values. Each run has 109 events in 21 streams. The contestants take turns, each over the whole log.
 
-- library: its recorder's `select_notifications` in pages of 1,000 and its `Mapper` with its JSON transcoder. It ends with event
-  objects whose ids and times are still texts; nothing is folded.
-- replay: `tidelog replay --all`: select, decode, check, fold, and a digest of each state; with one process and one for each core.
+- library: its recorder's `select_notifications` in pages of 1,000 and its `Mapper` with its JSON transcoder. The result is event
+  objects whose ids and times are still texts; no state is folded.
+- replay: `tidelog replay --all`: select, decode, check, fold, and a digest of each state. It runs with one process, and with one
+  process for each core.
 
-Each process of the replay imports this module first, so what only the main one needs is imported where it is used.
+Each process of the replay imports this module first. So the imports that only the main process needs are inside functions.
 """
 
 import asyncio
@@ -44,7 +45,7 @@ LIBRARY = "library, select and map"
 SIDE_BY_SIDE = 500
 TENANT = uuid7()
 FIRST_MS = 1_800_000_000_000
-"""When the first run began; the others follow a millisecond apart."""
+"""When the first run began. The other runs follow a millisecond apart."""
 PLAN = runs.parallel(("historian", "surveyor", "inspector"), "editor")
 FINDING = {
     "path": "src/store.py", "line": 42, "kind": "long function", "severity": "minor", "confidence": 0.75,
@@ -55,7 +56,7 @@ SENT_AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Story:
-    """One run from its start to its end, told by the deciders: appends of one command each, in order."""
+    """One run from its start to its end, made by the deciders: appends of one command each, in order."""
 
     def __init__(self) -> None:
         self.run_id = UUID(int=FIRST_MS << 80 | 0x7 << 76 | 0x2 << 62)
@@ -134,7 +135,7 @@ class Story:
 
 
 def moved(told: list[AppendRequest], by_ms: int) -> Iterator[AppendRequest]:
-    """The same run some milliseconds later. All its ids begin with its time, so another time makes other ids."""
+    """The same run some milliseconds later. All ids of a run begin with its time, so another time gives other ids."""
     old, new = (f"{ms:012x}" for ms in (FIRST_MS, FIRST_MS + by_ms))
     old, new = f"{old[:8]}-{old[8:]}", f"{new[:8]}-{new[8:]}"
 
@@ -149,14 +150,14 @@ def moved(told: list[AppendRequest], by_ms: int) -> Iterator[AppendRequest]:
 
 
 def batches() -> Iterator[tuple[AppendRequest, ...]]:
-    """Without an end: runs that go on side by side, of each the next append."""
+    """Endless batches. Runs go on side by side, and each batch has the next append of each of these runs."""
     told = Story().appends
     for first in itertools.count(0, SIDE_BY_SIDE):
         yield from zip(*(moved(told, first + number) for number in range(SIDE_BY_SIDE)), strict=True)
 
 
 def fill(database_url: str, events: int) -> None:
-    """Each append as a request of its own, many in one call, as the group commit writes them under load."""
+    """Writes each append as a request of its own, with many requests in one call, as the group commit does under load."""
     written, began = 0, time.perf_counter()
     with psycopg.Connection.connect(database_url, autocommit=True) as connection:
         register_arrays(connection)
@@ -172,7 +173,7 @@ def fill(database_url: str, events: int) -> None:
 
 
 def library(database_url: str) -> int:
-    """Reads and maps every event; the number of them."""
+    """Reads and maps every event. Returns the number of events."""
     from eventsourcing.domain import DomainEvent
     from eventsourcing.persistence import JSONTranscoder, Mapper
     from eventsourcing.postgres import PostgresDatastore
@@ -224,7 +225,10 @@ def measure(database_url: str, events: int) -> None:
 
 
 def report(results: dict[str, list[tuple[float, float]]]) -> None:
-    """The processor time is that of the reading processes, start-up included; on a busy machine it says more than the rate."""
+    """The processor time is the time of the reading processes, including their start.
+
+    On a busy machine the processor time tells more than the rate.
+    """
     medians = {name: [statistics.median(values) for values in zip(*rounds, strict=True)] for name, rounds in results.items()}
     base_rate, base_cpu = medians[LIBRARY]
     print(f"{f'medians of {ROUNDS} rounds':<28}{'events/s':>10}{'x library':>11}{'CPU us/event':>14}{'x library':>11}")
@@ -250,7 +254,7 @@ async def run(state_dir: Path, events: int) -> None:
 
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="tidelog-benchmark-") as folder:
-        Path(folder).chmod(0o711)  # started by root, the server runs under another account, which has to get in
+        Path(folder).chmod(0o711)  # a server that root starts runs under another account, which must reach the folder
         asyncio.run(run(Path(folder) / "state", int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000))
 
 

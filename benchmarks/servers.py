@@ -1,4 +1,4 @@
-"""What the benchmarks run against: embedded servers that flush to disk, role processes, a free port."""
+"""The servers of the benchmarks: embedded servers that flush to disk, role processes, a free port."""
 
 import os
 import socket
@@ -25,9 +25,9 @@ run(load_settings(), set(sys.argv[1].split(",")))
 
 @asynccontextmanager
 async def embedded() -> AsyncIterator[EmbeddedServices]:
-    """Postgres, migrated, and NATS in a folder of their own, which is removed at the end."""
+    """Runs a migrated Postgres and NATS in a folder of their own. The folder is removed at the end."""
     with tempfile.TemporaryDirectory(prefix="tidelog-benchmark-") as folder:
-        os.chmod(folder, 0o711)  # started by root, the servers run under another account
+        os.chmod(folder, 0o711)  # servers that root starts run under another account
         services = EmbeddedServices(Path(folder) / "state")
         await services.start()
         try:
@@ -38,9 +38,9 @@ async def embedded() -> AsyncIterator[EmbeddedServices]:
 
 
 async def make_wal(services: EmbeddedServices) -> None:
-    """Has Postgres make its WAL files before a clock runs. One that has been in use has them, and writes over them again.
+    """Makes Postgres create its WAL files before a measurement. A server that has been in use has the files and overwrites them.
 
-    A fresh one makes each file of 16 MB when it is needed; nobody's commit returns in the 50 ms that this takes.
+    A fresh server creates each file of 16 MB when the file is needed. This takes 50 ms, and no commit returns meanwhile.
     """
     async with await psycopg.AsyncConnection.connect(services.admin_database_url, autocommit=True) as connection:
         megabyte = "pg_logical_emit_message(false, 'benchmark', repeat('x', 1024 * 1024))"
@@ -59,7 +59,7 @@ def environment(services: EmbeddedServices, **more: str) -> dict[str, str]:
 
 @contextmanager
 def process(code: str, *arguments: str, env: dict[str, str] | None = None) -> Iterator[int]:
-    """A Python process that runs the code while the block runs; its pid."""
+    """Runs the code in a Python process during the block. Yields the pid."""
     child = subprocess.Popen([sys.executable, "-c", code, *arguments], env={**os.environ, **(env or {})})
     try:
         yield child.pid

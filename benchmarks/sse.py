@@ -1,7 +1,8 @@
-"""The live feed of one tenant to many clients: the time from an append to each client, and that each gets every event once.
+"""The live feed of one tenant to many clients: the time from an append to each client, and whether each client gets every event
+once.
 
 `python -m benchmarks.sse [--subscribers 1000] [--rate 100] [--seconds 6] [--rounds 3]`. The api role is a process of its own, the
-engine another, the clients a third; appends come from here, one event each. All of them share the machine's cores.
+engine a second, the clients a third. This process appends, one event to an append. All processes share the machine's cores.
 """
 
 import argparse
@@ -65,7 +66,7 @@ async def line_of(child: asyncio.subprocess.Process) -> str:
 
 
 async def append_steadily(store: PostgresEventStore, rate: int, seconds: float) -> dict[int, float]:
-    """When the append of each position was called."""
+    """Appends at the rate. Returns the time of the call of `append` for each position."""
     called: dict[int, float] = {}
 
     async def append() -> None:
@@ -81,7 +82,7 @@ async def append_steadily(store: PostgresEventStore, rate: int, seconds: float) 
 
 
 def scheduled(pid: int) -> tuple[float, float]:
-    """Seconds that the process ran, and that it waited for a core."""
+    """Seconds for which the process ran, and seconds for which it waited for a core."""
     running, waiting, _ = Path(f"/proc/{pid}/schedstat").read_text().split()
     return int(running) / 1e9, int(waiting) / 1e9
 

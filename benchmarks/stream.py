@@ -1,8 +1,8 @@
 """From an append to a reader: `python -m benchmarks.stream`.
 
-Prints the latency from the call of `append` to the delivery by a subscription at a steady rate, and the throughput of
-log → relay → JetStream → subscription when a backlog is worked off. Embedded servers, everything in one process on one event
-loop, so the numbers are a lower bound of what separate processes do.
+The benchmark prints the latency from the call of `append` to the delivery by a subscription at a steady rate, and the throughput of
+log → relay → JetStream → subscription for a backlog. It runs on embedded servers, in one process with one event loop. So separate
+processes reach at least these numbers.
 """
 
 import argparse
@@ -89,7 +89,7 @@ async def measure_latency(setup: Setup, *, rate: int, seconds: float) -> list[fl
 
     reading = asyncio.create_task(read())
     relaying = asyncio.create_task(setup.relay(tail=0).run())
-    await asyncio.sleep(2.5)  # both have found the stream
+    await asyncio.sleep(2.5)  # relay and subscription have found the stream
     async with asyncio.TaskGroup() as group:
         begin = time.perf_counter()
         for index in range(int(rate * seconds)):

@@ -1,8 +1,8 @@
-"""Many clients of one event stream, cheap enough that the server is what is measured.
+"""Many clients of one event stream. The clients are cheap, so that the server is measured and not the clients.
 
-A process of its own: `python -m benchmarks.subscribers PORT KEY COUNT AFTER`. It prints `ready` when all are connected, reads one
-line of JSON (the times of the appends by position, on the machine's monotonic clock), waits until everybody has everything,
-and prints one JSON object.
+The clients run in a process of their own: `python -m benchmarks.subscribers PORT KEY COUNT AFTER`. The process prints `ready` when
+all clients are connected, reads one line of JSON (the times of the appends by position, on the machine's monotonic clock), waits
+until each client has all events, and prints one JSON object.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ CONNECTING_AT_ONCE = 50
 
 
 class Subscriber(asyncio.Protocol):
-    """Notes when it got which position; an event counts when all of it is there."""
+    """Notes the time at which each position arrived. An event counts when all its bytes have arrived."""
 
     def __init__(self) -> None:
         self._buffer = b""
@@ -28,7 +28,7 @@ class Subscriber(asyncio.Protocol):
         self.positions = array("q")
         self.times = array("d")
         self.writes = 0
-        """Of the server, about: what came at once."""
+        """About the number of the server's writes: data that arrives together counts as one write."""
         self.lost = False
 
     def data_received(self, data: bytes) -> None:

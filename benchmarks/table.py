@@ -1,16 +1,16 @@
-"""The table that `make bench` prints at its end, and that the README shows: each benchmark, a process of its own, adds its rows."""
+"""The table at the end of `make bench`, which the README shows. Each benchmark, a process of its own, adds its rows."""
 
 import json
 import os
 from pathlib import Path
 
 FILE = "TIDELOG_BENCHMARK_TABLE"
-"""Environment variable: where rows are kept until all benchmarks have run; without it there is no table."""
+"""The environment variable that names the file for rows until all benchmarks have run. Without the variable there is no table."""
 COLUMNS = ("Workload", "Measured", "Beside it", "Reach")
 
 
 def row(workload: str, measured: str, beside: str = "", reach: str = "", *, met: bool | None = None) -> None:
-    """`met`: whether what is to be reached is (None: nothing is set, or the row only reports)."""
+    """Adds a row. `met`: whether the goal was reached (None: there is no goal, or the row only reports)."""
     path = os.environ.get(FILE)
     if path is None:
         return

@@ -1,4 +1,4 @@
-"""Callers that append and wait for their answers: in this process, or in several processes that start at one moment.
+"""Callers that append and wait for their answers, in this process or in several processes that start at the same moment.
 
 A process of `Writers` is `python -m benchmarks.writers DATABASE_URL CALLERS`: it waits for lines `START SECONDS` (on the machine's
 monotonic clock) and answers each with one JSON object.
@@ -29,7 +29,10 @@ _numbers = itertools.count(random.getrandbits(70))
 
 
 def new_id() -> UUID:
-    """Ascending with the time, as UUIDv7 are, in all processes; but cheaper to make: what is measured is the store."""
+    """Ids that ascend with time in all processes, like UUIDv7.
+
+    They are cheaper to make, because the store is measured and not the ids.
+    """
     return UUID(int=(time.time_ns() // 1_000_000 << 80) + next(_numbers))
 
 
@@ -38,7 +41,7 @@ TENANT = new_id()
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Events per second, the seconds that callers waited, and the CPU seconds of their processes for 1,000 events."""
+    """Events per second, the seconds for which callers waited, and the CPU seconds of their processes per 1,000 events."""
 
     rate: float
     p50: float
@@ -52,7 +55,7 @@ class Round:
 
 
 def one_event() -> AppendRequest:
-    """An append of one event to a stream of its own."""
+    """The request for an append of one event to a new stream."""
     stream_id = new_id()
     stream = StreamAppend(stream_id, stream_id, 0, (NewEvent("thing.happened", 1, STATE),))
     return AppendRequest(TENANT, new_id(), (stream,), METADATA)
@@ -91,13 +94,13 @@ class Writers:
         finally:
             for child in children:
                 try:
-                    child.communicate(timeout=10)  # closes its input, at which it ends
+                    child.communicate(timeout=10)  # closes the process's input, which ends the process
                 except subprocess.TimeoutExpired:
                     child.kill()
                     child.communicate()
 
     def round(self, seconds: float) -> Round:
-        """All at once; rates are summed, of the waits those of the slowest process count."""
+        """Runs all processes at once. The rates are summed, and the waits of the slowest process count."""
         start = time.perf_counter() + 0.05
         for child in self._children:
             assert child.stdin is not None
@@ -121,7 +124,7 @@ async def write(database_url: str, callers: int) -> None:
     pool = await open_pool(database_url, role="benchmark", max_size=1)
     store = PostgresEventStore(database_url, pool)
     await store.start()
-    await store.append(one_event())  # connected from here on
+    await store.append(one_event())  # the callers are connected from here on
     while line := await asyncio.to_thread(sys.stdin.readline):
         start, seconds = map(float, line.split())
         await asyncio.sleep(max(0.0, start - time.perf_counter()))

@@ -28,10 +28,10 @@ TEMPLATE = "tidelog_template"
 keep_temporary_files_in_memory()
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell starts background jobs so. The processes that tests start would inherit it, and Ctrl-C would not stop them.
+    # A shell starts background jobs with SIGINT ignored. Processes of the tests would inherit this, and Ctrl-C would not stop them.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# How long an example takes says something of the machine. What matters is in benchmarks/.
+# The time of one example depends on the machine. The times that matter are measured in benchmarks/.
 settings.register_profile("tidelog", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tidelog")
 
@@ -39,9 +39,9 @@ settings.load_profile("tidelog")
 if sys.platform != "win32":
     import uvloop
 
-    # The event loop of production (`api.roles.run_loop`). It differs, for instance in what a write to a closed socket raises.
-    # Set for the process and not by the plugin's hook: the hook makes every asynchronous test a parametrized one, and pytest then
-    # tears the servers of the session down before each synchronous test that uses them.
+    # The event loop of production (`api.roles.run_loop`). It differs from the standard loop, for instance in the error that a write
+    # to a closed socket raises. The policy is set for the process and not by the plugin's hook: the hook parametrizes every
+    # asynchronous test, and pytest then stops the servers of the session before each synchronous test that uses them.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # from Python 3.14 on
         asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
@@ -69,7 +69,10 @@ async def _remembered_loop(request: pytest.FixtureRequest) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport]:
-    """A test that ran out of time says what each task waited for: the stack of the event loop alone tells nothing."""
+    """A test that ran out of time prints the stack of each task.
+
+    The stack of the event loop alone does not show the cause of the wait.
+    """
     report = yield
     if call.excinfo is not None and "pytest-timeout" in str(call.excinfo.value) and _loop in item.config.stash:
         tasks = asyncio.all_tasks(item.config.stash[_loop])
@@ -87,7 +90,7 @@ def _awaits(task: asyncio.Task[object]) -> Iterator[str]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def services() -> AsyncIterator[EmbeddedServices]:
-    """Embedded Postgres and NATS, without flushing to disk; in a folder that the servers' own account can reach."""
+    """Embedded Postgres and NATS, without flushing to disk. Their folder can be read by the servers' own account."""
     folder = reachable_folder()
     services = EmbeddedServices(folder / "state", durable=False)
     await services.start()
@@ -102,7 +105,7 @@ async def services() -> AsyncIterator[EmbeddedServices]:
 
 @pytest_asyncio.fixture
 async def database_url(services: EmbeddedServices) -> AsyncIterator[str]:
-    """A fresh, migrated database; for the role that the application has (the owner, no superuser)."""
+    """A fresh, migrated database. Its URL names the role of the application: the owner of the tables, no superuser."""
     name = f"test_{uuid.uuid4().hex}"
     clone = SQL("CREATE DATABASE {} OWNER {} TEMPLATE {} STRATEGY file_copy")
     await _administer(services, clone.format(Identifier(name), Identifier(_owner(services)), Identifier(TEMPLATE)))
@@ -117,7 +120,7 @@ async def nats_url(services: EmbeddedServices) -> str:
 
 @pytest_asyncio.fixture
 async def nats(tmp_path: Path) -> AsyncIterator[NatsProcess]:
-    """A NATS of the test's own, to kill and to start again."""
+    """A NATS server of the test's own, which the test may kill and start again."""
     async with running_nats(tmp_path) as server:
         yield server
 

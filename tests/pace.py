@@ -1,4 +1,4 @@
-"""Time-outs in seconds of a machine that has nothing else to do. Where others work beside us, they are that many times longer."""
+"""Time-outs in seconds of an idle machine. On a busy machine the time-outs grow by the factor by which the machine is slower."""
 
 import asyncio
 import time
@@ -10,11 +10,11 @@ T = TypeVar("T")
 
 BEAT_S = 0.1
 LONGEST = 30.0
-"""However slow the machine is: a test that hangs must end."""
+"""The largest factor. A test that hangs must end, however slow the machine is."""
 
 
 async def slowness() -> float:
-    """How many times longer work takes just now than on an idle machine: what a tenth of a second of it really took; at least 1."""
+    """The factor by which work now takes longer than on an idle machine, at least 1. It is measured over a tenth of a second."""
     return await asyncio.to_thread(_slowness)
 
 
@@ -26,7 +26,10 @@ def _slowness() -> float:
 
 
 class Deadline:
-    """Begins when it is made. How slow the machine is, is only asked once the plain seconds are over."""
+    """A deadline that begins when the object is made.
+
+    The slowness of the machine is measured only after the plain seconds are over.
+    """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -35,14 +38,14 @@ class Deadline:
 
     @property
     def left_s(self) -> float:
-        """Seconds of this machine, as slow as it has been found until now; below zero when they are over."""
+        """Seconds until the deadline, with the slowness measured so far. Negative after the deadline."""
         return self._began + self._seconds * self._slowest - time.monotonic()
 
     async def over(self) -> bool:
         return self.left_s <= 0 and await asyncio.to_thread(self.over_here)
 
     def over_here(self) -> bool:
-        """The same for code without an event loop: it blocks for a beat once the plain seconds are over."""
+        """The same for code without an event loop. The call blocks for a measurement once the plain seconds are over."""
         if self.left_s <= 0:
             self._slowest = max(self._slowest, _slowness())
         return self.left_s <= 0
@@ -50,12 +53,12 @@ class Deadline:
 
 @asynccontextmanager
 async def within(seconds: float) -> AsyncIterator[None]:
-    """What `asyncio.timeout` is. Raises TimeoutError."""
+    """`asyncio.timeout` with seconds of an idle machine. Raises TimeoutError."""
     loop, deadline, judges = asyncio.get_running_loop(), Deadline(seconds), list[asyncio.Task[None]]()
     async with asyncio.timeout(None) as limit:
 
         async def judge() -> None:
-            while not await deadline.over():  # noqa: ASYNC110  # nothing but time tells
+            while not await deadline.over():  # noqa: ASYNC110  # only the passing of time ends this wait
                 await asyncio.sleep(deadline.left_s)
             limit.reschedule(loop.time())
 
@@ -69,7 +72,7 @@ async def within(seconds: float) -> AsyncIterator[None]:
 
 
 async def in_time(awaited: Awaitable[T], seconds: float) -> T:
-    """What is awaited. Raises TimeoutError, and cancels it, after the seconds."""
+    """Returns the result of the awaitable. After the seconds the awaitable is cancelled. Raises TimeoutError."""
     async with within(seconds):
         return await awaited
 
@@ -84,7 +87,7 @@ async def until(condition: Callable[[], Awaitable[object]], seconds: float) -> N
 
 
 async def ended(task: asyncio.Task[None], seconds: float) -> None:
-    """The end of a task, with what it raises. Raises TimeoutError; the task goes on then."""
+    """Waits for the end of a task and raises the task's exception. Raises TimeoutError after the seconds; the task then goes on."""
     deadline = Deadline(seconds)
     while not task.done():
         if await deadline.over():

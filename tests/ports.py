@@ -1,14 +1,14 @@
-"""A port for a server that a test starts and starts again."""
+"""Ports for servers that a test starts more than once."""
 
 import random
 import socket
 
 _RANGE = range(20_000, 32_000)
-"""Below those from which systems take ports for outgoing connections: one of these could be taken meanwhile."""
+"""These ports are below the range for outgoing connections: a port of that range could be taken while the server is down."""
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on. Raises OSError where none is found."""
+    """Returns a port of 127.0.0.1 that nobody listens on. Raises OSError if there is none."""
     for port in random.sample(_RANGE, 100):
         with socket.socket() as probe:
             try:

@@ -1,7 +1,7 @@
-"""Where the temporary files of the tests are: in memory where there is room for them.
+"""The folder for the temporary files of the tests: in memory if there is enough room.
 
-Each test has a database of its own, a copy of several hundred files. On a disk the file system alone needs a quarter of a second
-of processor time for one; in memory a copy takes a fiftieth.
+Each test has a database of its own, a copy of several hundred files. On a disk the file system alone needs a quarter of a second of
+processor time for a copy. In memory a copy takes a fiftieth of that.
 """
 
 import os
@@ -11,18 +11,18 @@ from pathlib import Path
 
 MEMORY = Path("/dev/shm")
 ROOM_BYTES = 4 * 1024**3
-"""What is free there at least. Two processes that run the tests need less than a gigabyte at once."""
+"""Bytes that must be free in memory. Two processes that run the tests need less than a gigabyte together."""
 
 
 def keep_temporary_files_in_memory() -> None:
-    """For this process and for those that it starts. Whoever sets TMPDIR has chosen another place."""
+    """Sets the folder for this process and its child processes. A TMPDIR that is set already is kept."""
     if "TMPDIR" not in os.environ and _has_room():
         os.environ["TMPDIR"] = str(MEMORY)
-        tempfile.tempdir = None  # it is asked for again
+        tempfile.tempdir = None  # tempfile reads TMPDIR again
 
 
 def short_folder() -> Path:
-    """A new folder that every account can reach, with a path that is short enough for sockets. The caller removes it."""
+    """Makes a folder that every account can reach and whose path is short enough for sockets. The caller removes the folder."""
     parent = MEMORY if Path(tempfile.gettempdir()) == MEMORY else Path("/tmp")
     folder = Path(tempfile.mkdtemp(prefix="tidelog-test-", dir=parent))
     folder.chmod(0o711)
@@ -30,7 +30,7 @@ def short_folder() -> Path:
 
 
 def _has_room() -> bool:
-    """Programs are run from there as well: Docker's default of 64 MiB, or a mount without execution, will not do."""
+    """Programs are run from the folder as well. So Docker's default of 64 MiB and a mount without execution are not enough."""
     try:
         flags = os.statvfs(MEMORY).f_flag
         return shutil.disk_usage(MEMORY).free >= ROOM_BYTES and os.access(MEMORY, os.W_OK) and not flags & os.ST_NOEXEC

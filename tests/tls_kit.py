@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 
 class Authority:
-    """A certificate authority with a certificate for 127.0.0.1 (not localhost), and one for a client, as files in a folder."""
+    """A certificate authority, a server certificate for 127.0.0.1 (not localhost) and a client certificate: files in a folder."""
 
     def __init__(self, folder: Path, *, client: str = "tidelog") -> None:
         authority = trustme.CA(key_type=trustme.KeyType.ECDSA)
@@ -48,7 +48,7 @@ class Nkey:
         return _encoded(bytes([self._prefix]) + self._key.public_key().public_bytes_raw())
 
     def jwt(self, subject: "Nkey", name: str, claims: dict[str, object]) -> str:
-        """A JWT about a subject, signed by this key, as NATS servers in operator mode take them."""
+        """A JWT about a subject, signed by this key, in the form that NATS servers in operator mode accept."""
         header = {"typ": "JWT", "alg": "ed25519-nkey"}
         payload = {"jti": name, "iat": 1_700_000_000, "iss": self.public, "name": name, "sub": subject.public, "nats": claims}
         signed = ".".join(_url64(json.dumps(part).encode()) for part in (header, payload))

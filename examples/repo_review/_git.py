@@ -1,4 +1,5 @@
-"""Running git on a repository that nobody vouches for: read only, no shell, nothing of its configuration is executed."""
+"""Runs git on an untrusted repository: read only, without a shell, and without executing programs of the repository's
+configuration."""
 
 import contextlib
 import os
@@ -35,7 +36,7 @@ _SETTINGS = (
 
 
 class Git:
-    """git on one working tree. Raises PermanentError when the folder holds none."""
+    """git on one working tree. Raises PermanentError if the folder holds no working tree."""
 
     def __init__(self, workspace: Path) -> None:
         self.root = workspace
@@ -110,7 +111,7 @@ class Git:
 
 
 def _environment() -> dict[str, str]:
-    """Nothing of the worker's own environment but the search path: no credentials, no GIT_* of a calling hook."""
+    """Only the search path of the worker's environment: no credentials, no GIT_* of a calling hook."""
     return {
         "PATH": os.environ.get("PATH", os.defpath),
         "HOME": os.devnull,
@@ -128,10 +129,10 @@ def _environment() -> dict[str, str]:
 
 
 def _git_directory(workspace: Path) -> Path:
-    """The git directory of a working tree: its .git folder, or the one that a linked worktree's .git file names.
+    """The git directory of a working tree: its .git folder, or the folder that a linked worktree's .git file names.
 
-    A .git file may point anywhere. It is believed only when that place points back to this very file, as git's own
-    worktrees do, or lies inside the workspace.
+    A .git file may point anywhere. The file is trusted only if that place points back to the same file, as git's own worktrees do,
+    or lies inside the workspace.
     """
     entry = workspace / ".git"
     if not entry.exists():
@@ -151,7 +152,7 @@ def _git_directory(workspace: Path) -> Path:
 
 
 def _refuse_foreign_store(workspace: Path, directory: Path) -> None:
-    """A git directory may say that its objects and refs live elsewhere; elsewhere must be in the workspace too."""
+    """A git directory may keep its objects and refs at another place. That place must be in the workspace too."""
     common = directory / "commondir"
     if common.is_file():
         with common.open("rb") as file:
@@ -161,7 +162,7 @@ def _refuse_foreign_store(workspace: Path, directory: Path) -> None:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """git and whatever it started: they are a session of their own."""
+    """Kills git and its child processes, which are a session of their own."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 

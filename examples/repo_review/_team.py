@@ -1,4 +1,4 @@
-"""What the agents of the review share: their options, working through chunks, and talking to each other."""
+"""Parts that the agents of the review share: options, work in chunks, and messages to each other."""
 
 import asyncio
 from typing import Any, TypeVar
@@ -27,7 +27,7 @@ class Options(BaseModel):
 
 
 def read_options(ctx: Context) -> Options:
-    """The options of the run. Raises PermanentError when they make no sense."""
+    """The options of the run. Raises PermanentError if they are not valid."""
     try:
         return Options.model_validate(ctx.input if isinstance(ctx.input, dict) else {})
     except ValidationError as error:
@@ -36,10 +36,10 @@ def read_options(ctx: Context) -> Options:
 
 
 async def in_chunks(ctx: Context, tool: str, total: int, size: int, **arguments: JsonValue) -> list[Any]:
-    """Calls a tool for offsets 0, size, 2 * size, ... below `total`, a few at once, and gives all its results.
+    """Calls a tool for offsets 0, size, 2 * size, ... below `total`, a few calls at once, and returns all results.
 
-    A call that stopped early (its `covered` is less than it was asked for) is followed by one for the rest. Every call is
-    recorded under `<tool>@<offset>`: after a crash only what is missing is done. Raises the first call's error.
+    A call that stopped early (its `covered` is less than its `limit`) is followed by a call for the rest. Every call is recorded
+    under `<tool>@<offset>`: after a crash only the missing calls are done. Raises the error of the first call that failed.
     """
     free = asyncio.Semaphore(AT_ONCE)
 
@@ -64,18 +64,18 @@ async def in_chunks(ctx: Context, tool: str, total: int, size: int, **arguments:
 
 
 def reason(error: Exception) -> str:
-    """The first line of an error: what a peer wants to know of it."""
+    """The first line of an error: a short reason for a peer."""
     return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
 async def tell(ctx: Context, peer: str, note: BaseModel) -> None:
-    """Send a note to a peer, if the run has it."""
+    """Sends a note to a peer, if the peer takes part in the run."""
     if peer in ctx.peers:
         await ctx.send(peer, note)
 
 
 async def hear(ctx: Context, peer: str, expected: type[Note], timeout_s: float) -> tuple[Note | None, str | None]:
-    """The note that a peer promised, or None and the reason why there is none. A missing note never fails the listener."""
+    """The note that a peer promised, or None and the reason for its absence. A missing note never fails the listener."""
     if peer not in ctx.peers:
         return None, f"no {peer} took part in this run"
     message = await ctx.receive(timeout_s=timeout_s, sender=peer)

@@ -1,4 +1,4 @@
-"""The files git tracks, one after the other, with what a look into them tells."""
+"""The files that git tracks, one after the other, with the facts that a look into each file gives."""
 
 import re
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ class Look(NamedTuple):
 
 
 def tracked_files(git: Git) -> Iterator[Tracked]:
-    """In git's order (by name). A file with a merge conflict has several entries and comes once."""
+    """All tracked files in git's order (by name). A file with a merge conflict has several entries and comes once."""
     previous = b""
     for record in git.records("ls-files", "-z", "--stage", "--cached", timeout_s=LIST_TIMEOUT_S):
         entry = _STAGE.fullmatch(record)

@@ -1,4 +1,4 @@
-"""The folder a tool may touch, and nothing outside of it."""
+"""The only folder that a tool may touch."""
 
 import os
 import stat
@@ -9,7 +9,7 @@ from tidelog import PermanentError
 
 
 class Workspace:
-    """Opens files below one folder. Symbolic links are never followed out of it, nor into git's own files."""
+    """Opens files below one folder. Symbolic links are never followed out of the folder, nor into git's own files."""
 
     def __init__(self, root: Path) -> None:
         try:
@@ -21,7 +21,7 @@ class Workspace:
         self._folders: dict[str, bool] = {}
 
     def locate(self, path: str) -> Path:
-        """The absolute place of a relative path. Raises PermanentError for anything that leaves the workspace."""
+        """The absolute place of a relative path. Raises PermanentError for a path that leaves the workspace."""
         if not path or "\0" in path or path.startswith(("/", "\\")) or Path(path).is_absolute():
             raise PermanentError(f"not a relative path: {path!r}")
         parts = path.split("/")
@@ -35,7 +35,10 @@ class Workspace:
         return self.root / path
 
     def _inside(self, folder: str) -> bool:
-        """Is the folder, with its links followed, still ours? Answers are kept: a tree has many files in few folders."""
+        """Whether the folder, with its links followed, is in the workspace.
+
+        Answers are kept: a tree has many files in few folders.
+        """
         if folder not in self._folders:
             real = Path(os.path.realpath(self.root / folder))
             inside = real == self.root or real.is_relative_to(self.root)
@@ -45,7 +48,7 @@ class Workspace:
     def open(self, path: str) -> BinaryIO:
         """Opens a plain file for reading. The last part may not be a link, and a pipe or a device is refused.
 
-        Raises FileNotFoundError when it is not there, PermanentError when it may not be read.
+        Raises FileNotFoundError if the file does not exist, PermanentError if the file may not be read.
         """
         place = self.locate(path)
         try:

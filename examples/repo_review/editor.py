@@ -1,4 +1,4 @@
-"""The editor: one report out of what the others found."""
+"""The editor: makes one report of the other agents' results."""
 
 from typing import TypeVar
 
@@ -67,7 +67,7 @@ class Editor(Agent):
 
 
 def _result(ctx: Context, step: str, expected: type[Result]) -> Result | None:
-    """A peer's result, None when the peer failed. Raises PermanentError for a result of another shape."""
+    """A peer's result, or None if the peer failed. Raises PermanentError for a result of another shape."""
     value = ctx.results.get(step)
     if value is None:
         return None

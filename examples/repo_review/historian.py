@@ -10,7 +10,7 @@ from .analysis.people import RECENT_DAYS, HistorySummary, summarise
 from .analysis.results import HistoryReport, HotFileNote, HotFiles, RepositorySummary
 
 CHUNK = 4_000
-# A history so long that 4,000 commits at a time would mean hundreds of walks from its tip takes larger steps.
+# A very long history takes larger steps: 4,000 commits at a time would mean hundreds of walks from its tip.
 MOST_CHUNKS = 50
 LARGEST_CHUNK = 20_000
 

@@ -1,4 +1,4 @@
-"""The inspector: what was left lying about, what should not be there, what is missing."""
+"""The inspector: left-over markers, files that should not be there, and missing files."""
 
 from typing import Any
 
@@ -48,12 +48,12 @@ class Inspector(Agent):
         for path in hygiene.documents.get("licence", [])[:3]:
             try:
                 file = await ctx.tool("files.read", path=path, max_bytes=12_000)
-            except ToolError:  # a link, or deleted in the working tree: the licence stays unrecognised
+            except ToolError:  # a link, or a file that was deleted in the working tree: the licence stays unrecognised
                 continue
             hygiene.licence = hygiene.licence or recognise_licence(file["text"])
 
     async def _look_closely(self, ctx: Context, what: str, paths: list[str], problem: str | None) -> FocusedScan:
-        """The markers in some files, all of them counted: a scan of the whole tree only keeps the fullest files."""
+        """The markers in some files, with all markers counted: a scan of the whole tree keeps only the files with most markers."""
         if not paths:
             return FocusedScan(problem=problem)
         scan = ScanPart.model_validate(await ctx.tool("files.scan", key=f"scan-{what}", paths=paths))
@@ -67,7 +67,7 @@ def _merge(found: list[Any]) -> ScanPart:
 
 
 def _main_language(survey: Survey | None) -> str | None:
-    """The language of most code, when there is enough of it to speak of."""
+    """The language of most code, if there is enough code."""
     if survey is None or sum(survey.code_lines.values()) < 500:
         return None
     language, lines = max(survey.code_lines.items(), key=lambda entry: (entry[1], entry[0]))

@@ -1,4 +1,4 @@
-"""The surveyor: how the tree looks today, in languages, lines and bytes."""
+"""The surveyor: the present tree in languages, lines and bytes."""
 
 from typing import Any
 

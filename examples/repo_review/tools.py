@@ -1,7 +1,8 @@
-"""The tools of the review: read-only looks at one git repository, and one that writes the report.
+"""The tools of the review: tools that read one git repository, and a tool that writes the report.
 
-All are idempotent and confined to the worker's workspace. A tool that could run long works on a chunk (`offset`, `limit`),
-stops early when its time is used up, and says in `covered` how far it came: progress is a row of small, recorded calls.
+All tools are idempotent and confined to the worker's workspace. A tool that could run long works on a chunk (`offset`, `limit`),
+stops early when its time is used up, and reports in `covered` how many items are done. So progress is a series of small, recorded
+calls.
 """
 
 import hashlib
@@ -27,7 +28,7 @@ from .analysis.secrets import redact
 from .analysis.text import json_safe
 
 TIMEOUT_S = 300
-# When a chunk stops by itself; well below TIMEOUT_S, which is for what hangs.
+# Seconds after which a chunk stops by itself. TIMEOUT_S is much larger and ends calls that hang.
 SOFT_LIMIT_S = 60.0
 MAX_PATHS = 200
 MAX_READ = 64 * 1024
@@ -96,7 +97,7 @@ def history(ctx: ToolContext, head: str, offset: int, limit: int, recent_since: 
 
 
 def _shallow_commits(git: Git) -> frozenset[str]:
-    """The commits at the edge of a shallow clone. git shows their whole tree as added, which nobody did there."""
+    """The commits at the edge of a shallow clone. git shows their whole tree as added, although these commits did not add it."""
     place = git.root / "".join(git.lines("rev-parse", "--git-path", "shallow"))
     return frozenset(place.read_text("ascii", "replace").split()) if place.is_file() else frozenset()
 
@@ -261,7 +262,10 @@ def write_report(ctx: ToolContext, name: str, markdown: str) -> Written:
 
 
 def _private_folder(workspace: Workspace) -> Path:
-    """The workspace's own folder for reports. It ignores itself, so that a review does not show up in `git status`."""
+    """The workspace's own folder for reports.
+
+    Its .gitignore covers the folder itself, so that `git status` does not show a review.
+    """
     folder = workspace.locate(".tidelog/reports/x").parent
     folder.mkdir(parents=True, exist_ok=True)
     ignore = workspace.root / ".tidelog" / ".gitignore"

@@ -1,1 +1,1 @@
-"""Rules of the code that no type checker knows, each as a test."""
+"""Rules of the code that a type checker cannot check, each as a test."""

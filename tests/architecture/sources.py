@@ -1,4 +1,4 @@
-"""The files of this repository, and what the tests ask of them."""
+"""The files of this repository, and the questions of the tests about them."""
 
 import ast
 import subprocess
@@ -13,7 +13,7 @@ SDK = "sdk/src/tidelog"
 
 @cache
 def tracked_files() -> tuple[Path, ...]:
-    """All files under version control, relative to the root; of a source archive all that is there."""
+    """All files under version control, relative to the root. In a source archive: all files."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, timeout=30, check=False)
     if listed.returncode == 0:
         names = [Path(name) for name in listed.stdout.decode().split("\0") if name]
@@ -23,7 +23,7 @@ def tracked_files() -> tuple[Path, ...]:
 
 
 def python_files(*folders: str) -> list[Path]:
-    """Tracked modules below the given folders (none given: all of them)."""
+    """Tracked modules below the given folders. Without a folder: all tracked modules."""
     chosen = [path for path in tracked_files() if path.suffix == ".py"]
     return [path for path in chosen if not folders or any(path.is_relative_to(folder) for folder in folders)]
 
@@ -49,7 +49,7 @@ def module_names() -> list[str]:
 
 
 def imported(path: Path) -> set[str]:
-    """Top-level names of what a module imports, anywhere in it."""
+    """Top-level names of all imports of a module, also of imports inside functions."""
     found: set[str] = set()
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
@@ -60,7 +60,7 @@ def imported(path: Path) -> set[str]:
 
 
 def functions_around(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
-    """Every node with the dotted name of the classes and functions it stands in."""
+    """Every node with the dotted name of the classes and functions around it."""
 
     def visit(node: ast.AST, names: tuple[str, ...]) -> Iterator[tuple[str, ast.AST]]:
         for child in ast.iter_child_nodes(node):

@@ -1,4 +1,4 @@
-"""No modules import one another in a circle, imports for types alone and those inside functions included."""
+"""No modules import one another in a circle. Imports for types and imports inside functions count."""
 
 import grimp
 import pytest
@@ -13,7 +13,7 @@ def imports() -> dict[str, set[str]]:
 
 
 def circles(imports: dict[str, set[str]]) -> list[set[str]]:
-    """Sets of modules each of which reaches all others of its set (strongly connected components of two and more)."""
+    """The strongly connected components of two and more modules: each module of such a set reaches all others."""
     reached = {module: _reached(imports, module) for module in imports}
     found: list[set[str]] = []
     for module, others in reached.items():

@@ -1,4 +1,4 @@
-"""The reference says what the code says."""
+"""The reference agrees with the code."""
 
 import ast
 import re
@@ -19,7 +19,7 @@ MARKDOWN = [path for path in tracked_files() if path.suffix == ".md"]
 
 
 def rows(text: str) -> list[list[str]]:
-    """Cells of all rows of the tables in a text, without their heads."""
+    """Cells of all rows of the tables in a text, without the header rows."""
     lines = [line for line in text.splitlines() if line.startswith("| ")]
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
 
@@ -64,7 +64,7 @@ def error_rows() -> list[list[str]]:
 
 
 def codes_of_the_edge() -> set[str]:
-    """Codes that conventions/errors.py gives to what is no error of ours: third argument of `problem`, or what `code` is set to."""
+    """Codes of conventions/errors.py for errors of others: the third argument of `problem`, or the values of `code`."""
     found: set[str] = set()
     for node in ast.walk(parsed(Path("api/http/conventions/errors.py"))):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "problem" and isinstance(node.args[2], ast.Constant):
@@ -108,7 +108,7 @@ def test_event_is_documented_with_its_version_and_fields(topic: str) -> None:
 
 
 def anchors(path: Path) -> set[str]:
-    """Anchors of a page's headings, as Git hosts make them."""
+    """Anchors of a page's headings, in the form of Git hosts."""
     titles = re.findall(r"^#+ (.+)$", (ROOT / path).read_text(), re.MULTILINE)
     plain = (re.sub(r"[`*]|\[([^\]]*)\]\([^)]*\)", lambda m: m[1] or "", title) for title in titles)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in plain}

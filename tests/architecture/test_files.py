@@ -1,4 +1,4 @@
-"""What every file keeps to: it says what it is for, stays readable, and knows nothing of the machine it was written on."""
+"""Rules for every file: a module states its purpose, stays readable, and names nothing of the machine on which it was written."""
 
 import ast
 import re
@@ -36,7 +36,7 @@ def test_no_file_names_a_path_of_a_machine() -> None:
 
 
 def test_no_file_chooses_where_packages_come_from() -> None:
-    """That is for whoever installs: their mirror, their proxy."""
+    """The person who installs chooses the mirror and the proxy."""
     assert matches(PACKAGE_SOURCE) == []
 
 

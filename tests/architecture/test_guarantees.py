@@ -1,4 +1,4 @@
-"""docs/reference/guarantees.md: each promise names tests that prove it, and each of them exists."""
+"""docs/reference/guarantees.md: each promise names the tests that prove it, and each named test exists."""
 
 import ast
 import re
@@ -11,7 +11,7 @@ NAMED = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 
 
 def promises() -> list[str]:
-    """The list items of the sections that promise something, each in one line."""
+    """The list items of the sections with promises, each in one line."""
     text = (ROOT / PAGE).read_text().partition("\n## Not promised")[0]
     return [" ".join(item.split()) for item in re.findall(r"^- (.*?)(?=^- |^#|^$|\Z)", text, re.MULTILINE | re.DOTALL)]
 

@@ -1,4 +1,4 @@
-"""Who may import whom, and that importing does no work."""
+"""Which modules may import which, and that an import does no work."""
 
 import ast
 import os
@@ -63,7 +63,7 @@ else:
 
 
 def run_python(source: str, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
-    """Runs source in a process without any variable of ours, on the modules of this tree."""
+    """Runs source on the modules of this tree, in a process without any of Tidelog's environment variables."""
     environment = {"PATH": os.environ.get("PATH", ""), "HOME": "/nonexistent", "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", source, *arguments],
@@ -111,7 +111,7 @@ def forbidden(name: str) -> set[str]:
 
 
 def test_contracts_of_the_engine_name_every_module_of_the_product() -> None:
-    """A new one that stands in no list could be imported by the engine."""
+    """A new module that is in no list could be imported by the engine."""
     product = modules_of("domain") - OPEN_TO_THE_ENGINE | modules_of("application") - {"application.engine"}
     assert forbidden("The engine of commands and sagas knows no slice and no table of the product") == product
     machinery = modules_of("application/engine") - {f"application.engine.{name}" for name in ("background", "ports", "retry")}
@@ -133,7 +133,7 @@ def _slice_of(path: Path) -> str:
 
 
 def _imported_names(path: Path) -> set[str]:
-    """Dotted names that a file imports: modules, and what it takes from them, which may be modules too."""
+    """Dotted names that a file imports: modules, and names from modules, which may be modules too."""
     found: set[str] = set()
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
@@ -145,7 +145,7 @@ def _imported_names(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", python_files("api/http/routes"), ids=str)
 def test_no_route_reaches_a_database(path: Path) -> None:
-    """Routes call use cases and ports of queries; these open their own connections."""
+    """Routes call use cases and ports of queries. These open their own connections."""
     reached = {node.attr for node in ast.walk(parsed(path)) if isinstance(node, ast.Attribute)}
     assert not reached & {"database", "command_database", "connection", "transaction"}
 
@@ -192,7 +192,7 @@ def test_every_module_can_be_imported_without_environment_and_does_nothing() -> 
 
 
 def test_core_modules_are_importable_first() -> None:
-    """Each in a process of its own: a cycle shows only when the import begins in the wrong place."""
+    """Each module is imported in a process of its own: a cycle fails only if the import begins at the wrong module."""
     for name in (
         "domain.registry",
         "application.routes",

@@ -1,4 +1,4 @@
-"""Events, commands and the purity of deciding."""
+"""Events, commands, and the purity of deciders."""
 
 import ast
 import importlib
@@ -17,7 +17,7 @@ from domain.registry import REGISTRY, SLICES, UPCASTS
 from tests.architecture.sources import names_in, parsed, python_files
 
 MODULES: dict[str, ModuleType] = {name: importlib.import_module(f"domain.{name}") for name in sorted(names_in("domain"))}
-"""Each module and each package that stands directly in domain/."""
+"""Each module and each package directly in domain/."""
 DECIDERS: dict[str, Decider[object]] = {name: m.DECIDER for name, m in MODULES.items() if hasattr(m, "DECIDER")}
 
 IRREGULAR = {"sent", "set", "became"}
@@ -42,7 +42,7 @@ IMPURE_MODULES = {
 
 
 def classes_of(module: ModuleType, base: type) -> list[type]:
-    """Subclasses that are defined in the module or, of a package, anywhere in it."""
+    """Subclasses that are defined in the module, or anywhere in the package."""
     inner = pkgutil.walk_packages(getattr(module, "__path__", ()), f"{module.__name__}.")
     return [
         value
@@ -95,10 +95,10 @@ BY_THE_SERVER = {
     agent_runs.RequestAgentRun, agent_runs.DeliverMail, agent_runs.FinishCall, agent_runs.ResumeAgentRun,
     agent_runs.TimeOutAgentRun, agent_runs.CancelAgentRun, invocations.RequeueInvocation, invocations.CancelInvocation,
 }  # fmt: skip
-"""Commands of the set-up, of sagas and timers: nobody outside repeats them."""
+"""Commands of the set-up, of sagas and of timers: no client repeats these commands."""
 COMPARED_ELSEWHERE = {
-    runs.StartRun,  # by application/runs/start.py: the plan that was asked for, not the versions that were looked up
-    agent_runs.ClaimAgentRun, invocations.ClaimInvocation,  # the command id holds all that a claim says
+    runs.StartRun,  # by application/runs/start.py: the requested plan is compared, not the versions that were looked up
+    agent_runs.ClaimAgentRun, invocations.ClaimInvocation,  # the command id holds the whole content of a claim
     agents.RegisterAgent, tools.RegisterTool,  # another offer is another registration
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""A public class of the server has a name of its own, so that whoever reads the name knows which one is meant."""
+"""Each public class of the server has a name of its own, so that the name alone tells the reader which class is meant."""
 
 import ast
 from collections import defaultdict

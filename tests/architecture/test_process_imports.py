@@ -1,4 +1,4 @@
-"""Which packages each kind of process imports: a role brings what it needs, and nothing of another role."""
+"""The packages that each kind of process imports: a role imports what it needs, and nothing of another role."""
 
 import os
 import subprocess
@@ -96,7 +96,7 @@ finally:
 
 
 def packages(source: str, *arguments: str, **environment: str) -> set[str]:
-    """What a process that runs the source has imported when it calls `tell`, without the standard library and private modules."""
+    """The packages that a process has imported when its source calls `tell`, without the standard library and private modules."""
     done = subprocess.run(
         [sys.executable, "-c", TELL + source, *arguments],
         env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", "PYTHONPATH": str(ROOT), **environment},
@@ -110,7 +110,7 @@ def packages(source: str, *arguments: str, **environment: str) -> set[str]:
 
 @pytest.mark.parametrize("roles", ROLES)
 def test_a_process_of_roles(roles: str) -> None:
-    """Started by the command of deployments, with all its tasks running; neither PostgreSQL nor NATS is there."""
+    """The process is started by the command of deployments and runs all its tasks. Neither PostgreSQL nor NATS is there."""
     found = packages(
         ROLE, roles, TIDELOG_PORT=str(free_port()), TIDELOG_DATABASE_URL="postgresql://nobody@127.0.0.1:1/none",
         TIDELOG_NATS_URL="nats://127.0.0.1:1",

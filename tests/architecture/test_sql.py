@@ -1,4 +1,4 @@
-"""Statements are fixed texts, and read models keep to tables of their own."""
+"""Statements are fixed texts, and each read model uses tables of its own."""
 
 import ast
 import re
@@ -20,20 +20,20 @@ NOT_READ_MODELS = {
     "projection_build", "projection_previous", "projection_installation",  # versions of read models
     "idempotency_key",  # answers to requests
     "snapshot",  # states of long streams
-    "member", "lease",  # who does the work of the engine
+    "member", "lease",  # the members that do the work of the engine
 }  # fmt: skip
 
 REVIEWED = {
-    # A statement of one fixed text out of a few, chosen by which arguments are given; values are parameters.
+    # The given arguments choose one of a few fixed texts. Values are parameters.
     ("adapters/postgres/log/feed.py", "PostgresEventFeed._fetch"),
-    # One of four constants.
+    # The statement is one of four constants.
     ("projections/runs.py", "list_runs"),
     # The text of a migration: a file of this release, checked by its SHA-256.
     ("adapters/postgres/migrate.py", "_apply"),
-    # The statements of a plug-in that make its tables: code of the installed distribution, as its handler is.
+    # The statements that make a plug-in's tables: code of the installed distribution, like its handler.
     ("projections/engine/versions.py", "run_ddl"),
 }
-"""Places where the statement is no constant, each looked at by a person."""
+"""Places where the statement is no constant. A person has reviewed each place."""
 
 SQL_TEXT = re.compile(r"\s*(SELECT|INSERT INTO|UPDATE|DELETE FROM|WITH|CREATE|ALTER|DROP|GRANT|COPY|LISTEN|NOTIFY|SET)\b")
 REVIEWED_TEXTS = {
@@ -63,18 +63,18 @@ def test_projection_writes_no_table_of_another(projection: Projection) -> None:
 
 
 def statements() -> Iterator[tuple[Path, str, ast.Call]]:
-    """Every call that hands a statement to Postgres, and the function it stands in."""
+    """Every call that passes a statement to Postgres, and the function around the call."""
     for path in python_files("adapters", "projections", "api", "application"):
         for function, node in functions_around(parsed(path)):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
                 continue
             receiver = ast.unparse(node.func.value)
-            if node.func.attr in ("execute", "executemany") and not receiver.endswith("commands"):  # the command loop's own
+            if node.func.attr in ("execute", "executemany") and not receiver.endswith("commands"):  # a method of the command loop
                 yield path, function, node
 
 
 def is_fixed(node: ast.expr, path: Path, function: str) -> bool:
-    """Whether an expression can only be a text of the source code, or one that psycopg composes of quoted parts."""
+    """Whether an expression can only be a text of the source code, or a text that psycopg composes of quoted parts."""
     match node:
         case ast.Constant():
             return True
@@ -100,8 +100,8 @@ def is_fixed(node: ast.expr, path: Path, function: str) -> bool:
 
 
 def assigned(name: str, path: Path, function: str) -> list[tuple[tuple[Path, str], ast.expr]]:
-    """All values that a name is given, each with its file and function: in the function (or class) first, then in the module, then
-    where it is imported from."""
+    """All values that are assigned to a name, each with its file and function: in the function (or class) first, then in the
+    module, then in the module from which the name is imported."""
     tree = parsed(path)
     local: list[tuple[tuple[Path, str], ast.expr]] = []
     outer: list[tuple[tuple[Path, str], ast.expr]] = []
@@ -120,11 +120,11 @@ def assigned(name: str, path: Path, function: str) -> list[tuple[tuple[Path, str
 
 SQL_ROOMS = (Path("adapters/postgres"), Path("projections"), Path("migrations"))
 OWN_SERVER = Path("adapters/embedded/postgres_server.py")
-"""Creates the role and the database of the server that it starts. It knows no table."""
+"""This module creates the role and the database of the server that it starts. The module uses no table."""
 
 
 def test_sql_stands_in_its_rooms() -> None:
-    """Those who hand statements to Postgres, and whatever text begins like a statement."""
+    """Checks the calls that pass statements to Postgres, and all texts that begin like a statement."""
     places = {path for path, _, _ in statements()}
     for path in python_files("domain", "application", "projections", "adapters", "api"):
         texts = (node.value for node in ast.walk(parsed(path)) if isinstance(node, ast.Constant) and isinstance(node.value, str))
@@ -143,7 +143,7 @@ def test_there_are_statements_to_check() -> None:
 
 
 def test_no_statement_is_put_together_from_values() -> None:
-    """Wherever it is handed over: an f-string, `%`, `+` or `format` on SQL that takes in anything but constants."""
+    """Finds f-strings, `%`, `+` and `format` on SQL with parts that are no constants, wherever the statement is executed."""
     found = set()
     for path in python_files("adapters", "projections", "api", "application"):
         for function, node in functions_around(parsed(path)):
@@ -154,7 +154,7 @@ def test_no_statement_is_put_together_from_values() -> None:
 
 
 def first_text(node: ast.AST) -> str | None:
-    """The text that a string being put together begins with."""
+    """The first text of an expression that composes a string."""
     match node:
         case ast.JoinedStr(values=[ast.Constant(value=str(text)), *_]):
             return text

@@ -1,1 +1,1 @@
-"""Chaos: every part of a running system is killed, and a checker reads what is left."""
+"""Chaos: every part of a running system is killed, and a checker reads the final state."""

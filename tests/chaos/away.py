@@ -1,4 +1,4 @@
-"""Outages in a storm of kills: a server of the supervisor's that is killed and not started again for a while."""
+"""Outages in a storm of kills: a server of the supervisor is killed and not started again for a while."""
 
 import asyncio
 import os
@@ -9,23 +9,26 @@ import httpx
 from tests.chaos.server import Server
 
 PARTS = ("nats", "postgres")
-"""In turn."""
+"""The parts that are away, in turn."""
 AWAY_S = 25.0
-"""Longer than a connection is waited for."""
+"""Seconds. Longer than the wait for a connection."""
 BACK_S = 30.0
-"""Until the server is ready again, whatever else was killed before."""
+"""Seconds until the server is ready again, whatever else was killed before."""
 FIRST, EVERY, MOST = 2, 6, 8
-"""The round after which the first is away, how many rounds pass until the next one is, and how often: a storm is to have an end."""
+"""The round after which the first outage begins, the rounds until the next outage, and the number of outages: a storm must end."""
 
 
 def outage_after(number: int) -> str | None:
-    """The part that is away after a round, if one is."""
+    """The part that is away after a round, or None."""
     place, other = divmod(number - FIRST, EVERY)
     return PARTS[place % len(PARTS)] if other == 0 and 0 <= place < MOST else None
 
 
 async def keep_away(server: Server) -> None:
-    """What was killed a moment ago stays dead for `AWAY_S`: who would start it again sleeps."""
+    """Keeps a part that was just killed away for `AWAY_S`.
+
+    The supervisor, which would start the part again, is stopped meanwhile.
+    """
     os.kill(server.pid, signal.SIGSTOP)
     try:
         await asyncio.sleep(AWAY_S)

@@ -1,9 +1,10 @@
-"""Reads the final state of a system and says what is wrong with it.
+"""Reads the final state of a system and reports all violations.
 
     python -m tests.chaos.checker postgresql://… [nats://…] [--running]
 
-It needs nothing but the URLs and changes nothing. What a table must hold follows from the events up to that table's checkpoint, all
-read in one transaction, so `--running` (nothing needs to be finished yet) works while a system is under load.
+The checker needs only the URLs and changes nothing. The right content of a table follows from the events up to that table's
+checkpoint. Events, tables and checkpoints are read in one transaction. So `--running` (no work needs to be finished yet) works
+while a system is under load.
 """
 
 import argparse
@@ -23,10 +24,10 @@ from tests.chaos.checks.streams import check_streams
 async def check(
     database_url: str, nats_url: str | None = None, *, settled: bool = True, expected: Mapping[UUID, str] | None = None
 ) -> list[Violation]:
-    """All violations; empty when all is well.
+    """Returns all violations; an empty list if the state is right.
 
-    `settled`: all work is over and every consumer has had the time to read the whole log. `expected`: run id → the status that it
-    must have ended with; runs that are not named may have ended in any way.
+    `settled`: all work is over and every consumer has had the time to read the whole log. `expected`: run id → the status with
+    which the run must have ended; runs that are not named may have ended with any status.
 
     Raises:
         psycopg.OperationalError, domain.errors.Unavailable: a server is away.
@@ -46,8 +47,8 @@ async def check_snapshot(
 ) -> list[Violation]:
     """The same for a snapshot that was read before.
 
-    `caught_up` (as `settled` unless given): every consumer and the stream have had the time to come to the head, though there may
-    be work under way. `told`, `asked`: see `check_acknowledged`.
+    `caught_up` (by default the value of `settled`): every consumer and the stream have had the time to reach the head, although
+    work may be under way. `told`, `asked`: see `check_acknowledged`.
     """
     caught_up = settled if caught_up is None else caught_up
     found = [

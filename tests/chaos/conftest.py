@@ -1,4 +1,4 @@
-"""What the tests of faults share."""
+"""Fixtures that the tests of faults share."""
 
 from collections.abc import AsyncIterator
 
@@ -10,7 +10,7 @@ from tests.integration.system_kit import System, empty_work_queue, issue_key, ru
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time-outs that are seconds become tenths: what is tested is that they exist, not how long they are."""
+    """Shortens time-outs of seconds to tenths of seconds: the tests check that the time-outs exist, not their length."""
     for name, seconds in {
         "adapters.nats.log.publisher.ACK_TIMEOUT": 0.4,
         "adapters.nats.log.pull.HEARTBEAT": 0.3,
@@ -26,7 +26,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest_asyncio.fixture
 async def system(database_url: str, nats_url: str) -> AsyncIterator[System]:
-    """All roles, set up, with a client that holds a valid key."""
+    """A server with all roles, set up, and a client with a valid key."""
     await empty_work_queue(nats_url)
     async with running(database_url, nats_url) as system:
         await issue_key(system)

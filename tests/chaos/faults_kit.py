@@ -1,7 +1,7 @@
-"""For tests that break one thing at a time around a whole server in this process: its wires, its load, its final state.
+"""For tests that break one part at a time around a whole server in this process: wires, load, checks of the final state.
 
 TIDELOG_CHAOS_SEED     the order and the moments of the faults (default: a new one each time, printed)
-TIDELOG_CHAOS_KILLS    set: the long form, more rounds of everything (as `make chaos` sets it)
+TIDELOG_CHAOS_KILLS    set: the long form with more rounds of everything (`make chaos` sets the variable)
 """
 
 import asyncio
@@ -34,12 +34,12 @@ RECOVERY_S = 20.0
 
 
 def rounds(short: int, long: int) -> int:
-    """How often something is done: in `make test`, and in `make chaos`."""
+    """The number of rounds: `short` in `make test`, `long` in `make chaos`."""
     return long if LONG else short
 
 
 def seeded() -> random.Random:
-    """The chance of one test; its seed is printed, and can be set."""
+    """The random numbers of one test. The seed is printed, and can be set."""
     seed = int(os.environ.get("TIDELOG_CHAOS_SEED") or random.SystemRandom().randrange(10**6))
     print(f"TIDELOG_CHAOS_SEED={seed}")
     return random.Random(seed)
@@ -77,9 +77,10 @@ class Callers:
                 return
 
     async def run(self) -> None:
-        """A run of an agent that nobody plays: the sagas request its work, once.
+        """Starts a run of an agent that no worker plays: the sagas request the run's work once.
 
-        Its id is the caller's. An idempotency key would do as well, but one whose request died waits 30 s for its next.
+        The caller chooses the run's id. An idempotency key would work as well, but after a request that died the next request with
+        the key waits 30 s.
         """
         run_id = str(new_id())
         async with within(RECOVERY_S):
@@ -95,7 +96,7 @@ class Callers:
                 await asyncio.sleep(0.05)
 
     async def until(self, stop: asyncio.Event, pause_s: float = 0.01) -> None:
-        """Load of both kinds until it is stopped."""
+        """Runs load of both kinds until `stop`."""
         while not stop.is_set():
             await asyncio.gather(self.project(), self.project(), self.project(), self.run())
             await asyncio.sleep(pause_s)
@@ -113,7 +114,7 @@ class Rig:
     nats_url: str
 
     async def violations(self) -> list[Violation]:
-        """Of the final state, read past the wires."""
+        """The violations of the final state, read past the wires."""
         snapshot = await read_snapshot(self.database_url)
         found = await check_snapshot(snapshot, self.nats_url, settled=False, caught_up=True, told=self.callers.told)
         for run_id in self.callers.runs:
@@ -123,7 +124,7 @@ class Rig:
         return found
 
     async def whole(self, timeout_s: float = RECOVERY_S) -> None:
-        """Waits until the final state is right; says what is wrong with it where it does not become so."""
+        """Waits until the final state is right. Fails with the violations if the state does not become right."""
         deadline = Deadline(timeout_s)
         await self._at_head(deadline)
         while found := await self.violations():
@@ -133,7 +134,7 @@ class Rig:
             await asyncio.sleep(0.1)
 
     async def _at_head(self, deadline: Deadline) -> None:
-        """Most of the wait, for little: whether consumers are where the log is."""
+        """Waits until all consumers are at the head of the log. This cheap check takes most of the whole wait."""
         query = "SELECT min(position) = (SELECT position FROM log_head) FROM checkpoint"
         async with await psycopg.AsyncConnection.connect(self.database_url, autocommit=True) as connection:
             while not await deadline.over():
@@ -142,7 +143,7 @@ class Rig:
                 await asyncio.sleep(0.02)
 
     async def through(self, *faults: Callable[[], Any], pause: Callable[[], float]) -> None:
-        """Under load, one fault after the other; then everything must become right by itself."""
+        """Makes one fault after the other under load. Afterwards the final state must become right without help."""
         stop = asyncio.Event()
         loading = asyncio.create_task(self.callers.until(stop), name="load")
         try:
@@ -155,14 +156,14 @@ class Rig:
             await loading
         await self.whole()
         before = len(self.callers.told)
-        await self.callers.projects(4)  # and it goes on
+        await self.callers.projects(4)  # the server goes on working
         assert len(self.callers.told) == before + 4
         await self.whole()
 
 
 @asynccontextmanager
 async def running(*loops: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Runs loops beside the test; one that ends by itself fails the test."""
+    """Runs loops beside the test. A loop that ends by itself fails the test."""
     tasks = [asyncio.create_task(loop) for loop in loops]
     try:
         yield
@@ -175,7 +176,7 @@ async def running(*loops: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def rigged(database_url: str, nats_url: str) -> AsyncIterator[Rig]:
-    """All roles, set up, behind a wire to each server."""
+    """A server with all roles, set up, behind a wire to each of its servers."""
     async with (
         wired(database_url) as (database, wired_database),
         nats_wired(nats_url) as (nats, wired_nats),

@@ -22,7 +22,7 @@ STOP_TIMEOUT_S = 20.0
 
 
 class Machine:
-    """One process that can be stopped, killed, paused and started again. Its output goes to a file that stays."""
+    """One process that can be stopped, killed, paused and started again. Its output goes to a file that is kept over starts."""
 
     def __init__(self, name: str, folder: Path, command: tuple[str, ...], environment: Mapping[str, str]) -> None:
         self.name = name
@@ -35,7 +35,7 @@ class Machine:
         self._starts = 0
 
     async def start(self) -> None:
-        """Returns when its roles run."""
+        """Starts the process. Returns when the process's roles run."""
         self.ready_file.unlink(missing_ok=True)
         self._starts += 1
         with self.output.open("ab") as output:
@@ -54,7 +54,7 @@ class Machine:
         return self.ready_file.exists()
 
     async def stop(self) -> None:
-        """As an orchestrator does it: SIGTERM, and time to end."""
+        """Stops the process as an orchestrator does: SIGTERM, and time to end."""
         assert self._process is not None
         if self._process.returncode is None:
             self._process.terminate()
@@ -77,7 +77,7 @@ class Machine:
 
 
 class Fleet:
-    """Two machines with the api role, two with the engine's, two workers; all over one database."""
+    """Two machines with the api role, two with the engine's roles, and two workers; all on one database."""
 
     def __init__(self, services: EmbeddedServices, database_url: str, folder: Path, agents: Path) -> None:
         self.key = f"tl_{secrets.token_urlsafe(32)}"
@@ -126,7 +126,10 @@ class WorkerMachine(Machine):
 
 
 class Balancer(httpx.AsyncBaseTransport):
-    """What stands before the api processes: asks them in turn, and the next one where one does not answer."""
+    """A load balancer in front of the api processes.
+
+    Requests go to the processes in turn, and to the next process if one does not answer.
+    """
 
     def __init__(self, urls: list[str]) -> None:
         self._transports = [httpx.AsyncHTTPTransport() for _ in urls]

@@ -1,4 +1,4 @@
-"""Runs, started over HTTP by a client that never gives up, whatever becomes of the server in between."""
+"""Runs, started over HTTP by a client that never gives up, whatever happens to the server meanwhile."""
 
 import asyncio
 import random
@@ -12,13 +12,13 @@ import httpx
 from tests.pace import Deadline
 
 RETRY_FOR_S = 90.0
-"""How long one request is repeated: longer than any part of the server is away."""
+"""Seconds for which one request is repeated: longer than any part of the server is away."""
 REQUEST_TIMEOUT_S = 10.0
 
 
 @dataclass(slots=True)
 class StartedRun:
-    """A run that the server acknowledged. `expected`: the status that it must end with."""
+    """A run that the server acknowledged. `expected`: the status with which the run must end."""
 
     id: UUID
     key: str
@@ -27,7 +27,7 @@ class StartedRun:
     degraded: bool = False
     end: dict[str, Any] | None = None
     resolved: list[str] = field(default_factory=list)
-    """Invocations of it that were resolved by hand."""
+    """Invocations of the run that were resolved by hand."""
 
 
 def _step(key: str, agent: str, *after: str, **more: Any) -> dict[str, Any]:
@@ -67,7 +67,7 @@ SHAPES = (_gathering, _side_by_side, _talking, _stumbling, _waiting)
 
 
 class Load:
-    """Starts runs of changing shapes, a bounded number at once, until stopped; then sees them to their end."""
+    """Starts runs of changing shapes, a bounded number at once, until it is stopped. Then waits for the end of all runs."""
 
     def __init__(self, http: httpx.AsyncClient, seed: int, *, at_once: int = 6) -> None:
         self._http = http
@@ -77,7 +77,7 @@ class Load:
         self.runs: list[StartedRun] = []
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Start until `stop`, then wait for the ends. Raises AssertionError for an answer that must not be."""
+        """Starts runs until `stop`, then waits for their ends. Raises AssertionError for a wrong answer."""
         gate = asyncio.Semaphore(self._at_once)
         async with asyncio.TaskGroup() as group:
             number = 0
@@ -107,7 +107,7 @@ class Load:
             await asyncio.sleep(0.3)
 
     async def _resolve(self, run: StartedRun, shown: Mapping[str, Any]) -> None:
-        """What the person does that an ambiguous call waits for: look, and say what became of it."""
+        """Does the part of the person for whom an ambiguous call waits: looks at the witness, and resolves the call."""
         calls = [call for step in shown["steps"] for call in step["calls"] if call["status"] == "ambiguous"]
         for call in calls:
             if call["invocation_id"] not in run.resolved:
@@ -116,14 +116,17 @@ class Load:
                 run.resolved.append(call["invocation_id"])
 
     async def same_answer_again(self, run: StartedRun) -> None:
-        """A client that never saw the answer asks again: it is the same run."""
+        """Repeats the request as a client that never saw the answer does: the answer must name the same run."""
         answer = await self._ask("POST", "/v1/runs", 201, body=run.body, key=run.key)
         assert UUID(answer["run_id"]) == run.id, f"key {run.key}: run {run.id}, and now {answer}"
 
     async def _ask(
         self, method: str, path: str, status: int, *, body: Mapping[str, Any] | None = None, key: str | None = None
     ) -> dict[str, Any]:
-        """The JSON answer. Repeated while nobody answers, or the answer says that repeating may help."""
+        """Returns the JSON answer.
+
+        The request is repeated as long as nobody answers, or the answer says that a repetition may help.
+        """
         deadline = Deadline(RETRY_FOR_S)
         while True:
             headers = {"Idempotency-Key": key} if key else {}
@@ -143,7 +146,10 @@ class Load:
 
 
 def _not_there_yet(method: str, response: httpx.Response) -> bool:
-    """A read model that is behind does not know a new run, or shows a call as ambiguous that its late worker has answered."""
+    """Whether the answer comes from a read model that is behind.
+
+    The read model may lack a new run, or show a call as ambiguous although a late worker has answered.
+    """
     return (method == "GET" and response.status_code == 404) or (
         response.status_code == 409 and response.request.url.path.endswith("/resolve")
     )

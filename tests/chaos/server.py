@@ -1,4 +1,4 @@
-"""A server started by the real command, as a person would: its address, its processes, its data, its output, its end."""
+"""A server that is started by the real command: its address, processes, data, output and end."""
 
 import asyncio
 import contextlib
@@ -31,11 +31,11 @@ PROGRAMS = {
     "saga": ("--roles", "saga"),
     "worker": ("-m", "tidelog.worker"),
 }
-"""What the command lines of the supervisor's Python children have in them, when each role has a process of its own."""
+"""Parts of the command lines of the supervisor's Python children, if each role has a process of its own."""
 
 
 class Server:
-    """`tidelog up`, running. Made by `running_server`."""
+    """A running `tidelog up`. `running_server` makes the object."""
 
     def __init__(self, process: asyncio.subprocess.Process, folder: Path, answer: Mapping[str, Any]) -> None:
         self._process = process
@@ -45,7 +45,7 @@ class Server:
 
     @property
     def pid(self) -> int:
-        """Of the supervisor."""
+        """The pid of the supervisor."""
         return self._process.pid
 
     @property
@@ -53,11 +53,11 @@ class Server:
         return self._process.returncode
 
     def output(self) -> str:
-        """Everything that the server, its roles and its worker wrote so far."""
+        """The output of the server, its roles and its worker so far."""
         return (self.folder / "output").read_text("utf-8", "replace")
 
     def log_lines(self) -> list[dict[str, Any]]:
-        """Log lines of all processes, as objects; others as {"event": the line}."""
+        """The log lines of all processes, as objects. A line that is no JSON object becomes {"event": the line}."""
         lines = []
         for line in self.output().splitlines():
             try:
@@ -70,7 +70,7 @@ class Server:
     # --- its data ---
 
     def database_url(self) -> str:
-        """Of the embedded database, for the role that the server has."""
+        """The URL of the embedded database, with the role of the server."""
         embedded, secrets = self._embedded()
         folder = str(Path(embedded["postgres"]["socket"]).parent)
         return make_conninfo("", host=folder, user="tidelog", dbname="tidelog", password=secrets["postgres_app"])
@@ -86,15 +86,15 @@ class Server:
     # --- its processes ---
 
     def children(self) -> dict[str, int]:
-        """Pids of the processes that the supervisor has started and that run, by name: roles, worker, nats, postgres."""
+        """Pids of the supervisor's running child processes, by name: roles, worker, nats, postgres."""
         return children_of(self.pid)
 
     def kill(self, name: str) -> int | None:
-        """SIGKILL to one child; None if it does not run at the moment."""
+        """Sends SIGKILL to one child. Returns None if the child does not run at the moment."""
         return kill_child(self.pid, name)
 
     async def stop(self) -> int:
-        """Ask it to stop, as Ctrl-C does; the exit code. Raises TimeoutError."""
+        """Asks the server to stop, as Ctrl-C does. Returns the exit code. Raises TimeoutError."""
         if self._process.returncode is None:
             self._process.send_signal(signal.SIGTERM)
         async with within(STOP_TIMEOUT_S):
@@ -102,7 +102,7 @@ class Server:
 
 
 def children_of(parent: int) -> dict[str, int]:
-    """As `Server.children`, of the supervisor with this pid."""
+    """`Server.children` for the supervisor with this pid."""
     found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal() and _parent_of(int(entry.name)) == parent:
@@ -113,7 +113,7 @@ def children_of(parent: int) -> dict[str, int]:
 
 
 def kill_child(parent: int, name: str) -> int | None:
-    """As `Server.kill`, of the supervisor with this pid."""
+    """`Server.kill` for the supervisor with this pid."""
     pid = children_of(parent).get(name)
     if pid is None:
         return None
@@ -122,7 +122,7 @@ def kill_child(parent: int, name: str) -> int | None:
     except ProcessLookupError:
         return None
     try:
-        if _parent_of(pid) != parent or _name_of(pid) != name:  # the number may be another process's by now
+        if _parent_of(pid) != parent or _name_of(pid) != name:  # the number may belong to another process by now
             return None
         signal.pidfd_send_signal(descriptor, signal.SIGKILL)
     except ProcessLookupError:
@@ -139,15 +139,15 @@ async def running_server(
     environment: Mapping[str, str] | None = None,
     while_it_starts: Callable[[int], Awaitable[None]] | None = None,
 ) -> AsyncIterator[Server]:
-    """`tidelog up` on a new data folder, any port; stopped and removed at the end.
+    """Runs `tidelog up` on a new data folder and any port. The server is stopped and the folder removed at the end.
 
-    `while_it_starts` is given the pid of the supervisor, before that has started anything.
+    `while_it_starts` gets the pid of the supervisor, before the supervisor has started a child.
 
     Raises:
-        AssertionError: it did not start; with its output.
+        AssertionError: the server did not start. The message holds its output.
     """
     folder = Path(tempfile.mkdtemp(prefix="tidelog-test-"))
-    os.chmod(folder, 0o711)  # the account of the embedded servers must reach the data
+    os.chmod(folder, 0o711)  # the account of the embedded servers must reach the data folder
     clean = {name: value for name, value in os.environ.items() if not name.startswith("TIDELOG_")}
     arguments = ("up", "--json", "--port", "0", "--data-dir", str(folder / "data"), "--agents", str(agents), *options)
     with (folder / "output").open("wb") as output:
@@ -177,7 +177,7 @@ async def _answer_of(process: asyncio.subprocess.Process, folder: Path) -> dict[
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """However the test went: nothing that we started stays. The children of a supervisor that was killed end by themselves."""
+    """Ends the server after the test, whether the test passed or failed. The children of a killed supervisor end by themselves."""
     if process.returncode is None:
         process.send_signal(signal.SIGTERM)
         try:
@@ -189,7 +189,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 def left_over(folder: Path, patience_s: float = 5.0) -> list[str]:
-    """Command lines of processes that still name the folder, after a bounded wait."""
+    """Command lines of the processes that still name the folder after a bounded wait."""
     deadline = Deadline(patience_s)
     while True:
         found = []
@@ -206,7 +206,7 @@ def _parent_of(pid: int) -> int | None:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    state, parent = stat.rpartition(")")[2].split()[:2]  # the name before it may hold anything
+    state, parent = stat.rpartition(")")[2].split()[:2]  # the process's name in front of the bracket may hold any character
     return None if state == "Z" else int(parent)
 
 
@@ -218,7 +218,7 @@ def _command_line(pid: int) -> tuple[str, ...]:
 
 
 def _name_of(pid: int) -> str | None:
-    """Which part of the server a process is, by its command line; None for one that is not started completely."""
+    """Which part of the server a process is, by its command line. None for a process that has not started completely."""
     line = _command_line(pid)
     program = Path(line[0]).name if line else ""
     if program in ("postgres", "nats-server"):

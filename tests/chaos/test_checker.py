@@ -1,4 +1,4 @@
-"""The checker itself: it finds nothing in a log that is right, and each kind of damage by its rule."""
+"""The checker itself: it reports nothing for a right log, and each kind of damage by its rule."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,7 +28,7 @@ Damage = Callable[[Snapshot], Snapshot]
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def whole(services: Any) -> Snapshot:
-    """The state after runs with everything in them: steps, calls of both kinds, mail, shared values, a retry, cancellations."""
+    """The state after runs that use all features: steps, calls of both kinds, mail, shared values, a retry, cancellations."""
     await empty_work_queue(services.nats_url)
     async with fresh_database(services) as database_url, running(database_url, services.nats_url) as system:
         await issue_key(system)
@@ -66,7 +66,7 @@ async def _live_through(system: System) -> None:
     answer = await system.http.post(f"/v1/runs/{cancelled}/cancel", json={})
     assert answer.status_code == 202
     await system.settled()
-    left = await worker.take("alpha")  # what was queued before the cancellation
+    left = await worker.take("alpha")  # work that was queued before the cancellation
     assert (await worker.try_claim(left.work_id)).status_code == 409
     await left.ack()
     await _live_through_a_resolution(system, worker)
@@ -104,7 +104,7 @@ def _event(snapshot: Snapshot, topic: str) -> RecordedEvent:
 
 
 def _again(topic: str, **changes: Any) -> Damage:
-    """Another event of that topic at the end of its stream and of the log, recorded as a command of its own."""
+    """Adds another event of the topic at the end of its stream and of the log, recorded as a command of its own."""
 
     def damage(snapshot: Snapshot) -> Snapshot:
         event = _event(snapshot, topic)
@@ -137,7 +137,7 @@ def _with(snapshot: Snapshot, **changes: Any) -> Snapshot:
 
 
 def _row(table: str, **changes: Any) -> Damage:
-    """The first row of a table has other values."""
+    """Changes values of the first row of a table."""
 
     def damage(snapshot: Snapshot) -> Snapshot:
         [first, *others] = snapshot.tables[table]
@@ -239,7 +239,7 @@ async def test_runs_must_be_there_and_end_as_expected(whole: Snapshot) -> None:
 
 
 async def test_what_is_under_way_is_no_violation_of_a_running_system(whole: Snapshot) -> None:
-    """Any beginning of a log, up to the end of a command, is right as long as nothing has to be finished."""
+    """Any beginning of a log, up to the end of a command, is right as long as no work has to be finished."""
     for end in sorted(row["last_position"] for row in whole.commands):
         commands = [row for row in whole.commands if row["last_position"] <= end]
         nothing: dict[str, Any] = {"checkpoints": {}, "tables": {name: [] for name in whole.tables}}

@@ -1,4 +1,4 @@
-"""PostgreSQL is killed with all its processes at the moment of an answer: what only its memory had is gone, nothing else."""
+"""PostgreSQL is killed with all its processes at the moment of an answer: only data that was never flushed is lost."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.chaos
 TENANT = uuid7()
 CALLERS = 8
 ROUND_S = 60.0
-"""A restart with its recovery and the appends of a round take about a second."""
+"""Seconds. A restart with its recovery and the appends of a round take about a second."""
 
 
 @pytest_asyncio.fixture
@@ -34,7 +34,10 @@ async def server() -> AsyncIterator[EmbeddedServices]:
 
 
 async def test_a_crash_at_the_moment_of_an_answer_loses_nothing_acknowledged(server: EmbeddedServices) -> None:
-    """Sessions of this database begin without waiting for the disk: a writer that left it so would lose what it answered."""
+    """The sessions of the database begin without waiting for the disk.
+
+    A writer that kept this setting would lose acknowledged appends.
+    """
     chance = seeded()
     url = await database_on(server)
     pool = await open_pool(url, role="test", max_size=2)
@@ -50,7 +53,7 @@ async def test_a_crash_at_the_moment_of_an_answer_loses_nothing_acknowledged(ser
                     request = _request()
                     result = await _told(store, request)
                     told[request.streams[0].stream_id] = result
-                    if len(told) == fatal:  # before anything else happens in this process
+                    if len(told) == fatal:  # before this process does anything else
                         crash(server)
                         stop.set()
 
@@ -73,7 +76,7 @@ def _request() -> AppendRequest:
 
 
 async def _told(store: PostgresEventStore, request: AppendRequest) -> AppendResult:
-    """The answer, asked for again under the same id until there is one."""
+    """Returns the answer. The request is repeated under the same id until there is an answer."""
     while True:
         try:
             return await store.append(request)

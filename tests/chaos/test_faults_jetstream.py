@@ -1,4 +1,4 @@
-"""What JetStream does to its copy of the log: refuses, falls silent, forgets, fills up. The copy comes back, the log never went."""
+"""Faults of JetStream's copy of the log: it refuses, falls silent, forgets, fills up. The copy recovers; the log stays whole."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -39,7 +39,7 @@ async def log(database_url: str, impatient: None) -> AsyncIterator[Log]:
 
 
 async def reached(connection: NatsConnection, log: Log, timeout: float = 15.0) -> None:
-    """The stream itself holds the newest event, whatever the relay believes."""
+    """The stream itself holds the newest event, whatever position the relay assumes."""
 
     async def there() -> bool:
         try:
@@ -55,7 +55,7 @@ async def reached(connection: NatsConnection, log: Log, timeout: float = 15.0) -
 
 
 async def check_stream(connection: NatsConnection, log: Log) -> None:
-    """A chain without a hole that ends at the head, and what it holds is the log, byte for byte."""
+    """The stream is a chain without a hole that ends at the head, and its content is the log, byte for byte."""
     spans, events = await stream_content(connection)
     assert [span.previous for span in spans[1:]] == [span.last for span in spans[:-1]]
     assert spans[-1].last == await log.feed.head()
@@ -83,14 +83,14 @@ ANSWERS: dict[str, bytes | None] = {
 
 
 async def test_whatever_is_answered_to_a_publish_the_stream_is_the_log(nats: NatsProcess, log: Log) -> None:
-    """The message itself was stored each time: what the answer claims must neither double it nor leave a gap after it."""
+    """The message itself was stored each time: the false answer must neither double the message nor leave a gap after it."""
     chance, changed, looked = seeded(), 0, 0
     async with nats_wired(nats.url) as (wire, url), connected(url) as connection, connected(nats.url) as eyes:
         one, reader = relay(connection, log), Reader(subscription(eyes, log))
 
         def count(line: bytes, payload: bytes) -> bytes:
             nonlocal looked
-            looked += b".STREAM.MSG.GET." in line  # nobody else on this wire reads the stream's end
+            looked += b".STREAM.MSG.GET." in line  # only the relay reads the stream's end on this wire
             return payload
 
         wire.to_server = count
@@ -110,12 +110,12 @@ async def test_whatever_is_answered_to_a_publish_the_stream_is_the_log(nats: Nat
                     return answer
 
                 wire.to_client, before, looked_before = edit, changed, looked
-                while changed == before:  # one by one, so that there are as many answers
+                while changed == before:  # one by one, so that each append has an answer of its own
                     await log.append(2)
                 await log.append(chance.randrange(5))
                 await reader.reach(await log.feed.head())
                 await reached(eyes, log)
-                await eventually(lambda: looked > looked_before)  # noqa: B023  awaited here
+                await eventually(lambda: looked > looked_before)  # noqa: B023  the function is awaited here
             await reached(eyes, log)
             await check_stream(eyes, log)
         await reader.check(log)
@@ -154,9 +154,9 @@ async def test_a_full_disk_delays_the_copy_and_nothing_else(tmp_path: Path, log:
             one, reader = relay(connection, log), Reader(subscription(connection, log, stall_check_s=0.2))
             async with running(one.run(), reader.run()):
                 for _ in range(12):
-                    await log.append(5, size=20_000)  # more than there is room for
+                    await log.append(5, size=20_000)  # more events than the stream has room for
                 await reader.reach(60)
-                # A message that begins below the bound is taken whole, so the first one to be refused may be one of these.
+                # A message that begins below the bound is stored whole, so the first refused message may be one of these.
                 await log.append(5, size=20_000)
                 await reader.reach(65)
                 spans, _ = await stream_content(connection)
@@ -211,7 +211,7 @@ async def test_a_stream_with_a_bound_keeps_the_newest_and_readers_get_all(nats: 
 async def test_a_repetition_after_the_duplicate_window_and_a_restart_is_none(
     nats: NatsProcess, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stored, not acknowledged, and forgotten by the server's memory of ids: it is the sequence that says it is there."""
+    """A message is stored, not acknowledged, and out of the server's window of message ids: the sequence shows that it is there."""
     plain = LogStream._configuration
     monkeypatch.setattr(LogStream, "_configuration", lambda self, number: {**plain(self, number), "duplicate_window": 100_000_000})
     async with nats_wired(nats.url) as (wire, url), connected(url) as connection, connected(nats.url) as eyes:
@@ -227,7 +227,7 @@ async def test_a_repetition_after_the_duplicate_window_and_a_restart_is_none(
                     await nats.kill()
                     await nats.start()
                     await eyes.ready(5)
-                await asyncio.sleep(0.3)  # the window is over
+                await asyncio.sleep(0.3)  # the window of message ids is over
                 wire.to_client = untouched
                 await eventually(lambda: log_is_at(one, log))
             state = await LogStream(eyes, LOG).current()
@@ -242,7 +242,7 @@ async def log_is_at(one: LogRelay, log: Log) -> bool:
 
 
 async def test_a_reader_that_is_ahead_of_the_stream_gets_nothing_twice(nats: NatsProcess, log: Log) -> None:
-    """A checkpoint in the database survives a stream that lost its tail; the stream catches up under the reader."""
+    """A checkpoint in the database stays valid after the stream lost its tail. The stream catches up while the reader reads."""
     async with connected(nats.url) as connection:
         one = relay(connection, log)
         async with running(one.run()):
@@ -296,7 +296,7 @@ async def test_nobody_purges_or_deletes_from_the_stream(nats: NatsProcess, log: 
 
 
 async def test_a_log_that_lost_its_end_in_a_failover_is_copied_anew(nats: NatsProcess, log: Log) -> None:
-    """The stream has events that the log has lost: it is replaced, and no reader of the new history gets the old one."""
+    """The stream has events that the log has lost: the stream is replaced, and no reader of the new history gets old events."""
     async with connected(nats.url) as connection:
         one = relay(connection, log)
         async with running(one.run()):

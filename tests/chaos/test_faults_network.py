@@ -1,6 +1,6 @@
-"""What a network does to a server that goes on working: connections break, slow down, fall silent, and lose single messages.
+"""Faults of the network around a working server: connections break, slow down, fall silent, and lose single messages.
 
-All roles run under load behind a wire to each of their servers; afterwards the final state is read past the wires.
+All roles run under load behind a wire to each of their servers. Afterwards the final state is read past the wires.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ def of_any_wire(wire: Wire, chance: random.Random, silence_s: float) -> list[Fau
 
 
 def of_messages(rig: Rig, chance: random.Random) -> list[Fault]:
-    """Some of the acknowledgements, or of the published messages, are lost; everything else comes through."""
+    """Some acknowledgements, or some published messages, are lost. Everything else comes through."""
 
     def loses_acks(line: bytes, payload: bytes) -> bytes | None:
         return None if is_publish_ack(payload) and chance.random() < 0.3 else payload

@@ -1,6 +1,7 @@
-"""What a database does to a server that goes on working: restarts, refuses, is slow, holds locks, and moves to another address.
+"""Faults of the database below a working server: it restarts, refuses, is slow, holds locks, and moves to another address.
 
-A server of its own, because it is stopped, filled up and replaced. All roles run under load behind a wire to it.
+The tests have a PostgreSQL server of their own, because it is stopped, filled up and replaced. All roles run under load behind a
+wire to that server.
 """
 
 import asyncio
@@ -50,7 +51,7 @@ def small_server(folder: Path) -> EmbeddedServices:
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def folder() -> AsyncIterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="tidelog-test-"))
-    os.chmod(folder, 0o711)  # the account of the servers must reach it
+    os.chmod(folder, 0o711)  # the account of the servers must reach the folder
     yield folder
     shutil.rmtree(folder)
 
@@ -65,7 +66,7 @@ async def server(folder: Path) -> AsyncIterator[EmbeddedServices]:
 
 @pytest_asyncio.fixture
 async def url(server: EmbeddedServices) -> str:
-    """A migrated database of that server; it goes with the server."""
+    """A migrated database of that server. The database is removed with the server."""
     url = make_conninfo(server.database_url, dbname=f"test_{uuid4().hex}")
     given = conninfo_to_dict(url)
     async with admin(server) as connection:
@@ -96,7 +97,7 @@ def dbname(url: str) -> str:
 
 
 async def test_transactions_interleaved_in_any_order_are_read_in_one(url: str) -> None:
-    """Sessions that append, commit and roll back when chance says so: a reader at the tail never meets a gap or an overtaking."""
+    """Sessions append, commit and roll back at random moments: a reader at the tail never sees a gap or an overtaking event."""
     chance, sessions = seeded(), 4
     seen: list[int] = []
     async with AsyncExitStack() as stack, open_log(url) as log:
@@ -114,12 +115,12 @@ async def test_transactions_interleaved_in_any_order_are_read_in_one(url: str) -
                 number = chance.choice(idle)
                 appending[number] = asyncio.create_task(append(number))
                 if len(appending) == 1:
-                    await appending[number]  # nobody is in its way
+                    await appending[number]  # no session blocks the append
             elif holder:
                 number = holder[0]
                 await (open_connections[number].commit() if chance.random() < 0.7 else open_connections[number].rollback())
                 del appending[number]
-                if appending:  # the lock goes to one of those that wait
+                if appending:  # the lock goes to one of the waiting sessions
                     await asyncio.wait(appending.values(), return_when=asyncio.FIRST_COMPLETED, timeout=10)
             seen += [event.position for event in await log.feed.read(after=seen[-1] if seen else 0, limit=100)]
         while appending:
@@ -134,7 +135,10 @@ async def test_transactions_interleaved_in_any_order_are_read_in_one(url: str) -
 async def test_an_orphaned_prepared_transaction_on_the_head_holds_up_but_loses_nothing(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An append itself cannot be prepared (it notifies). What else holds the head's lock without a session is waited out."""
+    """An append itself cannot be a prepared transaction (it notifies).
+
+    Appends wait for other prepared transactions that hold the head's lock.
+    """
     monkeypatch.setattr("adapters.postgres.log.group_commit.STATEMENT_TIMEOUT", 0.2)
     async with open_log(url) as log:
         await log.append(1)
@@ -155,7 +159,10 @@ async def test_an_orphaned_prepared_transaction_on_the_head_holds_up_but_loses_n
 
 
 async def test_long_transactions_of_others_hold_up_nobody(url: str, server: EmbeddedServices) -> None:
-    """Writers, prepared or not, here and in another database of the server: what freezes a watermark of transaction ids."""
+    """Writers stay open, prepared or not, in this and in another database.
+
+    Such writers would freeze a watermark of transaction ids.
+    """
     async with open_log(url) as log, admin(server) as other, await psycopg.AsyncConnection.connect(url) as here:
         await other.execute("CREATE TABLE IF NOT EXISTS elsewhere (n integer)")
         await other.execute("BEGIN")
@@ -173,7 +180,7 @@ async def test_long_transactions_of_others_hold_up_nobody(url: str, server: Embe
 
 
 async def test_a_read_on_a_connection_that_fell_silent_ends(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Behind a proxy that takes everything and gives nothing the server's own time-outs are of no use."""
+    """Behind a proxy that accepts all data and returns none, the time-outs of PostgreSQL itself do not help."""
     monkeypatch.setattr("adapters.postgres.pool.GRACE", 0.2)
     async with wired(url) as (wire, wired_url):
         pool = await open_pool(wired_url, role="test", max_size=1, statement_timeout=0.1)
@@ -198,7 +205,7 @@ async def test_a_read_on_a_connection_that_fell_silent_ends(url: str, monkeypatc
 
 
 async def test_an_append_on_a_connection_that_fell_silent_is_tried_on_another(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adapters.postgres.log.group_commit.STATEMENT_TIMEOUT", 0.1)  # its connection is given up 2 s later
+    monkeypatch.setattr("adapters.postgres.log.group_commit.STATEMENT_TIMEOUT", 0.1)  # the connection is given up 2 s later
     async with open_log(url) as log, wired(url) as (wire, wired_url):
         behind = PostgresEventStore(wired_url, log.pool)
         await behind.start()
@@ -225,7 +232,7 @@ def faults(rig: Rig, server: EmbeddedServices, chance: random.Random) -> list[Fa
         await server.restart("postgres")
 
     async def held() -> None:
-        """The statement time-out of appends strikes before the lock is free."""
+        """The statement time-out of appends ends the append before the lock is free."""
         async with await psycopg.AsyncConnection.connect(rig.database_url, options="-c lock_timeout=0") as connection:
             await connection.execute(HOLD_HEAD)
             await asyncio.sleep(0.6)
@@ -244,7 +251,7 @@ def faults(rig: Rig, server: EmbeddedServices, chance: random.Random) -> list[Fa
             with pytest.raises(psycopg.OperationalError, match=r"too many|remaining connection slots"):
                 for _ in range(CONNECTIONS):
                     await stack.enter_async_context(await psycopg.AsyncConnection.connect(rig.database_url))
-            await connection.execute(KILL, [name])  # those that were quicker
+            await connection.execute(KILL, [name])  # sessions of the server that took a connection first
             await asyncio.sleep(0.5)
 
     chosen = [restart, held, refused_locks, too_many_connections]
@@ -260,7 +267,7 @@ async def test_a_database_in_trouble_costs_time_only(rig: Rig, server: EmbeddedS
 
 
 async def test_failover_to_a_server_at_another_address(rig: Rig, server: EmbeddedServices, folder: Path) -> None:
-    """The old server is stopped, its copy started elsewhere, and the same name leads there from then on."""
+    """The old server is stopped, its copy is started elsewhere, and the same name leads to the copy from then on."""
     second = small_server(folder / "second")
 
     async def fail_over() -> None:

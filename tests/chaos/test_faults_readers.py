@@ -1,4 +1,4 @@
-"""Readers of the live feed when much comes at once, and when they come from longer ago than the stream reaches."""
+"""Readers of the live feed when many events come at once, and when their position is older than the stream."""
 
 import asyncio
 
@@ -23,7 +23,7 @@ BURST = 10_000
 
 
 async def test_a_burst_reaches_every_reader_and_read_model(system: System, nats_url: str) -> None:
-    """A client that reads, with all that comes faster than it can take; and one that does not read at all, beside it."""
+    """One client reads while events come faster than it can take them. Another client beside it does not read at all."""
     seen: list[int] = []
 
     async def follow(url: str) -> None:
@@ -50,7 +50,7 @@ async def at(seen: list[int], position: int) -> bool:
 
 
 async def append_projects(system: System, count: int) -> None:
-    """As many streams in one append: the writer takes them faster than any command loop could."""
+    """Appends `count` streams at once: the writer takes these events faster than a command loop could."""
     streams, request = [], request_of()
     for _ in range(count):
         project_id = new_id()
@@ -63,7 +63,7 @@ async def test_a_client_from_before_the_beginning_of_the_stream_misses_nothing(s
     callers = Callers(system)
     for _ in range(12):
         await callers.project()
-        await system.copied()  # each in a message of its own
+        await system.copied()  # each event in a message of its own
     await system.settled()
     async with connected(nats_url) as connection:
         assert await shortened(connection, (await read_snapshot(system.database_url)).log_id) > 5
@@ -77,7 +77,7 @@ async def test_a_client_from_before_the_beginning_of_the_stream_misses_nothing(s
 
 
 async def shortened(connection: NatsConnection, log_id: str) -> int:
-    """Lets the stream keep its three newest messages, as its retention would in time; the number of its first one."""
+    """Cuts the stream to its three newest messages, as retention does. Returns the sequence of the first remaining message."""
     state = await LogStream(connection, log_id).current()
     assert state is not None
     info = await stream_info(connection, state.name)

@@ -1,4 +1,4 @@
-"""Several machines on one database and one NATS: restarted one after the other under load, and one that sleeps and wakes up."""
+"""Several machines on one database and one NATS: they are restarted one after the other under load, and one sleeps and wakes up."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.chaos
 TAKEOVER_S = 5.0
 SHARED_S = 20.0
 WELL_KNOWN = frozenset({"ownership_lost"})
-"""Said by one that slept and woke up: what it held is another's by then."""
+"""Log lines of a machine that slept and woke up: another machine owns its leases by then."""
 
 
 async def test_a_rolling_restart_and_a_sleeper_lose_and_double_nothing(
@@ -68,7 +68,7 @@ async def test_a_rolling_restart_and_a_sleeper_lose_and_double_nothing(
 
 
 async def shared_fairly(http: httpx.AsyncClient) -> None:
-    """Each of two engines does half of what can be halved, and all is done."""
+    """Each of two engines does half of the units that can be shared, and all work is done."""
 
     async def fair() -> bool:
         alive = await members(http)
@@ -81,13 +81,13 @@ async def shared_fairly(http: httpx.AsyncClient) -> None:
 
 
 async def members(http: httpx.AsyncClient) -> dict[str, list[str]]:
-    """Units by place of those who are alive."""
+    """The units of the living members, by place."""
     health = (await http.get("/health/ready")).json()
     return {member["place"]: member["units"] for member in health.get("members", []) if member["alive"]}
 
 
 async def a_sleeper_is_replaced(engine: Machine, http: httpx.AsyncClient) -> None:
-    """It sleeps for longer than its lease. The other one has everything in time; when it wakes up, both share again."""
+    """One engine sleeps for longer than its lease. The other engine takes all units in time. After the wake-up both share again."""
     engine.send(signal.SIGSTOP)
     try:
 

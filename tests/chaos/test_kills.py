@@ -1,8 +1,9 @@
-"""Every part of a running system is killed at random moments, under load; what is left must be right. Now and then PostgreSQL or
-NATS stays away for a while (tests/chaos/away.py).
+"""Every part of a running system is killed at random moments, under load. The final state must be right.
+
+Now and then PostgreSQL or NATS stays away for a while (tests/chaos/away.py).
 
 TIDELOG_CHAOS_SEED     the order and the moments of the kills (default: a new one each time, printed)
-TIDELOG_CHAOS_KILLS    how many (default: each part once)
+TIDELOG_CHAOS_KILLS    the number of kills (default: each part once)
 """
 
 import asyncio
@@ -43,7 +44,7 @@ PARTS = tuple((os.environ.get("TIDELOG_CHAOS_PARTS") or "api,relay,projector,sag
 BREATH_S = 8.0
 END_TIMEOUT_S = 60.0
 SETTLE_TIMEOUT_S = 45.0
-"""An acknowledgement that was lost with NATS comes again after the queue's wait of 10 s."""
+"""A message whose acknowledgement was lost with NATS is delivered again after the queue's wait of 10 s."""
 
 FEED_TIMEOUT_S = 20.0
 
@@ -54,12 +55,12 @@ BAD_NEWS = frozenset(
         "process_does_not_end", "defect", "work_message_not_understood", "history_began",
     }
 )  # fmt: skip
-"""Names of log lines that no kill explains."""
+"""Names of log lines that a kill does not explain."""
 
 
 @dataclass(slots=True)
 class Chaos:
-    """What happened, for whoever reads a failure."""
+    """Keeps the story of the test for the reader of a failure."""
 
     seed: int
     began: float = field(default_factory=time.monotonic)
@@ -77,7 +78,7 @@ class Chaos:
 
 
 def plan_of(seed: int, kills: int) -> Iterator[list[tuple[float, str]]]:
-    """Rounds in which each part is killed once, as pauses and parts; now and then two at a time."""
+    """Rounds in which each part is killed once, as pauses and parts. Sometimes two parts are killed together."""
     chance = random.Random(seed)
     while kills > 0:
         parts = chance.sample(PARTS, len(PARTS))[:kills]
@@ -87,7 +88,7 @@ def plan_of(seed: int, kills: int) -> Iterator[list[tuple[float, str]]]:
 
 @asynccontextmanager
 async def witnessed_server() -> AsyncIterator[tuple[Server, Path, httpx.AsyncClient]]:
-    """A server with one process for each role, the file that its agents and tools witness in, and a client."""
+    """A server with one process for each role, the witness file of its agents and tools, and a client."""
     with tempfile.TemporaryDirectory(prefix="tidelog-witness-") as folder:
         witness = Path(folder) / "lines"
         async with running_server(AGENTS, "--isolate", environment={VARIABLE: str(witness)}) as server:
@@ -119,13 +120,13 @@ async def test_nothing_is_lost_or_done_twice_whatever_is_killed() -> None:
                     await asyncio.sleep(pause_s)
                     chaos.note(f"{part} {await kill_when_there(server, part)}")
                 if number < len(rounds) and (part_away := away.outage_after(number)) is not None:
-                    await asyncio.sleep(chance.uniform(0.0, 3.0))  # whatever was killed before may not be back yet
+                    await asyncio.sleep(chance.uniform(0.0, 3.0))  # a part that was killed before may not be back yet
                     chaos.note(f"{part_away} {await kill_when_there(server, part_away)}, away for {away.AWAY_S:g} s")
                     await away.keep_away(server)
                     await until(lambda: away.is_ready(http), away.BACK_S)
-                if number < len(rounds):  # a breath, in which work gets on; and what is there must be right at any moment
+                if number < len(rounds):  # a pause in which work goes on; the recorded state must be right at any moment
                     await asyncio.sleep(BREATH_S)
-                    if number >= looked * 1.1:  # it reads the whole log: in a long run not after every round
+                    if number >= looked * 1.1:  # the check reads the whole log: a long run skips rounds
                         await still_right(server)
                         looked = number
                     print(f"{len(chaos.kills)} kills, {len(load.runs)} runs, {time.monotonic() - chaos.began:.0f} s", flush=True)
@@ -159,7 +160,7 @@ async def test_nothing_is_lost_or_done_twice_whatever_is_killed() -> None:
 
 
 async def kill_when_there(server: Server, part: str) -> int:
-    """Waits for the part if it is just being started again."""
+    """Kills a part. Waits for the part first if it is just being started again."""
     async with within(30):
         while (pid := server.kill(part)) is None:
             assert server.returncode is None, "the server ended"
@@ -168,14 +169,14 @@ async def kill_when_there(server: Server, part: str) -> int:
 
 
 async def still_right(server: Server) -> None:
-    """What is recorded is right in the middle of it, too. A database that is away is asked the next time."""
+    """The recorded state must be right in the middle of the storm, too. If the database is away, the next round checks."""
     with contextlib.suppress(psycopg.OperationalError):
         violations = await check(server.database_url(), settled=False)
         assert violations == [], "\n".join(map(str, violations[:50]))
 
 
 async def settled(server: Server) -> Snapshot:
-    """The state once nothing is under way: what still comes by itself is waited for, what does not come is for the checker."""
+    """Returns the state after all work. Work that still goes on is waited for; the checker reports work that never comes."""
     deadline = Deadline(SETTLE_TIMEOUT_S)
     while True:
         snapshot = await read_snapshot(server.database_url())
@@ -188,12 +189,12 @@ async def settled(server: Server) -> Snapshot:
 async def violations_so_far(server: Server) -> list[Violation]:
     try:
         return await check(server.database_url(), settled=False)
-    except Exception as error:  # noqa: BLE001  # said beside the error that is being explained
+    except Exception as error:  # noqa: BLE001  # printed beside the error that it explains
         return [Violation("state-is-readable", "database", repr(error))]
 
 
 class Follower:
-    """The live feed through all of it, as a client reads it: positions in the order of their coming."""
+    """Reads the live feed through the whole storm, as a client does. Keeps the positions in the order of arrival."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -215,7 +216,7 @@ def check_follower(seen: list[int], snapshot: Snapshot) -> Iterator[Violation]:
 
 
 def check_answers(started: list[StartedRun], snapshot: Snapshot) -> Iterator[Violation]:
-    """Each acknowledged run is there once, and what its agents saw is what the log holds."""
+    """Each acknowledged run is in the log once, and its agents saw the values of the log."""
     known = {row["run_id"] for row in snapshot.tables["run"]}
     if len({run.id for run in started}) != len(started) or known != {run.id for run in started}:
         yield Violation("runs-as-acknowledged", "all runs", f"{len(started)} acknowledged, {len(known)} there")
@@ -229,7 +230,7 @@ def check_answers(started: list[StartedRun], snapshot: Snapshot) -> Iterator[Vio
 
 
 def _results(run: StartedRun, shown: dict[str, Any]) -> Iterator[Violation]:
-    """The editor had the results of the steps before it, the shared values were theirs, and the listener heard all, in order."""
+    """The editor got the results and the shared values of the earlier steps, and the listener got all messages in order."""
     results = {step["key"]: step["result"] for step in shown["steps"]}
     edited = results["editor"]
     for key, result in edited["results"].items():

@@ -1,8 +1,8 @@
-"""NATS or PostgreSQL is killed and stays away, for a second, for 25 and for 90. Five seconds after its return everything is back.
+"""NATS or PostgreSQL is killed and stays away for 1, 25 and 90 seconds. Five seconds after its return all roles are back.
 
-Each role and each worker is a process of its own that nobody starts again, so what comes back has waited. One worker runs on the
-standard event loop, as by default, and one on uvloop. An outage is a long wait, so there are two houses: one loses NATS while the
-other one loses PostgreSQL.
+Each role and each worker is a process of its own that nobody starts again, so a role that is back has waited. One worker runs on
+the standard event loop, the default, and one on uvloop. An outage is a long wait, so there are two houses: one loses NATS while the
+other loses PostgreSQL.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ BACK_S = 5.0
 SETTLE_S = 30.0
 PATIENCE_S = 300.0
 RUNS = 8
-"""Of the load on each worker during an outage: when it is over, there is little to be done before a new run."""
+"""The number of runs for each worker during an outage. So little work is left before a new run afterwards."""
 LOOPS = ("asyncio", "uvloop")
 AGENT = """
 from tidelog import Agent, tool
@@ -70,7 +70,7 @@ Name = Literal["nats", "postgres"]
 
 
 class House:
-    """Servers of its own, and a process for each role and worker."""
+    """A house: servers of its own, and a process for each role and worker."""
 
     def __init__(self, services: EmbeddedServices, folder: Path) -> None:
         self.services = services
@@ -104,7 +104,7 @@ class House:
             await machine.kill()
 
     async def away(self, name: Name, seconds: float) -> None:
-        """Returns when the server is there again."""
+        """Kills a server, and starts it again after the seconds. Returns when the server is ready."""
         os.kill(self.services.describe()[name]["pid"], signal.SIGKILL)
         await self.services.wait_exit(name)
         await asyncio.sleep(seconds)
@@ -131,7 +131,7 @@ async def running_house(folder: Path) -> AsyncIterator[House]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def houses(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[Name, House]]:
-    """By what each of them loses."""
+    """The houses, by the server that each of them loses."""
     async with (
         running_house(tmp_path_factory.mktemp("nats")) as without_nats,
         running_house(tmp_path_factory.mktemp("postgres")) as without_postgres,
@@ -140,7 +140,7 @@ async def houses(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict
 
 
 class Run:
-    """A run of one agent, which the server is asked for until it took it."""
+    """A run of one agent. The request to start it is repeated until the server accepts the run."""
 
     def __init__(self, http: httpx.AsyncClient, agent: str) -> None:
         self._http = http
@@ -160,19 +160,19 @@ class Run:
         if await self.acknowledged():
             with contextlib.suppress(httpx.TransportError):
                 answer = await self._http.get(f"/v1/runs/{self._id}")
-                if answer.status_code == 200:  # else the read model does not have it yet, or cannot be read
+                if answer.status_code == 200:  # otherwise the read model lacks the run, or cannot be read
                     assert answer.json()["status"] in ("running", "completed"), answer.text
                     return bool(answer.json()["status"] == "completed")
         return False
 
 
 async def works(http: httpx.AsyncClient, seconds: float) -> None:
-    """A new run from its start to its end, by each worker."""
+    """Lets each worker do a new run from its start to its end."""
     await asyncio.gather(*(until(Run(http, loop).completed, seconds) for loop in LOOPS))
 
 
 class Busy:
-    """Somebody who follows all events, and for each worker a run now and then."""
+    """A client that follows all events, and for each worker a run now and then."""
 
     def __init__(self, house: House, http: httpx.AsyncClient, *, busy: bool, every_s: float) -> None:
         self._http, self._url, self._every_s = http, house.url, every_s

@@ -1,4 +1,4 @@
-"""What was really executed, as the agents and tools told a file, compared with what the log says was executed."""
+"""The executions that agents and tools noted in a file, compared with the executions in the log."""
 
 import json
 from collections import Counter, defaultdict
@@ -13,7 +13,7 @@ from tests.chaos.checks.snapshot import Fact, Snapshot, Violation
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One execution. `work`: the agent run of a local step, or the invocation; `at`: its begin, seconds since 1970."""
+    """One execution. `work`: the agent run of a local step, or the invocation. `at`: its begin, in seconds since 1970."""
 
     kind: str
     work: str
@@ -29,7 +29,7 @@ def read_lines(path: Path) -> list[Line]:
 
 
 def check_witness(lines: list[Line], snapshot: Snapshot) -> Iterator[Violation]:
-    """An execution is repeated only where the one before was not recorded, and what is recorded is what was executed."""
+    """An execution is repeated only if the execution before was not recorded, and each recorded result comes from an execution."""
     by_work: defaultdict[tuple[str, UUID], list[Line]] = defaultdict(list)
     for line in lines:
         by_work[line.kind, UUID(line.work)].append(line)

@@ -1,7 +1,7 @@
-"""`make compat`: the suites of the log, the stream and the adapters against every other PostgreSQL and NATS that is found here.
+"""`make compat`: the suites of the log, the stream and the adapters against every other PostgreSQL and NATS on this machine.
 
-Where they are looked for: PATH, the usual folders of distributions, and TIDELOG_COMPAT_POSTGRES and TIDELOG_COMPAT_NATS (folders
-with binaries, separated by colons). Exit code 1 if a pair fails; where there is nothing to test, 0.
+The servers are looked for in PATH, in the usual folders of distributions, and in TIDELOG_COMPAT_POSTGRES and TIDELOG_COMPAT_NATS
+(folders with binaries, separated by colons). The exit code is 1 if a pair fails, and 0 if there is no pair to test.
 """
 
 import os
@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _try(pair: Pair, arguments: list[str]) -> Outcome:
-    """Each pair has a process of its own, and so fixtures of its own."""
+    """Runs the suites for a pair in a process of its own, so that each pair has fixtures of its own."""
     suites = [suite for suite in SUITES if (ROOT / suite).exists()]
     environment = {**os.environ, PAIR_POSTGRES: str(pair.postgres.path), PAIR_NATS: str(pair.nats.path)}
     started = time.monotonic()

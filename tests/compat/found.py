@@ -1,4 +1,4 @@
-"""The servers of this machine that the suites can be run against, beside those that come with Tidelog."""
+"""The servers of this machine that the suites can run against, beside the embedded servers of Tidelog."""
 
 import glob
 import os
@@ -14,9 +14,9 @@ from adapters.embedded.binaries import _SYSTEM_POSTGRES_DIRECTORIES, _nats_at, _
 POSTGRES_VARIABLE = "TIDELOG_COMPAT_POSTGRES"
 NATS_VARIABLE = "TIDELOG_COMPAT_NATS"
 POSTGRES_VERSIONS = range(15, 19)
-"""Major versions that we say we work with."""
+"""The supported major versions of PostgreSQL."""
 NATS_VERSIONS = range(10, 16)
-"""Minor versions of NATS 2 that we say we work with."""
+"""The supported minor versions of NATS 2."""
 
 
 class Pair(NamedTuple):
@@ -29,7 +29,7 @@ def numbers(binary: Binary) -> tuple[int, ...]:
 
 
 def postgres_servers() -> list[Binary]:
-    """The newest of each supported major version; first those that a variable names, then those of the system."""
+    """The newest server of each supported major version. Servers that a variable names come before the system's servers."""
     folders = [*_listed(POSTGRES_VARIABLE), *_on_path("postgres")]
     folders += [Path(folder) for pattern in _SYSTEM_POSTGRES_DIRECTORIES for folder in sorted(glob.glob(pattern))]
     found = (_postgres_at(folder, "system") for folder in folders)

@@ -1,6 +1,6 @@
-"""A plugin for pytest (`-p tests.compat.plugin`) that puts the servers of a pair in the place of the embedded ones.
+"""A plugin for pytest (`-p tests.compat.plugin`) that replaces the embedded servers with the servers of a pair.
 
-It is loaded before any conftest, so that whoever imports the launcher after it gets these.
+pytest loads the plugin before any conftest, so that all later imports of the launcher get these servers.
 """
 
 from typing import Any

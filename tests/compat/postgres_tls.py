@@ -1,4 +1,4 @@
-"""TLS and mutual TLS to a real Postgres that has OpenSSL: every connection of ours, and each way in which it can be wrong."""
+"""TLS and mutual TLS to a real Postgres with OpenSSL: every connection of Tidelog, and every possible misconfiguration."""
 
 import asyncio
 from pathlib import Path
@@ -50,7 +50,7 @@ async def test_every_connection_is_encrypted_and_shows_its_certificate(
 
 
 async def seen(postgres: CompatPostgres) -> list[tuple[str, bool, str]]:
-    """Name, encryption and certificate of every connection of the user that must show one."""
+    """Name, encryption and certificate of every connection of the user who must show a certificate."""
     query = """
         SELECT application_name, ssl, coalesce(client_dn, '') FROM pg_stat_activity JOIN pg_stat_ssl USING (pid)
         WHERE usename = %s AND datname IS NOT NULL
@@ -67,7 +67,7 @@ async def test_notifications_come_over_tls(database_url: str, postgres: CompatPo
         for position in range(1, 6):
             waiting = asyncio.create_task(signal.wait(position - 1, 4))
             await log.append(1)
-            await in_time(waiting, 3)  # less than the wait itself: it was woken
+            await in_time(waiting, 3)  # less than the wait itself: the reader was woken
         await signal.close()
 
 

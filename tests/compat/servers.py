@@ -1,7 +1,8 @@
-"""`EmbeddedServices` for the tests, on servers that are not the embedded ones: what the fixtures use of it, and TLS to Postgres.
+"""`EmbeddedServices` for the tests, on other servers than the embedded ones: the methods that the fixtures use, and TLS to
+Postgres.
 
-The NATS is started by the launcher itself. Its Postgres is of version 17 or newer and listens on a socket only, so Postgres is
-started here: any version, on 127.0.0.1, with TLS where it was built with OpenSSL.
+The launcher itself starts NATS. The launcher's Postgres must be version 17 or newer and listens on a socket only. So this module
+starts Postgres: any version, on 127.0.0.1, with TLS if the server was built with OpenSSL.
 """
 
 import asyncio
@@ -29,7 +30,7 @@ POSTGRES_VARIABLE = "TIDELOG_COMPAT_PAIR_POSTGRES"
 NATS_VARIABLE = "TIDELOG_COMPAT_PAIR_NATS"
 START_S = 30.0
 MUTUAL = "mutual"
-"""A user of every such Postgres with TLS that must show a certificate of that name, beside its password."""
+"""A user of every such Postgres with TLS. The user must show a certificate with this name, beside the password."""
 PASSWORD = secrets.token_hex(8)
 
 _HBA = f"""
@@ -41,7 +42,7 @@ host    all postgres 127.0.0.1/32 scram-sha-256
 
 
 class CompatServices:
-    """Started with the Postgres and NATS that the environment names."""
+    """Services on the Postgres and the NATS that the environment names."""
 
     def __init__(self, state_dir: Path, **_: object) -> None:
         self.postgres = CompatPostgres(Path(os.environ[POSTGRES_VARIABLE]))
@@ -81,7 +82,7 @@ def nats_of_the_pair(_: object = None) -> Binary:
 
 
 class CompatPostgres:
-    """A cluster of its own in a temporary folder, without flushing to disk."""
+    """A Postgres cluster in a temporary folder, without flushing to disk."""
 
     def __init__(self, binary: Path) -> None:
         self._binary = binary
@@ -91,11 +92,11 @@ class CompatPostgres:
         self._port = 0
         self._process: subprocess.Popen[bytes] | None = None
         self.tls = False
-        """Whether it was built with OpenSSL."""
+        """Whether the server was built with OpenSSL."""
         self.authority = Authority(self._folder, client=MUTUAL)
 
     def url(self, user: str, *, tls: str | None = None) -> str:
-        """`tls`: parameters of libpq instead of those that check the server (none where it has no TLS)."""
+        """`tls`: parameters of libpq that replace the parameters that check the server (none if the server has no TLS)."""
         host = f"postgresql://{user}:{PASSWORD}@127.0.0.1:{self._port}/tidelog"
         if self.tls:
             return f"{host}?{tls if tls is not None else f'sslmode=verify-full&sslrootcert={quote(str(self.authority.ca))}'}"

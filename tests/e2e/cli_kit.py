@@ -1,4 +1,4 @@
-"""Running the real command `tidelog` as its users do."""
+"""Runs the real command `tidelog` as users do."""
 
 import os
 import subprocess
@@ -14,12 +14,12 @@ TIDELOG = Path(sys.executable).with_name("tidelog")
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Ours without settings, and the given variables."""
+    """The environment of the tests without settings of Tidelog, and with the given variables."""
     return {**{name: value for name, value in os.environ.items() if not name.startswith("TIDELOG_")}, **variables}
 
 
 def command(*arguments: object, cwd: Path, stdin: int = subprocess.DEVNULL, **variables: str) -> subprocess.CompletedProcess[str]:
-    """`tidelog …` in a folder, to its end."""
+    """Runs `tidelog …` in a folder and waits for its end."""
     return subprocess.run(
         [TIDELOG, *map(str, arguments)], cwd=cwd, env=environment(**variables), stdin=stdin,
         capture_output=True, text=True, timeout=60, check=False,
@@ -27,7 +27,7 @@ def command(*arguments: object, cwd: Path, stdin: int = subprocess.DEVNULL, **va
 
 
 def until(condition: Callable[[], Any], patience_s: float = 20) -> Any:
-    """The condition's value once it is true."""
+    """Waits for the first truthy value of the condition. Returns the value."""
     deadline = Deadline(patience_s)
     while not (value := condition()):
         assert not deadline.over_here(), "it did not come about in time"

@@ -1,4 +1,4 @@
-"""The real command `tidelog` on real servers: one `tidelog up` for the module, and what people do with it."""
+"""The real command `tidelog` on real servers: one `tidelog up` for the module, and the commands of users."""
 
 import json
 import os
@@ -236,7 +236,9 @@ def test_the_timeline_tells_the_run(up: Up, run_id: str) -> None:
 
 
 def test_the_log_is_shown_and_followed(up: Up, run_id: str) -> None:
-    of_run = command("events", "tail", "--run", run_id, "--json", "--data-dir", "data", cwd=up.folder)  # ends with the run
+    of_run = command(
+        "events", "tail", "--run", run_id, "--json", "--data-dir", "data", cwd=up.folder
+    )  # the command ends with the run
     events = [json.loads(line) for line in of_run.stdout.splitlines()]
     page = up.get(f"/v1/runs/{run_id}/events", limit=1000).json()["data"]
     assert [event["position"] for event in events] == [event["position"] for event in page]
@@ -291,7 +293,7 @@ def test_a_failed_run_ends_with_exit_code_1(up: Up, run_id: str) -> None:
 
 @pytest.fixture
 def ambiguous(up: Up, run_id: str) -> tuple[str, str]:
-    """A run and its call of a tool that must not run twice, whose worker vanished; the worker is played here."""
+    """A run and its call of a tool that must not run twice. The call's worker, which the test plays, vanished."""
     headers = {"Authorization": f"Bearer {up.key}"}
     with httpx.Client(base_url=up.server()["url"], headers=headers, timeout=20) as http:
         offer = {"name": "mail.post", "parameters": {"type": "object"}, "idempotent": False}

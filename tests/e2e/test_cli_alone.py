@@ -1,4 +1,5 @@
-"""The command line without a running server: it starts one for itself. And the demo, from nothing to the report."""
+"""The command line without a running server: a command starts a server for itself. Also the demo, from an empty folder to the
+report."""
 
 import json
 import os
@@ -34,7 +35,7 @@ def repository(folder: Path) -> Path:
 
 
 def test_the_demo_leaves_a_report(folder: Path, repository: Path) -> None:
-    done = command("demo", "--data-dir", folder / "demo", cwd=repository)  # the repository one stands in
+    done = command("demo", "--data-dir", folder / "demo", cwd=repository)  # the repository of the working directory
     assert done.returncode == 0, done.stderr
     assert "started: historian, surveyor, inspector, then editor" in done.stdout
     [report] = (folder / "demo" / "reports").glob("*.md")
@@ -86,7 +87,7 @@ def test_ctrl_c_stops_everything_that_was_started(folder: Path, repository: Path
 
 
 def test_no_server_survives_the_supervisor(folder: Path) -> None:
-    """Even when it is killed and can stop nothing."""
+    """This holds also for a killed command, which cannot stop its servers."""
     data_dir = folder / "demo"
     process = subprocess.Popen(
         [TIDELOG, "up", "--port", "0", "--data-dir", data_dir], cwd=folder, env=environment(), stdin=subprocess.DEVNULL,
@@ -100,12 +101,12 @@ def test_no_server_survives_the_supervisor(folder: Path) -> None:
         process.wait(10)
     pids = [child["pid"] for child in (*server["processes"].values(), server["embedded"]["postgres"], server["embedded"]["nats"])]
     until(lambda: not any(Path(f"/proc/{pid}").exists() and not is_zombie(pid) for pid in pids))
-    # What it left behind is not taken for a running server.
+    # The files that the command left behind are not mistaken for a running server.
     assert json.loads(command("doctor", "--json", "--data-dir", data_dir, cwd=folder).stdout)["server"] is None
 
 
 def is_zombie(pid: int) -> bool:
-    """Ended, and not yet reaped by the system's first process."""
+    """Whether the process has ended, perhaps not yet reaped by the system's first process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:

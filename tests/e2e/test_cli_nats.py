@@ -1,4 +1,4 @@
-"""`tidelog nats` and what the doctor says of streams, on a NATS that several logs use."""
+"""`tidelog nats` and the doctor's report on streams, on a NATS that several logs use."""
 
 import asyncio
 import contextlib
@@ -38,7 +38,7 @@ async def jetstream(nats: NatsProcess) -> AsyncIterator[JetStreamContext]:
 
 @pytest_asyncio.fixture
 async def own(jetstream: JetStreamContext, database_url: str) -> str:
-    """The id of our log, when it, two others and somebody else have streams."""
+    """The id of the test's log. This log, two other logs and another application have streams."""
     log_id = await log_id_at(database_url, timeout=30)
     for name in streams_of(log_id, GONE, ALIVE) | {"WORK", "TIDELOG_NOTES", "ORDERS"}:
         await jetstream.add_stream(name=name, subjects=[f"{name}.>"])
@@ -52,7 +52,7 @@ def streams_of(*log_ids: str) -> set[str]:
 
 @contextlib.contextmanager
 def typed(answer: str | None) -> Iterator[int]:
-    """A terminal into which somebody has typed a line; None: no terminal."""
+    """A terminal with a typed line. None: no terminal."""
     if answer is None:
         yield subprocess.DEVNULL
         return
@@ -68,7 +68,10 @@ def typed(answer: str | None) -> Iterator[int]:
 @pytest.fixture
 def tidelog(tmp_path: Path, nats: NatsProcess, database_url: str) -> Any:
     async def run(*arguments: str, exit_code: int = 0, answer: str | None = None) -> Any:
-        """What the command says: its document with --json, else its lines. `answer`: what a person types into its terminal."""
+        """The output of the command: its document with --json, otherwise its lines.
+
+        `answer`: the line that a person types into the terminal.
+        """
         where = {"TIDELOG_DATABASE_URL": database_url, "TIDELOG_NATS_URL": nats.url}
         with typed(answer) as stdin:
             done = await asyncio.to_thread(command, *arguments, cwd=tmp_path, stdin=stdin, **where)
@@ -132,7 +135,7 @@ async def test_it_asks_on_a_terminal(tidelog: Any, own: str, jetstream: JetStrea
 
 
 async def test_streams_that_somebody_reads_stay(tidelog: Any, own: str, jetstream: JetStreamContext) -> None:
-    """A log that is alive but quiet has readers that wait; those of one of its streams protect the others."""
+    """A quiet log that is in use has waiting readers. The readers of one of its streams protect the log's other streams."""
     await jetstream.publish(f"TIDELOG_WORK_{ALIVE}.x", b"old")
     await jetstream.add_consumer(f"TIDELOG_WORK_{ALIVE}", ConsumerConfig(durable_name="pool"))
     reader = await jetstream.pull_subscribe_bind("pool", stream=f"TIDELOG_WORK_{ALIVE}")

@@ -1,4 +1,4 @@
-"""`tidelog restored`, and what a command of a reader says afterwards."""
+"""`tidelog restored`, and the output of a reader's command afterwards."""
 
 import json
 import os

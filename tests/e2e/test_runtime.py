@@ -1,4 +1,4 @@
-"""A folder of agents as users write them, good and bad, run by the real `tidelog up`: what is broken is said, the rest works."""
+"""A folder of agents as users write them, good and bad, under the real `tidelog up`: broken ones are reported, the others work."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -81,7 +81,7 @@ def add(a: int, b: int) -> int:
 
 
 class Runtime:
-    """The server, and how a test runs agents on it."""
+    """The server, and the ways in which a test runs agents on the server."""
 
     def __init__(self, server: Server, http: httpx.AsyncClient) -> None:
         self.server = server
@@ -222,7 +222,7 @@ async def test_a_running_run_can_be_cancelled_and_its_agent_is_stopped(runtime: 
     plan = {"kind": "sequential", "agents": ["waiter", "greeter"]}
     run_id = await runtime.start(plan=plan, input={"here": str(stopped), "name": "Ada"})
     await until(is_there(tmp_path / "begun"), 10)
-    for _ in range(2):  # the second time there is nothing left to do
+    for _ in range(2):  # the second time there is no work left
         answer = await runtime.http.post(f"/v1/runs/{run_id}/cancel", json={"reason": "changed my mind"})
         assert answer.status_code == 202, answer.text
     run = await runtime.end(run_id)

@@ -1,4 +1,4 @@
-"""While a server starts: its first key is on its way, and its own servers may be killed like all others."""
+"""The start of a server: its first key is on its way, and its own servers may be killed at this time, too."""
 
 import sys
 from pathlib import Path

@@ -1,10 +1,10 @@
-"""The tutorial as its reader does it: files are written, commands are run, and what they print is what the page says.
+"""The tutorial as a reader follows it: files are written, commands are run, and their output agrees with the page.
 
 Blocks of docs/tutorial.md:
     ```python file=NAME        is written to NAME
-    ```console                 lines with `$ ` are run in one shell; the others are what they print
-    ```console background      the same for a command that stays: it is stopped by Ctrl-C when the next one is started
-What is printed is compared loosely: `…` stands for anything, blanks for any blanks, and there may be lines between.
+    ```console                 lines with `$ ` are run in one shell; the other lines are the output
+    ```console background      the same for a command that stays: Ctrl-C stops it when the next such command starts
+The output is compared loosely: `…` matches any text, blanks match any blanks, and there may be further lines in between.
 """
 
 import contextlib
@@ -58,7 +58,7 @@ def plain(text: str) -> str:
 
 
 def missing(expected: str, printed: str) -> str | None:
-    """The first piece of the expected text that does not follow in what was printed; None if all of them do."""
+    """The first piece of the expected text that is missing in the rest of the output. None if no piece is missing."""
     rest = plain(printed)
     for line in expected.splitlines():
         for piece in line.split("…"):
@@ -72,7 +72,7 @@ def missing(expected: str, printed: str) -> str | None:
 
 @dataclass
 class Reader:
-    """Somebody who follows the page in a folder of their own."""
+    """A reader who follows the page in a folder of their own."""
 
     folder: Path
     port: int
@@ -93,18 +93,18 @@ class Reader:
                 for command, expected in commands(block.text):
                     self.run(command, expected)
             case Block("sh", ""):
-                pass  # preparations that the fixture made in its own way
+                pass  # the fixture made these preparations in its own way
             case _:
                 raise AssertionError(f"a block that this test does not know: {block.kind} {block.argument}")
 
     def environment(self) -> dict[str, str]:
-        """Without what the reader of the tests may have set; `tidelog` and `python` are those of the tests."""
+        """The environment without the user's settings; `tidelog` and `python` are those of the tests."""
         own = {name: value for name, value in os.environ.items() if not name.startswith("TIDELOG_")}
         path = os.pathsep.join([str(Path(sys.executable).parent), own.get("PATH", os.defpath)])
         return {**own, "PATH": path, "TIDELOG_PORT": str(self.port)}
 
     def run(self, command: str, expected: str) -> None:
-        """Runs a command; variables that it sets are there for the next one."""
+        """Runs a command. The next command sees the variables that this command sets."""
         variables = self.folder / ".variables"
         variables.touch()
         script = f"set -ea; . ./.variables; {self._on_port(command)}\nexport -p > .variables"
@@ -134,14 +134,14 @@ class Reader:
         self.done.append(command)
 
     def wait_for_worker(self) -> None:
-        """A reader needs a while to open a second terminal; the worker registers meanwhile."""
+        """A reader needs some time to open a second terminal. The worker registers in this time."""
         deadline = Deadline(START_TIMEOUT_S)
         while "worker_registered" not in (self.folder / "background.log").read_text():
             assert not deadline.over_here(), "no worker"
             time.sleep(0.1)
 
     def wait_for_work(self) -> None:
-        """On a slow machine it takes longer until the first step is recorded: the second one has begun then."""
+        """On a slow machine the first step is recorded later. The second step has begun then."""
         deadline = Deadline(START_TIMEOUT_S)
         counted = self.folder / "counted.txt"
         while not counted.exists() or len(counted.read_text().splitlines()) < 2:
@@ -149,7 +149,7 @@ class Reader:
             time.sleep(0.1)
 
     def stop(self) -> int:
-        """Ctrl-C; the exit code."""
+        """Sends Ctrl-C. Returns the exit code."""
         if self.background is None:
             return 0
         self.background.send_signal(signal.SIGINT)
@@ -168,7 +168,7 @@ class Reader:
 def reader() -> Iterator[Reader]:
     port = free_port()
     folder = Path(tempfile.mkdtemp(prefix="tidelog-tutorial-"))
-    folder.chmod(0o755)  # the embedded servers' account passes through
+    folder.chmod(0o755)  # the embedded servers' account must pass through the folder
     (folder / "agents").mkdir()
     reader = Reader(folder, port)
     try:

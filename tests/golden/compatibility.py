@@ -1,8 +1,8 @@
-"""What a change of an event's JSON Schema means for those who read the event: those of before, and those of stored events.
+"""The meaning of a change of an event's JSON Schema for readers: for older readers, and for readers of stored events.
 
-Both ways count. A reader of before meets new events (another process that was not updated yet, a stranger), and the new reader
-meets stored ones. So of what is there nothing may become narrower or wider; what may come is a field that nobody needs.
-A keyword that is not known here counts as a break, so a schema cannot change in a way that nobody thought of.
+Both directions count. An older reader gets new events (a process that was not updated yet, a client), and the new reader gets
+stored events. So no part of a schema may become narrower or wider. Only an optional field may be added. An unknown keyword counts
+as a break, so an unforeseen change of a schema is never taken for compatible.
 """
 
 import json
@@ -23,17 +23,21 @@ STRUCTURE = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """`breaks`: a reader of before or of stored events cannot take it. `words` say where, what and why."""
+    """`breaks`: an older reader, or a reader of stored events, fails with the change.
+
+    `words` name the place, the change and the reason.
+    """
 
     breaks: bool
     words: str
 
 
 def normal(schema: Mapping[str, Any], definitions: Mapping[str, Any] | None = None) -> Schema:
-    """Only what decides whether a value fits: references put in place, no titles or descriptions, one order for what has none.
+    """The parts of a schema that decide whether a value fits. References are resolved, titles and descriptions are left out, and
+    parts without an order are sorted.
 
     Raises:
-        ValueError: a schema that holds itself; that of an event is finite.
+        ValueError: the schema contains itself; the schema of an event is finite.
     """
     return _normal(schema, definitions or schema.get("$defs", {}), ())
 
@@ -73,7 +77,7 @@ def _text(value: Any) -> str:
 
 
 def compare(old: Schema, new: Schema) -> list[Change]:
-    """What is different in the newer of two normal schemas; empty when every value fits both or neither."""
+    """The changes in the newer of two normal schemas. Empty if every value fits both schemas or neither."""
     return list(_schema(old, new, ""))
 
 
@@ -89,7 +93,7 @@ def _schema(old: Schema, new: Schema, place: str) -> Iterator[Change]:
     if len(before) == len(after) == 1:
         yield from _value(before[0], after[0], place)
         return
-    for part in list(gone):  # what is left of the same kind is compared, the rest went or came
+    for part in list(gone):  # remaining parts of the same kind are compared; the others were removed or added
         same = [other for other in come if _kind(other) == _kind(part)]
         if len(same) == 1:
             gone.remove(part)

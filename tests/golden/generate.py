@@ -1,7 +1,7 @@
 """`python -m tests.golden.generate`: writes golden files.
 
-An example of an event and version that has none, and never again: a file that is there is not touched. The schema of each event
-and version: anew where it changed in a way that a reader of before can take; any other change is refused, in words.
+The example of an event and version is written once: an existing file is never changed. The schema of an event and version is
+written anew if an older reader can take the change. Any other change is refused with an explanation.
 """
 
 import json
@@ -23,7 +23,7 @@ def file_name(topic: str, version: int) -> str:
 
 
 def write_missing(folder: Path, examples: Iterable[Event] = EXAMPLES) -> list[Path]:
-    """The files that were written. A file holds the stored bytes of the event and a newline."""
+    """Returns the written files. A file holds the stored bytes of the event and a newline."""
     folder.mkdir(exist_ok=True)
     written = []
     for event in examples:
@@ -38,7 +38,7 @@ def write_missing(folder: Path, examples: Iterable[Event] = EXAMPLES) -> list[Pa
 
 
 def breaks(topic: str, version: int, old: Schema, new: Schema) -> str:
-    """What is wrong with a change of a version's schema, and what to do; empty if a reader of before can take it."""
+    """The problem with a change of a version's schema, and the remedy. Empty if an older reader can take the change."""
     found = [change.words for change in compare(old, new) if change.breaks]
     if not found:
         return ""
@@ -67,7 +67,7 @@ def current(topic: str, version: int) -> Schema:
 
 
 def write_schemas(folder: Path) -> tuple[list[Path], list[str]]:
-    """The files that were written, and what was refused."""
+    """Returns the written files and the explanations of refused changes."""
     folder.mkdir(exist_ok=True)
     written, refused = [], []
     for topic, version in REGISTRY.shapes():

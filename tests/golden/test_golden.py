@@ -1,6 +1,7 @@
-"""What was stored stays readable, byte for byte. A change of an event is a new version with an upcast and a new file.
+"""Stored events stay readable, byte for byte. A change of an event is a new version with an upcast and a new file.
 
-A golden file may be made anew until the release that first holds it; from then on it is like the logs of those who use it.
+A golden file may be made anew until the first release that contains the file. After that release the file is as fixed as users'
+logs.
 """
 
 import json
@@ -43,14 +44,14 @@ def test_golden_file_is_readable(path: Path) -> None:
     if version == event.VERSION:
         kept, now = json.loads(stored(path)), json.loads(REGISTRY.encode(event))
         assert {name: now[name] for name in kept} == kept
-        if now.keys() == kept.keys():  # else fields were added since, which may be missing
+        if now.keys() == kept.keys():  # otherwise fields were added later, and these may be missing
             assert REGISTRY.encode(event) == stored(path)
         jsonschema.validate(kept, REGISTRY.schema(topic, version), jsonschema.Draft202012Validator)
 
 
 @pytest.mark.parametrize("event", EXAMPLES, ids=lambda event: event.TOPIC)
 def test_example_is_what_the_golden_file_says(event: Event) -> None:
-    """So the meaning of a field cannot be swapped with another's while the file still decodes."""
+    """The comparison finds two fields whose meanings were swapped, although the file still decodes."""
     content = stored(FOLDER / file_name(event.TOPIC, event.VERSION))
     read, kept = REGISTRY.decode(event.TOPIC, event.VERSION, content), json.loads(content)
     assert {name: getattr(read, name) for name in kept} == {name: getattr(event, name) for name in kept}
@@ -68,7 +69,7 @@ def test_every_old_version_has_an_upcast_and_no_other_has() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_a_field_of_a_newer_release_is_ignored(path: Path) -> None:
-    """A reader that was not updated yet meets events with one more field."""
+    """A reader that was not updated yet gets events with one more field."""
     topic, version = topic_and_version(path)
     newer = stored(path).replace(b"{", b'{"field_of_a_newer_release":1,', 1)
     assert REGISTRY.decode(topic, version, newer) == REGISTRY.decode(topic, version, stored(path))
@@ -84,7 +85,7 @@ def test_generator_never_changes_a_file(tmp_path: Path) -> None:
 
 
 def test_released_golden_files_are_unchanged() -> None:
-    """Compares with every release that is tagged `v…` in this clone, and with the last commit for what git calls changed."""
+    """Compares the files with every release that is tagged `v…` in this clone, and with the last commit."""
     folder = FOLDER.relative_to(ROOT).as_posix()
     changed = _git("status", "--porcelain", "--", folder).decode().splitlines()
     assert [line for line in changed if not line.startswith(("??", "A "))] == [], "golden files are added, never changed"

@@ -1,4 +1,4 @@
-"""No version of an event changes so that a reader of before, or a reader of stored events, fails."""
+"""No version of an event changes in a way that makes an older reader, or a reader of stored events, fail."""
 
 import json
 import subprocess
@@ -37,7 +37,7 @@ def test_shapes_of_old_versions_say_which_they_are() -> None:
 
 
 def test_released_schemas_were_not_rewritten() -> None:
-    """Who writes a golden schema by hand, or deletes it, is found by the releases that this clone has tags of (`v…`)."""
+    """The comparison with the tagged releases (`v…`) of this clone finds golden schemas that were edited by hand or deleted."""
     folder = SCHEMAS.relative_to(ROOT).as_posix()
     for tag in _git("tag", "--list", "v*").split():
         for name in _git("ls-tree", "--name-only", tag, f"{folder}/").split():

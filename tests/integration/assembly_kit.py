@@ -1,4 +1,4 @@
-"""For tests that look at an assembly and run none of its loops."""
+"""For tests that inspect an assembly and run none of its loops."""
 
 import asyncio
 
@@ -7,10 +7,10 @@ from tests.integration.system_kit import PATIENCE_S
 
 
 async def left_alone(assembly: Assembly) -> None:
-    """For tests that only look at an assembly: its loops will not run.
+    """Builds an assembly whose loops do not run.
 
-    Waits until its listeners listen. The driver leaves a connection open whose making was cancelled, and a database with such a
-    connection cannot be dropped for a minute.
+    Waits until the assembly's listeners listen. If the opening of a connection is cancelled, the driver leaves the connection open,
+    and a database with such a connection cannot be dropped for a minute.
     """
     for loop in assembly.loops.values():
         loop.close()

@@ -1,4 +1,4 @@
-"""A whole server in the process of the tests: all roles on real Postgres and NATS, with a key to speak to it."""
+"""A whole server in the process of the tests: all roles on real Postgres and NATS, and a client with a valid key."""
 
 from collections.abc import AsyncIterator
 
@@ -10,7 +10,7 @@ from tests.integration.system_kit import PlayedWorker, System, empty_work_queue,
 
 @pytest_asyncio.fixture
 async def system(database_url: str, nats_url: str) -> AsyncIterator[System]:
-    """All roles, set up, with a client that holds a valid key; an empty log but for the set-up."""
+    """All roles, set up, with a client that holds a valid key. The log has only the events of the set-up."""
     await empty_work_queue(nats_url)
     async with running(database_url, nats_url) as system:
         await issue_key(system)
@@ -19,7 +19,7 @@ async def system(database_url: str, nats_url: str) -> AsyncIterator[System]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def shared(services: EmbeddedServices) -> AsyncIterator[System]:
-    """The same for all tests of a module: for those to whom it does not matter what else is in the log."""
+    """The same system for all tests of a module, for tests that may find other events in the log."""
     await empty_work_queue(services.nats_url)
     async with fresh_database(services) as database_url, running(database_url, services.nats_url) as system:
         await issue_key(system)

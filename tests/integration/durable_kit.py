@@ -1,4 +1,4 @@
-"""A PostgreSQL of a test's own that flushes, where everything else is set so that an unflushed commit would be noticed."""
+"""A PostgreSQL server of the test's own that flushes. All other settings make sure that an unflushed commit is noticed."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ from adapters.embedded import EmbeddedServices
 from adapters.postgres.migrate import migrate
 from tests.pace import within
 
-# Nothing but a commit that waits for it writes the log to disk: not the WAL writer, and nobody else writes into it.
+# Only a commit that waits for the flush writes the WAL to disk: the WAL writer does not, and nobody else writes into it.
 SETTINGS = {
     "wal_writer_delay": "10s",
     "wal_level": "minimal",
@@ -30,7 +30,7 @@ SETTINGS = {
 @asynccontextmanager
 async def durable_server() -> AsyncIterator[EmbeddedServices]:
     folder = Path(tempfile.mkdtemp(prefix="tidelog-test-"))
-    os.chmod(folder, 0o711)  # the account of the server must reach it
+    os.chmod(folder, 0o711)  # the account of the server must reach the folder
     server = EmbeddedServices(folder / "state", want_nats=False, postgres_settings=SETTINGS)
     await server.start()
     try:
@@ -41,7 +41,10 @@ async def durable_server() -> AsyncIterator[EmbeddedServices]:
 
 
 async def database_on(server: EmbeddedServices, *, synchronous_commit: str = "off") -> str:
-    """The URL of a new, migrated database, whose sessions begin with this `synchronous_commit`. It goes with the server."""
+    """The URL of a new, migrated database whose sessions begin with this `synchronous_commit`.
+
+    The database is removed with the server.
+    """
     url = make_conninfo(server.database_url, dbname=f"test_{uuid4().hex}")
     given = conninfo_to_dict(url)
     name = Identifier(str(given["dbname"]))
@@ -58,7 +61,7 @@ async def administer(server: EmbeddedServices, *statements: psycopg.sql.Composab
 
 
 async def set_fsync(server: EmbeddedServices, value: str) -> None:
-    """Returns when new connections see it."""
+    """Returns when new connections see the setting."""
     await administer(server, SQL("ALTER SYSTEM SET fsync = {}").format(Literal(value)), SQL("SELECT pg_reload_conf()"))
     async with within(15):
         while True:
@@ -69,9 +72,9 @@ async def set_fsync(server: EmbeddedServices, value: str) -> None:
 
 
 def crash(server: EmbeddedServices) -> None:
-    """SIGKILL to the postmaster and all its processes in one moment: what only their memory had is gone."""
+    """Sends SIGKILL to the postmaster and all its processes at one moment: data that was only in their memory is lost."""
     postmaster = int(server.describe()["postgres"]["pid"])
-    os.kill(postmaster, signal.SIGSTOP)  # it must not look after the others meanwhile
+    os.kill(postmaster, signal.SIGSTOP)  # the postmaster must not react to the end of the others meanwhile
     for pid in [*_children(postmaster), postmaster]:
         try:
             os.kill(pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""For the tests of adapters/nats: a NATS server that can be killed and set back, a log to fill, a reader that checks."""
+"""For the tests of adapters/nats: a NATS server to kill and to set back to an earlier state, a log to fill, a checking reader."""
 
 import asyncio
 import contextlib
@@ -45,7 +45,7 @@ APPEND_ONE = """
         ARRAY[1], ARRAY[%(id)s]::uuid[], ARRAY[%(id)s]::uuid[], ARRAY[1]::bigint[],
         ARRAY['thing.happened'], ARRAY[1]::smallint[], ARRAY['{}'::bytea])
 """
-"""One event, to a stream `id`, in a transaction of the caller's own."""
+"""Appends one event to the stream `id`, in a transaction of the caller."""
 
 
 def new_id() -> UUID:
@@ -58,7 +58,7 @@ def _die_with_parent() -> None:
 
 
 class NatsProcess:
-    """A nats-server of our own. It keeps its port and its store over kills and starts."""
+    """A nats-server of the test's own. The server keeps its port and its store over kills and starts."""
 
     def __init__(self, folder: Path, configuration: Path | None = None) -> None:
         self.store = folder / "store"
@@ -102,7 +102,7 @@ class NatsProcess:
             self._process = None
 
     async def set_back(self, while_running: Callable[[], "asyncio.Future[None]"]) -> None:
-        """Copies the store, lets something happen, and comes back with the copy: what a restore of an old disk does."""
+        """Copies the store, runs the block, and restores the copy, as a restore of an old disk does."""
         await self.kill(signal.SIGTERM)
         copy = self._folder / "copy"
         await asyncio.to_thread(shutil.copytree, self.store, copy)
@@ -139,7 +139,7 @@ async def connected(url: str, name: str = "test", *, wait: float = 5.0) -> Async
 
 @dataclass
 class Log:
-    """A database's log, and all that there is to fill and to read it."""
+    """The log of a database, and the parts that write and read the log."""
 
     url: str
     pool: Pool
@@ -149,7 +149,7 @@ class Log:
     histories: HistoryKeeper
 
     async def append(self, count: int, *, size: int = 40, together: int = 1) -> None:
-        """`count` events of about `size` bytes, `together` in one append, each append a stream of its own."""
+        """Appends `count` events of about `size` bytes: `together` of them in each append, each append to a stream of its own."""
         state = b'{"text":"' + b"x" * size + b'"}'
 
         async def one(events: int) -> None:
@@ -192,7 +192,7 @@ async def open_log(database_url: str, *, max_event_bytes: int = 256 * 1024) -> A
 
 @contextlib.asynccontextmanager
 async def copied_database(services: EmbeddedServices, name: str, log: Log) -> AsyncIterator[str]:
-    """Another database with the same content, as a dump has it that was restored into one."""
+    """Makes another database with the same content, as the restore of a dump does."""
     source = str(conninfo_to_dict(log.url)["dbname"])
     owner = str(conninfo_to_dict(log.url)["user"])
     async with await psycopg.AsyncConnection.connect(services.admin_database_url, autocommit=True) as admin:
@@ -210,7 +210,7 @@ async def copied_database(services: EmbeddedServices, name: str, log: Log) -> As
 
 @contextlib.asynccontextmanager
 async def running(*coroutines) -> AsyncIterator[list[asyncio.Task[None]]]:  # type: ignore[no-untyped-def]
-    """Runs loops beside the test; one that ends by itself fails the test."""
+    """Runs loops beside the test. A loop that ends by itself fails the test."""
     tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
     try:
         yield tasks
@@ -221,7 +221,7 @@ async def running(*coroutines) -> AsyncIterator[list[asyncio.Task[None]]]:  # ty
 
 
 def keeper(connection: NatsConnection, log: Log) -> HistoryKeeper:
-    """That of a process of its own, with the log's stream for a witness."""
+    """The histories of a process of its own, with the log's stream as witness."""
     histories = HistoryKeeper(PostgresHistories(log.pool))
     histories.witnesses.append(partial(parting, LogStream(connection, LOG), log.feed))
     return histories
@@ -235,7 +235,7 @@ def relay(connection: NatsConnection, log: Log, *, tail: int = 10_000, **more: o
 
 @dataclass
 class Reader:
-    """Reads the subscription and keeps everything it is given."""
+    """Reads the subscription and keeps all events."""
 
     subscription: JetStreamSubscription
     after: int = 0
@@ -269,7 +269,7 @@ class Reader:
             raise AssertionError(f"at {self.position} after {timeout} s, not at {position}") from None
 
     async def check(self, log: Log) -> None:
-        """Every event after the start, once, in order, byte for byte."""
+        """Asserts that the reader got every event after the start, once, in order, byte for byte."""
         expected = [event for event in await log.everything() if event.position > self.after]
         positions = [event.position for event in self.events]
         assert positions == [event.position for event in expected]
@@ -281,7 +281,7 @@ def subscription(connection: NatsConnection, log: Log, **more: float) -> JetStre
 
 
 async def stream_content(connection: NatsConnection) -> tuple[list[Span], list[RecordedEvent]]:
-    """All batches of the current stream, as they are stored."""
+    """All batches of the current stream, in their stored form."""
     state = await LogStream(connection, LOG).current()
     assert state is not None
     spans, events = [], []
@@ -300,7 +300,7 @@ async def consumers(connection: NatsConnection) -> int:
 
 
 async def eventually(condition: Callable[[], object], timeout: float = 10.0, what: str = "") -> None:
-    """Until a condition (maybe a coroutine function's) is true."""
+    """Waits until a condition (a function or a coroutine function) is true."""
     async with within(timeout):
         while True:
             result = condition()

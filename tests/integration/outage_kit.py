@@ -1,4 +1,4 @@
-"""What "back" means after an outage: seen from outside, for each role."""
+"""When a role counts as back after an outage, seen from outside."""
 
 import re
 
@@ -7,11 +7,11 @@ import httpx
 from tests.integration.system_kit import nats_client_of
 
 READERS = frozenset({"projections", "sagas", "live", "fanout"})
-"""Who reads the log's stream, in whichever process: each has a consumer there while its connection lives."""
+"""Names of the readers of the log's stream, in all processes. Each reader has a consumer there as long as its connection lives."""
 
 
 async def caught_up(http: httpx.AsyncClient, position: int) -> bool:
-    """The api is ready; relay, fan-out, every projection and every saga have the log up to a position."""
+    """Whether the api is ready and relay, fan-out, every projection and every saga have handled the log up to a position."""
     try:
         response = await http.get("/health/ready")
     except httpx.TransportError:
@@ -24,12 +24,12 @@ async def caught_up(http: httpx.AsyncClient, position: int) -> bool:
 
 
 async def head(http: httpx.AsyncClient) -> int:
-    """Of the log, as the api says that is ready."""
+    """The head of the log, from an api that is ready."""
     return int((await http.get("/health/ready")).raise_for_status().json()["head"])
 
 
 async def readers(nats_url: str) -> set[str]:
-    """Names of those who read the log from JetStream."""
+    """Names of the readers that read the log from JetStream."""
     client = await nats_client_of(nats_url)
     try:
         jetstream = client.jetstream()

@@ -1,4 +1,4 @@
-"""Parts of a running server that a test has to itself, and eyes on what waits in its database."""
+"""Parts of a running server that one test has to itself, and a view of the waiting sessions in its database."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ from tests.integration.system_kit import System, eventually, stopped
 
 @asynccontextmanager
 async def live_feed(system: System, **limits: Any) -> AsyncIterator[LiveFeed]:
-    """A live feed of a test's own beside that of the server, with its limits."""
+    """A live feed of the test's own beside the server's feed, with the given limits."""
     container = system.container
     feed = LiveFeed(container.feed, container.live.subscription, container.histories, **limits)
     reading = asyncio.create_task(feed.run())
@@ -28,7 +28,7 @@ async def live_feed(system: System, **limits: Any) -> AsyncIterator[LiveFeed]:
 
 
 async def hold(stack: AsyncExitStack, system: System, name: Literal["database", "command_database"]) -> None:
-    """Takes all connections of one of the container's databases, until the end of the block."""
+    """Holds all connections of one of the container's databases until the end of the block."""
     database: Database = getattr(system.container, name)
     commands, reads = sizes(system.container.settings.database_pool_size)
 
@@ -43,7 +43,7 @@ async def hold(stack: AsyncExitStack, system: System, name: Literal["database", 
 
 
 async def waiting_appends(database_url: str) -> int:
-    """How many appends wait for a lock in a database."""
+    """The number of appends that wait for a lock in a database."""
     query = """
         SELECT count(*) FROM pg_stat_activity
         WHERE application_name = 'tidelog-append' AND datname = current_database() AND wait_event_type = 'Lock'

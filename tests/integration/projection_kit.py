@@ -1,4 +1,4 @@
-"""For tests of read models without the rest of the server: a log of runs on a database of its own, a runner, a builder."""
+"""For tests of read models without the rest of the server: a log of runs in a database of its own, a runner, a builder."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
@@ -33,7 +33,7 @@ PLAN = runs.Plan(steps=(runs.Step(key="write", agent="editor"),))
 
 
 class Log:
-    """A log, read page by page, and what runners and builders need."""
+    """A log that is read page by page, and the parts that runners and builders need."""
 
     def __init__(self, url: str, database: PostgresDatabase, feed: PostgresEventFeed, store: PostgresEventStore, page: int) -> None:
         self.url, self.database, self.feed, self.store = url, database, feed, store
@@ -42,7 +42,7 @@ class Log:
         self._appended: asyncio.Condition = asyncio.Condition()
 
     async def batches(self, *, after: int, name: str) -> AsyncGenerator[Sequence[RecordedEvent], None]:
-        """The `Subscription` port, straight from the database."""
+        """The port `Subscription`, read straight from the database."""
         while True:
             events = await self.feed.read(after=after, limit=self._page)
             if events:
@@ -52,7 +52,7 @@ class Log:
                 await asyncio.sleep(0.005)
 
     async def append(self, root: UUID, *streams: tuple[UUID, int, Sequence[Event]]) -> int:
-        """Writes events of streams (id, expected version, events) of one root, past the rules."""
+        """Appends events to streams (id, expected version, events) of one root, without the domain's rules."""
         appends = tuple(
             StreamAppend(stream, root, version, tuple(NewEvent(e.TOPIC, e.VERSION, REGISTRY.encode(e)) for e in events))
             for stream, version, events in streams
@@ -62,7 +62,10 @@ class Log:
         return result.last_position
 
     async def run(self, steps: int = 4, *, end: bool = True) -> UUID:
-        """A run of one agent with so many recorded steps: 6 more events when it ends, 4 when it does not."""
+        """Appends a run of one agent with so many recorded steps.
+
+        A run that ends has 6 more events, a run that does not end has 4.
+        """
         run_id, agent_run_id = new_id(), new_id()
         started = runs.RunStarted(project_id=PROJECT, plan=PLAN, input={"text": "x" * 200})
         scheduled = runs.StepScheduled(step="write", agent="editor", agent_version=None, agent_run_id=agent_run_id)
@@ -79,7 +82,7 @@ class Log:
         return list(await asyncio.gather(*(self.run(steps) for _ in range(count))))
 
     async def create(self, *names: str) -> list[UUID]:
-        """Projects, one event each."""
+        """Appends projects, one event each."""
         ids = [new_id() for _ in names]
         for project_id, name in zip(ids, names, strict=True):
             await self.commands.execute(request_of(), projects.CreateProject(project_id=project_id, name=name))
@@ -118,7 +121,7 @@ class Log:
 
 @asynccontextmanager
 async def log_on(database_url: str, *, page: int = 100) -> AsyncIterator[Log]:
-    """`page`: events in a batch of its subscription."""
+    """`page`: the number of events in a batch of the subscription."""
     pool = await open_pool(database_url, role="test", max_size=8)
     store = PostgresEventStore(database_url, pool)
     await store.start()
@@ -131,7 +134,7 @@ async def log_on(database_url: str, *, page: int = 100) -> AsyncIterator[Log]:
 
 @asynccontextmanager
 async def task(work: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
-    """Work beside the test, which is interrupted where the work fails: it may be waiting for it."""
+    """Runs work beside the test. If the work fails, the test is interrupted, because the test may be waiting for the work."""
     test = asyncio.current_task()
     assert test is not None
     wanted = True
@@ -157,7 +160,7 @@ async def task(work: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[N
 
 @asynccontextmanager
 async def projecting(log: Log, *projections: Projection) -> AsyncIterator[None]:
-    """The runner, taken up again when ownership is lost, as its process does while it holds the lease."""
+    """Runs the runner, and starts it again when ownership is lost, as the process does while it holds the lease."""
 
     async def run() -> None:
         while True:

@@ -1,4 +1,4 @@
-"""For tests of a restored log: a PostgreSQL whose files are copied and brought back, and readers that do as the documents say."""
+"""For tests of a restored log: a PostgreSQL server whose files are copied and restored, and readers that follow the documents."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ from tidelog import Client, HistoryReplaced
 
 
 class Restorable:
-    """A server of the test's own."""
+    """A PostgreSQL server of the test's own."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -39,7 +39,10 @@ class Restorable:
         await self._replaced("state", "backup")
 
     async def restore(self, *, new_timeline: bool = False) -> None:
-        """The files as they were. `new_timeline`: as after a recovery to a point in time, or a failover."""
+        """Restores the copied files.
+
+        `new_timeline`: the server starts a new timeline, as after a point-in-time recovery or a failover.
+        """
         await self._replaced("backup", "state", new_timeline)
 
     async def _replaced(self, source: str, target: str, new_timeline: bool = False) -> None:
@@ -60,7 +63,7 @@ class Restorable:
 @asynccontextmanager
 async def restorable() -> AsyncIterator[Restorable]:
     folder = Path(tempfile.mkdtemp(prefix="tidelog-test-"))
-    os.chmod(folder, 0o711)  # the account of the servers must reach it
+    os.chmod(folder, 0o711)  # the account of the servers must reach the folder
     server = Restorable(folder)
     await server.services.start()
     try:
@@ -73,7 +76,7 @@ async def restorable() -> AsyncIterator[Restorable]:
 
 @dataclass
 class Kept:
-    """What a reader has: position and id of each event, in order."""
+    """The events of a reader: position and id of each event, in order."""
 
     name: str
     events: list[tuple[int, str]] = field(default_factory=list)
@@ -84,7 +87,7 @@ class Kept:
         return self.events[-1][0] if self.events else 0
 
     def take(self, event: dict[str, Any]) -> None:
-        """Repetitions are dropped, as a reader of something that comes at least once does."""
+        """Drops repetitions, as the reader of an at-least-once delivery does."""
         if event["position"] > self.position:
             self.events.append((event["position"], event["id"]))
 
@@ -94,7 +97,7 @@ class Kept:
 
 
 async def as_a_browser(url: str, key: str, kept: Kept, last: str = "0") -> None:
-    """Keeps the last id that it saw, comes again with it whenever the stream ends, and stops at any other status than 200."""
+    """Keeps the last event id, reconnects with the id whenever the stream ends, and stops at any status other than 200."""
     while True:
         try:
             async with streaming(url, key, "/v1/events", {"Last-Event-ID": last}) as stream:
@@ -108,13 +111,13 @@ async def as_a_browser(url: str, key: str, kept: Kept, last: str = "0") -> None:
                         kept.take(json.loads(event.data))
         except (StopAsyncIteration, httpx.TransportError):
             await asyncio.sleep(0.05)
-        except AssertionError as error:  # an outage, as a browser behind a proxy has it
+        except AssertionError as error:  # an outage, as a browser behind a proxy sees it
             assert '"status":503' in str(error), error
             await asyncio.sleep(0.05)
 
 
 async def as_a_poller(url: str, key: str, kept: Kept) -> None:
-    """Reads pages of JSON after the last event, which it names with the history that the answer named."""
+    """Reads pages of JSON after the last event. Each request names the last event and the history that the last answer named."""
     cursor = "0"
     async with httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=30) as client:
         while True:
@@ -146,7 +149,10 @@ async def with_the_sdk(url: str, key: str, kept: Kept) -> None:
 
 
 async def from_the_fan_out(nats: NatsConnection, stream: str, url: str, key: str, kept: Kept) -> None:
-    """Reads the stream's messages, from the first one again when it was made anew; asks over HTTP when the history changes."""
+    """Reads the stream's messages, and starts at the first message when the stream was made anew.
+
+    Asks over HTTP when the history changes.
+    """
     history, made, sequence = "", "", 0
     async with httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=30) as client:
         while True:
@@ -168,7 +174,7 @@ async def from_the_fan_out(nats: NatsConnection, stream: str, url: str, key: str
 
 
 async def _catch_up(client: httpx.AsyncClient, history: str, until: int, kept: Kept) -> None:
-    """Drops what the log has lost, and takes what it has before the next message."""
+    """Drops the events that the log has lost, and reads the log's events up to the next message."""
     cursor = f"{kept.position}-{history}"
     while True:
         answer = await client.get("/v1/events", params={"after": cursor})
@@ -186,7 +192,7 @@ async def _catch_up(client: httpx.AsyncClient, history: str, until: int, kept: K
 
 
 async def ended(*tasks: asyncio.Task[None]) -> None:
-    """Stops readers; what stopped one before is raised."""
+    """Stops the readers. Raises the error that stopped a reader before."""
     for task in tasks:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):

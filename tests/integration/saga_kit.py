@@ -1,4 +1,4 @@
-"""For tests of the saga loop and the timers alone: commands that must not be recorded twice, and processes that die in between."""
+"""For tests of the saga loop and the timers: commands that must not be recorded twice, and processes that die between two steps."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,7 +18,7 @@ from tests.kit.budget import BUDGET_CATALOG, Stops, budget_of
 
 
 class StoppingStore:
-    """The real event store."""
+    """The real event store with a possible stop before and after each append."""
 
     def __init__(self, store: EventStore, stops: Stops) -> None:
         self._store, self._stops = store, stops
@@ -40,7 +40,7 @@ class StoppingStore:
 
 @dataclass
 class Ledger:
-    """A running relay and a log, and everything that a saga manager needs."""
+    """A running relay, a log, and the parts that a saga manager needs."""
 
     system: System
 
@@ -48,7 +48,7 @@ class Ledger:
         return CommandLoop(store or self.store, BUDGET_CATALOG)
 
     def manager(self, *, store: EventStore | None = None, checkpoints: Checkpoints | None = None) -> SagaManager:
-        """One that knows nothing yet, as that of a process that was just started."""
+        """A new manager with an empty state, like the manager of a process that was just started."""
         container = self.system.container
         commands = self.commands(store)
         checkpoints = checkpoints or PostgresCheckpoints(container.database)
@@ -64,7 +64,7 @@ class Ledger:
         return project_id
 
     async def reserved(self, project_id: UUID) -> list[int]:
-        """What was recorded for one project: the running totals."""
+        """The running totals that were recorded for one project."""
         events = [e for e in await self.system.events(project_id) if e.stream_id == budget_of(project_id)]
         return [ContextValueSet.model_validate_json(event.state).value for event in events]
 
@@ -73,7 +73,7 @@ class Ledger:
         return [row[0] for row in rows]
 
     async def settled(self) -> int:
-        """Waits until the sagas have handled the whole log, what they added included. Returns the head."""
+        """Waits until the sagas have handled the whole log, including the events that they added. Returns the head."""
 
         async def at_head() -> int:
             head = await self.system.container.feed.head()

@@ -1,4 +1,4 @@
-"""For tests of the SDK with the real server: a process with all roles on real Postgres and NATS, and workers to run with it."""
+"""For tests of the SDK with the real server: a process with all roles on real Postgres and NATS, and workers."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ run(load_settings(), set(ROLES))
 
 
 async def until(condition: Callable[[], T], timeout_s: float = 20) -> T:
-    """The first truthy value of a condition."""
+    """Returns the first truthy value of a condition."""
     async with within(timeout_s):
         while True:
             if value := condition():
@@ -43,7 +43,7 @@ async def until(condition: Callable[[], T], timeout_s: float = 20) -> T:
 
 
 class Server:
-    """A process with all roles, on a port that it keeps when it is killed and started again."""
+    """A process with all roles. The process keeps its port when it is killed and started again."""
 
     def __init__(self, database_url: str, nats_url: str, worker_nats_url: str, folder: Path) -> None:
         port = free_port()
@@ -62,7 +62,7 @@ class Server:
         }
 
     async def start(self) -> None:
-        """Returns when the server answers to the key."""
+        """Returns when the server accepts the key."""
         with self._log.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-c", SERVE, env=self._environment, stdout=log, stderr=log
@@ -91,13 +91,13 @@ class Server:
         self._process.send_signal(number)
 
     async def ended(self, timeout_s: float = 60) -> int:
-        """Its exit code, when it has ended by itself."""
+        """Waits until the process has ended by itself. Returns the exit code."""
         assert self._process is not None
         async with within(timeout_s):
             return await self._process.wait()
 
     async def stop(self) -> None:
-        """Ends it as an operator would, and prints its log, which pytest shows when the test failed."""
+        """Ends the process as an operator does, and prints its log. pytest shows the log if the test failed."""
         if self._process is not None and self._process.returncode is None:
             self._process.terminate()
             with contextlib.suppress(TimeoutError):
@@ -106,7 +106,7 @@ class Server:
         print(self.new_log())
 
     def new_log(self) -> str:
-        """The end of what was logged since the last call."""
+        """The end of the log lines since the last call."""
         log = self._log.read_text() if self._log.exists() else ""
         new, self._shown = log[self._shown :], len(log)
         return new[-8000:]
@@ -124,7 +124,7 @@ async def serving(database_url: str, nats_url: str, worker_nats_url: str, folder
 
 @contextlib.asynccontextmanager
 async def running(url: str, *parts: Any, **options: Any) -> AsyncIterator[Worker]:
-    """A worker in this process for these agents and tools."""
+    """Makes a worker in this process for these agents and tools."""
     worker = Worker(
         url=url,
         api_key=KEY,
@@ -144,7 +144,7 @@ async def running(url: str, *parts: Any, **options: Any) -> AsyncIterator[Worker
 
 @contextlib.asynccontextmanager
 async def worker_process(url: str, folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A worker process for the agents of a folder; it is registered when the block begins."""
+    """Runs a worker process for the agents of a folder. The worker is registered when the block begins."""
     log = folder / f"worker-{uuid4()}.log"
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
@@ -179,7 +179,7 @@ async def end_of(client: Client, run_id: UUID, timeout_s: float = 20) -> Run:
 
 
 async def event_of(client: Client, run_id: UUID, type: str, **data: Any) -> Event:
-    """The first event of this type whose data have these values, as soon as it is there."""
+    """Waits for the first event of this type whose data have these values."""
     async with within(30):
         async for event in client.events(run_id):
             if event.type == type and data.items() <= event.data.items():
@@ -188,12 +188,12 @@ async def event_of(client: Client, run_id: UUID, type: str, **data: Any) -> Even
 
 
 async def events_of(client: Client, run_id: UUID, *types: str) -> list[Event]:
-    """The events of these types that are there."""
+    """The events of these types that are in the log now."""
     return [event async for event in client.events(run_id, follow=False) if event.type in types]
 
 
 async def queued(jetstream: JetStreamContext, agent: str) -> int:
-    """How much work for an agent is on the queue: what waits, and what is not acknowledged."""
+    """The number of messages for an agent on the queue: waiting messages and unacknowledged ones."""
     stream = await work_stream_of(jetstream)
     info = await jetstream.stream_info(stream, subjects_filter=f"{work_subjects('*')}.agent.*.{agent}.>")
     return sum((info.state.subjects or {}).values())
@@ -215,7 +215,7 @@ async def administering(nats_url: str) -> AsyncIterator[JetStreamContext]:
 
 @contextlib.asynccontextmanager
 async def acknowledgements(nats_url: str) -> AsyncIterator[list[bytes]]:
-    """What workers say to the queue of the work in their hands meanwhile: `+ACK`, `-NAK`, `+WPI`."""
+    """Collects the acknowledgements that workers send to the queue during the block: `+ACK`, `-NAK`, `+WPI`."""
     said: list[bytes] = []
 
     async def hear(message: Msg) -> None:

@@ -1,7 +1,7 @@
 """For tests of the whole server in one process: an assembled container whose loops run, its HTTP interface, and a played worker.
 
-Nothing here is a stand-in: the log is Postgres, the stream is NATS, requests go through the ASGI application. Helpers wait for
-conditions, never for a time.
+All parts are real: the log is Postgres, the stream is NATS, requests go through the ASGI application. The functions wait for
+conditions, never for a fixed time.
 """
 
 import asyncio
@@ -62,7 +62,7 @@ def new_id() -> UUID:
 
 
 async def eventually(condition: Callable[[], Awaitable[T | None]], what: str = "the condition", timeout_s: float = PATIENCE_S) -> T:
-    """The first truthy answer of a condition."""
+    """Returns the first truthy answer of a condition."""
     answer: T | None = None
     try:
         async with within(timeout_s):
@@ -76,14 +76,14 @@ async def eventually(condition: Callable[[], Awaitable[T | None]], what: str = "
 
 
 async def stopped(*tasks: asyncio.Task[None]) -> list[BaseException | None]:
-    """Ends them, and returns what they raised."""
+    """Ends the tasks, and returns the exceptions that they raised."""
     async with within(PATIENCE_S):
         await end(*tasks)
     return await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def request_of(tenant_id: UUID = DEFAULT_TENANT_ID, command_id: UUID | None = None, *, repeatable: bool = False) -> CommandRequest:
-    """Metadata for a command that a test gives by itself."""
+    """Metadata for a command that the test itself gives."""
     command_id = command_id or new_id()
     return CommandRequest(tenant_id, "test", command_id, command_id, "test", repeatable=repeatable)
 
@@ -93,23 +93,23 @@ def sha256(key: str) -> str:
 
 
 class System:
-    """A running server, and eyes and hands of a test on it."""
+    """A running server, and the ways in which a test watches and uses the server."""
 
     store: EventStore
-    """The one way past the rules: no route appends a broken event."""
+    """The only writer that skips the domain's rules: no route appends a broken event."""
     subscription: Subscription
 
     def __init__(self, container: Container, database_url: str, http: httpx.AsyncClient, key: str, nats_client: NatsClient) -> None:
         self.container = container
         self.database_url = database_url
         self.http = http
-        """Speaks with the key of the default tenant."""
+        """A client with the key of the default tenant."""
         self.key = key
         self.nats = nats_client
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
     def client(self, key: str | None, *, container: Container | None = None, **options: Any) -> httpx.AsyncClient:
-        """Another client on the same application, or on one of another container, to be closed by the caller."""
+        """Another client of the same application, or of another container's application. The caller closes the client."""
         transport = httpx.ASGITransport(create_app(container or self.container), raise_app_exceptions=False)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         return httpx.AsyncClient(transport=transport, base_url=BASE, headers=headers, timeout=30, **options)
@@ -123,7 +123,7 @@ class System:
         return (await self.container.commands.execute(request_of(tenant_id), *commands)).position
 
     async def settled(self) -> int:
-        """Waits until every consumer has handled the whole log, so that nothing more follows by itself. Returns the head."""
+        """Waits until every consumer has handled the whole log, so that no more events follow by themselves. Returns the head."""
         query = "SELECT (SELECT position FROM log_head), min(position), max(position), count(*) FROM checkpoint"
         async with self.container.database.connection() as connection:
 
@@ -137,7 +137,10 @@ class System:
             return await eventually(all_at_head, "all consumers at the head of the log")
 
     async def copied(self) -> int:
-        """Waits until the relay has copied the whole log: readers that read the database may be there before. Returns the head."""
+        """Waits until the relay has copied the whole log.
+
+        Readers that read the database may reach the head earlier. Returns the head.
+        """
 
         async def all_there() -> int:
             head = await self.container.feed.head()
@@ -168,14 +171,14 @@ class System:
         return str(response.json()["run_id"])
 
     async def run(self, run_id: str) -> dict[str, Any]:
-        """The run as the read model shows it, when it has everything."""
+        """The run as the read model shows it, after the read model has handled the whole log."""
         head = await self.container.feed.head()
         response = await self.http.get(f"/v1/runs/{run_id}", headers={"Tidelog-Position": str(head)})
         assert response.status_code == 200, response.text
         return dict(response.json())
 
     async def ended(self, run_id: str) -> dict[str, Any]:
-        """The run when it has ended and nothing more follows."""
+        """Waits for the end of the run, and until no more events follow. Returns the run."""
 
         async def over() -> dict[str, Any] | None:
             run = await self.run(run_id)
@@ -186,7 +189,7 @@ class System:
         return await self.run(run_id)
 
     async def tenant(self, name: str) -> tuple[UUID, str]:
-        """Another tenant and its key."""
+        """Makes another tenant. Returns the tenant and its key."""
         tenant_id, key = new_id(), secrets.token_hex(16)
         await self.command(CreateTenant(tenant_id=tenant_id, name=name), tenant_id=tenant_id)
         await self.command(CreateProject(project_id=default_project_id(tenant_id), name="default"), tenant_id=tenant_id)
@@ -199,7 +202,7 @@ class System:
 
 
 class CountingDatabase:
-    """The database, and how often somebody took a connection."""
+    """The database with a counter of the connections that were taken from its pool."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -213,7 +216,7 @@ class CountingDatabase:
 
 
 async def append(system: System, stream_id: UUID, root_id: UUID, version: int, *events: Event | NewEvent) -> int:
-    """Writes to the log behind the rules' back."""
+    """Appends to the log without the domain's rules."""
     new = tuple(e if isinstance(e, NewEvent) else NewEvent(e.TOPIC, e.VERSION, REGISTRY.encode(e)) for e in events)
     request = request_of()
     stream = StreamAppend(stream_id, root_id, version, new)
@@ -286,7 +289,7 @@ _PATHS = {"agent": "agent-runs", "tool": "invocations"}
 
 @dataclass
 class PlayedWorker:
-    """Speaks the contract of workers: HTTP for everything, JetStream for the queue."""
+    """Follows the worker protocol: JetStream for the queue, HTTP for everything else."""
 
     system: System
     worker_id: str
@@ -306,13 +309,13 @@ class PlayedWorker:
         return dict(response.json())
 
     async def take(self, pool: str, kind: str = "agent", timeout_s: float = PATIENCE_S) -> Work:
-        """The next message of a queue."""
+        """Waits for the next message of a queue."""
         [message] = await self.queues[kind, pool].fetch(1, timeout=timeout_s)
         body = orjson.loads(message.data)
         return Work(body["kind"], body["pool"], body["work_id"], body["dispatch"], message)
 
     async def nothing_to_take(self, pool: str, kind: str = "agent") -> bool:
-        """True when nothing waits for this worker. To be asked when the system has settled."""
+        """Whether no message waits for this worker. The caller settles the system first."""
         info = await self.queues[kind, pool].consumer_info()
         return not info.num_pending
 
@@ -333,7 +336,7 @@ class PlayedWorker:
         return claim
 
     async def step(self, run_id: str, key: str) -> Claim:
-        """Claims a step of a run whose agent run may not be there yet, without the queue."""
+        """Claims a step of a run without the queue. The step's agent run may not exist yet."""
         work_id = str(agent_run_id_of(UUID(run_id), key))
 
         async def requested() -> Claim | None:
@@ -345,7 +348,10 @@ class PlayedWorker:
 
 
 async def nats_client_of(url: str, **options: Any) -> NatsClient:
-    """A client of the test's own. It reconnects, and the plain one of the library leaves sockets open when that fails half-way."""
+    """A client of the test's own.
+
+    The library's plain client leaves sockets open when a reconnect fails half-way; this client does not.
+    """
     client = SecuredClient(NatsSecurity(), require_tls=False)
     await client.connect(url, **options)
     return client
@@ -362,12 +368,14 @@ async def running(
     given: Overrides | None = None,
     **settings: Any,
 ) -> AsyncIterator[System]:
-    """A server with these roles and of them these loops (None: all), ready to be spoken to. A loop that fails ends the block.
+    """Runs a server with these roles and these of their loops (None: all loops) until the end of the block.
 
-    `given`: parts that replace those of the server.
+    The server is ready for requests when the block begins. A loop that fails ends the block.
+
+    `given`: parts that replace parts of the server.
     """
     key = key or secrets.token_hex(16)
-    # The read timeout is only met by requests that ask for what is not there.
+    # Only requests for data that are not there wait for the whole read time-out.
     options = {"read_timeout_s": PATIENCE_S, "database_pool_size": 10, **settings}
     configured = Settings(database_url=database_url, nats_url=nats_url, **options)
     async with contextlib.AsyncExitStack() as stack:
@@ -395,7 +403,7 @@ async def running(
 
 
 async def issue_key(system: System) -> None:
-    """Sets the installation up with the system's key, and waits until the key can be used."""
+    """Sets up the installation with the system's key, and waits until the key can be used."""
     position = await set_up(system.container.commands, key_sha256=sha256(system.key))
 
     async def usable() -> bool:
@@ -405,12 +413,12 @@ async def issue_key(system: System) -> None:
 
 
 async def work_stream_of(jetstream: JetStreamContext) -> str:
-    """The work queue of the one log that has one on this server. Raises NotFoundError."""
+    """The work queue of the only log that has a work queue on this server. Raises NotFoundError."""
     return str(await jetstream.find_stream_name_by_subject(f"{work_subjects('*')}.>"))
 
 
 async def empty_work_queue(nats_url: str) -> None:
-    """Each test's log has a queue of its own; those of earlier tests go, so that they do not pile up on the server."""
+    """Deletes the work queues of earlier tests. Each test's log has its own queue, and the queues would pile up on the server."""
     client = await nats_client_of(nats_url)
     try:
         with contextlib.suppress(nats.js.errors.NotFoundError):
@@ -422,7 +430,7 @@ async def empty_work_queue(nats_url: str) -> None:
 
 @asynccontextmanager
 async def fresh_database(services: EmbeddedServices, *, copy_of: str = "dbname=tidelog_template") -> AsyncIterator[str]:
-    """A copy of a database that nobody uses; by default of the migrated one that the fixture `services` holds ready."""
+    """Copies a database that nobody uses. The default is the migrated database of the fixture `services`."""
     name, owner = f"test_{secrets.token_hex(16)}", str(conninfo_to_dict(services.database_url)["user"])
     copied = str(conninfo_to_dict(copy_of)["dbname"])
     clone = SQL("CREATE DATABASE {} OWNER {} TEMPLATE {} STRATEGY file_copy")
@@ -436,7 +444,7 @@ async def fresh_database(services: EmbeddedServices, *, copy_of: str = "dbname=t
 
 @asynccontextmanager
 async def served(container: Container, limits: Limits | None = None) -> AsyncIterator[str]:
-    """The container's application on a real HTTP server; gives its URL."""
+    """Runs the container's application on a real HTTP server, and yields the server's URL."""
     app = create_app(container)
     server = make_server(app, limits or Limits(), host="127.0.0.1", port=0)
     task = asyncio.create_task(server.serve(), name="uvicorn")
@@ -455,7 +463,7 @@ async def served(container: Container, limits: Limits | None = None) -> AsyncIte
 
 
 def position_of(event: ServerSentEvent) -> int:
-    """What its id says: `<position>-<history>-<seal>`."""
+    """The parts of the event's id: `<position>-<history>-<seal>`."""
     return int(event.id.partition("-")[0])
 
 
@@ -471,7 +479,7 @@ class Stream:
             return await anext(self._events)
 
     async def rest(self, timeout_s: float = PATIENCE_S) -> list[ServerSentEvent]:
-        """Everything up to the end of the response."""
+        """Reads everything up to the end of the response."""
         async with within(timeout_s):
             return [event async for event in self._events]
 

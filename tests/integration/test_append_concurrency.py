@@ -1,4 +1,4 @@
-"""Many writers, and a reader at the tail: nothing is skipped, doubled or out of order."""
+"""Many writers, and a reader at the tail: no event is skipped, doubled or out of order."""
 
 import asyncio
 from collections import Counter
@@ -31,7 +31,7 @@ def request(stream_id: UUID, expected: int, events: int = 1) -> AppendRequest:
 
 
 async def tail(feed: PostgresEventFeed, until: int) -> list[int]:
-    """What a naive consumer sees that asks for everything after the last position it has."""
+    """The events that a simple consumer sees: it always asks for all events after its last position."""
     seen: list[int] = []
     while len(seen) < until:
         seen.extend(event.position for event in await feed.read(after=seen[-1] if seen else 0, limit=500))
@@ -39,7 +39,7 @@ async def tail(feed: PostgresEventFeed, until: int) -> list[int]:
 
 
 async def open_stores(database_url: str, pool: Pool, count: int) -> list[PostgresEventStore]:
-    """Each has its own writer and connection, as in so many processes."""
+    """Stores that each have a writer and a connection of their own, like stores of different processes."""
     stores = [PostgresEventStore(database_url, pool) for _ in range(count)]
     for store in stores:
         await store.start()
@@ -99,7 +99,7 @@ async def test_two_stores_that_race_for_the_same_streams_keep_every_stream_whole
 
 
 async def test_an_open_append_holds_readers_before_its_positions(database_url: str) -> None:
-    """Of two transactions the one that took its positions first is visible first, whatever order they would like to end in."""
+    """The transaction that took its positions first is visible first, whatever the order of the commits would be."""
     pool = await open_pool(database_url, role="test", max_size=4)
     feed = PostgresEventFeed(pool)
     [store] = await open_stores(database_url, pool, 1)
@@ -111,7 +111,7 @@ async def test_an_open_append_holds_readers_before_its_positions(database_url: s
         await eventually(lambda: waiting_appends(database_url))
         assert not fast.done() and await feed.read(after=0, limit=10) == []
         await slow.rollback()
-    # The position of the append that was rolled back is used by the next: no gap.
+    # The next append uses the position of the append that was rolled back: there is no gap.
     assert (await fast).last_position == 1
     assert [event.position for event in await feed.read(after=0, limit=10)] == [1]
     await store.close()
@@ -119,7 +119,7 @@ async def test_an_open_append_holds_readers_before_its_positions(database_url: s
 
 
 async def test_a_process_of_the_release_before_writes_into_the_same_order(database_url: str) -> None:
-    """While processes are replaced one by one, some still call the function that was before."""
+    """While processes are replaced one by one, some processes still call the earlier function."""
     pool = await open_pool(database_url, role="test", max_size=4)
     feed = PostgresEventFeed(pool)
     [store] = await open_stores(database_url, pool, 1)

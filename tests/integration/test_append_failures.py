@@ -1,4 +1,4 @@
-"""The database goes away under the writer: what was acknowledged is there exactly once, and no caller waits for ever."""
+"""The database goes away under the writer: each acknowledged append is in the log exactly once, and no caller waits for ever."""
 
 import asyncio
 import random
@@ -62,14 +62,17 @@ async def test_killing_the_writers_backend_loses_and_doubles_nothing(database_ur
         cursor = await connection.execute("SELECT count(*), max(notification_id) FROM event")
         total = await cursor.fetchone()
     assert stored == {stream: (result.last_position, result.event_count) for stream, result in acknowledged.items()}
-    assert total == (2 * len(acknowledged),) * 2  # contiguous: as many as the highest position
+    assert total == (2 * len(acknowledged),) * 2  # contiguous: as many events as the highest position
     assert await PostgresEventFeed(pool).head() == 2 * len(acknowledged)
     await store.close()
     await pool.close()
 
 
 async def test_an_answer_lost_after_the_commit_comes_back_as_a_duplicate(database_url: str) -> None:
-    """The first attempt waits for the head's lock when its connection is cut, and commits after all, beside the retry."""
+    """The connection of the first attempt is cut while the attempt waits for the head's lock.
+
+    The attempt still commits, beside the retry.
+    """
     pool = await open_pool(database_url, role="test", max_size=4)
     async with wired(database_url) as (wire, url), await psycopg.AsyncConnection.connect(database_url) as blocker:
         store = PostgresEventStore(url, pool)
@@ -83,7 +86,7 @@ async def test_an_answer_lost_after_the_commit_comes_back_as_a_duplicate(databas
         wanted = request()
         waiting = asyncio.create_task(store.append(wanted))
         await eventually(lambda: waits(1))
-        await wire.disconnect()  # the server does not notice while it waits for the lock
+        await wire.disconnect()  # the server does not notice the cut while it waits for the lock
         await eventually(lambda: waits(2), "the retry beside the first attempt")
         await blocker.rollback()
         result = await in_time(waiting, 10)
@@ -110,7 +113,7 @@ async def test_without_a_database_callers_get_unavailable_in_bounded_time(tmp_pa
 
 
 async def test_a_database_that_does_not_answer_is_unavailable_in_bounded_time() -> None:
-    """A peer that accepts and says nothing, as behind a broken proxy."""
+    """A peer that accepts connections and sends nothing, like a broken proxy."""
     over = asyncio.Event()
 
     async def say_nothing(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -145,7 +148,7 @@ async def test_connections_that_died_in_the_pool_are_not_handed_out(database_url
 
 
 async def test_a_store_started_before_its_database_catches_up(database_url: str) -> None:
-    """Callers that come while the database refuses connections wait for it."""
+    """Calls that begin while the database refuses connections wait for the database."""
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
         name = connection.info.dbname
         await connection.execute(f"ALTER DATABASE {name} CONNECTION LIMIT 1")

@@ -1,4 +1,4 @@
-"""The composition root: any one part can be replaced by a keyword, and what is replaced is not built."""
+"""The composition root: each part can be replaced by a keyword, and a replaced part is not built."""
 
 import importlib
 import pkgutil
@@ -19,10 +19,10 @@ from tests.integration.system_kit import System, eventually, issue_key, running
 
 NAMES = sorted(Overrides.__annotations__)
 MADE_WHERE_THEY_ARE_USED = {"timers"}
-"""Not by a function of their name: a listener lives as long as the process fires timers."""
+"""Parts without a function of their name: a listener lives as long as the process fires timers."""
 NO_OBJECTS = {"log_id"}
 FANOUT_BYTES = 16 * 1024**2
-"""The least: the server of the tests reserves them for each stream."""
+"""The smallest allowed value: the server of the tests reserves this space for each stream."""
 
 
 def makers() -> dict[str, Callable[[Parts], Awaitable[Any]]]:
@@ -38,7 +38,7 @@ def makers() -> dict[str, Callable[[Parts], Awaitable[Any]]]:
 
 
 class Noting:
-    """A part, and whether somebody has used it."""
+    """A part, and whether the part was used."""
 
     def __init__(self, part: Any) -> None:
         self._part = part
@@ -66,8 +66,8 @@ class Noting:
 
 @pytest_asyncio.fixture
 async def real(database_url: str, nats_url: str) -> AsyncIterator[Parts]:
-    """Parts of a process that is not there: each is built when a test asks for it."""
-    settings = Settings(database_url=database_url, nats_url=nats_url, fanout=True, fanout_max_bytes=FANOUT_BYTES)  # type: ignore[arg-type]  # pydantic makes secrets
+    """Parts without a running process: each part is built when a test asks for it."""
+    settings = Settings(database_url=database_url, nats_url=nats_url, fanout=True, fanout_max_bytes=FANOUT_BYTES)  # type: ignore[arg-type]  # pydantic turns the values into secrets
     async with AsyncExitStack() as stack:
         yield Parts(settings, frozenset(ROLES), stack, {})
 
@@ -96,7 +96,7 @@ async def test_a_part_that_is_given_is_the_one_that_is_used(database_url: str, n
 
 
 async def use(system: System) -> None:
-    """A bit of everything: commands, waits for a read model and for the end of a run, work of an agent, health, read models."""
+    """Uses every kind of part: commands, waits for a read model and for the end of a run, work of an agent, health, read models."""
     await issue_key(system)
     worker = system.worker()
     await worker.register("alpha")
@@ -118,7 +118,7 @@ async def test_the_id_of_the_log_is_replaced_too(real: Parts) -> None:
 
 
 async def test_what_only_replaced_parts_need_is_not_built(real: Parts) -> None:
-    """No connection to NATS, and no writer, where nobody is left who would use them."""
+    """No connection to NATS and no writer are made if no remaining part uses them."""
     given: Overrides = {
         "store": await of(real, "store"),
         "subscription": await of(real, "subscription"),

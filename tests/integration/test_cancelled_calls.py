@@ -1,4 +1,4 @@
-"""A cancelled call is over: on the real queue, with workers that answer, fail or vanish after the cancel."""
+"""A cancelled call is over, on the real queue, whether its worker answers, fails or vanishes after the cancel."""
 
 import asyncio
 from pathlib import Path
@@ -24,7 +24,10 @@ AGAIN = {"invocation.attempt_started", "invocation.retry_scheduled", "invocation
 
 
 async def cancelled_call(system: System, worker: PlayedWorker, name: str) -> tuple[str, Claim]:
-    """A run that is cancelled while its call of a tool is under way; its id, and what the tool's worker holds."""
+    """Makes a run that is cancelled while its call of a tool is under way.
+
+    Returns the run's id and the claim of the tool's worker.
+    """
     run_id = await system.start("alpha")
     alpha = await worker.next("alpha")
     await alpha.call("k", name, a=1)
@@ -37,7 +40,7 @@ async def cancelled_call(system: System, worker: PlayedWorker, name: str) -> tup
 
 
 async def nothing_is_left(system: System, worker: PlayedWorker, run_id: str, name: str) -> dict[str, Any]:
-    """Nothing of the call is on the queue, due, open or tried again. Returns the call as the run shows it."""
+    """Asserts that the call is not on the queue, not due, not open and not retried. Returns the call as the run shows it."""
     await system.settled()
     topics = await system.topics(run_id)
     assert not AGAIN & set(topics[topics.index("invocation.cancel_requested") :])
@@ -55,14 +58,14 @@ async def test_the_outcome_of_the_attempt_is_recorded(system: System, worker: Pl
     if outcome == "result":
         await call.complete(3)
     else:
-        await call.fail("transient", retry_after_s=0.01)  # without the cancel it would be tried again
+        await call.fail("transient", retry_after_s=0.01)  # without the cancel the call would be retried
     shown = await nothing_is_left(system, worker, run_id, "add")
     assert (shown["status"], shown["attempts"]) == ("succeeded" if outcome == "result" else "failed", 1)
     assert shown["cancel_requested"] and shown["effect"] is None
 
 
 async def handed_out_again(system: System, worker: PlayedWorker, call: Claim, name: str) -> Any:
-    """The queue gives the work of a worker that vanished to another, who claims it. Its answer."""
+    """The queue gives the work of a vanished worker to another worker, which claims the work. Returns the answer to the claim."""
     assert call.work is not None
     await call.work.message.nak()
     work = await worker.take(name, "tool")
@@ -99,7 +102,7 @@ async def test_a_vanished_worker_of_a_tool_that_must_not_run_twice(system: Syste
 
 
 async def test_an_ambiguous_call_of_a_cancelled_run(system: System, worker: PlayedWorker) -> None:
-    """It still waits for a person, and says that nobody waits for its answer."""
+    """The call still waits for a person, and shows that nobody waits for its answer."""
     run_id = await system.start("alpha")
     alpha = await worker.next("alpha")
     invocation_id = await alpha.call("k", "mail")
@@ -118,7 +121,7 @@ CALLED: list[int] = []
 
 
 class Gates:
-    """What a test and its tool wait for."""
+    """The events for which a test and its tool wait."""
 
     def __init__(self) -> None:
         self.called, self.cancelled = asyncio.Event(), asyncio.Event()
@@ -129,7 +132,7 @@ GATES = Gates()
 
 @tool("stumble", idempotent=True, max_attempts=5)
 async def stumble() -> None:
-    """Fails after the cancel, in a way that would be tried again at once."""
+    """Fails after the cancel, with an error that would be retried at once."""
     CALLED.append(1)
     GATES.called.set()
     await GATES.cancelled.wait()
@@ -144,7 +147,7 @@ class Stumbler(Agent):
 
 
 async def test_a_real_worker_calls_it_once(services: EmbeddedServices, tmp_path: Path) -> None:
-    global GATES  # events belong to the loop of the test
+    global GATES  # asyncio events belong to the loop of the test
     GATES = Gates()
     CALLED.clear()
     await empty_work_queue(services.nats_url)

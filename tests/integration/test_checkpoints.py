@@ -1,4 +1,4 @@
-"""The three defences of a read model against having an event twice, each with the other two taken away."""
+"""The three defences of a read model against applying an event twice, each tested without the other two."""
 
 import random
 from collections.abc import AsyncIterator
@@ -27,14 +27,14 @@ async def log(database_url: str) -> AsyncIterator[Log]:
 
 
 def without(monkeypatch: pytest.MonkeyPatch, *conditions: str) -> None:
-    """Takes conditions out of the compare-and-set."""
+    """Removes conditions from the compare-and-set."""
     for condition in conditions:
         assert condition in checkpoints.ADVANCE
         monkeypatch.setattr(checkpoints, "ADVANCE", checkpoints.ADVANCE.replace(condition, "true"))
 
 
 class Trusting(ProjectionRunner):
-    """Does not look again after a lost answer: goes on from where it believes to be."""
+    """A runner that does not read its checkpoint again after a lost answer, but goes on from the position that it assumes."""
 
     async def _look_again(self) -> None:
         self._in_doubt = False
@@ -45,7 +45,7 @@ async def exact(log: Log) -> None:
 
 
 async def test_the_position_alone_keeps_rows_exact(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The promise: rows move only from the position that they are at. A runner that is mistaken about it loses its place."""
+    """The promise: rows move only from their present position. A runner that assumes another position loses its place."""
     without(monkeypatch, EPOCH)
     database, lost = LosesAnswers(log.database, random.Random(1)), 0
     while await checkpoint(log) < len(NAMES):
@@ -76,7 +76,7 @@ async def test_the_position_alone_stops_the_slower_of_two_owners(log: Log, monke
 
 
 async def test_the_epoch_alone_stops_who_lost_its_place(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where the new owner has written nothing yet, so that the position would tell nothing."""
+    """This holds also before the new owner has written anything, when the position shows no difference."""
     without(monkeypatch, POSITION)
     events = await log.feed.read(after=0, limit=len(NAMES))
     old, new = (Trusting((SEEN,), log.database, log) for _ in range(2))
@@ -90,7 +90,7 @@ async def test_the_epoch_alone_stops_who_lost_its_place(log: Log, monkeypatch: p
 
 
 async def test_looking_again_alone_repeats_no_commit_whose_answer_was_lost(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the runner keeps its place, where the position alone would cost it."""
+    """The runner keeps its place, although the position alone would make it lose the place."""
     without(monkeypatch, EPOCH, POSITION)
     database = LosesAnswers(log.database, random.Random(1))
     async with working(ProjectionRunner((SEEN,), database, log)) as task:

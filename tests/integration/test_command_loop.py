@@ -1,4 +1,4 @@
-"""The command loop on a real log: races between processes, repeated commands, old knowledge, all or nothing, limits, outages."""
+"""The command loop on a real log: races between processes, repeated commands, outdated caches, atomic appends, limits, outages."""
 
 import asyncio
 from collections import Counter
@@ -36,7 +36,7 @@ from tests.pace import within
 
 @asynccontextmanager
 async def process(database_url: str, **limits: Any) -> AsyncIterator[CommandLoop]:
-    """A command loop as a process of its own has it: own pool, own writer, own cache."""
+    """The command loop of a process of its own, with its own pool, writer and cache."""
     pool = await open_pool(database_url, role="test", max_size=4, timeout=1.0)
     store = PostgresEventStore(database_url, pool, limits=WriterLimits(**limits))
     await store.start()
@@ -68,7 +68,7 @@ def request_agent_run(agent_run_id: UUID) -> agent_runs.RequestAgentRun:
 
 
 async def test_two_processes_race_on_one_stream_and_nothing_is_lost(two: tuple[CommandLoop, CommandLoop]) -> None:
-    """Read, add one, set if unchanged: the value counts the successes exactly."""
+    """Callers read the value, add one, and set it if unchanged: the value counts the successes exactly."""
     context_id, decisions = new_id(), Counter[str]()
 
     async def add_one(loop: CommandLoop) -> None:
@@ -100,7 +100,7 @@ async def test_a_repeated_command_gets_the_first_answer_from_any_process(two: tu
     run_id, request = new_id(), request_of()
     first = await two[0].execute(request, start_run(run_id))
     assert not first.duplicate and first.versions == {run_id: 2}
-    for loop in two:  # the one that knows the run refuses it at first, the other one does not know it
+    for loop in two:  # the process that knows the run refuses the command at first; the other process does not know the run
         again = await loop.execute(request, start_run(run_id))
         assert again.duplicate and (again.position, again.versions, again.events) == (first.position, {run_id: 2}, ())
         assert again.recorded_at == first.recorded_at
@@ -122,7 +122,7 @@ async def test_a_refusal_on_old_knowledge_is_looked_up_again(two: tuple[CommandL
     claim = agent_runs.ClaimAgentRun(agent_run_id=agent_run_id, worker_id="w", dispatch=1)
     await there.execute(request_of(), claim)
     step = agent_runs.RecordStep(agent_run_id=agent_run_id, attempt=1, key="k", result=1)
-    # What `here` knows is a run that nobody claimed, where attempt 1 is refused.
+    # `here` still knows the run as unclaimed, and an unclaimed run refuses attempt 1.
     assert (await here.execute(request_of(), step)).versions == {agent_run_id: 3}
     await there.execute(request_of(), claim)
     with pytest.raises(StaleAttempt, match="2 is the newest"):
@@ -135,11 +135,11 @@ async def test_that_nothing_is_to_be_done_is_looked_up_again(two: tuple[CommandL
     await here.execute(request_of(), request_agent_run(agent_run_id))
     await here.execute(request_of(), agent_runs.ClaimAgentRun(agent_run_id=agent_run_id, worker_id="w", dispatch=1))
     finish = agent_runs.FinishCall(agent_run_id=agent_run_id, key="k", invocation_id=invocation_id, succeeded=True)
-    assert (await here.execute(request_of(), finish)).events == ()  # no such call yet
+    assert (await here.execute(request_of(), finish)).events == ()  # the call does not exist yet
     await there.execute(request_of(), agent_runs.StartCall(agent_run_id=agent_run_id, attempt=1, key="k", tool="t"))
     outcome = await here.execute(request_of(), finish)
     assert [event.TOPIC for event in outcome.events] == ["agent_run.call_finished"]
-    # And an answer without events carries the position of the stream as it is now.
+    # An answer without events carries the present position of the stream.
     idle = await there.execute(request_of(), finish)
     assert (idle.events, idle.position, idle.versions) == ((), outcome.position, outcome.versions)
 
@@ -158,11 +158,11 @@ async def test_a_call_and_its_invocation_are_recorded_together_or_not_at_all(two
     loop, store = two[0], two[0]._store
     agent_run_id, request = new_id(), request_of()
     invocation_id = agent_runs.invocation_id_of(agent_run_id, "k")
-    with pytest.raises(NotFound):  # the journal refuses: no invocation either
+    with pytest.raises(NotFound):  # the journal refuses, so there is no invocation either
         await loop.execute(request_of(), *call(agent_run_id, "k", {}))
     await loop.execute(request_of(), request_agent_run(agent_run_id))
     await loop.execute(request_of(), agent_runs.ClaimAgentRun(agent_run_id=agent_run_id, worker_id="w", dispatch=1))
-    with pytest.raises(PayloadTooLarge):  # the invocation cannot be written: nothing in the journal either
+    with pytest.raises(PayloadTooLarge):  # the invocation cannot be written, so the journal has no entry either
         await loop.execute(request_of(), *call(agent_run_id, "k", {"x": "x" * 300_000}))
     assert len(await store.read_stream(TENANT, agent_run_id)) == 2
     assert await store.read_stream(TENANT, invocation_id) == []
@@ -186,12 +186,12 @@ async def test_the_callers_own_condition(two: tuple[CommandLoop, CommandLoop]) -
     assert (conflict.value.stream_id, conflict.value.expected, conflict.value.current) == (run_id, 1, 2)
     agent_run_id = runs.agent_run_id_of(run_id, "alpha")
     await there.execute(request_of(), runs.CompleteStep(run_id=run_id, step="alpha", agent_run_id=agent_run_id))
-    with pytest.raises(VersionConflict):  # `here` still knows version 2 and finds out at the append
+    with pytest.raises(VersionConflict):  # `here` still knows version 2 and learns the new version at the append
         await here.execute(request_of(), cancel, expected_version=2)
     request = request_of()
     done = await here.execute(request, cancel, expected_version=4)
     assert done.versions == {run_id: 5}
-    repeated = await there.execute(request, cancel, expected_version=4)  # it was the same command: not a conflict
+    repeated = await there.execute(request, cancel, expected_version=4)  # the same command is no conflict
     assert repeated.duplicate and repeated.position == done.position
 
 

@@ -1,4 +1,4 @@
-"""The subscription against real servers: every event once, in order, from any position, through every outage."""
+"""The subscription on real servers: every event once, in order, from any position, through every outage."""
 
 import asyncio
 import random
@@ -44,7 +44,7 @@ async def current_stream(connection: NatsConnection) -> str:
 
 
 async def publish(connection: NatsConnection, batches: list[WireBatch]) -> None:
-    """Puts messages on the log's stream behind the relay's back."""
+    """Publishes messages into the log's stream without the relay."""
     stream = LogStream(connection, LOG)
     subject = stream.subject(await current_stream(connection))
     for batch in batches:
@@ -156,7 +156,10 @@ async def test_starts_before_nats_does(nats: NatsProcess, log: Log) -> None:
 
 
 async def test_relay_that_stands_still(nats: NatsProcess, log: Log) -> None:
-    """A stream that nobody fills looks like a quiet one; the reader asks the database, and comes back when it is filled."""
+    """A stream that nobody fills looks like a quiet stream.
+
+    The reader asks the database, and returns to the stream when it is filled.
+    """
     async with connected(nats.url) as connection:
         first = relay(connection, log)
         reader = Reader(subscription(connection, log, stall_check_s=0.2))
@@ -192,7 +195,7 @@ async def test_consumer_deleted_under_the_reader(nats: NatsProcess, log: Log) ->
             for round_ in range(1, 4):
                 await log.append(10)
                 await reader.reach(10 * round_)
-                await eventually(lambda: one.position == 10 * round_)  # noqa: B023  awaited here
+                await eventually(lambda: one.position == 10 * round_)  # noqa: B023  the function is awaited here
                 stream = await current_stream(connection)
                 names = (await call(connection, f"CONSUMER.NAMES.{stream}"))["consumers"] or []
                 for name in names:
@@ -217,7 +220,8 @@ async def test_stream_deleted_under_the_reader(nats: NatsProcess, log: Log) -> N
 
 
 async def test_stream_with_a_history_that_the_log_lost(nats: NatsProcess, log: Log, services: EmbeddedServices) -> None:
-    """A database restored from a backup: nobody may read what the stream still has, not even before the relay has noticed."""
+    """A database is restored from a backup: no reader may get the stream's old events, not even before the relay notices the
+    restore."""
     async with connected(nats.url) as connection:
         await log.append(30)
         before = relay(connection, log)
@@ -237,7 +241,7 @@ async def test_stream_with_a_history_that_the_log_lost(nats: NatsProcess, log: L
 
 
 async def test_holes_repetitions_and_strangers_in_the_stream(nats: NatsProcess, log: Log) -> None:
-    """Whatever lies in the stream, the reader hands out the log."""
+    """The reader hands out the log, whatever messages are in the stream."""
     async with connected(nats.url) as connection:
         one = relay(connection, log)
         async with running(one.run()):
@@ -265,7 +269,7 @@ async def test_holes_repetitions_and_strangers_in_the_stream(nats: NatsProcess, 
 
 
 async def test_slow_reader_holds_back_the_server(nats: NatsProcess, log: Log) -> None:
-    """What a slow reader has not taken stays on the server: the buffer has a bound."""
+    """Events that a slow reader has not taken stay on the server: the buffer has a bound."""
     async with connected(nats.url) as connection:
         one = relay(connection, log)
         async with running(one.run()):
@@ -332,11 +336,11 @@ async def test_idle_reader_is_silent(nats: NatsProcess, log: Log) -> None:
                 await asyncio.sleep(1.0)
                 return bool(connection.client.stats["out_msgs"] - before <= 1)
 
-            await eventually(silent, timeout=15)  # once all that follows from the reading is said
+            await eventually(silent, timeout=15)  # after all messages that follow from the read are sent
 
 
 async def test_frozen_server(nats: NatsProcess, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that neither answers nor closes: silence beyond the heartbeats is the only sign."""
+    """The server neither answers nor closes: missing heartbeats are the only sign."""
     monkeypatch.setattr("adapters.nats.log.pull.SILENCE_LIMIT", 0.7)
     monkeypatch.setattr("adapters.nats.log.pull.HEARTBEAT", 0.5)
     async with connected(nats.url) as connection:

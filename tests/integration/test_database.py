@@ -1,4 +1,4 @@
-"""Connections of the read side: what a cancelled transaction leaves behind."""
+"""Connections of the read side, and their state after a cancelled transaction."""
 
 import asyncio
 import contextlib
@@ -18,13 +18,13 @@ from tests.integration.wire_kit import wired
 from tests.pace import within
 
 OUTAGE_S = RECONNECT_FOR + 1.0
-"""By then the pool has given up to try by itself."""
+"""Seconds after which the pool has given up its own attempts to connect."""
 
 
 async def test_an_outage_is_not_much_longer_for_us_than_for_the_database(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The library's pool would try at longer and longer intervals for five minutes; here its second try would be hours after."""
+    """The library's pool tries at growing intervals for five minutes. In these tests the second try would be hours later."""
     monkeypatch.setattr(AttemptWithBackoff, "INITIAL_DELAY", 0.1)
     monkeypatch.setattr(AttemptWithBackoff, "DELAY_BACKOFF", 100_000.0)
     async with wired(database_url) as (wire, url):
@@ -50,7 +50,7 @@ async def test_an_outage_is_not_much_longer_for_us_than_for_the_database(
 async def test_who_waits_already_gets_a_connection_when_the_database_is_back(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also when the pool has stopped to try by itself, and nobody else asks."""
+    """This holds also when the pool has stopped its own attempts, and no other caller asks."""
     monkeypatch.setattr("adapters.postgres.pool.RECONNECT_FOR", 0.2)
     async with wired(database_url) as (wire, url):
         await wire.cut()
@@ -64,7 +64,7 @@ async def test_who_waits_already_gets_a_connection_when_the_database_is_back(
             asking = asyncio.create_task(ask())
 
             async def gave_up() -> bool:
-                """Several times: each try that fails is an error, and one round is two or three of them."""
+                """The test repeats the round: each failed try is an error, and one round has two or three tries."""
                 return pool.get_stats().get("connections_errors", 0) >= 6
 
             await eventually(gave_up)
@@ -76,7 +76,10 @@ async def test_who_waits_already_gets_a_connection_when_the_database_is_back(
 
 
 async def test_a_transaction_cancelled_at_any_moment_leaves_a_clean_connection(database_url: str) -> None:
-    """Also when it is cancelled again while it rolls back. Left in pipeline mode, nothing of the next user would be committed."""
+    """This holds also for a second cancellation during the rollback.
+
+    A connection that stayed in pipeline mode would commit nothing of its next user.
+    """
     chance = random.Random(1)
     pool = await open_pool(database_url, role="test", max_size=1)
     database = PostgresDatabase(pool)
@@ -103,7 +106,7 @@ async def test_a_transaction_cancelled_at_any_moment_leaves_a_clean_connection(d
 
 
 async def test_nothing_of_a_cancelled_transaction_is_left_to_the_garbage_collector(database_url: str) -> None:
-    """The driver's generators would go on when they are collected; pytest fails a test in which one raises then."""
+    """The driver's generators would go on at garbage collection. pytest fails a test in which a generator raises then."""
     pool = await open_pool(database_url, role="test", max_size=1)
     database = PostgresDatabase(pool)
     loop = asyncio.get_running_loop()
@@ -116,7 +119,7 @@ async def test_nothing_of_a_cancelled_transaction_is_left_to_the_garbage_collect
     async def work(times: int) -> None:
         async with database.transaction() as connection:
             await connection.execute("SELECT 1")
-            time.sleep(0.02)  # noqa: ASYNC251  # so long that the driver lets others run before it sends the commit
+            time.sleep(0.02)  # noqa: ASYNC251  # long enough that the driver lets others run before it sends the commit
             task = asyncio.current_task()
             assert task is not None
             loop.call_soon(cancel, task, times)

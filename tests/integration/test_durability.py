@@ -1,4 +1,5 @@
-"""An acknowledged append is on disk before its answer, on a server that could be told otherwise; and one that was is refused."""
+"""An acknowledged append is on disk before its answer, on a server whose settings allow less. A server with unsafe settings is
+refused."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -29,7 +30,7 @@ from tests.integration.system_kit import System, empty_work_queue, eventually, i
 TENANT = uuid7()
 APPENDS = 30
 PAGE_HEADER = 40
-"""Where the log ends with its page, the place of the next record is after the header of the next page."""
+"""If the WAL ends with its page, the next record begins after the header of the next page."""
 UNFLUSHED = "SELECT pg_current_wal_insert_lsn() - pg_current_wal_flush_lsn()"
 
 
@@ -64,7 +65,7 @@ def request() -> AppendRequest:
 
 
 async def flushes_of(connection: psycopg.AsyncConnection[Any]) -> int:
-    """How often sessions had the log written to disk; a session tells of its own at its end."""
+    """The number of times that sessions flushed the WAL. A session reports its flushes at its end."""
     newer = connection.info.server_version >= 180_000
     counted = (
         "SELECT sum(fsyncs) FROM pg_stat_io WHERE object = 'wal' AND backend_type = 'client backend'"
@@ -77,7 +78,7 @@ async def flushes_of(connection: psycopg.AsyncConnection[Any]) -> int:
 
 
 async def unflushed(beside: psycopg.AsyncConnection[Any]) -> int:
-    """Bytes of the log that are not on disk."""
+    """Bytes of the WAL that are not on disk."""
     row = await (await beside.execute(UNFLUSHED)).fetchone()
     assert row is not None
     return int(row[0])
@@ -87,12 +88,12 @@ async def unflushed(beside: psycopg.AsyncConnection[Any]) -> int:
 
 
 async def test_each_acknowledged_append_was_flushed_before_its_answer(server: EmbeddedServices) -> None:
-    """Sessions of this database begin without waiting for the disk, and nobody flushes but who waits."""
+    """The sessions of this database begin without waiting for the disk, and only a waiting commit flushes."""
     url = await database_on(server)
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as beside:
         before = await flushes_of(beside)
         async with store_on(url) as (store, feed):
-            await feed.head()  # all connections are there, and what each writes when it begins
+            await feed.head()  # all connections are open and have written the records of their begin
             await store.append(request())
             await unflushed(beside)
             for _ in range(APPENDS):
@@ -115,7 +116,7 @@ async def test_the_recorder_of_the_library_flushes_too(server: EmbeddedServices)
             for position in range(1, 12):
                 assert recorder.insert_events([StoredEvent(uuid4(), 1, "topic", b"{}")]) == [position]
                 left = await unflushed(beside)
-                assert left <= PAGE_HEADER or position == 1  # connections write something when they begin
+                assert left <= PAGE_HEADER or position == 1  # connections write some records when they begin
     finally:
         datastore.close()
 
@@ -127,12 +128,12 @@ async def test_the_writer_waits_for_the_disk_whatever_the_default_is(server: Emb
     url = await database_on(server, synchronous_commit=given)
     async with store_on(url) as (store, _):
         await store.append(request())
-        connection = store._writer._writer._connection  # the only one that knows the setting of its session
+        connection = store._writer._writer._connection  # only the session itself knows its setting
         assert connection is not None
         assert await (await connection.execute("SHOW synchronous_commit")).fetchone() == (used,)
 
 
-# --- where nothing is flushed -----------------------------------------------------------------------------------------
+# --- servers without flushing -----------------------------------------------------------------------------------------
 
 
 async def test_a_writer_does_not_begin_where_fsync_is_off(not_flushing: EmbeddedServices) -> None:
@@ -210,7 +211,7 @@ async def readiness(system: System) -> tuple[int, dict[str, Any]]:
     return response.status_code, response.json()
 
 
-# --- a database that may be lost --------------------------------------------------------------------------------------
+# --- databases that may be lost ---------------------------------------------------------------------------------------
 
 
 async def test_a_throw_away_database_says_so_itself_and_readiness_repeats_it(

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL and NATS: start, crash, restart, refusal. Nothing is faked: real servers, real SIGKILLs."""
+"""The embedded PostgreSQL and NATS: start, crash, restart, refusal. The tests use real servers and real SIGKILLs."""
 
 import asyncio
 import contextlib
@@ -60,7 +60,7 @@ PROGRAM = textwrap.dedent(
 
 
 def temporary_folder() -> Iterator[Path]:
-    """A folder that the account of the servers can reach (pytest's own tmp_path is closed to it when we are root)."""
+    """A folder that the account of the servers can reach. Under root that account cannot reach pytest's own tmp_path."""
     path = short_folder()
     yield path
     shutil.rmtree(path)
@@ -78,7 +78,7 @@ def shared_folder() -> Iterator[Path]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def services(shared_folder: Path) -> AsyncIterator[EmbeddedServices]:
-    """Running servers for the tests that leave them running."""
+    """Running servers for tests that leave the servers running."""
     running = EmbeddedServices(shared_folder / "state", durable=False)
     await running.start()
     yield running
@@ -123,7 +123,7 @@ async def eventually(condition: Callable[[], bool], within_s: float = 10.0) -> b
 
 
 def children(program: str) -> list[int]:
-    """Processes that this one started and that run the program."""
+    """Child processes of this process that run the program."""
     found = []
     for stat_file in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -134,7 +134,7 @@ def children(program: str) -> list[int]:
 
 
 def run_as_owner_of(data: Path, command: list[str]) -> subprocess.Popen[bytes]:
-    """A process of the same account as the server, as an ordinary neighbour would be."""
+    """A process of the same account as the server, like any other process of that account."""
     owner = data.stat()
     root = os.geteuid() == 0
     return subprocess.Popen(
@@ -182,7 +182,7 @@ async def test_data_and_addresses_stay_over_a_stop_and_a_warm_start_is_quick(fol
         assert await execute(services.database_url, "SELECT count(*) FROM t") == [(1000,)]
         assert await messages(services.nats_url) == 20
         await services.stop()
-    # About 60 ms on an idle machine, where the first takes a second.
+    # A restart takes about 60 ms on an idle machine, the first start a second.
     assert min(durations) < with_initdb / 2
 
 
@@ -196,7 +196,7 @@ async def test_servers_survive_sigkill_with_rows_messages_and_addresses(services
         reconnected.set()
 
     async def on_error(error: Exception) -> None:
-        """The break is what this test is about."""
+        """This test is about the break."""
 
     client = await nats_client_of(
         nats_url, reconnect_time_wait=0.05, max_reconnect_attempts=-1, reconnected_cb=on_reconnect, error_cb=on_error
@@ -224,7 +224,7 @@ async def test_wait_exit_tells_of_a_stop_and_not_of_a_restart(folder: Path) -> N
     waiting = asyncio.create_task(services.wait_exit("nats"))
     await asyncio.sleep(0)
     await services.restart("nats")
-    for _ in range(10):  # turns in which whoever saw the old one end would say so
+    for _ in range(10):  # turns in which a waiter that saw the old process end would return
         await asyncio.sleep(0)
     assert not waiting.done()
     await services.stop()
@@ -265,7 +265,7 @@ async def test_only_the_owner_gets_at_passwords_and_sockets(services: EmbeddedSe
 def listening_addresses(pid: int) -> set[str]:
     inodes = set()
     for entry in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # closed by now; what listens stays
+        with contextlib.suppress(FileNotFoundError):  # closed by now; the listening socket stays
             target = os.readlink(entry)
             if target.startswith("socket:["):
                 inodes.add(target[8:-1])
@@ -285,7 +285,7 @@ async def test_stale_pid_file_that_names_a_stranger_is_handled_and_the_stranger_
     await services.start()
     data, binary = services.home / "postgres" / "data", services.describe()["postgres"]["binary"]
     await services.stop()
-    # Of the server's own account: PostgreSQL itself would refuse to start, seeing a live process that it may signal.
+    # The process belongs to the server's account: PostgreSQL itself refuses to start if it finds a live process that it may signal.
     stranger = run_as_owner_of(data, ["sleep", "60"])
     try:
         (data / "postmaster.pid").write_text(f"{stranger.pid}\n{data}\n1\n5432\n{folder}/state/run\n\n  1 1\nready   \n")
@@ -297,7 +297,7 @@ async def test_stale_pid_file_that_names_a_stranger_is_handled_and_the_stranger_
         stranger.kill()
         stranger.wait(timeout=5)
 
-    # But a live postmaster on this data, which a person started by hand, is left alone.
+    # A live postmaster on this data that a person started by hand is left alone.
     by_hand = run_as_owner_of(data, [binary, f"-D{data}", "--listen_addresses=", f"--unix_socket_directories={data.parent}"])
     try:
         pid_file = data / "postmaster.pid"
@@ -322,7 +322,7 @@ async def test_killed_parent_takes_the_servers_along_and_the_next_start_has_all_
         parent.kill()
         parent.wait(timeout=5)
         parent.stdout.close()
-    # At once: the servers of the killed parent are still shutting down and hold the lock.
+    # The start follows at once: the servers of the killed parent are still shutting down and hold the lock.
     services = EmbeddedServices(folder / "state")
     await services.start()
     try:
@@ -386,7 +386,7 @@ async def test_failed_start_names_the_reason_and_leaves_nothing_behind(folder: P
     with pytest.raises(StartFailed, match=r"nats\.conf"):
         await good.start()
     (folder / "state" / "nats.conf").rmdir()
-    await good.start()  # the lock is free and the cluster whole
+    await good.start()  # the lock is free and the cluster is complete
     await good.stop()
 
 
@@ -395,7 +395,7 @@ async def test_cancelled_first_start_leaves_no_half_made_cluster(folder: Path) -
     starting = asyncio.create_task(services.start())
 
     def half_made() -> bool:
-        """With initdb stopped there, so that it is not done before the cancellation comes."""
+        """initdb is stopped there, so that it does not end before the cancellation."""
         for child in children("initdb"):
             os.kill(child, signal.SIGSTOP)
             if list((folder / "state").glob("postgres/initdb-*/PG_VERSION")):

@@ -1,4 +1,4 @@
-"""As whom the embedded servers run: dropped from root to an account that exists, or plainly as an ordinary user."""
+"""The account of the embedded servers: under root an existing account without rights, otherwise the ordinary user."""
 
 import json
 import os
@@ -119,7 +119,7 @@ async def test_closed_state_directory_moves_the_data_and_finds_it_again(folder: 
     await services.stop()
     assert (folder / "closed").stat().st_mode & 0o777 == 0o700
 
-    # The folder of the project may move: the record moves with it.
+    # The folder of the project may move: the record moves with the folder.
     (folder / "closed").rename(folder / "renamed")
     moved = EmbeddedServices(folder / "renamed" / ".tidelog", durable=False, want_nats=False, spare_root=spare)
     await moved.start()
@@ -127,7 +127,7 @@ async def test_closed_state_directory_moves_the_data_and_finds_it_again(folder: 
     assert await rows(moved.database_url) == [(7,)]
     await moved.stop()
 
-    # A copy would share the data of its original.
+    # A copied folder would share the data of its original.
     shutil.copytree(folder / "renamed", folder / "copy")
     with pytest.raises(StateDirectoryUnusable, match="is a copy of"):
         await EmbeddedServices(folder / "copy" / ".tidelog", want_nats=False, spare_root=spare).start()
@@ -138,7 +138,7 @@ async def test_closed_state_directory_moves_the_data_and_finds_it_again(folder: 
 
 @needs_root
 async def test_binaries_that_the_account_cannot_reach_are_run_from_a_copy(folder: Path) -> None:
-    """As with a virtual environment under the home of root."""
+    """The case of a virtual environment under the home of root."""
     closed = folder / "closed"
     closed.mkdir(mode=0o700)
     package = find_postgres(None, None).path.parents[2]
@@ -164,7 +164,7 @@ async def test_binaries_that_the_account_cannot_reach_are_run_from_a_copy(folder
     assert len(list((folder / "cache").iterdir())) == 2
     before = (folder / "cache").stat().st_mtime_ns
     assert blocked_at(reachable(find_postgres(None, postgres_bin), unprivileged(), folder / "cache").path, unprivileged()) is None
-    assert (folder / "cache").stat().st_mtime_ns == before  # found, not copied again
+    assert (folder / "cache").stat().st_mtime_ns == before  # the copy is found, and the files are not copied again
 
 
 @needs_root
@@ -187,7 +187,7 @@ async def test_unusable_account_is_a_clear_error(folder: Path, name: str) -> Non
 
 
 def test_ordinary_user_needs_nothing_else(folder: Path) -> None:
-    """The whole launcher, not only the servers, without rights. As root it is started as `nobody` for that."""
+    """The whole launcher runs without rights, not only the servers. Under root the launcher is started as `nobody` for that."""
     account = unprivileged() if IS_ROOT else None
     if account is not None:
         os.chown(folder, account.uid, account.gid)
@@ -204,14 +204,14 @@ def test_ordinary_user_needs_nothing_else(folder: Path) -> None:
 
 
 def interpreters() -> list[str]:
-    """Ours, and one of the system of the same version (the compiled parts of psycopg must fit)."""
+    """The Python of the tests, and a Python of the system with the same version (the compiled parts of psycopg must fit)."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     system = shutil.which(f"python{version}", path="/usr/bin:/usr/local/bin")
     return [sys.executable, *([system] if system else [])]
 
 
 def run_python(python: str, account: Account | None, program: str, *arguments: str) -> str | None:
-    """What the program prints, or None if it cannot be run or fails (pytest then shows its stderr)."""
+    """The output of the program, or None if the program cannot be run or fails (pytest then shows its stderr)."""
     packages = [path for path in sys.path if path.endswith("site-packages")]
     try:
         return subprocess.run(

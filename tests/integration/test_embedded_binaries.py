@@ -1,4 +1,4 @@
-"""The order in which binaries are chosen. The wheels are the real ones; other versions are programs that say so."""
+"""The order in which binaries are chosen. The wheels are real; other versions are programs that print another version."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ from adapters.embedded import BinaryNotFound, VersionMismatch, find_nats, find_p
 
 
 def program(path: Path, says: str) -> Path:
-    """An executable that answers --version as another release would."""
+    """An executable that answers --version like another release."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"#!/bin/sh\necho '{says}'\n")
     path.chmod(0o755)

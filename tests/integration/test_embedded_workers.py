@@ -1,4 +1,4 @@
-"""What workers may do on the embedded NATS."""
+"""The rights of workers on the embedded NATS."""
 
 import shutil
 import tempfile

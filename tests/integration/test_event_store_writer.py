@@ -1,4 +1,4 @@
-"""What PostgreSQL adds to the contract of the event store: bounds and end of the writer, and the SQL function by itself."""
+"""The additions of PostgreSQL to the contract of the event store: bounds and end of the writer, and the SQL function by itself."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -78,7 +78,8 @@ async def test_closing_writes_what_waits_and_refuses_the_rest(database_url: str,
 
 
 async def test_the_sql_function_itself_answers_every_append_of_a_call(database_url: str) -> None:
-    """Without the store, which would split a call that fails and so hide a function that lets neighbours down."""
+    """The test calls the function without the store: the store splits a call that fails, and so would hide a function that fails
+    other requests of the call."""
     contested, chained = new_id(), new_id()
     once = request(stream_append(new_id(), 0))
     calls = [

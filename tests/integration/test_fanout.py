@@ -1,4 +1,4 @@
-"""The fan-out against real servers: what lies in its stream is the log, once and in order, each event on a subject of its own."""
+"""The fan-out on real servers: its stream holds the log, each event once, in order, on a subject of its own."""
 
 import asyncio
 import json
@@ -59,7 +59,7 @@ async def log(database_url: str) -> AsyncIterator[Log]:
 
 
 async def append(log: Log, count: int, *, size: int = 20) -> int:
-    """`count` events, of two tenants and three topics in turn; returns the head."""
+    """Appends `count` events of two tenants and three topics in turn. Returns the head."""
     metadata = Metadata(actor="test", correlation_id=new_id(), causation_id="test", command_id=new_id()).model_dump_json()
     state = b'{"text":"' + b"x" * size + b'"}'
 
@@ -114,7 +114,7 @@ async def content(connection: NatsConnection, stream: str) -> list[Stored]:
 
 
 async def check_stream(connection: NatsConnection, log: Log, *, after: int = 0, log_id: str = LOG) -> list[Stored]:
-    """The stream holds the log after a position: each event once, in order, as the CloudEvent that it is, on its subject."""
+    """Asserts that the stream holds the log after a position: each event once, in order, as its CloudEvent, on its subject."""
     stored, events = await content(connection, events_stream(log_id)), [e for e in await log.everything() if e.position > after]
     assert [message.event for message in stored] == [orjson.loads(ENCODER.encode(event)) for event in events]
     assert [message.subject for message in stored] == [subject_of(log_id, event.tenant_id, event.topic) for event in events]
@@ -123,7 +123,7 @@ async def check_stream(connection: NatsConnection, log: Log, *, after: int = 0, 
 
 
 async def what_waits(subscriber: JetStreamContext.PullSubscription) -> list[Msg]:
-    """All that the consumer has not given out yet."""
+    """All messages that the consumer has not delivered yet."""
     count = (await subscriber.consumer_info()).num_pending
     return await subscriber.fetch(count, timeout=30) if count else []
 
@@ -139,7 +139,7 @@ async def test_each_event_on_its_subject_for_durable_subscribers(nats: NatsProce
             for message in first:
                 await message.ack_sync()
             await outside.close()
-        head = await append(log, 30)  # nobody fans out, nobody listens
+        head = await append(log, 30)  # no fan-out runs, nobody listens
         async with running(relay(connection, log).run(), (two := fan_out(connection, log)).run()):
             await reached(two, head)
         for message in await check_stream(connection, log):
@@ -153,7 +153,7 @@ async def test_each_event_on_its_subject_for_durable_subscribers(nats: NatsProce
 
 
 async def test_logs_fan_out_side_by_side(nats: NatsProcess, database_url: str, services: EmbeddedServices) -> None:
-    """The other log is a copy: it has the same tenants and the same events."""
+    """The other log is a copy with the same tenants and the same events."""
     async with open_log(database_url) as log:
         head = await append(log, 30)
     async with (
@@ -177,7 +177,10 @@ async def test_logs_fan_out_side_by_side(nats: NatsProcess, database_url: str, s
 
 
 async def test_a_stream_with_the_subjects_of_an_earlier_release_goes_on(nats: NatsProcess, log: Log) -> None:
-    """Its consumers keep their place when given the new subjects. That of another log, not upgraded yet, is in nobody's way."""
+    """Consumers of the stream keep their place when they get the new subjects.
+
+    The stream of another log that is not upgraded yet causes no conflict.
+    """
     head = await append(log, 30)
     async with connected(nats.url) as connection:
         for name, subjects in ((STREAM, f"tidelog.{ACME}.*.*"), (events_stream(COPY), f"tidelog.{OTHER}.*.*")):
@@ -281,12 +284,12 @@ async def test_messages_of_others_are_passed_over_and_another_history_is_replace
             await database.execute("UPDATE log_head SET position = 20")
         await append(log, 50)
         async with running((two := fan_out(connection, log)).run()):
-            await reached(two, 70)  # the relay has not made the log's stream anew yet when it begins
+            await reached(two, 70)  # the relay has not made the log's stream anew yet when the fan-out begins
         await check_stream(connection, log)
 
 
 async def test_messages_name_their_history_and_the_stream_proves_where_it_ended(nats: NatsProcess, log: Log) -> None:
-    """The log's own stream is not there to say so. What the stream has from before keeps the name that it has."""
+    """The log's own stream is not there as a witness. Earlier messages of the fan-out's stream keep their history's id."""
     async with connected(nats.url) as connection:
         head = await append(log, 60)
         async with running((one := fan_out(connection, log)).run()):
@@ -315,7 +318,7 @@ DOCUMENTED = Path(__file__).parents[2] / "docs" / "reference" / "streams.md"
 
 
 def configuration(folder: Path) -> Path:
-    """A server that knows the user of the documentation, and takes small messages only."""
+    """A server that has the user of the documentation and takes only small messages."""
     blocks = re.findall(r"^```\n(\{ user: acme.*?)^```", DOCUMENTED.read_text(), re.MULTILINE | re.DOTALL)
     assert len(blocks) == 1
     user = blocks[0].replace("<log id>", LOG).replace("<tenant id>", str(ACME)).replace("…", "a")
@@ -325,7 +328,7 @@ def configuration(folder: Path) -> Path:
 
 
 async def test_a_subscriber_with_the_documented_permissions_sees_its_tenant_alone(tmp_path: Path, log: Log) -> None:
-    """And an event that the server takes for too large comes without its data, with the path where that is."""
+    """An event that is too large for the server comes without its data, with the path of the data."""
     async with running_nats(tmp_path, configuration(tmp_path)) as server:
         address = server.url.removeprefix("nats://")
         async with connected(f"nats://tidelog:s@{address}") as connection:

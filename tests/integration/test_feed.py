@@ -55,7 +55,7 @@ TENANTS, STREAMS, ROOTS, COMMANDS = ([UUID(int=kind * 1_000_000 + n) for n in ra
 
 
 async def fill(database_url: str) -> None:
-    """50,000 events; a big tenant has every second one, and one of the small tenants only events from long ago."""
+    """50,000 events. A big tenant has every second event, and one of the small tenants has only old events."""
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection, connection.cursor() as cursor:
         columns = "notification_id, originator_version, recorded_at, originator_id, tenant_id, root_id, topic, metadata, state"
         async with cursor.copy(f"COPY event ({columns}) FROM STDIN") as copy:
@@ -97,7 +97,7 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 async def test_hot_queries_use_their_indexes(database_url: str) -> None:
-    """By the plan, and by the number of pages that each touches; planned with the values known and without."""
+    """Checks the plans and the number of pages that each query reads, planned with known values and without."""
     await fill(database_url)
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
         for number, (label, ((query, parameters), index, most_pages)) in enumerate(HOT_QUERIES.items()):
@@ -136,7 +136,7 @@ async def signal(database_url: str) -> AsyncIterator[AppendSignal]:
 
 
 async def woken(signal: AppendSignal, after: int) -> None:
-    """By nothing but a notification."""
+    """Waits until a notification wakes the reader; the wait has no end of its own."""
     await in_time(signal.wait(after, NEVER_S), 20)
 
 
@@ -154,7 +154,7 @@ async def test_the_signal_wakes_those_that_wait_for_what_comes(log: Log, signal:
     await log.append(A, "run.started")
     await waiting
     assert await later >= 0.29
-    await woken(signal, 0)  # it is known already
+    await woken(signal, 0)  # the position is known already
 
 
 async def test_a_refused_batch_notifies_nobody(log: Log, signal: AppendSignal, database_url: str) -> None:
@@ -180,7 +180,7 @@ async def test_the_signal_survives_the_loss_of_its_connection(log: Log, signal: 
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
         [(lost,)] = await (await connection.execute(LISTENERS)).fetchall()
         await connection.execute("SELECT pg_terminate_backend(%s, 5000)", [lost])
-        await log.append(A, "run.started")  # perhaps while nobody listens
+        await log.append(A, "run.started")  # perhaps at a moment when nobody listens
         await woken(signal, 0)
 
         async def another() -> bool:

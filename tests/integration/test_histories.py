@@ -1,4 +1,4 @@
-"""Beginning a history, and hearing of it: what proves that the log has lost its end, and up to where nothing was lost."""
+"""The begin of a history and its announcement: the proof that the log lost its end, and the last position before the loss."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -58,7 +58,7 @@ async def reached(one: object, log: Log) -> None:
 
 
 class Counted(PostgresHistories):
-    """Counts the questions for the histories and the head."""
+    """Counts the reads of the histories and of the head."""
 
     asked = 0
 
@@ -76,16 +76,16 @@ async def test_a_thousand_who_ask_at_once_are_served_by_one_question_and_none_by
     assert store.asked <= 2
     before = asyncio.create_task(one.fresh())
     await asyncio.sleep(0)
-    await log.append(4)  # whoever was told of these comes while the question from before is under way
+    await log.append(4)  # callers that were told of these come while the earlier read is under way
     await one.must_have(7)
     assert (await before).head in (3, 7)
 
 
-# --- who finds out ---
+# --- discovery ---
 
 
 async def test_two_relays_find_out_and_one_history_begins_at_the_exact_event(nats: NatsProcess, log: Log) -> None:
-    """In the middle of a batch: the events of each message are compared, not only its last one."""
+    """The difference is in the middle of a batch: all events of a message are compared, not only the last."""
     async with connected(nats.url, "one") as connection, connected(nats.url, "two") as other:
         async with running((before := relay(connection, log)).run()):
             await log.append(20)
@@ -126,7 +126,7 @@ async def test_of_many_that_find_out_at_once_one_begins_a_history(log: Log) -> N
 
 
 async def test_a_saga_that_says_the_same_again_does_not_hide_the_loss(nats: NatsProcess, log: Log) -> None:
-    """After a restore the same cause has the same effect: an event of the same name at the same place, recorded at another time."""
+    """After a restore the same cause gives an event with the same id at the same position, recorded at another time."""
     async with connected(nats.url) as connection:
         async with running((before := relay(connection, log)).run()):
             await log.append(10)
@@ -168,7 +168,7 @@ async def test_a_cursor_that_was_given_out_proves_a_loss_and_an_invented_one_doe
 
 
 async def test_a_process_that_has_read_more_finds_out_without_nats(nats: NatsProcess, log: Log) -> None:
-    """And up to where nothing was lost is known from the mark, which was made while the same server ran."""
+    """The mark, which was made while the same server ran, gives the position up to which nothing was lost."""
     async with connected(nats.url) as connection:
         one = keeper(connection, log)
         await log.append(20)
@@ -179,7 +179,7 @@ async def test_a_process_that_has_read_more_finds_out_without_nats(nats: NatsPro
         one.saw(30, changes)
         await one.check()
         assert len(await begun(log)) == 1
-        await set_mark(log, 20)  # a restore brings the mark back, too
+        await set_mark(log, 20)  # a restore sets the mark back, too
         await lose_the_end(log, 25)
         await one.check()
         assert await begun(log) == [("installed", 0), ("reader", 20)] and one.changes == changes + 1
@@ -198,7 +198,7 @@ async def test_a_process_that_has_read_more_and_hears_of_the_new_history_begins_
         await one.check()
         await one.check()
         assert await begun(log) == [("installed", 0), ("restored", 20)] and one.changes == 1
-        one.saw(30, 0)  # by somebody who has not heard of it yet
+        one.saw(30, 0)  # by a process that does not know the new history yet
         await one.check()
         assert len(await begun(log)) == 2
 
@@ -209,7 +209,7 @@ async def set_mark(log: Log, position: int) -> None:
 
 
 async def test_a_history_that_is_not_in_the_database_any_more(nats: NatsProcess, log: Log) -> None:
-    """A backup from before it began was restored."""
+    """A backup from before the begin of the history was restored."""
     async with connected(nats.url) as connection:
         await log.append(20)
         one = keeper(connection, log)
@@ -259,7 +259,7 @@ async def test_another_timeline_is_another_history(log: Log) -> None:
 
 
 async def test_an_operator_says_so(log: Log) -> None:
-    """Without a position it is that of the mark from before the server was started; what has begun since is not begun again."""
+    """Without a position the mark from before the server's start counts. A history that began since is not begun again."""
     await log.append(20)
     await log.histories.check()
     await log.append(5)
@@ -277,11 +277,11 @@ async def test_an_operator_says_so(log: Log) -> None:
     assert fourth.last_common == 25
 
 
-# --- who hears of it ---
+# --- announcement ---
 
 
 async def test_other_processes_hear_of_it_at_once(nats: NatsProcess, log: Log) -> None:
-    """Before anybody looks by himself: a consumer reads its own position again, though nothing comes from the log."""
+    """A consumer reads its own position again before any periodic check, although no event comes from the log."""
     listener = ChannelListener(log.url, CHANNEL)
     await listener.start()
     try:
@@ -307,7 +307,7 @@ async def test_other_processes_hear_of_it_at_once(nats: NatsProcess, log: Log) -
 
 
 async def test_a_consumer_is_told_to_look_again(nats: NatsProcess, log: Log) -> None:
-    """It has read up to 30, the log is at 20: nothing would come to it for long, and then what follows a hole."""
+    """The reader is at 30 and the log at 20: the reader would get nothing for long, and then events after a hole."""
     async with connected(nats.url) as connection:
         reading = subscription(connection, log, stall_check_s=0.2)
         async with running((copying := relay(connection, log)).run()):
@@ -344,7 +344,7 @@ async def test_where_a_stream_and_the_log_part(nats: NatsProcess, log: Log) -> N
 
 
 async def test_a_copy_of_an_older_history_says_nothing_of_the_one_that_ends(nats: NatsProcess, log: Log) -> None:
-    """It has 25 events in common with the log; but the history that ends now went on from the 10th by itself."""
+    """The reader has 25 events in common with the log, but the history that ends now continued from the 10th event on its own."""
     async with connected(nats.url) as connection:
         async with running((copying := relay(connection, log)).run()):
             await log.append(30)

@@ -1,4 +1,4 @@
-"""Every object of every body refuses what it does not know: made from the document that the server gives out."""
+"""Every object of every request body refuses unknown fields. The tests are made from the OpenAPI document of the server."""
 
 import copy
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ class Example:
         self._components = components
 
     def all_of(self, schema: dict[str, Any], place: str = "") -> Iterator[tuple[Any, list[str]]]:
-        """(value, places of the objects in it that have fields of their own), one for each way that a union can be."""
+        """(value, places of its objects with fixed fields), one pair for each alternative of a union."""
         if "$ref" in schema:
             yield from self.all_of(self._components[schema["$ref"].rpartition("/")[2]], place)
         elif choices := schema.get("anyOf") or (schema.get("oneOf") if "properties" not in schema else None):
@@ -33,7 +33,10 @@ class Example:
             yield self._plain(schema), []
 
     def _objects(self, schema: dict[str, Any], place: str) -> Iterator[tuple[Any, list[str]]]:
-        """With all fields; where a field can be several things, one example for each; with `oneOf`, one for each way."""
+        """Examples of an object with all fields.
+
+        A field with several types gives an example for each type, and `oneOf` an example for each alternative.
+        """
         left_out = [set(other["required"]) - set(way["required"]) for way in schema.get("oneOf", ()) for other in schema["oneOf"]]
         for without in [gone for gone in left_out if gone] or [set[str]()]:
             fields = {
@@ -64,7 +67,7 @@ class Example:
 
 
 def bodies(document: dict[str, Any]) -> Iterator[tuple[str, Any, str]]:
-    """(path, body that fits, place of an object in it) for every place of every way of every body."""
+    """(path, valid body, place of an object in the body) for every place of every alternative of every body."""
     example = Example(document["components"]["schemas"])
     for path, operations in document["paths"].items():
         for method, operation in operations.items():

@@ -1,4 +1,4 @@
-"""The door, by bytes on a socket: what a peer sends, leaves out or does not take has a bound, and others notice nothing."""
+"""The HTTP server, tested with bytes on a socket: each fault of a peer has a bound, and other clients are not affected."""
 
 import asyncio
 import contextlib
@@ -25,11 +25,14 @@ from tests.pace import within
 
 QUICK = Limits(head_s=0.5, body_pause_s=0.5, body_s=1.0, idle_s=0.5, send_s=0.5, linger_s=0.5, hurry_s=0.3)
 BIG = 30_000_000
-"""Bytes that no buffer on the way takes."""
+"""More bytes than all buffers on the way can hold."""
 
 
 class Echo:
-    """Answers with what it got. `/wait` waits for `go`, `/big` sends more than anybody buffers, `/early` does not read."""
+    """An application that answers with the received body.
+
+    `/wait` waits for `go`, `/big` sends more than any buffer holds, `/early` does not read.
+    """
 
     def __init__(self) -> None:
         self.go = asyncio.Event()
@@ -55,13 +58,13 @@ class Echo:
 
 
 class Peer:
-    """A client that can do anything wrong."""
+    """A client that can break every rule of HTTP."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
 
     async def send(self, data: bytes) -> None:
-        with contextlib.suppress(ConnectionError):  # refused while it sends
+        with contextlib.suppress(ConnectionError):  # the client is refused while it sends
             self.writer.write(data)
             await self.writer.drain()
 
@@ -77,7 +80,7 @@ class Peer:
         return dict(orjson.loads(body))
 
     async def problem(self, status: int, code: str) -> dict[str, str]:
-        """The answer, which is this problem and the last one. Returns its headers."""
+        """Reads the answer: this problem, and the last answer of the connection. Returns its headers."""
         found, headers, body = await self.answer()
         problem = orjson.loads(body)
         assert (found, problem["status"], problem["code"]) == (status, status, code), problem
@@ -120,7 +123,7 @@ async def serving(app: Any, limits: Limits) -> AsyncIterator[tuple[uvicorn.Serve
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def door() -> AsyncIterator[int]:
-    """The port of a server that has the usual limits, for all tests that leave it as it was: a server takes 0.2 s to stop."""
+    """The port of a server with the usual limits, shared by all tests that do not change the server: a stop takes 0.2 s."""
     async with serving(Echo(), Limits()) as (_, port):
         yield port
 
@@ -250,7 +253,7 @@ async def test_who_says_nothing_is_hung_up_on() -> None:
 
 @pytest.mark.parametrize("trickle", [False, True])
 async def test_a_body_that_does_not_come_in_time(trickle: bool) -> None:
-    """Neither may the pieces be far apart, nor may there be ever more of them."""
+    """The time between two pieces has a bound, and so has the number of pieces."""
     async with serving(Echo(), QUICK) as (_, port), peer(port) as slow:
         asking = asyncio.create_task(slow.problem(408, "request-timeout"))
         await slow.send(b"POST / HTTP/1.1\r\nContent-Length: 1000000\r\n\r\nx")
@@ -322,7 +325,7 @@ async def test_pipelined_requests_are_answered_in_order_and_do_not_pile_up() -> 
 
 
 async def test_chunks_extensions_and_trailers(door: int) -> None:
-    """A trailer is no header: it would come behind the check of the headers."""
+    """A trailer is no header: a trailer comes after the check of the headers."""
     async with peer(door) as client:
         await client.send(chunked(b"2;x=y\r\nab\r\n", b"3\r\ncde\r\n", b"0\r\nX-API-Key: stolen\r\n\r\n") + get("/next"))
         first = await client.echo()
@@ -332,7 +335,7 @@ async def test_chunks_extensions_and_trailers(door: int) -> None:
 
 @pytest.mark.parametrize("framing", ["none", "length", "chunks"])
 async def test_an_upgrade_that_we_do_not_know_is_ignored(door: int, framing: str) -> None:
-    """As Java's client asks for with each request. What follows in the body is no request."""
+    """Java's client sends this header with each request. The bytes after the headers are the body and no request."""
     upgrade = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n"
     head, body = {
         "none": (f"GET /u HTTP/1.1\r\n{upgrade}\r\n", b""),
@@ -349,7 +352,7 @@ async def test_an_upgrade_that_we_do_not_know_is_ignored(door: int, framing: str
             assert (await client.echo())["path"] == "/next"
 
 
-# --- how many -------------------------------------------------------------------------------------------------------------
+# --- number of connections ------------------------------------------------------------------------------------------------
 
 
 def key(system: System) -> str:
@@ -367,7 +370,7 @@ async def test_strangers_share_what_an_address_may_have_and_a_key_has_its_own(sh
             return await stack.enter_async_context(peer(port_of(url)))
 
         readers = await asyncio.gather(*(come() for _ in range(40)))
-        for reader in readers:  # all of them were there before any had shown its key
+        for reader in readers:  # all connections were open before one had shown its key
             await reader.send(get("/v1/events", key(shared), "Accept: text/event-stream"))
         for reader in readers:
             assert (await reader.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")

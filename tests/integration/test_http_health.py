@@ -1,4 +1,4 @@
-"""Health, lags and metrics; with a Postgres and a NATS that go away and come back."""
+"""Health, lags and metrics, with a Postgres and a NATS that go away and come back."""
 
 import asyncio
 import re
@@ -61,14 +61,14 @@ async def test_a_lag_and_what_is_parked_are_shown(system: System) -> None:
 
 
 async def test_a_relay_that_stands_still_is_seen(system: System) -> None:
-    """Nobody is stuck because of it, readers ask the database: so nothing else would show it."""
+    """No reader is stuck then, because readers ask the database. So only health shows the problem."""
     await system.settled()
     before = await system.copied()
     await stopped(system.tasks.pop("relay"))
     await system.http.post("/v1/projects", json={"name": "p"})
     head = await system.container.feed.head()
 
-    async def ready() -> dict[str, Any]:  # a database that is slow to answer is an answer of its own
+    async def ready() -> dict[str, Any]:  # a database that answers slowly gives another status
         status, report = await readiness(system)
         return report if status == 200 else {}
 

@@ -1,4 +1,4 @@
-"""What readers over HTTP are told when the history that they read has ended, or when they name a position that there is not."""
+"""The answers to readers over HTTP when their history has ended, or when they name a position that does not exist."""
 
 import json
 import time
@@ -42,7 +42,7 @@ async def projects(system: System, count: int) -> int:
 
 
 async def begun_elsewhere(system: System, last_common: int) -> str:
-    """A history begins in another process: this one hears of it by a notification. Its id."""
+    """Begins a history in another process; this process learns of the history by a notification. Returns the history's id."""
     pool = await open_pool(system.database_url, role="test", max_size=1)
     try:
         _, now = await HistoryKeeper(PostgresHistories(pool)).restored("a test", last_common)
@@ -98,7 +98,10 @@ async def test_answers_say_of_which_history_they_are(system: System, url: str) -
 
 
 async def test_a_cursor_of_an_ended_history(system: System, url: str) -> None:
-    """Good up to what the log still is; behind that it leads to where to go on, in each form that it has."""
+    """A cursor is valid up to the last common position.
+
+    For a later cursor, in each form, the answer gives the cursor with which the reader continues.
+    """
     head = await projects(system, 12)
     first, page = await current(system), (await system.http.get("/v1/events", params={"limit": head - 2})).json()
     history = await begun_elsewhere(system, head - 4)
@@ -125,7 +128,10 @@ async def test_a_cursor_of_an_ended_history(system: System, url: str) -> None:
 
 
 async def test_open_streams_are_told(system: System, url: str, worker: PlayedWorker) -> None:
-    """Of a tenant and of a run, those that have more than is in common; the others end, and come again with the id they have."""
+    """Streams of a tenant and of a run whose reader has more than the common part get a message.
+
+    The others end, and reconnect with their id.
+    """
     run_id = await system.start("alpha")
     started = await system.settled()
     head = await projects(system, 5)
@@ -187,14 +193,14 @@ async def test_a_client_whose_command_was_lost_is_told_once(system: System, url:
     async with Client(url, system.key) as client:
         written = await client.create_project("lost")
         await system.settled()
-        client._position = 9_999_999  # as if the log had been there before
+        client._position = 9_999_999  # as if the log were older
         with pytest.raises(PositionBeyondHead):
             await client.projects()
         assert written.project_id in [project.project_id for project in await client.projects()]
 
 
 async def test_others_events_bring_no_heartbeat(system: System, url: str, worker: PlayedWorker) -> None:
-    """A run's stream that wants one type only is silent while other things happen in the run."""
+    """A run's stream with only one type is silent while other events happen in the run."""
     run_id = await system.start("alpha")
     path, headers = f"/v1/runs/{run_id}/events", {**STREAM, "Authorization": f"Bearer {system.key}"}
     async with (
@@ -223,7 +229,10 @@ async def until(lines: AsyncIterator[str], wanted: str) -> list[str]:
 
 
 async def test_states_of_the_lost_history_are_forgotten(system: System, worker: PlayedWorker) -> None:
-    """A process knows a run as cancelled; the log has lost that, and the run goes on as the log has it."""
+    """A process has a cancelled run in its cache.
+
+    The log has lost the cancellation, and the run goes on from the state in the log.
+    """
     run_id = await system.start("alpha")
     kept = await system.settled()
     assert (await system.http.post(f"/v1/runs/{run_id}/cancel", json={})).status_code == 202

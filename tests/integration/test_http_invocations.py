@@ -1,4 +1,4 @@
-"""Tool calls as people find them: the list, a single call, and what a person says of it, through to the agent and the run."""
+"""Tool calls for people: the list, a single call, and a person's resolution, through to the agent and the run."""
 
 from typing import Any
 from uuid import UUID
@@ -12,7 +12,7 @@ from tests.integration.system_kit import Claim, PlayedWorker, System, append, ne
 
 
 async def ambiguous_call(system: System, worker: PlayedWorker, key: str = "k") -> tuple[str, Claim, str]:
-    """A run whose call of `mail` waits for a person: the run's id, the agent's claim, the call's id."""
+    """Makes a run whose call of `mail` waits for a person. Returns the run's id, the agent's claim and the call's id."""
     run_id = await system.start("alpha")
     alpha = await worker.next("alpha")
     invocation_id = await alpha.call(key, "mail", to="ann@example.com")
@@ -75,7 +75,7 @@ async def test_a_call_and_its_resolution(system: System, worker: PlayedWorker) -
     actor = Metadata.model_validate_json(event.metadata).actor
     assert resolution["by"] == actor and actor.startswith("key:")
     assert not {"invocation.succeeded", "invocation.failed"} & set(await system.topics(run_id))
-    # The agent goes on with it, and the run shows who said it.
+    # The agent goes on with the result, and the run shows who resolved the call.
     await system.settled()
     [entry] = (await alpha.journal()).json()["journal"]
     assert (entry["status"], entry["result"]) == ("ok", None)
@@ -87,7 +87,7 @@ async def test_a_call_and_its_resolution(system: System, worker: PlayedWorker) -
 
 
 async def test_a_log_of_before_has_a_plain_outcome(system: System, worker: PlayedWorker) -> None:
-    """What a person said was recorded as the tool's own answer: it stays readable."""
+    """An earlier release recorded a person's resolution as the tool's own answer. Such events stay readable."""
     run_id, alpha, invocation_id = await ambiguous_call(system, worker)
     plain = InvocationSucceeded(agent_run_id=UUID(alpha.work_id), key="k", attempt=1, result="by hand")
     await append(system, UUID(invocation_id), UUID(run_id), 3, plain)

@@ -1,4 +1,4 @@
-"""Keys: strangers with wrong ones are no burden to others, new ones work at once, revoked ones end, open streams too."""
+"""Keys: requests with wrong keys do not slow down others, new keys work at once, and a revoked key ends, also for open streams."""
 
 import asyncio
 import time
@@ -33,7 +33,7 @@ async def test_wrong_keys_share_one_query_at_a_time(system: System) -> None:
         took = time.monotonic() - began
         assert {answer.status_code for answer in answers} == {401}
         assert 0 < database.taken <= 2 + took / keys.PACE_S
-        # Nothing is left behind: who comes next with a good key is served.
+        # No state is left behind: the next request with a valid key is served.
         assert (await client.get("/v1/agents", headers={"X-API-Key": system.key})).status_code == 200
     await app.close()
 
@@ -65,7 +65,7 @@ async def revoke(system: System, tenant_id: UUID, key: str) -> None:
 
 
 async def test_a_revoked_key_ends_though_it_is_used_all_the_time(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keys, "KNOWN_S", 3_600.0)  # so that it is the use that ends it
+    monkeypatch.setattr(keys, "KNOWN_S", 3_600.0)  # so that the use of the key ends the stream
     tenant_id, key = await system.tenant("gone")
     async with system.client(key) as client:
         assert (await client.get("/v1/agents")).status_code == 200
@@ -94,7 +94,7 @@ async def test_a_stream_ends_with_its_key(system: System, monkeypatch: pytest.Mo
 
 
 async def test_a_stream_outlives_a_database_that_is_away(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key that cannot be looked up is not called revoked."""
+    """A key that cannot be looked up is not reported as revoked."""
 
     class Away:
         async def owners(self, sha256s: Sequence[str]) -> dict[str, KeyOwner]:

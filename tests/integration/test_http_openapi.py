@@ -1,4 +1,4 @@
-"""The OpenAPI document says what the server does: every route, what it takes, what it answers, who may ask."""
+"""The OpenAPI document agrees with the server: every route, its input, its answers and its keys."""
 
 import json
 import re
@@ -85,7 +85,7 @@ async def test_bodies_have_schemas_and_examples_that_fit(shared: System) -> None
 
 
 async def test_examples_are_accepted_by_the_server(shared: System) -> None:
-    """Agents of the examples are registered first; what then is said in the document can be said to the server."""
+    """The agents of the examples are registered first. Then the server accepts the examples of the document."""
     await shared.worker().register("greeter", "historian", "surveyor", "editor")
     described = operations_of(await document(shared))
     for path in ("/v1/runs", "/v1/projects"):

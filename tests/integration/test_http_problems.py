@@ -1,4 +1,5 @@
-"""What is refused, and how it is said: RFC 9457 problem details with a stable code, pointers, and nothing of our inside."""
+"""Refused requests and their answers: RFC 9457 problem details with a stable code and pointers, and without internals of the
+server."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -14,10 +15,10 @@ from tests.integration.system_kit import System, new_id, running, sha256
 GRAPH = {"kind": "graph", "steps": [{"key": "a", "agent": "alpha"}]}
 HUGE = "9" * 40
 VAST = "9" * 4_400
-"""More digits than Python makes an integer of."""
+"""More digits than Python converts to an integer."""
 VAST_CURSOR = encode_cursor(VAST)
 RUN = "01a1fee4-5491-7acb-b298-f672838d6810"
-"""Of no run; the same in each process that collects these tests."""
+"""The id of no run. The id is the same in each process that collects these tests."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session", autouse=True)
@@ -208,7 +209,7 @@ async def test_a_header_that_makes_no_sense(
 
 
 async def test_a_wish_to_wait_that_is_no_number_is_ignored(shared: System) -> None:
-    """RFC 7240: preferences that are not understood are ignored."""
+    """RFC 7240: unknown preferences are ignored."""
     response = await shared.http.post("/v1/runs", json={"agent": "alpha"}, headers=[(b"Prefer", b"wait=\xb2, respond-async")])
     assert response.status_code == 201 and "run" not in response.json()
 
@@ -258,7 +259,7 @@ async def test_an_event_over_the_limit_writes_nothing(shared: System) -> None:
 
 
 async def test_a_defect_says_nothing_of_the_inside(database_url: str, nats_url: str) -> None:
-    """A table that is gone: nothing explains that but a defect."""
+    """A table is gone: only a defect explains that."""
     async with running(database_url, nats_url, roles=["api"]) as system:
         await system.sql("INSERT INTO api_key VALUES (%s, %s, %s, 'test', now())", new_id(), new_id(), sha256(system.key))
         await system.sql("DROP TABLE run")
@@ -279,7 +280,7 @@ async def test_the_trace_of_the_caller_goes_on(shared: System) -> None:
 
 
 async def test_numbers_of_any_size_survive(shared: System) -> None:
-    """JSON sets no bound to integers; what came in comes out again, everywhere."""
+    """JSON has no bound for integers. A large integer comes out unchanged everywhere."""
     worker = shared.worker()
     await worker.register("alpha")
     big = 123456789012345678901234567890

@@ -13,7 +13,7 @@ from tests.integration.system_kit import BASE, PlayedWorker, System, eventually,
 
 
 async def eventful_run(system: System, worker: PlayedWorker) -> str:
-    """A run in which about everything happens."""
+    """A run that uses almost all features."""
     run_id = await system.start(plan={"kind": "parallel", "agents": ["alpha", "beta"], "aggregator": "gamma"}, input={"q": 1})
     alpha = await worker.next("alpha")
     await alpha.ok("journal", entries=[{"key": "s", "result": 1}])
@@ -76,7 +76,7 @@ async def test_a_run_at_every_time(system: System, worker: PlayedWorker) -> None
 
 
 async def test_what_was_written_is_read(system: System, worker: PlayedWorker) -> None:
-    """With the position of a command every list shows what the command did, at once."""
+    """With the position of a command every list shows the command's effect at once."""
     for i in range(5):
         started = await system.http.post("/v1/runs", json={"agent": "alpha"})
         position = {"Tidelog-Position": started.headers["tidelog-position"]}
@@ -96,7 +96,7 @@ async def test_a_read_model_that_stays_behind_is_said_in_time(database_url: str,
         created = await system.http.post("/v1/projects", json={"name": "p"})
         response = await system.http.get("/v1/projects", headers={"Tidelog-Position": created.headers["tidelog-position"]})
         assert (response.status_code, response.json()["code"], response.json()["retryable"]) == (504, "projection-behind", True)
-        now = await system.http.get("/v1/projects")  # without the wish, what there is
+        now = await system.http.get("/v1/projects")  # without the position the list shows its present state
         assert now.status_code == 200 and int(now.headers["tidelog-position"]) < created.json()["position"]
 
 
@@ -126,7 +126,7 @@ async def test_cancelling_with_a_condition(system: System, worker: PlayedWorker)
     assert (stale.status_code, stale.json()["current_version"]) == (412, 4)
     done = await system.http.post(path, headers={"If-Match": '"v4"'}, json={"reason": "enough"})
     assert done.status_code == 202 and done.json()["version"] == 5 and done.headers["etag"] == '"v5"'
-    again = await system.http.post(path)  # cancelled is what was wanted
+    again = await system.http.post(path)  # the run is already cancelled, as requested
     assert again.status_code == 202 and again.json() == done.json()
     assert (await system.http.post(path, headers={"If-Match": "*"})).status_code == 202
     assert (await system.ended(run_id))["cancel_reason"] == "enough"

@@ -1,4 +1,4 @@
-"""Schemas and the AsyncAPI document, as a stranger gets them: without a key, cached, and true of what comes over the wire."""
+"""Schemas and the AsyncAPI document for anonymous clients: without a key, cached, and in agreement with the sent events."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from projections.reads import reads_of
 from tests.golden.generate import FOLDER
 from tests.integration.system_kit import BASE, CountingDatabase, System
 
-# Names of a component, and fields that AsyncAPI 3.0.0 asks for or allows in the objects that we use (spec, "Fixed Fields").
+# Names of a component, and fields that AsyncAPI 3.0.0 requires or allows in the used objects (spec, "Fixed Fields").
 COMPONENT = re.compile(r"^[a-zA-Z0-9.\-_]+$")
 FIELDS: dict[str, tuple[set[str], set[str]]] = {
     "": ({"asyncapi", "info"}, {"id", "servers", "defaultContentType", "channels", "operations", "components"}),
@@ -106,7 +106,7 @@ async def test_documents_are_kept_by_clients_and_wrong_paths_are_said(stranger: 
 
 
 async def test_documents_are_rendered_once_for_everybody(shared: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever asks, and whatever the `Host` says, nothing is made anew, and no connection to the database is taken."""
+    """A request with any key and any `Host` builds no document again and takes no connection to the database."""
     database = CountingDatabase(shared.container.database)
     reads = reads_of(database, keys=database, health=database)
     transport = httpx.ASGITransport(create_app(replace(shared.container, database=database, reads=reads)))
@@ -115,7 +115,7 @@ async def test_documents_are_rendered_once_for_everybody(shared: System, monkeyp
         first = {path: (await anybody.get(path)).content for path in paths}
         rendered, render = set[bytes](), orjson.dumps
 
-        def seen(value: Any, *options: Any) -> bytes:  # the rest of the server, which runs beside, renders by it, too
+        def seen(value: Any, *options: Any) -> bytes:  # the rest of the server renders with the same function
             rendered.add(text := render(value, *options))
             return text
 

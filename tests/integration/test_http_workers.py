@@ -1,4 +1,4 @@
-"""The contract of workers: journals, long polls, calls, mail, shared context, and that everything may be said twice."""
+"""The worker protocol: journals, long polls, calls, mail, shared context, and the repetition of every request."""
 
 import asyncio
 import time
@@ -32,7 +32,7 @@ async def test_registering(system: System, worker: PlayedWorker) -> None:
     queues = [(q["kind"], q["pool"], q["stream"], q["log_id"]) for q in again["queues"]]
     assert queues == [("agent", "alpha", stream, log_id), ("tool", "add", stream, log_id)]
     assert again["nats"].keys() == {"url", "inbox_prefix"}
-    assert await system.settled() == before + 1  # only the tool is offered with other parameters than before
+    assert await system.settled() == before + 1  # only the parameters of the tool changed
     assert [q["pool"] for q in (await worker.register("new.agent_1"))["queues"]] == ["new.agent_1"]
 
 
@@ -113,7 +113,10 @@ UNCHECKABLE: list[tuple[dict[str, Any], str]] = [
 async def test_a_schema_that_cannot_be_checked_is_refused_and_fetches_nothing(
     system: System, alpha: Claim, worker: PlayedWorker, parameters: dict[str, Any], detail: str
 ) -> None:
-    """When it is registered; and when a call finds one that a release of before took, 422 and no defect."""
+    """A pattern is refused at the registration.
+
+    A call with a pattern that an earlier release accepted gets 422, which is no defect.
+    """
     asked: list[bytes] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -138,7 +141,7 @@ async def test_a_schema_that_cannot_be_checked_is_refused_and_fetches_nothing(
 
 
 async def test_arguments_that_backtracking_never_ends_on_stop_nobody(system: System, alpha: Claim, worker: PlayedWorker) -> None:
-    """With a backtracking engine each `a` more doubles the time, in which nothing else is served."""
+    """With a backtracking engine each further `a` doubles the time, and no other request is served meanwhile."""
     await worker.register(tools=[{"name": "odd", "parameters": {"properties": {"x": {"pattern": "^(a+)+$"}}}}])
     call = asyncio.create_task(alpha.post("calls", key="k", tool="odd", arguments={"x": "a" * 5_000 + "!"}))
     assert (await system.http.get("/health/live")).status_code == 200
@@ -181,7 +184,7 @@ async def test_shared_context(system: System, alpha: Claim) -> None:
     stale = await alpha.post("state", key="s2", op="set", name="n", value=2, expect=0)
     assert (stale.status_code, stale.json()["errors"][0]["pointer"]) == (409, "/expect")
     assert (await alpha.ok("state", key="s3", op="set", name="n", value=2, expect=1))["value_version"] == 2
-    # What was read stays read: the agent's next execution must see the same.
+    # A recorded read keeps its value: the agent's next execution must see the same value.
     old = await alpha.ok("state", key="g0", op="get", name="n")
     assert old["value_version"] == 0 and (await alpha.ok("state", key="g1", op="get", name="n"))["value"] == 2
     assert (await system.topics(alpha.body["run_id"])).count("context.value_set") == 2
@@ -230,7 +233,7 @@ async def test_a_poll_brings_mail(system: System, alpha: Claim) -> None:
     poll = await polling(system, alpha)
     await alpha.ok("messages", key="m2", to="alpha", body=2)
     answers = [(await poll).json()]
-    while not answers[-1]["mailbox"]:  # the first news may be the sending itself
+    while not answers[-1]["mailbox"]:  # the first answer may be about the sending itself
         answers.append((await alpha.journal(after_version=answers[-1]["version"], wait_s=10)).json())
     assert [mail["body"] for mail in answers[-1]["mailbox"]] == [2]
 
@@ -253,7 +256,7 @@ async def test_a_poll_ends_with_the_work(system: System, worker: PlayedWorker, h
 
 
 async def test_a_poll_is_over_in_time_although_much_happens(system: System, alpha: Claim) -> None:
-    """What happens in other parts of the run is no news for it."""
+    """Events in other parts of the run are no news for the poll, which ends at its own time."""
     poll = await polling(system, alpha, wait_s=0.5)
     run = UUID(alpha.body["run_id"])
     noise = SetContextValue(context_id=context_id_of(run), run_id=run, agent_run_id=run, name="n", value=1)
@@ -266,7 +269,7 @@ async def test_a_poll_is_over_in_time_although_much_happens(system: System, alph
 
 
 async def test_only_news_of_its_own_wake_a_poll(system: System, alpha: Claim, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What happens in other parts of the run does not make it read: a hundred polls would be a hundred reads an event."""
+    """Events in other parts of the run cause no read of the poll: with a hundred polls each event would cause a hundred reads."""
     poll = await polling(system, alpha)
     read, reads = Journals.read, 0
 
@@ -298,14 +301,14 @@ async def test_a_poll_ends_when_the_process_is_about_to(system: System, alpha: C
 
 
 async def test_only_the_newest_attempt_of_a_tool_call_has_a_say(system: System, alpha: Claim, worker: PlayedWorker) -> None:
-    """The queue handed the call out again, so the first worker lost its lease. Nothing that it says is recorded."""
+    """The queue delivered the call again, so the first worker lost its lease. Its reports are not recorded."""
     invocation_id = await alpha.call("k", "add", a=1)
     old = await worker.next("add", "tool")
     new = await system.worker("worker-2").claim(invocation_id, "tool", delivery=2)
     assert (old.attempt, new.attempt) == (1, 2)
     head = await system.settled()
     error = {"type": "TestError", "message": "of the first", "kind": "permanent"}
-    for attempt in (old.attempt, new.attempt + 1):  # the one that is over, and one that nobody was given
+    for attempt in (old.attempt, new.attempt + 1):  # the attempt that is over, and an attempt that was never given out
         for verb, said in (("complete", {"result": "of the first"}), ("fail", {"error": error})):
             body = {"attempt": attempt, **said}
             refused = await worker.http.post(f"/v1/invocations/{invocation_id}/{verb}", json=body)
@@ -313,7 +316,7 @@ async def test_only_the_newest_attempt_of_a_tool_call_has_a_say(system: System, 
     assert await system.settled() == head, "something was recorded"
 
     await new.fail("transient", retry_after_s=600)
-    for claim in (old, new):  # between two attempts nobody has the call
+    for claim in (old, new):  # between two attempts no worker holds the call
         late = await claim.post("complete", result="too late")
         assert (late.status_code, late.json()["code"]) == (409, "stale-attempt"), claim.attempt
     recorded = [event.topic for event in await system.events() if event.stream_id == UUID(invocation_id)]

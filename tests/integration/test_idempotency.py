@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: one execution and one answer for a key, whatever repeats, races, failures and outages do."""
+"""`Idempotency-Key`: one execution and one answer for a key, through repeats, races, failures and outages."""
 
 import asyncio
 from typing import Any
@@ -27,7 +27,7 @@ async def registered(system: System) -> None:
 
 async def test_a_repeat_gets_the_first_answer(system: System) -> None:
     first = await start(system.http, "k", agent="alpha")
-    again = await start(system.http, '"k"', agent="alpha")  # the header is a quoted string in the draft, a bare one with most
+    again = await start(system.http, '"k"', agent="alpha")  # the draft has a quoted string, most clients send a bare string
     assert (first.status_code, again.status_code) == (201, 201)
     assert again.json() == first.json() and "idempotency-replayed" not in first.headers
     assert again.headers["idempotency-replayed"] == "true"
@@ -54,7 +54,7 @@ async def test_requests_at_the_same_moment_are_one(system: System) -> None:
 
 
 async def test_while_the_first_is_running(system: System) -> None:
-    """`Prefer: wait` holds the first request open, as long as nobody ends the run."""
+    """`Prefer: wait` holds the first request open until the run ends."""
     headers = {"Idempotency-Key": "k", "Prefer": "wait=30"}
     first = asyncio.create_task(system.http.post("/v1/runs", json={"agent": "alpha"}, headers=headers))
 
@@ -164,7 +164,7 @@ async def test_a_run_id_of_the_clients_own_makes_a_start_repeatable(system: Syst
     for other in ({"agent": "alpha", "input": 2}, {"plan": {"kind": "sequential", "agents": ["alpha", "alpha"]}, "input": 1}):
         answer = await system.http.post("/v1/runs", json={**other, "run_id": run_id})
         assert (answer.status_code, answer.json()["code"]) == (409, "already-exists")
-    # The agent came out in a new version in between: it still is the same request.
+    # A new version of the agent came out in between: the request is still the same.
     offer = {"worker_id": "w", "agents": [{"name": "alpha", "version": "2"}]}
     assert (await system.http.post("/v1/workers", json=offer)).status_code == 200
     late = await system.http.post("/v1/runs", json=bodies[0])

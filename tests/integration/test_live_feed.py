@@ -61,7 +61,7 @@ async def create_projects(system: System, count: int, size: int = 10) -> None:
 
 
 async def test_replay_and_live_have_no_seam_under_concurrent_appends(system: System, url: str) -> None:
-    """Clients come at any moment of a growing log; each one sees all of it, once, in order."""
+    """Clients connect at any moment of a growing log. Each client sees the whole log, once, in order."""
     await create_projects(system, 30)
     expected = 150
 
@@ -110,7 +110,7 @@ async def listening(system: System, count: int = 1) -> None:
 async def test_a_client_that_comes_again_goes_on_where_it_was(system: System, url: str) -> None:
     await create_projects(system, 20)
     seen: list[int] = []
-    while len(seen) < 23:  # three at a time, and always the last id given back
+    while len(seen) < 23:  # three events at a time, and always the last id given back
         headers = {"Last-Event-ID": str(seen[-1])} if seen else {}
         async with streaming(url, system.key, "/v1/events", headers, after="0") as stream:
             seen += [position_of(await stream.next()) for _ in range(min(3, 23 - len(seen)))]
@@ -175,7 +175,7 @@ async def test_a_stream_of_a_run_that_goes_on_does_not_end(system: System, url: 
 
 
 async def test_a_client_that_does_not_read_is_told_to_come_again(system: System) -> None:
-    """Its queue has a bound; what it got has no gap, and with the last id it gets the rest."""
+    """The client's queue has a bound. The received events have no gap, and with the last id the client gets the rest."""
     async with live_feed(system, queue_events=20) as feed, served(replace(system.container, live=feed)) as url:
         await one_that_does_not_read(system, feed, url)
 
@@ -195,7 +195,7 @@ async def one_that_does_not_read(system: System, feed: LiveFeed, url: str) -> No
         await eventually(lambda: _listens(feed))
 
         async def stuck() -> bool:
-            """What waits for it is not taken any more: one more is one more that waits."""
+            """Whether the client takes no more waiting events, so that each further event waits as well."""
             await asyncio.gather(*(create_projects(system, 1, size=200_000) for _ in range(4)))
             await eventually(lambda: _at_head(system, feed))
             return feed.most_queued > 4
@@ -215,7 +215,7 @@ async def one_that_does_not_read(system: System, feed: LiveFeed, url: str) -> No
 
 
 async def read_all(reader: asyncio.StreamReader) -> list[ServerSentEvent]:
-    """The events of a chunked response read by hand, up to its end."""
+    """The events of a chunked response that is read by hand, up to its end."""
     while await reader.readuntil(b"\r\n") != b"\r\n":
         pass
 
@@ -231,7 +231,7 @@ async def test_the_queue_of_a_listener_is_bounded_while_it_replays(system: Syste
     await create_projects(system, 3)
     async with live_feed(system, queue_events=5) as feed:
         events = feed.events(Filter(DEFAULT_TENANT_ID), after=0, history=await current(system))
-        assert await anext(events)  # a page of the replay; then the caller is busy for long
+        assert await anext(events)  # a page of the replay; then the caller is busy for a long time
         await create_projects(system, 30)
         await eventually(lambda: _at_head(system, feed))
         with pytest.raises(TooSlow):
@@ -246,7 +246,7 @@ async def _at_head(system: System, feed: LiveFeed) -> bool:
 
 
 async def test_a_listener_before_the_start_waits_for_it_and_not_for_the_past(system: System) -> None:
-    """While the database cannot be reached at the start, nobody knows yet what `from now on` means."""
+    """As long as the database cannot be reached at the start, the position of `from now on` is unknown."""
     await create_projects(system, 5)
     late = LiveFeed(system.container.feed, system.subscription, system.container.histories)
 
@@ -271,7 +271,7 @@ async def test_the_log_is_read_only_while_somebody_needs_it(system: System) -> N
 
 async def somebody_now_and_then(system: System, feed: LiveFeed) -> None:
     await create_projects(system, 3)
-    await system.settled()  # others have read them
+    await system.settled()  # other listeners have read these events
     assert not feed.reading and feed.position == 0, "nobody has asked yet"
 
     async def next_position() -> int:
@@ -280,7 +280,7 @@ async def somebody_now_and_then(system: System, feed: LiveFeed) -> None:
         raise AssertionError
 
     async def at_rest() -> bool:
-        await create_projects(system, 1)  # what it reads for nobody tells it to stop
+        await create_projects(system, 1)  # the feed stops after events that it reads for no listener
         return not feed.reading
 
     for _ in range(2):
@@ -301,7 +301,7 @@ async def _listens(feed: LiveFeed) -> bool:
 
 
 async def test_a_listener_that_waits_for_a_log_out_of_reach_ends_with_the_process(system: System) -> None:
-    unread = LiveFeed(system.container.feed, system.subscription, system.container.histories)  # as before the database is there
+    unread = LiveFeed(system.container.feed, system.subscription, system.container.histories)  # has not reached the database yet
 
     async def everything() -> list[RecordedEvent]:
         return [

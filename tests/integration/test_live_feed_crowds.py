@@ -1,4 +1,4 @@
-"""Many listeners of one process: what one of them costs, and whom the others keep waiting."""
+"""Many listeners of one process: the cost of one listener, and the waits that many listeners cause."""
 
 import asyncio
 import gc
@@ -17,7 +17,7 @@ LISTENERS = live.WOKEN_AT_ONCE * 6
 
 
 async def append(system: System, count: int) -> None:
-    """Each event in a batch of its own: the live feed has had one before the next is appended."""
+    """Appends each event as a batch of its own: the live feed has read an event before the next is appended."""
     for _ in range(count):
         command = CreateProject(project_id=new_id(), name="p", metadata={})
         position = (await system.container.commands.execute(request_of(), command)).position
@@ -29,12 +29,12 @@ async def _reached(system: System, position: int) -> bool:
 
 
 class Crowd:
-    """Listeners that want the same, each a task of its own."""
+    """Listeners with the same filter, each a task of its own."""
 
     def __init__(self, system: System) -> None:
         self.batches: list[list[Batch]] = [[] for _ in range(LISTENERS)]
         self.may_take = asyncio.Event()
-        """Unset: whoever has a batch is busy with it."""
+        """Unset: listeners that have a batch are busy with it."""
         self.may_take.set()
         self._live = system.container.live
         self._histories = system.container.histories
@@ -78,7 +78,8 @@ async def _joined(system: System) -> bool:
 
 
 async def test_what_all_want_is_encoded_once(system: System) -> None:
-    """Also for those who were busy while several batches came: these get all that waits as one batch, the same for all of them."""
+    """This holds also for listeners that were busy while several batches came: all of them get the waiting events as the same
+    single batch."""
     made: list[RecordedEvent] = []
 
     def make(events: Sequence[RecordedEvent]) -> bytes:
@@ -101,7 +102,7 @@ async def test_what_all_want_is_encoded_once(system: System) -> None:
 
 
 async def test_a_crowd_is_woken_in_turns(system: System) -> None:
-    """In no turn of the event loop are more than some served, so that whatever else is due has its turn in between."""
+    """In one turn of the event loop only some listeners are served, so that other due work has its turn in between."""
     loop, turn, served = asyncio.get_running_loop(), 0, Counter[int]()
 
     class Counting(Crowd):

@@ -20,7 +20,7 @@ def write(folder: Path, **files: str) -> list[Migration]:
 
 @pytest.fixture
 async def empty_url(services: EmbeddedServices, database_url: str) -> str:
-    """The test's database with nothing in it."""
+    """The test's database without any table."""
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
         await connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
     return database_url

@@ -1,4 +1,4 @@
-"""Three servers of NATS that keep every stream together: one of them goes, and all goes on."""
+"""A cluster of three NATS servers that replicate every stream: one server goes away, and all work goes on."""
 
 import contextlib
 import json
@@ -82,7 +82,7 @@ async def log(database_url: str) -> AsyncIterator[Log]:
 
 
 async def all_there(connection: NatsConnection) -> None:
-    """Makes and removes a stream on all of them: JetStream of a cluster answers long before it has a place for three copies."""
+    """Makes and removes a stream on all servers: the JetStream of a cluster answers long before it can place three copies."""
     probe = {"name": "probe", "subjects": ["probe"], "num_replicas": REPLICAS}
 
     async def placed() -> bool:
@@ -111,7 +111,7 @@ def fanout(connection: NatsConnection, log: Log) -> FanOut:
 
 
 async def test_every_stream_survives_the_loss_of_a_server(cluster: Cluster, log: Log) -> None:
-    """The one that leads the log's stream, killed. Nothing is made anew: the streams are those from before."""
+    """The leader of the log's stream is killed. No stream is made anew."""
     settings = StreamSettings(replicas=REPLICAS)
     async with connected(cluster.url, wait=START_S) as connection:
         await all_there(connection)
@@ -165,7 +165,10 @@ async def test_settings_reach_all_streams(cluster: Cluster, database_url: str) -
 
 
 async def test_a_queue_of_one_copy_gets_the_others(cluster: Cluster, log: Log) -> None:
-    """What a process with other settings made is brought in line, with what waits in it; so is the log's stream."""
+    """A work queue that was made with other settings gets the present settings and keeps its waiting items.
+
+    The log's stream gets its settings, too.
+    """
     async with connected(cluster.url, wait=START_S) as connection:
         await all_there(connection)
         alone = JetStreamWorkQueue(connection, log_id=LOG)
@@ -192,7 +195,10 @@ async def test_a_queue_of_one_copy_gets_the_others(cluster: Cluster, log: Log) -
 
 
 async def test_one_server_keeps_the_queue_that_it_has(nats: NatsProcess) -> None:
-    """More copies than servers: refused, told, and tried again with the next registration; workers go on with what there is."""
+    """More copies than servers: the change is refused, reported, and tried again with the next registration.
+
+    Workers go on with the existing queue.
+    """
     async with connected(nats.url) as connection:
         before = await JetStreamWorkQueue(connection, log_id=LOG).ensure(TENANT, "agent", "critic", max_pending=5)
         more = JetStreamWorkQueue(connection, log_id=LOG, replicas=REPLICAS)

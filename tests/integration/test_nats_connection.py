@@ -1,4 +1,4 @@
-"""The connection: there when the server is, honest when it is not, and never the reason that something hangs."""
+"""The connection: up when the server is up, reported as down when the server is down, and never the reason for a hang."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ async def test_starts_without_a_server_and_connects_later(nats: NatsProcess) -> 
 
 async def test_requests_under_way_end_with_the_connection(nats: NatsProcess) -> None:
     async with connected(nats.url) as connection:
-        silent = await connection.client.subscribe("silence")  # somebody listens, nobody answers
+        silent = await connection.client.subscribe("silence")  # there is a listener that never answers
         lost: list[bool] = []
         with connection.on_loss(lambda: lost.append(True)):
             asking = asyncio.create_task(connection.request("silence", timeout=600))
@@ -76,7 +76,7 @@ async def test_frozen_server_is_noticed_and_left(nats: NatsProcess, monkeypatch:
 
 
 async def test_client_that_closed_for_good_is_replaced(nats: NatsProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some answers of a server (too many connections, wrong credentials for a moment) make the client close for ever."""
+    """Some errors of a server (too many connections, wrong credentials for a moment) make the client close for ever."""
     monkeypatch.setattr("adapters.nats.connection._WATCH_INTERVAL", 0.1)
     async with connected(nats.url) as connection:
         await connection.client.close()
@@ -90,7 +90,10 @@ async def test_client_that_closed_for_good_is_replaced(nats: NatsProcess, monkey
 async def test_comes_back_when_the_server_was_away_until_the_client_was_given_up(
     users: str, nats: NatsProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who loses its subscription with the connection ends it on the dead client. The client is replaced all the same."""
+    """A user that loses its subscription with the connection ends the subscription on the dead client.
+
+    The client is still replaced.
+    """
     monkeypatch.setattr("adapters.nats.connection._WATCH_INTERVAL", 0.1)
     monkeypatch.setattr("adapters.nats.connection._GIVE_UP_AFTER", 0.5)
     async with connected(nats.url) as connection:
@@ -127,7 +130,7 @@ async def _publish(connection: NatsConnection) -> None:
 
 
 async def test_a_write_to_a_connection_that_broke_a_moment_ago_is_an_outage(nats: NatsProcess) -> None:
-    """The client learns of the break some turns of the event loop later. Until then it calls itself connected."""
+    """The client learns of the break some turns of the event loop later. Until then the client reports itself as connected."""
     async with connected(nats.url) as connection:
         client = connection.client
         client._transport.close()
@@ -143,7 +146,7 @@ async def test_a_write_to_a_connection_that_broke_a_moment_ago_is_an_outage(nats
 async def test_a_task_of_the_client_that_ends_is_noticed_at_once(
     part: str, nats: NatsProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The library ends its tasks at errors that it does not expect. It goes on calling itself connected, or reconnecting."""
+    """The library's tasks end at unexpected errors. The client then still reports itself as connected, or as reconnecting."""
     monkeypatch.setattr("adapters.nats.connection._WATCH_INTERVAL", 3600.0)
     async with connected(nats.url) as connection:
         client = connection.client
@@ -165,7 +168,7 @@ async def test_a_task_of_the_client_that_ends_is_noticed_at_once(
 
 
 async def test_what_was_unsubscribed_during_an_outage_gets_nothing_after_it(nats: NatsProcess) -> None:
-    """A pull of before would be answered there: work that nobody gets, until it is given out again."""
+    """A pull from before the outage would be answered on such a subscription: nobody would get the work until its next delivery."""
     async with connected(nats.url) as connection, connected(nats.url) as other:
         client = connection.client
         await nats.kill()
@@ -225,12 +228,12 @@ async def test_close_is_prompt_in_any_state(nats: NatsProcess) -> None:
 
 
 async def test_a_close_at_any_moment_of_connecting_ends_it(nats: NatsProcess) -> None:
-    """In a process that has other things to do: what arrives and the cancellation often come in the same turn of the event loop."""
+    """In a busy process the answer and the cancellation often come in the same turn of the event loop."""
     chance = random.Random(1)
 
     async def work() -> None:
         while True:
-            time.sleep(chance.uniform(0, 0.001))  # noqa: ASYNC251  # that is the point
+            time.sleep(chance.uniform(0, 0.001))  # noqa: ASYNC251  # the test needs a blocked loop
             await asyncio.sleep(0.001)
 
     busy = [asyncio.create_task(work()) for _ in range(2)]

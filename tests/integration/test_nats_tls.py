@@ -1,4 +1,5 @@
-"""TLS to NATS, and credentials over it: what is asked for is had, or nothing is sent and the reason is told."""
+"""TLS to NATS, and credentials over TLS: the connection has the requested security, or no secret is sent and the reason is
+reported."""
 
 import asyncio
 import contextlib
@@ -31,7 +32,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 async def secured(
     folder: Path, authority: Authority, *, tls: dict[str, Any] | None = None, **more: Any
 ) -> AsyncIterator[NatsProcess]:
-    """A server that speaks TLS only; `tls` and `more` are parts of its configuration."""
+    """A server that accepts only TLS. `tls` and `more` are parts of its configuration."""
     files = {"cert_file": str(authority.server_cert), "key_file": str(authority.server_key), "ca_file": str(authority.ca)}
     configuration = folder / "nats.conf"
     configuration.write_text(json.dumps({**more, "tls": {**files, **(tls or {})}}))
@@ -50,7 +51,7 @@ async def connecting(url: str, security: NatsSecurity | None = None) -> AsyncIte
 
 
 async def works(url: str, security: NatsSecurity) -> None:
-    """For the server's connection and for a worker's, which does without our `NatsConnection`."""
+    """For the server's connection, and for a worker's connection, which does not use `NatsConnection`."""
     async with connecting(url, security) as connection:
         await connection.ready(5)
     await worker_works(url, security)
@@ -77,7 +78,7 @@ def worker_client(url: str, security: NatsSecurity) -> SecuredClient:
 
 
 async def refused(url: str, security: NatsSecurity | None, match: str) -> None:
-    """The connection says why, as what it is, and goes on trying."""
+    """The connection reports the reason with the right kind of error, and goes on trying."""
     async with connecting(url, security) as connection:
         await eventually(lambda: refusal(connection))
         assert match in str(await refusal(connection))
@@ -103,7 +104,7 @@ async def test_certificates_of_an_own_authority(tmp_path: Path, authority: Autho
     async with secured(tmp_path, authority) as server:
         await works(tls(server), NatsSecurity(ca_file=authority.ca))
         await works(server.url, NatsSecurity(ca_file=authority.ca))
-        await works(f"tls://127.0.0.1:1,{tls(server)}", NatsSecurity(ca_file=authority.ca))  # one of them is down
+        await works(f"tls://127.0.0.1:1,{tls(server)}", NatsSecurity(ca_file=authority.ca))  # one of the servers is down
         await refused(tls(server), None, "the server's certificate is not accepted")
         await probe(tls(server), security=NatsSecurity(ca_file=authority.ca), timeout=5)
         with pytest.raises(NatsRefused, match="certificate is not accepted"):
@@ -175,7 +176,7 @@ INFO = {"server_id": "x", "version": "2.15.1", "auth_required": True, "nonce": "
 async def test_nothing_is_sent_in_clear_text_when_tls_is_asked_for(
     says: dict[str, Any], tmp_path: Path, authority: Authority
 ) -> None:
-    """A server, or somebody between, that says it needs no TLS gets nothing: no password, no token, no JWT, no signature."""
+    """A server, or an attacker in between, that offers no TLS gets no password, no token, no JWT and no signature."""
     key = Nkey()
     (tmp_path / "nkey").write_text(key.seed)
     (tmp_path / "user.creds").write_text(creds("a.b.c", key))
@@ -221,9 +222,9 @@ async def test_clear_text_after_a_reconnect_is_refused_as_well(tmp_path: Path, a
             await connection.ready(5)
             (tmp_path / "nats.conf").write_text("{}")
             await server.kill()
-            await server.start()  # on the same port, without TLS
+            await server.start()  # a server on the same port, without TLS
             await eventually(lambda: refusal(connection))
-            await asyncio.sleep(1)  # the next attempts fail as well, and leave nothing open: pytest would say so
+            await asyncio.sleep(1)  # the next attempts fail as well, and leave no socket open: pytest would report open sockets
             gc.collect()
             assert "offers no TLS" in str(await refusal(connection))
 

@@ -1,4 +1,4 @@
-"""Events survive the way through a message byte for byte, and batches keep their limits."""
+"""Events stay the same byte for byte in a message, and batches keep their limits."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID

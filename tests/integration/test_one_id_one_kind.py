@@ -1,4 +1,5 @@
-"""An id names one thing of one kind. On the routes of another kind there is no such thing; what is to be made cannot take it."""
+"""An id names one stream of one kind. The routes of another kind answer that the id does not exist, and a new stream cannot take
+the id."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -35,16 +36,16 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/invocations/{invocation_id}/fail": {"attempt": 1, "error": FAILURE},
     "/v1/invocations/{invocation_id}/resolve": {"result": 1, "reason": "seen"},
 }
-"""What is sent to each route with an id in its path: a body that it would take."""
+"""A valid body for each route with an id in its path."""
 OWNERS = {"run_id": "runs", "agent_run_id": "agent_runs", "invocation_id": "invocations"}
-"""Whose id a parameter of a path is."""
+"""The slice to which the id of a path parameter belongs."""
 KINDS = (*CATALOG.deciders, "foreign")
-"""`foreign`: a stream of somebody who only uses the log."""
+"""`foreign`: a stream of a user who uses only the log."""
 
 
 @dataclass(frozen=True)
 class World:
-    """One server that has seen everything, and one on the same log that has seen nothing yet."""
+    """One server with all streams in its cache, and one server on the same log with an empty cache."""
 
     warm: System
     cold: System
@@ -53,7 +54,7 @@ class World:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def world(services: EmbeddedServices) -> AsyncIterator[World]:
-    """One thing of each kind."""
+    """One stream of each kind."""
     await empty_work_queue(services.nats_url)
     async with fresh_database(services) as url, running(url, services.nats_url) as system:
         await issue_key(system)
@@ -145,7 +146,7 @@ async def test_commands_that_come_by_no_route_are_held_to_it_too(world: World, k
 
 
 async def test_what_is_looked_at_by_the_wrong_rules_keeps_its_own(world: World, nats_url: str) -> None:
-    """A look from the wrong side leaves behind the state that the right side needs, for nothing more than the one read."""
+    """A read by the wrong kind leaves the right state in the cache, at the cost of one read."""
     async with running(world.warm.database_url, nats_url, roles=["api"], key=world.warm.key) as fresh:
         run_id = world.ids["runs"]
         assert (await ask(fresh, "GET", "/v1/agent-runs/{agent_run_id}/journal", run_id)).status_code == 404

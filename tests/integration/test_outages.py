@@ -1,7 +1,7 @@
-"""NATS or PostgreSQL is away for longer than a connection is waited for. When it is back, every role is.
+"""NATS or PostgreSQL is away for longer than the wait for a connection. After its return every role works again.
 
-The times after which a connection is given up are tenths of seconds here. tests/chaos/test_outages.py has the real ones. An outage
-is mostly a wait, so the systems of all cases wait side by side.
+The times after which a connection is given up are tenths of seconds here. tests/chaos/test_outages.py uses the real times. An
+outage is mostly a wait, so the systems of all cases wait side by side.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def load(system: System, busy: bool) -> AsyncIterator[None]:
-    """Commands and runs all the time, or nothing at all."""
+    """Commands and runs all the time, or no load at all."""
     stop = asyncio.Event()
     loading = asyncio.create_task(Callers(system).until(stop), name="load") if busy else None
     try:
@@ -45,7 +45,7 @@ async def load(system: System, busy: bool) -> AsyncIterator[None]:
 
 
 async def works(system: System, worker: PlayedWorker) -> None:
-    """A run from its start over the sagas and the queue to its end."""
+    """Takes a run from its start through the sagas and the queue to its end."""
     run_id = await system.start("beta")
     await (await worker.next("beta")).complete()
 
@@ -75,7 +75,7 @@ async def back_after_an_outage(services: EmbeddedServices, folder: Path, away: s
         worker = system.worker()
         await worker.register("alpha", "beta")
         await works(system, worker)
-        with system.container.live.watch(DEFAULT_TENANT_ID):  # somebody for whom the api reads the log
+        with system.container.live.watch(DEFAULT_TENANT_ID):  # a client for which the api reads the log
             await eventually(lambda: all_read(nats.url), "all readers at the stream")
             async with load(system, busy):
                 await asyncio.sleep(0.5)

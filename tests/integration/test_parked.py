@@ -1,4 +1,4 @@
-"""Parked events: listed, tried again in order, not overtaken by live ones; of projections and of sagas."""
+"""Parked events of projections and of sagas: listed, retried in order, not overtaken by live events."""
 
 import asyncio
 import contextlib
@@ -101,7 +101,7 @@ async def test_what_is_parked_during_a_retry_belongs_to_it(database_url: str, mo
 
         read, reads = log.feed.at, 0
 
-        async def overtaken(positions: Sequence[int]) -> list[RecordedEvent]:  # more is parked after each read, if it can be
+        async def overtaken(positions: Sequence[int]) -> list[RecordedEvent]:  # after each read more events are parked, if possible
             nonlocal reads
             found = await read(positions)
             reads += 1

@@ -1,4 +1,4 @@
-"""Projections of users: found in installed distributions, given their tables, run, rebuilt; a broken one harms nobody."""
+"""Users' projections: found in installed distributions, with their own tables, run, rebuilt. A broken projection harms no other."""
 
 import importlib
 import re
@@ -28,14 +28,14 @@ CODE = re.findall(r"^```python\n(.*?)^```", HOW_TO, re.MULTILINE | re.DOTALL)
 
 
 class Site:
-    """A folder of installed distributions, as pip leaves them."""
+    """A folder of installed distributions in the layout of pip."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._modules: list[str] = []
 
     def install(self, name: str, source: str, *points: str, version: str = "1.0") -> None:
-        """A distribution `tidelog-<name>` of one module of that name."""
+        """Installs a distribution `tidelog-<name>` with one module of that name."""
         (self._folder / f"{name}.py").write_text(source)
         info = self._folder / f"tidelog_{name}-{version}.dist-info"
         info.mkdir()
@@ -44,7 +44,7 @@ class Site:
         self._modules.append(name)
 
     def change(self, name: str, source: str) -> None:
-        """Another release of a module. Whoever imported it is a new process then."""
+        """Installs another release of a module. The module is imported anew, as in a new process."""
         (self._folder / f"{name}.py").write_text(source)
         self.forget()
 
@@ -98,7 +98,7 @@ async def test_the_example_of_the_documentation_works(database_url: str, site: S
             assert await failures_of(log.database, DEFAULT_TENANT_ID, await log.feed.head()) == expected
             await log.ask(projection, "verify")
             await log.until_status(projection.name, "equal", purpose="check")
-        # The next release counts attempts in a table of another shape: built beside, then swapped.
+        # The next release counts attempts in a table of another shape: the table is built beside the live one, then swapped.
         changed = CODE[0].replace("failures     int NOT NULL DEFAULT 0", "failures     bigint NOT NULL DEFAULT 100")
         site.change("failures", changed)
         newer = loaded("agent_failures")

@@ -1,4 +1,4 @@
-"""TLS to Postgres as far as it goes without a server that has it: what libpq is told is done, and what it refuses is told as such.
+"""TLS to Postgres without a TLS server: libpq gets the settings, and its refusals are reported as refusals.
 
 `make compat` tests the same against real servers with OpenSSL.
 """

@@ -1,4 +1,4 @@
-"""Projections: rows are the fold of the log, whatever breaks in between; lists, filters and tenants."""
+"""Projections: rows are the fold of the log after every kind of failure. Also lists, filters and tenants."""
 
 import asyncio
 import contextlib
@@ -45,7 +45,7 @@ CLAIMED = ("agent_run.claimed", "invocation.attempt_started")
 
 
 async def act(system: System, workers: list[PlayedWorker], random_: random.Random, runs_known: list[str]) -> None:
-    """One thing that a client or a worker may do, sensible or not."""
+    """Does one random action of a client or a worker, sensible or not."""
     if not runs_known or random_.random() < 0.08:
         plans: list[dict[str, Any]] = [
             {"kind": "sequential", "agents": ["alpha", "beta"]},
@@ -142,7 +142,7 @@ async def assert_open_work_is_what_the_log_says(system: System) -> None:
 
 
 class OwnConnections:
-    """The `Database` port with a connection for each use: they end with whoever used them, as those of a process do."""
+    """The `Database` port with a connection for each use: a connection ends with its user, like the connections of a process."""
 
     def __init__(self, database_url: str) -> None:
         self._database_url = database_url
@@ -165,7 +165,7 @@ NAMES = [projection.name for projection in PROJECTIONS]
 
 async def test_a_runner_that_dies_anywhere_leaves_exact_rows(database_url: str, nats_url: str) -> None:
     async with running(database_url, nats_url, loops=["live", "relay", "sagas", "timers"]) as system:
-        # The projector is killed again and again while the log grows, and begun anew each time.
+        # The projector is killed again and again while the log grows, and started anew each time.
         random_, deaths, longest, reached = random.Random(11), 0, SHORT_LIFE_S, 0
         stop, subscription = asyncio.Event(), system.subscription
 
@@ -212,7 +212,7 @@ async def working(runner: ProjectionRunner) -> AsyncIterator[asyncio.Task[None]]
 
 
 async def seen(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
-    """A read model that would show an event that came twice: it counts, and does not look."""
+    """A read model that shows an event that was applied twice: it inserts a row without a check."""
     for event in batch:
         project: projects.ProjectCreated = decoded(event)
         if project.name.startswith("bad"):
@@ -234,9 +234,9 @@ async def test_what_breaks_a_handler_is_parked_with_what_follows_it(database_url
         async with working(ProjectionRunner((SEEN, PROJECTS), log.database, log)):
             await log.until("seen")
         [follower, _] = await log.create("follower", "c")
-        async with log.database.connection() as connection:  # the root of the broken event has more to say
+        async with log.database.connection() as connection:  # the root of the broken event has further events
             await connection.execute("UPDATE event SET root_id = %s WHERE originator_id = %s", [broken, follower])
-        async with working(ProjectionRunner((SEEN, PROJECTS), log.database, log)):  # remembers who waits
+        async with working(ProjectionRunner((SEEN, PROJECTS), log.database, log)):  # the runner keeps the waiting roots
             await log.until("seen")
             await log.until("projects")
         parked = await log.rows("SELECT consumer, position, topic, error FROM parked_event ORDER BY position")
@@ -276,7 +276,7 @@ async def _epoch(log: Log, epoch: int) -> bool:
 
 
 class LosesAnswers:
-    """The real database, except that the answers to some commits get lost on the way: they took place, and nobody knows."""
+    """The real database, but the answers to some commits are lost: the commits took place, and the caller gets an error."""
 
     def __init__(self, database: Database, random_: random.Random) -> None:
         self._database, self._random, self.lost = database, random_, 0
@@ -327,7 +327,7 @@ async def test_a_saga_checkpoint_moves_on_after_a_lost_answer(database_url: str)
 
 
 async def pages(system: System, path: str, limit: int, **query: Any) -> list[list[dict[str, Any]]]:
-    """All pages of a list, by its cursors; the `Link` header must lead to the same place."""
+    """Reads all pages of a list by its cursors. The `Link` header must lead to the same page."""
     head = str(await system.container.feed.head())
     found, url = [], str(system.http.build_request("GET", path, params={"limit": limit, **query}).url)
     while True:
@@ -437,7 +437,7 @@ async def test_a_second_tenant_sees_and_changes_nothing(system: System, worker: 
         for path, body in attempts:
             assert (await other.post(path, json=body)).status_code in (403, 404), path
         assert await system.container.feed.head() == head, "something was written"
-        # With agents of its own it still cannot take a run's id that is another tenant's.
+        # A tenant with agents of its own still cannot take the id of another tenant's run.
         await system.worker(http=other).register("alpha")
         await system.settled()
         head = await system.container.feed.head()

@@ -1,8 +1,8 @@
-"""The hot queries use the index that is meant for them: the code's own calls, with the plans that Postgres ran them by.
+"""The hot queries use the intended indexes. The tests make the code's own calls and check the plans that Postgres used.
 
-The server's `auto_explain` reports the plan of each statement of the session, those inside of the append function included, so no
-statement is written down here a second time. Each call is made twice: planned with its values known, and without, which is what
-Postgres may change to when a statement is repeated on one connection.
+The server's `auto_explain` reports the plan of each statement of the session, also inside the append function. So no statement is
+repeated here. Each call is made twice: planned with known values, and planned without values. Postgres may change to a plan without
+values when a statement is repeated on one connection.
 """
 
 import json
@@ -43,7 +43,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def uuid(kind: int, number: int) -> UUID:
-    """As the SQL below makes them: ascending ids of one kind."""
+    """Ascending ids of one kind, in the form of the SQL below."""
     return UUID(f"{kind:08x}-0000-7000-8000-{number:012x}")
 
 
@@ -55,7 +55,7 @@ TENANT, STREAM, ROOT, COMMAND, ROW = 1, 2, 3, 4, 5
 BIG, SMALL = uuid(TENANT, 1), uuid(TENANT, 7)
 ROOT_OF_SMALL = uuid(ROOT, 49)
 
-# One tenant has every second row, nineteen share the rest: what is rare for a tenant is not rare in the table.
+# One tenant has every second row, nineteen share the rest: a value that is rare for a tenant is not rare in the table.
 TENANT_OF = id_sql(TENANT, "CASE WHEN n % 2 = 0 THEN 1 ELSE 2 + n / 2 % 19 END")
 TENANT_OF_ROOT = TENANT_OF.replace("n ", "(n / 100) ")
 FILL = f"""
@@ -92,7 +92,7 @@ INSERT INTO checkpoint (name, position) SELECT name, 1 FROM unnest('{{runs,timer
 
 @dataclass
 class Hot:
-    """The code under test on one connection, and the plans by which its statements were run."""
+    """The code under test on one connection, and the plans of its statements."""
 
     connection: AsyncConnection[Any]
     database: PostgresDatabase
@@ -105,7 +105,7 @@ class Hot:
 
 @pytest_asyncio.fixture
 async def hot(services: EmbeddedServices, database_url: str) -> AsyncIterator[Hot]:
-    """As the server's administrator, who alone may load `auto_explain`."""
+    """Connects as the server's administrator, because only the administrator may load `auto_explain`."""
     plans: list[dict[str, Any]] = []
 
     async def configure(connection: AsyncConnection[Any]) -> None:
@@ -151,7 +151,7 @@ def tenant_feed(**filters: Any) -> Callable[[Hot], Awaitable[object]]:
 
 
 def list_runs(**filters: Any) -> Callable[[Hot], Awaitable[object]]:
-    """A page of the older half of the runs of the tenant that has the most."""
+    """A page of the older half of the runs of the tenant with most runs."""
     given: dict[str, Any] = {
         "tenant_id": BIG,
         "limit": 50,
@@ -163,7 +163,7 @@ def list_runs(**filters: Any) -> Callable[[Hot], Awaitable[object]]:
 
 
 def list_calls(**filters: Any) -> Callable[[Hot], Awaitable[object]]:
-    """A page of the older half of the calls of the tenant that has the most."""
+    """A page of the older half of the calls of the tenant with most calls."""
     given: dict[str, Any] = {
         "tenant_id": BIG,
         "limit": 50,
@@ -175,7 +175,7 @@ def list_calls(**filters: Any) -> Callable[[Hot], Awaitable[object]]:
 
 
 async def append(hot: Hot) -> None:
-    """Two streams that exist and one that does not, in one call of the append function."""
+    """Appends to two existing streams and a new one, in one call of the append function."""
     streams = [StreamAppend(uuid(STREAM, n), uuid(ROOT, 0), version, (NewEvent("x", 1, b"{}"),)) for n, version in APPENDED]
     batch = [
         EncodedAppend.of(AppendRequest(tenant, stream.stream_id, (stream,), "{}"))
@@ -233,7 +233,7 @@ HOT_QUERIES: dict[str, tuple[Callable[[Hot], Awaitable[object]], str]] = {
     "a checkpoint": (lambda hot: Positions(hot.database).until("runs", 1, 1.0), ""),
     "an idempotency key": (lambda hot: hot.connection.execute(idempotency.FIND, [uuid(ROW, 5)]), "idempotency_key_pkey"),
 }  # fmt: skip
-"""Name: the call, and the indexes of its plans. Without one: the table is small for ever and in one page."""
+"""Name: the call, and the indexes of its plans. No index: the table is small for ever and has one page."""
 
 PARKED = "SELECT DISTINCT consumer, root_id FROM parked_event WHERE consumer = ANY (%s)"
 
@@ -242,7 +242,7 @@ GENERIC, CUSTOM = "force_generic_plan", "force_custom_plan"
 NOT_YET = {
     (GENERIC, "runs of a status"): "walks over the newest runs of all tenants; `list_runs` has it planned with its values",
 }
-"""What is known to be planned badly, and why. Whoever puts one right takes it out of here: the test fails otherwise."""
+"""Calls with known bad plans, and the reasons. A call whose plan was improved must be removed here: the test fails otherwise."""
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -283,4 +283,4 @@ async def test_hot_queries_use_their_indexes(hot: Hot) -> None:
 
 
 MEANT = frozenset(index for _, indexes in HOT_QUERIES.values() for index in indexes.split())
-"""Others may be used beside them: those of small tables and of foreign rows."""
+"""The plans may use other indexes as well: indexes of small tables and of foreign rows."""

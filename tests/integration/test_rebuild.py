@@ -1,4 +1,4 @@
-"""Rebuilding read models beside the live ones: under appends, over crashes, swapped without anybody noticing, and back."""
+"""Rebuilds of read models beside the live ones: under appends, over crashes, with a swap that readers do not notice, and back."""
 
 import asyncio
 import time
@@ -35,7 +35,7 @@ async def schemas(log: Log) -> list[str]:
 
 
 async def equal(log: Log, projection: Projection) -> None:
-    """The live tables are what the log says. A builder must be at work."""
+    """Asserts that the live tables agree with the log. A builder must be at work."""
     await log.ask(projection, "verify")
     await log.until_status(projection.name, "equal", purpose="check")
 
@@ -44,7 +44,7 @@ async def equal(log: Log, projection: Projection) -> None:
 
 
 class Reader:
-    """A session of its own that reads all the time with a prepared statement, and keeps each different answer it got."""
+    """A session of its own that reads all the time with a prepared statement, and keeps each different answer."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -76,7 +76,7 @@ async def test_a_swap_under_appends_is_seen_as_one_moment(database_url: str, mon
         async def append() -> None:
             while True:
                 await log.run()
-                # What was written is read, also over the swap.
+                # Written rows are read, also over the swap.
                 await Positions(log.database).until("runs", await log.feed.head(), 10)
                 written.append((await log.rows("SELECT count(*) FROM run"))[0][0])
 
@@ -88,7 +88,7 @@ async def test_a_swap_under_appends_is_seen_as_one_moment(database_url: str, mon
             known = len(written)
             await eventually(_true(lambda: len(written) > known + 3 and reader.answers[-1][1] == 0))
         assert build.position >= 2_000 and build.events >= 2_000 and build.rate
-        # New rows come one after the other; the marks are all there, or all gone, in one step, and no row was ever missing.
+        # New rows come one after the other. All marks vanish in one step, and no row was ever missing.
         counts = [count for count, _ in reader.answers]
         assert counts == sorted(counts) and counts[0] >= 200
         assert [mark for _, mark in reader.answers if mark not in (0, 200)] == []
@@ -113,7 +113,7 @@ async def test_a_long_reader_delays_the_swap_and_not_other_readers(database_url:
         await log.until("runs")
         reader = Reader(database_url)
         async with await psycopg.AsyncConnection.connect(database_url) as long_one, task(reader.run):
-            await long_one.execute("SELECT count(*) FROM run")  # and its transaction stays open
+            await long_one.execute("SELECT count(*) FROM run")  # the reader's transaction stays open
             async with building(log, RUNS):
                 await log.ask(RUNS, "rebuild", swap=True)
                 await log.until_status("runs", "ready")
@@ -142,7 +142,8 @@ async def test_a_long_reader_delays_the_swap_and_not_other_readers(database_url:
 
 
 class StopsAtUse:
-    """The real database for a process that is stopped at its nth use: `before` the commit, or `after` it, before the answer."""
+    """The real database for a process that is stopped at its nth use: `before` the commit, or `after` the commit and before the
+    answer."""
 
     def __init__(self, database: Database, use: int, when: str) -> None:
         self._database, self._left, self._when = database, use, when
@@ -206,7 +207,10 @@ async def test_a_builder_that_dies_anywhere_is_continued(database_url: str, monk
 
 
 async def dies_and_is_continued(log: Log, database: StopsAtUse) -> bool:
-    """A rebuild whose builder is stopped and cancelled, and the builder after it. False: it got to its end unharmed."""
+    """Runs a rebuild whose builder is stopped and cancelled, and then the next builder.
+
+    False: the first builder reached its end unharmed.
+    """
     await log.rows(MARKED)
     await log.ask(RUNS, "rebuild", swap=True)
     async with building(log, RUNS, database=database):
@@ -265,7 +269,7 @@ async def test_a_rollback_brings_the_version_before_back_caught_up(database_url:
         assert await log.rows(statuses) == [("completed", 3), ("old", 10)], "the rows that were live, and what came since"
         await log.runs(2)
         await log.until("runs")
-        await log.ask(RUNS, "rollback", swap=True)  # of the rollback
+        await log.ask(RUNS, "rollback", swap=True)  # rolls the rollback back
         await log.until_status("runs", "swapped")
         assert await log.rows(statuses) == [("completed", 15)]
         # A rollback that is cancelled keeps the version for another time.
@@ -344,7 +348,7 @@ async def test_two_tables_and_their_rights_go_together(database_url: str) -> Non
 
 
 class Fussy:
-    """A handler that takes no project whose name begins with what it dislikes."""
+    """A handler that fails at projects whose name begins with `dislikes`."""
 
     def __init__(self) -> None:
         self.dislikes = "bad"
@@ -376,7 +380,7 @@ async def test_parked_events_belong_to_a_version(database_url: str, monkeypatch:
             ]
             assert (await log.rows(parked))[0][2] == "ArithmeticError: cannot take worse 1"
             assert await log.rows("SELECT count(*) FROM project") == [(64,)]
-            # The runner knows: one root is free again, of another the events wait from now on.
+            # The runner knows that one root is free again, and that the events of another root wait from now on.
             for root, name in ((ids[1], "after bad"), (ids[-1], "after the worst")):
                 await log.append(root, (new_id(), 0, [ProjectCreated(name=name)]))
             await log.until("projects")

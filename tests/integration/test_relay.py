@@ -1,4 +1,4 @@
-"""The relay against real servers: what lies in the stream is the log, in order and once, whatever happened on the way."""
+"""The relay on real servers: the stream holds the log, each event once and in order, after every kind of fault."""
 
 import asyncio
 import contextlib
@@ -47,7 +47,7 @@ async def log(database_url: str) -> AsyncIterator[Log]:
 
 
 class Patient:
-    """Has the relay look at the log when it is told of something, and never by the clock."""
+    """Makes the relay read the log only after a notification, never by the clock."""
 
     def __init__(self, signal: AppendSignal) -> None:
         self._signal = signal
@@ -68,7 +68,7 @@ async def by_notification(log: Log) -> AsyncIterator[AppendSignal]:
 
 
 class Restless:
-    """Wakes a relay up at other moments than the log does, so that two relays cut their batches differently."""
+    """Wakes a relay at other moments than the log does, so that two relays cut their batches differently."""
 
     async def wait(self, after: int, timeout: float) -> None:
         await asyncio.sleep(0.001)
@@ -80,7 +80,7 @@ async def reached(relay: Relay, log: Log) -> None:
 
 
 async def check_stream(connection: NatsConnection, log: Log, *, base: int = 0, until: int = 2**62) -> None:
-    """The stream is a chain without a hole, and holds the log after `base`, once, in order, byte for byte."""
+    """Asserts that the stream is a chain without a hole, and holds the log after `base`, once, in order, byte for byte."""
     spans, events = await stream_content(connection)
     previous = base
     for span in spans:
@@ -114,7 +114,7 @@ async def test_events_that_wait_travel_together_and_single_ones_at_once(nats: Na
             await reached(one, log)
             spans, _ = await stream_content(connection)
             assert [span.last for span in spans] == [256, 512, 600]
-            for head in (601, 602):  # by nothing but the notification
+            for head in (601, 602):  # only the notification wakes the relay
                 await log.append(1)
                 await eventually(lambda: one.position == head)  # noqa: B023  awaited here
             spans, _ = await stream_content(connection)
@@ -159,7 +159,7 @@ async def test_two_relays_that_make_a_stream_at_the_same_time_agree_on_one(nats:
     made: list[str] = []
 
     class Slow(NatsConnection):
-        """Asks for its stream after another relay made a newer one, which was not there when this one looked."""
+        """A relay asks for its stream after another relay made a newer stream, which was not there at the first relay's look."""
 
         async def request(self, subject: str, *rest: Any, **more: Any) -> Msg:
             if ".STREAM.CREATE." in subject and not made:
@@ -248,7 +248,7 @@ async def test_store_set_back_to_an_old_copy(nats: NatsProcess, log: Log) -> Non
 
 
 async def test_stream_of_another_history_is_replaced(nats: NatsProcess, log: Log, services: EmbeddedServices) -> None:
-    """A database that was restored from a backup gives the same positions to other events."""
+    """A database that was restored from a backup gives used positions to other events."""
     name = f"{conninfo_to_dict(log.url)['dbname']}_restored"
     async with connected(nats.url) as connection:
         await log.append(30)
@@ -380,7 +380,7 @@ async def test_events_at_and_over_the_limits(nats: NatsProcess, database_url: st
             await reached(one, log)
         spans, events = await stream_content(connection)
         assert [span.previous for span in spans] == [0, *(span.last for span in spans[:-1])]
-        assert 7 not in [event.position for event in events]  # only named there; read from the database
+        assert 7 not in [event.position for event in events]  # the stream only names the event; it is read from the database
         await reader.check(log)
 
 
@@ -397,7 +397,8 @@ async def test_two_logs_share_a_server(nats: NatsProcess, log: Log) -> None:
 
 
 async def test_batch_cannot_follow_a_stranger_in_its_place(nats: NatsProcess, log: Log) -> None:
-    """Two relays that cut the log differently: the second batch of one expects the sequence that the other's first batch took."""
+    """Two relays cut the log differently: the second batch of one relay expects the sequence that the other relay's first batch
+    took."""
     await log.append(5)
     events = await log.everything()
     async with connected(nats.url) as connection:

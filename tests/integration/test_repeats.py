@@ -1,4 +1,5 @@
-"""What is said again: the same gets the first answer and is called a repeat; something else is refused, and the first stands."""
+"""Repeated requests: the same request gets the first answer and is marked as a repeat. A different request is refused, and the
+first stays."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -23,7 +24,7 @@ async def alpha(system: System, worker: PlayedWorker) -> Claim:
 
 
 async def check_repeats(system: System, post: Post, first: dict[str, Any], *others: dict[str, Any]) -> None:
-    """Says it, says it again (its fields the other way round), and says each of the others."""
+    """Sends a request, repeats the request (with its fields in reverse order), and sends each of the different requests."""
     told = await post(first)
     assert told.status_code == 200 and "idempotency-replayed" not in told.headers, told.text
     head = await system.settled()
@@ -65,7 +66,7 @@ async def test_a_call(system: System, alpha: Claim, worker: PlayedWorker) -> Non
 
     first = {"key": "k", "tool": "add", "arguments": {"a": 1, "c": {"d": 2}}}
     await check_repeats(system, post, first, {"arguments": {"a": 2}}, {"tool": "mail"}, {"tool": "mail", "arguments": {"a": 2}})
-    # What the server looked up for the first one, and finds otherwise now, is none of the caller's words.
+    # The server's looked-up values, which have changed since the first request, are not part of the request.
     await worker.register(tools=[{"name": "add", "idempotent": False, "timeout_s": 7.5}])
     again = await post(first)
     assert again.status_code == 200 and again.headers["idempotency-replayed"] == "true", again.text
@@ -110,7 +111,7 @@ async def test_shared_context(system: System, alpha: Claim) -> None:
 
 
 async def test_repeats_at_the_same_moment_read_one_value(system: System, alpha: Claim) -> None:
-    """While another writes: whichever was recorded first is what all of them get."""
+    """Several requests write at once: all of them get the answer of the first recorded request."""
 
     async def get() -> dict[str, Any]:
         return await alpha.ok("state", key="g", op="get", name="n")
@@ -139,7 +140,7 @@ async def test_the_end_of_an_agent_run(system: System, alpha: Claim, worker: Pla
 
 
 async def test_a_failure_that_is_tried_again(system: System, worker: PlayedWorker) -> None:
-    """The delay is computed and not compared; the same after the next attempt has begun."""
+    """The delay is computed and not compared. The same holds after the next attempt has begun."""
     retry = {"max_attempts": 3, "initial_s": 0.01}
     run_id = await system.start(plan={"kind": "graph", "steps": [{"key": "alpha", "agent": "alpha", "retry": retry}]})
     alpha = await worker.next("alpha")
@@ -235,7 +236,10 @@ async def test_a_cancellation_for_another_reason_is_not_dropped(system: System, 
 
 
 async def test_sagas_and_timers_are_not_compared(system: System) -> None:
-    """Their command ids follow from events, and another release may answer the same event otherwise: it must not be refused."""
+    """The command ids of sagas and timers follow from events.
+
+    Another release may react to the same event with another command, and that command must not be refused.
+    """
     commands, run_id = system.container.commands, new_id()
     start = runs.StartRun(run_id=run_id, project_id=new_id(), plan=runs.parallel(("alpha", "beta"), None))
     await commands.execute(request_of(), start)

@@ -1,4 +1,5 @@
-"""The whole log folded: every stream, once, whatever the cut; what does not fold is told, and nothing else suffers."""
+"""The whole log is folded: every stream, once, with every cut. A stream that cannot be folded is reported and affects no other
+stream."""
 
 import asyncio
 import hashlib
@@ -41,7 +42,7 @@ STREAMS_OF_A_RUN = {"runs": 1, "agent_runs": 4, "invocations": 12, "messages": 3
 
 
 async def write(database_url: str, *calls: Sequence[AppendRequest]) -> int:
-    """Each as one call of the append function; the new head."""
+    """Writes each batch with one call of the append function. Returns the new head."""
     head = 0
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
         register_arrays(connection)
@@ -55,7 +56,7 @@ async def write(database_url: str, *calls: Sequence[AppendRequest]) -> int:
 
 @pytest_asyncio.fixture
 async def log(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
-    """Runs that went on side by side, and a replay in small ranges and pages."""
+    """A log of runs that went on side by side, and a replay in small ranges and pages."""
     monkeypatch.setattr(composition, "RANGE_EVENTS", 170)
     monkeypatch.setattr(composition, "PAUSE_S", 0.01)
     monkeypatch.setattr(ranges, "FIRST_PAGE", 7)
@@ -65,7 +66,7 @@ async def log(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
 
 
 def expected_digest() -> str:
-    """Of the same runs, folded here without the log."""
+    """The digest of the same runs, folded here without the log."""
     total = 0
     for number in range(RUNS):
         streams: dict[UUID, list[NewEvent]] = {}
@@ -198,14 +199,14 @@ async def test_running_embedded_database_is_found(services: EmbeddedServices) ->
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """That the account of the servers can reach."""
+    """A folder that the account of the servers can reach."""
     with tempfile.TemporaryDirectory(prefix="tidelog-replay-") as name:
         Path(name).chmod(0o711)
         yield Path(name) / "data"
 
 
 async def test_data_folder_without_a_server_is_replayed(folder: Path) -> None:
-    """Its database is started for the command, and stopped again."""
+    """The database is started for the command, and stopped afterwards."""
     with pytest.raises(SettingsError, match="there is no log"):
         async with composition.database(Settings(data_dir=folder.parent)):
             pass

@@ -80,7 +80,10 @@ class Finished:
 
 
 async def review(folder: Path, input: Any = None, silent: tuple[str, ...] = ()) -> Finished:
-    """The agents one after the other, the mail of the earlier ones in the mailboxes of the later. `silent` ones fail unheard."""
+    """Runs the agents one after the other.
+
+    Later agents have the mail of the earlier ones in their mailboxes. `silent` agents fail without mail.
+    """
     outcomes: dict[str, Outcome] = {}
     for agent in (Historian, Surveyor, Inspector):
         if agent.name in silent:
@@ -216,7 +219,7 @@ async def test_the_report_goes_where_the_run_says(repository: Path, reports: Pat
 
 
 async def test_every_chunk_is_a_call_and_a_crash_repeats_none(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The agent dies between its chunks and its result; the next attempt does only what was not done."""
+    """The agent dies between its chunks and its result. The next attempt does only the missing work."""
     monkeypatch.setattr(historian, "CHUNK", 10)
     journal = MemoryJournal()
 
@@ -241,7 +244,7 @@ async def test_every_chunk_is_a_call_and_a_crash_repeats_none(repository: Path, 
 
 async def test_chunks_that_stop_early_are_continued() -> None:
     class Hasty:
-        """Does seven of what it is asked for."""
+        """Does at most seven of the requested items."""
 
         def __init__(self) -> None:
             self.asked: list[tuple[str, int, int]] = []
@@ -251,7 +254,7 @@ async def test_chunks_that_stop_early_are_continued() -> None:
             return {"offset": offset, "covered": min(limit, 7)}
 
     context = Hasty()
-    parts = await in_chunks(context, "git.history", 25, 10)  # type: ignore[arg-type]  # all it needs of a context is `tool`
+    parts = await in_chunks(context, "git.history", 25, 10)  # type: ignore[arg-type]  # the function uses only `tool` of a context
     assert sorted(part["offset"] for part in parts) == [0, 7, 10, 17, 20]
     assert sum(part["covered"] for part in parts) == 25
     assert len({key for key, *_ in context.asked}) == 5

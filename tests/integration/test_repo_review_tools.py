@@ -1,4 +1,4 @@
-"""The tools of examples/repo_review on real repositories: what they count is what git counts, and they stay in their folder."""
+"""The tools of examples/repo_review on real repositories: their counts agree with git's counts, and they stay in their folder."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""A log that was restored under a running server: no reader misses an event of what it has now, or keeps one that it has not."""
+"""A log that was restored under a running server: no reader misses an event of the log, or keeps an event that the log has lost."""
 
 import asyncio
 import re
@@ -82,7 +82,7 @@ async def test_every_reader_has_the_restored_log(postgres: Restorable, nats: Nat
         try:
             await create_projects(system, 30)
             await have_all(system, browser, poller, sdk, subscriber)
-            await system.container.histories.check()  # the mark, which else is moved every half minute
+            await system.container.histories.check()  # the mark, which is otherwise moved every half minute
             kept = await system.settled()
             await postgres.back_up()
             await create_projects(system, 25)
@@ -90,7 +90,7 @@ async def test_every_reader_has_the_restored_log(postgres: Restorable, nats: Nat
             await system.copied()
             late.events, last = list(browser.events), (await system.container.histories.fresh()).histories.current.cursor(kept + 25)
             await postgres.restore(new_timeline=new_timeline)
-            await create_projects(system, 45)  # beyond what was there before
+            await create_projects(system, 45)  # beyond the old end of the log
             await have_all(system, browser, poller, sdk, subscriber)
             tasks.append(asyncio.create_task(as_a_browser(url, system.key, late, last)))
             await have_all(system, *readers)
@@ -106,7 +106,7 @@ async def test_every_reader_has_the_restored_log(postgres: Restorable, nats: Nat
 
 
 async def test_a_recovery_is_seen_by_its_timeline_and_a_copy_of_the_files_by_the_operator(postgres: Restorable) -> None:
-    """Without a copy in NATS, and without a process that was running: what is certain is what the log had noted before."""
+    """There is no copy in NATS and no process that was running: only the marks that the log had noted before are certain."""
     async with open_log(postgres.url) as log:
         await log.append(20)
         await log.histories.check()
@@ -131,7 +131,7 @@ async def test_a_recovery_is_seen_by_its_timeline_and_a_copy_of_the_files_by_the
 
 
 async def test_a_copy_of_the_files_gets_an_id_of_its_own(postgres: Restorable) -> None:
-    """It lives beside its original, maybe on the same NATS, where streams and subjects carry the id."""
+    """The copy lives beside its original, maybe on the same NATS, whose streams and subjects carry the log's id."""
     async with open_log(postgres.url) as log:
         await log.append(20)
         await log.histories.check()

@@ -1,4 +1,4 @@
-"""A process of roles: whichever of its tasks ends, however it ends, the process ends too, so that it is started again."""
+"""A process of roles: when any of its tasks ends, in any way, the process ends too, so that it is started again."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ from tests.ports import free_port
 START_S = 60.0
 END_S = 60.0
 LOOKS = 30
-"""At a process that has all its tasks, and others, before those are called strangers."""
+"""Checks of a process that has all its tasks and others, before the others count as unknown tasks."""
 
 PROCESS = """
 import asyncio, sys
@@ -48,7 +48,7 @@ LOOPS = {
     "writer", "nats", "appends", "histories", "histories-listener", "live", "snapshots", "sharing", "relay", "projections",
     "rebuilds", "sagas", "timers", "sweeper", "http", "ready",
 }  # fmt: skip
-"""What `serve` itself waits for."""
+"""Tasks for which `serve` itself waits."""
 OF_PARTS = {
     "group-commit", "nats-connection-tidelog-api+projector+relay+saga", "listen-tidelog_log", "listen-tidelog_builds",
     "listen-tidelog_timers", "listen-tidelog_history", "setup", "expire-idempotency-keys", "uvicorn", "relay-copy", "relay-acks",
@@ -62,7 +62,10 @@ OF_LIBRARIES = ("Task-", "pool-", "tidelog-api+projector+relay+saga-")
 
 @contextlib.asynccontextmanager
 async def process_of_roles(services: EmbeddedServices, folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    """All roles in one process, on a database of their own. Asked `?` it names its tasks; a task that is named is ended."""
+    """All roles in one process, on a database of their own.
+
+    The input `?` makes the process print its tasks. The name of a task ends the task.
+    """
     ready, log = folder / "ready", folder / "log"
     async with fresh_database(services) as database_url:
         environment = {
@@ -97,14 +100,14 @@ async def tasks_of(process: asyncio.subprocess.Process) -> set[str]:
 
 
 async def until_complete(process: asyncio.subprocess.Process) -> None:
-    """Until all its tasks run, and no others."""
+    """Waits until all tasks of the process run, and no others."""
     expected, found, looks = LOOPS | OF_PARTS | OF_NO_MATTER, set[str](), 0
     try:
         async with within(START_S):
             while found != expected and looks < LOOKS:
                 await asyncio.sleep(0.1)
                 found = {name for name in await tasks_of(process) if not name.startswith(OF_LIBRARIES)}
-                looks += expected <= found  # a stranger may be one that ends soon
+                looks += expected <= found  # an unknown task may be one that ends soon
     except TimeoutError:
         pass
     assert found == expected, f"not there: {expected - found}; in none of the lists above: {found - expected}"
@@ -112,9 +115,9 @@ async def until_complete(process: asyncio.subprocess.Process) -> None:
 
 @pytest.mark.parametrize("name", [*sorted(OF_PARTS), "relay", "live", "http"])
 async def test_with_any_of_its_tasks_the_process_ends(services: EmbeddedServices, tmp_path: Path, name: str) -> None:
-    """Cancelled by nobody who may: the end that is the hardest to see, because asyncio reports it nowhere.
+    """The task is cancelled from outside: this end is the hardest to see, because asyncio does not report it.
 
-    A task that is new is in none of the lists, and fails this test until somebody has decided who notices its end.
+    A new task is in none of the lists, and fails this test until its developer has decided which part notices the task's end.
     """
     async with process_of_roles(services, tmp_path) as process:
         await until_complete(process)

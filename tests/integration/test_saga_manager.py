@@ -1,4 +1,4 @@
-"""The saga loop by itself: its reactions are decided anew each time, and yet recorded once, whenever its process dies."""
+"""The saga loop by itself: a reaction is decided anew each time and still recorded once, at whatever moment the process dies."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -26,7 +26,7 @@ async def ledger(database_url: str, nats_url: str) -> AsyncIterator[Ledger]:
 
 @asynccontextmanager
 async def working(manager: SagaManager) -> AsyncIterator[None]:
-    """Runs a manager and kills it in the end: what it awaits is never answered."""
+    """Runs a manager and kills it at the end: its open call is never answered."""
     task = asyncio.create_task(manager.run())
     try:
         yield
@@ -36,7 +36,7 @@ async def working(manager: SagaManager) -> AsyncIterator[None]:
 
 
 async def test_the_whole_log_read_again_adds_nothing(ledger: Ledger) -> None:
-    """The rules record each reaction as often as it is decided, so only its id can tell that it was recorded."""
+    """The rules record each reaction as often as it is decided, so only the command id shows that a reaction was recorded."""
     projects = [await ledger.project() for _ in range(10)]
     async with working(ledger.manager()):
         head = await ledger.settled()
@@ -64,7 +64,10 @@ class StoppingCheckpoints(PostgresCheckpoints):
 
 @pytest.mark.parametrize("moment", MOMENTS)
 async def test_a_process_that_dies_at_any_moment_leaves_each_reaction_once(ledger: Ledger, moment: str) -> None:
-    """Before it reacts, between reaction and checkpoint, or with an answer under way: another process does the rest."""
+    """The process dies before the reaction, between reaction and checkpoint, or with an answer under way.
+
+    Another process does the rest.
+    """
     project, stops = await ledger.project(), Stops(moment)
     doomed = ledger.manager(store=StoppingStore(ledger.store, stops), checkpoints=StoppingCheckpoints(ledger, stops))
     async with working(doomed):

@@ -1,4 +1,4 @@
-"""Sagas: from one stream's event to another stream's command, over the whole path."""
+"""Sagas: the whole path from one stream's event to another stream's command."""
 
 from typing import Any
 
@@ -41,7 +41,7 @@ async def test_a_parallel_run_gives_all_results_to_the_aggregator(system: System
     run_id = await system.start(plan={"kind": "parallel", "agents": ["alpha", "beta"], "aggregator": "gamma"})
     await system.settled()
     assert await worker.nothing_to_take("gamma")
-    for name in ("beta", "alpha"):  # side by side, so in any order
+    for name in ("beta", "alpha"):  # the steps run side by side, so the order is open
         await (await worker.next(name)).complete(name.upper())
     last = await worker.next("gamma")
     assert last.body["results"] == {"alpha": "ALPHA", "beta": "BETA"} and last.body["missing"] == []
@@ -93,7 +93,7 @@ async def test_cancelling_calls_off_agent_runs_and_their_invocations(system: Sys
     assert (run["status"], run["cancel_reason"]) == ("cancelled", "enough")
     assert [step["status"] for step in run["steps"]] == ["cancelled", "cancelled"]
     calls = {call["invocation_id"]: call["status"] for call in run["steps"][0]["calls"]}
-    assert calls == {waiting: "cancelled", begun: "running"}  # what has begun is recorded as it happens
+    assert calls == {waiting: "cancelled", begun: "running"}  # work that has begun is recorded as usual
     assert (await worker.try_claim(waiting, "tool")).json()["code"] == "work-over"
     assert (await alpha.journal()).json()["code"] == "work-over"
     await held.complete("the effect happened")
@@ -105,7 +105,7 @@ async def test_cancelling_calls_off_agent_runs_and_their_invocations(system: Sys
 async def test_a_result_that_crosses_the_cancelling_leaves_no_step_running(system: System, worker: PlayedWorker) -> None:
     run_id = await system.start("alpha", "beta")
     alpha = await worker.next("alpha")
-    await stopped(system.tasks.pop("sagas"))  # both are in the log before anybody reacts
+    await stopped(system.tasks.pop("sagas"))  # both events are in the log before a saga reacts
     await alpha.complete("too late")
     assert (await system.http.post(f"/v1/runs/{run_id}/cancel")).status_code == 202
     run = await eventually(lambda: _cancelled(system, run_id))
@@ -166,7 +166,7 @@ async def test_mail_to_a_step_that_has_ended_is_refused_and_seen(system: System,
 
 
 async def test_all_events_again_change_nothing(database_url: str, nats_url: str) -> None:
-    """A saga process that lost its checkpoint reads the log from the start: our rules have nothing to add."""
+    """A saga process that lost its checkpoint reads the log from the start: the product's rules add no event."""
     await empty_work_queue(nats_url)
     async with running(database_url, nats_url) as system:
         await issue_key(system)
@@ -200,7 +200,7 @@ async def test_an_event_that_makes_no_sense_is_parked_and_others_go_on(system: S
     broken = await append(system, (odd := new_id()), odd, 0, NewEvent("run.step_scheduled", 1, b'{"step":"x"}'))
     completed = orjson.dumps({"run_id": str(new_id()), "step": "x", "attempt": 1})
     lost = await append(system, (stray := new_id()), stray, 0, NewEvent("agent_run.completed", 1, completed))
-    # An agent run whose stream cannot be folded: the saga meets it when it decides.
+    # The stream of an agent run cannot be folded: the saga finds this at its decision.
     run_id = await system.start("alpha")
     [requested] = await system.until_topic(run_id, "agent_run.requested")
     unknown = MailReceived(attempt=1, key="k", message_id=new_id())
@@ -219,7 +219,7 @@ async def test_an_event_that_makes_no_sense_is_parked_and_others_go_on(system: S
 
 @pytest.mark.parametrize("outcome", ["result", "error"])
 async def test_an_ambiguous_invocation_waits_for_a_person(system: System, worker: PlayedWorker, outcome: str) -> None:
-    """A tool that must not run twice, and its worker vanishes after the intent: nobody calls it again."""
+    """A tool must not run twice, and its worker vanishes after the intent: the tool is not called again."""
     run_id = await system.start("alpha")
     alpha = await worker.next("alpha")
     invocation_id = await alpha.call("k", "mail", to="x")

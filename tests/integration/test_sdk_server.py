@@ -18,7 +18,7 @@ from tidelog.errors import AuthenticationError, InvalidRequestError, NotFoundErr
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def server(services: EmbeddedServices, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    """One for the module: each test looks at its own runs and projects."""
+    """One server for the module: each test uses runs and projects of its own."""
     async with (
         fresh_database(services) as database_url,
         serving(database_url, services.nats_url, services.worker_nats_url, tmp_path_factory.mktemp("server")) as server,

@@ -1,4 +1,4 @@
-"""The SDK's worker with the real server: what agents and tools meet, and what it does when a part of the system goes away."""
+"""The SDK's worker with the real server: its behaviour for agents and tools, and while a part of the system is away."""
 
 import asyncio
 import logging
@@ -57,7 +57,7 @@ async def server_of_all(services: EmbeddedServices, tmp_path_factory: pytest.Tem
 
 @pytest.fixture
 async def server(server_of_all: Server) -> AsyncIterator[Server]:
-    """One server for all tests; what it logs during a test is shown with that test."""
+    """One server for all tests. The server's log lines during a test are shown with that test."""
     server_of_all.new_log()
     yield server_of_all
     print(server_of_all.new_log())
@@ -70,7 +70,7 @@ async def client(server: Server) -> AsyncIterator[Client]:
 
 
 STARTED: list[str] = []
-"""What the agents of a test did in this process."""
+"""The executions that the agents of a test started in this process."""
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +78,7 @@ def nothing_started() -> None:
     STARTED.clear()
 
 
-# --- what agents and tools meet ---------------------------------------------------------------------------------------
+# --- agents and tools -------------------------------------------------------------------------------------------------
 
 
 @tool("math.add", idempotent=True)
@@ -250,7 +250,7 @@ async def test_a_full_worker_takes_work_of_all_its_queues_in_turn(server: Server
     assert [(run.status, run.steps[0].attempt) for run in runs] == [("completed", 1)] * 4
 
 
-# --- work that is no longer this worker's -----------------------------------------------------------------------------
+# --- work that another worker has taken over --------------------------------------------------------------------------
 
 
 class Waiter(Agent):
@@ -297,7 +297,7 @@ async def test_a_newer_attempt_elsewhere_ends_this_one(server: Server, client: C
         claimed_elsewhere.set()
         await eventually(lambda: none_queued(jetstream, "stepper"), "the acknowledgement", 5)
         assert STARTED == ["stepping"]
-        # No report of its own: the newer attempt has the say.
+        # The worker sends no report of its own: the newer attempt decides.
         assert await events_of(client, started.run_id, "agent_run.step_recorded", "agent_run.failed", "agent_run.completed") == []
         assert (await other.post(f"{path}/complete", json={"attempt": 2, "result": "of the other"})).status_code == 200
         run = await end_of(client, started.run_id, 10)
@@ -310,7 +310,7 @@ async def test_work_that_is_delivered_again_to_its_own_worker_is_not_started_twi
     ack_wait_s = 3
     delivered_again = asyncio.Event()
     in_hand: list[int] = []
-    """After each delivery: how many tasks have its work."""
+    """The number of tasks with the delivered work, after each delivery."""
     take_over = Bench.offer
 
     def offered(bench: Bench, delivery: Delivery) -> None:
@@ -324,7 +324,7 @@ async def test_work_that_is_delivered_again_to_its_own_worker_is_not_started_twi
         async def execute(self, ctx: Context) -> Any:
             STARTED.append("blocking")
             await asyncio.sleep(0.1)
-            time.sleep(ack_wait_s + 1.5)  # noqa: ASYNC251  # the mistake that is tried: no heartbeat goes out meanwhile
+            time.sleep(ack_wait_s + 1.5)  # noqa: ASYNC251  # the mistake under test: no heartbeat goes out meanwhile
             await ctx.step("next", delivered_again.wait)
             return "done"
 
@@ -369,7 +369,7 @@ async def test_work_survives_an_outage_of_the_server(server: Server, client: Cli
         try:
             await server.kill()
             down.set()
-            await asyncio.sleep(1)  # the outage: the worker tries in vain
+            await asyncio.sleep(1)  # the outage: the worker's attempts fail
         finally:
             await server.start()
         run = await end_of(client, started.run_id, 30)
@@ -379,7 +379,7 @@ async def test_work_survives_an_outage_of_the_server(server: Server, client: Cli
 
 @pytest.fixture
 async def own_nats() -> AsyncIterator[EmbeddedServices]:
-    """A NATS server to be ended; in a folder that its account can reach."""
+    """A NATS server that the test ends, in a folder that the server's account can reach."""
     folder = tempfile.mkdtemp(prefix="tidelog-test-")
     os.chmod(folder, 0o711)
     services = EmbeddedServices(Path(folder) / "state", durable=False, want_postgres=False)

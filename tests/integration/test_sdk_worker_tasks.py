@@ -1,4 +1,4 @@
-"""The worker's own tasks and its connection: what of them ends unexpectedly is made again, and work goes on."""
+"""The worker's own tasks and its connection: each that ends unexpectedly is made again, and work goes on."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -34,7 +34,7 @@ async def works(client: Client) -> None:
 
 
 async def test_a_puller_that_ended_is_made_again(server: Server) -> None:
-    """Cancelled by nobody who may. No work would ever come again, and the worker would wait for it."""
+    """The task is cancelled from outside. Without a new task no work would ever come again, and the worker would wait for ever."""
     async with Client(server.url, KEY) as client, running(server.url, Echo):
         await works(client)
         [puller] = [task for task in asyncio.all_tasks() if task.get_name() == "pull agent echo"]
@@ -63,7 +63,7 @@ async def test_a_connection_that_died_is_replaced(server: Server, how: str) -> N
 
 
 async def test_a_session_that_was_cancelled_ends_the_worker(server: Server) -> None:
-    """So that its process ends, and is started again."""
+    """The worker's process ends then, and is started again."""
     with pytest.raises(RuntimeError, match="session was cancelled"):
         async with running(server.url, Echo):
             [session] = [task for task in asyncio.all_tasks() if task.get_name() == "session"]

@@ -1,4 +1,4 @@
-"""A flood of requests of one kind leaves the connections of others theirs; health is computed once for all who ask."""
+"""A flood of requests of one kind does not take the connections of other kinds. Health is computed once for all callers."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -44,7 +44,7 @@ async def test_a_share_is_bounded_first_come_first_served(database_url: str) -> 
             with pytest.raises(TooManyRequests):
                 async with share.connection():
                     pass
-            async with pool.connection() as connection:  # what others need is still there
+            async with pool.connection() as connection:  # the connections of other kinds are still free
                 await connection.execute("SELECT 1")
             first.cancel()
             await asyncio.wait({first})
@@ -73,7 +73,7 @@ async def test_who_takes_a_whole_share_leaves_the_others_theirs(database_url: st
             expected = (201, 503) if flooded == "database" else (503, 200)
             assert (posted.status_code, read.status_code) == expected
             assert (ready.status_code, metrics.status_code) == (200, 200)
-            if flooded == "database":  # a whole run goes its way
+            if flooded == "database":  # a whole run goes from start to end
                 await (await worker.next("alpha")).complete("done")
                 await eventually(lambda: system.sql("SELECT 1 FROM event WHERE topic = 'run.completed'"), "the end of the run")
         assert (await system.http.get("/v1/runs")).status_code == 200
@@ -116,7 +116,7 @@ async def test_a_report_is_made_anew_after_a_second(system: System) -> None:
 
 
 async def test_commands_go_on_under_floods(database_url: str, nats_url: str) -> None:
-    """Of reads and of those who ask without a key."""
+    """The floods are reads, and requests without a key."""
     async with running(database_url, nats_url, database_pool_size=8) as system:
         await issue_key(system)
         await system.worker().register("alpha")

@@ -1,4 +1,5 @@
-"""Several processes share the engine's units: fairly, each unit with one owner, and another one takes over when one goes."""
+"""Several processes share the engine's units fairly. Each unit has one owner, and another process takes over when the owner goes
+away."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -26,7 +27,7 @@ async def pool(database_url: str) -> AsyncIterator[Pool]:
 
 
 class Leaving(PostgresLeases):
-    """Leases of a process that may end as SIGKILL ends it: without a word."""
+    """Leases of a process that may end as after SIGKILL: without giving the leases back."""
 
     dead = False
 
@@ -43,7 +44,7 @@ class Process(SharingProcess):
         super().__init__(self.leases, units)
 
     async def vanish(self) -> None:
-        """Without a word: the lease is left to expire."""
+        """Ends the process without giving the leases back. The leases expire."""
         self.leases.dead = True
         await end(*self.tasks)
 
@@ -115,7 +116,7 @@ async def test_work_that_was_taken_away_is_begun_anew_while_the_lease_is_held(po
 
 
 async def test_members_that_know_other_units_share_what_they_know(pool: Pool) -> None:
-    """A rolling release: the new version has a unit that the old one does not know."""
+    """A rolling release: the new version has a unit that the old version does not know."""
     old, new = Process(pool), Process(pool, (*UNITS, "unit:new"))
     try:
 

@@ -1,4 +1,4 @@
-"""Snapshots on a real log: fewer events are read, and no snapshot, whatever it holds, can make a state wrong."""
+"""Snapshots on a real log: fewer events are read, and a snapshot with any content cannot make a state wrong."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -28,7 +28,7 @@ from tests.pace import in_time
 
 
 class CountingSnapshots(PostgresSnapshots):
-    """Says how many events each load read."""
+    """Records the number of events that each load read."""
 
     def __init__(self, pool: Pool) -> None:
         super().__init__(pool)
@@ -54,7 +54,7 @@ class CountingSnapshots(PostgresSnapshots):
 
 
 class CountingStore(PostgresEventStore):
-    """Says after which version events were read, and how many came."""
+    """Records the version after which events were read, and the number of events."""
 
     reads: list[tuple[int, int]]
 
@@ -68,7 +68,7 @@ class CountingStore(PostgresEventStore):
 
 @dataclass
 class Process:
-    """A command loop with a cache of its own, as a process of its own has it."""
+    """A command loop with a cache of its own, as in a process of its own."""
 
     loop: CommandLoop
     store: CountingStore
@@ -143,7 +143,7 @@ async def test_a_long_stream_is_read_from_its_newest_snapshot(database_url: str)
 
 
 async def test_cache_is_refreshed_by_newer_events_on_every_path(database_url: str) -> None:
-    """A stale cache at a load, at a conflict, and at a refusal; and a command that was recorded before."""
+    """A stale cache at a load, at a conflict and at a refusal, and a command that was recorded before."""
     stream, run_id = new_id(), new_id()
     async with process(database_url) as here, process(database_url, every=0) as there:
         await set_values(here, stream, range(3))
@@ -192,7 +192,7 @@ async def test_position_of_a_snapshot_is_that_of_its_own_stream(database_url: st
 
 @dataclass(frozen=True)
 class NextContext:
-    """The state of a release that counts how often values were set."""
+    """The state of a release that counts the writes of values."""
 
     entries: dict[str, context.ContextEntry] = field(default_factory=dict)
     count: int = 0
@@ -276,7 +276,7 @@ async def test_snapshots_that_cannot_be_stored_harm_nobody(database_url: str) ->
 
 async def test_what_waits_is_bounded(database_url: str) -> None:
     async with process(database_url, every=0) as one:
-        snapshotter = Snapshotter(one.snapshots, CATALOG.registry, every=1, max_waiting=3)  # nothing stores yet
+        snapshotter = Snapshotter(one.snapshots, CATALOG.registry, every=1, max_waiting=3)  # no process stores snapshots yet
         streams = [new_id() for _ in range(5)]
         for stream in streams:
             await set_values(one, stream, [1])

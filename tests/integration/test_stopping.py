@@ -1,4 +1,4 @@
-"""A process that is told to stop while its database is away: every request under way gets an answer that a client can act upon."""
+"""A process is stopped while its database is away: every request under way gets an answer with which a client can go on."""
 
 import asyncio
 import signal
@@ -22,7 +22,7 @@ async def sql(url: str, query: str) -> list[tuple[Any, ...]]:
 
 
 async def test_every_request_under_way_is_answered(services: EmbeddedServices, tmp_path: Path) -> None:
-    """A silent database takes a server all its time-outs: one that loses a connection at once stops beside it."""
+    """With a silent database a server needs all its time-outs. The server with refused connections stops beside it."""
     await empty_work_queue(services.nats_url)
     async with asyncio.TaskGroup() as stops:
         for how in ("refuses", "falls silent"):
@@ -63,7 +63,7 @@ async def answers_and_stops(services: EmbeddedServices, folder: Path, how: str) 
                 unknown += [asyncio.create_task(http.get(path)) for path in paths]
                 unknown.append(asyncio.create_task(http.get("/v1/runs", headers={"Tidelog-Position": "999999"})))
                 unknown.append(asyncio.create_task(http.post(f"/v1/runs/{run_id}/cancel")))
-                await asyncio.sleep(0.5)  # so that they are under way; those that are not would only make it easier
+                await asyncio.sleep(0.5)  # so that the requests are under way
                 server.signal(signal.SIGTERM)
                 for answer in await asyncio.gather(*waiting):
                     assert answer.status_code == 201 and answer.json()["position"] > 0, answer.text

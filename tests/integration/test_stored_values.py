@@ -1,4 +1,4 @@
-"""What was taken in can be read for ever: values deeper than today's door takes, and rows that nobody can read any more."""
+"""Accepted values stay readable for ever: values deeper than the present limit. Also rows that cannot be read any more."""
 
 from typing import Any
 from uuid import UUID
@@ -19,7 +19,7 @@ from tests.integration.system_kit import PlayedWorker, System, append, eventuall
 from tidelog import Client
 
 DEEPEST = 202
-"""An agent's result could be 199 levels deep, and two or three more in what an agent put around what it was given."""
+"""An agent's result could be 199 levels deep, and two or three levels more when another agent wrapped the result."""
 
 
 def nested(levels: int) -> Any:
@@ -33,7 +33,7 @@ OLD = nested(DEEPEST)
 
 
 async def start_old(system: System, *, complete: bool) -> UUID:
-    """A run as an earlier release recorded it, with the deepest values that it took; without or with the result of its agent."""
+    """Appends a run of an earlier release with the deepest accepted values, with or without the result of its agent."""
     run_id, plan = new_id(), runs.Plan(steps=(runs.Step(key="alpha", agent="alpha", agent_version="1", input=OLD),))
     work = agent_run_id_of(run_id, "alpha")
     started = runs.RunStarted(project_id=default_project_id(DEFAULT_TENANT_ID), plan=plan, input=OLD, metadata={"m": OLD})
@@ -52,7 +52,7 @@ async def start_old(system: System, *, complete: bool) -> UUID:
 
 
 async def test_old_values_are_read_everywhere(system: System, worker: PlayedWorker) -> None:
-    """Through the sagas, which hand them on, the read models, replay, lists, pages, streams and the SDK."""
+    """The values pass through the sagas, which hand them on, the read models, replay, lists, pages, streams and the SDK."""
     run_id = await start_old(system, complete=True)
     message = messages.MessageSent(
         run_id=run_id,
@@ -90,7 +90,7 @@ async def test_old_values_are_read_everywhere(system: System, worker: PlayedWork
 
 
 async def test_a_worker_goes_on_with_old_values(system: System, worker: PlayedWorker) -> None:
-    """It gets them, and they are handed on inside the server; what it sends itself is held to the limit."""
+    """The worker gets old values, and the server hands them on. The worker's own values must keep the limit."""
     run_id = await start_old(system, complete=False)
     shared = context.ContextValueSet(run_id=run_id, agent_run_id=new_id(), name="v", value=OLD, value_version=1)
     await append(system, context.context_id_of(run_id), run_id, 0, shared)
@@ -119,7 +119,7 @@ def test_a_snapshot_of_an_old_value_is_read() -> None:
 
 
 async def test_an_event_of_a_thousand_levels_is_folded_and_shown(system: System) -> None:
-    """No release of ours wrote such a one; whoever did, can read it."""
+    """No release of Tidelog wrote such an event. A user who wrote one can read it."""
     run_id, levels = new_id(), 1_000
     state = b'{"run_id":"%s","agent_run_id":"%s","name":"v","value":%s,"value_version":1}' % (
         str(run_id).encode(), str(run_id).encode(), b"[" * levels + b"]" * levels,
@@ -135,7 +135,7 @@ async def test_an_event_of_a_thousand_levels_is_folded_and_shown(system: System)
 
 @pytest.mark.parametrize("metadata", ["{}", "", "[1]", "x"])
 async def test_events_of_those_who_only_use_the_log_do_not_stop_the_feed(system: System, metadata: str) -> None:
-    """The recorder for the `eventsourcing` library puts no metadata on its events, and their state may be enciphered."""
+    """The recorder for the `eventsourcing` library writes events without metadata, and their state may be encrypted."""
     position, stream_id = await system.settled(), new_id()
     new = tuple(NewEvent("order.placed", 1, state) for state in (b'{"a":1}', b"\xff\x00 not JSON", b""))
     request = AppendRequest(DEFAULT_TENANT_ID, new_id(), (StreamAppend(stream_id, stream_id, 0, new),), metadata)

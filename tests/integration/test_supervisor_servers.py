@@ -1,4 +1,4 @@
-"""The keepers of the embedded servers: whatever a start raises, they start again; and who looks in the wrong place is told."""
+"""The keepers of the embedded servers: after any error of a start they try again, and a stranger on a server's port is reported."""
 
 import asyncio
 import contextlib
@@ -68,7 +68,7 @@ async def test_a_start_that_the_disk_refuses_is_tried_again(watched: Watched, ca
     assert await watched.answers()
     configuration = Path(watched.nats["store"]).with_name("nats.conf")
     configuration.unlink()
-    configuration.mkdir()  # an error of the system, as a full disk is one
+    configuration.mkdir()  # an error of the system, for example a full disk
     await watched.kill()
 
     async def refused() -> bool:
@@ -82,7 +82,7 @@ async def test_a_start_that_the_disk_refuses_is_tried_again(watched: Watched, ca
 
 
 async def test_who_knows_the_address_is_told_of_another(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stranger took the port. Clients would try it for ever."""
+    """A stranger took the port. Clients would try the port for ever."""
     monkeypatch.setattr("adapters.embedded.nats_server._RETRY_S", 0.3)
     before = watched.nats["port"]
     await watched.kill()

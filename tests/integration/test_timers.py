@@ -1,4 +1,4 @@
-"""Durable timers: retries, time-outs, and the sweeper that puts lost work on the queue again."""
+"""Durable timers: retries, time-outs, and the reconciler that puts lost work on the queue again."""
 
 import asyncio
 import time
@@ -51,7 +51,7 @@ async def test_an_agent_run_is_tried_again_until_its_attempts_are_used_up(system
     for attempt in (1, 2, 3):
         claim = await worker.next("alpha")
         assert (claim.attempt, claim.work and claim.work.dispatch) == (attempt, attempt)
-        for _ in range(2):  # a repeated report gets the answer that the first one got
+        for _ in range(2):  # a repeated report gets the answer of the first report
             error = {"type": "TestError", "message": "broken", "kind": "transient"}
             assert (await claim.ok("fail", error=error))["retry"] is (attempt < 3)
         assert claim.work is not None
@@ -164,7 +164,7 @@ async def _no_timers(system: System) -> bool:
 
 
 async def test_the_sweeper_fills_a_queue_that_was_lost(system: System, worker: PlayedWorker, nats_url: str) -> None:
-    """The stream of work is gone with all that waited: what the log says is open comes back, and nothing else."""
+    """The work queue's stream is lost with all waiting items: the open work of the log comes back, and no other work."""
     await system.start("alpha")
     finished = await system.start("beta")
     await (await worker.next("beta")).complete()
@@ -181,7 +181,7 @@ async def test_the_sweeper_fills_a_queue_that_was_lost(system: System, worker: P
         queue = JetStreamWorkQueue(connection, log_id=await log_id_of(pool))
         sweeper = WorkReconciler(PostgresOpenWork(PostgresDatabase(pool)), queue)
         await sweeper.sweep()
-        assert await worker.nothing_to_take("alpha")  # too young: it may be on its way
+        assert await worker.nothing_to_take("alpha")  # too young: the item may be on its way
         await system.sql("UPDATE open_work SET dispatched_at = now() - interval '1 minute'")
         await asyncio.gather(*(sweeper.sweep() for _ in range(3)))
     finally:
@@ -204,7 +204,7 @@ class StoppingTimers(PostgresTimers):
 
 @pytest.mark.parametrize("moment", ["before the append", "after the append", "before the deletion"])
 async def test_a_process_that_dies_at_any_moment_leaves_a_timer_fired_once(database_url: str, nats_url: str, moment: str) -> None:
-    """Its command would be recorded as often as it is decided."""
+    """The timer's command would be recorded as often as it is decided."""
     async with ledger_on(database_url, nats_url) as ledger, listening(database_url, CHANNEL) as listener:
         project, stops = await ledger.project(), Stops(moment)
         due = """INSERT INTO timer (timer_id, tenant_id, root_id, stream_id, due_at, command, payload, correlation_id, cause)

@@ -61,7 +61,7 @@ async def test_a_copy_of_a_log_on_the_same_nats_takes_nothing_from_it(
     caplog.set_level(logging.INFO, "httpx")
     async with server(services, database_url, tmp_path / "before") as before, Client(before.url, KEY) as client:
         async with running(before.url, Original):
-            pass  # the agent is known, and nobody runs it
+            pass  # the agent is known, and no worker runs it
         waiting = [(await client.start_run(agent="greeter", input=number)).run_id for number in range(3)]
         await eventually(lambda: _long_ago(database_url, len(waiting)), "work on the queue")
     async with (
@@ -87,7 +87,7 @@ async def test_a_copy_of_a_log_on_the_same_nats_takes_nothing_from_it(
         assert {run.step("greeter").attempt for run in runs} == {1}
         claims = [message for message in caplog.messages if "/claim" in message]
         assert len(claims) >= 36 and not [message for message in claims if '"HTTP/1.1 200 ' not in message]
-        # Each item was delivered to a worker of its log, once.
+        # Each item was delivered once, to a worker of its log.
         async with administering(services.nats_url) as jetstream:
             for url in (database_url, copy_url):
                 [consumer] = await jetstream.consumers_info(work_stream(await log_id_at(url, timeout=PATIENCE_S)))
@@ -96,7 +96,7 @@ async def test_a_copy_of_a_log_on_the_same_nats_takes_nothing_from_it(
 
 
 async def _long_ago(database_url: str, count: int) -> bool:
-    """Makes open work, when so much is there, a minute old: on the queue of the copy it comes with the first sweep."""
+    """Makes open work a minute old as soon as there are `count` items: the first sweep puts them on the queue of the copy."""
     async with await psycopg.AsyncConnection.connect(database_url) as connection:
         aged = await connection.execute("UPDATE open_work SET dispatched_at = dispatched_at - interval '1 minute'")
         if aged.rowcount == count:
@@ -106,7 +106,7 @@ async def _long_ago(database_url: str, count: int) -> bool:
 
 
 async def put(jetstream: JetStreamContext, queue_of: str, **payload: Any) -> int:
-    """Puts an item on the queue of a log by hand, whatever it says of itself. Returns its place in the stream."""
+    """Puts an item with any content on the queue of a log. Returns the item's sequence in the stream."""
     item = {"kind": "agent", "pool": "greeter", "work_id": str(uuid4()), "dispatch": 1, "tenant_id": str(DEFAULT_TENANT_ID)}
     item |= {"root_id": str(uuid4()), **payload}
     subject = f"{work_subjects(queue_of)}.agent.{item['tenant_id']}.greeter.{item['work_id']}.1"
@@ -127,8 +127,8 @@ async def test_an_item_that_is_not_ours_or_not_known_stays_on_the_queue(
         administering(services.nats_url) as jetstream,
     ):
         foreign = await put(jetstream, log_id, log_id="other-1")
-        unnamed = await put(jetstream, log_id)  # as an earlier release put it: whose it is cannot be told
-        lost = await put(jetstream, log_id, log_id=log_id)  # our log's, but our log does not know it: it was restored
+        unnamed = await put(jetstream, log_id)  # an item of an earlier release, without its log's id
+        lost = await put(jetstream, log_id, log_id=log_id)  # an item of this log that the log does not know: the log was restored
         await until(lambda: len(said(caplog, "work_of_another_log")) >= 8 and len(said(caplog, "work_not_known")) >= 12)
         [dropped] = await until(lambda: said(caplog, "unknown_work_dropped"))
         assert dropped["deliveries"] == 6 and dropped["log_id"] == log_id

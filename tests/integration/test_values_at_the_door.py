@@ -1,4 +1,5 @@
-"""Every way in for JSON of strangers: 64 levels, finite numbers; what is over that is a 422 that says where, and writes nothing."""
+"""Every entrance for clients' JSON: at most 64 levels, finite numbers. Other values get a 422 that names the place, and nothing is
+written."""
 
 import itertools
 from dataclasses import dataclass
@@ -20,14 +21,14 @@ number = itertools.count()
 
 @dataclass(frozen=True)
 class Way:
-    """A body that holds a value, or the part `inner` of one, at `%s`."""
+    """A body that holds a value, or its part `inner`, at `%s`."""
 
     path: str
     body: bytes
     pointer: str
     inner: str = ""
     ends: bool = False
-    """What is accepted ends the work: tried once only."""
+    """Whether an accepted request ends the work: such a request is sent only once."""
 
 
 AGENT, CALL = "/v1/agent-runs/{agent_run}", "/v1/invocations/{invocation}"
@@ -112,7 +113,7 @@ async def test_depth(shared: System, work: dict[str, Claim], name: str, depth: i
 @pytest.mark.parametrize("name", WAYS)
 @pytest.mark.parametrize("levels", [210, 1_100, 100_000])
 async def test_what_no_parser_takes(shared: System, work: dict[str, Claim], name: str, levels: int) -> None:
-    """The place of it is not told: the body was not taken apart."""
+    """The answer does not name the place, because the body was not parsed."""
     before = await shared.settled()
     response = await send(shared, work, WAYS[name], b"[" * levels + b"]" * levels)
     await refused(shared, response, "", before)
@@ -155,7 +156,7 @@ async def test_schemas_that_the_door_takes_or_not_are_never_a_defect(shared: Sys
 
 
 async def test_the_deepest_values_go_all_the_way(system: System, worker: PlayedWorker) -> None:
-    """64 levels in every place at once: through journals, sagas, read models, replay and lists."""
+    """Values of 64 levels in every place at once pass through journals, sagas, read models, replay and lists."""
     deep: Any = 1
     for _ in range(MAX_DEPTH):
         deep = [deep]
@@ -192,7 +193,7 @@ async def test_the_deepest_values_go_all_the_way(system: System, worker: PlayedW
 
 
 async def test_a_body_may_say_nothing_that_only_a_command_refuses(shared: System, work: dict[str, Claim]) -> None:
-    """What a command's own fields refuse would be a defect: bodies are as strict, or say it themselves."""
+    """A value that only a command's own fields refuse would be a defect: bodies are as strict, or refuse the value themselves."""
     before = await shared.settled()
     alpha = work["agent_run"]
     value = await alpha.post("state", key="nul", op="set", name="a\0b", value=1)
@@ -206,7 +207,7 @@ async def test_a_body_may_say_nothing_that_only_a_command_refuses(shared: System
 
 
 async def test_a_command_with_a_value_that_is_too_deep_is_refused_where_events_are_written(system: System) -> None:
-    """For writers that come by no door: plug-ins, programs of one's own."""
+    """For writers that do not use HTTP: plug-ins, and users' own programs."""
     from domain.errors import InvalidCommand
     from domain.projects import CreateProject
 

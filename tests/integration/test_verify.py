@@ -1,4 +1,4 @@
-"""Checks of read models against the log; and operators' commands, over HTTP and on the command line."""
+"""Checks of read models against the log, and operators' commands, over HTTP and on the command line."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ async def difference(log: Log) -> dict[str, Any]:
 
 async def test_what_was_changed_by_hand_is_found(database_url: str) -> None:
     async with log_on(database_url) as log, projecting(log, RUNS), building(log, RUNS):
-        known = sorted(await log.runs(450))  # more than is fetched at once
+        known = sorted(await log.runs(450))  # more rows than are fetched at once
         await log.until("runs")
         await log.ask(RUNS, "verify")
         assert (await log.until_status("runs", "equal", purpose="check")).rows == 450
@@ -64,7 +64,7 @@ async def test_what_was_changed_by_hand_is_found(database_url: str) -> None:
 
 
 async def test_a_check_runs_beside_everything_else(database_url: str) -> None:
-    """Under appends the live rows move on while they are compared: the snapshot and the position belong together."""
+    """Under appends the live rows change during the comparison: the snapshot and the position must belong together."""
     async with log_on(database_url) as log, projecting(log, RUNS), building(log, RUNS):
         await log.runs(50)
 
@@ -107,7 +107,7 @@ class CommandLine:
 
 
 async def act(system: System, worker: PlayedWorker) -> str:
-    """Something of everything: a retry with a timer, a tool call, a message, a run that ends and one that does not."""
+    """Uses all read models: a retry with a timer, a tool call, a message, a run that ends and a run that does not end."""
     run_id = await system.start("alpha", "beta")
     alpha = await worker.next("alpha")
     await alpha.call("k", "add", a=1)

@@ -1,4 +1,4 @@
-"""Who waits for a run's end, or for a position: a thousand of them cost about what one costs, and none gets an error for it."""
+"""Waits for a run's end, or for a position: a thousand waits cost about as much as one, and no wait fails because of the number."""
 
 import asyncio
 import time
@@ -72,7 +72,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 async def test_a_thousand_who_wait_for_their_runs(database_url: str, nats_url: str, reads: list[str]) -> None:
-    """Each is answered with its run, and the reads do not grow with those who wait."""
+    """Each request is answered with its run, and the number of reads does not grow with the number of waits."""
     count = 1_000
     async with running(database_url, nats_url, loops=("live", "relay", "projections"), database_pool_size=8) as system:
         await issue_key(system)
@@ -113,7 +113,7 @@ async def test_only_the_end_of_a_run_wakes_those_who_wait_for_it(system: System,
 
 
 async def test_a_run_that_ended_before_is_not_waited_for(system: System, worker: PlayedWorker) -> None:
-    """A repeat under the client's own id comes when all is over: nothing will wake it."""
+    """A repeat under the client's own id comes after the end of the run: no event will wake it."""
     body = {"agent": "alpha", "run_id": "01a22225-45d1-7341-b15d-2148f85b53ce"}
     await system.http.post("/v1/runs", json=body)
     await (await worker.next("alpha")).complete(1)
@@ -168,7 +168,7 @@ async def test_a_run_that_was_recorded_is_answered_although_the_database_goes(se
         async def went_on() -> Any:
             return await system.sql("SELECT root_id FROM event WHERE topic = 'agent_run.requested'")
 
-        # What follows from the start is appended by the same writer, so the writer has the answer for the start itself.
+        # The same writer appends the reactions to the start, so the writer has the answer for the start itself.
         [(run_id,)] = await eventually(went_on)
         if how == "refuses":
             await wire.cut()
@@ -178,7 +178,7 @@ async def test_a_run_that_was_recorded_is_answered_although_the_database_goes(se
         assert answer.status_code == 201 and answer.json().keys() == {"run_id", "position", "version"}, answer.text
         assert answer.json()["run_id"] == str(run_id) and answer.headers["tidelog-position"] == str(answer.json()["position"])
         await (wire.mend() if how == "refuses" else wire.unmute())
-        # The answer could not be kept, so the key is as after a crash: the repeat is the same command, and finds it.
+        # The answer could not be stored, so the key is as after a crash: the repeat is the same command, and finds the record.
         await system.sql("UPDATE idempotency_key SET begun_at = now() - interval '31 seconds' WHERE status IS NULL")
 
         async def found() -> httpx.Response | None:
@@ -203,14 +203,14 @@ async def test_a_defect_in_the_view_leaves_the_answer_alone(
 
 
 async def test_a_claim_that_was_recorded_is_found_by_its_repeat(database_url: str, nats_url: str) -> None:
-    """What a worker needs beside its claim is not known when it cannot be read: 503, and the same claim again gets all of it."""
+    """If the data beside a claim cannot be read, the worker gets a 503. The repeated claim gets the whole answer."""
     async with running(database_url, nats_url, given={"waits": Waits(commands_s=1.0)}) as system:
         await issue_key(system)
         worker = system.worker()
         await worker.register("alpha")
         run_id = await system.start("alpha")
         work = await worker.take("alpha")
-        assert (await worker.http.get(f"/v1/agent-runs/{work.work_id}/journal")).status_code == 200  # now it is known here
+        assert (await worker.http.get(f"/v1/agent-runs/{work.work_id}/journal")).status_code == 200  # now it is in the cache
         async with AsyncExitStack() as stack:
             await hold(stack, system, "command_database")
             refused = await worker.try_claim(work.work_id)
@@ -225,7 +225,7 @@ async def test_a_claim_that_was_recorded_is_found_by_its_repeat(database_url: st
 
 
 class Counted:
-    """A database that counts how often it is asked."""
+    """A database that counts its uses."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -1,4 +1,4 @@
-"""The work queue against a real server, from both sides: who fills it, and workers with the rights that workers have."""
+"""The work queue on a real server, from both sides: the server that fills the queue, and workers with the rights of workers."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ async def connection(nats: NatsProcess) -> AsyncIterator[NatsConnection]:
 
 
 async def pull(client: Client, queue: Queue, count: int = 10, *, timeout: float = 0.3) -> list[Msg]:
-    """As a worker does it: one request, then what comes until the server says that it was all."""
+    """Pulls as a worker does: one request, then all messages until the server reports the end."""
     inbox = client.new_inbox()
     subscription = await client.subscribe(inbox)
     request = {"batch": count, "expires": int(timeout * 1e9)}
@@ -98,7 +98,7 @@ async def test_work_of_a_dead_worker_goes_to_another(connection: NatsConnection,
     await dying.close()
     [message] = await pull(connection.client, served, 1, timeout=10)
     assert ids([message]) == [str(item.work_id)] and time.monotonic() - before >= 2.0
-    for _ in range(13):  # alive: it keeps the item beyond the time
+    for _ in range(13):  # a living worker keeps the item beyond the time
         await asyncio.sleep(0.2)
         await message.in_progress()
     assert await pull(connection.client, served, 1, timeout=0.1) == []
@@ -124,7 +124,7 @@ async def test_ensure_makes_the_stream(connection: NatsConnection) -> None:
 
 
 async def test_two_logs_with_the_same_work_have_queues_of_their_own(connection: NatsConnection) -> None:
-    """A copy of a database has the same tenants, agents and work; only its log id is another."""
+    """A copy of a database has the same tenants, agents and work. Only its log id differs."""
     original, copy = (JetStreamWorkQueue(connection, log_id=log_id) for log_id in ("6a2f-5", "6a2f-6"))
     items = [work(), work(), work("names.shorten", kind="tool")]
     for queue in (original, copy):
@@ -137,7 +137,7 @@ async def test_two_logs_with_the_same_work_have_queues_of_their_own(connection: 
             assert {json.loads(message.data)["log_id"] for message in messages} == {log_id}
             for message in messages:
                 await message.ack_sync(timeout=2)
-        await queue.publish(items)  # what one log's worker acknowledged is still another's to do
+        await queue.publish(items)  # an item that one log's worker acknowledged is still open for the other log
     for queue in (original, copy):
         served = await queue.ensure(TENANT, "agent", "critic", max_pending=10)
         assert len(await pull(connection.client, served)) == 2

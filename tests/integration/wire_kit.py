@@ -1,4 +1,4 @@
-"""A wire to a server, which a test cuts, mends, slows down, lets fall silent, or leads elsewhere."""
+"""A wire to a server. A test can cut, mend, slow down, mute or redirect the wire."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 
 class Wire:
-    """A TCP relay in front of a server: the server goes away for those behind it, and for nobody else."""
+    """A TCP relay in front of a server. A cut takes the server away only from the clients of the wire."""
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
@@ -19,9 +19,9 @@ class Wire:
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.delay = 0.0
-        """Seconds that each piece of data is late, in both directions."""
+        """Seconds by which each piece of data is delayed, in both directions."""
         self.taken = 0
-        """Connections so far."""
+        """The number of connections so far."""
         self._speaking = asyncio.Event()
         self._speaking.set()
 
@@ -31,30 +31,33 @@ class Wire:
         return self._port
 
     async def cut(self) -> None:
-        """Connections break, and new ones are refused until `mend`."""
+        """Breaks all connections. New connections are refused until `mend`."""
         if self._server is not None:
             self._server.close()
             self._server = None
         await self.disconnect()
 
     async def disconnect(self) -> None:
-        """Connections break; new ones are welcome."""
+        """Breaks all connections. New connections are accepted."""
         for writer in self._writers:
             writer.transport.abort()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)
 
     def mute(self) -> None:
-        """Half open: connections stay and new ones are taken, but nothing comes through and nobody is told."""
+        """Makes the wire half open.
+
+        Connections stay and new ones are accepted, but no data comes through and neither side gets an error.
+        """
         self._speaking.clear()
 
     async def unmute(self) -> None:
-        """New connections come through. The muted ones break: what they were to carry is lost."""
+        """New connections come through again. Muted connections break, and their data is lost."""
         self._speaking.set()
         await self.disconnect()
 
     async def retarget(self, host: str, port: int) -> None:
-        """The same address leads to another server from now on; connections to the old one break."""
+        """Leads the same address to another server from now on. Connections to the old server break."""
         self._target = (host, port)
         await self.disconnect()
 
@@ -99,7 +102,7 @@ class Wire:
 
 
 Edit = Callable[[bytes, bytes], bytes | None]
-"""(line, payload) of a NATS message → the payload to pass on, or None to lose the message."""
+"""Takes (line, payload) of a NATS message. Returns the payload to pass on, or None to lose the message."""
 
 
 def untouched(line: bytes, payload: bytes) -> bytes:
@@ -107,14 +110,14 @@ def untouched(line: bytes, payload: bytes) -> bytes:
 
 
 class NatsWire(Wire):
-    """A wire that understands NATS as far as messages go: single ones can be lost or changed on their way."""
+    """A wire that parses the messages of the NATS protocol: a test can lose or change single messages."""
 
     def __init__(self, host: str, port: int) -> None:
         super().__init__(host, port)
         self.to_server: Edit = untouched
-        """For PUB and HPUB."""
+        """The edit for PUB and HPUB."""
         self.to_client: Edit = untouched
-        """For MSG and HMSG."""
+        """The edit for MSG and HMSG."""
 
     async def _upstream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self._copy_messages(reader, writer, lambda line, payload: self.to_server(line, payload))
@@ -131,7 +134,7 @@ class NatsWire(Wire):
                     edited = edit(line, payload[:-2])
                     if edited is None:
                         continue
-                    if edited != payload[:-2]:  # only bodies without headers are changed
+                    if edited != payload[:-2]:  # only bodies of messages without headers are changed
                         line = b" ".join([*words[:-1], str(len(edited)).encode()]) + b"\r\n"
                     line += edited + b"\r\n"
                 await self._pass(line, writer)
@@ -139,7 +142,7 @@ class NatsWire(Wire):
 
 
 def is_publish_ack(payload: bytes) -> bool:
-    """Whether a message to a client is JetStream's acknowledgement of something stored."""
+    """Whether a message to a client is JetStream's acknowledgement of a stored message."""
     return payload.startswith(b'{"stream":') and b'"seq":' in payload
 
 
@@ -151,14 +154,14 @@ async def _open(target: tuple[str, int]) -> tuple[asyncio.StreamReader, asyncio.
 
 
 def postgres_target(database_url: str) -> tuple[str, int]:
-    """Host (or the folder of a socket) and port."""
+    """Returns the host (or the folder of a socket) and the port."""
     given = conninfo_to_dict(database_url)
     return str(given.get("host", "localhost")), int(given.get("port") or 5432)
 
 
 @asynccontextmanager
 async def wired(database_url: str) -> AsyncIterator[tuple[Wire, str]]:
-    """A wire to the Postgres of a URL, and the URL that goes through it."""
+    """Yields a wire to the Postgres of a URL, and the URL that leads through the wire."""
     wire = Wire(*postgres_target(database_url))
     port = await wire.mend()
     try:
@@ -169,7 +172,7 @@ async def wired(database_url: str) -> AsyncIterator[tuple[Wire, str]]:
 
 @asynccontextmanager
 async def nats_wired(nats_url: str) -> AsyncIterator[tuple[NatsWire, str]]:
-    """A wire to a NATS server, and the URL that goes through it."""
+    """Yields a wire to a NATS server, and the URL that leads through the wire."""
     parts = urlsplit(nats_url)
     assert parts.port is not None
     wire = NatsWire(parts.hostname or "127.0.0.1", parts.port)

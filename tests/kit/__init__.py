@@ -18,7 +18,7 @@ class Given:
         return When(self, command)
 
     def after(self, *commands: Command) -> "Given":
-        """The state after what the commands bring about."""
+        """Returns the state after the events of the commands."""
         state = self.state
         for command in commands:
             for event in self.decider.decide(state, command):

@@ -1,4 +1,4 @@
-"""A catalog whose rules record a command as often as it is decided: only its id can tell that it was recorded. And `Stops`."""
+"""A catalog whose rules record a command each time it is decided: only the command id shows that it was recorded. And `Stops`."""
 
 import asyncio
 from collections.abc import Mapping
@@ -15,11 +15,11 @@ from domain.registry import REGISTRY
 
 AMOUNTS = (3, 4)
 TOTALS = [AMOUNTS[0], sum(AMOUNTS)]
-"""What is reserved once both reactions are recorded, each once."""
+"""The running totals of the reserved amount, if each reaction was recorded once."""
 
 
 class Reserve(Command):
-    """Takes something from the budget of a project: each time that it is decided."""
+    """Reserves an amount of a project's budget each time that the command is decided."""
 
     project_id: UUID
     amount: int
@@ -36,7 +36,7 @@ def _evolve(reserved: int, event: ContextValueSet) -> int:
 
 
 BUDGET: Decider[int] = Decider("context", int, _decide, _evolve)
-"""Other rules for a slice that there is: whose stream it is follows from its events."""
+"""Other rules for an existing slice: the owner of the stream follows from its events."""
 ROUTES_WITH_BUDGET: Mapping[type[Command], Route] = {
     **ROUTES,
     Reserve: Route(BUDGET, lambda c: budget_of(c.project_id), lambda c, _: c.project_id),
@@ -55,7 +55,7 @@ def budget_of(project_id: UUID) -> UUID:
 
 
 class Stops:
-    """Lets everything through up to one moment, which never ends."""
+    """Lets all calls through up to one moment. The call at that moment never returns."""
 
     def __init__(self, moment: str) -> None:
         self._moment = moment

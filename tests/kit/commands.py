@@ -1,4 +1,4 @@
-"""For tests of the command loop: commands without a product around them, a store that counts, and another process."""
+"""For tests of the command loop: commands that need no product, a store that counts its calls, and another process."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ from tests.kit.waiting import TENANT, new_id
 
 
 class CountingStore(MemoryEventStore):
-    """Counts what it is asked, and lets a test do something before an append."""
+    """Counts the calls, and lets a test act before an append."""
 
     def __init__(self, log: MemoryLog, **options: Any) -> None:
         super().__init__(log, **options)
@@ -51,6 +51,6 @@ def start(run_id: UUID) -> runs.StartRun:
 
 
 async def foreign(log: MemoryLog, stream: UUID, *topics: str, tenant: UUID = TENANT) -> None:
-    """What somebody who only uses the log writes."""
+    """An event of a user who uses only the log."""
     events = tuple(NewEvent(topic, 1, b"{}") for topic in topics)
     await MemoryEventStore(log).append(AppendRequest(tenant, new_id(), (StreamAppend(stream, stream, 0, events),), "{}"))

@@ -1,4 +1,4 @@
-"""The whole product without servers: commands, sagas, timers and workers on the ports in memory. A run takes milliseconds."""
+"""The whole product without servers: commands, sagas, timers and workers on the in-memory ports. A run takes milliseconds."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -85,7 +85,7 @@ class Engine:
         return Engine(self.catalog, shared=self, **options)
 
     def _tables(self, events: Sequence[RecordedEvent]) -> None:
-        """What the read models of timers and of open work do, by the same rules."""
+        """Does the work of the read models of timers and of open work, by the same rules."""
         for recorded in events:
             if recorded.topic in timer_table.ENDS:
                 self._drop_timers(recorded.stream_id)
@@ -104,7 +104,7 @@ class Engine:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Engine"]:
-        """Sagas, timers and snapshots, until the end of the block."""
+        """Runs sagas, timers and snapshots until the end of the block."""
         manager = SagaManager(self.commands, self.subscription, self.checkpoints, self.queue, self.catalog)
         timers = TimerService(self.commands, self.timers, kinds=self.catalog.commands)
         loops = [manager.run(), timers.run(), self.live.run()]
@@ -116,7 +116,7 @@ class Engine:
             await end(*self.tasks)
 
     async def settled(self) -> int:
-        """Waits until sagas and timers have nothing left to do now. Returns the head."""
+        """Waits until sagas and timers have no work left at the present time. Returns the head."""
 
         def at_rest() -> bool:
             for task in self.tasks:
@@ -129,7 +129,7 @@ class Engine:
         return self.log.head
 
     async def advance(self, seconds: float) -> int:
-        """Moves the clock, and waits for what follows."""
+        """Moves the clock, and waits until the work that this causes is done."""
         self.clock.advance(seconds)
         return await self.settled()
 
@@ -137,7 +137,7 @@ class Engine:
         return await self.commands.execute(request_of(tenant_id, command_id), *commands)
 
     async def set_up(self, tenant_id: UUID = TENANT) -> None:
-        """The default project, as the set-up makes it."""
+        """Makes the default project, as the set-up does."""
         await self.give(CreateProject(project_id=default_project_id(tenant_id), name="default"), tenant_id=tenant_id)
 
     async def start(
@@ -165,7 +165,7 @@ class Engine:
         return run_id
 
     async def run(self, run_id: UUID, tenant_id: UUID = TENANT) -> runs.Run:
-        """The state of a run, when nothing follows by itself any more."""
+        """Returns the state of a run after all automatic work is done."""
         await self.settled()
         state: runs.Run = (await self.commands.load(runs.DECIDER, tenant_id, run_id)).state
         return state
@@ -179,7 +179,7 @@ class Engine:
         return state
 
     def topics(self, root_id: UUID) -> list[str]:
-        """Of everything in a run, in the order of the log."""
+        """All events of a run, in the order of the log."""
         return [event.topic for event in self.log.events if event.root_id == root_id]
 
     def of_stream(self, stream_id: UUID) -> list[str]:
@@ -200,7 +200,7 @@ def _timer(recorded: RecordedEvent, command: Command) -> DueTimer:
 
 @dataclass
 class PlayedWorker:
-    """What a worker asks for, without an entrance: the use cases themselves."""
+    """The requests of a worker, sent straight to the use cases, without HTTP."""
 
     engine: Engine
     worker_id: str = "worker-1"
@@ -283,7 +283,7 @@ class Claim:
         return outcome
 
     async def fail(self, kind: str = "permanent", message: str = "broken", retry_after_s: float | None = None) -> bool:
-        """Whether an agent run is tried again; False for a call."""
+        """Whether an agent run is retried; False for a call."""
         error = Failure.model_validate({"type": "TestError", "message": message, "kind": kind, "retry_after_s": retry_after_s})
         caller, again = self.worker.caller, False
         if self.kind == "agent":
@@ -330,7 +330,7 @@ class Claim:
 
 
 def plan(**step: Any) -> runs.Plan:
-    """A run of one step `a` of the agent `alpha`."""
+    """Starts a run with one step `a` of the agent `alpha`."""
     return runs.Plan(steps=(runs.Step(**{"key": "a", "agent": "alpha", **step}),))
 
 

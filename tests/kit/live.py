@@ -1,4 +1,4 @@
-"""A live feed on a log in memory, and listeners whose pace the test chooses."""
+"""A live feed on an in-memory log, and listeners whose pace the test sets."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ OTHER = new_id()
 
 
 class Live:
-    """A live feed that runs, on a log that the test writes."""
+    """A running live feed on a log that the test writes."""
 
     def __init__(self, **limits: Any) -> None:
         self.log = MemoryLog()
@@ -31,7 +31,7 @@ class Live:
         self.listening: list[Listening] = []
 
     def append(self, count: int = 1, *, topic: str = "a", root: UUID | None = None, tenant: UUID = TENANT) -> list[int]:
-        """One append of a new stream; its positions."""
+        """Appends a new stream. Returns the positions of its events."""
         stream = new_id()
         append = StreamAppend(stream, root or stream, 0, tuple(NewEvent(topic, 1, b"{}") for _ in range(count)))
         result = self.log.add(AppendRequest(tenant, new_id(), (append,), "{}"))
@@ -48,7 +48,7 @@ class Live:
 
 
 class Listening:
-    """Takes what comes, unless it is held."""
+    """Takes the next events, unless the listener is held."""
 
     def __init__(self, live: Live, wanted: Filter, after: int | None, history: History) -> None:
         self.batches: list[Batch] = []

@@ -1,4 +1,4 @@
-"""A process that shares units with others, with a record of what it runs; over any leases."""
+"""A process that shares units with others on any leases, with a record of the units that it runs."""
 
 import asyncio
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ class SharingProcess:
         self.doing: set[str] = set()
         self.runs: list[frozenset[str]] = []
         self.lost = asyncio.Event()
-        """Set: another process has taken one of the things."""
+        """Set: another process took one of the units."""
         self.membership = Membership(leases, [Group("things", tuple(units), self._do), Group("one", ("one",), self._do)])
         self.tasks = [asyncio.create_task(worker.run()) for worker in self.membership.workers.values()]
         self.tasks.append(asyncio.create_task(self.membership.run()))

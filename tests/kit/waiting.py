@@ -1,4 +1,4 @@
-"""Waiting in tests where nothing takes time: until a condition holds, never for a while."""
+"""Waits of tests on in-memory ports: a wait lasts until a condition holds, never for a fixed time."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -14,9 +14,9 @@ from tests.pace import Deadline
 
 T = TypeVar("T")
 PATIENCE_S = 15.0
-"""Of an idle machine."""
+"""Seconds of an idle machine."""
 QUICK_TURNS = 2_000
-"""Turns of the event loop before a wait leaves the processor to others in between."""
+"""Turns of the event loop after which a wait lets other processes use the processor."""
 
 TENANT = UUID("018f0000-0000-7000-8000-00000000aaaa")
 
@@ -26,13 +26,13 @@ def new_id() -> UUID:
 
 
 def request_of(tenant_id: UUID = TENANT, command_id: UUID | None = None, *, repeatable: bool = False) -> CommandRequest:
-    """Metadata for a command that a test gives by itself."""
+    """Metadata for a command that the test itself gives."""
     command_id = command_id or new_id()
     return CommandRequest(tenant_id, "test", command_id, command_id, "test", repeatable=repeatable)
 
 
 async def until(condition: Callable[[], T], what: str = "the condition") -> T:
-    """The first truthy answer of a condition. All other tasks have their turns meanwhile."""
+    """Returns the first truthy answer of a condition. All other tasks have their turns meanwhile."""
     turns, deadline = 0, Deadline(PATIENCE_S)
     while not (answer := condition()):
         turns += 1
@@ -46,14 +46,14 @@ async def until(condition: Callable[[], T], what: str = "the condition") -> T:
 
 
 async def turns(number: int = 50) -> None:
-    """Lets all others go on as far as they can: what has not happened by then waits for something."""
+    """Lets all other tasks go on as far as they can. A step that has not happened by then waits for something."""
     for _ in range(number):
         await asyncio.sleep(0)
 
 
 @asynccontextmanager
 async def running(*loops: Coroutine[Any, Any, Any]) -> AsyncIterator[list[asyncio.Task[Any]]]:
-    """Runs loops beside the test, and ends them. One that ends by itself fails the test."""
+    """Runs loops beside the test, and ends them. A loop that ends by itself fails the test."""
     tasks = [asyncio.create_task(loop) for loop in loops]
     try:
         yield tasks

@@ -1,1 +1,1 @@
-"""Pure rules of the review: parsing, counting, merging, ranking, writing. No I/O and no SDK in here."""
+"""Pure rules of the review: parsing, counting, merging, ranking, writing. The rules use no I/O and no SDK."""

@@ -1,4 +1,4 @@
-"""What a tracked file is, judged by its path: its language and its kind (code, test, doc, lock, vendored, ...)."""
+"""Judges a tracked file by its path: its language and its kind (code, test, doc, lock, vendored, ...)."""
 
 import re
 from posixpath import basename, splitext
@@ -99,7 +99,7 @@ LOCK_FILES = words(
 VENDOR_FOLDERS = words(
     "node_modules bower_components vendor vendored _vendor third_party third-party thirdparty 3rdparty jspm_packages"
 )
-_VENDOR_FOLDERS_AT_TOP = words("deps extern external externals")  # further down these names often hold own code
+_VENDOR_FOLDERS_AT_TOP = words("deps extern external externals")  # deeper in the tree folders with these names often hold own code
 _TEST_FOLDERS = words(
     "test tests testing testsuite spec specs __tests__ __mocks__ e2e fixtures fixture testdata test-data test_data"
 )
@@ -117,7 +117,7 @@ _GENERATED = re.compile(
     r"|\.designer\.cs|zz_generated\..+|\.bundle\.js)$",
     re.I,
 )
-# What a file says about itself in its first lines; the Go and Phabricator conventions, and common wording.
+# Marks of generated files in their first lines: the Go and Phabricator conventions, and common wording.
 GENERATED_MARK = re.compile(rb"@generated|(?i:code|file|automatically|auto-?)[ -]generated (?i:by|from|file)|DO NOT EDIT")
 
 
@@ -138,12 +138,12 @@ _KIND_OF_LANGUAGE: dict[str, Kind] = {
 
 
 def extension(path: str) -> str:
-    """The lower-case extension without the dot; '' when there is none (a leading dot makes no extension)."""
+    """The lower-case extension without the dot; '' if there is none (a leading dot makes no extension)."""
     return splitext(basename(path))[1][1:].lower()
 
 
 def language(path: str) -> str | None:
-    """The language a path's name speaks for, None when the name says nothing."""
+    """The language that the file name shows. None if the name shows no language."""
     name = basename(path).lower()
     if name in KNOWN_NAMES:
         return KNOWN_NAMES[name]
@@ -157,7 +157,7 @@ def folders(path: str) -> list[str]:
 
 
 def vendored_root(path: str) -> str | None:
-    """The outermost folder of other people's code that holds the path (`web/node_modules`), None when there is none."""
+    """The outermost folder of other people's code that holds the path (`web/node_modules`). None if there is none."""
     parts = path.split("/")
     for depth, part in enumerate(parts[:-1]):
         if part.lower() in VENDOR_FOLDERS or (depth == 0 and part.lower() in _VENDOR_FOLDERS_AT_TOP):
@@ -170,7 +170,7 @@ def is_test(path: str) -> bool:
 
 
 def is_example(path: str) -> bool:
-    """Samples and documentation: what looks like a credential there is often made up to explain something."""
+    """Whether the path is in samples or documentation. Credentials there are often made up for an explanation."""
     return bool(_EXAMPLE_FOLDERS.intersection(folders(path))) or kind_by_name(path) == "doc"
 
 
@@ -179,7 +179,7 @@ def is_lock(path: str) -> bool:
 
 
 def kind_by_name(path: str) -> Kind:
-    """What the name alone says, wherever the file lies."""
+    """The kind of a file by its name alone, wherever the file lies."""
     found = language(path)
     if found is not None:
         return _KIND_OF_LANGUAGE[found]
@@ -189,7 +189,7 @@ def kind_by_name(path: str) -> Kind:
 
 
 def kind(path: str) -> Kind:
-    """The kind of a tracked file. The place and the name's habits come first, then the language."""
+    """The kind of a tracked file. The place and the conventions of the name come first, then the language."""
     if is_lock(path):
         return "lock"
     if vendored_root(path) is not None:

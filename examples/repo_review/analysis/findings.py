@@ -1,4 +1,5 @@
-"""What deserves a maintainer's attention, ranked: each rule looks at the agents' results and says why it speaks up."""
+"""Findings that deserve a maintainer's attention, ranked. Each rule looks at the agents' results and gives the reason of its
+finding."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -34,7 +35,7 @@ class Finding(BaseModel):
 
 
 def find_all(history: HistoryReport | None, survey: SurveyReport | None, inspection: InspectionReport | None) -> list[Finding]:
-    """All findings, the most pressing first. A result that is missing silences its rules."""
+    """All findings, the most urgent first. The rules of a missing result make no finding."""
     found: list[Finding] = []
     if inspection is not None:
         found += [*_secrets(inspection), *_documents(inspection, survey), *_strays(inspection)]
@@ -243,7 +244,7 @@ def _still_there(path: str, survey: SurveyReport | None) -> bool:
 
 
 def changes(file: HotFile, hot_by: str) -> int:
-    """The number a hot file was ranked by."""
+    """The number by which a hot file was ranked."""
     return file.recent if hot_by == "recent" else file.commits
 
 

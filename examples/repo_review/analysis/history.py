@@ -1,7 +1,7 @@
 """The history of a repository, chunk by chunk: read `git log --numstat -z`, count, merge.
 
-One chunk's answer (`HistoryPart`) is bounded whatever the repository holds. What the bound cost is part of the answer, so
-that the merged numbers can say how far they may be off. Merging is commutative and associative: chunks may come in any order.
+One chunk's answer (`HistoryPart`) is bounded for every repository. The answer holds the loss through the bound, so the merged
+numbers have a known error. Merging is commutative and associative: chunks may come in any order.
 """
 
 import re
@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from .text import json_safe
 
-# What `git log` is asked to print before each commit's numbers. The name comes last, so that it may hold anything but NUL.
+# `git log` prints this before each commit's numbers. The name comes last, so that it may hold any character but NUL.
 LOG_FORMAT = "%x01%H %P%x1f%ad%x1f%aE%x1f%aN"
 MAX_FILES_KEPT = 300
 MAX_AUTHORS_KEPT = 800
@@ -98,7 +98,7 @@ def parse_log(records: Iterable[bytes]) -> Iterator[Commit | FileChange]:
     """The NUL-separated records of `git log -z -M --numstat --date=raw --format=LOG_FORMAT` as commits and changes.
 
     A rename comes as three records: the numbers with an empty path, the old path, the new path. It counts for the new path.
-    Raises ValueError on a record that is none of these.
+    Raises ValueError for any other record.
     """
     source = iter(records)
     for record in source:
@@ -137,7 +137,7 @@ def _commit(header: re.Match[bytes]) -> Commit:
 
 
 def _offset(zone: bytes | None) -> int:
-    """+0530 as 330. Zones that no place on earth has (old tools wrote them) count as UTC."""
+    """Minutes of a zone: +0530 is 330. Zones that do not exist on earth (old tools wrote them) count as UTC."""
     if zone is None:
         return 0
     value = abs(int(zone))
@@ -146,7 +146,7 @@ def _offset(zone: bytes | None) -> int:
 
 
 class HistoryBuilder:
-    """Counts what `parse_log` yields, in bounded memory."""
+    """Counts the commits and changes of `parse_log`, in bounded memory."""
 
     def __init__(self, recent_since: int, boundary: frozenset[str] = frozenset()) -> None:
         """`recent_since`: seconds since 1970 from which on a commit counts as recent. `boundary`: the shallow commits."""
@@ -217,7 +217,7 @@ class HistoryBuilder:
         stats.authors[commit.author] = stats.authors.get(commit.author, 0) + 1
 
     def _prune(self) -> None:
-        """Forget the least changed files until half of the room is free; remember how much a file may have lost."""
+        """Forgets the least changed files until half of the room is free. Keeps the number of commits that a file may have lost."""
         threshold = 0
         files = self.part.files
         while len(files) > MAX_FILES_IN_MEMORY // 2:
@@ -267,7 +267,7 @@ def _churn(stats: FileStats) -> int:
 
 
 def _local_time(commit: Commit) -> datetime | None:
-    """The author's wall clock; None for a date that cannot be (a broken import, a year past 9999)."""
+    """The author's wall clock. None for an impossible date (a broken import, a year past 9999)."""
     if commit.seconds is None:
         return None
     try:
@@ -299,7 +299,7 @@ def merge(left: HistoryPart, right: HistoryPart) -> HistoryPart:
 
 
 def merge_all(parts: Iterable[HistoryPart]) -> HistoryPart:
-    """Merged by halves, so that many parts with many files cost n log n and not n squared."""
+    """Merges by halves, so that many parts with many files cost n log n and not n squared."""
     row = list(parts) or [HistoryPart()]
     while len(row) > 1:
         pairs = [merge(row[at], row[at + 1]) for at in range(0, len(row) - 1, 2)]

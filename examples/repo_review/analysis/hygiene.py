@@ -1,4 +1,4 @@
-"""What a healthy repository carries besides its code: licence, readme, CI, locks. Judged by the names of tracked files."""
+"""The files of a healthy repository besides its code: licence, readme, CI, locks. They are judged by the names of tracked files."""
 
 import re
 from collections.abc import Iterable
@@ -51,7 +51,7 @@ MANIFESTS_OF: dict[str, tuple[str, ...]] = {
     "Rust": ("cargo.toml",),
     "TypeScript": ("package.json", "deno.json", "deno.jsonc"),
 }
-# Wording that stands in the licence's own text and in no other, most specific first.
+# Wording that is in one licence's text and in no other, most specific first.
 _LICENCES = (
     ("Apache-2.0", r"apache license,?\s+version 2\.0"),
     ("AGPL-3.0", r"gnu affero general public license\s+version 3"),
@@ -115,7 +115,7 @@ def _sort_document(found: Hygiene, path: str) -> None:
 
 
 def _locked(manifest: str, locks: set[str]) -> bool:
-    """A workspace has one lock for many manifests: any folder above will do. Unknown ecosystems count as locked."""
+    """A workspace has one lock for many manifests: a lock in any folder above counts. Unknown ecosystems count as locked."""
     names = _LOCKS.get(basename(manifest).lower())
     if names is None:
         return True
@@ -129,7 +129,7 @@ def _locked(manifest: str, locks: set[str]) -> bool:
 
 
 def recognise_licence(text: str) -> str | None:
-    """The SPDX id whose wording is in the text, None when it is no wording we know."""
+    """The SPDX id whose wording is in the text. None for unknown wording."""
     for name, pattern in _LICENCES:
         if re.search(pattern, text, re.I):
             return name

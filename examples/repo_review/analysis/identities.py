@@ -1,4 +1,4 @@
-"""Who is who: names that belong to one person, and names that belong to nobody."""
+"""Identities of authors: names that belong to one person, and names that belong to nobody."""
 
 from collections import defaultdict
 from hashlib import sha256
@@ -6,7 +6,7 @@ from hashlib import sha256
 from .history import AuthorStats, FileStats, HistoryPart, combine
 from .text import words
 
-# Names and addresses that machines and tools fill in. They say nothing about who somebody is.
+# Names and addresses that machines and tools fill in. They do not identify a person.
 _ANYBODY = words("root unknown admin administrator user ubuntu git test nobody none vagrant anonymous dev developer (no")
 _NO_ADDRESS = frozenset(
     sha256(address.encode()).hexdigest()[:12]
@@ -48,10 +48,10 @@ def is_bot(name: str) -> bool:
 
 
 def join_names(part: HistoryPart) -> HistoryPart:
-    """The part with each person under one name, the one with most commits.
+    """The part with each person under one name: the name with most commits.
 
-    Names are one person's when they share an e-mail address or differ in upper and lower case only. `.mailmap` was applied
-    before; this finds what nobody wrote into it.
+    Names belong to one person if they share an e-mail address or differ in upper and lower case only. `.mailmap` was applied
+    before; this function finds the identities that are missing there.
     """
     chosen = _canonical(part.authors)
     authors: dict[str, AuthorStats] = {}
@@ -71,7 +71,7 @@ def _renamed(stats: FileStats, chosen: dict[str, str]) -> FileStats:
 
 
 def _canonical(authors: dict[str, AuthorStats]) -> dict[str, str]:
-    """For each name the one it is counted under (a union-find over what names share)."""
+    """For each name the name under which it is counted (a union-find over the shared addresses and spellings)."""
     parent = {name: name for name in authors}
 
     def root(name: str) -> str:

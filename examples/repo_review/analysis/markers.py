@@ -8,10 +8,10 @@ from .secrets import redact
 
 MARKERS = ("FIXME", "XXX", "HACK", "TODO")
 _TEXT = 140
-# A line is only looked at so far: what comes after is a minified bundle or data.
+# At most so many bytes of a line are searched: a longer line is a minified bundle or data.
 _LINE = 600
 _MARKER = re.compile(rb"(?<![A-Za-z0-9_\"'`.-])(TODO|FIXME|XXX|HACK)(?![A-Za-z0-9_\"'`=\[)-])")
-# What opens a comment in some language, or nothing but list marks before it. A sign right after a quote opens a string's text.
+# The start of a comment in some language, or only list marks. A sign right after a quote begins a string's text.
 _COMMENT = re.compile(
     rb"^[\s*>+-]*$|(?<![\"'`#])#|//|/\*|(?<![\"'])--|(?:^|\s);|<!--|(?:^|\s)%[\s%]|\"\"\"|'''|\.\. |\bREM\b|\{-|\(\*|\{#"
 )
@@ -25,7 +25,7 @@ class Marker(NamedTuple):
 
 
 def find_markers(content: bytes) -> Iterator[Marker]:
-    """Upper-case markers that stand in a comment or begin a line; one per line. The text carries no secret."""
+    """Upper-case markers in a comment or at the start of a line, one per line. The text holds no secret."""
     line, counted = 1, 0
     last_line = 0
     for match in _MARKER.finditer(content):

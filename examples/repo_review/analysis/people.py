@@ -1,4 +1,4 @@
-"""From the merged history to statements a maintainer can use: who, when, and which files change most."""
+"""Turns the merged history into statements for a maintainer: who works, when, and which files change most."""
 
 from datetime import date, timedelta
 from itertools import pairwise
@@ -135,7 +135,7 @@ def _bus_factor(commits: dict[str, int]) -> BusFactor:
 
 
 def _hot_files(part: HistoryPart) -> tuple[str, list[HotFile]]:
-    """By the changes of the last year when the year has enough of them to rank by, else by all changes."""
+    """Ranks by the changes of the last year if they are enough for a ranking, otherwise by all changes."""
     hot_by = "recent" if part.recent >= 50 else "all"
 
     def rank(entry: tuple[str, FileStats]) -> tuple[int, int, str]:

@@ -1,4 +1,4 @@
-"""The report: the agents' results as Markdown. What was not looked at is said as plainly as what was found."""
+"""The report: the agents' results as Markdown. The report names unexamined parts as plainly as findings."""
 
 from .classify import CODE_LANGUAGES
 from .findings import Finding
@@ -11,7 +11,7 @@ from .review import Review
 from .text import code, number, plural, prose, size
 from .tree import TreePart
 
-MAX_REPORT = 95_000  # bytes; even with every character escaped it fits into one event
+MAX_REPORT = 95_000  # bytes; even with every character escaped the report fits into one event
 
 
 def render(review: Review, run_id: str) -> str:
@@ -80,7 +80,7 @@ def _what_it_is(review: Review) -> str:
 
 
 def _code_languages(tree: TreePart) -> list[str]:
-    """Those with at least a tenth of the lines of the first, most lines first."""
+    """Languages with at least a tenth of the lines of the first language, most lines first."""
     lines = {name: amount.lines for name, amount in tree.languages.items() if name in CODE_LANGUAGES and amount.lines}
     ranked = sorted(lines, key=lambda name: (-lines[name], name))
     return [name for name in ranked if lines[name] * 10 >= lines[ranked[0]]]

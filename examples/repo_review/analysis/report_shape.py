@@ -1,4 +1,4 @@
-"""The report's section on the tree as it is today."""
+"""The report's section on the present tree."""
 
 from .results import SurveyReport
 from .review import Review

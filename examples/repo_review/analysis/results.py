@@ -1,4 +1,4 @@
-"""What the agents of the review hand on: their results, which the editor puts together."""
+"""The results and messages of the agents of the review. The editor combines the results."""
 
 from pydantic import BaseModel, Field
 

@@ -1,4 +1,4 @@
-"""What there is to report on: the agents' results side by side, and the findings that follow from them."""
+"""The content of the report: the agents' results side by side, and the findings that follow from them."""
 
 from .findings import find_all
 from .results import HistoryReport, InspectionReport, SurveyReport

@@ -79,7 +79,7 @@ class ScanPart(BaseModel):
 
 
 def skip_reason(path: str) -> str | None:
-    """Why a file's content says nothing about the people who work here; None when it is to be scanned."""
+    """The reason why a file is not scanned: its content is not the work of the project's people. None if the file is scanned."""
     found = kind(path)
     if found in ("vendored", "generated", "lock", "asset"):
         return found
@@ -87,7 +87,7 @@ def skip_reason(path: str) -> str | None:
 
 
 def add_name(part: ScanPart, path: str, size: int) -> None:
-    """What the name and size alone say."""
+    """Counts the facts that the name and size alone give."""
     folder = vendored_root(path)
     if folder is not None:
         part.vendored[folder] = part.vendored.get(folder, 0) + 1
@@ -154,7 +154,7 @@ def _rank_secrets(places: list[SecretPlace]) -> list[SecretPlace]:
 
 
 def bound(part: ScanPart) -> ScanPart:
-    """The part with its lists in rank and cut."""
+    """The part with its lists sorted by rank and cut."""
     vendored = sorted(part.vendored.items(), key=lambda entry: (-entry[1], entry[0]))[:TOP_PLACES]
     return _cut_lists(part).model_copy(update={"vendored": dict(vendored)})
 

@@ -1,6 +1,6 @@
-"""Credentials by pattern. A value that was found never leaves this module: findings carry the rule, the place, the length.
+"""Credentials by pattern. A found value never leaves this module: findings hold the rule, the place and the length.
 
-`find_secrets` wants to be right (a placeholder is no finding), `redact` wants to be safe (what may be a secret is hidden).
+`find_secrets` avoids false findings (a placeholder is no finding). `redact` avoids leaks (all possible secrets are hidden).
 """
 
 import math
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class Rule(NamedTuple):
-    """`hints`: one of these (lower case) must be in the text before the pattern is tried; that is what makes it fast."""
+    """`hints`: one of these (lower case) must be in the text before the pattern is tried. This makes the search fast."""
 
     name: str
     hints: tuple[bytes, ...]
@@ -28,7 +28,7 @@ def _rule(name: str, hints: str, pattern: str, flags: int = 0) -> Rule:
     return Rule(name, tuple(hint.encode() for hint in hints.split()), re.compile(pattern.encode(), flags))
 
 
-# Prefixes and lengths are those the issuers document. The first group, where there is one, is the secret itself.
+# Prefixes and lengths are from the issuers' documentation. The first group, if there is one, is the secret itself.
 RULES = (
     _rule("AWS access key id", "akia asia", r"(?<![A-Za-z0-9])((?:AKIA|ASIA)[A-Z2-7]{16})(?![A-Za-z0-9])"),
     _rule(
@@ -84,7 +84,7 @@ def entropy(text: bytes) -> float:
 
 
 def find_secrets(content: bytes) -> Iterator[Hit]:
-    """What looks like a live credential. One place is reported once, by the first rule that knows it."""
+    """Texts that look like live credentials. One place is reported once, by the first rule that matches."""
     lowered = content.lower()
     taken: list[tuple[int, int]] = []
     for rule in RULES:
@@ -102,7 +102,7 @@ def find_secrets(content: bytes) -> Iterator[Hit]:
 
 
 def _credible(rule: str, value: bytes) -> bool:
-    """Is it more than a placeholder? Free-form values must also look random."""
+    """Whether the value is more than a placeholder. Free-form values must also look random."""
     if rule == "private key":
         return entropy(value) > 3
     if _PLACEHOLDER.search(value):
@@ -132,7 +132,7 @@ def _line_around(content: bytes, at: int) -> bytes:
 
 
 def redact(content: bytes) -> bytes:
-    """The text without anything that may be a secret, placeholders and long random words included."""
+    """The text without possible secrets. Placeholders and long random words are removed too."""
     content = _KEY_BLOCK.sub(_REDACTED, content)
     for rule in RULES:
         content = rule.pattern.sub(_hide_group, content)
@@ -146,6 +146,9 @@ def _hide_group(match: re.Match[bytes]) -> bytes:
 
 
 def _suspicious(word: bytes) -> bool:
-    """Long, and random by its letters and digits. Words joined by dots, dashes or slashes are judged one by one."""
+    """Whether a word is long, and random by its letters and digits.
+
+    Words joined by dots, dashes or slashes are judged one by one.
+    """
     pieces = re.split(rb"[/._~=-]", word)
     return any(len(piece) >= 16 and any(48 <= byte <= 57 for byte in piece) and entropy(piece) > 3.3 for piece in pieces)

@@ -8,15 +8,15 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u206
 
 
 def words(text: str) -> frozenset[str]:
-    """The words of a text, for lists of names that read better without quotes and commas."""
+    """The words of a text, for lists of names that are easier to read without quotes and commas."""
     return frozenset(text.split())
 
 
 def json_safe(raw: bytes, limit: int = 300) -> str:
-    """Bytes of a path or a name as text that any JSON reader takes and whose size is bounded.
+    """Bytes of a path or a name as text that any JSON reader accepts and whose size is bounded.
 
-    Bytes that are no UTF-8 and control characters are shown as escapes, and a longer text is cut and told apart by a
-    checksum. A name that was changed so can be shown but not given back to the file system.
+    Control characters and bytes that are no UTF-8 are shown as escapes. A longer text is cut, and a checksum distinguishes it from
+    others. A changed name can be shown but not passed back to the file system.
     """
     text = _visible(raw.decode("utf-8", "backslashreplace"))
     if len(text) <= limit:
@@ -30,7 +30,7 @@ def _visible(text: str) -> str:
 
 
 def prose(text: str, limit: int = 120) -> str:
-    """For running text and table cells: nothing in it is read as Markdown or HTML, and it stays on one line."""
+    """For running text and table cells: no part of the result is read as Markdown or HTML, and the result stays on one line."""
     shown = _visible(text)
     shown = shown if len(shown) <= limit else shown[: limit - 1] + "…"
     shown = shown.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -38,7 +38,7 @@ def prose(text: str, limit: int = 120) -> str:
 
 
 def code(text: str, limit: int = 160) -> str:
-    """A code span, fenced by more backticks than the text holds; a pipe is escaped, since most of them stand in tables."""
+    """A code span, fenced by more backticks than the text holds. A pipe is escaped, because most code spans are in tables."""
     shown = _visible(text)
     shown = shown if len(shown) <= limit else "…" + shown[-(limit - 1) :]
     shown = shown.replace("|", "\\|")
@@ -54,7 +54,7 @@ def number(value: int) -> str:
 
 
 def size(value: int) -> str:
-    """Bytes in the unit a person would use, binary prefixes."""
+    """Bytes in a readable unit, with binary prefixes."""
     amount = float(value)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if amount < 1024 or unit == "GiB":
@@ -75,6 +75,6 @@ def percent(part: int, whole: int) -> str:
 
 
 def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], numeric: Container[int] = ()) -> str:
-    """A Markdown table; the columns whose index is in `numeric` are set to the right."""
+    """A Markdown table. The columns whose index is in `numeric` are right-aligned."""
     rule = tuple("---:" if column in numeric else "---" for column in range(len(head)))
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *rows))

@@ -94,7 +94,7 @@ def _add(counts: dict[str, Amount], key: str, amount: Amount) -> None:
 
 
 def bound(part: TreePart) -> TreePart:
-    """The part with its lists cut to what is kept of one chunk."""
+    """The part with its lists cut to the bound for one chunk."""
     folders = _largest(part.folders, lambda amount: amount.files)
     return part.model_copy(
         update={

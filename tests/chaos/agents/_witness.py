@@ -1,4 +1,4 @@
-"""Tells, outside the system, what was really executed: one line for each execution, appended in one write."""
+"""Notes outside the system which executions really happened: one line for each execution, appended in one write."""
 
 import json
 import os
@@ -10,7 +10,7 @@ VARIABLE = "TIDELOG_TEST_WITNESS"
 
 
 def note(kind: str, work: str, key: str, attempt: int) -> str:
-    """Appends a line and gives its unique word, so that a recorded result can be told from that of another execution."""
+    """Appends a line and returns its unique word, which tells a recorded result from the result of another execution."""
     word = uuid.uuid4().hex
     line = {"kind": kind, "work": work, "key": key, "attempt": attempt, "word": word, "at": time.time(), "pid": os.getpid()}
     descriptor = os.open(os.environ[VARIABLE], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
@@ -22,5 +22,5 @@ def note(kind: str, work: str, key: str, attempt: int) -> str:
 
 
 def work_for(least_s: float, most_s: float) -> None:
-    """So that a kill finds something under way."""
+    """Makes the work take some time, so that a kill hits unfinished work."""
     time.sleep(random.uniform(least_s, most_s))

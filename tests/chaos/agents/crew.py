@@ -1,4 +1,4 @@
-"""Agents that use everything: local steps, tools, messages, shared context. Each gives back what it saw under each key."""
+"""Agents that use all features: local steps, tools, messages, shared context. Each agent returns what it saw under each key."""
 
 import asyncio
 from typing import Any
@@ -11,7 +11,7 @@ PATIENCE_S = 300
 
 
 async def local(ctx: Context, key: str, most_s: float = 0.15) -> Any:
-    """A local step that witnesses its execution."""
+    """A local step that notes its execution with the witness."""
 
     def act() -> str:
         word = note("step", str(ctx.agent_run_id), key, ctx.attempt)
@@ -55,7 +55,7 @@ class Speaker(Agent):
 
 
 class Listener(Agent):
-    """Receives three messages of each speaker and says what they were, by sender and in order."""
+    """Receives three messages of each speaker and returns them by sender, in order."""
 
     async def execute(self, ctx: Context) -> dict[str, Any]:
         heard: dict[str, list[Any]] = {}
@@ -69,7 +69,7 @@ class Listener(Agent):
 
 
 class Editor(Agent):
-    """Gathers the results of the steps before it and what they left in the shared context."""
+    """Gathers the results of the earlier steps and the values that those steps left in the shared context."""
 
     async def execute(self, ctx: Context) -> dict[str, Any]:
         names = [key for key in ctx.results if key.startswith("gatherer")]
@@ -84,7 +84,7 @@ class Editor(Agent):
 
 
 class Moody(Agent):
-    """Fails at first and is tried again by a timer."""
+    """Fails at first; a timer retries the run."""
 
     async def execute(self, ctx: Context) -> dict[str, Any]:
         kept = await local(ctx, "kept")
@@ -102,7 +102,7 @@ class Broken(Agent):
 
 
 class Waiter(Agent):
-    """Waits for what never comes: to be cancelled."""
+    """Waits for a message that never comes, until the run is cancelled."""
 
     async def execute(self, ctx: Context) -> None:
         await local(ctx, "sat")

@@ -1,1 +1,1 @@
-"""The rules of the checker, by what they look at: the log, the slices, the read models, the streams."""
+"""The rules of the checker, by their subject: the log, the slices, the read models, the streams."""

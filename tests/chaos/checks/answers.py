@@ -1,4 +1,4 @@
-"""What callers were told, compared with the log: an acknowledged append is there, where it was said to be, and nobody else's."""
+"""The answers to callers, compared with the log: an acknowledged append is in the log, at the acknowledged position."""
 
 from collections.abc import Collection, Iterator, Mapping
 from uuid import UUID
@@ -7,8 +7,11 @@ from tests.chaos.checks.snapshot import Snapshot, Violation
 
 
 def check_acknowledged(snapshot: Snapshot, told: Mapping[UUID, int], asked: Collection[UUID] | None) -> Iterator[Violation]:
-    """`told`: command id → the last position that its caller was answered. `asked`: all commands that anybody gave, if known:
-    a command without an answer may or may not be in the log, but what is there was asked for."""
+    """Acknowledged commands are in the log as acknowledged, and the log holds only commands that were given.
+
+    `told`: command id → the last position in the answer to its caller. `asked`: all commands that were given, if known. A command
+    without an answer may or may not be in the log.
+    """
     recorded = {row["command_id"]: row for row in snapshot.commands}
     for command_id, position in told.items():
         row = recorded.get(command_id)

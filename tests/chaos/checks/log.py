@@ -1,4 +1,4 @@
-"""The log itself: one total order without a gap, streams without a gap, each command recorded once."""
+"""The log itself: one total order without gaps, streams without gaps, each command recorded once."""
 
 from collections import defaultdict
 from collections.abc import Iterator

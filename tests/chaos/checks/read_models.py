@@ -1,4 +1,4 @@
-"""Read models: each table holds what the log says, up to the checkpoint of its projection."""
+"""Read models: each table agrees with the log up to the checkpoint of its projection."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from tests.chaos.checks.snapshot import Fact, Row, Snapshot, Violation
 
 CONSUMERS = frozenset({*PARTITIONS, *(projection.name for projection in PROJECTIONS)})
 FIRING_TAKES = timedelta(seconds=2)
-"""How long after its time a timer may still be in the table of a settled system."""
+"""Seconds for which a timer of a settled system may stay in the table after its due time."""
 
 
 def check_read_models(snapshot: Snapshot, *, settled: bool) -> Iterator[Violation]:
@@ -58,7 +58,7 @@ def _runs(snapshot: Snapshot) -> Iterator[Violation]:
     rows = {row["run_id"]: row for row in snapshot.tables["run"]}
     for run_id in rows.keys() - inside.keys():
         yield Violation("row-has-events", f"run {run_id}", "the log knows nothing of it")
-    damaged = {recorded.root_id for recorded, _ in snapshot.undecodable}  # said by the check of the log
+    damaged = {recorded.root_id for recorded, _ in snapshot.undecodable}  # the check of the log reports this
     for run_id, events in inside.items():
         if run_id in damaged:
             continue
@@ -228,7 +228,7 @@ def _open_work(snapshot: Snapshot) -> dict[UUID, Row]:
 
 
 def _timers(snapshot: Snapshot, *, settled: bool) -> Iterator[Violation]:
-    """A timer is in the table until it fired or its agent run ended; one that fired had its effect."""
+    """A timer is in the table until it fired or its agent run ended. A timer that fired had its effect."""
     told: dict[UUID, Row] = {}
     for fact in snapshot.until("timers"):
         recorded = fact.recorded
@@ -257,7 +257,7 @@ def _timers(snapshot: Snapshot, *, settled: bool) -> Iterator[Violation]:
 
 
 def _had_effect(stream: list[Fact], timer: Row) -> bool:
-    """Whether what the timer asks for is done, or the stream is past it."""
+    """Whether the timer's command is done, or the stream has moved past the command."""
     after = int(timer["cause"].rpartition(":")[2])
     kinds: dict[str, tuple[type[Any], ...]] = {
         "TimeOutAgentRun": (agent_runs.AgentRunCompleted, agent_runs.AgentRunFailed, agent_runs.AgentRunCancelled),

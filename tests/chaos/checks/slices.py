@@ -1,4 +1,4 @@
-"""What the streams tell: nothing scheduled, recorded, called, sent or ended twice, and nothing left undone."""
+"""The content of the streams: nothing is scheduled, recorded, called, sent or ended twice, and no work is left undone."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +20,7 @@ Report = Callable[[str, str], Violation]
 
 
 def check_slices(snapshot: Snapshot, *, settled: bool, expected: Mapping[UUID, str]) -> Iterator[Violation]:
-    """`settled`: nothing is under way any more. `expected`: how runs must have ended, by id."""
+    """`settled`: no work is under way any more. `expected`: the status with which each run must have ended, by run id."""
     told_runs = {i: _Run(i, facts) for i, facts in snapshot.streams("run.").items()}
     agents = {i: _AgentRun(i, facts) for i, facts in snapshot.streams("agent_run.").items()}
     calls = {i: _Invocation(i, facts) for i, facts in snapshot.streams("invocation.").items()}
@@ -258,7 +258,7 @@ def _messages(snapshot: Snapshot, agents: Mapping[UUID, _AgentRun], *, settled: 
 
 
 def _context(snapshot: Snapshot, agents: Mapping[UUID, _AgentRun]) -> Iterator[Violation]:
-    """Values have versions without a gap, and each write is one that an agent run recorded."""
+    """Values have versions without gaps, and each write was recorded by an agent run."""
     written: defaultdict[UUID, list[tuple[int, Any]]] = defaultdict(list)
     for stream_id, facts in snapshot.streams("context.").items():
         versions: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""What the checker looks at: everything the database holds, read at one moment."""
+"""The input of the checker: the whole content of the database at one moment."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ READ_TIMEOUT_MS = 60_000
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """Something that must not be. `subject` says where: a position, a stream, a run, a row."""
+    """A violated rule. `subject` names the place: a position, a stream, a run, a row."""
 
     rule: str
     subject: str
@@ -48,7 +48,7 @@ class Fact:
 
 @dataclass(slots=True)
 class Snapshot:
-    """The database at one moment. `facts` leaves out events that cannot be decoded, which `undecodable` names."""
+    """The database at one moment. `facts` lacks the events that cannot be decoded; `undecodable` names these events."""
 
     log_id: str
     now: datetime
@@ -69,12 +69,12 @@ class Snapshot:
                 self.undecodable.append((recorded, str(error)))
 
     def until(self, consumer: str) -> Iterator[Fact]:
-        """What a consumer has handled."""
+        """The events that a consumer has handled."""
         reached = self.checkpoints.get(consumer, 0)
         return (fact for fact in self.facts if fact.position <= reached)
 
     def streams(self, prefix: str) -> dict[UUID, list[Fact]]:
-        """Events by stream, in order, of the streams whose topics begin so."""
+        """Events by stream, in order, of the streams whose topics have this prefix."""
         found: defaultdict[UUID, list[Fact]] = defaultdict(list)
         for fact in self.facts:
             if fact.recorded.topic.startswith(prefix):
@@ -83,7 +83,7 @@ class Snapshot:
 
 
 async def read_snapshot(database_url: str) -> Snapshot:
-    """Raises psycopg.OperationalError when the database is away."""
+    """Reads the snapshot. Raises psycopg.OperationalError if the database is away."""
     async with await psycopg.AsyncConnection.connect(database_url, connect_timeout=5) as connection:
         await connection.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
         await connection.set_read_only(True)
@@ -93,7 +93,7 @@ async def read_snapshot(database_url: str) -> Snapshot:
             async with connection.cursor(row_factory=dict_row) as cursor:
                 return await (await cursor.execute(query)).fetchall()
 
-        # The clock after the snapshot: what is gone by then because its time had come must not seem to be early.
+        # The clock is read after the snapshot: a timer that fired before must not seem to have fired too early.
         [head] = await rows(SQL("SELECT position, clock_timestamp() AS now FROM log_head"))
         cursor = connection.cursor(binary=True)
         await cursor.execute(f"SELECT {EVENT_COLUMNS} FROM event ORDER BY notification_id".encode())

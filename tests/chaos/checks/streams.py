@@ -1,4 +1,4 @@
-"""JetStream: the log's stream holds the log, each message following the one before; the work queue holds nothing that is over."""
+"""JetStream: the log's stream holds the log, each message follows the message before, and the work queue holds no finished work."""
 
 from collections.abc import AsyncIterator
 from uuid import UUID
@@ -15,9 +15,9 @@ CONNECT_TIMEOUT_S = 10.0
 
 
 async def check_streams(nats_url: str, snapshot: Snapshot, *, settled: bool, caught_up: bool) -> list[Violation]:
-    """`settled`: all work is over; `caught_up`: the stream has had the time to get the whole log.
+    """`settled`: all work is over. `caught_up`: the stream has had the time to get the whole log.
 
-    Raises domain.errors.Unavailable when NATS is away.
+    Raises domain.errors.Unavailable if NATS is away.
     """
     connection = NatsConnection(nats_url, name="tidelog-checker")
     await connection.start()
