@@ -7,10 +7,12 @@ SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# mutmut and what it needs, beside the environment: the tests run in the environment itself.
+MUTATION := .venv-mutation
 # A uv on PATH is used as it is; else one is put into a folder of its own.
 UV_VENV := .venv/.uv
 
-.PHONY: help demo up test chaos compat check bench bench-peers lock clean
+.PHONY: help demo up test chaos compat check mutants bench bench-peers lock clean
 
 help: ## List what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,24 +38,30 @@ check: $(INSTALLED) ## Lint, format, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+mutants: $(MUTATION)/.installed ## Break domain and engines in 300 ways that unit tests must see (SAMPLE=all, SEED=n, ONLY="domain/runs.py")
+	PYTHONPATH=$(MUTATION) PYTHONHASHSEED=0 $(BIN)/python -m tests.mutation --jobs $(or $(JOBS),2) \
+	  $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED)) $(ONLY)
+
 bench: $(INSTALLED) ## Measure (ARGS="growth --events 10000000": one of the benchmarks)
 	$(BIN)/python -m benchmarks $(ARGS)
 
 bench-peers: $(INSTALLED) ## Measure the log beside other event stores (their packages go into .venv-peers)
 	$(BIN)/python -m benchmarks peers $(ARGS)
 
-lock: ## Choose the newest allowed dependencies anew and write requirements.txt (needs the package index)
+lock: ## Choose the newest allowed dependencies anew and write requirements*.txt (needs the package index)
 	@uv=$$(command -v uv) || { \
 	  $(FIND_PYTHON) && "$$python" -m venv $(UV_VENV) && $(UV_VENV)/bin/python -m pip install --quiet uv && uv=$(UV_VENV)/bin/uv; } && \
 	override=$$(mktemp) && trap 'rm -f "$$override"' EXIT && \
 	printf 'tidelog @ file://%s/sdk\n' "$$PWD" > "$$override" && \
-	"$$uv" pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --quiet \
-	  --custom-compile-command 'make lock' --all-extras --no-emit-package tidelog --override "$$override" \
-	  -o requirements.txt pyproject.toml sdk/pyproject.toml
+	$(COMPILE) --all-extras --no-emit-package tidelog --override "$$override" -o requirements.txt pyproject.toml sdk/pyproject.toml && \
+	$(COMPILE) --group mutation --constraints requirements.txt -o requirements-mutation.txt
 
 clean: ## Remove the virtual environment, caches and builds; .tidelog stays
-	rm -rf $(VENV) .venv-peers .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build
+	rm -rf $(VENV) .venv-peers $(MUTATION) mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build
 	find . -name __pycache__ -type d -not -path './.tidelog/*' -prune -exec rm -rf {} +
+
+COMPILE = "$$uv" pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --quiet \
+	  --custom-compile-command 'make lock'
 
 # Sets $python to the first Python that is new enough, or says what is missing.
 define FIND_PYTHON
@@ -71,3 +79,8 @@ $(INSTALLED): requirements.txt pyproject.toml sdk/pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt && \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e sdk -e . && \
 	touch $(INSTALLED)
+
+$(MUTATION)/.installed: requirements-mutation.txt $(INSTALLED)
+	@echo "Installing into $(MUTATION) ..." && rm -rf $(MUTATION) && \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --target $(MUTATION) -r requirements-mutation.txt && \
+	touch $@

@@ -8,7 +8,7 @@ import pydantic_core
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from domain import deep_json, values
 from domain.agent_runs import AgentRunCompleted, StepRecorded
@@ -107,6 +107,12 @@ def test_and_refuses_what_the_other_refuses(text: str) -> None:
     assert parsed(deep_json.loads) == parsed(pydantic_core.from_json)
 
 
+@pytest.mark.parametrize("text", ["[}", "[1}", "{]", '{"a":1]', "[[1]}", '{"a":{]}', "[1,]", '{"a":1,}', "[,1]", "[]]", "1 2"])
+def test_a_bracket_ends_what_it_began(text: str) -> None:
+    with pytest.raises(ValueError, match="not JSON"):
+        deep_json.loads(text)
+
+
 @pytest.mark.parametrize("levels", [1, 199, 200, 203, 254, 500, 990, 1_000])
 @pytest.mark.parametrize("shape", ["[", "{", "[{"])
 def test_what_is_stored_is_read_up_to_a_thousand_levels(levels: int, shape: str) -> None:
@@ -145,3 +151,27 @@ def test_only_depth_is_beyond_the_parser() -> None:
         with pytest.raises(ValidationError) as caught:
             ContextValueSet.model_validate_json(text)
         assert values.is_beyond_parser(caught.value) == beyond
+
+
+class Kept(BaseModel):
+    value: Json
+
+
+def test_a_model_is_read_as_deep_as_a_value() -> None:
+    for levels in (1, 199, 250, 990):
+        text = b'{"value":%s1%s}' % (b"[" * levels, b"]" * levels)
+        assert depth_of_chain(values.read_model(Kept, text).value) == levels
+    for broken in (b'{"value":', b'{"other":1}', b'{"value":%s}' % (b"[" * 300)):
+        with pytest.raises(ValueError):
+            values.read_model(Kept, broken)
+    with pytest.raises(ValidationError, match="Field required"):
+        values.read_model(Kept, b"{}")
+
+
+def depth_of_chain(value: Json) -> int:
+    """Of lists with one item each, without recursion."""
+    levels = 0
+    while isinstance(value, list):
+        [value] = value
+        levels += 1
+    return levels

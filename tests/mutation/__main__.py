@@ -1,0 +1,172 @@
+"""Breaks the code in small ways, one at a time, and asks the unit tests to notice: `make mutants`.
+
+mutmut makes the mutants and runs the tests that reach them ([tool.mutmut] in pyproject.toml). This command chooses a sample by a
+seed, without the listed ones (tests/mutation/listed.toml), prints each mutant that no test noticed and the score of each room, and
+ends with 1 where a score is below its floor. Whether a mutant is in the sample follows from the seed and the mutant's own text, so
+that a change elsewhere does not exchange the sample.
+"""
+
+import argparse
+import difflib
+import hashlib
+import json
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mutmut import __main__ as mutmut
+from mutmut.configuration import config
+from mutmut.mutation.data import MutantLineSpans
+from mutmut.utils.file_utils import walk_mutatable_files
+
+from tests.mutation import listed
+from tests.mutation.listed import Change
+
+FOLDER = Path("mutants")
+SAMPLE = 300
+SEED = 8
+OUTCOMES = {0: "survived", 1: "killed", 2: "killed", 3: "killed", 5: "untested", 33: "untested", 24: "timed out", -24: "timed out"}
+"""Of pytest's exit codes and mutmut's. 2: the tests could not be collected."""
+KINDS = ("killed", "timed out", "survived", "untested", "odd")
+KILLED = KINDS[:2]
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    name: str
+    path: Path
+    change: Change
+    twin: int
+    """How many mutants of the same text are before it: a line may stand twice in a function."""
+
+    def order(self, seed: int) -> bytes:
+        told = (seed, self.change.function, self.change.was, self.change.now, self.twin)
+        return hashlib.sha256(repr(told).encode()).digest()
+
+
+def make_mutants(jobs: int, only: list[str]) -> list[Mutant]:
+    """Writes all mutants into the folder `mutants`, anew."""
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir()
+    if only:
+        config().only_mutate = only
+    mutmut.set_mutant_under_test("mutant_generation")
+    with mutmut.CatchOutput(spinner_title="Making mutants"):
+        mutmut.copy_src_dir()
+        mutmut.copy_also_copy_files()
+        mutmut.setup_source_paths()
+        mutmut.create_mutants(jobs)
+    return [mutant for path in walk_mutatable_files() for mutant in mutants_of(path)]
+
+
+def mutants_of(path: Path) -> Iterator[Mutant]:
+    spans = MutantLineSpans.load(path)
+    names = outcomes_of(path)
+    if spans is None or not names:
+        return
+    lines = (FOLDER / path).read_text("utf-8").splitlines()
+    twins: Counter[Change] = Counter()
+
+    def source(function: str) -> list[str]:
+        span = spans.span_by_function_name[function]
+        return [line.strip().replace(function, "", 1) for line in lines[span.start - 1 : span.end]]
+
+    for name in names:
+        function = name.rpartition(".")[2]
+        mangled = function.rpartition("__mutmut_")[0]
+        plain = name.removesuffix(function) + mangled.removeprefix("x_").removeprefix("xǁ").replace("ǁ", ".")
+        before, after = source(f"{mangled}__mutmut_orig"), source(function)
+        was, now = [], []
+        for tag, i, j, k, n in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+            if tag != "equal":
+                was += before[i:j]
+                now += after[k:n]
+        change = Change(plain, "\n".join(was), "\n".join(now))
+        yield Mutant(name, path, change, twins[change])
+        twins[change] += 1
+
+
+def outcomes_of(path: Path) -> dict[str, int | None]:
+    """Name of a mutant → what its tests ended with; None: they did not run."""
+    file = FOLDER / f"{path}.meta"
+    return json.loads(file.read_text("utf-8"))["exit_code_by_key"] if file.exists() else {}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
+    parser.add_argument("--sample", default=str(SAMPLE), help=f"how many ({SAMPLE}), `all`, or `accepted`: those that are listed")
+    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("only", nargs="*", help="files to break, as patterns: domain/runs.py 'projections/engine/*'")
+    arguments = parser.parse_args()
+    began = time.monotonic()
+
+    lists = listed.read()
+    chosen = choose(make_mutants(arguments.jobs, arguments.only), lists, arguments.sample, arguments.seed)
+    if not chosen:
+        return 0
+    mutmut._run([mutant.name for mutant in chosen], arguments.jobs)
+    print(f"{time.monotonic() - began:.0f} s")
+    return report_accepted(chosen) if arguments.sample == "accepted" else report(chosen, lists)
+
+
+def choose(mutants: list[Mutant], lists: listed.Listed, sample: str, seed: int) -> list[Mutant]:
+    counted = [mutant for mutant in mutants if not lists.ruled_out(mutant.change)]
+    accepted = [mutant for mutant in counted if lists.is_accepted(mutant.change)]
+    others = sorted(set(counted) - set(accepted), key=lambda mutant: mutant.order(seed))
+    by_rule = len(mutants) - len(counted)
+    print(f"{len(mutants):,} mutants; {by_rule:,} left out by a rule, {len(accepted):,} accepted ({listed.FILE.name})")
+    if sample == "accepted":
+        return accepted
+    if sample == "all":
+        return others
+    print(f"{sample} of the others, by seed {seed}")
+    return others[: int(sample)]
+
+
+def outcomes(chosen: list[Mutant]) -> dict[str, str]:
+    codes = {name: code for path in {mutant.path for mutant in chosen} for name, code in outcomes_of(path).items()}
+    return {mutant.name: OUTCOMES.get(codes[mutant.name], f"odd: {codes[mutant.name]}") for mutant in chosen}
+
+
+def report(chosen: list[Mutant], lists: listed.Listed) -> int:
+    outcome = outcomes(chosen)
+    for mutant in chosen:
+        if outcome[mutant.name] not in KILLED:
+            show(mutant, outcome[mutant.name])
+    print(f"\n{'room':<20}{'mutants':>9}{''.join(f'{kind:>11}' for kind in KINDS)}{'score':>9}{'floor':>9}")
+    below = 0
+    for room, floor in lists.floors.items():
+        results = Counter(outcome[mutant.name].partition(":")[0] for mutant in chosen if lists.room(mutant.path) == room)
+        if not results:
+            continue
+        score = 100 * sum(results[kind] for kind in KILLED) / results.total()
+        below += score < floor
+        numbers = "".join(f"{results[kind]:>11}" for kind in KINDS)
+        print(f"{room:<20}{results.total():>9}{numbers}{score:>7.1f} %{floor:>7.1f} %{'  too low' if score < floor else ''}")
+    return 1 if below else 0
+
+
+def show(mutant: Mutant, outcome: str) -> None:
+    print(f"\n{outcome}: {mutant.change.function}")
+    for mark, text in (("-", mutant.change.was), ("+", mutant.change.now)):
+        for line in text.splitlines():
+            print(f"{mark} {line}")
+
+
+def report_accepted(chosen: list[Mutant]) -> int:
+    """Says which accepted mutants a test kills after all, so that their entries can go."""
+    outcome = outcomes(chosen)
+    dead = [mutant for mutant in chosen if outcome[mutant.name] in KILLED]
+    for mutant in dead:
+        show(mutant, outcome[mutant.name])
+    print(f"{len(chosen) - len(dead)} of {len(chosen)} accepted mutants survive")
+    return 1 if dead else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
