@@ -5,6 +5,7 @@ import contextlib
 import re
 import select
 import socket
+import traceback
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, Self
@@ -134,12 +135,26 @@ def _conninfo(database_url: str, role: str, statement_timeout: float, options: d
     return make_conninfo(database_url, **defaults | given | {"options": f"{given.get('options') or ''} {ours}".strip()})
 
 
+class _SingleConnection(psycopg.AsyncConnection[tuple[Any, ...]]):
+    """A connection of which nothing is left on the server if opening it was cancelled."""
+
+    @classmethod
+    async def connect(cls, *arguments: Any, **options: Any) -> Self:
+        try:
+            return await super().connect(*arguments, **options)
+        except asyncio.CancelledError as cancelled:
+            # The driver's frames hold the half-open connection, and the exception holds the frames. PostgreSQL would wait a minute
+            # for the rest of the login, and a database cannot be dropped meanwhile.
+            traceback.clear_frames(cancelled.__traceback__)
+            raise
+
+
 async def connect(
     database_url: str, *, role: str, statement_timeout: float = STATEMENT_TIMEOUT, options: dict[str, str] | None = None
 ) -> Connection:
     """Opens a single connection, in autocommit. `role` names the process in pg_stat_activity. Raises psycopg.Error, OSError."""
     conninfo = _conninfo(database_url, role, statement_timeout, options or {})
-    return await psycopg.AsyncConnection.connect(conninfo, autocommit=True)
+    return await _SingleConnection.connect(conninfo, autocommit=True)
 
 
 async def open_pool(
@@ -189,7 +204,7 @@ class _Trouble:
 def _connection_class(trouble: _Trouble, answer_within: float) -> type[Connection]:
     """Connections that report trouble, and that wait for the server at most `answer_within` seconds."""
 
-    class PoolConnection(psycopg.AsyncConnection[tuple[Any, ...]]):
+    class PoolConnection(_SingleConnection):
         @classmethod
         async def connect(cls, *arguments: Any, **options: Any) -> Self:
             try:

@@ -11,7 +11,7 @@ from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg_pool.base import AttemptWithBackoff
 
 from adapters.postgres.database import PostgresDatabase
-from adapters.postgres.pool import RECONNECT_FOR, check_health, open_pool
+from adapters.postgres.pool import RECONNECT_FOR, check_health, connect, open_pool
 from domain.errors import Unavailable
 from tests.integration.system_kit import eventually
 from tests.integration.wire_kit import wired
@@ -130,3 +130,33 @@ async def test_nothing_of_a_cancelled_transaction_is_left_to_the_garbage_collect
         gc.collect()
         await check_health(pool)
     await pool.close()
+
+
+async def test_a_login_that_is_cancelled_leaves_nothing_on_the_server() -> None:
+    """The server would wait a minute for the rest of the login. The exception is kept here, as a task that has ended keeps it."""
+    arrived, gone = asyncio.Event(), asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        arrived.set()
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(1_000):
+                pass
+        gone.set()
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        opening = asyncio.create_task(connect(f"postgresql://127.0.0.1:{port}/tidelog?sslmode=disable", role="test"))
+        async with within(10):
+            await arrived.wait()
+        kept = None
+        try:
+            opening.cancel()
+            await opening
+        except asyncio.CancelledError as cancelled:
+            kept = cancelled
+        async with within(10):
+            await gone.wait()
+        assert kept is not None
