@@ -42,9 +42,11 @@ class When:
         assert [event.TOPIC for event in events] == list(topics)
         return events
 
-    def refused(self, error: type[Exception], match: str | None = None) -> None:
-        with pytest.raises(error, match=match):
+    def refused(self, error: type[Exception], match: str | None = None, *, pointer: str | None = None) -> None:
+        with pytest.raises(error, match=match) as refusal:
             self.events()
+        if pointer is not None:
+            assert getattr(refusal.value, "pointer", None) == pointer
 
 
 def given(decider: Decider[Any], *events: Event) -> Given:

@@ -210,4 +210,4 @@ def test_a_message_is_sent_once() -> None:
     given(messages.DECIDER, sent).when(send()).then()
     given(messages.DECIDER, sent).when(send(recipient="b-2")).then()  # the recipient is who it is, whatever it was called
     for other in ({"body": {"n": True}}, {"body": None}, {"recipient_id": TWO}):
-        given(messages.DECIDER, sent).when(send(**other)).refused(RepeatedDifferently, "to 'b'")
+        given(messages.DECIDER, sent).when(send(**other)).refused(RepeatedDifferently, "to 'b'", pointer="/key")
