@@ -21,6 +21,7 @@ from pathlib import Path
 from mutmut import __main__ as mutmut
 from mutmut.configuration import config
 from mutmut.mutation.data import MutantLineSpans
+from mutmut.state import state
 from mutmut.utils.file_utils import walk_mutatable_files
 
 from tests.mutation import listed
@@ -29,9 +30,9 @@ from tests.mutation.listed import Change
 FOLDER = Path("mutants")
 SAMPLE = 300
 SEED = 8
-OUTCOMES = {0: "survived", 1: "killed", 2: "killed", 3: "killed", 5: "untested", 33: "untested", 24: "timed out", -24: "timed out"}
+OUTCOMES = {0: "survived", 1: "killed", 2: "killed", 3: "killed", 24: "timed out", -24: "timed out"}
 """Of pytest's exit codes and mutmut's. 2: the tests could not be collected."""
-KINDS = ("killed", "timed out", "survived", "untested", "odd")
+KINDS = ("killed", "timed out", "survived", "odd")
 KILLED = KINDS[:2]
 
 
@@ -106,26 +107,29 @@ def main() -> int:
     began = time.monotonic()
 
     lists = listed.read()
-    chosen = choose(make_mutants(arguments.jobs, arguments.only), lists, arguments.sample, arguments.seed)
-    if not chosen:
-        return 0
-    mutmut._run([mutant.name for mutant in chosen], arguments.jobs)
+    mutants = [mutant for mutant in make_mutants(arguments.jobs, arguments.only) if not lists.ruled_out(mutant.change)]
+    mutmut.collect_or_load_stats(mutmut.get_mutant_runner())
+    chosen = choose(mutants, lists, arguments.sample, arguments.seed)
+    if chosen:
+        mutmut._run([mutant.name for mutant in chosen], arguments.jobs)
     print(f"{time.monotonic() - began:.0f} s")
-    return report_accepted(chosen) if arguments.sample == "accepted" else report(chosen, lists)
+    return report_accepted(chosen) if arguments.sample == "accepted" else report(mutants, chosen, lists)
 
 
 def choose(mutants: list[Mutant], lists: listed.Listed, sample: str, seed: int) -> list[Mutant]:
-    counted = [mutant for mutant in mutants if not lists.ruled_out(mutant.change)]
-    accepted = [mutant for mutant in counted if lists.is_accepted(mutant.change)]
-    others = sorted(set(counted) - set(accepted), key=lambda mutant: mutant.order(seed))
-    by_rule = len(mutants) - len(counted)
-    print(f"{len(mutants):,} mutants; {by_rule:,} left out by a rule, {len(accepted):,} accepted ({listed.FILE.name})")
+    """Of those that a test reaches. The others survive in any case."""
+    accepted = [mutant for mutant in mutants if lists.is_accepted(mutant.change)]
+    others = sorted(
+        (mutant for mutant in set(mutants) - set(accepted) if is_reached(mutant)), key=lambda mutant: mutant.order(seed)
+    )
+    print(f"{len(mutants):,} mutants, {len(accepted):,} of them accepted; unit tests reach {len(others):,} others; seed {seed}")
     if sample == "accepted":
         return accepted
-    if sample == "all":
-        return others
-    print(f"{sample} of the others, by seed {seed}")
-    return others[: int(sample)]
+    return others if sample == "all" else others[: int(sample)]
+
+
+def is_reached(mutant: Mutant) -> bool:
+    return bool(state().tests_by_mangled_function_name.get(mutant.name.rpartition("__mutmut_")[0]))
 
 
 def outcomes(chosen: list[Mutant]) -> dict[str, str]:
@@ -133,22 +137,27 @@ def outcomes(chosen: list[Mutant]) -> dict[str, str]:
     return {mutant.name: OUTCOMES.get(codes[mutant.name], f"odd: {codes[mutant.name]}") for mutant in chosen}
 
 
-def report(chosen: list[Mutant], lists: listed.Listed) -> int:
+def report(mutants: list[Mutant], chosen: list[Mutant], lists: listed.Listed) -> int:
     outcome = outcomes(chosen)
     for mutant in chosen:
         if outcome[mutant.name] not in KILLED:
             show(mutant, outcome[mutant.name])
-    print(f"\n{'room':<20}{'mutants':>9}{''.join(f'{kind:>11}' for kind in KINDS)}{'score':>9}{'floor':>9}")
-    below = 0
-    for room, floor in lists.floors.items():
+    print(f"\n{'room':<20}{'mutants':>9}{'reached':>10}{'tried':>9}{''.join(f'{kind:>11}' for kind in KINDS)}{'score':>10}")
+    low = 0
+    for room, floors in lists.floors.items():
+        there = [mutant for mutant in mutants if lists.room(mutant.path) == room]
         results = Counter(outcome[mutant.name].partition(":")[0] for mutant in chosen if lists.room(mutant.path) == room)
-        if not results:
+        if not there or not results:
             continue
+        reached = 100 * sum(map(is_reached, there)) / len(there)
         score = 100 * sum(results[kind] for kind in KILLED) / results.total()
-        below += score < floor
         numbers = "".join(f"{results[kind]:>11}" for kind in KINDS)
-        print(f"{room:<20}{results.total():>9}{numbers}{score:>7.1f} %{floor:>7.1f} %{'  too low' if score < floor else ''}")
-    return 1 if below else 0
+        print(f"{room:<20}{len(there):>9,}{reached:>8.1f} %{results.total():>9,}{numbers}{score:>8.1f} %")
+        for what, value, floor in (("reached", reached, floors.reached), ("score", score, floors.score)):
+            if value < floor:
+                low += 1
+                print(f"{room}: {what} is below {floor:g} %")
+    return 1 if low else 0
 
 
 def show(mutant: Mutant, outcome: str) -> None:

@@ -50,9 +50,19 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
+class Floors:
+    """In percent. What is below ends the run with an error."""
+
+    reached: float
+    """Of all mutants of a room: those in functions that a unit test calls."""
+    score: float
+    """Of those that were tried: those that were killed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Listed:
-    floors: dict[str, float]
-    """Room → the least share of killed mutants, in percent."""
+    floors: dict[str, Floors]
+    """By room."""
     rules: tuple[Rule, ...]
     accepted: tuple[Accepted, ...]
 
@@ -70,7 +80,7 @@ class Listed:
 def read(file: Path = FILE) -> Listed:
     document: dict[str, Any] = tomllib.loads(file.read_text("utf-8"))
     return Listed(
-        document["floors"],
+        {room: Floors(**floors) for room, floors in document["floors"].items()},
         tuple(Rule(re.compile(rule["change"]), rule["why"]) for rule in document["rules"]),
         tuple(_accepted(entry) for entry in document["accepted"]),
     )

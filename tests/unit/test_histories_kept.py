@@ -383,6 +383,17 @@ async def test_a_witness_that_is_away_or_silent_holds_nobody_up(kept: Kept, monk
     assert kept.begun == [("restored", 3)]
 
 
+async def test_of_several_witnesses_the_one_that_knows_most_counts(kept: Kept) -> None:
+    kept.append(5)
+    first = (await kept.keeper.fresh()).histories.current.history_id
+    kept.keeper.witnesses += [witness(Parting(4, first)), witness(Parting(3, first)), witness(None)]
+    await kept.keeper.restored("a test", 1)
+    assert kept.begun == [("restored", 4)]
+    kept.keeper.witnesses[:] = [witness(Parting(5, None))]
+    await kept.keeper.restored("a test", 2)
+    assert kept.begun[1] == ("restored", 2), "without an id it is of the first history, and another one has ended"
+
+
 async def test_of_many_that_find_out_at_once_one_begins_a_history(kept: Kept) -> None:
     kept.append(5)
     keepers = [kept.another() for _ in range(8)]
@@ -393,6 +404,59 @@ async def test_of_many_that_find_out_at_once_one_begins_a_history(kept: Kept) ->
     await asyncio.gather(*(each.check() for each in keepers))
     assert kept.begun == [("reader", 3)]  # the mark says 5, the log ends at 3
     assert [each.changes for each in keepers] == [1] * 8
+
+
+async def test_a_history_records_what_ended_the_one_before(kept: Kept) -> None:
+    """Clients are told so, and operators read it years later."""
+    kept.append(5)
+    cursor = Cursor.parse((await kept.keeper.fresh()).histories.current.cursor(5))
+    kept.log.cut(3)
+    with pytest.raises(HistoryReplaced) as replaced:
+        await kept.keeper.admit(cursor)
+    reasons = ["a reader had position 5, the log is at 3"]
+    assert replaced.value.reason == reasons[0]
+
+    await kept.keeper.check()
+    kept.append(3)
+    kept.keeper.saw(6, kept.keeper.changes)
+    kept.log.cut(4)
+    await kept.keeper.check()
+    reasons.append("this server had read up to 6, the log is at 4")
+
+    kept.restart(timeline="00000002")
+    await kept.keeper.check()
+    reasons.append("PostgreSQL was on timeline 00000001 and is on 00000002")
+    kept.restart(log_id="copy")
+    await kept.keeper.check()
+    reasons.append("the database was memory and is copy")
+
+    lost = (await kept.keeper.fresh()).histories.current.history_id
+    await kept.keeper.lost(4, lost, "relay", "the stream has it")
+    reasons.append("the stream has it")
+    assert [history.reason for history in kept.store.all[1:]] == reasons
+
+    lost = (await kept.keeper.fresh()).histories.current.history_id
+    del kept.store.all[-1]
+    await kept.keeper.check()
+    assert kept.store.all[-1].reason == f"history {lost} is not in the database any more"
+
+
+async def test_a_position_beyond_the_head_is_named(kept: Kept) -> None:
+    kept.append(2)
+    with pytest.raises(PositionBeyondHead, match="position 7 is beyond the newest event, which is at 2"):
+        await kept.keeper.must_have(7)
+
+
+async def test_what_a_question_found_need_not_be_asked_again(kept: Kept) -> None:
+    kept.append(5)
+    await kept.keeper.at_most_head(4)
+    reads = kept.store.reads
+    assert await kept.keeper.at_most_head(5) == 5 and kept.store.reads == reads
+    await kept.keeper.check()
+    kept.append(1)
+    await kept.keeper.check()
+    reads = kept.store.reads
+    assert await kept.keeper.at_most_head(6) == 6 and kept.store.reads == reads
 
 
 # --- what an operator says ------------------------------------------------------------------------------------------------

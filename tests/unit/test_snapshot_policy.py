@@ -226,3 +226,51 @@ async def test_a_state_that_is_too_large_is_left_out(stored: CountingSnapshots, 
         await until(lambda: stored.saves)
         await end(task)
         assert stored.saves == [kept]
+
+
+async def test_what_is_loaded_says_where_it_comes_from(writer: Process, log: MemoryLog, stored: CountingSnapshots) -> None:
+    stream = new_id()
+    await writer.put(stream, *range(6))
+    await until(lambda: versions(stored, stream) == [5])
+    assert writer.snapshotter is not None
+    restored = await writer.snapshotter.load(context.DECIDER, TENANT, stream)
+    size = len(stored.rows[stream][5].state)
+    assert (restored.version, restored.position, restored.size) == (5, 5, size)
+    assert [event.version for event in restored.newer] == [6]
+    new = await writer.snapshotter.load(context.DECIDER, TENANT, new_id())
+    assert (new.state, new.version, new.position, new.size, new.newer) == (context.DECIDER.initial(), 0, 0, 0, [])
+
+
+async def test_the_states_that_wait_longest_are_stored_first(stored: CountingSnapshots, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy, "MAX_BATCH", 2)
+    snapshotter, streams, order = Snapshotter(stored, REGISTRY, every=1), [new_id() for _ in range(5)], list[UUID]()
+
+    async def save(snapshots: Sequence[Snapshot]) -> None:
+        order.extend(snapshot.stream_id for snapshot in snapshots)
+
+    monkeypatch.setattr(stored, "save", save)
+    for stream in streams:
+        state = context.DECIDER.initial()
+        snapshotter.offer(context.DECIDER, TENANT, stream, since=0, state=state, version=1, position=1)
+    task = asyncio.create_task(snapshotter.run())
+    await until(lambda: len(order) == 5)
+    await end(task)
+    assert order == streams
+
+
+async def test_a_store_that_does_not_answer_is_given_up(stored: CountingSnapshots, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy, "SAVE_TIMEOUT_S", 0.005)
+    calls: list[int] = []
+
+    async def save(snapshots: Sequence[Snapshot]) -> None:
+        calls.append(len(snapshots))
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(stored, "save", save)
+    snapshotter = Snapshotter(stored, REGISTRY, every=1, pause_s=0.001)
+    task = asyncio.create_task(snapshotter.run())
+    for version in (1, 2):
+        state = context.DECIDER.initial()
+        snapshotter.offer(context.DECIDER, TENANT, new_id(), since=version - 1, state=state, version=version, position=version)
+        await until(lambda version=version: len(calls) == version)  # type: ignore[misc]
+    await end(task)

@@ -1,6 +1,7 @@
 """Replay of whole streams by the rules of a catalog: what is folded, what is foreign, and what is said of what does not fold."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -109,8 +110,9 @@ def test_failures_that_are_told_are_bounded_and_all_are_counted(monkeypatch: pyt
 
 
 def test_a_long_error_is_cut() -> None:
-    done = FOLDER.fold([[row(new_id(), 1, PROJECT, state=b'{"name": [%s]}' % (b'"x"' * 1 + b"," + b'"' + b"y" * 3_000 + b'"'))]])
-    assert 0 < len(done.failures[0].error) <= 500
+    done = FOLDER.fold([[row(new_id(), 1, PROJECT, topic="agent_run.requested", state=b"{}")]])
+    assert len(done.failures[0].error) == 500
+    assert done.failures[0].error.startswith("ValueError: a stored agent_run.requested version 1 does not fit its class")
 
 
 def test_the_digest_is_of_ids_versions_and_states() -> None:
@@ -147,3 +149,31 @@ def test_digests_stay_of_one_length() -> None:
     total.add(one)
     total.add(Replayed(digest=5))
     assert total.digest == 4 and total.hex_digest == f"{4:064x}"
+
+
+def test_what_parts_say_is_added_up() -> None:
+    first, second = (StreamFailure(new_id(), n, "a.b", "broken") for n in (1, 2))
+    total = Replayed(1, Counter(runs=2), 3, 4, [first], 5)
+    total.add(Replayed(10, Counter(runs=20, tools=1), 30, 40, [second], 50))
+    assert total == Replayed(11, Counter(runs=22, tools=1), 33, 44, [first, second], 55)
+
+
+def test_each_stream_of_others_is_counted_and_named() -> None:
+    done = FOLDER.fold([[row(stream, 1, PROJECT, topic="order.x.placed") for stream in sorted(new_id() for _ in range(3))]])
+    assert (done.events, done.foreign, done.streams) == (3, 3, {})
+    with pytest.raises(ForeignStream, match=r"order\.x\.placed"):
+        FOLDER.fold_stream([row(new_id(), 1, PROJECT, topic="order.x.placed")])
+    with pytest.raises(NotFoldable, match=r"^this release has no event of that name$"):
+        FOLDER.fold_stream([row(new_id(), 1, PROJECT, topic="project.x.renamed")])
+
+
+def test_a_part_may_be_of_one_tenant() -> None:
+    log = MemoryLog()
+    for tenant in (TENANT, UUID(int=5), TENANT):
+        stream = new_id()
+        events = (NewEvent(ContextValueSet.TOPIC, 1, REGISTRY.encode(value(1, 1))),)
+        log.add(AppendRequest(tenant, new_id(), (StreamAppend(stream, stream, 0, events),), "{}"))
+    ranges = MemoryStreamRanges(log)
+    head, [part] = ranges.cut(size=1_000)
+    assert FOLDER.fold_range(ranges, part, until=head, tenant_id=TENANT).events == 2
+    assert FOLDER.fold_range(ranges, part, until=head).events == 3

@@ -1,0 +1,152 @@
+"""Pages of the log, `as_of`, and single events; over ports in memory."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
+from application.engine.ports.pages import MAX_POSITION, decode_cursor, encode_cursor, position_cursor, uuid_cursor
+from application.engine.reading.as_of import position_as_of, until_caught_up
+from application.engine.reading.channels import Filter
+from application.engine.reading.event_pages import EventPage, event_at, read_event_page
+from application.engine.reading.histories import Cursor
+from application.engine.reading.history_keeper import HistoryKeeper
+from domain.errors import InvalidCommand, NotFound, PositionBeyondHead
+from tests.kit.memory import ManualClock, MemoryEventFeed, MemoryHistories, MemoryLog
+from tests.kit.waiting import TENANT, new_id
+
+OTHER = UUID(int=TENANT.int + 1)
+
+
+class Reading:
+    """A log of seven events: five of a tenant in two roots, a minute apart; the third and the last are of another tenant."""
+
+    def __init__(self) -> None:
+        clock = ManualClock()
+        log = MemoryLog(clock)
+        self.roots = new_id(), new_id()
+        self.times: list[datetime] = []
+        one, two = self.roots
+        for tenant, root, topic in (
+            (TENANT, one, "a"), (TENANT, two, "b"), (OTHER, one, "a"), (TENANT, one, "b"), (TENANT, one, "a"), (TENANT, two, "a"),
+            (OTHER, two, "a"),
+        ):  # fmt: skip
+            append = StreamAppend(new_id(), root, 0, (NewEvent(topic, 1, b"{}"),))
+            log.add(AppendRequest(tenant, new_id(), (append,), "{}"))
+            self.times.append(clock.now())
+            clock.advance(60)
+        self.feed = MemoryEventFeed(log)
+        self.histories = HistoryKeeper(MemoryHistories(log))
+
+    async def as_of(self, text: str, root_id: UUID | None = None) -> int:
+        return await position_as_of(self.feed, self.histories, TENANT, text, root_id=root_id)
+
+    async def page(
+        self,
+        *,
+        after: int | None = None,
+        limit: int = 10,
+        as_of: str | None = None,
+        root: UUID | None = None,
+        topics: frozenset[str] | None = None,
+    ) -> tuple[list[int], int, bool]:
+        wanted = Filter(TENANT, root, topics)
+        start = None if after is None else Cursor(after)
+        page: EventPage = await read_event_page(self.feed, self.histories, wanted, start, limit=limit, as_of=as_of)
+        assert all(event.tenant_id == TENANT for event in page.events)
+        return [event.position for event in page.events], page.position, page.more
+
+
+@pytest.fixture
+def reading() -> Reading:
+    return Reading()
+
+
+# --- as_of ------------------------------------------------------------------------------------------------------------
+
+
+async def test_as_of_is_a_position_up_to_the_head(reading: Reading) -> None:
+    assert [await reading.as_of(text) for text in ("0", "3", "7", "8", "9" * 18)] == [0, 3, 7, 7, 7]
+
+
+async def test_as_of_is_a_time_with_its_zone(reading: Reading) -> None:
+    fourth, second = reading.times[3], timedelta(seconds=1)
+    for at, position in ((fourth, 4), (fourth - second, 2), (fourth + second, 4), (reading.times[0] - second, 0)):
+        assert await reading.as_of(at.isoformat()) == position
+        assert await reading.as_of(at.astimezone(UTC).strftime("%Y-%m-%dt%H:%M:%SZ")) == position
+    assert await reading.as_of(fourth.isoformat(sep=" ")) == 4
+    assert await reading.as_of(fourth.isoformat(), root_id=reading.roots[1]) == 2, "the last one of that root"
+
+
+NO_TIMES = ["", "now", "-1", "1.5", "9" * 19, "1767225600Z", "2026-01-01", "2026-01-01T00:00:00", "2026-13-01T00:00:00Z"]
+
+
+@pytest.mark.parametrize("text", NO_TIMES)
+async def test_anything_else_is_refused(reading: Reading, text: str) -> None:
+    with pytest.raises(InvalidCommand) as refused:
+        await reading.as_of(text)
+    assert refused.value.pointer == "/as_of"
+
+
+async def test_who_waits_for_a_read_model_waits_for_a_position_that_was_given_out(reading: Reading) -> None:
+    asked: list[tuple[str, int, float]] = []
+
+    class Positions:
+        async def until(self, name: str, position: int, timeout_s: float) -> None:
+            asked.append((name, position, timeout_s))
+
+    await until_caught_up(reading.histories, Positions(), "runs", 7, 2.5)
+    assert asked == [("runs", 7, 2.5)]
+    with pytest.raises(PositionBeyondHead, match="position 8 is beyond the newest event, which is at 7"):
+        await until_caught_up(reading.histories, Positions(), "runs", 8, 2.5)
+    assert len(asked) == 1
+
+
+# --- pages ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_page_has_the_events_of_its_tenant_after_a_cursor(reading: Reading) -> None:
+    assert await reading.page() == ([1, 2, 4, 5, 6], 6, False)
+    assert await reading.page(after=2) == ([4, 5, 6], 6, False)
+    assert await reading.page(after=6) == ([], 6, False)
+    assert await reading.page(after=0) == await reading.page()
+
+
+async def test_a_full_page_says_whether_there_are_others(reading: Reading) -> None:
+    assert await reading.page(limit=2) == ([1, 2], 2, True)
+    assert await reading.page(limit=2, after=2) == ([4, 5], 5, True)
+    assert await reading.page(limit=5) == ([1, 2, 4, 5, 6], 6, False)
+
+
+async def test_a_page_has_what_is_wanted_up_to_as_of(reading: Reading) -> None:
+    one, two = reading.roots
+    assert await reading.page(as_of="4") == ([1, 2, 4], 4, False)
+    assert await reading.page(as_of=reading.times[3].isoformat(), limit=2) == ([1, 2], 2, True)
+    assert await reading.page(root=two) == ([2, 6], 6, False)
+    assert await reading.page(root=one, topics=frozenset(["a"])) == ([1, 5], 5, False)
+    assert await reading.page(topics=frozenset(["b", "a"])) == ([1, 2, 4, 5, 6], 6, False)
+    assert await reading.page(topics=frozenset()) == ([], 0, False)
+
+
+async def test_an_event_is_read_at_its_position(reading: Reading) -> None:
+    event, history = await event_at(reading.feed, reading.histories, TENANT, 4)
+    assert (event.position, event.topic) == (4, "b")
+    assert reading.histories.is_current(history.history_id)
+    assert (await event_at(reading.feed, reading.histories, TENANT, 1))[0].position == 1
+    for position in (-1, 0, 3, 7, 8, MAX_POSITION):
+        with pytest.raises(NotFound, match=f"position {position}"):
+            await event_at(reading.feed, reading.histories, TENANT, position)
+    reads = reading.feed.reads
+    with pytest.raises(NotFound):
+        await event_at(reading.feed, reading.histories, TENANT, MAX_POSITION + 1)
+    assert reading.feed.reads == reads, "the database takes no such number"
+
+
+def test_cursors_of_pages_have_no_padding_and_are_refused_by_their_field() -> None:
+    assert [encode_cursor(text) for text in ("a", "ab", "abc")] == ["YQ", "YWI", "YWJj"]
+    assert decode_cursor("YQ") == "a"
+    for parse in (uuid_cursor, position_cursor):
+        with pytest.raises(InvalidCommand) as refused:
+            parse(encode_cursor("no"))
+        assert refused.value.pointer == "/cursor"
