@@ -61,6 +61,8 @@ def make_mutants(jobs: int, only: list[str]) -> list[Mutant]:
         mutmut.copy_also_copy_files()
         mutmut.setup_source_paths()
         mutmut.create_mutants(jobs)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
+        del sys.modules[name]  # from here on the tests are those in the folder: a change meanwhile does not matter
     return [mutant for path in walk_mutatable_files() for mutant in mutants_of(path)]
 
 

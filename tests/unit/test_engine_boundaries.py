@@ -14,7 +14,8 @@ from application.engine.commands.loop import CommandLoop
 from application.engine.leases import Group, Membership, UnitWorker
 from application.engine.ports.leases import Share
 from application.engine.ports.pages import decode_cursor, encode_cursor
-from application.engine.reading.channels import Filter
+from application.engine.reading.channels import Batch, Channel, Filter, LiveListener
+from application.engine.reading.cloudevents import CloudEventEncoder
 from application.engine.reading.histories import Cursor, HistoryEnded
 from application.engine.reading.history_keeper import HistoryKeeper
 from domain.errors import HistoryReplaced, RepeatedDifferently
@@ -72,6 +73,69 @@ async def test_a_listener_ahead_of_the_feed_waits_for_the_next_event(live: Live,
     await listening.has(*live.append())
 
 
+def events(count: int) -> list[RecordedEvent]:
+    live = Live()
+    live.append(count)
+    return live.log.events
+
+
+def test_a_channel_gives_each_place_what_is_after_it() -> None:
+    channel, (one, two, three, four, five) = Channel(), events(5)
+    first = channel.end
+    for event in (one, two):
+        channel.offer(Batch([event]))
+    second = channel.end
+    assert channel.after(first) == [one, two] and channel.after(first) is channel.after(first)
+    for event in (three, four):
+        channel.offer(Batch([event]))
+    assert channel.after(second) == [three, four]
+    assert channel.after(first) == [one, two, three, four]
+    last = channel.end
+    channel.offer(Batch([five]))
+    assert channel.after(last) == [five]
+
+
+async def test_a_listener_may_be_woken_whether_it_waits_or_not() -> None:
+    channel, [event] = Channel(), events(1)
+    listener = LiveListener(channel, 10, 1_000)
+    listener.wake()
+    for _ in range(2):
+        waiting = asyncio.create_task(listener.wait())
+        await turns(2)
+        assert not waiting.done()
+        listener.wake()
+        listener.wake()  # before it had its turn
+        async with within(15):
+            await waiting
+        listener.wake()
+    channel.offer(Batch([event]))
+    assert (listener.queued, listener.take(), listener.queued, listener.take()) == (1, [event], 0, [])
+    listener.close()
+
+
+async def test_a_silence_is_a_whole_beat_without_an_event() -> None:
+    listener = LiveListener(Channel(), 10, 1_000)
+    for began in (False, True):
+        if began:
+            listener.wake()
+        waiting = asyncio.create_task(listener.wait())
+        await turns(2)
+        listener._beat()
+        await turns(2)
+        assert not waiting.done(), "it came, or was woken, in the beat that ends here"
+        listener._beat()
+        async with within(15):
+            await waiting
+    listener.close()
+
+
+def test_data_of_our_own_topics_is_not_looked_at() -> None:
+    [event] = events(1)
+    odd = event._replace(state=b'{"a": 1}{')
+    assert b'"data":{"a": 1}{}' in CloudEventEncoder({"a"}).encode(odd)
+    assert b'"data_base64"' in CloudEventEncoder({"b"}).encode(odd)
+
+
 # --- histories --------------------------------------------------------------------------------------------------------
 
 
@@ -110,7 +174,7 @@ async def test_a_history_that_is_back_was_not_lost(kept: Kept) -> None:
     with_it = list(kept.store.all)
     kept.store.all = with_it[:1]
     await kept.keeper.fresh()
-    kept.store.all = with_it
+    kept.store.all = list(with_it)
     await kept.keeper.check()
     assert kept.store.all == with_it
 
