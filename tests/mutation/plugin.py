@@ -1,13 +1,14 @@
 """A pytest plugin for `make mutants`: each mutant meets the same examples, in bounded time, and nothing from before it.
 
-mutmut runs the tests once, then forks a process for each mutant. A constant of a test module, or an answer in a cache, that the
-first run made would hide the mutant. The modules of the tests are therefore imported anew, and the caches are emptied. The modules
-of the server stay, which saves most of the time: a mutant of code that only runs while they are imported is not noticed.
+One process of mutmut imports the tests, then forks a process for each mutant. A constant of a test module, or an answer in a cache,
+that was made before would hide the mutant. The modules of the tests are therefore imported anew, and the caches are emptied. The
+modules of the server stay, which saves most of the time: a mutant of code that only runs while they are imported is not noticed.
 """
 
 import functools
 import importlib
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -38,9 +39,12 @@ def pytest_sessionstart() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A broken loop may wait for ever: a test gets 3 s and twenty times what it took before, and waits 1 s for a condition."""
-    if DURATIONS.exists():
-        importlib.import_module("tests.kit.waiting").PATIENCE_S = 1.0
+    """The quickest tests come first. A broken loop may wait for ever: a test of a mutant gets 5 s and twenty times what it took
+    before, and waits 2 s for a condition.
+    """
+    if "__mutmut_" in os.environ.get("MUTANT_UNDER_TEST", ""):
+        importlib.import_module("tests.kit.waiting").PATIENCE_S = 2.0
         took = json.loads(DURATIONS.read_text())["duration_by_test"]
+        items.sort(key=lambda item: took.get(item.nodeid, 0))
         for item in items:
-            item.add_marker(pytest.mark.timeout(3 + 20 * took.get(item.nodeid, 0)), append=False)
+            item.add_marker(pytest.mark.timeout(5 + 20 * took.get(item.nodeid, 0)), append=False)
