@@ -22,7 +22,7 @@ from adapters.nats import (
 )
 from adapters.nats.jetstream import call, stream_info, stream_names
 from adapters.nats.names import owner_of
-from api.assembly import assemble
+from api.assembly import assemble, messaging
 from api.settings import Settings
 from application.engine.ports.queue import WorkItem
 from application.engine.reading.cloudevents import CloudEventEncoder
@@ -149,6 +149,7 @@ async def test_settings_reach_all_streams(cluster: Cluster, database_url: str) -
         given = Settings(**urls, **kept, fanout=True, nats_replicas=REPLICAS)  # type: ignore[arg-type]
         async with assemble(given, {"api", "relay"}) as assembly, running(*assembly.loops.values()):
             assert assembly.container is not None
+            await (await messaging.nats(assembly.parts)).ready(START_S)
             await assembly.container.work_queue.ensure(TENANT, "agent", "critic", max_pending=5)
 
             async def three() -> bool:
