@@ -1,4 +1,5 @@
-"""Each port twice: in memory, as unit tests use it, and on its real server. A suite runs over both, so that they cannot differ."""
+"""Each port twice: in memory, as unit tests use the port, and on its real server. A suite runs over both, so that both behave the
+same."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -50,7 +51,7 @@ LEASE_S = 3.0
 
 
 class LogSide(Protocol):
-    """The ports of a log, and what a test does to the database behind them."""
+    """The ports of a log, and the changes that a test makes to the database behind the ports."""
 
     store: EventStore
     feed: EventFeed
@@ -60,21 +61,21 @@ class LogSide(Protocol):
     histories: HistoryStore
 
     async def empty(self) -> None:
-        """The log is as it was made."""
+        """Makes the log empty, as after its creation."""
         ...
 
     async def now(self) -> datetime: ...
 
     async def time_passes(self) -> None:
-        """What is recorded afterwards is later."""
+        """Lets time pass, so that the next events are later."""
         ...
 
     async def set_clock_back(self) -> None:
-        """By an hour: the newest event is that far ahead of the clock."""
+        """Sets the clock back by an hour: the newest event is an hour ahead of the clock."""
         ...
 
     async def parked(self) -> list[tuple[str, int, str]]:
-        """Consumer, position and error of each event that was put aside."""
+        """Returns consumer, position and error of each parked event."""
         ...
 
 
@@ -174,17 +175,17 @@ def feed(log: LogSide) -> EventFeed:
 
 
 class TableSide(Protocol):
-    """Tables of things that are due or old, and the time that passes for them."""
+    """Tables of timers and of open work, and a clock for both."""
 
     timers: Timers
     open_work: OpenWork
 
     async def set(self, timer: DueTimer, due_in_s: float) -> None:
-        """As the read model of timers does it: with a notification."""
+        """Sets a timer as the read model of timers does, with a notification."""
         ...
 
     async def open(self, item: WorkItem, age_s: float) -> None:
-        """Work that was dispatched so long ago."""
+        """Adds open work whose last dispatch is so many seconds ago."""
         ...
 
     async def pass_time(self, seconds: float) -> None: ...
@@ -212,7 +213,7 @@ class MemoryTables:
 
 
 class PostgresTables:
-    """Time passes by moving all that is in the tables back."""
+    """Lets time pass: all times in the tables are moved back."""
 
     def __init__(self, side: PostgresLogSide, pool: Pool, timers: PostgresTimers) -> None:
         self._sql = side.sql
@@ -260,7 +261,7 @@ def tables(request: pytest.FixtureRequest) -> TableSide:
 
 
 class LeaseSide(Protocol):
-    """One table of leases, and members of it. A lease lasts `LEASE_S`."""
+    """One table of leases, and its members. A lease lasts `LEASE_S` seconds."""
 
     def member(self, member_id: UUID | None = None) -> Leases: ...
 

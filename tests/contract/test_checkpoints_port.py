@@ -1,4 +1,4 @@
-"""What the port `Checkpoints` promises; in memory and on PostgreSQL."""
+"""The contract of the port `Checkpoints`, in memory and on PostgreSQL."""
 
 import asyncio
 
@@ -93,7 +93,7 @@ async def test_an_event_is_put_aside_once_for_each_consumer(log: LogSide, checkp
 
 
 async def test_any_error_can_be_put_down(log: LogSide, checkpoints: Checkpoints) -> None:
-    """Of any length, and with characters that a database does not take."""
+    """Error texts have any length, and characters that a database refuses."""
     event = await an_event(log)
     await checkpoints.park("a", event, "a\x00b" + "x" * 20_000)
     [(_, _, error)] = await log.parked()

@@ -1,4 +1,4 @@
-"""What the ports `EventFeed` and `StreamRanges` promise; in memory and on PostgreSQL."""
+"""The contracts of the ports `EventFeed` and `StreamRanges`, in memory and on PostgreSQL."""
 
 import asyncio
 import itertools
@@ -55,7 +55,7 @@ async def test_reads_are_by_position_and_by_tenant(log: LogSide) -> None:
 
 
 async def test_after_is_a_complete_cursor(log: LogSide) -> None:
-    """Page by page, whatever the size of a page: each event once, in order, and nothing after the last one."""
+    """Pages of any size give each event once and in order, and nothing after the last event."""
     for _ in range(7):
         await append(log, A, "thing.happened", "thing.happened")
         await append(log, B, "thing.happened")
@@ -76,7 +76,7 @@ async def test_a_position_that_the_log_lacks_is_not_found(log: LogSide, asked: l
 
 
 async def test_bounds_of_a_tenants_events(log: LogSide) -> None:
-    """`after` is exclusive, `until` inclusive; both hold for reading backwards, too."""
+    """`after` is exclusive and `until` is inclusive, also when the feed is read backwards."""
     await append(log, A, "a", "b", "c", "d")  # 1 to 4
 
     async def read(**bounds: Any) -> list[int]:
@@ -90,7 +90,9 @@ async def test_bounds_of_a_tenants_events(log: LogSide) -> None:
 
 
 async def test_several_roots_are_read_in_one_question(log: LogSide) -> None:
-    """Each from its own position, each with at most `limit` events, all in the order of the log; another tenant's root is empty."""
+    """Each root is read from its own position and gives at most `limit` events. All events come in the order of the log. The root
+    of
+    another tenant is empty."""
     ours, other, theirs = new_id(), new_id(), new_id()
     await append(log, A, "a", "b", "c", root=ours)  # 1 to 3
     await append(log, B, "a", root=theirs)  # 4

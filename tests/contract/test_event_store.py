@@ -1,4 +1,4 @@
-"""What the port `EventStore` promises, against a plain model of the log; in memory and on PostgreSQL."""
+"""The contract of the port `EventStore`, compared with a plain model of the log, in memory and on PostgreSQL."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ def request(*streams: StreamAppend, tenant: UUID = TENANT, command: UUID | None 
 
 
 async def outcome(store: EventStore, *requests: AppendRequest) -> list[AppendResult | BaseException]:
-    """Sent side by side, so that they share a batch."""
+    """Sends requests at the same time, so that they share a batch."""
     return await asyncio.gather(*(store.append(one) for one in requests), return_exceptions=True)
 
 
@@ -60,7 +60,7 @@ async def test_a_command_is_recorded_once_and_gets_its_first_answer(store: Event
     await store.append(request(stream_append(new_id(), 0)))
     again = await store.append(once)
     assert again == AppendResult(first.last_position, first.event_count, first.recorded_at, duplicate=True)
-    # The same key with other streams, and in the same batch as its first use, is the same command as well.
+    # The same key is the same command, also with other streams and in the batch of its first use.
     other = request(stream_append(new_id(), 5), command=once.command_id)
     fresh = request(stream_append(new_id(), 0))
     results = await outcome(store, other, fresh, fresh, fresh)
@@ -72,7 +72,7 @@ async def test_a_command_is_recorded_once_and_gets_its_first_answer(store: Event
 
 
 async def test_the_events_of_an_append_are_read_back(store: EventStore, feed: EventFeed) -> None:
-    """Over several streams, in the order of the append; nothing of what was appended before, after or beside it."""
+    """The events of the command come in the order of the append, over several streams. Events of other appends are left out."""
     await store.append(request(stream_append(new_id(), 0)))
     first, second = new_id(), new_id()
     both = request(stream_append(first, 0, b"1", b"2"), stream_append(second, 0, b"3"))
@@ -214,7 +214,7 @@ async def test_a_stream_is_read_from_any_version_and_up_to_any_position(store: E
 
 
 async def test_a_refused_command_can_be_sent_again(store: EventStore) -> None:
-    """A refusal is no answer that is kept: under the same id another try may be recorded."""
+    """A refusal is not kept as an answer: another try with the same id may be recorded."""
     stream, command = new_id(), new_id()
     with pytest.raises(VersionConflict):
         await store.append(request(stream_append(stream, 1), command=command))
@@ -240,7 +240,7 @@ async def test_recorded_at_is_one_for_an_append_and_does_not_decrease(log: LogSi
 
 
 async def test_recorded_at_never_goes_back(log: LogSide, store: EventStore) -> None:
-    """Where the server's clock is set back, time stands still instead."""
+    """When the server's clock is set back, the log's time stands still."""
     await log.set_clock_back()
     first, second = [await store.append(request(stream_append(new_id(), 0))) for _ in range(2)]
     assert first.recorded_at == second.recorded_at > await log.now() + timedelta(minutes=59)
@@ -264,7 +264,7 @@ class Model:
         return any((tenant, version) != (wanted.tenant_id, expected) for (tenant, version), expected in here)
 
     def append(self, wanted: AppendRequest) -> AppendResult:
-        """For one that it does not refuse."""
+        """For a request that the model does not refuse."""
         key = (wanted.tenant_id, wanted.command_id)
         duplicate = key in self.answers
         if not duplicate:
@@ -294,7 +294,7 @@ requests = st.builds(
 async def test_any_history_of_batches_is_what_the_model_says(
     log: LogSide, store: EventStore, feed: EventFeed, steps: list[list[AppendRequest]]
 ) -> None:
-    """Requests of one batch are concurrent: their answers must be those of the model in some order of them."""
+    """Requests of one batch are concurrent: their answers must equal the model's answers in some order of the requests."""
     await log.empty()
     model = Model()
     for batch in steps:
@@ -302,7 +302,7 @@ async def test_any_history_of_batches_is_what_the_model_says(
         refused = [one for one, result in answered if isinstance(result, VersionConflict | Forbidden)]
         done = [(one, result) for one, result in answered if isinstance(result, AppendResult)]
         assert len(refused) + len(done) == len(batch), answered
-        # A refusal changes nothing, so it is right if the model refuses at any moment of the batch.
+        # A refusal changes nothing, so a refusal is right if the model refuses at any moment of the batch.
         refused = [one for one in refused if not model.refuses(one)]
         for one, result in sorted(done, key=lambda pair: (pair[1].last_position, pair[1].duplicate)):
             assert not model.refuses(one)

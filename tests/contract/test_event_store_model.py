@@ -1,7 +1,7 @@
-"""The event store and a plain list, driven side by side by rules that are drawn at random: they must not be told apart.
+"""The event store and a plain list get the same random calls and must give the same answers.
 
-The rules are what callers do, one after the other; what they do at once is in test_event_store.py. A failure is shrunk to the
-shortest history that shows it.
+The calls come one after the other; concurrent calls are in test_event_store.py. Hypothesis shrinks a failure to the shortest
+history that shows the failure.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ tenants, streams, topics = st.sampled_from(TENANTS), st.sampled_from(STREAMS), s
 
 
 class Machine(RuleBasedStateMachine):
-    loop: asyncio.AbstractEventLoop  # these two are set by the test
+    loop: asyncio.AbstractEventLoop  # the test sets these two
     sides: LogSide
 
     def __init__(self) -> None:
@@ -69,7 +69,9 @@ class Machine(RuleBasedStateMachine):
         rooted=st.booleans(),
     )
     def append(self, tenant: UUID, chosen: list[tuple[UUID, list[str]]], off_by: int, rooted: bool) -> None:
-        """Over one or several streams; the first one's expected version may be wrong, and any stream may be another tenant's."""
+        """Appends to one or several streams. The expected version of the first stream may be wrong. Any stream may belong to
+        another
+        tenant."""
         appends = []
         for number, (stream, its_topics) in enumerate(chosen):
             expected = max(0, self.version(stream) + (off_by if number == 0 else 0))
@@ -102,7 +104,10 @@ class Machine(RuleBasedStateMachine):
 
     @rule(data=st.data(), tenant=tenants, other_content=st.booleans())
     def same_command_again(self, data: st.DataObject, tenant: UUID, other_content: bool) -> None:
-        """By its own tenant it is a repetition, whatever it says now; by another one it is another command."""
+        """A command id repeated by its own tenant is a repetition, whatever its content.
+
+        From another tenant it is another command.
+        """
         if not self.commands:
             return
         (owner, command_id), (request, first) = data.draw(
@@ -178,7 +183,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(tenant=tenants, data=st.data(), aside=st.sampled_from([-1, 0, 1]), root=st.none() | st.sampled_from([ROOT, *STREAMS]))
     def position_at(self, tenant: UUID, data: st.DataObject, aside: int, root: UUID | None) -> None:
-        """At the moment of an event, just before it and just after it."""
+        """Asks at the moment of an event, just before and just after that moment."""
         moment = data.draw(st.sampled_from(self.recorded_at)) if self.recorded_at else datetime.now(UTC)
         moment += timedelta(microseconds=aside)
         expected = [
@@ -205,7 +210,7 @@ def shape(event: Any) -> Event:
 
 
 async def test_the_event_store_is_a_list(log: LogSide) -> None:
-    """Driven from a thread beside the event loop: a state machine of hypothesis is not asynchronous."""
+    """Runs in a thread beside the event loop, because a state machine of hypothesis is not asynchronous."""
     machine = type("MachineOfThisLog", (Machine,), {"sides": log, "loop": asyncio.get_running_loop()})
     await asyncio.to_thread(
         run_state_machine_as_test,

@@ -1,4 +1,4 @@
-"""What the port `HistoryStore` promises; in memory and on PostgreSQL."""
+"""The contract of the port `HistoryStore`, in memory and on PostgreSQL."""
 
 import asyncio
 from dataclasses import replace
@@ -100,7 +100,7 @@ async def test_a_server_that_is_no_more_moves_no_mark(log: LogSide) -> None:
 
 
 async def test_a_new_history_begins_with_a_mark_of_its_own(log: LogSide) -> None:
-    """Its position before the start is that up to which the log is certain: what came after it was of the history that ended."""
+    """The position before the start of a history is the last certain one: later events belonged to the history that ended."""
     await fill(log, 5)
     assert await begin(log, 3)
     mark, server = await log.histories.server()

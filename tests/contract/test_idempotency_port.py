@@ -1,4 +1,4 @@
-"""What the port `IdempotencyKeys` promises; in memory and on PostgreSQL."""
+"""The contract of the port `IdempotencyKeys`, in memory and on PostgreSQL."""
 
 import asyncio
 from typing import Protocol

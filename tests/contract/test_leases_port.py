@@ -1,4 +1,4 @@
-"""What the port `Leases` promises; in memory and on PostgreSQL."""
+"""The contract of the port `Leases`, in memory and on PostgreSQL."""
 
 from uuid import uuid4
 
@@ -26,7 +26,7 @@ async def test_a_share_is_the_units_by_the_members_rounded_up(shared_leases: Lea
 
 
 async def test_what_is_held_stays_until_it_is_given_back(shared_leases: LeaseSide) -> None:
-    """Two never hold one unit: a second member gets nothing before the first one has let go."""
+    """Two members never hold one unit: the second member gets nothing before the first member has let go."""
     first, second = shared_leases.member(), shared_leases.member()
     await beat(first)
     assert await beat(second) == Share(3, frozenset())

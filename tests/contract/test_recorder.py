@@ -1,4 +1,5 @@
-"""The `eventsourcing` library's own suites against our recorder, and what it adds: one tenant, one total order, safe retries."""
+"""The `eventsourcing` library's own suites against our recorder, and the recorder's additions: one tenant, one total order, safe
+retries."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -61,7 +62,7 @@ class OnTidelog:
 
 
 class WithoutPositions(AggregateRecorder):
-    """The narrowest of the library's roles, whose suite demands that no positions are returned."""
+    """The narrowest of the library's roles. The suite of this role demands that no positions are returned."""
 
     def __init__(self, recorder: TidelogRecorder) -> None:
         self._recorder = recorder

@@ -1,4 +1,4 @@
-"""What the port `RunReads` promises; in memory, and from the tables that the read model keeps."""
+"""The contract of the port `RunReads`, in memory and on the tables of the read model."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -30,7 +30,7 @@ class ReadSide(Protocol):
     log: LogSide
 
     async def caught_up(self) -> None:
-        """The read model has everything."""
+        """Waits until the read model has every event of the log."""
         ...
 
 

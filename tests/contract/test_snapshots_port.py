@@ -1,4 +1,4 @@
-"""What the port `Snapshots` promises; in memory and on PostgreSQL."""
+"""The contract of the port `Snapshots`, in memory and on PostgreSQL."""
 
 from typing import Any
 from uuid import UUID
@@ -14,7 +14,7 @@ TENANT = uuid7()
 
 
 async def fill(log: LogSide, stream: UUID, count: int, *, after: int = 0) -> list[RecordedEvent]:
-    """Each event an append of its own, and beside each one of another stream, so that versions are no positions."""
+    """Appends each event alone, followed by an event of another stream, so that versions differ from positions."""
     for version in range(after, after + count):
         for one, expected in ((uuid7(), 0), (stream, version)):
             append = StreamAppend(one, one, expected, (NewEvent("thing.happened", 1, b"{}"),))
@@ -29,7 +29,7 @@ def of(event: RecordedEvent, **changed: Any) -> Snapshot:
 
 
 async def read(log: LogSide, stream: UUID, **asked: Any) -> tuple[Snapshot | None, list[int]]:
-    """The snapshot, and the versions of the events after it."""
+    """Returns the snapshot and the versions of the events after the snapshot."""
     values = {"tenant_id": TENANT, "slice_name": "things", "model": "m1"} | asked
     snapshot, events = await log.snapshots.read_stream(values.pop("tenant_id"), stream, **values)
     return snapshot, [event.version for event in events]
@@ -93,7 +93,9 @@ async def test_another_tenant_gets_neither_snapshot_nor_events(log: LogSide) -> 
 
 
 async def test_a_snapshot_that_does_not_fit_the_log_is_left_alone(log: LogSide) -> None:
-    """Its last event must be in the log at its place: after a restore it may be ahead of the stream, or beside it."""
+    """The last event of a snapshot must be in the log at its place. After a restore a snapshot may be ahead of the stream, or
+    belong
+    to another history."""
     stream = uuid7()
     events = await fill(log, stream, 3)
     await log.snapshots.save([of(events[1], position=events[1].position + 1)])
@@ -120,7 +122,7 @@ async def test_the_newest_two_of_a_stream_are_kept(log: LogSide) -> None:
     assert await read(log, stream, until_position=places[2]) == (of(events[2]), [])
     assert await read(log, stream, until_position=places[1]) == (None, [1, 2])
     assert await read(log, other) == (of(others[0]), []), "of each stream by itself"
-    await log.snapshots.save([of(events[0])])  # of long ago: it is not one of the newest two
+    await log.snapshots.save([of(events[0])])  # an old snapshot: not one of the newest two
     assert await read(log, stream, until_position=places[0]) == (None, [1])
 
 

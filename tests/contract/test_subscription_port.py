@@ -1,4 +1,4 @@
-"""What the port `Subscription` promises; in memory and on JetStream, where a relay copies the log."""
+"""The contract of the port `Subscription`, in memory and on JetStream. A relay copies the log to JetStream."""
 
 import asyncio
 import contextlib
@@ -30,13 +30,13 @@ class SubscriptionSide(Protocol):
     async def everything(self) -> list[RecordedEvent]: ...
 
     async def cut(self) -> None:
-        """What the live log comes from is away; what is appended meanwhile is kept."""
+        """The source of the live log is away within this block. Events that are appended meanwhile are kept."""
         ...
 
     async def mend(self) -> None: ...
 
     async def end_history(self) -> None:
-        """The log has a new history, and this process knows."""
+        """Begins a new history of the log, and tells this process."""
         ...
 
 
@@ -105,7 +105,7 @@ def side(request: pytest.FixtureRequest) -> SubscriptionSide:
 
 
 class Reader:
-    """Reads from a position on and keeps what it is given."""
+    """Reads from a position on and keeps every event."""
 
     def __init__(self, side: SubscriptionSide, after: int) -> None:
         self._side, self.after = side, after
@@ -128,7 +128,7 @@ class Reader:
                 await self._moved.wait()
 
     async def check(self) -> None:
-        """Every event after the start, once, in order, byte for byte."""
+        """Checks that every event after the start came once, in order, byte for byte."""
         assert self.events == [event for event in await self._side.everything() if event.position > self.after]
         assert not self.task.done(), "it never ends by itself"
 
@@ -143,7 +143,7 @@ async def readers(side: SubscriptionSide, *afters: int) -> AsyncIterator[list[Re
 
 
 async def test_from_any_position_every_event_once_and_in_order(side: SubscriptionSide) -> None:
-    """What was in the log before and what comes while one reads, without a seam."""
+    """A reader gets the events of before and the events that come meanwhile, without a gap or a double."""
     await side.append(60)
     async with readers(side, 0, 1, 29, 59, 60) as reading:
         for reader in reading:

@@ -1,4 +1,4 @@
-"""What the ports `Timers` and `OpenWork` promise; in memory and on PostgreSQL."""
+"""The contracts of the ports `Timers` and `OpenWork`, in memory and on PostgreSQL."""
 
 import asyncio
 from uuid import UUID
@@ -33,7 +33,7 @@ async def test_a_timer_is_due_until_it_is_deleted(tables: TableSide) -> None:
     assert await tables.timers.due(10) == await tables.timers.due(10) == [one, other, third]
     await tables.timers.delete([one.timer_id, third.timer_id])
     assert await tables.timers.due(10) == [other]
-    await tables.timers.delete([one.timer_id, uuid7()])  # gone already, and never there
+    await tables.timers.delete([one.timer_id, uuid7()])  # one timer is gone already, the other never existed
     await tables.timers.delete([])
     assert await tables.timers.due(10) == [other]
 

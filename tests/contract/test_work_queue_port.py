@@ -1,4 +1,4 @@
-"""What the port `WorkQueue` promises, seen by the workers that pull from it; in memory and on JetStream."""
+"""The contract of the port `WorkQueue` as workers see it, in memory and on JetStream."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ def work(
 
 
 class Taken(Protocol):
-    """An item that a worker has."""
+    """An item that a worker holds."""
 
     @property
     def item(self) -> WorkItem: ...
@@ -43,21 +43,21 @@ class QueueSide(Protocol):
     queue: WorkQueue
 
     async def pull(self, served: Queue, count: int = 10) -> list[Taken]:
-        """What there is for a worker."""
+        """Returns the items that are ready for a worker."""
         ...
 
     async def pull_when_silent(self, served: Queue) -> list[Taken]:
-        """The same once a worker has been silent for too long about what it has."""
+        """Returns the ready items after a worker was silent for too long about its items."""
         ...
 
     async def waiting(self) -> int:
-        """Items on the queue, those that a worker has included."""
+        """Returns the number of items on the queue. Items that a worker holds count, too."""
         ...
 
     async def consumers(self) -> list[str]: ...
 
     async def cut(self) -> None:
-        """The server is away."""
+        """The server is away within this block."""
         ...
 
     async def mend(self) -> None: ...
@@ -92,7 +92,7 @@ class MemorySide:
 
 @dataclass
 class Message:
-    """A message of the queue, read as workers read it."""
+    """A message of the queue, decoded as workers decode it."""
 
     message: Msg
 
@@ -208,10 +208,10 @@ async def test_item_that_waits_is_not_put_twice(side: QueueSide) -> None:
     served = await side.queue.ensure(TENANT, "agent", "critic", max_pending=5)
     taken = await side.pull(served)
     assert [each.item.dispatch for each in taken] == [1, 2]
-    await side.queue.publish([item])  # taken, not done yet: it still is on the queue
+    await side.queue.publish([item])  # the item was taken and is not done, so it is still on the queue
     assert await side.pull(served) == []
     await taken[0].ack()
-    await side.queue.publish([item])  # done: the log decides what that means
+    await side.queue.publish([item])  # the item is done; the log decides what follows
     assert items(await side.pull(served)) == [item]
 
 

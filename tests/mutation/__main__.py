@@ -1,9 +1,9 @@
 """Breaks the code in small ways, one at a time, and asks the unit tests to notice: `make mutants`.
 
-mutmut makes the mutants and runs the tests that reach them ([tool.mutmut] in pyproject.toml). This command chooses a sample by a
-seed, without the listed ones (tests/mutation/listed.toml), prints each mutant that no test noticed and the score of each room, and
-ends with 1 where a score is below its floor. Whether a mutant is in the sample follows from the seed and the mutant's own text, so
-that a change elsewhere does not exchange the sample.
+mutmut makes the mutants and runs the tests that reach the mutants ([tool.mutmut] in pyproject.toml). This command chooses a sample
+by a seed and leaves out the accepted mutants (tests/mutation/listed.toml). It prints each mutant that no test noticed and the score
+of each room. It ends with 1 when a score is below its floor. The seed and the mutant's own text decide whether a mutant is in the
+sample, so a change elsewhere keeps the sample.
 """
 
 import argparse
@@ -31,7 +31,7 @@ FOLDER = Path("mutants")
 SAMPLE = 300
 SEED = 8
 OUTCOMES = {0: "survived", 1: "killed", 2: "killed", 3: "killed", 24: "timed out", -24: "timed out"}
-"""Of pytest's exit codes and mutmut's. 2: the tests could not be collected."""
+"""Exit codes of pytest and mutmut. 2: the tests could not be collected."""
 KINDS = ("killed", "timed out", "survived", "odd")
 KILLED = KINDS[:2]
 
@@ -42,7 +42,7 @@ class Mutant:
     path: Path
     change: Change
     twin: int
-    """How many mutants of the same text are before it: a line may stand twice in a function."""
+    """The number of earlier mutants with the same text: a line may stand twice in a function."""
 
     def order(self, seed: int) -> bytes:
         told = (seed, self.change.function, self.change.was, self.change.now, self.twin)
@@ -62,7 +62,7 @@ def make_mutants(jobs: int, only: list[str]) -> list[Mutant]:
         mutmut.setup_source_paths()
         mutmut.create_mutants(jobs)
     for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
-        del sys.modules[name]  # from here on the tests are those in the folder: a change meanwhile does not matter
+        del sys.modules[name]  # the tests now run from the copies in the folder, so changes to the originals do not matter
     return [mutant for path in walk_mutatable_files() for mutant in mutants_of(path)]
 
 
@@ -94,7 +94,7 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
 
 
 def outcomes_of(path: Path) -> dict[str, int | None]:
-    """Name of a mutant → what its tests ended with; None: they did not run."""
+    """Name of a mutant → the exit code of its tests. None: no test ran."""
     file = FOLDER / f"{path}.meta"
     return json.loads(file.read_text("utf-8"))["exit_code_by_key"] if file.exists() else {}
 
@@ -119,7 +119,7 @@ def main() -> int:
 
 
 def choose(mutants: list[Mutant], lists: listed.Listed, sample: str, seed: int) -> list[Mutant]:
-    """Of those that a test reaches. The others survive in any case."""
+    """Chooses among the mutants that a test reaches. All others survive in any case."""
     accepted = [mutant for mutant in mutants if lists.is_accepted(mutant.change)]
     others = sorted(
         (mutant for mutant in set(mutants) - set(accepted) if is_reached(mutant)), key=lambda mutant: mutant.order(seed)
@@ -170,7 +170,7 @@ def show(mutant: Mutant, outcome: str) -> None:
 
 
 def report_accepted(chosen: list[Mutant]) -> int:
-    """Says which accepted mutants a test kills after all, so that their entries can go."""
+    """Prints the accepted mutants that a test kills, so that their entries can go."""
     outcome = outcomes(chosen)
     dead = [mutant for mutant in chosen if outcome[mutant.name] in KILLED]
     for mutant in dead:

@@ -1,7 +1,7 @@
-"""Which mutants need not be killed, and how many of the others must be: tests/mutation/listed.toml.
+"""Reads tests/mutation/listed.toml: the accepted mutants, and the floors of the scores.
 
-A mutant is told by the function that it breaks and by its changed lines, so that an entry survives changes around it and ends with
-the line that it is about.
+An entry names a mutant by its function and its changed lines. Changes around these lines leave the entry valid, and a change of
+these lines ends it.
 """
 
 import re
@@ -15,21 +15,21 @@ FILE = Path(__file__).with_suffix(".toml")
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a mutant does to a function. Lines are without indentation, several are joined by a line break."""
+    """The change that a mutant makes to a function. Lines have no indentation; several lines are joined by a line break."""
 
     function: str
     """`domain.runs.decide`, `domain.runs.Run.step`."""
     was: str
     now: str
-    """Empty: the lines are gone."""
+    """Empty: the mutant removes the lines."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Mutants of one kind, wherever they are."""
+    """Mutants of one kind, in any function."""
 
     change: re.Pattern[str]
-    """A pattern that all of `was → now` must fit."""
+    """A pattern that the whole text `was → now` must match."""
     why: str
 
     def holds(self, change: Change) -> bool:
@@ -38,7 +38,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """Mutants of one place that no test can tell from the code, or that no test should."""
+    """Mutants of one function that no test can tell from the code, or that no test should tell."""
 
     function: str
     was: str
@@ -51,23 +51,23 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Floors:
-    """In percent. What is below ends the run with an error."""
+    """Floors in percent. A lower score ends the run with an error."""
 
     reached: float
-    """Of all mutants of a room: those in functions that a unit test calls."""
+    """The share of a room's mutants in functions that a unit test calls."""
     score: float
-    """Of those that were tried: those that were killed."""
+    """The share of killed mutants among the tried ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
     floors: dict[str, Floors]
-    """By room."""
+    """Floors by room."""
     rules: tuple[Rule, ...]
     accepted: tuple[Accepted, ...]
 
     def room(self, path: Path) -> str:
-        """The room of a file. Raises StopIteration for a file outside of all rooms."""
+        """Returns the room of a file. Raises StopIteration for a file outside all rooms."""
         return next(room for room in self.floors if path.is_relative_to(room))
 
     def ruled_out(self, change: Change) -> bool:

@@ -17,7 +17,7 @@ from hypothesis import Phase, settings
 
 ROOMS = ("domain", "application", "projections")
 DURATIONS = Path("mutmut-stats.json")
-"""Of the first run. mutmut writes it into the folder that the tests run in."""
+"""Durations of the first run. mutmut writes the file into the folder of the tests."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -33,7 +33,7 @@ def pytest_load_initial_conftests() -> None:
 
 
 def pytest_sessionstart() -> None:
-    """Comes after tests/conftest.py, which loads another profile. One failing example is enough, so nothing is shrunk."""
+    """Loads a profile after tests/conftest.py has loaded another. One failing example is enough, so nothing is shrunk."""
     settings.register_profile("mutants", derandomize=True, database=None, phases=[Phase.explicit, Phase.generate])
     settings.load_profile("mutants")
 

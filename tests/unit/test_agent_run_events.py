@@ -145,7 +145,7 @@ def test_workers_that_vanish_without_progress_are_counted_to_ten() -> None:
 
 
 def test_a_retry_counts_failures_and_not_attempts() -> None:
-    """A claim that a vanished worker made is no failure."""
+    """The claim of a vanished worker is no failure."""
     retry = Retry(max_attempts=3, initial_s=8)
     state = given(agent_runs.DECIDER).after(REQUEST.model_copy(update={"retry": retry}), CLAIM, CLAIM)
     state = state.after(FailAgentRun(agent_run_id=ID, attempt=2, error=TRANSIENT), ResumeAgentRun(agent_run_id=ID, dispatch=2))

@@ -1,4 +1,4 @@
-"""Tasks that must go on: whatever ends one of them, its owner is told."""
+"""Tasks that must go on: the owner of a task learns of every kind of end."""
 
 import asyncio
 import contextvars
@@ -52,7 +52,7 @@ async def test_an_end_that_its_owner_wanted_is_none_to_be_told() -> None:
     failed = asyncio.create_task(background.failed())
     assert background.running
     await background.close()
-    for _ in range(10):  # turns in which it would be told
+    for _ in range(10):  # turns in which the owner would be told
         await asyncio.sleep(0)
     assert not background.running and not failed.done()
     failed.cancel()

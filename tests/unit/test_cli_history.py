@@ -1,4 +1,4 @@
-"""The history of a run: what each event changed, folded from CloudEvents."""
+"""The history of a run: the change of each event, folded from CloudEvents."""
 
 import json
 from datetime import UTC, datetime

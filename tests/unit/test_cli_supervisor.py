@@ -1,4 +1,4 @@
-"""What `tidelog up` is made of: children that are started again, the lock and files of a data folder, the configuration."""
+"""The parts of `tidelog up`: children that are restarted, the lock and files of a data folder, the configuration."""
 
 import asyncio
 import os
@@ -32,7 +32,7 @@ class Child:
         self.task = asyncio.create_task(self.process.run())
 
     async def pid(self, *, restarts: int = 0) -> int:
-        """Its pid once it runs after so many restarts."""
+        """Returns the pid of the child after so many restarts."""
         async with within(10):
             while (told := self.process.describe())["pid"] is None or told["restarts"] != restarts:
                 self._changed.clear()

@@ -1,4 +1,4 @@
-"""The timeline of a run as people read it, and the gist of values."""
+"""The timeline of a run for people, and the gist of values."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

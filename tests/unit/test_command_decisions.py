@@ -1,4 +1,4 @@
-"""The command loop over a log in memory: what it reads, when it looks again, and what a caller is told."""
+"""The command loop over a log in memory: its reads, its second look, and its answers."""
 
 import asyncio
 from typing import Any
@@ -147,7 +147,7 @@ async def test_a_stream_that_another_process_created_is_looked_at_after_the_conf
 
 
 async def test_a_refusal_on_old_knowledge_is_looked_at_again(loop: CommandLoop, log: MemoryLog) -> None:
-    """What the cache refuses may be right by now: the log decides."""
+    """A command that the cached state refuses may be right by now: the log decides."""
     stream = new_id()
     await loop.execute(request_of(), put(stream, 1))
     await elsewhere(log).execute(request_of(), put(stream, 2))
@@ -165,7 +165,7 @@ async def test_a_refusal_on_fresh_knowledge_is_final_and_costs_one_read(loop: Co
 
 
 async def test_that_nothing_is_to_be_done_is_looked_at_again(loop: CommandLoop, log: MemoryLog) -> None:
-    """What others did since may have made something to do."""
+    """Other commands since then may have given the command something to do."""
     catalog = toggles()
     here, there = CommandLoop(MemoryEventStore(log), catalog), CommandLoop(MemoryEventStore(log), catalog)
     stream = new_id()
@@ -339,7 +339,7 @@ async def test_an_id_names_one_thing_of_one_kind(loop: CommandLoop, log: MemoryL
 
 
 async def test_the_stream_of_somebody_who_only_uses_the_log(loop: CommandLoop, log: MemoryLog) -> None:
-    """There are no rules to fold it by; nothing of ours is there, and nothing of ours can be."""
+    """No rules fold such a stream. It holds no event of ours and can hold none."""
     theirs = new_id()
     await foreign(log, theirs, "order.placed", "order.paid")
     loaded = await loop.load(projects.DECIDER, TENANT, theirs)
@@ -365,7 +365,7 @@ class Toggle(Command):
 
 
 def toggles() -> Catalog:
-    """A product of one slice: a switch, which does nothing when it already is as it should be."""
+    """A product of one slice: a switch. A command for the present position does nothing."""
 
     def decide(on: bool, command: Toggle) -> list[Event]:
         return [] if command.on == on else [Toggled(on=command.on)]

@@ -1,4 +1,4 @@
-"""Hooks of the command loop: in which order they are called, what they can refuse, and what becomes of their errors."""
+"""Hooks of the command loop: the order of their calls, their refusals, and their errors."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -18,7 +18,7 @@ from tests.kit.waiting import new_id, request_of
 
 
 class Onlooker:
-    """Notes its calls, and refuses or breaks where it is told to."""
+    """Notes its calls, and refuses or raises when a test wants it."""
 
     def __init__(self, name: str = "a", notes: list[tuple[object, ...]] | None = None) -> None:
         self.name = name
@@ -132,7 +132,7 @@ async def test_a_cancellation_in_a_hook_is_not_swallowed(log: MemoryLog) -> None
 
 
 async def test_hooks_hear_nothing_of_what_was_not_recorded(log: MemoryLog) -> None:
-    """A refused command, one with nothing to do, and one that was recorded before."""
+    """A refused command, a command with nothing to do, and a command that was recorded before."""
     hook = Onlooker()
     loop, command, request = loop_with(log, hook), create(), request_of()
     await loop.execute(request, command)

@@ -1,4 +1,4 @@
-"""The command loop over a log in memory: what is said again, and the condition that a caller has."""
+"""The command loop over a log in memory: repeated commands, and the condition of a caller."""
 
 import asyncio
 
@@ -42,7 +42,7 @@ async def test_a_repeated_command_gets_its_first_answer(loop: CommandLoop, log: 
     await loop.execute(request_of(), create())
     for process in (loop, elsewhere(log)):
         again = await process.execute(request, command)
-        assert again.duplicate == (process is not loop)  # who knows the project finds nothing to do
+        assert again.duplicate == (process is not loop)  # a decision on the present state finds nothing to do
         assert (again.position, again.versions) == (first.position, first.versions)
 
 
@@ -90,7 +90,10 @@ async def test_who_repeats_names_what_is_different(loop: CommandLoop) -> None:
 
 
 async def test_only_what_is_said_again_by_the_caller_is_compared(loop: CommandLoop) -> None:
-    """Sagas and timers of another release may say the same otherwise: theirs is the first answer, without a look."""
+    """Sagas and timers of another release may repeat a command with other content.
+
+    They get the first answer without a comparison.
+    """
     stream, request = new_id(), request_of()
     await loop.execute(request, put(stream, 1))
     assert (await loop.execute(request, put(stream, 2))).duplicate

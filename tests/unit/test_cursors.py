@@ -1,4 +1,4 @@
-"""Which cursors are good: the rules of `engine/reading/histories.py` against a model that keeps every log that ever was."""
+"""Valid cursors: the rules of `engine/reading/histories.py` against a model that keeps every log that ever existed."""
 
 from datetime import UTC, datetime
 
@@ -18,7 +18,7 @@ def history(number: int, last_common: int = 0, replaces: str | None = None) -> H
 
 
 class Readers(RuleBasedStateMachine):
-    """A log that grows, loses its end and goes on; readers that stop anywhere, each with what it has read."""
+    """A log that grows, loses its end and goes on. Readers stop anywhere and keep the events that they have read."""
 
     @initialize()
     def begin(self) -> None:
@@ -45,11 +45,11 @@ class Readers(RuleBasedStateMachine):
 
     @rule(data=st.data(), lost=st.integers(0, 6), unsure=st.integers(0, 3))
     def lose_the_end(self, data: st.DataObject, lost: int, unsure: int) -> None:
-        """Whoever finds out may know less than what both have in common, never more; and may find out late."""
+        """A process that notices the new history may know less than the common part, never more, and may notice late."""
         ended = self.histories.current.history_id
         kept, known = len(self.log) - min(lost, len(self.log)), self.histories
         before = self.log[:kept]
-        if self.backups and data.draw(st.booleans()):  # the histories, too, are those of the backup
+        if self.backups and data.draw(st.booleans()):  # the histories come from the backup, too
             before, known = data.draw(st.sampled_from(self.backups))
         common = next(
             (i for i, (a, b) in enumerate(zip(before, self.log, strict=False)) if a != b), min(len(before), len(self.log))
@@ -91,13 +91,13 @@ CHAIN = Histories((history(1), history(2, 100), history(3, 250), history(4, 180)
 @pytest.mark.parametrize(
     ("cursor", "last_common"),
     [
-        ("100-000000000001", None),  # in all of them
+        ("100-000000000001", None),  # common to all logs
         ("101-000000000001", 100),
         ("180-000000000002", None),
         ("181-000000000002", 180),  # the log came back to 250 first, and then lost more
         ("181-000000000003", 180),
         ("300-000000000004", None),
-        ("1-0000000000ff", 0),  # began after the backup that was restored
+        ("1-0000000000ff", 0),  # of a history that began after the restored backup
         ("0-0000000000ff", None),
     ],
 )
@@ -120,7 +120,7 @@ def test_a_position_is_taken_as_it_is_but_not_beyond_the_head() -> None:
 
 
 def test_a_history_of_which_only_the_end_is_recorded() -> None:
-    """A backup from before it began was restored, and whoever noticed said which one had ended."""
+    """A backup older than the history was restored, and the noticing process named the history that had ended."""
     histories = Histories((history(1), history(2, 40, replaces="0000000000ff")))
     assert histories.last_common("0000000000ff") == 40 and histories.has_replaced("0000000000ff", 41)
     assert not histories.has_replaced("0000000000ff", 40) and not histories.has_replaced("0000000000ee", 41)

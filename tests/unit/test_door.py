@@ -1,4 +1,4 @@
-"""Counts of connections: by address until a key was shown, then by key; what leaves makes room."""
+"""Counts of connections: by address until a key was shown, then by key. A closed connection makes room."""
 
 from uuid import uuid4
 

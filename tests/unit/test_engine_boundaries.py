@@ -1,4 +1,4 @@
-"""Cases at the border, of the live feed, the histories, leases and repeats: one step on, the engine would be wrong."""
+"""Boundary cases of the live feed, histories, leases and repeats."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -104,7 +104,7 @@ async def test_a_listener_may_be_woken_whether_it_waits_or_not() -> None:
         await turns(2)
         assert not waiting.done()
         listener.wake()
-        listener.wake()  # before it had its turn
+        listener.wake()  # before the listener had its turn
         async with within(15):
             await waiting
         listener.wake()
@@ -168,7 +168,7 @@ async def test_a_cursor_of_a_later_history_proves_a_loss_too(kept: Kept) -> None
 
 
 async def test_a_history_that_is_back_was_not_lost(kept: Kept) -> None:
-    """A wrong backup was there for a moment."""
+    """A wrong backup was restored for a moment."""
     kept.live.append(2)
     await kept.keeper.restored("a test", 2)
     with_it = list(kept.store.all)
@@ -239,7 +239,7 @@ async def test_a_worker_leaves_no_task_behind() -> None:
 
 
 async def test_a_repeat_that_says_something_else_is_refused_as_such() -> None:
-    """Also where the rules refuse the other command for a reason of their own."""
+    """The repeat is refused also when the rules refuse the other command for another reason."""
     log = MemoryLog()
     loop, stream, request = CommandLoop(CountingStore(log), CATALOG), new_id(), request_of(repeatable=True)
     await loop.execute(request, put(stream, 1).model_copy(update={"expect": 0}))

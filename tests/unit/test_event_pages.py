@@ -20,7 +20,7 @@ OTHER = UUID(int=TENANT.int + 1)
 
 
 class Reading:
-    """A log of seven events: five of a tenant in two roots, a minute apart; the third and the last are of another tenant."""
+    """A log of seven events, a minute apart: five of a tenant in two roots; the third and the last belong to another tenant."""
 
     def __init__(self) -> None:
         clock = ManualClock()

@@ -250,7 +250,7 @@ async def test_news_of_a_journal_come_as_soon_as_there_are_some(engine: Engine, 
     version = (await alpha.journal()).version
     waiting = asyncio.create_task(news(worker, alpha.work_id, version))
     await turns()
-    await engine.start("alpha")  # is none of its business
+    await engine.start("alpha")  # an event of another agent run
     await turns()
     assert not waiting.done()
     await alpha.step("k", 1)

@@ -1,4 +1,5 @@
-"""Histories of the log: the rules of cursors, and what one process finds out; over a store in memory whose server can change."""
+"""Histories of the log: the rules of cursors, and the observations of one process, over a store in memory whose server can
+change."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -27,7 +28,7 @@ class Kept:
         self.keeper = HistoryKeeper(self.store)
 
     def another(self) -> HistoryKeeper:
-        """That of another process."""
+        """The keeper of another process."""
         return HistoryKeeper(self.store)
 
     def append(self, count: int = 1) -> None:
@@ -210,7 +211,7 @@ async def test_a_head_that_is_what_was_read_is_no_loss(kept: Kept) -> None:
 
 
 async def test_a_history_that_the_database_does_not_know_any_more(kept: Kept) -> None:
-    """The backup is of before it began."""
+    """The backup is older than the history."""
     kept.append(5)
     before = list(kept.store.all)
     await kept.keeper.fresh()
@@ -288,12 +289,12 @@ async def test_of_many_that_find_out_at_once_one_begins_a_history(kept: Kept) ->
         each.saw(5, 0)
     kept.log.cut(3)
     await asyncio.gather(*(each.check() for each in keepers))
-    assert kept.begun == [("reader", 3)]  # the mark says 5, the log ends at 3
+    assert kept.begun == [("reader", 3)]  # the mark is 5, and the log ends at 3
     assert [each.changes for each in keepers] == [1] * 8
 
 
 async def test_a_history_records_what_ended_the_one_before(kept: Kept) -> None:
-    """Clients are told so, and operators read it years later."""
+    """Clients see this text, and operators read it years later."""
     kept.append(5)
     cursor = Cursor.parse((await kept.keeper.fresh()).histories.current.cursor(5))
     kept.log.cut(3)

@@ -1,4 +1,4 @@
-"""Cursors and histories as values: which cursor is still good, and from where a reader goes on."""
+"""Cursors and histories as values: valid cursors, and the position from which a reader goes on."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""The one way of a request to its endpoint: which route, with which arguments, and what is left to the framework."""
+"""The way of a request to its endpoint: its route, its arguments, and the requests that the framework handles."""
 
 from typing import Annotated, Any, Literal
 from uuid import UUID

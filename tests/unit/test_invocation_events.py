@@ -132,7 +132,7 @@ def test_workers_that_vanish_are_counted_to_ten() -> None:
 
 
 def test_a_retry_counts_failures_and_not_attempts() -> None:
-    """A claim whose worker vanished is no failure."""
+    """The claim of a vanished worker is no failure."""
     retry = Retry(max_attempts=3, initial_s=8)
     state = given(invocations.DECIDER, requested().model_copy(update={"retry": retry})).after(CLAIM, CLAIM)
     state = state.after(FAIL.model_copy(update={"attempt": 2}), RequeueInvocation(invocation_id=ID, dispatch=2))

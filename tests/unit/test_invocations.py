@@ -1,4 +1,4 @@
-"""Rules of invocations: intent before effect, no silent second effect, retries of what may be repeated."""
+"""Rules of invocations: intent before effect, no silent second effect, retries of repeatable calls only."""
 
 from collections.abc import Callable
 from typing import Any
@@ -115,7 +115,7 @@ def test_the_first_person_counts() -> None:
     resolved.when(resolve("key:bob", result={"sent": True}, evidence={"id": 1})).then()
     for other in (
         resolve("key:bob", error=Failure(type="NotSent", message="no trace")),
-        resolve(result={"sent": 1}, evidence={"id": 1}),  # to Python `1 == True`, in JSON it is something else
+        resolve(result={"sent": 1}, evidence={"id": 1}),  # Python says `1 == True`; in JSON the two differ
         resolve(result=None, evidence={"id": 1}),
         resolve(result={"sent": True}),
         resolve(reason="a guess", result={"sent": True}, evidence={"id": 1}),
@@ -155,7 +155,7 @@ def test_a_key_calls_one_tool_with_one_set_of_arguments() -> None:
         invocation_id=ID, run_id=RUN, agent_run_id=RUN, key="k", tool="mail.send", arguments={"to": "x"},
         idempotent=True, timeout_s=9, retry=Retry(),
     )  # fmt: skip
-    requested(idempotent=False).when(again).then()  # the tool was registered anew in between: that is none of the caller's words
+    requested(idempotent=False).when(again).then()  # the tool was registered again in between, which the caller did not say
     for other in ({"tool": "mail.drop"}, {"arguments": {"to": "y"}}):
         requested(idempotent=False).when(again.model_copy(update=other)).refused(RepeatedDifferently, "'k'")
 
@@ -225,7 +225,7 @@ actions = st.lists(st.sampled_from(sorted(ACTIONS)), max_size=12)
 @settings(max_examples=500)
 @hypothesis.given(idempotent=st.booleans(), attempts=st.integers(2, 4), before=actions, after=actions)
 def test_whatever_happens_a_cancelled_call_is_over(idempotent: bool, attempts: int, before: list[str], after: list[str]) -> None:
-    """Clients, workers that vanish or come late, timers and people, in any order: after the cancel no attempt begins."""
+    """Clients, vanished workers, late workers, timers and people act in any order: no attempt begins after the cancel."""
     call, events, cancelled_at = requested(idempotent=idempotent, attempts=attempts), list[Event](), 0
     for number, name in enumerate([*before, "cancel", *after]):
         if number == len(before):

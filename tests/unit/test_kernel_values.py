@@ -1,4 +1,4 @@
-"""What every slice is made of: ids that follow from others, equality of JSON, times, bounded texts, states, errors."""
+"""The building blocks of every slice: derived ids, equality of JSON, times, bounded texts, states, errors."""
 
 import uuid
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ def test_a_derived_id_is_a_version_7_with_the_time_of_its_parent(parent: UUID, n
     try:
         made = derive_id(parent, name)
     except UnicodeEncodeError:
-        return  # lone surrogates are no text
+        return  # lone surrogates are not valid text
     assert made == derive_id(parent, name)
     assert (made.version, made.variant) == (7, uuid.RFC_4122)
     assert made.int >> 80 == parent.int >> 80
@@ -48,7 +48,7 @@ def test_derived_ids_do_not_meet(pairs: list[tuple[UUID, int]]) -> None:
     ],
 )
 def test_derived_ids_are_for_ever(parent: UUID, name: str, made: str) -> None:
-    """Commands and streams of existing logs are named by them."""
+    """Commands and streams of existing logs have these ids."""
     assert str(derive_id(parent, name)) == made
 
 

@@ -1,4 +1,4 @@
-"""The live feed over a log in memory: the seam between replay and live, overflow, a history that ends, and whose turn it is."""
+"""The live feed over a log in memory: the seam between replay and live, overflow, a history that ends, and the order of turns."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -84,7 +84,7 @@ async def test_events_during_the_replay_are_neither_lost_nor_doubled(live: Live,
 
 
 async def test_a_listener_ahead_of_the_feed_is_given_nothing_twice(live: Live) -> None:
-    """It was told a position by another process, which this one has not read up to yet."""
+    """The listener starts at a position of another process that this process has not read yet."""
     await live.listen()
     live.subscription.away = True
     live.append(4)
@@ -315,7 +315,7 @@ async def test_a_reader_of_an_older_history_is_refused(live: Live) -> None:
 
 
 async def test_a_reader_of_a_history_that_this_feed_does_not_read_yet_waits_for_it(live: Live) -> None:
-    """Another process began it, and this one has heard so; its feed is about to begin anew."""
+    """Another process began the history. This process knows, and its feed is about to restart."""
     await live.listen()
     await live.histories.restored("a test", 0)
     listening = Listening(live, Filter(TENANT), None, await live.history())

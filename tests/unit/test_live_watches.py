@@ -1,4 +1,4 @@
-"""The live feed over a log in memory: who watches a stream, and whose turn it is to be woken."""
+"""The live feed over a log in memory: watchers of a stream, and the order in which they are woken."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -87,7 +87,7 @@ async def test_a_process_that_is_about_to_stop_wakes_all_watches(live: Live) -> 
 
 
 class Noting(Watch):
-    """Notes when it is woken, or breaks."""
+    """A watcher that notes when it is woken, or raises."""
 
     def __init__(self, woken: list[int], number: int, *, broken: bool = False) -> None:
         super().__init__(None)
@@ -100,7 +100,7 @@ class Noting(Watch):
 
 
 async def test_many_are_woken_in_turns_and_in_the_order_of_their_coming(live: Live) -> None:
-    """So that the next event, and every other request, waits for a few of them and not for all."""
+    """Watchers are woken in small groups, so that the next event and every other request wait for one group only."""
     count = 2 * reading.WOKEN_AT_ONCE + 5
     woken: list[int] = []
     sizes: list[int] = []
@@ -113,7 +113,7 @@ async def test_many_are_woken_in_turns_and_in_the_order_of_their_coming(live: Li
 
     watches = [Noting(woken, number) for number in range(count)]
     live.live._wake_in_turn(watches)
-    live.live._wake_in_turn(watches[:3])  # due already: once is enough
+    live.live._wake_in_turn(watches[:3])  # due already: one wake is enough
     loop.call_soon(between)
     await until(lambda: sizes[-1:] == [count])
     await turns(5)

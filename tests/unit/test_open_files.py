@@ -1,4 +1,4 @@
-"""Each connection is an open file: a process takes what its account may have, and lets in no more connections than that."""
+"""Each connection is an open file: a process raises its limit as far as its account may, and accepts no more connections."""
 
 import asyncio
 import json

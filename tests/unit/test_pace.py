@@ -1,4 +1,4 @@
-"""Time-outs that stretch with the slowness of the machine, and end all the same."""
+"""Time-outs that grow with the slowness of the machine, and still end."""
 
 import asyncio
 import time
@@ -31,7 +31,7 @@ async def test_a_slow_machine_gets_more_time_and_not_for_ever(slow: Callable[[fl
     began = time.monotonic()
     with pytest.raises(TimeoutError):
         await in_time(asyncio.Event().wait(), 0.02)
-    assert time.monotonic() - began >= 0.19  # to a millisecond: uvloop's clock counts them
+    assert time.monotonic() - began >= 0.19  # exact to a millisecond, the unit of uvloop's clock
     deadline = Deadline(0.0)
     assert await deadline.over() and deadline.over_here()
 

@@ -1,4 +1,4 @@
-"""How work is ended: with a cancellation that does not get lost."""
+"""Ending work: no cancellation gets lost."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -21,7 +21,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def deaf(times: int) -> None:
-    """Keeps so many cancellations to itself, as a client does with one that comes at the wrong moment."""
+    """Swallows so many cancellations, as a client does with a cancellation at the wrong moment."""
     while True:
         try:
             await asyncio.Event().wait()
@@ -46,7 +46,7 @@ async def test_a_cancellation_that_was_lost_is_repeated(ending: Callable[..., Aw
 
 
 async def test_ending_is_not_left_before_the_end() -> None:
-    """Whoever is ended while it ends others leaves nothing running."""
+    """A task that is ended while it ends other tasks leaves nothing running."""
     tasks = await started(deaf(3))
     [ending] = await started(end(*tasks))
     ending.cancel()
@@ -57,7 +57,7 @@ async def test_ending_is_not_left_before_the_end() -> None:
 
 
 async def test_side_by_side_all_run_to_their_ends() -> None:
-    """Each waits for the one after it, so that none could end if they ran one after the other."""
+    """Each task waits for the next one, so none could end if they ran one after the other."""
     order: list[int] = []
     over = [asyncio.Event() for _ in range(4)]
     over[3].set()
@@ -73,7 +73,7 @@ async def test_side_by_side_all_run_to_their_ends() -> None:
 
 
 async def test_side_by_side_a_task_that_something_else_cancelled_is_a_failure() -> None:
-    """What it awaits was cancelled, not the task: nobody would learn of its end, and the others would go on without it."""
+    """The awaited future was cancelled, not the task. Without a check nobody would learn of the end, and the others would go on."""
 
     async def work() -> None:
         cancelled: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -1,4 +1,4 @@
-"""Plans with the versions of their agents: kept for those that come again, and for nobody else."""
+"""Plans with the versions of their agents: cached for plans that are started again, and for no others."""
 
 import gc
 import weakref
@@ -19,7 +19,7 @@ def test_a_plan_that_comes_again_is_pinned_once_for_each_set_of_versions() -> No
 
 
 def test_what_a_request_brought_goes_with_the_request() -> None:
-    """Its inputs may be as large as a body may be."""
+    """A plan whose inputs are as large as a body may be."""
     plan = runs.Plan(steps=(runs.Step(key="a", agent="historian", input={"text": "x" * 1_000_000}),))
     assert _pinned(plan, ("1",)).steps[0].input == plan.steps[0].input
     gone = weakref.ref(plan)

@@ -1,4 +1,4 @@
-"""Declarations of read models: plug-ins and what is wrong with them, handlers by topic, pages and their cursors."""
+"""Declarations of read models: plug-ins and their faults, handlers by topic, pages and their cursors."""
 
 import asyncio
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ TOPICS = {"project.created", "run.started"}
 
 
 class Point(EntryPoint):
-    """An entry point whose value is at hand."""
+    """An entry point with a ready value."""
 
     loaded: Any
 

@@ -1,4 +1,4 @@
-"""What examples/repo_review says of files: kinds and languages, the tree, markers, documents."""
+"""Findings of examples/repo_review about files: kinds and languages, the tree, markers, documents."""
 
 import pytest
 from hypothesis import given

@@ -115,7 +115,7 @@ def test_merge_is_associative_and_commutative(one: Log, two: Log, three: Log) ->
 
 
 def _sorted(part: HistoryPart) -> HistoryPart:
-    """Sets are kept as lists in the order of arrival within one chunk; only what is in them matters."""
+    """Sets are lists in the order of arrival within a chunk. Only their members matter."""
     authors = {name: stats.model_copy(update={"addresses": sorted(stats.addresses)}) for name, stats in part.authors.items()}
     return part.model_copy(update={"authors": authors})
 
@@ -129,7 +129,7 @@ def test_chunks_add_up_to_the_whole(log: Log, size: int) -> None:
 @settings(max_examples=150)
 @given(logs, st.integers(1, 7), st.integers(1, 4), st.integers(2, 8))
 def test_what_a_bound_hides_is_admitted(log: Log, size: int, kept: int, room: int) -> None:
-    """However few files are kept: no count is too high, and `missed` and `cut` say how much too low it may be."""
+    """For any number of kept files, no count is too high. `missed` and `cut` bound the missing part."""
     truth = Counter(path for _, _, parents, changed in log if parents == 1 for path in changed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(history, "MAX_FILES_KEPT", kept)

@@ -1,4 +1,4 @@
-"""What examples/repo_review concludes from a merged history: persons, bus factor, rhythm, hot files."""
+"""Conclusions of examples/repo_review from a merged history: persons, bus factor, rhythm, hot files."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""Credentials: found where they are real, not where they are made up, and never let out."""
+"""Credentials: real ones are found, made-up ones are not, and none is shown."""
 
 import random
 import string
@@ -122,7 +122,7 @@ def test_redaction_leaves_prose_alone() -> None:
 
 @given(st.text(LETTERS, min_size=20, max_size=60), st.text(max_size=30), st.text(max_size=30))
 def test_long_random_words_never_survive_redaction(word: str, before: str, after: str) -> None:
-    """Whatever stands around it: a word that looks like a token is gone."""
+    """A word that looks like a token is removed, whatever stands around it."""
     value = "gh" + "p_" + (word * 2)[:36]
     shown = redact(f"{before} {value} {after}".encode("utf-8", "ignore"))
     assert value.encode() not in shown

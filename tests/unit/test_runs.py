@@ -1,4 +1,4 @@
-"""Rules of runs: which step follows which, how a run ends."""
+"""Rules of runs: the order of steps, and the end of a run."""
 
 from uuid import UUID
 
@@ -126,7 +126,7 @@ def test_a_plan_that_is_no_graph_is_refused(steps: list[Step], problem: str) -> 
 
 @st.composite
 def graphs(draw: st.DrawFn) -> Plan:
-    """Plans of up to eight steps whose edges go backwards only, so that there is no cycle."""
+    """Plans of up to eight steps without a cycle: a step depends on earlier steps only."""
     size = draw(st.integers(1, 8))
     steps = []
     for i in range(size):

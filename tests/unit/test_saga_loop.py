@@ -1,4 +1,4 @@
-"""The saga manager over ports in memory: order, side by side, parking, redelivery, crashes, and who owns a partition."""
+"""The saga manager over ports in memory: order, concurrency, parking, redelivery, crashes, and the owner of a partition."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -31,7 +31,7 @@ Handler = Callable[[ProjectCreated, RecordedEvent], list[Reaction]]
 
 
 class Sagas:
-    """A log, and managers that run its sagas; `handler` answers to each project that is created."""
+    """A log, and managers that run its sagas. `handler` reacts to each created project."""
 
     def __init__(self) -> None:
         self.log = MemoryLog()
@@ -52,7 +52,7 @@ class Sagas:
         checkpoints: MemoryCheckpoints | None = None,
         partitions: Sequence[str] = PARTITIONS,
     ) -> SagaManager:
-        """One that knows nothing yet, as that of a process that was just started."""
+        """A manager that knows nothing yet, as in a process that was just started."""
         commands = CommandLoop(store or self.store, self.catalog)
         return SagaManager(commands, self.subscription, checkpoints or self.checkpoints, self.queue, self.catalog, partitions)
 
@@ -110,7 +110,7 @@ async def test_each_reaction_is_recorded_once_in_its_order(sagas: Sagas) -> None
 
 
 async def test_the_whole_log_read_again_adds_nothing(sagas: Sagas) -> None:
-    """The rules record each reaction as often as it is decided, so only its id can tell that it was recorded."""
+    """The rules record a reaction each time it is decided, so only the command id shows a repeat."""
     project_id = await sagas.project()
     async with sagas.working() as task:
         head = await sagas.settled(task)
@@ -362,7 +362,7 @@ class StoppingStore(MemoryEventStore):
 
 
 class StoppingCheckpoints(MemoryCheckpoints):
-    """On the rows of the others."""
+    """Checkpoints on the rows of the other managers, with a crash at a chosen moment."""
 
     def __init__(self, sagas: Sagas, stops: Stops) -> None:
         super().__init__(sagas.log)

@@ -1,4 +1,4 @@
-"""Ids of reactions: the same at every delivery of an event, and never those of another reaction."""
+"""Ids of reactions: equal at every delivery of an event, and different from the ids of all other reactions."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ REACTED_TO = [event for event in EXAMPLES if any(type(event) in reactions for re
 METADATA = Metadata(actor="test", correlation_id=UUID(int=1), causation_id="test", command_id=UUID(int=2)).model_dump_json()
 
 Place = tuple[UUID, int]
-"""(stream, version): no two events have the same."""
+"""Unique pairs of (stream, version)."""
 
 
 def recorded_at(event: Event, place: Place, position: int) -> RecordedEvent:
@@ -33,7 +33,7 @@ def ids_of(recorded: RecordedEvent) -> list[UUID]:
 
 
 events = st.sampled_from(REACTED_TO)
-# Few streams of the same millisecond, whose versions are all close to one another: what would collide first.
+# A few streams of one millisecond with close versions would collide first.
 streams = st.integers(0, 5).map(lambda number: UUID(int=(0x0192_0000_0000 << 80) | (7 << 76) | (2 << 62) | number))
 places = st.tuples(streams | st.uuids(), st.integers(1, 200))
 
@@ -51,7 +51,7 @@ def test_no_two_reactions_share_an_id(log: Sequence[tuple[Event, Place]]) -> Non
 
 
 def test_every_saga_and_an_event_with_several_reactions_are_among_the_examples() -> None:
-    """Else the two above would hold for want of something to look at."""
+    """Without this test, the two tests above would also pass on empty input."""
     names = [name.split(":") for event in REACTED_TO for name, _ in react(recorded_at(event, (UUID(int=4), 1), 1), CATALOG)]
     assert {saga for saga, _, _ in names} == set(SAGAS)
     assert max(int(index) for _, _, index in names) >= 1

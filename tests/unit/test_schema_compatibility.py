@@ -1,4 +1,4 @@
-"""Each kind of change of an event, as the check of golden schemas sees it."""
+"""The verdict of the golden schema check on each kind of change of an event."""
 
 import json
 from pathlib import Path
@@ -33,7 +33,7 @@ class OpenInner(Event):
 
 
 class Renamed(Value):
-    """Another class of the same fields."""
+    """Another class with the same fields."""
 
     a: int
     b: str = ""

@@ -1,4 +1,4 @@
-"""The client against a real HTTP server on a socket, scripted per test down to where a connection is cut."""
+"""The client against a real HTTP server on a socket. Each test scripts the answers and the cuts of connections."""
 
 import asyncio
 import contextlib
@@ -73,7 +73,7 @@ class Server:
             return False
         lines = [f"HTTP/1.1 {answer.status} X", "Transfer-Encoding: chunked", *(f"{k}: {v}" for k, v in answer.headers.items())]
         writer.write("\r\n".join(lines).encode() + b"\r\n\r\n")
-        for at in range(0, len(answer.body), 7):  # small chunks: lines and characters are torn apart
+        for at in range(0, len(answer.body), 7):  # small chunks split lines and characters
             chunk = answer.body[at : at + 7]
             writer.write(f"{len(chunk):x}\r\n".encode() + chunk + b"\r\n")
         if not answer.cut:
@@ -86,14 +86,14 @@ class Server:
 async def server() -> AsyncIterator[Server]:
     server = Server()
     listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
-    server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"  # type: ignore[attr-defined]  # set once it is known
+    server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"  # type: ignore[attr-defined]
     yield server
     listener.close()
 
 
 @pytest.fixture
 async def client(server: Server) -> AsyncIterator[Client]:
-    async with Client(server.url, "secret", patience_s=5) as client:  # type: ignore[attr-defined]  # see above
+    async with Client(server.url, "secret", patience_s=5) as client:  # type: ignore[attr-defined]
         yield client
 
 
@@ -212,10 +212,10 @@ async def test_lists_are_read_page_by_page(server: Server, client: Client) -> No
 
 async def test_a_broken_event_stream_is_resumed_without_loss_or_double(server: Server, client: Client) -> None:
     server.script = in_turn(
-        Answer(200, sse(1, 2) + sse(3)[:-30], cut=True),  # 3 is cut in the middle: it did not happen yet
+        Answer(200, sse(1, 2) + sse(3)[:-30], cut=True),  # event 3 is cut in the middle, so it was not received
         None,
         problem(503, "unavailable", retryable=True),
-        Answer(200, sse(2, 3, extra="event: resync\ndata: {}\n\n") + sse(9)),  # 2 again: a server may overlap
+        Answer(200, sse(2, 3, extra="event: resync\ndata: {}\n\n") + sse(9)),  # event 2 again: a server may repeat events
         Answer(200, sse(4, 5, end=True) + sse(6)),
     )
     events = [event async for event in client.events(UUID(RUN))]
@@ -279,7 +279,7 @@ async def test_an_event_without_an_end_is_not_asked_for_for_ever(
 
 @pytest.mark.parametrize("levels", [64, 199, 202, 500])
 async def test_deep_values_that_a_server_has_are_read(server: Server, client: Client, levels: int) -> None:
-    """What an older release recorded is deeper than pydantic's own parser takes."""
+    """Values of an older release are deeper than pydantic's own parser accepts."""
     event = {"id": "s:1", "type": "t", "source": "/", "time": "2026-01-02T03:04:05Z", "position": 1, "data": nested(levels)}
     stream = f"id: 1\nevent: t\ndata: {json.dumps(event)}\n\nevent: end\ndata: {{}}\n\n".encode()
     run = {"run_id": RUN, "status": "completed", "input": nested(levels)}
@@ -382,7 +382,7 @@ async def test_resolving_says_exactly_one_thing(server: Server, client: Client) 
         {"reason": "I looked", "error": {"type": "NotSent", "message": "no", "kind": "permanent"}},
     ]
     assert server.requests[0].target == f"/v1/invocations/{CALL}/resolve"
-    with pytest.raises(ValueError, match="exactly one"):  # to forget the result must not mean "it succeeded"
+    with pytest.raises(ValueError, match="exactly one"):  # a forgotten result must not mean "succeeded"
         await client.resolve(UUID(CALL), reason="I looked")
     with pytest.raises(ValueError, match="exactly one"):
         await client.resolve(UUID(CALL), result=1, error="no", reason="I looked")

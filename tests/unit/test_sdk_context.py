@@ -1,4 +1,4 @@
-"""The context's rules: keys, replay, waiting. Tried with the testing kit, which is thereby tried itself."""
+"""The context's rules: keys, replay, waiting. The testing kit runs these tests, so they test the kit, too."""
 
 import asyncio
 import threading
@@ -128,7 +128,7 @@ async def test_a_call_under_way_when_the_agent_crashed_is_waited_for_and_not_mad
         if ctx.attempt == 1:
             call.cancel()
             raise OSError
-        await asyncio.sleep(0)  # so that it is asked for before it has a result
+        await asyncio.sleep(0)  # so the result is asked for before it exists
         go.set()
         return await call
 
@@ -175,7 +175,7 @@ async def test_a_step_gives_json_the_first_time_too() -> None:
 
 
 async def test_sync_steps_run_side_by_side_in_threads() -> None:
-    together = threading.Barrier(8, timeout=10)  # opens when all eight are there at once
+    together = threading.Barrier(8, timeout=10)  # opens when all eight calls are under way
 
     async def execute(ctx: Context) -> Any:
         await asyncio.gather(*(ctx.step(f"wait {number}", together.wait) for number in range(8)))
@@ -259,7 +259,7 @@ async def test_mail_is_not_lost_when_the_caller_gives_up_while_it_is_being_recei
     journal.deliver("a", "precious")
     receiving = asyncio.create_task(context.receive(timeout_s=60))
     await in_time(recorder.begun.wait(), 10)
-    receiving.cancel()  # within the receipt
+    receiving.cancel()  # while the receipt is under way
     with pytest.raises(asyncio.CancelledError):
         await receiving
     recorder.go.set()
@@ -276,7 +276,7 @@ async def test_mail_is_not_lost_when_the_caller_is_cancelled_in_the_moment_it_ar
         await asyncio.sleep(0)
     journal.deliver("a", "precious")
     waiting.get_loop().call_soon(waiting.cancel)
-    for _ in range(20):  # whichever comes first, mail or cancellation
+    for _ in range(20):  # mail or cancellation, in either order
         await asyncio.sleep(0)
     first = None if waiting.cancelled() else await waiting
     second = await context.receive(timeout_s=10 if first is None else 0)
@@ -361,7 +361,7 @@ async def test_an_agent_that_exits_does_not_exit_the_process() -> None:
 
 
 async def test_who_waits_for_a_result_is_told_when_nobody_asks_for_it_any_more() -> None:
-    """Whatever ended the task that asks; here something else than its owner cancelled it, which asyncio reports nowhere."""
+    """The asking task may end in any way. Here a stranger cancels the task, and asyncio reports such an end nowhere."""
 
     async def execute(ctx: Context) -> Any:
         call = asyncio.create_task(ctx.tool("echo", value=1, pause_s=60))

@@ -1,4 +1,4 @@
-"""What is read out of agent classes and tool functions, and what is refused."""
+"""Definitions read from agent classes and tool functions, and refused definitions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

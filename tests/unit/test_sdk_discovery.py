@@ -1,4 +1,4 @@
-"""Folders of user code: what is found, what is reported, and that nothing there can take the process down."""
+"""Folders of user code: found definitions, reported problems, and code that tries to end the process."""
 
 import sys
 import textwrap

@@ -1,4 +1,4 @@
-"""Tasks of the worker beside the work: they go on whatever ends them, and end when their owner ends them."""
+"""The worker's own tasks: they restart after every end, and stop when their owner stops them."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""Settings of connections: what contradicts itself or is not there is a readable line, and shows no secret."""
+"""Settings of connections: contradictions and missing files give a readable line without a secret."""
 
 from pathlib import Path
 

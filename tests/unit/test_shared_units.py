@@ -1,4 +1,4 @@
-"""Membership over leases in memory and a clock that the test moves: who runs what, and what becomes of who is silent."""
+"""Membership over leases in memory and a clock that the test moves: the share of each process, and the end of a silent process."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ from tests.pace import within
 
 @pytest.fixture(autouse=True)
 def quick_beats(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here waits for a beat; the clock of the leases is the test's."""
+    """Beats come without a pause; the test moves the clock of the leases."""
     monkeypatch.setattr(leases, "BEAT_S", 0.001)
     monkeypatch.setattr(leases, "AGAIN_AFTER_S", 0.001)
 
@@ -78,7 +78,7 @@ async def test_a_second_one_gets_half_and_what_need_not_move_stays(board: LeaseB
 
 
 async def test_a_unit_is_given_back_only_when_it_is_not_done_any_more(board: LeaseBoard) -> None:
-    """While the work is ending, the unit still is its owner's: nobody else gets it."""
+    """A unit belongs to its owner until the work has ended. No other process gets the unit before."""
     worker = UnitWorker(Group("things", UNITS, never), asyncio.Event())
     worker.take(Share(5, frozenset(UNITS)))
     running = asyncio.create_task(worker.run())
@@ -100,7 +100,7 @@ async def test_what_was_let_go_is_given_back_with_a_beat_at_once(board: LeaseBoa
         await until(done_once(everybody))
         other = MemoryLeases(board, lease_s=leases.LEASE_S)
         await other.beat({"things": UNITS}, ())
-        monkeypatch.setattr(leases, "BEAT_S", 3_600.0)  # counts from the beat after the next one at the latest
+        monkeypatch.setattr(leases, "BEAT_S", 3_600.0)  # takes effect two beats later at the latest
         await until(lambda: len(first.things) == 3 and len(board.leases) == 4, "two units given back")
         assert (await other.beat({"things": UNITS}, ()))["things"].held == {"unit:3", "unit:4"}
 
@@ -142,7 +142,7 @@ async def test_members_that_know_other_units_share_what_they_know(board: LeaseBo
 
 
 async def test_an_outage_ends_nothing(board: LeaseBoard) -> None:
-    """Nobody takes over meanwhile: nobody can beat."""
+    """No process takes over meanwhile, because no process can beat."""
     async with processes(board, UNITS) as [process]:
         await until(done_once([process]))
         runs = len(process.runs)

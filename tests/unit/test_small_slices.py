@@ -208,6 +208,6 @@ def test_a_message_is_sent_once() -> None:
     assert (sent.run_id, sent.sender, sent.sender_id, sent.recipient, sent.recipient_id) == (TWO, "a", ONE, "b", THREE)
     assert sent.body == {"n": 1}
     given(messages.DECIDER, sent).when(send()).then()
-    given(messages.DECIDER, sent).when(send(recipient="b-2")).then()  # the recipient is who it is, whatever it was called
+    given(messages.DECIDER, sent).when(send(recipient="b-2")).then()  # the recipient is named by its id, not by its name
     for other in ({"body": {"n": True}}, {"body": None}, {"recipient_id": TWO}):
         given(messages.DECIDER, sent).when(send(**other)).refused(RepeatedDifferently, "to 'b'", pointer="/key")

@@ -1,4 +1,4 @@
-"""The digest of a snapshot covers every file of the slice, so that no change of a rule goes unseen."""
+"""The digest of a snapshot covers every file of the slice, so every change of a rule changes the digest."""
 
 import importlib
 import shutil
@@ -98,7 +98,7 @@ def test_a_change_of_any_file_of_the_slice_is_another_digest(name: str, tmp_path
 
 
 def test_a_line_that_moves_to_another_file_is_another_digest(tmp_path: Path, imported: Import) -> None:
-    """Files are told apart: `journal` and `mail` follow each other, and together they hold the same bytes as before."""
+    """A byte moves from `journal` to `mail`, the next file. The joined bytes stay the same, and the digest changes."""
     package = copied("agent_runs", tmp_path)
     decider = imported(package)
     journal, mail = (package / "agent_runs" / name for name in ("journal.py", "mail.py"))

@@ -98,7 +98,7 @@ COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
 
 
 def types_in(value: Any) -> Any:
-    """The type of a value and of everything in it, however deep; the keys of mappings in their order."""
+    """The types of a value and of all its parts, and the keys of mappings in order."""
     if is_dataclass(value):
         return type(value), [(f.name, types_in(getattr(value, f.name))) for f in fields(value)]
     if isinstance(value, BaseModel):
@@ -146,7 +146,7 @@ def test_snapshot_and_later_events_make_the_state_of_all_events(name: str, data:
 
 @pytest.mark.parametrize("name", DECIDERS)
 def test_a_restored_state_has_the_types_of_a_folded_one(name: str) -> None:
-    """Of a history with every event of the slice, every field set."""
+    """A history with every event of the slice and every field set."""
     decider, model = DECIDERS[name], model_of(REGISTRY, DECIDERS[name])
     history = [event for event in EXAMPLES if isinstance(event, SLICES[name])]
     assert {type(event) for event in history} == set(SLICES[name])

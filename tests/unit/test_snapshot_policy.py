@@ -1,4 +1,4 @@
-"""When snapshots are taken, what they are used for, and that nothing goes wrong with them; over ports in memory."""
+"""Snapshots over ports in memory: when they are taken, how they are used, and how errors with them end."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -29,7 +29,7 @@ class CountingSnapshots(MemorySnapshots):
         super().__init__(log)
         self.saves: list[int] = []
         self.loads: list[tuple[int | None, int]] = []
-        """Version of the snapshot, and events after it."""
+        """Returns the version of the snapshot and the number of events after it."""
         self.broken = False
 
     async def save(self, snapshots: Sequence[Snapshot]) -> None:

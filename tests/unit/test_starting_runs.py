@@ -1,4 +1,4 @@
-"""The use case that starts a run, the set-up of an installation, and what a catalog says of itself."""
+"""The use case that starts a run, the set-up of an installation, and the catalog's tables."""
 
 from typing import Any
 from uuid import UUID
@@ -157,7 +157,7 @@ async def test_a_start_that_says_something_else_is_refused(engine: Engine, other
     request = request_of(command_id=derive_id(run_id, "start"), repeatable=True)
     given: dict[str, Any] = {"run_id": run_id, "request": request, "input": {"n": 1}, "metadata": {"a": 1}}
     await engine.start(plan=sequential(("alpha", "beta")), **given)
-    await register(engine, "alpha", "2")  # so that a plan pinned to it would be startable
+    await register(engine, "alpha", "2")  # so a plan with this version could be started
     with pytest.raises(AlreadyExists):
         await engine.start(**{"plan": sequential(("alpha", "beta")), **given, **other})
 

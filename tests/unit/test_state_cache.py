@@ -1,4 +1,4 @@
-"""The cache of states: a bound in bytes, the newest state of a stream, and the least recently used out first."""
+"""The cache of states: its bound in bytes, the newest state of a stream, and eviction of the least recently used state."""
 
 import random
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""Replay of whole streams by the rules of a catalog: what is folded, what is foreign, and what is said of what does not fold."""
+"""Replay of whole streams by the rules of a catalog: folded streams, foreign streams, and errors of streams that do not fold."""
 
 import hashlib
 from collections import Counter
@@ -71,7 +71,7 @@ def test_an_event_that_the_rules_do_not_take_is_named(
 
 
 def test_an_event_that_breaks_a_rule_is_named() -> None:
-    """`evolve` may raise anything on a stream that no decision made."""
+    """`evolve` may raise any exception on a stream that did not come from decisions."""
     from domain.agent_runs import MailReceived
 
     with pytest.raises(NotFoldable, match="KeyError"):

@@ -26,7 +26,7 @@ from tests.pace import within
 
 
 class Ringing:
-    """A timer loop whose command is recorded as often as it is decided."""
+    """A timer loop whose command is recorded each time that the loop decides it."""
 
     def __init__(self) -> None:
         self.clock = ManualClock()
@@ -66,7 +66,7 @@ class Ringing:
         return [ContextValueSet.model_validate_json(e.state).value for e in self.log.streams.get(budget_of(project), [])]
 
     async def waiting(self) -> None:
-        """The loop has nothing to do now."""
+        """Waits until the loop has nothing to do."""
         await until(lambda: self.clock.next_moment is not None, "the loop at rest")
 
 

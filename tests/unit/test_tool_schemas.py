@@ -1,4 +1,4 @@
-"""Schemas of tools: what cannot be checked in bounded time is refused, and what is taken is checked as the standard says."""
+"""Schemas of tools: a schema that cannot be checked in bounded time is refused; all others are checked by the standard."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def nested(levels: int, make: Any, inner: Json) -> Json:
 
 
 def doubled(levels: int) -> Json:
-    """As many ways to the innermost schema as 2 to the power of the levels."""
+    """A schema with 2^levels ways to its innermost part."""
     both = {f"d{i}": {"anyOf": [{"$ref": f"#/$defs/d{i - 1}"}, {"$ref": f"#/$defs/d{i - 1}"}]} for i in range(1, levels)}
     return {"$defs": {"d0": {"type": "string"}, **both}, "$ref": f"#/$defs/d{levels - 1}"}
 
@@ -75,7 +75,7 @@ def test_what_cannot_be_checked_is_refused_and_says_where(parameters: Json, poin
     ids=lambda value: str(value)[:40],
 )  # fmt: skip
 def test_arguments_are_checked_as_the_standard_says(parameters: Json, fits: Json, breaks: Json, pointer: str) -> None:
-    if "\\p" not in str(parameters):  # which Python's regular expressions do not know
+    if "\\p" not in str(parameters):  # unknown to Python's regular expressions
         reference = jsonschema.Draft202012Validator(parameters)
         assert reference.is_valid(fits) and not reference.is_valid(breaks)
     arguments(parameters, fits)
@@ -90,7 +90,7 @@ TREE: Json = {"type": "object", "properties": {"a": {"anyOf": [{"$ref": "#"}, {"
 @pytest.mark.parametrize("both", ["anyOf", "allOf", "oneOf"])
 @pytest.mark.parametrize("leaf", [1, {}])
 def test_a_schema_that_refers_to_itself_twice_costs_no_power_of_the_depth(both: str, leaf: Json) -> None:
-    """Sixty levels would be 10^18 steps."""
+    """Sixty levels would take 10^18 steps."""
     parameters = {"type": "object", "properties": {"a": {both: [{"$ref": "#"}, {"$ref": "#"}]}}}
     deep = nested(60, lambda inner: {"a": inner}, leaf)
     if leaf == 1 or both == "oneOf":

@@ -1,4 +1,4 @@
-"""JSON values: depth and numbers as the door counts them, and reading what is deeper than the parser takes."""
+"""JSON values: depth and numbers as the door counts them, and reading values deeper than the parser accepts."""
 
 import json
 import math
@@ -58,7 +58,7 @@ def test_depth_at_the_limits(levels: int, shape: str, inside: Json) -> None:
 
 
 def test_each_value_of_an_event_has_its_own_depth() -> None:
-    """The event around it does not count, and the value that is too deep is named."""
+    """The event around the value does not count. The error names the value that is too deep."""
     full, over = nested(64), nested(65)
     steps = (Step(key="a", agent="x", input=full), Step(key="b", agent="x", input=over))
     started = RunStarted(project_id=new_id(), plan=Plan(steps=steps), input=full, metadata={"m": nested(63)})
@@ -169,7 +169,7 @@ def test_a_model_is_read_as_deep_as_a_value() -> None:
 
 
 def depth_of_chain(value: Json) -> int:
-    """Of lists with one item each, without recursion."""
+    """The depth of lists with one item each, counted without recursion."""
     levels = 0
     while isinstance(value, list):
         [value] = value

@@ -1,4 +1,4 @@
-"""Waiting out what is away, watches, and the form in which events leave."""
+"""Retries of unavailable dependencies, watches, and the CloudEvents form of events."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ class Attempts:
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
-    """The bounds of each pause. None of them is waited."""
+    """Records the bounds of each pause without waiting."""
     asked: list[tuple[float, float]] = []
 
     def uniform(low: float, high: float) -> float:

@@ -1,4 +1,4 @@
-"""What workers do in a run: the journal, calls of tools, mail, shared values; through the use cases and sagas, in memory."""
+"""The work of workers in a run: journal, tool calls, mail, shared values; through the use cases and sagas, in memory."""
 
 import pytest
 
@@ -60,7 +60,7 @@ async def test_the_next_attempt_gets_the_journal(engine: Engine, worker: PlayedW
 async def test_an_older_attempt_is_refused(engine: Engine, worker: PlayedWorker, report: str) -> None:
     await engine.start("alpha")
     first = await worker.next("alpha")
-    engine.clock.advance(10)  # its worker is silent: the queue hands the item out again
+    engine.clock.advance(10)  # the worker is silent: the queue hands the item out again
     second = await worker.next("alpha")
     assert (second.attempt, second.delivery.delivery) == (2, 2)
     with pytest.raises(StaleAttempt):
@@ -103,7 +103,7 @@ async def test_another_worker_takes_over_and_the_first_one_hears_of_it(engine: E
     engine.clock.advance(10)
     assert (await other.next("alpha")).attempt == 2
     with pytest.raises(WorkOver, match="worker-2"):
-        await worker.claim(delivery)  # its first answer was lost, and so it asks once more
+        await worker.claim(delivery)  # the first answer was lost, so the worker asks again
 
 
 # --- calls ----------------------------------------------------------------------------------------------------------------

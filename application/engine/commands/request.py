@@ -10,7 +10,7 @@ from domain.kernel import Event, Metadata, RecordedEvent
 
 @dataclass(frozen=True, slots=True)
 class CommandRequest:
-    """Who gives the commands, and why. Becomes the metadata of every event."""
+    """The caller of the commands and the cause. Becomes the metadata of every event."""
 
     tenant_id: UUID
     actor: str
@@ -37,18 +37,18 @@ class CommandRequest:
 def request_of_entrance(
     tenant_id: UUID, actor: str, traceparent: str | None, command_id: UUID, correlation_id: UUID | None, repeatable: bool
 ) -> CommandRequest:
-    """The request of a command whose values an entrance has looked at. The first command of a request is its own correlation."""
+    """The request of a command whose values an entrance has checked. The first command of a request is its own correlation."""
     return CommandRequest(
         tenant_id, actor, command_id, correlation_id or command_id, str(command_id), traceparent, repeatable, checked=True
     )
 
 
 class Caller(NamedTuple):
-    """Who gives commands through an entrance that looks at their values."""
+    """A caller of commands through an entrance that checks the values."""
 
     tenant_id: UUID
     actor: str
-    """Who did it, in the metadata of events."""
+    """The actor in the metadata of events."""
     traceparent: str | None = None
 
     def named(self, command_id: UUID, correlation_id: UUID) -> CommandRequest:
@@ -66,4 +66,4 @@ class CommandOutcome:
     recorded_at: datetime | None
     duplicate: bool = False
     recorded: tuple[RecordedEvent, ...] = ()
-    """For a duplicate: the events that the command led to when it was recorded."""
+    """For a duplicate: the events of the first recording."""

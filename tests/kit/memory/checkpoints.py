@@ -1,4 +1,4 @@
-"""Checkpoints in memory, fenced as the real ones are: by position and by epoch."""
+"""Checkpoints in memory, fenced by position and by epoch like the real checkpoints."""
 
 import asyncio
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ class Parked(NamedTuple):
 
 
 class MemoryCheckpoints:
-    """Implements `application.engine.ports.checkpoints.Checkpoints`; of the database that holds the log."""
+    """Implements `application.engine.ports.checkpoints.Checkpoints` in the database of the log."""
 
     def __init__(self, log: MemoryLog) -> None:
         self.log = log
@@ -36,7 +36,7 @@ class MemoryCheckpoints:
         await asyncio.sleep(0)
         for name, expected in known.items():
             row = self.rows.get(name)
-            # At the new position already: the answer to the same move was lost.
+            # The checkpoint is at the new position already: the answer to the same move was lost.
             if row is None or row.epoch != expected.epoch or row.position not in (expected.position, position):
                 raise LostOwnership(f"another process owns one of {', '.join(known)}")
         moved = {name: Checkpoint(position, expected.epoch) for name, expected in known.items()}

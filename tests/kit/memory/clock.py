@@ -1,4 +1,4 @@
-"""Time, as the ports in memory see it: that of the machine, or one that stands still until a test moves it."""
+"""Clocks of the ports in memory: the machine's clock, or a clock that stands still until a test moves it."""
 
 import asyncio
 import contextlib
@@ -12,12 +12,12 @@ class Clock(Protocol):
     def now(self) -> datetime: ...
 
     async def wait(self, event: asyncio.Event, seconds: float) -> None:
-        """Returns when the event is set, or so many seconds of this clock later."""
+        """Returns when the event is set, or after so many seconds of this clock."""
         ...
 
 
 class SystemClock:
-    """The time of the machine."""
+    """The machine's clock."""
 
     def now(self) -> datetime:
         return datetime.now(UTC)
@@ -29,7 +29,7 @@ class SystemClock:
 
 
 class ManualClock:
-    """Stands still until it is moved, so that a test chooses each moment."""
+    """A clock that stands still until a test moves it."""
 
     def __init__(self, start: datetime = BEGINNING) -> None:
         self._now = start
@@ -39,7 +39,7 @@ class ManualClock:
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Moves the clock, also back. Who waits for a moment that has come is woken."""
+        """Moves the clock, also back, and wakes every waiter whose moment has come."""
         self._now += timedelta(seconds=seconds)
         for until, over in self._waiting:
             if until <= self._now:
@@ -62,5 +62,5 @@ class ManualClock:
 
     @property
     def next_moment(self) -> datetime | None:
-        """The earliest moment that somebody waits for."""
+        """The earliest moment of all waiters."""
         return min((until for until, _ in self._waiting), default=None)

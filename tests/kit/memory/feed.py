@@ -21,7 +21,7 @@ class MemoryEventFeed:
     def __init__(self, log: MemoryLog) -> None:
         self.log = log
         self.reads = 0
-        """Questions of any kind."""
+        """The number of calls of any kind."""
 
     def _ask(self) -> list[RecordedEvent]:
         self.reads += 1
@@ -73,19 +73,19 @@ class MemoryEventFeed:
 
 
 class MemorySubscription:
-    """Implements `application.engine.ports.log.Subscription`. With `histories`, a reader is told when the history has ended."""
+    """Implements `application.engine.ports.log.Subscription`. With `histories`, a reader learns that its history has ended."""
 
     def __init__(self, log: MemoryLog, histories: HistoryKeeper | None = None, *, page: int = PAGE) -> None:
         self.log = log
         self._histories = histories
         self._page = page
         self.readers = 0
-        """How many read now."""
+        """The number of present readers."""
         self.away = False
-        """What the live log comes from is out of reach; the log itself is not. To be followed by `log.wake` when it is back."""
+        """Whether the source of the live log is out of reach; the log itself is not. Call `log.wake` when the source is back."""
 
     async def batches(self, *, after: int, name: str) -> AsyncGenerator[Sequence[RecordedEvent], None]:
-        """As the port says. Raises HistoryEnded, as the real one does, when the log has a new history."""
+        """Reads as the port says. Raises HistoryEnded when the log has a new history, as the real adapter does."""
         changes = self._histories.changes if self._histories is not None else 0
         position = after
         self.readers += 1

@@ -1,4 +1,4 @@
-"""Histories of the log in memory, and a server that a test can start anew or replace."""
+"""Histories of the log in memory, and a server that a test can restart or replace."""
 
 import asyncio
 import secrets
@@ -50,7 +50,7 @@ class MemoryHistories:
         return True
 
     def restart(self, *, timeline: str | None = None, log_id: str | None = None) -> None:
-        """The server is started anew: as another one where a timeline or an id is given."""
+        """Restarts the server. With a timeline or an id, the server is another one."""
         started_at = self.log.clock.now()
         assert started_at != self.now.started_at, "the clock has to move before a server can start again"
         self.now = replace(self.now, started_at=started_at, **_given(timeline=timeline, log_id=log_id))

@@ -10,7 +10,7 @@ from tests.kit.memory.log import MemoryLog
 
 KEPT = timedelta(hours=24)
 DEAD_AFTER = timedelta(seconds=30)
-"""A request that has not answered by then has died."""
+"""A request without an answer at this time counts as dead."""
 
 
 @dataclass

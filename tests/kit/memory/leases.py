@@ -1,4 +1,4 @@
-"""Leases in memory: one board for all members, on which each beat does what the SQL function `beat_v1` does."""
+"""Leases in memory: one board for all members. Each beat follows the rules of the SQL function `beat_v1`."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -13,11 +13,11 @@ from tests.kit.memory.clock import Clock, SystemClock
 
 @dataclass
 class LeaseBoard:
-    """Who lives and who holds which unit."""
+    """The living members and the holder of each unit."""
 
     clock: Clock = field(default_factory=SystemClock)
     members: dict[UUID, tuple[datetime, frozenset[str]]] = field(default_factory=dict)
-    """Member → alive until, and the groups that it does some units of."""
+    """Member → the end of its lease, and the groups whose units the member takes."""
     leases: dict[str, tuple[str, UUID]] = field(default_factory=dict)
     """Unit → its group and its member."""
     away: bool = False

@@ -1,4 +1,4 @@
-"""The log in memory: a list of events, and the commands that they came of."""
+"""The log in memory: a list of events, and the commands that led to the events."""
 
 import asyncio
 from collections import defaultdict
@@ -18,18 +18,18 @@ MAX_VERSION = 2**53
 
 
 class MemoryLog:
-    """What all ports over one log share. Nothing is lost or refused unless a test says so (`away`, `cut`)."""
+    """The log that all ports share. Nothing is lost or refused unless a test says so (`away`, `cut`)."""
 
     def __init__(self, clock: Clock | None = None) -> None:
         self.clock = clock or SystemClock()
         self.events: list[RecordedEvent] = []
-        """The event of position n is at n - 1."""
+        """The event of position n is at index n - 1."""
         self.commands: dict[tuple[UUID, UUID], AppendResult] = {}
         self.streams: defaultdict[UUID, list[RecordedEvent]] = defaultdict(list)
         self.away = False
-        """The database is out of reach: everything that asks it raises Unavailable."""
+        """Whether the database is out of reach. Every call then raises Unavailable."""
         self.followers: list[Callable[[Sequence[RecordedEvent]], None]] = []
-        """Told of the events of each append: read models in memory."""
+        """Read models in memory, called with the events of each append."""
         self._grown = asyncio.Event()
         self._recorded_at = datetime.min.replace(tzinfo=self.clock.now().tzinfo)
 
@@ -47,18 +47,18 @@ class MemoryLog:
         await self._grown.wait()
 
     def wake(self) -> None:
-        """Has everybody who waits for the log look again."""
+        """Lets every waiter look at the log again."""
         grown, self._grown = self._grown, asyncio.Event()
         grown.set()
 
     def add(self, request: AppendRequest) -> AppendResult:
-        """An append that was checked, in one step."""
+        """Writes a checked append in one step."""
         known = self.commands.get((request.tenant_id, request.command_id))
         if known is not None:
             return known._replace(duplicate=True)
         for stream in request.streams:
             self._check_version(request.tenant_id, stream)
-        self._recorded_at = max(self._recorded_at, self.clock.now())  # never back, whatever the clock does
+        self._recorded_at = max(self._recorded_at, self.clock.now())  # the log's time never goes back, whatever the clock does
         added = []
         for stream in request.streams:
             for version, event in enumerate(stream.events, stream.expected_version + 1):
@@ -106,7 +106,7 @@ class MemoryEventStore:
     async def append(self, request: AppendRequest) -> AppendResult:
         _check(request, self._max_event_bytes)
         self.log.reach()
-        await asyncio.sleep(0)  # as with a database, others have their turn before the append is in the log
+        await asyncio.sleep(0)  # other tasks have their turn before the append is in the log, as with a database
         self.log.reach()
         return self.log.add(request)
 
@@ -134,7 +134,7 @@ class MemoryEventStore:
 
 
 def _check(request: AppendRequest, max_event_bytes: int) -> None:
-    """What no log takes, found before anything is written."""
+    """Refuses what no log takes, before anything is written."""
     _check_text(request.metadata, "metadata")
     size = count = 0
     for stream in request.streams:
@@ -146,7 +146,7 @@ def _check(request: AppendRequest, max_event_bytes: int) -> None:
             _check_text(event.topic, "topic")
             if len(event.state) > max_event_bytes:
                 raise PayloadTooLarge(f"{event.topic}: an event of {len(event.state)} bytes; the limit is {max_event_bytes}")
-            if b"\\u0000" in event.state.replace(b"\\\\", b""):  # a doubled backslash is one that is meant
+            if b"\\u0000" in event.state.replace(b"\\\\", b""):  # a doubled backslash stands for one backslash
                 raise InvalidCommand(f"{event.topic}: text must not contain a NUL character")
             count += 1
             size += len(event.state) + len(request.metadata.encode())

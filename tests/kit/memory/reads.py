@@ -1,4 +1,4 @@
-"""Queries of runs in memory, and how far consumers are: folds of the log, without tables."""
+"""Queries of runs and of consumer positions in memory: folds of the log, without tables."""
 
 import asyncio
 from uuid import UUID

@@ -20,7 +20,7 @@ class MemoryTimers:
         self._changed = asyncio.Event()
 
     def set(self, timer: DueTimer, due_at: datetime) -> None:
-        """Sets a timer; one that is there stays as it is. Who waits for a change is woken."""
+        """Sets a timer and wakes the waiters. An existing timer stays as it is."""
         self.rows.setdefault(timer.timer_id, (due_at, timer))
         self._changed.set()
 

@@ -1,4 +1,4 @@
-"""The queue of workers in memory, pulled from as a worker pulls, and the open work that it must hold."""
+"""The workers' queue in memory, with the calls of a worker, and the open work that must be on the queue."""
 
 import asyncio
 import re
@@ -21,21 +21,21 @@ _NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 @dataclass
 class Delivery:
-    """An item that a worker has; another one gets it where this one is silent about it for too long."""
+    """An item that a worker holds. Another worker gets the item when the holder is silent for too long."""
 
     item: WorkItem
     delivery: int
-    """How often the item was handed out."""
+    """The number of times that the item was handed out."""
     _queue: "MemoryWorkQueue" = field(repr=False)
 
     async def in_progress(self) -> None:
-        """The worker lives: the item is kept for it."""
+        """Says that the worker lives: the worker keeps the item."""
         entry = self._queue.entries.get(_place(self.item))
         if entry is not None and entry.deliveries == self.delivery:
             entry.held_until = self._queue.deadline()
 
     async def ack(self) -> None:
-        """The work is done: the item leaves the queue."""
+        """Says that the work is done: the item leaves the queue."""
         self._queue.entries.pop(_place(self.item), None)
 
 
@@ -61,12 +61,12 @@ class MemoryWorkQueue:
         self._log_id = log_id
         self.ack_wait_s = ack_wait_s
         self.entries: dict[_Place, _Entry] = {}
-        """In the order in which they came."""
+        """Items in the order of publishing."""
         self.consumers: dict[str, tuple[UUID, str, str, int]] = {}
-        """Consumer → tenant, kind, pool and the most items that may be out at once."""
+        """Consumer → tenant, kind, pool and the largest number of items that may be handed out at once."""
         self.away = False
         self.published = 0
-        """Calls of `publish` that were answered."""
+        """The number of calls of `publish` that were answered."""
         self._filled = asyncio.Event()
 
     def deadline(self) -> datetime:
@@ -95,7 +95,7 @@ class MemoryWorkQueue:
             raise Unavailable("the queue is away")
 
     async def pull(self, queue: Queue, count: int = 10) -> list[Delivery]:
-        """What there is for a worker now, oldest first."""
+        """Returns the items that are ready for a worker, oldest first."""
         tenant_id, kind, pool, max_pending = self.consumers[queue.consumer]
         now = self._clock.now()
         ours = [e for e in self.entries.values() if (e.item.tenant_id, e.item.kind, e.item.pool) == (tenant_id, kind, pool)]
@@ -108,7 +108,7 @@ class MemoryWorkQueue:
         return [Delivery(entry.item, entry.deliveries, self) for entry in taken]
 
     async def next(self, queue: Queue) -> Delivery:
-        """The next item for a worker; waits for one to be published."""
+        """Returns the next item for a worker, and waits until there is one."""
         while True:
             filled = self._filled
             if found := await self.pull(queue, 1):
@@ -132,7 +132,7 @@ class MemoryOpenWork:
         self.log = log
         self._clock = clock or log.clock
         self.rows: dict[UUID, tuple[datetime, WorkItem]] = {}
-        """Work → when it was dispatched last, and as what."""
+        """Work → the time of its last dispatch, and the dispatched item."""
 
     def open(self, item: WorkItem, dispatched_at: datetime) -> None:
         self.rows[item.work_id] = (dispatched_at, item)
