@@ -1,9 +1,12 @@
 """Time-outs in seconds of an idle machine. On a busy machine the time-outs grow by the factor by which the machine is slower."""
 
 import asyncio
+import contextlib
+import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -94,3 +97,29 @@ async def ended(task: asyncio.Task[None], seconds: float) -> None:
             raise TimeoutError(f"{task.get_name()} did not end within {seconds:g} s of an idle machine")
         await asyncio.wait({task}, timeout=0.5)
     await task
+
+
+def finished(
+    command: Sequence[str | Path],
+    seconds: float,
+    *,
+    cwd: Path | None = None,
+    env: dict[str, str] | None = None,
+    stdin: int = subprocess.DEVNULL,
+    given: str | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Runs a command to its end and returns its output. `given`: its input, instead of `stdin`.
+
+    Raises TimeoutExpired after seconds of an idle machine; the command is ended.
+    """
+    pipe, deadline = subprocess.PIPE, Deadline(seconds)
+    source = stdin if given is None else pipe
+    with subprocess.Popen(command, cwd=cwd, env=env, stdin=source, stdout=pipe, stderr=pipe, text=True) as process:
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                text, given = given, None  # a second call must not name it again
+                out, err = process.communicate(text, timeout=max(0.1, deadline.left_s))
+                return subprocess.CompletedProcess(command, process.returncode, out, err)
+            if deadline.over_here():
+                process.kill()
+                raise subprocess.TimeoutExpired(command, seconds, *process.communicate())

@@ -11,6 +11,7 @@ import pytest
 
 import tidelog
 from tests.architecture.sources import ROOT, SDK, SERVER, imported, module_names, names_in, parsed, python_files
+from tests.pace import finished
 
 IMPORT_ALL = """
 import importlib, sys
@@ -65,16 +66,13 @@ else:
 def run_python(source: str, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
     """Runs source on the modules of this tree, in a process without any of Tidelog's environment variables."""
     environment = {"PATH": os.environ.get("PATH", ""), "HOME": "/nonexistent", "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-c", source, *arguments],
-        input=given, env=environment, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    return finished([sys.executable, "-W", "error", "-c", source, *arguments], 60, env=environment, given=given)
 
 
 def test_import_rules_of_pyproject_hold() -> None:
     source = "import sys; from importlinter.cli import lint_imports_command; sys.exit(lint_imports_command())"
     command = [sys.executable, "-c", source, "--no-cache", "--no-logo"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    done = finished(command, 120, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 broken" in done.stdout
 

@@ -1,13 +1,13 @@
 """The packages that each kind of process imports: a role imports what it needs, and nothing of another role."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests.architecture.sources import ROOT
+from tests.pace import finished
 from tests.ports import free_port
 
 OURS = {"adapters", "api", "application", "domain", "projections"}
@@ -97,11 +97,8 @@ finally:
 
 def packages(source: str, *arguments: str, **environment: str) -> set[str]:
     """The packages that a process has imported when its source calls `tell`, without the standard library and private modules."""
-    done = subprocess.run(
-        [sys.executable, "-c", TELL + source, *arguments],
-        env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", "PYTHONPATH": str(ROOT), **environment},
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    own = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "PYTHONPATH": str(ROOT)}
+    done = finished([sys.executable, "-c", TELL + source, *arguments], 120, env={**own, **environment})
     lines = [line for line in done.stdout.splitlines() if line.startswith("packages: ")]
     assert done.returncode == 0 and len(lines) == 1, done.stdout + done.stderr
     found = set(lines[0].split()[1:]) - sys.stdlib_module_names

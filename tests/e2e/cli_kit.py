@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.pace import Deadline
+from tests.pace import Deadline, finished
 
 TIDELOG = Path(sys.executable).with_name("tidelog")
 
@@ -20,10 +20,7 @@ def environment(**variables: str) -> dict[str, str]:
 
 def command(*arguments: object, cwd: Path, stdin: int = subprocess.DEVNULL, **variables: str) -> subprocess.CompletedProcess[str]:
     """Runs `tidelog …` in a folder and waits for its end."""
-    return subprocess.run(
-        [TIDELOG, *map(str, arguments)], cwd=cwd, env=environment(**variables), stdin=stdin,
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    return finished([TIDELOG, *map(str, arguments)], 60, cwd=cwd, env=environment(**variables), stdin=stdin)
 
 
 def until(condition: Callable[[], Any], patience_s: float = 20) -> Any:

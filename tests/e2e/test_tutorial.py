@@ -25,7 +25,7 @@ from typing import Any
 
 import pytest
 
-from tests.pace import Deadline
+from tests.pace import Deadline, finished
 from tests.ports import free_port
 
 TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial.md"
@@ -108,10 +108,7 @@ class Reader:
         variables = self.folder / ".variables"
         variables.touch()
         script = f"set -ea; . ./.variables; {self._on_port(command)}\nexport -p > .variables"
-        done = subprocess.run(
-            ["bash", "-c", script], cwd=self.folder, env=self.environment(), capture_output=True, text=True,
-            timeout=COMMAND_TIMEOUT_S, check=False,
-        )  # fmt: skip
+        done = finished(["bash", "-c", script], COMMAND_TIMEOUT_S, cwd=self.folder, env=self.environment())
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         lacking = missing(self._on_port(expected), done.stdout)
         assert lacking is None, f"{command}\ndid not print (here): {lacking}\nbut:\n{done.stdout}\n{done.stderr}"
@@ -196,10 +193,9 @@ def test_tutorial(reader: Reader) -> None:
 
 
 def reader_events(reader: Reader, topic: str) -> list[dict[str, Any]]:
-    done = subprocess.run(
-        ["tidelog", "events", "tail", "--type", topic, "--no-follow", "--json"],
-        cwd=reader.folder, env=reader.environment(), capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, check=True,
-    )  # fmt: skip
+    command = ["tidelog", "events", "tail", "--type", topic, "--no-follow", "--json"]
+    done = finished(command, COMMAND_TIMEOUT_S, cwd=reader.folder, env=reader.environment())
+    done.check_returncode()
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 

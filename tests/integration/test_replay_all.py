@@ -35,6 +35,7 @@ from domain.registry import REGISTRY
 from domain.tenants import DEFAULT_TENANT_ID
 from tests.e2e.cli_kit import TIDELOG, environment
 from tests.integration.system_kit import new_id
+from tests.pace import finished
 
 RUNS = 12
 TOLD = Story().appends
@@ -173,10 +174,7 @@ async def test_replay_outlives_the_loss_of_its_connection(log: str) -> None:
 
 
 async def tidelog(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
-    return await asyncio.to_thread(
-        subprocess.run, [TIDELOG, "replay", *map(str, arguments)], env=environment(**variables), capture_output=True, text=True,
-        timeout=60, check=False,
-    )  # fmt: skip
+    return await asyncio.to_thread(finished, [TIDELOG, "replay", *map(str, arguments)], 60, env=environment(**variables))
 
 
 async def test_command_says_what_it_found(log: str) -> None:

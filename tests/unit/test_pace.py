@@ -1,13 +1,15 @@
 """Time-outs that grow with the slowness of the machine, and still end."""
 
 import asyncio
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
 import pytest
 
 from tests import pace
-from tests.pace import Deadline, in_time, within
+from tests.pace import Deadline, finished, in_time, within
 
 
 @pytest.fixture
@@ -51,3 +53,16 @@ async def test_a_cancellation_from_outside_stays_one() -> None:
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
+
+
+def test_a_command_that_hangs_is_ended(slow: Callable[[float], None]) -> None:
+    with pytest.raises(subprocess.TimeoutExpired):
+        finished([sys.executable, "-c", "import time; time.sleep(600)"], 0.01)
+
+
+def test_a_command_gets_its_input_and_the_time_of_a_slow_machine(slow: Callable[[float], None]) -> None:
+    slow(1_000.0)
+    done = finished(
+        [sys.executable, "-c", "import sys, time; time.sleep(0.3); print(sys.stdin.read()); sys.exit(3)"], 0.05, given="input"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (3, "input\n", "")
