@@ -81,12 +81,18 @@ def may_run(binary: Path, account: Account) -> bool:
     return blocked_at(binary, account) is None and _may_execute(binary.stat(), account)
 
 
+def allows(path: Path, account: Account, rights: int) -> bool:
+    """Whether the mode bits of `path` itself give `account` all `rights`: a sum of os.R_OK, os.W_OK and os.X_OK."""
+    return _allows(path.stat(), account, rights)
+
+
 def _may_execute(status: os.stat_result, account: Account) -> bool:
-    if status.st_uid == account.uid:
-        return bool(status.st_mode & stat.S_IXUSR)
-    if status.st_gid == account.gid:
-        return bool(status.st_mode & stat.S_IXGRP)
-    return bool(status.st_mode & stat.S_IXOTH)
+    return _allows(status, account, os.X_OK)
+
+
+def _allows(status: os.stat_result, account: Account, rights: int) -> bool:
+    shift = 6 if status.st_uid == account.uid else 3 if status.st_gid == account.gid else 0
+    return (stat.S_IMODE(status.st_mode) >> shift) & rights == rights
 
 
 def _by_name(name: str) -> Account:

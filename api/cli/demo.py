@@ -57,6 +57,8 @@ async def _demo(repo: Path | None, data_dir: Path | None, keep: bool, as_json: b
     root = _repository(repo or Path.cwd())
     # The repository is on this machine, so the worker must be, too: a server on another machine (TIDELOG_URL) cannot be used.
     settings = load_settings(data_dir=data_dir, agents=(_agents_folder(),), workspace=root).model_copy(update={"url": None})
+    # Code of this package, not of users: the demo's agents may run as root, who owns the folder of their report.
+    os.environ.setdefault("TIDELOG_WORKER_RUN_AS", "root")
     os.environ["TIDELOG_REPORT_DIR"] = str((settings.data_dir / "reports").absolute())  # for the worker that this command starts
     async with connection.server(settings, worker=True, quiet=as_json) as server, _worker(server, settings):
         if not as_json:

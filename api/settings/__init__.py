@@ -54,11 +54,13 @@ class Settings(BaseSettings):
     agents: Annotated[tuple[Path, ...], NoDecode] = ()
     """Folders with agents and tools, separated by `:` in the environment."""
     workspace: Path | None = None
-    """The folder that tools are confined to. Unset: the current folder."""
+    """The folder that tools are given as theirs. Unset: the current folder, or a folder of the worker's own account."""
     postgres_bin: Path | None = None
     nats_bin: Path | None = None
     run_as: str | None = None
     """Account of the embedded servers if root starts them."""
+    worker_run_as: str | None = None
+    """Account of the worker if root starts `tidelog up`. "root": the worker runs as root."""
     member_id: UUID | None = None
     """Id of this process among the processes that share the engine's work. Unset: a new id at each start.
 

@@ -50,6 +50,8 @@ def _announce(config: SupervisorConfig, server: RunningServer) -> None:
     if key_file is not None:
         lines.append(f'export TIDELOG_API_KEY="$(cat {shlex.quote(key_file)})"')
     lines += [f'curl -H "Authorization: Bearer $TIDELOG_API_KEY" {server.url}/v1/runs', ""]
+    if server.worker_account:
+        lines += [f"The worker runs as {server.worker_account}; workspace: {server.workspace}", ""]
     if not config.agents:
         lines += ["No worker runs: start with --agents FOLDER to run agents of yours.", ""]
     lines.append("Ctrl-C stops it.")

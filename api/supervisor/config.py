@@ -44,6 +44,7 @@ class SupervisorConfig:
     postgres_bin: str | None
     nats_bin: str | None
     run_as: str | None
+    worker_run_as: str | None
     log_level: str
     log_format: str
     roles: tuple[str, ...]
@@ -85,6 +86,7 @@ class SupervisorConfig:
             postgres_bin=path(settings.postgres_bin),
             nats_bin=path(settings.nats_bin),
             run_as=settings.run_as,
+            worker_run_as=settings.worker_run_as,
             log_level=settings.log_level,
             log_format=settings.log_format,
             roles=chosen,

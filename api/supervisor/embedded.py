@@ -129,6 +129,18 @@ class Servers:
     def describe(self) -> dict[str, Any] | None:
         return None if self._own is None else self._own.describe()
 
+    def files(self) -> list[Path]:
+        """Folders and files of the data that only the accounts of the servers may read. The servers are started."""
+        folder = Path(self._config.data_dir)
+        if self._own is None:
+            return [folder]
+        home = self._own.home
+        return [
+            folder,
+            home,
+            *(home / name for name in ("secrets.json", "nats.conf", "nats", "postgres") if (home / name).exists()),
+        ]
+
     def environment(self) -> dict[str, str]:
         """The environment variables by which roles find the data."""
         database = self._config.database_url or self._owned().database_url

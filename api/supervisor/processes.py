@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from adapters.embedded.accounts import Account
 from api.supervisor.errors import CannotStart
 
 log = structlog.get_logger(__name__)
@@ -60,6 +61,8 @@ class Backoff:
 class Program:
     argv: tuple[str, ...]
     environment: Mapping[str, str]
+    account: Account | None = None
+    """None: the account of this process."""
 
 
 class SupervisedProcess:
@@ -139,7 +142,7 @@ class SupervisedProcess:
                 stdin=asyncio.subprocess.DEVNULL,
                 # A new session: Ctrl-C in the terminal reaches only the supervisor, which stops the children in order.
                 start_new_session=True,
-                preexec_fn=die_with_parent(),
+                preexec_fn=_as_child(program.account),
             )
         except (OSError, subprocess.SubprocessError) as error:  # no processes, memory or disk space left, which may pass
             log.error("process_not_started", process=self.name, error=str(error))
@@ -162,6 +165,25 @@ def _how(code: int) -> str:
         with contextlib.suppress(ValueError):
             return f"killed by {signal.Signals(-code).name}"
     return f"exit code {code}"
+
+
+def _as_child(account: Account | None) -> Callable[[], None] | None:
+    """A `preexec_fn` that gives up every right of root for those of the account, and arms `die_with_parent`.
+
+    The arguments `user` and `group` of asyncio would do the same, but uvloop does not know them.
+    """
+    dying = die_with_parent()
+    if account is None:
+        return dying
+
+    def become() -> None:
+        os.setgroups([])
+        os.setgid(account.gid)
+        os.setuid(account.uid)
+        if dying is not None:
+            dying()  # last, because a change of uid clears the death signal
+
+    return become
 
 
 def die_with_parent() -> Callable[[], None] | None:

@@ -26,6 +26,7 @@ from api.supervisor.embedded import Servers
 from api.supervisor.errors import SupervisorError, WrongSettings
 from api.supervisor.processes import Program, SupervisedProcess
 from api.supervisor.state import RunningServer
+from api.supervisor.worker_account import WorkerAccount, choose
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +60,7 @@ class Service:
         processes = [[role for role in roles if role in config.roles] for roles in (EACH_ALONE if config.isolate else TOGETHER)]
         self._roles = [self._role(tuple(roles)) for roles in processes if roles]
         self._worker = self._worker_process() if config.agents else None
+        self._worker_as: WorkerAccount | None = None
 
     async def run(self) -> None:
         """Runs the server until SIGTERM, SIGINT or SIGHUP. A second signal kills all children.
@@ -106,6 +108,8 @@ class Service:
                 if not held:  # the embedded servers made the folder, with the owner and mode that they need
                     stack.enter_context(state.holding(self._data_dir))
                 self._key = self._choose_key()
+                if self._worker is not None:
+                    self._worker_as = choose(self._config, self._servers.files())
                 await self._keep_running()
             finally:
                 await self._shut_down()
@@ -184,7 +188,8 @@ class Service:
             pid=os.getpid(),
             started_at=self._started_at,
             agents=list(self._config.agents),
-            workspace=self._config.workspace or os.getcwd(),
+            workspace=str(self._worker_as.workspace) if self._worker_as else self._config.workspace or os.getcwd(),
+            worker_account=self._worker_as.account.name if self._worker_as else "",
             versions=versions,
             processes={process.name: process.describe() for process in self._processes()},
             embedded=embedded,
@@ -248,13 +253,14 @@ class Service:
         arguments = ["--log-format", "json" if as_json else "text", "--log-level", config.log_level]
         for folder in config.agents:
             arguments += ["--agents", folder]
-        if config.workspace is not None:
-            arguments += ["--workspace", config.workspace]
 
         def program() -> Program:
-            environment = worker_environment()
+            own = self._worker_as
+            environment = {**worker_environment(), **(own.environment if own else {})}
             environment |= {"TIDELOG_URL": self._url(), "TIDELOG_API_KEY": self._key}
-            return Program((sys.executable, "-P", "-m", "tidelog.worker", *arguments), environment)
+            workspace = config.workspace if own is None else str(own.workspace)
+            chosen = arguments if workspace is None else [*arguments, "--workspace", workspace]
+            return Program((sys.executable, "-P", "-m", "tidelog.worker", *chosen), environment, own.account if own else None)
 
         return SupervisedProcess("worker", program, stop_patience_s=WORKER_PATIENCE_S, changed=self._publish)
 

@@ -36,7 +36,9 @@ class RunningServer:
     agents: list[str] = field(default_factory=list)
     """Folders of the agents that the server's worker runs. Empty: the server has no worker."""
     workspace: str = ""
-    """The folder that the worker's tools are confined to."""
+    """The folder that the worker's tools are given as theirs."""
+    worker_account: str = ""
+    """The account of the worker if it has one of its own. Empty: the worker runs as the account of the server."""
     versions: dict[str, str] = field(default_factory=dict)
     processes: dict[str, dict[str, Any]] = field(default_factory=dict)
     embedded: dict[str, Any] | None = None
