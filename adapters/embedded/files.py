@@ -54,16 +54,6 @@ def make_private_directory(path: Path, owner: Account | None) -> None:
         os.chown(path, owner.uid, owner.gid)
 
 
-def open_log(path: Path, owner: Account | None, limit_bytes: int) -> int:
-    """A descriptor that appends to `path`. A log over `limit_bytes` is first renamed (one generation is kept)."""
-    try:
-        if path.lstat().st_size > limit_bytes:
-            path.replace(path.with_name(path.name + ".1"))
-    except FileNotFoundError:
-        pass
-    return open_owned(path, os.O_WRONLY | os.O_APPEND, owner)
-
-
 def open_owned(path: Path, flags: int, owner: Account | None) -> int:
     """Opens `path`. A new file gets mode 0600 and `owner`. Never follows a link, never changes the owner of an existing file."""
     try:

@@ -14,7 +14,8 @@ import structlog
 
 from adapters.embedded.binaries import Binary
 from adapters.embedded.errors import StartFailed
-from adapters.embedded.files import open_log, read_from, write_private
+from adapters.embedded.files import write_private
+from adapters.embedded.logs import ServerLog
 from adapters.embedded.processes import Child, spawn
 from adapters.embedded.state import StateDirectory
 
@@ -28,7 +29,6 @@ WORKER_INBOX_PREFIX = "_INBOX_worker"
 _HOST = "127.0.0.1"
 _ANY_PORT = -1
 _MEMORY_STORE_LIMIT_BYTES = 256 * 1024 * 1024
-_LOG_LIMIT_BYTES = 16 * 1024 * 1024
 _RETRY_S = 5.0
 _STOP_STEPS = ((signal.SIGINT, 10.0),)
 
@@ -45,7 +45,9 @@ def worker_permissions(log_id: str | None) -> dict[str, Any]:
 
 
 class NatsServer:
-    def __init__(self, state: StateDirectory, binary: Binary, *, log_id: str | None, start_timeout_s: float) -> None:
+    def __init__(
+        self, state: StateDirectory, binary: Binary, log_file: ServerLog, *, log_id: str | None, start_timeout_s: float
+    ) -> None:
         """`log_id`: the log whose work workers may take; see `worker_permissions`. Changes take effect at the next start."""
         self.binary = binary
         self.log_id = log_id
@@ -56,7 +58,7 @@ class NatsServer:
         self._store = state.home / "nats"
         self._ports_dir = state.home / "run"
         self._config = state.home / "nats.conf"
-        self._log_path = state.home / "logs" / "nats.log"
+        self.log_file = log_file
 
     @property
     def server_url(self) -> str:
@@ -67,7 +69,7 @@ class NatsServer:
         return self._url(WORKER_USER, "nats_worker")
 
     def describe(self) -> dict[str, object]:
-        return {"host": _HOST, "port": self.port, "store": str(self._store), "log": str(self._log_path)}
+        return {"host": _HOST, "port": self.port, "store": str(self._store), "log": str(self.log_file.path)}
 
     async def start(self) -> None:
         """Starts the server and waits until JetStream answers. Raises EmbeddedError.
@@ -81,7 +83,7 @@ class NatsServer:
         deadline = time.monotonic() + (_RETRY_S if self.port is not None else 0)
         while (fault := await self._launch(port)) is not None:
             if port == _ANY_PORT or "address already in use" not in fault:
-                raise StartFailed(f"NATS did not start: {fault} (log: {self._log_path})")
+                raise StartFailed(f"NATS did not start: {fault} (log: {self.log_file.path})")
             if time.monotonic() > deadline:
                 log.warning("nats_port_taken", port=port)
                 port = _ANY_PORT
@@ -96,7 +98,7 @@ class NatsServer:
             await self.child.stop(_STOP_STEPS)
 
     def last_words(self) -> str:
-        return _last_words(read_from(self._log_path, 0))
+        return _last_words(self.log_file.newest())
 
     async def _launch(self, port: int) -> str | None:
         """Starts the server and reads its port. Returns None if the server listens, and its last log line if it ended."""
@@ -104,8 +106,7 @@ class NatsServer:
             stale.unlink()
         config = json.dumps(self._configuration(port), indent=1, ensure_ascii=False)
         write_private(self._config, config, self._state.server_owner, sync=False)
-        output = open_log(self._log_path, self._state.home_owner, _LOG_LIMIT_BYTES)
-        offset = os.fstat(output).st_size
+        offset, output = self.log_file.open()
         try:
             self.child = child = spawn(
                 [self.binary.path, "-c", self._config],
@@ -120,9 +121,9 @@ class NatsServer:
         deadline = time.monotonic() + self._start_timeout_s
         while (found := self._told_port(child.pid)) is None:
             if (code := child.returncode) is not None:
-                return _last_words(read_from(self._log_path, offset)) or f"it ended with code {code}"
+                return _last_words(self.log_file.text(offset)) or f"it ended with code {code}"
             if time.monotonic() > deadline:
-                raise StartFailed(f"NATS did not listen after {self._start_timeout_s:.0f} s (log: {self._log_path})")
+                raise StartFailed(f"NATS did not listen after {self._start_timeout_s:.0f} s (log: {self.log_file.path})")
             await asyncio.sleep(0.005)
         self.port = found
         return None
@@ -141,7 +142,7 @@ class NatsServer:
         reason = ""
         while time.monotonic() < deadline:
             if self.child is not None and self.child.returncode is not None:
-                raise StartFailed(f"NATS ended while starting: {self.last_words()} (log: {self._log_path})")
+                raise StartFailed(f"NATS ended while starting: {self.last_words()} (log: {self.log_file.path})")
             try:
                 async with asyncio.timeout(5):
                     client = await nats.connect(
@@ -155,7 +156,7 @@ class NatsServer:
             except (nats.errors.Error, OSError, TimeoutError) as error:
                 reason = str(error) or type(error).__name__
                 await asyncio.sleep(0.02)
-        raise StartFailed(f"JetStream did not answer: {reason} (log: {self._log_path})")
+        raise StartFailed(f"JetStream did not answer: {reason} (log: {self.log_file.path})")
 
     def _configuration(self, port: int) -> dict[str, Any]:
         """The server's configuration as JSON, which is a subset of its configuration language."""

@@ -17,7 +17,8 @@ from psycopg import sql
 from adapters.embedded.accounts import Account
 from adapters.embedded.binaries import Binary
 from adapters.embedded.errors import DataDirectoryBusy, StartFailed
-from adapters.embedded.files import make_private_directory, open_log, read_from, remove_tree, sync_directory, write_private
+from adapters.embedded.files import make_private_directory, remove_tree, sync_directory, write_private
+from adapters.embedded.logs import ServerLog
 from adapters.embedded.processes import Child, ProcessIdentity, spawn
 from adapters.embedded.sockets import PORT, choose_socket_dir
 from adapters.embedded.state import StateDirectory
@@ -54,7 +55,6 @@ _INITDB_FLAGS = (
     f"--username={ADMIN_ROLE}",
     "--no-instructions",
 )
-_LOG_LIMIT_BYTES = 16 * 1024 * 1024
 _INITDB_TIMEOUT_S = 120.0
 _RETRY_S = 5.0
 _STOP_STEPS = ((signal.SIGINT, 10.0), (signal.SIGQUIT, 5.0))
@@ -64,7 +64,14 @@ _PASSING_FAULTS = ("pre-existing shared memory block", "lock file")
 
 class PostgresServer:
     def __init__(
-        self, state: StateDirectory, binary: Binary, *, durable: bool, settings: Mapping[str, str], start_timeout_s: float
+        self,
+        state: StateDirectory,
+        binary: Binary,
+        log_file: ServerLog,
+        *,
+        durable: bool,
+        settings: Mapping[str, str],
+        start_timeout_s: float,
     ) -> None:
         self.binary = binary
         self.child: Child | None = None
@@ -74,7 +81,7 @@ class PostgresServer:
         self._settings = {**SETTINGS, **settings, **({} if durable else _NOT_DURABLE)}
         self._durable = durable
         self._start_timeout_s = start_timeout_s
-        self._log_path = state.home / "logs" / "postgres.log"
+        self.log_file = log_file
         self._socket_dir = state.home / "run"
 
     @property
@@ -89,7 +96,7 @@ class PostgresServer:
         return {
             "socket": str(self._socket_dir / f".s.PGSQL.{PORT}"),
             "data": str(self._data),
-            "log": str(self._log_path),
+            "log": str(self.log_file.path),
             "durable": self._durable,
         }
 
@@ -106,7 +113,7 @@ class PostgresServer:
             if fault is None:
                 break
             if time.monotonic() > deadline or not any(passing in fault for passing in _PASSING_FAULTS):
-                raise StartFailed(f"PostgreSQL did not start: {fault} (log: {self._log_path})")
+                raise StartFailed(f"PostgreSQL did not start: {fault} (log: {self.log_file.path})")
             await asyncio.sleep(0.1)
         await self._ensure_database()
 
@@ -115,7 +122,7 @@ class PostgresServer:
             await self.child.stop(_STOP_STEPS)
 
     def last_words(self) -> str:
-        return _last_words(read_from(self._log_path, 0))
+        return _last_words(self.log_file.newest())
 
     async def _create_cluster(self) -> None:
         """Runs initdb beside the place of the data, then renames: an incomplete cluster is never taken for a complete one."""
@@ -123,7 +130,7 @@ class PostgresServer:
         name = secrets.token_hex(4)
         draft, password_file = (self._data.with_name(f"initdb-{name}{end}") for end in ("", ".password"))
         write_private(password_file, self._state.secrets["postgres_admin"] + "\n", self._owner, sync=False)
-        offset, output = self._open_log()
+        offset, output = self.log_file.open()
         try:
             flags = [*_INITDB_FLAGS, f"--pgdata={draft}", f"--pwfile={password_file}"]
             child = spawn(
@@ -138,14 +145,14 @@ class PostgresServer:
                 async with asyncio.timeout(_INITDB_TIMEOUT_S):
                     code = await child.exited()
             except TimeoutError:
-                raise StartFailed(f"initdb took longer than {_INITDB_TIMEOUT_S:.0f} s (log: {self._log_path})") from None
+                raise StartFailed(f"initdb took longer than {_INITDB_TIMEOUT_S:.0f} s (log: {self.log_file.path})") from None
             finally:
                 child.kill()
         finally:
             os.close(output)
             password_file.unlink(missing_ok=True)
         if code != 0:
-            raise StartFailed(f"initdb failed: {_last_words(read_from(self._log_path, offset))} (log: {self._log_path})")
+            raise StartFailed(f"initdb failed: {_last_words(self.log_file.text(offset))} (log: {self.log_file.path})")
         draft.rename(self._data)
         if self._durable:
             sync_directory(self._data.parent)
@@ -174,7 +181,7 @@ class PostgresServer:
 
     async def _launch(self) -> str | None:
         """Starts the postmaster and waits for its "ready". Returns None if it is ready, and its last log line if it ended."""
-        offset, output = self._open_log()
+        offset, output = self.log_file.open()
         settings = {
             **self._settings,
             "listen_addresses": "",
@@ -197,12 +204,12 @@ class PostgresServer:
         tell_at = time.monotonic() + 5
         while not self._says_ready(child.pid):
             if (code := child.returncode) is not None:
-                return _last_words(read_from(self._log_path, offset)) or f"it ended with code {code}"
+                return _last_words(self.log_file.text(offset)) or f"it ended with code {code}"
             if time.monotonic() > deadline:
-                raise StartFailed(f"PostgreSQL was not ready after {self._start_timeout_s:.0f} s (log: {self._log_path})")
+                raise StartFailed(f"PostgreSQL was not ready after {self._start_timeout_s:.0f} s (log: {self.log_file.path})")
             if time.monotonic() > tell_at:
                 tell_at += 5
-                log.info("waiting_for_postgres", last_words=_last_words(read_from(self._log_path, offset)))
+                log.info("waiting_for_postgres", last_words=_last_words(self.log_file.text(offset)))
             await asyncio.sleep(0.005)
         return None
 
@@ -227,7 +234,7 @@ class PostgresServer:
                 async with connection:
                     await self._create_missing(connection)
         except (psycopg.Error, TimeoutError) as error:
-            raise StartFailed(f"PostgreSQL started but refuses its administrator: {error} (log: {self._log_path})") from error
+            raise StartFailed(f"PostgreSQL started but refuses its administrator: {error} (log: {self.log_file.path})") from error
 
     async def _create_missing(self, connection: psycopg.AsyncConnection[tuple[object, ...]]) -> None:
         cursor = await connection.execute(
@@ -245,11 +252,6 @@ class PostgresServer:
             await connection.execute(
                 sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(DATABASE), sql.Identifier(APP_ROLE))
             )
-
-    def _open_log(self) -> tuple[int, int]:
-        """The present size of the log, and a descriptor that appends to the log."""
-        output = open_log(self._log_path, self._state.home_owner, _LOG_LIMIT_BYTES)
-        return os.fstat(output).st_size, output
 
     def _url(self, role: str, secret: str, database: str) -> str:
         host = quote(str(self._socket_dir), safe="")

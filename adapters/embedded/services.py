@@ -10,6 +10,7 @@ import structlog
 
 from adapters.embedded.binaries import Binary, find_nats, find_postgres
 from adapters.embedded.errors import EmbeddedError, ServicesStopped, StartFailed
+from adapters.embedded.logs import LIMIT_BYTES, ServerLog
 from adapters.embedded.nats_server import NatsServer
 from adapters.embedded.postgres_server import PostgresServer
 from adapters.embedded.relocation import CACHE_ROOT, reachable
@@ -18,6 +19,9 @@ from adapters.embedded.state import SPARE_ROOT, StateDirectory, locate
 log = structlog.get_logger(__name__)
 
 ServiceName = Literal["postgres", "nats"]
+
+LOG_LOOK_S = 10.0
+"""Seconds between two looks at the size of the logs."""
 
 
 class EmbeddedServices:
@@ -42,10 +46,12 @@ class EmbeddedServices:
         cache_root: Path = CACHE_ROOT,
         postgres_settings: Mapping[str, str] | None = None,
         start_timeout_s: float = 120.0,
+        log_limit_bytes: int = LIMIT_BYTES,
     ) -> None:
         """`durable=False` turns flushing off, only for tests. `postgres_settings` override the defaults.
 
-        `start_timeout_s` bounds crash recovery, which may take long after a hard stop under load.
+        `start_timeout_s` bounds crash recovery, which may take long after a hard stop under load. `log_limit_bytes`: of one file of
+        a server's log, see logs.py.
         """
         self._state_dir = state_dir
         self._binaries: dict[ServiceName, Path | None] = {}
@@ -59,6 +65,7 @@ class EmbeddedServices:
         self._cache_root = cache_root
         self._settings = dict(postgres_settings or {})
         self._start_timeout_s = start_timeout_s
+        self._log_limit_bytes = log_limit_bytes
         self._state: StateDirectory | None = None
         self._postgres: PostgresServer | None = None
         self._nats: NatsServer | None = None
@@ -167,6 +174,17 @@ class EmbeddedServices:
                     log.error("embedded_service_died", server=name, returncode=code, last_words=server.last_words())
                     return
 
+    async def bound_logs(self, every_s: float = LOG_LOOK_S) -> None:
+        """Keeps the logs of the servers within their bounds. Returns after `stop()`."""
+        while not self._stopping:
+            for server in (self._postgres, self._nats):
+                if server is not None:
+                    try:
+                        await asyncio.to_thread(server.log_file.rotate)
+                    except OSError as error:  # a full disk, for example: tried again at the next look
+                        log.warning("log_not_rotated", path=str(server.log_file.path), error=str(error))
+            await asyncio.sleep(every_s)
+
     def describe(self) -> dict[str, Any]:
         """The servers and their places as JSON values, without secrets. Before `start()`: the binaries that would be used."""
         report: dict[str, Any] = {"state_dir": str(self._state_dir), "running": self._state is not None}
@@ -189,13 +207,14 @@ class EmbeddedServices:
     def _create_servers(self, state: StateDirectory) -> None:
         for name in self._binaries:
             binary = reachable(self._find(name, state.postgres_data), state.account, self._cache_root)
+            log_file = ServerLog(state.home / "logs" / f"{name}.log", state.home_owner, self._log_limit_bytes)
             if name == "postgres":
                 self._postgres = PostgresServer(
-                    state, binary, durable=self._durable, settings=self._settings, start_timeout_s=self._start_timeout_s
+                    state, binary, log_file, durable=self._durable, settings=self._settings, start_timeout_s=self._start_timeout_s
                 )
             else:
                 log_id = state.recall("log_id") if "postgres" in self._binaries else None  # another database is another log
-                self._nats = NatsServer(state, binary, log_id=log_id, start_timeout_s=self._start_timeout_s)
+                self._nats = NatsServer(state, binary, log_file, log_id=log_id, start_timeout_s=self._start_timeout_s)
 
     def _find(self, name: ServiceName, data: Path | None) -> Binary:
         configured = self._binaries[name]

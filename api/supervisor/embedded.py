@@ -88,7 +88,8 @@ class Servers:
         if self._own is None:
             await asyncio.Event().wait()  # ends by cancellation
             return
-        await side_by_side(*(self._keep(self._own, name, changed, moved) for name in self._own.names))
+        keeping = (self._keep(self._own, name, changed, moved) for name in self._own.names)
+        await side_by_side(*keeping, self._own.bound_logs())
 
     async def _keep(
         self, servers: EmbeddedServices, name: ServiceName, changed: Callable[[], None], moved: Callable[[], None]

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from adapters.embedded.logs import LIMIT_BYTES
 from api.settings import load_settings
 from api.supervisor.config import SupervisorConfig
 from api.supervisor.embedded import Servers
@@ -100,3 +101,16 @@ async def test_who_knows_the_address_is_told_of_another(watched: Watched, monkey
         async with within(30):
             await watched.moved.wait()
         assert watched.nats["port"] != before and await watched.answers()
+
+
+async def test_logs_of_the_embedded_servers_are_kept_within_their_bounds(watched: Watched) -> None:
+    assert watched.watching is not None
+    await end(watched.watching)
+    log = Path(watched.nats["log"])
+    os.truncate(log, LIMIT_BYTES + 1)
+    watched.watching = asyncio.create_task(watched.servers.watch(lambda: None, watched.moved.set))
+
+    async def rotated() -> bool:
+        return log.stat().st_size < LIMIT_BYTES and log.with_name("nats.log.1").exists()
+
+    await eventually(rotated)
