@@ -135,12 +135,16 @@ def _needed(config: SupervisorConfig) -> Iterator[tuple[str, Path, int]]:
 
 def _home(config: SupervisorConfig, account: Account, spare_root: Path) -> Path:
     """The worker's own folder, made at the first start."""
-    name = hashlib.sha256(config.data_dir.encode()).hexdigest()[:8]
     try:
         make_root_directory(spare_root)
-        home = spare_root / f"worker-{account.uid}-{name}"
+        home = spare_root / f"worker-{account.uid}-{folder_key(config.data_dir)}"
         for folder in (home, home / "workspace"):
             make_private_directory(folder, account)
     except (OSError, EmbeddedError) as error:
         raise SupervisorError(f"the worker's folder cannot be made: {error}") from None
     return home
+
+
+def folder_key(data_dir: str) -> str:
+    """The end of the name of the worker's own folder, from the absolute path of the data folder."""
+    return hashlib.sha256(data_dir.encode()).hexdigest()[:8]

@@ -111,6 +111,10 @@ async def test_logs_of_the_embedded_servers_are_kept_within_their_bounds(watched
     watched.watching = asyncio.create_task(watched.servers.watch(lambda: None, watched.moved.set))
 
     async def rotated() -> bool:
-        return log.stat().st_size < LIMIT_BYTES and log.with_name("nats.log.1").exists()
+        return is_rotated(log)
 
     await eventually(rotated)
+
+
+def is_rotated(log: Path) -> bool:
+    return log.stat().st_size < LIMIT_BYTES and log.with_name(f"{log.name}.1").exists()
