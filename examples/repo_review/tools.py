@@ -7,6 +7,7 @@ calls.
 
 import hashlib
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -59,13 +60,16 @@ def summary(ctx: ToolContext) -> RepositorySummary:
     head = "".join(git.lines("rev-parse", "--verify", "--quiet", "HEAD^{commit}", ok=(0, 1))) or None
     branch = "".join(git.lines("symbolic-ref", "--quiet", "--short", "HEAD", ok=(0, 1))) or None
     commits = int("".join(git.lines("rev-list", "--count", head, "--", timeout_s=TIMEOUT_S - 30))) if head else 0
-    last = "".join(git.lines("log", "-1", "--format=%at", head, "--")) if head else ""
+    last = "".join(git.lines("log", "-1", "--date=raw", "--format=%ad", head, "--")) if head else ""
+    seconds, _, zone = last.partition(" ")
+    dated = bool(re.fullmatch(r"-?\d+ [+-]\d+", last))
     return RepositorySummary(
         name=json_safe(os.fsencode(workspace.root.name)) or "repository",
         head=head,
         branch=None if branch is None else json_safe(branch.encode()),
         commits=commits,
-        last_commit=int(last) if last.lstrip("-").isdigit() else None,
+        last_commit=int(seconds) if dated else None,
+        last_commit_offset=histories.offset_of(zone) if dated else 0,
         shallow=git.lines("rev-parse", "--is-shallow-repository") == ["true"],
         partial=bool(git.lines("config", "--get-regexp", r"^(extensions\.partialclone|remote\..*\.promisor)$", ok=(0, 1))),
         reviewed_at=int(time.time()),
@@ -143,8 +147,27 @@ def _measure_into(part: trees.TreePart, workspace: Workspace, entry: Tracked) ->
 
 @tool("tree.hygiene", capabilities=("files",), idempotent=True, timeout_s=TIMEOUT_S)
 def tree_hygiene(ctx: ToolContext) -> hygiene.Hygiene:
-    """Find what a repository should carry by the names of its files: readme, licence, CI, manifests and their locks."""
-    return hygiene.examine(entry.path for entry in tracked_files(Git(Workspace(ctx.workspace).root)))
+    """Find what a repository should carry by the names of its files: readme, licence, CI, manifests and their locks.
+
+    Requirements with hashes of the packages are a lock file.
+    """
+    workspace = Workspace(ctx.workspace)
+    names: dict[str, str] = {}
+
+    def paths() -> Iterator[str]:
+        for entry in tracked_files(Git(workspace.root)):
+            if hygiene.may_have_hashes(entry.path) and not (entry.is_submodule or entry.is_link):
+                names[entry.path] = entry.name
+            yield entry.path
+
+    def hashed(path: str) -> bool:
+        try:
+            with workspace.open(names[path]) as file:
+                return b"--hash=" in file.read(LOOK)
+        except (KeyError, PermanentError, OSError):
+            return False
+
+    return hygiene.examine(paths(), hashed)
 
 
 @tool("files.measure", capabilities=("files",), idempotent=True, timeout_s=TIMEOUT_S)

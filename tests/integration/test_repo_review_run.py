@@ -112,7 +112,7 @@ async def test_the_report_tells_what_is_in_the_repository(repository: Path, repo
     assert Path(result["path"]).parent == reports
     assert result["missing"] == []
     assert "shop holds 8 tracked files with 1,207 lines of code and tests, mostly Python." in report
-    assert "2 people made 91 commits between 2023-01-01 and 2023-10-28" in report
+    assert "2 people made 91 commits between 2023-01-01 (UTC) and 2023-10-28 (UTC)" in report
     assert "1. **3 possible credentials in tracked files** (high)" in report
     assert "`src/config.py:1` GitHub token, 40 characters" in report
     assert "`src/core.py` 1,202 lines, 60 changes in the last year" in report

@@ -1,15 +1,16 @@
 """Findings that deserve a maintainer's attention, ranked. Each rule looks at the agents' results and gives the reason of its
 finding."""
 
+import re
 from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import BaseModel, Field
 
 from .classify import is_example
-from .history import utc_day
+from .history import dated, day_of
 from .identities import is_bot
-from .people import HistorySummary, HotFile
+from .people import BusFactor, HistorySummary, HotFile
 from .results import HistoryReport, InspectionReport, Measured, SurveyReport
 from .scan import SecretPlace
 from .text import code, number, percent, plural, prose, size
@@ -21,6 +22,10 @@ BIG_FILE = 5 * 1024 * 1024
 LONG_FILE = 1_000
 OFTEN = 10
 MAX_PLACES = 10
+CARRIES = 0.8
+"""Share of the last year's commits from which on one person is said to carry the project."""
+_CERTIFICATES = re.compile(r"(^|/)(certs?|certificates|pki|tls|ssl)/", re.I)
+"""Folders of certificates: keys in them are mostly made for tests."""
 
 
 class Finding(BaseModel):
@@ -60,12 +65,19 @@ def _secrets(inspection: InspectionReport) -> Iterator[Finding]:
     live = [place for place in scan.secret_places if place.where == "source"]
     if live:
         total = scan.secrets["source"]
-        certain = any(place.rule not in ("assigned credential", "password in a URL") for place in live)
+        certain = any(_certain(place) for place in live)
+        made_up = sum(_CERTIFICATES.search(place.path) is not None and place.rule == "private key" for place in live)
         yield Finding(
             severity="high" if certain else "medium",
             title=f"{plural(total, 'possible credential')} in tracked files",
             why="Whoever can read the repository can use them. Revoke what is real, then take it out; the history keeps a "
-            "copy, so taking it out alone is not enough. The values are not shown here.",
+            "copy, so taking it out alone is not enough. The values are not shown here."
+            + (
+                f" {plural(made_up, 'is a private key', 'are private keys')} in folders of certificates, where most keys are made "
+                "for tests: those alone make this finding medium."
+                if made_up
+                else ""
+            ),
             places=[_secret_place(place) for place in live[:MAX_PLACES]],
             more=total - len(live[:MAX_PLACES]),
             weight=100,
@@ -91,6 +103,13 @@ def _secrets(inspection: InspectionReport) -> Iterator[Finding]:
             more=len(sensitive[MAX_PLACES:]),
             weight=80,
         )
+
+
+def _certain(place: SecretPlace) -> bool:
+    """Whether the shape alone says that the value is a credential in use."""
+    if place.rule == "private key" and _CERTIFICATES.search(place.path):
+        return False
+    return place.rule not in ("assigned credential", "password in a URL")
 
 
 def _documents(inspection: InspectionReport, survey: SurveyReport | None) -> Iterator[Finding]:
@@ -169,15 +188,12 @@ def _strays(inspection: InspectionReport) -> Iterator[Finding]:
 
 
 def _people(report: HistoryReport, history: HistorySummary) -> Iterator[Finding]:
+    """A shallow clone says nothing of people: the commits of the others may be the ones that are missing."""
+    if report.repository.shallow:
+        return
     recent = history.bus_factor_recent
     if recent.people == 1 and recent.commits >= 30 and history.authors > 1:
-        yield Finding(
-            severity="medium",
-            title=f"One person carries the project: {prose(recent.names[0])}",
-            why=f"At least half of the {plural(recent.commits, 'commit')} that people made in the last year (merges left out) "
-            "are theirs. If they stop, there is nobody with the same overview.",
-            weight=65,
-        )
+        yield _leader(recent)
     if history.authors == 1 and history.covered >= 30:
         yield Finding(
             severity="low",
@@ -187,6 +203,24 @@ def _people(report: HistoryReport, history: HistorySummary) -> Iterator[Finding]
         )
 
 
+def _leader(recent: BusFactor) -> Finding:
+    """The person with at least half of the last year's commits. From CARRIES on, this person is said to carry the project."""
+    name, share = prose(recent.names[0]), percent(recent.most, recent.commits)
+    second = f"; next is {prose(recent.second_name)} with {number(recent.second)}" if recent.second_name is not None else ""
+    carries = recent.most >= CARRIES * recent.commits
+    rule = f"The rule: half of the commits makes this finding, {CARRIES:.0%} are called carrying the project."
+    stops = "most of the present work stops with them" if carries else "that share of the present work needs somebody else"
+    return Finding(
+        severity="medium" if carries else "low",
+        title=f"One person carries the project: {name} ({share} of the last year's commits)"
+        if carries
+        else f"{share} of the last year's commits are by one person: {name}",
+        why=f"{name} made {number(recent.most)} of the {plural(recent.commits, 'commit')} that people made in the last year "
+        f"(merges left out){second}. If they stop, {stops}. {rule}",
+        weight=65,
+    )
+
+
 def _activity(report: HistoryReport, history: HistorySummary) -> Iterator[Finding]:
     last = report.repository.last_commit
     if last is not None and report.repository.reviewed_at - last > 365 * _DAY:
@@ -194,10 +228,11 @@ def _activity(report: HistoryReport, history: HistorySummary) -> Iterator[Findin
         yield Finding(
             severity="medium",
             title=f"No commit for {plural(days, 'day')}",
-            why=f"The newest is of {utc_day(last)}. Say in the README whether the project is finished, paused or given up.",
+            why=f"The newest is of {dated(last, report.repository.last_commit_offset)}. "
+            "Say in the README whether the project is finished, paused or given up.",
             weight=40,
         )
-    if history.previous_commits >= 50 and history.recent_commits * 3 < history.previous_commits:
+    if not report.repository.shallow and history.previous_commits >= 50 and history.recent_commits * 3 < history.previous_commits:
         yield Finding(
             severity="low",
             title="Activity has fallen to less than a third",
@@ -217,7 +252,7 @@ def _knowledge(history: HistorySummary, survey: SurveyReport | None) -> Iterator
             "history. They still change; somebody else should get to know them.",
             places=[
                 f"{code(file.path)} {prose(file.main_author)} made {file.main_share:.0%} of {plural(file.commits, 'change')}, "
-                f"last seen {utc_day(file.main_last or 0)}"
+                f"last seen {day_of(file.main_last or 0, file.main_last_offset)}"
                 for file in gone[:5]
             ],
             more=len(gone[5:]),

@@ -6,7 +6,7 @@ numbers have a known error. Merging is commutative and associative: chunks may c
 
 import re
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from hashlib import sha256
 
 from pydantic import BaseModel, Field
@@ -27,7 +27,8 @@ _NUMSTAT = re.compile(rb"\n?(\d+|-)\t(\d+|-)\t(.*)", re.S)
 
 
 class AuthorStats(BaseModel):
-    """Commits under one name, merge commits left out. Times are seconds since 1970, of the author's clock.
+    """Commits under one name, merge commits left out. Times are seconds since 1970, of the author's clock. `last_offset` is the
+    author's time zone at `last`, in minutes.
 
     `addresses` are checksums of e-mail addresses: enough to see that two names are one person, while no address, which is
     personal data, gets into a log that is never rewritten.
@@ -37,6 +38,7 @@ class AuthorStats(BaseModel):
     recent: int = 0
     first: int
     last: int
+    last_offset: int = 0
     addresses: list[str] = []
 
 
@@ -72,7 +74,9 @@ class HistoryPart(BaseModel):
         default_factory=lambda: [0] * 168, description="commits by the author's local time, Monday 00h first; no merges"
     )
     first: int | None = None
+    first_offset: int = Field(0, description="time zone of the author of `first`, in minutes")
     last: int | None = None
+    last_offset: int = 0
 
 
 class Commit(BaseModel):
@@ -130,19 +134,10 @@ def _commit(header: re.Match[bytes]) -> Commit:
         sha=sha.decode(),
         parents=len(parents.split()),
         seconds=int(seconds) if seconds not in (b"", b"-") else None,
-        offset_minutes=_offset(zone),
+        offset_minutes=0 if zone is None else offset_of(zone.decode()),
         author=json_safe(author.strip(), 80) or "(no name)",
         address=sha256(address.strip().lower()).hexdigest()[:12],
     )
-
-
-def _offset(zone: bytes | None) -> int:
-    """Minutes of a zone: +0530 is 330. Zones that do not exist on earth (old tools wrote them) count as UTC."""
-    if zone is None:
-        return 0
-    value = abs(int(zone))
-    minutes = value // 100 * 60 + value % 100
-    return 0 if minutes > 14 * 60 else minutes if zone[:1] == b"+" else -minutes
 
 
 class HistoryBuilder:
@@ -175,8 +170,9 @@ class HistoryBuilder:
         else:
             day = when.date().isoformat()
             part.days[day] = part.days.get(day, 0) + 1
-            part.first = commit.seconds if part.first is None else min(part.first, commit.seconds)
-            part.last = commit.seconds if part.last is None else max(part.last, commit.seconds)
+            at = commit.seconds, commit.offset_minutes
+            part.first, part.first_offset = at if part.first is None else min((part.first, part.first_offset), at)
+            part.last, part.last_offset = at if part.last is None else max((part.last, part.last_offset), at)
         if commit.parents > 1:
             part.merges += 1
             return
@@ -190,13 +186,13 @@ class HistoryBuilder:
         seconds = commit.seconds or 0
         stats = self.part.authors.get(commit.author)
         if stats is None:
-            stats = self.part.authors[commit.author] = AuthorStats(first=seconds, last=seconds)
+            stats = self.part.authors[commit.author] = AuthorStats(first=seconds, last=seconds, last_offset=commit.offset_minutes)
         if commit.address not in stats.addresses and len(stats.addresses) < MAX_ADDRESSES:
             stats.addresses.append(commit.address)
         stats.commits += 1
         stats.recent += self._recent
         stats.first = min(stats.first, seconds)
-        stats.last = max(stats.last, seconds)
+        stats.last, stats.last_offset = max((stats.last, stats.last_offset), (seconds, commit.offset_minutes))
 
     def _add_change(self, change: FileChange) -> None:
         commit = self._commit
@@ -278,6 +274,9 @@ def _local_time(commit: Commit) -> datetime | None:
 
 def merge(left: HistoryPart, right: HistoryPart) -> HistoryPart:
     """Both parts' commits together. The parts are left as they are."""
+    dated = [part for part in (left, right) if part.first is not None and part.last is not None]
+    first, first_offset = min(((part.first, part.first_offset) for part in dated), default=(None, 0))
+    last, last_offset = max(((part.last, part.last_offset) for part in dated), default=(None, 0))
     return HistoryPart(
         covered=left.covered + right.covered,
         merges=left.merges + right.merges,
@@ -293,8 +292,10 @@ def merge(left: HistoryPart, right: HistoryPart) -> HistoryPart:
         cut=left.cut + right.cut,
         days=add_counts(left.days, right.days),
         hours=[one + other for one, other in zip(left.hours, right.hours, strict=True)],
-        first=min((at for at in (left.first, right.first) if at is not None), default=None),
-        last=max((at for at in (left.last, right.last) if at is not None), default=None),
+        first=first,
+        first_offset=first_offset,
+        last=last,
+        last_offset=last_offset,
     )
 
 
@@ -320,11 +321,13 @@ def _merge_authors(left: dict[str, AuthorStats], right: dict[str, AuthorStats]) 
 
 def combine(one: AuthorStats, other: AuthorStats) -> AuthorStats:
     """The commits of both counted as one author's."""
+    last, last_offset = max((one.last, one.last_offset), (other.last, other.last_offset))
     return AuthorStats(
         commits=one.commits + other.commits,
         recent=one.recent + other.recent,
         first=min(one.first, other.first),
-        last=max(one.last, other.last),
+        last=last,
+        last_offset=last_offset,
         addresses=sorted({*one.addresses, *other.addresses}),
     )
 
@@ -349,6 +352,23 @@ def _merge_files(left: HistoryPart, right: HistoryPart) -> dict[str, FileStats]:
     return merged
 
 
-def utc_day(seconds: int) -> str:
-    """YYYY-MM-DD in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).date().isoformat()
+def day_of(seconds: int, offset_minutes: int) -> str:
+    """YYYY-MM-DD on the author's own calendar, as `git log` shows it. A date that no calendar has is said to be one."""
+    try:
+        return datetime.fromtimestamp(seconds, timezone(timedelta(minutes=offset_minutes))).date().isoformat()
+    except (ValueError, OverflowError, OSError):
+        return "an impossible date"
+
+
+def dated(seconds: int, offset_minutes: int) -> str:
+    """The author's day with the author's time zone: 2026-04-08 (UTC-07:00)."""
+    hours, minutes = divmod(abs(offset_minutes), 60)
+    zone = f"{'-' if offset_minutes < 0 else '+'}{hours:02d}:{minutes:02d}" if offset_minutes else ""
+    return f"{day_of(seconds, offset_minutes)} (UTC{zone})"
+
+
+def offset_of(zone: str) -> int:
+    """Minutes of a zone as git writes it: +0530 is 330. Zones that do not exist on earth (old tools wrote them) count as UTC."""
+    value = abs(int(zone))
+    minutes = value // 100 * 60 + value % 100
+    return 0 if minutes > 14 * 60 else -minutes if zone.startswith("-") else minutes

@@ -1,7 +1,7 @@
 """The files of a healthy repository besides its code: licence, readme, CI, locks. They are judged by the names of tracked files."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from posixpath import basename, dirname
 
 from pydantic import BaseModel, Field
@@ -40,8 +40,9 @@ _LOCKS: dict[str, frozenset[str]] = {
 }
 _MANIFESTS = frozenset(_LOCKS) | words(
     "pyproject.toml setup.py setup.cfg requirements.txt pom.xml build.gradle build.gradle.kts cmakelists.txt meson.build "
-    "deno.json deno.jsonc package.swift build.sbt deps.edn project.clj stack.yaml dune-project makefile configure.ac"
+    "deno.json deno.jsonc package.swift build.sbt deps.edn project.clj stack.yaml dune-project"
 )
+_REQUIREMENTS = re.compile(r"(^|/)(requirements([-_.][\w.-]+)?\.txt|requirements/[^/]+\.txt)$", re.I)
 # Languages whose tools need one of these files somewhere in the repository to install or build it.
 MANIFESTS_OF: dict[str, tuple[str, ...]] = {
     "Go": ("go.mod",),
@@ -82,11 +83,17 @@ class Hygiene(BaseModel):
     licence: str | None = Field(None, description="SPDX id, when the text of the licence file is known")
 
 
-def examine(paths: Iterable[str]) -> Hygiene:
-    """Looks at the names of all tracked files once."""
+def may_have_hashes(path: str) -> bool:
+    """Whether the file is a list of requirements: with hashes it is a lock file."""
+    return _REQUIREMENTS.search(path) is not None
+
+
+def examine(paths: Iterable[str], hashed: Callable[[str], bool] = lambda path: False) -> Hygiene:
+    """Looks at the names of all tracked files once. `hashed`: whether a list of requirements holds hashes."""
     found = Hygiene(documents={name: [] for name in _DOCUMENTS})
     locks: set[str] = set()
     manifests: list[str] = []
+    packages: set[str] = set()
     for path in paths:
         found.files += 1
         found.tests += is_test(path)
@@ -94,15 +101,23 @@ def examine(paths: Iterable[str]) -> Hygiene:
         lowered = path.lower()
         if vendored_root(path) is not None:
             continue
-        if is_lock(path):
+        if basename(lowered) == "__init__.py":
+            packages.add(dirname(lowered))
+        if is_lock(path) or (may_have_hashes(path) and hashed(path)):
             locks.add(lowered)
             if len(found.locks) < MAX_LISTED:
                 found.locks.append(path)
         elif (basename(lowered) in _MANIFESTS or lowered.endswith(".gemspec")) and not is_test(path):
             manifests.append(path)
+    manifests = [path for path in manifests if not _is_module(path.lower(), packages)]
     found.unlocked = [path for path in manifests if not _locked(path, locks)][:MAX_LISTED]
     found.manifests = sorted(manifests, key=lambda path: (path.count("/"), path))[:MAX_LISTED]
     return found
+
+
+def _is_module(path: str, packages: set[str]) -> bool:
+    """Whether a `setup.py` is a module of a package. The manifest of that name stands beside the package, not in it."""
+    return basename(path) == "setup.py" and dirname(path) in packages
 
 
 def _sort_document(found: Hygiene, path: str) -> None:

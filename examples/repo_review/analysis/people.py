@@ -21,6 +21,7 @@ class Author(BaseModel):
     recent: int
     first: int
     last: int
+    last_offset: int = 0
 
 
 class HotFile(BaseModel):
@@ -37,6 +38,7 @@ class HotFile(BaseModel):
     main_author: str
     main_share: float
     main_last: int | None
+    main_last_offset: int = 0
     missed: int
 
 
@@ -49,11 +51,15 @@ class Gap(BaseModel):
 
 
 class BusFactor(BaseModel):
-    """`people`: the fewest authors who together made at least half of `commits`."""
+    """`people`: the fewest authors who together made at least half of `commits`. `most` are the first of `names`' own commits,
+    `second` those of the author behind."""
 
     people: int
     commits: int
     names: list[str]
+    most: int = 0
+    second_name: str | None = None
+    second: int = 0
 
 
 class HistorySummary(BaseModel):
@@ -64,7 +70,9 @@ class HistorySummary(BaseModel):
     added: int
     deleted: int
     first: int | None
+    first_offset: int = 0
     last: int | None
+    last_offset: int = 0
     active_days: int
     authors: int
     authors_exact: bool
@@ -97,7 +105,9 @@ def summarise(part: HistoryPart, last_commit: int | None) -> HistorySummary:
         added=part.added,
         deleted=part.deleted,
         first=part.first,
+        first_offset=part.first_offset,
         last=part.last,
+        last_offset=part.last_offset,
         active_days=len(part.days),
         authors=len(people),
         authors_exact=part.authors_cut == 0,
@@ -126,12 +136,14 @@ def _bus_factor(commits: dict[str, int]) -> BusFactor:
     total = sum(commits.values())
     names: list[str] = []
     reached = 0
-    for name, count in sorted(commits.items(), key=lambda entry: (-entry[1], entry[0])):
+    ranked = sorted(commits.items(), key=lambda entry: (-entry[1], entry[0]))
+    for name, count in ranked:
         if reached * 2 >= total:
             break
         names.append(name)
         reached += count
-    return BusFactor(people=len(names), commits=total, names=names[:5])
+    most, (second_name, second) = ranked[0][1] if ranked else 0, ranked[1] if len(ranked) > 1 else (None, 0)
+    return BusFactor(people=len(names), commits=total, names=names[:5], most=most, second_name=second_name, second=second)
 
 
 def _hot_files(part: HistoryPart) -> tuple[str, list[HotFile]]:
@@ -163,6 +175,7 @@ def _hot_file(path: str, stats: FileStats, part: HistoryPart) -> HotFile:
         main_author=name,
         main_share=round(commits / stats.commits, 3),
         main_last=None if known is None else known.last,
+        main_last_offset=0 if known is None else known.last_offset,
         missed=stats.missed,
     )
 

@@ -2,7 +2,7 @@
 
 from .classify import CODE_LANGUAGES
 from .findings import Finding
-from .history import utc_day
+from .history import dated
 from .report_history import history_section
 from .report_hygiene import hygiene_section
 from .report_shape import shape_section
@@ -43,7 +43,7 @@ def summary(review: Review) -> str:
         span = (
             ""
             if history.first is None or history.last is None
-            else (f" between {utc_day(history.first)} and {utc_day(history.last)}")
+            else f" between {dated(history.first, history.first_offset)} and {dated(history.last, history.last_offset)}"
         )
         people = plural(history.authors, "person", "people") + ("" if history.authors_exact else " or more")
         sentences.append(
@@ -52,15 +52,33 @@ def summary(review: Review) -> str:
         )
     elif report is not None:
         sentences.append("It has no commits yet.")
+    sentences += caveats(review)
     grave = [finding for finding in review.findings if finding.severity != "low"]
     if grave:
         count = plural(len(grave), "matter deserves", "matters deserve")
         sentences.append(f"{count} attention; first: {_lowered(grave[0].title)}.")
     else:
-        sentences.append("Nothing of weight was found that needs attention.")
+        where = " in what was read" if caveats(review) else ""
+        sentences.append(f"Nothing of weight was found{where} that needs attention.")
     if review.missing():
         sentences.append(f"The review is incomplete: the {' and the '.join(review.missing())} failed.")
     return " ".join(sentences)
+
+
+def caveats(review: Review) -> list[str]:
+    """What limits everything else that the report says. Each stands in the summary: not everybody reads to the end."""
+    found = []
+    report, survey, inspection = review.history, review.survey, review.inspection
+    if report is not None and report.repository.shallow:
+        found.append("The clone is shallow: older commits are missing, and nothing is concluded about people.")
+    if report is not None and report.history is not None and report.history.covered < report.repository.commits:
+        read = f"{number(report.history.covered)} of {number(report.repository.commits)}"
+        found.append(f"Only the newest {read} commits were read.")
+    if survey is not None and survey.tree.covered < survey.tracked:
+        found.append(f"Only {number(survey.tree.covered)} of {number(survey.tracked)} tracked files were measured.")
+    if inspection is not None and inspection.scan.covered < inspection.tracked:
+        found.append(f"Only {number(inspection.scan.covered)} of {number(inspection.tracked)} tracked files were searched.")
+    return found
 
 
 def _lowered(title: str) -> str:
@@ -123,7 +141,8 @@ def _history_limits(report: HistoryReport | None) -> list[str]:
     notes.append(
         f"The history was read in {plural(report.chunks, 'chunk')} of up to {number(report.chunk_size)} commits. Authors are told "
         "apart by name, after `.mailmap`; names that share an e-mail address are one person; co-authors are not counted. "
-        "Merge commits count as commits, not as changes or as anybody's work. Dates are those of the authors' clocks."
+        "Merge commits count as commits, not as changes or as anybody's work. Dates are days on "
+        "the calendar of each author's own time zone, as `git log` shows them."
     )
     missed = max((file.missed for file in history.hot_files), default=0)
     if missed:

@@ -1,6 +1,6 @@
 """The report's section on the history."""
 
-from .history import utc_day
+from .history import dated, day_of
 from .people import HistorySummary, HotFile
 from .results import HistoryReport
 from .review import Review
@@ -32,7 +32,8 @@ def _history_facts(report: HistoryReport, history: HistorySummary) -> str:
     if report.repository.last_commit is not None:
         days = max(0, (report.repository.reviewed_at - report.repository.last_commit) // 86_400)
         facts.append(
-            f"The newest commit was written on {utc_day(report.repository.last_commit)}, {plural(days, 'day')} before this review."
+            f"The newest commit was written on {dated(report.repository.last_commit, report.repository.last_commit_offset)}, "
+            f"{plural(days, 'day')} before this review."
         )
     if history.bots:
         names = ", ".join(f"{prose(bot.name)} ({number(bot.commits)})" for bot in history.bots)
@@ -82,7 +83,13 @@ def _authors(history: HistorySummary) -> str:
         return ""
     total = history.bus_factor.commits
     rows = [
-        (prose(one.name, 60), number(one.commits), percent(one.commits, total), number(one.recent), utc_day(one.last))
+        (
+            prose(one.name, 60),
+            number(one.commits),
+            percent(one.commits, total),
+            number(one.recent),
+            day_of(one.last, one.last_offset),
+        )
         for one in history.top_authors[:10]
     ]
     head = ("Author", "Commits", "Share", "Last year", "Last seen")

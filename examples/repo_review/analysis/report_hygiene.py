@@ -60,4 +60,7 @@ def _secret_facts(inspection: InspectionReport) -> str:
     if not found:
         return "### Credentials\n\nNone of the known patterns matched."
     counts = ", ".join(f"{number(found[where])} {words[where]}" for where in words if where in found)
-    return f"### Credentials\n\nCredential-like values: {counts}. See above for the places."
+    return (
+        f"### Credentials\n\nCredential-like values: {counts}. See above for the places. A value counts as one of a test if a "
+        "folder or the file has a name of tests (test, spec, fixture, mock, dummy, fake), whatever it looks like."
+    )

@@ -17,6 +17,7 @@ class RepositorySummary(BaseModel):
     branch: str | None = Field(description="None when no branch is checked out")
     commits: int
     last_commit: int | None
+    last_commit_offset: int = Field(0, description="time zone of the newest commit's author, in minutes")
     shallow: bool
     partial: bool = Field(description="a clone without all file contents (git clone --filter)")
     reviewed_at: int

@@ -34,6 +34,9 @@ _SENSITIVE = re.compile(
     re.I,
 )
 
+_TEST_WORD = re.compile(r"(^|[/_.-])(tests?|testing|fixtures?|mocks?|dummy|fake)([/_.-]|$)", re.I)
+"""A folder or file name with one of these words: a credential there is taken for one of a test."""
+
 
 class MarkerPlace(BaseModel):
     path: str
@@ -130,7 +133,9 @@ def add_content(part: ScanPart, path: str, content: bytes) -> None:
 def _add_secrets(part: ScanPart, path: str, content: bytes) -> None:
     if is_lock(path):
         return
-    where: Where = "test" if is_test(path) else "example" if is_example(path) or _is_template(path) else "source"
+    where: Where = (
+        "test" if is_test(path) or _TEST_WORD.search(path) else "example" if is_example(path) or _is_template(path) else "source"
+    )
     starts: list[int] | None = None
     for hit in find_secrets(content):
         if starts is None:
