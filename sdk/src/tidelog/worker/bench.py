@@ -37,6 +37,11 @@ class Bench:
     def busy(self) -> int:
         return len(self._tasks)
 
+    @property
+    def in_hand(self) -> set[str]:
+        """Names of the agents or tools whose work is in hand."""
+        return {delivery.work.pool for delivery, _ in self._owners.values()}
+
     async def wait_free(self) -> None:
         async with self._slots:
             return

@@ -2,19 +2,12 @@
 
 import asyncio
 import json
-import logging
-import time
 from dataclasses import dataclass
 from typing import Literal, Protocol
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tidelog.logs import log
-
-logger = logging.getLogger(__name__)
-
-BLOCKED_S = 1.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 10.0, 600.0
 """Seconds until a message that this worker cannot use is delivered again; the delay grows each time."""
 
@@ -74,14 +67,4 @@ class Delivery:
         every_s = self.ack_wait_s / 3.3
         while True:
             await self.publisher.publish(self.reply, b"+WPI")
-            started = time.monotonic()
             await asyncio.sleep(every_s)
-            blocked_s = time.monotonic() - started - every_s
-            if blocked_s > BLOCKED_S:
-                log(
-                    logger,
-                    logging.WARNING,
-                    "event_loop_blocked",
-                    seconds=round(blocked_s, 1),
-                    hint="blocking code in an async function; run it with ctx.step or make it a sync tool",
-                )

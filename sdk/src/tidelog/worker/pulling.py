@@ -48,7 +48,7 @@ class Puller:
         queue: Queue,
         publisher: Publisher,
         slots: Slots,
-        report_lost: Callable[[Queue], None],
+        report_lost: Callable[[Queue, str], None],
         ack_wait_s: float,
     ) -> None:
         self._nats = nats
@@ -64,15 +64,7 @@ class Puller:
             try:
                 await self._pull_on_new_inbox()
             except (ConsumerLostError, NatsError, OSError) as error:
-                log(
-                    logger,
-                    logging.WARNING,
-                    "queue_lost",
-                    kind=self._queue.kind,
-                    pool=self._queue.pool,
-                    reason=f"{type(error).__name__}: {error}",
-                )
-                self._report_lost(self._queue)
+                self._report_lost(self._queue, f"{type(error).__name__}: {error}")
                 await asyncio.sleep(PAUSE_S)
 
     async def _pull_on_new_inbox(self) -> None:

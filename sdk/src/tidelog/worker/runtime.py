@@ -30,6 +30,8 @@ from tidelog.worker.bench import Bench
 from tidelog.worker.invocations import ToolRunner
 from tidelog.worker.protocol import Queue, Registration, WorkerApi
 from tidelog.worker.pulling import Puller
+from tidelog.worker.tasks import going_on
+from tidelog.worker.watch import LoopWatch
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +85,8 @@ class Worker:
         self._nats: SecuredClient | None = None
         self._nats_url = ""
         self._pullers: dict[Queue, asyncio.Task[None]] = {}
+        self._lost: dict[str, list[str]] = {}
+        """Queues that were lost since the last registration, by reason."""
         self._trouble = asyncio.Event()
         self._reconnected = False
         self._told: dict[str, str] = {}
@@ -99,6 +103,7 @@ class Worker:
         """
         session = asyncio.create_task(self._stay_registered(), name="session")
         stopping = asyncio.create_task(stop.wait(), name="stop")
+        watching = asyncio.create_task(going_on("loop watch", LoopWatch(self._in_hand).run), name="loop watch")
         try:
             await asyncio.wait({session, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if session.cancelled():
@@ -108,6 +113,7 @@ class Worker:
         finally:
             await end_tasks(stopping, session)
             await self._shut_down()
+            await end_tasks(watching)
 
     async def publish(self, subject: str, payload: bytes) -> None:
         """Publish on the present connection; see `Publisher`."""
@@ -142,7 +148,9 @@ class Worker:
             self.registered.set()
             await self._trouble.wait()
             self.registered.clear()
-            await asyncio.sleep(random.uniform(0.1, 0.5))  # several queues are lost together: one registration for all
+            # Several queues are lost together: one registration and one line for all.
+            await asyncio.sleep(random.uniform(0.1, 0.5))
+            self._tell_lost()
 
     async def _register(self) -> Registration:
         agents = [describe_agent(agent) for agent in self._agents.values()]
@@ -210,8 +218,17 @@ class Worker:
     def _serves(self, queue: Queue) -> bool:
         return queue.pool in (self._agents if queue.kind == "agent" else self._tools)
 
-    def _on_lost(self, queue: Queue) -> None:
+    def _on_lost(self, queue: Queue, reason: str) -> None:
+        self._lost.setdefault(reason, []).append(f"{queue.kind} {queue.pool}")
         self._trouble.set()
+
+    def _tell_lost(self) -> None:
+        for reason, queues in self._lost.items():
+            log(logger, logging.WARNING, "queue_lost", queues=sorted(set(queues)), reason=reason)
+        self._lost.clear()
+
+    def _in_hand(self) -> set[str]:
+        return set().union(*(bench.in_hand for bench in self._benches.values()))
 
     def _on_puller_end(self, queue: Queue, task: "asyncio.Task[None]") -> None:
         """A puller that was not stopped on purpose is made again with the next registration, however it ended."""

@@ -1,0 +1,104 @@
+"""The worker's watch tells code that blocks the event loop from a process that did not run, with one line for each stand-still."""
+
+import asyncio
+import logging
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from typing import Any
+
+import pytest
+
+from tests.pace import within
+from tidelog.worker import watch
+from tidelog.worker.protocol import Queue
+from tidelog.worker.runtime import Worker
+from tidelog.worker.watch import LoopWatch
+
+CHILD = textwrap.dedent(
+    """
+    import asyncio, logging, sys
+    from tidelog.worker import watch
+    watch.TICK_S, watch.BLOCKED_S = 0.05, 0.6
+
+    class Names(logging.Handler):
+        def emit(self, record):
+            print(record.getMessage(), flush=True)
+
+    logging.getLogger("tidelog").addHandler(Names())
+    logging.getLogger("tidelog").setLevel(logging.INFO)
+
+    async def main():
+        watching = asyncio.create_task(watch.LoopWatch(lambda: ["idle"]).run())
+        await asyncio.sleep(0.2)
+        print("ready", flush=True)
+        await asyncio.sleep(600)
+
+    asyncio.run(main())
+    """
+)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "TICK_S", 0.05)
+    monkeypatch.setattr(watch, "BLOCKED_S", 0.3)
+
+
+async def test_code_that_blocks_is_one_line_with_its_place_and_the_work_in_hand(
+    quick: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "tidelog")
+    in_hand = {"spy"}
+    watching = asyncio.create_task(LoopWatch(lambda: set(in_hand)).run())
+    try:
+        await asyncio.sleep(0.2)
+        block_the_loop()
+        in_hand.clear()  # the blocking agent ends in the same turn
+        async with within(10):
+            while not blocked_lines(caplog):  # noqa: ASYNC110  # a line of a log sets no event
+                await asyncio.sleep(0.02)
+        await asyncio.sleep(0.3)  # a second line would come now
+    finally:
+        watching.cancel()
+    (fields,) = blocked_lines(caplog)
+    assert fields["seconds"] >= 0.5 and fields["in_hand"] == ["spy"]
+    assert fields["where"].startswith(__file__) and fields["where"].endswith("in block_the_loop")
+    assert "ctx.step" in fields["hint"]
+
+
+def block_the_loop() -> None:
+    time.sleep(0.7)
+
+
+def blocked_lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    return [record.__dict__["fields"] for record in caplog.records if record.getMessage() == "event_loop_blocked"]
+
+
+def test_a_process_that_was_stopped_is_not_said_to_block() -> None:
+    with subprocess.Popen([sys.executable, "-c", CHILD], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        try:
+            assert child.stdout.readline() == "ready\n"
+            os.kill(child.pid, signal.SIGSTOP)
+            time.sleep(1)
+            os.kill(child.pid, signal.SIGCONT)
+            assert child.stdout.readline() == "worker_stood_still\n"
+        finally:
+            child.kill()
+
+
+def test_queues_that_are_lost_together_are_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    worker = Worker(url="http://127.0.0.1:1", api_key="tl_test")
+    for kind, pool in (("tool", "add"), ("agent", "spy"), ("agent", "adder"), ("agent", "spy")):
+        worker._on_lost(Queue(kind=kind, pool=pool, stream="WORK", consumer=pool), "no heartbeat for 12 s")  # type: ignore[arg-type]
+    worker._tell_lost()
+    worker._tell_lost()
+    (record,) = [record for record in caplog.records if record.getMessage() == "queue_lost"]
+    assert record.__dict__["fields"] == {
+        "queues": ["agent adder", "agent spy", "tool add"],
+        "reason": "no heartbeat for 12 s",
+    }
