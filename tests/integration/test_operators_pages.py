@@ -24,7 +24,6 @@ from tests.pages import block
 
 RESTORE = "docs/how-to/restore-a-backup.md"
 OWN_SERVERS = "docs/how-to/use-your-own-servers.md"
-UPGRADE = "docs/how-to/upgrade.md"
 DISK = "docs/how-to/watch-the-disk.md"
 Row = tuple[int, str, str]
 
@@ -172,3 +171,18 @@ async def test_a_role_that_appends_and_cannot_change_the_past(services: Embedded
             await connection.execute(SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(Identifier(f"t{mark}")))
             for role in (f"t{mark}_app", f"t{mark}"):
                 await connection.execute(SQL("DROP ROLE IF EXISTS {}").format(Identifier(role)))
+
+
+async def test_sizes_of_a_database_and_of_a_folder_are_shown(database_url: str, tmp_path: Path) -> None:
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        cursor = await connection.execute(block(DISK, "sizes").encode())
+        [(events, runs, database)] = await cursor.fetchall()
+        assert (events, runs) == (None, 0) and database.endswith("kB")
+        cursor.nextset()
+        tables = await cursor.fetchall()
+        assert len(tables) == 10 and "event" in {name for name, _, _ in tables}
+    for part in ("postgres/data/pg_wal", "nats", "logs"):
+        (tmp_path / ".tidelog" / part).mkdir(parents=True)
+    assert len((await shell(block(DISK, "folder"), tmp_path)).splitlines()) >= 3
+    await shell(block(RESTORE, "copy-the-folder"), tmp_path)
+    assert (tmp_path / "tidelog-backup" / "postgres" / "data").is_dir()
