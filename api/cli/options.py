@@ -24,7 +24,7 @@ Agents = Annotated[
 ]
 Workspace = Annotated[
     Path | None,
-    typer.Option("--workspace", metavar="DIR", help="Folder that tools are given as theirs; no sandbox.  \\[TIDELOG_WORKSPACE; default: here]"),
+    typer.Option("--workspace", metavar="DIR", help="Folder given to tools; no sandbox.  \\[TIDELOG_WORKSPACE; default: here]"),
 ]
 
 
