@@ -57,6 +57,8 @@ def choose(config: SupervisorConfig, server_files: Iterable[Path], *, spare_root
         return None
     account, fault = _account(config, {path.stat().st_uid for path in server_files} | {0})
     fault = fault or _closed(config, account)
+    home = spare_root / f"worker-{account.uid}-{folder_key(config.data_dir)}"
+    fault = fault or _made(home, account)
     if fault is not None:
         if config.worker_run_as is not None:
             raise WrongSettings(f"TIDELOG_WORKER_RUN_AS: {fault}")
@@ -66,7 +68,6 @@ def choose(config: SupervisorConfig, server_files: Iterable[Path], *, spare_root
             "TIDELOG_WORKER_RUN_AS (root: no warning)",
         )  # fmt: skip
         return None
-    home = _home(config, account, spare_root)
     chosen = WorkerAccount(account, home, Path(config.workspace) if config.workspace else home / "workspace")
     log.info("worker_has_an_account", account=account.name, uid=account.uid, workspace=str(chosen.workspace))
     return chosen
@@ -133,16 +134,15 @@ def _needed(config: SupervisorConfig) -> Iterator[tuple[str, Path, int]]:
         yield "the workspace", Path(config.workspace), os.R_OK | os.W_OK | os.X_OK
 
 
-def _home(config: SupervisorConfig, account: Account, spare_root: Path) -> Path:
-    """The worker's own folder, made at the first start."""
+def _made(home: Path, account: Account) -> str | None:
+    """Makes the worker's own folder at the first start. Returns why it cannot be made."""
     try:
-        make_root_directory(spare_root)
-        home = spare_root / f"worker-{account.uid}-{folder_key(config.data_dir)}"
+        make_root_directory(home.parent)
         for folder in (home, home / "workspace"):
             make_private_directory(folder, account)
     except (OSError, EmbeddedError) as error:
-        raise SupervisorError(f"the worker's folder cannot be made: {error}") from None
-    return home
+        return f"the worker's own folder {home} cannot be made: {error}"
+    return None
 
 
 def folder_key(data_dir: str) -> str:

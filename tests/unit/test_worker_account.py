@@ -45,6 +45,17 @@ def test_files_that_no_other_account_can_use_leave_the_worker_with_root_and_a_wa
     assert not (tmp_path / "spare").exists()
 
 
+def test_a_folder_that_cannot_be_made_is_a_warning_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose file system is read-only."""
+    monkeypatch.setattr(worker_account, "_closed", lambda config, account: None)
+    (tmp_path / "file").touch()
+    with capture_logs() as lines:
+        assert worker_account.choose(config_of(tmp_path), [tmp_path], spare_root=tmp_path / "file" / "spare") is None
+    assert "cannot be made" in lines[0]["reason"]
+    with pytest.raises(WrongSettings, match="cannot be made"):
+        worker_account.choose(config_of(tmp_path, worker_run_as="nobody"), [], spare_root=tmp_path / "file" / "spare")
+
+
 def test_an_account_of_the_setting_that_cannot_be_used_is_an_error_and_never_root(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     for name, why in (("no-such-account", "there is no account"), ("nobody", "is closed to it")):
