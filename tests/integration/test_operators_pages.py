@@ -16,7 +16,8 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier
 
-from adapters.embedded import EmbeddedServices, find_postgres
+from adapters.embedded import EmbeddedServices, find_nats, find_postgres
+from adapters.embedded.nats_server import worker_permissions
 from adapters.postgres.log.identity import log_id_at
 from domain.projects import CreateProject
 from tests.integration.system_kit import PATIENCE_S, System, eventually, new_id, running
@@ -186,3 +187,13 @@ async def test_sizes_of_a_database_and_of_a_folder_are_shown(database_url: str, 
     assert len((await shell(block(DISK, "folder"), tmp_path)).splitlines()) >= 3
     await shell(block(RESTORE, "copy-the-folder"), tmp_path)
     assert (tmp_path / "tidelog-backup" / "postgres" / "data").is_dir()
+
+
+def test_nats_takes_the_configuration_with_the_rights_that_workers_need(tmp_path: Path) -> None:
+    text = block(OWN_SERVERS, "nats")
+    configuration = tmp_path / "nats.conf"
+    configuration.write_text(text)
+    subprocess.run([find_nats(None).path, "-t", "-c", configuration], check=True, capture_output=True, timeout=30)
+    rights = worker_permissions(None)
+    for subject in (*rights["publish"]["allow"], *rights["subscribe"]["allow"]):
+        assert f'"{subject}"' in text
