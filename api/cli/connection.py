@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import sys
 import tempfile
@@ -25,6 +26,10 @@ STOP_PATIENCE_S = 40.0
 PATIENCE_S = 15.0
 """Seconds for which a request is repeated while the server is away."""
 MAX_PAGE = 1000
+LOG_LIMIT_BYTES = 8 * 1024 * 1024
+LOG_END_BYTES = 256 * 1024
+LOG_LOOK_S = 10.0
+"""Of the log of a server that was started for a command: its bound, what is kept of it, and seconds between two looks."""
 
 
 @dataclass(frozen=True)
@@ -156,13 +161,17 @@ async def _running(settings: "Settings") -> state.RunningServer | None:
 async def _started(settings: "Settings", worker: bool, quiet: bool) -> AsyncIterator[state.RunningServer]:
     """Runs `tidelog up` on the data folder and any free port, for the time of the block."""
     with tempfile.TemporaryFile() as log:
+        append_only(log)
         async with child_process(_up(settings, worker), {**os.environ, "TIDELOG_LOG_FORMAT": "json"}, log) as child:
             with _spinner("starting a server for this command …", quiet):
                 found = await _ready(settings, child, log)
+            bounding = asyncio.create_task(_bound(log), name="bound the log")
             try:
                 yield found
             except CommandFailed as error:
                 raise CommandFailed(f"{error}{_trouble(log)}", error.exit_code) from None
+            finally:
+                bounding.cancel()
 
 
 async def wait_for_agents(server: ServerClient, wanted: Set[str], patience_s: float = 60.0) -> None:
@@ -273,7 +282,29 @@ def _trouble(log: IO[bytes]) -> str:
 _NOT_TOLD = frozenset({"event", "level", "timestamp", "role", "exception"})
 
 
+async def _bound(log: IO[bytes]) -> None:
+    """Keeps the log of a server that runs for long (`tidelog demo --keep`) small. Runs until cancelled."""
+    while True:
+        await asyncio.sleep(LOG_LOOK_S)
+        keep_end(log)
+
+
+def append_only(log: IO[bytes]) -> None:
+    """Lets the server, which has the same open file, write behind the end wherever this process reads or cuts."""
+    fcntl.fcntl(log.fileno(), fcntl.F_SETFL, fcntl.fcntl(log.fileno(), fcntl.F_GETFL) | os.O_APPEND)
+
+
+def keep_end(log: IO[bytes]) -> None:
+    """Cuts a log over its bound down to its end. The server may write meanwhile."""
+    descriptor = log.fileno()
+    size = os.fstat(descriptor).st_size
+    if size > LOG_LIMIT_BYTES:
+        end = os.pread(descriptor, LOG_END_BYTES, size - LOG_END_BYTES)
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, end)
+
+
 def _lines(log: IO[bytes]) -> list[str]:
     log.seek(0, os.SEEK_END)
-    log.seek(max(0, log.tell() - 256 * 1024))
+    log.seek(max(0, log.tell() - LOG_END_BYTES))
     return [line for line in log.read().decode("utf-8", "replace").splitlines() if line.strip()]
