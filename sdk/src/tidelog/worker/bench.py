@@ -37,14 +37,14 @@ class Bench:
     def busy(self) -> int:
         return len(self._tasks)
 
+    async def wait_free(self) -> None:
+        async with self._slots:
+            return
+
     @property
     def in_hand(self) -> set[str]:
         """Names of the agents or tools whose work is in hand."""
         return {delivery.work.pool for delivery, _ in self._owners.values()}
-
-    async def wait_free(self) -> None:
-        async with self._slots:
-            return
 
     def offer(self, delivery: Delivery) -> None:
         """Take over a delivery. Work that is already in hand is not started twice: its heartbeat goes on with the new delivery."""
