@@ -9,8 +9,9 @@ from api.settings import Settings
 from application.engine.commands.loop import CommandLoop
 from application.engine.parked import ParkedOperations
 from application.engine.ports.idempotency import IdempotencyKeys
-from application.engine.ports.log import EventFeed
+from application.engine.ports.log import EventFeed, Gaps
 from application.engine.ports.positions import ConsumerPositions
+from application.engine.ports.problems import WorkerProblems
 from application.engine.ports.projections import ProjectionOperations
 from application.engine.ports.queue import WorkQueue
 from application.engine.reading.cloudevents import CloudEventEncoder
@@ -83,5 +84,11 @@ class Container:
 
     Raises Unavailable if the log refuses appends because they would not be durable, and if the database is away.
     """
+    room: HealthCheck
+    """Whether the disk of the database has room."""
+    gaps: Callable[[], Awaitable[Gaps]]
+    """The positions of the log without an event, over a connection for reads. Raises Unavailable."""
+    problems: WorkerProblems
+    """What workers report about files that they cannot use."""
     dependencies: Mapping[str, HealthCheck]
     """Name → a check of a dependency. Health limits its time."""

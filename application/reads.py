@@ -9,6 +9,7 @@ from typing import Generic, Protocol, TypeVar
 from uuid import UUID
 
 from application.engine.ports.pages import Page
+from application.views.activity import Activity
 from application.views.agents import AgentView
 from application.views.invocations import InvocationSummary, InvocationView
 from application.views.messages import MessageView
@@ -120,6 +121,15 @@ class ConsumerReads(Protocol):
         ...
 
 
+class ActivityReads(Protocol):
+    async def now(self) -> Activity:
+        """The sums over all runs, agent runs and tool calls, of all tenants together.
+
+        The time does not depend on how many there were.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Reads:
     """The queries of all read models."""
@@ -132,3 +142,4 @@ class Reads:
     invocations: InvocationReads
     keys: ApiKeyReads
     consumers: ConsumerReads
+    activity: ActivityReads

@@ -1,6 +1,7 @@
 """The queries of all read models, as the ports of `application/reads.py`."""
 
 from application.reads import ConsumerProgress, Reads
+from projections.activity import ActivityQueries
 from projections.agents import AgentQueries
 from projections.engine import checkpoints
 from projections.invocations import InvocationQueries
@@ -24,7 +25,10 @@ class ConsumerQueries:
 
 
 def reads_of(database: Database, *, keys: Database, health: Database) -> Reads:
-    """`keys` and `health`: where API keys and the progress of consumers are looked up, each with connections of its own."""
+    """`keys`: where API keys are looked up. `health`: where the progress of consumers and the activity are looked up.
+
+    Each of them has connections of its own.
+    """
     return Reads(
         runs=RunQueries(database),
         messages=MessageQueries(database),
@@ -34,4 +38,5 @@ def reads_of(database: Database, *, keys: Database, health: Database) -> Reads:
         invocations=InvocationQueries(database),
         keys=ApiKeyQueries(keys),
         consumers=ConsumerQueries(health),
+        activity=ActivityQueries(health),
     )

@@ -1,6 +1,6 @@
 """The read models of this distribution by name. `api.assembly` adds those that installed plug-ins bring."""
 
-from projections import agents, invocations, messages, projects, runs, tenants, timers, tools, work
+from projections import activity, agents, invocations, messages, projects, runs, tenants, timers, tools, work
 from projections.kernel import Projection
 
 PROJECTIONS: tuple[Projection, ...] = (
@@ -13,5 +13,6 @@ PROJECTIONS: tuple[Projection, ...] = (
     invocations.PROJECTION,
     timers.PROJECTION,
     work.PROJECTION,
+    activity.PROJECTION,
 )
 """Their tables are made by migrations."""

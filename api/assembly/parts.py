@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from application.engine.ports.checkpoints import Checkpoints
     from application.engine.ports.idempotency import IdempotencyKeys
     from application.engine.ports.leases import Leases
-    from application.engine.ports.log import EventFeed, EventStore, Subscription
+    from application.engine.ports.log import EventFeed, EventStore, Gaps, Subscription
     from application.engine.ports.parked import ParkedEvents
     from application.engine.ports.positions import ConsumerPositions
+    from application.engine.ports.problems import WorkerProblems
     from application.engine.ports.projections import ProjectionOperations
     from application.engine.ports.queue import OpenWork, WorkQueue
     from application.engine.ports.snapshots import Snapshots
@@ -104,6 +105,9 @@ class Overrides(TypedDict, total=False):
     members: "Callable[[], Awaitable[Sequence[MemberView]]]"
     streams: Callable[[], Awaitable[Mapping[str, int]]]
     durable: Callable[[], Awaitable[bool]]
+    room: "HealthCheck"
+    gaps: "Callable[[], Awaitable[Gaps]]"
+    problems: "WorkerProblems"
     dependencies: "Mapping[str, HealthCheck]"
 
 

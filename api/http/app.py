@@ -9,6 +9,7 @@ from api.http.conventions.keys import Keys
 from api.http.conventions.middleware import Gate
 from api.http.conventions.routing import RouteTable
 from api.http.documents import asyncapi, cached, openapi, schemas
+from api.http.readiness import Reports
 from api.http.routes import agent_runs, agents, events, health, invocations, projections, projects, runs, tools, workers
 
 ROUTERS = (
@@ -22,7 +23,7 @@ def create_app(container: Container) -> Gate:
     app = FastAPI(title="Tidelog", version=version("tidelog-server"), docs_url="/docs", redoc_url=None)
     app.state.container = container
     app.state.keys = keys = Keys(container)
-    app.state.reports = health.Reports(container)
+    app.state.reports = Reports(container)
     routes = [route for router in ROUTERS for route in router.routes]
     app.router.routes[:0] = routes  # for the OpenAPI document, and for requests that match no route
     openapi.install(app)

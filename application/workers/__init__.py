@@ -5,6 +5,7 @@ claim). So a repeat is the same command, through every entrance.
 """
 
 from application.engine.commands.loop import CommandLoop
+from application.engine.ports.problems import WorkerProblems
 from application.engine.ports.queue import WorkQueue
 from application.engine.reading.live import LiveFeed
 from application.tool_schemas import ToolSchemas
@@ -21,9 +22,9 @@ from application.workers.state import SharedContext
 class Workers:
     """All use cases of workers. One object serves a process."""
 
-    def __init__(self, commands: CommandLoop, queue: WorkQueue, live: LiveFeed) -> None:
+    def __init__(self, commands: CommandLoop, queue: WorkQueue, live: LiveFeed, problems: WorkerProblems) -> None:
         schemas = ToolSchemas()
-        self.registration = Registration(commands, queue, schemas)
+        self.registration = Registration(commands, queue, schemas, problems)
         self.journals = Journals(commands, live)
         self.claims = Claims(commands, self.journals)
         self.calls = Calls(commands, schemas)

@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import CommandRequest
+from application.engine.ports.problems import WorkerProblem, WorkerProblems
 from application.engine.ports.queue import Queue, WorkQueue
 from application.tool_schemas import ToolSchemas
 from domain.agents import RegisterAgent
@@ -26,10 +28,11 @@ class Registered:
 class Registration:
     """Registration of workers. Idempotent: an unchanged agent or tool makes no event. Each agent and each tool is one append."""
 
-    def __init__(self, commands: CommandLoop, queue: WorkQueue, schemas: ToolSchemas) -> None:
+    def __init__(self, commands: CommandLoop, queue: WorkQueue, schemas: ToolSchemas, problems: WorkerProblems) -> None:
         self._commands = commands
         self._queue = queue
         self._schemas = schemas
+        self._problems = problems
 
     async def register(
         self, new_request: Callable[[], CommandRequest], agents: Sequence[RegisterAgent], tools: Sequence[RegisterTool]
@@ -46,6 +49,10 @@ class Registration:
         queues = [await self._offer(new_request(), agent, "agent", agent.name) for agent in agents]
         queues += [await self._offer(new_request(), tool, "tool", tool.name) for tool in tools]
         return Registered(queues, self._queue.ack_wait_s)
+
+    async def report(self, tenant_id: UUID, worker_id: str, problems: Sequence[WorkerProblem]) -> None:
+        """Replaces the worker's report about files that it cannot use. Raises Unavailable."""
+        await self._problems.report(tenant_id, worker_id, problems)
 
     async def _offer(self, request: CommandRequest, command: RegisterAgent | RegisterTool, kind: str, name: str) -> Queue:
         await self._commands.execute(request, command)

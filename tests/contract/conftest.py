@@ -23,9 +23,11 @@ from adapters.postgres.log.snapshots import PostgresSnapshots
 from adapters.postgres.pool import Pool, open_pool
 from adapters.postgres.read_models.open_work import PostgresOpenWork
 from adapters.postgres.read_models.timers import PostgresTimers
+from adapters.postgres.worker_problems import PostgresWorkerProblems
 from application.engine.ports.checkpoints import Checkpoints
 from application.engine.ports.leases import Leases
 from application.engine.ports.log import EventFeed, EventStore, StreamRanges
+from application.engine.ports.problems import WorkerProblems
 from application.engine.ports.queue import OpenWork, WorkItem
 from application.engine.ports.snapshots import Snapshots
 from application.engine.ports.timers import DueTimer, Timers
@@ -45,6 +47,7 @@ from tests.kit.memory import (
     MemorySnapshots,
     MemoryStreamRanges,
     MemoryTimers,
+    MemoryWorkerProblems,
 )
 
 LEASE_S = 3.0
@@ -254,6 +257,56 @@ async def postgres_tables(database_url: str, postgres_log: PostgresLogSide, pool
 @pytest.fixture(params=["memory", "postgres"])
 def tables(request: pytest.FixtureRequest) -> TableSide:
     side: TableSide = request.getfixturevalue(f"{request.param}_tables")
+    return side
+
+
+# --- reports of workers ---------------------------------------------------------------------------------------------------
+
+
+class ProblemSide(Protocol):
+    """Reports of workers, and the time that passes for them."""
+
+    problems: WorkerProblems
+
+    async def pass_time(self, seconds: float) -> None: ...
+
+
+class MemoryProblemSide:
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.problems = MemoryWorkerProblems(MemoryLog(self.clock))
+
+    async def pass_time(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+
+class PostgresProblemSide:
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self.problems = PostgresWorkerProblems(PostgresDatabase(pool))
+
+    async def pass_time(self, seconds: float) -> None:
+        async with self._pool.connection() as connection:
+            sql = """
+            UPDATE worker_problem SET (reported_at, expires_at) = (reported_at - past, expires_at - past)
+            FROM make_interval(secs => %s) AS past
+            """
+            await connection.execute(sql, [seconds])
+
+
+@pytest.fixture
+def memory_problems() -> MemoryProblemSide:
+    return MemoryProblemSide()
+
+
+@pytest.fixture
+def postgres_problems(pool: Pool) -> PostgresProblemSide:
+    return PostgresProblemSide(pool)
+
+
+@pytest.fixture(params=["memory", "postgres"])
+def reports(request: pytest.FixtureRequest) -> ProblemSide:
+    side: ProblemSide = request.getfixturevalue(f"{request.param}_problems")
     return side
 
 

@@ -43,6 +43,7 @@ from tests.kit.memory import (
     MemorySnapshots,
     MemorySubscription,
     MemoryTimers,
+    MemoryWorkerProblems,
     MemoryWorkQueue,
 )
 from tests.kit.waiting import TENANT, new_id, request_of, until
@@ -75,7 +76,7 @@ class Engine:
         self.snapshots = shared.snapshots if shared else MemorySnapshots(self.log)
         self.snapshotter = Snapshotter(self.snapshots, catalog.registry, every=snapshot_every) if snapshot_every else None
         self.commands = CommandLoop(self.store, catalog, snapshots=self.snapshotter, hooks=hooks)
-        self.workers = Workers(self.commands, self.queue, self.live)
+        self.workers = Workers(self.commands, self.queue, self.live, MemoryWorkerProblems(self.log))
         self.reconciler = WorkReconciler(self.open_work, self.queue)
         if shared is None:
             self.log.followers.append(self._tables)

@@ -5,16 +5,22 @@ from functools import partial
 from types import MappingProxyType
 
 from adapters.postgres import leases, pool
+from adapters.postgres.database import PostgresDatabase
 from adapters.postgres.durability import durability_of
 from adapters.postgres.idempotency import PostgresIdempotencyKeys
+from adapters.postgres.log.gaps import gaps_of
+from adapters.postgres.room import Room
+from adapters.postgres.worker_problems import PostgresWorkerProblems
 from api.assembly import access, histories, log_streams, messaging, storage, tables
 from api.assembly.commands import commands
 from api.assembly.parts import Parts, part
 from api.container import Container, HealthCheck, MemberView, NatsAccess
 from application.engine.parked import ParkedOperations
 from application.engine.ports.idempotency import IdempotencyKeys
+from application.engine.ports.log import Gaps
 from application.engine.ports.parked import ParkedEvents
 from application.engine.ports.positions import ConsumerPositions
+from application.engine.ports.problems import WorkerProblems
 from application.engine.ports.projections import ProjectionOperations
 from application.engine.reading.cloudevents import CloudEventEncoder
 from application.engine.reading.live import LiveFeed
@@ -104,6 +110,23 @@ async def _durable(connections: pool.Connections) -> bool:
 
 
 @part
+async def room(parts: Parts) -> HealthCheck:
+    return Room((await storage.pools(parts)).health).check
+
+
+@part
+async def gaps(parts: Parts) -> Callable[[], Awaitable[Gaps]]:
+    return partial(gaps_of, (await storage.pools(parts)).reads)
+
+
+@part
+async def problems(parts: Parts) -> WorkerProblems:
+    """The reports of workers. Health counts them over its own connection."""
+    pools = await storage.pools(parts)
+    return PostgresWorkerProblems(await storage.database_of(parts, "commands"), health=PostgresDatabase(pools.health))
+
+
+@part
 async def dependencies(parts: Parts) -> Mapping[str, HealthCheck]:
     postgres = partial(pool.check_health, (await storage.pools(parts)).health)
     return {"postgres": postgres, "nats": (await messaging.nats(parts)).check_health}
@@ -122,7 +145,7 @@ async def container(parts: Parts) -> Container:
         histories=await histories.histories(parts),
         commands=loop,
         cloud_events=CloudEventEncoder((await tables.catalog(parts)).registry.events),
-        workers=Workers(loop, queue, feed),
+        workers=Workers(loop, queue, feed, await problems(parts)),
         live=feed,
         positions=await positions(parts),
         reads=await reads(parts),
@@ -135,6 +158,9 @@ async def container(parts: Parts) -> Container:
         members=await members(parts),
         streams=await log_streams.streams(parts),
         durable=await durable(parts),
+        room=await room(parts),
+        gaps=await gaps(parts),
+        problems=await problems(parts),
         dependencies=MappingProxyType(dict(await dependencies(parts))),
     )
 

@@ -2,11 +2,11 @@
 
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Request
-from pydantic import Field
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, Field, StringConstraints
 from starlette.responses import Response
 
 from api.http.conventions.answers import answer, replayed
@@ -15,6 +15,9 @@ from api.http.conventions.request import command_request, container_of, principa
 from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
 from application.engine.commands.request import CommandOutcome
+from application.engine.ports.pages import MAX_LIMIT
+from application.engine.ports.problems import MAX_PROBLEMS, WorkerProblem
+from application.engine.ports.views import Timestamp
 from domain import agents, tools
 from domain.failures import Failure
 from domain.kernel import Json, Name, ShortText, Text
@@ -42,10 +45,18 @@ class ToolOffer(Body):
     max_attempts: int = Field(default=3, ge=1, le=20)
 
 
+class ProblemReport(Body):
+    path: ShortText
+    kind: ShortText
+    message: Annotated[Text, StringConstraints(max_length=4_000)]
+
+
 class RegisterBody(Body):
     worker_id: ShortText
     agents: tuple[AgentOffer, ...] = Field(default=(), max_length=500)
     tools: tuple[ToolOffer, ...] = Field(default=(), max_length=500)
+    problems: tuple[ProblemReport, ...] = Field(default=(), max_length=MAX_PROBLEMS)
+    """Files, or definitions in them, that the worker cannot use. Kept until the worker registers again, or for three minutes."""
 
 
 @router.post("/v1/workers", summary="Register a worker, its agents and its tools", openapi_extra=openapi.body(RegisterBody))
@@ -57,6 +68,8 @@ async def register(request: Request) -> Response:
         [agents.RegisterAgent(agent_id=agents.agent_id_of(tenant_id, a.name), **a.model_dump()) for a in body.agents],
         [tools.RegisterTool(tool_id=tools.tool_id_of(tenant_id, t.name), **t.model_dump()) for t in body.tools],
     )
+    problems = [WorkerProblem(**problem.model_dump()) for problem in body.problems]
+    await container.workers.registration.report(tenant_id, body.worker_id, problems)
     return answer(
         {
             "worker_id": body.worker_id,
@@ -65,6 +78,30 @@ async def register(request: Request) -> Response:
             "ack_wait_s": registered.ack_wait_s,
         }
     )
+
+
+class ProblemView(BaseModel):
+    worker_id: str
+    reported_at: Timestamp
+    path: str
+    kind: str
+    message: str
+
+
+class ProblemList(BaseModel):
+    data: list[ProblemView]
+
+
+@router.get(
+    "/v1/workers/problems",
+    summary="Files that workers cannot use, by their newest reports",
+    responses={200: {"model": ProblemList}},
+)
+async def get_problems(request: Request, limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100) -> Response:
+    """A report expires three minutes after the worker has vanished."""
+    found = await container_of(request).problems.of_tenant(principal_of(request).tenant_id, limit)
+    views = [ProblemView(worker_id=f.worker_id, reported_at=f.reported_at, **asdict(f.problem)) for f in found]
+    return answer(ProblemList(data=views))
 
 
 class ClaimBody(Body):

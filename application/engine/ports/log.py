@@ -111,6 +111,18 @@ class EventFeed(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Gaps:
+    """Positions of the log without an event: somebody deleted rows."""
+
+    head: int
+    looked_from: int
+    """The first position that was looked at."""
+    missing: int
+    gaps: Sequence[tuple[int, int]]
+    """The first gaps, each with its first and its last position."""
+
+
 class Subscription(Protocol):
     """The live log: old events, then live events, without a gap."""
 

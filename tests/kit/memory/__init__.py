@@ -7,6 +7,7 @@ from tests.kit.memory.histories import MemoryHistories
 from tests.kit.memory.idempotency import MemoryIdempotencyKeys
 from tests.kit.memory.leases import LeaseBoard, MemoryLeases
 from tests.kit.memory.log import MemoryEventStore, MemoryLog
+from tests.kit.memory.problems import MemoryWorkerProblems
 from tests.kit.memory.reads import MemoryPositions, MemoryRunReads
 from tests.kit.memory.snapshots import MemorySnapshots
 from tests.kit.memory.timers import MemoryTimers
@@ -32,5 +33,6 @@ __all__ = [
     "MemorySubscription",
     "MemoryTimers",
     "MemoryWorkQueue",
+    "MemoryWorkerProblems",
     "SystemClock",
 ]

@@ -9,14 +9,20 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from uuid_utils.compat import uuid7
+
 from tidelog.discovery import Discovery, discover
+from tidelog.errors import TidelogAPIError, TidelogConnectionError
 from tidelog.logs import configure_logs, log
+from tidelog.transport import NO_RETRY, Transport
 from tidelog.worker.nats_settings import WorkerSettingsError, nats_security_from
+from tidelog.worker.protocol import WorkerApi
 from tidelog.worker.runtime import RefusedError, Worker
 
 logger = logging.getLogger("tidelog.worker")
 
 EXIT_REFUSED = 2
+REPORT_WITHIN_S = 5.0
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -79,6 +85,7 @@ async def serve(given: argparse.Namespace, found: Discovery) -> int:
         concurrency=given.concurrency,
         tool_concurrency=given.tool_concurrency,
         nats_security=given.nats_security,
+        problems=found.problems,
     )
     try:
         await worker.run(stop)
@@ -86,6 +93,18 @@ async def serve(given: argparse.Namespace, found: Discovery) -> int:
         log(logger, logging.ERROR, "worker_refused", reason=str(error))
         return EXIT_REFUSED
     return 0
+
+
+async def report_problems(given: argparse.Namespace, found: Discovery) -> None:
+    """Reports the problems of a worker that has nothing to run: operators see them for three minutes."""
+    transport = Transport(given.url, given.api_key)
+    try:
+        async with asyncio.timeout(REPORT_WITHIN_S):
+            await WorkerApi(transport).register(str(uuid7()), (), (), NO_RETRY, found.problems)
+    except (TidelogConnectionError, TidelogAPIError, TimeoutError) as error:
+        log(logger, logging.WARNING, "problems_not_reported", reason=repr(error))
+    finally:
+        await transport.close()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -96,6 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log(logger, logging.ERROR, "problem_in_agents", path=str(problem.path), kind=problem.kind, message=problem.message)
     if not found.agents and not found.tools:
         log(logger, logging.ERROR, "nothing_to_run", folders=[str(folder) for folder in given.agents])
+        asyncio.run(report_problems(given, found))
         return EXIT_REFUSED
     return asyncio.run(serve(given, found))
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from uuid_utils.compat import uuid7
 
 from tidelog.agent import AgentDefinition
+from tidelog.discovery import Problem
 from tidelog.errors import TidelogConnectionError
 from tidelog.failures import ErrorReport
 from tidelog.journal import JournalEntry, JournalUpdate, Mail, StateValue
@@ -21,6 +22,8 @@ from tidelog.transport import RetryPolicy, Transport, json_of
 PATIENCE = RetryPolicy(max_elapsed_s=600, cap_s=2.0)
 """The worker waits for the end of an outage of the server that is shorter than this, and keeps its work."""
 POLL_MARGIN_S = 15.0
+MAX_PROBLEMS = 100
+"""Problems of one report that the server accepts."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -105,12 +108,16 @@ class WorkerApi:
         agents: Sequence[AgentDefinition],
         tools: Sequence[ToolDefinition],
         retry: RetryPolicy,
+        problems: Sequence[Problem] = (),
     ) -> Registration:
-        body = {
+        """`problems`: what the worker cannot use of its files; the server shows each report for three minutes."""
+        body: dict[str, Any] = {
             "worker_id": worker_id,
             "agents": [agent.model_dump(mode="json", exclude_none=True) for agent in agents],
             "tools": [tool.model_dump(mode="json") for tool in tools],
         }
+        if problems:  # a server of before does not know the field
+            body["problems"] = [_reported(problem) for problem in problems[:MAX_PROBLEMS]]
         return await self._post("/v1/workers", body, Registration, retry)
 
     async def claim_agent_run(self, work_id: UUID, worker_id: str, dispatch: int, delivery: int) -> AgentRunClaim:
@@ -184,6 +191,12 @@ def _parse(model: type[M], answer: Any) -> M:
         return model.model_validate(answer)
     except ValidationError as error:
         raise TidelogConnectionError(f"the server's answer is not what this version of the SDK knows: {error}") from error
+
+
+def _reported(problem: Problem) -> dict[str, str]:
+    """With the bounds of the server. PostgreSQL stores no NUL."""
+    texts = {"path": str(problem.path)[-500:], "kind": problem.kind, "message": problem.message[:4_000]}
+    return {name: text.encode(errors="replace").decode().replace("\0", "?") for name, text in texts.items()}
 
 
 def _claim_body(worker_id: str, dispatch: int, delivery: int) -> dict[str, Any]:

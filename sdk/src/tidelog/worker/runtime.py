@@ -13,6 +13,7 @@ from uuid_utils.compat import uuid7
 
 from tidelog.agent import Agent, describe_agent
 from tidelog.calling import end_tasks
+from tidelog.discovery import Problem
 from tidelog.errors import (
     AuthenticationError,
     DefinitionError,
@@ -40,6 +41,9 @@ T = TypeVar("T")
 GRACE_S = 5.0
 NATS_CONNECT_S = 15.0
 NATS_ANSWER_S = 3.0
+REPORT_EVERY_S = 60.0
+"""Seconds between two reports of problems. The server keeps a report for three minutes."""
+WITHDRAW_S = 2.0
 MAX_PAUSE_S = 2.0
 """Longest pause between attempts to reach the server. Pause and attempt together take less than five seconds."""
 
@@ -53,7 +57,8 @@ class Worker:
 
     `concurrency`: agent executions at once (they mostly wait, and may wait for one another: keep it above the number of agents that
     talk to each other). `tool_concurrency`: tool calls at once. `workspace`: the folder handed to tools. `nats_security`:
-    certificates and credentials for NATS; the server gives the URL.
+    certificates and credentials for NATS; the server gives the URL. `problems`: what `discover` could not use; the server shows the
+    problems to operators.
     """
 
     def __init__(
@@ -68,10 +73,12 @@ class Worker:
         tool_concurrency: int = 16,
         worker_id: str | None = None,
         nats_security: NatsSecurity | None = None,
+        problems: Iterable[Problem] = (),
     ) -> None:
         self.worker_id = worker_id or str(uuid7())
         self._agents = _by_name((describe_agent(agent).name, agent) for agent in agents)
         self._tools = _by_name((tool.describe().name, tool) for tool in tools)
+        self._problems = tuple(problems)
         # Each agent run may hold a long poll, a heartbeat's check and some calls at once.
         self._transport = Transport(url, api_key, max_connections=2 * (concurrency + tool_concurrency) + 20)
         self._api = WorkerApi(self._transport)
@@ -146,17 +153,27 @@ class Worker:
                 continue
             self._told.clear()
             self.registered.set()
-            await self._trouble.wait()
+            if not await self._in_trouble():
+                continue  # the server forgets a report of problems
             self.registered.clear()
             # Several queues are lost together: one registration and one line for all.
             await asyncio.sleep(random.uniform(0.1, 0.5))
             self._tell_lost()
 
+    async def _in_trouble(self) -> bool:
+        """Waits for trouble. False: it is time to report the problems again."""
+        try:
+            async with asyncio.timeout(REPORT_EVERY_S if self._problems else None):
+                await self._trouble.wait()
+        except TimeoutError:
+            return False
+        return True
+
     async def _register(self) -> Registration:
         agents = [describe_agent(agent) for agent in self._agents.values()]
         tools = [tool.describe() for tool in self._tools.values()]
         try:
-            registration = await self._api.register(self.worker_id, agents, tools, NO_RETRY)
+            registration = await self._api.register(self.worker_id, agents, tools, NO_RETRY, self._problems)
         except (AuthenticationError, PermissionDeniedError, InvalidRequestError) as error:
             faults = "; ".join(f"{fault.get('pointer')}: {fault.get('detail')}" for fault in error.errors)
             raise RefusedError(f"the server refuses this worker: {error} {faults}".rstrip()) from error
@@ -267,10 +284,20 @@ class Worker:
         await self._set_pullers()
         busy = {kind: bench.busy for kind, bench in self._benches.items()}
         log(logger, logging.INFO, "worker_stopping", worker_id=self.worker_id, **busy)
-        await asyncio.gather(*(bench.finish(GRACE_S) for bench in self._benches.values()))
+        await asyncio.gather(*(bench.finish(GRACE_S) for bench in self._benches.values()), self._withdraw_problems())
         if self._nats is not None:
             await _close(self._nats)
         await self._transport.close()
+
+    async def _withdraw_problems(self) -> None:
+        """A worker that has ended has no problems. Without an answer the report expires by itself."""
+        if not (self._problems and self._nats_url):
+            return
+        try:
+            async with asyncio.timeout(WITHDRAW_S):
+                await self._api.register(self.worker_id, (), (), NO_RETRY)
+        except (TidelogConnectionError, TidelogAPIError, TimeoutError) as error:
+            log(logger, logging.DEBUG, "problems_not_withdrawn", reason=repr(error))
 
 
 def _by_name(named: Iterable[tuple[str, T]]) -> dict[str, T]:

@@ -1,0 +1,178 @@
+"""The report on readiness: dependencies, lags, what goes on and what cannot go on; and the metrics, which show its figures.
+
+Anybody may ask, without a key and at any rate. So all callers in the same second get the same report, which is made over a database
+connection that nothing else uses. The report has numbers and names of agents and tools, and nothing that users wrote.
+"""
+
+import asyncio
+import shutil
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+from prometheus_client import generate_latest
+
+from api.container import Container, HealthCheck, MemberView
+from api.http import troubles
+from api.http.conventions.shared import Shared
+from api.metrics import HEAD, LAG, PARKED
+from api.work_metrics import work_metrics
+from application.engine.ports.log import Gaps
+from application.engine.reading.histories import Histories
+from application.views.activity import Activity
+from domain.errors import TidelogError, Unavailable
+from domain.kernel import timestamp
+
+CHECK_TIMEOUT_S = 2.0
+REUSED_FOR_S = 1.0
+"""Seconds for which a report is reused."""
+GAPS_TIMEOUT_S = 10.0
+GAPS_REUSED_FOR_S = 10.0
+"""Seconds for which a look at the whole index is reused."""
+
+
+@cache  # reading the metadata of the distribution takes most of the time of an answer
+def server_version() -> str:
+    return version("tidelog-server")
+
+
+class Reports:
+    """The health reports of one application, computed once for all callers."""
+
+    def __init__(self, container: Container) -> None:
+        self._container = container
+        self.readiness = Shared(self._readiness, reuse_s=REUSED_FOR_S)
+        self.metrics = Shared(self._metrics)
+        self.gaps = Shared(self._gaps, reuse_s=GAPS_REUSED_FOR_S)
+        self._of_the_work = b""
+        """The metrics of runs, agents, tools and queues, as text. Empty while the database is away: old figures mislead."""
+
+    async def _readiness(self) -> dict[str, Any]:
+        report, activity = await _readiness(self._container)
+        self._of_the_work = b"" if activity is None else work_metrics(activity, report["import_problems"], report["free_bytes"])
+        return report
+
+    async def _metrics(self) -> bytes:
+        """The metrics as text. Figures of the log are as old as the report; the counters of this process are current."""
+        await self.readiness()
+        await asyncio.sleep(0)  # callers in the same turn of the event loop share this answer
+        return generate_latest() + self._of_the_work
+
+    async def _gaps(self) -> Gaps:
+        """Raises Unavailable."""
+        try:
+            async with asyncio.timeout(GAPS_TIMEOUT_S):
+                return await self._container.gaps()
+        except TimeoutError:
+            raise Unavailable("the database did not look through the log in time") from None
+
+
+async def _readiness(container: Container) -> tuple[dict[str, Any], Activity | None]:
+    """The report, and the activity that it is about. None: the database is away."""
+    names = list(container.dependencies)
+    checks = asyncio.gather(*(_check(container.dependencies[name]) for name in names))
+    copied, results = await asyncio.gather(_copied(container), checks)
+    dependencies = {name: result or "ok" for name, result in zip(names, results, strict=True)}
+    report: dict[str, Any] = {"dependencies": dependencies, "consumers": {}}
+    activity: Activity | None = None
+    if dependencies.get("postgres") == "ok":
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT_S):
+                report |= await _lags(container, copied)
+            dependencies["durability"], report["durable"] = await _durability(container)
+            dependencies["disk"] = await _check(container.room) or "ok"
+            async with asyncio.timeout(CHECK_TIMEOUT_S):
+                now, problems = await container.reads.activity.now(), await container.problems.count()
+            report |= {"work": troubles.work(now), "import_problems": problems, "free_bytes": _free_bytes(container)}
+            activity = now
+        except (TidelogError, TimeoutError) as error:
+            dependencies["postgres"] = str(error) or "no answer in time"
+    if dependencies.get("postgres") != "ok":
+        LAG.clear()  # no figure is better than an old figure
+    wrong = sorted(name for name, state in dependencies.items() if state != "ok")
+    report["degraded"] = troubles.degraded(report)
+    status = "unavailable" if wrong else "degraded" if report["degraded"] else "ok"
+    return {"status": status, "version": server_version(), **report}, activity
+
+
+def _free_bytes(container: Container) -> int | None:
+    """The room on the disk of the data folder. None: there is no data folder, because the servers are elsewhere."""
+    try:
+        return shutil.disk_usage(container.settings.data_dir).free
+    except OSError:
+        return None
+
+
+async def _check(check: HealthCheck) -> str | None:
+    """None if the check passes, otherwise what is wrong."""
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            await check()
+    except TimeoutError:
+        return "no answer in time"
+    except TidelogError as error:
+        return error.message
+    return None
+
+
+async def _durability(container: Container) -> tuple[str, bool]:
+    """("ok", or what is wrong; whether an answered append is on disk). An append is not on disk in a throw-away database."""
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            return "ok", await container.durable()
+    except (TidelogError, TimeoutError) as error:
+        return str(error) or "no answer in time", False
+
+
+async def _copied(container: Container) -> Mapping[str, int]:
+    """The positions up to which streams have copied the log. Empty while NATS is away: the check of NATS reports the outage."""
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            return await container.streams()
+    except (TidelogError, TimeoutError):
+        return {}
+
+
+async def _lags(container: Container, copied: Mapping[str, int]) -> dict[str, Any]:
+    head = await container.log_head()
+    progress = await container.reads.consumers.progress()
+    members = await container.members()
+    HEAD.set(head)
+    consumers, streams = _behind(head, progress.positions), _behind(head, copied)
+    LAG.clear()
+    for name, state in {**consumers, **streams}.items():
+        LAG.labels(name).set(state["lag"])
+    PARKED.clear()
+    for name in {*consumers, *progress.parked}:
+        PARKED.labels(name).set(progress.parked.get(name, 0))
+    shown = [_member(member) for member in members]
+    return {
+        "head": head,
+        "history": _history(container.histories.known),
+        "consumers": consumers,
+        "streams": streams,
+        "parked": progress.parked,
+        "members": shown,
+    }
+
+
+def _history(known: Histories | None) -> dict[str, Any] | None:
+    """The current history, as far as this process knows. None before the process has asked."""
+    if known is None:
+        return None
+    current = known.current
+    return {
+        "id": current.history_id,
+        "began_at": timestamp(current.began_at),
+        "cause": current.cause,
+        "last_common_position": current.last_common,
+    }
+
+
+def _behind(head: int, positions: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    return {name: {"position": position, "lag": max(head - position, 0)} for name, position in sorted(positions.items())}
+
+
+def _member(member: MemberView) -> dict[str, Any]:
+    return {"place": member.place, "joined_at": timestamp(member.joined_at), "alive": member.alive, "units": list(member.units)}

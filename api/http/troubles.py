@@ -1,0 +1,66 @@
+"""What cannot go on, or not for long: the part of the readiness report that does not make a process unready.
+
+A process that serves requests stays in service although a call waits for a person. So these troubles are named, and `status` is
+`degraded`; `tidelog doctor` says how to mend each of them.
+"""
+
+from typing import Any
+
+from application.views.activity import STATES, Activity
+
+WAITS_LONG_S = 60.0
+"""Seconds. Work that no worker has taken for so long probably has no worker."""
+LITTLE_ROOM = 1024**3
+"""Bytes. With less room on the disk of the data folder its servers may soon refuse events."""
+MAX_QUEUES = 20
+
+
+def work(activity: Activity) -> dict[str, Any]:
+    """How much is going on, and the queues whose work has waited longest."""
+    queues: list[dict[str, Any]] = [
+        {
+            "kind": total.kind,
+            "name": total.label,
+            "waiting": total.now["waiting"],
+            "running": total.now["running"],
+            "oldest_waiting_s": round(total.oldest_s["waiting"], 3),
+        }
+        for total in activity.totals
+        if total.oldest_s.get("waiting", 0.0) >= WAITS_LONG_S
+    ]
+    queues.sort(key=lambda queue: -queue["oldest_waiting_s"])
+    return {
+        **{state: sum(total.now[state] for total in activity.totals if total.kind != "run") for state in STATES},
+        "runs": sum(total.now["running"] for total in activity.totals if total.kind == "run"),
+        "oldest_waiting_s": _rounded(activity.oldest_s("waiting")),
+        "oldest_ambiguous_s": _rounded(activity.oldest_s("ambiguous")),
+        "waits_long": queues[:MAX_QUEUES],
+    }
+
+
+def degraded(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """The troubles of a report: a stable `code`, a sentence for people, and a number where there is one."""
+    found = []
+
+    def add(code: str, count: int, detail: str) -> None:
+        found.append({"code": code, "count": count, "detail": detail})
+
+    work: dict[str, Any] = report.get("work", {})
+    if count := work.get("ambiguous", 0):
+        add("ambiguous-calls", count, "tool calls wait for a person: their workers vanished, and a repeat might do harm")
+    if queues := work.get("waits_long", []):
+        names = ", ".join(f"{queue['kind']} {queue['name']}" for queue in queues)
+        add("work-waits", sum(queue["waiting"] for queue in queues), f"no worker has taken work for over a minute: {names}")
+    if count := report.get("import_problems", 0):
+        add("import-problems", count, "workers have files that they cannot use")
+    for name, count in sorted(report.get("parked", {}).items()):
+        if count:
+            add("parked", count, f"{name} has put aside what it could not handle")
+    free = report.get("free_bytes")
+    if free is not None and free < LITTLE_ROOM:
+        add("little-room", free, f"the disk of the data folder has {free / 1024**2:.0f} MiB left")
+    return found
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)

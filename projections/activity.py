@@ -1,0 +1,251 @@
+"""What is going on: runs, agent runs and tool calls that have not ended, and sums by agent and by tool.
+
+The sums are kept with the events, so nobody has to count. Labels of metrics must not come and go, because a counter must not fall.
+So an agent or tool keeps its label once it has one, and agents and tools that come after the first `MAX_LABELS` share `OTHER`.
+"""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from application.views.activity import BOUNDS_S, MAX_LABELS, OTHER, OUTCOMES, STATES, Activity, Outcome, State, Total
+from domain import agent_runs, invocations, runs
+from domain.kernel import RecordedEvent
+from projections.kernel import Connection, Database, Projection, decoded, in_turns, topics_of
+
+BEGINS: dict[str, str] = {
+    runs.RunStarted.TOPIC: "run", agent_runs.AgentRunRequested.TOPIC: "agent", invocations.InvocationRequested.TOPIC: "tool",
+}  # fmt: skip
+TURNS: dict[str, State] = {
+    agent_runs.AgentRunResumed.TOPIC: "waiting",
+    agent_runs.AgentRunClaimed.TOPIC: "running",
+    agent_runs.AgentRunRetryScheduled.TOPIC: "retrying",
+    invocations.InvocationRequeued.TOPIC: "waiting",
+    invocations.AttemptStarted.TOPIC: "running",
+    invocations.InvocationRetryScheduled.TOPIC: "retrying",
+    invocations.InvocationBecameAmbiguous.TOPIC: "ambiguous",
+}
+"""Topic → the state that begins with an event of the topic."""
+ENDS: dict[str, Outcome] = {
+    runs.RunCompleted.TOPIC: "completed", runs.RunFailed.TOPIC: "failed", runs.RunCancelled.TOPIC: "cancelled",
+    agent_runs.AgentRunCompleted.TOPIC: "completed", agent_runs.AgentRunFailed.TOPIC: "failed",
+    agent_runs.AgentRunCancelled.TOPIC: "cancelled",
+    invocations.InvocationSucceeded.TOPIC: "completed", invocations.InvocationFailed.TOPIC: "failed",
+    invocations.InvocationResolved.TOPIC: "completed", invocations.InvocationCancelled.TOPIC: "cancelled",
+}  # fmt: skip
+RETRIES = topics_of(agent_runs.AgentRunRetryScheduled, invocations.InvocationRetryScheduled)
+
+FIND = "SELECT id, tenant_id, kind, label, began_at, state, since FROM activity WHERE id = ANY (%s)"
+LABELS = "SELECT kind, label FROM activity_total"
+FORGET = "DELETE FROM activity WHERE id = ANY (%s)"
+KEEP = """
+INSERT INTO activity (id, tenant_id, kind, label, began_at, state, since)
+SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::timestamptz[], %s::text[], %s::timestamptz[])
+ON CONFLICT (id) DO UPDATE SET state = EXCLUDED.state, since = EXCLUDED.since
+"""
+ADD = """
+INSERT INTO activity_total AS t (kind, label, started, completed, degraded, failed, cancelled, retries, became_ambiguous,
+                                 waiting, running, retrying, ambiguous, microseconds, durations)
+SELECT kind, label, started, completed, degraded, failed, cancelled, retries, became_ambiguous, waiting, running, retrying,
+       ambiguous, microseconds, durations::bigint[]
+FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[],
+            %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::text[])
+    AS u (kind, label, started, completed, degraded, failed, cancelled, retries, became_ambiguous,
+          waiting, running, retrying, ambiguous, microseconds, durations)
+ON CONFLICT (kind, label) DO UPDATE SET (started, completed, degraded, failed, cancelled, retries, became_ambiguous,
+                                         waiting, running, retrying, ambiguous, microseconds, durations) = (
+    t.started + EXCLUDED.started, t.completed + EXCLUDED.completed, t.degraded + EXCLUDED.degraded, t.failed + EXCLUDED.failed,
+    t.cancelled + EXCLUDED.cancelled, t.retries + EXCLUDED.retries, t.became_ambiguous + EXCLUDED.became_ambiguous,
+    t.waiting + EXCLUDED.waiting, t.running + EXCLUDED.running, t.retrying + EXCLUDED.retrying, t.ambiguous + EXCLUDED.ambiguous,
+    t.microseconds + EXCLUDED.microseconds,
+    (SELECT array_agg(one + other ORDER BY place)
+     FROM unnest(t.durations, EXCLUDED.durations) WITH ORDINALITY AS sums (one, other, place)))
+"""
+# Without waiting or ambiguous ones nothing is looked up. Otherwise each look-up is one entry of the index.
+READ = """
+SELECT t.kind, t.label, t.started, t.completed, t.degraded, t.failed, t.cancelled, t.retries, t.became_ambiguous,
+       t.waiting, t.running, t.retrying, t.ambiguous, t.microseconds, t.durations,
+       CASE WHEN t.waiting > 0 THEN extract(epoch FROM now() - (
+           SELECT since FROM activity AS a WHERE a.state = 'waiting' AND a.kind = t.kind AND a.label = t.label
+           ORDER BY since LIMIT 1))::float8 END,
+       CASE WHEN t.ambiguous > 0 THEN extract(epoch FROM now() - (
+           SELECT since FROM activity AS a WHERE a.state = 'ambiguous' AND a.kind = t.kind AND a.label = t.label
+           ORDER BY since LIMIT 1))::float8 END
+FROM activity_total AS t ORDER BY t.kind, t.label
+"""
+
+# --- the fold ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Item:
+    """A run, an agent run or a tool call that has not ended."""
+
+    tenant_id: UUID
+    kind: str
+    label: str
+    began_at: datetime
+    state: State
+    since: datetime
+
+
+@dataclass(slots=True)
+class Sums:
+    """What a batch adds to one row of the sums."""
+
+    started: int = 0
+    ended: Counter[Outcome] = field(default_factory=Counter)
+    retries: int = 0
+    became_ambiguous: int = 0
+    now: Counter[State] = field(default_factory=Counter)
+    """Differences: an item that leaves a state counts -1 there."""
+    microseconds: int = 0
+    durations: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))
+
+
+class Fold:
+    """The items and sums that a batch changes."""
+
+    def __init__(self, items: dict[UUID, Item], labels: set[tuple[str, str]]) -> None:
+        """`items`: the items of the batch that began before. `labels`: kind and label of all rows of the sums."""
+        self.items = items
+        self.sums: dict[tuple[str, str], Sums] = {}
+        self.changed: set[UUID] = set()
+        """Ids of items that are to be written."""
+        self.ended: set[UUID] = set()
+        self._labels = labels
+        self._known = Counter(kind for kind, label in labels if label != OTHER)
+
+    def add(self, recorded: RecordedEvent) -> None:
+        kind = BEGINS.get(recorded.topic)
+        if kind is not None:
+            self._begin(kind, recorded)
+            return
+        item = self.items.get(recorded.stream_id)
+        if item is None:
+            return  # it has ended before: a late outcome does not count twice
+        sums = self.sums.setdefault((item.kind, item.label), Sums())
+        if recorded.topic in TURNS:
+            self._turn(recorded, item, sums, TURNS[recorded.topic])
+        else:
+            self._end(recorded, item, sums)
+
+    def _begin(self, kind: str, recorded: RecordedEvent) -> None:
+        label = self._label(kind, recorded)
+        state: State = "running" if kind == "run" else "waiting"
+        self.items[recorded.stream_id] = Item(recorded.tenant_id, kind, label, recorded.recorded_at, state, recorded.recorded_at)
+        self.changed.add(recorded.stream_id)
+        sums = self.sums.setdefault((kind, label), Sums())
+        sums.started += 1
+        sums.now[state] += 1
+
+    def _label(self, kind: str, recorded: RecordedEvent) -> str:
+        if kind == "run":
+            return ""
+        event = decoded(recorded)
+        name: str = event.agent if kind == "agent" else event.tool
+        if (kind, name) in self._labels:
+            return name
+        if self._known[kind] >= MAX_LABELS:
+            return OTHER
+        self._labels.add((kind, name))
+        self._known[kind] += 1
+        return name
+
+    def _turn(self, recorded: RecordedEvent, item: Item, sums: Sums, state: State) -> None:
+        sums.now[item.state] -= 1
+        sums.now[state] += 1
+        sums.retries += recorded.topic in RETRIES
+        sums.became_ambiguous += state == "ambiguous"
+        item.state, item.since = state, recorded.recorded_at
+        self.changed.add(recorded.stream_id)
+
+    def _end(self, recorded: RecordedEvent, item: Item, sums: Sums) -> None:
+        del self.items[recorded.stream_id]
+        self.changed.discard(recorded.stream_id)
+        self.ended.add(recorded.stream_id)
+        took = max((recorded.recorded_at - item.began_at) // timedelta(microseconds=1), 0)
+        sums.now[item.state] -= 1
+        sums.ended[_outcome(recorded)] += 1
+        sums.microseconds += took
+        sums.durations[bisect_left(BOUNDS_S, took / 1e6)] += 1
+
+
+def _outcome(recorded: RecordedEvent) -> Outcome:
+    match decoded(recorded):
+        case runs.RunCompleted(degraded=True):
+            return "degraded"
+        case invocations.InvocationResolved(outcome="failed"):
+            return "failed"
+        case _:
+            return ENDS[recorded.topic]
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
+    """Two reads and at most three writes for a batch, whatever its size. What begins and ends in the batch makes no row."""
+    begun = {recorded.stream_id for recorded in batch if recorded.topic in BEGINS}
+    older = list({recorded.stream_id for recorded in batch} - begun)
+    found = await (await connection.execute(FIND, [older])).fetchall() if older else []
+    labels = await (await connection.execute(LABELS)).fetchall() if begun else []
+    fold = Fold({row[0]: Item(*row[1:]) for row in found}, {(kind, label) for kind, label in labels})
+    async for recorded in in_turns(batch):
+        fold.add(recorded)
+    if gone := [row[0] for row in found if row[0] in fold.ended]:
+        await connection.execute(FORGET, [gone])
+    if fold.changed:
+        kept = [(id, fold.items[id]) for id in fold.changed]
+        await connection.execute(
+            KEEP,
+            (
+                [id for id, _ in kept], [i.tenant_id for _, i in kept], [i.kind for _, i in kept], [i.label for _, i in kept],
+                [i.began_at for _, i in kept], [i.state for _, i in kept], [i.since for _, i in kept],
+            ),
+        )  # fmt: skip
+    if fold.sums:
+        await connection.execute(ADD, _columns(fold.sums))
+
+
+def _columns(sums: dict[tuple[str, str], Sums]) -> list[list[object]]:
+    rows = [
+        (
+            kind, label, s.started, *(s.ended[outcome] for outcome in OUTCOMES), s.retries, s.became_ambiguous,
+            *(s.now[state] for state in STATES), s.microseconds, "{" + ",".join(map(str, s.durations)) + "}",
+        )
+        for (kind, label), s in sums.items()
+    ]  # fmt: skip
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+PROJECTION = Projection("activity", frozenset({*BEGINS, *TURNS, *ENDS}), ("activity", "activity_total"), apply)
+
+# --- queries ----------------------------------------------------------------------------------------------------------
+
+
+class ActivityQueries:
+    """The port `ActivityReads`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def now(self) -> Activity:
+        async with self._database.connection() as connection:
+            rows = await (await connection.execute(READ)).fetchall()
+        return Activity([_total(row) for row in rows])
+
+
+def _total(row: Sequence[Any]) -> Total:
+    kind, label, started, *numbers = row[:13]
+    microseconds, durations, waiting_s, ambiguous_s = row[13:]
+    oldest: dict[State, float | None] = {"waiting": waiting_s, "ambiguous": ambiguous_s}
+    return Total(
+        kind=kind, label=label, started=started, ended=dict(zip(OUTCOMES, numbers[:4], strict=True)), retries=numbers[4],
+        became_ambiguous=numbers[5], now=dict(zip(STATES, numbers[6:], strict=True)), seconds=microseconds / 1e6,
+        durations=durations, oldest_s={state: max(seconds, 0.0) for state, seconds in oldest.items() if seconds is not None},
+    )  # fmt: skip

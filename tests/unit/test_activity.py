@@ -1,0 +1,174 @@
+"""The sums of what goes on: each run, agent run and tool call counts once, in the right state, however the log is cut."""
+
+import random
+from datetime import timedelta
+from itertools import pairwise
+from uuid import UUID
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from api.http import troubles
+from api.work_metrics import work_metrics
+from application.views.activity import BOUNDS_S, MAX_LABELS, OTHER, STATES, Activity, Total
+from domain.invocations import ResolveInvocation
+from domain.kernel import RecordedEvent
+from projections.activity import PROJECTION, Fold, Item, Sums
+from tests.kit.engine import RETRY, Engine, PlayedWorker, plan
+
+
+class Table:
+    """The rows of the read model, kept in memory by the fold."""
+
+    def __init__(self) -> None:
+        self.items: dict[UUID, Item] = {}
+        self.sums: dict[tuple[str, str], Sums] = {}
+
+    def add(self, batch: list[RecordedEvent]) -> None:
+        touched = {recorded.stream_id for recorded in batch}
+        fold = Fold({id: item for id, item in self.items.items() if id in touched}, set(self.sums))
+        for recorded in batch:
+            fold.add(recorded)
+        self.items = {id: item for id, item in self.items.items() if id not in fold.ended} | fold.items
+        for key, more in fold.sums.items():
+            sums = self.sums.setdefault(key, Sums())
+            sums.started += more.started
+            sums.retries += more.retries
+            sums.became_ambiguous += more.became_ambiguous
+            sums.microseconds += more.microseconds
+            sums.ended.update(more.ended)
+            sums.now.update(more.now)
+            sums.durations = [one + other for one, other in zip(sums.durations, more.durations, strict=True)]
+
+    def now(self, kind: str, label: str = "") -> dict[str, int]:
+        return {state: count for state, count in self.sums[kind, label].now.items() if count}
+
+
+def of_interest(engine: Engine) -> list[RecordedEvent]:
+    return [event for event in engine.log.events if event.topic in PROJECTION.topics]
+
+
+@pytest.fixture
+def table(engine: Engine) -> Table:
+    table = Table()
+    engine.log.followers.append(lambda events: table.add([event for event in events if event.topic in PROJECTION.topics]))
+    return table
+
+
+async def test_a_run_is_followed_from_its_start_to_its_end(engine: Engine, worker: PlayedWorker, table: Table) -> None:
+    await engine.start(plan=plan(retry=RETRY))
+    await engine.settled()
+    assert (table.now("run"), table.now("agent", "alpha")) == ({"running": 1}, {"waiting": 1})
+    alpha = await worker.next("alpha")
+    assert table.now("agent", "alpha") == {"running": 1}
+    await alpha.fail("transient")
+    assert (table.now("agent", "alpha"), table.sums["agent", "alpha"].retries) == ({"retrying": 1}, 1)
+    await engine.advance(RETRY.max_s)
+    assert table.now("agent", "alpha") == {"waiting": 1}
+    again = await worker.next("alpha")
+    engine.clock.advance(7)
+    await again.complete()
+    await engine.settled()
+    assert table.items == {} and table.now("run") == table.now("agent", "alpha") == {}
+    sums = table.sums["agent", "alpha"]
+    assert (sums.started, dict(sums.ended)) == (1, {"completed": 1})
+    assert sums.microseconds == (timedelta(seconds=7 + RETRY.max_s)) // timedelta(microseconds=1)
+    assert table.sums["run", ""].ended == {"completed": 1}
+
+
+async def test_a_call_waits_for_a_person_until_it_is_resolved(engine: Engine, worker: PlayedWorker, table: Table) -> None:
+    await engine.start("alpha")
+    alpha = await worker.next("alpha")
+    invocation_id = await alpha.call("k", "mail")
+    call = await worker.next("mail", "tool")
+    assert table.now("tool", "mail") == {"running": 1}
+    engine.clock.advance(10)
+    with pytest.raises(Exception, match="ambiguous"):
+        await worker.claim(await worker.take("mail", "tool"))
+    assert (table.now("tool", "mail"), table.sums["tool", "mail"].became_ambiguous) == ({"ambiguous": 1}, 1)
+    await engine.give(
+        ResolveInvocation(invocation_id=invocation_id, by="key:test", reason="looked into the mailbox", result="sent")
+    )
+    assert call.attempt == 1 and table.now("tool", "mail") == {}
+    assert table.sums["tool", "mail"].ended == {"completed": 1}
+
+
+async def test_any_cut_into_batches_gives_the_same_sums(engine: Engine, worker: PlayedWorker) -> None:
+    for number in range(6):
+        await engine.start("alpha", "beta")
+        alpha = await worker.next("alpha")
+        call_id = await alpha.call("k", "add", a=number)
+        call = await worker.next("add", "tool")
+        assert call.work_id == call_id
+        await (call.fail("permanent") if number % 2 else call.complete(number))
+        engine.clock.advance(number)
+        await (alpha.fail("permanent") if number % 3 == 0 else alpha.complete())
+    await engine.settled()
+    events, rng = of_interest(engine), random.Random(7)
+    whole = Table()
+    whole.add(events)
+    assert whole.sums["agent", "alpha"].ended == {"completed": 4, "failed": 2}
+    for _ in range(30):
+        cuts = sorted({0, len(events), *(rng.randrange(len(events)) for _ in range(rng.randrange(20)))})
+        cut = Table()
+        for start, end in pairwise(cuts):
+            cut.add(events[start:end])
+        assert cut.items == whole.items
+        assert {key: (s.started, +s.ended, +s.now, s.microseconds, s.durations) for key, s in cut.sums.items()} == {
+            key: (s.started, +s.ended, +s.now, s.microseconds, s.durations) for key, s in whole.sums.items()
+        }
+
+
+async def test_a_label_stays_and_the_number_of_labels_is_bounded(engine: Engine, worker: PlayedWorker, table: Table) -> None:
+    names = [f"agent-{number}" for number in range(MAX_LABELS + 3)]
+    await worker.register(*names)
+    for name in [*names, names[0], names[-1]]:
+        await engine.start(name)
+    await engine.settled()
+    labels = {label: sums.started for (kind, label), sums in table.sums.items() if kind == "agent"}
+    assert len(labels) == MAX_LABELS + 1
+    assert (labels[names[0]], labels[OTHER]) == (2, 4) and names[-1] not in labels
+
+
+def total(kind: str = "agent", label: str = "alpha", **changes: object) -> Total:
+    values: dict[str, object] = {
+        "started": 5, "ended": {"completed": 2, "degraded": 0, "failed": 1, "cancelled": 0}, "retries": 1, "became_ambiguous": 0,
+        "now": dict.fromkeys(STATES, 0) | {"waiting": 2}, "seconds": 12.5, "durations": [1, *[0] * (len(BOUNDS_S) - 1), 2],
+        "oldest_s": {"waiting": 90.0},
+    }  # fmt: skip
+    return Total(kind=kind, label=label, **(values | changes))  # type: ignore[arg-type]
+
+
+def test_metrics_are_conventional() -> None:
+    text = work_metrics(Activity([total(), total("tool", "add"), total("run", "")]), 3, 10**9).decode()
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    samples = {(s.name, *s.labels.values()): s.value for family in families.values() for s in family.samples}
+    assert samples["tidelog_agent_runs_started_total", "alpha"] == 5
+    assert samples["tidelog_agent_runs_ended_total", "alpha", "failed"] == 1
+    assert samples["tidelog_tool_calls_ended_total", "succeeded", "add"] == 2
+    assert samples["tidelog_runs_ended_total", "completed"] == 2
+    assert samples["tidelog_agent_runs_in_flight", "alpha", "waiting"] == 2
+    assert samples["tidelog_queue_oldest_seconds", "agent", "alpha"] == 90
+    assert samples["tidelog_agent_run_duration_seconds_bucket", "alpha", "0.05"] == 1
+    assert samples["tidelog_agent_run_duration_seconds_bucket", "alpha", "+Inf"] == 3
+    assert samples["tidelog_agent_run_duration_seconds_count", "alpha"] == 3
+    assert samples["tidelog_agent_run_duration_seconds_sum", "alpha"] == 12.5
+    assert samples["tidelog_import_problems",] == 3
+    assert "tidelog_data_folder_free_bytes" not in work_metrics(Activity([]), 0, None).decode()
+
+
+def test_the_number_of_lines_is_bounded() -> None:
+    many = [total(kind, f"name-{number}") for kind in ("agent", "tool") for number in range(MAX_LABELS + 1)]
+    assert len(work_metrics(Activity(many), 0, None).splitlines()) < 4_000
+
+
+def test_troubles_are_named_with_their_numbers() -> None:
+    calls = total("tool", "mail", now=dict.fromkeys(STATES, 0) | {"ambiguous": 2}, oldest_s={"ambiguous": 600.0})
+    work = troubles.work(Activity([total(), calls, total("run", "", oldest_s={})]))
+    assert (work["ambiguous"], work["oldest_ambiguous_s"], work["oldest_waiting_s"]) == (2, 600.0, 90.0)
+    assert work["waits_long"] == [{"kind": "agent", "name": "alpha", "waiting": 2, "running": 0, "oldest_waiting_s": 90.0}]
+    report = {"work": work, "import_problems": 1, "parked": {"runs": 3, "timers": 0}, "free_bytes": 5}
+    found = {trouble["code"]: trouble["count"] for trouble in troubles.degraded(report)}
+    assert found == {"ambiguous-calls": 2, "work-waits": 2, "import-problems": 1, "parked": 3, "little-room": 5}
+    assert troubles.degraded({}) == []
+    assert troubles.work(Activity([total(oldest_s={"waiting": 59.0})]))["waits_long"] == [], "a busy queue is no trouble"
