@@ -8,7 +8,7 @@ import typer
 from api.cli import options, output
 
 if TYPE_CHECKING:
-    from api.cli.findings import Diagnosis
+    from api.cli.diagnosis.findings import Diagnosis
 
 app = typer.Typer()
 
@@ -53,4 +53,9 @@ def _show(diagnosis: "Diagnosis") -> None:
         if finding.mend:
             console.print(f"  {'':<14} [yellow]→ {escape(finding.mend)}[/yellow]", soft_wrap=True)
     wrong = sum(finding.status == "wrong" for finding in diagnosis.findings)
-    console.print(f"\n[bold red]{wrong} wrong[/bold red]" if wrong else "\n[green]Nothing is wrong.[/green]")
+    if wrong:
+        console.print(f"\n[bold red]{wrong} wrong[/bold red]")
+    elif diagnosis.warnings:
+        console.print(f"\n[yellow]Nothing is wrong yet; {diagnosis.warnings} to look at.[/yellow]")
+    else:
+        console.print("\n[green]Nothing is wrong.[/green]")

@@ -17,8 +17,8 @@ from uuid import UUID
 import httpx
 import pytest
 
-from api.cli.diagnosis import examine_members
-from api.cli.findings import Diagnosis
+from api.cli.diagnosis.findings import Diagnosis
+from api.cli.diagnosis.members import examine_members
 from api.cli.history import RunHistory
 from api.supervisor.processes import die_with_parent
 from domain.runs import agent_run_id_of

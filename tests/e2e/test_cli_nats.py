@@ -20,8 +20,8 @@ from nats.js.api import ConsumerConfig
 from adapters.nats.names import StreamOwner
 from adapters.postgres.log.identity import log_id_at
 from api.assembly.streams import FoundLog, FoundStream
-from api.cli.findings import Diagnosis
-from api.cli.stream_diagnosis import examine_log
+from api.cli.diagnosis.findings import Diagnosis
+from api.cli.diagnosis.streams import examine_log
 from tests.e2e.cli_kit import command
 from tests.integration.nats_kit import NatsProcess
 from tests.integration.system_kit import eventually

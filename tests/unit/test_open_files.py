@@ -40,7 +40,7 @@ def test_the_doctor_says_whether_there_are_enough(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, connections: int, status: str
 ) -> None:
     monkeypatch.setenv("TIDELOG_MAX_CONNECTIONS", str(connections))
-    monkeypatch.setattr("api.cli.diagnosis.most_open_files", lambda: min(most_open_files(), 10_000))
+    monkeypatch.setattr("api.cli.diagnosis.installation.most_open_files", lambda: min(most_open_files(), 10_000))
     diagnosis: Any = asyncio.run(diagnose(tmp_path, None))
     [finding] = [finding for finding in diagnosis.findings if finding.subject == "open files"]
     assert finding.status == status and ("TIDELOG_MAX_CONNECTIONS" in finding.mend) == (status == "warning")

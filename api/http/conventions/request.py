@@ -8,6 +8,8 @@ from uuid_utils.compat import uuid7
 
 from api.container import Container
 from application.engine.commands.request import Caller, CommandRequest, request_of_entrance
+from domain.errors import Forbidden
+from domain.tenants import DEFAULT_TENANT_ID
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,14 @@ def container_of(request: Request) -> Container:
 
 def principal_of(request: Request) -> Principal:
     principal: Principal = request.scope["state"]["principal"]
+    return principal
+
+
+def operator_of(request: Request, what: str) -> Principal:
+    """The caller, an operator. `what`: subject and verb, such as "read models are". Raises Forbidden."""
+    principal = principal_of(request)
+    if principal.tenant_id != DEFAULT_TENANT_ID:
+        raise Forbidden(f"{what} shared by all tenants: only a key of the default tenant may ask")
     return principal
 
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from api.http.conventions.answers import answer
+from api.http.conventions.request import operator_of
 from api.http.conventions.routing import DirectRoute
 from api.http.readiness import Reports, server_version
 
@@ -45,6 +46,7 @@ class LogGaps(BaseModel):
 @router.get("/v1/log/gaps", summary="Positions of the log without an event", responses={200: {"model": LogGaps}})
 async def gaps(request: Request) -> Response:
     """Looks at the newest million positions. Every position has an event, unless somebody deleted rows."""
+    operator_of(request, "the log is")
     return answer(asdict(await _reports(request).gaps()))
 
 

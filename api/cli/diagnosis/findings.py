@@ -3,6 +3,9 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+THROWN_AWAY = "fsync is off, and the database says that it may be lost: answered appends are not on disk"
+TO_DURABILITY = "set fsync = on in postgresql.conf and reload PostgreSQL"
+
 Status = Literal["ok", "note", "warning", "wrong"]
 
 
@@ -21,6 +24,10 @@ class Diagnosis:
     health: dict[str, Any] | None = None
     binaries: dict[str, Any] = field(default_factory=dict)
     packages: dict[str, str | None] = field(default_factory=dict)
+
+    @property
+    def warnings(self) -> int:
+        return sum(finding.status == "warning" for finding in self.findings)
 
     @property
     def healthy(self) -> bool:

@@ -7,7 +7,7 @@ from api.cli.nats import OLD_QUEUE, UNUSED_FOR_MIN, held, usage
 
 if TYPE_CHECKING:
     from api.assembly.streams import FoundLog
-    from api.cli.findings import Diagnosis
+    from api.cli.diagnosis.findings import Diagnosis
     from api.settings import Settings
 
 

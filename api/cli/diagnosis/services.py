@@ -1,0 +1,56 @@
+"""Findings about the PostgreSQL and NATS that the settings name instead of the embedded servers."""
+
+import asyncio
+
+from api.cli.diagnosis.findings import THROWN_AWAY, TO_DURABILITY, Diagnosis
+from api.settings import Settings, SettingsError
+
+CHECK_TIMEOUT_S = 5.0
+
+
+async def examine_own_servers(found: Diagnosis, settings: Settings) -> None:
+    """Examines the PostgreSQL and NATS that the settings name instead of the embedded servers."""
+    if settings.database_url is not None:
+        from api.assembly import upkeep
+        from domain.errors import TidelogError
+
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT_S):
+                waiting = await upkeep.pending_migrations(settings.database_url.get_secret_value())
+        except (TidelogError, TimeoutError) as error:
+            found.add("database", "wrong", f"TIDELOG_DATABASE_URL: {error or 'no answer in time'}", "start it, or correct the URL")
+        else:
+            if waiting:
+                found.add("database", "warning", f"not migrated yet: {', '.join(waiting)}", "tidelog migrate (or tidelog up)")
+            else:
+                found.add("database", "ok", "reachable, schema up to date")
+            await _durability(found, settings.database_url.get_secret_value())
+    if settings.nats_url is not None:
+        from api.assembly import upkeep
+        from domain.errors import TidelogError
+
+        try:
+            await upkeep.check_nats(settings, timeout=CHECK_TIMEOUT_S)
+        except (TidelogError, SettingsError) as error:
+            found.add("NATS", "wrong", f"TIDELOG_NATS_URL: {error}", "start it with JetStream, or correct what is said")
+        else:
+            found.add("NATS", "ok", "reachable, JetStream answers")
+
+
+async def _durability(found: Diagnosis, database_url: str) -> None:
+    from api.assembly import upkeep
+    from domain.errors import TidelogError
+
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            durability = await upkeep.durability(database_url)
+    except (TidelogError, TimeoutError) as error:
+        found.add("durability", "wrong", str(error) or "no answer in time", TO_DURABILITY)
+        return
+    if not durability.fsync:
+        found.add("durability", "warning", THROWN_AWAY, TO_DURABILITY)
+    elif not durability.full_page_writes:
+        torn = "full_page_writes is off: a power failure may leave torn pages, unless the file system writes them whole"
+        found.add("durability", "warning", torn, "set full_page_writes = on")
+    else:
+        found.add("durability", "ok", "an answered append is on disk")

@@ -1,0 +1,113 @@
+"""Findings about what cannot go on: calls that wait for a person, work that nobody takes, files of workers, parked events, the log.
+
+Numbers are in the readiness report, of all tenants together. Names and reasons are of the tenant of the doctor's key.
+"""
+
+from typing import Any
+
+from api.cli.diagnosis.asking import Asking
+from api.cli.diagnosis.findings import Diagnosis
+from api.cli.output import duration
+
+SHOWN = 5
+OTHERS = "(other)"
+RETRY_PARKED = "mend the reason, then: tidelog projections retry"
+
+
+async def examine_work(found: Diagnosis, server: Asking) -> None:
+    import httpx
+
+    health = found.health or {}
+    try:
+        if "work" in health:  # else the database is away, or the server is of an earlier release
+            await _ambiguous_calls(found, server, health["work"])
+            _queues(found, health["work"])
+            await _files(found, server, health["import_problems"])
+        await _parked(found, server, health.get("parked", {}))
+        await _gaps(found, server)
+    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+        found.add("work", "note", f"not looked at any further: {error!r}")
+
+
+async def _ambiguous_calls(found: Diagnosis, server: Asking, work: dict[str, Any]) -> None:
+    if not work["ambiguous"]:
+        found.add("calls", "ok", "none waits for a person")
+        return
+    oldest = f", the oldest for {duration(work['oldest_ambiguous_s'])}" if work["oldest_ambiguous_s"] is not None else ""
+    page = await server.get("/v1/invocations", {"status": "ambiguous", "limit": SHOWN})
+    calls = [] if page is None else page["data"]
+    names = "".join(f"; {call['tool']} {call['invocation_id']}" for call in calls)
+    example = calls[0]["invocation_id"] if calls else "ID"
+    found.add(
+        "calls", "wrong", f"{work['ambiguous']} ambiguous tool calls wait for a person{oldest}{names}",
+        f"find out whether each took effect, then: tidelog invocations resolve {example} --reason TEXT with --result JSON or "
+        "--error MESSAGE; all of them: tidelog invocations list --ambiguous",
+    )  # fmt: skip
+
+
+def _queues(found: Diagnosis, work: dict[str, Any]) -> None:
+    for queue in work["waits_long"]:
+        name = f"other {queue['kind']}s" if queue["name"] == OTHERS else f"{queue['kind']} {queue['name']}"
+        text = f"{queue['waiting']} pieces of work for {name} wait, the oldest for {duration(queue['oldest_waiting_s'])}"
+        if queue["running"]:
+            found.add(
+                "queue", "warning", f"{text}; {queue['running']} are being done",
+                "start more workers, or raise --concurrency or --tool-concurrency of a worker",
+            )  # fmt: skip
+        else:
+            found.add(
+                "queue", "wrong", f"{text}; no worker does any",
+                f"start a worker that has {name}: tidelog worker --agents FOLDER; its log says what it has registered",
+            )  # fmt: skip
+    if not work["waits_long"]:
+        found.add("queues", "ok", f"no work has waited for a minute: {work['waiting']} wait, {work['running']} are being done")
+
+
+async def _files(found: Diagnosis, server: Asking, count: int) -> None:
+    if not count:
+        return
+    answer = await server.get("/v1/workers/problems", {"limit": 100})
+    listed = {} if answer is None else {(each["path"], each["message"]): each for each in answer["data"]}
+    for path, message in list(listed)[:SHOWN]:
+        each = listed[path, message]
+        found.add(
+            "worker file", "wrong", f"{path}: {each['kind']}: {message} (worker {each['worker_id']})",
+            "mend the file, then restart that worker; the report is gone three minutes after the worker's end",
+        )  # fmt: skip
+    if not listed:
+        found.add(
+            "worker file", "wrong", f"workers have {count} files that they cannot use", "give the key of their tenant to see which"
+        )
+    elif len(listed) > SHOWN:
+        found.add("worker file", "wrong", f"and {len(listed) - SHOWN} more", "GET /v1/workers/problems has all")
+
+
+async def _parked(found: Diagnosis, server: Asking, parked: dict[str, int]) -> None:
+    for consumer, count in sorted(parked.items()):
+        if not count:
+            continue
+        page = await server.get(f"/v1/projections/{consumer}/parked", {"limit": 1})
+        first = page["data"][0] if page and page["data"] else None
+        reason = f"; the first at position {first['position']}: {first['error'].splitlines()[0][:200]}" if first else ""
+        found.add(
+            consumer, "wrong", f"{count} events are put aside that it could not handle{reason}",
+            f"{RETRY_PARKED} {consumer.partition(':')[0]}; the list: tidelog projections parked",
+        )  # fmt: skip
+
+
+async def _gaps(found: Diagnosis, server: Asking) -> None:
+    gaps = await server.get("/v1/log/gaps")
+    if gaps is None:
+        return
+    whole = gaps["looked_from"] == 1
+    seen = f"positions {gaps['looked_from']} to {gaps['head']}"
+    if gaps["missing"]:
+        where = ", ".join(str(first) if first == last else f"{first} to {last}" for first, last in gaps["gaps"])
+        found.add(
+            "log", "wrong", f"{gaps['missing']} events are missing among {seen}: {where}",
+            "somebody deleted rows: restore a backup (docs/how-to/restore-a-backup.md); tidelog verify names what differs",
+        )  # fmt: skip
+    elif whole:
+        found.add("log", "ok", f"every position has its event, up to {gaps['head']}")
+    else:
+        found.add("log", "ok", f"{seen} have their events; tidelog verify reads the others too")
