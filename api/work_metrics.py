@@ -94,5 +94,7 @@ def _others(activity: Activity, import_problems: int, free_bytes: int | None) ->
         value=activity.oldest_s("ambiguous") or 0.0,
     )  # fmt: skip
     yield GaugeMetricFamily("tidelog_import_problems", "Files of workers that cannot be used", value=import_problems)
+    room = GaugeMetricFamily("tidelog_data_folder_free_bytes", "Room on the disk of the data folder")
     if free_bytes is not None:
-        yield GaugeMetricFamily("tidelog_data_folder_free_bytes", "Room on the disk of the data folder", value=free_bytes)
+        room.add_metric([], free_bytes)
+    yield room

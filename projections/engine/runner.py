@@ -4,6 +4,7 @@ An event that breaks a handler is parked, together with later events of its root
 """
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import aclosing
 from functools import partial
 from uuid import UUID
 
@@ -37,11 +38,17 @@ class ProjectionRunner:
         """The lowest position among the projections of the group."""
         return min((c.position for c in self._known.values()), default=0)
 
-    async def run(self) -> None:
-        """Works until cancelled; outages are waited out. Raises LostOwnership when another process took over."""
+    async def run(self, until: int | None = None) -> None:
+        """Works until cancelled, or until the position; outages are waited out.
+
+        Raises LostOwnership when another process took over.
+        """
         await persistently(self._take)
-        async for batch in self._subscription.batches(after=self.position, name="projections"):
-            await self.handle(batch)
+        async with aclosing(self._subscription.batches(after=self.position, name="projections")) as batches:
+            async for batch in batches:
+                await self.handle(batch)
+                if until is not None and self.position >= until:
+                    return
 
     async def _take(self) -> None:
         async with self._database.connection() as connection:

@@ -399,7 +399,7 @@ def test_the_doctor_finds_a_healthy_server(up: Up, run_id: str) -> None:
     [member] = [finding["detail"] for finding in report["findings"] if finding["subject"] == "member"]
     [history] = [finding["detail"] for finding in report["findings"] if finding["subject"] == "history"]
     assert history.startswith(f"{report['health']['history']['id']}, since 20") and history.endswith(" UTC")
-    assert member.endswith(": 9 projections, rebuilds, relay, 8 partitions of the sagas, sweeper, timers")
+    assert member.endswith(": 10 projections, rebuilds, relay, 8 partitions of the sagas, sweeper, timers")
 
 
 def test_workers_of_the_embedded_nats_may_take_the_work_of_this_log_alone(up: Up, run_id: str) -> None:

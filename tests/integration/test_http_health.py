@@ -10,10 +10,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from application.engine.sagas.manager import PARTITIONS
 from tests.integration.nats_kit import NatsProcess
-from tests.integration.system_kit import System, eventually, issue_key, running, stopped
+from tests.integration.system_kit import PlayedWorker, System, eventually, issue_key, running, stopped
 from tests.integration.wire_kit import wired
 
-PROJECTIONS = {"tenants", "projects", "agents", "tools", "runs", "messages", "invocations", "timers", "work"}
+PROJECTIONS = {"tenants", "projects", "agents", "tools", "runs", "messages", "invocations", "timers", "work", "activity"}
 CONSUMERS = {*PROJECTIONS, *PARTITIONS}
 
 
@@ -31,7 +31,7 @@ async def test_a_healthy_server(system: System) -> None:
     assert live.status_code == 200 and live.json()["status"] == "ok" and live.json()["version"]
     status, report = await readiness(system)
     assert (status, report["status"], report["head"], report["parked"]) == (200, "ok", head, {})
-    assert report["dependencies"] == {"postgres": "ok", "nats": "ok", "durability": "ok"}
+    assert report["dependencies"] == {"postgres": "ok", "nats": "ok", "durability": "ok", "disk": "ok"}
     assert report["durable"] is False, "the database of the tests says that it may be lost"
     assert report["consumers"] == {name: {"position": head, "lag": 0} for name in CONSUMERS}
     assert report["streams"] == {"relay": {"position": head, "lag": 0}}
@@ -84,6 +84,42 @@ async def metrics(system: System) -> dict[tuple[str, tuple[str, ...]], float]:
     assert response.status_code == 200 and response.headers["content-type"].startswith("text/plain")
     families = text_string_to_metric_families(response.text)
     return {(s.name, tuple(s.labels.values())): s.value for family in families for s in family.samples}
+
+
+async def test_the_work_is_counted_and_the_sums_are_those_of_the_log(system: System, worker: PlayedWorker) -> None:
+    run_id = await system.start("alpha")
+    alpha = await worker.next("alpha")
+    await alpha.call("k", "add", a=1)
+    call = await worker.next("add", "tool")
+    await call.fail("transient", retry_after_s=0)
+    again = await worker.next("add", "tool")
+    await again.complete(3)
+    await alpha.complete()
+    await system.start("beta")
+    await system.ended(run_id)
+    await system.settled()
+
+    async def counted() -> dict[tuple[str, tuple[str, ...]], float]:
+        found = await metrics(system)  # a report may be a second old
+        return found if found.get(("tidelog_agent_runs_in_flight", ("beta", "waiting"))) == 1 else {}
+
+    found = await eventually(counted, "the metrics of the work")
+    assert found["tidelog_runs_started_total", ()] == 2 and found["tidelog_runs_in_flight", ()] == 1
+    assert found["tidelog_runs_ended_total", ("completed",)] == 1
+    assert found["tidelog_agent_runs_ended_total", ("alpha", "completed")] == 1
+    assert found["tidelog_tool_calls_ended_total", ("succeeded", "add")] == 1
+    assert found["tidelog_tool_call_retries_total", ("add",)] == 1
+    assert found["tidelog_tool_call_duration_seconds_count", ("add",)] == 1
+    assert 0 < found["tidelog_agent_run_duration_seconds_sum", ("alpha",)] < 600
+    assert found["tidelog_queue_oldest_seconds", ("agent", "beta")] > 0
+    assert found["tidelog_queue_oldest_seconds", ("agent", "alpha")] == 0
+    await system.http.post("/v1/projections/activity/verify", json={})
+
+    async def verified() -> str | None:
+        check = (await system.http.get("/v1/projections/activity")).json()["check"]
+        return check["status"] if check["status"] in ("equal", "different", "failed") else None
+
+    assert await eventually(verified, "the comparison with the log") == "equal"
 
 
 async def test_requests_are_counted_by_route(system: System) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
@@ -20,6 +20,7 @@ from domain.kernel import RecordedEvent
 from domain.tenants import DEFAULT_TENANT_ID
 from projections import runs
 from projections.engine import checkpoints
+from projections.engine.catching_up import ReadModels
 from projections.engine.runner import ProjectionRunner
 from projections.kernel import Connection, Database, Projection, decoded
 from projections.registry import PROJECTIONS
@@ -252,6 +253,49 @@ async def test_what_breaks_a_handler_is_parked_with_what_follows_it(database_url
 async def checkpoints_of(log: Log) -> dict[str, int]:
     async with log.database.connection() as connection:
         return await checkpoints.positions(connection)
+
+
+async def test_a_new_read_model_catches_up_while_the_others_go_on(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an upgrade a new read model begins at the start of the log. The others do not wait for it."""
+    monkeypatch.setattr("projections.engine.catching_up.FAR_BEHIND", 20)
+    may_go_on = asyncio.Event()
+
+    async def slowly(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
+        if batch[-1].position > 10:
+            await may_go_on.wait()
+
+    new = Projection("new", frozenset({projects.ProjectCreated.TOPIC}), (), slowly)
+    known = [projection for projection in PROJECTIONS if projection.name == "projects"]
+    async with log_on(database_url, page=5) as log:
+        await log.create(*(f"p{number}" for number in range(30)))
+        async with log.database.connection() as connection:
+            await checkpoints.take(connection, ["projects"])
+            await connection.execute("UPDATE checkpoint SET position = 30 WHERE name = 'projects'")
+        task = asyncio.create_task(ReadModels([new, *known], log.database, log).run())
+        try:
+            for number in range(3):
+                await log.create(f"q{number}")
+
+            async def position_of(name: str) -> int:
+                async with log.database.connection() as connection:
+                    return (await checkpoints.positions(connection)).get(name, 0)
+
+            async def at_head(name: str) -> bool:
+                return await position_of(name) == 33
+
+            await eventually(lambda: at_head("projects"), "the read model that was there")
+            assert await position_of("new") <= 15
+            may_go_on.set()
+            await eventually(lambda: at_head("new"), "the new read model")
+            await log.create("last")
+            for name in ("new", "projects"):
+                await eventually(lambda name=name: reached(position_of(name), 34), name)
+        finally:
+            await stopped(task)
+
+
+async def reached(position: Awaitable[int], wanted: int) -> bool:
+    return await position == wanted
 
 
 async def test_a_second_runner_takes_over_and_the_first_one_ends(database_url: str) -> None:

@@ -154,7 +154,8 @@ def test_metrics_are_conventional() -> None:
     assert samples["tidelog_agent_run_duration_seconds_count", "alpha"] == 3
     assert samples["tidelog_agent_run_duration_seconds_sum", "alpha"] == 12.5
     assert samples["tidelog_import_problems",] == 3
-    assert "tidelog_data_folder_free_bytes" not in work_metrics(Activity([]), 0, None).decode()
+    assert samples["tidelog_data_folder_free_bytes",] == 10**9
+    assert "\ntidelog_data_folder_free_bytes" not in work_metrics(Activity([]), 0, None).decode()
 
 
 def test_the_number_of_lines_is_bounded() -> None:

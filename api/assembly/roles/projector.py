@@ -5,9 +5,9 @@ from api.assembly.parts import Parts
 from application.engine.background import side_by_side
 from application.engine.leases import Group
 from projections.engine import plugins
+from projections.engine.catching_up import ReadModels
 from projections.engine.rebuild import jobs
 from projections.engine.rebuild.builder import ProjectionBuilder
-from projections.engine.runner import ProjectionRunner
 
 
 async def groups(parts: Parts) -> list[Group]:
@@ -16,7 +16,7 @@ async def groups(parts: Parts) -> list[Group]:
     by_unit = {f"projection:{projection.name}": projection for projection in projections}
 
     async def project(units: frozenset[str]) -> None:
-        await ProjectionRunner([by_unit[unit] for unit in sorted(units)], database, subscription).run()
+        await ReadModels([by_unit[unit] for unit in sorted(units)], database, subscription).run()
 
     async def build(_: frozenset[str]) -> None:
         async with storage.listening_on(parts, jobs.CHANNEL) as requests:
