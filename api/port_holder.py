@@ -41,7 +41,8 @@ def _sockets(port: int) -> set[str]:
 
 def _holds(process: Path, sockets: set[str]) -> bool:
     try:
-        return any(_link(entry.path) in sockets for entry in os.scandir(process / "fd"))
+        with os.scandir(process / "fd") as entries:
+            return any(_link(entry.path) in sockets for entry in entries)
     except OSError:  # it has ended, or belongs to somebody else
         return False
 

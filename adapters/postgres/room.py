@@ -16,8 +16,8 @@ ASK_EVERY_S = 5.0
 """A full disk is noticed after at most so many seconds. While the disk is full, each call asks."""
 
 LITTLE_MEMORY = "SET LOCAL work_mem = '64kB'"
-SPILL = "SELECT count(*) FROM (SELECT repeat('x', 1000) || i FROM generate_series(1, 1000) AS i ORDER BY 1 DESC) AS spilled"
-"""Sorts one megabyte, which does not fit in the memory."""
+SPILL = "SELECT count(*) FROM unnest(array_fill(repeat('x', 1000), ARRAY[1000])) AS spilled (line)"
+"""The rows of a function are stored until they are read: one megabyte, which does not fit in the memory."""
 
 log = structlog.get_logger(__name__)
 

@@ -21,6 +21,7 @@ NOT_READ_MODELS = {
     "idempotency_key",  # answers to requests
     "snapshot",  # states of long streams
     "member", "lease",  # the members that do the work of the engine
+    "worker_problem",  # reports of workers
 }  # fmt: skip
 
 REVIEWED = {

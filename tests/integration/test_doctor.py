@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import sys
 import textwrap
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -15,6 +16,7 @@ from adapters.embedded import EmbeddedServices
 from api.cli import doctor
 from api.cli.diagnosis import diagnose
 from api.cli.diagnosis.findings import Diagnosis, Finding
+from api.supervisor.state import create_key
 from tests.integration.system_kit import PlayedWorker, System, eventually, served, stopped
 from tidelog.discovery import discover
 from tidelog.worker import Worker
@@ -95,6 +97,20 @@ async def ambiguous_call(system: System, worker: PlayedWorker) -> str:
     return invocation_id
 
 
+async def made_up_troubles(system: System) -> int:
+    """Work that has waited for long, a parked event, an event less, and nobody who does the engine's work.
+
+    Returns the position without an event.
+    """
+    await stopped(system.tasks.pop("sharing"))
+    await system.sql("UPDATE activity SET since = since - interval '20 minutes' WHERE label = 'gamma'")
+    [(root_id,)] = await system.sql("SELECT root_id FROM event WHERE topic = 'run.started' LIMIT 1")
+    parked = "('runs', 3, %s, gen_random_uuid(), 'run.started', 'KeyError: broken handler')"
+    await system.sql(f"INSERT INTO parked_event VALUES {parked}", root_id)
+    [(lost,)] = await system.sql("DELETE FROM event WHERE topic = 'project.created' RETURNING notification_id")
+    return int(lost)
+
+
 async def test_the_doctor_names_what_a_server_cannot_do_and_the_cure(
     system: System,
     worker: PlayedWorker,
@@ -105,30 +121,23 @@ async def test_the_doctor_names_what_a_server_cannot_do_and_the_cure(
 ) -> None:
     monkeypatch.setattr("adapters.postgres.room.ASK_EVERY_S", 0.0)
     monkeypatch.setenv("TIDELOG_API_KEY", system.key)
+    monkeypatch.setattr("tidelog.worker.runtime.REPORT_EVERY_S", 0.1)
     invocation_id = await ambiguous_call(system, worker)
     await system.start("gamma")
-    await system.settled()
-    await system.sql("UPDATE activity SET since = since - interval '20 minutes' WHERE label = 'gamma'")
-    [(root_id,)] = await system.sql("SELECT root_id FROM event WHERE topic = 'run.started' LIMIT 1")
-    parked = "('runs', 3, %s, gen_random_uuid(), 'run.started', 'KeyError: broken handler')"
-    await system.sql(f"INSERT INTO parked_event VALUES {parked}", root_id)
-    await system.copied()
-    await stopped(system.tasks.pop("relay"))
-    await system.http.post("/v1/projects", json={"name": "not copied"})
-    await system.settled()
-    [(lost,)] = await system.sql("DELETE FROM event WHERE topic = 'api_key.issued' RETURNING notification_id")
-    backend = await backend_for_health(system)
-
     async with served(system.container) as url, worker_with_a_broken_file(system, url, tmp_path):
+        await system.sql("DELETE FROM worker_problem")
+        await eventually(system.container.problems.count, "the next report of the worker")
+        await system.settled()
+        lost = await made_up_troubles(system)
+        backend = await backend_for_health(system)
         with full_disk(services.home / "postgres" / "data", backend):
             with pytest.raises(SystemExit):
                 await doctor._doctor(tmp_path / "none", url, True)
-            assert not json.loads(capsys.readouterr().out)["healthy"]
+            _, _, printed = capsys.readouterr().out.rpartition("\n{\n")  # after the log of the server
+            assert not json.loads("{" + printed)["healthy"]
             diagnosis = await diagnose(tmp_path / "none", url)
-            answer = await system.http.get("/health/ready")
-        assert (answer.status_code, answer.json()["status"]) == (503, "unavailable")
-        assert "No space left on device" in answer.json()["dependencies"]["disk"]
-        assert answer.json()["dependencies"]["postgres"] == "ok"
+            full = await eventually(lambda: ready(system, 503), "a full disk")
+        assert "No space left on device" in full["dependencies"]["disk"] and full["dependencies"]["postgres"] == "ok"
 
     assert diagnosis.health is not None and diagnosis.health["status"] == "unavailable"
     calls = the(diagnosis, "calls")
@@ -148,24 +157,40 @@ async def test_the_doctor_names_what_a_server_cannot_do_and_the_cure(
     assert "restore a backup" in log.mend
     disk = the(diagnosis, "disk")
     assert "the disk of PostgreSQL is full" in disk.detail and "make room" in disk.mend
-    assert "events behind and does not move" in the(diagnosis, "relay").detail
+    assert the(diagnosis, "members").detail.startswith("nobody does: ")
     assert "fsync" in the(diagnosis, "durability", "warning").mend
 
-    report = await eventually(lambda: with_room(system), "room on the disk")
+    report = await eventually(lambda: ready(system, 200), "room on the disk")
+    assert report["status"] == "degraded", "a process stays in service although calls wait for a person"
     assert [trouble["code"] for trouble in report["degraded"]] == ["ambiguous-calls", "work-waits", "parked"]
 
 
-async def with_room(system: System) -> dict[str, Any] | None:
-    """A process stays in service although calls wait for a person."""
+async def ready(system: System, status: int) -> dict[str, Any] | None:
+    """The readiness report, if it comes with the status. A report is reused for a second."""
     answer = await system.http.get("/health/ready")
-    return answer.json() if (answer.status_code, answer.json()["status"]) == (200, "degraded") else None
+    return answer.json() if answer.status_code == status else None
+
+
+async def test_a_worker_that_has_nothing_to_run_reports_why(system: System, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("import nothing_of_this_name\n")
+    async with served(system.container) as url:
+        environment = {**os.environ, "TIDELOG_API_KEY": system.key}
+        arguments = ("-m", "tidelog.worker", "--agents", str(tmp_path), "--url", url)
+        process = await asyncio.create_subprocess_exec(sys.executable, *arguments, env=environment, stderr=asyncio.subprocess.PIPE)
+        await process.communicate()
+        assert process.returncode == 2
+        answer = await system.http.get("/v1/workers/problems")
+        health = (await system.http.get("/health/ready")).json()
+    [problem] = answer.json()["data"]
+    assert (problem["path"], problem["kind"]) == (str(tmp_path / "broken.py"), "import-failed")
+    assert (health["status"], health["degraded"][0]["code"], health["import_problems"]) == ("degraded", "import-problems", 1)
 
 
 async def test_the_doctor_names_what_keeps_a_server_from_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.close()
 
-    (tmp_path / "api-key").write_text("k" * 32)
+    create_key(tmp_path)
     (tmp_path / "api-key").chmod(0o644)
     async with await asyncio.start_server(silent, "127.0.0.1", 0) as other:
         port = other.sockets[0].getsockname()[1]

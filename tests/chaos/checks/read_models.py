@@ -14,6 +14,7 @@ from domain import agent_runs, agents, invocations, messages, projects, tenants,
 from domain.kernel import Metadata, RecordedEvent, derive_id
 from projections import runs, timers, work
 from projections.registry import PROJECTIONS
+from tests.chaos.checks.activity import check_activity
 from tests.chaos.checks.snapshot import Fact, Row, Snapshot, Violation
 
 CONSUMERS = frozenset({*PARTITIONS, *(projection.name for projection in PROJECTIONS)})
@@ -38,6 +39,7 @@ def check_read_models(snapshot: Snapshot, *, settled: bool) -> Iterator[Violatio
     ):
         yield from _compare(snapshot, table, key, expected)
     yield from _timers(snapshot, settled=settled)
+    yield from check_activity(snapshot)
 
 
 def _consumers(snapshot: Snapshot) -> Iterator[Violation]:
