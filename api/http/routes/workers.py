@@ -80,7 +80,7 @@ async def register(request: Request) -> Response:
     )
 
 
-class ProblemView(BaseModel):
+class WorkerProblemView(BaseModel):
     worker_id: str
     reported_at: Timestamp
     path: str
@@ -89,7 +89,7 @@ class ProblemView(BaseModel):
 
 
 class ProblemList(BaseModel):
-    data: list[ProblemView]
+    data: list[WorkerProblemView]
 
 
 @router.get(
@@ -100,7 +100,7 @@ class ProblemList(BaseModel):
 async def get_problems(request: Request, limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100) -> Response:
     """A report expires three minutes after the worker has vanished."""
     found = await container_of(request).problems.of_tenant(principal_of(request).tenant_id, limit)
-    views = [ProblemView(worker_id=f.worker_id, reported_at=f.reported_at, **asdict(f.problem)) for f in found]
+    views = [WorkerProblemView(worker_id=f.worker_id, reported_at=f.reported_at, **asdict(f.problem)) for f in found]
     return answer(ProblemList(data=views))
 
 

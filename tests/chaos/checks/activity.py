@@ -35,14 +35,15 @@ def check_activity(snapshot: Snapshot) -> Iterator[Violation]:
     told: dict[UUID, str] = {}
     sums: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for stream_id, facts in streams.items():
-        kind = KINDS.get(type(facts[0].event))
-        if kind is None:
+        begins = [fact for fact in facts if type(fact.event) in KINDS]  # mail may be there before the agent run is requested
+        if not begins:
             continue
+        kind = KINDS[type(begins[0].event)]
         sums[kind]["started"] += 1
         ends = [fact for fact in facts if isinstance(fact.event, ENDS)]
         if ends:
             sums[kind]["ended"] += 1
-            took = ends[0].recorded.recorded_at - facts[0].recorded.recorded_at
+            took = ends[0].recorded.recorded_at - begins[0].recorded.recorded_at
             sums[kind]["microseconds"] += took // timedelta(microseconds=1)
         else:
             told[stream_id] = [STATES[type(fact.event)] for fact in facts if type(fact.event) in STATES][-1]
