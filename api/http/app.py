@@ -15,7 +15,7 @@ from api.http.routes import agent_runs, agents, events, health, invocations, pro
 ROUTERS = (
     runs.router, events.router, agents.router, tools.router, projects.router, workers.router, agent_runs.router,
     invocations.of_workers, invocations.router,
-    health.router, cached.router, schemas.router, asyncapi.router, projections.router,
+    health.router, health.of_log, cached.router, schemas.router, asyncapi.router, projections.router,
 )  # fmt: skip
 
 
