@@ -7,7 +7,7 @@ from typing import Any
 
 from api.cli.diagnosis.asking import Asking
 from api.cli.diagnosis.findings import Diagnosis
-from api.cli.output import duration
+from api.cli.output import duration, shortened
 
 SHOWN = 5
 OTHERS = "(other)"
@@ -88,7 +88,7 @@ async def _parked(found: Diagnosis, server: Asking, parked: dict[str, int]) -> N
             continue
         page = await server.get(f"/v1/projections/{consumer}/parked", {"limit": 1})
         first = page["data"][0] if page and page["data"] else None
-        reason = f"; the first at position {first['position']}: {first['error'].splitlines()[0][:200]}" if first else ""
+        reason = f"; the first at position {first['position']}: {shortened(first['error'], 200)}" if first else ""
         found.add(
             consumer, "wrong", f"{count} events are put aside that it could not handle{reason}",
             f"{RETRY_PARKED} {consumer.partition(':')[0]}; the list: tidelog projections parked",
