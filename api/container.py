@@ -85,7 +85,7 @@ class Container:
     Raises Unavailable if the log refuses appends because they would not be durable, and if the database is away.
     """
     room: HealthCheck
-    """Whether the disk of the database has room."""
+    """Whether the disk of the database has room. Raises Unavailable if it is full, and for no other reason."""
     gaps: Callable[[], Awaitable[Gaps]]
     """The positions of the log without an event, over a connection for reads. Raises Unavailable."""
     problems: WorkerProblems

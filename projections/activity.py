@@ -189,11 +189,14 @@ def _outcome(recorded: RecordedEvent) -> Outcome:
 
 
 async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
-    """Two reads and at most three writes for a batch, whatever its size. What begins and ends in the batch makes no row."""
-    begun = {recorded.stream_id for recorded in batch if recorded.topic in BEGINS}
-    older = list({recorded.stream_id for recorded in batch} - begun)
-    found = await (await connection.execute(FIND, [older])).fetchall() if older else []
-    labels = await (await connection.execute(LABELS)).fetchall() if begun else []
+    """At most two reads and three writes for a batch, whatever its size. What begins and ends in the batch makes no row."""
+    begun = {recorded.stream_id: recorded.topic for recorded in batch if recorded.topic in BEGINS}
+    older = list({recorded.stream_id for recorded in batch} - begun.keys())
+    # Both are sent before an answer is awaited: one round trip.
+    finding = await connection.execute(FIND, [older]) if older else None
+    naming = await connection.execute(LABELS) if any(BEGINS[topic] != "run" for topic in begun.values()) else None
+    found = await finding.fetchall() if finding is not None else []
+    labels = await naming.fetchall() if naming is not None else []
     fold = Fold({row[0]: Item(*row[1:]) for row in found}, {(kind, label) for kind, label in labels})
     async for recorded in in_turns(batch):
         fold.add(recorded)

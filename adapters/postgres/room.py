@@ -35,7 +35,7 @@ class Room:
         self._ask_at = 0.0
 
     async def check(self) -> None:
-        """Raises DiskIsFull; Unavailable if the database is away."""
+        """Raises DiskIsFull. A database that is away may have room: other checks report the outage."""
         if not self._full and time.monotonic() < self._ask_at:
             return
         try:
@@ -45,7 +45,7 @@ class Room:
                     await connection.execute(SPILL)
         except Unavailable as error:
             if not isinstance(error.__cause__, psycopg.errors.DiskFull):
-                raise
+                return
             if not self._full:  # one line, not one for each look
                 log.error("disk_full", reason=error.message)
             self._full = True

@@ -81,19 +81,40 @@ async def _readiness(container: Container) -> tuple[dict[str, Any], Activity | N
             async with asyncio.timeout(CHECK_TIMEOUT_S):
                 report |= await _lags(container, copied)
             dependencies["durability"], report["durable"] = await _durability(container)
-            dependencies["disk"] = await _check(container.room) or "ok"
-            async with asyncio.timeout(CHECK_TIMEOUT_S):
-                now, problems = await container.reads.activity.now(), await container.problems.count()
-            report |= {"work": troubles.work(now), "import_problems": problems, "free_bytes": _free_bytes(container)}
-            activity = now
+            dependencies["disk"] = await _disk(container)
         except (TidelogError, TimeoutError) as error:
             dependencies["postgres"] = str(error) or "no answer in time"
-    if dependencies.get("postgres") != "ok":
+    if dependencies.get("postgres") == "ok":
+        activity, work = await _work(container)
+        report |= work
+    else:
         LAG.clear()  # no figure is better than an old figure
     wrong = sorted(name for name, state in dependencies.items() if state != "ok")
     report["degraded"] = troubles.degraded(report)
     status = "unavailable" if wrong else "degraded" if report["degraded"] else "ok"
     return {"status": status, "version": server_version(), **report}, activity
+
+
+async def _disk(container: Container) -> str:
+    """`ok`, or that the disk of the database is full. A database that is slow or away is for the other checks."""
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            await container.room()
+    except TidelogError as error:
+        return error.message
+    except TimeoutError:
+        return "ok"
+    return "ok"
+
+
+async def _work(container: Container) -> tuple[Activity | None, dict[str, Any]]:
+    """What goes on, and its part of the report. Nothing if it cannot be read: a process that serves stays ready without it."""
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            activity, problems = await container.reads.activity.now(), await container.problems.count()
+    except (TidelogError, TimeoutError):
+        return None, {}
+    return activity, {"work": troubles.work(activity), "import_problems": problems, "free_bytes": _free_bytes(container)}
 
 
 def _free_bytes(container: Container) -> int | None:
