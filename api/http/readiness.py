@@ -5,7 +5,6 @@ connection that nothing else uses. The report has numbers and names of agents an
 """
 
 import asyncio
-import shutil
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
@@ -14,6 +13,7 @@ from typing import Any
 from prometheus_client import generate_latest
 
 from api.container import Container, HealthCheck, MemberView
+from api.free_room import free_bytes
 from api.http import troubles
 from api.http.conventions.shared import Shared
 from api.metrics import HEAD, LAG, PARKED
@@ -114,15 +114,11 @@ async def _work(container: Container) -> tuple[Activity | None, dict[str, Any]]:
             activity, problems = await container.reads.activity.now(), await container.problems.count()
     except (TidelogError, TimeoutError):
         return None, {}
-    return activity, {"work": troubles.work(activity), "import_problems": problems, "free_bytes": _free_bytes(container)}
-
-
-def _free_bytes(container: Container) -> int | None:
-    """The room on the disk of the data folder. None: there is no data folder, because the servers are elsewhere."""
-    try:
-        return shutil.disk_usage(container.settings.data_dir).free
-    except OSError:
-        return None
+    return activity, {
+        "work": troubles.work(activity),
+        "import_problems": problems,
+        "free_bytes": free_bytes(container.settings.data_dir),
+    }
 
 
 async def _check(check: HealthCheck) -> str | None:

@@ -1,13 +1,17 @@
 """The sums of what goes on: each run, agent run and tool call counts once, in the right state, however the log is cut."""
 
+import json
 import random
+import shutil
 from datetime import timedelta
 from itertools import pairwise
+from pathlib import Path
 from uuid import UUID
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from api.free_room import free_bytes, home_of
 from api.http import troubles
 from api.work_metrics import work_metrics
 from application.views.activity import BOUNDS_S, MAX_LABELS, OTHER, STATES, Activity, Total
@@ -161,6 +165,17 @@ def test_metrics_are_conventional() -> None:
 def test_the_number_of_lines_is_bounded() -> None:
     many = [total(kind, f"name-{number}") for kind in ("agent", "tool") for number in range(MAX_LABELS + 1)]
     assert len(work_metrics(Activity(many), 0, None).splitlines()) < 4_000
+
+
+def test_the_room_is_that_of_the_disk_with_the_data(tmp_path: Path) -> None:
+    """Under root the data may be in another folder than the one that the settings name."""
+    assert free_bytes(tmp_path / "none") is None
+    assert free_bytes(tmp_path) == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.5)
+    assert home_of(tmp_path) == tmp_path
+    (tmp_path / "location.json").write_text(json.dumps({"home": str(tmp_path / "elsewhere")}))
+    assert home_of(tmp_path) == tmp_path / "elsewhere" and free_bytes(tmp_path) is None
+    (tmp_path / "location.json").write_text("damaged")
+    assert home_of(tmp_path) == tmp_path
 
 
 def test_troubles_are_named_with_their_numbers() -> None:

@@ -7,6 +7,7 @@ import stat
 from dataclasses import asdict
 
 from api.cli.diagnosis.findings import Diagnosis
+from api.free_room import home_of
 from api.port_holder import holder_of
 from api.settings import Settings
 from api.supervisor import state
@@ -51,9 +52,11 @@ def examine_data_dir(found: Diagnosis, settings: Settings) -> None:
     if folder.exists() and not (folder.is_dir() and os.access(folder, os.R_OK | os.W_OK | os.X_OK)):
         found.add("data folder", "wrong", f"{folder.absolute()} is not a folder that we may use", "choose another with --data-dir")
         return
-    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    home = home_of(folder).absolute()
+    existing = next(parent for parent in (home, *home.parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     text = f"{folder.absolute()}{'' if folder.exists() else ' (not there yet)'}, {free / 1024**3:.1f} GiB free"
+    text += f" in {home}" if home != folder.absolute() else ""
     if free < FREE_WRONG:
         found.add("data folder", "wrong", text, "make room: a database without space stops accepting events")
     elif free < FREE_WARNING:
