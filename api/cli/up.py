@@ -57,13 +57,10 @@ def _replace_by_supervisor(
 ) -> None:  # fmt: skip
     """Replaces this process by the supervisor, which is smaller and keeps the pid (see api/supervisor/config.py)."""
     from api.settings import load_settings
-    from api.settings.names import unknown_variables
     from api.supervisor.config import SupervisorConfig
 
     settings = load_settings(agents=tuple(agents) if agents else None, workspace=workspace, port=port, host=host, data_dir=data_dir)
     check_folders(settings)
-    for name, meant in unknown_variables(os.environ).items():
-        output.note(f"warning: {name} is no setting and has no effect{f'; {meant} is one' if meant else ''}")
     chosen = parse_roles(roles)
     if "api" not in chosen and (settings.database_url is None or settings.nats_url is None):
         raise output.CommandFailed(

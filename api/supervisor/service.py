@@ -20,7 +20,6 @@ from uuid import uuid4
 import structlog
 
 from adapters.telemetry.logging import configure_logging
-from api.port_holder import holder_of
 from api.supervisor import state
 from api.supervisor.config import SupervisorConfig, worker_environment
 from api.supervisor.embedded import Servers
@@ -215,9 +214,8 @@ class Service:
         deadline = loop.time() + PORT_PATIENCE_S
         while (port := _bindable(host, wanted)) is None:
             if loop.time() > deadline:
-                who = holder_of(wanted) or "another program"
                 raise SupervisorError(
-                    f"port {wanted} of {host} is in use by {who}: stop it, or choose another port with --port (0: any free one)"
+                    f"port {wanted} of {host} is in use: stop what uses it, or choose another with --port (0: any free one)"
                 )
             await asyncio.sleep(0.1)
         self._port = port

@@ -38,9 +38,9 @@ class Asking:
             await self._client.aclose()
 
     async def ready(self) -> dict[str, Any]:
-        """The readiness report. Raises httpx.HTTPError, ValueError."""
+        """The readiness report. With a key it names hosts and processes, too. Raises httpx.HTTPError, ValueError."""
         assert self._client is not None
-        report: dict[str, Any] = (await self._client.get("/health/ready")).json()
+        report: dict[str, Any] = (await self._client.get("/health/ready", headers=self._headers())).json()
         return report
 
     async def get(self, path: str, params: Mapping[str, Any] | None = None) -> Any | None:
@@ -51,13 +51,16 @@ class Asking:
         assert self._client is not None
         if self._key is None:
             return None
-        response = await self._client.get(path, params=dict(params or {}), headers={"Authorization": f"Bearer {self._key}"})
+        response = await self._client.get(path, params=dict(params or {}), headers=self._headers())
         if response.status_code == 401:
             self._found.add(
                 "API key", "wrong", "the server does not accept it", "TIDELOG_API_KEY may be of another server: unset it"
             )
             self._key = None
         return response.json() if response.status_code == 200 else None
+
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._key}"} if self._key is not None else {}
 
 
 def _key(settings: Settings, url: str) -> str | None:

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from api.cli.diagnosis.findings import Diagnosis
 from api.open_files import SPARE_FILES, most_open_files
 from api.settings import Settings
-from api.settings.names import unknown_variables
+from api.settings.misspelt import OF_WORKERS, PREFIX, misspelt
 
 PACKAGES = (
     "tidelog-server", "tidelog", "eventsourcing", "fastapi", "httpx", "nats-py", "psycopg", "pydantic", "structlog", "typer",
@@ -35,9 +35,13 @@ def examine_installation(found: Diagnosis) -> None:
 def examine_settings(found: Diagnosis, settings: Settings) -> None:
     given = sorted(name for name in settings.model_fields_set if name not in ("data_dir", "url"))
     found.add("settings", "ok", f"given: {', '.join(given)}" if given else "all defaults")
-    for name, meant in unknown_variables(os.environ).items():
-        cure = f"write {meant}, or unset it" if meant else "unset it; docs/reference/configuration.md lists all settings"
-        found.add("settings", "warning", f"{name} is no setting and has no effect", cure)
+    alike = dict(misspelt(os.environ))
+    for name, meant in alike.items():
+        found.add("settings", "warning", f"{name} is no setting and has no effect", f"write {meant}, or unset it")
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    others = [n for n in sorted(os.environ) if n.startswith(PREFIX) and not n.startswith(OF_WORKERS) and n not in {*known, *alike}]
+    if others:
+        found.add("settings", "note", f"no settings of ours: {', '.join(others)}; agents and tools may read them")
 
 
 def examine_open_files(found: Diagnosis, settings: Settings) -> None:

@@ -12,10 +12,11 @@ def examine_members(found: Diagnosis, health: dict[str, Any]) -> None:
     if "members" not in health:  # the database is away
         return
     for member in health["members"]:
+        place = member.get("place", "a process")  # without a valid key the server does not say where
         if member["alive"]:
-            found.add("member", "ok", f"{member['place']}: {_shortened(member['units'])}")
+            found.add("member", "ok", f"{place}: {_shortened(member['units'])}")
         else:
-            found.add("member", "note", f"{member['place']} has vanished; its work was taken over if there is another")
+            found.add("member", "note", f"{place} has vanished; its work was taken over if there is another")
     held = {unit for member in health["members"] if member["alive"] for unit in member["units"]}
     consumers = {name if name.startswith("sagas:") else f"projection:{name}" for name in health["consumers"]}
     undone = {"relay", "timers", "sweeper", *consumers, *health.get("streams", {})} - held

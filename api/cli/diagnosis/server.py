@@ -1,5 +1,6 @@
 """Findings about the server of the data folder: its processes, its folder, its key, its binaries and its port."""
 
+import asyncio
 import os
 import shutil
 import socket
@@ -8,15 +9,14 @@ from dataclasses import asdict
 
 from api.cli.diagnosis.findings import Diagnosis
 from api.free_room import home_of
-from api.port_holder import holder_of
 from api.settings import Settings
 from api.supervisor import state
+from api.supervisor.addresses import user_of
 from api.supervisor.errors import SupervisorError
 
 FREE_WRONG = 256 * 1024**2
 FREE_WARNING = 2 * 1024**3
 CONNECT_TIMEOUT_S = 5.0
-LIVE_TIMEOUT_S = 2.0
 
 
 def examine_server(found: Diagnosis, settings: Settings) -> state.RunningServer | None:
@@ -107,24 +107,11 @@ def examine_binaries(found: Diagnosis, settings: Settings, running: state.Runnin
 
 async def examine_port(found: Diagnosis, settings: Settings) -> None:
     if settings.port and _unreachable("127.0.0.1", settings.port) is None:
-        known = [await _tidelog_at(settings.port), holder_of(settings.port)]
-        who = ", ".join(filter(None, known)) or "a process of another account"
+        who = await asyncio.to_thread(user_of, "127.0.0.1", settings.port)
         cure = "stop that process, or choose another port for `tidelog up` with --port or TIDELOG_PORT"
-        found.add("port", "warning", f"{settings.port} is in use: {who}", cure)
+        found.add("port", "warning", f"{settings.port} is in use by {who}", cure)
     else:
         found.add("port", "ok", f"{settings.port} is free" if settings.port else "any free one")
-
-
-async def _tidelog_at(port: int) -> str | None:
-    """What a server of Tidelog says about itself. None: another program listens there."""
-    import httpx
-
-    try:
-        async with httpx.AsyncClient(timeout=LIVE_TIMEOUT_S) as client:
-            version = (await client.get(f"http://127.0.0.1:{port}/health/live")).json()["version"]
-    except (httpx.HTTPError, ValueError, KeyError, TypeError):
-        return None
-    return f"Tidelog {version} on another data folder"
 
 
 def _unreachable(host: str, port: int) -> str | None:

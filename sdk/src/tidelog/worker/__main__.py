@@ -85,8 +85,8 @@ async def serve(given: argparse.Namespace, found: Discovery) -> int:
         concurrency=given.concurrency,
         tool_concurrency=given.tool_concurrency,
         nats_security=given.nats_security,
-        problems=found.problems,
     )
+    worker.add_problems(found.problems)
     try:
         await worker.run(stop)
     except RefusedError as error:

@@ -57,8 +57,7 @@ class Worker:
 
     `concurrency`: agent executions at once (they mostly wait, and may wait for one another: keep it above the number of agents that
     talk to each other). `tool_concurrency`: tool calls at once. `workspace`: the folder handed to tools. `nats_security`:
-    certificates and credentials for NATS; the server gives the URL. `problems`: what `discover` could not use; the server shows the
-    problems to operators.
+    certificates and credentials for NATS; the server gives the URL.
     """
 
     def __init__(
@@ -73,12 +72,11 @@ class Worker:
         tool_concurrency: int = 16,
         worker_id: str | None = None,
         nats_security: NatsSecurity | None = None,
-        problems: Iterable[Problem] = (),
     ) -> None:
         self.worker_id = worker_id or str(uuid7())
         self._agents = _by_name((describe_agent(agent).name, agent) for agent in agents)
         self._tools = _by_name((tool.describe().name, tool) for tool in tools)
-        self._problems = tuple(problems)
+        self._problems: list[Problem] = []
         # Each agent run may hold a long poll, a heartbeat's check and some calls at once.
         self._transport = Transport(url, api_key, max_connections=2 * (concurrency + tool_concurrency) + 20)
         self._api = WorkerApi(self._transport)
@@ -101,6 +99,11 @@ class Worker:
         self._ack_wait_s = 10.0
         self.registered = asyncio.Event()
         """Set while the worker is known to the server and pulls."""
+
+    def add_problems(self, problems: Iterable[Problem]) -> None:
+        """Report what `discover` could not use: the server shows it to operators while this worker runs."""
+        self._problems += problems
+        self._trouble.set()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set; then finish the work that ends within `GRACE_S` seconds and give back the rest.
