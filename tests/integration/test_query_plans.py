@@ -30,12 +30,25 @@ from adapters.postgres.pool import Pool
 from adapters.postgres.read_models.open_work import PostgresOpenWork
 from adapters.postgres.read_models.timers import PostgresTimers
 from application.engine.ports.log import AppendRequest, AppendResult, NewEvent, StreamAppend
-from projections import agents, invocations, messages, projects, runs, tenants
+from projections import activity, agents, invocations, messages, projects, runs, tenants
 from projections.engine.positions import Positions
 
 ROWS = 20_000
 GROWING = frozenset(
-    {"event", "command", "run", "invocation", "message", "timer", "idempotency_key", "api_key", "parked_event", "agent", "project"}
+    {
+        "event",
+        "command",
+        "run",
+        "invocation",
+        "message",
+        "timer",
+        "idempotency_key",
+        "api_key",
+        "parked_event",
+        "agent",
+        "project",
+        "activity",
+    }
 )
 """Tables that grow: no hot query may read all of one, or sort more of it than the rows of a page."""
 PAGE_ROWS = 500
@@ -77,6 +90,10 @@ INSERT INTO timer SELECT {id_sql(ROW, "n")}, {TENANT_OF}, {id_sql(ROOT, "n")}, {
 FROM generate_series(1, 2000) AS n;
 INSERT INTO open_work SELECT {id_sql(ROW, "n")}, {TENANT_OF}, {id_sql(ROOT, "n")}, 'agent', 'a', 1, now() - interval '1 hour'
 FROM generate_series(1, 2000) AS n;
+INSERT INTO activity SELECT {id_sql(ROW, "n")}, {TENANT_OF}, 'agent', 'a' || n % 50, now(),
+       CASE WHEN n % 3 = 0 THEN 'running' ELSE 'waiting' END, now() - n * interval '1 second'
+FROM generate_series(1, {ROWS}) AS n;
+INSERT INTO activity_total SELECT 'agent', 'a' || n, 1, 0, 0, 0, 0, 0, 0, 400, 1, 0, 0, 0, '{{}}' FROM generate_series(0, 49) AS n;
 INSERT INTO parked_event SELECT CASE WHEN n % 5 = 0 THEN 'runs' ELSE 'timers' END, n, {id_sql(ROOT, "n")}, {TENANT_OF}, 'x', ''
 FROM generate_series(1, 2000) AS n;
 INSERT INTO idempotency_key (key_id, tenant_id, body_sha256, token, begun_at)
@@ -229,6 +246,8 @@ HOT_QUERIES: dict[str, tuple[Callable[[Hot], Awaitable[object]], str]] = {
     "the next timer": (lambda hot: hot.timers.seconds_until_next(), "timer_due"),
     "timers given": (lambda hot: hot.timers.delete([uuid(ROW, 1), uuid(ROW, 2)]), "timer_pkey"),
     "open work": (lambda hot: hot.work.older_than(10, after=uuid(ROW, 300), limit=100), "open_work_pkey"),
+    "the work that goes on": (lambda hot: activity.ActivityQueries(hot.database).now(), "activity_state"),
+    "the rows of a batch": (lambda hot: hot.connection.execute(activity.FIND, [[uuid(ROW, 1), uuid(ROW, 2)]]), "activity_pkey"),
     "parked roots": (lambda hot: hot.connection.execute(PARKED, [["runs"]]), "parked_event_root"),
     "a checkpoint": (lambda hot: Positions(hot.database).until("runs", 1, 1.0), ""),
     "an idempotency key": (lambda hot: hot.connection.execute(idempotency.FIND, [uuid(ROW, 5)]), "idempotency_key_pkey"),
