@@ -18,9 +18,12 @@ from application.engine.ports.positions import ConsumerPositions
 from application.engine.ports.projections import ProjectionOperations
 from application.engine.reading.cloudevents import CloudEventEncoder
 from application.engine.reading.live import LiveFeed
-from application.engine.sagas.retry_parked import SagaRetry
+from application.engine.retry_parked import EffectRetry
+from application.engine.sagas.manager import effects_of
+from application.engine.timers import effects_again
 from application.reads import CurrentRuns, Reads
 from application.workers import Workers
+from projections import timers
 from projections.engine.operations import Operations
 from projections.engine.parked import PostgresParkedEvents
 from projections.engine.positions import Positions
@@ -79,9 +82,16 @@ async def idempotency(parts: Parts) -> IdempotencyKeys:
 
 
 async def _parked(parts: Parts) -> ParkedOperations:
-    events, queue, feed = await parked_events(parts), await messaging.work_queue(parts), await storage.feed_of(parts, "reads")
-    sagas = SagaRetry(await commands(parts), queue, await tables.catalog(parts), feed, events)
-    return ParkedOperations(events, await operations(parts), sagas)
+    events, feed = await parked_events(parts), await storage.feed_of(parts, "reads")
+    loop, catalog, queue = await commands(parts), await tables.catalog(parts), await messaging.work_queue(parts)
+    of_sagas = partial(effects_of, catalog=catalog, commands=loop, queue=queue)
+    of_timers = partial(effects_again, timer_of=timers.set_by, commands=loop, kinds=catalog.commands)
+    return ParkedOperations(
+        events,
+        await operations(parts),
+        sagas=EffectRetry(of_sagas, feed, events),
+        timers=EffectRetry(of_timers, feed, events),
+    )
 
 
 @part

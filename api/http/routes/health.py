@@ -19,6 +19,7 @@ from api.http.conventions.answers import answer
 from api.http.conventions.routing import DirectRoute
 from api.http.conventions.shared import Shared
 from api.metrics import HEAD, LAG, PARKED
+from application.engine.ports.timers import PARKED_AS as DUE_TIMERS
 from application.engine.reading.histories import Histories
 from domain.errors import TidelogError
 from domain.kernel import timestamp
@@ -128,7 +129,7 @@ async def _lags(container: Container, copied: Mapping[str, int]) -> dict[str, An
     LAG.clear()
     for name, state in {**consumers, **streams}.items():
         LAG.labels(name).set(state["lag"])
-    for name in consumers:
+    for name in (*consumers, DUE_TIMERS):
         PARKED.labels(name).set(progress.parked.get(name, 0))
     shown = [_member(member) for member in members]
     return {
