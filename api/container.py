@@ -30,7 +30,7 @@ class HealthCheck(Protocol):
 
 
 class MemberView(Protocol):
-    """A process that shares the engine's work."""
+    """A running process of the server, whether it shares the engine's work or not."""
 
     @property
     def place(self) -> str: ...
@@ -40,6 +40,10 @@ class MemberView(Protocol):
     def alive(self) -> bool: ...
     @property
     def units(self) -> Sequence[str]: ...
+    @property
+    def release(self) -> str | None: ...
+    @property
+    def formats(self) -> Sequence[int] | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ class Container:
     log_head: Callable[[], Awaitable[int]]
     """The position of the newest event, over the connection for health. Raises Unavailable."""
     members: Callable[[], Awaitable[Sequence[MemberView]]]
-    """The processes that share the engine's work. Raises Unavailable."""
+    """The running processes of the server. Raises Unavailable."""
     streams: Callable[[], Awaitable[Mapping[str, int]]]
     """`relay` or `fanout` → the position up to which it has copied the log into JetStream, if known. Raises Unavailable."""
     durable: Callable[[], Awaitable[bool]]

@@ -160,7 +160,14 @@ def _behind(head: int, positions: Mapping[str, int]) -> dict[str, dict[str, int]
 
 
 def _member(member: MemberView) -> dict[str, Any]:
-    return {"place": member.place, "joined_at": timestamp(member.joined_at), "alive": member.alive, "units": list(member.units)}
+    return {
+        "place": member.place,
+        "joined_at": timestamp(member.joined_at),
+        "alive": member.alive,
+        "units": list(member.units),
+        "release": member.release,
+        "formats": None if member.formats is None else list(member.formats),
+    }
 
 
 @router.get("/metrics", summary="Metrics in the Prometheus text format")
