@@ -166,7 +166,7 @@ def _messages(snapshot: Snapshot) -> dict[UUID, Row]:
             case messages.MessageSent() as sent:
                 rows[recorded.stream_id] = {
                     "tenant_id": recorded.tenant_id, "run_id": sent.run_id, "sender": sent.sender, "recipient": sent.recipient,
-                    "body": _text(sent.body), "position": recorded.position, "sent_at": recorded.recorded_at,
+                    "body": _text(sent.body), "position": recorded.position, "sent_at": sent.sent_at or recorded.recorded_at,
                     "delivered_at": None, "received_at": None, "refused": None,
                 }  # fmt: skip
             case agent_runs.MailDelivered(message_id=message_id):
