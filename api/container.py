@@ -13,6 +13,7 @@ from application.engine.ports.log import EventFeed
 from application.engine.ports.positions import ConsumerPositions
 from application.engine.ports.projections import ProjectionOperations
 from application.engine.ports.queue import WorkQueue
+from application.engine.ports.upkeep import UpkeepState
 from application.engine.reading.cloudevents import CloudEventEncoder
 from application.engine.reading.history_keeper import HistoryKeeper
 from application.engine.reading.live import LiveFeed
@@ -87,5 +88,7 @@ class Container:
 
     Raises Unavailable if the log refuses appends because they would not be durable, and if the database is away.
     """
+    upkeep: Callable[[], Awaitable[Sequence[UpkeepState]]]
+    """The last run of each chore of the upkeep. Raises Unavailable."""
     dependencies: Mapping[str, HealthCheck]
     """Name → a check of a dependency. Health limits its time."""

@@ -18,6 +18,7 @@ from typing import Any
 from api.cli.connection import on_this_machine
 from api.cli.findings import Diagnosis
 from api.cli.stream_diagnosis import examine_streams
+from api.cli.upkeep_diagnosis import examine_upkeep
 from api.open_files import SPARE_FILES, most_open_files
 from api.settings import Settings, SettingsError, load_settings
 from api.supervisor import state
@@ -263,6 +264,7 @@ async def _health(found: Diagnosis, settings: Settings, url: str) -> None:
             health = found.health = await ready()
             _dependencies(found, health)
             examine_members(found, health)
+            examine_upkeep(found, health)
             _history(found, health)
             await _lags(found, health, ready)
             await _clock(found, settings, client, health)

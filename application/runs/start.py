@@ -6,7 +6,7 @@ from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import CommandOutcome, CommandRequest
 from domain import agents, projects, runs
 from domain.errors import AlreadyExists, NotFound
-from domain.kernel import Event, Json, same_json
+from domain.kernel import Event, Json, Metadata, same_json
 
 MAX_NAMED = 5
 """Versions of an agent that a refusal names: the last ones."""
@@ -51,10 +51,29 @@ async def start_run(
         metadata=metadata,
         versions_asked=tuple(step.key for step in plan.steps if step.agent_version is not None),
     )
-    outcome = await commands.execute(request, command)
+    try:
+        outcome = await commands.execute(request, command)
+    except AlreadyExists:
+        first = await _first_answer(commands, request, run_id)
+        if first is None:
+            raise
+        outcome = first
     if outcome.duplicate:
         _check_repeat(command, plan, commands.registry.decoded(outcome.recorded[0]))
     return outcome
+
+
+async def _first_answer(commands: CommandLoop, request: CommandRequest, run_id: UUID) -> CommandOutcome | None:
+    """The answer that the start of the run got, from the run's own events. None: another command started the run.
+
+    The log recognises a command by its id for a bounded time. A start under an id that the client made is recognised for ever.
+    """
+    history = await commands.history(request.tenant_id, run_id)
+    first = [event for event in history if Metadata.model_validate_json(event.metadata).command_id == request.command_id]
+    if not first or first[0].version != 1:
+        return None
+    last = first[-1]
+    return CommandOutcome(last.position, {run_id: last.version}, (), last.recorded_at, duplicate=True, recorded=tuple(first))
 
 
 def _check_repeat(command: runs.StartRun, plan: runs.Plan, first: Event) -> None:

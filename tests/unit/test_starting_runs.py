@@ -6,9 +6,10 @@ from uuid import UUID
 import pytest
 
 from application.catalog import CATALOG, SAGAS
+from application.engine.commands.request import CommandOutcome
 from application.routes import ROUTES
 from application.runs import start as starting
-from application.runs.start import UnknownAgent, UnknownProject
+from application.runs.start import UnknownAgent, UnknownProject, start_run
 from application.setup import set_up
 from domain import runs, tenants
 from domain.agent_runs import AgentRunRequested
@@ -166,6 +167,34 @@ async def test_the_start_of_a_run_is_repeated_whatever_was_registered_since(engi
     for process in (engine, engine.another()):
         await process.start("alpha", "beta", **given)
     assert engine.log.head == head + 1
+
+
+async def test_a_start_is_repeatable_for_ever(engine: Engine) -> None:
+    """The log no longer recognises the command. The run itself does."""
+    run_id, other = new_id(), new_id()
+    request = request_of(command_id=run_id, repeatable=True)
+    given: dict[str, Any] = {"run_id": run_id, "request": request, "input": {"n": 1}, "metadata": {"a": 1}}
+    await engine.start("alpha", "beta", **given)
+    first = await start_again(engine, "alpha", "beta", **given)
+    assert first.duplicate
+    await engine.give(runs.CancelRun(run_id=run_id))
+    engine.log.commands.clear()
+    head = engine.log.head
+    for process in (engine, engine.another()):
+        again = await start_again(process, "alpha", "beta", **given)
+        assert (again.duplicate, again.position, again.versions, again.recorded_at) == (
+            True, first.position, first.versions, first.recorded_at,
+        )  # fmt: skip
+        with pytest.raises(AlreadyExists, match="with another plan, input"):
+            await start_again(process, "alpha", "beta", **{**given, "input": {"n": 2}})
+        with pytest.raises(AlreadyExists, match=r"was started before$"):
+            await start_again(process, "alpha", "beta", **{**given, "request": request_of(command_id=other)})
+    assert engine.log.head == head
+
+
+async def start_again(engine: Engine, *agents: str, **given: Any) -> CommandOutcome:
+    project_id = default_project_id(TENANT)
+    return await start_run(engine.commands, plan=sequential(agents), project_id=project_id, **given)
 
 
 BETA = Step(key="beta", agent="beta", after=("alpha",))

@@ -6,13 +6,11 @@ from types import MappingProxyType
 
 from adapters.postgres import leases, pool
 from adapters.postgres.durability import durability_of
-from adapters.postgres.idempotency import PostgresIdempotencyKeys
 from api.assembly import access, histories, log_streams, messaging, storage, tables
 from api.assembly.commands import commands
 from api.assembly.parts import Parts, part
 from api.container import Container, HealthCheck, MemberView, NatsAccess
 from application.engine.parked import ParkedOperations
-from application.engine.ports.idempotency import IdempotencyKeys
 from application.engine.ports.parked import ParkedEvents
 from application.engine.ports.positions import ConsumerPositions
 from application.engine.ports.projections import ProjectionOperations
@@ -76,11 +74,6 @@ async def parked_events(parts: Parts) -> ParkedEvents:
     return PostgresParkedEvents(await storage.database_of(parts, "reads"))
 
 
-@part
-async def idempotency(parts: Parts) -> IdempotencyKeys:
-    return PostgresIdempotencyKeys((await storage.pools(parts)).commands)
-
-
 async def _parked(parts: Parts) -> ParkedOperations:
     events, feed = await parked_events(parts), await storage.feed_of(parts, "reads")
     loop, catalog, queue = await commands(parts), await tables.catalog(parts), await messaging.work_queue(parts)
@@ -128,7 +121,7 @@ async def container(parts: Parts) -> Container:
         database=await storage.database_of(parts, "reads"),
         feed=await storage.feed_of(parts, "reads"),
         command_database=await storage.database_of(parts, "commands"),
-        idempotency=await idempotency(parts),
+        idempotency=await storage.idempotency(parts),
         histories=await histories.histories(parts),
         commands=loop,
         cloud_events=CloudEventEncoder((await tables.catalog(parts)).registry.events),
@@ -145,6 +138,7 @@ async def container(parts: Parts) -> Container:
         members=await members(parts),
         streams=await log_streams.streams(parts),
         durable=await durable(parts),
+        upkeep=(await storage.upkeep_runs(parts)).states,
         dependencies=MappingProxyType(dict(await dependencies(parts))),
     )
 

@@ -5,7 +5,9 @@ connection that nothing else uses.
 """
 
 import asyncio
+import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -18,8 +20,9 @@ from api.container import Container, HealthCheck, MemberView
 from api.http.conventions.answers import answer
 from api.http.conventions.routing import DirectRoute
 from api.http.conventions.shared import Shared
-from api.metrics import HEAD, LAG, PARKED
+from api.metrics import HEAD, LAG, PARKED, UPKEEP_AGE, UPKEEP_REMOVED
 from application.engine.ports.timers import PARKED_AS as DUE_TIMERS
+from application.engine.ports.upkeep import UpkeepState
 from application.engine.reading.histories import Histories
 from domain.errors import TidelogError
 from domain.kernel import timestamp
@@ -124,6 +127,7 @@ async def _lags(container: Container, copied: Mapping[str, int]) -> dict[str, An
     head = await container.log_head()
     progress = await container.reads.consumers.progress()
     members = await container.members()
+    upkeep = await container.upkeep()
     HEAD.set(head)
     consumers, streams = _behind(head, progress.positions), _behind(head, copied)
     LAG.clear()
@@ -131,6 +135,9 @@ async def _lags(container: Container, copied: Mapping[str, int]) -> dict[str, An
         LAG.labels(name).set(state["lag"])
     for name in (*consumers, DUE_TIMERS):
         PARKED.labels(name).set(progress.parked.get(name, 0))
+    for chore in upkeep:
+        UPKEEP_AGE.labels(chore.name).set(math.inf if chore.success_age_s is None else chore.success_age_s)
+        UPKEEP_REMOVED.labels(chore.name).set(chore.removed_in_all)
     shown = [_member(member) for member in members]
     return {
         "head": head,
@@ -139,6 +146,7 @@ async def _lags(container: Container, copied: Mapping[str, int]) -> dict[str, An
         "streams": streams,
         "parked": progress.parked,
         "members": shown,
+        "upkeep": [_chore(chore) for chore in upkeep],
     }
 
 
@@ -157,6 +165,10 @@ def _history(known: Histories | None) -> dict[str, Any] | None:
 
 def _behind(head: int, positions: Mapping[str, int]) -> dict[str, dict[str, int]]:
     return {name: {"position": position, "lag": max(head - position, 0)} for name, position in sorted(positions.items())}
+
+
+def _chore(chore: UpkeepState) -> dict[str, Any]:
+    return {**asdict(chore), "ended_at": timestamp(chore.ended_at)}
 
 
 def _member(member: MemberView) -> dict[str, Any]:

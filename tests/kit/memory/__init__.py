@@ -10,6 +10,7 @@ from tests.kit.memory.log import MemoryEventStore, MemoryLog
 from tests.kit.memory.reads import MemoryPositions, MemoryRunReads
 from tests.kit.memory.snapshots import MemorySnapshots
 from tests.kit.memory.timers import MemoryTimers
+from tests.kit.memory.upkeep import MemoryRecordedCommands, MemoryUpkeepRuns
 from tests.kit.memory.work import Delivery, MemoryOpenWork, MemoryWorkQueue
 
 __all__ = [
@@ -26,11 +27,13 @@ __all__ = [
     "MemoryLog",
     "MemoryOpenWork",
     "MemoryPositions",
+    "MemoryRecordedCommands",
     "MemoryRunReads",
     "MemorySnapshots",
     "MemoryStreamRanges",
     "MemorySubscription",
     "MemoryTimers",
+    "MemoryUpkeepRuns",
     "MemoryWorkQueue",
     "SystemClock",
 ]
