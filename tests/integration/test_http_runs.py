@@ -152,7 +152,7 @@ async def test_events_are_cloudevents(system: System, worker: PlayedWorker) -> N
         assert event["source"] == f"/tenants/{stored.tenant_id}" and event["tenantid"] == str(stored.tenant_id)
         assert (event["id"], event["subject"]) == (stored.name, str(stored.stream_id))
         assert (event["type"], event["position"], event["time"]) == (stored.topic, stored.position, timestamp(stored.recorded_at))
-        assert event["dataschema"] == f"/schemas/{stored.topic}/v1" and event["rootid"] == run_id
+        assert event["dataschema"] == f"urn:tidelog:schemas/{stored.topic}/v1" and event["rootid"] == run_id
         versions[event["subject"]] = versions.get(event["subject"], 0) + 1
         assert event["streamversion"] == versions[event["subject"]]
         assert REGISTRY.events[event["type"]].model_validate(event["data"])
