@@ -46,7 +46,8 @@ BEGIN
         SELECT FROM member AS m WHERE m.member_id = l.member_id AND member_lives(m.alive_until, m.lease_seconds, moment)
     );
     -- Until then people see whom they lost.
-    DELETE FROM member WHERE alive_until NOT BETWEEN moment - interval '1 minute' AND moment + interval '1 minute';
+    DELETE FROM member WHERE alive_until < moment - interval '1 minute'
+        OR alive_until > moment + make_interval(secs => coalesce(lease_seconds, 3) + 60);
 
     FOR this_group IN SELECT DISTINCT g FROM unnest(unit_groups) AS g LOOP
         SELECT count(*) INTO members FROM member
