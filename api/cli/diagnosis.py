@@ -310,7 +310,7 @@ def _shortened(units: Sequence[str]) -> str:
     kinds = Counter(unit.partition(":")[0] for unit in units)
     words = {"projection": "projections", "sagas": "partitions of the sagas"}
     parts = [kind if kind not in words else f"{count} {words[kind]}" for kind, count in sorted(kinds.items())]
-    return ", ".join(parts) or "nothing"
+    return ", ".join(parts) or "none of the engine's work"
 
 
 def _history(found: Diagnosis, health: dict[str, Any]) -> None:
