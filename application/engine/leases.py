@@ -26,7 +26,7 @@ BEAT_S = 1.0
 LEASE_S = 3.0
 """Another process takes a vanished process's unit at most a lease, a beat and a start later: under 5 seconds."""
 BEAT_TIMEOUT_S = 2.0
-WITHOUT_UNITS_BEAT_S, WITHOUT_UNITS_LEASE_S = 5.0, 15.0
+WITHOUT_UNITS_BEAT_S, WITHOUT_UNITS_LEASE_S = 10.0, 30.0
 """For a process that does none of the engine's work. Nobody waits for its end, so it costs the database little."""
 AGAIN_AFTER_S = 0.2
 """Pause, in seconds, before a unit is taken up again whose ownership was lost although the lease is still ours."""

@@ -21,7 +21,7 @@ async def test_the_api_alone_is_a_member_without_units(database_url: str, nats_u
         query = "SELECT groups, release, formats, lease_seconds, event_versions FROM member"
         [row] = await eventually(lambda: system.sql(query))
         assert row[:3] == ([], RELEASE, [1]) and set(row[4]) == EVENTS
-        assert row[3] >= 15, "it beats seldom"
+        assert row[3] == 30, "it beats seldom"
         [shown] = (await system.http.get("/health/ready")).json()["members"]
         assert (shown["alive"], shown["units"], shown["release"], shown["formats"]) == (True, [], RELEASE, [1])
 
