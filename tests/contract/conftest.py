@@ -182,7 +182,7 @@ class TableSide(Protocol):
     log: LogSide
 
     async def set(self, timer: DueTimer, due_in_s: float, *, delay_s: float = 86_400) -> None:
-        """Sets a timer as the read model of timers does, with a notification. `delay_s` counts from the event that sets the timer."""
+        """Sets a timer as the read model of timers does, with a notification. `delay_s` counts from the event that set it."""
         ...
 
     async def open(self, item: WorkItem, age_s: float) -> None:

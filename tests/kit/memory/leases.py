@@ -1,4 +1,4 @@
-"""Leases in memory: one board for all members, on which each beat does what the SQL function `beat_v2` does."""
+"""Leases in memory: one board for all members. Each beat follows the rules of the SQL function `beat_v2`."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
