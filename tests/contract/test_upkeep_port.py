@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
 from typing import Protocol
 
 import psycopg
@@ -161,7 +162,9 @@ async def test_a_command_that_was_pruned_is_recorded_again(side: UpkeepSide) -> 
     assert not (await side.log.store.append(again)).duplicate
 
 
-async def test_a_large_table_is_pruned_in_portions(postgres_upkeep: PostgresSide, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_large_table_is_pruned_in_portions(
+    postgres_upkeep: PostgresSide, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(upkeep, "BLOCKS", 2)
     monkeypatch.setattr(upkeep, "PAUSE_S", 0.0)
     side = postgres_upkeep
@@ -173,6 +176,10 @@ async def test_a_large_table_is_pruned_in_portions(postgres_upkeep: PostgresSide
     )
     [(blocks,)] = await side.log.sql("SELECT pg_relation_size('command') / 8192")
     assert blocks > 4
+    async with pool.connection() as connection:
+        part = {"first": 2, "end": 4, "before": datetime.now(UTC), "bound": 1}
+        plan = await (await connection.execute("EXPLAIN " + upkeep.PRUNE, part)).fetchall()
+    assert "Tid Range Scan" in str(plan), "a statement reads its own blocks only"
     assert await prune(side, "a") == 599
     [(left,)] = await side.log.sql("SELECT count(*) FROM command WHERE recorded_at < now() - interval '30 days 1 hour'")
     assert left == 0
