@@ -8,6 +8,6 @@ COMMENT ON COLUMN timer.no_later_than IS 'Written by the process that fires time
 UPDATE timer SET set_at = event.recorded_at FROM event
 WHERE event.originator_id = timer.stream_id AND timer.cause = event.originator_id || ':' || event.originator_version;
 
-DROP INDEX timer_due;
-CREATE INDEX timer_due ON timer (LEAST(due_at, no_later_than));
+-- Beside timer_due, which processes of the release before use.
+CREATE INDEX timer_fires ON timer (LEAST(due_at, no_later_than));
 CREATE INDEX timer_set ON timer (set_at);
