@@ -201,3 +201,20 @@ async def test_a_long_plan(system: System, worker: PlayedWorker, count: int) -> 
 
 async def _scheduled(system: System, run_id: str) -> bool:
     return bool((await system.run(run_id))["steps"][0]["status"] == "scheduled")
+
+
+async def test_each_registered_version_of_an_agent_can_be_asked_for(system: System, worker: PlayedWorker) -> None:
+    """The document says which version was asked for, and which version was only noted."""
+    for version in ("1", "2"):
+        offer = {"worker_id": f"worker-{version}", "agents": [{"name": "pinned", "version": version}], "tools": []}
+        assert (await system.http.post("/v1/workers", json=offer)).status_code == 200
+    steps = [
+        {"key": "old", "agent": "pinned", "agent_version": "1"}, {"key": "new", "agent": "pinned", "agent_version": "2"},
+        {"key": "any", "agent": "pinned"},
+    ]  # fmt: skip
+    run = await system.run(await system.start(plan={"kind": "graph", "steps": steps}))
+    assert [(step["agent_version"], step["version_asked"]) for step in run["steps"]] == [("1", True), ("2", True), ("2", False)]
+    unknown = {"plan": {"kind": "graph", "steps": [{**steps[0], "agent_version": "3"}]}}
+    refused = await system.http.post("/v1/runs", json=unknown)
+    assert (refused.status_code, refused.json()["code"]) == (404, "unknown-agent")
+    assert "versions 1 and 2, not 3" in refused.json()["detail"]
