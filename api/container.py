@@ -14,6 +14,7 @@ from application.engine.ports.positions import ConsumerPositions
 from application.engine.ports.problems import WorkerProblems
 from application.engine.ports.projections import ProjectionOperations
 from application.engine.ports.queue import WorkQueue
+from application.engine.ports.upkeep import UpkeepState
 from application.engine.reading.cloudevents import CloudEventEncoder
 from application.engine.reading.history_keeper import HistoryKeeper
 from application.engine.reading.live import LiveFeed
@@ -31,7 +32,7 @@ class HealthCheck(Protocol):
 
 
 class MemberView(Protocol):
-    """A process that shares the engine's work."""
+    """A running process of the server, whether it shares the engine's work or not."""
 
     @property
     def place(self) -> str: ...
@@ -41,6 +42,10 @@ class MemberView(Protocol):
     def alive(self) -> bool: ...
     @property
     def units(self) -> Sequence[str]: ...
+    @property
+    def release(self) -> str | None: ...
+    @property
+    def formats(self) -> Sequence[int] | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,7 @@ class Container:
     log_head: Callable[[], Awaitable[int]]
     """The position of the newest event, over the connection for health. Raises Unavailable."""
     members: Callable[[], Awaitable[Sequence[MemberView]]]
-    """The processes that share the engine's work. Raises Unavailable."""
+    """The running processes of the server. Raises Unavailable."""
     streams: Callable[[], Awaitable[Mapping[str, int]]]
     """`relay` or `fanout` → the position up to which it has copied the log into JetStream, if known. Raises Unavailable."""
     durable: Callable[[], Awaitable[bool]]
@@ -90,5 +95,7 @@ class Container:
     """The positions of the log without an event, over a connection for reads. Raises Unavailable."""
     problems: WorkerProblems
     """What workers report about files that they cannot use."""
+    upkeep: Callable[[], Awaitable[Sequence[UpkeepState]]]
+    """The last run of each chore of the upkeep. Raises Unavailable."""
     dependencies: Mapping[str, HealthCheck]
     """Name → a check of a dependency. Health limits its time."""

@@ -7,6 +7,8 @@ FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
 HEAD = Gauge("tidelog_log_head_position", "Position of the newest event")
 LAG = Gauge("tidelog_consumer_lag_events", "Events that a consumer has not handled yet", ["consumer"])
 PARKED = Gauge("tidelog_parked_events", "Events put aside because a consumer could not handle them", ["consumer"])
+UPKEEP_AGE = Gauge("tidelog_upkeep_success_age_seconds", "Seconds since a chore of the upkeep succeeded", ["upkeep"])
+UPKEEP_REMOVED = Gauge("tidelog_upkeep_removed_rows", "Rows that a chore of the upkeep has removed so far", ["upkeep"])
 
 REQUESTS = Counter("tidelog_http_requests_total", "HTTP requests", ["method", "route", "status"])
 REQUEST_SECONDS = Histogram("tidelog_http_request_seconds", "Time to answer", ["route"], buckets=FAST)

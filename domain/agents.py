@@ -20,6 +20,8 @@ class AgentRegistered(Event):
 @dataclass(frozen=True, slots=True)
 class AgentDefinition:
     current: AgentRegistered | None = None
+    versions: tuple[str, ...] = ()
+    """Every version that was registered, the one that was registered last at the end."""
 
 
 class RegisterAgent(Command):
@@ -43,7 +45,8 @@ def decide(agent: AgentDefinition, command: RegisterAgent) -> list[Event]:
 
 
 def evolve(agent: AgentDefinition, event: AgentRegistered) -> AgentDefinition:
-    return AgentDefinition(current=event)
+    others = tuple(version for version in agent.versions if version != event.version)
+    return AgentDefinition(current=event, versions=(*others, event.version))
 
 
 DECIDER: Decider[AgentDefinition] = Decider("agents", AgentDefinition, decide, evolve)

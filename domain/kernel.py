@@ -90,8 +90,13 @@ else:
         return copy
 
 
-class Metadata(Value):
-    """Who asked for an event and why. The command loop puts it on every event; nobody does so by hand."""
+class Metadata(BaseModel):
+    """Who asked for an event and why. The command loop puts it on every event; nobody does so by hand.
+
+    Unknown fields are ignored, as those of events are. A new field is read one release before a release writes it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     actor: str
     """Who asked: `key:<key id>`, `saga:<name>`, `timer`, `system`."""
@@ -101,6 +106,8 @@ class Metadata(Value):
     """What directly caused this: a command id, or `<stream id>:<version>` of an event."""
     command_id: UUID
     traceparent: str | None = None
+    on_behalf_of: str | None = None
+    """For whom the actor asked. No release writes it yet."""
 
 
 class RecordedEvent(NamedTuple):

@@ -1,6 +1,7 @@
 """Messages between the agents of a run: each is a stream of its own, delivered into the recipient's mailbox by a saga."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from domain.errors import RepeatedDifferently
@@ -17,6 +18,8 @@ class MessageSent(Event):
     recipient_id: UUID
     """The agent run that receives the message. It need not have begun."""
     body: Json = None
+    sent_at: datetime | None = None
+    """When it was sent, if that is not when it was recorded. No release writes it yet."""
 
 
 @dataclass(frozen=True, slots=True)

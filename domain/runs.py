@@ -28,7 +28,7 @@ class Step(Value):
     key: Name
     agent: Name
     agent_version: ShortText | None = None
-    """None in a request. The start of the run pins it to the registered version."""
+    """None in a request: not asked for. The start of the run notes the registered version."""
     after: tuple[Name, ...] = ()
     input: Json = None
     """Given to this step's agent instead of the run's input."""
@@ -108,6 +108,8 @@ class RunStarted(Event):
     plan: Plan
     input: Json = None
     metadata: dict[str, Json] = {}
+    versions_asked: tuple[str, ...] = ()
+    """Keys of the steps whose version was asked for. The versions of the other steps are only noted."""
 
 
 class StepScheduled(Event):
@@ -118,6 +120,8 @@ class StepScheduled(Event):
     agent_run_id: UUID
     timeout_s: float | None = None
     retry: Retry = Retry()
+    version_asked: bool = False
+    """Whether the version was asked for. Otherwise it is the one that was registered when the run started."""
 
 
 class StepCompleted(Event):
@@ -180,6 +184,7 @@ class Run:
     input: Json = None
     steps: Mapping[str, StepState] = field(default_factory=dict)
     cancel_reason: str | None = None
+    versions_asked: tuple[str, ...] = ()
 
     def step(self, key: str) -> Step:
         assert self.plan is not None
@@ -206,7 +211,8 @@ def evolve(run: Run, event: RunEvent) -> Run:
 
     match event:
         case RunStarted():
-            return Run("running", event.plan, event.input, {step.key: StepState() for step in event.plan.steps})
+            steps = {step.key: StepState() for step in event.plan.steps}
+            return Run("running", event.plan, event.input, steps, versions_asked=event.versions_asked)
         case StepScheduled():
             return changed(event.step, StepState("scheduled", event.agent_run_id))
         case StepCompleted():
@@ -232,6 +238,7 @@ class StartRun(Command):
     plan: Plan
     input: Json = None
     metadata: dict[str, Json] = {}
+    versions_asked: tuple[Name, ...] = ()
 
 
 class CompleteStep(Command):
@@ -266,7 +273,13 @@ def decide(run: Run, command: RunCommand) -> list[Event]:
         case StartRun():
             if run.status != "absent":
                 raise AlreadyExists(f"run {command.run_id} was started before")
-            started = RunStarted(project_id=command.project_id, plan=command.plan, input=command.input, metadata=command.metadata)
+            started = RunStarted(
+                project_id=command.project_id,
+                plan=command.plan,
+                input=command.input,
+                metadata=command.metadata,
+                versions_asked=command.versions_asked,
+            )
             return _and_what_follows(command.run_id, run, [started])
         case CompleteStep():
             if not _awaits(run, command):
@@ -339,6 +352,7 @@ def _schedule_or_give_up(run_id: UUID, run: Run, step: Step) -> StepScheduled | 
         agent_run_id=agent_run_id_of(run_id, step.key),
         timeout_s=step.timeout_s,
         retry=step.retry,
+        version_asked=step.key in run.versions_asked,
     )
 
 

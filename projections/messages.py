@@ -35,7 +35,7 @@ async def on_message_sent(connection: Connection, batch: Sequence[RecordedEvent]
         (
             [e.stream_id for e in batch], [e.tenant_id for e in batch], [m.run_id for m in sent], [m.sender for m in sent],
             [m.recipient for m in sent], [dump_json(m.body) for m in sent], [e.position for e in batch],
-            [e.recorded_at for e in batch],
+            [m.sent_at or e.recorded_at for m, e in zip(sent, batch, strict=True)],
         ),
     )  # fmt: skip
 

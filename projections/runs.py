@@ -43,7 +43,11 @@ def evolve_view(view: RunView | None, recorded: RecordedEvent) -> RunView | None
 
 
 def _started(event: runs.RunStarted, recorded: RecordedEvent) -> RunView:
-    steps = [StepView(key=s.key, agent=s.agent, agent_version=s.agent_version, after=list(s.after)) for s in event.plan.steps]
+    asked = event.versions_asked
+    steps = [
+        StepView(key=s.key, agent=s.agent, agent_version=s.agent_version, version_asked=s.key in asked, after=list(s.after))
+        for s in event.plan.steps
+    ]
     return RunView(
         run_id=recorded.stream_id,
         project_id=event.project_id,

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from application.engine.ports.timers import DueTimer
 from domain import agent_runs, invocations
-from domain.kernel import Command, Metadata, RecordedEvent, derive_id
+from domain.kernel import Metadata, RecordedEvent, derive_id
 from projections.kernel import Connection, Projection, decoded, topics_of
 
 CHANNEL = "tidelog_timers"
@@ -13,11 +14,28 @@ CHANNEL = "tidelog_timers"
 ENDS = topics_of(agent_runs.AgentRunCompleted, agent_runs.AgentRunFailed, agent_runs.AgentRunCancelled)
 
 
-def timer_of(recorded: RecordedEvent) -> tuple[datetime, Command] | None:
-    """The command that an event schedules, and the time at which it is due. None for other events."""
+def timer_of(recorded: RecordedEvent) -> tuple[datetime, DueTimer] | None:
+    """The timer that an event sets, and the time at which the timer is due. None for other events."""
     event = decoded(recorded)
     scheduled = agent_runs.scheduled_by(event, recorded.stream_id) or invocations.scheduled_by(event, recorded.stream_id)
-    return None if scheduled is None else (recorded.recorded_at + timedelta(seconds=scheduled.delay_s), scheduled.command)
+    if scheduled is None:
+        return None
+    timer = DueTimer(
+        timer_id=derive_id(recorded.stream_id, f"timer:{recorded.version}"),
+        tenant_id=recorded.tenant_id,
+        root_id=recorded.root_id,
+        command=type(scheduled.command).__name__,
+        payload=scheduled.command.model_dump_json().encode(),
+        correlation_id=Metadata.model_validate_json(recorded.metadata).correlation_id,
+        cause=recorded.name,
+    )
+    return recorded.recorded_at + timedelta(seconds=scheduled.delay_s), timer
+
+
+def set_by(recorded: RecordedEvent) -> DueTimer | None:
+    """The timer that an event sets. None for other events."""
+    found = timer_of(recorded)
+    return found and found[1]
 
 
 async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
@@ -28,18 +46,18 @@ async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
         await connection.execute("DELETE FROM timer WHERE stream_id = ANY (%s)", [list(ended)])
     if timers:
         sql = """
-        INSERT INTO timer (timer_id, tenant_id, root_id, stream_id, due_at, command, payload, correlation_id, cause)
-        SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::uuid[], %s::timestamptz[], %s::text[], %s::text[], %s::uuid[],
-                             %s::text[])
+        INSERT INTO timer (timer_id, tenant_id, root_id, stream_id, set_at, due_at, command, payload, correlation_id, cause)
+        SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::uuid[], %s::timestamptz[], %s::timestamptz[], %s::text[],
+                             %s::text[], %s::uuid[], %s::text[])
         ON CONFLICT DO NOTHING
         """
         await connection.execute(
             sql,
             (
-                [derive_id(e.stream_id, f"timer:{e.version}") for e, _, _ in timers], [e.tenant_id for e, _, _ in timers],
-                [e.root_id for e, _, _ in timers], [e.stream_id for e, _, _ in timers], [due for _, due, _ in timers],
-                [type(command).__name__ for _, _, command in timers], [command.model_dump_json() for _, _, command in timers],
-                [Metadata.model_validate_json(e.metadata).correlation_id for e, _, _ in timers], [e.name for e, _, _ in timers],
+                [t.timer_id for _, _, t in timers], [t.tenant_id for _, _, t in timers], [t.root_id for _, _, t in timers],
+                [e.stream_id for e, _, _ in timers], [e.recorded_at for e, _, _ in timers], [due for _, due, _ in timers],
+                [t.command for _, _, t in timers], [t.payload.decode() for _, _, t in timers],
+                [t.correlation_id for _, _, t in timers], [t.cause for _, _, t in timers],
             ),
         )  # fmt: skip
         await connection.execute("SELECT pg_notify(%s, '')", [CHANNEL])
@@ -51,4 +69,5 @@ PROJECTION = Projection(
     ("timer",),
     apply,
     taken_when_due={"timer": "due_at"},
+    not_of_the_log={"timer": frozenset({"set_at", "no_later_than"})},  # `set_at` is empty where a release before wrote the row
 )

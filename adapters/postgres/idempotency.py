@@ -12,7 +12,8 @@ ON CONFLICT (key_id) DO UPDATE SET
     begun_at = now(), released = false, body_sha256 = EXCLUDED.body_sha256, status = NULL, answer = NULL
 WHERE idempotency_key.begun_at < now() - interval '24 hours'
    OR (idempotency_key.status IS NULL AND idempotency_key.body_sha256 = EXCLUDED.body_sha256
-       AND (idempotency_key.released OR idempotency_key.begun_at < now() - interval '30 seconds'))
+       AND (idempotency_key.released OR idempotency_key.begun_at < now() - interval '30 seconds'
+            OR idempotency_key.begun_at > now() + interval '30 seconds'))
 RETURNING token
 """
 FIND = "SELECT body_sha256, status, answer, headers FROM idempotency_key WHERE key_id = %s"

@@ -8,13 +8,14 @@ from datetime import datetime
 from uuid import UUID, uuid4
 
 from adapters.postgres.pool import Connections, Pool, translate_errors
-from application.engine.ports.leases import Share
+from application.engine.ports.leases import Readable, Share
 
-BEAT_SQL = "SELECT unit_group, share, held FROM beat_v1(%s, %s, %s, %s, %s, %s)"
+BEAT_SQL = "SELECT unit_group, share, held FROM beat_v2(%s, %s, %s, %s, %s, %s, %s, %s, %s)"
 LEAVE_SQL = "WITH gone AS (DELETE FROM member WHERE member_id = %(me)s) DELETE FROM lease WHERE member_id = %(me)s"
 MEMBERS_SQL = """
-    SELECT m.member_id, m.place, m.groups, m.joined_at, m.alive_until >= clock_timestamp(),
-           coalesce(array_agg(l.unit ORDER BY l.unit) FILTER (WHERE l.unit IS NOT NULL), '{}')
+    SELECT m.member_id, m.place, m.groups, m.joined_at, member_lives(m.alive_until, m.lease_seconds, clock_timestamp()),
+           coalesce(array_agg(l.unit ORDER BY l.unit) FILTER (WHERE l.unit IS NOT NULL), '{}'),
+           m.release, m.formats, m.event_versions
     FROM member AS m LEFT JOIN lease AS l ON l.member_id = m.member_id
     GROUP BY m.member_id ORDER BY m.joined_at, m.member_id
 """
@@ -22,7 +23,7 @@ MEMBERS_SQL = """
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A process that shares the engine's work.
+    """A running process of the server.
 
     A process that is not alive has lost its units, or loses them at the next beat of another.
     """
@@ -34,25 +35,31 @@ class Member:
     joined_at: datetime
     alive: bool
     units: list[str]
+    release: str | None
+    """None, as the next two: a process of a release before, which reads format 1 and the events of its release."""
+    formats: list[int] | None
+    event_versions: list[str] | None
 
 
 class PostgresLeases:
     """Implements the port `Leases` for one process."""
 
-    def __init__(self, pool: Pool, *, lease_s: float, member_id: UUID | None = None) -> None:
-        """`member_id`:
-
-        the id of the process's last start, if that start has certainly ended. Its units are then held on without a pause.
+    def __init__(self, pool: Pool, *, lease_s: float, member_id: UUID | None = None, readable: Readable | None = None) -> None:
+        """`member_id`: the id of the process's last start, if that start has certainly ended. Its units are then held on without a
+        pause. `readable`: what this process can read. None: not known.
         """
         self._pool = pool
         self._lease_s = lease_s
         self._member_id = member_id or uuid4()
         self._place = f"{socket.gethostname()}:{os.getpid()}"
+        self._readable = (
+            (None, None, None) if readable is None else (readable.release, list(readable.formats), list(readable.event_versions))
+        )
 
     async def beat(self, units: Mapping[str, Sequence[str]], given_back: Collection[str]) -> dict[str, Share]:
         names = [unit for group in units.values() for unit in group]
         groups = [name for name, group in units.items() for _ in group]
-        values = (self._member_id, self._place, self._lease_s, names, groups, list(given_back))
+        values = (self._member_id, self._place, self._lease_s, *self._readable, names, groups, list(given_back))
         with translate_errors():
             async with self._pool.connection() as connection:
                 rows = await (await connection.execute(BEAT_SQL, values, prepare=True)).fetchall()

@@ -70,5 +70,6 @@ async def assemble(settings: "Settings", roles: "Iterable[Role]", **given: Unpac
             from api.assembly.roles import saga
 
             groups += await saga.groups(parts)
-        joined = await sharing.share(parts, groups) if groups else None
-        yield Assembly(container, {name: run() for name, run in parts.loops.items()}, joined, parts)
+        joined = await sharing.share(parts, groups)
+        loops = {name: run() for name, run in parts.loops.items()}
+        yield Assembly(container, loops, joined if groups else None, parts)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from application.engine.ports.queue import OpenWork, WorkQueue
     from application.engine.ports.snapshots import Snapshots
     from application.engine.ports.timers import Timers
+    from application.engine.ports.upkeep import RecordedCommands, UpkeepRuns
     from application.engine.reading.histories import HistoryStore
     from application.engine.reading.history_keeper import HistoryKeeper, Witness
     from application.engine.reading.live import LiveFeed
@@ -80,6 +81,8 @@ class Overrides(TypedDict, total=False):
     """Checkpoints of the sagas."""
     timers: "Timers"
     open_work: "OpenWork"
+    recorded_commands: "RecordedCommands"
+    upkeep_runs: "UpkeepRuns"
 
     # NATS
     nats: "NatsConnection"

@@ -13,8 +13,10 @@ from adapters.postgres.log.identity import log_id_of
 from api.assembly import access
 from api.assembly.parts import Listening, Parts, part
 from api.assembly.pools import Pools, Waits, open_pools
+from application.engine.ports.idempotency import IdempotencyKeys
 from application.engine.ports.log import EventFeed, EventStore
 from application.engine.ports.snapshots import Snapshots
+from application.engine.ports.upkeep import RecordedCommands, UpkeepRuns
 from application.engine.reading.histories import HistoryStore
 from application.engine.retry import persistently
 from projections.engine.kernel import Database
@@ -96,6 +98,27 @@ async def store(parts: Parts) -> EventStore:
     if "api" in parts.roles:
         metrics.WAITING_APPENDS.set_function(lambda: own.waiting)
     return own
+
+
+@part
+async def idempotency(parts: Parts) -> IdempotencyKeys:
+    from adapters.postgres.idempotency import PostgresIdempotencyKeys
+
+    return PostgresIdempotencyKeys((await pools(parts)).commands)
+
+
+@part
+async def recorded_commands(parts: Parts) -> RecordedCommands:
+    from adapters.postgres.upkeep import PostgresRecordedCommands
+
+    return PostgresRecordedCommands(await database(parts))
+
+
+@part
+async def upkeep_runs(parts: Parts) -> UpkeepRuns:
+    from adapters.postgres.upkeep import PostgresUpkeepRuns
+
+    return PostgresUpkeepRuns(await database_of(parts, "health"))
 
 
 @part

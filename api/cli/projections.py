@@ -115,7 +115,9 @@ def drop(name: Name, data_dir: options.DataDir = None, url: options.Url = None, 
 
 @app.command()
 def parked(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A read model, or sagas.  \\[default: all]")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="A read model, sagas, or due-timers.  \\[default: all]")
+    ] = None,
     data_dir: options.DataDir = None,
     url: options.Url = None,
     as_json: options.AsJson = False,
@@ -133,7 +135,7 @@ def parked(
 
 @app.command()
 def retry(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A read model, or sagas.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A read model, sagas, or due-timers.")],
     root: Annotated[str | None, typer.Option("--root", metavar="ID", help="Only the events of this root (a run's id).")] = None,
     data_dir: options.DataDir = None,
     url: options.Url = None,
@@ -252,7 +254,8 @@ async def _drop(name: str, data_dir: Path | None, url: str | None, as_json: bool
 
 async def _parked(name: str | None, data_dir: Path | None, url: str | None, as_json: bool) -> None:
     async with server_of(data_dir, url, as_json) as server:
-        names = [name] if name else [v["name"] for v in (await server.get("/v1/projections"))["data"]] + ["sagas"]
+        names = [name] if name else [v["name"] for v in (await server.get("/v1/projections"))["data"]]
+        names += [] if name else ["sagas", "due-timers"]
         found = [{"projection": n, **e} for n in names async for e in server.pages(f"/v1/projections/{n}/parked")]
     if as_json:
         output.document(found)

@@ -5,7 +5,9 @@ connection that nothing else uses. The report has numbers and names of agents an
 """
 
 import asyncio
+import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -16,9 +18,11 @@ from api.container import Container, HealthCheck, MemberView
 from api.free_room import free_bytes
 from api.http import troubles
 from api.http.conventions.shared import Shared
-from api.metrics import HEAD, LAG, PARKED
+from api.metrics import HEAD, LAG, PARKED, UPKEEP_AGE, UPKEEP_REMOVED
 from api.work_metrics import work_metrics
 from application.engine.ports.log import Gaps
+from application.engine.ports.timers import PARKED_AS as DUE_TIMERS
+from application.engine.ports.upkeep import UpkeepState
 from application.engine.reading.histories import Histories
 from application.views.activity import Activity
 from domain.errors import TidelogError, Unavailable
@@ -155,14 +159,18 @@ async def _lags(container: Container, copied: Mapping[str, int]) -> dict[str, An
     head = await container.log_head()
     progress = await container.reads.consumers.progress()
     members = await container.members()
+    upkeep = await container.upkeep()
     HEAD.set(head)
     consumers, streams = _behind(head, progress.positions), _behind(head, copied)
     LAG.clear()
     for name, state in {**consumers, **streams}.items():
         LAG.labels(name).set(state["lag"])
     PARKED.clear()
-    for name in {*consumers, *progress.parked}:
+    for name in {*consumers, DUE_TIMERS, *progress.parked}:
         PARKED.labels(name).set(progress.parked.get(name, 0))
+    for chore in upkeep:
+        UPKEEP_AGE.labels(chore.name).set(math.inf if chore.success_age_s is None else chore.success_age_s)
+        UPKEEP_REMOVED.labels(chore.name).set(chore.removed_in_all)
     shown = [_member(member) for member in members]
     return {
         "head": head,
@@ -171,6 +179,7 @@ async def _lags(container: Container, copied: Mapping[str, int]) -> dict[str, An
         "streams": streams,
         "parked": progress.parked,
         "members": shown,
+        "upkeep": [_chore(chore) for chore in upkeep],
     }
 
 
@@ -191,5 +200,16 @@ def _behind(head: int, positions: Mapping[str, int]) -> dict[str, dict[str, int]
     return {name: {"position": position, "lag": max(head - position, 0)} for name, position in sorted(positions.items())}
 
 
+def _chore(chore: UpkeepState) -> dict[str, Any]:
+    return {**asdict(chore), "ended_at": timestamp(chore.ended_at)}
+
+
 def _member(member: MemberView) -> dict[str, Any]:
-    return {"place": member.place, "joined_at": timestamp(member.joined_at), "alive": member.alive, "units": list(member.units)}
+    return {
+        "place": member.place,
+        "joined_at": timestamp(member.joined_at),
+        "alive": member.alive,
+        "units": list(member.units),
+        "release": member.release,
+        "formats": None if member.formats is None else list(member.formats),
+    }

@@ -15,7 +15,6 @@ from api.container import Container
 from api.http.app import create_app
 from api.http.conventions.connection import protocol
 from api.http.conventions.door import Door, Limits
-from api.http.conventions.idempotency import expire_keys
 from api.open_files import raise_open_files
 from application.engine.background import TaskEnded, end
 from application.engine.retry import persistently
@@ -40,10 +39,7 @@ async def serve_http(container: Container, stopping: asyncio.Event) -> None:
     settings, first_key = container.settings, FirstKey(container)
     if settings.bootstrap_key_sha256 is not None:
         container = replace(container, dependencies=MappingProxyType({**container.dependencies, "setup": first_key.check}))
-    beside = {
-        asyncio.create_task(first_key.run(), name="setup"),
-        asyncio.create_task(expire_keys(container.idempotency), name="expire-idempotency-keys"),
-    }
+    beside = {asyncio.create_task(first_key.run(), name="setup")}
     app = create_app(container)
     server = make_server(app, Limits.of(settings, raise_open_files()), host=settings.host, port=settings.port)
     serving = asyncio.create_task(server.serve(), name="uvicorn")

@@ -26,6 +26,8 @@ BEAT_S = 1.0
 LEASE_S = 3.0
 """Another process takes a vanished process's unit at most a lease, a beat and a start later: under 5 seconds."""
 BEAT_TIMEOUT_S = 2.0
+WITHOUT_UNITS_BEAT_S, WITHOUT_UNITS_LEASE_S = 10.0, 30.0
+"""For a process that does none of the engine's work. Nobody waits for its end, so it costs the database little."""
 AGAIN_AFTER_S = 0.2
 """Pause, in seconds, before a unit is taken up again whose ownership was lost although the lease is still ours."""
 
@@ -42,8 +44,10 @@ class Group:
 class Membership:
     """The beat of this process, and for each group a loop that runs the units which the beat assigned."""
 
-    def __init__(self, leases: Leases, groups: Sequence[Group]) -> None:
+    def __init__(self, leases: Leases, groups: Sequence[Group], *, beat_s: float | None = None) -> None:
+        """`beat_s`: seconds between two beats. None: `BEAT_S`."""
         self._leases = leases
+        self._beat_s = beat_s
         self._sooner = asyncio.Event()
         self.workers = {group.name: UnitWorker(group, self._sooner) for group in groups}
         """By group; the owner runs each of them beside `run`."""
@@ -64,7 +68,7 @@ class Membership:
                     log.warning("beat_failed", error=str(error) or "no answer in time")
                 self._sooner.clear()
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(BEAT_S):
+                    async with asyncio.timeout(BEAT_S if self._beat_s is None else self._beat_s):
                         await self._sooner.wait()
         finally:
             await self._leave()

@@ -1,4 +1,4 @@
-"""Parked events of read models and of sagas, for operators: reading them, and retrying them root by root."""
+"""Parked events of read models, sagas and due timers, for operators: reading them, and retrying them root by root."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -9,8 +9,9 @@ from uuid import UUID
 from application.engine.ports.pages import Page
 from application.engine.ports.parked import ParkedEvents, ParkedView, Retried
 from application.engine.ports.projections import ProjectionOperations
+from application.engine.ports.timers import PARKED_AS as DUE_TIMERS
+from application.engine.retry_parked import EffectRetry
 from application.engine.sagas.manager import PARTITIONS
-from application.engine.sagas.retry_parked import SagaRetry
 from domain.errors import NotFound
 
 SAGAS = "sagas"
@@ -28,18 +29,22 @@ class RetriedRoots:
 
 
 class ParkedOperations:
-    """Operations on parked events. `name`: a read model, `sagas`, or one partition of the sagas, such as `sagas:3`."""
+    """Operations on parked events.
 
-    def __init__(self, parked: ParkedEvents, projections: ProjectionOperations, sagas: SagaRetry) -> None:
+    `name`: a read model, `sagas`, one partition of the sagas, such as `sagas:3`, or `due-timers`.
+    """
+
+    def __init__(self, parked: ParkedEvents, projections: ProjectionOperations, *, sagas: EffectRetry, timers: EffectRetry) -> None:
         self._parked = parked
         self._projections = projections
         self._sagas = sagas
+        self._timers = timers
 
     def consumers_of(self, name: str) -> list[str]:
         """The names of the consumers that have parked the events. Raises NotFound."""
         if name == SAGAS:
             return [SAGAS, *PARTITIONS]
-        if name not in PARTITIONS:
+        if name != DUE_TIMERS and name not in PARTITIONS:
             self._projections.must_know(name)
         return [name]
 
@@ -61,6 +66,8 @@ class ParkedOperations:
         retry: Callable[[UUID], Awaitable[Retried]] = partial(self._projections.retry_parked, name)
         if name == SAGAS or name in PARTITIONS:
             retry = partial(self._sagas.retry, consumers)
+        elif name == DUE_TIMERS:
+            retry = partial(self._timers.retry, consumers)
         roots = [root_id] if root_id else await self._parked.roots(consumers, MAX_ROOTS + 1)
         results: list[Retried] = []
         give_up_at = asyncio.get_running_loop().time() + RETRY_TIMEOUT_S

@@ -6,7 +6,10 @@ from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import CommandOutcome, CommandRequest
 from domain import agents, projects, runs
 from domain.errors import AlreadyExists, NotFound
-from domain.kernel import Event, Json, same_json
+from domain.kernel import Event, Json, Metadata, same_json
+
+MAX_NAMED = 5
+"""Versions of an agent that a refusal names: the last ones."""
 
 
 class UnknownAgent(NotFound):
@@ -32,7 +35,7 @@ async def start_run(
     input: Json,
     metadata: dict[str, Json],
 ) -> CommandOutcome:
-    """Checks the project, pins each step's agent to its registered version, and starts the run.
+    """Checks the project, gives each step the version that it asks for or else the registered one, and starts the run.
 
     Raises:
         UnknownAgent, UnknownProject: with a pointer to the place in the plan.
@@ -46,11 +49,31 @@ async def start_run(
         plan=_pinned(plan, tuple(versions)),
         input=input,
         metadata=metadata,
+        versions_asked=tuple(step.key for step in plan.steps if step.agent_version is not None),
     )
-    outcome = await commands.execute(request, command)
+    try:
+        outcome = await commands.execute(request, command)
+    except AlreadyExists:
+        first = await _first_answer(commands, request, run_id)
+        if first is None:
+            raise
+        outcome = first
     if outcome.duplicate:
         _check_repeat(command, plan, commands.registry.decoded(outcome.recorded[0]))
     return outcome
+
+
+async def _first_answer(commands: CommandLoop, request: CommandRequest, run_id: UUID) -> CommandOutcome | None:
+    """The answer that the start of the run got, from the run's own events. None: another command started the run.
+
+    The log recognises a command by its id for a bounded time. A start under an id that the client made is recognised for ever.
+    """
+    history = await commands.history(request.tenant_id, run_id)
+    first = [event for event in history if Metadata.model_validate_json(event.metadata).command_id == request.command_id]
+    if not first or first[0].version != 1:
+        return None
+    last = first[-1]
+    return CommandOutcome(last.position, {run_id: last.version}, (), last.recorded_at, duplicate=True, recorded=tuple(first))
 
 
 def _check_repeat(command: runs.StartRun, plan: runs.Plan, first: Event) -> None:
@@ -111,9 +134,13 @@ async def _version(commands: CommandLoop, tenant_id: UUID, index: int, step: run
     agent_id = agents.agent_id_of(tenant_id, step.agent)
     for fresh in (False, True):  # another process may have registered the agent since
         loaded = await commands.load(agents.DECIDER, tenant_id, agent_id, fresh=fresh)
-        current: agents.AgentRegistered | None = loaded.state.current
-        if current is not None and step.agent_version in (None, current.version):
-            return current.version
-    if current is None:
+        definition: agents.AgentDefinition = loaded.state
+        if definition.current is not None:
+            if step.agent_version is None:
+                return definition.current.version
+            if step.agent_version in definition.versions:
+                return step.agent_version
+    if definition.current is None:
         raise UnknownAgent(f"no agent '{step.agent}' is registered", index)
-    raise UnknownAgent(f"agent '{step.agent}' is registered in version {current.version}, not {step.agent_version}", index)
+    known = f"version{'s' if len(definition.versions) > 1 else ''} {' and '.join(definition.versions[-MAX_NAMED:])}"
+    raise UnknownAgent(f"agent '{step.agent}' is registered in {known}, not {step.agent_version}", index)

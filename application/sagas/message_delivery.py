@@ -13,7 +13,7 @@ def on_message_sent(event: messages.MessageSent, recorded: RecordedEvent) -> lis
             run_id=event.run_id,
             message_id=recorded.stream_id,
             sender=event.sender,
-            sent_at=recorded.recorded_at,
+            sent_at=event.sent_at or recorded.recorded_at,
         )
     ]
 

@@ -33,6 +33,8 @@ class StepView(BaseModel):
     key: str
     agent: str
     agent_version: str | None = None
+    version_asked: bool = False
+    """Whether the plan asked for the version. Otherwise it is the one that was registered when the run started."""
     after: list[str] = []
     status: Literal["pending", "scheduled", "running", "retrying", "completed", "failed", "cancelled"] = "pending"
     agent_run_id: UUID | None = None

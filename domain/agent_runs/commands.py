@@ -20,6 +20,7 @@ class RequestAgentRun(Command):
     agent_version: ShortText | None = None
     timeout_s: float | None = None
     retry: Retry = Retry()
+    version_asked: bool = False
 
 
 class ClaimAgentRun(Command):

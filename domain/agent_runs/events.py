@@ -18,6 +18,8 @@ class AgentRunRequested(Event):
     agent_version: str | None
     timeout_s: float | None = None
     retry: Retry = Retry()
+    version_asked: bool = False
+    """Whether the version was asked for. Otherwise it is only noted."""
 
 
 class AgentRunClaimed(Event):

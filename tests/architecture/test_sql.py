@@ -19,6 +19,7 @@ NOT_READ_MODELS = {
     "checkpoint", "parked_event",  # the progress of consumers
     "projection_build", "projection_previous", "projection_installation",  # versions of read models
     "idempotency_key",  # answers to requests
+    "upkeep",  # the chores of the server
     "snapshot",  # states of long streams
     "member", "lease",  # the members that do the work of the engine
     "worker_problem",  # reports of workers

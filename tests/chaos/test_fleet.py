@@ -81,9 +81,9 @@ async def shared_fairly(http: httpx.AsyncClient) -> None:
 
 
 async def members(http: httpx.AsyncClient) -> dict[str, list[str]]:
-    """The units of the living members, by place."""
+    """The units of the living members that have some, by place."""
     health = (await http.get("/health/ready")).json()
-    return {member["place"]: member["units"] for member in health.get("members", []) if member["alive"]}
+    return {member["place"]: member["units"] for member in health.get("members", []) if member["alive"] and member["units"]}
 
 
 async def a_sleeper_is_replaced(engine: Machine, http: httpx.AsyncClient) -> None:

@@ -182,9 +182,10 @@ class TableSide(Protocol):
 
     timers: Timers
     open_work: OpenWork
+    log: LogSide
 
-    async def set(self, timer: DueTimer, due_in_s: float) -> None:
-        """Sets a timer as the read model of timers does, with a notification."""
+    async def set(self, timer: DueTimer, due_in_s: float, *, delay_s: float = 86_400) -> None:
+        """Sets a timer as the read model of timers does, with a notification. `delay_s` counts from the event that set it."""
         ...
 
     async def open(self, item: WorkItem, age_s: float) -> None:
@@ -193,15 +194,20 @@ class TableSide(Protocol):
 
     async def pass_time(self, seconds: float) -> None: ...
 
+    async def set_clock_back(self, seconds: float) -> None: ...
+
+    async def parked(self) -> list[tuple[str, int, str]]:
+        """Consumer, position and error of each event that was put aside."""
+        ...
+
 
 class MemoryTables:
-    def __init__(self) -> None:
-        self.clock = ManualClock()
-        log = MemoryLog(self.clock)
-        self.timers, self.open_work = MemoryTimers(log), MemoryOpenWork(log)
+    def __init__(self, log: MemoryLogSide) -> None:
+        self.log, self.clock = log, log.clock
+        self.timers, self.open_work = MemoryTimers(log.log), MemoryOpenWork(log.log)
 
-    async def set(self, timer: DueTimer, due_in_s: float) -> None:
-        self.timers.set(timer, self._in(due_in_s))
+    async def set(self, timer: DueTimer, due_in_s: float, *, delay_s: float = 86_400) -> None:
+        self.timers.set(timer, self._in(due_in_s), set_at=self._in(due_in_s - delay_s))
 
     async def open(self, item: WorkItem, age_s: float) -> None:
         self.open_work.open(item, self._in(-age_s))
@@ -214,20 +220,26 @@ class MemoryTables:
     async def pass_time(self, seconds: float) -> None:
         self.clock.advance(seconds)
 
+    async def set_clock_back(self, seconds: float) -> None:
+        self.clock.advance(-seconds)
+
+    async def parked(self) -> list[tuple[str, int, str]]:
+        return [(row.consumer, row.event.position, row.error) for row in self.timers.parked]
+
 
 class PostgresTables:
-    """Lets time pass: all times in the tables are moved back."""
+    """Lets time pass: all times in the tables are moved back. To set the clock back, they are moved ahead."""
 
     def __init__(self, side: PostgresLogSide, pool: Pool, timers: PostgresTimers) -> None:
-        self._sql = side.sql
+        self.log, self._sql, self.parked = side, side.sql, side.parked
         self.timers, self.open_work = timers, PostgresOpenWork(PostgresDatabase(pool))
 
-    async def set(self, timer: DueTimer, due_in_s: float) -> None:
+    async def set(self, timer: DueTimer, due_in_s: float, *, delay_s: float = 86_400) -> None:
         await self._sql(
-            """INSERT INTO timer (timer_id, tenant_id, root_id, stream_id, due_at, command, payload, correlation_id, cause)
-               VALUES (%s, %s, %s, %s, now() + make_interval(secs => %s), %s, %s, %s, %s)""",
-            timer.timer_id, timer.tenant_id, timer.root_id, timer.root_id, due_in_s, timer.command, timer.payload.decode(),
-            timer.correlation_id, timer.cause,
+            """INSERT INTO timer (timer_id, tenant_id, root_id, stream_id, set_at, due_at, command, payload, correlation_id, cause)
+               VALUES (%s, %s, %s, %s, now() + make_interval(secs => %s), now() + make_interval(secs => %s), %s, %s, %s, %s)""",
+            timer.timer_id, timer.tenant_id, timer.root_id, timer.root_id, due_in_s - delay_s, due_in_s, timer.command,
+            timer.payload.decode(), timer.correlation_id, timer.cause,
         )  # fmt: skip
         await self._sql("SELECT pg_notify(%s, '')", CHANNEL)
 
@@ -239,13 +251,20 @@ class PostgresTables:
         )  # fmt: skip
 
     async def pass_time(self, seconds: float) -> None:
-        await self._sql("UPDATE timer SET due_at = due_at - make_interval(secs => %s)", seconds)
+        await self._sql(
+            """UPDATE timer SET due_at = due_at - passed, set_at = set_at - passed, no_later_than = no_later_than - passed
+               FROM make_interval(secs => %s) AS passed""",
+            seconds,
+        )
         await self._sql("UPDATE open_work SET dispatched_at = dispatched_at - make_interval(secs => %s)", seconds)
+
+    async def set_clock_back(self, seconds: float) -> None:
+        await self.pass_time(-seconds)
 
 
 @pytest.fixture
-def memory_tables() -> MemoryTables:
-    return MemoryTables()
+def memory_tables(memory_log: MemoryLogSide) -> MemoryTables:
+    return MemoryTables(memory_log)
 
 
 @pytest_asyncio.fixture

@@ -135,6 +135,17 @@ async def test_a_request_that_is_silent_for_half_a_minute_is_dead(side: KeySide)
     assert await begin(side, key) == KeyInUse(BODY, None), "its time begins anew"
 
 
+async def test_a_clock_that_is_set_back_does_not_keep_a_dead_request_alive(side: KeySide) -> None:
+    key, command = uuid7(), uuid7()
+    await begin(side, key, command)
+    await side.pass_time(-20)
+    assert await begin(side, key) == KeyInUse(BODY, None)
+    await side.pass_time(-3_600)
+    assert await begin(side, key, body=OTHER_BODY) == KeyInUse(BODY, None)
+    assert await begin(side, key) == Begun(command)
+    assert await begin(side, key) == KeyInUse(BODY, None), "its time begins anew"
+
+
 @pytest.mark.parametrize("answered", [False, True])
 async def test_after_a_day_a_key_is_new(side: KeySide, answered: bool) -> None:
     key, command = uuid7(), uuid7()

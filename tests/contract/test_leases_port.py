@@ -51,6 +51,23 @@ async def test_free_units_are_taken_up_to_the_fair_share_only(shared_leases: Lea
     assert await beat(second) == Share(3, frozenset({"unit:2", "unit:3"})), "nothing more is free"
 
 
+async def test_a_clock_that_is_set_back_does_not_keep_a_dead_member_alive(shared_leases: LeaseSide) -> None:
+    dead, alive = shared_leases.member(), shared_leases.member()
+    await beat(dead)
+    assert (await beat(alive)).held == frozenset()
+    await shared_leases.pass_time(-3_600)
+    assert await beat(alive) == Share(5, frozenset(UNITS))
+    assert await beat(alive) == Share(5, frozenset(UNITS))
+
+
+async def test_a_member_without_units_takes_none_and_changes_no_share(shared_leases: LeaseSide) -> None:
+    idle, working = shared_leases.member(), shared_leases.member()
+    assert await idle.beat({}, ()) == {}
+    assert await beat(working) == Share(5, frozenset(UNITS))
+    assert await idle.beat({}, ()) == {}
+    await idle.leave()
+
+
 async def test_groups_are_shared_by_those_who_do_some_of_them(shared_leases: LeaseSide) -> None:
     both, one = shared_leases.member(), shared_leases.member()
     await both.beat({"things": UNITS, "single": ("s",)}, ())

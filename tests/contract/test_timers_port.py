@@ -1,11 +1,13 @@
 """The contracts of the ports `Timers` and `OpenWork`, in memory and on PostgreSQL."""
 
 import asyncio
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
 from uuid_utils.compat import uuid7
 
+from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
 from application.engine.ports.queue import WorkItem
 from application.engine.ports.timers import DueTimer
 from tests.contract.conftest import TableSide
@@ -80,6 +82,57 @@ async def test_without_a_change_the_wait_ends_with_its_time(tables: TableSide) -
         await waiting
 
 
+async def test_a_timer_that_is_parked_is_gone_and_its_event_is_put_aside(tables: TableSide) -> None:
+    tenant, stream = uuid7(), uuid7()
+    event = NewEvent("thing.happened", 1, b"{}")
+    append = AppendRequest(tenant, uuid7(), (StreamAppend(stream, stream, 0, (event, event)),), "{}")
+    last = (await tables.log.store.append(append)).last_position
+    broken, other = replace(timer(), tenant_id=tenant, cause=f"{stream}:2"), timer()
+    for each in (broken, other):
+        await tables.set(each, -1)
+    for _ in range(2):  # the answer to the first time may have been lost
+        await tables.timers.park(broken, "Ring: no\x00pe")
+        assert await tables.timers.due(10) == [other]
+        assert await tables.parked() == [("due-timers", last, "Ring: nope")]
+
+
+# --- the clock is set back ------------------------------------------------------------------------------------------------
+
+
+async def test_timers_that_come_of_the_future_wait_their_own_delay(tables: TableSide) -> None:
+    """The log's times stay an hour ahead of the clock, and so do those of timers that are set after the clock was set back."""
+    before, after = timer("Before"), timer("After")
+    await tables.set(before, 20, delay_s=20)
+    await tables.set_clock_back(3_600)
+    await tables.set(after, 3_600 + 50, delay_s=50)
+    assert await tables.timers.due(10) == []
+    assert await tables.timers.seconds_until_next() == pytest.approx(20, abs=10)
+    await tables.pass_time(35)
+    assert await tables.timers.due(10) == [before]
+    await tables.pass_time(30)
+    assert await tables.timers.due(10) == [before, after]
+    assert await tables.timers.seconds_until_next() == pytest.approx(-45, abs=10)
+
+
+async def test_the_clock_may_be_set_back_again(tables: TableSide) -> None:
+    one = timer()
+    await tables.set(one, 3_600 + 50, delay_s=50)
+    assert await tables.timers.due(10) == []
+    await tables.set_clock_back(86_400)
+    assert await tables.timers.due(10) == []
+    assert await tables.timers.seconds_until_next() == pytest.approx(50, abs=10)
+    await tables.pass_time(65)
+    assert await tables.timers.due(10) == [one]
+
+
+async def test_a_timer_of_the_past_keeps_its_time(tables: TableSide) -> None:
+    one = timer()
+    await tables.set(one, 1_000, delay_s=5_000)
+    await tables.set_clock_back(600)
+    assert await tables.timers.due(10) == []
+    assert await tables.timers.seconds_until_next() == pytest.approx(1_600, abs=10)
+
+
 # --- open work ------------------------------------------------------------------------------------------------------------
 
 
@@ -95,6 +148,15 @@ async def test_open_work_is_that_which_was_dispatched_longer_ago(tables: TableSi
     assert await tables.open_work.older_than(120, after=None, limit=10) == []
     await tables.pass_time(60)
     assert await tables.open_work.older_than(30, after=None, limit=10) == sorted([young, old], key=lambda item: item.work_id)
+
+
+async def test_work_that_was_dispatched_in_the_future_may_be_lost_as_well(tables: TableSide) -> None:
+    """The clock was set back. The age of the work is not known, and an item that still waits in the queue is put there once."""
+    one, soon = work(), work()
+    await tables.open(one, 5)
+    await tables.set_clock_back(3_600)
+    await tables.open(soon, -1)
+    assert await tables.open_work.older_than(30, after=None, limit=10) == [one]
 
 
 async def test_open_work_comes_in_pages_by_id(tables: TableSide) -> None:

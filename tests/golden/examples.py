@@ -42,9 +42,10 @@ EXAMPLES: tuple[Event, ...] = (
         parameters={"type": "object", "properties": {"limit": {"type": "integer", "default": 5000}}}, idempotent=True,
         timeout_s=300.0, max_attempts=3,
     ),
-    runs.RunStarted(project_id=PROJECT, plan=PLAN, input=JSON, metadata={"ticket": "T-1"}),
+    runs.RunStarted(project_id=PROJECT, plan=PLAN, input=JSON, metadata={"ticket": "T-1"}, versions_asked=("collect",)),
     runs.StepScheduled(
-        step="collect", agent="historian", agent_version="2", agent_run_id=AGENT_RUN, timeout_s=90.5, retry=RETRY
+        step="collect", agent="historian", agent_version="2", agent_run_id=AGENT_RUN, timeout_s=90.5, retry=RETRY,
+        version_asked=True,
     ),
     runs.StepCompleted(step="write", agent_run_id=AGENT_RUN, result=JSON),
     runs.StepFailed(step="collect", agent_run_id=AGENT_RUN, error=FAILURE, tolerated=True),
@@ -52,7 +53,7 @@ EXAMPLES: tuple[Event, ...] = (
     runs.RunFailed(step="write", error=FAILURE, abandoned=(AGENT_RUN, OTHER_AGENT_RUN)),
     runs.RunCancelled(reason="no longer needed", abandoned=(AGENT_RUN,)),
     agent_runs.AgentRunRequested(
-        run_id=RUN, step="collect", agent="historian", agent_version="2", timeout_s=90.5, retry=RETRY
+        run_id=RUN, step="collect", agent="historian", agent_version="2", timeout_s=90.5, retry=RETRY, version_asked=True
     ),
     agent_runs.AgentRunClaimed(attempt=2, worker_id="worker-1", dispatch=1),
     agent_runs.StepRecorded(attempt=2, key="parse", kind="step", result=JSON),
@@ -83,7 +84,8 @@ EXAMPLES: tuple[Event, ...] = (
     invocations.InvocationCancelRequested(attempt=1, reason="the agent run was cancelled"),
     invocations.InvocationCancelled(reason="the agent run failed", effect="unknown"),
     messages.MessageSent(
-        run_id=RUN, sender="collect", sender_id=AGENT_RUN, recipient="write", recipient_id=OTHER_AGENT_RUN, body=JSON
+        run_id=RUN, sender="collect", sender_id=AGENT_RUN, recipient="write", recipient_id=OTHER_AGENT_RUN, body=JSON,
+        sent_at=AT,
     ),
     context.ContextValueSet(run_id=RUN, agent_run_id=AGENT_RUN, name="draft", value=JSON, value_version=3),
 )  # fmt: skip

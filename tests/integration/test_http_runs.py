@@ -152,7 +152,7 @@ async def test_events_are_cloudevents(system: System, worker: PlayedWorker) -> N
         assert event["source"] == f"/tenants/{stored.tenant_id}" and event["tenantid"] == str(stored.tenant_id)
         assert (event["id"], event["subject"]) == (stored.name, str(stored.stream_id))
         assert (event["type"], event["position"], event["time"]) == (stored.topic, stored.position, timestamp(stored.recorded_at))
-        assert event["dataschema"] == f"/schemas/{stored.topic}/v1" and event["rootid"] == run_id
+        assert event["dataschema"] == f"urn:tidelog:schemas/{stored.topic}/v1" and event["rootid"] == run_id
         versions[event["subject"]] = versions.get(event["subject"], 0) + 1
         assert event["streamversion"] == versions[event["subject"]]
         assert REGISTRY.events[event["type"]].model_validate(event["data"])
@@ -201,3 +201,20 @@ async def test_a_long_plan(system: System, worker: PlayedWorker, count: int) -> 
 
 async def _scheduled(system: System, run_id: str) -> bool:
     return bool((await system.run(run_id))["steps"][0]["status"] == "scheduled")
+
+
+async def test_each_registered_version_of_an_agent_can_be_asked_for(system: System, worker: PlayedWorker) -> None:
+    """The document says which version was asked for, and which version was only noted."""
+    for version in ("1", "2"):
+        offer = {"worker_id": f"worker-{version}", "agents": [{"name": "pinned", "version": version}], "tools": []}
+        assert (await system.http.post("/v1/workers", json=offer)).status_code == 200
+    steps = [
+        {"key": "old", "agent": "pinned", "agent_version": "1"}, {"key": "new", "agent": "pinned", "agent_version": "2"},
+        {"key": "any", "agent": "pinned"},
+    ]  # fmt: skip
+    run = await system.run(await system.start(plan={"kind": "graph", "steps": steps}))
+    assert [(step["agent_version"], step["version_asked"]) for step in run["steps"]] == [("1", True), ("2", True), ("2", False)]
+    unknown = {"plan": {"kind": "graph", "steps": [{**steps[0], "agent_version": "3"}]}}
+    refused = await system.http.post("/v1/runs", json=unknown)
+    assert (refused.status_code, refused.json()["code"]) == (404, "unknown-agent")
+    assert "versions 1 and 2, not 3" in refused.json()["detail"]

@@ -46,14 +46,14 @@ run_loop(main())
 
 LOOPS = {
     "writer", "nats", "appends", "histories", "histories-listener", "live", "snapshots", "sharing", "relay", "projections",
-    "rebuilds", "sagas", "timers", "sweeper", "http", "ready",
+    "rebuilds", "sagas", "timers", "sweeper", "upkeep", "http", "ready",
 }  # fmt: skip
 """Tasks for which `serve` itself waits."""
 OF_PARTS = {
     "group-commit", "nats-connection-tidelog-api+projector+relay+saga", "listen-tidelog_log", "listen-tidelog_builds",
-    "listen-tidelog_timers", "listen-tidelog_history", "setup", "expire-idempotency-keys", "uvicorn", "relay-copy", "relay-acks",
+    "listen-tidelog_timers", "listen-tidelog_history", "setup", "uvicorn", "relay-copy", "relay-acks",
     "relay-history", "work-relay",
-    "work-projections", "work-rebuilds", "work-sagas", "work-timers", "work-sweeper",
+    "work-projections", "work-rebuilds", "work-sagas", "work-timers", "work-sweeper", "work-upkeep",
 }  # fmt: skip
 """Tasks that a part of the process owns and must not lose."""
 OF_NO_MATTER = {"signal", "stop", "the test"}

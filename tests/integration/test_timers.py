@@ -144,19 +144,56 @@ async def test_timers_outlive_the_process(database_url: str, nats_url: str) -> N
         assert (await later.ended(run_id))["result"] == "at last"
 
 
-async def test_a_timer_that_cannot_fire_does_not_hold_up_the_others(system: System, worker: PlayedWorker) -> None:
-    insert = "INSERT INTO timer SELECT %s, %s, %s, %s, now(), %s, %s, %s, 'test'"
+async def test_a_timer_that_cannot_fire_is_parked_and_does_not_hold_up_the_others(system: System, worker: PlayedWorker) -> None:
+    """A timer names a command that this release cannot make, and another one a stream that cannot be folded."""
+    waiting = await system.start(plan=plan(retry=RETRY))
+    await (await worker.next("alpha")).fail("transient", retry_after_s=3_600)
     unfoldable = new_id()
     await append(system, unfoldable, unfoldable, 0, MailReceived(attempt=1, key="k", message_id=new_id()))
-    for command, payload in (
-        ("NoSuchCommand", "{}"), ("ResumeAgentRun", "{}"), ("TimeOutAgentRun", f'{{"agent_run_id": "{unfoldable}"}}'),
-    ):  # fmt: skip
-        await system.sql(insert, new_id(), DEFAULT_TENANT_ID, new_id(), new_id(), command, payload, new_id())
+    await system.settled()
+    await system.sql("UPDATE timer SET command = 'NoSuchCommand', due_at = now()")
+    await system.sql(
+        """INSERT INTO timer (timer_id, tenant_id, root_id, stream_id, due_at, command, payload, correlation_id, cause)
+           VALUES (%s, %s, %s, %s, now(), 'TimeOutAgentRun', %s, %s, %s)""",
+        new_id(), DEFAULT_TENANT_ID, unfoldable, unfoldable, f'{{"agent_run_id": "{unfoldable}"}}', new_id(), f"{unfoldable}:1",
+    )  # fmt: skip
     run_id = await system.start(plan=plan(retry=RETRY))
     await (await worker.next("alpha")).fail("transient")
     await (await worker.next("alpha")).complete()
     await system.ended(run_id)
     assert await eventually(lambda: _no_timers(system))
+
+    parked = (await system.http.get("/v1/projections/due-timers/parked")).json()["data"]
+    assert [(one["root_id"], one["topic"]) for one in parked] == [
+        (waiting, "agent_run.retry_scheduled"), (str(unfoldable), "agent_run.mail_received"),
+    ]  # fmt: skip
+    assert parked[0]["error"].startswith("NoSuchCommand: KeyError") and parked[1]["error"].startswith("TimeOutAgentRun: ")
+    assert (await system.http.get("/health/ready")).json()["parked"] == {"due-timers": 2}
+    assert 'tidelog_parked_events{consumer="due-timers"} 2.0' in (await system.http.get("/metrics")).text
+
+    retried = (await system.http.post("/v1/projections/due-timers/retry", json={})).json()["data"]
+    assert [(one["root_id"], one["error"] is None) for one in retried] == [(waiting, True), (str(unfoldable), False)]
+    second = await worker.next("alpha")
+    assert second.attempt == 2, "the command was made anew from its event"
+    await second.complete()
+    await system.ended(waiting)
+    again = await system.http.post("/v1/projections/due-timers/retry", json={"root_id": waiting})
+    assert again.status_code == 404
+
+
+async def test_timers_fire_although_the_database_clock_was_set_back(system: System, worker: PlayedWorker) -> None:
+    """The clock was an hour ahead, and so are the times in the log from now on."""
+    await system.sql("UPDATE log_head SET recorded_at = now() + interval '1 hour'")
+    run_id = await system.start(plan=plan(retry=RETRY, timeout_s=900))
+    await (await worker.next("alpha")).fail("transient")
+    second = await worker.next("alpha")
+    assert second.attempt == 2
+    await system.settled()
+    assert await system.sql("SELECT command FROM timer WHERE no_later_than < now() + interval '900 seconds'") == [
+        ("TimeOutAgentRun",)
+    ]
+    await second.complete()
+    await system.ended(run_id)
 
 
 async def _no_timers(system: System) -> bool:

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from projections import runs
+from domain.agent_runs import AgentRunRequested
+from projections import runs, timers
 from projections.registry import PROJECTIONS
 from tests.integration.projection_kit import Log, building, log_on, projecting, task
 from tests.integration.system_kit import PlayedWorker, System, eventually, new_id, served
 from tests.pace import within
 
-RUNS = runs.PROJECTION
+RUNS, TIMERS = runs.PROJECTION, timers.PROJECTION
 ROOT = Path(__file__).parents[2]
 VIEW = """
 UPDATE run SET view = convert_to(replace(convert_from(view, 'UTF8'), '"worker_id":"w"', '"worker_id":"x"'), 'UTF8')
@@ -168,3 +169,19 @@ async def commands(system: System, tidelog: CommandLine, run_id: str) -> None:
         assert (refused.status_code, refused.json()["code"]) == (status, code), path
     consumers = (await system.http.get("/health/ready")).json()["consumers"]
     assert consumers.keys() >= {p.name for p in PROJECTIONS} and not [name for name in consumers if "@" in name]
+
+
+async def test_what_does_not_follow_from_the_log_is_not_compared(database_url: str) -> None:
+    """The process that fires timers writes one column of their table, and a release before left another one empty."""
+    async with log_on(database_url) as log, projecting(log, TIMERS), building(log, TIMERS):
+        run_id = new_id()
+        requested = AgentRunRequested(run_id=run_id, step="s", agent="a", agent_version=None, timeout_s=3_600)
+        await log.append(run_id, (new_id(), 0, [requested]))
+        await log.until("timers")
+        await log.rows("UPDATE timer SET set_at = NULL, no_later_than = now()")
+        await log.ask(TIMERS, "verify")
+        assert (await log.until_status("timers", "equal", purpose="check")).rows == 1
+        await log.rows("UPDATE timer SET due_at = due_at + interval '1 second'")
+        await log.ask(TIMERS, "verify")
+        build = await log.until_status("timers", "different", purpose="check")
+        assert json.loads(build.difference or "")["column"] == "due_at"

@@ -15,7 +15,6 @@ from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import Caller, CommandOutcome, CommandRequest
 from application.engine.commands.snapshots import Snapshotter
 from application.engine.ports.queue import Queue
-from application.engine.ports.timers import DueTimer
 from application.engine.reading.history_keeper import HistoryKeeper
 from application.engine.reading.live import LiveFeed
 from application.engine.reconciler import WorkReconciler
@@ -27,7 +26,7 @@ from application.workers.claims import ClaimedAgentRun
 from application.workers.journal import JournalView
 from domain import agent_runs, agents, invocations, runs, tools
 from domain.failures import Failure, Retry
-from domain.kernel import Command, Json, Metadata, RecordedEvent, derive_id
+from domain.kernel import Command, Json, RecordedEvent
 from domain.projects import CreateProject, default_project_id
 from projections import timers as timer_table
 from projections import work as work_table
@@ -91,8 +90,8 @@ class Engine:
             if recorded.topic in timer_table.ENDS:
                 self._drop_timers(recorded.stream_id)
             if recorded.topic in timer_table.PROJECTION.topics and (found := timer_table.timer_of(recorded)) is not None:
-                due_at, command = found
-                self.timers.set(_timer(recorded, command), due_at)
+                due_at, timer = found
+                self.timers.set(timer, due_at, set_at=recorded.recorded_at)
             if recorded.topic in work_table.CLOSED:
                 self.open_work.close(recorded.stream_id)
             if recorded.topic in work_table.OPENED:
@@ -188,15 +187,6 @@ class Engine:
 
     def worker(self, worker_id: str = "worker-1", tenant_id: UUID = TENANT) -> "PlayedWorker":
         return PlayedWorker(self, worker_id, tenant_id)
-
-
-def _timer(recorded: RecordedEvent, command: Command) -> DueTimer:
-    metadata = Metadata.model_validate_json(recorded.metadata)
-    timer_id = derive_id(recorded.stream_id, f"timer:{recorded.version}")
-    return DueTimer(
-        timer_id, recorded.tenant_id, recorded.root_id, type(command).__name__, command.model_dump_json().encode(),
-        metadata.correlation_id, recorded.name,
-    )  # fmt: skip
 
 
 @dataclass

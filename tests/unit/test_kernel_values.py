@@ -1,5 +1,6 @@
 """The building blocks of every slice: derived ids, equality of JSON, times, bounded texts, states, errors."""
 
+import json
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
+from application.engine.commands.request import CommandRequest
 from domain import errors
 from domain.event_registry import EventRegistry, UnknownEvent, Upcast
 from domain.failures import MAX_LOST_CLAIMS, RETRYABLE, Failure, Retry, backoff_s
@@ -131,11 +133,20 @@ def test_an_event_takes_no_notice_of_what_a_newer_writer_added() -> None:
         Happened(n=1).n = 2  # type: ignore[misc]
 
 
-def test_metadata_has_no_unknown_fields_and_need_have_no_trace() -> None:
+def test_metadata_takes_no_notice_of_what_a_newer_writer_added_and_need_have_no_trace() -> None:
+    """So a release can be rolled back after a newer release has written events."""
     made = Metadata(actor="a", correlation_id=PARENT, causation_id="c", command_id=PARENT)
-    assert made.traceparent is None and Metadata.model_validate_json(made.model_dump_json()) == made
+    assert (made.traceparent, made.on_behalf_of) == (None, None) and Metadata.model_validate_json(made.model_dump_json()) == made
+    newer = made.model_dump_json().replace("{", '{"on_behalf_of":"key:other","field_of_a_newer_release":1,', 1)
+    newer = newer.replace(',"on_behalf_of":null', "")
+    assert Metadata.model_validate_json(newer) == made.model_copy(update={"on_behalf_of": "key:other"})
     with pytest.raises(ValidationError):
-        Metadata(actor="a", correlation_id=PARENT, causation_id="c", command_id=PARENT, other=1)  # type: ignore[call-arg]
+        made.actor = "b"
+
+
+def test_what_the_release_before_cannot_read_is_not_written_yet() -> None:
+    request = CommandRequest(PARENT, "a", PARENT, PARENT, "c")
+    assert set(json.loads(request.metadata())) == {"actor", "correlation_id", "causation_id", "command_id", "traceparent"}
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,13 @@ from uuid import UUID
 import pytest
 
 from application.catalog import CATALOG, SAGAS
+from application.engine.commands.request import CommandOutcome
 from application.routes import ROUTES
 from application.runs import start as starting
-from application.runs.start import UnknownAgent, UnknownProject
+from application.runs.start import UnknownAgent, UnknownProject, start_run
 from application.setup import set_up
 from domain import runs, tenants
+from domain.agent_runs import AgentRunRequested
 from domain.agents import RegisterAgent, agent_id_of
 from domain.errors import AlreadyExists
 from domain.kernel import derive_id
@@ -19,6 +21,7 @@ from domain.registry import SLICES
 from domain.runs import Plan, RunStarted, Step, sequential
 from domain.tenants import DEFAULT_TENANT_ID, RevokeApiKey
 from tests.kit.engine import Engine
+from tests.kit.memory import MemoryRunReads
 from tests.kit.waiting import TENANT, new_id, request_of
 
 
@@ -48,6 +51,39 @@ async def test_each_agent_is_pinned_to_its_registered_version(engine: Engine) ->
     assert [step.agent_version for step in event.plan.steps] == ["1", "7", "7"]
     assert (event.input, event.metadata, event.project_id) == ({"q": 1}, {"m": 2}, default_project_id(TENANT))
     assert [step.agent_version for step in plan.steps] == [None, "7", None], "the plan that was given stays as it is"
+
+
+async def test_a_step_says_whether_its_version_was_asked_for_or_only_noted(engine: Engine) -> None:
+    plan = Plan(steps=(Step(key="a", agent="alpha"), Step(key="b", agent="beta", agent_version="7")))
+    async with engine.running():
+        run_id = await engine.start(plan=plan)
+        await engine.settled()
+    assert started(engine, run_id).versions_asked == ("b",)
+    events = [CATALOG.registry.decoded(event) for event in engine.log.events]
+    for kind in (runs.StepScheduled, AgentRunRequested):
+        found = [(event.step, event.agent_version, event.version_asked) for event in events if isinstance(event, kind)]
+        assert sorted(found) == [("a", "1", False), ("b", "7", True)]
+    view = (await MemoryRunReads(engine.log).get(TENANT, run_id)).value
+    assert view is not None
+    assert [(step.key, step.agent_version, step.version_asked) for step in view.steps] == [("a", "1", False), ("b", "7", True)]
+
+
+async def test_each_registered_version_can_be_asked_for_and_the_newest_is_noted(engine: Engine) -> None:
+    await register(engine, "alpha", "2")
+    steps = (Step(key="old", agent="alpha", agent_version="1"), Step(key="new", agent="alpha", agent_version="2"))
+    for process in (engine, engine.another()):
+        event = started(engine, await process.start(plan=Plan(steps=(*steps, Step(key="any", agent="alpha")))))
+        assert [step.agent_version for step in event.plan.steps] == ["1", "2", "2"]
+    with pytest.raises(UnknownAgent, match="registered in versions 1 and 2, not 3"):
+        await engine.start(plan=Plan(steps=(Step(key="a", agent="alpha", agent_version="3"),)))
+    await register(engine, "alpha", "1")
+    assert started(engine, await engine.start("alpha")).plan.steps[0].agent_version == "1", "the one that was registered last"
+
+
+def test_a_step_of_before_has_its_version_noted() -> None:
+    noted = runs.StepScheduled(step="a", agent="alpha", agent_version="1", agent_run_id=new_id())
+    stored = CATALOG.registry.encode(noted).replace(b',"version_asked":false', b"")
+    assert CATALOG.registry.decode(noted.TOPIC, 1, stored) == noted
 
 
 async def test_a_plan_that_comes_again_is_pinned_to_the_version_of_then(engine: Engine) -> None:
@@ -131,6 +167,34 @@ async def test_the_start_of_a_run_is_repeated_whatever_was_registered_since(engi
     for process in (engine, engine.another()):
         await process.start("alpha", "beta", **given)
     assert engine.log.head == head + 1
+
+
+async def test_a_start_is_repeatable_for_ever(engine: Engine) -> None:
+    """The log no longer recognises the command. The run itself does."""
+    run_id, other = new_id(), new_id()
+    request = request_of(command_id=run_id, repeatable=True)
+    given: dict[str, Any] = {"run_id": run_id, "request": request, "input": {"n": 1}, "metadata": {"a": 1}}
+    await engine.start("alpha", "beta", **given)
+    first = await start_again(engine, "alpha", "beta", **given)
+    assert first.duplicate
+    await engine.give(runs.CancelRun(run_id=run_id))
+    engine.log.commands.clear()
+    head = engine.log.head
+    for process in (engine, engine.another()):
+        again = await start_again(process, "alpha", "beta", **given)
+        assert (again.duplicate, again.position, again.versions, again.recorded_at) == (
+            True, first.position, first.versions, first.recorded_at,
+        )  # fmt: skip
+        with pytest.raises(AlreadyExists, match="with another plan, input"):
+            await start_again(process, "alpha", "beta", **{**given, "input": {"n": 2}})
+        with pytest.raises(AlreadyExists, match=r"was started before$"):
+            await start_again(process, "alpha", "beta", **{**given, "request": request_of(command_id=other)})
+    assert engine.log.head == head
+
+
+async def start_again(engine: Engine, *agents: str, **given: Any) -> CommandOutcome:
+    project_id = default_project_id(TENANT)
+    return await start_run(engine.commands, plan=sequential(agents), project_id=project_id, **given)
 
 
 BETA = Step(key="beta", agent="beta", after=("alpha",))

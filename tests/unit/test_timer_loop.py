@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import pytest
@@ -13,6 +13,7 @@ from application.engine import reconciler as reconciling
 from application.engine import timers as timing
 from application.engine.background import end
 from application.engine.commands.loop import CommandLoop
+from application.engine.ports.log import AppendRequest, AppendResult, NewEvent, StreamAppend
 from application.engine.ports.queue import WorkItem
 from application.engine.ports.timers import DueTimer
 from application.engine.reconciler import WorkReconciler
@@ -55,11 +56,13 @@ class Ringing:
         amount: int = 5,
         command: str = "Reserve",
         payload: bytes | None = None,
+        cause: str | None = None,
+        set_at: datetime | None = None,
     ) -> DueTimer:
         project = project or new_id()
         payload = Reserve(project_id=project, amount=amount).model_dump_json().encode() if payload is None else payload
-        timer = DueTimer(new_id(), TENANT, project, command, payload, new_id(), f"{project}:7")
-        self.timers.set(timer, self.clock.now() + timedelta(seconds=due_in_s))
+        timer = DueTimer(new_id(), TENANT, project, command, payload, new_id(), cause or f"{project}:7")
+        self.timers.set(timer, self.clock.now() + timedelta(seconds=due_in_s), set_at=set_at)
         return timer
 
     def reserved(self, project: UUID) -> list[int]:
@@ -143,19 +146,87 @@ async def test_the_loop_looks_again_now_and_then_at_the_latest(ringing: Ringing,
 
 
 @pytest.mark.parametrize(
-    ("command", "payload"),
-    [("NoSuchCommand", b"{}"), ("Reserve", b"{}"), ("Reserve", b"not json"), ("Reserve", b'{"project_id": 1, "amount": 2}')],
+    ("command", "payload", "reason"),
+    [
+        ("NoSuchCommand", b"{}", "NoSuchCommand: KeyError"),
+        ("Reserve", b"{}", "Reserve: ValidationError"),
+        ("Reserve", b"not json", "Reserve: ValidationError"),
+        ("Reserve", b'{"project_id": 1, "amount": 2}', "Reserve: ValidationError"),
+    ],
 )
-async def test_a_timer_that_cannot_fire_is_dropped_and_does_not_hold_up_the_others(
-    ringing: Ringing, command: str, payload: bytes
+async def test_a_timer_that_cannot_fire_is_parked_and_does_not_hold_up_the_others(
+    ringing: Ringing, command: str, payload: bytes, reason: str
 ) -> None:
-    ringing.set(-1, command=command, payload=payload)
+    stream = new_id()
+    append = AppendRequest(TENANT, new_id(), (StreamAppend(stream, stream, 0, (NewEvent("thing.happened", 1, b"{}"),)),), "{}")
+    position = ringing.log.add(append).last_position
+    ringing.set(-1, command=command, payload=payload, cause=f"{stream}:1")
     good = ringing.set(0)
     with capture_logs() as logs:
         async with ringing.running():
             await until(lambda: ringing.timers.rows == {})
     assert ringing.reserved(good.root_id) == [5]
-    assert [(entry["event"], entry["command"]) for entry in logs] == [("timer_dropped", command)]
+    [parked] = ringing.timers.parked
+    assert (parked.consumer, parked.event.position) == ("due-timers", position) and parked.error.startswith(reason)
+    assert [(entry["event"], entry["command"]) for entry in logs] == [("timer_parked", command)]
+
+
+async def test_a_timer_that_is_refused_is_parked(ringing: Ringing) -> None:
+    stream, taken = new_id(), new_id()
+    for each in (stream, budget_of(taken)):  # the id of the budget is taken by something else
+        ringing.log.add(AppendRequest(TENANT, new_id(), (StreamAppend(each, each, 0, (NewEvent("run.started", 1, b"{}"),)),), "{}"))
+    ringing.set(0, project=taken, cause=f"{stream}:1")
+    async with ringing.running():
+        await until(lambda: ringing.timers.rows == {})
+    assert [row.event.stream_id for row in ringing.timers.parked] == [stream]
+
+
+async def test_due_timers_of_many_roots_fire_side_by_side_within_a_bound(ringing: Ringing) -> None:
+    """All are read by one statement and deleted by another."""
+    asked = deleted = 0
+
+    class CountingTimers(MemoryTimers):
+        async def due(self, limit: int) -> list[DueTimer]:
+            nonlocal asked
+            asked += 1
+            return await super().due(limit)
+
+        async def delete(self, timer_ids: Sequence[UUID]) -> None:
+            nonlocal deleted
+            deleted += 1
+            await super().delete(timer_ids)
+
+    class CrowdedStore(MemoryEventStore):
+        inside = most = 0
+
+        async def append(self, request: AppendRequest) -> AppendResult:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+            try:
+                await turns(3)
+                return await super().append(request)
+            finally:
+                self.inside -= 1
+
+    ringing.timers, store = CountingTimers(ringing.log), CrowdedStore(ringing.log)
+    timers = [ringing.set(0) for _ in range(500)]
+    async with ringing.running(ringing.service(store=store)):
+        await until(lambda: ringing.timers.rows == {})
+        await ringing.waiting()
+    assert all(ringing.reserved(timer.root_id) == [5] for timer in timers)
+    assert (asked, deleted, store.most) == (2, 1, timing.MAX_ROOTS_AT_ONCE)
+
+
+async def test_a_clock_that_was_set_back_does_not_stop_the_timers(ringing: Ringing) -> None:
+    """A jump forward by a day and back: the log's times stay a day ahead."""
+    ahead = ringing.clock.now() + timedelta(days=1)
+    timer = ringing.set(86_400 + 5, set_at=ahead)
+    async with ringing.running():
+        await ringing.waiting()
+        assert ringing.reserved(timer.root_id) == []
+        ringing.clock.advance(5)
+        await until(lambda: ringing.timers.rows == {})
+    assert ringing.reserved(timer.root_id) == [5]
 
 
 async def test_an_outage_is_waited_out(ringing: Ringing) -> None:

@@ -137,7 +137,7 @@ def test_an_event_as_a_cloud_event() -> None:
         "subject": str(STREAM),
         "time": "2026-01-02T03:04:05.000Z",
         "datacontenttype": "application/json",
-        "dataschema": "/schemas/a/v2",
+        "dataschema": "urn:tidelog:schemas/a/v2",
         "position": 7,
         "streamversion": 3,
         "rootid": str(ROOT),

@@ -28,7 +28,9 @@ MAX_BATCH_BYTES = 900 * 1024
 PREVIOUS, FIRST, LAST, TAIL = "Tidelog-Prev", "Tidelog-First", "Tidelog-Last", "Tidelog-Tail"
 HISTORY = "Tidelog-History"
 
-_VERSION = 1
+FORMATS = (1,)
+"""The formats that this release reads. It writes the last one."""
+_VERSION = FORMATS[-1]
 _HEAD = struct.Struct(">BH")
 _FRAME = struct.Struct(">QQqHHII16s16s16s")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

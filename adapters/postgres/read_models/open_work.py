@@ -15,7 +15,9 @@ class PostgresOpenWork:
     async def older_than(self, seconds: float, *, after: UUID | None, limit: int) -> list[WorkItem]:
         sql = """
         SELECT tenant_id, kind, pool, work_id, dispatch, root_id FROM open_work
-        WHERE dispatched_at < now() - make_interval(secs => %(seconds)s) AND (%(after)s::uuid IS NULL OR work_id > %(after)s)
+        WHERE (dispatched_at < now() - make_interval(secs => %(seconds)s)
+               OR dispatched_at > now() + make_interval(secs => %(seconds)s))
+          AND (%(after)s::uuid IS NULL OR work_id > %(after)s)
         ORDER BY work_id LIMIT %(limit)s
         """
         async with self._database.connection() as connection:

@@ -7,7 +7,6 @@ from types import MappingProxyType
 from adapters.postgres import leases, pool
 from adapters.postgres.database import PostgresDatabase
 from adapters.postgres.durability import durability_of
-from adapters.postgres.idempotency import PostgresIdempotencyKeys
 from adapters.postgres.log.gaps import gaps_of
 from adapters.postgres.room import Room
 from adapters.postgres.worker_problems import PostgresWorkerProblems
@@ -16,7 +15,6 @@ from api.assembly.commands import commands
 from api.assembly.parts import Parts, part
 from api.container import Container, HealthCheck, MemberView, NatsAccess
 from application.engine.parked import ParkedOperations
-from application.engine.ports.idempotency import IdempotencyKeys
 from application.engine.ports.log import Gaps
 from application.engine.ports.parked import ParkedEvents
 from application.engine.ports.positions import ConsumerPositions
@@ -24,9 +22,12 @@ from application.engine.ports.problems import WorkerProblems
 from application.engine.ports.projections import ProjectionOperations
 from application.engine.reading.cloudevents import CloudEventEncoder
 from application.engine.reading.live import LiveFeed
-from application.engine.sagas.retry_parked import SagaRetry
+from application.engine.retry_parked import EffectRetry
+from application.engine.sagas.manager import effects_of
+from application.engine.timers import effects_again
 from application.reads import CurrentRuns, Reads
 from application.workers import Workers
+from projections import timers
 from projections.engine.operations import Operations
 from projections.engine.parked import PostgresParkedEvents
 from projections.engine.positions import Positions
@@ -79,15 +80,17 @@ async def parked_events(parts: Parts) -> ParkedEvents:
     return PostgresParkedEvents(await storage.database_of(parts, "reads"))
 
 
-@part
-async def idempotency(parts: Parts) -> IdempotencyKeys:
-    return PostgresIdempotencyKeys((await storage.pools(parts)).commands)
-
-
 async def _parked(parts: Parts) -> ParkedOperations:
-    events, queue, feed = await parked_events(parts), await messaging.work_queue(parts), await storage.feed_of(parts, "reads")
-    sagas = SagaRetry(await commands(parts), queue, await tables.catalog(parts), feed, events)
-    return ParkedOperations(events, await operations(parts), sagas)
+    events, feed = await parked_events(parts), await storage.feed_of(parts, "reads")
+    loop, catalog, queue = await commands(parts), await tables.catalog(parts), await messaging.work_queue(parts)
+    of_sagas = partial(effects_of, catalog=catalog, commands=loop, queue=queue)
+    of_timers = partial(effects_again, timer_of=timers.set_by, commands=loop, kinds=catalog.commands)
+    return ParkedOperations(
+        events,
+        await operations(parts),
+        sagas=EffectRetry(of_sagas, feed, events),
+        timers=EffectRetry(of_timers, feed, events),
+    )
 
 
 @part
@@ -141,7 +144,7 @@ async def container(parts: Parts) -> Container:
         database=await storage.database_of(parts, "reads"),
         feed=await storage.feed_of(parts, "reads"),
         command_database=await storage.database_of(parts, "commands"),
-        idempotency=await idempotency(parts),
+        idempotency=await storage.idempotency(parts),
         histories=await histories.histories(parts),
         commands=loop,
         cloud_events=CloudEventEncoder((await tables.catalog(parts)).registry.events),
@@ -161,6 +164,7 @@ async def container(parts: Parts) -> Container:
         room=await room(parts),
         gaps=await gaps(parts),
         problems=await problems(parts),
+        upkeep=(await storage.upkeep_runs(parts)).states,
         dependencies=MappingProxyType(dict(await dependencies(parts))),
     )
 

@@ -1,4 +1,4 @@
-"""The saga role: reactions to events, timers, and the reconciler of the work queue."""
+"""The saga role: reactions to events, timers, the reconciler of the work queue, and the upkeep."""
 
 from adapters.postgres.read_models.open_work import PostgresOpenWork
 from adapters.postgres.read_models.timers import PostgresTimers
@@ -12,6 +12,7 @@ from application.engine.ports.queue import OpenWork
 from application.engine.reconciler import WorkReconciler
 from application.engine.sagas.manager import PARTITIONS, SagaManager
 from application.engine.timers import TimerService
+from application.engine.upkeep import Upkeep, chores
 from projections import timers
 from projections.engine.checkpoints import PostgresCheckpoints
 
@@ -30,6 +31,12 @@ async def groups(parts: Parts) -> list[Group]:
     loop, catalog, queue = await commands(parts), await tables.catalog(parts), await messaging.work_queue(parts)
     subscription, positions = await log_streams.subscription(parts), await checkpoints(parts)
     work = await open_work(parts)
+    own = chores(
+        await storage.idempotency(parts),
+        await storage.recorded_commands(parts),
+        command_horizon_s=parts.settings.command_horizon_s,
+    )
+    upkeep = Upkeep(own, await storage.upkeep_runs(parts))
 
     async def react(units: frozenset[str]) -> None:
         await SagaManager(loop, subscription, positions, queue, catalog, units).run()
@@ -47,4 +54,5 @@ async def groups(parts: Parts) -> list[Group]:
         Group("sagas", PARTITIONS, react),
         Group("timers", ("timers",), fire),
         Group("sweeper", ("sweeper",), lambda _: WorkReconciler(work, queue).run()),
+        Group("upkeep", ("upkeep",), lambda _: upkeep.run()),
     ]

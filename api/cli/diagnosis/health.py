@@ -8,6 +8,7 @@ from typing import Any
 from api.cli.diagnosis.asking import Asking
 from api.cli.diagnosis.findings import THROWN_AWAY, TO_DURABILITY, Diagnosis
 from api.cli.diagnosis.members import examine_members
+from api.cli.diagnosis.upkeep import examine_upkeep
 
 LAG_PAUSE_S = 1.0
 CLOCK_TOLERANCE = timedelta(seconds=2)
@@ -21,6 +22,7 @@ async def examine_health(found: Diagnosis, server: Asking) -> bool:
         health = found.health = await server.ready()
         _dependencies(found, health)
         examine_members(found, health)
+        examine_upkeep(found, health)
         _history(found, health)
         await _lags(found, health, server.ready)
         await _clock(found, server, health)

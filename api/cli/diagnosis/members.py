@@ -19,7 +19,7 @@ def examine_members(found: Diagnosis, health: dict[str, Any]) -> None:
             found.add("member", "note", f"{place} has vanished; its work was taken over if there is another")
     held = {unit for member in health["members"] if member["alive"] for unit in member["units"]}
     consumers = {name if name.startswith("sagas:") else f"projection:{name}" for name in health["consumers"]}
-    undone = {"relay", "timers", "sweeper", *consumers, *health.get("streams", {})} - held
+    undone = {"relay", "timers", "sweeper", "upkeep", *consumers, *health.get("streams", {})} - held
     if undone:
         found.add(
             "members", "wrong", f"nobody does: {_shortened(sorted(undone))}",
@@ -31,4 +31,4 @@ def _shortened(units: Sequence[str]) -> str:
     kinds = Counter(unit.partition(":")[0] for unit in units)
     words = {"projection": "projections", "sagas": "partitions of the sagas"}
     parts = [kind if kind not in words else f"{count} {words[kind]}" for kind, count in sorted(kinds.items())]
-    return ", ".join(parts) or "nothing"
+    return ", ".join(parts) or "none of the engine's work"

@@ -6,12 +6,10 @@ which the event store recognises even if the first answer was lost. The keys add
 the first request is still running. So an answer that cannot be stored is still sent.
 """
 
-import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
 from uuid import UUID
 
-import structlog
 from fastapi import Request
 from starlette.responses import Response
 from uuid_utils.compat import uuid7
@@ -19,13 +17,10 @@ from uuid_utils.compat import uuid7
 from api.http.conventions.afterwards import afterwards
 from api.http.conventions.errors import StillRunning
 from api.http.conventions.request import container_of, header, principal_of
-from application.engine.ports.idempotency import IdempotencyKeys, KeyInUse, StoredAnswer
+from application.engine.ports.idempotency import KeyInUse, StoredAnswer
 from domain.errors import IdempotencyMismatch, InvalidCommand, TidelogError, Unavailable
 from domain.kernel import derive_id
 
-log = structlog.get_logger(__name__)
-
-EXPIRE_EVERY_S = 3600.0
 KEPT_HEADERS = ("location", "etag", "tidelog-position")
 
 
@@ -72,13 +67,3 @@ def _first_answer(found: KeyInUse, body_sha256: str) -> Response:
         raise StillRunning("the first request with this Idempotency-Key is still running")
     headers = {**found.answer.headers, "Idempotency-Replayed": "true"}
     return Response(found.answer.body, found.answer.status, headers, "application/json")
-
-
-async def expire_keys(keys: IdempotencyKeys) -> None:
-    """Deletes all keys that are older than a day, once an hour, for ever."""
-    while True:
-        await asyncio.sleep(EXPIRE_EVERY_S)
-        try:
-            await keys.expire()
-        except TidelogError as error:
-            log.warning("idempotency_keys_not_expired", error=error.message)

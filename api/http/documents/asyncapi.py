@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from api.http.conventions.routing import DirectRoute
 from api.http.documents.schemas import cached_document
-from application.engine.reading.cloudevents import CONTENT_TYPE, ENVELOPE, schema_path
+from application.engine.reading.cloudevents import CONTENT_TYPE, ENVELOPE, schema_uri
 from domain.kernel import Event
 from domain.registry import REGISTRY
 
@@ -150,7 +150,7 @@ def _message(topic: str, version: int) -> dict[str, Any]:
     particular = {
         "properties": {
             "type": {"const": topic},
-            "dataschema": {"const": schema_path(topic, version)},
+            "dataschema": {"const": schema_uri(topic, version)},
             "data": _reference("components", "schemas", _key(topic, version)),
         }
     }

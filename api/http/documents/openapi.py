@@ -28,7 +28,7 @@ Commands append events to the log; all reads are derived from the log.
 * **Histories**: a log that was restored from a backup has other events after some position. A cursor from before the restore is
   answered with 410 `history-replaced`, or with `event: reset` in a stream; both give the last common position. `Tidelog-History`
   names the current history.
-* **Events** are CloudEvents; `dataschema` is the path of the JSON Schema of their `data`, and `/schemas` lists all schemas.
+* **Events** are CloudEvents; `dataschema` is the `$id` of the JSON Schema of their `data`, and `/schemas` lists all schemas.
 """
 
 

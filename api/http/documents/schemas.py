@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from api.http.conventions.routing import DirectRoute
-from application.engine.reading.cloudevents import ENVELOPE, ENVELOPE_PATH, schema_path
+from application.engine.reading.cloudevents import ENVELOPE, ENVELOPE_PATH, schema_path, schema_uri
 from domain.errors import NotFound
 from domain.event_registry import UnknownEvent
 from domain.registry import REGISTRY
@@ -49,6 +49,7 @@ def index() -> dict[str, Any]:
             "version": version,
             "newest": version == REGISTRY.events[topic].VERSION,
             "schema": schema_path(topic, version),
+            "dataschema": schema_uri(topic, version),
         }
         for topic, version in REGISTRY.shapes()
     ]
@@ -61,7 +62,7 @@ def event_schema(topic: str, version: int) -> dict[str, Any]:
         found = REGISTRY.schema(topic, version)
     except UnknownEvent as error:
         raise NotFound(str(error)) from None
-    return {"$schema": DIALECT, "$id": schema_path(topic, version), **found}
+    return {"$schema": DIALECT, "$id": schema_uri(topic, version), **found}
 
 
 @cache  # errors are not cached, so only existing schemas are

@@ -85,7 +85,7 @@ async def get_projection(request: Request, name: str) -> Response:
 
 @router.get("/v1/projections/{name}/parked", summary="Parked events, in order", responses={200: {"model": ParkedPage}})
 async def get_parked(request: Request, name: str, limit: Limit = 100, cursor: str | None = None) -> Response:
-    """`name`: a read model, `sagas`, or one partition of the sagas, such as `sagas:3`."""
+    """`name`: a read model, `sagas`, one partition of the sagas, such as `sagas:3`, or `due-timers`."""
     _operator(request)
     parked = container_of(request).parked
     parked.must_know(name)
@@ -177,7 +177,8 @@ async def delete_previous(request: Request, name: str) -> Response:
 async def post_retry(request: Request, name: str) -> Response:
     """Tries root by root, each root in one transaction and in order. Events that fail again stay parked; the answer has the error.
 
-    For sagas, the reactions to the events are executed again. The ids of reactions are derived, so no reaction takes effect twice.
+    For sagas, the reactions to the events are executed again, and for due timers the commands that the events schedule. Their ids
+    are derived, so none takes effect twice.
     """
     _operator(request)
     parked = container_of(request).parked

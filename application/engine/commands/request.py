@@ -7,6 +7,9 @@ from uuid import UUID
 
 from domain.kernel import Event, Metadata, RecordedEvent
 
+NOT_WRITTEN = {"on_behalf_of"}
+"""Fields of the metadata that the release before does not read."""
+
 
 @dataclass(frozen=True, slots=True)
 class CommandRequest:
@@ -31,7 +34,7 @@ class CommandRequest:
             causation_id=self.causation_id,
             command_id=self.command_id,
             traceparent=self.traceparent,
-        ).model_dump_json()
+        ).model_dump_json(exclude=NOT_WRITTEN)
 
 
 def request_of_entrance(

@@ -42,7 +42,7 @@ class IdempotencyKeys(Protocol):
         """Takes a key for a request. `command_id`: used if the key is new or older than a day.
 
         A request with the same body may take a key without an answer: at once after `release`, otherwise after 30 seconds, when the
-        earlier request must be dead.
+        earlier request must be dead. A key that was begun as far in the future was begun before the database's clock was set back.
         """
         ...
 

@@ -13,10 +13,22 @@ class Share:
     held: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Readable:
+    """What a process can read. A later release writes nothing that a process beside it cannot read."""
+
+    release: str
+    formats: tuple[int, ...]
+    """Formats of the log's messages on NATS."""
+    event_versions: tuple[str, ...]
+    """Such as `run.started/v1`. `*` alone: the process passes events on without reading them."""
+
+
 class Leases(Protocol):
     """The assignment of units of work to processes.
 
-    Leases save work. They are not needed for correctness: a unit may run twice at once without harm.
+    Leases save work. They are not needed for correctness: a unit may run twice at once without harm. A process without units beats
+    too: it is then known as a member, with the release that it is of and what it can read.
     """
 
     async def beat(self, units: Mapping[str, Sequence[str]], given_back: Collection[str]) -> dict[str, Share]:

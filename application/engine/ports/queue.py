@@ -55,5 +55,8 @@ class OpenWork(Protocol):
     """The open work in the log, which the queue must hold."""
 
     async def older_than(self, seconds: float, *, after: UUID | None, limit: int) -> list[WorkItem]:
-        """A page of open work that was dispatched longer ago, in the order of ids. `after`: the last id of the page before."""
+        """A page of open work that was dispatched longer ago, in the order of ids. `after`: the last id of the page before.
+
+        Work that was dispatched as far in the future belongs to it: the database's clock was set back, and the age is not known.
+        """
         ...

@@ -1,8 +1,11 @@
 """The form in which events leave the system: CloudEvents 1.0, JSON format, with our extension attributes."""
 
+import re
 from base64 import b64encode
 from collections.abc import Container
+from functools import lru_cache
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 
@@ -11,6 +14,12 @@ from domain.kernel import RecordedEvent, timestamp
 
 CONTENT_TYPE = "application/cloudevents+json"
 ENVELOPE_PATH = "/schemas/cloudevent"
+SCHEMA_BASE = "urn:tidelog:"
+"""`dataschema` is this and a path of the HTTP interface without its first slash. CloudEvents wants an absolute URI, and an event is
+the same wherever it is met: so no host stands in it."""
+NOT_IN_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+"""Characters that an attribute of a CloudEvent must not have (CloudEvents 1.0, section "Type System")."""
+UNKNOWN = "unknown"
 
 ENVELOPE: dict[str, Any] = {
     "title": "CloudEvent",
@@ -30,10 +39,16 @@ ENVELOPE: dict[str, Any] = {
         "datacontenttype": {"enum": ["application/json", "application/octet-stream"]},
         "dataschema": {
             "type": "string",
-            "format": "uri-reference",
-            "description": "Path of the JSON Schema of `data`, on the HTTP interface: /schemas/<type>/v<version>",
+            "format": "uri",
+            "pattern": "^urn:tidelog:schemas/.+/v[0-9]+$",
+            "description": "The `$id` of the JSON Schema of `data`: urn:tidelog:schemas/<type>/v<version>. The HTTP interface "
+            "serves the schema under the path /schemas/<type>/v<version>",
         },
-        "position": {"type": "integer", "minimum": 1, "description": "Place in the total order of the log"},
+        "position": {
+            "type": "integer",
+            "minimum": 1,
+            "description": "Place in the total order of the log. It may need more than the 32 bits of an Integer of CloudEvents",
+        },
         "streamversion": {"type": "integer", "minimum": 1, "description": "Place in its stream"},
         "rootid": {"type": "string", "format": "uuid", "description": "The run for everything inside a run, else the stream"},
         "tenantid": {"type": "string", "format": "uuid"},
@@ -63,6 +78,12 @@ def schema_path(topic: str, version: int) -> str:
     return f"/schemas/{topic}/v{version}"
 
 
+@lru_cache(maxsize=1_000)
+def schema_uri(topic: str, version: int) -> str:
+    """The absolute URI of the JSON Schema of an event's `data`: its `dataschema`, and the `$id` of the schema."""
+    return SCHEMA_BASE + quote(schema_path(topic, version)[1:], safe="/.")
+
+
 class CloudEventEncoder:
     """Makes CloudEvents of recorded events.
 
@@ -75,34 +96,36 @@ class CloudEventEncoder:
     def encode(self, recorded: RecordedEvent, *, by_reference: bool = False) -> bytes:
         """One event as a CloudEvents JSON object. `data` is the stored JSON, byte for byte.
 
-        A program that only uses the log may write events without our metadata, or data that is not JSON. Such events are encoded,
-        too.
+        A program that only uses the log may write events without our metadata, with text that no attribute may have, or with data
+        that is not JSON. Such events are encoded, too: an attribute that cannot be used is `unknown`, and a character of the type
+        that must not be there is replaced.
 
         `by_reference`: without the data, with the path where the event can be fetched (the `dataref` extension of CloudEvents).
         """
-        metadata = _metadata(recorded.metadata)
+        ours = recorded.topic in self._topics
+        metadata = _metadata(recorded.metadata, ours)
         event = {
             "specversion": "1.0",
             "id": recorded.name,
             "source": f"/tenants/{recorded.tenant_id}",
-            "type": recorded.topic,
+            "type": recorded.topic if ours else NOT_IN_TEXT.sub("\ufffd", recorded.topic) or UNKNOWN,
             "subject": str(recorded.stream_id),
             "time": timestamp(recorded.recorded_at),
             "datacontenttype": "application/json",
-            "dataschema": schema_path(recorded.topic, recorded.schema_version),
+            "dataschema": schema_uri(recorded.topic, recorded.schema_version),
             "position": recorded.position,
             "streamversion": recorded.version,
             "rootid": str(recorded.root_id),
             "tenantid": str(recorded.tenant_id),
-            "actor": metadata.get("actor", "unknown"),
+            "actor": metadata.get("actor", UNKNOWN),
             "correlationid": metadata.get("correlation_id", str(recorded.root_id)),
-            "causationid": metadata.get("causation_id", "unknown"),
+            "causationid": metadata.get("causation_id", UNKNOWN),
         }
         if metadata.get("traceparent"):
             event["traceparent"] = metadata["traceparent"]
         if by_reference:
             event["dataref"] = f"/v1/events/{recorded.position}"
-        elif recorded.topic in self._topics or _is_json(recorded.state):
+        elif ours or _is_json(recorded.state):
             event["data"] = orjson.Fragment(recorded.state)
         else:
             event["datacontenttype"] = "application/octet-stream"
@@ -110,16 +133,25 @@ class CloudEventEncoder:
         return orjson.dumps(event)
 
 
-def _metadata(text: str) -> dict[str, Any]:
+def _metadata(text: str, ours: bool) -> dict[str, Any]:
+    """The metadata. Of events that are not `ours`, only values that an attribute may have."""
     try:
         metadata = orjson.loads(text)
     except orjson.JSONDecodeError:
         return {}
-    return metadata if isinstance(metadata, dict) else {}
+    if not isinstance(metadata, dict):
+        return {}
+    return metadata if ours else {name: value for name, value in metadata.items() if _is_text(value)}
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value != "" and NOT_IN_TEXT.search(value) is None
 
 
 def _is_json(state: bytes) -> bool:
     try:
+        if b"NaN" in state or b"Infinity" in state:  # these names are no JSON, and `values.read` takes them as numbers
+            orjson.loads(state)
         values.read(state)
     except ValueError:
         return False

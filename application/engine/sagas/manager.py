@@ -5,7 +5,7 @@ reaction depends on two roots.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import groupby
 from uuid import UUID
@@ -20,6 +20,7 @@ from application.engine.ports.checkpoints import Checkpoint, Checkpoints
 from application.engine.ports.log import Subscription
 from application.engine.ports.queue import WorkItem, WorkQueue
 from application.engine.retry import persistently
+from application.engine.retry_parked import Effect
 from domain.kernel import Command, Metadata, RecordedEvent, derive_id
 
 PARTITIONS = tuple(f"sagas:{number}" for number in range(8))
@@ -59,9 +60,6 @@ def request_for(recorded: RecordedEvent, name: str) -> CommandRequest:
         traceparent=metadata.traceparent,
         checked=True,
     )
-
-
-Effect = Callable[[], Awaitable[object]]
 
 
 def effects_of(recorded: RecordedEvent, catalog: Catalog, commands: CommandLoop, queue: WorkQueue) -> list[Effect]:

@@ -64,6 +64,8 @@ class _Table:
     """Columns of the primary key. Empty: rows are ordered by all columns."""
     due: str | None
     """See `Projection.taken_when_due`."""
+    free: frozenset[str]
+    """See `Projection.not_of_the_log`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,8 @@ async def compare_with_live(database: Database, filler: Filler) -> Difference | 
             for name in projection.tables:
                 if here.get(name) != there.get(name):
                     return _columns_differ(name, here.get(name, ()), there.get(name, ()), position)
-                table = _Table(name, here[name], keys.get(name, ()), projection.taken_when_due.get(name))
+                free = projection.not_of_the_log.get(name, frozenset())
+                table = _Table(name, here[name], keys.get(name, ()), projection.taken_when_due.get(name), free)
                 pairs = _Comparison(table, position, now, count)
                 found = await pairs.run(_rows(live, schema, table, "live"), _rows(made, build.schema, table, "made"))
                 if found is not None:
@@ -160,7 +163,8 @@ class _Comparison:
 
     def _changed(self, live: _Row, log: _Row) -> Difference | None:
         for name, ours, theirs in zip(self._names, live.values, log.values, strict=True):
-            if ours != theirs and not (ours != ours and theirs != theirs):  # NaN is not equal to itself
+            differ = ours != theirs and not (ours != ours and theirs != theirs)  # NaN is not equal to itself
+            if differ and name not in self._table.free:
                 place, here, there = _narrowed(name, ours, theirs)
                 found = self._difference("changed", live)
                 return found.model_copy(update={"column": place, "live": _shown(here), "log": _shown(there)})

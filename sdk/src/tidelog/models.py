@@ -45,6 +45,8 @@ class Step(Model):
     status: str
     after: tuple[str, ...] = ()
     agent_version: str | None = None
+    version_asked: bool = False
+    """Whether the plan asked for the version. Otherwise it is the one that was registered when the run started."""
     agent_run_id: UUID | None = None
     attempt: int = 0
     worker_id: str | None = None

@@ -11,7 +11,7 @@ import orjson
 from application.engine.sagas.manager import PARTITIONS
 from application.views.runs import RunView
 from domain import agent_runs, agents, invocations, messages, projects, tenants, tools
-from domain.kernel import Metadata, RecordedEvent, derive_id
+from domain.kernel import Metadata, RecordedEvent
 from projections import runs, timers, work
 from projections.registry import PROJECTIONS
 from tests.chaos.checks.activity import check_activity
@@ -168,7 +168,7 @@ def _messages(snapshot: Snapshot) -> dict[UUID, Row]:
             case messages.MessageSent() as sent:
                 rows[recorded.stream_id] = {
                     "tenant_id": recorded.tenant_id, "run_id": sent.run_id, "sender": sent.sender, "recipient": sent.recipient,
-                    "body": _text(sent.body), "position": recorded.position, "sent_at": recorded.recorded_at,
+                    "body": _text(sent.body), "position": recorded.position, "sent_at": sent.sent_at or recorded.recorded_at,
                     "delivered_at": None, "received_at": None, "refused": None,
                 }  # fmt: skip
             case agent_runs.MailDelivered(message_id=message_id):
@@ -237,13 +237,16 @@ def _timers(snapshot: Snapshot, *, settled: bool) -> Iterator[Violation]:
         if recorded.topic in timers.ENDS:
             told = {timer_id: row for timer_id, row in told.items() if row["stream_id"] != recorded.stream_id}
         elif (timer := timers.timer_of(recorded)) is not None:
-            due_at, command = timer
-            told[derive_id(recorded.stream_id, f"timer:{recorded.version}")] = {
+            due_at, set_timer = timer
+            told[set_timer.timer_id] = {
                 "tenant_id": recorded.tenant_id, "root_id": recorded.root_id, "stream_id": recorded.stream_id, "due_at": due_at,
-                "command": type(command).__name__, "payload": command.model_dump_json(),
+                "command": set_timer.command, "payload": set_timer.payload.decode(),
                 "correlation_id": Metadata.model_validate_json(recorded.metadata).correlation_id, "cause": recorded.name,
             }  # fmt: skip
-    rows = {row["timer_id"]: {name: value for name, value in row.items() if name != "timer_id"} for row in snapshot.tables["timer"]}
+    left_out = {"timer_id", *timers.PROJECTION.not_of_the_log["timer"]}
+    rows = {
+        row["timer_id"]: {name: value for name, value in row.items() if name not in left_out} for row in snapshot.tables["timer"]
+    }
     for surplus in rows.keys() - told.keys():
         yield Violation("row-has-events", f"timer {surplus}", f"the log does not know of {rows[surplus]}")
     streams = snapshot.streams("")

@@ -11,6 +11,7 @@ from tests.kit.memory.problems import MemoryWorkerProblems
 from tests.kit.memory.reads import MemoryPositions, MemoryRunReads
 from tests.kit.memory.snapshots import MemorySnapshots
 from tests.kit.memory.timers import MemoryTimers
+from tests.kit.memory.upkeep import MemoryRecordedCommands, MemoryUpkeepRuns
 from tests.kit.memory.work import Delivery, MemoryOpenWork, MemoryWorkQueue
 
 __all__ = [
@@ -27,11 +28,13 @@ __all__ = [
     "MemoryLog",
     "MemoryOpenWork",
     "MemoryPositions",
+    "MemoryRecordedCommands",
     "MemoryRunReads",
     "MemorySnapshots",
     "MemoryStreamRanges",
     "MemorySubscription",
     "MemoryTimers",
+    "MemoryUpkeepRuns",
     "MemoryWorkQueue",
     "MemoryWorkerProblems",
     "SystemClock",

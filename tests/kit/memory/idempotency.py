@@ -36,7 +36,7 @@ class MemoryIdempotencyKeys:
         if row is None or row.begun_at < now - KEPT:
             self.rows[key_id] = _Row(body_sha256, command_id, now)
             return Begun(command_id)
-        gone = row.released or row.begun_at < now - DEAD_AFTER
+        gone = row.released or abs(now - row.begun_at) > DEAD_AFTER
         if row.answer is None and row.body_sha256 == body_sha256 and gone:
             row.begun_at, row.released = now, False
             return Begun(row.command_id)

@@ -1,4 +1,4 @@
-"""Leases in memory: one board for all members. Each beat follows the rules of the SQL function `beat_v1`."""
+"""Leases in memory: one board for all members. Each beat follows the rules of the SQL function `beat_v2`."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -16,8 +16,8 @@ class LeaseBoard:
     """The living members and the holder of each unit."""
 
     clock: Clock = field(default_factory=SystemClock)
-    members: dict[UUID, tuple[datetime, frozenset[str]]] = field(default_factory=dict)
-    """Member → the end of its lease, and the groups whose units the member takes."""
+    members: dict[UUID, tuple[datetime, float, frozenset[str]]] = field(default_factory=dict)
+    """Member → alive until, seconds of a lease, and the groups whose units it shares."""
     leases: dict[str, tuple[str, UUID]] = field(default_factory=dict)
     """Unit → its group and its member."""
     away: bool = False
@@ -41,8 +41,13 @@ class MemoryLeases:
     async def beat(self, units: Mapping[str, Sequence[str]], given_back: Collection[str]) -> dict[str, Share]:
         self.board.reach()
         board, me, now = self.board, self.member_id, self.board.clock.now()
-        board.members[me] = (now + timedelta(seconds=self._lease_s), frozenset(group for group, own in units.items() if own))
-        alive = {member: groups for member, (until, groups) in board.members.items() if until >= now}
+        groups = frozenset(group for group, own in units.items() if own)
+        board.members[me] = (now + timedelta(seconds=self._lease_s), self._lease_s, groups)
+        alive = {
+            member: groups
+            for member, (until, lease_s, groups) in board.members.items()
+            if now <= until <= now + timedelta(seconds=lease_s + 1)
+        }
         board.leases = {
             unit: (group, member)
             for unit, (group, member) in board.leases.items()

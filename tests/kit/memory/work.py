@@ -142,6 +142,6 @@ class MemoryOpenWork:
 
     async def older_than(self, seconds: float, *, after: UUID | None, limit: int) -> list[WorkItem]:
         self.log.reach()
-        before = self._clock.now() - timedelta(seconds=seconds)
-        found = [item for work_id, (at, item) in sorted(self.rows.items()) if at < before and (after is None or work_id > after)]
-        return found[:limit]
+        now, age = self._clock.now(), timedelta(seconds=seconds)
+        rows = sorted((work_id, row) for work_id, row in self.rows.items() if after is None or work_id > after)
+        return [item for _, (at, item) in rows if at < now - age or at > now + age][:limit]

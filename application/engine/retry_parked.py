@@ -1,28 +1,29 @@
-"""Retries of the sagas' parked events. The reactions have the same command ids as before, so no reaction takes effect twice."""
+"""Retries of parked events whose effects are commands or work: those of sagas, and those whose timers could not fire.
 
-from collections.abc import Sequence
+The effects have the same command ids as before, so none takes effect twice.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID
 
-from application.engine.catalog import Catalog
-from application.engine.commands.loop import CommandLoop
 from application.engine.ports.log import EventFeed
 from application.engine.ports.parked import ParkedEvents, Retried
-from application.engine.ports.queue import WorkQueue
-from application.engine.sagas.manager import effects_of
+from domain.kernel import RecordedEvent
+
+Effect = Callable[[], Awaitable[object]]
 
 
-class SagaRetry:
-    """Executes the reactions to parked events again. An outage is not waited out: the caller gets the error."""
+class EffectRetry:
+    """Brings about the effects of parked events again. An outage is not waited out: the caller gets the error."""
 
-    def __init__(self, commands: CommandLoop, queue: WorkQueue, catalog: Catalog, feed: EventFeed, parked: ParkedEvents) -> None:
-        self._commands = commands
-        self._queue = queue
-        self._catalog = catalog
+    def __init__(self, effects_of: Callable[[RecordedEvent], list[Effect]], feed: EventFeed, parked: ParkedEvents) -> None:
+        """`effects_of`: what is to be done because of an event, in order. It may raise anything."""
+        self._effects_of = effects_of
         self._feed = feed
         self._parked = parked
 
     async def retry(self, consumers: Sequence[str], root_id: UUID) -> Retried:
-        """Executes the reactions to a root's parked events, in order, up to the first event that fails again.
+        """Brings about the effects of a root's parked events, in order, up to the first event that fails again.
 
         Raises Unavailable.
         """
@@ -33,7 +34,7 @@ class SagaRetry:
         error = None
         for event in await self._feed.at(positions):
             try:
-                for effect in effects_of(event, self._catalog, self._commands, self._queue):
+                for effect in self._effects_of(event):
                     await effect()
             except Exception as refused:  # noqa: BLE001  # after any error the event stays parked, and the answer has the error
                 error = f"{type(refused).__name__}: {refused}"

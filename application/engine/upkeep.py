@@ -1,0 +1,69 @@
+"""Upkeep: the tables that would grow for ever are pruned, by one process at a time, and each run is recorded for people to see."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NoReturn
+
+import structlog
+
+from application.engine.ports.idempotency import IdempotencyKeys
+from application.engine.ports.timers import PARKED_AS as DUE_TIMERS
+from application.engine.ports.upkeep import RecordedCommands, UpkeepRun, UpkeepRuns
+from application.engine.retry import persistently
+from application.engine.sagas.manager import PARTITIONS
+from domain.errors import Unavailable
+
+LOOK_EVERY_S = 60.0
+KEYS_EVERY_S = 3_600.0
+COMMANDS_EVERY_S = 6 * 3_600.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Chore:
+    """Something that is tidied up now and then. `work` returns the number of removed rows, and may be done twice."""
+
+    name: str
+    every_s: float
+    work: Callable[[], Awaitable[int]]
+
+
+def chores(keys: IdempotencyKeys, commands: RecordedCommands, *, command_horizon_s: float) -> tuple[Chore, ...]:
+    """The chores of the server. `command_horizon_s`: the age up to which a command that comes again is recognised by its id."""
+    prune = partial(commands.prune, older_than_s=command_horizon_s, consumers=PARTITIONS, parking=(*PARTITIONS, DUE_TIMERS))
+    return (Chore("commands", COMMANDS_EVERY_S, prune), Chore("idempotency-keys", KEYS_EVERY_S, keys.expire))
+
+
+class Upkeep:
+    """Does each chore at its time, also when another process did it the last time."""
+
+    def __init__(self, chores: Sequence[Chore], runs: UpkeepRuns) -> None:
+        self._chores = chores
+        self._runs = runs
+
+    async def run(self) -> NoReturn:
+        while True:
+            ages = {state.name: state.age_s for state in await persistently(self._runs.states)}
+            for chore in self._chores:
+                if not 0 <= ages.get(chore.name, -1.0) < chore.every_s:
+                    await self._do(chore)
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _do(self, chore: Chore) -> None:
+        clock = asyncio.get_running_loop().time
+        began, removed, error = clock(), 0, None
+        try:
+            removed = await chore.work()
+        except Unavailable as away:
+            log.warning("upkeep_postponed", upkeep=chore.name, error=away.message)
+            return
+        except Exception as failure:  # a defect, which people must see; the other chores go on
+            log.error("upkeep_failed", upkeep=chore.name, exc_info=failure)
+            error = f"{type(failure).__name__}: {failure}"
+        seconds = clock() - began
+        await persistently(partial(self._runs.record, UpkeepRun(chore.name, chore.every_s, seconds, removed, error)))
+        if error is None:
+            log.info("upkeep_done", upkeep=chore.name, removed=removed, seconds=round(seconds, 3))

@@ -1,0 +1,45 @@
+"""Every process is a member, with its release and what it can read, whether it shares the engine's work or not."""
+
+import asyncio
+from importlib.metadata import version
+
+import psycopg
+import pytest
+
+from api.assembly import assemble
+from api.settings import Role, Settings
+from domain.registry import REGISTRY
+from tests.integration.system_kit import eventually, running, stopped
+from tests.pace import within
+
+EVENTS = {f"{topic}/v{number}" for topic, number in REGISTRY.shapes()}
+RELEASE = version("tidelog-server")
+
+
+async def test_the_api_alone_is_a_member_without_units(database_url: str, nats_url: str) -> None:
+    async with running(database_url, nats_url, roles=[], loops=[]) as system:
+        query = "SELECT groups, release, formats, lease_seconds, event_versions FROM member"
+        [row] = await eventually(lambda: system.sql(query))
+        assert row[:3] == ([], RELEASE, [1]) and set(row[4]) == EVENTS
+        assert row[3] == 30, "it beats seldom"
+        [shown] = (await system.http.get("/health/ready")).json()["members"]
+        assert (shown["alive"], shown["units"], shown["release"], shown["formats"]) == (True, [], RELEASE, [1])
+
+
+@pytest.mark.parametrize(("role", "events"), [("relay", {"*"}), ("projector", EVENTS), ("saga", EVENTS)])
+async def test_each_role_says_what_it_reads(database_url: str, nats_url: str, role: Role, events: set[str]) -> None:
+    async with assemble(Settings.model_validate({"database_url": database_url, "nats_url": nats_url}), [role]) as assembly:
+        for name, loop in assembly.loops.items():
+            if name != "sharing":
+                loop.close()
+        beating = asyncio.create_task(assembly.loops["sharing"])
+        try:
+            assert assembly.joined is not None
+            async with within(15):
+                await assembly.joined.wait()
+            async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+                cursor = await connection.execute("SELECT release, formats, event_versions FROM member")
+                [(release, formats, reads)] = await cursor.fetchall()
+        finally:
+            await stopped(beating)
+    assert (release, formats, set(reads)) == (RELEASE, [1], events)
