@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from api.cli.findings import Diagnosis
-from api.cli.upkeep_diagnosis import examine_upkeep
+from api.cli.diagnosis.findings import Diagnosis
+from api.cli.diagnosis.upkeep import examine_upkeep
 
 
 def chore(**changed: Any) -> dict[str, Any]:
