@@ -16,7 +16,7 @@ from pydantic import JsonValue, ValidationError
 
 from tidelog.calling import call, end_tasks
 from tidelog.errors import PermanentError, ToolError
-from tidelog.journal import Journal, JournalEntry, Mail, Recorder
+from tidelog.journal import EntryError, Journal, JournalEntry, Mail, Recorder
 from tidelog.values import to_json
 
 logger = logging.getLogger(__name__)
@@ -171,7 +171,7 @@ class Context:
         if entry.status == "error":
             if entry.error is None:
                 raise ToolError("the tool failed without saying why", tool=name)
-            raise ToolError(f"{entry.error.type}: {entry.error.message}", entry.error.kind, name)
+            raise _tool_error(name, entry.error)
         return entry.result
 
     async def _send(self, key: str, to: str, body: Any) -> UUID:
@@ -204,6 +204,11 @@ class Context:
     async def close(self) -> None:
         """Stop the polls in the background. Called by the runtime when `execute` is over."""
         await self._inbox.close()
+
+
+def _tool_error(tool: str, error: EntryError) -> ToolError:
+    text, kind = f"{error.type}: {error.message}", error.kind
+    return ToolError(text, kind, tool, type=error.type, reason=error.message, file=error.file, line=error.line)
 
 
 def _recorded_message(entry: JournalEntry) -> Message | None:

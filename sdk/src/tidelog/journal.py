@@ -17,12 +17,14 @@ MAX_KEY_LENGTH = 500
 
 
 class EntryError(BaseModel):
-    """Why a recorded call failed. `kind` as in `ToolError`."""
+    """Why a recorded call failed. `kind`, `file` and `line` as in `ToolError`."""
 
     model_config = ConfigDict(frozen=True)
     type: str
     message: str
     kind: str
+    file: str | None = None
+    line: int | None = None
 
 
 class JournalEntry(BaseModel):

@@ -74,7 +74,7 @@ class MemoryJournal:
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def recorded(self) -> dict[str, Any]:
-        """Recorded results by key; of a failed call its error as `{type, message, kind}`."""
+        """Recorded results by key; of a failed call its error as `{type, message, kind, file, line}`."""
         return {
             key: entry.result if entry.error is None else entry.error.model_dump()
             for key, (_, entry) in self._entries.items()
@@ -217,7 +217,7 @@ class MemoryRecorder:
                 return
             report = tool_failure(error)
             if report.kind != "transient" or not tool.idempotent or attempt >= tool.max_attempts:
-                failure = EntryError(type=report.type, message=report.message, kind=report.kind)
+                failure = EntryError.model_validate(report.model_dump())
                 self._journal.record(entry.model_copy(update={"status": "error", "error": failure}))
                 return
 
