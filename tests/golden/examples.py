@@ -68,7 +68,9 @@ EXAMPLES: tuple[Event, ...] = (
     agent_runs.MailReceived(attempt=2, key="receive#1", message_id=MESSAGE),
     agent_runs.AgentRunRetryScheduled(attempt=2, error=FAILURE, delay_s=2.5, dispatch=2),
     agent_runs.AgentRunResumed(run_id=RUN, agent="historian", dispatch=2),
-    agent_runs.AgentRunCompleted(run_id=RUN, step="collect", attempt=2, result=JSON, unused_keys=("old#1",)),
+    agent_runs.AgentRunCompleted(
+        run_id=RUN, step="collect", attempt=2, result=JSON, unused_keys=("old#1",), abandoned=(INVOCATION,)
+    ),
     agent_runs.AgentRunFailed(run_id=RUN, step="collect", error=FAILURE, abandoned=(INVOCATION,)),
     agent_runs.AgentRunCancelled(reason="the run was cancelled", abandoned=(INVOCATION,)),
     invocations.InvocationRequested(

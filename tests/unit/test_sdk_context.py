@@ -373,3 +373,36 @@ async def test_who_waits_for_a_result_is_told_when_nobody_asks_for_it_any_more()
     async with within(10):
         with pytest.raises(RuntimeError, match="waiting for results was cancelled"):
             await run_agent(agent_of(execute), tools=[echo])
+
+
+async def test_calls_that_an_agent_leaves_open_end_with_it() -> None:
+    left: list[asyncio.Task[Any]] = []
+    gates = asyncio.Event()
+
+    @tool("slow")
+    async def slow() -> None:
+        await gates.wait()
+
+    class Leaves(Agent):
+        async def execute(self, ctx: Context) -> str:
+            left.extend(asyncio.create_task(call) for call in (ctx.tool("slow"), ctx.receive(timeout_s=600)))
+            await until(lambda: bool(ctx.open_calls()))
+            assert ctx.open_calls() == ("slow#1",)
+
+            async def after_the_end() -> None:
+                await gates.wait()
+                await ctx.tool("slow", key="later")
+
+            left.append(asyncio.create_task(after_the_end()))
+            return "quick"
+
+    assert (await run_agent(Leaves, tools=[slow])).result == "quick"
+    gates.set()
+    await in_time(asyncio.wait(left), 10)
+    assert [task.cancelled() for task in left] == [True, True, True]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with within(10):
+        while not condition():
+            await asyncio.sleep(0)

@@ -4,7 +4,8 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -43,6 +44,8 @@ M = TypeVar("M", bound=BaseModel)
 
 HEARTBEAT_TIMEOUT_S = 45.0
 """The server sends an event or a heartbeat every 10 s; silence for four such periods means that the connection is dead."""
+
+RUN_ENDS = frozenset({"run.completed", "run.failed", "run.cancelled"})
 
 _NOT_GIVEN: Any = object()
 
@@ -135,8 +138,11 @@ class Client:
                     run = await self.get_run(run_id)
                     if run.finished:
                         return run
-                    async for _ in self.events(run_id, after=run.position):
-                        pass  # the next read shows at least what this read showed
+                    async with aclosing(self.events(run_id, after=run.position)) as events:
+                        async for event in events:
+                            if event.type in RUN_ENDS:  # the stream may go on with what the run leaves behind
+                                break
+                    # The next read shows at least what this read showed.
                 except (HistoryReplaced, PositionBeyondHead):
                     pass  # the next read shows the log of now, if the log has the run at all
                 await asyncio.sleep(0.1)
@@ -209,8 +215,9 @@ class Client:
         follow: bool = True,
         types: Sequence[str] = (),
         give_up_after_s: float = 300.0,
-    ) -> AsyncIterator[Event]:
-        """Events in order of position: of one run (ends when the run is finished), or of the whole tenant (does not end).
+    ) -> AsyncGenerator[Event, None]:
+        """Events in order of position: of one run (ends when the run is finished and its last attempts of tools have an outcome),
+        or of the whole tenant (does not end).
 
         Each event after `after` (a position, or the `cursor` of an event) comes once: after a lost connection the stream goes on
         behind the last event. `follow=False`: only the events that exist now. `types`: only events of these types, as
@@ -233,19 +240,20 @@ class Client:
         failures, contact = 0, _Contact()
         while True:
             try:
-                async for item in self._stream(path, params, cursor, contact):
-                    failures = 0
-                    if item.event == "end":
-                        return
-                    if item.event == "resync":
-                        break
-                    if item.event == "reset":
-                        raise _replaced(item)
-                    event = _streamed(item)
-                    if event.position > reached:
-                        cursor, reached = item.id, event.position
-                        self._position = max(self._position, reached)
-                        yield event.model_copy(update={"cursor": cursor})
+                async with aclosing(self._stream(path, params, cursor, contact)) as items:
+                    async for item in items:
+                        failures = 0
+                        if item.event == "end":
+                            return
+                        if item.event == "resync":
+                            break
+                        if item.event == "reset":
+                            raise _replaced(item)
+                        event = _streamed(item)
+                        if event.position > reached:
+                            cursor, reached = item.id, event.position
+                            self._position = max(self._position, reached)
+                            yield event.model_copy(update={"cursor": cursor})
             except HistoryReplaced as replaced:
                 self._position = min(self._position, replaced.last_common_position)
                 raise
@@ -260,7 +268,7 @@ class Client:
 
     async def _stream(
         self, path: str, params: Mapping[str, str], after: str, contact: "_Contact"
-    ) -> AsyncIterator[ServerSentEvent]:
+    ) -> AsyncGenerator[ServerSentEvent, None]:
         """The events of one connection. Ends with `TidelogConnectionError`, also when the server closes the connection: a
         stream has an end mark of its own."""
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-store", "Last-Event-ID": after}

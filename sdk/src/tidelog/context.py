@@ -197,6 +197,10 @@ class Context:
         """Keys that an earlier attempt recorded and that this execution has not used (so far)."""
         return self._journal.unused_keys()
 
+    def open_calls(self) -> tuple[str, ...]:
+        """Keys of the calls of tools that wait for an outcome now."""
+        return self._inbox.open_calls
+
     async def refresh(self) -> None:
         """Fetch news, unless a poll already waits for them. The runtime learns of a cancellation in this way."""
         await self._inbox.refresh()
@@ -278,6 +282,8 @@ class _Inbox:
         entry = self._journal.find(key)
         if entry is not None and entry.status != "pending":
             return entry
+        if self._closed:
+            raise asyncio.CancelledError("the execution is over")
         future: asyncio.Future[JournalEntry] = asyncio.get_running_loop().create_future()
         self._calls[key] = future
         self._ensure_polling()
@@ -295,13 +301,15 @@ class _Inbox:
             self._journal.mailbox.remove(mail)
         if mail is not None or timeout_s <= 0:
             return mail
+        if self._closed:
+            raise asyncio.CancelledError("the execution is over")
         waiter = _MailWaiter(sender, asyncio.get_running_loop().create_future())
         self._mail_waiters.append(waiter)
         self._ensure_polling()
         try:
             await asyncio.wait({waiter.future}, timeout=timeout_s)
         except asyncio.CancelledError:
-            if waiter.future.done() and waiter.future.exception() is None:
+            if waiter.future.done() and not waiter.future.cancelled() and waiter.future.exception() is None:
                 self.put_back(waiter.future.result())
             raise
         finally:
@@ -318,9 +326,18 @@ class _Inbox:
             self._take_over(await self._recorder.poll(self._journal.version, 0))
 
     async def close(self) -> None:
+        """Ends the poll, and the calls that still wait: nobody brings them a result any more."""
         self._closed = True
         if self._poller is not None:
             await end_tasks(self._poller)
+        for call_future in self._calls.values():
+            call_future.cancel()
+        for waiter in self._mail_waiters:
+            waiter.future.cancel()
+
+    @property
+    def open_calls(self) -> tuple[str, ...]:
+        return tuple(self._calls)
 
     def _pick(self, sender: str | None) -> Mail | None:
         return next((mail for mail in self._journal.mailbox if sender in (None, mail.sender)), None)

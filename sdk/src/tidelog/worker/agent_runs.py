@@ -125,10 +125,14 @@ class AgentRunner:
         finally:
             await stop_task(watch)
             await stop_task(task)
+            left_open = context.open_calls()
             await context.close()
         if lease.lost.done():
             log(logger, logging.INFO, "agent_run_let_go", reason=lease.lost.result(), **fields)
             return lease.lost.result()
+        if left_open:
+            hint = "an agent that ends gives up its open calls; await them, or cancel them"
+            log(logger, logging.WARNING, "open_calls_given_up", keys=left_open, hint=hint, **fields)
         await self._report(claim, context, task, fields)
         return None
 
