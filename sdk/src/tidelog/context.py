@@ -139,6 +139,7 @@ class Context:
         """Send a message to another agent of the run, named by step key or agent name. Returns the message's id.
 
         Raises:
+            RecipientOverError: the recipient has ended. A recipient that has not begun gets the message when it begins.
             PermanentError: the run has no such recipient.
         """
         return self._send(self._journal.take_key(key, f"send:{to}"), to, body)

@@ -53,6 +53,14 @@ class ValueTooDeepError(PermanentError):
         self.limit = limit
 
 
+class RecipientOverError(PermanentError):
+    """A message was not sent: the step `to` has ended, so nobody would read the message."""
+
+    def __init__(self, to: str, detail: str) -> None:
+        super().__init__(f"the message to {to!r} was not sent: {detail}")
+        self.to = to
+
+
 class NotJsonError(PermanentError):
     """A result, body or argument cannot be written as JSON."""
 

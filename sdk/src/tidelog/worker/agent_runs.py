@@ -16,6 +16,7 @@ from tidelog.errors import (
     InvalidRequestError,
     NotFoundError,
     PermanentError,
+    RecipientOverError,
     TidelogAPIError,
     ToolError,
 )
@@ -59,7 +60,13 @@ class ServerRecorder:
             raise ToolError(describe_refusal(error), "invalid", tool) from error
 
     async def send_message(self, key: str, to: str, body: JsonValue) -> UUID:
-        return await self._asked(self._api.send_message(self._id, self._attempt, key, to, body), f"send to {to!r}")
+        try:
+            return await self._asked(self._api.send_message(self._id, self._attempt, key, to, body), f"send to {to!r}")
+        except PermanentError as error:
+            refusal = error.__cause__
+            if isinstance(refusal, ConflictError) and refusal.code == "recipient-over":
+                raise RecipientOverError(to, refusal.detail or refusal.title) from refusal
+            raise
 
     async def record_receipt(self, key: str, message_id: UUID | None) -> None:
         await self._asked(self._api.record_receipt(self._id, self._attempt, key, message_id), f"receive as {key!r}")
