@@ -86,7 +86,7 @@ def test_what_is_not_plain_is_converted(value: Any, plain: Any) -> None:
 
 
 PLAIN: list[Any] = [
-    True, False, None, 0, 1, -1, 2**53 + 1, 2**63, -(2**63) - 1, 2**64, 10**400, 1.0, -0.0, 1e308, 5e-324, 0.1, 1e16, "", "\0",
+    True, False, None, 0, 1, -1, 2**53 + 1, 2**63, -(2**63) - 1, 2**64, 10**400, 1.0, -0.0, 1e308, 5e-324, 0.1, 1e16, "", "\\u0000",
     "\u2028", "\x1b[31m", "🌊", "e\u0301", {}, [], {"": {"1": 1, "true": True}}, [[], [[]]],
 ]  # fmt: skip
 
@@ -149,6 +149,8 @@ NO_JSON: dict[str, Any] = {
     "half a surrogate pair": "\ud800",
     "half a surrogate pair as a key": {"\ud800": 1},
     "bytes that are no text": b"\xff",
+    "a NUL character": "a\0b",
+    "a NUL character in a key": {"\0": 1},
     "a cycle": cycle(),
     "a function": print,
     "a class": Brief,

@@ -7,9 +7,10 @@ There are no rules of determinism for the code in between.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, Protocol
 from uuid import UUID
 
 from pydantic import JsonValue, ValidationError
@@ -58,6 +59,28 @@ class Assignment:
     missing: tuple[str, ...]
 
 
+class Place(Protocol):
+    """The place of an execution in its worker. An execution that only waits for something outside may be without it."""
+
+    def waiting(self) -> AbstractAsyncContextManager[None]:
+        """A call waits for a tool or a message. The end of the block waits for the place."""
+        ...
+
+    def working(self) -> AbstractAsyncContextManager[None]:
+        """A step runs. The beginning of the block waits for the place."""
+        ...
+
+
+class KeptPlace:
+    """The place of an execution that nobody else wants."""
+
+    def waiting(self) -> AbstractAsyncContextManager[None]:
+        return nullcontext()
+
+    def working(self) -> AbstractAsyncContextManager[None]:
+        return nullcontext()
+
+
 class Context:
     """The argument of `Agent.execute`.
 
@@ -67,11 +90,12 @@ class Context:
     Errors common to all calls are subclasses of `PermanentError`: a value over the limit, one that is not JSON, a key used twice.
     """
 
-    def __init__(self, assignment: Assignment, journal: Journal, recorder: Recorder) -> None:
+    def __init__(self, assignment: Assignment, journal: Journal, recorder: Recorder, place: Place | None = None) -> None:
         self._assignment = assignment
         self._journal = journal
         self._recorder = recorder
-        self._inbox = _Inbox(assignment, journal, recorder)
+        self._place = place or KeptPlace()
+        self._inbox = _Inbox(assignment, journal, recorder, self._place)
         self._step_slots = asyncio.Semaphore(MAX_STEP_THREADS)
         self.state = State(journal, recorder)
         """The shared context of the run: `get`, `set`."""
@@ -157,7 +181,7 @@ class Context:
         recorded = self._journal.find(key)
         if recorded is not None:
             return recorded.result
-        async with self._step_slots:
+        async with self._step_slots, self._place.working():
             value = await call(fn, args, kwargs)
         result = to_json(value, f"the result of step {key!r}")
         await self._recorder.record_step(key, result)
@@ -269,10 +293,11 @@ class _MailWaiter:
 class _Inbox:
     """Waits for tool results and mail from the server. One poll at a time, and only while a call waits."""
 
-    def __init__(self, assignment: Assignment, journal: Journal, recorder: Recorder) -> None:
+    def __init__(self, assignment: Assignment, journal: Journal, recorder: Recorder, place: Place) -> None:
         self._assignment = assignment
         self._journal = journal
         self._recorder = recorder
+        self._place = place
         self._calls: dict[str, asyncio.Future[JournalEntry]] = {}
         self._mail_waiters: list[_MailWaiter] = []
         self._poller: asyncio.Task[None] | None = None
@@ -289,7 +314,8 @@ class _Inbox:
         self._calls[key] = future
         self._ensure_polling()
         try:
-            return await future
+            async with self._place.waiting():
+                return await future
         finally:
             self._calls.pop(key, None)
 
@@ -308,7 +334,8 @@ class _Inbox:
         self._mail_waiters.append(waiter)
         self._ensure_polling()
         try:
-            await asyncio.wait({waiter.future}, timeout=timeout_s)
+            async with self._place.waiting():
+                await asyncio.wait({waiter.future}, timeout=timeout_s)
         except asyncio.CancelledError:
             if waiter.future.done() and not waiter.future.cancelled() and waiter.future.exception() is None:
                 self.put_back(waiter.future.result())

@@ -32,7 +32,7 @@ def to_json(value: object, what: str, max_bytes: int | None = MAX_JSON_BYTES) ->
 
     Raises:
         NotJsonError: the value has no JSON form (an open file, NaN or infinity, text that is not valid Unicode, a cycle), or would
-            lose a part (two keys of a dict that are the same text, a secret).
+            lose a part (two keys of a dict that are the same text, a secret), or has a NUL character.
         ValueTooDeepError: the value is nested more than `MAX_JSON_DEPTH` levels deep.
         ValueTooLargeError: the value is over `max_bytes`.
     """
@@ -40,7 +40,7 @@ def to_json(value: object, what: str, max_bytes: int | None = MAX_JSON_BYTES) ->
         plain: Any = to_jsonable_python(value)
         # UTF-8 is part of the check: text read with errors="surrogateescape" has no place in JSON.
         text = encode(plain)
-        lost = _loss(value, text)
+        lost = "the log holds no NUL character" if _has_nul(text) else _loss(value, text)
     except Exception as error:  # serializers of the user's own models may raise anything
         if isinstance(error, RecursionError) or "depth exceeded" in (reason := text_of(error, 500)):
             raise ValueTooDeepError(what, MAX_JSON_DEPTH) from error
@@ -57,6 +57,10 @@ def to_json(value: object, what: str, max_bytes: int | None = MAX_JSON_BYTES) ->
 def encode(plain: object) -> bytes:
     """JSON data as text. Raises ValueError, TypeError or RecursionError for other data."""
     return json.dumps(plain, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _has_nul(text: bytes) -> bool:
+    return b"\\u0000" in text and b"\\u0000" in text.replace(b"\\\\", b"")  # not the text of a backslash and u0000
 
 
 def _loss(value: object, text: bytes) -> str | None:

@@ -27,6 +27,7 @@ from tidelog.values import to_json
 from tidelog.worker.deliveries import Delivery
 from tidelog.worker.leases import Lease, Loss
 from tidelog.worker.protocol import AgentRunClaim, WorkerApi
+from tidelog.worker.slots import Slot
 from tidelog.worker.tasks import going_on
 
 logger = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ class AgentRunner:
         self._worker_id = worker_id
         self._agents = agents
 
-    async def run(self, delivery: Delivery) -> Loss | None:
+    async def run(self, delivery: Delivery, slot: Slot) -> Loss | None:
         """Execute one agent run. Returns None when the outcome is recorded, else the reason for which the work was given up.
 
         Raises:
@@ -122,7 +123,7 @@ class AgentRunner:
         }
         log(logger, logging.INFO, "agent_run_started", recorded_keys=len(claim.journal), **fields)
         lease = Lease()
-        context = self._context(claim, lease)
+        context = self._context(claim, lease, slot)
         task = asyncio.create_task(self._execute(work.pool, context), name=f"execute {claim.agent} {claim.agent_run_id}")
         name = f"watch {claim.agent_run_id}"
         watch = asyncio.create_task(going_on(name, lambda: _watch(context)), name=name)
@@ -143,7 +144,7 @@ class AgentRunner:
         await self._report(claim, context, task, fields)
         return None
 
-    def _context(self, claim: AgentRunClaim, lease: Lease) -> Context:
+    def _context(self, claim: AgentRunClaim, lease: Lease, slot: Slot) -> Context:
         recorder = ServerRecorder(self._api, lease, claim.agent_run_id, claim.attempt)
         assignment = Assignment(
             claim.run_id,
@@ -156,7 +157,7 @@ class AgentRunner:
             claim.peers,
             claim.missing,
         )
-        return Context(assignment, Journal(claim.version, claim.journal, claim.mailbox), recorder)
+        return Context(assignment, Journal(claim.version, claim.journal, claim.mailbox), recorder, slot)
 
     async def _execute(self, pool: str, context: Context) -> JsonValue:
         agent = self._agents[pool]()
