@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ from tidelog.failures import (
     report_error,
     tool_failure,
 )
+from tidelog.logs import JsonFormatter, TextFormatter
 from tidelog.testing import run_agent
-from tidelog.texts import NOT_AVAILABLE
+from tidelog.texts import NOT_AVAILABLE, type_of
 from tidelog.tools import InvalidArgumentsError
 from tidelog.transport import Transport
 from tidelog.worker.protocol import WorkerApi
@@ -155,6 +157,15 @@ def test_a_report_is_bounded_whatever_the_exception_holds() -> None:
         assert len((report.traceback or "").encode()) <= MAX_TRACEBACK_BYTES
         Failure.model_validate_json(json.dumps(report.model_dump()))
     assert tool_failure(group).message.endswith("; and 990 more")
+
+
+@pytest.mark.parametrize("form", [JsonFormatter(), TextFormatter()], ids=["json", "text"])
+@pytest.mark.parametrize("make", [NoString, Exits, Nameless, Masked, lambda: ValueError("x" * 10_000_000)])
+def test_the_log_of_a_worker_has_a_line_of_bounded_length(form: logging.Formatter, make: Callable[[], BaseException]) -> None:
+    error = make()
+    record = logging.makeLogRecord({"msg": "agent_run_failed", "exc_info": (type(error), error, raised(error).__traceback__)})
+    line = form.format(record)
+    assert "agent_run_failed" in line and type_of(error) in line and len(line) < 50_000
 
 
 def test_a_cycle_of_causes_ends() -> None:
