@@ -1,7 +1,11 @@
 """Mail between the steps of a run: sending a message, and receiving one."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import Caller, CommandOutcome
@@ -9,6 +13,8 @@ from application.workers.agent_runs import load_agent_run, request_for_agent_run
 from domain import agent_runs, messages, runs
 from domain.errors import NotFound, RecipientOver
 from domain.kernel import Json
+
+LONGEST_TURN_S = 2.0
 
 
 class UnknownRecipient(NotFound):
@@ -18,6 +24,7 @@ class UnknownRecipient(NotFound):
 class Mailboxes:
     def __init__(self, commands: CommandLoop) -> None:
         self._commands = commands
+        self._turns: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
     async def send(
         self, caller: Caller, *, agent_run_id: UUID, attempt: int, key: str, to: str, body: Json
@@ -54,7 +61,23 @@ class Mailboxes:
             sent_at=datetime.now(UTC),
             by_sender=True,
         )
-        return message_id, await self._commands.execute(request, record, send, deliver)
+        async with self._turn(recipient_id):
+            return message_id, await self._commands.execute(request, record, send, deliver)
+
+    @asynccontextmanager
+    async def _turn(self, recipient_id: UUID) -> AsyncIterator[None]:
+        """Senders to one mailbox take turns, or all but one would meet a conflict. A turn that does not come is not waited for."""
+        lock = self._turns.setdefault(recipient_id, asyncio.Lock())
+        try:
+            async with asyncio.timeout(LONGEST_TURN_S):
+                await lock.acquire()
+        except TimeoutError:
+            yield
+            return
+        try:
+            yield
+        finally:
+            lock.release()
 
     async def _recipient(self, tenant_id: UUID, run_id: UUID, to: str) -> str:
         """The step that a message goes to. Raises UnknownRecipient; RecipientOver for a step that can no longer begin."""
