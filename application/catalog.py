@@ -7,11 +7,12 @@ from application.sagas import message_delivery, run_lifecycle, tool_execution, w
 from domain.registry import REGISTRY
 
 SAGAS: dict[str, Reactions] = {
+    "tool_execution": tool_execution.REACTIONS,
     "run_lifecycle": run_lifecycle.REACTIONS,
     "work_dispatch": work_dispatch.REACTIONS,
-    "tool_execution": tool_execution.REACTIONS,
     "message_delivery": message_delivery.REACTIONS,
 }
-"""The names must never change: ids of commands are derived from them."""
+"""The names must never change: ids of commands are derived from them. They react to an event in this order: the calls of an ended
+agent run are cancelled before its run hears of the end, and perhaps ends."""
 
 CATALOG = Catalog(ROUTES, REGISTRY, SAGAS)

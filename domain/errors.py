@@ -7,6 +7,7 @@ TidelogError
 │   ├── InvalidState       not in this state (409)
 │   ├── WorkOver           the work is finished, cancelled or dispatched anew (409)
 │   ├── StaleAttempt       the report comes from a worker that lost its lease (409)
+│   ├── RecipientOver      a message is for a step that has ended (409)
 │   ├── RepeatedDifferently  a recorded command comes again with other content (409)
 │   │   └── AlreadyResolved  a person has resolved the call before (409)
 │   └── AlreadyExists      (409)
@@ -76,6 +77,12 @@ class StaleAttempt(DomainError):
     """The report comes from a worker that lost its lease. Another attempt is the newest."""
 
     code = "stale-attempt"
+
+
+class RecipientOver(DomainError):
+    """A message is for a step that has ended. Nobody would read it."""
+
+    code = "recipient-over"
 
 
 class RepeatedDifferently(DomainError):

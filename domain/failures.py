@@ -1,7 +1,7 @@
 """How work fails and when it is tried again: pure values and one pure function, shared by agent runs and invocations."""
 
 import hashlib
-from typing import Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import Field
@@ -17,13 +17,41 @@ MAX_LOST_CLAIMS = 10
 """After so many claims in a row without progress the work itself is assumed to kill its workers."""
 
 
+MAX_TRACEBACK = 10_000
+MAX_CAUSES = 20
+
+LineNumber = Annotated[int, Field(ge=0, le=2**31 - 1)]
+
+
+class Cause(Value):
+    """An exception behind another one.
+
+    `member`: of an exception group. `cause`: of `raise … from`. `context`: it was being handled when the other one came up.
+    """
+
+    relation: Literal["cause", "context", "member"]
+    type: ShortText
+    message: Text
+    file: ShortText | None = None
+    line: LineNumber | None = None
+
+
 class Failure(Value):
-    """Why work failed. `message` is bounded and holds no local variables: secrets must not reach an event."""
+    """Why work failed. All texts are bounded and hold no local variables: secrets must not reach an event.
+
+    A failure that the server itself states (a time-out, lost workers) has no place in a file.
+    """
 
     type: ShortText
     message: Text
     kind: FailureKind = "permanent"
     retry_after_s: float | None = Field(default=None, ge=0, le=86_400)
+    file: ShortText | None = None
+    """The file of the user's code in which the error came up."""
+    line: LineNumber | None = None
+    traceback: Annotated[Text, Field(max_length=MAX_TRACEBACK)] | None = None
+    causes: tuple[Cause, ...] = Field(default=(), max_length=MAX_CAUSES)
+    """The leaf errors of a group, and the chain of causes, outermost first."""
 
 
 class Retry(Value):

@@ -18,6 +18,9 @@ MAX_STEPS = 200
 StepStatus = Literal["pending", "scheduled", "completed", "failed", "cancelled"]
 RunStatus = Literal["absent", "running", "completed", "failed", "cancelled"]
 
+OVER: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
+"""Statuses of runs that have ended."""
+
 
 # --- the plan ---------------------------------------------------------------------------------------------------------
 

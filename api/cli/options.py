@@ -28,6 +28,15 @@ Workspace = Annotated[
 ]
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Of two fields of one name the parser would drop the first without a word."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"two fields of an object have the name {next(n for n in names if names.count(n) > 1)!r:.60}")
+    return found
+
+
 def json_of(option: str, given: str | None) -> Any:
     """The value of an option with JSON, `@FILE` with JSON, or `@-` for stdin. None if the option was not given.
 
@@ -43,7 +52,7 @@ def json_of(option: str, given: str | None) -> Any:
             given = sys.stdin.read()
         elif given.startswith("@"):
             given = Path(given[1:]).read_text("utf-8")
-        return to_json(json.loads(given), option, max_bytes=None)
+        return to_json(json.loads(given, object_pairs_hook=_object), option, max_bytes=None)
     except OSError as error:
         raise output.CommandFailed(f"{option}: {error.strerror}: {error.filename}", output.WRONG_USAGE) from None
     except ValueError as error:

@@ -69,7 +69,7 @@ def _expected(error: Exception) -> tuple[str, int] | None:
         case SupervisorError():
             return str(error), error.exit_code
     from domain.errors import TidelogError as ServerSideError
-    from tidelog.errors import TidelogAPIError, TidelogError
+    from tidelog.errors import NotJsonError, TidelogAPIError, TidelogError, ValueTooDeepError
 
     match error:
         case TidelogAPIError():
@@ -77,6 +77,8 @@ def _expected(error: Exception) -> tuple[str, int] | None:
             return f"{error.code}: {error.detail or error.title}{places if len(error.errors) > 1 else ''}", FAILED
         case ServerSideError():
             return f"{error.code}: {error.message}", FAILED
+        case NotJsonError() | ValueTooDeepError():
+            return str(error), WRONG_USAGE
         case TidelogError():
             return str(error), FAILED
     return None

@@ -1,4 +1,8 @@
-"""Messages: a sent message is delivered into the mailbox of the recipient's agent run."""
+"""Messages: a sent message is delivered into the mailbox of the recipient's agent run.
+
+The request that sends a message delivers it, too (`application/workers/mail.py`). The saga delivers the messages of an agent run to
+itself, and those that earlier releases sent.
+"""
 
 from application.engine.sagas.reactions import Reaction, Reactions
 from domain import messages

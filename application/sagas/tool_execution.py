@@ -1,4 +1,8 @@
-"""Tool calls: the outcome of an invocation goes to the agent run that asked. Calls of an ended agent run are cancelled."""
+"""Tool calls: the outcome of an invocation goes to the agent run that asked. Calls of an ended agent run are cancelled.
+
+They are cancelled before the run hears of the end of its agent run (`application/catalog.py`). So when a run completes, each of its
+calls has ended, or is in the middle of its last attempt.
+"""
 
 from application.engine.sagas.reactions import Reaction, Reactions
 from domain import agent_runs, invocations
@@ -20,6 +24,10 @@ def on_invocation_resolved(event: invocations.InvocationResolved, recorded: Reco
     return [FinishCall(agent_run_id=event.agent_run_id, key=event.key, invocation_id=recorded.stream_id, succeeded=succeeded)]
 
 
+def on_agent_run_completed(event: agent_runs.AgentRunCompleted, recorded: RecordedEvent) -> list[Reaction]:
+    return [CancelInvocation(invocation_id=i, reason="the agent run completed") for i in event.abandoned]
+
+
 def on_agent_run_failed(event: agent_runs.AgentRunFailed, recorded: RecordedEvent) -> list[Reaction]:
     return [CancelInvocation(invocation_id=i, reason="the agent run failed") for i in event.abandoned]
 
@@ -32,6 +40,7 @@ REACTIONS: Reactions = {
     invocations.InvocationSucceeded: on_invocation_succeeded,
     invocations.InvocationFailed: on_invocation_failed,
     invocations.InvocationResolved: on_invocation_resolved,
+    agent_runs.AgentRunCompleted: on_agent_run_completed,
     agent_runs.AgentRunFailed: on_agent_run_failed,
     agent_runs.AgentRunCancelled: on_agent_run_cancelled,
 }

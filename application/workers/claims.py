@@ -48,7 +48,7 @@ class Claims:
 
         Raises:
             NotFound: the tenant has no such agent run.
-            WorkOver: the agent run has ended, was dispatched again, or belongs to another worker.
+            WorkOver: the agent run or its run has ended, or the agent run was dispatched again, or belongs to another worker.
         """
         name = claim_name(command.worker_id, command.dispatch, claim)
         request = await request_for_agent_run(self._commands, caller, command.agent_run_id, name)
@@ -58,6 +58,8 @@ class Claims:
             raise WorkOver(f"the agent run is {state.status}, claimed by {state.worker_id}")
         assert state.requested is not None
         run: runs.Run = (await self._commands.load(runs.DECIDER, caller.tenant_id, state.requested.run_id)).state
+        if run.status in runs.OVER:  # the cancellation of its agent runs is under way
+            raise WorkOver(f"the run is {run.status}")
         step = run.step(state.requested.step)
         upstream = {key: run.steps[key] for key in step.after}
         return ClaimedAgentRun(

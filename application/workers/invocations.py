@@ -1,11 +1,15 @@
 """Tool calls from the worker's side: the worker claims an attempt before it calls the tool, and reports the outcome."""
 
+from uuid import UUID
+
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import Caller, CommandOutcome
-from application.invocations import load_invocation, request_for_invocation
+from application.invocations import request_for_invocation
 from application.workers.claims import claim_name
+from domain import invocations, runs
 from domain.errors import WorkOver
-from domain.invocations import ClaimInvocation, CompleteInvocation, FailInvocation, Invocation
+from domain.invocations import CancelInvocation, ClaimInvocation, CompleteInvocation, FailInvocation, Invocation
+from domain.kernel import derive_id
 
 
 class WorkerInvocations:
@@ -13,14 +17,33 @@ class WorkerInvocations:
         self._commands = commands
 
     async def claim(self, caller: Caller, command: ClaimInvocation, claim: str) -> tuple[Invocation, CommandOutcome]:
-        """Records the attempt before the tool is called. `claim`: see `claim_name`. Raises NotFound, WorkOver."""
+        """Records the attempt before the tool is called. `claim`: see `claim_name`.
+
+        Raises:
+            NotFound: the tenant has no such invocation.
+            WorkOver: the invocation or its run has ended, or the invocation was dispatched again, or belongs to another worker.
+        """
         name = claim_name(command.worker_id, command.dispatch, claim)
         request = await request_for_invocation(self._commands, caller, command.invocation_id, name)
+        await self._cancel_if_over(caller, command.invocation_id)
         outcome = await self._commands.execute(request, command)
-        state = await load_invocation(self._commands, caller.tenant_id, command.invocation_id)
+        state = await self._state(caller, command.invocation_id, fresh=outcome.duplicate)
         if state.status != "started" or state.worker_id != command.worker_id:
             raise WorkOver(f"the invocation is {state.status}, claimed by {state.worker_id}")
         return state, outcome
+
+    async def _cancel_if_over(self, caller: Caller, invocation_id: UUID) -> None:
+        """Cancels a call whose run has ended, where the saga has not done so yet: no tool starts for a run that is over."""
+        requested = (await self._state(caller, invocation_id, fresh=False)).requested
+        assert requested is not None
+        run: runs.Run = (await self._commands.load(runs.DECIDER, caller.tenant_id, requested.run_id)).state
+        if run.status in runs.OVER:
+            request = caller.named(derive_id(invocation_id, "run over"), requested.run_id)
+            await self._commands.execute(request, CancelInvocation(invocation_id=invocation_id, reason=f"the run is {run.status}"))
+
+    async def _state(self, caller: Caller, invocation_id: UUID, *, fresh: bool) -> Invocation:
+        state: Invocation = (await self._commands.load(invocations.DECIDER, caller.tenant_id, invocation_id, fresh=fresh)).state
+        return state
 
     async def complete(self, caller: Caller, command: CompleteInvocation) -> CommandOutcome:
         """Raises NotFound, WorkOver, StaleAttempt, RepeatedDifferently."""

@@ -1,13 +1,20 @@
 """Mail between the steps of a run: sending a message, and receiving one."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import Caller, CommandOutcome
 from application.workers.agent_runs import load_agent_run, request_for_agent_run
 from domain import agent_runs, messages, runs
-from domain.errors import NotFound
+from domain.errors import NotFound, RecipientOver
 from domain.kernel import Json
+
+LONGEST_TURN_S = 2.0
 
 
 class UnknownRecipient(NotFound):
@@ -17,38 +24,74 @@ class UnknownRecipient(NotFound):
 class Mailboxes:
     def __init__(self, commands: CommandLoop) -> None:
         self._commands = commands
+        self._turns: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
     async def send(
         self, caller: Caller, *, agent_run_id: UUID, attempt: int, key: str, to: str, body: Json
     ) -> tuple[UUID, CommandOutcome]:
-        """Sends a message to a step of the same run, named by its key or its agent, in one append. Returns the id of the message.
+        """Sends a message to a step of the same run, named by its key or its agent. Returns the id of the message.
 
-        Raises UnknownRecipient, NotFound, WorkOver, StaleAttempt, RepeatedDifferently.
+        The message and its delivery are one append: a step that ends at this moment either gets the message or refuses it here.
+
+        Raises RecipientOver, UnknownRecipient, NotFound, WorkOver, StaleAttempt, RepeatedDifferently.
         """
         request = await request_for_agent_run(self._commands, caller, agent_run_id, f"send:{attempt}:{key}")
         state = await load_agent_run(self._commands, caller.tenant_id, agent_run_id)
         assert state.requested is not None
         run_id = state.requested.run_id
-        run: runs.Run = (await self._commands.load(runs.DECIDER, caller.tenant_id, run_id, fresh=False)).state
+        recipient = await self._recipient(caller.tenant_id, run_id, to)
+        message_id, recipient_id = agent_runs.message_id_of(agent_run_id, key), runs.agent_run_id_of(run_id, recipient)
+        record = agent_runs.RecordStep(agent_run_id=agent_run_id, attempt=attempt, key=key, kind="send", result=str(message_id))
+        send = messages.SendMessage(
+            message_id=message_id,
+            run_id=run_id,
+            sender=state.requested.step,
+            sender_id=agent_run_id,
+            recipient=recipient,
+            recipient_id=recipient_id,
+            body=body,
+        )
+        if recipient_id == agent_run_id:  # one append has one command for a stream: the saga delivers the message
+            return message_id, await self._commands.execute(request, record, send)
+        deliver = agent_runs.DeliverMail(
+            agent_run_id=recipient_id,
+            run_id=run_id,
+            message_id=message_id,
+            sender=state.requested.step,
+            sent_at=datetime.now(UTC),
+            by_sender=True,
+        )
+        async with self._turn(recipient_id):
+            return message_id, await self._commands.execute(request, record, send, deliver)
+
+    @asynccontextmanager
+    async def _turn(self, recipient_id: UUID) -> AsyncIterator[None]:
+        """Senders to one mailbox take turns, or all but one would meet a conflict. A turn that does not come is not waited for."""
+        lock = self._turns.setdefault(recipient_id, asyncio.Lock())
+        try:
+            async with asyncio.timeout(LONGEST_TURN_S):
+                await lock.acquire()
+        except TimeoutError:
+            yield
+            return
+        try:
+            yield
+        finally:
+            lock.release()
+
+    async def _recipient(self, tenant_id: UUID, run_id: UUID, to: str) -> str:
+        """The step that a message goes to. Raises UnknownRecipient; RecipientOver for a step that can no longer begin."""
+        run: runs.Run = (await self._commands.load(runs.DECIDER, tenant_id, run_id, fresh=False)).state
         recipient = run.recipient(to)
         if recipient is None:
             known = ", ".join(sorted(run.steps))
             raise UnknownRecipient(f"there is no step or agent '{to}' in this run; there are: {known}", pointer="/to")
-        message_id = agent_runs.message_id_of(agent_run_id, key)
-        outcome = await self._commands.execute(
-            request,
-            agent_runs.RecordStep(agent_run_id=agent_run_id, attempt=attempt, key=key, kind="send", result=str(message_id)),
-            messages.SendMessage(
-                message_id=message_id,
-                run_id=run_id,
-                sender=state.requested.step,
-                sender_id=agent_run_id,
-                recipient=recipient,
-                recipient_id=runs.agent_run_id_of(run_id, recipient),
-                body=body,
-            ),
-        )
-        return message_id, outcome
+        if run.steps[recipient].status == "pending":
+            run = (await self._commands.load(runs.DECIDER, tenant_id, run_id)).state
+        step = run.steps[recipient]
+        if step.status == "failed" and step.agent_run_id is None:  # any other step has an agent run, which knows its end
+            raise RecipientOver(f"step '{recipient}' is failed: it never begins", pointer="/to")
+        return recipient
 
     async def receive(self, caller: Caller, command: agent_runs.ReceiveMail) -> CommandOutcome:
         """Records the message that was received under a key. Raises NotFound, WorkOver, StaleAttempt, RepeatedDifferently."""

@@ -13,8 +13,8 @@ from application.tool_schemas import ToolSchemas
 from domain.agents import RegisterAgent
 from domain.tools import RegisterTool
 
-MAX_PENDING = {"agent": 256, "tool": 256}
-"""Items of one queue that workers may hold at the same time."""
+MAX_PENDING = {"agent": 2_000, "tool": 256}
+"""Items of one queue that workers may hold at the same time. Agents mostly wait: for tools, for people, for one another."""
 
 
 @dataclass(frozen=True, slots=True)

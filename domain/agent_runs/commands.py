@@ -57,6 +57,8 @@ class DeliverMail(Command):
     message_id: UUID
     sender: str
     sent_at: datetime
+    by_sender: bool = False
+    """The sender delivers the message itself, and learns of a refusal by an error. Else a refusal is an event."""
 
 
 class ReceiveMail(Command):

@@ -102,6 +102,8 @@ class AgentRunCompleted(Event):
     result: Json = None
     unused_keys: tuple[str, ...] = ()
     """Journal keys that the last execution did not come across: the agent's code was changed in between."""
+    abandoned: tuple[UUID, ...] = ()
+    """Invocations that were under way: the agent ended without their outcome."""
 
 
 class AgentRunFailed(Event):

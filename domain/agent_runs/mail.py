@@ -8,7 +8,7 @@ from uuid import UUID
 from domain.agent_runs.commands import DeliverMail, ReceiveMail
 from domain.agent_runs.events import MailDelivered, MailReceived, MailRefused
 from domain.agent_runs.journal import Entry, again, known
-from domain.errors import InvalidState
+from domain.errors import InvalidState, RecipientOver
 from domain.kernel import Event, derive_id
 
 
@@ -25,9 +25,11 @@ def message_id_of(agent_run_id: UUID, key: str) -> UUID:
 
 
 def deliver(mailbox: Mapping[UUID, Mail], command: DeliverMail, *, ended: str | None) -> list[Event]:
-    """`ended`: the status of a recipient that is over, else None."""
+    """`ended`: the status of a recipient that is over, else None. Raises RecipientOver to a sender that delivers the message."""
     if command.message_id in mailbox:
         return []
+    if ended is not None and command.by_sender:
+        raise RecipientOver(f"the recipient is {ended}", pointer="/to")
     if ended is not None:
         return [MailRefused(message_id=command.message_id, reason=f"the recipient is {ended}")]
     return [MailDelivered(message_id=command.message_id, sender=command.sender, sent_at=command.sent_at)]

@@ -104,6 +104,7 @@ def _decide_for_worker(
                     attempt=command.attempt,
                     result=command.result,
                     unused_keys=command.unused_keys,
+                    abandoned=run.pending_calls,
                 )
             ]
         case FailAgentRun():

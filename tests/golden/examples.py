@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from domain import agent_runs, agents, context, invocations, messages, projects, runs, tenants, tools
-from domain.failures import Failure, Retry
+from domain.failures import Cause, Failure, Retry
 from domain.kernel import Event
 
 PROJECT = UUID("01920000-0000-7000-8000-000000000001")
@@ -19,7 +19,11 @@ AT = datetime(2026, 11, 21, 10, 30, 0, 123456, tzinfo=UTC)
 
 JSON = {"text": 'Grüße, "Welt" — 你好 🌊\n', "number": 1.5, "whole": 9007199254740991, "list": [True, None, {}], "": []}
 RETRY = Retry(max_attempts=4, initial_s=0.25, max_s=30.0)
-FAILURE = Failure(type="HTTPError", message="503 from the service", kind="transient", retry_after_s=2.5)
+CAUSE = Cause(relation="member", type="Unavailable", message="overloaded", file="/app/agents/rates.py", line=7)
+FAILURE = Failure(
+    type="HTTPError", message="503 from the service", kind="transient", retry_after_s=2.5, file="/app/agents/historian.py", line=41,
+    traceback='  File "/app/agents/historian.py", line 41, in execute\n    fetch()\n', causes=(CAUSE,),
+)  # fmt: skip
 
 PLAN = runs.Plan(
     steps=(
@@ -64,7 +68,9 @@ EXAMPLES: tuple[Event, ...] = (
     agent_runs.MailReceived(attempt=2, key="receive#1", message_id=MESSAGE),
     agent_runs.AgentRunRetryScheduled(attempt=2, error=FAILURE, delay_s=2.5, dispatch=2),
     agent_runs.AgentRunResumed(run_id=RUN, agent="historian", dispatch=2),
-    agent_runs.AgentRunCompleted(run_id=RUN, step="collect", attempt=2, result=JSON, unused_keys=("old#1",)),
+    agent_runs.AgentRunCompleted(
+        run_id=RUN, step="collect", attempt=2, result=JSON, unused_keys=("old#1",), abandoned=(INVOCATION,)
+    ),
     agent_runs.AgentRunFailed(run_id=RUN, step="collect", error=FAILURE, abandoned=(INVOCATION,)),
     agent_runs.AgentRunCancelled(reason="the run was cancelled", abandoned=(INVOCATION,)),
     invocations.InvocationRequested(

@@ -145,7 +145,9 @@ async def test_failures_of_tools_reach_the_agent_with_their_kind(server: Server,
     [retry] = await events_of(client, run.run_id, "invocation.retry_scheduled")
     assert retry.data["error"]["retry_after_s"] == 0.8 and retry.data["delay_s"] >= 0.8
     first, *_ = await events_of(client, run.run_id, "invocation.failed")
-    assert "line" in first.data["error"]["message"] and "raise PermanentError" in first.data["error"]["message"]
+    error = first.data["error"]
+    assert (error["type"], error["message"], error["file"]) == ("PermanentError", "no use", __file__)
+    assert f"line {error['line']}" in error["traceback"] and "raise PermanentError" in error["traceback"]
 
 
 class Slow(Agent):

@@ -39,7 +39,7 @@ from domain.agent_runs import (
     message_id_of,
     scheduled_by,
 )
-from domain.errors import InvalidState, NotFound, RepeatedDifferently, StaleAttempt, WorkOver
+from domain.errors import InvalidState, NotFound, RecipientOver, RepeatedDifferently, StaleAttempt, WorkOver
 from domain.failures import MAX_LOST_CLAIMS, Failure, Retry, backoff_s
 from domain.kernel import Command, Event, Scheduled, derive_id, replace
 from tests.kit import Given, fold, given
@@ -201,6 +201,15 @@ def test_mail_is_delivered_once_and_refused_by_whoever_is_over() -> None:
     running.after(CancelAgentRun(agent_run_id=ID)).when(deliver).then(
         MailRefused(message_id=MESSAGE, reason="the recipient is cancelled")
     )
+
+
+def test_mail_that_its_sender_delivers_is_refused_by_an_error() -> None:
+    deliver = DeliverMail(agent_run_id=ID, run_id=RUN, message_id=MESSAGE, sender="b", sent_at=NOW, by_sender=True)
+    running.when(deliver).then(MailDelivered(message_id=MESSAGE, sender="b", sent_at=NOW))
+    running.after(deliver, CancelAgentRun(agent_run_id=ID)).when(deliver).then()
+    with pytest.raises(RecipientOver, match="the recipient is cancelled") as refused:
+        running.after(CancelAgentRun(agent_run_id=ID)).when(deliver).events()
+    assert refused.value.pointer == "/to"
 
 
 def test_the_state_after_each_event() -> None:

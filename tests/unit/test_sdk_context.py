@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from tests.pace import in_time, within
-from tidelog import Agent, Context, PermanentError, ToolContext, ToolError, TransientError, tool
+from tidelog import Agent, Context, PermanentError, RecipientOverError, ToolContext, ToolError, TransientError, tool
 from tidelog.calling import ProcessExitError
 from tidelog.context import Assignment
 from tidelog.errors import DuplicateKeyError, NotJsonError, ValueTooDeepError, ValueTooLargeError
@@ -373,3 +373,40 @@ async def test_who_waits_for_a_result_is_told_when_nobody_asks_for_it_any_more()
     async with within(10):
         with pytest.raises(RuntimeError, match="waiting for results was cancelled"):
             await run_agent(agent_of(execute), tools=[echo])
+
+
+async def test_calls_that_an_agent_leaves_open_end_with_it() -> None:
+    left: list[asyncio.Task[Any]] = []
+    gates = asyncio.Event()
+
+    @tool("slow")
+    async def slow() -> None:
+        await gates.wait()
+
+    class Leaves(Agent):
+        async def execute(self, ctx: Context) -> str:
+            left.extend(asyncio.create_task(call) for call in (ctx.tool("slow"), ctx.receive(timeout_s=600)))
+            while not ctx.open_calls():  # noqa: ASYNC110  # a turn or two
+                await asyncio.sleep(0)
+            assert ctx.open_calls() == ("slow#1",)
+
+            async def after_the_end() -> None:
+                await gates.wait()
+                await ctx.tool("slow", key="later")
+
+            left.append(asyncio.create_task(after_the_end()))
+            return "quick"
+
+    assert (await in_time(run_agent(Leaves, tools=[slow]), 10)).result == "quick"
+    gates.set()
+    await in_time(asyncio.wait(left), 10)
+    assert [task.cancelled() for task in left] == [True, True, True]
+
+
+async def test_a_message_to_a_step_that_has_ended_is_an_error() -> None:
+    async def writes(ctx: Context) -> None:
+        with pytest.raises(RecipientOverError, match="the message to 'gone' was not sent: the recipient is completed") as caught:
+            await ctx.send("gone", 1)
+        assert caught.value.to == "gone" and isinstance(caught.value, PermanentError)
+
+    assert (await run_agent(agent_of(writes), peers=["gone"], over=["gone"])).sent == []

@@ -1,13 +1,17 @@
 """The work of workers in a run: journal, tool calls, mail, shared values; through the use cases and sagas, in memory."""
 
+from dataclasses import replace
+
 import pytest
 
-from domain.errors import InvalidCommand, InvalidState, NotFound, RepeatedDifferently, StaleAttempt, WorkOver
+from domain.agent_runs import CompleteAgentRun
+from domain.errors import InvalidCommand, InvalidState, NotFound, RecipientOver, RepeatedDifferently, StaleAttempt, WorkOver
 from domain.failures import MAX_LOST_CLAIMS
 from domain.invocations import ResolveInvocation
 from domain.kernel import Json
-from domain.runs import agent_run_id_of, parallel
+from domain.runs import Plan, Step, agent_run_id_of, parallel
 from tests.kit.engine import RETRY, Claim, Engine, PlayedWorker, plan
+from tests.kit.waiting import TENANT
 
 
 async def started(engine: Engine, worker: PlayedWorker) -> Claim:
@@ -265,13 +269,56 @@ async def test_mail_waits_for_an_agent_run_that_is_not_there_yet(engine: Engine,
     assert [mail.body for mail in beta.given.journal.mailbox] == ["early"]
 
 
-async def test_mail_for_one_that_has_ended_is_refused(engine: Engine, worker: PlayedWorker) -> None:
+async def test_mail_for_one_that_has_ended_is_refused_to_the_sender(engine: Engine, worker: PlayedWorker) -> None:
     run_id = await engine.start(plan=parallel(("alpha", "beta"), None))
     alpha, beta = await worker.next("alpha"), await worker.next("beta")
+    assert await alpha.send("early", "beta", "in time")
     await beta.complete()
-    await alpha.send("s", "beta", "late")
+    head = await engine.settled()
+    with pytest.raises(RecipientOver, match="the recipient is completed"):
+        await alpha.send("s", "beta", "late")
+    assert await engine.settled() == head, "nothing is recorded"
+    assert await alpha.send("early", "beta", "in time"), "a message that was sent before is repeated"
+    assert "agent_run.mail_refused" not in engine.topics(run_id)
+
+
+async def test_mail_for_a_step_that_never_begins_is_refused(engine: Engine, worker: PlayedWorker) -> None:
+    steps = (Step(key="a", agent="alpha", on_failure="continue"), Step(key="b", agent="beta", after=("a",), on_failure="continue"))
+    await engine.start(plan=Plan(steps=(*steps, Step(key="c", agent="gamma"))))
+    alpha, gamma = await worker.next("alpha"), await worker.next("gamma")
+    assert await gamma.send("s", "b", "it may still begin")
+    elsewhere = engine.another()
+    await elsewhere.workers.journals.read(TENANT, gamma.work_id, after_version=0)
+    await alpha.fail()
     await engine.settled()
-    assert engine.of_stream(agent_run_id_of(run_id, "beta"))[-1] == "agent_run.mail_refused"
+    stranger = replace(gamma, worker=PlayedWorker(elsewhere, worker.worker_id))
+    for sender in (gamma, stranger):
+        with pytest.raises(RecipientOver, match="step 'b' is failed"):
+            await sender.send("s2", "b", "never")
+
+
+async def test_a_recipient_that_ends_elsewhere_gets_the_message_or_refuses_it(engine: Engine, worker: PlayedWorker) -> None:
+    """The sender's process believes that the recipient still works."""
+    run_id = await engine.start(plan=parallel(("alpha", "beta"), None))
+    alpha, beta = await worker.next("alpha"), await worker.next("beta")
+    await alpha.send("first", "beta", 1)
+    await engine.settled()
+    end = CompleteAgentRun(agent_run_id=beta.work_id, attempt=beta.attempt)
+    for task in engine.tasks:
+        task.cancel()
+    await engine.another().workers.outcomes.complete(worker.caller, end)
+    with pytest.raises(RecipientOver):
+        await alpha.send("second", "beta", 2)
+    delivered = [topic for topic in engine.of_stream(beta.work_id) if topic.startswith("agent_run.mail")]
+    assert delivered == ["agent_run.mail_delivered"]
+    assert engine.topics(run_id).count("message.sent") == 1
+
+
+async def test_a_step_writes_to_itself(engine: Engine, worker: PlayedWorker) -> None:
+    alpha = await started(engine, worker)
+    message_id = await alpha.send("s", "alpha", "note")
+    await engine.settled()
+    assert [mail.message_id for mail in (await alpha.journal()).mailbox] == [message_id]
 
 
 async def test_mail_to_nobody_names_those_that_there_are(engine: Engine, worker: PlayedWorker) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tidelog.errors import (
         HistoryReplaced,
         PermanentError,
+        RecipientOverError,
         TidelogAPIError,
         TidelogConnectionError,
         TidelogError,
@@ -28,6 +29,7 @@ __all__ = [
     "HistoryReplaced",
     "Message",
     "PermanentError",
+    "RecipientOverError",
     "TidelogAPIError",
     "TidelogConnectionError",
     "TidelogError",
@@ -45,6 +47,7 @@ _NAMES = {
     "errors": (
         "HistoryReplaced",
         "PermanentError",
+        "RecipientOverError",
         "TidelogAPIError",
         "TidelogConnectionError",
         "TidelogError",

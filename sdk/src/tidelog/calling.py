@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from tidelog.errors import PermanentError
+from tidelog.texts import text_of, type_of
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +23,10 @@ class ProcessExitError(PermanentError):
     """User code asked the process to exit (`sys.exit`, `KeyboardInterrupt`). The worker lives on; the call fails."""
 
 
+def _exit_of(error: BaseException) -> str:
+    return f"user code asked the process to exit: {type_of(error)}({text_of(error, 200)})"
+
+
 class keep_process:
     """Turns what user code raises to stop the process (SystemExit, KeyboardInterrupt) into an error of the call."""
 
@@ -30,7 +35,7 @@ class keep_process:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         if isinstance(error, SystemExit | KeyboardInterrupt):
-            raise ProcessExitError(f"user code asked the process to exit: {type(error).__name__}({error})") from error
+            raise ProcessExitError(_exit_of(error)) from error
 
 
 def is_async(function: Callable[..., Any]) -> bool:
@@ -67,7 +72,7 @@ def run_in_thread(function: Callable[[], Any]) -> Awaitable[Any]:
         if error is None:
             future.set_result(result)
         elif isinstance(error, StopIteration):  # cannot be put into a future
-            future.set_exception(RuntimeError(f"the function raised {error!r}"))
+            future.set_exception(RuntimeError(f"the function raised {type_of(error)}({text_of(error, 200)})"))
         else:
             future.set_exception(error)
 
@@ -78,7 +83,8 @@ def run_in_thread(function: Callable[[], Any]) -> Awaitable[Any]:
         if not loop.is_closed():
             loop.call_soon_threadsafe(settle, outcome.result, outcome.error)
 
-    threading.Thread(target=work, name=f"tidelog-{getattr(function, 'func', function)!r:.60}", daemon=True).start()
+    name = getattr(getattr(function, "func", function), "__qualname__", "function")  # a `repr` of user code might raise
+    threading.Thread(target=work, name=f"tidelog-{name:.60}", daemon=True).start()
     return future
 
 
@@ -94,7 +100,7 @@ class _Outcome:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> bool:
         if isinstance(error, SystemExit | KeyboardInterrupt):
             # Unchanged, these exceptions would stop the event loop as soon as they leave a task.
-            self.error = ProcessExitError(f"user code asked the process to exit: {type(error).__name__}({error})")
+            self.error = ProcessExitError(_exit_of(error))
         else:
             self.error = error
         return error is not None

@@ -4,7 +4,8 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -14,7 +15,14 @@ import httpx
 from pydantic import BaseModel, ValidationError
 from uuid_utils.compat import uuid7
 
-from tidelog.errors import HistoryReplaced, PositionBeyondHead, TidelogAPIError, TidelogConnectionError, UnreadableEventError
+from tidelog.errors import (
+    HistoryReplaced,
+    NotJsonError,
+    PositionBeyondHead,
+    TidelogAPIError,
+    TidelogConnectionError,
+    UnreadableEventError,
+)
 from tidelog.models import (
     AgentInfo,
     AgentMessage,
@@ -36,6 +44,8 @@ M = TypeVar("M", bound=BaseModel)
 
 HEARTBEAT_TIMEOUT_S = 45.0
 """The server sends an event or a heartbeat every 10 s; silence for four such periods means that the connection is dead."""
+
+RUN_ENDS = frozenset({"run.completed", "run.failed", "run.cancelled"})
 
 _NOT_GIVEN: Any = object()
 
@@ -103,7 +113,7 @@ class Client:
         if project_id is not None:
             body["project_id"] = str(project_id)
         if metadata is not None:
-            body["metadata"] = to_json(dict(metadata), "the metadata", max_bytes=None)
+            body["metadata"] = _object(metadata, "the metadata")
         body["input"] = to_json(input, "the input", max_bytes=None)
         headers = {"Idempotency-Key": idempotency_key or str(uuid7())}
         if wait_s is not None:
@@ -128,8 +138,11 @@ class Client:
                     run = await self.get_run(run_id)
                     if run.finished:
                         return run
-                    async for _ in self.events(run_id, after=run.position):
-                        pass  # the next read shows at least what this read showed
+                    async with aclosing(self.events(run_id, after=run.position)) as events:
+                        async for event in events:
+                            if event.type in RUN_ENDS:  # the stream may go on with what the run leaves behind
+                                break
+                    # The next read shows at least what this read showed.
                 except (HistoryReplaced, PositionBeyondHead):
                     pass  # the next read shows the log of now, if the log has the run at all
                 await asyncio.sleep(0.1)
@@ -176,18 +189,19 @@ class Client:
         """Record the outcome of an ambiguous tool call: its `result` (JSON; may be None), or the `error` with which it failed.
 
         Give exactly one of the two. `reason`: how you know the outcome; recorded together with the id of your API key. `error`: a
-        message, or `{type, message, kind}`. `evidence`: any JSON. The first resolution counts: `ConflictError` with code
-        `already-resolved` if there is a different one already.
+        message, or `{type, message, kind}`. `evidence`: any value. The first resolution counts: `ConflictError` with code
+        `already-resolved` if there is a different one already. Values are converted like those of `start_run`.
         """
         if (result is _NOT_GIVEN) == (error is None):
             raise ValueError("give exactly one of result and error")
         body: dict[str, Any] = {"reason": reason}
         if error is None:
-            body["result"] = result
+            body["result"] = to_json(result, "the result", max_bytes=None)
         else:
-            body["error"] = {"type": "ResolvedByHand", "message": error} if isinstance(error, str) else dict(error)
+            failed = {"type": "ResolvedByHand", "message": error} if isinstance(error, str) else error
+            body["error"] = _object(failed, "the error")
         if evidence is not None:
-            body["evidence"] = evidence
+            body["evidence"] = to_json(evidence, "the evidence", max_bytes=None)
         response = await self._request("POST", f"/v1/invocations/{invocation_id}/resolve", body=body)
         return _parse(ResolvedInvocation, json_of(response))
 
@@ -201,8 +215,9 @@ class Client:
         follow: bool = True,
         types: Sequence[str] = (),
         give_up_after_s: float = 300.0,
-    ) -> AsyncIterator[Event]:
-        """Events in order of position: of one run (ends when the run is finished), or of the whole tenant (does not end).
+    ) -> AsyncGenerator[Event, None]:
+        """Events in order of position: of one run (ends when the run is finished and its last attempts of tools have an outcome),
+        or of the whole tenant (does not end).
 
         Each event after `after` (a position, or the `cursor` of an event) comes once: after a lost connection the stream goes on
         behind the last event. `follow=False`: only the events that exist now. `types`: only events of these types, as
@@ -225,19 +240,20 @@ class Client:
         failures, contact = 0, _Contact()
         while True:
             try:
-                async for item in self._stream(path, params, cursor, contact):
-                    failures = 0
-                    if item.event == "end":
-                        return
-                    if item.event == "resync":
-                        break
-                    if item.event == "reset":
-                        raise _replaced(item)
-                    event = _streamed(item)
-                    if event.position > reached:
-                        cursor, reached = item.id, event.position
-                        self._position = max(self._position, reached)
-                        yield event.model_copy(update={"cursor": cursor})
+                async with aclosing(self._stream(path, params, cursor, contact)) as items:
+                    async for item in items:
+                        failures = 0
+                        if item.event == "end":
+                            return
+                        if item.event == "resync":
+                            break
+                        if item.event == "reset":
+                            raise _replaced(item)
+                        event = _streamed(item)
+                        if event.position > reached:
+                            cursor, reached = item.id, event.position
+                            self._position = max(self._position, reached)
+                            yield event.model_copy(update={"cursor": cursor})
             except HistoryReplaced as replaced:
                 self._position = min(self._position, replaced.last_common_position)
                 raise
@@ -252,7 +268,7 @@ class Client:
 
     async def _stream(
         self, path: str, params: Mapping[str, str], after: str, contact: "_Contact"
-    ) -> AsyncIterator[ServerSentEvent]:
+    ) -> AsyncGenerator[ServerSentEvent, None]:
         """The events of one connection. Ends with `TidelogConnectionError`, also when the server closes the connection: a
         stream has an end mark of its own."""
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-store", "Last-Event-ID": after}
@@ -286,7 +302,7 @@ class Client:
     async def create_project(self, name: str, metadata: Mapping[str, Any] | None = None) -> Project:
         body: dict[str, Any] = {"name": name}
         if metadata is not None:
-            body["metadata"] = to_json(dict(metadata), "the metadata", max_bytes=None)
+            body["metadata"] = _object(metadata, "the metadata")
         headers = {"Idempotency-Key": str(uuid7())}
         answer = json_of(await self._request("POST", "/v1/projects", body=body, headers=headers))
         return _parse(Project, body | answer if isinstance(answer, dict) else answer)
@@ -365,19 +381,27 @@ def _position_of(response: httpx.Response) -> int:
     return int(value) if value.isdecimal() and len(value) <= 18 else 0
 
 
-def _plan(plan: Mapping[str, Any]) -> dict[str, Any]:
-    """A plan as JSON data. The depth of a step's input is counted in the input itself."""
-    rest = to_json({name: value for name, value in plan.items() if name != "steps"}, "the plan", max_bytes=None)
-    assert isinstance(rest, dict)
-    return {**rest, "steps": [_step(step) for step in plan["steps"]]} if "steps" in plan else rest
-
-
-def _step(step: Mapping[str, Any]) -> dict[str, Any]:
-    plain = to_json({name: value for name, value in step.items() if name != "input"}, "a step of the plan", max_bytes=None)
-    assert isinstance(plain, dict)
-    if "input" in step:
-        plain["input"] = to_json(step["input"], f"the input of step {step.get('key')!r}", max_bytes=None)
+def _object(value: object, what: str) -> dict[str, Any]:
+    """A value as a JSON object. Raises NotJsonError, ValueTooDeepError."""
+    plain = to_json(dict(value) if isinstance(value, Mapping) else value, what, max_bytes=None)
+    if not isinstance(plain, dict):
+        raise NotJsonError(f"{what} must be a JSON object, not {type(value).__name__}")
     return plain
+
+
+def _plan(plan: object) -> dict[str, Any]:
+    """A plan as JSON data. The depth of a step's input is counted in the input itself."""
+    if not isinstance(plan, Mapping) or not isinstance(plan.get("steps"), list | tuple):
+        return _object(plan, "the plan")
+    rest = _object({name: value for name, value in plan.items() if name != "steps"}, "the plan")
+    return {**rest, "steps": [_step(step) for step in plan["steps"]]}
+
+
+def _step(step: object) -> dict[str, Any]:
+    if not isinstance(step, Mapping) or "input" not in step:
+        return _object(step, "a step of the plan")
+    plain = _object({name: value for name, value in step.items() if name != "input"}, "a step of the plan")
+    return {**plain, "input": to_json(step["input"], f"the input of step {step.get('key')!r:.80}", max_bytes=None)}
 
 
 def _streamed(item: ServerSentEvent) -> Event:

@@ -7,16 +7,17 @@ There are no rules of determinism for the code in between.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, Protocol
 from uuid import UUID
 
 from pydantic import JsonValue, ValidationError
 
 from tidelog.calling import call, end_tasks
 from tidelog.errors import PermanentError, ToolError
-from tidelog.journal import Journal, JournalEntry, Mail, Recorder
+from tidelog.journal import EntryError, Journal, JournalEntry, Mail, Recorder
 from tidelog.values import to_json
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,28 @@ class Assignment:
     missing: tuple[str, ...]
 
 
+class Place(Protocol):
+    """The place of an execution in its worker. An execution that only waits for something outside may be without it."""
+
+    def waiting(self) -> AbstractAsyncContextManager[None]:
+        """A call waits for a tool or a message. The end of the block waits for the place."""
+        ...
+
+    def working(self) -> AbstractAsyncContextManager[None]:
+        """A step runs. The beginning of the block waits for the place."""
+        ...
+
+
+class KeptPlace:
+    """The place of an execution that nobody else wants."""
+
+    def waiting(self) -> AbstractAsyncContextManager[None]:
+        return nullcontext()
+
+    def working(self) -> AbstractAsyncContextManager[None]:
+        return nullcontext()
+
+
 class Context:
     """The argument of `Agent.execute`.
 
@@ -67,11 +90,12 @@ class Context:
     Errors common to all calls are subclasses of `PermanentError`: a value over the limit, one that is not JSON, a key used twice.
     """
 
-    def __init__(self, assignment: Assignment, journal: Journal, recorder: Recorder) -> None:
+    def __init__(self, assignment: Assignment, journal: Journal, recorder: Recorder, place: Place | None = None) -> None:
         self._assignment = assignment
         self._journal = journal
         self._recorder = recorder
-        self._inbox = _Inbox(assignment, journal, recorder)
+        self._place = place or KeptPlace()
+        self._inbox = _Inbox(assignment, journal, recorder, self._place)
         self._step_slots = asyncio.Semaphore(MAX_STEP_THREADS)
         self.state = State(journal, recorder)
         """The shared context of the run: `get`, `set`."""
@@ -139,6 +163,7 @@ class Context:
         """Send a message to another agent of the run, named by step key or agent name. Returns the message's id.
 
         Raises:
+            RecipientOverError: the recipient has ended. A recipient that has not begun gets the message when it begins.
             PermanentError: the run has no such recipient.
         """
         return self._send(self._journal.take_key(key, f"send:{to}"), to, body)
@@ -156,7 +181,7 @@ class Context:
         recorded = self._journal.find(key)
         if recorded is not None:
             return recorded.result
-        async with self._step_slots:
+        async with self._step_slots, self._place.working():
             value = await call(fn, args, kwargs)
         result = to_json(value, f"the result of step {key!r}")
         await self._recorder.record_step(key, result)
@@ -171,7 +196,7 @@ class Context:
         if entry.status == "error":
             if entry.error is None:
                 raise ToolError("the tool failed without saying why", tool=name)
-            raise ToolError(f"{entry.error.type}: {entry.error.message}", entry.error.kind, name)
+            raise _tool_error(name, entry.error)
         return entry.result
 
     async def _send(self, key: str, to: str, body: Any) -> UUID:
@@ -197,6 +222,10 @@ class Context:
         """Keys that an earlier attempt recorded and that this execution has not used (so far)."""
         return self._journal.unused_keys()
 
+    def open_calls(self) -> tuple[str, ...]:
+        """Keys of the calls of tools that wait for an outcome now."""
+        return self._inbox.open_calls
+
     async def refresh(self) -> None:
         """Fetch news, unless a poll already waits for them. The runtime learns of a cancellation in this way."""
         await self._inbox.refresh()
@@ -204,6 +233,11 @@ class Context:
     async def close(self) -> None:
         """Stop the polls in the background. Called by the runtime when `execute` is over."""
         await self._inbox.close()
+
+
+def _tool_error(tool: str, error: EntryError) -> ToolError:
+    text, kind = f"{error.type}: {error.message}", error.kind
+    return ToolError(text, kind, tool, type=error.type, reason=error.message, file=error.file, line=error.line)
 
 
 def _recorded_message(entry: JournalEntry) -> Message | None:
@@ -259,10 +293,11 @@ class _MailWaiter:
 class _Inbox:
     """Waits for tool results and mail from the server. One poll at a time, and only while a call waits."""
 
-    def __init__(self, assignment: Assignment, journal: Journal, recorder: Recorder) -> None:
+    def __init__(self, assignment: Assignment, journal: Journal, recorder: Recorder, place: Place) -> None:
         self._assignment = assignment
         self._journal = journal
         self._recorder = recorder
+        self._place = place
         self._calls: dict[str, asyncio.Future[JournalEntry]] = {}
         self._mail_waiters: list[_MailWaiter] = []
         self._poller: asyncio.Task[None] | None = None
@@ -273,11 +308,14 @@ class _Inbox:
         entry = self._journal.find(key)
         if entry is not None and entry.status != "pending":
             return entry
+        if self._closed:
+            raise asyncio.CancelledError("the execution is over")
         future: asyncio.Future[JournalEntry] = asyncio.get_running_loop().create_future()
         self._calls[key] = future
         self._ensure_polling()
         try:
-            return await future
+            async with self._place.waiting():
+                return await future
         finally:
             self._calls.pop(key, None)
 
@@ -290,13 +328,16 @@ class _Inbox:
             self._journal.mailbox.remove(mail)
         if mail is not None or timeout_s <= 0:
             return mail
+        if self._closed:
+            raise asyncio.CancelledError("the execution is over")
         waiter = _MailWaiter(sender, asyncio.get_running_loop().create_future())
         self._mail_waiters.append(waiter)
         self._ensure_polling()
         try:
-            await asyncio.wait({waiter.future}, timeout=timeout_s)
+            async with self._place.waiting():
+                await asyncio.wait({waiter.future}, timeout=timeout_s)
         except asyncio.CancelledError:
-            if waiter.future.done() and waiter.future.exception() is None:
+            if waiter.future.done() and not waiter.future.cancelled() and waiter.future.exception() is None:
                 self.put_back(waiter.future.result())
             raise
         finally:
@@ -313,9 +354,18 @@ class _Inbox:
             self._take_over(await self._recorder.poll(self._journal.version, 0))
 
     async def close(self) -> None:
+        """Ends the poll, and the calls that still wait: nobody brings them a result any more."""
         self._closed = True
         if self._poller is not None:
             await end_tasks(self._poller)
+        for call_future in self._calls.values():
+            call_future.cancel()
+        for waiter in self._mail_waiters:
+            waiter.future.cancel()
+
+    @property
+    def open_calls(self) -> tuple[str, ...]:
+        return tuple(self._calls)
 
     def _pick(self, sender: str | None) -> Mail | None:
         return next((mail for mail in self._journal.mailbox if sender in (None, mail.sender)), None)

@@ -18,6 +18,8 @@ class PermanentError(TidelogError):
 class TransientError(TidelogError):
     """A retry may help. `retry_after_s`: seconds before which no retry makes sense."""
 
+    retry_after_s: float | None = None
+
     def __init__(self, message: str = "", retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
@@ -51,18 +53,43 @@ class ValueTooDeepError(PermanentError):
         self.limit = limit
 
 
+class RecipientOverError(PermanentError):
+    """A message was not sent: the step `to` has ended, so nobody would read the message."""
+
+    def __init__(self, to: str, detail: str) -> None:
+        super().__init__(f"the message to {to!r} was not sent: {detail}")
+        self.to = to
+
+
 class NotJsonError(PermanentError):
     """A result, body or argument cannot be written as JSON."""
 
 
 class ToolError(TidelogError):
-    """A tool call failed for good. `kind`: `permanent`, `transient` (retries used up), `invalid` or `rate_limited`."""
+    """A tool call failed for good. `kind`: `permanent`, `transient` (retries used up), `invalid` or `rate_limited`.
 
-    def __init__(self, message: str, kind: str = "permanent", tool: str | None = None) -> None:
+    `type`, `reason`, `file`, `line`: class, text and place of the tool's exception; None where no exception of a tool is behind it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        kind: str = "permanent",
+        tool: str | None = None,
+        *,
+        type: str | None = None,
+        reason: str | None = None,
+        file: str | None = None,
+        line: int | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.kind = kind
         self.tool = tool
+        self.type = type
+        self.reason = reason
+        self.file = file
+        self.line = line
 
 
 class DefinitionError(TidelogError):

@@ -17,12 +17,14 @@ MAX_KEY_LENGTH = 500
 
 
 class EntryError(BaseModel):
-    """Why a recorded call failed. `kind` as in `ToolError`."""
+    """Why a recorded call failed. `kind`, `file` and `line` as in `ToolError`."""
 
     model_config = ConfigDict(frozen=True)
     type: str
     message: str
     kind: str
+    file: str | None = None
+    line: int | None = None
 
 
 class JournalEntry(BaseModel):
@@ -112,6 +114,8 @@ class Journal:
             key = f"{name}#{self._counts[name]}"
         if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY_LENGTH:
             raise PermanentError(f"a key is a text of 1 to {MAX_KEY_LENGTH} characters, not {key!r:.80}")
+        if "\0" in key or any("\ud800" <= character <= "\udfff" for character in key):
+            raise PermanentError(f"a key must not have a NUL character or half a surrogate pair: {key!r:.80}")
         if key in self._used:
             raise DuplicateKeyError(key)
         self._used.add(key)

@@ -6,6 +6,11 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from tidelog.texts import text_of, type_of
+
+MAX_EXCEPTION = 20_000
+"""Characters of the traceback of one exception in the log."""
+
 
 def log(logger: logging.Logger, level: int, event: str, **fields: Any) -> None:
     """Log an event with its fields."""
@@ -17,7 +22,19 @@ def log_failure(logger: logging.Logger, event: str, error: BaseException, **fiel
     logger.error(event, extra={"fields": fields}, exc_info=error)
 
 
-class JsonFormatter(logging.Formatter):
+class _Formatter(logging.Formatter):
+    """Exceptions of user code may have huge texts, and some raise when one looks at them: a line is written all the same."""
+
+    def formatException(self, ei: Any) -> str:
+        try:
+            text = super().formatException(ei)
+        except Exception:  # noqa: BLE001  # whatever the exception does
+            text = f"{type_of(ei[1])}: {text_of(ei[1], MAX_EXCEPTION)}"
+        half = MAX_EXCEPTION // 2
+        return text if len(text) <= MAX_EXCEPTION else f"{text[:half]}\n[…]\n{text[-half:]}"
+
+
+class JsonFormatter(_Formatter):
     """`{"time": ..., "level": ..., "logger": ..., "event": ..., <fields>}`."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -33,7 +50,7 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(fields, default=str)
 
 
-class TextFormatter(logging.Formatter):
+class TextFormatter(_Formatter):
     """`12:00:00.000 info  agent_run_completed run_id=...`, tracebacks on the following lines."""
 
     def format(self, record: logging.LogRecord) -> str:

@@ -14,7 +14,7 @@ class Model(BaseModel):
 
 
 class Call(Model):
-    """A tool call of a step. `error`: `{type, message, kind}`.
+    """A tool call of a step. `error`: `{type, message, kind, file, line, traceback, causes}`.
 
     `status`: requested, running, retrying, succeeded, failed, ambiguous (the effect is not known) or cancelled. `cancel_requested`:
     cancelled in the middle of an attempt; not tried again. `effect`: "unknown" if the worker of a cancelled call vanished.
@@ -35,7 +35,7 @@ class Call(Model):
 
 
 class Step(Model):
-    """A step of a run: one agent's part of the plan. `error`: `{type, message, kind}`.
+    """A step of a run: one agent's part of the plan. `error` as of `Call`.
 
     `status`: pending, scheduled, running, retrying, completed, failed or cancelled.
     """
@@ -80,7 +80,7 @@ class RunSummary(Model):
 class Run(RunSummary):
     """A run as of a position of the log. `result`: the result of its only final step, else the results of all final steps by key.
 
-    `degraded`: completed, though steps in `missing` failed. `error`: `{type, message, kind}`.
+    `degraded`: completed, though steps in `missing` failed. `error` as of `Call`.
     """
 
     degraded: bool = False

@@ -27,7 +27,7 @@ from uuid_utils.compat import uuid7
 from tidelog.agent import Agent, describe_agent
 from tidelog.calling import guarded, stop_task
 from tidelog.context import Assignment, Context
-from tidelog.errors import PermanentError, ToolError
+from tidelog.errors import PermanentError, RecipientOverError, ToolError
 from tidelog.failures import tool_failure
 from tidelog.journal import EntryError, Journal, JournalEntry, JournalUpdate, Mail, StateValue
 from tidelog.tools import Tool, ToolContext
@@ -74,7 +74,7 @@ class MemoryJournal:
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def recorded(self) -> dict[str, Any]:
-        """Recorded results by key; of a failed call its error as `{type, message, kind}`."""
+        """Recorded results by key; of a failed call its error as `{type, message, kind, file, line}`."""
         return {
             key: entry.result if entry.error is None else entry.error.model_dump()
             for key, (_, entry) in self._entries.items()
@@ -168,12 +168,14 @@ class MemoryRecorder:
         peers: Sequence[str],
         answers: Answers | None,
         workspace: Path,
+        over: Sequence[str] = (),
     ) -> None:
         self._journal = journal
         self._tools = tools
         self._peers = peers
         self._answers = answers
         self._workspace = workspace
+        self._over = over
         self._calls: set[asyncio.Task[None]] = set()
 
     async def record_step(self, key: str, result: JsonValue) -> None:
@@ -217,13 +219,15 @@ class MemoryRecorder:
                 return
             report = tool_failure(error)
             if report.kind != "transient" or not tool.idempotent or attempt >= tool.max_attempts:
-                failure = EntryError(type=report.type, message=report.message, kind=report.kind)
+                failure = EntryError.model_validate(report.model_dump())
                 self._journal.record(entry.model_copy(update={"status": "error", "error": failure}))
                 return
 
     async def send_message(self, key: str, to: str, body: JsonValue) -> UUID:
         if to not in self._peers:
             raise PermanentError(f"the run has nobody called {to!r}; give peers=[...]")
+        if to in self._over:
+            raise RecipientOverError(to, "the recipient is completed")
         message_id = uuid7()
         self._journal.sent.append(SentMessage(to, copy.deepcopy(body)))
         self._journal.record(JournalEntry(key=key, kind="send", status="ok", result=str(message_id)))
@@ -261,6 +265,7 @@ async def run_agent(
     tools: Sequence[Tool[..., Any]] = (),
     results: Mapping[str, Any] | None = None,
     peers: Sequence[str] = (),
+    over: Sequence[str] = (),
     missing: Sequence[str] = (),
     inbox: Sequence[tuple[str, Any]] = (),
     answers: Answers | None = None,
@@ -273,6 +278,7 @@ async def run_agent(
 
     inbox: (sender, body) of messages that wait for the agent. answers: replies of its peers, see `Answers`. state: the shared
     context at the start. journal: the journal of an earlier execution, to continue it; inbox and state then come from the journal.
+    over: peers that have ended; `send` to them raises `RecipientOverError`.
 
     Raises:
         DefinitionError: the agent or a tool is not well-formed.
@@ -285,7 +291,7 @@ async def run_agent(
         journal.state.update({name: to_json(value, f"the shared value {name!r}") for name, value in (state or {}).items()})
         for sender, body in inbox:
             journal.deliver(sender, body)
-    recorder = MemoryRecorder(journal, known, tuple(peers), answers, Path(workspace))
+    recorder = MemoryRecorder(journal, known, tuple(peers), answers, Path(workspace), over)
     recorder.resume_calls()
     key = step_key or definition.name
     given = to_json(dict(results or {}), "the results")

@@ -13,7 +13,8 @@ from typing import Any, Self
 
 import httpx
 
-from tidelog.errors import ConflictError, TidelogAPIError, TidelogConnectionError, api_error
+from tidelog.errors import ConflictError, NotJsonError, TidelogAPIError, TidelogConnectionError, api_error
+from tidelog.values import encode
 
 logger = logging.getLogger(__name__)
 
@@ -73,19 +74,23 @@ class Transport:
         """Send; repeat on connection errors, 429, 503 and every answer that the server calls retryable, as long as `retry` allows.
 
         Raises:
+            NotJsonError: the body is not JSON data, or a parameter or header is not valid text; nothing was sent.
             TidelogAPIError: the server refused.
             TidelogConnectionError: the server could not be reached, or gave no valid answer.
         """
+        content, headers = _encoded(body, f"{method} {path}", headers)
         timeout = httpx.Timeout(read_timeout_s, connect=CONNECT_TIMEOUT_S, pool=POOL_TIMEOUT_S)
         started = time.monotonic()
         failures = 0
         while True:
             failure: TidelogAPIError | TidelogConnectionError
             try:
-                response = await self._http.request(method, path, json=body, params=params, headers=headers, timeout=timeout)
+                response = await self._http.request(method, path, content=content, params=params, headers=headers, timeout=timeout)
                 if response.is_success:
                     return response
                 failure = error_of(response, response.content)
+            except UnicodeError as error:
+                raise NotJsonError(f"{method} {path}: a parameter or header is not valid text: {error}") from error
             except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
                 raise TidelogConnectionError(f"the server's URL cannot be used: {error}") from error
             except (httpx.HTTPError, httpx.StreamError) as error:
@@ -111,6 +116,15 @@ class Transport:
                 return None
             return max(failure.retry_after_s or 0.0, retry.delay_s(failures))
         return retry.delay_s(failures)
+
+
+def _encoded(body: Any, what: str, headers: Mapping[str, str] | None) -> tuple[bytes | None, dict[str, str]]:
+    if body is None:
+        return None, dict(headers or {})
+    try:
+        return encode(body), {**(headers or {}), "Content-Type": "application/json"}
+    except (TypeError, ValueError, RecursionError) as error:
+        raise NotJsonError(f"{what}: the body cannot be written as JSON: {error}") from error
 
 
 def error_of(response: httpx.Response, content: bytes) -> TidelogAPIError:

@@ -16,6 +16,7 @@ from tidelog.errors import (
     InvalidRequestError,
     NotFoundError,
     PermanentError,
+    RecipientOverError,
     TidelogAPIError,
     ToolError,
 )
@@ -26,6 +27,7 @@ from tidelog.values import to_json
 from tidelog.worker.deliveries import Delivery
 from tidelog.worker.leases import Lease, Loss
 from tidelog.worker.protocol import AgentRunClaim, WorkerApi
+from tidelog.worker.slots import Slot
 from tidelog.worker.tasks import going_on
 
 logger = logging.getLogger(__name__)
@@ -59,7 +61,13 @@ class ServerRecorder:
             raise ToolError(describe_refusal(error), "invalid", tool) from error
 
     async def send_message(self, key: str, to: str, body: JsonValue) -> UUID:
-        return await self._asked(self._api.send_message(self._id, self._attempt, key, to, body), f"send to {to!r}")
+        try:
+            return await self._asked(self._api.send_message(self._id, self._attempt, key, to, body), f"send to {to!r}")
+        except PermanentError as error:
+            refusal = error.__cause__
+            if isinstance(refusal, ConflictError) and refusal.code == "recipient-over":
+                raise RecipientOverError(to, refusal.detail or refusal.title) from refusal
+            raise
 
     async def record_receipt(self, key: str, message_id: UUID | None) -> None:
         await self._asked(self._api.record_receipt(self._id, self._attempt, key, message_id), f"receive as {key!r}")
@@ -99,7 +107,7 @@ class AgentRunner:
         self._worker_id = worker_id
         self._agents = agents
 
-    async def run(self, delivery: Delivery) -> Loss | None:
+    async def run(self, delivery: Delivery, slot: Slot) -> Loss | None:
         """Execute one agent run. Returns None when the outcome is recorded, else the reason for which the work was given up.
 
         Raises:
@@ -115,7 +123,7 @@ class AgentRunner:
         }
         log(logger, logging.INFO, "agent_run_started", recorded_keys=len(claim.journal), **fields)
         lease = Lease()
-        context = self._context(claim, lease)
+        context = self._context(claim, lease, slot)
         task = asyncio.create_task(self._execute(work.pool, context), name=f"execute {claim.agent} {claim.agent_run_id}")
         name = f"watch {claim.agent_run_id}"
         watch = asyncio.create_task(going_on(name, lambda: _watch(context)), name=name)
@@ -125,14 +133,18 @@ class AgentRunner:
         finally:
             await stop_task(watch)
             await stop_task(task)
+            left_open = context.open_calls()
             await context.close()
         if lease.lost.done():
             log(logger, logging.INFO, "agent_run_let_go", reason=lease.lost.result(), **fields)
             return lease.lost.result()
+        if left_open:
+            hint = "an agent that ends gives up its open calls; await them, or cancel them"
+            log(logger, logging.WARNING, "open_calls_given_up", keys=left_open, hint=hint, **fields)
         await self._report(claim, context, task, fields)
         return None
 
-    def _context(self, claim: AgentRunClaim, lease: Lease) -> Context:
+    def _context(self, claim: AgentRunClaim, lease: Lease, slot: Slot) -> Context:
         recorder = ServerRecorder(self._api, lease, claim.agent_run_id, claim.attempt)
         assignment = Assignment(
             claim.run_id,
@@ -145,7 +157,7 @@ class AgentRunner:
             claim.peers,
             claim.missing,
         )
-        return Context(assignment, Journal(claim.version, claim.journal, claim.mailbox), recorder)
+        return Context(assignment, Journal(claim.version, claim.journal, claim.mailbox), recorder, slot)
 
     async def _execute(self, pool: str, context: Context) -> JsonValue:
         agent = self._agents[pool]()

@@ -9,6 +9,7 @@ from tidelog.errors import TidelogAPIError, TidelogConnectionError
 from tidelog.logs import log, log_failure
 from tidelog.worker.deliveries import Delivery
 from tidelog.worker.leases import Loss, loss_of
+from tidelog.worker.slots import Slot, Slots
 from tidelog.worker.tasks import going_on
 
 logger = logging.getLogger(__name__)
@@ -20,22 +21,28 @@ HANDOVER_DELAY_S = 0.1
 UNKNOWN_TRIES = 6
 """Deliveries of one message, in about five minutes, after which work of our log that the server does not know is dropped."""
 
-Run = Callable[[Delivery], Awaitable[Loss | None]]
+Run = Callable[[Delivery, Slot], Awaitable[Loss | None]]
 
 
 class Bench:
     """Runs deliveries of one kind (agents or tools). Each kind has a bench of its own, because agents wait for tools."""
 
-    def __init__(self, kind: str, concurrency: int, run: Run) -> None:
+    def __init__(self, kind: str, concurrency: int, run: Run, waiting_limit: int = 0) -> None:
+        """`waiting_limit`: see `Slots`."""
         self._kind = kind
         self._run = run
-        self._slots = asyncio.Semaphore(concurrency)
+        self._slots = Slots(concurrency, waiting_limit)
         self._owners: dict[UUID, tuple[Delivery, asyncio.Task[None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def busy(self) -> int:
         return len(self._tasks)
+
+    @property
+    def waiting(self) -> int:
+        """Executions that wait for a tool, a person or a message, and hold no slot."""
+        return self._slots.waiting
 
     async def wait_free(self) -> None:
         async with self._slots:
@@ -83,12 +90,13 @@ class Bench:
             keeper.cancel()
             await delivery.nak(HANDOVER_DELAY_S)
             raise
+        slot = Slot(self._slots)
         try:
-            loss = await self._work(delivery)
+            loss = await self._work(delivery, slot)
             settled = True
         finally:
             keeper.cancel()
-            self._slots.release()
+            slot.end()
             if not settled:  # shutting down, or a defect of the worker: another worker continues
                 await delivery.nak(HANDOVER_DELAY_S)
         if loss is None or loss == "over":
@@ -112,9 +120,9 @@ class Bench:
         else:
             log(logger, logging.WARNING, "work_not_known", again_in_s=await delivery.set_aside(), **fields)
 
-    async def _work(self, delivery: Delivery) -> Loss | None:
+    async def _work(self, delivery: Delivery, slot: Slot) -> Loss | None:
         try:
-            return await self._run(delivery)
+            return await self._run(delivery, slot)
         except (TidelogAPIError, TidelogConnectionError) as error:
             loss = loss_of(error)
             level = logging.DEBUG if loss in ("over", "unknown") else logging.ERROR

@@ -15,6 +15,7 @@ from tidelog.logs import log, log_failure
 from tidelog.tools import Tool, ToolContext
 from tidelog.worker.deliveries import Delivery
 from tidelog.worker.protocol import InvocationClaim, WorkerApi
+from tidelog.worker.slots import Slot
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +33,8 @@ class ToolRunner:
         self._tools = tools
         self._workspace = workspace
 
-    async def run(self, delivery: Delivery) -> None:
-        """Execute one invocation. Returns when the outcome is recorded.
+    async def run(self, delivery: Delivery, slot: Slot) -> None:
+        """Execute one invocation, which keeps its slot to the end. Returns when the outcome is recorded.
 
         Raises:
             TidelogAPIError, TidelogConnectionError: claiming or reporting failed; see `loss_of`.

@@ -13,7 +13,7 @@ from uuid_utils.compat import uuid7
 
 from tidelog.agent import AgentDefinition
 from tidelog.discovery import Problem
-from tidelog.errors import TidelogConnectionError
+from tidelog.errors import InvalidRequestError, TidelogConnectionError
 from tidelog.failures import ErrorReport
 from tidelog.journal import JournalEntry, JournalUpdate, Mail, StateValue
 from tidelog.tools import ToolDefinition
@@ -168,8 +168,7 @@ class WorkerApi:
 
     async def fail_agent_run(self, agent_run_id: UUID, attempt: int, error: ErrorReport) -> bool:
         """Whether the agent run is tried again."""
-        body = {"attempt": attempt, "error": error.model_dump(exclude_none=True)}
-        return (await self._post(f"/v1/agent-runs/{agent_run_id}/fail", body, _FailAnswer)).retry
+        return (await self._fail(f"/v1/agent-runs/{agent_run_id}/fail", attempt, error, _FailAnswer)).retry
 
     async def claim_invocation(self, work_id: UUID, worker_id: str, dispatch: int, delivery: int) -> InvocationClaim:
         body = _claim_body(worker_id, dispatch, delivery)
@@ -179,8 +178,15 @@ class WorkerApi:
         await self._post(f"/v1/invocations/{invocation_id}/complete", {"attempt": attempt, "result": result}, _Answer)
 
     async def fail_invocation(self, invocation_id: UUID, attempt: int, error: ErrorReport) -> None:
-        body = {"attempt": attempt, "error": error.model_dump(exclude_none=True)}
-        await self._post(f"/v1/invocations/{invocation_id}/fail", body, _Answer)
+        await self._fail(f"/v1/invocations/{invocation_id}/fail", attempt, error, _Answer)
+
+    async def _fail(self, path: str, attempt: int, error: ErrorReport, answer: type[M]) -> M:
+        """Report a failure. A server that refuses the report as a whole, as an older one does, gets its core: work that has
+        failed must not be executed again because of its report."""
+        try:
+            return await self._post(path, {"attempt": attempt, "error": error.model_dump(exclude_defaults=True)}, answer)
+        except InvalidRequestError:
+            return await self._post(path, {"attempt": attempt, "error": error.core().model_dump(exclude_defaults=True)}, answer)
 
     async def _post(self, path: str, body: Any, answer: type[M], retry: RetryPolicy = PATIENCE) -> M:
         return _parse(answer, json_of(await self._transport.request("POST", path, body=body, retry=retry)))

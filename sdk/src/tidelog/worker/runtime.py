@@ -44,6 +44,8 @@ NATS_ANSWER_S = 3.0
 REPORT_EVERY_S = 60.0
 """Seconds between two reports of problems. The server keeps a report for three minutes."""
 WITHDRAW_S = 2.0
+WAITING_FOR_EACH_SLOT = 5
+"""Agents that may wait for tools, people or messages without a slot, for each slot of the worker."""
 MAX_PAUSE_S = 2.0
 """Longest pause between attempts to reach the server. Pause and attempt together take less than five seconds."""
 
@@ -55,8 +57,8 @@ class RefusedError(Exception):
 class Worker:
     """Runs agents and tools for a server until the stop event of `run` is set.
 
-    `concurrency`: agent executions at once (they mostly wait, and may wait for one another: keep it above the number of agents that
-    talk to each other). `tool_concurrency`: tool calls at once. `workspace`: the folder handed to tools. `nats_security`:
+    `concurrency`: agent executions at once. One that waits for a tool or a message for more than two seconds does not count; up to
+    five times as many may wait. `tool_concurrency`: tool calls at once. `workspace`: the folder handed to tools. `nats_security`:
     certificates and credentials for NATS; the server gives the URL.
     """
 
@@ -77,13 +79,14 @@ class Worker:
         self._agents = _by_name((describe_agent(agent).name, agent) for agent in agents)
         self._tools = _by_name((tool.describe().name, tool) for tool in tools)
         self._problems: list[Problem] = []
-        # Each agent run may hold a long poll, a heartbeat's check and some calls at once.
-        self._transport = Transport(url, api_key, max_connections=2 * (concurrency + tool_concurrency) + 20)
+        # Each agent run may hold a long poll, a heartbeat's check and some calls at once; one that waits a long poll.
+        waiting = WAITING_FOR_EACH_SLOT * concurrency
+        self._transport = Transport(url, api_key, max_connections=2 * (concurrency + tool_concurrency) + 20 + waiting)
         self._api = WorkerApi(self._transport)
         agent_runner = AgentRunner(self._api, self.worker_id, self._agents)
         tool_runner = ToolRunner(self._api, self.worker_id, self._tools, Path(workspace).resolve())
         self._benches: Mapping[str, Bench] = {
-            "agent": Bench("agent", concurrency, agent_runner.run),
+            "agent": Bench("agent", concurrency, agent_runner.run, waiting),
             "tool": Bench("tool", tool_concurrency, tool_runner.run),
         }
         self._nats_security = nats_security or NatsSecurity()
