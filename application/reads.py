@@ -53,7 +53,10 @@ class RunReads(Protocol):
     async def list(
         self, tenant_id: UUID, *, limit: int, before: UUID | None, status: str | None, project_id: UUID | None
     ) -> Positioned[Page[RunSummary]]:
-        """Runs older than `before` (None: from the newest on), newest first."""
+        """Runs that started before the run `before` (None: from the newest on), newest first; runs of the same time by id.
+
+        Raises InvalidCommand if the tenant has no run `before`.
+        """
         ...
 
     def evolve(self, view: RunView | None, recorded: RecordedEvent) -> RunView | None:

@@ -12,6 +12,7 @@ from application.engine.ports.pages import Page, encode_cursor
 from application.reads import Positioned
 from application.views.runs import CallView, RunSummary, RunView, StepView
 from domain import agent_runs, invocations, runs, values
+from domain.errors import InvalidCommand
 from domain.kernel import RecordedEvent
 from domain.registry import SLICES
 from projections.engine.checkpoints import reading
@@ -205,28 +206,29 @@ async def get_run(connection: Connection, tenant_id: UUID, run_id: UUID) -> RunV
 
 
 # A statement for each combination of filters, so that each can use its index. Bounds and order name all columns of the index: with
-# `tenant_id = ... ORDER BY run_id` the planner may walk over the runs of all tenants to find the few of a small one.
+# `tenant_id = ... ORDER BY created_at` the planner may walk over the runs of all tenants to find the few of a small one.
 LIST = {
     (False, False): """
         SELECT view, run_id, project_id, status, position, created_at FROM run
-        WHERE (tenant_id, run_id) < (%(tenant)s, %(before)s)
-          AND (tenant_id, run_id) >= (%(tenant)s, '00000000-0000-0000-0000-000000000000')
-        ORDER BY tenant_id DESC, run_id DESC LIMIT %(limit)s
+        WHERE (tenant_id, created_at, run_id) < (%(tenant)s, %(at)s::timestamptz, %(before)s)
+          AND (tenant_id, created_at, run_id) >= (%(tenant)s, '-infinity', '00000000-0000-0000-0000-000000000000')
+        ORDER BY tenant_id DESC, created_at DESC, run_id DESC LIMIT %(limit)s
     """,
     (True, False): """
         SELECT view, run_id, project_id, status, position, created_at FROM run
-        WHERE tenant_id = %(tenant)s AND status = %(status)s AND run_id < %(before)s
-        ORDER BY tenant_id DESC, status DESC, run_id DESC LIMIT %(limit)s
+        WHERE tenant_id = %(tenant)s AND status = %(status)s AND (created_at, run_id) < (%(at)s::timestamptz, %(before)s)
+        ORDER BY tenant_id DESC, status DESC, created_at DESC, run_id DESC LIMIT %(limit)s
     """,
     (False, True): """
         SELECT view, run_id, project_id, status, position, created_at FROM run
-        WHERE tenant_id = %(tenant)s AND project_id = %(project)s AND run_id < %(before)s
-        ORDER BY tenant_id DESC, project_id DESC, run_id DESC LIMIT %(limit)s
+        WHERE tenant_id = %(tenant)s AND project_id = %(project)s AND (created_at, run_id) < (%(at)s::timestamptz, %(before)s)
+        ORDER BY tenant_id DESC, project_id DESC, created_at DESC, run_id DESC LIMIT %(limit)s
     """,
     (True, True): """
         SELECT view, run_id, project_id, status, position, created_at FROM run
-        WHERE tenant_id = %(tenant)s AND project_id = %(project)s AND run_id < %(before)s AND status = %(status)s
-        ORDER BY tenant_id DESC, project_id DESC, run_id DESC LIMIT %(limit)s
+        WHERE tenant_id = %(tenant)s AND project_id = %(project)s AND (created_at, run_id) < (%(at)s::timestamptz, %(before)s)
+          AND status = %(status)s
+        ORDER BY tenant_id DESC, project_id DESC, created_at DESC, run_id DESC LIMIT %(limit)s
     """,
 }
 
@@ -234,15 +236,27 @@ LIST = {
 async def list_runs(
     connection: Connection, tenant_id: UUID, *, limit: int, before: UUID | None, status: str | None, project_id: UUID | None
 ) -> Page[RunSummary]:
-    """Newest first."""
+    """Newest first, by the time of the start; runs of the same time by id. Raises InvalidCommand if there is no run `before`."""
+    at, before = await _place(connection, tenant_id, before)
     parameters = {
-        "tenant": tenant_id, "before": before or UUID(int=2**128 - 1), "status": status, "project": project_id, "limit": limit + 1,
+        "tenant": tenant_id, "at": at, "before": before, "status": status, "project": project_id, "limit": limit + 1,
     }  # fmt: skip
     sql = LIST[status is not None, project_id is not None]
     # Not prepared: only with the status known does the planner see how few runs it leaves.
     rows = await (await connection.execute(sql, parameters, prepare=False)).fetchall()
     data = [_listed(row) for row in rows[:limit]]
     return Page(data, encode_cursor(str(data[-1].run_id)) if len(rows) > limit else None)
+
+
+async def _place(connection: Connection, tenant_id: UUID, before: UUID | None) -> tuple[datetime | str, UUID]:
+    """The place in the order of runs from which a page goes on. Without a run: the place above all runs."""
+    if before is None:
+        return "infinity", UUID(int=2**128 - 1)
+    sql = "SELECT created_at FROM run WHERE tenant_id = %s AND run_id = %s"
+    row = await (await connection.execute(sql, [tenant_id, before])).fetchone()
+    if row is None:
+        raise InvalidCommand("the cursor is not one that this server gave out", pointer="/cursor")
+    return row[0], before
 
 
 def _listed(row: Sequence[Any]) -> RunSummary:

@@ -15,6 +15,7 @@ from application.engine.commands.loop import CommandLoop
 from application.engine.ports.pages import uuid_cursor
 from application.reads import RunReads
 from domain import runs
+from domain.errors import InvalidCommand
 from domain.kernel import Command
 from projections.engine.runner import ProjectionRunner
 from projections.runs import PROJECTION, RunQueries
@@ -125,10 +126,21 @@ async def test_a_run_of_nobody_or_of_another_tenant_is_none(side: ReadSide) -> N
     assert await ids(side) == [] and await ids(side, OTHER) == [run_id]
 
 
-async def test_runs_are_listed_newest_first_and_in_pages(side: ReadSide) -> None:
-    newest_first = sorted((uuid7() for _ in range(5)), reverse=True)
-    await give(side, *(start(run_id) for run_id in newest_first))
+NIL, MAX = UUID(int=0), UUID(int=2**128 - 1)
+
+
+async def test_runs_are_listed_newest_first_and_in_pages_whatever_their_ids(side: ReadSide) -> None:
+    """A client may make the ids: neither an id of the far future nor the first and the last of all ids changes the order."""
+    started = [uuid7(), UUID("ffffffff-ffff-4fff-bfff-fffffffffff0"), uuid7(), MAX, NIL, UUID(int=5)]
+    await give(side, *(start(run_id) for run_id in started))
+    views = [(await side.reads.get(TENANT, run_id)).value for run_id in started]
+    times = [view.created_at for view in views if view is not None]
+    assert times == sorted(times) and len(times) == len(started)
+    newest_first = [run_id for _, run_id in sorted(zip(times, started, strict=True), reverse=True)]
     assert await ids(side) == newest_first
+    for filters in ({"status": "running"}, {"project_id": TENANT}, {"project_id": TENANT, "status": "running"}):
+        assert await ids(side, **filters) == newest_first
+        assert await ids(side, **filters, before=newest_first[2]) == newest_first[3:]
     seen: list[UUID] = []
     before: UUID | None = None
     pages = 0
@@ -140,13 +152,22 @@ async def test_runs_are_listed_newest_first_and_in_pages(side: ReadSide) -> None
             break
         before = uuid_cursor(page.next_cursor)
     assert (seen, pages) == (newest_first, 3)
-    assert (await side.reads.list(TENANT, limit=5, before=None, status=None, project_id=None)).value.next_cursor is None
+    assert (await side.reads.list(TENANT, limit=6, before=None, status=None, project_id=None)).value.next_cursor is None
+
+
+async def test_a_page_after_a_run_that_is_not_there_is_refused(side: ReadSide) -> None:
+    run_id = uuid7()
+    await give(side, start(run_id), tenant=OTHER)
+    for before in (uuid7(), run_id):
+        with pytest.raises(InvalidCommand) as caught:
+            await ids(side, before=before)
+        assert caught.value.pointer == "/cursor"
 
 
 async def test_runs_are_listed_by_status_and_project(side: ReadSide) -> None:
     ours, other = sorted(uuid7() for _ in range(2))
     cancelled, running, elsewhere = sorted((uuid7() for _ in range(3)), reverse=True)
-    await give(side, start(cancelled, project=ours), start(running, project=ours), start(elsewhere, project=other))
+    await give(side, start(elsewhere, project=other), start(running, project=ours), start(cancelled, project=ours))
     await give(side, runs.CancelRun(run_id=cancelled))
     expected: Sequence[tuple[dict[str, Any], list[UUID]]] = (
         ({"status": "cancelled"}, [cancelled]),

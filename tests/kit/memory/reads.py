@@ -1,12 +1,13 @@
 """Queries of runs and of consumer positions in memory: folds of the log, without tables."""
 
 import asyncio
+from datetime import datetime
 from uuid import UUID
 
 from application.engine.ports.pages import Page, encode_cursor
 from application.reads import Positioned
 from application.views.runs import RunSummary, RunView
-from domain.errors import ProjectionBehind
+from domain.errors import InvalidCommand, ProjectionBehind
 from domain.kernel import RecordedEvent
 from domain.runs import RunStarted
 from projections.runs import evolve_view
@@ -36,18 +37,24 @@ class MemoryRunReads:
     ) -> Positioned[Page[RunSummary]]:
         self.log.reach()
         started = {event.stream_id for event in self.log.events if (event.tenant_id, event.topic) == (tenant_id, RunStarted.TOPIC)}
-        views = [self._view(tenant_id, run_id) for run_id in sorted(started, reverse=True) if before is None or run_id < before]
-        found = [
-            _summary(view)
-            for view in views
-            if view is not None and status in (None, view.status) and project_id in (None, view.project_id)
-        ]
+        views = [view for run_id in started if (view := self._view(tenant_id, run_id)) is not None]
+        views.sort(key=_place, reverse=True)
+        if before is not None:
+            if before not in started:
+                raise InvalidCommand("the cursor is not one that this server gave out", pointer="/cursor")
+            last = next(_place(view) for view in views if view.run_id == before)
+            views = [view for view in views if _place(view) < last]
+        found = [_summary(view) for view in views if status in (None, view.status) and project_id in (None, view.project_id)]
         page = found[:limit]
         cursor = encode_cursor(str(page[-1].run_id)) if len(found) > limit else None
         return Positioned(Page(page, cursor), self.log.head)
 
     def evolve(self, view: RunView | None, recorded: RecordedEvent) -> RunView | None:
         return evolve_view(view, recorded)
+
+
+def _place(view: RunView) -> tuple[datetime, UUID]:
+    return view.created_at, view.run_id
 
 
 def _summary(view: RunView) -> RunSummary:
