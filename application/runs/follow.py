@@ -31,6 +31,8 @@ from domain.kernel import RecordedEvent
 from domain.runs import ENDS, RunCompleted
 
 PAGE = 500
+SETTLED_S = 0.5
+"""Seconds for the answer how far the sagas are, for a reader that comes back to a run that has ended."""
 LONGEST_ENDING_S = 5.0
 """Seconds that a stream waits for the sagas' reactions to a run's end. The sagas may be down."""
 _OUTCOMES = frozenset(
@@ -106,6 +108,21 @@ class RunStreams:
             if not attempts.open:
                 break
         yield RunOver(reached)
+
+    async def is_at_end(self, tenant_id: UUID, run_id: UUID, after: int) -> bool:
+        """Whether the run has ended, and no event of it will follow after a position. Raises Unavailable.
+
+        False while the sagas have not handled the run's last event: the cancellation of the run's parts may follow. The call waits
+        during an outage of the database: callers set a time-out.
+        """
+        run = await self.runs.now(tenant_id, run_id)
+        if run is None or run.status == "running" or run.position > after:
+            return False
+        try:
+            await self.positions.until(partition_of(run_id), run.position, SETTLED_S)
+        except ProjectionBehind:
+            return False
+        return not await self.feed.read_tenant(tenant_id, after=run.position, limit=1, root_id=run_id)
 
     async def _settled(self, run_id: UUID, position: int) -> bool:
         """Waits until the sagas have handled a position, for a bounded time. False if the process stops."""

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 
+from application.engine.sagas.manager import partition_of
 from application.invocations import resolve_invocation
 from application.runs.await_end import watching_end
 from application.runs.follow import RunOver, RunStreams
@@ -95,6 +96,43 @@ async def test_a_run_that_has_ended_is_given_whole_and_ends(engine: Engine, work
     follower = await Follower(engine, run_id, after=expected[-1] if from_the_end else 0).ended()
     assert follower.positions == ([] if from_the_end else expected)
     assert follower.over == RunOver(expected[-1])
+
+
+async def is_at_end(engine: Engine, run_id: UUID, after: int) -> bool:
+    replays = RunReplays(engine.feed)
+    streams = RunStreams(engine.live, engine.feed, engine.histories, MemoryPositions(engine.checkpoints), replays)
+    try:
+        return await streams.is_at_end(TENANT, run_id, after)
+    finally:
+        await replays.close()
+
+
+async def test_nothing_follows_for_a_reader_of_a_run_that_has_ended_and_only_for_that(engine: Engine, worker: PlayedWorker) -> None:
+    run_id = await engine.start("alpha")
+    assert not await is_at_end(engine, run_id, 10**6), "the run goes on"
+    assert not await is_at_end(engine, new_id(), 10**6), "there is no such run"
+    await (await worker.next("alpha")).complete()
+    await engine.settled()
+    all_of_it = positions(engine, run_id)
+    assert await is_at_end(engine, run_id, all_of_it[-1]) and await is_at_end(engine, run_id, all_of_it[-1] + 5)
+    assert not await is_at_end(engine, run_id, all_of_it[-2]) and not await is_at_end(engine, run_id, 0)
+
+
+async def test_the_end_is_not_reached_while_the_sagas_are_behind(engine: Engine, worker: PlayedWorker) -> None:
+    """The cancellation of a run's parts follows after the event that ends the run."""
+    run_id = await engine.start("alpha")
+    alpha = await worker.next("alpha")
+    await alpha.call("k", "add", a=1)
+    await engine.settled()
+    name = partition_of(run_id)
+    row = engine.checkpoints.rows[name]
+    await engine.give(CancelRun(run_id=run_id))
+    ended_at = next(event.position for event in engine.log.events if event.topic == "run.cancelled")
+    await engine.settled()
+    assert not await is_at_end(engine, run_id, ended_at), "events follow after the end"
+    assert await is_at_end(engine, run_id, positions(engine, run_id)[-1])
+    engine.checkpoints.rows[name] = row
+    assert not await is_at_end(engine, run_id, positions(engine, run_id)[-1]), "the sagas may still append"
 
 
 async def test_wanted_topics_come_and_the_end_is_told_all_the_same(engine: Engine, worker: PlayedWorker) -> None:

@@ -404,3 +404,14 @@ async def test_calls_are_listed_page_by_page(server: Server, client: Client) -> 
     assert server.requests[0].target == f"/v1/invocations?status=ambiguous&run_id={RUN}"
     assert "cursor=more" in server.requests[1].target
     assert (await client.invocation(UUID(CALL))).status == "ambiguous"
+
+
+async def test_a_stream_ends_if_nothing_follows(server: Server, client: Client) -> None:
+    """The server answers 204 to a reader that has all events of a run that has ended."""
+    server.script = in_turn(Answer(200, sse(5), {"Content-Type": "text/event-stream"}), Answer(204, b"", {}))
+
+    async def positions() -> list[int]:
+        return [event.position async for event in client.events(UUID(RUN))]
+
+    assert await in_time(positions(), 15) == [5]
+    assert [request.headers["last-event-id"] for request in server.requests] == ["0", "5"]

@@ -278,6 +278,9 @@ class Client:
             ) as response:
                 if not response.is_success:
                     raise error_of(response, await response.aread())
+                if response.status_code == httpx.codes.NO_CONTENT:  # the run has ended, and there is no event after the cursor
+                    yield ServerSentEvent("end", "{}", after)
+                    return
                 async for item in parse_sse(contact.noted(response.aiter_bytes())):
                     yield item
         except (httpx.HTTPError, httpx.StreamError) as error:
