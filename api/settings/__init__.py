@@ -1,5 +1,6 @@
 """All settings: read once from the environment (`TIDELOG_…`), overridden by options. Secrets come only from here."""
 
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal
 from uuid import UUID
@@ -81,7 +82,12 @@ class Settings(BaseSettings):
     max_connections: int = Field(default=20_000, ge=1, le=1_000_000)
     """HTTP connections of one process."""
     max_connections_per_address: int = Field(default=64, ge=0, le=1_000_000)
-    """HTTP connections of one address without an API key. 0: any number, for a server behind a proxy."""
+    """HTTP connections of one address without an API key. 0: any number."""
+    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
+    """Addresses and networks of proxies in front of this server, separated by commas in the environment.
+
+    Their connections do not count for their address, and the path in their `X-Forwarded-Prefix` is put in front of `Location`.
+    """
     max_connections_per_key: int = Field(default=2_000, ge=1, le=1_000_000)
     read_timeout_s: float = Field(default=5.0, gt=0, le=60)
     """Seconds that a read waits for its read model to reach `Tidelog-Position`."""
@@ -94,6 +100,11 @@ class Settings(BaseSettings):
     """Whether the relay role also publishes each event on NATS for subscribers outside."""
     fanout_max_age_s: float = Field(default=7 * 86_400.0, ge=60, le=10 * 366 * 86_400)
     fanout_max_bytes: int = Field(default=1024**3, ge=16 * 1024**2, le=1024**4)
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _networks(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("agents", mode="before")
     @classmethod

@@ -6,6 +6,7 @@ key share the limit of their address, and a thousand streams of one key do not c
 
 import ipaddress
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -14,6 +15,8 @@ from api.http.conventions.errors import TooManyConnections
 from api.open_files import SPARE_FILES
 from api.settings import Settings
 from domain.errors import Unavailable
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,8 @@ class Limits:
     arriving: int = 1_024
     """Connections of an address that may be open at the same time before they show a key."""
     per_key: int = 2_000
+    proxies: tuple[Network, ...] = ()
+    """Proxies in front of this server. Their connections do not count for their address."""
 
     @classmethod
     def of(cls, settings: Settings, open_files: int) -> "Limits":
@@ -52,6 +57,7 @@ class Limits:
             connections=connections,
             per_address=settings.max_connections_per_address,
             per_key=settings.max_connections_per_key,
+            proxies=settings.trusted_proxies,
         )
 
 
@@ -79,7 +85,8 @@ class Door:
         limits = self.limits
         if self.open >= limits.connections:
             raise Unavailable(f"the server has its {limits.connections:,} connections")
-        slot = ConnectionSlot(_network(host) if limits.per_address and host is not None else None)
+        counted = limits.per_address and host is not None and not is_proxy(limits.proxies, host)
+        slot = ConnectionSlot(_network(host) if counted and host is not None else None)
         if slot.address is not None:
             strangers = self._addresses[slot.address]
             if strangers >= max(limits.per_address, limits.arriving):
@@ -125,6 +132,16 @@ def _take_one(counts: Counter[Any], of: str | UUID) -> None:
     counts[of] -= 1
     if not counts[of]:
         del counts[of]
+
+
+def is_proxy(proxies: Iterable[Network], host: str) -> bool:
+    """Whether the address is one of the proxies'."""
+    if not proxies:
+        return False
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(host.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return any(address in network for network in proxies)
 
 
 def _network(host: str) -> str:
