@@ -159,6 +159,10 @@ def replay(events: Iterable[RecordedEvent]) -> RunView | None:
 # --- rows -------------------------------------------------------------------------------------------------------------
 
 
+NOT_STORED = {"result"}
+"""Computed from the steps when the run is shown."""
+
+
 async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
     run_ids = list({recorded.root_id for recorded in batch})
     views: dict[UUID, RunView | None] = {}
@@ -172,7 +176,7 @@ async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
         views[recorded.root_id] = evolve_view(views.get(recorded.root_id), recorded)
         tenants[recorded.root_id] = recorded.tenant_id
     changed = [(run_id, view) for run_id, view in views.items() if view is not None]
-    documents = [view.__pydantic_serializer__.to_json(view) async for _, view in in_turns(changed)]
+    documents = [view.__pydantic_serializer__.to_json(view, exclude=NOT_STORED) async for _, view in in_turns(changed)]
     sql = """
     INSERT INTO run (run_id, tenant_id, project_id, status, position, created_at, view)
     SELECT * FROM unnest(%b::uuid[], %b::uuid[], %b::uuid[], %b::text[], %b::bigint[], %b::timestamptz[], %b::bytea[])

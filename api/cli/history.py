@@ -75,7 +75,7 @@ class RunHistory:
         """The run as `GET /v1/runs/{id}` would show it."""
         if self.view is None:
             return None
-        return {**self.view.model_dump(mode="json"), "result": self.view.result}
+        return self.view.model_dump(mode="json")
 
 
 def recorded(event: Mapping[str, Any]) -> RecordedEvent:

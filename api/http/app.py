@@ -8,23 +8,21 @@ from api.container import Container
 from api.http.conventions.keys import Keys
 from api.http.conventions.middleware import Gate
 from api.http.conventions.routing import RouteTable
-from api.http.documents import asyncapi, cached, openapi, schemas
+from api.http.documents import asyncapi, openapi, pages, schemas
 from api.http.readiness import Reports
 from api.http.routes import agent_runs, agents, events, health, invocations, projections, projects, runs, tools, workers
 
 ROUTERS = (
     runs.router, events.router, agents.router, tools.router, projects.router, workers.router, agent_runs.router,
     invocations.of_workers, invocations.router,
-    health.router, health.of_log, cached.router, schemas.router, asyncapi.router, projections.router,
+    health.router, health.of_log, pages.router, schemas.router, openapi.router, asyncapi.router, projections.router,
 )  # fmt: skip
 
 
 def create_app(container: Container) -> Gate:
-    app = FastAPI(title="Tidelog", version=version("tidelog-server"), docs_url="/docs", redoc_url=None)
+    app = FastAPI(title="Tidelog", version=version("tidelog-server"), docs_url=None, redoc_url=None, openapi_url=None)
     app.state.container = container
     app.state.keys = keys = Keys(container)
     app.state.reports = Reports(container)
-    routes = [route for router in ROUTERS for route in router.routes]
-    app.router.routes[:0] = routes  # for the OpenAPI document, and for requests that match no route
-    openapi.install(app)
-    return Gate(app, RouteTable(routes, app.router), container, keys)
+    app.state.openapi = openapi.Document(app.version, routes := [route for router in ROUTERS for route in router.routes])
+    return Gate(app, RouteTable(routes), container, keys)

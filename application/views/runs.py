@@ -3,7 +3,7 @@
 from typing import Literal
 from uuid import UUID
 
-from pydantic import BaseModel
+from pydantic import BaseModel, computed_field
 
 from application.engine.ports.views import ListedRow, Timestamp
 from application.views.invocations import ResolutionView
@@ -72,6 +72,7 @@ class RunView(BaseModel):
     message_count: int = 0
     steps: list[StepView] = []
 
+    @computed_field  # type: ignore[prop-decorator]  # as pydantic documents it
     @property
     def result(self) -> Json:
         """The result of the only final step. With several final steps: their results by key."""

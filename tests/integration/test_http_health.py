@@ -37,6 +37,14 @@ async def test_a_healthy_server(system: System) -> None:
     assert report["streams"] == {"relay": {"position": head, "lag": 0}}
 
 
+async def test_hosts_and_processes_are_shown_with_a_key_only(system: System) -> None:
+    async with system.client("wrong") as stranger:
+        for caller, named in ((system.http, True), (stranger, False)):
+            report = (await caller.get("/health/ready")).json()
+            assert report["members"] and all(("place" in member) is named for member in report["members"])
+    assert all("place" not in member for member in (await readiness(system))[1]["members"])
+
+
 async def test_a_lag_and_what_is_parked_are_shown(system: System) -> None:
     await system.settled()
     await stopped(system.tasks.pop("projections"))

@@ -4,13 +4,15 @@ import json
 import re
 from typing import Any
 
+import httpx
 import jsonschema
 from starlette.routing import Route
 
 from api.http.app import ROUTERS
-from api.http.documents import asyncapi, cached, schemas
+from api.http.documents import asyncapi, openapi, pages, schemas
 from api.http.routes.health import router as operations
-from tests.integration.system_kit import System
+from tests.integration.documented_kit import Documented
+from tests.integration.system_kit import System, eventually, new_id
 
 
 async def document(shared: System) -> dict[str, Any]:
@@ -56,7 +58,7 @@ async def test_only_operations_are_open_to_anybody(shared: System) -> None:
     described = await document(shared)
     assert described["security"] == [{"bearer": []}, {"apiKey": []}]
     assert described["components"]["securitySchemes"].keys() == {"bearer", "apiKey"}
-    open_routers = (operations, cached.router, schemas.router, asyncapi.router)
+    open_routers = (operations, pages.router, schemas.router, openapi.router, asyncapi.router)
     open_paths = {route.path for router in open_routers for route in router.routes if isinstance(route, Route)}
     found = {path for (_, path), operation in operations_of(described).items() if operation.get("security") == []}
     assert found == open_paths
@@ -94,27 +96,142 @@ async def test_examples_are_accepted_by_the_server(shared: System) -> None:
             assert (await shared.http.post(path, json=example["value"])).status_code == 201, example
 
 
-async def test_answers_fit_their_schemas(shared: System) -> None:
-    described = await document(shared)
-    worker = shared.worker()
-    await worker.register("greeter", tools=["add"])
-    run_id = await shared.start("greeter")
-    alpha = await worker.step(run_id, "greeter")
-    invocation_id = await alpha.call("k", "add", a=1)
-    await alpha.ok("messages", key="m", to="greeter", body={"x": 1})
-    await alpha.complete(1)
+async def test_every_operation_answers_as_the_document_says(shared: System) -> None:
+    """Each operation is used at least once with success. Each answer is compared with the document, field by field."""
+    documented = Documented(await document(shared))
+    async with shared.client(shared.key, event_hooks={"response": [documented]}) as http:
+        await use_runs(shared, http)
+        await use_projections(shared, http)
+        for path in ("/health/live", "/health/ready", "/metrics", "/docs", "/docs/errors", "/docs/page.js", "/docs/page.css"):
+            assert (await http.get(path)).status_code == 200
+            assert (await http.head(path)).status_code == 200
+        for path in ("/openapi.json", "/asyncapi.json", "/schemas", "/schemas/cloudevent", "/schemas/run.started/v1"):
+            tag = (await http.get(path)).headers["etag"]
+            assert (await http.get(path, headers={"If-None-Match": tag})).status_code == 304
+        assert (await http.get("/")).headers["location"] == "docs"
+    used = {operation for operation, statuses in documented.seen.items() if min(statuses) < 400}
+    assert used == operations_of(await document(shared)).keys()
+
+
+async def use_runs(shared: System, http: httpx.AsyncClient) -> None:
+    """A run with a call, mail, shared context, a failure and a cancellation, and everything that reads it."""
+    worker = shared.worker(http=http)
+    await worker.register("walker", "other", tools=["add", {"name": "mail", "idempotent": False}])
+    problem = {"path": "a.py", "kind": "import-failed", "message": "broken"}
+    assert (await http.post("/v1/workers", json={"worker_id": "broken", "problems": [problem]})).status_code == 200
+    project = await http.post("/v1/projects", json={"name": "walk"}, headers={"Idempotency-Key": "walk"})
+    assert (await http.post("/v1/projects", json={"name": "walk"}, headers={"Idempotency-Key": "walk"})).json() == project.json()
+    plan = {"kind": "graph", "steps": [{"key": "walker", "agent": "walker", "retry": {"max_attempts": 2, "initial_s": 0.01}}]}
+    body = {"plan": plan, "project_id": project.json()["project_id"], "input": {"n": 1}, "metadata": {"m": [1]}}
+    started = await http.post("/v1/runs", json=body)
+    run_id = started.json()["run_id"]
+    first = await worker.next("walker")
+    await first.ok("journal", entries=[{"key": "k", "result": {"a": None}}])
+    await first.ok("state", key="set", op="set", name="v", value=[1])
+    await first.ok("state", key="get", op="get", name="v")
+    await first.ok("state", key="none", op="get", name="nothing")
+    await first.ok("messages", key="m", to="walker", body={"x": 1})
+    assert (await first.journal()).status_code == 200
+    adding, mailing = await first.call("add", "add", a=1), await first.call("mail", "mail")
+    add = await worker.claim(adding, "tool")
+    await add.complete(2)
+    mail = await worker.claim(mailing, "tool")
+    await mail.fail()
+    await first.fail("transient")
+    second = await worker.next("walker")
+    await second.ok("receipts", key="r", message_id=second.body["mailbox"][0]["message_id"])
+    assert {entry["status"] for entry in second.body["journal"]} == {"ok", "error"}
+    lost = await second.call("lost", "mail")
+    await worker.claim(lost, "tool")
+    await worker.try_claim(lost, "tool", delivery=2)  # its worker is taken for lost
+    await second.complete({"done": True})
     await shared.ended(run_id)
-    checked = 0
+    resolved = await http.post(f"/v1/invocations/{lost}/resolve", json={"result": 1, "reason": "I looked."})
+    assert resolved.status_code == 200, resolved.text
+    position = resolved.json()["position"]
+    run = await http.get(f"/v1/runs/{run_id}", headers={"Tidelog-Position": str(position)})
+    assert run.json()["result"] == {"done": True}
+    assert (await http.get(f"/v1/runs/{run_id}?as_of={position}")).json()["steps"] == run.json()["steps"]
+    for path in ("/v1/runs", "/v1/agents", "/v1/tools", "/v1/projects", "/v1/invocations", f"/v1/runs/{run_id}/messages"):
+        page = await http.get(path, params={"limit": 1}, headers={"Tidelog-Position": str(position)})
+        assert len(page.json()["data"]) == 1, path
+    assert (await http.get(f"/v1/invocations/{adding}")).json()["result"] == 2
+    assert (await http.get("/v1/workers/problems")).json()["data"] and (await http.get("/v1/log/gaps")).json()["missing"] == 0
+    for path in ("/v1/events", f"/v1/runs/{run_id}/events"):
+        assert (await http.get(path, params={"limit": 2, "as_of": position})).json()["next_cursor"]
+    assert (await http.get(f"/v1/events/{started.json()['position']}")).json()["type"] == "run.step_scheduled"
+    stream = {"Accept": "text/event-stream"}
+    end = (await http.get(f"/v1/runs/{run_id}/events", headers=stream)).text.rpartition("id: ")[2].partition("\n")[0]
+    assert (await http.get(f"/v1/runs/{run_id}/events", headers={**stream, "Last-Event-ID": end})).status_code == 204
+    assert (await http.head("/v1/events", headers=stream)).status_code == 200
+    other = {"agent": "other", "run_id": str(new_id())}
+    assert (await http.post("/v1/runs", json=other)).status_code == 201
+    cancelled = await http.post(f"/v1/runs/{other['run_id']}/cancel", json={"reason": "enough"})
+    assert cancelled.status_code == 202
+    waited = await http.post("/v1/runs", json=other, headers={"Prefer": "wait=9"})
+    assert waited.json()["run"]["status"] == "cancelled" and waited.headers["preference-applied"] == "wait=9"
+    refused = await http.post(f"/v1/runs/{run_id}/cancel", json={}, headers={"If-Match": '"v1"'})
+    assert refused.status_code == 412 and refused.json()["current_version"]
+
+
+async def use_projections(shared: System, http: httpx.AsyncClient) -> None:
+    """Every operation on a read model, until the read model is as before."""
+    place = "/v1/projections/messages"
+
+    async def until(purpose: str, *statuses: str) -> None:
+        async def there() -> bool:
+            job = (await http.get(place)).json()[purpose]
+            return job is not None and job["status"] in statuses
+
+        await eventually(there, f"{purpose} to be {statuses}")
+
+    assert (await http.get("/v1/projections")).json()["data"]
+    assert (await http.get(f"{place}/parked")).json() == {"data": [], "next_cursor": None}
+    assert (await http.post(f"{place}/retry", json={})).status_code == 200
+    assert (await http.post(f"{place}/verify", json={})).status_code == 202
+    await until("check", "equal")
+    assert (await http.post(f"{place}/rebuild", json={"swap": False})).status_code == 202
+    await until("build", "ready")
+    assert (await http.post(f"{place}/swap", json={})).status_code == 202
+    await until("build", "swapped")
+    assert (await http.post(f"{place}/rollback", json={"swap": False})).status_code == 202
+    assert (await http.post(f"{place}/cancel", json={})).status_code == 200
+    assert (await http.delete(f"{place}/previous")).status_code == 200
+
+
+async def test_every_answer_of_every_operation_is_typed(shared: System) -> None:
+    """Every answer with content has a schema, errors are problems, and times say that they are times."""
+    described = await document(shared)
     for (method, path), operation in operations_of(described).items():
-        content = operation["responses"].get("200", {}).get("content", {}).get("application/json", {})
-        if method != "GET" or not content.get("schema") or "{position}" in path or "{agent_run_id}" in path:
-            continue
-        response = await shared.http.get(path.format(run_id=run_id, invocation_id=invocation_id, name="runs"))
-        jsonschema.validate(
-            response.json(), {**content["schema"], "components": described["components"]}, jsonschema.Draft202012Validator
-        )
-        checked += bool(content["schema"])
-    assert checked >= 8
+        assert {"500", "default"} <= operation["responses"].keys() and ("401" in operation["responses"]) is path.startswith("/v1/")
+        for status, found in operation["responses"].items():
+            answer = described["components"]["responses"][found["$ref"].rpartition("/")[2]] if "$ref" in found else found
+            assert "Tidelog-Trace-Id" in answer["headers"], (method, path, status)
+            assert ("Retry-After" in answer["headers"]) is (status in ("429", "503") and "$ref" in found)
+            for kind, media in answer.get("content", {}).items():
+                assert media["schema"] not in ({}, {"type": "object", "title": "Response"}), (method, path, status, kind)
+                assert (kind == "application/problem+json") is (status >= "4" and (path, status) != ("/health/ready", "503"))
+    for name, schema in described["components"]["schemas"].items():
+        for field, value in schema.get("properties", {}).items():
+            if field.endswith("_at"):
+                assert '"format": "date-time"' in json.dumps(value), f"{name}.{field}"
+
+
+async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
+    found = operations_of(await document(shared))
+
+    def readers(name: str) -> set[tuple[str, str]]:
+        return {key for key, o in found.items() if any((p["in"], p["name"]) == ("header", name) for p in o.get("parameters", ()))}
+
+    assert readers("Idempotency-Key") == {("POST", "/v1/runs"), ("POST", "/v1/runs/{run_id}/cancel"), ("POST", "/v1/projects")}
+    assert readers("Prefer") == {("POST", "/v1/runs")}
+    assert readers("If-Match") == {("POST", "/v1/runs/{run_id}/cancel")}
+    assert readers("Last-Event-ID") == {("GET", "/v1/events"), ("GET", "/v1/runs/{run_id}/events")}
+    for method, path in readers("Tidelog-Position"):
+        asked = path.replace("{run_id}", str(new_id()))
+        refused = await shared.http.request(method, asked, headers={"Tidelog-Position": "x"})
+        assert refused.status_code in (404, 422), path
+    assert len(readers("Tidelog-Position")) == 7
 
 
 async def test_entries_of_lists_say_what_a_mark_means(shared: System) -> None:

@@ -2,6 +2,8 @@
 server."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from ipaddress import ip_network
 from typing import Any
 
 import httpx
@@ -173,6 +175,31 @@ QUERIES = [
     (f"/v1/agent-runs/{RUN}/journal?attempt={VAST}", 422, "invalid-request"),
     (f"/v1/agent-runs/{RUN}/journal?wait_s={VAST}", 422, "invalid-request"),
     (f"/schemas/run.started/v{VAST}", 422, "invalid-request"),
+    ("/v1/runs?stauts=failed&limit=5", 422, "invalid-request"),
+    ("/v1/runs?agent=nobody", 422, "invalid-request"),
+    ("/v1/runs?metadata.team=x", 422, "invalid-request"),
+    ("/v1/runs?STATUS=failed", 422, "invalid-request"),
+    ("/v1/runs?status=failed&status=completed", 422, "invalid-request"),
+    ("/v1/runs?limit=1_000", 422, "invalid-request"),
+    ("/v1/runs?limit=%2b1", 422, "invalid-request"),
+    ("/v1/runs?cursor=", 422, "invalid-command"),
+    ("/v1/agents?cursor=", 422, "invalid-command"),
+    ("/v1/agents?capabilty=x", 422, "invalid-request"),
+    ("/v1/events?type=run.failed", 422, "invalid-request"),
+    ("/v1/events?types=", 422, "invalid-command"),
+    ("/v1/events?types=,", 422, "invalid-command"),
+    ("/v1/events?as_of=", 422, "invalid-command"),
+    ("/v1/events?as_of=9223372036854775807", 422, "invalid-command"),
+    ("/v1/events?after=9223372036854775807", 422, "invalid-request"),
+    ("/v1/events/1.0", 422, "invalid-request"),
+    ("/v1/events/%2b1", 422, "invalid-request"),
+    (f"/v1/runs/{RUN}?as-of=1", 422, "invalid-request"),
+    (f"/v1/runs/{RUN}?as_of=", 422, "invalid-command"),
+    (f"/v1/runs/{RUN}?as_of=9223372036854775807", 422, "invalid-command"),
+    ("/health/live?x=1", 422, "invalid-request"),
+    ("/openapi.json?x=1", 422, "invalid-request"),
+    ("/docs?x=1", 422, "invalid-request"),
+    ("/v1/runs//", 404, "not-found"),
     ("/v1/nowhere", 404, "not-found"),
     ("/nowhere", 404, "not-found"),
 ]
@@ -195,7 +222,15 @@ HEADERS = [
     ("POST", "/v1/projects", {"Content-Length": VAST}, 413, "payload-too-large"),
     ("GET", "/v1/runs", {"Tidelog-Position": VAST}, 422, "invalid-command"),
     ("GET", "/v1/events", {"Accept": "text/event-stream", "Last-Event-ID": VAST}, 422, "invalid-command"),
+    ("GET", "/v1/events?limit=5", {"Accept": "text/event-stream"}, 422, "invalid-command"),
+    ("GET", f"/v1/runs/{RUN}/events?as_of=5", {"Accept": "text/event-stream"}, 422, "invalid-command"),
+    ("POST", "/v1/runs?wait=5", {}, 422, "invalid-request"),
     ("POST", "/v1/projects", {"Idempotency-Key": "k" * 256}, 422, "invalid-command"),
+    ("POST", "/v1/projects", {"Idempotency-Key": ""}, 422, "invalid-command"),
+    ("POST", "/v1/projects", {"Idempotency-Key": '""'}, 422, "invalid-command"),
+    ("POST", "/v1/projects", {"Content-Type": "text/plain"}, 415, "unsupported-body"),
+    ("POST", "/v1/projects", {"Content-Type": "application/xml"}, 415, "unsupported-body"),
+    ("POST", "/v1/projects", {"Content-Encoding": "gzip"}, 415, "unsupported-body"),
     ("DELETE", "/v1/runs", {}, 405, "method-not-allowed"),
 ]
 
@@ -208,15 +243,103 @@ async def test_a_header_that_makes_no_sense(
     assert_problem(await shared.http.request(method, path, headers=headers, content=content), status, code)
 
 
+@pytest.mark.parametrize("name", ["Idempotency-Key", "If-Match", "Tidelog-Position", "Last-Event-ID", "Content-Type", "X-API-Key"])
+async def test_a_header_of_one_value_is_given_once(shared: System, name: str) -> None:
+    response = await shared.http.post("/v1/projects", content=b'{"name":"p"}', headers=[(name, "application/json")] * 2)
+    assert name.lower() in assert_problem(response, 422, "invalid-command")["detail"]
+    several = [("Accept", "text/html"), ("Accept", "application/json"), ("Prefer", "a=1"), ("Prefer", "b=2")]
+    assert (await shared.http.get("/v1/runs", headers=several)).status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "APPLICATION/JSON", "application/merge-patch+json"])
+async def test_forms_of_the_content_type_of_json(shared: System, kind: str) -> None:
+    headers = {"Content-Type": kind, "Content-Encoding": "identity"}
+    assert (await shared.http.post("/v1/projects", content=b'{"name":"p"}', headers=headers)).status_code == 201
+
+
+async def test_the_body_of_a_bare_curl_is_read_as_json(shared: System) -> None:
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    assert (await shared.http.post("/v1/projects", content=b'{"name":"p"}', headers=headers)).status_code == 201
+    assert_problem(await shared.http.post("/v1/projects", content=b"name=p", headers=headers), 422, "invalid-request")
+
+
+@pytest.mark.parametrize("version", [True, "2", -1, 1.0, 1.5, [1]])
+async def test_a_version_is_a_whole_number(shared: System, version: Any) -> None:
+    response = await shared.http.post(f"/v1/runs/{RUN}/cancel", json={"expected_version": version})
+    assert assert_problem(response, 422, "invalid-request")["errors"][0]["pointer"] == "/expected_version"
+    unknown = await shared.http.post(f"/v1/runs/{RUN}/cancel", json={"expected_version": 5})
+    assert_problem(unknown, 404, "not-found")
+
+
+@pytest.mark.parametrize(
+    ("prefer", "applied"),
+    [("wait=1;foo=bar", "wait=1"), ('wait="1"', "wait=1"), ("respond-async, wait = 1", "wait=1"), ("Wait=1", "wait=1")],
+)
+async def test_forms_of_the_wish_to_wait(shared: System, prefer: str, applied: str) -> None:
+    run_id = await shared.start("alpha")
+    await shared.http.post(f"/v1/runs/{run_id}/cancel", json={})
+    body = {"run_id": run_id, "plan": {"kind": "sequential", "agents": ["alpha"]}}
+    response = await shared.http.post("/v1/runs", json=body, headers={"Prefer": prefer})
+    assert (response.status_code, response.headers["preference-applied"]) == (201, applied)
+    assert response.json()["run"]["status"] == "cancelled"
+
+
+async def test_a_trusted_proxy_may_serve_the_server_under_a_path(shared: System) -> None:
+    """The test's client is 127.0.0.1. Nobody else's header counts, nor a header that is no path."""
+    body, given = (
+        {"plan": {"kind": "sequential", "agents": ["alpha"]}},
+        {"X-Forwarded-Prefix": "/tidelog/", "Host": "proxy.example"},
+    )
+    trusting = shared.container.settings.model_copy(update={"trusted_proxies": (ip_network("127.0.0.0/8"),)})
+    async with shared.client(shared.key, container=replace(shared.container, settings=trusting)) as http:
+        started = await http.post("/v1/runs", json=body, headers=given)
+        assert started.headers["location"] == f"/tidelog/v1/runs/{started.json()['run_id']}"
+        page = await http.get("/v1/runs?limit=1", headers=given)
+        assert page.headers["link"].startswith("<?limit=1&cursor=") and page.headers["link"].endswith('>; rel="next"')
+        for wrong in ("//evil.example", "tidelog", "/a b", "/a?b", "/../x;y"):
+            refused = await http.post("/v1/runs", json=body, headers={"X-Forwarded-Prefix": wrong})
+            assert refused.headers["location"].startswith("/v1/runs/"), wrong
+    ignored = await shared.http.post("/v1/runs", json=body, headers=given)
+    assert ignored.headers["location"].startswith("/v1/runs/")
+
+
 async def test_a_wish_to_wait_that_is_no_number_is_ignored(shared: System) -> None:
     """RFC 7240: unknown preferences are ignored."""
     response = await shared.http.post("/v1/runs", json={"agent": "alpha"}, headers=[(b"Prefer", b"wait=\xb2, respond-async")])
     assert response.status_code == 201 and "run" not in response.json()
 
 
-async def test_a_wrong_method_names_the_right_ones(shared: System) -> None:
-    response = await shared.http.delete(f"/v1/runs/{RUN}")
-    assert response.headers["allow"] == "GET"
+@pytest.mark.parametrize(
+    ("path", "allow"),
+    [("/v1/runs", "GET, HEAD, OPTIONS, POST"), (f"/v1/runs/{RUN}", "GET, HEAD, OPTIONS"), ("/docs", "GET, HEAD, OPTIONS")],
+)
+async def test_a_wrong_method_names_the_right_ones(shared: System, path: str, allow: str) -> None:
+    response = await shared.http.delete(path)
+    assert_problem(response, 405, "method-not-allowed")
+    assert response.headers["allow"] == allow
+    asked = await shared.http.options(path)
+    assert (asked.status_code, asked.headers["allow"], asked.content) == (204, allow, b"")
+
+
+async def test_head_is_answered_wherever_get_is(shared: System) -> None:
+    paths = ["/health/live", "/health/ready", "/metrics", "/openapi.json", "/docs", "/v1/runs?limit=1", "/v1/events", "/"]
+    for path in paths:
+        got, asked = await shared.http.get(path), await shared.http.head(path)
+        assert (asked.status_code, asked.content) == (got.status_code, b""), path
+        assert asked.headers.keys() == got.headers.keys()
+    refused = await shared.http.head(f"/v1/runs/{RUN}")
+    assert (refused.status_code, refused.headers["content-type"]) == (404, "application/problem+json")
+
+
+async def test_references_name_no_host(shared: System) -> None:
+    """The host of a request is the caller's choice. Nothing of it comes back: not in headers, not in documents."""
+    header = {"Host": "evil.example"}
+    for path, location in (("/docs/", "../docs"), ("/", "docs"), ("/v1/runs/?limit=1", "../runs?limit=1")):
+        response = await shared.http.get(path, headers=header)
+        assert (response.status_code, response.headers["location"]) == (307, location)
+    for path in ("/openapi.json", "/asyncapi.json", "/schemas", "/docs", "/docs/errors", "/v1/events?limit=1", "/v1/nowhere"):
+        response = await shared.http.get(path, headers=header)
+        assert "evil.example" not in response.text and "evil.example" not in str(response.headers), path
 
 
 @pytest.mark.parametrize(
@@ -232,7 +355,9 @@ async def test_without_a_valid_key(shared: System, headers: dict[str, str]) -> N
 
 
 async def test_a_key_in_the_other_header_will_do(shared: System) -> None:
+    both = {"X-API-Key": "", "Authorization": f"Bearer {shared.key}"}
     async with shared.client(None) as other:
+        assert (await other.get("/v1/runs", headers=both)).status_code == 200, "an empty header is no key"
         assert (await other.get("/v1/runs", headers={"X-API-Key": shared.key})).status_code == 200
 
 

@@ -9,7 +9,7 @@ import pytest
 from domain.kernel import timestamp
 from domain.registry import REGISTRY
 from projections import runs
-from tests.integration.system_kit import BASE, PlayedWorker, System, eventually, issue_key, new_id, running, stopped
+from tests.integration.system_kit import PlayedWorker, System, eventually, issue_key, new_id, running, stopped
 
 
 async def eventful_run(system: System, worker: PlayedWorker) -> str:
@@ -115,7 +115,7 @@ async def test_cancelling_with_a_condition(system: System, worker: PlayedWorker)
     run_id = await system.start("alpha", "beta")
     path = f"/v1/runs/{run_id}/cancel"
     conditions: list[tuple[dict[str, str], dict[str, Any]]] = [
-        ({"If-Match": '"v1"'}, {}), ({"If-Match": 'W/"v9"'}, {}), ({}, {"expected_version": 1}), ({}, {"expected_version": -3}),
+        ({"If-Match": '"v1"'}, {}), ({"If-Match": 'W/"v9"'}, {}), ({}, {"expected_version": 1}), ({}, {"expected_version": 0}),
     ]  # fmt: skip
     for headers, body in conditions:
         refused = await system.http.post(path, headers=headers, json=body)
@@ -176,7 +176,7 @@ async def test_events_in_pages_and_by_type(system: System, worker: PlayedWorker)
         assert response.headers["tidelog-position"] == str(found[-1])
         if page["next_cursor"] is None:
             break
-        assert response.links["next"]["url"].startswith(BASE)
+        assert response.links["next"]["url"].startswith("?")
         query["cursor"] = page["next_cursor"]
     assert found == recorded
     types = {"types": "run.started, run.completed", "limit": "1000"}

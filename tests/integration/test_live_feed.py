@@ -153,10 +153,13 @@ async def test_a_runs_stream_ends_with_the_run(system: System, url: str, worker:
     assert events[-1].event == "end" and position_of(events[-1]) == recorded[-1]
     assert positions(events) == recorded, "all of it, also what followed the outcome"
 
-    for last, expected in ((None, recorded), (str(recorded[3]), recorded[4:]), (events[-1].id, [])):
+    for last, expected in ((None, recorded), (str(recorded[3]), recorded[4:]), (str(recorded[-2]), recorded[-1:])):
         async with streaming(url, system.key, path, {"Last-Event-ID": last} if last else {}) as again:
             over = await again.rest(timeout_s=3)
         assert positions(over) == expected and over[-1].event == "end"
+    for last in (events[-1].id, str(recorded[-1])):  # a browser asks again with the id of `end`, until it gets 204
+        answer = await system.http.get(path, headers={"Accept": "text/event-stream", "Last-Event-ID": last})
+        assert (answer.status_code, answer.content) == (204, b"")
     async with streaming(url, system.key, path, types="run.started") as filtered:
         assert [event.event for event in await filtered.rest(timeout_s=3)] == ["run.started", "end"]
 

@@ -146,6 +146,9 @@ async def test_an_event_is_read_at_its_position(reading: Reading) -> None:
 def test_cursors_of_pages_have_no_padding_and_are_refused_by_their_field() -> None:
     assert [encode_cursor(text) for text in ("a", "ab", "abc")] == ["YQ", "YWI", "YWJj"]
     assert decode_cursor("YQ") == "a"
+    for wrong in ("", "YQ==", "Y Q", "Y!Q", "YR", "YQ\n"):  # the decoder of Python would read each of these
+        with pytest.raises(InvalidCommand):
+            decode_cursor(wrong)
     for parse in (uuid_cursor, position_cursor):
         with pytest.raises(InvalidCommand) as refused:
             parse(encode_cursor("no"))

@@ -1,14 +1,16 @@
-"""The way of a request to its endpoint: its route, its arguments, and the requests that the framework handles."""
+"""The way of a request to its endpoint: its route, its arguments, and the answers without a route."""
 
+from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
+from urllib.parse import quote, urljoin
 from uuid import UUID
 
 import pytest
-from fastapi import APIRouter, FastAPI, Query, Request
+from fastapi import APIRouter, Query, Request
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Message, Scope
 
 from api.http.conventions.errors import InvalidParameters
 from api.http.conventions.routing import DirectRoute, RouteTable
@@ -56,13 +58,28 @@ async def get_needed(request: Request, needed: int) -> Response:
     return said(needed)
 
 
+@router.post("/only-post")
+async def post_only(request: Request) -> Response:
+    return said("posted")
+
+
 @router.delete("/things/{thing_id}")
 async def delete_thing(request: Request, thing_id: str) -> Response:
     return said("deleted", thing_id)
 
 
-async def elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
-    await said("elsewhere")(scope, receive, send)
+@router.get("/streamed")
+async def get_stream(request: Request) -> Response:
+    async def source() -> AsyncIterator[bytes]:
+        raise AssertionError("the stream was begun")
+        yield b""
+
+    return StreamingResponse(source(), 200, {"X-Of": "get"})
+
+
+@router.get("/numbers/{whole}")
+async def get_numbers(request: Request, whole: int, real: float | None = None, yes: bool = False) -> Response:
+    return said(whole, real, yes)
 
 
 async def ask(app: Any, method: str, path: str, query: str = "", *messages: Message) -> tuple[str, Scope]:
@@ -76,17 +93,18 @@ async def ask(app: Any, method: str, path: str, query: str = "", *messages: Mess
 
     scope: Scope = {"type": "http", "method": method, "path": path, "query_string": query.encode(), "headers": [], "app": app}
     await app(scope, receive, send)
+    scope["answered"] = {name.decode(): value.decode() for name, value in sent[0]["headers"]} | {"status": sent[0]["status"]}
     return b"".join(message.get("body", b"") for message in sent).decode(), scope
 
 
-table = RouteTable(router.routes, elsewhere)
+table = RouteTable(router.routes)
 
 
 @pytest.mark.parametrize(
     ("method", "path", "query", "answer"),
     [
         ("GET", "/things", "", ("things", 5, None, None)),
-        ("GET", "/things", f"limit=1&limit=9&kind=b&owner={ID}&unknown=1", ("things", 9, "b", ID)),
+        ("GET", "/things", f"limit=9&kind=b&owner={ID}", ("things", 9, "b", ID)),
         ("GET", f"/things/{ID}", "", ("thing", ID)),
         ("DELETE", "/things/a b\n", "", ("deleted", "a b\n")),
         ("GET", f"/things/{ID}/parts/3", "name=x%20y", ("part", ID, 3, "x y")),
@@ -100,12 +118,55 @@ async def test_a_route_gets_its_arguments(method: str, path: str, query: str, an
 
 
 @pytest.mark.parametrize(
-    ("method", "path"),
-    [("PUT", "/things"), ("HEAD", "/things"), ("GET", "/things/"), ("GET", "/things/a/parts"), ("POST", "/things/a"), ("GET", "/")],
+    ("method", "path", "allow"),
+    [
+        ("PUT", "/things", "GET, HEAD, OPTIONS, POST"),
+        ("POST", "/things/a", "DELETE, GET, HEAD, OPTIONS"),
+        ("HEAD", "/only-post", "OPTIONS, POST"),
+        ("TRACE", "*", "DELETE, GET, HEAD, OPTIONS, POST"),
+    ],
 )
-async def test_what_is_no_request_to_a_route_is_left_to_the_framework(method: str, path: str) -> None:
-    text, scope = await ask(table, method, path)
-    assert text == repr(("elsewhere",)) and "route" not in scope
+async def test_another_method_is_refused_and_all_methods_of_the_path_are_named(method: str, path: str, allow: str) -> None:
+    with pytest.raises(HTTPException) as caught:
+        await ask(table, method, path)
+    assert (caught.value.status_code, dict(caught.value.headers or {})) == (405, {"Allow": allow})
+    _, scope = await ask(table, "OPTIONS", path)
+    assert scope["answered"] == {"status": 204, "allow": allow}
+
+
+@pytest.mark.parametrize("method", ["GET", "OPTIONS", "POST"])
+@pytest.mark.parametrize("path", ["/", "/things/a/parts", "/nowhere/", "/things//", "//things", "/things/a/parts/3/more"])
+async def test_an_unknown_path_is_not_found(method: str, path: str) -> None:
+    with pytest.raises(HTTPException) as caught:
+        await ask(table, method, path)
+    assert caught.value.status_code == 404
+
+
+async def test_head_has_the_status_and_headers_of_get_and_no_content() -> None:
+    got, asked = await ask(table, "GET", "/things", "limit=1")
+    head, of_head = await ask(table, "HEAD", "/things", "limit=1")
+    assert got and not head and asked["answered"] == of_head["answered"]
+    assert of_head["route"].path == "/things"
+    _, of_stream = await ask(table, "HEAD", "/streamed")
+    assert of_stream["answered"] == {"status": 200, "x-of": "get"}
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "location"),
+    [
+        ("/things/", "", "../things"),
+        ("/things/", "limit=1&kind=a", "../things?limit=1&kind=a"),
+        ("/things/a b/", "", "../a%20b"),
+        ("/things/x/parts/3/", "", "../3"),
+    ],
+)
+async def test_a_slash_too_many_is_redirected_without_a_host(path: str, query: str, location: str) -> None:
+    for method in ("GET", "POST", "HEAD"):
+        _, scope = await ask(table, method, path, query)
+        assert (scope["answered"]["status"], scope["answered"]["location"]) == (307, location)
+    assert urljoin(f"https://proxy.example/below{quote(path)}", location) == f"https://proxy.example/below{quote(path[:-1])}" + (
+        f"?{query}" if query else ""
+    )
 
 
 async def refused(path: str, query: str = "") -> list[tuple[tuple[Any, ...], str]]:
@@ -124,22 +185,53 @@ async def test_all_parameters_that_do_not_fit_are_named_those_of_the_path_first(
     assert await refused("/needed") == [(("needed",), "Field required")]
 
 
+@pytest.mark.parametrize(
+    ("path", "query", "names"),
+    [
+        ("/things", "stauts=failed&limit=5", ["stauts"]),
+        ("/things", "LIMIT=5", ["LIMIT"]),
+        ("/things", "kind=a&kind=b", ["kind"]),
+        ("/things", "kind=a&kind=a&x=1&x=2", ["kind", "x", "x"]),
+        ("/things", "metadata.team=x&limit=no", ["metadata.team", "limit"]),
+        ("/things", "=1", [""]),
+        ("/things", "unknown", ["unknown"]),
+        (f"/things/{ID}", "thing_id=1", ["thing_id"]),
+        ("/streamed", "a=1", ["a"]),
+    ],
+)
+async def test_unknown_and_repeated_parameters_are_named(path: str, query: str, names: list[str]) -> None:
+    assert [place for place, _ in await refused(path, query)] == [(name,) for name in names]
+
+
+async def test_the_refusal_of_an_unknown_parameter_says_which_there_are() -> None:
+    assert await refused("/things", "x=1") == [(("x",), "unknown parameter; the parameters are limit, kind, owner")]
+    assert await refused("/streamed", "x=1") == [(("x",), "unknown parameter; this route has none")]
+    assert await refused("/things", "limit=1&limit=2") == [(("limit",), "the parameter is given more than once")]
+
+
+@pytest.mark.parametrize("text", ["1_0", "1.0", "+1", " 1", "1 ", "1e1", "\u0661", "true", ""])
+async def test_a_whole_number_has_one_form(text: str) -> None:
+    assert [place for place, _ in await refused(f"/numbers/{text or ' '}")] == [("whole",)]
+    assert [place for place, _ in await refused("/things", f"limit={quote(text)}")] == [("limit",)]
+
+
+async def test_numbers_and_booleans_have_the_forms_of_json() -> None:
+    for query, expected in (
+        ("real=1.5&yes=true", (-7, 1.5, True)),
+        ("real=1e-05&yes=false", (-7, 1e-05, False)),
+        ("real=3", (-7, 3.0, False)),
+    ):
+        assert (await ask(table, "GET", "/numbers/-7", query))[0] == repr(expected)
+    for query in ("real=1_0.5", "real=nan", "real=inf", "real=.5", "real=%2b1", "yes=1", "yes=yes", "yes=True"):
+        assert len(await refused("/numbers/1", query)) == 1, query
+
+
 async def test_a_body_may_come_in_pieces_and_is_there_twice() -> None:
     pieces = [{"type": "http.request", "body": b"a", "more_body": True}, {"type": "http.request", "body": b"b"}]
     text, _ = await ask(table, "POST", "/things", "", *pieces)
     assert text == repr(("posted", b"ab", b"ab"))
     with pytest.raises(ClientDisconnect):
         await ask(table, "POST", "/things", "", pieces[0], {"type": "http.disconnect"})
-
-
-async def test_the_frameworks_router_leads_to_the_same_endpoints() -> None:
-    app = FastAPI()
-    app.router.routes[:0] = router.routes
-    text, scope = await ask(app.router, "GET", f"/things/{ID}/parts/3", "name=x")
-    assert text == repr(("part", ID, 3, "x")) and scope["route"].path == "/things/{thing_id}/parts/{number}"
-    with pytest.raises(HTTPException) as caught:
-        await ask(app.router, "PUT", "/needed")
-    assert (caught.value.status_code, dict(caught.value.headers or {})) == (405, {"Allow": "GET"})
 
 
 async def test_the_first_of_two_routes_wins() -> None:
@@ -151,7 +243,7 @@ async def test_the_first_of_two_routes_wins() -> None:
 
         two.get("/same")(endpoint)
         two.get("/same/{name}")(endpoint)
-    both = RouteTable(two.routes, elsewhere)
+    both = RouteTable(two.routes)
     assert [(await ask(both, "GET", path))[0] for path in ("/same", "/same/x")] == [repr((1,))] * 2
 
 
@@ -159,7 +251,7 @@ def test_another_kind_of_route_is_refused() -> None:
     other = APIRouter()
     other.get("/other")(get_needed)
     with pytest.raises(TypeError, match="route_class"):
-        RouteTable(other.routes, elsewhere)
+        RouteTable(other.routes)
 
 
 def test_an_endpoint_without_the_request_is_refused() -> None:

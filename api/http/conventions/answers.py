@@ -1,6 +1,9 @@
-"""Answers: JSON with its position in the log, the version of a stream, and the link to the next page."""
+"""Answers: JSON with its position in the log, the version of a stream, the link to the next page; documents that are cached."""
 
+import hashlib
+from functools import lru_cache
 from typing import Any
+from urllib.parse import quote, urlencode
 from uuid import UUID
 
 import orjson
@@ -13,6 +16,11 @@ from api.http.conventions.positions import POSITION
 from application.engine.commands.request import CommandOutcome
 from application.engine.ports.pages import Page
 from application.reads import Positioned
+
+OF_COMMANDS = (POSITION, "ETag", "Idempotency-Replayed")
+"""Headers of the answer to a command."""
+OF_LISTS = (POSITION, "Link")
+"""Headers of a page."""
 
 
 def answer(value: Any, status: int = 200, *, position: int | None = None, headers: dict[str, str] | None = None) -> Response:
@@ -54,7 +62,31 @@ def page_answer(request: Request, model: type[BaseModel], found: Positioned[Page
 
 
 def next_link(request: Request, next_cursor: str | None) -> dict[str, str]:
-    """The `Link` header (RFC 8288) to the next page."""
+    """The `Link` header (RFC 8288) to the next page.
+
+    The reference is relative, with a query alone: so it holds under each name and path by which a proxy serves this server.
+    """
     if next_cursor is None:
         return {}
-    return {"Link": f'<{request.url.include_query_params(cursor=next_cursor)}>; rel="next"'}
+    given = [(name, value) for name, value in request.query_params.multi_items() if name != "cursor"]
+    query = urlencode([*given, ("cursor", next_cursor)], quote_via=quote, safe=":,-._~")
+    return {"Link": f'<?{query}>; rel="next"'}
+
+
+CACHING = "public, max-age=3600"
+"""A version of an event may gain an optional field with a release. So a copy is valid for an hour, not for ever."""
+
+
+def cached_document(request: Request, body: bytes, media_type: str) -> Response:
+    """The document, or 304 if the client has it already (RFC 9110, section 13.1.2)."""
+    tag = _tag(body)
+    headers = {"ETag": tag, "Cache-Control": CACHING}
+    known = {part.strip().removeprefix("W/") for part in request.headers.get("if-none-match", "").split(",")}
+    if tag in known or "*" in known:
+        return Response(status_code=304, headers=headers)
+    return Response(body, 200, headers, media_type)
+
+
+@lru_cache(maxsize=1_000)  # the documents are few, and rendered once
+def _tag(body: bytes) -> str:
+    return f'"{hashlib.sha256(body).hexdigest()[:32]}"'

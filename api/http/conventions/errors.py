@@ -17,8 +17,9 @@ log = structlog.get_logger(__name__)
 
 TITLES = {
     400: "Bad request", 401: "Unauthenticated", 403: "Forbidden", 404: "Not found", 405: "Method not allowed",
-    408: "Request timeout", 409: "Conflict", 410: "Gone", 412: "Precondition failed", 413: "Too large", 422: "Unprocessable",
-    429: "Too many requests", 431: "Headers too large", 500: "Internal error", 503: "Unavailable", 504: "Not in time",
+    408: "Request timeout", 409: "Conflict", 410: "Gone", 412: "Precondition failed", 413: "Too large",
+    415: "Unsupported body", 422: "Unprocessable", 429: "Too many requests", 431: "Headers too large",
+    500: "Internal error", 503: "Unavailable", 504: "Not in time",
 }  # fmt: skip
 
 DOCS = "/docs/errors"
@@ -60,6 +61,12 @@ class TooManyConnections(TidelogError):
     retryable = True
 
 
+class UnsupportedBody(TidelogError):
+    """The body's `Content-Type` or `Content-Encoding` is another one than the route takes."""
+
+    code = "unsupported-body"
+
+
 class StillRunning(TidelogError):
     """The first request with this key has no answer yet."""
 
@@ -89,6 +96,7 @@ STATUS: Mapping[type[TidelogError], int] = {
     RequestTimeout: 408,
     StillRunning: 409,
     TooManyConnections: 429,
+    UnsupportedBody: 415,
 }
 
 
@@ -138,6 +146,8 @@ def problem(
     headers = {"Retry-After": "1"} if status in (429, 503) else {}
     if status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="tidelog"'
+    if status == 415:
+        headers |= {"Accept": "application/json", "Accept-Encoding": "identity"}
     return Response(orjson.dumps(body), status, headers, "application/problem+json")
 
 

@@ -30,14 +30,13 @@ async def once(request: Request, execute: Callable[[UUID | None], Awaitable[Resp
     `execute`: gets the command id that belongs to the request's key; None: the request has no key.
 
     Raises:
+        InvalidCommand: the key is empty or too long.
         IdempotencyMismatch: the key was used with another body before.
-            StillRunning: the first request with the key has no answer yet.
+        StillRunning: the first request with the key has no answer yet.
     """
-    key = header(request, b"idempotency-key").strip().strip('"')
-    if not key:
+    key = _key(request)
+    if key is None:
         return await execute(None)
-    if len(key) > 255:
-        raise InvalidCommand("Idempotency-Key is longer than 255 characters")
     principal, container = principal_of(request), container_of(request)
     keys = container.idempotency
     scope = f"{principal.key_id}:{request.method}:{request.url.path}:{key}"
@@ -58,6 +57,18 @@ async def once(request: Request, execute: Callable[[UUID | None], Awaitable[Resp
     answer = StoredAnswer(response.status_code, kept, bytes(response.body))
     await afterwards(container, keys.finish(key_id, answer), what="keeping an answer")
     return response
+
+
+def _key(request: Request) -> str | None:
+    """The key of a request. None if it has none. Raises InvalidCommand: a client that sends a key relies on it."""
+    if b"idempotency-key" not in request.scope["state"]["headers"]:
+        return None
+    key = header(request, b"idempotency-key").strip().strip('"')
+    if not key:
+        raise InvalidCommand("Idempotency-Key is empty")
+    if len(key) > 255:
+        raise InvalidCommand("Idempotency-Key is longer than 255 characters")
+    return key
 
 
 def _first_answer(found: KeyInUse, body_sha256: str) -> Response:

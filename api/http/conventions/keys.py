@@ -49,8 +49,8 @@ class Keys:
 
     async def principal(self, headers: Mapping[bytes, bytes]) -> tuple[Principal, str]:
         """The principal of a request, and the hash of the key. Raises Unauthenticated, Unavailable."""
-        key = headers.get(b"x-api-key")
-        if key is None:
+        key = headers.get(b"x-api-key", b"").strip()
+        if not key:
             scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
             key = token.strip() if scheme.lower() == b"bearer" else b""
         if not key:

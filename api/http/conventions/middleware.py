@@ -4,6 +4,7 @@ import asyncio
 import random
 import re
 import time
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -14,11 +15,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.container import Container
 from api.http.conventions.connection import HttpConnection
+from api.http.conventions.door import is_proxy
 from api.http.conventions.errors import TooManyConnections, defect_problem, response_to, tidelog_problem
 from api.http.conventions.keys import Keys
 from api.metrics import REQUEST_SECONDS, REQUESTS
-from domain.errors import PayloadTooLarge, TidelogError, Unavailable
+from domain.errors import InvalidCommand, PayloadTooLarge, TidelogError, Unavailable
 
+SINGLE = frozenset(
+    name.encode() for name in (
+        "authorization", "x-api-key", "content-type", "content-encoding", "idempotency-key", "if-match", "tidelog-position",
+        "last-event-id",
+    )
+)  # fmt: skip
+"""Headers that have one value."""
+_PREFIX = re.compile(rb"(/[\w.~-]+)+", re.ASCII)
 _TRACEPARENT = re.compile(r"^00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$")
 
 
@@ -31,6 +41,7 @@ class Gate:
         self._keys = keys
         self._live = container.live
         self._max_body = container.settings.max_body_bytes
+        self._proxies = container.settings.trusted_proxies
 
     async def close(self) -> None:
         """Ends the look-up of keys."""
@@ -42,6 +53,7 @@ class Gate:
         headers = state["headers"] = dict(scope["headers"])
         trace_id = _trace(headers, state)
         status, started, closing = 500, False, False
+        prefix = self._prefix(scope, headers) if self._proxies else b""
         connection: HttpConnection | None = state.get("connection")
 
         async def answer(message: Message) -> None:
@@ -49,12 +61,16 @@ class Gate:
             if message["type"] == "http.response.start":
                 status, started = message["status"], True
                 message["headers"] = [*message["headers"], (b"tidelog-trace-id", trace_id.encode())]
+                if prefix:
+                    message["headers"] = [_prefixed(header, prefix) for header in message["headers"]]
                 if closing:
                     message["headers"].append((b"connection", b"close"))
             await send(message)
 
         try:
             try:
+                if len(headers) != len(scope["headers"]):
+                    _must_be_single(scope["headers"])
                 if scope["path"].startswith("/v1/"):
                     principal, state["key"] = await self._keys.principal(headers)
                     state["principal"] = principal
@@ -91,6 +107,13 @@ class Gate:
             count.inc()
             seconds.observe(time.perf_counter() - began)
 
+    def _prefix(self, scope: Scope, headers: dict[bytes, bytes]) -> bytes:
+        """The path under which a trusted proxy serves this server. Empty without such a proxy, or if the proxy names no path."""
+        prefix = headers.get(b"x-forwarded-prefix", b"").rstrip(b"/")
+        client = scope.get("client")
+        known = client is not None and _PREFIX.fullmatch(prefix) is not None and is_proxy(self._proxies, client[0])
+        return prefix if known else b""
+
     def _bounded(self, headers: dict[bytes, bytes], receive: Receive) -> Receive:
         """Refuses a body over the limit: by its announced length, or while it is received. Raises PayloadTooLarge."""
         length = headers.get(b"content-length")
@@ -109,6 +132,21 @@ class Gate:
             return message
 
         return counted
+
+
+def _must_be_single(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Raises InvalidCommand if a header that has one value is given twice: either value would be as good a guess."""
+    seen: set[bytes] = set()
+    for name, _ in headers:
+        if name in seen and name in SINGLE:
+            raise InvalidCommand(f"the header {name.decode()} is given more than once")
+        seen.add(name)
+
+
+def _prefixed(header: tuple[bytes, bytes], prefix: bytes) -> tuple[bytes, bytes]:
+    """A header of an answer. The path in a `Location` gets the prefix; a reference relative to the request needs none."""
+    name, value = header
+    return (name, prefix + value) if name == b"location" and value.startswith(b"/") else header
 
 
 @lru_cache(maxsize=10_000)

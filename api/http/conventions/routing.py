@@ -2,24 +2,24 @@
 
 A route is declared with FastAPI's decorators, and FastAPI makes the OpenAPI document from these declarations. Requests do not go
 through the framework: `RouteTable` finds the route of a method and a path, and the route calls its endpoint. Matching, middleware
-and dependencies of the framework would take two thirds of the time of a worker's request.
+and dependencies of the framework would take two thirds of the time of a worker's request. The parameters of a request are read in
+parameters.py.
 """
 
-import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, get_type_hints
+from collections.abc import Callable, Iterable
+from typing import Any
+from urllib.parse import quote
 
 from fastapi import Request
 from fastapi.routing import APIRoute
-from pydantic import TypeAdapter, ValidationError
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
-from api.http.conventions.errors import InvalidParameters
+from api.http.conventions.parameters import Parameters
 
 
 class DirectRoute(APIRoute):
@@ -30,15 +30,22 @@ class DirectRoute(APIRoute):
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **documented: Any) -> None:
         super().__init__(path, endpoint, **documented)
-        self._parameters = _parameters_of(endpoint, self.param_convertors)
-        self.app = self.respond  # called by the framework if it matched the path
+        self._parameters = Parameters(endpoint, self.param_convertors)
 
     async def respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application of this route. Raises what the endpoint raises, InvalidParameters."""
         request = _MessageRequest(scope, receive)
-        arguments = _arguments(self._parameters, request) if self._parameters else {}
-        response: Response = await self.endpoint(request, **arguments)
-        await response(scope, receive, send)
+        response: Response = await self.endpoint(request, **self._parameters.arguments(request))
+        if scope["method"] == "HEAD":
+            await _send_head(response, send)
+        else:
+            await response(scope, receive, send)
+
+
+async def _send_head(response: Response, send: Send) -> None:
+    """Sends the answer without its content. The source of a stream is not even begun."""
+    await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+    await send({"type": "http.response.body", "body": b""})
 
 
 class _MessageRequest(Request):
@@ -59,82 +66,66 @@ class _MessageRequest(Request):
         return self._body
 
 
-@dataclass(frozen=True, slots=True)
-class _Parameter:
-    """A parameter of an endpoint, in the path or in the query."""
-
-    name: str
-    in_path: bool
-    type: TypeAdapter[Any]
-    default: Any
-    """`inspect.Parameter.empty` if the parameter is required."""
-
-
-def _parameters_of(endpoint: Callable[..., Any], in_path: Iterable[str]) -> tuple[_Parameter, ...]:
-    """The parameters of an endpoint, path parameters first. Raises TypeError if its first parameter is not the request."""
-    hints = get_type_hints(endpoint, include_extras=True)
-    first, *others = inspect.signature(endpoint).parameters.values()
-    if hints[first.name] is not Request:
-        raise TypeError(f"{endpoint.__name__}: the first parameter of an endpoint is the request")
-    found = [_Parameter(p.name, p.name in in_path, TypeAdapter(hints[p.name]), p.default) for p in others]
-    return tuple(sorted(found, key=lambda parameter: not parameter.in_path))
-
-
-def _arguments(parameters: Iterable[_Parameter], request: Request) -> dict[str, Any]:
-    """The arguments of an endpoint by name. Raises InvalidParameters."""
-    query: Mapping[str, str] = request.query_params if request.scope["query_string"] else {}
-    arguments: dict[str, Any] = {}
-    problems: list[Any] = []
-    for parameter in parameters:
-        text = (request.path_params if parameter.in_path else query).get(parameter.name)
-        if text is None and parameter.default is not inspect.Parameter.empty:
-            arguments[parameter.name] = parameter.default
-        elif text is None:
-            problems.append({"loc": (parameter.name,), "msg": "Field required"})
-        else:
-            try:
-                arguments[parameter.name] = parameter.type.validate_python(text)
-            except ValidationError as error:
-                found = error.errors(include_url=False, include_context=False)
-                problems += [{"loc": (parameter.name, *problem["loc"]), "msg": problem["msg"]} for problem in found]
-    if problems:
-        raise InvalidParameters(problems)
-    return arguments
-
-
 class RouteTable:
     """The ASGI application of all routes: finds the route of a method and a path. If two routes match, the first one answers.
 
-    All other requests go to `otherwise`, the framework's router: another method (405), an unknown path (404), the framework's own
-    pages.
+    Each GET route also answers HEAD, and each path answers OPTIONS. Another method is 405 with the path's methods in `Allow`. A
+    path with a slash too many at its end is redirected, by a reference that holds behind any proxy. Any other path is 404.
     """
 
-    def __init__(self, routes: Iterable[BaseRoute], otherwise: ASGIApp) -> None:
+    def __init__(self, routes: Iterable[BaseRoute]) -> None:
         """Raises TypeError for a route that is no `DirectRoute`."""
-        self._otherwise = otherwise
         self._fixed: dict[tuple[str, str], DirectRoute] = {}
         """Routes without parameters in their path."""
         patterns: dict[str, list[DirectRoute]] = {}
         for route in routes:
             if not isinstance(route, DirectRoute):
                 raise TypeError(f"{route}: the router of this route has another route_class than DirectRoute")
-            for method in route.methods or ():
+            for method in _answered(route.methods or ()):
                 if route.param_convertors:
                     patterns.setdefault(method, []).append(route)
                 else:
                     self._fixed.setdefault((method, route.path), route)
         self._patterns = {method: _Patterns(found) for method, found in patterns.items()}
+        self._methods = sorted({method for method, _ in self._fixed} | self._patterns.keys())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        method, path = scope["method"], scope["path"]
-        route = self._fixed.get((method, path))
-        if route is None and (patterns := self._patterns.get(method)) is not None:
-            route, scope["path_params"] = patterns.find(path)
+        """Raises HTTPException (404, 405), and what the route raises."""
+        route, scope["path_params"] = self._find(scope["method"], scope["path"])
         if route is None:
-            await self._otherwise(scope, receive, send)
+            await self._without_route(scope["method"], scope)(scope, receive, send)
         else:
             scope["route"] = route
             await route.respond(scope, receive, send)
+
+    def _find(self, method: str, path: str) -> "tuple[DirectRoute | None, dict[str, str]]":
+        route = self._fixed.get((method, path))
+        if route is None and (patterns := self._patterns.get(method)) is not None:
+            return patterns.find(path)
+        return route, {}
+
+    def _without_route(self, method: str, scope: Scope) -> Response:
+        """The answer to a request without a route. Raises HTTPException (404, 405)."""
+        path: str = scope["path"]
+        methods = self._methods if path == "*" else self._methods_of(path)
+        if methods:
+            allow = {"Allow": ", ".join(sorted([*methods, "OPTIONS"]))}
+            if method == "OPTIONS":
+                return Response(status_code=204, headers=allow)
+            raise HTTPException(405, f"{path} has no method {method}", allow)
+        shorter = path.removesuffix("/")
+        if shorter != path and self._methods_of(shorter):
+            query = f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else ""
+            return RedirectResponse("../" + quote(shorter.rpartition("/")[2]) + query, 307)
+        raise HTTPException(404, f"there is no route {path}")
+
+    def _methods_of(self, path: str) -> list[str]:
+        return [method for method in self._methods if self._find(method, path)[0] is not None]
+
+
+def _answered(methods: Iterable[str]) -> set[str]:
+    """The methods that a route answers."""
+    return {*methods, *(["HEAD"] if "GET" in methods else [])}
 
 
 class _Patterns:

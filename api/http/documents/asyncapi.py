@@ -9,8 +9,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.responses import Response
 
+from api.http.conventions.answers import cached_document
 from api.http.conventions.routing import DirectRoute
-from api.http.documents.schemas import cached_document
+from api.http.documents import openapi
 from application.engine.reading.cloudevents import CONTENT_TYPE, ENVELOPE, schema_uri
 from domain.kernel import Event
 from domain.registry import REGISTRY
@@ -174,7 +175,14 @@ def _schemas(found: dict[tuple[str, int], type[Event]]) -> dict[str, Any]:
     return {"CloudEvent": ENVELOPE, **events, **values}
 
 
-@router.get("/asyncapi.json", summary="The AsyncAPI document of the event streams")
+@router.get(
+    "/asyncapi.json",
+    summary="The AsyncAPI document of the event streams",
+    responses={
+        200: openapi.gives_content({"application/json": {"type": "object"}}, "ETag", "Cache-Control"), 304: openapi.NOT_MODIFIED
+    },
+    openapi_extra=openapi.takes_headers("If-None-Match"),
+)  # fmt: skip
 async def get_asyncapi(request: Request) -> Response:
     """The events of each stream and NATS subject, with their schemas."""
     return cached_document(request, _rendered(request.app.version), "application/json")

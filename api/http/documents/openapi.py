@@ -1,21 +1,29 @@
-"""The OpenAPI 3.1 document. Routes parse their bodies themselves (bodies.body_of); this file documents the bodies."""
+"""The OpenAPI 3.1 document. Routes parse their bodies and headers themselves; the helpers of this file declare them."""
 
-from functools import cache
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import orjson
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, Request
 from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic import BaseModel, ConfigDict
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute
 
-from api.http.documents.schemas import cached_document
+from api.http.conventions.answers import cached_document
+from api.http.conventions.errors import TITLES
+from api.http.conventions.routing import DirectRoute
+from api.http.documents.headers import headers, parameter
 from application.engine.reading.cloudevents import CONTENT_TYPE, ENVELOPE
 
+router = APIRouter(tags=["documents"], route_class=DirectRoute)
+
 REF = "#/components/schemas/{model}"
-_MODELS: dict[str, type[BaseModel]] = {}
+_BODIES: dict[str, type[BaseModel]] = {}
+_ANSWERS: dict[str, type[BaseModel]] = {}
+"""Models by name. Their schemas are made when somebody asks for the document, which takes memory."""
 
 DESCRIPTION = """
 Commands append events to the log; all reads are derived from the log.
@@ -32,13 +40,43 @@ Commands append events to the log; all reads are derived from the log.
 """
 
 
-def body(model: type[BaseModel], *examples: dict[str, Any]) -> dict[str, Any]:
-    """`openapi_extra` of a route whose body is this model."""
-    _MODELS[model.__name__] = model
+class Shown(BaseModel):
+    """The base of a model that only describes an answer. It is built when somebody asks for the document."""
+
+    model_config = ConfigDict(defer_build=True)
+
+
+def body(model: type[BaseModel], *examples: dict[str, Any], takes: Sequence[str] = ()) -> dict[str, Any]:
+    """`openapi_extra` of a route whose body is this model. `takes`: headers that the route reads."""
+    _BODIES[model.__name__] = model
     content: dict[str, Any] = {"schema": {"$ref": REF.format(model=model.__name__)}}
     if examples:
         content["examples"] = {f"{i + 1}": {"value": example} for i, example in enumerate(examples)}
-    return {"requestBody": {"required": True, "content": {"application/json": content}}}
+    return {"requestBody": {"required": True, "content": {"application/json": content}}, **takes_headers(*takes)}
+
+
+def takes_headers(*names: str) -> dict[str, Any]:
+    """`openapi_extra` of a route that reads these headers."""
+    return {"parameters": [parameter(name) for name in names]}
+
+
+def gives(model: type[BaseModel], *names: str) -> dict[str, Any]:
+    """A value of `responses`: an answer of this model with these headers."""
+    assert _ANSWERS.setdefault(model.__name__, model) is model
+    return gives_content({"application/json": {"$ref": REF.format(model=model.__name__)}}, *names, description="The answer")
+
+
+def gives_content(content: dict[str, Any], *names: str, description: str = "The document") -> dict[str, Any]:
+    """A value of `responses`: an answer of these media types (each with its schema) with these headers."""
+    return {
+        "content": {kind: {"schema": schema} for kind, schema in content.items()},
+        "headers": headers(*names),
+        "description": description,
+    }
+
+
+REDIRECT: dict[str, Any] = {"description": "Where to go on", "headers": headers("Location")}
+NOT_MODIFIED: dict[str, Any] = {"description": "The document is still the same", "headers": headers("ETag", "Cache-Control")}
 
 
 PROBLEM = {
@@ -54,65 +92,126 @@ PROBLEM = {
         "trace_id": {"type": ["string", "null"]},
         "errors": {
             "type": "array",
-            "items": {"type": "object", "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}}},
+            "items": {
+                "type": "object",
+                "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}},
+                "required": ["pointer", "detail"],
+            },
         },
+        "current_version": {"type": "integer", "description": "With `version-conflict` and `precondition-failed`."},
+        "head": {"type": "integer", "description": "With `position-beyond-head`: the newest position."},
+        "history": {"type": "string", "description": "With `history-replaced`: id of the present history."},
+        "last_common_position": {"type": "integer", "description": "With `history-replaced`."},
+        "cursor": {"type": "string", "description": "With `history-replaced`: where to go on."},
     },
+    "required": ["type", "title", "status", "detail", "instance", "code", "retryable", "trace_id"],
 }
 
-_CLOUD_EVENT = {"$ref": REF.format(model="CloudEvent")}
-_EVENT_PAGE = {
+CLOUD_EVENT = {"$ref": REF.format(model="CloudEvent")}
+EVENT_PAGE = {
     "type": "object",
-    "properties": {"data": {"type": "array", "items": _CLOUD_EVENT}, "next_cursor": {"type": ["string", "null"]}},
+    "properties": {"data": {"type": "array", "items": CLOUD_EVENT}, "next_cursor": {"type": ["string", "null"]}},
     "required": ["data", "next_cursor"],
 }
-_EVENT_STREAM = {"type": "string", "description": "Server-sent events; each `data:` is a CloudEvent, see /asyncapi.json"}
-_EVENT_ANSWERS: dict[str, dict[str, Any]] = {
-    "/v1/events": {"application/json": _EVENT_PAGE, "text/event-stream": _EVENT_STREAM},
-    "/v1/runs/{run_id}/events": {"application/json": _EVENT_PAGE, "text/event-stream": _EVENT_STREAM},
-    "/v1/events/{position}": {CONTENT_TYPE: _CLOUD_EVENT},
-}
-"""Route → media type → schema of an answer with events."""
+EVENT_STREAM = {"type": "string", "description": "Server-sent events; each `data:` is a CloudEvent, see /asyncapi.json"}
+EVENT = gives_content({CONTENT_TYPE: CLOUD_EVENT}, "Tidelog-History", description="The event")
+EVENTS = gives_content(
+    {"application/json": EVENT_PAGE, "text/event-stream": EVENT_STREAM},
+    "Tidelog-Position", "Tidelog-History", "Link", "Cache-Control", "X-Accel-Buffering", description="A page, or a stream",
+)  # fmt: skip
+
+_PROBLEM_HEADERS = {
+    401: ("WWW-Authenticate",), 415: ("Accept", "Accept-Encoding"), 429: ("Retry-After",), 503: ("Retry-After",),
+}  # fmt: skip
 
 
-def install(app: FastAPI) -> None:
-    def document() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            app.openapi_schema = _build(app)
-        return app.openapi_schema
+class Document:
+    """The OpenAPI document of routes, built when it is first asked for."""
 
-    @cache
-    def rendered() -> bytes:
-        return orjson.dumps(document())
+    def __init__(self, version: str, routes: Sequence[BaseRoute]) -> None:
+        self._version = version
+        self._routes = routes
 
-    async def answer(request: Request) -> Response:
-        return cached_document(request, rendered(), "application/json")
-
-    app.openapi = document  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
-    for i, route in enumerate(app.router.routes):  # the framework's route renders the document for each request
-        if isinstance(route, Route) and route.path == app.openapi_url:
-            app.router.routes[i] = Route(route.path, answer, include_in_schema=False)
+    @cached_property
+    def rendered(self) -> bytes:
+        return orjson.dumps(_build(self._version, self._routes))
 
 
-def _build(app: FastAPI) -> dict[str, Any]:
-    schema = get_openapi(title=app.title, version=app.version, openapi_version="3.1.0", description=DESCRIPTION, routes=app.routes)
+@router.get(
+    "/openapi.json",
+    summary="The OpenAPI document of all routes",
+    responses={200: gives_content({"application/json": {"type": "object"}}, "ETag", "Cache-Control"), 304: NOT_MODIFIED},
+    openapi_extra=takes_headers("If-None-Match"),
+)
+async def get_openapi_document(request: Request) -> Response:
+    document: Document = request.app.state.openapi
+    return cached_document(request, document.rendered, "application/json")
+
+
+def _build(version: str, routes: Sequence[BaseRoute]) -> dict[str, Any]:
+    schema = get_openapi(title="Tidelog", version=version, openapi_version="3.1.0", description=DESCRIPTION, routes=routes)
     components = schema.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
-    _, definitions = models_json_schema([(model, "validation") for model in _MODELS.values()], ref_template=REF)
+    models: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in _BODIES.values()]
+    models += [(model, "serialization") for model in _ANSWERS.values()]
+    _, definitions = models_json_schema(models, ref_template=REF)
     schemas.update(definitions.get("$defs", {}))
+    schemas.pop("HTTPValidationError", None)  # FastAPI's own form of a 422, which no route answers
+    schemas.pop("ValidationError", None)
     schemas["Problem"] = PROBLEM
     schemas["CloudEvent"] = {**ENVELOPE, "externalDocs": {"url": "/schemas", "description": "The JSON Schemas of `data`, by type"}}
+    components["responses"] = {f"Problem{status}": _problem(status) for status in TITLES}
     components["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer"},
         "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     }
     schema["security"] = [{"bearer": []}, {"apiKey": []}]
-    problem = {"application/problem+json": {"schema": {"$ref": REF.format(model="Problem")}}}
-    for path, answers in _EVENT_ANSWERS.items():
-        schema["paths"][path]["get"]["responses"]["200"]["content"] = {kind: {"schema": answers[kind]} for kind in answers}
     for path, operations in schema["paths"].items():
-        for operation in operations.values():
-            operation["responses"].pop("422", None)
-            operation["responses"]["default"] = {"description": "Problem details", "content": problem}
-            if not path.startswith("/v1/"):
-                operation["security"] = []
+        for method, operation in operations.items():
+            _complete(path, method, operation)
     return schema
+
+
+def _problem(status: int | None = None) -> dict[str, Any]:
+    return {
+        "description": "Problem details" if status is None else TITLES[status],
+        "headers": headers(*_PROBLEM_HEADERS.get(status or 0, ())),
+        "content": {"application/problem+json": {"schema": {"$ref": REF.format(model="Problem")}}},
+    }
+
+
+def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
+    """Adds the errors of an operation, and removes what FastAPI only guesses."""
+    answers = operation["responses"]
+    answers.pop("422", None)
+    for answer in answers.values():
+        content = answer.get("content", {})
+        if len(content) > 1:
+            answer["content"] = {kind: media for kind, media in content.items() if media.get("schema") != {}}
+        answer.setdefault("headers", headers())
+    for status in sorted(_errors(path, method, operation)):
+        answers.setdefault(str(status), {"$ref": f"#/components/responses/Problem{status}"})
+    answers["default"] = _problem()
+    if not path.startswith("/v1/"):
+        operation["security"] = []
+
+
+def _errors(path: str, method: str, operation: dict[str, Any]) -> set[int]:
+    """The statuses of errors that an operation may answer."""
+    given = {(known["in"], known["name"]) for known in operation.get("parameters", ())}
+    found = {422, 429, 500, 503}
+    for applies, statuses in (
+        (path.startswith("/v1/"), (401,)),
+        (path.startswith("/v1/projections"), (403,)),
+        (path.startswith("/v1/") and method != "get", (403, 409)),
+        (any(place == "path" for place, _ in given), (404,)),
+        ("requestBody" in operation, (400, 404, 408, 413, 415)),
+        (("header", "If-Match") in given, (412,)),
+        (("header", "Tidelog-Position") in given, (410, 504)),
+        (("header", "Last-Event-ID") in given, (410,)),
+        (("query", "as_of") in given, (413,)),
+        (path.startswith("/v1/agent-runs/"), (409,)),
+    ):
+        if applies:
+            found.update(statuses)
+    return found

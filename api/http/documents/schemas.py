@@ -3,16 +3,18 @@
 The schemas only change with a release. So they are rendered once, and answered with an ETag, so that a client may cache them.
 """
 
-import hashlib
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 import orjson
 from fastapi import APIRouter, Request
+from pydantic import Field
 from starlette.responses import Response
 
+from api.http.conventions.answers import cached_document
 from api.http.conventions.routing import DirectRoute
+from api.http.documents import openapi
 from application.engine.reading.cloudevents import ENVELOPE, ENVELOPE_PATH, schema_path, schema_uri
 from domain.errors import NotFound
 from domain.event_registry import UnknownEvent
@@ -22,23 +24,6 @@ router = APIRouter(tags=["documents"], route_class=DirectRoute)
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 MEDIA_TYPE = "application/schema+json"
-CACHING = "public, max-age=3600"
-"""A version of an event may gain an optional field with a release. So a copy is valid for an hour, not for ever."""
-
-
-def cached_document(request: Request, body: bytes, media_type: str) -> Response:
-    """The document, or 304 if the client has it already (RFC 9110, section 13.1.2)."""
-    tag = _tag(body)
-    headers = {"ETag": tag, "Cache-Control": CACHING}
-    known = {part.strip().removeprefix("W/") for part in request.headers.get("if-none-match", "").split(",")}
-    if tag in known or "*" in known:
-        return Response(status_code=304, headers=headers)
-    return Response(body, 200, headers, media_type)
-
-
-@lru_cache(maxsize=1_000)  # the documents are few, and rendered once
-def _tag(body: bytes) -> str:
-    return f'"{hashlib.sha256(body).hexdigest()[:32]}"'
 
 
 def index() -> dict[str, Any]:
@@ -74,17 +59,49 @@ def _envelope() -> dict[str, Any]:
     return {"$schema": DIALECT, "$id": ENVELOPE_PATH, **ENVELOPE}
 
 
-@router.get("/schemas", summary="Every event and version, with the path of its JSON Schema")
+class SchemaOfEvent(openapi.Shown):
+    type: str
+    version: int
+    newest: bool
+    """Whether events of this type are recorded in this version now."""
+    schema_path: str = Field(alias="schema")
+    """The path of the JSON Schema."""
+    dataschema: str
+    """The name of the schema in events, and its `$id`."""
+
+
+class SchemaIndex(openapi.Shown):
+    cloudevent: str
+    """The path of the JSON Schema of the envelope."""
+    events: list[SchemaOfEvent]
+
+
+_SCHEMA = openapi.gives_content({MEDIA_TYPE: {"type": "object"}}, "ETag", "Cache-Control", description="The JSON Schema")
+_ANSWERS: dict[int | str, Any] = {200: _SCHEMA, 304: openapi.NOT_MODIFIED}
+_TAKES = openapi.takes_headers("If-None-Match")
+
+
+@router.get(
+    "/schemas",
+    summary="Every event and version, with the path of its JSON Schema",
+    responses={200: openapi.gives(SchemaIndex, "ETag", "Cache-Control"), 304: openapi.NOT_MODIFIED},
+    openapi_extra=_TAKES,
+)
 async def get_index(request: Request) -> Response:
     return cached_document(request, _rendered(index), "application/json")
 
 
-@router.get(ENVELOPE_PATH, summary="The JSON Schema of the envelope of events")
+@router.get(ENVELOPE_PATH, summary="The JSON Schema of the envelope of events", responses=_ANSWERS, openapi_extra=_TAKES)
 async def get_envelope(request: Request) -> Response:
     return cached_document(request, _rendered(_envelope), MEDIA_TYPE)
 
 
-@router.get("/schemas/{topic}/v{version}", summary="The JSON Schema of one version of an event")
+@router.get(
+    "/schemas/{topic}/v{version}",
+    summary="The JSON Schema of one version of an event",
+    responses=_ANSWERS,
+    openapi_extra=_TAKES,
+)
 async def get_event_schema(request: Request, topic: str, version: int) -> Response:
     """The schema of `data`. A field with a default may be missing in events that were recorded before the field was added."""
     return cached_document(request, _rendered(event_schema, topic, version), MEDIA_TYPE)

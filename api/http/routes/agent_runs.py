@@ -12,9 +12,11 @@ from api.http.conventions.bodies import Body, body_of
 from api.http.conventions.request import caller_of, container_of, principal_of
 from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
-from api.http.routes.workers import ClaimBody, FailBody, reported
+from api.http.routes.workers import OF_REPORTS, ClaimBody, FailBody, Reported, reported
+from application.engine.ports.views import Timestamp
 from application.workers.journal import EntryView, JournalView, MailItem
 from domain import agent_runs, context
+from domain.failures import Failure
 from domain.kernel import Json, Name, ShortText, timestamp
 
 router = APIRouter(tags=["workers"], route_class=DirectRoute)
@@ -68,7 +70,75 @@ class CompleteBody(Body):
     unused_keys: tuple[ShortText, ...] = Field(default=(), max_length=1000)
 
 
-@router.post("/v1/agent-runs/{agent_run_id}/claim", summary="Claim an agent run", openapi_extra=openapi.body(ClaimBody))
+class EntryOfJournal(openapi.Shown):
+    key: str
+    kind: Literal["step", "send", "receive", "state_get", "state_set", "call"]
+    status: Literal["ok", "error", "pending"]
+    """`pending`: a call without an outcome."""
+    result: Json
+    error: Failure | None = None
+    """Of a call with status `error`. Missing otherwise."""
+    invocation_id: UUID | None = None
+    """Of a call. Missing otherwise."""
+
+
+class MailShown(openapi.Shown):
+    message_id: UUID
+    sender: str
+    body: Json
+    sent_at: Timestamp
+
+
+class JournalAnswer(openapi.Shown):
+    status: str
+    version: int
+    journal: list[EntryOfJournal]
+    mailbox: list[MailShown]
+    """Messages that were not received yet, oldest first."""
+
+
+class ClaimAnswer(JournalAnswer):
+    agent_run_id: UUID
+    run_id: UUID
+    attempt: int
+    """The fencing token: a report with an older attempt is refused."""
+    step_key: str
+    agent: str
+    input: Json
+    results: dict[str, Json]
+    """Step key → result, of the steps before this one."""
+    missing: list[str]
+    """Keys of the steps before this one that failed and were tolerated."""
+    peers: list[str]
+
+
+class CallAnswer(Reported):
+    invocation_id: UUID
+
+
+class MessageAnswer(Reported):
+    message_id: UUID
+
+
+class StateAnswer(Reported):
+    name: str | None = None
+    """Missing in the repeated answer of an earlier release."""
+    found: bool
+    value: Json
+    value_version: int
+
+
+class FailAnswer(Reported):
+    retry: bool
+    """Whether the agent run is tried again."""
+
+
+@router.post(
+    "/v1/agent-runs/{agent_run_id}/claim",
+    summary="Claim an agent run",
+    responses={200: openapi.gives(ClaimAnswer, "Idempotency-Replayed")},
+    openapi_extra=openapi.body(ClaimBody),
+)
 async def claim_agent_run(request: Request, agent_run_id: UUID) -> Response:
     body = await body_of(request, ClaimBody)
     command = agent_runs.ClaimAgentRun(agent_run_id=agent_run_id, worker_id=body.worker_id, dispatch=body.dispatch)
@@ -117,7 +187,11 @@ def _mail(mail: MailItem) -> dict[str, Any]:
     }
 
 
-@router.get("/v1/agent-runs/{agent_run_id}/journal", summary="New entries of a journal and a mailbox")
+@router.get(
+    "/v1/agent-runs/{agent_run_id}/journal",
+    summary="New entries of a journal and a mailbox",
+    responses={200: openapi.gives(JournalAnswer)},
+)
 async def get_journal(
     request: Request,
     agent_run_id: UUID,
@@ -135,7 +209,12 @@ async def get_journal(
     return answer(_journal(view))
 
 
-@router.post("/v1/agent-runs/{agent_run_id}/journal", summary="Record finished steps", openapi_extra=openapi.body(JournalBody))
+@router.post(
+    "/v1/agent-runs/{agent_run_id}/journal",
+    summary="Record finished steps",
+    responses={200: openapi.gives(Reported, *OF_REPORTS)},
+    openapi_extra=openapi.body(JournalBody),
+)
 async def post_journal(request: Request, agent_run_id: UUID) -> Response:
     body = await body_of(request, JournalBody)
     steps = [
@@ -147,7 +226,12 @@ async def post_journal(request: Request, agent_run_id: UUID) -> Response:
     return answer({"version": version}, position=position, headers=replayed(*outcomes))
 
 
-@router.post("/v1/agent-runs/{agent_run_id}/calls", summary="Call a tool", openapi_extra=openapi.body(CallBody))
+@router.post(
+    "/v1/agent-runs/{agent_run_id}/calls",
+    summary="Call a tool",
+    responses={200: openapi.gives(CallAnswer, *OF_REPORTS)},
+    openapi_extra=openapi.body(CallBody),
+)
 async def post_call(request: Request, agent_run_id: UUID) -> Response:
     body = await body_of(request, CallBody)
     command = agent_runs.StartCall(agent_run_id=agent_run_id, attempt=body.attempt, key=body.key, tool=body.tool)
@@ -155,7 +239,12 @@ async def post_call(request: Request, agent_run_id: UUID) -> Response:
     return reported(outcome, agent_run_id, {"invocation_id": str(invocation_id)})
 
 
-@router.post("/v1/agent-runs/{agent_run_id}/messages", summary="Send a message", openapi_extra=openapi.body(MessageBody))
+@router.post(
+    "/v1/agent-runs/{agent_run_id}/messages",
+    summary="Send a message",
+    responses={200: openapi.gives(MessageAnswer, *OF_REPORTS)},
+    openapi_extra=openapi.body(MessageBody),
+)
 async def post_message(request: Request, agent_run_id: UUID) -> Response:
     body = await body_of(request, MessageBody)
     message_id, outcome = await container_of(request).workers.mail.send(
@@ -164,14 +253,24 @@ async def post_message(request: Request, agent_run_id: UUID) -> Response:
     return reported(outcome, agent_run_id, {"message_id": str(message_id)})
 
 
-@router.post("/v1/agent-runs/{agent_run_id}/receipts", summary="Receive mail", openapi_extra=openapi.body(ReceiptBody))
+@router.post(
+    "/v1/agent-runs/{agent_run_id}/receipts",
+    summary="Receive mail",
+    responses={200: openapi.gives(Reported, *OF_REPORTS)},
+    openapi_extra=openapi.body(ReceiptBody),
+)
 async def post_receipt(request: Request, agent_run_id: UUID) -> Response:
     body = await body_of(request, ReceiptBody)
     receive = agent_runs.ReceiveMail(agent_run_id=agent_run_id, attempt=body.attempt, key=body.key, message_id=body.message_id)
     return reported(await container_of(request).workers.mail.receive(caller_of(request), receive), agent_run_id)
 
 
-@router.post("/v1/agent-runs/{agent_run_id}/state", summary="Shared context of the run", openapi_extra=openapi.body(StateBody))
+@router.post(
+    "/v1/agent-runs/{agent_run_id}/state",
+    summary="Shared context of the run",
+    responses={200: openapi.gives(StateAnswer, *OF_REPORTS)},
+    openapi_extra=openapi.body(StateBody),
+)
 async def post_state(request: Request, agent_run_id: UUID) -> Response:
     body, caller, shared = await body_of(request, StateBody), caller_of(request), container_of(request).workers.context
     where: dict[str, Any] = {"agent_run_id": agent_run_id, "attempt": body.attempt, "key": body.key, "name": body.name}
@@ -182,7 +281,12 @@ async def post_state(request: Request, agent_run_id: UUID) -> Response:
     return reported(outcome, agent_run_id, recorded)
 
 
-@router.post("/v1/agent-runs/{agent_run_id}/complete", summary="Report a result", openapi_extra=openapi.body(CompleteBody))
+@router.post(
+    "/v1/agent-runs/{agent_run_id}/complete",
+    summary="Report a result",
+    responses={200: openapi.gives(Reported, *OF_REPORTS)},
+    openapi_extra=openapi.body(CompleteBody),
+)
 async def complete_agent_run(request: Request, agent_run_id: UUID) -> Response:
     body = await body_of(request, CompleteBody)
     command = agent_runs.CompleteAgentRun(
@@ -191,7 +295,12 @@ async def complete_agent_run(request: Request, agent_run_id: UUID) -> Response:
     return reported(await container_of(request).workers.outcomes.complete(caller_of(request), command), agent_run_id)
 
 
-@router.post("/v1/agent-runs/{agent_run_id}/fail", summary="Report a failure", openapi_extra=openapi.body(FailBody))
+@router.post(
+    "/v1/agent-runs/{agent_run_id}/fail",
+    summary="Report a failure",
+    responses={200: openapi.gives(FailAnswer, *OF_REPORTS)},
+    openapi_extra=openapi.body(FailBody),
+)
 async def fail_agent_run(request: Request, agent_run_id: UUID) -> Response:
     body = await body_of(request, FailBody)
     command = agent_runs.FailAgentRun(agent_run_id=agent_run_id, attempt=body.attempt, error=body.error)

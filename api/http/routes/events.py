@@ -3,6 +3,7 @@
 Readers give a cursor. They are told if the history of the cursor has ended (api/http/conventions/cursors.py).
 """
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
@@ -19,6 +20,8 @@ from api.http.conventions.keys import Keys
 from api.http.conventions.positions import POSITION
 from api.http.conventions.request import container_of, principal_of
 from api.http.conventions.routing import DirectRoute
+from api.http.documents import openapi
+from api.http.documents.headers import headers
 from application.engine.ports.pages import MAX_LIMIT, encode_cursor
 from application.engine.reading.channels import Batch, Filter, TooSlow
 from application.engine.reading.cloudevents import CloudEventEncoder
@@ -26,16 +29,19 @@ from application.engine.reading.event_pages import event_at, read_event_page
 from application.engine.reading.histories import Cursor, History, HistoryEnded
 from application.runs.follow import RunOver, RunStreams
 from application.runs.lookup import must_be_a_run
-from domain.errors import HistoryReplaced, InvalidCommand
+from domain.errors import HistoryReplaced, InvalidCommand, Unavailable
 from domain.kernel import RecordedEvent
 from domain.registry import REGISTRY
 
 router = APIRouter(tags=["events"], route_class=DirectRoute)
 
 SSE_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-SSE_DOC: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {}, "application/json": {}}, "description": "A page, or a stream"}
+NOTHING_FOLLOWS: dict[str, Any] = {
+    "description": "The run has ended, and the reader has all its events: a browser's `EventSource` then stops asking",
+    "headers": headers("Tidelog-History", "Cache-Control", "X-Accel-Buffering"),
 }
+AT_END_S = 2.0
+"""Seconds for the question whether a run's reader has everything. Without an answer in time the stream begins."""
 CHECK_S = 5.0
 """Seconds between two checks of a stream's key. The check is made before the stream sends events or a heartbeat."""
 
@@ -45,41 +51,70 @@ After = Annotated[
     str | None,
     Query(pattern=PATTERN, description="Only events after this position, or after the event that has this id in a stream"),
 ]
+PageCursor = Annotated[str | None, Query(description="Of a page: the `next_cursor` of the page before")]
+AsOf = Annotated[str | None, Query(description="Of a page: only events up to this position, or up to this RFC 3339 time")]
+OF_PAGES = ("limit", "cursor", "as_of")
 Root = Annotated[UUID | None, Query(description="Only events inside this run")]
 
 
-@router.get("/v1/events", summary="The tenant's whole feed", responses=SSE_DOC)
+@router.get(
+    "/v1/events",
+    summary="The tenant's whole feed",
+    responses={200: openapi.EVENTS},
+    openapi_extra=openapi.takes_headers("Last-Event-ID"),
+)
 async def get_events(
-    request: Request, after: After = None, types: Types = None, root_id: Root = None, limit: Limit = 100, cursor: str | None = None
+    request: Request,
+    after: After = None,
+    types: Types = None,
+    root_id: Root = None,
+    limit: Limit = 100,
+    cursor: PageCursor = None,
+    as_of: AsOf = None,
 ) -> Response:
     """With `Accept: text/event-stream`: replay from `after` or `Last-Event-ID`, then live, without a gap or a repetition."""
     wanted = Filter(principal_of(request).tenant_id, root_id, _topics(types))
     if _wants_stream(request):
+        _must_not_be_of_pages(request)
         live = container_of(request).live
         return await _streamed(
             request, _start(request, after), lambda history, start: live.events(wanted, after=start, history=history)
         )
-    return await _page(request, wanted, page_cursor(cursor) or _start(request, after), limit)
+    return await _page(request, wanted, page_cursor(cursor) or _start(request, after), limit, as_of)
 
 
-@router.get("/v1/runs/{run_id}/events", summary="The events of one run", responses=SSE_DOC)
+@router.get(
+    "/v1/runs/{run_id}/events",
+    summary="The events of one run",
+    responses={200: openapi.EVENTS, 204: NOTHING_FOLLOWS},
+    openapi_extra=openapi.takes_headers("Last-Event-ID"),
+)
 async def get_run_events(
-    request: Request, run_id: UUID, after: After = None, types: Types = None, limit: Limit = 100, cursor: str | None = None
+    request: Request,
+    run_id: UUID,
+    after: After = None,
+    types: Types = None,
+    limit: Limit = 100,
+    cursor: PageCursor = None,
+    as_of: AsOf = None,
 ) -> Response:
     """With `Accept: text/event-stream`: the stream ends with `event: end` when the run has ended and all events were sent."""
     container, tenant_id, topics = container_of(request), principal_of(request).tenant_id, _topics(types)
     if _wants_stream(request):
+        _must_not_be_of_pages(request)
         streams = RunStreams(container.live, container.feed, container.histories, container.positions, container.replays)
         return await _streamed(
             request,
             _start(request, after),
             lambda history, start: streams.follow(tenant_id, run_id, topics=topics, history=history, after=start),
             run_id,
+            streams,
         )
-    return await _page(request, Filter(tenant_id, run_id, topics), page_cursor(cursor) or _start(request, after), limit, run_id)
+    wanted, start = Filter(tenant_id, run_id, topics), page_cursor(cursor) or _start(request, after)
+    return await _page(request, wanted, start, limit, as_of, run_id)
 
 
-@router.get("/v1/events/{position}", summary="One event by its position")
+@router.get("/v1/events/{position}", summary="One event by its position", responses={200: openapi.EVENT})
 async def get_event(request: Request, position: int) -> Response:
     container = container_of(request)
     event, history = await event_at(container.feed, container.histories, principal_of(request).tenant_id, position)
@@ -91,10 +126,19 @@ def _wants_stream(request: Request) -> bool:
     return "text/event-stream" in request.headers.get("accept", "")
 
 
+def _must_not_be_of_pages(request: Request) -> None:
+    """Raises InvalidCommand for a parameter of pages: a stream would ignore it."""
+    for name in OF_PAGES:
+        if name in request.query_params:
+            raise InvalidCommand(f"{name} is for pages; a stream begins at `after` and has no end", pointer=f"/{name}")
+
+
 def _topics(types: str | None) -> frozenset[str] | None:
-    if not types:
+    if types is None:
         return None
     topics = frozenset(part.strip() for part in types.split(",") if part.strip())
+    if not topics:
+        raise InvalidCommand("types names no event type", pointer="/types")
     unknown = sorted(topics - REGISTRY.events.keys())
     if unknown:
         raise InvalidCommand(f"unknown event type: {', '.join(unknown)}", pointer="/types")
@@ -107,12 +151,13 @@ def _start(request: Request, after: str | None) -> Cursor | None:
     return cursor_of(last if last is not None else after)
 
 
-async def _page(request: Request, wanted: Filter, start: Cursor | None, limit: int, run_id: UUID | None = None) -> Response:
+async def _page(
+    request: Request, wanted: Filter, start: Cursor | None, limit: int, as_of: str | None, run_id: UUID | None = None
+) -> Response:
     container = container_of(request)
     history = await container.histories.admit(start)
     if run_id is not None:
         await must_be_a_run(container.feed, wanted.tenant_id, run_id)
-    as_of = request.query_params.get("as_of")
     page = await read_event_page(container.feed, container.histories, wanted, start, limit=limit, as_of=as_of)
     following = encode_cursor(history.cursor(page.position)) if page.more else None
     body = b'{"data":[%s],"next_cursor":%s}' % (
@@ -127,8 +172,13 @@ Source = Callable[[History, int | None], AsyncGenerator[Batch | RunOver, None]]
 """(history, position) → the batches of the history after that position."""
 
 
-async def _streamed(request: Request, start: Cursor | None, source: Source, run_id: UUID | None = None) -> Response:
-    """The answer with a stream. The end of the reader's history is told in the stream: browsers only reconnect after status 200."""
+async def _streamed(
+    request: Request, start: Cursor | None, source: Source, run_id: UUID | None = None, streams: RunStreams | None = None
+) -> Response:
+    """The answer with a stream, or 204 for the stream of a run that has ended, to a reader that has all its events.
+
+    The end of the reader's history is told in the stream: browsers only reconnect after status 200.
+    """
     container = container_of(request)
     try:
         history = await container.histories.admit(start)
@@ -137,8 +187,19 @@ async def _streamed(request: Request, start: Cursor | None, source: Source, run_
     if run_id is not None:
         await must_be_a_run(container.feed, principal_of(request).tenant_id, run_id)
     after = start.position if start is not None else None
+    if run_id is not None and streams is not None and after is not None and await _is_over(request, streams, run_id, after):
+        return Response(status_code=204, headers={**SSE_HEADERS, HISTORY: history.history_id})
     stream = _sent(request, source(history, after), history, after)
     return StreamingResponse(stream, 200, {**SSE_HEADERS, HISTORY: history.history_id}, "text/event-stream")
+
+
+async def _is_over(request: Request, streams: RunStreams, run_id: UUID, after: int) -> bool:
+    """Whether nothing will follow in a run's stream after a position. False if that cannot be known in time."""
+    try:
+        async with asyncio.timeout(AT_END_S):
+            return await streams.is_at_end(principal_of(request).tenant_id, run_id, after)
+    except (TimeoutError, Unavailable):
+        return False
 
 
 def _sse(encoder: CloudEventEncoder, history: History, events: Sequence[RecordedEvent]) -> bytes:

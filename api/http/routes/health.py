@@ -1,40 +1,72 @@
 """Liveness, readiness with every dependency and lag, metrics for Prometheus, and gaps in the log."""
 
+import asyncio
 from dataclasses import asdict
 
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import BaseModel
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from api.http.conventions.answers import answer
+from api.http.conventions.keys import Keys
 from api.http.conventions.request import operator_of
 from api.http.conventions.routing import DirectRoute
+from api.http.documents import openapi
+from api.http.documents.readiness import Liveness, Readiness
 from api.http.readiness import Reports, server_version
+from domain.errors import TidelogError
 
 router = APIRouter(tags=["operations"], route_class=DirectRoute)
 """Routes that need no key."""
 of_log = APIRouter(tags=["events"], route_class=DirectRoute)
 
+KEY_TIMEOUT_S = 1.0
 
-@router.get("/health/live", summary="The process is alive")
+
+@router.get("/health/live", summary="The process is alive", responses={200: openapi.gives(Liveness)})
 async def live(request: Request) -> Response:
     return answer({"status": "ok", "version": server_version()})
 
 
-@router.get("/health/ready", summary="Dependencies of this process, the lag of each consumer, and what cannot go on")
+@router.get(
+    "/health/ready",
+    summary="Dependencies of this process, the lag of each consumer, and what cannot go on",
+    responses={200: openapi.gives(Readiness), 503: openapi.gives(Readiness)},
+)
 async def ready(request: Request) -> Response:
-    """200 if commands and queries are served; otherwise 503, and the report says what is wrong."""
+    """200 if commands and queries are served; otherwise 503, and the report says what is wrong.
+
+    Names of hosts and numbers of processes are only shown to a caller with a valid API key.
+    """
     report = await _reports(request).readiness()
+    if "members" in report and not await _shows_key(request):
+        members = [{name: value for name, value in member.items() if name != "place"} for member in report["members"]]
+        report = {**report, "members": members}
     return answer(report, 503 if report["status"] == "unavailable" else 200)
 
 
-@router.get("/metrics", summary="Metrics in the Prometheus text format")
+async def _shows_key(request: Request) -> bool:
+    """Whether the request has a valid API key. False if that cannot be known soon: a report does not wait for a database."""
+    keys: Keys = request.app.state.keys
+    try:
+        async with asyncio.timeout(KEY_TIMEOUT_S):
+            await keys.principal(request.scope["state"]["headers"])
+    except (TidelogError, TimeoutError):
+        return False
+    return True
+
+
+@router.get(
+    "/metrics",
+    summary="Metrics in the Prometheus text format",
+    response_class=PlainTextResponse,
+    responses={200: openapi.gives_content({"text/plain": {"type": "string"}}, description="The metrics")},
+)
 async def metrics(request: Request) -> Response:
     return Response(await _reports(request).metrics(), media_type=CONTENT_TYPE_LATEST)
 
 
-class LogGaps(BaseModel):
+class LogGaps(openapi.Shown):
     head: int
     """Position of the newest event."""
     looked_from: int
@@ -45,7 +77,7 @@ class LogGaps(BaseModel):
     """The first of the gaps: first and last missing position."""
 
 
-@of_log.get("/v1/log/gaps", summary="Positions of the log without an event", responses={200: {"model": LogGaps}})
+@of_log.get("/v1/log/gaps", summary="Positions of the log without an event", responses={200: openapi.gives(LogGaps)})
 async def gaps(request: Request) -> Response:
     """Looks at the newest million positions. Every position has an event, unless somebody deleted rows."""
     operator_of(request, "the log is")

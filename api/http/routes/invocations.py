@@ -7,13 +7,13 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, model_validator
 from starlette.responses import Response
 
-from api.http.conventions.answers import accepted, answer, page_answer, replayed
+from api.http.conventions.answers import OF_COMMANDS, OF_LISTS, accepted, answer, page_answer, replayed
 from api.http.conventions.bodies import Body, body_of
-from api.http.conventions.positions import caught_up
+from api.http.conventions.positions import POSITION, caught_up
 from api.http.conventions.request import caller_of, container_of, principal_of
 from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
-from api.http.routes.workers import ClaimBody, FailBody, reported
+from api.http.routes.workers import OF_REPORTS, ClaimBody, FailBody, Reported, reported
 from application.engine.ports.pages import MAX_LIMIT, uuid_cursor
 from application.invocations import resolve_invocation as resolve
 from application.views.invocations import InvocationSummary, InvocationView, Status
@@ -34,7 +34,23 @@ class CompleteInvocationBody(Body):
     result: Json = None
 
 
-@of_workers.post("/v1/invocations/{invocation_id}/claim", summary="Claim a tool call", openapi_extra=openapi.body(ClaimBody))
+class ClaimedInvocation(openapi.Shown):
+    invocation_id: UUID
+    run_id: UUID
+    attempt: int
+    tool: str
+    arguments: dict[str, Json]
+    idempotency_key: str
+    """For services that accept such a key. The same for every attempt of the call."""
+    timeout_s: float
+
+
+@of_workers.post(
+    "/v1/invocations/{invocation_id}/claim",
+    summary="Claim a tool call",
+    responses={200: openapi.gives(ClaimedInvocation, "Idempotency-Replayed")},
+    openapi_extra=openapi.body(ClaimBody),
+)
 async def claim_invocation(request: Request, invocation_id: UUID) -> Response:
     body = await body_of(request, ClaimBody)
     command = rules.ClaimInvocation(invocation_id=invocation_id, worker_id=body.worker_id, dispatch=body.dispatch)
@@ -57,6 +73,7 @@ async def claim_invocation(request: Request, invocation_id: UUID) -> Response:
 @of_workers.post(
     "/v1/invocations/{invocation_id}/complete",
     summary="Report a tool's result",
+    responses={200: openapi.gives(Reported, *OF_REPORTS)},
     openapi_extra=openapi.body(CompleteInvocationBody),
 )
 async def complete_invocation(request: Request, invocation_id: UUID) -> Response:
@@ -65,7 +82,12 @@ async def complete_invocation(request: Request, invocation_id: UUID) -> Response
     return reported(await container_of(request).workers.invocations.complete(caller_of(request), command), invocation_id)
 
 
-@of_workers.post("/v1/invocations/{invocation_id}/fail", summary="Report a tool's failure", openapi_extra=openapi.body(FailBody))
+@of_workers.post(
+    "/v1/invocations/{invocation_id}/fail",
+    summary="Report a tool's failure",
+    responses={200: openapi.gives(Reported, *OF_REPORTS)},
+    openapi_extra=openapi.body(FailBody),
+)
 async def fail_invocation(request: Request, invocation_id: UUID) -> Response:
     body = await body_of(request, FailBody)
     command = rules.FailInvocation(invocation_id=invocation_id, attempt=body.attempt, error=body.error)
@@ -99,7 +121,7 @@ class ResolveBody(Body):
         return self
 
 
-class InvocationAccepted(BaseModel):
+class InvocationAccepted(openapi.Shown):
     invocation_id: UUID
     position: int
     version: int
@@ -110,7 +132,12 @@ class InvocationPage(BaseModel):
     next_cursor: str | None
 
 
-@router.get("/v1/invocations", summary="Tool calls, those of the newest runs first", responses={200: {"model": InvocationPage}})
+@router.get(
+    "/v1/invocations",
+    summary="Tool calls, those of the newest runs first",
+    responses={200: openapi.gives(InvocationPage, *OF_LISTS)},
+    openapi_extra=openapi.takes_headers(POSITION),
+)
 async def get_invocations(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 50,
@@ -126,7 +153,11 @@ async def get_invocations(
     return page_answer(request, InvocationPage, found)
 
 
-@router.get("/v1/invocations/{invocation_id}", summary="A tool call", responses={200: {"model": InvocationView}})
+@router.get(
+    "/v1/invocations/{invocation_id}",
+    summary="A tool call",
+    responses={200: openapi.gives(InvocationView, POSITION, "ETag")},
+)
 async def get_invocation(request: Request, invocation_id: UUID) -> Response:
     """The present state of a tool call, folded from its events in the log."""
     events = await container_of(request).commands.history(principal_of(request).tenant_id, invocation_id)
@@ -139,7 +170,7 @@ async def get_invocation(request: Request, invocation_id: UUID) -> Response:
 @router.post(
     "/v1/invocations/{invocation_id}/resolve",
     summary="Resolve an ambiguous tool call",
-    responses={200: {"model": InvocationAccepted}},
+    responses={200: openapi.gives(InvocationAccepted, *OF_COMMANDS)},
     openapi_extra=openapi.body(
         ResolveBody,
         {"result": {"sent": True}, "reason": "It is in the customer's inbox.", "evidence": "message id 17@mail.example"},

@@ -70,7 +70,7 @@ class RetryAnswer(BaseModel):
 
 
 @router.get(
-    "/v1/projections", summary="Read models, their positions and their operations", responses={200: {"model": ProjectionList}}
+    "/v1/projections", summary="Read models, their positions and their operations", responses={200: openapi.gives(ProjectionList)}
 )
 async def get_projections(request: Request) -> Response:
     _operator(request)
@@ -78,12 +78,12 @@ async def get_projections(request: Request) -> Response:
     return answer(ProjectionList(data=list(await operations.list()), problems=list(operations.problems())))
 
 
-@router.get("/v1/projections/{name}", summary="One read model", responses={200: {"model": ProjectionView}})
+@router.get("/v1/projections/{name}", summary="One read model", responses={200: openapi.gives(ProjectionView)})
 async def get_projection(request: Request, name: str) -> Response:
     return answer(await _known(request, name).view(name))
 
 
-@router.get("/v1/projections/{name}/parked", summary="Parked events, in order", responses={200: {"model": ParkedPage}})
+@router.get("/v1/projections/{name}/parked", summary="Parked events, in order", responses={200: openapi.gives(ParkedPage, "Link")})
 async def get_parked(request: Request, name: str, limit: Limit = 100, cursor: str | None = None) -> Response:
     """`name`: a read model, `sagas`, one partition of the sagas, such as `sagas:3`, or `due-timers`."""
     _operator(request)
@@ -101,7 +101,7 @@ async def get_parked(request: Request, name: str, limit: Limit = 100, cursor: st
     "/v1/projections/{name}/rebuild",
     status_code=202,
     summary="Build a new version from the log",
-    responses={202: {"model": ProjectionView}},
+    responses={202: openapi.gives(ProjectionView)},
     openapi_extra=openapi.body(RebuildBody, {}, {"swap": False}),
 )
 async def post_rebuild(request: Request, name: str) -> Response:
@@ -114,7 +114,7 @@ async def post_rebuild(request: Request, name: str) -> Response:
     "/v1/projections/{name}/rollback",
     status_code=202,
     summary="Return to the previous version",
-    responses={202: {"model": ProjectionView}},
+    responses={202: openapi.gives(ProjectionView)},
     openapi_extra=openapi.body(RebuildBody, {}),
 )
 async def post_rollback(request: Request, name: str) -> Response:
@@ -127,7 +127,7 @@ async def post_rollback(request: Request, name: str) -> Response:
     "/v1/projections/{name}/verify",
     status_code=202,
     summary="Compare a read model with the log",
-    responses={202: {"model": ProjectionView}},
+    responses={202: openapi.gives(ProjectionView)},
     openapi_extra=openapi.body(EmptyBody, {}),
 )
 async def post_verify(request: Request, name: str) -> Response:
@@ -140,7 +140,7 @@ async def post_verify(request: Request, name: str) -> Response:
     "/v1/projections/{name}/swap",
     status_code=202,
     summary="Let the new version go live",
-    responses={202: {"model": ProjectionView}},
+    responses={202: openapi.gives(ProjectionView)},
     openapi_extra=openapi.body(EmptyBody, {}),
 )
 async def post_swap(request: Request, name: str) -> Response:
@@ -151,7 +151,7 @@ async def post_swap(request: Request, name: str) -> Response:
 @router.post(
     "/v1/projections/{name}/cancel",
     summary="Cancel a rebuild, a rollback or a check",
-    responses={200: {"model": ProjectionView}},
+    responses={200: openapi.gives(ProjectionView)},
     openapi_extra=openapi.body(CancelBuildBody, {}, {"purpose": "check"}),
 )
 async def post_cancel(request: Request, name: str) -> Response:
@@ -160,7 +160,9 @@ async def post_cancel(request: Request, name: str) -> Response:
     return answer(await operations.cancel(name, body.purpose))
 
 
-@router.delete("/v1/projections/{name}/previous", summary="Drop the previous version", responses={200: {"model": ProjectionView}})
+@router.delete(
+    "/v1/projections/{name}/previous", summary="Drop the previous version", responses={200: openapi.gives(ProjectionView)}
+)
 async def delete_previous(request: Request, name: str) -> Response:
     return answer(await _known(request, name).drop_previous(name))
 
@@ -171,7 +173,7 @@ async def delete_previous(request: Request, name: str) -> Response:
 @router.post(
     "/v1/projections/{name}/retry",
     summary="Try parked events again",
-    responses={200: {"model": RetryAnswer}},
+    responses={200: openapi.gives(RetryAnswer)},
     openapi_extra=openapi.body(RetryParkedBody, {}, {"root_id": "0198c0de-0000-7000-8000-000000000001"}),
 )
 async def post_retry(request: Request, name: str) -> Response:

@@ -8,10 +8,10 @@ from pydantic import BaseModel
 from starlette.responses import Response
 from uuid_utils.compat import uuid7
 
-from api.http.conventions.answers import accepted, page_answer
+from api.http.conventions.answers import OF_COMMANDS, OF_LISTS, accepted, page_answer
 from api.http.conventions.bodies import Body, body_of
 from api.http.conventions.idempotency import once
-from api.http.conventions.positions import caught_up
+from api.http.conventions.positions import POSITION, caught_up
 from api.http.conventions.request import command_request, container_of, principal_of
 from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
@@ -28,7 +28,7 @@ class CreateProjectBody(Body):
     metadata: dict[str, Json] = {}
 
 
-class ProjectAccepted(BaseModel):
+class ProjectAccepted(openapi.Shown):
     project_id: UUID
     position: int
     version: int
@@ -43,8 +43,10 @@ class ProjectPage(BaseModel):
     "/v1/projects",
     status_code=201,
     summary="Create a project",
-    responses={201: {"model": ProjectAccepted}},
-    openapi_extra=openapi.body(CreateProjectBody, {"name": "Reviews", "metadata": {"team": "platform"}}),
+    responses={201: openapi.gives(ProjectAccepted, "Location", *OF_COMMANDS)},
+    openapi_extra=openapi.body(
+        CreateProjectBody, {"name": "Reviews", "metadata": {"team": "platform"}}, takes=("Idempotency-Key",)
+    ),
 )
 async def post_project(request: Request) -> Response:
     body = await body_of(request, CreateProjectBody)
@@ -58,7 +60,12 @@ async def post_project(request: Request) -> Response:
     return await once(request, execute)
 
 
-@router.get("/v1/projects", summary="Projects, oldest first", responses={200: {"model": ProjectPage}})
+@router.get(
+    "/v1/projects",
+    summary="Projects, oldest first",
+    responses={200: openapi.gives(ProjectPage, *OF_LISTS)},
+    openapi_extra=openapi.takes_headers(POSITION),
+)
 async def get_projects(
     request: Request, limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100, cursor: str | None = None
 ) -> Response:

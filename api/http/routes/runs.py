@@ -10,10 +10,10 @@ from starlette.responses import Response
 from uuid_utils.compat import uuid7
 
 from api.http.conventions.afterwards import PATIENCE_S, afterwards
-from api.http.conventions.answers import accepted, answer, page_answer
+from api.http.conventions.answers import OF_COMMANDS, OF_LISTS, accepted, answer, page_answer
 from api.http.conventions.bodies import Body, body_of
 from api.http.conventions.idempotency import once
-from api.http.conventions.positions import caught_up
+from api.http.conventions.positions import POSITION, caught_up
 from api.http.conventions.preconditions import expected_version, precondition
 from api.http.conventions.request import command_request, container_of, header, principal_of
 from api.http.conventions.routing import DirectRoute
@@ -35,6 +35,7 @@ from domain.projects import default_project_id
 router = APIRouter(tags=["runs"], route_class=DirectRoute)
 
 LONGEST_WAIT_S = 60
+AsOf = Annotated[str | None, Query(description="A position, or an RFC 3339 time: the run as replayed from the log up to there")]
 
 
 class SequentialPlan(Body):
@@ -115,15 +116,20 @@ class StartRunBody(Body):
                 return f"/plan/agents/{step}"
 
 
-class RunAccepted(BaseModel):
+class RunAccepted(openapi.Shown):
     run_id: UUID
     position: int
     version: int
 
 
+class StartedRun(RunAccepted):
+    run: RunView | None = None
+    """The run at the end of the wait that `Prefer` asked for. Missing without such a wait."""
+
+
 class CancelBody(Body):
     reason: ShortText | None = None
-    expected_version: int | None = None
+    expected_version: int | None = Field(default=None, ge=0)
 
 
 class RunPage(BaseModel):
@@ -140,11 +146,12 @@ class MessagePage(BaseModel):
     "/v1/runs",
     status_code=201,
     summary="Start a run",
-    responses={201: {"model": RunAccepted}},
+    responses={201: openapi.gives(StartedRun, "Location", "Preference-Applied", *OF_COMMANDS)},
     openapi_extra=openapi.body(
         StartRunBody,
         {"agent": "greeter", "input": {"name": "Ada"}},
         {"plan": {"kind": "parallel", "agents": ["historian", "surveyor"], "aggregator": "editor"}, "input": {}},
+        takes=("Idempotency-Key", "Prefer"),
     ),
 )
 async def post_run(request: Request) -> Response:
@@ -191,7 +198,7 @@ def _started(outcome: CommandOutcome, run_id: UUID, shown: dict[str, Any] | None
 
 async def _shown_at_end(end: RunEnd, wait_s: int, *, may_be_over: bool) -> dict[str, Any] | None:
     view = await end.view(wait_s, may_be_over=may_be_over)
-    return None if view is None else _shown(view)
+    return None if view is None else view.model_dump(mode="json")
 
 
 _WAIT = re.compile(r'wait\s*=\s*(?:"([0-9]+)"|([0-9]+))\s*(?:;.*)?', re.IGNORECASE)
@@ -207,7 +214,12 @@ def _wait_seconds(request: Request) -> int:
     return 0
 
 
-@router.get("/v1/runs", summary="List runs, newest first", responses={200: {"model": RunPage}})
+@router.get(
+    "/v1/runs",
+    summary="List runs, newest first",
+    responses={200: openapi.gives(RunPage, *OF_LISTS)},
+    openapi_extra=openapi.takes_headers(POSITION),
+)
 async def get_runs(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 50,
@@ -222,8 +234,13 @@ async def get_runs(
     return page_answer(request, RunPage, found)
 
 
-@router.get("/v1/runs/{run_id}", summary="A run, now or at any position or time", responses={200: {"model": RunView}})
-async def get_run(request: Request, run_id: UUID, as_of: str | None = None) -> Response:
+@router.get(
+    "/v1/runs/{run_id}",
+    summary="A run, now or at any position or time",
+    responses={200: openapi.gives(RunView, POSITION, "ETag")},
+    openapi_extra=openapi.takes_headers(POSITION),
+)
+async def get_run(request: Request, run_id: UUID, as_of: AsOf = None) -> Response:
     """`as_of`: a position or an RFC 3339 time. The answer is then the run as replayed from the log up to there."""
     container, tenant_id = container_of(request), principal_of(request).tenant_id
     found: Positioned[RunView]
@@ -232,21 +249,15 @@ async def get_run(request: Request, run_id: UUID, as_of: str | None = None) -> R
     else:
         await caught_up(request, "runs")
         found = await current_run(container.reads.runs, tenant_id, run_id)
-    return answer(_shown(found.value), position=found.position, headers={"ETag": f'"v{found.value.version}"'})
-
-
-def _shown(view: RunView) -> dict[str, Any]:
-    shown: dict[str, Any] = view.model_dump(mode="json")
-    shown["result"] = view.result
-    return shown
+    return answer(found.value, position=found.position, headers={"ETag": f'"v{found.value.version}"'})
 
 
 @router.post(
     "/v1/runs/{run_id}/cancel",
     status_code=202,
     summary="Cancel a run",
-    responses={202: {"model": RunAccepted}},
-    openapi_extra=openapi.body(CancelBody, {"reason": "no longer needed"}),
+    responses={202: openapi.gives(RunAccepted, *OF_COMMANDS)},
+    openapi_extra=openapi.body(CancelBody, {"reason": "no longer needed"}, takes=("Idempotency-Key", "If-Match")),
 )
 async def cancel_run(request: Request, run_id: UUID) -> Response:
     body = await body_of(request, CancelBody)
@@ -262,7 +273,12 @@ async def cancel_run(request: Request, run_id: UUID) -> Response:
     return await once(request, execute)
 
 
-@router.get("/v1/runs/{run_id}/messages", summary="Messages of a run", responses={200: {"model": MessagePage}})
+@router.get(
+    "/v1/runs/{run_id}/messages",
+    summary="Messages of a run",
+    responses={200: openapi.gives(MessagePage, *OF_LISTS)},
+    openapi_extra=openapi.takes_headers(POSITION),
+)
 async def get_messages(
     request: Request, run_id: UUID, limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100, cursor: str | None = None
 ) -> Response:

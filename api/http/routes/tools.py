@@ -6,10 +6,11 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from api.http.conventions.answers import page_answer
-from api.http.conventions.positions import caught_up
+from api.http.conventions.answers import OF_LISTS, page_answer
+from api.http.conventions.positions import POSITION, caught_up
 from api.http.conventions.request import container_of, principal_of
 from api.http.conventions.routing import DirectRoute
+from api.http.documents import openapi
 from application.engine.ports.pages import MAX_LIMIT, decode_cursor
 from application.views.tools import ToolView
 
@@ -21,11 +22,16 @@ class ToolPage(BaseModel):
     next_cursor: str | None
 
 
-@router.get("/v1/tools", summary="Tools, by name", responses={200: {"model": ToolPage}})
+@router.get(
+    "/v1/tools",
+    summary="Tools, by name",
+    responses={200: openapi.gives(ToolPage, *OF_LISTS)},
+    openapi_extra=openapi.takes_headers(POSITION),
+)
 async def get_tools(
     request: Request, limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100, cursor: str | None = None
 ) -> Response:
-    after, tenant_id = decode_cursor(cursor) if cursor else None, principal_of(request).tenant_id
+    after, tenant_id = decode_cursor(cursor) if cursor is not None else None, principal_of(request).tenant_id
     await caught_up(request, "tools")
     found = await container_of(request).reads.tools.list(tenant_id, limit=limit, after=after)
     return page_answer(request, ToolPage, found)

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from api.http.conventions.answers import answer, replayed
 from api.http.conventions.bodies import Body, body_of
+from api.http.conventions.positions import POSITION
 from api.http.conventions.request import command_request, container_of, principal_of
 from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
@@ -59,7 +60,35 @@ class RegisterBody(Body):
     """Files, or definitions in them, that the worker cannot use. Kept until the worker registers again, or for three minutes."""
 
 
-@router.post("/v1/workers", summary="Register a worker, its agents and its tools", openapi_extra=openapi.body(RegisterBody))
+class NatsView(openapi.Shown):
+    """How a worker reaches the work queue."""
+
+    url: str
+    inbox_prefix: str
+
+
+class QueueView(openapi.Shown):
+    kind: Literal["agent", "tool"]
+    pool: str
+    stream: str
+    consumer: str
+    log_id: str
+
+
+class RegisterAnswer(openapi.Shown):
+    worker_id: str
+    nats: NatsView
+    queues: list[QueueView]
+    ack_wait_s: float
+    """Seconds of silence after which a worker loses its work."""
+
+
+@router.post(
+    "/v1/workers",
+    summary="Register a worker, its agents and its tools",
+    responses={200: openapi.gives(RegisterAnswer)},
+    openapi_extra=openapi.body(RegisterBody),
+)
 async def register(request: Request) -> Response:
     """Idempotent. The answer names the queues to pull from."""
     body, container, tenant_id = await body_of(request, RegisterBody), container_of(request), principal_of(request).tenant_id
@@ -95,7 +124,7 @@ class ProblemList(BaseModel):
 @router.get(
     "/v1/workers/problems",
     summary="Files that workers cannot use, by their newest reports",
-    responses={200: {"model": ProblemList}},
+    responses={200: openapi.gives(ProblemList)},
 )
 async def get_problems(request: Request, limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100) -> Response:
     """A report expires three minutes after the worker has vanished."""
@@ -120,6 +149,15 @@ class ClaimBody(Body):
 class FailBody(Body):
     attempt: int
     error: Failure
+
+
+OF_REPORTS = (POSITION, "Idempotency-Replayed")
+"""Headers of the answer to a report."""
+
+
+class Reported(openapi.Shown):
+    version: int
+    """The version of the stream after the report."""
 
 
 def reported(outcome: CommandOutcome, stream_id: UUID, body: dict[str, Any] | None = None) -> Response:

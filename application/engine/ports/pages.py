@@ -28,9 +28,12 @@ def encode_cursor(value: str) -> str:
 def decode_cursor(cursor: str) -> str:
     """The text in a cursor. Raises InvalidCommand for a text that is not a cursor of this system."""
     try:
-        return base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
     except (binascii.Error, ValueError):
-        raise InvalidCommand("the cursor is not one that this server gave out", pointer="/cursor") from None
+        text = ""
+    if not text or encode_cursor(text) != cursor:  # the decoder skips characters that it does not know
+        raise InvalidCommand("the cursor is not one that this server gave out", pointer="/cursor")
+    return text
 
 
 def uuid_cursor(cursor: str | None) -> UUID | None:

@@ -3,11 +3,15 @@
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import BaseModel, Field, PlainSerializer
+from pydantic import BaseModel, Field, PlainSerializer, WithJsonSchema
 
 from domain.kernel import timestamp
 
-Timestamp = Annotated[datetime, PlainSerializer(timestamp, return_type=str, when_used="json")]
+Timestamp = Annotated[
+    datetime,
+    PlainSerializer(timestamp, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
 """A time in a view model: on every interface RFC 3339 in UTC with milliseconds."""
 
 

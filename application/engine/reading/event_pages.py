@@ -33,7 +33,7 @@ async def read_event_page(
     Raises InvalidCommand if `as_of` is neither, Unavailable.
     """
     after = start.position if start is not None else 0
-    until = await position_as_of(feed, histories, wanted.tenant_id, as_of) if as_of else None
+    until = await position_as_of(feed, histories, wanted.tenant_id, as_of) if as_of is not None else None
     topics = sorted(wanted.topics) if wanted.topics is not None else None
     found = await feed.read_tenant(
         wanted.tenant_id, after=after, limit=limit + 1, until=until, root_id=wanted.root_id, topics=topics

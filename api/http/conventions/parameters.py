@@ -1,0 +1,116 @@
+"""The parameters of an endpoint in the path and the query, read from its signature. What is not declared is refused.
+
+A parameter that the server does not know would be ignored, and the answer would look right: `?stauts=failed` would list all runs.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+from fastapi import Request
+from pydantic import TypeAdapter, ValidationError
+
+from api.http.conventions.errors import InvalidParameters
+
+_FORMS: Mapping[type, tuple[re.Pattern[str], str]] = {
+    int: (re.compile(r"-?[0-9]+"), "Input should be a valid integer, unable to parse string as an integer"),
+    float: (
+        re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?"),
+        "Input should be a valid number, unable to parse string as a number",
+    ),
+    bool: (re.compile("true|false"), "Input should be true or false"),
+}
+"""The forms of numbers and booleans as JSON has them, and the problem of another form. pydantic would also read `1_000`, `1.0`,
+`+1`, ` 1 ` and `yes`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Parameter:
+    """A parameter of an endpoint, in the path or in the query."""
+
+    name: str
+    in_path: bool
+    type: TypeAdapter[Any]
+    form: tuple[re.Pattern[str], str] | None
+    default: Any
+    """`inspect.Parameter.empty` if the parameter is required."""
+
+    def read(self, text: str, problems: list[Any]) -> Any:
+        """The value of a text. Adds what is wrong with the text to `problems`."""
+        if self.form is not None and not self.form[0].fullmatch(text):
+            problems.append({"loc": (self.name,), "msg": self.form[1]})
+            return None
+        try:
+            return self.type.validate_python(text)
+        except ValidationError as error:
+            found = error.errors(include_url=False, include_context=False)
+            problems += [{"loc": (self.name, *problem["loc"]), "msg": problem["msg"]} for problem in found]
+            return None
+
+
+class Parameters:
+    """The parameters of one endpoint. The signature is read once, at start-up."""
+
+    def __init__(self, endpoint: Callable[..., Any], in_path: Iterable[str]) -> None:
+        """Raises TypeError if the first parameter of the endpoint is not the request."""
+        hints = get_type_hints(endpoint, include_extras=True)
+        first, *others = inspect.signature(endpoint).parameters.values()
+        if hints[first.name] is not Request:
+            raise TypeError(f"{endpoint.__name__}: the first parameter of an endpoint is the request")
+        path = set(in_path)
+        found = [
+            _Parameter(p.name, p.name in path, TypeAdapter(hints[p.name]), _FORMS.get(_plain(hints[p.name])), p.default)
+            for p in others
+        ]
+        self._in_path = tuple(parameter for parameter in found if parameter.in_path)
+        self._in_query = tuple(parameter for parameter in found if not parameter.in_path)
+        self._defaults = {p.name: p.default for p in self._in_query if p.default is not inspect.Parameter.empty}
+        self._required = tuple(p.name for p in self._in_query if p.default is inspect.Parameter.empty)
+
+    def arguments(self, request: Request) -> dict[str, Any]:
+        """The arguments of the endpoint by name.
+
+        Raises InvalidParameters, which names each parameter that is invalid, missing, unknown or repeated.
+        """
+        arguments = self._defaults.copy()
+        problems: list[Any] = []
+        for parameter in self._in_path:
+            arguments[parameter.name] = parameter.read(request.path_params[parameter.name], problems)
+        if request.scope["query_string"] or self._required:
+            self._read_query(request, arguments, problems)
+        if problems:
+            raise InvalidParameters(problems)
+        return arguments
+
+    def _read_query(self, request: Request, arguments: dict[str, Any], problems: list[Any]) -> None:
+        given = self._given(request, problems)
+        for parameter in self._in_query:
+            if parameter.name in given:
+                arguments[parameter.name] = parameter.read(given[parameter.name], problems)
+        problems += [{"loc": (name,), "msg": "Field required"} for name in self._required if name not in given]
+
+    def _given(self, request: Request, problems: list[Any]) -> dict[str, str]:
+        """The query's parameters by name."""
+        names = [parameter.name for parameter in self._in_query]
+        given: dict[str, str] = {}
+        for name, text in request.query_params.multi_items():
+            if name not in names:
+                known = f"the parameters are {', '.join(names)}" if names else "this route has none"
+                problems.append({"loc": (name,), "msg": f"unknown parameter; {known}"})
+            elif name in given:
+                problems.append({"loc": (name,), "msg": "the parameter is given more than once"})
+            given[name] = text
+        return given
+
+
+def _plain(hint: Any) -> Any:
+    """The type in a hint, without its annotations and without None."""
+    if get_origin(hint) is Annotated:
+        return _plain(get_args(hint)[0])
+    if get_origin(hint) in (Union, UnionType):
+        members = [member for member in get_args(hint) if member is not type(None)]
+        return _plain(members[0]) if len(members) == 1 else None
+    return hint

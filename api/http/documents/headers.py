@@ -1,0 +1,58 @@
+"""The headers of requests and answers, as the OpenAPI document describes them."""
+
+from typing import Any
+
+_TEXT = {"type": "string"}
+_NUMBER = {"type": "integer", "minimum": 0}
+
+OF_REQUESTS: dict[str, tuple[dict[str, Any], str]] = {
+    "Tidelog-Position": (_NUMBER, "Wait until the read model shows this position: the `position` of a command before."),
+    "Idempotency-Key": (
+        {"type": "string", "minLength": 1, "maxLength": 255},
+        "The same request with the same key is executed once in 24 hours, and gets the first answer again.",
+    ),
+    "Prefer": (
+        {"type": "string", "examples": ["wait=30"]},
+        "`wait=<seconds>`, at most 60: wait for the end of the run, which the answer then has as `run`.",
+    ),
+    "If-Match": ({"type": "string", "examples": ['"v3"']}, "Only if the run is at this version; the form is that of `ETag`."),
+    "Last-Event-ID": (_TEXT, "The id of the last event that the reader of a stream has. It goes before `after`."),
+    "If-None-Match": (_TEXT, "An `ETag` of before: 304 if the document is still the same."),
+}
+OF_ANSWERS: dict[str, tuple[dict[str, Any], str]] = {
+    "Tidelog-Position": (_NUMBER, "Of a command: the position of its last event. Of a read: the position that the answer shows."),
+    "Tidelog-History": (_TEXT, "Id of the history of the log that the events are of."),
+    "Tidelog-Trace-Id": (_TEXT, "The trace of the request, for the server's log."),
+    "ETag": (_TEXT, 'The version: of a resource `"v<version>"`, of a document a hash.'),
+    "Location": (
+        {"type": "string", "format": "uri-reference"},
+        "A reference to the resource, relative to the address of the request.",
+    ),
+    "Link": (_TEXT, 'The next page, `rel="next"`, relative to the address of this page.'),
+    "Idempotency-Replayed": ({"const": "true"}, "The command was recorded before, and this is its first answer."),
+    "Preference-Applied": (_TEXT, "`wait=<seconds>`: the longest time that the answer would have waited."),
+    "Retry-After": (_NUMBER, "Seconds after which to try again."),
+    "WWW-Authenticate": (_TEXT, "How to show a key."),
+    "Cache-Control": (_TEXT, "How long the answer may be kept."),
+    "X-Content-Type-Options": (_TEXT, "`nosniff`"),
+    "Referrer-Policy": (_TEXT, "`no-referrer`"),
+    "X-Accel-Buffering": (_TEXT, "`no`, on streams: a proxy is to pass events on at once."),
+    "Content-Security-Policy": (_TEXT, "What a browser may load for the page: from this server alone."),
+    "Accept": (_TEXT, "The content types that a body may have."),
+    "Accept-Encoding": (_TEXT, "The content codings that a body may have."),
+}
+
+
+def parameter(name: str) -> dict[str, Any]:
+    """A header of requests as an OpenAPI parameter."""
+    schema, description = OF_REQUESTS[name]
+    return {"name": name, "in": "header", "required": False, "schema": schema, "description": description}
+
+
+def headers(*names: str) -> dict[str, Any]:
+    """Headers of an answer as OpenAPI header objects. Every answer has a trace id."""
+    return {
+        name: {"schema": schema, "description": description}
+        for name in (*names, "Tidelog-Trace-Id")
+        for schema, description in (OF_ANSWERS[name],)
+    }

@@ -1,0 +1,75 @@
+"""Compares real answers with the OpenAPI document: status, media type, every field of the content, and headers."""
+
+import copy
+import json
+import re
+from typing import Any
+
+import httpx
+import jsonschema
+
+OF_EVERY_ANSWER = {"content-type", "content-length", "allow", "connection"}
+OPEN = {"CloudEvent", "Problem"}
+"""Schemas whose objects may have further fields."""
+
+
+class Documented:
+    """An event hook of a client: raises AssertionError for an answer that the document does not describe."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self._paths = document["paths"]
+        self._components = copy.deepcopy(document["components"])
+        for name, schema in self._components["schemas"].items():
+            if name not in OPEN:
+                _close(schema)
+        self._patterns = {
+            path: re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path))) for path in sorted(self._paths, key=lambda p: "{" in p)
+        }
+        self.seen: dict[tuple[str, str], set[int]] = {}
+        """(method, route) → statuses that were answered."""
+
+    async def __call__(self, response: httpx.Response) -> None:
+        request = response.request
+        where = f"{request.method} {request.url.path} {response.status_code}"
+        path = next((path for path, pattern in self._patterns.items() if pattern.fullmatch(request.url.path)), None)
+        assert path is not None, f"{where}: there is no such route"
+        method = {"HEAD": "GET"}.get(request.method, request.method)
+        operation = self._paths[path][method.lower()]
+        self.seen.setdefault((method, path), set()).add(response.status_code)
+        answer = operation["responses"].get(str(response.status_code))
+        assert answer is not None, f"{where} is not documented: {sorted(operation['responses'])}"
+        if "$ref" in answer:
+            answer = self._components["responses"][answer["$ref"].rpartition("/")[2]]
+        known = {name.lower() for name in answer.get("headers", ())}
+        found = {name.lower() for name in response.headers} - OF_EVERY_ANSWER
+        assert found <= known, f"{where}: headers of the answer that are not documented: {found - known}"
+        assert "tidelog-trace-id" in found, where
+        await self._check_content(where, response, answer.get("content", {}))
+
+    async def _check_content(self, where: str, response: httpx.Response, documented: dict[str, Any]) -> None:
+        kind = response.headers.get("content-type", "").partition(";")[0]
+        if not documented:
+            assert not await response.aread(), f"{where} has content"
+            return
+        assert kind in documented, f"{where}: {kind} is not documented, only {sorted(documented)}"
+        schema = documented[kind]["schema"]
+        assert schema not in ({}, True), f"{where}: {kind} has no schema"
+        if kind.endswith("json") and response.request.method != "HEAD":
+            content = json.loads(await response.aread())
+            validator = jsonschema.Draft202012Validator(
+                {**schema, "components": self._components}, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
+            )
+            problems = [f"{list(error.absolute_path)}: {error.message[:300]}" for error in validator.iter_errors(content)]
+            assert not problems, f"{where}: {problems}"
+
+
+def _close(schema: Any) -> None:
+    """Forbids fields that the schema does not name, wherever an object stands in it."""
+    if isinstance(schema, dict):
+        if "properties" in schema:
+            schema.setdefault("additionalProperties", False)
+        for inner in schema.values():
+            _close(inner)
+    elif isinstance(schema, list):
+        for inner in schema:
+            _close(inner)
