@@ -167,7 +167,7 @@ async def test_more_than_a_head_may_have_is_refused_and_not_kept(door: int, what
 async def test_as_much_as_a_head_may_have_is_taken(door: int) -> None:
     async with peer(door) as client:
         for _ in range(2):
-            for piece in (b"GET / HTTP/1.1\r\n", *[b"X-%d: %s\r\n" % (i, b"a" * 600) for i in range(100)], b"\r\n"):
+            for piece in (b"GET / HTTP/1.1\r\nHost: x\r\n", *[b"X-%d: %s\r\n" % (i, b"a" * 600) for i in range(99)], b"\r\n"):
                 await client.send(piece)
             assert len((await client.echo())["headers"]) == 100
 
@@ -175,12 +175,15 @@ async def test_as_much_as_a_head_may_have_is_taken(door: int) -> None:
 NO_HTTP = {
     "garbage": b"garbage\r\n\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-    "NUL in a header": b"GET / HTTP/1.1\r\nX: a\x00b\r\n\r\n",
+    "NUL in a header": b"GET / HTTP/1.1\r\nHost: x\r\nX: a\x00b\r\n\r\n",
     "bare line feeds": b"GET / HTTP/1.1\nHost: x\n\n",
-    "no length": b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
-    "two lengths": b"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
-    "a path that is not ASCII": "GET /ü HTTP/1.1\r\n\r\n".encode(),
-    "a tunnel": b"CONNECT a:1 HTTP/1.1\r\n\r\n",
+    "no length": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n",
+    "two lengths": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "a path that is not ASCII": "GET /ü HTTP/1.1\r\nHost: x\r\n\r\n".encode(),
+    "a tunnel": b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n",
+    "no host": b"GET / HTTP/1.1\r\n\r\n",
+    "two hosts": b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+    "two hosts, an old version": b"GET / HTTP/1.0\r\nHost: x\r\nhost: x\r\n\r\n",
     "HTTP/0.9": b"GET /\r\n\r\n",
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "a bad chunk": chunked(b"zz\r\n"),
@@ -256,7 +259,7 @@ async def test_a_body_that_does_not_come_in_time(trickle: bool) -> None:
     """The time between two pieces has a bound, and so has the number of pieces."""
     async with serving(Echo(), QUICK) as (_, port), peer(port) as slow:
         asking = asyncio.create_task(slow.problem(408, "request-timeout"))
-        await slow.send(b"POST / HTTP/1.1\r\nContent-Length: 1000000\r\n\r\nx")
+        await slow.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nx")
         while not asking.done():
             await asyncio.sleep(0.02)
             if trickle:
@@ -274,7 +277,7 @@ async def test_a_connection_without_another_request_is_closed() -> None:
 
 async def test_the_body_of_an_answered_request_is_not_waited_for_long() -> None:
     async with serving(Echo(), replace(QUICK, body_pause_s=60, body_s=60)) as (_, port), peer(port) as client:
-        await client.send(b"POST /early HTTP/1.1\r\nContent-Length: 10\r\n\r\nx")
+        await client.send(b"POST /early HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nx")
         await client.echo()
         await client.closed()
 
@@ -336,7 +339,7 @@ async def test_chunks_extensions_and_trailers(door: int) -> None:
 @pytest.mark.parametrize("framing", ["none", "length", "chunks"])
 async def test_an_upgrade_that_we_do_not_know_is_ignored(door: int, framing: str) -> None:
     """Java's client sends this header with each request. The bytes after the headers are the body and no request."""
-    upgrade = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n"
+    upgrade = "Host: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n"
     head, body = {
         "none": (f"GET /u HTTP/1.1\r\n{upgrade}\r\n", b""),
         "length": (f"POST /u HTTP/1.1\r\n{upgrade}Content-Length: 5\r\n\r\n", b"hello"),

@@ -72,6 +72,8 @@ class HttpConnection(HttpToolsProtocol):
         """Whether a part of the message has arrived."""
         self._head = self._fields = 0
         """Bytes and number of headers of the message, trailers included."""
+        self._hosts = 0
+        """Number of `Host` headers of the message."""
         self._unparsed = 0
         """Number of bytes that the parser has read without a result."""
         self._rest = b""
@@ -187,7 +189,7 @@ class HttpConnection(HttpToolsProtocol):
         super().on_message_begin()
         self.scope["state"]["connection"] = self
         self._begun = True
-        self._head = self._fields = self._unparsed = 0
+        self._head = self._fields = self._hosts = self._unparsed = 0
         if self._phase != HEAD:
             self._enter(HEAD)
 
@@ -204,7 +206,9 @@ class HttpConnection(HttpToolsProtocol):
         if self._phase == BODY:
             return  # a trailer must not become a header
         name = name.lower()
-        if name == b"expect" and value.lower() == b"100-continue":
+        if name == b"host":
+            self._hosts += 1
+        elif name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
         self.headers.append((name, value))
 
@@ -218,7 +222,8 @@ class HttpConnection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self._muted:
             return
-        if self.parser.get_http_version() not in ("1.1", "1.0"):
+        version = self.parser.get_http_version()
+        if version not in ("1.1", "1.0") or self._hosts > 1 or (not self._hosts and version == "1.1"):  # RFC 9112, section 3.2
             raise _Refused
         super().on_headers_complete()
         self._enter(BODY)
