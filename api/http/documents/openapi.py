@@ -202,7 +202,7 @@ def _errors(path: str, method: str, operation: dict[str, Any]) -> set[int]:
     found = {422, 429, 500, 503}
     for applies, statuses in (
         (path.startswith("/v1/"), (401,)),
-        (path.startswith("/v1/projections"), (403,)),
+        (path.startswith(("/v1/projections", "/v1/log")), (403,)),
         (path.startswith("/v1/") and method != "get", (403, 409)),
         (any(place == "path" for place, _ in given), (404,)),
         ("requestBody" in operation, (400, 404, 408, 413, 415)),
