@@ -110,13 +110,13 @@ class RunStreams:
         yield RunOver(reached)
 
     async def is_at_end(self, tenant_id: UUID, run_id: UUID, after: int) -> bool:
-        """Whether the run has ended, and no event of it will follow after a position. Raises Unavailable.
+        """Whether the stream of a run is over for a reader that has everything up to a position. Raises Unavailable.
 
-        False while the sagas have not handled the run's last event: the cancellation of the run's parts may follow. The call waits
-        during an outage of the database: callers set a time-out.
+        False while the sagas have not handled the run's last event, and while attempts of tools are under way: their events may
+        follow. The call waits during an outage of the database: callers set a time-out.
         """
         run = await self.runs.now(tenant_id, run_id)
-        if run is None or run.status == "running" or run.position > after:
+        if run is None or run.status == "running" or run.position > after or _LastAttempts(run).open:
             return False
         try:
             await self.positions.until(partition_of(run_id), run.position, SETTLED_S)

@@ -104,7 +104,7 @@ async def test_an_unknown_field_is_refused_wherever_it_stands(shared: System) ->
     assert tried["/v1/runs"] == {"", "/plan", "/plan/steps/0", "/plan/steps/0/retry"}
     assert tried["/v1/agent-runs/{agent_run_id}/journal"] == {"", "/entries/0"}
     for failing in ("agent-runs/{agent_run_id}/fail", "invocations/{invocation_id}/fail", "invocations/{invocation_id}/resolve"):
-        assert tried[f"/v1/{failing}"] == {"", "/error"}
+        assert tried[f"/v1/{failing}"] == {"", "/error", "/error/causes/0"}
     assert await shared.container.feed.head() == before, "nothing was recorded"
 
 

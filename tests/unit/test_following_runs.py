@@ -135,6 +135,19 @@ async def test_the_end_is_not_reached_while_the_sagas_are_behind(engine: Engine,
     assert not await is_at_end(engine, run_id, positions(engine, run_id)[-1]), "the sagas may still append"
 
 
+async def test_the_end_is_not_reached_while_an_attempt_is_under_way(engine: Engine, worker: PlayedWorker) -> None:
+    run_id = await engine.start("alpha")
+    alpha = await worker.next("alpha")
+    await alpha.call("k", "add", a=1)
+    add = await worker.next("add", "tool")
+    await engine.give(CancelRun(run_id=run_id))
+    await engine.settled()
+    assert not await is_at_end(engine, run_id, 10**6), "the outcome of the attempt follows"
+    await add.complete(2)
+    await engine.settled()
+    assert await is_at_end(engine, run_id, positions(engine, run_id)[-1])
+
+
 async def test_wanted_topics_come_and_the_end_is_told_all_the_same(engine: Engine, worker: PlayedWorker) -> None:
     run_id = await engine.start("alpha")
     follower = Follower(engine, run_id, topics=frozenset({"agent_run.claimed"}))
