@@ -77,7 +77,7 @@ async def worker_with_a_broken_file(system: System, url: str, folder: Path) -> A
     found = discover(folder)
     agents = [agent.cls for agent in found.agents.values()]
     worker, stop = Worker(url=url, api_key=system.key, agents=agents), asyncio.Event()
-    worker.add_problems(found.problems)
+    worker.show_problems(found.problems)
     task = asyncio.create_task(worker.run(stop))
     try:
         await eventually(lambda: asyncio.sleep(0, worker.registered.is_set()), "the registration")

@@ -1,41 +1,60 @@
 """Calls of user functions: async ones on the event loop, sync ones in threads, and neither kind can stop the process."""
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import inspect
-import logging
-import threading
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+import os
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+from tidelog.crews import name_of, start_thread
 from tidelog.errors import PermanentError
 from tidelog.texts import text_of, type_of
 
-logger = logging.getLogger(__name__)
-
-STOP_WAIT_S = 5.0
+STOP_WAIT_S = 1.0
+"""Seconds that cancelled code of users gets to clean up before the runtime goes on without the code."""
 CANCEL_AGAIN_S = 1.0
 
 
 class ProcessExitError(PermanentError):
     """User code asked the process to exit (`sys.exit`, `KeyboardInterrupt`). The worker lives on; the call fails."""
 
-
-def _exit_of(error: BaseException) -> str:
-    return f"user code asked the process to exit: {type_of(error)}({text_of(error, 200)})"
+    @classmethod
+    def of(cls, error: BaseException) -> "ProcessExitError":
+        return cls(f"user code asked the process to exit: {type_of(error)}({text_of(error, 200)})")
 
 
 class keep_process:
     """Turns what user code raises to stop the process (SystemExit, KeyboardInterrupt) into an error of the call."""
 
     def __enter__(self) -> None:
-        return None
+        self._pid = os.getpid()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        end_fork(self._pid, error)
         if isinstance(error, SystemExit | KeyboardInterrupt):
-            raise ProcessExitError(_exit_of(error)) from error
+            raise ProcessExitError.of(error) from error
+
+
+def end_fork(pid: int, error: BaseException | None) -> None:
+    """End the present process, unless its id is `pid`: user code has forked the worker and has come back in the copy.
+
+    The copy has the connections of the worker and would work as a second one on them.
+    """
+    if os.getpid() == pid:
+        return
+    code = error.code if isinstance(error, SystemExit) else error
+    if code is not None and not isinstance(code, int):
+        traceback.print_exception(error)
+        code = 1
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+    os._exit(code or 0)
 
 
 def is_async(function: Callable[..., Any]) -> bool:
@@ -60,7 +79,7 @@ def run_in_thread(function: Callable[[], Any]) -> Awaitable[Any]:
     """Run in a new daemon thread, with the caller's context variables.
 
     There is no pool: when the waiting side gives up (time-out, cancellation) Python cannot stop the thread. The abandoned thread
-    must neither hold a place that others need nor keep the process from ending. Callers bound the number of threads.
+    must neither hold a place that other calls need nor keep the process from ending. The call's crew bounds and counts its threads.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
@@ -77,14 +96,15 @@ def run_in_thread(function: Callable[[], Any]) -> Awaitable[Any]:
             future.set_exception(error)
 
     def work() -> None:
+        if future.cancelled():  # while it waited for a thread
+            return
         outcome = _Outcome()
         with outcome:
             outcome.result = context.run(function)
         if not loop.is_closed():
             loop.call_soon_threadsafe(settle, outcome.result, outcome.error)
 
-    name = getattr(getattr(function, "func", function), "__qualname__", "function")  # a `repr` of user code might raise
-    threading.Thread(target=work, name=f"tidelog-{name:.60}", daemon=True).start()
+    start_thread(work, name_of(function))
     return future
 
 
@@ -95,21 +115,16 @@ class _Outcome:
     error: BaseException | None = None
 
     def __enter__(self) -> None:
-        return None
+        self._pid = os.getpid()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> bool:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
+        end_fork(self._pid, error)
         if isinstance(error, SystemExit | KeyboardInterrupt):
             # Unchanged, these exceptions would stop the event loop as soon as they leave a task.
-            self.error = ProcessExitError(_exit_of(error))
+            self.error = ProcessExitError.of(error)
         else:
             self.error = error
         return error is not None
-
-
-async def guarded(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """The coroutine's result; its SystemExit and KeyboardInterrupt become `ProcessExitError`."""
-    with keep_process():
-        return await coroutine
 
 
 async def end_tasks(*tasks: "asyncio.Task[Any]") -> None:
@@ -125,9 +140,7 @@ async def end_tasks(*tasks: "asyncio.Task[Any]") -> None:
 
 
 async def stop_task(task: "asyncio.Task[Any]") -> None:
-    """Cancel a task that still runs, and wait for its end for a bounded time: user code may refuse the cancellation."""
+    """Cancel a task that still runs, and wait for its end for `STOP_WAIT_S` seconds: user code may refuse the cancellation."""
     if not task.done():
         task.cancel()
         await asyncio.wait({task}, timeout=STOP_WAIT_S)
-        if not task.done():
-            logger.warning("task_does_not_stop", extra={"fields": {"task": task.get_name()}})

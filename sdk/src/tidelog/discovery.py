@@ -3,23 +3,25 @@
 import hashlib
 import importlib
 import importlib.util
-import inspect
-import linecache
 import sys
-import traceback
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from types import ModuleType, TracebackType
-from typing import Any, Literal, get_args
+from types import ModuleType
+from typing import Any, Literal, TypeVar, get_args
 
 from tidelog.agent import Agent, AgentDefinition, describe_agent
 from tidelog.errors import DefinitionError
+from tidelog.loading import PATIENCE_S, Import, users_line
+from tidelog.siblings import PREFIX, hint, know
 from tidelog.tools import Tool, ToolDefinition
 
 ProblemKind = Literal[
     "no-folder",
     "import-failed",
+    "import-hangs",
     "no-execute",
     "invalid-signature",
     "invalid-name",
@@ -27,6 +29,9 @@ ProblemKind = Literal[
     "duplicate-agent",
     "duplicate-tool",
 ]
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +74,12 @@ class Discovery:
 
     def add_agent(self, path: Path, cls: type[Agent]) -> None:
         """Add an agent class, or note why it cannot be used. Of two classes with one name the first is kept."""
-        try:
-            definition = describe_agent(cls)
-        except DefinitionError as error:
-            self._add_problem(path, error)
+        definition = self._described(path, cls.__name__, partial(describe_agent, cls))
+        if definition is None:
             return
         other = self.agents.get(definition.name)
+        if other is not None and other.cls is cls:
+            return
         if other is not None:
             self.problems.append(
                 Problem(
@@ -89,12 +94,12 @@ class Discovery:
 
     def add_tool(self, path: Path, tool: Tool[..., Any]) -> None:
         """Add a tool, or note why it cannot be used. Of two tools with one name the first is kept."""
-        try:
-            definition = tool.describe()
-        except DefinitionError as error:
-            self._add_problem(path, error)
+        definition = self._described(path, repr(tool), tool.describe)
+        if definition is None:
             return
         other = self.tools.get(definition.name)
+        if other is not None and other.tool is tool:
+            return
         if other is not None:
             self.problems.append(
                 Problem(
@@ -106,58 +111,144 @@ class Discovery:
             return
         self.tools[definition.name] = FoundTool(path, tool, definition)
 
-    def _add_problem(self, path: Path, error: DefinitionError) -> None:
-        kind = next(kind for kind in get_args(ProblemKind) if kind == error.kind)
-        self.problems.append(Problem(path, kind, str(error)))
+    def _described(self, path: Path, what: str, describe: Callable[[], T]) -> T | None:
+        """The definition; None, and a problem more, if there is none. Code of users may be asked, as in types of parameters."""
+        try:
+            return describe()
+        except DefinitionError as error:
+            kind = next(kind for kind in get_args(ProblemKind) if kind == error.kind)
+            self.problems.append(Problem(path, kind, str(error)))
+        except BaseException as error:  # noqa: BLE001  # of code of users, even SystemExit
+            message = f"{what} cannot be described: {type(error).__name__}: {error}"
+            self.problems.append(Problem(path, "invalid-metadata", message))
+        return None
 
 
 def discover(folders: Path | str | Sequence[Path | str]) -> Discovery:
     """Import every `*.py` and package of the folders whose name does not start with `_`, and collect their agents and tools.
 
-    Each folder becomes a package under a name of its own, so relative imports between its files work, and files of two folders
-    never collide. Importing runs the files' code in this process: an exception or `sys.exit` there is a problem of that file alone.
+    Each folder becomes a package under a name of its own, so files of two folders never collide. Files import one another
+    relatively, or by plain names as in a script. Importing runs the files' code in threads of this process: an exception or
+    `sys.exit` there is a problem of that file alone, and so is an import that takes longer than five seconds.
     """
-    found = Discovery()
-    for folder in [folders] if isinstance(folders, Path | str) else folders:
-        _scan(Path(folder).resolve(), found)
-    return found
+    return Scan(folders).run()
 
 
-def _scan(folder: Path, found: Discovery) -> None:
-    if not folder.is_dir():
-        found.problems.append(Problem(folder, "no-folder", "there is no such folder"))
-        return
-    importlib.invalidate_caches()
-    package = _make_package(folder, found)
-    modules = [(path, module) for path, name in _module_files(folder, package) if (module := _import(name, path, folder, found))]
-    classes = [(path, cls) for path, module in modules for cls in _agents_of(module)]
-    for path, cls in classes:
-        is_base = any(other is not cls and issubclass(other, cls) for _, other in classes)
-        if not (is_base and cls.execute is Agent.execute):  # a common base class without execute is no mistake
-            found.add_agent(path, cls)
-    for path, module in modules:
-        for tool in _tools_of(module):
-            found.add_tool(path, tool)
+class Scan:
+    """One scan of folders, and the imports that it does not wait for any more.
+
+    `changed` is called, in another thread, when an import hangs and when a hanging import has ended.
+    """
+
+    def __init__(
+        self,
+        folders: Path | str | Sequence[Path | str],
+        changed: Callable[[], None] = lambda: None,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        self._folders = [Path(folder).resolve() for folder in ([folders] if isinstance(folders, Path | str) else folders)]
+        self._changed = changed
+        self._patience_s = patience_s
+        self._lock = threading.Lock()
+        self._hanging: dict[Import, Problem] = {}
+        self._scanned: set[str] = set()
+        self.found = Discovery()
+
+    def run(self) -> Discovery:
+        """Blocks until each file has been imported, has failed, or hangs."""
+        packages = {_package_name(folder): folder for folder in self._folders if folder.is_dir()}
+        know(packages)
+        importlib.invalidate_caches()
+        for folder in self._folders:
+            if _package_name(folder) not in packages:
+                self.found.problems.append(Problem(folder, "no-folder", "there is no such folder"))
+        for package, folder in packages.items():
+            self._scan(package, folder)
+        return self.found
+
+    def present(self) -> Discovery:
+        """A copy of what has been found so far."""
+        with self._lock:
+            return Discovery(dict(self.found.agents), dict(self.found.tools), list(self.found.problems))
+
+    def hanging(self) -> list[Problem]:
+        """The imports that hang now, with the line where each one is now."""
+        with self._lock:
+            return [_hang(still) for still in self._hanging]
+
+    def _scan(self, package: str, folder: Path) -> None:
+        init, files = _make_package(package, folder), list(_module_files(folder, package))
+        files = [*([] if init is None else [(init, package)]), *files]
+        self._scanned.update(name for _, name in files)
+        modules = [(path, module) for path, name in files if (module := self._import(path, name, folder)) is not None]
+        self._collect(modules)
+
+    def _collect(self, modules: Sequence[tuple[Path, ModuleType]]) -> None:
+        offers = [(path, value, meant) for path, module in modules for value, meant in _offers(module, self._scanned)]
+        classes = [(path, value, meant) for path, value, meant in offers if isinstance(value, type)]
+        with self._lock:
+            for path, cls, meant in classes:
+                is_base = any(other is not cls and issubclass(other, cls) for _, other, _ in classes)
+                if not is_base or (meant and cls.execute is not Agent.execute):  # a common base class is no mistake
+                    self.found.add_agent(path, cls)
+            for path, tool, _ in offers:
+                if isinstance(tool, Tool):
+                    self.found.add_tool(path, tool)
+
+    def _import(self, path: Path, name: str, folder: Path) -> ModuleType | None:
+        one = Import(path, name, folder)
+        if one.run(self._patience_s, self._late):
+            with self._lock:
+                self._note_failure(one)
+            return one.module
+        with self._lock:
+            if not one.ended:  # else `_late` has it
+                self._hanging[one] = _hang(one)
+                self.found.problems.append(self._hanging[one])
+        self._changed()
+        return None
+
+    def _late(self, one: Import) -> None:
+        with self._lock:
+            problem = self._hanging.pop(one, None)
+            if problem is not None:
+                self.found.problems.remove(problem)
+            self._note_failure(one)
+        if one.module is not None:
+            self._collect([(one.path, one.module)])
+        self._changed()
+
+    def _note_failure(self, one: Import) -> None:
+        if one.error is not None:
+            self.found.problems.append(Problem(one.path, "import-failed", _reason(one.error, one.folder)))
 
 
-def _make_package(folder: Path, found: Discovery) -> str:
-    """The package that stands for the folder; its `__init__.py` is run if there is one."""
-    name = f"_tidelog_{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"
-    for loaded in [module for module in sys.modules if module == name or module.startswith(f"{name}.")]:
-        del sys.modules[loaded]  # scanned before in this process: read the present files
+def _reason(error: BaseException, folder: Path) -> str:
+    text = f"{type(error).__name__}: {error}".replace(f"{_package_name(folder)}.", ".")
+    where, what = users_line(error, folder), hint(error, folder)
+    text = f"{where}: {text}" if where else text
+    return f"{text}; {what}" if what else text
+
+
+def _hang(one: Import) -> Problem:
+    place, other = one.place(), one.waits_for()
+    where = f", at {place}" if place else ""
+    waits = f". It waits for the import of {other.rpartition('.')[2]!r}" if other else ""
+    return Problem(one.path, "import-hangs", f"the import has not ended after {one.seconds:.0f} s{where}{waits}")
+
+
+def _package_name(folder: Path) -> str:
+    return f"{PREFIX}{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"
+
+
+def _make_package(name: str, folder: Path) -> Path | None:
+    """Make the package that stands for the folder. Returns its `__init__.py`, if there is one, which has not run yet."""
     init = folder / "__init__.py"
-    if init.is_file():
-        spec = importlib.util.spec_from_file_location(name, init, submodule_search_locations=[str(folder)])
-        if spec is not None and spec.loader is not None:
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[name] = module
-            with _note_failure(init, folder, found):
-                spec.loader.exec_module(module)
-            return name
-    package = ModuleType(name)
+    spec = importlib.util.spec_from_file_location(name, init, submodule_search_locations=[str(folder)]) if init.is_file() else None
+    package = ModuleType(name) if spec is None else importlib.util.module_from_spec(spec)
     package.__path__ = [str(folder)]
     sys.modules[name] = package
-    return name
+    return None if spec is None else init
 
 
 def _module_files(folder: Path, package: str) -> Iterator[tuple[Path, str]]:
@@ -172,64 +263,32 @@ def _module_files(folder: Path, package: str) -> Iterator[tuple[Path, str]]:
             yield path, f"{package}.{path.stem}"
 
 
-def _import(name: str, path: Path, folder: Path, found: Discovery) -> ModuleType | None:
-    with _note_failure(path, folder, found):
-        return importlib.import_module(name)
-    return None
+def _offers(module: ModuleType, scanned: set[str]) -> Iterator[tuple[type[Agent] | Tool[..., Any], bool]]:
+    """The agent classes and tools that a module offers, in order.
 
-
-class _note_failure:
-    """Every exception that a user's module raises during its import, even SystemExit, becomes a `Problem`. A real Ctrl-C passes."""
-
-    def __init__(self, path: Path, folder: Path, found: Discovery) -> None:
-        self._path = path
-        self._folder = folder
-        self._found = found
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
-        if error is None or isinstance(error, KeyboardInterrupt):
-            return False
-        where = _users_line(error, self._folder)
-        message = f"{where}: {type(error).__name__}: {error}" if where else f"{type(error).__name__}: {error}"
-        self._found.problems.append(Problem(self._path, "import-failed", message))
-        return True
-
-
-def _users_line(error: BaseException, folder: Path) -> str:
-    """The line of the user's own code that failed: `review.py, line 3: import nothing`."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{_relative(error.filename, folder)}, line {error.lineno}: {(error.text or '').strip()}"
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_relative_to(folder)]
-    if not frames:
-        return ""
-    last = frames[-1]
-    line = last.line or linecache.getline(last.filename, last.lineno or 0)
-    return f"{_relative(last.filename, folder)}, line {last.lineno}: {line.strip()}"
-
-
-def _relative(filename: str, folder: Path) -> str:
-    path = Path(filename)
-    return str(path.relative_to(folder)) if path.is_relative_to(folder) else filename
-
-
-def _agents_of(module: ModuleType) -> Iterator[type[Agent]]:
-    """Agent classes that are defined in this module (not imported into it), private ones excepted, in order of definition."""
-    seen: set[type[Agent]] = set()
-    for value in vars(module).values():
-        if not (inspect.isclass(value) and issubclass(value, Agent)) or value in seen:
+    A module offers those that it defines, private classes excepted, and those of its `__all__`. A package also offers those that it
+    imports from a private module of the folder, which no scan sees; for these the second value is False, because the import may
+    have another purpose. A scanned module offers its definitions itself.
+    """
+    listed = vars(module).get("__all__")
+    listed = listed if isinstance(listed, list | tuple) else ()
+    folder, seen = module.__name__.partition(".")[0], list[Any]()
+    for name, value in list(vars(module).items()):
+        home = _home_of(value)
+        if home is None or any(value is other for other in seen):
             continue
-        if value.__module__ == module.__name__ and not value.__name__.startswith("_"):
-            seen.add(value)
-            yield value
+        seen.append(value)
+        private = isinstance(value, type) and value.__name__.startswith("_")
+        imported = "__path__" in vars(module) and home.startswith(f"{folder}.") and not private and not name.startswith("_")
+        if (home == module.__name__ and not private) or (home not in scanned and name in listed):
+            yield value, True
+        elif home not in scanned and imported:
+            yield value, False
 
 
-def _tools_of(module: ModuleType) -> Iterator[Tool[..., Any]]:
-    """Tools that are defined in this module, in order of definition."""
-    seen: list[Tool[..., Any]] = []
-    for value in vars(module).values():
-        if isinstance(value, Tool) and value.__module__ == module.__name__ and not any(value is tool for tool in seen):
-            seen.append(value)
-            yield value
+def _home_of(value: Any) -> str | None:
+    """The name of the module that defines an agent class or tool; None for any other value, whose attributes are not touched."""
+    kind = type(value)
+    if issubclass(kind, Tool) or (issubclass(kind, type) and issubclass(value, Agent) and value is not Agent):
+        return str(value.__module__)
+    return None

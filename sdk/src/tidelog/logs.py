@@ -1,10 +1,11 @@
 """One line per log event, as JSON or text, with its run and agent. Uses the standard logging module."""
 
+import contextlib
 import json
 import logging
-import sys
+import os
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from tidelog.texts import text_of, type_of
 
@@ -14,12 +15,50 @@ MAX_EXCEPTION = 20_000
 
 def log(logger: logging.Logger, level: int, event: str, **fields: Any) -> None:
     """Log an event with its fields."""
-    logger.log(level, event, extra={"fields": fields})
+    _write(logger, level, event, fields, None)
 
 
 def log_failure(logger: logging.Logger, event: str, error: BaseException, **fields: Any) -> None:
     """Log an event of level ERROR with its fields and the traceback of its cause."""
-    logger.error(event, extra={"fields": fields}, exc_info=error)
+    _write(logger, logging.ERROR, event, fields, error)
+
+
+def _write(logger: logging.Logger, level: int, event: str, fields: dict[str, Any], error: BaseException | None) -> None:
+    trace = None if error is None else (type(error), error, error.__traceback__)
+    own = _own
+    if own is None:
+        logger.log(level, event, extra={"fields": fields}, exc_info=trace)
+        return
+    if level < own.level:
+        return
+    record = logger.makeRecord(logger.name, level, "", 0, event, (), trace, extra={"fields": fields})
+    own.handle(record)
+    with contextlib.suppress(Exception):  # handlers that user code has added
+        if logger.isEnabledFor(level):
+            logger.handle(record)
+
+
+class _OwnHandler(logging.StreamHandler[TextIO]):
+    """Writes the worker's own lines, whatever user code does to the standard logging module; and lines of user code as long as
+    user code leaves the handler in place."""
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        if getattr(record, "written", False):
+            return False
+        record.written = True
+        return super().handle(record)
+
+
+_own: _OwnHandler | None = None
+
+
+def own_stderr() -> TextIO:
+    """A copy of stderr, which user code cannot close by closing its own."""
+    try:
+        descriptor = os.dup(2)
+    except OSError:  # the process was started without stderr
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+    return open(descriptor, "w", encoding="utf-8", errors="backslashreplace", buffering=1)
 
 
 class _Formatter(logging.Formatter):
@@ -61,8 +100,15 @@ class TextFormatter(_Formatter):
 
 
 def configure_logs(form: Literal["json", "text"], level: int = logging.INFO) -> None:
-    """Send the logs of this process to stderr. Only the command line does this; the library never does."""
-    handler = logging.StreamHandler(sys.stderr)
+    """Send the logs of this process to stderr. Only the command line does this; the library never does.
+
+    User code may close stderr, call `basicConfig`, `disable` or `dictConfig`, or add handlers that fail: the worker's lines go to a
+    descriptor and a handler of their own.
+    """
+    global _own  # one process, one destination
+    handler = _OwnHandler(own_stderr())
+    handler.setLevel(level)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    _own = handler

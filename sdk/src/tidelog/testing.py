@@ -25,7 +25,7 @@ from pydantic import JsonValue
 from uuid_utils.compat import uuid7
 
 from tidelog.agent import Agent, describe_agent
-from tidelog.calling import guarded, stop_task
+from tidelog.calling import keep_process, stop_task
 from tidelog.context import Assignment, Context
 from tidelog.errors import PermanentError, RecipientOverError, ToolError
 from tidelog.failures import tool_failure
@@ -310,7 +310,8 @@ async def run_agent(
     recorded = journal.changes(0)
     context = Context(assignment, Journal(recorded.version, recorded.journal, recorded.mailbox), recorder)
     try:
-        result = to_json(await guarded(agent().execute(context)), "the agent's result")
+        with keep_process():
+            result = to_json(await agent().execute(context), "the agent's result")
     finally:
         await context.close()
         await recorder.close()

@@ -4,25 +4,21 @@ import argparse
 import asyncio
 import logging
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from uuid_utils.compat import uuid7
-
-from tidelog.discovery import Discovery, discover
-from tidelog.errors import TidelogAPIError, TidelogConnectionError
 from tidelog.logs import configure_logs, log
-from tidelog.transport import NO_RETRY, Transport
+from tidelog.process import WorkerProcess
+from tidelog.worker.intake import Intake
 from tidelog.worker.nats_settings import WorkerSettingsError, nats_security_from
-from tidelog.worker.protocol import WorkerApi
-from tidelog.worker.runtime import RefusedError, Worker
+from tidelog.worker.runtime import GRACE_S, RefusedError, Worker
 
 logger = logging.getLogger("tidelog.worker")
 
 EXIT_REFUSED = 2
-REPORT_WITHIN_S = 5.0
+AFTER_GRACE_S = 2.5
+"""Seconds after the grace in which the worker gives back its work, closes its connections and ends."""
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -41,6 +37,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--workspace", type=Path, default=Path(), help="folder that tools work in (default: the current one)")
     parser.add_argument("--concurrency", type=_positive, default=100, metavar="N", help="agents at once (default: 100)")
     parser.add_argument("--tool-concurrency", type=_positive, default=16, metavar="N", help="tool calls at once (default: 16)")
+    parser.add_argument(
+        "--grace", type=_seconds, default=GRACE_S, metavar="SECONDS",
+        help="time that work in hand gets to end after SIGTERM (default: 5); the process ends 2.5 seconds later at the latest",
+    )  # fmt: skip
     parser.add_argument("--log-format", choices=("json", "text"), default="text")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
     given = parser.parse_args(arguments)
@@ -51,6 +51,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         parser.error("no API key: set TIDELOG_API_KEY")
     if not given.workspace.is_dir():
         parser.error(f"--workspace: there is no folder {given.workspace}")
+    # Absolute from here on: code of users may change the current folder of the process.
+    given.workspace, given.agents = given.workspace.resolve(), [folder.resolve() for folder in given.agents]
     try:
         given.nats_security = nats_security_from(os.environ)
     except WorkerSettingsError as error:
@@ -65,59 +67,44 @@ def _positive(text: str) -> int:
     return value
 
 
-async def serve(given: argparse.Namespace, found: Discovery) -> int:
-    """Run a worker until SIGTERM or SIGINT; a second signal ends the process at once. Returns the exit code."""
-    stop = asyncio.Event()
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 3600:
+        raise argparse.ArgumentTypeError("must be 0 to 3600")
+    return value
 
-    def on_signal() -> None:
-        if stop.is_set():
-            os._exit(130)
-        stop.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, on_signal)
-    worker = Worker(
+async def serve(given: argparse.Namespace, stop: asyncio.Event) -> int:
+    """Run a worker until `stop` is set. Returns the exit code."""
+    worker = Worker(  # before any code of users runs, which may change the environment
         url=given.url,
         api_key=given.api_key,
-        agents=[agent.cls for agent in found.agents.values()],
-        tools=[tool.tool for tool in found.tools.values()],
         workspace=given.workspace,
         concurrency=given.concurrency,
         tool_concurrency=given.tool_concurrency,
         nats_security=given.nats_security,
+        grace_s=given.grace,
     )
-    worker.add_problems(found.problems)
-    try:
-        await worker.run(stop)
-    except RefusedError as error:
-        log(logger, logging.ERROR, "worker_refused", reason=str(error))
-        return EXIT_REFUSED
+    async with Intake(given.agents, worker) as intake:
+        if not await intake.something(stop):
+            if stop.is_set():
+                return 0
+            log(logger, logging.ERROR, "nothing_to_run", folders=[str(folder) for folder in given.agents])
+            await worker.report_problems_once()
+            return EXIT_REFUSED
+        try:
+            await worker.run(stop)
+        except RefusedError as error:
+            log(logger, logging.ERROR, "worker_refused", reason=str(error))
+            return EXIT_REFUSED
     return 0
-
-
-async def report_problems(given: argparse.Namespace, found: Discovery) -> None:
-    """Reports the problems of a worker that has nothing to run: operators see them for three minutes."""
-    transport = Transport(given.url, given.api_key)
-    try:
-        async with asyncio.timeout(REPORT_WITHIN_S):
-            await WorkerApi(transport).register(str(uuid7()), (), (), NO_RETRY, found.problems)
-    except (TidelogConnectionError, TidelogAPIError, TimeoutError) as error:
-        log(logger, logging.WARNING, "problems_not_reported", reason=repr(error))
-    finally:
-        await transport.close()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     given = parse_arguments(arguments)
     configure_logs(given.log_format, getattr(logging, given.log_level.upper()))
-    found = discover(given.agents)
-    for problem in found.problems:
-        log(logger, logging.ERROR, "problem_in_agents", path=str(problem.path), kind=problem.kind, message=problem.message)
-    if not found.agents and not found.tools:
-        log(logger, logging.ERROR, "nothing_to_run", folders=[str(folder) for folder in given.agents])
-        asyncio.run(report_problems(given, found))
-        return EXIT_REFUSED
-    return asyncio.run(serve(given, found))
+    process = WorkerProcess(limit_s=given.grace + AFTER_GRACE_S)
+    return process.run(serve(given, process.stop))
 
 
 if __name__ == "__main__":

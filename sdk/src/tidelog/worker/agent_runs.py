@@ -9,8 +9,9 @@ from uuid import UUID
 from pydantic import JsonValue
 
 from tidelog.agent import Agent
-from tidelog.calling import guarded, stop_task
+from tidelog.calling import keep_process, stop_task
 from tidelog.context import Assignment, Context
+from tidelog.crews import CREW, Crew
 from tidelog.errors import (
     ConflictError,
     InvalidRequestError,
@@ -26,6 +27,7 @@ from tidelog.logs import log, log_failure
 from tidelog.values import to_json
 from tidelog.worker.deliveries import Delivery
 from tidelog.worker.leases import Lease, Loss
+from tidelog.worker.outcomes import Outcome, outcome_of
 from tidelog.worker.protocol import AgentRunClaim, WorkerApi
 from tidelog.worker.slots import Slot
 from tidelog.worker.tasks import going_on
@@ -107,8 +109,8 @@ class AgentRunner:
         self._worker_id = worker_id
         self._agents = agents
 
-    async def run(self, delivery: Delivery, slot: Slot) -> Loss | None:
-        """Execute one agent run. Returns None when the outcome is recorded, else the reason for which the work was given up.
+    async def run(self, delivery: Delivery, slot: Slot, crew: Crew) -> Loss | None:
+        """Execute one agent run in the crew. Returns None when the outcome is recorded, else why the work was given up.
 
         Raises:
             TidelogAPIError, TidelogConnectionError: claiming or reporting failed; see `loss_of`.
@@ -124,11 +126,12 @@ class AgentRunner:
         log(logger, logging.INFO, "agent_run_started", recorded_keys=len(claim.journal), **fields)
         lease = Lease()
         context = self._context(claim, lease, slot)
-        task = asyncio.create_task(self._execute(work.pool, context), name=f"execute {claim.agent} {claim.agent_run_id}")
+        task = asyncio.create_task(self._execute(work.pool, context, crew), name=f"execute {claim.agent} {claim.agent_run_id}")
+        crew.add_task(task)
         name = f"watch {claim.agent_run_id}"
         watch = asyncio.create_task(going_on(name, lambda: _watch(context)), name=name)
         try:
-            either: set[asyncio.Future[Any]] = {task, lease.lost}
+            either: set[asyncio.Future[Any]] = {task, lease.lost, crew.exited}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         finally:
             await stop_task(watch)
@@ -141,7 +144,7 @@ class AgentRunner:
         if left_open:
             hint = "an agent that ends gives up its open calls; await them, or cancel them"
             log(logger, logging.WARNING, "open_calls_given_up", keys=left_open, hint=hint, **fields)
-        await self._report(claim, context, task, fields)
+        await self._report(claim, context, outcome_of(task, crew, asyncio.CancelledError("the agent cancelled itself")), fields)
         return None
 
     def _context(self, claim: AgentRunClaim, lease: Lease, slot: Slot) -> Context:
@@ -159,20 +162,19 @@ class AgentRunner:
         )
         return Context(assignment, Journal(claim.version, claim.journal, claim.mailbox), recorder, slot)
 
-    async def _execute(self, pool: str, context: Context) -> JsonValue:
-        agent = self._agents[pool]()
-        return to_json(await guarded(agent.execute(context)), "the agent's result")
+    async def _execute(self, pool: str, context: Context, crew: Crew) -> JsonValue:
+        CREW.set(crew)
+        with keep_process():
+            return to_json(await self._agents[pool]().execute(context), "the agent's result")
 
-    async def _report(
-        self, claim: AgentRunClaim, context: Context, task: "asyncio.Task[JsonValue]", fields: Mapping[str, Any]
-    ) -> None:
-        error = asyncio.CancelledError("the agent cancelled itself") if task.cancelled() else task.exception()
+    async def _report(self, claim: AgentRunClaim, context: Context, outcome: Outcome, fields: Mapping[str, Any]) -> None:
+        error = outcome.error
         if error is None:
             unused = context.unused_keys()
             if unused:
                 log(logger, logging.WARNING, "recorded_keys_not_used", keys=unused, **fields)
             try:
-                await self._api.complete_agent_run(claim.agent_run_id, claim.attempt, task.result(), unused[:1000])
+                await self._api.complete_agent_run(claim.agent_run_id, claim.attempt, outcome.result, unused[:1000])
             except InvalidRequestError as refusal:
                 await self._fail(claim, report_error(refusal, "permanent"), refusal, fields)
                 return

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from nats.errors import Error as NatsError
 from uuid_utils.compat import uuid7
 
-from tidelog.agent import Agent, describe_agent
+from tidelog.agent import Agent, AgentDefinition, describe_agent
 from tidelog.calling import end_tasks
 from tidelog.discovery import Problem
 from tidelog.errors import (
@@ -24,7 +24,7 @@ from tidelog.errors import (
 )
 from tidelog.logs import log, log_failure
 from tidelog.nats_security import NatsSecurity, SecuredClient
-from tidelog.tools import Tool
+from tidelog.tools import Tool, ToolDefinition
 from tidelog.transport import NO_RETRY, Transport
 from tidelog.worker.agent_runs import AgentRunner
 from tidelog.worker.bench import Bench
@@ -43,7 +43,7 @@ NATS_CONNECT_S = 15.0
 NATS_ANSWER_S = 3.0
 REPORT_EVERY_S = 60.0
 """Seconds between two reports of problems. The server keeps a report for three minutes."""
-WITHDRAW_S = 2.0
+REPORT_WITHIN_S, WITHDRAW_S = 2.0, 2.0
 WAITING_FOR_EACH_SLOT = 5
 """Agents that may wait for tools, people or messages without a slot, for each slot of the worker."""
 MAX_PAUSE_S = 2.0
@@ -59,7 +59,7 @@ class Worker:
 
     `concurrency`: agent executions at once. One that waits for a tool or a message for more than two seconds does not count; up to
     five times as many may wait. `tool_concurrency`: tool calls at once. `workspace`: the folder handed to tools. `nats_security`:
-    certificates and credentials for NATS; the server gives the URL.
+    certificates and credentials for NATS; the server gives the URL. `grace_s`: seconds after the stop in which work may end.
     """
 
     def __init__(
@@ -74,11 +74,15 @@ class Worker:
         tool_concurrency: int = 16,
         worker_id: str | None = None,
         nats_security: NatsSecurity | None = None,
+        grace_s: float = GRACE_S,
     ) -> None:
         self.worker_id = worker_id or str(uuid7())
-        self._agents = _by_name((describe_agent(agent).name, agent) for agent in agents)
-        self._tools = _by_name((tool.describe().name, tool) for tool in tools)
-        self._problems: list[Problem] = []
+        self._grace_s = grace_s
+        self._agents: dict[str, type[Agent]] = {}
+        self._tools: dict[str, Tool[..., Any]] = {}
+        self._agent_definitions: dict[str, AgentDefinition] = {}
+        self._tool_definitions: dict[str, ToolDefinition] = {}
+        self._problems: tuple[Problem, ...] = ()
         # Each agent run may hold a long poll, a heartbeat's check and some calls at once; one that waits a long poll.
         waiting = WAITING_FOR_EACH_SLOT * concurrency
         self._transport = Transport(url, api_key, max_connections=2 * (concurrency + tool_concurrency) + 20 + waiting)
@@ -102,14 +106,41 @@ class Worker:
         self._ack_wait_s = 10.0
         self.registered = asyncio.Event()
         """Set while the worker is known to the server and pulls."""
+        self.add(agents, tools)
 
-    def add_problems(self, problems: Iterable[Problem]) -> None:
-        """Report what `discover` could not use: the server shows it to operators while this worker runs."""
-        self._problems += problems
+    def add(self, agents: Iterable[type[Agent]], tools: Iterable[Tool[..., Any]]) -> None:
+        """Take over more agents and tools. A worker that runs registers them.
+
+        Raises:
+            DefinitionError: one of them is not well-formed, or its name is taken.
+        """
+        for agent in agents:
+            definition = describe_agent(agent)
+            _put(self._agents, definition.name, agent)
+            self._agent_definitions[definition.name] = definition
+        for tool in tools:
+            described = tool.describe()
+            _put(self._tools, described.name, tool)
+            self._tool_definitions[described.name] = described
         self._trouble.set()
 
+    def show_problems(self, problems: Iterable[Problem]) -> None:
+        """What cannot be used now of the files of users: the server shows it to operators while this worker runs."""
+        self._problems = tuple(problems)
+        self._trouble.set()
+
+    async def report_problems_once(self) -> None:
+        """Report the problems of a worker that has nothing to run, and never will: operators see them for three minutes."""
+        try:
+            async with asyncio.timeout(REPORT_WITHIN_S):
+                await self._api.register(self.worker_id, (), (), NO_RETRY, self._problems)
+        except (TidelogConnectionError, TidelogAPIError, TimeoutError) as error:
+            log(logger, logging.WARNING, "problems_not_reported", reason=repr(error))
+        finally:
+            await self._transport.close()
+
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set; then finish the work that ends within `GRACE_S` seconds and give back the rest.
+        """Work until `stop` is set; then finish the work that ends within `grace_s` seconds and give back the rest.
 
         Raises:
             RefusedError: the server refuses this worker.
@@ -176,10 +207,9 @@ class Worker:
         return True
 
     async def _register(self) -> Registration:
-        agents = [describe_agent(agent) for agent in self._agents.values()]
-        tools = [tool.describe() for tool in self._tools.values()]
+        agents, tools = self._agent_definitions.values(), self._tool_definitions.values()
         try:
-            registration = await self._api.register(self.worker_id, agents, tools, NO_RETRY, self._problems)
+            registration = await self._api.register(self.worker_id, list(agents), list(tools), NO_RETRY, self._problems)
         except (AuthenticationError, PermissionDeniedError, InvalidRequestError) as error:
             faults = "; ".join(f"{fault.get('pointer')}: {fault.get('detail')}" for fault in error.errors)
             raise RefusedError(f"the server refuses this worker: {error} {faults}".rstrip()) from error
@@ -190,6 +220,7 @@ class Worker:
             worker_id=self.worker_id,
             agents=sorted(self._agents),
             tools=sorted(self._tools),
+            **{f"{kind}_slots_held": bench.held for kind, bench in self._benches.items() if bench.held},
         )
         return registration
 
@@ -289,8 +320,9 @@ class Worker:
     async def _shut_down(self) -> None:
         await self._set_pullers()
         busy = {kind: bench.busy for kind, bench in self._benches.items()}
-        log(logger, logging.INFO, "worker_stopping", worker_id=self.worker_id, **busy)
-        await asyncio.gather(*(bench.finish(GRACE_S) for bench in self._benches.values()), self._withdraw_problems())
+        held = {f"{kind}_slots_held": bench.held for kind, bench in self._benches.items() if bench.held}
+        log(logger, logging.INFO, "worker_stopping", worker_id=self.worker_id, **busy, **held)
+        await asyncio.gather(*(bench.finish(self._grace_s) for bench in self._benches.values()), self._withdraw_problems())
         if self._nats is not None:
             await _close(self._nats)
         await self._transport.close()
@@ -306,13 +338,10 @@ class Worker:
             log(logger, logging.DEBUG, "problems_not_withdrawn", reason=repr(error))
 
 
-def _by_name(named: Iterable[tuple[str, T]]) -> dict[str, T]:
-    things: dict[str, T] = {}
-    for name, thing in named:
-        if name in things:
-            raise DefinitionError("invalid-name", f"two of one name: {name!r}")
-        things[name] = thing
-    return things
+def _put(things: dict[str, T], name: str, thing: T) -> None:
+    if name in things:
+        raise DefinitionError("invalid-name", f"two of one name: {name!r}")
+    things[name] = thing
 
 
 async def _is_usable(connection: SecuredClient) -> bool:
