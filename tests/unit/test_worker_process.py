@@ -61,8 +61,14 @@ class Started:
                 if text in line:
                     return
 
+    def kill(self) -> None:
+        """End the process and its children."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
     async def ended(self) -> int:
         code = await in_time(self.process.wait(), 10)
+        self.kill()  # children would keep the pipe of the output open
         self.log.append((await self._lines.read()).decode())
         return code
 
@@ -83,8 +89,7 @@ async def nothing_is_left() -> AsyncIterator[None]:
     """The processes of a test end with the test, and their children too."""
     yield
     for started in STARTED:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(started.process.pid, signal.SIGKILL)
+        started.kill()
         await in_time(started.process.wait(), 10)
     STARTED.clear()
 

@@ -11,6 +11,7 @@ from typing import Self
 
 from tidelog.calling import end_tasks, keep_process, run_in_thread
 from tidelog.discovery import Discovery, Problem, Scan
+from tidelog.loading import PATIENCE_S
 from tidelog.logs import log, log_failure
 from tidelog.worker.runtime import Worker
 
@@ -23,9 +24,9 @@ FIRST_REMINDER_S, LONGEST_REMINDER_S = 60.0, 600.0
 class Intake:
     """Scans folders in the background for as long as the context is open."""
 
-    def __init__(self, folders: Iterable[Path], worker: Worker) -> None:
+    def __init__(self, folders: Iterable[Path], worker: Worker, patience_s: float = PATIENCE_S) -> None:
         self._loop = asyncio.get_running_loop()
-        self._scan = Scan(list(folders), self._changed)
+        self._scan = Scan(list(folders), self._changed, patience_s)
         self._worker = worker
         self._news = asyncio.Event()
         self._decided = asyncio.Event()

@@ -108,6 +108,11 @@ class Worker:
         """Set while the worker is known to the server and pulls."""
         self.add(agents, tools)
 
+    @property
+    def agents(self) -> tuple[str, ...]:
+        """Names of the agents that the worker runs."""
+        return tuple(self._agents)
+
     def add(self, agents: Iterable[type[Agent]], tools: Iterable[Tool[..., Any]]) -> None:
         """Take over more agents and tools. A worker that runs registers them.
 
