@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import json
 import os
 import signal
 import sys
@@ -143,13 +144,13 @@ async def running(url: str, *parts: Any, **options: Any) -> AsyncIterator[Worker
 
 
 @contextlib.asynccontextmanager
-async def worker_process(url: str, folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+async def worker_process(url: str, folder: Path, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """Runs a worker process for the agents of a folder. The worker is registered when the block begins."""
     log = folder / f"worker-{uuid4()}.log"
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tidelog.worker", "--log-format", "json"),
-            *("--agents", str(folder), "--workspace", str(folder)),
+            *("--agents", str(folder), "--workspace", str(folder), *arguments),
             env={**os.environ, "TIDELOG_URL": url, "TIDELOG_API_KEY": KEY},
             stderr=output,
         )
@@ -166,6 +167,12 @@ async def worker_process(url: str, folder: Path) -> AsyncIterator[asyncio.subpro
             process.kill()
             await process.wait()
         print(log.read_text()[-4000:])
+
+
+def log_lines(folder: Path, event: str) -> list[dict[str, Any]]:
+    """The lines of this event in the logs of the worker processes of the folder."""
+    lines = [line for log in folder.glob("worker-*.log") for line in log.read_text().splitlines() if line.startswith("{")]
+    return [fields for line in lines if (fields := json.loads(line))["event"] == event]
 
 
 async def outcome(client: Client, *, timeout_s: float = 20, **start: Any) -> Run:

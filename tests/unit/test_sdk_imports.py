@@ -59,7 +59,9 @@ def test_files_import_one_another_as_in_a_script(tmp_path: Path, imports: str) -
     assert not found.problems and sorted(found.agents) == ["a", "good"]
     module = sys.modules[found.agents["a"].cls.__module__]
     util = sys.modules[f"{module.__name__.partition('.')[0]}._util"]
-    assert module.f is util.f and util.__spec__.name == util.__name__, "one module, whatever its names"
+    assert module.f is util.f and util.__spec__ is not None and util.__spec__.name == util.__name__, (
+        "one module, whatever its names"
+    )
 
 
 def test_files_that_import_each_other_by_plain_names(tmp_path: Path) -> None:

@@ -56,6 +56,13 @@ class Intake:
     async def _run(self) -> None:
         scanning = asyncio.ensure_future(run_in_thread(self._scan.run))
         scanning.add_done_callback(lambda _: self._news.set())
+        try:
+            await self._follow(scanning)
+        finally:
+            scanning.cancel()
+
+    async def _follow(self, scanning: "asyncio.Future[Discovery]") -> None:
+        """Take what has been found, until the scan and all hanging imports have ended."""
         pause_s = FIRST_REMINDER_S
         while True:
             self._news.clear()

@@ -113,6 +113,10 @@ class Worker:
         """Names of the agents that the worker runs."""
         return tuple(self._agents)
 
+    def slots_held(self) -> dict[str, list[str]]:
+        """What keeps slots though its work is over: names and places of code that does not stop, by kind (`agent`, `tool`)."""
+        return {kind: bench.what_does_not_stop() for kind, bench in self._benches.items()}
+
     def add(self, agents: Iterable[type[Agent]], tools: Iterable[Tool[..., Any]]) -> None:
         """Take over more agents and tools. A worker that runs registers them.
 
