@@ -124,7 +124,7 @@ async def test_the_time_out_of_a_tool_holds_and_its_slot_waits_for_the_code(serv
 
 
 PROCESS = """
-    import asyncio, pydantic, sys, threading, time
+    import asyncio, sys, threading, time
     from pathlib import Path
     from tidelog import Agent, Context, ToolContext, tool
 
@@ -186,14 +186,6 @@ PROCESS = """
         async def execute(self, ctx: Context):
             await ctx.step("leave", leave)
 
-    class Result(Agent):
-        async def execute(self, ctx: Context):
-            class Odd(pydantic.BaseModel):
-                @pydantic.model_serializer
-                def out(self) -> dict:
-                    leave()
-            return Odd()
-
     @tool("habits.slow", timeout_s=60)
     def slow(ctx: ToolContext) -> str:
         while not (ctx.workspace / "go").exists():
@@ -204,7 +196,7 @@ PROCESS = """
         async def execute(self, ctx: Context) -> str:
             return await ctx.tool("habits.slow")
 """
-EXITS = ("init", "body", "task", "lonely", "callback", "pool", "step", "result")
+EXITS = ("init", "body", "task", "lonely", "callback", "pool", "step")
 
 
 @pytest.fixture
