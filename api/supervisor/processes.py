@@ -29,6 +29,8 @@ LONGEST_PAUSE_S = 10.0
 SHORT_LIFE_S = 5.0
 """Seconds. A process that ends earlier fails at its start or at its first work: a pause helps. A later end is a new failure."""
 DEATHS_TO_REPORT = 3
+CHILDREN_PATIENCE_S = 0.5
+"""Seconds that the children of a child get to end after its end."""
 
 _ON_LINUX: bool = sys.platform == "linux"
 _PR_SET_PDEATHSIG = 1
@@ -124,6 +126,7 @@ class SupervisedProcess:
             log.warning("process_killed", process=self.name, patience_s=self._stop_patience_s)
         finally:
             self.kill()
+            _signal_group(process.pid, signal.SIGKILL)
 
     def restart(self) -> None:
         """Ends the present child with SIGTERM. `run()` starts a new one."""
@@ -150,14 +153,33 @@ class SupervisedProcess:
         log.debug("process_started", process=self.name, pid=self._process.pid)
         self._changed()
         try:
-            return await self._process.wait()
+            code = await self._process.wait()
         finally:
             self._changed()
+        await self._end_children(self._process.pid)
+        return code
+
+    async def _end_children(self, group: int) -> None:
+        """Ends the processes that the child has started and left behind, as agents of a worker may: they would keep ports and locks
+        that the next child needs. A process that is to stay begins a session of its own."""
+        if _signal_group(group, signal.SIGTERM):
+            log.warning("children_left_behind", process=self.name, patience_s=CHILDREN_PATIENCE_S)
+            await asyncio.sleep(CHILDREN_PATIENCE_S)
+            _signal_group(group, signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(number)
+
+
+def _signal_group(group: int, number: signal.Signals) -> bool:
+    """Whether there was a process left in the group of a child that has ended. Each child leads a session and group of its own."""
+    try:
+        os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
 
 
 def _how(code: int) -> str:

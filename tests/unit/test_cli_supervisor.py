@@ -17,7 +17,7 @@ from api.supervisor.config import SupervisorConfig, worker_environment
 from api.supervisor.errors import AlreadyRunning, CannotStart, SupervisorError
 from api.supervisor.processes import EXIT_CANNOT_START, Backoff, Program, SupervisedProcess
 from api.supervisor.state import RunningServer
-from tests.pace import in_time, within
+from tests.pace import in_time, until, within
 
 Start = Callable[[str], "Child"]
 
@@ -53,6 +53,47 @@ async def start() -> AsyncIterator[Start]:
     for child in started:
         await child.process.stop()
         await asyncio.gather(child.task, return_exceptions=True)
+
+
+LEAVES_A_CHILD = """
+import os, signal, sys, time
+if not os.fork():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with open({path!r}, "w") as file:
+        file.write(str(os.getpid()) + "\\n")
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("how", ["its parent is killed", "its parent is stopped"])
+async def test_what_a_child_has_started_ends_with_the_child(start: Start, tmp_path: Path, how: str) -> None:
+    path = tmp_path / "pid"
+    child = start(LEAVES_A_CHILD.format(path=str(path)))
+    pid = await child.pid()
+
+    async def has_begun() -> bool:
+        return path.exists() and path.read_text().endswith("\n")
+
+    await until(has_begun, 10)
+    left = int(path.read_text())
+    if how == "its parent is killed":
+        os.kill(pid, signal.SIGKILL)
+    else:
+        await child.process.stop()
+
+    async def has_ended() -> bool:
+        return not _runs(left)
+
+    await until(has_ended, 10)
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process runs. One that has ended may wait for its parent as a zombie."""
+    try:
+        os.kill(pid, 0)
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text() if Path("/proc/self/stat").exists() else True
+    except (ProcessLookupError, FileNotFoundError):
+        return False
 
 
 async def test_a_killed_child_is_started_again(start: Start) -> None:
