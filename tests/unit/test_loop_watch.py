@@ -48,14 +48,14 @@ async def test_code_that_blocks_is_one_line_with_its_place_and_the_work_in_hand(
 ) -> None:
     monkeypatch.setattr(watch, "TICK_S", 0.05)
     monkeypatch.setattr(watch, "BLOCKED_S", 0.5)
-    looked, place_of = threading.Event(), watch._place
+    looked, place_of = threading.Event(), watch.place_of_thread
 
-    def place(thread: int) -> str | None:
+    def place(thread: int) -> str:
         found = place_of(thread)
         looked.set()
         return found
 
-    monkeypatch.setattr(watch, "_place", place)
+    monkeypatch.setattr(watch, "place_of_thread", place)
     caplog.set_level(logging.INFO, "tidelog")
     in_hand = {"spy"}
     watching = asyncio.create_task(LoopWatch(lambda: set(in_hand)).run())

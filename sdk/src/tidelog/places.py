@@ -3,21 +3,20 @@
 import asyncio
 import os
 import sys
+import sysconfig
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-_OURS = (f"{Path(__file__).resolve().parent}{os.sep}", f"{os.path.dirname(os.__file__)}{os.sep}", "<frozen")
-_PACKAGES = ("site-packages", "dist-packages")
-
-
-def is_of_users(filename: str) -> bool:
-    """Whether a file is neither of the SDK, nor of Python, nor of an installed package."""
-    return not filename.startswith(_OURS) and not any(folder in filename for folder in _PACKAGES)
+_LIBRARIES = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+_NOT_OF_USERS = (f"{Path(__file__).resolve().parent}{os.sep}", *_LIBRARIES, "<frozen")
 
 
 def place_of_thread(ident: int | None) -> str:
-    """`crm.py, line 12`: the innermost line of users in the stack of a thread; empty if the thread has ended."""
+    """`crm.py, line 12, in fetch`: the innermost line in the stack of a thread that is neither of the SDK nor of a library.
+
+    Empty if the thread has ended.
+    """
     frame = None if ident is None else sys._current_frames().get(ident)
     return _place([] if frame is None else stack_of(frame))
 
@@ -45,5 +44,7 @@ def stack_of(frame: FrameType) -> list[FrameType]:
 
 
 def _place(frames: list[FrameType]) -> str:
-    of_users = next((frame for frame in frames if is_of_users(frame.f_code.co_filename)), frames[0] if frames else None)
-    return "" if of_users is None else f"{of_users.f_code.co_filename}, line {of_users.f_lineno}"
+    """The place of the first frame of users; if there is none, of the first frame."""
+    of_users = next((frame for frame in frames if not frame.f_code.co_filename.startswith(_NOT_OF_USERS)), None)
+    frame = of_users or (frames[0] if frames else None)
+    return "" if frame is None else f"{frame.f_code.co_filename}, line {frame.f_lineno}, in {frame.f_code.co_name}"

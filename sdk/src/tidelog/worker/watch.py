@@ -6,20 +6,18 @@ that thread stands still, too. Code that holds the interpreter's lock also stops
 
 import asyncio
 import logging
-import sys
-import sysconfig
 import threading
 import time
 from collections.abc import Callable, Iterable
 
 from tidelog.logs import log
+from tidelog.places import place_of_thread
 
 logger = logging.getLogger(__name__)
 
 TICK_S = 0.5
 BLOCKED_S = 1.0
 """Seconds beyond a tick: a shorter delay is ordinary."""
-_LIBRARIES = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 
 
 class LoopWatch:
@@ -99,14 +97,4 @@ class _Observer(threading.Thread):
             # A thread that was late itself knows nothing of the loop.
             if late_s < TICK_S and now - self._beat > TICK_S + BLOCKED_S / 2 and looked_for != self._beat:
                 looked_for = self._beat
-                self.place = _place(self._loop_thread)
-
-
-def _place(thread: int) -> str | None:
-    """The innermost line of the thread that is not of a library: "shop.py, line 12, in execute"."""
-    frame = sys._current_frames().get(thread)
-    innermost = frame
-    while frame is not None and frame.f_code.co_filename.startswith((*_LIBRARIES, "<")):
-        frame = frame.f_back
-    frame = frame or innermost
-    return None if frame is None else f"{frame.f_code.co_filename}, line {frame.f_lineno}, in {frame.f_code.co_name}"
+                self.place = place_of_thread(self._loop_thread)
