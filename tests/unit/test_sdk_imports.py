@@ -13,6 +13,7 @@ from tests.pace import in_time, until
 from tests.unit.test_sdk_discovery import problems, scan, write
 from tidelog.discovery import Scan, discover
 from tidelog.worker import Worker
+from tidelog.worker.__main__ import parse_arguments
 from tidelog.worker.intake import Intake
 
 AGENT = """
@@ -161,6 +162,19 @@ def test_an_exit_anywhere_in_a_file_is_a_problem_of_that_file(tmp_path: Path) ->
     assert problems(found) == [("a_interrupt.py", "import-failed"), ("b_definition.py", "invalid-metadata")]
     assert "KeyboardInterrupt" in found.problems[0].message and "SystemExit: no schema" in found.problems[1].message
     assert list(found.agents) == ["good"]
+
+
+def test_a_file_that_changes_the_current_folder_moves_neither_the_other_folders_nor_the_workspace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "1", {"a": "import os; os.chdir('/')", "good": ""})
+    write(tmp_path / "2", {})
+    monkeypatch.setenv("TIDELOG_WORKER_NATS_TOKEN", "t")
+    given = parse_arguments(["--agents", "1", "--agents", "2", "--url", NO_SERVER, "--api-key", "k"])
+    found = discover(given.agents)
+    assert not found.problems and list(found.agents) == ["good"]
+    assert given.workspace == tmp_path
 
 
 # --- imports that hang --------------------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ class WorkerSettingsError(Exception):
 def nats_security_from(environment: Mapping[str, str]) -> NatsSecurity:
     """Raises WorkerSettingsError."""
     given = {name: value for name in (*_FILES, "TOKEN", "TLS_FIRST") if (value := environment.get(PREFIX + name))}
-    files = {name: Path(given[name]) for name in _FILES if name in given}
+    # Absolute: code of users may change the current folder before a reconnect reads a file again.
+    files = {name: Path(given[name]).absolute() for name in _FILES if name in given}
     if ("CERT_FILE" in files) != ("KEY_FILE" in files):
         raise WorkerSettingsError(f"{PREFIX}CERT_FILE and {PREFIX}KEY_FILE go together: only one is set")
     identities = [PREFIX + name for name in ("CREDS_FILE", "NKEY_FILE", "TOKEN") if name in given]
