@@ -5,16 +5,15 @@ group is the kind of its leaf errors if these agree. Leaf errors that do not agr
 permanent one again. A cause (`raise … from`) does not change the kind.
 """
 
-import os
 import traceback
 from collections.abc import Iterator
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from tidelog.errors import PermanentError, ToolError, TransientError
+from tidelog.places import is_of_library, is_of_sdk
 from tidelog.texts import cut, cut_front, text_of, type_of
 from tidelog.tools import InvalidArgumentsError
 
@@ -30,9 +29,6 @@ MAX_FILE_LENGTH = 500
 MAX_FRAMES = 100
 MAX_RETRY_AFTER_S = 86_400.0
 
-_OWN_FOLDER = f"{Path(__file__).resolve().parent}{os.sep}"
-_LIBRARIES = (f"{os.path.dirname(os.__file__)}{os.sep}", "<frozen")
-_PACKAGES = ("site-packages", "dist-packages")
 _BETWEEN: dict[Relation, str] = {
     "cause": "This exception was the direct cause of the next one:",
     "context": "While this exception was being handled, the next one came up:",
@@ -211,21 +207,17 @@ def _failure_of_tool(error: BaseException) -> ErrorCause | None:
 
 def _frames(trace: TracebackType | None) -> list[traceback.FrameSummary]:
     """The last frames, outermost first, without those of the SDK."""
-    return [frame for frame in traceback.extract_tb(trace, -MAX_FRAMES) if not frame.filename.startswith(_OWN_FOLDER)]
+    return [frame for frame in traceback.extract_tb(trace, -MAX_FRAMES) if not is_of_sdk(frame.filename)]
 
 
 def _place(error: BaseException) -> tuple[str | None, int | None]:
     """File and line: of the innermost frame in user code, or else of the innermost frame of a library."""
     frames = _frames(error.__traceback__)
-    frame = next((frame for frame in reversed(frames) if not _is_library(frame.filename)), frames[-1] if frames else None)
+    frame = next((frame for frame in reversed(frames) if not is_of_library(frame.filename)), frames[-1] if frames else None)
     if frame is None:
         return None, None
     file = cut(frame.filename, 10 * MAX_FILE_LENGTH)
     return (file if len(file) <= MAX_FILE_LENGTH else f"…{file[1 - MAX_FILE_LENGTH :]}"), frame.lineno
-
-
-def _is_library(filename: str) -> bool:
-    return filename.startswith(_LIBRARIES) or any(folder in filename for folder in _PACKAGES)
 
 
 def _traceback(error: BaseException, behind: list[tuple[ErrorCause, BaseException | None]]) -> str | None:

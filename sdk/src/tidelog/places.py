@@ -8,8 +8,18 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-_LIBRARIES = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
-_NOT_OF_USERS = (f"{Path(__file__).resolve().parent}{os.sep}", *_LIBRARIES, "<frozen")
+_SDK = f"{Path(__file__).resolve().parent}{os.sep}"
+_LIBRARIES = (*(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")), "<frozen")
+_PACKAGES = ("site-packages", "dist-packages")
+
+
+def is_of_sdk(filename: str) -> bool:
+    return filename.startswith(_SDK)
+
+
+def is_of_library(filename: str) -> bool:
+    """Whether a file is of Python or of an installed package."""
+    return filename.startswith(_LIBRARIES) or any(folder in filename for folder in _PACKAGES)
 
 
 def place_of_thread(ident: int | None) -> str:
@@ -45,6 +55,7 @@ def stack_of(frame: FrameType) -> list[FrameType]:
 
 def _place(frames: list[FrameType]) -> str:
     """The place of the first frame of users; if there is none, of the first frame."""
-    of_users = next((frame for frame in frames if not frame.f_code.co_filename.startswith(_NOT_OF_USERS)), None)
+    files = ((frame, frame.f_code.co_filename) for frame in frames)
+    of_users = next((frame for frame, file in files if not is_of_sdk(file) and not is_of_library(file)), None)
     frame = of_users or (frames[0] if frames else None)
     return "" if frame is None else f"{frame.f_code.co_filename}, line {frame.f_lineno}, in {frame.f_code.co_name}"
