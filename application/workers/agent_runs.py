@@ -14,8 +14,9 @@ from domain.kernel import derive_id
 
 async def load_agent_run(commands: CommandLoop, tenant_id: UUID, agent_run_id: UUID, *, fresh: bool = False) -> AgentRun:
     """The state of an agent run. `fresh`: with all events that other processes have recorded. Raises NotFound, Unavailable."""
-    loaded = await commands.load(agent_runs.DECIDER, tenant_id, agent_run_id, fresh=fresh)
-    state: AgentRun = loaded.state
+    state: AgentRun = (await commands.load(agent_runs.DECIDER, tenant_id, agent_run_id, fresh=fresh)).state
+    if state.requested is None and not fresh:  # a message came first, and another process has recorded the request since
+        state = (await commands.load(agent_runs.DECIDER, tenant_id, agent_run_id)).state
     if state.requested is None:
         raise NotFound(f"there is no agent run {agent_run_id}")
     return state

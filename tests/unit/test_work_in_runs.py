@@ -269,6 +269,18 @@ async def test_mail_waits_for_an_agent_run_that_is_not_there_yet(engine: Engine,
     assert [mail.body for mail in beta.given.journal.mailbox] == ["early"]
 
 
+async def test_mail_in_another_process_hides_no_agent_run_that_is_requested_later(engine: Engine) -> None:
+    """The sender's process has seen the message and no request; the request is recorded by the process of the sagas."""
+    worker = engine.another().worker()
+    await worker.register("alpha", "beta")
+    await engine.start("alpha", "beta")
+    alpha = await worker.next("alpha")
+    await alpha.send("s", "beta", "early")
+    await alpha.complete()
+    beta = await worker.next("beta")
+    assert [mail.body for mail in beta.given.journal.mailbox] == ["early"]
+
+
 async def test_mail_for_one_that_has_ended_is_refused_to_the_sender(engine: Engine, worker: PlayedWorker) -> None:
     run_id = await engine.start(plan=parallel(("alpha", "beta"), None))
     alpha, beta = await worker.next("alpha"), await worker.next("beta")
