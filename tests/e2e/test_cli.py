@@ -416,7 +416,7 @@ def test_workers_of_the_embedded_nats_may_take_the_work_of_this_log_alone(up: Up
 
 
 def test_the_doctor_says_what_nobody_does() -> None:
-    here = {"place": "here:7", "joined_at": "", "alive": True, "units": ["projection:runs", "relay", "timers", "sweeper"]}
+    here = {"place": "here:7", "joined_at": "", "alive": True, "units": ["projection:runs", "relay", "timers", "sweeper", "upkeep"]}
     gone = {"place": "there:7", "joined_at": "", "alive": False, "units": ["sagas:0"]}
     found = Diagnosis()
     consumers, streams = {"runs": {}, "agents": {}, "sagas:0": {}}, {"relay": {}, "fanout": {}}
