@@ -42,13 +42,11 @@ async def _list(data_dir: Path | None, url: str | None, as_json: bool) -> None:
 
 
 def _show(found: list[dict[str, Any]]) -> None:
-    from rich.markup import escape
-
     table = output.table("Agent", "Version", "Capabilities", "What it does")
     for agent in found:
         first_paragraph = agent["description"].split("\n\n")[0]
         table.add_row(
-            f"[bold]{escape(agent['name'])}[/bold]", escape(agent["version"]), escape(", ".join(agent["capabilities"])),
-            escape(output.shortened(first_paragraph, 160)),
+            f"[bold]{output.escape(agent['name'])}[/bold]", output.escape(agent["version"]),
+            output.escape(", ".join(agent["capabilities"])), output.escape(output.shortened(first_paragraph, 160)),
         )  # fmt: skip
     output.console().print(table)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from api.cli import output
 from api.cli.output import CommandFailed
 from api.supervisor import state
 
@@ -163,7 +164,7 @@ async def _started(settings: "Settings", worker: bool, quiet: bool) -> AsyncIter
     with tempfile.TemporaryFile() as log:
         append_only(log)
         async with child_process(_up(settings, worker), {**os.environ, "TIDELOG_LOG_FORMAT": "json"}, log) as child:
-            with _spinner("starting a server for this command …", quiet):
+            with output.spinner("starting a server for this command …", quiet=quiet):
                 found = await _ready(settings, child, log)
             bounding = asyncio.create_task(_bound(log), name="bound the log")
             try:
@@ -243,17 +244,6 @@ async def _stop(child: asyncio.subprocess.Process) -> None:
     except TimeoutError:
         child.kill()  # the child's processes die with it
         await child.wait()
-
-
-@contextlib.contextmanager
-def _spinner(text: str, quiet: bool) -> Any:
-    if quiet or not sys.stderr.isatty():
-        yield
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status(text):
-        yield
 
 
 def _reason(log: IO[bytes]) -> str:

@@ -186,16 +186,14 @@ def _report(run: dict[str, Any]) -> Path:
 
 def _conclude(settings: "Settings", server: "ServerClient", run: dict[str, Any], report: Path) -> None:
     """Prints the summary of the report and commands to continue with."""
-    from rich.markup import escape
-
     from api.cli.timeline import duration_of
     from api.cli.watching import outcome
 
     console = output.console()
-    console.print(f"\n[bold]Report[/bold]   {escape(str(report))}\n")
+    console.print(f"\n[bold]Report[/bold]   {output.escape(str(report))}\n")
     for text in _summary(run["result"]):
         console.print(text)
-    end = f", {outcome(run)}" if run["degraded"] else ""
+    end = f", {output.escape(outcome(run))}" if run["degraded"] else ""
     console.print(f"\n{run['event_count']} events in {output.duration(duration_of(run))}{end}. Now try:\n")
     folder = [] if settings.data_dir == Path(".tidelog") else ["--data-dir", str(settings.data_dir)]
     docs = f"start a server, then open {DOCS_URL}" if server.temporary else f"open {server.docs_url}"
@@ -204,19 +202,17 @@ def _conclude(settings: "Settings", server: "ServerClient", run: dict[str, Any],
         ("the stream of its events", shlex.join([output.program(), "events", "tail", "--run", run["run_id"], *folder])),
         (f"the API docs: {docs}", shlex.join([output.program(), "up", *folder]) if server.temporary else f"curl {server.docs_url}"),
     ):
-        console.print(f"  [dim]# {what}[/dim]\n  {escape(command)}", soft_wrap=True)
+        console.print(f"  [dim]# {what}[/dim]\n  {output.escape(command)}", soft_wrap=True)
 
 
 def _summary(edited: dict[str, Any]) -> list[str]:
     """The report's first paragraph and its most severe findings, as rich markup."""
-    from rich.markup import escape
-
-    lines = [escape(_unmarked(edited["summary"])), ""]
+    lines = [output.escape(_unmarked(edited["summary"])), ""]
     colours = {"high": "red", "medium": "yellow"}
     for finding in edited["findings"][:5]:
         severity = finding["severity"]
         colour = colours.get(severity, "dim")
-        lines.append(f"  [{colour}]{escape(severity):<6}[/{colour}]  {escape(_unmarked(finding['title']))}")
+        lines.append(f"  [{colour}]{output.escape(severity):<6}[/{colour}]  {output.escape(_unmarked(finding['title']))}")
     more = edited["findings_total"] - min(len(edited["findings"]), 5)
     return [*lines, f"  … and {more} more in the report"] if more > 0 else lines
 

@@ -43,15 +43,14 @@ async def _doctor(data_dir: Path | None, url: str | None, as_json: bool) -> None
 
 
 def _show(diagnosis: "Diagnosis") -> None:
-    from rich.markup import escape
-
     console = output.console()
     for finding in diagnosis.findings:
         console.print(
-            f"{_MARKS[finding.status]} [bold]{escape(finding.subject):<14}[/bold] {escape(finding.detail)}", soft_wrap=True
+            f"{_MARKS[finding.status]} [bold]{output.escape(finding.subject):<14}[/bold] {output.escape(finding.detail)}",
+            soft_wrap=True,
         )
         if finding.mend:
-            console.print(f"  {'':<14} [yellow]→ {escape(finding.mend)}[/yellow]", soft_wrap=True)
+            console.print(f"  {'':<14} [yellow]→ {output.escape(finding.mend)}[/yellow]", soft_wrap=True)
     wrong = sum(finding.status == "wrong" for finding in diagnosis.findings)
     if wrong:
         console.print(f"\n[bold red]{wrong} wrong[/bold red]")

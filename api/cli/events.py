@@ -120,13 +120,12 @@ async def _show_one(position: int, data_dir: Path | None, url: str | None, as_js
         output.document(event)
         return
     from rich.json import JSON
-    from rich.markup import escape
 
     console = output.console()
-    console.print(f"[bold]{event['position']}  {escape(event['type'])}[/bold]  {event['time']}")
+    console.print(f"[bold]{event['position']}  {output.escape(event['type'])}[/bold]  {event['time']}")
     for name, label in (
         ("id", "event"), ("rootid", "inside"), ("actor", "actor"), ("correlationid", "correlation"), ("causationid", "caused by"),
         ("dataschema", "schema"),
     ):  # fmt: skip
-        console.print(f"  [dim]{label:<12}[/dim]{escape(str(event.get(name, '')))}")
+        console.print(f"  [dim]{label:<12}[/dim]{output.escape(str(event.get(name, '')))}")
     console.print(JSON.from_data(event.get("data")))

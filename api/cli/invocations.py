@@ -53,14 +53,12 @@ async def _list(ambiguous: bool, run: str | None, limit: int, data_dir: Path | N
 
 
 def _show_list(found: list[dict[str, Any]]) -> None:
-    from rich.markup import escape
-
     table = output.table("Call", "Tool", "Status", "Since", "Attempt", "Run", "Key")
     for call in found:
         since = call["since"][:19].replace("T", " ")
         table.add_row(
-            call["invocation_id"], escape(call["tool"]), output.call_status(call), since, str(call["attempt"]), call["run_id"],
-            escape(output.shortened(call["key"], 40)),
+            call["invocation_id"], output.escape(call["tool"]), output.call_status(call), since, str(call["attempt"]),
+            call["run_id"], output.escape(output.shortened(call["key"], 40)),
         )  # fmt: skip
     output.console().print(table)
     waiting = [call["invocation_id"] for call in found if call["status"] == "ambiguous"]
@@ -97,7 +95,6 @@ async def _show(invocation_id: str, data_dir: Path | None, url: str | None, as_j
 
 def _show_one(call: dict[str, Any]) -> None:
     from rich.json import JSON
-    from rich.markup import escape
 
     console, resolution = output.console(), call["resolution"]
     console.print(f"[bold]Call {call['invocation_id']}[/bold]  {output.call_status(call)}")
@@ -115,7 +112,7 @@ def _show_one(call: dict[str, Any]) -> None:
     }
     for name, value in head.items():
         if value:
-            console.print(f"  [dim]{name:<12}[/dim]{escape(value)}")
+            console.print(f"  [dim]{name:<12}[/dim]{output.escape(value)}")
     console.print("\n[bold]Arguments[/bold]")
     console.print(JSON.from_data(call["arguments"]))
     if call["status"] == "succeeded":

@@ -197,8 +197,6 @@ def size(count: int) -> str:
 
 
 def _show(found: "Sequence[FoundLog]", own: str) -> None:
-    from rich.markup import escape
-
     table = output.table("Log", "Stream", "For", "Messages", "Size", "Last written", "Last used")
     for log in found:
         whose = (
@@ -206,7 +204,7 @@ def _show(found: "Sequence[FoundLog]", own: str) -> None:
         )
         for stream in log.streams:
             table.add_row(
-                whose, escape(stream.name), stream.owner.kind, f"{stream.messages:,}", size(stream.bytes),
+                whose, output.escape(stream.name), stream.owner.kind, f"{stream.messages:,}", size(stream.bytes),
                 ago(stream.written_at) if stream.written_at else "", "now" if stream.waiting else ago(stream.used_at),
             )  # fmt: skip
     output.console().print(table)

@@ -1,5 +1,9 @@
 """The output of all commands: documents for programs, lines for people, errors, exit codes.
 
+Everything that the command line writes goes through this file, which escapes what a terminal would obey (`tidelog.terminal`): runs,
+agents and errors hold text of others. Texts inside a line or a table go through `one_line` or `escape`, so that no value begins a
+line of its own.
+
 Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 130 interrupted. Imported by every command, so the top of this file imports
 no heavy module.
 """
@@ -10,8 +14,11 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn
+
+from tidelog.terminal import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -73,14 +80,16 @@ def _expected(error: Exception) -> tuple[str, int] | None:
 
     match error:
         case TidelogAPIError():
-            places = "".join(f"\n  {place.get('pointer', '')}: {place.get('detail', '')}" for place in error.errors[:10])
-            return f"{error.code}: {error.detail or error.title}{places if len(error.errors) > 1 else ''}", FAILED
+            places = "".join(
+                one_line(f"{place.get('pointer', '')}: {place.get('detail', '')}", "\n  ") for place in error.errors[:10]
+            )
+            return one_line(f"{error.code}: {error.detail or error.title}") + (places if len(error.errors) > 1 else ""), FAILED
         case ServerSideError():
-            return f"{error.code}: {error.message}", FAILED
+            return one_line(f"{error.code}: {error.message}"), FAILED
         case NotJsonError() | ValueTooDeepError():
-            return str(error), WRONG_USAGE
+            return one_line(error), WRONG_USAGE
         case TidelogError():
-            return str(error), FAILED
+            return one_line(error), FAILED
     return None
 
 
@@ -113,16 +122,59 @@ def fail(message: str, exit_code: int = FAILED) -> NoReturn:
 
 def note(message: str) -> None:
     """Writes a line for people that is not part of the command's answer to stderr."""
-    sys.stderr.write(f"{message}\n")
-    sys.stderr.flush()
+    _write(sys.stderr, f"{message}\n")
+
+
+def progress(text: str) -> None:
+    """Writes one line over the line before, on a terminal at stderr. `text` may end with a line feed."""
+    if sys.stderr.isatty():
+        sys.stderr.write("\r")
+        _write(sys.stderr, text)
+
+
+def spinner(text: str, *, quiet: bool) -> AbstractContextManager[object]:
+    """Shows that the command waits, on a terminal at stderr."""
+    if quiet or not sys.stderr.isatty():
+        return nullcontext()
+    from rich.console import Console
+
+    return Console(stderr=True).status(escape(text))
+
+
+def _write(stream: IO[str], text: str) -> None:
+    text = visible(text, lines=True)
+    if not _in_unicode(stream):
+        text = text.encode(stream.encoding, "backslashreplace").decode(stream.encoding)
+    stream.write(text)
+    stream.flush()
+
+
+def _in_unicode(stream: IO[str]) -> bool:
+    return (stream.encoding or "utf-8").lower().startswith(("utf-", "utf8"))
 
 
 def console() -> "Console":
     """Standard output for people. Without a terminal: no colours and no line breaks."""
     from rich.console import Console
 
+    from api.cli.screen import VisibleText
+
     terminal = sys.stdout.isatty()
-    return Console(highlight=False, soft_wrap=not terminal, width=None if terminal else 240)
+    made = Console(highlight=False, emoji=False, soft_wrap=not terminal, width=None if terminal else 240)
+    made.push_render_hook(VisibleText())
+    return made
+
+
+def one_line(text: object, before: str = "") -> str:
+    """A text of others as part of a line. `before`: text of ours in front of it."""
+    return before + visible(str(text))
+
+
+def escape(text: object) -> str:
+    """A text of others as part of rich markup, on one line."""
+    from rich.markup import escape
+
+    return escape(one_line(text))
 
 
 def table(*columns: str) -> "Table":
@@ -135,7 +187,7 @@ def table(*columns: str) -> "Table":
 def status(text: str) -> str:
     """A status in its colour, as rich markup."""
     style = STATUS_STYLES.get(text)
-    return f"[{style}]{text}[/{style}]" if style else text
+    return f"[{style}]{text}[/{style}]" if style else escape(text)
 
 
 def call_status(call: Mapping[str, Any]) -> str:
@@ -151,31 +203,30 @@ def call_status(call: Mapping[str, Any]) -> str:
 
 def say(text: str) -> None:
     """Writes lines of the command's answer, for people."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    _write(sys.stdout, f"{text}\n")
 
 
 def document(value: Any) -> None:
-    """Writes one JSON document to standard output."""
-    say(json.dumps(value, indent=2, ensure_ascii=False))
+    """Writes one JSON document to standard output. Characters that are escaped stand in strings, and JSON has the same escapes."""
+    say(json.dumps(value, indent=2, ensure_ascii=not _in_unicode(sys.stdout)))
 
 
 def line(value: Any) -> None:
     """Writes one JSON line of a stream."""
-    say(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+    say(json.dumps(value, ensure_ascii=not _in_unicode(sys.stdout), separators=(",", ":")))
 
 
 def shortened(value: Any, width: int = 100) -> str:
     """A JSON value on one line, cut to a width."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     text = " ".join(text.split())
-    return text if len(text) <= width else f"{text[: width - 1]}…"
+    return visible(text if len(text) <= width else f"{text[: width - 1]}…")
 
 
 def reason(error: Mapping[str, Any], width: int = 200) -> str:
     """The reason of a failure: the first line of its message (a worker adds the place in the code), or else its type."""
     first = next((line for line in str(error["message"]).splitlines() if line.strip()), "")
-    return shortened(first, width) or str(error["type"])
+    return shortened(first or error["type"], width)
 
 
 def gist(value: Any, width: int = 80) -> str:

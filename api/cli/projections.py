@@ -170,19 +170,18 @@ async def _list(data_dir: Path | None, url: str | None, as_json: bool) -> None:
     if as_json:
         output.document(found)
         return
-    from rich.markup import escape
-
     table = output.table("Projection", "Position", "Lag", "Parked", "Job", "Kept", "From")
     for view in found["data"]:
         job = max((j for j in (view["build"], view["check"]) if j), key=lambda j: j["updated_at"], default=None)
         kept = view["previous"]
         table.add_row(
-            f"[bold]{escape(view['name'])}[/bold]", str(view["position"]), str(view["lag"]), str(view["parked"] or ""),
-            escape(job_line(job)) if job else "", f"as of {kept['position']}" if kept else "", escape(view["plugin"] or ""),
+            f"[bold]{output.escape(view['name'])}[/bold]", str(view["position"]), str(view["lag"]), str(view["parked"] or ""),
+            output.escape(job_line(job)) if job else "", f"as of {kept['position']}" if kept else "",
+            output.escape(view["plugin"] or ""),
         )  # fmt: skip
     output.console().print(table)
     for problem in found["problems"]:
-        output.note(f"plug-in {problem['entry_point']} ({problem['distribution']}) is broken: {problem['error']}")
+        output.note(output.one_line(f"plug-in {problem['entry_point']} ({problem['distribution']}) is broken: {problem['error']}"))
 
 
 def job_line(job: dict[str, Any]) -> str:
@@ -214,7 +213,7 @@ async def _job(
     elif job is not None:
         output.say(f"{name}: {job_line(job)}")
     if job is not None and (job["status"] == "failed" or (wait and job["error"])):
-        raise output.CommandFailed(f"{name}: {job['error']}")
+        raise output.CommandFailed(f"{name}: {output.one_line(job['error'])}")
 
 
 async def follow(server: "ServerClient", name: str, field: str, *, until_ready: bool, quiet: bool) -> dict[str, Any]:
@@ -263,13 +262,11 @@ async def _parked(name: str | None, data_dir: Path | None, url: str | None, as_j
     if not found:
         output.say("No events are parked.")
         return
-    from rich.markup import escape
-
     table = output.table("Projection", "Position", "Type", "Root", "Since", "Why")
     for event in found:
         table.add_row(
-            escape(event["projection"]), str(event["position"]), escape(event["topic"]), event["root_id"],
-            event["since"][:19].replace("T", " "), escape(output.shortened(event["error"], 160)),
+            output.escape(event["projection"]), str(event["position"]), output.escape(event["topic"]), event["root_id"],
+            event["since"][:19].replace("T", " "), output.escape(output.shortened(event["error"], 160)),
         )  # fmt: skip
     output.console().print(table)
 

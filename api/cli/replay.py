@@ -137,8 +137,8 @@ def _show(moment: "Moment") -> None:
         text.append(f"({output.gist(moment.event['data'], 100)})", "dim")
     for number, change in enumerate(moment.changes):
         text.append("; " if number else "")
-        text.append(change.path, "magenta")
-        text.append(f": {change.before} → {change.after}" if change.before else f": {change.after}")
+        text.append(output.one_line(change.path), "magenta")
+        text.append(output.one_line(f": {change.before} → {change.after}" if change.before else f": {change.after}"))
     if console.is_terminal:
         console.print(text)
     else:

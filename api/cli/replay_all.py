@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import sys
 import time
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -49,14 +48,11 @@ class _Progress:
 
     def __init__(self, began: float) -> None:
         self._began = began
-        self._watched = sys.stderr.isatty()
 
     def __call__(self, done: "Replayed", head: int) -> None:
-        if self._watched:
-            rate = done.events / max(time.monotonic() - self._began, 1e-9)
-            end = "\n" if done.events >= head else ""
-            sys.stderr.write(f"\r{done.events:,} of {head:,} events, {rate:,.0f}/s, {done.failed} failed{end}")
-            sys.stderr.flush()
+        rate = done.events / max(time.monotonic() - self._began, 1e-9)
+        end = "\n" if done.events >= head else ""
+        output.progress(f"{done.events:,} of {head:,} events, {rate:,.0f}/s, {done.failed} failed{end}")
 
 
 def _document(head: int, done: "Replayed", missing: int, took: float, processes: int) -> dict[str, object]:
@@ -87,7 +83,9 @@ def _show(head: int, done: "Replayed", missing: int, took: float, processes: int
         output.say(f"  {'foreign':<14} {done.foreign:>12,} streams (of users of the log; there are no rules for them)")
     output.say(f"digest of all states: {done.hex_digest}")
     for one in done.failures[:SHOWN_FAILURES]:
-        output.note(f"error: stream {one.stream_id}, event {one.version} ({one.topic}): {one.error}")
+        output.note(
+            f"error: stream {one.stream_id}, event {one.version} ({output.one_line(one.topic)}): {output.one_line(one.error)}"
+        )
     if done.failed:
         output.note(f"error: {done.failed:,} of {done.failed + done.streams.total():,} streams do not fold")
     if missing:

@@ -10,8 +10,6 @@ from api.cli.watching import outcome
 
 def show(run: dict[str, Any]) -> None:
     """Prints the head, the steps and the calls of a run."""
-    from rich.markup import escape
-
     console = output.console()
     console.print(f"[bold]Run {run['run_id']}[/bold]  {output.status(run['status'])}")
     head = {
@@ -25,7 +23,7 @@ def show(run: dict[str, Any]) -> None:
     }
     for name, value in head.items():
         if value:
-            console.print(f"  [dim]{name:<12}[/dim]{escape(value)}")
+            console.print(f"  [dim]{name:<12}[/dim]{output.escape(value)}")
     console.print(_steps(run))
     _say_what_waits_for_a_person(run)
 
@@ -34,25 +32,30 @@ def _say_what_waits_for_a_person(run: dict[str, Any]) -> None:
     for step in run["steps"]:
         for call in step["calls"]:
             if call["status"] == "ambiguous":
-                name = f"{step['key']}: {call['key']}"
+                name = output.one_line(f"{step['key']}: {call['key']}")
                 output.say(f"{name} waits for a person to say what became of it:\n{to_resolve(call['invocation_id'])}")
 
 
 def _steps(run: dict[str, Any]) -> Any:
-    from rich.markup import escape
-
     table = output.table("Step", "Agent", "Status", "After", "Attempt", "What")
     for step in run["steps"]:
         error = step["error"] if step["status"] != "completed" else None
         result = output.gist(step["result"]) if step["result"] is not None else ""
         what = output.reason(error, 120) if error else result
-        name, attempt = f"[bold]{escape(step['key'])}[/bold]", str(step["attempt"] or "")
+        name, attempt = f"[bold]{output.escape(step['key'])}[/bold]", str(step["attempt"] or "")
         table.add_row(
-            name, escape(step["agent"]), output.status(step["status"]), escape(", ".join(step["after"])), attempt, escape(what)
+            name,
+            output.escape(step["agent"]),
+            output.status(step["status"]),
+            output.escape(", ".join(step["after"])),
+            attempt,
+            output.escape(what),
         )
         for call in step["calls"]:
             resolution = call["resolution"]
             said = f"{resolution['by']} said so: {output.shortened(resolution['reason'], 80)}" if resolution else ""
             why = "; ".join(filter(None, [output.reason(call["error"], 100) if call["error"] else "", said]))
-            table.add_row(f"  {escape(call['key'])}", "", output.call_status(call), "", str(call["attempts"]), escape(why))
+            table.add_row(
+                f"  {output.escape(call['key'])}", "", output.call_status(call), "", str(call["attempts"]), output.escape(why)
+            )
     return table

@@ -138,8 +138,6 @@ async def _list(status: str | None, limit: int, data_dir: Path | None, url: str 
     if not found:
         output.say("No runs yet. Start one with: tidelog runs start AGENT, or see one with: tidelog demo")
         return
-    from rich.markup import escape
-
     table = output.table("Run", "Status", "Agents", "Started", "Events")
     for run in found:
         shown = output.status(run["status"]) + (" (degraded)" if run["degraded"] else "")
@@ -147,7 +145,7 @@ async def _list(status: str | None, limit: int, data_dir: Path | None, url: str 
             shown += " [red](the server cannot read its document)[/red]"
         started = run["created_at"][:19].replace("T", " ")
         table.add_row(
-            run["run_id"], shown, escape(output.shortened(", ".join(run["agents"]), 60)), started, str(run["event_count"])
+            run["run_id"], shown, output.escape(output.shortened(", ".join(run["agents"]), 60)), started, str(run["event_count"])
         )
     output.console().print(table)
 

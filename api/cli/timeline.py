@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from api.cli.invocations import to_resolve
-from api.cli.output import duration, gist, reason, shortened
+from api.cli.output import duration, gist, one_line, reason, shortened
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -22,16 +22,24 @@ _RUN = "run"
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the timeline. `offset_s`: seconds since the run began. `actor`: the key of the step, or "run"."""
+    """A line of the timeline. `offset_s`: seconds since the run began. `actor`: the key of the step, or "run".
+
+    `text` holds values of others and is one line. `below`: lines of ours that follow.
+    """
 
     offset_s: float
     position: int
     actor: str
     text: str
     mood: Mood = "plain"
+    below: str = ""
+
+    @property
+    def told(self) -> str:
+        return f"{self.text}\n{self.below}" if self.below else self.text
 
     def plain(self) -> str:
-        return f"{_clock(self.offset_s)}  {self.actor:<{ACTOR_WIDTH}}  {self.text}"
+        return f"{_clock(self.offset_s)}  {self.actor:<{ACTOR_WIDTH}}  {self.told}"
 
 
 @dataclass
@@ -63,14 +71,15 @@ class Timeline:
         if told is None:
             return None
         actor, text, mood = told
-        return Line((at - self.started).total_seconds(), event["position"], actor, text, mood)
+        below = to_resolve(event["subject"]) if event["type"] == "invocation.became_ambiguous" else ""
+        return Line((at - self.started).total_seconds(), event["position"], one_line(actor), one_line(text), mood, below)
 
     def coloured(self, line: Line) -> "Text":
         from rich.text import Text
 
         colour = "bold" if line.actor == _RUN else self._colour(line.actor)
         return Text.assemble(
-            (_clock(line.offset_s), "dim"), "  ", (f"{line.actor:<{ACTOR_WIDTH}}", colour), "  ", (line.text, _MOODS[line.mood])
+            (_clock(line.offset_s), "dim"), "  ", (f"{line.actor:<{ACTOR_WIDTH}}", colour), "  ", (line.told, _MOODS[line.mood])
         )
 
     def _colour(self, actor: str) -> str:
@@ -183,8 +192,7 @@ def _ambiguous(line: Timeline, event: Event, data: Mapping[str, Any], at: dateti
     call = line._calls.get(event["subject"])
     if call is None:
         return None
-    what = f"{call.name}: its worker vanished, whether it took effect is unknown. A person must say it:"
-    return call.actor, f"{what}\n{to_resolve(event['subject'])}", "bad"
+    return call.actor, f"{call.name}: its worker vanished, whether it took effect is unknown. A person must say it:", "bad"
 
 
 def _resolved(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:

@@ -69,13 +69,15 @@ async def _check(server: "ServerClient", name: str, wait: bool, as_json: bool) -
 
 def _show(difference: dict[str, Any]) -> None:
     key = ", ".join(f"{name} = {value}" for name, value in difference["key"].items())
-    where = f"table {difference['table']}" + (f", {key}" if key else "")
+    where = output.one_line(f"table {difference['table']}" + (f", {key}" if key else ""))
     match difference["what"]:
         case "missing":
             output.say(f"  {where}: the log says there is such a row, the table has none")
         case "surplus":
             output.say(f"  {where}: the table has this row, the log knows nothing of it")
         case _:
-            output.say(f"  {where}: {difference['column'] or 'columns'} differ as of position {difference['position']}")
+            output.say(
+                f"  {where}: {output.one_line(difference['column'] or 'columns')} differ as of position {difference['position']}"
+            )
             output.say(f"    table: {output.shortened(difference['live'], 400)}")
             output.say(f"    log:   {output.shortened(difference['log'], 400)}")

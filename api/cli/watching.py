@@ -30,6 +30,6 @@ def outcome(run: dict[str, Any]) -> str:
     """One line of plain text: the outcome or the present status of a run."""
     text = str(run["status"])
     if run.get("missing"):
-        text += f" without {', '.join(run['missing'])}"
+        text += f" without {output.one_line(', '.join(run['missing']))}"
     error = run.get("error")
     return f"{text}: {output.reason(error)}" if error else text

@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
+from typing import IO
 
 from api.open_files import raise_open_files
 from api.supervisor import state
@@ -13,6 +14,7 @@ from api.supervisor.config import SupervisorConfig
 from api.supervisor.errors import SupervisorError
 from api.supervisor.service import Service
 from api.supervisor.state import RunningServer
+from tidelog.terminal import visible
 
 
 def main() -> int:
@@ -23,7 +25,7 @@ def main() -> int:
     try:
         asyncio.run(service.run())
     except SupervisorError as error:
-        sys.stderr.write(f"error: {error}\n")
+        _say(f"error: {error}", sys.stderr)
         return error.exit_code
     return 0
 
@@ -58,9 +60,10 @@ def _announce(config: SupervisorConfig, server: RunningServer) -> None:
     _say("\n" + "\n".join(f"  {line}".rstrip() for line in lines) + "\n")
 
 
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+def _say(text: str, stream: IO[str] | None = None) -> None:
+    stream = stream or sys.stdout
+    stream.write(visible(text, lines=True) + "\n")
+    stream.flush()
 
 
 def _short(path: Path) -> str:

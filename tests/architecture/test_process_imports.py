@@ -25,7 +25,7 @@ ROLES = {
     "saga": ENGINE,
     "api,relay,projector,saga": ENGINE | HTTP | {"jsonschema_rs"},
 }
-SUPERVISOR = OURS - {"projections"} | LOGS | POSTGRES | {"nats", "typing_extensions"}
+SUPERVISOR = OURS - {"projections"} | LOGS | POSTGRES | {"nats", "tidelog", "typing_extensions"}
 WORKER = SETTINGS - {"dotenv", "pydantic_settings"} | {
     "anyio", "certifi", "click", "h11", "httpcore", "httpx", "idna", "nats", "pygments", "rich", "tidelog", "uuid_utils",
 }  # fmt: skip
@@ -129,4 +129,4 @@ def test_a_worker_up_to_its_first_connection(tmp_path: Path) -> None:
 
 
 def test_the_help_of_the_command_line() -> None:
-    assert packages(HELP) == COMMAND_LINE | {"api", "attr", "markdown_it", "mdurl", "pygments", "rich"}
+    assert packages(HELP) == COMMAND_LINE | {"api", "attr", "markdown_it", "mdurl", "pygments", "rich", "tidelog"}

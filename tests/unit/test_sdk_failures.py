@@ -23,7 +23,7 @@ from tidelog.failures import (
     report_error,
     tool_failure,
 )
-from tidelog.logs import JsonFormatter, TextFormatter
+from tidelog.logs import LineFormatter
 from tidelog.testing import run_agent
 from tidelog.texts import NOT_AVAILABLE, type_of
 from tidelog.tools import InvalidArgumentsError
@@ -159,7 +159,7 @@ def test_a_report_is_bounded_whatever_the_exception_holds() -> None:
     assert tool_failure(group).message.endswith("; and 990 more")
 
 
-@pytest.mark.parametrize("form", [JsonFormatter(), TextFormatter()], ids=["json", "text"])
+@pytest.mark.parametrize("form", [LineFormatter("json"), LineFormatter("text")], ids=["json", "text"])
 @pytest.mark.parametrize("make", [NoString, Exits, Nameless, Masked, lambda: ValueError("x" * 10_000_000)])
 def test_the_log_of_a_worker_has_a_line_of_bounded_length(form: logging.Formatter, make: Callable[[], BaseException]) -> None:
     error = make()

@@ -1,12 +1,12 @@
 """One line per log event, as JSON or text, with its run and agent. Uses the standard logging module."""
 
 import contextlib
-import json
 import logging
 import os
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
+from tidelog.log_lines import has_colours, json_line, text_line
 from tidelog.texts import text_of, type_of
 
 MAX_EXCEPTION = 20_000
@@ -61,8 +61,30 @@ def own_stderr() -> TextIO:
     return open(descriptor, "w", encoding="utf-8", errors="backslashreplace", buffering=1)
 
 
-class _Formatter(logging.Formatter):
-    """Exceptions of user code may have huge texts, and some raise when one looks at them: a line is written all the same."""
+class LineFormatter(logging.Formatter):
+    """Records of the standard logging module as lines. `fixed`: fields of every line.
+
+    Exceptions of user code may have huge texts, and some raise when one looks at them: a line is written all the same.
+    """
+
+    def __init__(self, form: Literal["json", "text"], *, colours: bool = False, **fixed: Any) -> None:
+        super().__init__()
+        self._form = form
+        self._colours = colours
+        self._fixed = fixed
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {
+            "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+            **self._fixed,
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return json_line(fields) if self._form == "json" else text_line(fields, colours=self._colours)
 
     def formatException(self, ei: Any) -> str:
         try:
@@ -71,32 +93,6 @@ class _Formatter(logging.Formatter):
             text = f"{type_of(ei[1])}: {text_of(ei[1], MAX_EXCEPTION)}"
         half = MAX_EXCEPTION // 2
         return text if len(text) <= MAX_EXCEPTION else f"{text[:half]}\n[…]\n{text[-half:]}"
-
-
-class JsonFormatter(_Formatter):
-    """`{"time": ..., "level": ..., "logger": ..., "event": ..., <fields>}`."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        fields = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "event": record.getMessage(),
-            **getattr(record, "fields", {}),
-        }
-        if record.exc_info:
-            fields["exception"] = self.formatException(record.exc_info)
-        return json.dumps(fields, default=str)
-
-
-class TextFormatter(_Formatter):
-    """`12:00:00.000 info  agent_run_completed run_id=...`, tracebacks on the following lines."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        time = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
-        fields = "".join(f" {key}={value}" for key, value in getattr(record, "fields", {}).items())
-        line = f"{time} {record.levelname.lower():<7} {record.getMessage()}{fields}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
 def configure_logs(form: Literal["json", "text"], level: int = logging.INFO) -> None:
@@ -108,7 +104,7 @@ def configure_logs(form: Literal["json", "text"], level: int = logging.INFO) -> 
     global _own  # one process, one destination
     handler = _OwnHandler(own_stderr())
     handler.setLevel(level)
-    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    handler.setFormatter(LineFormatter(form, colours=has_colours(handler.stream), role="worker"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     _own = handler

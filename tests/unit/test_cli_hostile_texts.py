@@ -1,0 +1,259 @@
+"""Every command against a server whose answers hold what a terminal would obey."""
+
+import contextlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from uuid import UUID
+
+import orjson
+import pytest
+import typer
+
+from api.cli.main import app
+from application.engine.reading.cloudevents import CloudEventEncoder
+from domain import runs
+from domain.agent_runs import AgentRunClaimed, AgentRunCompleted, CallStarted, StepRecorded
+from domain.agents import AgentRegistered
+from domain.context import ContextValueSet
+from domain.failures import Failure, Retry
+from domain.invocations import AttemptStarted, InvocationBecameAmbiguous, InvocationRequested
+from domain.kernel import Event, RecordedEvent
+from domain.messages import MessageSent
+from domain.registry import REGISTRY
+from projections import invocations
+from projections.runs import replay
+
+HOSTILE = "\x1b[31mRED\x1b]0;pwned\x07\u202eevil\r\nFAKE LINE\n\u2028FAKE LINE\u200b\x9b1m\x7f [bold] :smile: \\"
+RUN, AGENT_RUN, CALL, PROJECT, MESSAGE = (UUID(int=(0x0198C0DE << 96) | (7 << 76) | (2 << 62) | n) for n in range(5))
+FAILURE = Failure(type="Error", message=HOSTILE, kind="permanent")
+
+ONLY_LOCAL = {"up", "serve", "migrate", "worker", "demo", "restored", "nats list", "nats prune", "version"}
+"""Commands that do not show answers of a server. They write through the same functions (tests/architecture/test_output.py)."""
+ARGUMENTS: dict[str, list[str]] = {
+    "runs start": ["writer"],
+    "runs list": [],
+    "runs show": [str(RUN)],
+    "runs watch": [str(RUN)],
+    "runs cancel": [str(RUN)],
+    "events tail": ["--no-follow"],
+    "events show": ["3"],
+    "agents list": [],
+    "invocations list": [],
+    "invocations show": [str(CALL)],
+    "invocations resolve": [str(CALL), "--result", "null", "--reason", "r"],
+    "projections list": [],
+    "projections rebuild": ["runs"],
+    "projections rollback": ["runs"],
+    "projections swap": ["runs"],
+    "projections cancel": ["runs"],
+    "projections drop": ["runs"],
+    "projections parked": [],
+    "projections retry": ["runs"],
+    "replay": [str(RUN)],
+    "verify": [],
+    "doctor": [],
+}
+
+
+def recorded(*events: tuple[UUID, Event]) -> list[RecordedEvent]:
+    versions: dict[UUID, int] = {}
+    found = []
+    for position, (stream, event) in enumerate(events, 1):
+        versions[stream] = versions.get(stream, 0) + 1
+        metadata = json.dumps({"actor": HOSTILE, "correlation_id": HOSTILE, "causation_id": HOSTILE})
+        at = datetime(2026, 1, 31, 12, 0, position, tzinfo=UTC)
+        state = REGISTRY.encode(event)
+        found.append(
+            RecordedEvent(position, PROJECT, stream, versions[stream], RUN, event.TOPIC, event.VERSION, state, metadata, at)
+        )
+    return found
+
+
+EVENTS = recorded(
+    (RUN, runs.RunStarted(project_id=PROJECT, plan=runs.sequential(("writer",)), input=HOSTILE, metadata={"m": HOSTILE})),
+    (RUN, runs.StepScheduled(step="writer", agent="writer", agent_version=HOSTILE, agent_run_id=AGENT_RUN)),
+    (AGENT_RUN, AgentRunClaimed(attempt=1, worker_id=HOSTILE, dispatch=1)),
+    (AGENT_RUN, StepRecorded(attempt=1, key=HOSTILE, kind="step", result={HOSTILE: HOSTILE})),
+    (PROJECT, ContextValueSet(run_id=RUN, agent_run_id=AGENT_RUN, name="mood", value=HOSTILE, value_version=1)),
+    (
+        MESSAGE,
+        MessageSent(
+            run_id=RUN, agent_run_id=AGENT_RUN, key="k", sender="writer", recipient="writer", sender_id=AGENT_RUN,
+            recipient_id=AGENT_RUN, body=HOSTILE,
+        ),
+    ),
+    (AGENT_RUN, CallStarted(attempt=1, key=HOSTILE, tool="mail", invocation_id=CALL)),
+    (
+        CALL,
+        InvocationRequested(
+            run_id=RUN, agent_run_id=AGENT_RUN, key=HOSTILE, tool="mail", arguments={HOSTILE: HOSTILE}, timeout_s=1.0,
+            idempotent=False, retry=Retry(),
+        ),
+    ),
+    (CALL, AttemptStarted(attempt=1, worker_id=HOSTILE, dispatch=1)),
+    (CALL, InvocationBecameAmbiguous(attempt=1, worker_id=HOSTILE)),
+    (AGENT_RUN, AgentRunCompleted(run_id=RUN, step="writer", attempt=1, result=HOSTILE)),
+    (RUN, runs.StepFailed(step="writer", agent_run_id=AGENT_RUN, error=FAILURE, tolerated=False)),
+    (RUN, runs.RunFailed(step="writer", error=FAILURE)),
+    (RUN, runs.RunCancelled(reason=HOSTILE)),
+)  # fmt: skip
+AGENT = AgentRegistered(
+    name="writer", version="1", description=HOSTILE, capabilities=(), input_schema={}, output_schema={}
+)  # fmt: skip
+
+
+def answers() -> dict[str, Any]:
+    """Path → document."""
+    sent = [orjson.loads(CloudEventEncoder(REGISTRY.events).encode(event)) for event in EVENTS]
+    view = replay(EVENTS)
+    assert view is not None
+    run = {**view.model_dump(mode="json"), "result": view.result, "missing": [HOSTILE]}
+    call = invocations.replay([event for event in EVENTS if event.stream_id == CALL])
+    assert call is not None
+    call_document = call.model_dump(mode="json") | {"tool": HOSTILE, "worker_id": HOSTILE}
+    job = {
+        "kind": "rebuild", "status": "failed", "progress": 1.0, "rate": 1.0, "eta_s": 1.0, "rows": 1, "error": HOSTILE,
+        "swap": True, "updated_at": "2026-01-31T12:00:00Z", "position": 1,
+        "difference": {"what": "column", "table": HOSTILE, "key": {HOSTILE: HOSTILE}, "column": HOSTILE, "position": 1,
+                       "live": HOSTILE, "log": HOSTILE},
+    }  # fmt: skip
+    view_document = {
+        "name": "runs", "position": 1, "lag": 0, "parked": 1, "build": job, "check": job, "previous": None, "plugin": HOSTILE,
+        "parked_roots": [],
+    }  # fmt: skip
+    parked = {"root_id": str(RUN), "position": 1, "topic": HOSTILE, "error": HOSTILE, "since": "2026-01-31T12:00:00Z"}
+    result = {"root_id": str(RUN), "events": 0, "error": HOSTILE}
+    summary = {
+        "run_id": str(RUN), "project_id": str(PROJECT), "status": HOSTILE, "degraded": True, "agents": [HOSTILE],
+        "created_at": "2026-01-31T12:00:00Z", "finished_at": None, "position": 1, "event_count": 1,
+    }  # fmt: skip
+    problem = {"entry_point": HOSTILE, "distribution": HOSTILE, "error": HOSTILE}
+    return {
+        "/v1/runs": [summary],
+        f"/v1/runs/{RUN}": run,
+        f"/v1/runs/{RUN}/events": sent,
+        "/v1/events": sent,
+        "/v1/events/3": sent[3],
+        "/v1/agents": [AGENT.model_dump(mode="json") | {"version": HOSTILE, "capabilities": [HOSTILE], "name": HOSTILE}],
+        "/v1/invocations": [call_document],
+        f"/v1/invocations/{CALL}": call_document,
+        "/v1/projections": {"data": [view_document], "problems": [problem]},
+        "/v1/projections/runs": view_document,
+        "/v1/projections/runs/parked": [parked],
+        "/v1/projections/sagas/parked": [parked],
+        "/v1/projections/runs/retry": {"data": [result], "more": False},
+        "/v1/projections/runs/verify": view_document,
+    }
+
+
+class Hostile(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        found = answers().get(path)
+        if "text/event-stream" in self.headers.get("accept", ""):
+            self._send("text/event-stream", b"".join(_sse(event) for event in found or []) + b"id: 99\nevent: end\ndata: {}\n\n")
+        elif found is None:
+            self._refuse(404)
+        elif isinstance(found, list):
+            self._json({"data": found, "next_cursor": None})
+        else:
+            self._json(found)
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        found = answers().get(self.path)
+        if self.path.startswith("/v1/projections") and found is not None:
+            self._json(found)
+        else:
+            self._refuse(409)
+
+    def do_DELETE(self) -> None:
+        self._refuse(409)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def _refuse(self, status: int) -> None:
+        errors = [{"pointer": HOSTILE, "detail": HOSTILE}] * 2
+        self._json(
+            {"type": "about:blank", "title": HOSTILE, "status": status, "code": "x", "detail": HOSTILE, "errors": errors}, status
+        )
+
+    def _json(self, document: object, status: int = 200) -> None:
+        self._send("application/json" if status == 200 else "application/problem+json", json.dumps(document).encode(), status)
+
+    def _send(self, kind: str, body: bytes, status: int = 200) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def _sse(event: dict[str, Any]) -> bytes:
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (event["position"], event["type"].encode(), json.dumps(event).encode())
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hostile)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
+    """The names of all commands."""
+    if hasattr(command, "commands"):
+        for name, inner in command.commands.items():
+            yield from leaves(inner, (*path, name))
+    else:
+        yield " ".join(path)
+
+
+def test_every_command_is_tried_or_shows_no_answer_of_a_server() -> None:
+    assert set(leaves(typer.main.get_command(app))) == {*ONLY_LOCAL, *ARGUMENTS}
+
+
+@pytest.mark.parametrize("form", ["people", "programs"])
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_nothing_that_a_terminal_obeys_comes_through(
+    name: str, form: str, url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIDELOG_URL", url)
+    monkeypatch.setenv("TIDELOG_API_KEY", "tl_" + "k" * 43)
+    with contextlib.suppress(SystemExit):
+        app([*name.split(), *ARGUMENTS[name], *(["--json"] if form == "programs" else [])], standalone_mode=False)
+    written = capsys.readouterr()
+    assert "RED" in written.out + written.err or name == "doctor", written
+    for line in (written.out + written.err).split("\n"):
+        assert line.isprintable(), line
+        assert not re.match(r"(error: )?\W*FAKE", line), line
+    assert "😄" not in written.out, "a value was changed"
+    if form == "programs" and written.out:
+        decoded, rest = json.JSONDecoder(), written.out
+        while rest.strip():
+            document, end = decoded.raw_decode(rest.lstrip())
+            rest = rest.lstrip()[end:]
+            assert HOSTILE in _strings(document) or name == "doctor"
+
+
+def _strings(value: Any) -> set[str]:
+    match value:
+        case str():
+            return {value}
+        case list():
+            return set().union(*map(_strings, value))
+        case dict():
+            return set().union(*map(_strings, [*value, *value.values()]))
+    return set()
