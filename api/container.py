@@ -9,6 +9,7 @@ from api.settings import Settings
 from application.engine.commands.loop import CommandLoop
 from application.engine.parked import ParkedOperations
 from application.engine.ports.idempotency import IdempotencyKeys
+from application.engine.ports.ids import LogIndex
 from application.engine.ports.log import EventFeed, Gaps
 from application.engine.ports.positions import ConsumerPositions
 from application.engine.ports.problems import WorkerProblems
@@ -62,6 +63,8 @@ class Container:
     database: Database
     """For reads. `database` and `feed` use the reads' share of the connections."""
     feed: EventFeed
+    index: LogIndex
+    """Also uses the reads' share."""
     histories: HistoryKeeper
     command_database: Database
     """For the data that commands need beside the log. Uses the commands' share of the connections, as `commands` does."""

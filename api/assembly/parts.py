@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from application.engine.commands.loop import CommandLoop
     from application.engine.ports.checkpoints import Checkpoints
     from application.engine.ports.idempotency import IdempotencyKeys
+    from application.engine.ports.ids import LogIndex
     from application.engine.ports.leases import Leases
     from application.engine.ports.log import EventFeed, EventStore, Gaps, Subscription
     from application.engine.ports.parked import ParkedEvents
@@ -67,6 +68,7 @@ class Overrides(TypedDict, total=False):
     """Replaces all shares of the connections: also the shares of commands, reads and health."""
     feed: "EventFeed"
     """Replaces all shares, as `database` does."""
+    index: "LogIndex"
     log_id: str
     store: "EventStore"
     snapshots: "Snapshots | None"

@@ -18,6 +18,7 @@ from adapters.postgres.listener import listening
 from adapters.postgres.log.event_store import PostgresEventStore
 from adapters.postgres.log.feed import PostgresEventFeed
 from adapters.postgres.log.histories import PostgresHistories
+from adapters.postgres.log.ids import PostgresLogIndex
 from adapters.postgres.log.ranges import PostgresStreamRanges
 from adapters.postgres.log.snapshots import PostgresSnapshots
 from adapters.postgres.pool import Pool, open_pool
@@ -25,6 +26,7 @@ from adapters.postgres.read_models.open_work import PostgresOpenWork
 from adapters.postgres.read_models.timers import PostgresTimers
 from adapters.postgres.worker_problems import PostgresWorkerProblems
 from application.engine.ports.checkpoints import Checkpoints
+from application.engine.ports.ids import LogIndex
 from application.engine.ports.leases import Leases
 from application.engine.ports.log import EventFeed, EventStore, StreamRanges
 from application.engine.ports.problems import WorkerProblems
@@ -43,6 +45,7 @@ from tests.kit.memory import (
     MemoryHistories,
     MemoryLeases,
     MemoryLog,
+    MemoryLogIndex,
     MemoryOpenWork,
     MemorySnapshots,
     MemoryStreamRanges,
@@ -58,6 +61,7 @@ class LogSide(Protocol):
 
     store: EventStore
     feed: EventFeed
+    index: LogIndex
     snapshots: Snapshots
     ranges: StreamRanges
     checkpoints: Checkpoints
@@ -87,6 +91,7 @@ class MemoryLogSide:
         self.clock = ManualClock(datetime.now(UTC))
         self.log = MemoryLog(self.clock)
         self.store, self.feed = MemoryEventStore(self.log), MemoryEventFeed(self.log)
+        self.index = MemoryLogIndex(self.log)
         self.snapshots, self.ranges = MemorySnapshots(self.log), MemoryStreamRanges(self.log, page=7)
         self.checkpoints, self.histories = MemoryCheckpoints(self.log), MemoryHistories(self.log)
 
@@ -111,6 +116,7 @@ class PostgresLogSide:
     def __init__(self, database_url: str, pool: Pool, ranges: PostgresStreamRanges) -> None:
         self.database_url = database_url
         self.store, self.feed = PostgresEventStore(database_url, pool), PostgresEventFeed(pool)
+        self.index = PostgresLogIndex(pool)
         self.snapshots, self.ranges = PostgresSnapshots(pool), ranges
         self.checkpoints, self.histories = PostgresCheckpoints(PostgresDatabase(pool)), PostgresHistories(pool)
 

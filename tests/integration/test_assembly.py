@@ -106,7 +106,7 @@ async def use(system: System) -> None:
     waited = await system.http.post("/v1/runs", json={"agent": "alpha"}, headers={"Prefer": "wait=1", "Idempotency-Key": "k"})
     read = await system.http.get("/v1/runs", headers={"Tidelog-Position": str(waited.json()["position"])})
     assert (waited.status_code, read.status_code) == (201, 200)
-    for path in ("/health/ready", "/v1/projections", "/v1/projections/sagas/parked", "/v1/log/gaps"):
+    for path in ("/health/ready", "/v1/projections", "/v1/projections/sagas/parked", "/v1/log/gaps", f"/v1/ids/{run_id}"):
         assert (await system.http.get(path)).status_code == 200
 
 

@@ -26,6 +26,7 @@ from adapters.postgres.log.append_batch import APPEND_SQL, EncodedAppend, parame
 from adapters.postgres.log.arrays import register_arrays
 from adapters.postgres.log.event_store import PostgresEventStore
 from adapters.postgres.log.feed import PostgresEventFeed
+from adapters.postgres.log.ids import PostgresLogIndex
 from adapters.postgres.pool import Pool
 from adapters.postgres.read_models.open_work import PostgresOpenWork
 from adapters.postgres.read_models.timers import PostgresTimers
@@ -115,6 +116,7 @@ class Hot:
     connection: AsyncConnection[Any]
     database: PostgresDatabase
     feed: PostgresEventFeed
+    index: PostgresLogIndex
     store: PostgresEventStore
     timers: PostgresTimers
     work: PostgresOpenWork
@@ -155,6 +157,7 @@ async def hot(services: EmbeddedServices, database_url: str) -> AsyncIterator[Ho
             connection,
             database,
             PostgresEventFeed(pool),
+            PostgresLogIndex(pool),
             PostgresEventStore(url, pool),
             PostgresTimers(database, ChannelListener(url, "unused")),
             PostgresOpenWork(database),
@@ -226,6 +229,11 @@ HOT_QUERIES: dict[str, tuple[Callable[[Hot], Awaitable[object]], str]] = {
     "the events of an append": (
         lambda hot: hot.store.read_append(SMALL, AppendResult(ROWS // 2, 3, START, duplicate=True)), "event_pkey"
     ),
+    "streams by the beginning of their ids": (
+        lambda hot: hot.index.streams(SMALL, uuid(STREAM, 400), uuid(STREAM, 900), limit=100), "event_stream_key"
+    ),
+    "the events of a command": (lambda hot: hot.index.of_command(SMALL, uuid(COMMAND, 11)), "command_pkey"),
+    "an event by its place": (lambda hot: hot.index.of_event(SMALL, uuid(STREAM, 495), 4), "event_stream_key"),
     "append: version of a stream that must exist": (append, "event_stream_key"),
     "a run": (lambda hot: runs.get_run(hot.connection, SMALL, uuid(ROOT, 1)), "run_pkey"),
     "runs": (list_runs(tenant_id=SMALL, before=uuid(ROW, ROWS // 2 + 5)), "run_pkey run_tenant_time"),

@@ -8,6 +8,7 @@ from adapters.postgres import leases, pool
 from adapters.postgres.database import PostgresDatabase
 from adapters.postgres.durability import durability_of
 from adapters.postgres.log.gaps import gaps_of
+from adapters.postgres.log.ids import PostgresLogIndex
 from adapters.postgres.room import Room
 from adapters.postgres.worker_problems import PostgresWorkerProblems
 from api.assembly import access, histories, log_streams, messaging, storage, tables
@@ -15,6 +16,7 @@ from api.assembly.commands import commands
 from api.assembly.parts import Parts, part
 from api.container import Container, HealthCheck, MemberView, NatsAccess
 from application.engine.parked import ParkedOperations
+from application.engine.ports.ids import LogIndex
 from application.engine.ports.log import Gaps
 from application.engine.ports.parked import ParkedEvents
 from application.engine.ports.positions import ConsumerPositions
@@ -78,6 +80,11 @@ async def operations(parts: Parts) -> ProjectionOperations:
 @part
 async def parked_events(parts: Parts) -> ParkedEvents:
     return PostgresParkedEvents(await storage.database_of(parts, "reads"))
+
+
+@part
+async def index(parts: Parts) -> LogIndex:
+    return PostgresLogIndex((await storage.pools(parts)).reads)
 
 
 async def _parked(parts: Parts) -> ParkedOperations:
@@ -145,6 +152,7 @@ async def container(parts: Parts) -> Container:
         feed=await storage.feed_of(parts, "reads"),
         command_database=await storage.database_of(parts, "commands"),
         idempotency=await storage.idempotency(parts),
+        index=await index(parts),
         histories=await histories.histories(parts),
         commands=loop,
         cloud_events=CloudEventEncoder((await tables.catalog(parts)).registry.events),

@@ -5,6 +5,7 @@ from tests.kit.memory.clock import Clock, ManualClock, SystemClock
 from tests.kit.memory.feed import MemoryEventFeed, MemoryStreamRanges, MemorySubscription
 from tests.kit.memory.histories import MemoryHistories
 from tests.kit.memory.idempotency import MemoryIdempotencyKeys
+from tests.kit.memory.ids import MemoryLogIndex
 from tests.kit.memory.leases import LeaseBoard, MemoryLeases
 from tests.kit.memory.log import MemoryEventStore, MemoryLog
 from tests.kit.memory.problems import MemoryWorkerProblems
@@ -26,6 +27,7 @@ __all__ = [
     "MemoryIdempotencyKeys",
     "MemoryLeases",
     "MemoryLog",
+    "MemoryLogIndex",
     "MemoryOpenWork",
     "MemoryPositions",
     "MemoryRecordedCommands",
