@@ -51,7 +51,7 @@ async def database(settings: "Settings") -> AsyncIterator[str]:
     if settings.database_url is not None:
         yield settings.database_url.get_secret_value()
         return
-    if not any((settings.data_dir / name).is_file() for name in ("secrets.json", "location.json")):  # files of the embedded servers
+    if not state.has_data(settings.data_dir):
         raise SettingsError(f"there is no log in {settings.data_dir}: set TIDELOG_DATABASE_URL or TIDELOG_DATA_DIR")
     configure_logging("warning", settings.log_format, role="replay")
     running = state.running(settings.data_dir)

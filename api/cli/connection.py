@@ -61,13 +61,16 @@ class ServerClient:
         )
         return json_of(response)
 
-    async def post(self, path: str, body: Mapping[str, object], *, wait_s: float = 0) -> Any:
-        """The JSON answer. A request whose answer was lost is repeated; the idempotency key makes the repeat safe."""
+    async def post(self, path: str, body: Mapping[str, object], *, wait_s: float = 0, key: str | None = None) -> Any:
+        """The JSON answer. A request whose answer was lost is repeated; the idempotency key makes the repeat safe.
+
+        `key`: the idempotency key. None: a new one.
+        """
         from uuid_utils.compat import uuid7
 
         from tidelog.transport import RetryPolicy, json_of
 
-        headers = {"Idempotency-Key": str(uuid7())}
+        headers = {"Idempotency-Key": key or str(uuid7())}
         response = await self.transport.request(
             "POST", path, body=dict(body), headers=headers, retry=RetryPolicy(max_elapsed_s=PATIENCE_S), read_timeout_s=30 + wait_s
         )
@@ -101,11 +104,14 @@ class ServerClient:
 
 
 @asynccontextmanager
-async def server(settings: "Settings", *, worker: bool = False, quiet: bool = False) -> AsyncIterator[ServerClient]:
-    """The server for a command.
+async def server(
+    settings: "Settings", *, worker: bool = False, quiet: bool = False, begins: bool = False
+) -> AsyncIterator[ServerClient]:
+    """The server for a command: one that runs, or one that is started on the data of the folder for this command.
 
-    `worker`: a server that is started also runs the agents of the settings. `quiet`: no spinner.
-        Raises CommandFailed or SupervisorError; the message names the remedy.
+    `worker`: a server that is started also runs the agents of the settings. `quiet`: no spinner. `begins`: a folder without data
+    gets some. For other commands such a folder is a mistake: there is nothing that they could show.
+    Raises CommandFailed or SupervisorError; the message names the remedy.
     """
     async with contextlib.AsyncExitStack() as stack:
         temporary = False
@@ -115,6 +121,7 @@ async def server(settings: "Settings", *, worker: bool = False, quiet: bool = Fa
         else:
             running = await _running(settings)
             if running is None:
+                _may_start(settings, begins)
                 running = await stack.enter_async_context(_started(settings, worker, quiet))
                 temporary = True
             url, key = running.url, _key(settings)
@@ -124,6 +131,36 @@ async def server(settings: "Settings", *, worker: bool = False, quiet: bool = Fa
         transport = await stack.enter_async_context(Transport(url, key, max_connections=10))
         client = await stack.enter_async_context(Client(url, key, patience_s=PATIENCE_S))
         yield ServerClient(url, key, running, temporary, transport, client)
+
+
+async def found_server(settings: "Settings") -> tuple[str, str]:
+    """URL and key of a server that runs: the one of the settings, or the one of the data folder, which may be starting.
+
+    Raises CommandFailed, SupervisorError.
+    """
+    if settings.url is not None:
+        return settings.url.rstrip("/"), _key_for(settings, settings.url)
+    running = await _running(settings)
+    if running is None:
+        raise CommandFailed(
+            f"no server runs here (looked in {settings.data_dir.absolute()}; TIDELOG_URL is not set): "
+            "start one with `tidelog up`, or name its folder with --data-dir, or its address with --url"
+        )
+    if not running.url:
+        raise CommandFailed(f"the server on {settings.data_dir} has no role api: name the address of another with --url")
+    return running.url, _key(settings)
+
+
+def _may_start(settings: "Settings", begins: bool) -> None:
+    """Raises CommandFailed if the data folder has no data and the command does not begin any."""
+    if begins:
+        return
+    if settings.database_url is None and not state.has_data(settings.data_dir):
+        raise CommandFailed(
+            f"no server and no data here (looked in {settings.data_dir.absolute()}; TIDELOG_URL is not set): "
+            "start a server with `tidelog up`, or name its folder with --data-dir, or its address with --url"
+        )
+    output.note(f"No server runs on {settings.data_dir}: one is started for this command.")
 
 
 def _key(settings: "Settings") -> str:

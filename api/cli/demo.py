@@ -60,7 +60,7 @@ async def _demo(repo: Path | None, data_dir: Path | None, keep: bool, as_json: b
     # Code of this package, not of users: the demo's agents may run as root, who owns the folder of their report.
     os.environ.setdefault("TIDELOG_WORKER_RUN_AS", "root")
     os.environ["TIDELOG_REPORT_DIR"] = str((settings.data_dir / "reports").absolute())  # for the worker that this command starts
-    async with connection.server(settings, worker=True, quiet=as_json) as server, _worker(server, settings):
+    async with connection.server(settings, worker=True, quiet=as_json, begins=True) as server, _worker(server, settings):
         if not as_json:
             where = "a server started for this" if server.temporary else "the running server"
             output.say(f"Reviewing {root} on {where}: {server.url}\n")
@@ -93,11 +93,23 @@ def _repository(path: Path) -> Path:
     if found.returncode == 0 and found.stdout.strip():
         return Path(found.stdout.removesuffix("\n"))
     reason = (found.stderr.strip().splitlines() or ["it has no working tree"])[0]
+    if _is_bare(path):
+        raise output.CommandFailed(
+            f"{path.absolute()} is a bare repository, which has no files to review: choose a clone of it with --repo PATH",
+            output.WRONG_USAGE,
+        )
     if "dubious ownership" in found.stderr:
         raise output.CommandFailed(f"git does not trust {path.absolute()}, which belongs to another account ({reason})")
     raise output.CommandFailed(
         f"{path.absolute()} is not in a git repository with files: choose one with --repo PATH ({reason})", output.WRONG_USAGE
     )
+
+
+def _is_bare(path: Path) -> bool:
+    asked = ["git", "-C", str(path), "rev-parse", "--is-bare-repository"]
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        return subprocess.run(asked, capture_output=True, text=True, timeout=GIT_TIMEOUT_S, check=False).stdout.strip() == "true"
+    return False
 
 
 def _agents_folder() -> Path:

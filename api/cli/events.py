@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.cli import options, output
+from api.cli.ids import GivenId, short
 
 if TYPE_CHECKING:
     from api.cli.connection import ServerClient
@@ -15,7 +16,9 @@ app = typer.Typer(help="The event log.", no_args_is_help=True)
 
 @app.command()
 def tail(
-    run: Annotated[str | None, typer.Option("--run", metavar="ID", help="Only the events of this run.")] = None,
+    run: Annotated[
+        str | None, typer.Option("--run", metavar="ID", help="Only the events of this run: its id, or its beginning.")
+    ] = None,
     types: Annotated[list[str] | None, typer.Option("--type", help="Only this type, such as run.started; repeatable.")] = None,
     after: Annotated[
         str, typer.Option("--after", metavar="CURSOR", help="Only events after this position, or after the event with this cursor.")
@@ -53,12 +56,13 @@ async def _tail(
 
     if Cursor.parse(after) is None:
         raise output.CommandFailed(f"--after: '{after}' is neither a position nor a cursor", output.WRONG_USAGE)
-    run_id = output.uuid_of(run) if run else None
+    given = GivenId.parse(run) if run else None
     settings = load_settings(data_dir=data_dir, url=url)
     async with connection.server(settings, quiet=as_json) as server:
         following = (
             not server.temporary if follow is None else follow
         )  # no new events come on a server that was started for this command
+        run_id = await given.complete(server) if given else None
         try:
             async for event in _events(server, run_id, types, after, following):
                 if as_json:
@@ -85,7 +89,7 @@ def _show(event: dict[str, Any]) -> None:
     console = output.console()
     text = Text.assemble(
         (f"{event['position']:>7}", "bold"), "  ", (event["time"][:23].replace("T", " "), "dim"), "  ",
-        (f"{event['type']:<26}", "cyan"), "  ", (event["subject"][-8:], "magenta"), "  ", output.gist(event.get("data"), 160),
+        (f"{event['type']:<26}", "cyan"), "  ", (short(event["subject"]), "magenta"), "  ", output.gist(event.get("data"), 160),
     )  # fmt: skip
     if console.is_terminal:
         console.print(text, overflow="ellipsis", no_wrap=True)
@@ -95,30 +99,72 @@ def _show(event: dict[str, Any]) -> None:
 
 @app.command()
 def show(
-    position: Annotated[int, typer.Argument(min=1, help="Position in the log.")],
+    event: Annotated[
+        str,
+        typer.Argument(metavar="POSITION|ID", help="Position in the log, the event's id, or the id of a command, such as a cause."),
+    ],
     data_dir: options.DataDir = None,
     url: options.Url = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Show one event completely: its cause and its data.
+    """Show one event completely: its cause and its data. For a command: all events that it led to, as JSON one on each line.
 
-    Example:
+    Examples:
 
       tidelog events show 42
+
+      tidelog events show 0198c0de-1234-7abc-9def-0123456789ab:3
     """
-    output.run(_show_one(position, data_dir, url, as_json))
+    output.run(_show_some(event, data_dir, url, as_json))
 
 
-async def _show_one(position: int, data_dir: Path | None, url: str | None, as_json: bool) -> None:
+async def _show_some(wanted: str, data_dir: Path | None, url: str | None, as_json: bool) -> None:
     from api.cli import connection
     from api.settings import load_settings
 
+    _check(wanted)
     settings = load_settings(data_dir=data_dir, url=url)
     async with connection.server(settings, quiet=as_json) as server:
-        event: dict[str, Any] = await server.get(f"/v1/events/{position}")
-    if as_json:
-        output.document(event)
+        positions = await _positions(server, wanted)
+        for position in positions:
+            event: dict[str, Any] = await server.get(f"/v1/events/{position}")
+            if not as_json:
+                _show_one(event)
+            elif len(positions) == 1:
+                output.document(event)
+            else:
+                output.line(event)
+
+
+def _check(wanted: str) -> None:
+    stream, _, version = wanted.partition(":")
+    if wanted.isdecimal() and wanted.isascii() and int(wanted) > 0:
         return
+    if (
+        len(stream) != 36
+        or stream.strip("0123456789abcdefABCDEF-")
+        or (":" in wanted and not (version.isdecimal() and version.isascii()))
+    ):
+        told = f"'{wanted}' is neither a position (1, 2, …) nor the id of an event or of a command"
+        raise output.CommandFailed(output.one_line(told), output.WRONG_USAGE)
+
+
+async def _positions(server: "ServerClient", wanted: str) -> range:
+    """The positions of the named event, or of the events of the named command."""
+    if wanted.isdecimal():
+        return range(int(wanted), int(wanted) + 1)
+    answer: dict[str, Any] = await server.get(f"/v1/ids/{wanted}")
+    for named in answer["data"]:
+        if named["kind"] in ("event", "command"):
+            return range(named["position"], named["position"] + (named["event_count"] or 1))
+    if answer["data"]:
+        named = answer["data"][0]
+        of_run = f"; see: tidelog events tail --run {named['run_id']}" if named["run_id"] else ""
+        raise output.CommandFailed(output.one_line(f"{wanted} is the id of a stream ({named['kind']}){of_run}"))
+    raise output.CommandFailed(f"there is no event or command {wanted}; commands are not kept for ever")
+
+
+def _show_one(event: dict[str, Any]) -> None:
     from rich.json import JSON
 
     console = output.console()

@@ -6,10 +6,11 @@ from typing import Annotated, Any
 import typer
 
 from api.cli import options, output
+from api.cli.ids import CALL, GivenId
 
 app = typer.Typer(help="Tool calls of agents.", no_args_is_help=True)
 
-InvocationId = Annotated[str, typer.Argument(metavar="ID", help="The call's id.")]
+InvocationId = Annotated[str, typer.Argument(metavar="ID", help="The call's id, or its beginning.")]
 
 
 def to_resolve(invocation_id: str) -> str:
@@ -40,9 +41,10 @@ async def _list(ambiguous: bool, run: str | None, limit: int, data_dir: Path | N
     from api.cli import connection
     from api.settings import load_settings
 
-    filters = {"status": "ambiguous" if ambiguous else None, "run_id": output.uuid_of(run) if run else None}
+    given = GivenId.parse(run) if run else None
     settings = load_settings(data_dir=data_dir, url=url)
     async with connection.server(settings, quiet=as_json) as server:
+        filters = {"status": "ambiguous" if ambiguous else None, "run_id": await given.complete(server) if given else None}
         found = [call async for call in server.pages("/v1/invocations", filters, limit=limit)]
     if as_json:
         output.document(found)
@@ -83,10 +85,10 @@ async def _show(invocation_id: str, data_dir: Path | None, url: str | None, as_j
     from api.cli import connection
     from api.settings import load_settings
 
-    wanted = _id_of(invocation_id)
+    given = GivenId.parse(invocation_id, CALL)
     settings = load_settings(data_dir=data_dir, url=url)
     async with connection.server(settings, quiet=as_json) as server:
-        call: dict[str, Any] = await server.get(f"/v1/invocations/{wanted}")
+        call: dict[str, Any] = await server.get(f"/v1/invocations/{await given.complete(server)}")
     if as_json:
         output.document(call)
     else:
@@ -163,7 +165,7 @@ async def _resolve(
     from api.cli import connection
     from api.settings import load_settings
 
-    wanted = _id_of(invocation_id)
+    given = GivenId.parse(invocation_id, CALL)
     said: dict[str, Any] = (
         {"result": options.json_of("--result", result)}
         if error is None
@@ -172,12 +174,9 @@ async def _resolve(
     body = {**said, "reason": reason} | ({} if evidence is None else {"evidence": evidence})
     settings = load_settings(data_dir=data_dir, url=url)
     async with connection.server(settings, quiet=as_json) as server:
+        wanted = await given.complete(server)
         accepted: dict[str, Any] = await server.post(f"/v1/invocations/{wanted}/resolve", body)
     if as_json:
         output.document(accepted)
     else:
         output.say(f"Resolved call {wanted}")
-
-
-def _id_of(invocation_id: str) -> str:
-    return output.uuid_of(invocation_id, "a call", "invocations list")

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from tidelog.terminal import visible
 
@@ -141,7 +141,7 @@ def spinner(text: str, *, quiet: bool) -> AbstractContextManager[object]:
     return Console(stderr=True).status(escape(text))
 
 
-def _write(stream: IO[str], text: str) -> None:
+def _write(stream: TextIO, text: str) -> None:
     text = visible(text, lines=True)
     if not _in_unicode(stream):
         text = text.encode(stream.encoding, "backslashreplace").decode(stream.encoding)
@@ -149,7 +149,7 @@ def _write(stream: IO[str], text: str) -> None:
     stream.flush()
 
 
-def _in_unicode(stream: IO[str]) -> bool:
+def _in_unicode(stream: TextIO) -> bool:
     return (stream.encoding or "utf-8").lower().startswith(("utf-", "utf8"))
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.cli import options, output
+from api.cli.ids import GivenId
 
 if TYPE_CHECKING:
     from api.cli.history import Moment
@@ -16,7 +17,7 @@ app = typer.Typer()
 
 @app.command()
 def replay(
-    run: Annotated[str | None, typer.Argument(metavar="RUN", help="The run's id.")] = None,
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="The run's id, or its beginning.")] = None,
     at: Annotated[
         str | None, typer.Option("--at", metavar="POSITION|TIME", help="Show the run as it was then: 42, or 2026-01-31T12:00:00Z.")
     ] = None,
@@ -70,8 +71,9 @@ async def _all(run: str, data_dir: Path | None, url: str | None, as_json: bool) 
     from api.cli import connection, history
     from api.settings import load_settings
 
-    run_id = output.uuid_of(run)
+    given = GivenId.parse(run)
     async with connection.server(load_settings(data_dir=data_dir, url=url), quiet=as_json) as server:
+        run_id = await given.complete(server)
         async for moment in history.replay(server, run_id):
             if as_json:
                 output.line(moment.document())
@@ -83,8 +85,9 @@ async def _at(run: str, at: str, data_dir: Path | None, url: str | None, as_json
     from api.cli import connection, run_view
     from api.settings import load_settings
 
-    run_id = output.uuid_of(run)
+    given = GivenId.parse(run)
     async with connection.server(load_settings(data_dir=data_dir, url=url), quiet=as_json) as server:
+        run_id = await given.complete(server)
         document: dict[str, Any] = await server.get(f"/v1/runs/{run_id}", {"as_of": at})
     if as_json:
         output.document(document)
@@ -96,8 +99,9 @@ async def _collect(run: str, data_dir: Path | None, url: str | None, moments: "l
     from api.cli import connection, history
     from api.settings import load_settings
 
-    run_id = output.uuid_of(run)
+    given = GivenId.parse(run)
     async with connection.server(load_settings(data_dir=data_dir, url=url)) as server:
+        run_id = await given.complete(server)
         async for moment in history.replay(server, run_id, keep_states=True):
             moments.append(moment)
 

@@ -6,24 +6,48 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.cli import options, output
+from api.cli.ids import GivenId
+from api.cli.run_body import OnFailure, StartOptions, agents_of, body_of
 
 if TYPE_CHECKING:
     from api.cli.connection import ServerClient
 
 app = typer.Typer(help="Runs of agents.", no_args_is_help=True)
 
-RunId = Annotated[str, typer.Argument(metavar="ID", help="The run's id.")]
+RunId = Annotated[str, typer.Argument(metavar="ID", help="The run's id, or its beginning.")]
 
 
 @app.command()
 def start(
-    agents: Annotated[list[str], typer.Argument(metavar="AGENT…", help="Agents to run: one after the other, or side by side.")],
+    agents: Annotated[
+        list[str] | None, typer.Argument(metavar="AGENT…", help="Agents to run: one after the other, or side by side.")
+    ] = None,
     input_: Annotated[
         str | None, typer.Option("--input", metavar="JSON|@FILE", help="The run's input: JSON, a file with JSON, or @- for stdin.")
     ] = None,
     parallel: Annotated[bool, typer.Option("--parallel", help="Run the agents side by side.")] = False,
     aggregator: Annotated[
         str | None, typer.Option("--aggregator", metavar="AGENT", help="With --parallel: the agent that gets all results.")
+    ] = None,
+    plan: Annotated[
+        str | None,
+        typer.Option("--plan", metavar="JSON|@FILE", help="Instead of agents: a plan of any kind, as POST /v1/runs takes it."),
+    ] = None,
+    metadata: Annotated[
+        str | None, typer.Option("--metadata", metavar="JSON|@FILE", help="A JSON object that is kept with the run.")
+    ] = None,
+    project: Annotated[str | None, typer.Option("--project", metavar="ID", help="The project of the run.")] = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option("--idempotency-key", metavar="KEY", help="The same start with the same key starts one run.")
+    ] = None,
+    retry: Annotated[
+        str | None,
+        typer.Option("--retry", metavar="ATTEMPTS[:FIRST_S[:LONGEST_S]]", help="Attempts of each agent, and the pauses between."),
+    ] = None,
+    timeout_s: Annotated[float | None, typer.Option("--timeout", metavar="SECONDS", help="Time for each agent.")] = None,
+    on_failure: Annotated[
+        OnFailure | None,
+        typer.Option("--on-failure", help="Whether the run ends when an agent fails, or goes on without the agent."),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show the run until it has ended; exit code 1 if not completed.")] = False,
     folders: options.Agents = None,
@@ -41,13 +65,20 @@ def start(
       tidelog runs start historian surveyor --parallel --aggregator editor
 
       tidelog runs start writer --agents ./agents --input @brief.json --wait
+
+      tidelog runs start writer --retry 5:1:60 --timeout 600 --metadata '{"ticket": "T-1"}'
+
+      tidelog runs start --plan @plan.json --idempotency-key nightly-2026-11-28
     """
-    output.run(_start(agents, input_, parallel, aggregator, wait, folders, workspace, data_dir, url, as_json))
+    given = StartOptions(
+        tuple(agents or ()), parallel, aggregator, plan, input_, metadata, project, retry, timeout_s, on_failure
+    )  # fmt: skip
+    output.run(_start(given, idempotency_key, wait, folders, workspace, data_dir, url, as_json))
 
 
 async def _start(
-    agents: list[str], input_: str | None, parallel: bool, aggregator: str | None, wait: bool, folders: list[Path] | None,
-    workspace: Path | None, data_dir: Path | None, url: str | None, as_json: bool,
+    given: StartOptions, key: str | None, wait: bool, folders: list[Path] | None, workspace: Path | None, data_dir: Path | None,
+    url: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     from uuid_utils.compat import uuid7
 
@@ -55,15 +86,19 @@ async def _start(
     from api.cli.up import check_folders
     from api.settings import load_settings
 
-    body = {"run_id": str(uuid7()), "plan": _plan(agents, parallel, aggregator), "input": options.json_of("--input", input_)}
+    body = body_of(given)
+    if key is None:
+        body["run_id"] = str(uuid7())  # with a key the repeat must have the same body
+    elif not (key.strip() and key.isascii() and key.isprintable() and len(key) <= 255):
+        raise output.CommandFailed("--idempotency-key: must be 1 to 255 printable characters of ASCII", output.WRONG_USAGE)
     settings = load_settings(
         data_dir=data_dir, url=url, agents=tuple(folders) if folders else None, workspace=workspace
     )  # fmt: skip
     check_folders(settings)
-    async with connection.server(settings, worker=True, quiet=as_json) as server:
+    async with connection.server(settings, worker=True, quiet=as_json, begins=True) as server:
         if server.temporary and wait and settings.agents:
-            await connection.wait_for_agents(server, {*agents, *([aggregator] if aggregator else [])})
-        started: dict[str, Any] = await server.post("/v1/runs", body)
+            await connection.wait_for_agents(server, agents_of(body["plan"]))
+        started: dict[str, Any] = await server.post("/v1/runs", body, key=key)
         if wait:
             await _to_the_end(server, started["run_id"], as_json)
         elif as_json:
@@ -72,14 +107,6 @@ async def _start(
             output.say(f"Started run {started['run_id']}\n  {output.program()} runs watch {started['run_id']}")
             if server.temporary:
                 output.note("No server runs any more, so the run waits: it goes on with the next `tidelog up --agents FOLDER`.")
-
-
-def _plan(agents: list[str], parallel: bool, aggregator: str | None) -> dict[str, Any]:
-    if aggregator is not None and not parallel:
-        raise output.CommandFailed("--aggregator goes with --parallel", output.WRONG_USAGE)
-    if not parallel:
-        return {"kind": "sequential", "agents": agents}
-    return {"kind": "parallel", "agents": agents} | ({"aggregator": aggregator} if aggregator else {})
 
 
 async def _to_the_end(server: "ServerClient", run_id: str, as_json: bool) -> None:
@@ -165,10 +192,10 @@ async def _show(run_id: str, data_dir: Path | None, url: str | None, as_json: bo
     from api.cli import connection, run_view
     from api.settings import load_settings
 
-    wanted = output.uuid_of(run_id)
+    given = GivenId.parse(run_id)
     settings = load_settings(data_dir=data_dir, url=url)
     async with connection.server(settings, quiet=as_json) as server:
-        run: dict[str, Any] = await server.get(f"/v1/runs/{wanted}")
+        run: dict[str, Any] = await server.get(f"/v1/runs/{await given.complete(server)}")
     if as_json:
         output.document(run)
     else:
@@ -191,10 +218,10 @@ async def _watch(run_id: str, data_dir: Path | None, url: str | None, as_json: b
     from api.cli import connection
     from api.settings import load_settings
 
-    wanted = output.uuid_of(run_id)
+    given = GivenId.parse(run_id)
     settings = load_settings(data_dir=data_dir, url=url)
     async with connection.server(settings, worker=True, quiet=as_json) as server:
-        await _to_the_end(server, wanted, as_json)
+        await _to_the_end(server, await given.complete(server), as_json)
 
 
 @app.command()
@@ -218,11 +245,24 @@ async def _cancel(run_id: str, reason: str | None, data_dir: Path | None, url: s
     from api.cli import connection
     from api.settings import load_settings
 
-    wanted = output.uuid_of(run_id)
+    given = GivenId.parse(run_id)
     settings = load_settings(data_dir=data_dir, url=url)
     async with connection.server(settings, quiet=as_json) as server:
+        wanted = await given.complete(server)
+        before = await _status(server, wanted)
         accepted: dict[str, Any] = await server.post(f"/v1/runs/{wanted}/cancel", {"reason": reason} if reason else {})
     if as_json:
         output.document(accepted)
     else:
-        output.say(f"Cancelled run {wanted}")
+        output.say(f"Run {wanted} was cancelled before" if before == "cancelled" else f"Cancelled run {wanted}")
+
+
+async def _status(server: "ServerClient", run_id: str) -> str | None:
+    """The status of the run. None if the server does not show the run yet."""
+    from tidelog.errors import NotFoundError
+
+    try:
+        run: dict[str, Any] = await server.get(f"/v1/runs/{run_id}")
+    except NotFoundError:
+        return None
+    return str(run["status"])

@@ -87,6 +87,11 @@ def already_running(data_dir: Path) -> AlreadyRunning:
     )
 
 
+def has_data(data_dir: Path) -> bool:
+    """Whether embedded servers have kept data for this folder."""
+    return any((data_dir / name).is_file() for name in ("secrets.json", "location.json"))
+
+
 def running(data_dir: Path) -> RunningServer | None:
     """The ready server of the folder. None if no server is ready. Raises SupervisorError if the folder may not be read."""
     try:

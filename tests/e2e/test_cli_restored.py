@@ -26,6 +26,8 @@ def test_a_new_history_is_begun_on_a_stopped_server_and_readers_are_told(folder:
     assert nothing.returncode == 2 and "there is no log in data" in nothing.stderr
     assert not (folder / "data").exists()
 
+    begun = command("runs", "start", "nobody", *data, cwd=folder)  # a start makes a log; a read would not
+    assert begun.stderr.startswith("error: unknown-agent: "), begun.stderr
     before = [
         json.loads(line) for line in command("events", "tail", "--no-follow", "--json", *data, cwd=folder).stdout.splitlines()
     ]
@@ -39,7 +41,9 @@ def test_a_new_history_is_begun_on_a_stopped_server_and_readers_are_told(folder:
 
     void = command("events", "tail", "--after", f"{head}-{answer['before']}", "--no-follow", *data, cwd=folder)
     assert void.returncode == 1 and void.stdout == ""
-    assert void.stderr.startswith("error: the log was restored: what was shown after position 1 is void; go on with --after 1-")
+    note, error = void.stderr.splitlines()
+    assert note == "No server runs on data: one is started for this command."
+    assert error.startswith("error: the log was restored: what was shown after position 1 is void; go on with --after 1-")
     cursor = void.stderr.split()[-1]
     again = command("events", "tail", "--after", cursor, "--no-follow", "--json", *data, cwd=folder)
     assert [json.loads(line)["position"] for line in again.stdout.splitlines()] == list(range(2, head + 1))

@@ -1,0 +1,114 @@
+"""The body of a request that starts a run, from the options of `tidelog runs start`."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from api.cli import options, output
+
+OnFailure = Literal["fail", "continue"]
+
+
+@dataclass(frozen=True)
+class StartOptions:
+    """The options as given. None: not given."""
+
+    agents: tuple[str, ...] = ()
+    parallel: bool = False
+    aggregator: str | None = None
+    plan: str | None = None
+    input: str | None = None
+    metadata: str | None = None
+    project: str | None = None
+    retry: str | None = None
+    timeout_s: float | None = None
+    on_failure: OnFailure | None = None
+
+
+def body_of(given: StartOptions) -> dict[str, Any]:
+    """The body, without an id for the run. Raises CommandFailed for options that contradict one another, and for wrong values."""
+    body: dict[str, Any] = {"plan": _given_plan(given) if given.plan is not None else _plan_of_agents(given)}
+    body["input"] = options.json_of("--input", given.input)
+    if given.metadata is not None:
+        body["metadata"] = _object("--metadata", given.metadata)
+    if given.project is not None:
+        body["project_id"] = output.uuid_of(given.project, "a project", "projects list")
+    return body
+
+
+def agents_of(plan: dict[str, Any]) -> set[str]:
+    """The names of the agents in a plan of any kind."""
+    steps = plan.get("steps") or ()
+    named = [*(plan.get("agents") or ()), plan.get("aggregator"), *(step.get("agent") for step in steps if isinstance(step, dict))]
+    return {name for name in named if isinstance(name, str)}
+
+
+def _given_plan(given: StartOptions) -> dict[str, Any]:
+    for_agents = {
+        "AGENT": given.agents,
+        "--parallel": given.parallel,
+        "--aggregator": given.aggregator,
+        "--retry": given.retry,
+        "--timeout": given.timeout_s,
+        "--on-failure": given.on_failure,
+    }
+    if also := [name for name, value in for_agents.items() if value is not None and value is not False and value != ()]:
+        raise output.CommandFailed(f"--plan says everything about its steps: give it without {', '.join(also)}", output.WRONG_USAGE)
+    return _object("--plan", str(given.plan))
+
+
+def _plan_of_agents(given: StartOptions) -> dict[str, Any]:
+    if not given.agents:
+        raise output.CommandFailed("name one or more agents, or give --plan", output.WRONG_USAGE)
+    if given.aggregator is not None and not given.parallel:
+        raise output.CommandFailed("--aggregator goes with --parallel", output.WRONG_USAGE)
+    said = {
+        "retry": None if given.retry is None else _retry(given.retry),
+        "timeout_s": given.timeout_s,
+        "on_failure": given.on_failure,
+    }
+    said = {name: value for name, value in said.items() if value is not None}
+    if said:
+        return _graph(given, said)
+    if not given.parallel:
+        return {"kind": "sequential", "agents": list(given.agents)}
+    return {"kind": "parallel", "agents": list(given.agents)} | ({"aggregator": given.aggregator} if given.aggregator else {})
+
+
+def _graph(given: StartOptions, said: dict[str, Any]) -> dict[str, Any]:
+    """The plan as steps, each with what was said. A failure of the aggregator always ends the run."""
+    from pydantic import ValidationError
+
+    from domain import runs
+
+    try:
+        plan = runs.parallel(given.agents, given.aggregator) if given.parallel else runs.sequential(given.agents)
+        aggregators = 1 if given.parallel and given.aggregator else 0
+        steps = [step.model_dump(mode="json", exclude_defaults=True) for step in plan.steps]
+        for number, step in enumerate(steps, 1):
+            of_aggregator = number > len(steps) - aggregators
+            step |= {name: value for name, value in said.items() if not (of_aggregator and name == "on_failure")}
+        runs.Plan.model_validate({"steps": steps})
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        place = {"retry": "--retry: ", "timeout_s": "--timeout: "}.get(str(next(iter(problem["loc"][2:]), "")), "")
+        raise output.CommandFailed(f"{place}{problem['msg']}", output.WRONG_USAGE) from None
+    return {"kind": "graph", "steps": steps}
+
+
+def _retry(text: str) -> dict[str, float]:
+    """`ATTEMPTS[:FIRST_S[:LONGEST_S]]`."""
+    parts = text.split(":")
+    try:
+        if len(parts) > 3:
+            raise ValueError
+        return {"max_attempts": int(parts[0])} | dict(zip(("initial_s", "max_s"), map(float, parts[1:]), strict=False))
+    except ValueError:
+        told = f"--retry: '{text}' is not ATTEMPTS[:FIRST_S[:LONGEST_S]], such as 5 or 5:0.5:60"
+        raise output.CommandFailed(output.one_line(told), output.WRONG_USAGE) from None
+
+
+def _object(option: str, given: str) -> dict[str, Any]:
+    value = options.json_of(option, given)
+    if not isinstance(value, dict):
+        raise output.CommandFailed(f"{option}: must be a JSON object", output.WRONG_USAGE)
+    return value
