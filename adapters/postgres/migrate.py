@@ -102,8 +102,11 @@ async def migrate(
             except psycopg.errors.LockNotAvailable as error:
                 raise Unavailable(f"another process has been migrating for more than {lock_timeout:g} s") from error
             # The lock belongs to the session, so it ends with the connection in any case.
-            await connection.execute(_CREATE_TABLE)
-            waiting = await _pending(connection, shipped)
+            try:
+                await connection.execute(_CREATE_TABLE)
+                waiting = await _pending(connection, shipped)
+            except psycopg.errors.InsufficientPrivilege as error:
+                raise MigrationError(f"this account may not migrate the database: {str(error).splitlines()[0]}") from error
             for migration in waiting:
                 await _apply(connection, migration)
             return waiting

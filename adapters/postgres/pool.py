@@ -51,15 +51,16 @@ _TRANSIENT_CLASSES = frozenset({"08", "40", "53", "57", "58"})
 _TRANSIENT_STATES = frozenset({"25006", "55P03"})
 
 # Words of libpq and of the server about a connection that waiting will not mend. Of a connection that only ended they say "EOF" or
-# "closed".
+# "closed". They are no proof: a server in another language is tried again for ever, and its words stand in the warnings.
 _REFUSAL = re.compile(
     r"certificate|private key|does not support SSL|SSL error: (?!unexpected eof)|sslmode|pg_hba\.conf"
     r"|(?:password|\w+) authentication failed|no password supplied"
+    r"|(?:database|role) \".*\" (?:does not exist|is not permitted to log in)|permission denied for database|invalid port number"
 )
 
 
 class DatabaseRefused(Unavailable):
-    """The database is there, but one side refuses the connection: a certificate, no TLS, the password.
+    """The database is there, but there is no way in: a certificate, no TLS, the password, no such database, an unusable URL.
 
     A person has to act. The connection is tried again, because the other side may be mended.
     """
@@ -115,7 +116,11 @@ def translate_errors() -> Iterator[None]:
 
 def _conninfo(database_url: str, role: str, statement_timeout: float, options: dict[str, str]) -> str:
     """The URL with the settings that Tidelog insists on. Settings of the URL itself (sslmode, `options`) stay."""
-    given = conninfo_to_dict(database_url)
+    try:
+        given = conninfo_to_dict(database_url)
+    except psycopg.ProgrammingError as error:
+        told = re.sub('".*"', "…", str(error).strip())  # the driver quotes what it does not understand, which may be the password
+        raise DatabaseRefused(f"no URL such as postgresql://user@host:5432/name: {told}") from None
     settings = {
         "timezone": "UTC",
         "statement_timeout": f"{round(statement_timeout * 1000)}ms",

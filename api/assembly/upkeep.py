@@ -2,16 +2,17 @@
 
 from functools import partial
 
-from adapters.nats.connection import probe
+from adapters.nats.connection import NatsRefused, probe
 from adapters.postgres import migrate as migrations
 from adapters.postgres import pool as postgres
 from adapters.postgres.durability import Durability, inspect
 from adapters.postgres.log.histories import PostgresHistories
 from adapters.postgres.log.identity import become_a_copy
 from api.assembly import access
-from api.settings import Settings
+from api.settings import Settings, SettingsError
 from application.engine.reading.histories import History
 from application.engine.reading.history_keeper import HistoryKeeper
+from domain.errors import Unavailable
 
 
 async def migrate(database_url: str) -> list[str]:
@@ -52,6 +53,19 @@ async def durability(database_url: str) -> Durability:
     with postgres.translate_errors():
         async with await postgres.connect(database_url, role="doctor") as connection:
             return await inspect(connection)
+
+
+async def nats_lets_in(settings: Settings, timeout: float) -> None:
+    """Raises SettingsError if NATS is there and refuses the connection. Returns without a word if NATS is away.
+
+    At start no health check can report a refusal yet, so the process must end with a message.
+    """
+    try:
+        await check_nats(settings, timeout=timeout)
+    except NatsRefused as error:
+        raise SettingsError(f"TIDELOG_NATS_URL: {error.message}") from error
+    except Unavailable:
+        return  # the roles wait for it
 
 
 async def check_nats(settings: Settings, *, timeout: float) -> None:

@@ -1,5 +1,7 @@
 """The command `tidelog`. One file per group of commands; each command imports its modules when it runs, so that --help is fast."""
 
+from typing import Annotated
+
 import typer
 
 from api.cli import (
@@ -17,18 +19,17 @@ from api.cli import (
     runs,
     up,
     verify,
+    worker,
 )
 
 app = typer.Typer(
     name="tidelog",
-    help="Tidelog: the system of record for AI-agent work.",
     epilog="Try it: tidelog demo. Every command takes --help. Settings come from TIDELOG_… variables, options go over them.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (up, demo, replay, verify, restored, doctor):
+for module in (up, worker, demo, replay, verify, restored, doctor):
     app.registered_commands.extend(module.app.registered_commands)
 app.add_typer(runs.app, name="runs")
 app.add_typer(events.app, name="events")
@@ -38,12 +39,31 @@ app.add_typer(projections.app, name="projections")
 app.add_typer(nats.app, name="nats")
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        output.say(_versions()["tidelog-server"])
+        raise typer.Exit
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version as installed
+
+    return {"tidelog-server": installed("tidelog-server"), "tidelog": installed("tidelog")}
+
+
+@app.callback()
+def tidelog(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Tidelog: the system of record for AI-agent work."""
+
+
 @app.command()
 def version(as_json: options.AsJson = False) -> None:
     """Print the versions."""
-    from importlib.metadata import version as installed
-
-    versions = {"tidelog-server": installed("tidelog-server"), "tidelog": installed("tidelog")}
+    versions = _versions()
     if as_json:
         output.document(versions)
     else:

@@ -1,4 +1,4 @@
-"""`tidelog up`, and its parts: `serve`, `worker`, `migrate`."""
+"""`tidelog up`, and its parts: `serve`, `migrate`. The worker has a file of its own."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ import typer
 from api.cli import options, output
 
 if TYPE_CHECKING:
-    from api.settings import Role, Settings
+    from api.settings import Settings
 
 app = typer.Typer()
 
@@ -56,6 +56,7 @@ def _replace_by_supervisor(
     with_worker: bool, roles: str, isolate: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Replaces this process by the supervisor, which is smaller and keeps the pid (see api/supervisor/config.py)."""
+    from api.cli.serving import parse_roles
     from api.settings import load_settings
     from api.supervisor.config import SupervisorConfig
 
@@ -74,20 +75,6 @@ def _replace_by_supervisor(
     os.set_inheritable(reading, True)
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-P", "-m", "api.supervisor", str(reading)])
-
-
-def parse_roles(text: str) -> "list[Role]":
-    """The roles, in the order of the data flow. Raises CommandFailed for an unknown role."""
-    from api.settings import ROLES
-
-    wanted = {part.strip() for part in text.split(",") if part.strip()}
-    unknown = sorted(wanted - set(ROLES))
-    if unknown or not wanted:
-        raise output.CommandFailed(
-            f"--roles: {f'there is no role {unknown[0]}' if unknown else 'none given'}; there are {', '.join(ROLES)}",
-            output.WRONG_USAGE,
-        )
-    return [role for role in ROLES if role in wanted]
 
 
 def check_folders(settings: "Settings") -> None:
@@ -116,44 +103,9 @@ def serve(
 
       tidelog serve --roles relay,projector,saga --migrate
     """
-    from api.roles import run_loop
+    from api.cli.serving import serve as run_roles
 
-    output.guarded(lambda: run_loop(_serve(roles, migrate_first)))
-
-
-async def _serve(roles: str, migrate_first: bool) -> None:
-    from api.settings import SettingsError, load_settings
-
-    chosen = parse_roles(roles)
-    settings = load_settings()
-    if settings.database_url is None or settings.nats_url is None:
-        raise SettingsError("TIDELOG_DATABASE_URL and TIDELOG_NATS_URL must be set; `tidelog up` starts servers of its own")
-    from api.roles import serve as serve_roles
-    from api.supervisor.processes import EXIT_CANNOT_START
-
-    try:
-        if migrate_first:
-            await _migrate_before(settings)
-        await serve_roles(settings, set(chosen))
-    except SettingsError as error:  # found at start: the exit code tells the supervisor not to restart
-        raise output.CommandFailed(str(error), EXIT_CANNOT_START) from error
-
-
-async def _migrate_before(settings: "Settings") -> None:
-    """Migrates the schema. Waits while the database is away. Raises CommandFailed for a schema that does not match."""
-    from api.assembly import upkeep
-    from api.assembly.logs import set_up_logging
-    from api.supervisor.processes import EXIT_CANNOT_START
-    from application.engine.retry import persistently
-    from domain.errors import TidelogError
-
-    assert settings.database_url is not None
-    url = settings.database_url.get_secret_value()
-    set_up_logging(settings, "migrate")
-    try:
-        await persistently(lambda: upkeep.migrate(url))
-    except TidelogError as error:
-        raise output.CommandFailed(f"{error.code}: {error.message}", EXIT_CANNOT_START) from error
+    run_roles(roles, migrate_first=migrate_first)
 
 
 @app.command()
@@ -192,16 +144,3 @@ async def _migrate(check: bool, as_json: bool) -> None:
         output.say("\n".join(f"{'to be applied' if check else 'applied'}: {name}" for name in names))
     if check and names:
         sys.exit(output.FAILED)
-
-
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
-def worker(context: typer.Context) -> None:
-    """Run a worker for your agents and tools (the same as python -m tidelog.worker; see its --help).
-
-    Examples:
-
-      tidelog worker --agents ./agents --workspace . --url http://127.0.0.1:8700
-    """
-    from api.supervisor.config import worker_environment
-
-    os.execve(sys.executable, [sys.executable, "-P", "-m", "tidelog.worker", *context.args], worker_environment())

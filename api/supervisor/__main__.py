@@ -8,13 +8,17 @@ import sys
 from pathlib import Path
 from typing import IO
 
-from api.open_files import raise_open_files
-from api.supervisor import state
-from api.supervisor.config import SupervisorConfig
-from api.supervisor.errors import SupervisorError
-from api.supervisor.service import Service
-from api.supervisor.state import RunningServer
-from tidelog.terminal import visible
+from api.lean import leave_out_rich
+
+leave_out_rich()  # before anything imports structlog
+
+from api.open_files import raise_open_files  # noqa: E402
+from api.supervisor import state  # noqa: E402
+from api.supervisor.config import SupervisorConfig  # noqa: E402
+from api.supervisor.errors import SupervisorError  # noqa: E402
+from api.supervisor.service import Service  # noqa: E402
+from api.supervisor.state import RunningServer  # noqa: E402
+from tidelog.terminal import visible  # noqa: E402
 
 
 def main() -> int:

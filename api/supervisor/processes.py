@@ -73,8 +73,18 @@ class SupervisedProcess:
     `changed` is called when the result of `describe()` changes.
     """
 
-    def __init__(self, name: str, program: Callable[[], Program], *, stop_patience_s: float, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        program: Callable[[], Program],
+        *,
+        stop_patience_s: float,
+        changed: Callable[[], None],
+        reason: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        """`reason`: why the child cannot start, if the child has left a reason."""
         self.name = name
+        self._reason = reason
         self.settled = False
         """Set by the owner when the server is ready. From then on the child is restarted after every end."""
         self._program = program
@@ -101,7 +111,7 @@ class SupervisedProcess:
             if self._stopping.is_set():
                 return
             if code == EXIT_CANNOT_START and not self.settled:
-                raise CannotStart(f"the process '{self.name}' cannot start; its reason stands above")
+                raise CannotStart(self._reason() or f"the process '{self.name}' cannot start; its reason stands above")
             pause_s = backoff.ended()
             log.error("process_ended", process=self.name, end=_how(code), starts_again_in_s=pause_s)
             if backoff.short_lives and backoff.short_lives % DEATHS_TO_REPORT == 0:

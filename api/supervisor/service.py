@@ -2,14 +2,12 @@
 
 import asyncio
 import contextlib
-import errno
 import hashlib
 import http.client
 import json
 import os
 import platform
 import signal
-import socket
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -21,6 +19,7 @@ import structlog
 
 from adapters.telemetry.logging import configure_logging
 from api.supervisor import state
+from api.supervisor.addresses import bindable, user_of
 from api.supervisor.config import SupervisorConfig, worker_environment
 from api.supervisor.embedded import Servers
 from api.supervisor.errors import SupervisorError, WrongSettings
@@ -37,8 +36,6 @@ PORT_PATIENCE_S = 3.0
 """Seconds. The previous server may need a moment to release its port."""
 ROLES_PATIENCE_S = 10.0
 WORKER_PATIENCE_S = 8.0
-
-_NOT_OUR_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 TOGETHER = (("api",), ("relay", "projector", "saga"))
 EACH_ALONE = (("api",), ("relay",), ("projector",), ("saga",))
@@ -162,6 +159,8 @@ class Service:
         if self._worker is not None:
             await self._worker.stop()
         await asyncio.gather(*(process.stop() for process in self._roles))
+        for process in self._roles:
+            self._reason_file(process.name).unlink(missing_ok=True)
         await self._servers.stop()
 
     def _processes(self) -> list[SupervisedProcess]:
@@ -212,10 +211,11 @@ class Service:
         wanted, host = self._config.port, self._config.host
         loop = asyncio.get_running_loop()
         deadline = loop.time() + PORT_PATIENCE_S
-        while (port := _bindable(host, wanted)) is None:
+        while (port := bindable(host, wanted)) is None:
             if loop.time() > deadline:
+                user = await asyncio.to_thread(user_of, host, wanted)
                 raise SupervisorError(
-                    f"port {wanted} of {host} is in use: stop what uses it, or choose another with --port (0: any free one)"
+                    f"port {wanted} of {host} is in use by {user}: stop it, or choose another with --port (0: any free one)"
                 )
             await asyncio.sleep(0.1)
         self._port = port
@@ -230,22 +230,37 @@ class Service:
         name, member_id = "+".join(roles), str(uuid4())
 
         def program() -> Program:
-            ready_file = self._ready_file(name)
-            ready_file.unlink(missing_ok=True)  # left by a process that was killed
+            ready_file, reason_file = self._ready_file(name), self._reason_file(name)
+            for left in (ready_file, reason_file):  # by a process that was killed
+                left.unlink(missing_ok=True)
             environment = {**os.environ, **self._servers.environment(), **self._shared()}
             environment |= {"TIDELOG_MEMBER_ID": member_id, "TIDELOG_READY_FILE": str(ready_file)}
             environment.pop("TIDELOG_API_KEY", None)
             if "api" in roles:
                 if not self._ready and self._config.port == 0:
                     # Another process may have taken the port since the check. The port may change until it is announced.
-                    self._port = _bindable(self._config.host, self._port) or _bindable(self._config.host, 0) or self._port
+                    self._port = bindable(self._config.host, self._port) or bindable(self._config.host, 0) or self._port
                 environment |= {"TIDELOG_PORT": str(self._port), "TIDELOG_HOST": self._config.host}
                 environment["TIDELOG_BOOTSTRAP_KEY_SHA256"] = _sha256(self._key)
             # -P: a folder `api` in the current folder must not be imported instead of this package.
-            argv = (sys.executable, "-P", "-m", "api.cli.main", "serve", "--migrate", "--roles", ",".join(roles))
+            argv = (sys.executable, "-P", "-m", "api.cli.serving", "--roles", ",".join(roles), "--reason-file", str(reason_file))
             return Program(argv, environment)
 
-        return SupervisedProcess(name, program, stop_patience_s=ROLES_PATIENCE_S, changed=self._publish)
+        return SupervisedProcess(
+            name, program, stop_patience_s=ROLES_PATIENCE_S, changed=self._publish, reason=lambda: self._reason_of(name)
+        )
+
+    def _reason_file(self, process: str) -> Path:
+        return self._data_dir / f".reason-{process}"
+
+    def _reason_of(self, process: str) -> str | None:
+        """Why the process cannot start, in its own words."""
+        try:
+            return self._reason_file(process).read_text("utf-8")
+        except OSError:
+            return None
+        finally:
+            self._reason_file(process).unlink(missing_ok=True)
 
     def _worker_process(self) -> SupervisedProcess:
         config = self._config
@@ -274,24 +289,6 @@ class Service:
 
 def _sha256(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
-
-
-def _bindable(host: str, port: int) -> int | None:
-    """The port that a server can bind now; `port` 0: any free port. None if the port is taken."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except socket.gaierror:
-            raise SupervisorError(f"'{host}' is no address of this machine: choose another with --host") from None
-        except PermissionError:
-            raise SupervisorError(f"this account may not use port {port}: choose one above 1023 with --port") from None
-        except OSError as error:
-            if error.errno in _NOT_OUR_ADDRESS:
-                raise SupervisorError(f"'{host}' is no address of this machine: choose another with --host") from None
-            return None
-        return int(probe.getsockname()[1])
 
 
 def _readiness(url: str) -> tuple[bool, str]:

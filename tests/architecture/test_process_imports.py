@@ -13,10 +13,20 @@ from tests.ports import free_port
 OURS = {"adapters", "api", "application", "domain", "projections"}
 SETTINGS = {"annotated_types", "dotenv", "pydantic", "pydantic_core", "pydantic_settings", "typing_extensions", "typing_inspection"}
 COMMAND_LINE = {"annotated_doc", "shellingham", "typer"}
-LOGS = {"attr", "pygments", "rich", "structlog"}
 POSTGRES = {"psycopg", "psycopg_binary", "psycopg_pool"}
-ENGINE = OURS | SETTINGS | COMMAND_LINE | LOGS | POSTGRES | {"nats", "orjson", "tidelog", "uvloop"}
-HTTP = {"anyio", "click", "fastapi", "httptools", "opentelemetry", "prometheus_client", "starlette", "uuid_utils", "uvicorn"}
+ENGINE = OURS | SETTINGS | POSTGRES | {"nats", "orjson", "structlog", "tidelog", "uvloop"}
+HTTP = {
+    "annotated_doc",
+    "anyio",
+    "click",
+    "fastapi",
+    "httptools",
+    "opentelemetry",
+    "prometheus_client",
+    "starlette",
+    "uuid_utils",
+    "uvicorn",
+}
 
 ROLES = {
     "api": ENGINE | HTTP | {"jsonschema_rs"},
@@ -25,7 +35,7 @@ ROLES = {
     "saga": ENGINE,
     "api,relay,projector,saga": ENGINE | HTTP | {"jsonschema_rs"},
 }
-SUPERVISOR = OURS - {"projections"} | LOGS | POSTGRES | {"nats", "tidelog", "typing_extensions"}
+SUPERVISOR = OURS - {"projections"} | POSTGRES | {"nats", "structlog", "tidelog", "typing_extensions"}
 WORKER = SETTINGS - {"dotenv", "pydantic_settings"} | {
     "anyio", "certifi", "click", "h11", "httpcore", "httpx", "idna", "nats", "pygments", "rich", "tidelog", "uuid_utils",
 }  # fmt: skip
@@ -61,8 +71,14 @@ async def tell_when_started(port):
     tell()
 
 api.assembly.assemble = assemble  # the id of the log is all that a start waits for
+"""
+BY_THE_COMMAND = """
 from api.cli.main import app
 app(["serve", "--roles", sys.argv[1]])
+"""
+BY_THE_SUPERVISOR = """
+from api.cli.serving import serve
+serve(sys.argv[1], migrate_first=False)
 """
 START_SUPERVISOR = """
 from api.supervisor.__main__ import Service, SupervisorConfig
@@ -107,12 +123,19 @@ def packages(source: str, *arguments: str, **environment: str) -> set[str]:
 
 @pytest.mark.parametrize("roles", ROLES)
 def test_a_process_of_roles(roles: str) -> None:
-    """The process is started by the command of deployments and runs all its tasks. Neither PostgreSQL nor NATS is there."""
-    found = packages(
-        ROLE, roles, TIDELOG_PORT=str(free_port()), TIDELOG_DATABASE_URL="postgresql://nobody@127.0.0.1:1/none",
+    """The process runs all its tasks. Neither PostgreSQL nor NATS is there."""
+    assert of_roles(BY_THE_SUPERVISOR, roles) == ROLES[roles]
+
+
+def test_a_process_of_roles_that_the_command_of_deployments_started() -> None:
+    assert of_roles(BY_THE_COMMAND, "saga") == ROLES["saga"] | COMMAND_LINE
+
+
+def of_roles(start: str, roles: str) -> set[str]:
+    return packages(
+        ROLE + start, roles, TIDELOG_PORT=str(free_port()), TIDELOG_DATABASE_URL="postgresql://nobody@127.0.0.1:1/none",
         TIDELOG_NATS_URL="nats://127.0.0.1:1",
     )  # fmt: skip
-    assert found == ROLES[roles]
 
 
 def test_the_supervisor(tmp_path: Path) -> None:

@@ -184,7 +184,10 @@ def test_a_port_in_use_is_named(up: Up) -> None:
     port = up.server()["url"].rsplit(":", 1)[1]
     second = command("up", "--data-dir", "other", "--port", port, cwd=up.folder)
     assert second.returncode == 1
-    assert second.stderr.startswith(f"error: port {port} of 127.0.0.1 is in use")
+    told = f"error: port {port} of 127.0.0.1 is in use by another Tidelog server, "
+    assert second.stderr.startswith(told)
+    assert f"(process {up.pid('api')}: " in second.stderr
+    assert second.stderr.count("\n") == 1
     assert not (up.folder / "other").exists()
 
 
@@ -354,9 +357,15 @@ def test_a_call_that_waits_for_a_person_is_found_and_resolved(up: Up, ambiguous:
 
 def test_a_run_is_cancelled(up: Up, run_id: str) -> None:
     started = json.loads(command("runs", "start", "sleeper", "--json", "--data-dir", "data", cwd=up.folder).stdout)
-    done = command("runs", "cancel", started["run_id"], "--reason", "enough", "--data-dir", "data", cwd=up.folder)
-    assert done.returncode == 0
+    reason = "enough\x1b[31m\u202e\nFAKE LINE"
+    done = command("runs", "cancel", started["run_id"], "--reason", reason, "--data-dir", "data", cwd=up.folder)
+    assert (done.returncode, done.stdout) == (0, f"Cancelled run {started['run_id']}\n")
     until(lambda: up.get(f"/v1/runs/{started['run_id']}").json()["status"] == "cancelled")
+    again = command("runs", "cancel", started["run_id"][:23], "--data-dir", "data", cwd=up.folder)
+    assert (again.returncode, again.stdout) == (0, f"Run {started['run_id']} was cancelled before\n")
+    shown = command("runs", "show", started["run_id"], "--data-dir", "data", cwd=up.folder).stdout
+    assert "enough\\u001b[31m\\u202e\\nFAKE LINE" in shown
+    assert all(line.isprintable() for line in shown.splitlines())
 
 
 @pytest.mark.parametrize(
