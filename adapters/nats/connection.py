@@ -184,7 +184,8 @@ class NatsConnection:
         self._client = client
         self._last_error, self._refused = "", False
         self._connected.set()
-        log.info("nats_connected", connection=self._name, server=str(client.connected_server_version))
+        version = client.connected_server_version
+        log.info("nats_connected", connection=self._name, server=f"{version.major}.{version.minor}.{version.patch}")
 
     async def _watch(self) -> None:
         """Returns when the client must be replaced. The client's own state is no proof: the server may be frozen, or cut off."""
@@ -242,7 +243,8 @@ class NatsConnection:
         tell("nats_refused" if self._refused else "nats_error", connection=self._name, error=text)
 
     async def _on_disconnected(self) -> None:
-        log.warning("nats_disconnected", connection=self._name)
+        ours = self._client is None  # `_discard` closes it
+        (log.debug if ours else log.warning)("nats_disconnected", connection=self._name)
         self._connected.clear()
         self._tell_loss()
 

@@ -112,7 +112,7 @@ class UnitWorker:
         by_use = sorted(share.held, key=lambda unit: (unit not in self._running, unit))
         wanted = frozenset(by_use[: share.size])
         if wanted != self._wanted:
-            log.info("units_shared", group=self.group.name, units=sorted(wanted), of=len(self.group.units))
+            log.debug("units_shared", group=self.group.name, units=sorted(wanted), of=len(self.group.units))
             self._wanted = wanted
             self._changed.set()
 

@@ -14,6 +14,19 @@ import pytest
 
 from tests.e2e.cli_kit import TIDELOG, command, environment, until
 
+TRUE_OF_THE_MACHINE = {"worker_runs_as_root", "event_loop_blocked"}
+"""Warnings that the machine of the tests may give rise to: its accounts, and its other work."""
+IDLE = '''
+from tidelog import Agent, Context
+
+
+class Idle(Agent):
+    """Does nothing."""
+
+    async def execute(self, ctx: Context) -> None:
+        pass
+'''
+
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
@@ -48,6 +61,7 @@ def test_the_demo_leaves_a_report(folder: Path, repository: Path) -> None:
     # Afterwards no server runs, and every command still works on the same log.
     listed = command("runs", "list", "--json", "--data-dir", "demo", cwd=folder)
     [run] = json.loads(listed.stdout)
+    assert listed.stderr == "No server runs on demo: one is started for this command.\n"
     assert (run["run_id"], run["status"], run["degraded"]) == (report.stem, "completed", False)
     tail = command("events", "tail", "--run", report.stem, "--json", "--data-dir", "demo", cwd=folder)
     assert len(tail.stdout.splitlines()) == run["event_count"]
@@ -62,6 +76,13 @@ def test_the_demo_wants_a_repository(folder: Path) -> None:
         assert done.stderr.count("\n") == 1
         assert done.stderr.startswith("error: ")
     assert not (folder / "unused").exists()
+
+
+def test_a_bare_repository_is_called_so(folder: Path) -> None:
+    subprocess.run(["git", "init", "-q", "--bare", "bare.git"], cwd=folder, check=True, timeout=20)
+    done = command("demo", "--repo", "bare.git", "--data-dir", "unused", cwd=folder)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {folder}/bare.git is a bare repository, which has no files to review: ")
 
 
 def test_ctrl_c_stops_everything_that_was_started(folder: Path, repository: Path) -> None:
@@ -103,6 +124,28 @@ def test_no_server_survives_the_supervisor(folder: Path) -> None:
     until(lambda: not any(Path(f"/proc/{pid}").exists() and not is_zombie(pid) for pid in pids))
     # The files that the command left behind are not mistaken for a running server.
     assert json.loads(command("doctor", "--json", "--data-dir", data_dir, cwd=folder).stdout)["server"] is None
+
+
+def test_a_normal_start_and_stop_warn_of_nothing(folder: Path) -> None:
+    (folder / "agents").mkdir()
+    (folder / "agents" / "idle.py").write_text(IDLE)
+    with (folder / "up.err").open("wb") as err:
+        process = subprocess.Popen(
+            [TIDELOG, "up", "--port", "0", "--data-dir", folder / "fresh", "--agents", "agents"],
+            cwd=folder, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=err,
+        )  # fmt: skip
+    try:
+        until(lambda: "worker_registered" in (folder / "up.err").read_text() or process.poll() is not None, 60)
+        until(lambda: (folder / "fresh" / "server.json").exists() or process.poll() is not None, 60)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait(10)
+    lines = [json.loads(line) for line in (folder / "up.err").read_text().splitlines()]
+    assert [line for line in lines if line["level"] != "info" and line["event"] not in TRUE_OF_THE_MACHINE] == []
+    assert {line["role"] for line in lines} >= {"supervisor", "api", "projector+relay+saga", "worker"}
+    assert all(list(line)[:4] == ["timestamp", "level", "logger", "event"] for line in lines)
 
 
 def is_zombie(pid: int) -> bool:

@@ -9,7 +9,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 from nats.aio.msg import Msg
@@ -33,6 +33,8 @@ _STALL_CHECK = 10.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
 _FIRST_RETRY, _LONGEST_RETRY = 0.1, 1.0
 """Seconds between two tries of a reader without a stream."""
+_START = 10.0
+"""Seconds after its begin in which a reader does not warn that it is without a stream. NATS and the relay may start beside it."""
 
 
 class _ReadDatabase(Exception):
@@ -81,8 +83,10 @@ class JetStreamSubscription:
             except Unavailable as error:
                 await self._check_ahead(reader.position)
                 self._histories.check_unchanged(reader.changes)
-                if not reader.degraded:
-                    log.warning("subscription_degraded", reader=name, position=reader.position, reason=error.message)
+                if not reader.told:
+                    reader.told = reader.joined or asyncio.get_running_loop().time() > reader.began + _START
+                    tell = log.warning if reader.told else log.debug
+                    tell("subscription_degraded", reader=name, position=reader.position, reason=error.message)
                 reader.degraded = True
                 reader.retry = min(reader.retry * 2, _LONGEST_RETRY)
             async with aclosing(self._from_database(reader, until)) as pages:
@@ -99,7 +103,7 @@ class JetStreamSubscription:
             stack.enter_context(self._histories.on_change(lambda: puller.interrupt("the log has a new history")))
             self._histories.check_unchanged(reader.changes)
             log.info("subscription_joined", reader=reader.name, stream=stream, sequence=sequence, position=reader.position)
-            reader.degraded, reader.retry = False, _FIRST_RETRY
+            reader.degraded, reader.told, reader.joined, reader.retry = False, False, True, _FIRST_RETRY
             while True:
                 messages = await puller.take(max_bytes=BATCH_BYTES, timeout=self._stall_check)
                 if not messages:
@@ -188,6 +192,11 @@ class _Reader:
     retry: float = _FIRST_RETRY
     degraded: bool = False
     """The reader reads the database, because the stream was missing or not up to date."""
+    told: bool = False
+    """Whether the present degradation stands in the log."""
+    joined: bool = False
+    """Whether the reader ever followed the stream."""
+    began: float = field(default_factory=lambda: asyncio.get_running_loop().time())
 
 
 def _follow(messages: Sequence[Msg], position: int) -> tuple[list[RecordedEvent], _ReadDatabase | None]:

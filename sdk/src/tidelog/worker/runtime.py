@@ -41,6 +41,8 @@ T = TypeVar("T")
 GRACE_S = 5.0
 NATS_CONNECT_S = 15.0
 NATS_ANSWER_S = 3.0
+START_S = 10.0
+"""Seconds in which a worker that was never registered does not warn: its server may be starting beside it."""
 REPORT_EVERY_S = 60.0
 """Seconds between two reports of problems. The server keeps a report for three minutes."""
 REPORT_WITHIN_S, WITHDRAW_S = 2.0, 2.0
@@ -101,6 +103,8 @@ class Worker:
         """Queues that were lost since the last registration, by reason."""
         self._trouble = asyncio.Event()
         self._reconnected = False
+        self._began = 0.0
+        self._was_registered = False
         self._told: dict[str, str] = {}
         """The last reason by event, since the worker was registered."""
         self._ack_wait_s = 10.0
@@ -154,6 +158,7 @@ class Worker:
         Raises:
             RefusedError: the server refuses this worker.
         """
+        self._began = asyncio.get_running_loop().time()
         session = asyncio.create_task(self._stay_registered(), name="session")
         stopping = asyncio.create_task(stop.wait(), name="stop")
         watching = asyncio.create_task(going_on("loop watch", LoopWatch(self._in_hand).run), name="loop watch")
@@ -198,6 +203,7 @@ class Worker:
                 pause_s = min(pause_s * 2, MAX_PAUSE_S)
                 continue
             self._told.clear()
+            self._was_registered = True
             self.registered.set()
             if not await self._in_trouble():
                 continue  # the server forgets a report of problems
@@ -256,7 +262,7 @@ class Worker:
                     ping_interval=10,
                     max_outstanding_pings=2,
                     error_cb=self._on_error,
-                    disconnected_cb=self._on_disconnect,
+                    disconnected_cb=partial(self._on_disconnect, connection),
                     reconnected_cb=self._on_reconnect,
                     closed_cb=partial(self._on_closed, connection),
                     **connection.security_options(),
@@ -305,15 +311,24 @@ class Worker:
         self._tell("nats_error", error)
 
     def _tell(self, event: str, error: Exception) -> None:
-        """Log a warning. During an outage each attempt brings the same warning: the repetitions are logged at level debug."""
+        """Log a warning. During an outage each attempt brings the same warning: the repetitions are logged at level debug.
+
+        During a start: one line of level info.
+        """
         reason = f"{type(error).__name__}: {error}"
+        if not self._was_registered and asyncio.get_running_loop().time() < self._began + START_S:
+            event, reason, level = "waiting_for_server", "", logging.INFO
+        else:
+            level = logging.WARNING
         repeated = self._told.get(event) == reason
         self._told[event] = reason
-        log(logger, logging.DEBUG if repeated else logging.WARNING, event, reason=reason)
+        log(logger, logging.DEBUG if repeated else level, event, **({"reason": reason} if reason else {}))
 
-    async def _on_disconnect(self) -> None:
-        log(logger, logging.WARNING, "nats_disconnected")
-        self._trouble.set()
+    async def _on_disconnect(self, connection: SecuredClient) -> None:
+        if self._nats is connection:  # otherwise the worker closes it, or has not taken it into use yet
+            log(logger, logging.WARNING, "nats_disconnected")
+        if self._nats in (connection, None):
+            self._trouble.set()
 
     async def _on_reconnect(self) -> None:
         log(logger, logging.INFO, "nats_reconnected")
@@ -332,8 +347,9 @@ class Worker:
         held = {f"{kind}_slots_held": bench.held for kind, bench in self._benches.items() if bench.held}
         log(logger, logging.INFO, "worker_stopping", worker_id=self.worker_id, **busy, **held)
         await asyncio.gather(*(bench.finish(self._grace_s) for bench in self._benches.values()), self._withdraw_problems())
-        if self._nats is not None:
-            await _close(self._nats)
+        connection, self._nats = self._nats, None
+        if connection is not None:
+            await _close(connection)
         await self._transport.close()
 
     async def _withdraw_problems(self) -> None:
