@@ -10,10 +10,12 @@ from api.cli import (
     doctor,
     events,
     invocations,
+    messages,
     nats,
     options,
     output,
     projections,
+    projects,
     replay,
     restored,
     runs,
@@ -31,7 +33,9 @@ app = typer.Typer(
 )
 for module in (up, worker, demo, replay, verify, restored, doctor):
     app.registered_commands.extend(module.app.registered_commands)
+runs.app.registered_commands.extend(messages.app.registered_commands)
 app.add_typer(runs.app, name="runs")
+app.add_typer(projects.app, name="projects")
 app.add_typer(events.app, name="events")
 app.add_typer(agents.app, name="agents")
 app.add_typer(invocations.app, name="invocations")

@@ -60,3 +60,11 @@ def json_of(option: str, given: str | None) -> Any:
     except (PermanentError, RecursionError) as error:
         why = error if isinstance(error, PermanentError) else ValueTooDeepError(option, MAX_JSON_DEPTH)
         raise output.CommandFailed(str(why), output.WRONG_USAGE) from None
+
+
+def object_of(option: str, given: str) -> dict[str, Any]:
+    """The value of an option with a JSON object. Raises CommandFailed."""
+    value = json_of(option, given)
+    if not isinstance(value, dict):
+        raise output.CommandFailed(f"{option}: must be a JSON object", output.WRONG_USAGE)
+    return value

@@ -29,7 +29,7 @@ def body_of(given: StartOptions) -> dict[str, Any]:
     body: dict[str, Any] = {"plan": _given_plan(given) if given.plan is not None else _plan_of_agents(given)}
     body["input"] = options.json_of("--input", given.input)
     if given.metadata is not None:
-        body["metadata"] = _object("--metadata", given.metadata)
+        body["metadata"] = options.object_of("--metadata", given.metadata)
     if given.project is not None:
         body["project_id"] = output.uuid_of(given.project, "a project", "projects list")
     return body
@@ -53,7 +53,7 @@ def _given_plan(given: StartOptions) -> dict[str, Any]:
     }
     if also := [name for name, value in for_agents.items() if value is not None and value is not False and value != ()]:
         raise output.CommandFailed(f"--plan says everything about its steps: give it without {', '.join(also)}", output.WRONG_USAGE)
-    return _object("--plan", str(given.plan))
+    return options.object_of("--plan", str(given.plan))
 
 
 def _plan_of_agents(given: StartOptions) -> dict[str, Any]:
@@ -105,10 +105,3 @@ def _retry(text: str) -> dict[str, float]:
     except ValueError:
         told = f"--retry: '{text}' is not ATTEMPTS[:FIRST_S[:LONGEST_S]], such as 5 or 5:0.5:60"
         raise output.CommandFailed(output.one_line(told), output.WRONG_USAGE) from None
-
-
-def _object(option: str, given: str) -> dict[str, Any]:
-    value = options.json_of(option, given)
-    if not isinstance(value, dict):
-        raise output.CommandFailed(f"{option}: must be a JSON object", output.WRONG_USAGE)
-    return value

@@ -58,10 +58,13 @@ def _replace_by_supervisor(
     """Replaces this process by the supervisor, which is smaller and keeps the pid (see api/supervisor/config.py)."""
     from api.cli.serving import parse_roles
     from api.settings import load_settings
+    from api.settings.misspelt import misspelt
     from api.supervisor.config import SupervisorConfig
 
     settings = load_settings(agents=tuple(agents) if agents else None, workspace=workspace, port=port, host=host, data_dir=data_dir)
     check_folders(settings)
+    for name, setting in misspelt(os.environ):
+        output.note(f"{name} is no setting and changes nothing: did you mean {setting}?")
     chosen = parse_roles(roles)
     if "api" not in chosen and (settings.database_url is None or settings.nats_url is None):
         raise output.CommandFailed(

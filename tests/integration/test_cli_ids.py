@@ -85,6 +85,18 @@ async def test_a_beginning_of_several_ids_is_refused_with_them(tidelog: Tidelog,
     assert (await shared.client("another key").get(f"/v1/ids/{run_id}")).status_code == 401
 
 
+async def test_a_project_is_created_listed_and_given_to_a_run(tidelog: Tidelog, shared: System, run_id: str) -> None:
+    code, answered, _ = await tidelog("projects", "create", "reviews", "--metadata", '{"team": "a"}', "--json")
+    project_id = json.loads(answered)["project_id"]
+    await shared.settled()
+    listed = json.loads((await tidelog("projects", "list", "--json"))[1])
+    assert (code, listed[-1]["project_id"], listed[-1]["metadata"]) == (0, project_id, {"team": "a"})
+    started = json.loads((await tidelog("runs", "start", "alpha", "--project", project_id, "--json"))[1])
+    await shared.settled()
+    assert (await shared.http.get(f"/v1/runs/{started['run_id']}")).json()["project_id"] == project_id
+    assert await tidelog("runs", "messages", run_id) == (0, "No messages.\n", "")
+
+
 async def test_what_names_no_event_is_one_line(tidelog: Tidelog, run_id: str) -> None:
     for wanted, code, told in (
         ("0", 2, "'0' is neither a position"),

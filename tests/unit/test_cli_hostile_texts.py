@@ -40,6 +40,9 @@ ARGUMENTS: dict[str, list[str]] = {
     "runs show": [str(RUN)],
     "runs watch": [str(RUN)],
     "runs cancel": [str(RUN)],
+    "runs messages": [str(RUN)],
+    "projects list": [],
+    "projects create": ["name"],
     "events tail": ["--no-follow"],
     "events show": ["3"],
     "agents list": [],
@@ -133,8 +136,17 @@ def answers() -> dict[str, Any]:
         "created_at": "2026-01-31T12:00:00Z", "finished_at": None, "position": 1, "event_count": 1,
     }  # fmt: skip
     problem = {"entry_point": HOSTILE, "distribution": HOSTILE, "error": HOSTILE}
+    message = {
+        "sender": HOSTILE, "recipient": HOSTILE, "body": HOSTILE, "status": "refused", "refused": HOSTILE, "position": 1,
+        "sent_at": "2026-01-31T12:00:00Z",
+    }  # fmt: skip
+    project = {
+        "project_id": str(PROJECT), "name": HOSTILE, "metadata": {HOSTILE: HOSTILE}, "created_at": "2026-01-31T12:00:00Z",
+    }  # fmt: skip
     return {
         "/v1/runs": [summary],
+        f"/v1/runs/{RUN}/messages": [message],
+        "/v1/projects": [project],
         f"/v1/runs/{RUN}": run,
         f"/v1/runs/{RUN}/events": sent,
         "/v1/events": sent,

@@ -1,0 +1,74 @@
+"""`tidelog projects`: the projects that runs belong to."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from api.cli import options, output
+
+app = typer.Typer(help="Projects that runs belong to.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_projects(data_dir: options.DataDir = None, url: options.Url = None, as_json: options.AsJson = False) -> None:
+    """List projects, oldest first.
+
+    Example:
+
+      tidelog projects list
+    """
+    output.run(_list(data_dir, url, as_json))
+
+
+async def _list(data_dir: Path | None, url: str | None, as_json: bool) -> None:
+    from api.cli import connection
+    from api.settings import load_settings
+
+    settings = load_settings(data_dir=data_dir, url=url)
+    async with connection.server(settings, quiet=as_json) as server:
+        found = [project async for project in server.pages("/v1/projects")]
+    if as_json:
+        output.document(found)
+        return
+    table = output.table("Project", "Name", "Created", "Metadata")
+    for project in found:
+        created = project["created_at"][:19].replace("T", " ")
+        metadata = output.gist(project["metadata"]) if project["metadata"] else ""
+        table.add_row(project["project_id"], output.escape(project["name"]), created, output.escape(metadata))
+    output.console().print(table)
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The project's name.")],
+    metadata: Annotated[
+        str | None, typer.Option("--metadata", metavar="JSON|@FILE", help="A JSON object that is kept with the project.")
+    ] = None,
+    data_dir: options.DataDir = None,
+    url: options.Url = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Create a project. Its id goes to `runs start --project`.
+
+    Example:
+
+      tidelog projects create reviews --metadata '{"team": "platform"}'
+    """
+    output.run(_create(name, metadata, data_dir, url, as_json))
+
+
+async def _create(name: str, metadata: str | None, data_dir: Path | None, url: str | None, as_json: bool) -> None:
+    from api.cli import connection
+    from api.settings import load_settings
+
+    body: dict[str, Any] = {"name": name} | (
+        {"metadata": options.object_of("--metadata", metadata)} if metadata is not None else {}
+    )
+    settings = load_settings(data_dir=data_dir, url=url)
+    async with connection.server(settings, quiet=as_json) as server:
+        created: dict[str, Any] = await server.post("/v1/projects", body)
+    if as_json:
+        output.document(created)
+    else:
+        output.say(f"Created project {created['project_id']}")
