@@ -15,8 +15,8 @@ from api.lean import leave_out_rich
 if TYPE_CHECKING:
     from api.settings import Role, Settings
 
-NATS_CHECK_S = 5.0
-"""Seconds. The check is to find a refusal. A NATS that is away is waited for later."""
+NATS_CHECK_S = 2.0
+"""Seconds. The check is to find a refusal. A NATS that is away is waited for later, by the roles."""
 
 
 def main() -> None:
