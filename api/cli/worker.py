@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,12 @@ def worker(
     workspace: options.Workspace = None,
     concurrency: Annotated[int, typer.Option("--concurrency", min=1, metavar="N", help="Agents at once.")] = 100,
     tool_concurrency: Annotated[int, typer.Option("--tool-concurrency", min=1, metavar="N", help="Tool calls at once.")] = 16,
+    grace_s: Annotated[
+        float | None,
+        typer.Option(
+            "--grace", min=0, metavar="SECONDS", help="Time for the work in hand after the signal to stop.  \\[default: 5]"
+        ),
+    ] = None,
     data_dir: options.DataDir = None,
     url: Annotated[
         str | None, typer.Option("--url", help="Base URL of the server. Without: the server of the data folder.  \\[TIDELOG_URL]")
@@ -35,16 +42,12 @@ def worker(
 
       tidelog worker --agents ./agents --workspace ~/src/my-project --url http://127.0.0.1:8700
     """
-    output.guarded(lambda: _replace_by_worker(agents, workspace, concurrency, tool_concurrency, data_dir, url))
+    limits = {"--concurrency": concurrency, "--tool-concurrency": tool_concurrency, "--grace": grace_s}
+    output.guarded(lambda: _replace_by_worker(agents, workspace, limits, data_dir, url))
 
 
 def _replace_by_worker(
-    agents: list[Path] | None,
-    workspace: Path | None,
-    concurrency: int,
-    tool_concurrency: int,
-    data_dir: Path | None,
-    url: str | None,
+    agents: list[Path] | None, workspace: Path | None, limits: Mapping[str, float | None], data_dir: Path | None, url: str | None
 ) -> None:
     """Replaces this process by the worker, which imports neither the command line nor the settings."""
     import asyncio
@@ -61,7 +64,8 @@ def _replace_by_worker(
     server_url, key = asyncio.run(found_server(settings))
     as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
     arguments = ["--log-format", "json" if as_json else "text", "--log-level", settings.log_level]
-    arguments += ["--concurrency", str(concurrency), "--tool-concurrency", str(tool_concurrency)]
+    for option, limit in limits.items():
+        arguments += [option, str(limit)] if limit is not None else []
     for folder in settings.agents:
         arguments += ["--agents", str(folder)]
     if settings.workspace is not None:

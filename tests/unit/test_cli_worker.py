@@ -56,7 +56,7 @@ def test_the_server_of_the_data_folder_is_found_with_its_key(alone: Path, monkey
     monkeypatch.setenv("TIDELOG_URL", environment["TIDELOG_URL"])
     monkeypatch.setenv("TIDELOG_API_KEY", key)
     given = parse_arguments(arguments)
-    assert (given.agents, given.concurrency, given.tool_concurrency) == ([Path("agents")], 100, 3)
+    assert (given.agents, given.concurrency, given.tool_concurrency) == ([alone / "agents"], 100, 3)
 
 
 def test_without_a_server_it_says_where_it_looked(alone: Path, capsys: pytest.CaptureFixture[str]) -> None:
