@@ -19,6 +19,7 @@ from application.views.tools import ToolView
 from domain.kernel import RecordedEvent
 
 T = TypeVar("T")
+MOST_NAMES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +88,18 @@ class AgentReads(Protocol):
         """Agents in the order of their names, after a name. `capability`: only agents with this capability."""
         ...
 
+    async def names(self, tenant_id: UUID) -> Sequence[str]:
+        """The names of the registered agents in order, at most `MOST_NAMES`."""
+        ...
+
 
 class ToolReads(Protocol):
     async def list(self, tenant_id: UUID, *, limit: int, after: str | None) -> Positioned[Page[ToolView]]:
         """Tools in the order of their names, after a name."""
+        ...
+
+    async def names(self, tenant_id: UUID) -> Sequence[str]:
+        """The names of the registered tools in order, at most `MOST_NAMES`."""
         ...
 
 

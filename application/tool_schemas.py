@@ -8,6 +8,7 @@ size of the arguments.
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 from urllib.parse import unquote
 
@@ -31,6 +32,8 @@ CACHE_WEIGHT = 500
 """Bound of the cache: a schema counts one, and each of its patterns one. At most 200 MB, if all patterns are the most expensive."""
 SHOWN = 500
 """Characters of the description of a fault."""
+MOST_FAULTS = 10
+"""Faults of one set of arguments that are described."""
 
 REFERENCES = ("$ref", "$dynamicRef")
 Place = tuple[str | int, ...]
@@ -57,10 +60,10 @@ class ToolSchema:
     cost: int
     """The schema's share of `CACHE_WEIGHT`."""
 
-    def fault_in(self, arguments: Json) -> tuple[str, str] | None:
-        """The first fault and the JSON Pointer to it.
+    def faults_in(self, arguments: Json) -> list[tuple[str, str]]:
+        """The JSON Pointer and the description of each fault, the first `MOST_FAULTS` + 1 of them.
 
-        None for valid arguments. Raises SchemaFault if the check is too expensive.
+        Empty for valid arguments. Raises SchemaFault if the check is too expensive.
         """
         size, depth = _extent(arguments)
         work = self.weight * size
@@ -68,13 +71,13 @@ class ToolSchema:
             raise SchemaFault(f"too much to check: {size:,} values against a schema of weight {self.weight:,}")
         try:
             if self.validator.is_valid(arguments):
-                return None
-            if work * max(1, self.returns) ** depth > MAX_WORK:  # unlike the check, the search for the fault repeats steps
-                return "they do not fit the tool's schema", ""
-            fault = next(iter(self.validator.iter_errors(arguments)))
+                return []
+            if work * max(1, self.returns) ** depth > MAX_WORK:  # unlike the check, the search for faults repeats steps
+                return [("", "they do not fit the tool's schema")]
+            faults = islice(self.validator.iter_errors(arguments), MOST_FAULTS + 1)
+            return [(json_pointer(fault.instance_path), _shortened(fault.message)) for fault in faults]
         except ValueError as error:
             raise SchemaFault(str(error)) from None
-        return _shortened(fault.message), json_pointer(fault.instance_path)
 
 
 class ToolSchemas:
@@ -104,11 +107,14 @@ class ToolSchemas:
         except SchemaFault as error:
             raise InvalidCommand(f"parameters of tool '{tool}': {error.message}", pointer="/tool") from None
         try:
-            fault = schema.fault_in(arguments)
+            faults = schema.faults_in(arguments)
         except SchemaFault as error:
             raise InvalidCommand(f"arguments of tool '{tool}': {error.message}", pointer="/arguments") from None
-        if fault is not None:
-            raise InvalidCommand(f"arguments of tool '{tool}': {fault[0]}", pointer=f"/arguments{fault[1]}")
+        if faults:
+            told = "; ".join(f"{place}: {text}" if place else text for place, text in faults[:MOST_FAULTS])
+            more = "; and more" if len(faults) > MOST_FAULTS else ""
+            places = [(f"/arguments{place}", text) for place, text in faults[:MOST_FAULTS]]
+            raise InvalidCommand(f"arguments of tool '{tool}': {told}{more}", pointer=places[0][0], faults=places)
 
     def _compiled(self, parameters: Json) -> ToolSchema:
         try:

@@ -36,11 +36,13 @@ class TidelogError(Exception):
     code: ClassVar[str] = "internal"
     retryable: ClassVar[bool] = False
 
-    def __init__(self, message: str, *, pointer: str | None = None) -> None:
+    def __init__(self, message: str, *, pointer: str | None = None, faults: Sequence[tuple[str, str]] = ()) -> None:
         super().__init__(message)
         self.message = message
         self.pointer = pointer
         """JSON Pointer to the offending part of the request, where there is one."""
+        self.faults = tuple(faults)
+        """JSON Pointer and description of each offending part, where there may be several."""
 
 
 class DomainError(TidelogError):

@@ -16,7 +16,8 @@ MAX_EVENT_BYTES = 256 * 1024
 Json = Any
 """Any JSON value. Kept as `Any`: pydantic's recursive JsonValue would copy and re-check every nested value."""
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]+(\.[a-z0-9_-]+)*$", max_length=100)]
+NAME_PATTERN = r"^[a-z0-9_-]+(\.[a-z0-9_-]+)*$"
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=100)]
 """A name of an agent, tool or step: lower-case words, dots between; safe as tokens of a NATS subject."""
 
 

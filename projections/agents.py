@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from application.engine.ports.pages import Page, encode_cursor
-from application.reads import Positioned
+from application.reads import MOST_NAMES, Positioned
 from application.views.agents import AgentView
 from domain.agents import AgentRegistered
 from domain.kernel import Json, RecordedEvent
@@ -86,3 +86,9 @@ class AgentQueries:
     async def list(self, tenant_id: UUID, *, limit: int, after: str | None, capability: str | None) -> Positioned[Page[AgentView]]:
         async with reading(self._database, PROJECTION.name) as (connection, position):
             return Positioned(await list_agents(connection, tenant_id, limit=limit, after=after, capability=capability), position)
+
+    async def names(self, tenant_id: UUID) -> Sequence[str]:
+        sql = "SELECT name FROM agent WHERE tenant_id = %s ORDER BY name LIMIT %s"
+        async with self._database.connection() as connection:
+            rows = await (await connection.execute(sql, [tenant_id, MOST_NAMES])).fetchall()
+        return [row[0] for row in rows]

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from application.engine.ports.pages import Page, encode_cursor
-from application.reads import Positioned
+from application.reads import MOST_NAMES, Positioned
 from application.views.tools import ToolView
 from domain.kernel import Json, RecordedEvent
 from domain.tools import ToolRegistered
@@ -85,3 +85,9 @@ class ToolQueries:
     async def list(self, tenant_id: UUID, *, limit: int, after: str | None) -> Positioned[Page[ToolView]]:
         async with reading(self._database, PROJECTION.name) as (connection, position):
             return Positioned(await list_tools(connection, tenant_id, limit=limit, after=after), position)
+
+    async def names(self, tenant_id: UUID) -> Sequence[str]:
+        sql = "SELECT name FROM tool WHERE tenant_id = %s ORDER BY name LIMIT %s"
+        async with self._database.connection() as connection:
+            rows = await (await connection.execute(sql, [tenant_id, MOST_NAMES])).fetchall()
+        return [row[0] for row in rows]

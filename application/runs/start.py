@@ -1,24 +1,30 @@
 """Starting runs: looks up the project and the agents' versions, which the rules need for the decision."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import CommandOutcome, CommandRequest
+from application.suggestions import KnownNames, did_you_mean, names_of
 from domain import agents, projects, runs
 from domain.errors import AlreadyExists, NotFound
 from domain.kernel import Event, Json, Metadata, same_json
 
 MAX_NAMED = 5
 """Versions of an agent that a refusal names: the last ones."""
+MOST_REFUSED = 10
+"""Unknown agents of a plan that a refusal names."""
 
 
 class UnknownAgent(NotFound):
     code = "unknown-agent"
 
-    def __init__(self, message: str, step: int) -> None:
-        super().__init__(message, pointer=f"/plan/steps/{step}/agent")
-        self.step = step
-        """Index of the step in the plan."""
+    def __init__(self, refused: Sequence[tuple[int, str]]) -> None:
+        """`refused`: index of a step in the plan, and the reason; at least one."""
+        (step, why), more = refused[0], len(refused) - 1
+        super().__init__(f"{why} (and {more} more)" if more else why, pointer=f"/plan/steps/{step}/agent")
+        self.refused = tuple(refused)
+        self.faults = tuple((f"/plan/steps/{step}/agent", why) for step, why in refused)
 
 
 class UnknownProject(NotFound):
@@ -34,19 +40,22 @@ async def start_run(
     plan: runs.Plan,
     input: Json,
     metadata: dict[str, Json],
+    known: KnownNames,
 ) -> CommandOutcome:
     """Checks the project, gives each step the version that it asks for or else the registered one, and starts the run.
+
+    `known`: the names of the registered agents, for the refusal of a misspelt one.
 
     Raises:
         UnknownAgent, UnknownProject: with a pointer to the place in the plan.
         AlreadyExists: the run was started before, with another plan, input, project or other metadata.
     """
     await _check_project(commands, request.tenant_id, project_id)
-    versions = [await _version(commands, request.tenant_id, i, step) for i, step in enumerate(plan.steps)]
+    versions = await _versions(commands, request.tenant_id, plan, known)
     command = runs.StartRun(
         run_id=run_id,
         project_id=project_id,
-        plan=_pinned(plan, tuple(versions)),
+        plan=_pinned(plan, versions),
         input=input,
         metadata=metadata,
         versions_asked=tuple(step.key for step in plan.steps if step.agent_version is not None),
@@ -130,17 +139,44 @@ def _pinned(plan: runs.Plan, versions: tuple[str, ...]) -> runs.Plan:
     return found[1]
 
 
-async def _version(commands: CommandLoop, tenant_id: UUID, index: int, step: runs.Step) -> str:
-    agent_id = agents.agent_id_of(tenant_id, step.agent)
-    for fresh in (False, True):  # another process may have registered the agent since
-        loaded = await commands.load(agents.DECIDER, tenant_id, agent_id, fresh=fresh)
-        definition: agents.AgentDefinition = loaded.state
-        if definition.current is not None:
-            if step.agent_version is None:
-                return definition.current.version
-            if step.agent_version in definition.versions:
-                return step.agent_version
+async def _versions(commands: CommandLoop, tenant_id: UUID, plan: runs.Plan, known: KnownNames) -> tuple[str, ...]:
+    """The version of each step's agent: the one that the step asks for, or else the registered one.
+
+    Raises UnknownAgent, which names the first `MOST_REFUSED` faults.
+    """
+    versions: list[str] = []
+    refused: list[tuple[int, str]] = []
+    names: Sequence[str] | None = None
+    for index, step in enumerate(plan.steps):
+        agent_id = agents.agent_id_of(tenant_id, step.agent)
+        for fresh in (False, True):  # another process may have registered the agent since
+            definition: agents.AgentDefinition = (await commands.load(agents.DECIDER, tenant_id, agent_id, fresh=fresh)).state
+            version = _version_of(definition, step)
+            if version is not None:
+                versions.append(version)
+                break
+        else:
+            if names is None:
+                names = await names_of(known, tenant_id)
+            refused.append((index, _why(definition, step, names)))
+            if len(refused) == MOST_REFUSED:
+                break
+    if refused:
+        raise UnknownAgent(refused)
+    return tuple(versions)
+
+
+def _version_of(definition: agents.AgentDefinition, step: runs.Step) -> str | None:
+    """The version of a step's agent. None: it is not registered."""
     if definition.current is None:
-        raise UnknownAgent(f"no agent '{step.agent}' is registered", index)
-    known = f"version{'s' if len(definition.versions) > 1 else ''} {' and '.join(definition.versions[-MAX_NAMED:])}"
-    raise UnknownAgent(f"agent '{step.agent}' is registered in {known}, not {step.agent_version}", index)
+        return None
+    if step.agent_version is None:
+        return definition.current.version
+    return step.agent_version if step.agent_version in definition.versions else None
+
+
+def _why(definition: agents.AgentDefinition, step: runs.Step, names: Sequence[str]) -> str:
+    if definition.current is None:
+        return f"no agent '{step.agent}' is registered{did_you_mean(step.agent, names)}"
+    registered = f"version{'s' if len(definition.versions) > 1 else ''} {' and '.join(definition.versions[-MAX_NAMED:])}"
+    return f"agent '{step.agent}' is registered in {registered}, not {step.agent_version}"

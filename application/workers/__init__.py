@@ -8,6 +8,7 @@ from application.engine.commands.loop import CommandLoop
 from application.engine.ports.problems import WorkerProblems
 from application.engine.ports.queue import WorkQueue
 from application.engine.reading.live import LiveFeed
+from application.suggestions import KnownNames
 from application.tool_schemas import ToolSchemas
 from application.workers.calls import Calls
 from application.workers.claims import Claims
@@ -22,12 +23,15 @@ from application.workers.state import SharedContext
 class Workers:
     """All use cases of workers. One object serves a process."""
 
-    def __init__(self, commands: CommandLoop, queue: WorkQueue, live: LiveFeed, problems: WorkerProblems) -> None:
+    def __init__(
+        self, commands: CommandLoop, queue: WorkQueue, live: LiveFeed, problems: WorkerProblems, tools: KnownNames
+    ) -> None:
+        """`tools`: the names of the registered tools, for the refusal of a misspelt one."""
         schemas = ToolSchemas()
         self.registration = Registration(commands, queue, schemas, problems)
         self.journals = Journals(commands, live)
         self.claims = Claims(commands, self.journals)
-        self.calls = Calls(commands, schemas)
+        self.calls = Calls(commands, schemas, tools)
         self.mail = Mailboxes(commands)
         self.context = SharedContext(commands)
         self.outcomes = Outcomes(commands)

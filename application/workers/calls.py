@@ -4,6 +4,7 @@ from uuid import UUID
 
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import Caller, CommandOutcome
+from application.suggestions import KnownNames, did_you_mean, names_of
 from application.tool_schemas import ToolSchemas
 from application.workers.agent_runs import load_agent_run, request_for_agent_run
 from domain import tools
@@ -19,9 +20,11 @@ class UnknownTool(NotFound):
 
 
 class Calls:
-    def __init__(self, commands: CommandLoop, schemas: ToolSchemas) -> None:
+    def __init__(self, commands: CommandLoop, schemas: ToolSchemas, known: KnownNames) -> None:
+        """`known`: the names of the registered tools."""
         self._commands = commands
         self._schemas = schemas
+        self._known = known
 
     async def call(self, caller: Caller, command: StartCall, arguments: dict[str, Json]) -> tuple[UUID, CommandOutcome]:
         """Calls a tool. Returns the id of the invocation.
@@ -62,4 +65,5 @@ class Calls:
             found: tools.ToolRegistered | None = loaded.state.current
             if found is not None:
                 return found
-        raise UnknownTool(f"no tool '{name}' is registered", pointer="/tool")
+        meant = did_you_mean(name, await names_of(self._known, tenant_id))
+        raise UnknownTool(f"no tool '{name}' is registered{meant}", pointer="/tool")

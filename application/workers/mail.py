@@ -9,12 +9,15 @@ from weakref import WeakValueDictionary
 
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import Caller, CommandOutcome
+from application.suggestions import did_you_mean
 from application.workers.agent_runs import load_agent_run, request_for_agent_run
 from domain import agent_runs, messages, runs
 from domain.errors import NotFound, RecipientOver
 from domain.kernel import Json
 
 LONGEST_TURN_S = 2.0
+MOST_NAMED = 20
+"""Steps of a run that the refusal of a message names."""
 
 
 class UnknownRecipient(NotFound):
@@ -84,8 +87,7 @@ class Mailboxes:
         run: runs.Run = (await self._commands.load(runs.DECIDER, tenant_id, run_id, fresh=False)).state
         recipient = run.recipient(to)
         if recipient is None:
-            known = ", ".join(sorted(run.steps))
-            raise UnknownRecipient(f"there is no step or agent '{to}' in this run; there are: {known}", pointer="/to")
+            raise UnknownRecipient(_unknown(to, run), pointer="/to")
         if run.steps[recipient].status == "pending":
             run = (await self._commands.load(runs.DECIDER, tenant_id, run_id)).state
         step = run.steps[recipient]
@@ -98,3 +100,12 @@ class Mailboxes:
         name = f"receive:{command.attempt}:{command.key}"
         request = await request_for_agent_run(self._commands, caller, command.agent_run_id, name)
         return await self._commands.execute(request, command)
+
+
+def _unknown(to: str, run: runs.Run) -> str:
+    """The refusal of a message: names that are like the wrong one, or else the first steps of the run."""
+    steps = sorted(run.steps)
+    agents = {step.agent for step in run.plan.steps} if run.plan else set()
+    more = f" and {len(steps) - MOST_NAMED} more" if len(steps) > MOST_NAMED else ""
+    meant = did_you_mean(to, {*steps, *agents}) or f"; there are: {', '.join(steps[:MOST_NAMED])}{more}"
+    return f"there is no step or agent '{to}' in this run{meant}"

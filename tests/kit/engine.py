@@ -38,6 +38,7 @@ from tests.kit.memory import (
     MemoryEventStore,
     MemoryHistories,
     MemoryLog,
+    MemoryNames,
     MemoryOpenWork,
     MemorySnapshots,
     MemorySubscription,
@@ -75,7 +76,9 @@ class Engine:
         self.snapshots = shared.snapshots if shared else MemorySnapshots(self.log)
         self.snapshotter = Snapshotter(self.snapshots, catalog.registry, every=snapshot_every) if snapshot_every else None
         self.commands = CommandLoop(self.store, catalog, snapshots=self.snapshotter, hooks=hooks)
-        self.workers = Workers(self.commands, self.queue, self.live, MemoryWorkerProblems(self.log))
+        self.workers = Workers(
+            self.commands, self.queue, self.live, MemoryWorkerProblems(self.log), MemoryNames(self.log, tools.ToolRegistered)
+        )
         self.reconciler = WorkReconciler(self.open_work, self.queue)
         if shared is None:
             self.log.followers.append(self._tables)
@@ -161,6 +164,7 @@ class Engine:
             plan=plan or runs.sequential(agents_),
             input=input,
             metadata=metadata or {},
+            known=MemoryNames(self.log, agents.AgentRegistered),
         )
         return run_id
 

@@ -11,17 +11,18 @@ from application.routes import ROUTES
 from application.runs import start as starting
 from application.runs.start import UnknownAgent, UnknownProject, start_run
 from application.setup import set_up
+from application.suggestions import did_you_mean
 from domain import runs, tenants
 from domain.agent_runs import AgentRunRequested
-from domain.agents import RegisterAgent, agent_id_of
-from domain.errors import AlreadyExists
+from domain.agents import AgentRegistered, RegisterAgent, agent_id_of
+from domain.errors import AlreadyExists, Unavailable
 from domain.kernel import derive_id
 from domain.projects import CreateProject, default_project_id
 from domain.registry import SLICES
 from domain.runs import Plan, RunStarted, Step, sequential
 from domain.tenants import DEFAULT_TENANT_ID, RevokeApiKey
 from tests.kit.engine import Engine
-from tests.kit.memory import MemoryRunReads
+from tests.kit.memory import MemoryNames, MemoryRunReads
 from tests.kit.waiting import TENANT, new_id, request_of
 
 
@@ -124,8 +125,43 @@ async def test_an_agent_that_is_not_there_is_named_with_its_place(
     run_id = new_id()
     with pytest.raises(UnknownAgent, match=message) as caught:
         await engine.start(plan=Plan(steps=steps), run_id=run_id)
-    assert (caught.value.step, caught.value.pointer) == (place, f"/plan/steps/{place}/agent")
+    assert [step for step, _ in caught.value.refused] == [place]
+    assert caught.value.pointer == f"/plan/steps/{place}/agent"
     assert engine.of_stream(run_id) == []
+
+
+async def test_every_agent_that_is_not_there_is_named_with_the_name_that_was_meant(engine: Engine) -> None:
+    asked = ("alhpa", "alpha", "quite.another", "betta")
+    with pytest.raises(UnknownAgent, match=r"no agent 'alhpa' is registered; did you mean 'alpha'\? \(and 2 more\)") as caught:
+        await engine.start(plan=Plan(steps=tuple(Step(key=f"k{n}", agent=agent) for n, agent in enumerate(asked))))
+    assert caught.value.faults == (
+        ("/plan/steps/0/agent", "no agent 'alhpa' is registered; did you mean 'alpha'?"),
+        ("/plan/steps/2/agent", "no agent 'quite.another' is registered"),
+        ("/plan/steps/3/agent", "no agent 'betta' is registered; did you mean 'beta'?"),
+    )
+    many = Plan(steps=tuple(Step(key=f"k{n}", agent="gamma") for n in range(50)))
+    with pytest.raises(UnknownAgent) as caught:
+        await engine.start(plan=many)
+    assert len(caught.value.faults) == 10
+
+
+async def test_a_refusal_stays_a_refusal_while_the_names_cannot_be_read(engine: Engine) -> None:
+    class Away:
+        async def names(self, tenant_id: UUID) -> list[str]:
+            raise Unavailable("away")
+
+    with pytest.raises(UnknownAgent, match=r"no agent 'alhpa' is registered$"):
+        await start_run(
+            engine.commands, request_of(), run_id=new_id(), project_id=default_project_id(TENANT), plan=sequential(("alhpa",)),
+            input=None, metadata={}, known=Away(),
+        )  # fmt: skip
+
+
+def test_names_that_are_alike_are_found_among_many() -> None:
+    known = [f"team-{n}.classifier" for n in range(150)] + ["classifier", "écrivain"]
+    assert did_you_mean("classifer", known).startswith("; did you mean 'classifier'")
+    assert did_you_mean("zebra", known) == ""
+    assert did_you_mean("zebra", []) == ""
 
 
 async def test_an_agent_of_another_tenant_is_not_there(engine: Engine) -> None:
@@ -194,7 +230,8 @@ async def test_a_start_is_repeatable_for_ever(engine: Engine) -> None:
 
 async def start_again(engine: Engine, *agents: str, **given: Any) -> CommandOutcome:
     project_id = default_project_id(TENANT)
-    return await start_run(engine.commands, plan=sequential(agents), project_id=project_id, **given)
+    known = MemoryNames(engine.log, AgentRegistered)
+    return await start_run(engine.commands, plan=sequential(agents), project_id=project_id, known=known, **given)
 
 
 BETA = Step(key="beta", agent="beta", after=("alpha",))

@@ -157,8 +157,10 @@ async def test_arguments_that_break_the_tools_schema_are_refused(
 
 async def test_a_tool_that_nobody_registered_is_not_found(engine: Engine, worker: PlayedWorker) -> None:
     alpha = await started(engine, worker)
-    with pytest.raises(NotFound, match="no tool 'sub'"):
+    with pytest.raises(NotFound, match=r"no tool 'sub' is registered$"):
         await alpha.call("k", "sub")
+    with pytest.raises(NotFound, match=r"no tool 'ad' is registered; did you mean 'add'\?$"):
+        await alpha.call("k", "ad")
 
 
 async def test_a_tool_that_another_process_registered_is_found(engine: Engine, worker: PlayedWorker) -> None:
@@ -335,7 +337,17 @@ async def test_a_step_writes_to_itself(engine: Engine, worker: PlayedWorker) -> 
 
 async def test_mail_to_nobody_names_those_that_there_are(engine: Engine, worker: PlayedWorker) -> None:
     alpha = await started(engine, worker)
-    with pytest.raises(NotFound, match="there are: alpha, beta"):
+    with pytest.raises(NotFound, match=r"there are: alpha, beta$"):
+        await alpha.send("s", "gamma", 1)
+    with pytest.raises(NotFound, match=r"no step or agent 'bta' in this run; did you mean 'beta'\?$"):
+        await alpha.send("s", "bta", 1)
+
+
+async def test_mail_to_nobody_in_a_large_run_names_the_first_steps(engine: Engine, worker: PlayedWorker) -> None:
+    steps = tuple(Step(key=f"k{number:03}", agent="alpha") for number in range(50))
+    await engine.start(plan=Plan(steps=steps))
+    alpha = await worker.next("alpha")
+    with pytest.raises(NotFound, match=r"there are: k000, k001, .*k019 and 30 more$"):
         await alpha.send("s", "gamma", 1)
 
 

@@ -156,7 +156,7 @@ async def container(parts: Parts) -> Container:
         histories=await histories.histories(parts),
         commands=loop,
         cloud_events=CloudEventEncoder((await tables.catalog(parts)).registry.events),
-        workers=Workers(loop, queue, feed, await problems(parts)),
+        workers=Workers(loop, queue, feed, await problems(parts), (await reads(parts)).tools),
         live=feed,
         positions=await positions(parts),
         reads=await reads(parts),

@@ -36,7 +36,7 @@ async def body_of(request: Request, model: type[M]) -> M:
     except ValidationError as error:
         if values.is_beyond_parser(error):
             raise _invalid_value(body, (), _TOO_DEEP) from error
-        raise InvalidBody(error.errors(include_url=False, include_context=False), body) from error
+        raise InvalidBody(error.errors(include_url=False), body) from error
     if not _is_finite(body):
         place = values.not_finite(pydantic_core.from_json(body))
         if place is not None:

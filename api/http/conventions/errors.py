@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from api.http.conventions.wording import meant, told
 from domain import errors
 from domain.errors import TidelogError, json_pointer
 
@@ -159,7 +160,8 @@ def tidelog_problem(scope: dict[str, Any], error: TidelogError) -> Response:
         extra |= {"history": error.history, "last_common_position": error.last_common_position, "cursor": error.cursor}
     if isinstance(error, errors.PositionBeyondHead):
         extra["head"] = error.head
-    places = [{"pointer": error.pointer, "detail": error.message}] if error.pointer else None
+    faults = error.faults or ([(error.pointer, error.message)] if error.pointer else [])
+    places = [{"pointer": pointer, "detail": detail} for pointer, detail in faults]
     return problem(scope, status_of(error), error.code, error.message, retryable=error.retryable, errors=places, extra=extra)
 
 
@@ -179,7 +181,7 @@ def body_problem(scope: dict[str, Any], error: InvalidBody) -> Response:
         document = pydantic_core.from_json(error.body)
     except ValueError:
         document = None
-    places = [(_place(document, item["loc"], item["type"]), item["msg"]) for item in error.problems]
+    places = [(_place(document, item["loc"], item["type"]), told(item)) for item in meant(error.problems)]
     return _invalid(scope, places)
 
 
@@ -202,7 +204,8 @@ def _place(document: Any, loc: Sequence[int | str], kind: str) -> list[int | str
 def _invalid(scope: dict[str, Any], places: Sequence[tuple[Sequence[int | str], str]]) -> Response:
     errors = [{"pointer": json_pointer(place), "detail": message} for place, message in places[:50]]
     detail = "; ".join(f"{e['pointer']}: {e['detail']}" if e["pointer"] else e["detail"] for e in errors[:1])
-    return problem(scope, 422, "invalid-request", detail or "the request is not valid", errors=errors)
+    more = f" (and {len(places) - 1} more)" if len(places) > 1 else ""
+    return problem(scope, 422, "invalid-request", f"{detail}{more}" or "the request is not valid", errors=errors)
 
 
 def response_to(scope: dict[str, Any], error: Exception) -> Response:
@@ -219,7 +222,7 @@ def response_to(scope: dict[str, Any], error: Exception) -> Response:
         case InvalidBody():
             return body_problem(scope, error)
         case InvalidParameters():
-            return _invalid(scope, [(problem["loc"], problem["msg"]) for problem in error.problems])
+            return _invalid(scope, [(problem["loc"], told(problem)) for problem in error.problems])
         case HTTPException():
             code = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "bad-request")
             response = problem(scope, error.status_code, code, str(error.detail))

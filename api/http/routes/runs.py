@@ -17,6 +17,7 @@ from api.http.conventions.positions import POSITION, caught_up
 from api.http.conventions.preconditions import expected_version, precondition
 from api.http.conventions.request import command_request, container_of, header, principal_of
 from api.http.conventions.routing import DirectRoute
+from api.http.conventions.wording import told
 from api.http.documents import openapi
 from application.engine.commands.request import CommandOutcome
 from application.engine.ports.pages import MAX_LIMIT, parse_position, position_cursor, uuid_cursor
@@ -71,7 +72,7 @@ class GraphPlan(Body):
         try:
             return rules.Plan(steps=steps).steps
         except ValidationError as error:
-            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+            raise ValueError(told(error.errors(include_url=False)[0])) from None
 
     def plan(self) -> rules.Plan:
         return rules.Plan(steps=self.steps)
@@ -101,7 +102,8 @@ class StartRunBody(Body):
         try:
             return self.plan.plan() if self.plan is not None else rules.sequential((self.agent or "",))
         except ValidationError as error:
-            raise InvalidCommand(f"the plan is not valid: {error.errors()[0]['msg']}", pointer="/plan/agents") from None
+            why = told(error.errors(include_url=False)[0])
+            raise InvalidCommand(f"the key of a step, made of its agent's name: {why}", pointer="/plan/agents") from None
 
     def place_of(self, step: int) -> str:
         """JSON Pointer to the agent of a step in this body."""
@@ -185,9 +187,10 @@ async def _start(request: Request, body: StartRunBody, run_id: UUID, key_id: UUI
             plan=body.to_plan(),
             input=body.input,
             metadata=body.metadata,
+            known=container_of(request).reads.agents,
         )
     except UnknownAgent as error:
-        error.pointer = body.place_of(error.step)
+        error.faults = tuple((body.place_of(step), why) for step, why in error.refused)
         raise
 
 

@@ -9,7 +9,7 @@ from tests.kit.memory.ids import MemoryLogIndex
 from tests.kit.memory.leases import LeaseBoard, MemoryLeases
 from tests.kit.memory.log import MemoryEventStore, MemoryLog
 from tests.kit.memory.problems import MemoryWorkerProblems
-from tests.kit.memory.reads import MemoryPositions, MemoryRunReads
+from tests.kit.memory.reads import MemoryNames, MemoryPositions, MemoryRunReads
 from tests.kit.memory.snapshots import MemorySnapshots
 from tests.kit.memory.timers import MemoryTimers
 from tests.kit.memory.upkeep import MemoryRecordedCommands, MemoryUpkeepRuns
@@ -28,6 +28,7 @@ __all__ = [
     "MemoryLeases",
     "MemoryLog",
     "MemoryLogIndex",
+    "MemoryNames",
     "MemoryOpenWork",
     "MemoryPositions",
     "MemoryRecordedCommands",

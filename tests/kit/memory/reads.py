@@ -1,15 +1,19 @@
 """Queries of runs and of consumer positions in memory: folds of the log, without tables."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
 from application.engine.ports.pages import Page, encode_cursor
 from application.reads import Positioned
 from application.views.runs import RunSummary, RunView
+from domain.agents import AgentRegistered
 from domain.errors import InvalidCommand, ProjectionBehind
 from domain.kernel import RecordedEvent
+from domain.registry import REGISTRY
 from domain.runs import RunStarted
+from domain.tools import ToolRegistered
 from projections.runs import evolve_view
 from tests.kit.memory.checkpoints import MemoryCheckpoints
 from tests.kit.memory.log import MemoryLog
@@ -60,6 +64,19 @@ def _place(view: RunView) -> tuple[datetime, UUID]:
 def _summary(view: RunView) -> RunSummary:
     shared = RunSummary.model_fields.keys() & RunView.model_fields.keys()
     return RunSummary(**{name: getattr(view, name) for name in shared}, agents=[step.agent for step in view.steps])
+
+
+class MemoryNames:
+    """Implements `application.suggestions.KnownNames`: the names in the registrations of one kind."""
+
+    def __init__(self, log: MemoryLog, event: type[AgentRegistered] | type[ToolRegistered]) -> None:
+        self._log = log
+        self._event = event
+
+    async def names(self, tenant_id: UUID) -> Sequence[str]:
+        self._log.reach()
+        found = [event for event in self._log.events if (event.tenant_id, event.topic) == (tenant_id, self._event.TOPIC)]
+        return sorted({REGISTRY.decoded(event).name for event in found})
 
 
 class MemoryPositions:

@@ -95,10 +95,11 @@ class ServerRecorder:
 
 
 def describe_refusal(error: TidelogAPIError) -> str:
-    """The server's message, with the faulty fields."""
-    faults = "; ".join(f"{fault.get('pointer', '')} {fault.get('detail', '')}".strip() for fault in error.errors)
+    """The server's message, with the faults that the message does not name itself."""
     text = error.detail or error.title
-    return f"{text} ({faults})" if faults else text
+    faults = [fault for fault in error.errors if str(fault.get("detail", "")) not in text]
+    told = "; ".join(f"{fault.get('pointer', '')} {fault.get('detail', '')}".strip() for fault in faults)
+    return f"{text} ({told})" if told else text
 
 
 class AgentRunner:
