@@ -56,7 +56,8 @@ class RunReads(Protocol):
     ) -> Positioned[Page[RunSummary]]:
         """Runs that started before the run `before` (None: from the newest on), newest first; runs of the same time by id.
 
-        Raises InvalidCommand if the tenant has no run `before`.
+        `status`: a status of runs, or `DEGRADED` for the completed runs without some of their steps. Raises InvalidCommand if the
+        tenant has no run `before`.
         """
         ...
 

@@ -109,7 +109,8 @@ async def add_runs(connection: psycopg.AsyncConnection[tuple[object, ...]], root
     ]  # fmt: skip
     await connection.execute(
         """
-        INSERT INTO run SELECT id, tenant, id, 'running', 1, now(), view::bytea
+        INSERT INTO run (run_id, tenant_id, project_id, status, position, created_at, view)
+        SELECT id, tenant, id, 'running', 1, now(), view::bytea
         FROM unnest(%s::uuid[], %s::uuid[], %s::text[]) AS r (id, tenant, view)
         """,
         ([root for _, root in roots], [tenant for tenant, _ in roots], views),

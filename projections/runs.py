@@ -10,7 +10,7 @@ from uuid import UUID
 
 from application.engine.ports.pages import Page, encode_cursor
 from application.reads import Positioned
-from application.views.runs import CallView, RunSummary, RunView, StepView
+from application.views.runs import DEGRADED, CallView, RunSummary, RunView, StepView
 from domain import agent_runs, invocations, runs, values
 from domain.errors import InvalidCommand
 from domain.kernel import RecordedEvent
@@ -69,7 +69,7 @@ def _on_run_event(view: RunView, event: Any, at: datetime) -> None:
     match event:
         case runs.StepScheduled():
             step = _step(view, event.step)
-            step.status, step.agent_run_id = "scheduled", event.agent_run_id
+            step.status, step.agent_run_id, step.scheduled_at = "scheduled", event.agent_run_id, at
         case runs.StepCompleted():
             step = _step(view, event.step)
             step.status, step.result, step.finished_at = "completed", event.result, at
@@ -112,6 +112,8 @@ def _on_agent_run_event(view: RunView, event: Any, recorded: RecordedEvent) -> N
             step.error = event.error
             if view.status == "running":
                 step.status = "retrying"
+        case agent_runs.AgentRunResumed():
+            step.scheduled_at = at
         case agent_runs.AgentRunCompleted():
             step.unused_keys = list(event.unused_keys)
         case agent_runs.AgentRunCancelled():
@@ -178,16 +180,19 @@ async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
     changed = [(run_id, view) for run_id, view in views.items() if view is not None]
     documents = [view.__pydantic_serializer__.to_json(view, exclude=NOT_STORED) async for _, view in in_turns(changed)]
     sql = """
-    INSERT INTO run (run_id, tenant_id, project_id, status, position, created_at, view)
-    SELECT * FROM unnest(%b::uuid[], %b::uuid[], %b::uuid[], %b::text[], %b::bigint[], %b::timestamptz[], %b::bytea[])
-    ON CONFLICT (run_id) DO UPDATE SET status = EXCLUDED.status, position = EXCLUDED.position, view = EXCLUDED.view
+    INSERT INTO run (run_id, tenant_id, project_id, status, degraded, position, created_at, view)
+    SELECT * FROM unnest(
+        %b::uuid[], %b::uuid[], %b::uuid[], %b::text[], %b::boolean[], %b::bigint[], %b::timestamptz[], %b::bytea[]
+    )
+    ON CONFLICT (run_id) DO UPDATE
+    SET status = EXCLUDED.status, degraded = EXCLUDED.degraded, position = EXCLUDED.position, view = EXCLUDED.view
     """
     await connection.execute(
         sql,
         (
             [run_id for run_id, _ in changed], [tenants[run_id] for run_id, _ in changed], [v.project_id for _, v in changed],
-            [v.status for _, v in changed], [v.position for _, v in changed], [v.created_at for _, v in changed],
-            documents,
+            [v.status for _, v in changed], [v.degraded for _, v in changed], [v.position for _, v in changed],
+            [v.created_at for _, v in changed], documents,
         ),
     )  # fmt: skip
 
@@ -212,26 +217,38 @@ async def get_run(connection: Connection, tenant_id: UUID, run_id: UUID) -> RunV
 # A statement for each combination of filters, so that each can use its index. Bounds and order name all columns of the index: with
 # `tenant_id = ... ORDER BY created_at` the planner may walk over the runs of all tenants to find the few of a small one.
 LIST = {
-    (False, False): """
-        SELECT view, run_id, project_id, status, position, created_at FROM run
+    (None, False): """
+        SELECT view, run_id, project_id, status, degraded, position, created_at FROM run
         WHERE (tenant_id, created_at, run_id) < (%(tenant)s, %(at)s::timestamptz, %(before)s)
           AND (tenant_id, created_at, run_id) >= (%(tenant)s, '-infinity', '00000000-0000-0000-0000-000000000000')
         ORDER BY tenant_id DESC, created_at DESC, run_id DESC LIMIT %(limit)s
     """,
-    (True, False): """
-        SELECT view, run_id, project_id, status, position, created_at FROM run
+    ("status", False): """
+        SELECT view, run_id, project_id, status, degraded, position, created_at FROM run
         WHERE tenant_id = %(tenant)s AND status = %(status)s AND (created_at, run_id) < (%(at)s::timestamptz, %(before)s)
         ORDER BY tenant_id DESC, status DESC, created_at DESC, run_id DESC LIMIT %(limit)s
     """,
-    (False, True): """
-        SELECT view, run_id, project_id, status, position, created_at FROM run
+    ("degraded", False): """
+        SELECT view, run_id, project_id, status, degraded, position, created_at FROM run
+        WHERE (tenant_id, created_at, run_id) < (%(tenant)s, %(at)s::timestamptz, %(before)s)
+          AND (tenant_id, created_at, run_id) >= (%(tenant)s, '-infinity', '00000000-0000-0000-0000-000000000000') AND degraded
+        ORDER BY tenant_id DESC, created_at DESC, run_id DESC LIMIT %(limit)s
+    """,
+    (None, True): """
+        SELECT view, run_id, project_id, status, degraded, position, created_at FROM run
         WHERE tenant_id = %(tenant)s AND project_id = %(project)s AND (created_at, run_id) < (%(at)s::timestamptz, %(before)s)
         ORDER BY tenant_id DESC, project_id DESC, created_at DESC, run_id DESC LIMIT %(limit)s
     """,
-    (True, True): """
-        SELECT view, run_id, project_id, status, position, created_at FROM run
+    ("status", True): """
+        SELECT view, run_id, project_id, status, degraded, position, created_at FROM run
         WHERE tenant_id = %(tenant)s AND project_id = %(project)s AND (created_at, run_id) < (%(at)s::timestamptz, %(before)s)
           AND status = %(status)s
+        ORDER BY tenant_id DESC, project_id DESC, created_at DESC, run_id DESC LIMIT %(limit)s
+    """,
+    ("degraded", True): """
+        SELECT view, run_id, project_id, status, degraded, position, created_at FROM run
+        WHERE tenant_id = %(tenant)s AND project_id = %(project)s AND (created_at, run_id) < (%(at)s::timestamptz, %(before)s)
+          AND degraded
         ORDER BY tenant_id DESC, project_id DESC, created_at DESC, run_id DESC LIMIT %(limit)s
     """,
 }
@@ -240,12 +257,15 @@ LIST = {
 async def list_runs(
     connection: Connection, tenant_id: UUID, *, limit: int, before: UUID | None, status: str | None, project_id: UUID | None
 ) -> Page[RunSummary]:
-    """Newest first, by the time of the start; runs of the same time by id. Raises InvalidCommand if there is no run `before`."""
+    """Newest first, by the time of the start; runs of the same time by id. `status`: see `RunReads.list`.
+
+    Raises InvalidCommand if there is no run `before`.
+    """
     at, before = await _place(connection, tenant_id, before)
     parameters = {
         "tenant": tenant_id, "at": at, "before": before, "status": status, "project": project_id, "limit": limit + 1,
     }  # fmt: skip
-    sql = LIST[status is not None, project_id is not None]
+    sql = LIST[status if status in (None, DEGRADED) else "status", project_id is not None]
     # Not prepared: only with the status known does the planner see how few runs it leaves.
     rows = await (await connection.execute(sql, parameters, prepare=False)).fetchall()
     data = [_listed(row) for row in rows[:limit]]
@@ -266,8 +286,8 @@ async def _place(connection: Connection, tenant_id: UUID, before: UUID | None) -
 def _listed(row: Sequence[Any]) -> RunSummary:
     def mark() -> RunSummary:
         return RunSummary(
-            run_id=row[1], project_id=row[2], status=row[3], degraded=False, agents=[], created_at=row[5], finished_at=None,
-            position=row[4], event_count=0, unreadable=True,
+            run_id=row[1], project_id=row[2], status=row[3], degraded=row[4], agents=[], created_at=row[6], finished_at=None,
+            position=row[5], event_count=0, unreadable=True,
         )  # fmt: skip
 
     return listed("run", row[1], lambda: _summary(values.read_model(RunView, row[0])), mark)
@@ -279,6 +299,7 @@ def _summary(view: RunView) -> RunSummary:
         project_id=view.project_id,
         status=view.status,
         degraded=view.degraded,
+        missing=view.missing,
         agents=[step.agent for step in view.steps],
         created_at=view.created_at,
         finished_at=view.finished_at,

@@ -45,6 +45,9 @@ class StepView(BaseModel):
     recorded_steps: int = 0
     """Local steps in the journal: finished work that is not repeated."""
     unused_keys: list[str] = []
+    """Recorded results that the last execution did not use: the agent's code was changed in between."""
+    scheduled_at: Timestamp | None = None
+    """When the step's work was put into the queue of its agent, the last time."""
     started_at: Timestamp | None = None
     finished_at: Timestamp | None = None
     calls: list[CallView] = []
@@ -83,11 +86,17 @@ class RunView(BaseModel):
         return {step.key: step.result for step in final if step.status == "completed"}
 
 
+DEGRADED = "degraded"
+"""The filter of lists for completed runs without some of their steps. The status of such a run is `completed`."""
+
+
 class RunSummary(ListedRow):
     run_id: UUID
     project_id: UUID
     status: str
     degraded: bool
+    missing: list[str] = []
+    """Steps that failed, though the run was completed."""
     agents: list[str]
     created_at: Timestamp
     finished_at: Timestamp | None

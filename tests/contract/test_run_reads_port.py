@@ -16,6 +16,7 @@ from application.engine.ports.pages import uuid_cursor
 from application.reads import RunReads
 from domain import runs
 from domain.errors import InvalidCommand
+from domain.failures import Failure
 from domain.kernel import Command
 from projections.engine.runner import ProjectionRunner
 from projections.runs import PROJECTION, RunQueries
@@ -181,6 +182,27 @@ async def test_runs_are_listed_by_status_and_project(side: ReadSide) -> None:
     )
     for asked, found in expected:
         assert await ids(side, **asked) == found, asked
+
+
+async def test_completed_runs_without_some_steps_are_listed(side: ReadSide) -> None:
+    ours, (older, whole, newer) = uuid7(), sorted(uuid7() for _ in range(3))
+    for run_id, project in ((older, ours), (whole, ours), (newer, TENANT)):
+        plan = runs.parallel(("alpha", "beta"), None)
+        await give(side, runs.StartRun(run_id=run_id, project_id=project, plan=plan))
+        alpha, beta = (runs.agent_run_id_of(run_id, key) for key in ("alpha", "beta"))
+        await give(side, runs.CompleteStep(run_id=run_id, step="alpha", agent_run_id=alpha))
+        if run_id == whole:
+            await give(side, runs.CompleteStep(run_id=run_id, step="beta", agent_run_id=beta))
+        else:
+            why = Failure(type="KeyError", message="'ticket'")
+            await give(side, runs.FailStep(run_id=run_id, step="beta", agent_run_id=beta, error=why))
+    assert await ids(side, status="degraded") == [newer, older]
+    assert await ids(side, status="degraded", limit=1, before=newer) == [older]
+    assert await ids(side, status="degraded", project_id=ours) == [older]
+    assert await ids(side, OTHER, status="degraded") == []
+    assert await ids(side, status="completed") == [newer, whole, older], "a degraded run is completed"
+    listed = (await side.reads.list(TENANT, limit=3, before=None, status="completed", project_id=None)).value.data
+    assert [(run.degraded, run.missing) for run in listed] == [(True, ["beta"]), (False, []), (True, ["beta"])]
 
 
 async def test_an_entry_of_a_list_has_the_run_in_short(side: ReadSide) -> None:

@@ -80,7 +80,7 @@ INSERT INTO command SELECT {TENANT_OF}, {id_sql(COMMAND, "n")}, n, now(), 1 FROM
 UPDATE log_head SET position = {ROWS}, recorded_at = '{START}'::timestamptz + interval '{ROWS} seconds';
 INSERT INTO run SELECT {id_sql(ROW, "n")}, {TENANT_OF}, {id_sql(ROW, "n % 50")},
        CASE WHEN n % 400 < 2 THEN 'failed' ELSE 'completed' END, n, '{START}'::timestamptz + n * interval '1 second',
-       repeat('x', 300)::bytea
+       repeat('x', 300)::bytea, n % 400 = 2
 FROM generate_series(1, {ROWS}) AS n;
 INSERT INTO invocation SELECT {TENANT_OF}, {id_sql(ROW, "n")}, {id_sql(ROOT, "n / 100")}, {id_sql(STREAM, "n")}, 'k', 't',
        CASE WHEN n % 400 < 2 THEN 'ambiguous' ELSE 'succeeded' END, now(), 1, false
@@ -240,6 +240,7 @@ HOT_QUERIES: dict[str, tuple[Callable[[Hot], Awaitable[object]], str]] = {
     "runs, the first page": (list_runs(tenant_id=SMALL, before=None), "run_tenant_time"),
     "runs of a status": (list_runs(status="failed"), "run_pkey run_status_time"),
     "runs of a project": (list_runs(project_id=uuid(ROW, 8)), "run_pkey run_project_time"),
+    "degraded runs": (list_runs(status="degraded"), "run_pkey run_degraded_time"),
     "calls": (list_calls(tenant_id=SMALL), "invocation_pkey"),
     "calls, the first page": (list_calls(tenant_id=SMALL, before=None), "invocation_pkey"),
     "calls that wait for a person": (list_calls(status="ambiguous"), "invocation_status"),

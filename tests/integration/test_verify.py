@@ -57,7 +57,7 @@ async def test_what_was_changed_by_hand_is_found(database_url: str) -> None:
         await log.ask(RUNS, "rebuild", swap=True)
         await log.until_status("runs", "swapped")
         stray = new_id()
-        copy = "INSERT INTO run SELECT %s, tenant_id, project_id, status, position, created_at, view FROM run LIMIT 1"
+        copy = "INSERT INTO run SELECT %s, tenant_id, project_id, status, position, created_at, view, degraded FROM run LIMIT 1"
         await log.rows(copy, stray)
         found = await difference(log)
         assert (found["what"], found["key"]) == ("surplus", {"run_id": str(stray)})

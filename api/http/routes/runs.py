@@ -227,9 +227,10 @@ async def get_runs(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 50,
     cursor: str | None = None,
-    status: Literal["running", "completed", "failed", "cancelled"] | None = None,
+    status: Literal["running", "completed", "failed", "cancelled", "degraded"] | None = None,
     project_id: UUID | None = None,
 ) -> Response:
+    """With `status=degraded`: the completed runs whose `missing` steps failed."""
     tenant_id = principal_of(request).tenant_id
     await caught_up(request, "runs")
     runs = container_of(request).reads.runs

@@ -150,7 +150,7 @@ class Client:
     async def list_runs(
         self, *, limit: int = 50, cursor: str | None = None, status: str | None = None, project_id: UUID | None = None
     ) -> RunPage:
-        """Runs, newest first, one page of at most `limit`."""
+        """Runs, newest first, one page of at most `limit`. `status="degraded"`: completed runs whose `missing` steps failed."""
         given = {"limit": limit, "cursor": cursor, "status": status, "project_id": project_id}
         return _parse(RunPage, await self._get("/v1/runs", {name: str(v) for name, v in given.items() if v is not None}))
 

@@ -37,7 +37,8 @@ class Call(Model):
 class Step(Model):
     """A step of a run: one agent's part of the plan. `error` as of `Call`.
 
-    `status`: pending, scheduled, running, retrying, completed, failed or cancelled.
+    `status`: pending, scheduled, running, retrying, completed, failed or cancelled. `scheduled_at`: the work was put into the queue
+    of the agent then. `unused_keys`: recorded results that the last execution did not use, so the code was changed.
     """
 
     key: str
@@ -52,6 +53,8 @@ class Step(Model):
     worker_id: str | None = None
     result: Any = None
     error: dict[str, Any] | None = None
+    unused_keys: tuple[str, ...] = ()
+    scheduled_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
     calls: tuple[Call, ...] = ()
@@ -59,6 +62,8 @@ class Step(Model):
 
 class RunSummary(Model):
     """A run in a list. `status`: running, completed, failed or cancelled.
+
+    `degraded`: completed, though the steps in `missing` failed.
 
     `unreadable`, here and in the other lists: the server cannot read its stored document, so the fields of that document are
     missing.
@@ -70,6 +75,8 @@ class RunSummary(Model):
     created_at: datetime | None = None
     updated_at: datetime | None = None
     finished_at: datetime | None = None
+    degraded: bool = False
+    missing: tuple[str, ...] = ()
     unreadable: bool = False
 
     @property
@@ -80,10 +87,9 @@ class RunSummary(Model):
 class Run(RunSummary):
     """A run as of a position of the log. `result`: the result of its only final step, else the results of all final steps by key.
 
-    `degraded`: completed, though steps in `missing` failed. `error` as of `Call`.
+    `error` as of `Call`.
     """
 
-    degraded: bool = False
     input: Any = None
     plan: Any = None
     metadata: dict[str, Any] | None = None
@@ -92,7 +98,6 @@ class Run(RunSummary):
     version: int = 0
     position: int = 0
     event_count: int = 0
-    missing: tuple[str, ...] = ()
     steps: tuple[Step, ...] = ()
 
     def step(self, key: str) -> Step:

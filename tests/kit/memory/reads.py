@@ -7,7 +7,7 @@ from uuid import UUID
 
 from application.engine.ports.pages import Page, encode_cursor
 from application.reads import Positioned
-from application.views.runs import RunSummary, RunView
+from application.views.runs import DEGRADED, RunSummary, RunView
 from domain.agents import AgentRegistered
 from domain.errors import InvalidCommand, ProjectionBehind
 from domain.kernel import RecordedEvent
@@ -48,7 +48,11 @@ class MemoryRunReads:
                 raise InvalidCommand("the cursor is not one that this server gave out", pointer="/cursor")
             last = next(_place(view) for view in views if view.run_id == before)
             views = [view for view in views if _place(view) < last]
-        found = [_summary(view) for view in views if status in (None, view.status) and project_id in (None, view.project_id)]
+        found = [
+            _summary(view)
+            for view in views
+            if status in (None, view.status, DEGRADED if view.degraded else None) and project_id in (None, view.project_id)
+        ]
         page = found[:limit]
         cursor = encode_cursor(str(page[-1].run_id)) if len(found) > limit else None
         return Positioned(Page(page, cursor), self.log.head)
