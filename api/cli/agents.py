@@ -1,13 +1,15 @@
 """`tidelog agents`: the agents that can be run."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
-from api.cli import options, output
+from api.cli import definitions, options, output
 
 app = typer.Typer(help="Agents that the server knows.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The agent's name.")]
 
 
 @app.callback()
@@ -27,26 +29,41 @@ def list_agents(data_dir: options.DataDir = None, url: options.Url = None, as_js
 
 
 async def _list(data_dir: Path | None, url: str | None, as_json: bool) -> None:
-    from api.cli import connection
-    from api.settings import load_settings
-
-    settings = load_settings(data_dir=data_dir, url=url)
-    async with connection.server(settings, quiet=as_json) as server:
-        found = [agent async for agent in server.pages("/v1/agents")]
+    found = await definitions.read("agents", data_dir, url, as_json)
     if as_json:
         output.document(found)
     elif not found:
         output.say("No agents yet. Run some with: tidelog up --agents FOLDER")
     else:
-        _show(found)
+        _show_list(found)
 
 
-def _show(found: list[dict[str, Any]]) -> None:
+def _show_list(found: list[dict[str, Any]]) -> None:
     table = output.table("Agent", "Version", "Capabilities", "What it does")
     for agent in found:
-        first_paragraph = agent["description"].split("\n\n")[0]
         table.add_row(
             f"[bold]{output.escape(agent['name'])}[/bold]", output.escape(agent["version"]),
-            output.escape(", ".join(agent["capabilities"])), output.escape(output.shortened(first_paragraph, 160)),
+            output.escape(", ".join(agent["capabilities"])), output.escape(definitions.first_paragraph(agent)),
         )  # fmt: skip
     output.console().print(table)
+
+
+@app.command()
+def show(name: Name, data_dir: options.DataDir = None, url: options.Url = None, as_json: options.AsJson = False) -> None:
+    """Show an agent: what it does, and the JSON Schemas of its input and output.
+
+    Example:
+
+      tidelog agents show writer
+    """
+    output.run(_show(name, data_dir, url, as_json))
+
+
+async def _show(name: str, data_dir: Path | None, url: str | None, as_json: bool) -> None:
+    agent = definitions.one_of("agent", name, await definitions.read("agents", data_dir, url, as_json))
+    if as_json:
+        output.document(agent)
+        return
+    definitions.show_head("Agent", agent, {})
+    definitions.show_schema("Input", agent["input_schema"])
+    definitions.show_schema("Output", agent["output_schema"])

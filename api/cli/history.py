@@ -4,12 +4,14 @@ The fold is the function that makes the server's read model, so the states are t
 """
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from api.cli.output import gist, reason
+from api.cli import phrases
+from api.cli.failures import FAILED_ATTEMPTS, headline
+from api.cli.output import gist, shortened
 from api.cli.timeline import time_of
 from application.views.runs import RunView
 from domain.kernel import RecordedEvent
@@ -39,37 +41,70 @@ class Moment:
     event: Mapping[str, Any]
     state: dict[str, Any] | None = None
 
+    @property
+    def tells_failure(self) -> bool:
+        """Whether the event is the first to tell a failure of an agent or a tool."""
+        return self.type in FAILED_ATTEMPTS
+
     def document(self) -> dict[str, Any]:
         changes = [asdict(change) for change in self.changes]
         return {"position": self.position, "time": self.time, "type": self.type, "changes": changes, "event": self.event}
 
 
-async def replay(server: "ServerClient", run_id: str, *, keep_states: bool = False) -> AsyncIterator[Moment]:
-    """Every moment of a run, from its events, which are read page by page."""
-    history = RunHistory()
+async def replay(server: "ServerClient", run_id: str, *, keep_states: bool = False, full: bool = False) -> AsyncIterator[Moment]:
+    """Every moment of a run, from its events, which are read page by page. `full`: values are not cut."""
+    history = RunHistory(full=full)
     async for event in server.pages(f"/v1/runs/{run_id}/events"):
         yield history.feed(event, keep_state=keep_states)
 
 
 class RunHistory:
-    """Folds the events of one run. `feed` gets the events in order, as CloudEvents."""
+    """Folds the events of one run. `feed` gets the events in order, as CloudEvents.
 
-    def __init__(self) -> None:
+    The values of calls, of recorded steps, of messages and of the shared context are not in the document of the run. They come from
+    the events.
+    """
+
+    def __init__(self, *, full: bool = False) -> None:
+        """`full`: values are not cut."""
         self.view: RunView | None = None
         self._facts: dict[str, str] = {}
         self._values: dict[str, str] = {}
+        self._shown: Callable[[Any], str] = phrases.uncut if full else gist
+        self._value: Callable[[Any], str] = phrases.uncut if full else shortened
 
     def feed(self, event: Mapping[str, Any], *, keep_state: bool = False) -> Moment:
         self.view = evolve_view(self.view, recorded(event))
-        if event["type"] == "context.value_set":
-            data = event["data"]
-            self._values[f"context.{data['name']}"] = f"{gist(data['value'])} (version {data['value_version']})"
-        before, self._facts = self._facts, {**_facts(self.view), **self._values}
+        self._values |= self._values_of(event["type"], event["subject"], event["data"])
+        before, self._facts = self._facts, {**_facts(self.view, self._shown), **self._values}
         changes = tuple(
             Change(path, before.get(path, ""), value) for path, value in self._facts.items() if before.get(path, "") != value
         )
+        if event["type"] == "message.sent":
+            data = event["data"]
+            changes += (Change("message", "", f"{data['sender']} → {data['recipient']}: {self._shown(data['body'])}"),)
         state = self.document() if keep_state else None
         return Moment(event["position"], event["time"], event["type"], changes, event, state)
+
+    def _values_of(self, topic: str, subject: str, data: Mapping[str, Any]) -> dict[str, str]:
+        """Names of values that an event gives, and the values as they are shown."""
+        match topic:
+            case "context.value_set":
+                return {f"context.{data['name']}": f"{self._shown(data['value'])} (version {data['value_version']})"}
+            case "run.step_scheduled" if data.get("version_asked"):
+                return {f"{data['step']}.version": f"{data['agent_version']} (asked for)"}
+            case "agent_run.step_recorded" if data["kind"] == "step":
+                return {f"{self._step(subject)}.{data['key']}.recorded": self._value(data["result"])}
+            case "invocation.requested":
+                step = self._step(str(data["agent_run_id"]))
+                return {f"{step}.{data['key']}.arguments": self._value(data["arguments"])} if data["arguments"] else {}
+            case "invocation.succeeded" | "invocation.resolved" if data.get("result") is not None:
+                return {f"{self._step(str(data['agent_run_id']))}.{data['key']}.result": self._value(data["result"])}
+        return {}
+
+    def _step(self, agent_run_id: str) -> str:
+        steps = self.view.steps if self.view is not None else ()
+        return next((step.key for step in steps if str(step.agent_run_id) == agent_run_id), "?")
 
     def document(self) -> dict[str, Any] | None:
         """The run as `GET /v1/runs/{id}` would show it."""
@@ -94,13 +129,13 @@ def recorded(event: Mapping[str, Any]) -> RecordedEvent:
     )
 
 
-def _facts(view: RunView | None) -> dict[str, str]:
+def _facts(view: RunView | None, shown: Callable[[Any], str]) -> dict[str, str]:
     """The state of a run as flat names and short texts. Empty values are left out."""
     if view is None:
         return {}
     facts = {"run": view.status + (" (degraded)" if view.degraded else "")}
     if view.error:
-        facts["run.error"] = reason(view.error.model_dump())
+        facts["run.error"] = headline(view.error.model_dump())
     if view.message_count:
         facts["run.messages"] = str(view.message_count)
     for step in view.steps:
@@ -109,17 +144,20 @@ def _facts(view: RunView | None) -> dict[str, str]:
             "attempt": str(step.attempt or ""),
             "worker": f"…{step.worker_id[-8:]}" if step.worker_id else "",
             "recorded_steps": str(step.recorded_steps or ""),
-            "error": reason(step.error.model_dump()) if step.error else "",
-            "result": gist(step.result) if step.result is not None else "",
+            "error": headline(step.error.model_dump()) if step.error else "",
+            "result": shown(step.result) if step.result is not None else "",
+            "unused_keys": ", ".join(step.unused_keys),
         }
         facts |= {f"{step.key}.{name}": value for name, value in told.items() if value}
         for call in step.calls:
             again = f" (attempt {call.attempts})" if call.attempts > 1 else ""
             facts[f"{step.key}.{call.key}"] = call.status + again
+            if call.error is not None:
+                facts[f"{step.key}.{call.key}.error"] = headline(call.error.model_dump())
             if call.cancel_requested:
                 facts[f"{step.key}.{call.key}.cancel"] = "requested"
             if call.effect is not None:
                 facts[f"{step.key}.{call.key}.effect"] = call.effect
             if call.resolution is not None:
-                facts[f"{step.key}.{call.key}.resolved"] = f"by {call.resolution.by}: {call.resolution.reason}"
+                facts[f"{step.key}.{call.key}.resolved"] = f"by {call.resolution.by} because: {call.resolution.reason}"
     return facts

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from api.cli import options, output
+from api.cli import failures, options, output, phrases
 from api.cli.ids import CALL, GivenId
 
 app = typer.Typer(help="Tool calls of agents.", no_args_is_help=True)
@@ -70,7 +70,11 @@ def _show_list(found: list[dict[str, Any]]) -> None:
 
 @app.command()
 def show(
-    invocation_id: InvocationId, data_dir: options.DataDir = None, url: options.Url = None, as_json: options.AsJson = False
+    invocation_id: InvocationId,
+    traceback: options.Traceback = False,
+    data_dir: options.DataDir = None,
+    url: options.Url = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show a tool call: its arguments and its outcome.
 
@@ -78,10 +82,10 @@ def show(
 
       tidelog invocations show 0198c0de-…
     """
-    output.run(_show(invocation_id, data_dir, url, as_json))
+    output.run(_show(invocation_id, traceback, data_dir, url, as_json))
 
 
-async def _show(invocation_id: str, data_dir: Path | None, url: str | None, as_json: bool) -> None:
+async def _show(invocation_id: str, traceback: bool, data_dir: Path | None, url: str | None, as_json: bool) -> None:
     from api.cli import connection
     from api.settings import load_settings
 
@@ -92,10 +96,10 @@ async def _show(invocation_id: str, data_dir: Path | None, url: str | None, as_j
     if as_json:
         output.document(call)
     else:
-        _show_one(call)
+        _show_one(call, traceback)
 
 
-def _show_one(call: dict[str, Any]) -> None:
+def _show_one(call: dict[str, Any], traceback: bool) -> None:
     from rich.json import JSON
 
     console, resolution = output.console(), call["resolution"]
@@ -107,7 +111,7 @@ def _show_one(call: dict[str, Any]) -> None:
         "since": call["since"],
         "attempt": str(call["attempt"] or ""),
         "worker": call["worker_id"] or "",
-        "error": output.reason(call["error"]) if call["error"] else "",
+        "error": failures.headline(call["error"]) if call["error"] else "",
         "resolved by": f"{resolution['by']} at {resolution['at']}" if resolution else "",
         "reason": resolution["reason"] if resolution else "",
         "evidence": output.shortened(resolution["evidence"], 400) if resolution and resolution["evidence"] is not None else "",
@@ -120,6 +124,9 @@ def _show_one(call: dict[str, Any]) -> None:
     if call["status"] == "succeeded":
         console.print("\n[bold]Result[/bold]")
         console.print(JSON.from_data(call["result"]))
+    if call["error"] and failures.has_more(call["error"]):
+        hint = f"\nFor the traceback: {output.program()} invocations show {call['invocation_id']} --traceback"
+        output.say(f"\n{phrases.quoted(failures.details(call['error']))}" if traceback else hint)
     if call["status"] == "ambiguous":
         output.say(f"\nIts worker vanished: look what became of it, then say it:\n{to_resolve(call['invocation_id'])}")
 

@@ -19,6 +19,7 @@ from api.cli import (
     replay,
     restored,
     runs,
+    tools,
     up,
     verify,
     worker,
@@ -38,6 +39,7 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(projects.app, name="projects")
 app.add_typer(events.app, name="events")
 app.add_typer(agents.app, name="agents")
+app.add_typer(tools.app, name="tools")
 app.add_typer(invocations.app, name="invocations")
 app.add_typer(projections.app, name="projections")
 app.add_typer(nats.app, name="nats")

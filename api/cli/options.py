@@ -18,6 +18,7 @@ Url = Annotated[
     typer.Option("--url", help="Base URL of a server. Without: the server of the data folder, started if needed.  \\[TIDELOG_URL]"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer with JSON, for programs.")]
+Traceback = Annotated[bool, typer.Option("--traceback", help="Show the traceback of each failure.")]
 Agents = Annotated[
     list[Path] | None,
     typer.Option("--agents", metavar="FOLDER", help="Folder with agents and tools; repeatable.  \\[TIDELOG_AGENTS]"),

@@ -80,10 +80,10 @@ def _expected(error: Exception) -> tuple[str, int] | None:
 
     match error:
         case TidelogAPIError():
-            places = "".join(
-                one_line(f"{place.get('pointer', '')}: {place.get('detail', '')}", "\n  ") for place in error.errors[:10]
-            )
-            return one_line(f"{error.code}: {error.detail or error.title}") + (places if len(error.errors) > 1 else ""), FAILED
+            text = error.detail or error.title
+            others = [place for place in error.errors[:10] if str(place.get("detail", "")) not in text]
+            places = "".join(one_line(f"{place.get('pointer', '')}: {place.get('detail', '')}", "\n  ") for place in others)
+            return one_line(f"{error.code}: {text}") + places, FAILED
         case ServerSideError():
             return one_line(f"{error.code}: {error.message}"), FAILED
         case NotJsonError() | ValueTooDeepError():
@@ -195,7 +195,7 @@ def call_status(call: Mapping[str, Any]) -> str:
     notes = [
         "cancel requested" if call["cancel_requested"] and call["status"] in ("running", "retrying", "ambiguous") else "",
         "effect unknown" if call.get("effect") == "unknown" else "",
-        "said by a person" if call.get("resolution") else "",
+        "resolved by a person" if call.get("resolution") else "",
     ]
     told = ", ".join(note for note in notes if note)
     return status(call["status"]) + (f" ({told})" if told else "")
@@ -221,12 +221,6 @@ def shortened(value: Any, width: int = 100) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     text = " ".join(text.split())
     return visible(text if len(text) <= width else f"{text[: width - 1]}…")
-
-
-def reason(error: Mapping[str, Any], width: int = 200) -> str:
-    """The reason of a failure: the first line of its message (a worker adds the place in the code), or else its type."""
-    first = next((line for line in str(error["message"]).splitlines() if line.strip()), "")
-    return shortened(first or error["type"], width)
 
 
 def gist(value: Any, width: int = 80) -> str:

@@ -21,6 +21,8 @@ def replay(
     at: Annotated[
         str | None, typer.Option("--at", metavar="POSITION|TIME", help="Show the run as it was then: 42, or 2026-01-31T12:00:00Z.")
     ] = None,
+    full: Annotated[bool, typer.Option("--full", help="Do not cut arguments, results and other values.")] = False,
+    traceback: options.Traceback = False,
     step_by_step: Annotated[bool, typer.Option("--step-by-step", help="Wait for Enter after each event.")] = False,
     whole_log: Annotated[bool, typer.Option("--all", help="Fold every stream of the log; exit code 1 if one does not.")] = False,
     tenant: Annotated[str | None, typer.Option("--tenant", metavar="ID", help="With --all: only this tenant's streams.")] = None,
@@ -41,6 +43,8 @@ def replay(
 
       tidelog replay 0198c0de-…
 
+      tidelog replay 0198c0de-… --full --traceback
+
       tidelog replay 0198c0de-… --at 42
 
       tidelog replay 0198c0de-… --step-by-step
@@ -50,8 +54,10 @@ def replay(
     if whole_log:
         from api.cli import replay_all
 
-        if run is not None or at is not None or step_by_step or url is not None:
-            output.fail("--all goes neither with a run nor with --at, --step-by-step or --url", output.WRONG_USAGE)
+        if run is not None or at is not None or step_by_step or url is not None or full or traceback:
+            output.fail(
+                "--all goes neither with a run nor with --at, --step-by-step, --full, --traceback or --url", output.WRONG_USAGE
+            )
         output.run(replay_all.replay_all(data_dir, tenant, processes, as_json))
         return
     if run is None or tenant is not None or processes is not None:
@@ -59,29 +65,29 @@ def replay(
     if step_by_step:
         output.guarded(lambda: _check_interactive(at, as_json))
         moments: list[Moment] = []
-        output.run(_collect(run, data_dir, url, moments))
-        output.guarded(lambda: _step_through(moments))
+        output.run(_collect(run, full, data_dir, url, moments))
+        output.guarded(lambda: _step_through(moments, traceback))
     elif at is not None:
-        output.run(_at(run, at, data_dir, url, as_json))
+        output.run(_at(run, at, full, traceback, data_dir, url, as_json))
     else:
-        output.run(_all(run, data_dir, url, as_json))
+        output.run(_all(run, full, traceback, data_dir, url, as_json))
 
 
-async def _all(run: str, data_dir: Path | None, url: str | None, as_json: bool) -> None:
+async def _all(run: str, full: bool, traceback: bool, data_dir: Path | None, url: str | None, as_json: bool) -> None:
     from api.cli import connection, history
     from api.settings import load_settings
 
     given = GivenId.parse(run)
     async with connection.server(load_settings(data_dir=data_dir, url=url), quiet=as_json) as server:
         run_id = await given.complete(server)
-        async for moment in history.replay(server, run_id):
+        async for moment in history.replay(server, run_id, full=full):
             if as_json:
                 output.line(moment.document())
             else:
-                _show(moment)
+                _show(moment, traceback)
 
 
-async def _at(run: str, at: str, data_dir: Path | None, url: str | None, as_json: bool) -> None:
+async def _at(run: str, at: str, full: bool, traceback: bool, data_dir: Path | None, url: str | None, as_json: bool) -> None:
     from api.cli import connection, run_view
     from api.settings import load_settings
 
@@ -92,17 +98,17 @@ async def _at(run: str, at: str, data_dir: Path | None, url: str | None, as_json
     if as_json:
         output.document(document)
     else:
-        run_view.show(document)
+        run_view.show(document, full=full, traceback=traceback)
 
 
-async def _collect(run: str, data_dir: Path | None, url: str | None, moments: "list[Moment]") -> None:
+async def _collect(run: str, full: bool, data_dir: Path | None, url: str | None, moments: "list[Moment]") -> None:
     from api.cli import connection, history
     from api.settings import load_settings
 
     given = GivenId.parse(run)
     async with connection.server(load_settings(data_dir=data_dir, url=url)) as server:
         run_id = await given.complete(server)
-        async for moment in history.replay(server, run_id, keep_states=True):
+        async for moment in history.replay(server, run_id, keep_states=True, full=full):
             moments.append(moment)
 
 
@@ -113,11 +119,11 @@ def _check_interactive(at: str | None, as_json: bool) -> None:
         raise output.CommandFailed("--step-by-step needs a terminal; without it, every event is shown", output.WRONG_USAGE)
 
 
-def _step_through(moments: "list[Moment]") -> None:
+def _step_through(moments: "list[Moment]", traceback: bool) -> None:
     from api.cli import run_view
 
     for number, moment in enumerate(moments, 1):
-        _show(moment)
+        _show(moment, traceback)
         while True:
             try:
                 answer = input(f"[{number}/{len(moments)}] Enter: next, s: the run's state here, q: quit > ").strip().lower()
@@ -128,11 +134,13 @@ def _step_through(moments: "list[Moment]") -> None:
             if answer != "s":
                 break
             if moment.state is not None:
-                run_view.show(moment.state)
+                run_view.show(moment.state, traceback=traceback)
 
 
-def _show(moment: "Moment") -> None:
+def _show(moment: "Moment", traceback: bool) -> None:
     from rich.text import Text
+
+    from api.cli import failures, phrases
 
     console = output.console()
     time = moment.time[:23].replace("T", " ")
@@ -147,3 +155,5 @@ def _show(moment: "Moment") -> None:
         console.print(text)
     else:
         output.say(text.plain.rstrip())
+    if traceback and moment.tells_failure:
+        output.say(phrases.quoted(failures.details(moment.event["data"]["error"])))

@@ -1,31 +1,52 @@
 """A run's document as people read it."""
 
-from typing import Any
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
-from api.cli import output
+from api.cli import failures, output, phrases
 from api.cli.invocations import to_resolve
 from api.cli.timeline import duration_of
-from api.cli.watching import outcome
+from api.cli.waiting import FIRST_S, waits
+from api.cli.watching import outcome, warnings
+
+if TYPE_CHECKING:
+    from api.cli.run_calls import RunValues
 
 
-def show(run: dict[str, Any]) -> None:
-    """Prints the head, the steps and the calls of a run."""
+def show(run: dict[str, Any], values: "RunValues | None" = None, *, full: bool = False, traceback: bool = False) -> None:
+    """Prints the head, the steps and the calls of a run, and what a person should know or do.
+
+    `values`: arguments and results of its calls. `full`: values are not cut. `traceback`: with the tracebacks of its failures.
+    """
     console = output.console()
-    console.print(f"[bold]Run {run['run_id']}[/bold]  {output.status(run['status'])}")
-    head = {
+    console.print(f"[bold]Run {run['run_id']}[/bold]  {phrases.run_status(run)}")
+    for name, value in _head(run, full).items():
+        if value:
+            console.print(f"  [dim]{name:<12}[/dim]{output.escape(value)}", soft_wrap=full)
+    console.print(_steps(run, full))
+    if values is not None:
+        from api.cli import run_calls
+
+        run_calls.show(values, full=full)
+    for warning in [*warnings(run), *_waiting(run)]:
+        console.print(f"[yellow]warning:[/yellow] {output.escape(warning)}", soft_wrap=True)
+    _show_tracebacks(run, traceback)
+    _say_what_waits_for_a_person(run)
+
+
+def _head(run: dict[str, Any], full: bool) -> dict[str, str]:
+    shown = phrases.uncut if full else lambda value: output.gist(value, 160)
+    return {
         "started": run["created_at"],
         "ended" if run["finished_at"] else "last event": run["finished_at"] or run["updated_at"],
         "took": output.duration(duration_of(run)),
         "events": f"{run['event_count']}, the last at position {run['position']}",
-        "outcome": outcome(run) if run.get("error") or run.get("missing") else "",
+        "outcome": outcome(run) if run.get("error") else "",
         "reason": run.get("cancel_reason") or "",
-        "input": output.gist(run["input"], 160) if run["input"] is not None else "",
+        "input": shown(run["input"]) if run["input"] is not None else "",
+        "metadata": shown(run["metadata"]) if run["metadata"] else "",
     }
-    for name, value in head.items():
-        if value:
-            console.print(f"  [dim]{name:<12}[/dim]{output.escape(value)}")
-    console.print(_steps(run))
-    _say_what_waits_for_a_person(run)
 
 
 def _say_what_waits_for_a_person(run: dict[str, Any]) -> None:
@@ -36,26 +57,62 @@ def _say_what_waits_for_a_person(run: dict[str, Any]) -> None:
                 output.say(f"{name} waits for a person to say what became of it:\n{to_resolve(call['invocation_id'])}")
 
 
-def _steps(run: dict[str, Any]) -> Any:
-    table = output.table("Step", "Agent", "Status", "After", "Attempt", "What")
+def _waiting(run: dict[str, Any]) -> Iterator[str]:
+    """Work of a running run that waits in a queue."""
+    for step in run["steps"] if run["status"] == "running" else ():
+        if step["status"] == "scheduled" and (waited := _age(step.get("scheduled_at"))) >= FIRST_S:
+            yield waits(step["key"], "agent", step["agent"], waited)
+        for call in step["calls"]:
+            if call["status"] == "requested" and (waited := _age(call["started_at"])) >= FIRST_S:
+                yield waits(f"{step['key']}: {call['key']}", "tool", call["tool"], waited)
+
+
+def _age(since: str | None) -> float:
+    return 0.0 if since is None else (datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds()
+
+
+def _show_tracebacks(run: dict[str, Any], wanted: bool) -> None:
+    """Prints the failures of steps and calls with tracebacks, or else the command that does."""
+    failed = [
+        (name, error)
+        for step in run["steps"]
+        for name, error in [(step["key"], step["error"]), *((f"{step['key']}: {c['key']}", c["error"]) for c in step["calls"])]
+        if error and failures.has_more(error)
+    ]
+    if failed and not wanted:
+        output.say(f"For the tracebacks: {output.program()} runs show {run['run_id']} --traceback")
+    for name, error in failed if wanted else ():
+        output.say(f"\n{name} failed:\n{phrases.quoted(failures.details(error))}")
+
+
+def _steps(run: dict[str, Any], full: bool) -> Any:
+    width = 120
+    table = output.table("Step", "Agent", "Status", "After", "Attempt", "Took", "What")
     for step in run["steps"]:
         error = step["error"] if step["status"] != "completed" else None
         result = output.gist(step["result"]) if step["result"] is not None else ""
-        what = output.reason(error, 120) if error else result
+        what = failures.headline(error, width) if error else (phrases.uncut(step["result"]) if full and result else result)
         name, attempt = f"[bold]{output.escape(step['key'])}[/bold]", str(step["attempt"] or "")
         table.add_row(
             name,
-            output.escape(step["agent"]),
+            output.escape(phrases.agent_of(step)),
             output.status(step["status"]),
             output.escape(", ".join(step["after"])),
             attempt,
+            phrases.took(step),
             output.escape(what),
         )
         for call in step["calls"]:
             resolution = call["resolution"]
-            said = f"{resolution['by']} said so: {output.shortened(resolution['reason'], 80)}" if resolution else ""
-            why = "; ".join(filter(None, [output.reason(call["error"], 100) if call["error"] else "", said]))
+            said = f"resolved by {resolution['by']} because: {output.shortened(resolution['reason'], 80)}" if resolution else ""
+            why = "; ".join(filter(None, [failures.headline(call["error"], width) if call["error"] else "", said]))
             table.add_row(
-                f"  {output.escape(call['key'])}", "", output.call_status(call), "", str(call["attempts"]), output.escape(why)
+                f"  {output.escape(call['key'])}",
+                "",
+                output.call_status(call),
+                "",
+                str(call["attempts"]),
+                phrases.took(call),
+                output.escape(why),
             )
     return table

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from api.cli import options, output
+from api.cli import options, output, phrases
 from api.cli.ids import GivenId
 from api.cli.run_body import OnFailure, StartOptions, agents_of, body_of
 
@@ -25,7 +25,10 @@ def start(
     input_: Annotated[
         str | None, typer.Option("--input", metavar="JSON|@FILE", help="The run's input: JSON, a file with JSON, or @- for stdin.")
     ] = None,
-    parallel: Annotated[bool, typer.Option("--parallel", help="Run the agents side by side.")] = False,
+    parallel: Annotated[
+        bool,
+        typer.Option("--parallel", help="Run the agents side by side. If some of them fail, the run is completed, and degraded."),
+    ] = False,
     aggregator: Annotated[
         str | None, typer.Option("--aggregator", metavar="AGENT", help="With --parallel: the agent that gets all results.")
     ] = None,
@@ -109,18 +112,23 @@ async def _start(
                 output.note("No server runs any more, so the run waits: it goes on with the next `tidelog up --agents FOLDER`.")
 
 
-async def _to_the_end(server: "ServerClient", run_id: str, as_json: bool) -> None:
-    from api.cli.watching import outcome, watch
+async def _to_the_end(server: "ServerClient", run_id: str, as_json: bool, traceback: bool = False) -> None:
+    from api.cli import failures
+    from api.cli.watching import outcome, warnings, watch
 
     if server.temporary and server.running is not None and not server.running.agents:
         output.note(
             "No worker runs on this server, which was started for this command: a run that is not over waits. Ctrl-C ends it."
         )
-    position = await watch(server, run_id, as_json=as_json)
+    position = await watch(server, run_id, as_json=as_json, traceback=traceback)
     run: dict[str, Any] = await server.get(f"/v1/runs/{run_id}", at_least=position)
     if not as_json:
         _show_outcome(run)
+    for warning in warnings(run):
+        output.note(f"warning: {warning}")
     if run["status"] != "completed":
+        if not traceback and any(step["error"] and failures.has_more(step["error"]) for step in run["steps"]):
+            output.note(f"For the tracebacks: {output.program()} runs show {run_id} --traceback")
         raise output.CommandFailed(f"the run ended {outcome(run)}")
 
 
@@ -136,7 +144,10 @@ def _show_outcome(run: dict[str, Any]) -> None:
 @app.command("list")
 def list_runs(
     status: Annotated[
-        str | None, typer.Option("--status", help="Only runs with this status: running, completed, failed or cancelled.")
+        str | None,
+        typer.Option(
+            "--status", help="Only runs with this status: running, completed, failed, cancelled; or degraded (completed in part)."
+        ),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 20,
     data_dir: options.DataDir = None,
@@ -148,6 +159,8 @@ def list_runs(
     Example:
 
       tidelog runs list --status failed
+
+      tidelog runs list --status degraded
     """
     output.run(_list(status, limit, data_dir, url, as_json))
 
@@ -159,69 +172,87 @@ async def _list(status: str | None, limit: int, data_dir: Path | None, url: str 
     settings = load_settings(data_dir=data_dir, url=url)
     async with connection.server(settings, quiet=as_json) as server:
         found = [run async for run in server.pages("/v1/runs", {"status": status}, limit=limit)]
+        others = [run async for run in server.pages("/v1/runs", limit=1)] if status and not found else []
     if as_json:
         output.document(found)
+        return
+    if others:
+        output.say(f"No run is {status}.")
         return
     if not found:
         output.say("No runs yet. Start one with: tidelog runs start AGENT, or see one with: tidelog demo")
         return
     table = output.table("Run", "Status", "Agents", "Started", "Events")
     for run in found:
-        shown = output.status(run["status"]) + (" (degraded)" if run["degraded"] else "")
-        if run.get("unreadable"):
-            shown += " [red](the server cannot read its document)[/red]"
         started = run["created_at"][:19].replace("T", " ")
         table.add_row(
-            run["run_id"], shown, output.escape(output.shortened(", ".join(run["agents"]), 60)), started, str(run["event_count"])
-        )
+            run["run_id"], phrases.run_status(run), output.escape(output.shortened(", ".join(run["agents"]), 60)), started,
+            str(run["event_count"]),
+        )  # fmt: skip
     output.console().print(table)
 
 
 @app.command()
-def show(run_id: RunId, data_dir: options.DataDir = None, url: options.Url = None, as_json: options.AsJson = False) -> None:
-    """Show a run: its steps, their calls, and the result.
+def show(
+    run_id: RunId,
+    full: Annotated[bool, typer.Option("--full", help="All calls and recorded steps, with values that are not cut.")] = False,
+    traceback: options.Traceback = False,
+    data_dir: options.DataDir = None,
+    url: options.Url = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Show a run: its steps, their calls with arguments and results, its failures, and the result.
 
-    Example:
+    Examples:
 
       tidelog runs show 0198c0de-…
+
+      tidelog runs show 0198c0de-… --full --traceback
     """
-    output.run(_show(run_id, data_dir, url, as_json))
+    output.run(_show(run_id, full, traceback, data_dir, url, as_json))
 
 
-async def _show(run_id: str, data_dir: Path | None, url: str | None, as_json: bool) -> None:
-    from api.cli import connection, run_view
+async def _show(run_id: str, full: bool, traceback: bool, data_dir: Path | None, url: str | None, as_json: bool) -> None:
+    from api.cli import connection, run_calls, run_view
     from api.settings import load_settings
 
     given = GivenId.parse(run_id)
     settings = load_settings(data_dir=data_dir, url=url)
     async with connection.server(settings, quiet=as_json) as server:
         run: dict[str, Any] = await server.get(f"/v1/runs/{await given.complete(server)}")
+        values = None if as_json else await run_calls.values_of(server, run, full=full)
     if as_json:
         output.document(run)
     else:
-        run_view.show(run)
+        run_view.show(run, values, full=full, traceback=traceback)
         _show_outcome(run)
 
 
 @app.command()
-def watch(run_id: RunId, data_dir: options.DataDir = None, url: options.Url = None, as_json: options.AsJson = False) -> None:
+def watch(
+    run_id: RunId,
+    traceback: options.Traceback = False,
+    data_dir: options.DataDir = None,
+    url: options.Url = None,
+    as_json: options.AsJson = False,
+) -> None:
     """Show a run live, from its beginning to its end. Exit code 1 if it did not complete.
 
     Example:
 
       tidelog runs watch 0198c0de-…
     """
-    output.run(_watch(run_id, data_dir, url, as_json))
+    output.run(_watch(run_id, traceback, data_dir, url, as_json))
 
 
-async def _watch(run_id: str, data_dir: Path | None, url: str | None, as_json: bool) -> None:
+async def _watch(run_id: str, traceback: bool, data_dir: Path | None, url: str | None, as_json: bool) -> None:
     from api.cli import connection
     from api.settings import load_settings
 
     given = GivenId.parse(run_id)
     settings = load_settings(data_dir=data_dir, url=url)
     async with connection.server(settings, worker=True, quiet=as_json) as server:
-        await _to_the_end(server, await given.complete(server), as_json)
+        await _to_the_end(server, await given.complete(server), as_json, traceback)
 
 
 @app.command()

@@ -1,12 +1,13 @@
 """The timeline of a run: CloudEvents in, readable lines out."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+from api.cli.failures import headline
 from api.cli.invocations import to_resolve
-from api.cli.output import duration, gist, one_line, reason, shortened
+from api.cli.output import duration, gist, one_line, shortened
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -15,6 +16,7 @@ Mood = Literal["plain", "good", "bad", "warning", "quiet"]
 Event = Mapping[str, Any]
 
 ACTOR_WIDTH = 12
+MOST_KEYS = 10
 _COLOURS = ("cyan", "magenta", "blue", "yellow", "green", "bright_cyan", "bright_magenta", "bright_blue")
 _MOODS: Mapping[Mood, str] = {"plain": "", "good": "green", "bad": "bold red", "warning": "yellow", "quiet": "dim"}
 _RUN = "run"
@@ -60,6 +62,8 @@ class Timeline:
     _recorded: dict[str, int] = field(default_factory=dict)
     _calls: dict[str, _Call] = field(default_factory=dict)
     """Invocation → the call, named by its key."""
+    _versions: dict[str, str] = field(default_factory=dict)
+    """Step → the version that the plan asks for, in words."""
     _colours: dict[str, str] = field(default_factory=dict)
 
     def feed(self, event: Event) -> Line | None:
@@ -106,23 +110,25 @@ def _run_started(line: Timeline, event: Event, data: Mapping[str, Any], at: date
 def _step_scheduled(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
     line._actors[str(data["agent_run_id"])] = data["step"]
     line._since[data["step"]] = at
+    if data.get("version_asked"):
+        line._versions[data["step"]] = f", version {data['agent_version']} asked for"
     return None
 
 
 def _step_failed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
     if data["agent_run_id"] is None:  # otherwise the agent run's event has a line
-        return data["step"], f"cannot run: {reason(data['error'])}", "bad"
+        return data["step"], f"cannot run: {headline(data['error'])}", "bad"
     return (data["step"], "the run goes on without it", "warning") if data["tolerated"] else None
 
 
 def _run_completed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
     if data["degraded"]:
-        return _RUN, f"completed without {', '.join(data['missing'])}", "warning"
+        return _RUN, f"completed, degraded: without {', '.join(data['missing'])}", "warning"
     return _RUN, "completed", "good"
 
 
 def _run_failed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
-    return _RUN, f"failed at {data['step']}: {reason(data['error'])}", "bad"
+    return _RUN, f"failed at {data['step']}: {headline(data['error'])}", "bad"
 
 
 def _run_cancelled(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
@@ -135,7 +141,7 @@ def _claimed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime
     worker = str(data["worker_id"])[-8:]
     if data["attempt"] == 1:
         line._since[actor] = at
-        return actor, f"begins (worker …{worker})", "plain"
+        return actor, f"begins (worker …{worker}{line._versions.get(actor, '')})", "plain"
     kept = line._recorded.get(actor, 0)
     return actor, f"goes on (worker …{worker}, attempt {data['attempt']}, {kept} results at hand)", "warning"
 
@@ -178,14 +184,14 @@ def _succeeded(line: Timeline, event: Event, data: Mapping[str, Any], at: dateti
 
 def _invocation_failed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
     call = line._calls.get(event["subject"])
-    return (call.actor, f"{call.name} failed: {reason(data['error'])}", "bad") if call else None
+    return (call.actor, f"{call.name} failed: {headline(data['error'])}", "bad") if call else None
 
 
 def _invocation_retry(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
     call = line._calls.get(event["subject"])
     if call is None:
         return None
-    return call.actor, f"{call.name} failed, again in {duration(data['delay_s'])}: {reason(data['error'])}", "warning"
+    return call.actor, f"{call.name} failed, again in {duration(data['delay_s'])}: {headline(data['error'])}", "warning"
 
 
 def _ambiguous(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
@@ -199,8 +205,8 @@ def _resolved(line: Timeline, event: Event, data: Mapping[str, Any], at: datetim
     call = line._calls.get(event["subject"])
     if call is None:
         return None
-    outcome = f"failed: {reason(data['error'])}" if data["error"] else "took effect"
-    return call.actor, f"{call.name} {outcome}, says {data['by']}: {shortened(data['reason'])}", "warning"
+    outcome = f"failed: {headline(data['error'])}" if data["error"] else "took effect"
+    return call.actor, f"{call.name} {outcome}, resolved by {data['by']} because: {shortened(data['reason'])}", "warning"
 
 
 def _cancel_requested(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
@@ -230,17 +236,19 @@ def _value_set(line: Timeline, event: Event, data: Mapping[str, Any], at: dateti
 
 
 def _agent_retry(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
-    text = f"failed, again in {duration(data['delay_s'])}: {reason(data['error'])}"
+    text = f"failed, again in {duration(data['delay_s'])}: {headline(data['error'])}"
     return line._actor(event["subject"]), text, "warning"
 
 
 def _agent_completed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
     since = line._since.get(data["step"])
-    return data["step"], f"done{f' in {duration((at - since).total_seconds())}' if since else ''}", "good"
+    done = f"done{f' in {duration((at - since).total_seconds())}' if since else ''}"
+    unused = data.get("unused_keys")
+    return (data["step"], f"{done}; {unused_results(unused)}", "warning") if unused else (data["step"], done, "good")
 
 
 def _agent_failed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
-    return data["step"], f"failed: {reason(data['error'])}", "bad"
+    return data["step"], f"failed: {headline(data['error'])}", "bad"
 
 
 def _agent_cancelled(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
@@ -275,6 +283,13 @@ _TELL: Mapping[str, _Teller] = {
     "context.value_set": _value_set,
 }
 """Event type → function that returns actor, text and mood of a line. Other events have no line."""
+
+
+def unused_results(keys: Sequence[str]) -> str:
+    """The warning of recorded results that an execution did not use."""
+    some = ", ".join(shortened(key, 40) for key in keys[:MOST_KEYS]) + (" …" if len(keys) > MOST_KEYS else "")
+    many = f"{len(keys)} recorded results were" if len(keys) > 1 else "1 recorded result was"
+    return f"{many} not used, so the agent's code was changed between its attempts: {some}"
 
 
 def time_of(event: Event) -> datetime:

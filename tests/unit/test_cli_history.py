@@ -11,17 +11,20 @@ from uuid_utils.compat import uuid7
 from api.cli.history import RunHistory, recorded
 from application.engine.reading.cloudevents import CloudEventEncoder
 from domain import runs
-from domain.agent_runs import AgentRunClaimed, CallStarted
+from domain.agent_runs import AgentRunClaimed, AgentRunCompleted, CallStarted, StepRecorded
 from domain.context import ContextValueSet
-from domain.failures import Failure
+from domain.failures import Failure, Retry
 from domain.invocations import (
     AttemptStarted,
     InvocationBecameAmbiguous,
     InvocationCancelRequested,
     InvocationFailed,
+    InvocationRequested,
     InvocationResolved,
+    InvocationSucceeded,
 )
 from domain.kernel import Event, RecordedEvent
+from domain.messages import MessageSent
 from domain.registry import REGISTRY
 from projections.runs import replay
 
@@ -98,7 +101,11 @@ def test_what_a_person_said_is_a_change() -> None:
         {"writer.search": ("requested", "running")},
         {"writer.search.cancel": ("", "requested")},
         {"writer.search": ("running", "ambiguous")},
-        {"writer.search": ("ambiguous", "succeeded"), "writer.search.resolved": ("", "by key:ann: I looked")},
+        {
+            "writer.search": ("ambiguous", "succeeded"),
+            "writer.search.resolved": ("", "by key:ann because: I looked"),
+            "writer.search.result": ("", "1"),
+        },
     ]
 
 
@@ -110,8 +117,48 @@ def test_each_event_says_what_it_changed() -> None:
         {"writer": ("pending", "scheduled")},
         {"writer": ("scheduled", "running"), "writer.attempt": ("", "1"), "writer.worker": ("", "…12345678")},
         {"writer.search": ("", "requested")},
-        {"writer.search": ("requested", "failed")},
+        {"writer.search": ("requested", "failed"), "writer.search.error": ("", "E: no")},
         {"context.mood": ("", "calm (version 1)")},
         {"writer": ("running", "completed"), "writer.result": ("", "text: done")},
         {"run": ("running", "completed")},
     ]
+
+
+LONG = "x" * 500
+VALUES = log(
+    *[(event.stream_id, REGISTRY.decode(event.topic, event.schema_version, event.state)) for event in EVENTS[:4]],
+    (
+        CALL,
+        InvocationRequested(
+            run_id=RUN, agent_run_id=AGENT_RUN, key="search", tool="web.search", arguments={"for": LONG}, idempotent=True,
+            timeout_s=1, retry=Retry(),
+        ),
+    ),
+    (CALL, InvocationSucceeded(agent_run_id=AGENT_RUN, key="search", attempt=1, result=[LONG])),
+    (AGENT_RUN, StepRecorded(attempt=1, key="draft", kind="step", result={"text": LONG})),
+    (
+        uuid7(),
+        MessageSent(
+            run_id=RUN, sender="writer", sender_id=AGENT_RUN, recipient="critic", recipient_id=uuid7(), body={"note": LONG}
+        ),
+    ),
+    (AGENT_RUN, AgentRunCompleted(run_id=RUN, step="writer", attempt=1, unused_keys=("s0", "s1"))),
+)  # fmt: skip
+
+
+def test_values_of_calls_steps_and_messages_are_shown_uncut_if_wanted() -> None:
+    for full in (False, True):
+        history = RunHistory(full=full)
+        told = [{c.path: c.after for c in history.feed(as_sent(event)).changes} for event in VALUES][4:]
+        assert [set(changes) for changes in told] == [
+            {"writer.search.arguments"},
+            {"writer.search", "writer.search.result"},
+            {"writer.recorded_steps", "writer.draft.recorded"},
+            {"run.messages", "message"},
+            {"writer.unused_keys"},
+        ]
+        for place, path in ((0, "writer.search.arguments"), (2, "writer.draft.recorded"), (3, "message")):
+            assert (LONG in told[place][path]) is full
+        assert (LONG in told[1]["writer.search.result"]) is full
+        assert told[3]["message"].startswith("writer → critic: ")
+        assert told[4] == {"writer.unused_keys": "s0, s1"}

@@ -46,6 +46,9 @@ ARGUMENTS: dict[str, list[str]] = {
     "events tail": ["--no-follow"],
     "events show": ["3"],
     "agents list": [],
+    "agents show": [HOSTILE],
+    "tools list": [],
+    "tools show": [HOSTILE],
     "invocations list": [],
     "invocations show": [str(CALL)],
     "invocations resolve": [str(CALL), "--result", "null", "--reason", "r"],
@@ -110,6 +113,9 @@ AGENT = AgentRegistered(
 )  # fmt: skip
 
 
+REGISTERED = {"revision": 1, "registered_at": "2026-01-31T12:00:00Z"}
+
+
 def answers() -> dict[str, Any]:
     """Path → document."""
     sent = [orjson.loads(CloudEventEncoder(REGISTRY.events).encode(event)) for event in EVENTS]
@@ -151,7 +157,23 @@ def answers() -> dict[str, Any]:
         f"/v1/runs/{RUN}/events": sent,
         "/v1/events": sent,
         "/v1/events/3": sent[3],
-        "/v1/agents": [AGENT.model_dump(mode="json") | {"version": HOSTILE, "capabilities": [HOSTILE], "name": HOSTILE}],
+        "/v1/agents": [
+            AGENT.model_dump(mode="json") | {"version": HOSTILE, "capabilities": [HOSTILE], "name": HOSTILE} | REGISTERED
+        ],
+        "/v1/tools": [
+            {
+                "name": HOSTILE,
+                "version": HOSTILE,
+                "revision": 1,
+                "description": HOSTILE,
+                "capabilities": [HOSTILE],
+                "parameters": {"properties": {HOSTILE: {"title": HOSTILE}}},
+                "idempotent": False,
+                "timeout_s": 1.0,
+                "max_attempts": 1,
+                "registered_at": "2026-01-31T12:00:00Z",
+            }
+        ],
         "/v1/invocations": [call_document],
         f"/v1/invocations/{CALL}": call_document,
         "/v1/projections": {"data": [view_document], "problems": [problem]},

@@ -46,6 +46,14 @@ def test_a_step_from_claim_to_end(log: Log) -> None:
     assert log("run.completed", RUN, {"degraded": False, "missing": []}, 64) == " 1:04.00  run           completed"
 
 
+def test_a_version_that_was_asked_for_is_told(log: Log) -> None:
+    for asked, told in ((True, "begins (worker …abcdef12, version 2 asked for)"), (False, "begins (worker …abcdef12)")):
+        scheduled = {"step": f"critic-{asked}", "agent_run_id": f"run of {asked}", "agent_version": "2", "version_asked": asked}
+        log("run.step_scheduled", RUN, scheduled)
+        line = log("agent_run.claimed", f"run of {asked}", {"attempt": 1, "worker_id": "0000-abcdef12"})
+        assert line is not None and line.endswith(told)
+
+
 def test_another_worker_goes_on_with_what_is_recorded(log: Log) -> None:
     log("agent_run.claimed", WRITER, {"attempt": 1, "worker_id": "one"})
     log("agent_run.step_recorded", WRITER, {"key": "parse", "kind": "step"})
@@ -59,9 +67,19 @@ def test_failures_say_why(log: Log) -> None:
     why = {"type": "ValueError", "message": "no such  page\n  File somewhere", "kind": "transient"}
     log("agent_run.call_started", WRITER, {"key": "k", "tool": "web.search", "invocation_id": CALL})
     retry = log("invocation.retry_scheduled", CALL, {"delay_s": 1.5, "error": why})
-    assert retry is not None and retry.endswith("web.search (k) failed, again in 1.5 s: no such page")
-    failed = log("run.failed", RUN, {"step": "writer", "error": {**why, "message": ""}})
-    assert failed is not None and failed.endswith("failed at writer: ValueError")
+    assert retry is not None and retry.endswith("web.search (k) failed, again in 1.5 s: ValueError: no such page File somewhere")
+    failed = log("run.failed", RUN, {"step": "writer", "error": {**why, "message": "", "file": "/a/b.py", "line": 7}})
+    assert failed is not None and failed.endswith("failed at writer: ValueError (/a/b.py:7)")
+
+
+def test_a_result_that_changed_code_did_not_use_is_a_warning(log: Log) -> None:
+    told = log("agent_run.completed", WRITER, {"step": "writer", "unused_keys": ["s0", "s1"]})
+    assert told is not None
+    assert told.endswith("2 recorded results were not used, so the agent's code was changed between its attempts: s0, s1")
+    many = log("agent_run.completed", WRITER, {"step": "writer", "unused_keys": [f"k{number}" for number in range(30)]})
+    assert many is not None and many.endswith("k8, k9 …")
+    one = log("agent_run.completed", WRITER, {"step": "writer", "unused_keys": ["s0"]})
+    assert one is not None and "1 recorded result was not used" in one
 
 
 def test_a_call_that_waits_for_a_person_says_what_to_write(log: Log) -> None:
@@ -74,9 +92,11 @@ def test_a_call_that_waits_for_a_person_says_what_to_write(log: Log) -> None:
     assert error.endswith("tidelog invocations resolve the-call --error MESSAGE --reason TEXT")
     said = {"by": "key:ann", "reason": "It is in\nthe outbox.", "error": None}
     resolved = log("invocation.resolved", CALL, said)
-    assert resolved is not None and resolved.endswith("mail.send took effect, says key:ann: It is in the outbox.")
+    assert resolved is not None
+    assert resolved.endswith("mail.send took effect, resolved by key:ann because: It is in the outbox.")
     failed = log("invocation.resolved", CALL, {**said, "error": {"type": "NotSent", "message": "no trace"}})
-    assert failed is not None and failed.endswith("mail.send failed: no trace, says key:ann: It is in the outbox.")
+    assert failed is not None
+    assert failed.endswith("mail.send failed: NotSent: no trace, resolved by key:ann because: It is in the outbox.")
 
 
 def test_a_cancelled_call_is_told(log: Log) -> None:
@@ -93,9 +113,9 @@ def test_tolerated_and_impossible_steps_are_told(log: Log) -> None:
     own = log("run.step_failed", RUN, {"step": "writer", "agent_run_id": WRITER, "error": why, "tolerated": True})
     assert own is not None and own.endswith("writer        the run goes on without it")
     upstream = log("run.step_failed", RUN, {"step": "critic", "agent_run_id": None, "error": why, "tolerated": False})
-    assert upstream is not None and upstream.endswith("critic        cannot run: m")
+    assert upstream is not None and upstream.endswith("critic        cannot run: E: m")
     ended = log("run.completed", RUN, {"degraded": True, "missing": ["writer"]})
-    assert ended is not None and ended.endswith("completed without writer")
+    assert ended is not None and ended.endswith("completed, degraded: without writer")
 
 
 def test_messages_and_values_are_shown_by_their_gist(log: Log) -> None:

@@ -173,7 +173,8 @@ class AgentRunner:
         if error is None:
             unused = context.unused_keys()
             if unused:
-                log(logger, logging.WARNING, "recorded_keys_not_used", keys=unused, **fields)
+                why = "the agent's code was changed between its attempts"
+                log(logger, logging.WARNING, "recorded_keys_not_used", count=len(unused), keys=unused[:10], why=why, **fields)
             try:
                 await self._api.complete_agent_run(claim.agent_run_id, claim.attempt, outcome.result, unused[:1000])
             except InvalidRequestError as refusal:

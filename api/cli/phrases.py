@@ -1,0 +1,43 @@
+"""Parts of the lines of several commands: values uncut, times, the status of a run, the version of an agent."""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from api.cli import output
+
+
+def uncut(value: Any) -> str:
+    """A JSON value on one line."""
+    return output.one_line(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+def quoted(text: str, by: str = "    | ") -> str:
+    """A text of others that has several lines. The mark shows that no line is of the command itself."""
+    return "\n".join(f"{by}{line}" for line in text.splitlines())
+
+
+def took(part: Mapping[str, Any]) -> str:
+    """The time from the start to the end of a step or a call. Empty while it lasts."""
+    if part["started_at"] is None or part["finished_at"] is None:
+        return ""
+    return output.duration(
+        (datetime.fromisoformat(part["finished_at"]) - datetime.fromisoformat(part["started_at"])).total_seconds()
+    )
+
+
+def run_status(run: Mapping[str, Any]) -> str:
+    """The status of a run with its marks, as rich markup."""
+    missing = ", ".join(run.get("missing", ())[:3])
+    more = " …" if len(run.get("missing", ())) > 3 else ""
+    mark = f" [yellow](degraded: without {output.escape(missing + more)})[/yellow]" if missing else ""
+    unreadable = " [red](the server cannot read its document)[/red]" if run.get("unreadable") else ""
+    return output.status(run["status"]) + (mark or (" [yellow](degraded)[/yellow]" if run["degraded"] else "")) + unreadable
+
+
+def agent_of(step: Mapping[str, Any]) -> str:
+    """The agent of a step, and its version: one that the plan asks for, or else the registered one, which is only noted."""
+    version = step.get("agent_version")
+    asked = " (asked for)" if step.get("version_asked") else ""
+    return f"{step['agent']} v{version}{asked}" if version else str(step["agent"])
