@@ -68,7 +68,12 @@ class ProjectionRunner:
         except (LostOwnership, Unavailable):
             raise
         except Exception as error:  # noqa: BLE001  # a handler failed: the next lines find which one, and at which event
-            log.warning("projection_batch_failed", first=batch[0].position, last=batch[-1].position, error=str(error))
+            log.warning(
+                "projection_batch_failed",
+                first=batch[0].position,
+                last=batch[-1].position,
+                error=f"{type(error).__name__}: {error}",
+            )
             for name in behind:
                 await self._apply_alone(name, batch)
 
@@ -126,7 +131,7 @@ class ProjectionRunner:
         except (LostOwnership, Unavailable):
             raise
         except Exception as error:  # noqa: BLE001  # the next lines find the event
-            log.warning("projection_falls_back_to_single_events", projection=name, error=str(error))
+            log.warning("projection_falls_back_to_single_events", projection=name, error=f"{type(error).__name__}: {error}")
         for event in batch:
             try:
                 await persistently(partial(self._apply, [name], [event]))
