@@ -16,7 +16,6 @@ from application.tool_schemas import ToolSchemas
 from domain.errors import InvalidCommand, InvalidState, TidelogError
 from domain.kernel import Json
 from tidelog.errors import api_error
-from tidelog.worker.agent_runs import describe_refusal
 
 ADD: Json = {
     "type": "object",
@@ -76,15 +75,18 @@ def test_many_faulty_arguments_are_named_in_part() -> None:
 )
 def test_a_refusal_reaches_the_agent_without_a_repetition(error: TidelogError) -> None:
     document = problem_of(error)
-    assert describe_refusal(api_error(document["status"], document)) == error.message
+    refusal = api_error(document["status"], document)
+    assert refusal.reason == error.message
+    assert str(refusal) == f"{document['status']} {error.code}: {error.message}"
 
 
-def test_faults_that_the_message_does_not_have_reach_the_agent_too() -> None:
+def test_faults_that_the_message_does_not_have_are_added() -> None:
     document = {"detail": "/to: must be a text (and 1 more)", "errors": [
         {"pointer": "/to", "detail": "must be a text"}, {"pointer": "/key", "detail": "this field is missing"},
     ]}  # fmt: skip
-    told = describe_refusal(api_error(422, document))
-    assert told == "/to: must be a text (and 1 more) (/key this field is missing)"
+    assert api_error(422, document).reason == "/to: must be a text (and 1 more) (/key this field is missing)"
+    many = {"detail": "17 faults", "errors": [{"pointer": f"/{number}", "detail": "odd"} for number in range(17)]}
+    assert api_error(422, many).reason.endswith("; /9 odd; and 7 more)")
 
 
 GRAPH: Mapping[str, Any] = {"kind": "graph"}

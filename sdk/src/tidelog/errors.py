@@ -119,6 +119,9 @@ class UnreadableEventError(TidelogError):
         self.type = type
 
 
+_MOST_FAULTS = 10
+
+
 class TidelogAPIError(TidelogError):
     """The server refused. The fields are those of its RFC 9457 problem document.
 
@@ -135,7 +138,6 @@ class TidelogAPIError(TidelogError):
         errors: Sequence[Mapping[str, Any]] = (),
         retryable: bool = False,
     ) -> None:
-        super().__init__(f"{status} {code}: {detail or title}")
         self.status = status
         self.code = code
         self.title = title
@@ -143,6 +145,17 @@ class TidelogAPIError(TidelogError):
         self.errors = tuple(errors)
         self.retryable = retryable
         self.retry_after_s: float | None = None
+        super().__init__(f"{status} {code}: {self.reason}")
+
+    @property
+    def reason(self) -> str:
+        """The server's message, with the faults that the message does not name itself (of many the first)."""
+        text = self.detail or self.title
+        faults = [fault for fault in self.errors if str(fault.get("detail", "")) not in text]
+        told = [f"{fault.get('pointer', '')} {fault.get('detail', '')}".strip() for fault in faults[:_MOST_FAULTS]]
+        if len(faults) > _MOST_FAULTS:
+            told.append(f"and {len(faults) - _MOST_FAULTS} more")
+        return f"{text} ({'; '.join(told)})" if told else text
 
 
 class InvalidRequestError(TidelogAPIError):

@@ -60,7 +60,7 @@ class ServerRecorder:
         except NotFoundError as error:
             raise ToolError(error.detail or f"there is no tool {tool!r}", "permanent", tool) from error
         except InvalidRequestError as error:
-            raise ToolError(describe_refusal(error), "invalid", tool) from error
+            raise ToolError(error.reason, "invalid", tool) from error
 
     async def send_message(self, key: str, to: str, body: JsonValue) -> UUID:
         try:
@@ -91,15 +91,7 @@ class ServerRecorder:
         try:
             return await self._lease.guard(request, NotFoundError, InvalidRequestError, ConflictError)
         except TidelogAPIError as error:
-            raise PermanentError(f"the server refused to {what}: {describe_refusal(error)}") from error
-
-
-def describe_refusal(error: TidelogAPIError) -> str:
-    """The server's message, with the faults that the message does not name itself."""
-    text = error.detail or error.title
-    faults = [fault for fault in error.errors if str(fault.get("detail", "")) not in text]
-    told = "; ".join(f"{fault.get('pointer', '')} {fault.get('detail', '')}".strip() for fault in faults)
-    return f"{text} ({told})" if told else text
+            raise PermanentError(f"the server refused to {what}: {error.reason}") from error
 
 
 class AgentRunner:
