@@ -290,8 +290,15 @@ def without_times(value: Any) -> Any:
 def test_a_failed_run_ends_with_exit_code_1(up: Up, run_id: str) -> None:
     done = command("runs", "start", "broken", "--wait", "--data-dir", "data", cwd=up.folder)
     assert done.returncode == 1
-    assert "failed: out of order" in done.stdout
-    assert done.stderr == "error: the run ended failed: out of order\n"
+    line = AGENTS.splitlines().index('        raise PermanentError("out of order")') + 1
+    why = f"PermanentError: out of order (agents/loud.py:{line})"
+    assert f"failed: {why}" in done.stdout
+    [hint, error] = done.stderr.splitlines()
+    assert error == f"error: the run ended failed: {why}"
+    program, *show = hint.removeprefix("For the tracebacks: ").split()
+    assert program.endswith("tidelog") and show[:2] == ["runs", "show"] and show[3:] == ["--traceback"]
+    shown = command(*show, "--data-dir", "data", cwd=up.folder)
+    assert 'raise PermanentError("out of order")' in shown.stdout and "Traceback (most recent call last):" in shown.stdout
 
 
 @pytest.fixture

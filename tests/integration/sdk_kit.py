@@ -124,11 +124,11 @@ async def serving(database_url: str, nats_url: str, worker_nats_url: str, folder
 
 
 @contextlib.asynccontextmanager
-async def running(url: str, *parts: Any, **options: Any) -> AsyncIterator[Worker]:
+async def running(url: str, *parts: Any, key: str = KEY, **options: Any) -> AsyncIterator[Worker]:
     """Makes a worker in this process for these agents and tools."""
     worker = Worker(
         url=url,
-        api_key=KEY,
+        api_key=key,
         agents=[part for part in parts if isinstance(part, type)],
         tools=[part for part in parts if not isinstance(part, type)],
         **options,

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 import pytest_asyncio
 
 from api.cli import agents, invocations, output, replay, runs, tools
+from tests.integration.sdk_kit import running
 from tests.integration.system_kit import PlayedWorker, System, eventually, served
+from tidelog import Agent, Context, ToolError, TransientError
 
 TRACE = '  File "/srv/agents/classify.py", line 12, in execute\n    ticket = ctx.input["ticket"]\n'
 KEY_ERROR: dict[str, Any] = {
@@ -20,23 +23,30 @@ SHOWN = "KeyError: 'ticket' (/srv/agents/classify.py:12)"
 LONG = "tides and moons " * 40
 
 
+_LOGGED = re.compile(r"^\d\d:\d\d:\d\d\.\d{6} \[.*\n", re.MULTILINE)
+
+
 class Cli:
     """Runs the coroutines behind the commands, and returns their output."""
 
     def __init__(self, url: str, capsys: pytest.CaptureFixture[str]) -> None:
         self.url, self._capsys = url, capsys
 
+    def written(self) -> tuple[str, str]:
+        """Standard output, without the log of the server in this process, and standard error."""
+        captured = self._capsys.readouterr()
+        return _LOGGED.sub("", captured.out), captured.err
+
     async def out(self, command: Coroutine[Any, Any, None]) -> str:
         """Standard output."""
         await command
-        return self._capsys.readouterr().out
+        return self.written()[0]
 
     async def failed(self, command: Coroutine[Any, Any, None]) -> tuple[str, str, str]:
         """Standard output, standard error, and the message of the failure."""
         with pytest.raises(output.CommandFailed) as failure:
             await command
-        captured = self._capsys.readouterr()
-        return captured.out, captured.err, str(failure.value)
+        return *self.written(), str(failure.value)
 
     async def shown(self, run_id: str, *, full: bool = False, traceback: bool = False) -> str:
         return await self.out(runs._show(run_id, full, traceback, None, self.url, False))
@@ -111,9 +121,9 @@ async def test_a_degraded_run_is_listed_and_says_what_is_missing_and_why(shared:
     assert "completed (degraded: without alpha)" in shown
     assert f"warning: the run is degraded: it was completed without alpha ({SHOWN})" in shown
     await runs._watch(run_id, False, None, cli.url, False)
-    captured = cli._capsys.readouterr()
-    assert "completed, degraded: without alpha" in captured.out
-    assert captured.err.startswith(f"warning: the run is degraded: it was completed without alpha ({SHOWN})\n")
+    out, err = cli.written()
+    assert "completed, degraded: without alpha" in out
+    assert err.startswith(f"warning: the run is degraded: it was completed without alpha ({SHOWN})\n")
 
 
 async def test_results_that_changed_code_did_not_use_are_a_warning(shared: System, player: PlayedWorker, cli: Cli) -> None:
@@ -124,8 +134,8 @@ async def test_results_that_changed_code_did_not_use_are_a_warning(shared: Syste
     told = "2 recorded results were not used, so the agent's code was changed between its attempts: s0, s1"
     assert f"warning: alpha: {told}" in await cli.shown(run_id)
     await runs._watch(run_id, False, None, cli.url, False)
-    captured = cli._capsys.readouterr()
-    assert told in captured.out and f"warning: alpha: {told}" in captured.err
+    out, err = cli.written()
+    assert told in out and f"warning: alpha: {told}" in err
     assert "alpha.unused_keys: s0, s1" in await cli.out(replay._all(run_id, False, False, None, cli.url, False))
 
 
@@ -175,7 +185,7 @@ async def test_whoever_watches_a_run_is_told_that_its_work_waits(
     told: list[str] = []
 
     async def waits() -> bool:
-        told.append(cli._capsys.readouterr().err)
+        told.append(cli.written()[1])
         return "gamma waits for a worker with agent 'gamma': the agent is registered, but the work has waited" in "".join(told)
 
     await eventually(waits, "the note")
@@ -246,3 +256,63 @@ async def test_misspelt_names_are_answered_with_the_names_that_were_meant(shared
     }
     await claim.complete()
     await shared.ended(run_id)
+
+
+# --- with agents of a real worker -----------------------------------------------------------------------------------------
+
+
+class Classifier(Agent):
+    async def execute(self, ctx: Context) -> Any:
+        return ctx.input["ticket"]
+
+
+class Reworked(Agent):
+    """Its second attempt has other steps than its first one, as if the code had been changed in between."""
+
+    async def execute(self, ctx: Context) -> Any:
+        letter = "s" if ctx.attempt == 1 else "t"
+        done = [await ctx.step(f"{letter}{number}", int, number) for number in range(2)]
+        if ctx.attempt == 1:
+            raise TransientError("again")
+        return done
+
+
+class Caller(Agent):
+    async def execute(self, ctx: Context) -> Any:
+        return [await self.fault(ctx, *call) for call in (("math.add", {"a": "x", "c": 3}), ("math.ad", {"a": 1}))]
+
+    async def fault(self, ctx: Context, name: str, arguments: dict[str, Any]) -> str:
+        try:
+            await ctx.tool(name, **arguments)
+        except ToolError as error:
+            return str(error)
+        raise AssertionError("the tool took them")
+
+
+async def test_agents_of_a_worker_are_shown_with_the_place_of_their_faults(
+    shared: System, player: PlayedWorker, cli: Cli, caplog: pytest.LogCaptureFixture
+) -> None:
+    step = {"key": "r", "agent": "reworked", "retry": {"max_attempts": 2, "initial_s": 0.01}}
+    async with running(cli.url, Classifier, Reworked, Caller, key=shared.key):
+        broken = await shared.start("classifier", input={})
+        changed = await shared.start(plan={"kind": "graph", "steps": [step]})
+        called = await shared.start("caller")
+        for run_id in (broken, changed, called):
+            await shared.ended(run_id)
+    line = Classifier.execute.__code__.co_firstlineno + 1
+    told = await cli.shown(broken, traceback=True)
+    assert "failed: KeyError: 'ticket' (" in told and f"test_cli_runs.py:{line})" in told and 'return ctx.input["ticket"]' in told
+
+    assert "r: 2 recorded results were not used, so the agent's code was changed between its attempts: s0, s1" in await cli.shown(
+        changed
+    )
+    [logged] = [record for record in caplog.records if record.getMessage() == "recorded_keys_not_used"]
+    assert logged.levelname == "WARNING"
+    assert {"count": 2, "why": "the agent's code was changed between its attempts"}.items() <= vars(logged)["fields"].items()
+
+    wrong, unknown = (await shared.run(called))["result"]
+    assert wrong == (
+        'arguments of tool \'math.add\': /a: "x" is not of type "integer"; '
+        "Additional properties are not allowed ('c' was unexpected)"
+    )
+    assert unknown == "no tool 'math.ad' is registered; did you mean 'math.add'?"

@@ -1,15 +1,21 @@
 """Migrations: once, in order, by one process at a time, and never over a schema that does not fit."""
 
 import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
+from uuid import UUID
 
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
+from uuid_utils.compat import uuid7
 
 from adapters.embedded import EmbeddedServices
 from adapters.postgres.migrate import LOCK_KEY, Migration, MigrationError, load_migrations, migrate, pending
+from application.views.runs import RunView
 from domain.errors import Unavailable
+from domain.runs import sequential
 
 
 def write(folder: Path, **files: str) -> list[Migration]:
@@ -107,3 +113,28 @@ def test_line_ends_do_not_change_a_migration(tmp_path: Path) -> None:
     [unix] = write(tmp_path, _0001_first="SELECT 1;\nSELECT 2;\n")
     (tmp_path / "0001_first.sql").write_bytes(b"SELECT 1;\r\nSELECT 2;\r\n")
     assert load_migrations(tmp_path.iterdir()) == [unix]
+
+
+async def test_runs_of_before_are_marked_as_degraded(empty_url: str) -> None:
+    shipped = load_migrations()
+    ours = next(index for index, migration in enumerate(shipped) if migration.name.endswith("degraded_runs.sql"))
+    await migrate(empty_url, migrations=shipped[:ours])
+    plan, now = sequential(("a",)), datetime.now(UTC)
+    forged = '"status":"completed","degraded":true'
+    cases: dict[UUID, tuple[Literal["completed", "failed"], bool]] = {
+        uuid7(): ("completed", True), uuid7(): ("completed", False), uuid7(): ("failed", False),
+    }  # fmt: skip
+    async with await psycopg.AsyncConnection.connect(empty_url, autocommit=True) as connection:
+        for run_id, (status, degraded) in cases.items():
+            view = RunView(
+                run_id=run_id, project_id=run_id, status=status, degraded=degraded, plan=plan, input=forged, created_at=now,
+                updated_at=now, version=1, position=1,
+            )  # fmt: skip
+            await connection.execute(
+                "INSERT INTO run (run_id, tenant_id, project_id, status, position, created_at, view)"
+                " VALUES (%s, %s, %s, %s, 1, %s, %s)",
+                [run_id, run_id, run_id, status, now, view.__pydantic_serializer__.to_json(view)],
+            )
+        await migrate(empty_url)
+        rows = await (await connection.execute("SELECT run_id, degraded FROM run")).fetchall()
+    assert dict(rows) == {run_id: degraded for run_id, (_, degraded) in cases.items()}
