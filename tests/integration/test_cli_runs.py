@@ -90,7 +90,7 @@ async def test_a_failure_is_shown_with_class_file_and_line_everywhere(shared: Sy
     for text in (short, long):
         assert f"outcome     failed: {SHOWN}" in text
     assert "runs show" in short and "--traceback" in short and "Traceback (most recent" not in short
-    assert f"    {TRACE.splitlines()[0]}" in long and "      while handling: OSError: gone" in long
+    assert f"    | {TRACE.splitlines()[0]}" in long and "    |   while handling: OSError: gone" in long
 
     for traceback in (False, True):
         out, err, message = await cli.failed(runs._watch(run_id, traceback, None, cli.url, False))
@@ -100,7 +100,7 @@ async def test_a_failure_is_shown_with_class_file_and_line_everywhere(shared: Sy
         replayed = await cli.out(replay._all(run_id, False, traceback, None, cli.url, False))
         assert f"alpha.error: {SHOWN}" in replayed
         assert replayed.count("Traceback (most recent call last):") == int(traceback)
-    assert "alpha failed:\n    Traceback" in await cli.out(
+    assert "alpha failed:\n    | Traceback" in await cli.out(
         replay._at(run_id, str(run["position"]), False, True, None, cli.url, False)
     )
 
