@@ -139,6 +139,21 @@ async def test_results_that_changed_code_did_not_use_are_a_warning(shared: Syste
     assert "alpha.unused_keys: s0, s1" in await cli.out(replay._all(run_id, False, False, None, cli.url, False))
 
 
+async def test_the_version_of_an_agent_is_shown_and_whether_it_was_asked_for(
+    shared: System, player: PlayedWorker, cli: Cli
+) -> None:
+    steps = [{"key": "pinned", "agent": "alpha", "agent_version": "1"}, {"key": "noted", "agent": "beta"}]
+    run_id = await shared.start(plan={"kind": "graph", "steps": steps})
+    for agent in ("alpha", "beta"):
+        await (await player.next(agent)).complete()
+    await shared.ended(run_id)
+    shown = await cli.shown(run_id)
+    assert "alpha v1 (asked for)" in shown and "beta v1  " in shown
+    watched = await cli.out(runs._watch(run_id, False, None, cli.url, False))
+    assert ", version 1 asked for)" in watched and watched.count("asked for") == 1
+    assert "pinned.version: 1 (asked for)" in await cli.out(replay._all(run_id, False, False, None, cli.url, False))
+
+
 async def test_values_of_calls_are_shown_in_short_and_in_full(shared: System, player: PlayedWorker, cli: Cli) -> None:
     run_id = await shared.start("alpha", metadata={"customer": "c1"}, input={"topic": "tides"})
     claim = await player.next("alpha")
