@@ -46,8 +46,7 @@ class _Parameter:
         try:
             return self.type.validate_python(text)
         except ValidationError as error:
-            found = error.errors(include_url=False, include_context=False)
-            problems += [{"loc": (self.name, *problem["loc"]), "msg": problem["msg"]} for problem in found]
+            problems += [{**problem, "loc": (self.name, *problem["loc"])} for problem in error.errors(include_url=False)]
             return None
 
 
