@@ -222,14 +222,14 @@ def test_times_of_views_are_utc_with_milliseconds() -> None:
 # --- pages ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", ["", "a", "ab", "abc", "abcd", "ü/+~?", "name.with.dots", "9" * 100])
+@pytest.mark.parametrize("value", ["a", "ab", "abc", "abcd", "ü/+~?", "name.with.dots", "9" * 100])
 def test_a_cursor_names_the_last_row_seen(value: str) -> None:
     cursor = encode_cursor(value)
     assert decode_cursor(cursor) == value
-    assert cursor.replace("-", "").replace("_", "").isalnum() or not cursor, "fit for a URL"
+    assert cursor.replace("-", "").replace("_", "").isalnum(), "fit for a URL"
 
 
-@pytest.mark.parametrize("cursor", ["a", "_w", "é", "A=A"])
+@pytest.mark.parametrize("cursor", ["", "a", "_w", "é", "A=A"])
 def test_what_is_no_cursor_is_refused(cursor: str) -> None:
     with pytest.raises(InvalidCommand) as caught:
         decode_cursor(cursor)
