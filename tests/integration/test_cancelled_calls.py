@@ -159,6 +159,11 @@ async def test_a_real_worker_calls_it_once(services: EmbeddedServices, tmp_path:
     ):
         started = await client.start_run(agent="stumbler")
         await in_time(GATES.called.wait(), 20)
+
+        async def listed() -> bool:
+            return bool((await client.get_run(started.run_id)).step("stumbler").calls)
+
+        await eventually(listed)  # the read model may be behind
         [call] = (await client.get_run(started.run_id)).step("stumbler").calls
         await client.cancel_run(started.run_id, "enough")
 
