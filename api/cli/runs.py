@@ -275,13 +275,15 @@ def cancel(
 async def _cancel(run_id: str, reason: str | None, data_dir: Path | None, url: str | None, as_json: bool) -> None:
     from api.cli import connection
     from api.settings import load_settings
+    from tidelog.values import to_json
 
     given = GivenId.parse(run_id)
+    body = {"reason": to_json(reason, "--reason")} if reason else {}
     settings = load_settings(data_dir=data_dir, url=url)
     async with connection.server(settings, quiet=as_json) as server:
         wanted = await given.complete(server)
         before = await _status(server, wanted)
-        accepted: dict[str, Any] = await server.post(f"/v1/runs/{wanted}/cancel", {"reason": reason} if reason else {})
+        accepted: dict[str, Any] = await server.post(f"/v1/runs/{wanted}/cancel", body)
     if as_json:
         output.document(accepted)
     else:

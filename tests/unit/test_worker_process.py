@@ -276,7 +276,7 @@ async def test_a_loop_that_does_not_come_back_is_named_with_its_place() -> None:
         """
     )
     await started.line("event_loop_does_not_come_back")
-    assert "at=<string>, line " in started.log[-1] and "in blocks" in started.log[-1]
+    assert 'at="<string>, line ' in started.log[-1] and "in blocks" in started.log[-1]
 
 
 async def test_log_lines_of_the_worker_come_out_whatever_user_code_does_to_logging_and_stderr() -> None:
