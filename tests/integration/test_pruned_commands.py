@@ -2,6 +2,8 @@
 
 from uuid import UUID
 
+import httpx
+
 from adapters.postgres.database import PostgresDatabase
 from adapters.postgres.pool import open_pool
 from adapters.postgres.upkeep import PostgresRecordedCommands
@@ -89,3 +91,12 @@ async def test_the_upkeep_of_a_running_server_is_seen(system: System) -> None:
     metrics = (await system.http.get("/metrics")).text
     assert 'tidelog_upkeep_removed_rows{upkeep="commands"} 0.0' in metrics
     assert 'tidelog_upkeep_success_age_seconds{upkeep="idempotency-keys"}' in metrics
+
+    await system.sql("UPDATE upkeep SET error = 'Unavailable: db-7.internal is away' WHERE name = 'commands'")
+    async with system.client("wrong") as stranger:
+
+        async def told(caller: httpx.AsyncClient, text: str) -> bool:
+            return text in [chore["error"] for chore in (await caller.get("/health/ready")).json()["upkeep"]]
+
+        await eventually(lambda: told(system.http, "Unavailable: db-7.internal is away"), "the error")
+        assert await told(stranger, "Unavailable"), "without a key only the class of an error is shown"

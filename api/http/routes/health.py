@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import asdict
+from typing import Any
 
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -36,13 +37,19 @@ async def live(request: Request) -> Response:
 async def ready(request: Request) -> Response:
     """200 if commands and queries are served; otherwise 503, and the report says what is wrong.
 
-    Names of hosts and numbers of processes are only shown to a caller with a valid API key.
+    Names of hosts, numbers of processes and texts of errors are only shown to a caller with a valid API key.
     """
     report = await _reports(request).readiness()
     if "members" in report and not await _shows_key(request):
-        members = [{name: value for name, value in member.items() if name != "place"} for member in report["members"]]
-        report = {**report, "members": members}
+        report = _for_strangers(report)
     return answer(report, 503 if report["status"] == "unavailable" else 200)
+
+
+def _for_strangers(report: dict[str, Any]) -> dict[str, Any]:
+    """The report without names of hosts and numbers of processes. Of an error only its class stays."""
+    members = [{name: value for name, value in member.items() if name != "place"} for member in report["members"]]
+    upkeep = [{**chore, "error": chore["error"] and chore["error"].partition(":")[0]} for chore in report["upkeep"]]
+    return {**report, "members": members, "upkeep": upkeep}
 
 
 async def _shows_key(request: Request) -> bool:
