@@ -76,8 +76,9 @@ class Ledger:
         """Waits until the sagas have handled the whole log, including the events that they added. Returns the head."""
 
         async def at_head() -> int:
+            checkpoints = await self.checkpoints()  # before the head: a reaction may be appended between the two questions
             head = await self.system.container.feed.head()
-            return head if await self.checkpoints() == [head] * len(PARTITIONS) else 0
+            return head if checkpoints == [head] * len(PARTITIONS) else 0
 
         return await eventually(at_head, "the sagas at the head of the log")
 
