@@ -2,9 +2,10 @@
 
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import pytest_asyncio
@@ -26,6 +27,7 @@ from api.assembly import assemble, messaging
 from api.settings import Settings
 from application.engine.ports.queue import WorkItem
 from application.engine.reading.cloudevents import CloudEventEncoder
+from application.engine.retry import persistently
 from domain.errors import Unavailable
 from tests.integration.nats_kit import (
     LOG,
@@ -43,7 +45,10 @@ from tests.integration.nats_kit import (
     running_nats,
     subscription,
 )
+from tests.pace import in_time
 from tests.ports import free_port
+
+T = TypeVar("T")
 
 REPLICAS = 3
 START_S = 30.0
@@ -96,8 +101,13 @@ async def all_there(connection: NatsConnection) -> None:
     await call(connection, "STREAM.DELETE.probe")
 
 
+async def patiently(call: Callable[..., Awaitable[T]], *arguments: Any, **options: Any) -> T:
+    """The call as its callers make it, again while the cluster is not ready: not all servers know a new stream at once."""
+    return await in_time(persistently(partial(call, *arguments, **options)), START_S)
+
+
 async def info_of(connection: NatsConnection, stream: str) -> dict[str, Any]:
-    info = await stream_info(connection, stream)
+    info = await patiently(stream_info, connection, stream)
     assert info is not None
     return info
 
@@ -123,8 +133,8 @@ async def test_every_stream_survives_the_loss_of_a_server(cluster: Cluster, log:
         async with running(one.run(), two.run(), reader.run()):
             await log.append(20)
             await eventually(lambda: _at(20, one, two), START_S)
-            await queue.publish([item])
-            await queue.ensure(TENANT, "agent", "critic", max_pending=5)
+            await patiently(queue.publish, [item])
+            await patiently(queue.ensure, TENANT, "agent", "critic", max_pending=5)
             state = await LogStream(connection, LOG).current()
             assert state is not None
             streams = [state.name, queue.stream, two.stream]
@@ -150,14 +160,14 @@ async def test_settings_reach_all_streams(cluster: Cluster, database_url: str) -
         async with assemble(given, {"api", "relay"}) as assembly, running(*assembly.loops.values()):
             assert assembly.container is not None
             await (await messaging.nats(assembly.parts)).ready(START_S)
-            await assembly.container.work_queue.ensure(TENANT, "agent", "critic", max_pending=5)
+            await patiently(assembly.container.work_queue.ensure, TENANT, "agent", "critic", max_pending=5)
 
             async def three() -> bool:
-                return len(await stream_names(connection, ">")) == 3
+                return len(await patiently(stream_names, connection, ">")) == 3
 
             await eventually(three, START_S)
         found = {}
-        for name in await stream_names(connection, ">"):
+        for name in await patiently(stream_names, connection, ">"):
             config = (await info_of(connection, name))["config"]
             owner = owner_of(name)
             assert owner is not None
@@ -173,15 +183,15 @@ async def test_a_queue_of_one_copy_gets_the_others(cluster: Cluster, log: Log) -
     async with connected(cluster.url, wait=START_S) as connection:
         await all_there(connection)
         alone = JetStreamWorkQueue(connection, log_id=LOG)
-        await alone.publish([WorkItem(TENANT, "agent", "critic", new_id(), 1, new_id())])
-        await alone.ensure(TENANT, "agent", "critic", max_pending=5)
+        await patiently(alone.publish, [WorkItem(TENANT, "agent", "critic", new_id(), 1, new_id())])
+        await patiently(alone.ensure, TENANT, "agent", "critic", max_pending=5)
         single = relay(connection, log)
         async with running(single.run()):
             await log.append(5)
             await eventually(lambda: _at(5, single), START_S)
         more = JetStreamWorkQueue(connection, log_id=LOG, replicas=REPLICAS)
         assert (await info_of(connection, more.stream))["config"]["num_replicas"] == 1
-        await more.ensure(TENANT, "agent", "critic", max_pending=5)
+        await patiently(more.ensure, TENANT, "agent", "critic", max_pending=5)
         settings = StreamSettings(replicas=REPLICAS)
         copied = Relay(connection, log.feed, log.signal, histories=keeper(connection, log), log_id=LOG, settings=settings)
         async with running(copied.run()):
