@@ -77,6 +77,33 @@ def test_broken_modules_are_reported_with_the_users_line_and_the_others_work(tmp
     assert list(found.agents) == ["good"] and list(found.tools) == ["good.tool"]
 
 
+def test_an_exception_without_a_text_is_a_problem_like_any_other(tmp_path: Path) -> None:
+    odd = "class Odd(Exception):\n    def __str__(self):\n        raise LookupError\n\n"
+    found = scan(
+        tmp_path,
+        a_import=f"{odd}raise Odd",
+        b_type=f"""{odd}from tidelog import tool
+
+
+class Type:
+    @classmethod
+    def __get_pydantic_core_schema__(cls, *_):
+        raise Odd
+
+
+@tool("odd.tool", idempotent=True)
+def odd(value: Type) -> None:
+    \"\"\"Take a value of an odd type.\"\"\"
+""",
+        c_long="raise ValueError('x' * 10_000_000)",
+    )
+    messages = {problem.path.stem: problem.message for problem in found.problems}
+    assert messages["a_import"].endswith(": Odd: <exception text not available>")
+    assert messages["b_type"].endswith("Odd: <exception text not available>")
+    assert len(messages["c_long"]) < 3_000
+    assert list(found.agents) == ["good"]
+
+
 def test_faulty_definitions_are_reported_one_by_one(tmp_path: Path) -> None:
     found = scan(
         tmp_path,

@@ -16,6 +16,7 @@ from tidelog.agent import Agent, AgentDefinition, describe_agent
 from tidelog.errors import DefinitionError
 from tidelog.loading import PATIENCE_S, Import, users_line
 from tidelog.siblings import PREFIX, hint, know
+from tidelog.texts import text_of, type_of
 from tidelog.tools import Tool, ToolDefinition
 
 ProblemKind = Literal[
@@ -32,6 +33,9 @@ ProblemKind = Literal[
 
 
 T = TypeVar("T")
+
+MAX_TEXT_BYTES = 2048
+"""Of the text of an exception in a problem."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +123,7 @@ class Discovery:
             kind = next(kind for kind in get_args(ProblemKind) if kind == error.kind)
             self.problems.append(Problem(path, kind, str(error)))
         except BaseException as error:  # noqa: BLE001  # of code of users, even SystemExit
-            message = f"{what} cannot be described: {type(error).__name__}: {error}"
+            message = f"{what} cannot be described: {_told(error)}"
             self.problems.append(Problem(path, "invalid-metadata", message))
         return None
 
@@ -223,8 +227,13 @@ class Scan:
             self.found.problems.append(Problem(one.path, "import-failed", _reason(one.error, one.folder)))
 
 
+def _told(error: BaseException) -> str:
+    """Class and text, whatever the exception's own methods do."""
+    return f"{type_of(error)}: {text_of(error, MAX_TEXT_BYTES)}"
+
+
 def _reason(error: BaseException, folder: Path) -> str:
-    text = f"{type(error).__name__}: {error}".replace(f"{_package_name(folder)}.", ".")
+    text = _told(error).replace(f"{_package_name(folder)}.", ".")
     where, what = users_line(error, folder), hint(error, folder)
     text = f"{where}: {text}" if where else text
     return f"{text}; {what}" if what else text
