@@ -329,11 +329,14 @@ class PlayedWorker:
         return Claim(self, kind, work_id, response.json())
 
     async def next(self, pool: str, kind: str = "agent") -> Claim:
-        """Takes the next work of a queue and claims it."""
+        """Takes the next work of a queue and claims it. A repeated delivery of work that is over is acknowledged, as workers do."""
         work = await self.take(pool, kind)
-        claim = await self.claim(work.work_id, kind, work.dispatch, work.delivery)
-        claim.work = work
-        return claim
+        while (response := await self.try_claim(work.work_id, kind, work.dispatch, work.delivery)).status_code == 409:
+            assert work.delivery > 1 and response.json()["code"] == "work-over", response.text
+            await work.ack()
+            work = await self.take(pool, kind)
+        assert response.status_code == 200, response.text
+        return Claim(self, kind, work.work_id, response.json(), work)
 
     async def step(self, run_id: str, key: str) -> Claim:
         """Claims a step of a run without the queue. The step's agent run may not exist yet."""
