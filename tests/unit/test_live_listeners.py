@@ -207,6 +207,19 @@ async def test_silence_is_told() -> None:
         await listening.has(*live.append())
 
 
+async def test_a_wake_for_events_that_were_taken_is_no_silence(live: Live) -> None:
+    listening = await live.listen()
+    for busy in range(4):  # the reader returns in different turns of the loop, before the wake and after it
+        listening.free.clear()
+        live.append()
+        await turns(busy)
+        listening.free.set()
+        live.append()
+        await turns(3)
+    await listening.has(*range(1, 9))
+    assert all(listening.batches), "no empty batch"
+
+
 # --- coming and going -----------------------------------------------------------------------------------------------------
 
 

@@ -100,7 +100,10 @@ def _batches_after(place: _Link) -> Iterator[Batch]:
 class LiveListener:
     """One listener's place in a channel. With a thousand listeners each step counts: a bare future, one timer for each silence."""
 
-    __slots__ = ("_bound", "_channel", "_loop", "_place", "_quiet", "_silence_s", "_timer", "_waiter", "due", "ended", "overflowed")
+    __slots__ = (
+        *("_bound", "_channel", "_loop", "_place", "_quiet", "_silence_s", "_timer", "_waiter"),
+        *("due", "ended", "overflowed", "silent"),
+    )
 
     def __init__(self, channel: Channel, bound: int, silence_s: float) -> None:
         self._channel = channel
@@ -112,6 +115,8 @@ class LiveListener:
         self.overflowed = False
         self.ended = False
         """The history that the listener follows has ended."""
+        self.silent = False
+        """Nothing came for a whole beat, and the reader has not been told yet."""
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
         self._quiet = False
@@ -124,12 +129,13 @@ class LiveListener:
 
     def take(self) -> Batch:
         """Takes all waiting events."""
+        self.silent = False
         batch = self._channel.after(self._place) if self.queued else NOTHING
         self._place = self._channel.end
         return batch
 
     async def wait(self) -> None:
-        """Returns when events were offered, or after a silence."""
+        """Returns when events were offered, after a silence, and for events that were taken before their wake was in turn."""
         self._waiter = self._loop.create_future()
         try:
             await self._waiter
@@ -147,6 +153,7 @@ class LiveListener:
 
     def _beat(self) -> None:
         if self._quiet:
+            self.silent = True
             self.wake()
         self._quiet = True
         self._timer = self._loop.call_later(self._silence_s, self._beat)

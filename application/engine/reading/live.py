@@ -194,8 +194,9 @@ class LiveFeed:
                     yield Batch(page)
                 reached = page[-1].position if len(page) == PAGE else joined_at
             while not self.closed:
-                if not listener.queued and not listener.overflowed and not listener.ended:
+                if not (listener.queued or listener.overflowed or listener.ended or listener.silent):
                     await listener.wait()
+                    continue  # look again: the wake may have been for events that were taken while it was due
                 if listener.ended:
                     raise HistoryEnded("the log has a new history")
                 if listener.overflowed:
