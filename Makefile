@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # mutmut and what it needs, beside the environment: the tests run in the environment itself.
 MUTATION := .venv-mutation
+# The HTTP client of the load clients, for their processes alone.
+LOAD := .venv-load
 # A uv on PATH is used as it is; else one is put into a folder of its own.
 UV_VENV := .venv/.uv
 
@@ -42,10 +44,10 @@ mutants: $(MUTATION)/.installed ## Break domain and engines in 300 ways that uni
 	PYTHONPATH=$(MUTATION) PYTHONHASHSEED=0 $(BIN)/python -m tests.mutation --jobs $(or $(JOBS),2) \
 	  $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED)) $(ONLY)
 
-bench: $(INSTALLED) ## Measure (ARGS="growth --events 10000000": one of the benchmarks)
+bench: $(INSTALLED) $(LOAD)/.installed ## Measure (ARGS="growth --events 10000000": one of the benchmarks)
 	$(BIN)/python -m benchmarks $(ARGS)
 
-bench-peers: $(INSTALLED) ## Measure the log beside other event stores (their packages go into .venv-peers)
+bench-peers: $(INSTALLED) $(LOAD)/.installed ## Measure the log beside other event stores (their packages go into .venv-peers)
 	$(BIN)/python -m benchmarks peers $(ARGS)
 
 lock: ## Choose the newest allowed dependencies anew and write requirements*.txt (needs the package index)
@@ -54,10 +56,11 @@ lock: ## Choose the newest allowed dependencies anew and write requirements*.txt
 	override=$$(mktemp) && trap 'rm -f "$$override"' EXIT && \
 	printf 'tidelog @ file://%s/sdk\n' "$$PWD" > "$$override" && \
 	$(COMPILE) --all-extras --no-emit-package tidelog --override "$$override" -o requirements.txt pyproject.toml sdk/pyproject.toml && \
-	$(COMPILE) --group mutation --constraints requirements.txt -o requirements-mutation.txt
+	$(COMPILE) --group mutation --constraints requirements.txt -o requirements-mutation.txt && \
+	$(COMPILE) --group load --constraints requirements.txt -o requirements-load.txt
 
 clean: ## Remove the virtual environment, caches and builds; .tidelog stays
-	rm -rf $(VENV) .venv-peers $(MUTATION) mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build
+	rm -rf $(VENV) .venv-peers $(MUTATION) $(LOAD) mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build
 	find . -name __pycache__ -type d -not -path './.tidelog/*' -prune -exec rm -rf {} +
 
 COMPILE = "$$uv" pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --quiet \
@@ -84,6 +87,8 @@ $(INSTALLED): requirements.txt pyproject.toml sdk/pyproject.toml
 	touch $(INSTALLED)
 
 $(MUTATION)/.installed: requirements-mutation.txt $(INSTALLED)
-	@echo "Installing into $(MUTATION) ..." && rm -rf $(MUTATION) && \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --target $(MUTATION) -r requirements-mutation.txt && \
+$(LOAD)/.installed: requirements-load.txt $(INSTALLED)
+$(MUTATION)/.installed $(LOAD)/.installed:
+	@folder=$(@D) && echo "Installing into $$folder ..." && rm -rf "$$folder" && \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --target "$$folder" -r $< && \
 	touch $@

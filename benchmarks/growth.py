@@ -30,7 +30,7 @@ from adapters.postgres.log.event_store import PostgresEventStore
 from adapters.postgres.log.feed import PostgresEventFeed
 from adapters.postgres.migrate import migrate
 from adapters.postgres.pool import Pool, connect, open_pool
-from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
+from application.engine.ports.log import NewEvent, StreamAppend, one_command
 from application.views.runs import RunView
 from benchmarks import table
 from benchmarks.servers import embedded
@@ -86,7 +86,7 @@ async def fill(url: str, events: int) -> tuple[list[tuple[UUID, UUID]], list[tup
             opened = [(*roots[n // STREAMS_PER_RUN], new_id()) for n in range(OPEN_STREAMS)]
             for version in range(0, EVENTS_PER_STREAM, EVENTS_PER_APPEND):
                 batch = [
-                    EncodedAppend.of(AppendRequest(tenant, new_id(), (StreamAppend(stream, root, version, new),), METADATA))
+                    EncodedAppend.of(one_command(tenant, new_id(), (StreamAppend(stream, root, version, new),), METADATA))
                     for tenant, root, stream in opened
                 ]
                 await cursor.execute(APPEND_SQL, parameters(batch), prepare=True)

@@ -17,7 +17,7 @@ from uuid_utils.compat import uuid7
 
 from adapters.postgres.log.event_store import PostgresEventStore
 from adapters.postgres.pool import open_pool
-from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
+from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend, one_command
 from benchmarks import table
 from benchmarks.servers import SERVE, embedded, environment, process
 from domain import runs
@@ -41,7 +41,7 @@ def started_run() -> AppendRequest:
     agent_run_id = runs.agent_run_id_of(run_id, "greeter")
     requested = AgentRunRequested(run_id=run_id, step="greeter", agent="greeter", agent_version="1")
     metadata = Metadata(actor="benchmark", correlation_id=run_id, causation_id=str(run_id), command_id=run_id)
-    return AppendRequest(
+    return one_command(
         DEFAULT_TENANT_ID,
         run_id,
         (

@@ -33,7 +33,7 @@ from uuid_utils.compat import uuid7
 from adapters.postgres.log.append_batch import APPEND_SQL, EncodedAppend, parameters
 from adapters.postgres.log.arrays import register_arrays
 from api.assembly.replay import replay
-from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
+from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend, one_command
 from benchmarks import table
 from domain import agent_runs, context, invocations, messages, runs
 from domain.failures import Retry
@@ -78,7 +78,7 @@ class Story:
         metadata = Metadata(actor="key:benchmark", correlation_id=self.run_id, causation_id=str(command_id), command_id=command_id)
         new = tuple(NewEvent(event.TOPIC, event.VERSION, REGISTRY.encode(event)) for event in events)
         stream = StreamAppend(stream_id, self.run_id, version, new)
-        self.appends.append(AppendRequest(TENANT, command_id, (stream,), metadata.model_dump_json()))
+        self.appends.append(one_command(TENANT, command_id, (stream,), metadata.model_dump_json()))
 
     def _agent_run(self, step: runs.Step, id_: UUID) -> None:
         def do(command: Command) -> None:
@@ -146,7 +146,7 @@ def moved(told: list[AppendRequest], by_ms: int) -> Iterator[AppendRequest]:
         [stream] = append.streams
         events = tuple(NewEvent(e.topic, e.schema_version, e.state.replace(old.encode(), new.encode())) for e in stream.events)
         stream = StreamAppend(moved_id(stream.stream_id), moved_id(stream.root_id), stream.expected_version, events)
-        yield AppendRequest(TENANT, moved_id(append.command_id), (stream,), append.metadata.replace(old, new))
+        yield one_command(TENANT, moved_id(append.command_id), (stream,), append.metadata.replace(old, new))
 
 
 def batches() -> Iterator[tuple[AppendRequest, ...]]:

@@ -22,7 +22,7 @@ import uvloop
 from adapters.postgres.log.event_store import PostgresEventStore
 from adapters.postgres.log.feed import PostgresEventFeed
 from adapters.postgres.pool import open_pool
-from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
+from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend, one_command
 from benchmarks import table
 from benchmarks.http import KEY, wait_for
 from benchmarks.servers import SERVE, embedded, environment, free_port, process
@@ -39,7 +39,7 @@ def project() -> AppendRequest:
     metadata = Metadata(actor="benchmark", correlation_id=project_id, causation_id=str(project_id), command_id=project_id)
     event = ProjectCreated(name="benchmark", metadata={"text": "x" * 250})
     stream = StreamAppend(project_id, project_id, 0, (NewEvent(event.TOPIC, event.VERSION, REGISTRY.encode(event)),))
-    return AppendRequest(DEFAULT_TENANT_ID, project_id, (stream,), metadata.model_dump_json())
+    return one_command(DEFAULT_TENANT_ID, project_id, (stream,), metadata.model_dump_json())
 
 
 @asynccontextmanager

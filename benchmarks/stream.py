@@ -22,7 +22,7 @@ from adapters.postgres.log.event_store import PostgresEventStore
 from adapters.postgres.log.feed import PostgresEventFeed
 from adapters.postgres.log.histories import PostgresHistories
 from adapters.postgres.pool import open_pool
-from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
+from application.engine.ports.log import NewEvent, StreamAppend, one_command
 from application.engine.reading.history_keeper import HistoryKeeper
 from benchmarks import table
 from benchmarks.servers import embedded
@@ -50,7 +50,7 @@ class Setup:
     async def append(self, events: int = 1) -> int:
         stream = uuid7()
         appended = StreamAppend(stream, stream, 0, tuple(NewEvent("thing.happened", 1, STATE) for _ in range(events)))
-        result = await self.store.append(AppendRequest(TENANT, uuid7(), (appended,), METADATA))
+        result = await self.store.append(one_command(TENANT, uuid7(), (appended,), METADATA))
         return result.last_position
 
 

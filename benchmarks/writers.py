@@ -20,7 +20,7 @@ import uvloop
 
 from adapters.postgres.log.event_store import PostgresEventStore
 from adapters.postgres.pool import open_pool
-from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
+from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend, one_command
 
 STATE = json.dumps({"text": "x" * 285}).encode()
 METADATA = json.dumps({"actor": "key:benchmark", "correlation_id": "0" * 36, "causation_id": "0" * 36, "command_id": "0" * 36})
@@ -58,7 +58,7 @@ def one_event() -> AppendRequest:
     """The request for an append of one event to a new stream."""
     stream_id = new_id()
     stream = StreamAppend(stream_id, stream_id, 0, (NewEvent("thing.happened", 1, STATE),))
-    return AppendRequest(TENANT, new_id(), (stream,), METADATA)
+    return one_command(TENANT, new_id(), (stream,), METADATA)
 
 
 async def store_round(store: PostgresEventStore, callers: int, seconds: float) -> Round:

@@ -128,6 +128,8 @@ class RecordedEvent(NamedTuple):
     metadata: str
     """`Metadata` as JSON text. Parsed only where it is needed."""
     recorded_at: datetime
+    settled: int = 0
+    """Mask of the sagas whose whole answer was appended together with the event. Bit n stands for the saga with the number n."""
 
     @property
     def name(self) -> str:

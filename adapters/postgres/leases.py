@@ -19,6 +19,15 @@ MEMBERS_SQL = """
     FROM member AS m LEFT JOIN lease AS l ON l.member_id = m.member_id
     GROUP BY m.member_id ORDER BY m.joined_at, m.member_id
 """
+# After a start of PostgreSQL the members say nothing: one that was away may have no row, and come back.
+FORMATS_SQL = """
+    SELECT formats FROM member WHERE member_lives(alive_until, lease_seconds, clock_timestamp())
+    UNION ALL SELECT NULL WHERE clock_timestamp() < pg_postmaster_start_time() + make_interval(secs => %s)
+"""
+SETTLING_S = 15.0
+"""Seconds after a start of PostgreSQL in which processes are taken for ones of the release before."""
+FIRST_FORMATS = frozenset({1})
+"""What a process reads that does not say so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +85,13 @@ async def members(pool: Connections) -> list[Member]:
     with translate_errors():
         async with pool.connection() as connection:
             return [Member(*row) for row in await (await connection.execute(MEMBERS_SQL)).fetchall()]
+
+
+async def formats_of_all(pool: Connections, settling_s: float = SETTLING_S) -> frozenset[int]:
+    """The formats of the log's messages that every live process reads. Raises Unavailable."""
+    with translate_errors():
+        async with pool.connection() as connection:
+            rows = await (await connection.execute(FORMATS_SQL, (settling_s,), prepare=True)).fetchall()
+    return (
+        frozenset.intersection(*(FIRST_FORMATS if row[0] is None else frozenset(row[0]) for row in rows)) if rows else FIRST_FORMATS
+    )

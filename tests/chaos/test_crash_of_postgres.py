@@ -13,7 +13,7 @@ from adapters.embedded import EmbeddedServices
 from adapters.postgres.log.event_store import PostgresEventStore
 from adapters.postgres.log.feed import PostgresEventFeed
 from adapters.postgres.pool import open_pool
-from application.engine.ports.log import AppendRequest, AppendResult, NewEvent, StreamAppend
+from application.engine.ports.log import AppendRequest, AppendResult, NewEvent, StreamAppend, one_command
 from domain.errors import Unavailable
 from tests.chaos.faults_kit import rounds, seeded
 from tests.integration.durable_kit import crash, database_on, durable_server
@@ -72,7 +72,7 @@ async def test_a_crash_at_the_moment_of_an_answer_loses_nothing_acknowledged(ser
 
 def _request() -> AppendRequest:
     stream_id = uuid7()
-    return AppendRequest(TENANT, uuid7(), (StreamAppend(stream_id, stream_id, 0, (NewEvent("thing.happened", 1, b"{}"),)),), "{}")
+    return one_command(TENANT, uuid7(), (StreamAppend(stream_id, stream_id, 0, (NewEvent("thing.happened", 1, b"{}"),)),), "{}")
 
 
 async def _told(store: PostgresEventStore, request: AppendRequest) -> AppendResult:

@@ -8,7 +8,7 @@ import pytest
 from adapters.nats import LogStream, NatsConnection
 from adapters.nats.jetstream import call, stream_info
 from application.engine.background import end
-from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
+from application.engine.ports.log import NewEvent, StreamAppend, one_command
 from domain.tenants import DEFAULT_TENANT_ID
 from tests.chaos.checker import check_snapshot
 from tests.chaos.checks.snapshot import read_snapshot
@@ -56,7 +56,7 @@ async def append_projects(system: System, count: int) -> None:
         project_id = new_id()
         state = orjson.dumps({"project_id": str(project_id), "name": "p", "metadata": {}})
         streams.append(StreamAppend(project_id, project_id, 0, (NewEvent("project.created", 1, state),)))
-    await system.store.append(AppendRequest(DEFAULT_TENANT_ID, request.command_id, tuple(streams), request.metadata()))
+    await system.store.append(one_command(DEFAULT_TENANT_ID, request.command_id, tuple(streams), request.metadata()))
 
 
 async def test_a_client_from_before_the_beginning_of_the_stream_misses_nothing(system: System, nats_url: str) -> None:

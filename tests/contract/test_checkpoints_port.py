@@ -6,7 +6,7 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from application.engine.ports.checkpoints import Checkpoint, Checkpoints, LostOwnership
-from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
+from application.engine.ports.log import NewEvent, StreamAppend, one_command
 from domain.kernel import RecordedEvent
 from tests.contract.conftest import LogSide
 
@@ -19,7 +19,7 @@ def checkpoints(log: LogSide) -> Checkpoints:
 async def an_event(log: LogSide) -> RecordedEvent:
     tenant, stream = uuid7(), uuid7()
     append = StreamAppend(stream, stream, 0, (NewEvent("thing.happened", 1, b"{}"),))
-    result = await log.store.append(AppendRequest(tenant, uuid7(), (append,), "{}"))
+    result = await log.store.append(one_command(tenant, uuid7(), (append,), "{}"))
     [event] = await log.store.read_append(tenant, result)
     return event
 

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from uuid_utils.compat import uuid7
 
-from application.engine.ports.log import AppendRequest, AppendResult, NewEvent, StreamAppend, StreamRow
+from application.engine.ports.log import AppendResult, NewEvent, StreamAppend, StreamRow, one_command
 from domain.errors import NotFound
 from domain.kernel import RecordedEvent
 from tests.contract.conftest import LogSide, positions
@@ -26,7 +26,7 @@ async def append(
 ) -> AppendResult:
     stream = stream or new_id()
     events = tuple(NewEvent(topic, 1, b"{}") for topic in topics)
-    return await log.store.append(AppendRequest(tenant, new_id(), (StreamAppend(stream, root or stream, version, events),), "{}"))
+    return await log.store.append(one_command(tenant, new_id(), (StreamAppend(stream, root or stream, version, events),), "{}"))
 
 
 async def test_reads_are_by_position_and_by_tenant(log: LogSide) -> None:

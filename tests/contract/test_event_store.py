@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from uuid import UUID
 
 import pytest
@@ -11,7 +12,19 @@ from hypothesis import strategies as st
 from uuid_utils.compat import uuid7
 
 from adapters.postgres.log.append_batch import MAX_APPEND_BYTES
-from application.engine.ports.log import AppendRequest, AppendResult, EventFeed, EventStore, NewEvent, StreamAppend
+from application.engine.ports.log import (
+    AppendCommand,
+    AppendRequest,
+    AppendResult,
+    CommandRecord,
+    EventFeed,
+    EventStore,
+    NewEvent,
+    Placed,
+    StreamAppend,
+    StreamHead,
+    one_command,
+)
 from domain.errors import Forbidden, InvalidCommand, PayloadTooLarge, VersionConflict
 from domain.kernel import MAX_EVENT_BYTES
 from tests.contract.conftest import LogSide
@@ -28,7 +41,14 @@ def stream_append(stream_id: UUID, expected: int, *states: bytes) -> StreamAppen
 
 
 def request(*streams: StreamAppend, tenant: UUID = TENANT, command: UUID | None = None, metadata: str = "{}") -> AppendRequest:
-    return AppendRequest(tenant, command or new_id(), streams, metadata)
+    return one_command(tenant, command or new_id(), streams, metadata)
+
+
+def again_of(first: AppendResult, one: AppendRequest) -> AppendResult:
+    """The answer to a repeat of an append of one command."""
+    [command] = one.commands
+    known = CommandRecord(first.last_position, first.event_count, first.recorded_at, command.content)
+    return AppendResult(first.last_position, first.event_count, first.recorded_at, {command.command_id: known})
 
 
 async def outcome(store: EventStore, *requests: AppendRequest) -> list[AppendResult | BaseException]:
@@ -59,15 +79,16 @@ async def test_a_command_is_recorded_once_and_gets_its_first_answer(store: Event
     first = await store.append(once)
     await store.append(request(stream_append(new_id(), 0)))
     again = await store.append(once)
-    assert again == AppendResult(first.last_position, first.event_count, first.recorded_at, duplicate=True)
+    assert again == again_of(first, once)
     # The same key is the same command, also with other streams and in the batch of its first use.
-    other = request(stream_append(new_id(), 5), command=once.command_id)
+    other = request(stream_append(new_id(), 5), command=once.commands[0].command_id)
     fresh = request(stream_append(new_id(), 0))
     results = await outcome(store, other, fresh, fresh, fresh)
     assert results[0] == again
     assert sorted(result.duplicate for result in results[1:] if isinstance(result, AppendResult)) == [False, True, True]
-    assert await store.find_command(TENANT, once.command_id) == again
-    assert await store.find_command(OTHER_TENANT, once.command_id) is None
+    command_id = once.commands[0].command_id
+    assert await store.find_command(TENANT, command_id) == again.known[command_id]
+    assert await store.find_command(OTHER_TENANT, command_id) is None
     assert await feed.head() == 3
 
 
@@ -246,6 +267,108 @@ async def test_recorded_at_never_goes_back(log: LogSide, store: EventStore) -> N
     assert first.recorded_at == second.recorded_at > await log.now() + timedelta(minutes=59)
 
 
+# ---- several commands in one append ----------------------------------------------------------------------------------------
+
+
+def command(
+    event_count: int = 1, *, command_id: UUID | None = None, metadata: str = "{}", content: UUID | None = None
+) -> AppendCommand:
+    return AppendCommand(command_id or new_id(), metadata, event_count, content)
+
+
+def head(stream_id: UUID, expected: int = 0, root: UUID | None = None) -> StreamHead:
+    return StreamHead(stream_id, root or stream_id, expected)
+
+
+def placed(*streams: int, settled: int = 0) -> tuple[Placed, ...]:
+    return tuple(Placed(stream, NewEvent("thing.happened", 1, b"%d" % place), settled) for place, stream in enumerate(streams))
+
+
+async def test_commands_of_one_append_are_recorded_each_for_itself(store: EventStore, feed: EventFeed) -> None:
+    """Events of a stream need not be neighbours, and a command without events is recorded all the same."""
+    await store.append(request(stream_append(new_id(), 0)))
+    a, b = new_id(), new_id()
+    first, second = command(2, metadata='{"n":1}', content=new_id()), command(1, metadata='{"n":2}')
+    silent, last = command(0), command(2, metadata='{"n":4}')
+    events = (*placed(0, 1, 0, settled=5), *placed(1, 0, settled=2**62))
+    several = AppendRequest(TENANT, (first, second, silent, last), (head(a), head(b, root=a)), events)
+    result = await store.append(several)
+    assert (result.last_position, result.event_count, result.duplicate) == (6, 5, False)
+    found = await feed.read(after=1, limit=10)
+    assert [(e.position, e.stream_id, e.version, e.metadata, e.settled) for e in found] == [
+        (2, a, 1, '{"n":1}', 5),
+        (3, b, 1, '{"n":1}', 5),
+        (4, a, 2, '{"n":2}', 5),
+        (5, b, 2, '{"n":4}', 2**62),
+        (6, a, 3, '{"n":4}', 2**62),
+    ]
+    assert {event.root_id for event in found} == {a} and await store.read_stream(TENANT, b) == [found[1], found[3]]
+    known = {each.command_id: await store.find_command(TENANT, each.command_id) for each in several.commands}
+    at = result.recorded_at
+    assert list(known.values()) == [
+        CommandRecord(3, 2, at, first.content), CommandRecord(4, 1, at), CommandRecord(4, 0, at), CommandRecord(6, 2, at),
+    ]  # fmt: skip
+    assert [await store.read_append(TENANT, each) for each in known.values() if each] == [found[:2], found[2:3], [], found[3:]]
+    again = await store.append(several)
+    assert (again.known, again.last_position, again.event_count) == (known, 3, 2)
+
+
+async def test_a_known_command_keeps_back_its_whole_append(store: EventStore, feed: EventFeed) -> None:
+    """All known commands are named, and neighbours in the batch are not touched."""
+    old, older = (command(content=new_id()) for _ in range(2))
+    for each in (older, old):
+        await store.append(AppendRequest(TENANT, (each,), (head(new_id()),), placed(0)))
+    fresh, stream = command(), new_id()
+    mixed = AppendRequest(TENANT, (fresh, old, older), (head(stream),), placed(0, 0, 0))
+    kept, written = await outcome(store, mixed, request(stream_append(new_id(), 0)))
+    assert isinstance(kept, AppendResult) and isinstance(written, AppendResult)
+    assert {i: known.last_position for i, known in kept.known.items()} == {old.command_id: 2, older.command_id: 1}
+    assert kept.known[old.command_id].content == old.content
+    assert (kept.last_position, written.last_position, written.duplicate) == (2, 3, False)
+    assert await store.find_command(TENANT, fresh.command_id) is None and await store.read_stream(TENANT, stream) == []
+    assert (await store.append(AppendRequest(TENANT, (fresh,), (head(stream),), placed(0)))).last_position == 4
+    assert await feed.head() == 4
+
+
+@pytest.mark.parametrize("expected", [0, 1, 2])
+async def test_a_stream_without_new_events_is_a_condition(store: EventStore, expected: int) -> None:
+    watched, written = new_id(), new_id()
+    if expected:
+        await store.append(request(stream_append(watched, 0, *[b"1"] * expected)))
+    deciding = AppendRequest(TENANT, (command(), command(0)), (head(written), head(watched, expected)), placed(0))
+    moving = request(stream_append(watched, expected))
+    moved, refused = await outcome(store, moving, deciding)
+    assert isinstance(moved, AppendResult) and isinstance(refused, VersionConflict)
+    assert (refused.stream_id, refused.expected, refused.current) == (watched, expected, expected + 1)
+    again = deciding._replace(streams=(head(written), head(watched, expected + 1)))
+    assert (await store.append(again)).event_count == 1
+    assert len(await store.read_stream(TENANT, watched)) == expected + 1
+
+
+async def test_a_condition_on_a_stream_of_another_tenant_is_forbidden(store: EventStore) -> None:
+    theirs = new_id()
+    await store.append(request(stream_append(theirs, 0), tenant=OTHER_TENANT))
+    for expected in (0, 1):
+        with pytest.raises(Forbidden):
+            await store.append(AppendRequest(TENANT, (command(),), (head(new_id()), head(theirs, expected)), placed(0)))
+
+
+@pytest.mark.parametrize(
+    ("commands", "streams", "events"),
+    [
+        ((command(2),), (head(new_id()),), placed(0)),
+        ((command(0),), (head(new_id()),), ()),
+        ((command(command_id=UUID(int=1)),) * 2, (head(new_id()),), placed(0, 0)),
+        ((command(2),), (head(UUID(int=2)),) * 2, placed(0, 1)),
+    ],
+)
+async def test_an_append_that_makes_no_sense_is_a_defect_of_its_caller(
+    store: EventStore, commands: tuple[AppendCommand, ...], streams: tuple[StreamHead, ...], events: tuple[Placed, ...]
+) -> None:
+    with pytest.raises(ValueError, match="an append with"):
+        await store.append(AppendRequest(TENANT, commands, streams, events))
+
+
 # ---- against a model ------------------------------------------------------------------------------------------------------
 
 
@@ -253,44 +376,71 @@ async def test_recorded_at_never_goes_back(log: LogSide, store: EventStore) -> N
 class Model:
     """The log as a list."""
 
-    events: list[tuple[UUID, UUID, int, bytes]] = field(default_factory=list)  # tenant, stream, version, state
-    answers: dict[tuple[UUID, UUID], tuple[int, int]] = field(default_factory=dict)
+    events: list[tuple[UUID, UUID, int, bytes, int]] = field(default_factory=list)  # tenant, stream, version, state, mask
+    known: dict[tuple[UUID, UUID], CommandRecord] = field(default_factory=dict)
 
     def refuses(self, wanted: AppendRequest) -> bool:
-        if (wanted.tenant_id, wanted.command_id) in self.answers:
+        if any((wanted.tenant_id, each.command_id) in self.known for each in wanted.commands):
             return False
-        newest = {stream: (tenant, version) for tenant, stream, version, _ in self.events}
+        newest = {stream: (tenant, version) for tenant, stream, version, _, _ in self.events}
         here = [(newest.get(stream.stream_id, (wanted.tenant_id, 0)), stream.expected_version) for stream in wanted.streams]
         return any((tenant, version) != (wanted.tenant_id, expected) for (tenant, version), expected in here)
 
+    def repeated(self, wanted: AppendRequest) -> AppendResult | None:
+        """The answer to a request with a known command. None: the model knows none of its commands."""
+        keys = ((wanted.tenant_id, each.command_id) for each in wanted.commands)
+        known = {key[1]: self.known[key] for key in keys if key in self.known}
+        first = next(iter(known.values()), None)
+        return first and AppendResult(first.last_position, first.event_count, EPOCH, known)
+
     def append(self, wanted: AppendRequest) -> AppendResult:
-        """For a request that the model does not refuse."""
-        key = (wanted.tenant_id, wanted.command_id)
-        duplicate = key in self.answers
-        if not duplicate:
-            for stream in wanted.streams:
-                for version, event in enumerate(stream.events, stream.expected_version + 1):
-                    self.events.append((wanted.tenant_id, stream.stream_id, version, event.state))
-            self.answers[key] = (len(self.events), sum(len(stream.events) for stream in wanted.streams))
-        return AppendResult(*self.answers[key], recorded_at=EPOCH, duplicate=duplicate)
+        """For a request that the model does not refuse, of commands that the model does not know."""
+        tenant = wanted.tenant_id
+        assert self.repeated(wanted) is None
+        versions, events = [stream.expected_version for stream in wanted.streams], iter(wanted.events)
+        for each in wanted.commands:
+            for place, event, mask in islice(events, each.event_count):
+                versions[place] += 1
+                self.events.append((tenant, wanted.streams[place].stream_id, versions[place], event.state, mask))
+            self.known[tenant, each.command_id] = CommandRecord(len(self.events), each.event_count, EPOCH, each.content)
+        return AppendResult(len(self.events), len(wanted.events), EPOCH)
+
+
+def timeless(result: AppendResult) -> AppendResult:
+    known = {command_id: known._replace(recorded_at=EPOCH) for command_id, known in result.known.items()}
+    return result._replace(recorded_at=EPOCH, known=known)
 
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 STREAMS = [UUID(int=0x018F0000000070008000000000000000 + n) for n in range(4)]
 COMMANDS = [UUID(int=0x018F0000000070008000000000001000 + n) for n in range(8)]
-stream_appends = st.builds(
-    stream_append, st.sampled_from(STREAMS), st.integers(0, 4), st.sampled_from([b"1", b"22"]), st.sampled_from([b"3", b"44"])
-)
-requests = st.builds(
-    lambda streams, tenant, command: request(*streams, tenant=tenant, command=command),
-    st.lists(stream_appends, min_size=1, max_size=3, unique_by=lambda stream: stream.stream_id),
-    st.sampled_from([TENANT, TENANT, TENANT, OTHER_TENANT]),
-    st.sampled_from(COMMANDS),
-)
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> AppendRequest:
+    """One to three commands over up to three streams, some of which are only conditions."""
+    chosen = draw(
+        st.lists(st.tuples(st.sampled_from(STREAMS), st.integers(0, 4)), min_size=1, max_size=3, unique_by=lambda s: s[0])
+    )
+    counts = draw(st.lists(st.integers(0, 2), min_size=1, max_size=3).filter(any))
+    ids = draw(st.lists(st.sampled_from(COMMANDS), min_size=len(counts), max_size=len(counts), unique=True))
+    content = st.sampled_from([None, UUID(int=7)])
+    event = st.builds(
+        Placed,
+        st.integers(0, len(chosen) - 1),
+        st.builds(NewEvent, st.just("thing.happened"), st.just(1), st.sampled_from([b"1", b"22"])),
+        st.sampled_from([0, 1, 2**62]),
+    )
+    return AppendRequest(
+        draw(st.sampled_from([TENANT, TENANT, TENANT, OTHER_TENANT])),
+        tuple(command(n, command_id=one, content=draw(content)) for n, one in zip(counts, ids, strict=True)),
+        tuple(head(stream, expected) for stream, expected in chosen),
+        tuple(draw(event) for _ in range(sum(counts))),
+    )
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(steps=st.lists(st.lists(requests, min_size=1, max_size=6), min_size=1, max_size=8))
+@given(steps=st.lists(st.lists(requests(), min_size=1, max_size=6), min_size=1, max_size=8))
 async def test_any_history_of_batches_is_what_the_model_says(
     log: LogSide, store: EventStore, feed: EventFeed, steps: list[list[AppendRequest]]
 ) -> None:
@@ -304,13 +454,20 @@ async def test_any_history_of_batches_is_what_the_model_says(
         assert len(refused) + len(done) == len(batch), answered
         # A refusal changes nothing, so a refusal is right if the model refuses at any moment of the batch.
         refused = [one for one in refused if not model.refuses(one)]
-        for one, result in sorted(done, key=lambda pair: (pair[1].last_position, pair[1].duplicate)):
-            assert not model.refuses(one)
-            assert result._replace(recorded_at=EPOCH) == model.append(one)
-            refused = [one for one in refused if not model.refuses(one)]
+        written = sorted((pair for pair in done if not pair[1].duplicate), key=lambda pair: pair[1].last_position)
+        repeats = [pair for pair in done if pair[1].duplicate]
+        for place in range(len(written) + 1):
+            # A repeat changes nothing, either, and names the commands that are known at its moment.
+            repeats = [(one, result) for one, result in repeats if timeless(result) != model.repeated(one)]
+            if place < len(written):
+                one, result = written[place]
+                assert not model.refuses(one)
+                assert timeless(result) == model.append(one)
+                refused = [one for one in refused if not model.refuses(one)]
+        assert not repeats
         assert not refused
     events = await feed.read(after=0, limit=1_000)
-    assert [(event.tenant_id, event.stream_id, event.version, event.state) for event in events] == model.events
+    assert [(event.tenant_id, event.stream_id, event.version, event.state, event.settled) for event in events] == model.events
     assert [event.position for event in events] == list(range(1, len(model.events) + 1))
     assert await feed.head() == len(model.events)
     assert [event.recorded_at for event in events] == sorted(event.recorded_at for event in events)

@@ -6,7 +6,7 @@ history that shows the failure.
 
 import asyncio
 import os
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from application.engine.ports.log import AppendRequest, AppendResult, NewEvent, StreamAppend
+from application.engine.ports.log import AppendRequest, AppendResult, CommandRecord, NewEvent, StreamAppend, one_command
 from domain.errors import Forbidden, VersionConflict
 from tests.contract.conftest import LogSide
 
@@ -39,7 +39,7 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.events: list[Event] = []
         self.recorded_at: list[datetime] = []
-        self.commands: dict[tuple[UUID, UUID], tuple[AppendRequest, AppendResult]] = {}
+        self.commands: dict[tuple[UUID, UUID], tuple[Sequence[StreamAppend], AppendResult]] = {}
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result()
@@ -77,12 +77,12 @@ class Machine(RuleBasedStateMachine):
             expected = max(0, self.version(stream) + (off_by if number == 0 else 0))
             events = tuple(NewEvent(topic, 1, f'{{"n":{len(self.events)}}}'.encode()) for topic in its_topics)
             appends.append(StreamAppend(stream, ROOT if rooted else stream, expected, events))
-        request = AppendRequest(tenant, uuid4(), tuple(appends), "{}")
+        command_id = uuid4()
         foreign = [a for a in appends if self.owner(a.stream_id) not in (None, tenant)]
         behind = [a for a in appends if a.expected_version != self.version(a.stream_id)]
-        answer = self.send(request)
+        answer = self.send(one_command(tenant, command_id, appends, "{}"))
         if not foreign and not behind:
-            self.take(request, answer)
+            self.take(tenant, command_id, appends, answer)
         else:
             assert isinstance(
                 answer, Forbidden if foreign and not behind else (VersionConflict, Forbidden) if foreign else VersionConflict
@@ -92,15 +92,15 @@ class Machine(RuleBasedStateMachine):
                 assert (answer.expected, answer.current) == (refused.expected_version, self.version(refused.stream_id))
                 assert answer.expected != answer.current
 
-    def take(self, request: AppendRequest, answer: object) -> None:
+    def take(self, tenant: UUID, command_id: UUID, appends: Sequence[StreamAppend], answer: object) -> None:
         assert isinstance(answer, AppendResult) and not answer.duplicate
-        for append in request.streams:
+        for append in appends:
             for version, event in enumerate(append.events, append.expected_version + 1):
-                self.events.append((request.tenant_id, append.stream_id, append.root_id, version, event.topic, event.state))
+                self.events.append((tenant, append.stream_id, append.root_id, version, event.topic, event.state))
                 self.recorded_at.append(answer.recorded_at)
-        count = sum(len(append.events) for append in request.streams)
+        count = sum(len(append.events) for append in appends)
         assert (answer.last_position, answer.event_count) == (len(self.events), count)
-        self.commands[request.tenant_id, request.command_id] = (request, answer)
+        self.commands[tenant, command_id] = (appends, answer)
 
     @rule(data=st.data(), tenant=tenants, other_content=st.booleans())
     def same_command_again(self, data: st.DataObject, tenant: UUID, other_content: bool) -> None:
@@ -110,20 +110,19 @@ class Machine(RuleBasedStateMachine):
         """
         if not self.commands:
             return
-        (owner, command_id), (request, first) = data.draw(
+        (owner, command_id), (appends, first) = data.draw(
             st.sampled_from(sorted(self.commands.items(), key=lambda item: item[1][1].last_position))
         )
-        streams_now = request.streams
+        now = appends
         if other_content or tenant != owner:
             fresh = uuid4()
-            streams_now = (StreamAppend(fresh, fresh, 0, (NewEvent(TOPICS[0], 1, b"{}"),)),)
-        again = AppendRequest(tenant, command_id, streams_now, "{}")
-        answer = self.send(again)
+            now = (StreamAppend(fresh, fresh, 0, (NewEvent(TOPICS[0], 1, b"{}"),)),)
+        answer = self.send(one_command(tenant, command_id, now, "{}"))
         if (tenant, command_id) not in self.commands:
-            self.take(again, answer)
+            self.take(tenant, command_id, now, answer)
         else:
-            known = self.commands[tenant, command_id][1]
-            assert answer == AppendResult(known.last_position, known.event_count, known.recorded_at, duplicate=True)
+            known = CommandRecord(*self.commands[tenant, command_id][1][:3])
+            assert answer == AppendResult(*known[:3], {command_id: known})
         assert first.last_position <= len(self.events)
 
     @rule(tenant=tenants, stream=streams, after=st.integers(0, 4), until=st.none() | st.integers(0, 12))
@@ -177,9 +176,7 @@ class Machine(RuleBasedStateMachine):
             _, command_id = data.draw(st.sampled_from(sorted(self.commands, key=lambda key: self.commands[key][1].last_position)))
             found = self.wait(self.sides.store.find_command(tenant, command_id))
             known = self.commands.get((tenant, command_id))
-            assert found == (
-                None if known is None else AppendResult(known[1].last_position, known[1].event_count, known[1].recorded_at, True)
-            )
+            assert found == (None if known is None else CommandRecord(*known[1][:3]))
 
     @rule(tenant=tenants, data=st.data(), aside=st.sampled_from([-1, 0, 1]), root=st.none() | st.sampled_from([ROOT, *STREAMS]))
     def position_at(self, tenant: UUID, data: st.DataObject, aside: int, root: UUID | None) -> None:

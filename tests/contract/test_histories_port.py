@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from uuid_utils.compat import uuid7
 
-from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
+from application.engine.ports.log import NewEvent, StreamAppend, one_command
 from tests.contract.conftest import LogSide
 
 
@@ -14,7 +14,7 @@ async def fill(log: LogSide, count: int) -> None:
     for _ in range(count):
         stream = uuid7()
         append = StreamAppend(stream, stream, 0, (NewEvent("thing.happened", 1, b"{}"),))
-        await log.store.append(AppendRequest(uuid7(), uuid7(), (append,), "{}"))
+        await log.store.append(one_command(uuid7(), uuid7(), (append,), "{}"))
 
 
 async def current(log: LogSide) -> str:

@@ -5,7 +5,7 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from application.engine.ports.ids import StreamStart
-from application.engine.ports.log import AppendRequest, AppendResult, NewEvent, StreamAppend
+from application.engine.ports.log import AppendResult, NewEvent, StreamAppend, one_command
 from tests.contract.conftest import LogSide
 
 A, B = uuid7(), uuid7()
@@ -20,7 +20,7 @@ async def append(
     log: LogSide, tenant: UUID, stream: UUID, *topics: str, root: UUID | None = None, version: int = 0, command: UUID | None = None
 ) -> AppendResult:
     events = tuple(NewEvent(topic, 1, b"{}") for topic in topics)
-    request = AppendRequest(tenant, command or uuid7(), (StreamAppend(stream, root or stream, version, events),), "{}")
+    request = one_command(tenant, command or uuid7(), (StreamAppend(stream, root or stream, version, events),), "{}")
     return await log.store.append(request)
 
 

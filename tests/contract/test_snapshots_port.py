@@ -5,7 +5,7 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
+from application.engine.ports.log import NewEvent, StreamAppend, one_command
 from application.engine.ports.snapshots import Snapshot
 from domain.kernel import RecordedEvent
 from tests.contract.conftest import LogSide
@@ -18,7 +18,7 @@ async def fill(log: LogSide, stream: UUID, count: int, *, after: int = 0) -> lis
     for version in range(after, after + count):
         for one, expected in ((uuid7(), 0), (stream, version)):
             append = StreamAppend(one, one, expected, (NewEvent("thing.happened", 1, b"{}"),))
-            await log.store.append(AppendRequest(TENANT, uuid7(), (append,), "{}"))
+            await log.store.append(one_command(TENANT, uuid7(), (append,), "{}"))
     return await log.store.read_stream(TENANT, stream)
 
 

@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid7
 
 from adapters.nats import JetStreamSubscription, NatsConnection
 from application.engine.background import end
-from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend, Subscription
+from application.engine.ports.log import NewEvent, StreamAppend, Subscription, one_command
 from application.engine.reading.histories import HistoryEnded
 from application.engine.reading.history_keeper import HistoryKeeper
 from domain.kernel import RecordedEvent
@@ -51,7 +51,7 @@ class MemorySide:
         for _ in range(count):
             stream = uuid7()
             append = StreamAppend(stream, stream, 0, (NewEvent("thing.happened", 1, b"{}"),))
-            await self.store.append(AppendRequest(TENANT, uuid7(), (append,), "{}"))
+            await self.store.append(one_command(TENANT, uuid7(), (append,), "{}"))
 
     async def everything(self) -> list[RecordedEvent]:
         return list(self.log.events)

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from uuid_utils.compat import uuid7
 
-from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
+from application.engine.ports.log import NewEvent, StreamAppend, one_command
 from application.engine.ports.queue import WorkItem
 from application.engine.ports.timers import DueTimer
 from tests.contract.conftest import TableSide
@@ -85,7 +85,7 @@ async def test_without_a_change_the_wait_ends_with_its_time(tables: TableSide) -
 async def test_a_timer_that_is_parked_is_gone_and_its_event_is_put_aside(tables: TableSide) -> None:
     tenant, stream = uuid7(), uuid7()
     event = NewEvent("thing.happened", 1, b"{}")
-    append = AppendRequest(tenant, uuid7(), (StreamAppend(stream, stream, 0, (event, event)),), "{}")
+    append = one_command(tenant, uuid7(), (StreamAppend(stream, stream, 0, (event, event)),), "{}")
     last = (await tables.log.store.append(append)).last_position
     broken, other = replace(timer(), tenant_id=tenant, cause=f"{stream}:2"), timer()
     for each in (broken, other):

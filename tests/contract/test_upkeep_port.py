@@ -15,7 +15,7 @@ from adapters.postgres import upkeep
 from adapters.postgres.database import PostgresDatabase
 from adapters.postgres.pool import Connection, Pool
 from adapters.postgres.upkeep import PostgresRecordedCommands, PostgresUpkeepRuns
-from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
+from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend, StreamHead, one_command
 from application.engine.ports.upkeep import RecordedCommands, UpkeepRun, UpkeepRuns
 from tests.contract.conftest import LogSide, MemoryLogSide, PostgresLogSide
 from tests.kit.memory import MemoryRecordedCommands, MemoryUpkeepRuns
@@ -78,7 +78,7 @@ TENANT = uuid7()
 async def append(side: UpkeepSide, events: int = 1) -> tuple[AppendRequest, int]:
     """The command, and the position of its last event."""
     stream = uuid7()
-    request = AppendRequest(TENANT, uuid7(), (StreamAppend(stream, stream, 0, (EVENT,) * events),), "{}")
+    request = one_command(TENANT, uuid7(), (StreamAppend(stream, stream, 0, (EVENT,) * events),), "{}")
     return request, (await side.log.store.append(request)).last_position
 
 
@@ -91,7 +91,7 @@ async def move(side: UpkeepSide, name: str, position: int) -> None:
 
 
 async def known(side: UpkeepSide, request: AppendRequest) -> bool:
-    return await side.log.store.find_command(TENANT, request.command_id) is not None
+    return await side.log.store.find_command(TENANT, request.commands[0].command_id) is not None
 
 
 async def test_old_rows_below_the_lowest_checkpoint_go(side: UpkeepSide) -> None:
@@ -158,7 +158,7 @@ async def test_a_command_that_was_pruned_is_recorded_again(side: UpkeepSide) -> 
     await move(side, "a", head)
     assert await prune(side, "a") == 1
     stream = uuid7()
-    again = request._replace(streams=(StreamAppend(stream, stream, 0, (EVENT,)),))
+    again = request._replace(streams=(StreamHead(stream, stream, 0),))
     assert not (await side.log.store.append(again)).duplicate
 
 

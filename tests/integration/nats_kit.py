@@ -30,7 +30,7 @@ from adapters.postgres.log.feed import PostgresEventFeed
 from adapters.postgres.log.histories import PostgresHistories
 from adapters.postgres.pool import Pool, open_pool
 from application.engine.background import end
-from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
+from application.engine.ports.log import NewEvent, StreamAppend, one_command
 from application.engine.reading.history_keeper import HistoryKeeper
 from domain.errors import Unavailable
 from domain.kernel import RecordedEvent
@@ -155,7 +155,7 @@ class Log:
         async def one(events: int) -> None:
             stream = new_id()
             appended = StreamAppend(stream, stream, 0, tuple(NewEvent("thing.happened", 1, state) for _ in range(events)))
-            await self.store.append(AppendRequest(TENANT, new_id(), (appended,), '{"actor":"test"}'))
+            await self.store.append(one_command(TENANT, new_id(), (appended,), '{"actor":"test"}'))
 
         sizes = [together] * (count // together) + ([count % together] if count % together else [])
         for start in range(0, len(sizes), 200):

@@ -14,7 +14,7 @@ from adapters.postgres.pool import open_pool
 from application.catalog import CATALOG
 from application.engine.commands.loop import CommandLoop
 from application.engine.ports.checkpoints import LostOwnership
-from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
+from application.engine.ports.log import NewEvent, StreamAppend, one_command
 from application.engine.ports.projections import Kind, Purpose
 from domain import agent_runs, projects, runs
 from domain.kernel import Event, RecordedEvent
@@ -58,7 +58,7 @@ class Log:
             for stream, version, events in streams
         )
         request = request_of()
-        result = await self.store.append(AppendRequest(DEFAULT_TENANT_ID, request.command_id, appends, request.metadata()))
+        result = await self.store.append(one_command(DEFAULT_TENANT_ID, request.command_id, appends, request.metadata()))
         return result.last_position
 
     async def run(self, steps: int = 4, *, end: bool = True) -> UUID:

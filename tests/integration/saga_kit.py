@@ -7,7 +7,7 @@ from uuid import UUID
 
 from application.engine.commands.loop import CommandLoop
 from application.engine.ports.checkpoints import Checkpoints
-from application.engine.ports.log import AppendRequest, AppendResult, EventStore
+from application.engine.ports.log import AppendRequest, AppendResult, CommandRecord, EventStore
 from application.engine.sagas.manager import PARTITIONS, SagaManager
 from domain.context import ContextValueSet
 from domain.kernel import RecordedEvent
@@ -34,7 +34,7 @@ class StoppingStore:
     ) -> list[RecordedEvent]:
         return await self._store.read_stream(tenant_id, stream_id, after_version=after_version, until_position=until_position)
 
-    async def find_command(self, tenant_id: UUID, command_id: UUID) -> AppendResult | None:
+    async def find_command(self, tenant_id: UUID, command_id: UUID) -> CommandRecord | None:
         return await self._store.find_command(tenant_id, command_id)
 
 

@@ -37,7 +37,7 @@ from api.http.server import make_server
 from api.settings import ROLES, Role, Settings
 from application.engine.background import end
 from application.engine.commands.request import CommandRequest
-from application.engine.ports.log import AppendRequest, EventStore, NewEvent, StreamAppend, Subscription
+from application.engine.ports.log import EventStore, NewEvent, StreamAppend, Subscription, one_command
 from application.engine.sagas.manager import PARTITIONS
 from application.setup import set_up
 from domain.kernel import Command, Event, RecordedEvent
@@ -221,7 +221,7 @@ async def append(system: System, stream_id: UUID, root_id: UUID, version: int, *
     request = request_of()
     stream = StreamAppend(stream_id, root_id, version, new)
     return (
-        await system.store.append(AppendRequest(DEFAULT_TENANT_ID, request.command_id, (stream,), request.metadata()))
+        await system.store.append(one_command(DEFAULT_TENANT_ID, request.command_id, (stream,), request.metadata()))
     ).last_position
 
 

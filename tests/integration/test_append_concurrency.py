@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid7
 from adapters.postgres.log.event_store import PostgresEventStore
 from adapters.postgres.log.feed import PostgresEventFeed
 from adapters.postgres.pool import Pool, open_pool
-from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
+from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend, one_command
 from domain.errors import VersionConflict
 from tests.integration.nats_kit import APPEND_ONE
 from tests.integration.parts_kit import waiting_appends
@@ -27,7 +27,7 @@ def new_id() -> UUID:
 
 def request(stream_id: UUID, expected: int, events: int = 1) -> AppendRequest:
     append = StreamAppend(stream_id, stream_id, expected, (NewEvent("thing.happened", 1, b'{"n":1}'),) * events)
-    return AppendRequest(TENANT, new_id(), (append,), "{}")
+    return one_command(TENANT, new_id(), (append,), "{}")
 
 
 async def tail(feed: PostgresEventFeed, until: int) -> list[int]:
@@ -134,7 +134,7 @@ async def test_a_process_of_the_release_before_writes_into_the_same_order(databa
             assert await (await connection.execute(before, {"id": stream})).fetchone() == ("accepted", number)
             assert (await store.append(request(new_id(), 0))).last_position == number + 1
             with pytest.raises(VersionConflict):
-                await store.append(AppendRequest(stream, new_id(), request(stream, 0).streams, "{}"))
+                await store.append(request(stream, 0)._replace(tenant_id=stream))
             assert await (await connection.execute(before, {"id": stream})).fetchone() == ("duplicate", number)
     assert [event.position for event in await feed.read(after=0, limit=100)] == list(range(1, 21))
     await store.close()

@@ -12,7 +12,7 @@ from adapters.postgres.log.event_store import PostgresEventStore
 from adapters.postgres.log.feed import PostgresEventFeed
 from adapters.postgres.log.group_commit import WriterLimits
 from adapters.postgres.pool import check_health, open_pool
-from application.engine.ports.log import AppendRequest, AppendResult, NewEvent, StreamAppend
+from application.engine.ports.log import AppendRequest, AppendResult, NewEvent, StreamAppend, one_command
 from domain.errors import Unavailable
 from tests.integration.parts_kit import waiting_appends
 from tests.integration.system_kit import eventually
@@ -29,7 +29,7 @@ KILL_WRITER = """
 def request() -> AppendRequest:
     stream_id, command_id = uuid7(), uuid7()
     append = StreamAppend(stream_id, stream_id, 0, (NewEvent("thing.happened", 1, b"{}"), NewEvent("thing.happened", 1, b"{}")))
-    return AppendRequest(TENANT, command_id, (append,), "{}")
+    return one_command(TENANT, command_id, (append,), "{}")
 
 
 async def test_killing_the_writers_backend_loses_and_doubles_nothing(database_url: str) -> None:

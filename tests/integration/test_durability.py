@@ -21,7 +21,7 @@ from adapters.postgres.log.feed import PostgresEventFeed
 from adapters.postgres.log.recorder import TidelogRecorder
 from adapters.postgres.pool import open_pool
 from api.cli.diagnosis import diagnose
-from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
+from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend, one_command
 from domain.errors import Unavailable
 from tests.contract.test_recorder import open_datastore
 from tests.integration.durable_kit import administer, database_on, durable_server, set_fsync
@@ -61,7 +61,7 @@ async def store_on(url: str) -> AsyncIterator[tuple[PostgresEventStore, Postgres
 
 def request() -> AppendRequest:
     stream_id = uuid7()
-    return AppendRequest(TENANT, uuid7(), (StreamAppend(stream_id, stream_id, 0, (NewEvent("thing.happened", 1, b"{}"),)),), "{}")
+    return one_command(TENANT, uuid7(), (StreamAppend(stream_id, stream_id, 0, (NewEvent("thing.happened", 1, b"{}"),)),), "{}")
 
 
 async def flushes_of(connection: psycopg.AsyncConnection[Any]) -> int:

@@ -26,7 +26,7 @@ from adapters.nats.jetstream import call, delete_stream, stored_message, stream_
 from adapters.nats.names import events_stream
 from api.assembly import assemble
 from api.settings import Settings
-from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
+from application.engine.ports.log import NewEvent, StreamAppend, one_command
 from application.engine.reading.cloudevents import ENVELOPE, CloudEventEncoder
 from domain.kernel import Metadata
 from domain.registry import REGISTRY
@@ -66,7 +66,7 @@ async def append(log: Log, count: int, *, size: int = 20) -> int:
     async def one(tenant: UUID, events: int) -> None:
         stream = new_id()
         new = tuple(NewEvent(TOPICS[i % 3], 1, state) for i in range(events))
-        await log.store.append(AppendRequest(tenant, new_id(), (StreamAppend(stream, stream, 0, new),), metadata))
+        await log.store.append(one_command(tenant, new_id(), (StreamAppend(stream, stream, 0, new),), metadata))
 
     await asyncio.gather(*(one((ACME, OTHER)[i % 2], min(3, count - 3 * i)) for i in range((count + 2) // 3)))
     return await log.feed.head()

@@ -17,7 +17,7 @@ from adapters.postgres.log.append_signal import AppendSignal
 from adapters.postgres.log.event_store import FIND_COMMAND_SQL, READ_STREAM_SQL, PostgresEventStore
 from adapters.postgres.log.feed import POSITION_AT_SQL, READ_SQL, PostgresEventFeed, tenant_query
 from adapters.postgres.pool import open_pool
-from application.engine.ports.log import AppendRequest, AppendResult, NewEvent, StreamAppend
+from application.engine.ports.log import AppendResult, NewEvent, StreamAppend, one_command
 from tests.integration.system_kit import eventually
 from tests.pace import in_time, within
 
@@ -38,7 +38,7 @@ class Log:
     async def append(self, tenant: UUID, *topics: str, root: UUID | None = None, stream: UUID | None = None) -> AppendResult:
         stream = stream or new_id()
         events = tuple(NewEvent(topic, 1, b"{}") for topic in topics)
-        return await self.store.append(AppendRequest(tenant, new_id(), (StreamAppend(stream, root or stream, 0, events),), "{}"))
+        return await self.store.append(one_command(tenant, new_id(), (StreamAppend(stream, root or stream, 0, events),), "{}"))
 
 
 @pytest_asyncio.fixture
@@ -117,7 +117,7 @@ async def test_hot_queries_use_their_indexes(database_url: str) -> None:
 
 async def test_people_can_read_the_log(log: Log, database_url: str) -> None:
     events = (NewEvent("a", 1, b'{"n":1}'), NewEvent("b", 1, b"\xff"))
-    await log.store.append(AppendRequest(A, new_id(), (StreamAppend(new_id(), new_id(), 0, events),), "{}"))
+    await log.store.append(one_command(A, new_id(), (StreamAppend(new_id(), new_id(), 0, events),), "{}"))
     async with await psycopg.AsyncConnection.connect(database_url) as connection:
         cursor = await connection.execute("SELECT position, topic, state, metadata FROM event_readable ORDER BY position")
         assert await cursor.fetchall() == [(1, "a", {"n": 1}, {}), (2, "b", "/w==", {})]

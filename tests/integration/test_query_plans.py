@@ -30,7 +30,7 @@ from adapters.postgres.log.ids import PostgresLogIndex
 from adapters.postgres.pool import Pool
 from adapters.postgres.read_models.open_work import PostgresOpenWork
 from adapters.postgres.read_models.timers import PostgresTimers
-from application.engine.ports.log import AppendRequest, AppendResult, NewEvent, StreamAppend
+from application.engine.ports.log import CommandRecord, NewEvent, StreamAppend, one_command
 from projections import activity, agents, invocations, messages, projects, runs, tenants
 from projections.engine.positions import Positions
 
@@ -199,7 +199,7 @@ async def append(hot: Hot) -> None:
     """Appends to two existing streams and a new one, in one call of the append function."""
     streams = [StreamAppend(uuid(STREAM, n), uuid(ROOT, 0), version, (NewEvent("x", 1, b"{}"),)) for n, version in APPENDED]
     batch = [
-        EncodedAppend.of(AppendRequest(tenant, stream.stream_id, (stream,), "{}"))
+        EncodedAppend.of(one_command(tenant, stream.stream_id, (stream,), "{}"))
         for tenant, stream in zip(OWNERS, streams, strict=True)
     ]
     async with hot.connection.transaction(force_rollback=True):
@@ -227,7 +227,7 @@ HOT_QUERIES: dict[str, tuple[Callable[[Hot], Awaitable[object]], str]] = {
     "a stream": (lambda hot: hot.store.read_stream(SMALL, uuid(STREAM, 495), after_version=4), "event_stream_key"),
     "a command's answer": (lambda hot: hot.store.find_command(SMALL, uuid(COMMAND, 11)), "command_pkey"),
     "the events of an append": (
-        lambda hot: hot.store.read_append(SMALL, AppendResult(ROWS // 2, 3, START, duplicate=True)), "event_pkey"
+        lambda hot: hot.store.read_append(SMALL, CommandRecord(ROWS // 2, 3, START)), "event_pkey"
     ),
     "streams by the beginning of their ids": (
         lambda hot: hot.index.streams(SMALL, uuid(STREAM, 400), uuid(STREAM, 900), limit=100), "event_stream_key"

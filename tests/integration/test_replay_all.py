@@ -27,7 +27,7 @@ from api.assembly.replay import replay
 from api.settings import Settings, SettingsError
 from application.catalog import CATALOG
 from application.engine.commands.snapshots import model_of
-from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
+from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend, one_command
 from application.engine.reading.replay import Replayed, StreamFolder
 from benchmarks.replay import TENANT, Story, moved
 from domain.errors import InvalidState
@@ -91,7 +91,7 @@ def stream(topic_and_state: Sequence[tuple[str, int, str]], tenant_id: UUID = TE
     """A stream of events as given: topic, schema version, JSON."""
     stream_id = new_id()
     events = tuple(NewEvent(topic, version, state.encode()) for topic, version, state in topic_and_state)
-    return stream_id, AppendRequest(tenant_id, new_id(), (StreamAppend(stream_id, stream_id, 0, events),), "{}")
+    return stream_id, one_command(tenant_id, new_id(), (StreamAppend(stream_id, stream_id, 0, events),), "{}")
 
 
 async def test_every_stream_is_folded_once_whatever_the_cut(log: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 
 from application.engine.commands.snapshots import model_of
-from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
+from application.engine.ports.log import NewEvent, StreamAppend, one_command
 from application.engine.reading.cloudevents import ENVELOPE
 from domain import context, invocations, messages, projects, runs, tools
 from domain.agent_runs import AgentRunCompleted, AgentRunRequested, StepRecorded
@@ -138,7 +138,7 @@ async def test_events_of_those_who_only_use_the_log_do_not_stop_the_feed(system:
     """The recorder for the `eventsourcing` library writes events without metadata, and their state may be encrypted."""
     position, stream_id = await system.settled(), new_id()
     new = tuple(NewEvent("order.placed", 1, state) for state in (b'{"a":1}', b"\xff\x00 not JSON", b""))
-    request = AppendRequest(DEFAULT_TENANT_ID, new_id(), (StreamAppend(stream_id, stream_id, 0, new),), metadata)
+    request = one_command(DEFAULT_TENANT_ID, new_id(), (StreamAppend(stream_id, stream_id, 0, new),), metadata)
     await system.store.append(request)
     await system.http.post("/v1/projects", json={"name": "after"})
     page = await system.http.get("/v1/events", params={"after": position})

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from application.catalog import CATALOG
 from application.engine.commands.loop import CommandLoop
-from application.engine.ports.log import AppendRequest, AppendResult, NewEvent, StreamAppend
+from application.engine.ports.log import AppendRequest, AppendResult, NewEvent, StreamAppend, one_command
 from domain import context, projects, runs
 from domain.kernel import RecordedEvent
 from tests.kit.memory import MemoryEventStore, MemoryLog
@@ -53,4 +53,4 @@ def start(run_id: UUID) -> runs.StartRun:
 async def foreign(log: MemoryLog, stream: UUID, *topics: str, tenant: UUID = TENANT) -> None:
     """An event of a user who uses only the log."""
     events = tuple(NewEvent(topic, 1, b"{}") for topic in topics)
-    await MemoryEventStore(log).append(AppendRequest(tenant, new_id(), (StreamAppend(stream, stream, 0, events),), "{}"))
+    await MemoryEventStore(log).append(one_command(tenant, new_id(), (StreamAppend(stream, stream, 0, events),), "{}"))

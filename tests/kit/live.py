@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from application.engine.background import end
-from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
+from application.engine.ports.log import NewEvent, StreamAppend, one_command
 from application.engine.reading.channels import Batch, Filter
 from application.engine.reading.histories import History
 from application.engine.reading.history_keeper import HistoryKeeper
@@ -34,7 +34,7 @@ class Live:
         """Appends a new stream. Returns the positions of its events."""
         stream = new_id()
         append = StreamAppend(stream, root or stream, 0, tuple(NewEvent(topic, 1, b"{}") for _ in range(count)))
-        result = self.log.add(AppendRequest(tenant, new_id(), (append,), "{}"))
+        result = self.log.add(one_command(tenant, new_id(), (append,), "{}"))
         return list(range(result.last_position - count + 1, result.last_position + 1))
 
     async def history(self) -> History:

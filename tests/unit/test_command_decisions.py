@@ -11,7 +11,7 @@ from application.engine.catalog import Catalog
 from application.engine.commands.loop import MAX_CONFLICTS, CommandLoop
 from application.engine.commands.request import CommandRequest
 from application.engine.commands.routes import Route
-from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
+from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend, one_command
 from domain import context, projects, runs
 from domain.context import ContextValueSet
 from domain.errors import (
@@ -240,7 +240,7 @@ async def test_conflicts_are_bounded(loop: CommandLoop, store: CountingStore, lo
                 ContextValueSet(run_id=stream, agent_run_id=stream, name="n", value=9, value_version=log.head + 1)
             )
             append = StreamAppend(stream, stream, log.head, (NewEvent(ContextValueSet.TOPIC, 1, encoded),))
-            log.add(AppendRequest(TENANT, new_id(), (append,), request.metadata))
+            log.add(one_command(TENANT, new_id(), (append,), request.commands[0].metadata))
 
     store.before_append = somebody_is_quicker
     if passes:

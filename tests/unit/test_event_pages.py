@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
+from application.engine.ports.log import NewEvent, StreamAppend, one_command
 from application.engine.ports.pages import MAX_POSITION, decode_cursor, encode_cursor, position_cursor, uuid_cursor
 from application.engine.reading.as_of import position_as_of, until_caught_up
 from application.engine.reading.channels import Filter
@@ -33,7 +33,7 @@ class Reading:
             (OTHER, two, "a"),
         ):  # fmt: skip
             append = StreamAppend(new_id(), root, 0, (NewEvent(topic, 1, b"{}"),))
-            log.add(AppendRequest(tenant, new_id(), (append,), "{}"))
+            log.add(one_command(tenant, new_id(), (append,), "{}"))
             self.times.append(clock.now())
             clock.advance(60)
         self.feed = MemoryEventFeed(log)

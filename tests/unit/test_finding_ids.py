@@ -5,7 +5,7 @@ from uuid import UUID
 import pytest
 from uuid_utils.compat import uuid7
 
-from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
+from application.engine.ports.log import NewEvent, StreamAppend, one_command
 from application.find_ids import MOST, Named, find_ids
 from domain.errors import InvalidCommand
 from tests.kit.memory import MemoryLog, MemoryLogIndex
@@ -25,7 +25,7 @@ def index() -> MemoryLogIndex:
         (PROJECT, PROJECT, ["project.created"]),
     ):
         events = tuple(NewEvent(topic, 1, b"{}") for topic in topics)
-        log.add(AppendRequest(TENANT, stream, (StreamAppend(stream, root, 0, events),), "{}"))
+        log.add(one_command(TENANT, stream, (StreamAppend(stream, root, 0, events),), "{}"))
     return MemoryLogIndex(log)
 
 
@@ -77,6 +77,6 @@ async def test_at_most_so_many_are_looked_at() -> None:
     log = MemoryLog()
     for n in range(MOST + 1):
         stream = UUID(int=(0x0198C0DE << 96) | n)
-        log.add(AppendRequest(TENANT, uuid7(), (StreamAppend(stream, stream, 0, (NewEvent("run.started", 1, b"{}"),)),), "{}"))
+        log.add(one_command(TENANT, uuid7(), (StreamAppend(stream, stream, 0, (NewEvent("run.started", 1, b"{}"),)),), "{}"))
     found, complete = await find_ids(MemoryLogIndex(log), TENANT, "0198c0de")
     assert (len(found), complete) == (MOST, False)

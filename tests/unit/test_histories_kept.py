@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from application.engine.background import end
-from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
+from application.engine.ports.log import NewEvent, StreamAppend, one_command
 from application.engine.reading import history_keeper
 from application.engine.reading.histories import Cursor, HistoryEnded, Parting
 from application.engine.reading.history_keeper import HistoryKeeper
@@ -34,7 +34,7 @@ class Kept:
     def append(self, count: int = 1) -> None:
         for _ in range(count):
             stream = new_id()
-            self.log.add(AppendRequest(TENANT, new_id(), (StreamAppend(stream, stream, 0, (NewEvent("a", 1, b"{}"),)),), "{}"))
+            self.log.add(one_command(TENANT, new_id(), (StreamAppend(stream, stream, 0, (NewEvent("a", 1, b"{}"),)),), "{}"))
 
     @property
     def begun(self) -> list[tuple[str, int]]:

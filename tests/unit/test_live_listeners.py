@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from application.engine.background import end
-from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
+from application.engine.ports.log import NewEvent, StreamAppend, one_command
 from application.engine.reading import live as reading
 from application.engine.reading.channels import Batch, Filter, TooSlow
 from application.engine.reading.histories import HistoryEnded
@@ -128,7 +128,7 @@ async def test_only_what_is_wanted_comes(live: Live) -> None:
 def test_a_filter(wanted: Filter, takes: bool) -> None:
     log = MemoryLog()
     append = StreamAppend(new_id(), UUID(int=1), 0, (NewEvent("a", 1, b"{}"),))
-    log.add(AppendRequest(TENANT, new_id(), (append,), "{}"))
+    log.add(one_command(TENANT, new_id(), (append,), "{}"))
     assert wanted(log.events[0]) is takes
 
 
@@ -151,7 +151,7 @@ def test_the_form_of_a_whole_is_those_of_its_parts() -> None:
     log, made = MemoryLog(), []
     for number in range(3):
         stream = new_id()
-        log.add(AppendRequest(TENANT, new_id(), (StreamAppend(stream, stream, 0, (NewEvent("a", 1, b"%d" % number),)),), "{}"))
+        log.add(one_command(TENANT, new_id(), (StreamAppend(stream, stream, 0, (NewEvent("a", 1, b"%d" % number),)),), "{}"))
     parts = [Batch([event]) for event in log.events]
 
     def make(events: Any) -> bytes:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
+from application.engine.ports.log import NewEvent, StreamAppend, one_command
 from application.engine.reading import live as reading
 from application.engine.reading.watches import Watch
 from tests.kit.live import Live, living
@@ -28,7 +28,7 @@ async def live() -> AsyncIterator[Live]:
 
 def to(live: Live, stream: UUID, topic: str = "a") -> None:
     version = len(live.log.streams[stream])
-    live.log.add(AppendRequest(TENANT, new_id(), (StreamAppend(stream, stream, version, (NewEvent(topic, 1, b"{}"),)),), "{}"))
+    live.log.add(one_command(TENANT, new_id(), (StreamAppend(stream, stream, version, (NewEvent(topic, 1, b"{}"),)),), "{}"))
 
 
 async def happened(watch: Any) -> bool:

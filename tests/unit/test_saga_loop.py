@@ -12,7 +12,7 @@ from application.engine.background import end
 from application.engine.catalog import Catalog
 from application.engine.commands.loop import CommandLoop
 from application.engine.ports.checkpoints import Checkpoint, LostOwnership
-from application.engine.ports.log import AppendRequest, AppendResult, NewEvent, StreamAppend
+from application.engine.ports.log import AppendRequest, AppendResult, NewEvent, StreamAppend, one_command
 from application.engine.ports.queue import WorkItem
 from application.engine.sagas.manager import MAX_ROOTS_AT_ONCE, PARTITIONS, SagaManager, partition_of, react, request_for
 from application.engine.sagas.reactions import Reaction
@@ -176,7 +176,7 @@ def test_a_request_hands_on_the_trace_and_is_of_the_events_tenant() -> None:
 
 def recorded_with(metadata: str, topic: str = "project.created") -> RecordedEvent:
     log, stream = MemoryLog(), new_id()
-    log.add(AppendRequest(TENANT, new_id(), (StreamAppend(stream, stream, 0, (NewEvent(topic, 1, b"{}"),)),), metadata))
+    log.add(one_command(TENANT, new_id(), (StreamAppend(stream, stream, 0, (NewEvent(topic, 1, b"{}"),)),), metadata))
     return log.events[0]
 
 
@@ -260,7 +260,7 @@ async def append_value(log: MemoryLog, root: UUID, **changed: Any) -> None:
     event = ContextValueSet(run_id=root, agent_run_id=root, name="n", value=1, value_version=1)
     append = StreamAppend(new_id(), root, 0, (NewEvent(ContextValueSet.TOPIC, 1, REGISTRY.encode(event)),))
     metadata = Metadata(actor="t", correlation_id=root, causation_id="t", command_id=root).model_dump_json()
-    log.add(AppendRequest(TENANT, new_id(), (append,), metadata))
+    log.add(one_command(TENANT, new_id(), (append,), metadata))
 
 
 # --- what cannot be handled -----------------------------------------------------------------------------------------------
@@ -284,7 +284,7 @@ async def test_an_event_that_breaks_a_saga_is_parked_and_others_go_on(sagas: Sag
 async def test_an_event_that_cannot_be_read_is_parked(sagas: Sagas) -> None:
     stream = new_id()
     append = StreamAppend(stream, stream, 0, (NewEvent("project.created", 1, b'{"name": 5}'),))
-    sagas.log.add(AppendRequest(TENANT, new_id(), (append,), "{}"))
+    sagas.log.add(one_command(TENANT, new_id(), (append,), "{}"))
     async with sagas.working() as task:
         await sagas.settled(task)
     [parked] = sagas.checkpoints.parked.values()

@@ -10,7 +10,7 @@ import pytest
 
 from application.catalog import CATALOG
 from application.engine.commands.snapshots import model_of
-from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend, StreamRow
+from application.engine.ports.log import NewEvent, StreamAppend, StreamRow, one_command
 from application.engine.reading import replay
 from application.engine.reading.replay import ForeignStream, NotFoldable, Replayed, StreamFailure, StreamFolder
 from domain import context, projects
@@ -128,8 +128,8 @@ def test_parts_add_up_whatever_the_cut() -> None:
     for _ in range(20):
         stream = new_id()
         events = tuple(NewEvent(ContextValueSet.TOPIC, 1, REGISTRY.encode(value(n, n))) for n in (1, 2, 3))
-        log.add(AppendRequest(TENANT, new_id(), (StreamAppend(stream, stream, 0, events),), "{}"))
-    log.add(AppendRequest(TENANT, new_id(), (StreamAppend(new_id(), new_id(), 0, (NewEvent("order.placed", 1, b"{}"),)),), "{}"))
+        log.add(one_command(TENANT, new_id(), (StreamAppend(stream, stream, 0, events),), "{}"))
+    log.add(one_command(TENANT, new_id(), (StreamAppend(new_id(), new_id(), 0, (NewEvent("order.placed", 1, b"{}"),)),), "{}"))
     ranges = MemoryStreamRanges(log, page=7)
     results = []
     for size in (1, 7, 30, 1_000):
@@ -172,7 +172,7 @@ def test_a_part_may_be_of_one_tenant() -> None:
     for tenant in (TENANT, UUID(int=5), TENANT):
         stream = new_id()
         events = (NewEvent(ContextValueSet.TOPIC, 1, REGISTRY.encode(value(1, 1))),)
-        log.add(AppendRequest(tenant, new_id(), (StreamAppend(stream, stream, 0, events),), "{}"))
+        log.add(one_command(tenant, new_id(), (StreamAppend(stream, stream, 0, events),), "{}"))
     ranges = MemoryStreamRanges(log)
     head, [part] = ranges.cut(size=1_000)
     assert FOLDER.fold_range(ranges, part, until=head, tenant_id=TENANT).events == 2

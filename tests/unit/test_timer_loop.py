@@ -13,7 +13,7 @@ from application.engine import reconciler as reconciling
 from application.engine import timers as timing
 from application.engine.background import end
 from application.engine.commands.loop import CommandLoop
-from application.engine.ports.log import AppendRequest, AppendResult, NewEvent, StreamAppend
+from application.engine.ports.log import AppendRequest, AppendResult, NewEvent, StreamAppend, one_command
 from application.engine.ports.queue import WorkItem
 from application.engine.ports.timers import DueTimer
 from application.engine.reconciler import WorkReconciler
@@ -158,7 +158,7 @@ async def test_a_timer_that_cannot_fire_is_parked_and_does_not_hold_up_the_other
     ringing: Ringing, command: str, payload: bytes, reason: str
 ) -> None:
     stream = new_id()
-    append = AppendRequest(TENANT, new_id(), (StreamAppend(stream, stream, 0, (NewEvent("thing.happened", 1, b"{}"),)),), "{}")
+    append = one_command(TENANT, new_id(), (StreamAppend(stream, stream, 0, (NewEvent("thing.happened", 1, b"{}"),)),), "{}")
     position = ringing.log.add(append).last_position
     ringing.set(-1, command=command, payload=payload, cause=f"{stream}:1")
     good = ringing.set(0)
@@ -174,7 +174,7 @@ async def test_a_timer_that_cannot_fire_is_parked_and_does_not_hold_up_the_other
 async def test_a_timer_that_is_refused_is_parked(ringing: Ringing) -> None:
     stream, taken = new_id(), new_id()
     for each in (stream, budget_of(taken)):  # the id of the budget is taken by something else
-        ringing.log.add(AppendRequest(TENANT, new_id(), (StreamAppend(each, each, 0, (NewEvent("run.started", 1, b"{}"),)),), "{}"))
+        ringing.log.add(one_command(TENANT, new_id(), (StreamAppend(each, each, 0, (NewEvent("run.started", 1, b"{}"),)),), "{}"))
     ringing.set(0, project=taken, cause=f"{stream}:1")
     async with ringing.running():
         await until(lambda: ringing.timers.rows == {})

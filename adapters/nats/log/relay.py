@@ -9,7 +9,9 @@ database; copying years of history would serve nobody.
 """
 
 import asyncio
+import math
 import random
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Protocol
 
@@ -19,7 +21,7 @@ from adapters.nats.connection import NatsConnection
 from adapters.nats.log.pages import PageSize
 from adapters.nats.log.publisher import OrderedPublisher, OutOfStep
 from adapters.nats.log.stream import LogStream, StreamSettings, StreamState, is_in_log
-from adapters.nats.log.wire import MalformedBatch, split
+from adapters.nats.log.wire import FORMATS, MalformedBatch, split
 from application.engine.background import end
 from application.engine.ports.log import EventFeed
 from application.engine.reading.history_keeper import HistoryKeeper
@@ -28,6 +30,8 @@ from domain.kernel import RecordedEvent
 
 log = structlog.get_logger(__name__)
 
+FORMAT_KNOWN_S = 2.0
+"""Seconds for which the relay relies on what it learnt of the formats that all processes read."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0
 _PAYLOAD_RESERVE = 4 * 1024
@@ -42,6 +46,10 @@ class Signal(Protocol):
         ...
 
 
+Formats = Callable[[], Awaitable[frozenset[int]]]
+"""Asks for the formats that every live process of the installation reads. Raises Unavailable."""
+
+
 class Relay:
     def __init__(
         self,
@@ -52,7 +60,11 @@ class Relay:
         histories: HistoryKeeper,
         log_id: str,
         settings: StreamSettings | None = None,
+        readable: Formats | None = None,
     ) -> None:
+        """`readable`: see `Formats`. None: all processes are of this release."""
+        self._readable = readable
+        self._form, self._form_since = FORMATS[-1], -math.inf
         self._histories = histories
         self._connection = connection
         self._feed = feed
@@ -122,7 +134,8 @@ class Relay:
                 raise OutOfStep(f"the log no longer holds {last.name} at {position}")
             if events and events[0].position == position:
                 last = events.pop(0)
-            for batch in split(events, after=position, max_payload=max_payload):
+            form = await self._format() if events else FORMATS[-1]
+            for batch in split(events, after=position, max_payload=max_payload, form=form):
                 await publisher.send(batch)
             if events:
                 position, last, patience = events[-1].position, events[-1], _FIRST_WAIT
@@ -131,6 +144,14 @@ class Relay:
                 if patience == _LONGEST_WAIT and not await self._stream.is_current(stream):
                     raise OutOfStep(f"{stream} is gone")
                 patience = min(patience * 2, _LONGEST_WAIT)
+
+    async def _format(self) -> int:
+        """The newest format that every live process reads."""
+        now = asyncio.get_running_loop().time()
+        if self._readable is not None and now - self._form_since > FORMAT_KNOWN_S:
+            self._form = max(await self._readable() & set(FORMATS), default=FORMATS[0])
+            self._form_since = now
+        return self._form
 
     def _stored(self, changes: int, position: int) -> None:
         self._histories.saw(position, changes)

@@ -5,7 +5,11 @@ events that waited, because a message costs a client 40 µs and an event in a me
 
     body  = version (1 byte) count (2) frame*
     frame = position (8) stream version (8) recorded at, µs since 1970 (8) schema version (2)
-            length of topic (2), metadata (4), state (4)  tenant (16) stream (16) root (16)  topic metadata state
+            length of topic (2), metadata (4), state (4)  tenant (16) stream (16) root (16)
+            from version 2 on: settled (8)
+            topic metadata state
+
+A release reads several versions, and writes the newest that every live process of the installation reads.
 
 Numbers are big-endian. Headers: `Tidelog-Prev`, `Tidelog-First`, `Tidelog-Last` (positions: of the event before the batch, of its
 first and of its last event), `Tidelog-Tail` (name of its last event) and `Tidelog-History` (id of the history in which it was
@@ -28,11 +32,10 @@ MAX_BATCH_BYTES = 900 * 1024
 PREVIOUS, FIRST, LAST, TAIL = "Tidelog-Prev", "Tidelog-First", "Tidelog-Last", "Tidelog-Tail"
 HISTORY = "Tidelog-History"
 
-FORMATS = (1,)
-"""The formats that this release reads. It writes the last one."""
-_VERSION = FORMATS[-1]
+FORMATS = (1, 2)
+"""The formats that this release reads and writes, the newest last. In format 1 events have no `settled`: 0 is read."""
 _HEAD = struct.Struct(">BH")
-_FRAME = struct.Struct(">QQqHHII16s16s16s")
+_FRAMES = {1: struct.Struct(">QQqHHII16s16s16s"), 2: struct.Struct(">QQqHHII16s16s16sQ")}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -69,33 +72,33 @@ class WireBatch:
     body: bytes
 
 
-def split(events: Sequence[RecordedEvent], *, after: int, max_payload: int) -> Iterator[WireBatch]:
+def split(events: Sequence[RecordedEvent], *, after: int, max_payload: int, form: int = FORMATS[-1]) -> Iterator[WireBatch]:
     """Batches of events that follow position `after`, each within the limits.
 
-    `max_payload`: bytes that a message may have; for an event that does not fit even alone the body is empty.
+    `max_payload`: bytes that a message may have; for an event that does not fit even alone the body is empty. `form`: the format.
     """
     frames: list[bytes] = []
     size, start = _HEAD.size, 0
     for index, event in enumerate(events):
-        frame = _frame(event)
+        frame = _frame(event, form)
         if frames and (len(frames) == MAX_BATCH_EVENTS or size + len(frame) > MAX_BATCH_BYTES):
-            yield _batch(events[start:index], frames, after, max_payload)
+            yield _batch(events[start:index], frames, after, max_payload, form)
             after, frames, size, start = events[index - 1].position, [], _HEAD.size, index
         frames.append(frame)
         size += len(frame)
     if frames:
-        yield _batch(events[start:], frames, after, max_payload)
+        yield _batch(events[start:], frames, after, max_payload, form)
 
 
-def _batch(events: Sequence[RecordedEvent], frames: list[bytes], previous: int, max_payload: int) -> WireBatch:
-    body = _HEAD.pack(_VERSION, len(frames)) + b"".join(frames)
+def _batch(events: Sequence[RecordedEvent], frames: list[bytes], previous: int, max_payload: int, form: int) -> WireBatch:
+    body = _HEAD.pack(form, len(frames)) + b"".join(frames)
     span = Span(previous, events[0].position, events[-1].position, events[-1].name)
     return WireBatch(span, body if len(body) <= max_payload else b"")
 
 
-def _frame(event: RecordedEvent) -> bytes:
+def _frame(event: RecordedEvent, form: int) -> bytes:
     topic, metadata = event.topic.encode(), event.metadata.encode()
-    fixed = _FRAME.pack(
+    fixed = _FRAMES[form].pack(
         event.position,
         event.version,
         (event.recorded_at - _EPOCH) // _MICROSECOND,
@@ -106,6 +109,7 @@ def _frame(event: RecordedEvent) -> bytes:
         event.tenant_id.bytes,
         event.stream_id.bytes,
         event.root_id.bytes,
+        *((event.settled,) if form > 1 else ()),
     )
     return fixed + topic + metadata + event.state
 
@@ -114,9 +118,9 @@ def decode(body: bytes) -> list[RecordedEvent]:
     """The events of a body that is not empty. Raises MalformedBatch."""
     try:
         version, count = _HEAD.unpack_from(body)
-        if version != _VERSION:
-            raise MalformedBatch(f"a batch of format {version}; this version reads {_VERSION}")
-        events, offset = _frames(body, count)
+        if version not in _FRAMES:
+            raise MalformedBatch(f"a batch of format {version}; this version reads {' and '.join(map(str, FORMATS))}")
+        events, offset = _frames(body, count, _FRAMES[version])
     except (struct.error, UnicodeDecodeError, OverflowError) as error:
         raise MalformedBatch(f"a damaged batch: {error}") from error
     if offset != len(body):
@@ -124,15 +128,15 @@ def decode(body: bytes) -> list[RecordedEvent]:
     return events
 
 
-def _frames(body: bytes, count: int) -> tuple[list[RecordedEvent], int]:
+def _frames(body: bytes, count: int, frame: struct.Struct) -> tuple[list[RecordedEvent], int]:
     events = []
     ids: dict[bytes, UUID] = {}  # tenants and roots repeat within a batch, and making a UUID costs most
     offset = _HEAD.size
     for _ in range(count):
-        position, version, micros, schema, topic_size, metadata_size, state_size, tenant, stream, root = _FRAME.unpack_from(
-            body, offset
+        position, version, micros, schema, topic_size, metadata_size, state_size, tenant, stream, root, *settled = (
+            frame.unpack_from(body, offset)
         )
-        topic_at = offset + _FRAME.size
+        topic_at = offset + frame.size
         metadata_at = topic_at + topic_size
         state_at = metadata_at + metadata_size
         offset = state_at + state_size
@@ -151,6 +155,7 @@ def _frames(body: bytes, count: int) -> tuple[list[RecordedEvent], int]:
                 state=body[state_at:offset],
                 metadata=body[metadata_at:state_at].decode(),
                 recorded_at=_EPOCH + timedelta(microseconds=micros),
+                settled=settled[0] if settled else 0,
             )
         )
     return events, offset

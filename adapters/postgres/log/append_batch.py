@@ -1,11 +1,11 @@
-"""One call of the SQL function `append_events_v2`: from append requests to its parameters, and from its rows to their answers."""
+"""One call of the SQL function `append_events_v3`: from append requests to its parameters, and from its rows to their answers."""
 
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Self
+from typing import NamedTuple, Self
 from uuid import UUID
 
 from adapters.postgres.log.arrays import (
@@ -22,11 +22,15 @@ from adapters.postgres.log.arrays import (
     int8_element,
     uuid_element,
 )
-from application.engine.ports.log import AppendRequest, AppendResult
+from application.engine.ports.log import AppendRequest, AppendResult, CommandRecord
 from domain.errors import Forbidden, InvalidCommand, PayloadTooLarge, TidelogError, VersionConflict
 from domain.kernel import MAX_EVENT_BYTES
 
-APPEND_SQL = "SELECT * FROM append_events_v2(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+APPEND_SQL = """
+    SELECT * FROM append_events_v3(
+        %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s
+    )
+"""
 
 MAX_APPEND_BYTES = 16 * 1024 * 1024
 """Largest sum of the sizes of states and metadata in one append."""
@@ -39,14 +43,16 @@ _MAX_VERSION = 2**53
 _ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
+NO_CONTENT = UUID(int=0)
+"""Stands for a command whose content is not compared."""
+
+
 @dataclass(slots=True)
 class EncodedAppend:
     """An append request, checked and encoded: one piece for each array parameter."""
 
     request: AppendRequest
     size: int
-    event_count: int
-    stream_count: int
     pieces: tuple[bytes, ...]
 
     @classmethod
@@ -55,57 +61,66 @@ class EncodedAppend:
 
         Raises:
             PayloadTooLarge, InvalidCommand: the append must not reach the database.
-            ValueError: a stream stands twice in the append, or has no events. That is a defect of the caller.
+            ValueError: an append without events, with events of no command, or with one stream or one command twice. That is a
+                defect of the caller.
         """
-        metadata = _text(request.metadata, "metadata")
-        ids, expected, streams, roots, versions, topics, schema_versions, states = b"", b"", b"", b"", b"", b"", b"", b""
-        size = event_count = 0
-        for stream in request.streams:
-            if not stream.events:
-                raise ValueError(f"an append without events for stream {stream.stream_id}")
-            if not -1 <= stream.expected_version < _MAX_VERSION:
-                raise InvalidCommand(f"{stream.expected_version} is no version that a stream can have")
-            count = len(stream.events)
-            event_count += count
-            stream_id = uuid_element(stream.stream_id)
-            ids += stream_id
-            expected += int8_element(stream.expected_version)
-            streams += stream_id * count
-            roots += uuid_element(stream.root_id) * count
-            for version, event in enumerate(stream.events, stream.expected_version + 1):
-                state = event.state
-                if len(state) > max_event_bytes:
-                    raise PayloadTooLarge(f"{event.topic}: an event of {len(state)} bytes; the limit is {max_event_bytes}")
-                if b"\\u0000" in state and _ESCAPED_NUL.search(state):
-                    raise InvalidCommand(f"{event.topic}: text must not contain a NUL character")
-                size += len(state) + len(metadata)
-                versions += int8_element(version)
-                topics += _topic_element(event.topic)
-                schema_versions += int2_element(event.schema_version)
-                states += bytes_element(state)
-        stream_count = len(request.streams)
-        if not event_count or (stream_count > 1 and len({stream.stream_id for stream in request.streams}) < stream_count):
-            raise ValueError("an append without events, or with one stream twice")
-        if size > MAX_APPEND_BYTES or event_count > MAX_APPEND_EVENTS:
+        _check_form(request)
+        next_versions = [stream.expected_version + 1 for stream in request.streams]
+        stream_ids = [uuid_element(stream.stream_id) for stream in request.streams]
+        root_ids = [uuid_element(stream.root_id) for stream in request.streams]
+        streams, roots, versions, topics, schema_versions, states, settled = b"", b"", b"", b"", b"", b"", b""
+        size = 0
+        for place, event, mask in request.events:
+            state = event.state
+            if len(state) > max_event_bytes:
+                raise PayloadTooLarge(f"{event.topic}: an event of {len(state)} bytes; the limit is {max_event_bytes}")
+            if b"\\u0000" in state and _ESCAPED_NUL.search(state):
+                raise InvalidCommand(f"{event.topic}: text must not contain a NUL character")
+            size += len(state)
+            streams += stream_ids[place]
+            roots += root_ids[place]
+            versions += int8_element(next_versions[place])
+            next_versions[place] += 1
+            topics += _topic_element(event.topic)
+            schema_versions += int2_element(event.schema_version)
+            states += bytes_element(state)
+            settled += int8_element(mask)
+        commands, metadatas, contents, counts = b"", b"", b"", b""
+        for command in request.commands:
+            metadata = _text(command.metadata, "metadata")
+            size += len(metadata) * command.event_count
+            commands += uuid_element(command.command_id)
+            metadatas += bytes_element(metadata)
+            contents += uuid_element(command.content or NO_CONTENT)
+            counts += int4_element(command.event_count)
+        if size > MAX_APPEND_BYTES or len(request.events) > MAX_APPEND_EVENTS:
             raise PayloadTooLarge(
-                f"an append of {event_count} events and {size} bytes; the limit is {MAX_APPEND_EVENTS} events "
+                f"an append of {len(request.events)} events and {size} bytes; the limit is {MAX_APPEND_EVENTS} events "
                 f"and {MAX_APPEND_BYTES} bytes"
             )
+        begun = [stream.expected_version for stream in request.streams]
+        expected = b"".join(map(int8_element, begun))
+        stream_counts = [following - version - 1 for following, version in zip(next_versions, begun, strict=True)]
         pieces = (
-            uuid_element(request.tenant_id),
-            uuid_element(request.command_id),
-            bytes_element(metadata),
-            int4_element(event_count),
-            ids,
-            expected,
-            streams,
-            roots,
-            versions,
-            topics,
-            schema_versions,
-            states,
+            *(uuid_element(request.tenant_id), commands, metadatas, contents, counts),
+            *(b"".join(stream_ids), expected, b"".join(map(int4_element, stream_counts))),
+            *(streams, roots, versions, topics, schema_versions, states, settled),
         )
-        return cls(request, size, event_count, stream_count, pieces)
+        return cls(request, size, pieces)
+
+
+def _check_form(request: AppendRequest) -> None:
+    """Raises ValueError, and InvalidCommand for a version that no stream can have."""
+    streams, commands = request.streams, request.commands
+    if not request.events or sum(command.event_count for command in commands) != len(request.events):
+        raise ValueError("an append without events, or with events of no command")
+    if len(streams) > 1 and len({stream.stream_id for stream in streams}) < len(streams):
+        raise ValueError("an append with one stream twice")
+    if len(commands) > 1 and len({command.command_id for command in commands}) < len(commands):
+        raise ValueError("an append with one command twice")
+    for stream in streams:
+        if not -1 <= stream.expected_version < _MAX_VERSION:
+            raise InvalidCommand(f"{stream.expected_version} is no version that a stream can have")
 
 
 @lru_cache(maxsize=1_000)
@@ -127,58 +142,90 @@ def _text(value: str, what: str) -> bytes:
 def parameters(batch: Sequence[EncodedAppend]) -> tuple[EncodedArray, ...]:
     """The parameters of APPEND_SQL."""
     requests = len(batch)
-    tenants, commands, metadatas, counts, ids, expected, event_streams, roots, versions, topics, schema_versions, states = zip(
-        *[append.pieces for append in batch], strict=True
-    )
-    streams = events = 0
-    stream_requests, event_requests, ends = [], [], []
+    pieces = zip(*[append.pieces for append in batch], strict=True)
+    tenants, command_ids, metadatas, contents, counts, ids, expected, stream_counts, event_streams, *rest = pieces
+    roots, versions, topics, schema_versions, states, settled = rest
+    commands = streams = events = 0
+    request_counts, request_ends, command_requests, command_ends, stream_requests, event_commands = [], [], [], [], [], []
     for number, append in enumerate(batch, 1):
-        request = int4_element(number)
-        streams += append.stream_count
-        events += append.event_count
-        stream_requests.append(request * append.stream_count)
-        event_requests.append(request * append.event_count)
-        ends.append(int4_element(events))
+        request, place = append.request, int4_element(number)
+        command_requests.append(place * len(request.commands))
+        stream_requests.append(place * len(request.streams))
+        for command in request.commands:
+            commands += 1
+            events += command.event_count
+            event_commands.append(int4_element(commands) * command.event_count)
+            command_ends.append(int4_element(events))
+        streams += len(request.streams)
+        request_counts.append(int4_element(len(request.events)))
+        request_ends.append(int4_element(events))
     return (
         UuidArray.of(tenants, requests),
-        UuidArray.of(commands, requests),
-        TextArray.of(metadatas, requests),
-        Int4Array.of(counts, requests),
-        Int4Array.of(ends, requests),
+        Int4Array.of(request_counts, requests),
+        Int4Array.of(request_ends, requests),
+        Int4Array.of(command_requests, commands),
+        UuidArray.of(command_ids, commands),
+        TextArray.of(metadatas, commands),
+        UuidArray.of(contents, commands),
+        Int4Array.of(counts, commands),
+        Int4Array.of(command_ends, commands),
         Int4Array.of(stream_requests, streams),
         UuidArray.of(ids, streams),
         Int8Array.of(expected, streams),
-        Int4Array.of(event_requests, events),
+        Int4Array.of(stream_counts, streams),
+        Int4Array.of(event_commands, events),
         UuidArray.of(event_streams, events),
         UuidArray.of(roots, events),
         Int8Array.of(versions, events),
         TextArray.of(topics, events),
         Int2Array.of(schema_versions, events),
         ByteaArray.of(states, events),
+        Int8Array.of(settled, events),
     )
 
 
-Row = tuple[int, str, int | None, int | None, datetime | None, UUID | None, int | None]
+class Row(NamedTuple):
+    """A row of the function's answer."""
+
+    request: int
+    """1-based place of the request. 0: all requests were accepted."""
+    outcome: str
+    command: int | None
+    """1-based place of the command among all commands of the call."""
+    last_position: int
+    event_count: int
+    recorded_at: datetime
+    content: UUID | None
+    stream_id: UUID | None
+    current_version: int | None
 
 
-def answers(batch: Sequence[EncodedAppend], rows: Sequence[Any]) -> Iterator[tuple[int, AppendResult | TidelogError]]:
+def answers(batch: Sequence[EncodedAppend], rows: Sequence[Row]) -> Iterator[tuple[int, AppendResult | TidelogError]]:
     """For each append of the batch its place and its answer."""
-    if rows[0][0] == 0:
-        _, _, last, count, recorded_at, _, _ = rows[0]
-        position = last - count
+    if rows[0].request == 0:
+        position = rows[0].last_position - rows[0].event_count
         for place, append in enumerate(batch):
-            position += append.event_count
-            yield place, AppendResult(position, append.event_count, recorded_at, False)
+            count = len(append.request.events)
+            position += count
+            yield place, AppendResult(position, count, rows[0].recorded_at)
         return
+    commands = [command.command_id for append in batch for command in append.request.commands]
+    known: dict[int, dict[int, Row]] = {}
     for row in rows:
-        yield row[0] - 1, _answer(batch[row[0] - 1].request, row)
+        if row.command is not None:
+            known.setdefault(row.request, {})[row.command] = row
+        elif row.outcome == "accepted":
+            yield row.request - 1, AppendResult(row.last_position, row.event_count, row.recorded_at)
+        else:
+            yield row.request - 1, _refusal(batch[row.request - 1].request, row)
+    for request, found in known.items():
+        records = {commands[place - 1]: CommandRecord._make(found[place][3:7]) for place in sorted(found)}
+        first = next(iter(records.values()))
+        yield request - 1, AppendResult(first.last_position, first.event_count, first.recorded_at, records)
 
 
-def _answer(request: AppendRequest, row: Row) -> AppendResult | TidelogError:
-    _, outcome, position, count, recorded_at, stream_id, current = row
-    if position is not None and count is not None and recorded_at is not None:
-        return AppendResult(position, count, recorded_at, outcome == "duplicate")
-    refused = next(stream for stream in request.streams if stream.stream_id == stream_id)
-    if current is None:
+def _refusal(request: AppendRequest, row: Row) -> TidelogError:
+    refused = next(stream for stream in request.streams if stream.stream_id == row.stream_id)
+    if row.current_version is None:
         return Forbidden(f"stream {refused.stream_id} belongs to another tenant")
-    return VersionConflict(refused.stream_id, refused.expected_version, current)
+    return VersionConflict(refused.stream_id, refused.expected_version, row.current_version)

@@ -5,11 +5,12 @@ from uuid import UUID
 from adapters.postgres.log.append_batch import EncodedAppend
 from adapters.postgres.log.group_commit import GroupCommit, WriterLimits, Written
 from adapters.postgres.pool import Connections, translate_errors
-from application.engine.ports.log import AppendRequest, AppendResult
+from application.engine.ports.log import AppendRequest, AppendResult, CommandRecord
 from domain.kernel import MAX_EVENT_BYTES, RecordedEvent
 
 EVENT_COLUMNS = (
-    "notification_id, tenant_id, originator_id, originator_version, root_id, topic, schema_version, state, metadata, recorded_at"
+    "notification_id, tenant_id, originator_id, originator_version, root_id, topic, schema_version, state, metadata, recorded_at, "
+    "settled"
 )
 """In the order of `RecordedEvent`'s fields."""
 
@@ -24,7 +25,7 @@ READ_APPEND_SQL = f"""
     SELECT {EVENT_COLUMNS} FROM event
     WHERE notification_id = ANY (%s) AND tenant_id IS NOT DISTINCT FROM %s ORDER BY notification_id
 """
-FIND_COMMAND_SQL = "SELECT last_position, event_count, recorded_at FROM command WHERE tenant_id = %s AND command_id = %s"
+FIND_COMMAND_SQL = "SELECT last_position, event_count, recorded_at, content FROM command WHERE tenant_id = %s AND command_id = %s"
 
 LAST_POSITION = 2**63 - 1
 
@@ -80,15 +81,15 @@ class PostgresEventStore:
                 await cursor.execute(READ_STREAM_SQL, (stream_id, after_version, tenant_id, until), prepare=True)
                 return [RecordedEvent._make(row) for row in await cursor.fetchall()]
 
-    async def find_command(self, tenant_id: UUID, command_id: UUID) -> AppendResult | None:
+    async def find_command(self, tenant_id: UUID, command_id: UUID) -> CommandRecord | None:
         with translate_errors():
             async with self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
                 await cursor.execute(FIND_COMMAND_SQL, (tenant_id, command_id), prepare=True)
                 row = await cursor.fetchone()
-        return None if row is None else AppendResult(row[0], row[1], row[2], duplicate=True)
+        return None if row is None else CommandRecord._make(row)
 
-    async def read_append(self, tenant_id: UUID, result: AppendResult) -> list[RecordedEvent]:
-        positions = list(range(result.last_position - result.event_count + 1, result.last_position + 1))
+    async def read_append(self, tenant_id: UUID, recorded: CommandRecord | AppendResult) -> list[RecordedEvent]:
+        positions = list(range(recorded.last_position - recorded.event_count + 1, recorded.last_position + 1))
         with translate_errors():
             async with self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
                 await cursor.execute(READ_APPEND_SQL, (positions, tenant_id), prepare=True)

@@ -18,7 +18,7 @@ import structlog
 
 from adapters.postgres import pool
 from adapters.postgres.durability import Insistence, NotDurable
-from adapters.postgres.log.append_batch import APPEND_SQL, EncodedAppend, answers, parameters
+from adapters.postgres.log.append_batch import APPEND_SQL, EncodedAppend, Row, answers, parameters
 from adapters.postgres.log.arrays import register_arrays
 from application.engine.background import Background
 from application.engine.ports.log import AppendResult
@@ -234,12 +234,12 @@ class _Writer:
                 _settle(batch[place].answer, result)
             return
 
-    def _note_others(self, rows: Sequence[Any]) -> None:
+    def _note_others(self, rows: Sequence[Row]) -> None:
         """Whether this batch follows the batch before it without a gap. Only a batch without a refusal can tell."""
-        request, _, last, count, *_ = rows[0]
-        if request == 0:
-            self._queue.written(others=self._position not in (None, last - count))
-            self._position = last
+        first = rows[0]
+        if first.request == 0:
+            self._queue.written(others=self._position not in (None, first.last_position - first.event_count))
+            self._position = first.last_position
         else:
             self._position = None
 
@@ -249,7 +249,7 @@ class _Writer:
         halves the batch until that append stands alone and the others are written.
         """
         if len(batch) == 1:
-            topics = [event.topic for stream in batch[0].append.request.streams for event in stream.events]
+            topics = [placed.event.topic for placed in batch[0].append.request.events]
             log.warning("append_refused", topics=topics[:10], error=str(error))
             _settle(batch[0].answer, pool.domain_error(error) or error)
             return
@@ -267,7 +267,7 @@ class _Writer:
         _fail(late, Unavailable("the database was not available in time; the append may or may not have been recorded"))
         return [waiting for waiting in batch if not waiting.answer.done()]
 
-    async def _call(self, appends: Sequence[EncodedAppend]) -> list[tuple[Any, ...]]:
+    async def _call(self, appends: Sequence[EncodedAppend]) -> list[Row]:
         """Raises NotDurable, and the errors of `pool.connect`."""
         if self._connection is None or self._cursor is None or self._insistence is None:
             self._connection = await pool.connect(
@@ -282,7 +282,7 @@ class _Writer:
         with pool.deadline(self._connection, STATEMENT_TIMEOUT + pool.GRACE):
             await self._insistence.insist()
             await self._cursor.execute(APPEND_SQL, parameters(appends), prepare=True)
-            return await self._cursor.fetchall()
+            return [Row._make(row) for row in await self._cursor.fetchall()]
 
     async def _disconnect(self) -> None:
         connection, self._connection, self._cursor, self._insistence = self._connection, None, None, None

@@ -33,7 +33,7 @@ from adapters.postgres.durability import INSIST_SQL, NotDurable, judge
 from adapters.postgres.log.append_batch import APPEND_SQL, EncodedAppend, parameters
 from adapters.postgres.log.append_signal import CHANNEL
 from adapters.postgres.log.arrays import register_arrays
-from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend
+from application.engine.ports.log import NewEvent, StreamAppend, one_command
 from domain.errors import TidelogError
 
 
@@ -76,7 +76,7 @@ class TidelogRecorder(PostgresProcessRecorder):
             return None
         streams = _by_stream(stored_events)
         appends = tuple(_stream_append(*stream) for stream in streams.items())
-        request = AppendRequest(self._tenant_id, uuid7(), appends, self._metadata)
+        request = one_command(self._tenant_id, uuid7(), appends, self._metadata)
         try:
             append = EncodedAppend.of(request)
         except TidelogError as error:

@@ -3,6 +3,7 @@
 from functools import partial
 
 from adapters.nats import Relay, Signal, StreamSettings
+from adapters.postgres.leases import formats_of_all
 from adapters.postgres.log.append_signal import AppendSignal
 from api.assembly import access, histories, log_streams, messaging, storage
 from api.assembly.parts import Parts, part
@@ -22,7 +23,9 @@ async def appends(parts: Parts) -> Signal:
 async def groups(parts: Parts) -> list[Group]:
     nats, log_id, feed = await messaging.nats(parts), await storage.log_id(parts), await storage.feed(parts)
     signal, keeper = await appends(parts), await histories.histories(parts)
-    made = partial(Relay, nats, feed, signal, histories=keeper, log_id=log_id, settings=_stream_settings(parts.settings))
+    readable = partial(formats_of_all, (await storage.pools(parts)).own)
+    settings = _stream_settings(parts.settings)
+    made = partial(Relay, nats, feed, signal, histories=keeper, log_id=log_id, settings=settings, readable=readable)
     relay = Group("relay", ("relay",), lambda _: made().run())
     fanout = await log_streams.fanout(parts)
     return [relay] if fanout is None else [relay, Group("fanout", ("fanout",), lambda _: fanout.run())]

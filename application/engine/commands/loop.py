@@ -14,7 +14,7 @@ from application.engine.commands.hooks import Hook
 from application.engine.commands.part import Part
 from application.engine.commands.request import CommandOutcome, CommandRequest
 from application.engine.commands.snapshots import Snapshotter
-from application.engine.ports.log import AppendRequest, AppendResult, EventStore, NewEvent, StreamAppend
+from application.engine.ports.log import AppendRequest, AppendResult, CommandRecord, EventStore, NewEvent, StreamAppend, one_command
 from domain import values
 from domain.errors import DomainError, InvalidCommand, PayloadTooLarge, RepeatedDifferently, VersionConflict
 from domain.kernel import MAX_EVENT_BYTES, Command, Decider, Event, RecordedEvent
@@ -153,7 +153,7 @@ class CommandLoop:
                 await asyncio.sleep(0.001 * (conflicts - 1))
                 continue
             if result.duplicate:
-                return await self._duplicate(request, parts, result)
+                return await self._duplicate(request, parts, result.known[request.command_id])
             return self._accepted(request, parts, result)
 
     def _refusal(self, request: CommandRequest, parts: list[Part]) -> DomainError | None:
@@ -192,7 +192,7 @@ class CommandLoop:
                 part.size = sum(len(event.state) for event in encoded)
                 root_id = part.route.root(part.command, part.state)
                 streams.append(StreamAppend(part.stream_id, root_id, part.loaded.version, encoded))
-        return AppendRequest(request.tenant_id, request.command_id, tuple(streams), request.metadata())
+        return one_command(request.tenant_id, request.command_id, streams, request.metadata(), request.content)
 
     def _encoded(self, event: Event, checked: bool) -> NewEvent:
         try:
@@ -228,17 +228,19 @@ class CommandLoop:
         self, request: CommandRequest, parts: list[Part], error: DomainError | VersionConflict
     ) -> CommandOutcome:
         """A refused command may be one that was recorded before: then it gets its first answer again."""
-        result = await self._store.find_command(request.tenant_id, request.command_id)
-        if result is None:
+        first = await self._store.find_command(request.tenant_id, request.command_id)
+        if first is None:
             raise error
         try:
-            return await self._duplicate(request, parts, result)
+            return await self._duplicate(request, parts, first)
         except RepeatedDifferently as repeated:
             raise (error if isinstance(error, RepeatedDifferently) else repeated) from None
 
-    async def _duplicate(self, request: CommandRequest, parts: list[Part], result: AppendResult) -> CommandOutcome:
+    async def _duplicate(self, request: CommandRequest, parts: list[Part], first: CommandRecord) -> CommandOutcome:
         """The first answer of a command that was recorded before. Raises RepeatedDifferently."""
-        recorded = await self._store.read_append(request.tenant_id, result)
+        if request.content is not None and first.content not in (None, request.content):
+            raise RepeatedDifferently("this was recorded before, with another content")
+        recorded = await self._store.read_append(request.tenant_id, first)
         versions = {}
         for part in parts:
             mine = [event for event in recorded if event.stream_id == part.stream_id]
@@ -248,4 +250,4 @@ class CommandLoop:
             if request.repeatable:
                 part.check_repeat(self.registry, mine[0])
             versions[part.stream_id] = mine[-1].version
-        return CommandOutcome(result.last_position, versions, (), result.recorded_at, duplicate=True, recorded=tuple(recorded))
+        return CommandOutcome(first.last_position, versions, (), first.recorded_at, duplicate=True, recorded=tuple(recorded))

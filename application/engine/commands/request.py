@@ -26,6 +26,8 @@ class CommandRequest:
     same content (`Route.said`), else it is refused. False for sagas and timers: another release of them may give other content."""
     checked: bool = False
     """The depth of the command's values needs no check: an entrance has checked it, or the values come from the log."""
+    content: UUID | None = None
+    """A hash of what the caller said, by which a repeat with another content is noticed and refused. None: not compared."""
 
     def metadata(self) -> str:
         return Metadata(

@@ -1,8 +1,9 @@
 """The log: appends, reads by stream and by position, live events, and ranges for a replay."""
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
@@ -17,8 +18,48 @@ class NewEvent(NamedTuple):
     state: bytes
 
 
+class AppendCommand(NamedTuple):
+    """A command of an append. `command_id` is its dedupe key: a command is recorded once."""
+
+    command_id: UUID
+    metadata: str
+    """`Metadata` as JSON text. Each event of the command gets it."""
+    event_count: int
+    """Its events: the next ones of the append. A command that decided nothing has none, and is recorded all the same."""
+    content: UUID | None = None
+    """A hash of what the command says, by which a repeat with another content is noticed. None: not compared."""
+
+
+class StreamHead(NamedTuple):
+    """A stream on which an append is decided. A stream without new events is a condition: it must not have moved."""
+
+    stream_id: UUID
+    root_id: UUID
+    expected_version: int
+    """The present version of the stream (0: the stream must not exist)."""
+
+
+class Placed(NamedTuple):
+    """An event and its place in an append. The versions of a stream's events run on from its expected version."""
+
+    stream: int
+    """Index of its stream."""
+    event: NewEvent
+    settled: int = 0
+    """Mask of the sagas whose whole answer to the event is in the same append."""
+
+
+class AppendRequest(NamedTuple):
+    """One atomic append of one or more commands, to one or several streams. The events stand in the order of cause."""
+
+    tenant_id: UUID
+    commands: tuple[AppendCommand, ...]
+    streams: tuple[StreamHead, ...]
+    events: tuple[Placed, ...]
+
+
 class StreamAppend(NamedTuple):
-    """Events for one stream. `expected_version`: the present version of the stream (0: the stream must not exist)."""
+    """New events of one stream, for an append of one command."""
 
     stream_id: UUID
     root_id: UUID
@@ -26,23 +67,48 @@ class StreamAppend(NamedTuple):
     events: tuple[NewEvent, ...]
 
 
-class AppendRequest(NamedTuple):
-    """One atomic append to one or several streams. `command_id` is its dedupe key: a command is recorded once."""
+def one_command(
+    tenant_id: UUID, command_id: UUID, streams: Sequence[StreamAppend], metadata: str, content: UUID | None = None
+) -> AppendRequest:
+    """An append of one command. Its events stand stream by stream."""
+    return AppendRequest(
+        tenant_id,
+        (AppendCommand(command_id, metadata, sum(len(stream.events) for stream in streams), content),),
+        tuple(StreamHead(stream.stream_id, stream.root_id, stream.expected_version) for stream in streams),
+        tuple(Placed(place, event) for place, stream in enumerate(streams) for event in stream.events),
+    )
 
-    tenant_id: UUID
-    command_id: UUID
-    streams: tuple[StreamAppend, ...]
-    metadata: str
-    """`Metadata` as JSON text. Each event gets it."""
+
+class CommandRecord(NamedTuple):
+    """What the log knows of a recorded command."""
+
+    last_position: int
+    """Position of its last event. Of a command without events: of the event before it."""
+    event_count: int
+    recorded_at: datetime
+    content: UUID | None = None
+    """See `AppendCommand.content`. None also for commands that earlier releases recorded."""
+
+
+NOTHING_KNOWN: Mapping[UUID, CommandRecord] = MappingProxyType({})
 
 
 class AppendResult(NamedTuple):
-    """The last position of an accepted append, and its number of events. `duplicate`: the command had been recorded before."""
+    """The last position of an append, and its number of events.
+
+    An append with a command that had been recorded before writes nothing. Its result is that of the first such command.
+    """
 
     last_position: int
     event_count: int
     recorded_at: datetime
-    duplicate: bool
+    known: Mapping[UUID, CommandRecord] = NOTHING_KNOWN
+    """The commands of the append that had been recorded before, as they were recorded then."""
+
+    @property
+    def duplicate(self) -> bool:
+        """A command of the append had been recorded before, so nothing was written."""
+        return bool(self.known)
 
 
 class EventStore(Protocol):
@@ -52,7 +118,7 @@ class EventStore(Protocol):
         """Appends events. The append is durable on return.
 
         Raises:
-            VersionConflict: a stream is not at its expected version, and the command was not recorded before.
+            VersionConflict: a stream is not at its expected version, and no command was recorded before.
             PayloadTooLarge: an event is over the limit.
             Unavailable: the database is away, or the append queue is full.
         """
@@ -64,12 +130,12 @@ class EventStore(Protocol):
         """All events of one stream in order. Empty for a stream of another tenant."""
         ...
 
-    async def find_command(self, tenant_id: UUID, command_id: UUID) -> AppendResult | None:
-        """The answer that a recorded command got. None: the command was not recorded."""
+    async def find_command(self, tenant_id: UUID, command_id: UUID) -> CommandRecord | None:
+        """What the log knows of a command. None: the command was not recorded."""
         ...
 
-    async def read_append(self, tenant_id: UUID, result: AppendResult) -> list[RecordedEvent]:
-        """The events of an accepted append of this tenant, in order."""
+    async def read_append(self, tenant_id: UUID, recorded: CommandRecord | AppendResult) -> list[RecordedEvent]:
+        """The events of a recorded command, or of an accepted append, of this tenant, in order."""
         ...
 
 

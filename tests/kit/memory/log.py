@@ -4,9 +4,10 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from itertools import islice
 from uuid import UUID
 
-from application.engine.ports.log import AppendRequest, AppendResult, StreamAppend
+from application.engine.ports.log import AppendRequest, AppendResult, CommandRecord, StreamHead
 from domain.errors import Forbidden, InvalidCommand, PayloadTooLarge, Unavailable, VersionConflict
 from domain.kernel import MAX_EVENT_BYTES, RecordedEvent
 from tests.kit.memory.clock import Clock, SystemClock
@@ -24,7 +25,7 @@ class MemoryLog:
         self.clock = clock or SystemClock()
         self.events: list[RecordedEvent] = []
         """The event of position n is at index n - 1."""
-        self.commands: dict[tuple[UUID, UUID], AppendResult] = {}
+        self.commands: dict[tuple[UUID, UUID], CommandRecord] = {}
         self.streams: defaultdict[UUID, list[RecordedEvent]] = defaultdict(list)
         self.away = False
         """Whether the database is out of reach. Every call then raises Unavailable."""
@@ -53,30 +54,38 @@ class MemoryLog:
 
     def add(self, request: AppendRequest) -> AppendResult:
         """Writes a checked append in one step."""
-        known = self.commands.get((request.tenant_id, request.command_id))
-        if known is not None:
-            return known._replace(duplicate=True)
+        tenant_id = request.tenant_id
+        ids = [command.command_id for command in request.commands]
+        known = {one: self.commands[tenant_id, one] for one in ids if (tenant_id, one) in self.commands}
+        if known:
+            first = next(iter(known.values()))
+            return AppendResult(first.last_position, first.event_count, first.recorded_at, known)
         for stream in request.streams:
-            self._check_version(request.tenant_id, stream)
+            self._check_version(tenant_id, stream)
         self._recorded_at = max(self._recorded_at, self.clock.now())  # the log's time never goes back, whatever the clock does
-        added = []
-        for stream in request.streams:
-            for version, event in enumerate(stream.events, stream.expected_version + 1):
+        versions = [stream.expected_version for stream in request.streams]
+        waiting = iter(request.events)
+        added: list[RecordedEvent] = []
+        for command in request.commands:
+            for placed in islice(waiting, command.event_count):
+                versions[placed.stream] += 1
+                stream, event = request.streams[placed.stream], placed.event
                 recorded = RecordedEvent(
-                    self.head + len(added) + 1, request.tenant_id, stream.stream_id, version, stream.root_id, event.topic,
-                    event.schema_version, event.state, request.metadata, self._recorded_at,
+                    self.head + len(added) + 1, tenant_id, stream.stream_id, versions[placed.stream], stream.root_id, event.topic,
+                    event.schema_version, event.state, command.metadata, self._recorded_at, placed.settled,
                 )  # fmt: skip
                 added.append(recorded)
                 self.streams[stream.stream_id].append(recorded)
+            self.commands[tenant_id, command.command_id] = CommandRecord(
+                self.head + len(added), command.event_count, self._recorded_at, command.content
+            )
         self.events += added
-        result = AppendResult(self.head, len(added), self._recorded_at, duplicate=False)
-        self.commands[request.tenant_id, request.command_id] = result
         for follower in self.followers:
             follower(added)
         self.wake()
-        return result
+        return AppendResult(self.head, len(added), self._recorded_at)
 
-    def _check_version(self, tenant_id: UUID, stream: StreamAppend) -> None:
+    def _check_version(self, tenant_id: UUID, stream: StreamHead) -> None:
         events = self.streams.get(stream.stream_id)
         if not events:
             if stream.expected_version > 0:
@@ -89,7 +98,9 @@ class MemoryLog:
     def cut(self, position: int) -> None:
         """Loses all events after a position, as a restore from a backup does."""
         del self.events[position:]
-        self.commands = {key: result for key, result in self.commands.items() if result.last_position <= position}
+        self.commands = {  # a command without events at the cut may have been appended with events after the cut
+            key: known for key, known in self.commands.items() if known.last_position < position + bool(known.event_count)
+        }
         self.streams.clear()
         for event in self.events:
             self.streams[event.stream_id].append(event)
@@ -122,36 +133,39 @@ class MemoryEventStore:
             and (until_position is None or event.position <= until_position)
         ]
 
-    async def find_command(self, tenant_id: UUID, command_id: UUID) -> AppendResult | None:
+    async def find_command(self, tenant_id: UUID, command_id: UUID) -> CommandRecord | None:
         self.log.reach()
-        known = self.log.commands.get((tenant_id, command_id))
-        return known and known._replace(duplicate=True)
+        return self.log.commands.get((tenant_id, command_id))
 
-    async def read_append(self, tenant_id: UUID, result: AppendResult) -> list[RecordedEvent]:
+    async def read_append(self, tenant_id: UUID, recorded: CommandRecord | AppendResult) -> list[RecordedEvent]:
         self.log.reach()
-        events = self.log.events[result.last_position - result.event_count : result.last_position]
+        events = self.log.events[recorded.last_position - recorded.event_count : recorded.last_position]
         return [event for event in events if event.tenant_id == tenant_id]
 
 
 def _check(request: AppendRequest, max_event_bytes: int) -> None:
     """Refuses what no log takes, before anything is written."""
-    _check_text(request.metadata, "metadata")
-    size = count = 0
+    size = 0
+    for command in request.commands:
+        _check_text(command.metadata, "metadata")
+        size += len(command.metadata.encode()) * command.event_count
     for stream in request.streams:
-        if not stream.events:
-            raise ValueError(f"an append without events for stream {stream.stream_id}")
         if not -1 <= stream.expected_version < MAX_VERSION:
             raise InvalidCommand(f"{stream.expected_version} is no version that a stream can have")
-        for event in stream.events:
-            _check_text(event.topic, "topic")
-            if len(event.state) > max_event_bytes:
-                raise PayloadTooLarge(f"{event.topic}: an event of {len(event.state)} bytes; the limit is {max_event_bytes}")
-            if b"\\u0000" in event.state.replace(b"\\\\", b""):  # a doubled backslash stands for one backslash
-                raise InvalidCommand(f"{event.topic}: text must not contain a NUL character")
-            count += 1
-            size += len(event.state) + len(request.metadata.encode())
-    if not count or len({stream.stream_id for stream in request.streams}) < len(request.streams):
-        raise ValueError("an append without events, or with one stream twice")
+    for _, event, _ in request.events:
+        _check_text(event.topic, "topic")
+        if len(event.state) > max_event_bytes:
+            raise PayloadTooLarge(f"{event.topic}: an event of {len(event.state)} bytes; the limit is {max_event_bytes}")
+        if b"\\u0000" in event.state.replace(b"\\\\", b""):  # a doubled backslash stands for one backslash
+            raise InvalidCommand(f"{event.topic}: text must not contain a NUL character")
+        size += len(event.state)
+    count = len(request.events)
+    if not count or count != sum(command.event_count for command in request.commands):
+        raise ValueError("an append without events, or with events of no command")
+    if len({stream.stream_id for stream in request.streams}) < len(request.streams):
+        raise ValueError("an append with one stream twice")
+    if len({command.command_id for command in request.commands}) < len(request.commands):
+        raise ValueError("an append with one command twice")
     if count > MAX_APPEND_EVENTS or size > MAX_APPEND_BYTES:
         raise PayloadTooLarge(f"an append of {count} events and {size} bytes")
 
