@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from typing import IO
 
-from api.lean import leave_out_rich
+from api.lean import leave_out_unused
 
-leave_out_rich()  # before anything imports structlog
+leave_out_unused()  # before anything imports structlog or nats
 
 from api.open_files import raise_open_files  # noqa: E402
 from api.supervisor import state  # noqa: E402
