@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 
-import httpx
+import httpx2
 
 from adapters.embedded import EmbeddedServices
 from benchmarks import table
@@ -57,9 +57,9 @@ def wait_for(url: str, seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
-            if httpx.get(url, timeout=2.0).status_code < 500:
+            if httpx2.get(url, timeout=2.0).status_code < 500:
                 return
-        except httpx.HTTPError:
+        except httpx2.HTTPError:
             pass
         time.sleep(0.1)
     raise TimeoutError(f"{url} is not ready after {seconds:g} s")
@@ -79,7 +79,7 @@ def measure(services: EmbeddedServices, rounds: int, seconds: float, connections
         with process(SERVE, "relay,projector,saga", env=env):
             wait_for(f"http://127.0.0.1:{port}/health/ready")
             agent = {"worker_id": "benchmark", "agents": [{"name": "greeter"}]}
-            answer = httpx.post(f"http://127.0.0.1:{port}/v1/workers", json=agent, headers={"X-API-Key": KEY}, timeout=10.0)
+            answer = httpx2.post(f"http://127.0.0.1:{port}/v1/workers", json=agent, headers={"X-API-Key": KEY}, timeout=10.0)
             answer.raise_for_status()
             load(port, connections, 1.0)
             figures["all"].append(load(port, connections, seconds))

@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import httpx
+import httpx2
 import psycopg
 
 from benchmarks import table
@@ -59,9 +59,9 @@ def start(folder: Path) -> tuple[subprocess.Popen[bytes], int, float]:
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while time.perf_counter() - began < 60:
         try:
-            if httpx.get(f"http://127.0.0.1:{port}/health/ready", timeout=1.0).status_code == 200:
+            if httpx2.get(f"http://127.0.0.1:{port}/health/ready", timeout=1.0).status_code == 200:
                 return child, port, time.perf_counter() - began
-        except httpx.HTTPError:
+        except httpx2.HTTPError:
             pass
         if child.poll() is not None:
             raise RuntimeError(f"`tidelog up` ended with status {child.returncode}")

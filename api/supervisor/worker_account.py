@@ -123,7 +123,7 @@ def _closed(config: SupervisorConfig, account: Account) -> str | None:
 def _needed(config: SupervisorConfig) -> Iterator[tuple[str, Path, int]]:
     yield "Python in", Path(sys.executable).resolve(), os.R_OK | os.X_OK
     yield "Python's library", Path(os.__file__).resolve(), os.R_OK
-    for package in ("tidelog", "httpx"):
+    for package in ("tidelog", "httpx2"):
         spec = importlib.util.find_spec(package)
         if spec is not None and spec.origin is not None:
             yield "the package", Path(spec.origin).resolve(), os.R_OK

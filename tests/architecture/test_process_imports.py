@@ -37,14 +37,14 @@ ROLES = {
 }
 SUPERVISOR = OURS - {"projections"} | POSTGRES | {"nats", "structlog", "tidelog", "typing_extensions"}
 WORKER = SETTINGS - {"dotenv", "pydantic_settings"} | {
-    "anyio", "certifi", "click", "h11", "httpcore", "httpx", "idna", "nats", "pygments", "rich", "tidelog", "uuid_utils",
+    "anyio", "h11", "httpcore2", "httpx2", "idna", "nats", "tidelog", "truststore", "uuid_utils",
 }  # fmt: skip
 
 TELL = """
 import os, sys
 
 def tell():
-    print("packages:", *{name.partition(".")[0] for name in sys.modules}, flush=True)
+    print("packages:", *{name.partition(".")[0] for name, module in sys.modules.items() if module}, flush=True)
     os._exit(0)
 """
 ROLE = """
@@ -86,7 +86,8 @@ Service(SupervisorConfig.from_json(sys.argv[1]), on_ready=print)
 tell()
 """
 START_WORKER = """
-import socket, threading
+import socket, sys, threading
+sys.modules["aiohttp"] = None  # of the development environment; nats takes it along where it is installed
 from tidelog.worker.__main__ import main
 
 server = socket.create_server(("127.0.0.1", 0))

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 
-import httpx
+import httpx2
 
 from tests.chaos.server import Server
 
@@ -36,8 +36,8 @@ async def keep_away(server: Server) -> None:
         os.kill(server.pid, signal.SIGCONT)
 
 
-async def is_ready(http: httpx.AsyncClient) -> bool:
+async def is_ready(http: httpx2.AsyncClient) -> bool:
     try:
         return (await http.get("/health/ready")).status_code == 200
-    except httpx.TransportError:
+    except httpx2.TransportError:
         return False

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-import httpx
+import httpx2
 import psycopg
 
 from application.engine.background import end
@@ -87,7 +87,7 @@ class Callers:
             while True:
                 try:
                     answer = await self.system.http.post("/v1/runs", json={"agent": "alpha", "run_id": run_id})
-                except httpx.TransportError:
+                except httpx2.TransportError:
                     continue
                 if answer.status_code == 201:
                     self.runs.add(run_id)

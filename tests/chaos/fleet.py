@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from adapters.embedded import EmbeddedServices
 from tests.chaos.agents._witness import VARIABLE
@@ -125,25 +125,25 @@ class WorkerMachine(Machine):
         return self.output.read_text().count("worker_registered") >= self._starts
 
 
-class Balancer(httpx.AsyncBaseTransport):
+class Balancer(httpx2.AsyncBaseTransport):
     """A load balancer in front of the api processes.
 
     Requests go to the processes in turn, and to the next process if one does not answer.
     """
 
     def __init__(self, urls: list[str]) -> None:
-        self._transports = [httpx.AsyncHTTPTransport() for _ in urls]
-        self._urls = [httpx.URL(url) for url in urls]
+        self._transports = [httpx2.AsyncHTTPTransport() for _ in urls]
+        self._urls = [httpx2.URL(url) for url in urls]
         self._turn = 0
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         self._turn += 1
         for attempt in range(len(self._urls)):
             place = (self._turn + attempt) % len(self._urls)
             request.url = request.url.copy_with(port=self._urls[place].port)
             try:
                 return await self._transports[place].handle_async_request(request)
-            except httpx.ConnectError:
+            except httpx2.ConnectError:
                 if attempt == len(self._urls) - 1:
                     raise
         raise AssertionError("no server")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-import httpx
+import httpx2
 
 from tests.pace import Deadline
 
@@ -69,7 +69,7 @@ SHAPES = (_gathering, _side_by_side, _talking, _stumbling, _waiting)
 class Load:
     """Starts runs of changing shapes, a bounded number at once, until it is stopped. Then waits for the end of all runs."""
 
-    def __init__(self, http: httpx.AsyncClient, seed: int, *, at_once: int = 6) -> None:
+    def __init__(self, http: httpx2.AsyncClient, seed: int, *, at_once: int = 6) -> None:
         self._http = http
         self._random = random.Random(seed)
         self._seed = seed
@@ -132,7 +132,7 @@ class Load:
             headers = {"Idempotency-Key": key} if key else {}
             try:
                 response = await self._http.request(method, path, json=body, headers=headers, timeout=REQUEST_TIMEOUT_S)
-            except httpx.TransportError as error:
+            except httpx2.TransportError as error:
                 seen = f"{type(error).__name__}: {error}"
             else:
                 if response.status_code == status:
@@ -145,7 +145,7 @@ class Load:
             await asyncio.sleep(self._random.uniform(0.05, 0.3))
 
 
-def _not_there_yet(method: str, response: httpx.Response) -> bool:
+def _not_there_yet(method: str, response: httpx2.Response) -> bool:
     """Whether the answer comes from a read model that is behind.
 
     The read model may lack a new run, or show a call as ambiguous although a late worker has answered.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from adapters.embedded import EmbeddedServices
@@ -39,7 +39,7 @@ async def test_a_rolling_restart_and_a_sleeper_lose_and_double_nothing(
     await empty_work_queue(services.nats_url)
     async with Fleet(services, database_url, tmp_path, AGENTS) as fleet:
         headers = {"Authorization": f"Bearer {fleet.key}"}
-        async with httpx.AsyncClient(base_url=fleet.urls[0], headers=headers, transport=Balancer(fleet.urls), timeout=30) as http:
+        async with httpx2.AsyncClient(base_url=fleet.urls[0], headers=headers, transport=Balancer(fleet.urls), timeout=30) as http:
             load, stop = Load(http, chance.randrange(10**6)), asyncio.Event()
             loading = asyncio.create_task(load.run(stop), name="load")
             try:
@@ -67,7 +67,7 @@ async def test_a_rolling_restart_and_a_sleeper_lose_and_double_nothing(
             print(f"{len(load.runs)} runs, {snapshot.head} events, {len(lines)} executions")
 
 
-async def shared_fairly(http: httpx.AsyncClient) -> None:
+async def shared_fairly(http: httpx2.AsyncClient) -> None:
     """Each of two engines does half of the units that can be shared, and all work is done."""
 
     async def fair() -> bool:
@@ -80,13 +80,13 @@ async def shared_fairly(http: httpx.AsyncClient) -> None:
     await until(fair, SHARED_S)
 
 
-async def members(http: httpx.AsyncClient) -> dict[str, list[str]]:
+async def members(http: httpx2.AsyncClient) -> dict[str, list[str]]:
     """The units of the living members that have some, by place."""
     health = (await http.get("/health/ready")).json()
     return {member["place"]: member["units"] for member in health.get("members", []) if member["alive"] and member["units"]}
 
 
-async def a_sleeper_is_replaced(engine: Machine, http: httpx.AsyncClient) -> None:
+async def a_sleeper_is_replaced(engine: Machine, http: httpx2.AsyncClient) -> None:
     """One engine sleeps for longer than its lease. The other engine takes all units in time. After the wake-up both share again."""
     engine.send(signal.SIGSTOP)
     try:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import psycopg
 import pytest
 
@@ -87,13 +87,13 @@ def plan_of(seed: int, kills: int) -> Iterator[list[tuple[float, str]]]:
 
 
 @asynccontextmanager
-async def witnessed_server() -> AsyncIterator[tuple[Server, Path, httpx.AsyncClient]]:
+async def witnessed_server() -> AsyncIterator[tuple[Server, Path, httpx2.AsyncClient]]:
     """A server with one process for each role, the witness file of its agents and tools, and a client."""
     with tempfile.TemporaryDirectory(prefix="tidelog-witness-") as folder:
         witness = Path(folder) / "lines"
         async with running_server(AGENTS, "--isolate", environment={VARIABLE: str(witness)}) as server:
             headers = {"Authorization": f"Bearer {server.key}"}
-            async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=10) as http:
+            async with httpx2.AsyncClient(base_url=server.url, headers=headers, timeout=10) as http:
 
                 async def registered() -> bool:  # tools come after agents
                     return "chaos.once" in [tool["name"] for tool in (await http.get("/v1/tools")).json()["data"]]
@@ -298,7 +298,7 @@ async def test_a_killed_worker_is_continued_where_it_was() -> None:
         assert list(check_witness(read_lines(witness), snapshot)) == []
 
 
-async def run_when(http: httpx.AsyncClient, run_id: str, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+async def run_when(http: httpx2.AsyncClient, run_id: str, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     run: dict[str, Any] = {}
     async with within(40):
         while True:

@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Literal
 
-import httpx
+import httpx2
 import pytest
 import pytest_asyncio
 from uuid_utils.compat import uuid7
@@ -144,7 +144,7 @@ async def houses(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict
 class Run:
     """A run of one agent. The request to start it is repeated until the server accepts the run."""
 
-    def __init__(self, http: httpx.AsyncClient, agent: str) -> None:
+    def __init__(self, http: httpx2.AsyncClient, agent: str) -> None:
         self._http = http
         self._id = str(uuid7())
         self._body = {"run_id": self._id, "agent": agent, "input": 1}
@@ -152,7 +152,7 @@ class Run:
 
     async def acknowledged(self) -> bool:
         if not self._acknowledged:
-            with contextlib.suppress(httpx.TransportError):
+            with contextlib.suppress(httpx2.TransportError):
                 answer = await self._http.post("/v1/runs", json=self._body)
                 self._acknowledged = answer.status_code == 201
                 assert self._acknowledged or answer.json()["retryable"], answer.text
@@ -160,7 +160,7 @@ class Run:
 
     async def completed(self) -> bool:
         if await self.acknowledged():
-            with contextlib.suppress(httpx.TransportError):
+            with contextlib.suppress(httpx2.TransportError):
                 answer = await self._http.get(f"/v1/runs/{self._id}")
                 if answer.status_code == 200:  # otherwise the read model lacks the run, or cannot be read
                     assert answer.json()["status"] in ("running", "completed"), answer.text
@@ -168,7 +168,7 @@ class Run:
         return False
 
 
-async def works(http: httpx.AsyncClient, seconds: float) -> None:
+async def works(http: httpx2.AsyncClient, seconds: float) -> None:
     """Lets each worker do a new run from its start to its end."""
     await asyncio.gather(*(until(Run(http, loop).completed, seconds) for loop in LOOPS))
 
@@ -176,7 +176,7 @@ async def works(http: httpx.AsyncClient, seconds: float) -> None:
 class Busy:
     """A client that follows all events, and for each worker a run now and then."""
 
-    def __init__(self, house: House, http: httpx.AsyncClient, *, busy: bool, every_s: float) -> None:
+    def __init__(self, house: House, http: httpx2.AsyncClient, *, busy: bool, every_s: float) -> None:
         self._http, self._url, self._every_s = http, house.url, every_s
         self.runs: list[Run] = []
         self._tasks = [asyncio.create_task(self._follow(), name="follower")]
@@ -216,7 +216,7 @@ async def test_five_seconds_after_an_outage_everything_is_back(houses: dict[Name
 
 async def back_after_an_outage(house: House, away: Name, seconds: float, *, busy: bool, later_s: float) -> None:
     headers = {"Authorization": f"Bearer {KEY}"}
-    async with httpx.AsyncClient(base_url=house.url, headers=headers, timeout=15) as http:
+    async with httpx2.AsyncClient(base_url=house.url, headers=headers, timeout=15) as http:
 
         async def all_read() -> bool:
             return await readers(house.services.nats_url) >= READERS

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from adapters.embedded.state import SPARE_ROOT
@@ -115,7 +115,7 @@ def test_agents_read_no_password_of_the_server(folder: Path) -> None:
 
 
 def run(url: str, key: str, paths: list[str]) -> dict[str, Any]:
-    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=30) as client:
+    with httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=30) as client:
         until(lambda: any(agent["name"] == "spy" for agent in client.get("/v1/agents").json()["data"]))
         started = client.post("/v1/runs", json={"agent": "spy", "input": paths}, headers={"Prefer": "wait=20"}).json()
         run = started.get("run") or client.get(f"/v1/runs/{started['run_id']}").json()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import httpx
+import httpx2
 import pytest
 
 from api.cli.diagnosis.findings import Diagnosis
@@ -102,9 +102,9 @@ class Up:
         pid: int | None = {**server["processes"], **server["embedded"]}[name]["pid"]
         return pid
 
-    def get(self, path: str, **params: Any) -> httpx.Response:
+    def get(self, path: str, **params: Any) -> httpx2.Response:
         headers = {"Authorization": f"Bearer {self.key}"}
-        return httpx.get(self.server()["url"] + path, params=params, headers=headers, timeout=20)
+        return httpx2.get(self.server()["url"] + path, params=params, headers=headers, timeout=20)
 
 
 @pytest.fixture(scope="module")
@@ -305,7 +305,7 @@ def test_a_failed_run_ends_with_exit_code_1(up: Up, run_id: str) -> None:
 def ambiguous(up: Up, run_id: str) -> tuple[str, str]:
     """A run and its call of a tool that must not run twice. The call's worker, which the test plays, vanished."""
     headers = {"Authorization": f"Bearer {up.key}"}
-    with httpx.Client(base_url=up.server()["url"], headers=headers, timeout=20) as http:
+    with httpx2.Client(base_url=up.server()["url"], headers=headers, timeout=20) as http:
         offer = {"name": "mail.post", "parameters": {"type": "object"}, "idempotent": False}
         http.post("/v1/workers", json={"worker_id": "w", "agents": [{"name": "poster"}], "tools": [offer]}).raise_for_status()
         started: str = http.post("/v1/runs", json={"agent": "poster"}).raise_for_status().json()["run_id"]

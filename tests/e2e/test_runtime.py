@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import pytest_asyncio
 
@@ -83,7 +83,7 @@ def add(a: int, b: int) -> int:
 class Runtime:
     """The server, and the ways in which a test runs agents on the server."""
 
-    def __init__(self, server: Server, http: httpx.AsyncClient) -> None:
+    def __init__(self, server: Server, http: httpx2.AsyncClient) -> None:
         self.server = server
         self.http = http
 
@@ -120,7 +120,7 @@ async def runtime(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Run
         (agents / name).write_text(text)
     async with running_server(agents, environment={"TIDELOG_LOG_FORMAT": "console"}) as server:
         headers = {"Authorization": f"Bearer {server.key}"}
-        async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=10) as http:
+        async with httpx2.AsyncClient(base_url=server.url, headers=headers, timeout=10) as http:
 
             async def registered() -> bool:  # tools come after agents
                 return "add" in [tool["name"] for tool in (await http.get("/v1/tools")).json()["data"]]

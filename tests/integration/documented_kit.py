@@ -5,7 +5,7 @@ import json
 import re
 from typing import Any
 
-import httpx
+import httpx2
 import jsonschema
 
 OF_EVERY_ANSWER = {"content-type", "content-length", "allow", "connection"}
@@ -28,7 +28,7 @@ class Documented:
         self.seen: dict[tuple[str, str], set[int]] = {}
         """(method, route) → statuses that were answered."""
 
-    async def __call__(self, response: httpx.Response) -> None:
+    async def __call__(self, response: httpx2.Response) -> None:
         request = response.request
         where = f"{request.method} {request.url.path} {response.status_code}"
         path = next((path for path, pattern in self._patterns.items() if pattern.fullmatch(request.url.path)), None)
@@ -46,7 +46,7 @@ class Documented:
         assert "tidelog-trace-id" in found, where
         await self._check_content(where, response, answer.get("content", {}))
 
-    async def _check_content(self, where: str, response: httpx.Response, documented: dict[str, Any]) -> None:
+    async def _check_content(self, where: str, response: httpx2.Response, documented: dict[str, Any]) -> None:
         kind = response.headers.get("content-type", "").partition(";")[0]
         if not documented:
             assert not await response.aread(), f"{where} has content"

@@ -2,7 +2,7 @@
 
 import re
 
-import httpx
+import httpx2
 
 from tests.integration.system_kit import nats_client_of
 
@@ -10,11 +10,11 @@ READERS = frozenset({"projections", "sagas", "live", "fanout"})
 """Names of the readers of the log's stream, in all processes. Each reader has a consumer there as long as its connection lives."""
 
 
-async def caught_up(http: httpx.AsyncClient, position: int) -> bool:
+async def caught_up(http: httpx2.AsyncClient, position: int) -> bool:
     """Whether the api is ready and relay, fan-out, every projection and every saga have handled the log up to a position."""
     try:
         response = await http.get("/health/ready")
-    except httpx.TransportError:
+    except httpx2.TransportError:
         return False
     report = response.json()
     if response.status_code != 200:
@@ -23,7 +23,7 @@ async def caught_up(http: httpx.AsyncClient, position: int) -> bool:
     return {"relay", "fanout"} <= report["streams"].keys() and all(one["position"] >= position for one in reached)
 
 
-async def head(http: httpx.AsyncClient) -> int:
+async def head(http: httpx2.AsyncClient) -> int:
     """The head of the log, from an api that is ready."""
     return int((await http.get("/health/ready")).raise_for_status().json()["head"])
 

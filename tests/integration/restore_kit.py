@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 
 from adapters.embedded import EmbeddedServices
 from adapters.nats import NatsConnection
@@ -109,7 +109,7 @@ async def as_a_browser(url: str, key: str, kept: Kept, last: str = "0") -> None:
                     elif event.event != "resync":
                         assert position_of(event) == json.loads(event.data)["position"]
                         kept.take(json.loads(event.data))
-        except (StopAsyncIteration, httpx.TransportError):
+        except (StopAsyncIteration, httpx2.TransportError):
             await asyncio.sleep(0.05)
         except AssertionError as error:  # an outage, as a browser behind a proxy sees it
             assert '"status":503' in str(error), error
@@ -119,7 +119,7 @@ async def as_a_browser(url: str, key: str, kept: Kept, last: str = "0") -> None:
 async def as_a_poller(url: str, key: str, kept: Kept) -> None:
     """Reads pages of JSON after the last event. Each request names the last event and the history that the last answer named."""
     cursor = "0"
-    async with httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=30) as client:
+    async with httpx2.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=30) as client:
         while True:
             answer = await client.get("/v1/events", params={"after": cursor, "limit": 7})
             body = answer.json()
@@ -154,7 +154,7 @@ async def from_the_fan_out(nats: NatsConnection, stream: str, url: str, key: str
     Asks over HTTP when the history changes.
     """
     history, made, sequence = "", "", 0
-    async with httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=30) as client:
+    async with httpx2.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=30) as client:
         while True:
             try:
                 info = await stream_info(nats, stream)
@@ -173,7 +173,7 @@ async def from_the_fan_out(nats: NatsConnection, stream: str, url: str, key: str
             kept.take(event)
 
 
-async def _catch_up(client: httpx.AsyncClient, history: str, until: int, kept: Kept) -> None:
+async def _catch_up(client: httpx2.AsyncClient, history: str, until: int, kept: Kept) -> None:
     """Drops the events that the log has lost, and reads the log's events up to the next message."""
     cursor = f"{kept.position}-{history}"
     while True:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from uuid import UUID
 
-import httpx
+import httpx2
 import nats.errors
 import nats.js.errors
 import orjson
@@ -99,20 +99,20 @@ class System:
     """The only writer that skips the domain's rules: no route appends a broken event."""
     subscription: Subscription
 
-    def __init__(self, container: Container, database_url: str, http: httpx.AsyncClient, key: str, nats_client: NatsClient) -> None:
+    def __init__(self, container: Container, database_url: str, http: httpx2.AsyncClient, key: str, nats: NatsClient) -> None:
         self.container = container
         self.database_url = database_url
         self.http = http
         """A client with the key of the default tenant."""
         self.key = key
-        self.nats = nats_client
+        self.nats = nats
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
-    def client(self, key: str | None, *, container: Container | None = None, **options: Any) -> httpx.AsyncClient:
+    def client(self, key: str | None, *, container: Container | None = None, **options: Any) -> httpx2.AsyncClient:
         """Another client of the same application, or of another container's application. The caller closes the client."""
-        transport = httpx.ASGITransport(create_app(container or self.container), raise_app_exceptions=False)
+        transport = httpx2.ASGITransport(create_app(container or self.container), raise_app_exceptions=False)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        return httpx.AsyncClient(transport=transport, base_url=BASE, headers=headers, timeout=30, **options)
+        return httpx2.AsyncClient(transport=transport, base_url=BASE, headers=headers, timeout=30, **options)
 
     async def sql(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         async with await psycopg.AsyncConnection.connect(self.database_url, autocommit=True) as connection:
@@ -197,7 +197,7 @@ class System:
         await self.settled()
         return tenant_id, key
 
-    def worker(self, worker_id: str = "worker-1", http: httpx.AsyncClient | None = None) -> "PlayedWorker":
+    def worker(self, worker_id: str = "worker-1", http: httpx2.AsyncClient | None = None) -> "PlayedWorker":
         return PlayedWorker(self, worker_id, http or self.http)
 
 
@@ -257,7 +257,7 @@ class Claim:
     def attempt(self) -> int:
         return int(self.body["attempt"])
 
-    async def post(self, verb: str, **body: Any) -> httpx.Response:
+    async def post(self, verb: str, **body: Any) -> httpx2.Response:
         return await self.worker.http.post(f"/v1/{_PATHS[self.kind]}/{self.work_id}/{verb}", json={"attempt": self.attempt, **body})
 
     async def ok(self, verb: str, **body: Any) -> dict[str, Any]:
@@ -279,7 +279,7 @@ class Claim:
     async def call(self, key: str, tool: str, **arguments: Any) -> str:
         return str((await self.ok("calls", key=key, tool=tool, arguments=arguments))["invocation_id"])
 
-    async def journal(self, after_version: int = 0, wait_s: float = 0) -> httpx.Response:
+    async def journal(self, after_version: int = 0, wait_s: float = 0) -> httpx2.Response:
         query = {"after_version": after_version, "wait_s": wait_s}
         return await self.worker.http.get(f"/v1/{_PATHS[self.kind]}/{self.work_id}/journal", params=query)
 
@@ -293,7 +293,7 @@ class PlayedWorker:
 
     system: System
     worker_id: str
-    http: httpx.AsyncClient
+    http: httpx2.AsyncClient
     queues: dict[tuple[str, str], JetStreamContext.PullSubscription] = field(default_factory=dict)
 
     async def register(self, *agents: str, tools: Iterable[dict[str, Any] | str] = ()) -> dict[str, Any]:
@@ -319,7 +319,7 @@ class PlayedWorker:
         info = await self.queues[kind, pool].consumer_info()
         return not info.num_pending
 
-    async def try_claim(self, work_id: str, kind: str = "agent", dispatch: int = 1, delivery: int = 1) -> httpx.Response:
+    async def try_claim(self, work_id: str, kind: str = "agent", dispatch: int = 1, delivery: int = 1) -> httpx2.Response:
         body = {"worker_id": self.worker_id, "dispatch": dispatch, "delivery": delivery}
         return await self.http.post(f"/v1/{_PATHS[kind]}/{work_id}/claim", json=body)
 
@@ -386,9 +386,9 @@ async def running(
         stack.push_async_callback(nats_client.close)
         assembly = await stack.enter_async_context(assemble(configured, {*roles, "api"}, **(given or {})))
         assert assembly.container is not None
-        transport = httpx.ASGITransport(create_app(assembly.container), raise_app_exceptions=False)
+        transport = httpx2.ASGITransport(create_app(assembly.container), raise_app_exceptions=False)
         headers = {"Authorization": f"Bearer {key}"}
-        http = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url=BASE, headers=headers, timeout=30))
+        http = await stack.enter_async_context(httpx2.AsyncClient(transport=transport, base_url=BASE, headers=headers, timeout=30))
         system = System(assembly.container, database_url, http, key, nats_client)
         system.store, system.subscription = await storage.store(assembly.parts), await log_streams.subscription(assembly.parts)
         for name, loop in assembly.loops.items():
@@ -473,7 +473,7 @@ def position_of(event: ServerSentEvent) -> int:
 class Stream:
     """An event stream that a test reads."""
 
-    def __init__(self, response: httpx.Response) -> None:
+    def __init__(self, response: httpx2.Response) -> None:
         self.response = response
         self._events = parse_sse(response.aiter_bytes())
 
@@ -491,7 +491,7 @@ class Stream:
 async def streaming(url: str, key: str, path: str, headers: dict[str, str] | None = None, **query: Any) -> AsyncIterator[Stream]:
     asked = {"Authorization": f"Bearer {key}", "Accept": "text/event-stream", **(headers or {})}
     async with (
-        httpx.AsyncClient(base_url=url, timeout=30) as client,
+        httpx2.AsyncClient(base_url=url, timeout=30) as client,
         client.stream("GET", path, params=query, headers=asked) as response,
     ):
         if response.status_code != 200:

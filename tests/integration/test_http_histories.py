@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import pytest_asyncio
 
@@ -55,7 +55,7 @@ async def current(system: System) -> str:
     return (await system.container.histories.fresh()).histories.current.history_id
 
 
-def gone(response: httpx.Response, code: str) -> dict[str, Any]:
+def gone(response: httpx2.Response, code: str) -> dict[str, Any]:
     assert (response.status_code, response.json()["code"]) == (410, code), response.text
     assert response.headers["content-type"] == "application/problem+json"
     document: dict[str, Any] = response.json()
@@ -204,7 +204,7 @@ async def test_others_events_bring_no_heartbeat(system: System, url: str, worker
     run_id = await system.start("alpha")
     path, headers = f"/v1/runs/{run_id}/events", {**STREAM, "Authorization": f"Bearer {system.key}"}
     async with (
-        httpx.AsyncClient(base_url=url, timeout=30) as client,
+        httpx2.AsyncClient(base_url=url, timeout=30) as client,
         client.stream("GET", path, params={"types": "run.started,run.completed"}, headers=headers) as response,
     ):
         lines = response.aiter_lines()

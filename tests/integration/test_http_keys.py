@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from uuid import UUID
 
-import httpx
+import httpx2
 import pytest
 
 from api.http.app import create_app
@@ -27,8 +27,8 @@ async def test_wrong_keys_share_one_query_at_a_time(system: System, monkeypatch:
     monkeypatch.setattr(keys, "PATIENCE_S", 60)  # a busy machine needs more than 10 s for 1,500 requests in one process
     database = CountingDatabase(system.container.command_database)
     app = create_app(replace(system.container, reads=replace(system.container.reads, keys=ApiKeyQueries(database))))
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url=BASE, timeout=60) as client:
+    transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url=BASE, timeout=60) as client:
         began = time.monotonic()
         answers = await asyncio.gather(*(client.get("/v1/agents", headers=wrong(i)) for i in range(1_500)))
         took = time.monotonic() - began

@@ -4,7 +4,7 @@ import json
 import re
 from typing import Any
 
-import httpx
+import httpx2
 import jsonschema
 from starlette.routing import Route
 
@@ -113,7 +113,7 @@ async def test_every_operation_answers_as_the_document_says(shared: System) -> N
     assert used == operations_of(await document(shared)).keys()
 
 
-async def use_runs(shared: System, http: httpx.AsyncClient) -> None:
+async def use_runs(shared: System, http: httpx2.AsyncClient) -> None:
     """A run with a call, mail, shared context, a failure and a cancellation, and everything that reads it."""
     worker = shared.worker(http=http)
     await worker.register("walker", "other", tools=["add", {"name": "mail", "idempotent": False}])
@@ -175,7 +175,7 @@ async def use_runs(shared: System, http: httpx.AsyncClient) -> None:
     assert refused.status_code == 412 and refused.json()["current_version"]
 
 
-async def use_projections(shared: System, http: httpx.AsyncClient) -> None:
+async def use_projections(shared: System, http: httpx2.AsyncClient) -> None:
     """Every operation on a read model, until the read model is as before."""
     place = "/v1/projections/messages"
 

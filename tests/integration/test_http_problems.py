@@ -6,7 +6,7 @@ from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
 
-import httpx
+import httpx2
 import orjson
 import pytest
 import pytest_asyncio
@@ -28,7 +28,7 @@ async def agents(shared: System) -> None:
     await shared.worker().register("alpha", "beta", tools=["add"])
 
 
-def assert_problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+def assert_problem(response: httpx2.Response, status: int, code: str) -> dict[str, Any]:
     assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json"), response.text
     problem: dict[str, Any] = response.json()
     assert {"type", "title", "status", "detail", "instance", "code", "retryable", "trace_id"} <= problem.keys()

@@ -5,7 +5,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
-import httpx
+import httpx2
 import jsonschema
 import orjson
 import pytest
@@ -72,7 +72,7 @@ def fits(kind: str, found: dict[str, Any]) -> None:
     assert needed <= found.keys() <= needed | allowed, (kind, found.keys())
 
 
-async def test_every_stored_event_fits_the_schema_that_its_envelope_names(shared: System, stranger: httpx.AsyncClient) -> None:
+async def test_every_stored_event_fits_the_schema_that_its_envelope_names(shared: System, stranger: httpx2.AsyncClient) -> None:
     listed = (await stranger.get("/schemas")).json()
     assert len(listed["events"]) == len(list(FOLDER.glob("*.json")))
     for event in listed["events"]:
@@ -91,7 +91,7 @@ async def test_every_stored_event_fits_the_schema_that_its_envelope_names(shared
         jsonschema.validate(found["data"], response.json(), jsonschema.Draft202012Validator)
 
 
-async def test_documents_are_kept_by_clients_and_wrong_paths_are_said(stranger: httpx.AsyncClient) -> None:
+async def test_documents_are_kept_by_clients_and_wrong_paths_are_said(stranger: httpx2.AsyncClient) -> None:
     for path in ("/schemas", "/schemas/cloudevent", "/schemas/run.started/v1", "/asyncapi.json", "/openapi.json"):
         first = await stranger.get(path)
         assert first.status_code == 200 and first.headers["cache-control"] == "public, max-age=3600"
@@ -109,8 +109,8 @@ async def test_documents_are_rendered_once_for_everybody(shared: System, monkeyp
     """A request with any key and any `Host` builds no document again and takes no connection to the database."""
     database = CountingDatabase(shared.container.database)
     reads = reads_of(database, keys=database, health=database)
-    transport = httpx.ASGITransport(create_app(replace(shared.container, database=database, reads=reads)))
-    async with httpx.AsyncClient(transport=transport, base_url=BASE) as anybody:
+    transport = httpx2.ASGITransport(create_app(replace(shared.container, database=database, reads=reads)))
+    async with httpx2.AsyncClient(transport=transport, base_url=BASE) as anybody:
         paths = ("/openapi.json", "/asyncapi.json", "/schemas", "/schemas/cloudevent", "/schemas/run.started/v1", "/docs/errors")
         first = {path: (await anybody.get(path)).content for path in paths}
         rendered, render = set[bytes](), orjson.dumps
@@ -127,7 +127,7 @@ async def test_documents_are_rendered_once_for_everybody(shared: System, monkeyp
     assert database.taken == 0
 
 
-async def test_asyncapi_keeps_to_the_rules_of_the_specification(stranger: httpx.AsyncClient) -> None:
+async def test_asyncapi_keeps_to_the_rules_of_the_specification(stranger: httpx2.AsyncClient) -> None:
     document = (await stranger.get("/asyncapi.json")).json()
     assert document["asyncapi"] == "3.0.0"
     fits("", document)
@@ -155,7 +155,7 @@ async def test_asyncapi_keeps_to_the_rules_of_the_specification(stranger: httpx.
         fits("message", message)
 
 
-async def test_asyncapi_says_what_comes_over_the_wire(shared: System, stranger: httpx.AsyncClient) -> None:
+async def test_asyncapi_says_what_comes_over_the_wire(shared: System, stranger: httpx2.AsyncClient) -> None:
     document = (await stranger.get("/asyncapi.json")).json()
     types = [event["type"] for event in (await stranger.get("/schemas")).json()["events"]]
     channels = document["channels"]

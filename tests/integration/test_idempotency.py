@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 from uuid import UUID
 
-import httpx
+import httpx2
 import pytest
 
 from adapters.embedded import EmbeddedServices
@@ -12,7 +12,7 @@ from tests.integration.system_kit import System, eventually, fresh_database, iss
 from tests.integration.wire_kit import wired
 
 
-async def start(http: httpx.AsyncClient, key: str, /, **body: Any) -> httpx.Response:
+async def start(http: httpx2.AsyncClient, key: str, /, **body: Any) -> httpx2.Response:
     return await http.post("/v1/runs", json=body, headers={"Idempotency-Key": key})
 
 

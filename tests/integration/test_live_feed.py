@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
-import httpx
+import httpx2
 import orjson
 import pytest
 import pytest_asyncio
@@ -184,7 +184,7 @@ async def test_a_client_that_does_not_read_is_told_to_come_again(system: System)
 
 
 async def one_that_does_not_read(system: System, feed: LiveFeed, url: str) -> None:
-    host, port = httpx.URL(url).host, httpx.URL(url).port
+    host, port = httpx2.URL(url).host, httpx2.URL(url).port
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.setblocking(False)
@@ -368,13 +368,13 @@ async def test_sigterm_ends_streams_and_the_process(database_url: str, nats_url:
     with (tmp_path / "log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(sys.executable, "-c", SERVE, env=environment, stdout=log, stderr=log)
     try:
-        async with httpx.AsyncClient(base_url=url, timeout=10) as client:
+        async with httpx2.AsyncClient(base_url=url, timeout=10) as client:
 
             async def ready() -> bool:
                 assert process.returncode is None, (tmp_path / "log").read_text()
                 try:
                     return (await client.get("/health/ready")).status_code == 200
-                except httpx.TransportError:
+                except httpx2.TransportError:
                     return False
 
             await eventually(ready, "the server", timeout_s=30)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-import httpx
+import httpx2
 import pytest
 import pytest_asyncio
 
@@ -89,7 +89,7 @@ async def routes(system: System) -> list[tuple[str, str]]:
     return found
 
 
-async def ask(system: System, method: str, path: str, id_: UUID, **headers: str) -> httpx.Response:
+async def ask(system: System, method: str, path: str, id_: UUID, **headers: str) -> httpx2.Response:
     parameter = path.partition("{")[2].partition("}")[0]
     body = BODIES[path] if method == "POST" else None
     return await system.http.request(method, path.replace(f"{{{parameter}}}", str(id_)), json=body, headers=headers)

@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-import httpx
+import httpx2
 
 from adapters.postgres.database import PostgresDatabase
 from adapters.postgres.pool import open_pool
@@ -95,7 +95,7 @@ async def test_the_upkeep_of_a_running_server_is_seen(system: System) -> None:
     await system.sql("UPDATE upkeep SET error = 'Unavailable: db-7.internal is away' WHERE name = 'commands'")
     async with system.client("wrong") as stranger:
 
-        async def told(caller: httpx.AsyncClient, text: str) -> bool:
+        async def told(caller: httpx2.AsyncClient, text: str) -> bool:
             return text in [chore["error"] for chore in (await caller.get("/health/ready")).json()["upkeep"]]
 
         await eventually(lambda: told(system.http, "Unavailable: db-7.internal is away"), "the error")

@@ -5,7 +5,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from domain import agent_runs, runs
@@ -14,7 +14,7 @@ from domain.failures import Failure
 from domain.kernel import same_json
 from tests.integration.system_kit import Claim, PlayedWorker, System, new_id, request_of
 
-Post = Callable[[dict[str, Any]], Awaitable[httpx.Response]]
+Post = Callable[[dict[str, Any]], Awaitable[httpx2.Response]]
 
 
 @pytest.fixture
@@ -54,14 +54,14 @@ OTHER_ERRORS = ({"error": {**ERROR, "message": "n"}}, {"error": {**ERROR, "kind"
 
 
 async def test_a_step(system: System, alpha: Claim) -> None:
-    async def post(body: dict[str, Any]) -> httpx.Response:
+    async def post(body: dict[str, Any]) -> httpx2.Response:
         return await alpha.post("journal", entries=[body])
 
     await check_repeats(system, post, {"key": "k", "result": RESULT}, *OTHER_RESULTS)
 
 
 async def test_a_call(system: System, alpha: Claim, worker: PlayedWorker) -> None:
-    async def post(body: dict[str, Any]) -> httpx.Response:
+    async def post(body: dict[str, Any]) -> httpx2.Response:
         return await alpha.post("calls", **body)
 
     first = {"key": "k", "tool": "add", "arguments": {"a": 1, "c": {"d": 2}}}
@@ -73,14 +73,14 @@ async def test_a_call(system: System, alpha: Claim, worker: PlayedWorker) -> Non
 
 
 async def test_a_message(system: System, alpha: Claim) -> None:
-    async def post(body: dict[str, Any]) -> httpx.Response:
+    async def post(body: dict[str, Any]) -> httpx2.Response:
         return await alpha.post("messages", **body)
 
     await check_repeats(system, post, {"key": "k", "to": "beta", "body": RESULT}, {"body": "other"}, {"to": "alpha"})
 
 
 async def test_a_receipt(system: System, alpha: Claim) -> None:
-    async def post(body: dict[str, Any]) -> httpx.Response:
+    async def post(body: dict[str, Any]) -> httpx2.Response:
         return await alpha.post("receipts", **body)
 
     for key in ("m1", "m2"):
@@ -92,7 +92,7 @@ async def test_a_receipt(system: System, alpha: Claim) -> None:
 
 
 async def test_shared_context(system: System, alpha: Claim) -> None:
-    async def post(body: dict[str, Any]) -> httpx.Response:
+    async def post(body: dict[str, Any]) -> httpx2.Response:
         return await alpha.post("state", **body)
 
     setting = {"key": "s", "op": "set", "name": "n", "value": RESULT}
@@ -127,13 +127,13 @@ async def test_repeats_at_the_same_moment_read_one_value(system: System, alpha: 
 
 
 async def test_the_end_of_an_agent_run(system: System, alpha: Claim, worker: PlayedWorker) -> None:
-    async def complete(body: dict[str, Any]) -> httpx.Response:
+    async def complete(body: dict[str, Any]) -> httpx2.Response:
         return await alpha.post("complete", **body)
 
     await check_repeats(system, complete, {"result": RESULT, "unused_keys": ["k"]}, *OTHER_RESULTS, {"unused_keys": []})
     beta = await worker.next("beta")
 
-    async def fail(body: dict[str, Any]) -> httpx.Response:
+    async def fail(body: dict[str, Any]) -> httpx2.Response:
         return await beta.post("fail", **body)
 
     await check_repeats(system, fail, {"error": {**ERROR, "retry_after_s": 3.5}}, *OTHER_ERRORS)
@@ -145,7 +145,7 @@ async def test_a_failure_that_is_tried_again(system: System, worker: PlayedWorke
     run_id = await system.start(plan={"kind": "graph", "steps": [{"key": "alpha", "agent": "alpha", "retry": retry}]})
     alpha = await worker.next("alpha")
 
-    async def fail(body: dict[str, Any]) -> httpx.Response:
+    async def fail(body: dict[str, Any]) -> httpx2.Response:
         return await alpha.post("fail", **body)
 
     assert (await fail({"error": ERROR})).json()["retry"] is True
@@ -161,7 +161,7 @@ async def test_the_end_of_a_call(system: System, alpha: Claim, worker: PlayedWor
     await alpha.call("done", "mail")
     done = await worker.next("mail", "tool")
 
-    async def complete(body: dict[str, Any]) -> httpx.Response:
+    async def complete(body: dict[str, Any]) -> httpx2.Response:
         return await done.post("complete", **body)
 
     await check_repeats(system, complete, {"result": RESULT}, *OTHER_RESULTS)
@@ -170,7 +170,7 @@ async def test_the_end_of_a_call(system: System, alpha: Claim, worker: PlayedWor
     await alpha.call("failed", "mail")
     failed = await worker.next("mail", "tool")
 
-    async def fail(body: dict[str, Any]) -> httpx.Response:
+    async def fail(body: dict[str, Any]) -> httpx2.Response:
         return await failed.post("fail", **body)
 
     await check_repeats(system, fail, {"error": ERROR}, *OTHER_ERRORS)
@@ -194,7 +194,7 @@ async def test_a_resolution(system: System, alpha: Claim, worker: PlayedWorker) 
     await worker.claim(invocation_id, "tool")
     assert (await worker.try_claim(invocation_id, "tool", delivery=2)).status_code == 409
 
-    async def resolve(**body: Any) -> httpx.Response:
+    async def resolve(**body: Any) -> httpx2.Response:
         return await system.http.post(f"/v1/invocations/{invocation_id}/resolve", json=body)
 
     said = {"result": {"sent": True}, "reason": "It is in the inbox.", "evidence": {"id": 17}}

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import pytest_asyncio
 
@@ -94,7 +94,7 @@ class Adder(Agent):
 async def test_an_agent_gets_the_results_of_tools_that_run_side_by_side(
     server: Server, client: Client, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.INFO, "httpx"):
+    with caplog.at_level(logging.INFO, "httpx2"):
         async with running(server.url, Adder, add, workspace=tmp_path):
             run = await outcome(client, agent="adder", input=[1, 2, 3])
     invocations = {call.key: str(call.invocation_id) for call in run.step("adder").calls}
@@ -287,7 +287,7 @@ async def test_a_newer_attempt_elsewhere_ends_this_one(server: Server, client: C
     headers = {"Authorization": f"Bearer {KEY}"}
     async with (
         administering(nats_url) as jetstream,
-        httpx.AsyncClient(base_url=server.url, headers=headers) as other,
+        httpx2.AsyncClient(base_url=server.url, headers=headers) as other,
         running(server.url, Stepper),
     ):
         started = await client.start_run(agent="stepper")

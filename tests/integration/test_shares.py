@@ -4,7 +4,7 @@ import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
-import httpx
+import httpx2
 import pytest
 from psycopg_pool import PoolTimeout, TooManyRequests
 
@@ -123,7 +123,7 @@ async def test_commands_go_on_under_floods(database_url: str, nats_url: str) -> 
         statuses: dict[str, set[int]] = {"/health/ready": set(), "/metrics": set(), "/v1/runs?limit=1000": set()}
         over = False
 
-        async def ask(client: httpx.AsyncClient, path: str) -> None:
+        async def ask(client: httpx2.AsyncClient, path: str) -> None:
             while not over:
                 statuses[path].add((await client.get(path)).status_code)
 

@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import psycopg
 
 from adapters.embedded import EmbeddedServices
@@ -36,13 +36,13 @@ async def answers_and_stops(services: EmbeddedServices, folder: Path, how: str) 
         server = Server(url, services.nats_url, services.nats_url, folder)
         await server.start()
         try:
-            limits = httpx.Limits(max_connections=None)
+            limits = httpx2.Limits(max_connections=None)
             headers = {"Authorization": f"Bearer {KEY}"}
-            async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=60, limits=limits) as http:
+            async with httpx2.AsyncClient(base_url=server.url, headers=headers, timeout=60, limits=limits) as http:
                 assert (await http.post("/v1/workers", json=AGENT)).status_code == 200
                 first = await http.post("/v1/runs", json={"agent": "alpha"})
 
-                def post(**more: str) -> "asyncio.Task[httpx.Response]":
+                def post(**more: str) -> "asyncio.Task[httpx2.Response]":
                     return asyncio.create_task(http.post("/v1/runs", json={"agent": "alpha"}, headers=more))
 
                 waiting = [post(Prefer="wait=60") for _ in range(5)]

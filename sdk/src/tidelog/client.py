@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from uuid import UUID
 
-import httpx
+import httpx2
 from pydantic import BaseModel, ValidationError
 from uuid_utils.compat import uuid7
 
@@ -278,12 +278,12 @@ class Client:
             ) as response:
                 if not response.is_success:
                     raise error_of(response, await response.aread())
-                if response.status_code == httpx.codes.NO_CONTENT:  # the run has ended, and there is no event after the cursor
+                if response.status_code == httpx2.codes.NO_CONTENT:  # the run has ended, and there is no event after the cursor
                     yield ServerSentEvent("end", "{}", after)
                     return
                 async for item in parse_sse(contact.noted(response.aiter_bytes())):
                     yield item
-        except (httpx.HTTPError, httpx.StreamError) as error:
+        except (httpx2.HTTPError, httpx2.StreamError) as error:
             raise TidelogConnectionError(f"{path}: the event stream broke ({type(error).__name__}: {error})") from error
         except ValueError as error:
             raise UnreadableEventError("", "", str(error)) from error
@@ -312,7 +312,7 @@ class Client:
 
     # --- requests ---
 
-    async def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
+    async def _request(self, method: str, path: str, **options: Any) -> httpx2.Response:
         response = await self._transport.request(method, path, retry=self._retry, **options)
         if method != "GET":
             self._position = max(self._position, _position_of(response))
@@ -321,7 +321,7 @@ class Client:
     async def _get(self, path: str, params: Mapping[str, Any]) -> Any:
         return json_of(await self._read(path, params))
 
-    async def _read(self, path: str, params: Mapping[str, Any]) -> httpx.Response:
+    async def _read(self, path: str, params: Mapping[str, Any]) -> httpx2.Response:
         headers = {"Tidelog-Position": str(self._position)} if self._position else {}
         try:
             return await self._request("GET", path, params=params, headers={"Accept": "application/json", **headers})
@@ -379,7 +379,7 @@ def _replaced(item: ServerSentEvent) -> HistoryReplaced:
         raise TidelogConnectionError(f"the stream's `reset` is not what this version of the SDK knows: {error}") from error
 
 
-def _position_of(response: httpx.Response) -> int:
+def _position_of(response: httpx2.Response) -> int:
     value = response.headers.get("Tidelog-Position", "")
     return int(value) if value.isdecimal() and len(value) <= 18 else 0
 

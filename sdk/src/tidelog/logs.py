@@ -106,5 +106,6 @@ def configure_logs(form: Literal["json", "text"], level: int = logging.INFO) -> 
     handler.setLevel(level)
     handler.setFormatter(LineFormatter(form, colours=has_colours(handler.stream), role="worker"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for client in ("httpx2", "httpx"):  # the worker's own, and one that agents use: a line for each request
+        logging.getLogger(client).setLevel(logging.WARNING)
     _own = handler

@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self
 
-import httpx
+import httpx2
 
 from tidelog.errors import ConflictError, NotJsonError, TidelogAPIError, TidelogConnectionError, api_error
 from tidelog.values import encode
@@ -43,10 +43,10 @@ class Transport:
     """Requests to one server with one API key. Use as an async context manager, or call `close`."""
 
     def __init__(self, url: str, api_key: str, max_connections: int = 100) -> None:
-        self._http = httpx.AsyncClient(
+        self._http = httpx2.AsyncClient(
             base_url=url.rstrip("/"),
             headers={"Authorization": f"Bearer {api_key}", "User-Agent": "tidelog-python/0.1"},
-            limits=httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections),
+            limits=httpx2.Limits(max_connections=max_connections, max_keepalive_connections=max_connections),
         )
 
     async def __aenter__(self) -> Self:
@@ -70,7 +70,7 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         retry: RetryPolicy = NO_RETRY,
         read_timeout_s: float = 30.0,
-    ) -> httpx.Response:
+    ) -> httpx2.Response:
         """Send; repeat on connection errors, 429, 503 and every answer that the server calls retryable, as long as `retry` allows.
 
         Raises:
@@ -79,7 +79,7 @@ class Transport:
             TidelogConnectionError: the server could not be reached, or gave no valid answer.
         """
         content, headers = _encoded(body, f"{method} {path}", headers)
-        timeout = httpx.Timeout(read_timeout_s, connect=CONNECT_TIMEOUT_S, pool=POOL_TIMEOUT_S)
+        timeout = httpx2.Timeout(read_timeout_s, connect=CONNECT_TIMEOUT_S, pool=POOL_TIMEOUT_S)
         started = time.monotonic()
         failures = 0
         while True:
@@ -91,9 +91,9 @@ class Transport:
                 failure = error_of(response, response.content)
             except UnicodeError as error:
                 raise NotJsonError(f"{method} {path}: a parameter or header is not valid text: {error}") from error
-            except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+            except (httpx2.UnsupportedProtocol, httpx2.InvalidURL) as error:
                 raise TidelogConnectionError(f"the server's URL cannot be used: {error}") from error
-            except (httpx.HTTPError, httpx.StreamError) as error:
+            except (httpx2.HTTPError, httpx2.StreamError) as error:
                 failure = TidelogConnectionError(f"{method} {path}: no answer from the server ({type(error).__name__}: {error})")
                 failure.__cause__ = error
             delay_s = self._delay_s(failure, failures, retry)
@@ -104,8 +104,8 @@ class Transport:
             await asyncio.sleep(delay_s)
 
     def stream(self, path: str, *, params: Mapping[str, Any], headers: Mapping[str, str], read_timeout_s: float) -> Any:
-        """An open GET whose body is read piece by piece, as an async context manager that gives an `httpx.Response`."""
-        timeout = httpx.Timeout(read_timeout_s, connect=CONNECT_TIMEOUT_S, pool=POOL_TIMEOUT_S)
+        """An open GET whose body is read piece by piece, as an async context manager that gives an `httpx2.Response`."""
+        timeout = httpx2.Timeout(read_timeout_s, connect=CONNECT_TIMEOUT_S, pool=POOL_TIMEOUT_S)
         return self._http.stream("GET", path, params=params, headers=headers, timeout=timeout)
 
     @staticmethod
@@ -127,7 +127,7 @@ def _encoded(body: Any, what: str, headers: Mapping[str, str] | None) -> tuple[b
         raise NotJsonError(f"{what}: the body cannot be written as JSON: {error}") from error
 
 
-def error_of(response: httpx.Response, content: bytes) -> TidelogAPIError:
+def error_of(response: httpx2.Response, content: bytes) -> TidelogAPIError:
     """The typed error for an answer that is no success."""
     try:
         problem = json.loads(content)
@@ -140,7 +140,7 @@ def error_of(response: httpx.Response, content: bytes) -> TidelogAPIError:
     return error
 
 
-def json_of(response: httpx.Response) -> Any:
+def json_of(response: httpx2.Response) -> Any:
     """The JSON body of a success. Raises `TidelogConnectionError` if the body is no JSON (another program answers on that port)."""
     try:
         return response.json()
