@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from api.cli import output
 from api.cli.output import CommandFailed
@@ -174,13 +173,11 @@ def _key(settings: "Settings") -> str:
 
 def _key_for(settings: "Settings", url: str) -> str:
     """The API key for a server. The development key is only for this machine and is never sent to another one."""
+    from tidelog.http_client import on_this_machine
+
     if settings.api_key is None and not on_this_machine(url):
         raise CommandFailed(f"there is no API key for {url}: set TIDELOG_API_KEY")
     return _key(settings)
-
-
-def on_this_machine(url: str) -> bool:
-    return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
 
 
 async def _running(settings: "Settings") -> state.RunningServer | None:

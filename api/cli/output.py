@@ -76,7 +76,7 @@ def _expected(error: Exception) -> tuple[str, int] | None:
         case SupervisorError():
             return str(error), error.exit_code
     from domain.errors import TidelogError as ServerSideError
-    from tidelog.errors import NotJsonError, TidelogAPIError, TidelogError, ValueTooDeepError
+    from tidelog.errors import NotJsonError, ProxySettingError, TidelogAPIError, TidelogError, ValueTooDeepError
 
     match error:
         case TidelogAPIError():
@@ -86,7 +86,7 @@ def _expected(error: Exception) -> tuple[str, int] | None:
             return one_line(f"{error.code}: {text}") + places, FAILED
         case ServerSideError():
             return one_line(f"{error.code}: {error.message}"), FAILED
-        case NotJsonError() | ValueTooDeepError():
+        case NotJsonError() | ValueTooDeepError() | ProxySettingError():
             return one_line(error), WRONG_USAGE
         case TidelogError():
             return one_line(error), FAILED

@@ -50,6 +50,8 @@ class Settings(BaseSettings):
     """Base URL for the requests of the command line. Unset: the server that `tidelog up` runs on the data folder."""
     api_key: SecretStr | None = None
     """The key of the command line and of workers. Unset: the development key of the data folder."""
+    proxy: SecretStr | None = None
+    """Proxy of the command line and of workers to a server on another machine. The SDK reads the variable itself."""
     bootstrap_key_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     """SHA-256 of a key that is issued to the default tenant at start."""
     agents: Annotated[tuple[Path, ...], NoDecode] = ()

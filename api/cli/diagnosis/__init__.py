@@ -19,7 +19,7 @@ from api.cli.diagnosis.server import examine_binaries, examine_data_dir, examine
 from api.cli.diagnosis.services import examine_own_servers
 from api.cli.diagnosis.streams import examine_streams
 from api.cli.diagnosis.work import examine_work
-from api.settings import SettingsError, load_settings
+from api.settings import Settings, SettingsError, load_settings
 
 
 async def diagnose(data_dir: Path | None, url: str | None) -> Diagnosis:
@@ -45,7 +45,16 @@ async def diagnose(data_dir: Path | None, url: str | None) -> Diagnosis:
     if settings.url is None and running is None:
         await examine_port(found, settings)
         return found
-    async with Asking(found, settings, (settings.url or (running.url if running else "")).rstrip("/")) as server:
-        if await examine_health(found, server):
-            await examine_work(found, server)
+    await _ask(found, settings, (settings.url or (running.url if running else "")).rstrip("/"))
     return found
+
+
+async def _ask(found: Diagnosis, settings: Settings, url: str) -> None:
+    from tidelog.errors import TidelogConnectionError
+
+    try:
+        async with Asking(found, settings, url) as server:
+            if await examine_health(found, server):
+                await examine_work(found, server)
+    except TidelogConnectionError as error:
+        found.add("health", "wrong", f"not looked at: {error}", "correct or unset that setting")

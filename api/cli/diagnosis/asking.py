@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from api.cli.connection import on_this_machine
 from api.cli.diagnosis.findings import Diagnosis
 from api.settings import Settings
 from api.supervisor import state
@@ -17,7 +16,7 @@ ANSWER_TIMEOUT_S = 15.0
 
 
 class Asking:
-    """A server and, if there is one, the key for it."""
+    """A server and, if there is one, the key for it. Raises TidelogConnectionError if the URL or a proxy cannot be used."""
 
     def __init__(self, found: Diagnosis, settings: Settings, url: str) -> None:
         self.url = url
@@ -26,9 +25,9 @@ class Asking:
         self._client: httpx2.AsyncClient | None = None
 
     async def __aenter__(self) -> Self:
-        import httpx2
+        from tidelog.http_client import http_client
 
-        self._client = httpx2.AsyncClient(base_url=self.url, timeout=ANSWER_TIMEOUT_S)
+        self._client = http_client(self.url, timeout_s=ANSWER_TIMEOUT_S)
         return self
 
     async def __aexit__(
@@ -66,6 +65,8 @@ class Asking:
 def _key(settings: Settings, url: str) -> str | None:
     if settings.api_key is not None:
         return settings.api_key.get_secret_value()
+    from tidelog.http_client import on_this_machine
+
     try:
         return state.read_key(settings.data_dir) if on_this_machine(url) else None
     except SupervisorError:  # the examination of the data folder reports it

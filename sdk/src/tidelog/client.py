@@ -56,15 +56,22 @@ class Client:
     `url`, `api_key`: default TIDELOG_URL and TIDELOG_API_KEY. `patience_s`: seconds for which requests are repeated when the server
     is away or overloaded (also the start of a run, which carries an idempotency key). Reads see every earlier write of this client.
 
-    All methods raise `TidelogAPIError` (the server refused) or `TidelogConnectionError` (the server could not be reached).
+    `proxy`: URL of the proxy to a server elsewhere, default TIDELOG_PROXY; where the server's URL begins with http, the proxy reads
+    the API key. Without one: for https the environment's proxy (HTTPS_PROXY, ALL_PROXY, NO_PROXY), for http none. A server on this
+    machine is never asked through a proxy.
+
+    All methods raise `TidelogAPIError` (the server refused) or `TidelogConnectionError` (the server could not be reached). The
+    constructor raises `TidelogConnectionError`, too, where the URL or the proxy (`ProxySettingError`) cannot be used.
     """
 
-    def __init__(self, url: str | None = None, api_key: str | None = None, patience_s: float = 30.0) -> None:
+    def __init__(
+        self, url: str | None = None, api_key: str | None = None, patience_s: float = 30.0, *, proxy: str | None = None
+    ) -> None:
         url = url or os.environ.get("TIDELOG_URL")
         api_key = api_key or os.environ.get("TIDELOG_API_KEY")
         if not url or not api_key:
             raise ValueError("give url and api_key, or set TIDELOG_URL and TIDELOG_API_KEY")
-        self._transport = Transport(url, api_key)
+        self._transport = Transport(url, api_key, proxy=proxy)
         self._retry = RetryPolicy(max_elapsed_s=patience_s)
         self._position = 0
 

@@ -107,6 +107,14 @@ class TidelogConnectionError(TidelogError):
     """The server could not be reached, or did not answer in time, for as long as the caller was ready to retry."""
 
 
+class ProxySettingError(TidelogConnectionError):
+    """The proxy that `setting` names cannot be used; nothing was sent. The message does not show the value."""
+
+    def __init__(self, setting: str, reason: str) -> None:
+        super().__init__(f"{setting} cannot be used as a proxy: {reason}")
+        self.setting = setting
+
+
 class UnreadableEventError(TidelogError):
     """An event came that this version of the SDK cannot read. `id` and `type` come from the stream; a retry gives the same event.
 

@@ -14,6 +14,7 @@ from typing import Any, Self
 import httpx2
 
 from tidelog.errors import ConflictError, NotJsonError, TidelogAPIError, TidelogConnectionError, api_error
+from tidelog.http_client import http_client
 from tidelog.values import encode
 
 logger = logging.getLogger(__name__)
@@ -40,11 +41,15 @@ NO_RETRY = RetryPolicy(max_elapsed_s=0)
 
 
 class Transport:
-    """Requests to one server with one API key. Use as an async context manager, or call `close`."""
+    """Requests to one server with one API key. Use as an async context manager, or call `close`.
 
-    def __init__(self, url: str, api_key: str, max_connections: int = 100) -> None:
-        self._http = httpx2.AsyncClient(
-            base_url=url.rstrip("/"),
+    `proxy`: as of `Client`. Raises `TidelogConnectionError` if the URL or the proxy cannot be used.
+    """
+
+    def __init__(self, url: str, api_key: str, max_connections: int = 100, proxy: str | None = None) -> None:
+        self._http = http_client(
+            url,
+            proxy=proxy,
             headers={"Authorization": f"Bearer {api_key}", "User-Agent": "tidelog-python/0.1"},
             limits=httpx2.Limits(max_connections=max_connections, max_keepalive_connections=max_connections),
         )
@@ -91,7 +96,7 @@ class Transport:
                 failure = error_of(response, response.content)
             except UnicodeError as error:
                 raise NotJsonError(f"{method} {path}: a parameter or header is not valid text: {error}") from error
-            except (httpx2.UnsupportedProtocol, httpx2.InvalidURL) as error:
+            except httpx2.InvalidURL as error:
                 raise TidelogConnectionError(f"the server's URL cannot be used: {error}") from error
             except (httpx2.HTTPError, httpx2.StreamError) as error:
                 failure = TidelogConnectionError(f"{method} {path}: no answer from the server ({type(error).__name__}: {error})")

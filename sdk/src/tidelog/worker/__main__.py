@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tidelog.errors import TidelogConnectionError
 from tidelog.logs import configure_logs, log
 from tidelog.process import WorkerProcess
 from tidelog.worker.intake import Intake
@@ -76,15 +77,19 @@ def _seconds(text: str) -> float:
 
 async def serve(given: argparse.Namespace, stop: asyncio.Event) -> int:
     """Run a worker until `stop` is set. Returns the exit code."""
-    worker = Worker(  # before any code of users runs, which may change the environment
-        url=given.url,
-        api_key=given.api_key,
-        workspace=given.workspace,
-        concurrency=given.concurrency,
-        tool_concurrency=given.tool_concurrency,
-        nats_security=given.nats_security,
-        grace_s=given.grace,
-    )
+    try:
+        worker = Worker(  # before any code of users runs, which may change the environment
+            url=given.url,
+            api_key=given.api_key,
+            workspace=given.workspace,
+            concurrency=given.concurrency,
+            tool_concurrency=given.tool_concurrency,
+            nats_security=given.nats_security,
+            grace_s=given.grace,
+        )
+    except TidelogConnectionError as error:
+        log(logger, logging.ERROR, "worker_refused", reason=str(error))
+        return EXIT_REFUSED
     async with Intake(given.agents, worker) as intake:
         if not await intake.something(stop):
             if stop.is_set():

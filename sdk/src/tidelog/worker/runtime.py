@@ -62,6 +62,7 @@ class Worker:
     `concurrency`: agent executions at once. One that waits for a tool or a message for more than two seconds does not count; up to
     five times as many may wait. `tool_concurrency`: tool calls at once. `workspace`: the folder handed to tools. `nats_security`:
     certificates and credentials for NATS; the server gives the URL. `grace_s`: seconds after the stop in which work may end.
+    `proxy`: as of `Client`. Raises `TidelogConnectionError` if the URL or the proxy cannot be used.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Worker:
         worker_id: str | None = None,
         nats_security: NatsSecurity | None = None,
         grace_s: float = GRACE_S,
+        proxy: str | None = None,
     ) -> None:
         self.worker_id = worker_id or str(uuid7())
         self._grace_s = grace_s
@@ -87,7 +89,7 @@ class Worker:
         self._problems: tuple[Problem, ...] = ()
         # Each agent run may hold a long poll, a heartbeat's check and some calls at once; one that waits a long poll.
         waiting = WAITING_FOR_EACH_SLOT * concurrency
-        self._transport = Transport(url, api_key, max_connections=2 * (concurrency + tool_concurrency) + 20 + waiting)
+        self._transport = Transport(url, api_key, max_connections=2 * (concurrency + tool_concurrency) + 20 + waiting, proxy=proxy)
         self._api = WorkerApi(self._transport)
         agent_runner = AgentRunner(self._api, self.worker_id, self._agents)
         tool_runner = ToolRunner(self._api, self.worker_id, self._tools, Path(workspace).resolve())
