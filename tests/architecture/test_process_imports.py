@@ -87,7 +87,7 @@ tell()
 """
 START_WORKER = """
 import socket, sys, threading
-sys.modules["aiohttp"] = None  # of the development environment; nats takes it along where it is installed
+sys.modules["aiohttp"] = None  # nats would take it along where agents have brought it
 from tidelog.worker.__main__ import main
 
 server = socket.create_server(("127.0.0.1", 0))
