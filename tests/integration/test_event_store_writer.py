@@ -7,7 +7,7 @@ import psycopg
 import pytest
 import pytest_asyncio
 
-from adapters.postgres.log.append_batch import APPEND_SQL, EncodedAppend, answers, parameters
+from adapters.postgres.log.append_batch import APPEND_SQL, EncodedAppend, Row, answers, parameters
 from adapters.postgres.log.arrays import register_arrays
 from adapters.postgres.log.event_store import PostgresEventStore
 from adapters.postgres.log.feed import PostgresEventFeed
@@ -95,7 +95,7 @@ async def test_the_sql_function_itself_answers_every_append_of_a_call(database_u
     async with connection:
         register_arrays(connection)
         cursor = await connection.execute(APPEND_SQL, parameters(batch), binary=True)
-        results = dict(answers(batch, await cursor.fetchall()))
+        results = dict(answers(batch, [Row._make(row) for row in await cursor.fetchall()]))
     assert sorted(results) == list(range(6))
     kinds = ["duplicate" if getattr(results[place], "duplicate", False) else type(results[place]).__name__ for place in range(6)]
     assert kinds == ["AppendResult", "AppendResult", "duplicate", "VersionConflict", "VersionConflict", "AppendResult"]

@@ -22,7 +22,7 @@ from adapters.postgres.log.arrays import (
     int8_element,
     uuid_element,
 )
-from application.engine.ports.log import AppendRequest, AppendResult, CommandRecord
+from application.engine.ports.log import AppendCommand, AppendRequest, AppendResult, CommandRecord, Placed
 from domain.errors import Forbidden, InvalidCommand, PayloadTooLarge, TidelogError, VersionConflict
 from domain.kernel import MAX_EVENT_BYTES
 
@@ -43,8 +43,8 @@ _MAX_VERSION = 2**53
 _ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
-NO_CONTENT = UUID(int=0)
-"""Stands for a command whose content is not compared."""
+_NO_CONTENT = uuid_element(UUID(int=0))
+"""Stands for the content of a command that is not compared."""
 
 
 @dataclass(slots=True)
@@ -64,63 +64,67 @@ class EncodedAppend:
             ValueError: an append without events, with events of no command, or with one stream or one command twice. That is a
                 defect of the caller.
         """
-        _check_form(request)
-        next_versions = [stream.expected_version + 1 for stream in request.streams]
-        stream_ids = [uuid_element(stream.stream_id) for stream in request.streams]
-        root_ids = [uuid_element(stream.root_id) for stream in request.streams]
-        streams, roots, versions, topics, schema_versions, states, settled = b"", b"", b"", b"", b"", b"", b""
-        size = 0
-        for place, event, mask in request.events:
-            state = event.state
-            if len(state) > max_event_bytes:
-                raise PayloadTooLarge(f"{event.topic}: an event of {len(state)} bytes; the limit is {max_event_bytes}")
-            if b"\\u0000" in state and _ESCAPED_NUL.search(state):
-                raise InvalidCommand(f"{event.topic}: text must not contain a NUL character")
-            size += len(state)
-            streams += stream_ids[place]
-            roots += root_ids[place]
-            versions += int8_element(next_versions[place])
-            next_versions[place] += 1
-            topics += _topic_element(event.topic)
-            schema_versions += int2_element(event.schema_version)
-            states += bytes_element(state)
-            settled += int8_element(mask)
-        commands, metadatas, contents, counts = b"", b"", b"", b""
-        for command in request.commands:
-            metadata = _text(command.metadata, "metadata")
-            size += len(metadata) * command.event_count
-            commands += uuid_element(command.command_id)
-            metadatas += bytes_element(metadata)
-            contents += uuid_element(command.content or NO_CONTENT)
-            counts += int4_element(command.event_count)
-        if size > MAX_APPEND_BYTES or len(request.events) > MAX_APPEND_EVENTS:
-            raise PayloadTooLarge(
-                f"an append of {len(request.events)} events and {size} bytes; the limit is {MAX_APPEND_EVENTS} events "
-                f"and {MAX_APPEND_BYTES} bytes"
-            )
-        begun = [stream.expected_version for stream in request.streams]
-        expected = b"".join(map(int8_element, begun))
-        stream_counts = [following - version - 1 for following, version in zip(next_versions, begun, strict=True)]
-        pieces = (
-            *(uuid_element(request.tenant_id), commands, metadatas, contents, counts),
-            *(b"".join(stream_ids), expected, b"".join(map(int4_element, stream_counts))),
-            *(streams, roots, versions, topics, schema_versions, states, settled),
-        )
-        return cls(request, size, pieces)
+        tenant_id, commands, streams, events = request
+        command_pieces, command_bytes, count = _commands(commands)
+        stream_ids, roots, expected, next_versions = [], [], b"", []
+        for stream_id, root_id, version in streams:
+            if not -1 <= version < _MAX_VERSION:
+                raise InvalidCommand(f"{version} is no version that a stream can have")
+            stream_ids.append(uuid_element(stream_id))
+            roots.append(uuid_element(root_id))
+            expected += int8_element(version)
+            next_versions.append(version + 1)
+        if not events or count != len(events):
+            raise ValueError("an append without events, or with events of no command")
+        if len(streams) > 1 and len(set(stream_ids)) < len(streams):
+            raise ValueError("an append with one stream twice")
+        event_pieces, state_bytes, counts = _events(events, stream_ids, roots, next_versions, max_event_bytes)
+        size = command_bytes + state_bytes
+        if size > MAX_APPEND_BYTES or count > MAX_APPEND_EVENTS:
+            limit = f"{MAX_APPEND_EVENTS} events and {MAX_APPEND_BYTES} bytes"
+            raise PayloadTooLarge(f"an append of {count} events and {size} bytes; the limit is {limit}")
+        stream_pieces = (b"".join(stream_ids), expected, b"".join(map(int4_element, counts)))
+        return cls(request, size, (uuid_element(tenant_id), *command_pieces, *stream_pieces, *event_pieces))
 
 
-def _check_form(request: AppendRequest) -> None:
-    """Raises ValueError, and InvalidCommand for a version that no stream can have."""
-    streams, commands = request.streams, request.commands
-    if not request.events or sum(command.event_count for command in commands) != len(request.events):
-        raise ValueError("an append without events, or with events of no command")
-    if len(streams) > 1 and len({stream.stream_id for stream in streams}) < len(streams):
-        raise ValueError("an append with one stream twice")
+def _commands(commands: Sequence[AppendCommand]) -> tuple[tuple[bytes, ...], int, int]:
+    """The pieces of the commands, the bytes of their metadata on all their events, and the number of their events."""
+    ids, metadatas, contents, counts = b"", b"", b"", b""
+    size = total = 0
+    for command_id, text, count, content in commands:
+        metadata = _text(text, "metadata")
+        total += count
+        size += len(metadata) * count
+        ids += uuid_element(command_id)
+        metadatas += bytes_element(metadata)
+        contents += _NO_CONTENT if content is None else uuid_element(content)
+        counts += int4_element(count)
     if len(commands) > 1 and len({command.command_id for command in commands}) < len(commands):
         raise ValueError("an append with one command twice")
-    for stream in streams:
-        if not -1 <= stream.expected_version < _MAX_VERSION:
-            raise InvalidCommand(f"{stream.expected_version} is no version that a stream can have")
+    return (ids, metadatas, contents, counts), size, total
+
+
+def _events(
+    events: Sequence[Placed], stream_ids: list[bytes], root_ids: list[bytes], next_versions: list[int], max_event_bytes: int
+) -> tuple[tuple[bytes, ...], int, list[int]]:
+    """The pieces of the events, the bytes of their states, and how many events each stream gets."""
+    streams, roots, versions, topics, schema_versions, states, settled = b"", b"", b"", b"", b"", b"", b""
+    size, counts = 0, [0] * len(stream_ids)
+    for place, (topic, schema_version, state), mask in events:
+        if len(state) > max_event_bytes:
+            raise PayloadTooLarge(f"{topic}: an event of {len(state)} bytes; the limit is {max_event_bytes}")
+        if b"\\u0000" in state and _ESCAPED_NUL.search(state):
+            raise InvalidCommand(f"{topic}: text must not contain a NUL character")
+        size += len(state)
+        streams += stream_ids[place]
+        roots += root_ids[place]
+        versions += int8_element(next_versions[place] + counts[place])
+        counts[place] += 1
+        topics += _topic_element(topic)
+        schema_versions += int2_element(schema_version)
+        states += bytes_element(state)
+        settled += int8_element(mask)
+    return (streams, roots, versions, topics, schema_versions, states, settled), size, counts
 
 
 @lru_cache(maxsize=1_000)
@@ -148,16 +152,17 @@ def parameters(batch: Sequence[EncodedAppend]) -> tuple[EncodedArray, ...]:
     commands = streams = events = 0
     request_counts, request_ends, command_requests, command_ends, stream_requests, event_commands = [], [], [], [], [], []
     for number, append in enumerate(batch, 1):
-        request, place = append.request, int4_element(number)
-        command_requests.append(place * len(request.commands))
-        stream_requests.append(place * len(request.streams))
-        for command in request.commands:
+        _, its_commands, its_streams, its_events = append.request
+        place = int4_element(number)
+        command_requests.append(place * len(its_commands))
+        stream_requests.append(place * len(its_streams))
+        for command in its_commands:
             commands += 1
             events += command.event_count
             event_commands.append(int4_element(commands) * command.event_count)
             command_ends.append(int4_element(events))
-        streams += len(request.streams)
-        request_counts.append(int4_element(len(request.events)))
+        streams += len(its_streams)
+        request_counts.append(int4_element(len(its_events)))
         request_ends.append(int4_element(events))
     return (
         UuidArray.of(tenants, requests),
