@@ -22,7 +22,7 @@ READ_SQL = f"""
     )
     SELECT position AS notification_id, NULL::uuid AS tenant_id, NULL::uuid AS originator_id, version AS originator_version,
            NULL::uuid AS root_id, NULL::text AS topic, NULL::smallint AS schema_version, state, NULL::text AS metadata,
-           NULL::timestamptz AS recorded_at
+           NULL::timestamptz AS recorded_at, 0::bigint AS settled
     FROM base
     UNION ALL
     SELECT {EVENT_COLUMNS} FROM event
