@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Protocol
 from api.settings import Settings
 from application.engine.commands.loop import CommandLoop
 from application.engine.parked import ParkedOperations
-from application.engine.ports.idempotency import IdempotencyKeys
 from application.engine.ports.ids import LogIndex
 from application.engine.ports.log import EventFeed, Gaps
 from application.engine.ports.positions import ConsumerPositions
@@ -68,8 +67,6 @@ class Container:
     histories: HistoryKeeper
     command_database: Database
     """For the data that commands need beside the log. Uses the commands' share of the connections, as `commands` does."""
-    idempotency: IdempotencyKeys
-    """Also uses the commands' share."""
     commands: CommandLoop
     cloud_events: CloudEventEncoder
     workers: "Workers"

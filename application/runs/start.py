@@ -27,6 +27,10 @@ class UnknownAgent(NotFound):
         self.faults = tuple((f"/plan/steps/{step}/agent", why) for step, why in refused)
 
 
+class StartedDifferently(AlreadyExists):
+    """The command started a run before, with another plan, input, project or other metadata."""
+
+
 class UnknownProject(NotFound):
     code = "unknown-project"
 
@@ -48,7 +52,8 @@ async def start_run(
 
     Raises:
         UnknownAgent, UnknownProject: with a pointer to the place in the plan.
-        AlreadyExists: the run was started before, with another plan, input, project or other metadata.
+        AlreadyExists: the id of the run is taken, by something else or by a run of another command.
+        StartedDifferently, RepeatedDifferently: the command started a run before, with other content.
     """
     await _check_project(commands, request.tenant_id, project_id)
     versions = await _versions(commands, request.tenant_id, plan, known)
@@ -68,7 +73,7 @@ async def start_run(
             raise
         outcome = first
     if outcome.duplicate:
-        _check_repeat(command, plan, commands.registry.decoded(outcome.recorded[0]))
+        _check_repeat(command, plan, outcome.recorded[0].stream_id, commands.registry.decoded(outcome.recorded[0]))
     return outcome
 
 
@@ -85,8 +90,11 @@ async def _first_answer(commands: CommandLoop, request: CommandRequest, run_id: 
     return CommandOutcome(last.position, {run_id: last.version}, (), last.recorded_at, duplicate=True, recorded=tuple(first))
 
 
-def _check_repeat(command: runs.StartRun, plan: runs.Plan, first: Event) -> None:
-    """Raises AlreadyExists if a start differs from the recorded start. Compares plans as asked for, without looked-up versions."""
+def _check_repeat(command: runs.StartRun, plan: runs.Plan, run_id: UUID, first: Event) -> None:
+    """Raises StartedDifferently if a start differs from the recorded start of the run.
+
+    Compares plans as asked for, without looked-up versions.
+    """
     same = (
         isinstance(first, runs.RunStarted)
         and _asked_for(plan, first.plan)
@@ -95,7 +103,7 @@ def _check_repeat(command: runs.StartRun, plan: runs.Plan, first: Event) -> None
         and same_json(first.metadata, command.metadata)
     )
     if not same:
-        raise AlreadyExists(f"run {command.run_id} was started before, with another plan, input, project or other metadata")
+        raise StartedDifferently(f"run {run_id} was started before, with another plan, input, project or other metadata")
 
 
 def _asked_for(asked: runs.Plan, started: runs.Plan) -> bool:

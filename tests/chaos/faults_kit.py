@@ -79,8 +79,7 @@ class Callers:
     async def run(self) -> None:
         """Starts a run of an agent that no worker plays: the sagas request the run's work once.
 
-        The caller chooses the run's id. An idempotency key would work as well, but after a request that died the next request with
-        the key waits 30 s.
+        The caller chooses the run's id. An idempotency key would work as well.
         """
         run_id = str(new_id())
         async with within(RECOVERY_S):

@@ -1,14 +1,18 @@
 """`Idempotency-Key`: one execution and one answer for a key, through repeats, races, failures and outages."""
 
 import asyncio
+import secrets
 from typing import Any
 from uuid import UUID
 
 import httpx2
+import psycopg
 import pytest
 
 from adapters.embedded import EmbeddedServices
-from tests.integration.system_kit import System, eventually, fresh_database, issue_key, new_id, running
+from domain.tenants import DEFAULT_TENANT_ID, IssueApiKey
+from tests.integration.parts_kit import waiting_appends
+from tests.integration.system_kit import System, eventually, fresh_database, issue_key, new_id, running, sha256
 from tests.integration.wire_kit import wired
 
 
@@ -33,52 +37,66 @@ async def test_a_repeat_gets_the_first_answer(system: System) -> None:
     assert again.headers["idempotency-replayed"] == "true"
     for header in ("location", "etag", "tidelog-position"):
         assert again.headers[header] == first.headers[header]
+    await (await system.worker().step(first.json()["run_id"], "alpha")).complete("done")
+    await system.ended(first.json()["run_id"])
+    late = await start(system.http, "k", agent="alpha")
+    assert late.json() == first.json() and late.headers["etag"] == first.headers["etag"], "whatever has become of the run"
     assert await runs_of(system) == 1
 
 
 async def test_a_key_with_another_body_is_refused(system: System) -> None:
-    await start(system.http, "k", agent="alpha")
-    other = await start(system.http, "k", agent="alpha", input=1)
-    assert (other.status_code, other.json()["code"]) == (422, "idempotency-key-reused")
+    first = await start(system.http, "k", agent="alpha", input={"a": 1, "b": 2})
+    for other in ({"agent": "alpha"}, {"agent": "alpha", "input": {"a": True, "b": 2}}, {"agent": "alpha", "metadata": {"n": 1}}):
+        refused = await start(system.http, "k", **other)
+        assert (refused.status_code, refused.json()["code"]) == (422, "idempotency-key-reused")
+    same = await start(system.http, "k", metadata={}, input={"b": 2, "a": 1}, agent="alpha")
+    assert same.json() == first.json(), "the order of fields and a field with its default say nothing"
+    assert await runs_of(system) == 1
+
+    path, reason = f"/v1/runs/{first.json()['run_id']}/cancel", {"reason": "enough"}
+    project = {"name": "p", "metadata": {"team": "a"}}
+    for route, said, different in (("/v1/projects", project, {"name": "q"}), (path, reason, {"reason": "another"})):
+        told = await system.http.post(route, json=said, headers={"Idempotency-Key": "k"})
+        refused = await system.http.post(route, json={**said, **different}, headers={"Idempotency-Key": "k"})
+        assert (refused.status_code, refused.json()["code"]) == (422, "idempotency-key-reused"), refused.text
+        again = await system.http.post(route, json=said, headers={"Idempotency-Key": "k"})
+        assert again.json() == told.json() and again.headers["idempotency-replayed"] == "true"
+
+
+async def test_requests_at_the_same_moment_are_one(system: System, database_url: str, nats_url: str) -> None:
+    """To one process and to two: each of them gets the first answer."""
+    async with running(database_url, nats_url, roles=(), loops=(), key=system.key) as other:
+        asked = [start(http, "k", agent="alpha") for http in (system.http, other.http) for _ in range(8)]
+        answers = await asyncio.gather(*asked)
+    assert {answer.status_code for answer in answers} == {201}
+    assert all(answer.json() == answers[0].json() for answer in answers)
+    assert sum("idempotency-replayed" not in answer.headers for answer in answers) == 1
     assert await runs_of(system) == 1
 
 
-async def test_requests_at_the_same_moment_are_one(system: System) -> None:
-    answers = await asyncio.gather(*(start(system.http, "k", agent="alpha") for _ in range(8)))
-    statuses = {answer.status_code for answer in answers}
-    assert 201 in statuses and statuses <= {201, 409}
-    running_ones = [answer for answer in answers if answer.status_code == 409]
-    assert all(a.json()["code"] == "idempotency-key-in-use" and a.json()["retryable"] for a in running_ones)
-    assert len({answer.json()["run_id"] for answer in answers if answer.status_code == 201}) == 1
-    assert await runs_of(system) == 1
-
-
-async def test_while_the_first_is_running(system: System) -> None:
-    """`Prefer: wait` holds the first request open until the run ends."""
+async def test_while_the_first_one_waits_for_the_run(system: System) -> None:
+    """`Prefer: wait` holds the first request open until the run ends. A repeat has the answer at once, or waits as well."""
     headers = {"Idempotency-Key": "k", "Prefer": "wait=30"}
     first = asyncio.create_task(system.http.post("/v1/runs", json={"agent": "alpha"}, headers=headers))
-
-    async def begun() -> Any:
-        return await system.sql("SELECT 1 FROM idempotency_key")
-
-    await eventually(begun)
+    [started] = await eventually(lambda: _started(system))
     second = await start(system.http, "k", agent="alpha")
-    assert (second.status_code, second.json()["code"]) == (409, "idempotency-key-in-use")
+    assert (second.status_code, second.json()["run_id"]) == (201, str(started))
     other = await start(system.http, "k", agent="alpha", input=2)
     assert (other.status_code, other.json()["code"]) == (422, "idempotency-key-reused")
-    [started] = await eventually(lambda: _started(system))
+    third = asyncio.create_task(system.http.post("/v1/runs", json={"agent": "alpha"}, headers=headers))
     await (await system.worker().step(str(started), "alpha")).complete("done")
-    answer = await first
+    answer, waited = await first, await third
     assert answer.json()["run"]["status"] == "completed" and answer.json()["run"]["result"] == "done"
+    assert waited.json() == answer.json() and waited.headers["idempotency-replayed"] == "true"
     again = await start(system.http, "k", agent="alpha")
-    assert again.json() == answer.json()
+    assert again.json() == {name: value for name, value in answer.json().items() if name != "run"}
 
 
 async def _started(system: System) -> list[UUID]:
     return [event.stream_id for event in await system.events() if event.topic == "run.started"]
 
 
-async def test_a_keys_scope_is_tenant_key_and_route(system: System) -> None:
+async def test_a_keys_scope_is_tenant_principal_key_and_route(system: System) -> None:
     _, other_key = await system.tenant("other")
     ids = [(await start(system.http, "k", agent="alpha")).json()["run_id"]]
     async with system.client(other_key) as other:
@@ -86,7 +104,14 @@ async def test_a_keys_scope_is_tenant_key_and_route(system: System) -> None:
         answer = await start(other, "k", agent="alpha")
         assert answer.status_code == 201 and "idempotency-replayed" not in answer.headers
         ids.append(answer.json()["run_id"])
-    assert len(set(ids)) == 2
+    colleague = secrets.token_hex(16)
+    await system.command(IssueApiKey(tenant_id=DEFAULT_TENANT_ID, key_id=new_id(), label="colleague", sha256=sha256(colleague)))
+    await system.settled()
+    async with system.client(colleague) as other:
+        answer = await start(other, "k", agent="alpha", input="another one")
+        assert answer.status_code == 201 and "idempotency-replayed" not in answer.headers
+        ids.append(answer.json()["run_id"])
+    assert len(set(ids)) == 3
     project = await system.http.post("/v1/projects", json={"name": "p"}, headers={"Idempotency-Key": "k"})
     assert project.status_code == 201 and "idempotency-replayed" not in project.headers
     cancelled = await system.http.post(f"/v1/runs/{ids[0]}/cancel", headers={"Idempotency-Key": "k"})
@@ -111,23 +136,44 @@ async def test_a_refused_condition_leaves_the_key_free(system: System) -> None:
         assert (await system.http.post(f"/v1/runs/{run_id}/cancel", headers=headers)).status_code == status
 
 
-async def test_an_answer_that_was_lost_is_found_in_the_log(system: System) -> None:
-    """The process died between the append and the storing of its answer: the repeat is the same command."""
-    first = await start(system.http, "k", agent="alpha")
-    await system.sql("UPDATE idempotency_key SET status = NULL, answer = NULL, begun_at = now() - interval '31 seconds'")
-    again = await start(system.http, "k", agent="alpha")
-    assert again.status_code == 201 and again.json() == first.json()
-    assert again.headers["idempotency-replayed"] == "true"
-    assert await runs_of(system) == 1
+async def test_a_key_of_a_request_that_changed_nothing_is_free(system: System) -> None:
+    """The run is cancelled already: nothing is recorded, and the answer follows from the run."""
+    run_id = await system.start("alpha")
+    path = f"/v1/runs/{run_id}/cancel"
+    assert (await system.http.post(path, json={"reason": "enough"})).status_code == 202
+    head = await system.settled()
+    first, again = [await system.http.post(path, headers={"Idempotency-Key": "k"}) for _ in range(2)]
+    assert first.status_code == again.status_code == 202 and again.json() == first.json()
+    assert await system.container.feed.head() == head
 
 
-async def test_after_a_day_a_key_is_new(system: System) -> None:
-    first = await start(system.http, "k", agent="alpha")
-    await system.sql("UPDATE idempotency_key SET begun_at = now() - interval '25 hours'")
-    other = await start(system.http, "k", agent="alpha", input="another day")
-    assert other.status_code == 201 and other.json()["run_id"] != first.json()["run_id"]
-    run = await system.run(other.json()["run_id"])
-    assert run["input"] == "another day"
+async def test_an_answer_that_was_lost_is_found_in_the_log(services: EmbeddedServices) -> None:
+    """The connection breaks between the commit and its answer, and the repeat goes to another process, which starts afterwards."""
+    async with fresh_database(services) as database_url:
+        async with wired(database_url) as (wire, url), running(url, services.nats_url) as system:
+            await issue_key(system)
+            await system.worker().register("alpha")
+            system.database_url = database_url
+            await system.settled()
+            async with await psycopg.AsyncConnection.connect(database_url) as blocker:
+                await blocker.execute("SELECT FROM log_head FOR UPDATE")
+                lost = asyncio.create_task(start(system.http, "k", agent="alpha"))
+                await eventually(lambda: waiting_appends(database_url), "the append")
+                wire.mute()
+                await blocker.rollback()
+            [run_id] = [UUID(str(row[0])) for row in await eventually(lambda: system.sql(RUNS))]
+            lost.cancel()
+            await wire.unmute()
+        async with running(database_url, services.nats_url, roles=(), loops=(), key=system.key) as later:
+            again = await start(later.http, "k", agent="alpha")
+            assert (again.status_code, again.json()["run_id"]) == (201, str(run_id)), again.text
+            assert again.headers["idempotency-replayed"] == "true" and again.headers["etag"] == '"v2"'
+            other = await start(later.http, "k", agent="alpha", input=1)
+            assert (other.status_code, other.json()["code"]) == (422, "idempotency-key-reused")
+            assert await later.sql(RUNS) == [(run_id,)]
+
+
+RUNS = "SELECT originator_id FROM event WHERE topic = 'run.started'"
 
 
 async def test_an_outage_in_between_costs_nothing_but_time(services: EmbeddedServices) -> None:
@@ -150,7 +196,7 @@ async def test_an_outage_in_between_costs_nothing_but_time(services: EmbeddedSer
             return answers[-1].status_code == 201
 
         await eventually(accepted)
-        assert {answer.status_code for answer in answers} <= {201, 503, 409}
+        assert {answer.status_code for answer in answers} <= {201, 503}
         assert len({a.json()["run_id"] for a in answers if a.status_code == 201}) == 1
         assert sum(e.topic == "run.started" for e in await system.events()) == 2
 

@@ -78,6 +78,26 @@ async def test_after_all_is_pruned_nothing_is_added(database_url: str, nats_url:
         assert await later.sql("SELECT * FROM parked_event") == []
 
 
+async def test_after_the_horizon_a_key_is_new(system: System) -> None:
+    """The run of before stays. A start under an id of the client's own is known for ever, with a key or without."""
+    await system.worker().register("alpha")
+    own = {"agent": "alpha", "run_id": str(new_id())}
+
+    async def post(key: str, **body: object) -> httpx2.Response:
+        return await system.http.post("/v1/runs", json={"agent": "alpha", **body}, headers={"Idempotency-Key": key})
+
+    first, named = await post("k"), await post("n", **own)
+    await system.settled()
+    await prune_all(system)
+    other = await post("k", input="another month")
+    assert other.status_code == 201 and "idempotency-replayed" not in other.headers
+    assert other.json()["run_id"] != first.json()["run_id"]
+    again = await post("n", **own)
+    assert again.json() == named.json() and again.headers["idempotency-replayed"] == "true"
+    refused = await post("n", **own, input="other")
+    assert (refused.status_code, refused.json()["code"]) == (422, "idempotency-key-reused")
+
+
 async def _no_timers(system: System) -> bool:
     return await system.sql("SELECT * FROM timer") == []
 

@@ -19,7 +19,6 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool
 
 from adapters.embedded import EmbeddedServices
-from adapters.postgres import idempotency
 from adapters.postgres.database import PostgresDatabase
 from adapters.postgres.listener import ChannelListener
 from adapters.postgres.log.append_batch import APPEND_SQL, EncodedAppend, parameters
@@ -43,7 +42,6 @@ GROWING = frozenset(
         "invocation",
         "message",
         "timer",
-        "idempotency_key",
         "api_key",
         "parked_event",
         "agent",
@@ -98,9 +96,6 @@ FROM generate_series(1, {ROWS}) AS n;
 INSERT INTO activity_total SELECT 'agent', 'a' || n, 1, 0, 0, 0, 0, 0, 0, 400, 1, 0, 0, 0, '{{}}' FROM generate_series(0, 49) AS n;
 INSERT INTO parked_event SELECT CASE WHEN n % 5 = 0 THEN 'runs' ELSE 'timers' END, n, {id_sql(ROOT, "n")}, {TENANT_OF}, 'x', ''
 FROM generate_series(1, 2000) AS n;
-INSERT INTO idempotency_key (key_id, tenant_id, body_sha256, token, begun_at)
-SELECT {id_sql(ROW, "n")}, {TENANT_OF}, 'x', {id_sql(ROW, "n")}, now() - n * interval '10 seconds'
-FROM generate_series(1, 4000) AS n;
 INSERT INTO api_key SELECT {id_sql(ROW, "n")}, {TENANT_OF}, 'sha' || n, 'x', now() FROM generate_series(1, 2000) AS n;
 INSERT INTO agent SELECT {id_sql(ROW, "n")}, {TENANT_OF}, 'agent' || n, '1', 1, '', '{{}}', '{{}}', '{{}}', now()
 FROM generate_series(1, 2000) AS n;
@@ -260,7 +255,6 @@ HOT_QUERIES: dict[str, tuple[Callable[[Hot], Awaitable[object]], str]] = {
     "the rows of a batch": (lambda hot: hot.connection.execute(activity.FIND, [[uuid(ROW, 1), uuid(ROW, 2)]]), "activity_pkey"),
     "parked roots": (lambda hot: hot.connection.execute(PARKED, [["runs"]]), "parked_event_root"),
     "a checkpoint": (lambda hot: Positions(hot.database).until("runs", 1, 1.0), ""),
-    "an idempotency key": (lambda hot: hot.connection.execute(idempotency.FIND, [uuid(ROW, 5)]), "idempotency_key_pkey"),
 }  # fmt: skip
 """Name: the call, and the indexes of its plans. No index: the table is small for ever and has one page."""
 

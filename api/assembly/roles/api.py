@@ -151,7 +151,6 @@ async def container(parts: Parts) -> Container:
         database=await storage.database_of(parts, "reads"),
         feed=await storage.feed_of(parts, "reads"),
         command_database=await storage.database_of(parts, "commands"),
-        idempotency=await storage.idempotency(parts),
         index=await index(parts),
         histories=await histories.histories(parts),
         commands=loop,

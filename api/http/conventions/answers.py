@@ -4,7 +4,6 @@ import hashlib
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, urlencode
-from uuid import UUID
 
 import orjson
 import pydantic_core
@@ -40,10 +39,9 @@ def _json(value: Any) -> bytes:
 
 
 def accepted(
-    outcome: CommandOutcome, stream_id: UUID, body: dict[str, Any], *, status: int = 202, location: str | None = None
+    outcome: CommandOutcome, version: int, body: dict[str, Any], *, status: int = 202, location: str | None = None
 ) -> Response:
     """The answer to a command: its position and the version of its stream."""
-    version = outcome.versions[stream_id]
     headers = {"ETag": f'"v{version}"', **replayed(outcome)}
     if location is not None:
         headers["Location"] = location

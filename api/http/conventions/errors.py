@@ -68,13 +68,6 @@ class UnsupportedBody(TidelogError):
     code = "unsupported-body"
 
 
-class StillRunning(TidelogError):
-    """The first request with this key has no answer yet."""
-
-    code = "idempotency-key-in-use"
-    retryable = True
-
-
 STATUS: Mapping[type[TidelogError], int] = {
     errors.InvalidCommand: 422,
     errors.NotFound: 404,
@@ -95,7 +88,6 @@ STATUS: Mapping[type[TidelogError], int] = {
     HeadTooLarge: 431,
     PreconditionFailed: 412,
     RequestTimeout: 408,
-    StillRunning: 409,
     TooManyConnections: 429,
     UnsupportedBody: 415,
 }

@@ -1,80 +1,90 @@
-"""`Idempotency-Key`: a repeated request is executed once, and gets the first answer again.
+"""`Idempotency-Key`: a repeated request has one effect, and gets the first answer again.
 
-See draft-ietf-httpapi-idempotency-key-header-07. The key's scope is tenant, principal and route; the hash of the body distinguishes
-a repeat from another request. The command id that is stored for the key makes a repeat harmless: a repeat is the same command,
-which the event store recognises even if the first answer was lost. The keys add that answer, the check of the body, and `409` while
-the first request is still running. So an answer that cannot be stored is still sent.
+See draft-ietf-httpapi-idempotency-key-header-07. The key's scope is tenant, principal and route. The command of a request with a
+key has an id that follows from these four, so a repeat is the same command, and the log knows each command that it recorded. The
+append itself is the record of the key: with a hash of the body, by which another body is refused, and with the place of its events,
+from which the first answer is made again. A request that recorded nothing leaves its key free: a refusal, and the cancellation of a
+run that is cancelled already, whose answer follows from the run.
 """
 
 import hashlib
-from collections.abc import Awaitable, Callable
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
 from uuid import UUID
 
+import orjson
 from fastapi import Request
-from starlette.responses import Response
-from uuid_utils.compat import uuid7
 
-from api.http.conventions.afterwards import afterwards
-from api.http.conventions.errors import StillRunning
-from api.http.conventions.request import container_of, header, principal_of
-from application.engine.ports.idempotency import KeyInUse, StoredAnswer
-from domain.errors import IdempotencyMismatch, InvalidCommand, TidelogError, Unavailable
+from api.http.conventions.bodies import Body
+from api.http.conventions.request import command_request, header, principal_of
+from application.engine.commands.request import CommandRequest
+from application.runs.start import StartedDifferently
+from domain.errors import IdempotencyMismatch, InvalidCommand, RepeatedDifferently
 from domain.kernel import derive_id
 
-KEPT_HEADERS = ("location", "etag", "tidelog-position")
+MAX_KEY = 255
+"""Characters."""
 
 
-async def once(request: Request, execute: Callable[[UUID | None], Awaitable[Response]]) -> Response:
-    """Executes a request, or gives its first answer again.
+class Key(NamedTuple):
+    """An idempotency key with the body that came with it."""
 
-    `execute`: gets the command id that belongs to the request's key; None: the request has no key.
+    command_id: UUID
+    """The id of the request's command. Every request with the key to the same route has it."""
+    content: UUID
+    """A hash of what the body says."""
+
+
+def key_of(request: Request, body: Body) -> Key | None:
+    """The key of a request. None: the request has no key.
+
+    The id follows from the same values in every release: an older process and a newer one know the key of the other.
 
     Raises:
-        InvalidCommand: the key is empty or too long.
-        IdempotencyMismatch: the key was used with another body before.
-        StillRunning: the first request with the key has no answer yet.
+        InvalidCommand: the key is empty or too long. A client that sends a key relies on it.
     """
-    key = _key(request)
-    if key is None:
-        return await execute(None)
-    principal, container = principal_of(request), container_of(request)
-    keys = container.idempotency
-    scope = f"{principal.key_id}:{request.method}:{request.url.path}:{key}"
-    key_id = derive_id(principal.tenant_id, f"idempotency:{scope}")
-    body_sha256 = hashlib.sha256(await request.body()).hexdigest()
-    begun = await keys.begin(key_id, tenant_id=principal.tenant_id, body_sha256=body_sha256, command_id=uuid7())
-    if isinstance(begun, KeyInUse):
-        return _first_answer(begun, body_sha256)
-    try:
-        response = await execute(begun.command_id)
-    except Exception as error:
-        # Refused: the key is free again. After any other error the command may have been recorded all the same.
-        refused = isinstance(error, TidelogError) and not isinstance(error, Unavailable)
-        giving_back = keys.forget(key_id) if refused else keys.release(key_id)
-        await afterwards(container, giving_back, what="giving back an idempotency key")
-        raise
-    kept = {name: response.headers[name] for name in KEPT_HEADERS if name in response.headers}
-    answer = StoredAnswer(response.status_code, kept, bytes(response.body))
-    await afterwards(container, keys.finish(key_id, answer), what="keeping an answer")
-    return response
-
-
-def _key(request: Request) -> str | None:
-    """The key of a request. None if it has none. Raises InvalidCommand: a client that sends a key relies on it."""
     if b"idempotency-key" not in request.scope["state"]["headers"]:
         return None
     key = header(request, b"idempotency-key").strip().strip('"')
     if not key:
         raise InvalidCommand("Idempotency-Key is empty")
-    if len(key) > 255:
-        raise InvalidCommand("Idempotency-Key is longer than 255 characters")
-    return key
+    if len(key) > MAX_KEY:
+        raise InvalidCommand(f"Idempotency-Key is longer than {MAX_KEY} characters")
+    principal, scope = principal_of(request), request.scope
+    name = f"idempotency:{principal.key_id}:{scope['method']}:{scope['path']}:{key}"
+    return Key(derive_id(principal.tenant_id, name), content_of(body))
 
 
-def _first_answer(found: KeyInUse, body_sha256: str) -> Response:
-    if found.body_sha256 != body_sha256:
-        raise IdempotencyMismatch("this Idempotency-Key was used with another body")
-    if found.answer is None:
-        raise StillRunning("the first request with this Idempotency-Key is still running")
-    headers = {**found.answer.headers, "Idempotency-Replayed": "true"}
-    return Response(found.answer.body, found.answer.status, headers, "application/json")
+def content_of(body: Body) -> UUID:
+    """A hash of what a body says, whatever the order of its fields. A field with its default says the same as a missing one.
+
+    So a field that a later release adds does not change the hash of a body without it.
+    """
+    said = body.model_dump(exclude_defaults=True)
+    try:
+        text = orjson.dumps(said, option=orjson.OPT_SORT_KEYS)
+    except TypeError:  # an integer of more than 64 bits: rare, but legal
+        text = json.dumps(said, sort_keys=True, default=str).encode()
+    return UUID(bytes=hashlib.blake2b(text, digest_size=16).digest())
+
+
+def keyed_request(
+    request: Request, key: Key | None, *, correlation_id: UUID | None = None, otherwise: UUID | None = None
+) -> CommandRequest:
+    """The metadata of a request's command. `otherwise`: the id of the command of a request without a key. None: a new id."""
+    if key is None:
+        return command_request(request, correlation_id=correlation_id, command_id=otherwise)
+    return command_request(request, correlation_id=correlation_id, command_id=key.command_id, content=key.content)
+
+
+@contextmanager
+def one_content(key: Key | None) -> Iterator[None]:
+    """For the command of a request: if its key was used with another body before, raises IdempotencyMismatch."""
+    try:
+        yield
+    except (RepeatedDifferently, StartedDifferently) as error:
+        if key is None:
+            raise
+        raise IdempotencyMismatch("this Idempotency-Key was used with another body") from error

@@ -55,11 +55,13 @@ def caller_of(request: Request) -> Caller:
     return Caller(principal.tenant_id, principal.actor, request.scope["state"].get("traceparent"))
 
 
-def command_request(request: Request, *, correlation_id: UUID | None = None, command_id: UUID | None = None) -> CommandRequest:
+def command_request(
+    request: Request, *, correlation_id: UUID | None = None, command_id: UUID | None = None, content: UUID | None = None
+) -> CommandRequest:
     """The metadata of a command that comes in over HTTP. Its body has been checked by `body_of`.
 
-    `command_id`: given if a repeat of the command has the same id. None: a new id.
+    `command_id`: given if a repeat of the command has the same id. None: a new id. `content`: see `CommandRequest`.
     """
     principal, traceparent = principal_of(request), request.scope["state"].get("traceparent")
     repeatable, command_id = command_id is not None, command_id or uuid7()
-    return request_of_entrance(principal.tenant_id, principal.actor, traceparent, command_id, correlation_id, repeatable)
+    return request_of_entrance(principal.tenant_id, principal.actor, traceparent, command_id, correlation_id, repeatable, content)

@@ -9,7 +9,7 @@ OF_REQUESTS: dict[str, tuple[dict[str, Any], str]] = {
     "Tidelog-Position": (_NUMBER, "Wait until the read model shows this position: the `position` of a command before."),
     "Idempotency-Key": (
         {"type": "string", "minLength": 1, "maxLength": 255},
-        "The same request with the same key is executed once in 24 hours, and gets the first answer again.",
+        "The same request with the same key is executed once, and gets the first answer again, as long as the log knows commands.",
     ),
     "Prefer": (
         {"type": "string", "examples": ["wait=30"]},

@@ -193,4 +193,4 @@ async def resolve_invocation(request: Request, invocation_id: UUID) -> Response:
         evidence=body.evidence,
     )
     outcome = await resolve(container_of(request).commands, caller_of(request), command)
-    return accepted(outcome, invocation_id, {"invocation_id": str(invocation_id)}, status=200)
+    return accepted(outcome, outcome.versions[invocation_id], {"invocation_id": str(invocation_id)}, status=200)

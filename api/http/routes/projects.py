@@ -10,14 +10,15 @@ from uuid_utils.compat import uuid7
 
 from api.http.conventions.answers import OF_COMMANDS, OF_LISTS, accepted, page_answer
 from api.http.conventions.bodies import Body, body_of
-from api.http.conventions.idempotency import once
+from api.http.conventions.idempotency import key_of, keyed_request, one_content
 from api.http.conventions.positions import POSITION, caught_up
-from api.http.conventions.request import command_request, container_of, principal_of
+from api.http.conventions.request import container_of, principal_of
 from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
 from application.engine.ports.pages import MAX_LIMIT, uuid_cursor
+from application.projects import create_project
 from application.views.projects import ProjectView
-from domain.kernel import Json, derive_id
+from domain.kernel import Json
 from domain.projects import CreateProject, ProjectName
 
 router = APIRouter(tags=["projects"], route_class=DirectRoute)
@@ -50,14 +51,12 @@ class ProjectPage(BaseModel):
 )
 async def post_project(request: Request) -> Response:
     body = await body_of(request, CreateProjectBody)
-
-    async def execute(key_id: UUID | None) -> Response:
-        project_id = derive_id(key_id, "project") if key_id else uuid7()
-        command = CreateProject(project_id=project_id, name=body.name, metadata=body.metadata)
-        outcome = await container_of(request).commands.execute(command_request(request, command_id=key_id), command)
-        return accepted(outcome, project_id, {"project_id": str(project_id)}, status=201, location="/v1/projects")
-
-    return await once(request, execute)
+    key = key_of(request, body)
+    command = CreateProject(project_id=uuid7(), name=body.name, metadata=body.metadata)
+    with one_content(key):
+        outcome = await create_project(container_of(request).commands, keyed_request(request, key), command)
+    project_id, version = outcome.begun(command.project_id)
+    return accepted(outcome, version, {"project_id": str(project_id)}, status=201, location="/v1/projects")
 
 
 @router.get(

@@ -1,6 +1,8 @@
 """Runs over HTTP: start, list, read at any position, cancel, their messages."""
 
 import re
+from contextlib import ExitStack
+from functools import partial
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -12,10 +14,10 @@ from uuid_utils.compat import uuid7
 from api.http.conventions.afterwards import PATIENCE_S, afterwards
 from api.http.conventions.answers import OF_COMMANDS, OF_LISTS, accepted, answer, page_answer
 from api.http.conventions.bodies import Body, body_of
-from api.http.conventions.idempotency import once
+from api.http.conventions.idempotency import Key, key_of, keyed_request, one_content
 from api.http.conventions.positions import POSITION, caught_up
 from api.http.conventions.preconditions import expected_version, precondition
-from api.http.conventions.request import command_request, container_of, header, principal_of
+from api.http.conventions.request import container_of, header, principal_of
 from api.http.conventions.routing import DirectRoute
 from api.http.conventions.wording import told
 from api.http.documents import openapi
@@ -159,44 +161,47 @@ class MessagePage(BaseModel):
 async def post_run(request: Request) -> Response:
     """The run is durable when the request is answered. `Prefer: wait=30` waits up to 30 seconds (60 at most) for the outcome."""
     body = await body_of(request, StartRunBody)
-    wait_s = _wait_seconds(request)
+    key, wait_s = key_of(request, body), _wait_seconds(request)
+    run_id = body.run_id or uuid7()
+    if not wait_s:
+        outcome = await _start(request, body, run_id, key)
+        return _started(outcome, *outcome.begun(run_id))
+    container = container_of(request)
+    end_of = partial(watching_end, container.live, container.replays, principal_of(request).tenant_id)
+    with ExitStack() as watches:
+        end = watches.enter_context(end_of(run_id))
+        outcome = await _start(request, body, run_id, key)
+        begun, version = outcome.begun(run_id)
+        if begun != run_id:  # a repeat: the run has the id that was made for the first request
+            end = watches.enter_context(end_of(begun))
+        waiting = _shown_at_end(end, wait_s, may_be_over=not outcome.events)
+        shown = await afterwards(container, waiting, what="waiting for a run's end", seconds=wait_s + PATIENCE_S)
+    response = _started(outcome, begun, version, shown)
+    response.headers["Preference-Applied"] = f"wait={wait_s}"
+    return response
 
-    async def execute(key_id: UUID | None) -> Response:
-        run_id = body.run_id or key_id or uuid7()
-        if not wait_s:
-            return _started(await _start(request, body, run_id, key_id), run_id)
-        container, tenant_id = container_of(request), principal_of(request).tenant_id
-        with watching_end(container.live, container.replays, tenant_id, run_id) as end:
-            outcome = await _start(request, body, run_id, key_id)
-            waiting = _shown_at_end(end, wait_s, may_be_over=not outcome.events)
-            shown = await afterwards(container, waiting, what="waiting for a run's end", seconds=wait_s + PATIENCE_S)
-        response = _started(outcome, run_id, shown)
-        response.headers["Preference-Applied"] = f"wait={wait_s}"
-        return response
 
-    return await once(request, execute)
-
-
-async def _start(request: Request, body: StartRunBody, run_id: UUID, key_id: UUID | None) -> CommandOutcome:
+async def _start(request: Request, body: StartRunBody, run_id: UUID, key: Key | None) -> CommandOutcome:
     try:
-        return await start_run(
-            container_of(request).commands,
-            command_request(request, correlation_id=run_id, command_id=key_id or run_id),
-            run_id=run_id,
-            project_id=body.project_id or default_project_id(principal_of(request).tenant_id),
-            plan=body.to_plan(),
-            input=body.input,
-            metadata=body.metadata,
-            known=container_of(request).reads.agents,
-        )
+        with one_content(key):
+            return await start_run(
+                container_of(request).commands,
+                keyed_request(request, key, correlation_id=run_id, otherwise=run_id),
+                run_id=run_id,
+                project_id=body.project_id or default_project_id(principal_of(request).tenant_id),
+                plan=body.to_plan(),
+                input=body.input,
+                metadata=body.metadata,
+                known=container_of(request).reads.agents,
+            )
     except UnknownAgent as error:
         error.faults = tuple((body.place_of(step), why) for step, why in error.refused)
         raise
 
 
-def _started(outcome: CommandOutcome, run_id: UUID, shown: dict[str, Any] | None = None) -> Response:
+def _started(outcome: CommandOutcome, run_id: UUID, version: int, shown: dict[str, Any] | None = None) -> Response:
     body = {"run_id": str(run_id)} if shown is None else {"run_id": str(run_id), "run": shown}
-    return accepted(outcome, run_id, body, status=201, location=f"/v1/runs/{run_id}")
+    return accepted(outcome, version, body, status=201, location=f"/v1/runs/{run_id}")
 
 
 async def _shown_at_end(end: RunEnd, wait_s: int, *, may_be_over: bool) -> dict[str, Any] | None:
@@ -265,16 +270,14 @@ async def get_run(request: Request, run_id: UUID, as_of: AsOf = None) -> Respons
 )
 async def cancel_run(request: Request, run_id: UUID) -> Response:
     body = await body_of(request, CancelBody)
+    key = key_of(request, body)
     version = expected_version(request) if body.expected_version is None else body.expected_version
-
-    async def execute(key_id: UUID | None) -> Response:
-        command = rules.CancelRun(run_id=run_id, reason=body.reason)
-        command_for = command_request(request, correlation_id=run_id, command_id=key_id)
+    command = rules.CancelRun(run_id=run_id, reason=body.reason)
+    command_for = keyed_request(request, key, correlation_id=run_id)
+    with one_content(key):
         async with precondition(version):
             outcome = await container_of(request).commands.execute(command_for, command, expected_version=version)
-        return accepted(outcome, run_id, {"run_id": str(run_id)})
-
-    return await once(request, execute)
+    return accepted(outcome, outcome.versions[run_id], {"run_id": str(run_id)})
 
 
 @router.get(

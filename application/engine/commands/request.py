@@ -40,11 +40,18 @@ class CommandRequest:
 
 
 def request_of_entrance(
-    tenant_id: UUID, actor: str, traceparent: str | None, command_id: UUID, correlation_id: UUID | None, repeatable: bool
+    tenant_id: UUID,
+    actor: str,
+    traceparent: str | None,
+    command_id: UUID,
+    correlation_id: UUID | None,
+    repeatable: bool,
+    content: UUID | None = None,
 ) -> CommandRequest:
     """The request of a command whose values an entrance has checked. The first command of a request is its own correlation."""
+    correlation_id = correlation_id or command_id
     return CommandRequest(
-        tenant_id, actor, command_id, correlation_id or command_id, str(command_id), traceparent, repeatable, checked=True
+        tenant_id, actor, command_id, correlation_id, str(command_id), traceparent, repeatable, checked=True, content=content
     )
 
 
@@ -72,3 +79,13 @@ class CommandOutcome:
     duplicate: bool = False
     recorded: tuple[RecordedEvent, ...] = ()
     """For a duplicate: the events of the first recording."""
+
+    def begun(self, stream_id: UUID) -> tuple[UUID, int]:
+        """The id and the version of the stream that the command began.
+
+        `stream_id`: the id that was made for this request. A repeat finds the id that was made for the first request.
+        """
+        if not self.duplicate:
+            return stream_id, self.versions[stream_id]
+        first = self.recorded[0].stream_id
+        return first, max(event.version for event in self.recorded if event.stream_id == first)
