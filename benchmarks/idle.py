@@ -18,38 +18,8 @@ import httpx2
 import psycopg
 
 from benchmarks import table
+from benchmarks.machine import cpu_seconds, python_processes, rss_mb
 from benchmarks.servers import free_port
-
-TICKS = os.sysconf("SC_CLK_TCK")
-
-
-def python_processes(supervisor: int) -> list[int]:
-    """The supervisor and its descendants that run Python."""
-    parents: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
-            except OSError:
-                continue  # the process has just ended
-            parents.setdefault(int(fields[1]), []).append(int(entry.name))
-    found, todo = [], [supervisor]
-    while todo:
-        pid = todo.pop()
-        todo += parents.get(pid, [])
-        if Path(os.readlink(f"/proc/{pid}/exe")).name.startswith("python"):
-            found.append(pid)
-    return found
-
-
-def rss_mb(pid: int) -> float:
-    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
-    return int(line.split()[1]) / 1024
-
-
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 def start(folder: Path) -> tuple[subprocess.Popen[bytes], int, float]:
