@@ -1,6 +1,6 @@
-"""Runs all quick benchmarks one after another, each in a process of its own: `make bench`. About seven minutes on two cores.
+"""Runs all quick benchmarks one after another, each in a process of its own: `make bench`. About ten minutes on two cores.
 
-One benchmark by name, with options: `make bench ARGS="growth --events 10000000"`.
+One benchmark by name, with options: `make bench ARGS="growth --events 10000000"`. `make bench ARGS=large`: what takes longer.
 """
 
 import os
@@ -9,16 +9,29 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import table
 
-BENCHMARKS = ("append", "growth", "stream", "pipeline", "replay", "rebuild", "http", "sse", "idle")
-BY_NAME = (*BENCHMARKS, "peers")
+BENCHMARKS = ("append", "growth", "stream", "pipeline", "replay", "rebuild", "http", "runs", "sse", "idle")
+GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "large": (("runs", "--large"), ("runs", "--idle-workers", "64")),
+    "peers": (("peers",),),
+}
+"""Names for several benchmarks, each with its options."""
+BY_NAME = (*BENCHMARKS, *GROUPS)
 TIMEOUT_S, LONG_TIMEOUT_S = 600, 4 * 3600
 
 
-def run(name: str, options: list[str], timeout_s: float) -> bool:
+def chosen(arguments: list[str]) -> list[tuple[str, ...]]:
+    """The benchmarks that the command line means, each with its options."""
+    if not arguments:
+        return [(name,) for name in BENCHMARKS]
+    return [(*one, *arguments[1:]) for one in GROUPS.get(arguments[0], ((arguments[0],),))]
+
+
+def run(name: str, options: Sequence[str], timeout_s: float) -> bool:
     print(f"\n=== {name}", flush=True)
     child = subprocess.Popen([sys.executable, "-m", f"benchmarks.{name}", *options])
     try:
@@ -38,11 +51,11 @@ def main(arguments: list[str]) -> int:
         return 2
     print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}")
     print("Everything on one machine, flushing to disk on. Compare within one run; these numbers are not the machine's limit.")
-    names = arguments[:1] or BENCHMARKS
     with tempfile.TemporaryDirectory(prefix="tidelog-benchmark-") as folder:
         rows = Path(folder) / "rows"
         os.environ[table.FILE] = str(rows)
-        failed = [name for name in names if not run(name, arguments[1:], LONG_TIMEOUT_S if arguments else TIMEOUT_S)]
+        timeout_s = LONG_TIMEOUT_S if arguments else TIMEOUT_S
+        failed = [name for name, *options in chosen(arguments) if not run(name, options, timeout_s)]
         if rows.exists():
             print(f"\n{table.markdown(rows)}")
     if failed:

@@ -1,5 +1,6 @@
 """The servers of the benchmarks: embedded servers that flush to disk, role processes, a free port."""
 
+import logging
 import os
 import socket
 import subprocess
@@ -10,6 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import psycopg
+import structlog
 
 from adapters.embedded import EmbeddedServices
 from adapters.postgres.migrate import migrate
@@ -70,6 +72,11 @@ def process(code: str, *arguments: str, env: dict[str, str] | None = None) -> It
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
+
+
+def quiet() -> None:
+    """Leaves out of the output what embedded servers say when they start."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
 
 
 def free_port() -> int:

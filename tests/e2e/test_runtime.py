@@ -1,4 +1,7 @@
-"""A folder of agents as users write them, good and bad, under the real `tidelog up`: broken ones are reported, the others work."""
+"""A folder of agents as users write them, good and bad, under the real `tidelog up`: broken ones are reported, the others work.
+
+The agents of the benchmark of runs are among them, and the benchmark measures them.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -9,6 +12,9 @@ import httpx2
 import pytest
 import pytest_asyncio
 
+from benchmarks import runs, table
+from benchmarks.run_load import Load
+from benchmarks.run_server import AGENTS, target
 from tests.chaos.server import Server, running_server
 from tests.pace import within
 
@@ -77,6 +83,7 @@ def add(a: int, b: int) -> int:
     "lazy.py": "from tidelog import Agent\nclass Lazy(Agent):\n    pass\n",
     "twin_one.py": TWIN.format("One", "one"),
     "twin_two.py": TWIN.format("Two", "two"),
+    "measured.py": (AGENTS / "measured.py").read_text(),
 }
 
 
@@ -152,7 +159,8 @@ async def test_the_worker_waits_until_its_key_is_issued(runtime: Runtime) -> Non
 
 async def test_the_others_work(runtime: Runtime) -> None:
     names = {agent["name"] for agent in (await runtime.http.get("/v1/agents")).json()["data"]}
-    assert names == {"greeter", "raiser", "quitter", "waiter", "odd", "giant", "caller", "twin"}
+    measured = {"three-steps", "many-steps", "many-calls"}
+    assert names == {"greeter", "raiser", "quitter", "waiter", "odd", "giant", "caller", "twin", *measured}
     run = await runtime.run("greeter", {"name": "Ada"})
     assert (run["status"], run["result"]) == ("completed", {"hello": "Ada"})
     assert (await runtime.run("twin"))["result"] == "one", "of two with one name the first is kept"
@@ -235,6 +243,29 @@ async def test_what_has_ended_cannot_be_cancelled(runtime: Runtime) -> None:
     run = await runtime.run("greeter", {"name": "Ada"})
     answer = await runtime.http.post(f"/v1/runs/{run['run_id']}/cancel", json={})
     assert (answer.status_code, answer.json()["code"]) == (409, "invalid-state")
+
+
+async def test_the_benchmark_of_runs_measures_runs_calls_and_steps(
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, size = tmp_path / "rows", runs.Size(rounds=1, seconds=0.2, in_flight=(1, 2), calls=2, steps=3)
+    monkeypatch.setenv(table.FILE, str(rows))
+
+    def measure() -> None:
+        with Load.started(target(runtime.server.url, runtime.server.key)) as load:
+            runs.report_rates(runs.rates(load, size))
+            runs.burst(load, 3)
+            runs.calls(load, size)
+            runs.steps(load, size)
+
+    await asyncio.to_thread(measure)
+    printed, shown = capsys.readouterr().out, table.markdown(rows)
+    assert "refused" not in printed and "failed" not in printed
+    assert "nan" not in printed
+    for part in ("api", "engine", "worker", "PostgreSQL", "NATS", "client"):
+        assert f"{part} " in printed
+    for row in ("one at a time |", "2 in flight |", "| 3 runs at once | 3 completed", "| a tool call through", "side by side |"):
+        assert row in shown
 
 
 def is_there(path: Path) -> Callable[[], Awaitable[bool]]:

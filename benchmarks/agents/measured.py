@@ -1,0 +1,61 @@
+"""The agents and the tool that `benchmarks.runs` lets a worker run."""
+
+import asyncio
+import os
+import time
+from typing import Any
+
+from tidelog import Agent, Context, tool
+
+TEXT = "x" * 200
+DONE = "benchmark-done"
+SUFFIX = os.environ.get("BENCHMARK_AGENTS", "")
+"""Ends the names of the agents, so that two workers can have agents of their own."""
+
+
+def text() -> str:
+    return TEXT
+
+
+@tool("benchmark.echo", idempotent=True)
+async def echo(given: str) -> str:
+    """The given text."""
+    return given
+
+
+class ThreeSteps(Agent):
+    """The run that is compared with other systems."""
+
+    name = f"three-steps{SUFFIX}"
+
+    async def execute(self, ctx: Context) -> str:
+        for number in range(3):
+            await ctx.step(f"step-{number}", text)
+        return DONE
+
+
+class ManySteps(Agent):
+    """Many steps, `at_once` of them at a time."""
+
+    name = f"many-steps{SUFFIX}"
+
+    async def execute(self, ctx: Context) -> dict[str, Any]:
+        steps, at_once = ctx.input["steps"], ctx.input["at_once"]
+        began = time.perf_counter()
+        for first in range(0, steps, at_once):
+            await asyncio.gather(*(ctx.step(f"step-{number}", text) for number in range(first, min(first + at_once, steps))))
+        return {"said": DONE, "seconds": time.perf_counter() - began}
+
+
+class ManyCalls(Agent):
+    """Calls of a tool, one after the other."""
+
+    name = f"many-calls{SUFFIX}"
+
+    async def execute(self, ctx: Context) -> dict[str, Any]:
+        waits = []
+        for _ in range(ctx.input["calls"]):
+            began = time.perf_counter()
+            await ctx.tool("benchmark.echo", given=TEXT)
+            waits.append((time.perf_counter() - began) * 1e3)
+        return {"said": DONE, "waits_ms": waits}

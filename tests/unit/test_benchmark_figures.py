@@ -1,0 +1,90 @@
+"""The figures of the benchmarks: what is read from /proc, quantiles, ratios of rounds in turn, and which benchmarks are meant."""
+
+import math
+import os
+import time
+
+import pytest
+
+from benchmarks.__main__ import BENCHMARKS, chosen
+from benchmarks.machine import Stat, cpu_by_part, growth_mb, parsed_stat, part_of, python_processes, tree
+from benchmarks.run_load import Outcome, quantile
+from benchmarks.runs import Measured, by_part, faults
+
+
+def outcome(
+    *, completed: int = 10, seconds: float = 2.0, refused: int = 0, failed: int = 0, why: dict[str, int] | None = None
+) -> Outcome:
+    return Outcome(completed, refused, failed, seconds, 1.0, 2.0, 0.1, why or {})
+
+
+def measured(completed: int) -> Measured:
+    return Measured(outcome(completed=completed), {"api": float(completed), "worker": 1.0})
+
+
+def test_processor_time_is_read_after_the_name_of_the_program() -> None:
+    text = "42 (a (strange) name) S 7 42 42 0 -1 4194304 100 200 0 0 150 50 30 20 20 0 1 0 1000 1 1"
+    assert parsed_stat(text, ticks=100) == Stat(parent=7, own=2.0, reaped=0.5)
+
+
+def test_a_tree_holds_the_descendants_of_its_root_only() -> None:
+    among = {pid: Stat(parent, 0.0, 0.0) for pid, parent in {1: 0, 2: 1, 3: 2, 4: 2, 5: 1, 6: 5}.items()}
+    assert sorted(tree(2, among)) == [2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("command", "part"),
+    [
+        ("python -P -m api.cli.serving --roles api --reason-file x", "api"),
+        ("python -P -m api.cli.serving --roles relay,projector,saga --reason-file x", "engine"),
+        ("python -P -m tidelog.worker --agents a", "worker"),
+        ("/usr/lib/bin/postgres -D data", "PostgreSQL"),
+        ("postgres: tidelog tidelog [local] idle", "PostgreSQL"),
+        ("/x/nats-server -c file", "NATS"),
+        ("/x/bin/restate-server --no-logo", "server"),
+        ("/usr/bin/node restate.mjs", "service"),
+        ("/x/bin/python benchmarks/peer_server.py dbos 1", "service"),
+        ("python -m benchmarks.run_load", "other"),
+        ("", "other"),
+    ],
+)
+def test_a_process_is_known_by_its_command_line(command: str, part: str) -> None:
+    assert part_of(command.split()) == part
+
+
+def test_processor_time_and_memory_of_this_process_are_counted() -> None:
+    before, began = cpu_by_part([os.getpid()]), time.process_time()
+    kept: list[bytes] = []
+    with growth_mb([os.getpid()]) as grown:
+        kept.append(b"x" * 30_000_000)
+        while time.process_time() - began < 0.1:
+            pass
+    assert sum(cpu_by_part([os.getpid()]).values()) - sum(before.values()) >= 0.05
+    assert max(grown.values()) > 20
+    assert os.getpid() in python_processes(os.getpid())
+
+
+@pytest.mark.parametrize(("share", "value"), [(0.0, 1.0), (0.5, 3.0), (0.99, 4.0), (1.0, 4.0)])
+def test_quantile(share: float, value: float) -> None:
+    assert quantile([1.0, 2.0, 3.0, 4.0], share) == value
+
+
+def test_there_is_no_quantile_of_nothing() -> None:
+    assert math.isnan(quantile([], 0.5))
+
+
+def test_faults_are_told_with_their_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert faults([outcome(), outcome()]) == ""
+    assert faults([outcome(refused=2, why={"503 busy": 2}), outcome(failed=1)]) == "; 2 refused, 1 failed"
+    assert "503 busy" in capsys.readouterr().out
+
+
+def test_processor_time_is_told_by_part() -> None:
+    assert by_part([measured(10), measured(40), measured(30)]) == "api 30.00, worker 1.00"
+
+
+def test_a_name_means_a_benchmark_or_several() -> None:
+    assert [name for name, *_ in chosen([])] == list(BENCHMARKS)
+    assert chosen(["growth", "--events", "10"]) == [("growth", "--events", "10")]
+    assert chosen(["peers", "--rounds", "1"]) == [("peers", "--rounds", "1")]
+    assert ("runs", "--large") in chosen(["large"])
