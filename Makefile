@@ -47,7 +47,7 @@ mutants: $(MUTATION)/.installed ## Break domain and engines in 300 ways that uni
 bench: $(INSTALLED) $(LOAD)/.installed ## Measure (ARGS="growth --events 10000000": one of the benchmarks; ARGS=large: what takes longer)
 	$(BIN)/python -m benchmarks $(ARGS)
 
-bench-peers: $(INSTALLED) $(LOAD)/.installed ## Measure the log beside other event stores (their packages go into .venv-peers)
+bench-peers: $(INSTALLED) $(LOAD)/.installed ## Measure the log and runs beside other systems (their packages go into .venv-peers)
 	$(BIN)/python -m benchmarks peers $(ARGS)
 
 lock: ## Choose the newest allowed dependencies anew and write requirements*.txt (needs the package index)

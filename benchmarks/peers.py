@@ -1,7 +1,8 @@
 """Tidelog's event store beside others on the same Postgres: one event to an append, flushing on, WAL files made, in turns.
 
-`python -m benchmarks.peers [--rounds 3] [--seconds 1.5]`, or `make bench-peers`. npm installs the packages of peers into the
-ignored folder .venv-peers. A peer that cannot be installed is skipped. Each peer has a database of its own and uses the client that
+`python -m benchmarks.peers [--rounds 3] [--seconds 1.5]`, or `make bench-peers`, which then measures runs beside other systems
+(`benchmarks.run_peers`). npm installs the packages of peers into the ignored folder .venv-peers. A peer that cannot be installed is
+skipped. Each peer has a database of its own and uses the client that
 it ships:
 
 - eventsourcing: `PostgresApplicationRecorder.insert_events`, with a thread for each caller;
@@ -14,9 +15,7 @@ it ships:
 import argparse
 import asyncio
 import json
-import logging
 import re
-import shutil
 import statistics
 import subprocess
 import time
@@ -27,7 +26,6 @@ from urllib.parse import quote
 from uuid import uuid4
 
 import psycopg
-import structlog
 import uvloop
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier
@@ -37,11 +35,11 @@ from adapters.postgres.log.event_store import PostgresEventStore
 from adapters.postgres.pool import open_pool
 from benchmarks import table
 from benchmarks.append import library_round, open_library
-from benchmarks.servers import embedded, make_wal
+from benchmarks.peer_packages import Skipped, node, npm_packages
+from benchmarks.servers import embedded, make_wal, quiet
 from benchmarks.writers import METADATA, STATE, Round, store_round
 
 HERE = Path(__file__).parent
-FOLDER = HERE.parent / ".venv-peers"
 MESSAGE_DB, EMMETT = "@eventide/message-db@1.3.1", "@event-driven-io/emmett-postgresql@0.42.0"
 CALLERS = (16, 64)
 WARM_UP_SECONDS = 0.5
@@ -51,31 +49,18 @@ Contestant = Callable[[int, float], Awaitable[Round]]
 """Takes the number of callers and the seconds. Opens its connections and closes them: all connections at once are too many."""
 
 
-class Skipped(Exception):
-    """The peer cannot be installed here."""
-
-
-def package(name: str) -> Path:
-    """The folder of an npm package, installed once. Raises Skipped."""
-    folder = FOLDER / "node_modules" / name.rsplit("@", 1)[0]
-    if not folder.is_dir():
-        npm = shutil.which("npm")
-        if npm is None:
-            raise Skipped("npm is not here")
-        FOLDER.mkdir(exist_ok=True)
-        command = [npm, "install", "--prefix", str(FOLDER), "--no-audit", "--no-fund", "--ignore-scripts", "--silent", name]
-        try:
-            subprocess.run(command, check=True, capture_output=True, timeout=120)
-        except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
-            raise Skipped("its package cannot be had") from None
-    return folder
-
-
 async def create_database(services: EmbeddedServices, name: str) -> str:
     owner = str(conninfo_to_dict(services.database_url)["user"])
     async with await psycopg.AsyncConnection.connect(services.admin_database_url, autocommit=True) as connection:
         await connection.execute(SQL("CREATE DATABASE {} OWNER {}").format(Identifier(name), Identifier(owner)))
     return make_conninfo(services.database_url, dbname=name)
+
+
+def as_url(conninfo: str) -> str:
+    """The same address for libraries that know only URLs."""
+    given = conninfo_to_dict(conninfo)
+    login = f"{quote(str(given['user']))}:{quote(str(given.get('password') or ''))}"
+    return f"postgresql://{login}@/{given['dbname']}?host={given['host']}&port={given.get('port') or 5432}"
 
 
 async def tidelog(services: EmbeddedServices) -> Contestant:
@@ -108,7 +93,8 @@ async def eventsourcing(services: EmbeddedServices) -> Contestant:
 
 
 async def message_db(services: EmbeddedServices, *, categories: bool = True) -> Contestant:
-    sources = await asyncio.to_thread(package, MESSAGE_DB) / "database"
+    folder = await asyncio.to_thread(npm_packages, "message-db", MESSAGE_DB)
+    sources = folder / "node_modules" / MESSAGE_DB.rsplit("@", 1)[0] / "database"
     url = await create_database(services, f"peer_message_db_{categories}".lower())
     url = make_conninfo(url, options="-c search_path=message_store,public")
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
@@ -144,16 +130,11 @@ async def message_db(services: EmbeddedServices, *, categories: bool = True) -> 
 
 
 async def emmett(services: EmbeddedServices) -> Contestant:
-    node = shutil.which("node")
-    if node is None:
-        raise Skipped("node is not here")
-    await asyncio.to_thread(package, EMMETT)
-    given = conninfo_to_dict(await create_database(services, "peer_emmett"))
-    login = f"{quote(str(given['user']))}:{quote(str(given.get('password') or ''))}"
-    address = f"postgresql://{login}@/{given['dbname']}?host={given['host']}&port={given.get('port') or 5432}"
+    program, folder = node(), await asyncio.to_thread(npm_packages, "emmett", EMMETT)
+    address = as_url(await create_database(services, "peer_emmett"))
 
     async def run(callers: int, seconds: float) -> Round:
-        command = [node, str(HERE / "emmett.mjs"), str(FOLDER), str(callers), str(WARM_UP_SECONDS), str(seconds)]
+        command = [program, str(HERE / "emmett.mjs"), str(folder), str(callers), str(WARM_UP_SECONDS), str(seconds)]
         done = await asyncio.to_thread(
             subprocess.run, command, input=address, stdout=subprocess.PIPE, text=True, timeout=seconds + 60, check=True
         )
@@ -224,7 +205,7 @@ def report(results: dict[tuple[str, int], list[Round]], rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    quiet()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.5)

@@ -1,8 +1,10 @@
 """The main job from end to end: runs of one agent with three steps of 200 bytes, started and awaited over HTTP, durable.
 
-`python -m benchmarks.runs [--rounds 3] [--seconds 2] [--large] [--idle-workers 64]`. All processes are those of users: PostgreSQL,
-NATS, `tidelog up` and `tidelog worker`. The client is a process of its own, whose processor time is reported apart. `--large` adds
-10,000 runs at once. `--idle-workers` measures only the cost of so many idle workers.
+`python -m benchmarks.runs [--rounds 3] [--seconds 2] [--large] [--idle-workers 64] [--profile]`. All processes are those of users:
+PostgreSQL, NATS, `tidelog up` and `tidelog worker`. The client is a process of its own, whose processor time is reported apart.
+
+`--large` adds 10,000 runs at once. `--idle-workers` measures only the cost of so many idle workers. `--profile` measures nothing
+and prints the hottest functions of each process.
 """
 
 import argparse
@@ -19,6 +21,7 @@ from pathlib import Path
 from adapters.embedded import EmbeddedServices
 from benchmarks import idle_workers, table
 from benchmarks.machine import cpu_by_part, growth_mb
+from benchmarks.profiling import profiled
 from benchmarks.run_load import Load, Order, Outcome, quantile
 from benchmarks.run_server import Tidelog, run, target
 from benchmarks.servers import embedded, make_wal, quiet
@@ -28,6 +31,7 @@ BURST, LARGE_BURST = 1_000, 10_000
 BURSTS_S = 30.0
 """Bursts are repeated until so many seconds have passed."""
 GROWN_MB = 150
+PROFILE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -195,6 +199,15 @@ def two_apis(tidelog: Tidelog, load: Load, size: Size, one: float) -> None:
     )  # fmt: skip
 
 
+def profile(services: EmbeddedServices, folder: Path) -> None:
+    tidelog, in_flight = Tidelog(services, folder), Size().most
+    with tidelog.up() as url, tidelog.worker(url), Load.started(target(url)) as load:
+        load.order(Order(run("three-steps"), in_flight, seconds=PROFILE_S / 5))
+        with profiled(PROFILE_S):
+            outcome = load.order(Order(run("three-steps"), in_flight, seconds=PROFILE_S))
+        print(f"\n{in_flight} in flight under the profiler: {outcome.rate:,.0f} runs/s{faults([outcome])}")
+
+
 def measure(services: EmbeddedServices, folder: Path, size: Size, bursts: tuple[int, ...]) -> None:
     tidelog = Tidelog(services, folder)
     with ExitStack() as stack:
@@ -218,6 +231,9 @@ async def main(given: argparse.Namespace) -> None:
             if given.idle_workers:
                 await asyncio.to_thread(idle_workers.measure, services, Path(folder), given.idle_workers)
                 return
+            if given.profile:
+                await asyncio.to_thread(profile, services, Path(folder))
+                return
             bursts = (BURST, LARGE_BURST) if given.large else (BURST,)
             await asyncio.to_thread(measure, services, Path(folder), Size(given.rounds, given.seconds), bursts)
 
@@ -228,5 +244,6 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=Size.rounds)
     parser.add_argument("--seconds", type=float, default=Size.seconds)
     parser.add_argument("--large", action="store_true", help="also 10,000 runs at once")
+    parser.add_argument("--profile", action="store_true", help="print the hottest functions of each process")
     parser.add_argument("--idle-workers", type=int, default=0, metavar="N")
     asyncio.run(main(parser.parse_args()))

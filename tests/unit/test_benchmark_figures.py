@@ -8,7 +8,9 @@ import pytest
 
 from benchmarks.__main__ import BENCHMARKS, chosen
 from benchmarks.machine import Stat, cpu_by_part, growth_mb, parsed_stat, part_of, python_processes, tree
+from benchmarks.profiling import hottest
 from benchmarks.run_load import Outcome, quantile
+from benchmarks.run_peers import OURS, ratio
 from benchmarks.runs import Measured, by_part, faults
 
 
@@ -79,12 +81,27 @@ def test_faults_are_told_with_their_numbers(capsys: pytest.CaptureFixture[str]) 
     assert "503 busy" in capsys.readouterr().out
 
 
-def test_processor_time_is_told_by_part() -> None:
-    assert by_part([measured(10), measured(40), measured(30)]) == "api 30.00, worker 1.00"
+def test_a_ratio_compares_the_rounds_of_one_turn() -> None:
+    results = {OURS: [measured(10), measured(40), measured(30)], "other": [measured(10), measured(10), measured(15)]}
+    assert ratio(results, "other") == 2.0
+    assert math.isnan(ratio({OURS: [measured(10)], "other": [measured(0)]}, "other"))
+    assert by_part(results[OURS]) == "api 30.00, worker 1.00"
+
+
+def test_a_profile_counts_a_function_once_for_each_sample() -> None:
+    stacks = [
+        "process 1:python;main (a.py:1);fold (b.py:2);fold (b.py:2) 3",
+        "main (a.py:1);send (c.py:3) 2",
+        "watch (a.py:9);Condition.wait (threading.py:295) 7",
+    ]
+    samples, own, whole = hottest(stacks)
+    assert samples == 5
+    assert own == {"fold (b.py:2)": 3, "send (c.py:3)": 2}
+    assert whole == {"main (a.py:1)": 5, "fold (b.py:2)": 3, "send (c.py:3)": 2}
 
 
 def test_a_name_means_a_benchmark_or_several() -> None:
     assert [name for name, *_ in chosen([])] == list(BENCHMARKS)
     assert chosen(["growth", "--events", "10"]) == [("growth", "--events", "10")]
-    assert chosen(["peers", "--rounds", "1"]) == [("peers", "--rounds", "1")]
+    assert chosen(["peers", "--rounds", "1"]) == [("peers", "--rounds", "1"), ("run_peers", "--rounds", "1")]
     assert ("runs", "--large") in chosen(["large"])
