@@ -209,5 +209,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.5)
+    parser.add_argument("--large", action="store_true", help="for the runs beside other systems only")
     arguments = parser.parse_args()
     uvloop.run(main(arguments.rounds, arguments.seconds))
