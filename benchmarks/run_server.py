@@ -96,12 +96,17 @@ class Tidelog:
             yield f"http://127.0.0.1:{port}"
 
     @contextmanager
-    def worker(self, url: str, suffix: str = "", agents: Path = AGENTS, known: str = "three-steps") -> Iterator[int]:
-        """Runs `tidelog worker` during the block, for agents whose names end with the suffix. Yields its process id."""
+    def worker(
+        self, url: str, suffix: str = "", agents: Path = AGENTS, among: str = "", known: str = "three-steps"
+    ) -> Iterator[int]:
+        """Runs `tidelog worker` during the block, for agents whose names end with the suffix. Yields its process id.
+
+        The block begins when the server lists the agent `known`. `among`: the query of that list, which has one page.
+        """
         command = [sys.executable, "-m", "api.cli.main", "worker", "--agents", str(agents), "--tool-concurrency", TOOLS_AT_ONCE]
         own = {"TIDELOG_URL": url, "BENCHMARK_AGENTS": suffix}
         with child(command, {**self._environment, **own}) as process:
-            until_answers(int(url.rpartition(":")[2]), "/v1/agents", process, holds=f'"{known}{suffix}"')
+            until_answers(int(url.rpartition(":")[2]), f"/v1/agents{among}", process, holds=f'"{known}{suffix}"')
             yield process.pid
 
 
