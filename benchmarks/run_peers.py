@@ -30,7 +30,7 @@ from benchmarks.peer_packages import Skipped, node, npm_packages, python_package
 from benchmarks.peers import as_url, create_database
 from benchmarks.run_load import Load, Order, Target
 from benchmarks.run_server import Tidelog, child, run, target, until_answers
-from benchmarks.runs import BURST, LARGE_BURST, PARTS, Measured, by_part, faults, measured, middle
+from benchmarks.runs import BURST, LARGE_BURST, PARTS, Measured, by_part, faults, measured, middle, turns
 from benchmarks.servers import embedded, free_port, make_wal, quiet
 
 HERE = Path(__file__).parent
@@ -137,11 +137,11 @@ def measure(services: EmbeddedServices, folder: Path, rounds: int, seconds: floa
                     results[name].append(contestants[name].order(in_flight, seconds=seconds))
             order.append(order.pop(0))
         at_once: dict[int, dict[str, list[Measured]]] = {count: {name: [] for name in contestants} for count in bursts}
-        for _ in range(rounds):
-            for count, results in at_once.items():
+        for count, results in at_once.items():
+            for _ in turns(rounds):
                 for name in order:
                     results[name].append(contestants[name].order(count, count=count))
-            order.append(order.pop(0))
+                order.append(order.pop(0))
     for in_flight, results in found.items():
         report(f"{in_flight} in flight", results)
         add_rows(f"{in_flight} in flight", results, 2.0 if in_flight > 1 else None)

@@ -86,12 +86,12 @@ class Tidelog:
         self._number = 0
 
     @contextmanager
-    def up(self, *options: str) -> Iterator[str]:
-        """Runs `tidelog up` without a worker during the block. Yields its URL."""
+    def up(self, *options: str, **settings: str) -> Iterator[str]:
+        """Runs `tidelog up` without a worker during the block. Yields its URL. `settings`: variables of its environment."""
         self._number += 1
         port, data = free_port(), str(self._folder / f"server-{self._number}")
         command = [sys.executable, "-m", "api.cli.main", "up", "--port", str(port), "--data-dir", data, "--no-worker", "--json"]
-        with child([*command, *options], self._environment) as process:
+        with child([*command, *options], {**self._environment, **settings}) as process:
             until_answers(port, "/health/ready", process)
             yield f"http://127.0.0.1:{port}"
 

@@ -13,12 +13,13 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.embedded import EmbeddedServices
+from api.settings import Settings
 from benchmarks import idle_workers, table
 from benchmarks.machine import cpu_by_part, growth_mb
 from benchmarks.profiling import profiled
@@ -28,8 +29,8 @@ from benchmarks.servers import embedded, make_wal, quiet
 
 PARTS = ("api", "engine", "worker", "PostgreSQL", "NATS")
 BURST, LARGE_BURST = 1_000, 10_000
-BURSTS_S = 30.0
-"""Bursts are repeated until so many seconds have passed."""
+TURNS_S = 20.0
+"""Seconds after which a slow order is not repeated any more."""
 GROWN_MB = 150
 PROFILE_S = 10.0
 
@@ -67,6 +68,15 @@ def measured(load: Load, order: Order, parts: Iterable[str] = PARTS) -> Measured
     after = cpu_by_part([os.getpid()])
     runs = max(1, outcome.completed)
     return Measured(outcome, {part: (after.get(part, 0.0) - before.get(part, 0.0)) * 1e3 / runs for part in parts})
+
+
+def turns(rounds: int) -> Iterator[int]:
+    """The numbers of the rounds. No round begins after TURNS_S seconds, so that a slow machine or version is measured, too."""
+    began = time.monotonic()
+    for number in range(rounds):
+        if number and time.monotonic() - began > TURNS_S:
+            return
+        yield number
 
 
 def middle(rounds: Iterable[Measured], of: Callable[[Measured], float]) -> float:
@@ -120,11 +130,10 @@ def report_rates(found: dict[int, list[Measured]]) -> None:
             table.row(f"the same, {in_flight} in flight: processor", costs, f"client {client:.2f} ms", "≤ 3.5 ms", met=cpu <= 3.5)
 
 
-def burst(load: Load, count: int) -> None:
+def burst(load: Load, size: Size, count: int) -> None:
     outcomes: list[Outcome] = []
     grown: list[float] = []
-    began = time.monotonic()
-    while len(outcomes) < 3 and (not outcomes or time.monotonic() - began < BURSTS_S):
+    for _ in turns(size.rounds):
         with growth_mb([os.getpid()]) as parts:
             outcomes.append(load.order(Order(run("three-steps"), count, count=count)))
         grown.append(max(parts.get("api", 0.0), parts.get("engine", 0.0)))
@@ -144,7 +153,7 @@ def calls(load: Load, size: Size) -> None:
     many: list[tuple[float, float, float]] = []
     outcomes = []
     body = run("many-calls", calls=size.calls)
-    for _ in range(size.rounds):
+    for _ in turns(size.rounds):
         outcomes.append(load.order(Order(body, 1, count=1, keep=True)))
         alone += waits(outcomes[-1])
         outcomes.append(load.order(Order(body, size.most, count=size.most, keep=True)))
@@ -173,7 +182,7 @@ def steps(load: Load, size: Size) -> None:
     print()
     for name, (at_once, together, reach) in variants.items():
         found, outcomes = [], []
-        for _ in range(size.rounds):
+        for _ in turns(size.rounds):
             outcome = load.order(Order(run("many-steps", steps=size.steps, at_once=together), at_once, count=at_once, keep=True))
             outcomes.append(outcome)
             took = outcome.answers[0]["run"]["result"]["seconds"] if at_once == 1 and outcome.answers else outcome.seconds
@@ -199,6 +208,18 @@ def two_apis(tidelog: Tidelog, load: Load, size: Size, one: float) -> None:
     )  # fmt: skip
 
 
+def slow_way(tidelog: Tidelog, size: Size) -> None:
+    """Runs whose sagas react after the append, as they do after a failure."""
+    with tidelog.up(TIDELOG_REACTIONS_IN_APPEND="false") as url, tidelog.worker(url), Load.started(target(url)) as load:
+        load.order(Order(run("three-steps"), 16, seconds=size.seconds / 2))
+        found = [measured(load, Order(run("three-steps"), size.most, seconds=size.seconds)) for _ in range(size.rounds)]
+    rate, wrong = middle(found, lambda one: one.outcome.rate), faults(one.outcome for one in found)
+    print(f"\nReactions in the append switched off: {rate:,.0f} runs/s{wrong}")
+    print(f"       processor: {middle(found, lambda one: one.cpu_ms):.2f} ms ({by_part(found)})")
+    name = f"reactions in the append switched off, {size.most} in flight"
+    table.row(name, f"{rate:,.0f} runs/s{wrong}", "", "≥ 100/s", met=rate >= 100)
+
+
 def profile(services: EmbeddedServices, folder: Path) -> None:
     tidelog, in_flight = Tidelog(services, folder), Size().most
     with tidelog.up() as url, tidelog.worker(url), Load.started(target(url)) as load:
@@ -217,10 +238,12 @@ def measure(services: EmbeddedServices, folder: Path, size: Size, bursts: tuple[
             found = rates(load, size)
             report_rates(found)
             for count in bursts:
-                burst(load, count)
+                burst(load, size, count)
             calls(load, size)
             steps(load, size)
         two_apis(tidelog, load, size, middle(found[size.most], lambda one: one.outcome.rate))
+    if "reactions_in_append" in Settings.model_fields:
+        slow_way(tidelog, size)
 
 
 async def main(given: argparse.Namespace) -> None:

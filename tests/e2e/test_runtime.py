@@ -254,7 +254,7 @@ async def test_the_benchmark_of_runs_measures_runs_calls_and_steps(
     def measure() -> None:
         with Load.started(target(runtime.server.url, runtime.server.key)) as load:
             runs.report_rates(runs.rates(load, size))
-            runs.burst(load, 3)
+            runs.burst(load, size, 3)
             runs.calls(load, size)
             runs.steps(load, size)
 
