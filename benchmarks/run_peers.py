@@ -41,6 +41,8 @@ DBOS = ("dbos==3.4.0", *SERVER)
 LANGGRAPH = ("langgraph==1.2.22", "langgraph-checkpoint-postgres==3.2.0", *SERVER)
 IN_FLIGHT = (1, 16, 64)
 WARM_UP_S = 1.0
+BURSTS_S = 120.0
+"""Seconds after which bursts are not repeated any more."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def measure(services: EmbeddedServices, folder: Path, rounds: int, seconds: floa
             order.append(order.pop(0))
         at_once: dict[int, dict[str, list[Measured]]] = {count: {name: [] for name in contestants} for count in bursts}
         for count, results in at_once.items():
-            for _ in turns(rounds):
+            for _ in turns(rounds, BURSTS_S):
                 for name in order:
                     results[name].append(contestants[name].order(count, count=count))
                 order.append(order.pop(0))

@@ -70,11 +70,11 @@ def measured(load: Load, order: Order, parts: Iterable[str] = PARTS) -> Measured
     return Measured(outcome, {part: (after.get(part, 0.0) - before.get(part, 0.0)) * 1e3 / runs for part in parts})
 
 
-def turns(rounds: int) -> Iterator[int]:
-    """The numbers of the rounds. No round begins after TURNS_S seconds, so that a slow machine or version is measured, too."""
+def turns(rounds: int, seconds: float = TURNS_S) -> Iterator[int]:
+    """The numbers of the rounds. No round begins after so many seconds, so that a slow machine or version is measured, too."""
     began = time.monotonic()
     for number in range(rounds):
-        if number and time.monotonic() - began > TURNS_S:
+        if number and time.monotonic() - began > seconds:
             return
         yield number
 
