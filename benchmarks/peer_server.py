@@ -4,6 +4,7 @@ It runs in the environments of peers, which hold nothing of Tidelog: `python pee
 database is on standard input.
 """
 
+import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypedDict
@@ -40,16 +41,11 @@ async def dbos(url: str) -> Workflow:
 
 
 async def langgraph(url: str) -> Workflow:
+    """Each connection has a checkpointer and a graph of its own: a checkpointer lets one of its runs at a time use the database."""
     from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
     from langgraph.graph import END, START, StateGraph
+    from psycopg import AsyncConnection
     from psycopg.rows import dict_row
-    from psycopg_pool import AsyncConnectionPool
-
-    settings = {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
-    pool = AsyncConnectionPool(url, min_size=CONNECTIONS, max_size=CONNECTIONS, open=False, kwargs=settings)
-    await pool.open(wait=True)
-    saver = AsyncPostgresSaver(pool)
-    await saver.setup()
 
     def more(before: list[str] | None, added: list[str]) -> list[str]:
         return [*(before or []), *added]
@@ -65,11 +61,21 @@ async def langgraph(url: str) -> Workflow:
         graph.add_node(f"step-{number}", step)
     for before, after in ((START, "step-0"), ("step-0", "step-1"), ("step-1", "step-2"), ("step-2", END)):
         graph.add_edge(before, after)
-    compiled = graph.compile(checkpointer=saver)
+    free: asyncio.Queue[Any] = asyncio.Queue()
+    for number in range(CONNECTIONS):
+        connection = await AsyncConnection.connect(url, autocommit=True, prepare_threshold=0, row_factory=dict_row)
+        saver = AsyncPostgresSaver(connection)
+        if number == 0:
+            await saver.setup()
+        free.put_nowait(graph.compile(checkpointer=saver))
 
     async def three_steps() -> str:
-        config = {"configurable": {"thread_id": str(uuid4())}}
-        found = await compiled.ainvoke({"results": []}, config, durability="sync")
+        compiled = await free.get()
+        try:
+            config = {"configurable": {"thread_id": str(uuid4())}}
+            found = await compiled.ainvoke({"results": []}, config, durability="sync")
+        finally:
+            free.put_nowait(compiled)
         return DONE if len(found["results"]) == 3 else "wrong"
 
     return three_steps

@@ -7,8 +7,8 @@ all, and its processor time is left out. A system that cannot be installed is sk
 - Tidelog: `tidelog up` and `tidelog worker`, PostgreSQL and NATS;
 - Restate: its server as it is shipped (one node, fsync of its log on), and a service of its TypeScript SDK under Node.js;
 - DBOS: a workflow of its Python library, called by a bare ASGI server in the same process, on the same PostgreSQL;
-- LangGraph: a graph of three nodes with its PostgreSQL checkpointer and `durability="sync"`, in the same kind of server. No worker
-  takes over a run whose process has ended: the caller must ask again.
+- LangGraph: a graph of three nodes with its PostgreSQL checkpointer and `durability="sync"`, in the same kind of server; twenty
+  graphs, each with a connection of its own. No worker takes over a run whose process has ended: the caller must ask again.
 """
 
 import argparse
