@@ -1,7 +1,7 @@
 """Where the Python processes of an installation spend their time under load: py-spy looks at them from outside, without their help.
 
 Part of `benchmarks.runs` (`--profile`). py-spy is installed into the ignored folder .venv-peers. It needs the right to trace
-processes.
+processes. `Runner.run` itself is uvloop: its own work, and a part of its waiting.
 """
 
 import os
