@@ -14,6 +14,7 @@ from application.engine.ports.positions import ConsumerPositions
 from application.engine.ports.problems import WorkerProblems
 from application.engine.ports.projections import ProjectionOperations
 from application.engine.ports.queue import WorkQueue
+from application.engine.ports.sessions import WorkerSessions
 from application.engine.ports.upkeep import UpkeepState
 from application.engine.reading.cloudevents import CloudEventEncoder
 from application.engine.reading.history_keeper import HistoryKeeper
@@ -70,6 +71,8 @@ class Container:
     commands: CommandLoop
     cloud_events: CloudEventEncoder
     workers: "Workers"
+    sessions: WorkerSessions
+    """The sessions of workers. Uses the connections for the process's own work."""
     live: LiveFeed
     positions: ConsumerPositions
     reads: Reads

@@ -17,6 +17,10 @@ MAX_LOST_CLAIMS = 10
 """After so many claims in a row without progress the work itself is assumed to kill its workers."""
 
 
+LapseReason = Literal["lost", "left", "unsent"]
+"""Why a session no longer has a piece of work. `lost`: nobody saw the session for the time of its lease. `left`: the worker ended
+the session. `unsent`: the work never reached the worker, so nothing of it has begun."""
+
 MAX_TRACEBACK = 10_000
 MAX_CAUSES = 20
 

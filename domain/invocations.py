@@ -1,6 +1,7 @@
 """Invocations: one tool call each. The intent is recorded before the effect, so that an effect never happens twice unseen.
 
-A cancelled call is never tried again. The outcome of an attempt that was under way is recorded when it arrives.
+A cancelled call is never tried again. The outcome of an attempt that was under way is recorded when it arrives, also when the call
+has become ambiguous meanwhile and no person has resolved it.
 """
 
 import json
@@ -11,7 +12,7 @@ from uuid import UUID
 from pydantic import Field, StringConstraints
 
 from domain.errors import AlreadyResolved, InvalidState, NotFound, RepeatedDifferently, StaleAttempt, WorkOver
-from domain.failures import MAX_LOST_CLAIMS, RETRYABLE, Failure, Retry, backoff_s
+from domain.failures import MAX_LOST_CLAIMS, RETRYABLE, Failure, LapseReason, Retry, backoff_s
 from domain.kernel import Command, Decider, Event, Json, Name, Scheduled, ShortText, replace, same_json
 
 Status = Literal["absent", "requested", "started", "waiting", "succeeded", "failed", "ambiguous", "cancelled"]
@@ -42,6 +43,8 @@ class AttemptStarted(Event):
     attempt: int
     worker_id: str
     dispatch: int
+    session_id: UUID | None = None
+    """The session that holds the lease. None: the queue of the work keeps the lease."""
 
 
 class InvocationRetryScheduled(Event):
@@ -57,6 +60,10 @@ class InvocationRequeued(Event):
     run_id: UUID
     tool: str
     dispatch: int
+    lapsed: int | None = None
+    """The attempt whose claim lapsed. None: the delay of a retry is over."""
+    reason: str | None = None
+    """Why the claim lapsed."""
 
 
 class InvocationSucceeded(Event):
@@ -76,7 +83,8 @@ class InvocationFailed(Event):
 
 
 class InvocationBecameAmbiguous(Event):
-    """The worker vanished after the intent was recorded. A person must say whether the effect happened."""
+    """The worker vanished after the intent was recorded. A person must say whether the effect happened, unless the worker comes
+    back and reports the outcome first."""
 
     TOPIC = "invocation.became_ambiguous"
     attempt: int
@@ -126,6 +134,8 @@ class Invocation:
     requested: InvocationRequested | None = None
     attempt: int = 0
     worker_id: str | None = None
+    session_id: UUID | None = None
+    """The session that made the newest claim."""
     dispatch: int = 0
     failures: int = 0
     lost_claims: int = 0
@@ -145,6 +155,7 @@ def evolve(invocation: Invocation, event: InvocationEvent) -> Invocation:
                 status="started",
                 attempt=event.attempt,
                 worker_id=event.worker_id,
+                session_id=event.session_id,
                 lost_claims=invocation.lost_claims + 1,
             )
         case InvocationSucceeded():
@@ -152,7 +163,8 @@ def evolve(invocation: Invocation, event: InvocationEvent) -> Invocation:
         case InvocationRetryScheduled():
             return replace(invocation, status="waiting", failures=invocation.failures + 1, lost_claims=0)
         case InvocationRequeued():
-            return replace(invocation, status="requested", dispatch=event.dispatch)
+            lost = invocation.lost_claims if event.reason in (None, "lost") else max(0, invocation.lost_claims - 1)
+            return replace(invocation, status="requested", dispatch=event.dispatch, lost_claims=lost)
         case InvocationFailed():
             return replace(invocation, status="failed", error=event.error)
         case InvocationBecameAmbiguous():
@@ -183,6 +195,15 @@ class ClaimInvocation(Command):
     invocation_id: UUID
     worker_id: ShortText
     dispatch: int = Field(ge=1)
+    session_id: UUID | None = None
+
+
+class LapseAttempt(Command):
+    """Takes the invocation away from the session that claimed it."""
+
+    invocation_id: UUID
+    attempt: int
+    reason: LapseReason
 
 
 class CompleteInvocation(Command):
@@ -220,7 +241,7 @@ class CancelInvocation(Command):
 
 InvocationCommand = (
     RequestInvocation | ClaimInvocation | CompleteInvocation | FailInvocation | ResolveInvocation | RequeueInvocation
-    | CancelInvocation
+    | CancelInvocation | LapseAttempt
 )  # fmt: skip
 
 
@@ -244,6 +265,8 @@ def decide(invocation: Invocation, command: InvocationCommand) -> list[Event]:
     match command:
         case ClaimInvocation():
             return [_claim(invocation, requested, command)]
+        case LapseAttempt():
+            return _lapse(invocation, requested, command)
         case CompleteInvocation() | FailInvocation():
             return _report(invocation, requested, command)
         case ResolveInvocation():
@@ -267,21 +290,45 @@ def _claim(invocation: Invocation, requested: InvocationRequested, command: Clai
         raise WorkOver(f"the invocation is {invocation.status}")
     if invocation.status == "waiting" or command.dispatch != invocation.dispatch:
         raise WorkOver(f"dispatch {command.dispatch} is over; {invocation.dispatch} is the newest")
-    if invocation.status == "started":  # the queue delivered the work again, so the worker of the open attempt has vanished
-        if not requested.idempotent:
-            return InvocationBecameAmbiguous(attempt=invocation.attempt, worker_id=invocation.worker_id or "")
+    if invocation.status == "started":
+        if invocation.session_id is not None:
+            raise WorkOver(f"dispatch {command.dispatch} is claimed by a session, as attempt {invocation.attempt}")
+        # The queue delivered the work again, so the worker of the open attempt has vanished.
+        if (end := _end_of_lost(invocation, requested)) is not None:
+            return end
+    attempt = invocation.attempt + 1
+    return AttemptStarted(attempt=attempt, worker_id=command.worker_id, dispatch=command.dispatch, session_id=command.session_id)
+
+
+def _end_of_lost(invocation: Invocation, requested: InvocationRequested) -> Event | None:
+    """What ends an invocation whose worker vanished in an attempt, with an unknown outcome. None: it is tried again."""
+    if not requested.idempotent:
+        return InvocationBecameAmbiguous(attempt=invocation.attempt, worker_id=invocation.worker_id or "")
+    if invocation.cancel_request is not None:
+        return InvocationCancelled(reason=invocation.cancel_request.reason, effect="unknown")
+    if invocation.lost_claims >= MAX_LOST_CLAIMS:
+        why = f"{MAX_LOST_CLAIMS} workers in a row vanished while they ran this tool"
+        return _outcome(invocation, requested, None, Failure(type="WorkersLost", message=why, kind="lost"))
+    return None
+
+
+def _lapse(invocation: Invocation, requested: InvocationRequested, command: LapseAttempt) -> list[Event]:
+    """Nothing, for an attempt that no session began, that has ended, or after which the invocation was claimed again."""
+    if invocation.status != "started" or command.attempt != invocation.attempt or invocation.session_id is None:
+        return []
+    if command.reason == "unsent":  # the tool was never called: not even a call that must not be repeated is in doubt
         if invocation.cancel_request is not None:
-            return InvocationCancelled(reason=invocation.cancel_request.reason, effect="unknown")
-        if invocation.lost_claims >= MAX_LOST_CLAIMS:
-            why = f"{MAX_LOST_CLAIMS} workers in a row vanished while they ran this tool"
-            return _outcome(invocation, requested, None, Failure(type="WorkersLost", message=why, kind="lost"))
-    return AttemptStarted(attempt=invocation.attempt + 1, worker_id=command.worker_id, dispatch=command.dispatch)
+            return [InvocationCancelled(reason=invocation.cancel_request.reason)]
+    elif (end := _end_of_lost(invocation, requested)) is not None:
+        return [end]
+    run_id, tool, dispatch = requested.run_id, requested.tool, invocation.dispatch + 1
+    return [InvocationRequeued(run_id=run_id, tool=tool, dispatch=dispatch, lapsed=command.attempt, reason=command.reason)]
 
 
 def _report(invocation: Invocation, requested: InvocationRequested, command: CompleteInvocation | FailInvocation) -> list[Event]:
     if invocation.status in TERMINAL:
         raise WorkOver(f"the invocation is {invocation.status}")
-    if command.attempt != invocation.attempt or invocation.status == "waiting":
+    if command.attempt != invocation.attempt or invocation.status in ("requested", "waiting"):
         raise StaleAttempt(f"attempt {command.attempt} lost its lease; {invocation.attempt} is the newest")
     if isinstance(command, CompleteInvocation):
         return [_outcome(invocation, requested, command.result, None)]

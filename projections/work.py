@@ -1,6 +1,12 @@
-"""Open work: agent runs and invocations that wait for a worker or have one. The reconciler refills the queue from this table."""
+"""Open work: agent runs and invocations that wait for a worker or have one, and the session that has claimed each.
+
+The reconciler refills the queue from this table. The sweeper finds in it what a lost session leaves behind.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
 
 from application.engine.ports.queue import WorkItem
 from domain import agent_runs, invocations
@@ -10,8 +16,9 @@ from projections.kernel import Connection, Projection, decoded, topics_of
 OPENED = topics_of(
     agent_runs.AgentRunRequested, agent_runs.AgentRunResumed, invocations.InvocationRequested, invocations.InvocationRequeued
 )
+CLAIMED = topics_of(agent_runs.AgentRunClaimed, invocations.AttemptStarted)
 # Not InvocationCancelRequested: while the last attempt is under way, its item in the queue shows whether the worker has vanished. A
-# worker that claims the item then gets no attempt.
+# worker that claims the item then gets no attempt. The attempt of a session lapses with the session.
 CLOSED = topics_of(
     agent_runs.AgentRunRetryScheduled, agent_runs.AgentRunCompleted, agent_runs.AgentRunFailed, agent_runs.AgentRunCancelled,
     invocations.InvocationRetryScheduled, invocations.InvocationSucceeded, invocations.InvocationFailed,
@@ -34,25 +41,80 @@ def opened(recorded: RecordedEvent) -> WorkItem:
     return WorkItem(recorded.tenant_id, kind, pool, recorded.stream_id, dispatch, recorded.root_id)
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    session_id: UUID
+    attempt: int
+
+
+def claimed(recorded: RecordedEvent) -> Claim | None:
+    """The claim of a session. None: a worker without a session has claimed the work, and the queue keeps its lease."""
+    event: agent_runs.AgentRunClaimed | invocations.AttemptStarted = decoded(recorded)
+    return None if event.session_id is None else Claim(event.session_id, event.attempt)
+
+
+@dataclass(slots=True)
+class Changes:
+    """What a batch changes. Each piece of work is in one of the three."""
+
+    closed: set[UUID]
+    opened: dict[UUID, tuple[WorkItem, datetime, Claim | None]]
+    claims: dict[UUID, Claim]
+    """Claims of work that was opened before the batch."""
+
+    def add(self, recorded: RecordedEvent) -> None:
+        id = recorded.stream_id
+        if recorded.topic in CLAIMED:
+            if (claim := claimed(recorded)) is None:
+                return
+            if id in self.opened:
+                self.opened[id] = (*self.opened[id][:2], claim)
+            else:
+                self.claims[id] = claim
+            return
+        self.opened.pop(id, None)
+        self.claims.pop(id, None)
+        self.closed.discard(id)
+        if recorded.topic in CLOSED:
+            self.closed.add(id)
+        else:
+            self.opened[id] = (opened(recorded), recorded.recorded_at, None)
+
+
+OPEN = """
+INSERT INTO open_work (work_id, tenant_id, root_id, kind, pool, dispatch, dispatched_at, session_id, attempt)
+SELECT * FROM unnest(
+    %s::uuid[], %s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::int[], %s::timestamptz[], %s::uuid[], %s::int[]
+)
+ON CONFLICT (work_id) DO UPDATE SET dispatch = EXCLUDED.dispatch, dispatched_at = EXCLUDED.dispatched_at,
+    session_id = EXCLUDED.session_id, attempt = EXCLUDED.attempt
+"""
+CLAIM = """
+UPDATE open_work AS w SET session_id = c.session_id, attempt = c.attempt
+FROM unnest(%s::uuid[], %s::uuid[], %s::int[]) AS c (work_id, session_id, attempt) WHERE w.work_id = c.work_id
+"""
+
+
 async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
-    newest = {recorded.stream_id: recorded for recorded in batch}
-    closed = [stream_id for stream_id, recorded in newest.items() if recorded.topic in CLOSED]
-    items = [(opened(recorded), recorded.recorded_at) for recorded in newest.values() if recorded.topic in OPENED]
-    if closed:
-        await connection.execute("DELETE FROM open_work WHERE work_id = ANY (%s)", [closed])
-    if items:
-        sql = """
-        INSERT INTO open_work (work_id, tenant_id, root_id, kind, pool, dispatch, dispatched_at)
-        SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::int[], %s::timestamptz[])
-        ON CONFLICT (work_id) DO UPDATE SET dispatch = EXCLUDED.dispatch, dispatched_at = EXCLUDED.dispatched_at
-        """
+    changes = Changes(set(), {}, {})
+    for recorded in batch:
+        changes.add(recorded)
+    if changes.closed:
+        await connection.execute("DELETE FROM open_work WHERE work_id = ANY (%s)", [list(changes.closed)])
+    if changes.claims:
+        claims = changes.claims.values()
+        values = [list(changes.claims), [claim.session_id for claim in claims], [claim.attempt for claim in claims]]
+        await connection.execute(CLAIM, values)
+    if rows := list(changes.opened.values()):
+        items = [item for item, _, _ in rows]
         await connection.execute(
-            sql,
+            OPEN,
             (
-                [i.work_id for i, _ in items], [i.tenant_id for i, _ in items], [i.root_id for i, _ in items],
-                [i.kind for i, _ in items], [i.pool for i, _ in items], [i.dispatch for i, _ in items], [at for _, at in items],
+                [i.work_id for i in items], [i.tenant_id for i in items], [i.root_id for i in items], [i.kind for i in items],
+                [i.pool for i in items], [i.dispatch for i in items], [at for _, at, _ in rows],
+                [claim and claim.session_id for _, _, claim in rows], [claim and claim.attempt for _, _, claim in rows],
             ),
         )  # fmt: skip
 
 
-PROJECTION = Projection("work", OPENED | CLOSED, ("open_work",), apply)
+PROJECTION = Projection("work", OPENED | CLAIMED | CLOSED, ("open_work",), apply)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from application.engine.ports.problems import WorkerProblems
     from application.engine.ports.projections import ProjectionOperations
     from application.engine.ports.queue import OpenWork, WorkQueue
+    from application.engine.ports.sessions import WorkerSessions
     from application.engine.ports.snapshots import Snapshots
     from application.engine.ports.timers import Timers
     from application.engine.ports.upkeep import RecordedCommands, UpkeepRuns
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from application.engine.reading.history_keeper import HistoryKeeper, Witness
     from application.engine.reading.live import LiveFeed
     from application.reads import CurrentRuns, Reads
+    from application.workers.tokens import LeaseTokens
     from projections.engine.kernel import Database, Projection
     from projections.engine.plugins import Discovery
 
@@ -85,6 +87,8 @@ class Overrides(TypedDict, total=False):
     open_work: "OpenWork"
     recorded_commands: "RecordedCommands"
     upkeep_runs: "UpkeepRuns"
+    worker_sessions: "WorkerSessions"
+    lease_tokens: "LeaseTokens"
 
     # NATS
     nats: "NatsConnection"

@@ -15,6 +15,7 @@ from api.assembly.parts import Listening, Parts, part
 from api.assembly.pools import Pools, Waits, open_pools
 from application.engine.ports.idempotency import IdempotencyKeys
 from application.engine.ports.log import EventFeed, EventStore
+from application.engine.ports.sessions import WorkerSessions
 from application.engine.ports.snapshots import Snapshots
 from application.engine.ports.upkeep import RecordedCommands, UpkeepRuns
 from application.engine.reading.histories import HistoryStore
@@ -129,6 +130,13 @@ async def snapshots(parts: Parts) -> Snapshots | None:
     from adapters.postgres.log.snapshots import PostgresSnapshots
 
     return PostgresSnapshots((await pools(parts)).commands)
+
+
+@part
+async def worker_sessions(parts: Parts) -> WorkerSessions:
+    from adapters.postgres.worker_sessions import PostgresWorkerSessions
+
+    return PostgresWorkerSessions(await database(parts), member_id=parts.settings.member_id)
 
 
 def listening_on(parts: Parts, channel: str) -> AbstractAsyncContextManager[ChannelListener]:

@@ -1,4 +1,4 @@
-"""Use cases of workers, by subject: registration, claims, journals, calls, mail, shared context, outcomes, invocations.
+"""Use cases of workers, by subject: registration, claims, journals, calls, mail, shared context, outcomes, invocations, sessions.
 
 A worker may repeat every request. The id of each command is derived from names that the worker gives (an attempt and a key, or a
 claim). So a repeat is the same command, through every entrance.
@@ -7,6 +7,7 @@ claim). So a repeat is the same command, through every entrance.
 from application.engine.commands.loop import CommandLoop
 from application.engine.ports.problems import WorkerProblems
 from application.engine.ports.queue import WorkQueue
+from application.engine.ports.sessions import WorkerSessions
 from application.engine.reading.live import LiveFeed
 from application.suggestions import KnownNames
 from application.tool_schemas import ToolSchemas
@@ -17,14 +18,23 @@ from application.workers.journal import Journals
 from application.workers.mail import Mailboxes
 from application.workers.outcomes import Outcomes
 from application.workers.registering import Registration
+from application.workers.sessions import SessionWork
 from application.workers.state import SharedContext
+from application.workers.tokens import LeaseTokens
 
 
 class Workers:
     """All use cases of workers. One object serves a process."""
 
     def __init__(
-        self, commands: CommandLoop, queue: WorkQueue, live: LiveFeed, problems: WorkerProblems, tools: KnownNames
+        self,
+        commands: CommandLoop,
+        queue: WorkQueue,
+        live: LiveFeed,
+        problems: WorkerProblems,
+        tools: KnownNames,
+        sessions: WorkerSessions,
+        tokens: LeaseTokens,
     ) -> None:
         """`tools`: the names of the registered tools, for the refusal of a misspelt one."""
         schemas = ToolSchemas()
@@ -36,3 +46,4 @@ class Workers:
         self.context = SharedContext(commands)
         self.outcomes = Outcomes(commands)
         self.invocations = WorkerInvocations(commands)
+        self.sessions = SessionWork(commands, self.claims, self.invocations, sessions, tokens)

@@ -8,7 +8,7 @@ from application.engine.commands.request import Caller, CommandOutcome
 from application.workers.agent_runs import load_agent_run, request_for_agent_run
 from application.workers.journal import Journals, JournalView
 from domain import runs
-from domain.agent_runs import ClaimAgentRun
+from domain.agent_runs import AgentRun, ClaimAgentRun
 from domain.errors import WorkOver
 from domain.kernel import Json
 
@@ -19,6 +19,9 @@ class ClaimedAgentRun:
     attempt: int
     step_key: str
     agent: str
+    agent_version: str | None
+    version_asked: bool
+    """Whether the version was asked for. Otherwise it is only noted."""
     input: Json
     results: dict[str, Json]
     """Results of the completed steps before this step, by key."""
@@ -27,7 +30,6 @@ class ClaimedAgentRun:
     peers: list[str]
     """Keys of the other steps of the run."""
     journal: JournalView
-    outcome: CommandOutcome
 
 
 def claim_name(worker_id: str, dispatch: int, claim: str) -> str:
@@ -43,7 +45,7 @@ class Claims:
         self._commands = commands
         self._journals = journals
 
-    async def claim(self, caller: Caller, command: ClaimAgentRun, claim: str) -> ClaimedAgentRun:
+    async def claim(self, caller: Caller, command: ClaimAgentRun, claim: str) -> tuple[ClaimedAgentRun, CommandOutcome]:
         """Claims an agent run for a worker. `claim`: see `claim_name`.
 
         Raises:
@@ -53,11 +55,17 @@ class Claims:
         name = claim_name(command.worker_id, command.dispatch, claim)
         request = await request_for_agent_run(self._commands, caller, command.agent_run_id, name)
         outcome = await self._commands.execute(request, command)
-        state = await load_agent_run(self._commands, caller.tenant_id, command.agent_run_id)
-        if state.status != "running" or state.worker_id != command.worker_id:
+        state = await load_agent_run(self._commands, caller.tenant_id, command.agent_run_id, fresh=outcome.duplicate)
+        if state.status != "running" or (state.worker_id, state.session_id) != (command.worker_id, command.session_id):
             raise WorkOver(f"the agent run is {state.status}, claimed by {state.worker_id}")
+        if command.session_id is not None and state.dispatch != command.dispatch:
+            raise WorkOver(f"the claim of dispatch {command.dispatch} lapsed; {state.dispatch} is the newest")
+        return await self.given(caller.tenant_id, command.agent_run_id, state), outcome
+
+    async def given(self, tenant_id: UUID, agent_run_id: UUID, state: AgentRun) -> ClaimedAgentRun:
+        """What a worker gets of an agent run that it has claimed. Raises WorkOver if the run has ended."""
         assert state.requested is not None
-        run: runs.Run = (await self._commands.load(runs.DECIDER, caller.tenant_id, state.requested.run_id)).state
+        run: runs.Run = (await self._commands.load(runs.DECIDER, tenant_id, state.requested.run_id)).state
         if run.status in runs.OVER:  # the cancellation of its agent runs is under way
             raise WorkOver(f"the run is {run.status}")
         step = run.step(state.requested.step)
@@ -67,10 +75,11 @@ class Claims:
             attempt=state.attempt,
             step_key=step.key,
             agent=step.agent,
+            agent_version=state.requested.agent_version,
+            version_asked=state.requested.version_asked,
             input=run.input if step.input is None else step.input,
             results={key: s.result for key, s in upstream.items() if s.status == "completed"},
             missing=[key for key, s in upstream.items() if s.status == "failed"],
             peers=[key for key in run.steps if key != step.key],
-            journal=await self._journals.read(caller.tenant_id, command.agent_run_id, after_version=0),
-            outcome=outcome,
+            journal=await self._journals.read(tenant_id, agent_run_id, after_version=0),
         )

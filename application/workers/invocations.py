@@ -28,8 +28,10 @@ class WorkerInvocations:
         await self._cancel_if_over(caller, command.invocation_id)
         outcome = await self._commands.execute(request, command)
         state = await self._state(caller, command.invocation_id, fresh=outcome.duplicate)
-        if state.status != "started" or state.worker_id != command.worker_id:
+        if state.status != "started" or (state.worker_id, state.session_id) != (command.worker_id, command.session_id):
             raise WorkOver(f"the invocation is {state.status}, claimed by {state.worker_id}")
+        if command.session_id is not None and state.dispatch != command.dispatch:
+            raise WorkOver(f"the claim of dispatch {command.dispatch} lapsed; {state.dispatch} is the newest")
         return state, outcome
 
     async def _cancel_if_over(self, caller: Caller, invocation_id: UUID) -> None:

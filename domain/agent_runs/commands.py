@@ -6,7 +6,7 @@ from uuid import UUID
 from pydantic import Field
 
 from domain.agent_runs.events import EntryKind
-from domain.failures import Failure, Retry
+from domain.failures import Failure, LapseReason, Retry
 from domain.kernel import Command, Json, Name, ShortText
 
 EntryKey = ShortText
@@ -27,6 +27,15 @@ class ClaimAgentRun(Command):
     agent_run_id: UUID
     worker_id: ShortText
     dispatch: int = Field(ge=1)
+    session_id: UUID | None = None
+
+
+class LapseClaim(Command):
+    """Takes the agent run away from the session that claimed it."""
+
+    agent_run_id: UUID
+    attempt: int
+    reason: LapseReason
 
 
 class RecordStep(Command):
@@ -97,5 +106,5 @@ class CancelAgentRun(Command):
 
 AgentRunCommand = (
     RequestAgentRun | ClaimAgentRun | RecordStep | StartCall | FinishCall | DeliverMail | ReceiveMail | CompleteAgentRun
-    | FailAgentRun | ResumeAgentRun | TimeOutAgentRun | CancelAgentRun
+    | FailAgentRun | LapseClaim | ResumeAgentRun | TimeOutAgentRun | CancelAgentRun
 )  # fmt: skip

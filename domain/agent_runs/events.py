@@ -28,6 +28,8 @@ class AgentRunClaimed(Event):
     """The fencing token: commands of an older one are refused."""
     worker_id: str
     dispatch: int
+    session_id: UUID | None = None
+    """The session that holds the lease. None: the queue of the work keeps the lease."""
 
 
 class StepRecorded(Event):
@@ -88,10 +90,16 @@ class AgentRunRetryScheduled(Event):
 
 
 class AgentRunResumed(Event):
+    """The agent run waits for a worker again: after a retry's delay, or because a claim lapsed."""
+
     TOPIC = "agent_run.resumed"
     run_id: UUID
     agent: str
     dispatch: int
+    lapsed: int | None = None
+    """The attempt whose claim lapsed. None: the delay of a retry is over."""
+    reason: str | None = None
+    """Why the claim lapsed."""
 
 
 class AgentRunCompleted(Event):

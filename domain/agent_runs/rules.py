@@ -10,6 +10,7 @@ from domain.agent_runs.commands import (
     DeliverMail,
     FailAgentRun,
     FinishCall,
+    LapseClaim,
     ReceiveMail,
     RecordStep,
     RequestAgentRun,
@@ -44,6 +45,8 @@ def decide(run: AgentRun, command: AgentRunCommand) -> list[Event]:
             return [AgentRunRequested(**command.model_dump(exclude={"agent_run_id"}))]
         case ClaimAgentRun():
             return _claim(run, command)
+        case LapseClaim():
+            return _lapse(run, command)
         case FinishCall():
             return [] if run.status in TERMINAL else finish_call(run.journal, command)
         case DeliverMail():
@@ -74,10 +77,25 @@ def _claim(run: AgentRun, command: ClaimAgentRun) -> list[Event]:
         raise WorkOver(f"the agent run is {run.status}")
     if run.status == "waiting" or command.dispatch != run.dispatch:
         raise WorkOver(f"dispatch {command.dispatch} is over; {run.dispatch} is the newest")
+    if run.status == "running" and run.session_id is not None:
+        raise WorkOver(f"dispatch {command.dispatch} is claimed by a session, as attempt {run.attempt}")
     if run.lost_claims >= MAX_LOST_CLAIMS:
-        why = f"{MAX_LOST_CLAIMS} workers in a row vanished while they ran this agent, without any progress"
-        return [_failed(run, Failure(type="WorkersLost", message=why, kind="lost"))]
-    return [AgentRunClaimed(attempt=run.attempt + 1, worker_id=command.worker_id, dispatch=command.dispatch)]
+        return [_workers_lost(run)]
+    return [
+        AgentRunClaimed(
+            attempt=run.attempt + 1, worker_id=command.worker_id, dispatch=command.dispatch, session_id=command.session_id
+        )
+    ]
+
+
+def _lapse(run: AgentRun, command: LapseClaim) -> list[Event]:
+    """Nothing, for a claim that a session did not make, that has ended, or after which the agent run was claimed again."""
+    if run.status != "running" or command.attempt != run.attempt or run.session_id is None or run.requested is None:
+        return []
+    if run.lost_claims >= MAX_LOST_CLAIMS and command.reason == "lost":
+        return [_workers_lost(run)]
+    run_id, agent = run.requested.run_id, run.requested.agent
+    return [AgentRunResumed(run_id=run_id, agent=agent, dispatch=run.dispatch + 1, lapsed=command.attempt, reason=command.reason)]
 
 
 def _decide_for_worker(
@@ -120,6 +138,11 @@ def _retry_or_fail(run: AgentRun, command: FailAgentRun) -> Event:
         delay = backoff_s(retry, command.agent_run_id, run.failures + 1, command.error)
         return AgentRunRetryScheduled(attempt=command.attempt, error=command.error, delay_s=delay, dispatch=run.dispatch + 1)
     return _failed(run, command.error)
+
+
+def _workers_lost(run: AgentRun) -> AgentRunFailed:
+    why = f"{MAX_LOST_CLAIMS} workers in a row vanished while they ran this agent, without any progress"
+    return _failed(run, Failure(type="WorkersLost", message=why, kind="lost"))
 
 
 def _failed(run: AgentRun, error: Failure) -> AgentRunFailed:

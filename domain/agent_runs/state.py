@@ -38,6 +38,8 @@ class AgentRun:
     requested: AgentRunRequested | None = None
     attempt: int = 0
     worker_id: str | None = None
+    session_id: UUID | None = None
+    """The session that made the newest claim."""
     dispatch: int = 0
     failures: int = 0
     lost_claims: int = 0
@@ -67,9 +69,8 @@ def evolve(run: AgentRun, event: AgentRunEvent) -> AgentRun:
             return replace(run, version=version, status="requested", requested=event, dispatch=1)
         case AgentRunClaimed():
             lost = 0 if run.pending_calls else run.lost_claims + 1  # one that waits for a tool is not what kills its worker
-            return replace(
-                run, version=version, status="running", attempt=event.attempt, worker_id=event.worker_id, lost_claims=lost
-            )
+            run = replace(run, attempt=event.attempt, worker_id=event.worker_id, session_id=event.session_id)
+            return replace(run, version=version, status="running", lost_claims=lost)
         case AgentRunCompleted():
             return replace(run, version=version, status="completed")
         case MailDelivered():
@@ -82,7 +83,8 @@ def evolve(run: AgentRun, event: AgentRunEvent) -> AgentRun:
         case AgentRunRetryScheduled():
             return replace(run, version=version, status="waiting", failures=run.failures + 1, lost_claims=0)
         case AgentRunResumed():
-            return replace(run, version=version, status="requested", dispatch=event.dispatch)
+            lost = run.lost_claims if event.reason in (None, "lost") else max(0, run.lost_claims - 1)  # no worker vanished
+            return replace(run, version=version, status="requested", dispatch=event.dispatch, lost_claims=lost)
         case AgentRunFailed():
             return replace(run, version=version, status="failed")
         case AgentRunCancelled():

@@ -9,6 +9,7 @@ from domain.kernel import Event
 
 PROJECT = UUID("01920000-0000-7000-8000-000000000001")
 RUN = UUID("01920000-0000-7000-8000-000000000002")
+SESSION = UUID("01920000-0000-7000-8000-00000000000f")
 AGENT_RUN = UUID("01920000-0000-7000-8000-000000000003")
 INVOCATION = UUID("01920000-0000-7000-8000-000000000004")
 MESSAGE = UUID("01920000-0000-7000-8000-000000000005")
@@ -59,7 +60,7 @@ EXAMPLES: tuple[Event, ...] = (
     agent_runs.AgentRunRequested(
         run_id=RUN, step="collect", agent="historian", agent_version="2", timeout_s=90.5, retry=RETRY, version_asked=True
     ),
-    agent_runs.AgentRunClaimed(attempt=2, worker_id="worker-1", dispatch=1),
+    agent_runs.AgentRunClaimed(attempt=2, worker_id="worker-1", dispatch=1, session_id=SESSION),
     agent_runs.StepRecorded(attempt=2, key="parse", kind="step", result=JSON),
     agent_runs.CallStarted(attempt=2, key="git.history#1", tool="git.history", invocation_id=INVOCATION),
     agent_runs.CallFinished(key="git.history#1", invocation_id=INVOCATION, succeeded=True),
@@ -67,7 +68,7 @@ EXAMPLES: tuple[Event, ...] = (
     agent_runs.MailRefused(message_id=MESSAGE, reason="the recipient is completed"),
     agent_runs.MailReceived(attempt=2, key="receive#1", message_id=MESSAGE),
     agent_runs.AgentRunRetryScheduled(attempt=2, error=FAILURE, delay_s=2.5, dispatch=2),
-    agent_runs.AgentRunResumed(run_id=RUN, agent="historian", dispatch=2),
+    agent_runs.AgentRunResumed(run_id=RUN, agent="historian", dispatch=2, lapsed=1, reason="lost"),
     agent_runs.AgentRunCompleted(
         run_id=RUN, step="collect", attempt=2, result=JSON, unused_keys=("old#1",), abandoned=(INVOCATION,)
     ),
@@ -77,9 +78,9 @@ EXAMPLES: tuple[Event, ...] = (
         run_id=RUN, agent_run_id=AGENT_RUN, key="git.history#1", tool="git.history", arguments={"limit": 10, "extra": JSON},
         idempotent=True, timeout_s=300.0, retry=RETRY,
     ),
-    invocations.AttemptStarted(attempt=1, worker_id="worker-1", dispatch=1),
+    invocations.AttemptStarted(attempt=1, worker_id="worker-1", dispatch=1, session_id=SESSION),
     invocations.InvocationRetryScheduled(attempt=1, error=FAILURE, delay_s=2.5, dispatch=2),
-    invocations.InvocationRequeued(run_id=RUN, tool="git.history", dispatch=2),
+    invocations.InvocationRequeued(run_id=RUN, tool="git.history", dispatch=2, lapsed=1, reason="lost"),
     invocations.InvocationSucceeded(agent_run_id=AGENT_RUN, key="git.history#1", attempt=2, result=JSON),
     invocations.InvocationFailed(agent_run_id=AGENT_RUN, key="git.history#1", attempt=2, error=FAILURE),
     invocations.InvocationBecameAmbiguous(attempt=1, worker_id="worker-1"),

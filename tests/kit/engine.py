@@ -24,6 +24,7 @@ from application.runs.start import start_run
 from application.workers import Workers
 from application.workers.claims import ClaimedAgentRun
 from application.workers.journal import JournalView
+from application.workers.tokens import LeaseTokens
 from domain import agent_runs, agents, invocations, runs, tools
 from domain.failures import Failure, Retry
 from domain.kernel import Command, Json, RecordedEvent
@@ -44,7 +45,9 @@ from tests.kit.memory import (
     MemorySubscription,
     MemoryTimers,
     MemoryWorkerProblems,
+    MemoryWorkerSessions,
     MemoryWorkQueue,
+    SessionBoard,
 )
 from tests.kit.waiting import TENANT, new_id, request_of, until
 from tests.pace import within
@@ -76,8 +79,16 @@ class Engine:
         self.snapshots = shared.snapshots if shared else MemorySnapshots(self.log)
         self.snapshotter = Snapshotter(self.snapshots, catalog.registry, every=snapshot_every) if snapshot_every else None
         self.commands = CommandLoop(self.store, catalog, snapshots=self.snapshotter, hooks=hooks)
+        self.session_board = shared.session_board if shared else SessionBoard(self.open_work)
+        self.sessions = MemoryWorkerSessions(self.session_board)
         self.workers = Workers(
-            self.commands, self.queue, self.live, MemoryWorkerProblems(self.log), MemoryNames(self.log, tools.ToolRegistered)
+            self.commands,
+            self.queue,
+            self.live,
+            MemoryWorkerProblems(self.log),
+            MemoryNames(self.log, tools.ToolRegistered),
+            self.sessions,
+            LeaseTokens(b"a secret of tests, of 32 bytes ..."),
         )
         self.reconciler = WorkReconciler(self.open_work, self.queue)
         if shared is None:
@@ -99,6 +110,8 @@ class Engine:
                 self.open_work.close(recorded.stream_id)
             if recorded.topic in work_table.OPENED:
                 self.open_work.open(work_table.opened(recorded), recorded.recorded_at)
+            if recorded.topic in work_table.CLAIMED and (claim := work_table.claimed(recorded)) is not None:
+                self.open_work.claim(recorded.stream_id, claim.session_id, claim.attempt)
 
     def _drop_timers(self, stream_id: UUID) -> None:
         mine = [timer_id for timer_id, (_, timer) in self.timers.rows.items() if timer.cause.startswith(str(stream_id))]
@@ -239,11 +252,11 @@ class PlayedWorker:
         item, name = delivery.item, str(delivery.delivery)
         if item.kind == "agent":
             command = agent_runs.ClaimAgentRun(agent_run_id=item.work_id, worker_id=self.worker_id, dispatch=item.dispatch)
-            view = await self.engine.workers.claims.claim(self.caller, command, name)
-            return Claim(self, item.kind, item.work_id, view.attempt, delivery, view)
+            view, outcome = await self.engine.workers.claims.claim(self.caller, command, name)
+            return Claim(self, item.kind, item.work_id, view.attempt, delivery, view, outcome)
         wanted = invocations.ClaimInvocation(invocation_id=item.work_id, worker_id=self.worker_id, dispatch=item.dispatch)
-        invocation, _ = await self.engine.workers.invocations.claim(self.caller, wanted, name)
-        return Claim(self, item.kind, item.work_id, invocation.attempt, delivery, None)
+        invocation, outcome = await self.engine.workers.invocations.claim(self.caller, wanted, name)
+        return Claim(self, item.kind, item.work_id, invocation.attempt, delivery, None, outcome)
 
 
 @dataclass
@@ -256,6 +269,7 @@ class Claim:
     attempt: int
     delivery: Delivery
     view: ClaimedAgentRun | None
+    outcome: CommandOutcome
 
     @property
     def given(self) -> ClaimedAgentRun:

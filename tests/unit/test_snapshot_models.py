@@ -36,6 +36,7 @@ some_id = st.sampled_from([RUN, OTHER])
 failure = st.builds(
     Failure, type=text, message=text, kind=st.sampled_from(["transient", "permanent"]), retry_after_s=st.none() | st.just(1.5)
 )
+lapse = st.sampled_from(["lost", "left", "unsent"])
 retry = st.builds(Retry, max_attempts=st.integers(1, 5))
 at = st.builds(datetime.fromtimestamp, st.floats(0, 4e9), st.just(UTC))
 run_step = st.sampled_from([step.key for step in PLAN.steps])
@@ -61,7 +62,8 @@ COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
     "agent_runs": (
         agent_runs.RequestAgentRun(agent_run_id=ID, run_id=RUN, step="s", agent="a", timeout_s=5, retry=Retry(max_attempts=9)),
         st.one_of(
-            st.builds(agent_runs.ClaimAgentRun, **agent_run, worker_id=key, dispatch=few),
+            st.builds(agent_runs.ClaimAgentRun, **agent_run, worker_id=key, dispatch=few, session_id=st.none() | some_id),
+            st.builds(agent_runs.LapseClaim, **agent_run, attempt=few, reason=lapse),
             st.builds(agent_runs.RecordStep, **agent_run, attempt=few, key=key, result=json),
             st.builds(agent_runs.StartCall, **agent_run, attempt=few, key=key, tool=key),
             st.builds(agent_runs.FinishCall, **agent_run, key=key, invocation_id=some_id, succeeded=st.booleans()),
@@ -78,7 +80,8 @@ COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
             idempotent=True, timeout_s=1, retry=Retry(max_attempts=9),
         ),
         st.one_of(
-            st.builds(invocations.ClaimInvocation, **invocation, worker_id=key, dispatch=few),
+            st.builds(invocations.ClaimInvocation, **invocation, worker_id=key, dispatch=few, session_id=st.none() | some_id),
+            st.builds(invocations.LapseAttempt, **invocation, attempt=few, reason=lapse),
             st.builds(invocations.FailInvocation, **invocation, attempt=few, error=failure),
             st.builds(invocations.RequeueInvocation, **invocation, dispatch=few),
             st.builds(invocations.CompleteInvocation, **invocation, attempt=few, result=json),

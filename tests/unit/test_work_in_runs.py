@@ -95,7 +95,7 @@ async def test_a_repeated_claim_of_one_delivery_is_one_claim(engine: Engine, wor
     await engine.start("alpha")
     delivery = await worker.take("alpha")
     one, again = await worker.claim(delivery), await worker.claim(delivery)
-    assert (one.attempt, again.attempt) == (1, 1) and again.given.outcome.duplicate
+    assert (one.attempt, again.attempt) == (1, 1) and again.outcome.duplicate
 
 
 async def test_another_worker_takes_over_and_the_first_one_hears_of_it(engine: Engine, worker: PlayedWorker) -> None:

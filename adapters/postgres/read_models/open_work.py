@@ -17,6 +17,7 @@ class PostgresOpenWork:
         SELECT tenant_id, kind, pool, work_id, dispatch, root_id FROM open_work
         WHERE (dispatched_at < now() - make_interval(secs => %(seconds)s)
                OR dispatched_at > now() + make_interval(secs => %(seconds)s))
+          AND session_id IS NULL
           AND (%(after)s::uuid IS NULL OR work_id > %(after)s)
         ORDER BY work_id LIMIT %(limit)s
         """

@@ -11,6 +11,7 @@ from adapters.postgres.log.gaps import gaps_of
 from adapters.postgres.log.ids import PostgresLogIndex
 from adapters.postgres.room import Room
 from adapters.postgres.worker_problems import PostgresWorkerProblems
+from adapters.postgres.worker_sessions import PostgresInstallationSecrets
 from api.assembly import access, histories, log_streams, messaging, storage, tables
 from api.assembly.commands import commands
 from api.assembly.parts import Parts, part
@@ -24,11 +25,13 @@ from application.engine.ports.problems import WorkerProblems
 from application.engine.ports.projections import ProjectionOperations
 from application.engine.reading.cloudevents import CloudEventEncoder
 from application.engine.reading.live import LiveFeed
+from application.engine.retry import persistently
 from application.engine.retry_parked import EffectRetry
 from application.engine.sagas.manager import effects_of
 from application.engine.timers import effects_again
 from application.reads import CurrentRuns, Reads
 from application.workers import Workers
+from application.workers.tokens import LeaseTokens
 from projections import timers
 from projections.engine.operations import Operations
 from projections.engine.parked import PostgresParkedEvents
@@ -142,6 +145,13 @@ async def dependencies(parts: Parts) -> Mapping[str, HealthCheck]:
     return {"postgres": postgres, "nats": (await messaging.nats(parts)).check_health}
 
 
+@part
+async def lease_tokens(parts: Parts) -> LeaseTokens:
+    """Waits for the database, which holds the secret of the installation."""
+    secrets = PostgresInstallationSecrets(await storage.database(parts))
+    return LeaseTokens(await persistently(partial(access.let_in, secrets.secret)))
+
+
 async def container(parts: Parts) -> Container:
     """The container. Adds the loop of the live feed."""
     loop, feed, queue = await commands(parts), await live(parts), await messaging.work_queue(parts)
@@ -155,7 +165,16 @@ async def container(parts: Parts) -> Container:
         histories=await histories.histories(parts),
         commands=loop,
         cloud_events=CloudEventEncoder((await tables.catalog(parts)).registry.events),
-        workers=Workers(loop, queue, feed, await problems(parts), (await reads(parts)).tools),
+        workers=Workers(
+            loop,
+            queue,
+            feed,
+            await problems(parts),
+            (await reads(parts)).tools,
+            await storage.worker_sessions(parts),
+            await lease_tokens(parts),
+        ),
+        sessions=await storage.worker_sessions(parts),
         live=feed,
         positions=await positions(parts),
         reads=await reads(parts),

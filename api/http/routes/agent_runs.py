@@ -142,7 +142,7 @@ class FailAnswer(Reported):
 async def claim_agent_run(request: Request, agent_run_id: UUID) -> Response:
     body = await body_of(request, ClaimBody)
     command = agent_runs.ClaimAgentRun(agent_run_id=agent_run_id, worker_id=body.worker_id, dispatch=body.dispatch)
-    claimed = await container_of(request).workers.claims.claim(caller_of(request), command, body.claim())
+    claimed, outcome = await container_of(request).workers.claims.claim(caller_of(request), command, body.claim())
     return answer(
         {
             "agent_run_id": str(agent_run_id),
@@ -156,7 +156,7 @@ async def claim_agent_run(request: Request, agent_run_id: UUID) -> Response:
             "peers": claimed.peers,
             **_journal(claimed.journal),
         },
-        headers=replayed(claimed.outcome),
+        headers=replayed(outcome),
     )
 
 

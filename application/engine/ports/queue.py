@@ -57,6 +57,8 @@ class OpenWork(Protocol):
     async def older_than(self, seconds: float, *, after: UUID | None, limit: int) -> list[WorkItem]:
         """A page of open work that was dispatched longer ago, in the order of ids. `after`: the last id of the page before.
 
+        Without work that a session has claimed: the queue need not hold it.
+
         Work that was dispatched as far in the future belongs to it: the database's clock was set back, and the age is not known.
         """
         ...

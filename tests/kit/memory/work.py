@@ -130,18 +130,26 @@ class MemoryOpenWork:
 
     def __init__(self, log: MemoryLog, clock: Clock | None = None) -> None:
         self.log = log
-        self._clock = clock or log.clock
+        self.clock = clock or log.clock
         self.rows: dict[UUID, tuple[datetime, WorkItem]] = {}
         """Work → the time of its last dispatch, and the dispatched item."""
+        self.claims: dict[UUID, tuple[UUID, int]] = {}
+        """Work → the session that claimed it, and the attempt."""
 
     def open(self, item: WorkItem, dispatched_at: datetime) -> None:
         self.rows[item.work_id] = (dispatched_at, item)
+        self.claims.pop(item.work_id, None)
+
+    def claim(self, work_id: UUID, session_id: UUID, attempt: int) -> None:
+        self.claims[work_id] = (session_id, attempt)
 
     def close(self, work_id: UUID) -> None:
         self.rows.pop(work_id, None)
+        self.claims.pop(work_id, None)
 
     async def older_than(self, seconds: float, *, after: UUID | None, limit: int) -> list[WorkItem]:
         self.log.reach()
-        now, age = self._clock.now(), timedelta(seconds=seconds)
-        rows = sorted((work_id, row) for work_id, row in self.rows.items() if after is None or work_id > after)
+        now, age = self.clock.now(), timedelta(seconds=seconds)
+        free = {work_id: row for work_id, row in self.rows.items() if work_id not in self.claims}
+        rows = sorted((work_id, row) for work_id, row in free.items() if after is None or work_id > after)
         return [item for _, (at, item) in rows if at < now - age or at > now + age][:limit]

@@ -1,0 +1,212 @@
+"""Sessions of workers in PostgreSQL (`WorkerSessions`): one row for each, renewed by one statement for each process."""
+
+import hashlib
+from collections.abc import Sequence
+from uuid import UUID, uuid4
+
+from adapters.postgres.database import Database
+from application.engine.ports.sessions import (
+    KEPT_S,
+    LEASE_S,
+    MOST_LISTED,
+    READY_S,
+    HeldWork,
+    LapsedWork,
+    ListedSession,
+    Look,
+    Seen,
+    WorkerSession,
+)
+
+# A session need not be on the disk before its worker hears of it: see migration 0025.
+SOON = "set_config('synchronous_commit', 'off', true)"
+
+OPEN = f"""
+WITH counted AS (
+    SELECT count(*) AS of_tenant, count(*) FILTER (WHERE actor = %(actor)s) AS of_actor
+    FROM worker_session WHERE tenant_id = %(tenant)s AND ended_at IS NULL
+), opened AS (
+    INSERT INTO worker_session
+        (session_id, tenant_id, worker_id, actor, incarnation, release, secret_hash, member_id, since, seen_at)
+    SELECT %(session)s, %(tenant)s, %(worker)s, %(actor)s, %(incarnation)s, %(release)s, %(hash)s, %(member)s, now(), now()
+    FROM counted WHERE of_tenant < %(of_tenant)s AND of_actor < %(of_actor)s
+    ON CONFLICT (session_id) DO UPDATE SET seen_at = now() WHERE worker_session.secret_hash = EXCLUDED.secret_hash
+    RETURNING 1
+)
+SELECT {SOON}, EXISTS (SELECT FROM opened)
+"""
+RESUME = f"""
+WITH taken AS (
+    UPDATE worker_session SET member_id = %(member)s, seen_at = now()
+    WHERE session_id = %(session)s AND tenant_id = %(tenant)s AND incarnation = %(incarnation)s AND secret_hash = %(hash)s
+      AND ended_at IS NULL
+    RETURNING session_id, tenant_id, worker_id, actor, incarnation, release
+)
+SELECT {SOON}, taken.* FROM taken
+"""
+SEEN = f"""
+WITH ready AS (
+    INSERT INTO session_host (member_id, ready_at) VALUES (%(member)s, now())
+    ON CONFLICT (member_id) DO UPDATE SET ready_at = now()
+), kept AS (
+    UPDATE worker_session SET seen_at = now()
+    WHERE session_id = ANY (%(sessions)s) AND member_id = %(member)s AND ended_at IS NULL
+    RETURNING session_id
+)
+SELECT {SOON}, (SELECT coalesce(array_agg(session_id), '{{}}') FROM kept), EXISTS (SELECT FROM worker_session)
+"""
+WITHDRAW = "DELETE FROM session_host WHERE member_id = %s"
+END = """
+UPDATE worker_session SET ended_at = now(), end_reason = 'left'
+WHERE session_id = ANY (%s) AND member_id = %s AND ended_at IS NULL
+"""
+OF_TENANT = """
+SELECT s.session_id, s.tenant_id, s.worker_id, s.actor, s.incarnation, s.release, s.since, s.seen_at,
+       w.agent_runs, w.calls
+FROM worker_session AS s
+CROSS JOIN LATERAL (
+    SELECT count(*) FILTER (WHERE kind = 'agent') AS agent_runs, count(*) FILTER (WHERE kind = 'tool') AS calls
+    FROM open_work WHERE session_id = s.session_id
+) AS w
+WHERE s.tenant_id = %s AND s.ended_at IS NULL ORDER BY s.since DESC, s.session_id DESC LIMIT %s
+"""
+HELD_BY = """
+SELECT tenant_id, kind, work_id, root_id, attempt, session_id FROM open_work WHERE session_id = ANY (%s)
+ORDER BY session_id, work_id
+"""
+OVER = """
+SELECT given.id FROM unnest(%s::uuid[]) AS given (id)
+LEFT JOIN worker_session AS s ON s.session_id = given.id WHERE s.session_id IS NULL OR s.ended_at IS NOT NULL
+"""
+# One that was seen in the future was seen before the database's clock was set back.
+UNSEEN = """
+ended_at IS NULL AND (
+    seen_at < now() - make_interval(secs => %(lease)s) OR seen_at > now() + make_interval(secs => %(lease)s)
+)
+"""
+LOOK = f"""
+SELECT clock_timestamp(),
+       (SELECT count(*) FROM session_host
+        WHERE ready_at BETWEEN now() - make_interval(secs => %(ready)s) AND now() + make_interval(secs => %(ready)s)),
+       count(*) FILTER (WHERE ended_at IS NULL), count(*) FILTER (WHERE ended_at IS NOT NULL),
+       coalesce(array_agg(session_id) FILTER (WHERE {UNSEEN}), '{{}}')
+FROM worker_session
+"""
+# Without waiting for rows that a process renews at this moment: they are seen.
+LOSE = f"""
+UPDATE worker_session SET ended_at = now(), end_reason = 'lost' WHERE session_id IN (
+    SELECT session_id FROM worker_session WHERE session_id = ANY (%(sessions)s) AND {UNSEEN} FOR UPDATE SKIP LOCKED
+)
+"""
+LAPSED = """
+SELECT w.tenant_id, w.kind, w.work_id, w.root_id, w.attempt, w.session_id, coalesce(s.end_reason, 'lost')
+FROM open_work AS w LEFT JOIN worker_session AS s ON s.session_id = w.session_id
+WHERE w.session_id IS NOT NULL AND (s.session_id IS NULL OR s.ended_at IS NOT NULL)
+  AND (%(after)s::uuid IS NULL OR w.work_id > %(after)s)
+ORDER BY w.work_id LIMIT %(limit)s
+"""
+TIDY = """
+WITH vanished AS (DELETE FROM session_host WHERE ready_at NOT BETWEEN now() - interval '1 minute' AND now() + interval '1 minute')
+DELETE FROM worker_session AS s WHERE s.ended_at < now() - make_interval(secs => %s)
+AND NOT EXISTS (SELECT FROM open_work AS w WHERE w.session_id = s.session_id)
+"""
+SECRET = "SELECT secret FROM installation_secret"
+
+
+def _hash(secret: str) -> bytes:
+    """A secret is random and long, so a plain hash is enough."""
+    return hashlib.sha256(secret.encode()).digest()
+
+
+class PostgresWorkerSessions:
+    """Implements the port `WorkerSessions` for one process."""
+
+    def __init__(self, database: Database, *, member_id: UUID | None = None) -> None:
+        """`member_id`: names one start of this process."""
+        self._database = database
+        self._member_id = member_id or uuid4()
+
+    async def open(self, session: WorkerSession, secret: str, *, most_of_actor: int, most_of_tenant: int) -> bool:
+        values = {
+            "session": session.session_id, "tenant": session.tenant_id, "worker": session.worker_id, "actor": session.actor,
+            "incarnation": session.incarnation, "release": session.release, "hash": _hash(secret), "member": self._member_id,
+            "of_tenant": most_of_tenant, "of_actor": most_of_actor,
+        }  # fmt: skip
+        async with self._database.connection() as connection:
+            row = await (await connection.execute(OPEN, values)).fetchone()
+        return bool(row and row[1])
+
+    async def resume(self, tenant_id: UUID, session_id: UUID, secret: str, incarnation: UUID) -> WorkerSession | None:
+        values = {
+            "session": session_id,
+            "tenant": tenant_id,
+            "incarnation": incarnation,
+            "hash": _hash(secret),
+            "member": self._member_id,
+        }
+        async with self._database.connection() as connection:
+            row = await (await connection.execute(RESUME, values)).fetchone()
+        return None if row is None else WorkerSession(*row[1:])
+
+    async def seen(self, session_ids: Sequence[UUID]) -> Seen:
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(SEEN, {"member": self._member_id, "sessions": list(session_ids)})
+            row = await cursor.fetchone()
+        assert row is not None
+        return Seen(frozenset(row[1]), row[2])
+
+    async def withdraw(self) -> None:
+        async with self._database.connection() as connection:
+            await connection.execute(WITHDRAW, [self._member_id])
+
+    async def end(self, session_ids: Sequence[UUID]) -> None:
+        async with self._database.connection() as connection:
+            await connection.execute(END, [list(session_ids), self._member_id])
+
+    async def of_tenant(self, tenant_id: UUID, limit: int = MOST_LISTED) -> list[ListedSession]:
+        async with self._database.connection() as connection:
+            rows = await (await connection.execute(OF_TENANT, [tenant_id, limit])).fetchall()
+        return [ListedSession(WorkerSession(*row[:6]), *row[6:]) for row in rows]
+
+    async def held_by(self, session_ids: Sequence[UUID]) -> list[HeldWork]:
+        async with self._database.connection() as connection:
+            rows = await (await connection.execute(HELD_BY, [list(session_ids)])).fetchall()
+        return [HeldWork(*row) for row in rows]
+
+    async def over(self, session_ids: Sequence[UUID]) -> frozenset[UUID]:
+        async with self._database.connection() as connection:
+            rows = await (await connection.execute(OVER, [list(session_ids)])).fetchall()
+        return frozenset(row[0] for row in rows)
+
+    async def look(self, *, lease_s: float = LEASE_S, ready_s: float = READY_S) -> Look:
+        async with self._database.connection() as connection:
+            row = await (await connection.execute(LOOK, {"lease": lease_s, "ready": ready_s})).fetchone()
+        assert row is not None
+        now, ready, going_on, over, unseen = row
+        return Look(now, ready, going_on, over, frozenset(unseen))
+
+    async def lose(self, session_ids: Sequence[UUID], *, lease_s: float = LEASE_S) -> None:
+        async with self._database.connection() as connection:
+            await connection.execute(LOSE, {"sessions": list(session_ids), "lease": lease_s})
+
+    async def lapsed(self, *, after: UUID | None, limit: int) -> list[LapsedWork]:
+        async with self._database.connection() as connection:
+            rows = await (await connection.execute(LAPSED, {"after": after, "limit": limit})).fetchall()
+        return [LapsedWork(HeldWork(*row[:6]), row[6]) for row in rows]
+
+    async def tidy(self, *, kept_s: float = KEPT_S) -> None:
+        async with self._database.connection() as connection:
+            await connection.execute(TIDY, [kept_s])
+
+
+class PostgresInstallationSecrets:
+    """Implements the port `InstallationSecrets`. A migration made the secret."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def secret(self) -> bytes:
+        async with self._database.connection() as connection:
+            row = await (await connection.execute(SECRET)).fetchone()
+        assert row is not None
+        return bytes(row[0])

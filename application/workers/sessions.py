@@ -1,0 +1,177 @@
+"""Work of sessions: a session claims a dispatch, gives work back, and learns after a reconnect what is still its own.
+
+A dispatch is claimed once. It comes back only when its claim lapses: then the work is dispatched anew. So duplicates on the way of
+the work do no harm.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+from uuid import UUID
+
+from application.engine.commands.loop import CommandLoop
+from application.engine.commands.request import Caller, CommandRequest
+from application.engine.ports.queue import WorkItem
+from application.engine.ports.sessions import HeldWork, WorkerSession, WorkerSessions
+from application.workers.claims import ClaimedAgentRun, Claims
+from application.workers.invocations import WorkerInvocations
+from application.workers.tokens import LeaseTokens
+from domain import agent_runs, invocations
+from domain.agent_runs import AgentRun, ClaimAgentRun, LapseClaim
+from domain.errors import NotFound, WorkOver
+from domain.failures import LapseReason
+from domain.invocations import ClaimInvocation, Invocation, LapseAttempt
+from domain.kernel import Command, Json, derive_id
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedCall:
+    """What a worker gets of a tool call that it has claimed."""
+
+    run_id: UUID
+    agent_run_id: UUID
+    attempt: int
+    tool: str
+    arguments: dict[str, Json]
+    timeout_s: float
+    idempotent: bool
+
+
+Claimed = ClaimedAgentRun | ClaimedCall
+
+
+def lapse_of(work: HeldWork, reason: LapseReason) -> Command:
+    """The command that takes a piece of work away from its session."""
+    if work.kind == "agent":
+        return LapseClaim(agent_run_id=work.work_id, attempt=work.attempt, reason=reason)
+    return LapseAttempt(invocation_id=work.work_id, attempt=work.attempt, reason=reason)
+
+
+def lapse_request(work: HeldWork) -> CommandRequest:
+    """The request of `lapse_of`. An attempt lapses once, whoever says so first."""
+    return CommandRequest(
+        tenant_id=work.tenant_id,
+        actor="system",
+        command_id=derive_id(work.work_id, f"lapse:{work.attempt}"),
+        correlation_id=work.root_id,
+        causation_id=f"session:{work.session_id}",
+        checked=True,
+    )
+
+
+class SessionWork:
+    """The work of the sessions of one process."""
+
+    def __init__(
+        self, commands: CommandLoop, claims: Claims, calls: WorkerInvocations, sessions: WorkerSessions, tokens: LeaseTokens
+    ) -> None:
+        self._commands = commands
+        self._claims = claims
+        self._calls = calls
+        self._sessions = sessions
+        self.tokens = tokens
+
+    async def claim(self, caller: Caller, session: WorkerSession, item: WorkItem, claim_id: UUID) -> Claimed | None:
+        """Claims a dispatch for a session. None: the work is over, or was dispatched anew, or another claim has it.
+
+        `claim_id`: an id that the caller makes for each claim. The same claim again gets its first answer, as long as the session
+        has the work. Raises Unavailable and VersionConflict: whether the claim was recorded is then not known.
+        """
+        try:
+            if item.kind == "agent":
+                claim = ClaimAgentRun(
+                    agent_run_id=item.work_id, worker_id=session.worker_id, dispatch=item.dispatch, session_id=session.session_id
+                )
+                return (await self._claims.claim(caller, claim, str(claim_id)))[0]
+            of_call = ClaimInvocation(
+                invocation_id=item.work_id, worker_id=session.worker_id, dispatch=item.dispatch, session_id=session.session_id
+            )
+            return _call((await self._calls.claim(caller, of_call, str(claim_id)))[0])
+        except NotFound:  # the log lost the work, as after a restore from a backup
+            return None
+        except WorkOver:
+            await self._lapse_if_lost(item)
+            return None
+
+    async def held_by(self, *session_ids: UUID) -> list[HeldWork]:
+        """The work of some sessions, as far as the read model knows. Claims of the last moment may be missing: ask again later.
+
+        Raises Unavailable.
+        """
+        return await self._sessions.held_by(session_ids)
+
+    async def content_of(self, work: HeldWork) -> Claimed | None:
+        """What the worker of a session gets of work that its session has. None: the session does not have it any more.
+
+        Raises Unavailable.
+        """
+        try:
+            if work.kind == "agent":
+                state = await self._agent_run(work.tenant_id, work.work_id)
+                if state.status != "running" or (state.attempt, state.session_id) != (work.attempt, work.session_id):
+                    return None
+                return await self._claims.given(work.tenant_id, work.work_id, state)
+            call = await self._invocation(work.tenant_id, work.work_id)
+            if call.status != "started" or (call.attempt, call.session_id) != (work.attempt, work.session_id):
+                return None
+            return _call(call)
+        except WorkOver:
+            return None
+
+    async def may_report(self, tenant_id: UUID, work_id: UUID, attempt: int, token: str) -> Literal["agent", "tool"] | None:
+        """Whether a worker may still report about work that it has in hand, and the kind of the work.
+
+        None: the attempt is not the newest, or it lapsed and was dispatched anew, or the token is wrong. A call that became
+        ambiguous because its session was lost may be reported until a person resolves it. Raises Unavailable.
+        """
+        agent_run = await self._agent_run(tenant_id, work_id)
+        if agent_run.requested is not None:
+            mine = agent_run.status == "running" and self._fits(agent_run, work_id, attempt, token)
+            return "agent" if mine else None
+        call = await self._invocation(tenant_id, work_id)
+        mine = call.status in ("started", "ambiguous") and self._fits(call, work_id, attempt, token)
+        return "tool" if mine else None
+
+    def _fits(self, state: AgentRun | Invocation, work_id: UUID, attempt: int, token: str) -> bool:
+        session_id = state.session_id
+        return session_id is not None and attempt == state.attempt and self.tokens.fits(token, work_id, attempt, session_id)
+
+    async def give_back(self, work: HeldWork, reason: LapseReason) -> None:
+        """Takes work away from a session before the session is over. It is dispatched anew at once.
+
+        `unsent`: the work never reached the worker, so a call that must not be repeated does not become ambiguous.
+        Raises Unavailable.
+        """
+        await self._commands.execute(lapse_request(work), lapse_of(work, reason))
+
+    async def _lapse_if_lost(self, item: WorkItem) -> None:
+        """Lets the claim of a session that is over lapse where the read model does not know of the claim."""
+        if item.kind == "agent":
+            state: AgentRun | Invocation = await self._agent_run(item.tenant_id, item.work_id)
+        else:
+            state = await self._invocation(item.tenant_id, item.work_id)
+        session_id = state.session_id if state.status in ("running", "started") else None
+        if session_id is not None and await self._sessions.over([session_id]):
+            work = HeldWork(item.tenant_id, item.kind, item.work_id, item.root_id, state.attempt, session_id)
+            await self._commands.execute(lapse_request(work), lapse_of(work, "lost"))
+
+    async def _agent_run(self, tenant_id: UUID, agent_run_id: UUID) -> AgentRun:
+        state: AgentRun = (await self._commands.load(agent_runs.DECIDER, tenant_id, agent_run_id)).state
+        return state
+
+    async def _invocation(self, tenant_id: UUID, invocation_id: UUID) -> Invocation:
+        state: Invocation = (await self._commands.load(invocations.DECIDER, tenant_id, invocation_id)).state
+        return state
+
+
+def _call(call: Invocation) -> ClaimedCall:
+    requested = call.requested
+    assert requested is not None
+    return ClaimedCall(
+        run_id=requested.run_id,
+        agent_run_id=requested.agent_run_id,
+        attempt=call.attempt,
+        tool=requested.tool,
+        arguments=requested.arguments,
+        timeout_s=requested.timeout_s,
+        idempotent=requested.idempotent,
+    )
