@@ -8,9 +8,13 @@ from datetime import datetime
 from uuid import UUID, uuid4
 
 from adapters.postgres.pool import Connections, Pool, translate_errors
-from application.engine.ports.leases import Readable, Share
+from application.engine.ports.leases import Beat, Readable, Share
 
-BEAT_SQL = "SELECT unit_group, share, held FROM beat_v2(%s, %s, %s, %s, %s, %s, %s, %s, %s)"
+# A process without units gets a row too, for the question about sessions.
+BEAT_SQL = """
+    SELECT EXISTS (SELECT FROM worker_session), b.unit_group, b.share, b.held
+    FROM (SELECT) AS always LEFT JOIN beat_v2(%s, %s, %s, %s, %s, %s, %s, %s, %s) AS b ON true
+"""
 LEAVE_SQL = "WITH gone AS (DELETE FROM member WHERE member_id = %(me)s) DELETE FROM lease WHERE member_id = %(me)s"
 MEMBERS_SQL = """
     SELECT m.member_id, m.place, m.groups, m.joined_at, member_lives(m.alive_until, m.lease_seconds, clock_timestamp()),
@@ -65,14 +69,15 @@ class PostgresLeases:
             (None, None, None) if readable is None else (readable.release, list(readable.formats), list(readable.event_versions))
         )
 
-    async def beat(self, units: Mapping[str, Sequence[str]], given_back: Collection[str]) -> dict[str, Share]:
+    async def beat(self, units: Mapping[str, Sequence[str]], given_back: Collection[str]) -> Beat:
         names = [unit for group in units.values() for unit in group]
         groups = [name for name, group in units.items() for _ in group]
         values = (self._member_id, self._place, self._lease_s, *self._readable, names, groups, list(given_back))
         with translate_errors():
             async with self._pool.connection() as connection:
                 rows = await (await connection.execute(BEAT_SQL, values, prepare=True)).fetchall()
-        return {group: Share(size, frozenset(held)) for group, size, held in rows}
+        shares = {group: Share(size, frozenset(held)) for _, group, size, held in rows if group is not None}
+        return Beat(shares, any_session=rows[0][0])
 
     async def leave(self) -> None:
         with translate_errors():

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from application.engine.catalog import Catalog
     from application.engine.commands.hooks import Hook
     from application.engine.commands.loop import CommandLoop
+    from application.engine.leases import SessionPresence
     from application.engine.ports.checkpoints import Checkpoints
     from application.engine.ports.idempotency import IdempotencyKeys
     from application.engine.ports.ids import LogIndex
@@ -81,6 +82,7 @@ class Overrides(TypedDict, total=False):
     appends: "Signal"
     """Wakes the relay."""
     leases: "Leases"
+    presence: "SessionPresence"
     checkpoints: "Checkpoints"
     """Checkpoints of the sagas."""
     timers: "Timers"

@@ -8,7 +8,7 @@ from adapters.nats import FORMATS
 from adapters.postgres.leases import PostgresLeases
 from api.assembly import storage, tables
 from api.assembly.parts import Parts, part
-from application.engine.leases import LEASE_S, WITHOUT_UNITS_BEAT_S, WITHOUT_UNITS_LEASE_S, Group, Membership
+from application.engine.leases import LEASE_S, WITHOUT_UNITS_BEAT_S, WITHOUT_UNITS_LEASE_S, Group, Membership, SessionPresence
 from application.engine.ports.leases import Leases, Readable
 
 
@@ -23,6 +23,11 @@ async def leases(parts: Parts) -> Leases:
     )
 
 
+@part
+async def presence(_: Parts) -> SessionPresence:
+    return SessionPresence()
+
+
 async def _event_versions(parts: Parts) -> tuple[str, ...]:
     """The relay passes events on as bytes. It need not load the classes of events."""
     if parts.roles == {"relay"}:
@@ -33,7 +38,8 @@ async def _event_versions(parts: Parts) -> tuple[str, ...]:
 
 async def share(parts: Parts, groups: Sequence[Group]) -> asyncio.Event:
     """Adds the loops that share the groups with other processes. Returns an event that is set after the first answered beat."""
-    sharing = Membership(await leases(parts), groups, beat_s=None if groups else WITHOUT_UNITS_BEAT_S)
+    beat_s = None if groups else WITHOUT_UNITS_BEAT_S
+    sharing = Membership(await leases(parts), groups, beat_s=beat_s, presence=await presence(parts))
     parts.loops["sharing"] = sharing.run
     for name, worker in sharing.workers.items():
         parts.loops[name] = worker.run

@@ -41,12 +41,41 @@ class Group:
     run: Callable[[frozenset[str]], Coroutine[Any, Any, None]]
 
 
+class SessionPresence:
+    """Whether any worker has a session, as the last beat of this process said."""
+
+    def __init__(self) -> None:
+        self._there = asyncio.Event()
+
+    def tell(self, any_session: bool) -> None:
+        if any_session:
+            self._there.set()
+        else:
+            self._there.clear()
+
+    @property
+    def there(self) -> bool:
+        return self._there.is_set()
+
+    async def wait(self) -> None:
+        """Returns as soon as a worker has a session."""
+        await self._there.wait()
+
+
 class Membership:
     """The beat of this process, and for each group a loop that runs the units which the beat assigned."""
 
-    def __init__(self, leases: Leases, groups: Sequence[Group], *, beat_s: float | None = None) -> None:
-        """`beat_s`: seconds between two beats. None: `BEAT_S`."""
+    def __init__(
+        self,
+        leases: Leases,
+        groups: Sequence[Group],
+        *,
+        beat_s: float | None = None,
+        presence: SessionPresence | None = None,
+    ) -> None:
+        """`beat_s`: seconds between two beats. None: `BEAT_S`. `presence`: learns at each beat whether any worker has a session."""
         self._leases = leases
+        self._presence = presence or SessionPresence()
         self._beat_s = beat_s
         self._sooner = asyncio.Event()
         self.workers = {group.name: UnitWorker(group, self._sooner) for group in groups}
@@ -76,9 +105,10 @@ class Membership:
     async def _beat(self) -> None:
         units = {name: worker.group.units for name, worker in self.workers.items()}
         given_back = {unit for worker in self.workers.values() for unit in worker.given_back()}
-        shares = await self._leases.beat(units, given_back)
+        beat = await self._leases.beat(units, given_back)
+        self._presence.tell(beat.any_session)
         for name, worker in self.workers.items():
-            worker.take(shares.get(name, Share(0, frozenset())))
+            worker.take(beat.shares.get(name, Share(0, frozenset())))
         self.joined.set()
 
     async def _leave(self) -> None:

@@ -9,18 +9,19 @@ from typing import Literal
 from uuid import UUID
 
 from application.engine.commands.loop import CommandLoop
-from application.engine.commands.request import Caller, CommandRequest
+from application.engine.commands.request import Caller
 from application.engine.ports.queue import WorkItem
 from application.engine.ports.sessions import HeldWork, WorkerSession, WorkerSessions
+from application.lapses import lapse_of, lapse_request
 from application.workers.claims import ClaimedAgentRun, Claims
 from application.workers.invocations import WorkerInvocations
 from application.workers.tokens import LeaseTokens
 from domain import agent_runs, invocations
-from domain.agent_runs import AgentRun, ClaimAgentRun, LapseClaim
+from domain.agent_runs import AgentRun, ClaimAgentRun
 from domain.errors import NotFound, WorkOver
 from domain.failures import LapseReason
-from domain.invocations import ClaimInvocation, Invocation, LapseAttempt
-from domain.kernel import Command, Json, derive_id
+from domain.invocations import ClaimInvocation, Invocation
+from domain.kernel import Json
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,25 +38,6 @@ class ClaimedCall:
 
 
 Claimed = ClaimedAgentRun | ClaimedCall
-
-
-def lapse_of(work: HeldWork, reason: LapseReason) -> Command:
-    """The command that takes a piece of work away from its session."""
-    if work.kind == "agent":
-        return LapseClaim(agent_run_id=work.work_id, attempt=work.attempt, reason=reason)
-    return LapseAttempt(invocation_id=work.work_id, attempt=work.attempt, reason=reason)
-
-
-def lapse_request(work: HeldWork) -> CommandRequest:
-    """The request of `lapse_of`. An attempt lapses once, whoever says so first."""
-    return CommandRequest(
-        tenant_id=work.tenant_id,
-        actor="system",
-        command_id=derive_id(work.work_id, f"lapse:{work.attempt}"),
-        correlation_id=work.root_id,
-        causation_id=f"session:{work.session_id}",
-        checked=True,
-    )
 
 
 class SessionWork:
@@ -123,6 +105,7 @@ class SessionWork:
         None: the attempt is not the newest, or it lapsed and was dispatched anew, or the token is wrong. A call that became
         ambiguous because its session was lost may be reported until a person resolves it. Raises Unavailable.
         """
+        await self.tokens.ready()
         agent_run = await self._agent_run(tenant_id, work_id)
         if agent_run.requested is not None:
             mine = agent_run.status == "running" and self._fits(agent_run, work_id, attempt, token)

@@ -4,18 +4,30 @@ import hmac
 from base64 import urlsafe_b64encode
 from uuid import UUID
 
+from application.engine.ports.sessions import InstallationSecrets
+
 TOKEN_BYTES = 16
 
 
 class LeaseTokens:
-    """Makes and checks lease tokens. The log never holds one."""
+    """Makes and checks lease tokens. The log never holds one.
 
-    def __init__(self, secret: bytes) -> None:
-        """`secret`: the secret of the installation."""
-        self._secret = secret
+    Each process waits once for `ready`; the other methods are pure afterwards.
+    """
+
+    def __init__(self, secrets: InstallationSecrets) -> None:
+        self._secrets = secrets
+        self._secret: bytes | None = None
+
+    async def ready(self) -> None:
+        """Loads the secret of the installation, unless it is known. Raises Unavailable."""
+        if self._secret is None:
+            self._secret = await self._secrets.secret()
 
     def token_of(self, work_id: UUID, attempt: int, session_id: UUID) -> str:
         """The token of one attempt of a piece of work, for the session that claimed the attempt."""
+        if self._secret is None:
+            raise RuntimeError("`ready` was not awaited")
         said = b"lease" + work_id.bytes + attempt.to_bytes(8, "big") + session_id.bytes
         return urlsafe_b64encode(hmac.digest(self._secret, said, "sha256")[:TOKEN_BYTES]).rstrip(b"=").decode()
 

@@ -9,7 +9,7 @@ UNITS = tuple(f"unit:{number}" for number in range(5))
 
 
 async def beat(member: Leases, *given_back: str, units: tuple[str, ...] = UNITS) -> Share:
-    return (await member.beat({"things": units}, given_back))["things"]
+    return (await member.beat({"things": units}, given_back)).shares["things"]
 
 
 async def test_one_alone_holds_everything(shared_leases: LeaseSide) -> None:
@@ -62,18 +62,18 @@ async def test_a_clock_that_is_set_back_does_not_keep_a_dead_member_alive(shared
 
 async def test_a_member_without_units_takes_none_and_changes_no_share(shared_leases: LeaseSide) -> None:
     idle, working = shared_leases.member(), shared_leases.member()
-    assert await idle.beat({}, ()) == {}
+    assert (await idle.beat({}, ())).shares == {}
     assert await beat(working) == Share(5, frozenset(UNITS))
-    assert await idle.beat({}, ()) == {}
+    assert (await idle.beat({}, ())).shares == {}
     await idle.leave()
 
 
 async def test_groups_are_shared_by_those_who_do_some_of_them(shared_leases: LeaseSide) -> None:
     both, one = shared_leases.member(), shared_leases.member()
     await both.beat({"things": UNITS, "single": ("s",)}, ())
-    answer = await one.beat({"things": UNITS}, ())
+    answer = (await one.beat({"things": UNITS}, ())).shares
     assert set(answer) == {"things"} and answer["things"].size == 3
-    answer = await both.beat({"things": UNITS, "single": ("s",)}, ())
+    answer = (await both.beat({"things": UNITS, "single": ("s",)}, ())).shares
     assert answer == {"things": Share(3, frozenset(UNITS)), "single": Share(1, frozenset({"s"}))}
 
 

@@ -107,7 +107,7 @@ async def use(system: System) -> None:
     waited = await system.http.post("/v1/runs", json={"agent": "alpha"}, headers={"Prefer": "wait=1", "Idempotency-Key": "k"})
     read = await system.http.get("/v1/runs", headers={"Tidelog-Position": str(waited.json()["position"])})
     assert (waited.status_code, read.status_code) == (201, 200)
-    assert system.container.workers.sessions.tokens.token_of(UUID(run_id), 1, UUID(run_id))
+    await system.container.workers.sessions.tokens.ready()
     assert await system.container.sessions.held_by([UUID(run_id)]) == []
     for path in ("/health/ready", "/v1/projections", "/v1/projections/sagas/parked", "/v1/log/gaps", f"/v1/ids/{run_id}"):
         assert (await system.http.get(path)).status_code == 200

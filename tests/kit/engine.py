@@ -38,6 +38,7 @@ from tests.kit.memory import (
     MemoryEventFeed,
     MemoryEventStore,
     MemoryHistories,
+    MemoryInstallationSecrets,
     MemoryLog,
     MemoryNames,
     MemoryOpenWork,
@@ -88,7 +89,7 @@ class Engine:
             MemoryWorkerProblems(self.log),
             MemoryNames(self.log, tools.ToolRegistered),
             self.sessions,
-            LeaseTokens(b"a secret of tests, of 32 bytes ..."),
+            LeaseTokens(MemoryInstallationSecrets()),
         )
         self.reconciler = WorkReconciler(self.open_work, self.queue)
         if shared is None:

@@ -13,6 +13,7 @@ from domain.agent_runs import CompleteAgentRun
 from domain.errors import StaleAttempt
 from domain.invocations import CompleteInvocation
 from tests.kit.engine import Claim, Engine, PlayedWorker
+from tests.kit.memory import MemoryInstallationSecrets
 from tests.kit.waiting import TENANT, new_id
 
 
@@ -105,6 +106,7 @@ async def test_a_call_that_was_never_sent_is_dispatched_anew(engine: Engine, wor
 async def test_a_worker_may_report_what_its_session_claimed(engine: Engine, worker: PlayedWorker) -> None:
     one, work = await session_at(engine), engine.workers.sessions
     call, tokens = await called(engine, worker), work.tokens
+    await tokens.ready()
     await engine.start("alpha")
     agent = await dispatched(engine, worker)
     for item, kind in ((call, "tool"), (agent, "agent")):
@@ -165,19 +167,25 @@ async def test_the_queue_is_not_filled_with_work_that_a_session_has(engine: Engi
     assert engine.session_board.held() == []
 
 
-def test_a_token_is_of_one_attempt_and_one_session() -> None:
-    tokens, work, session = LeaseTokens(b"s" * 32), new_id(), new_id()
+async def tokens_with(secret: bytes) -> LeaseTokens:
+    tokens = LeaseTokens(MemoryInstallationSecrets(secret))
+    await tokens.ready()
+    return tokens
+
+
+async def test_a_token_is_of_one_attempt_and_one_session() -> None:
+    tokens, work, session = await tokens_with(b"s" * 32), new_id(), new_id()
     token = tokens.token_of(work, 3, session)
     assert len(token) == 22 and tokens.fits(token, work, 3, session)
-    assert tokens.token_of(work, 3, session) == LeaseTokens(b"s" * 32).token_of(work, 3, session)
-    for wrong in (
-        (token, new_id(), 3, session),
-        (token, work, 2, session),
-        (token, work, 3, new_id()),
-        (token[:-1], work, 3, session),
-    ):
-        assert not tokens.fits(*wrong)
-    assert not LeaseTokens(b"t" * 32).fits(token, work, 3, session)
+    assert tokens.token_of(work, 3, session) == (await tokens_with(b"s" * 32)).token_of(work, 3, session)
+    assert not tokens.fits(token, new_id(), 3, session) and not tokens.fits(token, work, 2, session)
+    assert not tokens.fits(token, work, 3, new_id()) and not tokens.fits(token[:-1], work, 3, session)
+    assert not (await tokens_with(b"t" * 32)).fits(token, work, 3, session)
     for odd in ("", "é", "\ud800", "x" * 100_000):
         assert not tokens.fits(odd, work, 3, session)
     assert not tokens.fits(token, work, -1, session) and not tokens.fits(token, work, 2**64, session)
+
+
+def test_without_a_secret_there_is_no_token() -> None:
+    with pytest.raises(RuntimeError):
+        LeaseTokens(MemoryInstallationSecrets()).token_of(new_id(), 1, new_id())

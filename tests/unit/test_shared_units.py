@@ -10,7 +10,7 @@ import pytest
 from application.engine import leases
 from application.engine.background import TaskEnded, end
 from application.engine.leases import Group, Membership, UnitWorker
-from application.engine.ports.leases import Share
+from application.engine.ports.leases import Beat, Share
 from tests.kit.memory import LeaseBoard, ManualClock, MemoryLeases
 from tests.kit.sharing import UNITS, SharingProcess
 from tests.kit.waiting import turns, until
@@ -102,7 +102,7 @@ async def test_what_was_let_go_is_given_back_with_a_beat_at_once(board: LeaseBoa
         await other.beat({"things": UNITS}, ())
         monkeypatch.setattr(leases, "BEAT_S", 3_600.0)  # takes effect two beats later at the latest
         await until(lambda: len(first.things) == 3 and len(board.leases) == 4, "two units given back")
-        assert (await other.beat({"things": UNITS}, ()))["things"].held == {"unit:3", "unit:4"}
+        assert (await other.beat({"things": UNITS}, ())).shares["things"].held == {"unit:3", "unit:4"}
 
 
 async def test_what_a_leaver_gives_back_is_taken_with_the_next_beat(board: LeaseBoard) -> None:
@@ -167,7 +167,7 @@ async def test_a_beat_that_is_not_answered_is_given_up(board: LeaseBoard, monkey
     class Silent(MemoryLeases):
         beats = 0
 
-        async def beat(self, units: Mapping[str, Sequence[str]], given_back: Collection[str]) -> dict[str, Share]:
+        async def beat(self, units: Mapping[str, Sequence[str]], given_back: Collection[str]) -> Beat:
             self.beats += 1
             if self.beats == 1:
                 await asyncio.Event().wait()
@@ -185,8 +185,8 @@ async def test_a_beat_that_is_not_answered_is_given_up(board: LeaseBoard, monkey
 
 async def test_a_group_that_the_answer_does_not_name_is_not_done(board: LeaseBoard) -> None:
     class Forgets(MemoryLeases):
-        async def beat(self, units: Mapping[str, Sequence[str]], given_back: Collection[str]) -> dict[str, Share]:
-            return {}
+        async def beat(self, units: Mapping[str, Sequence[str]], given_back: Collection[str]) -> Beat:
+            return Beat({}, any_session=False)
 
     worker_runs: list[frozenset[str]] = []
 

@@ -25,7 +25,6 @@ from application.engine.ports.problems import WorkerProblems
 from application.engine.ports.projections import ProjectionOperations
 from application.engine.reading.cloudevents import CloudEventEncoder
 from application.engine.reading.live import LiveFeed
-from application.engine.retry import persistently
 from application.engine.retry_parked import EffectRetry
 from application.engine.sagas.manager import effects_of
 from application.engine.timers import effects_again
@@ -147,9 +146,7 @@ async def dependencies(parts: Parts) -> Mapping[str, HealthCheck]:
 
 @part
 async def lease_tokens(parts: Parts) -> LeaseTokens:
-    """Waits for the database, which holds the secret of the installation."""
-    secrets = PostgresInstallationSecrets(await storage.database(parts))
-    return LeaseTokens(await persistently(partial(access.let_in, secrets.secret)))
+    return LeaseTokens(PostgresInstallationSecrets(await storage.database(parts)))
 
 
 async def container(parts: Parts) -> Container:

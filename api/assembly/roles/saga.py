@@ -2,10 +2,11 @@
 
 from adapters.postgres.read_models.open_work import PostgresOpenWork
 from adapters.postgres.read_models.timers import PostgresTimers
-from api.assembly import log_streams, messaging, storage, tables
+from api.assembly import log_streams, messaging, sharing, storage, tables
 from api.assembly.commands import commands
 from api.assembly.parts import Parts, part
 from application.engine.background import side_by_side
+from application.engine.lapses import SessionSweeper
 from application.engine.leases import Group
 from application.engine.ports.checkpoints import Checkpoints
 from application.engine.ports.queue import OpenWork
@@ -13,6 +14,7 @@ from application.engine.reconciler import WorkReconciler
 from application.engine.sagas.manager import PARTITIONS, SagaManager
 from application.engine.timers import TimerService
 from application.engine.upkeep import Upkeep, chores
+from application.lapses import lapsing
 from projections import timers
 from projections.engine.checkpoints import PostgresCheckpoints
 
@@ -36,6 +38,7 @@ async def groups(parts: Parts) -> list[Group]:
         await storage.recorded_commands(parts),
         command_horizon_s=parts.settings.command_horizon_s,
     )
+    of_sessions = SessionSweeper(await storage.worker_sessions(parts), loop, lapsing, await sharing.presence(parts))
     upkeep = Upkeep(own, await storage.upkeep_runs(parts))
 
     async def react(units: frozenset[str]) -> None:
@@ -50,9 +53,12 @@ async def groups(parts: Parts) -> list[Group]:
             service = TimerService(loop, PostgresTimers(database, set_timers), kinds=catalog.commands)
             await side_by_side(set_timers.failed(), service.run())
 
+    async def sweep(_: frozenset[str]) -> None:
+        await side_by_side(WorkReconciler(work, queue).run(), of_sessions.run())
+
     return [
         Group("sagas", PARTITIONS, react),
         Group("timers", ("timers",), fire),
-        Group("sweeper", ("sweeper",), lambda _: WorkReconciler(work, queue).run()),
+        Group("sweeper", ("sweeper",), sweep),
         Group("upkeep", ("upkeep",), lambda _: upkeep.run()),
     ]

@@ -14,6 +14,16 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
+class Beat:
+    """The answer to a beat."""
+
+    shares: Mapping[str, Share]
+    """By group."""
+    any_session: bool
+    """Whether any worker has a session. Who works for sessions asks for nothing while there are none."""
+
+
+@dataclass(frozen=True, slots=True)
 class Readable:
     """What a process can read. A later release writes nothing that a process beside it cannot read."""
 
@@ -31,10 +41,10 @@ class Leases(Protocol):
     too: it is then known as a member, with the release that it is of and what it can read.
     """
 
-    async def beat(self, units: Mapping[str, Sequence[str]], given_back: Collection[str]) -> dict[str, Share]:
+    async def beat(self, units: Mapping[str, Sequence[str]], given_back: Collection[str]) -> Beat:
         """Reports this process as alive, returns units that it no longer runs, and takes free units up to its fair share.
 
-        `units`: group → all units that the process could run. Returns group → share. Raises Unavailable.
+        `units`: group → all units that the process could run. Raises Unavailable.
         """
         ...
 

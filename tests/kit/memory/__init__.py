@@ -10,7 +10,7 @@ from tests.kit.memory.leases import LeaseBoard, MemoryLeases
 from tests.kit.memory.log import MemoryEventStore, MemoryLog
 from tests.kit.memory.problems import MemoryWorkerProblems
 from tests.kit.memory.reads import MemoryNames, MemoryPositions, MemoryRunReads
-from tests.kit.memory.sessions import MemoryWorkerSessions, SessionBoard
+from tests.kit.memory.sessions import MemoryInstallationSecrets, MemoryWorkerSessions, SessionBoard
 from tests.kit.memory.snapshots import MemorySnapshots
 from tests.kit.memory.timers import MemoryTimers
 from tests.kit.memory.upkeep import MemoryRecordedCommands, MemoryUpkeepRuns
@@ -26,6 +26,7 @@ __all__ = [
     "MemoryEventStore",
     "MemoryHistories",
     "MemoryIdempotencyKeys",
+    "MemoryInstallationSecrets",
     "MemoryLeases",
     "MemoryLog",
     "MemoryLogIndex",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
-from application.engine.ports.leases import Share
+from application.engine.ports.leases import Beat, Share
 from domain.errors import Unavailable
 from tests.kit.memory.clock import Clock, SystemClock
 
@@ -20,6 +20,7 @@ class LeaseBoard:
     """Member → alive until, seconds of a lease, and the groups whose units it shares."""
     leases: dict[str, tuple[str, UUID]] = field(default_factory=dict)
     """Unit → its group and its member."""
+    any_session: bool = False
     away: bool = False
 
     def reach(self) -> None:
@@ -38,7 +39,7 @@ class MemoryLeases:
         self.member_id = member_id or uuid4()
         self._lease_s = lease_s
 
-    async def beat(self, units: Mapping[str, Sequence[str]], given_back: Collection[str]) -> dict[str, Share]:
+    async def beat(self, units: Mapping[str, Sequence[str]], given_back: Collection[str]) -> Beat:
         self.board.reach()
         board, me, now = self.board, self.member_id, self.board.clock.now()
         groups = frozenset(group for group, own in units.items() if own)
@@ -53,7 +54,7 @@ class MemoryLeases:
             for unit, (group, member) in board.leases.items()
             if member in alive and not (member == me and unit in given_back)
         }
-        return {group: self._share(group, own, alive) for group, own in units.items() if own}
+        return Beat({group: self._share(group, own, alive) for group, own in units.items() if own}, board.any_session)
 
     def _share(self, group: str, own: Sequence[str], alive: Mapping[UUID, frozenset[str]]) -> Share:
         board, me = self.board, self.member_id

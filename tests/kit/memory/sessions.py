@@ -61,6 +61,16 @@ def _held(item: WorkItem, session_id: UUID, attempt: int) -> HeldWork:
     return HeldWork(item.tenant_id, item.kind, item.work_id, item.root_id, attempt, session_id)
 
 
+class MemoryInstallationSecrets:
+    """Implements `application.engine.ports.sessions.InstallationSecrets`."""
+
+    def __init__(self, secret: bytes = b"s" * 32) -> None:
+        self._secret = secret
+
+    async def secret(self) -> bytes:
+        return self._secret
+
+
 class MemoryWorkerSessions:
     """Implements `application.engine.ports.sessions.WorkerSessions` for one process."""
 
