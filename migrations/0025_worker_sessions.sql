@@ -20,7 +20,6 @@ CREATE TABLE worker_session (
     ended_at    timestamptz,               -- null: the session goes on
     end_reason  text                       -- left, lost
 ) WITH (fillfactor = 50, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_scale_factor = 0);
-CREATE INDEX worker_session_tenant ON worker_session (tenant_id, session_id);
 COMMENT ON TABLE worker_session IS 'Sessions of workers; the lease of all work that a worker has';
 
 -- Api processes that take sessions. Without any, no session can be renewed, and no time counts against a session.

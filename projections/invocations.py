@@ -14,6 +14,7 @@ from domain.invocations import (
     InvocationCancelRequested,
     InvocationFailed,
     InvocationRequested,
+    InvocationRequeued,
     InvocationResolved,
     InvocationRetryScheduled,
     InvocationSucceeded,
@@ -32,6 +33,8 @@ def changes(recorded: RecordedEvent) -> dict[str, Any]:
             return {"status": "running", "attempt": event.attempt, "worker_id": event.worker_id}
         case InvocationRetryScheduled() as event:
             return {"status": "retrying", "error": event.error}
+        case InvocationRequeued(lapsed=int()):
+            return {"status": "requested"}
         case InvocationSucceeded() as event:
             return {"status": "succeeded", "result": event.result, "error": None}
         case InvocationFailed() as event:
@@ -122,8 +125,8 @@ async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
 PROJECTION = Projection(
     "invocations",
     topics_of(
-        InvocationRequested, AttemptStarted, InvocationRetryScheduled, InvocationSucceeded, InvocationFailed,
-        InvocationBecameAmbiguous, InvocationResolved, InvocationCancelRequested, InvocationCancelled,
+        InvocationRequested, AttemptStarted, InvocationRetryScheduled, InvocationRequeued, InvocationSucceeded,
+        InvocationFailed, InvocationBecameAmbiguous, InvocationResolved, InvocationCancelRequested, InvocationCancelled,
     ),
     ("invocation",),
     apply,

@@ -114,6 +114,8 @@ def _on_agent_run_event(view: RunView, event: Any, recorded: RecordedEvent) -> N
                 step.status = "retrying"
         case agent_runs.AgentRunResumed():
             step.scheduled_at = at
+            if event.lapsed is not None and view.status == "running":
+                step.status = "scheduled"
         case agent_runs.AgentRunCompleted():
             step.unused_keys = list(event.unused_keys)
         case agent_runs.AgentRunCancelled():
@@ -131,6 +133,8 @@ def _on_invocation_event(view: RunView, event: Any, recorded: RecordedEvent) -> 
             call.status, call.attempts, call.worker_id = "running", event.attempt, event.worker_id
         case invocations.InvocationRetryScheduled():
             call.status, call.error = "retrying", event.error
+        case invocations.InvocationRequeued() if event.lapsed is not None:
+            call.status = "requested"
         case invocations.InvocationSucceeded():
             call.status, call.error, call.finished_at = "succeeded", None, at
         case invocations.InvocationFailed():

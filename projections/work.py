@@ -55,12 +55,12 @@ def claimed(recorded: RecordedEvent) -> Claim | None:
 
 @dataclass(slots=True)
 class Changes:
-    """What a batch changes. Each piece of work is in one of the three."""
+    """What a batch changes, in the order of the statements that write it."""
 
     closed: set[UUID]
-    opened: dict[UUID, tuple[WorkItem, datetime, Claim | None]]
     claims: dict[UUID, Claim]
     """Claims of work that was opened before the batch."""
+    opened: dict[UUID, tuple[WorkItem, datetime, Claim | None]]
 
     def add(self, recorded: RecordedEvent) -> None:
         id = recorded.stream_id
@@ -72,10 +72,8 @@ class Changes:
             else:
                 self.claims[id] = claim
             return
-        self.opened.pop(id, None)
-        self.claims.pop(id, None)
-        self.closed.discard(id)
         if recorded.topic in CLOSED:
+            self.opened.pop(id, None)
             self.closed.add(id)
         else:
             self.opened[id] = (opened(recorded), recorded.recorded_at, None)
@@ -96,7 +94,7 @@ FROM unnest(%s::uuid[], %s::uuid[], %s::int[]) AS c (work_id, session_id, attemp
 
 
 async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
-    changes = Changes(set(), {}, {})
+    changes = Changes(closed=set(), claims={}, opened={})
     for recorded in batch:
         changes.add(recorded)
     if changes.closed:

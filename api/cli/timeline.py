@@ -94,6 +94,8 @@ class Timeline:
 
 
 _Told = tuple[str, str, Mood] | None
+_LAPSED: Mapping[object, str] = {"lost": "its worker vanished", "left": "its worker stopped"}
+"""Reason of a lapse → words. A lapse for another reason, or the end of a retry's delay, has no line."""
 _Teller = Callable[[Timeline, Event, Mapping[str, Any], datetime], _Told]
 
 
@@ -146,6 +148,11 @@ def _claimed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime
     return actor, f"goes on (worker …{worker}, attempt {data['attempt']}, {kept} results at hand)", "warning"
 
 
+def _resumed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+    why = _LAPSED.get(data.get("reason"))
+    return (line._actor(event["subject"]), f"{why}, waits for another", "warning") if why else None
+
+
 def _recorded(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
     actor = line._actor(event["subject"])
     line._recorded[actor] = line._recorded.get(actor, 0) + 1
@@ -192,6 +199,11 @@ def _invocation_retry(line: Timeline, event: Event, data: Mapping[str, Any], at:
     if call is None:
         return None
     return call.actor, f"{call.name} failed, again in {duration(data['delay_s'])}: {headline(data['error'])}", "warning"
+
+
+def _requeued(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+    call, why = line._calls.get(event["subject"]), _LAPSED.get(data.get("reason"))
+    return (call.actor, f"{call.name}: {why}, waits for another", "warning") if call and why else None
 
 
 def _ambiguous(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
@@ -263,6 +275,7 @@ _TELL: Mapping[str, _Teller] = {
     "run.failed": _run_failed,
     "run.cancelled": _run_cancelled,
     "agent_run.claimed": _claimed,
+    "agent_run.resumed": _resumed,
     "agent_run.step_recorded": _recorded,
     "agent_run.call_started": _call_started,
     "agent_run.call_finished": _call_finished,
@@ -275,6 +288,7 @@ _TELL: Mapping[str, _Teller] = {
     "invocation.succeeded": _succeeded,
     "invocation.failed": _invocation_failed,
     "invocation.retry_scheduled": _invocation_retry,
+    "invocation.requeued": _requeued,
     "invocation.became_ambiguous": _ambiguous,
     "invocation.resolved": _resolved,
     "invocation.cancel_requested": _cancel_requested,

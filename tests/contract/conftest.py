@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -32,7 +32,7 @@ from application.engine.ports.leases import Leases
 from application.engine.ports.log import EventFeed, EventStore, StreamRanges
 from application.engine.ports.problems import WorkerProblems
 from application.engine.ports.queue import OpenWork, WorkItem
-from application.engine.ports.sessions import WorkerSessions
+from application.engine.ports.sessions import WorkerSession, WorkerSessions
 from application.engine.ports.snapshots import Snapshots
 from application.engine.ports.timers import DueTimer, Timers
 from application.engine.reading.histories import HistoryStore
@@ -347,9 +347,10 @@ class SessionSide(Protocol):
 
     one: WorkerSessions
     other: WorkerSessions
+    open_work: OpenWork
 
     async def claimed(self, item: WorkItem, session_id: UUID, attempt: int = 1) -> None:
-        """The read model learns that a session has claimed a piece of work."""
+        """The read model learns that a session has claimed a piece of work, dispatched at this moment."""
         ...
 
     async def closed(self, work_id: UUID) -> None: ...
@@ -379,6 +380,7 @@ class PostgresSessionSide:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self.one, self.other = (PostgresWorkerSessions(PostgresDatabase(pool)) for _ in range(2))
+        self.open_work = PostgresOpenWork(PostgresDatabase(pool))
 
     async def _sql(self, statement: str, *values: Any) -> None:
         async with self._pool.connection() as connection:
@@ -427,6 +429,10 @@ class LeaseSide(Protocol):
 
     def member(self, member_id: UUID | None = None) -> Leases: ...
 
+    async def open_session(self) -> None:
+        """Some worker opens a session."""
+        ...
+
     async def pass_time(self, seconds: float) -> None: ...
 
 
@@ -438,6 +444,9 @@ class MemoryLeaseSide:
     def member(self, member_id: UUID | None = None) -> Leases:
         return MemoryLeases(self.board, lease_s=LEASE_S, member_id=member_id)
 
+    async def open_session(self) -> None:
+        self.board.any_session = True
+
     async def pass_time(self, seconds: float) -> None:
         self.clock.advance(seconds)
 
@@ -448,6 +457,10 @@ class PostgresLeaseSide:
 
     def member(self, member_id: UUID | None = None) -> Leases:
         return PostgresLeases(self.pool, lease_s=LEASE_S, member_id=member_id)
+
+    async def open_session(self) -> None:
+        session = WorkerSession(uuid4(), uuid4(), "w", "key:test", uuid4(), "0.9.0")
+        assert await PostgresWorkerSessions(PostgresDatabase(self.pool)).open(session, "s", most_of_actor=1, most_of_tenant=1)
 
     async def pass_time(self, seconds: float) -> None:
         async with self.pool.connection() as connection:

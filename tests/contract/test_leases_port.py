@@ -117,3 +117,13 @@ async def test_a_member_that_starts_anew_under_its_id_holds_what_it_held(shared_
     member_id = uuid4()
     await beat(shared_leases.member(member_id))
     assert (await beat(shared_leases.member(member_id))).held == frozenset(UNITS)
+
+
+async def test_a_beat_says_whether_any_worker_has_a_session(shared_leases: LeaseSide) -> None:
+    """Also to a process without units."""
+    member = shared_leases.member()
+    for units in ({}, {"things": UNITS}):
+        assert not (await member.beat(units, ())).any_session
+    await shared_leases.open_session()
+    for units in ({}, {"things": UNITS}):
+        assert (await member.beat(units, ())).any_session

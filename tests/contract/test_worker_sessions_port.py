@@ -179,3 +179,10 @@ async def test_the_database_keeps_no_secret(postgres_sessions: PostgresSessionSi
     async with pool.connection() as connection:
         rows = await (await connection.execute("SELECT worker_session::text FROM worker_session")).fetchall()
     assert rows and "plain" not in str(rows) and b"in plain words".hex() not in str(rows)
+
+
+async def test_the_queue_need_not_hold_what_a_session_has(sessions: SessionSide) -> None:
+    one = await open_at(sessions.one, session())
+    await sessions.claimed(item(), one.session_id)
+    await sessions.pass_time(60)
+    assert await sessions.open_work.older_than(-60, after=None, limit=10) == []

@@ -29,6 +29,7 @@ from adapters.postgres.log.ids import PostgresLogIndex
 from adapters.postgres.pool import Pool
 from adapters.postgres.read_models.open_work import PostgresOpenWork
 from adapters.postgres.read_models.timers import PostgresTimers
+from adapters.postgres.worker_sessions import PostgresWorkerSessions
 from application.engine.ports.log import CommandRecord, NewEvent, StreamAppend, one_command
 from projections import activity, agents, invocations, messages, projects, runs, tenants
 from projections.engine.positions import Positions
@@ -90,6 +91,10 @@ INSERT INTO timer SELECT {id_sql(ROW, "n")}, {TENANT_OF}, {id_sql(ROOT, "n")}, {
 FROM generate_series(1, 2000) AS n;
 INSERT INTO open_work SELECT {id_sql(ROW, "n")}, {TENANT_OF}, {id_sql(ROOT, "n")}, 'agent', 'a', 1, now() - interval '1 hour'
 FROM generate_series(1, 2000) AS n;
+INSERT INTO open_work SELECT {id_sql(ROW, "n")}, {TENANT_OF}, {id_sql(ROOT, "n")}, 'agent', 'a', 1, now(), {id_sql(ROW, "n / 4")}, 1
+FROM generate_series(2001, 4000) AS n;
+INSERT INTO worker_session SELECT {id_sql(ROW, "n")}, {TENANT_OF}, 'w', 'a', {id_sql(ROW, "n")}, '1', 'x', {id_sql(ROW, "n % 3")},
+       now(), now() FROM generate_series(500, 1000) AS n;
 INSERT INTO activity SELECT {id_sql(ROW, "n")}, {TENANT_OF}, 'agent', 'a' || n % 50, now(),
        CASE WHEN n % 3 = 0 THEN 'running' ELSE 'waiting' END, now() - n * interval '1 second'
 FROM generate_series(1, {ROWS}) AS n;
@@ -115,6 +120,7 @@ class Hot:
     store: PostgresEventStore
     timers: PostgresTimers
     work: PostgresOpenWork
+    sessions: PostgresWorkerSessions
     plans: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -156,6 +162,7 @@ async def hot(services: EmbeddedServices, database_url: str) -> AsyncIterator[Ho
             PostgresEventStore(url, pool),
             PostgresTimers(database, ChannelListener(url, "unused")),
             PostgresOpenWork(database),
+            PostgresWorkerSessions(database),
             plans,
         )
 
@@ -251,6 +258,12 @@ HOT_QUERIES: dict[str, tuple[Callable[[Hot], Awaitable[object]], str]] = {
     "the next timer": (lambda hot: hot.timers.seconds_until_next(), "timer_fires"),
     "timers given": (lambda hot: hot.timers.delete([uuid(ROW, 1), uuid(ROW, 2)]), "timer_pkey"),
     "open work": (lambda hot: hot.work.older_than(10, after=uuid(ROW, 300), limit=100), "open_work_pkey"),
+    "the work of a session": (lambda hot: hot.sessions.held_by([uuid(ROW, 700)]), "open_work_session"),
+    "the sessions of a process": (lambda hot: hot.sessions.seen([uuid(ROW, 700), uuid(ROW, 800)]), "worker_session_pkey"),
+    "the sessions of a tenant": (lambda hot: hot.sessions.of_tenant(SMALL), "open_work_session"),
+    "a worker that comes back": (
+        lambda hot: hot.sessions.resume(SMALL, uuid(ROW, 700), "s", uuid(ROW, 1)), "worker_session_pkey"
+    ),
     "the work that goes on": (lambda hot: activity.ActivityQueries(hot.database).now(), "activity_state"),
     "the rows of a batch": (lambda hot: hot.connection.execute(activity.FIND, [[uuid(ROW, 1), uuid(ROW, 2)]]), "activity_pkey"),
     "parked roots": (lambda hot: hot.connection.execute(PARKED, [["runs"]]), "parked_event_root"),

@@ -63,6 +63,23 @@ def test_another_worker_goes_on_with_what_is_recorded(log: Log) -> None:
     assert "goes on (worker …two, attempt 2, 2 results at hand)" in told
 
 
+def test_a_lapse_says_what_became_of_the_worker(log: Log) -> None:
+    log("agent_run.call_started", WRITER, {"key": "k", "tool": "web.search", "invocation_id": CALL})
+    for reason, words in (("lost", "its worker vanished, waits for another"), ("left", "its worker stopped, waits for another")):
+        of_agent, of_call = (
+            log(kind, subject, {"dispatch": 2, "lapsed": 1, "reason": reason})
+            for kind, subject in (("agent_run.resumed", WRITER), ("invocation.requeued", CALL))
+        )
+        assert of_agent is not None and of_agent.endswith(words) and "web.search" not in of_agent
+        assert of_call is not None and of_call.endswith(f"web.search (k): {words}")
+    for quiet in (
+        {"dispatch": 2},
+        {"dispatch": 2, "lapsed": None, "reason": None},
+        {"dispatch": 2, "lapsed": 1, "reason": "unsent"},
+    ):
+        assert log("agent_run.resumed", WRITER, quiet) is None and log("invocation.requeued", CALL, quiet) is None
+
+
 def test_failures_say_why(log: Log) -> None:
     why = {"type": "ValueError", "message": "no such  page\n  File somewhere", "kind": "transient"}
     log("agent_run.call_started", WRITER, {"key": "k", "tool": "web.search", "invocation_id": CALL})

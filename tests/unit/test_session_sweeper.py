@@ -269,6 +269,13 @@ def test_time_counts_anew_after_an_interruption(odd: tuple[float, float, Look]) 
     assert steady_after([*every_second(5), odd]) == 0
 
 
+def test_time_counts_anew_after_a_look_that_failed() -> None:
+    steady = SteadyTime(1.0)
+    assert [steady.after(*one) for one in every_second(12)][-1] == pytest.approx(12)
+    steady.interrupt()
+    assert [steady.after(*one) for one in every_second(14, start=13)] == [0, pytest.approx(1)]
+
+
 def test_time_counts_from_the_first_process_that_takes_sessions() -> None:
     assert steady_after([(0.0, 0.0, look(0, ready=0)), (1.0, 1.0, look(1)), (2.0, 2.0, look(2))]) == 1
 

@@ -194,6 +194,8 @@ def _invocations(snapshot: Snapshot) -> dict[UUID, Row]:
                 status = "requested"
             case invocations.AttemptStarted(attempt=attempt):
                 row["attempt"], status = attempt, "running"
+            case invocations.InvocationRequeued(lapsed=int()):
+                status = "requested"
             case invocations.InvocationResolved(outcome=outcome):
                 status = outcome
             case invocations.InvocationCancelRequested():
@@ -224,8 +226,10 @@ def _open_work(snapshot: Snapshot) -> dict[UUID, Row]:
             item = work.opened(recorded)
             rows[recorded.stream_id] = {
                 "tenant_id": item.tenant_id, "root_id": item.root_id, "kind": item.kind, "pool": item.pool,
-                "dispatch": item.dispatch, "dispatched_at": recorded.recorded_at,
+                "dispatch": item.dispatch, "dispatched_at": recorded.recorded_at, "session_id": None, "attempt": None,
             }  # fmt: skip
+        elif recorded.topic in work.CLAIMED and (claim := work.claimed(recorded)) is not None:
+            rows[recorded.stream_id] |= {"session_id": claim.session_id, "attempt": claim.attempt}
     return rows
 
 

@@ -40,6 +40,10 @@ def _repeated(keys: list[Any]) -> list[Any]:
     return [key for key, count in Counter(keys).items() if count > 1]
 
 
+GIVEN_BACK = {"left", "unsent"}
+"""Reasons of a lapse in which no worker vanished."""
+
+
 class _Stream:
     kind = ""
 
@@ -142,6 +146,7 @@ class _AgentRun(_Stream):
     def _fencing(self) -> Iterator[Violation]:
         """Each claim has the next number, and only the newest claim writes."""
         attempt = lost = 0
+        of_sessions: dict[int, UUID] = {}
         for event in self.events:
             if isinstance(event, agent_runs.AgentRunClaimed):
                 lost += 1
@@ -150,6 +155,12 @@ class _AgentRun(_Stream):
                     yield self.violation("claims-numbered", f"attempt {event.attempt}, expected {attempt}")
                 if lost > MAX_LOST_CLAIMS:
                     yield self.violation("attempts-within-limit", f"{lost} claims without progress")
+                if event.dispatch in of_sessions:
+                    yield self.violation("claimed-once", f"dispatch {event.dispatch} by {of_sessions[event.dispatch]}, then again")
+                if event.session_id is not None:
+                    of_sessions[event.dispatch] = event.session_id
+            elif isinstance(event, agent_runs.AgentRunResumed) and event.reason in GIVEN_BACK:
+                lost = max(0, lost - 1)
             elif isinstance(event, (*JOURNAL, agent_runs.AgentRunCompleted)) and event.attempt != attempt:
                 yield self.violation("stale-attempts-refused", f"{type(event).__name__} of {event.attempt}, claimed by {attempt}")
             if isinstance(event, PROGRESS):
@@ -218,19 +229,26 @@ class _Invocation(_Stream):
             yield self.violation("nothing-again-after-a-cancel", f"{later}")
 
     def _attempts(self, requested: invocations.InvocationRequested) -> Iterator[Violation]:
-        attempt = lost = retries = 0
+        attempt = lost = retries = unsent = 0
+        of_sessions: dict[int, UUID] = {}
         for event in self.events:
             if isinstance(event, invocations.AttemptStarted):
                 attempt, lost = attempt + 1, lost + 1
+                if event.dispatch in of_sessions:
+                    yield self.violation("claimed-once", f"dispatch {event.dispatch} by {of_sessions[event.dispatch]}, then again")
+                if event.session_id is not None:
+                    of_sessions[event.dispatch] = event.session_id
                 if event.attempt != attempt:
                     yield self.violation("claims-numbered", f"attempt {event.attempt}, expected {attempt}")
             elif isinstance(event, invocations.InvocationRetryScheduled):
                 retries, lost = retries + 1, 0
+            elif isinstance(event, invocations.InvocationRequeued) and event.reason in GIVEN_BACK:
+                lost, unsent = max(0, lost - 1), unsent + (event.reason == "unsent")
             elif isinstance(event, OUTCOMES) and event.attempt != attempt:
                 yield self.violation("stale-attempts-refused", f"{type(event).__name__} of {event.attempt}, started {attempt}")
             if lost > MAX_LOST_CLAIMS:
                 yield self.violation("attempts-within-limit", f"{lost} attempts in a row were lost")
-        if not requested.idempotent and attempt > 1:
+        if not requested.idempotent and attempt - unsent > 1:
             yield self.violation("one-attempt-unless-idempotent", f"{requested.tool} was started {attempt} times")
         if retries >= requested.retry.max_attempts:
             yield self.violation("attempts-within-limit", f"{requested.tool} was retried {retries} times")
