@@ -96,7 +96,9 @@ class SessionSweeper:
     async def run(self) -> None:
         """Works until cancelled; outages are waited out."""
         while True:
-            await self._presence.wait()
+            if not self._presence.there:
+                self._looks = 0  # the next look is a whole one
+                await self._presence.wait()
             try:
                 await self.sweep()
             except Unavailable as error:

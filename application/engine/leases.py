@@ -75,7 +75,7 @@ class Membership:
     ) -> None:
         """`beat_s`: seconds between two beats. None: `BEAT_S`. `presence`: learns at each beat whether any worker has a session."""
         self._leases = leases
-        self._presence = presence or SessionPresence()
+        self._presence = SessionPresence() if presence is None else presence
         self._beat_s = beat_s
         self._sooner = asyncio.Event()
         self.workers = {group.name: UnitWorker(group, self._sooner) for group in groups}
