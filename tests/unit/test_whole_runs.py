@@ -180,7 +180,7 @@ async def test_two_processes_see_what_the_other_one_did(engine: Engine, worker: 
     alpha = await worker.next("alpha")
     await alpha.step("one", 1)
     elsewhere = engine.another()
-    moved = Claim(elsewhere.worker(), "agent", alpha.work_id, alpha.attempt, alpha.delivery, alpha.view)
+    moved = Claim(elsewhere.worker(), "agent", alpha.work_id, alpha.attempt, alpha.delivery, alpha.view, alpha.outcome)
     await moved.step("two", 2)
     assert [entry.key for entry in (await alpha.journal()).entries] == ["one", "two"]
     await moved.complete("there")
@@ -209,7 +209,7 @@ async def test_reading_the_whole_log_again_changes_nothing(engine: Engine, worke
 async def test_another_tenant_sees_nothing_of_a_run(engine: Engine, worker: PlayedWorker) -> None:
     alpha = await started(engine, worker)
     stranger = engine.worker(tenant_id=runs.agent_run_id_of(alpha.work_id, "tenant"))
-    theirs = Claim(stranger, "agent", alpha.work_id, alpha.attempt, alpha.delivery, None)
+    theirs = Claim(stranger, "agent", alpha.work_id, alpha.attempt, alpha.delivery, None, alpha.outcome)
     for asking in (theirs.step("k"), theirs.complete(), theirs.journal(), theirs.call("k", "add", a=1)):
         with pytest.raises(NotFound):
             await asking
