@@ -24,7 +24,7 @@ SOON = "set_config('synchronous_commit', 'off', true)"
 OPEN = f"""
 WITH counted AS (
     SELECT count(*) AS of_tenant, count(*) FILTER (WHERE actor = %(actor)s) AS of_actor
-    FROM worker_session WHERE tenant_id = %(tenant)s AND ended_at IS NULL
+    FROM worker_session WHERE tenant_id = %(tenant)s AND ended_at IS NULL AND session_id <> %(session)s
 ), opened AS (
     INSERT INTO worker_session
         (session_id, tenant_id, worker_id, actor, incarnation, release, secret_hash, member_id, since, seen_at)

@@ -1,5 +1,6 @@
 """Claims of sessions: a dispatch is claimed once, lapses once, and comes back as another dispatch."""
 
+import json
 from typing import Any
 from uuid import UUID
 
@@ -41,6 +42,7 @@ from domain.invocations import (
     ResolveInvocation,
 )
 from domain.kernel import Command, Event
+from domain.registry import REGISTRY
 from tests.kit import Given, given
 
 ID, RUN, ONE, TWO, AGENT_RUN = (UUID(f"01900000-0000-7000-8000-00000000000{n}") for n in range(5))
@@ -231,6 +233,26 @@ def test_sessions_lost_in_a_call_are_counted_to_ten() -> None:
     for n in range(1, 2 * MAX_LOST_CLAIMS):
         given_back = given_back.after(claim_call(ONE, n), lapse_call(n, "unsent"))
     assert given_back.state.lost_claims == 0
+
+
+# --- states of before -----------------------------------------------------------------------------------------------------
+
+
+def test_claims_that_were_stored_before_there_were_sessions_are_repeated_by_the_queue() -> None:
+    """An upgrade while workers have work in hand: nothing becomes ambiguous, and nothing lapses, while they live."""
+    agent_claim = REGISTRY.decode("agent_run.claimed", 1, b'{"attempt":1,"worker_id":"w0","dispatch":1}')
+    resumed = REGISTRY.decode("agent_run.resumed", 1, json.dumps({"run_id": str(RUN), "agent": "a", "dispatch": 2}).encode())
+    held = Given(AGENT.decider, AGENT.decider.evolve(AGENT.state, agent_claim))
+    held.when(lapse()).then()
+    held.when(CompleteAgentRun(agent_run_id=ID, attempt=1)).then_topics("agent_run.completed")
+    held.when(claim(ONE)).then(AgentRunClaimed(attempt=2, worker_id="w1", dispatch=1, session_id=ONE))
+    assert AGENT.decider.evolve(held.state, resumed).lost_claims == held.state.lost_claims
+    started = REGISTRY.decode("invocation.attempt_started", 1, b'{"attempt":1,"worker_id":"w0","dispatch":1}')
+    once = call(idempotent=False)
+    mail = Given(once.decider, once.decider.evolve(once.state, started))
+    mail.when(lapse_call()).then()
+    mail.when(completes(1)).then_topics("invocation.succeeded")
+    mail.when(claim_call(ONE)).then(InvocationBecameAmbiguous(attempt=1, worker_id="w0"))
 
 
 # --- any order ------------------------------------------------------------------------------------------------------------

@@ -81,7 +81,8 @@ class MemoryWorkerSessions:
     async def open(self, session: WorkerSession, secret: str, *, most_of_actor: int, most_of_tenant: int) -> bool:
         now, rows = self.board.now(), self.board.rows
         known = rows.get(session.session_id)
-        of_tenant = [r for r in rows.values() if r.session.tenant_id == session.tenant_id and r.ended is None]
+        others = [row for id, row in rows.items() if id != session.session_id and row.ended is None]
+        of_tenant = [row for row in others if row.session.tenant_id == session.tenant_id]
         of_actor = [r for r in of_tenant if r.session.actor == session.actor]
         if len(of_tenant) >= most_of_tenant or len(of_actor) >= most_of_actor or (known is not None and known.secret != secret):
             return False
