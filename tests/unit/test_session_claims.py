@@ -146,6 +146,8 @@ def test_a_worker_that_gives_work_back_has_not_vanished(reason: str) -> None:
     for n in range(1, 2 * MAX_LOST_CLAIMS):
         state = state.after(claim(ONE, n), lapse(n, reason))
     assert (state.state.status, state.state.lost_claims) == ("requested", 0)
+    calling = AGENT.after(claim(ONE), StartCall(agent_run_id=ID, attempt=1, key="c", tool="t"), lapse(1, reason))
+    assert calling.state.lost_claims == 0
 
 
 # --- calls ----------------------------------------------------------------------------------------------------------------

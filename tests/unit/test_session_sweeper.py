@@ -97,6 +97,7 @@ async def test_lapsed_work_lapses_once(sweeping: Sweeping) -> None:
     sweeping.alive.clear()
     await sweeping.pass_time(12)
     await sweeping.pass_time(3, sweeping.another())
+    assert sweeping.sweeper._done == set(), "the read model knows of the lapses"
     for item in items:
         assert sweeping.engine.of_stream(item.work_id).count("agent_run.resumed") == 1
 
@@ -113,6 +114,7 @@ async def test_calls_lapse_by_what_their_tool_allows(sweeping: Sweeping) -> None
 async def test_what_a_worker_leaves_behind_lapses_at_the_next_look(sweeping: Sweeping) -> None:
     left = await sweeping.session()
     item = await sweeping.holds(left)
+    await sweeping.pass_time(2)
     await sweeping.api.end([left.session_id])
     await sweeping.pass_time(1)
     [resumed] = [e for e in sweeping.engine.log.events if e.topic == "agent_run.resumed"]
@@ -267,6 +269,10 @@ def test_time_counts_from_the_first_of_looks_without_a_pause() -> None:
 )
 def test_time_counts_anew_after_an_interruption(odd: tuple[float, float, Look]) -> None:
     assert steady_after([*every_second(5), odd]) == 0
+
+
+def test_a_look_that_is_a_little_late_is_no_interruption() -> None:
+    assert steady_after([*every_second(5), (7.5, 7.6, look(7.5))]) == pytest.approx(7.5)
 
 
 def test_time_counts_anew_after_a_look_that_failed() -> None:
