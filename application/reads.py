@@ -5,7 +5,7 @@ Each query opens its own connection, so callers see neither connections nor stat
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
 from application.engine.ports.pages import Page
@@ -13,6 +13,7 @@ from application.views.activity import Activity
 from application.views.agents import AgentView
 from application.views.invocations import InvocationSummary, InvocationView
 from application.views.messages import MessageView
+from application.views.parts import OpenParts
 from application.views.projects import ProjectView
 from application.views.runs import RunSummary, RunView
 from application.views.tools import ToolView
@@ -66,10 +67,18 @@ class RunReads(Protocol):
         ...
 
 
+class CurrentRun(NamedTuple):
+    """A run as the log holds it."""
+
+    view: RunView
+    parts: OpenParts
+    """What of the run has not ended, up to the position of the view."""
+
+
 class CurrentRuns(Protocol):
     """Runs in their present state in the log, independent of the position of the read model."""
 
-    async def now(self, tenant_id: UUID, run_id: UUID) -> RunView | None:
+    async def now(self, tenant_id: UUID, run_id: UUID) -> CurrentRun | None:
         """The run with all events that were recorded before the call. None: no such run.
 
         Callers share the result and must not change it. The call waits during an outage of the database: callers set a time-out.

@@ -1,19 +1,24 @@
 """The command loop, for the roles that give commands."""
 
-from api.assembly import histories, storage, tables
+from api.assembly import histories, log_streams, storage, tables
 from api.assembly.parts import Parts, part
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.snapshots import Snapshotter
+from application.engine.commands.telling import TellingStore
+from application.engine.ports.log import EventStore
 
 
 @part
 async def commands(parts: Parts) -> CommandLoop:
     catalog, snapshots, snapshotter = await tables.catalog(parts), await storage.snapshots(parts), None
+    store: EventStore = await storage.store(parts)
+    if "api" in parts.roles:  # requests wait for what this process appends
+        store = TellingStore(store, (await log_streams.live(parts)).heard)
     if snapshots is not None:
         snapshotter = Snapshotter(snapshots, catalog.registry, every=parts.settings.snapshot_every)
         parts.loops["snapshots"] = snapshotter.run
     return CommandLoop(
-        await storage.store(parts),
+        store,
         catalog,
         max_event_bytes=parts.settings.max_event_bytes,
         snapshots=snapshotter,

@@ -2,12 +2,16 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
 from adapters.nats import FanOut, FanOutSettings, JetStreamSubscription, LogStream
 from api.assembly import histories, messaging, storage, tables
 from api.assembly.parts import Parts, part
 from application.engine.ports.log import Subscription
 from application.engine.reading.cloudevents import CloudEventEncoder
+
+if TYPE_CHECKING:
+    from application.engine.reading.live import LiveFeed
 
 
 @part
@@ -18,6 +22,14 @@ async def subscription(parts: Parts) -> Subscription:
         histories=await histories.histories(parts),
         log_id=await storage.log_id(parts),
     )
+
+
+@part
+async def live(parts: Parts) -> "LiveFeed":
+    """The live feed. Only processes that answer requests have one."""
+    from application.engine.reading.live import LiveFeed
+
+    return LiveFeed(await storage.feed_of(parts, "reads"), await subscription(parts), await histories.histories(parts))
 
 
 @part

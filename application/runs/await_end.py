@@ -1,8 +1,8 @@
 """Waiting for the end of a run: for callers that start a run and want its outcome in the same answer."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from uuid import UUID
 
 from application.engine.reading.live import LiveFeed
@@ -10,6 +10,9 @@ from application.engine.reading.watches import Watch
 from application.reads import CurrentRuns
 from application.views.runs import RunView
 from domain.runs import ENDS
+
+BEGIN_S = 1.0
+"""Seconds that a wait gives the live feed to begin. A watch that begins without the feed is woken once more than needed."""
 
 
 class RunEnd:
@@ -31,14 +34,19 @@ class RunEnd:
         while True:
             if not may_be_over and not self._live.closed:
                 await self._watch.next(max(deadline - time.monotonic(), 0))
-            view = await self._runs.now(self._tenant_id, self._run_id)
-            if view is None or view.status != "running" or time.monotonic() >= deadline or self._live.closed:
-                return view
+            run = await self._runs.now(self._tenant_id, self._run_id)
+            if run is None or run.parts.ended or time.monotonic() >= deadline or self._live.closed:
+                return None if run is None else run.view
             may_be_over = False
 
 
-@contextmanager
-def watching_end(live: LiveFeed, runs: CurrentRuns, tenant_id: UUID, run_id: UUID) -> Iterator[RunEnd]:
-    """Watches for the end of a run. Enter the block before the run is started, so that the end is not missed."""
+@asynccontextmanager
+async def watching_end(live: LiveFeed, runs: CurrentRuns, tenant_id: UUID, run_id: UUID) -> AsyncIterator[RunEnd]:
+    """Watches for the end of a run. Enter the block before the run is started, so that the end is not missed.
+
+    While nothing ends, a watch costs no query: this process's own appends and the live feed wake those whose run has ended, and one
+    statement reads all runs that ended together.
+    """
+    await live.begun(BEGIN_S)
     with live.watch(run_id, ENDS) as watch:
         yield RunEnd(live, runs, tenant_id, run_id, watch)

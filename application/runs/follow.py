@@ -1,44 +1,24 @@
 """The events of one run up to its end: replay, then live, without a gap or a repetition, then what still follows from the end.
 
-After the end follow the sagas' reactions to it, and the outcomes of attempts of tools that were under way.
+After the end follow the cancellations of the run's parts, and the outcomes of attempts of tools that were under way. The events
+themselves tell when no part is open any more (`application/views/parts.py`).
 """
 
 import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from uuid import UUID
 
 from application.engine.ports.log import EventFeed
-from application.engine.ports.positions import ConsumerPositions
 from application.engine.reading.channels import Batch, Filter
 from application.engine.reading.histories import History, HistoryEnded
 from application.engine.reading.history_keeper import HistoryKeeper
 from application.engine.reading.live import LiveFeed
-from application.engine.sagas.manager import partition_of
 from application.reads import CurrentRuns
-from application.views.runs import RunView
-from domain.errors import ProjectionBehind
-from domain.invocations import (
-    InvocationBecameAmbiguous,
-    InvocationCancelled,
-    InvocationCancelRequested,
-    InvocationFailed,
-    InvocationResolved,
-    InvocationSucceeded,
-)
-from domain.kernel import RecordedEvent
-from domain.runs import ENDS, RunCompleted
+from application.views.parts import OpenParts
 
 PAGE = 500
-SETTLED_S = 0.5
-"""Seconds for the answer how far the sagas are, for a reader that comes back to a run that has ended."""
-LONGEST_ENDING_S = 5.0
-"""Seconds that a stream waits for the sagas' reactions to a run's end. The sagas may be down."""
-_OUTCOMES = frozenset(
-    kind.TOPIC
-    for kind in (InvocationSucceeded, InvocationFailed, InvocationCancelled, InvocationBecameAmbiguous, InvocationResolved)
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +38,6 @@ class RunStreams:
     live: LiveFeed
     feed: EventFeed
     histories: HistoryKeeper
-    positions: ConsumerPositions
     runs: CurrentRuns
 
     async def follow(
@@ -75,81 +54,44 @@ class RunStreams:
         """
         reached, selection = after or 0, _Selection(topics, self.live.silence_s)
         run = await self.runs.now(tenant_id, run_id)
-        over = run is not None and run.status != "running"
-        may_follow, attempts = over, _LastAttempts(run)
-        wanted = Filter(tenant_id, run_id)
-        while True:
-            async with aclosing(self.live.events(wanted, after=reached, history=history)) as batches:
-                while not over or attempts.open:
-                    if (events := await anext(batches, None)) is None:
-                        return
-                    if (shown := selection.of(events)) is not None:
-                        yield shown
-                    reached = events[-1].position if events else reached
-                    attempts.learn(events)
-                    if ends := [event.topic for event in events if event.topic in ENDS]:
-                        over, may_follow = True, ends != [RunCompleted.TOPIC]  # the cancellation of its parts
-            settled = False
-            while may_follow:
-                page = Batch(await self.feed.read_tenant(tenant_id, after=reached, limit=PAGE, root_id=run_id))
+        known_to, parts = (run.view.position, run.parts) if run is not None else (0, OpenParts())
+        if parts.over:
+            while reached < known_to and not self.live.closed:
+                page = Batch(await self.feed.read_tenant(tenant_id, after=reached, until=known_to, limit=PAGE, root_id=run_id))
                 if not self.histories.is_current(history.history_id):
                     raise HistoryEnded("the log has a new history")
-                if page:
-                    if (shown := selection.of(page)) is not None:
-                        yield shown
-                    reached = page[-1].position
-                    attempts.learn(page)
-                elif settled:
-                    break
-                if len(page) < PAGE:  # wait, then read again: the sagas may have appended events
-                    settled = await self._settled(run_id, reached)
-                    if not settled:
-                        return
-            if not attempts.open:
-                break
-        yield RunOver(reached)
+                if (shown := selection.of(page)) is not None:
+                    yield shown
+                reached = page[-1].position if page else known_to
+            if not self.live.closed:
+                yield RunOver(reached)
+            return
+        async with aclosing(self.live.events(Filter(tenant_id, run_id), after=reached, history=history)) as batches:
+            async for events in batches:
+                if (shown := selection.of(events)) is not None:
+                    yield shown
+                reached = events[-1].position if events else reached
+                parts = parts.after(event for event in events if event.position > known_to)
+                if reached >= known_to and (parts.over or (not events and _stays_open(parts))):
+                    yield RunOver(reached)
+                    return
 
     async def is_at_end(self, tenant_id: UUID, run_id: UUID, after: int) -> bool:
         """Whether the stream of a run is over for a reader that has everything up to a position. Raises Unavailable.
 
-        False while the sagas have not handled the run's last event, and while attempts of tools are under way: their events may
-        follow. The call waits during an outage of the database: callers set a time-out.
+        False while a part of the run is open: its events may follow. The call waits during an outage of the database: callers set a
+        time-out.
         """
         run = await self.runs.now(tenant_id, run_id)
-        if run is None or run.status == "running" or run.position > after or _LastAttempts(run).open:
-            return False
-        try:
-            await self.positions.until(partition_of(run_id), run.position, SETTLED_S)
-        except ProjectionBehind:
-            return False
-        return not await self.feed.read_tenant(tenant_id, after=run.position, limit=1, root_id=run_id)
-
-    async def _settled(self, run_id: UUID, position: int) -> bool:
-        """Waits until the sagas have handled a position, for a bounded time. False if the process stops."""
-        give_up_at = time.monotonic() + LONGEST_ENDING_S
-        while not self.live.closed and (left := give_up_at - time.monotonic()) > 0:
-            with suppress(ProjectionBehind):
-                await self.positions.until(partition_of(run_id), position, min(left, 0.5))
-                break
-        return not self.live.closed
+        return run is not None and run.parts.over and run.view.position <= after
 
 
-class _LastAttempts:
-    """The cancelled calls whose last attempt is still under way: the outcome is recorded when it comes."""
+def _stays_open(parts: OpenParts) -> bool:
+    """Whether a run that has ended, and of which nothing was heard for a while, is given up: its parts are cancelled by nobody.
 
-    def __init__(self, run: RunView | None) -> None:
-        self._known_to = run.position if run is not None else 0
-        calls = [call for step in run.steps for call in step.calls] if run is not None else []
-        self.open = {call.invocation_id for call in calls if call.cancel_requested and call.status == "running"}
-
-    def learn(self, events: Sequence[RecordedEvent]) -> None:
-        for event in events:
-            if event.position <= self._known_to:
-                continue
-            if event.topic == InvocationCancelRequested.TOPIC:
-                self.open.add(event.stream_id)
-            elif event.topic in _OUTCOMES:
-                self.open.discard(event.stream_id)
+    That is so while the sagas are down, or after a reaction was put aside. The outcome of an attempt is waited for.
+    """
+    return parts.ended and not parts.attempts
 
 
 class _Selection:

@@ -14,9 +14,10 @@ from application.engine.commands.hooks import Hook
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import Caller, CommandOutcome, CommandRequest
 from application.engine.commands.snapshots import Snapshotter
+from application.engine.commands.telling import TellingStore
 from application.engine.ports.queue import Queue
 from application.engine.reading.history_keeper import HistoryKeeper
-from application.engine.reading.live import LiveFeed
+from application.engine.reading.live import SILENCE_S, LiveFeed
 from application.engine.reconciler import WorkReconciler
 from application.engine.sagas.manager import PARTITIONS, SagaManager
 from application.engine.timers import TimerService
@@ -65,6 +66,7 @@ class Engine:
         snapshot_every: int = 0,
         shared: "Engine | None" = None,
         store: MemoryEventStore | None = None,
+        silence_s: float = SILENCE_S,
     ) -> None:
         self.catalog = catalog
         self.clock = shared.clock if shared else ManualClock()
@@ -72,14 +74,14 @@ class Engine:
         self.store = store or MemoryEventStore(self.log)
         self.feed, self.histories = MemoryEventFeed(self.log), HistoryKeeper(MemoryHistories(self.log))
         self.subscription = MemorySubscription(self.log, self.histories)
-        self.live = LiveFeed(self.feed, self.subscription, self.histories)
+        self.live = LiveFeed(self.feed, self.subscription, self.histories, silence_s=silence_s)
         self.checkpoints = shared.checkpoints if shared else MemoryCheckpoints(self.log)
         self.queue = shared.queue if shared else MemoryWorkQueue(self.clock)
         self.timers = shared.timers if shared else MemoryTimers(self.log)
         self.open_work = shared.open_work if shared else MemoryOpenWork(self.log)
         self.snapshots = shared.snapshots if shared else MemorySnapshots(self.log)
         self.snapshotter = Snapshotter(self.snapshots, catalog.registry, every=snapshot_every) if snapshot_every else None
-        self.commands = CommandLoop(self.store, catalog, snapshots=self.snapshotter, hooks=hooks)
+        self.commands = CommandLoop(TellingStore(self.store, self.live.heard), catalog, snapshots=self.snapshotter, hooks=hooks)
         self.session_board = shared.session_board if shared else SessionBoard(self.open_work)
         self.sessions = MemoryWorkerSessions(self.session_board)
         self.workers = Workers(

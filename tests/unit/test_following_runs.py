@@ -7,7 +7,6 @@ from uuid import UUID
 
 import pytest
 
-from application.engine.sagas.manager import partition_of
 from application.invocations import resolve_invocation
 from application.runs.await_end import watching_end
 from application.runs.follow import RunOver, RunStreams
@@ -20,8 +19,8 @@ from domain.kernel import timestamp
 from domain.runs import CancelRun
 from projections.replays import RunReplays
 from tests.kit.engine import Engine, PlayedWorker
-from tests.kit.memory import MemoryPositions, MemoryRunReads
-from tests.kit.waiting import TENANT, new_id, turns
+from tests.kit.memory import MemoryRunReads
+from tests.kit.waiting import TENANT, new_id, running, turns
 from tests.pace import within
 
 
@@ -37,7 +36,7 @@ class Follower:
 
     async def _run(self) -> None:
         engine = self._engine
-        streams = RunStreams(engine.live, engine.feed, engine.histories, MemoryPositions(engine.checkpoints), self.replays)
+        streams = RunStreams(engine.live, engine.feed, engine.histories, self.replays)
         history = (await engine.histories.fresh()).histories.current
         following = streams.follow(TENANT, self._run_id, topics=self._topics, history=history, after=self._after)
         try:
@@ -100,7 +99,7 @@ async def test_a_run_that_has_ended_is_given_whole_and_ends(engine: Engine, work
 
 async def is_at_end(engine: Engine, run_id: UUID, after: int) -> bool:
     replays = RunReplays(engine.feed)
-    streams = RunStreams(engine.live, engine.feed, engine.histories, MemoryPositions(engine.checkpoints), replays)
+    streams = RunStreams(engine.live, engine.feed, engine.histories, replays)
     try:
         return await streams.is_at_end(TENANT, run_id, after)
     finally:
@@ -118,21 +117,40 @@ async def test_nothing_follows_for_a_reader_of_a_run_that_has_ended_and_only_for
     assert not await is_at_end(engine, run_id, all_of_it[-2]) and not await is_at_end(engine, run_id, 0)
 
 
-async def test_the_end_is_not_reached_while_the_sagas_are_behind(engine: Engine, worker: PlayedWorker) -> None:
-    """The cancellation of a run's parts follows after the event that ends the run."""
-    run_id = await engine.start("alpha")
-    alpha = await worker.next("alpha")
-    await alpha.call("k", "add", a=1)
-    await engine.settled()
-    name = partition_of(run_id)
-    row = engine.checkpoints.rows[name]
+async def test_the_end_is_not_reached_while_a_part_of_the_run_is_open() -> None:
+    """The cancellation of a run's parts follows after the event that ends the run. No checkpoint tells when: the events do."""
+    engine = Engine()
+    await engine.set_up()
+    worker = engine.worker()
+    async with engine.running():
+        await worker.register("alpha", tools_=["add"])
+        run_id = await engine.start("alpha")
+        await (await worker.next("alpha")).call("k", "add", a=1)
+        await engine.settled()
     await engine.give(CancelRun(run_id=run_id))
-    ended_at = next(event.position for event in engine.log.events if event.topic == "run.cancelled")
-    await engine.settled()
-    assert not await is_at_end(engine, run_id, ended_at), "events follow after the end"
-    assert await is_at_end(engine, run_id, positions(engine, run_id)[-1])
-    engine.checkpoints.rows[name] = row
-    assert not await is_at_end(engine, run_id, positions(engine, run_id)[-1]), "the sagas may still append"
+    assert not await is_at_end(engine, run_id, 10**6), "no saga has reacted yet"
+    async with engine.running():
+        follower = Follower(engine, run_id)
+        await follower.ended()
+        assert follower.positions == positions(engine, run_id)
+        assert await is_at_end(engine, run_id, follower.positions[-1])
+        assert not await is_at_end(engine, run_id, follower.positions[-2]), "the reader lacks an event"
+
+
+async def test_a_run_whose_parts_nobody_cancels_is_given_up_after_a_silence() -> None:
+    """The sagas are down. What they owe is not waited for without end."""
+    engine = Engine(silence_s=0.05)
+    await engine.set_up()
+    worker = engine.worker()
+    async with engine.running():
+        await worker.register("alpha")
+        run_id = await engine.start("alpha")
+        await worker.next("alpha")
+    await engine.give(CancelRun(run_id=run_id))
+    async with running(engine.live.run()):
+        follower = await Follower(engine, run_id).ended()
+    assert follower.positions == positions(engine, run_id) and follower.over == RunOver(follower.positions[-1])
+    assert not await is_at_end(engine, run_id, follower.positions[-1])
 
 
 async def test_the_end_is_not_reached_while_an_attempt_is_under_way(engine: Engine, worker: PlayedWorker) -> None:
@@ -170,7 +188,7 @@ async def test_a_stream_of_a_process_that_stops_ends_without_the_end(engine: Eng
 
 async def test_an_end_after_the_watch_began_is_not_missed(engine: Engine, worker: PlayedWorker) -> None:
     run_id, replays = new_id(), RunReplays(engine.feed)
-    with watching_end(engine.live, replays, TENANT, run_id) as end:
+    async with watching_end(engine.live, replays, TENANT, run_id) as end:
         await engine.start("alpha", run_id=run_id)
         waiting = asyncio.create_task(end.view(60, may_be_over=False))
         await (await worker.next("alpha")).complete("done")
@@ -185,19 +203,18 @@ async def test_an_end_before_the_watch_began_is_found(engine: Engine, worker: Pl
     run_id, replays = await engine.start("alpha"), RunReplays(engine.feed)
     await (await worker.next("alpha")).complete()
     await engine.settled()
-    with watching_end(engine.live, replays, TENANT, run_id) as end:
-        async with within(15):
-            view = await end.view(60, may_be_over=True)
+    async with watching_end(engine.live, replays, TENANT, run_id) as end, within(15):
+        view = await end.view(60, may_be_over=True)
     assert view is not None and view.status == "completed"
     await replays.close()
 
 
 async def test_after_the_time_the_run_is_given_as_it_is(engine: Engine, worker: PlayedWorker) -> None:
     run_id, replays = await engine.start("alpha"), RunReplays(engine.feed)
-    with watching_end(engine.live, replays, TENANT, run_id) as end:
+    async with watching_end(engine.live, replays, TENANT, run_id) as end:
         view = await end.view(0, may_be_over=True)
         assert view is not None and view.status == "running"
-    with watching_end(engine.live, replays, TENANT, new_id()) as end:
+    async with watching_end(engine.live, replays, TENANT, new_id()) as end:
         assert await end.view(0, may_be_over=True) is None
     await replays.close()
 

@@ -89,10 +89,10 @@ def test_only_those_who_watch_the_stream_and_topic_are_concerned() -> None:
     with watches.watching(STREAM, None) as every, watches.watching(STREAM, frozenset({"b"})) as some:
         with watches.watching(ROOT, None) as other:
             assert watches and watches.of(STREAM) == 2 and set(watches.all()) == {every, some, other}
-            assert set(watches.concerned([event()])) == {every}
-            assert set(watches.concerned([event(topic="b")])) == {every, some}
-            assert list(watches.concerned([event(ROOT)])) == [other]
-            assert list(watches.concerned([event(TENANT)])) == []
+            assert set(watches.concerned([(STREAM, "a")])) == {every}
+            assert set(watches.concerned([(STREAM, "b")])) == {every, some}
+            assert list(watches.concerned([(ROOT, "a")])) == [other]
+            assert list(watches.concerned([(TENANT, "a")])) == []
         assert watches.of(ROOT) == 0 and set(watches.all()) == {every, some}
     assert not watches and watches.of(STREAM) == 0
 

@@ -24,7 +24,6 @@ from application.engine.ports.positions import ConsumerPositions
 from application.engine.ports.problems import WorkerProblems
 from application.engine.ports.projections import ProjectionOperations
 from application.engine.reading.cloudevents import CloudEventEncoder
-from application.engine.reading.live import LiveFeed
 from application.engine.retry_parked import EffectRetry
 from application.engine.sagas.manager import effects_of
 from application.engine.timers import effects_again
@@ -39,11 +38,6 @@ from projections.reads import reads_of
 from projections.replays import RunReplays
 
 WORKER_INBOX = "_INBOX_worker"
-
-
-@part
-async def live(parts: Parts) -> LiveFeed:
-    return LiveFeed(await storage.feed_of(parts, "reads"), await log_streams.subscription(parts), await histories.histories(parts))
 
 
 @part
@@ -151,7 +145,7 @@ async def lease_tokens(parts: Parts) -> LeaseTokens:
 
 async def container(parts: Parts) -> Container:
     """The container. Adds the loop of the live feed."""
-    loop, feed, queue = await commands(parts), await live(parts), await messaging.work_queue(parts)
+    loop, feed, queue = await commands(parts), await log_streams.live(parts), await messaging.work_queue(parts)
     parts.loops["live"] = feed.run
     return Container(
         settings=parts.settings,

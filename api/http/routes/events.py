@@ -102,7 +102,7 @@ async def get_run_events(
     container, tenant_id, topics = container_of(request), principal_of(request).tenant_id, _topics(types)
     if _wants_stream(request):
         _must_not_be_of_pages(request)
-        streams = RunStreams(container.live, container.feed, container.histories, container.positions, container.replays)
+        streams = RunStreams(container.live, container.feed, container.histories, container.replays)
         return await _streamed(
             request,
             _start(request, after),

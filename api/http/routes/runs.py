@@ -1,7 +1,7 @@
 """Runs over HTTP: start, list, read at any position, cancel, their messages."""
 
 import re
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -168,12 +168,12 @@ async def post_run(request: Request) -> Response:
         return _started(outcome, *outcome.begun(run_id))
     container = container_of(request)
     end_of = partial(watching_end, container.live, container.replays, principal_of(request).tenant_id)
-    with ExitStack() as watches:
-        end = watches.enter_context(end_of(run_id))
+    async with AsyncExitStack() as watches:
+        end = await watches.enter_async_context(end_of(run_id))
         outcome = await _start(request, body, run_id, key)
         begun, version = outcome.begun(run_id)
         if begun != run_id:  # a repeat: the run has the id that was made for the first request
-            end = watches.enter_context(end_of(begun))
+            end = await watches.enter_async_context(end_of(begun))
         waiting = _shown_at_end(end, wait_s, may_be_over=not outcome.events)
         shown = await afterwards(container, waiting, what="waiting for a run's end", seconds=wait_s + PATIENCE_S)
     response = _started(outcome, begun, version, shown)

@@ -5,6 +5,7 @@ nobody. A listener gets all events after its position: first from the database, 
 """
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Sequence
@@ -131,7 +132,7 @@ class LiveFeed:
             async for batch in batches:
                 self.position = batch[-1].position
                 self._offer(batch)
-                self._wake_in_turn(self._watches.concerned(batch))
+                self.heard((event.stream_id, event.topic) for event in batch)
                 if self._channels or self._watches:
                     idle_since = None
                 elif idle_since is None:
@@ -231,6 +232,27 @@ class LiveFeed:
         return await self._feed.read_tenant(
             wanted.tenant_id, after=after, until=until, limit=PAGE, root_id=wanted.root_id, topics=topics
         )
+
+    def heard(self, events: Iterable[tuple[UUID, str]]) -> None:
+        """Wakes the watches that one of the events is for. An event: its stream and its topic.
+
+        The event store of this process calls this for its own appends (`TellingStore`), before the log brings their events.
+        """
+        if self._watches:
+            self._wake_in_turn(self._watches.concerned(events))
+
+    async def begun(self, seconds: float) -> bool:
+        """Returns True as soon as the log is read, False after the time-out (seconds).
+
+        A watch that begins while the log is read is woken by events alone.
+        """
+        if self._started.is_set():
+            return True
+        self._wanted.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._started.wait()
+        return self._started.is_set()
 
     def watch(self, stream_id: UUID, topics: frozenset[str] | None = None) -> AbstractContextManager[Watch]:
         """Watches a stream for events of any topic or of some topics. No event after this call is missed.

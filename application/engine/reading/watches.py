@@ -1,12 +1,13 @@
-"""Watches: callers that wait for an event of one stream. The live feed wakes them."""
+"""Watches: callers that wait for an event of one stream.
+
+The appends of this process wake them first; the live feed wakes them for events that other processes wrote. A watch costs no query.
+"""
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from uuid import UUID
-
-from domain.kernel import RecordedEvent
 
 
 class Watch:
@@ -62,11 +63,11 @@ class Watches:
             if not watches:
                 del self._by_stream[stream_id]
 
-    def concerned(self, events: Sequence[RecordedEvent]) -> Iterator[Watch]:
-        """Watches that one of the events is for."""
-        for event in events:
-            for watch in self._by_stream.get(event.stream_id, ()):
-                if watch.topics is None or event.topic in watch.topics:
+    def concerned(self, events: Iterable[tuple[UUID, str]]) -> Iterator[Watch]:
+        """Watches that one of the events is for. An event: its stream and its topic."""
+        for stream_id, topic in events:
+            for watch in self._by_stream.get(stream_id, ()):
+                if watch.topics is None or topic in watch.topics:
                     yield watch
 
     def all(self) -> Iterator[Watch]:

@@ -1,6 +1,5 @@
-"""Queries of runs and of consumer positions in memory: folds of the log, without tables."""
+"""Queries of runs in memory: folds of the log, without tables."""
 
-import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
@@ -9,13 +8,12 @@ from application.engine.ports.pages import Page, encode_cursor
 from application.reads import Positioned
 from application.views.runs import DEGRADED, RunSummary, RunView
 from domain.agents import AgentRegistered
-from domain.errors import InvalidCommand, ProjectionBehind
+from domain.errors import InvalidCommand
 from domain.kernel import RecordedEvent
 from domain.registry import REGISTRY
 from domain.runs import RunStarted
 from domain.tools import ToolRegistered
 from projections.runs import evolve_view
-from tests.kit.memory.checkpoints import MemoryCheckpoints
 from tests.kit.memory.log import MemoryLog
 
 
@@ -81,18 +79,3 @@ class MemoryNames:
         self._log.reach()
         found = [event for event in self._log.events if (event.tenant_id, event.topic) == (tenant_id, self._event.TOPIC)]
         return sorted({REGISTRY.decoded(event).name for event in found})
-
-
-class MemoryPositions:
-    """Implements `application.engine.ports.positions.ConsumerPositions` over checkpoints in memory."""
-
-    def __init__(self, checkpoints: MemoryCheckpoints) -> None:
-        self._checkpoints = checkpoints
-
-    async def until(self, name: str, position: int, timeout_s: float) -> None:
-        try:
-            async with asyncio.timeout(timeout_s):
-                while (row := self._checkpoints.rows.get(name)) is None or row.position < position:
-                    await self._checkpoints.log.moved()
-        except TimeoutError:
-            raise ProjectionBehind(f"'{name}' is not yet at {position}") from None

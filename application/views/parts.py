@@ -1,0 +1,58 @@
+"""The parts of a run that have not ended, from the events under the run alone.
+
+A part begins with one event and ends with one event, so counting is enough: scheduled steps up to the end of their agent runs, tool
+calls up to their outcome, messages up to their delivery. An ambiguous call counts as ended, because a person may need days.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+from uuid import UUID
+
+from domain import agent_runs, invocations, messages, runs
+from domain.kernel import RecordedEvent
+
+_OUTCOMES = frozenset(
+    kind.TOPIC
+    for kind in (
+        invocations.InvocationSucceeded,
+        invocations.InvocationFailed,
+        invocations.InvocationCancelled,
+        invocations.InvocationBecameAmbiguous,
+    )
+)
+_BEGIN = (runs.StepScheduled, invocations.InvocationRequested, messages.MessageSent)
+_END = (
+    agent_runs.AgentRunCompleted, agent_runs.AgentRunFailed, agent_runs.AgentRunCancelled,
+    agent_runs.MailDelivered, agent_runs.MailRefused,
+)  # fmt: skip
+_STEP = {kind.TOPIC: 1 for kind in _BEGIN} | {kind.TOPIC: -1 for kind in _END} | dict.fromkeys(_OUTCOMES, -1)
+
+
+class OpenParts(NamedTuple):
+    """What of a run has not ended, up to an event of the run."""
+
+    ended: bool = False
+    """Whether the run itself has ended."""
+    open: int = 0
+    """Agent runs, tool calls and messages that have not ended."""
+    attempts: frozenset[UUID] = frozenset()
+    """Cancelled calls whose last attempt is under way. Its outcome is recorded, whenever it comes."""
+
+    @property
+    def over(self) -> bool:
+        """Whether the run gets no event any more, except what becomes of an ambiguous call."""
+        return self.ended and not self.open
+
+    def after(self, events: Iterable[RecordedEvent]) -> "OpenParts":
+        """The open parts after further events of the run."""
+        ended, open_, attempts = self
+        for event in events:
+            topic = event.topic
+            open_ += _STEP.get(topic, 0)
+            if topic in runs.ENDS:
+                ended = True
+            elif topic == invocations.InvocationCancelRequested.TOPIC:
+                attempts |= {event.stream_id}
+            elif topic in _OUTCOMES and attempts:
+                attempts -= {event.stream_id}
+        return OpenParts(ended, open_, attempts)
