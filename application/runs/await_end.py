@@ -1,5 +1,6 @@
 """Waiting for the end of a run: for callers that start a run and want its outcome in the same answer."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,8 +10,11 @@ from application.engine.reading.live import LiveFeed
 from application.engine.reading.watches import Watch
 from application.reads import CurrentRuns
 from application.views.runs import RunView
+from domain.errors import NotFound, Unavailable
 from domain.runs import ENDS
 
+LAST_READ_S = 5.0
+"""Seconds for reading the run, beside the time of the wait."""
 BEGIN_S = 1.0
 """Seconds that a wait gives the live feed to begin. A watch that begins without the feed is woken once more than needed."""
 
@@ -50,3 +54,15 @@ async def watching_end(live: LiveFeed, runs: CurrentRuns, tenant_id: UUID, run_i
     await live.begun(BEGIN_S)
     with live.watch(run_id, ENDS) as watch:
         yield RunEnd(live, runs, tenant_id, run_id, watch)
+
+
+async def ended_run(live: LiveFeed, runs: CurrentRuns, tenant_id: UUID, run_id: UUID, seconds: float) -> RunView:
+    """A run that may have begun at any time: as it is at its end, or after the time. Raises NotFound, Unavailable."""
+    try:
+        async with watching_end(live, runs, tenant_id, run_id) as end, asyncio.timeout(seconds + LAST_READ_S):
+            view = await end.view(seconds, may_be_over=True)
+    except TimeoutError:
+        raise Unavailable("the database did not answer in time") from None
+    if view is None:
+        raise NotFound(f"there is no run {run_id}")
+    return view

@@ -225,7 +225,7 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
         return {key for key, o in found.items() if any((p["in"], p["name"]) == ("header", name) for p in o.get("parameters", ()))}
 
     assert readers("Idempotency-Key") == {("POST", "/v1/runs"), ("POST", "/v1/runs/{run_id}/cancel"), ("POST", "/v1/projects")}
-    assert readers("Prefer") == {("POST", "/v1/runs")}
+    assert readers("Prefer") == {("POST", "/v1/runs"), ("GET", "/v1/runs/{run_id}")}
     assert readers("If-Match") == {("POST", "/v1/runs/{run_id}/cancel")}
     assert readers("Last-Event-ID") == {("GET", "/v1/events"), ("GET", "/v1/runs/{run_id}/events")}
     for method, path in readers("Tidelog-Position"):

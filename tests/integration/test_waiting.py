@@ -123,6 +123,29 @@ async def test_a_run_that_ended_before_is_not_waited_for(system: System, worker:
     assert again.status_code == 201 and again.json()["run"]["status"] == "completed" and time.monotonic() - began < 30
 
 
+async def test_a_run_is_read_at_its_end(system: System, worker: PlayedWorker, reads: list[str]) -> None:
+    """Without the read model: the answer of the wait shows the end, however far the read model is."""
+    run_id = await system.start("alpha")
+    alpha = await worker.next("alpha")
+    path, wish = f"/v1/runs/{run_id}", {"Prefer": "wait=60"}
+    system.tasks["projections"].cancel()
+    waiting = asyncio.create_task(system.http.get(path, headers=wish))
+
+    async def watched() -> bool:
+        return bool(system.container.live.watched(UUID(run_id)))
+
+    await eventually(watched)
+    await alpha.complete("done")
+    answer = await waiting
+    run = answer.json()
+    assert (answer.status_code, run["status"], run["result"]) == (200, "completed", "done")
+    assert (answer.headers["etag"], answer.headers["tidelog-position"]) == (f'"v{run["version"]}"', str(run["position"]))
+    assert answer.headers["preference-applied"] == "wait=60" and reads.count("read_roots") == 2
+    assert (await system.http.get(path, headers=wish)).json() == run, "a run that has ended is not waited for"
+    nobodys = await system.http.get(f"/v1/runs/{UUID(int=7)}", headers=wish)
+    assert (nobodys.status_code, nobodys.json()["code"]) == (404, "not-found")
+
+
 @pytest.mark.parametrize(
     ("prefer", "seconds"),
     [

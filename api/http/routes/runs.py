@@ -3,9 +3,10 @@
 import re
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
+import orjson
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from starlette.responses import Response
@@ -24,7 +25,7 @@ from api.http.documents import openapi
 from application.engine.commands.request import CommandOutcome
 from application.engine.ports.pages import MAX_LIMIT, parse_position, position_cursor, uuid_cursor
 from application.reads import Positioned
-from application.runs.await_end import RunEnd, watching_end
+from application.runs.await_end import RunEnd, ended_run, watching_end
 from application.runs.lookup import current_run, must_be_a_run
 from application.runs.replay_at import run_as_of
 from application.runs.start import UnknownAgent, start_run
@@ -199,14 +200,14 @@ async def _start(request: Request, body: StartRunBody, run_id: UUID, key: Key | 
         raise
 
 
-def _started(outcome: CommandOutcome, run_id: UUID, version: int, shown: dict[str, Any] | None = None) -> Response:
+def _started(outcome: CommandOutcome, run_id: UUID, version: int, shown: orjson.Fragment | None = None) -> Response:
     body = {"run_id": str(run_id)} if shown is None else {"run_id": str(run_id), "run": shown}
     return accepted(outcome, version, body, status=201, location=f"/v1/runs/{run_id}")
 
 
-async def _shown_at_end(end: RunEnd, wait_s: int, *, may_be_over: bool) -> dict[str, Any] | None:
+async def _shown_at_end(end: RunEnd, wait_s: int, *, may_be_over: bool) -> orjson.Fragment | None:
     view = await end.view(wait_s, may_be_over=may_be_over)
-    return None if view is None else view.model_dump(mode="json")
+    return None if view is None else orjson.Fragment(view.__pydantic_serializer__.to_json(view))
 
 
 _WAIT = re.compile(r'wait\s*=\s*(?:"([0-9]+)"|([0-9]+))\s*(?:;.*)?', re.IGNORECASE)
@@ -246,19 +247,26 @@ async def get_runs(
 @router.get(
     "/v1/runs/{run_id}",
     summary="A run, now or at any position or time",
-    responses={200: openapi.gives(RunView, POSITION, "ETag")},
-    openapi_extra=openapi.takes_headers(POSITION),
+    responses={200: openapi.gives(RunView, POSITION, "ETag", "Preference-Applied")},
+    openapi_extra=openapi.takes_headers(POSITION, "Prefer"),
 )
 async def get_run(request: Request, run_id: UUID, as_of: AsOf = None) -> Response:
-    """`as_of`: a position or an RFC 3339 time. The answer is then the run as replayed from the log up to there."""
+    """`as_of`: a position or an RFC 3339 time. The answer is then the run as replayed from the log up to there.
+
+    `Prefer: wait=30` waits up to 30 seconds (60 at most) for the end of the run. The answer is then the run as the log has it.
+    """
     container, tenant_id = container_of(request), principal_of(request).tenant_id
     found: Positioned[RunView]
+    applied: dict[str, str] = {}
     if as_of is not None:
         found = await run_as_of(container.reads.runs, container.feed, container.histories, tenant_id, run_id, as_of)
+    elif wait_s := _wait_seconds(request):
+        view = await ended_run(container.live, container.replays, tenant_id, run_id, wait_s)
+        found, applied = Positioned(view, view.position), {"Preference-Applied": f"wait={wait_s}"}
     else:
         await caught_up(request, "runs")
         found = await current_run(container.reads.runs, tenant_id, run_id)
-    return answer(found.value, position=found.position, headers={"ETag": f'"v{found.value.version}"'})
+    return answer(found.value, position=found.position, headers={"ETag": f'"v{found.value.version}"', **applied})
 
 
 @router.post(
