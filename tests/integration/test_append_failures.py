@@ -97,6 +97,26 @@ async def test_an_answer_lost_after_the_commit_comes_back_as_a_duplicate(databas
     await pool.close()
 
 
+async def test_an_append_behind_a_crowd_is_not_given_up(database_url: str) -> None:
+    """The time of an append counts while the database is away, not while other appends are written."""
+    pool = await open_pool(database_url, role="test", max_size=4)
+    async with await psycopg.AsyncConnection.connect(database_url) as blocker:
+        store = PostgresEventStore(database_url, pool, limits=WriterLimits(retry_seconds=0.0))
+        await store.start()
+        await blocker.execute("SELECT FROM log_head FOR UPDATE")
+        first = asyncio.create_task(store.append(request()))
+
+        async def waits() -> bool:
+            return await waiting_appends(database_url) == 1
+
+        await eventually(waits)
+        behind = asyncio.create_task(store.append(request()))
+        await blocker.rollback()
+        assert [(await in_time(each, 10)).last_position for each in (first, behind)] == [2, 4]
+        await store.close()
+    await pool.close()
+
+
 async def test_without_a_database_callers_get_unavailable_in_bounded_time(tmp_path: str) -> None:
     pool = await open_pool(f"postgresql:///none?host={tmp_path}", role="test", timeout=0.2)
     store = PostgresEventStore(f"postgresql:///none?host={tmp_path}", pool, limits=WriterLimits(retry_seconds=0.3))

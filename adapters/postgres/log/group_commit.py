@@ -211,9 +211,12 @@ class _Writer:
             await self._disconnect()
 
     async def _write(self, batch: Sequence[_Waiting]) -> None:
-        """Writes a batch, and tries again while the database is away. If an answer is lost, the next try finds a duplicate."""
+        """Writes a batch, and tries again while the database is away. If an answer is lost, the next try finds a duplicate.
+
+        An append is given up only after a try that failed: a crowd in front of it is no outage.
+        """
         delay = FIRST_RETRY_DELAY
-        while batch := self._still_waiting(batch):
+        while batch:
             appends = [waiting.append for waiting in batch]
             try:
                 rows = await self._call(appends)
@@ -226,6 +229,7 @@ class _Writer:
                     await self._disconnect()
                     await asyncio.sleep(delay * random.uniform(0.5, 1))
                     delay = min(delay * 2, LAST_RETRY_DELAY)
+                    batch = self._still_waiting(batch)
                     continue
                 await self._write_apart(batch, error)
                 return
