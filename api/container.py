@@ -20,6 +20,7 @@ from application.engine.reading.cloudevents import CloudEventEncoder
 from application.engine.reading.history_keeper import HistoryKeeper
 from application.engine.reading.live import LiveFeed
 from application.reads import CurrentRuns, Reads
+from application.runs.admission import RunAdmission
 from projections.engine.kernel import Database
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ class Container:
     reads: Reads
     projections: ProjectionOperations
     parked: ParkedOperations
+    admission: RunAdmission
+    """Decides whether a further run may be started."""
     replays: CurrentRuns
     work_queue: WorkQueue
     nats_access: NatsAccess

@@ -15,6 +15,8 @@ REQUEST_SECONDS = Histogram("tidelog_http_request_seconds", "Time to answer", ["
 CONNECTIONS = Gauge("tidelog_http_connections", "Open HTTP connections")
 REFUSED = Counter("tidelog_http_refused_total", "Connections that were ended because of what the peer did, or too many", ["reason"])
 
+RUNS_REFUSED = Counter("tidelog_runs_refused_total", "Starts of runs that were refused because too many runs are open", ["reason"])
+
 WRITE_SECONDS = Histogram("tidelog_append_write_seconds", "Time to write a batch of appends durably, tries included", buckets=FAST)
 WRITTEN_APPENDS = Counter("tidelog_append_written_total", "Appends in those batches, refused ones included")
 WAITING_APPENDS = Gauge("tidelog_append_waiting", "Appends that wait for this process's writer")

@@ -9,7 +9,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
 from application.engine.ports.pages import Page
-from application.views.activity import Activity
+from application.views.activity import Activity, OpenRunCount
 from application.views.agents import AgentView
 from application.views.invocations import InvocationSummary, InvocationView
 from application.views.messages import MessageView
@@ -149,6 +149,10 @@ class ActivityReads(Protocol):
 
         The time does not depend on how many there were.
         """
+        ...
+
+    async def open_runs(self, *, by_tenant: bool) -> OpenRunCount:
+        """The runs that have not ended, of all tenants together. `by_tenant`: also of each tenant, which takes longer."""
         ...
 
 

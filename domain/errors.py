@@ -18,6 +18,8 @@ TidelogError
 ├── PositionBeyondHead     the log has not reached the position (410)
 ├── Unauthenticated        (401)
 ├── Forbidden              (403)
+├── TooManyOpenRuns        as many runs are open as may be (503)
+├── TooManyOpenRunsOfTenant  the same for one tenant (429)
 ├── ProjectionBehind       a read model did not reach the position in time (504)
 └── Unavailable            a dependency is away; try again (503)
 
@@ -162,6 +164,20 @@ class Forbidden(TidelogError):
     """The key is known, but may not do this."""
 
     code = "forbidden"
+
+
+class TooManyOpenRuns(TidelogError):
+    """As many runs are open as the installation may have. No run was started."""
+
+    code = "too-many-open-runs"
+    retryable = True
+
+
+class TooManyOpenRunsOfTenant(TidelogError):
+    """As many runs are open as a tenant may have. No run was started."""
+
+    code = "too-many-open-runs-of-tenant"
+    retryable = True
 
 
 class ProjectionBehind(TidelogError):

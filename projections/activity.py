@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from application.views.activity import BOUNDS_S, MAX_LABELS, OTHER, OUTCOMES, STATES, Activity, Outcome, State, Total
+from application.views.activity import BOUNDS_S, MAX_LABELS, OTHER, OUTCOMES, STATES, Activity, OpenRunCount, Outcome, State, Total
 from domain import agent_runs, invocations, runs
 from domain.kernel import RecordedEvent
 from projections.kernel import Connection, Database, Projection, decoded, in_turns, topics_of
@@ -76,6 +76,16 @@ SELECT t.kind, t.label, t.started, t.completed, t.degraded, t.failed, t.cancelle
            SELECT since FROM activity AS a WHERE a.state = 'ambiguous' AND a.kind = t.kind AND a.label = t.label
            ORDER BY since LIMIT 1))::float8 END
 FROM activity_total AS t ORDER BY t.kind, t.label
+"""
+
+# A statement has one snapshot: the count is of the position.
+OPEN = """
+SELECT (SELECT sum(running) FROM activity_total WHERE kind = 'run')::bigint,
+       (SELECT position FROM checkpoint WHERE name = %s)
+"""
+OPEN_OF_TENANTS = """
+SELECT tenant_id, open, position FROM (SELECT max(position) AS position FROM checkpoint WHERE name = %s) AS known
+LEFT JOIN (SELECT tenant_id, count(*) AS open FROM activity WHERE kind = 'run' GROUP BY tenant_id) AS counted ON true
 """
 
 # --- the fold ---------------------------------------------------------------------------------------------------------
@@ -241,6 +251,15 @@ class ActivityQueries:
         async with self._database.connection() as connection:
             rows = await (await connection.execute(READ)).fetchall()
         return Activity([_total(row) for row in rows])
+
+    async def open_runs(self, *, by_tenant: bool) -> OpenRunCount:
+        async with self._database.connection() as connection:
+            rows = await (await connection.execute(OPEN_OF_TENANTS if by_tenant else OPEN, [PROJECTION.name])).fetchall()
+        if not by_tenant:
+            [(total, position)] = rows
+            return OpenRunCount(total or 0, {}, position or 0)
+        of_tenants = {tenant_id: count for tenant_id, count, _ in rows if tenant_id is not None}
+        return OpenRunCount(sum(of_tenants.values()), of_tenants, rows[0][2] or 0)
 
 
 def _total(row: Sequence[Any]) -> Total:

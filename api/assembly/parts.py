@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from application.engine.reading.history_keeper import HistoryKeeper, Witness
     from application.engine.reading.live import LiveFeed
     from application.reads import CurrentRuns, Reads
+    from application.runs.admission import RunAdmission
     from application.workers.tokens import LeaseTokens
     from projections.engine.kernel import Database, Projection
     from projections.engine.plugins import Discovery
@@ -105,6 +106,8 @@ class Overrides(TypedDict, total=False):
     live: "LiveFeed"
     positions: "ConsumerPositions"
     replays: "CurrentRuns"
+    admission: "RunAdmission"
+    """The bound of open runs."""
     reads: "Reads"
     """The queries of read models."""
     operations: "ProjectionOperations"

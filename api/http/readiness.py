@@ -119,7 +119,7 @@ async def _work(container: Container) -> tuple[Activity | None, dict[str, Any]]:
     except (TidelogError, TimeoutError):
         return None, {}
     return activity, {
-        "work": troubles.work(activity),
+        "work": troubles.work(activity, container.settings.max_open_runs),
         "import_problems": problems,
         "free_bytes": free_bytes(container.settings.data_dir),
     }

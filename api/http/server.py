@@ -25,6 +25,8 @@ log = structlog.get_logger(__name__)
 
 GRACE_S = 5
 """Seconds that requests under way may take after the signal to stop. Streams end at once."""
+BACKLOG = 8_192
+"""Connections that may wait to be accepted, if the system allows as many (`net.core.somaxconn`)."""
 CANCEL_AGAIN_S, LAST_ANSWERS_S = 0.3, 1.0
 """Requests that are not answered within GRACE_S are cancelled. After CANCEL_AGAIN_S a request that waits for a silent database is
 cancelled again; LAST_ANSWERS_S bounds the wait for the last answers. Both in seconds."""
@@ -62,6 +64,7 @@ def make_server(app: ASGIApp, limits: Limits, *, host: str, port: int) -> "_Serv
         app,
         host=host,
         port=port,
+        backlog=BACKLOG,
         http=protocol(Door(limits)),  # type: ignore[arg-type]  # uvicorn only calls it
         ws="none",
         log_config=None,

@@ -13,10 +13,12 @@ WAITS_LONG_S = 60.0
 LITTLE_ROOM = 1024**3
 """Bytes. With less room on the disk of the data folder its servers may soon refuse events."""
 MAX_QUEUES = 20
+MANY_RUNS = 0.9
+"""Share of the bound of open runs. With so many, the bound is about to be reached: nobody keeps up with the starts."""
 
 
-def work(activity: Activity) -> dict[str, Any]:
-    """How much is going on, and the queues whose work has waited longest."""
+def work(activity: Activity, max_runs: int) -> dict[str, Any]:
+    """How much is going on, and the queues whose work has waited longest. `max_runs`: the bound of open runs."""
     queues: list[dict[str, Any]] = [
         {
             "kind": total.kind,
@@ -32,6 +34,7 @@ def work(activity: Activity) -> dict[str, Any]:
     return {
         **{state: sum(total.now[state] for total in activity.totals if total.kind != "run") for state in STATES},
         "runs": sum(total.now["running"] for total in activity.totals if total.kind == "run"),
+        "max_runs": max_runs,
         "oldest_waiting_s": _rounded(activity.oldest_s("waiting")),
         "oldest_ambiguous_s": _rounded(activity.oldest_s("ambiguous")),
         "waits_long": queues[:MAX_QUEUES],
@@ -51,6 +54,8 @@ def degraded(report: dict[str, Any]) -> list[dict[str, Any]]:
     if queues := work.get("waits_long", []):
         names = ", ".join(f"{queue['kind']} {queue['name']}" for queue in queues)
         add("work-waits", sum(queue["waiting"] for queue in queues), f"no worker has taken work for over a minute: {names}")
+    if work and work["runs"] >= work["max_runs"] * MANY_RUNS:
+        add("many-open-runs", work["runs"], f"of {work['max_runs']:,} runs that may be open; beyond that, starts are refused")
     if count := report.get("import_problems", 0):
         add("import-problems", count, "workers have files that they cannot use")
     for name, count in sorted(report.get("parked", {}).items()):

@@ -90,7 +90,11 @@ class Settings(BaseSettings):
 
     Their connections do not count for their address, and the path in their `X-Forwarded-Prefix` is put in front of `Location`.
     """
-    max_connections_per_key: int = Field(default=2_000, ge=1, le=1_000_000)
+    max_connections_per_key: int = Field(default=12_000, ge=1, le=1_000_000)
+    max_open_runs: int = Field(default=100_000, ge=1, le=100_000_000)
+    """Runs of all tenants that have not ended. Further starts are refused."""
+    max_open_runs_per_tenant: int = Field(default=0, ge=0, le=100_000_000)
+    """0: a tenant may have as many as all tenants together."""
     read_timeout_s: float = Field(default=5.0, gt=0, le=60)
     """Seconds that a read waits for its read model to reach `Tidelog-Position`."""
 

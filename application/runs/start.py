@@ -5,6 +5,7 @@ from uuid import UUID
 
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import CommandOutcome, CommandRequest
+from application.runs.admission import RunAdmission
 from application.suggestions import KnownNames, did_you_mean, names_of
 from domain import agents, projects, runs
 from domain.errors import AlreadyExists, NotFound
@@ -45,35 +46,41 @@ async def start_run(
     input: Json,
     metadata: dict[str, Json],
     known: KnownNames,
+    admission: RunAdmission,
 ) -> CommandOutcome:
     """Checks the project, gives each step the version that it asks for or else the registered one, and starts the run.
 
     `known`: the names of the registered agents, for the refusal of a misspelt one.
 
     Raises:
+        TooManyOpenRuns, TooManyOpenRunsOfTenant: as many runs are open as may be. A repeat of a recorded start is refused, too.
         UnknownAgent, UnknownProject: with a pointer to the place in the plan.
         AlreadyExists: the id of the run is taken, by something else or by a run of another command.
         StartedDifferently, RepeatedDifferently: the command started a run before, with other content.
     """
-    await _check_project(commands, request.tenant_id, project_id)
-    versions = await _versions(commands, request.tenant_id, plan, known)
-    command = runs.StartRun(
-        run_id=run_id,
-        project_id=project_id,
-        plan=_pinned(plan, versions),
-        input=input,
-        metadata=metadata,
-        versions_asked=tuple(step.key for step in plan.steps if step.agent_version is not None),
-    )
-    try:
-        outcome = await commands.execute(request, command)
-    except AlreadyExists:
-        first = await _first_answer(commands, request, run_id)
-        if first is None:
-            raise
-        outcome = first
-    if outcome.duplicate:
-        _check_repeat(command, plan, outcome.recorded[0].stream_id, commands.registry.decoded(outcome.recorded[0]))
+    await admission.ready()
+    with admission.admitted(request.tenant_id) as start:
+        await _check_project(commands, request.tenant_id, project_id)
+        versions = await _versions(commands, request.tenant_id, plan, known)
+        command = runs.StartRun(
+            run_id=run_id,
+            project_id=project_id,
+            plan=_pinned(plan, versions),
+            input=input,
+            metadata=metadata,
+            versions_asked=tuple(step.key for step in plan.steps if step.agent_version is not None),
+        )
+        try:
+            outcome = await commands.execute(request, command)
+        except AlreadyExists:
+            first = await _first_answer(commands, request, run_id)
+            if first is None:
+                raise
+            outcome = first
+        if outcome.duplicate:
+            _check_repeat(command, plan, outcome.recorded[0].stream_id, commands.registry.decoded(outcome.recorded[0]))
+        else:
+            start.position = outcome.position
     return outcome
 
 

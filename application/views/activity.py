@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
+from uuid import UUID
 
 Kind = Literal["run", "agent", "tool"]
 State = Literal["waiting", "running", "retrying", "ambiguous"]
@@ -37,6 +38,17 @@ class Total:
     """How many durations lie in each interval of `BOUNDS_S`, and beyond the last bound."""
     oldest_s: Mapping[State, float]
     """State → seconds since the oldest one came into the state. Only `waiting` and `ambiguous`, and only if there are any."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRunCount:
+    """How many runs have not ended."""
+
+    total: int
+    of_tenants: Mapping[UUID, int]
+    """By tenant. Empty where only the total was asked for."""
+    position: int
+    """The runs are counted up to this position of the log."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from application.engine.reading.live import SILENCE_S, LiveFeed
 from application.engine.reconciler import WorkReconciler
 from application.engine.sagas.manager import PARTITIONS, SagaManager
 from application.engine.timers import TimerService
+from application.runs.admission import RunAdmission
 from application.runs.start import start_run
 from application.workers import Workers
 from application.workers.claims import ClaimedAgentRun
@@ -42,6 +43,7 @@ from tests.kit.memory import (
     MemoryInstallationSecrets,
     MemoryLog,
     MemoryNames,
+    MemoryOpenRuns,
     MemoryOpenWork,
     MemorySnapshots,
     MemorySubscription,
@@ -67,6 +69,8 @@ class Engine:
         shared: "Engine | None" = None,
         store: MemoryEventStore | None = None,
         silence_s: float = SILENCE_S,
+        max_open_runs: int = 100_000,
+        max_open_runs_of_tenant: int = 0,
     ) -> None:
         self.catalog = catalog
         self.clock = shared.clock if shared else ManualClock()
@@ -92,6 +96,13 @@ class Engine:
             MemoryNames(self.log, tools.ToolRegistered),
             self.sessions,
             LeaseTokens(MemoryInstallationSecrets()),
+        )
+        self.open_runs = MemoryOpenRuns(self.log)
+        self.admission = RunAdmission(
+            self.open_runs,
+            most=max_open_runs,
+            most_of_tenant=max_open_runs_of_tenant,
+            clock=lambda: self.clock.now().timestamp(),
         )
         self.reconciler = WorkReconciler(self.open_work, self.queue)
         if shared is None:
@@ -181,6 +192,7 @@ class Engine:
             input=input,
             metadata=metadata or {},
             known=MemoryNames(self.log, agents.AgentRegistered),
+            admission=self.admission,
         )
         return run_id
 

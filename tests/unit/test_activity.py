@@ -180,11 +180,19 @@ def test_the_room_is_that_of_the_disk_with_the_data(tmp_path: Path) -> None:
 
 def test_troubles_are_named_with_their_numbers() -> None:
     calls = total("tool", "mail", now=dict.fromkeys(STATES, 0) | {"ambiguous": 2}, oldest_s={"ambiguous": 600.0})
-    work = troubles.work(Activity([total(), calls, total("run", "", oldest_s={})]))
+    running = total("run", "", now=dict.fromkeys(STATES, 0) | {"running": 9}, oldest_s={})
+    work = troubles.work(Activity([total(), calls, running]), 10)
     assert (work["ambiguous"], work["oldest_ambiguous_s"], work["oldest_waiting_s"]) == (2, 600.0, 90.0)
     assert work["waits_long"] == [{"kind": "agent", "name": "alpha", "waiting": 2, "running": 0, "oldest_waiting_s": 90.0}]
     report = {"work": work, "import_problems": 1, "parked": {"runs": 3, "timers": 0}, "free_bytes": 5}
     found = {trouble["code"]: trouble["count"] for trouble in troubles.degraded(report)}
-    assert found == {"ambiguous-calls": 2, "work-waits": 2, "import-problems": 1, "parked": 3, "little-room": 5}
-    assert troubles.degraded({}) == []
-    assert troubles.work(Activity([total(oldest_s={"waiting": 59.0})]))["waits_long"] == [], "a busy queue is no trouble"
+    assert found == {
+        "ambiguous-calls": 2,
+        "work-waits": 2,
+        "import-problems": 1,
+        "parked": 3,
+        "little-room": 5,
+        "many-open-runs": 9,
+    }
+    assert troubles.degraded({}) == [] and not troubles.degraded({"work": troubles.work(Activity([running]), 11)})
+    assert troubles.work(Activity([total(oldest_s={"waiting": 59.0})]), 1)["waits_long"] == [], "a busy queue is no trouble"

@@ -153,7 +153,7 @@ async def test_a_refusal_stays_a_refusal_while_the_names_cannot_be_read(engine: 
     with pytest.raises(UnknownAgent, match=r"no agent 'alhpa' is registered$"):
         await start_run(
             engine.commands, request_of(), run_id=new_id(), project_id=default_project_id(TENANT), plan=sequential(("alhpa",)),
-            input=None, metadata={}, known=Away(),
+            input=None, metadata={}, known=Away(), admission=engine.admission,
         )  # fmt: skip
 
 
@@ -231,7 +231,9 @@ async def test_a_start_is_repeatable_for_ever(engine: Engine) -> None:
 async def start_again(engine: Engine, *agents: str, **given: Any) -> CommandOutcome:
     project_id = default_project_id(TENANT)
     known = MemoryNames(engine.log, AgentRegistered)
-    return await start_run(engine.commands, plan=sequential(agents), project_id=project_id, known=known, **given)
+    return await start_run(
+        engine.commands, plan=sequential(agents), project_id=project_id, known=known, admission=engine.admission, **given
+    )
 
 
 BETA = Step(key="beta", agent="beta", after=("alpha",))

@@ -12,6 +12,7 @@ from adapters.postgres.log.ids import PostgresLogIndex
 from adapters.postgres.room import Room
 from adapters.postgres.worker_problems import PostgresWorkerProblems
 from adapters.postgres.worker_sessions import PostgresInstallationSecrets
+from api import metrics
 from api.assembly import access, histories, log_streams, messaging, storage, tables
 from api.assembly.commands import commands
 from api.assembly.parts import Parts, part
@@ -28,6 +29,7 @@ from application.engine.retry_parked import EffectRetry
 from application.engine.sagas.manager import effects_of
 from application.engine.timers import effects_again
 from application.reads import CurrentRuns, Reads
+from application.runs.admission import RunAdmission
 from application.workers import Workers
 from application.workers.tokens import LeaseTokens
 from projections import timers
@@ -61,6 +63,19 @@ async def reads(parts: Parts) -> Reads:
         keys=await storage.database_of(parts, "commands"),
         health=await storage.database_of(parts, "health"),
     )
+
+
+@part
+async def admission(parts: Parts) -> RunAdmission:
+    settings = parts.settings
+    own = RunAdmission(
+        (await reads(parts)).activity,
+        most=settings.max_open_runs,
+        most_of_tenant=settings.max_open_runs_per_tenant,
+        refused=lambda reason: metrics.RUNS_REFUSED.labels(reason).inc(),
+    )
+    parts.stack.push_async_callback(own.close)
+    return own
 
 
 @part
@@ -172,6 +187,7 @@ async def container(parts: Parts) -> Container:
         projections=await operations(parts),
         parked=await _parked(parts),
         replays=await replays(parts),
+        admission=await admission(parts),
         work_queue=queue,
         nats_access=_nats_access(parts),
         log_head=await log_head(parts),

@@ -22,6 +22,7 @@ async def examine_work(found: Diagnosis, server: Asking) -> None:
         if "work" in health:  # else the database is away, or the server is of an earlier release
             await _ambiguous_calls(found, server, health["work"])
             _queues(found, health["work"])
+            _open_runs(found, health["degraded"])
             await _files(found, server, health["import_problems"])
         await _parked(found, server, health.get("parked", {}))
         await _gaps(found, server)
@@ -61,6 +62,15 @@ def _queues(found: Diagnosis, work: dict[str, Any]) -> None:
             )  # fmt: skip
     if not work["waits_long"]:
         found.add("queues", "ok", f"no work has waited for a minute: {work['waiting']} wait, {work['running']} are being done")
+
+
+def _open_runs(found: Diagnosis, degraded: list[dict[str, Any]]) -> None:
+    for trouble in degraded:
+        if trouble["code"] == "many-open-runs":
+            found.add(
+                "runs", "wrong", f"{trouble['count']:,} are open {trouble['detail']}",
+                "start more workers, cancel runs that nobody needs, or raise TIDELOG_MAX_OPEN_RUNS",
+            )  # fmt: skip
 
 
 async def _files(found: Diagnosis, server: Asking, count: int) -> None:

@@ -43,9 +43,9 @@ class Limits:
     connections: int = 20_000
     per_address: int = 64
     """Connections of an address that have shown no key. 0: any number."""
-    arriving: int = 1_024
+    arriving: int = 8_192
     """Connections of an address that may be open at the same time before they show a key."""
-    per_key: int = 2_000
+    per_key: int = 12_000
     proxies: tuple[Network, ...] = ()
     """Proxies in front of this server. Their connections do not count for their address."""
 

@@ -84,6 +84,8 @@ STATUS: Mapping[type[TidelogError], int] = {
     errors.Unauthenticated: 401,
     errors.Forbidden: 403,
     errors.ProjectionBehind: 504,
+    errors.TooManyOpenRuns: 503,
+    errors.TooManyOpenRunsOfTenant: 429,
     errors.Unavailable: 503,
     HeadTooLarge: 431,
     PreconditionFailed: 412,

@@ -54,7 +54,7 @@ class ChoreShown(Shown):
 class Trouble(Shown):
     """Something that cannot go on, or not for long, while the process serves."""
 
-    code: Literal["ambiguous-calls", "work-waits", "import-problems", "parked", "little-room"]
+    code: Literal["ambiguous-calls", "work-waits", "import-problems", "parked", "little-room", "many-open-runs"]
     count: int
     detail: str
 
@@ -77,6 +77,8 @@ class WorkSums(Shown):
     retrying: int
     ambiguous: int
     runs: int
+    max_runs: int
+    """With so many running runs, further starts are refused."""
     oldest_waiting_s: float | None
     oldest_ambiguous_s: float | None
     waits_long: list[QueueThatWaits]

@@ -194,6 +194,7 @@ async def _start(request: Request, body: StartRunBody, run_id: UUID, key: Key | 
                 input=body.input,
                 metadata=body.metadata,
                 known=container_of(request).reads.agents,
+                admission=container_of(request).admission,
             )
     except UnknownAgent as error:
         error.faults = tuple((body.place_of(step), why) for step, why in error.refused)

@@ -9,7 +9,7 @@ from tests.kit.memory.ids import MemoryLogIndex
 from tests.kit.memory.leases import LeaseBoard, MemoryLeases
 from tests.kit.memory.log import MemoryEventStore, MemoryLog
 from tests.kit.memory.problems import MemoryWorkerProblems
-from tests.kit.memory.reads import MemoryNames, MemoryRunReads
+from tests.kit.memory.reads import MemoryNames, MemoryOpenRuns, MemoryRunReads
 from tests.kit.memory.sessions import MemoryInstallationSecrets, MemoryWorkerSessions, SessionBoard
 from tests.kit.memory.snapshots import MemorySnapshots
 from tests.kit.memory.timers import MemoryTimers
@@ -31,6 +31,7 @@ __all__ = [
     "MemoryLog",
     "MemoryLogIndex",
     "MemoryNames",
+    "MemoryOpenRuns",
     "MemoryOpenWork",
     "MemoryRecordedCommands",
     "MemoryRunReads",

@@ -1,17 +1,19 @@
 """Queries of runs in memory: folds of the log, without tables."""
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
 from application.engine.ports.pages import Page, encode_cursor
 from application.reads import Positioned
+from application.views.activity import OpenRunCount
 from application.views.runs import DEGRADED, RunSummary, RunView
 from domain.agents import AgentRegistered
 from domain.errors import InvalidCommand
 from domain.kernel import RecordedEvent
 from domain.registry import REGISTRY
-from domain.runs import RunStarted
+from domain.runs import ENDS, RunStarted
 from domain.tools import ToolRegistered
 from projections.runs import evolve_view
 from tests.kit.memory.log import MemoryLog
@@ -66,6 +68,25 @@ def _place(view: RunView) -> tuple[datetime, UUID]:
 def _summary(view: RunView) -> RunSummary:
     shared = RunSummary.model_fields.keys() & RunView.model_fields.keys()
     return RunSummary(**{name: getattr(view, name) for name in shared}, agents=[step.agent for step in view.steps])
+
+
+class MemoryOpenRuns:
+    """Implements `application.runs.admission.CountsOpenRuns`. Without `lag` it is never behind the log."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        self.log = log
+        self.lag = 0
+        """Positions that the count is behind the log."""
+        self.asked = 0
+
+    async def open_runs(self, *, by_tenant: bool) -> OpenRunCount:
+        self.asked += 1
+        self.log.reach()
+        position = max(self.log.head - self.lag, 0)
+        seen = self.log.events[:position]
+        of_tenants = Counter(event.tenant_id for event in seen if event.topic == RunStarted.TOPIC)
+        of_tenants.subtract(event.tenant_id for event in seen if event.topic in ENDS)
+        return OpenRunCount(of_tenants.total(), dict(of_tenants) if by_tenant else {}, position)
 
 
 class MemoryNames:
