@@ -14,7 +14,7 @@ from domain.errors import NotFound, Unavailable
 from domain.runs import ENDS
 
 LAST_READ_S = 5.0
-"""Seconds for reading the run, beside the time of the wait."""
+"""Seconds for reading the run, beside the time of the wait. The times of many waits may be over in the same moment."""
 BEGIN_S = 1.0
 """Seconds that a wait gives the live feed to begin. A watch that begins without the feed is woken once more than needed."""
 

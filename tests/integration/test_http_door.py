@@ -23,7 +23,7 @@ from api.http.server import make_server
 from tests.integration.system_kit import PATIENCE_S, System, eventually, new_id, running, served, sha256
 from tests.pace import within
 
-QUICK = Limits(head_s=0.5, body_pause_s=0.5, body_s=1.0, idle_s=0.5, send_s=0.5, linger_s=0.5, hurry_s=0.3)
+QUICK = Limits(first_s=0.5, head_s=0.5, body_pause_s=0.5, body_s=1.0, idle_s=0.5, send_s=0.5, linger_s=0.5)
 BIG = 30_000_000
 """More bytes than all buffers on the way can hold."""
 
@@ -403,15 +403,19 @@ async def test_strangers_share_what_an_address_may_have_and_a_key_has_its_own(sh
 
 
 async def test_those_of_an_address_that_show_no_key_are_hung_up_on(shared: System) -> None:
-    limits = Limits(per_address=2, arriving=5, hurry_s=0.2)
+    limits = Limits(per_address=2, arriving=5, first_s=0.5)
     async with served(shared.container, limits) as url, contextlib.AsyncExitStack() as stack:
-        silent = [await stack.enter_async_context(peer(port_of(url))) for _ in range(5)]
+        early = [await stack.enter_async_context(peer(port_of(url))) for _ in range(2)]
+        for one in early:
+            await one.send(get("/health/live"))
+            assert (await one.answer())[0] == 200
+        silent = [await stack.enter_async_context(peer(port_of(url))) for _ in range(3)]
         await (await stack.enter_async_context(peer(port_of(url)))).problem(429, "too-many-connections")
-        for extra in silent[2:]:
+        for extra in silent:
             await extra.closed()
-        for early in silent[:2]:
-            await early.send(get("/health/live"))
-            assert (await early.answer())[0] == 200
+        for one in early:
+            await one.send(get("/health/live"))
+            assert (await one.answer())[0] == 200
 
 
 async def test_a_key_and_the_server_have_a_bound_of_connections(shared: System) -> None:

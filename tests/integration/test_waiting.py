@@ -181,7 +181,10 @@ async def behind_a_wire(services: EmbeddedServices, **settings: Any) -> AsyncIte
 
 
 @pytest.mark.parametrize("how", ["refuses", "falls silent"])
-async def test_a_run_that_was_recorded_is_answered_although_the_database_goes(services: EmbeddedServices, how: str) -> None:
+async def test_a_run_that_was_recorded_is_answered_although_the_database_goes(
+    services: EmbeddedServices, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("application.runs.await_end.LAST_READ_S", 1.0)
     async with behind_a_wire(services) as (system, wire):
         waiting = asyncio.create_task(start(system.http, "wait=2", **{"Idempotency-Key": "k"}))
 

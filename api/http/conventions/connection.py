@@ -98,7 +98,7 @@ class HttpConnection(HttpToolsProtocol):
             self._close()
             return
         CONNECTIONS.inc()
-        self._deadline.set(self.loop.time() + (self._limits.hurry_s if self._slot.extra else self._limits.head_s))
+        self._deadline.set(self.loop.time() + self._limits.first_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)

@@ -26,8 +26,11 @@ class Limits:
     head_bytes: int = 64 * 1024
     """Bytes of a request line and its headers together. Also the bound of bytes that are neither head nor body."""
     headers: int = 100
+    first_s: float = 30.0
+    """For the first head, from the connection's beginning. A client that opens thousands of connections at once comes to its first
+    request late."""
     head_s: float = 10.0
-    """For a whole head: from the connection's beginning, later from the head's first byte."""
+    """For each further head, from its first byte."""
     body_pause_s: float = 30.0
     """Between two pieces of a body."""
     body_s: float = 300.0
@@ -38,12 +41,10 @@ class Limits:
     """In this time a peer must read some of the bytes that wait for it."""
     linger_s: float = 2.0
     """How long the connection of a refused peer stays open, so that the peer can read the answer."""
-    hurry_s: float = 2.0
-    """For the first head on a connection over `per_address`."""
     connections: int = 20_000
     per_address: int = 64
     """Connections of an address that have shown no key. 0: any number."""
-    arriving: int = 8_192
+    arriving: int = 12_000
     """Connections of an address that may be open at the same time before they show a key."""
     per_key: int = 12_000
     proxies: tuple[Network, ...] = ()

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from starlette.responses import Response
 from uuid_utils.compat import uuid7
 
-from api.http.conventions.afterwards import PATIENCE_S, afterwards
+from api.http.conventions.afterwards import afterwards
 from api.http.conventions.answers import OF_COMMANDS, OF_LISTS, accepted, answer, page_answer
 from api.http.conventions.bodies import Body, body_of
 from api.http.conventions.idempotency import Key, key_of, keyed_request, one_content
@@ -25,6 +25,7 @@ from api.http.documents import openapi
 from application.engine.commands.request import CommandOutcome
 from application.engine.ports.pages import MAX_LIMIT, parse_position, position_cursor, uuid_cursor
 from application.reads import Positioned
+from application.runs import await_end
 from application.runs.await_end import RunEnd, ended_run, watching_end
 from application.runs.lookup import current_run, must_be_a_run
 from application.runs.replay_at import run_as_of
@@ -176,7 +177,7 @@ async def post_run(request: Request) -> Response:
         if begun != run_id:  # a repeat: the run has the id that was made for the first request
             end = await watches.enter_async_context(end_of(begun))
         waiting = _shown_at_end(end, wait_s, may_be_over=not outcome.events)
-        shown = await afterwards(container, waiting, what="waiting for a run's end", seconds=wait_s + PATIENCE_S)
+        shown = await afterwards(container, waiting, what="waiting for a run's end", seconds=wait_s + await_end.LAST_READ_S)
     response = _started(outcome, begun, version, shown)
     response.headers["Preference-Applied"] = f"wait={wait_s}"
     return response
