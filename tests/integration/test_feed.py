@@ -15,7 +15,7 @@ from uuid_utils.compat import uuid7
 
 from adapters.postgres.log.append_signal import AppendSignal
 from adapters.postgres.log.event_store import FIND_COMMAND_SQL, READ_STREAM_SQL, PostgresEventStore
-from adapters.postgres.log.feed import POSITION_AT_SQL, READ_SQL, PostgresEventFeed, tenant_query
+from adapters.postgres.log.feed import POSITION_AT_SQL, READ_SQL, ROOTS_SQL, PostgresEventFeed, tenant_query
 from adapters.postgres.pool import open_pool
 from application.engine.ports.log import AppendResult, NewEvent, StreamAppend, one_command
 from tests.integration.system_kit import eventually
@@ -49,6 +49,21 @@ async def log(database_url: str) -> AsyncIterator[Log]:
     yield Log(store, PostgresEventFeed(pool))
     await store.close()
     await pool.close()
+
+
+async def test_the_events_of_runs_are_found_without_statistics(log: Log, database_url: str) -> None:
+    """A young log has no statistics. Its planner would take the index of tenants, and read the whole log once for each run."""
+    roots = [new_id() for _ in range(1_000)]
+    await asyncio.gather(*(log.append(A, "a", "b", "c", "d", stream=root) for root in roots))
+    of_one, values = tenant_query(A, after=0, limit=500, until=None, root_id=roots[0], topics=None, newest_first=False)
+    queries: list[tuple[str, list[Any]]] = [(of_one, values), (ROOTS_SQL, [[A] * 256, roots[:256], [0] * 256, 32])]
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        for query, given in queries:
+            plan = await (await connection.execute(f"EXPLAIN {query}".encode(), given)).fetchall()
+            text = "\n".join(line for (line,) in plan)
+            assert "event_root_idx" in text and "event_tenant_idx" not in text, text
+    assert len(await log.feed.read_roots([(A, root, 0) for root in roots[:256]], limit=32)) == 4 * 256
+    assert await log.feed.read_roots([(B, root, 0) for root in roots[:256]], limit=32) == []
 
 
 TENANTS, STREAMS, ROOTS, COMMANDS = ([UUID(int=kind * 1_000_000 + n) for n in range(5_000)] for kind in (1, 2, 3, 4))
