@@ -11,28 +11,40 @@ from uuid import UUID
 
 
 class Watch:
-    """A caller that waits for an event of a stream, of any topic or of some topics."""
+    """A caller that waits for an event of a stream, of any topic or of some topics. Thousands may wait, so a watch is small."""
 
-    __slots__ = ("_changed", "due", "topics")
+    __slots__ = ("_changed", "_waiting", "due", "topics")
 
     def __init__(self, topics: frozenset[str] | None) -> None:
         self.topics = topics
         self.due = False
         """The watch is queued to be woken."""
-        self._changed = asyncio.Event()
+        self._changed = False
+        self._waiting: asyncio.Future[None] | None = None
 
     def wake(self) -> None:
-        self._changed.set()
+        self._changed = True
+        if self._waiting is not None:
+            _settle(self._waiting)
 
     async def next(self, seconds: float) -> bool:
         """Returns True when an event has come, or may have come, since the last call. False after the time-out (seconds)."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._changed.wait()
-        except TimeoutError:
-            return False
-        self._changed.clear()
-        return True
+        if not self._changed and seconds > 0:
+            loop = asyncio.get_running_loop()
+            self._waiting = loop.create_future()
+            timer = loop.call_later(seconds, _settle, self._waiting)
+            try:
+                await self._waiting
+            finally:
+                timer.cancel()
+                self._waiting = None
+        changed, self._changed = self._changed, False
+        return changed
+
+
+def _settle(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
 
 
 class Watches:
