@@ -54,7 +54,7 @@ class Delivery(Protocol):
         ...
 
 
-class Puller(Protocol):
+class WorkPuller(Protocol):
     """Takes the items of one queue for this process, with one request at a time."""
 
     @property
@@ -101,7 +101,7 @@ class WorkQueue(Protocol):
         """Creates the consumer of one agent or tool, if it does not exist. Raises Unavailable."""
         ...
 
-    def puller(self, queue: Queue, changed: Callable[[], None]) -> Puller:
+    def puller(self, queue: Queue, changed: Callable[[], None]) -> WorkPuller:
         """A new puller of one queue. `changed`: called when an item has arrived, and when a request has ended or was lost."""
         ...
 

@@ -146,7 +146,7 @@ class MemoryWorkQueue:
 
 
 class MemoryPuller:
-    """Implements `application.engine.ports.queue.Puller`."""
+    """Implements `application.engine.ports.queue.WorkPuller`."""
 
     def __init__(self, queue: MemoryWorkQueue, source: Queue, changed: Callable[[], None]) -> None:
         self._queue = queue
