@@ -1,4 +1,4 @@
-"""The contract of the port `Puller`: how a process of the server takes work from the queue, in memory and on JetStream."""
+"""The contract of the port `WorkPuller`: how a process of the server takes work from the queue, in memory and on JetStream."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 
 from adapters.nats import JetStreamWorkQueue, NatsConnection
 from adapters.nats.jetstream import call, stream_info
-from application.engine.ports.queue import Delivery, Puller, Queue, WorkItem, WorkQueue
+from application.engine.ports.queue import Delivery, Queue, WorkItem, WorkPuller, WorkQueue
 from domain.errors import Unavailable
 from tests.integration.nats_kit import LOG, NatsProcess, connected
 from tests.integration.system_kit import eventually
@@ -78,7 +78,7 @@ class Taker:
 
     def __init__(self, side: Side, queue: Queue) -> None:
         self.changed = asyncio.Event()
-        self.puller: Puller = side.queue.puller(queue, self.changed.set)
+        self.puller: WorkPuller = side.queue.puller(queue, self.changed.set)
         self.got: list[Delivery] = []
 
     def take(self) -> list[WorkItem]:

@@ -1,4 +1,4 @@
-"""Takes the items of one queue (`Puller`): a pull of the queue's consumer, with an inbox of its own.
+"""Takes the items of one queue (`WorkPuller`): a pull of the queue's consumer, with an inbox of its own.
 
 A request ends when all its items have come, or with a status from the server. Heartbeats tell silence from death. To take a request
 back, the inbox is given up in order (`drain`): the server forgets the request, and what was on its way still arrives. An inbox that
@@ -58,7 +58,7 @@ class JetStreamDelivery:
 
 
 class JetStreamPuller:
-    """Implements the port `Puller`."""
+    """Implements the port `WorkPuller`."""
 
     def __init__(self, connection: NatsConnection, queue: Queue, changed: Callable[[], None]) -> None:
         self._connection = connection

@@ -30,6 +30,7 @@ from application.engine.sagas.manager import effects_of
 from application.engine.timers import effects_again
 from application.reads import CurrentRuns, Reads
 from application.workers import Workers
+from application.workers.hosting.host import SessionHost
 from application.workers.tokens import LeaseTokens
 from projections import timers
 from projections.engine.operations import Operations
@@ -149,6 +150,34 @@ async def lease_tokens(parts: Parts) -> LeaseTokens:
     return LeaseTokens(PostgresInstallationSecrets(await storage.database(parts)))
 
 
+@part
+async def workers(parts: Parts) -> Workers:
+    return Workers(
+        await commands(parts),
+        await messaging.work_queue(parts),
+        await live(parts),
+        await problems(parts),
+        (await reads(parts)).tools,
+        await storage.worker_sessions(parts),
+        await lease_tokens(parts),
+    )
+
+
+@part
+async def hosting(parts: Parts) -> SessionHost:
+    """The sessions of workers. Adds the loop that keeps them."""
+    own = SessionHost(
+        await workers(parts),
+        await commands(parts),
+        await messaging.work_queue(parts),
+        await live(parts),
+        await storage.worker_sessions(parts),
+    )
+    parts.stack.push_async_callback(own.close)
+    parts.loops["sessions"] = own.run
+    return own
+
+
 async def container(parts: Parts) -> Container:
     """The container. Adds the loop of the live feed."""
     loop, feed, queue = await commands(parts), await live(parts), await messaging.work_queue(parts)
@@ -162,16 +191,9 @@ async def container(parts: Parts) -> Container:
         histories=await histories.histories(parts),
         commands=loop,
         cloud_events=CloudEventEncoder((await tables.catalog(parts)).registry.events),
-        workers=Workers(
-            loop,
-            queue,
-            feed,
-            await problems(parts),
-            (await reads(parts)).tools,
-            await storage.worker_sessions(parts),
-            await lease_tokens(parts),
-        ),
+        workers=await workers(parts),
         sessions=await storage.worker_sessions(parts),
+        hosting=await hosting(parts),
         live=feed,
         positions=await positions(parts),
         reads=await reads(parts),
