@@ -25,6 +25,7 @@ from projections.engine.kernel import Database
 
 if TYPE_CHECKING:
     from application.workers import Workers
+    from application.workers.hosting.host import SessionHost
 
 
 class HealthCheck(Protocol):
@@ -74,6 +75,8 @@ class Container:
     workers: "Workers"
     sessions: WorkerSessions
     """The sessions of workers. Uses the connections for the process's own work."""
+    hosting: "SessionHost"
+    """The sessions of workers whose connections this process has."""
     live: LiveFeed
     positions: ConsumerPositions
     reads: Reads

@@ -16,6 +16,9 @@ CONNECTIONS = Gauge("tidelog_http_connections", "Open HTTP connections")
 REFUSED = Counter("tidelog_http_refused_total", "Connections that were ended because of what the peer did, or too many", ["reason"])
 
 RUNS_REFUSED = Counter("tidelog_runs_refused_total", "Starts of runs that were refused because too many runs are open", ["reason"])
+SESSIONS = Gauge("tidelog_worker_sessions", "Open connections of workers' sessions")
+SESSION_SLOTS = Gauge("tidelog_worker_free_slots", "Free slots of the workers that are connected to this process", ["kind"])
+SESSION_MESSAGES = Counter("tidelog_worker_messages_total", "Messages of workers' sessions", ["direction"])
 
 WRITE_SECONDS = Histogram("tidelog_append_write_seconds", "Time to write a batch of appends durably, tries included", buckets=FAST)
 WRITTEN_APPENDS = Counter("tidelog_append_written_total", "Appends in those batches, refused ones included")

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from application.engine.reading.live import LiveFeed
     from application.reads import CurrentRuns, Reads
     from application.runs.admission import RunAdmission
+    from application.workers import Workers
+    from application.workers.hosting.host import SessionHost
     from application.workers.tokens import LeaseTokens
     from projections.engine.kernel import Database, Projection
     from projections.engine.plugins import Discovery
@@ -104,6 +106,8 @@ class Overrides(TypedDict, total=False):
     histories: "HistoryKeeper"
     commands: "CommandLoop"
     live: "LiveFeed"
+    workers: "Workers"
+    hosting: "SessionHost"
     positions: "ConsumerPositions"
     replays: "CurrentRuns"
     admission: "RunAdmission"

@@ -11,6 +11,7 @@ from api.http.conventions.routing import RouteTable
 from api.http.documents import asyncapi, openapi, pages, schemas
 from api.http.readiness import Reports
 from api.http.routes import agent_runs, agents, events, health, ids, invocations, projections, projects, runs, tools, workers
+from api.http.sessions.endpoint import Sessions
 
 ROUTERS = (
     runs.router, events.router, ids.router, agents.router, tools.router, projects.router, workers.router, agent_runs.router,
@@ -25,4 +26,4 @@ def create_app(container: Container) -> Gate:
     app.state.keys = keys = Keys(container)
     app.state.reports = Reports(container)
     app.state.openapi = openapi.Document(app.version, routes := [route for router in ROUTERS for route in router.routes])
-    return Gate(app, RouteTable(routes), container, keys)
+    return Gate(app, RouteTable(routes), Sessions(container, keys), container, keys)

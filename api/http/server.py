@@ -15,6 +15,8 @@ from api.container import Container
 from api.http.app import create_app
 from api.http.conventions.connection import protocol
 from api.http.conventions.door import Door, Limits
+from api.http.sessions.connection import SessionConnection
+from api.http.sessions.limits import MAX_SOCKET
 from api.open_files import raise_open_files
 from application.engine.background import TaskEnded, end
 from application.engine.retry import persistently
@@ -66,7 +68,11 @@ def make_server(app: ASGIApp, limits: Limits, *, host: str, port: int) -> "_Serv
         port=port,
         backlog=BACKLOG,
         http=protocol(Door(limits)),  # type: ignore[arg-type]  # uvicorn only calls it
-        ws="none",
+        ws=SessionConnection,  # the connection hands a session over itself
+        ws_max_size=MAX_SOCKET,
+        ws_per_message_deflate=False,  # 32 KB for each connection
+        ws_ping_interval=None,  # sessions have beats of their own
+        ws_ping_timeout=None,
         log_config=None,
         access_log=False,
         lifespan="off",

@@ -46,10 +46,17 @@ class SessionPresence:
 
     def __init__(self) -> None:
         self._there = asyncio.Event()
+        self._calls: list[Callable[[], None]] = []
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Lets a function be called at each beat that finds a session. It must not wait."""
+        self._calls.append(function)
 
     def tell(self, any_session: bool) -> None:
         if any_session:
             self._there.set()
+            for function in self._calls:
+                function()
         else:
             self._there.clear()
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+import orjson
+
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import Caller, CommandOutcome
 from application.engine.reading.live import LiveFeed
@@ -47,6 +49,17 @@ class JournalView:
     entries: list[EntryView]
     mailbox: list[MailItem]
     """Unreceived mail, oldest first."""
+    more: bool = False
+    """Whether this is a page, and more follows after `version`."""
+
+
+PAGE_BYTES = 128 * 1024
+LOADED_AT_ONCE = 50
+"""Entries whose outcomes are loaded side by side."""
+_ROOM = 200
+"""Bytes of an entry or a mail beside its values."""
+_Change = tuple[int, str | UUID, agent_runs.Entry | agent_runs.Mail]
+"""The version, the key or the message id, and what is there."""
 
 
 class Journals:
@@ -73,6 +86,42 @@ class Journals:
         entries = await asyncio.gather(*(self._entry(tenant_id, state, key, entry) for key, entry in changed))
         mails = await asyncio.gather(*(self._mail(tenant_id, message_id, mail) for message_id, mail in waiting))
         return JournalView(state.status, state.attempt, state.version, list(entries), list(mails))
+
+    async def page(
+        self, tenant_id: UUID, agent_run_id: UUID, *, after_version: int, news: bool = False, max_bytes: int = PAGE_BYTES
+    ) -> JournalView:
+        """The oldest entries and mails after a version, in the order of the stream, up to about `max_bytes` of JSON, at least one.
+
+        `news`: without the entries that the worker has made itself. Raises NotFound.
+        """
+        state = await load_agent_run(self._commands, tenant_id, agent_run_id, fresh=True)
+        changes = _changes(state, after_version)
+        if news:
+            changes = [change for change in changes if _is_news(change)]
+        entries: list[EntryView] = []
+        mails: list[MailItem] = []
+        size = taken = 0
+        while taken < len(changes) and size < max_bytes:
+            some = changes[taken : taken + LOADED_AT_ONCE]
+            for view in await asyncio.gather(*(self._shown(tenant_id, state, change) for change in some)):
+                if taken and size >= max_bytes:
+                    break
+                if isinstance(view, EntryView):
+                    entries.append(view)
+                else:
+                    mails.append(view)
+                size += _size_of(view)
+                taken += 1
+        more = taken < len(changes)
+        return JournalView(state.status, state.attempt, changes[taken - 1][0] if more else state.version, entries, mails, more)
+
+    async def _shown(self, tenant_id: UUID, state: AgentRun, change: _Change) -> EntryView | MailItem:
+        _, key, part = change
+        if isinstance(part, agent_runs.Mail):
+            assert isinstance(key, UUID)
+            return await self._mail(tenant_id, key, part)
+        assert isinstance(key, str)
+        return await self._entry(tenant_id, state, key, part)
 
     async def news(
         self, tenant_id: UUID, agent_run_id: UUID, *, after_version: int, attempt: int | None, wait_s: float
@@ -121,6 +170,29 @@ class Journals:
         if sent is None:
             raise NotFound(f"there is no message {message_id}")
         return sent
+
+
+def _changes(state: AgentRun, after_version: int) -> "list[_Change]":
+    """Entries and unreceived mail that a later version than `after_version` brought, in the order of the stream."""
+    found: list[_Change] = [(e.changed_in, key, e) for key, e in state.journal.items() if e.changed_in > after_version]
+    found += [
+        (m.delivered_in, id, m) for id, m in state.mailbox.items() if m.received_as is None and m.delivered_in > after_version
+    ]
+    found.sort(key=lambda change: change[0])
+    return found
+
+
+def _is_news(change: _Change) -> bool:
+    part = change[2]
+    return isinstance(part, agent_runs.Mail) or (part.kind == "call" and part.status != "pending")
+
+
+def _size_of(view: EntryView | MailItem) -> int:
+    """Bytes of JSON, about."""
+    if isinstance(view, MailItem):
+        return _ROOM + len(orjson.dumps(view.body))
+    error = 0 if view.error is None else len(view.error.model_dump_json())
+    return _ROOM + len(view.key) + len(orjson.dumps(view.result)) + error
 
 
 def _nothing_new(view: JournalView) -> bool:

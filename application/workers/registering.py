@@ -9,12 +9,15 @@ from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import CommandRequest
 from application.engine.ports.problems import WorkerProblem, WorkerProblems
 from application.engine.ports.queue import Queue, WorkQueue
+from application.engine.retry import persistently
 from application.tool_schemas import ToolSchemas
 from domain.agents import RegisterAgent
+from domain.errors import TidelogError
 from domain.tools import RegisterTool
 
 MAX_PENDING = {"agent": 2_000, "tool": 256}
 """Items of one queue that workers may hold at the same time. Agents mostly wait: for tools, for people, for one another."""
+OFFERS_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,16 @@ class Registered:
     """The queues of the agents, then the queues of the tools, in the order of the offers."""
     ack_wait_s: float
     """If a worker is silent about an item for so many seconds, another worker gets the item."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A definition of a worker: the command that registers it, or the reason why the definition cannot be read."""
+
+    name: str | None
+    version: str | None
+    command: RegisterAgent | RegisterTool | None
+    error: TidelogError | None = None
 
 
 class Registration:
@@ -49,6 +62,31 @@ class Registration:
         queues = [await self._offer(new_request(), agent, "agent", agent.name) for agent in agents]
         queues += [await self._offer(new_request(), tool, "tool", tool.name) for tool in tools]
         return Registered(queues, self._queue.ack_wait_s)
+
+    async def each(
+        self, new_request: Callable[[], CommandRequest], kind: str, offers: Sequence[Offer]
+    ) -> "list[tuple[Offer, Queue | None, TidelogError | None]]":
+        """Registers each offer by itself. Gives for each its queue, or the reason of its refusal. Waits for the end of outages.
+
+        `kind`: `agent` or `tool`.
+        """
+        turns = asyncio.Semaphore(OFFERS_AT_ONCE)
+
+        async def one(offer: Offer) -> "tuple[Offer, Queue | None, TidelogError | None]":
+            command = offer.command
+            if command is None:
+                return offer, None, offer.error
+            async with turns:
+                try:
+                    if isinstance(command, RegisterTool):
+                        self._schemas.check(command.name, command.parameters, pointer="/parameters")
+                        await asyncio.sleep(0)  # as in `register`
+                    request = new_request()
+                    return offer, await persistently(lambda: self._offer(request, command, kind, command.name)), None
+                except TidelogError as error:
+                    return offer, None, error
+
+        return list(await asyncio.gather(*map(one, offers)))
 
     async def report(self, tenant_id: UUID, worker_id: str, problems: Sequence[WorkerProblem]) -> None:
         """Replaces the worker's report about files that it cannot use. Raises Unavailable."""

@@ -26,6 +26,7 @@ HTTP = {
     "starlette",
     "uuid_utils",
     "uvicorn",
+    "websockets",
 }
 
 ROLES = {

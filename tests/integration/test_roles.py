@@ -46,7 +46,7 @@ run_loop(main())
 
 LOOPS = {
     "writer", "nats", "appends", "histories", "histories-listener", "live", "snapshots", "sharing", "relay", "projections",
-    "rebuilds", "sagas", "timers", "sweeper", "upkeep", "http", "ready",
+    "rebuilds", "sagas", "timers", "sweeper", "upkeep", "sessions", "http", "ready",
 }  # fmt: skip
 """Tasks for which `serve` itself waits."""
 OF_PARTS = {

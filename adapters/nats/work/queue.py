@@ -13,7 +13,7 @@ All content follows from the log. A stream that was lost is made again, empty, a
 import asyncio
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -33,6 +33,7 @@ from adapters.nats.jetstream import (
     reconfigure,
     stream_info,
 )
+from adapters.nats.work.puller import JetStreamPuller
 from application.engine.ports.queue import Queue, WorkItem
 from domain.errors import InvalidCommand
 from domain.kernel import Name
@@ -87,6 +88,9 @@ class JetStreamWorkQueue:
             await self._create_stream()
             await self._create_consumer(consumer, tenant_id, kind, pool, max_pending)
         return Queue(kind, pool, self.stream, consumer, self._log_id)
+
+    def puller(self, queue: Queue, changed: Callable[[], None]) -> JetStreamPuller:
+        return JetStreamPuller(self._connection, queue, changed)
 
     async def _publish_all(self, messages: Sequence[tuple[str, bytes]]) -> None:
         for start in range(0, len(messages), _WINDOW):

@@ -13,7 +13,7 @@ from adapters.postgres.room import Room
 from adapters.postgres.worker_problems import PostgresWorkerProblems
 from adapters.postgres.worker_sessions import PostgresInstallationSecrets
 from api import metrics
-from api.assembly import access, histories, log_streams, messaging, storage, tables
+from api.assembly import access, histories, log_streams, messaging, sharing, storage, tables
 from api.assembly.commands import commands
 from api.assembly.parts import Parts, part
 from api.container import Container, HealthCheck, MemberView, NatsAccess
@@ -31,6 +31,7 @@ from application.engine.timers import effects_again
 from application.reads import CurrentRuns, Reads
 from application.runs.admission import RunAdmission
 from application.workers import Workers
+from application.workers.hosting.host import SessionHost
 from application.workers.tokens import LeaseTokens
 from projections import timers
 from projections.engine.operations import Operations
@@ -158,6 +159,35 @@ async def lease_tokens(parts: Parts) -> LeaseTokens:
     return LeaseTokens(PostgresInstallationSecrets(await storage.database(parts)))
 
 
+@part
+async def workers(parts: Parts) -> Workers:
+    return Workers(
+        await commands(parts),
+        await messaging.work_queue(parts),
+        await log_streams.live(parts),
+        await problems(parts),
+        (await reads(parts)).tools,
+        await storage.worker_sessions(parts),
+        await lease_tokens(parts),
+    )
+
+
+@part
+async def hosting(parts: Parts) -> SessionHost:
+    """The sessions of workers. Adds the loop that keeps them."""
+    own = SessionHost(
+        await workers(parts),
+        await commands(parts),
+        await messaging.work_queue(parts),
+        await log_streams.live(parts),
+        await storage.worker_sessions(parts),
+        await sharing.presence(parts),
+    )
+    parts.stack.push_async_callback(own.close)
+    parts.loops["sessions"] = own.run
+    return own
+
+
 async def container(parts: Parts) -> Container:
     """The container. Adds the loop of the live feed."""
     loop, feed, queue = await commands(parts), await log_streams.live(parts), await messaging.work_queue(parts)
@@ -171,16 +201,9 @@ async def container(parts: Parts) -> Container:
         histories=await histories.histories(parts),
         commands=loop,
         cloud_events=CloudEventEncoder((await tables.catalog(parts)).registry.events),
-        workers=Workers(
-            loop,
-            queue,
-            feed,
-            await problems(parts),
-            (await reads(parts)).tools,
-            await storage.worker_sessions(parts),
-            await lease_tokens(parts),
-        ),
+        workers=await workers(parts),
         sessions=await storage.worker_sessions(parts),
+        hosting=await hosting(parts),
         live=feed,
         positions=await positions(parts),
         reads=await reads(parts),

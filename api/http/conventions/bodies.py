@@ -37,7 +37,7 @@ async def body_of(request: Request, model: type[M]) -> M:
         if values.is_beyond_parser(error):
             raise _invalid_value(body, (), _TOO_DEEP) from error
         raise InvalidBody(error.errors(include_url=False), body) from error
-    if not _is_finite(body):
+    if not is_finite(body):
         place = values.not_finite(pydantic_core.from_json(body))
         if place is not None:
             raise _invalid_value(body, place, "the number is not finite: JSON has no NaN or infinity, and a double ends at 1.8e308")
@@ -63,7 +63,7 @@ def _invalid_value(body: bytes, place: values.Place, message: str) -> InvalidBod
     return InvalidBody([{"type": "value_error", "loc": place, "msg": message}], body)
 
 
-def _is_finite(body: bytes) -> bool:
+def is_finite(body: bytes) -> bool:
     """False if a number may be infinite or NaN.
 
     pydantic's parser accepts such numbers and reads 1e400 as infinite; orjson refuses both. orjson reads a small body faster than a

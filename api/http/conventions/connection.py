@@ -20,6 +20,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from api.http.conventions.deadlines import Deadline, SendWatch
 from api.http.conventions.door import ConnectionSlot, Door
 from api.http.conventions.errors import HeadTooLarge, RequestTimeout, TooManyConnections, not_http_problem, tidelog_problem
+from api.http.sessions.connection import SessionConnection
+from api.http.sessions.limits import PATH as SESSIONS
 from api.metrics import CONNECTIONS, REFUSED
 from domain.errors import TidelogError, Unavailable
 
@@ -82,6 +84,8 @@ class HttpConnection(HttpToolsProtocol):
         """The message asks for an upgrade and has a body, which the parser does not expect."""
         self._muted = False
         """The parser reads a made-up head, after which it expects the body."""
+        self._upgrades = False
+        """The message asks for the WebSocket of workers, and nothing else is under way."""
 
     # --- beginning and end ------------------------------------------------------------------------------------------------
 
@@ -157,12 +161,50 @@ class HttpConnection(HttpToolsProtocol):
                 self.parser.feed_data(piece)
             except httptools.HttpParserUpgrade as upgrade:
                 place += upgrade.args[0] - len(piece)
+                if self._upgrades:
+                    self._hand_over(early=place < size)
+                    return
                 self._go_on_without_upgrade()
             except httptools.HttpParserError:
                 self._refuse(self._fault)
             else:
                 if self._unparsed > self._limits.head_bytes:
                     self._refuse(HeadTooLarge(self._limits.head_bytes, self._limits.headers))
+
+    def _should_upgrade(self) -> bool:
+        return self._upgrades
+
+    def _asks_for_session(self) -> bool:
+        """Whether the head asks for the WebSocket of workers, as the next request of a connection on which none is under way."""
+        return (
+            self.url.partition(b"?")[0] == SESSIONS.encode()
+            and self.parser.get_method() == b"GET"
+            and self._get_upgrade() == b"websocket"
+            and not self._has_body()
+            and not self.pipeline
+            and (self.cycle is None or self.cycle.response_complete)
+        )
+
+    def _has_body(self) -> bool:
+        return any(
+            name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0 ")) for name, value in self.headers
+        )
+
+    def _hand_over(self, *, early: bool) -> None:
+        """The connection becomes a WebSocket. `early`: the peer has sent more before it was let in, which no client may do."""
+        self._enter(OVER)
+        if early or self._slot is None:
+            self._refuse(None)
+            return
+        head = [b"GET ", self.url, b" HTTP/1.1\r\n", *(b"%s: %s\r\n" % header for header in self.headers), b"\r\n"]
+        slot, self._slot = self._slot, None
+        self._deadline.close()
+        self._sending.close()
+        self.connections.discard(self)
+        session = SessionConnection(
+            self._door, slot, config=self.config, server_state=self.server_state, app_state=self.app_state, _loop=self.loop
+        )
+        session.take_over(self.transport, b"".join(head))
 
     def _go_on_without_upgrade(self) -> None:
         """Ignores an unknown upgrade (RFC 9110, section 7.8). The parser takes the upgrade for the end of the message."""
@@ -188,7 +230,7 @@ class HttpConnection(HttpToolsProtocol):
             return
         super().on_message_begin()
         self.scope["state"]["connection"] = self
-        self._begun = True
+        self._begun, self._upgrades = True, False
         self._head = self._fields = self._hosts = self._unparsed = 0
         if self._phase != HEAD:
             self._enter(HEAD)
@@ -225,12 +267,12 @@ class HttpConnection(HttpToolsProtocol):
         version = self.parser.get_http_version()
         if version not in ("1.1", "1.0") or self._hosts > 1 or (not self._hosts and version == "1.1"):  # RFC 9112, section 3.2
             raise _Refused
+        upgrade = self.parser.should_upgrade()
+        self._upgrades = upgrade and self._asks_for_session()
         super().on_headers_complete()
         self._enter(BODY)
-        if self.parser.should_upgrade():
-            self._body_follows = any(
-                name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0 ")) for name, value in self.headers
-            )
+        if upgrade:
+            self._body_follows = self._has_body()
 
     def on_body(self, body: bytes) -> None:
         self._unparsed = 0

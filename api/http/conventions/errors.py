@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from api.http.conventions.wording import meant, told
+from application.workers.hosting import messages
 from domain import errors
 from domain.errors import TidelogError, json_pointer
 
@@ -19,7 +20,7 @@ log = structlog.get_logger(__name__)
 TITLES = {
     400: "Bad request", 401: "Unauthenticated", 403: "Forbidden", 404: "Not found", 405: "Method not allowed",
     408: "Request timeout", 409: "Conflict", 410: "Gone", 412: "Precondition failed", 413: "Too large",
-    415: "Unsupported body", 422: "Unprocessable", 429: "Too many requests", 431: "Headers too large",
+    415: "Unsupported body", 422: "Unprocessable", 426: "Upgrade required", 429: "Too many requests", 431: "Headers too large",
     500: "Internal error", 503: "Unavailable", 504: "Not in time",
 }  # fmt: skip
 
@@ -68,6 +69,12 @@ class UnsupportedBody(TidelogError):
     code = "unsupported-body"
 
 
+class UpgradeRequired(TidelogError):
+    """The route is a WebSocket, and the request does not ask for one."""
+
+    code = "upgrade-required"
+
+
 STATUS: Mapping[type[TidelogError], int] = {
     errors.InvalidCommand: 422,
     errors.NotFound: 404,
@@ -92,6 +99,12 @@ STATUS: Mapping[type[TidelogError], int] = {
     RequestTimeout: 408,
     TooManyConnections: 429,
     UnsupportedBody: 415,
+    UpgradeRequired: 426,
+    messages.MalformedMessage: 400,
+    messages.NoCommonVersion: 426,
+    messages.SilentWorker: 408,
+    messages.TooManySessions: 429,
+    messages.TooMuchUnanswered: 429,
 }
 
 
@@ -141,6 +154,8 @@ def problem(
     headers = {"Retry-After": "1"} if status in (429, 503) else {}
     if status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="tidelog"'
+    if status == 426:
+        headers |= {"Connection": "Upgrade", "Upgrade": "websocket"}
     if status == 415:
         headers |= {"Accept": "application/json", "Accept-Encoding": "identity"}
     return Response(orjson.dumps(body), status, headers, "application/problem+json")

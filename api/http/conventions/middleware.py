@@ -33,11 +33,13 @@ _TRACEPARENT = re.compile(r"^00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$")
 
 
 class Gate:
-    """The ASGI layer around `routes`. `app`: the `request.app` of endpoints."""
+    """The ASGI layer around `routes` and `sessions`. `app`: the `request.app` of endpoints."""
 
-    def __init__(self, app: FastAPI, routes: ASGIApp, container: Container, keys: Keys) -> None:
+    def __init__(self, app: FastAPI, routes: ASGIApp, sessions: ASGIApp, container: Container, keys: Keys) -> None:
+        """`sessions`: the application of the WebSocket of workers, which lets its callers in itself."""
         self._app = app
         self._routes = routes
+        self._sessions = sessions
         self._keys = keys
         self._live = container.live
         self._max_body = container.settings.max_body_bytes
@@ -48,10 +50,17 @@ class Gate:
         await self._keys.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        began = time.perf_counter()
         state: dict[str, Any] = scope.setdefault("state", {})
-        headers = state["headers"] = dict(scope["headers"])
-        trace_id = _trace(headers, state)
+        state["headers"] = dict(scope["headers"])
+        _trace(state["headers"], state)
+        await (self._answer if scope["type"] == "http" else self._sessions)(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request."""
+        began = time.perf_counter()
+        state: dict[str, Any] = scope["state"]
+        headers: dict[bytes, bytes] = state["headers"]
+        trace_id: str = state["trace_id"]
         status, started, closing = 500, False, False
         prefix = self._prefix(scope, headers) if self._proxies else b""
         connection: HttpConnection | None = state.get("connection")
@@ -70,7 +79,7 @@ class Gate:
         try:
             try:
                 if len(headers) != len(scope["headers"]):
-                    _must_be_single(scope["headers"])
+                    must_be_single(scope["headers"])
                 if scope["path"].startswith("/v1/"):
                     principal, state["key"] = await self._keys.principal(headers)
                     state["principal"] = principal
@@ -134,7 +143,7 @@ class Gate:
         return counted
 
 
-def _must_be_single(headers: Iterable[tuple[bytes, bytes]]) -> None:
+def must_be_single(headers: Iterable[tuple[bytes, bytes]]) -> None:
     """Raises InvalidCommand if a header that has one value is given twice: either value would be as good a guess."""
     seen: set[bytes] = set()
     for name, _ in headers:
@@ -155,11 +164,10 @@ def _meters(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
     return REQUESTS.labels(method, route, status), REQUEST_SECONDS.labels(route)
 
 
-def _trace(headers: dict[bytes, bytes], state: dict[str, Any]) -> str:
-    """The trace id: of the caller's trace, or of a new trace. Sets `trace_id` and `traceparent` in the state."""
+def _trace(headers: dict[bytes, bytes], state: dict[str, Any]) -> None:
+    """Sets `trace_id` and `traceparent` in the state. The trace id is of the caller's trace, or of a new trace."""
     given = headers.get(b"traceparent", b"").decode("latin-1")
     match = _TRACEPARENT.match(given)
     trace_id = match[1] if match else f"{random.getrandbits(128):032x}"
     state["trace_id"] = trace_id
     state["traceparent"] = f"00-{trace_id}-{random.getrandbits(64):016x}-01"
-    return trace_id

@@ -19,7 +19,10 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
+from api.http.conventions.errors import UpgradeRequired
 from api.http.conventions.parameters import Parameters
+from api.http.sessions.limits import PATH as SESSIONS
+from api.http.sessions.limits import PROTOCOL
 
 
 class DirectRoute(APIRoute):
@@ -105,8 +108,10 @@ class RouteTable:
         return route, {}
 
     def _without_route(self, method: str, scope: Scope) -> Response:
-        """The answer to a request without a route. Raises HTTPException (404, 405)."""
+        """The answer to a request without a route. Raises HTTPException (404, 405), UpgradeRequired."""
         path: str = scope["path"]
+        if path == SESSIONS:
+            raise UpgradeRequired(f"{path} is a WebSocket with the subprotocol {PROTOCOL}")
         methods = self._methods if path == "*" else self._methods_of(path)
         if methods:
             allow = {"Allow": ", ".join(sorted([*methods, "OPTIONS"]))}

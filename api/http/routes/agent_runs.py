@@ -154,13 +154,14 @@ async def claim_agent_run(request: Request, agent_run_id: UUID) -> Response:
             "results": claimed.results,
             "missing": claimed.missing,
             "peers": claimed.peers,
-            **_journal(claimed.journal),
+            **journal_shown(claimed.journal),
         },
         headers=replayed(outcome),
     )
 
 
-def _journal(view: JournalView) -> dict[str, Any]:
+def journal_shown(view: JournalView) -> dict[str, Any]:
+    """A journal, or the news of one, as workers get it."""
     return {
         "status": view.status,
         "version": view.version,
@@ -206,7 +207,7 @@ async def get_journal(
     view = await container_of(request).workers.journals.news(
         principal_of(request).tenant_id, agent_run_id, after_version=after_version, attempt=attempt, wait_s=wait_s
     )
-    return answer(_journal(view))
+    return answer(journal_shown(view))
 
 
 @router.post(

@@ -1,6 +1,6 @@
 """The queue that workers pull from, and the open work in the log that the queue must hold."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
@@ -34,6 +34,57 @@ class Queue:
     """Id of the log that the work belongs to. Several logs may share the server of the queue."""
 
 
+class Delivery(Protocol):
+    """An item that this process has taken from a queue. It is this process's for the queue's `ack_wait_s`."""
+
+    @property
+    def item(self) -> WorkItem: ...
+
+    @property
+    def number(self) -> int:
+        """How often the queue has delivered the item, from 1."""
+        ...
+
+    async def ack(self) -> None:
+        """The item leaves the queue. Raises Unavailable."""
+        ...
+
+    async def give_back(self, delay_s: float = 0.0) -> None:
+        """The queue delivers the item again after the delay (seconds). Raises Unavailable."""
+        ...
+
+
+class WorkPuller(Protocol):
+    """Takes the items of one queue for this process, with one request at a time."""
+
+    @property
+    def asked(self) -> int:
+        """Items of the request under way that have not come. 0: no request is under way."""
+        ...
+
+    async def ask(self, count: int) -> None:
+        """Asks for the next items, at most `count`. Does nothing while a request is under way.
+
+        The request ends when all items have come, after about a minute, or with `stop`. Raises Unavailable.
+        """
+        ...
+
+    def arrived(self) -> "Sequence[Delivery]":
+        """The items that have come since the last call.
+
+        Raises Unavailable: the queue is lost, or the connection to it. Then the owner closes this puller and makes another one.
+        """
+        ...
+
+    async def stop(self) -> None:
+        """Takes the request back. Items that were on their way have arrived when this returns. Raises Unavailable."""
+        ...
+
+    async def close(self) -> None:
+        """Takes the request back, and gives back the items that nobody has taken over with `arrived`."""
+        ...
+
+
 class WorkQueue(Protocol):
     """The queue that workers pull from. It is derived data: lost items are dispatched again from the log."""
 
@@ -48,6 +99,10 @@ class WorkQueue(Protocol):
 
     async def ensure(self, tenant_id: UUID, kind: str, pool: str, *, max_pending: int) -> Queue:
         """Creates the consumer of one agent or tool, if it does not exist. Raises Unavailable."""
+        ...
+
+    def puller(self, queue: Queue, changed: Callable[[], None]) -> WorkPuller:
+        """A new puller of one queue. `changed`: called when an item has arrived, and when a request has ended or was lost."""
         ...
 
 

@@ -8,8 +8,9 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, aclosing
+from functools import partial
 from uuid import UUID
 
 import structlog
@@ -18,7 +19,7 @@ from application.engine.ports.log import EventFeed, Subscription
 from application.engine.reading.channels import Batch, Channel, Filter, LiveListener, TooSlow
 from application.engine.reading.histories import History, HistoryEnded
 from application.engine.reading.history_keeper import HistoryKeeper
-from application.engine.reading.watches import Watch, Watches
+from application.engine.reading.watches import CallingWatch, Watch, Watches
 from application.engine.retry import persistently
 from domain.kernel import RecordedEvent
 
@@ -261,6 +262,13 @@ class LiveFeed:
         """
         self._wanted.set()
         return self._watches.watching(stream_id, topics)
+
+    def call(self, stream_id: UUID, topics: frozenset[str], woken: Callable[[], None]) -> Callable[[], None]:
+        """As `watch`, but a function is called for each event, or once for several. Returns the function that ends the watch."""
+        self._wanted.set()
+        watch = CallingWatch(topics, woken)
+        self._watches.add(stream_id, watch)
+        return partial(self._watches.remove, stream_id, watch)
 
     def watched(self, stream_id: UUID) -> int:
         """Number of watches of a stream."""

@@ -5,7 +5,7 @@ The appends of this process wake them first; the live feed wakes them for events
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
@@ -47,6 +47,19 @@ def _settle(waiting: asyncio.Future[None]) -> None:
         waiting.set_result(None)
 
 
+class CallingWatch(Watch):
+    """A watch of a caller that has no task which waits: a function is called instead. It must not wait, and must not raise."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, topics: frozenset[str] | None, call: Callable[[], None]) -> None:
+        super().__init__(topics)
+        self._call = call
+
+    def wake(self) -> None:
+        self._call()
+
+
 class Watches:
     """All watches of a process, by stream. An event costs nothing for watches of other streams."""
 
@@ -66,11 +79,18 @@ class Watches:
     @contextmanager
     def watching(self, stream_id: UUID, topics: frozenset[str] | None) -> Iterator[Watch]:
         watch = Watch(topics)
-        self._by_stream[stream_id].add(watch)
+        self.add(stream_id, watch)
         try:
             yield watch
         finally:
-            watches = self._by_stream[stream_id]
+            self.remove(stream_id, watch)
+
+    def add(self, stream_id: UUID, watch: Watch) -> None:
+        self._by_stream[stream_id].add(watch)
+
+    def remove(self, stream_id: UUID, watch: Watch) -> None:
+        watches = self._by_stream.get(stream_id)
+        if watches is not None:
             watches.discard(watch)
             if not watches:
                 del self._by_stream[stream_id]

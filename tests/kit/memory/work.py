@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -34,9 +34,20 @@ class Delivery:
         if entry is not None and entry.deliveries == self.delivery:
             entry.held_until = self._queue.deadline()
 
+    @property
+    def number(self) -> int:
+        return self.delivery
+
     async def ack(self) -> None:
         """Says that the work is done: the item leaves the queue."""
         self._queue.entries.pop(_place(self.item), None)
+
+    async def give_back(self, delay_s: float = 0.0) -> None:
+        """Another worker gets the item after the delay."""
+        entry = self._queue.entries.get(_place(self.item))
+        if entry is not None and entry.deliveries == self.delivery:
+            entry.held_until = self._queue.deadline(delay_s) if delay_s else None
+            self._queue.wake()
 
 
 @dataclass
@@ -68,9 +79,25 @@ class MemoryWorkQueue:
         self.published = 0
         """The number of calls of `publish` that were answered."""
         self._filled = asyncio.Event()
+        self.pullers: set[MemoryPuller] = set()
 
-    def deadline(self) -> datetime:
-        return self._clock.now() + timedelta(seconds=self.ack_wait_s)
+    def deadline(self, seconds: float | None = None) -> datetime:
+        return self._clock.now() + timedelta(seconds=self.ack_wait_s if seconds is None else seconds)
+
+    def puller(self, queue: Queue, changed: Callable[[], None]) -> "MemoryPuller":
+        return MemoryPuller(self, queue, changed)
+
+    def wake(self) -> None:
+        """Gives items that are ready to everybody who waits."""
+        filled, self._filled = self._filled, asyncio.Event()
+        filled.set()
+        for puller in list(self.pullers):
+            puller.feed()
+
+    def lose_pulls(self) -> None:
+        """All requests of pullers are lost, as if the connection had broken."""
+        for puller in list(self.pullers):
+            puller.lose()
 
     async def publish(self, items: Sequence[WorkItem]) -> None:
         for item in items:
@@ -80,8 +107,7 @@ class MemoryWorkQueue:
         for item in items:
             self.entries.setdefault(_place(item), _Entry(item))
         self.published += 1
-        filled, self._filled = self._filled, asyncio.Event()
-        filled.set()
+        self.wake()
 
     async def ensure(self, tenant_id: UUID, kind: str, pool: str, *, max_pending: int) -> Queue:
         _check(kind, pool)
@@ -96,6 +122,9 @@ class MemoryWorkQueue:
 
     async def pull(self, queue: Queue, count: int = 10) -> list[Delivery]:
         """Returns the items that are ready for a worker, oldest first."""
+        return self.take(queue, count)
+
+    def take(self, queue: Queue, count: int) -> list[Delivery]:
         tenant_id, kind, pool, max_pending = self.consumers[queue.consumer]
         now = self._clock.now()
         ours = [e for e in self.entries.values() if (e.item.tenant_id, e.item.kind, e.item.pool) == (tenant_id, kind, pool)]
@@ -114,6 +143,53 @@ class MemoryWorkQueue:
             if found := await self.pull(queue, 1):
                 return found[0]
             await filled.wait()
+
+
+class MemoryPuller:
+    """Implements `application.engine.ports.queue.WorkPuller`."""
+
+    def __init__(self, queue: MemoryWorkQueue, source: Queue, changed: Callable[[], None]) -> None:
+        self._queue = queue
+        self._source = source
+        self._changed = changed
+        self.asked = 0
+        self._items: list[Delivery] = []
+        self._failure: Unavailable | None = None
+
+    async def ask(self, count: int) -> None:
+        if self._queue.away:
+            self.lose()
+            raise Unavailable("the queue is away")
+        if not self.asked and self._failure is None:
+            self.asked = count
+            self._queue.pullers.add(self)
+            self.feed()
+
+    def feed(self) -> None:
+        if self.asked and not self._queue.away and (found := self._queue.take(self._source, self.asked)):
+            self.asked -= len(found)
+            self._items += found
+            self._changed()
+
+    def lose(self) -> None:
+        self.asked, self._failure = 0, Unavailable("the connection to the queue was lost")
+        self._changed()
+
+    def arrived(self) -> list[Delivery]:
+        found, self._items = self._items, []
+        if not found and self._failure is not None:
+            raise self._failure
+        return found
+
+    async def stop(self) -> None:
+        self.asked = 0
+        self._queue.pullers.discard(self)
+
+    async def close(self) -> None:
+        await self.stop()
+        for delivery in self._items:
+            await delivery.give_back()
+        self._items = []
 
 
 def _check(kind: str, pool: str) -> None:

@@ -1,0 +1,145 @@
+"""Messages of the server as JSON."""
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+import orjson
+
+from api.http.conventions.errors import response_to
+from api.http.routes.agent_runs import journal_shown
+from api.http.sessions.limits import MAX_MESSAGE, PATH
+from application.workers.hosting.messages import (
+    Answer,
+    Defined,
+    Done,
+    Drain,
+    LifeSign,
+    Refused,
+    Stop,
+    Update,
+    Verdict,
+    Welcome,
+    WorkForAgent,
+    WorkForTool,
+)
+from domain.kernel import Json
+
+BEAT = b'{"t":"beat"}'
+_RELEASE = version("tidelog-server")
+
+
+class Answers:
+    """Writes the messages of one connection."""
+
+    def __init__(self, trace_id: str, max_event_bytes: int) -> None:
+        self._scope: dict[str, Any] = {"path": PATH, "state": {"trace_id": trace_id}}
+        self._max_event_bytes = max_event_bytes
+
+    def written(self, answer: Answer) -> bytes:
+        """A message. Raises PayloadTooLarge for a message over the limit."""
+        match answer:
+            case LifeSign():
+                return BEAT
+            case Done():
+                page = {} if answer.page is None else {**journal_shown(answer.page), "more": answer.page.more}
+                return orjson.dumps({"t": "done", "id": answer.id, **answer.fields, **page})
+            case Refused():
+                return orjson.dumps({"t": "refused", "id": answer.id, "problem": self.problem(answer.error)})
+            case WorkForTool():
+                return orjson.dumps(_work_for_tool(answer))
+            case WorkForAgent():
+                return _work_for_agent(answer)
+            case Update():
+                shown = journal_shown(answer.news)
+                del shown["status"]
+                return orjson.dumps({"t": "update", "work": answer.work_id, "attempt": answer.attempt, **shown})
+            case Stop():
+                return orjson.dumps({"t": "stop", "work": answer.work_id, "attempt": answer.attempt, "reason": answer.reason})
+            case Drain():
+                return orjson.dumps({"t": "drain", "within_s": answer.within_s})
+            case Defined():
+                return orjson.dumps({"t": "done", "id": answer.id, **self._definitions(answer)})
+            case Welcome():
+                return orjson.dumps(
+                    {
+                        "t": "welcome",
+                        "version": 1,
+                        "session": answer.session_id,
+                        "secret": answer.secret,
+                        "release": _RELEASE,
+                        "lease_s": answer.lease_s,
+                        "max_event_bytes": self._max_event_bytes,
+                        **self._definitions(answer),
+                    }
+                )
+
+    def error(self, error: Exception) -> bytes:
+        """The last message of a connection that the server ends."""
+        return orjson.dumps({"t": "error", "problem": self.problem(error)})
+
+    def problem(self, error: Exception) -> orjson.Fragment:
+        return orjson.Fragment(bytes(response_to(self._scope, error).body))
+
+    def _definitions(self, answer: Welcome | Defined) -> dict[str, Json]:
+        return {"agents": self._verdicts(answer.agents), "tools": self._verdicts(answer.tools)}
+
+    def _verdicts(self, verdicts: Sequence[Verdict]) -> list[dict[str, Json]]:
+        return [
+            {"name": verdict.name, "version": verdict.version, "accepted": True}
+            if verdict.error is None
+            else {"name": verdict.name, "accepted": False, "problem": self.problem(verdict.error)}
+            for verdict in verdicts
+        ]
+
+
+def _work_for_tool(answer: WorkForTool) -> dict[str, Json]:
+    call = answer.claimed
+    return {
+        "t": "work",
+        "n": answer.n,
+        "kind": "tool",
+        "work": answer.work_id,
+        "attempt": call.attempt,
+        "token": answer.token,
+        "run": call.run_id,
+        "agent_run": call.agent_run_id,
+        "tool": call.tool,
+        "arguments": call.arguments,
+        "timeout_s": call.timeout_s,
+        "idempotent": call.idempotent,
+    }
+
+
+def _work_for_agent(answer: WorkForAgent) -> bytes:
+    """Work of an agent. What does not fit is left for `more`: results of other steps first, then the journal."""
+    claimed = answer.claimed
+    journal = journal_shown(claimed.journal)
+    del journal["status"]
+    message: dict[str, Json] = {
+        "t": "work",
+        "n": answer.n,
+        "kind": "agent",
+        "work": answer.work_id,
+        "attempt": claimed.attempt,
+        "token": answer.token,
+        "run": claimed.run_id,
+        "step": claimed.step_key,
+        "agent": claimed.agent,
+        "agent_version": claimed.agent_version,
+        "version_asked": claimed.version_asked,
+        "input": claimed.input,
+        "results": claimed.results,
+        "missing": claimed.missing,
+        "peers": claimed.peers,
+        **journal,
+        "more": claimed.journal.more,
+        "deadline": None,
+    }
+    written = orjson.dumps(message)
+    if len(written) > MAX_MESSAGE:
+        written = orjson.dumps({**message, "results": {}, "later": list(claimed.results)})
+    if len(written) > MAX_MESSAGE:
+        message |= {"results": {}, "later": list(claimed.results), "journal": [], "mailbox": [], "version": 0, "more": True}
+        written = orjson.dumps(message)
+    return written

@@ -1,0 +1,127 @@
+"""The WebSocket of workers: who may connect, and the life of a connection."""
+
+import asyncio
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+
+import structlog
+from starlette.types import Message, Receive, Scope, Send
+from uuid_utils.compat import uuid7
+
+from api.container import Container
+from api.http.conventions.errors import response_to
+from api.http.conventions.keys import Keys
+from api.http.conventions.middleware import must_be_single
+from api.http.sessions.answers import Answers
+from api.http.sessions.connection import SessionConnection
+from api.http.sessions.frames import Unreadable, read
+from api.http.sessions.limits import PATH, PROTOCOL
+from api.http.sessions.offers import read_offers
+from api.http.sessions.outbox import Outbox
+from api.metrics import REQUESTS, SESSION_MESSAGES, SESSION_SLOTS, SESSIONS
+from application.engine.background import end
+from application.engine.commands.request import Caller, request_of_entrance
+from application.workers.hosting.credit import KINDS
+from application.workers.hosting.messages import MalformedMessage, Refused
+from application.workers.hosting.session import HostedSession, Visitor
+from domain.errors import Forbidden, InvalidCommand, Unavailable
+
+log = structlog.get_logger(__name__)
+
+
+class Sessions:
+    """The ASGI application of `PATH`. The gate has put the headers and the trace into the scope."""
+
+    def __init__(self, container: Container, keys: Keys) -> None:
+        self._container = container
+        self._keys = keys
+        for kind in KINDS:
+            SESSION_SLOTS.labels(kind).set_function(partial(container.hosting.free, kind))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        state: dict[str, Any] = scope["state"]
+        connection: SessionConnection = state["connection"]
+        try:
+            caller = await self._admitted(scope, connection)
+        except Exception as error:  # noqa: BLE001  # every error gets an answer
+            response = response_to(scope, error)  # type: ignore[arg-type]  # a Scope is a dict
+            REQUESTS.labels("GET", PATH, response.status_code).inc()
+            headers = [*response.raw_headers, (b"tidelog-trace-id", state["trace_id"].encode())]
+            await send({"type": "websocket.http.response.start", "status": response.status_code, "headers": headers})
+            await send({"type": "websocket.http.response.body", "body": bytes(response.body)})
+            return
+        REQUESTS.labels("GET", PATH, 101).inc()
+        await receive()  # `websocket.connect`
+        trace = [(b"tidelog-trace-id", state["trace_id"].encode())]
+        await send({"type": "websocket.accept", "subprotocol": PROTOCOL, "headers": trace})
+        SESSIONS.inc()
+        try:
+            await self._serve(caller, state, connection, receive, send)
+        finally:
+            SESSIONS.dec()
+
+    async def _admitted(self, scope: Scope, connection: SessionConnection) -> Visitor:
+        """Raises TidelogError if the caller may not connect."""
+        state, headers = scope["state"], scope["state"]["headers"]
+        if self._container.live.closed:
+            raise Unavailable("the process stops")
+        must_be_single(scope["headers"])
+        if scope["query_string"]:
+            raise InvalidCommand("a session takes no parameters")
+        _must_be_of_this_site(headers)
+        only = {b"authorization": headers.get(b"authorization", b"")}  # no other header, which another site could have set
+        principal, state["key"] = await self._keys.principal(only)
+        connection.identify(principal.key_id)
+        if PROTOCOL not in scope["subprotocols"]:
+            raise InvalidCommand(f"the subprotocol of a session is {PROTOCOL}: give it in Sec-WebSocket-Protocol")
+        structlog.contextvars.bind_contextvars(tenant_id=str(principal.tenant_id), trace_id=state["trace_id"])
+        caller = Caller(principal.tenant_id, principal.actor)
+        return Visitor(
+            caller,
+            principal.key_id,
+            lambda: request_of_entrance(caller.tenant_id, caller.actor, None, uuid7(), None, repeatable=False),
+            partial(read_offers, caller.tenant_id),
+        )
+
+    async def _serve(
+        self, visitor: Visitor, state: dict[str, Any], connection: SessionConnection, receive: Receive, send: Send
+    ) -> None:
+        answers = Answers(state["trace_id"], self._container.settings.max_event_bytes)
+        outbox = Outbox(send, answers, connection.abort)
+        session = self._container.hosting.open(visitor, outbox)
+        outbox.on_relief = session.relieved
+        connection.stopping = session.drain
+        writing = asyncio.create_task(outbox.run(), name="session-outbox")
+        try:
+            while (message := await receive())["type"] != "websocket.disconnect":
+                if not outbox.ended:
+                    self._take(session, outbox, message)
+                await outbox.relieved.wait()
+        finally:
+            outbox.close()
+            await session.close()
+            await end(writing)
+
+    def _take(self, session: HostedSession, outbox: Outbox, message: Message) -> None:
+        """Takes one frame."""
+        try:
+            if (text := message.get("text")) is None:
+                raise MalformedMessage("frames are text, not binary")
+            found = read(text)
+            SESSION_MESSAGES.labels("received").inc(len(found))
+            size = len(text) // max(1, len(found))
+            for said in found:
+                if isinstance(said, Unreadable):
+                    outbox.put(Refused(said.id, said.error))
+                else:
+                    session.take(said, size)
+        except MalformedMessage as error:
+            outbox.end("malformed", error)
+
+
+def _must_be_of_this_site(headers: dict[bytes, bytes]) -> None:
+    """Raises Forbidden for a page of another site: a browser sends `Origin`, a worker does not."""
+    origin = headers.get(b"origin", b"").decode("latin-1")
+    if origin and urlsplit(origin).netloc.lower() != headers.get(b"host", b"").decode("latin-1").lower():
+        raise Forbidden(f"a session may not be opened by a page of {origin[:200]}")

@@ -1,0 +1,80 @@
+"""The definitions of a worker: each is read by itself, so that one that is not valid refuses itself only."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, TypeVar
+from uuid import UUID
+
+import orjson
+from pydantic import ValidationError
+
+from api.http.conventions.bodies import Body
+from api.http.routes.workers import AgentOffer, ProblemReport, ToolOffer
+from api.http.sessions.frames import InvalidMessage, invalid
+from application.engine.ports.problems import MAX_PROBLEMS, WorkerProblem
+from application.workers.hosting.messages import Definitions
+from application.workers.hosting.session import Offers
+from application.workers.registering import Offer
+from domain import agents, tools
+from domain.errors import TidelogError
+
+M = TypeVar("M", bound=Body)
+
+
+def read_offers(tenant_id: UUID, given: Definitions) -> Offers:
+    """The definitions and the problems that a worker names."""
+    read = [(_agent(tenant_id, item) for item in given.agents), (_tool(tenant_id, item) for item in given.tools)]
+    found, others = (list(_once(kind)) for kind in read)
+    problems = [_model(ProblemReport, item) for item in given.problems[:MAX_PROBLEMS]]
+    return Offers(found, others, [WorkerProblem(**one.model_dump()) for one in problems if isinstance(one, ProblemReport)])
+
+
+def _agent(tenant_id: UUID, item: Any) -> Offer:
+    offer = _model(AgentOffer, item)
+    if not isinstance(offer, AgentOffer):
+        return _refused(item, offer)
+    command = agents.RegisterAgent(agent_id=agents.agent_id_of(tenant_id, offer.name), **offer.model_dump())
+    return Offer(offer.name, offer.version, command)
+
+
+def _tool(tenant_id: UUID, item: Any) -> Offer:
+    offer = _model(ToolOffer, item)
+    if not isinstance(offer, ToolOffer):
+        return _refused(item, offer)
+    command = tools.RegisterTool(tool_id=tools.tool_id_of(tenant_id, offer.name), **offer.model_dump())
+    return Offer(offer.name, offer.version, command)
+
+
+def _model(model: type[M], item: Any) -> M | TidelogError:
+    """An object as a model. Fields that this release does not know are left out: a server may be older than its workers."""
+    if not isinstance(item, dict):
+        return InvalidMessage("a definition is an object")
+    known = {name: value for name, value in item.items() if name in model.model_fields}
+    try:
+        return model.model_validate_json(orjson.dumps(known), strict=True)
+    except ValidationError as problem:
+        return invalid(problem)
+
+
+def _refused(item: Any, error: TidelogError | Body) -> Offer:
+    assert isinstance(error, TidelogError)
+    said = partial(_text, item)
+    return Offer(said("name"), said("version"), None, error)
+
+
+def _text(item: Any, name: str) -> str | None:
+    """A field of a definition that is not valid, as far as it can be shown."""
+    value = item.get(name) if isinstance(item, dict) else None
+    return value[:500] if isinstance(value, str) else None
+
+
+def _once(offers: Any) -> "Sequence[Offer]":
+    """The offers. The second one of a name is refused: either would be as good a guess."""
+    found: list[Offer] = []
+    names: set[str] = set()
+    for offer in offers:
+        twice = offer.command is not None and offer.name in names
+        found.append(Offer(offer.name, offer.version, None, InvalidMessage("the name is given twice")) if twice else offer)
+        if offer.command is not None:
+            names.add(offer.name)
+    return found

@@ -1,0 +1,288 @@
+"""Dispatch: pulls work for the agents and tools of this process's sessions, claims each piece for a session, and hands it over.
+
+There is one pool for each agent and each tool of a tenant, and one request at the queue for each pool at a time. Nothing is asked
+for without a free slot. A session that offers many agents shares its slots among their requests. So more may come than there are
+slots at that moment: such items wait for a short time, and then go back to the queue.
+"""
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Generic, TypeVar
+from uuid import UUID, uuid4
+
+import structlog
+
+from application.engine.background import TaskEnded, end
+from application.engine.commands.loop import CommandLoop
+from application.engine.ports.queue import Delivery, Queue, WorkItem, WorkPuller, WorkQueue
+from application.engine.retry import persistently
+from application.workers import Workers
+from application.workers.hosting.looking import version_of
+from application.workers.hosting.taker import Taker
+from domain.errors import TidelogError, Unavailable
+
+T = TypeVar("T", bound=Taker)
+log = structlog.get_logger(__name__)
+
+MOST_ASKED = 100
+"""Items that one request asks for at most."""
+PAUSE_S = 1.0
+"""Seconds before a lost pull is made anew, on average."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+"""Seconds until an item that no session of this process can take is delivered again. The pause doubles with each delivery."""
+
+
+class Pool(Generic[T]):
+    """The queue of one agent or tool, and the sessions that offer it."""
+
+    def __init__(self, tenant_id: UUID, queue: Queue, max_pending: int) -> None:
+        self.tenant_id = tenant_id
+        self.queue = queue
+        self.max_pending = max_pending
+        self.offers: dict[T, str] = {}
+        """Session → the version that it offers, the newest offer last."""
+        self.waiting: deque[Delivery] = deque()
+        self.starved = False
+        """No session has had a free slot for a while."""
+        self.changed = asyncio.Event()
+        self.asked = 0
+        """Items of the request under way."""
+
+    def best(self, version: str | None = None) -> T | None:
+        """The session with the most free slots, among those that offer a version. None: no slot is free."""
+        found: T | None = None
+        most = 0
+        for session, offered in self.offers.items():
+            if version in (None, offered) and (free := session.free(self.queue.kind)) >= max(1, most):
+                found, most = session, free
+        return found
+
+    def share(self) -> int:
+        """The number of items to ask for: of each session its free slots, divided by the number of its pools. 0: no free slot."""
+        kind, share = self.queue.kind, 0
+        for session in self.offers:
+            if free := session.free(kind):
+                share += max(1, free // max(1, len(session.offered(kind))))
+        return min(share, MOST_ASKED)
+
+
+class Dispatcher(Generic[T]):
+    """Owns the pools of a process and the claims under way."""
+
+    def __init__(self, workers: Workers, commands: CommandLoop, queue: WorkQueue, heir: Callable[[T], T | None]) -> None:
+        """`heir`: the session that a worker has now, if the worker has come back meanwhile."""
+        self._workers = workers
+        self._commands = commands
+        self._queue = queue
+        self._heir = heir
+        self._pools: dict[tuple[UUID, str, str], Pool[T]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._claims: set[asyncio.Task[None]] = set()
+        self._failure: TaskEnded | None = None
+        self._closed = False
+        self.claiming: set[UUID] = set()
+        """Work that is being claimed at this moment."""
+
+    # --- sessions say ---------------------------------------------------------------------------------------------------------
+
+    def offer(self, session: T, queue: Queue, version: str, max_pending: int) -> None:
+        """A session offers an agent or a tool."""
+        key = (session.tenant_id, queue.kind, queue.pool)
+        pool = self._pools.get(key)
+        if pool is None:
+            pool = self._pools[key] = Pool(session.tenant_id, queue, max_pending)
+            task = asyncio.create_task(self._serve(pool), name=f"work-of-{queue.kind}-{queue.pool}")
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+        pool.offers.pop(session, None)
+        pool.offers[session] = version
+        pool.changed.set()
+
+    def withdraw(self, session: T, kind: str, name: str) -> None:
+        """A session no longer offers an agent or a tool."""
+        pool = self._pools.get((session.tenant_id, kind, name))
+        if pool is not None and pool.offers.pop(session, None) is not None:
+            pool.starved = True
+            pool.changed.set()
+
+    def credit_grew(self, session: T, kind: str) -> None:
+        """A session has more free slots. Requests under way go on as they are."""
+        for name in session.offered(kind):
+            pool = self._pools.get((session.tenant_id, kind, name))
+            if pool is not None and (pool.waiting or not pool.asked):
+                pool.changed.set()
+
+    def starved(self, session: T, kind: str) -> None:
+        """A session has had no free slot for a while."""
+        for name in session.offered(kind):
+            pool = self._pools.get((session.tenant_id, kind, name))
+            if pool is not None and (pool.waiting or pool.asked) and not pool.share():
+                pool.starved = True
+                pool.changed.set()
+
+    # --- the loop of a pool -----------------------------------------------------------------------------------------------------
+
+    async def _serve(self, pool: Pool[T]) -> None:
+        while pool.offers:
+            try:
+                await self._pull(pool)
+            except Unavailable as error:
+                log.info("pull_lost", kind=pool.queue.kind, pool=pool.queue.pool, reason=error.message)
+                await asyncio.sleep(PAUSE_S * random.uniform(0.5, 1.5))
+                # The consumer may be gone. With it the items that are held come again, and their claims say that they are taken.
+                kind, name = pool.queue.kind, pool.queue.pool
+                await persistently(partial(self._queue.ensure, pool.tenant_id, kind, name, max_pending=pool.max_pending))
+        del self._pools[pool.tenant_id, pool.queue.kind, pool.queue.pool]
+
+    async def _pull(self, pool: Pool[T]) -> None:
+        """Until no session offers the pool. Raises Unavailable."""
+        puller = self._queue.puller(pool.queue, pool.changed.set)
+        try:
+            while pool.offers:
+                pool.changed.clear()
+                pool.waiting.extend(puller.arrived())
+                self._place(pool)
+                share = pool.share()
+                if share:
+                    pool.starved = False
+                    if not puller.asked:
+                        await puller.ask(share)
+                elif pool.starved:
+                    await self._starve(pool, puller)
+                pool.asked = puller.asked
+                await pool.changed.wait()
+        finally:
+            pool.asked = 0
+            await self._starve(pool, puller)
+            await puller.close()
+
+    async def _starve(self, pool: Pool[T], puller: WorkPuller) -> None:
+        """Takes the request back, and gives back what waits."""
+        pool.starved = False
+        try:
+            if puller.asked:
+                await puller.stop()
+            pool.waiting.extend(puller.arrived())
+        except Unavailable as error:
+            log.debug("pull_not_taken_back", pool=pool.queue.pool, reason=error.message)
+        while pool.waiting:
+            await self._give_back(pool.waiting.popleft(), 0.0)
+
+    def _place(self, pool: Pool[T]) -> None:
+        """Begins a claim for each item that waits and finds a free slot."""
+        while pool.waiting and (session := pool.best()) is not None:
+            delivery = pool.waiting.popleft()
+            session.slots.reserve(pool.queue.kind)
+            claim = asyncio.create_task(self._claim(pool, session, delivery), name=f"claim-{delivery.item.work_id}")
+            self._claims.add(claim)
+            claim.add_done_callback(self._claims.discard)
+
+    # --- one item -----------------------------------------------------------------------------------------------------------------
+
+    async def _claim(self, pool: Pool[T], session: T, delivery: Delivery) -> None:
+        """Claims an item for a session, hands the work over, and acknowledges the item: from then on the log has the work."""
+        item = delivery.item
+        self.claiming.add(item.work_id)
+        try:
+            fitting = await self._fitting(pool, session, item)
+            if fitting is None:
+                log.info("no_worker_of_the_version", agent=item.pool, agent_run_id=str(item.work_id), deliveries=delivery.number)
+                session.slots.release(item.kind)
+                await self._give_back(delivery, _pause_s(delivery.number))
+                return None
+            session = fitting
+            if await self._handed_over(session, item):
+                return await self._ack(delivery)
+            session.slots.release(item.kind)
+            await self._ack(delivery)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            if isinstance(error, TidelogError):
+                log.warning("claim_refused", kind=item.kind, pool=item.pool, work_id=str(item.work_id), reason=error.message)
+            else:
+                log.exception("claim_failed", kind=item.kind, pool=item.pool, work_id=str(item.work_id))
+            session.slots.release(item.kind)
+            await self._give_back(delivery, _pause_s(delivery.number))
+        finally:
+            self.claiming.discard(item.work_id)
+
+    async def _fitting(self, pool: Pool[T], session: T, item: WorkItem) -> T | None:
+        """The session for an item, with a reserved slot: one of the version that the step asks for or notes, if there is a choice.
+
+        None: the step asks for a version that no session of this process offers, or none with a free slot.
+        """
+        if item.kind == "tool":
+            return session
+        wanted = await persistently(lambda: version_of(self._commands, item.tenant_id, item.work_id))
+        if wanted.version is None or pool.offers.get(session) == wanted.version:
+            return session
+        other = pool.best(wanted.version)
+        if other is None:
+            return None if wanted.asked else session
+        other.slots.reserve(item.kind)
+        session.slots.release(item.kind)
+        return other
+
+    async def _handed_over(self, session: T, item: WorkItem) -> bool:
+        """Claims an item and hands the work over. False: the claim came to nothing. Raises TidelogError, but not Unavailable."""
+        assert session.session is not None
+        claim_id, began = uuid4(), time.monotonic()
+        hand = session.hands.new(item.kind, item.work_id)
+        try:
+            # Without an end: whether a claim was recorded must be known, or the work would stay with a session that has not got it.
+            opened = session.session
+            claimed = await persistently(lambda: self._workers.sessions.claim(session.caller, opened, item, claim_id))
+        except BaseException:
+            hand.drop()
+            raise
+        if claimed is None:
+            hand.drop()
+            return False
+        if session.is_over:  # then the worker gets the work when it comes back, or the claim lapses with the session
+            hand.drop()
+            heir = self._heir(session)
+            if heir is None:
+                log.info("claimed_for_a_lost_session", work_id=str(item.work_id), took_s=round(time.monotonic() - began, 3))
+                return True
+            heir.hand_over(heir.hands.new(item.kind, item.work_id), claimed, reserved=False)
+            return True
+        session.hand_over(hand, claimed, reserved=True)
+        return True
+
+    async def _ack(self, delivery: Delivery) -> None:
+        try:
+            await delivery.ack()
+        except Unavailable as error:  # the item comes again, and the claim is refused
+            log.debug("work_not_acknowledged", work_id=str(delivery.item.work_id), reason=error.message)
+
+    async def _give_back(self, delivery: Delivery, delay_s: float) -> None:
+        try:
+            await delivery.give_back(delay_s)
+        except Unavailable as error:  # the queue delivers the item again after the ack wait
+            log.debug("work_not_given_back", work_id=str(delivery.item.work_id), reason=error.message)
+
+    # --- the end ------------------------------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raises TaskEnded if the task of a pool has ended by itself."""
+        if self._failure is not None:
+            raise self._failure
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not self._closed and (task.cancelled() or task.exception() is not None):
+            self._failure = self._failure or TaskEnded.of(task, task.get_name())
+
+    async def close(self) -> None:
+        """Ends all pulls, and gives back what nobody has claimed."""
+        self._closed = True
+        await end(*self._tasks, *self._claims)
+
+
+def _pause_s(deliveries: int) -> float:
+    return min(FIRST_PAUSE_S * 2.0 ** min(deliveries - 1, 16), LONGEST_PAUSE_S)

@@ -1,0 +1,99 @@
+"""A piece of work in the hand of a worker, and what happens to the work meanwhile: finished calls, mail, a cancellation, a loss."""
+
+from collections.abc import Callable
+from functools import partial
+from uuid import UUID
+
+from application.engine.commands.loop import CommandLoop
+from application.engine.reading.live import LiveFeed
+from application.workers.hosting.messages import Stop, StopReason, Update
+from application.workers.journal import Journals
+from domain import agent_runs, invocations
+from domain.agent_runs import AgentRunCancelled, AgentRunFailed, AgentRunResumed, CallFinished, MailDelivered
+from domain.errors import NotFound
+from domain.invocations import (
+    Invocation,
+    InvocationCancelled,
+    InvocationCancelRequested,
+    InvocationFailed,
+    InvocationRequeued,
+    InvocationResolved,
+)
+from domain.kernel import Event
+
+CONCERNING: dict[str, tuple[type[Event], ...]] = {
+    "agent": (CallFinished, MailDelivered, AgentRunCancelled, AgentRunFailed, AgentRunResumed),
+    "tool": (InvocationCancelRequested, InvocationCancelled, InvocationFailed, InvocationRequeued, InvocationResolved),
+}  # fmt: skip
+"""Events of a piece of work that its worker did not cause itself, by the kind of the work."""
+
+
+def _topics(events: tuple[type[Event], ...]) -> frozenset[str]:
+    return frozenset(event.TOPIC for event in events)
+
+
+TOPICS = {kind: _topics(events) for kind, events in CONCERNING.items()}
+
+
+class Hand:
+    """A piece of work that a worker has, or is about to get. Its stream is watched from the beginning on."""
+
+    __slots__ = ("_unwatch", "attempt", "ending", "kind", "paging", "seen", "stopped", "token", "work_id")
+
+    def __init__(self, kind: str, work_id: UUID, live: LiveFeed, woken: "Callable[[Hand], None]") -> None:
+        """`woken`: called when something may have happened to the work. Must not wait."""
+        self.kind = kind
+        self.work_id = work_id
+        self.attempt = 0
+        """0: the work is not claimed yet."""
+        self.token = ""
+        self.seen = 0
+        """The version of the agent run's stream up to which the worker has been told of calls and mail."""
+        self.paging = False
+        """The worker has not asked for all pages of the journal yet, and learns there what it is to know."""
+        self.ending = False
+        """The worker has reported an outcome."""
+        self.stopped = False
+        """The worker has been told to stop, and its report still counts."""
+        self._unwatch = live.call(work_id, TOPICS[kind], partial(woken, self))
+
+    def drop(self) -> None:
+        """Ends the watch. A second call does nothing."""
+        self._unwatch()
+
+
+async def news_of(commands: CommandLoop, journals: Journals, tenant_id: UUID, hand: Hand) -> Update | Stop | None:
+    """What the worker is to be told of its work. None: nothing. Raises Unavailable."""
+    reason: StopReason | None
+    if hand.kind == "tool":
+        call: Invocation = (await commands.load(invocations.DECIDER, tenant_id, hand.work_id)).state
+        reason = _end_of_call(call, hand.attempt)
+    else:
+        try:
+            news = await journals.page(tenant_id, hand.work_id, after_version=hand.seen, news=True)
+        except NotFound:  # the log lost the work, as after a restore from a backup
+            return Stop(hand.work_id, hand.attempt, "lost")
+        reason = _end_of_run(news.status, news.attempt, hand.attempt)
+        if reason is None and (news.entries or news.mailbox):
+            return Update(hand.work_id, hand.attempt, news)
+    return None if reason is None else Stop(hand.work_id, hand.attempt, reason)
+
+
+def _end_of_run(status: str, newest: int, attempt: int) -> StopReason | None:
+    """Why a worker is to stop an agent run. None: the worker goes on."""
+    if status == "cancelled":
+        return "cancelled"
+    if status == "failed":  # not by the worker's own report: its time is over
+        return "timed-out"
+    if status in agent_runs.TERMINAL:
+        return "over"
+    return None if status == "running" and newest == attempt else "lost"
+
+
+def _end_of_call(call: Invocation, attempt: int) -> StopReason | None:
+    """Why a worker is to stop a tool call. None: the worker goes on, also with an ambiguous call, whose report still counts."""
+    if call.status == "cancelled" or (call.status == "started" and call.attempt == attempt and call.cancel_request is not None):
+        return "cancelled"
+    if call.status in invocations.TERMINAL:
+        return "over"
+    return None if call.status in ("started", "ambiguous") and call.attempt == attempt else "lost"

@@ -1,0 +1,302 @@
+"""The messages of a worker's session, as values: what a worker says, and what the server says.
+
+The fields are those of docs/reference/worker-sessions.md. How a message looks on the wire is the entrance's business.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from application.workers.claims import ClaimedAgentRun
+from application.workers.journal import JournalView
+from application.workers.sessions import ClaimedCall
+from domain.agent_runs import EntryKey
+from domain.context import ValueName
+from domain.errors import Forbidden, InvalidCommand, TidelogError
+from domain.failures import Failure
+from domain.kernel import Json, Name, ShortText
+
+VERSION = 1
+MAX_OFFERS = 500
+MAX_IN_HAND = 5_000
+MAX_ID = 2**53
+
+# --- errors -------------------------------------------------------------------------------------------------------------
+
+
+class MalformedMessage(TidelogError):
+    """The worker does not keep to the protocol. The session ends."""
+
+    code = "malformed-message"
+
+
+class UnknownMessage(InvalidCommand):
+    """The server does not know messages of this type."""
+
+    code = "unknown-message"
+
+
+class NotYet(InvalidCommand):
+    """The type of the message is reserved, and this release has no use for it."""
+
+    code = "not-yet"
+
+
+class InvalidToken(Forbidden):
+    """A report shows a token that is not the one of this work and attempt."""
+
+    code = "invalid-token"
+
+
+class NoCommonVersion(TidelogError):
+    """The worker speaks no version of the protocol that the server speaks."""
+
+    code = "no-common-version"
+
+
+class TooManySessions(TidelogError):
+    """The key or the tenant has as many sessions as it may have."""
+
+    code = "too-many-sessions"
+    retryable = True
+
+
+class TooMuchUnanswered(TidelogError):
+    """The worker sends more than the server has answered."""
+
+    code = "too-much-unanswered"
+    retryable = True
+
+
+class SilentWorker(TidelogError):
+    """Nothing came from the worker for too long."""
+
+    code = "silent"
+    retryable = True
+
+
+# --- the worker says ----------------------------------------------------------------------------------------------------
+
+Token = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class Said(BaseModel):
+    """The base of all that a worker says. Unknown fields are ignored: a server may be older than its workers."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class InHand(Said):
+    """Work that a worker has when it comes back."""
+
+    work: UUID
+    attempt: int = Field(ge=1)
+    token: Token
+    version: int = Field(default=0, ge=0)
+    """Of an agent run: the version up to which the worker has the journal and the mailbox."""
+
+
+class SlotCounts(Said):
+    agent: int = Field(default=0, ge=0, le=100_000)
+    tool: int = Field(default=0, ge=0, le=100_000)
+
+
+class Definitions(Said):
+    agents: tuple[Json, ...] = Field(default=(), max_length=MAX_OFFERS)
+    """Each is checked by itself: a definition that is not valid refuses itself only."""
+    tools: tuple[Json, ...] = Field(default=(), max_length=MAX_OFFERS)
+    problems: tuple[Json, ...] = Field(default=(), max_length=MAX_OFFERS)
+
+
+class Hello(Definitions):
+    t: Literal["hello"]
+    versions: tuple[int, ...] = Field(min_length=1, max_length=20)
+    worker: Annotated[ShortText, Field(min_length=1)]
+    incarnation: UUID
+    session: UUID | None = None
+    secret: Annotated[str, Field(max_length=200)] | None = None
+    release: ShortText = ""
+    slots: SlotCounts = SlotCounts()
+    work: tuple[InHand, ...] = Field(default=(), max_length=MAX_IN_HAND)
+
+
+class Define(Definitions):
+    t: Literal["define"]
+    id: int = Field(ge=1, le=MAX_ID)
+
+
+class FreeSlots(SlotCounts):
+    t: Literal["credit"]
+    n: int = Field(ge=0, le=MAX_ID)
+
+
+class LifeSign(Said):
+    t: Literal["beat"] = "beat"
+
+
+class Leaving(Said):
+    t: Literal["leaving"]
+
+
+class Report(Said):
+    """The base of all that a worker says about one piece of work."""
+
+    id: int = Field(ge=1, le=MAX_ID)
+    work: UUID
+    attempt: int = Field(ge=1)
+    token: Token
+
+
+class Record(Report):
+    t: Literal["record"]
+    key: EntryKey
+    kind: Literal["step"] = "step"
+    result: Json = None
+
+
+class Call(Report):
+    t: Literal["call"]
+    key: EntryKey
+    tool: Name
+    arguments: dict[str, Json] = {}
+
+
+class Send(Report):
+    t: Literal["send"]
+    key: EntryKey
+    to: ShortText
+    body: Json = None
+
+
+class Receive(Report):
+    t: Literal["receive"]
+    key: EntryKey
+    message_id: UUID | None = None
+
+
+class Get(Report):
+    t: Literal["get"]
+    key: EntryKey
+    name: ValueName
+
+
+class Set(Report):
+    t: Literal["set"]
+    key: EntryKey
+    name: ValueName
+    value: Json = None
+    expect: int | None = Field(default=None, ge=0)
+
+
+class More(Report):
+    t: Literal["more"]
+    after: int = Field(default=0, ge=0)
+    result: ShortText | None = None
+    """The key of a step whose result did not fit into `work`. None: the next page of the journal."""
+
+
+class Complete(Report):
+    t: Literal["complete"]
+    result: Json = None
+    unused_keys: tuple[ShortText, ...] = Field(default=(), max_length=1000)
+
+
+class Fail(Report):
+    t: Literal["fail"]
+    error: Failure
+
+
+AnyReport = Record | Call | Send | Receive | Get | Set | More | Complete | Fail
+Saying = Hello | Define | FreeSlots | LifeSign | Leaving | AnyReport
+RESERVED = frozenset({"delta", "signal", "progress", "log"})
+
+
+# --- the server says ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a definition. `error`: why it is refused. None: workers get work for it."""
+
+    name: str | None
+    version: str | None
+    error: TidelogError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    session_id: UUID
+    secret: str
+    lease_s: float
+    agents: Sequence[Verdict]
+    tools: Sequence[Verdict]
+
+
+@dataclass(frozen=True, slots=True)
+class Defined:
+    id: int
+    agents: Sequence[Verdict]
+    tools: Sequence[Verdict]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkForAgent:
+    n: int
+    work_id: UUID
+    token: str
+    claimed: ClaimedAgentRun
+
+
+@dataclass(frozen=True, slots=True)
+class WorkForTool:
+    n: int
+    work_id: UUID
+    token: str
+    claimed: ClaimedCall
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    id: int
+    fields: dict[str, Json] = field(default_factory=dict)
+    page: JournalView | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    id: int
+    error: Exception
+    """A TidelogError, or a defect."""
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Finished calls and new mail of an agent run."""
+
+    work_id: UUID
+    attempt: int
+    news: JournalView
+
+
+StopReason = Literal["cancelled", "timed-out", "lost", "over"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    work_id: UUID
+    attempt: int
+    reason: StopReason
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    within_s: float
+
+
+Answer = Welcome | Defined | WorkForAgent | WorkForTool | Done | Refused | Update | Stop | Drain | LifeSign
+
+Ending = Literal["left", "stopping", "malformed", "key", "silent", "too-much", "no-version", "replaced", "unavailable"]
+"""Why the server ends a session's connection."""

@@ -1,0 +1,436 @@
+"""One worker's session as this process hosts it: hello, definitions, free slots, work, reports, and the end."""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from uuid import UUID, uuid4
+
+import structlog
+
+from application.engine.background import end
+from application.engine.commands.loop import CommandLoop
+from application.engine.commands.request import Caller, CommandRequest
+from application.engine.ports.problems import WorkerProblem
+from application.engine.ports.sessions import LEASE_S, WorkerSession, WorkerSessions
+from application.engine.reading.live import LiveFeed
+from application.engine.retry import persistently
+from application.workers import Workers
+from application.workers.hosting.credit import KINDS, Slots
+from application.workers.hosting.dispatch import Dispatcher
+from application.workers.hosting.hand import Hand
+from application.workers.hosting.hands import Hands
+from application.workers.hosting.lanes import Lanes
+from application.workers.hosting.looking import kind_for
+from application.workers.hosting.messages import (
+    VERSION,
+    AnyReport,
+    Complete,
+    Define,
+    Defined,
+    Definitions,
+    Drain,
+    Fail,
+    FreeSlots,
+    Hello,
+    InHand,
+    InvalidToken,
+    Leaving,
+    LifeSign,
+    MalformedMessage,
+    More,
+    NoCommonVersion,
+    Refused,
+    Saying,
+    SilentWorker,
+    Stop,
+    TooManySessions,
+    TooMuchUnanswered,
+    Verdict,
+    Welcome,
+    WorkForAgent,
+    WorkForTool,
+)
+from application.workers.hosting.peer import Peer
+from application.workers.hosting.reports import carry_out
+from application.workers.registering import MAX_PENDING, Offer
+from application.workers.sessions import Claimed, ClaimedCall
+from domain.errors import TidelogError
+
+log = structlog.get_logger(__name__)
+
+MOST_OF_KEY, MOST_OF_TENANT = 2_000, 10_000
+"""Sessions of one API key and of one tenant, over all processes."""
+MAX_OPEN = 1_024
+"""Reports of one session that may wait for their answers."""
+MAX_OPEN_BYTES = 4 * 1024 * 1024
+DRAIN_S = 3.0
+"""Seconds that reports under way may take when the process stops."""
+CLOSE_S = 2.0
+"""Seconds that reports under way may take after their connection is lost."""
+TAKEN_BACK_AT_ONCE = 16
+"""Pieces of work that are looked at side by side when a worker comes back with them."""
+LOOK_AGAIN_S = (0.5, 1.5, 4.0)
+"""Pauses, in seconds, after which the claims of a worker that has come back are looked for again: the read model may be behind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offers:
+    """The definitions of a worker, read: each is an offer or an error."""
+
+    agents: Sequence[Offer]
+    tools: Sequence[Offer]
+    problems: Sequence[WorkerProblem]
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Whose connection it is, and how its definitions are read."""
+
+    caller: Caller
+    key_id: UUID
+    new_request: Callable[[], CommandRequest]
+    """The request of one command, with a new id."""
+    read: Callable[[Definitions], Offers]
+
+
+@dataclass(frozen=True, slots=True)
+class Facilities:
+    """What all sessions of a process share."""
+
+    workers: Workers
+    commands: CommandLoop
+    live: LiveFeed
+    sessions: WorkerSessions
+    dispatcher: "Dispatcher[HostedSession]"
+    clock: Callable[[], float]
+    welcomed: "Callable[[HostedSession], None]"
+    """Called when a worker has been given its session."""
+    gone: "Callable[[HostedSession], None]"
+    """Called when the connection is over."""
+
+
+class HostedSession:
+    """A session from the first message to the end of its connection.
+
+    The connection calls `take` for each message, and `close` at the end. Everything that waits is done by tasks of the session.
+    """
+
+    def __init__(self, shared: Facilities, visitor: Visitor, peer: Peer) -> None:
+        self._shared = shared
+        self._workers = shared.workers
+        self._visitor = visitor
+        self._peer = peer
+        self.caller = visitor.caller
+        self.key_id = visitor.key_id
+        self.tenant_id = visitor.caller.tenant_id
+        self.session: WorkerSession | None = None
+        """None: the worker has not been welcomed."""
+        self.heard_at = shared.clock()
+        self.problems: Sequence[WorkerProblem] = ()
+        self.is_over = False
+        self.hands = Hands(shared.commands, shared.workers.journals, shared.live, self.tenant_id, peer, self._start)
+        """The work that the worker has."""
+        self.slots = Slots(partial(shared.dispatcher.credit_grew, self), partial(shared.dispatcher.starved, self))
+        """The free slots that the worker has told, also while this session gets no work."""
+        self.number = 0
+        """Of the last work that was sent."""
+        self._greeting = self._open = self._draining = False
+        self._offered: dict[str, dict[str, str]] = {kind: {} for kind in KINDS}
+        self._given: set[tuple[UUID, int]] | None = set()
+        """Work and attempt of all that was sent on this connection, until all claims of before are known; None from then on."""
+        self._lanes = Lanes(self._handle)
+        self._defining = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # --- what the worker says -------------------------------------------------------------------------------------------------
+
+    def take(self, said: Saying, size: int) -> None:
+        """Takes a message of `size` bytes. Raises MalformedMessage."""
+        self.heard_at = self._shared.clock()
+        match said:
+            case LifeSign():
+                return
+            case Hello():
+                if self._greeting:
+                    raise MalformedMessage("a worker says hello once on a connection")
+                self._greeting = True
+                self._start(self._greet(said), "greet")
+            case _ if not self._open:
+                raise MalformedMessage(f"'{said.t}' came before the worker was welcomed")
+            case FreeSlots():
+                self.slots.tell(said, self.number)
+            case Define():
+                self._start(self._define(said), "define")
+            case Leaving():
+                self._start(self._leave(), "leave")
+            case _:
+                self._lanes.put(said, size)
+                if self._lanes.open > MAX_OPEN or self._lanes.bytes > MAX_OPEN_BYTES:
+                    what = f"{self._lanes.open:,} reports of {self._lanes.bytes:,} bytes have no answer yet"
+                    self._peer.end("too-much", TooMuchUnanswered(f"{what}: a worker waits for answers"))
+
+    @property
+    def greeted(self) -> bool:
+        """Whether the worker has said hello."""
+        return self._greeting
+
+    async def _greet(self, hello: Hello) -> None:
+        if VERSION not in hello.versions:
+            self._peer.end("no-version", NoCommonVersion(f"the server speaks version {VERSION} of the protocol"))
+            return
+        offers = self._visitor.read(hello)
+        session, secret, resumed = await self._opened(hello)
+        if session is None:
+            self._peer.end("unavailable", TooManySessions("the API key or the tenant has all the sessions that it may have"))
+            return
+        await persistently(self._workers.sessions.tokens.ready)
+        self.session = session
+        self._shared.welcomed(self)
+        agents, tools = await self._defined(offers)
+        self._open = True
+        self._peer.put(Welcome(session.session_id, secret, LEASE_S, agents, tools))
+        log.info("worker_welcomed", worker=session.worker_id, session_id=str(session.session_id), resumed=resumed)
+        await self._take_back(hello.work)
+        if resumed:
+            await self._send_again()
+            for pause_s in LOOK_AGAIN_S:
+                await asyncio.sleep(pause_s)
+                await self._send_again()
+        self._given = None
+
+    async def _opened(self, hello: Hello) -> tuple[WorkerSession | None, str, bool]:
+        """The session, its secret, and whether the worker had the session before. No session: there are too many."""
+        port, tenant_id = self._shared.sessions, self.tenant_id
+        if hello.session is not None and hello.secret:
+            known_id, secret = hello.session, hello.secret
+            known = await persistently(lambda: port.resume(tenant_id, known_id, secret, hello.incarnation))
+            if known is not None:
+                return known, secret, True
+        secret = secrets.token_urlsafe(24)
+        session = WorkerSession(uuid4(), tenant_id, hello.worker, self.caller.actor, hello.incarnation, hello.release)
+        opened = await persistently(lambda: port.open(session, secret, most_of_actor=MOST_OF_KEY, most_of_tenant=MOST_OF_TENANT))
+        return (session if opened else None), secret, False
+
+    async def _define(self, said: Define) -> None:
+        agents, tools = await self._defined(self._visitor.read(said))
+        self._peer.put(Defined(said.id, agents, tools))
+
+    async def _defined(self, offers: Offers) -> tuple[Sequence[Verdict], Sequence[Verdict]]:
+        """Registers the whole set of the worker's definitions, and offers what is accepted."""
+        async with self._defining:
+            assert self.session is not None
+            worker_id, registration = self.session.worker_id, self._workers.registration
+            await persistently(lambda: registration.report(self.tenant_id, worker_id, offers.problems))
+            self.problems = offers.problems
+            verdicts = []
+            for kind, given in (("agent", offers.agents), ("tool", offers.tools)):
+                registered = await registration.each(self._visitor.new_request, kind, given)
+                if not self.is_over and not self._draining:
+                    accepted = {queue.pool: (queue, offer.version or "") for offer, queue, _ in registered if queue is not None}
+                    for name in self._offered[kind].keys() - accepted.keys():
+                        self._shared.dispatcher.withdraw(self, kind, name)
+                    self._offered[kind] = {name: version for name, (_, version) in accepted.items()}
+                    for queue, version in accepted.values():
+                        self._shared.dispatcher.offer(self, queue, version, MAX_PENDING[kind])
+                verdicts.append([Verdict(offer.name, offer.version, error) for offer, _, error in registered])
+            return verdicts[0], verdicts[1]
+
+    async def _leave(self) -> None:
+        assert self.session is not None
+        session_id = self.session.session_id
+        self._withdraw()
+        await self._lanes.idle.wait()
+        await persistently(lambda: self._shared.sessions.end([session_id]))
+        self._peer.end("left")
+
+    # --- free slots -----------------------------------------------------------------------------------------------------------
+
+    def free(self, kind: str) -> int:
+        """Free slots for work of a kind."""
+        return 0 if self._draining or self.is_over or self._peer.is_crowded else self.slots.free(kind)
+
+    def offered(self, kind: str) -> Collection[str]:
+        """The names of the agents or tools that this session offers."""
+        return self._offered[kind]
+
+    def relieved(self) -> None:
+        """What waited to be sent has been sent: work may be added again."""
+        for kind in KINDS:
+            self._shared.dispatcher.credit_grew(self, kind)
+
+    # --- work -----------------------------------------------------------------------------------------------------------------
+
+    def hand_over(self, hand: Hand, claimed: Claimed, *, reserved: bool) -> None:
+        """Sends claimed work. `reserved`: a slot was kept for it."""
+        assert self.session is not None
+        self.number += 1
+        self.slots.sent(hand.kind, self.number, reserved=reserved)
+        hand.attempt = claimed.attempt
+        hand.token = self._workers.sessions.tokens.token_of(hand.work_id, claimed.attempt, self.session.session_id)
+        self._gave(hand)
+        if isinstance(claimed, ClaimedCall):
+            self._peer.put(WorkForTool(self.number, hand.work_id, hand.token, claimed))
+        else:
+            hand.seen, hand.paging = claimed.journal.version, claimed.journal.more
+            self._peer.put(WorkForAgent(self.number, hand.work_id, hand.token, claimed))
+        self.hands.hold(hand)
+
+    def _gave(self, hand: Hand) -> None:
+        if self._given is not None:
+            self._given.add((hand.work_id, hand.attempt))
+
+    async def _take_back(self, in_hand: Sequence[InHand]) -> None:
+        """The worker has come back with work. What is not its any more, it is told to stop."""
+        for start in range(0, len(in_hand), TAKEN_BACK_AT_ONCE):
+            await asyncio.gather(*(self._take_back_one(one) for one in in_hand[start : start + TAKEN_BACK_AT_ONCE]))
+
+    async def _take_back_one(self, one: InHand) -> None:
+        sessions = self._workers.sessions
+        kind = await persistently(lambda: sessions.may_report(self.tenant_id, one.work, one.attempt, one.token))
+        if kind is None:
+            self._peer.put(Stop(one.work, one.attempt, "lost"), urgent=True)
+            return
+        if one.work in self.hands.held or self.is_over:
+            return
+        hand = self.hands.new(kind, one.work)
+        hand.attempt, hand.token, hand.seen = one.attempt, one.token, one.version
+        self._gave(hand)
+        self.hands.hold(hand)
+        self.hands.wake(hand)  # the worker may have missed something
+
+    async def _send_again(self) -> None:
+        """Sends the work that the log gives this session and that never reached the worker, under the same attempt."""
+        assert self.session is not None
+        session_id, sessions = self.session.session_id, self._workers.sessions
+        for held in await persistently(lambda: sessions.held_by(session_id)):
+            known = (held.work_id, held.attempt) in (self._given or ()) or held.work_id in self.hands.held
+            if known or held.work_id in self._shared.dispatcher.claiming or self._lanes.waits(held.work_id):
+                continue
+            hand, one = self.hands.new(held.kind, held.work_id), held
+            try:
+                content = await persistently(lambda: sessions.content_of(one))  # noqa: B023  # called at once
+            except BaseException:
+                hand.drop()
+                raise
+            if content is None or self.is_over or held.work_id in self.hands.held:
+                hand.drop()
+            else:
+                self.hand_over(hand, content, reserved=False)
+
+    # --- reports --------------------------------------------------------------------------------------------------------------
+
+    async def _handle(self, reports: Sequence[AnyReport]) -> int:
+        """Answers the first of the reports that wait about one piece of work."""
+        report = reports[0]
+        hand = self.hands.held.get(report.work)
+        if hand is not None and isinstance(report, Complete | Fail):
+            hand.ending = True
+        try:
+            kind = await self._kind_for(report)
+            done = await persistently(lambda: carry_out(self._workers, self._shared.commands, self.caller, kind, report))
+        except TidelogError as error:
+            self._refuse(report, error, hand)
+        except Exception as error:
+            log.exception("report_failed", type=report.t, work_id=str(report.work))
+            self._refuse(report, error, hand)
+        else:
+            self._peer.put(done)
+            if isinstance(report, Complete | Fail):
+                self.hands.drop(report.work)
+            elif isinstance(report, More) and done.page is not None and hand is not None:
+                hand.seen, hand.paging = max(hand.seen, done.page.version), done.page.more
+                self.hands.look()
+        return 1
+
+    def _refuse(self, report: AnyReport, error: Exception, hand: Hand | None) -> None:
+        self._peer.put(Refused(report.id, error))
+        if hand is not None and hand.ending:
+            hand.ending = False
+            self.hands.wake(hand)
+
+    async def _kind_for(self, report: AnyReport) -> str:
+        """The kind of the work that a report is about. Raises InvalidToken: the report is not about work of this session."""
+        hand = self.hands.held.get(report.work)
+        if hand is not None and hand.attempt == report.attempt and secrets.compare_digest(hand.token, report.token):
+            return hand.kind
+        assert self.session is not None
+        session_id, tokens, commands = self.session.session_id, self._workers.sessions.tokens, self._shared.commands
+        kind = await persistently(
+            lambda: kind_for(commands, tokens, self.tenant_id, session_id, report.work, report.attempt, report.token)
+        )
+        if kind is None:
+            raise InvalidToken("the token is not the one of this work, attempt and session", pointer="/token")
+        return kind
+
+    # --- the end --------------------------------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """The process stops: no more work is sent, and the connection ends when nothing waits for an answer."""
+        if self._draining or self.is_over:
+            return
+        self._withdraw()
+        if not self._open:
+            self._peer.end("stopping")
+            return
+        self._peer.put(Drain(DRAIN_S), urgent=True)
+        self._start(self._drained(), "drain")
+
+    async def _drained(self) -> None:
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                await self._lanes.idle.wait()
+        except TimeoutError:
+            log.info("drained_with_open_reports", open=self._lanes.open)
+        self._peer.end("stopping")
+
+    def revoke(self, error: TidelogError) -> None:
+        """The key is not valid any more."""
+        self._withdraw()
+        self._peer.end("key", error)
+
+    def tick(self, now: float, *, beat_s: float, silence_s: float, hello_s: float) -> None:
+        """Looks at the times of the connection."""
+        silent_s = now - self.heard_at
+        if silent_s >= (silence_s if self._greeting else hello_s):
+            what = "nothing came" if self._greeting else "no hello came"
+            self._peer.end("silent", SilentWorker(f"{what} for {silent_s:.0f} s"))
+        elif now - self._peer.sent_at >= beat_s:
+            self._peer.put(LifeSign(), urgent=True)
+
+    def replace(self) -> None:
+        """The worker has come back on another connection: this one gets no work and hears of no work any more."""
+        self._withdraw()
+        self.hands.let_go()
+        self._peer.end("replaced")
+
+    def _withdraw(self) -> None:
+        self._draining = True
+        for kind, names in self._offered.items():
+            for name in names:
+                self._shared.dispatcher.withdraw(self, kind, name)
+        self._offered = {kind: {} for kind in KINDS}
+
+    async def close(self) -> None:
+        """The connection is over. What the worker holds stays its own until its lease is over."""
+        self.is_over = True
+        self._withdraw()
+        self.hands.let_go()
+        self.slots.close()
+        self._shared.gone(self)
+        await self._lanes.close(CLOSE_S)
+        await end(*self._tasks)
+
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(self._guarded(work), name=f"session-{name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:
+            log.exception("session_failed")
+            self._peer.end("unavailable", error if isinstance(error, TidelogError) else None)

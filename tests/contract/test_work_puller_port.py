@@ -1,0 +1,251 @@
+"""The contract of the port `WorkPuller`: how a process of the server takes work from the queue, in memory and on JetStream."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from uuid import UUID
+
+import pytest
+import pytest_asyncio
+from uuid_utils.compat import uuid7
+
+from adapters.nats import JetStreamWorkQueue, NatsConnection
+from adapters.nats.jetstream import call, stream_info
+from application.engine.ports.queue import Delivery, Queue, WorkItem, WorkPuller, WorkQueue
+from domain.errors import Unavailable
+from tests.integration.nats_kit import LOG, NatsProcess, connected
+from tests.integration.system_kit import eventually
+from tests.kit.memory import MemoryWorkQueue
+from tests.pace import within
+
+TENANT = uuid7()
+STREAM = f"TIDELOG_WORK_{LOG}"
+
+
+def work(pool: str = "critic", *, kind: str = "agent", work_id: UUID | None = None, dispatch: int = 1) -> WorkItem:
+    return WorkItem(TENANT, kind, pool, work_id or uuid7(), dispatch, uuid7())
+
+
+@dataclass
+class Side:
+    queue: WorkQueue
+    waiting: Callable[[], Awaitable[int]]
+    """The number of items on the queue. Items that somebody holds count, too."""
+    lose: Callable[[], Awaitable[None]]
+    """Every request under way is lost."""
+
+    async def ensured(self, pool: str = "critic", max_pending: int = 100) -> Queue:
+        return await self.queue.ensure(TENANT, "agent", pool, max_pending=max_pending)
+
+
+@pytest.fixture
+def memory_side() -> Side:
+    queue = MemoryWorkQueue(log_id=LOG)
+
+    async def waiting() -> int:
+        return len(queue.entries)
+
+    async def lose() -> None:
+        queue.lose_pulls()
+
+    return Side(queue, waiting, lose)
+
+
+@pytest_asyncio.fixture
+async def nats_side(nats: NatsProcess) -> AsyncIterator[Side]:
+    async with connected(nats.url) as connection:
+
+        async def waiting() -> int:
+            info = await stream_info(connection, STREAM)
+            return int(info["state"]["messages"]) if info else 0
+
+        async def lose() -> None:
+            for consumer in (await call(connection, f"CONSUMER.NAMES.{STREAM}"))["consumers"]:
+                await call(connection, f"CONSUMER.DELETE.{STREAM}.{consumer}")
+
+        yield Side(JetStreamWorkQueue(connection, log_id=LOG), waiting, lose)
+
+
+@pytest.fixture(params=["memory", "nats"])
+def side(request: pytest.FixtureRequest) -> Side:
+    found: Side = request.getfixturevalue(f"{request.param}_side")
+    return found
+
+
+class Taker:
+    """A puller, and the items that it has brought."""
+
+    def __init__(self, side: Side, queue: Queue) -> None:
+        self.changed = asyncio.Event()
+        self.puller: WorkPuller = side.queue.puller(queue, self.changed.set)
+        self.got: list[Delivery] = []
+
+    def take(self) -> list[WorkItem]:
+        self.got += self.puller.arrived()
+        return [delivery.item for delivery in self.got]
+
+    async def until(self, count: int) -> list[WorkItem]:
+        async with within(15):
+            while len(self.take()) < count:
+                await self.changed.wait()
+                self.changed.clear()
+        return self.take()
+
+
+@asynccontextmanager
+async def taking(side: Side, queue: Queue) -> AsyncIterator[Taker]:
+    taker = Taker(side, queue)
+    try:
+        yield taker
+    finally:
+        await taker.puller.close()
+
+
+async def test_items_that_wait_come_in_order_up_to_the_number_asked_for(side: Side) -> None:
+    put = [work() for _ in range(5)]
+    await side.queue.publish(put)
+    async with taking(side, await side.ensured()) as taker:
+        assert taker.puller.arrived() == [] and taker.puller.asked == 0
+        await taker.puller.ask(3)
+        assert await taker.until(3) == put[:3]
+        assert taker.puller.asked == 0
+        assert [delivery.number for delivery in taker.got] == [1, 1, 1]
+        await taker.puller.ask(3)
+        assert await taker.until(5) == put
+        assert taker.puller.asked == 1
+
+
+async def test_an_item_comes_when_it_is_put_and_a_second_request_waits_for_the_first(side: Side) -> None:
+    async with taking(side, await side.ensured()) as taker:
+        await taker.puller.ask(2)
+        await taker.puller.ask(50)
+        assert taker.puller.asked == 2
+        item = work()
+        await side.queue.publish([item])
+        assert await taker.until(1) == [item]
+        assert taker.puller.asked == 1
+
+
+async def test_an_acknowledged_item_is_off_the_queue_and_a_held_one_is_not(side: Side) -> None:
+    await side.queue.publish([work(), work()])
+    async with taking(side, await side.ensured()) as taker:
+        await taker.puller.ask(2)
+        await taker.until(2)
+        assert await side.waiting() == 2
+        await taker.got[0].ack()
+
+        async def one_left() -> bool:
+            return await side.waiting() == 1
+
+        await eventually(one_left, "one item on the queue")
+
+
+async def test_an_item_that_is_given_back_comes_again_with_a_higher_number(side: Side) -> None:
+    item = work()
+    await side.queue.publish([item])
+    queue = await side.ensured()
+    async with taking(side, queue) as first, taking(side, queue) as second:
+        await first.puller.ask(1)
+        await first.until(1)
+        await second.puller.ask(1)
+        await first.got[0].give_back()
+        assert await second.until(1) == [item]
+        assert second.got[0].number == 2
+
+
+async def test_after_stop_nothing_is_asked_for_and_no_item_is_lost(side: Side) -> None:
+    """An item that comes at the moment of the stop is either taken, or goes at once to the next who asks."""
+    queue = await side.ensured()
+    for _ in range(20):
+        item = work()
+        async with taking(side, queue) as first, taking(side, queue) as second:
+            await first.puller.ask(5)
+            await asyncio.gather(side.queue.publish([item]), first.puller.stop())
+            assert first.puller.asked == 0
+            if not first.take():
+                await second.puller.ask(1)
+                assert await second.until(1) == [item]
+            for delivery in [*first.got, *second.got]:
+                await delivery.ack()
+
+
+async def test_after_stop_it_can_ask_again(side: Side) -> None:
+    async with taking(side, await side.ensured()) as taker:
+        await taker.puller.ask(1)
+        await taker.puller.stop()
+        await taker.puller.stop()
+        await taker.puller.ask(1)
+        item = work()
+        await side.queue.publish([item])
+        assert await taker.until(1) == [item]
+
+
+async def test_close_gives_back_what_nobody_took(side: Side) -> None:
+    item = work()
+    queue = await side.ensured()
+    async with taking(side, queue) as first:
+        await first.puller.ask(1)
+        await side.queue.publish([item])
+        async with within(15):
+            await first.changed.wait()
+    async with taking(side, queue) as second:
+        await second.puller.ask(1)
+        assert await second.until(1) == [item]
+
+
+async def test_a_lost_request_is_told_and_the_items_before_it_are_not_lost(side: Side) -> None:
+    item = work()
+    await side.queue.publish([item])
+    queue = await side.ensured()
+    async with taking(side, queue) as first:
+        await first.puller.ask(5)
+        async with within(15):
+            await first.changed.wait()
+        first.changed.clear()
+        await side.lose()
+        async with within(15):
+            await first.changed.wait()
+        assert first.take() == [item]
+        with pytest.raises(Unavailable):
+            first.puller.arrived()
+        assert first.puller.asked == 0
+    await side.ensured()
+    async with taking(side, queue) as second:
+        await second.puller.ask(2)
+        other = work()
+        await side.queue.publish([other])
+        async with within(15):
+            while other not in second.take():
+                await second.changed.wait()
+                second.changed.clear()
+
+
+async def test_without_a_connection_a_request_is_refused(nats: NatsProcess) -> None:
+    connection = NatsConnection(nats.url, name="test")
+    queue = JetStreamWorkQueue(connection, log_id=LOG)
+    puller = queue.puller(Queue("agent", "critic", STREAM, "none", LOG), lambda: None)
+    with pytest.raises(Unavailable):
+        await puller.ask(1)
+    await puller.close()
+
+
+async def test_messages_of_another_log_and_unreadable_ones_are_set_aside(nats: NatsProcess) -> None:
+    async with connected(nats.url) as connection:
+        queue = JetStreamWorkQueue(connection, log_id=LOG)
+        served = await queue.ensure(TENANT, "agent", "critic", max_pending=10)
+        item = work()
+        await queue.publish([item])
+        subject = queue._subject(work())
+        await connection.request(subject, b"not JSON")
+        await connection.request(queue._subject(work()), b'{"log_id": "another"}')
+        side = Side(queue, lambda: asyncio.sleep(0, 0), lambda: asyncio.sleep(0))
+        async with taking(side, served) as taker:
+            await taker.puller.ask(3)
+            assert await taker.until(1) == [item]
+
+            async def all_came() -> bool:
+                return taker.puller.asked == 0
+
+            await eventually(all_came, "all three messages")
+            assert taker.take() == [item]
