@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
@@ -44,6 +44,10 @@ class Event(BaseModel):
 
     TOPIC: ClassVar[str]
     VERSION: ClassVar[int] = 1
+
+    def dated(self, recorded_at: datetime) -> Self:
+        """The event with the time of its recording in its own field of time, if it has such a field and the field is empty."""
+        return self
 
 
 class Command(Value):

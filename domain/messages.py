@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Self
 from uuid import UUID
 
 from domain.errors import RepeatedDifferently
@@ -19,7 +20,10 @@ class MessageSent(Event):
     """The agent run that receives the message. It need not have begun."""
     body: Json = None
     sent_at: datetime | None = None
-    """When it was sent, if that is not when it was recorded. No release writes it yet."""
+    """When it was sent. None: when it was recorded, as release 0.1 wrote."""
+
+    def dated(self, recorded_at: datetime) -> Self:
+        return self if self.sent_at is not None else self.model_copy(update={"sent_at": recorded_at})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,7 @@ class SendMessage(Command):
     recipient: str
     recipient_id: UUID
     body: Json = None
+    sent_at: datetime | None = None
 
 
 def decide(message: Message, command: SendMessage) -> list[Event]:

@@ -1,23 +1,24 @@
 """Messages: a sent message is delivered into the mailbox of the recipient's agent run.
 
-The request that sends a message delivers it, too (`application/workers/mail.py`). The saga delivers the messages of an agent run to
-itself, and those that earlier releases sent.
+The request that sends a message delivers it, too (`application/workers/mail.py`). The saga delivers the messages that earlier
+releases sent.
 """
 
-from application.engine.sagas.reactions import Reaction, Reactions
+from application.engine.sagas.reactions import NotRecordedYet, Reaction, ReactionCause, Reactions
 from domain import messages
 from domain.agent_runs import DeliverMail
-from domain.kernel import RecordedEvent
 
 
-def on_message_sent(event: messages.MessageSent, recorded: RecordedEvent) -> list[Reaction]:
+def on_message_sent(event: messages.MessageSent, cause: ReactionCause) -> list[Reaction]:
+    if event.sent_at is None:  # the manager puts the time of recording in (`Event.dated`)
+        raise NotRecordedYet("the message has no time yet")
     return [
         DeliverMail(
             agent_run_id=event.recipient_id,
             run_id=event.run_id,
-            message_id=recorded.stream_id,
+            message_id=cause.stream_id,
             sender=event.sender,
-            sent_at=event.sent_at or recorded.recorded_at,
+            sent_at=event.sent_at,
         )
     ]
 

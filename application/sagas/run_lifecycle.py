@@ -1,18 +1,17 @@
 """A run and its agent runs: a scheduled step becomes an agent run, its outcome goes to the run, the end of a run goes to its agent
 runs."""
 
-from application.engine.sagas.reactions import Reaction, Reactions
+from application.engine.sagas.reactions import Reaction, ReactionCause, Reactions
 from domain import agent_runs, runs
 from domain.agent_runs import CancelAgentRun, RequestAgentRun
-from domain.kernel import RecordedEvent
 from domain.runs import CompleteStep, FailStep
 
 
-def on_step_scheduled(event: runs.StepScheduled, recorded: RecordedEvent) -> list[Reaction]:
+def on_step_scheduled(event: runs.StepScheduled, cause: ReactionCause) -> list[Reaction]:
     return [
         RequestAgentRun(
             agent_run_id=event.agent_run_id,
-            run_id=recorded.stream_id,
+            run_id=cause.stream_id,
             step=event.step,
             agent=event.agent,
             agent_version=event.agent_version,
@@ -23,19 +22,19 @@ def on_step_scheduled(event: runs.StepScheduled, recorded: RecordedEvent) -> lis
     ]
 
 
-def on_agent_run_completed(event: agent_runs.AgentRunCompleted, recorded: RecordedEvent) -> list[Reaction]:
-    return [CompleteStep(run_id=event.run_id, step=event.step, agent_run_id=recorded.stream_id, result=event.result)]
+def on_agent_run_completed(event: agent_runs.AgentRunCompleted, cause: ReactionCause) -> list[Reaction]:
+    return [CompleteStep(run_id=event.run_id, step=event.step, agent_run_id=cause.stream_id, result=event.result)]
 
 
-def on_agent_run_failed(event: agent_runs.AgentRunFailed, recorded: RecordedEvent) -> list[Reaction]:
-    return [FailStep(run_id=event.run_id, step=event.step, agent_run_id=recorded.stream_id, error=event.error)]
+def on_agent_run_failed(event: agent_runs.AgentRunFailed, cause: ReactionCause) -> list[Reaction]:
+    return [FailStep(run_id=event.run_id, step=event.step, agent_run_id=cause.stream_id, error=event.error)]
 
 
-def on_run_failed(event: runs.RunFailed, recorded: RecordedEvent) -> list[Reaction]:
+def on_run_failed(event: runs.RunFailed, cause: ReactionCause) -> list[Reaction]:
     return [CancelAgentRun(agent_run_id=agent_run_id, reason="the run failed") for agent_run_id in event.abandoned]
 
 
-def on_run_cancelled(event: runs.RunCancelled, recorded: RecordedEvent) -> list[Reaction]:
+def on_run_cancelled(event: runs.RunCancelled, cause: ReactionCause) -> list[Reaction]:
     return [CancelAgentRun(agent_run_id=agent_run_id, reason="the run was cancelled") for agent_run_id in event.abandoned]
 
 

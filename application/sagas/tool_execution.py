@@ -4,35 +4,34 @@ They are cancelled before the run hears of the end of its agent run (`applicatio
 calls has ended, or is in the middle of its last attempt.
 """
 
-from application.engine.sagas.reactions import Reaction, Reactions
+from application.engine.sagas.reactions import Reaction, ReactionCause, Reactions
 from domain import agent_runs, invocations
 from domain.agent_runs import FinishCall
 from domain.invocations import CancelInvocation
-from domain.kernel import RecordedEvent
 
 
-def on_invocation_succeeded(event: invocations.InvocationSucceeded, recorded: RecordedEvent) -> list[Reaction]:
-    return [FinishCall(agent_run_id=event.agent_run_id, key=event.key, invocation_id=recorded.stream_id, succeeded=True)]
+def on_invocation_succeeded(event: invocations.InvocationSucceeded, cause: ReactionCause) -> list[Reaction]:
+    return [FinishCall(agent_run_id=event.agent_run_id, key=event.key, invocation_id=cause.stream_id, succeeded=True)]
 
 
-def on_invocation_failed(event: invocations.InvocationFailed, recorded: RecordedEvent) -> list[Reaction]:
-    return [FinishCall(agent_run_id=event.agent_run_id, key=event.key, invocation_id=recorded.stream_id, succeeded=False)]
+def on_invocation_failed(event: invocations.InvocationFailed, cause: ReactionCause) -> list[Reaction]:
+    return [FinishCall(agent_run_id=event.agent_run_id, key=event.key, invocation_id=cause.stream_id, succeeded=False)]
 
 
-def on_invocation_resolved(event: invocations.InvocationResolved, recorded: RecordedEvent) -> list[Reaction]:
+def on_invocation_resolved(event: invocations.InvocationResolved, cause: ReactionCause) -> list[Reaction]:
     succeeded = event.outcome == "succeeded"
-    return [FinishCall(agent_run_id=event.agent_run_id, key=event.key, invocation_id=recorded.stream_id, succeeded=succeeded)]
+    return [FinishCall(agent_run_id=event.agent_run_id, key=event.key, invocation_id=cause.stream_id, succeeded=succeeded)]
 
 
-def on_agent_run_completed(event: agent_runs.AgentRunCompleted, recorded: RecordedEvent) -> list[Reaction]:
+def on_agent_run_completed(event: agent_runs.AgentRunCompleted, cause: ReactionCause) -> list[Reaction]:
     return [CancelInvocation(invocation_id=i, reason="the agent run completed") for i in event.abandoned]
 
 
-def on_agent_run_failed(event: agent_runs.AgentRunFailed, recorded: RecordedEvent) -> list[Reaction]:
+def on_agent_run_failed(event: agent_runs.AgentRunFailed, cause: ReactionCause) -> list[Reaction]:
     return [CancelInvocation(invocation_id=i, reason="the agent run failed") for i in event.abandoned]
 
 
-def on_agent_run_cancelled(event: agent_runs.AgentRunCancelled, recorded: RecordedEvent) -> list[Reaction]:
+def on_agent_run_cancelled(event: agent_runs.AgentRunCancelled, cause: ReactionCause) -> list[Reaction]:
     return [CancelInvocation(invocation_id=i, reason="the agent run was cancelled") for i in event.abandoned]
 
 

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
+from application.engine.catalog import Catalog
 from application.engine.commands.loop import CommandLoop
 from application.engine.ports.checkpoints import Checkpoints
 from application.engine.ports.log import AppendRequest, AppendResult, CommandRecord, EventStore
@@ -13,7 +14,7 @@ from domain.context import ContextValueSet
 from domain.kernel import RecordedEvent
 from domain.projects import CreateProject
 from projections.engine.checkpoints import PostgresCheckpoints
-from tests.integration.system_kit import System, eventually, new_id, running
+from tests.integration.system_kit import System, eventually, new_id, request_of, running
 from tests.kit.budget import BUDGET_CATALOG, Stops, budget_of
 
 
@@ -43,16 +44,17 @@ class Ledger:
     """A running relay, a log, and the parts that a saga manager needs."""
 
     system: System
+    catalog: Catalog = BUDGET_CATALOG
 
     def commands(self, store: EventStore | None = None) -> CommandLoop:
-        return CommandLoop(store or self.store, BUDGET_CATALOG)
+        return CommandLoop(store or self.store, self.catalog)
 
     def manager(self, *, store: EventStore | None = None, checkpoints: Checkpoints | None = None) -> SagaManager:
         """A new manager with an empty state, like the manager of a process that was just started."""
         container = self.system.container
         commands = self.commands(store)
         checkpoints = checkpoints or PostgresCheckpoints(container.database)
-        return SagaManager(commands, self.system.subscription, checkpoints, container.work_queue, BUDGET_CATALOG)
+        return SagaManager(commands, self.system.subscription, checkpoints, container.work_queue, self.catalog)
 
     @property
     def store(self) -> EventStore:
@@ -60,7 +62,7 @@ class Ledger:
 
     async def project(self) -> UUID:
         project_id = new_id()
-        await self.system.command(CreateProject(project_id=project_id, name="p"))
+        await self.commands().execute(request_of(), CreateProject(project_id=project_id, name="p"))
         return project_id
 
     async def reserved(self, project_id: UUID) -> list[int]:

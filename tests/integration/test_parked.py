@@ -8,9 +8,9 @@ from uuid import UUID
 
 import pytest
 
+from application.catalog import CATALOG
 from application.engine.sagas.manager import partition_of
-from application.engine.sagas.reactions import Reaction
-from application.sagas import run_lifecycle
+from application.engine.sagas.reactions import Reaction, ReactionCause
 from application.views.runs import RunView
 from domain import agent_runs, runs
 from domain.errors import ProjectionBehind
@@ -124,11 +124,12 @@ async def test_what_is_parked_during_a_retry_belongs_to_it(database_url: str, mo
 async def test_reactions_of_sagas_are_executed_again(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     await system.worker().register("alpha")
 
-    def broken(event: runs.StepScheduled, recorded: RecordedEvent) -> list[Reaction]:
+    def broken(event: runs.StepScheduled, cause: ReactionCause) -> list[Reaction]:
         raise ArithmeticError("cannot react")
 
     with monkeypatch.context() as patched:
-        patched.setitem(run_lifecycle.REACTIONS, runs.StepScheduled, broken)
+        handlers = tuple(reaction._replace(handler=broken) for reaction in CATALOG.handlers[runs.StepScheduled])
+        patched.setitem(CATALOG.handlers, runs.StepScheduled, handlers)
         run_id = await system.start("alpha")
         other = await system.start("alpha")
         await system.settled()

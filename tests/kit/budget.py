@@ -6,10 +6,10 @@ from uuid import UUID
 
 from application.engine.catalog import Catalog
 from application.engine.commands.routes import Route
-from application.engine.sagas.reactions import Reaction
+from application.engine.sagas.reactions import Reaction, ReactionCause, Reactions
 from application.routes import ROUTES
 from domain.context import ContextValueSet
-from domain.kernel import Command, Decider, Event, RecordedEvent, derive_id
+from domain.kernel import Command, Decider, Event, derive_id
 from domain.projects import ProjectCreated
 from domain.registry import REGISTRY
 
@@ -43,11 +43,15 @@ ROUTES_WITH_BUDGET: Mapping[type[Command], Route] = {
 }
 
 
-def on_project_created(event: ProjectCreated, recorded: RecordedEvent) -> list[Reaction]:
-    return [Reserve(project_id=recorded.stream_id, amount=amount) for amount in AMOUNTS]
+def on_project_created(event: ProjectCreated, cause: ReactionCause) -> list[Reaction]:
+    return [Reserve(project_id=cause.stream_id, amount=amount) for amount in AMOUNTS]
 
 
-BUDGET_CATALOG = Catalog(ROUTES_WITH_BUDGET, REGISTRY, {"budget": {ProjectCreated: on_project_created}})
+BUDGET_SAGAS: Mapping[str, Reactions] = {"budget": {ProjectCreated: on_project_created}}
+BUDGET_CATALOG = Catalog(ROUTES_WITH_BUDGET, REGISTRY, BUDGET_SAGAS)
+"""The saga has no number: the saga manager gives all its reactions."""
+NUMBERED_BUDGET_CATALOG = Catalog(ROUTES_WITH_BUDGET, REGISTRY, BUDGET_SAGAS, {"budget": 7})
+"""The reactions go into the append of their event."""
 
 
 def budget_of(project_id: UUID) -> UUID:

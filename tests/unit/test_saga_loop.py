@@ -1,7 +1,7 @@
 """The saga manager over ports in memory: order, concurrency, parking, redelivery, crashes, and the owner of a partition."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
@@ -14,8 +14,8 @@ from application.engine.commands.loop import CommandLoop
 from application.engine.ports.checkpoints import Checkpoint, LostOwnership
 from application.engine.ports.log import AppendRequest, AppendResult, NewEvent, StreamAppend, one_command
 from application.engine.ports.queue import WorkItem
-from application.engine.sagas.manager import MAX_ROOTS_AT_ONCE, PARTITIONS, SagaManager, partition_of, react, request_for
-from application.engine.sagas.reactions import Reaction
+from application.engine.sagas.manager import MAX_ROOTS_AT_ONCE, PARTITIONS, SagaManager, partition_of, react
+from application.engine.sagas.reactions import Handler, Reaction, ReactionCause, cause_of, request_for
 from application.routes import ROUTES
 from domain import projects
 from domain.context import ContextValueSet
@@ -26,8 +26,6 @@ from tests.kit.budget import AMOUNTS, BUDGET_CATALOG, TOTALS, Reserve, Stops, bu
 from tests.kit.memory import MemoryCheckpoints, MemoryEventStore, MemoryLog, MemorySubscription, MemoryWorkQueue
 from tests.kit.waiting import TENANT, new_id, request_of, turns, until
 from tests.pace import within
-
-Handler = Callable[[ProjectCreated, RecordedEvent], list[Reaction]]
 
 
 class Sagas:
@@ -137,11 +135,11 @@ async def test_an_event_is_the_cause_of_what_follows(sagas: Sagas) -> None:
 
 
 async def test_reactions_of_several_sagas_are_all_given(sagas: Sagas) -> None:
-    def one(event: ProjectCreated, recorded: RecordedEvent) -> list[Reaction]:
-        return [Reserve(project_id=recorded.stream_id, amount=1)]
+    def one(event: ProjectCreated, cause: ReactionCause) -> list[Reaction]:
+        return [Reserve(project_id=cause.stream_id, amount=1)]
 
-    def other(event: ProjectCreated, recorded: RecordedEvent) -> list[Reaction]:
-        return [Reserve(project_id=recorded.stream_id, amount=10), Reserve(project_id=recorded.stream_id, amount=100)]
+    def other(event: ProjectCreated, cause: ReactionCause) -> list[Reaction]:
+        return [Reserve(project_id=cause.stream_id, amount=10), Reserve(project_id=cause.stream_id, amount=100)]
 
     sagas.answering(one=one, other=other)
     project_id = await sagas.project()
@@ -149,12 +147,14 @@ async def test_reactions_of_several_sagas_are_all_given(sagas: Sagas) -> None:
         await sagas.settled(task)
     assert sagas.reserved(project_id) == [1, 11, 111]
     [recorded] = sagas.log.streams[project_id]
-    assert [name for name, _ in react(recorded, sagas.catalog)] == ["one:1:0", "other:1:0", "other:1:1"]
+    assert [request.command_id for request, _ in react(recorded, sagas.catalog)] == [
+        derive_id(project_id, name) for name in ("one:1:0", "other:1:0", "other:1:1")
+    ]
 
 
 async def test_work_is_put_on_the_queue_in_one_call(sagas: Sagas) -> None:
-    def work(event: ProjectCreated, recorded: RecordedEvent) -> list[Reaction]:
-        return [WorkItem(recorded.tenant_id, "agent", f"a{n}", recorded.stream_id, 1, recorded.root_id) for n in range(3)]
+    def work(event: ProjectCreated, cause: ReactionCause) -> list[Reaction]:
+        return [WorkItem(cause.tenant_id, "agent", f"a{n}", cause.stream_id, 1, cause.root_id) for n in range(3)]
 
     sagas.answering(work=work)
     project_id = await sagas.project()
@@ -169,7 +169,7 @@ async def test_work_is_put_on_the_queue_in_one_call(sagas: Sagas) -> None:
 def test_a_request_hands_on_the_trace_and_is_of_the_events_tenant() -> None:
     metadata = Metadata(actor="x", correlation_id=UUID(int=1), causation_id="y", command_id=UUID(int=2), traceparent="00-a-b-01")
     recorded = recorded_with(metadata.model_dump_json())
-    request = request_for(recorded, "budget:1:0")
+    request = request_for(cause_of(recorded), "budget:1:0")
     assert (request.tenant_id, request.traceparent, request.checked, request.repeatable) == (TENANT, "00-a-b-01", True, False)
     assert (request.actor, request.causation_id, request.correlation_id) == ("saga:budget", recorded.name, UUID(int=1))
 
@@ -240,10 +240,10 @@ async def test_roots_at_once_are_bounded(sagas: Sagas) -> None:
 
 
 async def test_events_of_one_root_are_handled_in_the_order_of_the_log(sagas: Sagas) -> None:
-    seen: list[tuple[UUID, int]] = []
+    seen: list[tuple[UUID, UUID]] = []
 
-    def noting(event: ContextValueSet, recorded: RecordedEvent) -> list[Reaction]:
-        seen.append((recorded.root_id, recorded.position))
+    def noting(event: ContextValueSet, cause: ReactionCause) -> list[Reaction]:
+        seen.append((cause.root_id, cause.stream_id))
         return []
 
     sagas.catalog = Catalog(ROUTES, REGISTRY, {"noting": {ContextValueSet: noting}})
@@ -253,7 +253,7 @@ async def test_events_of_one_root_are_handled_in_the_order_of_the_log(sagas: Sag
     async with sagas.working() as task:
         await sagas.settled(task)
     for root in roots:
-        assert [position for of, position in seen if of == root] == [e.position for e in sagas.log.events if e.root_id == root]
+        assert [stream for of, stream in seen if of == root] == [e.stream_id for e in sagas.log.events if e.root_id == root]
 
 
 async def append_value(log: MemoryLog, root: UUID, **changed: Any) -> None:
@@ -267,10 +267,10 @@ async def append_value(log: MemoryLog, root: UUID, **changed: Any) -> None:
 
 
 async def test_an_event_that_breaks_a_saga_is_parked_and_others_go_on(sagas: Sagas) -> None:
-    def broken(event: ProjectCreated, recorded: RecordedEvent) -> list[Reaction]:
-        if event.name == "p" and recorded.position == 1:
+    def broken(event: ProjectCreated, cause: ReactionCause) -> list[Reaction]:
+        if cause.stream_id == bad:
             raise ValueError("what is this?")
-        return [Reserve(project_id=recorded.stream_id, amount=1)]
+        return [Reserve(project_id=cause.stream_id, amount=1)]
 
     sagas.answering(broken=broken)
     bad, good = await sagas.project(), await sagas.project()
@@ -292,9 +292,9 @@ async def test_an_event_that_cannot_be_read_is_parked(sagas: Sagas) -> None:
 
 
 async def test_a_refused_reaction_is_parked_and_the_next_ones_are_given(sagas: Sagas) -> None:
-    def partly(event: ProjectCreated, recorded: RecordedEvent) -> list[Reaction]:
-        refused = projects.CreateProject(project_id=recorded.stream_id, name="taken by another name")
-        return [refused, Reserve(project_id=recorded.stream_id, amount=1)]
+    def partly(event: ProjectCreated, cause: ReactionCause) -> list[Reaction]:
+        refused = projects.CreateProject(project_id=cause.stream_id, name="taken by another name")
+        return [refused, Reserve(project_id=cause.stream_id, amount=1)]
 
     sagas.answering(partly=partly)
     project_id = await sagas.project()
@@ -306,8 +306,8 @@ async def test_a_refused_reaction_is_parked_and_the_next_ones_are_given(sagas: S
 
 
 async def test_an_event_is_parked_once_however_many_of_its_reactions_are_refused(sagas: Sagas) -> None:
-    def twice(event: ProjectCreated, recorded: RecordedEvent) -> list[Reaction]:
-        return [projects.CreateProject(project_id=recorded.stream_id, name=name) for name in ("x", "y")]
+    def twice(event: ProjectCreated, cause: ReactionCause) -> list[Reaction]:
+        return [projects.CreateProject(project_id=cause.stream_id, name=name) for name in ("x", "y")]
 
     sagas.answering(twice=twice)
     await sagas.project()
@@ -332,8 +332,8 @@ async def test_an_outage_of_the_log_is_waited_out(sagas: Sagas) -> None:
 
 
 async def test_an_outage_of_the_queue_holds_the_checkpoint_back(sagas: Sagas) -> None:
-    def work(event: ProjectCreated, recorded: RecordedEvent) -> list[Reaction]:
-        return [WorkItem(recorded.tenant_id, "agent", "a", recorded.stream_id, 1, recorded.root_id)]
+    def work(event: ProjectCreated, cause: ReactionCause) -> list[Reaction]:
+        return [WorkItem(cause.tenant_id, "agent", "a", cause.stream_id, 1, cause.root_id)]
 
     sagas.answering(work=work)
     await sagas.project()

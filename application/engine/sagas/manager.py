@@ -1,5 +1,6 @@
 """The saga loop: events in order → reactions → commands and work → checkpoint. Redelivery changes nothing, because ids are derived.
 
+Most commands that follow from an event are recorded with it (`application/engine/commands/follow_ups.py`). The loop gives the rest.
 Sagas are partitioned by root id. Each partition has a checkpoint of its own, so that several processes can share the partitions. No
 reaction depends on two roots.
 """
@@ -21,7 +22,8 @@ from application.engine.ports.log import Subscription
 from application.engine.ports.queue import WorkItem, WorkQueue
 from application.engine.retry import persistently
 from application.engine.retry_parked import Effect
-from domain.kernel import Command, Metadata, RecordedEvent, derive_id
+from application.engine.sagas.reactions import cause_of, name_of, request_for
+from domain.kernel import Command, RecordedEvent
 
 PARTITIONS = tuple(f"sagas:{number}" for number in range(8))
 """Names of the partitions and of their checkpoints. At most as many processes can share the sagas. The number is for ever."""
@@ -35,31 +37,23 @@ def partition_of(root_id: UUID) -> str:
     return PARTITIONS[root_id.int % len(PARTITIONS)]
 
 
-def react(recorded: RecordedEvent, catalog: Catalog) -> list[tuple[str, Command | WorkItem]]:
-    """All reactions of sagas to one event, each with a name that is the same at every redelivery."""
+def react(recorded: RecordedEvent, catalog: Catalog) -> list[tuple[CommandRequest, Command | WorkItem]]:
+    """The reactions of sagas to one event that are not in the log with the event, each with the request that it has as a command.
+
+    Raises whatever a reaction or the decoding of the event raises.
+    """
     kind = catalog.registry.events.get(recorded.topic)
-    handlers = {saga: reactions[kind] for saga, reactions in catalog.sagas.items() if kind is not None and kind in reactions}
-    if not handlers:
+    handlers = catalog.handlers.get(kind, ()) if kind is not None else ()
+    open_handlers = [each for each in handlers if not recorded.settled & each.bit]
+    if not open_handlers:
         return []
-    event = catalog.registry.decoded(recorded)
-    answers: list[tuple[str, Command | WorkItem]] = []
-    for saga, handler in handlers.items():
-        answers += [(f"{saga}:{recorded.version}:{i}", reaction) for i, reaction in enumerate(handler(event, recorded))]
-    return answers
-
-
-def request_for(recorded: RecordedEvent, name: str) -> CommandRequest:
-    """The request of a reaction: it keeps the correlation, its cause is the event, and its id follows from event and name."""
-    metadata = Metadata.model_validate_json(recorded.metadata)
-    return CommandRequest(
-        tenant_id=recorded.tenant_id,
-        actor=f"saga:{name.partition(':')[0]}",
-        command_id=derive_id(recorded.stream_id, name),
-        correlation_id=metadata.correlation_id,
-        causation_id=recorded.name,
-        traceparent=metadata.traceparent,
-        checked=True,
-    )
+    event = catalog.registry.decoded(recorded).dated(recorded.recorded_at)
+    cause = cause_of(recorded)
+    return [
+        (request_for(cause, name_of(saga, cause, index)), reaction)
+        for saga, _, handler in open_handlers
+        for index, reaction in enumerate(handler(event, cause))
+    ]
 
 
 def effects_of(recorded: RecordedEvent, catalog: Catalog, commands: CommandLoop, queue: WorkQueue) -> list[Effect]:
@@ -69,7 +63,7 @@ def effects_of(recorded: RecordedEvent, catalog: Catalog, commands: CommandLoop,
     """
     answers = react(recorded, catalog)
     effects: list[Effect] = [
-        partial(commands.execute, request_for(recorded, name), answer) for name, answer in answers if isinstance(answer, Command)
+        partial(commands.execute, request, answer) for request, answer in answers if isinstance(answer, Command)
     ]
     work = [answer for _, answer in answers if isinstance(answer, WorkItem)]
     if work:

@@ -1,12 +1,63 @@
-"""Reactions: the answers of a saga to an event."""
+"""Reactions: the answers of a saga to an event, and the requests of the commands among them."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
+from uuid import UUID
 
+from application.engine.commands.request import CommandRequest
 from application.engine.ports.queue import WorkItem
-from domain.kernel import Command, Event, RecordedEvent
+from domain.kernel import Command, Event, Metadata, RecordedEvent, derive_id
 
 Reaction = Command | WorkItem
 """A command to another stream, or work to put on the queue."""
 
-Reactions = dict[type[Event], Callable[[Any, RecordedEvent], list[Reaction]]]
+
+class ReactionCause(NamedTuple):
+    """The event that a saga reacts to, as it is known before it is recorded: without a position, without a time."""
+
+    tenant_id: UUID
+    stream_id: UUID
+    version: int
+    root_id: UUID
+    topic: str
+    correlation_id: UUID
+    traceparent: str | None = None
+
+    @property
+    def name(self) -> str:
+        """`<stream id>:<version>`, as `RecordedEvent.name`."""
+        return f"{self.stream_id}:{self.version}"
+
+
+Handler = Callable[[Any, ReactionCause], list[Reaction]]
+Reactions = dict[type[Event], Handler]
+
+
+class NotRecordedYet(Exception):
+    """A reaction needs what only a recorded event has. The saga manager asks again."""
+
+
+def cause_of(recorded: RecordedEvent) -> ReactionCause:
+    metadata = Metadata.model_validate_json(recorded.metadata)
+    return ReactionCause(
+        recorded.tenant_id, recorded.stream_id, recorded.version, recorded.root_id, recorded.topic,
+        metadata.correlation_id, metadata.traceparent,
+    )  # fmt: skip
+
+
+def name_of(saga: str, cause: ReactionCause, index: int) -> str:
+    """The name of one reaction of a saga to an event. The name is the same at every delivery, in every release."""
+    return f"{saga}:{cause.version}:{index}"
+
+
+def request_for(cause: ReactionCause, name: str) -> CommandRequest:
+    """The request of a reaction: it keeps the correlation, its cause is the event, and its id follows from event and name."""
+    return CommandRequest(
+        tenant_id=cause.tenant_id,
+        actor=f"saga:{name.partition(':')[0]}",
+        command_id=derive_id(cause.stream_id, name),
+        correlation_id=cause.correlation_id,
+        causation_id=cause.name,
+        traceparent=cause.traceparent,
+        checked=True,
+    )
