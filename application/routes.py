@@ -18,11 +18,11 @@ def _in_run(decider: Decider[Any], attribute: str, *said: str, creates: bool = F
 
 
 def _of_agent_run(*said: str) -> Route:
-    return Route(agent_runs.DECIDER, lambda c: c.agent_run_id, lambda _, state: state.requested.run_id, said=said)
+    return Route(agent_runs.DECIDER, lambda c: c.agent_run_id, lambda _, state: state.requested.run_id, said=said, of_state=True)
 
 
 def _of_invocation(*said: str) -> Route:
-    return Route(invocations.DECIDER, lambda c: c.invocation_id, lambda _, state: state.requested.run_id, said=said)
+    return Route(invocations.DECIDER, lambda c: c.invocation_id, lambda _, state: state.requested.run_id, said=said, of_state=True)
 
 
 ROUTES: dict[type[Command], Route] = {

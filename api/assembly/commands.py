@@ -23,6 +23,7 @@ async def commands(parts: Parts) -> CommandLoop:
         max_event_bytes=parts.settings.max_event_bytes,
         snapshots=snapshotter,
         hooks=await tables.hooks(parts),
+        reactions=parts.settings.reactions_in_append,
     )
 
 

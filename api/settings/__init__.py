@@ -78,6 +78,8 @@ class Settings(BaseSettings):
     max_event_bytes: int = Field(default=256 * 1024, ge=1024, le=900 * 1024)
     snapshot_every: int = Field(default=200, ge=0, le=1_000_000)
     """Events of a stream between two snapshots of its state. 0: no snapshots are written or read."""
+    reactions_in_append: bool = True
+    """Whether the reactions of sagas go into the append that causes them. Off: the saga role gives all of them, for comparisons."""
     command_horizon_s: float = Field(default=30 * 86_400.0, ge=2 * 86_400, le=10 * 366 * 86_400)
     """Seconds for which a command that comes again is recognised by its id."""
     max_body_bytes: int = Field(default=1024 * 1024, ge=1024, le=16 * 1024 * 1024)

@@ -93,8 +93,8 @@ async def _first_answer(commands: CommandLoop, request: CommandRequest, run_id: 
     first = [event for event in history if Metadata.model_validate_json(event.metadata).command_id == request.command_id]
     if not first or first[0].version != 1:
         return None
-    last = first[-1]
-    return CommandOutcome(last.position, {run_id: last.version}, (), last.recorded_at, duplicate=True, recorded=tuple(first))
+    last, position = first[-1], await commands.end_of(request.tenant_id, first)
+    return CommandOutcome(position, {run_id: last.version}, (), last.recorded_at, duplicate=True, recorded=tuple(first))
 
 
 def _check_repeat(command: runs.StartRun, plan: runs.Plan, run_id: UUID, first: Event) -> None:

@@ -1,11 +1,7 @@
 """Mail between the steps of a run: sending a message, and receiving one."""
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from uuid import UUID
-from weakref import WeakValueDictionary
 
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import Caller, CommandOutcome
@@ -15,7 +11,6 @@ from domain import agent_runs, messages, runs
 from domain.errors import NotFound, RecipientOver
 from domain.kernel import Json
 
-LONGEST_TURN_S = 2.0
 MOST_NAMED = 20
 """Steps of a run that the refusal of a message names."""
 
@@ -27,7 +22,6 @@ class UnknownRecipient(NotFound):
 class Mailboxes:
     def __init__(self, commands: CommandLoop) -> None:
         self._commands = commands
-        self._turns: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
     async def send(
         self, caller: Caller, *, agent_run_id: UUID, attempt: int, key: str, to: str, body: Json
@@ -44,6 +38,7 @@ class Mailboxes:
         run_id = state.requested.run_id
         recipient = await self._recipient(caller.tenant_id, run_id, to)
         message_id, recipient_id = agent_runs.message_id_of(agent_run_id, key), runs.agent_run_id_of(run_id, recipient)
+        sent_at = datetime.now(UTC)
         record = agent_runs.RecordStep(agent_run_id=agent_run_id, attempt=attempt, key=key, kind="send", result=str(message_id))
         send = messages.SendMessage(
             message_id=message_id,
@@ -53,34 +48,17 @@ class Mailboxes:
             recipient=recipient,
             recipient_id=recipient_id,
             body=body,
+            sent_at=sent_at,
         )
-        if recipient_id == agent_run_id:  # one append has one command for a stream: the saga delivers the message
-            return message_id, await self._commands.execute(request, record, send)
         deliver = agent_runs.DeliverMail(
             agent_run_id=recipient_id,
             run_id=run_id,
             message_id=message_id,
             sender=state.requested.step,
-            sent_at=datetime.now(UTC),
+            sent_at=sent_at,
             by_sender=True,
         )
-        async with self._turn(recipient_id):
-            return message_id, await self._commands.execute(request, record, send, deliver)
-
-    @asynccontextmanager
-    async def _turn(self, recipient_id: UUID) -> AsyncIterator[None]:
-        """Senders to one mailbox take turns, or all but one would meet a conflict. A turn that does not come is not waited for."""
-        lock = self._turns.setdefault(recipient_id, asyncio.Lock())
-        try:
-            async with asyncio.timeout(LONGEST_TURN_S):
-                await lock.acquire()
-        except TimeoutError:
-            yield
-            return
-        try:
-            yield
-        finally:
-            lock.release()
+        return message_id, await self._commands.execute(request, record, send, deliver)
 
     async def _recipient(self, tenant_id: UUID, run_id: UUID, to: str) -> str:
         """The step that a message goes to. Raises UnknownRecipient; RecipientOver for a step that can no longer begin."""

@@ -75,7 +75,7 @@ def side(request: pytest.FixtureRequest) -> ReadSide:
 
 
 async def give(side: ReadSide, *commands: Command, tenant: UUID = TENANT) -> None:
-    loop = CommandLoop(side.log.store, CATALOG)
+    loop = CommandLoop(side.log.store, CATALOG, reactions=False)  # only the runs' own events: no agent runs beside them
     for command in commands:
         await loop.execute(request_of(tenant), command)
     await side.caught_up()

@@ -15,6 +15,7 @@ from adapters.postgres.log.group_commit import WriterLimits
 from adapters.postgres.pool import open_pool
 from application.catalog import CATALOG
 from application.engine.commands.loop import CommandLoop
+from application.engine.ports.log import AppendRequest, AppendResult, EventStore
 from domain import agent_runs, context, invocations, projects, runs
 from domain.errors import (
     AlreadyExists,
@@ -51,6 +52,18 @@ async def process(database_url: str, **limits: Any) -> AsyncIterator[CommandLoop
 async def two(database_url: str) -> AsyncIterator[tuple[CommandLoop, CommandLoop]]:
     async with process(database_url) as first, process(database_url) as second:
         yield first, second
+
+
+class CountedAppends:
+    """The event store of a process, with the number of its appends, those in vain included."""
+
+    def __init__(self, store: EventStore) -> None:
+        self.number = 0
+        self._append = store.append
+
+    async def append(self, request: AppendRequest) -> AppendResult:
+        self.number += 1
+        return await self._append(request)
 
 
 def set_value(context_id: UUID, value: int, expect: int | None = None) -> context.SetContextValue:
@@ -94,6 +107,34 @@ async def test_writes_without_a_condition_all_get_through(two: tuple[CommandLoop
     context_id = new_id()
     outcomes = await asyncio.gather(*(two[i % 2].execute(request_of(), set_value(context_id, i)) for i in range(8)))
     assert sorted(outcome.versions[context_id] for outcome in outcomes) == list(range(1, 9))
+
+
+async def test_200_steps_that_end_at_once_in_two_processes_need_few_appends(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ends of the steps are decided with the reports of the workers, so all of them write the stream of the run."""
+    async with process(database_url) as first, process(database_url) as second:
+        both, run_id = (first, second), new_id()
+        steps = tuple(runs.Step(key=f"s{n}", agent="alpha") for n in range(200))
+        await first.execute(request_of(), runs.StartRun(run_id=run_id, project_id=new_id(), plan=runs.Plan(steps=steps)))
+        ids = [runs.agent_run_id_of(run_id, step.key) for step in steps]
+        for n, (step, agent_run_id) in enumerate(zip(steps, ids, strict=True)):
+            request = agent_runs.RequestAgentRun(
+                agent_run_id=agent_run_id, run_id=run_id, step=step.key, agent="alpha", agent_version=None, retry=step.retry
+            )
+            await both[n % 2].execute(request_of(), request)  # the saga's work, as far as it is over the bound of an append
+            claim = agent_runs.ClaimAgentRun(agent_run_id=agent_run_id, worker_id="w", dispatch=1)
+            await both[n % 2].execute(request_of(), claim)
+        counts = []
+        for loop in both:
+            store = loop._store
+            counts.append(CountedAppends(store))
+            monkeypatch.setattr(store, "append", counts[-1].append)
+        ends = [agent_runs.CompleteAgentRun(agent_run_id=agent_run_id, attempt=1) for agent_run_id in ids]
+        await asyncio.gather(*(both[n % 2].execute(request_of(), end) for n, end in enumerate(ends)))
+        run = (await first.load(runs.DECIDER, TENANT, run_id)).state
+        assert run.status == "completed" and {step.status for step in run.steps.values()} == {"completed"}
+        assert sum(count.number for count in counts) <= 20
 
 
 async def test_a_repeated_command_gets_the_first_answer_from_any_process(two: tuple[CommandLoop, CommandLoop]) -> None:

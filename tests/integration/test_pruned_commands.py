@@ -71,6 +71,7 @@ async def test_after_all_is_pruned_nothing_is_added(database_url: str, nats_url:
         for name in ("sagas", "timers", "projections"):
             await stopped(system.tasks.pop(name))
         await system.sql("UPDATE checkpoint SET position = 0 WHERE name LIKE 'sagas:%%' OR name = 'timers'")
+        await system.sql("UPDATE event SET settled = 0")  # nor does the promise rest on the marks of what was appended together
     async with running(database_url, nats_url, key=system.key) as later:
         assert await later.settled() == head
         assert await eventually(lambda: _no_timers(later), "all timers fired again")

@@ -104,15 +104,21 @@ async def test_cancelling_calls_off_agent_runs_and_their_invocations(system: Sys
     assert (await worker.try_claim(beta.work_id)).json()["code"] == "work-over"
 
 
-async def test_a_result_that_crosses_the_cancelling_leaves_no_step_running(system: System, worker: PlayedWorker) -> None:
-    run_id = await system.start("alpha", "beta")
-    alpha = await worker.next("alpha")
-    await stopped(system.tasks.pop("sagas"))  # both events are in the log before a saga reacts
-    await alpha.complete("too late")
-    assert (await system.http.post(f"/v1/runs/{run_id}/cancel")).status_code == 202
-    run = await eventually(lambda: _cancelled(system, run_id))
-    assert [step["status"] for step in run["steps"]] == ["cancelled", "cancelled"]
-    assert run["steps"][0]["finished_at"] is not None
+async def test_a_result_that_crosses_the_cancelling_leaves_no_step_running(database_url: str, nats_url: str) -> None:
+    """The result is recorded before the cancellation, and the run hears of it afterwards: its saga was away."""
+    await empty_work_queue(nats_url)
+    async with running(database_url, nats_url, reactions_in_append=False) as system:
+        await issue_key(system)
+        worker = system.worker()
+        await worker.register("alpha", "beta")
+        run_id = await system.start("alpha", "beta")
+        alpha = await worker.next("alpha")
+        await stopped(system.tasks.pop("sagas"))  # both events are in the log before a saga reacts
+        await alpha.complete("too late")
+        assert (await system.http.post(f"/v1/runs/{run_id}/cancel")).status_code == 202
+        run = await eventually(lambda: _cancelled(system, run_id))
+        assert [step["status"] for step in run["steps"]] == ["cancelled", "cancelled"]
+        assert run["steps"][0]["finished_at"] is not None
 
 
 async def _cancelled(system: System, run_id: str) -> dict[str, Any] | None:

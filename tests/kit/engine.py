@@ -71,8 +71,11 @@ class Engine:
         silence_s: float = SILENCE_S,
         max_open_runs: int = 100_000,
         max_open_runs_of_tenant: int = 0,
+        reactions: bool = True,
     ) -> None:
+        """`reactions`: see `CommandLoop`."""
         self.catalog = catalog
+        self.reactions = reactions
         self.clock = shared.clock if shared else ManualClock()
         self.log = shared.log if shared else MemoryLog(self.clock)
         self.store = store or MemoryEventStore(self.log)
@@ -85,7 +88,8 @@ class Engine:
         self.open_work = shared.open_work if shared else MemoryOpenWork(self.log)
         self.snapshots = shared.snapshots if shared else MemorySnapshots(self.log)
         self.snapshotter = Snapshotter(self.snapshots, catalog.registry, every=snapshot_every) if snapshot_every else None
-        self.commands = CommandLoop(TellingStore(self.store, self.live.heard), catalog, snapshots=self.snapshotter, hooks=hooks)
+        told = TellingStore(self.store, self.live.heard)
+        self.commands = CommandLoop(told, catalog, snapshots=self.snapshotter, hooks=hooks, reactions=reactions)
         self.session_board = shared.session_board if shared else SessionBoard(self.open_work)
         self.sessions = MemoryWorkerSessions(self.session_board)
         self.workers = Workers(
@@ -110,7 +114,7 @@ class Engine:
         self.tasks: list[asyncio.Task[None]] = []
 
     def another(self, **options: Any) -> "Engine":
-        return Engine(self.catalog, shared=self, **options)
+        return Engine(self.catalog, shared=self, **{"reactions": self.reactions, **options})
 
     def _tables(self, events: Sequence[RecordedEvent]) -> None:
         """Does the work of the read models of timers and of open work, by the same rules."""

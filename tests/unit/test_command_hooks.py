@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from application.catalog import CATALOG
-from application.engine.commands.hooks import Hook
+from application.engine.commands.hooks import DecidedCommand, Hook
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import CommandRequest
 from domain import projects, runs
@@ -26,10 +26,14 @@ class Onlooker:
         self.refuses: Exception | None = None
         self.breaks: BaseException | None = None
 
-    def before_decide(self, request: CommandRequest, command: Command, stream_id: UUID) -> None:
+    def before_decide(self, request: CommandRequest, command: Command, stream_id: UUID) -> Sequence[Command] | None:
         self.notes.append((self.name, "before", type(command).__name__, stream_id))
         if self.refuses is not None:
             raise self.refuses
+        return None
+
+    def before_append(self, request: CommandRequest, decided: Sequence[DecidedCommand]) -> Sequence[Command] | None:
+        return None
 
     def after_commit(self, request: CommandRequest, commands: Sequence[Command], first_position: int, last_position: int) -> None:
         self.notes.append((self.name, "after", tuple(type(c).__name__ for c in commands), first_position, last_position))
@@ -43,7 +47,7 @@ def log() -> MemoryLog:
 
 
 def loop_with(log: MemoryLog, *hooks: Hook) -> CommandLoop:
-    return CommandLoop(MemoryEventStore(log), CATALOG, hooks=hooks)
+    return CommandLoop(MemoryEventStore(log), CATALOG, hooks=hooks, reactions=False)
 
 
 def create(name: str = "p") -> projects.CreateProject:
@@ -80,9 +84,10 @@ async def test_a_refusal_comes_before_anything_is_loaded(log: MemoryLog) -> None
 
 async def test_a_refused_second_command_refuses_the_first_one_too(log: MemoryLog) -> None:
     class NoRuns(Onlooker):
-        def before_decide(self, request: CommandRequest, command: Command, stream_id: UUID) -> None:
+        def before_decide(self, request: CommandRequest, command: Command, stream_id: UUID) -> Sequence[Command] | None:
             if isinstance(command, runs.StartRun):
                 raise InvalidState("no runs")
+            return None
 
     with pytest.raises(InvalidState):
         await loop_with(log, NoRuns()).execute(request_of(), create(), start())
@@ -151,8 +156,13 @@ async def test_a_hook_sees_the_request_itself(log: MemoryLog) -> None:
     seen: list[CommandRequest] = []
 
     class Keeps(Onlooker):
-        def before_decide(self, request: CommandRequest, command: Command, stream_id: UUID) -> None:
+        def before_decide(self, request: CommandRequest, command: Command, stream_id: UUID) -> Sequence[Command] | None:
             seen.append(request)
+            return None
+
+        def before_append(self, request: CommandRequest, decided: Sequence[DecidedCommand]) -> Sequence[Command] | None:
+            seen.append(request)
+            return None
 
         def after_commit(
             self, request: CommandRequest, commands: Sequence[Command], first_position: int, last_position: int
@@ -161,7 +171,7 @@ async def test_a_hook_sees_the_request_itself(log: MemoryLog) -> None:
 
     request = request_of()
     await loop_with(log, Keeps()).execute(request, create())
-    assert [each is request for each in seen] == [True, True]
+    assert [each is request for each in seen] == [True, True, True]
 
 
 async def test_a_hook_is_asked_once_however_many_conflicts_there_are(log: MemoryLog) -> None:

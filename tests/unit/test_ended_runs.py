@@ -117,7 +117,7 @@ async def test_calls_of_a_tolerated_failure_end_before_the_run(engine: Engine, w
 
 async def test_no_work_of_a_run_that_is_over_begins_while_the_sagas_are_away() -> None:
     """The run has ended, and nobody has reacted to its end yet. The claims reach another process, whose memory is older."""
-    engine = Engine()
+    engine = Engine(reactions=False)
     await engine.set_up()
     other, worker = engine.another(), engine.worker()
     stranger = PlayedWorker(other, "worker-2")

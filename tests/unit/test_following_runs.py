@@ -119,7 +119,7 @@ async def test_nothing_follows_for_a_reader_of_a_run_that_has_ended_and_only_for
 
 async def test_the_end_is_not_reached_while_a_part_of_the_run_is_open() -> None:
     """The cancellation of a run's parts follows after the event that ends the run. No checkpoint tells when: the events do."""
-    engine = Engine()
+    engine = Engine(reactions=False)
     await engine.set_up()
     worker = engine.worker()
     async with engine.running():
@@ -139,7 +139,7 @@ async def test_the_end_is_not_reached_while_a_part_of_the_run_is_open() -> None:
 
 async def test_a_run_whose_parts_nobody_cancels_is_given_up_after_a_silence() -> None:
     """The sagas are down. What they owe is not waited for without end."""
-    engine = Engine(silence_s=0.05)
+    engine = Engine(silence_s=0.05, reactions=False)
     await engine.set_up()
     worker = engine.worker()
     async with engine.running():

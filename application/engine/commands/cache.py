@@ -1,8 +1,7 @@
 """States of recently used streams, in memory."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from domain.kernel import Decider
@@ -15,8 +14,7 @@ A larger cache makes everything slower: each full run of the garbage collector w
 ENTRY_BYTES = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(NamedTuple):
     """A stream's state, the version it is at and the position of its last event (0 and 0: no events)."""
 
     state: Any
@@ -25,10 +23,12 @@ class Loaded:
     size: int = 0
     slice: str = ""
     """The slice of the stream. Empty: the stream has no events."""
+    root_id: UUID | None = None
+    """The root of the stream, if it is known: a snapshot does not tell it."""
 
     def seen_by(self, decider: Decider[Any]) -> "Loaded":
         """The stream as the rules of a slice see it. A stream of another slice looks empty, but its id is taken."""
-        return self if self.slice == decider.slice else Loaded(decider.initial(), slice=self.slice)
+        return self if self.slice == decider.slice else Loaded(decider.initial(), slice=self.slice, root_id=self.root_id)
 
 
 class StateCache:

@@ -1,30 +1,67 @@
-"""The command loop, the same for every slice: load → decide → append → on a conflict reload and decide again, bounded."""
+"""The command loop, the same for every slice: load → decide → append → on a conflict reload and decide again, bounded.
+
+What follows from the events is decided as well and goes into the same append (`follow_ups.py`). The commands of one root take
+turns, and those that wait go together (`turns.py`).
+"""
 
 import asyncio
+import random
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from enum import Enum
+from typing import NamedTuple, TypeVar
 from uuid import UUID
 
-import structlog
-from pydantic_core import PydanticSerializationError
-
 from application.engine.catalog import Catalog
-from application.engine.commands.cache import Loaded, StateCache
+from application.engine.commands.cache import Loaded
+from application.engine.commands.deciding import Deciding
+from application.engine.commands.draft import Draft
+from application.engine.commands.follow_ups import FollowUpRoom, FollowUps
 from application.engine.commands.hooks import Hook
 from application.engine.commands.part import Part
+from application.engine.commands.repeats import Repeats
 from application.engine.commands.request import CommandOutcome, CommandRequest
 from application.engine.commands.snapshots import Snapshotter
-from application.engine.ports.log import AppendRequest, AppendResult, CommandRecord, EventStore, NewEvent, StreamAppend, one_command
-from domain import values
-from domain.errors import DomainError, InvalidCommand, PayloadTooLarge, RepeatedDifferently, VersionConflict
-from domain.kernel import MAX_EVENT_BYTES, Command, Decider, Event, RecordedEvent
+from application.engine.commands.states import States
+from application.engine.commands.turns import COMPANY_S, Lane, TurnEntry, Turns
+from application.engine.ports.log import AppendResult, CommandRecord, EventStore
+from domain.errors import DomainError, Unavailable, VersionConflict
+from domain.kernel import MAX_EVENT_BYTES, Command, Decider, RecordedEvent
 
 MAX_CONFLICTS = 10
-FOREIGN = "another program"
-"""Stands in place of the slice for a stream of a program that only uses the log."""
+CONFLICTS_WITH_FOLLOW_UPS = 5
+"""After so many conflicts a command goes without follow-ups: their streams must not be what it fails for."""
+CONFLICTS_OF_A_CROWD = 3
+"""After so many conflicts in a row the commands of a root wait for company."""
+MAX_TOGETHER = 256
+"""Calls whose commands go as one append."""
+MAX_TOGETHER_BYTES = 1024 * 1024
+"""Events of one append, in bytes, up to which further calls are taken along."""
 
 S = TypeVar("S")
-log = structlog.get_logger(__name__)
+
+
+class RefusedCommands(NamedTuple):
+    """Verdict: refused by the rules, by a hook or by the caller's own condition, unless it was recorded before."""
+
+    error: DomainError | VersionConflict
+
+
+class FailedCommands(NamedTuple):
+    """Verdict: not done, for a reason that is none of the rules."""
+
+    error: Exception
+
+
+class Joined(Enum):
+    YES = 1
+    NO = 2
+    """The entry has its verdict: it has nothing to append."""
+    LATER = 3
+    """What it would be told follows from events that are not in the log yet."""
+
+
+NOTHING_TO_DO = object()
+"""Verdict: the commands change nothing."""
 
 
 class CommandLoop:
@@ -38,71 +75,44 @@ class CommandLoop:
         max_event_bytes: int = MAX_EVENT_BYTES,
         snapshots: Snapshotter | None = None,
         hooks: Sequence[Hook] = (),
+        reactions: bool = True,
     ) -> None:
+        """`reactions`: whether the reactions of sagas go into the append that causes them. If not, the saga manager gives them."""
         self._store = store
         self._routes = catalog.routes
         self.registry = catalog.registry
-        self._rules = catalog.rules
-        self._hooks = tuple(hooks)
-        self._snapshots = snapshots
-        self._cache = StateCache()
-        self._max_event_bytes = max_event_bytes
+        self._hooks = bool(hooks)
+        self._states = States(store, catalog, snapshots)
+        self._deciding = Deciding(self._states, catalog, hooks, max_event_bytes)
+        self._follow_ups = FollowUps(self._deciding, catalog) if reactions and catalog.numbers else None
+        self._repeats = Repeats(store, self._states, catalog)
+        self._turns = Turns()
 
     async def history(self, tenant_id: UUID, stream_id: UUID) -> list[RecordedEvent]:
         """All events of one stream, in order; nothing for another tenant's."""
         return await self._store.read_stream(tenant_id, stream_id)
 
+    async def end_of(self, tenant_id: UUID, recorded: Sequence[RecordedEvent]) -> int:
+        """The position that the answer to a command has: of the last event that followed from its events in the same append."""
+        return await self._repeats.end(tenant_id, recorded)
+
     def forget(self) -> None:
         """Empties the cache. The log has a new history, so the cached states may be of events that are gone."""
-        self._cache = StateCache()
+        self._states.forget()
 
     async def load(self, decider: Decider[S], tenant_id: UUID, stream_id: UUID, *, fresh: bool = True) -> Loaded:
         """The state of a stream. With `fresh=False` a cached state is good enough.
 
-        A stream of another slice looks like a stream without events. It is folded by its own rules and cached all the same.
+        A stream of another slice looks like a stream without events.
         """
-        known = self._cache.get(tenant_id, stream_id)
-        if known is not None and (not fresh or known.slice != decider.slice):
-            return known.seen_by(decider)
-        if known is not None or self._snapshots is None:
-            base = known or Loaded(decider.initial())
-            newer = await self._store.read_stream(tenant_id, stream_id, after_version=base.version)
-        else:
-            restored = await self._snapshots.load(decider, tenant_id, stream_id)
-            base = Loaded(
-                restored.state, restored.version, restored.position, restored.size, decider.slice if restored.version else ""
-            )
-            newer = restored.newer
-        if not newer:
-            if known is None and base.version:
-                self._cache.put(tenant_id, stream_id, base)
-            return base
-        rules, state, size = decider, base.state, base.size
-        if not base.version:
-            own = self._rules.get(newer[0].topic)
-            if own is None:  # no slice has rules for its events
-                foreign = Loaded(None, newer[-1].version, newer[-1].position, slice=FOREIGN)
-                self._cache.put(tenant_id, stream_id, foreign)
-                return foreign.seen_by(decider)
-            if own.slice != decider.slice:
-                rules, state = own, own.initial()
-        decode, evolve = self.registry.decode, rules.evolve
-        for recorded in newer:
-            state = evolve(state, decode(recorded.topic, recorded.schema_version, recorded.state))
-            size += len(recorded.state)
-        loaded = Loaded(state, newer[-1].version, newer[-1].position, size, rules.slice)
-        self._learned(rules, tenant_id, stream_id, loaded, since=base.version)
-        return loaded.seen_by(decider)
-
-    def _learned(self, decider: Decider[Any], tenant_id: UUID, stream_id: UUID, loaded: Loaded, *, since: int) -> None:
-        self._cache.put(tenant_id, stream_id, loaded)
-        if self._snapshots is not None:
-            state, version, position = loaded.state, loaded.version, loaded.position
-            self._snapshots.offer(decider, tenant_id, stream_id, since=since, state=state, version=version, position=position)
+        known = None if fresh else self._states.known(tenant_id, stream_id)
+        return (known or await self._states.read(decider, tenant_id, stream_id)).seen_by(decider)
 
     async def execute(self, request: CommandRequest, *commands: Command, expected_version: int | None = None) -> CommandOutcome:
-        """Decides the commands, each for a stream of its own, and appends all that follows as one atomic append.
+        """Decides the commands and what follows from them, and appends all as one atomic append.
 
+        Each command is decided on the state that those before it leave, also where several are for one stream. The versions of the
+        outcome are those after the commands' own events, the position is that of the last event that followed in the append.
         `expected_version` is the caller's own condition on the first command's stream.
 
         Raises:
@@ -112,142 +122,183 @@ class CommandLoop:
             InvalidCommand: also for a value that is nested more than 80 levels deep, where the request's values are not `checked`.
             PayloadTooLarge, Unavailable: see `EventStore.append`.
         """
-        parts = [Part(command, self._routes[type(command)]) for command in commands]
-        if self._hooks and (refusal := self._refusal(request, parts)) is not None:
-            return await self._recorded_before(request, parts, refusal)
-        refresh: set[UUID] = set()
-        conflicts = 0
-        while True:
-            await self._load_all(request, parts, refresh)
-            first = parts[0]
-            if expected_version is not None and first.loaded.version != expected_version:
-                if first.unsure:
-                    refresh.add(first.stream_id)
-                    continue
-                return await self._recorded_before(request, parts, first.unexpected(expected_version))
+        try:
+            parts = self._deciding.parts(request, commands)
+        except DomainError as refusal:
+            parts = [Part(command, self._routes[type(command)]) for command in commands]
+            return await self._repeats.or_raise(request, parts, refusal)
+        entry = TurnEntry(request, parts, expected_version)
+        route, command = parts[0].route, parts[0].command
+        root_id = await self._root_of(request.tenant_id, parts[0]) if route.of_state else route.root(command, None)
+        await self._turns.take((request.tenant_id.int, root_id.int), entry, self._lead)
+        verdict = entry.verdict
+        return verdict if type(verdict) is CommandOutcome else await self._answer(entry)
+
+    async def _root_of(self, tenant_id: UUID, part: Part) -> UUID:
+        """The root of a stream that must be known to know it. A stream without events is its own."""
+        stream = self._states.known(tenant_id, part.stream_id)
+        if stream is None:
+            stream = await self._states.read(part.route.decider, tenant_id, part.stream_id)
+        if stream.root_id is not None:
+            return stream.root_id
+        if not stream.version or stream.slice != part.route.decider.slice:
+            return part.stream_id
+        try:
+            return part.route.root(part.command, stream.state)
+        except AttributeError:  # a state that does not tell: of an agent run that has mail before it was requested
+            return part.stream_id
+
+    # --- the lead of a root ---------------------------------------------------------------------------------------------------
+
+    async def _lead(self, lane: Lane, entry: TurnEntry) -> None:
+        """Gives the entry its verdict. What waits in the lane comes along."""
+        while entry.verdict is None:
+            draft = Draft(entry.request.tenant_id)
+            if lane.refresh:
+                draft.refresh, lane.refresh = frozenset(lane.refresh), ()
+            if await self._join(draft, entry) is not Joined.YES:
+                return
+            entries, room = [entry], FollowUpRoom(lane.known)
+            if self._follow_ups is not None and self._may_react(entry):
+                await self._follow_ups.add(draft, room)
+            if lane.waiting and not entry.alone:
+                await self._take_along(lane, draft, room, entries)
             try:
-                for part in parts:
-                    part.decide()
-            except DomainError as error:
-                unsure = {part.stream_id for part in parts if part.unsure}
-                if unsure:  # refused on a cached state: look at the log before refusing
-                    refresh |= unsure
-                    continue
-                return await self._recorded_before(request, parts, error)
-            unsure = {part.stream_id for part in parts if part.unsure and not part.events}
-            if unsure:  # look at the log before believing that there is nothing to do
-                refresh |= unsure
-                continue
-            if not any(part.events for part in parts):
-                if request.repeatable and (first_answer := await self._store.find_command(request.tenant_id, request.command_id)):
-                    return await self._duplicate(request, parts, first_answer)
-                versions = {part.stream_id: part.loaded.version for part in parts}
-                return CommandOutcome(max(part.loaded.position for part in parts), versions, (), None)
-            try:
-                result = await self._store.append(self._append_request(request, parts))
+                result = await self._store.append(draft.append_request())
             except VersionConflict as conflict:
-                conflicts += 1
-                if conflicts > MAX_CONFLICTS:
-                    raise
-                refresh = {conflict.stream_id}
-                await asyncio.sleep(0.001 * (conflicts - 1))
-                continue
-            if result.duplicate:
-                return await self._duplicate(request, parts, result.known[request.command_id])
-            return self._accepted(request, parts, result)
-
-    def _refusal(self, request: CommandRequest, parts: list[Part]) -> DomainError | None:
-        """The refusal of a hook. As with a refusal by the rules, a repeat of a recorded command still gets its first answer."""
-        try:
-            for part in parts:
-                for hook in self._hooks:
-                    hook.before_decide(request, part.command, part.stream_id)
-        except DomainError as error:
-            return error
-        return None
-
-    def _tell_hooks(self, request: CommandRequest, parts: list[Part], result: AppendResult) -> None:
-        commands = tuple(part.command for part in parts)
-        for hook in self._hooks:
-            try:
-                hook.after_commit(request, commands, result.last_position - result.event_count + 1, result.last_position)
-            except Exception as error:  # the events are in the log, and the caller must learn that
-                log.exception("hook_failed", hook=type(hook).__name__, error=str(error))
-
-    async def _load_all(self, request: CommandRequest, parts: list[Part], refresh: set[UUID]) -> None:
-        for part in parts:
-            known = self._cache.get(request.tenant_id, part.stream_id)
-            part.unsure = part.stream_id not in refresh and (known is not None or part.route.creates)
-            if part.unsure:
-                decider = part.route.decider
-                part.loaded = known.seen_by(decider) if known is not None else Loaded(decider.initial())
+                await self._after_conflict(lane, entries, conflict)
+            except Exception as error:  # noqa: BLE001  # each gets it as its own
+                self._not_appended(lane, draft, entries, error)
             else:
-                part.loaded = await self.load(part.route.decider, request.tenant_id, part.stream_id)
+                if result.known:
+                    self._known(lane, entries, result)
+                else:
+                    self._accepted(draft, entries, result)
+            lane.put_back()
 
-    def _append_request(self, request: CommandRequest, parts: list[Part]) -> AppendRequest:
-        streams = []
-        for part in parts:
-            if part.events:
-                encoded = tuple(self._encoded(event, request.checked) for event in part.events)
-                part.size = sum(len(event.state) for event in encoded)
-                root_id = part.route.root(part.command, part.state)
-                streams.append(StreamAppend(part.stream_id, root_id, part.loaded.version, encoded))
-        return one_command(request.tenant_id, request.command_id, streams, request.metadata(), request.content)
+    def _may_react(self, entry: TurnEntry) -> bool:
+        return not entry.bare and entry.conflicts < CONFLICTS_WITH_FOLLOW_UPS
 
-    def _encoded(self, event: Event, checked: bool) -> NewEvent:
-        try:
-            state = self.registry.encode(event)
-        except PydanticSerializationError as error:
-            raise InvalidCommand(f"a {event.TOPIC} event cannot be written as JSON: {error}") from error
-        if len(state) > self._max_event_bytes:
-            raise PayloadTooLarge(
-                f"a {event.TOPIC} event of {len(state):,} bytes is over the limit of {self._max_event_bytes:,} bytes"
-            )
-        if not checked and values.is_deeper(state, values.MAX_STORED_DEPTH):
-            place = values.too_deep(event, values.MAX_STORED_DEPTH)
-            if place is not None:
-                where = "/".join(map(str, place))
-                raise InvalidCommand(f"{where} of a {event.TOPIC} event is nested more than {values.MAX_STORED_DEPTH} levels deep")
-        return NewEvent(event.TOPIC, event.VERSION, state)
+    async def _join(self, draft: Draft, entry: TurnEntry) -> Joined:
+        """Puts the entry's commands into the draft, if they have events. Raises nothing: an error is the entry's verdict."""
+        request, parts = entry.request, entry.parts
+        while True:
+            mark = draft.mark()
+            verdict: object
+            try:
+                decided = await self._deciding.decide(draft, request, parts, entry.expected)
+                if decided.number:
+                    return Joined.YES
+                verdict = NOTHING_TO_DO
+            except (DomainError, VersionConflict) as refusal:
+                verdict = RefusedCommands(refusal)
+            except Exception as error:  # noqa: BLE001  # a stream that cannot be read is the trouble of its own commands
+                draft.undo(mark)
+                entry.settle(FailedCommands(error))
+                return Joined.NO
+            draft.undo(mark)
+            streams = list(draft.streams) if self._hooks else [part.stream_id for part in parts]  # hooks may have added parts
+            if draft.uses(streams):
+                return Joined.LATER
+            if not draft.reopen(streams):  # decided on what the log holds, not on what this process believes
+                entry.settle(verdict)
+                return Joined.NO
 
-    def _accepted(self, request: CommandRequest, parts: list[Part], result: AppendResult) -> CommandOutcome:
-        versions, events = {}, []
-        position = result.last_position - result.event_count  # positions follow in the order of the streams
-        for part in parts:
-            position += len(part.events)
-            loaded = part.after(position) if part.events else part.loaded
-            versions[part.stream_id] = loaded.version
-            if part.events:
-                self._learned(part.route.decider, request.tenant_id, part.stream_id, loaded, since=part.loaded.version)
-                events += part.events
-        if self._hooks:
-            self._tell_hooks(request, parts, result)
-        return CommandOutcome(result.last_position, versions, tuple(events), result.recorded_at)
-
-    async def _recorded_before(
-        self, request: CommandRequest, parts: list[Part], error: DomainError | VersionConflict
-    ) -> CommandOutcome:
-        """A refused command may be one that was recorded before: then it gets its first answer again."""
-        first = await self._store.find_command(request.tenant_id, request.command_id)
-        if first is None:
-            raise error
-        try:
-            return await self._duplicate(request, parts, first)
-        except RepeatedDifferently as repeated:
-            raise (error if isinstance(error, RepeatedDifferently) else repeated) from None
-
-    async def _duplicate(self, request: CommandRequest, parts: list[Part], first: CommandRecord) -> CommandOutcome:
-        """The first answer of a command that was recorded before. Raises RepeatedDifferently."""
-        if request.content is not None and first.content not in (None, request.content):
-            raise RepeatedDifferently("this was recorded before, with another content")
-        recorded = await self._store.read_append(request.tenant_id, first)
-        versions = {}
-        for part in parts:
-            mine = [event for event in recorded if event.stream_id == part.stream_id]
-            if not mine:  # the command had nothing to do in this stream
-                versions[part.stream_id] = (await self.load(part.route.decider, request.tenant_id, part.stream_id)).version
+    async def _take_along(self, lane: Lane, draft: Draft, room: FollowUpRoom, entries: list[TurnEntry]) -> None:
+        """Adds what waits, in order, as long as it fits with its follow-ups. Each is decided on what those before it leave."""
+        taken, reacts = {entries[0].request.command_id}, self._may_react(entries[0])
+        while len(entries) < MAX_TOGETHER and draft.size < MAX_TOGETHER_BYTES and not room.short:
+            other = lane.take()
+            if other is None:
+                return
+            if other.alone or self._may_react(other) != reacts or other.request.command_id in taken:
+                continue  # a repeat of what is in the append has its turn when the log knows the command
+            mark, used = draft.mark(), (room.count, room.size)
+            if await self._join(draft, other) is not Joined.YES:
                 continue
-            if request.repeatable:
-                part.check_repeat(self.registry, mine[0])
-            versions[part.stream_id] = mine[-1].version
-        return CommandOutcome(first.last_position, versions, (), first.recorded_at, duplicate=True, recorded=tuple(recorded))
+            if self._follow_ups is not None and reacts and not await self._follow_ups.add(draft, room):
+                draft.undo(mark)
+                room.count, room.size = used
+                return
+            taken.add(other.request.command_id)
+            entries.append(other)
+
+    async def _after_conflict(self, lane: Lane, entries: list[TurnEntry], conflict: VersionConflict) -> None:
+        """Another process was faster: what it wrote is read, and all is decided again after a pause. The pause grows."""
+        for entry in entries:
+            entry.conflicts += 1
+            if entry.conflicts > MAX_CONFLICTS:
+                entry.settle(FailedCommands(conflict))
+        lane.refresh = (conflict.stream_id,)
+        if (first := entries[0]).verdict is None:
+            pause = random.random() * 0.001 * 2 ** min(first.conflicts - 1, 5)
+            if first.conflicts >= CONFLICTS_OF_A_CROWD:
+                pause += COMPANY_S
+                self._turns.crowd(lane.key)
+            lane.put_back()
+            await asyncio.sleep(pause)
+
+    def _not_appended(self, lane: Lane, draft: Draft, entries: list[TurnEntry], error: Exception) -> None:
+        """The log refused the append. One entry must not suffer for another one, nor a command for its follow-ups.
+
+        An outage is told to those that wait, too: they have waited as long, and would find the same.
+        """
+        if isinstance(error, Unavailable):
+            for entry in (*entries, *lane.waiting):
+                entry.settle(FailedCommands(error))
+            lane.waiting.clear()
+        elif len(entries) > 1:
+            for entry in entries:
+                entry.alone = True
+        elif len(draft.decided) > 1:
+            entries[0].bare = True
+        else:
+            entries[0].settle(FailedCommands(error))
+
+    def _known(self, lane: Lane, entries: list[TurnEntry], result: AppendResult) -> None:
+        """Nothing was written, because some of the commands are recorded already: they are taken out."""
+        known = dict(result.known)
+        for entry in entries:
+            if (record := known.pop(entry.request.command_id, None)) is not None:
+                entry.settle(record)
+        if known and known.keys() <= lane.known:
+            entries[0].bare = True  # cannot be, unless the store names commands that it was not given
+        lane.known |= known.keys()
+
+    def _accepted(self, draft: Draft, entries: list[TurnEntry], result: AppendResult) -> None:
+        first, tenant_id = result.last_position - result.event_count + 1, draft.tenant_id
+        for stream in draft.streams.values():
+            if stream.decider is not None:
+                loaded = stream.after(first)
+                self._states.learned(stream.decider, tenant_id, stream.stream_id, loaded, since=stream.base.version)
+        if self._hooks:
+            self._deciding.told_of_commit(draft.decided, first)
+        if len(entries) == 1:
+            self._tell(entries[0], draft.decided[0].parts, result.last_position, result)
+            return
+        places = {id(each.request): place for place, each in enumerate(draft.decided)}
+        begins = [places[id(entry.request)] for entry in entries]
+        for entry, place, after in zip(entries, begins, [*begins[1:], None], strict=True):
+            end = len(draft.events) if after is None else draft.decided[after].first
+            self._tell(entry, draft.decided[place].parts, first + end - 1, result)
+
+    def _tell(self, entry: TurnEntry, parts: Sequence[Part], position: int, result: AppendResult) -> None:
+        versions = {part.stream_id: part.version for part in parts}
+        events = tuple(parts[0].events) if len(parts) == 1 else tuple([event for part in parts for event in part.events])
+        entry.settle(CommandOutcome(position, versions, events, result.recorded_at))
+
+    # --- answers ------------------------------------------------------------------------------------------------------------
+
+    async def _answer(self, entry: TurnEntry) -> CommandOutcome:
+        """The answer to an entry whose verdict is not an outcome. Raises what the verdict holds."""
+        request, parts, verdict = entry.request, entry.parts, entry.verdict
+        if isinstance(verdict, FailedCommands):
+            raise verdict.error
+        if isinstance(verdict, RefusedCommands):
+            return await self._repeats.or_raise(request, parts, verdict.error)
+        if isinstance(verdict, CommandRecord):
+            return await self._repeats.answer(request, parts, verdict)
+        if request.repeatable and (outcome := await self._repeats.find(request, parts)) is not None:
+            return outcome
+        versions = {part.stream_id: part.version for part in parts}
+        return CommandOutcome(max(part.position for part in parts), versions, (), None)

@@ -1,57 +1,27 @@
-"""One command of an execution, between loading its stream and the append."""
+"""One command of an execution: its stream, and what was decided."""
 
-from typing import Any
 from uuid import UUID
 
-from application.engine.commands.cache import Loaded
 from application.engine.commands.routes import Route
-from domain.errors import AlreadyExists, DomainError, RepeatedDifferently, VersionConflict
+from domain.errors import RepeatedDifferently
 from domain.event_registry import EventRegistry
 from domain.kernel import Command, Event, RecordedEvent, same_json
 
 
 class Part:
-    """One command of an execution: its stream, the loaded state, the decided events."""
+    """One command of an execution: its stream, the decided events, and where the stream is after them."""
 
-    __slots__ = ("command", "events", "loaded", "route", "size", "state", "stream_id", "unsure")
+    __slots__ = ("command", "events", "position", "route", "stream_id", "version")
 
     def __init__(self, command: Command, route: Route) -> None:
         self.command = command
         self.route = route
-        self.stream_id: UUID = self.route.stream(command)
-        self.loaded: Loaded
-        self.unsure = True
-        """The log may hold newer events than this process knows."""
+        self.stream_id: UUID = route.stream(command)
         self.events: list[Event] = []
-        self.state: Any = None
-        """The state after the events."""
-        self.size = 0
-
-    def decide(self) -> None:
-        """Raises DomainError."""
-        self.state = self.loaded.state
-        self.events = self.route.decider.decide(self.state, self.command)
-        if self.events and self.loaded.slice and self.loaded.slice != self.route.decider.slice:
-            raise AlreadyExists(f"the id {self.stream_id} is taken by something else, of {self.loaded.slice}")
-        for event in self.events:
-            self.state = self.route.decider.evolve(self.state, event)
-
-    def after(self, position: int) -> Loaded:
-        loaded = self.loaded
-        version, size = loaded.version + len(self.events), loaded.size + self.size
-        return Loaded(self.state, version, position, size, self.route.decider.slice)
-
-    def unexpected(self, expected: int) -> DomainError | VersionConflict:
-        """The reason to refuse a command whose stream is not at the caller's version.
-
-        If the thing does not exist, that says more.
-        """
-        if not self.loaded.version:
-            try:
-                self.decide()
-            except DomainError as error:
-                return error
-        return VersionConflict(self.stream_id, expected, self.loaded.version)
+        self.version = 0
+        """The version of the stream after the events; 0 for a stream of another slice."""
+        self.position = 0
+        """The position of the stream's last event before the append."""
 
     def check_repeat(self, registry: EventRegistry, first: RecordedEvent) -> None:
         """Raises RepeatedDifferently if the command says something else than when it was recorded."""

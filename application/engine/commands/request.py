@@ -5,10 +5,9 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from domain.kernel import Event, Metadata, RecordedEvent
+from pydantic_core import to_json
 
-NOT_WRITTEN = {"on_behalf_of"}
-"""Fields of the metadata that the release before does not read."""
+from domain.kernel import Event, RecordedEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +29,16 @@ class CommandRequest:
     """A hash of what the caller said, by which a repeat with another content is noticed and refused. None: not compared."""
 
     def metadata(self) -> str:
-        return Metadata(
-            actor=self.actor,
-            correlation_id=self.correlation_id,
-            causation_id=self.causation_id,
-            command_id=self.command_id,
-            traceparent=self.traceparent,
-        ).model_dump_json(exclude=NOT_WRITTEN)
+        """`Metadata` as JSON text, without the fields that the release before does not read: each append needs it, so no model."""
+        return to_json(
+            {
+                "actor": self.actor,
+                "correlation_id": self.correlation_id,
+                "causation_id": self.causation_id,
+                "command_id": self.command_id,
+                "traceparent": self.traceparent,
+            }
+        ).decode()
 
 
 def request_of_entrance(
@@ -68,8 +70,7 @@ class Caller(NamedTuple):
         return request_of_entrance(self.tenant_id, self.actor, self.traceparent, command_id, correlation_id, repeatable=True)
 
 
-@dataclass(frozen=True, slots=True)
-class CommandOutcome:
+class CommandOutcome(NamedTuple):
     """The result of a command: the position to wait for, each stream's version, and whether it was recorded before."""
 
     position: int

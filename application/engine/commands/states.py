@@ -1,0 +1,77 @@
+"""States of streams: from the cache, a snapshot, the log. A state is believed only as far as an append checks its version."""
+
+from typing import Any
+from uuid import UUID
+
+from application.engine.catalog import Catalog
+from application.engine.commands.cache import Loaded, StateCache
+from application.engine.commands.snapshots import Snapshotter
+from application.engine.ports.log import EventStore
+from domain.kernel import Decider
+
+FOREIGN = "another program"
+"""Stands in place of the slice for a stream of a program that only uses the log."""
+
+
+class States:
+    """The states of streams that one process knows, and how it learns of others."""
+
+    def __init__(self, store: EventStore, catalog: Catalog, snapshots: Snapshotter | None) -> None:
+        self._store = store
+        self._registry = catalog.registry
+        self._rules = catalog.rules
+        self._snapshots = snapshots
+        self._cache = StateCache()
+
+    def forget(self) -> None:
+        self._cache = StateCache()
+
+    def known(self, tenant_id: UUID, stream_id: UUID) -> Loaded | None:
+        """The stream as this process knows it. The log may hold newer events."""
+        return self._cache.get(tenant_id, stream_id)
+
+    async def read(self, decider: Decider[Any], tenant_id: UUID, stream_id: UUID) -> Loaded:
+        """The stream with all its events. `decider`: the rules that the caller expects the stream to have.
+
+        A stream of another slice is folded by its own rules and cached all the same. A cached one is not read again: its slice,
+        which is all that the caller can learn, is for ever.
+        """
+        known = self._cache.get(tenant_id, stream_id)
+        if known is not None and known.slice != decider.slice:
+            return known
+        if known is not None or self._snapshots is None:
+            base = known or Loaded(decider.initial())
+            newer = await self._store.read_stream(tenant_id, stream_id, after_version=base.version)
+        else:
+            restored = await self._snapshots.load(decider, tenant_id, stream_id)
+            base = Loaded(
+                restored.state, restored.version, restored.position, restored.size, decider.slice if restored.version else ""
+            )
+            newer = restored.newer
+        if not newer:
+            if known is None and base.version:
+                self._cache.put(tenant_id, stream_id, base)
+            return base
+        rules, state, size, last = decider, base.state, base.size, newer[-1]
+        if not base.version:
+            own = self._rules.get(newer[0].topic)
+            if own is None:  # no slice has rules for its events
+                foreign = Loaded(None, last.version, last.position, slice=FOREIGN, root_id=last.root_id)
+                self._cache.put(tenant_id, stream_id, foreign)
+                return foreign
+            if own.slice != decider.slice:
+                rules, state = own, own.initial()
+        decode, evolve = self._registry.decode, rules.evolve
+        for recorded in newer:
+            state = evolve(state, decode(recorded.topic, recorded.schema_version, recorded.state))
+            size += len(recorded.state)
+        loaded = Loaded(state, last.version, last.position, size, rules.slice, last.root_id)
+        self.learned(rules, tenant_id, stream_id, loaded, since=base.version)
+        return loaded
+
+    def learned(self, decider: Decider[Any], tenant_id: UUID, stream_id: UUID, loaded: Loaded, *, since: int) -> None:
+        """The stream got from version `since` to `loaded`: keeps the state, and offers it for a snapshot."""
+        self._cache.put(tenant_id, stream_id, loaded)
+        if self._snapshots is not None:
+            state, version, position = loaded.state, loaded.version, loaded.position
+            self._snapshots.offer(decider, tenant_id, stream_id, since=since, state=state, version=version, position=position)
