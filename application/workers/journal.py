@@ -8,6 +8,7 @@ from datetime import datetime
 from uuid import UUID
 
 import orjson
+import pydantic_core
 
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import Caller, CommandOutcome
@@ -190,9 +191,16 @@ def _is_news(change: _Change) -> bool:
 def _size_of(view: EntryView | MailItem) -> int:
     """Bytes of JSON, about."""
     if isinstance(view, MailItem):
-        return _ROOM + len(orjson.dumps(view.body))
+        return _ROOM + _length_of(view.body)
     error = 0 if view.error is None else len(view.error.model_dump_json())
-    return _ROOM + len(view.key) + len(orjson.dumps(view.result)) + error
+    return _ROOM + len(view.key) + _length_of(view.result) + error
+
+
+def _length_of(value: Json) -> int:
+    try:
+        return len(orjson.dumps(value))
+    except TypeError:  # an integer of more than 64 bits
+        return len(pydantic_core.to_json(value))
 
 
 def _nothing_new(view: JournalView) -> bool:

@@ -24,14 +24,15 @@ OF_LISTS = (POSITION, "Link")
 
 def answer(value: Any, status: int = 200, *, position: int | None = None, headers: dict[str, str] | None = None) -> Response:
     """A JSON answer; models are dumped by pydantic."""
-    content = value.__pydantic_serializer__.to_json(value) if isinstance(value, BaseModel) else _json(value)
+    content = value.__pydantic_serializer__.to_json(value) if isinstance(value, BaseModel) else json_text(value)
     extra = dict(headers or {})
     if position is not None:
         extra[POSITION] = str(position)
     return Response(content, status, extra, "application/json")
 
 
-def _json(value: Any) -> bytes:
+def json_text(value: Any) -> bytes:
+    """JSON data as text."""
     try:
         return orjson.dumps(value)
     except TypeError:  # an integer of more than 64 bits: rare, but legal

@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from api.http.conventions.answers import json_text
 from api.http.conventions.errors import response_to
 from api.http.routes.agent_runs import journal_shown
 from api.http.sessions.limits import MAX_MESSAGE, PATH
@@ -43,25 +44,25 @@ class Answers:
                 return BEAT
             case Done():
                 page = {} if answer.page is None else {**journal_shown(answer.page), "more": answer.page.more}
-                return orjson.dumps({"t": "done", "id": answer.id, **answer.fields, **page})
+                return json_text({"t": "done", "id": answer.id, **answer.fields, **page})
             case Refused():
-                return orjson.dumps({"t": "refused", "id": answer.id, "problem": self.problem(answer.error)})
+                return json_text({"t": "refused", "id": answer.id, "problem": self.problem(answer.error)})
             case WorkForTool():
-                return orjson.dumps(_work_for_tool(answer))
+                return json_text(_work_for_tool(answer))
             case WorkForAgent():
                 return _work_for_agent(answer)
             case Update():
                 shown = journal_shown(answer.news)
                 del shown["status"]
-                return orjson.dumps({"t": "update", "work": answer.work_id, "attempt": answer.attempt, **shown})
+                return json_text({"t": "update", "work": answer.work_id, "attempt": answer.attempt, **shown})
             case Stop():
-                return orjson.dumps({"t": "stop", "work": answer.work_id, "attempt": answer.attempt, "reason": answer.reason})
+                return json_text({"t": "stop", "work": answer.work_id, "attempt": answer.attempt, "reason": answer.reason})
             case Drain():
-                return orjson.dumps({"t": "drain", "within_s": answer.within_s})
+                return json_text({"t": "drain", "within_s": answer.within_s})
             case Defined():
-                return orjson.dumps({"t": "done", "id": answer.id, **self._definitions(answer)})
+                return json_text({"t": "done", "id": answer.id, **self._definitions(answer)})
             case Welcome():
-                return orjson.dumps(
+                return json_text(
                     {
                         "t": "welcome",
                         "version": 1,
@@ -76,7 +77,7 @@ class Answers:
 
     def error(self, error: Exception) -> bytes:
         """The last message of a connection that the server ends."""
-        return orjson.dumps({"t": "error", "problem": self.problem(error)})
+        return json_text({"t": "error", "problem": self.problem(error)})
 
     def problem(self, error: Exception) -> orjson.Fragment:
         return orjson.Fragment(bytes(response_to(self._scope, error).body))
@@ -136,10 +137,10 @@ def _work_for_agent(answer: WorkForAgent) -> bytes:
         "more": claimed.journal.more,
         "deadline": None,
     }
-    written = orjson.dumps(message)
+    written = json_text(message)
     if len(written) > MAX_MESSAGE:
-        written = orjson.dumps({**message, "results": {}, "later": list(claimed.results)})
+        written = json_text({**message, "results": {}, "later": list(claimed.results)})
     if len(written) > MAX_MESSAGE:
         message |= {"results": {}, "later": list(claimed.results), "journal": [], "mailbox": [], "version": 0, "more": True}
-        written = orjson.dumps(message)
+        written = json_text(message)
     return written

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import orjson
+import pydantic_core
 from pydantic import Field, TypeAdapter, ValidationError
 
 from api.http.conventions.bodies import is_finite
@@ -58,9 +58,11 @@ def _must_fit(size: int, count: int) -> None:
 def _each(data: bytes) -> "list[Saying | Unreadable]":
     """The messages of a frame in which something is wrong. Raises MalformedMessage."""
     try:
-        parts = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
+        parts = pydantic_core.from_json(data)
+    except ValueError as error:
         raise MalformedMessage(f"the frame is not JSON: {error}") from None
+    if values.not_finite(parts) is not None:
+        raise MalformedMessage(f"the frame is not JSON: {_NOT_FINITE}")
     if not isinstance(parts, list) or not all(isinstance(part, dict) and isinstance(part.get("t"), str) for part in parts):
         raise MalformedMessage("a frame is an array of objects, each with the type of the message in `t`")
     _must_fit(len(data), len(parts))
@@ -71,7 +73,8 @@ def _each(data: bytes) -> "list[Saying | Unreadable]":
 def _one(part: dict[str, Any]) -> Saying | Unreadable | None:
     """One message. None: it is of no known type and wants no answer. Raises MalformedMessage for a message without an id."""
     try:
-        message = _MESSAGE.validate_json(orjson.dumps(part), strict=True)
+        # Not orjson, which knows no integers of more than 64 bits.
+        message = _MESSAGE.validate_json(pydantic_core.to_json(part), strict=True)
         if values.too_deep(message, values.MAX_DEPTH) is None:
             return message
         error: TidelogError = InvalidMessage(_TOO_DEEP)
