@@ -7,8 +7,8 @@ from adapters.nats.log.consumer import JetStreamSubscription
 from adapters.nats.log.relay import Relay, Signal
 from adapters.nats.log.stream import LogStream, StreamSettings
 from adapters.nats.log.wire import FORMATS
+from adapters.nats.security import CredentialsError, NatsSecurity
 from adapters.nats.work.queue import JetStreamWorkQueue
-from tidelog.nats_security import CredentialsError, NatsSecurity
 
 __all__ = [
     "FORMATS",

@@ -13,9 +13,9 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from adapters.nats.security import CredentialsError, NatsSecurity, NoTlsError, SecuredClient
 from application.engine.background import Background
 from domain.errors import Unavailable
-from tidelog.nats_security import CredentialsError, NatsSecurity, NoTlsError, SecuredClient
 
 log = structlog.get_logger(__name__)
 

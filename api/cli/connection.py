@@ -51,7 +51,8 @@ class ServerClient:
 
     async def get(self, path: str, params: Mapping[str, object] | None = None, *, at_least: int = 0) -> Any:
         """The JSON answer. `at_least`: a position that the read models must have reached. Parameters that are None are not sent."""
-        from tidelog.transport import RetryPolicy, json_of
+        from tidelog.retries import RetryPolicy
+        from tidelog.transport import json_of
 
         headers = {"Accept": "application/json"} | ({"Tidelog-Position": str(at_least)} if at_least else {})
         given = {name: str(value) for name, value in (params or {}).items() if value is not None}
@@ -67,7 +68,8 @@ class ServerClient:
         """
         from uuid_utils.compat import uuid7
 
-        from tidelog.transport import RetryPolicy, json_of
+        from tidelog.retries import RetryPolicy
+        from tidelog.transport import json_of
 
         headers = {"Idempotency-Key": key or str(uuid7())}
         response = await self.transport.request(

@@ -32,9 +32,8 @@ def worker(
 ) -> None:
     """Run a worker for your agents and tools, beside a server that runs. Starts no server.
 
-    The key is that of TIDELOG_API_KEY, or of the data folder. Certificates and credentials for NATS come from
-    TIDELOG_WORKER_NATS_CA_FILE, …_CERT_FILE, …_KEY_FILE, …_CREDS_FILE, …_NKEY_FILE, …_TOKEN and …_TLS_FIRST; the form and level of
-    the log from TIDELOG_LOG_FORMAT and TIDELOG_LOG_LEVEL.
+    The key is that of TIDELOG_API_KEY, or of the data folder. A worker needs nothing else: it opens one WebSocket to the URL. The
+    form and level of the log come from TIDELOG_LOG_FORMAT and TIDELOG_LOG_LEVEL.
 
     Examples:
 

@@ -37,9 +37,7 @@ ROLES = {
     "api,relay,projector,saga": ENGINE | HTTP | {"jsonschema_rs"},
 }
 SUPERVISOR = OURS - {"projections"} | POSTGRES | {"nats", "structlog", "tidelog", "typing_extensions"}
-WORKER = SETTINGS - {"dotenv", "pydantic_settings"} | {
-    "anyio", "h11", "httpcore2", "httpx2", "idna", "nats", "tidelog", "truststore", "uuid_utils",
-}  # fmt: skip
+WORKER = SETTINGS - {"dotenv", "pydantic_settings"} | {"httpx2", "idna", "tidelog", "uuid_utils", "uvloop", "websockets"}
 
 TELL = """
 import os, sys

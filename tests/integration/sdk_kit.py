@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
-from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from adapters.nats.names import work_subjects
@@ -206,32 +205,11 @@ async def queued(jetstream: JetStreamContext, agent: str) -> int:
     return sum((info.state.subjects or {}).values())
 
 
-async def none_queued(jetstream: JetStreamContext, agent: str) -> bool:
-    return not await queued(jetstream, agent)
-
-
 @contextlib.asynccontextmanager
 async def administering(nats_url: str) -> AsyncIterator[JetStreamContext]:
     """JetStream with the rights of the server."""
     connection = await nats_client_of(nats_url)
     try:
         yield connection.jetstream()
-    finally:
-        await connection.close()
-
-
-@contextlib.asynccontextmanager
-async def acknowledgements(nats_url: str) -> AsyncIterator[list[bytes]]:
-    """Collects the acknowledgements that workers send to the queue during the block: `+ACK`, `-NAK`, `+WPI`."""
-    said: list[bytes] = []
-
-    async def hear(message: Msg) -> None:
-        said.append(message.data)
-
-    connection = await nats_client_of(nats_url)
-    try:
-        await connection.subscribe("$JS.ACK.>", cb=hear)
-        await connection.flush()
-        yield said
     finally:
         await connection.close()

@@ -28,6 +28,7 @@ from uuid_utils.compat import uuid7
 
 from adapters.embedded import EmbeddedServices
 from adapters.nats.names import work_subjects
+from adapters.nats.security import NatsSecurity, SecuredClient
 from api.assembly import assemble, log_streams, storage
 from api.assembly.parts import Overrides
 from api.container import Container
@@ -48,7 +49,6 @@ from domain.tenants import DEFAULT_TENANT_ID, CreateTenant, IssueApiKey
 from projections.kernel import Connection, Database
 from projections.registry import PROJECTIONS
 from tests.pace import within
-from tidelog.nats_security import NatsSecurity, SecuredClient
 from tidelog.sse import ServerSentEvent, parse_sse
 
 T = TypeVar("T")

@@ -1,6 +1,6 @@
 """A cancelled call is over, on the real queue, whether its worker answers, fails or vanishes after the cancel."""
 
-import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from tests.integration.system_kit import (
     eventually,
     fresh_database,
 )
-from tests.pace import in_time
 from tidelog import Agent, Client, Context, TransientError, tool
 
 AGAIN = {"invocation.attempt_started", "invocation.retry_scheduled", "invocation.requeued"}
@@ -124,18 +123,18 @@ class Gates:
     """The events for which a test and its tool wait."""
 
     def __init__(self) -> None:
-        self.called, self.cancelled = asyncio.Event(), asyncio.Event()
+        self.called, self.cancelled = threading.Event(), threading.Event()
 
 
 GATES = Gates()
 
 
 @tool("stumble", idempotent=True, max_attempts=5)
-async def stumble() -> None:
-    """Fails after the cancel, with an error that would be retried at once."""
+def stumble() -> None:
+    """Fails after the cancel, with an error that would be retried at once. A sync tool, because the worker cancels an async one."""
     CALLED.append(1)
     GATES.called.set()
-    await GATES.cancelled.wait()
+    GATES.cancelled.wait(60)
     raise TransientError("later", retry_after_s=0.01)
 
 
@@ -147,8 +146,6 @@ class Stumbler(Agent):
 
 
 async def test_a_real_worker_calls_it_once(services: EmbeddedServices, tmp_path: Path) -> None:
-    global GATES  # asyncio events belong to the loop of the test
-    GATES = Gates()
     CALLED.clear()
     await empty_work_queue(services.nats_url)
     async with (
@@ -158,7 +155,7 @@ async def test_a_real_worker_calls_it_once(services: EmbeddedServices, tmp_path:
         sdk_kit.running(server.url, Stumbler, stumble, tool_concurrency=4),
     ):
         started = await client.start_run(agent="stumbler")
-        await in_time(GATES.called.wait(), 20)
+        await sdk_kit.until(GATES.called.is_set)
 
         async def listed() -> bool:
             return bool((await client.get_run(started.run_id)).step("stumbler").calls)

@@ -15,12 +15,11 @@ import pytest
 
 from adapters.nats import NatsConnection
 from adapters.nats.connection import NatsRefused, probe
+from adapters.nats.security import CredentialsError, NatsSecurity, SecuredClient
 from domain.errors import Unavailable
 from tests.integration.nats_kit import NatsProcess, eventually, running_nats
 from tests.pace import within
 from tests.tls_kit import Authority, Nkey, creds
-from tidelog.nats_security import CredentialsError, NatsSecurity, SecuredClient
-from tidelog.worker.nats_settings import WorkerSettingsError, nats_security_from
 
 
 @pytest.fixture(scope="module")
@@ -247,20 +246,3 @@ def test_files_that_cannot_be_used_are_told_without_what_is_in_them(tmp_path: Pa
         with pytest.raises(CredentialsError, match=match) as raised:
             security.check()
         assert seed[:10] not in str(raised.value)
-
-
-def test_worker_reads_its_own_environment(tmp_path: Path, authority: Authority) -> None:
-    prefix = "TIDELOG_WORKER_NATS_"
-    (tmp_path / "nkey").write_text(Nkey().seed)
-    given = {"CA_FILE": authority.ca, "CERT_FILE": authority.client_cert, "KEY_FILE": authority.client_key, "TOKEN": "t"}
-    security = nats_security_from({**{prefix + name: str(value) for name, value in given.items()}, "TIDELOG_NATS_TOKEN": "no"})
-    assert security == NatsSecurity(authority.ca, authority.client_cert, authority.client_key, token="t")
-    assert nats_security_from({}) == NatsSecurity()
-    for wrong, match in (
-        ({"CERT_FILE": str(authority.client_cert)}, "KEY_FILE go together"),
-        ({"TOKEN": "t", "NKEY_FILE": str(tmp_path / "nkey")}, "only one can be used"),
-        ({"CREDS_FILE": str(tmp_path / "none")}, "none: No such file"),
-        ({"TLS_FIRST": "perhaps"}, "must be true or false"),
-    ):
-        with pytest.raises(WorkerSettingsError, match=match):
-            nats_security_from({prefix + name: value for name, value in wrong.items()})

@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 import pytest_asyncio
 
@@ -22,12 +21,10 @@ from adapters.embedded import EmbeddedServices
 from tests.integration.sdk_kit import (
     KEY,
     Server,
-    acknowledgements,
     administering,
     end_of,
     event_of,
     events_of,
-    none_queued,
     outcome,
     queued,
     running,
@@ -39,8 +36,6 @@ from tests.integration.system_kit import empty_work_queue, eventually, fresh_dat
 from tests.pace import in_time
 from tidelog import Agent, Client, Context, PermanentError, ToolContext, ToolError, TransientError, tool
 from tidelog.worker import Worker
-from tidelog.worker.bench import Bench
-from tidelog.worker.deliveries import Delivery
 from tidelog.worker.runtime import RefusedError
 
 
@@ -91,18 +86,13 @@ class Adder(Agent):
         return list(await asyncio.gather(*(ctx.tool("math.add", a=number, b=10) for number in ctx.input)))
 
 
-async def test_an_agent_gets_the_results_of_tools_that_run_side_by_side(
-    server: Server, client: Client, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.INFO, "httpx2"):
-        async with running(server.url, Adder, add, workspace=tmp_path):
-            run = await outcome(client, agent="adder", input=[1, 2, 3])
+async def test_an_agent_gets_the_results_of_tools_that_run_side_by_side(server: Server, client: Client, tmp_path: Path) -> None:
+    async with running(server.url, Adder, add, workspace=tmp_path):
+        run = await outcome(client, agent="adder", input=[1, 2, 3])
     invocations = {call.key: str(call.invocation_id) for call in run.step("adder").calls}
     assert run.result == [
         {"sum": 10 + number, "key": invocations[f"math.add#{number}"], "workspace": str(tmp_path)} for number in (1, 2, 3)
     ]
-    # One long poll at a time serves all three: the journal was not polled once per call and round.
-    assert len([message for message in caplog.messages if "/journal?" in message]) <= 7
 
 
 @tool(idempotent=True, max_attempts=2)
@@ -230,7 +220,7 @@ async def test_agents_beyond_the_concurrency_wait_their_turn(server: Server, cli
         ends = asyncio.gather(*(outcome(client, agent="counter") for _ in range(8)))
 
         async def all_wait() -> bool:
-            return Counter.running == 2 and await queued(jetstream, "counter") == 8
+            return Counter.running == 2 and await queued(jetstream, "counter") == 6
 
         await eventually(all_wait, "two at work, and the work of the others on the queue")
         go.set()
@@ -265,87 +255,43 @@ class Waiter(Agent):
             raise
 
 
-async def test_cancelling_a_run_stops_the_agent_that_waits(server: Server, client: Client, nats_url: str) -> None:
-    async with running(server.url, Waiter), administering(nats_url) as jetstream:
+async def test_cancelling_a_run_stops_the_agent_that_waits(server: Server, client: Client) -> None:
+    async with running(server.url, Waiter):
         started = await client.start_run(agent="waiter")
         await until(lambda: STARTED)
-        assert await queued(jetstream, "waiter") == 1
         await client.cancel_run(started.run_id)
         await until(lambda: STARTED == ["waiter", "stopped"], 5)
-        await eventually(lambda: none_queued(jetstream, "waiter"), "the acknowledgement", 5)
 
 
-async def test_a_newer_attempt_elsewhere_ends_this_one(server: Server, client: Client, nats_url: str) -> None:
-    claimed_elsewhere = asyncio.Event()
+@tool("w.waits", idempotent=True)
+async def waits() -> None:
+    STARTED.append("waits")
+    try:
+        await asyncio.Event().wait()
+    finally:
+        STARTED.append("stopped")
 
-    class Stepper(Agent):
-        async def execute(self, ctx: Context) -> Any:
-            STARTED.append("stepping")
-            await ctx.step("first", claimed_elsewhere.wait)
-            STARTED.append("never")
 
-    headers = {"Authorization": f"Bearer {KEY}"}
-    async with (
-        administering(nats_url) as jetstream,
-        httpx2.AsyncClient(base_url=server.url, headers=headers) as other,
-        running(server.url, Stepper),
-    ):
-        started = await client.start_run(agent="stepper")
+@tool("w.looks", idempotent=True)
+def looks(ctx: ToolContext) -> None:
+    STARTED.append("looks")
+    while not ctx.cancelled:
+        time.sleep(0.01)
+    STARTED.append("stopped")
+
+
+class CallsOne(Agent):
+    async def execute(self, ctx: Context) -> Any:
+        await ctx.tool(ctx.input)
+
+
+@pytest.mark.parametrize("name", ["w.waits", "w.looks"])
+async def test_cancelling_a_run_reaches_the_tool_that_runs(server: Server, client: Client, name: str) -> None:
+    async with running(server.url, CallsOne, waits, looks):
+        started = await client.start_run(agent="calls-one", input=name)
         await until(lambda: STARTED)
-        assert await queued(jetstream, "stepper") == 1
-        path = f"/v1/agent-runs/{(await client.get_run(started.run_id)).step('stepper').agent_run_id}"
-        claim = await other.post(f"{path}/claim", json={"worker_id": "other", "dispatch": 1})
-        assert claim.status_code == 200 and claim.json()["attempt"] == 2
-        claimed_elsewhere.set()
-        await eventually(lambda: none_queued(jetstream, "stepper"), "the acknowledgement", 5)
-        assert STARTED == ["stepping"]
-        # The worker sends no report of its own: the newer attempt decides.
-        assert await events_of(client, started.run_id, "agent_run.step_recorded", "agent_run.failed", "agent_run.completed") == []
-        assert (await other.post(f"{path}/complete", json={"attempt": 2, "result": "of the other"})).status_code == 200
-        run = await end_of(client, started.run_id, 10)
-    assert run.result == "of the other" and run.step("stepper").worker_id == "other"
-
-
-async def test_work_that_is_delivered_again_to_its_own_worker_is_not_started_twice(
-    server: Server, client: Client, nats_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ack_wait_s = 3
-    delivered_again = asyncio.Event()
-    in_hand: list[int] = []
-    """The number of tasks with the delivered work, after each delivery."""
-    take_over = Bench.offer
-
-    def offered(bench: Bench, delivery: Delivery) -> None:
-        take_over(bench, delivery)
-        name = f"agent {delivery.work.pool} {delivery.work.work_id}"
-        in_hand.append(sum(task.get_name() == name for task in asyncio.all_tasks()))
-
-    monkeypatch.setattr(Bench, "offer", offered)
-
-    class Blocking(Agent):
-        async def execute(self, ctx: Context) -> Any:
-            STARTED.append("blocking")
-            await asyncio.sleep(0.1)
-            time.sleep(ack_wait_s + 1.5)  # noqa: ASYNC251  # the mistake under test: no heartbeat goes out meanwhile
-            await ctx.step("next", delivered_again.wait)
-            return "done"
-
-    async with running(server.url, Blocking), administering(nats_url) as jetstream:
-        stream = await work_stream_of(jetstream)
-        consumers = await jetstream.consumers_info(stream)
-        [consumer] = [info for info in consumers if (info.config.filter_subject or "").endswith(".blocking.*.*")]
-        await jetstream.add_consumer(stream, consumer.config.evolve(ack_wait=ack_wait_s))
-
-        async def again() -> bool:
-            return len(in_hand) > 1
-
-        started = await client.start_run(agent="blocking")
-        await eventually(again, "the second delivery")
-        assert in_hand == [1, 1], "the second one was taken for other work"
-        delivered_again.set()
-        run = await end_of(client, started.run_id)
-    assert run.result == "done" and run.step("blocking").attempt == 1 and STARTED == ["blocking"]
-    assert "event_loop_blocked" in caplog.messages
+        await client.cancel_run(started.run_id)
+        await until(lambda: STARTED[1:] == ["stopped"], 5)
 
 
 # --- a system with parts that go away ---------------------------------------------------------------------------------
@@ -393,12 +339,9 @@ async def own_nats() -> AsyncIterator[EmbeddedServices]:
         shutil.rmtree(folder)
 
 
-async def test_a_lost_stream_and_a_restarted_nats_are_survived(
+async def test_a_lost_stream_and_a_restarted_nats_are_nothing_to_the_worker(
     own_nats: EmbeddedServices, database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def registrations() -> int:
-        return caplog.messages.count("worker_registered")
-
     caplog.set_level(logging.INFO, "tidelog")
     async with (
         serving(database_url, own_nats.nats_url, own_nats.worker_nats_url, tmp_path) as server,
@@ -407,14 +350,12 @@ async def test_a_lost_stream_and_a_restarted_nats_are_survived(
     ):
         async with administering(own_nats.nats_url) as jetstream:
             await jetstream.delete_stream(await work_stream_of(jetstream))
-        await until(lambda: registrations() >= 2)
         assert (await outcome(client, agent="adder", input=[1])).result[0]["sum"] == 11
         os.kill(own_nats.describe()["nats"]["pid"], signal.SIGKILL)
         await asyncio.sleep(0.5)
         await own_nats.restart("nats")
         assert (await outcome(client, agent="adder", input=[2])).result[0]["sum"] == 12
-        lost = [record.__dict__["fields"]["reason"] for record in caplog.records if record.getMessage() == "queue_lost"]
-        assert not any("heartbeat" in reason for reason in lost), "it did not wait for those of pulls that went with the old server"
+        assert caplog.messages.count("worker_registered") == 1, "its session stayed"
 
 
 # --- the worker as a process ------------------------------------------------------------------------------------------
@@ -473,21 +414,18 @@ async def test_after_a_sigkill_another_worker_does_not_repeat_the_finished_step(
     assert (before.attempt, after.attempt) == (1, 2) and after.worker_id not in (None, before.worker_id)
 
 
-async def test_a_worker_that_is_told_to_stop_hands_its_work_over_at_once(
-    server: Server, client: Client, nats_url: str, folder: Path
-) -> None:
+async def test_a_worker_that_is_told_to_stop_hands_its_work_over_at_once(server: Server, client: Client, folder: Path) -> None:
     async with worker_process(server.url, folder) as first:
         started = await client.start_run(plan=PLAN, input=str(folder))
         await event_of(client, started.run_id, "agent_run.step_recorded", key="first")
-        async with worker_process(server.url, folder) as second, acknowledgements(nats_url) as said:
+        async with worker_process(server.url, folder) as second:
             first.send_signal(signal.SIGTERM)
             assert await in_time(first.wait(), 10) == 0
 
             async def handed_over() -> bool:
                 return (await client.get_run(started.run_id)).step("two-steps").attempt == 2
 
-            await eventually(handed_over, "the hand-over")
-            assert sum(word.startswith(b"-NAK") for word in said) >= len(PLAN["agents"]), "nobody waited for the ack wait"
+            await eventually(handed_over, "the hand-over", 5)  # before any lease is over
             (folder / "go").touch()
             run = await end_of(client, started.run_id)
             second.send_signal(signal.SIGTERM)

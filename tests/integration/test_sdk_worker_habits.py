@@ -16,7 +16,7 @@ from tests.integration.sdk_kit import KEY, Server, log_lines, outcome, running, 
 from tests.integration.system_kit import empty_work_queue, fresh_database
 from tests.pace import in_time
 from tidelog import Agent, Client, Context, ToolError, tool
-from tidelog.worker import Worker, agent_runs, bench
+from tidelog.worker import Worker, bench
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -77,7 +77,6 @@ async def test_code_that_does_not_stop_keeps_its_slot_and_is_shown(
     server: Server, client: Client, agent: type[Agent], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(bench, "FIRST_REMINDER_S", 0.1)
-    monkeypatch.setattr(agent_runs, "CHECK_EVERY_S", 0.1)
     async with running(server.url, agent, concurrency=1) as worker:
         first = await client.start_run(agent=agent.name)
         await until(lambda: len(STARTED) == 1)

@@ -1,4 +1,4 @@
-"""The worker's own tasks and its connection: each that ends unexpectedly is made again, and work goes on."""
+"""The worker's connection is made again when it ends unexpectedly, and work goes on."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,9 +8,11 @@ import pytest
 import pytest_asyncio
 
 from adapters.embedded import EmbeddedServices
-from tests.integration.sdk_kit import KEY, Server, outcome, running, serving
+from tests.integration.sdk_kit import KEY, Server, outcome, running, serving, until
 from tests.integration.system_kit import empty_work_queue, fresh_database
 from tidelog import Agent, Client, Context
+from tidelog.session.driver import Driver
+from tidelog.worker import Worker
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -33,39 +35,38 @@ async def works(client: Client) -> None:
     assert (await outcome(client, agent="echo", input="again")).result == "again"
 
 
-async def test_a_puller_that_ended_is_made_again(server: Server) -> None:
-    """The task is cancelled from outside. Without a new task no work would ever come again, and the worker would wait for ever."""
-    async with Client(server.url, KEY) as client, running(server.url, Echo):
-        await works(client)
-        [puller] = [task for task in asyncio.all_tasks() if task.get_name() == "pull agent echo"]
-        puller.cancel()
-        await works(client)
+def driver_of(worker: Worker) -> Driver:
+    assert worker._api.session is not None and worker._api.session._driver is not None
+    return worker._api.session._driver
 
 
-@pytest.mark.parametrize("how", ["it stopped to read", "it was closed"])
+@pytest.mark.parametrize("how", ["it broke", "it said nonsense", "the server did not understand"])
 async def test_a_connection_that_died_is_replaced(server: Server, how: str) -> None:
     async with Client(server.url, KEY) as client, running(server.url, Echo) as worker:
         await works(client)
-        connection = worker._nats
-        assert connection is not None
-        if how == "it was closed":
-            await connection.close()
+        driver = driver_of(worker)
+        talk = driver._current
+        assert talk is not None
+        if how == "it broke":
+            driver._loop.call_soon_threadsafe(talk._link.abort)
+        elif how == "it said nonsense":
+            asyncio.run_coroutine_threadsafe(talk._give_up(4400, "nonsense"), driver._loop)
         else:
-            parser = connection._ps
-
-            async def breaks_once(data: bytes) -> None:
-                del parser.parse
-                raise ValueError("a defect of the client")
-
-            parser.parse = breaks_once
-            await connection._send_ping()
+            asyncio.run_coroutine_threadsafe(talk._link.send(b"[{}]"), driver._loop)
+        await until(lambda: driver._current not in (None, talk))
         await works(client)
 
 
-async def test_a_session_that_was_cancelled_ends_the_worker(server: Server) -> None:
+async def test_a_session_whose_thread_ended_ends_the_worker(server: Server) -> None:
     """The worker's process ends then, and is started again."""
-    with pytest.raises(RuntimeError, match="session was cancelled"):
-        async with running(server.url, Echo):
-            [session] = [task for task in asyncio.all_tasks() if task.get_name() == "session"]
-            session.cancel()
-            await asyncio.wait({session})
+    with pytest.raises(RuntimeError, match="session ended by itself"):
+        async with running(server.url, Echo) as worker:
+            driver = driver_of(worker)
+
+            def cancel_all() -> None:
+                for task in asyncio.all_tasks(driver._loop):
+                    task.cancel()
+
+            driver._loop.call_soon_threadsafe(cancel_all)
+            assert worker._api.session is not None
+            await asyncio.wait({worker._api.session.ended})

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -40,18 +41,19 @@ class Gates:
     """Events for which a test and its tools wait."""
 
     def __init__(self) -> None:
-        self.begun, self.go_on = asyncio.Event(), asyncio.Event()
+        self.begun, self.go_on, self.end = asyncio.Event(), asyncio.Event(), threading.Event()
 
 
 GATES = Gates()
 
 
 @pytest.fixture(autouse=True)
-def gates() -> Gates:
+def gates() -> Iterator[Gates]:
     global GATES  # asyncio events belong to the loop of the test
     STARTED.clear()
     GATES = Gates()
-    return GATES
+    yield GATES
+    GATES.end.set()
 
 
 # --- failures ---------------------------------------------------------------------------------------------------------
@@ -135,16 +137,21 @@ async def test_a_group_of_errors_has_the_kind_of_its_leaves_and_names_them(serve
 # --- open calls -------------------------------------------------------------------------------------------------------
 
 
+LOOPS: list[asyncio.AbstractEventLoop] = []
+
+
 @tool("v.late")
-async def late() -> str:
+def late() -> str:
+    """A sync tool goes on when its call is cancelled; an async one would be cancelled, too."""
     STARTED.append("late")
-    GATES.begun.set()
-    await GATES.go_on.wait()
+    LOOPS[-1].call_soon_threadsafe(GATES.begun.set)
+    GATES.end.wait(60)
     return "done"
 
 
 class Racer(Agent):
     async def execute(self, ctx: Context) -> str:
+        LOOPS.append(asyncio.get_running_loop())
         slow = asyncio.create_task(ctx.tool("v.late"))
         await asyncio.wait({asyncio.create_task(GATES.begun.wait()), slow}, return_when=asyncio.FIRST_COMPLETED)
         return "quick"
@@ -165,7 +172,7 @@ async def test_an_agent_that_ends_with_open_calls(server: Server, client: Client
         assert (run.status, run.result, call.status, call.cancel_requested) == ("completed", "quick", "running", True)
         await until(lambda: "run.completed" in types)
         assert not reading.done(), "the attempt is under way"
-        GATES.go_on.set()
+        GATES.end.set()
         await in_time(reading, 20)
     assert types[-1] == "invocation.succeeded" and types.count("run.completed") == 1
     assert types == [event.type async for event in client.events(started.run_id, follow=False)], "nothing comes after the end"
@@ -188,7 +195,7 @@ async def test_a_tool_that_had_no_worker_is_not_started_for_a_run_that_is_over(s
     assert (run.status, call.status) == ("completed", "cancelled")
     async with running(server.url, Racer, late):
         await outcome(client, agent="racer")
-        GATES.go_on.set()
+        GATES.end.set()
     assert STARTED == ["late"], "of the second run"
 
 

@@ -5,7 +5,7 @@ from api.settings.misspelt import misspelt
 
 
 def test_a_slip_of_the_pen_is_found() -> None:
-    names = ["PATH", "TIDELOG_PROT", "TIDELOG_DATABSE_URL", "TIDELOG_LOG_LEVEL", "TIDELOG_REPORT_DIR", "TIDELOG_WORKER_NATS_TOKEN"]
+    names = ["PATH", "TIDELOG_PROT", "TIDELOG_DATABSE_URL", "TIDELOG_LOG_LEVEL", "TIDELOG_REPORT_DIR"]
     assert misspelt(names) == [("TIDELOG_DATABSE_URL", "TIDELOG_DATABASE_URL"), ("TIDELOG_PROT", "TIDELOG_PORT")]
 
 

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tests.pace import in_time, within
+from tests.pace import in_time
 from tidelog import Agent, Context, PermanentError, RecipientOverError, ToolContext, ToolError, TransientError, tool
 from tidelog.calling import ProcessExitError
 from tidelog.context import Assignment
@@ -265,7 +265,7 @@ async def test_mail_is_not_lost_when_the_caller_gives_up_while_it_is_being_recei
     recorder.go.set()
     message = await context.receive(timeout_s=10)
     assert message is not None and message.body == "precious"
-    await context.close()
+    context.close()
 
 
 async def test_mail_is_not_lost_when_the_caller_is_cancelled_in_the_moment_it_arrives() -> None:
@@ -281,7 +281,7 @@ async def test_mail_is_not_lost_when_the_caller_is_cancelled_in_the_moment_it_ar
     first = None if waiting.cancelled() else await waiting
     second = await context.receive(timeout_s=10 if first is None else 0)
     assert [message.body for message in (first, second) if message] == ["precious"]
-    await context.close()
+    context.close()
 
 
 def test_an_update_that_overlaps_with_an_earlier_one_changes_nothing_twice() -> None:
@@ -358,21 +358,6 @@ async def test_an_agent_that_exits_does_not_exit_the_process() -> None:
 
     with pytest.raises(ProcessExitError):
         await run_agent(agent_of(execute))
-
-
-async def test_who_waits_for_a_result_is_told_when_nobody_asks_for_it_any_more() -> None:
-    """The asking task may end in any way. Here a stranger cancels the task, and asyncio reports such an end nowhere."""
-
-    async def execute(ctx: Context) -> Any:
-        call = asyncio.create_task(ctx.tool("echo", value=1, pause_s=60))
-        while not (asking := [t for t in asyncio.all_tasks() if t.get_name() == f"poll {ctx.agent_run_id}"]):  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-        asking[0].cancel()
-        await call
-
-    async with within(10):
-        with pytest.raises(RuntimeError, match="waiting for results was cancelled"):
-            await run_agent(agent_of(execute), tools=[echo])
 
 
 async def test_calls_that_an_agent_leaves_open_end_with_it() -> None:

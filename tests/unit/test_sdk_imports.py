@@ -170,7 +170,6 @@ def test_a_file_that_changes_the_current_folder_moves_neither_the_other_folders_
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "1", {"a": "import os; os.chdir('/')", "good": ""})
     write(tmp_path / "2", {})
-    monkeypatch.setenv("TIDELOG_WORKER_NATS_TOKEN", "t")
     given = parse_arguments(["--agents", "1", "--agents", "2", "--url", NO_SERVER, "--api-key", "k"])
     found = discover(given.agents)
     assert not found.problems and list(found.agents) == ["good"]

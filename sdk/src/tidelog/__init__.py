@@ -1,6 +1,6 @@
 """Tidelog SDK: write agents and tools, and talk to a Tidelog server.
 
-Every name below is imported at its first use. So the server can import `tidelog.nats_security` without the rest.
+Every name below is imported at its first use. So the server can import `tidelog.log_lines` without the rest.
 """
 
 from importlib import import_module

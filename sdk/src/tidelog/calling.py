@@ -130,7 +130,7 @@ class _Outcome:
 async def end_tasks(*tasks: "asyncio.Task[Any]") -> None:
     """Cancel tasks of our own until all have ended.
 
-    One cancellation may not be enough: `asyncio.wait_for`, which the client of NATS uses, swallows a cancellation when its result
+    One cancellation may not be enough: `asyncio.wait_for`, which libraries use, swallows a cancellation when its result
     comes at the same moment (Python before 3.12, github.com/python/cpython/issues/86296).
     """
     while pending := [task for task in tasks if not task.done()]:

@@ -36,8 +36,9 @@ from tidelog.models import (
     StartedRun,
     ToolInfo,
 )
+from tidelog.retries import RetryPolicy
 from tidelog.sse import ServerSentEvent, parse_sse
-from tidelog.transport import RetryPolicy, Transport, error_of, json_of
+from tidelog.transport import Transport, error_of, json_of
 from tidelog.values import read_model, to_json
 
 M = TypeVar("M", bound=BaseModel)

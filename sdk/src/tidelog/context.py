@@ -15,18 +15,15 @@ from uuid import UUID
 
 from pydantic import JsonValue, ValidationError
 
-from tidelog.calling import call, end_tasks
+from tidelog.calling import call
 from tidelog.errors import PermanentError, ToolError
-from tidelog.journal import EntryError, Journal, JournalEntry, Mail, Recorder
+from tidelog.journal import EntryError, Journal, JournalEntry, JournalUpdate, Mail, Recorder
 from tidelog.values import to_json
 
 logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 
-POLL_WAIT_S = 20.0
-SHORTEST_PAUSE_S = 0.02
-LONGEST_PAUSE_S = 1.0
 MAX_STEP_THREADS = 32
 """The number of steps of one execution that run at the same time when started with `asyncio.gather`; further steps wait."""
 
@@ -95,7 +92,7 @@ class Context:
         self._journal = journal
         self._recorder = recorder
         self._place = place or KeptPlace()
-        self._inbox = _Inbox(assignment, journal, recorder, self._place)
+        self._inbox = _Inbox(journal, recorder, self._place)
         self._step_slots = asyncio.Semaphore(MAX_STEP_THREADS)
         self.state = State(journal, recorder)
         """The shared context of the run: `get`, `set`."""
@@ -226,13 +223,14 @@ class Context:
         """Keys of the calls of tools that wait for an outcome now."""
         return self._inbox.open_calls
 
-    async def refresh(self) -> None:
-        """Fetch news, unless a poll already waits for them. The runtime learns of a cancellation in this way."""
-        await self._inbox.refresh()
+    @property
+    def recorded(self) -> int:
+        """Number of the entries that earlier attempts recorded."""
+        return self._journal.recorded
 
-    async def close(self) -> None:
-        """Stop the polls in the background. Called by the runtime when `execute` is over."""
-        await self._inbox.close()
+    def close(self) -> None:
+        """End the calls that still wait. Called by the runtime when `execute` is over."""
+        self._inbox.close()
 
 
 def _tool_error(tool: str, error: EntryError) -> ToolError:
@@ -291,17 +289,16 @@ class _MailWaiter:
 
 
 class _Inbox:
-    """Waits for tool results and mail from the server. One poll at a time, and only while a call waits."""
+    """Waits for tool results and mail, which the recorder brings as they come."""
 
-    def __init__(self, assignment: Assignment, journal: Journal, recorder: Recorder, place: Place) -> None:
-        self._assignment = assignment
+    def __init__(self, journal: Journal, recorder: Recorder, place: Place) -> None:
         self._journal = journal
         self._recorder = recorder
         self._place = place
         self._calls: dict[str, asyncio.Future[JournalEntry]] = {}
         self._mail_waiters: list[_MailWaiter] = []
-        self._poller: asyncio.Task[None] | None = None
         self._closed = False
+        recorder.follow(self._take_over)
 
     async def settled(self, key: str) -> JournalEntry:
         """Wait until a call is no longer pending, and return its entry."""
@@ -312,7 +309,6 @@ class _Inbox:
             raise asyncio.CancelledError("the execution is over")
         future: asyncio.Future[JournalEntry] = asyncio.get_running_loop().create_future()
         self._calls[key] = future
-        self._ensure_polling()
         try:
             async with self._place.waiting():
                 return await future
@@ -322,7 +318,7 @@ class _Inbox:
     async def take_mail(self, sender: str | None, timeout_s: float) -> Mail | None:
         """The oldest fitting message, removed from the mailbox; None after the time-out."""
         if timeout_s <= 0 and self._pick(sender) is None:
-            await self.refresh()
+            await self._refresh()
         mail = self._pick(sender)
         if mail is not None:
             self._journal.mailbox.remove(mail)
@@ -332,7 +328,6 @@ class _Inbox:
             raise asyncio.CancelledError("the execution is over")
         waiter = _MailWaiter(sender, asyncio.get_running_loop().create_future())
         self._mail_waiters.append(waiter)
-        self._ensure_polling()
         try:
             async with self._place.waiting():
                 await asyncio.wait({waiter.future}, timeout=timeout_s)
@@ -349,15 +344,12 @@ class _Inbox:
         self._journal.mailbox.insert(0, mail)
         self._hand_out()
 
-    async def refresh(self) -> None:
-        if self._poller is None or self._poller.done():
-            self._take_over(await self._recorder.poll(self._journal.version, 0))
+    async def _refresh(self) -> None:
+        self._take_over(await self._recorder.news(self._journal.version))
 
-    async def close(self) -> None:
-        """Ends the poll, and the calls that still wait: nobody brings them a result any more."""
+    def close(self) -> None:
+        """Ends the calls that still wait: nobody brings them a result any more."""
         self._closed = True
-        if self._poller is not None:
-            await end_tasks(self._poller)
         for call_future in self._calls.values():
             call_future.cancel()
         for waiter in self._mail_waiters:
@@ -365,36 +357,19 @@ class _Inbox:
 
     @property
     def open_calls(self) -> tuple[str, ...]:
-        return tuple(self._calls)
+        return tuple(key for key, future in self._calls.items() if not future.done())
 
     def _pick(self, sender: str | None) -> Mail | None:
         return next((mail for mail in self._journal.mailbox if sender in (None, mail.sender)), None)
 
-    def _ensure_polling(self) -> None:
-        if self._poller is None or self._poller.done():
-            self._poller = asyncio.create_task(self._poll(), name=f"poll {self._assignment.agent_run_id}")
-            self._poller.add_done_callback(self._poller_ended)
-
-    async def _poll(self) -> None:
-        pause_s = SHORTEST_PAUSE_S
-        while self._calls or self._mail_waiters:
-            before = self._journal.version
-            self._take_over(await self._recorder.poll(before, POLL_WAIT_S))
-            if self._journal.version > before:
-                pause_s = SHORTEST_PAUSE_S
-            else:  # nothing new: a pause, so that no answer of the server can cause a busy loop
-                await asyncio.sleep(pause_s)
-                pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
-
-    def _take_over(self, update: Any) -> None:
+    def _take_over(self, update: JournalUpdate) -> None:
         self._journal.apply(update)
-        for key, future in self._calls.items():
-            entry = self._journal.find(key)
-            if entry is not None and entry.status != "pending" and not future.done():
+        for changed in update.journal:
+            future, entry = self._calls.get(changed.key), self._journal.find(changed.key)
+            if future is not None and entry is not None and entry.status != "pending" and not future.done():
                 future.set_result(entry)
-        # Woken callers remove themselves a moment later; until then the poller must not count them as waiting.
-        self._calls = {key: future for key, future in self._calls.items() if not future.done()}
-        self._hand_out()
+        if update.mailbox:
+            self._hand_out()
 
     def _hand_out(self) -> None:
         for waiter in list(self._mail_waiters):
@@ -403,15 +378,3 @@ class _Inbox:
                 self._journal.mailbox.remove(mail)
                 self._mail_waiters.remove(waiter)
                 waiter.future.set_result(mail)
-
-    def _poller_ended(self, task: asyncio.Task[None]) -> None:
-        error = RuntimeError("waiting for results was cancelled") if task.cancelled() else task.exception()
-        if error is None or (self._closed and task.cancelled()):
-            return
-        logger.error("waiting_for_results_failed", exc_info=error)
-        for call_future in self._calls.values():
-            if not call_future.done():
-                call_future.set_exception(error)
-        for waiter in self._mail_waiters:
-            if not waiter.future.done():
-                waiter.future.set_exception(error)

@@ -33,14 +33,14 @@ def http_client(
         ProxySettingError: the proxy cannot be used.
         TidelogConnectionError: the URL cannot be used, or the files of authorities cannot be read.
     """
-    server = _server(url)
+    server = server_of(url)
     return httpx2.AsyncClient(
         base_url=server,
         headers=dict(headers or {}),
         limits=limits or httpx2.Limits(),
         timeout=timeout_s,
         proxy=proxy_to(server, proxy),
-        verify=_trusting(server),
+        verify=trusting(server),
         trust_env=False,
     )
 
@@ -48,12 +48,13 @@ def http_client(
 def on_this_machine(url: str) -> bool:
     """Whether the server at `url` is this machine by its address or the name localhost. False for a text that is no URL."""
     try:
-        return _is_loopback(_server(url).host)
+        return _is_loopback(server_of(url).host)
     except TidelogConnectionError:
         return False
 
 
-def _server(url: str) -> httpx2.URL:
+def server_of(url: str) -> httpx2.URL:
+    """Raises TidelogConnectionError for a URL that cannot be used."""
     try:
         server = httpx2.URL(url.rstrip("/"))
     except (httpx2.InvalidURL, ValueError) as error:
@@ -129,7 +130,7 @@ def _proxy(name: str, value: str) -> httpx2.Proxy:
     return proxy
 
 
-def _trusting(server: httpx2.URL) -> ssl.SSLContext:
+def trusting(server: httpx2.URL) -> ssl.SSLContext:
     """The authorities of SSL_CERT_FILE, SSL_CERT_DIR or the system. None for http: to load them costs 20 to 50 ms and 3 MB."""
     if server.scheme == "http":
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -4,7 +4,7 @@
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Literal, Protocol
 from uuid import UUID
@@ -50,13 +50,13 @@ class Mail(BaseModel):
 
 
 class JournalUpdate(BaseModel):
-    """New or changed entries and new mail, up to `version`. `status` is the status of the agent run, if known."""
+    """New or changed entries and new mail, up to `version`. `more`: there are further ones behind it."""
 
     model_config = ConfigDict(frozen=True)
     version: int
     journal: tuple[JournalEntry, ...] = ()
     mailbox: tuple[Mail, ...] = ()
-    status: str | None = None
+    more: bool = False
 
 
 class StateValue(BaseModel):
@@ -85,8 +85,12 @@ class Recorder(Protocol):
 
     async def write_state(self, key: str, name: str, value: JsonValue, expect: int | None) -> StateValue: ...
 
-    async def poll(self, after_version: int, wait_s: float) -> JournalUpdate:
-        """The changes after a version; waits up to `wait_s` seconds for a change."""
+    def follow(self, take: Callable[[JournalUpdate], None]) -> None:
+        """From now on `take` gets the changes as they happen."""
+        ...
+
+    async def news(self, after_version: int) -> JournalUpdate:
+        """The changes after a version, asked for now."""
         ...
 
 
@@ -101,6 +105,11 @@ class Journal:
         self._used: set[str] = set()
         self._counts: Counter[str] = Counter()
         self._seen_mail = {mail.message_id for mail in mailbox}
+
+    @property
+    def recorded(self) -> int:
+        """Number of the entries that earlier attempts recorded."""
+        return len(self._found_at_start)
 
     def take_key(self, key: str | None, name: str) -> str:
         """The key of the next call: the given key, else `<name>#<count>`.

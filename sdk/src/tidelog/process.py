@@ -33,7 +33,7 @@ WIND_UP_S = 0.3
 """Seconds that each part of the end of the loop may take."""
 BACKSTOP_S = 0.5
 BLOCKED_S = 10.0
-"""Seconds without a sign of the loop after which other workers take the work over. `LoopWatch` reports blocks that have ended."""
+"""Seconds without a sign of the loop after which people should know. `LoopWatch` reports blocks that have ended."""
 LOOP_FAULTS, FAULTS_WITHIN_S = 10, 10.0
 """So many exceptions out of the loop within this time, beside those of `sys.exit`, are a loop that cannot go on."""
 
@@ -204,7 +204,7 @@ class WorkerProcess:
             place = place_of_thread(threading.main_thread().ident)
             log(
                 logger, logging.ERROR, "event_loop_does_not_come_back", seconds=round(silent_s, 1), at=place,
-                hint="other workers take over its work; run blocking code with ctx.step, or make it a sync tool",
+                hint="after a minute other workers take over its work; run blocking code with ctx.step, or make it a sync tool",
             )  # fmt: skip
         return True
 

@@ -12,7 +12,6 @@ To test a crash, give the same journal to a second execution:
 """
 
 import asyncio
-import contextlib
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -71,7 +70,7 @@ class MemoryJournal:
     _versions: dict[str, int] = field(default_factory=dict)
     _attempts: int = 0
     _version: int = 0
-    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _followers: list[Callable[[JournalUpdate], None]] = field(default_factory=list)
 
     def recorded(self) -> dict[str, Any]:
         """Recorded results by key; of a failed call its error as `{type, message, kind, file, line}`."""
@@ -86,7 +85,7 @@ class MemoryJournal:
         mail = Mail(message_id=uuid7(), sender=sender, body=to_json(body, "the message"), sent_at=datetime.now(UTC))
         self._version += 1
         self._mailbox[mail.message_id] = (self._version, mail)
-        self._announce()
+        self._announce(JournalUpdate(version=self._version, mailbox=(mail,)))
 
     def record(self, entry: JournalEntry) -> None:
         """Record an entry; a finished one stays as it is."""
@@ -94,7 +93,7 @@ class MemoryJournal:
         if known is None or known[1].status == "pending":
             self._version += 1
             self._entries[entry.key] = (self._version, entry)
-            self._announce()
+            self._announce(JournalUpdate(version=self._version, journal=(entry.model_copy(deep=True),)))
 
     def changes(self, after: int) -> JournalUpdate:
         return JournalUpdate(
@@ -102,13 +101,6 @@ class MemoryJournal:
             journal=tuple(entry.model_copy(deep=True) for version, entry in self._entries.values() if version > after),
             mailbox=tuple(mail for version, mail in self._mailbox.values() if version > after),
         )
-
-    async def wait_for_changes(self, after: int, wait_s: float) -> JournalUpdate:
-        if self._version <= after and wait_s > 0:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await self._changed.wait()
-        return self.changes(after)
 
     def take_out(self, message_id: UUID) -> Mail:
         return self._mailbox.pop(message_id)[1]
@@ -129,9 +121,15 @@ class MemoryJournal:
         self._versions[name] = version + 1
         return version + 1
 
-    def _announce(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+    def follow(self, take: Callable[[JournalUpdate], None]) -> None:
+        self._followers.append(take)
+
+    def leave(self, take: Callable[[JournalUpdate], None]) -> None:
+        self._followers.remove(take)
+
+    def _announce(self, update: JournalUpdate) -> None:
+        for take in list(self._followers):
+            take(update)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +175,7 @@ class MemoryRecorder:
         self._workspace = workspace
         self._over = over
         self._calls: set[asyncio.Task[None]] = set()
+        self._taking: list[Callable[[JournalUpdate], None]] = []
 
     async def record_step(self, key: str, result: JsonValue) -> None:
         self._journal.record(JournalEntry(key=key, kind="step", status="ok", result=copy.deepcopy(result)))
@@ -250,10 +249,16 @@ class MemoryRecorder:
         self._journal.record(JournalEntry(key=key, kind="state_set", status="ok", result=written.model_dump(mode="json")))
         return written
 
-    async def poll(self, after_version: int, wait_s: float) -> JournalUpdate:
-        return await self._journal.wait_for_changes(after_version, wait_s)
+    def follow(self, take: Callable[[JournalUpdate], None]) -> None:
+        self._taking.append(take)
+        self._journal.follow(take)
+
+    async def news(self, after_version: int) -> JournalUpdate:
+        return self._journal.changes(after_version)
 
     async def close(self) -> None:
+        while self._taking:
+            self._journal.leave(self._taking.pop())
         for task in list(self._calls):
             await stop_task(task)
 
@@ -313,6 +318,6 @@ async def run_agent(
         with keep_process():
             result = to_json(await agent().execute(context), "the agent's result")
     finally:
-        await context.close()
+        context.close()
         await recorder.close()
     return Outcome(result, journal, context.unused_keys())

@@ -1,9 +1,10 @@
 """`@tool`: a Python function as a tool. Its type hints become the JSON Schema that models and people see."""
 
 import inspect
+import threading
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
@@ -30,6 +31,13 @@ class ToolContext:
     workspace: Path
     idempotency_key: str
     attempt: int
+    _told: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody waits for the result any more: the run was cancelled, or the time is over. A sync tool that works for long
+        looks here from time to time, and ends: Python cannot stop its thread. An async tool is cancelled instead."""
+        return self._told.is_set()
 
 
 class ToolDefinition(BaseModel):

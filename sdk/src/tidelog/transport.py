@@ -3,10 +3,8 @@
 import asyncio
 import json
 import logging
-import random
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self
@@ -15,29 +13,13 @@ import httpx2
 
 from tidelog.errors import ConflictError, NotJsonError, TidelogAPIError, TidelogConnectionError, api_error
 from tidelog.http_client import http_client
+from tidelog.retries import NO_RETRY, RetryPolicy
 from tidelog.values import encode
 
 logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 5.0
 POOL_TIMEOUT_S = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """The bound on retries of a request that may be repeated. Waits are random between 0 and a doubling bound (full jitter)."""
-
-    max_elapsed_s: float
-    base_s: float = 0.2
-    cap_s: float = 10.0
-    conflicts: bool = True
-    """Whether a retryable conflict may be retried: not if the caller named the expected version."""
-
-    def delay_s(self, failures: int) -> float:
-        return random.uniform(0, min(self.cap_s, self.base_s * 2 ** min(failures, 16)))
-
-
-NO_RETRY = RetryPolicy(max_elapsed_s=0)
 
 
 class Transport:

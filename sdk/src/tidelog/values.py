@@ -23,6 +23,8 @@ M = TypeVar("M", bound=BaseModel)
 
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 _MASK = b'"**********"'
+_ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+"""Made once: `json.dumps` makes one at each call with options."""
 
 
 def to_json(value: object, what: str, max_bytes: int | None = MAX_JSON_BYTES) -> JsonValue:
@@ -56,7 +58,7 @@ def to_json(value: object, what: str, max_bytes: int | None = MAX_JSON_BYTES) ->
 
 def encode(plain: object) -> bytes:
     """JSON data as text. Raises ValueError, TypeError or RecursionError for other data."""
-    return json.dumps(plain, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+    return _ENCODER.encode(plain).encode()
 
 
 def _has_nul(text: bytes) -> bool:

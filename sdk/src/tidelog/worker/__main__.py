@@ -12,7 +12,6 @@ from tidelog.errors import TidelogConnectionError
 from tidelog.logs import configure_logs, log
 from tidelog.process import WorkerProcess
 from tidelog.worker.intake import Intake
-from tidelog.worker.nats_settings import WorkerSettingsError, nats_security_from
 from tidelog.worker.runtime import GRACE_S, RefusedError, Worker
 
 logger = logging.getLogger("tidelog.worker")
@@ -26,9 +25,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = argparse.ArgumentParser(
         prog="python -m tidelog.worker",
         description="Run the agents and tools of folders for a Tidelog server.",
-        epilog="The API key is read from TIDELOG_API_KEY; a key on the command line can be seen by other users of the machine. "
-        "Certificates and credentials for NATS come from TIDELOG_WORKER_NATS_CA_FILE, …_CERT_FILE, …_KEY_FILE, …_CREDS_FILE, "
-        "…_NKEY_FILE, …_TOKEN and …_TLS_FIRST.",
+        epilog="The API key is read from TIDELOG_API_KEY; a key on the command line can be seen by other users of the machine.",
     )
     parser.add_argument(
         "--agents", action="append", type=Path, required=True, metavar="FOLDER", help="folder with agents and tools; repeatable"
@@ -54,10 +51,6 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         parser.error(f"--workspace: there is no folder {given.workspace}")
     # Absolute from here on: code of users may change the current folder of the process.
     given.workspace, given.agents = given.workspace.resolve(), [folder.resolve() for folder in given.agents]
-    try:
-        given.nats_security = nats_security_from(os.environ)
-    except WorkerSettingsError as error:
-        parser.error(str(error))
     return given
 
 
@@ -84,7 +77,6 @@ async def serve(given: argparse.Namespace, stop: asyncio.Event) -> int:
             workspace=given.workspace,
             concurrency=given.concurrency,
             tool_concurrency=given.tool_concurrency,
-            nats_security=given.nats_security,
             grace_s=given.grace,
         )
     except TidelogConnectionError as error:

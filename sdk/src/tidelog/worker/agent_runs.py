@@ -1,8 +1,8 @@
-"""Runs an agent: claim, execute with a context backed by the server, report."""
+"""Runs an agent: execute with a context backed by the server, report."""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -25,38 +25,32 @@ from tidelog.failures import ErrorReport, agent_failure, report_error
 from tidelog.journal import Journal, JournalUpdate, StateValue
 from tidelog.logs import log, log_failure
 from tidelog.values import to_json
-from tidelog.worker.deliveries import Delivery
-from tidelog.worker.leases import Lease, Loss
+from tidelog.worker.leases import Loss
 from tidelog.worker.outcomes import Outcome, outcome_of
-from tidelog.worker.protocol import AgentRunClaim, WorkerApi
+from tidelog.worker.pieces import Piece
+from tidelog.worker.protocol import AgentWork, WorkerApi
 from tidelog.worker.slots import Slot
-from tidelog.worker.tasks import going_on
 
 logger = logging.getLogger(__name__)
 
-CHECK_EVERY_S = 10.0
 T = TypeVar("T")
-
-FINISHED = frozenset({"completed", "failed", "cancelled"})
 
 
 class ServerRecorder:
     """The `Recorder` of an execution whose journal is kept by the server."""
 
-    def __init__(self, api: WorkerApi, lease: Lease, agent_run_id: UUID, attempt: int) -> None:
+    def __init__(self, api: WorkerApi, piece: Piece) -> None:
         self._api = api
-        self._lease = lease
-        self._id = agent_run_id
-        self._attempt = attempt
+        self._piece = piece
+        self._ticket = piece.ticket
+        self._lease = piece.lease
 
     async def record_step(self, key: str, result: JsonValue) -> None:
-        await self._asked(self._api.record_step(self._id, self._attempt, key, result), f"record step {key!r}")
+        await self._asked(self._api.record_step(self._ticket, key, result), f"record step {key!r}")
 
     async def request_call(self, key: str, tool: str, arguments: dict[str, JsonValue]) -> None:
         try:
-            await self._lease.guard(
-                self._api.request_call(self._id, self._attempt, key, tool, arguments), NotFoundError, InvalidRequestError
-            )
+            await self._lease.guard(self._api.request_call(self._ticket, key, tool, arguments), NotFoundError, InvalidRequestError)
         except NotFoundError as error:
             raise ToolError(error.detail or f"there is no tool {tool!r}", "permanent", tool) from error
         except InvalidRequestError as error:
@@ -64,7 +58,7 @@ class ServerRecorder:
 
     async def send_message(self, key: str, to: str, body: JsonValue) -> UUID:
         try:
-            return await self._asked(self._api.send_message(self._id, self._attempt, key, to, body), f"send to {to!r}")
+            return await self._asked(self._api.send_message(self._ticket, key, to, body), f"send to {to!r}")
         except PermanentError as error:
             refusal = error.__cause__
             if isinstance(refusal, ConflictError) and refusal.code == "recipient-over":
@@ -72,19 +66,19 @@ class ServerRecorder:
             raise
 
     async def record_receipt(self, key: str, message_id: UUID | None) -> None:
-        await self._asked(self._api.record_receipt(self._id, self._attempt, key, message_id), f"receive as {key!r}")
+        await self._asked(self._api.record_receipt(self._ticket, key, message_id), f"receive as {key!r}")
 
     async def read_state(self, key: str, name: str) -> StateValue:
-        return await self._asked(self._api.read_state(self._id, self._attempt, key, name), f"read {name!r}")
+        return await self._asked(self._api.read_state(self._ticket, key, name), f"read {name!r}")
 
     async def write_state(self, key: str, name: str, value: JsonValue, expect: int | None) -> StateValue:
-        return await self._asked(self._api.write_state(self._id, self._attempt, key, name, value, expect), f"write {name!r}")
+        return await self._asked(self._api.write_state(self._ticket, key, name, value, expect), f"write {name!r}")
 
-    async def poll(self, after_version: int, wait_s: float) -> JournalUpdate:
-        update = await self._lease.guard(self._api.poll(self._id, self._attempt, after_version, wait_s))
-        if update.status in FINISHED:
-            self._lease.give_up("over")
-        return update
+    def follow(self, take: Callable[[JournalUpdate], None]) -> None:
+        self._piece.follow(take)
+
+    async def news(self, after_version: int) -> JournalUpdate:
+        return await self._lease.guard(self._api.news(self._ticket, after_version))
 
     async def _asked(self, request: Awaitable[T], what: str) -> T:
         """A refusal for reasons in the request itself becomes the agent's error, with the server's words."""
@@ -95,72 +89,88 @@ class ServerRecorder:
 
 
 class AgentRunner:
-    """Executes agents. One `run` per delivery; it is cancelled when the worker shuts down."""
+    """Executes agents. One `run` per piece; it is cancelled when the worker shuts down."""
 
-    def __init__(self, api: WorkerApi, worker_id: str, agents: Mapping[str, type[Agent]]) -> None:
+    def __init__(self, api: WorkerApi, agents: Mapping[str, type[Agent]]) -> None:
         self._api = api
-        self._worker_id = worker_id
         self._agents = agents
 
-    async def run(self, delivery: Delivery, slot: Slot, crew: Crew) -> Loss | None:
+    async def run(self, piece: Piece, slot: Slot, crew: Crew) -> Loss | None:
         """Execute one agent run in the crew. Returns None when the outcome is recorded, else why the work was given up.
 
         Raises:
-            TidelogAPIError, TidelogConnectionError: claiming or reporting failed; see `loss_of`.
+            TidelogAPIError, TidelogConnectionError: reporting failed; see `loss_of`.
         """
-        work = delivery.work
-        claim = await self._api.claim_agent_run(work.work_id, self._worker_id, work.dispatch, delivery.number)
+        claim = piece.claim
+        assert isinstance(claim, AgentWork)
         fields: dict[str, Any] = {
-            "run_id": claim.run_id,
-            "agent_run_id": claim.agent_run_id,
+            "run_id": claim.run,
+            "agent_run_id": claim.work,
             "agent": claim.agent,
             "attempt": claim.attempt,
         }
-        log(logger, logging.INFO, "agent_run_started", recorded_keys=len(claim.journal), **fields)
-        lease = Lease()
-        context = self._context(claim, lease, slot)
-        task = asyncio.create_task(self._execute(work.pool, context, crew), name=f"execute {claim.agent} {claim.agent_run_id}")
+        context = await self._context(piece, claim, slot)
+        if context is None:
+            return piece.lease.lost.result()
+        log(logger, logging.INFO, "agent_run_started", recorded_keys=context.recorded, **fields)
+        task = asyncio.create_task(self._execute(claim.agent, context, crew), name=f"execute {claim.agent} {claim.work}")
         crew.add_task(task)
-        name = f"watch {claim.agent_run_id}"
-        watch = asyncio.create_task(going_on(name, lambda: _watch(context)), name=name)
         try:
-            either: set[asyncio.Future[Any]] = {task, lease.lost, crew.exited}
+            either: set[asyncio.Future[Any]] = {task, piece.lease.lost, crew.exited}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await stop_task(watch)
             await stop_task(task)
             left_open = context.open_calls()
-            await context.close()
-        if lease.lost.done():
-            log(logger, logging.INFO, "agent_run_let_go", reason=lease.lost.result(), **fields)
-            return lease.lost.result()
+            context.close()
+        if piece.lease.lost.done():
+            log(logger, logging.INFO, "agent_run_let_go", reason=piece.lease.lost.result(), **fields)
+            return piece.lease.lost.result()
         if left_open:
             hint = "an agent that ends gives up its open calls; await them, or cancel them"
             log(logger, logging.WARNING, "open_calls_given_up", keys=left_open, hint=hint, **fields)
-        await self._report(claim, context, outcome_of(task, crew, asyncio.CancelledError("the agent cancelled itself")), fields)
+        await self._report(piece, context, outcome_of(task, crew, asyncio.CancelledError("the agent cancelled itself")), fields)
         return None
 
-    def _context(self, claim: AgentRunClaim, lease: Lease, slot: Slot) -> Context:
-        recorder = ServerRecorder(self._api, lease, claim.agent_run_id, claim.attempt)
+    async def _context(self, piece: Piece, claim: AgentWork, slot: Slot) -> Context | None:
+        """None: the work was lost while the rest of its journal was read."""
+        rest = JournalUpdate(version=claim.version)
+        results = claim.results
+        if claim.more or claim.later:
+            reading = asyncio.create_task(self._rest(piece, claim), name=f"journal {piece.ticket.work}")
+            either: set[asyncio.Future[Any]] = {reading, piece.lease.lost}
+            try:
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                await stop_task(reading)
+            if piece.lease.lost.done():
+                return None
+            rest, late = reading.result()
+            results = {**results, **late}
         assignment = Assignment(
-            claim.run_id,
-            claim.agent_run_id,
+            claim.run,
+            claim.work,
             claim.attempt,
-            claim.step_key,
+            claim.step,
             claim.agent,
             claim.input,
-            claim.results,
+            results,
             claim.peers,
             claim.missing,
         )
-        return Context(assignment, Journal(claim.version, claim.journal, claim.mailbox), recorder, slot)
+        journal = Journal(rest.version, claim.journal + rest.journal, claim.mailbox + rest.mailbox)
+        return Context(assignment, journal, ServerRecorder(self._api, piece), slot)
+
+    async def _rest(self, piece: Piece, claim: AgentWork) -> tuple[JournalUpdate, dict[str, JsonValue]]:
+        """What did not fit into the work's message: pages of the journal, and results of steps before."""
+        late = {step: await self._api.result_of(piece.ticket, step) for step in claim.later}
+        return (await self._api.news(piece.ticket, claim.version) if claim.more else JournalUpdate(version=claim.version)), late
 
     async def _execute(self, pool: str, context: Context, crew: Crew) -> JsonValue:
         CREW.set(crew)
         with keep_process():
             return to_json(await self._agents[pool]().execute(context), "the agent's result")
 
-    async def _report(self, claim: AgentRunClaim, context: Context, outcome: Outcome, fields: Mapping[str, Any]) -> None:
+    async def _report(self, piece: Piece, context: Context, outcome: Outcome, fields: Mapping[str, Any]) -> None:
         error = outcome.error
         if error is None:
             unused = context.unused_keys()
@@ -168,21 +178,14 @@ class AgentRunner:
                 why = "the agent's code was changed between its attempts"
                 log(logger, logging.WARNING, "recorded_keys_not_used", count=len(unused), keys=unused[:10], why=why, **fields)
             try:
-                await self._api.complete_agent_run(claim.agent_run_id, claim.attempt, outcome.result, unused[:1000])
+                await self._api.complete(piece.ticket, outcome.result, unused[:1000])
             except InvalidRequestError as refusal:
-                await self._fail(claim, report_error(refusal, "permanent"), refusal, fields)
+                await self._fail(piece, report_error(refusal, "permanent"), refusal, fields)
                 return
             log(logger, logging.INFO, "agent_run_completed", **fields)
             return
-        await self._fail(claim, agent_failure(error), error, fields)
+        await self._fail(piece, agent_failure(error), error, fields)
 
-    async def _fail(self, claim: AgentRunClaim, report: ErrorReport, error: BaseException, fields: Mapping[str, Any]) -> None:
-        retried = await self._api.fail_agent_run(claim.agent_run_id, claim.attempt, report)
+    async def _fail(self, piece: Piece, report: ErrorReport, error: BaseException, fields: Mapping[str, Any]) -> None:
+        retried = await self._api.fail(piece.ticket, report)
         log_failure(logger, "agent_run_failed", error, kind=report.kind, retried=retried, **fields)
-
-
-async def _watch(context: Context) -> None:
-    """Learn of a cancellation also while the agent works for long without a request to the server. Runs until cancelled."""
-    while True:
-        await asyncio.sleep(CHECK_EVERY_S)
-        await context.refresh()

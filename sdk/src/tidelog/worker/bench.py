@@ -1,46 +1,45 @@
-"""The bench owns each piece of work from its delivery to its acknowledgement, a bounded number at a time."""
+"""The bench owns each piece of work from its arrival until its outcome is recorded, a bounded number at a time."""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
-from uuid import UUID
 
 from tidelog.calling import STOP_WAIT_S, end_tasks
 from tidelog.crews import Crew
 from tidelog.errors import TidelogAPIError, TidelogConnectionError
 from tidelog.logs import log, log_failure
-from tidelog.worker.deliveries import Delivery
 from tidelog.worker.leases import Loss, loss_of
+from tidelog.worker.pieces import Kind, Piece
+from tidelog.worker.protocol import WorkerApi
 from tidelog.worker.slots import Slot, Slots
-from tidelog.worker.tasks import going_on
 
 logger = logging.getLogger(__name__)
-
-HOLD_S = 1.0
-"""Seconds that a message may wait here for a free slot before it is given back to other workers."""
-NAK_DELAY_S: dict[Loss, float] = {"unavailable": 5.0, "refused": 30.0}
-HANDOVER_DELAY_S = 0.1
-UNKNOWN_TRIES = 6
-"""Deliveries of one message, in about five minutes, after which work of our log that the server does not know is dropped."""
 
 FIRST_REMINDER_S, LONGEST_REMINDER_S = 5.0, 600.0
 """Seconds between the log lines about code that does not stop; the pause doubles."""
 
-Run = Callable[[Delivery, Slot, Crew], Awaitable[Loss | None]]
+Run = Callable[[Piece, Slot, Crew], Awaitable[Loss | None]]
 """Executes the code of users in tasks and threads of the crew."""
 
 
 class Bench:
-    """Runs deliveries of one kind (agents or tools). Each kind has a bench of its own, because agents wait for tools."""
+    """Runs work of one kind (agents or tools). Each kind has a bench of its own, because agents wait for tools."""
 
-    def __init__(self, kind: str, concurrency: int, run: Run, waiting_limit: int = 0) -> None:
-        """`waiting_limit`: see `Slots`."""
+    def __init__(
+        self, kind: Kind, concurrency: int, run: Run, api: WorkerApi, changed: Callable[[], None], waiting_limit: int = 0
+    ) -> None:
+        """`changed`: called after `free` has changed. `waiting_limit`: see `Slots`."""
         self._kind = kind
         self._run = run
+        self._api = api
         self._concurrency = concurrency
-        self._slots = Slots(concurrency, waiting_limit)
-        self._owners: dict[UUID, tuple[Delivery, asyncio.Task[None]]] = {}
+        self._changed = changed
+        self._slots = Slots(concurrency, waiting_limit, changed)
+        self._in_line = 0
+        """Pieces that have no slot yet."""
+        self._owners: dict[str, Piece] = {}
+        """The newest piece of each work."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._held: dict[asyncio.Task[None], Crew] = {}
         """Slots of work that is over, but whose code still runs."""
@@ -48,6 +47,11 @@ class Bench:
     @property
     def busy(self) -> int:
         return len(self._tasks)
+
+    @property
+    def free(self) -> int:
+        """How many pieces of work could begin now."""
+        return max(0, self._slots.free - self._in_line)
 
     @property
     def waiting(self) -> int:
@@ -63,28 +67,35 @@ class Bench:
         """Names and places of the code that keeps slots."""
         return [code for crew in self._held.values() for code in crew.what_runs()]
 
-    async def wait_free(self) -> None:
-        async with self._slots:
-            return
-
     @property
     def in_hand(self) -> set[str]:
         """Names of the agents or tools whose work is in hand."""
-        return {delivery.work.pool for delivery, _ in self._owners.values()}
+        return {piece.pool for piece in self._owners.values()}
 
-    def offer(self, delivery: Delivery) -> None:
-        """Take over a delivery. Work that is already in hand is not started twice: its heartbeat goes on with the new delivery."""
-        held = self._owners.get(delivery.work.work_id)
-        if held is not None and held[0].work.dispatch == delivery.work.dispatch:
-            held[0].reply = delivery.reply
-            return
-        task = asyncio.create_task(self._own(delivery), name=f"{self._kind} {delivery.work.pool} {delivery.work.work_id}")
-        self._owners[delivery.work.work_id] = (delivery, task)
+    def __iter__(self) -> Iterator[Piece]:
+        return iter(list(self._owners.values()))
+
+    def find(self, work: str, attempt: int) -> Piece | None:
+        """The piece of this attempt, if it is in hand."""
+        piece = self._owners.get(work)
+        return piece if piece is not None and piece.ticket.attempt == attempt else None
+
+    def offer(self, piece: Piece) -> None:
+        """Take over a piece. An attempt of before that is still in hand is lost by it."""
+        before = self._owners.get(piece.ticket.work)
+        if before is not None:
+            before.stop("lost")
+        placed = self._slots.take()
+        if not placed:
+            self._in_line += 1
+        task = asyncio.create_task(self._own(piece, placed), name=f"{self._kind} {piece.pool} {piece.ticket.work}")
+        self._owners[piece.ticket.work] = piece
         self._tasks.add(task)
-        task.add_done_callback(lambda done: self._forget(delivery, done))
+        task.add_done_callback(partial(self._forget, piece))
+        self._changed()
 
     async def finish(self, grace_s: float) -> None:
-        """Let running work end; after `grace_s` seconds give the rest back, so that other workers continue it.
+        """Let running work end; after `grace_s` seconds stop the rest, which other workers continue.
 
         Returns within `grace_s` + 2 seconds, whatever the code of users does.
         """
@@ -98,68 +109,71 @@ class Bench:
             await asyncio.wait(rest, timeout=STOP_WAIT_S + 1)
         await end_tasks(*self._held)
 
-    async def _own(self, delivery: Delivery) -> None:
-        name = f"keep {delivery.work.work_id}"
-        keeper = asyncio.create_task(going_on(name, delivery.keep), name=name)
-        settled = False
-        try:
-            async with asyncio.timeout(HOLD_S):
+    async def _own(self, piece: Piece, placed: bool) -> None:
+        if not placed:
+            try:
                 await self._slots.acquire()
-        except TimeoutError:
-            keeper.cancel()
-            await delivery.nak(0)
-            return
-        except asyncio.CancelledError:
-            keeper.cancel()
-            await delivery.nak(HANDOVER_DELAY_S)
-            raise
+            finally:
+                self._in_line -= 1
+                self._changed()
         slot, crew = Slot(self._slots), Crew()
         try:
-            loss = await self._work(delivery, slot, crew)
-            settled = True
-        finally:
-            keeper.cancel()
-            self._free(slot, crew, delivery)
-            if not settled:  # shutting down, or a defect of the worker: another worker continues
-                await delivery.nak(HANDOVER_DELAY_S)
-        if loss is None or loss == "over":
-            await delivery.ack()
-        elif loss == "unknown":
-            await self._set_aside(delivery)
+            loss = await self._work(piece, slot, crew)
+        except Exception:
+            self._free(slot, crew, piece)
+            await self._give_back(piece, "a defect of the worker")
+            raise
+        except BaseException:  # shutting down: what is left goes to other workers as the worker leaves
+            self._free(slot, crew, piece)
+            raise
+        self._free(slot, crew, piece)
+        if loss in (None, "over", "unknown"):
+            self._let_go(piece)
         else:
-            await delivery.nak(NAK_DELAY_S[loss])
+            await self._give_back(piece, loss)
 
-    async def _set_aside(self, delivery: Delivery) -> None:
-        """Give back work that the server does not know; the server of another worker may know it.
+    async def _work(self, piece: Piece, slot: Slot, crew: Crew) -> Loss | None:
+        if piece.lease.lost.done():
+            return piece.lease.lost.result()
+        try:
+            return await self._run(piece, slot, crew)
+        except (TidelogAPIError, TidelogConnectionError) as error:
+            loss = loss_of(error)
+            level = logging.DEBUG if loss == "over" else logging.WARNING if loss == "unknown" else logging.ERROR
+            log(logger, level, "work_let_go", loss=loss, reason=str(error), **piece.fields())
+            return loss
 
-        Only work that names our own log is dropped in the end: that log lost the work, as after a restore from a backup. Without
-        the drop the message would count as unacknowledged for ever, and a queue with too many such messages stands still.
-        """
-        work = delivery.work
-        fields = {"kind": self._kind, "pool": work.pool, "work_id": work.work_id, "log_id": work.log_id}
-        if delivery.of_our_log and delivery.number >= UNKNOWN_TRIES:
-            await delivery.ack()
-            log(logger, logging.WARNING, "unknown_work_dropped", deliveries=delivery.number, **fields)
-        else:
-            log(logger, logging.WARNING, "work_not_known", again_in_s=await delivery.set_aside(), **fields)
+    async def _give_back(self, piece: Piece, reason: str) -> None:
+        """The server still counts on this worker for the piece: say that it must not. If the server cannot be told, the piece stays
+        in hand for the server until the worker leaves."""
+        try:
+            await self._api.give_back(piece.ticket, reason)
+        except (TidelogAPIError, TidelogConnectionError) as error:
+            if loss_of(error) not in ("over", "unknown"):
+                log(logger, logging.WARNING, "work_not_given_back", reason=str(error), **piece.fields())
+                return
+        self._let_go(piece)
 
-    def _free(self, slot: Slot, crew: Crew, delivery: Delivery) -> None:
+    def _let_go(self, piece: Piece) -> None:
+        if self._api.session is not None:
+            self._api.session.let_go(piece.ticket.work, piece.ticket.attempt)
+
+    def _free(self, slot: Slot, crew: Crew, piece: Piece) -> None:
         """Free the slot of work that is over; code that still runs keeps the slot until its end."""
         if crew.ended:
             slot.end()
             return
-        task = asyncio.create_task(self._hold(delivery, crew), name=f"hold {delivery.work.work_id}")
+        task = asyncio.create_task(self._hold(piece, crew), name=f"hold {piece.ticket.work}")
         self._held[task] = crew
-        task.add_done_callback(partial(self._let_go, slot))
+        task.add_done_callback(partial(self._end_hold, slot))
 
-    def _let_go(self, slot: Slot, task: "asyncio.Task[None]") -> None:
+    def _end_hold(self, slot: Slot, task: "asyncio.Task[None]") -> None:
         self._held.pop(task, None)
         slot.end()
 
-    async def _hold(self, delivery: Delivery, crew: Crew) -> None:
+    async def _hold(self, piece: Piece, crew: Crew) -> None:
         """Wait for the end of the code, cancel its tasks again from time to time, and say that they keep a slot."""
-        work, seconds, pause_s = delivery.work, 0.0, FIRST_REMINDER_S
-        fields = {"kind": self._kind, "pool": work.pool, "work_id": work.work_id, "run_id": work.root_id}
+        seconds, pause_s, fields = 0.0, FIRST_REMINDER_S, piece.fields()
         while not await crew.end_within(pause_s):
             seconds, pause_s = seconds + pause_s, min(pause_s * 2, LONGEST_REMINDER_S)
             log(
@@ -170,36 +184,9 @@ class Bench:
         if seconds:
             log(logger, logging.INFO, "code_stopped", slots_held=self.held - 1, slots=self._concurrency, **fields)
 
-    async def _work(self, delivery: Delivery, slot: Slot, crew: Crew) -> Loss | None:
-        try:
-            return await self._run(delivery, slot, crew)
-        except (TidelogAPIError, TidelogConnectionError) as error:
-            loss = loss_of(error)
-            level = logging.DEBUG if loss in ("over", "unknown") else logging.ERROR
-            log(
-                logger,
-                level,
-                "work_let_go",
-                kind=self._kind,
-                pool=delivery.work.pool,
-                work_id=delivery.work.work_id,
-                run_id=delivery.work.root_id,
-                loss=loss,
-                reason=str(error),
-            )
-            return loss
-
-    def _forget(self, delivery: Delivery, task: "asyncio.Task[None]") -> None:
+    def _forget(self, piece: Piece, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
-        if self._owners.get(delivery.work.work_id, (None, None))[1] is task:
-            del self._owners[delivery.work.work_id]
+        if self._owners.get(piece.ticket.work) is piece:
+            del self._owners[piece.ticket.work]
         if not task.cancelled() and (error := task.exception()) is not None:
-            log_failure(
-                logger,
-                "work_crashed",
-                error,
-                kind=self._kind,
-                pool=delivery.work.pool,
-                work_id=delivery.work.work_id,
-                run_id=delivery.work.root_id,
-            )
+            log_failure(logger, "work_crashed", error, **piece.fields())

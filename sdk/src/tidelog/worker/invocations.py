@@ -1,4 +1,4 @@
-"""Runs a tool: claim (the server records the intent first), call within the time-out, report."""
+"""Runs a tool, whose attempt the server has recorded before it sent the work: call within the time-out, report."""
 
 import asyncio
 import logging
@@ -8,15 +8,16 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from tidelog.calling import keep_process, stop_task
+from tidelog.calling import is_async, keep_process, stop_task
 from tidelog.crews import CREW, Crew
-from tidelog.errors import InvalidRequestError, TransientError
+from tidelog.errors import InvalidRequestError, PermanentError, TransientError
 from tidelog.failures import ErrorReport, report_error, tool_failure
 from tidelog.logs import log, log_failure
 from tidelog.tools import Tool, ToolContext
-from tidelog.worker.deliveries import Delivery
-from tidelog.worker.outcomes import outcome_of
-from tidelog.worker.protocol import InvocationClaim, WorkerApi
+from tidelog.worker.leases import Loss
+from tidelog.worker.outcomes import Outcome, outcome_of
+from tidelog.worker.pieces import Piece
+from tidelog.worker.protocol import ToolWork, WorkerApi
 from tidelog.worker.slots import Slot
 
 logger = logging.getLogger(__name__)
@@ -26,60 +27,84 @@ class ToolTimeoutError(TransientError):
     """The tool did not finish within its `timeout_s`."""
 
 
-class ToolRunner:
-    """Executes tools. One `run` per delivery; it is cancelled when the worker shuts down."""
+class ToolCancelledError(PermanentError):
+    """The call was cancelled while the tool ran: its agent run, its run or its time is over."""
 
-    def __init__(self, api: WorkerApi, worker_id: str, tools: Mapping[str, Tool[..., Any]], workspace: Path) -> None:
+
+class ToolRunner:
+    """Executes tools. One `run` per piece; it is cancelled when the worker shuts down."""
+
+    def __init__(self, api: WorkerApi, tools: Mapping[str, Tool[..., Any]], workspace: Path) -> None:
         self._api = api
-        self._worker_id = worker_id
         self._tools = tools
         self._workspace = workspace
 
-    async def run(self, delivery: Delivery, slot: Slot, crew: Crew) -> None:
-        """Execute one invocation in the crew; it keeps its slot to the end. Returns when the outcome is recorded.
+    async def run(self, piece: Piece, slot: Slot, crew: Crew) -> Loss | None:
+        """Execute one invocation in the crew; it keeps its slot to the end. Returns None when the outcome is recorded, else why the
+        work was given up.
 
         Raises:
-            TidelogAPIError, TidelogConnectionError: claiming or reporting failed; see `loss_of`.
+            TidelogAPIError, TidelogConnectionError: reporting failed; see `loss_of`.
         """
-        work = delivery.work
-        claim = await self._api.claim_invocation(work.work_id, self._worker_id, work.dispatch, delivery.number)
+        claim = piece.claim
+        assert isinstance(claim, ToolWork)
         fields: dict[str, Any] = {
-            "run_id": claim.run_id,
-            "invocation_id": claim.invocation_id,
+            "run_id": claim.run,
+            "invocation_id": claim.work,
             "tool": claim.tool,
             "attempt": claim.attempt,
         }
+        if piece.cancelled.done():  # while it waited for a slot
+            error = ToolCancelledError("the call was cancelled before the tool was called")
+            await self._fail(piece, tool_failure(error), error, fields)
+            return None
         log(logger, logging.INFO, "tool_started", **fields)
-        tool = self._tools[work.pool]
+        outcome = await self._outcome(piece, claim, self._tools[claim.tool], crew)
+        if piece.lease.lost.done():
+            log(logger, logging.INFO, "tool_let_go", reason=piece.lease.lost.result(), **fields)
+            return piece.lease.lost.result()
+        if outcome.error is not None:
+            await self._fail(piece, tool_failure(outcome.error), outcome.error, fields)
+            return None
+        try:
+            await self._api.complete(piece.ticket, outcome.result)
+        except InvalidRequestError as refusal:
+            await self._fail(piece, report_error(refusal, "permanent"), refusal, fields)
+            return None
+        log(logger, logging.INFO, "tool_completed", **fields)
+        return None
+
+    async def _outcome(self, piece: Piece, claim: ToolWork, tool: Tool[..., Any], crew: Crew) -> Outcome:
+        """The outcome of the call, or of its end before: by the time-out, a cancellation of an async tool, or the loss of the work.
+        A sync tool whose call was cancelled is told, and goes on to an outcome of its own."""
         timeout_s = tool.timeout_s if claim.timeout_s is None else claim.timeout_s
-        task = asyncio.create_task(self._call(tool, claim, crew), name=f"tool {claim.tool} {claim.invocation_id}")
+        task = asyncio.create_task(self._call(tool, piece, claim, crew), name=f"tool {claim.tool} {claim.work}")
         crew.add_task(task)
         try:
-            either: set[asyncio.Future[Any]] = {task, crew.exited}
-            ended, _ = await asyncio.wait(either, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            ends: set[asyncio.Future[Any]] = {task, crew.exited, piece.lease.lost}
+            if is_async(tool.function):
+                ends.add(piece.cancelled)
+            ended, _ = await asyncio.wait(ends, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            piece.told.set()
             await stop_task(task)
-        given_up = asyncio.CancelledError("the tool cancelled itself") if ended else ToolTimeoutError(
-            f"no result within {timeout_s} s. The tool was cancelled; a thread, or code that swallows the cancellation, goes on "
-            "and keeps its slot of the worker until its end."
-        )  # fmt: skip
-        outcome = outcome_of(task, crew, given_up)
-        if outcome.error is not None:
-            error = outcome.error if ended else given_up
-            await self._fail(claim, tool_failure(error), error, fields)
-            return
-        try:
-            await self._api.complete_invocation(claim.invocation_id, claim.attempt, outcome.result)
-        except InvalidRequestError as refusal:
-            await self._fail(claim, report_error(refusal, "permanent"), refusal, fields)
-            return
-        log(logger, logging.INFO, "tool_completed", **fields)
+        if not ended:
+            late = ToolTimeoutError(
+                f"no result within {timeout_s} s. The tool was cancelled; a thread, or code that swallows the cancellation, goes "
+                "on and keeps its slot of the worker until its end."
+            )
+            outcome = outcome_of(task, crew, late)
+            return outcome if outcome.error is None else Outcome(error=late)
+        if piece.cancelled in ended and task not in ended:
+            return outcome_of(task, crew, ToolCancelledError("the call was cancelled, and so was the tool"))
+        return outcome_of(task, crew, asyncio.CancelledError("the tool cancelled itself"))
 
-    async def _call(self, tool: Tool[..., Any], claim: InvocationClaim, crew: Crew) -> JsonValue:
+    async def _call(self, tool: Tool[..., Any], piece: Piece, claim: ToolWork, crew: Crew) -> JsonValue:
         CREW.set(crew)
         with keep_process():
-            return await tool.invoke(claim.arguments, ToolContext(self._workspace, claim.idempotency_key, claim.attempt))
+            context = ToolContext(self._workspace, str(claim.work), claim.attempt, piece.told)
+            return await tool.invoke(claim.arguments, context)
 
-    async def _fail(self, claim: InvocationClaim, report: ErrorReport, error: BaseException, fields: Mapping[str, Any]) -> None:
-        await self._api.fail_invocation(claim.invocation_id, claim.attempt, report)
+    async def _fail(self, piece: Piece, report: ErrorReport, error: BaseException, fields: Mapping[str, Any]) -> None:
+        await self._api.fail(piece.ticket, report)
         log_failure(logger, "tool_failed", error, kind=report.kind, **fields)

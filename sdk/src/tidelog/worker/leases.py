@@ -4,21 +4,21 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Literal, NoReturn, TypeVar
 
-from tidelog.errors import ConflictError, NotFoundError, TidelogAPIError, TidelogConnectionError
+from tidelog.errors import ConflictError, NotFoundError, PermissionDeniedError, TidelogAPIError, TidelogConnectionError
 
 T = TypeVar("T")
 
 Loss = Literal["over", "unavailable", "refused", "unknown"]
 """`over`: finished, cancelled or taken by another worker. `unavailable`: the server has been away for too long.
-`refused`: the server refuses this worker (its key, or a request that the server does not understand). `unknown`: the server's log
-does not have the work; another server's log may have it."""
+`refused`: the server refuses this worker, or a report that the server does not understand. `unknown`: the server's log no longer
+has the work, as after a restore from a backup."""
 
-OVER_CODES = ("work-over", "stale-attempt")
+OVER_CODES = ("work-over", "stale-attempt", "invalid-token")
 
 
 def loss_of(error: TidelogAPIError | TidelogConnectionError) -> Loss:
-    """The loss that an error of a claim or report means for the work."""
-    if isinstance(error, ConflictError) and error.code in OVER_CODES:
+    """The loss that an error of a report means for the work."""
+    if isinstance(error, ConflictError | PermissionDeniedError) and error.code in OVER_CODES:
         return "over"
     if isinstance(error, NotFoundError):
         return "unknown"

@@ -1,65 +1,53 @@
-"""The worker's HTTP calls to the server, typed. Each call may be repeated: the server knows it by key and attempt.
+"""The worker's reports to the server, typed. Each may be sent again: the server knows a report by work, attempt and key."""
 
-A body holds only fields that the server knows: an unknown field is refused.
-"""
-
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, Literal, TypeVar
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
-from uuid_utils.compat import uuid7
 
-from tidelog.agent import AgentDefinition
-from tidelog.discovery import Problem
-from tidelog.errors import InvalidRequestError, TidelogConnectionError
+from tidelog.errors import ConflictError, InvalidRequestError, TidelogAPIError, TidelogConnectionError
 from tidelog.failures import ErrorReport
 from tidelog.journal import JournalEntry, JournalUpdate, Mail, StateValue
-from tidelog.tools import ToolDefinition
-from tidelog.transport import RetryPolicy, Transport, json_of
+from tidelog.retries import RetryPolicy
+from tidelog.session import Session
+from tidelog.session.session import PATIENCE_S
+from tidelog.values import encode
 
-PATIENCE = RetryPolicy(max_elapsed_s=600, cap_s=2.0)
-"""The worker waits for the end of an outage of the server that is shorter than this, and keeps its work."""
-POLL_MARGIN_S = 15.0
-MAX_PROBLEMS = 100
-"""Problems of one report that the server accepts."""
+PATIENCE = RetryPolicy(max_elapsed_s=PATIENCE_S, cap_s=2.0)
 
 M = TypeVar("M", bound=BaseModel)
 
 
-class _Answer(BaseModel):
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """Names one attempt of a piece of work, with the right to report on it."""
+
+    work: str
+    attempt: int
+    token: str
+    head: bytes = field(init=False)
+    """As members of a report."""
+
+    def __post_init__(self) -> None:
+        head = b'"work":%b,"attempt":%d,"token":%b,' % (encode(self.work), self.attempt, encode(self.token))
+        object.__setattr__(self, "head", head)
+
+
+class _Read(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class Queue(_Answer):
-    """The queue of one agent or tool: a durable consumer of a JetStream stream."""
+class AgentWork(_Read):
+    """A claimed agent run. `more`: the journal goes on behind `version`. `later`: steps whose results did not fit in."""
 
-    kind: Literal["agent", "tool"]
-    pool: str
-    stream: str
-    consumer: str
-    log_id: str | None = None
-    """Id of the log of this queue; None from an older server."""
-
-
-class NatsAccess(_Answer):
-    url: str
-    inbox_prefix: str = "_INBOX"
-
-
-class Registration(_Answer):
-    worker_id: str
-    nats: NatsAccess
-    queues: tuple[Queue, ...]
-    ack_wait_s: float = 10.0
-
-
-class AgentRunClaim(_Answer):
-    agent_run_id: UUID
-    run_id: UUID
+    work: UUID
     attempt: int
-    step_key: str
+    run: UUID
+    step: str
     agent: str
     input: JsonValue = None
     results: dict[str, JsonValue] = {}
@@ -68,143 +56,118 @@ class AgentRunClaim(_Answer):
     journal: tuple[JournalEntry, ...] = ()
     mailbox: tuple[Mail, ...] = ()
     version: int
+    more: bool = False
+    later: tuple[str, ...] = ()
 
 
-class InvocationClaim(_Answer):
-    invocation_id: UUID
+class ToolWork(_Read):
+    """A claimed invocation, whose attempt has begun."""
+
+    work: UUID
     attempt: int
+    run: UUID
     tool: str
     arguments: dict[str, JsonValue]
-    idempotency_key: str
     timeout_s: float | None = None
-    run_id: UUID
 
 
-class _CallAnswer(_Answer):
+class _CallAnswer(_Read):
     invocation_id: UUID
 
 
-class _MessageAnswer(_Answer):
+class _MessageAnswer(_Read):
     message_id: UUID
 
 
-class _FailAnswer(_Answer):
-    retry: bool = False
-
-
 class WorkerApi:
-    """The calls of the contract between server and workers.
+    """The reports of the contract between server and workers.
 
-    All raise `TidelogAPIError` (`ConflictError` with code `work-over` or `stale-attempt`: stop working on it; `NotFoundError` from
-    a claim: the server does not know the work) and `TidelogConnectionError`; the latter only after `PATIENCE`.
+    All raise `TidelogAPIError` (`ConflictError` with code `work-over` or `stale-attempt`: stop working on it) and
+    `TidelogConnectionError`; the latter only after `PATIENCE`.
     """
 
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
+    def __init__(self) -> None:
+        self.session: Session | None = None
+        """Set while the worker runs."""
 
-    async def register(
-        self,
-        worker_id: str,
-        agents: Sequence[AgentDefinition],
-        tools: Sequence[ToolDefinition],
-        retry: RetryPolicy,
-        problems: Sequence[Problem] = (),
-    ) -> Registration:
-        """`problems`: what the worker cannot use of its files; the server shows each report for three minutes."""
-        body: dict[str, Any] = {
-            "worker_id": worker_id,
-            "agents": [agent.model_dump(mode="json", exclude_none=True) for agent in agents],
-            "tools": [tool.model_dump(mode="json") for tool in tools],
-        }
-        if problems:  # a server of before does not know the field
-            body["problems"] = [_reported(problem) for problem in problems[:MAX_PROBLEMS]]
-        return await self._post("/v1/workers", body, Registration, retry)
+    async def record_step(self, ticket: Ticket, key: str, result: JsonValue) -> None:
+        await self._report("record", ticket, {"key": key, "kind": "step", "result": result})
 
-    async def claim_agent_run(self, work_id: UUID, worker_id: str, dispatch: int, delivery: int) -> AgentRunClaim:
-        body = _claim_body(worker_id, dispatch, delivery)
-        return await self._post(f"/v1/agent-runs/{work_id}/claim", body, AgentRunClaim)
+    async def request_call(self, ticket: Ticket, key: str, tool: str, arguments: JsonValue) -> UUID:
+        answer = await self._report("call", ticket, {"key": key, "tool": tool, "arguments": arguments})
+        return parsed(_CallAnswer, answer).invocation_id
 
-    async def record_step(self, agent_run_id: UUID, attempt: int, key: str, result: JsonValue) -> None:
-        entries = [{"key": key, "kind": "step", "result": result}]
-        await self._post(f"/v1/agent-runs/{agent_run_id}/journal", {"attempt": attempt, "entries": entries}, _Answer)
+    async def send_message(self, ticket: Ticket, key: str, to: str, body: JsonValue) -> UUID:
+        return parsed(_MessageAnswer, await self._report("send", ticket, {"key": key, "to": to, "body": body})).message_id
 
-    async def request_call(self, agent_run_id: UUID, attempt: int, key: str, tool: str, arguments: JsonValue) -> UUID:
-        body = {"attempt": attempt, "key": key, "tool": tool, "arguments": arguments}
-        return (await self._post(f"/v1/agent-runs/{agent_run_id}/calls", body, _CallAnswer)).invocation_id
+    async def record_receipt(self, ticket: Ticket, key: str, message_id: UUID | None) -> None:
+        await self._report("receive", ticket, {"key": key, "message_id": None if message_id is None else str(message_id)})
 
-    async def send_message(self, agent_run_id: UUID, attempt: int, key: str, to: str, body: JsonValue) -> UUID:
-        content = {"attempt": attempt, "key": key, "to": to, "body": body}
-        return (await self._post(f"/v1/agent-runs/{agent_run_id}/messages", content, _MessageAnswer)).message_id
+    async def read_state(self, ticket: Ticket, key: str, name: str) -> StateValue:
+        return parsed(StateValue, await self._report("get", ticket, {"key": key, "name": name}))
 
-    async def record_receipt(self, agent_run_id: UUID, attempt: int, key: str, message_id: UUID | None) -> None:
-        body = {"attempt": attempt, "key": key, "message_id": None if message_id is None else str(message_id)}
-        await self._post(f"/v1/agent-runs/{agent_run_id}/receipts", body, _Answer)
+    async def write_state(self, ticket: Ticket, key: str, name: str, value: JsonValue, expect: int | None) -> StateValue:
+        fields = {"key": key, "name": name, "value": value, "expect": expect}
+        return parsed(StateValue, await self._report("set", ticket, fields, replace(PATIENCE, conflicts=expect is None)))
 
-    async def read_state(self, agent_run_id: UUID, attempt: int, key: str, name: str) -> StateValue:
-        body = {"attempt": attempt, "key": key, "op": "get", "name": name}
-        return await self._post(f"/v1/agent-runs/{agent_run_id}/state", body, StateValue)
+    async def news(self, ticket: Ticket, after_version: int) -> JournalUpdate:
+        """The changes after a version, all pages."""
+        update = parsed(JournalUpdate, await self._report("more", ticket, {"after": after_version}))
+        while update.more:
+            page = parsed(JournalUpdate, await self._report("more", ticket, {"after": update.version}))
+            update = replaced(page, journal=update.journal + page.journal, mailbox=update.mailbox + page.mailbox)
+        return update
 
-    async def write_state(
-        self, agent_run_id: UUID, attempt: int, key: str, name: str, value: JsonValue, expect: int | None
-    ) -> StateValue:
-        body = {"attempt": attempt, "key": key, "op": "set", "name": name, "value": value}
-        if expect is not None:
-            body["expect"] = expect
-        retry = replace(PATIENCE, conflicts=expect is None)
-        return await self._post(f"/v1/agent-runs/{agent_run_id}/state", body, StateValue, retry)
+    async def result_of(self, ticket: Ticket, step: str) -> JsonValue:
+        """The result of a step before, which was too large for the work's message."""
+        value: JsonValue = (await self._report("more", ticket, {"result": step})).get("result")
+        return value
 
-    async def poll(self, agent_run_id: UUID, attempt: int, after_version: int, wait_s: float) -> JournalUpdate:
-        params = {"after_version": after_version, "wait_s": wait_s, "attempt": attempt}
-        response = await self._transport.request(
-            "GET", f"/v1/agent-runs/{agent_run_id}/journal", params=params, retry=PATIENCE, read_timeout_s=wait_s + POLL_MARGIN_S
-        )
-        return _parse(JournalUpdate, json_of(response))
+    async def complete(self, ticket: Ticket, result: JsonValue, unused_keys: Sequence[str] = ()) -> None:
+        await self._report("complete", ticket, {"result": result, **({"unused_keys": list(unused_keys)} if unused_keys else {})})
 
-    async def complete_agent_run(self, agent_run_id: UUID, attempt: int, result: JsonValue, unused_keys: Sequence[str]) -> None:
-        body: dict[str, Any] = {"attempt": attempt, "result": result}
-        if unused_keys:
-            body["unused_keys"] = list(unused_keys)
-        await self._post(f"/v1/agent-runs/{agent_run_id}/complete", body, _Answer)
-
-    async def fail_agent_run(self, agent_run_id: UUID, attempt: int, error: ErrorReport) -> bool:
-        """Whether the agent run is tried again."""
-        return (await self._fail(f"/v1/agent-runs/{agent_run_id}/fail", attempt, error, _FailAnswer)).retry
-
-    async def claim_invocation(self, work_id: UUID, worker_id: str, dispatch: int, delivery: int) -> InvocationClaim:
-        body = _claim_body(worker_id, dispatch, delivery)
-        return await self._post(f"/v1/invocations/{work_id}/claim", body, InvocationClaim)
-
-    async def complete_invocation(self, invocation_id: UUID, attempt: int, result: JsonValue) -> None:
-        await self._post(f"/v1/invocations/{invocation_id}/complete", {"attempt": attempt, "result": result}, _Answer)
-
-    async def fail_invocation(self, invocation_id: UUID, attempt: int, error: ErrorReport) -> None:
-        await self._fail(f"/v1/invocations/{invocation_id}/fail", attempt, error, _Answer)
-
-    async def _fail(self, path: str, attempt: int, error: ErrorReport, answer: type[M]) -> M:
-        """Report a failure. A server that refuses the report as a whole, as an older one does, gets its core: work that has
-        failed must not be executed again because of its report."""
+    async def fail(self, ticket: Ticket, error: ErrorReport) -> bool:
+        """Whether the work is tried again. A server that refuses the report as a whole gets its core: work that has failed must not
+        be executed again because of its report."""
         try:
-            return await self._post(path, {"attempt": attempt, "error": error.model_dump(exclude_defaults=True)}, answer)
+            answer = await self._report("fail", ticket, {"error": error.model_dump(exclude_defaults=True)})
         except InvalidRequestError:
-            return await self._post(path, {"attempt": attempt, "error": error.core().model_dump(exclude_defaults=True)}, answer)
+            answer = await self._report("fail", ticket, {"error": error.core().model_dump(exclude_defaults=True)})
+        return answer.get("retry") is True
 
-    async def _post(self, path: str, body: Any, answer: type[M], retry: RetryPolicy = PATIENCE) -> M:
-        return _parse(answer, json_of(await self._transport.request("POST", path, body=body, retry=retry)))
+    async def give_back(self, ticket: Ticket, reason: str) -> None:
+        """Another worker should get the work."""
+        await self._report("return", ticket, {"reason": reason})
+
+    async def _report(
+        self, kind: str, ticket: Ticket, fields: Mapping[str, Any], patience: RetryPolicy = PATIENCE
+    ) -> dict[str, Any]:
+        session = self.session
+        if session is None:
+            raise TidelogConnectionError("the worker does not run")
+        began, failures = time.monotonic(), 0
+        while True:
+            if session.full:
+                await session.room()
+            try:
+                return await session.ask(kind, fields, ticket.head)
+            except TidelogAPIError as error:
+                if not error.retryable or (isinstance(error, ConflictError) and not patience.conflicts):
+                    raise
+                delay_s = max(error.retry_after_s or 0.0, patience.delay_s(failures))
+                if time.monotonic() - began + delay_s > patience.max_elapsed_s:
+                    raise
+            failures += 1
+            await asyncio.sleep(delay_s)
 
 
-def _parse(model: type[M], answer: Any) -> M:
+def parsed(model: type[M], answer: Any) -> M:
+    """Raises TidelogConnectionError for an answer of another form."""
     try:
         return model.model_validate(answer)
     except ValidationError as error:
         raise TidelogConnectionError(f"the server's answer is not what this version of the SDK knows: {error}") from error
 
 
-def _reported(problem: Problem) -> dict[str, str]:
-    """With the bounds of the server. PostgreSQL stores no NUL."""
-    texts = {"path": str(problem.path)[-500:], "kind": problem.kind, "message": problem.message[:4_000]}
-    return {name: text.encode(errors="replace").decode().replace("\0", "?") for name, text in texts.items()}
-
-
-def _claim_body(worker_id: str, dispatch: int, delivery: int) -> dict[str, Any]:
-    """A new claim id for each delivery: a delivery's number repeats after the queue was lost, an id does not."""
-    return {"worker_id": worker_id, "dispatch": dispatch, "delivery": delivery, "claim_id": str(uuid7())}
+def replaced(model: M, **fields: Any) -> M:
+    return model.model_copy(update=fields)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from tidelog.logs import log
@@ -18,16 +18,23 @@ class Slots:
     """A number of slots, taken in turn. Executions that come back from a wait are served before new ones.
 
     `waiting_limit`: the number of executions that may wait without a slot; further ones keep their slots while they wait.
+    `changed`: called after the number of free slots has changed.
     """
 
-    def __init__(self, number: int, waiting_limit: int = 0) -> None:
+    def __init__(self, number: int, waiting_limit: int = 0, changed: Callable[[], None] = lambda: None) -> None:
         self._free = number
+        self._changed = changed
         self._waiting_limit = waiting_limit
         self._coming_back: deque[asyncio.Future[None]] = deque()
         self._new: deque[asyncio.Future[None]] = deque()
         self.waiting = 0
         """Executions that wait without a slot."""
         self._told = False
+
+    @property
+    def free(self) -> int:
+        """Slots that a new execution could have at once."""
+        return max(0, self._free)
 
     def let_wait(self) -> bool:
         """Frees the slot of an execution that waits. False: too many wait already."""
@@ -45,9 +52,16 @@ class Slots:
         self.waiting -= 1
         self._told = False
 
-    async def acquire(self, *, coming_back: bool = False) -> None:
+    def take(self, *, coming_back: bool = False) -> bool:
+        """Takes a slot if one is free and nobody stands in line before."""
         if self._free > 0 and not self._coming_back and (coming_back or not self._new):
             self._free -= 1
+            self._changed()
+            return True
+        return False
+
+    async def acquire(self, *, coming_back: bool = False) -> None:
+        if self.take(coming_back=coming_back):
             return
         line = self._coming_back if coming_back else self._new
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -65,6 +79,7 @@ class Slots:
     def overdraw(self) -> None:
         """Takes a slot even if none is free. The next slots that are given back make up for it."""
         self._free -= 1
+        self._changed()
 
     def release(self) -> None:
         self._free += 1
@@ -73,12 +88,7 @@ class Slots:
             if not turn.done():
                 self._free -= 1
                 turn.set_result(None)
-
-    async def __aenter__(self) -> None:
-        await self.acquire()
-
-    async def __aexit__(self, *exception: object) -> None:
-        self.release()
+        self._changed()
 
 
 class Slot:

@@ -2,9 +2,6 @@
 tasks died is noticed.
 
 Files are read anew for each connection, so that a renewed certificate or key is used without a restart.
-
-The worker connects with this client, and so does the server, whose processes import nothing else of the SDK: this module must not
-import any other module of `tidelog`.
 """
 
 import asyncio
