@@ -25,8 +25,9 @@ demo: $(INSTALLED) ## Let four agents review this repository, live (REPO=path: a
 up: $(INSTALLED) ## Start a server on .tidelog; Ctrl-C stops it
 	$(BIN)/tidelog up
 
+# With bytecode, also where the environment switches it off: pytest would rewrite the asserts of all files anew in each process.
 test: $(INSTALLED) ## Run all tests, in four processes (JOBS=n; ARGS="-k name": some of them)
-	$(BIN)/pytest -n $(or $(JOBS),4) --dist loadfile --no-loadscope-reorder $(ARGS)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n $(or $(JOBS),4) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 chaos: $(INSTALLED) ## Kill every part under load, for long (KILLS=200; SEED=n: the same kills again)
 	TIDELOG_CHAOS_KILLS=$(or $(KILLS),200) TIDELOG_CHAOS_SEED=$(SEED) $(BIN)/pytest -s -m chaos --timeout 0 -o faulthandler_timeout=0 tests/chaos

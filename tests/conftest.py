@@ -1,6 +1,7 @@
 """Real servers for the tests: one embedded Postgres and NATS for the session, a fresh database for each test."""
 
 import asyncio
+import gc
 import shutil
 import signal
 import sys
@@ -45,6 +46,12 @@ if sys.platform != "win32":
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # from Python 3.14 on
         asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+
+
+def pytest_collection_finish() -> None:
+    """The collected tests and modules live to the end: no collection of garbage looks at them again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

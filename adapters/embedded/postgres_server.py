@@ -243,11 +243,12 @@ class PostgresServer:
         )
         role_exists, database_exists = await cursor.fetchone() or (False, False)
         if not role_exists:
-            await connection.execute(
-                sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(
-                    sql.Identifier(APP_ROLE), sql.Literal(self._state.secrets["postgres_app"])
-                )
-            )
+            if connection.info.server_version >= 160_000:
+                # The passwords are 192 random bits. Iterations are for those that can be guessed, and every connection pays.
+                await connection.execute("SET scram_iterations = 1")
+            app, admin = (sql.Literal(self._state.secrets[name]) for name in ("postgres_app", "postgres_admin"))
+            await connection.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(APP_ROLE), app))
+            await connection.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(ADMIN_ROLE), admin))
         if not database_exists:
             await connection.execute(
                 sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(DATABASE), sql.Identifier(APP_ROLE))

@@ -435,3 +435,12 @@ async def test_start_off_the_main_thread_is_refused(folder: Path) -> None:
 
     with pytest.raises(StartFailed, match="main thread"):
         await asyncio.to_thread(start)
+
+
+async def test_passwords_of_random_bits_cost_no_iterations(services: EmbeddedServices) -> None:
+    """Each connection would pay 4,096 of them, as PostgreSQL asks for passwords that may be guessed."""
+    async with await psycopg.AsyncConnection.connect(services.admin_database_url) as connection:
+        found = await (await connection.execute("SELECT rolpassword FROM pg_authid WHERE rolpassword IS NOT NULL")).fetchall()
+        [later] = await (await connection.execute("SHOW scram_iterations")).fetchone() or ("",)
+    assert [password.partition(":")[0] for (password,) in found] == ["SCRAM-SHA-256$1"] * 2
+    assert later == "4096", "a password that a person sets"

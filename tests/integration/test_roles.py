@@ -5,13 +5,13 @@ import contextlib
 import hashlib
 import json
 import os
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from adapters.embedded import EmbeddedServices
+from tests.integration.forked_kit import RolesProcess
 from tests.integration.system_kit import fresh_database
 from tests.pace import within
 from tests.ports import free_port
@@ -20,29 +20,6 @@ START_S = 60.0
 END_S = 60.0
 LOOKS = 30
 """Checks of a process that has all its tasks and others, before the others count as unknown tasks."""
-
-PROCESS = """
-import asyncio, sys
-from api.roles import run_loop, serve
-from api.settings import ROLES, load_settings
-
-async def main():
-    test = asyncio.create_task(from_outside(), name="the test")
-    await serve(load_settings(), set(ROLES))
-
-async def from_outside():
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    while name := (await reader.readline()).decode().strip():
-        tasks = {task.get_name(): task for task in asyncio.all_tasks()}
-        if name == "?":
-            print(*sorted(tasks), sep="|", flush=True)
-        else:
-            tasks[name].cancel()
-
-run_loop(main())
-"""
 
 LOOPS = {
     "writer", "nats", "appends", "histories", "histories-listener", "live", "snapshots", "sharing", "relay", "projections",
@@ -61,11 +38,8 @@ OF_LIBRARIES = ("Task-", "pool-", "tidelog-api+projector+relay+saga-")
 
 
 @contextlib.asynccontextmanager
-async def process_of_roles(services: EmbeddedServices, folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    """All roles in one process, on a database of their own.
-
-    The input `?` makes the process print its tasks. The name of a task ends the task.
-    """
+async def process_of_roles(services: EmbeddedServices, folder: Path) -> AsyncIterator[RolesProcess]:
+    """All roles in one process, on a database of their own."""
     ready, log = folder / "ready", folder / "log"
     async with fresh_database(services) as database_url:
         environment = {
@@ -73,40 +47,23 @@ async def process_of_roles(services: EmbeddedServices, folder: Path) -> AsyncIte
             "TIDELOG_PORT": str(free_port()), "TIDELOG_READY_FILE": str(ready), "TIDELOG_LOG_FORMAT": "json",
             "TIDELOG_BOOTSTRAP_KEY_SHA256": hashlib.sha256(b"key").hexdigest(),
         }  # fmt: skip
-        with log.open("wb") as output:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-c", PROCESS, env=environment, stderr=output,
-                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-            )  # fmt: skip
+        process = RolesProcess(environment, log)
         try:
+            await process.connect()
             yield process
         finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+            await process.end()
             print(log.read_text()[-4000:])
 
 
-async def say(process: asyncio.subprocess.Process, text: str) -> None:
-    assert process.stdin is not None
-    process.stdin.write(f"{text}\n".encode())
-    await process.stdin.drain()
-
-
-async def tasks_of(process: asyncio.subprocess.Process) -> set[str]:
-    await say(process, "?")
-    assert process.stdout is not None
-    return set((await process.stdout.readline()).decode().strip().split("|"))
-
-
-async def until_complete(process: asyncio.subprocess.Process) -> None:
+async def until_complete(process: RolesProcess) -> None:
     """Waits until all tasks of the process run, and no others."""
     expected, found, looks = LOOPS | OF_PARTS | OF_NO_MATTER, set[str](), 0
     try:
         async with within(START_S):
             while found != expected and looks < LOOKS:
                 await asyncio.sleep(0.1)
-                found = {name for name in await tasks_of(process) if not name.startswith(OF_LIBRARIES)}
+                found = {name for name in await process.tasks() if not name.startswith(OF_LIBRARIES)}
                 looks += expected <= found  # an unknown task may be one that ends soon
     except TimeoutError:
         pass
@@ -121,7 +78,7 @@ async def test_with_any_of_its_tasks_the_process_ends(services: EmbeddedServices
     """
     async with process_of_roles(services, tmp_path) as process:
         await until_complete(process)
-        await say(process, name)
+        await process.cancel(name)
         async with within(END_S):
             assert await process.wait() == 1
         lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines() if line.startswith("{")]
