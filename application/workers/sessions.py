@@ -118,6 +118,12 @@ class SessionWork:
         session_id = state.session_id
         return session_id is not None and attempt == state.attempt and self.tokens.fits(token, work_id, attempt, session_id)
 
+    async def returned(self, tenant_id: UUID, session_id: UUID, kind: str, work_id: UUID, attempt: int) -> None:
+        """The worker of a session gives up a piece of work. It is dispatched anew at once. Raises Unavailable."""
+        state = await (self._agent_run(tenant_id, work_id) if kind == "agent" else self._invocation(tenant_id, work_id))
+        if state.requested is not None:
+            await self.give_back(HeldWork(tenant_id, kind, work_id, state.requested.run_id, attempt, session_id), "left")
+
     async def give_back(self, work: HeldWork, reason: LapseReason) -> None:
         """Takes work away from a session before the session is over. It is dispatched anew at once.
 

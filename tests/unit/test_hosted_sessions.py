@@ -20,10 +20,12 @@ from application.workers.hosting.messages import (
     Fail,
     Hello,
     InHand,
+    Leaving,
     LifeSign,
     MalformedMessage,
     Record,
     Refused,
+    Return,
     Stop,
     Update,
     WorkForAgent,
@@ -178,6 +180,27 @@ async def test_reports_of_one_piece_of_work_take_effect_in_order(engine: Engine,
     assert (await engine.run(run_id)).status == "completed"
     answered = [one.id for one in worker.ear.heard if isinstance(one, object) and getattr(one, "id", None)]
     assert answered == list(range(1, 12))
+
+
+async def test_work_that_its_worker_gives_up_is_dispatched_anew(engine: Engine, process: Hosting) -> None:
+    worker = await welcomed(process, "alpha")
+    worker.credit(agent=1)
+    await engine.start("alpha")
+    work = await worker.hears(WorkForAgent)
+    assert (await worker.done(work, Return, reason="a defect")).fields == {}
+    assert engine.of_stream(work.work_id)[-1] == "agent_run.resumed"
+    assert not process.opened[0].hands.held
+    worker.credit(agent=1)
+    await engine.settled()
+    again = await worker.hears(WorkForAgent)
+    assert (again.work_id, again.claimed.attempt) == (work.work_id, 2)
+
+
+async def test_a_worker_that_closes_right_after_it_said_that_it_leaves_has_left(engine: Engine, process: Hosting) -> None:
+    worker = await welcomed(process, "alpha")
+    worker.say(Leaving(t="leaving"))
+    await process.lose(worker)
+    assert await engine.sessions.over([worker.welcome.session_id])
 
 
 async def test_an_outage_delays_reports_and_keeps_their_order(engine: Engine, process: Hosting) -> None:

@@ -28,7 +28,7 @@ class Hands:
         live: LiveFeed,
         tenant_id: UUID,
         peer: Peer,
-        start: Callable[[Coroutine[Any, Any, None], str], None],
+        start: Callable[[Coroutine[Any, Any, None], str], object],
     ) -> None:
         """`start`: starts a task of the session."""
         self._commands = commands

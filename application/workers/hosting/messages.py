@@ -209,7 +209,15 @@ class Fail(Report):
     error: Failure
 
 
-AnyReport = Record | Call | Send | Receive | Get | Set | More | Complete | Fail
+class Return(Report):
+    """The worker gives up a piece of work for a reason of its own. The work is dispatched anew."""
+
+    t: Literal["return"]
+    reason: ShortText = ""
+
+
+RecordedReport = Record | Call | Send | Receive | Get | Set | More | Complete | Fail
+AnyReport = RecordedReport | Return
 Saying = Hello | Define | FreeSlots | LifeSign | Leaving | AnyReport
 RESERVED = frozenset({"delta", "signal", "progress", "log"})
 

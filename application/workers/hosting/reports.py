@@ -7,7 +7,6 @@ from application.engine.commands.request import Caller, CommandOutcome
 from application.workers import Workers
 from application.workers.hosting.looking import result_of
 from application.workers.hosting.messages import (
-    AnyReport,
     Call,
     Complete,
     Done,
@@ -16,6 +15,7 @@ from application.workers.hosting.messages import (
     More,
     Receive,
     Record,
+    RecordedReport,
     Send,
     Set,
 )
@@ -23,7 +23,7 @@ from domain import agent_runs, invocations
 from domain.errors import InvalidCommand
 
 
-async def carry_out(workers: Workers, commands: CommandLoop, caller: Caller, kind: str, report: AnyReport) -> Done:
+async def carry_out(workers: Workers, commands: CommandLoop, caller: Caller, kind: str, report: RecordedReport) -> Done:
     """Carries out a report about an agent run or a tool call. `kind`: `agent` or `tool`.
 
     Raises TidelogError: the report is refused, or a dependency is away.
@@ -71,7 +71,7 @@ async def carry_out(workers: Workers, commands: CommandLoop, caller: Caller, kin
             return _done(report, outcome, retry=again)
 
 
-async def _of_call(workers: Workers, caller: Caller, report: AnyReport) -> Done:
+async def _of_call(workers: Workers, caller: Caller, report: RecordedReport) -> Done:
     match report:
         case Complete():
             complete = invocations.CompleteInvocation(invocation_id=report.work, attempt=report.attempt, result=report.result)
@@ -83,5 +83,5 @@ async def _of_call(workers: Workers, caller: Caller, report: AnyReport) -> Done:
             raise InvalidCommand(f"the work is a tool call, which has no {report.t}: it is completed or fails")
 
 
-def _done(report: AnyReport, outcome: CommandOutcome, **fields: object) -> Done:
+def _done(report: RecordedReport, outcome: CommandOutcome, **fields: object) -> Done:
     return Done(report.id, {**fields, "version": outcome.versions[report.work]})

@@ -31,6 +31,7 @@ from application.workers.hosting.messages import (
     Define,
     Defined,
     Definitions,
+    Done,
     Drain,
     Fail,
     FreeSlots,
@@ -43,6 +44,7 @@ from application.workers.hosting.messages import (
     More,
     NoCommonVersion,
     Refused,
+    Return,
     Saying,
     SilentWorker,
     Stop,
@@ -144,6 +146,8 @@ class HostedSession:
         self._lanes = Lanes(self._handle)
         self._defining = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._farewell: asyncio.Task[None] | None = None
+        """The worker has said that it leaves."""
 
     # --- what the worker says -------------------------------------------------------------------------------------------------
 
@@ -165,7 +169,7 @@ class HostedSession:
             case Define():
                 self._start(self._define(said), "define")
             case Leaving():
-                self._start(self._leave(), "leave")
+                self._farewell = self._start(self._leave(), "leave")
             case _:
                 self._lanes.put(said, size)
                 if self._lanes.open > MAX_OPEN or self._lanes.bytes > MAX_OPEN_BYTES:
@@ -326,11 +330,14 @@ class HostedSession:
         """Answers the first of the reports that wait about one piece of work."""
         report = reports[0]
         hand = self.hands.held.get(report.work)
-        if hand is not None and isinstance(report, Complete | Fail):
+        if hand is not None and isinstance(report, Complete | Fail | Return):
             hand.ending = True
         try:
             kind = await self._kind_for(report)
-            done = await persistently(lambda: carry_out(self._workers, self._shared.commands, self.caller, kind, report))
+            if isinstance(report, Return):
+                done = await persistently(lambda: self._take_over(kind, report))
+            else:
+                done = await persistently(lambda: carry_out(self._workers, self._shared.commands, self.caller, kind, report))
         except TidelogError as error:
             self._refuse(report, error, hand)
         except Exception as error:
@@ -338,12 +345,19 @@ class HostedSession:
             self._refuse(report, error, hand)
         else:
             self._peer.put(done)
-            if isinstance(report, Complete | Fail):
+            if isinstance(report, Complete | Fail | Return):
                 self.hands.drop(report.work)
             elif isinstance(report, More) and done.page is not None and hand is not None:
                 hand.seen, hand.paging = max(hand.seen, done.page.version), done.page.more
                 self.hands.look()
         return 1
+
+    async def _take_over(self, kind: str, report: Return) -> Done:
+        assert self.session is not None
+        log.info("work_returned", work_id=str(report.work), attempt=report.attempt, reason=report.reason)
+        session_id, sessions = self.session.session_id, self._workers.sessions
+        await sessions.returned(self.tenant_id, session_id, kind, report.work, report.attempt)
+        return Done(report.id)
 
     def _refuse(self, report: AnyReport, error: Exception, hand: Hand | None) -> None:
         self._peer.put(Refused(report.id, error))
@@ -421,12 +435,15 @@ class HostedSession:
         self.slots.close()
         self._shared.gone(self)
         await self._lanes.close(CLOSE_S)
+        if self._farewell is not None and not self._farewell.done():  # a worker may close right after it said that it leaves
+            await asyncio.wait({self._farewell}, timeout=CLOSE_S)
         await end(*self._tasks)
 
-    def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(self._guarded(work), name=f"session-{name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         try:
