@@ -143,10 +143,11 @@ def moved(told: list[AppendRequest], by_ms: int) -> Iterator[AppendRequest]:
         return UUID(int=id_.int + (by_ms << 80))
 
     for append in told:
-        [stream] = append.streams
-        events = tuple(NewEvent(e.topic, e.schema_version, e.state.replace(old.encode(), new.encode())) for e in stream.events)
-        stream = StreamAppend(moved_id(stream.stream_id), moved_id(stream.root_id), stream.expected_version, events)
-        yield one_command(TENANT, moved_id(append.command_id), (stream,), append.metadata.replace(old, new))
+        [stream], [command] = append.streams, append.commands
+        told_events = [placed.event for placed in append.events]
+        events = tuple(NewEvent(e.topic, e.schema_version, e.state.replace(old.encode(), new.encode())) for e in told_events)
+        moved_stream = StreamAppend(moved_id(stream.stream_id), moved_id(stream.root_id), stream.expected_version, events)
+        yield one_command(TENANT, moved_id(command.command_id), (moved_stream,), command.metadata.replace(old, new))
 
 
 def batches() -> Iterator[tuple[AppendRequest, ...]]:
@@ -165,7 +166,7 @@ def fill(database_url: str, events: int) -> None:
             requests = [EncodedAppend.of(request) for request in batch]
             answer = connection.execute(APPEND_SQL, parameters(requests), prepare=True).fetchone()
             assert answer is not None and answer[0] == 0, "all are accepted"
-            written = answer[2]
+            written = answer[3]
             if written >= events:
                 break
         connection.execute("ANALYZE event")

@@ -160,7 +160,7 @@ async def use_runs(shared: System, http: httpx2.AsyncClient) -> None:
     assert (await http.get("/v1/workers/problems")).json()["data"] and (await http.get("/v1/log/gaps")).json()["missing"] == 0
     for path in ("/v1/events", f"/v1/runs/{run_id}/events"):
         assert (await http.get(path, params={"limit": 2, "as_of": position})).json()["next_cursor"]
-    assert (await http.get(f"/v1/events/{started.json()['position']}")).json()["type"] == "run.step_scheduled"
+    assert (await http.get(f"/v1/events/{started.json()['position']}")).json()["type"] == "agent_run.requested"
     stream = {"Accept": "text/event-stream"}
     end = (await http.get(f"/v1/runs/{run_id}/events", headers=stream)).text.rpartition("id: ")[2].partition("\n")[0]
     assert (await http.get(f"/v1/runs/{run_id}/events", headers={**stream, "Last-Event-ID": end})).status_code == 204

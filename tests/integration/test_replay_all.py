@@ -51,7 +51,7 @@ async def write(database_url: str, *calls: Sequence[AppendRequest]) -> int:
             cursor = await connection.execute(APPEND_SQL, parameters([EncodedAppend.of(request) for request in requests]))
             row = await cursor.fetchone()
             assert row is not None and row[0] == 0, "all are accepted"
-            head = row[2]
+            head = row[3]
     return head
 
 
@@ -72,7 +72,7 @@ def expected_digest() -> str:
     for number in range(RUNS):
         streams: dict[UUID, list[NewEvent]] = {}
         for append in moved(TOLD, number):
-            streams.setdefault(append.streams[0].stream_id, []).extend(append.streams[0].events)
+            streams.setdefault(append.streams[0].stream_id, []).extend(placed.event for placed in append.events)
         for stream_id, events in streams.items():
             decider = CATALOG.rules[events[0].topic]
             state: Any = decider.initial()

@@ -82,7 +82,8 @@ def test_a_server_elsewhere_needs_a_key_of_its_own(capsys: pytest.CaptureFixture
     assert (code, line) == (1, "error: there is no API key for https://tidelog.example.org: set TIDELOG_API_KEY\n")
 
 
-def test_version_and_completion(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_and_completion(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")  # else the shell that started the tests counts
     app(["--version"], standalone_mode=False)
     first = capsys.readouterr().out
     app(["version"], standalone_mode=False)

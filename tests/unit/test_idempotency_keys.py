@@ -76,7 +76,8 @@ async def test_a_repeated_start_finds_the_run_of_the_first_one(engine: Engine) -
         run_id = new_id()
         values = {"project_id": default_project_id(TENANT), "input": 1, "metadata": {}, "plan": runs.sequential(("alpha",)), **more}
         names = MemoryNames(process.log, agents.AgentRegistered)
-        outcome = await start_run(process.commands, keyed(command_id, content), run_id=run_id, known=names, **values)
+        request = keyed(command_id, content)
+        outcome = await start_run(process.commands, request, run_id=run_id, known=names, admission=process.admission, **values)
         return *outcome.begun(run_id), outcome
 
     run_id, version, outcome = await start(engine, said)

@@ -15,8 +15,6 @@ import pytest
 
 from tests.pace import within
 from tidelog.worker import watch
-from tidelog.worker.protocol import Queue
-from tidelog.worker.runtime import Worker
 from tidelog.worker.watch import LoopWatch
 
 CHILD = textwrap.dedent(
@@ -97,16 +95,3 @@ def test_a_process_that_was_stopped_is_not_said_to_block() -> None:
             assert child.stdout.readline() == "worker_stood_still\n"
         finally:
             child.kill()
-
-
-def test_queues_that_are_lost_together_are_one_line(caplog: pytest.LogCaptureFixture) -> None:
-    worker = Worker(url="http://127.0.0.1:1", api_key="tl_test")
-    for kind, pool in (("tool", "add"), ("agent", "spy"), ("agent", "adder"), ("agent", "spy")):
-        worker._on_lost(Queue(kind=kind, pool=pool, stream="WORK", consumer=pool), "no heartbeat for 12 s")  # type: ignore[arg-type]
-    worker._tell_lost()
-    worker._tell_lost()
-    (record,) = [record for record in caplog.records if record.getMessage() == "queue_lost"]
-    assert record.__dict__["fields"] == {
-        "queues": ["agent adder", "agent spy", "tool add"],
-        "reason": "no heartbeat for 12 s",
-    }

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 
 from domain.failures import Failure
@@ -20,15 +19,12 @@ from tidelog.failures import (
     MAX_TRACEBACK_BYTES,
     ErrorReport,
     agent_failure,
-    report_error,
     tool_failure,
 )
 from tidelog.logs import LineFormatter
 from tidelog.testing import run_agent
 from tidelog.texts import NOT_AVAILABLE, type_of
 from tidelog.tools import InvalidArgumentsError
-from tidelog.transport import Transport
-from tidelog.worker.protocol import WorkerApi
 
 HERE = Path(__file__).name
 
@@ -347,31 +343,3 @@ async def test_a_failed_tool_is_named_with_its_place() -> None:
     assert [(c.relation, c.type, c.message, c.line) for c in report.causes[1:2]] == [
         ("cause", "PermanentError", "the reason", leaf.line)
     ]
-
-
-# --- reporting --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("knows", [True, False])
-async def test_a_server_that_refuses_the_report_gets_its_core(monkeypatch: pytest.MonkeyPatch, knows: bool) -> None:
-    """Else the call would stay without an outcome, and the tool would run again or wait for a person."""
-    bodies: list[dict[str, Any]] = []
-
-    def answer(request: httpx2.Request) -> httpx2.Response:
-        bodies.append(json.loads(request.content))
-        refused = not knows and "traceback" in bodies[-1]["error"]
-        return httpx2.Response(422, json={"code": "invalid-request"}) if refused else httpx2.Response(200, json={"retry": True})
-
-    transport = Transport("http://server", "key")
-    monkeypatch.setattr(transport, "_http", httpx2.AsyncClient(transport=httpx2.MockTransport(answer), base_url="http://server"))
-    api, report = WorkerApi(transport), report_error(raised(ValueError("no")), "permanent")
-    some_id = (await run_agent(Nothing)).journal.run_id
-    assert await api.fail_agent_run(some_id, 1, report)
-    await api.fail_invocation(some_id, 1, report)
-    assert len(bodies) == (2 if knows else 4)
-    assert bodies[-1]["error"].keys() >= {"type", "message", "kind"} and ("line" in bodies[-1]["error"]) == knows
-    await transport.close()
-
-
-class Nothing(Agent):
-    async def execute(self, ctx: Context) -> None: ...

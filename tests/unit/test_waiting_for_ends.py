@@ -104,11 +104,8 @@ async def test_an_end_that_this_process_wrote_is_heard_without_the_live_log(engi
     async with waiters(engine, [run_id]) as (_, tasks):
         engine.subscription.away = True
         await alpha.complete("done")
-        [step] = await until(lambda: [e for e in engine.log.events if e.topic == "agent_run.completed"])
-        assert step.root_id == run_id
-        await engine.give(CancelRun(run_id=run_id))
         [view] = await answers(tasks)
-        assert view.status == "cancelled"
+        assert view.status == "completed"
         engine.subscription.away = False
         engine.log.wake()
 

@@ -291,6 +291,29 @@ async def test_a_report_that_the_server_does_not_understand_gives_the_work_back(
         assert (await server.welcomed()).hello["work"] == []
 
 
+class Breaks(Agent):
+    async def execute(self, ctx: Context) -> Any:
+        raise ValueError("no")
+
+
+@tool("t.breaks")
+def breaks() -> None:
+    raise ValueError("no")
+
+
+@pytest.mark.parametrize("work", [agent_work(1, "breaks"), tool_work(1, "t.breaks")], ids=["agent", "tool"])
+async def test_a_server_that_refuses_the_report_of_a_failure_gets_its_core(server: ScriptedServer, work: dict[str, Any]) -> None:
+    """Else the work would stay without an outcome, and would run again or wait for a person."""
+    async with running(server, Breaks, breaks):
+        peer = await server.welcomed()
+        await peer.say(work)
+        whole = await peer.hear("fail")
+        assert whole["error"]["traceback"] and whole["error"]["line"]
+        await peer.say(refused(whole, 422, "invalid-request"))
+        core = await answer(peer, "fail", retry=True)
+        assert core["work"] == work["work"] and core["error"].keys() == {"type", "message", "kind"}
+
+
 # --- tools -------------------------------------------------------------------------------------------------------------
 
 GO, BEGUN = threading.Event(), threading.Event()
