@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 
 from tests.kit.scripted_work import agent_work, answer, done, event, refused, running, tool_work
-from tests.kit.session_server import KEY, Peer, ScriptedServer, scripted
+from tests.kit.session_server import KEY, ScriptedServer, scripted
 from tests.kit.waiting import until
 from tests.pace import in_time
 from tidelog import Agent, Context, ToolContext, ToolError, tool
