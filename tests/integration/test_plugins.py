@@ -105,7 +105,8 @@ async def test_the_example_of_the_documentation_works(database_url: str, site: S
         assert newer.ddl != projection.ddl
         with capture_logs() as logged:
             assert await plugins.installed(log.database, [newer]) == (newer,)
-        assert [entry["event"] for entry in logged] == ["projection_tables_outdated"]
+        told = [entry["event"] for entry in logged if entry["event"].startswith("projection")]  # connections may tell, too
+        assert told == ["projection_tables_outdated"]
         async with projecting(log, newer), building(log, newer):
             await log.ask(newer, "rebuild", swap=True)
             await log.until_status(newer.name, "swapped")
