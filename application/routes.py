@@ -36,6 +36,7 @@ ROUTES: dict[type[Command], Route] = {
     runs.CompleteStep: _own_stream(runs.DECIDER, "run_id"),
     runs.FailStep: _own_stream(runs.DECIDER, "run_id"),
     runs.CancelRun: _own_stream(runs.DECIDER, "run_id", "reason"),
+    runs.CheckRun: _own_stream(runs.DECIDER, "run_id"),
     agent_runs.RequestAgentRun: _in_run(agent_runs.DECIDER, "agent_run_id", creates=True),
     agent_runs.DeliverMail: _in_run(agent_runs.DECIDER, "agent_run_id"),
     agent_runs.ClaimAgentRun: _of_agent_run(),

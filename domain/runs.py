@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pydantic import Field, field_validator
 
-from domain.errors import AlreadyExists, InvalidState, NotFound
+from domain.errors import AlreadyExists, InvalidState, NotFound, WorkOver
 from domain.failures import Failure, Retry
 from domain.kernel import Command, Decider, Event, Json, Name, ShortText, Value, derive_id, replace
 
@@ -263,7 +263,13 @@ class CancelRun(Command):
     reason: ShortText | None = None
 
 
-RunCommand = StartRun | CompleteStep | FailStep | CancelRun
+class CheckRun(Command):
+    """A condition of other commands in the same append: the run has not ended. It decides nothing."""
+
+    run_id: UUID
+
+
+RunCommand = StartRun | CompleteStep | FailStep | CancelRun | CheckRun
 
 
 def agent_run_id_of(run_id: UUID, step: str) -> UUID:
@@ -303,6 +309,10 @@ def decide(run: Run, command: RunCommand) -> list[Event]:
             if run.status != "running":
                 raise InvalidState(f"the run is {run.status}; only a running one can be cancelled")
             return [RunCancelled(reason=command.reason, abandoned=run.under_way)]
+        case CheckRun():
+            if run.status in OVER:
+                raise WorkOver(f"the run is {run.status}")
+            return []
         case _:
             assert_never(command)
 

@@ -55,18 +55,22 @@ class Claims:
         """
         name = claim_name(command.worker_id, command.dispatch, claim)
         request = await request_for_agent_run(self._commands, caller, command.agent_run_id, name)
-        outcome = await self._commands.execute(request, command)
+        outcome = await self._commands.execute(request, command, runs.CheckRun(run_id=request.correlation_id))
         state = await load_agent_run(self._commands, caller.tenant_id, command.agent_run_id, fresh=outcome.duplicate)
         if state.status != "running" or (state.worker_id, state.session_id) != (command.worker_id, command.session_id):
             raise WorkOver(f"the agent run is {state.status}, claimed by {state.worker_id}")
         if command.session_id is not None and state.dispatch != command.dispatch:
             raise WorkOver(f"the claim of dispatch {command.dispatch} lapsed; {state.dispatch} is the newest")
-        return await self.given(caller.tenant_id, command.agent_run_id, state), outcome
+        return await self.given(caller.tenant_id, command.agent_run_id, state, fresh=outcome.duplicate), outcome
 
-    async def given(self, tenant_id: UUID, agent_run_id: UUID, state: AgentRun) -> ClaimedAgentRun:
-        """What a worker gets of an agent run that it has claimed. Raises WorkOver if the run has ended."""
+    async def given(self, tenant_id: UUID, agent_run_id: UUID, state: AgentRun, *, fresh: bool = True) -> ClaimedAgentRun:
+        """What a worker gets of an agent run that it has claimed. Raises WorkOver if the run has ended.
+
+        `fresh`: with all events that other processes have recorded. A claim that was just recorded needs none: it was decided on
+        the states that this process knows, and what comes later comes as an update.
+        """
         assert state.requested is not None
-        run: runs.Run = (await self._commands.load(runs.DECIDER, tenant_id, state.requested.run_id)).state
+        run: runs.Run = (await self._commands.load(runs.DECIDER, tenant_id, state.requested.run_id, fresh=fresh)).state
         if run.status in runs.OVER:  # the cancellation of its agent runs is under way
             raise WorkOver(f"the run is {run.status}")
         step = run.step(state.requested.step)
@@ -83,6 +87,6 @@ class Claims:
             missing=[key for key, s in upstream.items() if s.status == "failed"],
             peers=[key for key in run.steps if key != step.key],
             journal=await (self._journals.read if state.session_id is None else self._journals.page)(
-                tenant_id, agent_run_id, after_version=0
+                tenant_id, agent_run_id, after_version=0, fresh=fresh
             ),
         )

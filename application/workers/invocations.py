@@ -25,8 +25,12 @@ class WorkerInvocations:
         """
         name = claim_name(command.worker_id, command.dispatch, claim)
         request = await request_for_invocation(self._commands, caller, command.invocation_id, name)
-        await self._cancel_if_over(caller, command.invocation_id)
-        outcome = await self._commands.execute(request, command)
+        try:
+            outcome = await self._commands.execute(request, command, runs.CheckRun(run_id=request.correlation_id))
+        except WorkOver:
+            if not await self._cancel_if_over(caller, command.invocation_id):
+                raise
+            outcome = await self._commands.execute(request, command)  # what becomes of an attempt that was begun before
         state = await self._state(caller, command.invocation_id, fresh=outcome.duplicate)
         if state.status != "started" or (state.worker_id, state.session_id) != (command.worker_id, command.session_id):
             raise WorkOver(f"the invocation is {state.status}, claimed by {state.worker_id}")
@@ -34,14 +38,18 @@ class WorkerInvocations:
             raise WorkOver(f"the claim of dispatch {command.dispatch} lapsed; {state.dispatch} is the newest")
         return state, outcome
 
-    async def _cancel_if_over(self, caller: Caller, invocation_id: UUID) -> None:
-        """Cancels a call whose run has ended, where the saga has not done so yet: no tool starts for a run that is over."""
+    async def _cancel_if_over(self, caller: Caller, invocation_id: UUID) -> bool:
+        """Cancels a call whose run has ended, where the saga has not done so yet: no tool starts for a run that is over.
+
+        Returns whether the run has ended.
+        """
         requested = (await self._state(caller, invocation_id, fresh=False)).requested
         assert requested is not None
         run: runs.Run = (await self._commands.load(runs.DECIDER, caller.tenant_id, requested.run_id)).state
         if run.status in runs.OVER:
             request = caller.named(derive_id(invocation_id, "run over"), requested.run_id)
             await self._commands.execute(request, CancelInvocation(invocation_id=invocation_id, reason=f"the run is {run.status}"))
+        return run.status in runs.OVER
 
     async def _state(self, caller: Caller, invocation_id: UUID, *, fresh: bool) -> Invocation:
         state: Invocation = (await self._commands.load(invocations.DECIDER, caller.tenant_id, invocation_id, fresh=fresh)).state

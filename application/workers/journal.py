@@ -79,9 +79,12 @@ class Journals:
             outcomes.append(await self._commands.execute(request, step))
         return outcomes
 
-    async def read(self, tenant_id: UUID, agent_run_id: UUID, *, after_version: int) -> JournalView:
-        """Entries written after a version, with the outcomes of calls, and the unreceived mail. Raises NotFound."""
-        state = await load_agent_run(self._commands, tenant_id, agent_run_id, fresh=True)
+    async def read(self, tenant_id: UUID, agent_run_id: UUID, *, after_version: int, fresh: bool = True) -> JournalView:
+        """Entries written after a version, with the outcomes of calls, and the unreceived mail. Raises NotFound.
+
+        `fresh`: with all events that other processes have recorded.
+        """
+        state = await load_agent_run(self._commands, tenant_id, agent_run_id, fresh=fresh)
         changed = [(key, entry) for key, entry in state.journal.items() if entry.changed_in > after_version]
         waiting = [(i, m) for i, m in state.mailbox.items() if m.received_as is None and m.delivered_in > after_version]
         entries = await asyncio.gather(*(self._entry(tenant_id, state, key, entry) for key, entry in changed))
@@ -89,13 +92,21 @@ class Journals:
         return JournalView(state.status, state.attempt, state.version, list(entries), list(mails))
 
     async def page(
-        self, tenant_id: UUID, agent_run_id: UUID, *, after_version: int, news: bool = False, max_bytes: int = PAGE_BYTES
+        self,
+        tenant_id: UUID,
+        agent_run_id: UUID,
+        *,
+        after_version: int,
+        news: bool = False,
+        max_bytes: int = PAGE_BYTES,
+        fresh: bool = True,
     ) -> JournalView:
         """The oldest entries and mails after a version, in the order of the stream, up to about `max_bytes` of JSON, at least one.
 
-        `news`: without the entries that the worker has made itself. Raises NotFound.
+        `news`: without the entries that the worker has made itself. `fresh`: with all events that other processes have recorded.
+        Raises NotFound.
         """
-        state = await load_agent_run(self._commands, tenant_id, agent_run_id, fresh=True)
+        state = await load_agent_run(self._commands, tenant_id, agent_run_id, fresh=fresh)
         changes = _changes(state, after_version)
         if news:
             changes = [change for change in changes if _is_news(change)]
