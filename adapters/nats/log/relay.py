@@ -31,8 +31,10 @@ from domain.kernel import RecordedEvent
 log = structlog.get_logger(__name__)
 
 PACE_S = 0.005
-"""Seconds between two reads while events keep coming. What was appended meanwhile goes as one message. Each message costs every
-reader a transaction, so under load larger messages save half of their work. An event that comes alone does not wait."""
+"""Seconds between two reads under load. What was appended meanwhile goes as one message. Each message costs every reader a
+transaction, so larger messages save half of their work."""
+PACED_EVENTS = 4
+"""Load: the last message had so many events. One caller who waits for each answer does not bring them, and is not delayed."""
 FORMAT_KNOWN_S = 2.0
 """Seconds for which the relay relies on what it learnt of the formats that all processes read."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
@@ -127,7 +129,7 @@ class Relay:
         database.
         """
         last: RecordedEvent | None = None
-        page, patience, published = PageSize(), _FIRST_WAIT, -math.inf
+        page, patience, next_read = PageSize(), _FIRST_WAIT, -math.inf
         max_payload = self._connection.client.max_payload - _PAYLOAD_RESERVE
         while True:
             events = await self._feed.read(after=max(0, position - 1), limit=page.limit)
@@ -142,10 +144,10 @@ class Relay:
                 await publisher.send(batch)
             if events:
                 position, last, patience = events[-1].position, events[-1], _FIRST_WAIT
-                published = asyncio.get_running_loop().time()
+                next_read = asyncio.get_running_loop().time() + PACE_S * (len(events) >= PACED_EVENTS)
             if not full:
                 await self._signal.wait(position, patience)
-                if (pause := published + PACE_S - asyncio.get_running_loop().time()) > 0:
+                if (pause := next_read - asyncio.get_running_loop().time()) > 0:
                     await asyncio.sleep(pause)
                 if patience == _LONGEST_WAIT and not await self._stream.is_current(stream):
                     raise OutOfStep(f"{stream} is gone")
