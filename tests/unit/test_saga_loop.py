@@ -466,6 +466,26 @@ async def test_partitions_at_different_positions_are_each_continued_from_their_o
     assert {name: row.epoch for name, row in sagas.checkpoints.rows.items()} == {"sagas:1": 6, "sagas:2": 2}
 
 
+async def test_checkpoints_move_in_the_next_pause_for_events_that_no_saga_reacts_to(sagas: Sagas) -> None:
+    """Not with each batch: most events concern no saga, and each move is a transaction."""
+    moves: list[int] = []
+
+    class Counting(MemoryCheckpoints):
+        async def advance(self, behind: dict[str, Checkpoint], position: int) -> dict[str, Checkpoint]:
+            moves.append(position)
+            return await super().advance(behind, position)
+
+    async with sagas.working(sagas.manager(checkpoints=Counting(sagas.log))):
+        for _ in range(5):
+            stream = new_id()
+            await sagas.store.append(
+                one_command(TENANT, new_id(), (StreamAppend(stream, stream, 0, (NewEvent("foreign", 1, b"{}"),)),), "{}")
+            )
+            await turns(3)
+        await until(lambda: moves and moves[-1] == 5)
+    assert len(moves) < 5
+
+
 async def test_a_partition_that_is_ahead_of_a_batch_is_not_moved_back(sagas: Sagas) -> None:
     sagas.checkpoints.rows |= {"sagas:1": Checkpoint(50, 1), "sagas:2": Checkpoint(0, 1)}
     await sagas.project(of_partition("sagas:2"))

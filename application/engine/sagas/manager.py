@@ -7,13 +7,14 @@ reaction depends on two roots.
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from contextlib import aclosing
 from functools import partial
 from itertools import groupby
 from uuid import UUID
 
 import structlog
 
-from application.engine.background import side_by_side
+from application.engine.background import side_by_side, with_pauses
 from application.engine.catalog import Catalog
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import CommandRequest
@@ -28,6 +29,8 @@ from domain.kernel import Command, RecordedEvent
 PARTITIONS = tuple(f"sagas:{number}" for number in range(8))
 """Names of the partitions and of their checkpoints. At most as many processes can share the sagas. The number is for ever."""
 MAX_ROOTS_AT_ONCE = 64
+LAG_S = 0.02
+"""Seconds after which checkpoints move for events that no saga had to react to. Most are such, and each move is a transaction."""
 
 log = structlog.get_logger(__name__)
 
@@ -89,28 +92,43 @@ class SagaManager:
         self._queue = queue
         self._partitions = sorted(partitions)
         self._catalog = catalog
-        self._topics = frozenset(event.TOPIC for reactions in catalog.sagas.values() for event in reactions)
+        self._bits = {kind.TOPIC: [handler.bit for handler in handlers] for kind, handlers in catalog.handlers.items()}
+        """Topic → the bits of the sagas that react to it, 0 for a saga without a number."""
         self._known: dict[str, Checkpoint] = {}
+        self._seen = 0
+        """Position up to which everything has been handled."""
 
     async def run(self) -> None:
         """Works until cancelled; outages are waited out. Raises LostOwnership when another process took a partition over."""
         self._known = await persistently(lambda: self._checkpoints.take(self._partitions))
         start = min(checkpoint.position for checkpoint in self._known.values())
-        async for batch in self._subscription.batches(after=start, name="sagas"):
-            await self._handle([event for event in batch if self._is_new(event)])
-            position = batch[-1].position
-            behind = {name: known for name, known in self._known.items() if known.position < position}
-            if behind:
-                self._known |= await persistently(partial(self._checkpoints.advance, behind, position))
+        source = self._subscription.batches(after=start, name="sagas")
+        async with aclosing(source), aclosing(with_pauses(source, LAG_S)) as batches:
+            async for batch in batches:
+                if batch:
+                    self._seen = batch[-1].position
+                    if not await self._handle([event for event in batch if self._is_new(event)]):
+                        continue  # the checkpoints move with the next batch that has something to do, or in the next pause
+                await self._advance()
+
+    async def _advance(self) -> None:
+        behind = {name: known for name, known in self._known.items() if known.position < self._seen}
+        if behind:
+            self._known |= await persistently(partial(self._checkpoints.advance, behind, self._seen))
 
     def _is_new(self, event: RecordedEvent) -> bool:
         known = self._known.get(partition_of(event.root_id))
         return known is not None and event.position > known.position
 
-    async def _handle(self, batch: Sequence[RecordedEvent]) -> None:
-        relevant = sorted((e for e in batch if e.topic in self._topics), key=lambda e: (e.root_id.int, e.position))
+    def _is_open(self, event: RecordedEvent) -> bool:
+        """Whether a saga has still to react to an event."""
+        return any(not bit or not event.settled & bit for bit in self._bits.get(event.topic, ()))
+
+    async def _handle(self, batch: Sequence[RecordedEvent]) -> bool:
+        """False: there was nothing to do."""
+        relevant = sorted((e for e in batch if self._is_open(e)), key=lambda e: (e.root_id.int, e.position))
         if not relevant:
-            return
+            return False
         gate = asyncio.Semaphore(MAX_ROOTS_AT_ONCE)
 
         async def in_order(events: list[RecordedEvent]) -> None:
@@ -119,6 +137,7 @@ class SagaManager:
                     await self._handle_one(event)
 
         await side_by_side(*(in_order(list(events)) for _, events in groupby(relevant, key=lambda e: e.root_id)))
+        return True
 
     async def _handle_one(self, recorded: RecordedEvent) -> None:
         try:
