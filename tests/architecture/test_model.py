@@ -91,12 +91,12 @@ def test_every_command_has_a_route_to_the_decider_of_its_slice() -> None:
 
 
 BY_THE_SERVER = {
-    tenants.CreateTenant, tenants.IssueApiKey, tenants.RevokeApiKey, runs.CompleteStep, runs.FailStep,
+    tenants.CreateTenant, tenants.IssueApiKey, tenants.RevokeApiKey, runs.CompleteStep, runs.FailStep, runs.CheckRun,
     agent_runs.RequestAgentRun, agent_runs.DeliverMail, agent_runs.FinishCall, agent_runs.ResumeAgentRun,
     agent_runs.TimeOutAgentRun, agent_runs.CancelAgentRun, agent_runs.LapseClaim, invocations.RequeueInvocation,
     invocations.CancelInvocation, invocations.LapseAttempt,
 }  # fmt: skip
-"""Commands of the set-up, of sagas, of timers and of the sweeper: no client repeats these commands."""
+"""Commands of the set-up, of sagas, of timers, of the sweeper, and conditions: no client repeats these commands."""
 COMPARED_ELSEWHERE = {
     runs.StartRun,  # by application/runs/start.py: the requested plan is compared, not the versions that were looked up
     agent_runs.ClaimAgentRun, invocations.ClaimInvocation,  # the command id holds the whole content of a claim
