@@ -75,6 +75,10 @@ class Container:
     workers: "Workers"
     sessions: WorkerSessions
     """The sessions of workers. Uses the connections for the process's own work."""
+    listed_sessions: WorkerSessions
+    """The same, to be listed for people. Uses the reads' share of the connections."""
+    health_sessions: WorkerSessions
+    """The same, over the connection for health."""
     hosting: "SessionHost"
     """The sessions of workers whose connections this process has."""
     live: LiveFeed

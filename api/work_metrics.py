@@ -4,8 +4,9 @@ docs/reference/metrics.md explains the same list. The text has a bounded length,
 labels, and it is made once for each report on readiness.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
+from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -28,9 +29,10 @@ class _Figures(Collector):
         return self._families
 
 
-def work_metrics(activity: Activity, import_problems: int, free_bytes: int | None) -> bytes:
+def work_metrics(activity: Activity, report: Mapping[str, Any]) -> bytes:
+    """`report`: the report on readiness that was made of the activity."""
     registry = CollectorRegistry()
-    registry.register(_Figures([*_families(activity), *_others(activity, import_problems, free_bytes)]))
+    registry.register(_Figures([*_families(activity), *_others(activity, report)]))
     return generate_latest(registry)
 
 
@@ -81,7 +83,7 @@ def _buckets(total: Total) -> list[tuple[str, float]]:
     return list(zip(bounds, map(float, accumulate(total.durations)), strict=True))
 
 
-def _others(activity: Activity, import_problems: int, free_bytes: int | None) -> Iterator[Metric]:
+def _others(activity: Activity, report: Mapping[str, Any]) -> Iterator[Metric]:
     oldest = GaugeMetricFamily(
         "tidelog_queue_oldest_seconds", "For how long the oldest work of a queue has waited for a worker", labels=["kind", "name"]
     )
@@ -89,12 +91,18 @@ def _others(activity: Activity, import_problems: int, free_bytes: int | None) ->
         if total.kind != "run":
             oldest.add_metric([total.kind, total.label], total.oldest_s.get("waiting", 0.0))
     yield oldest
+    missing = GaugeMetricFamily(
+        "tidelog_queues_without_worker", "Agents and tools with waiting work that no session of a worker offers", labels=["kind"]
+    )
+    for kind in ("agent", "tool"):
+        missing.add_metric([kind], sum(queue["kind"] == kind for queue in report["work"]["unoffered"]))
+    yield missing
     yield GaugeMetricFamily(
         "tidelog_ambiguous_oldest_seconds", "For how long the oldest ambiguous tool call has waited for a person",
         value=activity.oldest_s("ambiguous") or 0.0,
     )  # fmt: skip
-    yield GaugeMetricFamily("tidelog_import_problems", "Files of workers that cannot be used", value=import_problems)
+    yield GaugeMetricFamily("tidelog_import_problems", "Files of workers that cannot be used", value=report["import_problems"])
     room = GaugeMetricFamily("tidelog_data_folder_free_bytes", "Room on the disk of the data folder")
-    if free_bytes is not None:
-        room.add_metric([], free_bytes)
+    if report["free_bytes"] is not None:
+        room.add_metric([], report["free_bytes"])
     yield room

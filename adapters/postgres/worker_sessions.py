@@ -1,7 +1,8 @@
 """Sessions of workers in PostgreSQL (`WorkerSessions`): one row for each, renewed by one statement for each process."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 from uuid import UUID, uuid4
 
 from adapters.postgres.database import Database
@@ -14,7 +15,9 @@ from application.engine.ports.sessions import (
     LapsedWork,
     ListedSession,
     Look,
+    Offered,
     Seen,
+    UnofferedWork,
     WorkerSession,
 )
 
@@ -60,15 +63,52 @@ END = """
 UPDATE worker_session SET ended_at = now(), end_reason = 'left'
 WHERE session_id = ANY (%s) AND member_id = %s AND ended_at IS NULL
 """
+# A session that is removed at this moment offers nothing any more.
+OFFER = f"""
+WITH written AS (
+    INSERT INTO worker_offer (session_id, agents, agent_versions, tools, tool_versions)
+    SELECT session_id, %(agents)s::text[], %(agent_versions)s::text[], %(tools)s::text[], %(tool_versions)s::text[]
+    FROM worker_session WHERE session_id = %(session)s
+    ON CONFLICT (session_id) DO UPDATE SET (agents, agent_versions, tools, tool_versions) =
+        (EXCLUDED.agents, EXCLUDED.agent_versions, EXCLUDED.tools, EXCLUDED.tool_versions)
+)
+SELECT {SOON}
+"""
 OF_TENANT = """
 SELECT s.session_id, s.tenant_id, s.worker_id, s.actor, s.incarnation, s.release, s.since, s.seen_at,
-       w.agent_runs, w.calls
+       w.agent_runs, w.calls, o.session_id IS NOT NULL, o.agents, o.agent_versions, o.tools, o.tool_versions
 FROM worker_session AS s
+LEFT JOIN worker_offer AS o ON o.session_id = s.session_id
 CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE kind = 'agent') AS agent_runs, count(*) FILTER (WHERE kind = 'tool') AS calls
     FROM open_work WHERE session_id = s.session_id
 ) AS w
-WHERE s.tenant_id = %s AND s.ended_at IS NULL ORDER BY s.since DESC, s.session_id DESC LIMIT %s
+WHERE s.tenant_id = %(tenant)s AND s.ended_at IS NULL
+  AND (%(worker)s::text IS NULL OR (s.worker_id COLLATE "C", s.session_id) > (%(worker)s, %(session)s::uuid))
+ORDER BY s.worker_id COLLATE "C", s.session_id LIMIT %(limit)s
+"""
+OFFERING = """
+SELECT u.name, count(DISTINCT s.worker_id)
+FROM worker_session AS s JOIN worker_offer AS o ON o.session_id = s.session_id
+CROSS JOIN LATERAL unnest(CASE %(kind)s WHEN 'agent' THEN o.agents ELSE o.tools END) AS u (name)
+WHERE s.tenant_id = %(tenant)s AND s.ended_at IS NULL AND u.name = ANY (%(names)s::text[])
+GROUP BY u.name
+"""
+UNOFFERED = """
+WITH going_on AS MATERIALIZED (
+    SELECT s.tenant_id, o.session_id IS NOT NULL AS known, o.agents, o.tools
+    FROM worker_session AS s LEFT JOIN worker_offer AS o ON o.session_id = s.session_id WHERE s.ended_at IS NULL
+), offered AS (
+    SELECT tenant_id, 'agent' AS kind, unnest(agents) AS pool FROM going_on
+    UNION ALL SELECT tenant_id, 'tool', unnest(tools) FROM going_on
+), waiting AS (
+    SELECT tenant_id, kind, pool, count(*) AS count, min(dispatched_at) AS oldest FROM open_work
+    WHERE session_id IS NULL AND dispatched_at < now() - make_interval(secs => %(waiting)s) GROUP BY tenant_id, kind, pool
+)
+SELECT kind, pool, sum(count)::bigint, extract(epoch FROM now() - min(oldest))::float8 FROM waiting AS w
+WHERE NOT EXISTS (SELECT FROM offered AS o WHERE (o.tenant_id, o.kind, o.pool) = (w.tenant_id, w.kind, w.pool))
+  AND NOT EXISTS (SELECT FROM going_on AS g WHERE g.tenant_id = w.tenant_id AND NOT g.known)
+GROUP BY kind, pool ORDER BY min(oldest), kind, pool LIMIT %(limit)s
 """
 HELD_BY = """
 SELECT tenant_id, kind, work_id, root_id, attempt, session_id FROM open_work WHERE session_id = ANY (%s)
@@ -118,6 +158,14 @@ def _hash(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
 
 
+def _listed(row: Sequence[Any]) -> ListedSession:
+    since, seen_at, agent_runs, calls, known, agents, agent_versions, tools, tool_versions = row[6:]
+    offered = None
+    if known:
+        offered = Offered(dict(zip(agents, agent_versions, strict=True)), dict(zip(tools, tool_versions, strict=True)))
+    return ListedSession(WorkerSession(*row[:6]), since, seen_at, agent_runs, calls, offered)
+
+
 class PostgresWorkerSessions:
     """Implements the port `WorkerSessions` for one process."""
 
@@ -163,10 +211,33 @@ class PostgresWorkerSessions:
         async with self._database.connection() as connection:
             await connection.execute(END, [list(session_ids), self._member_id])
 
-    async def of_tenant(self, tenant_id: UUID, limit: int = MOST_LISTED) -> list[ListedSession]:
+    async def offer(self, session_id: UUID, offered: Offered) -> None:
+        values = {
+            "session": session_id,
+            "agents": list(offered.agents), "agent_versions": list(offered.agents.values()),
+            "tools": list(offered.tools), "tool_versions": list(offered.tools.values()),
+        }  # fmt: skip
         async with self._database.connection() as connection:
-            rows = await (await connection.execute(OF_TENANT, [tenant_id, limit])).fetchall()
-        return [ListedSession(WorkerSession(*row[:6]), *row[6:]) for row in rows]
+            await connection.execute(OFFER, values)
+
+    async def of_tenant(
+        self, tenant_id: UUID, *, limit: int = MOST_LISTED, after: tuple[str, UUID] | None = None
+    ) -> list[ListedSession]:
+        worker, session = after or (None, None)
+        values = {"tenant": tenant_id, "worker": worker, "session": session, "limit": limit}
+        async with self._database.connection() as connection:
+            rows = await (await connection.execute(OF_TENANT, values)).fetchall()
+        return [_listed(row) for row in rows]
+
+    async def offering(self, tenant_id: UUID, kind: str, names: Sequence[str]) -> Mapping[str, int]:
+        values = {"tenant": tenant_id, "kind": kind, "names": list(names)}
+        async with self._database.connection() as connection:
+            return dict(await (await connection.execute(OFFERING, values)).fetchall())
+
+    async def unoffered(self, *, waiting_s: float, limit: int) -> list[UnofferedWork]:
+        async with self._database.connection() as connection:
+            rows = await (await connection.execute(UNOFFERED, {"waiting": waiting_s, "limit": limit})).fetchall()
+        return [UnofferedWork(*row) for row in rows]
 
     async def held_by(self, session_ids: Sequence[UUID]) -> list[HeldWork]:
         async with self._database.connection() as connection:

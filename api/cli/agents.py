@@ -39,10 +39,10 @@ async def _list(data_dir: Path | None, url: str | None, as_json: bool) -> None:
 
 
 def _show_list(found: list[dict[str, Any]]) -> None:
-    table = output.table("Agent", "Version", "Capabilities", "What it does")
+    table = output.table("Agent", "Version", "Workers", "Capabilities", "What it does")
     for agent in found:
         table.add_row(
-            f"[bold]{output.escape(agent['name'])}[/bold]", output.escape(agent["version"]),
+            f"[bold]{output.escape(agent['name'])}[/bold]", output.escape(agent["version"]), definitions.workers_of(agent),
             output.escape(", ".join(agent["capabilities"])), output.escape(definitions.first_paragraph(agent)),
         )  # fmt: skip
     output.console().print(table)
@@ -64,6 +64,6 @@ async def _show(name: str, data_dir: Path | None, url: str | None, as_json: bool
     if as_json:
         output.document(agent)
         return
-    definitions.show_head("Agent", agent, {})
+    definitions.show_head("Agent", agent, {"workers": definitions.workers_of(agent)})
     definitions.show_schema("Input", agent["input_schema"])
     definitions.show_schema("Output", agent["output_schema"])

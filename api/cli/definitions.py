@@ -34,6 +34,12 @@ def first_paragraph(definition: Mapping[str, Any]) -> str:
     return output.shortened(definition["description"].split("\n\n")[0], 160)
 
 
+def workers_of(definition: Mapping[str, Any]) -> str:
+    """How many workers have it."""
+    count = definition.get("workers")
+    return "" if count is None else str(count) if count else "none"
+
+
 def arguments_of(schema: Any) -> str:
     """The names of the arguments in short; optional ones in brackets."""
     if not isinstance(schema, dict) or not isinstance(schema.get("properties"), dict):

@@ -23,6 +23,7 @@ from api.cli import (
     up,
     verify,
     worker,
+    workers,
 )
 
 app = typer.Typer(
@@ -40,6 +41,7 @@ app.add_typer(projects.app, name="projects")
 app.add_typer(events.app, name="events")
 app.add_typer(agents.app, name="agents")
 app.add_typer(tools.app, name="tools")
+app.add_typer(workers.app, name="workers")
 app.add_typer(invocations.app, name="invocations")
 app.add_typer(projections.app, name="projections")
 app.add_typer(nats.app, name="nats")

@@ -40,10 +40,10 @@ async def _list(data_dir: Path | None, url: str | None, as_json: bool) -> None:
 
 
 def _show_list(found: list[dict[str, Any]]) -> None:
-    table = output.table("Tool", "Version", "Arguments", "Idempotent", "What it does")
+    table = output.table("Tool", "Version", "Workers", "Arguments", "Idempotent", "What it does")
     for tool in found:
         table.add_row(
-            f"[bold]{output.escape(tool['name'])}[/bold]", output.escape(tool["version"]),
+            f"[bold]{output.escape(tool['name'])}[/bold]", output.escape(tool["version"]), definitions.workers_of(tool),
             output.escape(definitions.arguments_of(tool["parameters"])), _idempotent(tool),
             output.escape(definitions.first_paragraph(tool)),
         )  # fmt: skip
@@ -74,6 +74,7 @@ async def _show(name: str, data_dir: Path | None, url: str | None, as_json: bool
         "Tool",
         tool,
         {
+            "workers": definitions.workers_of(tool),
             "idempotent": _idempotent(tool) if tool["idempotent"] else "no: a call whose outcome is unknown waits for a person",
             "time limit": f"{output.duration(tool['timeout_s'])} for an attempt",
         },

@@ -21,6 +21,7 @@ from api.http.conventions.shared import Shared
 from api.metrics import HEAD, LAG, PARKED, UPKEEP_AGE, UPKEEP_REMOVED
 from api.work_metrics import work_metrics
 from application.engine.ports.log import Gaps
+from application.engine.ports.sessions import UnofferedWork
 from application.engine.ports.timers import PARKED_AS as DUE_TIMERS
 from application.engine.ports.upkeep import UpkeepState
 from application.engine.reading.histories import Histories
@@ -54,7 +55,7 @@ class Reports:
 
     async def _readiness(self) -> dict[str, Any]:
         report, activity = await _readiness(self._container)
-        self._of_the_work = b"" if activity is None else work_metrics(activity, report["import_problems"], report["free_bytes"])
+        self._of_the_work = b"" if activity is None else work_metrics(activity, report)
         return report
 
     async def _metrics(self) -> bytes:
@@ -116,13 +117,22 @@ async def _work(container: Container) -> tuple[Activity | None, dict[str, Any]]:
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_S):
             activity, problems = await container.reads.activity.now(), await container.problems.count()
+            unoffered = await _unoffered(container, activity)
     except (TidelogError, TimeoutError):
         return None, {}
     return activity, {
-        "work": troubles.work(activity, container.settings.max_open_runs),
+        "work": troubles.work(activity, container.settings.max_open_runs, unoffered),
         "import_problems": problems,
         "free_bytes": free_bytes(container.settings.data_dir),
     }
+
+
+async def _unoffered(container: Container, activity: Activity) -> list[UnofferedWork]:
+    """Agents and tools with work and without a worker. While all work is being done, nothing is asked."""
+    if not troubles.suspects(activity):
+        return []
+    found = await container.health_sessions.unoffered(waiting_s=troubles.UNOFFERED_S, limit=troubles.MAX_UNOFFERED)
+    return troubles.without_worker(activity, found)
 
 
 async def _check(check: HealthCheck) -> str | None:

@@ -16,3 +16,5 @@ class AgentView(ListedRow):
     input_schema: Json
     output_schema: Json
     registered_at: Timestamp
+    workers: int | None = None
+    """Number of workers with a session that offers it. Null: not asked."""

@@ -18,3 +18,5 @@ class ToolView(ListedRow):
     timeout_s: float
     max_attempts: int
     registered_at: Timestamp
+    workers: int | None = None
+    """Number of workers with a session that offers it. Null: not asked."""

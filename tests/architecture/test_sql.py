@@ -23,7 +23,8 @@ NOT_READ_MODELS = {
     "snapshot",  # states of long streams
     "member", "lease",  # the members that do the work of the engine
     "worker_problem",  # reports of workers
-    "worker_session", "session_host", "installation_secret",  # sessions of workers, and what their tokens are made with
+    "worker_session", "worker_offer", "session_host",  # sessions of workers
+    "installation_secret",  # what lease tokens are made with
 }  # fmt: skip
 
 REVIEWED = {

@@ -32,12 +32,13 @@ from application.engine.ports.leases import Leases
 from application.engine.ports.log import EventFeed, EventStore, StreamRanges
 from application.engine.ports.problems import WorkerProblems
 from application.engine.ports.queue import OpenWork, WorkItem
-from application.engine.ports.sessions import WorkerSession, WorkerSessions
+from application.engine.ports.sessions import WorkerSession
 from application.engine.ports.snapshots import Snapshots
 from application.engine.ports.timers import DueTimer, Timers
 from application.engine.reading.histories import HistoryStore
 from projections.engine.checkpoints import PostgresCheckpoints
 from projections.timers import CHANNEL
+from tests.contract.session_sides import MemorySessionSide, PostgresSessionSide, SessionSide
 from tests.kit.memory import (
     LeaseBoard,
     ManualClock,
@@ -53,8 +54,6 @@ from tests.kit.memory import (
     MemoryStreamRanges,
     MemoryTimers,
     MemoryWorkerProblems,
-    MemoryWorkerSessions,
-    SessionBoard,
 )
 
 LEASE_S = 3.0
@@ -340,69 +339,6 @@ def reports(request: pytest.FixtureRequest) -> ProblemSide:
 
 
 # --- sessions of workers --------------------------------------------------------------------------------------------------
-
-
-class SessionSide(Protocol):
-    """Sessions as two processes see them, the work that sessions have claimed, and the time that passes."""
-
-    one: WorkerSessions
-    other: WorkerSessions
-    open_work: OpenWork
-
-    async def claimed(self, item: WorkItem, session_id: UUID, attempt: int = 1) -> None:
-        """The read model learns that a session has claimed a piece of work, dispatched at this moment."""
-        ...
-
-    async def closed(self, work_id: UUID) -> None: ...
-
-    async def pass_time(self, seconds: float) -> None: ...
-
-
-class MemorySessionSide:
-    def __init__(self) -> None:
-        self.clock = ManualClock()
-        self.open_work = MemoryOpenWork(MemoryLog(self.clock))
-        board = SessionBoard(self.open_work)
-        self.one, self.other = MemoryWorkerSessions(board), MemoryWorkerSessions(board)
-
-    async def claimed(self, item: WorkItem, session_id: UUID, attempt: int = 1) -> None:
-        self.open_work.open(item, self.clock.now())
-        self.open_work.claim(item.work_id, session_id, attempt)
-
-    async def closed(self, work_id: UUID) -> None:
-        self.open_work.close(work_id)
-
-    async def pass_time(self, seconds: float) -> None:
-        self.clock.advance(seconds)
-
-
-class PostgresSessionSide:
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-        self.one, self.other = (PostgresWorkerSessions(PostgresDatabase(pool)) for _ in range(2))
-        self.open_work = PostgresOpenWork(PostgresDatabase(pool))
-
-    async def _sql(self, statement: str, *values: Any) -> None:
-        async with self._pool.connection() as connection:
-            await connection.execute(statement.encode(), values or None)
-
-    async def claimed(self, item: WorkItem, session_id: UUID, attempt: int = 1) -> None:
-        await self._sql(
-            """INSERT INTO open_work (work_id, tenant_id, root_id, kind, pool, dispatch, dispatched_at, session_id, attempt)
-               VALUES (%s, %s, %s, %s, %s, %s, now(), %s, %s)""",
-            item.work_id, item.tenant_id, item.root_id, item.kind, item.pool, item.dispatch, session_id, attempt,
-        )  # fmt: skip
-
-    async def closed(self, work_id: UUID) -> None:
-        await self._sql("DELETE FROM open_work WHERE work_id = %s", work_id)
-
-    async def pass_time(self, seconds: float) -> None:
-        await self._sql(
-            """UPDATE worker_session SET (since, seen_at, ended_at) = (since - past, seen_at - past, ended_at - past)
-               FROM make_interval(secs => %s) AS past""",
-            seconds,
-        )
-        await self._sql("UPDATE session_host SET ready_at = ready_at - make_interval(secs => %s)", seconds)
 
 
 @pytest.fixture

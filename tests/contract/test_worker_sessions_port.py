@@ -6,8 +6,8 @@ from uuid_utils.compat import uuid7
 
 from adapters.postgres.pool import Pool
 from application.engine.ports.queue import WorkItem
-from application.engine.ports.sessions import HeldWork, LapsedWork, WorkerSession, WorkerSessions
-from tests.contract.conftest import PostgresSessionSide, SessionSide
+from application.engine.ports.sessions import HeldWork, LapsedWork, Offered, WorkerSession, WorkerSessions
+from tests.contract.session_sides import PostgresSessionSide, SessionSide
 
 TENANT = uuid7()
 
@@ -16,8 +16,8 @@ def session(tenant_id: UUID = TENANT, actor: str = "key:one", worker: str = "w1"
     return WorkerSession(uuid7(), tenant_id, worker, actor, uuid4(), "0.9.0")
 
 
-def item(kind: str = "agent") -> WorkItem:
-    return WorkItem(TENANT, kind, "historian", uuid7(), 1, uuid7())
+def item(kind: str = "agent", pool: str = "historian", tenant_id: UUID = TENANT) -> WorkItem:
+    return WorkItem(tenant_id, kind, pool, uuid7(), 1, uuid7())
 
 
 def held(of: WorkItem, by: WorkerSession, attempt: int = 1) -> HeldWork:
@@ -118,10 +118,62 @@ async def test_work_of_a_session_is_found_by_its_session(sessions: SessionSide) 
     )
     await sessions.closed(agent.work_id)
     assert await sessions.other.held_by([one.session_id]) == [held(call, one)]
-    newest, oldest = await sessions.one.of_tenant(TENANT)
-    assert (newest.session, newest.agent_runs, newest.calls) == (two, 1, 0)
-    assert (oldest.session, oldest.agent_runs, oldest.calls) == (one, 0, 1)
-    assert await sessions.one.of_tenant(TENANT, 1) == [newest] and await sessions.one.of_tenant(uuid7()) == []
+    first, last = await sessions.one.of_tenant(TENANT)
+    assert (first.session, first.agent_runs, first.calls) == (one, 0, 1)
+    assert (last.session, last.agent_runs, last.calls) == (two, 1, 0)
+    assert await sessions.one.of_tenant(TENANT, limit=1) == [first] and await sessions.one.of_tenant(uuid7()) == []
+    assert await sessions.one.of_tenant(TENANT, after=("w1", one.session_id)) == [last]
+
+
+async def test_a_session_says_what_it_offers(sessions: SessionSide) -> None:
+    one, again = await open_at(sessions.one, session()), await open_at(sessions.one, session())
+    other = await open_at(sessions.one, session(worker="w2"))
+    assert [listed.offered for listed in await sessions.other.of_tenant(TENANT)] == [None] * 3
+    await sessions.one.offer(one.session_id, Offered({"historian": "1", "gone": "1"}, {"mail": "1"}))
+    await sessions.one.offer(one.session_id, Offered({"historian": "2"}, {"mail": "1"}))
+    await sessions.one.offer(again.session_id, Offered({"historian": "2"}))
+    await sessions.one.offer(other.session_id, Offered({"historian": "3"}))
+    await sessions.one.offer(uuid7(), Offered({"of a session that was removed": "1"}))
+    offered = {listed.session.session_id: listed.offered for listed in await sessions.other.of_tenant(TENANT)}
+    assert offered[one.session_id] == Offered({"historian": "2"}, {"mail": "1"})
+    names = ["historian", "gone", "mail"]
+    assert await sessions.other.offering(TENANT, "agent", names) == {"historian": 2}, "a worker with two sessions is one worker"
+    assert await sessions.other.offering(TENANT, "tool", names) == {"mail": 1}
+    assert await sessions.other.offering(uuid7(), "agent", names) == {}
+    await sessions.one.end([one.session_id])
+    assert await sessions.other.offering(TENANT, "tool", names) == {}
+    await sessions.pass_time(61)
+    await sessions.one.tidy(kept_s=60)
+    assert await sessions.other.offering(TENANT, "agent", names) == {"historian": 2}
+
+
+async def test_work_that_no_session_offers_is_named(sessions: SessionSide) -> None:
+    stranger, mine = uuid7(), uuid7()
+    of_stranger = await open_at(sessions.one, session(stranger))
+    await sessions.one.offer(of_stranger.session_id, Offered({"lonely": "1"}, {"historian": "1"}))
+    await sessions.waits(item(pool="lonely", tenant_id=mine))
+    await sessions.waits(item(pool="historian", tenant_id=mine))
+    await sessions.claimed(item(pool="claimed", tenant_id=mine), of_stranger.session_id)
+    await sessions.pass_time(5)
+    await sessions.waits(item(pool="lonely", tenant_id=mine))
+    await sessions.waits(item("tool", "mail", mine))
+    await sessions.pass_time(11)
+    await sessions.waits(item(pool="new", tenant_id=mine))
+
+    async def named(waiting_s: float = 10, limit: int = 100) -> list[tuple[str, str, int]]:
+        found = await sessions.other.unoffered(waiting_s=waiting_s, limit=limit)
+        assert all(waiting_s < queue.oldest_waiting_s < 100 for queue in found)
+        return [(queue.kind, queue.name, queue.waiting) for queue in found]
+
+    assert sorted(await named()) == [("agent", "historian", 1), ("agent", "lonely", 2), ("tool", "mail", 1)]
+    assert (await named())[-1] == ("tool", "mail", 1) and len(await named(limit=2)) == 2, "the oldest first"
+    assert sorted(await named(13)) == [("agent", "historian", 1), ("agent", "lonely", 1)]
+    one = await open_at(sessions.one, session(mine))
+    assert await named() == [], "nobody knows yet what the session offers"
+    await sessions.one.offer(one.session_id, Offered({"historian": "1"}))
+    assert sorted(await named()) == [("agent", "lonely", 2), ("tool", "mail", 1)]
+    await sessions.one.end([one.session_id])
+    assert len(await named()) == 3
 
 
 async def test_work_of_sessions_that_are_over_is_lapsed_work(sessions: SessionSide) -> None:

@@ -105,6 +105,7 @@ async def made_up_troubles(system: System) -> int:
     """
     await stopped(system.tasks.pop("sharing"))
     await system.sql("UPDATE activity SET since = since - interval '20 minutes' WHERE label = 'gamma'")
+    await system.sql("UPDATE open_work SET dispatched_at = dispatched_at - interval '20 minutes' WHERE pool = 'gamma'")
     [(root_id,)] = await system.sql("SELECT root_id FROM event WHERE topic = 'run.started' LIMIT 1")
     parked = "('runs', 3, %s, gen_random_uuid(), 'run.started', 'KeyError: broken handler')"
     await system.sql(f"INSERT INTO parked_event VALUES {parked}", root_id)
@@ -144,9 +145,12 @@ async def test_the_doctor_names_what_a_server_cannot_do_and_the_cure(
     calls = the(diagnosis, "calls")
     assert "1 ambiguous tool calls wait for a person, the oldest for" in calls.detail and f"mail {invocation_id}" in calls.detail
     assert f"tidelog invocations resolve {invocation_id}" in calls.mend
-    queue = the(diagnosis, "queue")
-    assert queue.detail.startswith("1 pieces of work for agent gamma wait, the oldest for 20 min")
-    assert "tidelog worker" in queue.mend
+    missing = the(diagnosis, "no worker")
+    assert missing.detail.startswith("1 pieces of work for agent gamma wait, the oldest for 20 min")
+    assert "no worker with a session offers it" in missing.detail
+    assert missing.mend.startswith("start a worker that has agent gamma: tidelog worker --agents")
+    idle = [finding.detail for finding in diagnosis.findings if (finding.subject, finding.status) == ("agents", "note")]
+    assert idle and "gamma" in idle[0] and "good" not in idle[0], "information, and no fault"
     file = the(diagnosis, "worker file")
     assert str(tmp_path / "broken.py") in file.detail and "No module named 'nothing_of_this_name'" in file.detail
     assert "restart that worker" in file.mend
@@ -163,7 +167,7 @@ async def test_the_doctor_names_what_a_server_cannot_do_and_the_cure(
 
     report = await eventually(lambda: ready(system, 200), "room on the disk")
     assert report["status"] == "degraded", "a process stays in service although calls wait for a person"
-    assert [trouble["code"] for trouble in report["degraded"]] == ["ambiguous-calls", "work-waits", "parked"]
+    assert [trouble["code"] for trouble in report["degraded"]] == ["ambiguous-calls", "no-worker", "parked"]
 
 
 async def ready(system: System, status: int) -> dict[str, Any] | None:

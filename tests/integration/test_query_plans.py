@@ -95,6 +95,7 @@ INSERT INTO open_work SELECT {id_sql(ROW, "n")}, {TENANT_OF}, {id_sql(ROOT, "n")
 FROM generate_series(2001, 4000) AS n;
 INSERT INTO worker_session SELECT {id_sql(ROW, "n")}, {TENANT_OF}, 'w', 'a', {id_sql(ROW, "n")}, '1', 'x', {id_sql(ROW, "n % 3")},
        now(), now() FROM generate_series(500, 1000) AS n;
+INSERT INTO worker_offer SELECT {id_sql(ROW, "n")}, '{{a}}', '{{1}}', '{{}}', '{{}}' FROM generate_series(500, 1000) AS n;
 INSERT INTO activity SELECT {id_sql(ROW, "n")}, {TENANT_OF}, 'agent', 'a' || n % 50, now(),
        CASE WHEN n % 3 = 0 THEN 'running' ELSE 'waiting' END, now() - n * interval '1 second'
 FROM generate_series(1, {ROWS}) AS n;

@@ -85,6 +85,9 @@ async def test_a_run_that_uses_every_call_of_the_context(server: str, client: Cl
         plan = {"kind": "parallel", "agents": ["everything", "partner"]}
         started = await client.start_run(plan=plan, input={"number": "41"})
         run = await client.wait(started.run_id, timeout=40)
+        [one] = await client.workers()
+        assert one.agents is not None and {agent.name for agent in one.agents} == {"everything", "partner"}
+        assert {agent.workers for agent in await client.agents()} == {1}
     assert run.status == "completed", run.error
     assert run.result["everything"] == {
         "sums": [41, 42, 43],

@@ -251,6 +251,49 @@ async def test_one_bad_definition_refuses_itself_only(shared: System, url: str) 
         assert (await worker.work())["run"] == later
 
 
+async def test_workers_are_listed_with_what_they_offer_and_have_in_hand(shared: System, url: str) -> None:
+    _, key = await shared.tenant("listed")
+    headers = {"X-API-Key": key}
+
+    async def listed(**params: Any) -> Any:
+        response = await shared.http.get("/v1/workers", params=params, headers=headers)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    async def counted(kind: str) -> dict[str, int]:
+        await shared.settled()
+        data = (await shared.http.get(f"/v1/{kind}", headers=headers)).json()["data"]
+        return {each["name"]: each["workers"] for each in data}
+
+    assert await listed() == {"data": [], "next_cursor": None}
+    async with worker_at(url, key, name="b") as two, worker_at(url, key, name="a") as one:
+        await two.hello(["writer", "Bad Name"], [{"name": "add", "parameters": {"type": "object"}}])
+        await one.hello(["writer"])
+        [first], cursor = (await listed(limit=1)).values()
+        assert (first["worker_id"], first["session_id"], first["tools"]) == ("a", one.session, [])
+        second = await shared.http.get("/v1/workers", params={"limit": 1, "cursor": cursor}, headers=headers)
+        assert "link" not in second.headers
+        [other] = second.json()["data"]
+        assert other["worker_id"] == "b" and other["agents"] == [{"name": "writer", "version": "1"}], (
+            "what was refused is not offered"
+        )
+        assert [tool["name"] for tool in other["tools"]] == ["add"] and (other["agent_runs"], other["calls"]) == (0, 0)
+        assert await counted("agents") == {"writer": 2} and await counted("tools") == {"add": 1}
+        await two.say({"t": "define", "id": 1, "agents": [{"name": "later", "version": "7"}], "tools": [], "problems": []})
+        await two.answer(1)
+        assert (await listed())["data"][1]["agents"] == [{"name": "later", "version": "7"}]
+        assert await counted("agents") == {"later": 1, "writer": 1} and await counted("tools") == {"add": 0}
+        await two.credit(agent=1)
+        await shared.http.post("/v1/runs", json={"agent": "later"}, headers=headers)
+        await two.work()
+        await shared.settled()
+        assert (await listed())["data"][1]["agent_runs"] == 1
+        for worker in (one, two):
+            await worker.say({"t": "leaving"})
+            await worker.until_closed()
+    assert (await listed())["data"] == []
+
+
 async def test_a_worker_that_leaves_gives_its_work_to_another(shared: System, url: str) -> None:
     async with worker_at(url, shared.key) as worker, worker_at(url, shared.key, name="other") as other:
         await worker.hello(["left"])
@@ -301,7 +344,7 @@ async def test_a_tenant_gets_no_work_of_another(shared: System, url: str) -> Non
         ({"origin": "https://elsewhere.example"}, 403, "forbidden"),
         ({"origin": "null"}, 403, "forbidden"),
         ({"subprotocols": None}, 422, "invalid-command"),
-        ({"path": "/v1/workers"}, 405, "method-not-allowed"),
+        ({"path": "/v1/runs/018f0000-0000-7000-8000-000000000001/cancel"}, 405, "method-not-allowed"),
         ({"path": "/v1/runs"}, 200, None),
     ],
 )

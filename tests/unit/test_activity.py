@@ -6,6 +6,7 @@ import shutil
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -14,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from api.free_room import free_bytes, home_of
 from api.http import troubles
 from api.work_metrics import work_metrics
+from application.engine.ports.sessions import UnofferedWork
 from application.views.activity import BOUNDS_S, MAX_LABELS, OTHER, STATES, Activity, Total
 from domain.invocations import ResolveInvocation
 from domain.kernel import RecordedEvent
@@ -143,8 +145,15 @@ def total(kind: str = "agent", label: str = "alpha", **changes: object) -> Total
     return Total(kind=kind, label=label, **(values | changes))  # type: ignore[arg-type]
 
 
+def report_of(problems: int, free_bytes: int | None, *unoffered: UnofferedWork) -> dict[str, Any]:
+    work = troubles.work(Activity([]), 10, unoffered)
+    return {"work": work, "import_problems": problems, "free_bytes": free_bytes}
+
+
 def test_metrics_are_conventional() -> None:
-    text = work_metrics(Activity([total(), total("tool", "add"), total("run", "")]), 3, 10**9).decode()
+    text = work_metrics(
+        Activity([total(), total("tool", "add"), total("run", "")]), report_of(3, 10**9, UnofferedWork("agent", "alpha", 2, 90.0))
+    ).decode()
     families = {family.name: family for family in text_string_to_metric_families(text)}
     samples = {(s.name, *s.labels.values()): s.value for family in families.values() for s in family.samples}
     assert samples["tidelog_agent_runs_started_total", "alpha"] == 5
@@ -157,14 +166,15 @@ def test_metrics_are_conventional() -> None:
     assert samples["tidelog_agent_run_duration_seconds_bucket", "alpha", "+Inf"] == 3
     assert samples["tidelog_agent_run_duration_seconds_count", "alpha"] == 3
     assert samples["tidelog_agent_run_duration_seconds_sum", "alpha"] == 12.5
+    assert samples["tidelog_queues_without_worker", "agent"] == 1 and samples["tidelog_queues_without_worker", "tool"] == 0
     assert samples["tidelog_import_problems",] == 3
     assert samples["tidelog_data_folder_free_bytes",] == 10**9
-    assert "\ntidelog_data_folder_free_bytes" not in work_metrics(Activity([]), 0, None).decode()
+    assert "\ntidelog_data_folder_free_bytes" not in work_metrics(Activity([]), report_of(0, None)).decode()
 
 
 def test_the_number_of_lines_is_bounded() -> None:
     many = [total(kind, f"name-{number}") for kind in ("agent", "tool") for number in range(MAX_LABELS + 1)]
-    assert len(work_metrics(Activity(many), 0, None).splitlines()) < 4_000
+    assert len(work_metrics(Activity(many), report_of(0, None)).splitlines()) < 4_000
 
 
 def test_the_room_is_that_of_the_disk_with_the_data(tmp_path: Path) -> None:
@@ -196,3 +206,26 @@ def test_troubles_are_named_with_their_numbers() -> None:
     }
     assert troubles.degraded({}) == [] and not troubles.degraded({"work": troubles.work(Activity([running]), 11)})
     assert troubles.work(Activity([total(oldest_s={"waiting": 59.0})]), 1)["waits_long"] == [], "a busy queue is no trouble"
+
+
+def test_work_without_a_worker_is_suspected_only_if_nobody_does_any() -> None:
+    now = dict.fromkeys(STATES, 0) | {"waiting": 1}
+    lonely, busy = total("agent", "lonely"), total("agent", "busy", now=now | {"running": 1})
+    fresh, others = total("agent", "fresh", oldest_s={"waiting": 9.0}), total("tool", OTHER)
+    activity = Activity([lonely, busy, fresh, others])
+    assert troubles.suspects(activity) == {("agent", "lonely"), ("tool", OTHER)}
+    unoffered = [UnofferedWork(kind, name, 1, 11.0) for kind, name in [
+        ("agent", "lonely"), ("agent", "busy"), ("agent", "fresh"), ("tool", "rare"), ("agent", "rare"),
+    ]]  # fmt: skip
+    found = troubles.without_worker(activity, unoffered)
+    assert [(queue.kind, queue.name) for queue in found] == [("agent", "lonely"), ("tool", "rare")]
+
+
+def test_a_missing_worker_is_named_once() -> None:
+    activity = Activity([total(), total("agent", "beta")])
+    work = troubles.work(activity, 10, [UnofferedWork("agent", "alpha", 2, 90.0004)])
+    assert work["unoffered"] == [{"kind": "agent", "name": "alpha", "waiting": 2, "oldest_waiting_s": 90.0}]
+    missing, waits = troubles.degraded({"work": work})
+    assert (missing["code"], missing["count"]) == ("no-worker", 2)
+    assert missing["detail"] == "work waits, and no worker with a session offers agent alpha"
+    assert (waits["code"], waits["count"]) == ("work-waits", 2) and waits["detail"].endswith("a minute: agent beta")

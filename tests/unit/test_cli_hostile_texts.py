@@ -47,6 +47,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "events show": ["3"],
     "agents list": [],
     "agents show": [HOSTILE],
+    "workers list": [],
     "tools list": [],
     "tools show": [HOSTILE],
     "invocations list": [],
@@ -159,6 +160,19 @@ def answers() -> dict[str, Any]:
         "/v1/events/3": sent[3],
         "/v1/agents": [
             AGENT.model_dump(mode="json") | {"version": HOSTILE, "capabilities": [HOSTILE], "name": HOSTILE} | REGISTERED
+        ],
+        "/v1/workers": [
+            {
+                "worker_id": HOSTILE,
+                "session_id": str(RUN),
+                "since": HOSTILE,
+                "seen_at": HOSTILE,
+                "release": HOSTILE,
+                "agents": [{"name": HOSTILE, "version": HOSTILE}],
+                "tools": None,
+                "agent_runs": 1,
+                "calls": 0,
+            }
         ],
         "/v1/tools": [
             {

@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from application.engine.background import end
 from application.engine.ports.queue import WorkItem
-from application.engine.ports.sessions import Seen
+from application.engine.ports.sessions import Offered, Seen
 from application.workers.hosting import host
 from application.workers.hosting.credit import Credit
 from application.workers.hosting.messages import (
@@ -404,6 +404,19 @@ async def test_when_the_process_stops_a_session_answers_what_waits_and_gets_no_m
     await engine.start("alpha")
     await engine.settled()
     assert len(engine.queue.entries) == 1
+
+
+async def test_every_process_knows_what_a_session_offers(engine: Engine, process: Hosting) -> None:
+    worker = await welcomed(process, "alpha", tools=("add",))
+    [listed] = await engine.sessions.of_tenant(TENANT)
+    assert listed.offered == Offered({"alpha": "1"}, {"add": "1"})
+    worker.say(Define(t="define", id=1, agents=("beta",)))
+    await worker.hears(Defined)
+    [listed] = await engine.sessions.of_tenant(TENANT)
+    assert listed.offered == Offered({"beta": "1"})
+    process.host.drain()
+    [listed] = await engine.sessions.of_tenant(TENANT)
+    assert listed.offered == Offered({"beta": "1"}), "the worker comes back to another process"
 
 
 async def test_a_revoked_key_ends_the_sessions_of_that_key_only(engine: Engine, process: Hosting) -> None:

@@ -11,7 +11,7 @@ from adapters.postgres.log.gaps import gaps_of
 from adapters.postgres.log.ids import PostgresLogIndex
 from adapters.postgres.room import Room
 from adapters.postgres.worker_problems import PostgresWorkerProblems
-from adapters.postgres.worker_sessions import PostgresInstallationSecrets
+from adapters.postgres.worker_sessions import PostgresInstallationSecrets, PostgresWorkerSessions
 from api import metrics
 from api.assembly import access, histories, log_streams, messaging, sharing, storage, tables
 from api.assembly.commands import commands
@@ -203,6 +203,8 @@ async def container(parts: Parts) -> Container:
         cloud_events=CloudEventEncoder((await tables.catalog(parts)).registry.events),
         workers=await workers(parts),
         sessions=await storage.worker_sessions(parts),
+        listed_sessions=PostgresWorkerSessions(await storage.database_of(parts, "reads")),
+        health_sessions=PostgresWorkerSessions(await storage.database_of(parts, "health")),
         hosting=await hosting(parts),
         live=feed,
         positions=await positions(parts),

@@ -23,6 +23,7 @@ async def examine_work(found: Diagnosis, server: Asking) -> None:
             await _ambiguous_calls(found, server, health["work"])
             _queues(found, health["work"])
             _open_runs(found, health["degraded"])
+            await _idle_agents(found, server)
             await _files(found, server, health["import_problems"])
         await _parked(found, server, health.get("parked", {}))
         await _gaps(found, server)
@@ -47,7 +48,19 @@ async def _ambiguous_calls(found: Diagnosis, server: Asking, work: dict[str, Any
 
 
 def _queues(found: Diagnosis, work: dict[str, Any]) -> None:
+    unoffered = work.get("unoffered", [])  # missing in reports of an earlier release
+    named = {(queue["kind"], queue["name"]) for queue in unoffered}
+    for queue in unoffered:
+        name = f"{queue['kind']} {queue['name']}"
+        found.add(
+            "no worker", "wrong",
+            f"{queue['waiting']} pieces of work for {name} wait, the oldest for {duration(queue['oldest_waiting_s'])}; "
+            "no worker with a session offers it",
+            f"start a worker that has {name}: tidelog worker --agents FOLDER; what runs: tidelog workers list",
+        )  # fmt: skip
     for queue in work["waits_long"]:
+        if (queue["kind"], queue["name"]) in named:
+            continue
         name = f"other {queue['kind']}s" if queue["name"] == OTHERS else f"{queue['kind']} {queue['name']}"
         text = f"{queue['waiting']} pieces of work for {name} wait, the oldest for {duration(queue['oldest_waiting_s'])}"
         if queue["running"]:
@@ -58,9 +71,10 @@ def _queues(found: Diagnosis, work: dict[str, Any]) -> None:
         else:
             found.add(
                 "queue", "wrong", f"{text}; no worker does any",
-                f"start a worker that has {name}: tidelog worker --agents FOLDER; its log says what it has registered",
+                f"see whether a worker has {name}, and what it has in hand: tidelog workers list; start more: "
+                "tidelog worker --agents FOLDER",
             )  # fmt: skip
-    if not work["waits_long"]:
+    if not work["waits_long"] and not unoffered:
         found.add("queues", "ok", f"no work has waited for a minute: {work['waiting']} wait, {work['running']} are being done")
 
 
@@ -71,6 +85,16 @@ def _open_runs(found: Diagnosis, degraded: list[dict[str, Any]]) -> None:
                 "runs", "wrong", f"{trouble['count']:,} are open {trouble['detail']}",
                 "start more workers, cancel runs that nobody needs, or raise TIDELOG_MAX_OPEN_RUNS",
             )  # fmt: skip
+
+
+async def _idle_agents(found: Diagnosis, server: Asking) -> None:
+    """Agents and tools that are registered and that no worker has at present. This is no fault while they have no work."""
+    for what in ("agents", "tools"):
+        page = await server.get(f"/v1/{what}", {"limit": 1_000})
+        names = [] if page is None else [each["name"] for each in page["data"] if each.get("workers") == 0]
+        if names:
+            shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+            found.add(what, "note", f"{len(names)} are registered and no worker with a session offers them: {shown}")
 
 
 async def _files(found: Diagnosis, server: Asking, count: int) -> None:

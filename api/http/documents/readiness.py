@@ -54,7 +54,7 @@ class ChoreShown(Shown):
 class Trouble(Shown):
     """Something that cannot go on, or not for long, while the process serves."""
 
-    code: Literal["ambiguous-calls", "work-waits", "import-problems", "parked", "little-room", "many-open-runs"]
+    code: Literal["ambiguous-calls", "no-worker", "work-waits", "import-problems", "parked", "little-room", "many-open-runs"]
     count: int
     detail: str
 
@@ -66,6 +66,15 @@ class QueueThatWaits(Shown):
     name: str
     waiting: int
     running: int
+    oldest_waiting_s: float
+
+
+class QueueWithoutWorker(Shown):
+    """An agent or tool with waiting work that no session of a worker offers."""
+
+    kind: Literal["agent", "tool"]
+    name: str
+    waiting: int
     oldest_waiting_s: float
 
 
@@ -82,6 +91,7 @@ class WorkSums(Shown):
     oldest_waiting_s: float | None
     oldest_ambiguous_s: float | None
     waits_long: list[QueueThatWaits]
+    unoffered: list[QueueWithoutWorker]
 
 
 class Readiness(Shown):

@@ -13,6 +13,7 @@ from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
 from application.engine.ports.pages import MAX_LIMIT, decode_cursor
 from application.views.agents import AgentView
+from application.workers.listing import count_workers
 
 router = APIRouter(tags=["agents and tools"], route_class=DirectRoute)
 
@@ -36,5 +37,7 @@ async def get_agents(
 ) -> Response:
     after, tenant_id = decode_cursor(cursor) if cursor is not None else None, principal_of(request).tenant_id
     await caught_up(request, "agents")
-    found = await container_of(request).reads.agents.list(tenant_id, limit=limit, after=after, capability=capability)
+    container = container_of(request)
+    found = await container.reads.agents.list(tenant_id, limit=limit, after=after, capability=capability)
+    await count_workers(container.listed_sessions, tenant_id, "agent", found.value.data)
     return page_answer(request, AgentPage, found)

@@ -13,6 +13,7 @@ from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
 from application.engine.ports.pages import MAX_LIMIT, decode_cursor
 from application.views.tools import ToolView
+from application.workers.listing import count_workers
 
 router = APIRouter(tags=["agents and tools"], route_class=DirectRoute)
 
@@ -33,5 +34,7 @@ async def get_tools(
 ) -> Response:
     after, tenant_id = decode_cursor(cursor) if cursor is not None else None, principal_of(request).tenant_id
     await caught_up(request, "tools")
-    found = await container_of(request).reads.tools.list(tenant_id, limit=limit, after=after)
+    container = container_of(request)
+    found = await container.reads.tools.list(tenant_id, limit=limit, after=after)
+    await count_workers(container.listed_sessions, tenant_id, "tool", found.value.data)
     return page_answer(request, ToolPage, found)

@@ -9,16 +9,18 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field, StringConstraints
 from starlette.responses import Response
 
-from api.http.conventions.answers import answer, replayed
+from api.http.conventions.answers import answer, next_link, replayed
 from api.http.conventions.bodies import Body, body_of
 from api.http.conventions.positions import POSITION
 from api.http.conventions.request import command_request, container_of, principal_of
 from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
 from application.engine.commands.request import CommandOutcome
-from application.engine.ports.pages import MAX_LIMIT
+from application.engine.ports.pages import MAX_LIMIT, decode_cursor
 from application.engine.ports.problems import MAX_PROBLEMS, WorkerProblem
 from application.engine.ports.views import Timestamp
+from application.views.workers import WorkerView
+from application.workers.listing import list_workers
 from domain import agents, tools
 from domain.failures import Failure
 from domain.kernel import Json, Name, ShortText, Text
@@ -107,6 +109,25 @@ async def register(request: Request) -> Response:
             "ack_wait_s": registered.ack_wait_s,
         }
     )
+
+
+class WorkerPage(BaseModel):
+    data: list[WorkerView]
+    next_cursor: str | None
+
+
+@router.get(
+    "/v1/workers",
+    summary="Workers that have a session, by their ids",
+    responses={200: openapi.gives(WorkerPage, "Link")},
+)
+async def get_workers(
+    request: Request, limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100, cursor: str | None = None
+) -> Response:
+    """A worker without a session, of an earlier release, is not listed."""
+    after, tenant_id = decode_cursor(cursor) if cursor is not None else None, principal_of(request).tenant_id
+    page = await list_workers(container_of(request).listed_sessions, tenant_id, limit=limit, after=after)
+    return answer(WorkerPage(data=page.data, next_cursor=page.next_cursor), headers=next_link(request, page.next_cursor))
 
 
 class WorkerProblemView(BaseModel):

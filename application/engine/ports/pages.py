@@ -21,6 +21,10 @@ class Page(Generic[T]):
     next_cursor: str | None
 
 
+def malformed_cursor() -> InvalidCommand:
+    return InvalidCommand("the cursor is not one that this server gave out", pointer="/cursor")
+
+
 def encode_cursor(value: str) -> str:
     return base64.urlsafe_b64encode(value.encode()).decode().rstrip("=")
 
@@ -32,7 +36,7 @@ def decode_cursor(cursor: str) -> str:
     except (binascii.Error, ValueError):
         text = ""
     if not text or encode_cursor(text) != cursor:  # the decoder skips characters that it does not know
-        raise InvalidCommand("the cursor is not one that this server gave out", pointer="/cursor")
+        raise malformed_cursor()
     return text
 
 
@@ -43,7 +47,7 @@ def uuid_cursor(cursor: str | None) -> UUID | None:
     try:
         return UUID(decode_cursor(cursor))
     except ValueError:
-        raise InvalidCommand("the cursor is not one that this server gave out", pointer="/cursor") from None
+        raise malformed_cursor() from None
 
 
 def position_cursor(cursor: str | None) -> int | None:
@@ -52,7 +56,7 @@ def position_cursor(cursor: str | None) -> int | None:
         return None
     position = parse_position(decode_cursor(cursor))
     if position is None:
-        raise InvalidCommand("the cursor is not one that this server gave out", pointer="/cursor")
+        raise malformed_cursor()
     return position
 
 

@@ -1,7 +1,7 @@
 """Sessions of workers: the lease of all work that a worker has, and the work that a session has."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol
 from uuid import UUID
@@ -32,6 +32,25 @@ class WorkerSession:
 
 
 @dataclass(frozen=True, slots=True)
+class Offered:
+    """What a worker takes work for, as far as the server has accepted its definitions: names and versions."""
+
+    agents: Mapping[str, str] = field(default_factory=dict)
+    tools: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class UnofferedWork:
+    """An agent or tool with work that waits, and that no session of the work's tenant offers."""
+
+    kind: str
+    """`agent` or `tool`."""
+    name: str
+    waiting: int
+    oldest_waiting_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class ListedSession:
     """A session for people."""
 
@@ -42,6 +61,8 @@ class ListedSession:
     """Agent runs that the session has claimed."""
     calls: int
     """Tool calls that the session has claimed."""
+    offered: Offered | None
+    """None: not known yet, as the worker's definitions are being registered, or the session's process is of an older release."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +139,32 @@ class WorkerSessions(Protocol):
         """Ends sessions of this process whose workers have left. Their work lapses soon. Raises Unavailable."""
         ...
 
-    async def of_tenant(self, tenant_id: UUID, limit: int = MOST_LISTED) -> list[ListedSession]:
-        """The sessions of a tenant that go on, the newest first. Raises Unavailable."""
+    async def offer(self, session_id: UUID, offered: Offered) -> None:
+        """Says what a session offers from now on. Raises Unavailable."""
+        ...
+
+    async def of_tenant(
+        self, tenant_id: UUID, *, limit: int = MOST_LISTED, after: tuple[str, UUID] | None = None
+    ) -> list[ListedSession]:
+        """The sessions of a tenant that go on, in the order of the worker's id and the session's, after such a pair.
+
+        Raises Unavailable.
+        """
+        ...
+
+    async def offering(self, tenant_id: UUID, kind: str, names: Sequence[str]) -> Mapping[str, int]:
+        """Name → number of workers with a session that offers the agent or tool. Names that nobody offers are missing.
+
+        Raises Unavailable.
+        """
+        ...
+
+    async def unoffered(self, *, waiting_s: float, limit: int) -> list[UnofferedWork]:
+        """Agents and tools of all tenants with unclaimed work that was dispatched so long ago and that no session offers.
+
+        The oldest first. A tenant with a session whose offers are not known is left out. Work that a worker without a session
+        is doing looks unclaimed. Reads all open work, so it is asked only with a suspicion. Raises Unavailable.
+        """
         ...
 
     async def held_by(self, session_ids: Sequence[UUID]) -> list[HeldWork]:

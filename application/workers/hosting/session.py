@@ -14,7 +14,7 @@ from application.engine.background import end
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import Caller, CommandRequest
 from application.engine.ports.problems import WorkerProblem
-from application.engine.ports.sessions import LEASE_S, WorkerSession, WorkerSessions
+from application.engine.ports.sessions import LEASE_S, Offered, WorkerSession, WorkerSessions
 from application.engine.reading.live import LiveFeed
 from application.engine.retry import persistently
 from application.workers import Workers
@@ -240,6 +240,9 @@ class HostedSession:
                     for queue, version in accepted.values():
                         self._shared.dispatcher.offer(self, queue, version, MAX_PENDING[kind])
                 verdicts.append([Verdict(offer.name, offer.version, error) for offer, _, error in registered])
+            if not self.is_over and not self._draining:
+                offered, session_id = Offered(self._offered["agent"], self._offered["tool"]), self.session.session_id
+                await persistently(lambda: self._shared.sessions.offer(session_id, offered))
             return verdicts[0], verdicts[1]
 
     async def _leave(self) -> None:

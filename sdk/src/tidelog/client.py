@@ -35,6 +35,7 @@ from tidelog.models import (
     RunPage,
     StartedRun,
     ToolInfo,
+    WorkerInfo,
 )
 from tidelog.retries import RetryPolicy
 from tidelog.sse import ServerSentEvent, parse_sse
@@ -306,6 +307,10 @@ class Client:
     async def tools(self) -> list[ToolInfo]:
         """Tools that agents can call."""
         return [tool async for tool in self._all(ToolInfo, "/v1/tools")]
+
+    async def workers(self) -> list[WorkerInfo]:
+        """Workers that have a session, by their ids."""
+        return [worker async for worker in self._all(WorkerInfo, "/v1/workers")]
 
     async def projects(self) -> list[Project]:
         return [project async for project in self._all(Project, "/v1/projects")]

@@ -204,6 +204,8 @@ class AgentInfo(Model):
     version: str | None = None
     description: str = ""
     capabilities: tuple[str, ...] = ()
+    workers: int | None = None
+    """Number of workers that have it. None: the server does not say."""
     unreadable: bool = False
 
 
@@ -215,7 +217,31 @@ class ToolInfo(Model):
     description: str = ""
     capabilities: tuple[str, ...] = ()
     parameters: dict[str, Any] = Field(default_factory=dict)
+    workers: int | None = None
+    """Number of workers that have it. None: the server does not say."""
     unreadable: bool = False
+
+
+class Offering(Model):
+    """An agent or tool that a worker offers."""
+
+    name: str
+    version: str
+
+
+class WorkerInfo(Model):
+    """A worker that has a session at the server. `agent_runs` and `calls`: the work that it has in hand."""
+
+    worker_id: str
+    session_id: UUID
+    since: datetime
+    seen_at: datetime
+    release: str
+    agents: tuple[Offering, ...] | None
+    """None: the server does not know yet."""
+    tools: tuple[Offering, ...] | None
+    agent_runs: int
+    calls: int
 
 
 class Project(Model):

@@ -1,6 +1,7 @@
 """Sessions of workers in memory: one board for all processes. Each operation follows the statements of the adapter."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal
@@ -16,7 +17,9 @@ from application.engine.ports.sessions import (
     LapsedWork,
     ListedSession,
     Look,
+    Offered,
     Seen,
+    UnofferedWork,
     WorkerSession,
 )
 from tests.kit.memory.work import MemoryOpenWork
@@ -30,6 +33,11 @@ class SessionRow:
     since: datetime
     seen_at: datetime
     ended: tuple[datetime, Literal["left", "lost"]] | None = None
+    offered: Offered | None = None
+
+    def offers(self, kind: str) -> Mapping[str, str]:
+        offered = self.offered or Offered()
+        return offered.agents if kind == "agent" else offered.tools
 
 
 @dataclass
@@ -119,10 +127,19 @@ class MemoryWorkerSessions:
         for id in self._mine(session_ids):
             self.board.end(id, "left")
 
-    async def of_tenant(self, tenant_id: UUID, limit: int = MOST_LISTED) -> list[ListedSession]:
+    def _going_on(self, tenant_id: UUID) -> list[SessionRow]:
+        return [row for row in self.board.rows.values() if row.session.tenant_id == tenant_id and row.ended is None]
+
+    async def offer(self, session_id: UUID, offered: Offered) -> None:
+        self.board.now()
+        if session_id in self.board.rows:
+            self.board.rows[session_id] = replace(self.board.rows[session_id], offered=offered)
+
+    async def of_tenant(
+        self, tenant_id: UUID, *, limit: int = MOST_LISTED, after: tuple[str, UUID] | None = None
+    ) -> list[ListedSession]:
         self.board.now()
         held = self.board.held()
-        rows = [row for row in self.board.rows.values() if row.session.tenant_id == tenant_id and row.ended is None]
         listed = [
             ListedSession(
                 row.session,
@@ -130,10 +147,28 @@ class MemoryWorkerSessions:
                 row.seen_at,
                 sum(work.kind == "agent" for work in held if work.session_id == row.session.session_id),
                 sum(work.kind == "tool" for work in held if work.session_id == row.session.session_id),
+                row.offered,
             )
-            for row in rows
+            for row in self._going_on(tenant_id)
+            if after is None or (row.session.worker_id, row.session.session_id) > after
         ]
-        return sorted(listed, key=lambda one: (one.since, one.session.session_id), reverse=True)[:limit]
+        return sorted(listed, key=lambda one: (one.session.worker_id, one.session.session_id))[:limit]
+
+    async def offering(self, tenant_id: UUID, kind: str, names: Sequence[str]) -> Mapping[str, int]:
+        self.board.now()
+        offers = {(row.session.worker_id, name) for row in self._going_on(tenant_id) for name in row.offers(kind)}
+        return dict(Counter(name for _, name in offers if name in names))
+
+    async def unoffered(self, *, waiting_s: float, limit: int) -> list[UnofferedWork]:
+        now, found = self.board.now(), dict[tuple[str, str], list[float]]()
+        for work_id, (at, item) in self.board.open_work.rows.items():
+            waits_s = (now - at).total_seconds()
+            sessions = self._going_on(item.tenant_id)
+            offered = any(row.offered is None or item.pool in row.offers(item.kind) for row in sessions)
+            if work_id not in self.board.open_work.claims and waits_s > waiting_s and not offered:
+                found.setdefault((item.kind, item.pool), []).append(waits_s)
+        queues = [UnofferedWork(kind, name, len(waits), max(waits)) for (kind, name), waits in found.items()]
+        return sorted(queues, key=lambda queue: (-queue.oldest_waiting_s, queue.kind, queue.name))[:limit]
 
     async def held_by(self, session_ids: Sequence[UUID]) -> list[HeldWork]:
         self.board.now()

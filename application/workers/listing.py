@@ -1,0 +1,52 @@
+"""Lists for people: the workers that have a session, and how many of them offer an agent or tool."""
+
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+from application.engine.ports.pages import Page, encode_cursor, malformed_cursor
+from application.engine.ports.sessions import ListedSession, WorkerSessions
+from application.views.agents import AgentView
+from application.views.tools import ToolView
+from application.views.workers import OfferedDefinition, WorkerView
+
+
+async def list_workers(sessions: WorkerSessions, tenant_id: UUID, *, limit: int, after: str | None) -> Page[WorkerView]:
+    """The workers of a tenant, by their ids. `after`: the text of a cursor. Raises Unavailable, and InvalidCommand for the text."""
+    found = await sessions.of_tenant(tenant_id, limit=limit + 1, after=None if after is None else _place(after))
+    page = found[:limit]
+    more = len(found) > limit
+    return Page([_view(one) for one in page], encode_cursor(_text(page[-1])) if more else None)
+
+
+async def count_workers(
+    sessions: WorkerSessions, tenant_id: UUID, kind: str, definitions: Sequence[AgentView] | Sequence[ToolView]
+) -> None:
+    """Fills in how many workers offer each of the agents or tools. Raises Unavailable."""
+    counts = await sessions.offering(tenant_id, kind, [each.name for each in definitions]) if definitions else {}
+    for each in definitions:
+        each.workers = counts.get(each.name, 0)
+
+
+def _text(one: ListedSession) -> str:
+    return f"{one.session.session_id} {one.session.worker_id}"
+
+
+def _place(text: str) -> tuple[str, UUID]:
+    session_id, _, worker_id = text.partition(" ")
+    try:
+        return worker_id, UUID(session_id)
+    except ValueError:
+        raise malformed_cursor() from None
+
+
+def _view(one: ListedSession) -> WorkerView:
+    offered = one.offered
+    return WorkerView(
+        worker_id=one.session.worker_id, session_id=one.session.session_id, since=one.since, seen_at=one.seen_at,
+        release=one.session.release, agents=None if offered is None else _definitions(offered.agents),
+        tools=None if offered is None else _definitions(offered.tools), agent_runs=one.agent_runs, calls=one.calls,
+    )  # fmt: skip
+
+
+def _definitions(versions: Mapping[str, str]) -> list[OfferedDefinition]:
+    return [OfferedDefinition(name=name, version=version) for name, version in sorted(versions.items())]
