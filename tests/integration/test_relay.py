@@ -20,6 +20,8 @@ from adapters.nats.jetstream import call, delete_stream, stream_info, stream_nam
 from adapters.nats.log.publisher import OrderedPublisher, OutOfStep
 from adapters.nats.log.wire import WireBatch, split
 from adapters.postgres.log.append_signal import AppendSignal
+from adapters.postgres.log.histories import PostgresHistories
+from application.engine.ports.log import AppendCommand, AppendRequest, NewEvent, Placed, StreamHead
 from tests.integration.nats_kit import (
     LOG,
     Log,
@@ -29,6 +31,7 @@ from tests.integration.nats_kit import (
     copied_database,
     eventually,
     keeper,
+    new_id,
     open_log,
     relay,
     running,
@@ -433,3 +436,23 @@ async def test_batch_cannot_follow_a_stranger_in_its_place(nats: NatsProcess, lo
 
 async def holds(connection: NatsConnection, messages: int) -> bool:
     return len((await stream_content(connection))[0]) == messages
+
+
+async def test_a_message_of_format_1_is_of_this_log_though_it_does_not_say_what_is_settled(nats: NatsProcess, log: Log) -> None:
+    """After a start of PostgreSQL the older format is written for a while. Nothing was lost, so no new history begins."""
+
+    async def of_the_release_before() -> frozenset[int]:
+        return frozenset({1})
+
+    async with connected(nats.url) as connection:
+        for form in (of_the_release_before, None):
+            stream = new_id()
+            happened = Placed(0, NewEvent("thing.happened", 1, b"{}"), settled=6)
+            await log.store.append(
+                AppendRequest(new_id(), (AppendCommand(new_id(), "{}", 1),), (StreamHead(stream, stream, 0),), (happened,))
+            )
+            copying = relay(connection, log, readable=form)
+            async with running(copying.run()):
+                await reached(copying, log)
+        assert len((await PostgresHistories(log.pool).read()).histories.all) == 1
+        assert [event.settled for event in (await stream_content(connection))[1]] == [0, 6]

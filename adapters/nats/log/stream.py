@@ -208,7 +208,12 @@ async def is_in_log(feed: EventFeed, message: LogMessage) -> bool:
     found = await feed.read(after=span.last - 1, limit=1)
     if not found or found[0].position != span.last:
         return False
-    return found[0] == events[-1] if events else found[0].name == span.tail
+    return _is_same(found[0], events[-1]) if events else found[0].name == span.tail
+
+
+def _is_same(event: RecordedEvent, theirs: RecordedEvent) -> bool:
+    """Whether an event of the log is that of a message. Messages of format 1 do not say what is settled."""
+    return event._replace(settled=theirs.settled) == theirs
 
 
 async def parting(stream: LogStream, feed: EventFeed) -> Parting | None:
@@ -231,7 +236,7 @@ async def parting(stream: LogStream, feed: EventFeed) -> Parting | None:
         else:
             high, other = middle, message
     ours = await feed.read(after=other.span.first - 1, limit=other.span.last - other.span.first + 1)
-    same = [event.position for event, theirs in zip(ours, other.events(), strict=False) if event == theirs]
+    same = [event.position for event, theirs in zip(ours, other.events(), strict=False) if _is_same(event, theirs)]
     if not same and low == first:
         return None
     return Parting(same[-1] if same else other.span.previous, tail.history)
