@@ -62,7 +62,9 @@ async def act(system: System, workers: list[PlayedWorker], random_: random.Rando
     requested = [e for e in events if e.topic in ("agent_run.requested", "invocation.requested")]
     if not requested:
         return
-    work, worker = random_.choice(requested), random_.choice(workers)
+    calls = [e for e in requested if e.topic == "invocation.requested"]  # half of the time: agents end their calls soon
+    work = random_.choice(calls if calls and random_.random() < 0.5 else requested)
+    worker = random_.choice(workers)
     newest = sum(e.stream_id == work.stream_id and e.topic in CLAIMED for e in events)
     kind, dispatch, attempt = work.topic.partition(".")[0], random_.choice([1, 1, 1, 2]), newest - (random_.random() < 0.1)
     key = random_.choice("abcde")
