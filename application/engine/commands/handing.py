@@ -1,4 +1,4 @@
-"""Handing work over in the append that requests it: the place in the command loop where a taker claims work before the queue has it.
+"""Handing work over in the append that requests it: here a taker claims work before the queue has it.
 
 The claim is a command like every other, with a request of its own. It is decided and appended behind the event that requests the
 work, so the log never holds one without the other. The taker has set aside what it needs before it claims, and is told what became

@@ -34,7 +34,7 @@ MOST_ASKED = 100
 PAUSE_S = 1.0
 """Seconds before a lost pull is made anew, on average."""
 QUIET_S = 0.02
-"""After so many seconds without an item for a request that waits, a queue counts as empty. An item on its way takes a millisecond."""
+"""After so many seconds without an item for a request that waits, a queue counts as empty. Items take a millisecond."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 """Seconds until an item that no session of this process can take is delivered again. The pause doubles with each delivery."""
 

@@ -1,7 +1,8 @@
 """Handing over without the queue: a session of this process claims work in the append that requests it.
 
-A slot is set aside before the append, and only where the queue of the agent or tool is known to be empty: work that waits there goes
-first. The claim is the same command as that of an item from the queue. So whoever sends the work to the queue as well does no harm.
+A slot is set aside before the append, and only where the queue of the agent or tool is known to be empty: work that waits there
+goes first. The claim is the same command as that of an item from the queue. So whoever sends the work to the queue as well does no
+harm.
 """
 
 import asyncio
