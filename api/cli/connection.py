@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence, Set
@@ -272,13 +273,14 @@ async def _ready(settings: "Settings", child: asyncio.subprocess.Process, log: I
 async def _stop(child: asyncio.subprocess.Process) -> None:
     if child.returncode is not None:
         return
-    with contextlib.suppress(ProcessLookupError):
-        child.terminate()
+    from api.supervisor.processes import send_signal
+
+    send_signal(child, signal.SIGTERM)
     try:
         async with asyncio.timeout(STOP_PATIENCE_S):
             await child.wait()
     except TimeoutError:
-        child.kill()  # the child's processes die with it
+        send_signal(child, signal.SIGKILL)  # the child's processes die with it
         await child.wait()
 
 

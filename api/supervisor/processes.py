@@ -178,9 +178,15 @@ class SupervisedProcess:
             _signal_group(group, signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:
-        if self._process is not None and self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(number)
+        if self._process is not None:
+            send_signal(self._process, number)
+
+
+def send_signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    """`Process.send_signal` looks whether the process has ended, and so takes the exit code that asyncio waits for."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, number)
 
 
 def _signal_group(group: int, number: signal.Signals) -> bool:

@@ -4,6 +4,7 @@ A dispatch is claimed once. It comes back only when its claim lapses: then the w
 the work do no harm.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
@@ -59,15 +60,10 @@ class SessionWork:
         has the work. Raises Unavailable and VersionConflict: whether the claim was recorded is then not known.
         """
         try:
-            if item.kind == "agent":
-                claim = ClaimAgentRun(
-                    agent_run_id=item.work_id, worker_id=session.worker_id, dispatch=item.dispatch, session_id=session.session_id
-                )
-                return (await self._claims.claim(caller, claim, str(claim_id)))[0]
-            of_call = ClaimInvocation(
-                invocation_id=item.work_id, worker_id=session.worker_id, dispatch=item.dispatch, session_id=session.session_id
-            )
-            return _call((await self._calls.claim(caller, of_call, str(claim_id)))[0])
+            command = claim_of(session, item)
+            if isinstance(command, ClaimAgentRun):
+                return (await self._claims.claim(caller, command, str(claim_id)))[0]
+            return _call((await self._calls.claim(caller, command, str(claim_id)))[0])
         except NotFound:  # the log lost the work, as after a restore from a backup
             return None
         except WorkOver:
@@ -86,14 +82,32 @@ class SessionWork:
 
         Raises Unavailable.
         """
+        return await self._content(
+            work.tenant_id, work.kind, work.work_id, lambda state: state.attempt == work.attempt, work.session_id, fresh=True
+        )
+
+    async def claimed_content(self, session: WorkerSession, item: WorkItem, *, fresh: bool) -> Claimed | None:
+        """What the worker of a session gets of a dispatch that its session has claimed. None: the session does not have it.
+
+        `fresh`: with all events that other processes have recorded. Raises Unavailable.
+        """
+        return await self._content(
+            item.tenant_id, item.kind, item.work_id, lambda state: state.dispatch == item.dispatch, session.session_id, fresh=fresh
+        )
+
+    async def _content(
+        self, tenant_id: UUID, kind: str, work_id: UUID, is_it: Callable[[AgentRun | Invocation], bool], session_id: UUID, *,
+        fresh: bool,
+    ) -> Claimed | None:  # fmt: skip
+        """`is_it`: whether a state is that of the wanted attempt."""
         try:
-            if work.kind == "agent":
-                state = await self._agent_run(work.tenant_id, work.work_id)
-                if state.status != "running" or (state.attempt, state.session_id) != (work.attempt, work.session_id):
+            if kind == "agent":
+                state = await self._agent_run(tenant_id, work_id, fresh=fresh)
+                if state.status != "running" or state.session_id != session_id or not is_it(state):
                     return None
-                return await self._claims.given(work.tenant_id, work.work_id, state)
-            call = await self._invocation(work.tenant_id, work.work_id)
-            if call.status != "started" or (call.attempt, call.session_id) != (work.attempt, work.session_id):
+                return await self._claims.given(tenant_id, work_id, state, fresh=fresh)
+            call = await self._invocation(tenant_id, work_id, fresh=fresh)
+            if call.status != "started" or call.session_id != session_id or not is_it(call):
                 return None
             return _call(call)
         except WorkOver:
@@ -143,13 +157,21 @@ class SessionWork:
             work = HeldWork(item.tenant_id, item.kind, item.work_id, item.root_id, state.attempt, session_id)
             await self._commands.execute(lapse_request(work), lapse_of(work, "lost"))
 
-    async def _agent_run(self, tenant_id: UUID, agent_run_id: UUID) -> AgentRun:
-        state: AgentRun = (await self._commands.load(agent_runs.DECIDER, tenant_id, agent_run_id)).state
+    async def _agent_run(self, tenant_id: UUID, agent_run_id: UUID, *, fresh: bool = True) -> AgentRun:
+        state: AgentRun = (await self._commands.load(agent_runs.DECIDER, tenant_id, agent_run_id, fresh=fresh)).state
         return state
 
-    async def _invocation(self, tenant_id: UUID, invocation_id: UUID) -> Invocation:
-        state: Invocation = (await self._commands.load(invocations.DECIDER, tenant_id, invocation_id)).state
+    async def _invocation(self, tenant_id: UUID, invocation_id: UUID, *, fresh: bool = True) -> Invocation:
+        state: Invocation = (await self._commands.load(invocations.DECIDER, tenant_id, invocation_id, fresh=fresh)).state
         return state
+
+
+def claim_of(session: WorkerSession, item: WorkItem) -> ClaimAgentRun | ClaimInvocation:
+    """The command by which a session claims a dispatch."""
+    worker_id, session_id = session.worker_id, session.session_id
+    if item.kind == "agent":
+        return ClaimAgentRun(agent_run_id=item.work_id, worker_id=worker_id, dispatch=item.dispatch, session_id=session_id)
+    return ClaimInvocation(invocation_id=item.work_id, worker_id=worker_id, dispatch=item.dispatch, session_id=session_id)
 
 
 def _call(call: Invocation) -> ClaimedCall:

@@ -24,7 +24,7 @@ def wrong(i: int) -> dict[str, str]:
 
 
 async def test_wrong_keys_share_one_query_at_a_time(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keys, "PATIENCE_S", 60)  # a busy machine needs more than 10 s for 1,500 requests in one process
+    monkeypatch.setattr(keys, "PATIENCE_S", 60)  # 1,500 requests in one process, on a busy machine
     database = CountingDatabase(system.container.command_database)
     app = create_app(replace(system.container, reads=replace(system.container.reads, keys=ApiKeyQueries(database))))
     transport = httpx2.ASGITransport(app, raise_app_exceptions=False)

@@ -46,8 +46,11 @@ async def registered(system: System) -> None:
     await system.command(RegisterAgent(agent_id=agent_id, name="alpha", version="1"))
 
 
-async def started(system: System, count: int = 1) -> list[UUID]:
+async def started(system: System, count: int = 1, *, requests: Sequence[asyncio.Task[httpx2.Response]] = ()) -> list[UUID]:
+    """The ids of all runs. None of the requests that start them may be answered before all have begun."""
+
     async def there() -> list[UUID]:
+        assert not [one.result().text for one in requests if one.done()]
         found = [run_id for (run_id,) in await system.sql("SELECT originator_id FROM event WHERE topic = 'run.started'")]
         return found if len(found) == count else []
 
@@ -80,7 +83,7 @@ async def test_a_thousand_who_wait_for_their_runs(database_url: str, nats_url: s
         assert (await system.http.get("/v1/agents")).status_code == 200  # now the key is known here
         began = time.monotonic()
         waiting = [asyncio.create_task(start(system.http, "wait=60")) for _ in range(count)]
-        run_ids = await started(system, count)
+        run_ids = await started(system, count, requests=waiting)
         reads.clear()
         await asyncio.gather(*(system.command(CancelRun(run_id=run_id, reason="enough")) for run_id in run_ids))
         answers = await asyncio.gather(*waiting)

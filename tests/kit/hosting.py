@@ -30,6 +30,7 @@ from application.workers.hosting.session import HostedSession, Offers, Visitor
 from application.workers.registering import Offer
 from domain.agents import RegisterAgent, agent_id_of
 from domain.errors import InvalidCommand, TidelogError
+from domain.tenants import CreateTenant, IssueApiKey
 from domain.tools import RegisterTool, tool_id_of
 from tests.kit.engine import Engine
 from tests.kit.waiting import TENANT, request_of, until
@@ -168,6 +169,13 @@ class Hosting:
     async def lose(self, worker: SpeakingWorker) -> None:
         """The connection of a worker is lost."""
         await worker.session.close()
+
+
+async def issue_keys(engine: Engine, *key_ids: UUID) -> None:
+    """Makes the tenant, with API keys."""
+    await engine.give(CreateTenant(tenant_id=TENANT, name="t"))
+    for key_id in key_ids:
+        await engine.give(IssueApiKey(tenant_id=TENANT, key_id=key_id, label="", sha256=f"{key_id.int:064x}"))
 
 
 @asynccontextmanager

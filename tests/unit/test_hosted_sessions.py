@@ -33,9 +33,9 @@ from application.workers.hosting.messages import (
 )
 from domain import agent_runs, runs
 from domain.failures import Failure
-from domain.tenants import CreateTenant, IssueApiKey, RevokeApiKey
+from domain.tenants import RevokeApiKey
 from tests.kit.engine import Engine
-from tests.kit.hosting import KEY, Define, Hosting, SpeakingWorker, hosting
+from tests.kit.hosting import KEY, Define, Hosting, SpeakingWorker, hosting, issue_keys
 from tests.kit.waiting import TENANT, turns, until
 
 OTHER_KEY = uuid4()
@@ -45,9 +45,7 @@ OTHER_KEY = uuid4()
 async def engine() -> AsyncIterator[Engine]:
     engine = Engine()
     await engine.set_up()
-    await engine.give(CreateTenant(tenant_id=TENANT, name="t"))
-    for key_id in (KEY, OTHER_KEY):
-        await engine.give(IssueApiKey(tenant_id=TENANT, key_id=key_id, label="", sha256=f"{key_id.int:064x}"))
+    await issue_keys(engine, KEY, OTHER_KEY)
     async with engine.running():
         yield engine
 

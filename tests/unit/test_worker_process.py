@@ -117,6 +117,16 @@ HABITS = {
         """,
         0,
     ),
+    "a value that takes long to be freed": (
+        """
+        class Slow:
+            def __del__(self):
+                for _ in iter(int, 1):
+                    pass
+        globals()["kept"] = Slow()
+        """,
+        0,
+    ),
     "a blocked event loop": ("loop.call_later(0.1, time.sleep, 1000)", 1),
     "a busy event loop": ("loop.call_later(0.1, lambda: [None for _ in iter(int, 1)])", 1),
 }

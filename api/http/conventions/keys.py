@@ -23,8 +23,9 @@ PACE_S = 0.25
 MOST_KNOWN = 10_000
 MOST_ASKED = 10_000
 """Keys in one query. Callers with further keys are refused as Unavailable meanwhile."""
-PATIENCE_S = 10.0
-"""Seconds that a caller waits for the look-up of its key."""
+PATIENCE_S = 30.0
+"""Seconds that a caller waits for the look-up of its key. A database that is away is told much sooner. This is for a process that a
+burst of requests keeps busy: a key in use may have to be looked up in the middle of the burst."""
 
 Answer = Principal | Exception
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from application.engine.commands.cache import Loaded
+from application.engine.commands.handing import TakenWork
 from application.engine.commands.part import Part
 from application.engine.commands.request import CommandRequest
 from application.engine.ports.log import AppendCommand, AppendRequest, NewEvent, Placed, StreamHead
@@ -87,6 +88,8 @@ class Draft:
         self.decided: list[Decided] = []
         self.settled: dict[int, int] = {}
         """Place of an event → mask of the sagas whose whole answer is in the draft."""
+        self._taken: list[tuple[int, TakenWork]] = []
+        """Work that is claimed in the draft, with the place of the claim among `decided`."""
         self._changes: list[tuple[OpenStream, tuple[Any, ...]]] = []
 
     def mark(self) -> Mark:
@@ -101,6 +104,17 @@ class Draft:
         del self.events[events:], self.decided[decided:]
         if self.settled:
             self.settled = {place: mask for place, mask in self.settled.items() if place < events}
+        while self._taken and self._taken[-1][0] >= decided:
+            self._taken.pop()[1].dropped()
+
+    def takes(self, work: TakenWork) -> None:
+        """The last commands that were decided claim this work."""
+        self._taken.append((len(self.decided) - 1, work))
+
+    def untie(self) -> Sequence[TakenWork]:
+        """The work that is claimed in the draft, for who tells its takers what became of it. The draft forgets the work."""
+        found, self._taken = [work for _, work in self._taken], []
+        return found
 
     def add(self, stream: OpenStream, part: Part, state: Any, root_id: UUID, encoded: Sequence[NewEvent]) -> None:
         """Puts the events of a part in. `state`: the stream's state after them."""

@@ -14,7 +14,9 @@ import structlog
 from application.engine.catalog import Catalog, SagaHandler
 from application.engine.commands.deciding import Deciding
 from application.engine.commands.draft import Decided, Draft
-from application.engine.sagas.reactions import NotRecordedYet, ReactionCause, name_of, request_for
+from application.engine.commands.handing import WorkTaker
+from application.engine.ports.queue import WorkItem
+from application.engine.sagas.reactions import NotRecordedYet, Reaction, ReactionCause, name_of, request_for
 from domain.errors import DomainError, TidelogError, Unavailable
 from domain.kernel import Command
 
@@ -46,6 +48,9 @@ class FollowUpRoom:
 
 
 class FollowUps:
+    taker: WorkTaker | None = None
+    """Who may claim work in the append that requests it."""
+
     def __init__(self, deciding: Deciding, catalog: Catalog) -> None:
         self._deciding = deciding
         self._handlers = catalog.handlers
@@ -81,7 +86,10 @@ class FollowUps:
                 answer = handler(drafted.event, cause)
                 commands = [each for each in answer if isinstance(each, Command)]
                 if len(commands) < len(answer):
-                    continue  # work goes to the queue once the event is recorded
+                    if len(answer) > 1 or not await self._taken(draft, cause, answer[0], room):
+                        continue  # work goes to the queue once the event is recorded
+                    draft.settled[number] = draft.settled.get(number, 0) | bit
+                    continue
                 await self._answer(draft, cause, saga, commands, room)
             except Exception as error:  # noqa: BLE001  # the first command is never refused because of a follow-up
                 draft.undo(mark)
@@ -89,6 +97,28 @@ class FollowUps:
                 self._note(saga, cause, error)
                 return
             draft.settled[number] = draft.settled.get(number, 0) | bit
+
+    async def _taken(self, draft: Draft, cause: ReactionCause, answer: Reaction, room: FollowUpRoom) -> bool:
+        """Whether somebody claims the work in this append. Where the claim does not come about, the draft has nothing of it."""
+        if self.taker is None or room.closed or room.count >= MAX_FOLLOW_UPS or not isinstance(answer, WorkItem):
+            return False
+        work = self.taker.take(answer, cause, draft.streams[cause.stream_id].state)
+        if work is None:
+            return False
+        mark, size = draft.mark(), draft.size
+        try:
+            await self._deciding.decide(draft, work.request, self._deciding.parts(work.request, work.commands))
+        except BaseException as error:
+            draft.undo(mark)
+            work.dropped()
+            if not isinstance(error, Exception):
+                raise
+            self._note("hand_over", cause, error)
+            return False
+        draft.takes(work)
+        room.count += 1
+        room.size += draft.size - size
+        return True
 
     async def _answer(self, draft: Draft, cause: ReactionCause, saga: str, commands: Sequence[Command], room: FollowUpRoom) -> None:
         """Adds one answer of one saga. After an error the draft has some of it."""

@@ -14,8 +14,9 @@ from uuid import UUID
 from application.engine.catalog import Catalog
 from application.engine.commands.cache import Loaded
 from application.engine.commands.deciding import Deciding
-from application.engine.commands.draft import Draft
+from application.engine.commands.draft import NOTHING, Draft
 from application.engine.commands.follow_ups import FollowUpRoom, FollowUps
+from application.engine.commands.handing import TakenWork, WorkTaker
 from application.engine.commands.hooks import Hook
 from application.engine.commands.part import Part
 from application.engine.commands.repeats import Repeats
@@ -24,7 +25,7 @@ from application.engine.commands.snapshots import Snapshotter
 from application.engine.commands.states import States
 from application.engine.commands.turns import COMPANY_S, Lane, TurnEntry, Turns
 from application.engine.ports.log import AppendResult, CommandRecord, EventStore
-from domain.errors import DomainError, Unavailable, VersionConflict
+from domain.errors import DomainError, TidelogError, Unavailable, VersionConflict
 from domain.kernel import MAX_EVENT_BYTES, Command, Decider, RecordedEvent
 
 MAX_CONFLICTS = 10
@@ -96,6 +97,11 @@ class CommandLoop:
         """The position that the answer to a command has: of the last event that followed from its events in the same append."""
         return await self._repeats.end(tenant_id, recorded)
 
+    def hand_over_to(self, taker: WorkTaker | None) -> None:
+        """From now on the taker may claim work in the append that requests it, where reactions go into the append."""
+        if self._follow_ups is not None:
+            self._follow_ups.taker = taker
+
     def forget(self) -> None:
         """Empties the cache. The log has a new history, so the cached states may be of events that are gone."""
         self._states.forget()
@@ -159,12 +165,17 @@ class CommandLoop:
             if await self._join(draft, entry) is not Joined.YES:
                 return
             entries, room = [entry], FollowUpRoom(lane.known)
-            if self._follow_ups is not None and self._may_react(entry):
-                await self._follow_ups.add(draft, room)
-            if lane.waiting and not entry.alone:
-                await self._take_along(lane, draft, room, entries)
             try:
-                result = await self._store.append(draft.append_request())
+                if self._follow_ups is not None and self._may_react(entry):
+                    await self._follow_ups.add(draft, room)
+                if lane.waiting and not entry.alone:
+                    await self._take_along(lane, draft, room, entries)
+            except BaseException:
+                draft.undo(NOTHING)
+                raise
+            taken = draft.untie()
+            try:
+                result = await self._append(draft, taken)
             except VersionConflict as conflict:
                 await self._after_conflict(lane, entries, conflict)
             except Exception as error:  # noqa: BLE001  # each gets it as its own
@@ -174,7 +185,23 @@ class CommandLoop:
                     self._known(lane, entries, result)
                 else:
                     self._accepted(draft, entries, result)
+                    for work in taken:
+                        work.appended()
             lane.put_back()
+
+    async def _append(self, draft: Draft, taken: Sequence[TakenWork]) -> AppendResult:
+        """Appends the draft. `taken`: the work that is claimed in it. Its takers are told unless all of it is durable."""
+        try:
+            result = await self._store.append(draft.append_request())
+        except BaseException as error:
+            refused = isinstance(error, TidelogError) and not isinstance(error, Unavailable)
+            for work in taken:
+                work.dropped() if refused else work.doubtful()
+            raise
+        if result.known:
+            for work in taken:
+                work.dropped()
+        return result
 
     def _may_react(self, entry: TurnEntry) -> bool:
         return not entry.bare and entry.conflicts < CONFLICTS_WITH_FOLLOW_UPS

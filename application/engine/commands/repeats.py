@@ -11,6 +11,8 @@ from application.engine.ports.log import CommandRecord, EventStore
 from domain.errors import DomainError, RepeatedDifferently, VersionConflict
 from domain.kernel import Metadata, RecordedEvent
 
+ANY = -1
+"""All bits of a mask."""
 PAGE = 128
 """Events that are read at once to find the end of what followed from a command."""
 
@@ -58,11 +60,17 @@ class Repeats:
         position = await self.end(request.tenant_id, recorded) if recorded else record.last_position
         return CommandOutcome(position, versions, (), record.recorded_at, duplicate=True, recorded=tuple(recorded))
 
+    def _settles(self, metadata: Metadata, event: RecordedEvent, last: RecordedEvent) -> int:
+        """The bits, in the mask of its cause, of who may have brought an event about in the same append."""
+        if metadata.actor.startswith("saga:"):
+            return self._bits.get(metadata.actor, 0)
+        return ANY if event.recorded_at == last.recorded_at else 0  # somebody who claimed work in the append, or who came later
+
     async def end(self, tenant_id: UUID, recorded: Sequence[RecordedEvent]) -> int:
         """The position of the last event that followed, in their own append, from the events of a command.
 
         Follow-ups stand behind their command. The mask of an event tells which sagas' answers to it are in the same append: what a
-        saga added later is no follow-up.
+        saga added later is no follow-up. Work that was claimed in the append has the time of the append.
         """
         settled = {event.name: event.settled for event in recorded}
         last = recorded[-1]
@@ -71,7 +79,7 @@ class Repeats:
             page = await self._store.read_append(tenant_id, CommandRecord(position + PAGE, PAGE, last.recorded_at))
             for event in page:
                 metadata = Metadata.model_validate_json(event.metadata) if event.position == position + 1 else None
-                if metadata is None or not settled.get(metadata.causation_id, 0) & self._bits.get(metadata.actor, 0):
+                if metadata is None or not settled.get(metadata.causation_id, 0) & self._settles(metadata, event, last):
                     return position
                 settled[event.name] = event.settled
                 position = event.position

@@ -7,11 +7,10 @@ slots at that moment: such items wait for a short time, and then go back to the 
 
 import asyncio
 import random
-import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Coroutine
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from uuid import UUID, uuid4
 
 import structlog
@@ -21,8 +20,10 @@ from application.engine.commands.loop import CommandLoop
 from application.engine.ports.queue import Delivery, Queue, WorkItem, WorkPuller, WorkQueue
 from application.engine.retry import persistently
 from application.workers import Workers
+from application.workers.hosting.hand import Hand
 from application.workers.hosting.looking import version_of
 from application.workers.hosting.taker import Taker
+from application.workers.sessions import Claimed
 from domain.errors import TidelogError, Unavailable
 
 T = TypeVar("T", bound=Taker)
@@ -32,6 +33,8 @@ MOST_ASKED = 100
 """Items that one request asks for at most."""
 PAUSE_S = 1.0
 """Seconds before a lost pull is made anew, on average."""
+QUIET_S = 0.02
+"""After so many seconds without an item for a request that waits, a queue counts as empty. Items take a millisecond."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 """Seconds until an item that no session of this process can take is delivered again. The pause doubles with each delivery."""
 
@@ -51,6 +54,8 @@ class Pool(Generic[T]):
         self.changed = asyncio.Event()
         self.asked = 0
         """Items of the request under way."""
+        self.moved_at = 0.0
+        """When the request under way was made, or the last item came (seconds of the loop's clock)."""
 
     def best(self, version: str | None = None) -> T | None:
         """The session with the most free slots, among those that offer a version. None: no slot is free."""
@@ -60,6 +65,10 @@ class Pool(Generic[T]):
             if version in (None, offered) and (free := session.free(self.queue.kind)) >= max(1, most):
                 found, most = session, free
         return found
+
+    def is_empty(self, now: float) -> bool:
+        """Whether the queue is known to hold nothing: a request waits, and nothing has come for a while."""
+        return self.asked > 0 and not self.waiting and now - self.moved_at >= QUIET_S
 
     def share(self) -> int:
         """The number of items to ask for: of each session its free slots, divided by the number of its pools. 0: no free slot."""
@@ -86,6 +95,15 @@ class Dispatcher(Generic[T]):
         self._closed = False
         self.claiming: set[UUID] = set()
         """Work that is being claimed at this moment."""
+
+    @property
+    def pools(self) -> Collection[Pool[T]]:
+        """The agents and tools that sessions of this process offer."""
+        return self._pools.values()
+
+    def pool_of(self, item: WorkItem) -> Pool[T] | None:
+        """The pool that an item is for. None: no session of this process offers the agent or tool."""
+        return self._pools.get((item.tenant_id, item.kind, item.pool))
 
     # --- sessions say ---------------------------------------------------------------------------------------------------------
 
@@ -144,13 +162,16 @@ class Dispatcher(Generic[T]):
         try:
             while pool.offers:
                 pool.changed.clear()
-                pool.waiting.extend(puller.arrived())
+                if arrived := puller.arrived():
+                    pool.waiting.extend(arrived)
+                    pool.moved_at = asyncio.get_running_loop().time()
                 self._place(pool)
                 share = pool.share()
                 if share:
                     pool.starved = False
                     if not puller.asked:
                         await puller.ask(share)
+                        pool.moved_at = asyncio.get_running_loop().time()
                 elif pool.starved:
                     await self._starve(pool, puller)
                 pool.asked = puller.asked
@@ -177,9 +198,13 @@ class Dispatcher(Generic[T]):
         while pool.waiting and (session := pool.best()) is not None:
             delivery = pool.waiting.popleft()
             session.slots.reserve(pool.queue.kind)
-            claim = asyncio.create_task(self._claim(pool, session, delivery), name=f"claim-{delivery.item.work_id}")
-            self._claims.add(claim)
-            claim.add_done_callback(self._claims.discard)
+            self.start(self._claim(pool, session, delivery), delivery.item)
+
+    def start(self, work: Coroutine[Any, Any, None], item: WorkItem) -> None:
+        """Starts a task for one item. The task ends with this object, at the latest."""
+        task = asyncio.create_task(work, name=f"claim-{item.work_id}")
+        self._claims.add(task)
+        task.add_done_callback(self._claims.discard)
 
     # --- one item -----------------------------------------------------------------------------------------------------------------
 
@@ -231,7 +256,7 @@ class Dispatcher(Generic[T]):
     async def _handed_over(self, session: T, item: WorkItem) -> bool:
         """Claims an item and hands the work over. False: the claim came to nothing. Raises TidelogError, but not Unavailable."""
         assert session.session is not None
-        claim_id, began = uuid4(), time.monotonic()
+        claim_id = uuid4()
         hand = session.hands.new(item.kind, item.work_id)
         try:
             # Without an end: whether a claim was recorded must be known, or the work would stay with a session that has not got it.
@@ -243,16 +268,19 @@ class Dispatcher(Generic[T]):
         if claimed is None:
             hand.drop()
             return False
-        if session.is_over:  # then the worker gets the work when it comes back, or the claim lapses with the session
-            hand.drop()
-            heir = self._heir(session)
-            if heir is None:
-                log.info("claimed_for_a_lost_session", work_id=str(item.work_id), took_s=round(time.monotonic() - began, 3))
-                return True
-            heir.hand_over(heir.hands.new(item.kind, item.work_id), claimed, reserved=False)
-            return True
-        session.hand_over(hand, claimed, reserved=True)
+        self.deliver(session, hand, claimed, reserved=True)
         return True
+
+    def deliver(self, session: T, hand: Hand, claimed: Claimed, *, reserved: bool) -> None:
+        """Hands over work that a session has claimed. `reserved`: a slot was kept for it."""
+        if not session.is_over:
+            session.hand_over(hand, claimed, reserved=reserved)
+            return
+        hand.drop()
+        if (heir := self._heir(session)) is not None:
+            heir.hand_over(heir.hands.new(hand.kind, hand.work_id), claimed, reserved=False)
+        else:  # the worker gets the work when it comes back, or the claim lapses with the session
+            log.info("claimed_for_a_lost_session", kind=hand.kind, work_id=str(hand.work_id))
 
     async def _ack(self, delivery: Delivery) -> None:
         try:

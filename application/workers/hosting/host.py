@@ -17,6 +17,7 @@ from application.engine.reading.live import LiveFeed
 from application.engine.retry import persistently
 from application.workers import Workers
 from application.workers.hosting.dispatch import Dispatcher
+from application.workers.hosting.handover import Handover
 from application.workers.hosting.peer import Peer
 from application.workers.hosting.session import Facilities, HostedSession, Visitor
 from domain import tenants
@@ -54,6 +55,7 @@ class SessionHost:
         self.sessions = sessions
         self._clock = clock
         self.dispatcher: Dispatcher[HostedSession] = Dispatcher(workers, commands, queue, self._heir)
+        commands.hand_over_to(Handover(workers, self.dispatcher))
         self._facilities = Facilities(workers, commands, live, sessions, self.dispatcher, clock, self._add, self._remove)
         self.connected: set[HostedSession] = set()
         """Also those that have not said hello."""
@@ -188,6 +190,7 @@ class SessionHost:
 
     async def close(self) -> None:
         """Ends all pulls and claims. The connections are over."""
+        self.commands.hand_over_to(None)
         await self._key_check.close()
         await self.dispatcher.close()
         for unwatch in self._keys_watched.values():

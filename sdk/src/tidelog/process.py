@@ -5,6 +5,7 @@ signals and ends the process when the time for an orderly end is over.
 """
 
 import asyncio
+import atexit
 import contextlib
 import faulthandler
 import logging
@@ -63,6 +64,7 @@ class WorkerProcess:
         """Run `main` to its end on a new event loop of this thread, the main one. Returns its result, an exit code."""
         self._take_signals()
         signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
+        atexit.register(self._leave)
         os.register_at_fork(before=_hold_signals, after_in_parent=_let_signals, after_in_child=self._leave_to_the_child)
         threading.Thread(target=self._watch, name="tidelog-watch", daemon=True).start()
         self._loop.set_default_executor(CallThreads(max_workers=1))
@@ -207,6 +209,17 @@ class WorkerProcess:
                 hint="after a minute other workers take over its work; run blocking code with ctx.step, or make it a sync tool",
             )  # fmt: skip
         return True
+
+    def _leave(self) -> None:
+        """The last exit handler, because it was the first: user code has no say any more.
+
+        The interpreter would go on to free its memory. On a busy machine that takes longer than the process may live.
+        """
+        if os.getpid() == self._pid and self._code is not None:
+            with contextlib.suppress(BaseException):
+                logging.shutdown()
+                sys.stdout.flush()
+            os._exit(self._code)
 
     def _force(self) -> None:
         """End the process without waiting for anything that user code holds."""
