@@ -14,7 +14,7 @@ from application.workers.hosting import dispatch, handover
 from application.workers.hosting.messages import Call, Complete, Record, Update, WorkForAgent, WorkForTool
 from domain import agent_runs, messages, runs
 from domain.errors import Unavailable, VersionConflict
-from domain.kernel import Metadata, RecordedEvent
+from domain.kernel import Command, Metadata, RecordedEvent
 from domain.projects import default_project_id
 from tests.kit.engine import Engine
 from tests.kit.hosting import KEY, Hosting, SpeakingWorker, hosting, issue_keys
@@ -187,17 +187,18 @@ async def test_news_that_another_process_wrote_are_read_and_come_in_pages(engine
     work, other = await worker.hears(WorkForAgent), engine.another()
     run_id, sent_at = work.claimed.run_id, engine.clock.now()
     wanted = [new_id() for _ in range(5)]
+    commands: list[Command] = []
     for message_id in wanted:
-        send = messages.SendMessage(
-            message_id=message_id, run_id=run_id, sender="b", sender_id=new_id(), recipient="alpha", recipient_id=work.work_id,
-            body="x" * 50_000, sent_at=sent_at,
-        )  # fmt: skip
-        await other.give(
-            send,
+        commands += [
+            messages.SendMessage(
+                message_id=message_id, run_id=run_id, sender="b", sender_id=new_id(), recipient="alpha", recipient_id=work.work_id,
+                body="x" * 50_000, sent_at=sent_at,
+            ),
             agent_runs.DeliverMail(
                 agent_run_id=work.work_id, run_id=run_id, message_id=message_id, sender="b", sent_at=sent_at, by_sender=True
             ),
-        )
+        ]  # fmt: skip
+    await other.give(*commands)
     got: list[UUID] = []
     while len(got) < len(wanted):
         got += [mail.message_id for mail in (await worker.hears(Update)).news.mailbox]
