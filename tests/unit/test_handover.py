@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -10,10 +11,10 @@ import pytest_asyncio
 from application.engine.background import end
 from application.engine.ports.log import AppendRequest, AppendResult
 from application.workers.hosting import dispatch, handover
-from application.workers.hosting.messages import Call, Complete, Record, WorkForAgent, WorkForTool
-from domain import agent_runs, runs
+from application.workers.hosting.messages import Call, Complete, Record, Update, WorkForAgent, WorkForTool
+from domain import agent_runs, messages, runs
 from domain.errors import Unavailable, VersionConflict
-from domain.kernel import Metadata
+from domain.kernel import Command, Metadata, RecordedEvent
 from domain.projects import default_project_id
 from tests.kit.engine import Engine
 from tests.kit.hosting import KEY, Hosting, SpeakingWorker, hosting, issue_keys
@@ -35,6 +36,12 @@ class FaultyStore(MemoryEventStore):
         super().__init__(log)
         self.appends: list[AppendRequest] = []
         """All that are in the log."""
+        self.reads: list[UUID] = []
+        """Streams that were read."""
+
+    async def read_stream(self, tenant_id: UUID, stream_id: UUID, **options: Any) -> list[RecordedEvent]:
+        self.reads.append(stream_id)
+        return await super().read_stream(tenant_id, stream_id, **options)
 
     async def append(self, request: AppendRequest) -> AppendResult:
         if self.topic is None or all(placed.event.topic != self.topic for placed in request.events):
@@ -158,6 +165,44 @@ async def test_a_call_is_claimed_in_the_append_that_makes_it(engine: Engine, pro
     await worker.done(work, Complete, result=2)
     assert (await engine.run(run_id)).status == "completed"
     assert engine.queue.published == 0
+
+
+async def test_a_run_with_a_call_reads_nothing_of_the_log_in_the_process_that_writes_it(engine: Engine, process: Hosting) -> None:
+    worker = await ready(process, "alpha", tools=("sum",))
+    await engine.start("alpha")
+    work, reads = await worker.hears(WorkForAgent), store_of(engine).reads
+    reads.clear()
+    await worker.done(work, Call, key="c", tool="sum", arguments={"a": 1})
+    await worker.done(await worker.hears(WorkForTool), Complete, result=3)
+    [entry] = (await worker.hears(Update)).news.entries
+    assert (entry.key, entry.result) == ("c", 3)
+    await engine.settled()
+    await turns()
+    assert reads == [], "also when the log brings the same events"
+
+
+async def test_news_that_another_process_wrote_are_read_and_come_in_pages(engine: Engine, process: Hosting) -> None:
+    worker = await ready(process, "alpha")
+    await engine.start("alpha")
+    work, other = await worker.hears(WorkForAgent), engine.another()
+    run_id, sent_at = work.claimed.run_id, engine.clock.now()
+    wanted = [new_id() for _ in range(5)]
+    commands: list[Command] = []
+    for message_id in wanted:
+        commands += [
+            messages.SendMessage(
+                message_id=message_id, run_id=run_id, sender="b", sender_id=new_id(), recipient="alpha", recipient_id=work.work_id,
+                body="x" * 50_000, sent_at=sent_at,
+            ),
+            agent_runs.DeliverMail(
+                agent_run_id=work.work_id, run_id=run_id, message_id=message_id, sender="b", sent_at=sent_at, by_sender=True
+            ),
+        ]  # fmt: skip
+    await other.give(*commands)
+    got: list[UUID] = []
+    while len(got) < len(wanted):
+        got += [mail.message_id for mail in (await worker.hears(Update)).news.mailbox]
+    assert got == wanted
 
 
 async def test_what_waits_in_the_queue_goes_first(engine: Engine, process: Hosting) -> None:

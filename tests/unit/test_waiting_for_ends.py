@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 
 from application.engine.ports.log import EventFeed
+from application.engine.reading.watches import HeardEvent
 from application.reads import CurrentRun
 from application.runs.await_end import watching_end
 from application.views.parts import OpenParts
@@ -81,7 +82,7 @@ async def test_ten_thousand_wait_for_nothing_and_those_that_end_together_are_rea
     written = [event for event in engine.log.events if event.topic == "run.cancelled"]
     async with waiters(engine, [*ending, *(new_id() for _ in range(9_800))]) as (feed, tasks):
         assert feed.statements == [], "nothing has ended since"
-        engine.live.heard([(event.stream_id, event.topic) for event in written])
+        engine.live.heard([HeardEvent(event.stream_id, event.topic, event.version) for event in written])
         views = await answers(tasks[:200])
         assert [view.run_id for view in views] == ending and {view.status for view in views} == {"cancelled"}
         assert feed.statements == [200], "one statement for all that ended in one turn"

@@ -19,7 +19,7 @@ from application.engine.ports.log import EventFeed, Subscription
 from application.engine.reading.channels import Batch, Channel, Filter, LiveListener, TooSlow
 from application.engine.reading.histories import History, HistoryEnded
 from application.engine.reading.history_keeper import HistoryKeeper
-from application.engine.reading.watches import CallingWatch, Watch, Watches
+from application.engine.reading.watches import CallingWatch, HeardEvent, Watch, Watches
 from application.engine.retry import persistently
 from domain.kernel import RecordedEvent
 
@@ -133,7 +133,7 @@ class LiveFeed:
             async for batch in batches:
                 self.position = batch[-1].position
                 self._offer(batch)
-                self.heard((event.stream_id, event.topic) for event in batch)
+                self.heard(HeardEvent(event.stream_id, event.topic, event.version) for event in batch)
                 if self._channels or self._watches:
                     idle_since = None
                 elif idle_since is None:
@@ -234,8 +234,8 @@ class LiveFeed:
             wanted.tenant_id, after=after, until=until, limit=PAGE, root_id=wanted.root_id, topics=topics
         )
 
-    def heard(self, events: Iterable[tuple[UUID, str]]) -> None:
-        """Wakes the watches that one of the events is for. An event: its stream and its topic.
+    def heard(self, events: Iterable[HeardEvent]) -> None:
+        """Wakes the watches that one of the events is for.
 
         The event store of this process calls this for its own appends (`TellingStore`), before the log brings their events.
         """
@@ -263,8 +263,11 @@ class LiveFeed:
         self._wanted.set()
         return self._watches.watching(stream_id, topics)
 
-    def call(self, stream_id: UUID, topics: frozenset[str], woken: Callable[[], None]) -> Callable[[], None]:
-        """As `watch`, but a function is called for each event, or once for several. Returns the function that ends the watch."""
+    def call(self, stream_id: UUID, topics: frozenset[str], woken: Callable[[int], None]) -> Callable[[], None]:
+        """As `watch`, but a function is called for each event, or once for several. Returns the function that ends the watch.
+
+        `woken` gets the highest version of these events; ANY_VERSION: an event of any version may have come.
+        """
         self._wanted.set()
         watch = CallingWatch(topics, woken)
         self._watches.add(stream_id, watch)

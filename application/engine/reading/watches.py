@@ -7,18 +7,32 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 from uuid import UUID
+
+ANY_VERSION = 2**62
+"""Stands for the version of an event that may have come unnoticed: higher than every version."""
+
+
+class HeardEvent(NamedTuple):
+    """What a watch needs of an event."""
+
+    stream_id: UUID
+    topic: str
+    version: int
 
 
 class Watch:
     """A caller that waits for an event of a stream, of any topic or of some topics. Thousands may wait, so a watch is small."""
 
-    __slots__ = ("_changed", "_waiting", "due", "topics")
+    __slots__ = ("_changed", "_waiting", "due", "topics", "version")
 
     def __init__(self, topics: frozenset[str] | None) -> None:
         self.topics = topics
         self.due = False
         """The watch is queued to be woken."""
+        self.version = 0
+        """The highest version of an event that the watch is to be woken for."""
         self._changed = False
         self._waiting: asyncio.Future[None] | None = None
 
@@ -52,12 +66,13 @@ class CallingWatch(Watch):
 
     __slots__ = ("_call",)
 
-    def __init__(self, topics: frozenset[str] | None, call: Callable[[], None]) -> None:
+    def __init__(self, topics: frozenset[str] | None, call: Callable[[int], None]) -> None:
         super().__init__(topics)
         self._call = call
 
     def wake(self) -> None:
-        self._call()
+        version, self.version = self.version, 0
+        self._call(version)
 
 
 class Watches:
@@ -95,13 +110,17 @@ class Watches:
             if not watches:
                 del self._by_stream[stream_id]
 
-    def concerned(self, events: Iterable[tuple[UUID, str]]) -> Iterator[Watch]:
-        """Watches that one of the events is for. An event: its stream and its topic."""
-        for stream_id, topic in events:
+    def concerned(self, events: Iterable[HeardEvent]) -> Iterator[Watch]:
+        """Watches that one of the events is for."""
+        for stream_id, topic, version in events:
             for watch in self._by_stream.get(stream_id, ()):
                 if watch.topics is None or topic in watch.topics:
+                    watch.version = max(watch.version, version)
                     yield watch
 
     def all(self) -> Iterator[Watch]:
+        """All watches: any event may have come."""
         for watches in self._by_stream.values():
-            yield from watches
+            for watch in watches:
+                watch.version = ANY_VERSION
+                yield watch

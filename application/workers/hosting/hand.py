@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 from application.engine.commands.loop import CommandLoop
@@ -19,7 +20,7 @@ from domain.invocations import (
     InvocationRequeued,
     InvocationResolved,
 )
-from domain.kernel import Event
+from domain.kernel import Decider, Event
 
 CONCERNING: dict[str, tuple[type[Event], ...]] = {
     "agent": (CallFinished, MailDelivered, AgentRunCancelled, AgentRunFailed, AgentRunResumed),
@@ -32,16 +33,17 @@ def _topics(events: tuple[type[Event], ...]) -> frozenset[str]:
     return frozenset(event.TOPIC for event in events)
 
 
+DECIDERS: dict[str, Decider[Any]] = {"agent": agent_runs.DECIDER, "tool": invocations.DECIDER}
 TOPICS = {kind: _topics(events) for kind, events in CONCERNING.items()}
 
 
 class Hand:
     """A piece of work that a worker has, or is about to get. Its stream is watched from the beginning on."""
 
-    __slots__ = ("_unwatch", "attempt", "ending", "kind", "paging", "seen", "stopped", "token", "work_id")
+    __slots__ = ("_unwatch", "attempt", "ending", "heard", "kind", "looked", "paging", "seen", "stopped", "token", "work_id")
 
-    def __init__(self, kind: str, work_id: UUID, live: LiveFeed, woken: "Callable[[Hand], None]") -> None:
-        """`woken`: called when something may have happened to the work. Must not wait."""
+    def __init__(self, kind: str, work_id: UUID, live: LiveFeed, woken: "Callable[[Hand, int], None]") -> None:
+        """`woken`: called when something may have happened to the work, with the version of the event. Must not wait."""
         self.kind = kind
         self.work_id = work_id
         self.attempt = 0
@@ -49,6 +51,10 @@ class Hand:
         self.token = ""
         self.seen = 0
         """The version of the agent run's stream up to which the worker has been told of calls and mail."""
+        self.heard = 0
+        """The version of the newest event that has been heard of since the last look."""
+        self.looked = 0
+        """The version of the stream at the last look. Each event of this process is heard of twice, also from the log."""
         self.paging = False
         """The worker has not asked for all pages of the journal yet, and learns there what it is to know."""
         self.ending = False
@@ -63,19 +69,41 @@ class Hand:
 
 
 async def news_of(commands: CommandLoop, journals: Journals, tenant_id: UUID, hand: Hand) -> Update | Stop | None:
-    """What the worker is to be told of its work. None: nothing. Raises Unavailable."""
-    reason: StopReason | None
-    if hand.kind == "tool":
-        call: Invocation = (await commands.load(invocations.DECIDER, tenant_id, hand.work_id)).state
-        reason = _end_of_call(call, hand.attempt)
-    else:
-        try:
-            news = await journals.page(tenant_id, hand.work_id, after_version=hand.seen, news=True)
-        except NotFound:  # the log lost the work, as after a restore from a backup
-            return Stop(hand.work_id, hand.attempt, "lost")
-        reason = _end_of_run(news.status, news.attempt, hand.attempt)
-        if reason is None and (news.entries or news.mailbox):
-            return Update(hand.work_id, hand.attempt, news)
+    """What the worker is to be told of its work. None: nothing. Raises Unavailable.
+
+    The log is asked only for what this process has heard of and does not know: its own appends it knows.
+    """
+    heard, hand.heard = hand.heard, 0
+    try:
+        version = (await commands.load(DECIDERS[hand.kind], tenant_id, hand.work_id, fresh=False)).version
+        if heard <= version == hand.looked:
+            return None
+        look = _news_of_call if hand.kind == "tool" else _news_of_run
+        news = await look(commands, journals, tenant_id, hand, fresh=version < heard)
+    except BaseException:
+        hand.heard = max(hand.heard, heard)
+        raise
+    more = isinstance(news, Update) and news.news.more
+    hand.looked = 0 if more else version
+    return news
+
+
+async def _news_of_call(commands: CommandLoop, _: Journals, tenant_id: UUID, hand: Hand, *, fresh: bool) -> Stop | None:
+    call: Invocation = (await commands.load(invocations.DECIDER, tenant_id, hand.work_id, fresh=fresh)).state
+    reason = _end_of_call(call, hand.attempt)
+    return None if reason is None else Stop(hand.work_id, hand.attempt, reason)
+
+
+async def _news_of_run(
+    commands: CommandLoop, journals: Journals, tenant_id: UUID, hand: Hand, *, fresh: bool
+) -> Update | Stop | None:
+    try:
+        news = await journals.page(tenant_id, hand.work_id, after_version=hand.seen, news=True, fresh=fresh)
+    except NotFound:  # the log lost the work, as after a restore from a backup
+        return Stop(hand.work_id, hand.attempt, "lost")
+    reason = _end_of_run(news.status, news.attempt, hand.attempt)
+    if reason is None and (news.entries or news.mailbox):
+        return Update(hand.work_id, hand.attempt, news)
     return None if reason is None else Stop(hand.work_id, hand.attempt, reason)
 
 

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from application.engine.commands.loop import CommandLoop
 from application.engine.reading.live import LiveFeed
+from application.engine.reading.watches import ANY_VERSION
 from application.engine.retry import persistently
 from application.workers.hosting.hand import Hand, news_of
 from application.workers.hosting.messages import Update
@@ -56,9 +57,10 @@ class Hands:
         self.held[hand.work_id] = hand
         self.look()
 
-    def wake(self, hand: Hand) -> None:
-        """Something may have happened to the work."""
+    def wake(self, hand: Hand, version: int = ANY_VERSION) -> None:
+        """Something may have happened to the work, up to this version of its stream."""
         if not self._closed:
+            hand.heard = max(hand.heard, version)
             self._woken[hand] = None
             self.look()
 

@@ -79,7 +79,7 @@ class SessionHost:
         tenant_id = session.tenant_id
         if tenant_id not in self._keys_watched:
             self._keys_watched[tenant_id] = self.live.call(
-                tenant_id, frozenset({tenants.ApiKeyRevoked.TOPIC}), lambda: self._key_changed(tenant_id)
+                tenant_id, frozenset({tenants.ApiKeyRevoked.TOPIC}), lambda _: self._key_changed(tenant_id)
             )
         self._needed.set()
         return session
