@@ -186,7 +186,7 @@ async def test_news_that_another_process_wrote_are_read_and_come_in_pages(engine
     await engine.start("alpha")
     work, other = await worker.hears(WorkForAgent), engine.another()
     run_id, sent_at = work.claimed.run_id, engine.clock.now()
-    wanted = [new_id() for _ in range(5)]
+    wanted = [new_id() for _ in range(9)]
     commands: list[Command] = []
     for message_id in wanted:
         commands += [
