@@ -179,8 +179,8 @@ class JetStreamPuller:
             body = orjson.loads(message.data)
             if body.get("log_id") != self._queue.log_id or (body["kind"], body["pool"]) != (self._queue.kind, self._queue.pool):
                 return None
-            ids = {name: UUID(body[name]) for name in ("tenant_id", "work_id", "root_id")}
-            return WorkItem(kind=body["kind"], pool=body["pool"], dispatch=int(body["dispatch"]), **ids)
+            tenant_id, work_id, root_id = (UUID(body[name]) for name in ("tenant_id", "work_id", "root_id"))
+            return WorkItem(tenant_id, body["kind"], body["pool"], work_id, int(body["dispatch"]), root_id)
         except (ValueError, TypeError, KeyError, AttributeError):
             return None
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
+from domain.kernel import Priority
+
 
 @dataclass(frozen=True, slots=True)
 class WorkItem:
@@ -20,6 +22,8 @@ class WorkItem:
     dispatch: int
     """Number of the dispatch, from 1. Each retry or wake-up is a further dispatch."""
     root_id: UUID
+    priority: Priority = "normal"
+    """The class among whose work the item waits."""
 
 
 @dataclass(frozen=True, slots=True)
