@@ -51,6 +51,8 @@ _WINDOW = 256
 """Items in flight at once."""
 _STILL_WAITS = "maximum messages per subject exceeded"
 _SECOND = 1_000_000_000
+MAX_CONSUMERS = 1_000_000
+"""A bound that is not reached. Without one, NATS 2.15 allows 1,000 consumers, and so as many agents and tools of all tenants."""
 INACTIVE_S = 3_600
 """Seconds without a pull after which the server removes the consumer of a class that is not always pulled."""
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
@@ -128,12 +130,20 @@ class JetStreamWorkQueue:
         """Changes a stream that an earlier process made with other settings. Refused, it stays as it is, and works."""
         info = await stream_info(self._connection, self.stream)
         try:
-            if info is not None and (changed := await reconfigure(self._connection, info["config"], self._configuration())):
+            if info is not None and (changed := await self._reconfigure(info["config"])):
                 log.info("work_stream_reconfigured", stream=self.stream, changed=changed)
         except JetStreamError as error:
             log.warning("work_stream_not_reconfigured", stream=self.stream, reason=error.message)
             return
         self._in_line = True
+
+    async def _reconfigure(self, actual: dict[str, Any]) -> list[str]:
+        wanted = self._configuration()
+        try:
+            return await reconfigure(self._connection, actual, wanted)
+        except JetStreamError:
+            # A server before 2.14 does not change how many consumers a stream may have. Nor has it a bound of its own.
+            return await reconfigure(self._connection, actual, wanted | {"max_consumers": actual.get("max_consumers", -1)})
 
     async def _create_stream(self) -> None:
         try:
@@ -158,7 +168,7 @@ class JetStreamWorkQueue:
             "max_msgs": -1,
             "max_bytes": -1,
             "max_age": 0,
-            "max_consumers": -1,
+            "max_consumers": MAX_CONSUMERS,
         }
 
     async def _create_consumer(self, place: Place, max_pending: int, priority: Priority) -> str:
