@@ -13,7 +13,7 @@ from pydantic import Field, StringConstraints
 
 from domain.errors import AlreadyResolved, InvalidState, NotFound, RepeatedDifferently, StaleAttempt, WorkOver
 from domain.failures import MAX_LOST_CLAIMS, RETRYABLE, Failure, LapseReason, Retry, backoff_s
-from domain.kernel import Command, Decider, Event, Json, Name, Scheduled, ShortText, replace, same_json
+from domain.kernel import Command, Decider, Event, Json, Name, Priority, Scheduled, ShortText, replace, same_json
 
 Status = Literal["absent", "requested", "started", "waiting", "succeeded", "failed", "ambiguous", "cancelled"]
 """`waiting`: between a failed attempt and the next. `ambiguous`: a worker vanished in an attempt that must not be repeated."""
@@ -34,6 +34,8 @@ class InvocationRequested(Event):
     idempotent: bool
     timeout_s: float
     retry: Retry
+    priority: Priority = "normal"
+    """The priority of the run."""
 
 
 class AttemptStarted(Event):
@@ -64,6 +66,8 @@ class InvocationRequeued(Event):
     """The attempt whose claim lapsed. None: the delay of a retry is over."""
     reason: str | None = None
     """Why the claim lapsed."""
+    priority: Priority = "normal"
+    """The priority of the run."""
 
 
 class InvocationSucceeded(Event):
@@ -189,6 +193,7 @@ class RequestInvocation(Command):
     idempotent: bool
     timeout_s: float
     retry: Retry
+    priority: Priority = "normal"
 
 
 class ClaimInvocation(Command):
@@ -274,7 +279,7 @@ def decide(invocation: Invocation, command: InvocationCommand) -> list[Event]:
         case RequeueInvocation():
             if invocation.status != "waiting" or command.dispatch != invocation.dispatch + 1:
                 return []
-            return [InvocationRequeued(run_id=requested.run_id, tool=requested.tool, dispatch=command.dispatch)]
+            return [_requeued(requested, command.dispatch)]
         case CancelInvocation():
             if invocation.status in ("requested", "waiting"):
                 return [InvocationCancelled(reason=command.reason)]
@@ -321,8 +326,14 @@ def _lapse(invocation: Invocation, requested: InvocationRequested, command: Laps
             return [InvocationCancelled(reason=invocation.cancel_request.reason)]
     elif (end := _end_of_lost(invocation, requested)) is not None:
         return [end]
-    run_id, tool, dispatch = requested.run_id, requested.tool, invocation.dispatch + 1
-    return [InvocationRequeued(run_id=run_id, tool=tool, dispatch=dispatch, lapsed=command.attempt, reason=command.reason)]
+    return [_requeued(requested, invocation.dispatch + 1, lapsed=command.attempt, reason=command.reason)]
+
+
+def _requeued(
+    requested: InvocationRequested, dispatch: int, *, lapsed: int | None = None, reason: str | None = None
+) -> InvocationRequeued:
+    run_id, tool, priority = requested.run_id, requested.tool, requested.priority
+    return InvocationRequeued(run_id=run_id, tool=tool, dispatch=dispatch, lapsed=lapsed, reason=reason, priority=priority)
 
 
 def _report(invocation: Invocation, requested: InvocationRequested, command: CompleteInvocation | FailInvocation) -> list[Event]:

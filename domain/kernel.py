@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
@@ -29,6 +29,13 @@ def _no_nul(value: str) -> str:
 
 Text = Annotated[str, StringConstraints(max_length=100_000), AfterValidator(_no_nul)]
 ShortText = Annotated[str, StringConstraints(max_length=500), AfterValidator(_no_nul)]
+
+
+Priority = Literal["high", "normal", "low"]
+"""The class of a run. Its work waits for workers among the work of its class."""
+
+PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
+"""All classes, the one that goes first in front."""
 
 
 class Value(BaseModel):

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 
 from domain.errors import AlreadyExists, InvalidState, NotFound, WorkOver
 from domain.failures import Failure, Retry
-from domain.kernel import Command, Decider, Event, Json, Name, ShortText, Value, derive_id, replace
+from domain.kernel import Command, Decider, Event, Json, Name, Priority, ShortText, Value, derive_id, replace
 
 MAX_STEPS = 200
 
@@ -113,6 +113,7 @@ class RunStarted(Event):
     metadata: dict[str, Json] = {}
     versions_asked: tuple[str, ...] = ()
     """Keys of the steps whose version was asked for. The versions of the other steps are only noted."""
+    priority: Priority = "normal"
 
 
 class StepScheduled(Event):
@@ -125,6 +126,8 @@ class StepScheduled(Event):
     retry: Retry = Retry()
     version_asked: bool = False
     """Whether the version was asked for. Otherwise it is the one that was registered when the run started."""
+    priority: Priority = "normal"
+    """The priority of the run."""
 
 
 class StepCompleted(Event):
@@ -188,6 +191,7 @@ class Run:
     steps: Mapping[str, StepState] = field(default_factory=dict)
     cancel_reason: str | None = None
     versions_asked: tuple[str, ...] = ()
+    priority: Priority = "normal"
 
     def step(self, key: str) -> Step:
         assert self.plan is not None
@@ -215,7 +219,8 @@ def evolve(run: Run, event: RunEvent) -> Run:
     match event:
         case RunStarted():
             steps = {step.key: StepState() for step in event.plan.steps}
-            return Run("running", event.plan, event.input, steps, versions_asked=event.versions_asked)
+            asked = event.versions_asked
+            return Run("running", event.plan, event.input, steps, versions_asked=asked, priority=event.priority)
         case StepScheduled():
             return changed(event.step, StepState("scheduled", event.agent_run_id))
         case StepCompleted():
@@ -242,6 +247,7 @@ class StartRun(Command):
     input: Json = None
     metadata: dict[str, Json] = {}
     versions_asked: tuple[Name, ...] = ()
+    priority: Priority = "normal"
 
 
 class CompleteStep(Command):
@@ -288,6 +294,7 @@ def decide(run: Run, command: RunCommand) -> list[Event]:
                 input=command.input,
                 metadata=command.metadata,
                 versions_asked=command.versions_asked,
+                priority=command.priority,
             )
             return _and_what_follows(command.run_id, run, [started])
         case CompleteStep():
@@ -366,6 +373,7 @@ def _schedule_or_give_up(run_id: UUID, run: Run, step: Step) -> StepScheduled | 
         timeout_s=step.timeout_s,
         retry=step.retry,
         version_asked=step.key in run.versions_asked,
+        priority=run.priority,
     )
 
 

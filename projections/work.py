@@ -27,18 +27,19 @@ CLOSED = topics_of(
 
 
 def opened(recorded: RecordedEvent) -> WorkItem:
-    match decoded(recorded):
-        case agent_runs.AgentRunRequested() as event:
+    event = decoded(recorded)
+    match event:
+        case agent_runs.AgentRunRequested():
             kind, pool, dispatch = "agent", event.agent, 1
-        case agent_runs.AgentRunResumed() as event:
+        case agent_runs.AgentRunResumed():
             kind, pool, dispatch = "agent", event.agent, event.dispatch
-        case invocations.InvocationRequested() as event:
+        case invocations.InvocationRequested():
             kind, pool, dispatch = "tool", event.tool, 1
-        case invocations.InvocationRequeued() as event:
+        case invocations.InvocationRequeued():
             kind, pool, dispatch = "tool", event.tool, event.dispatch
         case other:
             raise TypeError(f"{type(other).__name__} opens no work")
-    return WorkItem(recorded.tenant_id, kind, pool, recorded.stream_id, dispatch, recorded.root_id)
+    return WorkItem(recorded.tenant_id, kind, pool, recorded.stream_id, dispatch, recorded.root_id, event.priority)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +81,12 @@ class Changes:
 
 
 OPEN = """
-INSERT INTO open_work (work_id, tenant_id, root_id, kind, pool, dispatch, dispatched_at, session_id, attempt)
+INSERT INTO open_work (work_id, tenant_id, root_id, kind, pool, dispatch, dispatched_at, session_id, attempt, priority)
 SELECT * FROM unnest(
-    %s::uuid[], %s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::int[], %s::timestamptz[], %s::uuid[], %s::int[]
+    %s::uuid[], %s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::int[], %s::timestamptz[], %s::uuid[], %s::int[], %s::text[]
 )
 ON CONFLICT (work_id) DO UPDATE SET dispatch = EXCLUDED.dispatch, dispatched_at = EXCLUDED.dispatched_at,
-    session_id = EXCLUDED.session_id, attempt = EXCLUDED.attempt
+    session_id = EXCLUDED.session_id, attempt = EXCLUDED.attempt, priority = EXCLUDED.priority
 """
 CLAIM = """
 UPDATE open_work AS w SET session_id = c.session_id, attempt = c.attempt
@@ -111,6 +112,7 @@ async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
                 [i.work_id for i in items], [i.tenant_id for i in items], [i.root_id for i in items], [i.kind for i in items],
                 [i.pool for i in items], [i.dispatch for i in items], [at for _, at, _ in rows],
                 [claim and claim.session_id for _, _, claim in rows], [claim and claim.attempt for _, _, claim in rows],
+                [i.priority for i in items],
             ),
         )  # fmt: skip
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from api.cli import options, output
 
 OnFailure = Literal["fail", "continue"]
+Priority = Literal["high", "normal", "low"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class StartOptions:
     retry: str | None = None
     timeout_s: float | None = None
     on_failure: OnFailure | None = None
+    priority: Priority | None = None
 
 
 def body_of(given: StartOptions) -> dict[str, Any]:
@@ -32,6 +34,8 @@ def body_of(given: StartOptions) -> dict[str, Any]:
         body["metadata"] = options.object_of("--metadata", given.metadata)
     if given.project is not None:
         body["project_id"] = output.uuid_of(given.project, "a project", "projects list")
+    if given.priority is not None:
+        body["priority"] = given.priority
     return body
 
 

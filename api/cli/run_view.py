@@ -46,6 +46,7 @@ def _head(run: dict[str, Any], full: bool) -> dict[str, str]:
         "reason": run.get("cancel_reason") or "",
         "input": shown(run["input"]) if run["input"] is not None else "",
         "metadata": shown(run["metadata"]) if run["metadata"] else "",
+        "priority": "" if run.get("priority", "normal") == "normal" else run["priority"],
     }
 
 

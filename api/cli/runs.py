@@ -7,7 +7,7 @@ import typer
 
 from api.cli import options, output, phrases
 from api.cli.ids import GivenId
-from api.cli.run_body import OnFailure, StartOptions, agents_of, body_of
+from api.cli.run_body import OnFailure, Priority, StartOptions, agents_of, body_of
 
 if TYPE_CHECKING:
     from api.cli.connection import ServerClient
@@ -52,6 +52,9 @@ def start(
         OnFailure | None,
         typer.Option("--on-failure", help="Whether the run ends when an agent fails, or goes on without the agent."),
     ] = None,
+    priority: Annotated[
+        Priority | None, typer.Option("--priority", help="Whose work goes first where work waits for workers; normal if not given.")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show the run until it has ended; exit code 1 if not completed.")] = False,
     folders: options.Agents = None,
     workspace: options.Workspace = None,
@@ -74,7 +77,7 @@ def start(
       tidelog runs start --plan @plan.json --idempotency-key nightly-2026-11-28
     """
     given = StartOptions(
-        tuple(agents or ()), parallel, aggregator, plan, input_, metadata, project, retry, timeout_s, on_failure
+        tuple(agents or ()), parallel, aggregator, plan, input_, metadata, project, retry, timeout_s, on_failure, priority
     )  # fmt: skip
     output.run(_start(given, idempotency_key, wait, folders, workspace, data_dir, url, as_json))
 

@@ -9,7 +9,7 @@ from application.runs.admission import RunAdmission
 from application.suggestions import KnownNames, did_you_mean, names_of
 from domain import agents, projects, runs
 from domain.errors import AlreadyExists, NotFound
-from domain.kernel import Event, Json, Metadata, same_json
+from domain.kernel import Event, Json, Metadata, Priority, same_json
 
 MAX_NAMED = 5
 """Versions of an agent that a refusal names: the last ones."""
@@ -29,7 +29,7 @@ class UnknownAgent(NotFound):
 
 
 class StartedDifferently(AlreadyExists):
-    """The command started a run before, with another plan, input, project or other metadata."""
+    """The command started a run before, with another plan, input, project, priority or metadata."""
 
 
 class UnknownProject(NotFound):
@@ -45,6 +45,7 @@ async def start_run(
     plan: runs.Plan,
     input: Json,
     metadata: dict[str, Json],
+    priority: Priority = "normal",
     known: KnownNames,
     admission: RunAdmission,
 ) -> CommandOutcome:
@@ -69,6 +70,7 @@ async def start_run(
             input=input,
             metadata=metadata,
             versions_asked=tuple(step.key for step in plan.steps if step.agent_version is not None),
+            priority=priority,
         )
         try:
             outcome = await commands.execute(request, command)
@@ -108,9 +110,10 @@ def _check_repeat(command: runs.StartRun, plan: runs.Plan, run_id: UUID, first: 
         and first.project_id == command.project_id
         and same_json(first.input, command.input)
         and same_json(first.metadata, command.metadata)
+        and first.priority == command.priority
     )
     if not same:
-        raise StartedDifferently(f"run {run_id} was started before, with another plan, input, project or other metadata")
+        raise StartedDifferently(f"run {run_id} was started before, with another plan, input, project, priority or metadata")
 
 
 def _asked_for(asked: runs.Plan, started: runs.Plan) -> bool:

@@ -18,6 +18,7 @@ def on_step_scheduled(event: runs.StepScheduled, cause: ReactionCause) -> list[R
             timeout_s=event.timeout_s,
             retry=event.retry,
             version_asked=event.version_asked,
+            priority=event.priority,
         )
     ]
 

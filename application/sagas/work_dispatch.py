@@ -3,26 +3,27 @@
 from application.engine.ports.queue import WorkItem
 from application.engine.sagas.reactions import Reaction, ReactionCause, Reactions
 from domain import agent_runs, invocations
+from domain.kernel import Priority
 
 
-def _work(cause: ReactionCause, kind: str, pool: str, dispatch: int) -> list[Reaction]:
-    return [WorkItem(cause.tenant_id, kind, pool, cause.stream_id, dispatch, cause.root_id)]
+def _work(cause: ReactionCause, kind: str, pool: str, dispatch: int, priority: Priority) -> list[Reaction]:
+    return [WorkItem(cause.tenant_id, kind, pool, cause.stream_id, dispatch, cause.root_id, priority)]
 
 
 def on_agent_run_requested(event: agent_runs.AgentRunRequested, cause: ReactionCause) -> list[Reaction]:
-    return _work(cause, "agent", event.agent, 1)
+    return _work(cause, "agent", event.agent, 1, event.priority)
 
 
 def on_agent_run_resumed(event: agent_runs.AgentRunResumed, cause: ReactionCause) -> list[Reaction]:
-    return _work(cause, "agent", event.agent, event.dispatch)
+    return _work(cause, "agent", event.agent, event.dispatch, event.priority)
 
 
 def on_invocation_requested(event: invocations.InvocationRequested, cause: ReactionCause) -> list[Reaction]:
-    return _work(cause, "tool", event.tool, 1)
+    return _work(cause, "tool", event.tool, 1, event.priority)
 
 
 def on_invocation_requeued(event: invocations.InvocationRequeued, cause: ReactionCause) -> list[Reaction]:
-    return _work(cause, "tool", event.tool, event.dispatch)
+    return _work(cause, "tool", event.tool, event.dispatch, event.priority)
 
 
 REACTIONS: Reactions = {

@@ -9,7 +9,7 @@ from application.engine.ports.views import ListedRow, Timestamp
 from application.views.invocations import ResolutionView
 from domain import runs
 from domain.failures import Failure
-from domain.kernel import Json
+from domain.kernel import Json, Priority
 
 
 class CallView(BaseModel):
@@ -62,6 +62,7 @@ class RunView(BaseModel):
     plan: runs.Plan
     input: Json = None
     metadata: dict[str, Json] = {}
+    priority: Priority = "normal"
     error: Failure | None = None
     cancel_reason: str | None = None
     created_at: Timestamp
@@ -97,6 +98,7 @@ class RunSummary(ListedRow):
     degraded: bool
     missing: list[str] = []
     """Steps that failed, though the run was completed."""
+    priority: Priority = "normal"
     agents: list[str]
     created_at: Timestamp
     finished_at: Timestamp | None

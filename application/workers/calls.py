@@ -54,6 +54,7 @@ class Calls:
                 idempotent=tool.idempotent,
                 timeout_s=tool.timeout_s,
                 retry=Retry(max_attempts=tool.max_attempts),
+                priority=state.requested.priority,
             ),
         )
         return invocation_id, outcome

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from domain.agent_runs.events import EntryKind
 from domain.failures import Failure, LapseReason, Retry
-from domain.kernel import Command, Json, Name, ShortText
+from domain.kernel import Command, Json, Name, Priority, ShortText
 
 EntryKey = ShortText
 
@@ -21,6 +21,7 @@ class RequestAgentRun(Command):
     timeout_s: float | None = None
     retry: Retry = Retry()
     version_asked: bool = False
+    priority: Priority = "normal"
 
 
 class ClaimAgentRun(Command):

@@ -5,7 +5,7 @@ from typing import Literal
 from uuid import UUID
 
 from domain.failures import Failure, Retry
-from domain.kernel import Event, Json
+from domain.kernel import Event, Json, Priority
 
 EntryKind = Literal["step", "send", "receive", "state_get", "state_set", "call"]
 
@@ -20,6 +20,8 @@ class AgentRunRequested(Event):
     retry: Retry = Retry()
     version_asked: bool = False
     """Whether the version was asked for. Otherwise it is only noted."""
+    priority: Priority = "normal"
+    """The priority of the run."""
 
 
 class AgentRunClaimed(Event):
@@ -100,6 +102,8 @@ class AgentRunResumed(Event):
     """The attempt whose claim lapsed. None: the delay of a retry is over."""
     reason: str | None = None
     """Why the claim lapsed."""
+    priority: Priority = "normal"
+    """The priority of the run."""
 
 
 class AgentRunCompleted(Event):

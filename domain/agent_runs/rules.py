@@ -54,7 +54,7 @@ def decide(run: AgentRun, command: AgentRunCommand) -> list[Event]:
         case ResumeAgentRun():
             if run.status != "waiting" or run.requested is None or command.dispatch != run.dispatch + 1:
                 return []
-            return [AgentRunResumed(run_id=run.requested.run_id, agent=run.requested.agent, dispatch=command.dispatch)]
+            return [_resumed(run.requested, command.dispatch)]
         case TimeOutAgentRun():
             if run.requested is None or run.status in TERMINAL:
                 return []
@@ -94,8 +94,14 @@ def _lapse(run: AgentRun, command: LapseClaim) -> list[Event]:
         return []
     if run.lost_claims >= MAX_LOST_CLAIMS and command.reason == "lost":
         return [_workers_lost(run)]
-    run_id, agent = run.requested.run_id, run.requested.agent
-    return [AgentRunResumed(run_id=run_id, agent=agent, dispatch=run.dispatch + 1, lapsed=command.attempt, reason=command.reason)]
+    return [_resumed(run.requested, run.dispatch + 1, lapsed=command.attempt, reason=command.reason)]
+
+
+def _resumed(
+    requested: AgentRunRequested, dispatch: int, *, lapsed: int | None = None, reason: str | None = None
+) -> AgentRunResumed:
+    run_id, agent, priority = requested.run_id, requested.agent, requested.priority
+    return AgentRunResumed(run_id=run_id, agent=agent, dispatch=dispatch, lapsed=lapsed, reason=reason, priority=priority)
 
 
 def _decide_for_worker(

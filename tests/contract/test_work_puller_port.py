@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 import pytest
@@ -14,6 +14,7 @@ from adapters.nats import JetStreamWorkQueue, NatsConnection
 from adapters.nats.jetstream import call, stream_info
 from application.engine.ports.queue import Delivery, Queue, WorkItem, WorkPuller, WorkQueue
 from domain.errors import Unavailable
+from domain.kernel import Priority
 from tests.integration.nats_kit import LOG, NatsProcess, connected
 from tests.integration.system_kit import eventually
 from tests.kit.memory import MemoryWorkQueue
@@ -23,8 +24,14 @@ TENANT = uuid7()
 STREAM = f"TIDELOG_WORK_{LOG}"
 
 
-def work(pool: str = "critic", *, kind: str = "agent", work_id: UUID | None = None, dispatch: int = 1) -> WorkItem:
-    return WorkItem(TENANT, kind, pool, work_id or uuid7(), dispatch, uuid7())
+def work(
+    pool: str = "critic", *, kind: str = "agent", work_id: UUID | None = None, dispatch: int = 1, priority: Priority = "normal"
+) -> WorkItem:
+    return WorkItem(TENANT, kind, pool, work_id or uuid7(), dispatch, uuid7(), priority)
+
+
+def some(count: int, priority: Priority) -> list[WorkItem]:
+    return [work(priority=priority) for _ in range(count)]
 
 
 @dataclass
@@ -53,7 +60,10 @@ def memory_side() -> Side:
 
 
 @pytest_asyncio.fixture
-async def nats_side(nats: NatsProcess) -> AsyncIterator[Side]:
+async def nats_side(nats: NatsProcess, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Side]:
+    # Nothing here may need the end of a request that waits, or a later look.
+    monkeypatch.setattr("adapters.nats.work.pull.EXPIRES_S", 600.0)
+    monkeypatch.setattr("adapters.nats.work.puller.LOOK_S", 600.0)
     async with connected(nats.url) as connection:
 
         async def waiting() -> int:
@@ -221,10 +231,137 @@ async def test_a_lost_request_is_told_and_the_items_before_it_are_not_lost(side:
                 second.changed.clear()
 
 
+# --- classes ----------------------------------------------------------------------------------------------------------------
+
+
+async def one_by_one(taker: Taker, count: int) -> list[WorkItem]:
+    """Takes items as a worker with one slot does."""
+    before = len(taker.got)
+    for number in range(before + 1, before + count + 1):
+        await taker.puller.ask(1)
+        found = await taker.until(number)
+        await taker.got[-1].ack()
+    return found[before:]
+
+
+async def test_the_higher_class_comes_first_and_within_a_class_the_order_holds(side: Side) -> None:
+    low, normal, high = some(3, "low"), some(3, "normal"), some(3, "high")
+    await side.queue.publish([*low, *normal])
+    await side.queue.publish(high)
+    async with taking(side, await side.ensured()) as taker:
+        assert await one_by_one(taker, 7) == [*high, *normal, low[0]]
+        await taker.puller.ask(5)
+        assert (await taker.until(9))[7:] == low[1:]
+        assert taker.puller.asked == 3
+
+
+async def test_one_request_takes_all_classes(side: Side) -> None:
+    put = [*some(2, "low"), *some(2, "normal"), *some(2, "high")]
+    await side.queue.publish(put)
+    async with taking(side, await side.ensured()) as taker:
+        await taker.puller.ask(10)
+        assert sorted(item.work_id for item in await taker.until(6)) == sorted(item.work_id for item in put)
+        assert taker.puller.asked == 4
+        more = work()
+        await side.queue.publish([more])
+        assert (await taker.until(7))[6] == more
+
+
+async def test_every_eighth_item_comes_from_the_lower_class(side: Side) -> None:
+    high, low = some(30, "high"), some(30, "low")
+    await side.queue.publish([*low, *high])
+    async with taking(side, await side.ensured()) as taker:
+        found = await one_by_one(taker, 24)
+        assert [number for number, item in enumerate(found, 1) if item.priority == "low"] == [8, 16, 24]
+        assert [item for item in found if item.priority == "low"] == low[:3]
+        assert [item for item in found if item.priority == "high"] == high[:21]
+
+
+async def test_with_three_classes_the_lowest_one_is_not_forgotten(side: Side) -> None:
+    await side.queue.publish([*some(20, "low"), *some(20, "normal"), *some(70, "high")])
+    async with taking(side, await side.ensured()) as taker:
+        found = await one_by_one(taker, 64)
+        counts = {priority: sum(item.priority == priority for item in found) for priority in ("high", "normal", "low")}
+        assert counts == {"high": 56, "normal": 7, "low": 1}
+
+
+@pytest.mark.parametrize("priority", ["high", "low"])
+async def test_an_item_of_another_class_comes_to_a_request_that_waits(side: Side, priority: Priority) -> None:
+    async with taking(side, await side.ensured()) as taker:
+        await taker.puller.ask(2)
+        for number in range(1, 4):
+            item = work(priority=priority)
+            await side.queue.publish([item])
+            await asked_until(taker, number, 2)
+            assert taker.got[-1].item == item
+            await taker.got[-1].ack()
+        item = work()
+        await side.queue.publish([item])
+        await asked_until(taker, 4, 2)
+        assert taker.got[-1].item == item
+
+
+async def asked_until(taker: Taker, number: int, count: int) -> None:
+    """Asks anew whenever no request is under way, as the owner of a puller does."""
+    async with within(15):
+        while len(taker.take()) < number:
+            if not taker.puller.asked:
+                await taker.puller.ask(count)
+            await taker.changed.wait()
+            taker.changed.clear()
+
+
+@pytest.mark.parametrize("priority", ["high", "low"])
+async def test_an_item_of_another_class_that_is_given_back_comes_again(side: Side, priority: Priority) -> None:
+    queue = await side.ensured()
+    item = work(priority=priority)
+    async with taking(side, queue) as first, taking(side, queue) as second:
+        await side.queue.publish([item])
+        await first.puller.ask(1)
+        await first.until(1)
+        await second.puller.ask(1)
+        await first.got[0].give_back()
+        await asked_until(second, 1, 1)
+        assert (second.got[0].item, second.got[0].number) == (item, 2)
+
+
+async def test_the_same_work_in_another_dispatch_waits_in_its_class_again(side: Side) -> None:
+    item = work(priority="high")
+    async with taking(side, await side.ensured()) as taker:
+        await side.queue.publish([item, item])
+        await side.queue.publish(some(2, "normal"))
+        assert await one_by_one(taker, 1) == [item]
+        await side.queue.publish([again := replace(item, dispatch=2)])
+        assert (await one_by_one(taker, 1))[0] == again
+
+
+async def test_items_of_all_classes_are_found_after_a_loss(side: Side) -> None:
+    queue = await side.ensured()
+    async with taking(side, queue) as first:
+        await first.puller.ask(5)
+        await side.queue.publish(some(1, "high"))
+        await asked_until(first, 1, 5)
+        await side.lose()
+        async with within(15):
+            with pytest.raises(Unavailable):
+                while True:
+                    first.take()
+                    if not first.puller.asked:
+                        await first.puller.ask(5)
+                    await first.changed.wait()
+                    first.changed.clear()
+    await side.ensured()
+    put = [work(priority=priority) for priority in ("low", "high", "normal")]
+    await side.queue.publish(put)
+    async with taking(side, queue) as second:
+        await asked_until(second, 3, 5)
+        assert {delivery.item for delivery in second.got} >= set(put)
+
+
 async def test_without_a_connection_a_request_is_refused(nats: NatsProcess) -> None:
     connection = NatsConnection(nats.url, name="test")
     queue = JetStreamWorkQueue(connection, log_id=LOG)
-    puller = queue.puller(Queue("agent", "critic", STREAM, "none", LOG), lambda: None)
+    puller = queue.puller(Queue("agent", "critic", STREAM, "none", LOG, TENANT, 10), lambda: None)
     with pytest.raises(Unavailable):
         await puller.ask(1)
     await puller.close()

@@ -47,10 +47,12 @@ EXAMPLES: tuple[Event, ...] = (
         parameters={"type": "object", "properties": {"limit": {"type": "integer", "default": 5000}}}, idempotent=True,
         timeout_s=300.0, max_attempts=3,
     ),
-    runs.RunStarted(project_id=PROJECT, plan=PLAN, input=JSON, metadata={"ticket": "T-1"}, versions_asked=("collect",)),
+    runs.RunStarted(
+        project_id=PROJECT, plan=PLAN, input=JSON, metadata={"ticket": "T-1"}, versions_asked=("collect",), priority="high"
+    ),
     runs.StepScheduled(
         step="collect", agent="historian", agent_version="2", agent_run_id=AGENT_RUN, timeout_s=90.5, retry=RETRY,
-        version_asked=True,
+        version_asked=True, priority="high",
     ),
     runs.StepCompleted(step="write", agent_run_id=AGENT_RUN, result=JSON),
     runs.StepFailed(step="collect", agent_run_id=AGENT_RUN, error=FAILURE, tolerated=True),
@@ -58,7 +60,8 @@ EXAMPLES: tuple[Event, ...] = (
     runs.RunFailed(step="write", error=FAILURE, abandoned=(AGENT_RUN, OTHER_AGENT_RUN)),
     runs.RunCancelled(reason="no longer needed", abandoned=(AGENT_RUN,)),
     agent_runs.AgentRunRequested(
-        run_id=RUN, step="collect", agent="historian", agent_version="2", timeout_s=90.5, retry=RETRY, version_asked=True
+        run_id=RUN, step="collect", agent="historian", agent_version="2", timeout_s=90.5, retry=RETRY, version_asked=True,
+        priority="high",
     ),
     agent_runs.AgentRunClaimed(attempt=2, worker_id="worker-1", dispatch=1, session_id=SESSION),
     agent_runs.StepRecorded(attempt=2, key="parse", kind="step", result=JSON),
@@ -68,7 +71,7 @@ EXAMPLES: tuple[Event, ...] = (
     agent_runs.MailRefused(message_id=MESSAGE, reason="the recipient is completed"),
     agent_runs.MailReceived(attempt=2, key="receive#1", message_id=MESSAGE),
     agent_runs.AgentRunRetryScheduled(attempt=2, error=FAILURE, delay_s=2.5, dispatch=2),
-    agent_runs.AgentRunResumed(run_id=RUN, agent="historian", dispatch=2, lapsed=1, reason="lost"),
+    agent_runs.AgentRunResumed(run_id=RUN, agent="historian", dispatch=2, lapsed=1, reason="lost", priority="high"),
     agent_runs.AgentRunCompleted(
         run_id=RUN, step="collect", attempt=2, result=JSON, unused_keys=("old#1",), abandoned=(INVOCATION,)
     ),
@@ -76,11 +79,11 @@ EXAMPLES: tuple[Event, ...] = (
     agent_runs.AgentRunCancelled(reason="the run was cancelled", abandoned=(INVOCATION,)),
     invocations.InvocationRequested(
         run_id=RUN, agent_run_id=AGENT_RUN, key="git.history#1", tool="git.history", arguments={"limit": 10, "extra": JSON},
-        idempotent=True, timeout_s=300.0, retry=RETRY,
+        idempotent=True, timeout_s=300.0, retry=RETRY, priority="high",
     ),
     invocations.AttemptStarted(attempt=1, worker_id="worker-1", dispatch=1, session_id=SESSION),
     invocations.InvocationRetryScheduled(attempt=1, error=FAILURE, delay_s=2.5, dispatch=2),
-    invocations.InvocationRequeued(run_id=RUN, tool="git.history", dispatch=2, lapsed=1, reason="lost"),
+    invocations.InvocationRequeued(run_id=RUN, tool="git.history", dispatch=2, lapsed=1, reason="lost", priority="high"),
     invocations.InvocationSucceeded(agent_run_id=AGENT_RUN, key="git.history#1", attempt=2, result=JSON),
     invocations.InvocationFailed(agent_run_id=AGENT_RUN, key="git.history#1", attempt=2, error=FAILURE),
     invocations.InvocationBecameAmbiguous(attempt=1, worker_id="worker-1"),

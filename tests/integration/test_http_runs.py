@@ -43,6 +43,34 @@ async def test_a_started_run(system: System, worker: PlayedWorker) -> None:
     assert run["created_at"].endswith("Z") and len(run["created_at"]) == len("2026-01-01T00:00:00.000Z")
 
 
+async def test_the_priority_of_a_run(system: System, worker: PlayedWorker) -> None:
+    """The answers show it, a repeat must say the same, and the open work has its class."""
+    headers = {"Idempotency-Key": "once"}
+    started = {}
+    for priority in ("low", "normal", "high"):
+        body = {"agent": "alpha", "priority": priority}
+        response = await system.http.post("/v1/runs", json=body, headers=headers if priority == "low" else {})
+        started[priority] = response.json()["run_id"]
+        at = {"Tidelog-Position": str(response.json()["position"])}
+        shown = (await system.http.get(f"/v1/runs/{started[priority]}", headers=at)).json()
+        assert shown["priority"] == priority
+    listed = (await system.http.get("/v1/runs")).json()["data"]
+    assert {run["run_id"]: run["priority"] for run in listed if run["run_id"] in started.values()} == {
+        run_id: priority for priority, run_id in started.items()
+    }
+    other = await system.http.post("/v1/runs", json={"agent": "alpha"}, headers=headers)
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency-key-reused")
+    refused = await system.http.post("/v1/runs", json={"agent": "alpha", "priority": "urgent"})
+    assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/priority")
+
+    async def all_wait() -> bool:
+        async with system.container.database.connection() as connection:
+            cursor = await connection.execute("SELECT priority FROM open_work WHERE pool = 'alpha'")
+            return sorted(row[0] for row in await cursor.fetchall()) == ["high", "low", "normal"]
+
+    await eventually(all_wait, "the work of all classes")
+
+
 async def test_a_run_at_every_position_is_the_fold_up_to_there(system: System, worker: PlayedWorker) -> None:
     run_id = await eventful_run(system, worker)
     events = await system.events(run_id)

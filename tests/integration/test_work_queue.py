@@ -169,3 +169,15 @@ async def test_worker_with_the_rights_of_a_worker(services: EmbeddedServices) ->
             assert await pull(worker, served, timeout=0.1) == []
         finally:
             await worker.close()
+
+
+async def test_a_thousand_agents_and_tools_are_not_the_end(connection: NatsConnection) -> None:
+    """NATS 2.15 gives a stream without a bound of its own one of 1,000 consumers. A stream of an earlier release has none."""
+    queue = JetStreamWorkQueue(connection, log_id=LOG)
+    await queue.ensure(TENANT, "agent", "critic", max_pending=5)
+    info = await stream_info(connection, STREAM)
+    assert info is not None and info["config"]["max_consumers"] == 1_000_000
+    await call(connection, f"STREAM.UPDATE.{STREAM}", info["config"] | {"max_consumers": -1})
+    await JetStreamWorkQueue(connection, log_id=LOG).ensure(TENANT, "agent", "critic", max_pending=5)
+    again = await stream_info(connection, STREAM)
+    assert again is not None and again["config"]["max_consumers"] == 1_000_000

@@ -15,7 +15,7 @@ from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import Caller, CommandOutcome, CommandRequest
 from application.engine.commands.snapshots import Snapshotter
 from application.engine.commands.telling import TellingStore
-from application.engine.ports.queue import Queue
+from application.engine.ports.queue import Queue, WorkQueue
 from application.engine.reading.history_keeper import HistoryKeeper
 from application.engine.reading.live import SILENCE_S, LiveFeed
 from application.engine.reconciler import WorkReconciler
@@ -29,7 +29,7 @@ from application.workers.journal import JournalView
 from application.workers.tokens import LeaseTokens
 from domain import agent_runs, agents, invocations, runs, tools
 from domain.failures import Failure, Retry
-from domain.kernel import Command, Json, RecordedEvent
+from domain.kernel import Command, Json, Priority, RecordedEvent
 from domain.projects import CreateProject, default_project_id
 from projections import timers as timer_table
 from projections import work as work_table
@@ -72,8 +72,9 @@ class Engine:
         max_open_runs: int = 100_000,
         max_open_runs_of_tenant: int = 0,
         reactions: bool = True,
+        work_queue: WorkQueue | None = None,
     ) -> None:
-        """`reactions`: see `CommandLoop`."""
+        """`reactions`: see `CommandLoop`. `work_queue`: instead of the one in memory, `queue`."""
         self.catalog = catalog
         self.reactions = reactions
         self.clock = shared.clock if shared else ManualClock()
@@ -84,6 +85,7 @@ class Engine:
         self.live = LiveFeed(self.feed, self.subscription, self.histories, silence_s=silence_s)
         self.checkpoints = shared.checkpoints if shared else MemoryCheckpoints(self.log)
         self.queue = shared.queue if shared else MemoryWorkQueue(self.clock)
+        self.work_queue = work_queue or self.queue
         self.timers = shared.timers if shared else MemoryTimers(self.log)
         self.open_work = shared.open_work if shared else MemoryOpenWork(self.log)
         self.snapshots = shared.snapshots if shared else MemorySnapshots(self.log)
@@ -94,7 +96,7 @@ class Engine:
         self.sessions = MemoryWorkerSessions(self.session_board)
         self.workers = Workers(
             self.commands,
-            self.queue,
+            self.work_queue,
             self.live,
             MemoryWorkerProblems(self.log),
             MemoryNames(self.log, tools.ToolRegistered),
@@ -108,7 +110,7 @@ class Engine:
             most_of_tenant=max_open_runs_of_tenant,
             clock=lambda: self.clock.now().timestamp(),
         )
-        self.reconciler = WorkReconciler(self.open_work, self.queue)
+        self.reconciler = WorkReconciler(self.open_work, self.work_queue)
         if shared is None:
             self.log.followers.append(self._tables)
         self.tasks: list[asyncio.Task[None]] = []
@@ -139,7 +141,7 @@ class Engine:
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Engine"]:
         """Runs sagas, timers and snapshots until the end of the block."""
-        manager = SagaManager(self.commands, self.subscription, self.checkpoints, self.queue, self.catalog)
+        manager = SagaManager(self.commands, self.subscription, self.checkpoints, self.work_queue, self.catalog)
         timers = TimerService(self.commands, self.timers, kinds=self.catalog.commands)
         loops = [manager.run(), timers.run(), self.live.run()]
         loops += [self.snapshotter.run()] if self.snapshotter is not None else []
@@ -184,6 +186,7 @@ class Engine:
         request: CommandRequest | None = None,
         metadata: dict[str, Json] | None = None,
         project_id: UUID | None = None,
+        priority: Priority = "normal",
     ) -> UUID:
         """Starts a sequential run of agents, or a plan."""
         run_id = run_id or new_id()
@@ -195,6 +198,7 @@ class Engine:
             plan=plan or runs.sequential(agents_),
             input=input,
             metadata=metadata or {},
+            priority=priority,
             known=MemoryNames(self.log, agents.AgentRegistered),
             admission=self.admission,
         )

@@ -155,7 +155,7 @@ class Hosting:
         self.clock = HeldClock()
         self.presence = SessionPresence()
         self.host = SessionHost(
-            engine.workers, engine.commands, engine.queue, engine.live, engine.sessions, self.presence, clock=self.clock
+            engine.workers, engine.commands, engine.work_queue, engine.live, engine.sessions, self.presence, clock=self.clock
         )
         self.opened: list[HostedSession] = []
 

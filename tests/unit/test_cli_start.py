@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from api.cli.main import app
 from api.cli.output import CommandFailed
@@ -49,6 +50,13 @@ def test_a_plan_metadata_and_a_project_are_handed_on(tmp_path: Path) -> None:
     body = body_of(StartOptions(plan=f"@{tmp_path}/plan.json", metadata='{"t": [1]}', project=PROJECT))
     plan = {"kind": "graph", "steps": [{"key": "k", "agent": "a"}]}
     assert body == {"plan": plan, "input": None, "metadata": {"t": [1]}, "project_id": PROJECT}
+
+
+def test_a_priority_is_handed_on_and_shown() -> None:
+    assert body_of(StartOptions(("a",), priority="low"))["priority"] == "low"
+    assert "priority" not in body_of(StartOptions(("a",)))
+    result = CliRunner().invoke(app, ["runs", "start", "a", "--priority", "urgent"])
+    assert result.exit_code == 2 and "--priority" in result.output and "urgent" in result.output
 
 
 @pytest.mark.parametrize(

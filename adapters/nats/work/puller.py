@@ -1,207 +1,213 @@
-"""Takes the items of one queue (`WorkPuller`): a pull of the queue's consumer, with an inbox of its own.
+"""Takes the items of one agent or tool (`WorkPuller`): a consumer for each class of work, the higher classes first.
 
-A request ends when all its items have come, or with a status from the server. Heartbeats tell silence from death. To take a request
-back, the inbox is given up in order (`drain`): the server forgets the request, and what was on its way still arrives. An inbox that
-was only dropped would leave its messages to the ack wait.
+Nearly all work is of the class `normal`: while nothing else waits, one request at its consumer waits for the next item, and costs
+what it would cost without classes. The consumers of the other classes are pulled only while they have work, by requests that the
+server answers at once. `ClassWatch` tells when such work comes; then the request that waits is taken back, and the next one begins
+with a look at all classes that have work.
 """
 
 import asyncio
-import json
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from uuid import UUID
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
-import orjson
 import structlog
-from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 
-from adapters.nats.connection import NatsConnection, unavailable
-from adapters.nats.jetstream import API
-from application.engine.ports.queue import Queue, WorkItem
+from adapters.nats.connection import NatsConnection
+from adapters.nats.jetstream import JetStreamError, call
+from adapters.nats.work.pull import ConsumerPull, JetStreamDelivery
+from adapters.nats.work.watch import ClassWatch, Place
+from application.engine.background import OnDemand
+from application.engine.ports.precedence import Precedence
+from application.engine.ports.queue import Queue
 from domain.errors import Unavailable
+from domain.kernel import PRIORITIES, Priority
 
 log = structlog.get_logger(__name__)
 
-EXPIRES_S = 60.0
-HEARTBEAT_S = 20.0
-SILENCE_S = 2 * HEARTBEAT_S + 5
-"""After so many seconds without a heartbeat the request, or the consumer, counts as lost."""
-DRAIN_S = 5.0
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 10.0, 600.0
-"""Seconds until a message that this process cannot use is delivered again. The pause doubles with each delivery."""
-_SECOND = 1_000_000_000
-_ORDINARY_ENDS = ("Batch Completed", "Request Timeout", "No Messages")
+CROWDED_S = 0.02
+"""Seconds after which a class is looked at again whose items another process took at the same moment."""
+LOOK_S, LONGEST_LOOK_S = 5.0, 60.0
+"""Seconds after which a class without work is looked at once more: an item that somebody held may be free again. The pause doubles
+as long as items are held. Once nothing is held, nobody looks any more."""
+CONSUMER_NOT_FOUND = 10014
 
 
-class JetStreamDelivery:
-    """Implements the port `Delivery`. An acknowledgement is a publish, so any connection can send it."""
+class Source(NamedTuple):
+    """The consumers of one agent or tool."""
 
-    __slots__ = ("_connection", "_reply", "item", "number")
-
-    def __init__(self, connection: NatsConnection, item: WorkItem, number: int, reply: str) -> None:
-        self._connection = connection
-        self._reply = reply
-        self.item = item
-        self.number = number
-
-    async def ack(self) -> None:
-        await self._say(b"+ACK")
-
-    async def give_back(self, delay_s: float = 0.0) -> None:
-        await self._say(_nak(delay_s))
-
-    async def _say(self, word: bytes) -> None:
-        with unavailable("acknowledge work"):
-            await self._connection.client.publish(self._reply, word)
+    queue: Queue
+    place: Place
+    watch: ClassWatch
+    make: Callable[[Priority], Awaitable[Queue]]
+    """Makes the consumer of a class, if it does not exist. Raises Unavailable."""
 
 
 class JetStreamPuller:
     """Implements the port `WorkPuller`."""
 
-    def __init__(self, connection: NatsConnection, queue: Queue, changed: Callable[[], None]) -> None:
+    def __init__(self, connection: NatsConnection, source: Source, changed: Callable[[], None]) -> None:
         self._connection = connection
-        self._queue = queue
+        self._source = source
         self._changed = changed
-        self._next = f"{API}.CONSUMER.MSG.NEXT.{queue.stream}.{queue.consumer}"
-        self._client: Client | None = None
-        self._subscription: Subscription | None = None
-        self._inbox = ""
-        self._requests = 0
-        self.asked = 0
-        self._items: list[JetStreamDelivery] = []
-        self._failure: Unavailable | None = None
-        self._silence: asyncio.TimerHandle | None = None
-        self._watching_loss: AbstractContextManager[None] | None = None
+        self._normal = ConsumerPull(connection, source.queue, changed)
+        self._pulls: dict[Priority, ConsumerPull] = {"normal": self._normal}
+        self._awake: set[Priority] = set()
+        """Classes other than `normal` that may have work."""
+        self._precedence = Precedence()
+        self._watching = self._closed = False
+        self._lock = asyncio.Lock()
+        self._looks: dict[Priority, asyncio.TimerHandle] = {}
+        self._pauses: dict[Priority, float] = {}
+        self._due: set[Priority] = set()
+        """Classes that are to be looked at."""
+        self._attention = OnDemand(self._attend, f"classes-of-{source.place.kind}-{source.place.pool}")
+
+    @property
+    def asked(self) -> int:
+        return self._normal.asked
 
     async def ask(self, count: int) -> None:
-        if self.asked or self._failure is not None:
-            return
-        self.asked = count
-        self._requests += 1
-        request = {"batch": count, "expires": int(EXPIRES_S * _SECOND), "idle_heartbeat": int(HEARTBEAT_S * _SECOND)}
-        try:
-            if self._subscription is None:
-                await self._subscribe()
-            assert self._client is not None
-            self._hear()
-            with unavailable("pull work"):
-                await self._client.publish(self._next, orjson.dumps(request), reply=f"{self._inbox}.{self._requests}")
-        except Unavailable as error:
-            self._fail(error)
-            raise
-
-    async def _subscribe(self) -> None:
-        self._client = client = self._connection.client
-        self._inbox = client.new_inbox()
-        if self._watching_loss is None:
-            self._watching_loss = self._connection.on_loss(lambda: self._fail(Unavailable("the connection to NATS was lost")))
-            self._watching_loss.__enter__()
-        with unavailable("subscribe to work"):
-            self._subscription = await client.subscribe(f"{self._inbox}.*", cb=self._on_message)
+        async with self._lock:
+            if self.asked or self._closed or self._failure() is not None:
+                return
+            if not self._watching:
+                await self._watch()
+            rest = count - (await self._take(count) if self._awake else 0)
+            if rest > 0:
+                await self._normal.ask(rest)
+                if self._awake:  # something was heard of meanwhile
+                    self._attention.start()
 
     def arrived(self) -> list[JetStreamDelivery]:
-        found, self._items = self._items, []
-        if not found and self._failure is not None:
-            raise self._failure
+        found = [delivery for priority in PRIORITIES if priority in self._pulls for delivery in self._pulls[priority].arrived()]
+        if not found and (failure := self._failure()) is not None:
+            raise failure
         return found
 
     async def stop(self) -> None:
-        subscription, self._subscription = self._subscription, None
-        try:
-            if subscription is not None and self.asked and self._failure is None:
-                with unavailable("take a pull back"):
-                    async with asyncio.timeout(DRAIN_S):
-                        await subscription.drain()  # type: ignore[no-untyped-call]
-            elif subscription is not None and self._client is not None and not self._client.is_closed:
-                with unavailable("unsubscribe from work"):
-                    await subscription.unsubscribe()
-        except Unavailable as error:
-            self._fail(error)
-            raise
-        finally:
-            self.asked = 0
-            self._still()
+        async with self._lock:
+            for pull in list(self._pulls.values()):
+                await pull.stop()
 
     async def close(self) -> None:
+        self._closed = True
+        for timer in self._looks.values():
+            timer.cancel()
+        await self._attention.close()
+        async with self._lock:
+            if self._watching:
+                self._watching = False
+                await self._unwatch()
+            for pull in self._pulls.values():
+                await pull.close()
+
+    def _failure(self) -> Unavailable | None:
+        return next((pull.failure for pull in self._pulls.values() if pull.failure is not None), None)
+
+    # --- the classes other than `normal` ----------------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        self._awake.update(await self._source.watch.watch(self._source.place, self._wake))
+        self._watching = True
+
+    async def _unwatch(self) -> None:
         try:
-            await self.stop()
+            await self._source.watch.unwatch(self._source.place, self._wake)
         except Unavailable as error:
-            log.debug("pull_not_taken_back", pool=self._queue.pool, reason=error.message)
-        if self._watching_loss is not None:
-            self._watching_loss.__exit__(None, None, None)
-            self._watching_loss = None
-        for delivery in self._items:
-            try:
-                await delivery.give_back()
-            except Unavailable as error:  # the queue delivers the item again after the ack wait
-                log.debug("work_not_given_back", pool=self._queue.pool, reason=error.message)
-        self._items = []
+            log.debug("classes_not_unwatched", pool=self._source.place.pool, reason=error.message)
 
-    # --- what comes from the server -----------------------------------------------------------------------------------------
-
-    async def _on_message(self, message: Msg) -> None:
-        status = message.headers.get("Status") if message.headers else None
-        if status is None:
-            self.asked = max(0, self.asked - 1)
-            await self._take(message)
-        elif message.subject != f"{self._inbox}.{self._requests}":
-            return  # the end of an earlier request
-        elif status != "100":
-            description = (message.headers or {}).get("Description", "")
-            self.asked = 0
-            if description not in _ORDINARY_ENDS:
-                self._fail(Unavailable(f"JetStream: pull work: {status} {description}".rstrip()))
-                return
-        if self.asked:
-            self._hear()
-        else:
-            self._still()
-        if status != "100":
-            self._changed()
-
-    async def _take(self, message: Msg) -> None:
-        number = int(message.metadata.num_delivered)
-        item = self._item(message)
-        if item is not None:
-            self._items.append(JetStreamDelivery(self._connection, item, number, message.reply))
+    def _wake(self, priority: Priority) -> None:
+        """New work of a class was heard of."""
+        if self._closed:
             return
-        # Work of another log, or a message of a later release: another process may be able to use the message.
-        pause_s = min(FIRST_PAUSE_S * 2.0 ** min(number - 1, 16), LONGEST_PAUSE_S)
-        log.warning("work_message_set_aside", pool=self._queue.pool, stream=self._queue.stream, again_in_s=pause_s)
-        with unavailable("set work aside"):
-            await self._connection.client.publish(message.reply, _nak(pause_s))
+        self._pauses.pop(priority, None)
+        self._awake.add(priority)
+        if self.asked:
+            self._attention.start()
 
-    def _item(self, message: Msg) -> WorkItem | None:
-        """The item of a message. None: the message is not of this queue, or not readable by this release."""
+    async def _take(self, count: int) -> int:
+        """Takes what waits at this moment, at most `count` items, in the order of the classes. Returns the number of items.
+
+        A class that has less than its share sleeps afterwards, unless new work of it was heard of meanwhile. Raises Unavailable.
+        """
+        classes = [priority for priority in PRIORITIES if priority == "normal" or priority in self._awake]
+        taken = 0
+        while taken < count and classes and classes != ["normal"]:
+            shares = self._precedence.split(count - taken, classes)
+            for priority, share in shares.items():
+                if not share:
+                    continue
+                self._awake.discard(priority)
+                came = await self._take_of(priority, share)
+                taken += came
+                self._precedence.took(came)
+                if came < share:
+                    classes.remove(priority)
+                    self._sleep(priority, came)
+                elif priority != "normal":
+                    self._awake.add(priority)
+        return taken
+
+    async def _take_of(self, priority: Priority, count: int) -> int:
+        pull = self._pulls.get(priority)
+        if pull is None:
+            pull = ConsumerPull(self._connection, await self._source.make(priority), self._changed)
+            self._pulls[priority] = pull
+        await pull.ask_at_once(count)
+        await pull.at_rest()
+        if pull.failure is not None:
+            raise pull.failure
+        return pull.came
+
+    def _sleep(self, priority: Priority, came: int) -> None:
+        """Nothing of a class waits. Once more it is looked at later, because somebody may hold an item and give it back."""
+        if priority == "normal":
+            return
+        if (timer := self._looks.pop(priority, None)) is not None:
+            timer.cancel()
+        if self._pulls[priority].crowded:
+            pause = CROWDED_S
+        else:
+            pause = LOOK_S if came else self._pauses.get(priority, LOOK_S)
+            self._pauses[priority] = min(2 * pause, LONGEST_LOOK_S)
+        self._looks[priority] = asyncio.get_running_loop().call_later(pause, self._look_later, priority)
+
+    def _look_later(self, priority: Priority) -> None:
+        del self._looks[priority]
+        if not self._closed:
+            self._due.add(priority)
+            self._attention.start()
+
+    async def _attend(self) -> None:
+        """Looks at the classes that are due, and takes the request that waits back if a class has work. The owner asks anew."""
+        async with self._lock:
+            while self._due:
+                await self._look(self._due.pop())
+            if self._awake and self.asked:
+                try:
+                    await self._normal.stop()
+                except Unavailable:  # `arrived` says so
+                    return
+                self._changed()
+
+    async def _look(self, priority: Priority) -> None:
+        """A class whose consumer holds nothing more is forgotten until new work of it is heard of."""
+        pull = self._pulls.get(priority)
+        if pull is None:
+            return
         try:
-            body = orjson.loads(message.data)
-            if body.get("log_id") != self._queue.log_id or (body["kind"], body["pool"]) != (self._queue.kind, self._queue.pool):
-                return None
-            ids = {name: UUID(body[name]) for name in ("tenant_id", "work_id", "root_id")}
-            return WorkItem(kind=body["kind"], pool=body["pool"], dispatch=int(body["dispatch"]), **ids)
-        except (ValueError, TypeError, KeyError, AttributeError):
-            return None
-
-    def _hear(self) -> None:
-        """Starts the time of silence anew."""
-        self._still()
-        self._silence = asyncio.get_running_loop().call_later(
-            SILENCE_S, lambda: self._fail(Unavailable(f"JetStream: no heartbeat for {SILENCE_S:g} s"))
-        )
-
-    def _still(self) -> None:
-        if self._silence is not None:
-            self._silence.cancel()
-            self._silence = None
-
-    def _fail(self, error: Unavailable) -> None:
-        self._failure = self._failure or error
-        self.asked = 0
-        self._still()
-        self._changed()
-
-
-def _nak(delay_s: float) -> bytes:
-    return b"-NAK" if not delay_s else b"-NAK " + json.dumps({"delay": int(delay_s * _SECOND)}).encode()
+            info = await call(self._connection, f"CONSUMER.INFO.{pull.queue.stream}.{pull.queue.consumer}")
+        except JetStreamError as error:
+            if error.err_code != CONSUMER_NOT_FOUND:
+                self._sleep(priority, 0)
+                return
+            info = {}
+        except Unavailable:
+            self._sleep(priority, 0)
+            return
+        if info.get("num_pending") or info.get("num_ack_pending"):
+            self._awake.add(priority)
+        elif priority not in self._awake and not pull.has_items:
+            del self._pulls[priority]
+            self._pauses.pop(priority, None)
+            await pull.close()

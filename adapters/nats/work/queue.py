@@ -1,6 +1,11 @@
 """The queue that workers pull from (`WorkQueue`): one work-queue stream, a subject per item, a durable consumer per agent or tool.
 
-    tidelog-work.<log id>.<kind>.<tenant id>.<pool>.<work id>.<dispatch>      the dots of a pool's name are dots of the subject
+    tidelog-work.<log id>.<kind>.<tenant id>.<pool>.<work id>.<dispatch>           the dots of a pool's name are dots of the subject
+    tidelog-work.<log id>.<class>.<kind>.<tenant id>.<pool>.<work id>.<dispatch>   work of the classes `high` and `low`
+
+Work of the class `normal` has the subject that all work had before there were classes, so processes of either release take what the
+other one published. The consumers of the other classes are made when they are needed, and the server removes them when nobody has
+pulled from them for an hour.
 
 The stream keeps one message for each subject and refuses another one while the first waits. So an item can be published any number
 of times. A worker that takes an item must say within `ack_wait_s` seconds that it is alive (`+WPI`), else another worker gets the
@@ -14,6 +19,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -33,10 +39,11 @@ from adapters.nats.jetstream import (
     reconfigure,
     stream_info,
 )
-from adapters.nats.work.puller import JetStreamPuller
+from adapters.nats.work.puller import JetStreamPuller, Source
+from adapters.nats.work.watch import ClassWatch, Place, subject_of
 from application.engine.ports.queue import Queue, WorkItem
 from domain.errors import InvalidCommand
-from domain.kernel import Name
+from domain.kernel import Name, Priority
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +51,10 @@ _WINDOW = 256
 """Items in flight at once."""
 _STILL_WAITS = "maximum messages per subject exceeded"
 _SECOND = 1_000_000_000
+MAX_CONSUMERS = 1_000_000
+"""A bound that is not reached. Without one, NATS 2.15 allows 1,000 consumers, and so as many agents and tools of all tenants."""
+INACTIVE_S = 3_600
+"""Seconds without a pull after which the server removes the consumer of a class that is not always pulled."""
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 
@@ -60,6 +71,7 @@ class JetStreamWorkQueue:
         """Whether this process has seen the stream with its present configuration."""
         self.ack_wait_s = ack_wait_s
         self._window = asyncio.Semaphore(_WINDOW)
+        self._watch = ClassWatch(connection, self.stream, names.work_subjects(log_id))
 
     async def publish(self, items: Sequence[WorkItem]) -> None:
         """See the port. After Unavailable some of the items may be on the queue; publish all of them again.
@@ -79,18 +91,23 @@ class JetStreamWorkQueue:
         _check(kind, pool)
         if not self._in_line:
             await self._bring_in_line()
-        consumer = hashlib.sha256(f"{kind}/{tenant_id}/{pool}".encode()).hexdigest()[:24]
+        return await self._make(Place(kind, tenant_id, pool), max_pending, "normal")
+
+    async def _make(self, place: Place, max_pending: int, priority: Priority) -> Queue:
+        """Makes or changes the consumer of a class of one agent or tool."""
         try:
-            await self._create_consumer(consumer, tenant_id, kind, pool, max_pending)
+            consumer = await self._create_consumer(place, max_pending, priority)
         except JetStreamError as error:
             if error.err_code != STREAM_NOT_FOUND:
                 raise
             await self._create_stream()
-            await self._create_consumer(consumer, tenant_id, kind, pool, max_pending)
-        return Queue(kind, pool, self.stream, consumer, self._log_id)
+            consumer = await self._create_consumer(place, max_pending, priority)
+        return Queue(place.kind, place.pool, self.stream, consumer, self._log_id, place.tenant_id, max_pending)
 
     def puller(self, queue: Queue, changed: Callable[[], None]) -> JetStreamPuller:
-        return JetStreamPuller(self._connection, queue, changed)
+        place = Place(queue.kind, queue.tenant_id, queue.pool)
+        source = Source(queue, place, self._watch, partial(self._make, place, queue.max_pending))
+        return JetStreamPuller(self._connection, source, changed)
 
     async def _publish_all(self, messages: Sequence[tuple[str, bytes]]) -> None:
         for start in range(0, len(messages), _WINDOW):
@@ -113,12 +130,20 @@ class JetStreamWorkQueue:
         """Changes a stream that an earlier process made with other settings. Refused, it stays as it is, and works."""
         info = await stream_info(self._connection, self.stream)
         try:
-            if info is not None and (changed := await reconfigure(self._connection, info["config"], self._configuration())):
+            if info is not None and (changed := await self._reconfigure(info["config"])):
                 log.info("work_stream_reconfigured", stream=self.stream, changed=changed)
         except JetStreamError as error:
             log.warning("work_stream_not_reconfigured", stream=self.stream, reason=error.message)
             return
         self._in_line = True
+
+    async def _reconfigure(self, actual: dict[str, Any]) -> list[str]:
+        wanted = self._configuration()
+        try:
+            return await reconfigure(self._connection, actual, wanted)
+        except JetStreamError:
+            # A server before 2.14 does not change how many consumers a stream may have. Nor has it a bound of its own.
+            return await reconfigure(self._connection, actual, wanted | {"max_consumers": actual.get("max_consumers", -1)})
 
     async def _create_stream(self) -> None:
         try:
@@ -143,15 +168,18 @@ class JetStreamWorkQueue:
             "max_msgs": -1,
             "max_bytes": -1,
             "max_age": 0,
-            "max_consumers": -1,
+            "max_consumers": MAX_CONSUMERS,
         }
 
-    async def _create_consumer(self, consumer: str, tenant_id: UUID, kind: str, pool: str, max_pending: int) -> None:
+    async def _create_consumer(self, place: Place, max_pending: int, priority: Priority) -> str:
+        kind, tenant_id, pool = place
+        of_class = "" if priority == "normal" else f"{priority}/"
+        consumer = hashlib.sha256(f"{of_class}{kind}/{tenant_id}/{pool}".encode()).hexdigest()[:24]
         configuration: dict[str, Any] = {
             "durable_name": consumer,
             "name": consumer,
-            "description": f"{kind} {pool} of tenant {tenant_id}",
-            "filter_subject": f"{names.work_subjects(self._log_id)}.{kind}.{tenant_id}.{pool}.*.*",
+            "description": f"{kind} {pool} of tenant {tenant_id}{of_class and f', {priority}'}",
+            "filter_subject": f"{self._beginning(priority)}.{subject_of(place)}.*.*",
             "ack_policy": "explicit",
             "ack_wait": int(self.ack_wait_s * _SECOND),
             "max_deliver": -1,
@@ -159,19 +187,28 @@ class JetStreamWorkQueue:
             "deliver_policy": "all",
             "replay_policy": "instant",
         }
+        if of_class:
+            configuration["inactive_threshold"] = INACTIVE_S * _SECOND
         # Without an action the server makes the consumer or changes it. The answer comes once the consumer exists.
         await call(
             self._connection,
             f"CONSUMER.CREATE.{self.stream}.{consumer}.{configuration['filter_subject']}",
             {"stream_name": self.stream, "config": configuration},
         )
+        return consumer
+
+    def _beginning(self, priority: Priority) -> str:
+        """The beginning of the subjects of a class."""
+        root = names.work_subjects(self._log_id)
+        return root if priority == "normal" else f"{root}.{priority}"
 
     def _subject(self, item: WorkItem) -> str:
         _check(item.kind, item.pool)
-        place = f"{item.kind}.{item.tenant_id}.{item.pool}.{item.work_id}.{item.dispatch}"
-        return f"{names.work_subjects(self._log_id)}.{place}"
+        place = subject_of(Place(item.kind, item.tenant_id, item.pool))
+        return f"{self._beginning(item.priority)}.{place}.{item.work_id}.{item.dispatch}"
 
     def _payload(self, item: WorkItem) -> bytes:
+        of_class = {} if item.priority == "normal" else {"priority": item.priority}
         return orjson.dumps(
             {
                 "kind": item.kind,
@@ -181,6 +218,7 @@ class JetStreamWorkQueue:
                 "tenant_id": item.tenant_id,
                 "root_id": item.root_id,
                 "log_id": self._log_id,
+                **of_class,
             }
         )
 

@@ -14,7 +14,7 @@ class PostgresOpenWork:
 
     async def older_than(self, seconds: float, *, after: UUID | None, limit: int) -> list[WorkItem]:
         sql = """
-        SELECT tenant_id, kind, pool, work_id, dispatch, root_id FROM open_work
+        SELECT tenant_id, kind, pool, work_id, dispatch, root_id, priority FROM open_work
         WHERE (dispatched_at < now() - make_interval(secs => %(seconds)s)
                OR dispatched_at > now() + make_interval(secs => %(seconds)s))
           AND session_id IS NULL

@@ -34,7 +34,7 @@ from application.views.messages import MessageView
 from application.views.runs import RunSummary, RunView
 from domain import runs as rules
 from domain.errors import InvalidCommand
-from domain.kernel import Json, Name, ShortText
+from domain.kernel import Json, Name, Priority, ShortText
 from domain.projects import default_project_id
 
 router = APIRouter(tags=["runs"], route_class=DirectRoute)
@@ -91,6 +91,8 @@ class StartRunBody(Body):
     run_id: UUID | None = None
     """An id that the client makes. With this id the request is repeatable without an Idempotency-Key."""
     metadata: dict[str, Json] = {}
+    priority: Priority = "normal"
+    """The class of the run. Its work waits for workers among the work of its class: `high` goes first, `low` last."""
 
     @model_validator(mode="after")
     def _one_plan(self) -> "StartRunBody":
@@ -194,6 +196,7 @@ async def _start(request: Request, body: StartRunBody, run_id: UUID, key: Key | 
                 plan=body.to_plan(),
                 input=body.input,
                 metadata=body.metadata,
+                priority=body.priority,
                 known=container_of(request).reads.agents,
                 admission=container_of(request).admission,
             )

@@ -105,7 +105,7 @@ async def register(request: Request) -> Response:
         {
             "worker_id": body.worker_id,
             "nats": asdict(container.nats_access),
-            "queues": [asdict(queue) for queue in registered.queues],
+            "queues": [{name: getattr(queue, name) for name in QueueView.model_fields} for queue in registered.queues],
             "ack_wait_s": registered.ack_wait_s,
         }
     )

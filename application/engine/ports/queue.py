@@ -1,9 +1,11 @@
 """The queue that workers pull from, and the open work in the log that the queue must hold."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 from uuid import UUID
+
+from domain.kernel import Priority
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +22,13 @@ class WorkItem:
     dispatch: int
     """Number of the dispatch, from 1. Each retry or wake-up is a further dispatch."""
     root_id: UUID
+    priority: Priority = "normal"
+    """The class among whose work the item waits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """The address of the work of one agent or tool: a stream and a durable consumer on it."""
+    """The address of the work of one agent or tool: a stream, and a durable consumer on it for work of the class `normal`."""
 
     kind: str
     pool: str
@@ -32,6 +36,9 @@ class Queue:
     consumer: str
     log_id: str
     """Id of the log that the work belongs to. Several logs may share the server of the queue."""
+    tenant_id: UUID
+    max_pending: int = field(compare=False)
+    """The largest number of items of one class that may be held at once."""
 
 
 class Delivery(Protocol):
@@ -55,7 +62,11 @@ class Delivery(Protocol):
 
 
 class WorkPuller(Protocol):
-    """Takes the items of one queue for this process, with one request at a time."""
+    """Takes the items of one queue for this process, with one request at a time.
+
+    Items of the class `high` come before those of `normal`, and those before `low`. Every eighth item comes from a lower class, if
+    one waits there (`application/engine/ports/precedence.py`). Within a class, items come in the order in which they were put.
+    """
 
     @property
     def asked(self) -> int:
@@ -94,7 +105,7 @@ class WorkQueue(Protocol):
         ...
 
     async def publish(self, items: Sequence[WorkItem]) -> None:
-        """Puts work on the queue, unless the item already waits there. Raises Unavailable."""
+        """Puts work on the queue, among the work of its class, unless the item already waits there. Raises Unavailable."""
         ...
 
     async def ensure(self, tenant_id: UUID, kind: str, pool: str, *, max_pending: int) -> Queue:

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 from uuid import UUID
 
 import httpx2
@@ -99,11 +99,13 @@ class Client:
         input: Any = None,
         project_id: UUID | None = None,
         metadata: Mapping[str, Any] | None = None,
+        priority: Literal["high", "normal", "low"] = "normal",
         idempotency_key: str | None = None,
         wait_s: float | None = None,
     ) -> StartedRun:
         """Start a run of one agent, of several in sequence, or of a plan (see the HTTP reference). Exactly one of the three.
 
+        `priority`: the class of the run. Its work waits for workers among the work of its class: `high` goes first, `low` last.
         `idempotency_key`: the same key starts the same run once; if not given, the client makes a key, so that retries of this call
         are safe.
         `wait_s`: seconds for which the server waits for the outcome; `.run` is then the run at the end of the wait.
@@ -123,6 +125,8 @@ class Client:
             body["project_id"] = str(project_id)
         if metadata is not None:
             body["metadata"] = _object(metadata, "the metadata")
+        if priority != "normal":
+            body["priority"] = priority
         body["input"] = to_json(input, "the input", max_bytes=None)
         headers = {"Idempotency-Key": idempotency_key or str(uuid7())}
         if wait_s is not None:

@@ -63,7 +63,7 @@ class Step(Model):
 class RunSummary(Model):
     """A run in a list. `status`: running, completed, failed or cancelled.
 
-    `degraded`: completed, though the steps in `missing` failed.
+    `degraded`: completed, though the steps in `missing` failed. `priority`: high, normal or low.
 
     `unreadable`, here and in the other lists: the server cannot read its stored document, so the fields of that document are
     missing.
@@ -77,6 +77,7 @@ class RunSummary(Model):
     finished_at: datetime | None = None
     degraded: bool = False
     missing: tuple[str, ...] = ()
+    priority: str = "normal"
     unreadable: bool = False
 
     @property

@@ -9,9 +9,10 @@ from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
 
+from application.engine.ports.precedence import Precedence
 from application.engine.ports.queue import Queue, WorkItem
 from domain.errors import InvalidCommand, Unavailable
-from domain.kernel import Name
+from domain.kernel import PRIORITIES, Name, Priority
 from tests.kit.memory.clock import Clock, SystemClock
 from tests.kit.memory.log import MemoryLog
 
@@ -75,6 +76,7 @@ class MemoryWorkQueue:
         """Items in the order of publishing."""
         self.consumers: dict[str, tuple[UUID, str, str, int]] = {}
         """Consumer → tenant, kind, pool and the largest number of items that may be handed out at once."""
+        self._precedence: dict[str, Precedence] = {}
         self.away = False
         self.published = 0
         """The number of calls of `publish` that were answered."""
@@ -114,7 +116,7 @@ class MemoryWorkQueue:
         self._reach()
         consumer = f"{kind}/{tenant_id}/{pool}"
         self.consumers[consumer] = (tenant_id, kind, pool, max_pending)
-        return Queue(kind, pool, "work", consumer, self._log_id)
+        return Queue(kind, pool, "work", consumer, self._log_id, tenant_id, max_pending)
 
     def _reach(self) -> None:
         if self.away:
@@ -125,16 +127,31 @@ class MemoryWorkQueue:
         return self.take(queue, count)
 
     def take(self, queue: Queue, count: int) -> list[Delivery]:
-        tenant_id, kind, pool, max_pending = self.consumers[queue.consumer]
-        now = self._clock.now()
-        ours = [e for e in self.entries.values() if (e.item.tenant_id, e.item.kind, e.item.pool) == (tenant_id, kind, pool)]
-        out = sum(entry.held_until is not None and entry.held_until > now for entry in ours)
-        free = [entry for entry in ours if entry.held_until is None or entry.held_until <= now]
-        taken = free[: max(0, min(count, max_pending - out))]
+        free = self._free(queue)
+        order = self._precedence.setdefault(queue.consumer, Precedence())
+        taken: list[_Entry] = []
+        while len(taken) < count and free:
+            [priority] = [one for one, share in order.split(1, list(free)).items() if share]
+            taken.append(free[priority].pop(0))
+            order.took(1)
+            free = {one: entries for one, entries in free.items() if entries}
         for entry in taken:
             entry.deliveries += 1
             entry.held_until = self.deadline()
         return [Delivery(entry.item, entry.deliveries, self) for entry in taken]
+
+    def _free(self, queue: Queue) -> dict[Priority, list[_Entry]]:
+        """The items that may be handed out, by class, the highest class first. Classes without such items are left out."""
+        tenant_id, kind, pool, max_pending = self.consumers[queue.consumer]
+        now = self._clock.now()
+        ours = [e for e in self.entries.values() if (e.item.tenant_id, e.item.kind, e.item.pool) == (tenant_id, kind, pool)]
+        found: dict[Priority, list[_Entry]] = {}
+        for priority in PRIORITIES:
+            entries = [entry for entry in ours if entry.item.priority == priority]
+            out = sum(entry.held_until is not None and entry.held_until > now for entry in entries)
+            free = [entry for entry in entries if entry.held_until is None or entry.held_until <= now]
+            found[priority] = free[: max(0, max_pending - out)]
+        return {priority: entries for priority, entries in found.items() if entries}
 
     async def next(self, queue: Queue) -> Delivery:
         """Returns the next item for a worker, and waits until there is one."""
