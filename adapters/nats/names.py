@@ -3,6 +3,7 @@
     the log's copy    TIDELOG_<log id>_<incarnation>    tidelog-log.<log id>.<incarnation>
     the fan-out       TIDELOG_EVENTS_<log id>           tidelog.<log id>.<tenant id>.<slice>.<event>
     the work queue    TIDELOG_WORK_<log id>             tidelog-work.<log id>.<kind>.<tenant id>.<pool>.<work id>.<dispatch>
+    calls             (no stream)                       tidelog-positions.<log id>
 
 In earlier releases, without log ids in names, the work queue of every log was the stream `WORK`.
 """
@@ -74,3 +75,8 @@ def event_subjects(log_id: str, tenant_id: UUID | str = "*") -> str:
 def work_subjects(log_id: str) -> str:
     """The beginning of the subjects; kind, tenant, pool, work and dispatch follow."""
     return f"tidelog-work.{log_id}"
+
+
+def position_calls(log_id: str) -> str:
+    """The subject on which processes call for positions of read models."""
+    return f"tidelog-positions.{log_id}"
