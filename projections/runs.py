@@ -170,6 +170,33 @@ NOT_STORED = {"result"}
 """Computed from the steps when the run is shown."""
 
 
+class WrittenViews:
+    """The views that this process has written last, by their documents. To parse a document takes longer than all that follows.
+
+    The document says which view it is. So a view is right whoever has read the row, and in whatever version of the table.
+    """
+
+    def __init__(self, *, most: int = 1_000, largest: int = 16 * 1024) -> None:
+        """`most`: how many are kept. `largest`: bytes of the largest document that is worth its memory."""
+        self._most, self._largest = most, largest
+        self._views: dict[bytes, RunView] = {}
+
+    def take(self, document: bytes) -> RunView:
+        """The view of a stored document. The caller may change the view. Raises ValueError for a document that cannot be read."""
+        view = self._views.pop(document, None)
+        return values.read_model(RunView, document) if view is None else view
+
+    def put(self, document: bytes, view: RunView) -> None:
+        """Hands over a view that the caller will not change any more."""
+        if view.status == "running" and len(document) <= self._largest:
+            self._views[document] = view
+            if len(self._views) > self._most:
+                del self._views[next(iter(self._views))]
+
+
+WRITTEN = WrittenViews()
+
+
 async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
     run_ids = list({recorded.root_id for recorded in batch})
     views: dict[UUID, RunView | None] = {}
@@ -177,7 +204,7 @@ async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
     if known:
         cursor = await connection.execute("SELECT run_id, view FROM run WHERE run_id = ANY (%s)", [known], binary=True)
         async for run_id, view in in_turns(await cursor.fetchall()):
-            views[run_id] = values.read_model(RunView, view)
+            views[run_id] = WRITTEN.take(view)
     tenants = {}
     async for recorded in in_turns(batch):
         views[recorded.root_id] = evolve_view(views.get(recorded.root_id), recorded)
@@ -200,6 +227,8 @@ async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
             [v.created_at for _, v in changed], documents,
         ),
     )  # fmt: skip
+    for document, (_, view) in zip(documents, changed, strict=True):
+        WRITTEN.put(document, view)
 
 
 INSIDE_RUNS = frozenset(

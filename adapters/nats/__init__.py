@@ -7,6 +7,7 @@ from adapters.nats.log.consumer import JetStreamSubscription
 from adapters.nats.log.relay import Relay, Signal
 from adapters.nats.log.stream import LogStream, StreamSettings
 from adapters.nats.log.wire import FORMATS
+from adapters.nats.position_calls import NatsPositionCalls
 from adapters.nats.security import CredentialsError, NatsSecurity
 from adapters.nats.work.queue import JetStreamWorkQueue
 
@@ -20,6 +21,7 @@ __all__ = [
     "JetStreamWorkQueue",
     "LogStream",
     "NatsConnection",
+    "NatsPositionCalls",
     "NatsSecurity",
     "Relay",
     "Signal",

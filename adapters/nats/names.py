@@ -4,6 +4,7 @@
     the fan-out       TIDELOG_EVENTS_<log id>           tidelog.<log id>.<tenant id>.<slice>.<event>
     the work queue    TIDELOG_WORK_<log id>             tidelog-work.<log id>.<kind>.<tenant id>.<pool>.<work id>.<dispatch>
                                                         tidelog-work.<log id>.<class>.<kind>.… for the classes `high` and `low`
+    calls             (no stream)                       tidelog-positions.<log id>
 
 In earlier releases, without log ids in names, the work queue of every log was the stream `WORK`.
 """
@@ -75,3 +76,8 @@ def event_subjects(log_id: str, tenant_id: UUID | str = "*") -> str:
 def work_subjects(log_id: str) -> str:
     """The beginning of the subjects; the class unless it is `normal`, kind, tenant, pool, work and dispatch follow."""
     return f"tidelog-work.{log_id}"
+
+
+def position_calls(log_id: str) -> str:
+    """The subject on which processes call for positions of read models."""
+    return f"tidelog-positions.{log_id}"

@@ -1,8 +1,9 @@
-"""The connection to NATS, and the queue that workers pull from."""
+"""The connection to NATS, the queue that workers pull from, and the calls between processes."""
 
-from adapters.nats import JetStreamWorkQueue, NatsConnection
+from adapters.nats import JetStreamWorkQueue, NatsConnection, NatsPositionCalls
 from api.assembly import access, storage
 from api.assembly.parts import Parts, part
+from application.engine.ports.positions import PositionCalls
 from application.engine.ports.queue import WorkQueue
 
 
@@ -19,3 +20,9 @@ async def nats(parts: Parts) -> NatsConnection:
 @part
 async def work_queue(parts: Parts) -> WorkQueue:
     return JetStreamWorkQueue(await nats(parts), log_id=await storage.log_id(parts), replicas=parts.settings.nats_replicas)
+
+
+@part
+async def position_calls(parts: Parts) -> PositionCalls:
+    """How a process that waits for a read model reaches the process that moves it."""
+    return NatsPositionCalls(await nats(parts), await storage.log_id(parts))

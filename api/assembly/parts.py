@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from application.engine.ports.leases import Leases
     from application.engine.ports.log import EventFeed, EventStore, Gaps, Subscription
     from application.engine.ports.parked import ParkedEvents
-    from application.engine.ports.positions import ConsumerPositions
+    from application.engine.ports.positions import ConsumerPositions, PositionCalls
     from application.engine.ports.problems import WorkerProblems
     from application.engine.ports.projections import ProjectionOperations
     from application.engine.ports.queue import OpenWork, WorkQueue
@@ -99,6 +99,7 @@ class Overrides(TypedDict, total=False):
     nats: "NatsConnection"
     subscription: "Subscription"
     work_queue: "WorkQueue"
+    position_calls: "PositionCalls"
     fanout: "FanOut | None"
 
     # The engine

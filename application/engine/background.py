@@ -7,14 +7,12 @@ it.
 
 import asyncio
 import contextvars
-from collections.abc import AsyncGenerator, Callable, Coroutine
-from typing import Any, NoReturn, Self, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn, Self
 
 import structlog
 
 from domain.errors import Unavailable
-
-T = TypeVar("T")
 
 CANCEL_AGAIN_S = 1.0
 
@@ -151,31 +149,3 @@ async def _unless_cancelled_by_itself(work: Coroutine[Any, Any, None]) -> None:
         if task is None or not task.cancelling():
             raise RuntimeError("something that was awaited had been cancelled") from error
         raise
-
-
-async def with_pauses(source: AsyncGenerator[T, None], pause_s: float) -> AsyncGenerator[T | None, None]:
-    """The items of a source, and None once after each item that no other item follows within the pause.
-
-    Close this generator before the source: `async with aclosing(source), aclosing(with_pauses(source, 1.0)) as items`.
-    """
-    following: asyncio.Task[T] | None = None
-    said = True
-    try:
-        while True:
-            if following is None:
-                following = asyncio.ensure_future(anext(source))
-            if not following.done():
-                await asyncio.wait({following}, timeout=None if said else pause_s)
-            if not following.done():
-                said = True
-                yield None
-                continue
-            try:
-                item = following.result()
-            except StopAsyncIteration:
-                return
-            following, said = None, False
-            yield item
-    finally:
-        if following is not None:
-            await end(following)

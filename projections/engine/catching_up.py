@@ -10,6 +10,7 @@ import structlog
 
 from application.engine.background import end
 from application.engine.ports.log import Subscription
+from application.engine.ports.positions import PositionCalls
 from application.engine.retry import persistently
 from projections.engine import checkpoints
 from projections.engine.kernel import Database, Projection
@@ -24,7 +25,15 @@ log = structlog.get_logger(__name__)
 class ReadModels:
     """Runs read models. The process may run others in other objects, but each read model once."""
 
-    def __init__(self, projections: Sequence[Projection], database: Database, subscription: Subscription) -> None:
+    def __init__(
+        self,
+        projections: Sequence[Projection],
+        database: Database,
+        subscription: Subscription,
+        calls: PositionCalls | None = None,
+    ) -> None:
+        """`calls`: how others ask for positions at once. None: nobody can."""
+        self._calls = calls
         self._projections = projections
         self._database = database
         self._subscription = subscription
@@ -55,7 +64,7 @@ class ReadModels:
             await end(rear, front)
 
     def _runner(self, projections: Sequence[Projection]) -> ProjectionRunner:
-        return ProjectionRunner(projections, self._database, self._subscription)
+        return ProjectionRunner(projections, self._database, self._subscription, self._calls)
 
     async def _positions(self) -> dict[str, int]:
         async with self._database.connection() as connection:

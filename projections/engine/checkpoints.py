@@ -3,6 +3,10 @@
 The comparison of the position makes an effect happen exactly once: rows are written only from the position at which they are. The
 comparison of the epoch ends an owner that was replaced, even if both owners are at the same position. A runner that lost the answer
 to its commit reads the checkpoint again, so that it need not give up its place.
+
+Such a transaction does not wait for the disk, because the log gives its events again. PostgreSQL keeps the order of commits, so a
+crash takes away the last moves, each with its rows, and never an event of the log before them. The owner notices that its
+checkpoint has stepped back, and reads from there again. Parked events are waited for.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -19,7 +23,9 @@ RETURNING name, position, epoch
 """
 ADVANCE = """
 UPDATE checkpoint SET position = %(new)s, updated_at = now()
-FROM unnest(%(names)s::text[], %(olds)s::bigint[], %(epochs)s::bigint[]) AS known (known_name, known_position, known_epoch)
+FROM unnest(%(names)s::text[], %(olds)s::bigint[], %(epochs)s::bigint[]) AS known (known_name, known_position, known_epoch),
+     current_setting('synchronous_commit') AS given,
+     set_config('synchronous_commit', CASE WHEN NOT %(flushed)s THEN 'off' WHEN given = 'off' THEN 'on' ELSE given END, true)
 WHERE name = known_name AND epoch = known_epoch AND (position = known_position OR (%(repeatable)s AND position = %(new)s))
 RETURNING name
 """
@@ -44,13 +50,15 @@ async def read(connection: Connection, names: Sequence[str]) -> dict[str, Checkp
 
 
 async def advance(
-    connection: Connection, known: dict[str, Checkpoint], position: int, *, repeatable: bool = False
+    connection: Connection, known: dict[str, Checkpoint], position: int, *, repeatable: bool = False, flushed: bool = False
 ) -> dict[str, Checkpoint]:
     """Moves the checkpoints to a position, in the caller's transaction. Raises LostOwnership.
 
-    `repeatable`: the same move by the same owner may come twice. For consumers that write no rows in the transaction.
+    `repeatable`: the same move by the same owner may come twice. For consumers that write no rows in the transaction. `flushed`:
+    the commit waits for the disk.
     """
     parameters = {
+        "flushed": flushed,
         "repeatable": repeatable,
         "new": position,
         "names": list(known),

@@ -1,28 +1,36 @@
 """Waiting until a read model has reached a position, so that a client can read its own writes.
 
-One question to the database serves all waiters, however many there are. Nothing is asked while nobody waits.
+One question to the database serves all waiters, however many there are. A read model that is not there yet is called: its owner
+moves it at once and tells the position. As the call or the answer may be lost, the database is asked again from time to time.
+Nothing is asked while nobody waits.
 """
 
 import asyncio
+from collections.abc import Iterable, Mapping
 
 from application.engine.background import OnDemand
+from application.engine.ports.positions import Asked, PositionCalls
 from domain.errors import ProjectionBehind, TidelogError, Unavailable
 from projections.engine.kernel import Database, in_turns
 
 READ = "SELECT name, position FROM checkpoint WHERE name = ANY (%s)"
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.002, 0.05
-"""Pauses between two questions. They grow, and begin short again when a new waiter comes."""
+"""Pauses between two questions of a process that cannot call the owners. They grow, and begin short again with a new waiter."""
+FIRST_CALLED_PAUSE_S, LAST_CALLED_PAUSE_S = 0.05, 1.0
+"""The same for a process that has called the owners, who answer within milliseconds."""
 MAX_WAITING = 10_000
 
 
 class _Waiter:
-    __slots__ = ("name", "position", "seen", "told")
+    __slots__ = ("called", "name", "position", "seen", "told")
 
     def __init__(self, name: str, position: int) -> None:
         self.name = name
         self.position = position
         self.seen: int | None = None
         """The position at the last question that was answered."""
+        self.called = False
+        """Whether the owner of the read model was called."""
         self.told: asyncio.Future[TidelogError | None] = asyncio.get_running_loop().create_future()
 
     def tell(self, error: TidelogError | None) -> None:
@@ -33,11 +41,12 @@ class _Waiter:
 class Positions:
     """Tells the waiters of this process how far read models and other consumers of the log have come. The owner closes it."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, calls: PositionCalls | None = None) -> None:
         self._database = database
+        self._calls = calls
         self._waiting: dict[_Waiter, None] = {}
-        self._come = asyncio.Event()
-        """Set when a new waiter comes."""
+        self._changed = asyncio.Event()
+        """Set when a new waiter comes, and when the last one goes."""
         self._asking = OnDemand(self._ask_while_wanted, "positions")
 
     async def close(self) -> None:
@@ -55,7 +64,7 @@ class Positions:
         self._asking.start()
         waiter = _Waiter(name, position)
         self._waiting[waiter] = None
-        self._come.set()
+        self._changed.set()
         try:
             async with asyncio.timeout(timeout_s):
                 error = await waiter.told
@@ -69,9 +78,9 @@ class Positions:
             raise error.with_traceback(None)  # all waiters share the error, and each raise would lengthen its traceback
 
     async def _ask_while_wanted(self) -> None:
-        pause = FIRST_PAUSE_S
+        pause = 0.0
         while self._waiting:
-            self._come.clear()
+            self._changed.clear()
             asked = list(self._waiting)
             try:
                 found = await self._ask({waiter.name for waiter in asked})
@@ -81,11 +90,38 @@ class Positions:
                 for waiter in asked:
                     waiter.seen = found.get(waiter.name, 0)
                 await self._tell([waiter for waiter in asked if found.get(waiter.name, 0) >= waiter.position])
+            # New ones alone are called, or all of them again after a pause in which nobody answered.
+            those = list(self._waiting) if pause else [waiter for waiter in self._waiting if not waiter.called]
+            called = await self._call(those)
+            first, last = (FIRST_CALLED_PAUSE_S, LAST_CALLED_PAUSE_S) if called else (FIRST_PAUSE_S, LAST_PAUSE_S)
+            pause = max(first, min(last, pause * 1.5))
             if not self._waiting:
                 return
             await asyncio.sleep(FIRST_PAUSE_S)
-            somebody_new = await self._somebody_new(pause - FIRST_PAUSE_S)
-            pause = FIRST_PAUSE_S if somebody_new else min(LAST_PAUSE_S, pause * 1.5)
+            if await self._somebody_new(pause - FIRST_PAUSE_S):
+                pause = 0.0
+
+    async def _call(self, waiters: Iterable[_Waiter]) -> bool:
+        """Whether the owners of the read models were called."""
+        wanted: dict[str, Asked] = {}
+        for waiter in waiters:
+            waiter.called = True
+            known = wanted.get(waiter.name, Asked(waiter.position, waiter.position))
+            wanted[waiter.name] = Asked(min(known.lowest, waiter.position), max(known.highest, waiter.position))
+        if self._calls is None:
+            return False
+        try:
+            if wanted:
+                await self._calls.ask(wanted, self._hear)
+        except Unavailable:
+            return False
+        return True
+
+    async def _hear(self, reached: Mapping[str, int]) -> None:
+        """Takes what the owners tell."""
+        await self._tell([waiter for waiter in self._waiting if reached.get(waiter.name, 0) >= waiter.position])
+        if not self._waiting:
+            self._changed.set()
 
     async def _ask(self, names: set[str]) -> dict[str, int]:
         async with self._database.connection() as connection:
@@ -98,10 +134,11 @@ class Positions:
             waiter.tell(error)
 
     async def _somebody_new(self, seconds: float) -> bool:
-        if seconds > 0 and not self._come.is_set():
+        """Waits for a change, or some seconds. Whether there was a change."""
+        if seconds > 0 and not self._changed.is_set():
             try:
                 async with asyncio.timeout(seconds):
-                    await self._come.wait()
+                    await self._changed.wait()
             except TimeoutError:
                 return False
-        return self._come.is_set()
+        return self._changed.is_set()

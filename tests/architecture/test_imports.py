@@ -112,7 +112,9 @@ def test_contracts_of_the_engine_name_every_module_of_the_product() -> None:
     """A new module that is in no list could be imported by the engine."""
     product = modules_of("domain") - OPEN_TO_THE_ENGINE | modules_of("application") - {"application.engine"}
     assert forbidden("The engine of commands and sagas knows no slice and no table of the product") == product
-    machinery = modules_of("application/engine") - {f"application.engine.{name}" for name in ("background", "ports", "retry")}
+    machinery = modules_of("application/engine") - {
+        f"application.engine.{name}" for name in ("asked", "background", "gathering", "ports", "retry")
+    }
     read_models = modules_of("projections") - {"projections.engine"}
     assert forbidden("The engine of projections knows ports, no slice and no read model") == product | machinery | read_models
     use_cases = {name for name in product if name.startswith("application.")} - QUERIES

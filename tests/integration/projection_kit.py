@@ -17,6 +17,7 @@ from application.engine.ports.checkpoints import LostOwnership
 from application.engine.ports.log import NewEvent, StreamAppend, one_command
 from application.engine.ports.projections import Kind, Purpose
 from domain import agent_runs, projects, runs
+from domain.errors import Unavailable
 from domain.kernel import Event, RecordedEvent
 from domain.registry import REGISTRY
 from domain.tenants import DEFAULT_TENANT_ID
@@ -42,9 +43,12 @@ class Log:
         self._appended: asyncio.Condition = asyncio.Condition()
 
     async def batches(self, *, after: int, name: str) -> AsyncGenerator[Sequence[RecordedEvent], None]:
-        """The port `Subscription`, read straight from the database."""
+        """The port `Subscription`, read straight from the database. Outages are waited out."""
         while True:
-            events = await self.feed.read(after=after, limit=self._page)
+            try:
+                events = await self.feed.read(after=after, limit=self._page)
+            except Unavailable:
+                events = []
             if events:
                 after = events[-1].position
                 yield events

@@ -1,7 +1,6 @@
 """For tests of the whole server in one process: an assembled container whose loops run, its HTTP interface, and a played worker.
 
-All parts are real: the log is Postgres, the stream is NATS, requests go through the ASGI application. The functions wait for
-conditions, never for a fixed time.
+All parts are real: Postgres, NATS, the ASGI application. The functions wait for conditions, never for a fixed time.
 """
 
 import asyncio
@@ -53,7 +52,7 @@ from tidelog.sse import ServerSentEvent, parse_sse
 
 T = TypeVar("T")
 PATIENCE_S = 15.0
-CONSUMERS = len(PROJECTIONS) + len(PARTITIONS)
+NAMES = (*(projection.name for projection in PROJECTIONS), *PARTITIONS)
 BASE = "http://tidelog.test"
 
 
@@ -123,16 +122,17 @@ class System:
         return (await self.container.commands.execute(request_of(tenant_id), *commands)).position
 
     async def settled(self) -> int:
-        """Waits until every consumer has handled the whole log, so that no more events follow by themselves. Returns the head."""
+        """Makes every consumer handle the whole log, so that no more events follow by themselves. Returns the head."""
         query = "SELECT (SELECT position FROM log_head), min(position), max(position), count(*) FROM checkpoint"
         async with self.container.database.connection() as connection:
 
             async def all_at_head() -> int:
-                row = await (await connection.execute(query)).fetchone()
-                assert row is not None
+                head, positions = await self.container.feed.head(), self.container.positions  # pulled
+                await asyncio.gather(*(positions.until(name, head, 0.1) for name in NAMES), return_exceptions=True)
+                [(reached, *others, count)] = await (await connection.execute(query)).fetchall()
                 for task in self.tasks.values():
                     assert not task.done(), f"{task.get_name()} ended: {task}"
-                return int(row[0]) if row[0] == row[1] == row[2] and row[3] == CONSUMERS else 0
+                return int(reached) if others == [reached, reached] and count == len(NAMES) else 0
 
             return await eventually(all_at_head, "all consumers at the head of the log")
 

@@ -126,6 +126,7 @@ async def test_what_only_replaced_parts_need_is_not_built(real: Parts) -> None:
         "store": await of(real, "store"),
         "subscription": await of(real, "subscription"),
         "work_queue": await of(real, "work_queue"),
+        "position_calls": await of(real, "position_calls"),
         "streams": await of(real, "streams"),
         "fanout": None,
         "witnesses": (),

@@ -131,6 +131,7 @@ async def test_a_run_is_read_at_its_end(system: System, worker: PlayedWorker, re
     run_id = await system.start("alpha")
     alpha = await worker.next("alpha")
     path, wish = f"/v1/runs/{run_id}", {"Prefer": "wait=60"}
+    await system.run(run_id)  # the read model has it
     system.tasks["projections"].cancel()
     waiting = asyncio.create_task(system.http.get(path, headers=wish))
 

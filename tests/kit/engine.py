@@ -141,7 +141,7 @@ class Engine:
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Engine"]:
         """Runs sagas, timers and snapshots until the end of the block."""
-        manager = SagaManager(self.commands, self.subscription, self.checkpoints, self.work_queue, self.catalog)
+        manager = SagaManager(self.commands, self.subscription, self.checkpoints, self.work_queue, self.catalog, lag_s=0.02)
         timers = TimerService(self.commands, self.timers, kinds=self.catalog.commands)
         loops = [manager.run(), timers.run(), self.live.run()]
         loops += [self.snapshotter.run()] if self.snapshotter is not None else []

@@ -2,13 +2,12 @@
 
 import asyncio
 import contextvars
-from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import aclosing
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
-from application.engine.background import Background, OnDemand, TaskEnded, with_pauses
+from application.engine.background import Background, OnDemand, TaskEnded
 from domain.errors import Unavailable
 from tests.kit.waiting import turns, until
 from tests.pace import within
@@ -139,53 +138,3 @@ async def test_a_closed_task_on_demand_has_ended_and_takes_no_more() -> None:
     await never_started.close()
     with pytest.raises(Unavailable):
         never_started.start()
-
-
-# --- pauses of a source ---------------------------------------------------------------------------------------------------
-
-
-async def test_a_pause_is_told_once_after_the_items_that_came_before_it() -> None:
-    given: asyncio.Queue[int] = asyncio.Queue()
-
-    async def source() -> AsyncGenerator[int, None]:
-        while (item := await given.get()) >= 0:
-            yield item
-
-    seen: list[int | None] = []
-
-    async def read() -> None:
-        items = source()
-        async with aclosing(items), aclosing(with_pauses(items, 0.01)) as paused:
-            async for item in paused:
-                seen.append(item)
-
-    for item in (1, 2):
-        given.put_nowait(item)
-    reading = asyncio.create_task(read())
-    await until(lambda: seen == [1, 2, None])
-    await asyncio.sleep(0.03)
-    assert seen == [1, 2, None], "a silence that goes on is told once"
-    given.put_nowait(3)
-    await until(lambda: seen == [1, 2, None, 3, None])
-    given.put_nowait(-1)
-    await reading
-
-
-async def test_who_leaves_a_source_with_pauses_leaves_no_task_behind() -> None:
-    left = asyncio.Event()
-
-    async def source() -> AsyncGenerator[int, None]:
-        try:
-            yield 1
-            await asyncio.Event().wait()
-        finally:
-            left.set()
-
-    before = asyncio.all_tasks()
-    items = source()
-    with pytest.raises(ValueError, match="enough"):
-        async with aclosing(items), aclosing(with_pauses(items, 0.0)) as paused:
-            async for item in paused:
-                if item is None:  # the next item is being waited for
-                    raise ValueError("enough")
-    assert left.is_set() and asyncio.all_tasks() == before

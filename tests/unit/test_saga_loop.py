@@ -23,7 +23,14 @@ from domain.kernel import Metadata, RecordedEvent, derive_id
 from domain.projects import CreateProject, ProjectCreated
 from domain.registry import REGISTRY
 from tests.kit.budget import AMOUNTS, BUDGET_CATALOG, TOTALS, Reserve, Stops, budget_of
-from tests.kit.memory import MemoryCheckpoints, MemoryEventStore, MemoryLog, MemorySubscription, MemoryWorkQueue
+from tests.kit.memory import (
+    MemoryCheckpoints,
+    MemoryEventStore,
+    MemoryLog,
+    MemoryPositionCalls,
+    MemorySubscription,
+    MemoryWorkQueue,
+)
 from tests.kit.waiting import TENANT, new_id, request_of, turns, until
 from tests.pace import within
 
@@ -38,6 +45,8 @@ class Sagas:
         self.queue = MemoryWorkQueue()
         self.subscription = MemorySubscription(self.log)
         self.catalog = BUDGET_CATALOG
+        self.calls = MemoryPositionCalls()
+        self.lag_s = 0.01
 
     def answering(self, **handlers: Handler) -> "Sagas":
         self.catalog = Catalog(BUDGET_CATALOG.routes, REGISTRY, {name: {ProjectCreated: each} for name, each in handlers.items()})
@@ -52,7 +61,8 @@ class Sagas:
     ) -> SagaManager:
         """A manager that knows nothing yet, as in a process that was just started."""
         commands = CommandLoop(store or self.store, self.catalog)
-        return SagaManager(commands, self.subscription, checkpoints or self.checkpoints, self.queue, self.catalog, partitions)
+        own = checkpoints or self.checkpoints
+        return SagaManager(commands, self.subscription, own, self.queue, self.catalog, partitions, self.calls, lag_s=self.lag_s)
 
     @asynccontextmanager
     async def working(self, manager: SagaManager | None = None) -> AsyncIterator[asyncio.Task[None]]:
@@ -464,26 +474,6 @@ async def test_partitions_at_different_positions_are_each_continued_from_their_o
         await sagas.settled(task, ["sagas:1", "sagas:2"])
     assert (sagas.reserved(ahead), sagas.reserved(behind)) == ([], TOTALS), "what was handled before is not handled again"
     assert {name: row.epoch for name, row in sagas.checkpoints.rows.items()} == {"sagas:1": 6, "sagas:2": 2}
-
-
-async def test_checkpoints_move_in_the_next_pause_for_events_that_no_saga_reacts_to(sagas: Sagas) -> None:
-    """Not with each batch: most events concern no saga, and each move is a transaction."""
-    moves: list[int] = []
-
-    class Counting(MemoryCheckpoints):
-        async def advance(self, behind: dict[str, Checkpoint], position: int) -> dict[str, Checkpoint]:
-            moves.append(position)
-            return await super().advance(behind, position)
-
-    async with sagas.working(sagas.manager(checkpoints=Counting(sagas.log))):
-        for _ in range(5):
-            stream = new_id()
-            await sagas.store.append(
-                one_command(TENANT, new_id(), (StreamAppend(stream, stream, 0, (NewEvent("foreign", 1, b"{}"),)),), "{}")
-            )
-            await turns(3)
-        await until(lambda: moves and moves[-1] == 5)
-    assert len(moves) < 5
 
 
 async def test_a_partition_that_is_ahead_of_a_batch_is_not_moved_back(sagas: Sagas) -> None:

@@ -45,7 +45,8 @@ WORKER_INBOX = "_INBOX_worker"
 
 @part
 async def positions(parts: Parts) -> ConsumerPositions:
-    own = Positions(await storage.database(parts))  # one query at a time, however many callers ask
+    # One query and one call at a time, however many callers ask.
+    own = Positions(await storage.database(parts), await messaging.position_calls(parts))
     parts.stack.push_async_callback(own.close)
     return own
 

@@ -32,7 +32,7 @@ async def open_work(parts: Parts) -> OpenWork:
 async def groups(parts: Parts) -> list[Group]:
     loop, catalog, queue = await commands(parts), await tables.catalog(parts), await messaging.work_queue(parts)
     subscription, positions = await log_streams.subscription(parts), await checkpoints(parts)
-    work = await open_work(parts)
+    work, calls = await open_work(parts), await messaging.position_calls(parts)
     own = chores(
         await storage.idempotency(parts),
         await storage.recorded_commands(parts),
@@ -42,7 +42,7 @@ async def groups(parts: Parts) -> list[Group]:
     upkeep = Upkeep(own, await storage.upkeep_runs(parts))
 
     async def react(units: frozenset[str]) -> None:
-        await SagaManager(loop, subscription, positions, queue, catalog, units).run()
+        await SagaManager(loop, subscription, positions, queue, catalog, units, calls).run()
 
     async def fire(_: frozenset[str]) -> None:
         if "timers" in parts.given:

@@ -36,3 +36,7 @@ class Checkpoints(Protocol):
 
 class LostOwnership(Exception):
     """Another process owns this consumer now."""
+
+
+class SteppedBack(LostOwnership):
+    """The database has lost the last moves of a consumer, which did not wait for the disk. Its owner reads again from there."""

@@ -7,19 +7,21 @@ reaction depends on two roots.
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from contextlib import aclosing
 from functools import partial
 from itertools import groupby
 from uuid import UUID
 
 import structlog
 
-from application.engine.background import side_by_side, with_pauses
+from application.engine.asked import AskedPositions
+from application.engine.background import side_by_side
 from application.engine.catalog import Catalog
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import CommandRequest
+from application.engine.gathering import Gathering
 from application.engine.ports.checkpoints import Checkpoint, Checkpoints
 from application.engine.ports.log import Subscription
+from application.engine.ports.positions import PositionCalls
 from application.engine.ports.queue import WorkItem, WorkQueue
 from application.engine.retry import persistently
 from application.engine.retry_parked import Effect
@@ -29,8 +31,9 @@ from domain.kernel import Command, RecordedEvent
 PARTITIONS = tuple(f"sagas:{number}" for number in range(8))
 """Names of the partitions and of their checkpoints. At most as many processes can share the sagas. The number is for ever."""
 MAX_ROOTS_AT_ONCE = 64
-LAG_S = 0.02
-"""Seconds after which checkpoints move for events that no saga had to react to. Most are such, and each move is a transaction."""
+LAG_S = 0.2
+"""Seconds after which checkpoints move for events that no saga had to react to, unless somebody waits for the position. Most are
+such, and each move is a transaction."""
 
 log = structlog.get_logger(__name__)
 
@@ -85,7 +88,13 @@ class SagaManager:
         queue: WorkQueue,
         catalog: Catalog,
         partitions: Iterable[str] = PARTITIONS,
+        calls: PositionCalls | None = None,
+        *,
+        lag_s: float | None = None,
     ) -> None:
+        """`calls`: how others ask for positions at once. None: nobody can. `lag_s`: None: `LAG_S`."""
+        self._calls = calls
+        self._lag_s = LAG_S if lag_s is None else lag_s
         self._commands = commands
         self._subscription = subscription
         self._checkpoints = checkpoints
@@ -103,13 +112,19 @@ class SagaManager:
         self._known = await persistently(lambda: self._checkpoints.take(self._partitions))
         start = min(checkpoint.position for checkpoint in self._known.values())
         source = self._subscription.batches(after=start, name="sagas")
-        async with aclosing(source), aclosing(with_pauses(source, LAG_S)) as batches:
+        asked = AskedPositions(self._calls, lambda: {name: known.position for name, known in self._known.items()})
+        clock = asyncio.get_running_loop().time
+        async with Gathering(asked, pause_s=self._lag_s).of(source) as batches:
+            moved_at = clock()
             async for batch in batches:
                 if batch:
                     self._seen = batch[-1].position
-                    if not await self._handle([event for event in batch if self._is_new(event)]):
+                    did = await self._handle([event for event in batch if self._is_new(event)])
+                    if not did and clock() - moved_at < self._lag_s:
                         continue  # the checkpoints move with the next batch that has something to do, or in the next pause
                 await self._advance()
+                await asked.moved()
+                moved_at = clock()
 
     async def _advance(self) -> None:
         behind = {name: known for name, known in self._known.items() if known.position < self._seen}

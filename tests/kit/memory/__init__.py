@@ -8,6 +8,7 @@ from tests.kit.memory.idempotency import MemoryIdempotencyKeys
 from tests.kit.memory.ids import MemoryLogIndex
 from tests.kit.memory.leases import LeaseBoard, MemoryLeases
 from tests.kit.memory.log import MemoryEventStore, MemoryLog
+from tests.kit.memory.position_calls import MemoryPositionCalls
 from tests.kit.memory.problems import MemoryWorkerProblems
 from tests.kit.memory.reads import MemoryNames, MemoryOpenRuns, MemoryRunReads
 from tests.kit.memory.sessions import MemoryInstallationSecrets, MemoryWorkerSessions, SessionBoard
@@ -33,6 +34,7 @@ __all__ = [
     "MemoryNames",
     "MemoryOpenRuns",
     "MemoryOpenWork",
+    "MemoryPositionCalls",
     "MemoryRecordedCommands",
     "MemoryRunReads",
     "MemorySnapshots",

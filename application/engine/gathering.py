@@ -1,0 +1,146 @@
+"""A bounded queue before a reader of the log for whom much at once is cheaper than little: events wait there for company.
+
+After a quiet time the first events go on at once. The next ones wait until the pace has passed, many have come, or somebody waits
+for the position of one of them. Under load the pace becomes slower, as the reader does. Nothing is polled, and an idle reader has
+no timer.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, Self
+
+from application.engine.asked import AskedPositions
+from application.engine.background import TaskEnded, end
+from domain.kernel import RecordedEvent
+
+MOST_EVENTS = 1_000
+MOST_BYTES = 1024 * 1024
+"""Events wait for no more company when so many have come. The source is read ahead so far."""
+SHARE = 4
+SLOWEST_S = 0.25
+"""A reader that took long over a batch waits so many times as long before the next one, but at most so many seconds for that."""
+
+
+class Gathering:
+    """The events of a source in order, as batches of what has gathered.
+
+    An empty batch means that the source has paused, or that somebody waits for the position of an event that was given out.
+    """
+
+    def __init__(self, asked: AskedPositions, *, pace_s: float = 0.0, pause_s: float | None = None) -> None:
+        """`pace_s`: the least time between two batches that nobody waits for; 0 for a reader that never waits. `pause_s`: the
+        silence after which a pause is told, once.
+        """
+        self._asked = asked
+        self._pace_s = pace_s
+        self._pause_s = pause_s
+        self._loop = asyncio.get_running_loop()
+        self._events: list[RecordedEvent] = []
+        self._bytes = 0
+        self._position = 0
+        """Position of the last event that the source has given."""
+        self._due = -1.0
+        """When a batch may be given that nobody waits for."""
+        self._given_at: float | None = None
+        """When the batch was given that the reader works on."""
+        self._quiet_since: float | None = None
+        """When the last batch was given. None: a pause was told since."""
+        self._room = asyncio.Event()
+        self._waiting: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._ended: tuple[BaseException | None] | None = None
+
+    @asynccontextmanager
+    async def of(self, source: AsyncGenerator[Sequence[RecordedEvent], None]) -> AsyncIterator[Self]:
+        """Reads the source for the time of the block, and closes it."""
+        self._asked.on_question = self._look
+        async with aclosing(source):
+            tasks = (asyncio.create_task(self._read(source)), asyncio.create_task(self._asked.listen()))
+            for task in tasks:
+                task.add_done_callback(self._on_end)
+            try:
+                yield self
+            finally:
+                await end(*tasks)
+                self._disarm()
+
+    async def _read(self, source: AsyncGenerator[Sequence[RecordedEvent], None]) -> None:
+        async for batch in source:
+            self._events.extend(batch)
+            self._bytes += sum(len(event.state) for event in batch)
+            self._position = batch[-1].position
+            self._look()
+            while self._is_full():
+                self._room.clear()
+                await self._room.wait()
+
+    def _on_end(self, task: asyncio.Task[Any]) -> None:
+        """What ended the task is raised where the events are taken. A source may end by itself."""
+        self._ended = (TaskEnded.of(task, "a reader of the log") if task.cancelled() else task.exception(),)
+        self._look()
+
+    def _is_full(self) -> bool:
+        return len(self._events) >= MOST_EVENTS or self._bytes >= MOST_BYTES
+
+    def _due_at(self) -> float | None:
+        """When the next batch is due; None: not before something comes."""
+        if self._ended is not None or self._asked.lowest <= self._position or self._is_full():
+            return 0.0
+        if self._events:
+            return self._due
+        if self._pause_s is not None and self._quiet_since is not None:
+            return self._quiet_since + self._pause_s
+        return None
+
+    def _look(self) -> None:
+        """Wakes who waits for a batch, now or when it is due."""
+        if self._waiting is None or self._waiting.done():
+            return
+        due = self._due_at()
+        if due is not None and due <= self._loop.time():
+            self._waiting.set_result(None)
+        elif due is None:
+            self._disarm()
+        elif self._timer is None or self._timer.when() != due:
+            self._disarm()
+            self._timer = self._loop.call_at(due, self._on_time)
+
+    def _on_time(self) -> None:
+        self._timer = None
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> list[RecordedEvent]:
+        """Raises what the source raises."""
+        if self._pace_s and self._given_at is not None:
+            took = self._loop.time() - self._given_at
+            self._due, self._given_at = self._given_at + max(self._pace_s, min(took * SHARE, SLOWEST_S)), None
+        due = self._due_at()
+        if due is None or due > self._loop.time():
+            self._waiting = self._loop.create_future()
+            try:
+                self._look()
+                await self._waiting
+            finally:
+                self._waiting = None
+                self._disarm()
+        if self._ended is not None and (self._ended[0] is not None or not self._events):
+            raise self._ended[0] or StopAsyncIteration
+        events, self._events, self._bytes = self._events, [], 0
+        self._room.set()
+        now = self._loop.time()
+        if events:
+            self._given_at = now
+        else:
+            await asyncio.sleep(0)  # a reader that cannot move to where it is wanted must not stop all other tasks
+        self._quiet_since = now if events else None
+        return events

@@ -1,0 +1,247 @@
+"""A reader that waits for company: when its batches come, and who gets them at once."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+import pytest
+
+from application.engine import gathering
+from application.engine.asked import KEPT_S, AskedPositions
+from application.engine.background import TaskEnded
+from application.engine.gathering import Gathering
+from application.engine.ports.positions import Asked
+from domain.kernel import RecordedEvent
+from tests.kit.memory import MemoryPositionCalls
+from tests.kit.waiting import TENANT, new_id, turns, until
+
+NEVER_S = 3600.0
+
+
+def event(position: int, size: int = 2) -> RecordedEvent:
+    id = new_id()
+    return RecordedEvent(position, TENANT, id, 1, id, "thing.happened", 1, b"x" * size, "{}", datetime.now(UTC))
+
+
+class Reader:
+    """Takes what has gathered, and moves its checkpoint as soon as it has."""
+
+    def __init__(self, *, pace_s: float = 0.0, pause_s: float | None = None, lags: bool = False) -> None:
+        """`lags`: the checkpoint moves only with an empty batch."""
+        self.calls = MemoryPositionCalls()
+        self.position = 0
+        self.taken: list[list[int]] = []
+        self.asked = AskedPositions(self.calls, lambda: {"mine": self.position})
+        self.gathering = Gathering(self.asked, pace_s=pace_s, pause_s=pause_s)
+        self.given: asyncio.Queue[Sequence[RecordedEvent] | Exception | None] = asyncio.Queue()
+        self.closed = False
+        self.heard: list[int] = []
+        self._lags = lags
+        self._seen = 0
+
+    def give(self, *positions: int, size: int = 2) -> None:
+        self.given.put_nowait([event(position, size) for position in positions])
+
+    async def source(self) -> AsyncGenerator[Sequence[RecordedEvent], None]:
+        try:
+            while (item := await self.given.get()) is not None:
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+        finally:
+            self.closed = True
+
+    async def run(self) -> None:
+        async with self.gathering.of(self.source()) as gathered:
+            async for batch in gathered:
+                self.taken.append([one.position for one in batch])
+                self._seen = batch[-1].position if batch else self._seen
+                if not (batch and self._lags):
+                    self.position = self._seen
+                await self.asked.moved()
+
+    async def ask(self, lowest: int, highest: int | None = None) -> None:
+        async def told(reached: Mapping[str, int]) -> None:
+            self.heard.append(reached["mine"])
+
+        await self.calls.ask({"mine": Asked(lowest, highest or lowest), "another": Asked(1, 1)}, told)
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[asyncio.Task[None]]:
+        before = asyncio.all_tasks()
+        task = asyncio.create_task(self.run())
+        await turns()
+        try:
+            yield task
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+            assert self.closed and asyncio.all_tasks() == before, "nothing is left behind"
+
+
+async def test_the_first_events_after_a_quiet_time_go_on_at_once_and_the_next_ones_wait_for_company() -> None:
+    reader = Reader(pace_s=0.05)
+    async with reader.reading():
+        reader.give(1)
+        await until(lambda: reader.taken == [[1]])
+        began = asyncio.get_running_loop().time()
+        for position in (2, 3, 4):
+            reader.give(position)
+            await turns()
+        assert reader.taken == [[1]] or asyncio.get_running_loop().time() - began > 0.04
+        await until(lambda: reader.taken == [[1], [2, 3, 4]])
+        await asyncio.sleep(0.06)
+        reader.give(5)
+        await turns()
+        assert reader.taken[2:] == [[5]], "it was quiet for longer than the pace"
+
+
+async def test_a_reader_that_takes_long_gets_more_company() -> None:
+    reader = Reader(pace_s=0.001)
+    clock, times = asyncio.get_running_loop().time, list[float]()
+    async with reader.gathering.of(reader.source()) as gathered:
+        for position in (1, 2):
+            reader.give(position)
+            assert [one.position for one in await anext(gathered)] == [position]
+            times.append(clock())
+            await asyncio.sleep(0.03)
+    assert times[1] - times[0] > 0.1
+
+
+async def test_who_waits_for_a_position_pulls_it_and_is_told() -> None:
+    reader = Reader(pace_s=NEVER_S)
+    async with reader.reading():
+        reader.give(1)
+        await until(lambda: reader.taken == [[1]])
+        reader.give(2, 3)
+        await reader.ask(3)
+        await until(lambda: reader.heard == [3])
+        assert reader.taken == [[1], [2, 3]]
+        await reader.ask(2)
+        assert reader.heard == [3, 3], "it is there already"
+        await reader.ask(6)  # before its events have come
+        reader.give(4, 5)
+        await turns()
+        assert reader.taken[2:] == [], "nobody waits for these"
+        reader.give(6, 7)
+        await until(lambda: reader.heard == [3, 3, 7])
+        assert reader.taken[2:] == [[4, 5, 6, 7]]
+        reader.give(8)
+        await turns()
+        assert reader.taken[3:] == [], "nobody waits any more"
+
+
+async def test_of_several_who_wait_each_is_told_at_its_own_position() -> None:
+    reader = Reader(pace_s=NEVER_S)
+    async with reader.reading():
+        reader.give(1)
+        await until(lambda: reader.taken == [[1]])
+        await reader.ask(2, 9)
+        await reader.ask(4)
+        reader.give(2, 3)
+        await until(lambda: reader.heard == [3])
+        reader.give(4)
+        await until(lambda: reader.heard == [3, 4])
+        reader.give(9)
+        await until(lambda: reader.heard == [3, 4, 9])
+        reader.give(10)
+        await turns()
+        assert reader.position == 9
+
+
+async def test_a_question_is_forgotten_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that died still stands in the questions: nobody may hurry for it for ever."""
+    reader = Reader(pace_s=NEVER_S)
+    async with reader.reading():
+        reader.give(1)
+        await until(lambda: reader.taken == [[1]])
+        await reader.ask(2, 100)
+        assert reader.asked.lowest == 2
+        clock = asyncio.get_running_loop().time
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: clock() + KEPT_S + 1)
+        await reader.asked.moved()
+        assert reader.asked.lowest > 100
+
+
+async def test_lost_calls_stop_nobody() -> None:
+    reader = Reader(pace_s=NEVER_S)
+    async with reader.reading():
+        reader.give(1)
+        await reader.ask(2)
+        reader.calls.away = True
+        reader.give(2)
+        await until(lambda: reader.position == 2)
+        assert reader.heard == []
+
+
+@pytest.mark.parametrize("much", ["events", "bytes"])
+async def test_much_waits_for_no_more_and_is_read_ahead_within_bounds(monkeypatch: pytest.MonkeyPatch, much: str) -> None:
+    monkeypatch.setattr(gathering, "MOST_EVENTS", 5 if much == "events" else 10_000)
+    monkeypatch.setattr(gathering, "MOST_BYTES", 50 if much == "bytes" else 10_000_000)
+    reader = Reader(pace_s=NEVER_S)
+    async with reader.reading():
+        reader.give(1)
+        await until(lambda: reader.taken == [[1]])
+        for position in range(2, 22):
+            reader.give(position, size=10)
+        await until(lambda: reader.position == 21)
+    assert reader.taken == [[1], [2, 3, 4, 5, 6], [7, 8, 9, 10, 11], [12, 13, 14, 15, 16], [17, 18, 19, 20, 21]]
+
+
+async def test_a_slow_reader_holds_its_source_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gathering, "MOST_EVENTS", 5)
+    reader = Reader()
+    async with reader.gathering.of(reader.source()) as gathered:
+        for position in range(1, 21):
+            reader.give(position)
+        await turns()
+        assert reader.given.qsize() == 15
+        assert [one.position for one in await anext(gathered)] == [1, 2, 3, 4, 5]
+
+
+async def test_a_pause_is_told_once_after_the_events_before_it() -> None:
+    reader = Reader(pause_s=0.01)
+    async with reader.reading():
+        reader.give(1)
+        await until(lambda: reader.taken == [[1], []])
+        await asyncio.sleep(0.03)
+        assert reader.taken == [[1], []], "a silence that goes on is told once"
+        reader.give(2)
+        await until(lambda: reader.taken == [[1], [], [2], []])
+
+
+async def test_who_waits_for_what_was_taken_and_not_yet_moved_gets_a_turn() -> None:
+    reader = Reader(pause_s=NEVER_S, lags=True)
+    async with reader.reading():
+        reader.give(1, 2)
+        await until(lambda: reader.taken == [[1, 2]])
+        await turns()
+        assert reader.position == 0
+        await reader.ask(2)
+        await until(lambda: reader.heard == [2])
+        assert reader.taken == [[1, 2], []]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+async def test_the_loss_of_one_of_its_tasks_is_noticed(which: int) -> None:
+    before = asyncio.all_tasks()
+    reader = Reader()
+    async with reader.reading() as task:
+        others = sorted(asyncio.all_tasks() - before - {task}, key=lambda one: one.get_name())
+        assert len(others) == 2
+        others[which].cancel()
+        await asyncio.wait({task})
+        assert isinstance(task.exception(), TaskEnded)
+
+
+@pytest.mark.parametrize("error", [ValueError("broken"), None])
+async def test_the_end_of_the_source_comes_after_its_events_and_its_error_at_once(error: Exception | None) -> None:
+    reader = Reader()
+    async with reader.reading() as task:
+        reader.give(1)
+        await until(lambda: reader.taken == [[1]])
+        reader.given.put_nowait(error)
+        await asyncio.wait({task})
+        assert task.exception() is error
+        assert reader.taken == [[1]]
