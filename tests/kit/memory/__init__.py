@@ -15,6 +15,7 @@ from tests.kit.memory.snapshots import MemorySnapshots
 from tests.kit.memory.timers import MemoryTimers
 from tests.kit.memory.upkeep import MemoryRecordedCommands, MemoryUpkeepRuns
 from tests.kit.memory.work import Delivery, MemoryOpenWork, MemoryWorkQueue
+from tests.kit.memory.work_logs import MemoryWorkLogs
 
 __all__ = [
     "Clock",
@@ -40,6 +41,7 @@ __all__ = [
     "MemorySubscription",
     "MemoryTimers",
     "MemoryUpkeepRuns",
+    "MemoryWorkLogs",
     "MemoryWorkQueue",
     "MemoryWorkerProblems",
     "MemoryWorkerSessions",
