@@ -16,6 +16,7 @@ from application.engine.ports.projections import ProjectionOperations
 from application.engine.ports.queue import WorkQueue
 from application.engine.ports.sessions import WorkerSessions
 from application.engine.ports.upkeep import UpkeepState
+from application.engine.ports.work_logs import WorkLogs
 from application.engine.reading.cloudevents import CloudEventEncoder
 from application.engine.reading.history_keeper import HistoryKeeper
 from application.engine.reading.live import LiveFeed
@@ -108,6 +109,8 @@ class Container:
     """The positions of the log without an event, over a connection for reads. Raises Unavailable."""
     problems: WorkerProblems
     """What workers report about files that they cannot use."""
+    work_logs: WorkLogs
+    """The lines of agents and tools, to be read. Uses the reads' share of the connections."""
     upkeep: Callable[[], Awaitable[Sequence[UpkeepState]]]
     """The last run of each chore of the upkeep. Raises Unavailable."""
     dependencies: Mapping[str, HealthCheck]

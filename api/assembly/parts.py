@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from application.engine.ports.snapshots import Snapshots
     from application.engine.ports.timers import Timers
     from application.engine.ports.upkeep import RecordedCommands, UpkeepRuns
+    from application.engine.ports.work_logs import WorkLogs
     from application.engine.reading.histories import HistoryStore
     from application.engine.reading.history_keeper import HistoryKeeper, Witness
     from application.engine.reading.live import LiveFeed
@@ -93,6 +94,8 @@ class Overrides(TypedDict, total=False):
     recorded_commands: "RecordedCommands"
     upkeep_runs: "UpkeepRuns"
     worker_sessions: "WorkerSessions"
+    work_logs: "WorkLogs"
+    """The lines of agents and tools, over the connections for the process's own work."""
     lease_tokens: "LeaseTokens"
 
     # NATS

@@ -18,6 +18,7 @@ from application.engine.ports.log import EventFeed, EventStore
 from application.engine.ports.sessions import WorkerSessions
 from application.engine.ports.snapshots import Snapshots
 from application.engine.ports.upkeep import RecordedCommands, UpkeepRuns
+from application.engine.ports.work_logs import WorkLogs
 from application.engine.reading.histories import HistoryStore
 from application.engine.retry import persistently
 from projections.engine.kernel import Database
@@ -113,6 +114,13 @@ async def recorded_commands(parts: Parts) -> RecordedCommands:
     from adapters.postgres.upkeep import PostgresRecordedCommands
 
     return PostgresRecordedCommands(await database(parts))
+
+
+@part
+async def work_logs(parts: Parts) -> WorkLogs:
+    from adapters.postgres.work_logs import PostgresWorkLogs
+
+    return PostgresWorkLogs(await database(parts))
 
 
 @part

@@ -10,6 +10,7 @@ from api.cli import (
     doctor,
     events,
     invocations,
+    logs,
     messages,
     nats,
     options,
@@ -36,6 +37,7 @@ app = typer.Typer(
 for module in (up, worker, demo, replay, verify, restored, doctor):
     app.registered_commands.extend(module.app.registered_commands)
 runs.app.registered_commands.extend(messages.app.registered_commands)
+runs.app.registered_commands.extend(logs.app.registered_commands)
 app.add_typer(runs.app, name="runs")
 app.add_typer(projects.app, name="projects")
 app.add_typer(events.app, name="events")

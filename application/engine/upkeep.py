@@ -11,6 +11,7 @@ import structlog
 from application.engine.ports.idempotency import IdempotencyKeys
 from application.engine.ports.timers import PARKED_AS as DUE_TIMERS
 from application.engine.ports.upkeep import RecordedCommands, UpkeepRun, UpkeepRuns
+from application.engine.ports.work_logs import WorkLogs
 from application.engine.retry import persistently
 from application.engine.sagas.manager import PARTITIONS
 from domain.errors import Unavailable
@@ -18,6 +19,7 @@ from domain.errors import Unavailable
 LOOK_EVERY_S = 60.0
 KEYS_EVERY_S = 3_600.0
 COMMANDS_EVERY_S = 6 * 3_600.0
+WORK_LOGS_EVERY_S = 6 * 3_600.0
 
 log = structlog.get_logger(__name__)
 
@@ -31,10 +33,14 @@ class Chore:
     work: Callable[[], Awaitable[int]]
 
 
-def chores(keys: IdempotencyKeys, commands: RecordedCommands, *, command_horizon_s: float) -> tuple[Chore, ...]:
+def chores(keys: IdempotencyKeys, commands: RecordedCommands, logs: WorkLogs, *, command_horizon_s: float) -> tuple[Chore, ...]:
     """The chores of the server. `command_horizon_s`: the age up to which a command that comes again is recognised by its id."""
     prune = partial(commands.prune, older_than_s=command_horizon_s, consumers=PARTITIONS, parking=(*PARTITIONS, DUE_TIMERS))
-    return (Chore("commands", COMMANDS_EVERY_S, prune), Chore("idempotency-keys", KEYS_EVERY_S, keys.expire))
+    return (
+        Chore("commands", COMMANDS_EVERY_S, prune),
+        Chore("idempotency-keys", KEYS_EVERY_S, keys.expire),
+        Chore("work-logs", WORK_LOGS_EVERY_S, logs.keep),
+    )
 
 
 class Upkeep:

@@ -25,6 +25,7 @@ NOT_READ_MODELS = {
     "worker_problem",  # reports of workers
     "worker_session", "worker_offer", "session_host",  # sessions of workers
     "installation_secret",  # what lease tokens are made with
+    "work_log", "work_log_tally",  # lines of agents and tools
 }  # fmt: skip
 
 REVIEWED = {

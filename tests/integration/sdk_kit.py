@@ -143,14 +143,14 @@ async def running(url: str, *parts: Any, key: str = KEY, **options: Any) -> Asyn
 
 
 @contextlib.asynccontextmanager
-async def worker_process(url: str, folder: Path, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def worker_process(url: str, folder: Path, *arguments: str, key: str = KEY) -> AsyncIterator[asyncio.subprocess.Process]:
     """Runs a worker process for the agents of a folder. The worker is registered when the block begins."""
     log = folder / f"worker-{uuid4()}.log"
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tidelog.worker", "--log-format", "json"),
             *("--agents", str(folder), "--workspace", str(folder), *arguments),
-            env={**os.environ, "TIDELOG_URL": url, "TIDELOG_API_KEY": KEY},
+            env={**os.environ, "TIDELOG_URL": url, "TIDELOG_API_KEY": key},
             stderr=output,
         )
 

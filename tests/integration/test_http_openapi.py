@@ -2,7 +2,9 @@
 
 import json
 import re
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import httpx2
 import jsonschema
@@ -11,6 +13,8 @@ from starlette.routing import Route
 from api.http.app import ROUTERS
 from api.http.documents import asyncapi, openapi, pages, schemas
 from api.http.routes.health import router as operations
+from application.engine.ports.work_logs import Author, NewLines, WorkLine
+from domain.tenants import DEFAULT_TENANT_ID
 from tests.integration.documented_kit import Documented
 from tests.integration.system_kit import System, eventually, new_id
 
@@ -152,6 +156,11 @@ async def use_runs(shared: System, http: httpx2.AsyncClient) -> None:
     run = await http.get(f"/v1/runs/{run_id}", headers={"Tidelog-Position": str(position)})
     assert run.json()["result"] == {"done": True}
     assert (await http.get(f"/v1/runs/{run_id}?as_of={position}")).json()["steps"] == run.json()["steps"]
+    line = WorkLine(Author(DEFAULT_TENANT_ID, UUID(run_id), "walker", "walker", 1), datetime.now(UTC), 20, "hello")
+    await shared.container.work_logs.write([NewLines(DEFAULT_TENANT_ID, UUID(run_id), [line, line], lost=1)])
+    assert (await http.get(f"/v1/runs/{run_id}/logs", params={"limit": 1})).json()["data"][0]["text"] == "hello"
+    rest = (await http.get(f"/v1/runs/{run_id}/logs", params={"after": 1, "level": "info", "agent": "walker"})).json()
+    assert [(line["line"], line["dropped"]) for line in rest["data"]] == [(2, None), (None, 1)]
     for path in ("/v1/runs", "/v1/agents", "/v1/tools", "/v1/projects", "/v1/invocations", f"/v1/runs/{run_id}/messages"):
         page = await http.get(path, params={"limit": 1}, headers={"Tidelog-Position": str(position)})
         assert len(page.json()["data"]) == 1, path

@@ -50,6 +50,7 @@ from tests.kit.memory import (
     MemoryTimers,
     MemoryWorkerProblems,
     MemoryWorkerSessions,
+    MemoryWorkLogs,
     MemoryWorkQueue,
     SessionBoard,
 )
@@ -103,6 +104,7 @@ class Engine:
             self.sessions,
             LeaseTokens(MemoryInstallationSecrets()),
         )
+        self.work_logs = shared.work_logs if shared else MemoryWorkLogs(self.log)
         self.open_runs = MemoryOpenRuns(self.log)
         self.admission = RunAdmission(
             self.open_runs,

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 from application.engine.commands.request import Caller
 from application.engine.leases import SessionPresence
 from application.workers.hosting.host import SessionHost
+from application.workers.hosting.logs import LogIntake
 from application.workers.hosting.messages import (
     Answer,
     Define,
@@ -155,7 +156,14 @@ class Hosting:
         self.clock = HeldClock()
         self.presence = SessionPresence()
         self.host = SessionHost(
-            engine.workers, engine.commands, engine.work_queue, engine.live, engine.sessions, self.presence, clock=self.clock
+            engine.workers,
+            engine.commands,
+            engine.work_queue,
+            engine.live,
+            engine.sessions,
+            self.presence,
+            LogIntake(engine.commands, engine.workers.sessions.tokens, engine.work_logs),
+            clock=self.clock,
         )
         self.opened: list[HostedSession] = []
 

@@ -41,6 +41,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "runs watch": [str(RUN)],
     "runs cancel": [str(RUN)],
     "runs messages": [str(RUN)],
+    "runs logs": [str(RUN)],
     "projects list": [],
     "projects create": ["name"],
     "events tail": ["--no-follow"],
@@ -147,12 +148,17 @@ def answers() -> dict[str, Any]:
         "sender": HOSTILE, "recipient": HOSTILE, "body": HOSTILE, "status": "refused", "refused": HOSTILE, "position": 1,
         "sent_at": "2026-01-31T12:00:00Z",
     }  # fmt: skip
+    logged = {
+        "line": 1, "at": "2026-01-31T12:00:00Z", "level": HOSTILE, "step": HOSTILE, "agent": HOSTILE, "tool": HOSTILE,
+        "text": HOSTILE, "invocation_id": str(CALL), "attempt": 1, "dropped": None,
+    }  # fmt: skip
     project = {
         "project_id": str(PROJECT), "name": HOSTILE, "metadata": {HOSTILE: HOSTILE}, "created_at": "2026-01-31T12:00:00Z",
     }  # fmt: skip
     return {
         "/v1/runs": [summary],
         f"/v1/runs/{RUN}/messages": [message],
+        f"/v1/runs/{RUN}/logs": [logged, {**logged, "line": None, "step": None, "dropped": 1}],
         "/v1/projects": [project],
         f"/v1/runs/{RUN}": run,
         f"/v1/runs/{RUN}/events": sent,

@@ -11,7 +11,7 @@ from application.engine import upkeep as tidying
 from application.engine.background import end
 from application.engine.upkeep import Chore, Upkeep, chores
 from domain.errors import Unavailable
-from tests.kit.memory import ManualClock, MemoryIdempotencyKeys, MemoryLog, MemoryUpkeepRuns
+from tests.kit.memory import ManualClock, MemoryIdempotencyKeys, MemoryLog, MemoryUpkeepRuns, MemoryWorkLogs
 from tests.kit.waiting import turns, until
 
 
@@ -118,7 +118,9 @@ async def test_the_chores_of_the_server(tidying_up: Tidying) -> None:
             asked.update(given)
             return 7
 
-    commands, keys = chores(MemoryIdempotencyKeys(tidying_up.log), Commands(), command_horizon_s=1_000)
+    logs = MemoryWorkLogs(tidying_up.log)
+    commands, keys, lines = chores(MemoryIdempotencyKeys(tidying_up.log), Commands(), logs, command_horizon_s=1_000)
+    assert (lines.name, await lines.work()) == ("work-logs", 0)
     assert (commands.name, await commands.work(), keys.name, await keys.work()) == ("commands", 7, "idempotency-keys", 0)
     partitions = tuple(f"sagas:{number}" for number in range(8))
     assert asked == {"older_than_s": 1_000, "consumers": partitions, "parking": (*partitions, "due-timers")}

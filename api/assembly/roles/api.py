@@ -10,6 +10,7 @@ from adapters.postgres.durability import durability_of
 from adapters.postgres.log.gaps import gaps_of
 from adapters.postgres.log.ids import PostgresLogIndex
 from adapters.postgres.room import Room
+from adapters.postgres.work_logs import PostgresWorkLogs
 from adapters.postgres.worker_problems import PostgresWorkerProblems
 from adapters.postgres.worker_sessions import PostgresInstallationSecrets, PostgresWorkerSessions
 from api import metrics
@@ -32,6 +33,7 @@ from application.reads import CurrentRuns, Reads
 from application.runs.admission import RunAdmission
 from application.workers import Workers
 from application.workers.hosting.host import SessionHost
+from application.workers.hosting.logs import LogIntake
 from application.workers.tokens import LeaseTokens
 from projections import timers
 from projections.engine.operations import Operations
@@ -183,6 +185,7 @@ async def hosting(parts: Parts) -> SessionHost:
         await log_streams.live(parts),
         await storage.worker_sessions(parts),
         await sharing.presence(parts),
+        LogIntake(await commands(parts), await lease_tokens(parts), await storage.work_logs(parts)),
     )
     parts.stack.push_async_callback(own.close)
     parts.loops["sessions"] = own.run
@@ -223,6 +226,7 @@ async def container(parts: Parts) -> Container:
         room=await room(parts),
         gaps=await gaps(parts),
         problems=await problems(parts),
+        work_logs=PostgresWorkLogs(await storage.database_of(parts, "reads")),
         upkeep=(await storage.upkeep_runs(parts)).states,
         dependencies=MappingProxyType(dict(await dependencies(parts))),
     )

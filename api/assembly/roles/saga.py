@@ -36,6 +36,7 @@ async def groups(parts: Parts) -> list[Group]:
     own = chores(
         await storage.idempotency(parts),
         await storage.recorded_commands(parts),
+        await storage.work_logs(parts),
         command_horizon_s=parts.settings.command_horizon_s,
     )
     of_sessions = SessionSweeper(await storage.worker_sessions(parts), loop, lapsing, await sharing.presence(parts))

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from uuid_utils.compat import uuid7
 
 from api.http.conventions.afterwards import afterwards
-from api.http.conventions.answers import OF_COMMANDS, OF_LISTS, accepted, answer, page_answer
+from api.http.conventions.answers import OF_COMMANDS, OF_LISTS, accepted, answer, next_link, page_answer
 from api.http.conventions.bodies import Body, body_of
 from api.http.conventions.idempotency import Key, key_of, keyed_request, one_content
 from api.http.conventions.positions import POSITION, caught_up
@@ -23,15 +23,18 @@ from api.http.conventions.routing import DirectRoute
 from api.http.conventions.wording import told
 from api.http.documents import openapi
 from application.engine.commands.request import CommandOutcome
-from application.engine.ports.pages import MAX_LIMIT, parse_position, position_cursor, uuid_cursor
+from application.engine.ports.pages import MAX_LIMIT, MAX_POSITION, parse_position, position_cursor, uuid_cursor
+from application.engine.ports.work_logs import Level
 from application.reads import Positioned
 from application.runs import await_end
 from application.runs.await_end import RunEnd, ended_run, watching_end
+from application.runs.logs import lines_of_run
 from application.runs.lookup import current_run, must_be_a_run
 from application.runs.replay_at import run_as_of
 from application.runs.start import UnknownAgent, start_run
 from application.views.messages import MessageView
 from application.views.runs import RunSummary, RunView
+from application.views.work_logs import WorkLineView
 from domain import runs as rules
 from domain.errors import InvalidCommand
 from domain.kernel import Json, Name, Priority, ShortText
@@ -40,6 +43,7 @@ from domain.projects import default_project_id
 router = APIRouter(tags=["runs"], route_class=DirectRoute)
 
 LONGEST_WAIT_S = 60
+MAX_NAME = 500
 AsOf = Annotated[str | None, Query(description="A position, or an RFC 3339 time: the run as replayed from the log up to there")]
 
 
@@ -142,6 +146,11 @@ class CancelBody(Body):
 
 class RunPage(BaseModel):
     data: list[RunSummary]
+    next_cursor: str | None
+
+
+class LogPage(BaseModel):
+    data: list[WorkLineView]
     next_cursor: str | None
 
 
@@ -307,3 +316,29 @@ async def get_messages(
     await caught_up(request, "messages")
     found = await container_of(request).reads.messages.list(tenant_id, run_id, limit=limit, after=after)
     return page_answer(request, MessagePage, found)
+
+
+@router.get(
+    "/v1/runs/{run_id}/logs",
+    summary="What the agents and tools of a run have logged",
+    responses={200: openapi.gives(LogPage, "Link")},
+)
+async def get_logs(
+    request: Request,
+    run_id: UUID,
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100,
+    cursor: str | None = None,
+    after: Annotated[int, Query(ge=0, le=MAX_POSITION, description="Only lines behind this number")] = 0,
+    level: Annotated[Level | None, Query(description="Only lines of this level or a higher one")] = None,
+    agent: Annotated[str | None, Query(max_length=MAX_NAME)] = None,
+    step: Annotated[str | None, Query(max_length=MAX_NAME)] = None,
+) -> Response:
+    """Lines in the order of recording, a page of at most about 1 MiB of text. The last page ends with a line that says how many
+    lines were dropped, if any were. To follow a run, ask again with the number of the last line as `after`."""
+    container, tenant_id = container_of(request), principal_of(request).tenant_id
+    behind = after if cursor is None else position_cursor(cursor) or 0
+    await must_be_a_run(container.feed, tenant_id, run_id)
+    page = await lines_of_run(
+        container.work_logs, tenant_id, run_id, after=behind, limit=limit, level=level, agent=agent, step=step
+    )
+    return answer(LogPage(data=page.data, next_cursor=page.next_cursor), headers=next_link(request, page.next_cursor))

@@ -18,6 +18,7 @@ from application.engine.retry import persistently
 from application.workers import Workers
 from application.workers.hosting.dispatch import Dispatcher
 from application.workers.hosting.handover import Handover
+from application.workers.hosting.logs import LogIntake
 from application.workers.hosting.peer import Peer
 from application.workers.hosting.session import Facilities, HostedSession, Visitor
 from domain import tenants
@@ -46,6 +47,7 @@ class SessionHost:
         live: LiveFeed,
         sessions: WorkerSessions,
         presence: SessionPresence,
+        logs: LogIntake,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -53,10 +55,11 @@ class SessionHost:
         self.commands = commands
         self.live = live
         self.sessions = sessions
+        self._logs = logs
         self._clock = clock
         self.dispatcher: Dispatcher[HostedSession] = Dispatcher(workers, commands, queue, self._heir)
         commands.hand_over_to(Handover(workers, self.dispatcher))
-        self._facilities = Facilities(workers, commands, live, sessions, self.dispatcher, clock, self._add, self._remove)
+        self._facilities = Facilities(workers, commands, live, sessions, self.dispatcher, logs, clock, self._add, self._remove)
         self.connected: set[HostedSession] = set()
         """Also those that have not said hello."""
         self._by_id: dict[UUID, HostedSession] = {}
@@ -193,6 +196,7 @@ class SessionHost:
         self.commands.hand_over_to(None)
         await self._key_check.close()
         await self.dispatcher.close()
+        await self._logs.close()
         for unwatch in self._keys_watched.values():
             unwatch()
         self._keys_watched = {}

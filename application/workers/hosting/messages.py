@@ -5,11 +5,13 @@ The fields are those of docs/reference/worker-sessions.md. How a message looks o
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from application.engine.ports.work_logs import Level
 from application.workers.claims import ClaimedAgentRun
 from application.workers.journal import JournalView
 from application.workers.sessions import ClaimedCall
@@ -23,6 +25,8 @@ VERSION = 1
 MAX_OFFERS = 500
 MAX_IN_HAND = 5_000
 MAX_ID = 2**53
+MAX_LINES = 1_000
+"""Lines of one message."""
 
 # --- errors -------------------------------------------------------------------------------------------------------------
 
@@ -216,10 +220,28 @@ class Return(Report):
     reason: ShortText = ""
 
 
+class LoggedLine(Said):
+    at: datetime
+    level: Level = "info"
+    text: str
+
+
+class Log(Said):
+    """Lines of an agent or a tool. They have no answer."""
+
+    t: Literal["log"]
+    work: UUID
+    attempt: int = Field(ge=1)
+    token: Token
+    lines: tuple[LoggedLine, ...] = Field(default=(), max_length=MAX_LINES)
+    dropped: int = Field(default=0, ge=0, le=MAX_ID)
+    """Lines of this attempt for which the worker had no room, since its last message."""
+
+
 RecordedReport = Record | Call | Send | Receive | Get | Set | More | Complete | Fail
 AnyReport = RecordedReport | Return
-Saying = Hello | Define | FreeSlots | LifeSign | Leaving | AnyReport
-RESERVED = frozenset({"delta", "signal", "progress", "log"})
+Saying = Hello | Define | FreeSlots | LifeSign | Leaving | Log | AnyReport
+RESERVED = frozenset({"delta", "signal", "progress"})
 
 
 # --- the server says ----------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from application.workers.hosting.dispatch import Dispatcher
 from application.workers.hosting.hand import Hand
 from application.workers.hosting.hands import Hands
 from application.workers.hosting.lanes import Lanes
+from application.workers.hosting.logs import LogIntake
 from application.workers.hosting.looking import kind_for
 from application.workers.hosting.messages import (
     VERSION,
@@ -40,6 +41,7 @@ from application.workers.hosting.messages import (
     InvalidToken,
     Leaving,
     LifeSign,
+    Log,
     MalformedMessage,
     More,
     NoCommonVersion,
@@ -107,6 +109,7 @@ class Facilities:
     live: LiveFeed
     sessions: WorkerSessions
     dispatcher: "Dispatcher[HostedSession]"
+    logs: LogIntake
     clock: Callable[[], float]
     welcomed: "Callable[[HostedSession], None]"
     """Called when a worker has been given its session."""
@@ -170,6 +173,9 @@ class HostedSession:
                 self._start(self._define(said), "define")
             case Leaving():
                 self._farewell = self._start(self._leave(), "leave")
+            case Log():
+                assert self.session is not None
+                self._shared.logs.take(self.tenant_id, self.session.session_id, said, size)
             case _:
                 self._lanes.put(said, size)
                 if self._lanes.open > MAX_OPEN or self._lanes.bytes > MAX_OPEN_BYTES:

@@ -29,6 +29,7 @@ from tidelog.models import (
     Event,
     Invocation,
     InvocationSummary,
+    LoggedLine,
     Project,
     ResolvedInvocation,
     Run,
@@ -177,6 +178,14 @@ class Client:
     async def messages(self, run_id: UUID) -> list[AgentMessage]:
         """All messages between the agents of a run."""
         return [message async for message in self._all(AgentMessage, f"/v1/runs/{run_id}/messages")]
+
+    async def run_logs(
+        self, run_id: UUID, *, after: int = 0, level: str | None = None, agent: str | None = None, step: str | None = None
+    ) -> list[LoggedLine]:
+        """What the agents and tools of a run have logged, behind line number `after`. `level`: of this level or a higher one."""
+        given = {"after": str(after), "level": level, "agent": agent, "step": step, "limit": "1000"}
+        wanted = {name: value for name, value in given.items() if value is not None}
+        return [line async for line in self._all(LoggedLine, f"/v1/runs/{run_id}/logs", wanted)]
 
     # --- tool calls ---
 

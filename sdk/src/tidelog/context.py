@@ -19,6 +19,7 @@ from tidelog.calling import call
 from tidelog.errors import PermanentError, ToolError
 from tidelog.journal import EntryError, Journal, JournalEntry, JournalUpdate, Mail, Recorder
 from tidelog.values import to_json
+from tidelog.work_log import Log
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,9 @@ class Context:
     Errors common to all calls are subclasses of `PermanentError`: a value over the limit, one that is not JSON, a key used twice.
     """
 
-    def __init__(self, assignment: Assignment, journal: Journal, recorder: Recorder, place: Place | None = None) -> None:
+    def __init__(
+        self, assignment: Assignment, journal: Journal, recorder: Recorder, place: Place | None = None, log: Log | None = None
+    ) -> None:
         self._assignment = assignment
         self._journal = journal
         self._recorder = recorder
@@ -96,6 +99,8 @@ class Context:
         self._step_slots = asyncio.Semaphore(MAX_STEP_THREADS)
         self.state = State(journal, recorder)
         """The shared context of the run: `get`, `set`."""
+        self.log = log or Log(fields={"run_id": assignment.run_id, "agent": assignment.agent})
+        """Lines for people: `ctx.log.info("…", name=value)`; see `Log`."""
 
     @property
     def run_id(self) -> UUID:

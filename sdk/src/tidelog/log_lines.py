@@ -24,12 +24,17 @@ def text_line(fields: Mapping[str, Any], *, colours: bool = False) -> str:
     """`12:00:00.000Z info    agent_run_completed run_id=...`, and the traceback in `exception` on the following lines."""
     level = str(fields["level"])
     begin, end = (_COLOURS.get(level, ""), "\x1b[0m") if colours and level in _COLOURS else ("", "")
-    rest = "".join(f" {name}={_shown(value)}" for name, value in fields.items() if name not in (*_HEAD, "exception"))
+    rest = pairs({name: value for name, value in fields.items() if name not in (*_HEAD, "exception")})
     line = f"{str(fields['timestamp'])[11:23]}Z {begin}{level:<7}{end} {visible(str(fields['event']))}{visible(rest)}"
     if not fields.get("exception"):
         return line
     # Indented, so that no line of an error's message looks like a line of the log.
     return f"{line}\n{indent(visible(str(fields['exception']), lines=True), '  ')}"
+
+
+def pairs(fields: Mapping[str, Any]) -> str:
+    """` name=value` for each field."""
+    return "".join(f" {name}={_shown(value)}" for name, value in fields.items())
 
 
 def has_colours(stream: TextIO) -> bool:

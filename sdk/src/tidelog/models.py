@@ -198,6 +198,23 @@ class AgentMessage(Model):
     unreadable: bool = False
 
 
+class LoggedLine(Model):
+    """A line that an agent or a tool of a run has logged. `line`: its number within the run; None for the last line of the server,
+    which says in `dropped` how many lines are missing. `at`: by the clock of the worker. `tool`, `invocation_id`: of a tool's line.
+    """
+
+    line: int | None = None
+    at: datetime
+    level: str
+    step: str | None = None
+    agent: str | None = None
+    tool: str | None = None
+    invocation_id: UUID | None = None
+    attempt: int | None = None
+    text: str
+    dropped: int | None = None
+
+
 class AgentInfo(Model):
     """An agent that the server knows."""
 

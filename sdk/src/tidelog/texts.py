@@ -21,14 +21,14 @@ def type_of(error: BaseException) -> str:
 
 def cut(text: str, limit: int) -> str:
     """The beginning of a text, at most `limit` bytes."""
-    return _clean(text[:limit])[:limit].decode("utf-8", "ignore")
+    return clean(text[:limit])[:limit].decode("utf-8", "ignore")
 
 
 def cut_front(text: str, limit: int) -> str:
     """The end of a text, at most `limit` bytes."""
-    return _clean(text[-limit:])[-limit:].decode("utf-8", "ignore")
+    return clean(text[-limit:])[-limit:].decode("utf-8", "ignore")
 
 
-def _clean(text: str) -> bytes:
+def clean(text: str) -> bytes:
     """The text without characters that the log cannot hold: NUL, half surrogate pairs."""
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace")

@@ -15,6 +15,7 @@ from tidelog.calling import call
 from tidelog.errors import DefinitionError, ValueTooDeepError
 from tidelog.naming import TOOL_NAME, check_capabilities, check_name, check_version, first_paragraph
 from tidelog.values import check_depth, to_json
+from tidelog.work_log import Log
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,12 +26,13 @@ class ToolContext:
     """The context of a call, for tools whose first parameter has this type.
 
     `workspace`: the folder in which the tool is meant to work. `idempotency_key`: the same for every attempt of one call; pass it
-    on to services that accept such a key. `attempt`: 1 for the first.
+    on to services that accept such a key. `attempt`: 1 for the first. `log`: writes lines for people, as `ctx.log` of agents does.
     """
 
     workspace: Path
     idempotency_key: str
     attempt: int
+    log: Log = field(default_factory=Log, repr=False, compare=False)
     _told: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
 
     @property

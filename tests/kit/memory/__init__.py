@@ -16,6 +16,7 @@ from tests.kit.memory.snapshots import MemorySnapshots
 from tests.kit.memory.timers import MemoryTimers
 from tests.kit.memory.upkeep import MemoryRecordedCommands, MemoryUpkeepRuns
 from tests.kit.memory.work import Delivery, MemoryOpenWork, MemoryWorkQueue
+from tests.kit.memory.work_logs import MemoryWorkLogs
 
 __all__ = [
     "Clock",
@@ -42,6 +43,7 @@ __all__ = [
     "MemorySubscription",
     "MemoryTimers",
     "MemoryUpkeepRuns",
+    "MemoryWorkLogs",
     "MemoryWorkQueue",
     "MemoryWorkerProblems",
     "MemoryWorkerSessions",

@@ -30,6 +30,8 @@ STUCK_S = 60.0
 LIFELESS_S = 60.0
 """Seconds without a sign of the user's loop after which the session ends its connection: other workers then take over its work."""
 CLOSING_S = 2.0
+LINES_WITHIN_S = 0.1
+"""Seconds that lines of agents wait for others, to go in one message."""
 
 NOT_THE_KEY, NOT_UNDERSTOOD, NO_COMMON_VERSION = 4401, 4400, 4426
 
@@ -99,7 +101,7 @@ class Driver:
         """The attempts in hand. The thread adds, the user's loop takes away and sets the versions."""
         self.pulse_at = time.monotonic()
         """The last sign of the user's loop."""
-        self.outbox = Outbox(self.ring)
+        self.outbox = Outbox(self.ring, self._ring_soon)
         self._target = target
         self._identity = identity
         self._inbound = inbound
@@ -130,6 +132,10 @@ class Driver:
         if talk is not None:
             with contextlib.suppress(RuntimeError):
                 talk.ring()
+
+    def _ring_soon(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended
+            self._loop.call_soon_threadsafe(self._loop.call_later, LINES_WITHIN_S, self.ring)
 
     # --- the thread ---
 
@@ -248,6 +254,7 @@ class Driver:
         with contextlib.suppress(LinkError, TimeoutError):
             async with asyncio.timeout(CLOSING_S):
                 if self._stopping.result():
+                    await talk.send_lines()
                     await talk.leave()
                     await asyncio.wait({self._talks[talk]}, timeout=CLOSING_S / 2)  # the server closes when it has done it
                 await talk.close(LEFT)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tidelog.session.frames import MAX_FRAME_BYTES, MAX_MESSAGES, message
+from tidelog.session.lines import Lines
 
 MAX_OPEN, MAX_OPEN_BYTES = 1_000, 3 * 1024 * 1024
 """Reports without an answer on one socket. The server closes a socket with more than 1,024 or 4 MiB."""
@@ -41,9 +42,11 @@ class Outbox:
     ones, so the ids rise within each socket.
     """
 
-    def __init__(self, ring: Callable[[], None]) -> None:
-        """`ring`: wakes the sender, from any thread."""
+    def __init__(self, ring: Callable[[], None], soon: Callable[[], None] | None = None) -> None:
+        """`ring`: wakes the sender, from any thread. `soon`: does so after a moment."""
         self._ring = ring
+        self.lines = Lines(soon or ring)
+        """What agents and tools log."""
         self._asleep = False
         self._waiting: deque[Report] = deque()
         self._open: dict[int, Report] = {}
@@ -94,7 +97,7 @@ class Outbox:
             self._open[report.number] = report
             self._open_bytes += len(report.text)
             taken.append(report.text)
-        return taken
+        return taken + self.lines.take(MAX_MESSAGES - len(taken), MAX_FRAME_BYTES - size)
 
     def answered(self, number: object) -> Report | None:
         """The open report of that number, which is open no longer; None: it has had its answer before."""
@@ -141,6 +144,7 @@ class Outbox:
         left = [*self._open.values(), *self._waiting]
         self._open.clear()
         self._waiting.clear()
+        self.lines.clear()
         self._open_bytes = 0
         return left
 

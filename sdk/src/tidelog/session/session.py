@@ -161,6 +161,11 @@ class Session:
         self._driver.outbox.put(Report(number, text, answer, time.monotonic() + PATIENCE_S))
         return answer
 
+    def log(self, head: bytes, line: bytes) -> None:
+        """A line of an agent or a tool, from any thread: sent if there is room. `head`: as of `ask`. `line`: a JSON object."""
+        if self._driver is not None:
+            self._driver.outbox.lines.put(head, line)
+
     @property
     def full(self) -> bool:
         return self._asked >= MAX_ASKED or self._asked_bytes >= MAX_ASKED_BYTES

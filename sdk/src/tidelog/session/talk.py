@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tidelog.calling import end_tasks
-from tidelog.session.frames import BEAT, LEAVING, FrameError, frame, read
+from tidelog.session.frames import BEAT, LEAVING, MAX_FRAME_BYTES, MAX_MESSAGES, FrameError, frame, read
 from tidelog.session.inbound import Inbound
 from tidelog.session.link import Link, LinkError
 from tidelog.session.outbox import Outbox
@@ -80,6 +80,11 @@ class Talk:
 
     async def close(self, code: int, reason: str = "") -> None:
         await self._link.close(code, reason)
+
+    async def send_lines(self) -> None:
+        """Sends what waits of the lines of agents. Raises LinkError."""
+        while lines := self._outbox.lines.take(MAX_MESSAGES, MAX_FRAME_BYTES):
+            await self._link.send(frame(lines))
 
     async def leave(self) -> None:
         """Says that the worker leaves. Raises LinkError."""

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tidelog.capture import capture
 from tidelog.errors import TidelogConnectionError
 from tidelog.logs import configure_logs, log
 from tidelog.process import WorkerProcess
@@ -100,6 +101,7 @@ async def serve(given: argparse.Namespace, stop: asyncio.Event) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     given = parse_arguments(arguments)
     configure_logs(given.log_format, getattr(logging, given.log_level.upper()))
+    capture()
     process = WorkerProcess(limit_s=given.grace + AFTER_GRACE_S)
     return process.run(serve(given, process.stop))
 

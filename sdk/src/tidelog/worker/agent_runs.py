@@ -10,6 +10,7 @@ from pydantic import JsonValue
 
 from tidelog.agent import Agent
 from tidelog.calling import keep_process, stop_task
+from tidelog.capture import ensure
 from tidelog.context import Assignment, Context
 from tidelog.crews import CREW, Crew
 from tidelog.errors import (
@@ -25,6 +26,7 @@ from tidelog.failures import ErrorReport, agent_failure, report_error
 from tidelog.journal import Journal, JournalUpdate, StateValue
 from tidelog.logs import log, log_failure
 from tidelog.values import to_json
+from tidelog.work_log import WORK_LOG, Log, WorkLog
 from tidelog.worker.leases import Loss
 from tidelog.worker.outcomes import Outcome, outcome_of
 from tidelog.worker.pieces import Piece
@@ -109,11 +111,12 @@ class AgentRunner:
             "agent": claim.agent,
             "attempt": claim.attempt,
         }
-        context = await self._context(piece, claim, slot)
+        work_log = self._api.log_of(piece.ticket)
+        context = await self._context(piece, claim, slot, Log(work_log, {**fields, "step": claim.step}))
         if context is None:
             return piece.lease.lost.result()
         log(logger, logging.INFO, "agent_run_started", recorded_keys=context.recorded, **fields)
-        task = asyncio.create_task(self._execute(claim.agent, context, crew), name=f"execute {claim.agent} {claim.work}")
+        task = asyncio.create_task(self._execute(claim.agent, context, crew, work_log), name=f"execute {claim.agent} {claim.work}")
         crew.add_task(task)
         try:
             either: set[asyncio.Future[Any]] = {task, piece.lease.lost, crew.exited}
@@ -122,6 +125,7 @@ class AgentRunner:
             await stop_task(task)
             left_open = context.open_calls()
             context.close()
+            work_log.end()
         if piece.lease.lost.done():
             log(logger, logging.INFO, "agent_run_let_go", reason=piece.lease.lost.result(), **fields)
             return piece.lease.lost.result()
@@ -131,7 +135,7 @@ class AgentRunner:
         await self._report(piece, context, outcome_of(task, crew, asyncio.CancelledError("the agent cancelled itself")), fields)
         return None
 
-    async def _context(self, piece: Piece, claim: AgentWork, slot: Slot) -> Context | None:
+    async def _context(self, piece: Piece, claim: AgentWork, slot: Slot, log: Log) -> Context | None:
         """None: the work was lost while the rest of its journal was read."""
         rest = JournalUpdate(version=claim.version)
         results = claim.results
@@ -158,15 +162,17 @@ class AgentRunner:
             claim.missing,
         )
         journal = Journal(rest.version, claim.journal + rest.journal, claim.mailbox + rest.mailbox)
-        return Context(assignment, journal, ServerRecorder(self._api, piece), slot)
+        return Context(assignment, journal, ServerRecorder(self._api, piece), slot, log)
 
     async def _rest(self, piece: Piece, claim: AgentWork) -> tuple[JournalUpdate, dict[str, JsonValue]]:
         """What did not fit into the work's message: pages of the journal, and results of steps before."""
         late = {step: await self._api.result_of(piece.ticket, step) for step in claim.later}
         return (await self._api.news(piece.ticket, claim.version) if claim.more else JournalUpdate(version=claim.version)), late
 
-    async def _execute(self, pool: str, context: Context, crew: Crew) -> JsonValue:
+    async def _execute(self, pool: str, context: Context, crew: Crew, work_log: WorkLog) -> JsonValue:
         CREW.set(crew)
+        WORK_LOG.set(work_log)
+        ensure()
         with keep_process():
             return to_json(await self._agents[pool]().execute(context), "the agent's result")
 

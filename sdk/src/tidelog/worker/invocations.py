@@ -9,11 +9,13 @@ from typing import Any
 from pydantic import JsonValue
 
 from tidelog.calling import is_async, keep_process, stop_task
+from tidelog.capture import ensure
 from tidelog.crews import CREW, Crew
 from tidelog.errors import InvalidRequestError, PermanentError, TransientError
 from tidelog.failures import ErrorReport, report_error, tool_failure
 from tidelog.logs import log, log_failure
 from tidelog.tools import Tool, ToolContext
+from tidelog.work_log import WORK_LOG, Log
 from tidelog.worker.leases import Loss
 from tidelog.worker.outcomes import Outcome, outcome_of
 from tidelog.worker.pieces import Piece
@@ -100,10 +102,17 @@ class ToolRunner:
         return outcome_of(task, crew, asyncio.CancelledError("the tool cancelled itself"))
 
     async def _call(self, tool: Tool[..., Any], piece: Piece, claim: ToolWork, crew: Crew) -> JsonValue:
+        work_log = self._api.log_of(piece.ticket)
         CREW.set(crew)
+        WORK_LOG.set(work_log)
+        ensure()
+        log = Log(work_log, {"run_id": claim.run, "invocation_id": claim.work, "tool": claim.tool, "attempt": claim.attempt})
         with keep_process():
-            context = ToolContext(self._workspace, str(claim.work), claim.attempt, piece.told)
-            return await tool.invoke(claim.arguments, context)
+            context = ToolContext(self._workspace, str(claim.work), claim.attempt, log, piece.told)
+            try:
+                return await tool.invoke(claim.arguments, context)
+            finally:
+                work_log.end()
 
     async def _fail(self, piece: Piece, report: ErrorReport, error: BaseException, fields: Mapping[str, Any]) -> None:
         await self._api.fail(piece.ticket, report)

@@ -16,6 +16,7 @@ from tidelog.retries import RetryPolicy
 from tidelog.session import Session
 from tidelog.session.session import PATIENCE_S
 from tidelog.values import encode
+from tidelog.work_log import WorkLog
 
 PATIENCE = RetryPolicy(max_elapsed_s=PATIENCE_S, cap_s=2.0)
 
@@ -138,6 +139,15 @@ class WorkerApi:
     async def give_back(self, ticket: Ticket, reason: str) -> None:
         """Another worker should get the work."""
         await self._report("return", ticket, {"reason": reason})
+
+    def log_of(self, ticket: Ticket) -> WorkLog:
+        """Takes what an attempt logs."""
+
+        def put(line: bytes) -> None:
+            if self.session is not None:
+                self.session.log(ticket.head, line)
+
+        return WorkLog(put)
 
     async def _report(
         self, kind: str, ticket: Ticket, fields: Mapping[str, Any], patience: RetryPolicy = PATIENCE
