@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from application.engine import retry
 from application.engine.reading.cloudevents import ENVELOPE, CloudEventEncoder, schema_path
-from application.engine.reading.watches import Watches
+from application.engine.reading.watches import ANY_VERSION, CallingWatch, HeardEvent, Watches
 from application.engine.retry import persistently
 from domain.errors import InvalidState, Unavailable, VersionConflict
 from domain.kernel import Metadata, RecordedEvent
@@ -89,12 +89,24 @@ def test_only_those_who_watch_the_stream_and_topic_are_concerned() -> None:
     with watches.watching(STREAM, None) as every, watches.watching(STREAM, frozenset({"b"})) as some:
         with watches.watching(ROOT, None) as other:
             assert watches and watches.of(STREAM) == 2 and set(watches.all()) == {every, some, other}
-            assert set(watches.concerned([(STREAM, "a")])) == {every}
-            assert set(watches.concerned([(STREAM, "b")])) == {every, some}
-            assert list(watches.concerned([(ROOT, "a")])) == [other]
-            assert list(watches.concerned([(TENANT, "a")])) == []
+            assert set(watches.concerned([HeardEvent(STREAM, "a", 1)])) == {every}
+            assert set(watches.concerned([HeardEvent(STREAM, "b", 1)])) == {every, some}
+            assert list(watches.concerned([HeardEvent(ROOT, "a", 1)])) == [other]
+            assert list(watches.concerned([HeardEvent(TENANT, "a", 1)])) == []
         assert watches.of(ROOT) == 0 and set(watches.all()) == {every, some}
     assert not watches and watches.of(STREAM) == 0
+
+
+async def test_a_called_watch_is_told_the_highest_version_since_the_last_call() -> None:
+    watches, told = Watches(), list[int]()
+    watch = CallingWatch(None, told.append)
+    watches.add(STREAM, watch)
+    for version in (3, 5, 4):
+        assert list(watches.concerned([HeardEvent(STREAM, "a", version)])) == [watch]
+    watch.wake()
+    assert list(watches.concerned([HeardEvent(STREAM, "a", 6)])) == list(watches.all())
+    watch.wake()
+    assert told == [5, ANY_VERSION]
 
 
 async def test_a_watch_tells_each_change_once_and_none_after_the_time() -> None:
