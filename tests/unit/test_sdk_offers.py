@@ -1,14 +1,13 @@
 """What a worker says of its definitions: what the server would not take at all is left out, by name and with the reason."""
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.kit.scripted_work import running
-from tests.kit.session_server import Heard, ScriptedServer, scripted, session_with, work
+from tests.kit.session_server import Heard, ScriptedServer, session_with, work
 from tests.kit.waiting import until
 from tidelog import Agent, Context, tool
 from tidelog.agent import AgentDefinition, describe_agent
@@ -119,12 +118,6 @@ def test_a_definition_that_cannot_be_sent_is_no_definition(describe: Any) -> Non
     with pytest.raises(DefinitionError, match="cannot be written as JSON") as caught:
         describe()
     assert caught.value.kind == "invalid-metadata"
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[ScriptedServer]:
-    async with scripted() as server:
-        yield server
 
 
 async def test_the_receiver_hears_of_what_was_left_out_as_of_what_the_server_refuses(server: ScriptedServer) -> None:
