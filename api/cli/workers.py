@@ -61,7 +61,8 @@ def _show_list(found: Sequence[Mapping[str, Any]], problems: Mapping[str, int]) 
         in_hand = f"{worker['agent_runs']} agent runs, {worker['calls']} calls"
         table.add_row(
             f"[bold]{output.escape(worker['worker_id'])}[/bold]", output.escape(worker["release"]),
-            _time(worker["since"]), _time(worker["seen_at"]), in_hand, _names(worker["agents"]), _names(worker["tools"]), str(problems.get(worker["worker_id"], "")),
+            _time(worker["since"]), _time(worker["seen_at"]), in_hand, _names(worker["agents"]),
+            _names(worker["tools"]), str(problems.get(worker["worker_id"], "")),
         )  # fmt: skip
     output.console().print(table)
     if any(worker["worker_id"] in problems for worker in found):

@@ -51,7 +51,7 @@ class VerdictShown(Shown):
     problem: ProblemDocument | None = None
 
 
-class EntryShown(Shown):
+class JournalEntryShown(Shown):
     """One key of the journal."""
 
     key: str
@@ -62,7 +62,7 @@ class EntryShown(Shown):
     invocation_id: UUID | None = None
 
 
-class MailShown(Shown):
+class MailInHand(Shown):
     message_id: UUID
     sender: str
     body: Json
@@ -98,8 +98,8 @@ class WorkOfAgent(Shown):
     missing: list[str]
     peers: list[str]
     version: int
-    journal: list[EntryShown]
-    mailbox: list[MailShown]
+    journal: list[JournalEntryShown]
+    mailbox: list[MailInHand]
     more: bool
     deadline: Timestamp | None
     later: list[str] | None = None
@@ -135,8 +135,8 @@ class DoneMessage(Shown):
     value: Json = None
     value_version: int | None = None
     status: str | None = None
-    journal: list[EntryShown] | None = None
-    mailbox: list[MailShown] | None = None
+    journal: list[JournalEntryShown] | None = None
+    mailbox: list[MailInHand] | None = None
     more: bool | None = None
     result: Json = None
     agents: list[VerdictShown] | None = None
@@ -154,8 +154,8 @@ class UpdateMessage(Shown):
     work: UUID
     attempt: int
     version: int
-    journal: list[EntryShown]
-    mailbox: list[MailShown]
+    journal: list[JournalEntryShown]
+    mailbox: list[MailInHand]
 
 
 class StopMessage(Shown):
