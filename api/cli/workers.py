@@ -1,5 +1,6 @@
 """`tidelog workers`: the workers that run."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,10 +39,11 @@ async def _list(offering: str | None, data_dir: Path | None, url: str | None, as
 
     async with connection.server(load_settings(data_dir=data_dir, url=url), quiet=as_json) as server:
         found = [worker async for worker in server.pages("/v1/workers") if offering is None or _offers(worker, offering)]
+        problems = [] if as_json or not found else (await server.get("/v1/workers/problems", {"limit": 1_000}))["data"]
     if as_json:
         output.document(found)
     elif found:
-        _show_list(found)
+        _show_list(found, Counter(problem["worker_id"] for problem in problems))
     elif offering is None:
         output.say("No worker has a session. Start one with: tidelog worker --agents FOLDER")
     else:
@@ -52,15 +54,19 @@ def _offers(worker: Mapping[str, Any], name: str) -> bool:
     return any(each["name"] == name for kind in ("agents", "tools") for each in worker[kind] or ())
 
 
-def _show_list(found: Sequence[Mapping[str, Any]]) -> None:
-    table = output.table("Worker", "Release", "Since", "Seen", "In hand", "Agents", "Tools")
+def _show_list(found: Sequence[Mapping[str, Any]], problems: Mapping[str, int]) -> None:
+    """`problems`: by worker, how many files and definitions cannot be used."""
+    table = output.table("Worker", "Release", "Since", "Seen", "In hand", "Agents", "Tools", "Problems")
     for worker in found:
         in_hand = f"{worker['agent_runs']} agent runs, {worker['calls']} calls"
         table.add_row(
             f"[bold]{output.escape(worker['worker_id'])}[/bold]", output.escape(worker["release"]),
-            _time(worker["since"]), _time(worker["seen_at"]), in_hand, _names(worker["agents"]), _names(worker["tools"]),
+            _time(worker["since"]), _time(worker["seen_at"]), in_hand, _names(worker["agents"]),
+            _names(worker["tools"]), str(problems.get(worker["worker_id"], "")),
         )  # fmt: skip
     output.console().print(table)
+    if any(worker["worker_id"] in problems for worker in found):
+        output.say("`tidelog doctor` shows the files and definitions that workers cannot use.")
 
 
 def _time(text: str) -> str:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+import structlog
+
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import CommandRequest
 from application.engine.ports.problems import WorkerProblem, WorkerProblems
@@ -14,6 +16,8 @@ from application.tool_schemas import ToolSchemas
 from domain.agents import RegisterAgent
 from domain.errors import TidelogError
 from domain.tools import RegisterTool
+
+log = structlog.get_logger(__name__)
 
 MAX_PENDING = {"agent": 2_000, "tool": 256}
 """Items of one queue that workers may hold at the same time. Agents mostly wait: for tools, for people, for one another."""
@@ -65,14 +69,14 @@ class Registration:
 
     async def each(
         self, new_request: Callable[[], CommandRequest], kind: str, offers: Sequence[Offer]
-    ) -> "list[tuple[Offer, Queue | None, TidelogError | None]]":
+    ) -> "list[tuple[Offer, Queue | None, Exception | None]]":
         """Registers each offer by itself. Gives for each its queue, or the reason of its refusal. Waits for the end of outages.
 
-        `kind`: `agent` or `tool`.
+        `kind`: `agent` or `tool`. A defect that one definition brings to light refuses this definition only.
         """
         turns = asyncio.Semaphore(OFFERS_AT_ONCE)
 
-        async def one(offer: Offer) -> "tuple[Offer, Queue | None, TidelogError | None]":
+        async def one(offer: Offer) -> "tuple[Offer, Queue | None, Exception | None]":
             command = offer.command
             if command is None:
                 return offer, None, offer.error
@@ -85,6 +89,9 @@ class Registration:
                     return offer, await persistently(lambda: self._offer(request, command, kind, command.name)), None
                 except TidelogError as error:
                     return offer, None, error
+                except Exception as error:
+                    log.exception("definition_failed", kind=kind, name=offer.name)
+                    return offer, None, error
 
         return list(await asyncio.gather(*map(one, offers)))
 
@@ -95,3 +102,11 @@ class Registration:
     async def _offer(self, request: CommandRequest, command: RegisterAgent | RegisterTool, kind: str, name: str) -> Queue:
         await self._commands.execute(request, command)
         return await self._queue.ensure(request.tenant_id, kind, name, max_pending=MAX_PENDING[kind])
+
+
+def refused_definition(kind: str, name: str | None, error: Exception) -> WorkerProblem:
+    """The refusal of a definition as operators see it, beside the files that the worker cannot use."""
+    reason = error.message if isinstance(error, TidelogError) else "the server has a defect: see its log"
+    what = f"{kind} {name or '(without a name)'}"
+    path, message = (text.replace("\0", "?") for text in (what[:500], reason[:4_000]))  # PostgreSQL stores no NUL
+    return WorkerProblem(path, "definition-refused", message)

@@ -1,6 +1,6 @@
 """A hosted session over the ports in memory, and a worker that speaks to it without a connection."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
@@ -167,7 +167,7 @@ class Hosting:
         )
         self.opened: list[HostedSession] = []
 
-    def connect(self, key_id: UUID = KEY) -> SpeakingWorker:
+    def connect(self, key_id: UUID = KEY, read: Callable[[Definitions], Offers] = read) -> SpeakingWorker:
         ear = Ear(self.clock)
         visitor = Visitor(Caller(TENANT, "key:test"), key_id, lambda: request_of(TENANT), read)
         session = self.host.open(visitor, ear)

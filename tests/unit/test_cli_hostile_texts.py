@@ -180,6 +180,9 @@ def answers() -> dict[str, Any]:
                 "calls": 0,
             }
         ],
+        "/v1/workers/problems": [
+            {"worker_id": HOSTILE, "reported_at": HOSTILE, "path": HOSTILE, "kind": HOSTILE, "message": HOSTILE},
+        ],
         "/v1/tools": [
             {
                 "name": HOSTILE,

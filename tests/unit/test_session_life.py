@@ -2,37 +2,17 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from tests.kit.session_server import KEY, Heard, ScriptedServer, named, scripted, session_with, work
+from tests.kit.session_server import KEY, Heard, ScriptedServer, named, session_with, work
 from tests.kit.waiting import turns, until
 from tests.pace import in_time
 from tidelog.agent import AgentDefinition
 from tidelog.errors import ConflictError, InvalidRequestError, TidelogConnectionError
-from tidelog.session import Offer, SessionRefusedError, Slots, driver
+from tidelog.session import Offer, SessionRefusedError, Slots
 from tidelog.session import session as module
-
-
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver, "SHORTEST_PAUSE_S", 0.001)
-    monkeypatch.setattr(driver, "FIRST_PAUSE_S", 0.005)
-    monkeypatch.setattr(driver, "LONGEST_PAUSE_S", 0.02)
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[ScriptedServer]:
-    async with scripted() as server:
-        yield server
-
-
-@pytest.fixture
-def heard() -> Heard:
-    return Heard()
-
 
 # --- hello, reports, answers -------------------------------------------------------------------------------------------
 

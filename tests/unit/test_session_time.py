@@ -4,36 +4,21 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from tests.kit.session_server import KEY, Heard, ScriptedServer, named, scripted, session_with, work
-from tests.kit.waiting import until
+from tests.kit.session_server import KEY, Heard, ScriptedServer, named, session_with, work
+from tests.kit.waiting import turns, until
 from tests.pace import in_time
+from tidelog.calling import end_tasks
 from tidelog.errors import TidelogConnectionError
-from tidelog.session import driver, inbound, talk
+from tidelog.session import Target, driver, inbound, talk
 from tidelog.session import session as module
-
-
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver, "SHORTEST_PAUSE_S", 0.001)
-    monkeypatch.setattr(driver, "FIRST_PAUSE_S", 0.005)
-    monkeypatch.setattr(driver, "LONGEST_PAUSE_S", 0.02)
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[ScriptedServer]:
-    async with scripted() as server:
-        yield server
-
-
-@pytest.fixture
-def heard() -> Heard:
-    return Heard()
-
+from tidelog.session.frames import frame, message
+from tidelog.session.link import Link
+from tidelog.session.outbox import Outbox, Report
+from tidelog.session.talk import Talk
 
 # --- time --------------------------------------------------------------------------------------------------------------
 
@@ -70,6 +55,29 @@ async def test_a_connection_is_renewed_by_opening_the_new_one_first(
         await new.say({"t": "done", "id": record["id"]})
         await in_time(asked, 10)
         assert not any({"t": "leaving"} in frame for frame in old.frames) and heard.troubles == []
+
+
+async def test_an_older_socket_sends_nothing_from_the_moment_at_which_a_newer_one_does(server: ScriptedServer) -> None:
+    def take(talk: Talk, message: dict[str, Any]) -> None:
+        if message["t"] == "welcome":
+            talk.welcomed.set_result(None)
+
+    def report(number: int) -> Report:
+        return Report(number, message("record", b'"id":%d,' % number, {}), None, 1e9)
+
+    outbox = Outbox(lambda: older.ring())
+    inbox = inbound.Inbound(asyncio.get_running_loop(), lambda item: None)
+    older = Talk(1, await Link.open(Target.of(server.url, KEY)), outbox, inbox, take)
+    talking = asyncio.create_task(older.run(frame([message("hello", b"", {})])))
+    peer = await server.welcomed()
+    outbox.put(report(1))
+    await peer.hear("record")
+    older.hush()
+    outbox.put(report(2))
+    older.ring()
+    await turns()
+    assert outbox.take(2, 0.0) == [report(2).text], "it waits for the newer socket"
+    await end_tasks(talking)
 
 
 async def test_a_drain_leads_to_a_new_connection_while_the_old_one_still_serves(

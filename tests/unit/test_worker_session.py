@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -11,27 +10,12 @@ from uuid import uuid4
 import pytest
 
 from tests.kit.scripted_work import agent_work, answer, done, event, refused, running, tool_work
-from tests.kit.session_server import KEY, ScriptedServer, scripted
+from tests.kit.session_server import KEY, ScriptedServer
 from tests.kit.waiting import until
 from tests.pace import in_time
 from tidelog import Agent, Context, ToolContext, ToolError, tool
 from tidelog.errors import TidelogConnectionError
-from tidelog.session import driver
 from tidelog.worker import RefusedError, Worker, slots
-
-
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver, "SHORTEST_PAUSE_S", 0.001)
-    monkeypatch.setattr(driver, "FIRST_PAUSE_S", 0.005)
-    monkeypatch.setattr(driver, "LONGEST_PAUSE_S", 0.02)
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[ScriptedServer]:
-    async with scripted() as server:
-        yield server
-
 
 # --- agents ------------------------------------------------------------------------------------------------------------
 

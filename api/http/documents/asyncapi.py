@@ -1,4 +1,5 @@
-"""The AsyncAPI 3.0 document of the messages that the system sends. It is made from the registry of events, so it is always true."""
+"""The AsyncAPI 3.0 document of the messages of the system: events, and the session of a worker. It is made from the registry of
+events and from the models of the session's messages, so it is always true."""
 
 from functools import cache
 from typing import Any
@@ -11,7 +12,8 @@ from starlette.responses import Response
 
 from api.http.conventions.answers import cached_document
 from api.http.conventions.routing import DirectRoute
-from api.http.documents import openapi
+from api.http.documents import openapi, session_messages
+from api.http.sessions.limits import PATH, PROTOCOL
 from application.engine.reading.cloudevents import CONTENT_TYPE, ENVELOPE, schema_uri
 from domain.kernel import Event
 from domain.registry import REGISTRY
@@ -21,7 +23,8 @@ router = APIRouter(tags=["documents"], route_class=DirectRoute)
 SCHEMAS = "#/components/schemas/{model}"
 DESCRIPTION = """
 Events of the log as CloudEvents 1.0, in the order in which they were recorded. The application sends, subscribers receive: as
-server-sent events over HTTP, and, if the fan-out is switched on, as messages of a JetStream stream.
+server-sent events over HTTP, and, if the fan-out is switched on, as messages of a JetStream stream. Workers get their work, and
+report about it, over a WebSocket.
 """
 NATS_DESCRIPTION = """
 One message for each event, once and in order, in a JetStream stream that keeps messages for a time. Subscribe to subjects with
@@ -62,11 +65,14 @@ def build(version: str) -> dict[str, Any]:
             "runEvents": _sse("/v1/runs/{run_id}/events", "Events of one run, until it has ended", [*events, "end", "reset"])
             | {"parameters": {"run_id": {"description": "Id of the run, a UUID"}}},
             "subjects": _subjects(found),
+            "workerSession": _session(),
         },
         "operations": {
             "streamTenantEvents": _operation("tenantEvents", [*events, "resync", "reset"], http=True),
             "streamRunEvents": _operation("runEvents", [*events, "end", "reset"], http=True),
             "publishEvents": _operation("subjects", [*events], http=False),
+            "sendToWorker": _operation("workerSession", _said_by("server"), http=False),
+            "receiveFromWorker": _operation("workerSession", _said_by("worker"), http=False) | {"action": "receive"},
         },
         "components": {
             "messages": {
@@ -74,8 +80,9 @@ def build(version: str) -> dict[str, Any]:
                 **{
                     name: {"name": name, "summary": text, "payload": CONTROLS.get(name, NO_DATA)} for name, text in controls.items()
                 },
+                **{key: {"contentType": "application/json", **said} for key, said in session_messages.messages().items()},
             },
-            "schemas": _schemas(found),
+            "schemas": {**_schemas(found), **session_messages.schemas()},
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "apiKey": {"type": "httpApiKey", "in": "header", "name": "X-API-Key"},
@@ -95,6 +102,7 @@ def _reference(*place: str) -> dict[str, str]:
 def _servers() -> dict[str, Any]:
     host = {"description": "Host and port that this document came from", "default": "127.0.0.1:8700"}
     address = {"description": "Host and port of the NATS server", "default": "127.0.0.1:4222"}
+    bearer = [_reference("components", "securitySchemes", "bearer")]
     http = {
         "host": "{host}",
         "description": "Server-sent events, with `Accept: text/event-stream`",
@@ -104,6 +112,8 @@ def _servers() -> dict[str, Any]:
     return {
         "http": {**http, "protocol": "http"},
         "https": {**http, "protocol": "https", "description": "The same behind a proxy that speaks TLS"},
+        "ws": {**http, "protocol": "ws", "description": "WebSocket of the workers", "security": bearer},
+        "wss": {**http, "protocol": "wss", "description": "The same behind a proxy that speaks TLS", "security": bearer},
         "nats": {"host": "{address}", "protocol": "nats", "variables": {"address": address}},
     }
 
@@ -133,6 +143,21 @@ def _subjects(found: dict[tuple[str, int], type[Event]]) -> dict[str, Any]:
             "event": {"description": "The type after its dot", "enum": sorted(happened)},
         },
     }
+
+
+def _session() -> dict[str, Any]:
+    return {
+        "address": PATH,
+        "title": "The session of a worker",
+        "description": f"Subprotocol `{PROTOCOL}`. A frame is a JSON array of messages. Reference: worker-sessions.md",
+        "servers": [_reference("servers", "ws"), _reference("servers", "wss")],
+        "messages": {key: _reference("components", "messages", key) for key in session_messages.messages()},
+        "bindings": {"ws": {"method": "GET", "bindingVersion": "0.1.0"}},
+    }
+
+
+def _said_by(side: str) -> list[str]:
+    return [key for key in session_messages.messages() if key.startswith(f"{side}.")]
 
 
 def _operation(channel: str, messages: list[str], *, http: bool) -> dict[str, Any]:

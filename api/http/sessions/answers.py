@@ -26,6 +26,8 @@ from application.workers.hosting.messages import (
 )
 from domain.kernel import Json
 
+REFUSALS_IN_FULL, MAX_REFUSALS = 96 * 1024, 320 * 1024
+"""Bytes of refused agents in a `welcome`, and of refused tools: a worker with a thousand faults gets its session all the same."""
 BEAT = b'{"t":"beat"}'
 _RELEASE = version("tidelog-server")
 
@@ -85,13 +87,31 @@ class Answers:
     def _definitions(self, answer: Welcome | Defined) -> dict[str, Json]:
         return {"agents": self._verdicts(answer.agents), "tools": self._verdicts(answer.tools)}
 
-    def _verdicts(self, verdicts: Sequence[Verdict]) -> list[dict[str, Json]]:
-        return [
-            {"name": verdict.name, "version": verdict.version, "accepted": True}
-            if verdict.error is None
-            else {"name": verdict.name, "accepted": False, "problem": self.problem(verdict.error)}
-            for verdict in verdicts
-        ]
+    def _verdicts(self, verdicts: Sequence[Verdict]) -> list[Json]:
+        """The verdicts. A great many refusals are told in short, and those that still have no room are left out."""
+        found: list[Json] = []
+        size = 0
+        for verdict in verdicts:
+            if verdict.error is None:
+                found.append({"name": verdict.name, "version": verdict.version, "accepted": True})
+                continue
+            problem = bytes(response_to(self._scope, verdict.error).body)
+            text = _refusal(verdict.name, orjson.Fragment(problem))
+            if size + len(text) > REFUSALS_IN_FULL:
+                text = _refusal((verdict.name or "")[:100], _in_short(problem))
+            if size + len(text) <= MAX_REFUSALS:
+                size += len(text)
+                found.append(orjson.Fragment(text))
+        return found
+
+
+def _refusal(name: str | None, problem: Json) -> bytes:
+    return json_text({"name": name, "accepted": False, "problem": problem})
+
+
+def _in_short(problem: bytes) -> Json:
+    whole = orjson.loads(problem)
+    return {**{name: value for name, value in whole.items() if name != "errors"}, "detail": str(whole.get("detail"))[:200]}
 
 
 def _work_for_tool(answer: WorkForTool) -> dict[str, Json]:

@@ -23,6 +23,7 @@ from domain.kernel import Json, Name, ShortText
 
 VERSION = 1
 MAX_OFFERS = 500
+"""Agents of a worker, and tools."""
 MAX_IN_HAND = 5_000
 MAX_ID = 2**53
 MAX_LINES = 1_000
@@ -109,10 +110,10 @@ class SlotCounts(Said):
 
 
 class Definitions(Said):
-    agents: tuple[Json, ...] = Field(default=(), max_length=MAX_OFFERS)
-    """Each is checked by itself: a definition that is not valid refuses itself only."""
-    tools: tuple[Json, ...] = Field(default=(), max_length=MAX_OFFERS)
-    problems: tuple[Json, ...] = Field(default=(), max_length=MAX_OFFERS)
+    agents: tuple[Json, ...] = ()
+    """Each is checked by itself: a definition that is not valid refuses itself only, and so does one after `MAX_OFFERS` others."""
+    tools: tuple[Json, ...] = ()
+    problems: tuple[Json, ...] = ()
 
 
 class Hello(Definitions):
@@ -253,7 +254,7 @@ class Verdict:
 
     name: str | None
     version: str | None
-    error: TidelogError | None = None
+    error: Exception | None = None
 
 
 @dataclass(frozen=True, slots=True)

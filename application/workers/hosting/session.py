@@ -59,7 +59,7 @@ from application.workers.hosting.messages import (
 )
 from application.workers.hosting.peer import Peer
 from application.workers.hosting.reports import carry_out
-from application.workers.registering import MAX_PENDING, Offer
+from application.workers.registering import MAX_PENDING, Offer, refused_definition
 from application.workers.sessions import Claimed, ClaimedCall
 from domain.errors import TidelogError
 
@@ -233,9 +233,8 @@ class HostedSession:
         async with self._defining:
             assert self.session is not None
             worker_id, registration = self.session.worker_id, self._workers.registration
-            await persistently(lambda: registration.report(self.tenant_id, worker_id, offers.problems))
-            self.problems = offers.problems
             verdicts = []
+            problems = list(offers.problems)
             for kind, given in (("agent", offers.agents), ("tool", offers.tools)):
                 registered = await registration.each(self._visitor.new_request, kind, given)
                 if not self.is_over and not self._draining:
@@ -246,6 +245,9 @@ class HostedSession:
                     for queue, version in accepted.values():
                         self._shared.dispatcher.offer(self, queue, version, MAX_PENDING[kind])
                 verdicts.append([Verdict(offer.name, offer.version, error) for offer, _, error in registered])
+                problems += [refused_definition(kind, offer.name, error) for offer, _, error in registered if error is not None]
+            self.problems = problems
+            await persistently(lambda: registration.report(self.tenant_id, worker_id, problems))
             if not self.is_over and not self._draining:
                 offered, session_id = Offered(self._offered["agent"], self._offered["tool"]), self.session.session_id
                 await persistently(lambda: self._shared.sessions.offer(session_id, offered))

@@ -9,9 +9,9 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnno
 
 from tidelog.calling import is_async
 from tidelog.context import Context
-from tidelog.errors import DefinitionError, ValueTooDeepError
-from tidelog.naming import AGENT_NAME, check_capabilities, check_name, check_version, first_paragraph, kebab_case
-from tidelog.values import check_depth
+from tidelog.errors import DefinitionError, NotJsonError, ValueTooDeepError
+from tidelog.naming import AGENT_NAME, check_capabilities, check_json, check_name, check_version, first_paragraph, kebab_case
+from tidelog.values import to_json
 
 
 class Agent:
@@ -59,13 +59,15 @@ def describe_agent(cls: type[Agent]) -> AgentDefinition:
     if cls.execute is Agent.execute:
         raise DefinitionError("no-execute", f"{what} has no `async def execute(self, ctx)`")
     _check_signatures(cls, what)
-    return AgentDefinition(
+    definition = AgentDefinition(
         name=check_name(cls.name, AGENT_NAME, what),
         version=check_version(cls.version, what),
         description=first_paragraph(cls),
         capabilities=check_capabilities(cls.capabilities, what),
         output_schema=_output_schema(cls),
     )
+    check_json(definition, what)
+    return definition
 
 
 def _check_signatures(cls: type[Agent], what: str) -> None:
@@ -88,9 +90,9 @@ def _output_schema(cls: type[Agent]) -> dict[str, Any] | None:
         if declared is Any or declared is type(None):
             return None
         schema = TypeAdapter(declared).json_schema(mode="serialization")
-        check_depth(schema, "the schema")
+        to_json(schema, "the schema", None)
         return schema
-    except (
-        NameError, TypeError, PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError, ValueTooDeepError,
-    ):  # fmt: skip
+    except (NameError, TypeError, PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError):
+        return None
+    except (ValueTooDeepError, NotJsonError):
         return None

@@ -29,6 +29,7 @@ ProblemKind = Literal[
     "invalid-metadata",
     "duplicate-agent",
     "duplicate-tool",
+    "definition-refused",
 ]
 
 

@@ -4,7 +4,10 @@ import inspect
 import re
 from typing import Any
 
-from tidelog.errors import DefinitionError
+from pydantic import BaseModel
+
+from tidelog.errors import DefinitionError, NotJsonError, ValueTooDeepError
+from tidelog.values import to_json
 
 AGENT_NAME = re.compile(r"[a-z0-9_-]{1,100}")
 TOOL_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
@@ -47,3 +50,12 @@ def check_version(version: object, what: str) -> str:
     if not isinstance(version, str) or not version or len(version) > 100:
         raise DefinitionError("invalid-metadata", f"{what}: version must be a non-empty string, not {version!r}")
     return version
+
+
+def check_json(definition: BaseModel, what: str) -> None:
+    """Raises `DefinitionError` (invalid-metadata) unless each field is data that can be sent and recorded."""
+    for name, value in definition:
+        try:
+            to_json(value, f"its {name}", None)
+        except (NotJsonError, ValueTooDeepError) as error:
+            raise DefinitionError("invalid-metadata", f"{what}: {error}") from error

@@ -13,7 +13,7 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnno
 
 from tidelog.calling import call
 from tidelog.errors import DefinitionError, ValueTooDeepError
-from tidelog.naming import TOOL_NAME, check_capabilities, check_name, check_version, first_paragraph
+from tidelog.naming import TOOL_NAME, check_capabilities, check_json, check_name, check_version, first_paragraph
 from tidelog.values import check_depth, to_json
 from tidelog.work_log import Log
 
@@ -117,7 +117,7 @@ class Tool(Generic[P, R]):
             raise DefinitionError("invalid-metadata", f"{what}: timeout_s must be over 0 and at most 86400 (a day)")
         if not isinstance(self.max_attempts, int) or not 1 <= self.max_attempts <= 20:
             raise DefinitionError("invalid-metadata", f"{what}: max_attempts must be 1 to 20")
-        return ToolDefinition(
+        definition = ToolDefinition(
             name=check_name(self.name, TOOL_NAME, what),
             version=check_version(self.version, what),
             description=first_paragraph(self.function),
@@ -127,6 +127,8 @@ class Tool(Generic[P, R]):
             timeout_s=float(self.timeout_s),
             max_attempts=self.max_attempts,
         )
+        check_json(definition, what)
+        return definition
 
     def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments, converted by the function's type hints, defaults filled in.

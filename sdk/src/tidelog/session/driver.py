@@ -15,6 +15,7 @@ from tidelog.errors import AuthenticationError, InvalidRequestError, PermissionD
 from tidelog.session.frames import MAX_MESSAGE_BYTES, VERSIONS, frame, message
 from tidelog.session.inbound import Inbound
 from tidelog.session.link import Link, LinkError, Target
+from tidelog.session.offers import NOTHING
 from tidelog.session.outbox import Outbox, Report
 from tidelog.session.talk import LEFT, REPLACED, SILENT, Talk
 
@@ -32,6 +33,8 @@ LIFELESS_S = 60.0
 CLOSING_S = 2.0
 LINES_WITHIN_S = 0.1
 """Seconds that lines of agents wait for others, to go in one message."""
+MAX_IN_HAND = 5_000
+"""Pieces of work that a `hello` may name. The server sends further ones again, under the same attempt."""
 
 NOT_THE_KEY, NOT_UNDERSTOOD, NO_COMMON_VERSION = 4401, 4400, 4426
 
@@ -195,8 +198,7 @@ class Driver:
         except TidelogAPIError as error:
             raise _final(error) from error
         try:
-            offered = self.offer
-            hello = self._hello(offered)
+            offered, hello = self._introduce()
         except RefusedSession:
             link.abort()
             raise
@@ -286,9 +288,20 @@ class Driver:
         for report in reports:
             self._inbound.put(Unanswered(report, reason))
 
-    def _hello(self, offered: Mapping[str, Any]) -> bytes:
-        in_hand = list(self.held.items())  # in one step: the user's loop takes away meanwhile
-        text = message(
+    def _introduce(self) -> tuple[Mapping[str, Any], bytes]:
+        """The `hello`, and what it offers: nothing where much work is in hand, and both do not fit. A `define` then follows.
+
+        Raises RefusedSession: the worker cannot say who it is.
+        """
+        in_hand = list(self.held.items())[:MAX_IN_HAND]  # in one step: the user's loop takes away meanwhile
+        for offered in (self.offer, NOTHING.fields):
+            text = self._hello(offered, in_hand)
+            if len(text) <= MAX_MESSAGE_BYTES:
+                return offered, frame([text])
+        raise RefusedSession(f"the worker's hello is {len(text):,} bytes of JSON; the limit is {MAX_MESSAGE_BYTES:,} bytes")
+
+    def _hello(self, offered: Mapping[str, Any], in_hand: Iterable[tuple[tuple[str, int], Held]]) -> bytes:
+        return message(
             "hello", b"",
             {
                 "versions": VERSIONS, **self._identity, "session": self._session, "secret": self._secret, **offered,
@@ -298,11 +311,6 @@ class Driver:
                 ],
             },
         )  # fmt: skip
-        if len(text) > MAX_MESSAGE_BYTES:
-            raise RefusedSession(
-                f"the definitions of agents and tools are {len(text):,} bytes of JSON; the limit is {MAX_MESSAGE_BYTES:,} bytes"
-            )
-        return frame([text])
 
     # --- what the server says ---
 

@@ -15,7 +15,7 @@ from tidelog.session.driver import Arrived, Driver, Ended, RefusedSession, Troub
 from tidelog.session.frames import MAX_MESSAGE_BYTES, message
 from tidelog.session.inbound import Inbound
 from tidelog.session.link import Target
-from tidelog.session.offers import Offer, Slots
+from tidelog.session.offers import NOTHING, Offer, Slots
 from tidelog.session.outbox import Credit, Report
 
 logger = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class Session:
         self._receiver = receiver
         self._inbound = Inbound(self._loop, self._handle)
         self._driver: Driver | None = None
-        self._offer = Offer()
+        self._offer = NOTHING
         self._numbers = itertools.count(1)
         self._asked, self._asked_bytes = 0, 0
         self._waiting_for_room: list[asyncio.Future[None]] = []
@@ -100,7 +100,7 @@ class Session:
     def open(self) -> None:
         """Start the session."""
         self._driver = Driver(self._target, self._identity, self._inbound)
-        self._driver.offer = self._offer.fields()
+        self._driver.offer = self._offer.fields
         self._driver.start()
         self._pulse()
 
@@ -116,14 +116,14 @@ class Session:
     def offer(self, offer: Offer) -> "asyncio.Future[dict[str, Any]] | None":
         """What the worker has, from now on. Returns the future answer of the server, or None while there is no connection: then the
         next hello says it."""
-        self._offer = offer
+        self._offer = offer.said()
         if self._driver is None:
             return None
-        self._driver.offer = offer.fields()
+        self._driver.offer = self._offer.fields
         return self._define(self._driver.offer) if self.connected else None
 
     def _define(self, fields: Mapping[str, Any]) -> "asyncio.Future[dict[str, Any]]":
-        answer = self.ask("define", fields)
+        answer = self._ask("define", fields, b"", MAX_MESSAGE_BYTES)
         answer.add_done_callback(self._defined)
         return answer
 
@@ -133,7 +133,13 @@ class Session:
         if (error := answer.exception()) is not None:
             log(logger, logging.WARNING, "definitions_not_taken", reason=str(error))
         else:
-            self._receiver.on_definitions(_definitions(answer.result().get("agents")), _definitions(answer.result().get("tools")))
+            self._receiver.on_definitions(self._verdicts(answer.result(), "agents"), self._verdicts(answer.result(), "tools"))
+
+    def _verdicts(self, answer: Mapping[str, Any], kind: str) -> tuple[dict[str, Any], ...]:
+        """The server's verdicts on definitions, and those on what the worker has not said."""
+        given = answer.get(kind)
+        verdicts = tuple(one for one in given if isinstance(one, dict)) if isinstance(given, list) else ()
+        return (*verdicts, *self._offer.left_out.get(kind, ()))
 
     def credit(self, slots: Slots) -> None:
         """How many agents and tool calls the worker could begin now, after all work that it was told of."""
@@ -148,12 +154,15 @@ class Session:
         Raises:
             InvalidRequestError: the message is over the limit. NotJsonError: a field is not JSON data.
         """
+        return self._ask(kind, fields, head, self._max_bytes)
+
+    def _ask(self, kind: str, fields: Mapping[str, Any], head: bytes, most: int) -> "asyncio.Future[dict[str, Any]]":
         if self._driver is None or self.ended.done():
             raise TidelogConnectionError("the session with the server is over")
         number = next(self._numbers)
         text = message(kind, b'"id":%d,%b' % (number, head), fields)
-        if len(text) > self._max_bytes:
-            detail = f"the message is {len(text):,} bytes of JSON; the limit is {self._max_bytes:,} bytes"
+        if len(text) > most:
+            detail = f"the message is {len(text):,} bytes of JSON; the limit is {most:,} bytes"
             raise api_error(413, {"code": "too-large", "title": "the message is too large", "detail": detail})
         answer: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         self._asked += 1
@@ -245,8 +254,8 @@ class Session:
                 str(said.get("session")),
                 str(said.get("release", "")),
                 float(said.get("lease_s") or 10.0),
-                _definitions(said.get("agents")),
-                _definitions(said.get("tools")),
+                self._verdicts(said, "agents"),
+                self._verdicts(said, "tools"),
                 item.again,
             )
         )
@@ -280,7 +289,3 @@ class Session:
         else:
             log_failure(logger, "session_failed", error)
             self.ended.set_exception(RuntimeError(f"the worker's session ended by itself: {error!r}"))
-
-
-def _definitions(given: Any) -> tuple[dict[str, Any], ...]:
-    return tuple(one for one in given if isinstance(one, dict)) if isinstance(given, list) else ()

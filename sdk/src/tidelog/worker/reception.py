@@ -39,6 +39,7 @@ class Reception:
         self._was_registered = False
         self._in_trouble = True
         self._told = ""
+        self._told_refusals: set[str] = set()
         self._telling_slots = False
         self._reports: set[asyncio.Task[bool]] = set()
         self._registered = registered
@@ -70,7 +71,7 @@ class Reception:
         self.tell_slots()
 
     def on_definitions(self, agents: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]]) -> None:
-        """One bad definition refuses itself only."""
+        """One bad definition refuses itself only. What was told before is not told again at each report of problems."""
         refused: list[str] = []
         for kind, definitions in (("agent", agents), ("tool", tools)):
             for one in definitions:
@@ -78,7 +79,9 @@ class Reception:
                     problem = one.get("problem")
                     reason = _reason(problem if isinstance(problem, dict) else {})
                     refused.append(f"{kind} {one.get('name')}: {reason}")
-                    log(logger, logging.ERROR, "definition_refused", kind=kind, name=one.get("name"), reason=reason)
+                    level = logging.DEBUG if refused[-1] in self._told_refusals else logging.ERROR
+                    log(logger, level, "definition_refused", kind=kind, name=one.get("name"), reason=reason)
+        self._told_refusals = set(refused)
         if refused and len(refused) == len(agents) + len(tools) and not self.refused.done():
             self.refused.set_result("; ".join(refused))
 
