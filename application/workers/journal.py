@@ -75,9 +75,22 @@ class Journals:
         """
         outcomes = []
         for step in steps:
-            request = await request_for_agent_run(self._commands, caller, agent_run_id, f"step:{step.attempt}:{step.key}")
-            outcomes.append(await self._commands.execute(request, step))
+            (outcome,) = await self.record_each(caller, agent_run_id, [step])
+            if isinstance(outcome, Exception):
+                raise outcome
+            outcomes.append(outcome)
         return outcomes
+
+    async def record_each(
+        self, caller: Caller, agent_run_id: UUID, steps: Sequence[RecordStep]
+    ) -> list[CommandOutcome | Exception]:
+        """Records finished steps, in their order, in one append as far as they fit. A step is refused alone.
+
+        Returns for each step its outcome, or what `record` would raise for it. Raises NotFound, Unavailable: no step was recorded.
+        """
+        names = [f"step:{step.attempt}:{step.key}" for step in steps]
+        requests = [await request_for_agent_run(self._commands, caller, agent_run_id, name) for name in names]
+        return await self._commands.execute_each(list(zip(requests, steps, strict=True)))
 
     async def read(self, tenant_id: UUID, agent_run_id: UUID, *, after_version: int, fresh: bool = True) -> JournalView:
         """Entries written after a version, with the outcomes of calls, and the unreceived mail. Raises NotFound.
