@@ -342,7 +342,7 @@ class HostedSession:
         Returns how many it has answered.
         """
         hand = self.hands.held.get(reports[0].work)
-        steps = steps_of(reports, hand)
+        steps = steps_of(reports, hand) if len(reports) > 1 else ()
         answered = await self._record(steps, hand) if len(steps) > 1 else 0
         if not answered:
             await self._handle_one(reports[0], hand)
