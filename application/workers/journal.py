@@ -11,7 +11,7 @@ import orjson
 import pydantic_core
 
 from application.engine.commands.loop import CommandLoop
-from application.engine.commands.request import Caller, CommandOutcome
+from application.engine.commands.request import Caller, CommandOutcome, CommandRequest
 from application.engine.reading.live import LiveFeed
 from application.invocations import load_invocation
 from application.workers.agent_runs import load_agent_run, request_for_agent_run
@@ -75,9 +75,20 @@ class Journals:
         """
         outcomes = []
         for step in steps:
-            request = await request_for_agent_run(self._commands, caller, agent_run_id, f"step:{step.attempt}:{step.key}")
-            outcomes.append(await self._commands.execute(request, step))
+            outcomes.append(await self._commands.execute(await self._request_of(caller, agent_run_id, step), step))
         return outcomes
+
+    async def record_each(
+        self, caller: Caller, agent_run_id: UUID, steps: Sequence[RecordStep]
+    ) -> list[CommandOutcome | Exception]:
+        """Records finished steps, in their order, in one append as far as they fit. A step is refused alone.
+
+        Returns for each step its outcome, or what `record` would raise for it. Raises NotFound, Unavailable: no step was recorded.
+        """
+        return await self._commands.execute_each([(await self._request_of(caller, agent_run_id, step), step) for step in steps])
+
+    async def _request_of(self, caller: Caller, agent_run_id: UUID, step: RecordStep) -> CommandRequest:
+        return await request_for_agent_run(self._commands, caller, agent_run_id, f"step:{step.attempt}:{step.key}")
 
     async def read(self, tenant_id: UUID, agent_run_id: UUID, *, after_version: int, fresh: bool = True) -> JournalView:
         """Entries written after a version, with the outcomes of calls, and the unreceived mail. Raises NotFound.

@@ -8,6 +8,7 @@ import pytest
 import pytest_asyncio
 
 from application.engine.background import end
+from application.engine.ports.log import AppendRequest, AppendResult
 from application.engine.ports.queue import WorkItem
 from application.engine.ports.sessions import Offered, Seen
 from application.workers.hosting import host
@@ -16,6 +17,7 @@ from application.workers.hosting.messages import (
     Call,
     Complete,
     Defined,
+    Done,
     Drain,
     Fail,
     Hello,
@@ -178,6 +180,28 @@ async def test_reports_of_one_piece_of_work_take_effect_in_order(engine: Engine,
     assert (await engine.run(run_id)).status == "completed"
     answered = [one.id for one in worker.ear.heard if isinstance(one, object) and getattr(one, "id", None)]
     assert answered == list(range(1, 12))
+
+
+async def test_steps_that_wait_together_are_one_append_and_each_has_its_answer(engine: Engine, process: Hosting) -> None:
+    worker = await welcomed(process, "alpha")
+    worker.credit(agent=1)
+    await engine.start("alpha")
+    work = await worker.hears(WorkForAgent)
+    appended: list[int] = []
+    append = engine.store.append
+
+    async def noted(request: AppendRequest) -> AppendResult:
+        appended.append(len(request.commands))
+        return await append(request)
+
+    engine.store.append = noted  # type: ignore[method-assign]
+    for key, result in (("a", 1), ("b", 2), ("b", "another"), ("c", 3)):
+        worker.say(worker.about(work, Record, key=key, result=result))
+    answers = [await worker.answer(number) for number in (1, 2, 3, 4)]
+    assert [type(answer) for answer in answers] == [Done, Done, Refused, Done]
+    recorded = [event for event in engine.log.streams[work.work_id] if event.topic == "agent_run.step_recorded"]
+    assert [answer.fields["version"] for answer in answers if isinstance(answer, Done)] == [event.version for event in recorded]
+    assert appended == [3]
 
 
 async def test_work_that_its_worker_gives_up_is_dispatched_anew(engine: Engine, process: Hosting) -> None:

@@ -178,6 +178,18 @@ async def test_repeats_at_the_same_moment_are_one_for_each_process(loop: Command
     assert set(store.commands) == {1}, "an append has a command once"
 
 
+async def test_commands_of_one_caller_go_as_one_append_and_a_refused_one_is_answered_alone(
+    loop: CommandLoop, store: GatedStore, log: MemoryLog
+) -> None:
+    stream = new_id()
+    commands = [put(stream, 0), put(stream, 1, expect=1), put(stream, 2, expect=1), put(stream, 3, expect=2)]
+    store.open()
+    first, second, refused, last = await loop.execute_each([(request_of(), command) for command in commands])
+    assert values(log, stream) == [0, 1, 3] and isinstance(refused, InvalidState)
+    assert store.commands == [3]
+    assert [outcome.versions[stream] for outcome in (first, second, last)] == [1, 2, 3]  # type: ignore[union-attr]
+
+
 # --- cancellation ---------------------------------------------------------------------------------------------------------
 
 
@@ -197,6 +209,28 @@ async def test_a_caller_that_goes_away_holds_nobody_up(loop: CommandLoop, store:
     assert [isinstance(result, CommandOutcome) for result in results] == [task is not gone for task in tasks]
     assert values(log, stream) == [n for n in range(4) if tasks[n] is not gone or place == "taken along"]
     assert loop._turns._lanes == {}  # nothing is left behind
+
+
+@pytest.mark.parametrize("place", ["lead", "waits", "taken along"])
+async def test_a_caller_of_several_commands_that_goes_away_holds_nobody_up(
+    loop: CommandLoop, store: GatedStore, log: MemoryLog, place: str
+) -> None:
+    stream = new_id()
+    several = [(request_of(), put(stream, n)) for n in range(3)]
+    tasks: list[asyncio.Task[Any]] = [asyncio.create_task(loop.execute(request_of(), put(stream, 10)))] if place != "lead" else []
+    tasks += [asyncio.create_task(loop.execute_each(several)), asyncio.create_task(loop.execute(request_of(), put(stream, 20)))]
+    await until(lambda: store.requests)
+    if place == "taken along":
+        store.open(1)
+        await until(lambda: len(store.requests) == 2)
+    gone = tasks[-2]
+    gone.cancel()
+    await rounds()
+    store.open()
+    async with within(15):
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [isinstance(result, CommandOutcome) for result in results] == [task is not gone for task in tasks]
+    assert values(log, stream) == ([20] if place == "lead" else [10, 20]) and loop._turns._lanes == {}
 
 
 async def test_one_that_goes_away_at_the_moment_of_its_turn_passes_it_on(

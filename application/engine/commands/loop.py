@@ -128,17 +128,42 @@ class CommandLoop:
             InvalidCommand: also for a value that is nested more than 80 levels deep, where the request's values are not `checked`.
             PayloadTooLarge, Unavailable: see `EventStore.append`.
         """
-        try:
-            parts = self._deciding.parts(request, commands)
-        except DomainError as refusal:
-            parts = [Part(command, self._routes[type(command)]) for command in commands]
-            return await self._repeats.or_raise(request, parts, refusal)
-        entry = TurnEntry(request, parts, expected_version)
-        route, command = parts[0].route, parts[0].command
-        root_id = await self._root_of(request.tenant_id, parts[0]) if route.of_state else route.root(command, None)
-        await self._turns.take((request.tenant_id.int, root_id.int), entry, self._lead)
+        entry = self._entry(request, commands, expected_version)
+        if entry.verdict is None:
+            await self._take_turns([entry])
         verdict = entry.verdict
         return verdict if type(verdict) is CommandOutcome else await self._answer(entry)
+
+    async def execute_each(self, commands: Sequence[tuple[CommandRequest, Command]]) -> list[CommandOutcome | Exception]:
+        """Executes commands for one stream, in their order, and in one append as far as they fit. Each has a request of its own,
+        and its own answer: an outcome, or what `execute` would raise.
+
+        Raises Unavailable: none of the commands was executed.
+        """
+        entries = [self._entry(request, (command,)) for request, command in commands]
+        if waiting := [entry for entry in entries if entry.verdict is None]:
+            await self._take_turns(waiting)
+        answers: list[CommandOutcome | Exception] = []
+        for entry in entries:
+            try:
+                answers.append(entry.verdict if type(entry.verdict) is CommandOutcome else await self._answer(entry))
+            except Exception as error:  # noqa: BLE001  # the answer of this command
+                answers.append(error)
+        return answers
+
+    def _entry(self, request: CommandRequest, commands: Sequence[Command], expected_version: int | None = None) -> TurnEntry:
+        try:
+            return TurnEntry(request, self._deciding.parts(request, commands), expected_version)
+        except DomainError as refusal:  # of a hook
+            entry = TurnEntry(request, [Part(command, self._routes[type(command)]) for command in commands], expected_version)
+            entry.settle(RefusedCommands(refusal))
+            return entry
+
+    async def _take_turns(self, entries: Sequence[TurnEntry]) -> None:
+        """Until each entry has its verdict. All are for streams of one root."""
+        tenant_id, part = entries[0].request.tenant_id, entries[0].parts[0]
+        root_id = await self._root_of(tenant_id, part) if part.route.of_state else part.route.root(part.command, None)
+        await self._turns.take((tenant_id.int, root_id.int), entries, self._lead)
 
     async def _root_of(self, tenant_id: UUID, part: Part) -> UUID:
         """The root of a stream that must be known to know it. A stream without events is its own."""

@@ -92,37 +92,45 @@ class Turns:
         self._crowded: OrderedDict[Key, float] = OrderedDict()
         """Root → until when it counts as crowded."""
 
-    async def take(self, key: Key, entry: TurnEntry, lead: Lead) -> None:
-        """Returns when the entry has a verdict. `lead`: gives the entry its verdict, and may take others of the lane along.
+    async def take(self, key: Key, entries: Sequence[TurnEntry], lead: Lead) -> None:
+        """Returns when all entries, of one caller, have a verdict. They have their turns in their order.
 
-        Raises Unavailable if too many wait.
+        `lead`: gives an entry its verdict, and may take others of the lane along. Raises Unavailable if too many wait.
         """
         lane = self._lanes.get(key)
         if lane is None:
             lane = self._lanes[key] = Lane(key)
-        else:
-            await self._wait(lane, entry)
-            if entry.verdict is not None:
-                return
-        try:
-            if self._crowded and self._is_crowded(key):
-                await asyncio.sleep(COMPANY_S)
-            await lead(lane, entry)
-        finally:
-            self._pass_on(lane)
-
-    async def _wait(self, lane: Lane, entry: TurnEntry) -> None:
-        """Until the entry has a verdict, or the lead."""
-        if len(lane.waiting) >= MAX_WAITING:
+            entries[0].leads = True
+        elif len(lane.waiting) >= MAX_WAITING:
             raise Unavailable(f"{MAX_WAITING:,} commands of this root wait already")
-        entry.waiter = asyncio.get_running_loop().create_future()
-        lane.waiting.append(entry)
+        for entry in entries:
+            if not entry.leads:
+                entry.waiter = asyncio.get_running_loop().create_future()
+                lane.waiting.append(entry)
         try:
-            await entry.waiter
-        except asyncio.CancelledError:
-            if entry.leads:
-                self._pass_on(lane)
+            for entry in entries:
+                if entry.waiter is not None:
+                    await entry.waiter
+                if entry.leads:
+                    await self._lead(lane, entry, lead)
+        except BaseException:
+            self._leave(lane, entries)
             raise
+
+    async def _lead(self, lane: Lane, entry: TurnEntry, lead: Lead) -> None:
+        if self._crowded and self._is_crowded(lane.key):
+            await asyncio.sleep(COMPANY_S)
+        await lead(lane, entry)
+        entry.leads = False
+        self._pass_on(lane)
+
+    def _leave(self, lane: Lane, entries: Sequence[TurnEntry]) -> None:
+        """The caller has gone: nobody may wait for its entries."""
+        for entry in entries:
+            if entry.waiter is not None:
+                entry.waiter.cancel()
+        if any(entry.leads for entry in entries):
+            self._pass_on(lane)
 
     def _pass_on(self, lane: Lane) -> None:
         """Gives the lead to the first that waits. Without one, the lane is closed."""

@@ -1,5 +1,6 @@
 """A piece of work in the hand of a worker, and what happens to the work meanwhile: finished calls, mail, a cancellation, a loss."""
 
+import secrets
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -7,7 +8,7 @@ from uuid import UUID
 
 from application.engine.commands.loop import CommandLoop
 from application.engine.reading.live import LiveFeed
-from application.workers.hosting.messages import Stop, StopReason, Update
+from application.workers.hosting.messages import Report, Stop, StopReason, Update
 from application.workers.journal import Journals
 from domain import agent_runs, invocations
 from domain.agent_runs import AgentRunCancelled, AgentRunFailed, AgentRunResumed, CallFinished, MailDelivered
@@ -62,6 +63,10 @@ class Hand:
         self.stopped = False
         """The worker has been told to stop, and its report still counts."""
         self._unwatch = live.call(work_id, TOPICS[kind], partial(woken, self))
+
+    def fits(self, report: Report) -> bool:
+        """Whether a report is about the attempt in hand."""
+        return self.attempt == report.attempt and secrets.compare_digest(self.token, report.token)
 
     def drop(self) -> None:
         """Ends the watch. A second call does nothing."""

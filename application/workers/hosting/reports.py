@@ -1,12 +1,15 @@
 """What a report of a worker does: the same use cases, with the same names of commands, as through every other entrance."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import Caller, CommandOutcome
 from application.workers import Workers
+from application.workers.hosting.hand import Hand
 from application.workers.hosting.looking import result_of
 from application.workers.hosting.messages import (
+    AnyReport,
     Call,
     Complete,
     Done,
@@ -19,6 +22,7 @@ from application.workers.hosting.messages import (
     Send,
     Set,
 )
+from application.workers.journal import Journals
 from domain import agent_runs, invocations
 from domain.errors import InvalidCommand
 
@@ -33,55 +37,81 @@ async def carry_out(workers: Workers, commands: CommandLoop, caller: Caller, kin
     work: dict[str, Any] = {"agent_run_id": report.work, "attempt": report.attempt}
     match report:
         case Record():
-            step = agent_runs.RecordStep(**work, key=report.key, kind=report.kind, result=report.result)
-            return _done(report, (await workers.journals.record(caller, report.work, [step]))[0])
+            return done(report, (await workers.journals.record(caller, report.work, [step_of(report)]))[0])
         case Call():
             start = agent_runs.StartCall(**work, key=report.key, tool=report.tool)
             invocation_id, outcome = await workers.calls.call(caller, start, report.arguments)
-            return _done(report, outcome, invocation_id=invocation_id)
+            return done(report, outcome, invocation_id=invocation_id)
         case Send():
             message_id, outcome = await workers.mail.send(
                 caller, agent_run_id=report.work, attempt=report.attempt, key=report.key, to=report.to, body=report.body
             )
-            return _done(report, outcome, message_id=message_id)
+            return done(report, outcome, message_id=message_id)
         case Receive():
             receive = agent_runs.ReceiveMail(**work, key=report.key, message_id=report.message_id)
-            return _done(report, await workers.mail.receive(caller, receive))
+            return done(report, await workers.mail.receive(caller, receive))
         case Get():
             value, outcome = await workers.context.get(
                 caller, agent_run_id=report.work, attempt=report.attempt, key=report.key, name=report.name
             )
-            return _done(report, outcome, **value)
+            return done(report, outcome, **value)
         case Set():
             value, outcome = await workers.context.set(
                 caller, agent_run_id=report.work, attempt=report.attempt, key=report.key, name=report.name,
                 value=report.value, expect=report.expect,
             )  # fmt: skip
-            return _done(report, outcome, **value)
+            return done(report, outcome, **value)
         case More():
             if report.result is not None:
                 return Done(report.id, {"result": await result_of(commands, caller.tenant_id, report.work, report.result)})
             return Done(report.id, page=await workers.journals.page(caller.tenant_id, report.work, after_version=report.after))
         case Complete():
             complete = agent_runs.CompleteAgentRun(**work, result=report.result, unused_keys=report.unused_keys)
-            return _done(report, await workers.outcomes.complete(caller, complete))
+            return done(report, await workers.outcomes.complete(caller, complete))
         case Fail():
             fail = agent_runs.FailAgentRun(**work, error=report.error)
             outcome, again = await workers.outcomes.fail(caller, fail)
-            return _done(report, outcome, retry=again)
+            return done(report, outcome, retry=again)
 
 
 async def _of_call(workers: Workers, caller: Caller, report: RecordedReport) -> Done:
     match report:
         case Complete():
             complete = invocations.CompleteInvocation(invocation_id=report.work, attempt=report.attempt, result=report.result)
-            return _done(report, await workers.invocations.complete(caller, complete))
+            return done(report, await workers.invocations.complete(caller, complete))
         case Fail():
             fail = invocations.FailInvocation(invocation_id=report.work, attempt=report.attempt, error=report.error)
-            return _done(report, await workers.invocations.fail(caller, fail))
+            return done(report, await workers.invocations.fail(caller, fail))
         case _:
             raise InvalidCommand(f"the work is a tool call, which has no {report.t}: it is completed or fails")
 
 
-def _done(report: RecordedReport, outcome: CommandOutcome, **fields: object) -> Done:
+def step_of(report: Record) -> agent_runs.RecordStep:
+    return agent_runs.RecordStep(
+        agent_run_id=report.work, attempt=report.attempt, key=report.key, kind=report.kind, result=report.result
+    )
+
+
+def done(report: RecordedReport, outcome: CommandOutcome, **fields: object) -> Done:
     return Done(report.id, {**fields, "version": outcome.versions[report.work]})
+
+
+def steps_of(reports: Sequence[AnyReport], hand: Hand | None) -> list[Record]:
+    """The reports up to the first that is no finished step of the agent run in the worker's hand."""
+    steps: list[Record] = []
+    for report in reports:
+        if hand is None or hand.kind != "agent" or not isinstance(report, Record) or not hand.fits(report):
+            break
+        steps.append(report)
+    return steps
+
+
+async def together(journals: Journals, caller: Caller, steps: Sequence[Record]) -> list[tuple[Record, Done | Exception]]:
+    """Records steps of one agent run, in one append as far as they fit. Each comes with its answer: an error, if it was refused."""
+    try:
+        answers = await journals.record_each(caller, steps[0].work, [step_of(step) for step in steps])
+    except Exception as error:  # noqa: BLE001  # none was recorded
+        return [(step, error) for step in steps]
+    return [
+        (step, answer if isinstance(answer, Exception) else done(step, answer)) for step, answer in zip(steps, answers, strict=True)
+    ]

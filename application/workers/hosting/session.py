@@ -45,6 +45,7 @@ from application.workers.hosting.messages import (
     MalformedMessage,
     More,
     NoCommonVersion,
+    Record,
     Refused,
     Return,
     Saying,
@@ -58,10 +59,10 @@ from application.workers.hosting.messages import (
     WorkForTool,
 )
 from application.workers.hosting.peer import Peer
-from application.workers.hosting.reports import carry_out
+from application.workers.hosting.reports import carry_out, steps_of, together
 from application.workers.registering import MAX_PENDING, Offer, refused_definition
 from application.workers.sessions import Claimed, ClaimedCall
-from domain.errors import TidelogError
+from domain.errors import TidelogError, Unavailable, VersionConflict
 
 log = structlog.get_logger(__name__)
 
@@ -338,9 +339,31 @@ class HostedSession:
     # --- reports --------------------------------------------------------------------------------------------------------------
 
     async def _handle(self, reports: Sequence[AnyReport]) -> int:
-        """Answers the first of the reports that wait about one piece of work."""
-        report = reports[0]
-        hand = self.hands.held.get(report.work)
+        """Answers the first of the reports that wait about one piece of work; of several steps, those that were recorded together.
+
+        Returns how many it has answered.
+        """
+        hand = self.hands.held.get(reports[0].work)
+        steps = steps_of(reports, hand) if len(reports) > 1 else ()
+        answered = await self._record(steps, hand) if len(steps) > 1 else 0
+        if not answered:
+            await self._handle_one(reports[0], hand)
+        return answered or 1
+
+    async def _record(self, steps: Sequence[Record], hand: Hand | None) -> int:
+        """Records steps together. Returns how many it has answered: those before the first that has to be tried again."""
+        answered = 0
+        for step, answer in await together(self._workers.journals, self.caller, steps):
+            if isinstance(answer, Unavailable | VersionConflict):
+                break
+            if isinstance(answer, Exception):
+                self._refuse(step, answer, hand)
+            else:
+                self._peer.put(answer)
+            answered += 1
+        return answered
+
+    async def _handle_one(self, report: AnyReport, hand: Hand | None) -> None:
         if hand is not None and isinstance(report, Complete | Fail | Return):
             hand.ending = True
         try:
@@ -349,10 +372,7 @@ class HostedSession:
                 done = await persistently(lambda: self._take_over(kind, report))
             else:
                 done = await persistently(lambda: carry_out(self._workers, self._shared.commands, self.caller, kind, report))
-        except TidelogError as error:
-            self._refuse(report, error, hand)
-        except Exception as error:
-            log.exception("report_failed", type=report.t, work_id=str(report.work))
+        except Exception as error:  # noqa: BLE001  # a defect is an answer, too
             self._refuse(report, error, hand)
         else:
             self._peer.put(done)
@@ -361,7 +381,6 @@ class HostedSession:
             elif isinstance(report, More) and done.page is not None and hand is not None:
                 hand.seen, hand.paging = max(hand.seen, done.page.version), done.page.more
                 self.hands.look()
-        return 1
 
     async def _take_over(self, kind: str, report: Return) -> Done:
         assert self.session is not None
@@ -371,6 +390,8 @@ class HostedSession:
         return Done(report.id)
 
     def _refuse(self, report: AnyReport, error: Exception, hand: Hand | None) -> None:
+        if not isinstance(error, TidelogError):
+            log.error("report_failed", type=report.t, work_id=str(report.work), exc_info=error)
         self._peer.put(Refused(report.id, error))
         if hand is not None and hand.ending:
             hand.ending = False
@@ -379,7 +400,7 @@ class HostedSession:
     async def _kind_for(self, report: AnyReport) -> str:
         """The kind of the work that a report is about. Raises InvalidToken: the report is not about work of this session."""
         hand = self.hands.held.get(report.work)
-        if hand is not None and hand.attempt == report.attempt and secrets.compare_digest(hand.token, report.token):
+        if hand is not None and hand.fits(report):
             return hand.kind
         assert self.session is not None
         session_id, tokens, commands = self.session.session_id, self._workers.sessions.tokens, self._shared.commands

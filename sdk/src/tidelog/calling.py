@@ -76,10 +76,11 @@ async def call(function: Callable[..., Any], args: Sequence[Any], kwargs: Mappin
 
 
 def run_in_thread(function: Callable[[], Any]) -> Awaitable[Any]:
-    """Run in a new daemon thread, with the caller's context variables.
+    """Run in an idle or a new daemon thread, with the caller's context variables.
 
-    There is no pool: when the waiting side gives up (time-out, cancellation) Python cannot stop the thread. The abandoned thread
-    must neither hold a place that other calls need nor keep the process from ending. The call's crew bounds and counts its threads.
+    No pool bounds the threads: when the waiting side gives up (time-out, cancellation) Python cannot stop the thread. The abandoned
+    thread must neither hold a place that other calls need nor keep the process from ending. The call's crew bounds and counts its
+    threads.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()

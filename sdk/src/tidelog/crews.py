@@ -4,17 +4,23 @@ whoever gave up a call needs to know whether its code still runs."""
 import asyncio
 import contextlib
 import contextvars
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from queue import Empty, SimpleQueue
+from typing import Any, ClassVar
 
 from tidelog.places import place_of_task, place_of_thread
 
 MAX_THREADS = 32
 """Threads of one call at once. Further functions wait for one of these threads."""
+IDLE_S = 5.0
+"""Seconds after which a thread without a function ends."""
+MAX_IDLE = 128
+"""Threads that wait for a function. A further thread ends with its function."""
 _RESOLVERS = frozenset({"getaddrinfo", "getnameinfo", "_getaddrinfo_debug"})
 
 
@@ -51,9 +57,9 @@ class Crew:
             if len(self._threads) >= MAX_THREADS:
                 self._waiting.append((work, name))
                 return
-            thread = daemon(partial(self._work, work, name), name)
+            thread = CallThread.idle()
             self._threads[thread] = name
-        thread.start()
+        thread.carry_out(partial(self._work, work, name), name)
 
     @property
     def ended(self) -> bool:
@@ -91,8 +97,9 @@ class Crew:
                     break
                 work, name = self._waiting.popleft()
                 self._threads[me] = name
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(self._tell)
+        if self._watchers:  # a later one looks by itself
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self._loop.call_soon_threadsafe(self._tell)
 
     def _forget(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
@@ -136,6 +143,65 @@ class CallThreads(ThreadPoolExecutor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Nothing to wait for: the threads are daemons."""
+
+
+class CallThread(threading.Thread):
+    """A daemon thread that carries out one function after the other, of any crew.
+
+    A new thread for each function would cost more than most functions. Nobody waits for a thread: where none is idle, a new one
+    begins, so a function that hangs holds up no other.
+    """
+
+    _idle: ClassVar[deque["CallThread"]] = deque()
+    """The thread that was used last has the next turn, so that the others can end."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._next: SimpleQueue[Callable[[], None]] = SimpleQueue()
+
+    @classmethod
+    def idle(cls) -> "CallThread":
+        """A thread without a function. The caller gives it one by `carry_out`."""
+        try:
+            return cls._idle.pop()
+        except IndexError:
+            return cls()
+
+    def carry_out(self, work: Callable[[], None], name: str) -> None:
+        """Runs `work`, which raises nothing."""
+        self.name = f"tidelog-{name:.60}"
+        self._next.put(work)
+        if self.ident is None:
+            self.start()
+
+    def run(self) -> None:
+        while (work := self._given()) is not None:
+            work()
+            del work  # an idle thread keeps nothing of the call alive
+            if len(self._idle) >= MAX_IDLE:
+                return
+            self.name = "tidelog-idle"
+            self._idle.append(self)
+
+    def _given(self) -> Callable[[], None] | None:
+        """The next function. None: none came for a while."""
+        try:
+            return self._next.get(timeout=IDLE_S)
+        except Empty:
+            try:
+                self._idle.remove(self)
+            except ValueError:  # taken at this moment
+                return self._next.get()
+            return None
+
+    @classmethod
+    def forget(cls) -> None:
+        """The process is a copy, and the threads are those of the process that was copied."""
+        cls._idle.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=CallThread.forget)
 
 
 def daemon(target: Callable[[], None], name: str) -> threading.Thread:
