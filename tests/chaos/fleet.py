@@ -1,4 +1,4 @@
-"""Processes of several machines: each a `tidelog serve` or a worker of its own, on one Postgres and one NATS."""
+"""Processes of several machines: each a `tidelog serve` or a worker of its own, on one PostgreSQL and one NATS."""
 
 import asyncio
 import hashlib
@@ -77,9 +77,11 @@ class Machine:
 
 
 class Fleet:
-    """Two machines with the api role, two with the engine's roles, and two workers; all on one database."""
+    """Machines with the api role, machines with the engine's roles, and a worker for each api; all on one database."""
 
-    def __init__(self, services: EmbeddedServices, database_url: str, folder: Path, agents: Path) -> None:
+    def __init__(
+        self, services: EmbeddedServices, database_url: str, folder: Path, agents: Path, *, apis: int = 2, engines: int = 2
+    ) -> None:
         self.key = f"tl_{secrets.token_urlsafe(32)}"
         self.witness = folder / "witness"
         servers = {
@@ -89,13 +91,13 @@ class Fleet:
             "TIDELOG_BOOTSTRAP_KEY_SHA256": hashlib.sha256(self.key.encode()).hexdigest(),
         }
         serve = (str(COMMAND), "serve", "--roles")
-        ports = [free_port() for _ in range(2)]
+        ports = [free_port() for _ in range(apis)]
         self.urls = [f"http://127.0.0.1:{port}" for port in ports]
         self.apis = [
             Machine(f"api-{number}", folder, (*serve, "api"), {**servers, "TIDELOG_PORT": str(port)})
             for number, port in enumerate(ports)
         ]
-        self.engines = [Machine(f"engine-{n}", folder, (*serve, "relay,projector,saga"), servers) for n in range(2)]
+        self.engines = [Machine(f"engine-{n}", folder, (*serve, "relay,projector,saga"), servers) for n in range(engines)]
         worker = (sys.executable, "-P", "-m", "tidelog.worker", "--agents", str(agents), "--log-format", "json")
         for_workers = {"TIDELOG_API_KEY": self.key, VARIABLE: str(self.witness)}
         self.workers = [
