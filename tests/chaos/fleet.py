@@ -13,12 +13,14 @@ import httpx2
 
 from adapters.embedded import EmbeddedServices
 from tests.chaos.agents._witness import VARIABLE
+from tests.chaos.releases import Release
 from tests.chaos.server import COMMAND
 from tests.pace import until
 from tests.ports import free_port
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
+WORKER = (sys.executable, "-P", "-m", "tidelog.worker")
 
 
 class Machine:
@@ -76,6 +78,11 @@ class Machine:
         self._process.send_signal(number)
 
 
+class WorkerMachine(Machine):
+    def _ready(self) -> bool:
+        return self.output.read_text().count("worker_registered") >= self._starts
+
+
 class Fleet:
     """Machines with the api role, machines with the engine's roles, and a worker for each api; all on one database."""
 
@@ -84,25 +91,35 @@ class Fleet:
     ) -> None:
         self.key = f"tl_{secrets.token_urlsafe(32)}"
         self.witness = folder / "witness"
-        servers = {
+        self.servers = {
             "TIDELOG_DATABASE_URL": database_url,
             "TIDELOG_NATS_URL": services.nats_url,
             "TIDELOG_WORKER_NATS_URL": services.worker_nats_url,
             "TIDELOG_BOOTSTRAP_KEY_SHA256": hashlib.sha256(self.key.encode()).hexdigest(),
         }
-        serve = (str(COMMAND), "serve", "--roles")
+        """The settings of all servers."""
+        self._folder, self._agents = folder, agents
         ports = [free_port() for _ in range(apis)]
         self.urls = [f"http://127.0.0.1:{port}" for port in ports]
-        self.apis = [
-            Machine(f"api-{number}", folder, (*serve, "api"), {**servers, "TIDELOG_PORT": str(port)})
-            for number, port in enumerate(ports)
-        ]
-        self.engines = [Machine(f"engine-{n}", folder, (*serve, "relay,projector,saga"), servers) for n in range(engines)]
-        worker = (sys.executable, "-P", "-m", "tidelog.worker", "--agents", str(agents), "--log-format", "json")
-        for_workers = {"TIDELOG_API_KEY": self.key, VARIABLE: str(self.witness)}
-        self.workers = [
-            WorkerMachine(f"worker-{n}", folder, worker, {**for_workers, "TIDELOG_URL": url}) for n, url in enumerate(self.urls)
-        ]
+        self.apis = [self.api(f"api-{number}", port) for number, port in enumerate(ports)]
+        self.engines = [self.engine(f"engine-{number}") for number in range(engines)]
+        self.workers = [self.worker(f"worker-{number}", url) for number, url in enumerate(self.urls)]
+
+    def api(self, name: str, port: int, release: Release | None = None) -> Machine:
+        """`release`: None for this one."""
+        return self._server(name, "api", release, {"TIDELOG_PORT": str(port)})
+
+    def engine(self, name: str, release: Release | None = None) -> Machine:
+        return self._server(name, "relay,projector,saga", release, {})
+
+    def _server(self, name: str, roles: str, release: Release | None, environment: Mapping[str, str]) -> Machine:
+        command, of_release = (release.command, release.environment) if release else ((str(COMMAND),), {})
+        return Machine(name, self._folder, (*command, "serve", "--roles", roles), {**self.servers, **of_release, **environment})
+
+    def worker(self, name: str, url: str, release: Release | None = None) -> WorkerMachine:
+        command, of_release = (release.worker, release.environment) if release else (WORKER, {})
+        environment = {"TIDELOG_API_KEY": self.key, VARIABLE: str(self.witness), "TIDELOG_URL": url, **of_release}
+        return WorkerMachine(name, self._folder, (*command, "--agents", str(self._agents), "--log-format", "json"), environment)
 
     @property
     def machines(self) -> list[Machine]:
@@ -120,11 +137,6 @@ class Fleet:
     async def __aexit__(self, *_: object) -> None:
         for machine in self.machines:
             await machine.kill()
-
-
-class WorkerMachine(Machine):
-    def _ready(self) -> bool:
-        return self.output.read_text().count("worker_registered") >= self._starts
 
 
 class Balancer(httpx2.AsyncBaseTransport):
