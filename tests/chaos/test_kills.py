@@ -45,6 +45,7 @@ END_TIMEOUT_S = 60.0
 SETTLE_TIMEOUT_S = 45.0
 """A message whose acknowledgement was lost with NATS is delivered again after the queue's wait of 10 s."""
 
+CLAIMED_AGAIN_S = 13.0
 FEED_TIMEOUT_S = 20.0
 
 BAD_NEWS = frozenset(
@@ -213,13 +214,11 @@ async def test_a_killed_worker_is_continued_where_it_was() -> None:
             return {line.key for line in read_lines(witness)} == {"first", *tools}
 
         await until(inside, 15)
-        before = time.monotonic()
+        killed_at = time.time()
         assert server.kill("worker") is not None
 
         repeated = await run_when(http, runs["chaos.long"], lambda run: run["status"] != "running")
         assert repeated["status"] == "completed", repeated
-        took = time.monotonic() - before
-        assert took < 20 or took < 20 * await slowness(), "the queue's wait is 10 s"
         [step] = repeated["steps"]
         assert (step["attempt"], [call["attempts"] for call in step["calls"]]) == (2, [2])
 
@@ -243,6 +242,9 @@ async def test_a_killed_worker_is_continued_where_it_was() -> None:
         snapshot = await settled(server)
         assert await check_snapshot(snapshot, server.nats_url()) == []
         assert list(check_witness(read_lines(witness), snapshot)) == []
+        took = max(losses.claimed_again(snapshot)) - killed_at
+        print(f"after a kill of the worker the last attempt was claimed after {took:.1f} s")
+        assert took < CLAIMED_AGAIN_S or took < CLAIMED_AGAIN_S * await slowness()
 
 
 async def run_when(http: httpx2.AsyncClient, run_id: str, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:

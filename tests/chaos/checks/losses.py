@@ -3,10 +3,12 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 from domain import agent_runs, invocations
 from tests.chaos.checks.snapshot import Fact, Snapshot, Violation
 
+CLAIMS = agent_runs.AgentRunClaimed | invocations.AttemptStarted
 CLOCKS_S = 0.5
 """Between a blow and what is recorded at the same time."""
 
@@ -36,16 +38,22 @@ def losses(snapshot: Snapshot) -> Iterator[Loss]:
     """The attempts that lapsed, but for those that never reached their worker."""
     for prefix in ("agent_run.", "invocation."):
         for work_id, facts in snapshot.streams(prefix).items():
-            claimed = {
-                fact.event.attempt: _at(fact)
-                for fact in facts
-                if isinstance(fact.event, agent_runs.AgentRunClaimed | invocations.AttemptStarted)
-            }
+            claimed = {fact.event.attempt: _at(fact) for fact in facts if isinstance(fact.event, CLAIMS)}
             for fact in facts:
                 attempt = _lapsed(fact)
                 if attempt is not None:
                     ambiguous = isinstance(fact.event, invocations.InvocationBecameAmbiguous)
                     yield Loss(f"{prefix}{work_id}", attempt, claimed[attempt], _at(fact), ambiguous)
+
+
+def claimed_again(snapshot: Snapshot) -> Iterator[float]:
+    """When the next attempt after a loss was claimed, of the work whose attempt was lost."""
+    for loss in losses(snapshot):
+        prefix, _, work_id = loss.work.partition(".")
+        for fact in snapshot.streams(f"{prefix}.")[UUID(work_id)]:
+            event = fact.event
+            if isinstance(event, CLAIMS) and event.attempt == loss.attempt + 1:
+                yield _at(fact)
 
 
 def check_losses(snapshot: Snapshot, blows: Sequence[Blow]) -> Iterator[Violation]:
