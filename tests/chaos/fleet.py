@@ -17,6 +17,7 @@ from tests.chaos.releases import Release
 from tests.chaos.server import COMMAND
 from tests.pace import until
 from tests.ports import free_port
+from tidelog.http_client import HttpTransport
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
@@ -146,7 +147,7 @@ class Balancer(httpx2.AsyncBaseTransport):
     """
 
     def __init__(self, urls: list[str]) -> None:
-        self._transports = [httpx2.AsyncHTTPTransport() for _ in urls]
+        self._transports = [HttpTransport() for _ in urls]
         self._urls = [httpx2.URL(url) for url in urls]
         self._turn = 0
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
-import httpx2
 import pytest
 
 from adapters.embedded import EmbeddedServices
@@ -32,6 +31,7 @@ from tests.chaos.test_kills import AGENTS, END_TIMEOUT_S, work_goes_on
 from tests.chaos.witness import Line, check_witness, read_lines
 from tests.integration.system_kit import empty_work_queue
 from tests.pace import ended, slowness, until
+from tidelog.http_client import http_client
 
 pytestmark = pytest.mark.chaos
 
@@ -74,12 +74,12 @@ async def test_kills_of_the_api_lose_no_attempt_and_leave_no_call_in_doubt(
     await empty_work_queue(services.nats_url)
     async with Fleet(services, database_url, tmp_path, AGENTS, apis=1, engines=1) as fleet:
         headers = {"Authorization": f"Bearer {fleet.key}"}
-        async with httpx2.AsyncClient(base_url=fleet.urls[0], headers=headers, timeout=10) as http:
+        async with http_client(fleet.urls[0], headers=headers, timeout_s=10) as http:
             load, stop = Load(http, seed, at_once=AT_ONCE, pause_s=0.1, shapes=POSTING), asyncio.Event()
             loading = asyncio.create_task(load.run(stop), name="load")
             try:
+                await calls_go_on(fleet.witness)
                 for number in range(1, kills + 1):
-                    await calls_go_on(fleet.witness)
                     await asyncio.sleep(chance.uniform(0.0, SOON))
                     away_s = chance.uniform(*LONG_S) if number % LONG_EVERY == 0 else 0.0
                     await kill_api(fleet, story, away_s)

@@ -30,6 +30,7 @@ from tests.chaos.storm import Planned, Storm, plan_of, seed_of, storms
 from tests.chaos.witness import check_witness, read_lines
 from tests.pace import Deadline, ended, slowness, until, within
 from tidelog import Client
+from tidelog.http_client import http_client
 
 pytestmark = [
     pytest.mark.chaos,
@@ -65,7 +66,7 @@ async def witnessed_server() -> AsyncIterator[tuple[Server, Path, httpx2.AsyncCl
         witness = Path(folder) / "lines"
         async with running_server(AGENTS, "--isolate", environment={VARIABLE: str(witness)}) as server:
             headers = {"Authorization": f"Bearer {server.key}"}
-            async with httpx2.AsyncClient(base_url=server.url, headers=headers, timeout=10) as http:
+            async with http_client(server.url, headers=headers, timeout_s=10) as http:
 
                 async def registered() -> bool:  # tools come after agents
                     return "chaos.once" in [tool["name"] for tool in (await http.get("/v1/tools")).json()["data"]]
