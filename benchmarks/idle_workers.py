@@ -46,20 +46,21 @@ def measure(services: EmbeddedServices, folder: Path, workers: int) -> None:
 
 
 def settle(url: str, workers: int) -> None:
-    """Waits until the workers have started, which costs each of them a second of a processor, and each has its session.
+    """Waits until the workers have started, which costs each of them a second of a processor, and all agents are registered.
 
     Raises TimeoutError.
     """
     end = time.monotonic() + SETTLE_S
-    while sessions(url) < workers or shares(SETTLED_S)["worker"] > SETTLED_SHARE:
+    while offering(url) < workers or shares(SETTLED_S)["worker"] > SETTLED_SHARE:
         if time.monotonic() > end:
-            raise TimeoutError(f"{sessions(url)} of {workers} workers have a session after {SETTLE_S:g} s")
+            raise TimeoutError(f"{offering(url)} of {workers} workers offer their agents after {SETTLE_S:g} s")
         time.sleep(0.5)
 
 
-def sessions(url: str) -> int:
+def offering(url: str) -> int:
+    """The number of workers that offer all their agents."""
     status, body = answer(int(url.rpartition(":")[2]), "/v1/workers?limit=1000")
-    return len(json.loads(body)["data"]) if status == 200 else 0
+    return sum(len(worker["agents"] or ()) == AGENTS for worker in json.loads(body)["data"]) if status == 200 else 0
 
 
 def shares(seconds: float) -> dict[str, float]:
