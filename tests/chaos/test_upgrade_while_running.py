@@ -94,7 +94,7 @@ async def test_an_upgrade_loses_nothing_and_leaves_no_call_in_doubt(services: Em
                     await apis(upgrade, load, loading)
                     file.touch()
                     await until(lambda: answered(http, held), PATIENCE_S)
-                    await asyncio.gather(upgrade.new_worker.start(), upgrade.old_worker.stop())
+                    await upgrade.new_worker.start()
                     await work_goes_on(load, loading, 1)
                     stop.set()
                     await ended(loading, END_TIMEOUT_S)

@@ -19,8 +19,9 @@ from tidelog.session.outbox import Outbox, Report
 from tidelog.session.talk import LEFT, REPLACED, SILENT, Talk
 
 TICK_S = 1.0
-WELCOME_S = 30.0
-"""The server takes workers that come back together in turns."""
+WELCOME_S = 600.0
+"""The server registers all definitions before the welcome: many workers with many agents that come together take their time. A
+server that is away is noticed by its silence. A worker that gave up would let the server begin anew."""
 FIRST_PAUSE_S, SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 0.1, 5.0
 MOST_DOUBLED = 16
 STEADY_S = 2.0
