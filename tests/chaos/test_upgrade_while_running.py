@@ -27,7 +27,7 @@ from tests.chaos.witness import check_witness, read_lines
 from tests.integration.system_kit import empty_work_queue, fresh_database
 from tests.pace import ended, finished, until
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]  # a dozen processes start one after the other
 
 HELD = 3
 PATIENCE_S = 20.0
@@ -82,7 +82,7 @@ async def test_an_upgrade_loses_nothing_and_leaves_no_call_in_doubt(services: Em
             async with httpx2.AsyncClient(
                 base_url=fleet.urls[0], headers=headers, transport=Balancer(fleet.urls), timeout=30
             ) as http:
-                load = Load(http, chance.randrange(10**6), shapes=POSTING)
+                load = Load(http, chance.randrange(10**6), at_once=4, shapes=POSTING)
                 held = Load(http, chance.randrange(10**6), at_once=HELD, shapes=[lambda: holding(file)])
                 stop, all_held = asyncio.Event(), asyncio.Event()
                 holding_them = asyncio.create_task(held.run(all_held), name="calls in hand")
@@ -134,23 +134,23 @@ async def engines(upgrade: Upgrade, load: Load, loading: asyncio.Task[None]) -> 
     """Relay, read models and sagas: both releases side by side, each alone after a kill of the other."""
     await asyncio.to_thread(upgrade.migrate, None)
     await upgrade.new_engine.start()
-    await work_goes_on(load, loading, 2)
+    await work_goes_on(load, loading, 1)
     for _ in range(rounds(0, 4)):
         await upgrade.new_engine.kill()
-        await work_goes_on(load, loading, 2)
+        await work_goes_on(load, loading, 1)
         await upgrade.new_engine.start()
-        await work_goes_on(load, loading, 2)
+        await work_goes_on(load, loading, 1)
     await upgrade.old_engine.kill()
-    await work_goes_on(load, loading, 2)
+    await work_goes_on(load, loading, 1)
 
 
 async def apis(upgrade: Upgrade, load: Load, loading: asyncio.Task[None]) -> None:
     """Both releases write; then the new one stands at the address of the old one."""
     await upgrade.new_api.start()
-    await work_goes_on(load, loading, 2)
+    await work_goes_on(load, loading, 1)
     for _ in range(rounds(0, 4)):
         await upgrade.new_api.kill()
         await upgrade.new_api.start()
-        await work_goes_on(load, loading, 2)
+        await work_goes_on(load, loading, 1)
     await upgrade.old_api.stop()
     await upgrade.in_its_place.start()
