@@ -29,8 +29,8 @@ up: $(INSTALLED) ## Start a server on .tidelog; Ctrl-C stops it
 test: $(INSTALLED) ## Run all tests, in four processes (JOBS=n; ARGS="-k name": some of them)
 	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n $(or $(JOBS),4) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-chaos: $(INSTALLED) ## Kill every part under load, for long (KILLS=200; SEED=n: the same kills again)
-	TIDELOG_CHAOS_KILLS=$(or $(KILLS),200) TIDELOG_CHAOS_SEED=$(SEED) $(BIN)/pytest -s -m chaos --timeout 0 -o faulthandler_timeout=0 tests/chaos
+chaos: $(INSTALLED) ## Kill every part under load, for long (KILLS=200; SEED=n: the same kills again; ARGS="-k api_kills": only those)
+	TIDELOG_CHAOS_KILLS=$(or $(KILLS),200) TIDELOG_CHAOS_SEED=$(SEED) $(BIN)/pytest -s -m chaos --timeout 0 -o faulthandler_timeout=0 tests/chaos $(ARGS)
 
 compat: $(INSTALLED) ## Run the suites against other PostgreSQL and NATS servers found here (ARGS="-k name")
 	$(BIN)/python -m tests.compat $(ARGS)

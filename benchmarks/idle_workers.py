@@ -1,5 +1,6 @@
 """What many idle workers cost: with the same 100 agents each, and with 100 agents of its own each. Part of `benchmarks.runs`."""
 
+import json
 import os
 import statistics
 import time
@@ -9,10 +10,10 @@ from pathlib import Path
 from adapters.embedded import EmbeddedServices
 from benchmarks import table
 from benchmarks.machine import cpu_by_part, rss_mb
-from benchmarks.run_server import Tidelog
+from benchmarks.run_server import Tidelog, answer
 
 AGENTS = 100
-SETTLED_S, SETTLED_SHARE, SETTLE_S = 5.0, 0.5, 300.0
+SETTLED_S, SETTLED_SHARE, SETTLE_S = 5.0, 0.3, 300.0
 IDLE_S = 30.0
 SERVER = ("api", "engine")
 FILE = """
@@ -40,16 +41,26 @@ def measure(services: EmbeddedServices, folder: Path, workers: int) -> None:
                 (agents / "idle.py").write_text(FILE.format(count=AGENTS, worker=name))
                 worker = tidelog.worker(url, agents=agents, among=f"?capability={name}", known=f"agent-{name}-0")
                 pids.append(stack.enter_context(worker))
-            settle()
+            settle(url, workers)
             report(title, workers, pids)
 
 
-def settle() -> None:
-    """Waits until the workers have started, which costs each of them a second of a processor."""
+def settle(url: str, workers: int) -> None:
+    """Waits until the workers have started, which costs each of them a second of a processor, and all agents are registered.
+
+    Raises TimeoutError.
+    """
     end = time.monotonic() + SETTLE_S
-    share = float("inf")
-    while share > SETTLED_SHARE and time.monotonic() < end:
-        share = shares(SETTLED_S)["worker"]
+    while offering(url) < workers or shares(SETTLED_S)["worker"] > SETTLED_SHARE:
+        if time.monotonic() > end:
+            raise TimeoutError(f"{offering(url)} of {workers} workers offer their agents after {SETTLE_S:g} s")
+        time.sleep(0.5)
+
+
+def offering(url: str) -> int:
+    """The number of workers that offer all their agents."""
+    status, body = answer(int(url.rpartition(":")[2]), "/v1/workers?limit=1000")
+    return sum(len(worker["agents"] or ()) == AGENTS for worker in json.loads(body)["data"]) if status == 200 else 0
 
 
 def shares(seconds: float) -> dict[str, float]:

@@ -10,7 +10,7 @@ from tests.architecture.sources import ROOT, parsed, python_files, tracked_files
 
 MAX_LINES = 500
 
-TEXT = [path for path in tracked_files() if path.suffix not in (".png", ".ico", ".woff2", ".gz")]
+TEXT = [path for path in tracked_files() if path.suffix not in (".png", ".ico", ".woff2", ".gz", ".xz")]
 
 OWN_MACHINE = re.compile(r"(?<![\w.$}-])/(?:work|root|Users|home/(?!runner\b)\w+)/[\w.]")
 PACKAGE_SOURCE = re.compile(

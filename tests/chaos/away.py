@@ -14,7 +14,7 @@ AWAY_S = 25.0
 """Seconds. Longer than the wait for a connection."""
 BACK_S = 30.0
 """Seconds until the server is ready again, whatever else was killed before."""
-FIRST, EVERY, MOST = 2, 6, 8
+FIRST, EVERY, MOST = 2, 6, 2
 """The round after which the first outage begins, the rounds until the next outage, and the number of outages: a storm must end."""
 
 

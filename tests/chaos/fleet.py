@@ -1,4 +1,4 @@
-"""Processes of several machines: each a `tidelog serve` or a worker of its own, on one Postgres and one NATS."""
+"""Processes of several machines: each a `tidelog serve` or a worker of its own, on one PostgreSQL and one NATS."""
 
 import asyncio
 import hashlib
@@ -13,12 +13,15 @@ import httpx2
 
 from adapters.embedded import EmbeddedServices
 from tests.chaos.agents._witness import VARIABLE
+from tests.chaos.releases import Release
 from tests.chaos.server import COMMAND
 from tests.pace import until
 from tests.ports import free_port
+from tidelog.http_client import HttpTransport
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
+WORKER = (sys.executable, "-P", "-m", "tidelog.worker")
 
 
 class Machine:
@@ -76,31 +79,48 @@ class Machine:
         self._process.send_signal(number)
 
 
-class Fleet:
-    """Two machines with the api role, two with the engine's roles, and two workers; all on one database."""
+class WorkerMachine(Machine):
+    def _ready(self) -> bool:
+        return self.output.read_text().count("worker_registered") >= self._starts
 
-    def __init__(self, services: EmbeddedServices, database_url: str, folder: Path, agents: Path) -> None:
+
+class Fleet:
+    """Machines with the api role, machines with the engine's roles, and a worker for each api; all on one database."""
+
+    def __init__(
+        self, services: EmbeddedServices, database_url: str, folder: Path, agents: Path, *, apis: int = 2, engines: int = 2
+    ) -> None:
         self.key = f"tl_{secrets.token_urlsafe(32)}"
         self.witness = folder / "witness"
-        servers = {
+        self.servers = {
             "TIDELOG_DATABASE_URL": database_url,
             "TIDELOG_NATS_URL": services.nats_url,
             "TIDELOG_WORKER_NATS_URL": services.worker_nats_url,
             "TIDELOG_BOOTSTRAP_KEY_SHA256": hashlib.sha256(self.key.encode()).hexdigest(),
         }
-        serve = (str(COMMAND), "serve", "--roles")
-        ports = [free_port() for _ in range(2)]
+        """The settings of all servers."""
+        self._folder, self._agents = folder, agents
+        ports = [free_port() for _ in range(apis)]
         self.urls = [f"http://127.0.0.1:{port}" for port in ports]
-        self.apis = [
-            Machine(f"api-{number}", folder, (*serve, "api"), {**servers, "TIDELOG_PORT": str(port)})
-            for number, port in enumerate(ports)
-        ]
-        self.engines = [Machine(f"engine-{n}", folder, (*serve, "relay,projector,saga"), servers) for n in range(2)]
-        worker = (sys.executable, "-P", "-m", "tidelog.worker", "--agents", str(agents), "--log-format", "json")
-        for_workers = {"TIDELOG_API_KEY": self.key, VARIABLE: str(self.witness)}
-        self.workers = [
-            WorkerMachine(f"worker-{n}", folder, worker, {**for_workers, "TIDELOG_URL": url}) for n, url in enumerate(self.urls)
-        ]
+        self.apis = [self.api(f"api-{number}", port) for number, port in enumerate(ports)]
+        self.engines = [self.engine(f"engine-{number}") for number in range(engines)]
+        self.workers = [self.worker(f"worker-{number}", url) for number, url in enumerate(self.urls)]
+
+    def api(self, name: str, port: int, release: Release | None = None) -> Machine:
+        """`release`: None for this one."""
+        return self._server(name, "api", release, {"TIDELOG_PORT": str(port)})
+
+    def engine(self, name: str, release: Release | None = None) -> Machine:
+        return self._server(name, "relay,projector,saga", release, {})
+
+    def _server(self, name: str, roles: str, release: Release | None, environment: Mapping[str, str]) -> Machine:
+        command, of_release = (release.command, release.environment) if release else ((str(COMMAND),), {})
+        return Machine(name, self._folder, (*command, "serve", "--roles", roles), {**self.servers, **of_release, **environment})
+
+    def worker(self, name: str, url: str, release: Release | None = None) -> WorkerMachine:
+        command, of_release = (release.worker, release.environment) if release else (WORKER, {})
+        environment = {"TIDELOG_API_KEY": self.key, VARIABLE: str(self.witness), "TIDELOG_URL": url, **of_release}
+        return WorkerMachine(name, self._folder, (*command, "--agents", str(self._agents), "--log-format", "json"), environment)
 
     @property
     def machines(self) -> list[Machine]:
@@ -120,11 +140,6 @@ class Fleet:
             await machine.kill()
 
 
-class WorkerMachine(Machine):
-    def _ready(self) -> bool:
-        return self.output.read_text().count("worker_registered") >= self._starts
-
-
 class Balancer(httpx2.AsyncBaseTransport):
     """A load balancer in front of the api processes.
 
@@ -132,7 +147,7 @@ class Balancer(httpx2.AsyncBaseTransport):
     """
 
     def __init__(self, urls: list[str]) -> None:
-        self._transports = [httpx2.AsyncHTTPTransport() for _ in urls]
+        self._transports = [HttpTransport() for _ in urls]
         self._urls = [httpx2.URL(url) for url in urls]
         self._turn = 0
 

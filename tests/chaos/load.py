@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -63,18 +63,40 @@ def _waiting() -> dict[str, Any]:
     return {"agent": "waiter"}
 
 
+def _posting() -> dict[str, Any]:
+    return {"plan": {"kind": "parallel", "agents": ["clerk", "clerk", "gatherer"], "aggregator": "editor"}}
+
+
 SHAPES = (_gathering, _side_by_side, _talking, _stumbling, _waiting)
+POSTING = (_posting, _gathering)
+"""Runs with many calls that must not be repeated. They end by themselves."""
 
 
 class Load:
     """Starts runs of changing shapes, a bounded number at once, until it is stopped. Then waits for the end of all runs."""
 
-    def __init__(self, http: httpx2.AsyncClient, seed: int, *, at_once: int = 6) -> None:
+    def __init__(
+        self,
+        http: httpx2.AsyncClient,
+        seed: int,
+        *,
+        at_once: int = 6,
+        pause_s: float = 0.4,
+        shapes: Sequence[Callable[[], dict[str, Any]]] = SHAPES,
+    ) -> None:
+        """`pause_s`: the longest pause between two starts."""
         self._http = http
+        self._pause_s = pause_s
+        self._shapes = shapes
         self._random = random.Random(seed)
         self._seed = seed
         self._at_once = at_once
         self.runs: list[StartedRun] = []
+
+    @property
+    def over(self) -> int:
+        """The number of runs whose end the client has seen."""
+        return sum(run.end is not None for run in self.runs)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Starts runs until `stop`, then waits for their ends. Raises AssertionError for a wrong answer."""
@@ -83,10 +105,10 @@ class Load:
             number = 0
             while not stop.is_set():
                 await gate.acquire()
-                task = group.create_task(self._one(number, SHAPES[number % len(SHAPES)]()))
+                task = group.create_task(self._one(number, self._shapes[number % len(self._shapes)]()))
                 task.add_done_callback(lambda _: gate.release())
                 number += 1
-                await asyncio.sleep(self._random.uniform(0.05, 0.4))
+                await asyncio.sleep(self._random.uniform(0.05, self._pause_s))
 
     async def _one(self, number: int, body: dict[str, Any]) -> None:
         key = f"chaos-{self._seed}-{number}"

@@ -93,6 +93,14 @@ class Server:
         """Sends SIGKILL to one child. Returns None if the child does not run at the moment."""
         return kill_child(self.pid, name)
 
+    def freeze(self, name: str) -> int | None:
+        """Stops one child without ending it, until `thaw`. Returns None if the child does not run at the moment."""
+        return kill_child(self.pid, name, signal.SIGSTOP)
+
+    def thaw(self, name: str) -> int | None:
+        """Lets a frozen child go on. A child that is not frozen does not notice."""
+        return kill_child(self.pid, name, signal.SIGCONT)
+
     async def stop(self) -> int:
         """Asks the server to stop, as Ctrl-C does. Returns the exit code. Raises TimeoutError."""
         if self._process.returncode is None:
@@ -112,8 +120,8 @@ def children_of(parent: int) -> dict[str, int]:
     return found
 
 
-def kill_child(parent: int, name: str) -> int | None:
-    """`Server.kill` for the supervisor with this pid."""
+def kill_child(parent: int, name: str, number: signal.Signals = signal.SIGKILL) -> int | None:
+    """`Server.kill` for the supervisor with this pid; or another signal."""
     pid = children_of(parent).get(name)
     if pid is None:
         return None
@@ -124,7 +132,7 @@ def kill_child(parent: int, name: str) -> int | None:
     try:
         if _parent_of(pid) != parent or _name_of(pid) != name:  # the number may belong to another process by now
             return None
-        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        signal.pidfd_send_signal(descriptor, number)
     except ProcessLookupError:
         return None
     finally:

@@ -15,11 +15,12 @@ from application.engine.background import end
 from application.engine.leases import LEASE_S
 from projections.registry import PROJECTIONS
 from tests.chaos.checker import check_snapshot
+from tests.chaos.checks.clients import check_answers
 from tests.chaos.checks.snapshot import Snapshot, Violation, read_snapshot
 from tests.chaos.faults_kit import rounds, seeded
 from tests.chaos.fleet import Balancer, Fleet, Machine
 from tests.chaos.load import Load
-from tests.chaos.test_kills import AGENTS, BAD_NEWS, END_TIMEOUT_S, SETTLE_TIMEOUT_S, check_answers
+from tests.chaos.test_kills import AGENTS, BAD_NEWS, END_TIMEOUT_S, SETTLE_TIMEOUT_S
 from tests.chaos.witness import check_witness, read_lines
 from tests.integration.system_kit import empty_work_queue
 from tests.pace import Deadline, ended, until

@@ -36,6 +36,26 @@ async def test_beats_come_when_nothing_else_is_said_and_silence_ends_the_connect
         assert "silent" in heard.troubles[0][0] and heard.troubles[0][1]
 
 
+async def test_a_server_that_is_silent_before_the_welcome_is_given_up(
+    server: ScriptedServer, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(talk, "BEAT_S", 0.04)
+    monkeypatch.setattr(talk, "SILENCE_S", 0.1)
+    async with session_with(server, heard):
+        peer = await server.peer()
+        assert await peer.closed() == 4408
+        assert (await server.peer()).hello == peer.hello
+
+
+def test_pauses_grow_up_to_a_bound_and_begin_anew_after_a_connection_that_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # the pauses of users
+    monkeypatch.setattr("random.uniform", lambda _, longest: longest)
+    pauses = driver.Pauses()
+    assert [pauses.next_s() for _ in range(6)] == [0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+    assert {pauses.next_s(1.0) for _ in range(2_000)} == {5.0}, "an outage of hours, and a server that welcomes and ends at once"
+    assert [pauses.next_s(held_s) for held_s in (2.0, 0.0)] == [0.2, 0.4]
+
+
 async def test_a_connection_is_renewed_by_opening_the_new_one_first(
     server: ScriptedServer, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:

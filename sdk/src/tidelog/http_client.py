@@ -34,15 +34,25 @@ def http_client(
         TidelogConnectionError: the URL cannot be used, or the files of authorities cannot be read.
     """
     server = server_of(url)
-    return httpx2.AsyncClient(
-        base_url=server,
-        headers=dict(headers or {}),
-        limits=limits or httpx2.Limits(),
-        timeout=timeout_s,
-        proxy=proxy_to(server, proxy),
-        verify=trusting(server),
-        trust_env=False,
+    transport = HttpTransport(
+        limits=limits or httpx2.Limits(), proxy=proxy_to(server, proxy), verify=trusting(server), trust_env=False
     )
+    return httpx2.AsyncClient(base_url=server, headers=dict(headers or {}), timeout=timeout_s, transport=transport, trust_env=False)
+
+
+class HttpTransport(httpx2.AsyncHTTPTransport):
+    """Names the loss of a connection that ends while it is made.
+
+    uvloop has let go of the socket by then, and anyio, below httpx2, asks the socket for its address: an AttributeError.
+    """
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        try:
+            return await super().handle_async_request(request)
+        except AttributeError as error:
+            if error.obj is not None:
+                raise
+            raise httpx2.ConnectError("the connection ended while it was made", request=request) from error
 
 
 def on_this_machine(url: str) -> bool:

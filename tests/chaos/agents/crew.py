@@ -117,3 +117,12 @@ class Steady(Agent):
         called = await ctx.tool(str(ctx.input["tool"]), key="called", seconds=float(ctx.input["seconds"]))
         last = await local(ctx, "last")
         return {"first": first, "called": called, "last": last}
+
+
+class Holder(Agent):
+    """One tool call that ends when a file is there, between two steps."""
+
+    async def execute(self, ctx: Context) -> dict[str, Any]:
+        first = await local(ctx, "first")
+        held = await ctx.tool("chaos.hold", key="held", file=str(ctx.input["file"]))
+        return {"first": first, "held": held, "last": await local(ctx, "last")}

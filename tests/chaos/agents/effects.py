@@ -1,5 +1,7 @@
 """Tools with effects that are witnessed outside the system."""
 
+import os
+
 from tidelog import ToolContext, TransientError, tool
 
 from ._witness import note, work_for
@@ -37,6 +39,15 @@ def long(ctx: ToolContext, seconds: float) -> str:
     word = note("tool", ctx.idempotency_key, "chaos.long", ctx.attempt)
     if ctx.attempt == 1:
         work_for(seconds, seconds)
+    return word
+
+
+@tool("chaos.hold", idempotent=False, timeout_s=300)
+def hold(ctx: ToolContext, file: str) -> str:
+    """Must not be repeated, and ends when the file is there."""
+    word = note("tool", ctx.idempotency_key, "chaos.hold", ctx.attempt)
+    while not os.path.exists(file):
+        work_for(0.02, 0.05)
     return word
 
 

@@ -20,11 +20,13 @@ from tidelog.session.outbox import Outbox, Report
 from tidelog.session.talk import LEFT, REPLACED, SILENT, Talk
 
 TICK_S = 1.0
-WELCOME_S = 30.0
-"""The server takes workers that come back together in turns."""
+WELCOME_S = 600.0
+"""The server registers all definitions before the welcome: many workers with many agents that come together take their time. A
+server that is away is noticed by its silence. A worker that gave up would let the server begin anew."""
 FIRST_PAUSE_S, SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 0.1, 5.0
-STEADY_S = 10.0
-"""A connection that held for so long was a good one: pauses begin anew."""
+MOST_DOUBLED = 16
+STEADY_S = 2.0
+"""A connection that held for so long after the welcome was a good one: pauses begin anew."""
 RENEW_S, RENEW_JITTER_S = 3000.0, 600.0
 STUCK_S = 60.0
 """Seconds without an answer to a report after which the connection is replaced, though the server beats."""
@@ -93,6 +95,18 @@ class Ended:
     error: BaseException | None
 
 
+class Pauses:
+    """How long the session waits before it connects again: at random, and longer after each try that failed."""
+
+    def __init__(self) -> None:
+        self._failures = 0
+
+    def next_s(self, held_s: float = 0.0) -> float:
+        """`held_s`: for how long the connection held after the welcome; 0: the server did not welcome the worker."""
+        self._failures = 0 if held_s >= STEADY_S else min(self._failures + 1, MOST_DOUBLED)
+        return random.uniform(SHORTEST_PAUSE_S, min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**self._failures))
+
+
 class Driver:
     """`start`, `stop`, `ring` and the attributes without an underscore belong to the user's loop, all else to the thread."""
 
@@ -154,21 +168,21 @@ class Driver:
 
     async def _live(self) -> None:
         self._loop.set_default_executor(CallThreads(max_workers=1))
-        failures = 0
+        pauses = Pauses()
         while not self._stopping.done():
-            began = time.monotonic()
-            reason, lost, after_s = "", False, 0.0
+            reason, lost, after_s, held_s = "", False, 0.0, 0.0
             try:
                 talk = await self._begin()
                 if talk is not None:
+                    welcomed_at = time.monotonic()
                     lost, reason = True, await self._stay(talk)
+                    held_s = time.monotonic() - welcomed_at
             except (LinkError, TidelogAPIError) as error:
                 reason, after_s = str(error), getattr(error, "retry_after_s", None) or 0.0
             if self._stopping.done():
                 return
             self._inbound.put(Trouble(reason, lost))
-            failures = 0 if time.monotonic() - began > STEADY_S else failures + 1
-            await self._pause(max(after_s, random.uniform(SHORTEST_PAUSE_S, min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**failures))))
+            await self._pause(max(after_s, pauses.next_s(held_s)))
 
     async def _pause(self, seconds: float) -> None:
         """Also waits for a sign of the user's loop: without one there is nobody to work."""
