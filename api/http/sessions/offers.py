@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
-import orjson
-from pydantic import ValidationError
+import pydantic_core
+from pydantic import Field, StringConstraints, ValidationError
 
 from api.http.conventions.bodies import Body
-from api.http.routes.workers import AgentOffer, ProblemReport, ToolOffer
 from api.http.sessions.frames import InvalidMessage, invalid
 from application.engine.ports.problems import MAX_PROBLEMS, WorkerProblem
 from application.workers.hosting.messages import Definitions
@@ -17,8 +16,35 @@ from application.workers.hosting.session import Offers
 from application.workers.registering import Offer
 from domain import agents, tools
 from domain.errors import TidelogError
+from domain.kernel import Json, Name, ShortText, Text
 
 M = TypeVar("M", bound=Body)
+
+
+class AgentOffer(Body):
+    name: Name
+    version: ShortText = "1"
+    description: Text = ""
+    capabilities: tuple[Name, ...] = ()
+    input_schema: Json = None
+    output_schema: Json = None
+
+
+class ToolOffer(Body):
+    name: Name
+    version: ShortText = "1"
+    description: Text = ""
+    capabilities: tuple[Name, ...] = ()
+    parameters: dict[str, Json]
+    idempotent: bool = False
+    timeout_s: float = Field(default=60.0, gt=0, le=86_400)
+    max_attempts: int = Field(default=3, ge=1, le=20)
+
+
+class ProblemReport(Body):
+    path: ShortText
+    kind: ShortText
+    message: Annotated[Text, StringConstraints(max_length=4_000)]
 
 
 def read_offers(tenant_id: UUID, given: Definitions) -> Offers:
@@ -51,7 +77,7 @@ def _model(model: type[M], item: Any) -> M | TidelogError:
         return InvalidMessage("a definition is an object")
     known = {name: value for name, value in item.items() if name in model.model_fields}
     try:
-        return model.model_validate_json(orjson.dumps(known), strict=True)
+        return model.model_validate_json(pydantic_core.to_json(known), strict=True)
     except ValidationError as problem:
         return invalid(problem)
 
