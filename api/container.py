@@ -53,14 +53,6 @@ class MemberView(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class NatsAccess:
-    """The address with which a worker reaches the work queue."""
-
-    url: str
-    inbox_prefix: str
-
-
-@dataclass(frozen=True, slots=True)
 class Container:
     settings: Settings
     database: Database
@@ -91,7 +83,6 @@ class Container:
     """Decides whether a further run may be started."""
     replays: CurrentRuns
     work_queue: WorkQueue
-    nats_access: NatsAccess
     log_head: Callable[[], Awaitable[int]]
     """The position of the newest event, over the connection for health. Raises Unavailable."""
     members: Callable[[], Awaitable[Sequence[MemberView]]]

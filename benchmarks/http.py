@@ -11,8 +11,11 @@ import statistics
 import subprocess
 import sys
 import time
+from uuid import uuid4
 
 import httpx2
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from adapters.embedded import EmbeddedServices
 from benchmarks import table
@@ -78,9 +81,7 @@ def measure(services: EmbeddedServices, rounds: int, seconds: float, connections
     with process(SERVE, "api", env=env), process(EMPTY, str(empty_port)):
         with process(SERVE, "relay,projector,saga", env=env):
             wait_for(f"http://127.0.0.1:{port}/health/ready")
-            agent = {"worker_id": "benchmark", "agents": [{"name": "greeter"}]}
-            answer = httpx2.post(f"http://127.0.0.1:{port}/v1/workers", json=agent, headers={"X-API-Key": KEY}, timeout=10.0)
-            answer.raise_for_status()
+            offer(port)
             load(port, connections, 1.0)
             figures["all"].append(load(port, connections, seconds))
         wait_for(f"http://127.0.0.1:{empty_port}/docs")
@@ -88,6 +89,17 @@ def measure(services: EmbeddedServices, rounds: int, seconds: float, connections
             figures["empty"].append(load(empty_port, connections, seconds))
             figures["api"].append(load(port, connections, seconds))
     report(figures, connections)
+
+
+def offer(port: int) -> None:
+    """Registers the agent, as a worker that then goes away."""
+    hello = {"t": "hello", "versions": [1], "worker": "benchmark", "incarnation": str(uuid4()), "agents": [{"name": "greeter"}]}
+    url, headers = f"ws://127.0.0.1:{port}/v1/workers/session", {"Authorization": f"Bearer {KEY}"}
+    protocols = [Subprotocol("tidelog.worker.v1")]
+    with connect(url, additional_headers=headers, subprotocols=protocols, compression=None, proxy=None) as worker:
+        worker.send(json.dumps([hello]))
+        while '"welcome"' not in worker.recv(timeout=10):
+            pass
 
 
 def report(figures: dict[str, list[dict[str, float]]], connections: int) -> None:

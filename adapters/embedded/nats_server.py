@@ -23,7 +23,6 @@ log = structlog.get_logger(__name__)
 
 SERVER_USER = "tidelog"
 WORKER_USER = "worker"
-WORKER_INBOX_PREFIX = "_INBOX_worker"
 """The inbox prefix of workers' clients. Workers may subscribe to no other subjects."""
 
 _HOST = "127.0.0.1"
@@ -34,21 +33,20 @@ _STOP_STEPS = ((signal.SIGINT, 10.0),)
 
 
 def worker_permissions(log_id: str | None) -> dict[str, Any]:
-    """The NATS permissions of workers: pulling and acknowledging work of their log. All other actions are commands over HTTP.
+    """The NATS permissions of workers of 0.1.0, for one minor release: to keep and acknowledge work that they had before.
 
-    `log_id`: None if the log is not known yet. Then a worker may pull from every consumer whose name it knows, because NATS has no
-    wildcard for a part of a stream's name.
+    Workers of later releases have no account. `log_id`: None if the log is not known yet. NATS has no wildcard for a part of a
+    stream's name.
     """
     stream = "*" if log_id is None else f"TIDELOG_WORK_{log_id}"
-    allowed = [f"$JS.API.CONSUMER.MSG.NEXT.{stream}.*", f"$JS.API.CONSUMER.INFO.{stream}.*", f"$JS.ACK.{stream}.>"]
-    return {"publish": {"allow": allowed}, "subscribe": {"allow": [f"{WORKER_INBOX_PREFIX}.>"]}}
+    return {"publish": {"allow": [f"$JS.ACK.{stream}.>"]}, "subscribe": {"deny": [">"]}}
 
 
 class NatsServer:
     def __init__(
         self, state: StateDirectory, binary: Binary, log_file: ServerLog, *, log_id: str | None, start_timeout_s: float
     ) -> None:
-        """`log_id`: the log whose work workers may take; see `worker_permissions`. Changes take effect at the next start."""
+        """`log_id`: the log whose work workers may acknowledge; see `worker_permissions`. Changes take effect at the next start."""
         self.binary = binary
         self.log_id = log_id
         self.child: Child | None = None
@@ -63,10 +61,6 @@ class NatsServer:
     @property
     def server_url(self) -> str:
         return self._url(SERVER_USER, "nats_server")
-
-    @property
-    def worker_url(self) -> str:
-        return self._url(WORKER_USER, "nats_worker")
 
     def describe(self) -> dict[str, object]:
         return {"host": _HOST, "port": self.port, "store": str(self._store), "log": str(self.log_file.path)}

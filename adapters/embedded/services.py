@@ -92,14 +92,6 @@ class EmbeddedServices:
         return self._running_nats().server_url
 
     @property
-    def worker_nats_url(self) -> str:
-        """URL of NATS for workers, with the rights to pull and acknowledge work (see `serve_log`).
-
-        The inbox prefix is `_INBOX_worker`.
-        """
-        return self._running_nats().worker_url
-
-    @property
     def names(self) -> tuple[ServiceName, ...]:
         """The names of the embedded servers."""
         return tuple(self._binaries)

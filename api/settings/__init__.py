@@ -41,8 +41,6 @@ class Settings(BaseSettings):
     nats_token: SecretStr | None = None
     nats_replicas: int = Field(default=1, ge=1, le=5)
     """Number of servers of a cluster that store each stream."""
-    worker_nats_url: SecretStr | None = None
-    """The URL of NATS that workers get. Unset: nats_url."""
     host: str = "127.0.0.1"
     port: int = Field(default=8700, ge=0, le=65535)
     """0: any free port."""

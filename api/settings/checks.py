@@ -20,7 +20,6 @@ class ServersOfTheUser(Protocol):
 
     database_url: SecretStr | None
     nats_url: SecretStr | None
-    worker_nats_url: SecretStr | None
     nats_ca_file: Path | None
     nats_cert_file: Path | None
     nats_key_file: Path | None
@@ -54,9 +53,8 @@ def _database(settings: ServersOfTheUser) -> Iterator[str]:
 
 
 def _nats(settings: ServersOfTheUser) -> Iterator[str]:
-    for name in ("nats_url", "worker_nats_url"):
-        if (url := getattr(settings, name)) is not None:
-            yield from (f"{variable(name)}: {problem}" for problem in _problems_of(url.get_secret_value().split(",")))
+    if settings.nats_url is not None:
+        yield from (f"TIDELOG_NATS_URL: {problem}" for problem in _problems_of(settings.nats_url.get_secret_value().split(",")))
     given = [name for name in (*NATS_FILES, "nats_token") if getattr(settings, name) is not None]
     if settings.nats_url is None:
         yield from (f"{variable(name)}: needs TIDELOG_NATS_URL: the embedded NATS takes none" for name in given)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # Workers must not know these variables, because workers run code of users.
 _NOT_FOR_WORKERS = frozenset(
-    {"TIDELOG_DATABASE_URL", "TIDELOG_NATS_URL", "TIDELOG_WORKER_NATS_URL", "TIDELOG_BOOTSTRAP_KEY_SHA256"}
+    {"TIDELOG_DATABASE_URL", "TIDELOG_NATS_URL", "TIDELOG_BOOTSTRAP_KEY_SHA256"}
     | {f"TIDELOG_NATS_{name}" for name in ("CA_FILE", "CERT_FILE", "KEY_FILE", "CREDS_FILE", "NKEY_FILE", "TOKEN", "TLS_FIRST")}
 )
 
@@ -35,7 +35,6 @@ class SupervisorConfig:
     port: int
     database_url: str | None
     nats_url: str | None
-    worker_nats_url: str | None
     api_key: str | None
     bootstrap_key_sha256: str | None
     agents: tuple[str, ...]
@@ -78,7 +77,6 @@ class SupervisorConfig:
             port=settings.port,
             database_url=secret(settings.database_url),
             nats_url=secret(settings.nats_url),
-            worker_nats_url=secret(settings.worker_nats_url),
             api_key=secret(settings.api_key),
             bootstrap_key_sha256=settings.bootstrap_key_sha256,
             agents=tuple(os.path.abspath(folder) for folder in settings.agents) if with_worker and "api" in chosen else (),

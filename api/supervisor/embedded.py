@@ -146,8 +146,7 @@ class Servers:
         """The environment variables by which roles find the data."""
         database = self._config.database_url or self._owned().database_url
         nats = self._config.nats_url or self._owned().nats_url
-        worker = self._config.worker_nats_url or self._config.nats_url or self._owned().worker_nats_url
-        return {"TIDELOG_DATABASE_URL": database, "TIDELOG_NATS_URL": nats, "TIDELOG_WORKER_NATS_URL": worker}
+        return {"TIDELOG_DATABASE_URL": database, "TIDELOG_NATS_URL": nats}
 
     def _owned(self) -> EmbeddedServices:
         assert self._own is not None  # exists if one of the URLs is missing

@@ -8,11 +8,11 @@ from application.engine.commands.loop import CommandLoop
 from application.engine.ports.problems import WorkerProblems
 from application.engine.ports.queue import WorkQueue
 from application.engine.ports.sessions import WorkerSessions
-from application.engine.reading.live import LiveFeed
 from application.suggestions import KnownNames
 from application.tool_schemas import ToolSchemas
 from application.workers.calls import Calls
 from application.workers.claims import Claims
+from application.workers.earlier import EarlierAttempts
 from application.workers.invocations import WorkerInvocations
 from application.workers.journal import Journals
 from application.workers.mail import Mailboxes
@@ -30,7 +30,6 @@ class Workers:
         self,
         commands: CommandLoop,
         queue: WorkQueue,
-        live: LiveFeed,
         problems: WorkerProblems,
         tools: KnownNames,
         sessions: WorkerSessions,
@@ -39,11 +38,12 @@ class Workers:
         """`tools`: the names of the registered tools, for the refusal of a misspelt one."""
         schemas = ToolSchemas()
         self.registration = Registration(commands, queue, schemas, problems)
-        self.journals = Journals(commands, live)
+        self.journals = Journals(commands)
         self.claims = Claims(commands, self.journals)
         self.calls = Calls(commands, schemas, tools)
         self.mail = Mailboxes(commands)
         self.context = SharedContext(commands)
         self.outcomes = Outcomes(commands)
         self.invocations = WorkerInvocations(commands)
+        self.earlier = EarlierAttempts(commands)
         self.sessions = SessionWork(commands, self.claims, self.invocations, sessions, tokens)

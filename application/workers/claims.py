@@ -30,7 +30,7 @@ class ClaimedAgentRun:
     peers: list[str]
     """Keys of the other steps of the run."""
     journal: JournalView
-    """For a session: the first page."""
+    """The first page."""
 
 
 def claim_name(worker_id: str, dispatch: int, claim: str) -> str:
@@ -86,7 +86,5 @@ class Claims:
             results={key: s.result for key, s in upstream.items() if s.status == "completed"},
             missing=[key for key, s in upstream.items() if s.status == "failed"],
             peers=[key for key in run.steps if key != step.key],
-            journal=await (self._journals.read if state.session_id is None else self._journals.page)(
-                tenant_id, agent_run_id, after_version=0, fresh=fresh
-            ),
+            journal=await self._journals.page(tenant_id, agent_run_id, after_version=0, fresh=fresh),
         )

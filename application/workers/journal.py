@@ -1,7 +1,6 @@
 """The journal of an agent run: a worker records finished steps, and reads new entries of the journal and the mailbox."""
 
 import asyncio
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,12 +11,11 @@ import pydantic_core
 
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import Caller, CommandOutcome, CommandRequest
-from application.engine.reading.live import LiveFeed
 from application.invocations import load_invocation
 from application.workers.agent_runs import load_agent_run, request_for_agent_run
 from domain import agent_runs, messages
 from domain.agent_runs import AgentRun, RecordStep
-from domain.errors import NotFound, StaleAttempt, WorkOver
+from domain.errors import NotFound
 from domain.failures import Failure
 from domain.kernel import Json, timestamp
 
@@ -64,9 +62,8 @@ _Change = tuple[int, str | UUID, agent_runs.Entry | agent_runs.Mail]
 
 
 class Journals:
-    def __init__(self, commands: CommandLoop, live: LiveFeed) -> None:
+    def __init__(self, commands: CommandLoop) -> None:
         self._commands = commands
-        self._live = live
 
     async def record(self, caller: Caller, agent_run_id: UUID, steps: Sequence[RecordStep]) -> list[CommandOutcome]:
         """Records finished steps, at least one. Each step is one append: the steps before a refused step stay recorded.
@@ -89,18 +86,6 @@ class Journals:
 
     async def _request_of(self, caller: Caller, agent_run_id: UUID, step: RecordStep) -> CommandRequest:
         return await request_for_agent_run(self._commands, caller, agent_run_id, f"step:{step.attempt}:{step.key}")
-
-    async def read(self, tenant_id: UUID, agent_run_id: UUID, *, after_version: int, fresh: bool = True) -> JournalView:
-        """Entries written after a version, with the outcomes of calls, and the unreceived mail. Raises NotFound.
-
-        `fresh`: with all events that other processes have recorded.
-        """
-        state = await load_agent_run(self._commands, tenant_id, agent_run_id, fresh=fresh)
-        changed = [(key, entry) for key, entry in state.journal.items() if entry.changed_in > after_version]
-        waiting = [(i, m) for i, m in state.mailbox.items() if m.received_as is None and m.delivered_in > after_version]
-        entries = await asyncio.gather(*(self._entry(tenant_id, state, key, entry) for key, entry in changed))
-        mails = await asyncio.gather(*(self._mail(tenant_id, message_id, mail) for message_id, mail in waiting))
-        return JournalView(state.status, state.attempt, state.version, list(entries), list(mails))
 
     async def page(
         self,
@@ -145,30 +130,6 @@ class Journals:
             return await self._mail(tenant_id, key, part)
         assert isinstance(key, str)
         return await self._entry(tenant_id, state, key, part)
-
-    async def news(
-        self, tenant_id: UUID, agent_run_id: UUID, *, after_version: int, attempt: int | None, wait_s: float
-    ) -> JournalView:
-        """New entries and mail after a version. Returns as soon as there are any, or after `wait_s` seconds.
-
-        Raises:
-            NotFound: the tenant has no such agent run.
-            WorkOver: the agent run has ended.
-            StaleAttempt: `attempt` is not the newest attempt: the worker has lost its lease.
-        """
-        deadline = time.monotonic() + wait_s
-        with self._live.watch(agent_run_id) as watch:  # every change of a journal or a mailbox is an event of the agent run
-            view = await self.read(tenant_id, agent_run_id, after_version=after_version)
-            while _nothing_new(view) and (left := deadline - time.monotonic()) > 0:
-                happened = await watch.next(left)
-                view = await self.read(tenant_id, agent_run_id, after_version=after_version)
-                if not happened or self._live.closed:
-                    break
-        if view.status in agent_runs.TERMINAL:
-            raise WorkOver(f"the agent run is {view.status}")
-        if attempt is not None and attempt != view.attempt:
-            raise StaleAttempt(f"attempt {attempt} lost its lease; {view.attempt} is the newest")
-        return view
 
     async def _entry(self, tenant_id: UUID, state: AgentRun, key: str, entry: agent_runs.Entry) -> EntryView:
         result, error = entry.result, None
@@ -223,7 +184,3 @@ def _length_of(value: Json) -> int:
         return len(orjson.dumps(value))
     except TypeError:  # an integer of more than 64 bits
         return len(pydantic_core.to_json(value))
-
-
-def _nothing_new(view: JournalView) -> bool:
-    return not view.entries and not view.mailbox and view.status == "running"

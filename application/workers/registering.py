@@ -1,4 +1,4 @@
-"""Registering a worker: its agents, its tools, and the queues from which the worker pulls work for them."""
+"""Registering a worker: its agents, its tools, and the queues of their work."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -25,14 +25,6 @@ OFFERS_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Registered:
-    queues: Sequence[Queue]
-    """The queues of the agents, then the queues of the tools, in the order of the offers."""
-    ack_wait_s: float
-    """If a worker is silent about an item for so many seconds, another worker gets the item."""
-
-
-@dataclass(frozen=True, slots=True)
 class Offer:
     """A definition of a worker: the command that registers it, or the reason why the definition cannot be read."""
 
@@ -51,22 +43,6 @@ class Registration:
         self._schemas = schemas
         self._problems = problems
 
-    async def register(
-        self, new_request: Callable[[], CommandRequest], agents: Sequence[RegisterAgent], tools: Sequence[RegisterTool]
-    ) -> Registered:
-        """Registers the agents and tools of a worker. `new_request`: makes the request of one command, each with a new id.
-
-        Raises:
-            InvalidCommand: the parameters of a tool are not a JSON Schema that can be checked. No offer is registered then.
-            Unavailable: the log or the queue is away. A repeat continues with the rest.
-        """
-        for i, tool in enumerate(tools):
-            self._schemas.check(tool.name, tool.parameters, pointer=f"/tools/{i}/parameters")
-            await asyncio.sleep(0)  # a schema may take 50 ms to compile: other tasks run in between
-        queues = [await self._offer(new_request(), agent, "agent", agent.name) for agent in agents]
-        queues += [await self._offer(new_request(), tool, "tool", tool.name) for tool in tools]
-        return Registered(queues, self._queue.ack_wait_s)
-
     async def each(
         self, new_request: Callable[[], CommandRequest], kind: str, offers: Sequence[Offer]
     ) -> "list[tuple[Offer, Queue | None, Exception | None]]":
@@ -84,7 +60,7 @@ class Registration:
                 try:
                     if isinstance(command, RegisterTool):
                         self._schemas.check(command.name, command.parameters, pointer="/parameters")
-                        await asyncio.sleep(0)  # as in `register`
+                        await asyncio.sleep(0)  # a schema may take 50 ms to compile: other tasks run in between
                     request = new_request()
                     return offer, await persistently(lambda: self._offer(request, command, kind, command.name)), None
                 except TidelogError as error:

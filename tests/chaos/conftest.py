@@ -30,6 +30,5 @@ async def system(database_url: str, nats_url: str) -> AsyncIterator[System]:
     await empty_work_queue(nats_url)
     async with running(database_url, nats_url) as system:
         await issue_key(system)
-        response = await system.http.post("/v1/workers", json={"worker_id": "w", "agents": [{"name": "alpha"}]})
-        assert response.status_code == 200, response.text
+        await system.worker().register("alpha")
         yield system

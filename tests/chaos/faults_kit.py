@@ -182,8 +182,7 @@ async def rigged(database_url: str, nats_url: str) -> AsyncIterator[Rig]:
         running_system(wired_database, wired_nats, read_timeout_s=PATIENCE_S) as system,
     ):
         await issue_key(system)
-        response = await system.http.post("/v1/workers", json={"worker_id": "w", "agents": [{"name": "alpha"}]})
-        assert response.status_code == 200, response.text
+        await system.worker().register("alpha")
         yield Rig(system, Callers(system), database, nats, database_url, nats_url)
         await database.unmute()
         await nats.unmute()

@@ -95,7 +95,6 @@ class Fleet:
         self.servers = {
             "TIDELOG_DATABASE_URL": database_url,
             "TIDELOG_NATS_URL": services.nats_url,
-            "TIDELOG_WORKER_NATS_URL": services.worker_nats_url,
             "TIDELOG_BOOTSTRAP_KEY_SHA256": hashlib.sha256(self.key.encode()).hexdigest(),
         }
         """The settings of all servers."""

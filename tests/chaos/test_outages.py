@@ -81,7 +81,6 @@ class House:
         servers = {
             "TIDELOG_DATABASE_URL": services.database_url,
             "TIDELOG_NATS_URL": services.nats_url,
-            "TIDELOG_WORKER_NATS_URL": services.worker_nats_url,
             "TIDELOG_BOOTSTRAP_KEY_SHA256": hashlib.sha256(KEY.encode()).hexdigest(),
             "TIDELOG_PORT": str(port),
             "TIDELOG_FANOUT": "true",

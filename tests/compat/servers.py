@@ -72,10 +72,6 @@ class CompatServices:
     def nats_url(self) -> str:
         return self._nats.nats_url
 
-    @property
-    def worker_nats_url(self) -> str:
-        return self._nats.worker_nats_url
-
 
 def nats_of_the_pair(_: object = None) -> Binary:
     return find_nats(Path(os.environ[NATS_VARIABLE]))

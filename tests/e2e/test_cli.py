@@ -1,18 +1,20 @@
 """The real command `tidelog` on real servers: one `tidelog up` for the module, and the commands of users."""
 
+import asyncio
 import json
 import os
+import queue
 import shutil
 import signal
 import stat
 import subprocess
 import tempfile
 import textwrap
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import httpx2
 import pytest
@@ -21,8 +23,8 @@ from api.cli.diagnosis.findings import Diagnosis
 from api.cli.diagnosis.members import examine_members
 from api.cli.history import RunHistory
 from api.supervisor.processes import die_with_parent
-from domain.runs import agent_run_id_of
 from tests.e2e.cli_kit import TIDELOG, command, environment, until
+from tests.integration.session_kit import worker_at
 
 AGENTS = textwrap.dedent('''
     """Agents and a tool for the tests of the command line."""
@@ -106,6 +108,10 @@ class Up:
         headers = {"Authorization": f"Bearer {self.key}"}
         return httpx2.get(self.server()["url"] + path, params=params, headers=headers, timeout=20)
 
+    def post(self, path: str, **body: Any) -> httpx2.Response:
+        headers = {"Authorization": f"Bearer {self.key}"}
+        return httpx2.post(self.server()["url"] + path, json=body, headers=headers, timeout=20)
+
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
@@ -169,7 +175,7 @@ def test_the_worker_knows_no_secret_of_the_server(up: Up) -> None:
         pytest.skip("only Linux shows the environment of a process")
     names = {entry.split(b"=")[0].decode() for entry in environment.read_bytes().split(b"\0")}
     assert {"TIDELOG_URL", "TIDELOG_API_KEY"} <= names
-    assert not names & {"TIDELOG_DATABASE_URL", "TIDELOG_NATS_URL", "TIDELOG_WORKER_NATS_URL"}
+    assert not names & {"TIDELOG_DATABASE_URL", "TIDELOG_NATS_URL"}
 
 
 def test_a_second_server_on_the_folder_is_refused(up: Up) -> None:
@@ -302,23 +308,30 @@ def test_a_failed_run_ends_with_exit_code_1(up: Up, run_id: str) -> None:
 
 
 @pytest.fixture
-def ambiguous(up: Up, run_id: str) -> tuple[str, str]:
-    """A run and its call of a tool that must not run twice. The call's worker, which the test plays, vanished."""
-    headers = {"Authorization": f"Bearer {up.key}"}
-    with httpx2.Client(base_url=up.server()["url"], headers=headers, timeout=20) as http:
-        offer = {"name": "mail.post", "parameters": {"type": "object"}, "idempotent": False}
-        http.post("/v1/workers", json={"worker_id": "w", "agents": [{"name": "poster"}], "tools": [offer]}).raise_for_status()
-        started: str = http.post("/v1/runs", json={"agent": "poster"}).raise_for_status().json()["run_id"]
-        claim, agent_run_id = {"worker_id": "w", "dispatch": 1}, agent_run_id_of(UUID(started), "poster")
-        until(lambda: http.post(f"/v1/agent-runs/{agent_run_id}/claim", json=claim).status_code == 200)
-        call = {"attempt": 1, "key": "mail.post#1", "tool": "mail.post", "arguments": {"to": "ann"}}
-        called = http.post(f"/v1/agent-runs/{agent_run_id}/calls", json=call).raise_for_status()
-        invocation_id: str = called.json()["invocation_id"]
-        path = f"/v1/invocations/{invocation_id}/claim"
-        answers = [http.post(path, json={**claim, "claim_id": name}).status_code for name in ("first", "second")]
-        assert answers == [200, 409]
-    until(lambda: up.get("/v1/invocations", status="ambiguous").json()["data"])
-    return started, invocation_id
+def ambiguous(up: Up, run_id: str) -> Iterator[tuple[str, str]]:
+    """A run and its call of a tool that must not run twice. The call's worker, which the test plays, gave the call up."""
+    begun, over = queue.Queue[tuple[str, str]](), threading.Event()
+    playing = threading.Thread(target=lambda: asyncio.run(_play(up, begun, over)))
+    playing.start()
+    try:
+        yield begun.get(timeout=30)
+    finally:
+        over.set()
+        playing.join(30)
+
+
+async def _play(up: Up, begun: "queue.Queue[tuple[str, str]]", over: threading.Event) -> None:
+    async with worker_at(up.server()["url"], up.key) as worker:
+        await worker.hello(["poster"], [{"name": "mail.post", "idempotent": False}])
+        await worker.credit(agent=1, tool=1)
+        started = (await asyncio.to_thread(up.post, "/v1/runs", agent="poster")).raise_for_status().json()["run_id"]
+        poster = await worker.work()
+        called = await worker.done(poster, "call", key="mail.post#1", tool="mail.post", arguments={"to": "ann"})
+        await worker.done(await worker.work("tool"), "return")
+        await asyncio.to_thread(until, lambda: up.get("/v1/invocations", status="ambiguous").json()["data"])
+        begun.put((started, called["invocation_id"]))
+        await asyncio.to_thread(over.wait)
+        await worker.done(poster, "complete")
 
 
 def test_a_call_that_waits_for_a_person_is_found_and_resolved(up: Up, ambiguous: tuple[str, str]) -> None:
@@ -420,15 +433,14 @@ def test_the_doctor_finds_a_healthy_server(up: Up, run_id: str) -> None:
     assert member.endswith(": 10 projections, rebuilds, relay, 8 partitions of the sagas, sweeper, timers, upkeep")
 
 
-def test_workers_of_the_embedded_nats_may_take_the_work_of_this_log_alone(up: Up, run_id: str) -> None:
+def test_old_workers_may_acknowledge_the_work_of_this_log_alone(up: Up, run_id: str) -> None:
     done = command("nats", "list", "--json", "--data-dir", "data", cwd=up.folder)
     listed = json.loads(done.stdout)
     [log] = listed["logs"]
     assert log["this_log"] and f"TIDELOG_WORK_{listed['log_id']}" in {stream["name"] for stream in log["streams"]}
     configuration = json.loads((Path(up.server()["embedded"]["home"]) / "nats.conf").read_text())
     [permissions] = [user["permissions"] for user in configuration["authorization"]["users"] if user["user"] == "worker"]
-    subjects = [subject for subject in permissions["publish"]["allow"] if "TIDELOG_WORK" in subject]
-    assert len(subjects) == 3 and all(f".TIDELOG_WORK_{listed['log_id']}." in subject for subject in subjects)
+    assert permissions == {"publish": {"allow": [f"$JS.ACK.TIDELOG_WORK_{listed['log_id']}.>"]}, "subscribe": {"deny": [">"]}}
 
 
 def test_the_doctor_says_what_nobody_does() -> None:

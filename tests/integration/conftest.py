@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 import pytest_asyncio
 
 from adapters.embedded import EmbeddedServices
-from tests.integration.system_kit import PlayedWorker, System, empty_work_queue, fresh_database, issue_key, running
+from tests.integration.played_worker import PlayedWorker
+from tests.integration.system_kit import System, empty_work_queue, fresh_database, issue_key, running
 
 
 @pytest_asyncio.fixture

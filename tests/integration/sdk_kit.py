@@ -45,7 +45,7 @@ async def until(condition: Callable[[], T], timeout_s: float = 20) -> T:
 class Server:
     """A process with all roles. The process keeps its port when it is killed and started again."""
 
-    def __init__(self, database_url: str, nats_url: str, worker_nats_url: str, folder: Path) -> None:
+    def __init__(self, database_url: str, nats_url: str, folder: Path) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._log = folder / "server.log"
@@ -56,7 +56,6 @@ class Server:
             "TIDELOG_DATABASE_URL": database_url,
             "TIDELOG_NATS_URL": nats_url,
             "TIDELOG_PORT": str(port),
-            "TIDELOG_WORKER_NATS_URL": worker_nats_url,
             "TIDELOG_LOG_FORMAT": "console",
             "TIDELOG_BOOTSTRAP_KEY_SHA256": hashlib.sha256(KEY.encode()).hexdigest(),
         }
@@ -113,8 +112,8 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def serving(database_url: str, nats_url: str, worker_nats_url: str, folder: Path) -> AsyncIterator[Server]:
-    server = Server(database_url, nats_url, worker_nats_url, folder)
+async def serving(database_url: str, nats_url: str, folder: Path) -> AsyncIterator[Server]:
+    server = Server(database_url, nats_url, folder)
     try:
         await server.start()
         yield server

@@ -46,6 +46,10 @@ class SocketWorker:
     """Of the last work that came."""
     closed: int | None = None
     """The close code."""
+    welcome: Message = field(default_factory=dict)
+    frames: int = 0
+    """Frames that came."""
+    _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def say(self, *messages: Message) -> None:
         await self.connection.send(json.dumps(list(messages)))
@@ -58,16 +62,21 @@ class SocketWorker:
 
         async with within(PATIENCE_S):
             while not (found := [message for message in self.came if fits(message)]):
-                await self._more()
+                await self._more(self.frames)
         self.came.remove(found[0])
         return found[0]
 
-    async def _more(self) -> None:
-        try:
-            frame = await self.connection.recv()
-        except ConnectionClosed as closed:
-            self.closed = closed.rcvd.code if closed.rcvd else 1006
-            raise
+    async def _more(self, known: int) -> None:
+        """Reads a frame, unless another task has read one since there were `known`."""
+        async with self._reading:
+            if self.frames != known:
+                return
+            try:
+                frame = await self.connection.recv()
+            except ConnectionClosed as closed:
+                self.closed = closed.rcvd.code if closed.rcvd else 1006
+                raise
+            self.frames += 1
         assert isinstance(frame, str)
         for message in json.loads(frame):
             if message["t"] == "work":
@@ -78,14 +87,13 @@ class SocketWorker:
         async with within(PATIENCE_S):
             while True:
                 try:
-                    await self._more()
+                    await self._more(self.frames)
                 except ConnectionClosed:
                     assert self.closed is not None
                     return self.closed
 
     async def hello(self, agents: Iterable[Message | str] = (), tools: Iterable[Message | str] = (), **more: Any) -> Message:
         """Says hello and waits for the welcome."""
-        tool = {"parameters": {"type": "object"}, "idempotent": True}
         await self.say(
             {
                 "t": "hello",
@@ -95,14 +103,19 @@ class SocketWorker:
                 "session": self.session,
                 "secret": self.secret,
                 "release": "test",
-                "agents": [{"name": one} if isinstance(one, str) else one for one in agents],
-                "tools": [{**tool, **({"name": one} if isinstance(one, str) else one)} for one in tools],
+                **_definitions(agents, tools),
                 **more,
             }
         )
-        welcome = await self.wait(t="welcome")
-        self.session, self.secret = welcome["session"], welcome["secret"]
-        return welcome
+        self.welcome = await self.wait(t="welcome")
+        self.session, self.secret = self.welcome["session"], self.welcome["secret"]
+        return self.welcome
+
+    async def define(self, agents: Iterable[Message | str] = (), tools: Iterable[Message | str] = (), **more: Any) -> Message:
+        """Says the whole set of definitions anew, and waits for the verdicts."""
+        self.ids += 1
+        await self.say({"t": "define", "id": self.ids, **_definitions(agents, tools), **more})
+        return await self.answer(self.ids)
 
     async def credit(self, agent: int = 0, tool: int = 0) -> None:
         await self.say({"t": "credit", "n": self.number, "agent": agent, "tool": tool})
@@ -119,7 +132,7 @@ class SocketWorker:
     async def answer(self, id: int) -> Message:
         async with within(PATIENCE_S):
             while not (found := [message for message in self.came if message.get("id") == id]):
-                await self._more()
+                await self._more(self.frames)
         self.came.remove(found[0])
         return found[0]
 
@@ -140,6 +153,14 @@ class SocketWorker:
         return str(answer["problem"]["code"])
 
 
+def _definitions(agents: Iterable[Message | str], tools: Iterable[Message | str]) -> Message:
+    tool = {"parameters": {"type": "object"}, "idempotent": True}
+    return {
+        "agents": [{"name": one} if isinstance(one, str) else one for one in agents],
+        "tools": [{**tool, **({"name": one} if isinstance(one, str) else one)} for one in tools],
+    }
+
+
 @asynccontextmanager
 async def worker_at(url: str, key: str, **known: Any) -> AsyncIterator[SocketWorker]:
     """A connection of a played worker. `known`: name, incarnation, session and secret of an earlier connection."""
@@ -151,6 +172,15 @@ async def worker_at(url: str, key: str, **known: Any) -> AsyncIterator[SocketWor
         finally:
             beating.cancel()
             await asyncio.wait({beating})
+
+
+async def offer(url: str, key: str, agents: Iterable[Message | str] = (), **more: Any) -> Message:
+    """Offers agents, and what `more` has of the fields of `hello`, as a worker that then loses its connection.
+
+    Returns the welcome.
+    """
+    async with worker_at(url, key, name="offering") as worker:
+        return await worker.hello(agents, **more)
 
 
 async def _beat(worker: SocketWorker) -> None:

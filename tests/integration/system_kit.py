@@ -9,21 +9,20 @@ import hashlib
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 import httpx2
 import nats.errors
 import nats.js.errors
-import orjson
 import psycopg
 from nats.aio.client import Client as NatsClient
-from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier
+from starlette.types import ASGIApp
 from uuid_utils.compat import uuid7
+from uvicorn.server import ServerState
 
 from adapters.embedded import EmbeddedServices
 from adapters.nats.names import work_subjects
@@ -43,10 +42,10 @@ from application.setup import set_up
 from domain.kernel import Command, Event, RecordedEvent
 from domain.projects import CreateProject, default_project_id
 from domain.registry import REGISTRY
-from domain.runs import agent_run_id_of
 from domain.tenants import DEFAULT_TENANT_ID, CreateTenant, IssueApiKey
 from projections.kernel import Connection, Database
 from projections.registry import PROJECTIONS
+from tests.integration.played_worker import PlayedWorker
 from tests.pace import within
 from tidelog.sse import ServerSentEvent, parse_sse
 
@@ -98,13 +97,19 @@ class System:
     """The only writer that skips the domain's rules: no route appends a broken event."""
     subscription: Subscription
 
-    def __init__(self, container: Container, database_url: str, http: httpx2.AsyncClient, key: str, nats: NatsClient) -> None:
+    def __init__(
+        self, container: Container, database_url: str, http: httpx2.AsyncClient, key: str, nats: NatsClient, app: ASGIApp
+    ) -> None:
         self.container = container
         self.database_url = database_url
         self.http = http
         """A client with the key of the default tenant."""
         self.key = key
         self.nats = nats
+        self.app = app
+        self.opened = contextlib.AsyncExitStack()
+        """Closed before the server stops: its HTTP server, the connections of its played workers."""
+        self._url: str | None = None
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
     def client(self, key: str | None, *, container: Container | None = None, **options: Any) -> httpx2.AsyncClient:
@@ -112,6 +117,12 @@ class System:
         transport = httpx2.ASGITransport(create_app(container or self.container), raise_app_exceptions=False)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         return httpx2.AsyncClient(transport=transport, base_url=BASE, headers=headers, timeout=30, **options)
+
+    async def url(self) -> str:
+        """The URL of the server. The first call lets it listen."""
+        if self._url is None:
+            self._url = await self.opened.enter_async_context(listening(self.app))
+        return self._url
 
     async def sql(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         async with await psycopg.AsyncConnection.connect(self.database_url, autocommit=True) as connection:
@@ -197,7 +208,7 @@ class System:
         await self.settled()
         return tenant_id, key
 
-    def worker(self, worker_id: str = "worker-1", http: httpx2.AsyncClient | None = None) -> "PlayedWorker":
+    def worker(self, worker_id: str = "worker-1", http: httpx2.AsyncClient | None = None) -> PlayedWorker:
         return PlayedWorker(self, worker_id, http or self.http)
 
 
@@ -223,131 +234,6 @@ async def append(system: System, stream_id: UUID, root_id: UUID, version: int, *
     return (
         await system.store.append(one_command(DEFAULT_TENANT_ID, request.command_id, (stream,), request.metadata()))
     ).last_position
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """A message of the work queue."""
-
-    kind: str
-    pool: str
-    work_id: str
-    dispatch: int
-    message: Msg
-
-    @property
-    def delivery(self) -> int:
-        return int(self.message.metadata.num_delivered)
-
-    async def ack(self) -> None:
-        await self.message.ack_sync(timeout=5)
-
-
-@dataclass
-class Claim:
-    """An agent run or an invocation that the played worker holds."""
-
-    worker: "PlayedWorker"
-    kind: str
-    work_id: str
-    body: dict[str, Any]
-    work: Work | None = None
-
-    @property
-    def attempt(self) -> int:
-        return int(self.body["attempt"])
-
-    async def post(self, verb: str, **body: Any) -> httpx2.Response:
-        return await self.worker.http.post(f"/v1/{_PATHS[self.kind]}/{self.work_id}/{verb}", json={"attempt": self.attempt, **body})
-
-    async def ok(self, verb: str, **body: Any) -> dict[str, Any]:
-        response = await self.post(verb, **body)
-        assert response.status_code == 200, response.text
-        return dict(response.json())
-
-    async def complete(self, result: Any = None) -> None:
-        await self.ok("complete", result=result)
-        if self.work is not None:
-            await self.work.ack()
-
-    async def fail(self, kind: str = "permanent", message: str = "broken", **error: Any) -> dict[str, Any]:
-        answer = await self.ok("fail", error={"type": "TestError", "message": message, "kind": kind, **error})
-        if self.work is not None:
-            await self.work.ack()
-        return answer
-
-    async def call(self, key: str, tool: str, **arguments: Any) -> str:
-        return str((await self.ok("calls", key=key, tool=tool, arguments=arguments))["invocation_id"])
-
-    async def journal(self, after_version: int = 0, wait_s: float = 0) -> httpx2.Response:
-        query = {"after_version": after_version, "wait_s": wait_s}
-        return await self.worker.http.get(f"/v1/{_PATHS[self.kind]}/{self.work_id}/journal", params=query)
-
-
-_PATHS = {"agent": "agent-runs", "tool": "invocations"}
-
-
-@dataclass
-class PlayedWorker:
-    """Follows the worker protocol: JetStream for the queue, HTTP for everything else."""
-
-    system: System
-    worker_id: str
-    http: httpx2.AsyncClient
-    queues: dict[tuple[str, str], JetStreamContext.PullSubscription] = field(default_factory=dict)
-
-    async def register(self, *agents: str, tools: Iterable[dict[str, Any] | str] = ()) -> dict[str, Any]:
-        offers = [offer if isinstance(offer, dict) else {"name": offer} for offer in tools]
-        tool_offers = [{"parameters": {"type": "object"}, "idempotent": True, **offer} for offer in offers]
-        body = {"worker_id": self.worker_id, "agents": [{"name": name} for name in agents], "tools": tool_offers}
-        response = await self.http.post("/v1/workers", json=body)
-        assert response.status_code == 200, response.text
-        for queue in response.json()["queues"]:
-            jetstream = self.system.nats.jetstream()
-            subscription = await jetstream.pull_subscribe_bind(consumer=queue["consumer"], stream=queue["stream"])
-            self.queues[queue["kind"], queue["pool"]] = subscription
-        return dict(response.json())
-
-    async def take(self, pool: str, kind: str = "agent", timeout_s: float = PATIENCE_S) -> Work:
-        """Waits for the next message of a queue."""
-        [message] = await self.queues[kind, pool].fetch(1, timeout=timeout_s)
-        body = orjson.loads(message.data)
-        return Work(body["kind"], body["pool"], body["work_id"], body["dispatch"], message)
-
-    async def nothing_to_take(self, pool: str, kind: str = "agent") -> bool:
-        """Whether no message waits for this worker. The caller settles the system first."""
-        info = await self.queues[kind, pool].consumer_info()
-        return not info.num_pending
-
-    async def try_claim(self, work_id: str, kind: str = "agent", dispatch: int = 1, delivery: int = 1) -> httpx2.Response:
-        body = {"worker_id": self.worker_id, "dispatch": dispatch, "delivery": delivery}
-        return await self.http.post(f"/v1/{_PATHS[kind]}/{work_id}/claim", json=body)
-
-    async def claim(self, work_id: str, kind: str = "agent", dispatch: int = 1, delivery: int = 1) -> Claim:
-        response = await self.try_claim(work_id, kind, dispatch, delivery)
-        assert response.status_code == 200, response.text
-        return Claim(self, kind, work_id, response.json())
-
-    async def next(self, pool: str, kind: str = "agent") -> Claim:
-        """Takes the next work of a queue and claims it. A repeated delivery of work that is over is acknowledged, as workers do."""
-        work = await self.take(pool, kind)
-        while (response := await self.try_claim(work.work_id, kind, work.dispatch, work.delivery)).status_code == 409:
-            assert work.delivery > 1 and response.json()["code"] == "work-over", response.text
-            await work.ack()
-            work = await self.take(pool, kind)
-        assert response.status_code == 200, response.text
-        return Claim(self, kind, work.work_id, response.json(), work)
-
-    async def step(self, run_id: str, key: str) -> Claim:
-        """Claims a step of a run without the queue. The step's agent run may not exist yet."""
-        work_id = str(agent_run_id_of(UUID(run_id), key))
-
-        async def requested() -> Claim | None:
-            response = await self.try_claim(work_id)
-            assert response.status_code in (200, 404), response.text
-            return Claim(self, "agent", work_id, response.json()) if response.status_code == 200 else None
-
-        return await eventually(requested, f"the agent run of step {key}")
 
 
 async def nats_client_of(url: str, **options: Any) -> NatsClient:
@@ -386,10 +272,11 @@ async def running(
         stack.push_async_callback(nats_client.close)
         assembly = await stack.enter_async_context(assemble(configured, {*roles, "api"}, **(given or {})))
         assert assembly.container is not None
-        transport = httpx2.ASGITransport(create_app(assembly.container), raise_app_exceptions=False)
+        app = create_app(assembly.container)
+        transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
         headers = {"Authorization": f"Bearer {key}"}
         http = await stack.enter_async_context(httpx2.AsyncClient(transport=transport, base_url=BASE, headers=headers, timeout=30))
-        system = System(assembly.container, database_url, http, key, nats_client)
+        system = System(assembly.container, database_url, http, key, nats_client, app)
         system.store, system.subscription = await storage.store(assembly.parts), await log_streams.subscription(assembly.parts)
         for name, loop in assembly.loops.items():
             if loops is None or name in (*loops, "sharing"):
@@ -397,7 +284,8 @@ async def running(
             else:
                 loop.close()
         try:
-            yield system
+            async with system.opened:
+                yield system
         finally:
             ends = await stopped(*system.tasks.values())
         for end in ends:
@@ -443,6 +331,24 @@ async def fresh_database(services: EmbeddedServices, *, copy_of: str = "dbname=t
             yield make_conninfo(services.database_url, dbname=name)
         finally:
             await connection.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
+
+
+@asynccontextmanager
+async def listening(app: ASGIApp) -> AsyncIterator[str]:
+    """Takes connections for an application, as the HTTP server does, and yields the URL. Ends at once, unlike the server."""
+    config = make_server(app, Limits(), host="127.0.0.1", port=0).config
+    config.load()
+    state, connection = ServerState(), cast("Any", config.http_protocol_class)
+    made = await asyncio.get_running_loop().create_server(
+        lambda: connection(config=config, server_state=state, app_state={}), "127.0.0.1", 0
+    )
+    try:
+        yield f"http://127.0.0.1:{made.sockets[0].getsockname()[1]}"
+    finally:
+        made.close()
+        async with within(PATIENCE_S):
+            while state.tasks:
+                await asyncio.wait(state.tasks)
 
 
 @asynccontextmanager

@@ -10,8 +10,9 @@ import pytest
 import pytest_asyncio
 
 from api.cli import agents, invocations, output, replay, runs, tools
+from tests.integration.played_worker import PlayedWorker
 from tests.integration.sdk_kit import running
-from tests.integration.system_kit import PlayedWorker, System, eventually, served
+from tests.integration.system_kit import System, eventually, served
 from tidelog import Agent, Context, ToolError, TransientError
 
 TRACE = '  File "/srv/agents/classify.py", line 12, in execute\n    ticket = ctx.input["ticket"]\n'
@@ -160,7 +161,7 @@ async def test_values_of_calls_are_shown_in_short_and_in_full(shared: System, pl
     calls = [await claim.call(f"add#{number}", "math.add", a=number, note=LONG) for number in range(2)]
     for _ in calls:
         await (await player.next("math.add", "tool")).complete({"text": LONG})
-    await claim.ok("journal", entries=[{"key": "draft", "result": {"draft": LONG}}])
+    await claim.ok("record", key="draft", result={"draft": LONG})
     await claim.complete("done")
     await shared.ended(run_id)
     short, full = await cli.shown(run_id), await cli.shown(run_id, full=True)
@@ -212,12 +213,9 @@ async def test_a_resolved_call_says_who_and_why(shared: System, player: PlayedWo
     run_id = await shared.start("alpha")
     claim = await player.next("alpha")
     call = await claim.call("mail#1", "mail")
-    work = await player.take("mail", "tool")
-    for delivery in (1, 2):
-        await player.try_claim(work.work_id, "tool", delivery=delivery)
+    await (await player.next("mail", "tool")).lose()
     said = {"result": {"sent": True}, "reason": "It is in the outbox."}
     assert (await shared.http.post(f"/v1/invocations/{call}/resolve", json=said)).status_code == 200
-    await work.ack()
     await claim.complete()
     await shared.ended(run_id)
     told = "because: It is in the outbox."
@@ -257,14 +255,9 @@ async def test_misspelt_names_are_answered_with_the_names_that_were_meant(shared
     assert [error["pointer"] for error in refused["errors"]] == ["/plan/agents/0", "/plan/agents/2"]
     run_id = await shared.start("alpha")
     claim = await player.next("alpha")
-    unknown = await shared.http.post(
-        f"/v1/agent-runs/{claim.work_id}/calls", json={"attempt": 1, "key": "k", "tool": "math.ad", "arguments": {}}
-    )
+    unknown = await claim.post("call", key="k", tool="math.ad", arguments={})
     assert unknown.json()["detail"] == "no tool 'math.ad' is registered; did you mean 'math.add'?"
-    wrong = await shared.http.post(
-        f"/v1/agent-runs/{claim.work_id}/calls",
-        json={"attempt": 1, "key": "k", "tool": "math.add", "arguments": {"a": "x", "c": 3}},
-    )
+    wrong = await claim.post("call", key="k", tool="math.add", arguments={"a": "x", "c": 3})
     assert {(error["pointer"], error["detail"]) for error in wrong.json()["errors"]} == {
         ("/arguments", "Additional properties are not allowed ('c' was unexpected)"),
         ("/arguments/a", '"x" is not of type "integer"'),

@@ -17,7 +17,8 @@ from api.cli import doctor
 from api.cli.diagnosis import diagnose
 from api.cli.diagnosis.findings import Diagnosis, Finding
 from api.supervisor.state import create_key
-from tests.integration.system_kit import PlayedWorker, System, eventually, served, stopped
+from tests.integration.played_worker import PlayedWorker
+from tests.integration.system_kit import System, eventually, served, stopped
 from tidelog.discovery import discover
 from tidelog.worker import Worker
 
@@ -92,9 +93,8 @@ async def ambiguous_call(system: System, worker: PlayedWorker) -> str:
     await system.start("alpha")
     alpha = await worker.next("alpha")
     invocation_id = await alpha.call("k", "mail")
-    await worker.next("mail", "tool")
-    claim = {"worker_id": "another", "dispatch": 1, "claim_id": "another"}
-    assert (await system.http.post(f"/v1/invocations/{invocation_id}/claim", json=claim)).status_code == 409
+    await (await worker.next("mail", "tool")).lose()
+    await worker.withdraw("gamma")
     return invocation_id
 
 

@@ -160,7 +160,7 @@ async def test_data_and_addresses_stay_over_a_stop_and_a_warm_start_is_quick(fol
     begun = time.perf_counter()
     await services.start()
     with_initdb = time.perf_counter() - begun
-    first = (services.database_url, services.nats_url, services.worker_nats_url)
+    first = (services.database_url, services.nats_url)
     pids = [pid_of(services, name) for name in ("postgres", "nats")]
     await execute(services.database_url, "CREATE TABLE t AS SELECT generate_series(1, 1000) AS n")
     await publish(services.nats_url, 20)
@@ -178,7 +178,7 @@ async def test_data_and_addresses_stay_over_a_stop_and_a_warm_start_is_quick(fol
         begun = time.perf_counter()
         await services.start()
         durations.append(time.perf_counter() - begun)
-        assert (services.database_url, services.nats_url, services.worker_nats_url) == first
+        assert (services.database_url, services.nats_url) == first
         assert await execute(services.database_url, "SELECT count(*) FROM t") == [(1000,)]
         assert await messages(services.nats_url) == 20
         await services.stop()

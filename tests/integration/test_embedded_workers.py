@@ -1,5 +1,6 @@
-"""The rights of workers on the embedded NATS."""
+"""The rights of workers of 0.1.0 on the embedded NATS. Later workers have none."""
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-async def test_worker_can_do_its_work_and_nothing_else(folder: Path) -> None:
+async def test_an_old_worker_can_keep_its_work_and_take_none(folder: Path) -> None:
     services = EmbeddedServices(folder / "state", durable=False)
     await services.start()
     try:
@@ -39,6 +40,12 @@ async def test_worker_can_do_its_work_and_nothing_else(folder: Path) -> None:
         await services.stop()
 
 
+def url_of_workers(services: EmbeddedServices) -> str:
+    """As a worker of 0.1.0 got the URL from its server."""
+    secrets = json.loads((services.home / "secrets.json").read_text())
+    return f"nats://worker:{secrets['nats_worker']}@127.0.0.1:{services.describe()['nats']['port']}"
+
+
 async def worker_rights(services: EmbeddedServices, own: str) -> None:
     server = await nats.connect(services.nats_url, connect_timeout=5)
     stream = server.jetstream(timeout=5)
@@ -52,12 +59,16 @@ async def worker_rights(services: EmbeddedServices, own: str) -> None:
     async def on_error(error: Exception) -> None:
         denied.append(str(error).lower())
 
-    worker = await nats.connect(services.worker_nats_url, inbox_prefix=b"_INBOX_worker", error_cb=on_error, connect_timeout=5)
-    jobs = await worker.jetstream(timeout=2).pull_subscribe_bind("pool", stream=own)
-    (job,) = await jobs.fetch(1, timeout=5)
-    await job.in_progress()
-    await job.ack_sync(timeout=5)
-    assert (await stream.consumer_info(own, "pool")).num_ack_pending == 0
+    worker = await nats.connect(url_of_workers(services), error_cb=on_error, connect_timeout=5)
+    (job,) = await (await stream.pull_subscribe_bind("pool", stream=own)).fetch(1, timeout=5)
+    await worker.publish(job.reply, b"+WPI")  # an old worker keeps the work that it had
+    await worker.publish(job.reply, b"+ACK")
+    await worker.flush()
+
+    async def acknowledged() -> bool:
+        return (await stream.consumer_info(own, "pool")).num_ack_pending == 0
+
+    await eventually(acknowledged)
     assert denied == []
 
     seen = await server.subscribe(">")
@@ -66,6 +77,8 @@ async def worker_rights(services: EmbeddedServices, own: str) -> None:
         f"{own}.x",
         "log.x",
         f"$JS.API.STREAM.DELETE.{own}",
+        f"$JS.API.CONSUMER.MSG.NEXT.{own}.pool",
+        f"$JS.API.CONSUMER.INFO.{own}.pool",
         "$JS.API.CONSUMER.MSG.NEXT.TIDELOG_WORK_1f-6.pool",
         "$JS.API.CONSUMER.MSG.NEXT.TIDELOG_1f-5_1.pool",
         "$JS.API.CONSUMER.INFO.TIDELOG_1f-5_1.pool",
@@ -73,7 +86,7 @@ async def worker_rights(services: EmbeddedServices, own: str) -> None:
     )
     for subject in forbidden:
         await worker.publish(subject, b"")
-    await worker.subscribe("TIDELOG_1f-5_1.>")
+    await worker.subscribe("_INBOX_worker.>")
     await worker.flush()
 
     async def all_refused() -> bool:

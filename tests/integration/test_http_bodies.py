@@ -99,10 +99,8 @@ async def test_an_unknown_field_is_refused_wherever_it_stands(shared: System) ->
         assert f"{place}/reslut" in pointers, f"{path} {place}: {response.text}"
         tried.setdefault(path, set()).add(place)
     assert tried.keys() == {path for path, o in document["paths"].items() if "requestBody" in o.get("post", {})}
-    assert len(tried) > 20
-    assert tried["/v1/workers"] == {"", "/agents/0", "/tools/0", "/problems/0"}
+    assert len(tried) > 12
     assert tried["/v1/runs"] == {"", "/plan", "/plan/steps/0", "/plan/steps/0/retry"}
-    assert tried["/v1/agent-runs/{agent_run_id}/journal"] == {"", "/entries/0"}
     for failing in ("agent-runs/{agent_run_id}/fail", "invocations/{invocation_id}/fail", "invocations/{invocation_id}/resolve"):
         assert tried[f"/v1/{failing}"] == {"", "/error", "/error/causes/0"}
     assert await shared.container.feed.head() == before, "nothing was recorded"

@@ -10,7 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from application.engine.sagas.manager import PARTITIONS
 from tests.integration.nats_kit import NatsProcess
-from tests.integration.system_kit import PlayedWorker, System, eventually, issue_key, running, stopped
+from tests.integration.played_worker import PlayedWorker
+from tests.integration.system_kit import System, eventually, issue_key, running, stopped
 from tests.integration.wire_kit import wired
 
 PROJECTIONS = {"tenants", "projects", "agents", "tools", "runs", "messages", "invocations", "timers", "work", "activity"}

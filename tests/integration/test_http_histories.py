@@ -13,15 +13,8 @@ from adapters.postgres.log.histories import PostgresHistories
 from adapters.postgres.pool import open_pool
 from application.engine.reading.history_keeper import HistoryKeeper
 from domain.projects import CreateProject
-from tests.integration.system_kit import (
-    PlayedWorker,
-    System,
-    eventually,
-    new_id,
-    position_of,
-    served,
-    streaming,
-)
+from tests.integration.played_worker import PlayedWorker
+from tests.integration.system_kit import System, eventually, new_id, position_of, served, streaming
 from tests.pace import within
 from tidelog import Client, HistoryReplaced
 from tidelog.errors import PositionBeyondHead

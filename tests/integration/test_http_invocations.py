@@ -8,7 +8,8 @@ import pytest
 from domain.invocations import InvocationSucceeded
 from domain.kernel import Metadata
 from projections import invocations
-from tests.integration.system_kit import Claim, PlayedWorker, System, append, new_id
+from tests.integration.played_worker import Claim, PlayedWorker
+from tests.integration.system_kit import System, append, new_id
 
 
 async def ambiguous_call(system: System, worker: PlayedWorker, key: str = "k") -> tuple[str, Claim, str]:
@@ -16,10 +17,7 @@ async def ambiguous_call(system: System, worker: PlayedWorker, key: str = "k") -
     run_id = await system.start("alpha")
     alpha = await worker.next("alpha")
     invocation_id = await alpha.call(key, "mail", to="ann@example.com")
-    work = await worker.take("mail", "tool")
-    await worker.claim(invocation_id, "tool", work.dispatch, work.delivery)
-    assert (await worker.try_claim(invocation_id, "tool", delivery=work.delivery + 1)).status_code == 409
-    await work.ack()
+    await (await worker.next("mail", "tool")).lose()
     return run_id, alpha, invocation_id
 
 
@@ -77,7 +75,7 @@ async def test_a_call_and_its_resolution(system: System, worker: PlayedWorker) -
     assert not {"invocation.succeeded", "invocation.failed"} & set(await system.topics(run_id))
     # The agent goes on with the result, and the run shows who resolved the call.
     await system.settled()
-    [entry] = (await alpha.journal()).json()["journal"]
+    [entry] = (await alpha.journal())["journal"]
     assert (entry["status"], entry["result"]) == ("ok", None)
     [call] = (await system.run(run_id))["steps"][0]["calls"]
     assert (call["status"], call["resolution"]) == ("succeeded", resolution)
@@ -94,7 +92,7 @@ async def test_a_log_of_before_has_a_plain_outcome(system: System, worker: Playe
     await system.settled()
     call = (await system.http.get(f"/v1/invocations/{invocation_id}")).json()
     assert (call["status"], call["result"], call["resolution"]) == ("succeeded", "by hand", None)
-    assert (await alpha.journal()).json()["journal"][0]["result"] == "by hand"
+    assert (await alpha.journal())["journal"][0]["result"] == "by hand"
     late = await system.http.post(f"/v1/invocations/{invocation_id}/resolve", json={"result": "by hand", "reason": "seen"})
     assert (late.status_code, late.json()["code"]) == (409, "invalid-state")
 

@@ -14,8 +14,12 @@ from api.http.app import ROUTERS
 from api.http.documents import asyncapi, openapi, pages, schemas
 from api.http.routes.health import router as operations
 from application.engine.ports.work_logs import Author, NewLines, WorkLine
+from domain.agent_runs import ClaimAgentRun
+from domain.invocations import ClaimInvocation
 from domain.tenants import DEFAULT_TENANT_ID
 from tests.integration.documented_kit import Documented
+from tests.integration.played_worker import PlayedWorker
+from tests.integration.session_kit import offer
 from tests.integration.system_kit import System, eventually, new_id
 
 
@@ -32,7 +36,7 @@ def operations_of(document: dict[str, Any]) -> dict[tuple[str, str], dict[str, A
 
 async def test_it_has_all_routes(shared: System) -> None:
     found = operations_of(await document(shared))
-    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, Route)]
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, Route) and route.include_in_schema]
     assert found.keys() == {(method, route.path) for route in routes for method in route.methods or ()}
     assert len(found) > 25
     assert len({o["operationId"] for o in found.values()}) == len(found)
@@ -122,7 +126,7 @@ async def use_runs(shared: System, http: httpx2.AsyncClient) -> None:
     worker = shared.worker(http=http)
     await worker.register("walker", "other", tools=["add", {"name": "mail", "idempotent": False}])
     problem = {"path": "a.py", "kind": "import-failed", "message": "broken"}
-    assert (await http.post("/v1/workers", json={"worker_id": "broken", "problems": [problem]})).status_code == 200
+    await offer(await shared.url(), shared.key, problems=[problem])
     project = await http.post("/v1/projects", json={"name": "walk"}, headers={"Idempotency-Key": "walk"})
     assert (await http.post("/v1/projects", json={"name": "walk"}, headers={"Idempotency-Key": "walk"})).json() == project.json()
     plan = {"kind": "graph", "steps": [{"key": "walker", "agent": "walker", "retry": {"max_attempts": 2, "initial_s": 0.01}}]}
@@ -130,12 +134,11 @@ async def use_runs(shared: System, http: httpx2.AsyncClient) -> None:
     started = await http.post("/v1/runs", json=body)
     run_id = started.json()["run_id"]
     first = await worker.next("walker")
-    await first.ok("journal", entries=[{"key": "k", "result": {"a": None}}])
-    await first.ok("state", key="set", op="set", name="v", value=[1])
-    await first.ok("state", key="get", op="get", name="v")
-    await first.ok("state", key="none", op="get", name="nothing")
-    await first.ok("messages", key="m", to="walker", body={"x": 1})
-    assert (await first.journal()).status_code == 200
+    await first.ok("record", key="k", result={"a": None})
+    await first.ok("set", key="set", name="v", value=[1])
+    await first.ok("get", key="get", name="v")
+    await first.ok("get", key="none", name="nothing")
+    await first.ok("send", key="m", to="walker", body={"x": 1})
     adding, mailing = await first.call("add", "add", a=1), await first.call("mail", "mail")
     add = await worker.claim(adding, "tool")
     await add.complete(2)
@@ -143,11 +146,10 @@ async def use_runs(shared: System, http: httpx2.AsyncClient) -> None:
     await mail.fail()
     await first.fail("transient")
     second = await worker.next("walker")
-    await second.ok("receipts", key="r", message_id=second.body["mailbox"][0]["message_id"])
+    await second.ok("receive", key="r", message_id=second.body["mailbox"][0]["message_id"])
     assert {entry["status"] for entry in second.body["journal"]} == {"ok", "error"}
     lost = await second.call("lost", "mail")
-    await worker.claim(lost, "tool")
-    await worker.try_claim(lost, "tool", delivery=2)  # its worker is taken for lost
+    await (await worker.claim(lost, "tool")).lose()
     await second.complete({"done": True})
     await shared.ended(run_id)
     resolved = await http.post(f"/v1/invocations/{lost}/resolve", json={"result": 1, "reason": "I looked."})
@@ -175,6 +177,7 @@ async def use_runs(shared: System, http: httpx2.AsyncClient) -> None:
     end = (await http.get(f"/v1/runs/{run_id}/events", headers=stream)).text.rpartition("id: ")[2].partition("\n")[0]
     assert (await http.get(f"/v1/runs/{run_id}/events", headers={**stream, "Last-Event-ID": end})).status_code == 204
     assert (await http.head("/v1/events", headers=stream)).status_code == 200
+    await use_reports_without_a_session(shared, http, worker)
     other = {"agent": "other", "run_id": str(new_id())}
     assert (await http.post("/v1/runs", json=other)).status_code == 201
     cancelled = await http.post(f"/v1/runs/{other['run_id']}/cancel", json={"reason": "enough"})
@@ -183,6 +186,19 @@ async def use_runs(shared: System, http: httpx2.AsyncClient) -> None:
     assert waited.json()["run"]["status"] == "cancelled" and waited.headers["preference-applied"] == "wait=9"
     refused = await http.post(f"/v1/runs/{run_id}/cancel", json={}, headers={"If-Match": '"v1"'})
     assert refused.status_code == 412 and refused.json()["current_version"]
+
+
+async def use_reports_without_a_session(shared: System, http: httpx2.AsyncClient, worker: PlayedWorker) -> None:
+    """Of attempts that a worker of 0.1.0 began."""
+    error = {"type": "T", "message": "m"}
+    for verb, body in (("complete", {"result": 1}), ("fail", {"error": error})):
+        alpha = await worker.step(await shared.start("walker"), "walker")
+        call = UUID(await alpha.call("k", "add", a=1))
+        await shared.command(ClaimInvocation(invocation_id=call, worker_id="old", dispatch=1))
+        assert (await http.post(f"/v1/invocations/{call}/{verb}", json={"attempt": 1, **body})).status_code == 200
+        await alpha.lose()
+        await shared.command(ClaimAgentRun(agent_run_id=UUID(alpha.work_id), worker_id="old", dispatch=2))
+        assert (await http.post(f"/v1/agent-runs/{alpha.work_id}/{verb}", json={"attempt": 2, **body})).status_code == 200
 
 
 async def use_projections(shared: System, http: httpx2.AsyncClient) -> None:

@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 
 from application.engine.ports.pages import encode_cursor
+from tests.integration.session_kit import offer
 from tests.integration.system_kit import System, new_id, running, sha256
 
 GRAPH = {"kind": "graph", "steps": [{"key": "a", "agent": "alpha"}]}
@@ -42,10 +43,6 @@ def assert_problem(response: httpx2.Response, status: int, code: str) -> dict[st
 
 def steps(*given: dict[str, Any]) -> dict[str, Any]:
     return {"plan": {"kind": "graph", "steps": list(given)}}
-
-
-def offer(kind: str, **given: Any) -> dict[str, Any]:
-    return {"worker_id": "w", kind: [given]}
 
 
 BODIES: list[tuple[str, Any, str, str | None]] = [
@@ -79,10 +76,6 @@ BODIES: list[tuple[str, Any, str, str | None]] = [
     ),
     ("/v1/runs/" + RUN + "/cancel", {"expected_version": "x"}, "invalid-request", "/expected_version"),
     ("/v1/projects", {"name": " "}, "invalid-request", "/name"),
-    ("/v1/workers", offer("tools", name="t", parameters={"type": 7}), "invalid-command", "/tools/0/parameters"),
-    ("/v1/workers", offer("agents", name="A"), "invalid-request", "/agents/0/name"),
-    ("/v1/workers", offer("agents", name="a", description="x" * 100_001), "invalid-request", "/agents/0/description"),
-    ("/v1/workers", offer("tools", name="t", parameters={}, timeout_s=0), "invalid-request", "/tools/0/timeout_s"),
 ]  # fmt: skip
 
 
@@ -95,6 +88,25 @@ async def test_a_body_that_makes_no_sense(shared: System, path: str, body: Any, 
     assert problem["retryable"] is False
     if pointer is not None:
         assert problem["errors"][0]["pointer"] == pointer, problem
+    assert await shared.container.feed.head() == before
+
+
+@pytest.mark.parametrize(
+    ("offers", "code", "pointer"),
+    [
+        ({"tools": [{"name": "t", "parameters": {"type": 7}}]}, "invalid-command", "/parameters"),
+        ({"agents": [{"name": "A"}]}, "invalid-request", "/name"),
+        ({"agents": [{"name": "a", "description": "x" * 100_001}]}, "invalid-request", "/description"),
+        ({"tools": [{"name": "t", "parameters": {}, "timeout_s": 0}]}, "invalid-request", "/timeout_s"),
+    ],
+)
+async def test_a_definition_that_makes_no_sense(shared: System, offers: dict[str, Any], code: str, pointer: str) -> None:
+    before = await shared.settled()
+    welcome = await offer(await shared.url(), shared.key, **offers)
+    [verdict] = [*welcome["agents"], *welcome["tools"]]
+    problem = verdict["problem"]
+    assert (verdict["accepted"], problem["status"], problem["code"]) == (False, 422, code)
+    assert problem["errors"][0]["pointer"] == pointer, problem
     assert await shared.container.feed.head() == before
 
 
@@ -163,9 +175,6 @@ QUERIES = [
     (f"/v1/runs/{RUN}?as_of={HUGE}", 422, "invalid-command"),
     (f"/v1/runs/{RUN}/events", 404, "not-found"),
     (f"/v1/runs/{RUN}/messages", 404, "not-found"),
-    (f"/v1/agent-runs/{RUN}/journal", 404, "not-found"),
-    (f"/v1/agent-runs/{RUN}/journal?wait_s=31", 422, "invalid-request"),
-    (f"/v1/agent-runs/{RUN}/journal?wait_s=nan", 422, "invalid-request"),
     (f"/v1/runs?limit={VAST}", 422, "invalid-request"),
     (f"/v1/runs?cursor={VAST_CURSOR}", 422, "invalid-command"),
     (f"/v1/events?after={VAST}", 422, "invalid-request"),
@@ -173,9 +182,6 @@ QUERIES = [
     (f"/v1/events?as_of={VAST}", 422, "invalid-command"),
     (f"/v1/events/{VAST}", 422, "invalid-request"),
     (f"/v1/runs/{RUN}?as_of={VAST}", 422, "invalid-command"),
-    (f"/v1/agent-runs/{RUN}/journal?after_version={VAST}", 422, "invalid-request"),
-    (f"/v1/agent-runs/{RUN}/journal?attempt={VAST}", 422, "invalid-request"),
-    (f"/v1/agent-runs/{RUN}/journal?wait_s={VAST}", 422, "invalid-request"),
     (f"/schemas/run.started/v{VAST}", 422, "invalid-request"),
     ("/v1/runs?stauts=failed&limit=5", 422, "invalid-request"),
     ("/v1/runs?agent=nobody", 422, "invalid-request"),
@@ -414,10 +420,10 @@ async def test_numbers_of_any_size_survive(shared: System) -> None:
     run_id = await shared.start("alpha", input={"n": big}, metadata={"m": -big})
     alpha = await worker.step(run_id, "alpha")
     assert alpha.body["input"] == {"n": big}
-    await alpha.ok("journal", entries=[{"key": "k", "result": big}])
-    await alpha.ok("messages", key="m", to="alpha", body=[big])
-    await alpha.ok("state", key="s", op="set", name="v", value=big)
-    assert (await alpha.ok("state", key="g", op="get", name="v"))["value"] == big
+    await alpha.ok("record", key="k", result=big)
+    await alpha.ok("send", key="m", to="alpha", body=[big])
+    await alpha.ok("set", key="s", name="v", value=big)
+    assert (await alpha.ok("get", key="g", name="v"))["value"] == big
     await alpha.complete(big)
     run = await shared.ended(run_id)
     assert (run["result"], run["input"], run["metadata"]) == (big, {"n": big}, {"m": -big})

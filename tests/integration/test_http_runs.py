@@ -9,17 +9,18 @@ import pytest
 from domain.kernel import timestamp
 from domain.registry import REGISTRY
 from projections import runs
-from tests.integration.system_kit import PlayedWorker, System, eventually, issue_key, new_id, running, stopped
+from tests.integration.played_worker import PlayedWorker
+from tests.integration.system_kit import System, eventually, issue_key, new_id, running, stopped
 
 
 async def eventful_run(system: System, worker: PlayedWorker) -> str:
     """A run that uses almost all features."""
     run_id = await system.start(plan={"kind": "parallel", "agents": ["alpha", "beta"], "aggregator": "gamma"}, input={"q": 1})
     alpha = await worker.next("alpha")
-    await alpha.ok("journal", entries=[{"key": "s", "result": 1}])
+    await alpha.ok("record", key="s", result=1)
     await alpha.call("k", "add", a=1)
     await (await worker.next("add", "tool")).complete(2)
-    await alpha.ok("messages", key="m", to="beta", body="hello")
+    await alpha.ok("send", key="m", to="beta", body="hello")
     await alpha.complete({"a": 1})
     await (await worker.next("beta")).fail()
     await (await worker.next("gamma")).complete("all")
@@ -235,8 +236,7 @@ async def _scheduled(system: System, run_id: str) -> bool:
 async def test_each_registered_version_of_an_agent_can_be_asked_for(system: System, worker: PlayedWorker) -> None:
     """The document says which version was asked for, and which version was only noted."""
     for version in ("1", "2"):
-        offer = {"worker_id": f"worker-{version}", "agents": [{"name": "pinned", "version": version}], "tools": []}
-        assert (await system.http.post("/v1/workers", json=offer)).status_code == 200
+        await system.worker(f"worker-{version}").register({"name": "pinned", "version": version})
     steps = [
         {"key": "old", "agent": "pinned", "agent_version": "1"}, {"key": "new", "agent": "pinned", "agent_version": "2"},
         {"key": "any", "agent": "pinned"},

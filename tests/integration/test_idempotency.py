@@ -211,8 +211,7 @@ async def test_a_run_id_of_the_clients_own_makes_a_start_repeatable(system: Syst
         answer = await system.http.post("/v1/runs", json={**other, "run_id": run_id})
         assert (answer.status_code, answer.json()["code"]) == (409, "already-exists")
     # A new version of the agent came out in between: the request is still the same.
-    offer = {"worker_id": "w", "agents": [{"name": "alpha", "version": "2"}]}
-    assert (await system.http.post("/v1/workers", json=offer)).status_code == 200
+    await system.worker("newer").register({"name": "alpha", "version": "2"})
     late = await system.http.post("/v1/runs", json=bodies[0])
     assert late.status_code == 201 and late.json() == first.json()
     assert await runs_of(system) == 1

@@ -23,8 +23,8 @@ from domain.kernel import RecordedEvent
 from domain.projects import CreateProject
 from domain.tenants import DEFAULT_TENANT_ID
 from tests.integration.parts_kit import live_feed
+from tests.integration.played_worker import PlayedWorker
 from tests.integration.system_kit import (
-    PlayedWorker,
     System,
     empty_work_queue,
     eventually,
@@ -173,7 +173,7 @@ async def test_a_stream_of_a_run_that_goes_on_does_not_end(system: System, url: 
         assert (await stream.next()).event == "agent_run.claimed", "nothing was said before it"
         for number in range(3):
             await system.settled()
-            await alpha.ok("journal", entries=[{"key": f"step{number}", "result": number}])
+            await alpha.ok("record", key=f"step{number}", result=number)
             assert (await stream.next()).event == "agent_run.step_recorded"
 
 
@@ -335,7 +335,7 @@ async def test_all_streams_end_when_the_process_is_about_to(system: System, url:
 
 
 async def test_a_listener_that_goes_is_forgotten(system: System, url: str, worker: PlayedWorker) -> None:
-    run_id = await system.start("alpha")
+    run_id, kept = await system.start("alpha"), system.container.live.watches  # the worker's session watches too
     async with (
         streaming(url, system.key, "/v1/events", after="0") as stream,
         streaming(url, system.key, f"/v1/runs/{run_id}/events") as other,
@@ -345,7 +345,7 @@ async def test_a_listener_that_goes_is_forgotten(system: System, url: str, worke
     feed = system.container.live
 
     async def nobody() -> bool:
-        return not feed.listeners and not feed.watches
+        return not feed.listeners and feed.watches == kept
 
     await eventually(nobody)
 

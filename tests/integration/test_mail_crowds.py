@@ -2,7 +2,8 @@
 
 import asyncio
 
-from tests.integration.system_kit import PlayedWorker, System
+from tests.integration.played_worker import PlayedWorker
+from tests.integration.system_kit import System
 
 
 async def test_all_messages_arrive_and_no_sender_has_to_try_again(system: System, worker: PlayedWorker) -> None:
@@ -10,7 +11,7 @@ async def test_all_messages_arrive_and_no_sender_has_to_try_again(system: System
     steps = [{"key": f"w{n}", "agent": "writer"} for n in range(60)]
     run_id = await system.start(plan={"kind": "graph", "steps": [*steps, {"key": "r", "agent": "reader"}]})
     writers = [await worker.next("writer") for _ in steps]
-    answers = await asyncio.gather(*(writer.post("messages", key="m", to="r", body=n) for n, writer in enumerate(writers)))
+    answers = await asyncio.gather(*(writer.post("send", key="m", to="r", body=n) for n, writer in enumerate(writers)))
     assert {answer.status_code for answer in answers} == {200}
     reader = await worker.next("reader")
     assert sorted(mail["body"] for mail in reader.body["mailbox"]) == list(range(60))

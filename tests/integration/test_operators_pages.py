@@ -189,11 +189,11 @@ async def test_sizes_of_a_database_and_of_a_folder_are_shown(database_url: str, 
     assert (tmp_path / "tidelog-backup" / "postgres" / "data").is_dir()
 
 
-def test_nats_takes_the_configuration_with_the_rights_that_workers_need(tmp_path: Path) -> None:
+def test_nats_takes_the_configuration_with_the_rights_of_old_workers(tmp_path: Path) -> None:
     text = block(OWN_SERVERS, "nats")
     configuration = tmp_path / "nats.conf"
     configuration.write_text(text)
     subprocess.run([find_nats(None).path, "-t", "-c", configuration], check=True, capture_output=True, timeout=30)
     rights = worker_permissions(None)
-    for subject in (*rights["publish"]["allow"], *rights["subscribe"]["allow"]):
+    for subject in (*rights["publish"]["allow"], *rights["subscribe"]["deny"]):
         assert f'"{subject}"' in text

@@ -17,7 +17,8 @@ from domain.tenants import DEFAULT_TENANT_ID
 from tests.chaos.faults_kit import Callers
 from tests.integration.nats_kit import running_nats
 from tests.integration.outage_kit import READERS, caught_up, readers
-from tests.integration.system_kit import PlayedWorker, System, eventually, fresh_database, issue_key, running
+from tests.integration.played_worker import PlayedWorker
+from tests.integration.system_kit import System, eventually, fresh_database, issue_key, running
 from tests.integration.wire_kit import wired
 
 AWAY_S = 3.0

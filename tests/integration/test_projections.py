@@ -24,16 +24,9 @@ from projections.engine.catching_up import ReadModels
 from projections.engine.runner import ProjectionRunner
 from projections.kernel import Connection, Database, Projection, decoded
 from projections.registry import PROJECTIONS
+from tests.integration.played_worker import Claim, PlayedWorker
 from tests.integration.projection_kit import Log, log_on
-from tests.integration.system_kit import (
-    PlayedWorker,
-    System,
-    eventually,
-    issue_key,
-    new_id,
-    running,
-    stopped,
-)
+from tests.integration.system_kit import System, eventually, issue_key, new_id, running, stopped
 from tests.pace import in_time
 
 log = structlog.get_logger(__name__)
@@ -67,34 +60,34 @@ async def act(system: System, workers: list[PlayedWorker], random_: random.Rando
     worker = random_.choice(workers)
     newest = sum(e.stream_id == work.stream_id and e.topic in CLAIMED for e in events)
     kind, dispatch, attempt = work.topic.partition(".")[0], random_.choice([1, 1, 1, 2]), newest - (random_.random() < 0.1)
-    key = random_.choice("abcde")
-    error = {"type": "T", "message": "m", "kind": random_.choice(["permanent", "transient"])}
+    key, error = random_.choice("abcde"), {"type": "T", "message": "m", "kind": random_.choice(["permanent", "transient"])}
+    acts: list[tuple[str, dict[str, Any]]]
     if kind == "invocation":
-        verb, body = random_.choice(
-            [
-                ("claim", {"worker_id": worker.worker_id, "dispatch": dispatch, "delivery": random_.randint(1, 3)}),
-                ("claim", {"worker_id": worker.worker_id, "dispatch": dispatch, "delivery": random_.randint(1, 3)}),
-                ("complete", {"attempt": attempt, "result": {"n": random_.random()}}),
-                ("fail", {"attempt": attempt, "error": error}), ("resolve", {"result": "by hand", "reason": "seen"}),
-            ]
-        )  # fmt: skip
-        path = "invocations"
+        acts = [
+            ("claim", {}), ("claim", {}), ("lose", {}), ("complete", {"result": {"n": random_.random()}}),
+            ("fail", {"error": error}), ("resolve", {"result": "by hand", "reason": "seen"}),
+        ]  # fmt: skip
     else:
-        verb, body = random_.choice(
-            [
-                ("claim", {"worker_id": worker.worker_id, "dispatch": dispatch, "delivery": random_.randint(1, 3)}),
-                ("claim", {"worker_id": worker.worker_id, "dispatch": dispatch, "delivery": random_.randint(1, 3)}),
-                ("journal", {"attempt": attempt, "entries": [{"key": "s" + key, "result": random_.random()}]}),
-                ("calls", {"attempt": attempt, "key": "c" + key, "tool": random_.choice(["add", "mail"]), "arguments": {}}),
-                ("calls", {"attempt": attempt, "key": "c" + key, "tool": random_.choice(["add", "mail"]), "arguments": {}}),
-                ("messages", {"attempt": attempt, "key": "m" + key, "to": random_.choice(["alpha", "beta", "x"]), "body": 1}),
-                ("state", {"attempt": attempt, "key": "v" + key, "op": "set", "name": "n", "value": random_.random()}),
-                ("complete", {"attempt": attempt, "result": random_.random()}), ("fail", {"attempt": attempt, "error": error}),
-            ]
-        )  # fmt: skip
-        path = "agent-runs"
-    response = await worker.http.post(f"/v1/{path}/{work.stream_id}/{verb}", json=body)
-    assert response.status_code in (200, 404, 409, 422), response.text
+        call = ("call", {"key": "c" + key, "tool": random_.choice(["add", "mail"]), "arguments": {}})
+        acts = [
+            ("claim", {}), ("claim", {}), ("lose", {}), ("record", {"key": "s" + key, "result": random_.random()}), call, call,
+            ("send", {"key": "m" + key, "to": random_.choice(["alpha", "beta", "x"]), "body": 1}),
+            ("set", {"key": "v" + key, "name": "n", "value": random_.random()}),
+            ("complete", {"result": random_.random()}), ("fail", {"error": error}),
+        ]  # fmt: skip
+    verb, body = random_.choice(acts)
+    work_id, of = str(work.stream_id), "tool" if kind == "invocation" else "agent"
+    if verb == "resolve":
+        response = await system.http.post(f"/v1/invocations/{work_id}/resolve", json=body)
+        assert response.status_code in (200, 404, 409, 422), response.text
+    elif verb == "claim":
+        await worker.try_claim(work_id, of, dispatch)
+    elif attempt > 0:
+        claim = await worker.as_if_held(of, work_id, run_id, attempt)
+        if verb == "lose":
+            await claim.lose()
+        else:
+            assert (await claim.post(verb, **body)).status_code in (200, 403, 404, 409, 422)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -417,8 +410,7 @@ async def test_a_registration_again_is_a_new_revision(system: System, worker: Pl
     offer = {"name": "alpha", "version": "2", "description": "new", "capabilities": ["write", "read"], "input_schema": {"x": 1}}
     tool = {"name": "add", "parameters": {"type": "object"}, "timeout_s": 5, "max_attempts": 7, "idempotent": True}
     for _ in range(2):
-        body = {"worker_id": "w", "agents": [offer], "tools": [tool]}
-        assert (await system.http.post("/v1/workers", json=body)).status_code == 200
+        await worker.register(offer, tools=[tool])
     [shown] = await pages(system, "/v1/agents", 10, capability="write")
     assert [{**offer, "revision": 2}] == [{key: agent[key] for key in (*offer, "revision")} for agent in shown]
     assert await pages(system, "/v1/agents", 10, capability="fly") == [[]]
@@ -430,7 +422,7 @@ async def test_messages_in_the_order_they_were_sent(system: System, worker: Play
     run_id = await system.start("alpha", "beta")
     alpha = await worker.next("alpha")
     for i in range(5):
-        await alpha.ok("messages", key=f"m{i}", to="beta", body=i)
+        await alpha.ok("send", key=f"m{i}", to="beta", body=i)
     listed = await pages(system, f"/v1/runs/{run_id}/messages", 2)
     assert [[message["body"] for message in page] for page in listed] == [[0, 1], [2, 3], [4]]
 
@@ -438,11 +430,18 @@ async def test_messages_in_the_order_they_were_sent(system: System, worker: Play
 # --- tenants ----------------------------------------------------------------------------------------------------------
 
 
+REPORTS: dict[str, dict[str, Any]] = {
+    "record": {"key": "k", "result": 1}, "call": {"key": "k2", "tool": "add", "arguments": {}}, "send": {"key": "k3", "to": "beta"},
+    "receive": {"key": "k4"}, "get": {"key": "k5", "name": "n"}, "set": {"key": "k6", "name": "n", "value": 1}, "more": {},
+    "complete": {}, "fail": {"error": {"type": "T", "message": "m"}}, "return": {},
+}  # fmt: skip
+
+
 async def test_a_second_tenant_sees_and_changes_nothing(system: System, worker: PlayedWorker) -> None:
     run_id = await system.start("alpha", "beta")
     alpha = await worker.next("alpha")
     invocation_id = await alpha.call("k", "add", a=1)
-    await alpha.ok("messages", key="m", to="beta", body="secret")
+    await alpha.ok("send", key="m", to="beta", body="secret")
     project = (await system.http.post("/v1/projects", json={"name": "mine"})).json()["project_id"]
     await system.settled()
     _, key = await system.tenant("other")
@@ -457,27 +456,18 @@ async def test_a_second_tenant_sees_and_changes_nothing(system: System, worker: 
         mine = (await system.events(run_id))[0]
         for path in (
             f"/v1/runs/{run_id}", f"/v1/runs/{run_id}?as_of={head}", f"/v1/runs/{run_id}/events", f"/v1/runs/{run_id}/messages",
-            f"/v1/events/{mine.position}", f"/v1/agent-runs/{alpha.work_id}/journal", f"/v1/invocations/{invocation_id}",
+            f"/v1/events/{mine.position}", f"/v1/invocations/{invocation_id}",
         ):  # fmt: skip
             assert (await other.get(path)).status_code == 404, path
         stream = await other.get(f"/v1/runs/{run_id}/events", headers={"Accept": "text/event-stream"})
         assert stream.status_code == 404
-        claim = {"worker_id": "w", "dispatch": 1, "delivery": 1}
         error = {"type": "T", "message": "m"}
         attempts: list[tuple[str, dict[str, Any]]] = [
             (f"/v1/runs/{run_id}/cancel", {}),
             ("/v1/runs", {"agent": "alpha"}),
             ("/v1/runs", {"agent": "alpha", "project_id": project}),
-            (f"/v1/agent-runs/{alpha.work_id}/claim", claim),
-            (f"/v1/agent-runs/{alpha.work_id}/journal", {"attempt": 1, "entries": [{"key": "k", "result": 1}]}),
-            (f"/v1/agent-runs/{alpha.work_id}/calls", {"attempt": 1, "key": "k2", "tool": "add", "arguments": {}}),
-            (f"/v1/agent-runs/{alpha.work_id}/messages", {"attempt": 1, "key": "k3", "to": "beta"}),
-            (f"/v1/agent-runs/{alpha.work_id}/receipts", {"attempt": 1, "key": "k4"}),
-            (f"/v1/agent-runs/{alpha.work_id}/state", {"attempt": 1, "key": "k5", "op": "get", "name": "n"}),
-            (f"/v1/agent-runs/{alpha.work_id}/state", {"attempt": 1, "key": "k6", "op": "set", "name": "n", "value": 1}),
             (f"/v1/agent-runs/{alpha.work_id}/complete", {"attempt": 1}),
             (f"/v1/agent-runs/{alpha.work_id}/fail", {"attempt": 1, "error": error}),
-            (f"/v1/invocations/{invocation_id}/claim", claim),
             (f"/v1/invocations/{invocation_id}/complete", {"attempt": 1}),
             (f"/v1/invocations/{invocation_id}/fail", {"attempt": 1, "error": error}),
             (f"/v1/invocations/{invocation_id}/resolve", {"result": 1, "reason": "seen"}),
@@ -486,7 +476,12 @@ async def test_a_second_tenant_sees_and_changes_nothing(system: System, worker: 
             assert (await other.post(path, json=body)).status_code in (403, 404), path
         assert await system.container.feed.head() == head, "something was written"
         # A tenant with agents of its own still cannot take the id of another tenant's run.
-        await system.worker(http=other).register("alpha")
+        foreigner = system.worker(http=other)
+        await foreigner.register("alpha")
+        for report, fields in REPORTS.items():  # with the very token of the worker
+            refused = await Claim(foreigner, "agent", alpha.work_id, alpha.body).post(report, **fields)
+            assert (refused.status_code, refused.json()["code"]) == (403, "invalid-token"), report
+        assert await foreigner.try_claim(alpha.work_id) is None and await foreigner.try_claim(invocation_id, "tool") is None
         await system.settled()
         head = await system.container.feed.head()
         taken = await other.post("/v1/runs", json={"agent": "alpha", "run_id": run_id})

@@ -33,7 +33,7 @@ async def a_busy_log(system: System) -> UUID:
     start = {"run_id": str(run_id), **START}
     assert (await system.http.post("/v1/runs", json=start)).status_code == 201
     alpha = await worker.next("alpha")
-    await alpha.ok("messages", key="m", to="beta", body=1)
+    await alpha.ok("send", key="m", to="beta", body=1)
     await alpha.call("k", "add", a=1)
     await (await worker.next("add", "tool")).fail("transient", retry_after_s=0.05)
     await (await worker.next("add", "tool")).complete(2)

@@ -1,5 +1,5 @@
-"""Repeated requests: the same request gets the first answer and is marked as a repeat. A different request is refused, and the
-first stays."""
+"""Repeated reports and requests: the same one gets the first answer and records nothing. A different one is refused, and the first
+stays."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -12,9 +12,10 @@ from domain import agent_runs, runs
 from domain.errors import RepeatedDifferently
 from domain.failures import Failure
 from domain.kernel import same_json
-from tests.integration.system_kit import Claim, PlayedWorker, System, new_id, request_of
+from tests.integration.played_worker import Answer, Claim, PlayedWorker
+from tests.integration.system_kit import System, new_id, request_of
 
-Post = Callable[[dict[str, Any]], Awaitable[httpx2.Response]]
+Post = Callable[[dict[str, Any]], Awaitable[Answer]]
 
 
 @pytest.fixture
@@ -24,13 +25,12 @@ async def alpha(system: System, worker: PlayedWorker) -> Claim:
 
 
 async def check_repeats(system: System, post: Post, first: dict[str, Any], *others: dict[str, Any]) -> None:
-    """Sends a request, repeats the request (with its fields in reverse order), and sends each of the different requests."""
+    """Says a report, repeats the report (with its fields in reverse order), and says each of the different reports."""
     told = await post(first)
-    assert told.status_code == 200 and "idempotency-replayed" not in told.headers, told.text
+    assert told.status_code == 200, told.text
     head = await system.settled()
     again = await post(turned(first))
     assert (again.status_code, again.json()) == (200, told.json()), again.text
-    assert again.headers["idempotency-replayed"] == "true"
     for other in others:
         refused = await post({**first, **other})
         assert refused.status_code == 409, f"{other} was answered {refused.status_code} {refused.text}"
@@ -54,59 +54,60 @@ OTHER_ERRORS = ({"error": {**ERROR, "message": "n"}}, {"error": {**ERROR, "kind"
 
 
 async def test_a_step(system: System, alpha: Claim) -> None:
-    async def post(body: dict[str, Any]) -> httpx2.Response:
-        return await alpha.post("journal", entries=[body])
+    async def post(body: dict[str, Any]) -> Answer:
+        return await alpha.post("record", **body)
 
     await check_repeats(system, post, {"key": "k", "result": RESULT}, *OTHER_RESULTS)
 
 
 async def test_a_call(system: System, alpha: Claim, worker: PlayedWorker) -> None:
-    async def post(body: dict[str, Any]) -> httpx2.Response:
-        return await alpha.post("calls", **body)
+    async def post(body: dict[str, Any]) -> Answer:
+        return await alpha.post("call", **body)
 
     first = {"key": "k", "tool": "add", "arguments": {"a": 1, "c": {"d": 2}}}
     await check_repeats(system, post, first, {"arguments": {"a": 2}}, {"tool": "mail"}, {"tool": "mail", "arguments": {"a": 2}})
     # The server's looked-up values, which have changed since the first request, are not part of the request.
     await worker.register(tools=[{"name": "add", "idempotent": False, "timeout_s": 7.5}])
     again = await post(first)
-    assert again.status_code == 200 and again.headers["idempotency-replayed"] == "true", again.text
+    assert again.status_code == 200, again.text
+    assert (await system.topics(alpha.body["run"])).count("invocation.requested") == 1
 
 
 async def test_a_message(system: System, alpha: Claim) -> None:
-    async def post(body: dict[str, Any]) -> httpx2.Response:
-        return await alpha.post("messages", **body)
+    async def post(body: dict[str, Any]) -> Answer:
+        return await alpha.post("send", **body)
 
     await check_repeats(system, post, {"key": "k", "to": "beta", "body": RESULT}, {"body": "other"}, {"to": "alpha"})
 
 
 async def test_a_receipt(system: System, alpha: Claim) -> None:
-    async def post(body: dict[str, Any]) -> httpx2.Response:
-        return await alpha.post("receipts", **body)
+    async def post(body: dict[str, Any]) -> Answer:
+        return await alpha.post("receive", **body)
 
     for key in ("m1", "m2"):
-        await alpha.ok("messages", key=key, to="alpha", body=key)
+        await alpha.ok("send", key=key, to="alpha", body=key)
     await system.settled()
-    first, second = [mail["message_id"] for mail in (await alpha.journal()).json()["mailbox"]]
+    first, second = [mail["message_id"] for mail in (await alpha.journal())["mailbox"]]
     await check_repeats(system, post, {"key": "k", "message_id": first}, {"message_id": second}, {"message_id": None})
     await check_repeats(system, post, {"key": "none", "message_id": None}, {"message_id": second})
 
 
 async def test_shared_context(system: System, alpha: Claim) -> None:
-    async def post(body: dict[str, Any]) -> httpx2.Response:
-        return await alpha.post("state", **body)
+    async def post(body: dict[str, Any]) -> Answer:
+        return await alpha.post(**body)
 
-    setting = {"key": "s", "op": "set", "name": "n", "value": RESULT}
+    setting = {"report": "set", "key": "s", "name": "n", "value": RESULT}
     await check_repeats(system, post, setting, {"value": 1}, {"name": "other"}, {"expect": 3})
     await check_repeats(system, post, {**setting, "key": "s2", "expect": 1}, {"value": 1}, {"expect": 2})
-    reading = {"key": "g", "op": "get", "name": "n"}
+    reading = {"report": "get", "key": "g", "name": "n"}
     told = (await post(reading)).json()
-    await alpha.ok("state", key="later", op="set", name="n", value="new")
+    await alpha.ok("set", key="later", name="n", value="new")
     again = await post(reading)
-    assert again.json() == told and again.headers["idempotency-replayed"] == "true", "what was read stays read"
+    assert again.json() == told, "what was read stays read"
     other = await post({**reading, "name": "other"})
     assert (other.status_code, other.json()["code"]) == (409, "repeated-differently")
-    for op, key in (("set", "g"), ("get", "s")):
-        misused = await post({"key": key, "op": op, "name": "n", "value": 1})
+    for report, key in (("set", "g"), ("get", "s")):
+        misused = await post({"report": report, "key": key, "name": "n", "value": 1})
         assert (misused.status_code, misused.json()["code"]) == (409, "repeated-differently")
 
 
@@ -114,26 +115,26 @@ async def test_repeats_at_the_same_moment_read_one_value(system: System, alpha: 
     """Several requests write at once: all of them get the answer of the first recorded request."""
 
     async def get() -> dict[str, Any]:
-        return await alpha.ok("state", key="g", op="get", name="n")
+        return await alpha.ok("get", key="g", name="n")
 
     async def write(number: int) -> dict[str, Any]:
-        return await alpha.ok("state", key=f"s{number}", op="set", name="n", value=number)
+        return await alpha.ok("set", key=f"s{number}", name="n", value=number)
 
     answers = await asyncio.gather(*(write(i) if i % 2 else get() for i in range(12)))
     read = answers[0::2]
     assert all(answer == read[0] for answer in read)
-    written = await asyncio.gather(*(alpha.ok("state", key="one", op="set", name="m", value=1) for _ in range(6)))
+    written = await asyncio.gather(*(alpha.ok("set", key="one", name="m", value=1) for _ in range(6)))
     assert all(answer == written[0] for answer in written) and written[0]["value_version"] == 1
 
 
 async def test_the_end_of_an_agent_run(system: System, alpha: Claim, worker: PlayedWorker) -> None:
-    async def complete(body: dict[str, Any]) -> httpx2.Response:
+    async def complete(body: dict[str, Any]) -> Answer:
         return await alpha.post("complete", **body)
 
     await check_repeats(system, complete, {"result": RESULT, "unused_keys": ["k"]}, *OTHER_RESULTS, {"unused_keys": []})
     beta = await worker.next("beta")
 
-    async def fail(body: dict[str, Any]) -> httpx2.Response:
+    async def fail(body: dict[str, Any]) -> Answer:
         return await beta.post("fail", **body)
 
     await check_repeats(system, fail, {"error": {**ERROR, "retry_after_s": 3.5}}, *OTHER_ERRORS)
@@ -145,14 +146,14 @@ async def test_a_failure_that_is_tried_again(system: System, worker: PlayedWorke
     run_id = await system.start(plan={"kind": "graph", "steps": [{"key": "alpha", "agent": "alpha", "retry": retry}]})
     alpha = await worker.next("alpha")
 
-    async def fail(body: dict[str, Any]) -> httpx2.Response:
+    async def fail(body: dict[str, Any]) -> Answer:
         return await alpha.post("fail", **body)
 
     assert (await fail({"error": ERROR})).json()["retry"] is True
     await system.until_topic(run_id, "agent_run.resumed")
     second = await worker.next("alpha")
     again, other = await fail({"error": ERROR}), await fail(OTHER_ERRORS[0])
-    assert again.status_code == 200 and again.headers["idempotency-replayed"] == "true" and again.json()["retry"] is True
+    assert again.status_code == 200 and again.json()["retry"] is True
     assert (other.status_code, other.json()["code"]) == (409, "repeated-differently")
     assert second.attempt == 2
 
@@ -161,7 +162,7 @@ async def test_the_end_of_a_call(system: System, alpha: Claim, worker: PlayedWor
     await alpha.call("done", "mail")
     done = await worker.next("mail", "tool")
 
-    async def complete(body: dict[str, Any]) -> httpx2.Response:
+    async def complete(body: dict[str, Any]) -> Answer:
         return await done.post("complete", **body)
 
     await check_repeats(system, complete, {"result": RESULT}, *OTHER_RESULTS)
@@ -170,29 +171,28 @@ async def test_the_end_of_a_call(system: System, alpha: Claim, worker: PlayedWor
     await alpha.call("failed", "mail")
     failed = await worker.next("mail", "tool")
 
-    async def fail(body: dict[str, Any]) -> httpx2.Response:
+    async def fail(body: dict[str, Any]) -> Answer:
         return await failed.post("fail", **body)
 
     await check_repeats(system, fail, {"error": ERROR}, *OTHER_ERRORS)
 
 
-async def test_a_claim_says_that_it_is_a_repeat(system: System, worker: PlayedWorker) -> None:
-    await system.start("alpha")
+async def test_the_same_claim_again_records_nothing(system: System, worker: PlayedWorker) -> None:
+    run_id = await system.start("alpha")
     work = await worker.take("alpha")
-    answers = [await worker.try_claim(work.work_id, delivery=work.delivery) for _ in range(2)]
-    assert answers[0].json() == answers[1].json()
-    assert ["idempotency-replayed" in answer.headers for answer in answers] == [False, True]
-    alpha = Claim(worker, "agent", work.work_id, answers[0].json())
-    invocation_id = await alpha.call("k", "add", a=1)
-    claims = [await worker.try_claim(invocation_id, "tool") for _ in range(2)]
-    assert claims[0].json() == claims[1].json()
-    assert ["idempotency-replayed" in claim.headers for claim in claims] == [False, True]
+    first, again = [await worker.claim(work.work_id, claim="one") for _ in range(2)]
+    assert {**first.body, "n": 0} == {**again.body, "n": 0}
+    invocation_id = await first.call("k", "add", a=1)
+    call, once_more = [await worker.claim(invocation_id, "tool", claim="one") for _ in range(2)]
+    assert {**call.body, "n": 0} == {**once_more.body, "n": 0}
+    assert await worker.try_claim(work.work_id) is None and await worker.try_claim(invocation_id, "tool") is None, "another claim"
+    topics = await system.topics(run_id)
+    assert (topics.count("agent_run.claimed"), topics.count("invocation.attempt_started")) == (1, 1)
 
 
 async def test_a_resolution(system: System, alpha: Claim, worker: PlayedWorker) -> None:
     invocation_id = await alpha.call("k", "mail")
-    await worker.claim(invocation_id, "tool")
-    assert (await worker.try_claim(invocation_id, "tool", delivery=2)).status_code == 409
+    await (await worker.claim(invocation_id, "tool")).lose()
 
     async def resolve(**body: Any) -> httpx2.Response:
         return await system.http.post(f"/v1/invocations/{invocation_id}/resolve", json=body)

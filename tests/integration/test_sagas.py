@@ -9,17 +9,8 @@ import pytest
 from application.engine.ports.log import NewEvent
 from domain.agent_runs import MailReceived
 from domain.messages import SendMessage
-from tests.integration.system_kit import (
-    PlayedWorker,
-    System,
-    append,
-    empty_work_queue,
-    eventually,
-    issue_key,
-    new_id,
-    running,
-    stopped,
-)
+from tests.integration.played_worker import PlayedWorker
+from tests.integration.system_kit import System, append, empty_work_queue, eventually, issue_key, new_id, running, stopped
 
 
 async def parked(system: System) -> list[tuple[Any, ...]]:
@@ -96,12 +87,12 @@ async def test_cancelling_calls_off_agent_runs_and_their_invocations(system: Sys
     assert [step["status"] for step in run["steps"]] == ["cancelled", "cancelled"]
     calls = {call["invocation_id"]: call["status"] for call in run["steps"][0]["calls"]}
     assert calls == {waiting: "cancelled", begun: "running"}  # work that has begun is recorded as usual
-    assert (await worker.try_claim(waiting, "tool")).json()["code"] == "work-over"
-    assert (await alpha.journal()).json()["code"] == "work-over"
+    assert await worker.try_claim(waiting, "tool") is None
+    assert await alpha.stopped() == await held.stopped() == "cancelled"
     await held.complete("the effect happened")
     assert {c["status"] for c in (await system.ended(run_id))["steps"][0]["calls"]} == {"cancelled", "succeeded"}
     beta = await worker.take("beta")
-    assert (await worker.try_claim(beta.work_id)).json()["code"] == "work-over"
+    assert await worker.try_claim(beta.work_id) is None
 
 
 async def test_a_result_that_crosses_the_cancelling_leaves_no_step_running(database_url: str, nats_url: str) -> None:
@@ -131,11 +122,11 @@ async def test_the_outcome_of_a_tool_call_comes_back_into_the_journal(system: Sy
     alpha = await worker.next("alpha")
     ids = [await alpha.call(f"k{n}", "add", a=n) for n in range(2)]
     good = await worker.next("add", "tool")
-    assert good.body["arguments"] == {"a": 0} and good.body["idempotency_key"] == ids[0]
+    assert good.body["arguments"] == {"a": 0} and good.body["work"] == ids[0]
     await good.complete({"sum": 1})
     await (await worker.next("add", "tool")).fail("invalid", "cannot add that")
     await system.settled()
-    journal = (await alpha.journal()).json()["journal"]
+    journal = (await alpha.journal())["journal"]
     assert journal[0] == {"key": "k0", "kind": "call", "status": "ok", "result": {"sum": 1}, "invocation_id": ids[0]}
     assert journal[1]["status"] == "error" and journal[1]["error"]["message"] == "cannot add that"
     await alpha.complete()
@@ -146,15 +137,15 @@ async def test_the_outcome_of_a_tool_call_comes_back_into_the_journal(system: Sy
 async def test_mail_waits_for_a_recipient_that_has_not_begun(system: System, worker: PlayedWorker) -> None:
     run_id = await system.start("alpha", "beta")
     alpha = await worker.next("alpha")
-    message_id = (await alpha.ok("messages", key="m1", to="beta", body={"hello": 1}))["message_id"]
+    message_id = (await alpha.ok("send", key="m1", to="beta", body={"hello": 1}))["message_id"]
     await system.settled()
     assert "agent_run.mail_delivered" in await system.topics(run_id)
     await alpha.complete()
     beta = await worker.next("beta")
     [mail] = beta.body["mailbox"]
     assert (mail["message_id"], mail["sender"], mail["body"]) == (message_id, "alpha", {"hello": 1})
-    await beta.ok("receipts", key="r1", message_id=message_id)
-    again = (await beta.journal()).json()
+    await beta.ok("receive", key="r1", message_id=message_id)
+    again = await beta.journal()
     assert again["mailbox"] == [] and again["journal"][0]["result"]["body"] == {"hello": 1}
     await beta.complete()
     await system.ended(run_id)
@@ -167,7 +158,7 @@ async def test_mail_to_a_step_that_has_ended_is_refused_and_seen(system: System,
     alpha = await worker.next("alpha")
     await alpha.complete()
     beta = await worker.next("beta")
-    refused = await beta.post("messages", key="m1", to="alpha", body="too late")
+    refused = await beta.post("send", key="m1", to="alpha", body="too late")
     assert (refused.status_code, refused.json()["code"]) == (409, "recipient-over")
     assert (await system.http.get(f"/v1/runs/{run_id}/messages")).json()["data"] == []
     sent = SendMessage(  # as earlier releases sent it: the saga finds that the step has ended
@@ -191,7 +182,7 @@ async def test_all_events_again_change_nothing(database_url: str, nats_url: str)
         await worker.register("alpha", "beta", "gamma", tools=["add"])
         finished = await system.start(plan={"kind": "parallel", "agents": ["alpha", "beta"], "aggregator": "gamma"})
         alpha = await worker.next("alpha")
-        await alpha.ok("messages", key="m", to="beta", body=1)
+        await alpha.ok("send", key="m", to="beta", body=1)
         await alpha.call("k", "add", a=1)
         await (await worker.next("add", "tool")).complete(2)
         await alpha.complete()
@@ -240,15 +231,13 @@ async def test_an_ambiguous_invocation_waits_for_a_person(system: System, worker
     run_id = await system.start("alpha")
     alpha = await worker.next("alpha")
     invocation_id = await alpha.call("k", "mail", to="x")
-    work = await worker.take("mail", "tool")
-    vanished = await worker.claim(work.work_id, "tool", work.dispatch, delivery=1)
-    other = system.worker("worker-2")
-    second = await other.try_claim(work.work_id, "tool", work.dispatch, delivery=2)
-    assert (second.status_code, second.json()["code"]) == (409, "work-over")
-    await work.ack()
+    vanished = await worker.next("mail", "tool")
+    await vanished.lose()
     await system.settled()
+    assert await worker.nothing_to_take("mail", "tool")
+    assert await system.worker("worker-2").try_claim(vanished.work_id, "tool") is None
     assert (await system.run(run_id))["steps"][0]["calls"][0]["status"] == "ambiguous"
-    assert (await alpha.journal()).json()["journal"][0]["status"] == "pending"
+    assert (await alpha.journal())["journal"][0]["status"] == "pending"
 
     said = {"result": {"sent": True}} if outcome == "result" else {"error": {"type": "NotSent", "message": "bounced"}}
     person = {**said, "reason": "I looked"}
@@ -260,7 +249,7 @@ async def test_an_ambiguous_invocation_waits_for_a_person(system: System, worker
     late = await vanished.post("complete", result="it did run")
     assert late.json()["code"] == "work-over"
     await system.settled()
-    [entry] = (await alpha.journal()).json()["journal"]
+    [entry] = (await alpha.journal())["journal"]
     assert entry["status"] == ("ok" if outcome == "result" else "error")
     assert entry["result"] == person.get("result")
     await alpha.complete("went on")
@@ -270,28 +259,31 @@ async def test_an_ambiguous_invocation_waits_for_a_person(system: System, worker
 async def test_a_crash_of_an_idempotent_tools_worker_is_another_attempt(system: System, worker: PlayedWorker) -> None:
     await system.start("alpha")
     alpha = await worker.next("alpha")
-    invocation_id = await alpha.call("k", "add", a=1)
-    lost = await worker.claim(invocation_id, "tool", delivery=1)
-    second = await system.worker("worker-2").claim(invocation_id, "tool", delivery=2)
-    assert (lost.attempt, second.attempt) == (1, 2)
+    await alpha.call("k", "add", a=1)
+    lost = await worker.next("add", "tool")
+    await lost.lose()
+    work = await worker.take("add", "tool")
+    second = await system.worker("worker-2").claim(work.work_id, "tool", work.dispatch)
+    assert (lost.attempt, second.attempt, await lost.stopped()) == (1, 2, "lost")
     assert (await lost.post("complete", result=1)).json()["code"] == "stale-attempt"
     await second.complete(2)
     await system.settled()
-    assert (await alpha.journal()).json()["journal"][0]["result"] == 2
+    assert (await alpha.journal())["journal"][0]["result"] == 2
 
 
 async def test_another_worker_continues_with_the_journal_and_the_first_is_fenced(system: System, worker: PlayedWorker) -> None:
     await system.start("alpha")
     first = await worker.next("alpha")
-    await first.ok("journal", entries=[{"key": "s1", "result": {"n": 1}}])
-    second = await system.worker("worker-2").claim(first.work_id, delivery=2)
+    await first.ok("record", key="s1", result={"n": 1})
+    await first.lose()
+    second = await system.worker("worker-2").claim(first.work_id, dispatch=2)
     assert second.attempt == 2
     assert second.body["journal"] == [{"key": "s1", "kind": "step", "status": "ok", "result": {"n": 1}}]
-    for verb, body in (
-        ("journal", {"entries": [{"key": "s2", "result": 1}]}), ("calls", {"key": "c", "tool": "add", "arguments": {}}),
-        ("messages", {"key": "m", "to": "alpha"}), ("receipts", {"key": "r"}), ("complete", {}),
-        ("state", {"key": "t", "op": "set", "name": "n", "value": 1}), ("fail", {"error": {"type": "T", "message": "m"}}),
+    for report, body in (
+        ("record", {"key": "s2", "result": 1}), ("call", {"key": "c", "tool": "add", "arguments": {}}),
+        ("send", {"key": "m", "to": "alpha"}), ("receive", {"key": "r"}), ("complete", {}), ("get", {"key": "t", "name": "n"}),
+        ("set", {"key": "t", "name": "n", "value": 1}), ("fail", {"error": {"type": "T", "message": "m"}}),
     ):  # fmt: skip
-        refused = await first.post(verb, **body)
-        assert (refused.status_code, refused.json()["code"]) == (409, "stale-attempt"), verb
+        refused = await first.post(report, **body)
+        assert (refused.status_code, refused.json()["code"]) == (409, "stale-attempt"), report
     await second.complete()

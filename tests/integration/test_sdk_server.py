@@ -21,7 +21,7 @@ async def server(services: EmbeddedServices, tmp_path_factory: pytest.TempPathFa
     """One server for the module: each test uses runs and projects of its own."""
     async with (
         fresh_database(services) as database_url,
-        serving(database_url, services.nats_url, services.worker_nats_url, tmp_path_factory.mktemp("server")) as server,
+        serving(database_url, services.nats_url, tmp_path_factory.mktemp("server")) as server,
     ):
         yield server.url
 

@@ -45,7 +45,7 @@ async def server_of_all(services: EmbeddedServices, tmp_path_factory: pytest.Tem
     folder = tmp_path_factory.mktemp("server")
     async with (
         fresh_database(services) as database_url,
-        serving(database_url, services.nats_url, services.worker_nats_url, folder) as server,
+        serving(database_url, services.nats_url, folder) as server,
     ):
         yield server
 
@@ -344,7 +344,7 @@ async def test_a_lost_stream_and_a_restarted_nats_are_nothing_to_the_worker(
 ) -> None:
     caplog.set_level(logging.INFO, "tidelog")
     async with (
-        serving(database_url, own_nats.nats_url, own_nats.worker_nats_url, tmp_path) as server,
+        serving(database_url, own_nats.nats_url, tmp_path) as server,
         Client(server.url, KEY) as client,
         running(server.url, Adder, add),
     ):

@@ -21,7 +21,7 @@ async def server(services: EmbeddedServices, tmp_path_factory: pytest.TempPathFa
     folder = tmp_path_factory.mktemp("server")
     async with (
         fresh_database(services) as database_url,
-        serving(database_url, services.nats_url, services.worker_nats_url, folder) as server,
+        serving(database_url, services.nats_url, folder) as server,
     ):
         yield server
 

@@ -23,7 +23,7 @@ async def server(services: EmbeddedServices, tmp_path_factory: pytest.TempPathFa
     await empty_work_queue(services.nats_url)
     async with (
         fresh_database(services) as database_url,
-        serving(database_url, services.nats_url, services.worker_nats_url, tmp_path_factory.mktemp("server")) as server,
+        serving(database_url, services.nats_url, tmp_path_factory.mktemp("server")) as server,
     ):
         yield server
 

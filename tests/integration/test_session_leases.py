@@ -29,7 +29,8 @@ from domain.kernel import Event, RecordedEvent
 from domain.registry import REGISTRY
 from domain.tenants import DEFAULT_TENANT_ID
 from projections import work as work_table
-from tests.integration.system_kit import PlayedWorker, System, eventually, new_id, stopped
+from tests.integration.played_worker import PlayedWorker
+from tests.integration.system_kit import System, eventually, new_id, stopped
 
 CALLER = Caller(DEFAULT_TENANT_ID, "key:test")
 
@@ -127,14 +128,15 @@ async def test_a_call_of_a_killed_worker_waits_for_a_person_or_for_its_worker(
     system: System, worker: PlayedWorker, own_pool: Pool
 ) -> None:
     async with quick(system, own_pool, lease_s=1.0) as (process, _):
-        killed = await process.session()
+        killed, other = await process.session(), await process.session()
         run_id = await system.start("alpha")
-        alpha = await worker.next("alpha")
-        await alpha.call("k", "mail")
-        await alpha.call("l", "add", a=1)
+        alpha = (await claimed(system, worker, other, "alpha")).work_id
+        for key, tool in (("k", "mail"), ("l", "add")):
+            start = agent_runs.StartCall(agent_run_id=alpha, attempt=1, key=key, tool=tool)
+            await system.container.workers.calls.call(CALLER, start, {})
         call = await claimed(system, worker, killed, "mail", "tool")
         repeatable = await claimed(system, worker, killed, "add", "tool")
-        process.alive.clear()
+        process.alive.discard(killed.session_id)
         await system.until_topic(run_id, "invocation.became_ambiguous")
         await system.until_topic(run_id, "invocation.requeued")
         shown = {one["tool"]: one["status"] for one in (await system.run(run_id))["steps"][0]["calls"]}
@@ -148,7 +150,7 @@ async def test_a_call_of_a_killed_worker_waits_for_a_person_or_for_its_worker(
         assert await system.container.workers.sessions.may_report(DEFAULT_TENANT_ID, call.work_id, 1, mine) == "tool"
         done = invocations.CompleteInvocation(invocation_id=call.work_id, attempt=1, result="sent")
         await system.container.workers.invocations.complete(CALLER, done)
-        await alpha.complete()
+        await system.command(agent_runs.CompleteAgentRun(agent_run_id=alpha, attempt=1))
         run = await system.ended(run_id)
         assert [one["status"] for one in run["steps"][0]["calls"]] == ["succeeded", "cancelled"]
         assert "invocation.resolved" not in await system.topics(run_id)

@@ -14,7 +14,7 @@ from adapters.postgres.shares import PoolShare, sizes
 from api.assembly.pools import Waits
 from domain.errors import Unavailable
 from tests.integration.parts_kit import hold
-from tests.integration.system_kit import System, eventually, issue_key, running
+from tests.integration.system_kit import System, eventually, issue_key, new_id, running
 
 
 def test_every_class_has_connections_and_some_are_left() -> None:
@@ -67,12 +67,12 @@ async def test_who_takes_a_whole_share_leaves_the_others_theirs(database_url: st
         async with AsyncExitStack() as stack:
             await hold(stack, system, flooded)
             posted = await system.http.post("/v1/runs", json={"agent": "alpha"}, headers={"Idempotency-Key": "k"})
-            loaded = await system.http.post("/v1/workers", json={"worker_id": "w", "agents": [{"name": "unheard-of"}]})
+            loaded = await system.http.post(f"/v1/runs/{new_id()}/cancel")
             read = await system.http.get("/v1/runs", headers={"Tidelog-Position": "1"})
             async with system.client(None) as anybody:
                 ready, metrics = await anybody.get("/health/ready"), await anybody.get("/metrics")
             assert posted.status_code == 201, "all that the start needs is in memory, and the writer has a connection of its own"
-            assert (loaded.status_code, read.status_code) == ((200, 503) if flooded == "database" else (503, 200))
+            assert (loaded.status_code, read.status_code) == ((404, 503) if flooded == "database" else (503, 200))
             assert (ready.status_code, metrics.status_code) == (200, 200)
             if flooded == "database":  # a whole run goes from start to end
                 await (await worker.next("alpha")).complete("done")

@@ -10,10 +10,9 @@ import psycopg
 
 from adapters.embedded import EmbeddedServices
 from tests.integration.sdk_kit import KEY, Server
+from tests.integration.session_kit import offer
 from tests.integration.system_kit import empty_work_queue, eventually, fresh_database
 from tests.integration.wire_kit import wired
-
-AGENT = {"worker_id": "w", "agents": [{"name": "alpha"}]}
 
 
 async def sql(url: str, query: str) -> list[tuple[Any, ...]]:
@@ -33,13 +32,13 @@ async def test_every_request_under_way_is_answered(services: EmbeddedServices, t
 
 async def answers_and_stops(services: EmbeddedServices, folder: Path, how: str) -> None:
     async with fresh_database(services) as database_url, wired(database_url) as (wire, url):
-        server = Server(url, services.nats_url, services.nats_url, folder)
+        server = Server(url, services.nats_url, folder)
         await server.start()
         try:
             limits = httpx2.Limits(max_connections=None)
             headers = {"Authorization": f"Bearer {KEY}"}
             async with httpx2.AsyncClient(base_url=server.url, headers=headers, timeout=60, limits=limits) as http:
-                assert (await http.post("/v1/workers", json=AGENT)).status_code == 200
+                await offer(server.url, KEY, ["alpha"])
                 first = await http.post("/v1/runs", json={"agent": "alpha"})
 
                 def post(**more: str) -> "asyncio.Task[httpx2.Response]":

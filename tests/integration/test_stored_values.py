@@ -15,7 +15,9 @@ from domain.projects import default_project_id
 from domain.registry import REGISTRY
 from domain.runs import agent_run_id_of
 from domain.tenants import DEFAULT_TENANT_ID
-from tests.integration.system_kit import PlayedWorker, System, append, eventually, new_id, served
+from domain.values import MAX_DEPTH
+from tests.integration.played_worker import PlayedWorker
+from tests.integration.system_kit import System, append, eventually, new_id, served
 from tidelog import Client
 
 DEEPEST = 202
@@ -96,17 +98,18 @@ async def test_a_worker_goes_on_with_old_values(system: System, worker: PlayedWo
     await append(system, context.context_id_of(run_id), run_id, 0, shared)
     alpha = await worker.next("alpha")
     assert alpha.body["input"] == OLD
-    assert (await alpha.ok("state", key="g", op="get", name="v"))["value"] == OLD
+    assert (await alpha.ok("get", key="g", name="v"))["value"] == OLD
     call = UUID(await alpha.call("c", "add", a=1))
-    claim = await worker.next("add", "tool")
+    await worker.next("add", "tool")
     succeeded = invocations.InvocationSucceeded(agent_run_id=UUID(alpha.work_id), key="c", attempt=1, result=OLD)
     await append(system, call, run_id, 2, succeeded)
-    assert claim.work is not None
-    await claim.work.ack()
     await system.settled()
-    entries = {entry["key"]: entry["result"] for entry in (await alpha.journal()).json()["journal"]}
+    entries = {entry["key"]: entry["result"] for entry in (await alpha.journal())["journal"]}
     assert entries["c"] == OLD and entries["g"]["value"] == OLD
-    assert (await alpha.post("complete", result=OLD)).status_code == 422
+    deep: object = 1
+    for _ in range(MAX_DEPTH + 1):
+        deep = [deep]
+    assert (await alpha.post("complete", result=deep)).status_code == 422
     await alpha.complete("done")
     assert (await system.ended(str(run_id)))["result"] == "done"
     assert await system.sql("SELECT * FROM parked_event") == []
@@ -195,10 +198,10 @@ async def test_so_it_is_in_every_list(system: System, worker: PlayedWorker, capf
     run_id = await system.start("alpha", "beta")
     alpha = await worker.next("alpha")
     for key in ("m1", "m2"):
-        await alpha.ok("messages", key=key, to="beta", body=key)
+        await alpha.ok("send", key=key, to="beta", body=key)
     await system.http.post("/v1/projects", json={"name": "p", "metadata": {"a": 1}})
     typed = {"name": "typed", "output_schema": {"type": "string"}}
-    await system.http.post("/v1/workers", json={"worker_id": "w", "agents": [typed]})
+    await worker.register(typed)
     await system.settled()
     lists = {
         f"/v1/runs/{run_id}/messages": ("message", "body", "WHERE position = (SELECT min(position) FROM message)"),

@@ -32,7 +32,7 @@ class Copied(Agent):
 
 def server(services: EmbeddedServices, database_url: str, folder: Path) -> AbstractAsyncContextManager[Server]:
     folder.mkdir(exist_ok=True)
-    return serving(database_url, services.nats_url, services.worker_nats_url, folder)
+    return serving(database_url, services.nats_url, folder)
 
 
 @asynccontextmanager

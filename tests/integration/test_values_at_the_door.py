@@ -10,13 +10,16 @@ import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from websockets.exceptions import ConnectionClosed
 
 from domain.invocations import InvocationRequested
 from domain.values import MAX_DEPTH
-from tests.integration.system_kit import Claim, PlayedWorker, System, new_id
+from tests.integration.played_worker import Claim, PlayedWorker
+from tests.integration.session_kit import Message, worker_at
+from tests.integration.system_kit import System, new_id
 
 JSON = {"Content-Type": "application/json"}
-number = itertools.count()
+number = itertools.count(1)
 
 
 @dataclass(frozen=True)
@@ -39,24 +42,21 @@ WAYS = {
         "/v1/runs", b'{"plan":{"kind":"graph","steps":[{"key":"a","agent":"alpha","input":%s}]}}', "/plan/steps/0/input"
     ),
     "project metadata": Way("/v1/projects", b'{"name":"p","metadata":{"m":%s}}', "/metadata", "/m"),
-    "tool parameters": Way(
-        "/v1/workers", b'{"worker_id":"w","tools":[{"name":"t","parameters":{"default":%s}}]}', "/tools/0/parameters", "/default"
-    ),
-    "agent input schema": Way(
-        "/v1/workers", b'{"worker_id":"w","agents":[{"name":"a","input_schema":%s}]}', "/agents/0/input_schema"
-    ),
-    "agent output schema": Way(
-        "/v1/workers", b'{"worker_id":"w","agents":[{"name":"a","output_schema":%s}]}', "/agents/0/output_schema"
-    ),
-    "recorded step": Way(AGENT + "/journal", b'{"attempt":1,"entries":[{"key":"KEY","result":%s}]}', "/entries/0/result"),
-    "tool arguments": Way(AGENT + "/calls", b'{"attempt":1,"key":"KEY","tool":"add","arguments":{"x":%s}}', "/arguments", "/x"),
-    "message": Way(AGENT + "/messages", b'{"attempt":1,"key":"KEY","to":"beta","body":%s}', "/body"),
-    "shared value": Way(AGENT + "/state", b'{"attempt":1,"key":"KEY","op":"set","name":"v","value":%s}', "/value"),
     "agent result": Way(AGENT + "/complete", b'{"attempt":1,"result":%s}', "/result", ends=True),
     "tool result": Way(CALL + "/complete", b'{"attempt":1,"result":%s}', "/result", ends=True),
     "resolved result": Way(CALL + "/resolve", b'{"reason":"seen","result":%s}', "/result", ends=True),
     "evidence": Way(CALL + "/resolve", b'{"reason":"seen","result":1,"evidence":%s}', "/evidence", ends=True),
 }
+
+SAID = {
+    "recorded step": (b'{"t":"record","key":"KEY","result":%s', 0),
+    "shared value": (b'{"t":"set","key":"KEY","name":"v","value":%s', 0),
+    "tool arguments": (b'{"t":"call","key":"KEY","tool":"add","arguments":{"x":%s}', 1),
+    "message": (b'{"t":"send","key":"KEY","to":"beta","body":%s', 0), "agent result": (b'{"t":"complete","result":%s', 0),
+    "tool parameters": (b'{"t":"define","agents":[],"tools":[{"name":"t","parameters":{"default":%s}}],"problems":[]', 2),
+    "agent schemas": (b'{"t":"define","agents":[{"name":"a","input_schema":%s,"output_schema":1}],"tools":[],"problems":[]', 1),
+}  # fmt: skip
+"""Messages of a session that hold a value at `%s`, and the levels of the document around it."""
 
 BOUNDS = {b"[": b"]", b'{"k":': b"}", b'["]", ': b"]", b'{"{":1, "\\"}": ': b"}"}
 openers = st.lists(st.sampled_from(sorted(BOUNDS)), min_size=1, max_size=3)
@@ -110,6 +110,47 @@ async def test_depth(shared: System, work: dict[str, Claim], name: str, depth: i
         assert response.status_code in (200, 201), response.text
 
 
+async def say(claim: Claim, name: str, value: bytes) -> Message:
+    """Says a message by hand, and returns the answer of the session."""
+    socket, of = await claim.worker.socket(), claim.body
+    id = next(number)
+    text = SAID[name][0].replace(b"KEY", b"k%d" % id) % value
+    where = b',"id":%d,"work":"%s","attempt":%d,"token":"%s"}]' % (id, of["work"].encode(), of["attempt"], of["token"].encode())
+    await socket.connection.send((b"[" + text + where).decode())
+    return await socket.answer(id)
+
+
+@pytest.mark.parametrize("name", SAID)
+@over
+@given(depth=st.integers(1, 40) | st.integers(60, 70) | st.integers(70, 180), pattern=openers, leaf=st.sampled_from(FINITE))
+async def test_depth_of_what_a_worker_says(
+    shared: System, work: dict[str, Claim], name: str, depth: int, pattern: list[bytes], leaf: bytes
+) -> None:
+    before, inner = await shared.settled(), SAID[name][1]
+    if depth + inner <= MAX_DEPTH and name != "agent result":  # a result ends the work
+        answer = await say(work["agent_run"], name, nested(depth, pattern, leaf))
+        assert answer["t"] == "done", answer
+    elif depth + inner > MAX_DEPTH:
+        answer = await say(work["agent_run"], name, nested(depth, pattern, leaf))
+        problems = (
+            [answer["problem"]] if answer["t"] == "refused" else [one["problem"] for one in answer["agents"] + answer["tools"]]
+        )
+        assert [(problem["status"], problem["code"]) for problem in problems] == [(422, "invalid-request")], answer
+        assert "64 levels" in problems[0]["detail"] and await shared.container.feed.head() == before
+
+
+@pytest.mark.parametrize("name", SAID)
+@pytest.mark.parametrize("value", [*INFINITE[:3], b"[" * 100_000 + b"]" * 100_000], ids=lambda value: value[:8].decode())
+async def test_a_frame_that_is_no_json_ends_the_connection(shared: System, work: dict[str, Claim], name: str, value: bytes) -> None:
+    before = await shared.settled()
+    async with worker_at(await shared.url(), shared.key) as worker:
+        await worker.hello()
+        await worker.connection.send((b"[" + SAID[name][0] % value + b',"id":1}]').decode())
+        assert await worker.until_closed() == 4400
+        assert (await worker.wait(t="error"))["problem"]["code"] == "malformed-message"
+    assert await shared.container.feed.head() == before
+
+
 @pytest.mark.parametrize("name", WAYS)
 @pytest.mark.parametrize("levels", [210, 1_100, 100_000])
 async def test_what_no_parser_takes(shared: System, work: dict[str, Claim], name: str, levels: int) -> None:
@@ -142,17 +183,24 @@ async def test_numbers_in_fields_of_their_own_are_refused_too(shared: System) ->
 
 @pytest.mark.parametrize("shape", ["items", "properties", "not", "allOf"])
 async def test_schemas_that_the_door_takes_or_not_are_never_a_defect(shared: System, shape: str) -> None:
-    worker = shared.worker()
     for levels in range(1, 200, 9):
         schema: dict[str, Any] = {"type": "object"}
         for _ in range(levels):
             inner = {"p": schema} if shape == "properties" else [schema] if shape == "allOf" else schema
             schema = {shape: inner}
-        body = {"worker_id": "w", "tools": [{"name": "odd", "parameters": schema}]}
-        response = await worker.http.post("/v1/workers", json=body)
-        assert response.status_code in (200, 422), response.text
-        if response.status_code == 422 and levels < 90:
-            assert response.json()["errors"][0]["pointer"] == "/tools/0/parameters"
+        async with worker_at(await shared.url(), shared.key) as worker:
+            await worker.hello()
+            await worker.say({"t": "define", "id": 1, "tools": [{"name": "odd", "parameters": schema}]})
+            try:
+                answer = await worker.answer(1)
+            except ConnectionClosed:
+                assert worker.closed == 4400 and levels > 60, "no parser takes it"
+                continue
+        verdicts = answer["tools"] if answer["t"] == "done" else [{**answer, "accepted": False}]
+        for verdict in verdicts:
+            assert verdict["accepted"] or verdict["problem"]["status"] == 422, verdict
+            if not verdict["accepted"] and levels < 30:
+                assert verdict["problem"]["errors"][0]["pointer"] == "/parameters"
 
 
 async def test_the_deepest_values_go_all_the_way(system: System, worker: PlayedWorker) -> None:
@@ -164,9 +212,9 @@ async def test_the_deepest_values_go_all_the_way(system: System, worker: PlayedW
     run_id = await system.start("alpha", "beta", input=deep, metadata={"m": inner})
     alpha = await worker.next("alpha")
     assert alpha.body["input"] == deep
-    await alpha.ok("journal", entries=[{"key": "s", "result": deep}])
-    await alpha.ok("state", key="v", op="set", name="v", value=deep)
-    await alpha.ok("messages", key="m", to="beta", body=deep)
+    await alpha.ok("record", key="s", result=deep)
+    await alpha.ok("set", key="v", name="v", value=deep)
+    await alpha.ok("send", key="m", to="beta", body=deep)
     await alpha.call("c", "add", x=inner)
     call = await worker.next("add", "tool")
     assert call.body["arguments"] == {"x": inner}
@@ -174,11 +222,11 @@ async def test_the_deepest_values_go_all_the_way(system: System, worker: PlayedW
     await alpha.complete(deep)
     beta = await worker.next("beta")
     assert beta.body["results"] == {"alpha": deep}
-    assert (await beta.ok("state", key="v", op="get", name="v"))["value"] == deep
+    assert (await beta.ok("get", key="v", name="v"))["value"] == deep
     await system.settled()
-    [mail] = (await beta.journal()).json()["mailbox"]
+    [mail] = (await beta.journal())["mailbox"]
     assert mail["body"] == deep
-    await beta.ok("receipts", key="r", message_id=mail["message_id"])
+    await beta.ok("receive", key="r", message_id=mail["message_id"])
     await beta.complete(deep)
     run = await system.ended(run_id)
     assert (run["status"], run["result"], run["input"], run["metadata"]) == ("completed", deep, deep, {"m": inner})
@@ -196,8 +244,8 @@ async def test_a_body_may_say_nothing_that_only_a_command_refuses(shared: System
     """A value that only a command's own fields refuse would be a defect: bodies are as strict, or refuse the value themselves."""
     before = await shared.settled()
     alpha = work["agent_run"]
-    value = await alpha.post("state", key="nul", op="set", name="a\0b", value=1)
-    await refused(shared, value, "/name", before)
+    value = (await alpha.post("set", key="nul", name="a\0b", value=1)).json()
+    assert (value["code"], value["errors"][0]["pointer"]) == ("invalid-request", "/name")
     longest = "a" * 100
     await shared.worker().register(longest)
     before = await shared.settled()

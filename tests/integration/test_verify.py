@@ -12,8 +12,9 @@ from typing import Any
 from domain.agent_runs import AgentRunRequested
 from projections import runs, timers
 from projections.registry import PROJECTIONS
+from tests.integration.played_worker import PlayedWorker
 from tests.integration.projection_kit import Log, building, log_on, projecting, task
-from tests.integration.system_kit import PlayedWorker, System, eventually, new_id, served
+from tests.integration.system_kit import System, eventually, new_id, served
 from tests.pace import within
 
 RUNS, TIMERS = runs.PROJECTION, timers.PROJECTION
@@ -114,7 +115,7 @@ async def act(system: System, worker: PlayedWorker) -> str:
     await alpha.call("k", "add", a=1)
     invocation = await worker.next("add", "tool")
     await invocation.fail("transient")
-    await alpha.ok("messages", key="m", to="beta", body={"x": 1})
+    await alpha.ok("send", key="m", to="beta", body={"x": 1})
     await alpha.complete({"done": True})
     await (await worker.next("beta")).complete(2)
     await system.ended(run_id)

@@ -12,7 +12,6 @@ import pytest_asyncio
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from adapters.embedded import EmbeddedServices
 from adapters.nats import JetStreamError, JetStreamWorkQueue, NatsConnection
 from adapters.nats.jetstream import call, delete_stream, stream_info
 from application.engine.ports.queue import Queue, WorkItem
@@ -152,23 +151,6 @@ async def test_a_queue_of_an_earlier_release_is_in_nobodys_way(connection: NatsC
     assert ids(await pull(connection.client, served)) == [str(item.work_id)]
     old = await stream_info(connection, "WORK")
     assert old is not None and old["state"]["messages"] == 1
-
-
-async def test_worker_with_the_rights_of_a_worker(services: EmbeddedServices) -> None:
-    async with connected(services.nats_url) as connection:
-        queue = JetStreamWorkQueue(connection, log_id=LOG)
-        tenant, item = new_id(), work()
-        item = WorkItem(tenant, "agent", "critic.v1", item.work_id, 1, item.root_id)
-        await queue.publish([item])
-        served = await queue.ensure(tenant, "agent", "critic.v1", max_pending=5)
-        worker = await nats_client.connect(services.worker_nats_url, inbox_prefix="_INBOX_worker")
-        try:
-            [message] = await pull(worker, served)
-            await message.in_progress()
-            await message.ack_sync(timeout=2)
-            assert await pull(worker, served, timeout=0.1) == []
-        finally:
-            await worker.close()
 
 
 async def test_a_thousand_agents_and_tools_are_not_the_end(connection: NatsConnection) -> None:

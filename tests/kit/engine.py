@@ -26,6 +26,7 @@ from application.runs.start import start_run
 from application.workers import Workers
 from application.workers.claims import ClaimedAgentRun
 from application.workers.journal import JournalView
+from application.workers.registering import Offer
 from application.workers.tokens import LeaseTokens
 from domain import agent_runs, agents, invocations, runs, tools
 from domain.failures import Failure, Retry
@@ -98,7 +99,6 @@ class Engine:
         self.workers = Workers(
             self.commands,
             self.work_queue,
-            self.live,
             MemoryWorkerProblems(self.log),
             MemoryNames(self.log, tools.ToolRegistered),
             self.sessions,
@@ -246,19 +246,21 @@ class PlayedWorker:
 
     async def register(self, *agents_: str, tools_: Mapping[str, Mapping[str, Any]] | Iterable[str] = ()) -> None:
         offers = tools_ if isinstance(tools_, Mapping) else {name: {} for name in tools_}
-        registered = await self.engine.workers.registration.register(
-            lambda: request_of(self.tenant_id),
+        plain = {"parameters": {"type": "object"}, "idempotent": True}
+        found = (
             [agents.RegisterAgent(agent_id=agents.agent_id_of(self.tenant_id, name), name=name) for name in agents_],
             [
-                tools.RegisterTool(
-                    tool_id=tools.tool_id_of(self.tenant_id, name),
-                    name=name,
-                    **{"parameters": {"type": "object"}, "idempotent": True, **offer},
-                )
+                tools.RegisterTool(tool_id=tools.tool_id_of(self.tenant_id, name), name=name, **{**plain, **offer})
                 for name, offer in offers.items()
             ],
         )
-        self.queues |= {(queue.kind, queue.pool): queue for queue in registered.queues}
+        for kind, commands in zip(("agent", "tool"), found, strict=True):
+            given = [Offer(command.name, command.version, command) for command in commands]
+            for _, queue, refusal in await self.engine.workers.registration.each(lambda: request_of(self.tenant_id), kind, given):
+                if refusal is not None:
+                    raise refusal
+                assert queue is not None
+                self.queues[kind, queue.pool] = queue
 
     async def take(self, pool: str, kind: str = "agent") -> Delivery:
         return await self.engine.queue.next(self.queues[kind, pool])
@@ -360,7 +362,7 @@ class Claim:
         return done[0]
 
     async def journal(self, after_version: int = 0) -> JournalView:
-        return await self._workers.journals.read(self.worker.tenant_id, self.work_id, after_version=after_version)
+        return await self._workers.journals.page(self.worker.tenant_id, self.work_id, after_version=after_version)
 
 
 def plan(**step: Any) -> runs.Plan:

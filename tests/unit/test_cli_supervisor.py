@@ -236,7 +236,7 @@ def test_configuration_survives_the_way_to_the_supervisor(tmp_path: Path, monkey
 
 
 def test_workers_do_not_inherit_the_secrets_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("DATABASE_URL", "NATS_URL", "WORKER_NATS_URL", "BOOTSTRAP_KEY_SHA256", "LOG_LEVEL"):
+    for name in ("DATABASE_URL", "NATS_URL", "BOOTSTRAP_KEY_SHA256", "LOG_LEVEL"):
         monkeypatch.setenv(f"TIDELOG_{name}", "x")
     inherited = worker_environment()
     assert {name for name in inherited if name.startswith("TIDELOG_") and inherited[name] == "x"} == {"TIDELOG_LOG_LEVEL"}

@@ -31,7 +31,7 @@ def test_all_that_fits_together(monkeypatch: pytest.MonkeyPatch, pem: str) -> No
         "NATS_URL": "tls://a.example:4222,tls://b.example",
         "DATABASE_URL": f"postgresql://u:p@h/d?sslrootcert={pem}&sslcert=&sslkey=",
     }
-    assert lines(monkeypatch, **urls, **files, NATS_TOKEN="t", WORKER_NATS_URL="nats://u:p@127.0.0.1:4222,localhost") == []
+    assert lines(monkeypatch, **urls, **files, NATS_TOKEN="t") == []
     assert lines(monkeypatch, **urls, NATS_REPLICAS="3") == []
     assert lines(monkeypatch, DATABASE_URL="postgresql://h/d?sslmode=verify-full&sslrootcert=system") == []
 
@@ -42,7 +42,7 @@ def test_all_that_fits_together(monkeypatch: pytest.MonkeyPatch, pem: str) -> No
         ({"NATS_URL": "ws://h:1"}, "TIDELOG_NATS_URL: must begin with nats:// or tls://"),
         ({"NATS_URL": "nats://u:secret@h:port"}, "TIDELOG_NATS_URL: is no URL of the form nats://host:port or tls://host:port"),
         ({"NATS_URL": "tls://h, tls://"}, "TIDELOG_NATS_URL: server 2: is no URL of the form nats://host:port or tls://host:port"),
-        ({"WORKER_NATS_URL": "nats://h,tls://h"}, "TIDELOG_WORKER_NATS_URL: nats:// and tls:// in one list: with one of them every "
+        ({"NATS_URL": "nats://h,tls://h"}, "TIDELOG_NATS_URL: nats:// and tls:// in one list: with one of them every "
          "server must have TLS, so write tls:// for all"),
         ({"NATS_TOKEN": "secret"}, "TIDELOG_NATS_TOKEN: needs TIDELOG_NATS_URL: the embedded NATS takes none"),
         ({"NATS_REPLICAS": "3"}, "TIDELOG_NATS_REPLICAS: needs TIDELOG_NATS_URL of a cluster: the embedded NATS is one server"),

@@ -302,7 +302,7 @@ async def test_mail_for_a_step_that_never_begins_is_refused(engine: Engine, work
     alpha, gamma = await worker.next("alpha"), await worker.next("gamma")
     assert await gamma.send("s", "b", "it may still begin")
     elsewhere = engine.another()
-    await elsewhere.workers.journals.read(TENANT, gamma.work_id, after_version=0)
+    await elsewhere.workers.journals.page(TENANT, gamma.work_id, after_version=0)
     await alpha.fail()
     await engine.settled()
     stranger = replace(gamma, worker=PlayedWorker(elsewhere, worker.worker_id))

@@ -14,10 +14,10 @@ from adapters.postgres.work_logs import PostgresWorkLogs
 from adapters.postgres.worker_problems import PostgresWorkerProblems
 from adapters.postgres.worker_sessions import PostgresInstallationSecrets, PostgresWorkerSessions
 from api import metrics
-from api.assembly import access, histories, log_streams, messaging, sharing, storage, tables
+from api.assembly import histories, log_streams, messaging, sharing, storage, tables
 from api.assembly.commands import commands
 from api.assembly.parts import Parts, part
-from api.container import Container, HealthCheck, MemberView, NatsAccess
+from api.container import Container, HealthCheck, MemberView
 from application.engine.parked import ParkedOperations
 from application.engine.ports.ids import LogIndex
 from application.engine.ports.log import Gaps
@@ -41,8 +41,6 @@ from projections.engine.parked import PostgresParkedEvents
 from projections.engine.positions import Positions
 from projections.reads import reads_of
 from projections.replays import RunReplays
-
-WORKER_INBOX = "_INBOX_worker"
 
 
 @part
@@ -167,7 +165,6 @@ async def workers(parts: Parts) -> Workers:
     return Workers(
         await commands(parts),
         await messaging.work_queue(parts),
-        await log_streams.live(parts),
         await problems(parts),
         (await reads(parts)).tools,
         await storage.worker_sessions(parts),
@@ -218,7 +215,6 @@ async def container(parts: Parts) -> Container:
         replays=await replays(parts),
         admission=await admission(parts),
         work_queue=queue,
-        nats_access=_nats_access(parts),
         log_head=await log_head(parts),
         members=await members(parts),
         streams=await log_streams.streams(parts),
@@ -230,8 +226,3 @@ async def container(parts: Parts) -> Container:
         upkeep=(await storage.upkeep_runs(parts)).states,
         dependencies=MappingProxyType(dict(await dependencies(parts))),
     )
-
-
-def _nats_access(parts: Parts) -> NatsAccess:
-    own = parts.settings.worker_nats_url
-    return NatsAccess(own.get_secret_value() if own is not None else access.urls(parts.settings)[1], WORKER_INBOX)

@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from api.http.conventions.wording import meant, told
+from application.workers.earlier import WorkerProtocolReplaced
 from application.workers.hosting import messages
 from domain import errors
 from domain.errors import TidelogError, json_pointer
@@ -88,6 +89,7 @@ STATUS: Mapping[type[TidelogError], int] = {
     errors.IdempotencyMismatch: 422,
     errors.HistoryReplaced: 410,
     errors.PositionBeyondHead: 410,
+    WorkerProtocolReplaced: 410,
     errors.Unauthenticated: 401,
     errors.Forbidden: 403,
     errors.ProjectionBehind: 504,

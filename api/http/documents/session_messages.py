@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from pydantic.json_schema import models_json_schema
 
 from api.http.documents.openapi import Shown
-from api.http.routes.workers import AgentOffer, ProblemReport, ToolOffer
+from api.http.sessions.offers import AgentOffer, ProblemReport, ToolOffer
 from application.engine.ports.views import Timestamp
 from application.workers.hosting.messages import RESERVED, Definitions, Saying, StopReason
 from domain.failures import Failure

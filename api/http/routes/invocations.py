@@ -1,4 +1,4 @@
-"""Tool calls over HTTP: workers claim and report them; people list, read and resolve them."""
+"""Tool calls over HTTP: people list, read and resolve them."""
 
 from typing import Annotated, Any
 from uuid import UUID
@@ -7,13 +7,12 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, model_validator
 from starlette.responses import Response
 
-from api.http.conventions.answers import OF_COMMANDS, OF_LISTS, accepted, answer, page_answer, replayed
+from api.http.conventions.answers import OF_COMMANDS, OF_LISTS, accepted, answer, page_answer
 from api.http.conventions.bodies import Body, body_of
 from api.http.conventions.positions import POSITION, caught_up
 from api.http.conventions.request import caller_of, container_of, principal_of
 from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
-from api.http.routes.workers import OF_REPORTS, ClaimBody, FailBody, Reported, reported
 from application.engine.ports.pages import MAX_LIMIT, uuid_cursor
 from application.invocations import resolve_invocation as resolve
 from application.views.invocations import InvocationSummary, InvocationView, Status
@@ -22,79 +21,7 @@ from domain.errors import NotFound
 from domain.failures import Failure
 from domain.kernel import Json
 
-of_workers = APIRouter(tags=["workers"], route_class=DirectRoute)
 router = APIRouter(tags=["invocations"], route_class=DirectRoute)
-
-
-# --- for workers ------------------------------------------------------------------------------------------------------
-
-
-class CompleteInvocationBody(Body):
-    attempt: int
-    result: Json = None
-
-
-class ClaimedInvocation(openapi.Shown):
-    invocation_id: UUID
-    run_id: UUID
-    attempt: int
-    tool: str
-    arguments: dict[str, Json]
-    idempotency_key: str
-    """For services that accept such a key. The same for every attempt of the call."""
-    timeout_s: float
-
-
-@of_workers.post(
-    "/v1/invocations/{invocation_id}/claim",
-    summary="Claim a tool call",
-    responses={200: openapi.gives(ClaimedInvocation, "Idempotency-Replayed")},
-    openapi_extra=openapi.body(ClaimBody),
-)
-async def claim_invocation(request: Request, invocation_id: UUID) -> Response:
-    body = await body_of(request, ClaimBody)
-    command = rules.ClaimInvocation(invocation_id=invocation_id, worker_id=body.worker_id, dispatch=body.dispatch)
-    invocation, outcome = await container_of(request).workers.invocations.claim(caller_of(request), command, body.claim())
-    assert invocation.requested is not None
-    return answer(
-        {
-            "invocation_id": str(invocation_id),
-            "run_id": str(invocation.requested.run_id),
-            "attempt": invocation.attempt,
-            "tool": invocation.requested.tool,
-            "arguments": invocation.requested.arguments,
-            "idempotency_key": str(invocation_id),
-            "timeout_s": invocation.requested.timeout_s,
-        },
-        headers=replayed(outcome),
-    )
-
-
-@of_workers.post(
-    "/v1/invocations/{invocation_id}/complete",
-    summary="Report a tool's result",
-    responses={200: openapi.gives(Reported, *OF_REPORTS)},
-    openapi_extra=openapi.body(CompleteInvocationBody),
-)
-async def complete_invocation(request: Request, invocation_id: UUID) -> Response:
-    body = await body_of(request, CompleteInvocationBody)
-    command = rules.CompleteInvocation(invocation_id=invocation_id, attempt=body.attempt, result=body.result)
-    return reported(await container_of(request).workers.invocations.complete(caller_of(request), command), invocation_id)
-
-
-@of_workers.post(
-    "/v1/invocations/{invocation_id}/fail",
-    summary="Report a tool's failure",
-    responses={200: openapi.gives(Reported, *OF_REPORTS)},
-    openapi_extra=openapi.body(FailBody),
-)
-async def fail_invocation(request: Request, invocation_id: UUID) -> Response:
-    body = await body_of(request, FailBody)
-    command = rules.FailInvocation(invocation_id=invocation_id, attempt=body.attempt, error=body.error)
-    return reported(await container_of(request).workers.invocations.fail(caller_of(request), command), invocation_id)
-
-
-# --- for people -------------------------------------------------------------------------------------------------------
 
 
 def _one_outcome(schema: dict[str, Any]) -> None:

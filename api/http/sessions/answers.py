@@ -8,7 +8,6 @@ import orjson
 
 from api.http.conventions.answers import json_text
 from api.http.conventions.errors import response_to
-from api.http.routes.agent_runs import journal_shown
 from api.http.sessions.limits import MAX_MESSAGE, PATH
 from application.workers.hosting.messages import (
     Answer,
@@ -24,7 +23,8 @@ from application.workers.hosting.messages import (
     WorkForAgent,
     WorkForTool,
 )
-from domain.kernel import Json
+from application.workers.journal import EntryView, JournalView, MailItem
+from domain.kernel import Json, timestamp
 
 REFUSALS_IN_FULL, MAX_REFUSALS = 96 * 1024, 320 * 1024
 """Bytes of refused agents in a `welcome`, and of refused tools: a worker with a thousand faults gets its session all the same."""
@@ -45,7 +45,7 @@ class Answers:
             case LifeSign():
                 return BEAT
             case Done():
-                page = {} if answer.page is None else {**journal_shown(answer.page), "more": answer.page.more}
+                page = {} if answer.page is None else {**_journal(answer.page), "more": answer.page.more}
                 return json_text({"t": "done", "id": answer.id, **answer.fields, **page})
             case Refused():
                 return json_text({"t": "refused", "id": answer.id, "problem": self.problem(answer.error)})
@@ -54,7 +54,7 @@ class Answers:
             case WorkForAgent():
                 return _work_for_agent(answer)
             case Update():
-                shown = journal_shown(answer.news)
+                shown = _journal(answer.news)
                 del shown["status"]
                 return json_text({"t": "update", "work": answer.work_id, "attempt": answer.attempt, **shown})
             case Stop():
@@ -135,7 +135,7 @@ def _work_for_tool(answer: WorkForTool) -> dict[str, Json]:
 def _work_for_agent(answer: WorkForAgent) -> bytes:
     """Work of an agent. What does not fit is left for `more`: results of other steps first, then the journal."""
     claimed = answer.claimed
-    journal = journal_shown(claimed.journal)
+    journal = _journal(claimed.journal)
     del journal["status"]
     message: dict[str, Json] = {
         "t": "work",
@@ -164,3 +164,31 @@ def _work_for_agent(answer: WorkForAgent) -> bytes:
         message |= {"results": {}, "later": list(claimed.results), "journal": [], "mailbox": [], "version": 0, "more": True}
         written = json_text(message)
     return written
+
+
+def _journal(view: JournalView) -> dict[str, Any]:
+    """A journal, or the news of one, as workers get it."""
+    return {
+        "status": view.status,
+        "version": view.version,
+        "journal": [_entry(entry) for entry in view.entries],
+        "mailbox": [_mail(mail) for mail in view.mailbox],
+    }
+
+
+def _entry(entry: EntryView) -> dict[str, Any]:
+    shown: dict[str, Any] = {"key": entry.key, "kind": entry.kind, "status": entry.status, "result": entry.result}
+    if entry.error is not None:
+        shown["error"] = entry.error.model_dump()
+    if entry.invocation_id is not None:
+        shown["invocation_id"] = str(entry.invocation_id)
+    return shown
+
+
+def _mail(mail: MailItem) -> dict[str, Any]:
+    return {
+        "message_id": str(mail.message_id),
+        "sender": mail.sender,
+        "body": mail.body,
+        "sent_at": timestamp(mail.sent_at),
+    }

@@ -1,14 +1,13 @@
 """The definitions of a worker: each is read by itself, so that one that is not valid refuses itself only."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 import pydantic_core
-from pydantic import ValidationError
+from pydantic import Field, StringConstraints, ValidationError
 
 from api.http.conventions.bodies import Body
-from api.http.routes.workers import AgentOffer, ProblemReport, ToolOffer
 from api.http.sessions.frames import BadDefinition, InvalidMessage, invalid, shown
 from application.engine.ports.problems import MAX_PROBLEMS, WorkerProblem
 from application.workers.hosting.messages import MAX_OFFERS, Definitions
@@ -16,9 +15,35 @@ from application.workers.hosting.session import Offers
 from application.workers.registering import Offer
 from domain import agents, tools
 from domain.errors import TidelogError
-from domain.kernel import Json
+from domain.kernel import Json, Name, ShortText, Text
 
 M = TypeVar("M", bound=Body)
+
+
+class AgentOffer(Body):
+    name: Name
+    version: ShortText = "1"
+    description: Text = ""
+    capabilities: tuple[Name, ...] = ()
+    input_schema: Json = None
+    output_schema: Json = None
+
+
+class ToolOffer(Body):
+    name: Name
+    version: ShortText = "1"
+    description: Text = ""
+    capabilities: tuple[Name, ...] = ()
+    parameters: dict[str, Json]
+    idempotent: bool = False
+    timeout_s: float = Field(default=60.0, gt=0, le=86_400)
+    max_attempts: int = Field(default=3, ge=1, le=20)
+
+
+class ProblemReport(Body):
+    path: ShortText
+    kind: ShortText
+    message: Annotated[Text, StringConstraints(max_length=4_000)]
 
 
 def read_offers(tenant_id: UUID, given: Definitions) -> Offers:

@@ -1,6 +1,6 @@
 """A worker's session with the server: one WebSocket, in a thread of its own, that comes back after every loss.
 
-The protocol is `tidelog.worker.v1` (docs/reference/worker-protocol.md). Code of users cannot hold up the session: the beats go on
+The protocol is `tidelog.worker.v1` (docs/reference/worker-sessions.md). Code of users cannot hold up the session: the beats go on
 while an agent blocks its event loop.
 
 `session` is the side of the user's loop; `driver`, `talk` and `link` run in the session's thread; `outbox` and `inbound` are the
