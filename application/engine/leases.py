@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 
 from application.engine.background import TaskEnded, end
-from application.engine.ports.checkpoints import LostOwnership
+from application.engine.ports.checkpoints import LostOwnership, SteppedBack
 from application.engine.ports.leases import Leases, Share
 from domain.errors import Unavailable
 
@@ -180,7 +180,10 @@ class UnitWorker:
             ended = TaskEnded.of(work, f"the work of group {self.group.name}")
             if not isinstance(ended.__cause__, LostOwnership):
                 raise ended
-            log.info("ownership_lost", group=self.group.name, error=str(ended.__cause__))
+            stepped_back = isinstance(ended.__cause__, SteppedBack)
+            log.info(
+                "checkpoints_stepped_back" if stepped_back else "ownership_lost", group=self.group.name, error=str(ended.__cause__)
+            )
             await asyncio.sleep(AGAIN_AFTER_S)
         finally:
             await end(work, changed)

@@ -9,10 +9,10 @@ crash takes away the last moves, each with its rows, and never an event of the l
 checkpoint has stepped back, and reads from there again. Parked events are waited for.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-from application.engine.ports.checkpoints import Checkpoint, LostOwnership
+from application.engine.ports.checkpoints import Checkpoint, LostOwnership, SteppedBack
 from domain.kernel import RecordedEvent
 from projections.engine.kernel import Connection, Database
 
@@ -67,8 +67,19 @@ async def advance(
     }
     moved = await (await connection.execute(ADVANCE, parameters)).fetchall()  # in pipeline mode rowcount is not known yet
     if len(moved) != len(known):
-        raise LostOwnership(f"another process owns one of {', '.join(known)}")
+        raise moved_away(known, await read(connection, list(known))) or LostOwnership(
+            f"the checkpoints of {', '.join(known)} moved"
+        )
     return {name: Checkpoint(position, c.epoch) for name, c in known.items()}
+
+
+def moved_away(known: Mapping[str, Checkpoint], found: Mapping[str, Checkpoint]) -> LostOwnership | None:
+    """Why checkpoints are not where their owner knows them to be. None: they are there, or farther on."""
+    if any(name not in found or found[name].epoch != mine.epoch for name, mine in known.items()):
+        return LostOwnership(f"another process owns one of {', '.join(known)}")
+    if back := [name for name, mine in known.items() if found[name].position < mine.position]:
+        return SteppedBack(f"the database lost the last moves of {', '.join(back)}")
+    return None
 
 
 async def park(connection: Connection, name: str, event: RecordedEvent, error: str) -> None:

@@ -14,7 +14,7 @@ import structlog
 
 from application.engine.asked import AskedPositions
 from application.engine.gathering import Gathering
-from application.engine.ports.checkpoints import Checkpoint, LostOwnership, SteppedBack
+from application.engine.ports.checkpoints import Checkpoint, LostOwnership
 from application.engine.ports.log import Subscription
 from application.engine.ports.positions import PositionCalls
 from application.engine.retry import persistently
@@ -127,10 +127,8 @@ class ProjectionRunner:
     async def _look_again(self) -> None:
         async with self._database.connection() as connection:
             found = await checkpoints.read(connection, list(self._known))
-        if any(name not in found or found[name].epoch != known.epoch for name, known in self._known.items()):
-            raise LostOwnership(f"another process owns one of {', '.join(self._known)}")
-        if back := [name for name, known in self._known.items() if found[name].position < known.position]:
-            raise SteppedBack(f"the database lost the last moves of {', '.join(back)}")
+        if (reason := checkpoints.moved_away(self._known, found)) is not None:
+            raise reason
         self._known, self._in_doubt = found, False
 
     async def _apply_one(

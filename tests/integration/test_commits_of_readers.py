@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from adapters.embedded import EmbeddedServices
-from application.engine.ports.checkpoints import LostOwnership, SteppedBack
+from application.engine.ports.checkpoints import SteppedBack
 from domain.errors import Unavailable
 from projections.engine import checkpoints
 from projections.engine.runner import ProjectionRunner
@@ -101,7 +101,7 @@ async def test_what_a_crash_takes_from_read_models_is_read_again(server: Embedde
         assert max(found.values()) < head, "nothing was lost, so nothing is tried"
         await log.create("b")
         await asyncio.wait({task}, timeout=60)
-        assert isinstance(task.exception(), LostOwnership), "a runner that stepped back reads from there again"
+        assert isinstance(task.exception(), SteppedBack), "a runner that stepped back reads from there again"
     async with working(ProjectionRunner(GROUP, log.database, log)):
         await until_head(log, *GROUP)
     assert set((await together(log)).values()) == {await log.feed.head()}
@@ -141,7 +141,7 @@ async def test_a_saga_checkpoint_that_a_crash_took_back_is_noticed(server: Embed
     moved = await port.advance(known, 5)
     assert await log.rows(FLUSHED) == [(False,)]
     await crashed(server, log)
-    with pytest.raises(LostOwnership):
+    with pytest.raises(SteppedBack):
         await port.advance(moved, 7)
     again = await port.take(["sagas:0"])
     assert again["sagas:0"].position == 0

@@ -37,7 +37,7 @@ CLOSE_S = 2.0
 """Seconds in which the rest is written when the process stops."""
 
 
-class Source(NamedTuple):
+class LogSource(NamedTuple):
     """Who says that a line is of a piece of work."""
 
     tenant_id: UUID
@@ -49,7 +49,7 @@ class Source(NamedTuple):
 
 @dataclass(slots=True)
 class _Waiting:
-    source: Source
+    source: LogSource
     lines: tuple[LoggedLine, ...]
     lost: int
     size: int
@@ -63,12 +63,12 @@ class LogIntake:
         self._tokens = tokens
         self._logs = logs
         self._waiting: deque[_Waiting] = deque()
-        self._lost: Counter[Source] = Counter()
+        self._lost: Counter[LogSource] = Counter()
         """Lines that found no room, until they are recorded."""
         self._lines: Counter[UUID] = Counter()
         self._bytes: Counter[UUID] = Counter()
         """What waits, by tenant."""
-        self._authors: OrderedDict[Source, Author | None] = OrderedDict()
+        self._authors: OrderedDict[LogSource, Author | None] = OrderedDict()
         self._full: OrderedDict[tuple[UUID, UUID], None] = OrderedDict()
         """Runs that have all the lines that they may have."""
         self._writing = OnDemand(self._write_all, "write-lines")
@@ -77,7 +77,7 @@ class LogIntake:
 
     def take(self, tenant_id: UUID, session_id: UUID, said: Log, size: int) -> None:
         """Takes what a session logs, `size` bytes. Does not wait."""
-        source = Source(tenant_id, session_id, said.work, said.attempt, said.token)
+        source = LogSource(tenant_id, session_id, said.work, said.attempt, said.token)
         if self._has_room(tenant_id, len(said.lines), size):
             self._waiting.append(_Waiting(source, said.lines, said.dropped, size))
             self._lines[tenant_id] += len(said.lines)
@@ -146,7 +146,7 @@ class LogIntake:
             for of_run in await persistently(lambda: self._logs.write(news)):
                 _remember(self._full, of_run, None)
 
-    async def _author(self, source: Source) -> Author | None:
+    async def _author(self, source: LogSource) -> Author | None:
         """None: the token is not the one of this work, attempt and session."""
         if source not in self._authors:
             _remember(self._authors, source, await persistently(lambda: author_of(self._commands, self._tokens, source)))
@@ -166,7 +166,7 @@ def _remember(known: OrderedDict[K, V], key: K, value: V) -> None:
         known.popitem(last=False)
 
 
-async def author_of(commands: CommandLoop, tokens: LeaseTokens, source: Source) -> Author | None:
+async def author_of(commands: CommandLoop, tokens: LeaseTokens, source: LogSource) -> Author | None:
     """Whose lines those of a piece of work are, as the log has it. None: see `kind_for`. Raises Unavailable."""
     tenant_id, _, work_id, attempt, token = source
     kind = await kind_for(commands, tokens, tenant_id, source.session_id, work_id, attempt, token)
