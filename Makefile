@@ -14,7 +14,7 @@ LOAD := .venv-load
 # A uv on PATH is used as it is; else one is put into a folder of its own.
 UV_VENV := .venv/.uv
 
-.PHONY: help demo up test chaos compat check mutants bench bench-peers lock clean
+.PHONY: help demo up test upgrades chaos compat check mutants bench bench-peers lock clean
 
 help: ## List what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ up: $(INSTALLED) ## Start a server on .tidelog; Ctrl-C stops it
 # With bytecode, also where the environment switches it off: pytest would rewrite the asserts of all files anew in each process.
 test: $(INSTALLED) ## Run all tests, in four processes (JOBS=n; ARGS="-k name": some of them)
 	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n $(or $(JOBS),4) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+upgrades: $(INSTALLED) ## Upgrade from running processes of the release before, under load and with kills (a minute)
+	$(BIN)/pytest -m upgrade tests/chaos $(ARGS)
 
 chaos: $(INSTALLED) ## Kill every part under load, for long (KILLS=200; SEED=n: the same kills again; ARGS="-k api_kills": only those)
 	TIDELOG_CHAOS_KILLS=$(or $(KILLS),200) TIDELOG_CHAOS_SEED=$(SEED) $(BIN)/pytest -s -m chaos --timeout 0 -o faulthandler_timeout=0 tests/chaos $(ARGS)

@@ -27,7 +27,7 @@ from tests.chaos.witness import check_witness, read_lines
 from tests.integration.system_kit import empty_work_queue, fresh_database
 from tests.pace import ended, finished, until
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]  # a dozen processes start one after the other
+pytestmark = [pytest.mark.chaos, pytest.mark.upgrade, pytest.mark.timeout(600)]  # a dozen processes start one after the other
 
 HELD = 3
 PATIENCE_S = 20.0

@@ -73,11 +73,13 @@ async def test_a_copy_of_a_log_on_the_same_nats_takes_nothing_from_it(
         runs = await asyncio.gather(*(client.wait(run_id, timeout=90) for client, run_id in started))
         assert [run.result for run in runs] == [["original", "new"], ["copy", "new"]] * 15
         assert {run.step("greeter").attempt for run in runs} == {1}
-        # Each item was delivered once, to a worker of its log.
+        # Each item that the queue had was delivered once, to a worker of its log. Work for a free slot is handed over without it.
         async with administering(services.nats_url) as jetstream:
             for url in (database_url, copy_url):
-                [consumer] = await jetstream.consumers_info(work_stream(await log_id_at(url, timeout=PATIENCE_S)))
-                assert consumer.delivered is not None and consumer.delivered.consumer_seq == 18
+                stream = work_stream(await log_id_at(url, timeout=PATIENCE_S))
+                [consumer] = await jetstream.consumers_info(stream)
+                items = (await jetstream.stream_info(stream)).state.last_seq
+                assert consumer.delivered is not None and consumer.delivered.consumer_seq == items >= len(waiting)
                 assert consumer.num_redelivered == 0
 
 

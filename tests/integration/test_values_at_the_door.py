@@ -53,10 +53,11 @@ SAID = {
     "shared value": (b'{"t":"set","key":"KEY","name":"v","value":%s', 0),
     "tool arguments": (b'{"t":"call","key":"KEY","tool":"add","arguments":{"x":%s}', 1),
     "message": (b'{"t":"send","key":"KEY","to":"beta","body":%s', 0), "agent result": (b'{"t":"complete","result":%s', 0),
-    "tool parameters": (b'{"t":"define","agents":[],"tools":[{"name":"t","parameters":{"default":%s}}],"problems":[]', 2),
-    "agent schemas": (b'{"t":"define","agents":[{"name":"a","input_schema":%s,"output_schema":1}],"tools":[],"problems":[]', 1),
+    "tool parameters": (b'{"t":"define","agents":[],"tools":[{"name":"t","parameters":{"default":%s}}],"problems":[]', 1),
+    "agent schemas": (b'{"t":"define","agents":[{"name":"a","input_schema":%s,"output_schema":1}],"tools":[],"problems":[]', 0),
 }  # fmt: skip
-"""Messages of a session that hold a value at `%s`, and the levels of the document around it."""
+"""Messages of a session that hold a value at `%s`, and the levels around it that count. Each field of a definition counts alone."""
+DEFINITIONS = ("tool parameters", "agent schemas")
 
 BOUNDS = {b"[": b"]", b'{"k":': b"}", b'["]", ': b"]", b'{"{":1, "\\"}": ': b"}"}
 openers = st.lists(st.sampled_from(sorted(BOUNDS)), min_size=1, max_size=3)
@@ -139,8 +140,26 @@ async def test_depth_of_what_a_worker_says(
         assert "64 levels" in problems[0]["detail"] and await shared.container.feed.head() == before
 
 
-@pytest.mark.parametrize("name", SAID)
-@pytest.mark.parametrize("value", [*INFINITE[:3], b"[" * 100_000 + b"]" * 100_000], ids=lambda value: value[:8].decode())
+@pytest.mark.parametrize("name", DEFINITIONS)
+@pytest.mark.parametrize("value", INFINITE)
+async def test_a_number_that_is_not_finite_refuses_its_definition_only(
+    shared: System, work: dict[str, Claim], name: str, value: bytes
+) -> None:
+    before = await shared.settled()
+    answer = await say(work["agent_run"], name, value)
+    [verdict] = answer["agents"] + answer["tools"]
+    assert not verdict["accepted"] and verdict["problem"]["status"] == 422, answer
+    assert await shared.container.feed.head() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, value) for name in SAID if name not in DEFINITIONS for value in INFINITE[:3]),
+        *((name, b"[" * 100_000 + b"]" * 100_000) for name in SAID),
+    ],
+    ids=lambda said: said if isinstance(said, str) else said[:8].decode(),
+)
 async def test_a_frame_that_is_no_json_ends_the_connection(shared: System, work: dict[str, Claim], name: str, value: bytes) -> None:
     before = await shared.settled()
     async with worker_at(await shared.url(), shared.key) as worker:

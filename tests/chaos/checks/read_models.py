@@ -227,8 +227,9 @@ def _open_work(snapshot: Snapshot) -> dict[UUID, Row]:
             rows[recorded.stream_id] = {
                 "tenant_id": item.tenant_id, "root_id": item.root_id, "kind": item.kind, "pool": item.pool,
                 "dispatch": item.dispatch, "dispatched_at": recorded.recorded_at, "session_id": None, "attempt": None,
+                "priority": item.priority,
             }  # fmt: skip
-        elif recorded.topic in work.CLAIMED and (claim := work.claimed(recorded)) is not None:
+        elif recorded.topic in work.CLAIMED and recorded.stream_id in rows and (claim := work.claimed(recorded)) is not None:
             rows[recorded.stream_id] |= {"session_id": claim.session_id, "attempt": claim.attempt}
     return rows
 
