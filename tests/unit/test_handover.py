@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from application.engine.background import end
+from application.engine.commands.follow_ups import MAX_FOLLOW_UPS
 from application.engine.ports.log import AppendRequest, AppendResult
 from application.workers.hosting import dispatch, handover
 from application.workers.hosting.messages import Call, Complete, Record, Update, WorkForAgent, WorkForTool
@@ -142,6 +143,25 @@ async def test_a_run_that_starts_is_claimed_in_the_same_append(engine: Engine, p
     metadata = Metadata.model_validate_json(claimed.metadata)
     assert (metadata.actor, metadata.causation_id, metadata.correlation_id) == ("key:test", requested.name, run_id)
     assert requested.settled == 1 << engine.catalog.numbers["work_dispatch"]
+
+
+async def test_the_mask_of_an_event_names_all_sagas_that_have_answered(engine: Engine, process: Hosting) -> None:
+    worker = await ready(process, "alpha")
+    run_id = await engine.start("alpha")
+    await worker.done(await worker.hears(WorkForAgent), Complete)
+    [completed] = [event for event in engine.log.events if event.topic == "agent_run.completed" and event.root_id == run_id]
+    numbers = engine.catalog.numbers
+    assert completed.settled == 1 << numbers["tool_execution"] | 1 << numbers["run_lifecycle"]
+
+
+async def test_an_append_has_room_for_so_many_claims_and_the_others_go_to_the_queue(engine: Engine, process: Hosting) -> None:
+    worker = await ready(process, "alpha", slots=100)
+    many = runs.Plan(steps=tuple(runs.Step(key=f"s{number}", agent="alpha") for number in range(MAX_FOLLOW_UPS - 10)))
+    run_id = await engine.start(plan=many)
+    topics = appends_of(engine, run_id)[0]
+    assert (topics.count("agent_run.requested"), topics.count("agent_run.claimed")) == (MAX_FOLLOW_UPS - 10, 10)
+    works = [await worker.hears(WorkForAgent) for _ in many.steps]
+    assert len({work.work_id for work in works}) == MAX_FOLLOW_UPS - 10
 
 
 async def test_a_repeated_start_has_the_position_of_the_first_answer(engine: Engine, process: Hosting) -> None:

@@ -36,6 +36,15 @@ async def happened(watch: Any) -> bool:
         return bool(await watch.next(60))
 
 
+async def test_a_called_watch_ends_when_its_caller_says_so(live: Live) -> None:
+    ours, told = new_id(), list[int]()
+    unwatch = live.live.call(ours, frozenset({"a"}), told.append)
+    to(live, ours)
+    await until(lambda: told, "a call")
+    unwatch()
+    assert live.live.watched(ours) == live.live.watches == 0
+
+
 async def test_a_watch_is_woken_by_its_stream_and_topics_only(live: Live) -> None:
     await live.listen()
     ours, other = new_id(), new_id()

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from application.catalog import CATALOG, SAGAS
 from application.engine.sagas.manager import react
+from domain.agent_runs import DeliverMail
 from domain.kernel import Event, Metadata, RecordedEvent
+from domain.messages import MessageSent
 from domain.registry import REGISTRY
 from tests.golden.examples import EXAMPLES
 
@@ -48,6 +50,13 @@ def test_a_reaction_has_the_same_id_at_each_delivery(event: Event, place: Place,
 def test_no_two_reactions_share_an_id(log: Sequence[tuple[Event, Place]]) -> None:
     ids = [id_ for position, (event, place) in enumerate(log, 1) for id_ in ids_of(recorded_at(event, place, position))]
     assert len(set(ids)) == len(ids)
+
+
+def test_a_message_of_the_release_before_has_the_time_of_its_recording() -> None:
+    sent = next(event for event in EXAMPLES if isinstance(event, MessageSent))
+    recorded = recorded_at(sent.model_copy(update={"sent_at": None}), (UUID(int=4), 1), 1)
+    [(_, deliver)] = react(recorded, CATALOG)
+    assert isinstance(deliver, DeliverMail) and deliver.sent_at == recorded.recorded_at
 
 
 def test_every_saga_and_an_event_with_several_reactions_are_among_the_examples() -> None:

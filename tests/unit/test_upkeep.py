@@ -66,6 +66,7 @@ async def test_each_chore_is_done_at_its_time_and_at_the_first_start(tidying_up:
         assert await tidying_up.passes(9.9) == []
         assert await tidying_up.passes(0.1) == ["often"]
         assert await tidying_up.passes(90) == ["seldom", "often"]
+    assert all(state.seconds >= 0 for state in await tidying_up.runs.states())
     assert [(state.name, state.removed, state.removed_in_all) for state in await tidying_up.runs.states()] == [
         ("often", 5, 15),
         ("seldom", 5, 10),
