@@ -39,6 +39,7 @@ from application.engine.commands.request import CommandRequest
 from application.engine.ports.log import EventStore, NewEvent, StreamAppend, Subscription, one_command
 from application.engine.sagas.manager import PARTITIONS
 from application.setup import set_up
+from domain.errors import ProjectionBehind, Unavailable
 from domain.kernel import Command, Event, RecordedEvent
 from domain.projects import CreateProject, default_project_id
 from domain.registry import REGISTRY
@@ -298,7 +299,10 @@ async def issue_key(system: System) -> None:
     position = await set_up(system.container.commands, key_sha256=sha256(system.key))
 
     async def usable() -> bool:
-        return bool(await system.sql("SELECT 1 FROM checkpoint WHERE name = 'tenants' AND position >= %s", position))
+        with contextlib.suppress(ProjectionBehind, Unavailable):
+            await system.container.positions.until("tenants", position, 0.5)  # pulled: nothing else may move the read model soon
+            return True
+        return False
 
     await eventually(usable, "the first key")
 
