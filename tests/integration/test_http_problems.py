@@ -302,7 +302,9 @@ async def test_a_trusted_proxy_may_serve_the_server_under_a_path(shared: System)
     async with shared.client(shared.key, container=replace(shared.container, settings=trusting)) as http:
         started = await http.post("/v1/runs", json=body, headers=given)
         assert started.headers["location"] == f"/tidelog/v1/runs/{started.json()['run_id']}"
-        page = await http.get("/v1/runs?limit=1", headers=given)
+        second = await http.post("/v1/runs", json=body)
+        position = {"Tidelog-Position": second.headers["tidelog-position"]}
+        page = await http.get("/v1/runs?limit=1", headers={**given, **position})
         assert page.headers["link"].startswith("<?limit=1&cursor=") and page.headers["link"].endswith('>; rel="next"')
         for wrong in ("//evil.example", "tidelog", "/a b", "/a?b", "/../x;y"):
             refused = await http.post("/v1/runs", json=body, headers={"X-Forwarded-Prefix": wrong})
