@@ -164,7 +164,11 @@ class _LivingClient(Client):
         await super()._close(status, do_cbs)
 
     def abandon(self) -> None:
-        """Ends the subscriptions and the transport that `close` leaves behind when it fails or hangs."""
+        """Ends the tasks, the subscriptions and the transport that `close` leaves behind when it fails or hangs."""
+        self._status = Client.CLOSED
+        for task in (self._reconnection_task, self._reading_task, self._ping_interval_task, self._flusher_task):
+            if task is not None:
+                task.cancel()
         for subscription in self._subs.values():
             subscription._stop_processing()
         self._subs.clear()

@@ -197,7 +197,11 @@ async def test_a_client_that_cannot_even_be_closed_is_replaced(nats: NatsProcess
 
         monkeypatch.setattr(before, "close", breaks)
         await nats.kill()
+        await eventually(lambda: before._reconnection_task, what="a reconnecting client")
+        reconnecting = before._reconnection_task
+        assert reconnecting is not None
         await eventually(lambda: connection._client is not before, what="another client")
+        await eventually(reconnecting.done, what="the end of the client that was left")
         await nats.start()
         await eventually(lambda: answers(connection), what="an answer of JetStream")
 

@@ -28,12 +28,12 @@ FAILURE = {"type": "TestError", "message": "broken", "kind": "permanent"}
 
 
 @asynccontextmanager
-async def kept(messages: list[Msg]) -> AsyncIterator[None]:
-    """A worker of 0.1.0 lives, and says so of each message that it has."""
+async def kept(messages: dict[str, Msg]) -> AsyncIterator[None]:
+    """A worker of 0.1.0 lives, and says so of each message that it has, also of those that it gets meanwhile."""
 
     async def keep() -> None:
         while True:
-            for message in messages:
+            for message in list(messages.values()):
                 await message.in_progress()
             await asyncio.sleep(ACK_WAIT_S / 4)
 
@@ -45,16 +45,15 @@ async def kept(messages: list[Msg]) -> AsyncIterator[None]:
         await asyncio.wait({task})
 
 
-async def begun(system: System, worker: PlayedWorker, calls: int) -> tuple[str, str, dict[str, Msg]]:
+async def begun(system: System, worker: PlayedWorker, calls: int, messages: dict[str, Msg]) -> tuple[str, str]:
     """An agent run and calls of `mail` that a worker of 0.1.0 has begun: the events that it left, and the messages that it has.
 
-    Returns the run, the agent run, and the message of each call.
+    Adds the message of each call to `messages`. Returns the run and the agent run.
     """
     run_id = await system.start("alpha")
     agent_run_id = agent_run_id_of(UUID(run_id), "alpha")
     await (await worker.take("alpha")).ack()
     await system.command(ClaimAgentRun(agent_run_id=agent_run_id, worker_id="old", dispatch=1))
-    messages: dict[str, Msg] = {}
     for number in range(calls):
         start = StartCall(agent_run_id=agent_run_id, attempt=1, key=f"k{number}", tool="mail")
         call, _ = await system.container.workers.calls.call(CALLER, start, {})
@@ -62,7 +61,7 @@ async def begun(system: System, worker: PlayedWorker, calls: int) -> tuple[str, 
         assert work.work_id == str(call)
         await system.command(ClaimInvocation(invocation_id=call, worker_id="old", dispatch=1))
         messages[str(call)] = work.message
-    return run_id, str(agent_run_id), messages
+    return run_id, str(agent_run_id)
 
 
 async def test_calls_in_hand_at_the_upgrade_are_reported_and_none_is_in_doubt_while_its_worker_lives(
@@ -74,10 +73,11 @@ async def test_calls_in_hand_at_the_upgrade_are_reported_and_none_is_in_doubt_wh
         system.container.work_queue.ack_wait_s = ACK_WAIT_S  # type: ignore[misc]  # of the adapter: before it makes a queue
         worker = system.worker()
         await worker.register("alpha", tools=[{"name": "mail", "idempotent": False}])
-        run_id, agent_run_id, messages = await begun(system, worker, 3)
-        done, failed, lost = messages
+        messages: dict[str, Msg] = {}
         async with worker_at(await system.url(), system.key, name="upgraded") as upgraded:
-            async with kept(list(messages.values())):
+            async with kept(messages):
+                run_id, agent_run_id = await begun(system, worker, 3, messages)
+                done, failed, lost = messages
                 await upgraded.hello(["alpha"], [{"name": "mail", "idempotent": False}])
                 await upgraded.credit(agent=4, tool=4)  # whatever the queue delivers again is claimed
                 await asyncio.sleep(1.5 * ACK_WAIT_S)
