@@ -10,6 +10,7 @@ from application.engine.sagas.manager import PARTITIONS
 from domain.errors import ProjectionBehind, Unavailable
 from tests.integration.system_kit import System, issue_key, running
 from tests.kit.memory import MemoryPositionCalls
+from tests.kit.waiting import until
 
 NEVER_S = 3_600.0
 
@@ -65,10 +66,14 @@ async def test_lost_calls_are_made_up_for(database_url: str, nats_url: str) -> N
     calls = Losing()
     async with running(database_url, nats_url, given={"position_calls": calls}) as system:
         await issue_key(system)
+        head = await system.settled()
+        waiting = asyncio.create_task(system.container.positions.until("projects", head + 1, 60))
+        await until(lambda: calls.asked > 0, "the first call, before there is such a position")
         for number in range(3):
             await write_and_read(system, f"p{number}")
-        asked, head = calls.asked, await system.settled()
-        assert asked > 0
+        await waiting
+        head = await system.settled()
+        asked = calls.asked
         with pytest.raises(ProjectionBehind, match=f"is at position {head}, not yet at"):
             await system.container.positions.until("projects", head + 1, 0.5)
         assert 2 <= calls.asked - asked <= 20, "a call is repeated, and ever more seldom"
