@@ -52,6 +52,8 @@ async def answers_and_stops(services: EmbeddedServices, folder: Path, how: str) 
                     return bool(rows == [(1 + len(waiting),)])
 
                 await eventually(recorded)
+                later = await http.post("/v1/projects", json={"name": "later"})
+                assert later.status_code == 201, "the server has the answers to all appends before this one, too"
                 if how == "refuses":
                     await wire.cut()
                 else:
