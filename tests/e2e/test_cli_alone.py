@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e.cli_kit import TIDELOG, command, environment, until
 
-TRUE_OF_THE_MACHINE = {"worker_runs_as_root", "event_loop_blocked"}
+TRUE_OF_THE_MACHINE = {"worker_runs_as_root", "event_loop_blocked", "not_ready_yet"}
 """Warnings that the machine of the tests may give rise to: its accounts, and its other work."""
 IDLE = '''
 from tidelog import Agent, Context
