@@ -23,6 +23,7 @@ from application.engine.ports.log import (
     Placed,
     StreamAppend,
     StreamHead,
+    StreamPlace,
     one_command,
 )
 from domain.errors import Forbidden, InvalidCommand, PayloadTooLarge, VersionConflict
@@ -471,3 +472,19 @@ async def test_any_history_of_batches_is_what_the_model_says(
     assert [event.position for event in events] == list(range(1, len(model.events) + 1))
     assert await feed.head() == len(model.events)
     assert [event.recorded_at for event in events] == sorted(event.recorded_at for event in events)
+
+
+async def test_several_streams_are_read_at_once_each_after_its_version(store: EventStore) -> None:
+    a, b, empty = new_id(), new_id(), new_id()
+    for version in range(3):
+        await store.append(request(stream_append(a, version, b"%d" % version), stream_append(b, version)))
+    whole, foreign = await store.read_stream(TENANT, a), new_id()
+    await store.append(request(stream_append(foreign, 0), tenant=OTHER_TENANT))
+    places = [
+        StreamPlace(TENANT, b, 2), StreamPlace(TENANT, empty), StreamPlace(TENANT, a), StreamPlace(TENANT, a, 1),
+        StreamPlace(TENANT, a, 3), StreamPlace(OTHER_TENANT, a), StreamPlace(OTHER_TENANT, foreign),
+    ]  # fmt: skip
+    found = await store.read_streams(places)
+    assert found[0] == (await store.read_stream(TENANT, b))[2:]
+    assert found[1:6] == [[], whole, whole[1:], [], []]
+    assert [event.stream_id for event in found[6]] == [foreign]

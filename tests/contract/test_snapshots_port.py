@@ -6,7 +6,7 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from application.engine.ports.log import NewEvent, StreamAppend, one_command
-from application.engine.ports.snapshots import Snapshot
+from application.engine.ports.snapshots import Snapshot, SnapshotPlace
 from domain.kernel import RecordedEvent
 from tests.contract.conftest import LogSide
 
@@ -132,3 +132,20 @@ async def test_several_streams_are_saved_at_once(log: LogSide) -> None:
     await log.snapshots.save([of(event) for event in newest])
     await log.snapshots.save([])
     assert [await read(log, stream) for stream in streams] == [(of(event), []) for event in newest]
+
+
+async def test_several_streams_are_read_at_once_each_with_its_snapshot(log: LogSide) -> None:
+    snapped, bare, empty, other_model = (uuid7() for _ in range(4))
+    events = {stream: await fill(log, stream, 4) for stream in (snapped, bare, other_model)}
+    await log.snapshots.save([of(events[snapped][1]), of(events[other_model][1], model="m0")])
+    await log.snapshots.save([of(events[snapped][2]), of(events[bare][1], position=1)])
+    streams = (bare, snapped, empty, other_model, snapped)
+    found = await log.snapshots.read_streams([SnapshotPlace(TENANT, stream, "things", "m1") for stream in streams])
+    newest = (of(events[snapped][2]), events[snapped][3:])
+    assert found == [(None, events[bare]), newest, (None, []), (None, events[other_model]), newest]
+    places = [
+        SnapshotPlace(uuid7(), snapped, "things", "m1"), SnapshotPlace(TENANT, snapped, "beings", "m1"),
+        SnapshotPlace(TENANT, other_model, "things", "m0"),
+    ]  # fmt: skip
+    found = await log.snapshots.read_streams(places)
+    assert found == [(None, []), (None, events[snapped]), (of(events[other_model][1], model="m0"), events[other_model][2:])]

@@ -1,6 +1,6 @@
 """For tests of the saga loop and the timers: commands that must not be recorded twice, and processes that die between two steps."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID
@@ -8,7 +8,7 @@ from uuid import UUID
 from application.engine.catalog import Catalog
 from application.engine.commands.loop import CommandLoop
 from application.engine.ports.checkpoints import Checkpoints
-from application.engine.ports.log import AppendRequest, AppendResult, CommandRecord, EventStore
+from application.engine.ports.log import AppendRequest, AppendResult, CommandRecord, EventStore, StreamPlace
 from application.engine.sagas.manager import PARTITIONS, SagaManager
 from domain.context import ContextValueSet
 from domain.kernel import RecordedEvent
@@ -34,6 +34,9 @@ class StoppingStore:
         self, tenant_id: UUID, stream_id: UUID, *, after_version: int = 0, until_position: int | None = None
     ) -> list[RecordedEvent]:
         return await self._store.read_stream(tenant_id, stream_id, after_version=after_version, until_position=until_position)
+
+    async def read_streams(self, places: Sequence[StreamPlace]) -> list[list[RecordedEvent]]:
+        return await self._store.read_streams(places)
 
     async def find_command(self, tenant_id: UUID, command_id: UUID) -> CommandRecord | None:
         return await self._store.find_command(tenant_id, command_id)

@@ -26,11 +26,13 @@ from adapters.postgres.log.arrays import register_arrays
 from adapters.postgres.log.event_store import PostgresEventStore
 from adapters.postgres.log.feed import PostgresEventFeed
 from adapters.postgres.log.ids import PostgresLogIndex
+from adapters.postgres.log.snapshots import PostgresSnapshots
 from adapters.postgres.pool import Pool
 from adapters.postgres.read_models.open_work import PostgresOpenWork
 from adapters.postgres.read_models.timers import PostgresTimers
 from adapters.postgres.worker_sessions import PostgresWorkerSessions
-from application.engine.ports.log import CommandRecord, NewEvent, StreamAppend, one_command
+from application.engine.ports.log import CommandRecord, NewEvent, StreamAppend, StreamPlace, one_command
+from application.engine.ports.snapshots import SnapshotPlace
 from projections import activity, agents, invocations, messages, projects, runs, tenants
 from projections.engine.positions import Positions
 
@@ -48,6 +50,7 @@ GROWING = frozenset(
         "agent",
         "project",
         "activity",
+        "snapshot",
     }
 )
 """Tables that grow: no hot query may read all of one, or sort more of it than the rows of a page."""
@@ -106,6 +109,8 @@ INSERT INTO api_key SELECT {id_sql(ROW, "n")}, {TENANT_OF}, 'sha' || n, 'x', now
 INSERT INTO agent SELECT {id_sql(ROW, "n")}, {TENANT_OF}, 'agent' || n, '1', 1, '', '{{}}', '{{}}', '{{}}', now()
 FROM generate_series(1, 2000) AS n;
 INSERT INTO project SELECT {id_sql(ROW, "n")}, {TENANT_OF}, 'p', '{{}}', now() FROM generate_series(1, 2000) AS n;
+INSERT INTO snapshot (stream_id, version, position, tenant_id, slice, model, state)
+SELECT {id_sql(STREAM, "n / 10")}, 1 + n % 10, n, {TENANT_OF_ROOT}, 'x', 'y', '{{}}' FROM generate_series(1, {ROWS}) AS n;
 INSERT INTO checkpoint (name, position) SELECT name, 1 FROM unnest('{{runs,timers,messages}}'::text[]) AS name;
 """
 
@@ -122,6 +127,7 @@ class Hot:
     timers: PostgresTimers
     work: PostgresOpenWork
     sessions: PostgresWorkerSessions
+    snapshots: PostgresSnapshots
     plans: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -164,6 +170,7 @@ async def hot(services: EmbeddedServices, database_url: str) -> AsyncIterator[Ho
             PostgresTimers(database, ChannelListener(url, "unused")),
             PostgresOpenWork(database),
             PostgresWorkerSessions(database),
+            PostgresSnapshots(pool),
             plans,
         )
 
@@ -228,6 +235,16 @@ HOT_QUERIES: dict[str, tuple[Callable[[Hot], Awaitable[object]], str]] = {
         lambda hot: hot.feed.position_at(SMALL, START + timedelta(hours=2)), "event_pkey event_tenant_idx"
     ),
     "a stream": (lambda hot: hot.store.read_stream(SMALL, uuid(STREAM, 495), after_version=4), "event_stream_key"),
+    "several streams": (
+        lambda hot: hot.store.read_streams([StreamPlace(SMALL, uuid(STREAM, 495), 4), StreamPlace(BIG, uuid(STREAM, 40))]),
+        "event_stream_key",
+    ),
+    "several streams and their snapshots": (
+        lambda hot: hot.snapshots.read_streams(
+            [SnapshotPlace(SMALL, uuid(STREAM, 495), "x", "y"), SnapshotPlace(BIG, uuid(STREAM, 40), "x", "y")]
+        ),
+        "event_stream_key snapshot_pkey",
+    ),
     "a command's answer": (lambda hot: hot.store.find_command(SMALL, uuid(COMMAND, 11)), "command_pkey"),
     "the events of an append": (
         lambda hot: hot.store.read_append(SMALL, CommandRecord(ROWS // 2, 3, START)), "event_pkey"

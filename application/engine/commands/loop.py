@@ -6,9 +6,9 @@ turns, and those that wait go together (`turns.py`).
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from application.engine.catalog import Catalog
@@ -113,6 +113,13 @@ class CommandLoop:
         """
         known = None if fresh else self._states.known(tenant_id, stream_id)
         return (known or await self._states.read(decider, tenant_id, stream_id)).seen_by(decider)
+
+    async def meet(self, tenant_id: UUID, streams: Mapping[UUID, Decider[Any]]) -> None:
+        """Reads those of the streams that this process does not know yet, together, before commands for them come.
+
+        A stream that cannot be read is no error here: the commands that need the stream say so.
+        """
+        await self._states.meet(tenant_id, streams)
 
     async def execute(self, request: CommandRequest, *commands: Command, expected_version: int | None = None) -> CommandOutcome:
         """Decides the commands and what follows from them, and appends all as one atomic append.

@@ -19,7 +19,8 @@ import pydantic_core
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
-from application.engine.ports.snapshots import Snapshot, Snapshots
+from application.engine.commands.joint_reads import JointReads
+from application.engine.ports.snapshots import Snapshot, SnapshotPlace, Snapshots, StreamSince
 from domain import values
 from domain.event_registry import EventRegistry
 from domain.kernel import Decider, RecordedEvent
@@ -124,6 +125,7 @@ class Snapshotter:
     ) -> None:
         """`every`: events between two snapshots of a stream; `max_waiting`: streams; `pause_s`: after a failure."""
         self._store = store
+        self._loads = JointReads(self._one_stream, store.read_streams)
         self._registry = registry
         self._every = every
         self._max_waiting = max_waiting
@@ -131,10 +133,11 @@ class Snapshotter:
         self._waiting: OrderedDict[tuple[UUID, UUID], tuple[Decider[Any], Any, int, int]] = OrderedDict()
         self._wake = asyncio.Event()
 
-    async def load(self, decider: Decider[Any], tenant_id: UUID, stream_id: UUID) -> Restored:
-        """Raises Unavailable."""
+    async def load(self, decider: Decider[Any], tenant_id: UUID, stream_id: UUID, *, in_company: bool = False) -> Restored:
+        """`in_company`: other streams are loaded in this moment, too. Raises Unavailable."""
         model = model_of(self._registry, decider)
-        snapshot, newer = await self._store.read_stream(tenant_id, stream_id, slice_name=decider.slice, model=model.digest)
+        place = SnapshotPlace(tenant_id, stream_id, decider.slice, model.digest)
+        snapshot, newer = await self._loads.read(place, in_company=in_company)
         if snapshot is not None:
             try:
                 state = model.decode(snapshot.state)
@@ -143,6 +146,9 @@ class Snapshotter:
                 log.warning("snapshot_unusable", stream_id=str(stream_id), version=snapshot.version, errors=error.error_count())
                 _, newer = await self._store.read_stream(tenant_id, stream_id, slice_name=decider.slice, model="")
         return Restored(decider.initial(), 0, 0, 0, newer)
+
+    async def _one_stream(self, place: SnapshotPlace) -> StreamSince:
+        return await self._store.read_stream(place.tenant_id, place.stream_id, slice_name=place.slice_name, model=place.model)
 
     def offer(
         self, decider: Decider[Any], tenant_id: UUID, stream_id: UUID, *, since: int, state: Any, version: int, position: int

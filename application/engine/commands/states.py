@@ -1,13 +1,17 @@
 """States of streams: from the cache, a snapshot, the log. A state is believed only as far as an append checks its version."""
 
+import asyncio
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from application.engine.catalog import Catalog
 from application.engine.commands.cache import Loaded, StateCache
+from application.engine.commands.joint_reads import JointReads
 from application.engine.commands.snapshots import Snapshotter
-from application.engine.ports.log import EventStore
-from domain.kernel import Decider
+from application.engine.ports.log import EventStore, StreamPlace
+from domain.kernel import Decider, RecordedEvent
 
 FOREIGN = "another program"
 """Stands in place of the slice for a stream of a program that only uses the log."""
@@ -17,7 +21,7 @@ class States:
     """The states of streams that one process knows, and how it learns of others."""
 
     def __init__(self, store: EventStore, catalog: Catalog, snapshots: Snapshotter | None) -> None:
-        self._store = store
+        self._newer = JointReads(partial(_one_stream, store), store.read_streams)
         self._registry = catalog.registry
         self._rules = catalog.rules
         self._snapshots = snapshots
@@ -30,20 +34,20 @@ class States:
         """The stream as this process knows it. The log may hold newer events."""
         return self._cache.get(tenant_id, stream_id)
 
-    async def read(self, decider: Decider[Any], tenant_id: UUID, stream_id: UUID) -> Loaded:
+    async def read(self, decider: Decider[Any], tenant_id: UUID, stream_id: UUID, *, in_company: bool = False) -> Loaded:
         """The stream with all its events. `decider`: the rules that the caller expects the stream to have.
 
         A stream of another slice is folded by its own rules and cached all the same. A cached one is not read again: its slice,
-        which is all that the caller can learn, is for ever.
+        which is all that the caller can learn, is for ever. `in_company`: other streams are read in this moment, too.
         """
         known = self._cache.get(tenant_id, stream_id)
         if known is not None and known.slice != decider.slice:
             return known
         if known is not None or self._snapshots is None:
             base = known or Loaded(decider.initial())
-            newer = await self._store.read_stream(tenant_id, stream_id, after_version=base.version)
+            newer = await self._newer.read(StreamPlace(tenant_id, stream_id, base.version), in_company=in_company)
         else:
-            restored = await self._snapshots.load(decider, tenant_id, stream_id)
+            restored = await self._snapshots.load(decider, tenant_id, stream_id, in_company=in_company)
             base = Loaded(
                 restored.state, restored.version, restored.position, restored.size, decider.slice if restored.version else ""
             )
@@ -69,9 +73,19 @@ class States:
         self.learned(rules, tenant_id, stream_id, loaded, since=base.version)
         return loaded
 
+    async def meet(self, tenant_id: UUID, streams: Mapping[UUID, Decider[Any]]) -> None:
+        """Reads those of the streams that this process does not know, together. What cannot be read is left to who needs it."""
+        if unknown := [stream_id for stream_id in streams if self.known(tenant_id, stream_id) is None]:
+            reading = [self.read(streams[one], tenant_id, one, in_company=True) for one in unknown]
+            await asyncio.gather(*reading, return_exceptions=True)
+
     def learned(self, decider: Decider[Any], tenant_id: UUID, stream_id: UUID, loaded: Loaded, *, since: int) -> None:
         """The stream got from version `since` to `loaded`: keeps the state, and offers it for a snapshot."""
         self._cache.put(tenant_id, stream_id, loaded)
         if self._snapshots is not None:
             state, version, position = loaded.state, loaded.version, loaded.position
             self._snapshots.offer(decider, tenant_id, stream_id, since=since, state=state, version=version, position=position)
+
+
+async def _one_stream(store: EventStore, place: StreamPlace) -> list[RecordedEvent]:
+    return await store.read_stream(place.tenant_id, place.stream_id, after_version=place.after_version)

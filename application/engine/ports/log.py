@@ -90,6 +90,14 @@ class CommandRecord(NamedTuple):
     """See `AppendCommand.content`. None also for commands that earlier releases recorded."""
 
 
+class StreamPlace(NamedTuple):
+    """A place in a stream: its events after a version are wanted."""
+
+    tenant_id: UUID
+    stream_id: UUID
+    after_version: int = 0
+
+
 NOTHING_KNOWN: Mapping[UUID, CommandRecord] = MappingProxyType({})
 
 
@@ -128,6 +136,10 @@ class EventStore(Protocol):
         self, tenant_id: UUID, stream_id: UUID, *, after_version: int = 0, until_position: int | None = None
     ) -> list[RecordedEvent]:
         """All events of one stream in order. Empty for a stream of another tenant."""
+        ...
+
+    async def read_streams(self, places: Sequence[StreamPlace]) -> list[list[RecordedEvent]]:
+        """The events after each of the places, in their order, in one round trip. Empty for a stream of another tenant."""
         ...
 
     async def find_command(self, tenant_id: UUID, command_id: UUID) -> CommandRecord | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from domain.kernel import RecordedEvent
@@ -23,16 +23,33 @@ class Snapshot:
     state: bytes
 
 
+class SnapshotPlace(NamedTuple):
+    """A stream that is to be loaded, and the rules whose snapshots fit."""
+
+    tenant_id: UUID
+    stream_id: UUID
+    slice_name: str
+    model: str
+
+
+StreamSince = tuple[Snapshot | None, list[RecordedEvent]]
+"""The newest snapshot of a stream that fits, and the events after it. Without one: all events."""
+
+
 class Snapshots(Protocol):
     """Snapshots of states, stored beside the log. They are never needed for correctness."""
 
     async def read_stream(
         self, tenant_id: UUID, stream_id: UUID, *, slice_name: str, model: str, until_position: int | None = None
-    ) -> tuple[Snapshot | None, list[RecordedEvent]]:
+    ) -> StreamSince:
         """The newest snapshot of this slice and model at or before a position, and the events after it, in one round trip.
 
         Returns None and all events if no snapshot matches the log. Raises Unavailable.
         """
+        ...
+
+    async def read_streams(self, places: Sequence[SnapshotPlace]) -> list[StreamSince]:
+        """The same for several streams, at their present ends, in one round trip. Raises Unavailable."""
         ...
 
     async def save(self, snapshots: Sequence[Snapshot]) -> None:

@@ -20,10 +20,11 @@ from application.engine.commands.loop import CommandLoop
 from application.engine.ports.queue import Delivery, Queue, WorkItem, WorkPuller, WorkQueue
 from application.engine.retry import persistently
 from application.workers import Workers
-from application.workers.hosting.hand import Hand
+from application.workers.hosting.hand import DECIDERS, Hand
 from application.workers.hosting.looking import version_of
 from application.workers.hosting.taker import Taker
 from application.workers.sessions import Claimed
+from domain import runs
 from domain.errors import TidelogError, Unavailable
 
 T = TypeVar("T", bound=Taker)
@@ -213,6 +214,7 @@ class Dispatcher(Generic[T]):
         item = delivery.item
         self.claiming.add(item.work_id)
         try:
+            await self._commands.meet(item.tenant_id, {item.work_id: DECIDERS[item.kind], item.root_id: runs.DECIDER})
             fitting = await self._fitting(pool, session, item)
             if fitting is None:
                 log.info("no_worker_of_the_version", agent=item.pool, agent_run_id=str(item.work_id), deliveries=delivery.number)

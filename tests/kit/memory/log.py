@@ -7,7 +7,7 @@ from datetime import datetime
 from itertools import islice
 from uuid import UUID
 
-from application.engine.ports.log import AppendRequest, AppendResult, CommandRecord, StreamHead
+from application.engine.ports.log import AppendRequest, AppendResult, CommandRecord, StreamHead, StreamPlace
 from domain.errors import Forbidden, InvalidCommand, PayloadTooLarge, Unavailable, VersionConflict
 from domain.kernel import MAX_EVENT_BYTES, RecordedEvent
 from tests.kit.memory.clock import Clock, SystemClock
@@ -132,6 +132,9 @@ class MemoryEventStore:
             and event.version > after_version
             and (until_position is None or event.position <= until_position)
         ]
+
+    async def read_streams(self, places: Sequence[StreamPlace]) -> list[list[RecordedEvent]]:
+        return [await self.read_stream(tenant_id, stream_id, after_version=after) for tenant_id, stream_id, after in places]
 
     async def find_command(self, tenant_id: UUID, command_id: UUID) -> CommandRecord | None:
         self.log.reach()

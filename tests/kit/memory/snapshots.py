@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from application.engine.ports.snapshots import Snapshot
+from application.engine.ports.snapshots import Snapshot, SnapshotPlace, StreamSince
 from domain.kernel import RecordedEvent
 from tests.kit.memory.log import MemoryLog
 
@@ -36,6 +36,12 @@ class MemorySnapshots:
         ]
         newest = max(fitting, key=lambda snapshot: snapshot.version, default=None)
         return newest, [event for event in events if newest is None or event.version > newest.version]
+
+    async def read_streams(self, places: Sequence[SnapshotPlace]) -> list[StreamSince]:
+        return [
+            await self.read_stream(tenant_id, stream_id, slice_name=slice_name, model=model)
+            for tenant_id, stream_id, slice_name, model in places
+        ]
 
     async def save(self, snapshots: Sequence[Snapshot]) -> None:
         self.log.reach()
