@@ -36,6 +36,7 @@ log = structlog.get_logger(__name__)
 
 
 CLAIMED = ("agent_run.claimed", "invocation.attempt_started")
+OVER = {f"{kind}.{end}" for kind in ("agent_run", "invocation") for end in ("completed", "succeeded", "failed", "cancelled")}
 
 
 async def act(system: System, workers: list[PlayedWorker], random_: random.Random, runs_known: list[str]) -> None:
@@ -55,6 +56,9 @@ async def act(system: System, workers: list[PlayedWorker], random_: random.Rando
     requested = [e for e in events if e.topic in ("agent_run.requested", "invocation.requested")]
     if not requested:
         return
+    over = {e.stream_id for e in events if e.topic in OVER}
+    if random_.random() < 0.7:  # what is over would be nearly all in the end, and nothing happens to it
+        requested = [e for e in requested if e.stream_id not in over] or requested
     calls = [e for e in requested if e.topic == "invocation.requested"]  # half of the time: agents end their calls soon
     work = random_.choice(calls if calls and random_.random() < 0.5 else requested)
     worker = random_.choice(workers)
