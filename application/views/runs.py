@@ -1,9 +1,9 @@
 """Runs as people see them: the whole document, and an entry of a list."""
 
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, computed_field
+from pydantic import BaseModel, Field, PrivateAttr, computed_field
 
 from application.engine.ports.views import ListedRow, Timestamp
 from application.views.invocations import ResolutionView
@@ -11,12 +11,19 @@ from domain import runs
 from domain.failures import Failure
 from domain.kernel import Json, Priority
 
+NEWEST_CALLS = 50
+"""A run shows so many of its calls. All calls have a list of their own."""
+
+RunStatus = Literal["running", "completed", "failed", "cancelled"]
+StepStatus = Literal["pending", "scheduled", "running", "retrying", "completed", "failed", "cancelled"]
+CallStatus = Literal["requested", "running", "retrying", "succeeded", "failed", "ambiguous", "cancelled"]
+
 
 class CallView(BaseModel):
     key: str
     tool: str
     invocation_id: UUID
-    status: Literal["requested", "running", "retrying", "succeeded", "failed", "ambiguous", "cancelled"] = "requested"
+    status: CallStatus = "requested"
     attempts: int = 0
     worker_id: str | None = None
     error: Failure | None = None
@@ -36,7 +43,7 @@ class StepView(BaseModel):
     version_asked: bool = False
     """Whether the plan asked for the version. Otherwise it is the one that was registered when the run started."""
     after: list[str] = []
-    status: Literal["pending", "scheduled", "running", "retrying", "completed", "failed", "cancelled"] = "pending"
+    status: StepStatus = "pending"
     agent_run_id: UUID | None = None
     attempt: int = 0
     worker_id: str | None = None
@@ -50,13 +57,17 @@ class StepView(BaseModel):
     """When the step's work was put into the queue of its agent, the last time."""
     started_at: Timestamp | None = None
     finished_at: Timestamp | None = None
-    calls: list[CallView] = []
+    call_count: int = 0
+    """Tool calls of the step."""
+    calls: list[CallView] = Field(
+        default=[], description=f"Those of the step's calls that are among the newest {NEWEST_CALLS} of the run"
+    )
 
 
 class RunView(BaseModel):
     run_id: UUID
     project_id: UUID
-    status: Literal["running", "completed", "failed", "cancelled"]
+    status: RunStatus
     degraded: bool = False
     missing: list[str] = []
     plan: runs.Plan
@@ -74,7 +85,12 @@ class RunView(BaseModel):
     """Position of the last event inside the run."""
     event_count: int = 0
     message_count: int = 0
+    call_count: int = 0
+    """Tool calls of the run. The steps show the newest of them."""
     steps: list[StepView] = []
+
+    _parts: Any = PrivateAttr(default=None)
+    """Where the fold finds the steps and calls that an event changes."""
 
     @computed_field  # type: ignore[prop-decorator]  # as pydantic documents it
     @property

@@ -1,0 +1,129 @@
+"""One run: the document that people see, put together from its rows and the events that the rows name."""
+
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from application.views.runs import NEWEST_CALLS, CallView, RunView, StepView
+from domain import runs
+from domain.registry import REGISTRY
+from projections.invocations import resolution_of
+from projections.kernel import Connection
+from projections.runs import documents
+from projections.runs.fold import steps_of
+from projections.runs.tables import CALL_COLUMNS, RUN_COLUMNS, STEP_COLUMNS, CallRow, RunRow, StepRow
+
+FIND_RUN = f"SELECT {RUN_COLUMNS}, r.view FROM run AS r WHERE r.tenant_id = %s AND r.run_id = %s"
+STEPS_OF_RUN = f"SELECT {STEP_COLUMNS} FROM run_step AS s WHERE s.run_id = %s AND s.tenant_id = %s"
+NEWEST_CALLS_OF_RUN = f"""
+SELECT {CALL_COLUMNS} FROM run_call AS c WHERE c.run_id = %s AND c.tenant_id = %s ORDER BY c.run_id DESC, c.position DESC LIMIT %s
+"""
+EVENTS = "SELECT notification_id, topic, schema_version, state, recorded_at FROM event WHERE notification_id = ANY (%s)"
+ONE_SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+"""The rows of a run belong together, and to the position of the read model."""
+
+
+class Kept(NamedTuple):
+    """An event that rows name by its position."""
+
+    event: Any
+    recorded_at: datetime
+
+
+Events = Mapping[int, Kept]
+
+
+async def get_run(connection: Connection, tenant_id: UUID, run_id: UUID) -> RunView | None:
+    """Raises ValueError for stored values that cannot be read."""
+    async with connection.transaction():
+        await connection.execute(ONE_SNAPSHOT)
+        return await read_run(connection, tenant_id, run_id)
+
+
+async def read_run(connection: Connection, tenant_id: UUID, run_id: UUID) -> RunView | None:
+    """As `get_run`, in the caller's transaction, which has one snapshot."""
+    found = await (await connection.execute(FIND_RUN, [tenant_id, run_id], binary=True)).fetchone()
+    if found is None:
+        return None
+    *columns, document = found
+    if document is not None:
+        return documents.shown(document)
+    run = RunRow(*columns)
+    cursor = await connection.execute(STEPS_OF_RUN, [run_id, tenant_id], binary=True)
+    steps = [StepRow(*row) for row in await cursor.fetchall()]
+    calls: list[CallRow] = []
+    if run.call_count:
+        cursor = await connection.execute(NEWEST_CALLS_OF_RUN, [run_id, tenant_id, NEWEST_CALLS], binary=True)
+        calls = [CallRow(*row) for row in await cursor.fetchall()]
+    events = await read_events(connection, positions_of(run, steps, calls))
+    return assembled(run, steps, calls, events)
+
+
+async def read_events(connection: Connection, positions: Collection[int]) -> dict[int, Kept]:
+    """Raises ValueError, UnknownEvent."""
+    cursor = await connection.execute(EVENTS, [list(positions)], binary=True)
+    return {
+        position: Kept(REGISTRY.decode(topic, version, state), recorded_at)
+        for position, topic, version, state, recorded_at in await cursor.fetchall()
+    }
+
+
+def positions_of(run: RunRow, steps: Iterable[StepRow], calls: Iterable[CallRow]) -> set[int]:
+    """Positions of the events that a run is put together from."""
+    wanted = {run.start_position, run.end_position}
+    for step in steps:
+        wanted |= {step.result_position, step.error_position, step.unused_position}
+    for call in calls:
+        wanted |= {call.error_position, call.resolution_position}
+    return {position for position in wanted if position is not None}
+
+
+def assembled(run: RunRow, steps: Iterable[StepRow], calls: Iterable[CallRow], events: Events) -> RunView:
+    """The document of a run. `calls`: the newest ones, in any order."""
+    started: runs.RunStarted = events[run.start_position].event
+    ended = None if run.end_position is None else events[run.end_position].event
+    shown = steps_of(started)
+    of_step = {step.step: step for step in steps}
+    of_agent_run: dict[UUID | None, StepView] = {}
+    for view in shown:
+        if (row := of_step.get(view.key)) is not None:
+            _fill(view, row, events)
+            of_agent_run[row.agent_run_id] = view
+        elif run.status in ("failed", "cancelled"):
+            view.status = "cancelled"
+    for call in sorted(calls, key=lambda call: call.position):
+        of_agent_run[call.agent_run_id].calls.append(call_view(call, events))
+    return RunView(
+        run_id=run.run_id, project_id=run.project_id, status=run.status, degraded=run.degraded, missing=run.missing,
+        plan=started.plan, input=started.input, metadata=started.metadata, priority=run.priority,
+        error=ended.error if isinstance(ended, runs.RunFailed) else None,
+        cancel_reason=ended.reason if isinstance(ended, runs.RunCancelled) else None,
+        created_at=run.created_at, updated_at=run.updated_at, finished_at=run.finished_at, version=run.version,
+        position=run.position, event_count=run.event_count, message_count=run.message_count, call_count=run.call_count,
+        steps=shown,
+    )  # fmt: skip
+
+
+def _fill(view: StepView, row: StepRow, events: Events) -> None:
+    view.status, view.attempt, view.worker_id = row.status, row.attempt, row.worker_id
+    view.recorded_steps, view.call_count = row.recorded_steps, row.call_count
+    view.scheduled_at, view.started_at, view.finished_at = row.scheduled_at, row.started_at, row.finished_at
+    if row.scheduled_at is not None:
+        view.agent_run_id = row.agent_run_id
+    if row.result_position is not None:
+        view.result = events[row.result_position].event.result
+    if row.error_position is not None:
+        view.error = events[row.error_position].event.error
+    if row.unused_position is not None:
+        view.unused_keys = list(events[row.unused_position].event.unused_keys)
+
+
+def call_view(row: CallRow, events: Events) -> CallView:
+    return CallView(
+        key=row.key, tool=row.tool, invocation_id=row.invocation_id, status=row.status, attempts=row.attempts,
+        worker_id=row.worker_id, error=None if row.error_position is None else events[row.error_position].event.error,
+        cancel_requested=row.cancel_requested, effect=row.effect,
+        resolution=None if row.resolution_position is None else resolution_of(*events[row.resolution_position]),
+        started_at=row.started_at, finished_at=row.finished_at,
+    )  # fmt: skip
