@@ -36,6 +36,47 @@ class CallView(BaseModel):
     finished_at: Timestamp | None = None
 
 
+class RunCallView(CallView):
+    """A tool call in the list of a run's calls."""
+
+    step: str
+    agent_run_id: UUID
+    position: int
+    """Of the event that started the call. Calls are listed in this order."""
+
+
+class LargeValue(BaseModel):
+    """Where a value is that is too large for a list."""
+
+    ref: str
+    """Path of the event that holds the value."""
+    bytes: int
+    """Size of the event."""
+
+
+class JournalEntryView(BaseModel):
+    """Something that an agent has finished or begun, so that its next attempt does not repeat it."""
+
+    position: int
+    at: Timestamp
+    step: str | None
+    """None: the agent run belongs to no step of the plan."""
+    agent_run_id: UUID
+    attempt: int | None
+    """The attempt that wrote the entry. Null for the end of a call, which comes by itself."""
+    key: str
+    kind: Literal["step", "send", "receive", "state_get", "state_set", "call", "call_finished"]
+    """`call`: a call was started. `call_finished`: the call has an outcome."""
+    result: Json = None
+    """Of a step that was recorded, also of messages and shared values."""
+    large: LargeValue | None = None
+    """In place of a large result."""
+    tool: str | None = None
+    invocation_id: UUID | None = None
+    succeeded: bool | None = None
+    message_id: UUID | None = None
+
+
 class StepView(BaseModel):
     key: str
     agent: str

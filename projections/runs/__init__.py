@@ -8,18 +8,19 @@ queries     one run: its document, put together from rows and from events of the
 lists       lists of runs, from columns
 """
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from application.engine.ports.pages import Page
 from application.reads import Positioned
-from application.views.runs import RunSummary, RunView
+from application.views.runs import NEWEST_CALLS, RunCallView, RunSummary, RunView
 from domain.kernel import RecordedEvent
 from domain.registry import SLICES
 from projections.engine.checkpoints import position_of, reading
 from projections.kernel import Database, Projection
-from projections.runs.fold import evolve_view, replay
+from projections.runs.fold import calls_in, evolve_view, replay
 from projections.runs.lists import list_runs
-from projections.runs.queries import ONE_SNAPSHOT, get_run, read_run
+from projections.runs.queries import ONE_SNAPSHOT, get_run, read_calls, read_run
 from projections.runs.rows import apply
 
 INSIDE_RUNS = frozenset(
@@ -51,5 +52,14 @@ class RunQueries:
                 await list_runs(connection, tenant_id, limit=limit, before=before, status=status, project_id=project_id), position
             )
 
-    def evolve(self, view: RunView | None, recorded: RecordedEvent) -> RunView | None:
-        return evolve_view(view, recorded)
+    async def calls(self, tenant_id: UUID, run_id: UUID, *, limit: int, after: int) -> Positioned[Page[RunCallView] | None]:
+        async with self._database.transaction() as connection:
+            await connection.execute(ONE_SNAPSHOT)
+            position = await position_of(connection, PROJECTION.name)
+            return Positioned(await read_calls(connection, tenant_id, run_id, limit=limit, after=after), position)
+
+    def evolve(self, view: RunView | None, recorded: RecordedEvent, *, all_calls: bool = False) -> RunView | None:
+        return evolve_view(view, recorded, None if all_calls else NEWEST_CALLS)
+
+    def calls_in(self, view: RunView) -> Sequence[RunCallView]:
+        return calls_in(view)

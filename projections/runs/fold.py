@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from application.views.invocations import ResolutionView
-from application.views.runs import NEWEST_CALLS, CallStatus, CallView, RunStatus, RunView, StepStatus, StepView
+from application.views.runs import NEWEST_CALLS, CallStatus, CallView, RunCallView, RunStatus, RunView, StepStatus, StepView
 from domain import agent_runs, invocations, runs
 from domain.failures import Failure
 from domain.kernel import Json, RecordedEvent
@@ -328,6 +328,16 @@ def parts_of(view: RunView, keep: int | None = NEWEST_CALLS) -> ViewParts:
     if parts is None or parts.keep != keep:
         parts = view._parts = ViewParts(view, keep)
     return parts
+
+
+def calls_in(view: RunView) -> list[RunCallView]:
+    """The calls of a document that was folded with all its calls, in the order of their start."""
+    shown = []
+    for call in parts_of(view, None).calls:
+        assert call.step.agent_run_id is not None
+        given = {name: getattr(call.view, name) for name in CallView.model_fields}
+        shown.append(RunCallView(**given, step=call.step.key, agent_run_id=call.step.agent_run_id, position=call.position))
+    return shown
 
 
 def started(event: runs.RunStarted, recorded: RecordedEvent) -> RunView:

@@ -5,7 +5,8 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from application.views.runs import NEWEST_CALLS, CallView, RunView, StepView
+from application.engine.ports.pages import Page, encode_cursor
+from application.views.runs import NEWEST_CALLS, CallView, RunCallView, RunView, StepView
 from domain import runs
 from domain.registry import REGISTRY
 from projections.invocations import resolution_of
@@ -18,6 +19,11 @@ FIND_RUN = f"SELECT {RUN_COLUMNS}, r.view FROM run AS r WHERE r.tenant_id = %s A
 STEPS_OF_RUN = f"SELECT {STEP_COLUMNS} FROM run_step AS s WHERE s.run_id = %s AND s.tenant_id = %s"
 NEWEST_CALLS_OF_RUN = f"""
 SELECT {CALL_COLUMNS} FROM run_call AS c WHERE c.run_id = %s AND c.tenant_id = %s ORDER BY c.run_id DESC, c.position DESC LIMIT %s
+"""
+IN_ROWS = "SELECT 1 FROM run WHERE tenant_id = %s AND run_id = %s AND view IS NULL"
+CALLS_OF_RUN = f"""
+SELECT s.step, {CALL_COLUMNS} FROM run_call AS c JOIN run_step AS s ON s.run_id = c.run_id AND s.agent_run_id = c.agent_run_id
+WHERE c.run_id = %s AND c.tenant_id = %s AND c.position > %s ORDER BY c.run_id, c.position LIMIT %s
 """
 EVENTS = "SELECT notification_id, topic, schema_version, state, recorded_at FROM event WHERE notification_id = ANY (%s)"
 ONE_SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
@@ -60,6 +66,23 @@ async def read_run(connection: Connection, tenant_id: UUID, run_id: UUID) -> Run
     return assembled(run, steps, calls, events)
 
 
+async def read_calls(connection: Connection, tenant_id: UUID, run_id: UUID, *, limit: int, after: int) -> Page[RunCallView] | None:
+    """In the caller's transaction, which has one snapshot. None: the run is not in rows."""
+    found = await (await connection.execute(IN_ROWS, [tenant_id, run_id])).fetchone()
+    if found is None:
+        return None
+    cursor = await connection.execute(CALLS_OF_RUN, [run_id, tenant_id, after, limit + 1], binary=True)
+    rows = [(step, CallRow(*columns)) for step, *columns in await cursor.fetchall()]
+    shown = rows[:limit]
+    events = await read_events(connection, positions_of_parts((), [call for _, call in shown]))
+    data = [
+        RunCallView(
+            **dict(call_view(call, events)), step=step, agent_run_id=call.agent_run_id, position=call.position
+        ) for step, call in shown
+    ]  # fmt: skip
+    return Page(data, encode_cursor(str(data[-1].position)) if len(rows) > limit else None)
+
+
 async def read_events(connection: Connection, positions: Collection[int]) -> dict[int, Kept]:
     """Raises ValueError, UnknownEvent."""
     cursor = await connection.execute(EVENTS, [list(positions)], binary=True)
@@ -71,7 +94,11 @@ async def read_events(connection: Connection, positions: Collection[int]) -> dic
 
 def positions_of(run: RunRow, steps: Iterable[StepRow], calls: Iterable[CallRow]) -> set[int]:
     """Positions of the events that a run is put together from."""
-    wanted = {run.start_position, run.end_position}
+    return positions_of_parts(steps, calls) | {p for p in (run.start_position, run.end_position) if p is not None}
+
+
+def positions_of_parts(steps: Iterable[StepRow], calls: Iterable[CallRow]) -> set[int]:
+    wanted: set[int | None] = set()
     for step in steps:
         wanted |= {step.result_position, step.error_position, step.unused_position}
     for call in calls:

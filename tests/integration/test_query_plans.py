@@ -85,15 +85,20 @@ SELECT n, 1 + n % 10, '{START}'::timestamptz + n * interval '1 second', {id_sql(
        {id_sql(ROOT, "n / 100")}, 'topic' || n % 5, '{{}}', '{{}}' FROM generate_series(1, {ROWS}) AS n;
 INSERT INTO command SELECT {TENANT_OF}, {id_sql(COMMAND, "n")}, n, now(), 1 FROM generate_series(1, {ROWS}) AS n;
 UPDATE log_head SET position = {ROWS}, recorded_at = '{START}'::timestamptz + interval '{ROWS} seconds';
-INSERT INTO run (run_id, tenant_id, project_id, status, position, created_at, degraded, agents, priority, start_position, event_count)
+INSERT INTO run (
+    run_id, tenant_id, project_id, status, position, created_at, degraded, agents, priority, start_position, event_count
+)
 SELECT {id_sql(ROW, "n")}, {TENANT_OF}, {id_sql(ROW, "n % 50")}, CASE WHEN n % 400 < 2 THEN 'failed' ELSE 'completed' END, n,
        '{START}'::timestamptz + n * interval '1 second', n % 400 = 2, 'a', 'normal', n, 1
 FROM generate_series(1, {ROWS}) AS n;
 INSERT INTO run_step (run_id, agent_run_id, tenant_id, attempt, recorded_steps, call_count, status, step)
 SELECT {id_sql(ROOT, "n / 100")}, {id_sql(STREAM, "n")}, {TENANT_OF_ROOT}, 1, 0, 0, 'completed', 's' || n
 FROM generate_series(1, {ROWS}) AS n;
-INSERT INTO run_call (run_id, invocation_id, tenant_id, agent_run_id, position, started_at, attempts, cancel_requested, status, key, tool)
-SELECT {id_sql(ROOT, "n / 1000")}, {id_sql(ROW, "n")}, {TENANT_OF_ROOT.replace("100", "1000")}, {id_sql(STREAM, "n")}, n, now(), 1, false, 'succeeded', 'k', 't'
+INSERT INTO run_call (
+    run_id, invocation_id, tenant_id, agent_run_id, position, started_at, attempts, cancel_requested, status, key, tool
+)
+SELECT {id_sql(ROOT, "n / 1000")}, {id_sql(ROW, "n")}, {TENANT_OF_ROOT.replace("100", "1000")}, {id_sql(STREAM, "n")}, n, now(), 1,
+       false, 'succeeded', 'k', 't'
 FROM generate_series(1, {ROWS}) AS n;
 INSERT INTO invocation SELECT {TENANT_OF}, {id_sql(ROW, "n")}, {id_sql(ROOT, "n / 100")}, {id_sql(STREAM, "n")}, 'k', 't',
        CASE WHEN n % 400 < 2 THEN 'ambiguous' ELSE 'succeeded' END, now(), 1, false
@@ -270,6 +275,9 @@ HOT_QUERIES: dict[str, tuple[Callable[[Hot], Awaitable[object]], str]] = {
     "the steps of a run": (lambda hot: hot.connection.execute(STEPS_OF_RUN, [ROOT_OF_SMALL, SMALL]), "run_step_pkey"),
     "the newest calls of a run": (
         lambda hot: hot.connection.execute(NEWEST_CALLS_OF_RUN, [uuid(ROOT, 4), BIG, 50]), "run_call_position"
+    ),
+    "all calls of a run": (
+        lambda hot: queries.read_calls(hot.connection, BIG, uuid(ROW, 2), limit=50, after=0), "run_pkey run_call_position"
     ),
     "the events that a run names": (lambda hot: queries.read_events(hot.connection, []), "event_pkey"),
     "the rows of runs that events change": (lambda hot: hot.connection.execute(FIND_RUNS, [[uuid(ROW, 7)]]), "run_pkey"),
