@@ -15,7 +15,7 @@ from application.views.invocations import InvocationSummary, InvocationView
 from application.views.messages import MessageView
 from application.views.parts import OpenParts
 from application.views.projects import ProjectView
-from application.views.runs import RunCallView, RunSummary, RunView
+from application.views.runs import JournalEntryView, RunCallView, RunSummary, RunView
 from application.views.tools import ToolView
 from domain.kernel import RecordedEvent
 
@@ -73,6 +73,10 @@ class RunReads(Protocol):
 
         `all_calls`: the document keeps all calls. Else it keeps the newest ones.
         """
+        ...
+
+    def journal(self, started: RecordedEvent, events: Sequence[RecordedEvent]) -> Sequence[JournalEntryView]:
+        """The journal's entries of events that have one. `started`: the event that started the run."""
         ...
 
     def calls_in(self, view: RunView) -> Sequence[RunCallView]:

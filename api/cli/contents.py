@@ -75,14 +75,10 @@ async def _journal(run_id: str, at: str | None, data_dir: Path | None, url: str 
     if not found:
         output.say("No entries.")
         return
-    table = output.table("Position", "Time", "Step", "Attempt", "Kind", "Key", "What")
     for entry in found:
-        table.add_row(
-            str(entry["position"]), output.escape(entry["at"][:19].replace("T", " ")), output.escape(entry["step"] or "?"),
-            str(entry["attempt"] or ""), output.escape(entry["kind"].replace("_", " ")), output.escape(entry["key"]),
-            output.escape(_what(entry)),
-        )  # fmt: skip
-    output.console().print(table)
+        time, kind = entry["at"][:23].replace("T", " "), entry["kind"].replace("_", " ")
+        named = output.one_line(f"{entry['step'] or '?'}: {kind} {entry['key']}  {_what(entry)}".rstrip())
+        output.say(f"{entry['position']:>7}  {output.one_line(time)}  {named}")
 
 
 def _what(entry: dict[str, Any]) -> str:

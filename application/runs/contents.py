@@ -4,7 +4,7 @@ Calls change, so they are rows of the read model; at an earlier position they ar
 journal never changes, so the log itself is the list.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TypeVar
 from uuid import UUID
 
@@ -15,16 +15,12 @@ from application.engine.reading.history_keeper import HistoryKeeper
 from application.reads import Positioned, RunReads
 from application.runs.lookup import must_be_a_run
 from application.runs.replay_at import replayed
-from application.views.runs import JournalEntryView, LargeValue, RunCallView
-from domain import agent_runs, runs
+from application.views.runs import JournalEntryView, RunCallView
+from domain import agent_runs
 from domain.errors import NotFound
-from domain.kernel import RecordedEvent
-from domain.registry import REGISTRY
 
 T = TypeVar("T")
 
-LARGE_BYTES = 16 * 1024
-"""An entry of the journal shows a result up to this size. A larger one has a reference."""
 JOURNAL = (
     agent_runs.StepRecorded.TOPIC, agent_runs.CallStarted.TOPIC, agent_runs.CallFinished.TOPIC, agent_runs.MailReceived.TOPIC,
 )  # fmt: skip
@@ -61,6 +57,7 @@ async def calls_of_run(
 
 
 async def journal_of_run(
+    reads: RunReads,
     feed: EventFeed,
     histories: HistoryKeeper,
     tenant_id: UUID,
@@ -84,35 +81,11 @@ async def journal_of_run(
     if first.position > position:
         raise NotFound(f"there is no run {run_id} at position {position}")
     found = await feed.read_tenant(tenant_id, after=after, until=position, limit=limit + 1, root_id=run_id, topics=JOURNAL)
-    started: runs.RunStarted = REGISTRY.decoded(first)
-    steps = {runs.agent_run_id_of(run_id, step.key): step.key for step in started.plan.steps}
     page = _page(found, limit, lambda recorded: recorded.position)
-    return Positioned(Page([_entry(recorded, steps) for recorded in page.data], page.next_cursor), position)
+    return Positioned(Page(list(reads.journal(first, page.data)), page.next_cursor), position)
 
 
 def _page(found: list[T], limit: int, position_of: Callable[[T], int]) -> Page[T]:
     """The first entries of what was found. `found`: more than `limit` entries if there is a next page."""
     data = found[:limit]
     return Page(data, encode_cursor(str(position_of(data[-1]))) if len(found) > limit else None)
-
-
-def _entry(recorded: RecordedEvent, steps: Mapping[UUID, str]) -> JournalEntryView:
-    event = REGISTRY.decoded(recorded)
-    entry = JournalEntryView(
-        position=recorded.position, at=recorded.recorded_at, step=steps.get(recorded.stream_id), agent_run_id=recorded.stream_id,
-        attempt=getattr(event, "attempt", None), key=event.key, kind="step",
-    )  # fmt: skip
-    match event:
-        case agent_runs.StepRecorded():
-            entry.kind = event.kind
-            if len(recorded.state) > LARGE_BYTES:
-                entry.large = LargeValue(ref=f"/v1/events/{recorded.position}", bytes=len(recorded.state))
-            else:
-                entry.result = event.result
-        case agent_runs.CallStarted():
-            entry.kind, entry.tool, entry.invocation_id = "call", event.tool, event.invocation_id
-        case agent_runs.CallFinished():
-            entry.kind, entry.invocation_id, entry.succeeded = "call_finished", event.invocation_id, event.succeeded
-        case agent_runs.MailReceived():
-            entry.kind, entry.message_id = "receive", event.message_id
-    return entry

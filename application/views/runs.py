@@ -1,9 +1,9 @@
 """Runs as people see them: the whole document, and an entry of a list."""
 
-from typing import Any, Literal
+from typing import Literal
 from uuid import UUID
 
-from pydantic import BaseModel, Field, PrivateAttr, computed_field
+from pydantic import BaseModel, Field, computed_field
 
 from application.engine.ports.views import ListedRow, Timestamp
 from application.views.invocations import ResolutionView
@@ -129,9 +129,6 @@ class RunView(BaseModel):
     call_count: int = 0
     """Tool calls of the run. The steps show the newest of them."""
     steps: list[StepView] = []
-
-    _parts: Any = PrivateAttr(default=None)
-    """Where the fold finds the steps and calls that an event changes."""
 
     @computed_field  # type: ignore[prop-decorator]  # as pydantic documents it
     @property

@@ -6,6 +6,7 @@ rows        events into rows: an event changes a few small ones
 documents   runs as the release before stores them, while it is among the members
 queries     one run: its document, put together from rows and from events of the log
 lists       lists of runs, from columns
+journal     entries of journals, from events of the log
 """
 
 from collections.abc import Sequence
@@ -13,12 +14,13 @@ from uuid import UUID
 
 from application.engine.ports.pages import Page
 from application.reads import Positioned
-from application.views.runs import NEWEST_CALLS, RunCallView, RunSummary, RunView
+from application.views.runs import NEWEST_CALLS, JournalEntryView, RunCallView, RunSummary, RunView
 from domain.kernel import RecordedEvent
 from domain.registry import SLICES
 from projections.engine.checkpoints import position_of, reading
 from projections.kernel import Database, Projection
 from projections.runs.fold import calls_in, evolve_view, replay
+from projections.runs.journal import journal
 from projections.runs.lists import list_runs
 from projections.runs.queries import ONE_SNAPSHOT, get_run, read_calls, read_run
 from projections.runs.rows import apply
@@ -60,6 +62,9 @@ class RunQueries:
 
     def evolve(self, view: RunView | None, recorded: RecordedEvent, *, all_calls: bool = False) -> RunView | None:
         return evolve_view(view, recorded, None if all_calls else NEWEST_CALLS)
+
+    def journal(self, started: RecordedEvent, events: Sequence[RecordedEvent]) -> Sequence[JournalEntryView]:
+        return journal(started, events)
 
     def calls_in(self, view: RunView) -> Sequence[RunCallView]:
         return calls_in(view)

@@ -95,7 +95,7 @@ class FoldedCall(Protocol):
     def resolution(self, value: ResolutionView | None) -> None: ...
 
 
-class Parts(Protocol):
+class FoldedParts(Protocol):
     """The steps and calls of one run."""
 
     def step(self, key: str, agent_run_id: UUID | None) -> FoldedStep:
@@ -118,7 +118,7 @@ class Parts(Protocol):
 Decode = Callable[[RecordedEvent], Any]
 
 
-def evolve(run: FoldedRun, parts: Parts, recorded: RecordedEvent, decode: Decode = decoded) -> None:
+def evolve(run: FoldedRun, parts: FoldedParts, recorded: RecordedEvent, decode: Decode = decoded) -> None:
     """Changes a run by one more of its events, after the one that started it. Raises ValueError, UnknownEvent."""
     run.event_count += 1
     run.position, run.updated_at = recorded.position, recorded.recorded_at
@@ -132,7 +132,7 @@ def evolve(run: FoldedRun, parts: Parts, recorded: RecordedEvent, decode: Decode
 # --- the run ------------------------------------------------------------------------------------------------------------
 
 
-def _on_run_event(run: FoldedRun, parts: Parts, recorded: RecordedEvent, decode: Decode) -> None:
+def _on_run_event(run: FoldedRun, parts: FoldedParts, recorded: RecordedEvent, decode: Decode) -> None:
     at = recorded.recorded_at
     match event := decode(recorded):
         case runs.StepScheduled():
@@ -154,7 +154,7 @@ def _on_run_event(run: FoldedRun, parts: Parts, recorded: RecordedEvent, decode:
             _call_off(parts, at)
 
 
-def _call_off(parts: Parts, at: datetime) -> None:
+def _call_off(parts: FoldedParts, at: datetime) -> None:
     """Closes the steps of a run that has ended. An outcome that arrives later does not count."""
     for step in parts.open_steps():
         if step.status not in ("completed", "failed"):
@@ -162,19 +162,19 @@ def _call_off(parts: Parts, at: datetime) -> None:
             step.finished_at = at if step.started_at is not None else None
 
 
-def _on_message(run: FoldedRun, parts: Parts, recorded: RecordedEvent, decode: Decode) -> None:
+def _on_message(run: FoldedRun, parts: FoldedParts, recorded: RecordedEvent, decode: Decode) -> None:
     run.message_count += 1
 
 
 # --- its steps ----------------------------------------------------------------------------------------------------------
 
 
-def _on_record(run: FoldedRun, parts: Parts, recorded: RecordedEvent, decode: Decode) -> None:
+def _on_record(run: FoldedRun, parts: FoldedParts, recorded: RecordedEvent, decode: Decode) -> None:
     if (step := parts.step_of(recorded.stream_id)) is not None:
         step.recorded_steps += 1
 
 
-def _on_agent_run_event(run: FoldedRun, parts: Parts, recorded: RecordedEvent, decode: Decode) -> None:
+def _on_agent_run_event(run: FoldedRun, parts: FoldedParts, recorded: RecordedEvent, decode: Decode) -> None:
     step = parts.step_of(recorded.stream_id)
     if step is None:
         return
@@ -205,7 +205,7 @@ def _on_agent_run_event(run: FoldedRun, parts: Parts, recorded: RecordedEvent, d
 # --- their calls --------------------------------------------------------------------------------------------------------
 
 
-def _on_invocation_event(run: FoldedRun, parts: Parts, recorded: RecordedEvent, decode: Decode) -> None:
+def _on_invocation_event(run: FoldedRun, parts: FoldedParts, recorded: RecordedEvent, decode: Decode) -> None:
     call = parts.call_of(recorded.stream_id)
     if call is None:
         return
@@ -232,7 +232,7 @@ def _on_invocation_event(run: FoldedRun, parts: Parts, recorded: RecordedEvent, 
             call.status, call.effect, call.finished_at = "cancelled", event.effect, at
 
 
-Change = Callable[[FoldedRun, Parts, RecordedEvent, Decode], None]
+Change = Callable[[FoldedRun, FoldedParts, RecordedEvent, Decode], None]
 
 _OF_RUNS = (
     runs.StepScheduled, runs.StepCompleted, runs.StepFailed, runs.RunCompleted, runs.RunFailed, runs.RunCancelled,
@@ -324,9 +324,10 @@ def evolve_view(view: RunView | None, recorded: RecordedEvent, keep: int | None 
 
 
 def parts_of(view: RunView, keep: int | None = NEWEST_CALLS) -> ViewParts:
-    parts: ViewParts | None = view._parts
+    """The parts of a document. They are kept with the document, as a cached property is: no field, so no part of its value."""
+    parts: ViewParts | None = view.__dict__.get("_parts")
     if parts is None or parts.keep != keep:
-        parts = view._parts = ViewParts(view, keep)
+        parts = view.__dict__["_parts"] = ViewParts(view, keep)
     return parts
 
 

@@ -67,5 +67,6 @@ async def get_journal(
 ) -> Response:
     """Entries of all agents of the run, in the order of the log. A result over 16 KiB is a reference to its event."""
     container, tenant_id, after = container_of(request), principal_of(request).tenant_id, position_cursor(cursor) or 0
-    found = await journal_of_run(container.feed, container.histories, tenant_id, run_id, limit=limit, after=after, as_of=as_of)
+    reads, feed, histories = container.reads.runs, container.feed, container.histories
+    found = await journal_of_run(reads, feed, histories, tenant_id, run_id, limit=limit, after=after, as_of=as_of)
     return page_answer(request, JournalPage, found)

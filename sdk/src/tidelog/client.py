@@ -186,11 +186,11 @@ class Client:
         return [message async for message in self._all(AgentMessage, f"/v1/runs/{run_id}/messages")]
 
     async def calls(self, run_id: UUID, *, as_of: int | datetime | None = None) -> list[RunCall]:
-        """All tool calls of a run, in the order of their start. `as_of`: as they were at a position or a time with its zone."""
+        """All tool calls of a run, in the order of their start. `as_of`: as they were at a position or a time."""
         return [call async for call in self._all(RunCall, f"/v1/runs/{run_id}/calls", _as_of(as_of) | {"limit": "1000"})]
 
     async def journal(self, run_id: UUID, *, as_of: int | datetime | None = None) -> list[JournalEntry]:
-        """What the agents of a run have finished, in the order of the log. `as_of`: as it was at a position or a time with its zone."""
+        """What the agents of a run have finished, in the order of the log. `as_of`: as it was at a position or a time."""
         return [entry async for entry in self._all(JournalEntry, f"/v1/runs/{run_id}/journal", _as_of(as_of) | {"limit": "1000"})]
 
     async def run_logs(

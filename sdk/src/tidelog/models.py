@@ -45,8 +45,8 @@ class RunCall(Call):
 class JournalEntry(Model):
     """Something that an agent of a run has finished or begun.
 
-    `kind`: step, send, receive, state_get, state_set, call (started) or call_finished. `result`: of a recorded step. `large`: in place
-    of a large result, `{ref, bytes}` with the path of the event that holds the result.
+    `kind`: step, send, receive, state_get, state_set, call (started) or call_finished. `result`: of a recorded step. `large`: in
+    place of a large result, `{ref, bytes}` with the path of the event that holds the result.
     """
 
     position: int

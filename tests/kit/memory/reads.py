@@ -8,7 +8,7 @@ from uuid import UUID
 from application.engine.ports.pages import Page, encode_cursor
 from application.reads import Positioned
 from application.views.activity import OpenRunCount
-from application.views.runs import DEGRADED, NEWEST_CALLS, RunCallView, RunSummary, RunView
+from application.views.runs import DEGRADED, NEWEST_CALLS, JournalEntryView, RunCallView, RunSummary, RunView
 from domain.agents import AgentRegistered
 from domain.errors import InvalidCommand
 from domain.kernel import RecordedEvent
@@ -16,6 +16,7 @@ from domain.registry import REGISTRY
 from domain.runs import ENDS, RunStarted
 from domain.tools import ToolRegistered
 from projections.runs.fold import calls_in, evolve_view
+from projections.runs.journal import journal
 from tests.kit.memory.log import MemoryLog
 
 
@@ -63,6 +64,9 @@ class MemoryRunReads:
 
     def evolve(self, view: RunView | None, recorded: RecordedEvent, *, all_calls: bool = False) -> RunView | None:
         return evolve_view(view, recorded, None if all_calls else NEWEST_CALLS)
+
+    def journal(self, started: RecordedEvent, events: Sequence[RecordedEvent]) -> Sequence[JournalEntryView]:
+        return journal(started, events)
 
     def calls_in(self, view: RunView) -> Sequence[RunCallView]:
         return calls_in(view)
