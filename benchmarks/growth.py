@@ -70,7 +70,7 @@ class Log:
 
     async def get_run(self) -> None:
         async with self.pool.connection() as connection:
-            assert await runs.get_run(connection, *random.choice(self.runs)) is not None
+            assert (await runs.get_run(connection, *random.choice(self.runs))).value is not None
 
 
 async def fill(url: str, events: int) -> tuple[list[tuple[UUID, UUID]], list[tuple[UUID, UUID]]]:
@@ -108,11 +108,11 @@ async def add_runs(connection: psycopg.AsyncConnection[tuple[object, ...]], root
     await connection.execute(
         """
         INSERT INTO run (
-            run_id, tenant_id, project_id, status, degraded, position, created_at, updated_at, start_position, version, event_count,
-            message_count, call_count, priority, agents
+            run_id, tenant_id, project_id, status, degraded, position, created_at, updated_at, start_position,
+            version, event_count, message_count, call_count, priority, agents
         )
-        SELECT originator_id, tenant_id, originator_id, 'running', false, notification_id, recorded_at, recorded_at, notification_id, 1,
-               1, 0, 0, 'normal', 'greeter'
+        SELECT originator_id, tenant_id, originator_id, 'running', false, notification_id, recorded_at, recorded_at,
+               notification_id, 1, 1, 0, 0, 'normal', 'greeter'
         FROM event WHERE originator_id = ANY (%s) AND originator_version = 1
         """,
         [[root for _, root in roots]],

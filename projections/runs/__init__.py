@@ -22,7 +22,7 @@ from projections.kernel import Database, Projection
 from projections.runs.fold import calls_in, evolve_view, replay
 from projections.runs.journal import journal
 from projections.runs.lists import list_runs
-from projections.runs.queries import ONE_SNAPSHOT, get_run, read_calls, read_run
+from projections.runs.queries import ONE_SNAPSHOT, get_run, read_calls
 from projections.runs.rows import apply
 
 INSIDE_RUNS = frozenset(
@@ -41,10 +41,8 @@ class RunQueries:
         self._database = database
 
     async def get(self, tenant_id: UUID, run_id: UUID) -> Positioned[RunView | None]:
-        async with self._database.transaction() as connection:
-            await connection.execute(ONE_SNAPSHOT)
-            position = await position_of(connection, PROJECTION.name)
-            return Positioned(await read_run(connection, tenant_id, run_id), position)
+        async with self._database.connection() as connection:
+            return await get_run(connection, tenant_id, run_id)
 
     async def list(
         self, tenant_id: UUID, *, limit: int, before: UUID | None, status: str | None, project_id: UUID | None

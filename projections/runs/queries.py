@@ -1,11 +1,13 @@
 """One run: the document that people see, put together from its rows and the events that the rows name."""
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from application.engine.ports.pages import Page, encode_cursor
+from application.reads import Positioned
 from application.views.runs import NEWEST_CALLS, CallView, RunCallView, RunView, StepView
 from domain import runs
 from domain.registry import REGISTRY
@@ -13,10 +15,14 @@ from projections.invocations import resolution_of
 from projections.kernel import Connection
 from projections.runs import documents
 from projections.runs.fold import steps_of
-from projections.runs.tables import CALL_COLUMNS, RUN_COLUMNS, STEP_COLUMNS, CallRow, RunRow, StepRow
+from projections.runs.tables import CALL_COLUMNS, RUN_COLUMNS, RUN_WIDTH, STEP_COLUMNS, CallRow, RunRow, StepRow
 
-FIND_RUN = f"SELECT {RUN_COLUMNS}, r.view FROM run AS r WHERE r.tenant_id = %s AND r.run_id = %s"
-STEPS_OF_RUN = f"SELECT {STEP_COLUMNS} FROM run_step AS s WHERE s.run_id = %s AND s.tenant_id = %s"
+READ_MODEL = "runs"
+FIND_RUN = f"""
+SELECT (SELECT position FROM checkpoint WHERE name = %s), r.view, {RUN_COLUMNS}, {STEP_COLUMNS}
+FROM (SELECT) AS always LEFT JOIN run AS r ON r.tenant_id = %s AND r.run_id = %s
+LEFT JOIN run_step AS s ON s.run_id = r.run_id AND s.tenant_id = r.tenant_id
+"""
 NEWEST_CALLS_OF_RUN = f"""
 SELECT {CALL_COLUMNS} FROM run_call AS c WHERE c.run_id = %s AND c.tenant_id = %s ORDER BY c.run_id DESC, c.position DESC LIMIT %s
 """
@@ -27,7 +33,6 @@ WHERE c.run_id = %s AND c.tenant_id = %s AND c.position > %s ORDER BY c.run_id, 
 """
 EVENTS = "SELECT notification_id, topic, schema_version, state, recorded_at FROM event WHERE notification_id = ANY (%s)"
 ONE_SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
-"""The rows of a run belong together, and to the position of the read model."""
 
 
 class Kept(NamedTuple):
@@ -40,30 +45,46 @@ class Kept(NamedTuple):
 Events = Mapping[int, Kept]
 
 
-async def get_run(connection: Connection, tenant_id: UUID, run_id: UUID) -> RunView | None:
-    """Raises ValueError for stored values that cannot be read."""
-    async with connection.transaction():
-        await connection.execute(ONE_SNAPSHOT)
-        return await read_run(connection, tenant_id, run_id)
+@dataclass(slots=True)
+class _Found:
+    """What the tables hold of a run, at a position of the read model."""
+
+    position: int
+    document: bytes | None = None
+    run: RunRow | None = None
+    steps: list[StepRow] = field(default_factory=list)
+    calls: list[CallRow] = field(default_factory=list)
 
 
-async def read_run(connection: Connection, tenant_id: UUID, run_id: UUID) -> RunView | None:
-    """As `get_run`, in the caller's transaction, which has one snapshot."""
-    found = await (await connection.execute(FIND_RUN, [tenant_id, run_id], binary=True)).fetchone()
-    if found is None:
-        return None
-    *columns, document = found
-    if document is not None:
-        return documents.shown(document)
-    run = RunRow(*columns)
-    cursor = await connection.execute(STEPS_OF_RUN, [run_id, tenant_id], binary=True)
-    steps = [StepRow(*row) for row in await cursor.fetchall()]
-    calls: list[CallRow] = []
-    if run.call_count:
-        cursor = await connection.execute(NEWEST_CALLS_OF_RUN, [run_id, tenant_id, NEWEST_CALLS], binary=True)
-        calls = [CallRow(*row) for row in await cursor.fetchall()]
-    events = await read_events(connection, positions_of(run, steps, calls))
-    return assembled(run, steps, calls, events)
+async def get_run(connection: Connection, tenant_id: UUID, run_id: UUID) -> Positioned[RunView | None]:
+    """The run as it is at the position of the read model. The connection commits each statement by itself.
+
+    Raises ValueError for stored values that cannot be read.
+    """
+    found = await _find(connection, tenant_id, run_id)
+    if found.document is not None:
+        return Positioned(documents.shown(found.document), found.position)
+    if found.run is not None and found.run.call_count:  # calls take a second statement: both must see the same moment
+        async with connection.transaction():
+            await connection.execute(ONE_SNAPSHOT)
+            found = await _find(connection, tenant_id, run_id)
+            cursor = await connection.execute(NEWEST_CALLS_OF_RUN, [run_id, tenant_id, NEWEST_CALLS], binary=True)
+            found.calls = [CallRow(*row) for row in await cursor.fetchall()]
+    if found.run is None:
+        return Positioned(None, found.position)
+    events = await read_events(connection, positions_of(found.run, found.steps, found.calls))
+    return Positioned(assembled(found.run, found.steps, found.calls, events), found.position)
+
+
+async def _find(connection: Connection, tenant_id: UUID, run_id: UUID) -> _Found:
+    """The run with its steps, by one statement."""
+    rows = await (await connection.execute(FIND_RUN, [READ_MODEL, tenant_id, run_id], binary=True)).fetchall()
+    position, document, *columns = rows[0]
+    found = _Found(position or 0, document)
+    if document is None and columns[0] is not None:
+        found.run = RunRow(*columns[:RUN_WIDTH])
+        found.steps = [StepRow(*row[2 + RUN_WIDTH :]) for row in rows if row[2 + RUN_WIDTH] is not None]
+    return found
 
 
 async def read_calls(connection: Connection, tenant_id: UUID, run_id: UUID, *, limit: int, after: int) -> Page[RunCallView] | None:

@@ -153,6 +153,7 @@ RUN_COLUMNS = """
 r.run_id, r.tenant_id, r.project_id, r.status, r.degraded, r.position, r.created_at, r.updated_at, r.finished_at, r.start_position,
 r.end_position, r.version, r.event_count, r.message_count, r.call_count, r.priority, r.missing
 """
+RUN_WIDTH = RUN_COLUMNS.count(",") + 1
 STEP_COLUMNS = """
 s.run_id, s.agent_run_id, s.tenant_id, s.scheduled_at, s.started_at, s.finished_at, s.result_position, s.error_position,
 s.unused_position, s.attempt, s.recorded_steps, s.call_count, s.status, s.step, s.worker_id

@@ -40,7 +40,7 @@ class Repairable:
 
 async def shown_run(log: Log, run_id: UUID) -> RunView:
     async with log.database.connection() as connection:
-        shown = await run_views.get_run(connection, DEFAULT_TENANT_ID, run_id)
+        shown = (await run_views.get_run(connection, DEFAULT_TENANT_ID, run_id)).value
     assert shown is not None
     return shown
 

@@ -118,7 +118,7 @@ async def assert_exact(system: System, run_id: str) -> None:
     expected = runs.replay(await system.events(run_id))
     [(status, position)] = await system.sql("SELECT status, position FROM run WHERE run_id = %s", UUID(run_id))
     async with system.container.database.connection() as connection:
-        shown = await runs.get_run(connection, DEFAULT_TENANT_ID, UUID(run_id))
+        shown = (await runs.get_run(connection, DEFAULT_TENANT_ID, UUID(run_id))).value
     assert expected is not None and shown is not None
     assert shown.model_dump() == expected.model_dump()
     assert (status, position) == (expected.status, expected.position)

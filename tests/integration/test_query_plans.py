@@ -36,7 +36,7 @@ from application.engine.ports.snapshots import SnapshotPlace
 from projections import activity, agents, invocations, messages, projects, runs, tenants
 from projections.engine.positions import Positions
 from projections.runs import queries
-from projections.runs.queries import NEWEST_CALLS_OF_RUN, STEPS_OF_RUN
+from projections.runs.queries import NEWEST_CALLS_OF_RUN
 from projections.runs.rows import FIND_CALLS, FIND_RUNS, FIND_STEPS, FIND_STEPS_OF
 
 ROWS = 20_000
@@ -271,8 +271,7 @@ HOT_QUERIES: dict[str, tuple[Callable[[Hot], Awaitable[object]], str]] = {
     "the events of a command": (lambda hot: hot.index.of_command(SMALL, uuid(COMMAND, 11)), "command_pkey"),
     "an event by its place": (lambda hot: hot.index.of_event(SMALL, uuid(STREAM, 495), 4), "event_stream_key"),
     "append: version of a stream that must exist": (append, "event_stream_key"),
-    "a run": (lambda hot: runs.get_run(hot.connection, SMALL, uuid(ROOT, 1)), "run_pkey"),
-    "the steps of a run": (lambda hot: hot.connection.execute(STEPS_OF_RUN, [ROOT_OF_SMALL, SMALL]), "run_step_pkey"),
+    "a run": (lambda hot: runs.get_run(hot.connection, SMALL, uuid(ROOT, 1)), "run_pkey run_step_pkey"),
     "the newest calls of a run": (
         lambda hot: hot.connection.execute(NEWEST_CALLS_OF_RUN, [uuid(ROOT, 4), BIG, 50]), "run_call_position"
     ),

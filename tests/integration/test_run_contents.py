@@ -171,4 +171,4 @@ async def test_a_rebuild_leaves_no_document(database_url: str) -> None:
 
 async def shown(log: Log, run_id: UUID) -> Any:
     async with log.database.connection() as connection:
-        return await runs.get_run(connection, DEFAULT_TENANT_ID, run_id)
+        return (await runs.get_run(connection, DEFAULT_TENANT_ID, run_id)).value
