@@ -39,7 +39,7 @@ async def values_of(server: "ServerClient", run: Mapping[str, Any], *, full: boo
         documents = await asyncio.gather(*(server.get(f"/v1/invocations/{call['invocation_id']}") for _, call in some))
         found += [(step, call, document) for (step, call), document in zip(some, documents, strict=True)]
     recorded = await _recorded(server, run) if full else []
-    return RunValues(found, recorded, max(run["call_count"] - len(wanted), 0))
+    return RunValues(found, recorded, max(run.get("call_count", len(wanted)) - len(wanted), 0))
 
 
 async def _recorded(server: "ServerClient", run: Mapping[str, Any]) -> list[tuple[str, str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from api.cli import agents, invocations, output, replay, runs, tools
+from api.cli import agents, contents, invocations, output, replay, runs, tools
 from tests.integration.played_worker import PlayedWorker
 from tests.integration.sdk_kit import running
 from tests.integration.system_kit import System, eventually, served
@@ -171,6 +171,11 @@ async def test_values_of_calls_are_shown_in_short_and_in_full(shared: System, pl
         assert all(call in text for call in calls), "ids of the calls"
     assert LONG not in short and full.count(LONG.strip()) == 5
     assert "alpha: draft" in full and "alpha: draft" not in short
+    listed = await cli.out(contents._calls(run_id, None, None, cli.url, False))
+    assert "add#0" in listed and "math.add" in listed and "succeeded" in listed
+    journal = await cli.out(contents._journal(run_id, None, None, cli.url, False))
+    assert "alpha: call add#0  math.add" in journal and "alpha: call finished add#0  succeeded" in journal
+    assert "alpha: step draft" in journal
     for wanted in (False, True):
         replayed = await cli.out(replay._all(run_id, wanted, False, None, cli.url, False))
         assert "alpha.add#0.arguments: " in replayed and "alpha.add#0.result: " in replayed and "alpha.draft.recorded: " in replayed

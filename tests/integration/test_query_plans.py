@@ -276,7 +276,8 @@ HOT_QUERIES: dict[str, tuple[Callable[[Hot], Awaitable[object]], str]] = {
         lambda hot: hot.connection.execute(NEWEST_CALLS_OF_RUN, [uuid(ROOT, 4), BIG, 50]), "run_call_position"
     ),
     "all calls of a run": (
-        lambda hot: queries.read_calls(hot.connection, BIG, uuid(ROW, 2), limit=50, after=0), "run_pkey run_call_position"
+        lambda hot: queries.read_calls(hot.connection, BIG, uuid(ROW, 2), limit=50, after=0),
+        "run_pkey run_call_position run_step_pkey event_pkey",
     ),
     "the events that a run names": (lambda hot: queries.read_events(hot.connection, []), "event_pkey"),
     "the rows of runs that events change": (lambda hot: hot.connection.execute(FIND_RUNS, [[uuid(ROW, 7)]]), "run_pkey"),

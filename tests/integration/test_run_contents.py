@@ -1,5 +1,6 @@
 """Calls and journals of runs: lists with cursors, now and as of a position, of runs in rows and of runs that are documents."""
 
+import json
 from typing import Any
 from uuid import UUID
 
@@ -11,9 +12,14 @@ from projections import runs
 from projections.runs.fold import calls_in, evolve_view
 from tests.integration.played_worker import PlayedWorker
 from tests.integration.projection_kit import Log, building, log_on, projecting
-from tests.integration.system_kit import System, new_id
+from tests.integration.system_kit import System, new_id, served
+from tidelog import Client
 
 CALLS = NEWEST_CALLS + 5
+CHANGED = """
+UPDATE run SET view = convert_to(replace(convert_from(view, 'UTF8'), '"worker_id":"w"', '"worker_id":"x"'), 'UTF8')
+WHERE run_id = %s
+"""
 OLD_MEMBER = """
 INSERT INTO member (member_id, place, groups, joined_at, alive_until, formats) VALUES (%s, 'old', '{}', now(), now(), '{1}')
 """
@@ -108,6 +114,14 @@ async def test_the_journal_of_a_run(shared: System, player: PlayedWorker) -> Non
     event = (await shared.http.get(large["large"]["ref"])).json()
     assert event["data"]["result"] == "x" * 20_000
     assert [entry["succeeded"] for entry in sorted(entries[3:6], key=lambda entry: str(entry["key"]))] == [True, False, True]
+    async with served(shared.container) as url, Client(url, shared.key) as client:
+        assert [entry.key for entry in await client.journal(UUID(run_id))] == [entry["key"] for entry in entries]
+        calls = await client.calls(UUID(run_id), as_of=entries[6]["position"])
+        assert [(call.key, call.step, call.status) for call in calls[:2]] == [
+            ("a0", "inner", "succeeded"),
+            ("a1", "inner", "failed"),
+        ]
+        assert len(calls) == 3 and (await client.get_run(UUID(run_id))).call_count == CALLS
     middle = entries[6]["position"]
     assert await all_pages(shared, f"/v1/runs/{run_id}/journal", 4, as_of=str(middle)) == entries[:7]
     first = min(events)
@@ -159,6 +173,12 @@ async def test_a_rebuild_leaves_no_document(database_url: str) -> None:
         assert await log.rows("SELECT count(*) FROM run WHERE view IS NULL") == [(0,)]
         assert await log.rows("SELECT count(*) FROM run_step") == [(0,)]
         before = [await shown(log, run_id) for run_id in known]
+        await log.ask(runs.PROJECTION, "verify")
+        assert (await log.until_status("runs", "equal", purpose="check")).rows == 4
+        await log.rows(CHANGED, known[3])
+        await log.ask(runs.PROJECTION, "verify")
+        found = json.loads((await log.until_status("runs", "different", purpose="check")).difference or "")
+        assert (found["column"], found["live"], found["log"]) == ("view/steps/0/worker_id", "x", "w"), "the place in the document"
         await log.rows("DELETE FROM member WHERE member_id = %s", member)
         await log.ask(runs.PROJECTION, "rebuild", swap=True)
         await log.until_status("runs", "swapped")
