@@ -80,7 +80,11 @@ def _runs(snapshot: Snapshot) -> Iterator[Violation]:
             "tenant_id": events[0].tenant_id, "project_id": view.project_id, "status": view.status,
             "position": events[-1].position, "created_at": view.created_at,
         }  # fmt: skip
-        shown = _shown(row, steps[run_id], calls[run_id], at)
+        try:
+            shown = _shown(row, steps[run_id], calls[run_id], at)
+        except (AttributeError, KeyError, ValueError) as error:
+            yield Violation("row-equals-replay", f"run {run_id}", f"a row names an event that does not have its value: {error!r}")
+            continue
         yield from _differences("row-equals-replay", f"run {run_id}", columns, told)
         yield from _differences("row-equals-replay", f"run {run_id}", shown.model_dump(mode="json"), view.model_dump(mode="json"))
 
