@@ -4,8 +4,10 @@ import json
 from typing import Any
 from uuid import UUID
 
+import pytest
 import pytest_asyncio
 
+from api.cli import run_view
 from application.views.runs import NEWEST_CALLS
 from domain.tenants import DEFAULT_TENANT_ID
 from projections import runs
@@ -68,13 +70,18 @@ async def run_with_calls(system: System, worker: PlayedWorker) -> str:
     return run_id
 
 
-async def test_a_run_shows_its_newest_calls_and_lists_all(shared: System, player: PlayedWorker) -> None:
+async def test_a_run_shows_its_newest_calls_and_lists_all(
+    shared: System, player: PlayedWorker, capsys: pytest.CaptureFixture[str]
+) -> None:
     run_id = await run_with_calls(shared, player)
     events = await shared.events(run_id)
     run = await shared.run(run_id)
     assert run["call_count"] == CALLS and [step["call_count"] for step in run["steps"]] == [3, CALLS - 3]
     shown = [call["key"] for step in run["steps"] for call in step["calls"]]
     assert shown == [f"b{number}" for number in range(CALLS - 3 - NEWEST_CALLS, CALLS - 3)]
+
+    run_view.show(run)
+    assert f"The run has {CALLS} calls; the newest {NEWEST_CALLS} are here. All: " in capsys.readouterr().out
 
     listed = await all_pages(shared, f"/v1/runs/{run_id}/calls", 20)
     assert [call["key"] for call in listed] == [f"a{n}" for n in range(3)] + [f"b{n}" for n in range(CALLS - 3)]
