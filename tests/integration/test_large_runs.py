@@ -12,6 +12,7 @@ from adapters.postgres.database import PostgresDatabase
 from adapters.postgres.pool import open_pool
 from application.views.runs import RunView
 from domain import agent_runs, invocations, runs
+from domain.failures import Failure
 from domain.kernel import Event, RecordedEvent
 from domain.registry import REGISTRY
 from domain.tenants import DEFAULT_TENANT_ID
@@ -22,6 +23,7 @@ from tests.integration.projection_kit import PROJECT
 from tests.integration.system_kit import new_id
 
 AT = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
+FAILURE = Failure(type="E", message="broken")
 PARTS = 200
 WATCHED = 10
 WAL = "SELECT wal_bytes, wal_records FROM pg_stat_get_backend_wal(pg_backend_pid())"
@@ -97,6 +99,39 @@ async def test_the_last_events_of_a_large_run_cost_what_the_first_ones_cost(data
         cost_of_last = await apply(database, [[event] for event in last])
         assert cost_of_first[1] == cost_of_last[1], "records of the WAL"
         assert 100 < cost_of_last[0] <= 1.1 * cost_of_first[0] < 1_500, "bytes"
+        expected = replay(story.events)
+        assert expected is not None and (await stored(database, story)).model_dump() == expected.model_dump()
+    finally:
+        await pool.close()
+
+
+def called_off(end: Event) -> Story:
+    """A run that ends while steps are open: completed, failed, failed before its work was requested, running, retried, pending."""
+    story = Story()
+    done, failed, never, running, retried, _ = story.begin(6)
+    for key, agent_run_id in (done, failed, running, retried):
+        story.schedule(key, agent_run_id)
+    story.add(story.run_id, runs.StepCompleted(step=done[0], agent_run_id=done[1], result={"n": 1}))
+    story.add(story.run_id, runs.StepFailed(step=failed[0], agent_run_id=failed[1], error=FAILURE, tolerated=True))
+    story.add(story.run_id, runs.StepFailed(step=never[0], agent_run_id=None, error=FAILURE, tolerated=True))
+    story.add(retried[1], agent_runs.AgentRunRetryScheduled(attempt=1, error=FAILURE, delay_s=1.0, dispatch=2))
+    story.add(retried[1], agent_runs.AgentRunResumed(run_id=story.run_id, agent="a", dispatch=2))
+    story.add(done[1], agent_runs.AgentRunCompleted(run_id=story.run_id, step=done[0], attempt=1, unused_keys=("k 1",)))
+    story.add(story.run_id, end)
+    story.add(running[1], agent_runs.AgentRunCancelled())
+    return story
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+@pytest.mark.parametrize(
+    "end", [runs.RunFailed(step="s1", error=FAILURE), runs.RunCancelled(reason="enough"), runs.RunCompleted(missing=("s1", "s2"))]
+)
+async def test_the_steps_that_an_end_calls_off_are_those_of_the_replay(database_url: str, end: Event, size: int) -> None:
+    story = called_off(end)
+    pool = await open_pool(database_url, role="test", max_size=1)
+    try:
+        database = PostgresDatabase(pool)
+        await apply(database, [story.events[first : first + size] for first in range(0, len(story.events), size)])
         expected = replay(story.events)
         assert expected is not None and (await stored(database, story)).model_dump() == expected.model_dump()
     finally:
