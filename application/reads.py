@@ -15,7 +15,7 @@ from application.views.invocations import InvocationSummary, InvocationView
 from application.views.messages import MessageView
 from application.views.parts import OpenParts
 from application.views.projects import ProjectView
-from application.views.runs import RunSummary, RunView
+from application.views.runs import JournalEntryView, RunCallView, RunSummary, RunView
 from application.views.tools import ToolView
 from domain.kernel import RecordedEvent
 
@@ -62,8 +62,25 @@ class RunReads(Protocol):
         """
         ...
 
-    def evolve(self, view: RunView | None, recorded: RecordedEvent) -> RunView | None:
-        """The document after one more event of the run, made by the fold of the read model. Changes the given document."""
+    async def calls(self, tenant_id: UUID, run_id: UUID, *, limit: int, after: int) -> Positioned[Page[RunCallView] | None]:
+        """Tool calls of a run that were started after a position, in the order of their start. None: the read model does not have
+        the calls of the run in a list; the log has them.
+        """
+        ...
+
+    def evolve(self, view: RunView | None, recorded: RecordedEvent, *, all_calls: bool = False) -> RunView | None:
+        """The document after one more event of the run, made by the fold of the read model. Changes the given document.
+
+        `all_calls`: the document keeps all calls. Else it keeps the newest ones.
+        """
+        ...
+
+    def journal(self, started: RecordedEvent, events: Sequence[RecordedEvent]) -> Sequence[JournalEntryView]:
+        """The journal's entries of events that have one. `started`: the event that started the run."""
+        ...
+
+    def calls_in(self, view: RunView) -> Sequence[RunCallView]:
+        """The calls in a document that was folded with all its calls, in the order of their start."""
         ...
 
 

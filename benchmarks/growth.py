@@ -14,7 +14,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from uuid import UUID
 
 import psycopg
@@ -31,11 +30,11 @@ from adapters.postgres.log.feed import PostgresEventFeed
 from adapters.postgres.migrate import migrate
 from adapters.postgres.pool import Pool, connect, open_pool
 from application.engine.ports.log import NewEvent, StreamAppend, one_command
-from application.views.runs import RunView
 from benchmarks import table
 from benchmarks.servers import embedded
 from benchmarks.writers import METADATA, STATE, new_id, store_round
-from domain.runs import sequential
+from domain.registry import REGISTRY
+from domain.runs import RunStarted, sequential
 from projections import runs
 
 SMALL = 100_000
@@ -44,6 +43,7 @@ EVENTS_PER_STREAM, EVENTS_PER_APPEND, STREAMS_PER_RUN = 10, 2, 10
 ROUNDS, ROUND_SECONDS, READS = 5, 1.0, 200
 CALLERS = 64
 TENANTS = [new_id() for _ in range(20)]
+PROJECT, PLAN = new_id(), sequential(("greeter",))
 BYTES_ON_DISK = 2_500
 """The limit per event: tables, indexes, and the kept part of the write-ahead log."""
 
@@ -70,7 +70,7 @@ class Log:
 
     async def get_run(self) -> None:
         async with self.pool.connection() as connection:
-            assert await runs.get_run(connection, *random.choice(self.runs)) is not None
+            assert (await runs.get_run(connection, *random.choice(self.runs))).value is not None
 
 
 async def fill(url: str, events: int) -> tuple[list[tuple[UUID, UUID]], list[tuple[UUID, UUID]]]:
@@ -99,21 +99,23 @@ async def fill(url: str, events: int) -> tuple[list[tuple[UUID, UUID]], list[tup
 
 
 async def add_runs(connection: psycopg.AsyncConnection[tuple[object, ...]], roots: list[tuple[UUID, UUID]]) -> None:
-    """Rows of the read model, one for each run."""
-    now, plan = datetime.now(UTC), sequential(("greeter",))
-    views = [
-        RunView(
-            run_id=root, project_id=root, status="running", plan=plan, created_at=now, updated_at=now, version=1, position=1
-        ).model_dump_json()
-        for _, root in roots
-    ]  # fmt: skip
+    """Starts runs, and adds their rows of the read model."""
+    started = NewEvent(RunStarted.TOPIC, RunStarted.VERSION, REGISTRY.encode(RunStarted(project_id=PROJECT, plan=PLAN)))
+    batch = [
+        EncodedAppend.of(one_command(tenant, root, (StreamAppend(root, root, 0, (started,)),), METADATA)) for tenant, root in roots
+    ]
+    await connection.execute(APPEND_SQL, parameters(batch))
     await connection.execute(
         """
-        INSERT INTO run (run_id, tenant_id, project_id, status, position, created_at, view)
-        SELECT id, tenant, id, 'running', 1, now(), view::bytea
-        FROM unnest(%s::uuid[], %s::uuid[], %s::text[]) AS r (id, tenant, view)
+        INSERT INTO run (
+            run_id, tenant_id, project_id, status, degraded, position, created_at, updated_at, start_position,
+            version, event_count, message_count, call_count, priority, agents
+        )
+        SELECT originator_id, tenant_id, originator_id, 'running', false, notification_id, recorded_at, recorded_at,
+               notification_id, 1, 1, 0, 0, 'normal', 'greeter'
+        FROM event WHERE originator_id = ANY (%s) AND originator_version = 1
         """,
-        ([root for _, root in roots], [tenant for tenant, _ in roots], views),
+        [[root for _, root in roots]],
     )
 
 

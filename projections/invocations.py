@@ -1,6 +1,7 @@
 """Tool calls: a list, to find calls that wait for a person, and a single call as the fold of its own events."""
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -42,7 +43,7 @@ def changes(recorded: RecordedEvent) -> dict[str, Any]:
         case InvocationBecameAmbiguous():
             return {"status": "ambiguous"}
         case InvocationResolved() as event:
-            said = resolution_of(event, recorded)
+            said = resolution_of(event, recorded.recorded_at)
             return {"status": event.outcome, "result": event.result, "error": event.error, "resolution": said}
         case InvocationCancelRequested():
             return {"cancel_requested": True}
@@ -52,8 +53,8 @@ def changes(recorded: RecordedEvent) -> dict[str, Any]:
             return {}
 
 
-def resolution_of(event: InvocationResolved, recorded: RecordedEvent) -> ResolutionView:
-    return ResolutionView(by=event.by, reason=event.reason, evidence=event.evidence, at=recorded.recorded_at)
+def resolution_of(event: InvocationResolved, at: datetime) -> ResolutionView:
+    return ResolutionView(by=event.by, reason=event.reason, evidence=event.evidence, at=at)
 
 
 def replay(events: Iterable[RecordedEvent]) -> InvocationView | None:

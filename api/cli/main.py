@@ -6,6 +6,7 @@ import typer
 
 from api.cli import (
     agents,
+    contents,
     demo,
     doctor,
     events,
@@ -38,6 +39,7 @@ for module in (up, worker, demo, replay, verify, restored, doctor):
     app.registered_commands.extend(module.app.registered_commands)
 runs.app.registered_commands.extend(messages.app.registered_commands)
 runs.app.registered_commands.extend(logs.app.registered_commands)
+runs.app.registered_commands.extend(contents.app.registered_commands)
 app.add_typer(runs.app, name="runs")
 app.add_typer(projects.app, name="projects")
 app.add_typer(events.app, name="events")

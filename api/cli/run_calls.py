@@ -26,18 +26,20 @@ class RunValues:
 
 
 async def values_of(server: "ServerClient", run: Mapping[str, Any], *, full: bool) -> RunValues:
-    """Reads the values of a run: of its first calls, or (`full`) of all calls and recorded steps."""
+    """Reads the values of a run: of some of its newest calls, or (`full`) of all calls and recorded steps."""
     import asyncio
 
-    all_calls = [(step["key"], call) for step in run["steps"] for call in step["calls"]]
-    wanted = all_calls if full else all_calls[:MOST_CALLS]
+    if full:
+        wanted = [(call["step"], call) async for call in server.pages(f"/v1/runs/{run['run_id']}/calls")]
+    else:
+        wanted = [(step["key"], call) for step in run["steps"] for call in step["calls"]][:MOST_CALLS]
     found: list[tuple[str, Mapping[str, Any], Mapping[str, Any]]] = []
     for first in range(0, len(wanted), ASKED_TOGETHER):
         some = wanted[first : first + ASKED_TOGETHER]
         documents = await asyncio.gather(*(server.get(f"/v1/invocations/{call['invocation_id']}") for _, call in some))
         found += [(step, call, document) for (step, call), document in zip(some, documents, strict=True)]
     recorded = await _recorded(server, run) if full else []
-    return RunValues(found, recorded, len(all_calls) - len(wanted))
+    return RunValues(found, recorded, max(run.get("call_count", len(wanted)) - len(wanted), 0))
 
 
 async def _recorded(server: "ServerClient", run: Mapping[str, Any]) -> list[tuple[str, str, Any]]:

@@ -25,6 +25,9 @@ def show(run: dict[str, Any], values: "RunValues | None" = None, *, full: bool =
         if value:
             console.print(f"  [dim]{name:<12}[/dim]{output.escape(value)}", soft_wrap=full)
     console.print(_steps(run, full))
+    shown = sum(len(step["calls"]) for step in run["steps"])
+    if (count := run.get("call_count", shown)) > shown:
+        output.say(f"The run has {count:,} calls; the newest {shown} are here. All: {output.program()} runs calls {run['run_id']}")
     if values is not None:
         from api.cli import run_calls
 

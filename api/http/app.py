@@ -10,12 +10,25 @@ from api.http.conventions.middleware import Gate
 from api.http.conventions.routing import RouteTable
 from api.http.documents import asyncapi, openapi, pages, schemas
 from api.http.readiness import Reports
-from api.http.routes import agents, events, health, ids, invocations, projections, projects, reports, runs, tools, workers
+from api.http.routes import (
+    agents,
+    events,
+    health,
+    ids,
+    invocations,
+    projections,
+    projects,
+    reports,
+    run_contents,
+    runs,
+    tools,
+    workers,
+)
 from api.http.sessions.endpoint import Sessions
 
 ROUTERS = (
-    runs.router, events.router, ids.router, agents.router, tools.router, projects.router, workers.router, reports.router,
-    invocations.router,
+    runs.router, run_contents.router, events.router, ids.router, agents.router, tools.router, projects.router, workers.router,
+    reports.router, invocations.router,
     health.router, health.of_log, pages.router, schemas.router, openapi.router, asyncapi.router, projections.router,
 )  # fmt: skip
 

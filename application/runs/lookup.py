@@ -6,6 +6,7 @@ from application.engine.ports.log import EventFeed
 from application.reads import Positioned, RunReads
 from application.views.runs import RunView
 from domain.errors import NotFound
+from domain.kernel import RecordedEvent
 from domain.runs import RunStarted
 
 
@@ -17,8 +18,9 @@ async def current_run(reads: RunReads, tenant_id: UUID, run_id: UUID) -> Positio
     return Positioned(found.value, found.position)
 
 
-async def must_be_a_run(feed: EventFeed, tenant_id: UUID, run_id: UUID) -> None:
-    """Raises NotFound if the tenant has no such run. The check uses connections for reads, not connections for commands."""
+async def must_be_a_run(feed: EventFeed, tenant_id: UUID, run_id: UUID) -> RecordedEvent:
+    """The event that started the run, read by connections for reads. Raises NotFound if the tenant has no such run."""
     first = await feed.read_tenant(tenant_id, after=0, limit=1, root_id=run_id)
     if not first or first[0].topic != RunStarted.TOPIC:
         raise NotFound(f"there is no run {run_id}")
+    return first[0]

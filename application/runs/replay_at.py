@@ -24,23 +24,28 @@ async def run_as_of(
         PayloadTooLarge: the run has more events than one replay reads.
     """
     position = await position_as_of(feed, histories, tenant_id, as_of, root_id=run_id)
-    view = await _replayed(reads, feed, tenant_id, run_id, position)
-    if view is None:
-        raise NotFound(f"there is no run {run_id} at position {position}")
-    return Positioned(view, position)
+    return Positioned(await replayed(reads, feed, tenant_id, run_id, position), position)
 
 
-async def _replayed(reads: RunReads, feed: EventFeed, tenant_id: UUID, run_id: UUID, until: int) -> RunView | None:
-    """The fold of the run's events up to a position, page by page."""
+async def replayed(
+    reads: RunReads, feed: EventFeed, tenant_id: UUID, run_id: UUID, until: int, *, all_calls: bool = False
+) -> RunView:
+    """The fold of the run's events up to a position, page by page. `all_calls`: see `RunReads.evolve`.
+
+    Raises NotFound, PayloadTooLarge.
+    """
     after, seen = 0, 0
     view: RunView | None = None
     while True:
         page = await feed.read_tenant(tenant_id, after=after, until=until, limit=PAGE, root_id=run_id)
         for recorded in page:
-            view = reads.evolve(view, recorded)
+            view = reads.evolve(view, recorded, all_calls=all_calls)
         seen += len(page)
         if len(page) < PAGE:
-            return view
+            break
         if seen > MAX_REPLAY_EVENTS:
             raise PayloadTooLarge(f"the run has more than {MAX_REPLAY_EVENTS:,} events; replay it over the event stream")
         after = page[-1].position
+    if view is None:
+        raise NotFound(f"there is no run {run_id} at position {until}")
+    return view

@@ -3,7 +3,7 @@
 from typing import Literal
 from uuid import UUID
 
-from pydantic import BaseModel, computed_field
+from pydantic import BaseModel, Field, computed_field
 
 from application.engine.ports.views import ListedRow, Timestamp
 from application.views.invocations import ResolutionView
@@ -11,12 +11,19 @@ from domain import runs
 from domain.failures import Failure
 from domain.kernel import Json, Priority
 
+NEWEST_CALLS = 50
+"""A run shows so many of its calls. All calls have a list of their own."""
+
+RunStatus = Literal["running", "completed", "failed", "cancelled"]
+StepStatus = Literal["pending", "scheduled", "running", "retrying", "completed", "failed", "cancelled"]
+CallStatus = Literal["requested", "running", "retrying", "succeeded", "failed", "ambiguous", "cancelled"]
+
 
 class CallView(BaseModel):
     key: str
     tool: str
     invocation_id: UUID
-    status: Literal["requested", "running", "retrying", "succeeded", "failed", "ambiguous", "cancelled"] = "requested"
+    status: CallStatus = "requested"
     attempts: int = 0
     worker_id: str | None = None
     error: Failure | None = None
@@ -29,6 +36,47 @@ class CallView(BaseModel):
     finished_at: Timestamp | None = None
 
 
+class RunCallView(CallView):
+    """A tool call in the list of a run's calls."""
+
+    step: str
+    agent_run_id: UUID
+    position: int
+    """Of the event that started the call. Calls are listed in this order."""
+
+
+class LargeValue(BaseModel):
+    """Where a value is that is too large for a list."""
+
+    ref: str
+    """Path of the event that holds the value."""
+    bytes: int
+    """Size of the event."""
+
+
+class JournalEntryView(BaseModel):
+    """Something that an agent has finished or begun, so that its next attempt does not repeat it."""
+
+    position: int
+    at: Timestamp
+    step: str | None
+    """None: the agent run belongs to no step of the plan."""
+    agent_run_id: UUID
+    attempt: int | None
+    """The attempt that wrote the entry. Null for the end of a call, which comes by itself."""
+    key: str
+    kind: Literal["step", "send", "receive", "state_get", "state_set", "call", "call_finished"]
+    """`call`: a call was started. `call_finished`: the call has an outcome."""
+    result: Json = None
+    """Of a step that was recorded, also of messages and shared values."""
+    large: LargeValue | None = None
+    """In place of a large result."""
+    tool: str | None = None
+    invocation_id: UUID | None = None
+    succeeded: bool | None = None
+    message_id: UUID | None = None
+
+
 class StepView(BaseModel):
     key: str
     agent: str
@@ -36,7 +84,7 @@ class StepView(BaseModel):
     version_asked: bool = False
     """Whether the plan asked for the version. Otherwise it is the one that was registered when the run started."""
     after: list[str] = []
-    status: Literal["pending", "scheduled", "running", "retrying", "completed", "failed", "cancelled"] = "pending"
+    status: StepStatus = "pending"
     agent_run_id: UUID | None = None
     attempt: int = 0
     worker_id: str | None = None
@@ -50,13 +98,17 @@ class StepView(BaseModel):
     """When the step's work was put into the queue of its agent, the last time."""
     started_at: Timestamp | None = None
     finished_at: Timestamp | None = None
-    calls: list[CallView] = []
+    call_count: int = 0
+    """Tool calls of the step."""
+    calls: list[CallView] = Field(
+        default=[], description=f"Those of the step's calls that are among the newest {NEWEST_CALLS} of the run"
+    )
 
 
 class RunView(BaseModel):
     run_id: UUID
     project_id: UUID
-    status: Literal["running", "completed", "failed", "cancelled"]
+    status: RunStatus
     degraded: bool = False
     missing: list[str] = []
     plan: runs.Plan
@@ -74,6 +126,8 @@ class RunView(BaseModel):
     """Position of the last event inside the run."""
     event_count: int = 0
     message_count: int = 0
+    call_count: int = 0
+    """Tool calls of the run. The steps show the newest of them."""
     steps: list[StepView] = []
 
     @computed_field  # type: ignore[prop-decorator]  # as pydantic documents it

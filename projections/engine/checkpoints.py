@@ -122,5 +122,10 @@ async def parked(connection: Connection) -> dict[str, int]:
 async def reading(database: Database, read_model: str) -> AsyncIterator[tuple[Connection, int]]:
     """A connection to ask a read model, and the position that the read model had before it is asked."""
     async with database.connection() as connection:
-        row = await (await connection.execute(POSITION_OF, [read_model])).fetchone()
-        yield connection, row[0] if row else 0
+        yield connection, await position_of(connection, read_model)
+
+
+async def position_of(connection: Connection, read_model: str) -> int:
+    """The position of a read model, as the transaction of the connection sees it."""
+    row = await (await connection.execute(POSITION_OF, [read_model])).fetchone()
+    return row[0] if row else 0

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from api.cli import agents, invocations, output, replay, runs, tools
+from api.cli import agents, contents, invocations, output, replay, runs, tools
 from tests.integration.played_worker import PlayedWorker
 from tests.integration.sdk_kit import running
 from tests.integration.system_kit import System, eventually, served
@@ -171,6 +171,11 @@ async def test_values_of_calls_are_shown_in_short_and_in_full(shared: System, pl
         assert all(call in text for call in calls), "ids of the calls"
     assert LONG not in short and full.count(LONG.strip()) == 5
     assert "alpha: draft" in full and "alpha: draft" not in short
+    listed = await cli.out(contents._calls(run_id, None, None, cli.url, False))
+    assert "add#0" in listed and "math.add" in listed and "succeeded" in listed
+    journal = await cli.out(contents._journal(run_id, None, None, cli.url, False))
+    assert "alpha: call add#0  math.add" in journal and "alpha: call finished add#0  succeeded" in journal
+    assert "alpha: step draft" in journal
     for wanted in (False, True):
         replayed = await cli.out(replay._all(run_id, wanted, False, None, cli.url, False))
         assert "alpha.add#0.arguments: " in replayed and "alpha.add#0.result: " in replayed and "alpha.draft.recorded: " in replayed
@@ -181,10 +186,7 @@ async def test_work_that_nobody_takes_is_told(shared: System, player: PlayedWork
     run_id = await shared.start("beta")
     await shared.settled()
     assert "waits for a worker" not in await cli.shown(run_id)
-    await shared.sql(
-        "UPDATE run SET view = convert_to(regexp_replace(convert_from(view, 'utf8'), "
-        "'\"scheduled_at\":\"....', '\"scheduled_at\":\"2020'), 'utf8') WHERE run_id = %s", run_id
-    )  # fmt: skip
+    await shared.sql("UPDATE run_step SET scheduled_at = '2020-01-01T00:00:00Z' WHERE run_id = %s", run_id)
     shown = await cli.shown(run_id)
     assert "warning: beta waits for a worker with agent 'beta': the agent is registered, but the work has waited" in shown
     await (await player.next("beta")).complete()

@@ -163,7 +163,16 @@ async def use_runs(shared: System, http: httpx2.AsyncClient) -> None:
     assert (await http.get(f"/v1/runs/{run_id}/logs", params={"limit": 1})).json()["data"][0]["text"] == "hello"
     rest = (await http.get(f"/v1/runs/{run_id}/logs", params={"after": 1, "level": "info", "agent": "walker"})).json()
     assert [(line["line"], line["dropped"]) for line in rest["data"]] == [(2, None), (None, 1)]
-    for path in ("/v1/runs", "/v1/agents", "/v1/tools", "/v1/projects", "/v1/invocations", f"/v1/runs/{run_id}/messages"):
+    for path in (
+        "/v1/runs",
+        "/v1/agents",
+        "/v1/tools",
+        "/v1/projects",
+        "/v1/invocations",
+        f"/v1/runs/{run_id}/messages",
+        f"/v1/runs/{run_id}/calls",
+        f"/v1/runs/{run_id}/journal",
+    ):
         page = await http.get(path, params={"limit": 1}, headers={"Tidelog-Position": str(position)})
         assert len(page.json()["data"]) == 1, path
     assert (await http.get(f"/v1/invocations/{adding}")).json()["result"] == 2
@@ -258,7 +267,7 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
         asked = path.replace("{run_id}", str(new_id()))
         refused = await shared.http.request(method, asked, headers={"Tidelog-Position": "x"})
         assert refused.status_code in (404, 422), path
-    assert len(readers("Tidelog-Position")) == 7
+    assert len(readers("Tidelog-Position")) == 8
 
 
 async def test_entries_of_lists_say_what_a_mark_means(shared: System) -> None:

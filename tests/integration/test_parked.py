@@ -15,11 +15,12 @@ from application.views.runs import RunView
 from domain import agent_runs, runs
 from domain.errors import ProjectionBehind
 from domain.kernel import RecordedEvent
+from domain.tenants import DEFAULT_TENANT_ID
 from projections import runs as run_views
 from projections.engine import parked
 from projections.engine.positions import Positions
 from projections.kernel import Connection
-from tests.integration.projection_kit import log_on, projecting, task
+from tests.integration.projection_kit import Log, log_on, projecting, task
 from tests.integration.system_kit import System
 
 REFUSED = "agent_run.claimed"
@@ -35,6 +36,13 @@ class Repairable:
         if self.broken and any(event.topic == REFUSED for event in batch):
             raise ArithmeticError("cannot take a claim")
         await run_views.apply(connection, batch)
+
+
+async def shown_run(log: Log, run_id: UUID) -> RunView:
+    async with log.database.connection() as connection:
+        shown = (await run_views.get_run(connection, DEFAULT_TENANT_ID, run_id)).value
+    assert shown is not None
+    return shown
 
 
 async def test_a_retry_is_in_order_and_not_overtaken(database_url: str) -> None:
@@ -84,9 +92,8 @@ async def test_a_retry_is_in_order_and_not_overtaken(database_url: str) -> None:
         for root in known:
             events = [e for e in await log.feed.read(after=0, limit=10_000) if e.root_id == root]
             expected = run_views.replay(events)
-            [(view, position)] = await log.rows("SELECT view, position FROM run WHERE run_id = %s", root)
-            assert expected is not None and position == events[-1].position
-            shown = RunView.model_validate_json(view)
+            shown = await shown_run(log, root)
+            assert expected is not None and shown.position == events[-1].position
             assert (shown.event_count, shown.steps[0].recorded_steps) == (len(events), len(events) - 4)
         assert await retry(known[0]) == parked.Retried(known[0], 0)
 
@@ -116,8 +123,7 @@ async def test_what_is_parked_during_a_retry_belongs_to_it(database_url: str, mo
         assert await parked.retry(log.database, log.feed, projection, root) == parked.Retried(root, 4)
         assert reads == 2
         await log.until("runs")
-        [(view,)] = await log.rows("SELECT view FROM run WHERE run_id = %s", root)
-        assert RunView.model_validate_json(view).event_count == 4 + 2 + 2
+        assert (await shown_run(log, root)).event_count == 4 + 2 + 2
         assert await log.rows("SELECT * FROM parked_event") == []
 
 

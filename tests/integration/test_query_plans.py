@@ -35,6 +35,9 @@ from application.engine.ports.log import CommandRecord, NewEvent, StreamAppend, 
 from application.engine.ports.snapshots import SnapshotPlace
 from projections import activity, agents, invocations, messages, projects, runs, tenants
 from projections.engine.positions import Positions
+from projections.runs import queries
+from projections.runs.queries import NEWEST_CALLS_OF_RUN
+from projections.runs.rows import FIND_CALLS, FIND_RUNS, FIND_STEPS, FIND_STEPS_OF
 
 ROWS = 20_000
 GROWING = frozenset(
@@ -42,6 +45,8 @@ GROWING = frozenset(
         "event",
         "command",
         "run",
+        "run_step",
+        "run_call",
         "invocation",
         "message",
         "timer",
@@ -80,9 +85,20 @@ SELECT n, 1 + n % 10, '{START}'::timestamptz + n * interval '1 second', {id_sql(
        {id_sql(ROOT, "n / 100")}, 'topic' || n % 5, '{{}}', '{{}}' FROM generate_series(1, {ROWS}) AS n;
 INSERT INTO command SELECT {TENANT_OF}, {id_sql(COMMAND, "n")}, n, now(), 1 FROM generate_series(1, {ROWS}) AS n;
 UPDATE log_head SET position = {ROWS}, recorded_at = '{START}'::timestamptz + interval '{ROWS} seconds';
-INSERT INTO run SELECT {id_sql(ROW, "n")}, {TENANT_OF}, {id_sql(ROW, "n % 50")},
-       CASE WHEN n % 400 < 2 THEN 'failed' ELSE 'completed' END, n, '{START}'::timestamptz + n * interval '1 second',
-       repeat('x', 300)::bytea, n % 400 = 2
+INSERT INTO run (
+    run_id, tenant_id, project_id, status, position, created_at, degraded, agents, priority, start_position, event_count
+)
+SELECT {id_sql(ROW, "n")}, {TENANT_OF}, {id_sql(ROW, "n % 50")}, CASE WHEN n % 400 < 2 THEN 'failed' ELSE 'completed' END, n,
+       '{START}'::timestamptz + n * interval '1 second', n % 400 = 2, 'a', 'normal', n, 1
+FROM generate_series(1, {ROWS}) AS n;
+INSERT INTO run_step (run_id, agent_run_id, tenant_id, attempt, recorded_steps, call_count, status, step)
+SELECT {id_sql(ROOT, "n / 100")}, {id_sql(STREAM, "n")}, {TENANT_OF_ROOT}, 1, 0, 0, 'completed', 's' || n
+FROM generate_series(1, {ROWS}) AS n;
+INSERT INTO run_call (
+    run_id, invocation_id, tenant_id, agent_run_id, position, started_at, attempts, cancel_requested, status, key, tool
+)
+SELECT {id_sql(ROOT, "n / 1000")}, {id_sql(ROW, "n")}, {TENANT_OF_ROOT.replace("100", "1000")}, {id_sql(STREAM, "n")}, n, now(), 1,
+       false, 'succeeded', 'k', 't'
 FROM generate_series(1, {ROWS}) AS n;
 INSERT INTO invocation SELECT {TENANT_OF}, {id_sql(ROW, "n")}, {id_sql(ROOT, "n / 100")}, {id_sql(STREAM, "n")}, 'k', 't',
        CASE WHEN n % 400 < 2 THEN 'ambiguous' ELSE 'succeeded' END, now(), 1, false
@@ -255,7 +271,25 @@ HOT_QUERIES: dict[str, tuple[Callable[[Hot], Awaitable[object]], str]] = {
     "the events of a command": (lambda hot: hot.index.of_command(SMALL, uuid(COMMAND, 11)), "command_pkey"),
     "an event by its place": (lambda hot: hot.index.of_event(SMALL, uuid(STREAM, 495), 4), "event_stream_key"),
     "append: version of a stream that must exist": (append, "event_stream_key"),
-    "a run": (lambda hot: runs.get_run(hot.connection, SMALL, uuid(ROOT, 1)), "run_pkey"),
+    "a run": (lambda hot: runs.get_run(hot.connection, SMALL, uuid(ROOT, 1)), "run_pkey run_step_pkey"),
+    "the newest calls of a run": (
+        lambda hot: hot.connection.execute(NEWEST_CALLS_OF_RUN, [uuid(ROOT, 4), BIG, 50]), "run_call_position"
+    ),
+    "all calls of a run": (
+        lambda hot: queries.read_calls(hot.connection, BIG, uuid(ROW, 2), limit=50, after=0),
+        "run_pkey run_call_position run_step_pkey event_pkey",
+    ),
+    "the events that a run names": (lambda hot: queries.read_events(hot.connection, []), "event_pkey"),
+    "the rows of runs that events change": (lambda hot: hot.connection.execute(FIND_RUNS, [[uuid(ROW, 7)]]), "run_pkey"),
+    "the rows of steps that events change": (
+        lambda hot: hot.connection.execute(FIND_STEPS, [[ROOT_OF_SMALL], [uuid(STREAM, 4_905)]]), "run_step_pkey"
+    ),
+    "the rows of steps of runs that end": (
+        lambda hot: hot.connection.execute(FIND_STEPS_OF, [[ROOT_OF_SMALL, uuid(ROOT, 5)]]), "run_step_pkey"
+    ),
+    "the rows of calls that events change": (
+        lambda hot: hot.connection.execute(FIND_CALLS, [[uuid(ROOT, 4)], [uuid(ROW, 4_500)]]), "run_call_pkey"
+    ),
     "runs": (list_runs(tenant_id=SMALL, before=uuid(ROW, ROWS // 2 + 5)), "run_pkey run_tenant_time"),
     "runs, the first page": (list_runs(tenant_id=SMALL, before=None), "run_tenant_time"),
     "runs of a status": (list_runs(status="failed"), "run_pkey run_status_time"),

@@ -19,18 +19,14 @@ from tests.pace import within
 
 RUNS, TIMERS = runs.PROJECTION, timers.PROJECTION
 ROOT = Path(__file__).parents[2]
-VIEW = """
-UPDATE run SET view = convert_to(replace(convert_from(view, 'UTF8'), '"worker_id":"w"', '"worker_id":"x"'), 'UTF8')
-WHERE run_id = %s
-"""
 
 
-async def difference(log: Log) -> dict[str, Any]:
+async def difference(log: Log, table: str = "run") -> dict[str, Any]:
     await log.ask(RUNS, "verify")
     build = await log.until_status("runs", "different", purpose="check")
     assert build.difference is not None
     found: dict[str, Any] = json.loads(build.difference)
-    assert found["table"] == "run" and found["position"] == build.position
+    assert found["table"] == table and found["position"] == build.position
     return found
 
 
@@ -39,7 +35,7 @@ async def test_what_was_changed_by_hand_is_found(database_url: str) -> None:
         known = sorted(await log.runs(450))  # more rows than are fetched at once
         await log.until("runs")
         await log.ask(RUNS, "verify")
-        assert (await log.until_status("runs", "equal", purpose="check")).rows == 450
+        assert (await log.until_status("runs", "equal", purpose="check")).rows == 2 * 450, "a run and its step"
 
         await log.rows("UPDATE run SET status = 'failed' WHERE run_id = %s", known[300])
         found = await difference(log)
@@ -47,9 +43,10 @@ async def test_what_was_changed_by_hand_is_found(database_url: str) -> None:
         assert (found["live"], found["log"]) == ("failed", "completed")
         await log.rows("UPDATE run SET status = 'completed'")
 
-        await log.rows(VIEW, known[449])
-        found = await difference(log)
-        assert (found["column"], found["live"], found["log"]) == ("view/steps/0/worker_id", "x", "w"), "the place in the document"
+        await log.rows("UPDATE run_step SET worker_id = 'x' WHERE run_id = %s", known[449])
+        found = await difference(log, "run_step")
+        assert (found["column"], found["live"], found["log"]) == ("worker_id", "x", "w")
+        await log.rows("UPDATE run_step SET worker_id = 'w'")
 
         await log.rows("DELETE FROM run WHERE run_id >= %s", known[449])
         found = await difference(log)

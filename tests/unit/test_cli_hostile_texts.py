@@ -42,6 +42,8 @@ ARGUMENTS: dict[str, list[str]] = {
     "runs cancel": [str(RUN)],
     "runs messages": [str(RUN)],
     "runs logs": [str(RUN)],
+    "runs calls": [str(RUN)],
+    "runs journal": [str(RUN)],
     "projects list": [],
     "projects create": ["name"],
     "events tail": ["--no-follow"],
@@ -152,6 +154,14 @@ def answers() -> dict[str, Any]:
         "line": 1, "at": "2026-01-31T12:00:00Z", "level": HOSTILE, "step": HOSTILE, "agent": HOSTILE, "tool": HOSTILE,
         "text": HOSTILE, "invocation_id": str(CALL), "attempt": 1, "dropped": None,
     }  # fmt: skip
+    started = {
+        **run["steps"][0]["calls"][0], "tool": HOSTILE, "step": HOSTILE, "agent_run_id": str(AGENT_RUN), "position": 7,
+    }  # fmt: skip
+    entry = {
+        "position": 4, "at": "2026-01-31T12:00:00Z", "step": HOSTILE, "agent_run_id": str(AGENT_RUN), "attempt": 1, "key": HOSTILE,
+        "kind": HOSTILE, "result": {HOSTILE: HOSTILE}, "large": None, "tool": None, "invocation_id": None, "succeeded": None,
+        "message_id": None,
+    }  # fmt: skip
     project = {
         "project_id": str(PROJECT), "name": HOSTILE, "metadata": {HOSTILE: HOSTILE}, "created_at": "2026-01-31T12:00:00Z",
     }  # fmt: skip
@@ -159,6 +169,8 @@ def answers() -> dict[str, Any]:
         "/v1/runs": [summary],
         f"/v1/runs/{RUN}/messages": [message],
         f"/v1/runs/{RUN}/logs": [logged, {**logged, "line": None, "step": None, "dropped": 1}],
+        f"/v1/runs/{RUN}/calls": [started],
+        f"/v1/runs/{RUN}/journal": [entry, {**entry, "tool": HOSTILE, "invocation_id": str(CALL)}],
         "/v1/projects": [project],
         f"/v1/runs/{RUN}": run,
         f"/v1/runs/{RUN}/events": sent,

@@ -29,10 +29,12 @@ from tidelog.models import (
     Event,
     Invocation,
     InvocationSummary,
+    JournalEntry,
     LoggedLine,
     Project,
     ResolvedInvocation,
     Run,
+    RunCall,
     RunPage,
     StartedRun,
     ToolInfo,
@@ -51,6 +53,11 @@ HEARTBEAT_TIMEOUT_S = 45.0
 RUN_ENDS = frozenset({"run.completed", "run.failed", "run.cancelled"})
 
 _NOT_GIVEN: Any = object()
+
+
+def _as_of(moment: int | datetime | None) -> dict[str, str]:
+    """The query of a read as of a position or a time."""
+    return {} if moment is None else {"as_of": moment.isoformat() if isinstance(moment, datetime) else str(moment)}
 
 
 class Client:
@@ -137,8 +144,7 @@ class Client:
 
     async def get_run(self, run_id: UUID, *, as_of: int | datetime | None = None) -> Run:
         """A run with its steps, now or as of `as_of`: a position of the log or a time."""
-        params = {} if as_of is None else {"as_of": as_of.isoformat() if isinstance(as_of, datetime) else as_of}
-        return _parse(Run, await self._get(f"/v1/runs/{run_id}", params))
+        return _parse(Run, await self._get(f"/v1/runs/{run_id}", _as_of(as_of)))
 
     async def wait(self, run_id: UUID, timeout: float | None = None) -> Run:
         """Wait for the end of the run, whatever the outcome, and return the run.
@@ -178,6 +184,14 @@ class Client:
     async def messages(self, run_id: UUID) -> list[AgentMessage]:
         """All messages between the agents of a run."""
         return [message async for message in self._all(AgentMessage, f"/v1/runs/{run_id}/messages")]
+
+    async def calls(self, run_id: UUID, *, as_of: int | datetime | None = None) -> list[RunCall]:
+        """All tool calls of a run, in the order of their start. `as_of`: as they were at a position or a time."""
+        return [call async for call in self._all(RunCall, f"/v1/runs/{run_id}/calls", _as_of(as_of) | {"limit": "1000"})]
+
+    async def journal(self, run_id: UUID, *, as_of: int | datetime | None = None) -> list[JournalEntry]:
+        """What the agents of a run have finished, in the order of the log. `as_of`: as it was at a position or a time."""
+        return [entry async for entry in self._all(JournalEntry, f"/v1/runs/{run_id}/journal", _as_of(as_of) | {"limit": "1000"})]
 
     async def run_logs(
         self, run_id: UUID, *, after: int = 0, level: str | None = None, agent: str | None = None, step: str | None = None

@@ -34,6 +34,36 @@ class Call(Model):
     resolution: dict[str, Any] | None = None
 
 
+class RunCall(Call):
+    """A tool call in the list of a run's calls. `position`: of the event that started the call."""
+
+    step: str
+    agent_run_id: UUID
+    position: int
+
+
+class JournalEntry(Model):
+    """Something that an agent of a run has finished or begun.
+
+    `kind`: step, send, receive, state_get, state_set, call (started) or call_finished. `result`: of a recorded step. `large`: in
+    place of a large result, `{ref, bytes}` with the path of the event that holds the result.
+    """
+
+    position: int
+    at: datetime
+    step: str | None = None
+    agent_run_id: UUID
+    attempt: int | None = None
+    key: str
+    kind: str
+    result: Any = None
+    large: dict[str, Any] | None = None
+    tool: str | None = None
+    invocation_id: UUID | None = None
+    succeeded: bool | None = None
+    message_id: UUID | None = None
+
+
 class Step(Model):
     """A step of a run: one agent's part of the plan. `error` as of `Call`.
 
@@ -57,7 +87,9 @@ class Step(Model):
     scheduled_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    call_count: int = 0
     calls: tuple[Call, ...] = ()
+    """The calls that are among the newest of the run. `Client.calls` lists all."""
 
 
 class RunSummary(Model):
@@ -99,6 +131,7 @@ class Run(RunSummary):
     version: int = 0
     position: int = 0
     event_count: int = 0
+    call_count: int = 0
     steps: tuple[Step, ...] = ()
 
     def step(self, key: str) -> Step:

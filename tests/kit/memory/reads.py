@@ -8,14 +8,15 @@ from uuid import UUID
 from application.engine.ports.pages import Page, encode_cursor
 from application.reads import Positioned
 from application.views.activity import OpenRunCount
-from application.views.runs import DEGRADED, RunSummary, RunView
+from application.views.runs import DEGRADED, NEWEST_CALLS, JournalEntryView, RunCallView, RunSummary, RunView
 from domain.agents import AgentRegistered
 from domain.errors import InvalidCommand
 from domain.kernel import RecordedEvent
 from domain.registry import REGISTRY
 from domain.runs import ENDS, RunStarted
 from domain.tools import ToolRegistered
-from projections.runs import evolve_view
+from projections.runs.fold import calls_in, evolve_view
+from projections.runs.journal import journal
 from tests.kit.memory.log import MemoryLog
 
 
@@ -57,8 +58,18 @@ class MemoryRunReads:
         cursor = encode_cursor(str(page[-1].run_id)) if len(found) > limit else None
         return Positioned(Page(page, cursor), self.log.head)
 
-    def evolve(self, view: RunView | None, recorded: RecordedEvent) -> RunView | None:
-        return evolve_view(view, recorded)
+    async def calls(self, tenant_id: UUID, run_id: UUID, *, limit: int, after: int) -> Positioned[Page[RunCallView] | None]:
+        self.log.reach()
+        return Positioned(None, self.log.head)
+
+    def evolve(self, view: RunView | None, recorded: RecordedEvent, *, all_calls: bool = False) -> RunView | None:
+        return evolve_view(view, recorded, None if all_calls else NEWEST_CALLS)
+
+    def journal(self, started: RecordedEvent, events: Sequence[RecordedEvent]) -> Sequence[JournalEntryView]:
+        return journal(started, events)
+
+    def calls_in(self, view: RunView) -> Sequence[RunCallView]:
+        return calls_in(view)
 
 
 def _place(view: RunView) -> tuple[datetime, UUID]:

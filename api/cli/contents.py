@@ -1,0 +1,102 @@
+"""`tidelog runs calls` and `tidelog runs journal`: what is inside a run, completely."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from api.cli import options, output, phrases
+from api.cli.ids import GivenId
+
+app = typer.Typer()
+
+RunId = Annotated[str, typer.Argument(metavar="ID", help="The run's id, or its beginning.")]
+At = Annotated[str | None, typer.Option("--at", metavar="POSITION|TIME", help="As it was then: 42, or 2026-01-31T12:00:00Z.")]
+
+
+@app.command()
+def calls(
+    run_id: RunId,
+    at: At = None,
+    data_dir: options.DataDir = None,
+    url: options.Url = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """List all tool calls of a run, in the order of their start. `runs show` shows the newest ones.
+
+    Examples:
+
+      tidelog runs calls 0198c0de-…
+
+      tidelog runs calls 0198c0de-… --at 42 --json
+    """
+    output.run(_calls(run_id, at, data_dir, url, as_json))
+
+
+async def _calls(run_id: str, at: str | None, data_dir: Path | None, url: str | None, as_json: bool) -> None:
+    found = await _all(run_id, "calls", at, data_dir, url, as_json)
+    if as_json:
+        output.document(found)
+        return
+    if not found:
+        output.say("No tool calls.")
+        return
+    table = output.table("Position", "Step", "Key", "Tool", "Status", "Attempts", "Took", "Id")
+    for call in found:
+        table.add_row(
+            str(call["position"]), output.escape(call["step"]), output.escape(call["key"]), output.escape(call["tool"]),
+            output.call_status(call), str(call["attempts"]), phrases.took(call), str(call["invocation_id"]),
+        )  # fmt: skip
+    output.console().print(table)
+
+
+@app.command()
+def journal(
+    run_id: RunId,
+    at: At = None,
+    data_dir: options.DataDir = None,
+    url: options.Url = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """List what the agents of a run have finished, so that their next attempts do not repeat it.
+
+    Example:
+
+      tidelog runs journal 0198c0de-…
+    """
+    output.run(_journal(run_id, at, data_dir, url, as_json))
+
+
+async def _journal(run_id: str, at: str | None, data_dir: Path | None, url: str | None, as_json: bool) -> None:
+    found = await _all(run_id, "journal", at, data_dir, url, as_json)
+    if as_json:
+        output.document(found)
+        return
+    if not found:
+        output.say("No entries.")
+        return
+    for entry in found:
+        time, kind = entry["at"][:23].replace("T", " "), entry["kind"].replace("_", " ")
+        named = output.one_line(f"{entry['step'] or '?'}: {kind} {entry['key']}  {_what(entry)}".rstrip())
+        output.say(f"{entry['position']:>7}  {output.one_line(time)}  {named}")
+
+
+def _what(entry: dict[str, Any]) -> str:
+    """The result of an entry, or what it refers to."""
+    if entry["large"] is not None:
+        return f"{entry['large']['bytes']:,} bytes: {output.program()} events show {entry['position']}"
+    if entry["tool"] is not None:
+        return f"{entry['tool']} {entry['invocation_id']}"
+    if entry["succeeded"] is not None:
+        return "succeeded" if entry["succeeded"] else "failed"
+    return "" if entry["result"] is None else output.gist(entry["result"], 120)
+
+
+async def _all(run_id: str, what: str, at: str | None, data_dir: Path | None, url: str | None, quiet: bool) -> list[dict[str, Any]]:
+    from api.cli import connection
+    from api.settings import load_settings
+
+    given = GivenId.parse(run_id)
+    async with connection.server(load_settings(data_dir=data_dir, url=url), quiet=quiet) as server:
+        path = f"/v1/runs/{await given.complete(server)}/{what}"
+        return [item async for item in server.pages(path, {"as_of": at})]

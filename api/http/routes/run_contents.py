@@ -1,0 +1,72 @@
+"""What is inside a run, page by page: its tool calls and its journal."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from api.http.conventions.answers import OF_LISTS, page_answer
+from api.http.conventions.positions import POSITION, caught_up
+from api.http.conventions.request import container_of, principal_of
+from api.http.conventions.routing import DirectRoute
+from api.http.documents import openapi
+from application.engine.ports.pages import MAX_LIMIT, position_cursor
+from application.runs.contents import calls_of_run, journal_of_run
+from application.views.runs import JournalEntryView, RunCallView
+
+router = APIRouter(tags=["runs"], route_class=DirectRoute)
+
+AsOf = Annotated[str | None, Query(description="A position, or an RFC 3339 time: the list as it was then")]
+
+
+class CallPage(BaseModel):
+    data: list[RunCallView]
+    next_cursor: str | None
+
+
+class JournalPage(BaseModel):
+    data: list[JournalEntryView]
+    next_cursor: str | None
+
+
+@router.get(
+    "/v1/runs/{run_id}/calls",
+    summary="Tool calls of a run",
+    responses={200: openapi.gives(CallPage, *OF_LISTS)},
+    openapi_extra=openapi.takes_headers(POSITION),
+)
+async def get_calls(
+    request: Request,
+    run_id: UUID,
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100,
+    cursor: str | None = None,
+    as_of: AsOf = None,
+) -> Response:
+    """In the order of their start. The run itself shows the newest ones. `GET /v1/invocations/{id}` has a call's values."""
+    container, tenant_id, after = container_of(request), principal_of(request).tenant_id, position_cursor(cursor) or 0
+    if as_of is None:
+        await caught_up(request, "runs")
+    reads, feed, histories = container.reads.runs, container.feed, container.histories
+    found = await calls_of_run(reads, feed, histories, tenant_id, run_id, limit=limit, after=after, as_of=as_of)
+    return page_answer(request, CallPage, found)
+
+
+@router.get(
+    "/v1/runs/{run_id}/journal",
+    summary="Journal of a run: what its agents have finished",
+    responses={200: openapi.gives(JournalPage, *OF_LISTS)},
+)
+async def get_journal(
+    request: Request,
+    run_id: UUID,
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100,
+    cursor: str | None = None,
+    as_of: AsOf = None,
+) -> Response:
+    """Entries of all agents of the run, in the order of the log. A result over 16 KiB is a reference to its event."""
+    container, tenant_id, after = container_of(request), principal_of(request).tenant_id, position_cursor(cursor) or 0
+    reads, feed, histories = container.reads.runs, container.feed, container.histories
+    found = await journal_of_run(reads, feed, histories, tenant_id, run_id, limit=limit, after=after, as_of=as_of)
+    return page_answer(request, JournalPage, found)

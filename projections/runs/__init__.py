@@ -1,0 +1,68 @@
+"""Runs as the HTTP interface shows them.
+
+fold        what an event changes of a run, a step, a call: the rules, and the replay to a document
+tables      the rows, and what they hold
+rows        events into rows: an event changes a few small ones
+documents   runs as the release before stores them, while it is among the members
+queries     one run: its document, put together from rows and from events of the log
+lists       lists of runs, from columns
+journal     entries of journals, from events of the log
+"""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from application.engine.ports.pages import Page
+from application.reads import Positioned
+from application.views.runs import NEWEST_CALLS, JournalEntryView, RunCallView, RunSummary, RunView
+from domain.kernel import RecordedEvent
+from domain.registry import SLICES
+from projections.engine.checkpoints import position_of, reading
+from projections.kernel import Database, Projection
+from projections.runs.fold import calls_in, evolve_view, replay
+from projections.runs.journal import journal
+from projections.runs.lists import list_runs
+from projections.runs.queries import ONE_SNAPSHOT, get_run, read_calls
+from projections.runs.rows import apply
+
+INSIDE_RUNS = frozenset(
+    event.TOPIC for name in ("runs", "agent_runs", "invocations", "messages", "context") for event in SLICES[name]
+)
+
+PROJECTION = Projection("runs", INSIDE_RUNS, ("run", "run_step", "run_call"), apply)
+
+__all__ = ["INSIDE_RUNS", "PROJECTION", "RunQueries", "apply", "evolve_view", "get_run", "list_runs", "replay"]
+
+
+class RunQueries:
+    """The port `RunReads`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def get(self, tenant_id: UUID, run_id: UUID) -> Positioned[RunView | None]:
+        async with self._database.connection() as connection:
+            return await get_run(connection, tenant_id, run_id)
+
+    async def list(
+        self, tenant_id: UUID, *, limit: int, before: UUID | None, status: str | None, project_id: UUID | None
+    ) -> Positioned[Page[RunSummary]]:
+        async with reading(self._database, PROJECTION.name) as (connection, position):
+            return Positioned(
+                await list_runs(connection, tenant_id, limit=limit, before=before, status=status, project_id=project_id), position
+            )
+
+    async def calls(self, tenant_id: UUID, run_id: UUID, *, limit: int, after: int) -> Positioned[Page[RunCallView] | None]:
+        async with self._database.transaction() as connection:
+            await connection.execute(ONE_SNAPSHOT)
+            position = await position_of(connection, PROJECTION.name)
+            return Positioned(await read_calls(connection, tenant_id, run_id, limit=limit, after=after), position)
+
+    def evolve(self, view: RunView | None, recorded: RecordedEvent, *, all_calls: bool = False) -> RunView | None:
+        return evolve_view(view, recorded, None if all_calls else NEWEST_CALLS)
+
+    def journal(self, started: RecordedEvent, events: Sequence[RecordedEvent]) -> Sequence[JournalEntryView]:
+        return journal(started, events)
+
+    def calls_in(self, view: RunView) -> Sequence[RunCallView]:
+        return calls_in(view)
