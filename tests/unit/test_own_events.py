@@ -15,7 +15,7 @@ from domain.runs import CancelRun
 from projections.replays import RunReplays
 from tests.kit.engine import Engine, PlayedWorker
 from tests.kit.memory import MemoryEventFeed, MemoryLog
-from tests.kit.waiting import TENANT, new_id
+from tests.kit.waiting import TENANT, new_id, until
 
 OTHER = new_id()
 
@@ -199,3 +199,15 @@ async def test_long_runs_are_read_from_the_log(engine: Engine, worker: PlayedWor
     monkeypatch.setattr(engine.live, "own", OwnEvents(max_root_bytes=3 * own_events.EVENT_BYTES))
     view, statements = await at_end(engine, [worker])
     assert view.status == "completed" and statements == 1
+
+
+async def test_a_new_history_of_the_log_drops_what_was_kept(engine: Engine, worker: PlayedWorker) -> None:
+    await engine.live.begun(15)
+    run_id = new_id()
+    async with watching_end(engine.live, RunReplays(engine.feed), TENANT, run_id):
+        await engine.start("alpha", run_id=run_id)
+        await engine.settled()
+        assert engine.live.own.bytes > 0
+        await engine.histories.restored("a test", engine.log.head)
+        await until(lambda: engine.live.own.bytes == 0, "nothing is kept of the old history")
+        assert not engine.live.own.whole(TENANT, run_id)
