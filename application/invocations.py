@@ -2,10 +2,9 @@
 
 from uuid import UUID
 
-import structlog
-
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import Caller, CommandOutcome, CommandRequest
+from application.engine.ports.log_context import about
 from domain import invocations
 from domain.errors import NotFound
 from domain.kernel import derive_id
@@ -26,7 +25,7 @@ async def request_for_invocation(commands: CommandLoop, caller: Caller, invocati
     if loaded.state.requested is None:
         raise NotFound(f"there is no invocation {invocation_id}")
     run_id: UUID = loaded.state.requested.run_id
-    structlog.contextvars.bind_contextvars(run_id=str(run_id), invocation_id=str(invocation_id))
+    about(run_id=run_id, invocation_id=invocation_id)
     return caller.named(derive_id(invocation_id, name), run_id)
 
 

@@ -103,6 +103,10 @@ class CurrentRuns(Protocol):
         """
         ...
 
+    def of(self, events: Sequence[RecordedEvent]) -> CurrentRun:
+        """The run from all its events, which begin with its start."""
+        ...
+
 
 class MessageReads(Protocol):
     async def list(self, tenant_id: UUID, run_id: UUID, *, limit: int, after: int | None) -> Positioned[Page[MessageView]]:

@@ -7,6 +7,7 @@ with time, not with the callers.
 
 import asyncio
 from collections import defaultdict, deque
+from collections.abc import Sequence
 from uuid import UUID
 
 import structlog
@@ -87,6 +88,13 @@ class RunReplays:
         if error is not None:
             raise error.with_traceback(None)  # all callers share the error, and each raise would lengthen its traceback
         return None if replay.view is None else CurrentRun(replay.view, replay.parts)
+
+    def of(self, events: Sequence[RecordedEvent]) -> CurrentRun:
+        view: RunView | None = None
+        for recorded in events:
+            view = evolve_view(view, recorded)
+        assert view is not None
+        return CurrentRun(view, OpenParts().after(events))
 
     async def _read_all(self) -> None:
         while self._queue:

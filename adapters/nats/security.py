@@ -114,6 +114,10 @@ class _Transport(TcpTransport):
             raise ConnectionResetError("the connection is closed")
 
 
+_BLANKS = " \t\n\r\x0b\x0c"
+"""What the library strips from names and values of headers."""
+
+
 class _LivingClient(Client):
     """The library's client, except that it reconnects or closes when one of its tasks has ended.
 
@@ -125,6 +129,20 @@ class _LivingClient(Client):
         if self._transport is None and s.uri.scheme in ("nats", "tls"):
             self._transport = _Transport()  # type: ignore[no-untyped-call]
         await super()._connect_to_server(s)
+
+    @staticmethod
+    def _parse_header_lines(raw: bytes) -> dict[str, str]:
+        """The same as the library's, in a fraction of its time: the library looks at each character of each name by itself.
+
+        Every message of the log has half a dozen headers, and every reader of the log gets every message.
+        """
+        found: dict[str, str] = {}
+        for line in raw.decode("utf-8", "replace").split("\r\n"):
+            name, colon, value = line.partition(":")
+            key = name.strip(_BLANKS)
+            if colon and key.isascii() and key.split() == ([key] if key else []):
+                found[key] = value.strip(_BLANKS)
+        return found
 
     async def _send_subscribe(self, sub: Any) -> None:
         """Sends nothing while reconnecting: the reconnect itself sends all present subscriptions.

@@ -6,6 +6,7 @@ from typing import Any, Literal, TextIO
 
 import structlog
 
+from application.engine.ports.log_context import with_ids
 from tidelog.log_lines import has_colours, json_line, text_line
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -21,6 +22,7 @@ def configure_logging(level: str, form: Literal["auto", "json", "console"], *, r
 
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        with_ids,
         structlog.processors.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -13,7 +13,7 @@ async def commands(parts: Parts) -> CommandLoop:
     catalog, snapshots, snapshotter = await tables.catalog(parts), await storage.snapshots(parts), None
     store: EventStore = await storage.store(parts)
     if "api" in parts.roles:  # requests wait for what this process appends
-        store = TellingStore(store, (await log_streams.live(parts)).heard)
+        store = TellingStore(store, (await log_streams.live(parts)).appended)
     if snapshots is not None:
         snapshotter = Snapshotter(snapshots, catalog.registry, every=parts.settings.snapshot_every)
         parts.loops["snapshots"] = snapshotter.run

@@ -8,7 +8,8 @@ from uuid import UUID
 
 from application.engine.reading.live import LiveFeed
 from application.engine.reading.watches import Watch
-from application.reads import CurrentRuns
+from application.reads import CurrentRun, CurrentRuns
+from application.views.parts import OpenParts
 from application.views.runs import RunView
 from domain.errors import NotFound, Unavailable
 from domain.runs import ENDS
@@ -38,21 +39,30 @@ class RunEnd:
         while True:
             if not may_be_over and not self._live.closed:
                 await self._watch.next(max(deadline - time.monotonic(), 0))
-            run = await self._runs.now(self._tenant_id, self._run_id)
+            run = self._own() or await self._runs.now(self._tenant_id, self._run_id)
             if run is None or run.parts.ended or time.monotonic() >= deadline or self._live.closed:
                 return None if run is None else run.view
             may_be_over = False
+
+    def _own(self) -> CurrentRun | None:
+        """The run at its end, if this process has appended all of it. Then no query is made.
+
+        Nothing can be missing: the streams are complete from their first events on, and everything that began in the run has ended.
+        What another process appends to a stream of the run would be a gap there, or the end of a part that has none here.
+        """
+        events = self._live.own.whole(self._tenant_id, self._run_id)
+        return self._runs.of(events) if events and OpenParts().after(events).over else None
 
 
 @asynccontextmanager
 async def watching_end(live: LiveFeed, runs: CurrentRuns, tenant_id: UUID, run_id: UUID) -> AsyncIterator[RunEnd]:
     """Watches for the end of a run. Enter the block before the run is started, so that the end is not missed.
 
-    While nothing ends, a watch costs no query: this process's own appends and the live feed wake those whose run has ended, and one
-    statement reads all runs that ended together.
+    While nothing ends, a watch costs no query: this process's own appends and the live feed wake those whose run has ended. A run
+    that this process has carried through is known to it; one statement reads all other runs that ended together.
     """
     await live.begun(BEGIN_S)
-    with live.watch(run_id, ENDS) as watch:
+    with live.watch(run_id, ENDS) as watch, live.own.following(tenant_id, run_id):
         yield RunEnd(live, runs, tenant_id, run_id, watch)
 
 

@@ -2,10 +2,9 @@
 
 from uuid import UUID
 
-import structlog
-
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import Caller, CommandRequest
+from application.engine.ports.log_context import about
 from domain import agent_runs
 from domain.agent_runs import AgentRun
 from domain.errors import NotFound
@@ -27,5 +26,5 @@ async def request_for_agent_run(commands: CommandLoop, caller: Caller, agent_run
     state = await load_agent_run(commands, caller.tenant_id, agent_run_id)
     assert state.requested is not None
     run_id = state.requested.run_id
-    structlog.contextvars.bind_contextvars(run_id=str(run_id), agent_run_id=str(agent_run_id))
+    about(run_id=run_id, agent_run_id=agent_run_id)
     return caller.named(derive_id(agent_run_id, name), run_id)

@@ -92,7 +92,7 @@ class Engine:
         self.open_work = shared.open_work if shared else MemoryOpenWork(self.log)
         self.snapshots = shared.snapshots if shared else MemorySnapshots(self.log)
         self.snapshotter = Snapshotter(self.snapshots, catalog.registry, every=snapshot_every) if snapshot_every else None
-        told = TellingStore(self.store, self.live.heard)
+        told = TellingStore(self.store, self.live.appended)
         self.commands = CommandLoop(told, catalog, snapshots=self.snapshotter, hooks=hooks, reactions=reactions)
         self.session_board = shared.session_board if shared else SessionBoard(self.open_work)
         self.sessions = MemoryWorkerSessions(self.session_board)

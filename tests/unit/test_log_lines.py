@@ -8,6 +8,8 @@ import pytest
 import structlog
 
 from adapters.telemetry.logging import configure_logging
+from application.engine.ports.log_context import about
+from tests.kit.waiting import new_id
 from tidelog import logs
 from tidelog.logs import configure_logs, log
 
@@ -35,6 +37,16 @@ def written(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
 def of_the_server(form: str) -> None:
     configure_logging("info", form, role="api")  # type: ignore[arg-type]
     structlog.get_logger("some.module").warning("something", **FIELDS)
+
+
+def test_the_servers_lines_have_the_ids_that_the_task_is_about(written: Written) -> None:
+    run_id = new_id()
+    about(run_id=run_id)
+    try:
+        of_the_server("json")
+        assert json.loads(written())["run_id"] == str(run_id)
+    finally:
+        about()
 
 
 def of_a_worker(form: str) -> None:

@@ -28,6 +28,7 @@ from application.workers.hosting.session import HostedSession, Visitor
 from domain.errors import Forbidden, InvalidCommand, Unavailable
 
 log = structlog.get_logger(__name__)
+_RECEIVED = SESSION_MESSAGES.labels("received")
 
 
 class Sessions:
@@ -109,7 +110,7 @@ class Sessions:
             if (text := message.get("text")) is None:
                 raise MalformedMessage("frames are text, not binary")
             found = read(text)
-            SESSION_MESSAGES.labels("received").inc(len(found))
+            _RECEIVED.inc(len(found))
             size = len(text) // max(1, len(found))
             for said in found:
                 if isinstance(said, Unreadable):

@@ -28,6 +28,7 @@ CODES: dict[Ending, int] = {
     "no-version": 4426,
 }
 """Close codes."""
+_SENT = SESSION_MESSAGES.labels("sent")
 
 
 class Outbox:
@@ -130,5 +131,5 @@ class Outbox:
         if not parts:
             return b""
         self._bytes -= size - 2
-        SESSION_MESSAGES.labels("sent").inc(len(parts))
+        _SENT.inc(len(parts))
         return b"[%s]" % b",".join(parts)

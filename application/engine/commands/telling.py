@@ -1,12 +1,11 @@
 """An event store that tells this process what it has appended, before the log on NATS brings the events back."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 
 from application.engine.ports.log import AppendRequest, AppendResult, EventStore
-from application.engine.reading.watches import HeardEvent
 
-Told = Callable[[Iterable[HeardEvent]], None]
-"""Called with the events of an append that is durable. It must neither wait nor raise."""
+Told = Callable[[AppendRequest, AppendResult], None]
+"""Called with an append that is durable, and with its result. It must neither wait nor raise."""
 
 
 class TellingStore:
@@ -22,13 +21,6 @@ class TellingStore:
 
     async def append(self, request: AppendRequest) -> AppendResult:
         result = await self._store.append(request)
-        if not result.duplicate:
-            self._told(_events(request))
+        if not result.known:
+            self._told(request, result)
         return result
-
-
-def _events(request: AppendRequest) -> Iterator[HeardEvent]:
-    versions = [stream.expected_version for stream in request.streams]
-    for index, event, _ in request.events:
-        versions[index] += 1
-        yield HeardEvent(request.streams[index].stream_id, event.topic, versions[index])

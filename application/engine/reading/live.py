@@ -8,17 +8,18 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, aclosing
 from functools import partial
 from uuid import UUID
 
 import structlog
 
-from application.engine.ports.log import EventFeed, Subscription
+from application.engine.ports.log import AppendRequest, AppendResult, EventFeed, Subscription
 from application.engine.reading.channels import Batch, Channel, Filter, LiveListener, TooSlow
 from application.engine.reading.histories import History, HistoryEnded
 from application.engine.reading.history_keeper import HistoryKeeper
+from application.engine.reading.own_events import OwnEvents
 from application.engine.reading.watches import CallingWatch, HeardEvent, Watch, Watches
 from application.engine.retry import persistently
 from domain.kernel import RecordedEvent
@@ -60,6 +61,8 @@ class LiveFeed:
         self._channels: dict[Filter, Channel] = {}
         self._due: deque[LiveListener | Watch] = deque()
         self._watches = Watches()
+        self.own = OwnEvents()
+        """What this process has appended for roots that somebody follows."""
         self._wanted = asyncio.Event()
         """Set when a listener or a watch needs the log to be read."""
         self._started = asyncio.Event()
@@ -113,6 +116,7 @@ class LiveFeed:
     def _restart(self) -> None:
         """The log that listeners follow is gone: ends their streams, and wakes all watches."""
         self._started.clear()
+        self.own.forget()
         channels, self._channels = self._channels, {}
         for channel in channels.values():
             for listener in channel.listeners:
@@ -234,11 +238,14 @@ class LiveFeed:
             wanted.tenant_id, after=after, until=until, limit=PAGE, root_id=wanted.root_id, topics=topics
         )
 
-    def heard(self, events: Iterable[HeardEvent]) -> None:
-        """Wakes the watches that one of the events is for.
+    def appended(self, request: AppendRequest, result: AppendResult) -> None:
+        """This process has appended something. Its event store says so (`TellingStore`) before the log brings the events."""
+        self.own.appended(request, result)
+        if self._watches:
+            self._wake_in_turn(self._watches.concerned(_watched(self._watches, request)))
 
-        The event store of this process calls this for its own appends (`TellingStore`), before the log brings their events.
-        """
+    def heard(self, events: Iterable[HeardEvent]) -> None:
+        """Wakes the watches that one of the events is for."""
         if self._watches:
             self._wake_in_turn(self._watches.concerned(events))
 
@@ -276,3 +283,16 @@ class LiveFeed:
     def watched(self, stream_id: UUID) -> int:
         """Number of watches of a stream."""
         return self._watches.of(stream_id)
+
+
+def _watched(watches: Watches, request: AppendRequest) -> Iterator[HeardEvent]:
+    """The events of an append, of watched streams only."""
+    streams = [stream.stream_id if watches.of(stream.stream_id) else None for stream in request.streams]
+    if not any(streams):
+        return
+    versions = [stream.expected_version for stream in request.streams]
+    for place, event, _ in request.events:
+        versions[place] += 1
+        stream_id = streams[place]
+        if stream_id is not None:
+            yield HeardEvent(stream_id, event.topic, versions[place])

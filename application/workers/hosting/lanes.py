@@ -6,20 +6,26 @@ from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID
 
 from application.engine.background import end
+from application.engine.ports.log_context import about
 from application.workers.hosting.messages import AnyReport
+
+MOST_IDLE = 32
+"""Tasks of a session that wait for work. A further task ends with its work."""
 
 
 class Lanes:
     """A queue for each piece of work about which reports wait. `handle` gets the reports of one piece that wait together.
 
     `handle` answers each of the reports, and returns how many of them it has answered, from the first on, at least one. It raises
-    nothing.
+    nothing. A task whose queue is empty goes on with the next piece of work: a new task would cost as much as reading a report.
     """
 
     def __init__(self, handle: Callable[[Sequence[AnyReport]], Awaitable[int]]) -> None:
         self._handle = handle
         self._waiting: dict[UUID, deque[tuple[AnyReport, int]]] = {}
-        self._tasks: dict[UUID, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._idle: list[asyncio.Future[UUID]] = []
+        """Where tasks without work wait for it."""
         self._closed = False
         self.open = 0
         """Reports that have no answer yet."""
@@ -37,13 +43,28 @@ class Lanes:
             waiting.append((report, size))
             return
         self._waiting[report.work] = deque([(report, size)])
-        self._tasks[report.work] = asyncio.create_task(self._run(report.work), name=f"reports-{report.work}")
+        if self._idle:
+            self._idle.pop().set_result(report.work)
+            return
+        task = asyncio.create_task(self._run(report.work), name="reports")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def waits(self, work_id: UUID) -> bool:
         """Whether reports about a piece of work have no answer yet."""
         return work_id in self._waiting
 
     async def _run(self, work_id: UUID) -> None:
+        while True:
+            await self._work_off(work_id)
+            if self._closed or len(self._idle) >= MOST_IDLE:
+                return
+            about()  # nothing of the work before stands on lines about the next one
+            turn: asyncio.Future[UUID] = asyncio.get_running_loop().create_future()
+            self._idle.append(turn)
+            work_id = await turn
+
+    async def _work_off(self, work_id: UUID) -> None:
         waiting = self._waiting[work_id]
         try:
             while waiting and not self._closed:
@@ -53,7 +74,7 @@ class Lanes:
                     self.open -= 1
                     self.bytes -= size
         finally:
-            del self._waiting[work_id], self._tasks[work_id]
+            del self._waiting[work_id]
             for _, size in waiting:
                 self.open -= 1
                 self.bytes -= size
@@ -63,7 +84,10 @@ class Lanes:
     async def close(self, grace_s: float) -> None:
         """What is under way may come to its end within the grace; what waits behind it has no effect any more."""
         self._closed = True
-        tasks = list(self._tasks.values())
+        for turn in self._idle:
+            turn.cancel()
+        self._idle = []
+        tasks = list(self._tasks)
         if tasks:
             await asyncio.wait(tasks, timeout=grace_s)
             await end(*tasks)
