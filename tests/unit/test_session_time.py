@@ -16,7 +16,7 @@ from tidelog.errors import TidelogConnectionError
 from tidelog.session import Target, driver, inbound, talk
 from tidelog.session import session as module
 from tidelog.session.frames import frame, message
-from tidelog.session.link import Link
+from tidelog.session.link import Link, LinkError
 from tidelog.session.outbox import Outbox, Report
 from tidelog.session.talk import Talk
 
@@ -54,6 +54,31 @@ def test_pauses_grow_up_to_a_bound_and_begin_anew_after_a_connection_that_held(m
     assert [pauses.next_s() for _ in range(6)] == [0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
     assert {pauses.next_s(1.0) for _ in range(2_000)} == {5.0}, "an outage of hours, and a server that welcomes and ends at once"
     assert [pauses.next_s(held_s) for held_s in (2.0, 0.0)] == [0.2, 0.4]
+
+
+def test_a_worker_is_back_soon_after_a_server_that_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody answers for a while: the pauses stay short. Whoever answers, and a long outage, lengthen them."""
+    monkeypatch.undo()  # the pauses of users
+    monkeypatch.setattr("random.uniform", lambda _, longest: longest)
+    now = [0.0]
+    pauses = driver.Pauses(lambda: now[0])
+    assert [pauses.next_s(held_s) for held_s in (9.0, 0.0, 0.0)] == [0.2, 0.4, 0.8]
+    assert [pauses.next_s(reached=False) for _ in range(3)] == [0.8, 0.8, 0.8]
+    assert [pauses.next_s(), pauses.next_s(reached=False)] == [1.6, 1.6], "a server that refuses is not asked more often"
+    now[0] = 60.0
+    assert [pauses.next_s(reached=False) for _ in range(3)] == [3.2, 5.0, 5.0]
+    assert [pauses.next_s(9.0), *(pauses.next_s(reached=False) for _ in range(3))] == [0.2, 0.4, 0.8, 0.8]
+
+
+async def test_a_try_reaches_nobody_where_nobody_listens() -> None:
+    rude = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    target = Target.of(f"http://127.0.0.1:{rude.sockets[0].getsockname()[1]}", KEY)
+    with pytest.raises(LinkError) as there:
+        await Link.open(target)
+    rude.close()
+    with pytest.raises(LinkError) as away:
+        await Link.open(target)
+    assert (there.value.reached, away.value.reached) == (True, False)
 
 
 async def test_a_connection_is_renewed_by_opening_the_new_one_first(
