@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from application.engine.background import end
 from application.engine.ports.log import AppendRequest, AppendResult
-from application.engine.ports.queue import WorkItem
+from application.engine.ports.queue import Queue, WorkItem
 from application.engine.ports.sessions import Offered, Seen
 from application.workers.hosting import host
 from application.workers.hosting.credit import Credit
@@ -34,6 +34,7 @@ from application.workers.hosting.messages import (
     WorkForTool,
 )
 from domain import agent_runs, runs
+from domain.errors import Unavailable
 from domain.failures import Failure
 from domain.tenants import RevokeApiKey
 from tests.kit.engine import Engine
@@ -143,6 +144,30 @@ async def test_a_lost_pull_is_made_anew(engine: Engine, process: Hosting) -> Non
     engine.queue.lose_pulls()
     await engine.start("alpha")
     await worker.hears(WorkForAgent)
+
+
+async def test_a_queue_is_made_once_however_many_workers_offer_the_agent(
+    engine: Engine, process: Hosting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, ensure = list[str](), engine.queue.ensure
+
+    async def counted(tenant_id: UUID, kind: str, pool: str, *, max_pending: int) -> Queue:
+        made.append(pool)
+        first = len(made) == 1
+        await asyncio.sleep(0)
+        if first:
+            raise Unavailable("away")
+        return await ensure(tenant_id, kind, pool, max_pending=max_pending)
+
+    monkeypatch.setattr(engine.queue, "ensure", counted)
+    crowd = [process.connect() for _ in range(5)]
+    await asyncio.gather(*(worker.hello(("alpha", "beta")) for worker in crowd))
+    assert len(made) == 3, "two, and one that failed"
+    for worker in crowd:
+        await process.lose(worker)
+    await until(lambda: not process.host.dispatcher.pools, "the end of the pools")
+    await welcomed(process, "alpha")
+    assert len(made) == 4, "nobody has looked after the queue meanwhile"
 
 
 async def test_a_step_that_asks_for_a_version_waits_for_a_worker_of_that_version(engine: Engine, process: Hosting) -> None:
