@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -435,6 +436,51 @@ async def test_beats_and_silence(process: Hosting) -> None:
     process.clock.now += 1
     process.host.tick(process.clock.now)
     assert worker.ear.ending is not None and worker.ear.ending[0] == "silent"
+
+
+async def test_workers_that_come_at_once_are_taken_in_turns(
+    engine: Engine, process: Hosting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_now, most, opened = 0, 0, engine.sessions.open
+
+    async def counted(*given: Any, **bounds: Any) -> bool:
+        nonlocal open_now, most
+        open_now += 1
+        most = max(most, open_now)
+        try:
+            await turns(3)
+        finally:
+            open_now -= 1
+        return await opened(*given, **bounds)
+
+    monkeypatch.setattr(engine.sessions, "open", counted)
+    crowd = [process.connect() for _ in range(2 * host.GREETED_AT_ONCE)]
+    for lost in crowd[:3]:
+        lost.say(Hello(t="hello", versions=(1,), worker="w", incarnation=uuid4()))
+        await turns(1)
+        await process.lose(lost)
+    await asyncio.gather(*(worker.hello() for worker in crowd[3:]))
+    assert most == host.GREETED_AT_ONCE
+
+
+async def test_beats_do_not_wait_for_the_database(engine: Engine, process: Hosting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "TICK_S", 0.001)
+    silent = asyncio.Event()
+
+    async def seen(session_ids: Sequence[UUID]) -> Seen:
+        silent.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(engine.sessions, "seen", seen)
+    worker = await welcomed(process)
+    running = asyncio.create_task(process.host.run())
+    try:
+        await silent.wait()
+        process.clock.now += 3
+        await worker.hears(LifeSign)
+    finally:
+        await end(running)
 
 
 async def test_when_the_process_stops_a_session_answers_what_waits_and_gets_no_more(engine: Engine, process: Hosting) -> None:

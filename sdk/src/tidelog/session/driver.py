@@ -19,15 +19,16 @@ from tidelog.session.offers import NOTHING
 from tidelog.session.outbox import Outbox, Report
 from tidelog.session.talk import LEFT, REPLACED, SILENT, Talk
 
-TICK_S = 1.0
+TICK_S, SECOND_LOOK_S = 1.0, 0.25
+"""Seconds between two looks at the connection; before the second look at one in doubt."""
 WELCOME_S = 600.0
 """The server registers all definitions before the welcome: many workers with many agents that come together take their time. A
 server that is away is noticed by its silence. A worker that gave up would let the server begin anew."""
 FIRST_PAUSE_S, SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 0.1, 5.0
 MOST_DOUBLED = 16
 SOON_BACK_S, SOON_DOUBLED = 60.0, 2
-"""For so many seconds after a loss, tries that reach nobody do not lengthen the pause beyond `FIRST_PAUSE_S`, doubled so often. Such a
-try costs the server nothing, and a server that is started again is back after a few seconds."""
+"""For so many seconds after a loss, tries that reach nobody do not lengthen the pause beyond `FIRST_PAUSE_S`, doubled so often.
+Such a try costs the server nothing, and a server that is started again is back after a few seconds."""
 STEADY_S = 2.0
 """A connection that held for so long after the welcome was a good one: pauses begin anew."""
 RENEW_S, RENEW_JITTER_S = 3000.0, 600.0
@@ -252,9 +253,9 @@ class Driver:
 
     async def _stay(self, talk: Talk) -> str:
         """Stays connected, over renewals of the connection. Returns why the connection was lost."""
-        renew_at = self._next_renewal()
+        renew_at, doubted = self._next_renewal(), False
         while True:
-            await self._wait({self._talks[talk]}, TICK_S)
+            await self._wait({self._talks[talk]}, SECOND_LOOK_S if doubted else TICK_S)
             if self._stopping.done():
                 await self._leave(talk)
                 return ""
@@ -268,7 +269,8 @@ class Driver:
                 await self._drop(talk)
                 return f"the worker's event loop stands still for {LIFELESS_S:.0f} s: other workers take over its work"
             sent_at, now = self.outbox.oldest_sent_at(), time.monotonic()
-            if now < renew_at and not talk.drained and (sent_at is None or now - sent_at < STUCK_S):
+            in_doubt, doubted = doubted and talk.in_doubt, talk.in_doubt  # twice: what this thread has not read yet is no silence
+            if now < renew_at and not talk.drained and not in_doubt and (sent_at is None or now - sent_at < STUCK_S):
                 continue
             talk.drained = False
             try:
