@@ -24,11 +24,11 @@ PAUSE_S = 0.5
 log = structlog.get_logger(__name__)
 
 
-class Listener:
+class Acceptor:
     """Accepts the connections of one listening socket, until it is closed."""
 
     def __init__(self, listening: socket.socket, made: Callable[[], asyncio.Protocol], *, backlog: int) -> None:
-        """`listening`: bound; the listener closes it. `made`: makes the protocol of a connection."""
+        """`listening`: bound; the acceptor closes it. `made`: makes the protocol of a connection."""
         self._loop = asyncio.get_running_loop()
         self._socket = listening
         self._made = made

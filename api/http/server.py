@@ -18,7 +18,7 @@ from api.container import Container
 from api.http.app import create_app
 from api.http.conventions.connection import protocol
 from api.http.conventions.door import Door, Limits
-from api.http.listening import Listener, bound
+from api.http.listening import Acceptor, bound
 from api.http.sessions.connection import SessionConnection
 from api.http.sessions.limits import MAX_SOCKET
 from api.open_files import raise_open_files
@@ -116,9 +116,9 @@ class FirstKey:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers, which the process has, and with listeners of its own."""
+    """uvicorn without its signal handlers, which the process has, and with acceptors of its own."""
 
-    servers: Sequence[Listener]  # type: ignore[assignment]  # uvicorn closes them, and waits for their end
+    servers: Sequence[Acceptor]  # type: ignore[assignment]  # uvicorn closes them, and waits for their end
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listens at the address of the configuration. Raises OSError: the address cannot be had."""
@@ -130,12 +130,12 @@ class _Server(uvicorn.Server):
         await super().startup(sockets=[])
         made = cast("Callable[..., asyncio.Protocol]", config.http_protocol_class)
         connection = partial(made, config=config, server_state=self.server_state, app_state={})
-        self.servers = [Listener(one, connection, backlog=config.backlog) for one in listening]
+        self.servers = [Acceptor(one, connection, backlog=config.backlog) for one in listening]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for listener in self.servers:
-            listener.close()
-            await listener.wait_closed()  # uvicorn must know the last connections to end them
+        for acceptor in self.servers:
+            acceptor.close()
+            await acceptor.wait_closed()  # uvicorn must know the last connections to end them
         await super().shutdown(sockets)
 
     async def answered(self) -> None:

@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from api.http import listening
-from api.http.listening import ACCEPTED_A_TURN, Listener, bound
+from api.http.listening import ACCEPTED_A_TURN, Acceptor, bound
 from tests.integration.system_kit import eventually
 from tests.pace import within
 
@@ -49,7 +49,7 @@ async def counting(kind: type[socket.socket] = socket.socket) -> AsyncIterator[i
     [own] = await bound("127.0.0.1", 0)
     own = kind(fileno=own.detach())
     Counted.made = 0
-    listener = Listener(own, Counted, backlog=2 * CROWD)
+    listener = Acceptor(own, Counted, backlog=2 * CROWD)
     try:
         yield own.getsockname()[1]
     finally:

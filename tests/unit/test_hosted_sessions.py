@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -10,7 +9,7 @@ import pytest_asyncio
 
 from application.engine.background import end
 from application.engine.ports.log import AppendRequest, AppendResult
-from application.engine.ports.queue import Queue, WorkItem
+from application.engine.ports.queue import WorkItem
 from application.engine.ports.sessions import Offered, Seen
 from application.workers.hosting import host
 from application.workers.hosting.credit import Credit
@@ -35,7 +34,6 @@ from application.workers.hosting.messages import (
     WorkForTool,
 )
 from domain import agent_runs, runs
-from domain.errors import Unavailable
 from domain.failures import Failure
 from domain.tenants import RevokeApiKey
 from tests.kit.engine import Engine
@@ -145,30 +143,6 @@ async def test_a_lost_pull_is_made_anew(engine: Engine, process: Hosting) -> Non
     engine.queue.lose_pulls()
     await engine.start("alpha")
     await worker.hears(WorkForAgent)
-
-
-async def test_a_queue_is_made_once_however_many_workers_offer_the_agent(
-    engine: Engine, process: Hosting, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made, ensure = list[str](), engine.queue.ensure
-
-    async def counted(tenant_id: UUID, kind: str, pool: str, *, max_pending: int) -> Queue:
-        made.append(pool)
-        first = len(made) == 1
-        await asyncio.sleep(0)
-        if first:
-            raise Unavailable("away")
-        return await ensure(tenant_id, kind, pool, max_pending=max_pending)
-
-    monkeypatch.setattr(engine.queue, "ensure", counted)
-    crowd = [process.connect() for _ in range(5)]
-    await asyncio.gather(*(worker.hello(("alpha", "beta")) for worker in crowd))
-    assert len(made) == 3, "two, and one that failed"
-    for worker in crowd:
-        await process.lose(worker)
-    await until(lambda: not process.host.dispatcher.pools, "the end of the pools")
-    await welcomed(process, "alpha")
-    assert len(made) == 4, "nobody has looked after the queue meanwhile"
 
 
 async def test_a_step_that_asks_for_a_version_waits_for_a_worker_of_that_version(engine: Engine, process: Hosting) -> None:
@@ -436,51 +410,6 @@ async def test_beats_and_silence(process: Hosting) -> None:
     process.clock.now += 1
     process.host.tick(process.clock.now)
     assert worker.ear.ending is not None and worker.ear.ending[0] == "silent"
-
-
-async def test_workers_that_come_at_once_are_taken_in_turns(
-    engine: Engine, process: Hosting, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    open_now, most, opened = 0, 0, engine.sessions.open
-
-    async def counted(*given: Any, **bounds: Any) -> bool:
-        nonlocal open_now, most
-        open_now += 1
-        most = max(most, open_now)
-        try:
-            await turns(3)
-        finally:
-            open_now -= 1
-        return await opened(*given, **bounds)
-
-    monkeypatch.setattr(engine.sessions, "open", counted)
-    crowd = [process.connect() for _ in range(2 * host.GREETED_AT_ONCE)]
-    for lost in crowd[:3]:
-        lost.say(Hello(t="hello", versions=(1,), worker="w", incarnation=uuid4()))
-        await turns(1)
-        await process.lose(lost)
-    await asyncio.gather(*(worker.hello() for worker in crowd[3:]))
-    assert most == host.GREETED_AT_ONCE
-
-
-async def test_beats_do_not_wait_for_the_database(engine: Engine, process: Hosting, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "TICK_S", 0.001)
-    silent = asyncio.Event()
-
-    async def seen(session_ids: Sequence[UUID]) -> Seen:
-        silent.set()
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    monkeypatch.setattr(engine.sessions, "seen", seen)
-    worker = await welcomed(process)
-    running = asyncio.create_task(process.host.run())
-    try:
-        await silent.wait()
-        process.clock.now += 3
-        await worker.hears(LifeSign)
-    finally:
-        await end(running)
 
 
 async def test_when_the_process_stops_a_session_answers_what_waits_and_gets_no_more(engine: Engine, process: Hosting) -> None:
