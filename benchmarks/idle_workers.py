@@ -13,6 +13,10 @@ from benchmarks.machine import cpu_by_part, rss_mb
 from benchmarks.run_server import Tidelog, answer
 
 AGENTS = 100
+AT_ONCE = 4
+"""Workers that start at the same time. Each one takes some seconds of a processor to start."""
+LATEST_S = 120.0
+"""Seconds in which a worker at least must start, and offer all its agents."""
 SETTLED_S, SETTLED_SHARE, SETTLE_S = 5.0, 0.3, 300.0
 IDLE_S = 30.0
 SERVER = ("api", "engine")
@@ -41,20 +45,29 @@ def measure(services: EmbeddedServices, folder: Path, workers: int) -> None:
                 (agents / "idle.py").write_text(FILE.format(count=AGENTS, worker=name))
                 worker = tidelog.worker(url, agents=agents, among=f"?capability={name}", known=f"agent-{name}-0")
                 pids.append(stack.enter_context(worker))
-            settle(url, workers)
+                until_offering(url, number + 1 - AT_ONCE)
+            until_offering(url, workers)
+            settle()
             report(title, workers, pids)
 
 
-def settle(url: str, workers: int) -> None:
-    """Waits until the workers have started, which costs each of them a second of a processor, and all agents are registered.
+def until_offering(url: str, workers: int) -> None:
+    """Waits until so many workers offer all their agents. Raises TimeoutError if for a long time none more does."""
+    found, end = -1, 0.0
+    while (now := offering(url)) < workers:
+        if now > found:
+            found, end = now, time.monotonic() + LATEST_S
+        elif time.monotonic() > end:
+            raise TimeoutError(f"{now} of {workers} workers offer their agents, and none more since {LATEST_S:g} s")
+        time.sleep(0.2)
 
-    Raises TimeoutError.
-    """
+
+def settle() -> None:
+    """Waits until the workers use little of the processors. Raises TimeoutError."""
     end = time.monotonic() + SETTLE_S
-    while offering(url) < workers or shares(SETTLED_S)["worker"] > SETTLED_SHARE:
+    while (share := shares(SETTLED_S)["worker"]) > SETTLED_SHARE:
         if time.monotonic() > end:
-            raise TimeoutError(f"{offering(url)} of {workers} workers offer their agents after {SETTLE_S:g} s")
-        time.sleep(0.5)
+            raise TimeoutError(f"idle workers use {share:.0%} of a core after {SETTLE_S:g} s")
 
 
 def offering(url: str) -> int:

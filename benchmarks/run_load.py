@@ -138,7 +138,7 @@ async def asking(headers: dict[str, str]) -> AsyncIterator[Ask]:
         return
     import aiohttp
 
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=20)
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=READ_S)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers) as session:
 

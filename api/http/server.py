@@ -1,11 +1,14 @@
 """The HTTP server of a process: uvicorn without its own signal handlers, and the first key of a fresh installation."""
 
 import asyncio
-from collections.abc import Iterator
+import socket
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import structlog
 import uvicorn
@@ -15,6 +18,7 @@ from api.container import Container
 from api.http.app import create_app
 from api.http.conventions.connection import protocol
 from api.http.conventions.door import Door, Limits
+from api.http.listening import Acceptor, bound
 from api.http.sessions.connection import SessionConnection
 from api.http.sessions.limits import MAX_SOCKET
 from api.open_files import raise_open_files
@@ -112,7 +116,27 @@ class FirstKey:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: the process has its own."""
+    """uvicorn without its signal handlers, which the process has, and with acceptors of its own."""
+
+    servers: Sequence[Acceptor]  # type: ignore[assignment]  # uvicorn closes them, and waits for their end
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listens at the address of the configuration. Raises OSError: the address cannot be had."""
+        if sys.platform == "win32":  # the loop of that system cannot watch a socket
+            await super().startup(sockets)
+            return
+        config = self.config
+        listening = await bound(config.host, config.port)
+        await super().startup(sockets=[])
+        made = cast("Callable[..., asyncio.Protocol]", config.http_protocol_class)
+        connection = partial(made, config=config, server_state=self.server_state, app_state={})
+        self.servers = [Acceptor(one, connection, backlog=config.backlog) for one in listening]
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for acceptor in self.servers:
+            acceptor.close()
+            await acceptor.wait_closed()  # uvicorn must know the last connections to end them
+        await super().shutdown(sockets)
 
     async def answered(self) -> None:
         """Waits for the answers of the requests that were cancelled at the end of the grace."""

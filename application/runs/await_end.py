@@ -2,12 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from typing import Self
 from uuid import UUID
 
 from application.engine.reading.live import LiveFeed
-from application.engine.reading.watches import Watch
 from application.reads import CurrentRun, CurrentRuns
 from application.views.parts import OpenParts
 from application.views.runs import RunView
@@ -21,14 +19,27 @@ BEGIN_S = 1.0
 
 
 class RunEnd:
-    """The end of one run, to wait for."""
+    """The end of one run, to wait for in a block (`async with`). Thousands may wait, so each wait keeps little."""
 
-    def __init__(self, live: LiveFeed, runs: CurrentRuns, tenant_id: UUID, run_id: UUID, watch: Watch) -> None:
+    __slots__ = ("_following", "_live", "_run_id", "_runs", "_tenant_id", "_watch", "_watching")
+
+    def __init__(self, live: LiveFeed, runs: CurrentRuns, tenant_id: UUID, run_id: UUID) -> None:
         self._live = live
         self._runs = runs
         self._tenant_id = tenant_id
         self._run_id = run_id
-        self._watch = watch
+
+    async def __aenter__(self) -> Self:
+        await self._live.begun(BEGIN_S)
+        self._watching = self._live.watch(self._run_id, ENDS)
+        self._watch = self._watching.__enter__()
+        self._following = self._live.own.following(self._tenant_id, self._run_id)
+        self._following.__enter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._following.__exit__(None, None, None)
+        self._watching.__exit__()
 
     async def view(self, seconds: float, *, may_be_over: bool) -> RunView | None:
         """The run at its end, or in its state after the time. None if no such run exists.
@@ -54,16 +65,13 @@ class RunEnd:
         return self._runs.of(events) if events and OpenParts().after(events).over else None
 
 
-@asynccontextmanager
-async def watching_end(live: LiveFeed, runs: CurrentRuns, tenant_id: UUID, run_id: UUID) -> AsyncIterator[RunEnd]:
+def watching_end(live: LiveFeed, runs: CurrentRuns, tenant_id: UUID, run_id: UUID) -> RunEnd:
     """Watches for the end of a run. Enter the block before the run is started, so that the end is not missed.
 
     While nothing ends, a watch costs no query: this process's own appends and the live feed wake those whose run has ended. A run
     that this process has carried through is known to it; one statement reads all other runs that ended together.
     """
-    await live.begun(BEGIN_S)
-    with live.watch(run_id, ENDS) as watch, live.own.following(tenant_id, run_id):
-        yield RunEnd(live, runs, tenant_id, run_id, watch)
+    return RunEnd(live, runs, tenant_id, run_id)
 
 
 async def ended_run(live: LiveFeed, runs: CurrentRuns, tenant_id: UUID, run_id: UUID, seconds: float) -> RunView:

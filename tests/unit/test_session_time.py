@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from application.engine.ports.sessions import LEASE_S, SEEN_EVERY_S
+from application.workers.hosting import host
 from tests.kit.session_server import KEY, Heard, ScriptedServer, named, session_with, work
 from tests.kit.waiting import turns, until
 from tests.pace import in_time
@@ -16,7 +18,7 @@ from tidelog.errors import TidelogConnectionError
 from tidelog.session import Target, driver, inbound, talk
 from tidelog.session import session as module
 from tidelog.session.frames import frame, message
-from tidelog.session.link import Link
+from tidelog.session.link import Link, LinkError
 from tidelog.session.outbox import Outbox, Report
 from tidelog.session.talk import Talk
 
@@ -54,6 +56,31 @@ def test_pauses_grow_up_to_a_bound_and_begin_anew_after_a_connection_that_held(m
     assert [pauses.next_s() for _ in range(6)] == [0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
     assert {pauses.next_s(1.0) for _ in range(2_000)} == {5.0}, "an outage of hours, and a server that welcomes and ends at once"
     assert [pauses.next_s(held_s) for held_s in (2.0, 0.0)] == [0.2, 0.4]
+
+
+def test_a_worker_is_back_soon_after_a_server_that_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody answers for a while: the pauses stay short. Whoever answers, and a long outage, lengthen them."""
+    monkeypatch.undo()  # the pauses of users
+    monkeypatch.setattr("random.uniform", lambda _, longest: longest)
+    now = [0.0]
+    pauses = driver.Pauses(lambda: now[0])
+    assert [pauses.next_s(held_s) for held_s in (9.0, 0.0, 0.0)] == [0.2, 0.4, 0.8]
+    assert [pauses.next_s(reached=False) for _ in range(3)] == [0.8, 0.8, 0.8]
+    assert [pauses.next_s(), pauses.next_s(reached=False)] == [1.6, 1.6], "a server that refuses is not asked more often"
+    now[0] = 60.0
+    assert [pauses.next_s(reached=False) for _ in range(3)] == [3.2, 5.0, 5.0]
+    assert [pauses.next_s(9.0), *(pauses.next_s(reached=False) for _ in range(3))] == [0.2, 0.4, 0.8, 0.8]
+
+
+async def test_a_try_reaches_nobody_where_nobody_listens() -> None:
+    rude = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    target = Target.of(f"http://127.0.0.1:{rude.sockets[0].getsockname()[1]}", KEY)
+    with pytest.raises(LinkError) as there:
+        await Link.open(target)
+    rude.close()
+    with pytest.raises(LinkError) as away:
+        await Link.open(target)
+    assert (there.value.reached, away.value.reached) == (True, False)
 
 
 async def test_a_connection_is_renewed_by_opening_the_new_one_first(
@@ -98,6 +125,47 @@ async def test_an_older_socket_sends_nothing_from_the_moment_at_which_a_newer_on
     await turns()
     assert outbox.take(2, 0.0) == [report(2).text], "it waits for the newer socket"
     await end_tasks(talking)
+
+
+async def test_a_server_that_has_vanished_is_left_before_its_silence_ends_the_connection(
+    server: ScriptedServer, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "TICK_S", 0.02)
+    monkeypatch.setattr(talk, "DOUBTFUL_S", (0.1, 0.1))
+    async with session_with(server, heard) as session:
+        old = await server.welcomed()
+        asked = named(session, "a")
+        await old.hear("record")
+        new = await server.peer()
+        assert new.hello["session"] == "s1" and old.socket.close_code is None
+        monkeypatch.setattr(talk, "DOUBTFUL_S", (600.0, 600.0))
+        await old.say({"t": "beat"})
+        await new.welcome()
+        await new.say({"t": "done", "id": (await new.hear("record"))["id"]})
+        await in_time(asked, 10)
+        assert await old.closed() == 4409 and heard.troubles == []
+
+
+async def test_a_server_that_speaks_is_not_in_doubt(server: ScriptedServer, heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "TICK_S", 0.02)
+    monkeypatch.setattr(talk, "DOUBTFUL_S", (30.0, 30.0))
+    async with session_with(server, heard) as session:
+        peer = await server.welcomed()
+        await until(lambda: session.connected)
+        [current] = session._driver._talks
+        current._heard -= 29.0
+        assert not current.in_doubt
+        current._heard -= 2.0
+        assert current.in_doubt and 31.0 <= current.silent_s < 40.0
+        await peer.say({"t": "beat"})
+        await until(lambda: not current.in_doubt)
+
+
+def test_a_worker_is_at_another_server_before_its_lease_is_over() -> None:
+    renewed_before_the_last_word_s = SEEN_EVERY_S
+    latest = renewed_before_the_last_word_s + talk.DOUBTFUL_S[1] + driver.TICK_S + driver.SECOND_LOOK_S
+    assert latest <= LEASE_S - 0.5, "half a second for the way and the welcome"
+    assert talk.DOUBTFUL_S[0] >= host.BEAT_S + host.TICK_S + 1.0, "a server that is late by a second is not in doubt"
 
 
 async def test_a_drain_leads_to_a_new_connection_while_the_old_one_still_serves(

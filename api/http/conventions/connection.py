@@ -8,7 +8,6 @@ the connection. A request that arrives in one piece arms no timer, and an idle c
 import asyncio
 import functools
 import random
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
@@ -42,12 +41,33 @@ class _Refused(Exception):
     """Raised in a callback of the parser to stop the parser. The connection's `_fault` has the reason."""
 
 
+_WRITABLE = asyncio.Event()
+_WRITABLE.set()
+
+
+class Pipeline(list[Any]):
+    """Pipelined requests that wait, the newest first. Nearly always empty, and then a tenth of the size of a deque."""
+
+    __slots__ = ()
+
+    def appendleft(self, request: Any) -> None:
+        self.insert(0, request)
+
+
 class _Flow(FlowControl):
     """Reads nothing while pipelined requests wait. Otherwise a peer could send requests faster than they are answered."""
 
-    def __init__(self, transport: asyncio.Transport, pipeline: "deque[Any]") -> None:
-        super().__init__(transport)
+    def __init__(self, transport: asyncio.Transport, pipeline: "Pipeline") -> None:
+        """Without the event that uvicorn makes for each connection: few ever wait for their peers, and thousands may be open."""
+        self._transport = transport
+        self.read_paused = self.write_paused = False
+        self._is_writable_event = _WRITABLE
         self._pipeline = pipeline
+
+    def pause_writing(self) -> None:
+        if not self.write_paused:
+            self._is_writable_event = asyncio.Event()
+        super().pause_writing()
 
     def resume_reading(self) -> None:
         if not self._pipeline:
@@ -57,8 +77,15 @@ class _Flow(FlowControl):
 class HttpConnection(HttpToolsProtocol):
     """`door`: the server's door. The scope of each request has this connection as `state["connection"]`."""
 
+    __slots__ = (
+        "_begun", "_body_due", "_body_follows", "_deadline", "_door", "_fault", "_fields", "_head", "_hosts", "_last_words",
+        "_limits", "_muted", "_phase", "_rest", "_sending", "_slot", "_unparsed", "_upgrades",
+    )  # fmt: skip
+    """Thousands of connections may be open: with slots, uvicorn's attributes are few enough to share their names."""
+
     def __init__(self, door: Door, **uvicorns: Any) -> None:
         super().__init__(**uvicorns)
+        self.pipeline: Pipeline = Pipeline()  # type: ignore[assignment]  # uvicorn's is a deque
         self._door = door
         self._limits = door.limits
         self._slot: ConnectionSlot | None = None

@@ -1,7 +1,6 @@
 """Runs over HTTP: start, list, read at any position, cancel, their messages."""
 
 import re
-from contextlib import AsyncExitStack
 from functools import partial
 from typing import Annotated, Literal
 from uuid import UUID
@@ -12,6 +11,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from starlette.responses import Response
 from uuid_utils.compat import uuid7
 
+from api.container import Container
 from api.http.conventions.afterwards import afterwards
 from api.http.conventions.answers import OF_COMMANDS, OF_LISTS, accepted, answer, next_link, page_answer
 from api.http.conventions.bodies import Body, body_of
@@ -181,15 +181,24 @@ async def post_run(request: Request) -> Response:
         return _started(outcome, *outcome.begun(run_id))
     container = container_of(request)
     end_of = partial(watching_end, container.live, container.replays, principal_of(request).tenant_id)
-    async with AsyncExitStack() as watches:
-        end = await watches.enter_async_context(end_of(run_id))
+    async with end_of(run_id) as end:
         outcome = await _start(request, body, run_id, key)
         begun, version = outcome.begun(run_id)
-        if begun != run_id:  # a repeat: the run has the id that was made for the first request
-            end = await watches.enter_async_context(end_of(begun))
-        waiting = _shown_at_end(end, wait_s, may_be_over=not outcome.events)
-        shown = await afterwards(container, waiting, what="waiting for a run's end", seconds=wait_s + await_end.LAST_READ_S)
-    response = _started(outcome, begun, version, shown)
+        may_be_over, outcome = not outcome.events, outcome.without_events()
+        del body, key  # the wait is long, and thousands may wait
+        if begun == run_id:
+            return await _answered(container, outcome, begun, version, end, wait_s, may_be_over=may_be_over)
+    async with end_of(begun) as end:  # a repeat: the run has the id that was made for the first request
+        return await _answered(container, outcome, begun, version, end, wait_s, may_be_over=may_be_over)
+
+
+async def _answered(
+    container: Container, outcome: CommandOutcome, run_id: UUID, version: int, end: RunEnd, wait_s: int, *, may_be_over: bool
+) -> Response:
+    """The answer to a start after the wait for the run's end."""
+    waiting = _shown_at_end(end, wait_s, may_be_over=may_be_over)
+    shown = await afterwards(container, waiting, what="waiting for a run's end", seconds=wait_s + await_end.LAST_READ_S)
+    response = _started(outcome, run_id, version, shown)
     response.headers["Preference-Applied"] = f"wait={wait_s}"
     return response
 

@@ -79,6 +79,10 @@ class CommandOutcome(NamedTuple):
     recorded: tuple[RecordedEvent, ...] = ()
     """For a duplicate: the events of the first recording."""
 
+    def without_events(self) -> "CommandOutcome":
+        """For whoever keeps the outcome for long, and has seen its events."""
+        return self._replace(events=(), recorded=())
+
     def begun(self, stream_id: UUID) -> tuple[UUID, int]:
         """The id and the version of the stream that the command began.
 

@@ -9,7 +9,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, aclosing
+from contextlib import aclosing
 from functools import partial
 from uuid import UUID
 
@@ -20,7 +20,7 @@ from application.engine.reading.channels import Batch, Channel, Filter, LiveList
 from application.engine.reading.histories import History, HistoryEnded
 from application.engine.reading.history_keeper import HistoryKeeper
 from application.engine.reading.own_events import OwnEvents
-from application.engine.reading.watches import CallingWatch, HeardEvent, Watch, Watches
+from application.engine.reading.watches import CallingWatch, HeardEvent, Watch, Watches, Watching
 from application.engine.retry import persistently
 from domain.kernel import RecordedEvent
 
@@ -262,7 +262,7 @@ class LiveFeed:
                 await self._started.wait()
         return self._started.is_set()
 
-    def watch(self, stream_id: UUID, topics: frozenset[str] | None = None) -> AbstractContextManager[Watch]:
+    def watch(self, stream_id: UUID, topics: frozenset[str] | None = None) -> Watching:
         """Watches a stream for events of any topic or of some topics. No event after this call is missed.
 
         A watch that begins before the log is read is woken once without an event, as soon as the log is read.

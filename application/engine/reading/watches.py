@@ -6,7 +6,6 @@ The appends of this process wake them first; the live feed wakes them for events
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 from uuid import UUID
 
@@ -91,14 +90,9 @@ class Watches:
         """Number of watches of a stream."""
         return len(self._by_stream.get(stream_id, ()))
 
-    @contextmanager
-    def watching(self, stream_id: UUID, topics: frozenset[str] | None) -> Iterator[Watch]:
-        watch = Watch(topics)
-        self.add(stream_id, watch)
-        try:
-            yield watch
-        finally:
-            self.remove(stream_id, watch)
+    def watching(self, stream_id: UUID, topics: frozenset[str] | None) -> "Watching":
+        """A watch for the time of a block."""
+        return Watching(self, stream_id, Watch(topics))
 
     def add(self, stream_id: UUID, watch: Watch) -> None:
         self._by_stream[stream_id].add(watch)
@@ -124,3 +118,21 @@ class Watches:
             for watch in watches:
                 watch.version = ANY_VERSION
                 yield watch
+
+
+class Watching:
+    """A watch for the time of a block. Smaller than a generator, because thousands may wait."""
+
+    __slots__ = ("_stream_id", "_watch", "_watches")
+
+    def __init__(self, watches: Watches, stream_id: UUID, watch: Watch) -> None:
+        self._watches = watches
+        self._stream_id = stream_id
+        self._watch = watch
+
+    def __enter__(self) -> Watch:
+        self._watches.add(self._stream_id, self._watch)
+        return self._watch
+
+    def __exit__(self, *_: object) -> None:
+        self._watches.remove(self._stream_id, self._watch)

@@ -156,6 +156,7 @@ class Dispatcher(Generic[T]):
                 kind, name = pool.queue.kind, pool.queue.pool
                 await persistently(partial(self._queue.ensure, pool.tenant_id, kind, name, max_pending=pool.max_pending))
         del self._pools[pool.tenant_id, pool.queue.kind, pool.queue.pool]
+        self._workers.registration.forget(pool.tenant_id, pool.queue.kind, pool.queue.pool)
 
     async def _pull(self, pool: Pool[T]) -> None:
         """Until no session offers the pool. Raises Unavailable."""

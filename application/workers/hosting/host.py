@@ -8,7 +8,7 @@ from uuid import UUID
 
 import structlog
 
-from application.engine.background import OnDemand
+from application.engine.background import OnDemand, side_by_side
 from application.engine.commands.loop import CommandLoop
 from application.engine.leases import SessionPresence
 from application.engine.ports.queue import WorkQueue
@@ -27,10 +27,12 @@ from domain.errors import Unauthenticated, Unavailable
 log = structlog.get_logger(__name__)
 
 TICK_S = 1.0
-BEAT_S = 3.0
-"""The server says something at least every `BEAT_S` and a tick."""
+BEAT_S = 2.5
+"""The server says something at least every `BEAT_S` and a tick. A worker that hears nothing for 4.5 s opens another connection."""
 SILENCE_S = 15.0
 HELLO_S = 5.0
+GREETED_AT_ONCE = 50
+"""Workers that are given their sessions side by side. The others wait for their turns: thousands may come back at once."""
 SEEN_TIMEOUT_S = 2.5
 PROBLEMS_EVERY_S = 60.0
 """Seconds between two reports of files that a worker cannot use. A report expires after three minutes."""
@@ -59,11 +61,17 @@ class SessionHost:
         self._clock = clock
         self.dispatcher: Dispatcher[HostedSession] = Dispatcher(workers, commands, queue, self._heir)
         commands.hand_over_to(Handover(workers, self.dispatcher))
-        self._facilities = Facilities(workers, commands, live, sessions, self.dispatcher, logs, clock, self._add, self._remove)
+        turns = asyncio.Semaphore(GREETED_AT_ONCE)
+        self._facilities = Facilities(
+            workers, commands, live, sessions, self.dispatcher, logs, clock, turns, self._add, self._remove
+        )  # fmt: skip
         self.connected: set[HostedSession] = set()
         """Also those that have not said hello."""
         self._by_id: dict[UUID, HostedSession] = {}
+        self._opened = asyncio.Event()
+        """Set when a worker connects."""
         self._needed = asyncio.Event()
+        """Set when leases are to be kept."""
         self._any_session = True
         """Whether any process has a session, as far as this process knows."""
         self._keys_watched: dict[UUID, Callable[[], None]] = {}
@@ -84,6 +92,7 @@ class SessionHost:
             self._keys_watched[tenant_id] = self.live.call(
                 tenant_id, frozenset({tenants.ApiKeyRevoked.TOPIC}), lambda _: self._key_changed(tenant_id)
             )
+        self._opened.set()
         self._needed.set()
         return session
 
@@ -116,22 +125,34 @@ class SessionHost:
     # --- the loop ---------------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Beats, watches for silence, renews the leases. Raises TaskEnded if the task of a pool has ended by itself."""
-        renewed = reported = -PROBLEMS_EVERY_S
+        """Beats, watches for silence, renews the leases. Raises TaskEnded if the task of a pool has ended by itself.
+
+        The beats do not wait for the database: a worker that hears nothing for some seconds opens another connection.
+        """
+        await side_by_side(self._watch_connections(), self._keep_leases())
+
+    async def _watch_connections(self) -> None:
+        while True:
+            if not self.connected:
+                self._opened.clear()
+                await self._opened.wait()
+            self.dispatcher.check()
+            self.tick(self._clock())
+            await asyncio.sleep(TICK_S)
+
+    async def _keep_leases(self) -> None:
+        reported = -PROBLEMS_EVERY_S
         while True:
             if not self.connected and not self._any_session:
                 self._needed.clear()
                 await self._needed.wait()
-            now = self._clock()
             self.dispatcher.check()
-            self.tick(now)
-            if now - renewed >= SEEN_EVERY_S:
-                renewed = now
-                await self.renew()
-            if now - reported >= PROBLEMS_EVERY_S:
-                reported = now
+            began = self._clock()
+            await self.renew()
+            if began - reported >= PROBLEMS_EVERY_S:
+                reported = began
                 await self.report_problems()
-            await asyncio.sleep(TICK_S if self.connected else SEEN_EVERY_S)
+            await asyncio.sleep(max(0.0, SEEN_EVERY_S - (self._clock() - began)))
 
     def tick(self, now: float) -> None:
         """Beats for workers that have heard nothing for a while, and ends the connections of silent workers."""

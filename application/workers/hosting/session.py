@@ -112,6 +112,8 @@ class Facilities:
     dispatcher: "Dispatcher[HostedSession]"
     logs: LogIntake
     clock: Callable[[], float]
+    turns: asyncio.Semaphore
+    """Taken by each session while its worker is given it."""
     welcomed: "Callable[[HostedSession], None]"
     """Called when a worker has been given its session."""
     gone: "Callable[[HostedSession], None]"
@@ -193,10 +195,20 @@ class HostedSession:
             self._peer.end("no-version", NoCommonVersion(f"the server speaks version {VERSION} of the protocol"))
             return
         offers = self._visitor.read(hello)
+        async with self._shared.turns:
+            resumed = await self._let_in(hello, offers)
+        if resumed:
+            for pause_s in LOOK_AGAIN_S:
+                await asyncio.sleep(pause_s)
+                await self._send_again()
+        self._given = None
+
+    async def _let_in(self, hello: Hello, offers: Offers) -> bool:
+        """Gives the worker its session and the work that is its own. Returns whether the worker had the session before."""
         session, secret, resumed = await self._opened(hello)
         if session is None:
             self._peer.end("unavailable", TooManySessions("the API key or the tenant has all the sessions that it may have"))
-            return
+            return False
         await persistently(self._workers.sessions.tokens.ready)
         self.session = session
         self._shared.welcomed(self)
@@ -207,10 +219,7 @@ class HostedSession:
         await self._take_back(hello.work)
         if resumed:
             await self._send_again()
-            for pause_s in LOOK_AGAIN_S:
-                await asyncio.sleep(pause_s)
-                await self._send_again()
-        self._given = None
+        return resumed
 
     async def _opened(self, hello: Hello) -> tuple[WorkerSession | None, str, bool]:
         """The session, its secret, and whether the worker had the session before. No session: there are too many."""

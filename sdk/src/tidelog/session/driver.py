@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,12 +19,16 @@ from tidelog.session.offers import NOTHING
 from tidelog.session.outbox import Outbox, Report
 from tidelog.session.talk import LEFT, REPLACED, SILENT, Talk
 
-TICK_S = 1.0
+TICK_S, SECOND_LOOK_S = 1.0, 0.25
+"""Seconds between two looks at the connection; before the second look at one in doubt."""
 WELCOME_S = 600.0
 """The server registers all definitions before the welcome: many workers with many agents that come together take their time. A
 server that is away is noticed by its silence. A worker that gave up would let the server begin anew."""
 FIRST_PAUSE_S, SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 0.1, 5.0
 MOST_DOUBLED = 16
+SOON_BACK_S, SOON_DOUBLED = 60.0, 2
+"""For so many seconds after a loss, tries that reach nobody do not lengthen the pause beyond `FIRST_PAUSE_S`, doubled so often.
+Such a try costs the server nothing, and a server that is started again is back after a few seconds."""
 STEADY_S = 2.0
 """A connection that held for so long after the welcome was a good one: pauses begin anew."""
 RENEW_S, RENEW_JITTER_S = 3000.0, 600.0
@@ -98,12 +102,22 @@ class Ended:
 class Pauses:
     """How long the session waits before it connects again: at random, and longer after each try that failed."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._failures = 0
+        self._lost_at = clock()
 
-    def next_s(self, held_s: float = 0.0) -> float:
-        """`held_s`: for how long the connection held after the welcome; 0: the server did not welcome the worker."""
-        self._failures = 0 if held_s >= STEADY_S else min(self._failures + 1, MOST_DOUBLED)
+    def next_s(self, held_s: float = 0.0, *, reached: bool = True) -> float:
+        """`held_s`: for how long the connection held after the welcome; 0: the server did not welcome the worker.
+
+        `reached`: whether anybody has answered the try.
+        """
+        if held_s >= STEADY_S:
+            self._failures, self._lost_at = 0, self._clock()
+        elif reached or self._clock() - self._lost_at >= SOON_BACK_S:
+            self._failures = min(self._failures + 1, MOST_DOUBLED)
+        else:
+            self._failures = max(self._failures, min(self._failures + 1, SOON_DOUBLED))
         return random.uniform(SHORTEST_PAUSE_S, min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**self._failures))
 
 
@@ -170,19 +184,21 @@ class Driver:
         self._loop.set_default_executor(CallThreads(max_workers=1))
         pauses = Pauses()
         while not self._stopping.done():
-            reason, lost, after_s, held_s = "", False, 0.0, 0.0
+            reason, lost, reached, after_s, held_s = "", False, True, 0.0, 0.0
             try:
                 talk = await self._begin()
                 if talk is not None:
                     welcomed_at = time.monotonic()
                     lost, reason = True, await self._stay(talk)
                     held_s = time.monotonic() - welcomed_at
-            except (LinkError, TidelogAPIError) as error:
-                reason, after_s = str(error), getattr(error, "retry_after_s", None) or 0.0
+            except LinkError as error:
+                reason, reached = str(error), error.reached
+            except TidelogAPIError as error:
+                reason, after_s = str(error), error.retry_after_s or 0.0
             if self._stopping.done():
                 return
             self._inbound.put(Trouble(reason, lost))
-            await self._pause(max(after_s, pauses.next_s(held_s)))
+            await self._pause(max(after_s, pauses.next_s(held_s, reached=reached)))
 
     async def _pause(self, seconds: float) -> None:
         """Also waits for a sign of the user's loop: without one there is nobody to work."""
@@ -237,9 +253,9 @@ class Driver:
 
     async def _stay(self, talk: Talk) -> str:
         """Stays connected, over renewals of the connection. Returns why the connection was lost."""
-        renew_at = self._next_renewal()
+        renew_at, doubted = self._next_renewal(), False
         while True:
-            await self._wait({self._talks[talk]}, TICK_S)
+            await self._wait({self._talks[talk]}, SECOND_LOOK_S if doubted else TICK_S)
             if self._stopping.done():
                 await self._leave(talk)
                 return ""
@@ -253,7 +269,8 @@ class Driver:
                 await self._drop(talk)
                 return f"the worker's event loop stands still for {LIFELESS_S:.0f} s: other workers take over its work"
             sent_at, now = self.outbox.oldest_sent_at(), time.monotonic()
-            if now < renew_at and not talk.drained and (sent_at is None or now - sent_at < STUCK_S):
+            in_doubt, doubted = doubted and talk.in_doubt, talk.in_doubt  # twice: what this thread has not read yet is no silence
+            if now < renew_at and not talk.drained and not in_doubt and (sent_at is None or now - sent_at < STUCK_S):
                 continue
             talk.drained = False
             try:

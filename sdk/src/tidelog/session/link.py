@@ -5,6 +5,7 @@ import json
 import logging
 from dataclasses import dataclass
 from importlib.util import find_spec
+from socket import gaierror
 from ssl import SSLContext
 from typing import Any, Self
 from urllib.parse import quote
@@ -29,7 +30,11 @@ _logger.setLevel(logging.WARNING)
 
 
 class LinkError(Exception):
-    """The connection could not be made, or is lost. A later attempt may succeed."""
+    """The connection could not be made, or is lost. A later attempt may succeed. `reached`: whether anybody was there."""
+
+    def __init__(self, reason: str, *, reached: bool = True) -> None:
+        super().__init__(reason)
+        self.reached = reached
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +112,9 @@ class Link:
             raise _refusal(error.response) from error
         except ProxyError as error:
             raise LinkError(f"the proxy of the environment does not lead to the server ({type(error).__name__})") from error
-        except (InvalidHandshake, InvalidURI, OSError, EOFError) as error:  # TimeoutError is an OSError
-            raise LinkError(f"no connection to the server ({type(error).__name__}: {error})") from error
+        except (InvalidHandshake, InvalidURI, OSError, EOFError) as error:
+            nobody = isinstance(error, ConnectionRefusedError | gaierror) or type(error) is OSError  # the latter: no way there
+            raise LinkError(f"no connection to the server ({type(error).__name__}: {error})", reached=not nobody) from error
         link = cls(socket)
         if socket.subprotocol != SUBPROTOCOL:
             link.abort()

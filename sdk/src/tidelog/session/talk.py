@@ -1,6 +1,7 @@
 """The talk over one WebSocket: hello, then frames in both directions, beats, and an end after silence."""
 
 import asyncio
+import random
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,9 @@ from tidelog.session.outbox import Outbox
 BEAT_S = 3.0
 SILENCE_S = 15.0
 """Seconds without a word of the server after which the connection is closed. The server says something every five seconds."""
+DOUBTFUL_S = (4.5, 5.0)
+"""Seconds without a word, at random between these, after which a connection is in doubt. A second one is opened then, so that a
+worker whose server has vanished is at another one before its lease of ten seconds is over."""
 TICKS_A_BEAT = 4
 
 LEFT, MALFORMED, SILENT, REPLACED = 1000, 4400, 4408, 4409
@@ -42,6 +46,7 @@ class Talk:
         self._ringing = asyncio.Event()
         self._heard = self._said = self._loop.time()
         self._reads = True
+        self._doubtful_s = random.uniform(*DOUBTFUL_S)
         self._hushed = False
         self._reason = ""
         """Why this side closed the socket."""
@@ -58,6 +63,16 @@ class Talk:
     @property
     def code(self) -> int | None:
         return self._link.code
+
+    @property
+    def silent_s(self) -> float:
+        """For how long the server has said nothing. 0 while nobody listens."""
+        return self._loop.time() - self._heard if self._reads else 0.0
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the server has been silent for longer than a server that works."""
+        return self.silent_s >= self._doubtful_s
 
     async def run(self, hello: bytes) -> str:
         """Talks until the connection ends, or until cancelled. Returns why the connection ended."""
@@ -128,8 +143,7 @@ class Talk:
     async def _listen(self) -> str:
         while True:
             await asyncio.sleep(BEAT_S / TICKS_A_BEAT)
-            silent_s = self._loop.time() - self._heard
-            if self._reads and silent_s >= SILENCE_S:
+            if (silent_s := self.silent_s) >= SILENCE_S:
                 return await self._give_up(SILENT, f"the server was silent for {silent_s:.0f} s")
 
     async def _give_up(self, code: int, reason: str) -> str:

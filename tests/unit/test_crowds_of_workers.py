@@ -1,0 +1,104 @@
+"""Sessions of many workers that come at once, and beats while the database is silent. Over the ports in memory."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+import pytest_asyncio
+
+from application.engine.background import end
+from application.engine.ports.queue import Queue
+from application.engine.ports.sessions import Seen
+from application.workers.hosting import host
+from application.workers.hosting.messages import Hello, LifeSign
+from domain.errors import Unavailable
+from tests.kit.engine import Engine
+from tests.kit.hosting import KEY, Hosting, hosting, issue_keys
+from tests.kit.waiting import turns, until
+
+
+@pytest_asyncio.fixture
+async def engine() -> AsyncIterator[Engine]:
+    engine = Engine()
+    await engine.set_up()
+    await issue_keys(engine, KEY)
+    async with engine.running():
+        yield engine
+
+
+@pytest_asyncio.fixture
+async def process(engine: Engine) -> AsyncIterator[Hosting]:
+    async with hosting(engine) as found:
+        yield found
+
+
+async def test_a_queue_is_made_once_however_many_workers_offer_the_agent(
+    engine: Engine, process: Hosting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, ensure = list[str](), engine.queue.ensure
+
+    async def counted(tenant_id: UUID, kind: str, pool: str, *, max_pending: int) -> Queue:
+        made.append(pool)
+        first = len(made) == 1
+        await asyncio.sleep(0)
+        if first:
+            raise Unavailable("away")
+        return await ensure(tenant_id, kind, pool, max_pending=max_pending)
+
+    monkeypatch.setattr(engine.queue, "ensure", counted)
+    crowd = [process.connect() for _ in range(5)]
+    await asyncio.gather(*(worker.hello(("alpha", "beta")) for worker in crowd))
+    assert len(made) == 3, "two, and one that failed"
+    for worker in crowd:
+        await process.lose(worker)
+    await until(lambda: not process.host.dispatcher.pools, "the end of the pools")
+    await process.connect().hello(("alpha",))
+    assert len(made) == 4, "nobody has looked after the queue meanwhile"
+
+
+async def test_workers_that_come_at_once_are_taken_in_turns(
+    engine: Engine, process: Hosting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_now, most, opened = 0, 0, engine.sessions.open
+
+    async def counted(*given: Any, **bounds: Any) -> bool:
+        nonlocal open_now, most
+        open_now += 1
+        most = max(most, open_now)
+        try:
+            await turns(3)
+        finally:
+            open_now -= 1
+        return await opened(*given, **bounds)
+
+    monkeypatch.setattr(engine.sessions, "open", counted)
+    crowd = [process.connect() for _ in range(2 * host.GREETED_AT_ONCE)]
+    for lost in crowd[:3]:
+        lost.say(Hello(t="hello", versions=(1,), worker="w", incarnation=uuid4()))
+        await turns(1)
+        await process.lose(lost)
+    await asyncio.gather(*(worker.hello() for worker in crowd[3:]))
+    assert most == host.GREETED_AT_ONCE
+
+
+async def test_beats_do_not_wait_for_the_database(engine: Engine, process: Hosting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "TICK_S", 0.001)
+    silent = asyncio.Event()
+
+    async def seen(session_ids: Sequence[UUID]) -> Seen:
+        silent.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(engine.sessions, "seen", seen)
+    worker = process.connect()
+    await worker.hello()
+    running = asyncio.create_task(process.host.run())
+    try:
+        await silent.wait()
+        process.clock.now += 3
+        await worker.hears(LifeSign)
+    finally:
+        await end(running)
