@@ -281,7 +281,7 @@ async def test_what_waits_is_bounded(database_url: str) -> None:
         for stream in streams:
             await set_values(one, stream, [1])
             state = (await one.load(stream)).state
-            snapshotter.offer(context.DECIDER, TENANT, stream, since=0, state=state, version=1, position=1)
+            snapshotter.offer(context.DECIDER, TENANT, stream, since=0, state=state, version=1, position=1, size=0)
         task = asyncio.create_task(snapshotter.run())
         await stored(database_url, streams[2], 1)
         assert [await versions(database_url, stream) for stream in streams] == [[1], [1], [1], [], []]

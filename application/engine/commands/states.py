@@ -83,8 +83,10 @@ class States:
         """The stream got from version `since` to `loaded`: keeps the state, and offers it for a snapshot."""
         self._cache.put(tenant_id, stream_id, loaded)
         if self._snapshots is not None:
-            state, version, position = loaded.state, loaded.version, loaded.position
-            self._snapshots.offer(decider, tenant_id, stream_id, since=since, state=state, version=version, position=position)
+            self._snapshots.offer(
+                decider, tenant_id, stream_id, since=since, state=loaded.state, version=loaded.version, position=loaded.position,
+                size=loaded.size,
+            )  # fmt: skip
 
 
 async def _one_stream(store: EventStore, place: StreamPlace) -> list[RecordedEvent]:
