@@ -85,6 +85,6 @@ class Claims:
             input=run.input if step.input is None else step.input,
             results={key: s.result for key, s in upstream.items() if s.status == "completed"},
             missing=[key for key, s in upstream.items() if s.status == "failed"],
-            peers=[key for key in run.steps if key != step.key],
+            peers=[key for key in run.graph.steps if key != step.key],
             journal=await self._journals.page(tenant_id, agent_run_id, after_version=0, max_loads=LOADED_AT_ONCE, fresh=fresh),
         )
