@@ -17,7 +17,9 @@ from domain.failures import Failure, Retry
 from domain.kernel import Command, Decider, Event, Json, Name, Priority, ShortText, Value, derive_id, replace
 from domain.maps import PersistentMap
 
-MAX_STEPS = 200
+MAX_STEPS = 1_000
+MAX_STEPS_V1 = 200
+"""Of a plan in version 1 of `run.started`."""
 MOST_NAMED = 100
 """Steps that the words of a failure name."""
 
@@ -114,6 +116,7 @@ def parallel(agents: tuple[str, ...], aggregator: str | None) -> Plan:
 
 class RunStarted(Event):
     TOPIC = "run.started"
+    VERSION = 2
     project_id: UUID
     plan: Plan
     input: Json = None
@@ -121,6 +124,21 @@ class RunStarted(Event):
     versions_asked: tuple[str, ...] = ()
     """Keys of the steps whose version was asked for. The versions of the other steps are only noted."""
     priority: Priority = "normal"
+
+    @property
+    def stored_version(self) -> int:
+        return 1 if len(self.plan.steps) <= MAX_STEPS_V1 else 2
+
+
+class PlanV1(Plan):
+    steps: tuple[Step, ...] = Field(min_length=1, max_length=MAX_STEPS_V1)
+
+
+class RunStartedV1(RunStarted):
+    """A plan of up to 200 steps. Such a plan is still stored as this version, so that older readers know it."""
+
+    VERSION = 1
+    plan: PlanV1
 
 
 class StepScheduled(Event):

@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given as for_all
 from hypothesis import settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from domain import runs
 from domain.failures import Failure
 from domain.kernel import Event, Json
+from domain.registry import REGISTRY
 from domain.runs import (
     CompleteStep,
     FailStep,
@@ -23,6 +25,7 @@ from domain.runs import (
     RunCompleted,
     RunFailed,
     RunStarted,
+    RunStartedV1,
     StartRun,
     Step,
     StepCompleted,
@@ -34,7 +37,7 @@ from domain.runs import (
 RUN = UUID("01900000-0000-7000-8000-0000000000aa")
 BROKEN = Failure(type="ValueError", message="broken")
 OVER = ("completed", "failed")
-FEW, MANY = 10, 180
+FEW, MANY = 10, 900
 ROOM = 16 * 1024
 """Bytes of what one decision makes."""
 
@@ -262,3 +265,25 @@ def test_a_run_that_failed_in_a_chain_is_decided_in_rounds() -> None:
     assert isinstance(events[-1], RunFailed) and events[-1].step == f"s{MANY - 1}"
     assert StepCompleted.TOPIC not in {event.TOPIC for event in events} and isinstance(events[0], StepFailed)
     assert RunStarted.TOPIC == "run.started"
+
+
+def of_steps(number: int) -> RunStarted:
+    return RunStarted(project_id=RUN, plan=chain(number))
+
+
+@pytest.mark.parametrize(("number", "version"), [(1, 1), (200, 1), (201, 2), (1_000, 2)])
+def test_a_plan_that_older_readers_know_is_stored_as_they_know_it(number: int, version: int) -> None:
+    event = of_steps(number)
+    assert event.stored_version == version
+    stored = REGISTRY.encode(event)
+    assert REGISTRY.decode(event.TOPIC, version, stored) == event
+    shape = REGISTRY.shapes()[event.TOPIC, version]
+    assert shape.model_validate_json(stored).plan.steps == event.plan.steps  # type: ignore[attr-defined]
+    if version == 2:
+        with pytest.raises(ValidationError):
+            RunStartedV1.model_validate_json(stored)
+
+
+def test_a_plan_has_a_thousand_steps_at_most() -> None:
+    with pytest.raises(ValidationError):
+        chain(1_001)
