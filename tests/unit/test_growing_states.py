@@ -12,6 +12,12 @@ import pytest
 from immutables import Map
 from pydantic import TypeAdapter, ValidationError
 
+from application.catalog import CATALOG
+from application.engine.commands import snapshots as snapshots_module
+from application.engine.commands import states
+from application.engine.commands.snapshots import Snapshotter
+from application.engine.commands.states import States
+from application.engine.ports.log import NewEvent, StreamAppend, one_command
 from domain import agent_runs, context, tenants
 from domain.agent_runs import (
     AgentRun,
@@ -25,9 +31,12 @@ from domain.agent_runs import (
     RecordStep,
     StepRecorded,
 )
-from domain.kernel import Decider, Event
+from domain.kernel import Decider, Event, RecordedEvent
 from domain.maps import PersistentMap
+from domain.registry import REGISTRY
 from tests.kit import fold
+from tests.kit.memory import MemoryEventStore, MemoryLog, MemorySnapshots
+from tests.kit.waiting import TENANT, new_id
 
 RUN = UUID("01900000-0000-7000-8000-000000000001")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -156,3 +165,55 @@ def test_a_map_is_read_back_with_its_types() -> None:
 
 def test_the_schema_of_a_map_says_what_is_in_it() -> None:
     assert STORED.json_schema()["additionalProperties"] == {"$ref": "#/$defs/Place"}
+
+
+class Pages(MemoryEventStore):
+    """Notes how many events each read of a stream gave."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        super().__init__(log)
+        self.read: list[int] = []
+
+    async def read_stream(self, *arguments: Any, **bounds: Any) -> list[RecordedEvent]:
+        found = await super().read_stream(*arguments, **bounds)
+        self.read.append(len(found))
+        return found
+
+
+async def filled(log: MemoryLog, stream: UUID, topic: str, number: int) -> None:
+    state = REGISTRY.encode(context.ContextValueSet(run_id=RUN, agent_run_id=RUN, name="n", value=1, value_version=1))
+    for version in range(number):
+        append = StreamAppend(stream, RUN, version, (NewEvent(topic, 1, state),))
+        await MemoryEventStore(log).append(one_command(TENANT, new_id(), (append,), "{}"))
+
+
+@pytest.mark.parametrize(("number", "pages"), [(2, [2]), (3, [3, 0]), (7, [3, 3, 1])])
+@pytest.mark.parametrize("topic", [context.ContextValueSet.TOPIC, "foreign.thing"])
+async def test_a_long_stream_is_read_in_pages(monkeypatch: pytest.MonkeyPatch, topic: str, number: int, pages: list[int]) -> None:
+    monkeypatch.setattr(snapshots_module, "PAGE", 3)
+    log, stream = MemoryLog(), new_id()
+    await filled(log, stream, topic, number)
+    store = Pages(log)
+    for snapshots in (None, Snapshotter(MemorySnapshots(log), REGISTRY, every=1_000)):
+        store.read.clear()
+        found = await States(store, CATALOG, snapshots).read(context.DECIDER, TENANT, stream)
+        assert (found.version, found.position, found.root_id) == (number, number, RUN)
+        assert found.slice == ("context" if topic == context.ContextValueSet.TOPIC else states.FOREIGN)
+        assert store.read == (pages if snapshots is None else pages[1:])
+        if found.slice == "context":
+            assert found.size == sum(len(event.state) for event in log.events)
+
+
+async def test_what_is_newer_than_a_known_state_is_read_in_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshots_module, "PAGE", 3)
+    log, stream, topic = MemoryLog(), new_id(), context.ContextValueSet.TOPIC
+    store = Pages(log)
+    known = States(store, CATALOG, None)
+    await filled(log, stream, topic, 1)
+    assert (await known.read(context.DECIDER, TENANT, stream)).version == 1
+    for version in range(1, 6):
+        append = StreamAppend(stream, RUN, version, (NewEvent(topic, 1, log.events[0].state),))
+        await MemoryEventStore(log).append(one_command(TENANT, new_id(), (append,), "{}"))
+    store.read.clear()
+    assert (await known.read(context.DECIDER, TENANT, stream)).version == 6
+    assert store.read == [3, 2]

@@ -30,6 +30,9 @@ from domain.event_registry import EventRegistry
 from domain.kernel import Decider, RecordedEvent
 from domain.maps import MAP_VERSION
 
+PAGE = 1_000
+"""Events of one stream that are read at once: those of a long stream are not all in memory together, and other work goes on in
+between. Where several streams are read with one statement, each is read to its end."""
 MAX_WAITING = 1_000
 """Number of snapshots that may wait to be stored. A further one is left out."""
 MAX_BATCH = 20
@@ -111,7 +114,7 @@ def _code_of(module_name: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """A state to go on from, and the events after it. Without a snapshot: the initial state, and all events."""
+    """A state to go on from, and the events after it. Without a snapshot: the initial state, and the events from the first on."""
 
     state: Any
     version: int
@@ -175,11 +178,13 @@ class Snapshotter:
                 return Restored(state, snapshot.version, snapshot.position, len(snapshot.state), newer)
             except ValidationError as error:
                 log.warning("snapshot_unusable", stream_id=str(stream_id), version=snapshot.version, errors=error.error_count())
-                _, newer = await self._store.read_stream(tenant_id, stream_id, slice_name=decider.slice, model="")
+                _, newer = await self._store.read_stream(tenant_id, stream_id, slice_name=decider.slice, model="", limit=PAGE)
         return Restored(decider.initial(), 0, 0, 0, newer)
 
     async def _one_stream(self, place: SnapshotPlace) -> StreamSince:
-        return await self._store.read_stream(place.tenant_id, place.stream_id, slice_name=place.slice_name, model=place.model)
+        return await self._store.read_stream(
+            place.tenant_id, place.stream_id, slice_name=place.slice_name, model=place.model, limit=PAGE
+        )
 
     def offer(
         self, decider: Decider[Any], tenant_id: UUID, stream_id: UUID, *,
