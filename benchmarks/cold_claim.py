@@ -1,7 +1,7 @@
 """How fast a process that has just started claims an agent run with a long journal, and how much memory the claim needs.
 
-`python -m benchmarks.cold_claim [--entries 10000]`. The journal has finished calls or steps. The first claim is made without a
-snapshot, so all events are read; the second one in another process with the snapshot that the first process has left.
+`python -m benchmarks.cold_claim [--entries 10000] [--rounds 3]`. The journal has finished calls or steps. The first claim is made
+without a snapshot, so all events are read; the second one in another process, with the snapshot that the first process has left.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from domain.kernel import Event
 from domain.registry import REGISTRY
 
 TENANT = UUID("01900000-0000-7000-8000-000000000001")
-ENTRIES, TOGETHER, PROCESSES, EVERY = 10_000, 100, 3, 200
+ENTRIES, TOGETHER, ROUNDS, EVERY = 10_000, 100, 3, 200
 REACH_MS, REACH_MB = 300.0, 20.0
 TEXT = "x" * 200
 Streams = dict[UUID, list[Event]]
@@ -142,9 +142,9 @@ def in_a_process(url: str, work_id: UUID, dispatch: int) -> dict[str, float]:
     return found
 
 
-async def measure(url: str, kind: str, entries: int) -> None:
+async def measure(url: str, kind: str, entries: int, rounds: int) -> None:
     figures: dict[str, list[dict[str, float]]] = {"without a snapshot": [], "with a snapshot": []}
-    for _ in range(PROCESSES):
+    for _ in range(rounds):
         work_id = await fill(url, kind, entries)
         for name, dispatch in zip(figures, (2, 2), strict=True):
             figures[name].append(await asyncio.to_thread(in_a_process, url, work_id, dispatch))
@@ -165,19 +165,20 @@ def report(kind: str, entries: int, name: str, found: Sequence[dict[str, float]]
     table.row(f"cold claim of an agent run with {entries:,} {kind}, {name}", told, f"all pages {whole:,.0f} ms", reach, met=met)
 
 
-async def main(entries: int) -> None:
+async def main(entries: int, rounds: int) -> None:
     async with embedded() as services:
         for kind in ("steps", "calls"):
-            await measure(services.database_url, kind, entries)
+            await measure(services.database_url, kind, entries, rounds)
 
 
 if __name__ == "__main__":
     quiet()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--entries", type=int, default=ENTRIES)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--claim", nargs=3, metavar=("URL", "WORK", "DISPATCH"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.claim is None:
-        uvloop.run(main(given.entries))
+        uvloop.run(main(given.entries, given.rounds))
     else:
         uvloop.run(claim(given.claim[0], UUID(given.claim[1]), int(given.claim[2])))

@@ -25,12 +25,12 @@ class _AsObject:
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         key, value = get_args(source)
         stored = core_schema.dict_schema(handler.generate_schema(key), handler.generate_schema(value))
-        in_order = core_schema.wrap_serializer_function_ser_schema(_in_order, schema=stored)
+        in_order = core_schema.plain_serializer_function_ser_schema(_in_order, return_schema=stored)
         return core_schema.no_info_after_validator_function(Map, stored, serialization=in_order)
 
 
-def _in_order(state: Mapping[Any, Any], handler: Any) -> Any:
-    return handler(dict(sorted(state.items())))
+def _in_order(state: Mapping[Any, Any]) -> dict[Any, Any]:
+    return dict(sorted(state.items()))
 
 
 PersistentMap: TypeAlias = Annotated[Map[K, V], _AsObject()]
