@@ -79,14 +79,16 @@ class Plan(Value):
 
 
 def _unique_keys(agents: tuple[str, ...]) -> list[str]:
-    keys: dict[str, None] = {}
+    keys: list[str] = []
+    taken: set[str] = set()
     numbers: dict[str, Iterator[int]] = {}
     for agent in agents:
         key = agent
-        while key in keys:
+        while key in taken:
             key = f"{agent}-{next(numbers.setdefault(agent, count(2)))}"
-        keys[key] = None
-    return list(keys)
+        keys.append(key)
+        taken.add(key)
+    return keys
 
 
 @lru_cache(maxsize=1_000)

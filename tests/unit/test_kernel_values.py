@@ -258,13 +258,11 @@ class Other(Event):
     x: Any = None
 
 
-REGISTRY = EventRegistry(
-    {"others": (Other,), "things": (Thing,)},
-    {
-        ("thing.done", 1): Upcast(ThingV1, lambda old: {"number": old["n"]}),
-        ("thing.done", 2): Upcast(ThingV2, lambda old: {**old, "unit": "ms"}),
-    },
-)
+UPCASTS = {
+    ("thing.done", 1): Upcast(ThingV1, lambda old: {"number": old["n"]}),
+    ("thing.done", 2): Upcast(ThingV2, lambda old: {**old, "unit": "ms"}),
+}
+REGISTRY = EventRegistry({"others": (Other,), "things": (Thing,)}, UPCASTS)
 
 
 @pytest.mark.parametrize(
@@ -319,6 +317,9 @@ def test_versions_that_are_events_of_the_newest_one_as_they_are_need_no_upcast()
     assert registry._read_newest.keys() == {("even.done", version) for version in (2, 3, 4)}
     read = [registry.decode("even.done", version, b'{"number":1}') for version in (1, 2, 3, 4)]
     assert read == [Even(number=2), Even(number=1), Even(number=1), Even(number=1)]
+    both = EventRegistry({"things": (Thing,), "even": (EvenV2,)}, {**UPCASTS, ("even.done", 1): Upcast(EvenV1, unchanged)})
+    assert both._read_newest.keys() == {("thing.done", 3), ("even.done", 1), ("even.done", 2)}
+    assert list(both.shapes()) == [*(("thing.done", version) for version in (1, 2, 3)), ("even.done", 1), ("even.done", 2)]
     value = {"number": 1}
     assert unchanged(value) is value
 

@@ -254,7 +254,7 @@ def test_a_step_after_many_failures_names_some_of_them(monkeypatch: pytest.Monke
 def test_a_thousand_steps_of_one_agent_get_their_keys_without_a_search() -> None:
     looks = [looks_of(lambda size=size: runs._unique_keys(("a",) * size)) / size for size in (100, 1_000)]  # type: ignore[misc]
     assert looks[1] <= looks[0]
-    assert runs._unique_keys(("a", "a-2", "a", "b", "a")) == ["a", "a-2", "a-3", "b", "a-4"]
+    assert runs._unique_keys(("a", "a-2", "a", "b", "a", "b")) == ["a", "a-2", "a-3", "b", "a-4", "b-2"]
 
 
 def test_a_run_that_failed_in_a_chain_is_decided_in_rounds() -> None:
