@@ -17,10 +17,11 @@ from benchmarks import table
 BENCHMARKS = ("append", "growth", "stream", "pipeline", "replay", "rebuild", "http", "runs", "sse", "idle")
 GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
     "large": (("runs", "--large"), ("runs", "--idle-workers", "64")),
+    "long": (("long_runs",), ("cold_claim",)),
     "peers": (("peers",), ("run_peers",)),
 }
 """Names for several benchmarks, each with its options."""
-BY_NAME = (*BENCHMARKS, "run_peers", *GROUPS)
+BY_NAME = (*BENCHMARKS, "run_peers", "long_runs", "cold_claim", *GROUPS)
 TIMEOUT_S, LONG_TIMEOUT_S = 600, 4 * 3600
 
 

@@ -1,14 +1,15 @@
 """The shared context of a run: named values that its agents read and set, each with a version of its own."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 from uuid import UUID
 
+from immutables import Map
 from pydantic import StringConstraints
 
 from domain.errors import InvalidState
 from domain.kernel import Command, Decider, Event, Json, derive_id
+from domain.maps import PersistentMap
 
 ValueName = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]+$")]
 
@@ -30,7 +31,7 @@ class ContextEntry:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    entries: Mapping[str, ContextEntry] = field(default_factory=dict)
+    entries: PersistentMap[str, ContextEntry] = field(default_factory=Map)
 
     def version_of(self, name: str) -> int:
         entry = self.entries.get(name)
@@ -67,7 +68,7 @@ def decide(context: Context, command: SetContextValue) -> list[Event]:
 
 
 def evolve(context: Context, event: ContextValueSet) -> Context:
-    return Context({**context.entries, event.name: ContextEntry(event.value, event.value_version)})
+    return Context(context.entries.set(event.name, ContextEntry(event.value, event.value_version)))
 
 
 DECIDER: Decider[Context] = Decider("context", Context, decide, evolve)

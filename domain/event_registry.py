@@ -3,7 +3,7 @@
 Readers and writers of events are given a registry. The product's registry is the list in `domain/registry.py`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,11 @@ class Upcast:
     """From this version's JSON object to the next version's."""
 
 
+def unchanged(value: dict[str, Any]) -> dict[str, Any]:
+    """The upcast of a version whose events are events of the next version as they are."""
+    return value
+
+
 class UnknownEvent(Exception):
     """This release does not know a stored topic or version. A newer release wrote it."""
 
@@ -38,10 +43,21 @@ class EventRegistry:
         """Topic → the class of its newest version."""
         self.slice_of: dict[str, str] = {event.TOPIC: name for name, events in slices.items() for event in events}
         """Topic → the slice that it is of."""
-        # Nearly all events are of the newest version. One step finds their reader, because a fold does little else.
+        # Nearly all events are of the newest version, or are such as they are. One step finds their reader, because a fold does
+        # little else.
         self._read_newest: dict[tuple[str, int], Callable[[bytes], Event]] = {
-            (topic, event.VERSION): event.__pydantic_validator__.validate_json for topic, event in self.events.items()
+            (topic, version): event.__pydantic_validator__.validate_json
+            for topic, event in self.events.items()
+            for version in self._read_as_newest(event)
         }
+
+    def _read_as_newest(self, event: type[Event]) -> Iterator[int]:
+        """The versions of an event that need no upcast."""
+        yield event.VERSION
+        for version in range(event.VERSION - 1, 0, -1):
+            if self.upcasts[event.TOPIC, version].to_next is not unchanged:
+                return
+            yield version
 
     def shapes(self) -> dict[tuple[str, int], type[Event]]:
         """(topic, version) → the class that has the fields of that version, oldest first; all versions that the log can hold."""

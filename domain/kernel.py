@@ -52,6 +52,11 @@ class Event(BaseModel):
     TOPIC: ClassVar[str]
     VERSION: ClassVar[int] = 1
 
+    @property
+    def stored_version(self) -> int:
+        """The version as which the event is stored: the oldest one that it fits, where older readers shall not miss it."""
+        return self.VERSION
+
     def dated(self, recorded_at: datetime) -> Self:
         """The event with the time of its recording in its own field of time, if it has such a field and the field is empty."""
         return self

@@ -6,7 +6,7 @@ were stored, not as the server upcasts them. Golden files in tests/golden hold o
 """
 
 from domain import agent_runs, agents, context, invocations, messages, projects, runs, tenants, tools
-from domain.event_registry import EventRegistry, Upcast
+from domain.event_registry import EventRegistry, Upcast, unchanged
 from domain.kernel import Event
 
 SLICES: dict[str, tuple[type[Event], ...]] = {
@@ -34,7 +34,7 @@ SLICES: dict[str, tuple[type[Event], ...]] = {
     "context": (context.ContextValueSet,),
 }  # fmt: skip
 
-UPCASTS: dict[tuple[str, int], Upcast] = {}
+UPCASTS: dict[tuple[str, int], Upcast] = {(runs.RunStarted.TOPIC, 1): Upcast(runs.RunStartedV1, unchanged)}
 """(topic, version) → the upcast of an older version."""
 
 REGISTRY = EventRegistry(SLICES, UPCASTS)

@@ -1,19 +1,27 @@
 """Runs: a plan of steps, the result of each step, and the outcome. Every decision about the next step is taken here."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from graphlib import CycleError, TopologicalSorter
-from typing import Literal, assert_never
+from itertools import count
+from typing import Literal, NamedTuple, assert_never
 from uuid import UUID
 
+from immutables import Map
 from pydantic import Field, field_validator
 
 from domain.errors import AlreadyExists, InvalidState, NotFound, WorkOver
 from domain.failures import Failure, Retry
 from domain.kernel import Command, Decider, Event, Json, Name, Priority, ShortText, Value, derive_id, replace
+from domain.maps import PersistentMap
 
-MAX_STEPS = 200
+MAX_STEPS = 1_000
+MAX_STEPS_V1 = 200
+"""Of a plan in version 1 of `run.started`."""
+MOST_NAMED = 100
+"""Steps that the words of a failure name."""
 
 StepStatus = Literal["pending", "scheduled", "completed", "failed", "cancelled"]
 RunStatus = Literal["absent", "running", "completed", "failed", "cancelled"]
@@ -72,11 +80,14 @@ class Plan(Value):
 
 def _unique_keys(agents: tuple[str, ...]) -> list[str]:
     keys: list[str] = []
+    taken: set[str] = set()
+    numbers: dict[str, Iterator[int]] = {}
     for agent in agents:
-        key, n = agent, 2
-        while key in keys:
-            key, n = f"{agent}-{n}", n + 1
+        key = agent
+        while key in taken:
+            key = f"{agent}-{next(numbers.setdefault(agent, count(2)))}"
         keys.append(key)
+        taken.add(key)
     return keys
 
 
@@ -107,6 +118,7 @@ def parallel(agents: tuple[str, ...], aggregator: str | None) -> Plan:
 
 class RunStarted(Event):
     TOPIC = "run.started"
+    VERSION = 2
     project_id: UUID
     plan: Plan
     input: Json = None
@@ -114,6 +126,21 @@ class RunStarted(Event):
     versions_asked: tuple[str, ...] = ()
     """Keys of the steps whose version was asked for. The versions of the other steps are only noted."""
     priority: Priority = "normal"
+
+    @property
+    def stored_version(self) -> int:
+        return 1 if len(self.plan.steps) <= MAX_STEPS_V1 else 2
+
+
+class PlanV1(Plan):
+    steps: tuple[Step, ...] = Field(min_length=1, max_length=MAX_STEPS_V1)
+
+
+class RunStartedV1(RunStarted):
+    """A plan of up to 200 steps. Such a plan is still stored as this version, so that older readers know it."""
+
+    VERSION = 1
+    plan: PlanV1
 
 
 class StepScheduled(Event):
@@ -183,50 +210,78 @@ class StepState:
     result: Json = None
 
 
+class Graph(NamedTuple):
+    """A plan by its keys: what follows from the end of a step is found without a look at the other steps."""
+
+    steps: Mapping[str, Step]
+    """In the order of the plan."""
+    places: Mapping[str, int]
+    """Key of a step → its place in the plan."""
+    after: Mapping[str, Sequence[str]]
+    """Key of a step → the steps that come after it."""
+    of_agent: Mapping[str, str]
+    """Name of an agent → its first step."""
+    version_asked: AbstractSet[str]
+    """The steps whose version was asked for."""
+
+
+def graph_of(steps: Sequence[Step], versions_asked: Sequence[str] = ()) -> Graph:
+    after: dict[str, list[str]] = {}
+    of_agent: dict[str, str] = {}
+    for step in steps:
+        of_agent.setdefault(step.agent, step.key)
+        for before in set(step.after):
+            after.setdefault(before, []).append(step.key)
+    by_key, places = {step.key: step for step in steps}, {step.key: place for place, step in enumerate(steps)}
+    return Graph(by_key, places, after, of_agent, frozenset(versions_asked))
+
+
 @dataclass(frozen=True)
 class Run:
     status: RunStatus = "absent"
     plan: Plan | None = None
     input: Json = None
-    steps: Mapping[str, StepState] = field(default_factory=dict)
+    steps: PersistentMap[str, StepState] = field(default_factory=Map)
+    waiting: PersistentMap[str, int] = field(default_factory=Map)
+    """Step → how many of the steps before it have not ended. Without the steps that wait for none."""
+    ended: int = 0
+    """Number of the steps that have ended."""
     cancel_reason: str | None = None
     versions_asked: tuple[str, ...] = ()
     priority: Priority = "normal"
 
+    @cached_property
+    def graph(self) -> Graph:
+        """Made once: the states that follow from this one have the same plan, and take it over (`replace`)."""
+        return graph_of(self.plan.steps if self.plan is not None else (), self.versions_asked)
+
     def step(self, key: str) -> Step:
-        assert self.plan is not None
-        return next(step for step in self.plan.steps if step.key == key)
+        return self.graph.steps[key]
 
     @property
     def missing(self) -> tuple[str, ...]:
-        return tuple(key for key, step in self.steps.items() if step.status == "failed")
+        return tuple(key for key in self.graph.steps if self.steps[key].status == "failed")
 
     @property
     def under_way(self) -> tuple[UUID, ...]:
-        return tuple(s.agent_run_id for s in self.steps.values() if s.status == "scheduled" and s.agent_run_id)
+        states = (self.steps[key] for key in self.graph.steps)
+        return tuple(state.agent_run_id for state in states if state.status == "scheduled" and state.agent_run_id)
 
     def recipient(self, name: str) -> str | None:
         """The step that a message to `name` goes to: the step of that key, or else the first one of that agent."""
-        if name in self.steps:
-            return name
-        return next((s.key for s in (self.plan.steps if self.plan else ()) if s.agent == name), None)
+        return name if name in self.steps else self.graph.of_agent.get(name)
 
 
 def evolve(run: Run, event: RunEvent) -> Run:
-    def changed(key: str, step: StepState) -> Run:
-        return replace(run, steps={**run.steps, key: step})
-
     match event:
         case RunStarted():
-            steps = {step.key: StepState() for step in event.plan.steps}
-            asked = event.versions_asked
-            return Run("running", event.plan, event.input, steps, versions_asked=asked, priority=event.priority)
+            return _started(event)
         case StepScheduled():
-            return changed(event.step, StepState("scheduled", event.agent_run_id))
+            return replace(run, steps=run.steps.set(event.step, StepState("scheduled", event.agent_run_id)))
         case StepCompleted():
-            return changed(event.step, StepState("completed", event.agent_run_id, event.result))
+            return _ended(run, event.step, StepState("completed", event.agent_run_id, event.result))
         case StepFailed():
-            return changed(event.step, StepState("failed", event.agent_run_id))
+            return _ended(run, event.step, StepState("failed", event.agent_run_id))
         case RunCompleted():
             return replace(run, status="completed")
         case RunFailed():
@@ -235,6 +290,30 @@ def evolve(run: Run, event: RunEvent) -> Run:
             return replace(run, status="cancelled", cancel_reason=event.reason)
         case _:
             assert_never(event)
+
+
+def _started(event: RunStarted) -> Run:
+    return Run(
+        "running",
+        event.plan,
+        event.input,
+        Map({step.key: StepState() for step in event.plan.steps}),
+        Map({step.key: len(set(step.after)) for step in event.plan.steps if step.after}),
+        versions_asked=event.versions_asked,
+        priority=event.priority,
+    )
+
+
+def _ended(run: Run, key: str, state: StepState) -> Run:
+    """The run after a step has ended: the steps after it wait for one less."""
+    waiting = run.waiting.mutate()
+    for later in run.graph.after.get(key, ()):
+        left = waiting[later] - 1
+        if left:
+            waiting[later] = left
+        else:
+            del waiting[later]
+    return replace(run, steps=run.steps.set(key, state), waiting=waiting.finish(), ended=run.ended + 1)
 
 
 # --- commands and rules -----------------------------------------------------------------------------------------------
@@ -340,30 +419,35 @@ def _and_what_follows(run_id: UUID, run: Run, events: list[Event]) -> list[Event
     """Adds the events that follow from the given ones: steps to schedule, steps that cannot run any more, the end of the run."""
     for event in events:
         run = evolve(run, event)  # type: ignore[arg-type]  # only this slice's events are made here
-    assert run.plan is not None
+    newest: Sequence[Event] = events
     while True:
-        intolerable = next((e for e in events if isinstance(e, StepFailed) and not e.tolerated), None)
+        intolerable = next((e for e in newest if isinstance(e, StepFailed) and not e.tolerated), None)
         if intolerable is not None:
             return [*events, RunFailed(step=intolerable.step, error=intolerable.error, abandoned=run.under_way)]
-        following = [
-            _schedule_or_give_up(run_id, run, step)
-            for step in run.plan.steps
-            if run.steps[step.key].status == "pending"
-            and all(run.steps[key].status in ("completed", "failed") for key in step.after)
-        ]
+        newest = following = [_schedule_or_give_up(run_id, run, run.step(key)) for key in _ready(run, newest)]
         if not following:
             break
         for next_event in following:
             run = evolve(run, next_event)
         events = [*events, *following]
-    if all(step.status in ("completed", "failed") for step in run.steps.values()):
+    if run.ended == len(run.steps):
         return [*events, _end(run, events)]
     return events
 
 
+def _ready(run: Run, newest: Sequence[Event]) -> list[str]:
+    """The steps that wait for nothing any more since the newest events, in the order of the plan."""
+    if isinstance(newest[0], RunStarted):
+        return [key for key in run.graph.steps if key not in run.waiting]
+    graph = run.graph
+    ended = [event.step for event in newest if isinstance(event, StepCompleted | StepFailed)]
+    later = {key for step in ended for key in graph.after.get(step, ()) if key not in run.waiting}
+    return sorted(later, key=graph.places.__getitem__)
+
+
 def _schedule_or_give_up(run_id: UUID, run: Run, step: Step) -> StepScheduled | StepFailed:
     if step.after and all(run.steps[key].status == "failed" for key in step.after):
-        why = f"every step before it failed: {', '.join(step.after)}"
+        why = f"every step before it failed: {_named(step.after)}"
         return _failed(step, None, Failure(type="UpstreamFailed", message=why, kind="upstream"))
     return StepScheduled(
         step=step.key,
@@ -372,9 +456,14 @@ def _schedule_or_give_up(run_id: UUID, run: Run, step: Step) -> StepScheduled | 
         agent_run_id=agent_run_id_of(run_id, step.key),
         timeout_s=step.timeout_s,
         retry=step.retry,
-        version_asked=step.key in run.versions_asked,
+        version_asked=step.key in run.graph.version_asked,
         priority=run.priority,
     )
+
+
+def _named(keys: Sequence[str]) -> str:
+    more = len(keys) - MOST_NAMED
+    return ", ".join(keys[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _end(run: Run, events: list[Event]) -> Event:

@@ -1,14 +1,15 @@
 """Tenants and their API keys. An event holds a key's SHA-256, never the key: keys are 256 random bits, so a hash tells nothing."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, assert_never
 from uuid import UUID
 
+from immutables import Map
 from pydantic import StringConstraints
 
 from domain.errors import AlreadyExists, InvalidState, NotFound
 from domain.kernel import Command, Decider, Event, ShortText
+from domain.maps import PersistentMap
 
 DEFAULT_TENANT_ID = UUID("01900000-0000-7000-8000-000000000001")
 """The one tenant of a fresh installation."""
@@ -39,7 +40,7 @@ TenantEvent = TenantCreated | ApiKeyIssued | ApiKeyRevoked
 @dataclass(frozen=True, slots=True)
 class Tenant:
     name: str | None = None
-    keys: Mapping[UUID, str] = field(default_factory=dict)
+    keys: PersistentMap[UUID, str] = field(default_factory=Map)
     """Key id → SHA-256 of the keys that are valid."""
 
 
@@ -92,9 +93,9 @@ def evolve(tenant: Tenant, event: TenantEvent) -> Tenant:
         case TenantCreated():
             return replace(tenant, name=event.name)
         case ApiKeyIssued():
-            return replace(tenant, keys={**tenant.keys, event.key_id: event.sha256})
+            return replace(tenant, keys=tenant.keys.set(event.key_id, event.sha256))
         case ApiKeyRevoked():
-            return replace(tenant, keys={k: v for k, v in tenant.keys.items() if k != event.key_id})
+            return replace(tenant, keys=tenant.keys.delete(event.key_id))
         case _:
             assert_never(event)
 

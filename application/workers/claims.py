@@ -6,7 +6,7 @@ from uuid import UUID
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import Caller, CommandOutcome
 from application.workers.agent_runs import load_agent_run, request_for_agent_run
-from application.workers.journal import Journals, JournalView
+from application.workers.journal import LOADED_AT_ONCE, Journals, JournalView
 from domain import runs
 from domain.agent_runs import AgentRun, ClaimAgentRun
 from domain.errors import WorkOver
@@ -30,7 +30,7 @@ class ClaimedAgentRun:
     peers: list[str]
     """Keys of the other steps of the run."""
     journal: JournalView
-    """The first page."""
+    """The first page. It is small where outcomes and messages must be loaded, so that work with a long journal begins at once."""
 
 
 def claim_name(worker_id: str, dispatch: int, claim: str) -> str:
@@ -85,6 +85,6 @@ class Claims:
             input=run.input if step.input is None else step.input,
             results={key: s.result for key, s in upstream.items() if s.status == "completed"},
             missing=[key for key, s in upstream.items() if s.status == "failed"],
-            peers=[key for key in run.steps if key != step.key],
-            journal=await self._journals.page(tenant_id, agent_run_id, after_version=0, fresh=fresh),
+            peers=[key for key in run.graph.steps if key != step.key],
+            journal=await self._journals.page(tenant_id, agent_run_id, after_version=0, max_loads=LOADED_AT_ONCE, fresh=fresh),
         )

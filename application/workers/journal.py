@@ -1,9 +1,10 @@
 """The journal of an agent run: a worker records finished steps, and reads new entries of the journal and the mailbox."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from uuid import UUID
 
 import orjson
@@ -55,6 +56,8 @@ class JournalView:
 PAGE_BYTES = 128 * 1024
 LOADED_AT_ONCE = 50
 """Entries whose outcomes are loaded side by side."""
+MAX_LOADS = 500
+"""Outcomes and messages that are loaded for one page."""
 _ROOM = 200
 """Bytes of an entry or a mail beside its values."""
 _Change = tuple[int, str | UUID, agent_runs.Entry | agent_runs.Mail]
@@ -95,33 +98,35 @@ class Journals:
         after_version: int,
         news: bool = False,
         max_bytes: int = PAGE_BYTES,
+        max_loads: int = MAX_LOADS,
         fresh: bool = True,
     ) -> JournalView:
         """The oldest entries and mails after a version, in the order of the stream, up to about `max_bytes` of JSON, at least one.
 
-        `news`: without the entries that the worker has made itself. `fresh`: with all events that other processes have recorded.
-        Raises NotFound.
+        `max_loads`: about how many of them may be such that their content is read from streams of their own. `news`: without the
+        entries that the worker has made itself. `fresh`: with all events that other processes have recorded. Raises NotFound.
         """
         state = await load_agent_run(self._commands, tenant_id, agent_run_id, fresh=fresh)
-        changes = _changes(state, after_version)
-        if news:
-            changes = [change for change in changes if _is_news(change)]
+        changes = _changes(state, after_version, news)
         entries: list[EntryView] = []
         mails: list[MailItem] = []
-        size = taken = 0
-        while taken < len(changes) and size < max_bytes:
-            some = changes[taken : taken + LOADED_AT_ONCE]
-            for view in await asyncio.gather(*(self._shown(tenant_id, state, change) for change in some)):
-                if taken and size >= max_bytes:
+        size, loads, version = 0, 0, after_version
+        some = list(islice(changes, LOADED_AT_ONCE))
+        while some and size < max_bytes and loads < max_loads:
+            loads += sum(map(_is_loaded, some))
+            views = await asyncio.gather(*(self._shown(tenant_id, state, change) for change in some))
+            for change, view in zip(some, views, strict=True):
+                if size >= max_bytes:
                     break
                 if isinstance(view, EntryView):
                     entries.append(view)
                 else:
                     mails.append(view)
                 size += _size_of(view)
-                taken += 1
-        more = taken < len(changes)
-        return JournalView(state.status, state.attempt, changes[taken - 1][0] if more else state.version, entries, mails, more)
+                version = change[0]
+            else:
+                some = list(islice(changes, LOADED_AT_ONCE))
+        return JournalView(state.status, state.attempt, version if some else state.version, entries, mails, bool(some))
 
     async def _shown(self, tenant_id: UUID, state: AgentRun, change: _Change) -> EntryView | MailItem:
         _, key, part = change
@@ -156,19 +161,26 @@ class Journals:
         return sent
 
 
-def _changes(state: AgentRun, after_version: int) -> "list[_Change]":
-    """Entries and unreceived mail that a later version than `after_version` brought, in the order of the stream."""
-    found: list[_Change] = [(e.changed_in, key, e) for key, e in state.journal.items() if e.changed_in > after_version]
-    found += [
-        (m.delivered_in, id, m) for id, m in state.mailbox.items() if m.received_as is None and m.delivered_in > after_version
-    ]
-    found.sort(key=lambda change: change[0])
-    return found
+def _changes(state: AgentRun, after_version: int, news: bool) -> "Iterator[_Change]":
+    """Entries and unreceived mail that a later version than `after_version` brought, in the order of the stream.
+
+    Looks at the versions after that one, and at nothing before: a page costs the same wherever it stands. `news`: without the
+    entries that the worker has made itself.
+    """
+    changed, unreceived, journal, mailbox = state.changed.get, state.unreceived.get, state.journal, state.mailbox
+    for version in range(after_version + 1, state.version + 1):
+        if (key := changed(version)) is not None:
+            entry = journal[key]
+            if not news or (entry.kind == "call" and entry.status != "pending"):
+                yield version, key, entry
+        elif (message_id := unreceived(version)) is not None:
+            yield version, message_id, mailbox[message_id]
 
 
-def _is_news(change: _Change) -> bool:
+def _is_loaded(change: _Change) -> bool:
+    """Whether the content of an entry or a mail is on a stream of its own."""
     part = change[2]
-    return isinstance(part, agent_runs.Mail) or (part.kind == "call" and part.status != "pending")
+    return isinstance(part, agent_runs.Mail) or part.kind == "receive" or (part.kind == "call" and part.status != "pending")
 
 
 def _size_of(view: EntryView | MailItem) -> int:

@@ -83,7 +83,6 @@ class Mailboxes:
 def _unknown(to: str, run: runs.Run) -> str:
     """The refusal of a message: names that are like the wrong one, or else the first steps of the run."""
     steps = sorted(run.steps)
-    agents = {step.agent for step in run.plan.steps} if run.plan else set()
     more = f" and {len(steps) - MOST_NAMED} more" if len(steps) > MOST_NAMED else ""
-    meant = did_you_mean(to, {*steps, *agents}) or f"; there are: {', '.join(steps[:MOST_NAMED])}{more}"
+    meant = did_you_mean(to, {*steps, *run.graph.of_agent}) or f"; there are: {', '.join(steps[:MOST_NAMED])}{more}"
     return f"there is no step or agent '{to}' in this run{meant}"

@@ -59,3 +59,34 @@ class ManyCalls(Agent):
             await ctx.tool("benchmark.echo", given=TEXT)
             waits.append((time.perf_counter() - began) * 1e3)
         return {"said": DONE, "waits_ms": waits}
+
+
+class Quick(Agent):
+    """A step of a plan that does nothing."""
+
+    name = f"quick{SUFFIX}"
+
+    async def execute(self, ctx: Context) -> str:
+        return DONE
+
+
+class Sender(Agent):
+    """Sends messages to another step, ten at a time."""
+
+    name = f"sender{SUFFIX}"
+
+    async def execute(self, ctx: Context) -> str:
+        for first in range(0, ctx.input["messages"], 10):
+            await asyncio.gather(*(ctx.send(ctx.input["to"], TEXT, key=f"m{first + n}") for n in range(10)))
+        return DONE
+
+
+class Receiver(Agent):
+    """Receives as many messages."""
+
+    name = f"receiver{SUFFIX}"
+
+    async def execute(self, ctx: Context) -> str:
+        for _ in range(ctx.input["messages"]):
+            assert await ctx.receive(timeout_s=60) is not None
+        return DONE

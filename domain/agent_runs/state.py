@@ -1,9 +1,10 @@
 """State of an agent run: status, claim, journal and mailbox, and how each event changes them."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, assert_never
 from uuid import UUID
+
+from immutables import Map
 
 from domain.agent_runs.events import (
     AgentRunCancelled,
@@ -24,6 +25,7 @@ from domain.agent_runs.events import (
 from domain.agent_runs.journal import Entry
 from domain.agent_runs.mail import Mail
 from domain.kernel import replace
+from domain.maps import PersistentMap
 
 Status = Literal["absent", "requested", "running", "waiting", "completed", "failed", "cancelled"]
 """`waiting`: between a failed attempt and the next."""
@@ -44,12 +46,19 @@ class AgentRun:
     failures: int = 0
     lost_claims: int = 0
     """Claims since the last progress."""
-    journal: Mapping[str, Entry] = field(default_factory=dict)
-    mailbox: Mapping[UUID, Mail] = field(default_factory=dict)
+    journal: PersistentMap[str, Entry] = field(default_factory=Map)
+    mailbox: PersistentMap[UUID, Mail] = field(default_factory=Map)
+    changed: PersistentMap[int, str] = field(default_factory=Map)
+    """Version of the stream → the key whose entry is as this version left it."""
+    unreceived: PersistentMap[int, UUID] = field(default_factory=Map)
+    """Version of the stream → the message that this version delivered, until it is received."""
+    pending: PersistentMap[int, UUID] = field(default_factory=Map)
+    """Version of the stream → the invocation of the call that this version started, until the call finishes."""
 
     @property
     def pending_calls(self) -> tuple[UUID, ...]:
-        return tuple(e.invocation_id for e in self.journal.values() if e.status == "pending" and e.invocation_id)
+        """Invocations of the calls under way, in the order in which they were started."""
+        return tuple(invocation_id for _, invocation_id in sorted(self.pending.items()))
 
 
 def evolve(run: AgentRun, event: AgentRunEvent) -> AgentRun:
@@ -57,25 +66,24 @@ def evolve(run: AgentRun, event: AgentRunEvent) -> AgentRun:
     version = run.version + 1
     match event:
         case StepRecorded():
-            entry = Entry(event.kind, "ok", event.result, None, version)
-            return replace(run, version=version, journal={**run.journal, event.key: entry}, lost_claims=0)
+            return _written(run, event.key, Entry(event.kind, "ok", event.result, None, version))
         case CallStarted():
-            entry = Entry("call", "pending", None, event.invocation_id, version)
-            return replace(run, version=version, journal={**run.journal, event.key: entry}, lost_claims=0)
+            run = _written(run, event.key, Entry("call", "pending", None, event.invocation_id, version))
+            return replace(run, pending=run.pending.set(version, event.invocation_id))
         case CallFinished():
-            entry = Entry("call", "ok" if event.succeeded else "error", None, event.invocation_id, version)
-            return replace(run, version=version, journal={**run.journal, event.key: entry}, lost_claims=0)
+            status: Literal["ok", "error"] = "ok" if event.succeeded else "error"
+            return _written(run, event.key, Entry("call", status, None, event.invocation_id, version))
         case AgentRunRequested():
             return replace(run, version=version, status="requested", requested=event, dispatch=1)
         case AgentRunClaimed():
-            lost = 0 if run.pending_calls else run.lost_claims + 1  # one that waits for a tool is not what kills its worker
+            lost = 0 if run.pending else run.lost_claims + 1  # one that waits for a tool is not what kills its worker
             run = replace(run, attempt=event.attempt, worker_id=event.worker_id, session_id=event.session_id)
             return replace(run, version=version, status="running", lost_claims=lost)
         case AgentRunCompleted():
             return replace(run, version=version, status="completed")
         case MailDelivered():
-            mail = Mail(event.sender, event.sent_at, version)
-            return replace(run, version=version, mailbox={**run.mailbox, event.message_id: mail})
+            mailbox = run.mailbox.set(event.message_id, Mail(event.sender, event.sent_at, version))
+            return replace(run, version=version, mailbox=mailbox, unreceived=run.unreceived.set(version, event.message_id))
         case MailReceived():
             return _received(run, event, version)
         case MailRefused():
@@ -93,10 +101,21 @@ def evolve(run: AgentRun, event: AgentRunEvent) -> AgentRun:
             assert_never(event)
 
 
+def _written(run: AgentRun, key: str, entry: Entry) -> AgentRun:
+    """The agent run after the version that `entry` names has written the entry."""
+    before, changed, pending = run.journal.get(key), run.changed, run.pending
+    if before is not None:
+        changed = changed.delete(before.changed_in)
+        if before.status == "pending":
+            pending = pending.delete(before.changed_in)
+    version, journal = entry.changed_in, run.journal.set(key, entry)
+    return replace(run, version=version, journal=journal, changed=changed.set(version, key), pending=pending, lost_claims=0)
+
+
 def _received(run: AgentRun, event: MailReceived, version: int) -> AgentRun:
-    mailbox, result = run.mailbox, None
+    result = None
     if event.message_id is not None:
-        result = str(event.message_id)
-        mailbox = {**mailbox, event.message_id: replace(mailbox[event.message_id], received_as=event.key)}
-    journal = {**run.journal, event.key: Entry("receive", "ok", result, None, version)}
-    return replace(run, version=version, journal=journal, mailbox=mailbox, lost_claims=0)
+        result, mail = str(event.message_id), run.mailbox[event.message_id]
+        mailbox = run.mailbox.set(event.message_id, replace(mail, received_as=event.key))
+        run = replace(run, mailbox=mailbox, unreceived=run.unreceived.delete(mail.delivered_in))
+    return _written(run, event.key, Entry("receive", "ok", result, None, version))

@@ -96,7 +96,7 @@ def test_modules_of_a_slice_that_is_a_package_are_imported_by_the_package_alone(
 CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
 QUERIES = {"application.reads", "application.views"}
 """Ports and view models that read models implement."""
-OPEN_TO_THE_ENGINE = {"domain.deep_json", "domain.errors", "domain.event_registry", "domain.kernel", "domain.values"}
+OPEN_TO_THE_ENGINE = {"domain.deep_json", "domain.errors", "domain.event_registry", "domain.kernel", "domain.maps", "domain.values"}
 
 
 def modules_of(folder: str) -> set[str]:

@@ -14,7 +14,7 @@ OURS = {"adapters", "api", "application", "domain", "projections"}
 SETTINGS = {"annotated_types", "dotenv", "pydantic", "pydantic_core", "pydantic_settings", "typing_extensions", "typing_inspection"}
 COMMAND_LINE = {"annotated_doc", "shellingham", "typer"}
 POSTGRES = {"psycopg", "psycopg_binary", "psycopg_pool"}
-ENGINE = OURS | SETTINGS | POSTGRES | {"nats", "orjson", "structlog", "tidelog", "uvloop"}
+ENGINE = OURS | SETTINGS | POSTGRES | {"immutables", "nats", "orjson", "structlog", "tidelog", "uvloop"}
 HTTP = {
     "annotated_doc",
     "anyio",
@@ -31,7 +31,7 @@ HTTP = {
 
 ROLES = {
     "api": ENGINE | HTTP | {"jsonschema_rs"},
-    "relay": ENGINE,
+    "relay": ENGINE - {"immutables"},  # it knows no states
     "projector": ENGINE,
     "saga": ENGINE,
     "api,relay,projector,saga": ENGINE | HTTP | {"jsonschema_rs"},

@@ -72,6 +72,8 @@ async def test_what_was_appended_is_read_back(log: LogSide, store: EventStore, f
     assert await feed.read(after=0, limit=10) == [first, second]
     assert await store.read_stream(TENANT, stream, after_version=1) == [second]
     assert await store.read_stream(TENANT, stream, until_position=1) == [first]
+    assert await store.read_stream(TENANT, stream, limit=1) == [first]
+    assert await store.read_stream(TENANT, stream, after_version=1, limit=2) == [second]
     assert await store.read_stream(OTHER_TENANT, stream) == []
 
 

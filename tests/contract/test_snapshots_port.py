@@ -51,6 +51,9 @@ async def test_the_newest_snapshot_and_the_events_after_it(log: LogSide) -> None
     assert await read(log, stream) == (of(events[3]), [5])
     await fill(log, stream, 1, after=5)
     assert await read(log, stream) == (of(events[3]), [5, 6])
+    assert await read(log, stream, limit=1) == (of(events[3]), [5])
+    assert await read(log, stream, limit=2) == (of(events[3]), [5, 6])
+    assert await read(log, stream, model="other", limit=2) == (None, [1, 2])
 
 
 async def test_a_snapshot_of_the_last_event_leaves_none_to_read(log: LogSide) -> None:

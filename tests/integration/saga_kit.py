@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from application.engine.catalog import Catalog
@@ -30,10 +31,8 @@ class StoppingStore:
         await self._stops.at("after the append")
         return result
 
-    async def read_stream(
-        self, tenant_id: UUID, stream_id: UUID, *, after_version: int = 0, until_position: int | None = None
-    ) -> list[RecordedEvent]:
-        return await self._store.read_stream(tenant_id, stream_id, after_version=after_version, until_position=until_position)
+    async def read_stream(self, tenant_id: UUID, stream_id: UUID, **bounds: Any) -> list[RecordedEvent]:
+        return await self._store.read_stream(tenant_id, stream_id, **bounds)
 
     async def read_streams(self, places: Sequence[StreamPlace]) -> list[list[RecordedEvent]]:
         return await self._store.read_streams(places)

@@ -5,6 +5,7 @@ from uuid import UUID
 
 import jsonschema
 import pytest
+from immutables import Map
 
 from application.engine.commands.snapshots import model_of
 from application.engine.ports.log import NewEvent, StreamAppend, one_command
@@ -117,7 +118,7 @@ async def test_a_worker_goes_on_with_old_values(system: System, worker: PlayedWo
 
 def test_a_snapshot_of_an_old_value_is_read() -> None:
     model = model_of(REGISTRY, context.DECIDER)
-    state = context.Context({"v": context.ContextEntry(OLD, 3)})
+    state = context.Context(Map({"v": context.ContextEntry(OLD, 3)}))
     assert model.decode(model.encode(state)) == state
 
 

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
+from immutables import Map
 
 from domain import agent_runs
 from domain.agent_runs import (
@@ -223,15 +224,18 @@ def test_the_state_after_each_event() -> None:
     def after(event: Event, **changes: object) -> None:
         assert agent_runs.evolve(lost, event) == replace(lost, version=4, **changes)  # type: ignore[arg-type]
 
+    def with_entry(event: Event, key: str, entry: Entry, **changes: object) -> None:
+        after(event, journal=Map({key: entry}), changed=Map({4: key}), lost_claims=0, **changes)
+
     step = StepRecorded(attempt=2, key="k", kind="state_get", result=[1])
-    after(step, journal={"k": Entry("state_get", "ok", [1], None, 4)}, lost_claims=0)
-    after(CALLED, journal={"c": Entry("call", "pending", None, CALL, 4)}, lost_claims=0)
+    with_entry(step, "k", Entry("state_get", "ok", [1], None, 4))
+    with_entry(CALLED, "c", Entry("call", "pending", None, CALL, 4), pending=Map({4: CALL}))
     for succeeded, status in ((True, "ok"), (False, "error")):
         finished = CallFinished(key="c", invocation_id=CALL, succeeded=succeeded)
-        after(finished, journal={"c": Entry("call", status, None, CALL, 4)}, lost_claims=0)
+        with_entry(finished, "c", Entry("call", status, None, CALL, 4))  # type: ignore[arg-type]
+    with_entry(MailReceived(attempt=2, key="r", message_id=None), "r", Entry("receive", "ok", None, None, 4))
     after(AgentRunCompleted(run_id=RUN, step="s", attempt=2), status="completed")
-    after(DELIVERED, mailbox={MESSAGE: Mail("b", NOW, 4)})
-    after(MailReceived(attempt=2, key="r", message_id=None), journal={"r": Entry("receive", "ok", None, None, 4)}, lost_claims=0)
+    after(DELIVERED, mailbox=Map({MESSAGE: Mail("b", NOW, 4)}), unreceived=Map({4: MESSAGE}))
     after(MailRefused(message_id=MESSAGE, reason="late"))
     retry = AgentRunRetryScheduled(attempt=2, error=TRANSIENT, delay_s=1, dispatch=2)
     after(retry, status="waiting", failures=1, lost_claims=0)
@@ -254,21 +258,27 @@ def test_entries_are_added_to_what_is_there() -> None:
         StepRecorded(attempt=1, key="l", kind="step", result=2),
     ]
     state = fold(agent_runs.DECIDER, events)
-    assert state.journal == {
+    assert dict(state.journal) == {
         "k": Entry("step", "ok", 1, None, 3),
         "c": Entry("call", "ok", None, CALL, 8),
         "r": Entry("receive", "ok", str(MESSAGE), None, 7),
         "l": Entry("step", "ok", 2, None, 9),
     }
-    assert state.mailbox == {MESSAGE: Mail("b", NOW, 5, "r"), other: Mail("c", NOW, 6)}
+    assert dict(state.mailbox) == {MESSAGE: Mail("b", NOW, 5, "r"), other: Mail("c", NOW, 6)}
+    assert dict(state.changed) == {3: "k", 7: "r", 8: "c", 9: "l"}, "each key under the version that wrote it last"
+    assert dict(state.unreceived) == {6: other}
+    assert (dict(state.pending), state.pending_calls) == ({}, ())
 
 
 def test_only_calls_that_are_under_way_are_pending() -> None:
     later = CallStarted(attempt=1, key="d", tool="t", invocation_id=MESSAGE)
     finished = CallFinished(key="c", invocation_id=CALL, succeeded=False)
     recorded = StepRecorded(attempt=1, key="k", kind="step")
+    both = fold(agent_runs.DECIDER, [REQUESTED, CLAIMED, later, CALLED])
+    assert both.pending_calls == (MESSAGE, CALL), "in the order in which they were started"
     state = fold(agent_runs.DECIDER, [REQUESTED, CLAIMED, CALLED, later, finished, recorded])
     assert state.pending_calls == (MESSAGE,)
+    assert dict(state.changed) == {4: "d", 5: "c", 6: "k"}
     claimed = agent_runs.evolve(state, AgentRunClaimed(attempt=2, worker_id="w2", dispatch=1))
     assert claimed.lost_claims == 0, "an agent run that waits for a tool is not what kills its worker"
 

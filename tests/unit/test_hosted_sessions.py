@@ -175,8 +175,8 @@ async def test_reports_of_one_piece_of_work_take_effect_in_order(engine: Engine,
     worker.say(worker.about(work, Complete, result="done"))
     worker.say(worker.about(work, Record, key="late", result=1))
     assert isinstance(await worker.answer(12), Refused)
-    journal = (await engine.agent_run(work.work_id)).journal
-    assert [entry.result for entry in journal.values()] == list(range(10))
+    state = await engine.agent_run(work.work_id)
+    assert [state.journal[key].result for _, key in sorted(state.changed.items())] == list(range(10))
     assert (await engine.run(run_id)).status == "completed"
     answered = [one.id for one in worker.ear.heard if isinstance(one, object) and getattr(one, "id", None)]
     assert answered == list(range(1, 12))

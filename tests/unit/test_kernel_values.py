@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from application.engine.commands.request import CommandRequest
 from domain import errors
-from domain.event_registry import EventRegistry, UnknownEvent, Upcast
+from domain.event_registry import EventRegistry, UnknownEvent, Upcast, unchanged
 from domain.failures import MAX_LOST_CLAIMS, RETRYABLE, Failure, Retry, backoff_s
 from domain.kernel import Event, Metadata, Name, RecordedEvent, ShortText, Text, Value, derive_id, replace, same_json, timestamp
 
@@ -258,13 +258,11 @@ class Other(Event):
     x: Any = None
 
 
-REGISTRY = EventRegistry(
-    {"others": (Other,), "things": (Thing,)},
-    {
-        ("thing.done", 1): Upcast(ThingV1, lambda old: {"number": old["n"]}),
-        ("thing.done", 2): Upcast(ThingV2, lambda old: {**old, "unit": "ms"}),
-    },
-)
+UPCASTS = {
+    ("thing.done", 1): Upcast(ThingV1, lambda old: {"number": old["n"]}),
+    ("thing.done", 2): Upcast(ThingV2, lambda old: {**old, "unit": "ms"}),
+}
+REGISTRY = EventRegistry({"others": (Other,), "things": (Thing,)}, UPCASTS)
 
 
 @pytest.mark.parametrize(
@@ -292,6 +290,42 @@ def test_what_a_newer_release_wrote_is_not_known(topic: str, version: int) -> No
 def test_what_does_not_fit_its_class_is_a_value_error(version: int, state: bytes) -> None:
     with pytest.raises(ValueError):
         REGISTRY.decode("thing.done", version, state)
+
+
+class EvenV1(Event):
+    TOPIC = "even.done"
+    number: int
+
+
+class EvenV2(EvenV1):
+    VERSION = 2
+
+
+class EvenV3(EvenV1):
+    VERSION = 3
+
+
+class Even(EvenV1):
+    VERSION = 4
+
+
+def test_versions_that_are_events_of_the_newest_one_as_they_are_need_no_upcast() -> None:
+    """A fold reads them in one step."""
+    double = Upcast(EvenV1, lambda old: {"number": 2 * old["number"]})
+    upcasts = {("even.done", 1): double, ("even.done", 2): Upcast(EvenV2, unchanged), ("even.done", 3): Upcast(EvenV3, unchanged)}
+    registry = EventRegistry({"even": (Even,)}, upcasts)
+    assert registry._read_newest.keys() == {("even.done", version) for version in (2, 3, 4)}
+    read = [registry.decode("even.done", version, b'{"number":1}') for version in (1, 2, 3, 4)]
+    assert read == [Even(number=2), Even(number=1), Even(number=1), Even(number=1)]
+    both = EventRegistry({"things": (Thing,), "even": (EvenV2,)}, {**UPCASTS, ("even.done", 1): Upcast(EvenV1, unchanged)})
+    assert both._read_newest.keys() == {("thing.done", 3), ("even.done", 1), ("even.done", 2)}
+    assert list(both.shapes()) == [*(("thing.done", version) for version in (1, 2, 3)), ("even.done", 1), ("even.done", 2)]
+    value = {"number": 1}
+    assert unchanged(value) is value
+
+
+def test_an_event_is_stored_as_its_newest_version_unless_it_says_another() -> None:
+    assert [event.stored_version for event in (EvenV2(number=1), Even(number=1))] == [2, 4]
 
 
 def test_what_is_encoded_is_decoded() -> None:

@@ -97,8 +97,8 @@ GRAPH: Mapping[str, Any] = {"kind": "graph"}
     [
         ({"plan": {"kind": "sequential", "agents": []}}, {"/plan/agents": "at least 1 item must be given; none is given"}),
         (
-            {"plan": {"kind": "sequential", "agents": ["a"] * 201}},
-            {"/plan/agents": "at most 200 items may be given; 201 are given"},
+            {"plan": {"kind": "sequential", "agents": ["a"] * 1_001}},
+            {"/plan/agents": "at most 1,000 items may be given; 1,001 are given"},
         ),
         (
             {"plan": {"kind": "sequential", "agents": ["A b", 3]}},

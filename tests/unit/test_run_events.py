@@ -3,6 +3,7 @@
 from uuid import UUID
 
 import pytest
+from immutables import Map
 
 from domain import runs
 from domain.errors import NotFound
@@ -66,12 +67,15 @@ def test_what_a_run_is_told_is_in_its_events() -> None:
 
 def test_the_state_after_each_event() -> None:
     pending, scheduled = StepState(), StepState("scheduled", AT_FIRST)
-    assert fold(runs.DECIDER, [STARTED]) == Run("running", PLAN, {"n": 1}, {"first": pending, "second": pending})
-    assert fold(runs.DECIDER, [STARTED, SCHEDULED]).steps == {"first": scheduled, "second": pending}
+    begun = fold(runs.DECIDER, [STARTED])
+    assert begun == Run("running", PLAN, {"n": 1}, Map({"first": pending, "second": pending}), Map({"second": 1}))
+    under_way = fold(runs.DECIDER, [STARTED, SCHEDULED])
+    assert under_way == runs.replace(begun, steps=Map({"first": scheduled, "second": pending}))
     done = fold(runs.DECIDER, [STARTED, SCHEDULED, COMPLETED])
-    assert done.steps == {"first": StepState("completed", AT_FIRST, [1]), "second": pending}
+    over = Map({"first": StepState("completed", AT_FIRST, [1]), "second": pending})
+    assert done == runs.replace(begun, steps=over, waiting=Map(), ended=1)
     failed = fold(runs.DECIDER, [STARTED, SCHEDULED, FAILED])
-    assert failed.steps == {"first": StepState("failed", AT_FIRST), "second": pending}
+    assert failed == runs.replace(done, steps=Map({"first": StepState("failed", AT_FIRST), "second": pending}))
     assert runs.evolve(done, RunCompleted()) == runs.replace(done, status="completed")
     assert runs.evolve(failed, RunFailed(step="first", error=BROKEN)) == runs.replace(failed, status="failed")
     assert runs.evolve(done, RunCancelled(reason="why")) == runs.replace(done, status="cancelled", cancel_reason="why")

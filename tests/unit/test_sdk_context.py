@@ -14,7 +14,7 @@ from tidelog import Agent, Context, PermanentError, RecipientOverError, ToolCont
 from tidelog.calling import ProcessExitError
 from tidelog.context import Assignment
 from tidelog.errors import DuplicateKeyError, NotJsonError, ValueTooDeepError, ValueTooLargeError
-from tidelog.journal import Journal, JournalEntry, JournalUpdate, Mail
+from tidelog.journal import Journal, JournalEntry, JournalUpdate, Mail, Mailbox
 from tidelog.testing import MemoryJournal, MemoryRecorder, SentMessage, ToolCall, run_agent
 
 R = TypeVar("R", bound=MemoryRecorder)
@@ -290,7 +290,20 @@ def test_an_update_that_overlaps_with_an_earlier_one_changes_nothing_twice() -> 
     journal = Journal(1, (), ())
     for version, entry in ((3, done), (2, done.model_copy(update={"status": "pending", "result": None}))):
         journal.apply(JournalUpdate(version=version, journal=(entry,), mailbox=(mail,)))
-    assert journal.version == 3 and journal.find("k") == done and journal.mailbox == [mail]
+    assert journal.version == 3 and journal.find("k") == done
+    assert (journal.mailbox.take(None), journal.mailbox.take(None)) == (mail, None)
+
+
+def test_a_mailbox_gives_the_oldest_message_of_a_sender_or_of_all() -> None:
+    mails = [Mail(message_id=uuid4(), sender=sender, body=number) for number, sender in enumerate("abab")]
+    box = Mailbox(mails)
+    assert box.has(None) and box.has("a") and not box.has("c") and box.take("c") is None
+    assert [box.take("b"), box.take(None)] == [mails[1], mails[0]]
+    box.put_back(mails[0])
+    assert [box.take("a"), box.take("a"), box.take("a")] == [mails[0], mails[2], None]
+    box.put_back(mails[1])
+    assert [box.take(None), box.take(None), box.take(None)] == [mails[1], mails[3], None]
+    assert not box.has("b")
 
 
 async def test_the_shared_context_can_be_written_at_an_expected_version() -> None:

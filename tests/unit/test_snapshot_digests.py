@@ -5,17 +5,20 @@ import shutil
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import domain
+from application.engine.commands import snapshots
 from application.engine.commands.snapshots import StateModel, code_of_slice
 from application.routes import ROUTES
 from domain import context
 from domain.event_registry import EventRegistry, Upcast
 from domain.kernel import Decider
+from domain.maps import MAP_VERSION
 from domain.registry import REGISTRY
 
 DECIDERS: dict[str, Decider[Any]] = {route.decider.slice: route.decider for route in ROUTES.values()}
@@ -155,3 +158,21 @@ def test_upcasts_and_their_files_are_part_of_the_digest(tmp_path: Path, monkeypa
     (tmp_path / "copy_of_upcasts.py").write_text("def to_next(value):\n    return dict(value)\n")
     assert len({first, newer, digest(Newer)}) == 3
     assert digest(context.ContextValueSet) == first
+
+
+def test_how_maps_are_stored_is_part_of_the_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digests = {digest_of(context.DECIDER)}
+    copy = tmp_path / "copy_of_maps.py"
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(snapshots, "MAPS", "copy_of_maps")
+    for code in ("", "# changed\n"):
+        copy.write_text((DOMAIN / "maps.py").read_text() + code)
+        importlib.invalidate_caches()
+        digests.add(digest_of(context.DECIDER))
+    monkeypatch.setattr(snapshots, "MAP_VERSION", "immutables 99")
+    digests.add(digest_of(context.DECIDER))
+    assert len(digests) == 4
+
+
+def test_the_version_of_maps_is_that_of_the_library() -> None:
+    assert f"immutables {version('immutables')}" == MAP_VERSION

@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from immutables import Map
 from pydantic import BaseModel
 
 from application.engine.commands.snapshots import StateModel, model_of
@@ -162,8 +163,8 @@ def test_a_restored_state_has_the_types_of_a_folded_one(name: str) -> None:
 
 
 def test_types_are_told_apart_however_deep() -> None:
-    one = agent_runs.AgentRun(journal={"k": agent_runs.Entry("step", "ok", {"a": [1]})})
-    other = agent_runs.AgentRun(journal={"k": agent_runs.Entry("step", "ok", {"a": [1.0]})})
+    one = agent_runs.AgentRun(journal=Map({"k": agent_runs.Entry("step", "ok", {"a": [1]})}))
+    other = agent_runs.AgentRun(journal=Map({"k": agent_runs.Entry("step", "ok", {"a": [1.0]})}))
     assert one == other
     assert types_in(one) != types_in(other)
 

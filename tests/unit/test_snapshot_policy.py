@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from immutables import Map
 from structlog.testing import capture_logs
 
 from application.catalog import CATALOG
@@ -104,7 +105,7 @@ async def test_an_append_that_goes_over_the_border_takes_one(
     snapshotter = Snapshotter(stored, REGISTRY, every=EVERY)
     for one, border in ((stream, (since, version)), (new_id(), (4, 5))):
         state = context.DECIDER.initial()
-        snapshotter.offer(context.DECIDER, TENANT, one, since=border[0], state=state, version=border[1], position=30)
+        snapshotter.offer(context.DECIDER, TENANT, one, since=border[0], state=state, version=border[1], position=30, size=0)
     task = asyncio.create_task(snapshotter.run())
     await until(lambda: stored.saves)
     await end(task)
@@ -196,7 +197,7 @@ async def test_what_waits_is_bounded_and_the_newest_state_of_a_stream_counts(sto
     for version in (1, 2):
         for stream in streams:
             state, since = context.DECIDER.initial(), version - 1
-            snapshotter.offer(context.DECIDER, TENANT, stream, since=since, state=state, version=version, position=version)
+            snapshotter.offer(context.DECIDER, TENANT, stream, since=since, state=state, version=version, position=version, size=0)
     task = asyncio.create_task(snapshotter.run())
     await until(lambda: sum(stored.saves) == 3)
     await turns()
@@ -207,7 +208,9 @@ async def test_what_waits_is_bounded_and_the_newest_state_of_a_stream_counts(sto
 async def test_they_are_stored_in_batches(stored: CountingSnapshots) -> None:
     snapshotter = Snapshotter(stored, REGISTRY, every=1)
     for _ in range(2 * policy.MAX_BATCH + 1):
-        snapshotter.offer(context.DECIDER, TENANT, new_id(), since=0, state=context.DECIDER.initial(), version=1, position=1)
+        snapshotter.offer(
+            context.DECIDER, TENANT, new_id(), since=0, state=context.DECIDER.initial(), version=1, position=1, size=0
+        )
     task = asyncio.create_task(snapshotter.run())
     await until(lambda: len(stored.saves) == 3)
     await end(task)
@@ -220,7 +223,7 @@ async def test_a_state_that_is_too_large_is_left_out(stored: CountingSnapshots, 
     for bound, kept in ((size, 1), (size - 1, 0)):
         monkeypatch.setattr(policy, "MAX_STATE_BYTES", bound)
         snapshotter = Snapshotter(stored, REGISTRY, every=1)
-        snapshotter.offer(context.DECIDER, TENANT, new_id(), since=0, state=initial, version=1, position=1)
+        snapshotter.offer(context.DECIDER, TENANT, new_id(), since=0, state=initial, version=1, position=1, size=0)
         stored.saves.clear()
         task = asyncio.create_task(snapshotter.run())
         await until(lambda: stored.saves)
@@ -251,7 +254,7 @@ async def test_the_states_that_wait_longest_are_stored_first(stored: CountingSna
     monkeypatch.setattr(stored, "save", save)
     for stream in streams:
         state = context.DECIDER.initial()
-        snapshotter.offer(context.DECIDER, TENANT, stream, since=0, state=state, version=1, position=1)
+        snapshotter.offer(context.DECIDER, TENANT, stream, since=0, state=state, version=1, position=1, size=0)
     task = asyncio.create_task(snapshotter.run())
     await until(lambda: len(order) == 5)
     await end(task)
@@ -270,7 +273,105 @@ async def test_a_store_that_does_not_answer_is_given_up(stored: CountingSnapshot
     snapshotter = Snapshotter(stored, REGISTRY, every=1, pause_s=0.001)
     task = asyncio.create_task(snapshotter.run())
     for version in (1, 2):
-        state = context.DECIDER.initial()
-        snapshotter.offer(context.DECIDER, TENANT, new_id(), since=version - 1, state=state, version=version, position=version)
+        offered(snapshotter, new_id(), version, 0)
         await until(lambda version=version: len(calls) == version)  # type: ignore[misc]
     await end(task)
+
+
+def offered(snapshotter: Snapshotter, stream: UUID, version: int, size: int, names: int = 1) -> None:
+    state = context.Context(Map({f"n{number}": context.ContextEntry(number, 1) for number in range(names)}))
+    snapshotter.offer(
+        context.DECIDER, TENANT, stream, since=version - 1, state=state, version=version, position=version, size=size
+    )  # fmt: skip
+
+
+def bytes_of(names: int) -> int:
+    state = context.Context(Map({f"n{number}": context.ContextEntry(number, 1) for number in range(names)}))
+    return len(model_of(REGISTRY, context.DECIDER).encode(state))
+
+
+@pytest.fixture
+async def policed(stored: CountingSnapshots) -> AsyncIterator[Snapshotter]:
+    snapshotter = Snapshotter(stored, REGISTRY, every=1, pause_s=0.001)
+    task = asyncio.create_task(snapshotter.run())
+    yield snapshotter
+    await end(task)
+
+
+async def test_the_next_snapshot_waits_for_as_many_bytes_of_events_as_the_last_one_has(
+    policed: Snapshotter, stored: CountingSnapshots
+) -> None:
+    stream, begin = new_id(), 1_000
+    offered(policed, stream, 1, begin)
+    await until(lambda: versions(stored, stream) == [1])
+    needed = bytes_of(1)
+    offered(policed, stream, 2, begin + needed - 1)
+    await turns(5)
+    assert versions(stored, stream) == [1]
+    offered(policed, stream, 3, begin + needed, names=9)
+    await until(lambda: versions(stored, stream) == [1, 3])
+    offered(policed, stream, 4, begin + needed + bytes_of(9) - 1)
+    await turns(5)
+    assert versions(stored, stream) == [1, 3], "counted from the last snapshot, and by its bytes"
+    offered(policed, stream, 5, begin + needed + bytes_of(9))
+    await until(lambda: versions(stored, stream)[-1] == 5)
+
+
+async def test_a_process_that_has_read_a_snapshot_counts_from_it(stored: CountingSnapshots, policed: Snapshotter) -> None:
+    stream = new_id()
+    await Process(stored.log, None).put(stream, 0)
+    offered(policed, stream, 1, 0, names=5)
+    await until(lambda: versions(stored, stream) == [1])
+    cold = Snapshotter(stored, REGISTRY, every=1)
+    restored = await cold.load(context.DECIDER, TENANT, stream)
+    assert restored.size == bytes_of(5)
+    offered(cold, stream, 2, restored.size + bytes_of(5) - 1)
+    assert not cold._waiting
+    offered(cold, stream, 3, restored.size + bytes_of(5))
+    assert len(cold._waiting) == 1
+
+
+async def test_only_so_many_streams_are_remembered(
+    policed: Snapshotter, stored: CountingSnapshots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy, "MAX_TAKEN", 2)
+    first, second, third = new_id(), new_id(), new_id()
+    for stream in (first, second):
+        offered(policed, stream, 1, 0)
+        await until(lambda stream=stream: versions(stored, stream) == [1])  # type: ignore[misc]
+    offered(policed, first, 2, bytes_of(1))
+    await until(lambda: versions(stored, first) == [1, 2])
+    offered(policed, third, 1, 0)
+    await until(lambda: versions(stored, third) == [1])
+    for stream in (first, second):  # the second was forgotten, so its next state is due
+        offered(policed, stream, 3, bytes_of(1))
+    await until(lambda: versions(stored, second) == [1, 3])
+    assert versions(stored, first) == [1, 2]
+
+
+async def test_snapshots_of_a_growing_state_are_not_larger_than_its_events(log: MemoryLog, stored: CountingSnapshots) -> None:
+    """Each event adds a name. With a snapshot of the whole state at every fifth event the bytes would grow with the square."""
+    written: list[int] = []
+    save = stored.save
+
+    async def counted(snapshots: Sequence[Snapshot]) -> None:
+        written.extend(len(snapshot.state) for snapshot in snapshots)
+        await save(snapshots)
+
+    stored.save = counted  # type: ignore[method-assign]
+    process, stream, events = Process(log, stored), new_id(), 1_000
+    assert process.snapshotter is not None
+    task = asyncio.create_task(process.snapshotter.run())
+    for number in range(events):
+        command = context.SetContextValue(context_id=stream, run_id=stream, agent_run_id=stream, name=f"n{number}", value=number)
+        await process.loop.execute(request_of(), command)
+        await turns(2)
+    await end(task)
+    of_events = sum(len(event.state) for event in log.events)
+    assert len(written) > 3 and sum(written) <= 2 * of_events
+    stored.loads.clear()
+    cold = await Process(log, stored).load(stream)
+    [(version, newer)] = stored.loads
+    assert version is not None and len(cold.state.entries) == events
+    assert sum(len(event.state) for event in log.events[version:]) <= written[-1] + EVERY * len(log.events[-1].state)
+    assert newer == events - version

@@ -304,7 +304,7 @@ async def test_a_key_that_was_revoked_is_not_issued_again_by_a_start() -> None:
     await engine.give(RevokeApiKey(tenant_id=DEFAULT_TENANT_ID, key_id=key_id), tenant_id=DEFAULT_TENANT_ID)
     await set_up(engine.another().commands, key_sha256="a" * 64)
     state = (await engine.commands.load(tenants.DECIDER, DEFAULT_TENANT_ID, DEFAULT_TENANT_ID)).state
-    assert state.keys == {}
+    assert not state.keys
 
 
 # --- the catalog ----------------------------------------------------------------------------------------------------------

@@ -79,3 +79,14 @@ def test_a_state_is_of_one_slice() -> None:
     loaded = Loaded(state, 3, 9, 20, "projects")
     assert loaded.seen_by(projects.DECIDER) is loaded
     assert loaded.seen_by(context.DECIDER) == Loaded(context.DECIDER.initial(), 0, 0, 0, "projects")
+
+
+def test_a_state_that_is_larger_than_the_cache_stays_while_it_is_the_one_in_use() -> None:
+    cache, large, small = StateCache(max_bytes=2 * ENTRY_BYTES), new_id(), new_id()
+    cache.put(TENANT, small, known(1))
+    cache.put(TENANT, large, known(1, 100_000))
+    assert kept(cache, [small, large]) == [False, True]
+    cache.put(TENANT, large, known(2, 200_000))
+    cache.put(TENANT, small, known(1))
+    assert kept(cache, [small, large]) == [True, False]
+    assert cache.bytes_held == ENTRY_BYTES

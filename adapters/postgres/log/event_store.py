@@ -18,7 +18,7 @@ EVENT_COLUMNS = (
 READ_STREAM_SQL = f"""
     SELECT {EVENT_COLUMNS} FROM event
     WHERE originator_id = %s AND originator_version > %s AND tenant_id = %s AND notification_id <= %s
-    ORDER BY originator_version
+    ORDER BY originator_version LIMIT %s::bigint
 """
 # `IS NOT DISTINCT FROM` hides the tenant from the planner, as in the feed's statements.
 READ_STREAMS_SQL = f"""
@@ -85,12 +85,18 @@ class PostgresEventStore:
         return await self._writer.submit(EncodedAppend.of(request, self._max_event_bytes))
 
     async def read_stream(
-        self, tenant_id: UUID, stream_id: UUID, *, after_version: int = 0, until_position: int | None = None
+        self,
+        tenant_id: UUID,
+        stream_id: UUID,
+        *,
+        after_version: int = 0,
+        until_position: int | None = None,
+        limit: int | None = None,
     ) -> list[RecordedEvent]:
         until = LAST_POSITION if until_position is None else until_position
         with translate_errors():
             async with self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
-                await cursor.execute(READ_STREAM_SQL, (stream_id, after_version, tenant_id, until), prepare=True)
+                await cursor.execute(READ_STREAM_SQL, (stream_id, after_version, tenant_id, until, limit), prepare=True)
                 return [RecordedEvent._make(row) for row in await cursor.fetchall()]
 
     async def read_streams(self, places: Sequence[StreamPlace]) -> list[list[RecordedEvent]]:

@@ -27,9 +27,10 @@ READ_SQL = f"""
            NULL::timestamptz AS recorded_at, 0::bigint AS settled
     FROM base
     UNION ALL
-    SELECT {EVENT_COLUMNS} FROM event
-    WHERE originator_id = %(stream)s AND originator_version > coalesce((SELECT version FROM base), 0)
-      AND tenant_id = %(tenant)s AND notification_id <= %(until)s
+    (SELECT {EVENT_COLUMNS} FROM event
+     WHERE originator_id = %(stream)s AND originator_version > coalesce((SELECT version FROM base), 0)
+       AND tenant_id = %(tenant)s AND notification_id <= %(until)s
+     ORDER BY originator_version LIMIT %(limit)s::bigint)
     ORDER BY originator_version
 """
 # As above, for several streams: each with its place, and the row of a snapshot again without a topic.
@@ -84,10 +85,11 @@ class PostgresSnapshots:
         self._pool = pool
 
     async def read_stream(
-        self, tenant_id: UUID, stream_id: UUID, *, slice_name: str, model: str, until_position: int | None = None
-    ) -> StreamSince:
+        self, tenant_id: UUID, stream_id: UUID, *,
+        slice_name: str, model: str, until_position: int | None = None, limit: int | None = None,
+    ) -> StreamSince:  # fmt: skip
         until = LAST_POSITION if until_position is None else until_position
-        values = {"stream": stream_id, "tenant": tenant_id, "slice": slice_name, "model": model, "until": until}
+        values = {"stream": stream_id, "tenant": tenant_id, "slice": slice_name, "model": model, "until": until, "limit": limit}
         with translate_errors():
             async with self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
                 await cursor.execute(READ_SQL, values, prepare=True)

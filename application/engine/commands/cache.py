@@ -21,6 +21,7 @@ class Loaded(NamedTuple):
     version: int = 0
     position: int = 0
     size: int = 0
+    """Bytes of the events that the state was built from; of those in a snapshot, the bytes of the snapshot."""
     slice: str = ""
     """The slice of the stream. Empty: the stream has no events."""
     root_id: UUID | None = None
@@ -59,6 +60,6 @@ class StateCache:
         self._bytes += loaded.size + ENTRY_BYTES - (old.size + ENTRY_BYTES if old else 0)
         self._entries[key] = loaded
         self._entries.move_to_end(key)
-        while self._bytes > self._max_bytes:
+        while self._bytes > self._max_bytes and len(self._entries) > 1:  # the newest state stays: the next event would read it anew
             _, dropped = self._entries.popitem(last=False)
             self._bytes -= dropped.size + ENTRY_BYTES

@@ -153,7 +153,7 @@ class Deciding:
             if place is not None:
                 where = "/".join(map(str, place))
                 raise InvalidCommand(f"{where} of a {event.TOPIC} event is nested more than {values.MAX_STORED_DEPTH} levels deep")
-        return NewEvent(event.TOPIC, event.VERSION, state)
+        return NewEvent(event.TOPIC, event.stored_version, state)
 
 
 def _check_slice(stream: OpenStream, part: Part) -> None:

@@ -1,12 +1,13 @@
 """States of streams: from the cache, a snapshot, the log. A state is believed only as far as an append checks its version."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from functools import partial
 from typing import Any
 from uuid import UUID
 
 from application.engine.catalog import Catalog
+from application.engine.commands import snapshots as loading
 from application.engine.commands.cache import Loaded, StateCache
 from application.engine.commands.joint_reads import JointReads
 from application.engine.commands.snapshots import Snapshotter
@@ -56,19 +57,19 @@ class States:
             if known is None and base.version:
                 self._cache.put(tenant_id, stream_id, base)
             return base
-        rules, state, size, last = decider, base.state, base.size, newer[-1]
+        rules, state, size = decider, base.state, base.size
         if not base.version:
             own = self._rules.get(newer[0].topic)
             if own is None:  # no slice has rules for its events
-                foreign = Loaded(None, last.version, last.position, slice=FOREIGN, root_id=last.root_id)
-                self._cache.put(tenant_id, stream_id, foreign)
-                return foreign
+                return await self._foreign(tenant_id, stream_id, newer)
             if own.slice != decider.slice:
                 rules, state = own, own.initial()
         decode, evolve = self._registry.decode, rules.evolve
-        for recorded in newer:
-            state = evolve(state, decode(recorded.topic, recorded.schema_version, recorded.state))
-            size += len(recorded.state)
+        async for page in self._pages(tenant_id, stream_id, newer):
+            for recorded in page:
+                state = evolve(state, decode(recorded.topic, recorded.schema_version, recorded.state))
+                size += len(recorded.state)
+            last = page[-1]
         loaded = Loaded(state, last.version, last.position, size, rules.slice, last.root_id)
         self.learned(rules, tenant_id, stream_id, loaded, since=base.version)
         return loaded
@@ -79,13 +80,31 @@ class States:
             reading = [self.read(streams[one], tenant_id, one, in_company=True) for one in unknown]
             await asyncio.gather(*reading, return_exceptions=True)
 
+    async def _foreign(self, tenant_id: UUID, stream_id: UUID, newer: list[RecordedEvent]) -> Loaded:
+        """A stream without rules: only its version and its root count."""
+        async for page in self._pages(tenant_id, stream_id, newer):
+            last = page[-1]
+        foreign = Loaded(None, last.version, last.position, slice=FOREIGN, root_id=last.root_id)
+        self._cache.put(tenant_id, stream_id, foreign)
+        return foreign
+
+    async def _pages(self, tenant_id: UUID, stream_id: UUID, page: list[RecordedEvent]) -> AsyncIterator[list[RecordedEvent]]:
+        """The events of a stream from a first page on, to the end of the stream."""
+        yield page
+        while len(page) == loading.PAGE:
+            page = await self._newer.read(StreamPlace(tenant_id, stream_id, page[-1].version))
+            if page:
+                yield page
+
     def learned(self, decider: Decider[Any], tenant_id: UUID, stream_id: UUID, loaded: Loaded, *, since: int) -> None:
         """The stream got from version `since` to `loaded`: keeps the state, and offers it for a snapshot."""
         self._cache.put(tenant_id, stream_id, loaded)
         if self._snapshots is not None:
-            state, version, position = loaded.state, loaded.version, loaded.position
-            self._snapshots.offer(decider, tenant_id, stream_id, since=since, state=state, version=version, position=position)
+            self._snapshots.offer(
+                decider, tenant_id, stream_id, since=since, state=loaded.state, version=loaded.version, position=loaded.position,
+                size=loaded.size,
+            )  # fmt: skip
 
 
 async def _one_stream(store: EventStore, place: StreamPlace) -> list[RecordedEvent]:
-    return await store.read_stream(place.tenant_id, place.stream_id, after_version=place.after_version)
+    return await store.read_stream(place.tenant_id, place.stream_id, after_version=place.after_version, limit=loading.PAGE)

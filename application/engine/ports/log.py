@@ -133,9 +133,15 @@ class EventStore(Protocol):
         ...
 
     async def read_stream(
-        self, tenant_id: UUID, stream_id: UUID, *, after_version: int = 0, until_position: int | None = None
+        self,
+        tenant_id: UUID,
+        stream_id: UUID,
+        *,
+        after_version: int = 0,
+        until_position: int | None = None,
+        limit: int | None = None,
     ) -> list[RecordedEvent]:
-        """All events of one stream in order. Empty for a stream of another tenant."""
+        """Events of one stream in order: all, or the first ones up to a limit. Empty for a stream of another tenant."""
         ...
 
     async def read_streams(self, places: Sequence[StreamPlace]) -> list[list[RecordedEvent]]:

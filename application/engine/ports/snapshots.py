@@ -40,11 +40,12 @@ class Snapshots(Protocol):
     """Snapshots of states, stored beside the log. They are never needed for correctness."""
 
     async def read_stream(
-        self, tenant_id: UUID, stream_id: UUID, *, slice_name: str, model: str, until_position: int | None = None
-    ) -> StreamSince:
+        self, tenant_id: UUID, stream_id: UUID, *,
+        slice_name: str, model: str, until_position: int | None = None, limit: int | None = None,
+    ) -> StreamSince:  # fmt: skip
         """The newest snapshot of this slice and model at or before a position, and the events after it, in one round trip.
 
-        Returns None and all events if no snapshot matches the log. Raises Unavailable.
+        Returns None and the events from the first on if no snapshot matches the log. `limit`: of events. Raises Unavailable.
         """
         ...
 

@@ -107,9 +107,12 @@ async def _news_of_run(
     except NotFound:  # the log lost the work, as after a restore from a backup
         return Stop(hand.work_id, hand.attempt, "lost")
     reason = _end_of_run(news.status, news.attempt, hand.attempt)
-    if reason is None and (news.entries or news.mailbox):
+    if reason is not None:
+        return Stop(hand.work_id, hand.attempt, reason)
+    if news.entries or news.mailbox:
         return Update(hand.work_id, hand.attempt, news)
-    return None if reason is None else Stop(hand.work_id, hand.attempt, reason)
+    hand.seen = news.version  # the next look need not look at the worker's own entries again
+    return None
 
 
 def _end_of_run(status: str, newest: int, attempt: int) -> StopReason | None:

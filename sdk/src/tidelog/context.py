@@ -322,11 +322,9 @@ class _Inbox:
 
     async def take_mail(self, sender: str | None, timeout_s: float) -> Mail | None:
         """The oldest fitting message, removed from the mailbox; None after the time-out."""
-        if timeout_s <= 0 and self._pick(sender) is None:
+        if timeout_s <= 0 and not self._journal.mailbox.has(sender):
             await self._refresh()
-        mail = self._pick(sender)
-        if mail is not None:
-            self._journal.mailbox.remove(mail)
+        mail = self._journal.mailbox.take(sender)
         if mail is not None or timeout_s <= 0:
             return mail
         if self._closed:
@@ -346,7 +344,7 @@ class _Inbox:
         return waiter.future.result() if waiter.future.done() else None
 
     def put_back(self, mail: Mail) -> None:
-        self._journal.mailbox.insert(0, mail)
+        self._journal.mailbox.put_back(mail)
         self._hand_out()
 
     async def _refresh(self) -> None:
@@ -364,9 +362,6 @@ class _Inbox:
     def open_calls(self) -> tuple[str, ...]:
         return tuple(key for key, future in self._calls.items() if not future.done())
 
-    def _pick(self, sender: str | None) -> Mail | None:
-        return next((mail for mail in self._journal.mailbox if sender in (None, mail.sender)), None)
-
     def _take_over(self, update: JournalUpdate) -> None:
         self._journal.apply(update)
         for changed in update.journal:
@@ -378,8 +373,7 @@ class _Inbox:
 
     def _hand_out(self) -> None:
         for waiter in list(self._mail_waiters):
-            mail = self._pick(waiter.sender)
-            if mail is not None and not waiter.future.done():
-                self._journal.mailbox.remove(mail)
-                self._mail_waiters.remove(waiter)
-                waiter.future.set_result(mail)
+            if waiter.future.done() or (mail := self._journal.mailbox.take(waiter.sender)) is None:
+                continue
+            self._mail_waiters.remove(waiter)
+            waiter.future.set_result(mail)

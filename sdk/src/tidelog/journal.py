@@ -3,8 +3,8 @@
 `Recorder` is the port behind a `Context`: the server (worker) or memory (testing kit) implements it.
 """
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Literal, Protocol
 from uuid import UUID
@@ -94,12 +94,48 @@ class Recorder(Protocol):
         ...
 
 
+class Mailbox:
+    """Mail that has not been received, oldest first. Finding and taking a message costs the same however many there are."""
+
+    def __init__(self, mails: Iterable[Mail]) -> None:
+        self._all: OrderedDict[UUID, Mail] = OrderedDict()
+        self._of_sender: dict[str, OrderedDict[UUID, Mail]] = {}
+        for mail in mails:
+            self.add(mail)
+
+    def add(self, mail: Mail) -> None:
+        self._all[mail.message_id] = mail
+        self._of_sender.setdefault(mail.sender, OrderedDict())[mail.message_id] = mail
+
+    def put_back(self, mail: Mail) -> None:
+        """The message is the oldest one again."""
+        self.add(mail)
+        for found in (self._all, self._of_sender[mail.sender]):
+            found.move_to_end(mail.message_id, last=False)
+
+    def has(self, sender: str | None) -> bool:
+        """Whether there is a message of a sender. None: of any."""
+        return bool(self._all if sender is None else self._of_sender.get(sender))
+
+    def take(self, sender: str | None) -> Mail | None:
+        """Takes the oldest message of a sender out. None: of any."""
+        if not self.has(sender):
+            return None
+        mail = next(iter((self._all if sender is None else self._of_sender[sender]).values()))
+        del self._all[mail.message_id]
+        mails = self._of_sender[mail.sender]
+        del mails[mail.message_id]
+        if not mails:
+            del self._of_sender[mail.sender]
+        return mail
+
+
 class Journal:
     """The local copy of one execution's journal: hands out keys, remembers which recorded keys were used."""
 
     def __init__(self, version: int, entries: Sequence[JournalEntry], mailbox: Sequence[Mail]) -> None:
         self.version = version
-        self.mailbox: list[Mail] = list(mailbox)
+        self.mailbox = Mailbox(mailbox)
         self._entries = {entry.key: entry for entry in entries}
         self._found_at_start = tuple(self._entries)
         self._used: set[str] = set()
@@ -147,4 +183,4 @@ class Journal:
         for mail in update.mailbox:
             if mail.message_id not in self._seen_mail:
                 self._seen_mail.add(mail.message_id)
-                self.mailbox.append(mail)
+                self.mailbox.add(mail)

@@ -122,16 +122,23 @@ class MemoryEventStore:
         return self.log.add(request)
 
     async def read_stream(
-        self, tenant_id: UUID, stream_id: UUID, *, after_version: int = 0, until_position: int | None = None
+        self,
+        tenant_id: UUID,
+        stream_id: UUID,
+        *,
+        after_version: int = 0,
+        until_position: int | None = None,
+        limit: int | None = None,
     ) -> list[RecordedEvent]:
         self.log.reach()
-        return [
+        found = [
             event
             for event in self.log.streams.get(stream_id, ())
             if event.tenant_id == tenant_id
             and event.version > after_version
             and (until_position is None or event.position <= until_position)
         ]
+        return found[:limit]
 
     async def read_streams(self, places: Sequence[StreamPlace]) -> list[list[RecordedEvent]]:
         return [await self.read_stream(tenant_id, stream_id, after_version=after) for tenant_id, stream_id, after in places]

@@ -19,8 +19,9 @@ class MemorySnapshots:
         """Stream → version → snapshot."""
 
     async def read_stream(
-        self, tenant_id: UUID, stream_id: UUID, *, slice_name: str, model: str, until_position: int | None = None
-    ) -> tuple[Snapshot | None, list[RecordedEvent]]:
+        self, tenant_id: UUID, stream_id: UUID, *,
+        slice_name: str, model: str, until_position: int | None = None, limit: int | None = None,
+    ) -> tuple[Snapshot | None, list[RecordedEvent]]:  # fmt: skip
         self.log.reach()
         events = [
             event
@@ -35,7 +36,7 @@ class MemorySnapshots:
             and (snapshot.version, snapshot.position) in places
         ]
         newest = max(fitting, key=lambda snapshot: snapshot.version, default=None)
-        return newest, [event for event in events if newest is None or event.version > newest.version]
+        return newest, [event for event in events if newest is None or event.version > newest.version][:limit]
 
     async def read_streams(self, places: Sequence[SnapshotPlace]) -> list[StreamSince]:
         return [

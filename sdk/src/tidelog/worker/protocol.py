@@ -113,11 +113,15 @@ class WorkerApi:
 
     async def news(self, ticket: Ticket, after_version: int) -> JournalUpdate:
         """The changes after a version, all pages."""
-        update = parsed(JournalUpdate, await self._report("more", ticket, {"after": after_version}))
-        while update.more:
-            page = parsed(JournalUpdate, await self._report("more", ticket, {"after": update.version}))
-            update = replaced(page, journal=update.journal + page.journal, mailbox=update.mailbox + page.mailbox)
-        return update
+        entries: list[JournalEntry] = []
+        mails: list[Mail] = []
+        while True:
+            page = parsed(JournalUpdate, await self._report("more", ticket, {"after": after_version}))
+            entries += page.journal
+            mails += page.mailbox
+            if not page.more:
+                return replaced(page, journal=tuple(entries), mailbox=tuple(mails))
+            after_version = page.version
 
     async def result_of(self, ticket: Ticket, step: str) -> JsonValue:
         """The result of a step before, which was too large for the work's message."""
