@@ -63,11 +63,13 @@ async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
         await connection.execute("SELECT pg_notify(%s, '')", [CHANNEL])
 
 
+RETRIES = topics_of(agent_runs.AgentRunRetryScheduled, invocations.InvocationRetryScheduled)
 PROJECTION = Projection(
     "timers",
-    topics_of(agent_runs.AgentRunRequested, agent_runs.AgentRunRetryScheduled, invocations.InvocationRetryScheduled) | ENDS,
+    topics_of(agent_runs.AgentRunRequested) | RETRIES | ENDS,
     ("timer",),
     apply,
+    hurried=RETRIES,
     taken_when_due={"timer": "due_at"},
     not_of_the_log={"timer": frozenset({"set_at", "no_later_than"})},  # `set_at` is empty where a release before wrote the row
 )

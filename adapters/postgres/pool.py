@@ -250,6 +250,15 @@ class _TellingPool(AsyncConnectionPool[Connection]):
 
     trouble: _Trouble
 
+    async def _get_ready_connection(self, timeout: float | None) -> Connection | None:
+        """Takes the connection that was used last: its server process has all that it needs at hand, and the others sleep.
+
+        The pool itself takes the connection that was idle for longest, so a process with little to do wakes one after the other.
+        """
+        if self._pool:
+            self._pool.appendleft(self._pool.pop())
+        return await super()._get_ready_connection(timeout)
+
     async def reconnect_failed(self) -> None:
         """Makes the pool try again. By itself it would only do so for the next caller, and present waiters would wait in vain."""
         await super().reconnect_failed()

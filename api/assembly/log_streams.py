@@ -9,6 +9,7 @@ from api.assembly import histories, messaging, storage, tables
 from api.assembly.parts import Parts, part
 from application.engine.ports.log import Subscription
 from application.engine.reading.cloudevents import CloudEventEncoder
+from application.engine.reading.shared import SharedSubscription
 
 if TYPE_CHECKING:
     from application.engine.reading.live import LiveFeed
@@ -16,12 +17,12 @@ if TYPE_CHECKING:
 
 @part
 async def subscription(parts: Parts) -> Subscription:
-    return JetStreamSubscription(
-        await messaging.nats(parts),
-        await storage.feed(parts),
-        histories=await histories.histories(parts),
-        log_id=await storage.log_id(parts),
+    """All readers of the log in this process share one consumer on NATS as long as they keep up with one another."""
+    keeper = await histories.histories(parts)
+    own = JetStreamSubscription(
+        await messaging.nats(parts), await storage.feed(parts), histories=keeper, log_id=await storage.log_id(parts)
     )
+    return SharedSubscription(own, keeper)
 
 
 @part

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar, cast
 
 if TYPE_CHECKING:
     from adapters.nats import FanOut, NatsConnection, Signal
+    from adapters.postgres.listener import Notifications
     from api.assembly.pools import Pools, Waits
     from api.container import HealthCheck, MemberView
     from api.settings import Role, Settings
@@ -81,6 +82,7 @@ class Overrides(TypedDict, total=False):
     snapshots: "Snapshots | None"
     idempotency: "IdempotencyKeys"
     history_store: "HistoryStore"
+    notifications: "Notifications"
     history_signal: Listening
     """Wakes the keeper of histories."""
     appends: "Signal"

@@ -1,11 +1,12 @@
 """Parts on PostgreSQL that several roles need."""
 
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Literal
 
 from adapters.postgres.database import PostgresDatabase
-from adapters.postgres.listener import ChannelListener, listening
+from adapters.postgres.listener import ChannelListener, Notifications, listening
 from adapters.postgres.log.feed import PostgresEventFeed
 from adapters.postgres.log.histories import CHANNEL as HISTORIES
 from adapters.postgres.log.histories import PostgresHistories
@@ -75,10 +76,18 @@ async def history_store(parts: Parts) -> HistoryStore:
 
 
 @part
+async def notifications(parts: Parts) -> Notifications:
+    """The connection on which the process listens."""
+    own = Notifications(access.urls(parts.settings)[0])
+    await own.start()
+    parts.stack.push_async_callback(own.close)
+    parts.loops["notifications"] = own.failed
+    return own
+
+
+@part
 async def history_signal(parts: Parts) -> Listening:
-    listener = await parts.stack.enter_async_context(listening_on(parts, HISTORIES))
-    parts.loops["histories-listener"] = listener.failed
-    return listener
+    return await parts.stack.enter_async_context(listening(await notifications(parts), HISTORIES))
 
 
 @part
@@ -147,6 +156,8 @@ async def worker_sessions(parts: Parts) -> WorkerSessions:
     return PostgresWorkerSessions(await database(parts), member_id=parts.settings.member_id)
 
 
-def listening_on(parts: Parts, channel: str) -> AbstractAsyncContextManager[ChannelListener]:
-    """A listener with its own connection, for the time of the block."""
-    return listening(access.urls(parts.settings)[0], channel)
+@asynccontextmanager
+async def listening_on(parts: Parts, channel: str) -> AsyncIterator[ChannelListener]:
+    """A listener for the time of the block."""
+    async with listening(await notifications(parts), channel) as listener:
+        yield listener

@@ -1,12 +1,12 @@
 """A bounded queue before a reader of the log for whom much at once is cheaper than little: events wait there for company.
 
-After a quiet time the first events go on at once. The next ones wait until the pace has passed, many have come, or somebody waits
-for the position of one of them. Under load the pace becomes slower, as the reader does. Nothing is polled, and an idle reader has
-no timer.
+After a quiet time the first events linger for a moment, because one event is seldom alone, unless one of them is urgent. The next
+ones wait until the pace has passed. None waits when many have come, or when somebody waits for the position of one of them. Under
+load the pace becomes slower, as the reader does. Nothing is polled, and an idle reader has no timer.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Self
 
@@ -25,27 +25,34 @@ SLOWEST_S = 0.25
 class Gathering:
     """The events of a source in order, as batches of what has gathered.
 
-    An empty batch means that the source has paused, or that somebody waits for the position of an event that was given out.
+    An empty batch means that somebody waits for the position of an event that was given out.
     """
 
-    def __init__(self, asked: AskedPositions, *, pace_s: float = 0.0, pause_s: float | None = None) -> None:
-        """`pace_s`: the least time between two batches that nobody waits for; 0 for a reader that never waits. `pause_s`: the
-        silence after which a pause is told, once.
+    def __init__(
+        self,
+        asked: AskedPositions,
+        *,
+        pace_s: float = 0.0,
+        linger_s: float = 0.0,
+        hurries: Callable[[RecordedEvent], bool] = lambda _: False,
+    ) -> None:
+        """`pace_s`: the least time between two batches that nobody waits for. `linger_s`: how long the first event of a batch waits
+        at most. `hurries`: whether an event ends that wait.
         """
         self._asked = asked
         self._pace_s = pace_s
-        self._pause_s = pause_s
+        self._linger_s = linger_s
+        self._hurries = hurries
         self._loop = asyncio.get_running_loop()
         self._events: list[RecordedEvent] = []
         self._bytes = 0
         self._position = 0
         """Position of the last event that the source has given."""
         self._due = -1.0
-        """When a batch may be given that nobody waits for."""
+        """When the pace has passed."""
+        self._lingers_until = -1.0
         self._given_at: float | None = None
         """When the batch was given that the reader works on."""
-        self._quiet_since: float | None = None
-        """When the last batch was given. None: a pause was told since."""
         self._room = asyncio.Event()
         self._waiting: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -67,6 +74,11 @@ class Gathering:
 
     async def _read(self, source: AsyncGenerator[Sequence[RecordedEvent], None]) -> None:
         async for batch in source:
+            if self._linger_s:
+                if not self._events:
+                    self._lingers_until = self._loop.time() + self._linger_s
+                if any(map(self._hurries, batch)):
+                    self._lingers_until = -1.0
             self._events.extend(batch)
             self._bytes += sum(len(event.state) for event in batch)
             self._position = batch[-1].position
@@ -88,9 +100,7 @@ class Gathering:
         if self._ended is not None or self._asked.lowest <= self._position or self._is_full():
             return 0.0
         if self._events:
-            return self._due
-        if self._pause_s is not None and self._quiet_since is not None:
-            return self._quiet_since + self._pause_s
+            return max(self._due, self._lingers_until)
         return None
 
     def _look(self) -> None:
@@ -137,10 +147,8 @@ class Gathering:
             raise self._ended[0] or StopAsyncIteration
         events, self._events, self._bytes = self._events, [], 0
         self._room.set()
-        now = self._loop.time()
         if events:
-            self._given_at = now
+            self._given_at = self._loop.time()
         else:
             await asyncio.sleep(0)  # a reader that cannot move to where it is wanted must not stop all other tasks
-        self._quiet_since = now if events else None
         return events

@@ -50,6 +50,8 @@ class Projection:
     """For plug-ins: the statements that make the tables and their indexes, without a schema. Migrations make the tables of ours."""
     taken_when_due: dict[str, str] = field(default_factory=dict, hash=False)
     """Table → the column that says when a row is due. Somebody takes a row away that is due, so it need not be there."""
+    hurried: frozenset[str] = frozenset()
+    """Topics whose rows somebody needs at once who cannot ask for their positions."""
     not_of_the_log: dict[str, frozenset[str]] = field(default_factory=dict, hash=False)
     """Table → columns whose values do not follow from the log alone. A verification does not compare them."""
 

@@ -2,8 +2,8 @@
 
 An event that breaks a handler is parked, together with later events of its root, for that projection only. Other events go on.
 
-A transaction for one event costs nearly as much as one for a hundred. So events wait up to `PACE_S` for company, unless somebody
-waits for the position of one of them.
+A transaction for one event costs nearly as much as one for a hundred. So events wait up to `PACE_S` for company, and the first
+ones after a quiet time `LINGER_S`, unless somebody waits for the position of one of them.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -24,7 +24,10 @@ from projections.engine import checkpoints
 from projections.engine.kernel import Connection, Database, Projection
 
 PACE_S = 0.08
-"""Seconds between two transactions that nobody waits for. A read model is about so old under load, and fresh after a quiet time."""
+"""Seconds between two transactions that nobody waits for. A read model is about so old under load."""
+LINGER_S = 0.03
+"""Seconds that the first event after a quiet time waits. On a machine with little to do, a run of a few quick steps is one
+transaction so."""
 
 log = structlog.get_logger(__name__)
 
@@ -61,7 +64,9 @@ class ProjectionRunner:
         await persistently(self._take)
         asked = AskedPositions(self._calls, lambda: {name: known.position for name, known in self._known.items()})
         source = self._subscription.batches(after=self.position, name="projections")
-        async with Gathering(asked, pace_s=PACE_S).of(source) as gathered:
+        hurried = frozenset[str]().union(*(projection.hurried for projection in self._projections.values()))
+        gathering = Gathering(asked, pace_s=PACE_S, linger_s=LINGER_S, hurries=lambda event: event.topic in hurried)
+        async with gathering.of(source) as gathered:
             async for batch in gathered:
                 if batch:
                     await self.handle(batch)

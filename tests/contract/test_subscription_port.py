@@ -1,4 +1,7 @@
-"""The contract of the port `Subscription`, in memory and on JetStream. A relay copies the log to JetStream."""
+"""The contract of the port `Subscription`, in memory, on JetStream, and shared by the readers of a process over both.
+
+A relay copies the log to JetStream.
+"""
 
 import asyncio
 import contextlib
@@ -14,6 +17,7 @@ from application.engine.background import end
 from application.engine.ports.log import NewEvent, StreamAppend, Subscription, one_command
 from application.engine.reading.histories import HistoryEnded
 from application.engine.reading.history_keeper import HistoryKeeper
+from application.engine.reading.shared import SharedSubscription
 from domain.kernel import RecordedEvent
 from tests.integration.nats_kit import LOG, Log, NatsProcess, connected, keeper, open_log, relay, running
 from tests.kit.memory import MemoryEventStore, MemoryHistories, MemoryLog, MemorySubscription
@@ -45,7 +49,8 @@ class MemorySide:
         self.log = MemoryLog()
         self.store = MemoryEventStore(self.log)
         self.histories = HistoryKeeper(MemoryHistories(self.log))
-        self.subscription = MemorySubscription(self.log, self.histories, page=7)
+        self.subscription: Subscription
+        self.subscription = self._source = MemorySubscription(self.log, self.histories, page=7)
 
     async def append(self, count: int) -> None:
         for _ in range(count):
@@ -57,10 +62,10 @@ class MemorySide:
         return list(self.log.events)
 
     async def cut(self) -> None:
-        self.subscription.away = True
+        self._source.away = True
 
     async def mend(self) -> None:
-        self.subscription.away = False
+        self._source.away = False
         self.log.wake()
 
     async def end_history(self) -> None:
@@ -77,7 +82,7 @@ class NatsSide:
     def __init__(self, log: Log, connection: NatsConnection, server: NatsProcess) -> None:
         self.server = server
         self.histories = keeper(connection, log)
-        self.subscription = JetStreamSubscription(connection, log.feed, histories=self.histories, log_id=LOG)
+        self.subscription: Subscription = JetStreamSubscription(connection, log.feed, histories=self.histories, log_id=LOG)
         self.append = log.append
         self.everything = log.everything
 
@@ -98,9 +103,12 @@ async def nats_side(nats: NatsProcess, database_url: str) -> AsyncIterator[NatsS
         yield NatsSide(log, connection, nats)
 
 
-@pytest.fixture(params=["memory", "nats"])
+@pytest.fixture(params=["memory", "memory, shared", "nats", "nats, shared"])
 def side(request: pytest.FixtureRequest) -> SubscriptionSide:
-    found: SubscriptionSide = request.getfixturevalue(f"{request.param}_side")
+    source, _, shared = request.param.partition(", ")
+    found: MemorySide | NatsSide = request.getfixturevalue(f"{source}_side")
+    if shared:
+        found.subscription = SharedSubscription(found.subscription, found.histories)
     return found
 
 

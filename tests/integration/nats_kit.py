@@ -30,7 +30,7 @@ from adapters.postgres.log.feed import PostgresEventFeed
 from adapters.postgres.log.histories import PostgresHistories
 from adapters.postgres.pool import Pool, open_pool
 from application.engine.background import end
-from application.engine.ports.log import NewEvent, StreamAppend, one_command
+from application.engine.ports.log import NewEvent, StreamAppend, Subscription, one_command
 from application.engine.reading.history_keeper import HistoryKeeper
 from domain.errors import Unavailable
 from domain.kernel import RecordedEvent
@@ -237,7 +237,7 @@ def relay(connection: NatsConnection, log: Log, *, tail: int = 10_000, **more: o
 class Reader:
     """Reads the subscription and keeps all events."""
 
-    subscription: JetStreamSubscription
+    subscription: Subscription
     after: int = 0
     pause: float = 0.0
     name: str = "test.reader"

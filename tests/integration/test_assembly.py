@@ -136,7 +136,7 @@ async def test_what_only_replaced_parts_need_is_not_built(real: Parts) -> None:
         await left_alone(assembly)
         assert assembly.container is not None and assembly.container.work_queue is given["work_queue"]
         assert "nats" not in assembly.parts.made
-        assert set(assembly.loops) == {"histories", "histories-listener", "live", "sessions", "sharing", "snapshots"}
+        assert set(assembly.loops) == {"histories", "live", "notifications", "sessions", "sharing", "snapshots"}
 
 
 async def test_relay_and_projector_have_no_writer(real: Parts) -> None:

@@ -160,3 +160,26 @@ async def test_a_login_that_is_cancelled_leaves_nothing_on_the_server() -> None:
         async with within(10):
             await gone.wait()
         assert kept is not None
+
+
+async def test_who_comes_one_after_the_other_gets_the_connection_that_was_used_last(database_url: str) -> None:
+    """So a process with little to do wakes one server process, and not one after the other."""
+    pool = await open_pool(database_url, role="test", min_size=4, max_size=4)
+    database = PostgresDatabase(pool)
+
+    async def all_are_back() -> bool:
+        return pool.get_stats()["pool_available"] == 4
+
+    try:
+        await eventually(all_are_back)
+        async with database.connection() as first:
+            pass
+        for _ in range(6):
+            await eventually(all_are_back)
+            async with database.connection() as again:
+                assert again is first
+        await eventually(all_are_back)
+        async with database.connection() as one, database.connection() as other:
+            assert one is first and other is not first
+    finally:
+        await pool.close()

@@ -19,29 +19,31 @@ from tests.kit.waiting import TENANT, new_id, turns, until
 NEVER_S = 3600.0
 
 
-def event(position: int, size: int = 2) -> RecordedEvent:
+def event(position: int, size: int = 2, topic: str = "thing.happened") -> RecordedEvent:
     id = new_id()
-    return RecordedEvent(position, TENANT, id, 1, id, "thing.happened", 1, b"x" * size, "{}", datetime.now(UTC))
+    return RecordedEvent(position, TENANT, id, 1, id, topic, 1, b"x" * size, "{}", datetime.now(UTC))
 
 
 class Reader:
     """Takes what has gathered, and moves its checkpoint as soon as it has."""
 
-    def __init__(self, *, pace_s: float = 0.0, pause_s: float | None = None, lags: bool = False) -> None:
-        """`lags`: the checkpoint moves only with an empty batch."""
+    def __init__(self, *, pace_s: float = 0.0, linger_s: float = 0.0, lags: bool = False) -> None:
+        """`lags`: the checkpoint moves only with an empty batch. Events of the topic `thing.hurried` are urgent."""
         self.calls = MemoryPositionCalls()
         self.position = 0
         self.taken: list[list[int]] = []
         self.asked = AskedPositions(self.calls, lambda: {"mine": self.position})
-        self.gathering = Gathering(self.asked, pace_s=pace_s, pause_s=pause_s)
+        self.gathering = Gathering(
+            self.asked, pace_s=pace_s, linger_s=linger_s, hurries=lambda event: event.topic == "thing.hurried"
+        )
         self.given: asyncio.Queue[Sequence[RecordedEvent] | Exception | None] = asyncio.Queue()
         self.closed = False
         self.heard: list[int] = []
         self._lags = lags
         self._seen = 0
 
-    def give(self, *positions: int, size: int = 2) -> None:
-        self.given.put_nowait([event(position, size) for position in positions])
+    def give(self, *positions: int, size: int = 2, topic: str = "thing.happened") -> None:
+        self.given.put_nowait([event(position, size, topic) for position in positions])
 
     async def source(self) -> AsyncGenerator[Sequence[RecordedEvent], None]:
         try:
@@ -95,6 +97,48 @@ async def test_the_first_events_after_a_quiet_time_go_on_at_once_and_the_next_on
         reader.give(5)
         await turns()
         assert reader.taken[2:] == [[5]], "it was quiet for longer than the pace"
+
+
+async def test_the_first_events_after_a_quiet_time_linger_together_for_a_moment() -> None:
+    reader = Reader(pace_s=0.001, linger_s=0.05)
+    clock = asyncio.get_running_loop().time
+    async with reader.reading():
+        for first in (1, 4):
+            began = clock()
+            for position in range(first, first + 3):
+                reader.give(position)
+                await turns()
+            last = first + 2
+            await until(lambda: reader.position == last)  # noqa: B023  the function is awaited here
+            assert clock() - began >= 0.049
+        assert reader.taken == [[1, 2, 3], [4, 5, 6]] or clock() - began > 0.1, "a slow machine may cut them"
+
+
+async def test_nothing_lingers_for_who_waits_nor_with_what_is_hurried() -> None:
+    reader = Reader(pace_s=0.001, linger_s=NEVER_S)
+    async with reader.reading():
+        reader.give(1)
+        await turns()
+        assert reader.taken == []
+        await reader.ask(1)
+        await until(lambda: reader.heard == [1])
+        reader.give(2)
+        await turns()
+        reader.give(3, topic="thing.hurried")
+        await until(lambda: reader.position == 3)
+        reader.give(4)
+        await turns()
+        assert reader.taken == [[1], [2, 3]], "it lingers again"
+
+
+async def test_what_is_hurried_keeps_the_pace() -> None:
+    reader = Reader(pace_s=NEVER_S, linger_s=NEVER_S)
+    async with reader.reading():
+        reader.give(1, topic="thing.hurried")
+        await until(lambda: reader.position == 1)
+        reader.give(2, topic="thing.hurried")
+        await turns()
+        assert reader.taken == [[1]]
 
 
 async def test_a_reader_that_takes_long_gets_more_company() -> None:
@@ -200,19 +244,8 @@ async def test_a_slow_reader_holds_its_source_back(monkeypatch: pytest.MonkeyPat
         assert [one.position for one in await anext(gathered)] == [1, 2, 3, 4, 5]
 
 
-async def test_a_pause_is_told_once_after_the_events_before_it() -> None:
-    reader = Reader(pause_s=0.01)
-    async with reader.reading():
-        reader.give(1)
-        await until(lambda: reader.taken == [[1], []])
-        await asyncio.sleep(0.03)
-        assert reader.taken == [[1], []], "a silence that goes on is told once"
-        reader.give(2)
-        await until(lambda: reader.taken == [[1], [], [2], []])
-
-
 async def test_who_waits_for_what_was_taken_and_not_yet_moved_gets_a_turn() -> None:
-    reader = Reader(pause_s=NEVER_S, lags=True)
+    reader = Reader(lags=True)
     async with reader.reading():
         reader.give(1, 2)
         await until(lambda: reader.taken == [[1, 2]])

@@ -8,10 +8,12 @@ import pytest
 from application.engine.ports.checkpoints import Checkpoint
 from application.engine.ports.log import NewEvent, StreamAppend, one_command
 from application.engine.ports.positions import Asked
+from application.engine.sagas.manager import PARTITIONS
+from tests.kit.budget import TOTALS
 from tests.kit.memory import MemoryCheckpoints
 from tests.kit.waiting import TENANT, new_id, turns, until
 from tests.pace import Deadline
-from tests.unit.test_saga_loop import Sagas
+from tests.unit.test_saga_loop import Sagas, of_partition
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ async def foreign(sagas: Sagas) -> None:
     )
 
 
-async def test_checkpoints_move_in_the_next_pause_for_events_that_no_saga_reacts_to(sagas: Sagas) -> None:
+async def test_checkpoints_move_seldom_for_events_that_no_saga_reacts_to(sagas: Sagas) -> None:
     """Not with each batch: most events concern no saga, and each move is a transaction."""
     moves: list[int] = []
 
@@ -59,6 +61,29 @@ async def test_checkpoints_move_at_once_for_who_waits_for_them(sagas: Sagas) -> 
             await sagas.calls.ask({"sagas:3": Asked(position, position), "elsewhere": Asked(1, 1)}, told)
             await until(lambda position=position: heard == {"sagas:3": position})
             assert sagas.positions() == {position}, "partitions move together"
+
+
+async def test_what_a_saga_has_to_do_is_done_at_once_with_all_that_came_before(sagas: Sagas) -> None:
+    sagas.lag_s = 3600
+    async with sagas.working():
+        await foreign(sagas)
+        await turns()
+        assert sagas.positions() <= {0}
+        project_id = await sagas.project()
+        await until(lambda: sagas.reserved(project_id) == TOTALS)
+        await until(lambda: sagas.positions() == {2})
+
+
+async def test_what_others_have_to_do_moves_no_checkpoint(sagas: Sagas) -> None:
+    """The process has one partition, and a saga has to react to an event of another one."""
+    sagas.lag_s = 3600
+    async with sagas.working(sagas.manager(partitions=PARTITIONS[:1])):
+        await sagas.project(of_partition(PARTITIONS[1]))
+        await turns()
+        assert sagas.positions() == {0}
+        mine = await sagas.project(of_partition(PARTITIONS[0]))
+        await until(lambda: sagas.reserved(mine) == TOTALS)
+        await until(lambda: sagas.positions() == {2})
 
 
 async def test_checkpoints_move_although_the_log_never_pauses(sagas: Sagas) -> None:

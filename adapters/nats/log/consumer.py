@@ -10,7 +10,6 @@ import random
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import structlog
 from nats.aio.msg import Msg
@@ -30,8 +29,6 @@ log = structlog.get_logger(__name__)
 BATCH_BYTES = 1024 * 1024
 """About the size of the messages that are handed out as one batch."""
 
-_SHARED, _SHARED_BYTES = 16, 64 * 1024
-"""The readers of a process get the same messages at about the same time. So many messages, if small, are decoded once for all."""
 _STALL_CHECK = 10.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
 _FIRST_RETRY, _LONGEST_RETRY = 0.1, 1.0
@@ -185,12 +182,6 @@ class JetStreamSubscription:
                 pause = min(pause * 2, _LONGEST_PAUSE)
 
 
-@lru_cache(maxsize=_SHARED)
-def _decode_once(body: bytes) -> Sequence[RecordedEvent]:
-    """The body itself is the key: nothing else says as surely which events it holds."""
-    return decode(body)
-
-
 @dataclass(slots=True)
 class _Reader:
     name: str
@@ -219,7 +210,7 @@ def _follow(messages: Sequence[Msg], position: int) -> tuple[list[RecordedEvent]
             return events, _ReadDatabase(f"a gap in the stream after {position}", span.previous)
         if not message.data:
             return events, _ReadDatabase("an event too large for the stream", span.last)
-        fresh = _decode_once(message.data) if len(message.data) <= _SHARED_BYTES else decode(message.data)
+        fresh = decode(message.data)
         if span.previous < position:
             fresh = [event for event in fresh if event.position > position]
         events.extend(fresh)

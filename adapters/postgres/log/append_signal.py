@@ -3,7 +3,7 @@
 import asyncio
 
 from adapters.postgres import pool
-from adapters.postgres.listener import CHECK_SECONDS, ChannelListener
+from adapters.postgres.listener import CHECK_SECONDS, ChannelListener, Notifications
 from adapters.postgres.log.feed import HEAD_SQL
 
 CHANNEL = "tidelog_log"
@@ -16,10 +16,10 @@ FIRST_POLL_SECONDS = 0.1
 class AppendSignal:
     """Knows the newest position that a notification named. Owned: `start` and `close`."""
 
-    def __init__(self, database_url: str, *, poll_s: float = POLL_SECONDS, check_s: float = CHECK_SECONDS) -> None:
-        """`poll_s`: the longest sleep of a waiter; `check_s`: how often the database is asked for the head all the same."""
+    def __init__(self, source: str | Notifications, *, poll_s: float = POLL_SECONDS, check_s: float = CHECK_SECONDS) -> None:
+        """`poll_s`: the longest sleep of a waiter. `source`, `check_s`: see `ChannelListener`; the check asks for the head."""
         self._poll_s = poll_s
-        self._listener = _HeadListener(database_url, check_s)
+        self._listener = _HeadListener(source, check_s)
         self.listening = self._listener.listening
         """Set while notifications can arrive."""
         self.failed = self._listener.failed
@@ -50,8 +50,8 @@ class AppendSignal:
 class _HeadListener(ChannelListener):
     """Follows the head of the log. The payload of a notification is the new head."""
 
-    def __init__(self, database_url: str, check_s: float) -> None:
-        super().__init__(database_url, CHANNEL, check_s=check_s)
+    def __init__(self, source: str | Notifications, check_s: float) -> None:
+        super().__init__(source, CHANNEL, check_s=check_s)
         self.head = 0
         self.moved = asyncio.Event()
         self.poll_seconds = FIRST_POLL_SECONDS

@@ -5,7 +5,7 @@ from functools import partial
 from adapters.nats import Relay, Signal, StreamSettings
 from adapters.postgres.leases import formats_of_all
 from adapters.postgres.log.append_signal import AppendSignal
-from api.assembly import access, histories, log_streams, messaging, storage
+from api.assembly import histories, log_streams, messaging, storage
 from api.assembly.parts import Parts, part
 from api.settings import Settings
 from application.engine.leases import Group
@@ -13,7 +13,7 @@ from application.engine.leases import Group
 
 @part
 async def appends(parts: Parts) -> Signal:
-    signal = AppendSignal(access.urls(parts.settings)[0])
+    signal = AppendSignal(await storage.notifications(parts))
     await signal.start()
     parts.stack.push_async_callback(signal.close)
     parts.loops["appends"] = signal.failed

@@ -32,8 +32,8 @@ PARTITIONS = tuple(f"sagas:{number}" for number in range(8))
 """Names of the partitions and of their checkpoints. At most as many processes can share the sagas. The number is for ever."""
 MAX_ROOTS_AT_ONCE = 64
 LAG_S = 0.2
-"""Seconds after which checkpoints move for events that no saga had to react to, unless somebody waits for the position. Most are
-such, and each move is a transaction."""
+"""Seconds for which events linger that no saga has to react to, unless somebody waits for their position. Most are such, and each
+move of the checkpoints is a transaction."""
 
 log = structlog.get_logger(__name__)
 
@@ -113,18 +113,13 @@ class SagaManager:
         start = min(checkpoint.position for checkpoint in self._known.values())
         source = self._subscription.batches(after=start, name="sagas")
         asked = AskedPositions(self._calls, lambda: {name: known.position for name, known in self._known.items()})
-        clock = asyncio.get_running_loop().time
-        async with Gathering(asked, pause_s=self._lag_s).of(source) as batches:
-            moved_at = clock()
+        async with Gathering(asked, linger_s=self._lag_s, hurries=self._is_ours_to_do).of(source) as batches:
             async for batch in batches:
                 if batch:
                     self._seen = batch[-1].position
-                    did = await self._handle([event for event in batch if self._is_new(event)])
-                    if not did and clock() - moved_at < self._lag_s:
-                        continue  # the checkpoints move with the next batch that has something to do, or in the next pause
+                    await self._handle(batch)
                 await self._advance()
                 await asked.moved()
-                moved_at = clock()
 
     async def _advance(self) -> None:
         behind = {name: known for name, known in self._known.items() if known.position < self._seen}
@@ -139,11 +134,13 @@ class SagaManager:
         """Whether a saga has still to react to an event."""
         return any(not bit or not event.settled & bit for bit in self._bits.get(event.topic, ()))
 
-    async def _handle(self, batch: Sequence[RecordedEvent]) -> bool:
-        """False: there was nothing to do."""
-        relevant = sorted((e for e in batch if self._is_open(e)), key=lambda e: (e.root_id.int, e.position))
+    def _is_ours_to_do(self, event: RecordedEvent) -> bool:
+        return self._is_open(event) and self._is_new(event)
+
+    async def _handle(self, batch: Sequence[RecordedEvent]) -> None:
+        relevant = sorted(filter(self._is_ours_to_do, batch), key=lambda e: (e.root_id.int, e.position))
         if not relevant:
-            return False
+            return
         gate = asyncio.Semaphore(MAX_ROOTS_AT_ONCE)
 
         async def in_order(events: list[RecordedEvent]) -> None:
@@ -152,7 +149,6 @@ class SagaManager:
                     await self._handle_one(event)
 
         await side_by_side(*(in_order(list(events)) for _, events in groupby(relevant, key=lambda e: e.root_id)))
-        return True
 
     async def _handle_one(self, recorded: RecordedEvent) -> None:
         try:
