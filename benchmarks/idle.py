@@ -21,6 +21,9 @@ from benchmarks import table
 from benchmarks.machine import cpu_seconds, python_processes, rss_mb
 from benchmarks.servers import free_port
 
+SETTLED_S = 12.0
+"""A process of PostgreSQL reports its transactions up to ten seconds late, once it is idle: those of the start are not counted."""
+
 
 def start(folder: Path) -> tuple[subprocess.Popen[bytes], int, float]:
     """Starts the real command; returns it, its port, and the seconds until it was ready."""
@@ -76,7 +79,7 @@ def main(seconds: float) -> None:
 
 
 def measure(child: subprocess.Popen[bytes], seconds: float) -> None:
-    time.sleep(5)
+    time.sleep(SETTLED_S)
     pids = python_processes(child.pid)
     url = database_url(pids)
     before, (count, began) = {pid: cpu_seconds(pid) for pid in pids}, statements(url)

@@ -10,9 +10,11 @@ from uuid import UUID, uuid4
 from adapters.postgres.pool import Connections, Pool, translate_errors
 from application.engine.ports.leases import Beat, Readable, Share
 
-# A process without units gets a row too, for the question about sessions.
+# A process without units gets a row too, for the questions about sessions and groups.
 BEAT_SQL = """
-    SELECT EXISTS (SELECT FROM worker_session), b.unit_group, b.share, b.held
+    SELECT EXISTS (SELECT FROM worker_session), ARRAY (
+        SELECT DISTINCT unnest(groups) FROM member WHERE member_lives(alive_until, lease_seconds, clock_timestamp())
+    ), b.unit_group, b.share, b.held
     FROM (SELECT) AS always LEFT JOIN beat_v2(%s, %s, %s, %s, %s, %s, %s, %s, %s) AS b ON true
 """
 LEAVE_SQL = "WITH gone AS (DELETE FROM member WHERE member_id = %(me)s) DELETE FROM lease WHERE member_id = %(me)s"
@@ -76,8 +78,8 @@ class PostgresLeases:
         with translate_errors():
             async with self._pool.connection() as connection:
                 rows = await (await connection.execute(BEAT_SQL, values, prepare=True)).fetchall()
-        shares = {group: Share(size, frozenset(held)) for _, group, size, held in rows if group is not None}
-        return Beat(shares, any_session=rows[0][0])
+        shares = {group: Share(size, frozenset(held)) for *_, group, size, held in rows if group is not None}
+        return Beat(shares, any_session=rows[0][0], groups=frozenset(rows[0][1]))
 
     async def leave(self) -> None:
         with translate_errors():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar, cast
 if TYPE_CHECKING:
     from adapters.nats import FanOut, NatsConnection, Signal
     from adapters.postgres.listener import Notifications
+    from adapters.postgres.log.own_appends import OwnAppends
     from api.assembly.pools import Pools, Waits
     from api.container import HealthCheck, MemberView
     from api.settings import Role, Settings
@@ -79,6 +80,8 @@ class Overrides(TypedDict, total=False):
     index: "LogIndex"
     log_id: str
     store: "EventStore"
+    own_appends: "OwnAppends | None"
+    """None: the relay is told of appends by NOTIFY alone."""
     snapshots: "Snapshots | None"
     idempotency: "IdempotencyKeys"
     history_store: "HistoryStore"

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from adapters.postgres.database import PostgresDatabase
 from adapters.postgres.listener import ChannelListener, Notifications, listening
@@ -23,6 +23,9 @@ from application.engine.ports.work_logs import WorkLogs
 from application.engine.reading.histories import HistoryStore
 from application.engine.retry import persistently
 from projections.engine.kernel import Database
+
+if TYPE_CHECKING:
+    from adapters.postgres.log.own_appends import OwnAppends
 
 Share = Literal["commands", "reads", "health"]
 
@@ -91,6 +94,16 @@ async def history_signal(parts: Parts) -> Listening:
 
 
 @part
+async def own_appends(parts: Parts) -> "OwnAppends | None":
+    """What this process appends, for its relay. None: no relay here, or no writer, or another signal is given."""
+    if "relay" not in parts.roles or not parts.roles & {"api", "saga"} or {"store", "appends"} & parts.given.keys():
+        return None
+    from adapters.postgres.log.own_appends import OwnAppends
+
+    return OwnAppends()
+
+
+@part
 async def store(parts: Parts) -> EventStore:
     from adapters.postgres.log.event_store import PostgresEventStore  # relay and projector append nothing
 
@@ -101,7 +114,11 @@ async def store(parts: Parts) -> EventStore:
 
         written = metrics.written
     own = PostgresEventStore(
-        database_url, (await pools(parts)).commands, max_event_bytes=parts.settings.max_event_bytes, written=written
+        database_url,
+        (await pools(parts)).commands,
+        max_event_bytes=parts.settings.max_event_bytes,
+        written=written,
+        own=await own_appends(parts),
     )
     await own.start()
     parts.stack.push_async_callback(own.close)

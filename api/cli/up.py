@@ -102,7 +102,7 @@ def serve(
 
     Examples:
 
-      tidelog serve --roles api
+      tidelog serve --roles api,relay
 
       tidelog serve --roles relay,projector,saga --migrate
     """

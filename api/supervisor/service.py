@@ -9,7 +9,7 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -37,9 +37,15 @@ PORT_PATIENCE_S = 3.0
 ROLES_PATIENCE_S = 10.0
 WORKER_PATIENCE_S = 8.0
 
-TOGETHER = (("api",), ("relay", "projector", "saga"))
-EACH_ALONE = (("api",), ("relay",), ("projector",), ("saga",))
-"""The roles of each process."""
+TOGETHER = (("api", "relay"), ("relay", "projector", "saga"))
+EACH_ALONE = (("api", "relay"), ("relay",), ("projector",), ("saga",))
+"""The roles of each process. The relay works beside the writer of the api; the other process stands in for it."""
+
+
+def roles_of_processes(chosen: Collection[str], *, isolate: bool) -> list[tuple[str, ...]]:
+    """The roles of each process, of the chosen ones. Without `isolate` a process is left out if another one has all its roles."""
+    found = dict.fromkeys(tuple(role for role in roles if role in chosen) for roles in (EACH_ALONE if isolate else TOGETHER))
+    return [roles for roles in found if roles and (isolate or not any(set(roles) < set(other) for other in found))]
 
 
 class Service:
@@ -54,8 +60,7 @@ class Service:
         self._key = ""
         self._ready = False
         self._started_at = ""
-        processes = [[role for role in roles if role in config.roles] for roles in (EACH_ALONE if config.isolate else TOGETHER)]
-        self._roles = [self._role(tuple(roles)) for roles in processes if roles]
+        self._roles = [self._role(roles) for roles in roles_of_processes(config.roles, isolate=config.isolate)]
         self._worker = self._worker_process() if config.agents else None
         self._worker_as: WorkerAccount | None = None
 

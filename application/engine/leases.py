@@ -5,11 +5,13 @@ A process beats about once a second. A process that has not beaten for `LEASE_S`
 paused process that wakes up may run a unit beside its new owner for a moment. That harms nothing, because checkpoints are fenced by
 an epoch, the stream by compare-and-set, and reactions and timers by derived ids. So leases decide who works; correctness does not
 depend on them.
+
+A unit may have a better place: the relay works best beside the writer of the log. Processes elsewhere stand in for it.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +41,8 @@ class Group:
     name: str
     units: tuple[str, ...]
     run: Callable[[frozenset[str]], Coroutine[Any, Any, None]]
+    stands_in_for: str | None = None
+    """Another group with the same units. While a process with that group lives, this process leaves the units to it."""
 
 
 class SessionPresence:
@@ -110,11 +114,12 @@ class Membership:
             await self._leave()
 
     async def _beat(self) -> None:
-        units = {name: worker.group.units for name, worker in self.workers.items()}
         given_back = {unit for worker in self.workers.values() for unit in worker.given_back()}
+        units = {name: offered for name, worker in self.workers.items() if (offered := worker.offered())}
         beat = await self._leases.beat(units, given_back)
         self._presence.tell(beat.any_session)
         for name, worker in self.workers.items():
+            worker.look(beat.groups)
             worker.take(beat.shares.get(name, Share(0, frozenset())))
         self.joined.set()
 
@@ -142,20 +147,33 @@ class UnitWorker:
         self._wanted: frozenset[str] = frozenset()
         self._running: frozenset[str] = frozenset()
         self._changed = asyncio.Event()
+        self._leaves_units = group.stands_in_for is not None
+        """The units are left to others. A process that stands in looks for others before it takes anything."""
+
+    def look(self, groups: Collection[str]) -> None:
+        """Learns which groups living processes have."""
+        self._leaves_units = self.group.stands_in_for in groups
+
+    def offered(self) -> tuple[str, ...]:
+        """The units that this process could run, as the next beat says them."""
+        return tuple(self._held - self.given_back()) if self._leaves_units else self.group.units
 
     def take(self, share: Share) -> None:
         """Takes the answer of a beat: keeps units that run already, up to the fair share, and gives the others back."""
         self._held = share.held
         by_use = sorted(share.held, key=lambda unit: (unit not in self._running, unit))
-        wanted = frozenset(by_use[: share.size])
+        wanted = frozenset(() if self._leaves_units else by_use[: share.size])
         if wanted != self._wanted:
             log.debug("units_shared", group=self.group.name, units=sorted(wanted), of=len(self.group.units))
             self._wanted = wanted
             self._changed.set()
 
     def given_back(self) -> frozenset[str]:
-        """Units that this process holds, does not want, and no longer runs."""
-        return self._held - self._wanted - self._running
+        """Units that this process holds, does not want, and no longer runs. Units that are left to others may still be held from
+        the process's last start.
+        """
+        held = self._held.union(self.group.units) if self._leaves_units else self._held
+        return held - self._wanted - self._running
 
     async def run(self) -> None:
         """Runs until cancelled. Raises the errors of the group's work, but not LostOwnership."""

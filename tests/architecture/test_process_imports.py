@@ -31,6 +31,7 @@ HTTP = {
 
 ROLES = {
     "api": ENGINE | HTTP | {"jsonschema_rs"},
+    "api,relay": ENGINE | HTTP | {"jsonschema_rs"},
     "relay": ENGINE - {"immutables"},  # it knows no states
     "projector": ENGINE,
     "saga": ENGINE,

@@ -106,8 +106,8 @@ class Fleet:
         self.workers = [self.worker(f"worker-{number}", url) for number, url in enumerate(self.urls)]
 
     def api(self, name: str, port: int, release: Release | None = None) -> Machine:
-        """`release`: None for this one."""
-        return self._server(name, "api", release, {"TIDELOG_PORT": str(port)})
+        """`release`: None for this one, whose relay works beside the writer of the api."""
+        return self._server(name, "api,relay" if release is None else "api", release, {"TIDELOG_PORT": str(port)})
 
     def engine(self, name: str, release: Release | None = None) -> Machine:
         return self._server(name, "relay,projector,saga", release, {})

@@ -25,7 +25,7 @@ STOP_TIMEOUT_S = 40.0
 COMMAND = Path(sys.executable).with_name("tidelog")
 
 PROGRAMS = {
-    "api": ("--roles", "api"),
+    "api": ("--roles", "api,relay"),
     "relay": ("--roles", "relay"),
     "projector": ("--roles", "projector"),
     "saga": ("--roles", "saga"),

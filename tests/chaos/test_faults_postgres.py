@@ -139,7 +139,7 @@ async def test_an_orphaned_prepared_transaction_on_the_head_holds_up_but_loses_n
 
     Appends wait for other prepared transactions that hold the head's lock.
     """
-    monkeypatch.setattr("adapters.postgres.log.group_commit.STATEMENT_TIMEOUT", 0.2)
+    monkeypatch.setattr("adapters.postgres.log.session.STATEMENT_TIMEOUT", 0.2)
     async with open_log(url) as log:
         await log.append(1)
         async with await psycopg.AsyncConnection.connect(url) as connection:
@@ -205,7 +205,7 @@ async def test_a_read_on_a_connection_that_fell_silent_ends(url: str, monkeypatc
 
 
 async def test_an_append_on_a_connection_that_fell_silent_is_tried_on_another(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adapters.postgres.log.group_commit.STATEMENT_TIMEOUT", 0.1)  # the connection is given up 2 s later
+    monkeypatch.setattr("adapters.postgres.log.session.STATEMENT_TIMEOUT", 0.1)  # the connection is given up 2 s later
     async with open_log(url) as log, wired(url) as (wire, wired_url):
         behind = PostgresEventStore(wired_url, log.pool)
         await behind.start()
@@ -260,7 +260,7 @@ def faults(rig: Rig, server: EmbeddedServices, chance: random.Random) -> list[Fa
 
 
 async def test_a_database_in_trouble_costs_time_only(rig: Rig, server: EmbeddedServices, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adapters.postgres.log.group_commit.STATEMENT_TIMEOUT", 0.3)
+    monkeypatch.setattr("adapters.postgres.log.session.STATEMENT_TIMEOUT", 0.3)
     chance = seeded()
     for _ in range(rounds(1, 5)):
         await rig.through(*faults(rig, server, chance), pause=lambda: chance.uniform(0.05, 0.3))

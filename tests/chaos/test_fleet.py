@@ -3,7 +3,7 @@
 import asyncio
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +73,8 @@ async def shared_fairly(http: httpx2.AsyncClient) -> None:
 
     async def fair() -> bool:
         alive = await members(http)
-        partitions = [sum(unit.startswith("sagas:") for unit in units) for units in alive.values()]
-        projections = [sum(unit.startswith("projection:") for unit in units) for units in alive.values()]
         shares = [len(PROJECTIONS) // 2, len(PROJECTIONS) - len(PROJECTIONS) // 2]
-        return partitions == [4, 4] and sorted(projections) == shares and sum("relay" in units for units in alive.values()) == 1
+        return held(alive, "sagas:") == [4, 4] and held(alive, "projection:") == shares and held(alive, "relay") == [1]
 
     await until(fair, SHARED_S)
 
@@ -87,14 +85,20 @@ async def members(http: httpx2.AsyncClient) -> dict[str, list[str]]:
     return {member["place"]: member["units"] for member in health.get("members", []) if member["alive"] and member["units"]}
 
 
+def held(members: Mapping[str, Sequence[str]], kind: str) -> list[int]:
+    """How many units of a kind each member holds that holds any, ascending."""
+    counts = (sum(unit.startswith(kind) for unit in units) for units in members.values())
+    return sorted(count for count in counts if count)
+
+
 async def a_sleeper_is_replaced(engine: Machine, http: httpx2.AsyncClient) -> None:
     """One engine sleeps for longer than its lease. The other engine takes all units in time. After the wake-up both share again."""
     engine.send(signal.SIGSTOP)
     try:
 
         async def alone() -> bool:
-            alive = list((await members(http)).values())
-            return len(alive) == 1 and sum(unit.startswith("sagas:") for unit in alive[0]) == 8 and "relay" in alive[0]
+            alive = await members(http)
+            return held(alive, "sagas:") == [8] and held(alive, "projection:") == [len(PROJECTIONS)] and held(alive, "relay") == [1]
 
         await until(alone, TAKEOVER_S)
         await asyncio.sleep(LEASE_S / 2)

@@ -127,3 +127,12 @@ async def test_a_beat_says_whether_any_worker_has_a_session(shared_leases: Lease
     await shared_leases.open_session()
     for units in ({}, {"things": UNITS}):
         assert (await member.beat(units, ())).any_session
+
+
+async def test_a_beat_says_which_groups_living_members_had_before(shared_leases: LeaseSide) -> None:
+    first, second, third = shared_leases.member(), shared_leases.member(), shared_leases.member()
+    assert (await first.beat({"things": UNITS}, ())).groups == frozenset()
+    assert (await second.beat({"more": ("one",), "others": ("two",)}, ())).groups == {"things"}
+    assert (await third.beat({}, ())).groups == {"things", "more", "others"}
+    await shared_leases.pass_time(LEASE_S + 1)
+    assert (await third.beat({}, ())).groups == frozenset()

@@ -144,7 +144,7 @@ def test_a_normal_start_and_stop_warn_of_nothing(folder: Path) -> None:
         process.wait(10)
     lines = [json.loads(line) for line in (folder / "up.err").read_text().splitlines()]
     assert [line for line in lines if line["level"] != "info" and line["event"] not in TRUE_OF_THE_MACHINE] == []
-    assert {line["role"] for line in lines} >= {"supervisor", "api", "projector+relay+saga", "worker"}
+    assert {line["role"] for line in lines} >= {"supervisor", "api+relay", "projector+relay+saga", "worker"}
     assert all(list(line)[:4] == ["timestamp", "level", "logger", "event"] for line in lines)
 
 

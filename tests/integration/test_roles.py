@@ -22,13 +22,13 @@ LOOKS = 30
 """Checks of a process that has all its tasks and others, before the others count as unknown tasks."""
 
 LOOPS = {
-    "writer", "nats", "appends", "histories", "notifications", "live", "snapshots", "sharing", "relay", "projections",
+    "writer", "nats", "histories", "notifications", "live", "snapshots", "sharing", "relay", "projections",
     "rebuilds", "sagas", "timers", "sweeper", "upkeep", "sessions", "http", "ready",
 }  # fmt: skip
 """Tasks for which `serve` itself waits."""
 OF_PARTS = {
-    "group-commit", "nats-connection-tidelog-api+projector+relay+saga", "log-reader", "setup", "uvicorn", "relay-copy",
-    "relay-acks", "relay-history", "work-relay",
+    "group-commit", "writer-listens", "nats-connection-tidelog-api+projector+relay+saga", "log-reader", "setup", "uvicorn",
+    "relay-copy", "relay-acks", "relay-history", "work-relay",
     "work-projections", "work-rebuilds", "work-sagas", "work-timers", "work-sweeper", "work-upkeep",
 }  # fmt: skip
 """Tasks that a part of the process owns and must not lose."""

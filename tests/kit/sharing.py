@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 from application.engine.background import end
 from application.engine.leases import Group, Membership
@@ -12,14 +13,15 @@ UNITS = tuple(f"unit:{number}" for number in range(5))
 
 
 class SharingProcess:
-    """Runs its share of the group `things`, and the single unit `one`."""
+    """Runs its share of the group `things`, and the single unit `one`; or another group instead."""
 
-    def __init__(self, leases: Leases, units: Sequence[str] = UNITS) -> None:
+    def __init__(self, leases: Leases, units: Sequence[str] = UNITS, *, instead: Group | None = None) -> None:
         self.doing: set[str] = set()
         self.runs: list[frozenset[str]] = []
         self.lost = asyncio.Event()
         """Set: another process took one of the units."""
-        self.membership = Membership(leases, [Group("things", tuple(units), self._do), Group("one", ("one",), self._do)])
+        groups = [Group("things", tuple(units), self._do), Group("one", ("one",), self._do)]
+        self.membership = Membership(leases, groups if instead is None else [replace(instead, run=self._do)])
         self.tasks = [asyncio.create_task(worker.run()) for worker in self.membership.workers.values()]
         self.tasks.append(asyncio.create_task(self.membership.run()))
 

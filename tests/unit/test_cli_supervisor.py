@@ -16,6 +16,7 @@ from api.supervisor import state
 from api.supervisor.config import SupervisorConfig, worker_environment
 from api.supervisor.errors import AlreadyRunning, CannotStart, SupervisorError
 from api.supervisor.processes import EXIT_CANNOT_START, Backoff, Program, SupervisedProcess
+from api.supervisor.service import roles_of_processes
 from api.supervisor.state import RunningServer
 from tests.pace import in_time, until, within
 
@@ -240,3 +241,21 @@ def test_workers_do_not_inherit_the_secrets_of_the_server(monkeypatch: pytest.Mo
         monkeypatch.setenv(f"TIDELOG_{name}", "x")
     inherited = worker_environment()
     assert {name for name in inherited if name.startswith("TIDELOG_") and inherited[name] == "x"} == {"TIDELOG_LOG_LEVEL"}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "isolate", "expected"),
+    [
+        ("api,relay,projector,saga", False, ["api,relay", "relay,projector,saga"]),
+        ("api,relay,projector,saga", True, ["api,relay", "relay", "projector", "saga"]),
+        ("relay,projector,saga", False, ["relay,projector,saga"]),
+        ("relay,projector,saga", True, ["relay", "projector", "saga"]),
+        ("api,relay", False, ["api,relay"]),
+        ("api", False, ["api"]),
+        ("relay", False, ["relay"]),
+        ("api,saga", False, ["api", "saga"]),
+    ],
+)
+def test_the_relay_is_beside_the_api_and_another_process_stands_in(chosen: str, isolate: bool, expected: list[str]) -> None:
+    processes = roles_of_processes(chosen.split(","), isolate=isolate)
+    assert [",".join(roles) for roles in processes] == expected

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -231,3 +233,94 @@ async def test_a_worker_wants_no_more_than_its_share_and_keeps_what_runs(size: i
     wanted = set(sorted(kept, key=lambda unit: (unit not in ("unit:3", "unit:4"), unit))[:size])
     assert worker.given_back() == set(UNITS) - wanted
     await end(running)
+
+
+class Beside(SharingProcess):
+    """A process with the unit `relay`: in its best place, or as a stand-in."""
+
+    def __init__(self, board: LeaseBoard, *, stands_in: bool, member_id: UUID | None = None) -> None:
+        self.leases = MemoryLeases(board, lease_s=leases.LEASE_S, member_id=member_id)
+        name, stands_in_for = ("relay-standby", "relay") if stands_in else ("relay", None)
+        super().__init__(self.leases, instead=Group(name, ("relay",), forever, stands_in_for))
+
+
+async def forever(_: frozenset[str]) -> None:
+    await asyncio.Event().wait()
+
+
+def only(process: Beside, *others: Beside) -> Callable[[], bool]:
+    return lambda: process.doing == {"relay"} and not any(other.doing for other in others)
+
+
+async def test_a_stand_in_works_until_the_better_place_is_there_and_again_after_its_end(
+    board: LeaseBoard, clock: ManualClock
+) -> None:
+    stand_in = Beside(board, stands_in=True)
+    async with ended(stand_in):
+        await until(only(stand_in))
+        best = Beside(board, stands_in=False)
+        async with ended(best):
+            await until(only(best, stand_in))
+            best.membership._leave = contextlib.AsyncExitStack().aclose  # type: ignore[method-assign]  # what SIGKILL leaves undone
+            await best.stop()
+            await turns()
+            assert not stand_in.doing, "before the lease is over nobody knows"
+            clock.advance(leases.LEASE_S + 0.1)
+            await until(only(stand_in))
+
+
+async def test_a_stand_in_that_comes_second_takes_nothing_at_all(board: LeaseBoard) -> None:
+    best = Beside(board, stands_in=False)
+    async with ended(best):
+        await until(only(best))
+        async with ended(stand_in := Beside(board, stands_in=True)):
+            await until(stand_in.membership.joined.is_set)
+            await turns()
+            assert stand_in.runs == []
+            assert only(best, stand_in)()
+
+
+async def test_two_in_the_best_place_share_and_a_stand_in_waits_for_both(board: LeaseBoard) -> None:
+    one, two, stand_in = (Beside(board, stands_in=number == 2) for number in range(3))
+    async with ended(one), ended(two), ended(stand_in):
+        await until(lambda: sum(bool(process.doing) for process in (one, two)) == 1)
+        holder, other = (one, two) if one.doing else (two, one)
+        await holder.stop()
+        await until(only(other, stand_in))
+        assert stand_in.runs == []
+
+
+async def test_a_stand_in_that_is_started_again_gives_back_what_it_held(board: LeaseBoard, clock: ManualClock) -> None:
+    """The lease of its last start is still there, and the better place has come meanwhile."""
+    me = uuid4()
+    board.members[me] = (clock.now() + timedelta(seconds=leases.LEASE_S), leases.LEASE_S, frozenset({"relay-standby"}))
+    board.leases["relay"] = ("relay-standby", me)
+    best = Beside(board, stands_in=False)
+    async with ended(best):
+        await until(best.membership.joined.is_set)
+        async with ended(stand_in := Beside(board, stands_in=True, member_id=me)):
+            await until(only(best, stand_in))
+            assert stand_in.runs == []
+
+
+async def test_a_stand_in_looks_for_one_beat_before_it_takes_anything(board: LeaseBoard) -> None:
+    """Else each start of a whole server would move the relay from the process that is there first."""
+    offered: list[Mapping[str, Sequence[str]]] = []
+
+    class Noted(MemoryLeases):
+        async def beat(self, units: Mapping[str, Sequence[str]], given_back: Collection[str]) -> Beat:
+            offered.append(units)
+            return await super().beat(units, given_back)
+
+    group = Group("relay-standby", ("relay",), forever, "relay")
+    async with ended(stand_in := SharingProcess(Noted(board, lease_s=leases.LEASE_S), instead=group)):
+        await until(lambda: stand_in.doing)
+    assert offered[:2] == [{}, {"relay-standby": ("relay",)}]
+
+
+@asynccontextmanager
+async def ended(process: SharingProcess) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        await process.stop()

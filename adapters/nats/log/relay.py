@@ -4,6 +4,9 @@ The stream's last message is the checkpoint: its headers say up to which positio
 the sequence that it must follow. So there is no second write that could disagree, and two relays at once cannot both succeed: the
 slower one is refused, reads the tail again and goes on. A stream that lost its tail is filled up from its present end.
 
+A relay in the process that appends is handed what was just committed, and need not read it, as long as the positions follow. It
+reads the log for everything else, and from time to time to prove that both see the same log.
+
 A new stream begins at most `StreamSettings.tail` events before the head of the log. Readers that are further behind read the
 database; copying years of history would serve nobody.
 """
@@ -11,7 +14,7 @@ database; copying years of history would serve nobody.
 import asyncio
 import math
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -25,7 +28,7 @@ from adapters.nats.log.wire import FORMATS, MalformedBatch, split
 from application.engine.background import end
 from application.engine.ports.log import EventFeed
 from application.engine.reading.history_keeper import HistoryKeeper
-from domain.errors import Unavailable
+from domain.errors import NotFound, Unavailable
 from domain.kernel import RecordedEvent
 
 log = structlog.get_logger(__name__)
@@ -35,6 +38,8 @@ PACE_S = 0.005
 transaction, so larger messages save half of their work."""
 PACED_EVENTS = 4
 """Load: the last message had so many events. One caller who waits for each answer does not bring them, and is not delayed."""
+PROOF_S = 5.0
+"""Seconds after which a relay that is handed all events looks into the log all the same."""
 FORMAT_KNOWN_S = 2.0
 """Seconds for which the relay relies on what it learnt of the formats that all processes read."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
@@ -49,6 +54,18 @@ class Signal(Protocol):
     async def wait(self, after: int, timeout: float) -> None:
         """Returns when there may be events after a position, or after `timeout` seconds."""
         ...
+
+
+class OwnEvents(Protocol):
+    """What this process has committed."""
+
+    def take(self, last: RecordedEvent | None) -> Sequence[RecordedEvent]:
+        """The events of this process that follow an event, and follow one another, in order. Empty: the log must be read."""
+        ...
+
+
+class LogExchanged(OutOfStep):
+    """The log has other events than those that were copied, under the same head."""
 
 
 Formats = Callable[[], Awaitable[frozenset[int]]]
@@ -66,10 +83,14 @@ class Relay:
         log_id: str,
         settings: StreamSettings | None = None,
         readable: Formats | None = None,
+        own: OwnEvents | None = None,
     ) -> None:
-        """`readable`: see `Formats`. None: all processes are of this release."""
+        """`readable`: see `Formats`. None: all processes are of this release. `own`: None in a process that does not append."""
         self._readable = readable
+        self._own = own
         self._form, self._form_since = FORMATS[-1], -math.inf
+        self._exchanged = ""
+        """Why the stream is not of the log any more, though it may end with the same event. Empty: no reason is known."""
         self._histories = histories
         self._connection = connection
         self._feed = feed
@@ -87,6 +108,8 @@ class Relay:
                 await self._session()
             except OutOfStep as error:
                 log.info("relay_resync", reason=error.message)
+                if isinstance(error, LogExchanged):
+                    self._exchanged = error.message
             except Unavailable as error:
                 repeated, told = error.message == told, error.message
                 (log.debug if repeated else log.warning)("relay_interrupted", reason=error.message, position=self.position)
@@ -123,31 +146,24 @@ class Relay:
             raise OutOfStep("the log has a new history")
 
     async def _copy(self, publisher: OrderedPublisher, stream: str, position: int) -> None:
-        """Reads the last event again, as a proof that the log still is the one that was copied.
-
-        With nothing to publish the relay checks from time to time that the stream exists: readers without a stream would poll the
-        database.
+        """With nothing to publish the relay checks from time to time that the stream exists: readers without a stream would poll
+        the database.
         """
-        last: RecordedEvent | None = None
-        page, patience, next_read = PageSize(), _FIRST_WAIT, -math.inf
+        loop = asyncio.get_running_loop()
+        source = _Source(self._feed, self._own, position)
+        patience, next_read = _FIRST_WAIT, -math.inf
         max_payload = self._connection.client.max_payload - _PAYLOAD_RESERVE
         while True:
-            events = await self._feed.read(after=max(0, position - 1), limit=page.limit)
-            full = len(events) == page.limit
-            page.adapt(events)
-            if last is not None and events[:1] != [last]:
-                raise OutOfStep(f"the log no longer holds {last.name} at {position}")
-            if events and events[0].position == position:
-                last = events.pop(0)
+            events, more = await source.next()
             form = await self._format() if events else FORMATS[-1]
             for batch in split(events, after=position, max_payload=max_payload, form=form):
                 await publisher.send(batch)
             if events:
-                position, last, patience = events[-1].position, events[-1], _FIRST_WAIT
-                next_read = asyncio.get_running_loop().time() + PACE_S * (len(events) >= PACED_EVENTS)
-            if not full:
+                position, patience = events[-1].position, _FIRST_WAIT
+                next_read = loop.time() + PACE_S * (len(events) >= PACED_EVENTS)
+            if not more:
                 await self._signal.wait(position, patience)
-                if (pause := next_read - asyncio.get_running_loop().time()) > 0:
+                if (pause := next_read - loop.time()) > 0:
                     await asyncio.sleep(pause)
                 if patience == _LONGEST_WAIT and not await self._stream.is_current(stream):
                     raise OutOfStep(f"{stream} is gone")
@@ -180,8 +196,8 @@ class Relay:
             return await self._begin(error.message)
         if tail is None:
             return await self._begin("its newest message is gone")
-        if not ours:
-            reason = f"the stream has {tail.span.tail} at {tail.span.last}, the log does not"
+        reason = self._exchanged if ours else f"the stream has {tail.span.tail} at {tail.span.last}, the log does not"
+        if reason:
             await self._histories.lost(
                 tail.span.last, tail.history, "relay", reason
             )  # before the stream is deleted: it is the witness
@@ -195,7 +211,65 @@ class Relay:
         await self._stream.tidy(state)
         if not await self._stream.is_current(state.name):  # readers would not see the published events
             raise OutOfStep("another relay made a newer stream at the same time")
+        self._exchanged = ""
         return state, await self._base()
 
     async def _base(self) -> int:
         return max(0, await self._feed.head() - self._stream.settings.tail)
+
+
+class _Source:
+    """The events after a position, from this process where they follow, else from the log.
+
+    Each read begins with the last event, as a proof that the log still is the one that was copied. Events of this process follow it
+    without a read, so what they stand on is proved later: the log must hold both the event of the last proof and the newest one.
+    """
+
+    def __init__(self, feed: EventFeed, own: OwnEvents | None, position: int) -> None:
+        self._feed = feed
+        self._own = own
+        self._position = position
+        self._last: RecordedEvent | None = None
+        """The event at the position. None: not known yet, or there is none."""
+        self._proved: RecordedEvent | None = None
+        """The last event that was read."""
+        self._prove_at = math.inf
+        self._page = PageSize()
+
+    async def next(self) -> tuple[Sequence[RecordedEvent], bool]:
+        """The next events, perhaps none, and whether more are there for sure. Raises OutOfStep for another log, Unavailable."""
+        if self._own is not None and (events := self._own.take(self._last)):
+            if asyncio.get_running_loop().time() >= self._prove_at:
+                await self._prove()
+            self._last, self._position = events[-1], events[-1].position
+            return events, False
+        return await self._read()
+
+    async def _read(self) -> tuple[Sequence[RecordedEvent], bool]:
+        limit, last = self._page.limit, self._last
+        events = await self._feed.read(after=max(0, self._position - 1), limit=limit)
+        self._page.adapt(events)
+        if last is not None and events[:1] != [last]:
+            raise OutOfStep(f"the log no longer holds {last.name} at {self._position}")
+        full = len(events) == limit
+        if events:
+            self._note_proof(events[-1])
+        if events and events[0].position == self._position:
+            events.pop(0)
+        self._position = events[-1].position if events else self._position
+        return events, full
+
+    async def _prove(self) -> None:
+        """Looks for the event of the last proof and for the last event in the log."""
+        wanted = [event for event in dict.fromkeys((self._proved, self._last)) if event is not None]
+        try:
+            found = await self._feed.at([event.position for event in wanted])
+        except NotFound as error:
+            raise LogExchanged(f"the log has lost events: {error.message}") from error
+        if found != wanted:
+            raise LogExchanged(f"the log no longer holds {' and '.join(event.name for event in wanted)}")
+        self._note_proof(wanted[-1])
+
+    def _note_proof(self, event: RecordedEvent) -> None:
+        self._last = self._proved = event
+        self._prove_at = asyncio.get_running_loop().time() + PROOF_S

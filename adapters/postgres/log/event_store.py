@@ -5,7 +5,10 @@ from uuid import UUID
 
 from adapters.postgres.log.append_batch import EncodedAppend
 from adapters.postgres.log.group_commit import GroupCommit, WriterLimits, Written
+from adapters.postgres.log.own_appends import OwnAppends
+from adapters.postgres.log.session import WriterSession
 from adapters.postgres.pool import Connections, translate_errors
+from application.engine.background import Background, side_by_side
 from application.engine.ports.log import AppendRequest, AppendResult, CommandRecord, StreamPlace
 from domain.kernel import MAX_EVENT_BYTES, RecordedEvent
 
@@ -56,19 +59,32 @@ class PostgresEventStore:
         limits: WriterLimits | None = None,
         max_event_bytes: int = MAX_EVENT_BYTES,
         written: Written | None = None,
+        own: OwnAppends | None = None,
     ) -> None:
+        """`own`: gets the events of this store as soon as they are committed, if it wants them."""
         self._pool = pool
-        self._writer = GroupCommit(database_url, limits=limits, written=written)
+        session = WriterSession(database_url, own)
+        self._writer = GroupCommit(session, limits=limits, written=written)
+        self._listening = None if own is None else Background("writer-listens", session.listen)
         self._max_event_bytes = max_event_bytes
-        self.failed = self._writer.failed
-        """Raises when the writer has ended before `close`."""
 
     async def start(self) -> None:
         """Starts the writer. The database may still be away: appends wait for it, for a bounded time."""
         self._writer.start()
+        if self._listening is not None:
+            self._listening.start()
+
+    async def failed(self) -> None:
+        """Raises when the writer, or the task that listens, has ended before `close`."""
+        if self._listening is None:
+            await self._writer.failed()
+        else:
+            await side_by_side(self._writer.failed(), self._listening.failed())
 
     async def close(self) -> None:
         """Writes the waiting appends, for a bounded time, and ends the writer."""
+        if self._listening is not None:
+            await self._listening.close()
         await self._writer.close()
 
     @property

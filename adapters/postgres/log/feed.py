@@ -6,13 +6,13 @@ from typing import Any
 from uuid import UUID
 
 from adapters.postgres.log.event_store import EVENT_COLUMNS, LAST_POSITION
+from adapters.postgres.log.head import HEAD_SQL
 from adapters.postgres.pool import Connections, translate_errors
 from domain.errors import NotFound
 from domain.kernel import RecordedEvent
 
 READ_SQL = f"SELECT {EVENT_COLUMNS} FROM event WHERE notification_id > %s ORDER BY notification_id LIMIT %s"
 AT_SQL = f"SELECT {EVENT_COLUMNS} FROM event WHERE notification_id = ANY (%s) ORDER BY notification_id"
-HEAD_SQL = "SELECT position FROM log_head"
 # `IS NOT DISTINCT FROM` hides the tenant from the planner. Without statistics, as in a young log, the planner would otherwise read
 # the tenant's whole log for each run, by event_tenant_idx.
 ROOTS_SQL = f"""

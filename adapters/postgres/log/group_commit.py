@@ -11,15 +11,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import psycopg
 import structlog
 
 from adapters.postgres import pool
-from adapters.postgres.durability import Insistence, NotDurable
-from adapters.postgres.log.append_batch import APPEND_SQL, EncodedAppend, Row, answers, parameters
-from adapters.postgres.log.arrays import register_arrays
+from adapters.postgres.durability import NotDurable
+from adapters.postgres.log.append_batch import EncodedAppend, Row, answers
+from adapters.postgres.log.session import WriterSession
 from application.engine.background import Background
 from application.engine.ports.log import AppendResult
 from domain.errors import Unavailable
@@ -30,9 +29,6 @@ MAX_BATCH_APPENDS = 1_000
 UNDIVIDED = 16
 """Up to so many appends are written at once. Of more, as many wait as are written, see `_Queue`."""
 MAX_BATCH_BYTES = 1024 * 1024
-STATEMENT_TIMEOUT = 10.0
-"""Seconds for one batch, including the wait for other writers."""
-
 FIRST_RETRY_DELAY = 0.02
 LAST_RETRY_DELAY = 1.0
 
@@ -61,10 +57,10 @@ class _Waiting:
 class GroupCommit:
     """The queue and its writer. `start` and `close` it; `submit` in between."""
 
-    def __init__(self, database_url: str, *, limits: WriterLimits | None = None, written: Written | None = None) -> None:
+    def __init__(self, session: WriterSession, *, limits: WriterLimits | None = None, written: Written | None = None) -> None:
         self._limits = limits or WriterLimits()
         self._queue = _Queue()
-        self._writer = _Writer(database_url, self._queue, written)
+        self._writer = _Writer(session, self._queue, written)
         self._writing = Background("group-commit", self._writer.run)
         self.failed = self._writing.failed
         """Raises when the writer has ended before `close`."""
@@ -176,19 +172,16 @@ class _Queue:
 
 
 class _Writer:
-    """One connection, and the loop that writes batches on it.
+    """The loop that writes batches on one session.
 
     A second writer on the same queue was measured and is no faster: the batches get smaller, and only one transaction at a time
     writes the log.
     """
 
-    def __init__(self, database_url: str, queue: _Queue, written: Written | None) -> None:
-        self._database_url = database_url
+    def __init__(self, session: WriterSession, queue: _Queue, written: Written | None) -> None:
+        self._session = session
         self._queue = queue
         self._written = written
-        self._connection: pool.Connection | None = None
-        self._cursor: psycopg.AsyncCursor[tuple[Any, ...]] | None = None
-        self._insistence: Insistence | None = None
         self._position: int | None = None
 
     async def run(self) -> None:
@@ -204,11 +197,11 @@ class _Writer:
                     # A defect, of Tidelog or of the database. The callers of this batch see it; the writer goes on for the others.
                     log.exception("append_failed", appends=len(batch))
                     _fail(batch, error)
-                    await self._disconnect()
+                    await self._session.close()
                 if self._written is not None:
                     self._written(time.monotonic() - began, len(batch))
         finally:
-            await self._disconnect()
+            await self._session.close()
 
     async def _write(self, batch: Sequence[_Waiting]) -> None:
         """Writes a batch, and tries again while the database is away. If an answer is lost, the next try finds a duplicate.
@@ -219,14 +212,14 @@ class _Writer:
         while batch:
             appends = [waiting.append for waiting in batch]
             try:
-                rows = await self._call(appends)
+                rows = await self._session.append(appends)
             except NotDurable as error:  # the connection is kept, and checked again before the next batch
                 _fail(batch, error)
                 return
             except (psycopg.Error, OSError) as error:
                 if pool.is_transient(error):
                     log.warning("append_retried", appends=len(batch), queued=len(self._queue), error=str(error))
-                    await self._disconnect()
+                    await self._session.close()
                     await asyncio.sleep(delay * random.uniform(0.5, 1))
                     delay = min(delay * 2, LAST_RETRY_DELAY)
                     batch = self._still_waiting(batch)
@@ -270,29 +263,6 @@ class _Writer:
         late = [*self._queue.take_late(now), *(waiting for waiting in batch if waiting.give_up_at < now)]
         _fail(late, Unavailable("the database was not available in time; the append may or may not have been recorded"))
         return [waiting for waiting in batch if not waiting.answer.done()]
-
-    async def _call(self, appends: Sequence[EncodedAppend]) -> list[Row]:
-        """Raises NotDurable, and the errors of `pool.connect`."""
-        if self._connection is None or self._cursor is None or self._insistence is None:
-            self._connection = await pool.connect(
-                self._database_url,
-                role="append",
-                statement_timeout=STATEMENT_TIMEOUT,
-                options={"plan_cache_mode": "force_generic_plan"},  # planning for each batch would cost more than its inserts
-            )
-            register_arrays(self._connection)
-            self._cursor = self._connection.cursor(binary=True)
-            self._insistence = Insistence(self._connection)
-        with pool.deadline(self._connection, STATEMENT_TIMEOUT + pool.GRACE):
-            await self._insistence.insist()
-            await self._cursor.execute(APPEND_SQL, parameters(appends), prepare=True)
-            return [Row._make(row) for row in await self._cursor.fetchall()]
-
-    async def _disconnect(self) -> None:
-        connection, self._connection, self._cursor, self._insistence = self._connection, None, None, None
-        if connection is not None:
-            pool.sever(connection)  # `close` sends a message first, which could block on a peer that is half gone
-            await connection.close()
 
 
 def _fail(waiting: Iterable[_Waiting], error: BaseException) -> None:

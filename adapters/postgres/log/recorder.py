@@ -31,8 +31,8 @@ from uuid_utils.compat import uuid7
 
 from adapters.postgres.durability import INSIST_SQL, NotDurable, judge
 from adapters.postgres.log.append_batch import APPEND_SQL, EncodedAppend, parameters
-from adapters.postgres.log.append_signal import CHANNEL
 from adapters.postgres.log.arrays import register_arrays
+from adapters.postgres.log.head import CHANNEL
 from application.engine.ports.log import NewEvent, StreamAppend, one_command
 from domain.errors import TidelogError
 

@@ -21,6 +21,8 @@ class Beat:
     """By group."""
     any_session: bool
     """Whether any worker has a session. Who works for sessions asks for nothing while there are none."""
+    groups: frozenset[str] = frozenset()
+    """The groups of all living members, as they were before this beat."""
 
 
 @dataclass(frozen=True, slots=True)

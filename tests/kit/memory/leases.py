@@ -27,6 +27,14 @@ class LeaseBoard:
         if self.away:
             raise Unavailable("the database is away")
 
+    def living(self, now: datetime) -> dict[UUID, frozenset[str]]:
+        """The groups of each member that lives."""
+        return {
+            member: groups
+            for member, (until, lease_s, groups) in self.members.items()
+            if now <= until <= now + timedelta(seconds=lease_s + 1)
+        }
+
     def held_by(self, member_id: UUID, group: str) -> frozenset[str]:
         return frozenset(unit for unit, holder in self.leases.items() if holder == (group, member_id))
 
@@ -42,19 +50,17 @@ class MemoryLeases:
     async def beat(self, units: Mapping[str, Sequence[str]], given_back: Collection[str]) -> Beat:
         self.board.reach()
         board, me, now = self.board, self.member_id, self.board.clock.now()
+        before = board.living(now)
         groups = frozenset(group for group, own in units.items() if own)
         board.members[me] = (now + timedelta(seconds=self._lease_s), self._lease_s, groups)
-        alive = {
-            member: groups
-            for member, (until, lease_s, groups) in board.members.items()
-            if now <= until <= now + timedelta(seconds=lease_s + 1)
-        }
+        alive = board.living(now)
         board.leases = {
             unit: (group, member)
             for unit, (group, member) in board.leases.items()
             if member in alive and not (member == me and unit in given_back)
         }
-        return Beat({group: self._share(group, own, alive) for group, own in units.items() if own}, board.any_session)
+        shares = {group: self._share(group, own, alive) for group, own in units.items() if own}
+        return Beat(shares, board.any_session, frozenset().union(*before.values()))
 
     def _share(self, group: str, own: Sequence[str], alive: Mapping[UUID, frozenset[str]]) -> Share:
         board, me = self.board, self.member_id
