@@ -56,7 +56,7 @@ class Signal(Protocol):
         ...
 
 
-class OwnEvents(Protocol):
+class HandedEvents(Protocol):
     """What this process has committed."""
 
     def take(self, last: RecordedEvent | None) -> Sequence[RecordedEvent]:
@@ -83,7 +83,7 @@ class Relay:
         log_id: str,
         settings: StreamSettings | None = None,
         readable: Formats | None = None,
-        own: OwnEvents | None = None,
+        own: HandedEvents | None = None,
     ) -> None:
         """`readable`: see `Formats`. None: all processes are of this release. `own`: None in a process that does not append."""
         self._readable = readable
@@ -225,7 +225,7 @@ class _Source:
     without a read, so what they stand on is proved later: the log must hold both the event of the last proof and the newest one.
     """
 
-    def __init__(self, feed: EventFeed, own: OwnEvents | None, position: int) -> None:
+    def __init__(self, feed: EventFeed, own: HandedEvents | None, position: int) -> None:
         self._feed = feed
         self._own = own
         self._position = position
