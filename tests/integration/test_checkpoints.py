@@ -19,7 +19,9 @@ NAMES = [f"p{number}" for number in range(40)]
 
 
 @pytest_asyncio.fixture
-async def log(database_url: str) -> AsyncIterator[Log]:
+async def log(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Log]:
+    for wait in ("LINGER_S", "PACE_S"):  # each page of the log is a transaction, whose answer may be lost
+        monkeypatch.setattr(f"projections.engine.runner.{wait}", 0.0)
     async with log_on(database_url, page=7) as log:
         await log.rows("CREATE TABLE seen (position bigint, name text)")
         await log.create(*NAMES)

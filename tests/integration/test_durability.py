@@ -128,9 +128,9 @@ async def test_the_writer_waits_for_the_disk_whatever_the_default_is(server: Emb
     url = await database_on(server, synchronous_commit=given)
     async with store_on(url) as (store, _):
         await store.append(request())
-        connection = store._writer._writer._connection  # only the session itself knows its setting
-        assert connection is not None
-        assert await (await connection.execute("SHOW synchronous_commit")).fetchone() == (used,)
+        session = store._writer._writer._session._open  # only the session itself knows its setting
+        assert session is not None
+        assert await (await session.connection.execute("SHOW synchronous_commit")).fetchone() == (used,)
 
 
 # --- servers without flushing -----------------------------------------------------------------------------------------
