@@ -31,7 +31,7 @@ from tests.chaos.fleet import Machine, WorkerMachine
 from tests.chaos.server import COMMAND
 from tests.chaos.test_fleet import check_outputs
 from tests.conftest import reachable_folder
-from tests.integration.outage_kit import READERS, caught_up, head, readers
+from tests.integration.outage_kit import all_read, caught_up, head
 from tests.pace import until
 from tests.ports import free_port
 from tidelog import Client
@@ -217,20 +217,20 @@ async def back_after_an_outage(house: House, away: Name, seconds: float, *, busy
     headers = {"Authorization": f"Bearer {KEY}"}
     async with httpx2.AsyncClient(base_url=house.url, headers=headers, timeout=15) as http:
 
-        async def all_read() -> bool:
-            return await readers(house.services.nats_url) >= READERS
+        async def each_reads() -> bool:
+            return await all_read(house.services.nats_url, len(house.roles))
 
         async def all_caught_up() -> bool:
             return await caught_up(http, position)
 
         async with Busy(house, http, busy=busy, every_s=max(seconds / RUNS, 0.5)) as load:
             await works(http, SETTLE_S)
-            await until(all_read, SETTLE_S)
+            await until(each_reads, SETTLE_S)
             position = await head(http)
             await asyncio.sleep(later_s)
             await house.away(away, seconds)
             back = time.monotonic()
-            await asyncio.gather(works(http, BACK_S), until(all_caught_up, BACK_S), until(all_read, BACK_S))
+            await asyncio.gather(works(http, BACK_S), until(all_caught_up, BACK_S), until(each_reads, BACK_S))
             took = time.monotonic() - back
             print(f"{away} away for {seconds} s, {'busy' if busy else 'idle'}: back after {took:.1f} s")
         await until(load.all_completed, SETTLE_S)

@@ -6,9 +6,6 @@ import httpx2
 
 from tests.integration.system_kit import nats_client_of
 
-READERS = frozenset({"projections", "sagas", "live", "fanout"})
-"""Names of the readers of the log's stream, in all processes. Each reader has a consumer there as long as its connection lives."""
-
 
 async def caught_up(http: httpx2.AsyncClient, position: int) -> bool:
     """Whether the api is ready and relay, fan-out, every projection and every saga have handled the log up to a position."""
@@ -28,13 +25,16 @@ async def head(http: httpx2.AsyncClient) -> int:
     return int((await http.get("/health/ready")).raise_for_status().json()["head"])
 
 
-async def readers(nats_url: str) -> set[str]:
-    """Names of the readers that read the log from JetStream."""
+async def all_read(nats_url: str, processes: int) -> bool:
+    """Whether as many processes read the log from JetStream.
+
+    All readers of a process have one consumer there as long as its connection lives. A reader that is behind has one of its own.
+    """
     client = await nats_client_of(nats_url)
     try:
         jetstream = client.jetstream()
         streams = [info.config.name or "" for info in await jetstream.streams_info()]
         logs = [name for name in streams if re.fullmatch(r"TIDELOG_(?!EVENTS_)[A-Za-z0-9_-]+", name)]
-        return {consumer.name.rpartition("-")[0] for log in logs for consumer in await jetstream.consumers_info(log)}
+        return sum([len(await jetstream.consumers_info(log)) for log in logs]) >= processes
     finally:
         await client.close()

@@ -155,6 +155,10 @@ class PlayedWorker:
         assert all(one["accepted"] for one in await self.define(*agents, tools=tools))
         await asyncio.gather(*map(self._bind, self._offers.keys() - self.queues.keys()))
 
+    async def bind(self) -> None:
+        """Makes sure of all queues, as whoever pulls from a queue that was lost does."""
+        await asyncio.gather(*map(self._bind, self._offers))
+
     async def _bind(self, of: tuple[str, str]) -> None:
         kind, pool = of
         tenant_id, queues = (await self.hosted()).tenant_id, self.system.container.work_queue

@@ -16,7 +16,7 @@ from adapters.embedded import EmbeddedServices
 from domain.tenants import DEFAULT_TENANT_ID
 from tests.chaos.faults_kit import Callers
 from tests.integration.nats_kit import running_nats
-from tests.integration.outage_kit import READERS, caught_up, readers
+from tests.integration.outage_kit import all_read, caught_up
 from tests.integration.played_worker import PlayedWorker
 from tests.integration.system_kit import System, eventually, fresh_database, issue_key, running
 from tests.integration.wire_kit import wired
@@ -77,7 +77,7 @@ async def back_after_an_outage(services: EmbeddedServices, folder: Path, away: s
         await worker.register("alpha", "beta")
         await works(system, worker)
         with system.container.live.watch(DEFAULT_TENANT_ID):  # a client for which the api reads the log
-            await eventually(lambda: all_read(nats.url), "all readers at the stream")
+            await eventually(lambda: all_read(nats.url, 1), "all readers at the stream")
             async with load(system, busy):
                 await asyncio.sleep(0.5)
                 await (nats.kill() if away == "nats" else wire.cut())
@@ -85,11 +85,7 @@ async def back_after_an_outage(services: EmbeddedServices, folder: Path, away: s
                 await (nats.start() if away == "nats" else wire.mend())
                 position = (await system.sql("SELECT position FROM log_head"))[0][0]
                 await eventually(lambda: caught_up(system.http, position), "all that copies and follows the log", BACK_S)
-                await eventually(lambda: all_read(nats.url), "all readers at the stream", BACK_S)
+                await eventually(lambda: all_read(nats.url, 1), "all readers at the stream", BACK_S)
                 await works(system, worker)
         for name, task in system.tasks.items():
             assert not task.done(), f"{name} ended: {task}"
-
-
-async def all_read(nats_url: str) -> bool:
-    return await readers(nats_url) >= READERS

@@ -196,7 +196,7 @@ async def test_the_sweeper_fills_a_queue_that_was_lost(system: System, worker: P
     await empty_work_queue(nats_url)
     with pytest.raises((nats.js.errors.Error, nats.errors.Error)):
         await worker.take("alpha", timeout_s=0.5)
-    await worker.register("alpha", "beta")
+    await worker.bind()
     pool = await open_pool(system.database_url, role="test", max_size=2)
     connection = NatsConnection(nats_url, name="test")
     await connection.start()
