@@ -5,6 +5,7 @@ from domain.registry import REGISTRY
 from projections.engine.kernel import (
     Connection,
     Database,
+    EarlierForm,
     Handler,
     Projection,
     by_topic,
@@ -22,6 +23,7 @@ decoded = REGISTRY.decoded
 __all__ = [
     "Connection",
     "Database",
+    "EarlierForm",
     "Handler",
     "ListedRow",
     "Positions",

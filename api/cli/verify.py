@@ -62,9 +62,19 @@ async def _check(server: "ServerClient", name: str, wait: bool, as_json: bool) -
             output.say(f"{name}: equal, {check['rows']:,} rows as of position {check['position']}")
         else:
             output.say(f"{name}: {job_line(check)}")
+        if check.get("earlier_rows"):  # missing in answers of an earlier release
+            _show_earlier(name, check)
         if check["difference"]:
             _show(check["difference"])
     return {"projection": name, "parked": view["parked"], **check}
+
+
+def _show_earlier(name: str, check: dict[str, Any]) -> None:
+    count = ("" if check["status"] == "equal" else "at least ") + f"{check['earlier_rows']:,}"
+    output.say(
+        f"  {name} that are still documents of an earlier release: {count}. This is no difference; "
+        f"`tidelog projections rebuild {name}` turns them into rows once no process of that release runs"
+    )
 
 
 def _show(difference: dict[str, Any]) -> None:

@@ -35,6 +35,22 @@ async def in_turns(items: Iterable[T]) -> AsyncIterator[T]:
 
 
 @dataclass(frozen=True, slots=True)
+class EarlierForm:
+    """Rows that an earlier release stored in another form, as documents. They stay so until a rebuild.
+
+    The tables of a verification have the same rows in the same form, so that a difference of the form is none of the content.
+    """
+
+    table: str
+    column: str
+    """Holds the document. Null in rows of the present form."""
+    apply: Callable[[Connection, str, Sequence[RecordedEvent]], Awaitable[None]]
+    """The handler of a verification. It takes the schema of the live tables, and chooses the form of each row as there."""
+    content: Callable[[bytes], bytes]
+    """The same bytes for documents that say the same. Raises ValueError for a document that cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
 class Projection:
     """A read model: its name (and checkpoint), the topics it takes, its tables, and the handler of a batch.
 
@@ -54,6 +70,7 @@ class Projection:
     """Topics whose rows somebody needs at once who cannot ask for their positions."""
     not_of_the_log: dict[str, frozenset[str]] = field(default_factory=dict, hash=False)
     """Table → columns whose values do not follow from the log alone. A verification does not compare them."""
+    earlier: EarlierForm | None = None
 
 
 def topics_of(*events: type[Event]) -> frozenset[str]:

@@ -53,6 +53,15 @@ SELECT c.relname, g.privilege_type, CASE WHEN g.grantee <> 0 THEN pg_get_userbyi
 FROM pg_class AS c CROSS JOIN LATERAL aclexplode(c.relacl) AS g
 WHERE c.relnamespace = %s::regnamespace AND c.relname = ANY (%s) AND g.grantee <> c.relowner
 """
+OPTIONS = """
+SELECT c.relname, o.names, o.value FROM pg_class AS c LEFT JOIN pg_class AS t ON t.oid = c.reltoastrelid
+CROSS JOIN LATERAL (
+    SELECT ARRAY[option_name], option_value FROM pg_options_to_table(c.reloptions)
+    UNION ALL
+    SELECT ARRAY['toast', option_name], option_value FROM pg_options_to_table(t.reloptions)
+) AS o (names, value)
+WHERE c.relnamespace = %s::regnamespace AND c.relname = ANY (%s)
+"""
 FOREIGN = """
 SELECT DISTINCT other FROM (
     SELECT r.ev_class AS oid, d.refobjid AS used FROM pg_depend AS d JOIN pg_rewrite AS r ON r.oid = d.objid
@@ -127,6 +136,7 @@ async def make(connection: Connection, projection: Projection, schema: str) -> N
         for table in projection.tables:
             names = sql.Identifier(schema, table), sql.Identifier(live, table)
             await connection.execute(sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING ALL)").format(*names))
+        await _set_options(connection, live, schema, projection.tables)
     await _name_indexes(connection, live, schema, projection.tables)
     cursor = await connection.execute(GRANTS, [live, list(projection.tables)])
     for table, privilege, grantee in await cursor.fetchall():
@@ -145,6 +155,13 @@ async def run_ddl(connection: Connection, projection: Projection, schema: str) -
     missing = set(projection.tables) - (await columns(connection, schema, projection.tables)).keys()
     if missing:
         raise InvalidState(f"the statements of projection '{projection.name}' did not make {', '.join(sorted(missing))}")
+
+
+async def _set_options(connection: Connection, live: str, made: str, tables: Sequence[str]) -> None:
+    """Copies the storage parameters of tables, such as `fillfactor`. `LIKE` copies those of indexes only."""
+    for table, option, value in await (await connection.execute(OPTIONS, [live, list(tables)])).fetchall():
+        parts = sql.Identifier(made, table), sql.Identifier(*option), sql.Literal(value)
+        await connection.execute(sql.SQL("ALTER TABLE {} SET ({} = {})").format(*parts))
 
 
 async def _name_indexes(connection: Connection, live: str, made: str, tables: Sequence[str]) -> None:

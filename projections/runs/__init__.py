@@ -18,18 +18,25 @@ from application.views.runs import NEWEST_CALLS, JournalEntryView, RunCallView, 
 from domain.kernel import RecordedEvent
 from domain.registry import SLICES
 from projections.engine.checkpoints import position_of, reading
-from projections.kernel import Database, Projection
+from projections.kernel import Database, EarlierForm, Projection
+from projections.runs import documents
 from projections.runs.fold import calls_in, evolve_view, replay
 from projections.runs.journal import journal
 from projections.runs.lists import list_runs
 from projections.runs.queries import ONE_SNAPSHOT, get_run, read_calls
-from projections.runs.rows import apply
+from projections.runs.rows import apply, apply_as_live
 
 INSIDE_RUNS = frozenset(
     event.TOPIC for name in ("runs", "agent_runs", "invocations", "messages", "context") for event in SLICES[name]
 )
 
-PROJECTION = Projection("runs", INSIDE_RUNS, ("run", "run_step", "run_call"), apply)
+PROJECTION = Projection(
+    "runs",
+    INSIDE_RUNS,
+    ("run", "run_step", "run_call"),
+    apply,
+    earlier=EarlierForm("run", "view", apply_as_live, documents.content),
+)
 
 __all__ = ["INSIDE_RUNS", "PROJECTION", "RunQueries", "apply", "evolve_view", "get_run", "list_runs", "replay"]
 

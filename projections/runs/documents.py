@@ -35,7 +35,7 @@ async def apply(connection: Connection, stored: Mapping[UUID, bytes], batch: Seq
         views[recorded.root_id] = evolve_view(views.get(recorded.root_id), recorded, keep=None)
         tenants[recorded.root_id] = recorded.tenant_id
     changed = [(run_id, view) for run_id, view in views.items() if view is not None]
-    documents = [view.__pydantic_serializer__.to_json(view, exclude=NOT_STORED) async for _, view in in_turns(changed)]
+    documents = [_stored(view) async for _, view in in_turns(changed)]
     await connection.execute(
         STORE,
         (
@@ -44,6 +44,15 @@ async def apply(connection: Connection, stored: Mapping[UUID, bytes], batch: Seq
             [v.created_at for _, v in changed], documents,
         ),
     )  # fmt: skip
+
+
+def _stored(view: RunView) -> bytes:
+    return view.__pydantic_serializer__.to_json(view, exclude=NOT_STORED)
+
+
+def content(document: bytes) -> bytes:
+    """The document as this release stores it. Raises ValueError for a document that cannot be read."""
+    return _stored(read(document))
 
 
 def read(document: bytes) -> RunView:

@@ -5,6 +5,8 @@ from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
+from psycopg.sql import SQL, Identifier
+
 from domain import agent_runs, runs
 from domain.kernel import RecordedEvent
 from projections.kernel import Connection, decoded, in_turns
@@ -47,7 +49,7 @@ class Rows:
         self.stored: dict[UUID, bytes] = {}
         """Documents of runs that are stored as documents."""
         self.documents = False
-        """Whether runs that begin now are to be stored as documents."""
+        """Whether a process of the release before is among the members."""
         self._decoded: dict[int, Any] = {}
 
     async def load(self, connection: Connection, batch: Sequence[RecordedEvent]) -> None:
@@ -227,6 +229,19 @@ CALL_FIELDS = attrgetter(
 
 
 async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
+    await _apply(connection, batch, None)
+
+
+async def apply_as_live(connection: Connection, live: str, batch: Sequence[RecordedEvent]) -> None:
+    """For a verification: a run is a document if it is one in the schema of the live tables."""
+    query = SQL("SELECT run_id FROM {} WHERE run_id = ANY (%s) AND view IS NOT NULL").format(Identifier(live, "run"))
+    begun = [recorded.root_id for recorded in batch if recorded.topic == runs.RunStarted.TOPIC]
+    cursor = await connection.execute(query, [begun])
+    await _apply(connection, batch, {row[0] for row in await cursor.fetchall()})
+
+
+async def _apply(connection: Connection, batch: Sequence[RecordedEvent], become_documents: Collection[UUID] | None) -> None:
+    """`become_documents`: the runs that are stored as documents, of those that begin. None: as the members ask for."""
     rows = Rows()
     await rows.load(connection, batch)
     documented, of_documents = set(rows.stored), list[RecordedEvent]()
@@ -234,7 +249,7 @@ async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
     async for recorded in in_turns(batch):
         root_id = recorded.root_id
         if recorded.topic == runs.RunStarted.TOPIC:
-            if rows.documents:
+            if rows.documents if become_documents is None else root_id in become_documents:
                 documented.add(root_id)
             else:
                 rows.begin(recorded)

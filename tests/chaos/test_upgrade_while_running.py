@@ -100,6 +100,7 @@ async def test_an_upgrade_loses_nothing_and_leaves_no_call_in_doubt(services: Em
                     await ended(loading, END_TIMEOUT_S)
                     await ended(holding_them, END_TIMEOUT_S)
                     snapshot = await settled(database_url, services.nats_url)
+                    checks = await checked(http)
                 finally:
                     await end(loading, holding_them)
                 runs = [*load.runs, *held.runs]
@@ -111,6 +112,8 @@ async def test_an_upgrade_loses_nothing_and_leaves_no_call_in_doubt(services: Em
                     *check_outputs(upgrade.machines),
                 ]
                 assert violations == [], "\n".join(map(str, violations[:50]))
+                assert [check for check in checks.values() if check["status"] != "equal"] == []
+                assert checks["runs"]["earlier_rows"], "runs that the release before has stored are documents"
                 print(f"{len(runs)} runs, {snapshot.head} events")
         finally:
             await upgrade.kill()
@@ -128,6 +131,22 @@ async def answered(http: httpx2.AsyncClient, held: Load) -> bool:
     """Whether the outcomes of the calls in hand are recorded."""
     shown = [(await http.get(f"/v1/runs/{run.id}")).json() for run in held.runs]
     return [call["status"] for run in shown for step in run["steps"] for call in step["calls"]] == ["succeeded"] * HELD
+
+
+async def checked(http: httpx2.AsyncClient) -> dict[str, dict[str, Any]]:
+    """Read model → its check against the log."""
+
+    async def checks() -> dict[str, Any]:
+        return {view["name"]: view["check"] for view in (await http.get("/v1/projections")).json()["data"]}
+
+    for name in await checks():
+        assert (await http.post(f"/v1/projections/{name}/verify", json={})).status_code == 202
+
+    async def all_ended() -> bool:
+        return all(check["finished_at"] is not None for check in (await checks()).values())
+
+    await until(all_ended, PATIENCE_S)
+    return await checks()
 
 
 async def engines(upgrade: Upgrade, load: Load, loading: asyncio.Task[None]) -> None:

@@ -26,6 +26,10 @@ from tests.pace import slowness
 
 RUNS = runs.PROJECTION
 MARKED = "UPDATE run SET status = 'old'"
+OPTIONS = """
+SELECT c.relname, c.reloptions, t.reloptions FROM pg_class AS c LEFT JOIN pg_class AS t ON t.oid = c.reltoastrelid
+WHERE c.relnamespace = 'public'::regnamespace AND c.relname = ANY (%s) ORDER BY 1
+"""
 INDEXES = "SELECT indexname FROM pg_indexes WHERE schemaname = 'public' AND tablename = 'run' ORDER BY 1"
 
 
@@ -342,6 +346,20 @@ async def test_two_tables_and_their_rights_go_together(database_url: str) -> Non
         )
         assert ("SELECT",) in await log.rows(granted + " AND table_schema = 'public'")
         assert await log.rows("SELECT count(*) FROM pg_tables WHERE schemaname = 'previous_tenants'") == [(2,)]
+
+
+async def test_storage_parameters_are_those_of_the_migrated_tables(database_url: str) -> None:
+    async with log_on(database_url) as log, projecting(log, RUNS), building(log, RUNS):
+        await log.rows("ALTER TABLE run SET (autovacuum_vacuum_scale_factor = 0.01, toast.autovacuum_enabled = off)")
+        before = await log.rows(OPTIONS, list(RUNS.tables))
+        assert before == [
+            ("run", ["autovacuum_vacuum_scale_factor=0.01"], ["autovacuum_enabled=off"]),
+            ("run_call", ["fillfactor=80"], None),
+            ("run_step", ["fillfactor=80"], None),
+        ]
+        await log.ask(RUNS, "rebuild", swap=True)
+        await log.until_status("runs", "swapped")
+        assert await log.rows(OPTIONS, list(RUNS.tables)) == before
 
 
 # --- events that break a handler --------------------------------------------------------------------------------------

@@ -8,9 +8,11 @@ from asyncio.subprocess import PIPE
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from domain.agent_runs import AgentRunRequested
 from projections import runs, timers
+from projections.engine.rebuild import jobs
 from projections.registry import PROJECTIONS
 from tests.integration.played_worker import PlayedWorker
 from tests.integration.projection_kit import Log, building, log_on, projecting, task
@@ -77,6 +79,81 @@ async def test_a_check_runs_beside_everything_else(database_url: str) -> None:
                 await log.until_status("runs", "equal", purpose="check")
 
 
+# --- runs that are documents of the release before ----------------------------------------------------------------------
+
+OLD_MEMBER = """
+INSERT INTO member (member_id, place, groups, joined_at, alive_until, formats)
+VALUES (gen_random_uuid(), 'old', '{}', now(), now(), '{1}')
+"""
+NO_MEMBER = "DELETE FROM member WHERE place = 'old'"
+STORE = "UPDATE run SET view = convert_to(%s, 'UTF8') WHERE run_id = %s"
+NEW_FIELDS = ("call_count", "priority")
+
+
+async def documents_of_0_1_0(log: Log) -> dict[UUID, str]:
+    """Stores all documents as 0.1.0 does: without fields that are new, in another order."""
+    stored = {}
+    for run_id, text in await log.rows("SELECT run_id, convert_from(view, 'UTF8') FROM run WHERE view IS NOT NULL"):
+        document = json.loads(text)
+        for part in (document, *document["steps"]):
+            for name in NEW_FIELDS:
+                part.pop(name, None)
+        stored[run_id] = json.dumps(dict(sorted(document.items())))
+        assert stored[run_id] != text
+        await log.rows(STORE, stored[run_id], run_id)
+    return stored
+
+
+async def equal(log: Log) -> jobs.Build:
+    await log.ask(RUNS, "verify")
+    return await log.until_status("runs", "equal", purpose="check")
+
+
+async def test_documents_of_the_release_before_are_compared_by_what_they_say(database_url: str) -> None:
+    async with log_on(database_url) as log, projecting(log, RUNS), building(log, RUNS):
+        await log.rows(OLD_MEMBER)
+        known = sorted([*await log.runs(3), await log.run(end=False)])
+        await log.until("runs")
+        await log.rows(NO_MEMBER)
+        in_rows = await log.runs(2)
+        await log.until("runs")
+        stored = await documents_of_0_1_0(log)
+        assert sorted(stored) == known
+
+        check = await equal(log)
+        assert check.rows == 4 + 2 * 2, "runs, and steps of those in rows"
+        assert (jobs.view_of(check).difference, jobs.view_of(check).earlier_rows) == (None, 4)
+
+        changed = stored[known[2]].replace('"worker_id": "w"', '"worker_id": "x"')
+        await log.rows(STORE, changed, known[2])
+        found = await difference(log)
+        assert (found["what"], found["key"]) == ("changed", {"run_id": str(known[2])})
+        assert (found["column"], found["live"], found["log"]) == ("view/steps/0/worker_id", "x", "w"), "the place in the document"
+        view = jobs.view_of(await log.build("runs", "check"))
+        assert isinstance(view.difference, dict) and "earlier_rows" not in view.difference and view.earlier_rows >= 3
+
+        await log.rows(STORE, "{", known[2])
+        found = await difference(log)
+        assert (found["column"], found["live"]) == ("view", "{"), "a document that cannot be read"
+        await log.rows(STORE, stored[known[2]], known[2])
+        await log.rows("UPDATE run SET position = position + 1 WHERE run_id = %s", known[1])
+        assert (await difference(log))["column"] == "position", "a column beside the document"
+        await log.rows("UPDATE run SET position = position - 1 WHERE run_id = %s", known[1])
+        await log.rows("UPDATE run SET view = NULL WHERE run_id = %s", known[3])
+        assert (await difference(log))["key"] == {"run_id": str(known[3])}, "a document that is lost"
+        await log.rows(STORE, stored[known[3]], known[3])
+        await log.rows("UPDATE run_step SET worker_id = 'x' WHERE run_id = %s", in_rows[0])
+        found = await difference(log, "run_step")
+        assert (found["column"], found["live"], found["log"]) == ("worker_id", "x", "w")
+
+        await log.ask(RUNS, "rebuild", swap=True)
+        await log.until_status("runs", "swapped")
+        assert await log.rows("SELECT count(*) FROM run WHERE view IS NOT NULL") == [(0,)]
+        await log.rows(OLD_MEMBER)
+        check = await equal(log)
+        assert (check.rows, jobs.view_of(check).earlier_rows) == (2 * 6, 0), "runs in rows, also beside a process of 0.1.0"
+
+
 # --- over HTTP and on the command line --------------------------------------------------------------------------------
 
 
@@ -106,7 +183,10 @@ class CommandLine:
 
 
 async def act(system: System, worker: PlayedWorker) -> str:
-    """Uses all read models: a retry with a timer, a tool call, a message, a run that ends and a run that does not end."""
+    """Uses all read models: a retry with a timer, a tool call, a message, a run that ends and a run that does not end.
+
+    The latter is a document, as 0.1.0 stores it.
+    """
     run_id = await system.start("alpha", "beta")
     alpha = await worker.next("alpha")
     await alpha.call("k", "add", a=1)
@@ -116,8 +196,10 @@ async def act(system: System, worker: PlayedWorker) -> str:
     await alpha.complete({"done": True})
     await (await worker.next("beta")).complete(2)
     await system.ended(run_id)
+    await system.sql(OLD_MEMBER)
     await system.start("gamma")
     await system.settled()
+    await system.sql(NO_MEMBER)
     return run_id
 
 
@@ -136,6 +218,13 @@ async def commands(system: System, tidelog: CommandLine, run_id: str) -> None:
     checks = await tidelog.json("verify")
     assert {check["projection"]: check["status"] for check in checks} == {p.name: "equal" for p in PROJECTIONS}
     assert sum(check["rows"] for check in checks) > 8
+    assert {check["projection"]: check["earlier_rows"] for check in checks if check["earlier_rows"]} == {"runs": 1}
+    told = (await tidelog("verify", "--projection", "runs")).stdout.splitlines()
+    assert len(told) == 2 and told[0].startswith("runs: equal, ")
+    assert (
+        told[1].startswith("  runs that are still documents of an earlier release: 1.")
+        and "`tidelog projections rebuild runs`" in told[1]
+    )
     rebuilt = await tidelog.json("projections", "rebuild", "runs")
     assert rebuilt["build"]["status"] == "swapped" and rebuilt["build"]["progress"] == 1 and rebuilt["previous"]["position"]
     before = await system.run(run_id)

@@ -131,7 +131,7 @@ def answers() -> dict[str, Any]:
     call_document = call.model_dump(mode="json") | {"tool": HOSTILE, "worker_id": HOSTILE}
     job = {
         "kind": "rebuild", "status": "failed", "progress": 1.0, "rate": 1.0, "eta_s": 1.0, "rows": 1, "error": HOSTILE,
-        "swap": True, "updated_at": "2026-01-31T12:00:00Z", "position": 1,
+        "swap": True, "earlier_rows": 1, "updated_at": "2026-01-31T12:00:00Z", "position": 1,
         "difference": {"what": "column", "table": HOSTILE, "key": {HOSTILE: HOSTILE}, "column": HOSTILE, "position": 1,
                        "live": HOSTILE, "log": HOSTILE},
     }  # fmt: skip

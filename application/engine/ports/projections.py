@@ -40,6 +40,8 @@ class BuildView(BaseModel):
     finished_at: Timestamp | None
     error: str | None
     difference: Json
+    earlier_rows: int
+    """Of the compared rows, those that are documents of an earlier release. A rebuild writes them in the present form."""
 
 
 class PreviousView(BaseModel):

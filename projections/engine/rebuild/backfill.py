@@ -130,7 +130,9 @@ class Filler:
                     error = "an earlier event of the same root is parked"
                     await checkpoints.park(connection, self.build.consumer, event, error)
             events = [event for event in events if event.root_id not in self._parked]
-        if events:
+        if events and self.build.kind == "verify" and self.projection.earlier is not None:
+            await self.projection.earlier.apply(connection, await versions.live_schema(connection), events)
+        elif events:
             await self.projection.apply(connection, events)
         return taken
 

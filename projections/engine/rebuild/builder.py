@@ -202,17 +202,17 @@ class ProjectionBuilder:
         filler = await self._begun(projection, build)
         await filler.fill(until=await persistently(lambda: self._live_position(build.projection)))
         await persistently(lambda: self._comparing(build))
-        difference = await persistently(lambda: verify.compare_with_live(self._database, filler))
-        text = difference.model_dump_json() if difference is not None else None
+        outcome = await persistently(lambda: verify.compare_with_live(self._database, filler))
+        status: Status = "equal" if outcome.difference is None else "different"
 
         async def note() -> None:
             async with self._database.connection() as connection, connection.transaction():
                 await jobs.hold(connection, build)
                 await jobs.discard(connection, projection, build)
-                await jobs.set_status(connection, build, "different" if text else "equal", difference=text)
+                await jobs.set_status(connection, build, status, difference=outcome.as_text())
 
         await persistently(note)
-        log.info("projection_verified", projection=build.projection, difference=text)
+        log.info("projection_verified", projection=build.projection, status=status, outcome=outcome.as_text())
 
     async def _comparing(self, build: Build) -> None:
         async with self._database.connection() as connection, connection.transaction():

@@ -22,6 +22,8 @@ CHANNEL = "tidelog_builds"
 OPEN = ("requested", "building", "comparing", "ready")
 PURPOSES: dict[Kind, Purpose] = {"rebuild": "version", "rollback": "version", "verify": "check"}
 PLACES: dict[Purpose, versions.Place] = {"version": "rebuild", "check": "verify"}
+EARLIER_ROWS = "earlier_rows"
+"""A name in the object that the column `difference` holds, beside those of the first difference, if there is one."""
 
 COLUMNS = """projection, purpose, kind, status, swap, position, epoch, first, target, events, rows, rate, requested_at, started_at,
 updated_at, finished_at, error, difference"""
@@ -120,6 +122,8 @@ def view_of(build: Build) -> BuildView:
     ahead = max(build.target - build.position, 0)
     way = build.target - build.first
     going = build.status == "building" and build.rate
+    told: Any = load_json(build.difference) if build.difference else {}
+    earlier_rows = told.pop(EARLIER_ROWS, 0)
     done = 1.0 if build.status in ("ready", "comparing", "swapped", "equal", "different") else 0.0
     return BuildView(
         kind=build.kind, status=build.status, swap=build.swap, position=build.position, target=build.target,
@@ -127,7 +131,7 @@ def view_of(build: Build) -> BuildView:
         rate=round(build.rate, 1) if build.rate is not None else None,
         eta_s=round(ahead / build.rate, 1) if going and build.rate else None, requested_at=build.requested_at,
         started_at=build.started_at, updated_at=build.updated_at, finished_at=build.finished_at, error=build.error,
-        difference=load_json(build.difference) if build.difference else None,
+        difference=told or None, earlier_rows=earlier_rows,
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ The live side is read from one snapshot, so nothing waits for the comparison and
 cursors read both sides in the order of their keys, so memory does not grow with the tables.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pydantic import BaseModel
 
 from domain import values
 from projections.engine import versions
-from projections.engine.kernel import Connection, Database, Projection
+from projections.engine.kernel import Connection, Database, EarlierForm, Projection
 from projections.engine.rebuild import jobs
 from projections.engine.rebuild.backfill import Filler
 from projections.engine.versions import Column
@@ -57,6 +58,21 @@ class Difference(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
+class Outcome:
+    difference: Difference | None
+    """None: the tables are equal."""
+    earlier_rows: int
+    """Of the compared rows, those that are stored in the form of an earlier release."""
+
+    def as_text(self) -> str | None:
+        """As `projection_build` stores an outcome. None: there is nothing to tell."""
+        told = self.difference.model_dump() if self.difference is not None else {}
+        if self.earlier_rows:
+            told[jobs.EARLIER_ROWS] = self.earlier_rows
+        return pydantic_core.to_json(told).decode() if told else None
+
+
+@dataclass(frozen=True, slots=True)
 class _Table:
     name: str
     columns: tuple[Column, ...]
@@ -66,6 +82,8 @@ class _Table:
     """See `Projection.taken_when_due`."""
     free: frozenset[str]
     """See `Projection.not_of_the_log`."""
+    earlier: EarlierForm | None = None
+    """Given if the table may have rows of an earlier form."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +92,8 @@ class _Row:
     values: tuple[Any, ...]
 
 
-async def compare_with_live(database: Database, filler: Filler) -> Difference | None:
-    """Brings the filler's tables to the position of a snapshot of the live tables, and compares both. None: they are equal.
+async def compare_with_live(database: Database, filler: Filler) -> Outcome:
+    """Brings the filler's tables to the position of a snapshot of the live tables, and compares both, up to the first difference.
 
     Raises LostOwnership, Unavailable.
     """
@@ -92,15 +110,16 @@ async def compare_with_live(database: Database, filler: Filler) -> Difference | 
             count = _Count(database, build)
             for name in projection.tables:
                 if here.get(name) != there.get(name):
-                    return _columns_differ(name, here.get(name, ()), there.get(name, ()), position)
+                    return Outcome(_columns_differ(name, here.get(name, ()), there.get(name, ()), position), count.earlier)
                 free = projection.not_of_the_log.get(name, frozenset())
-                table = _Table(name, here[name], keys.get(name, ()), projection.taken_when_due.get(name), free)
+                earlier = projection.earlier if projection.earlier is not None and projection.earlier.table == name else None
+                table = _Table(name, here[name], keys.get(name, ()), projection.taken_when_due.get(name), free, earlier)
                 pairs = _Comparison(table, position, now, count)
                 found = await pairs.run(_rows(live, schema, table, "live"), _rows(made, build.schema, table, "made"))
                 if found is not None:
-                    return found
+                    return Outcome(found, count.earlier)
             await count.write()
-    return None
+    return Outcome(None, count.earlier)
 
 
 @asynccontextmanager
@@ -119,7 +138,8 @@ class _Count:
     """Counts the compared rows in the job's row, and notices there when the job has another owner."""
 
     def __init__(self, database: Database, build: jobs.Build) -> None:
-        self._database, self._build, self.rows = database, build, 0
+        self._database, self._build = database, build
+        self.rows = self.earlier = 0
 
     async def one_more(self) -> None:
         self.rows += 1
@@ -137,6 +157,7 @@ class _Comparison:
     def __init__(self, table: _Table, position: int, now: datetime, count: _Count) -> None:
         self._table, self._position, self._now, self._count = table, position, now, count
         self._names = [column.name for column in table.columns]
+        self._document = None if table.earlier is None else self._names.index(table.earlier.column)
 
     async def run(self, live: AsyncIterator[_Row], log: AsyncIterator[_Row]) -> Difference | None:
         ours, theirs = await anext(live, None), await anext(log, None)
@@ -150,8 +171,11 @@ class _Comparison:
                     return self._difference("missing", theirs)
                 theirs = await anext(log, None)
                 continue
+            if self._document is not None and ours.values[self._document] is not None:
+                self._count.earlier += 1
             if ours.values != theirs.values:
                 changed = self._changed(ours, theirs)
+                await asyncio.sleep(0)  # many rows may differ in form only, and each may be a large document
                 if changed is not None:
                     return changed
             ours, theirs = await anext(live, None), await anext(log, None)
@@ -162,13 +186,24 @@ class _Comparison:
         return column is not None and row.values[self._names.index(column)] <= self._now
 
     def _changed(self, live: _Row, log: _Row) -> Difference | None:
-        for name, ours, theirs in zip(self._names, live.values, log.values, strict=True):
+        for name, live_value, log_value in zip(self._names, live.values, log.values, strict=True):
+            ours, theirs = self._contents(name, live_value, log_value)
             differ = ours != theirs and not (ours != ours and theirs != theirs)  # NaN is not equal to itself
             if differ and name not in self._table.free:
                 place, here, there = _narrowed(name, ours, theirs)
                 found = self._difference("changed", live)
                 return found.model_copy(update={"column": place, "live": _shown(here), "log": _shown(there)})
         return None
+
+    def _contents(self, name: str, live: Any, log: Any) -> tuple[Any, Any]:
+        """What is to be equal of two values of a column: of documents of an earlier release, what they say."""
+        earlier = self._table.earlier
+        if earlier is None or name != earlier.column or live is None or log is None or live == log:
+            return live, log
+        try:
+            return earlier.content(live), earlier.content(log)
+        except ValueError:
+            return live, log
 
     def _difference(self, what: str, row: _Row) -> Difference:
         keys = self._table.keys or tuple(self._names)
