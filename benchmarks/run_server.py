@@ -22,6 +22,8 @@ AGENTS = Path(__file__).parent / "agents"
 READY_S = 60.0
 CONNECTIONS = "20000"
 """Connections of one key. The default of 2,000 would refuse a burst of 10,000 clients, each with a connection of its own."""
+AGENTS_AT_ONCE = "1000"
+"""Agents that the worker carries out side by side. The services of the other systems have no bound."""
 TOOLS_AT_ONCE = "64"
 
 
@@ -109,7 +111,8 @@ class Tidelog:
 
         The block begins when the server lists the agent `known`. `among`: the query of that list, which has one page.
         """
-        command = [sys.executable, "-m", "api.cli.main", "worker", "--agents", str(agents), "--tool-concurrency", TOOLS_AT_ONCE]
+        command = [sys.executable, "-m", "api.cli.main", "worker", "--agents", str(agents)]
+        command += ["--concurrency", AGENTS_AT_ONCE, "--tool-concurrency", TOOLS_AT_ONCE]
         own = {"TIDELOG_URL": url, "BENCHMARK_AGENTS": suffix}
         with child(command, {**self._environment, **own}) as process:
             until_answers(int(url.rpartition(":")[2]), f"/v1/agents{among}", process, holds=f'"{known}{suffix}"')
