@@ -9,7 +9,7 @@ from pathlib import Path
 
 from adapters.embedded import EmbeddedServices
 from benchmarks import table
-from benchmarks.machine import cpu_by_part, rss_mb
+from benchmarks.machine import command, cpu_by_part, part_of, rss_mb, stats, tree
 from benchmarks.run_server import Tidelog, answer
 
 AGENTS = 100
@@ -38,6 +38,7 @@ def measure(services: EmbeddedServices, folder: Path, workers: int) -> None:
             tidelog = Tidelog(services, folder)
             url = stack.enter_context(tidelog.up())
             pids = []
+            before = cpu_by_part([os.getpid()])
             for number in range(workers):
                 name = f"{'own' if different else 'same'}{number if different else ''}"
                 agents = folder / name
@@ -48,6 +49,11 @@ def measure(services: EmbeddedServices, folder: Path, workers: int) -> None:
                 until_offering(url, number + 1 - AT_ONCE)
             until_offering(url, workers)
             settle()
+            after = cpu_by_part([os.getpid()])
+            used = ", ".join(
+                f"{part} {after.get(part, 0.0) - before.get(part, 0.0):.1f} s" for part in (*SERVER, "PostgreSQL", "NATS")
+            )
+            print(f"\nUntil {workers} workers offer {title}, processor: {used}")
             report(title, workers, pids)
 
 
@@ -84,12 +90,17 @@ def shares(seconds: float) -> dict[str, float]:
     return {part: (after.get(part, 0.0) - before.get(part, 0.0)) / took for part in (*SERVER, "worker", "PostgreSQL", "NATS")}
 
 
+def memory_of(part: str) -> float:
+    """MB of all processes of a part."""
+    return sum(rss_mb(pid) for pid in tree(os.getpid(), stats()) if part_of(command(pid)) == part)
+
+
 def report(title: str, workers: int, pids: list[int]) -> None:
     found = shares(IDLE_S)
     server = sum(found[part] for part in SERVER)
     memory = [rss_mb(pid) for pid in pids]
-    print(f"\n{workers} idle workers with {title}: {', '.join(f'{part} {share:.1%}' for part, share in found.items())} of a core")
-    print(f"  a worker {statistics.median(memory):.0f} MB, the largest {max(memory):.0f} MB")
+    print(f"{workers} idle workers with {title}: {', '.join(f'{part} {share:.1%}' for part, share in found.items())} of a core")
+    print(f"  a worker {statistics.median(memory):.0f} MB, the largest {max(memory):.0f} MB; NATS {memory_of('NATS'):.0f} MB")
     table.row(
         f"{workers} idle workers with {title}",
         f"server {server:.1%} of a core; a worker {max(memory):.0f} MB",

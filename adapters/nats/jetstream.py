@@ -95,6 +95,17 @@ async def delete_stream(connection: NatsConnection, stream: str) -> None:
             raise
 
 
+async def holds_message(connection: NatsConnection, stream: str, subject: str) -> bool:
+    """Whether a stream has a message of a subject, which may have wildcards. A stream that does not exist has none."""
+    try:
+        await call(connection, f"STREAM.MSG.GET.{stream}", {"seq": 1, "next_by_subj": subject})
+    except JetStreamError as error:
+        if error.err_code in (MESSAGE_NOT_FOUND, STREAM_NOT_FOUND):
+            return False
+        raise
+    return True
+
+
 async def stored_message(connection: NatsConnection, stream: str, sequence: int) -> StoredMessage | None:
     """By the stream's leader, never by a replica that may be behind. None: there is no such message (any more)."""
     try:

@@ -42,9 +42,6 @@ class Registration:
         self._queue = queue
         self._schemas = schemas
         self._problems = problems
-        self._queues: dict[tuple[UUID, str, str], Queue] = {}
-        """The queues that this process has made sure of, by tenant, kind and name."""
-        self._making: dict[tuple[UUID, str, str], asyncio.Lock] = {}
 
     async def each(
         self, new_request: Callable[[], CommandRequest], kind: str, offers: Sequence[Offer]
@@ -80,26 +77,7 @@ class Registration:
 
     async def _offer(self, request: CommandRequest, command: RegisterAgent | RegisterTool, kind: str, name: str) -> Queue:
         await self._commands.execute(request, command)
-        return await self._queue_of(request.tenant_id, kind, name)
-
-    async def _queue_of(self, tenant_id: UUID, kind: str, name: str) -> Queue:
-        """The queue, which is made once however many workers offer the agent or tool: making one takes milliseconds of the disk.
-
-        A queue that was lost since then is made again by whoever pulls from it. Raises Unavailable.
-        """
-        key = (tenant_id, kind, name)
-        found = self._queues.get(key)
-        if found is None:
-            async with self._making.setdefault(key, asyncio.Lock()):
-                found = self._queues.get(key)
-                if found is None:
-                    found = self._queues[key] = await self._queue.ensure(tenant_id, kind, name, max_pending=MAX_PENDING[kind])
-                    self._making.pop(key, None)
-        return found
-
-    def forget(self, tenant_id: UUID, kind: str, name: str) -> None:
-        """No session of this process offers the agent or tool any more. The next offer makes sure of its queue anew."""
-        self._queues.pop((tenant_id, kind, name), None)
+        return self._queue.address(request.tenant_id, kind, name, max_pending=MAX_PENDING[kind])
 
 
 def refused_definition(kind: str, name: str | None, error: Exception) -> WorkerProblem:

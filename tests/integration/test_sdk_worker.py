@@ -1,6 +1,7 @@
 """The SDK's worker with the real server: its behaviour for agents and tools, and while a part of the system is away."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import shutil
@@ -16,6 +17,8 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from nats.js import JetStreamContext
+from nats.js.errors import NotFoundError
 
 from adapters.embedded import EmbeddedServices
 from tests.integration.sdk_kit import (
@@ -339,6 +342,12 @@ async def own_nats() -> AsyncIterator[EmbeddedServices]:
         shutil.rmtree(folder)
 
 
+async def found_work_stream(jetstream: JetStreamContext) -> str | None:
+    with contextlib.suppress(NotFoundError):
+        return await work_stream_of(jetstream)
+    return None
+
+
 async def test_a_lost_stream_and_a_restarted_nats_are_nothing_to_the_worker(
     own_nats: EmbeddedServices, database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -349,7 +358,9 @@ async def test_a_lost_stream_and_a_restarted_nats_are_nothing_to_the_worker(
         running(server.url, Adder, add),
     ):
         async with administering(own_nats.nats_url) as jetstream:
-            await jetstream.delete_stream(await work_stream_of(jetstream))
+            await jetstream.delete_stream(
+                await eventually(lambda: found_work_stream(jetstream), "the queue of the session's agents")
+            )
         assert (await outcome(client, agent="adder", input=[1])).result[0]["sum"] == 11
         os.kill(own_nats.describe()["nats"]["pid"], signal.SIGKILL)
         await asyncio.sleep(0.5)

@@ -13,10 +13,9 @@ from application.engine.ports.queue import Queue
 from application.engine.ports.sessions import Seen
 from application.workers.hosting import host
 from application.workers.hosting.messages import Hello, LifeSign
-from domain.errors import Unavailable
 from tests.kit.engine import Engine
 from tests.kit.hosting import KEY, Hosting, hosting, issue_keys
-from tests.kit.waiting import turns, until
+from tests.kit.waiting import turns
 
 
 @pytest_asyncio.fixture
@@ -34,28 +33,18 @@ async def process(engine: Engine) -> AsyncIterator[Hosting]:
         yield found
 
 
-async def test_a_queue_is_made_once_however_many_workers_offer_the_agent(
-    engine: Engine, process: Hosting, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made, ensure = list[str](), engine.queue.ensure
+async def test_a_hello_asks_the_queue_for_nothing(engine: Engine, process: Hosting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many agents a worker offers: what they need at the queue is made once they have work."""
 
-    async def counted(tenant_id: UUID, kind: str, pool: str, *, max_pending: int) -> Queue:
-        made.append(pool)
-        first = len(made) == 1
-        await asyncio.sleep(0)
-        if first:
-            raise Unavailable("away")
-        return await ensure(tenant_id, kind, pool, max_pending=max_pending)
+    async def refused(*given: Any, **more: Any) -> Queue:
+        raise AssertionError("nobody has work")
 
-    monkeypatch.setattr(engine.queue, "ensure", counted)
-    crowd = [process.connect() for _ in range(5)]
-    await asyncio.gather(*(worker.hello(("alpha", "beta")) for worker in crowd))
-    assert len(made) == 3, "two, and one that failed"
-    for worker in crowd:
-        await process.lose(worker)
-    await until(lambda: not process.host.dispatcher.pools, "the end of the pools")
-    await process.connect().hello(("alpha",))
-    assert len(made) == 4, "nobody has looked after the queue meanwhile"
+    monkeypatch.setattr(engine.queue, "ensure", refused)
+    engine.queue.away = True
+    names = [f"agent-{number}" for number in range(100)]
+    welcome = await process.connect().hello(names)
+    assert [verdict.error for verdict in welcome.agents] == [None] * 100
+    assert {pool.queue.pool for pool in process.host.dispatcher.pools} == set(names)
 
 
 async def test_workers_that_come_at_once_are_taken_in_turns(

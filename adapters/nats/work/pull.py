@@ -36,7 +36,8 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 10.0, 600.0
 """Seconds until a message that this process cannot use is delivered again. The pause doubles with each delivery."""
 _SECOND = 1_000_000_000
 _CROWDED = "Requests Pending"
-_ORDINARY_ENDS = ("Batch Completed", "Request Timeout", "No Messages", _CROWDED)
+_EXPIRED = "Request Timeout"
+_ORDINARY_ENDS = ("Batch Completed", _EXPIRED, "No Messages", _CROWDED)
 
 
 class JetStreamDelivery:
@@ -138,11 +139,14 @@ class ConsumerPull:
     async def _subscribe(self) -> None:
         self._client = client = self._connection.client
         self._inbox = client.new_inbox()
+        self._watch_loss()
+        with unavailable("subscribe to work"):
+            self._subscription = await client.subscribe(f"{self._inbox}.*", cb=self._on_message)
+
+    def _watch_loss(self) -> None:
         if self._watching_loss is None:
             self._watching_loss = self._connection.on_loss(lambda: self._fail(Unavailable("the connection to NATS was lost")))
             self._watching_loss.__enter__()
-        with unavailable("subscribe to work"):
-            self._subscription = await client.subscribe(f"{self._inbox}.*", cb=self._on_message)
 
     def arrived(self) -> list[JetStreamDelivery]:
         """The items that have come since the last call."""
@@ -151,21 +155,30 @@ class ConsumerPull:
 
     async def stop(self) -> None:
         """Takes the request back. Items that were on their way have arrived when this returns. Raises Unavailable."""
-        subscription, self._subscription = self._subscription, None
         try:
-            if subscription is not None and self.asked and self.failure is None:
+            if self._subscription is not None and self.asked and self.failure is None:
+                subscription, self._subscription = self._subscription, None
                 with unavailable("take a pull back"):
                     async with asyncio.timeout(DRAIN_S):
                         await subscription.drain()  # type: ignore[no-untyped-call]
-            elif subscription is not None and self._client is not None and not self._client.is_closed:
-                with unavailable("unsubscribe from work"):
-                    await subscription.unsubscribe()
+            else:
+                await self._forget_inbox()
         except Unavailable as error:
             self._fail(error)
             raise
         finally:
             self.asked = 0
             self._still()
+
+    async def _forget_inbox(self) -> None:
+        """Ends the subscription while no request is under way. Raises Unavailable."""
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None and self._client is not None and not self._client.is_closed:
+            with unavailable("unsubscribe from work"):
+                await subscription.unsubscribe()
+
+    def _ended(self, *, in_vain: bool) -> None:
+        """The server has ended the request. `in_vain`: no item has come for it in all its time."""
 
     async def close(self) -> None:
         """Takes the request back, and gives back the items that nobody has taken over with `arrived`."""
@@ -200,6 +213,7 @@ class ConsumerPull:
             if description not in _ORDINARY_ENDS:
                 self._fail(Unavailable(f"JetStream: pull work: {status} {description}".rstrip()))
                 return
+            self._ended(in_vain=description == _EXPIRED and not self.came)
         if self.asked:
             self._hear()
         else:

@@ -1,24 +1,22 @@
 """Takes the items of one agent or tool (`WorkPuller`): a consumer for each class of work, the higher classes first.
 
 Nearly all work is of the class `normal`: while nothing else waits, one request at its consumer waits for the next item, and costs
-what it would cost without classes. The consumers of the other classes are pulled only while they have work, by requests that the
-server answers at once. `ClassWatch` tells when such work comes; then the request that waits is taken back, and the next one begins
-with a look at all classes that have work.
+what it would cost without classes. The request sleeps while the agent or tool has no work (`SleepingPull`). The consumers of the
+other classes are pulled only while they have work, by requests that the server answers at once. `ClassWatch` tells when such work
+comes; then the request that waits is taken back, and the next one begins with a look at all classes that have work.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from collections.abc import Callable
 
 import structlog
 
 from adapters.nats.connection import NatsConnection
 from adapters.nats.jetstream import JetStreamError, call
 from adapters.nats.work.pull import ConsumerPull, JetStreamDelivery
-from adapters.nats.work.watch import ClassWatch, Place
+from adapters.nats.work.sleeping import SleepingPull, Source
 from application.engine.background import OnDemand
 from application.engine.ports.precedence import Precedence
-from application.engine.ports.queue import Queue
 from domain.errors import Unavailable
 from domain.kernel import PRIORITIES, Priority
 
@@ -32,16 +30,6 @@ as long as items are held. Once nothing is held, nobody looks any more."""
 CONSUMER_NOT_FOUND = 10014
 
 
-class Source(NamedTuple):
-    """The consumers of one agent or tool."""
-
-    queue: Queue
-    place: Place
-    watch: ClassWatch
-    make: Callable[[Priority], Awaitable[Queue]]
-    """Makes the consumer of a class, if it does not exist. Raises Unavailable."""
-
-
 class JetStreamPuller:
     """Implements the port `WorkPuller`."""
 
@@ -49,7 +37,7 @@ class JetStreamPuller:
         self._connection = connection
         self._source = source
         self._changed = changed
-        self._normal = ConsumerPull(connection, source.queue, changed)
+        self._normal = SleepingPull(connection, source, changed)
         self._pulls: dict[Priority, ConsumerPull] = {"normal": self._normal}
         self._awake: set[Priority] = set()
         """Classes other than `normal` that may have work."""

@@ -3,6 +3,8 @@
     tidelog-work.<log id>.<kind>.<tenant id>.<pool>.<work id>.<dispatch>           the dots of a pool's name are dots of the subject
     tidelog-work.<log id>.<class>.<kind>.<tenant id>.<pool>.<work id>.<dispatch>   work of the classes `high` and `low`
 
+An agent or tool without work needs nothing at NATS but a subscription: its consumer is made when it has work (`sleeping.py`).
+
 Work of the class `normal` has the subject that all work had before there were classes, so processes of either release take what the
 other one published. The consumers of the other classes are made when they are needed, and the server removes them when nobody has
 pulled from them for an hour.
@@ -28,7 +30,7 @@ import structlog
 from pydantic import TypeAdapter, ValidationError
 
 from adapters.nats import names
-from adapters.nats.connection import NatsConnection, NoResponders
+from adapters.nats.connection import REQUEST_TIMEOUT, NatsConnection
 from adapters.nats.jetstream import (
     STORE_REFUSED,
     STREAM_NAME_IN_USE,
@@ -39,10 +41,11 @@ from adapters.nats.jetstream import (
     reconfigure,
     stream_info,
 )
-from adapters.nats.work.puller import JetStreamPuller, Source
+from adapters.nats.work.puller import JetStreamPuller
+from adapters.nats.work.sleeping import Source
 from adapters.nats.work.watch import ClassWatch, Place, subject_of
 from application.engine.ports.queue import Queue, WorkItem
-from domain.errors import InvalidCommand
+from domain.errors import InvalidCommand, Unavailable
 from domain.kernel import Name, Priority
 
 log = structlog.get_logger(__name__)
@@ -50,6 +53,7 @@ log = structlog.get_logger(__name__)
 _WINDOW = 256
 """Items in flight at once."""
 _STILL_WAITS = "maximum messages per subject exceeded"
+PUBLISH_S = REQUEST_TIMEOUT
 _SECOND = 1_000_000_000
 MAX_CONSUMERS = 1_000_000
 """A bound that is not reached. Without one, NATS 2.15 allows 1,000 consumers, and so as many agents and tools of all tenants."""
@@ -69,6 +73,7 @@ class JetStreamWorkQueue:
         self._replicas = replicas
         self._in_line = False
         """Whether this process has seen the stream with its present configuration."""
+        self._lining = asyncio.Lock()
         self.ack_wait_s = ack_wait_s
         self._window = asyncio.Semaphore(_WINDOW)
         self._watch = ClassWatch(connection, self.stream, names.work_subjects(log_id))
@@ -82,31 +87,41 @@ class JetStreamWorkQueue:
         messages = [(self._subject(item), self._payload(item)) for item in items]
         try:
             await self._publish_all(messages)
-        except NoResponders:
+        except Unavailable:  # nobody answers for a stream that is lost; who listens for work hides that nobody does
             await self._create_stream()
             await self._publish_all(messages)
 
     async def ensure(self, tenant_id: UUID, kind: str, pool: str, *, max_pending: int) -> Queue:
         """As the port says; with another `max_pending` than before, the consumer is changed, with other `replicas` the stream."""
         _check(kind, pool)
-        if not self._in_line:
-            await self._bring_in_line()
         return await self._make(Place(kind, tenant_id, pool), max_pending, "normal")
+
+    def address(self, tenant_id: UUID, kind: str, pool: str, *, max_pending: int) -> Queue:
+        _check(kind, pool)
+        return self._queue(Place(kind, tenant_id, pool), max_pending, "normal")
+
+    def _queue(self, place: Place, max_pending: int, priority: Priority) -> Queue:
+        kind, tenant_id, pool = place
+        consumer = hashlib.sha256(f"{_of_class(priority)}{kind}/{tenant_id}/{pool}".encode()).hexdigest()[:24]
+        return Queue(kind, pool, self.stream, consumer, self._log_id, tenant_id, max_pending)
 
     async def _make(self, place: Place, max_pending: int, priority: Priority) -> Queue:
         """Makes or changes the consumer of a class of one agent or tool."""
+        await self._ready()
+        queue = self._queue(place, max_pending, priority)
         try:
-            consumer = await self._create_consumer(place, max_pending, priority)
+            await self._create_consumer(queue, priority)
         except JetStreamError as error:
             if error.err_code != STREAM_NOT_FOUND:
                 raise
             await self._create_stream()
-            consumer = await self._create_consumer(place, max_pending, priority)
-        return Queue(place.kind, place.pool, self.stream, consumer, self._log_id, place.tenant_id, max_pending)
+            await self._create_consumer(queue, priority)
+        return queue
 
     def puller(self, queue: Queue, changed: Callable[[], None]) -> JetStreamPuller:
         place = Place(queue.kind, queue.tenant_id, queue.pool)
-        source = Source(queue, place, self._watch, partial(self._make, place, queue.max_pending))
+        subject, make = self._filter(place, "normal"), partial(self._make, place, queue.max_pending)
+        source = Source(queue, place, subject, self._watch, self._ready, make)
         return JetStreamPuller(self._connection, source, changed)
 
     async def _publish_all(self, messages: Sequence[tuple[str, bytes]]) -> None:
@@ -119,16 +134,26 @@ class JetStreamWorkQueue:
 
     async def _publish(self, subject: str, payload: bytes) -> None:
         async with self._window:
-            answer = await self._connection.request(subject, payload, headers={"Nats-Expected-Stream": self.stream})
+            expected = {"Nats-Expected-Stream": self.stream}
+            answer = await self._connection.request(subject, payload, headers=expected, timeout=PUBLISH_S)
         try:
             parse("publish work", answer)
         except JetStreamError as error:
             if error.err_code != STORE_REFUSED or error.description != _STILL_WAITS:
                 raise
 
+    async def _ready(self) -> None:
+        """Makes sure of the stream, once. Raises Unavailable."""
+        if not self._in_line:
+            async with self._lining:
+                if not self._in_line:
+                    await self._bring_in_line()
+
     async def _bring_in_line(self) -> None:
-        """Changes a stream that an earlier process made with other settings. Refused, it stays as it is, and works."""
+        """Makes the stream, or changes one that was made with other settings. Refused, the stream stays as it is, and works."""
         info = await stream_info(self._connection, self.stream)
+        if info is None:
+            await self._create_stream()
         try:
             if info is not None and (changed := await self._reconfigure(info["config"])):
                 log.info("work_stream_reconfigured", stream=self.stream, changed=changed)
@@ -171,19 +196,18 @@ class JetStreamWorkQueue:
             "max_consumers": MAX_CONSUMERS,
         }
 
-    async def _create_consumer(self, place: Place, max_pending: int, priority: Priority) -> str:
-        kind, tenant_id, pool = place
-        of_class = "" if priority == "normal" else f"{priority}/"
-        consumer = hashlib.sha256(f"{of_class}{kind}/{tenant_id}/{pool}".encode()).hexdigest()[:24]
+    async def _create_consumer(self, queue: Queue, priority: Priority) -> None:
+        kind, tenant_id, pool, consumer = queue.kind, queue.tenant_id, queue.pool, queue.consumer
+        of_class = _of_class(priority)
         configuration: dict[str, Any] = {
             "durable_name": consumer,
             "name": consumer,
             "description": f"{kind} {pool} of tenant {tenant_id}{of_class and f', {priority}'}",
-            "filter_subject": f"{self._beginning(priority)}.{subject_of(place)}.*.*",
+            "filter_subject": self._filter(Place(kind, tenant_id, pool), priority),
             "ack_policy": "explicit",
             "ack_wait": int(self.ack_wait_s * _SECOND),
             "max_deliver": -1,
-            "max_ack_pending": max_pending,
+            "max_ack_pending": queue.max_pending,
             "deliver_policy": "all",
             "replay_policy": "instant",
         }
@@ -195,7 +219,10 @@ class JetStreamWorkQueue:
             f"CONSUMER.CREATE.{self.stream}.{consumer}.{configuration['filter_subject']}",
             {"stream_name": self.stream, "config": configuration},
         )
-        return consumer
+
+    def _filter(self, place: Place, priority: Priority) -> str:
+        """The subjects of the work of a class for one agent or tool."""
+        return f"{self._beginning(priority)}.{subject_of(place)}.*.*"
 
     def _beginning(self, priority: Priority) -> str:
         """The beginning of the subjects of a class."""
@@ -221,6 +248,11 @@ class JetStreamWorkQueue:
                 **of_class,
             }
         )
+
+
+def _of_class(priority: Priority) -> str:
+    """The beginning of the name of a consumer, before it is hashed."""
+    return "" if priority == "normal" else f"{priority}/"
 
 
 def _check(kind: str, pool: str) -> None:

@@ -17,7 +17,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from adapters.nats.connection import NatsConnection, unavailable
-from adapters.nats.jetstream import MESSAGE_NOT_FOUND, STREAM_NOT_FOUND, JetStreamError, call
+from adapters.nats.jetstream import holds_message
 from domain.kernel import PRIORITIES, Priority
 
 WATCHED: tuple[Priority, ...] = ("high", "low")
@@ -117,15 +117,7 @@ class ClassWatch:
         return priority in self._some and await self._stored(f"{priority}.{subject_of(place)}.*.*")
 
     async def _stored(self, subject: str) -> bool:
-        try:
-            await call(
-                self._connection, f"STREAM.MSG.GET.{self._stream}", {"seq": 1, "next_by_subj": f"{self._subjects}.{subject}"}
-            )
-        except JetStreamError as error:
-            if error.err_code in (MESSAGE_NOT_FOUND, STREAM_NOT_FOUND):
-                return False
-            raise
-        return True
+        return await holds_message(self._connection, self._stream, f"{self._subjects}.{subject}")
 
     async def _on_message(self, message: Msg) -> None:
         found = self._read(message.subject)

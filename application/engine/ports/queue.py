@@ -28,7 +28,10 @@ class WorkItem:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """The address of the work of one agent or tool: a stream, and a durable consumer on it for work of the class `normal`."""
+    """The address of the work of one agent or tool: a stream, and a durable consumer on it for work of the class `normal`.
+
+    The consumer need not exist before there is work.
+    """
 
     kind: str
     pool: str
@@ -76,7 +79,8 @@ class WorkPuller(Protocol):
     async def ask(self, count: int) -> None:
         """Asks for the next items, at most `count`. Does nothing while a request is under way.
 
-        The request ends when all items have come, after about a minute, or with `stop`. Raises Unavailable.
+        The request ends when all items have come, after about a minute, when there is work for which the puller has to ask anew, or
+        with `stop`. The owner, who is told of each end, asks again. Raises Unavailable.
         """
         ...
 
@@ -108,12 +112,19 @@ class WorkQueue(Protocol):
         """Puts work on the queue, among the work of its class, unless the item already waits there. Raises Unavailable."""
         ...
 
+    def address(self, tenant_id: UUID, kind: str, pool: str, *, max_pending: int) -> Queue:
+        """The queue of one agent or tool. Nothing is asked of the server."""
+        ...
+
     async def ensure(self, tenant_id: UUID, kind: str, pool: str, *, max_pending: int) -> Queue:
-        """Creates the consumer of one agent or tool, if it does not exist. Raises Unavailable."""
+        """Creates the consumer of one agent or tool now, if it does not exist. Raises Unavailable."""
         ...
 
     def puller(self, queue: Queue, changed: Callable[[], None]) -> WorkPuller:
-        """A new puller of one queue. `changed`: called when an item has arrived, and when a request has ended or was lost."""
+        """A new puller of one queue, which makes what is missing there once there is work.
+
+        `changed`: called when an item has arrived, and when a request has ended or was lost.
+        """
         ...
 
 

@@ -9,7 +9,6 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine
-from functools import partial
 from typing import Any, Generic, TypeVar
 from uuid import UUID, uuid4
 
@@ -43,13 +42,14 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 class Pool(Generic[T]):
     """The queue of one agent or tool, and the sessions that offer it."""
 
-    def __init__(self, tenant_id: UUID, queue: Queue, max_pending: int) -> None:
+    def __init__(self, tenant_id: UUID, queue: Queue) -> None:
         self.tenant_id = tenant_id
         self.queue = queue
-        self.max_pending = max_pending
         self.offers: dict[T, str] = {}
         """Session → the version that it offers, the newest offer last."""
         self.waiting: deque[Delivery] = deque()
+        self.is_lost = False
+        """The last request was lost, or could not be made."""
         self.starved = False
         """No session has had a free slot for a while."""
         self.changed = asyncio.Event()
@@ -108,12 +108,12 @@ class Dispatcher(Generic[T]):
 
     # --- sessions say ---------------------------------------------------------------------------------------------------------
 
-    def offer(self, session: T, queue: Queue, version: str, max_pending: int) -> None:
+    def offer(self, session: T, queue: Queue, version: str) -> None:
         """A session offers an agent or a tool."""
         key = (session.tenant_id, queue.kind, queue.pool)
         pool = self._pools.get(key)
         if pool is None:
-            pool = self._pools[key] = Pool(session.tenant_id, queue, max_pending)
+            pool = self._pools[key] = Pool(session.tenant_id, queue)
             task = asyncio.create_task(self._serve(pool), name=f"work-of-{queue.kind}-{queue.pool}")
             self._tasks.add(task)
             task.add_done_callback(self._ended)
@@ -150,13 +150,11 @@ class Dispatcher(Generic[T]):
             try:
                 await self._pull(pool)
             except Unavailable as error:
-                log.info("pull_lost", kind=pool.queue.kind, pool=pool.queue.pool, reason=error.message)
+                tell, pool.is_lost = log.debug if pool.is_lost else log.info, True
+                tell("pull_lost", kind=pool.queue.kind, pool=pool.queue.pool, reason=error.message)
+                # The next pull makes a consumer anew that is gone. Items that are held come again then, and their claims say so.
                 await asyncio.sleep(PAUSE_S * random.uniform(0.5, 1.5))
-                # The consumer may be gone. With it the items that are held come again, and their claims say that they are taken.
-                kind, name = pool.queue.kind, pool.queue.pool
-                await persistently(partial(self._queue.ensure, pool.tenant_id, kind, name, max_pending=pool.max_pending))
         del self._pools[pool.tenant_id, pool.queue.kind, pool.queue.pool]
-        self._workers.registration.forget(pool.tenant_id, pool.queue.kind, pool.queue.pool)
 
     async def _pull(self, pool: Pool[T]) -> None:
         """Until no session offers the pool. Raises Unavailable."""
@@ -173,6 +171,7 @@ class Dispatcher(Generic[T]):
                     pool.starved = False
                     if not puller.asked:
                         await puller.ask(share)
+                        pool.is_lost = False
                         pool.moved_at = asyncio.get_running_loop().time()
                 elif pool.starved:
                     await self._starve(pool, puller)

@@ -60,7 +60,7 @@ from application.workers.hosting.messages import (
 )
 from application.workers.hosting.peer import Peer
 from application.workers.hosting.reports import carry_out, steps_of, together
-from application.workers.registering import MAX_PENDING, Offer, refused_definition
+from application.workers.registering import Offer, refused_definition
 from application.workers.sessions import Claimed, ClaimedCall
 from domain.errors import TidelogError, Unavailable, VersionConflict
 
@@ -253,7 +253,7 @@ class HostedSession:
                         self._shared.dispatcher.withdraw(self, kind, name)
                     self._offered[kind] = {name: version for name, (_, version) in accepted.items()}
                     for queue, version in accepted.values():
-                        self._shared.dispatcher.offer(self, queue, version, MAX_PENDING[kind])
+                        self._shared.dispatcher.offer(self, queue, version)
                 verdicts.append([Verdict(offer.name, offer.version, error) for offer, _, error in registered])
                 problems += [refused_definition(kind, offer.name, error) for offer, _, error in registered if error is not None]
             self.problems = problems

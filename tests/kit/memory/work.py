@@ -112,8 +112,11 @@ class MemoryWorkQueue:
         self.wake()
 
     async def ensure(self, tenant_id: UUID, kind: str, pool: str, *, max_pending: int) -> Queue:
-        _check(kind, pool)
         self._reach()
+        return self.address(tenant_id, kind, pool, max_pending=max_pending)
+
+    def address(self, tenant_id: UUID, kind: str, pool: str, *, max_pending: int) -> Queue:
+        _check(kind, pool)
         consumer = f"{kind}/{tenant_id}/{pool}"
         self.consumers[consumer] = (tenant_id, kind, pool, max_pending)
         return Queue(kind, pool, "work", consumer, self._log_id, tenant_id, max_pending)
