@@ -23,7 +23,7 @@ READY_S = 60.0
 CONNECTIONS = "20000"
 """Connections of one key. The default of 2,000 would refuse a burst of 10,000 clients, each with a connection of its own."""
 AGENTS_AT_ONCE = "1000"
-"""Agents that the worker carries out side by side. The services of the other systems have no bound."""
+"""Agents that the worker carries out side by side: as many as the burst has, so that this bound does not set its time."""
 TOOLS_AT_ONCE = "64"
 
 
