@@ -1,11 +1,16 @@
 """An HTTP server in front of a library: each request runs one workflow of three steps of 200 bytes, and the answer is its result.
 
+A request with the body `{"steps": n}` runs a workflow of n steps, alone, and is answered with the seconds that each tenth took.
+
 It runs in the environments of peers, which hold nothing of Tidelog: `python peer_server.py dbos|langgraph PORT`. The address of the
 database is on standard input.
 """
 
 import asyncio
+import itertools
+import json
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypedDict
 from uuid import uuid4
@@ -14,11 +19,28 @@ import uvicorn
 import uvloop
 
 TEXT = "x" * 200
+STEPS = 3
 DONE = "benchmark-done"
 CONNECTIONS = 20
 """Connections to PostgreSQL: DBOS's default."""
 
-Workflow = Callable[[], Awaitable[str]]
+Workflow = Callable[[int], Awaitable[str]]
+"""Takes the number of steps."""
+stamps: list[float] = []
+"""When the steps of the last workflow began."""
+
+
+def text() -> str:
+    """What each step does."""
+    stamps.append(time.perf_counter())
+    return TEXT
+
+
+def tenths_s(steps: int) -> list[float]:
+    """The seconds of each tenth of the steps that began since `stamps` was empty, up to now."""
+    at = [*stamps, time.perf_counter()]
+    places = [steps * tenth // 10 for tenth in range(11)]
+    return [at[after] - at[before] for before, after in itertools.pairwise(places)]
 
 
 async def dbos(url: str) -> Workflow:
@@ -28,16 +50,16 @@ async def dbos(url: str) -> Workflow:
 
     @DBOS.step()
     async def step() -> str:
-        return TEXT
+        return text()
 
     @DBOS.workflow()
-    async def three_steps() -> str:
-        for _ in range(3):
+    async def workflow(steps: int) -> str:
+        for _ in range(steps):
             await step()
         return DONE
 
     DBOS.launch()
-    return three_steps
+    return workflow
 
 
 async def langgraph(url: str) -> Workflow:
@@ -50,44 +72,62 @@ async def langgraph(url: str) -> Workflow:
     def more(before: list[str] | None, added: list[str]) -> list[str]:
         return [*(before or []), *added]
 
-    class State(TypedDict):
+    class State(TypedDict, total=False):
         results: Annotated[list[str], more]
+        wanted: int
 
     async def step(state: State) -> State:
-        return {"results": [TEXT]}
+        return {"results": [text()]}
 
-    graph = StateGraph(State)
-    for number in range(3):
-        graph.add_node(f"step-{number}", step)
-    for before, after in ((START, "step-0"), ("step-0", "step-1"), ("step-1", "step-2"), ("step-2", END)):
-        graph.add_edge(before, after)
+    def chain() -> Any:
+        """A graph of three nodes."""
+        graph = StateGraph(State)
+        for number in range(STEPS):
+            graph.add_node(f"step-{number}", step)
+        for before, after in ((START, "step-0"), ("step-0", "step-1"), ("step-1", "step-2"), ("step-2", END)):
+            graph.add_edge(before, after)
+        return graph
+
+    def loop() -> Any:
+        """A graph of one node that comes again until the wanted number of steps is done."""
+        graph = StateGraph(State)
+        graph.add_node("step", step)
+        graph.add_edge(START, "step")
+        graph.add_conditional_edges("step", lambda state: END if len(state["results"]) == state["wanted"] else "step")
+        return graph
+
     free: asyncio.Queue[Any] = asyncio.Queue()
     for number in range(CONNECTIONS):
         connection = await AsyncConnection.connect(url, autocommit=True, prepare_threshold=0, row_factory=dict_row)
         saver = AsyncPostgresSaver(connection)
         if number == 0:
             await saver.setup()
-        free.put_nowait(graph.compile(checkpointer=saver))
+        free.put_nowait((chain().compile(checkpointer=saver), loop().compile(checkpointer=saver)))
 
-    async def three_steps() -> str:
-        compiled = await free.get()
+    async def workflow(steps: int) -> str:
+        graphs = await free.get()
         try:
-            config = {"configurable": {"thread_id": str(uuid4())}}
-            found = await compiled.ainvoke({"results": []}, config, durability="sync")
+            config = {"configurable": {"thread_id": str(uuid4())}, "recursion_limit": steps + 10}
+            found = await graphs[steps != STEPS].ainvoke({"results": [], "wanted": steps}, config, durability="sync")
         finally:
-            free.put_nowait(compiled)
-        return DONE if len(found["results"]) == 3 else "wrong"
+            free.put_nowait(graphs)
+        return DONE if len(found["results"]) == steps else "wrong"
 
-    return three_steps
+    return workflow
 
 
 async def main(kind: str, port: int, url: str) -> None:
     workflow = await {"dbos": dbos, "langgraph": langgraph}[kind](url)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        while (await receive()).get("more_body"):
-            pass
-        body = (DONE if scope["method"] == "GET" else await workflow()).encode()
+        given, more = b"", True
+        while more:
+            message = await receive()
+            given, more = given + message.get("body", b""), message.get("more_body", False)
+        steps = json.loads(given or b"{}").get("steps", STEPS)
+        stamps.clear()
+        said = DONE if scope["method"] == "GET" else await workflow(steps)
+        body = json.dumps({"said": said} | ({"tenths_s": tenths_s(steps)} if steps != STEPS else {})).encode()
         headers = [(b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})

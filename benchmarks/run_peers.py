@@ -1,14 +1,16 @@
 """Runs of Tidelog beside other systems of durable execution: three steps of 200 bytes, started and awaited by one HTTP request.
 
-`python -m benchmarks.run_peers [--rounds 3] [--seconds 2] [--large]`; part of `make bench-peers`. All systems are up at once on
-this machine and take turns. Each step's result is on disk (fsync) before the next step begins. The client is the same program for
-all, and its processor time is left out. A system that cannot be installed is skipped.
+`python -m benchmarks.run_peers [--rounds 3] [--seconds 2] [--steps 1000] [--large]`; part of `make bench-peers`. All systems are
+up at once on this machine and take turns. At the end each has one run of many steps: what a step costs, by its number. Each step's
+result is on disk (fsync) before the next step begins. The client is the same program for all, and its processor time is left out.
+A system that cannot be installed is skipped.
 
 - Tidelog: `tidelog up` and `tidelog worker`, PostgreSQL and NATS;
 - Restate: its server as it is shipped (one node, fsync of its log on), and a service of its TypeScript SDK under Node.js;
 - DBOS: a workflow of its Python library, called by a bare ASGI server in the same process, on the same PostgreSQL;
 - LangGraph: a graph of three nodes with its PostgreSQL checkpointer and `durability="sync"`, in the same kind of server; twenty
-  graphs, each with a connection of its own. No worker takes over a run whose process has ended: the caller must ask again.
+  graphs, each with a connection of its own. Many steps are one node in a loop; its state holds all results. No worker takes over
+  a run whose process has ended: the caller must ask again.
 """
 
 import argparse
@@ -29,7 +31,7 @@ from benchmarks import table
 from benchmarks.peer_packages import Skipped, node, npm_packages, python_packages
 from benchmarks.peers import as_url, create_database
 from benchmarks.run_load import Load, Order, Target
-from benchmarks.run_server import Tidelog, child, run, target, until_answers
+from benchmarks.run_server import Tidelog, child, run, target, until_answers, until_listens
 from benchmarks.runs import BURST, LARGE_BURST, PARTS, Measured, by_part, faults, measured, middle, turns
 from benchmarks.servers import embedded, free_port, make_wal, quiet
 
@@ -47,21 +49,30 @@ BURSTS_S = 120.0
 
 @dataclass(frozen=True)
 class Contestant:
-    """`parts`: the parts of its system whose processor time counts."""
+    """`parts`: the parts of its system whose processor time counts. `many`: the body of a run of so many steps."""
 
     load: Load
     body: object
     parts: tuple[str, ...]
+    many: Callable[[int], object] = lambda steps: {"steps": steps}
 
     def order(self, in_flight: int, *, seconds: float | None = None, count: int | None = None) -> Measured:
         return measured(self.load, Order(self.body, in_flight, seconds, count), self.parts)
+
+    def tenths(self, steps: int) -> list[float]:
+        """One run of so many steps, a multiple of ten: the milliseconds of a step in each tenth."""
+        outcome = self.load.order(Order(self.many(steps), 1, count=1, keep=True))
+        if not outcome.answers:
+            raise RuntimeError(f"a run of {steps} steps came to nothing{faults([outcome])}")
+        answer = outcome.answers[0]
+        return [seconds * 1e3 * 10 / steps for seconds in answer.get("run", {"result": answer})["result"]["tenths_s"]]
 
 
 @contextmanager
 def tidelog(services: EmbeddedServices, folder: Path) -> Iterator[Contestant]:
     installation = Tidelog(services, folder)
     with installation.up() as url, installation.worker(url), Load.started(target(url)) as load:
-        yield Contestant(load, run("three-steps"), PARTS)
+        yield Contestant(load, run("three-steps"), PARTS, lambda steps: run("many-steps", steps=steps, at_once=1))
 
 
 @contextmanager
@@ -84,9 +95,10 @@ def restate(services: EmbeddedServices, folder: Path) -> Iterator[Contestant]:
         "DO_NOT_TRACK": "1",
     }
     command = [program, str(HERE / "restate.mjs"), str(packages), str(service)]
-    with child([str(servers[0]), "--no-logo"], settings) as process, child(command, {}):
+    with child([str(servers[0]), "--no-logo"], settings) as process, child(command, {}) as offered:
         until_answers(admin, "/health", process)
         until_answers(ingress, "/restate/health", process)
+        until_listens(service, offered)
         register(admin, service)
         headers = {"Content-Type": "application/json"}
         with Load.started(Target(f"http://127.0.0.1:{ingress}/Runs/start", headers)) as load:
@@ -121,7 +133,7 @@ PEERS: dict[str, Callable[[EmbeddedServices, Path], AbstractContextManager[Conte
 }
 
 
-def measure(services: EmbeddedServices, folder: Path, rounds: int, seconds: float, bursts: tuple[int, ...]) -> None:
+def measure(services: EmbeddedServices, folder: Path, rounds: int, seconds: float, bursts: tuple[int, ...], steps: int) -> None:
     with ExitStack() as stack:
         contestants: dict[str, Contestant] = {}
         for name, prepare in PEERS.items():
@@ -144,12 +156,14 @@ def measure(services: EmbeddedServices, folder: Path, rounds: int, seconds: floa
                 for name in order:
                     results[name].append(contestants[name].order(count, count=count))
                 order.append(order.pop(0))
+        by_number = {name: one.tenths(steps) for name, one in contestants.items()}
     for in_flight, results in found.items():
         report(f"{in_flight} in flight", results)
         add_rows(f"{in_flight} in flight", results, 2.0 if in_flight > 1 else None)
     for count, results in at_once.items():
         report(f"{count:,} at once", results)
         add_rows(f"{count:,} at once", results, 1.0)
+    report_steps(by_number, steps)
 
 
 def rate(one: Measured) -> float:
@@ -190,9 +204,34 @@ def add_rows(title: str, results: dict[str, list[Measured]], reach: float | None
             )
 
 
+def report_steps(by_number: dict[str, list[float]], steps: int) -> None:
+    """What a step costs, by its number."""
+    print(f"\nOne run of {steps:,} steps: milliseconds of a step, by its number")
+    print(f"{'up to':18}{''.join(f'{steps * (tenth + 1) // 10:>8,}' for tenth in range(10))}   last by first tenth")
+    for name, tenths in by_number.items():
+        growth = f"{tenths[-1] / tenths[0]:.2f} ×"
+        print(f"{name:18}{''.join(f'{one:>8.2f}' for one in tenths)}   {growth}")
+        cost = f"{tenths[0]:.1f} ms a step in the first tenth, {tenths[-1]:.1f} in the last, {growth}"
+        ours = name == OURS
+        table.row(
+            f"one run of {steps:,} steps, {name}",
+            cost,
+            "",
+            "≤ 1.2 ×" if ours else "",
+            met=tenths[-1] <= 1.2 * tenths[0] if ours else None,
+        )
+
+
 def text(rounds: list[Measured]) -> str:
     p50, p99 = (middle(rounds, of) for of in (lambda one: one.outcome.p50_ms, lambda one: one.outcome.p99_ms))
     return f"{middle(rounds, rate):,.0f}/s, p50 {p50:,.1f} ms, p99 {p99:,.1f} ms"
+
+
+def multiple_of_ten(given: str) -> int:
+    number = int(given)
+    if number < 20 or number % 10:
+        raise argparse.ArgumentTypeError("a multiple of ten from 20 on")
+    return number
 
 
 async def main(given: argparse.Namespace) -> None:
@@ -201,7 +240,7 @@ async def main(given: argparse.Namespace) -> None:
         with tempfile.TemporaryDirectory(prefix="tidelog-benchmark-") as folder:
             os.chmod(folder, 0o711)
             bursts = (BURST, LARGE_BURST) if given.large else (BURST,)
-            await asyncio.to_thread(measure, services, Path(folder), given.rounds, given.seconds, bursts)
+            await asyncio.to_thread(measure, services, Path(folder), given.rounds, given.seconds, bursts, given.steps)
 
 
 if __name__ == "__main__":
@@ -209,5 +248,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--steps", type=multiple_of_ten, default=1_000, help="of the long run, a multiple of ten")
     parser.add_argument("--large", action="store_true", help="also 10,000 runs at once")
     asyncio.run(main(parser.parse_args()))

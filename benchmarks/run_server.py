@@ -3,6 +3,7 @@
 import http.client
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -52,6 +53,22 @@ def until_answers(port: int, path: str, process: "subprocess.Popen[str]", *, hol
         if time.monotonic() > deadline:
             raise TimeoutError(f"{path} on port {port} does not say {holds!r} after {READY_S:g} s")
         time.sleep(0.02)
+
+
+def until_listens(port: int, process: "subprocess.Popen[str]") -> None:
+    """Waits until a program that speaks no HTTP/1 takes connections."""
+    deadline = time.monotonic() + READY_S
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=2.0).close()
+        except OSError:
+            if process.poll() is not None:
+                raise RuntimeError(f"{process.args} ended with status {process.returncode}") from None
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The agents and the tool that `benchmarks.runs` lets a worker run."""
 
 import asyncio
+import itertools
 import os
 import time
 from typing import Any
@@ -41,10 +42,14 @@ class ManySteps(Agent):
 
     async def execute(self, ctx: Context) -> dict[str, Any]:
         steps, at_once = ctx.input["steps"], ctx.input["at_once"]
-        began = time.perf_counter()
+        at = []
         for first in range(0, steps, at_once):
+            at.append(time.perf_counter())
             await asyncio.gather(*(ctx.step(f"step-{number}", text) for number in range(first, min(first + at_once, steps))))
-        return {"said": DONE, "seconds": time.perf_counter() - began}
+        at.append(time.perf_counter())
+        places = [(len(at) - 1) * tenth // 10 for tenth in range(11)]
+        tenths_s = [at[after] - at[before] for before, after in itertools.pairwise(places)]
+        return {"said": DONE, "seconds": at[-1] - at[0], "tenths_s": tenths_s}
 
 
 class ManyCalls(Agent):
