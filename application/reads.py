@@ -47,18 +47,32 @@ class ConsumerProgress:
     parked: Mapping[str, int]
 
 
+class RunsWanted(NamedTuple):
+    """A page of a list of runs."""
+
+    limit: int
+    before: UUID | None = None
+    """Only runs that started before this one. None: from the newest on."""
+    status: str | None = None
+    """A status of runs, or `DEGRADED` for the completed runs without some of their steps."""
+    project_id: UUID | None = None
+
+
 class RunReads(Protocol):
     async def get(self, tenant_id: UUID, run_id: UUID) -> Positioned[RunView | None]:
         """A run; None if the tenant has no such run. Raises ValueError for a stored document that cannot be read."""
         ...
 
-    async def list(
-        self, tenant_id: UUID, *, limit: int, before: UUID | None, status: str | None, project_id: UUID | None
-    ) -> Positioned[Page[RunSummary]]:
-        """Runs that started before the run `before` (None: from the newest on), newest first; runs of the same time by id.
+    async def list(self, tenant_id: UUID, wanted: RunsWanted) -> Positioned[Page[RunSummary]]:
+        """Runs newest first; runs of the same time by id. Raises InvalidCommand if the tenant has no run `before`."""
+        ...
 
-        `status`: a status of runs, or `DEGRADED` for the completed runs without some of their steps. Raises InvalidCommand if the
-        tenant has no run `before`.
+    async def list_as_of(self, tenant_id: UUID, position: int, wanted: RunsWanted) -> Page[RunSummary]:
+        """The list as it was at a position that the read model has reached. A page before the last one may have fewer than `limit`
+        runs, or none.
+
+        Raises InvalidCommand if the tenant has no run `before`; ProjectionBehind; PayloadTooLarge for a page whose runs have more
+        events than one answer counts.
         """
         ...
 

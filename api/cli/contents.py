@@ -1,5 +1,6 @@
 """`tidelog runs calls` and `tidelog runs journal`: what is inside a run, completely."""
 
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,14 +15,49 @@ RunId = Annotated[str, typer.Argument(metavar="ID", help="The run's id, or its b
 At = Annotated[str | None, typer.Option("--at", metavar="POSITION|TIME", help="As it was then: 42, or 2026-01-31T12:00:00Z.")]
 
 
-@app.command()
-def calls(
-    run_id: RunId,
-    at: At = None,
-    data_dir: options.DataDir = None,
-    url: options.Url = None,
-    as_json: options.AsJson = False,
-) -> None:
+Show = Callable[[list[dict[str, Any]]], None]
+Listed = Callable[[str, str | None, Path | None, str | None, bool], Coroutine[Any, Any, None]]
+
+
+def _command(none: str) -> Callable[[Show], Listed]:
+    """Makes the command of a list, with the name and the help of the function that shows the entries.
+
+    `none`: what is said about a run without entries. The result carries out the command.
+    """
+
+    def made(show: Show) -> Listed:
+        def command(
+            run_id: RunId,
+            at: At = None,
+            data_dir: options.DataDir = None,
+            url: options.Url = None,
+            as_json: options.AsJson = False,
+        ) -> None:
+            output.run(listed(run_id, at, data_dir, url, as_json))
+
+        async def listed(run_id: str, at: str | None, data_dir: Path | None, url: str | None, as_json: bool) -> None:
+            from api.cli import connection
+            from api.settings import load_settings
+
+            given = GivenId.parse(run_id)
+            async with connection.server(load_settings(data_dir=data_dir, url=url), quiet=as_json) as server:
+                path = f"/v1/runs/{await given.complete(server)}/{show.__name__}"
+                found = [item async for item in server.pages(path, {"as_of": at})]
+            if as_json:
+                output.document(found)
+            elif found:
+                show(found)
+            else:
+                output.say(none)
+
+        app.command(show.__name__, help=show.__doc__)(command)
+        return listed
+
+    return made
+
+
+@_command("No tool calls.")
+def calls(found: list[dict[str, Any]]) -> None:
     """List all tool calls of a run, in the order of their start. `runs show` shows the newest ones.
 
     Examples:
@@ -30,17 +66,6 @@ def calls(
 
       tidelog runs calls 0198c0de-… --at 42 --json
     """
-    output.run(_calls(run_id, at, data_dir, url, as_json))
-
-
-async def _calls(run_id: str, at: str | None, data_dir: Path | None, url: str | None, as_json: bool) -> None:
-    found = await _all(run_id, "calls", at, data_dir, url, as_json)
-    if as_json:
-        output.document(found)
-        return
-    if not found:
-        output.say("No tool calls.")
-        return
     table = output.table("Position", "Step", "Key", "Tool", "Status", "Attempts", "Took", "Id")
     for call in found:
         table.add_row(
@@ -50,31 +75,14 @@ async def _calls(run_id: str, at: str | None, data_dir: Path | None, url: str | 
     output.console().print(table)
 
 
-@app.command()
-def journal(
-    run_id: RunId,
-    at: At = None,
-    data_dir: options.DataDir = None,
-    url: options.Url = None,
-    as_json: options.AsJson = False,
-) -> None:
+@_command("No entries.")
+def journal(found: list[dict[str, Any]]) -> None:
     """List what the agents of a run have finished, so that their next attempts do not repeat it.
 
     Example:
 
       tidelog runs journal 0198c0de-…
     """
-    output.run(_journal(run_id, at, data_dir, url, as_json))
-
-
-async def _journal(run_id: str, at: str | None, data_dir: Path | None, url: str | None, as_json: bool) -> None:
-    found = await _all(run_id, "journal", at, data_dir, url, as_json)
-    if as_json:
-        output.document(found)
-        return
-    if not found:
-        output.say("No entries.")
-        return
     for entry in found:
         time, kind = entry["at"][:23].replace("T", " "), entry["kind"].replace("_", " ")
         named = output.one_line(f"{entry['step'] or '?'}: {kind} {entry['key']}  {_what(entry)}".rstrip())
@@ -90,13 +98,3 @@ def _what(entry: dict[str, Any]) -> str:
     if entry["succeeded"] is not None:
         return "succeeded" if entry["succeeded"] else "failed"
     return "" if entry["result"] is None else output.gist(entry["result"], 120)
-
-
-async def _all(run_id: str, what: str, at: str | None, data_dir: Path | None, url: str | None, quiet: bool) -> list[dict[str, Any]]:
-    from api.cli import connection
-    from api.settings import load_settings
-
-    given = GivenId.parse(run_id)
-    async with connection.server(load_settings(data_dir=data_dir, url=url), quiet=quiet) as server:
-        path = f"/v1/runs/{await given.complete(server)}/{what}"
-        return [item async for item in server.pages(path, {"as_of": at})]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.cli import options, output, phrases
+from api.cli.contents import At
 from api.cli.ids import GivenId
 from api.cli.run_body import OnFailure, Priority, StartOptions, agents_of, body_of
 
@@ -153,6 +154,7 @@ def list_runs(
         ),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 20,
+    at: At = None,
     data_dir: options.DataDir = None,
     url: options.Url = None,
     as_json: options.AsJson = False,
@@ -164,23 +166,26 @@ def list_runs(
       tidelog runs list --status failed
 
       tidelog runs list --status degraded
+
+      tidelog runs list --status running --at 2026-01-31T12:00:00Z
     """
-    output.run(_list(status, limit, data_dir, url, as_json))
+    output.run(_list({"status": status, "as_of": at}, limit, data_dir, url, as_json))
 
 
-async def _list(status: str | None, limit: int, data_dir: Path | None, url: str | None, as_json: bool) -> None:
+async def _list(wanted: dict[str, str | None], limit: int, data_dir: Path | None, url: str | None, as_json: bool) -> None:
     from api.cli import connection
     from api.settings import load_settings
 
     settings = load_settings(data_dir=data_dir, url=url)
     async with connection.server(settings, quiet=as_json) as server:
-        found = [run async for run in server.pages("/v1/runs", {"status": status}, limit=limit)]
-        others = [run async for run in server.pages("/v1/runs", limit=1)] if status and not found else []
+        found = [run async for run in server.pages("/v1/runs", wanted, limit=limit)]
+        others = [run async for run in server.pages("/v1/runs", limit=1)] if any(wanted.values()) and not found else []
     if as_json:
         output.document(found)
         return
     if others:
-        output.say(f"No run is {status}.")
+        status, at = wanted["status"], wanted["as_of"]
+        output.say(f"No run {'was' if at else 'is'} {status or 'there'}{f' at {at}' if at else ''}.")
         return
     if not found:
         output.say("No runs yet. Start one with: tidelog runs start AGENT, or see one with: tidelog demo")

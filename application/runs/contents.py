@@ -5,7 +5,7 @@ journal never changes, so the log itself is the list.
 """
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from uuid import UUID
 
 from application.engine.ports.log import EventFeed
@@ -26,63 +26,56 @@ JOURNAL = (
 )  # fmt: skip
 
 
-async def calls_of_run(
-    reads: RunReads,
-    feed: EventFeed,
-    histories: HistoryKeeper,
-    tenant_id: UUID,
-    run_id: UUID,
-    *,
-    limit: int,
-    after: int,
-    as_of: str | None,
-) -> Positioned[Page[RunCallView]]:
-    """Tool calls that were started after the position `after`, in the order of their start.
+class PageOf(NamedTuple):
+    """A page of a list inside a run: at most `limit` entries after the position `after`. `as_of`: None for now."""
 
-    Raises:
-        InvalidCommand: `as_of` is neither a position nor a time.
-        NotFound: the tenant has, or had, no such run.
-        PayloadTooLarge: the run has more events than one replay reads.
-    """
-    if as_of is None:
-        found = await reads.calls(tenant_id, run_id, limit=limit, after=after)
-        if found.value is not None:
-            return Positioned(found.value, found.position)
-        position = found.position
-    else:
-        position = await position_as_of(feed, histories, tenant_id, as_of, root_id=run_id)
-    view = await replayed(reads, feed, tenant_id, run_id, position, all_calls=True)
-    calls = [call for call in reads.calls_in(view) if call.position > after]
-    return Positioned(_page(calls, limit, lambda call: call.position), position)
+    tenant_id: UUID
+    run_id: UUID
+    limit: int
+    after: int
+    as_of: str | None
 
 
-async def journal_of_run(
-    reads: RunReads,
-    feed: EventFeed,
-    histories: HistoryKeeper,
-    tenant_id: UUID,
-    run_id: UUID,
-    *,
-    limit: int,
-    after: int,
-    as_of: str | None,
-) -> Positioned[Page[JournalEntryView]]:
-    """Entries of the journals of a run's agents after a position, in the order of the log.
+class RunContents:
+    """The lists inside a run.
 
-    Raises:
+    Each raises:
         InvalidCommand: `as_of` is neither a position nor a time.
         NotFound: the tenant has, or had, no such run.
     """
-    if as_of is None:
-        position = await feed.head()
-    else:
-        position = await position_as_of(feed, histories, tenant_id, as_of, root_id=run_id)
-    first = await must_be_a_run(feed, tenant_id, run_id)
-    if first.position > position:
-        raise NotFound(f"there is no run {run_id} at position {position}")
-    found = await feed.read_tenant(tenant_id, after=after, until=position, limit=limit + 1, root_id=run_id, topics=JOURNAL)
-    page = _page(found, limit, lambda recorded: recorded.position)
-    return Positioned(Page(list(reads.journal(first, page.data)), page.next_cursor), position)
+
+    def __init__(self, reads: RunReads, feed: EventFeed, histories: HistoryKeeper) -> None:
+        self._reads = reads
+        self._feed = feed
+        self._histories = histories
+
+    async def calls(self, page: PageOf) -> Positioned[Page[RunCallView]]:
+        """Tool calls in the order of their start. Raises PayloadTooLarge: the run has more events than one replay reads."""
+        if page.as_of is None:
+            found = await self._reads.calls(page.tenant_id, page.run_id, limit=page.limit, after=page.after)
+            if found.value is not None:
+                return Positioned(found.value, found.position)
+            position = found.position
+        else:
+            position = await self._position(page, page.as_of)
+        view = await replayed(self._reads, self._feed, page.tenant_id, page.run_id, position, all_calls=True)
+        calls = [call for call in self._reads.calls_in(view) if call.position > page.after]
+        return Positioned(_page(calls, page.limit, lambda call: call.position), position)
+
+    async def journal(self, page: PageOf) -> Positioned[Page[JournalEntryView]]:
+        """Entries of the journals of the run's agents, in the order of the log."""
+        position = await self._feed.head() if page.as_of is None else await self._position(page, page.as_of)
+        first = await must_be_a_run(self._feed, page.tenant_id, page.run_id)
+        if first.position > position:
+            raise NotFound(f"there is no run {page.run_id} at position {position}")
+        found = await self._feed.read_tenant(
+            page.tenant_id, after=page.after, until=position, limit=page.limit + 1, root_id=page.run_id, topics=JOURNAL
+        )
+        entries = _page(found, page.limit, lambda recorded: recorded.position)
+        return Positioned(Page(list(self._reads.journal(first, entries.data)), entries.next_cursor), position)
+
+    async def _position(self, page: PageOf, as_of: str) -> int:
+        return await position_as_of(self._feed, self._histories, page.tenant_id, as_of, root_id=page.run_id)
 
 
 def _page(found: list[T], limit: int, position_of: Callable[[T], int]) -> Page[T]:

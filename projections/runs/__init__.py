@@ -6,6 +6,7 @@ rows        events into rows: an event changes a few small ones
 documents   runs as the release before stores them, while it is among the members
 queries     one run: its document, put together from rows and from events of the log
 lists       lists of runs, from columns
+lists_as_of lists of runs at a position, from columns and events of the log
 journal     entries of journals, from events of the log
 """
 
@@ -13,8 +14,9 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from application.engine.ports.pages import Page
-from application.reads import Positioned
+from application.reads import Positioned, RunsWanted
 from application.views.runs import NEWEST_CALLS, JournalEntryView, RunCallView, RunSummary, RunView
+from domain.errors import ProjectionBehind
 from domain.kernel import RecordedEvent
 from domain.registry import SLICES
 from projections.engine.checkpoints import position_of, reading
@@ -23,6 +25,7 @@ from projections.runs import documents
 from projections.runs.fold import calls_in, evolve_view, replay
 from projections.runs.journal import journal
 from projections.runs.lists import list_runs
+from projections.runs.lists_as_of import list_runs_as_of
 from projections.runs.queries import ONE_SNAPSHOT, get_run, read_calls
 from projections.runs.rows import apply, apply_as_live
 
@@ -38,7 +41,7 @@ PROJECTION = Projection(
     earlier=EarlierForm("run", "view", apply_as_live, documents.content),
 )
 
-__all__ = ["INSIDE_RUNS", "PROJECTION", "RunQueries", "apply", "evolve_view", "get_run", "list_runs", "replay"]
+__all__ = ["INSIDE_RUNS", "PROJECTION", "RunQueries", "apply", "evolve_view", "get_run", "list_runs", "list_runs_as_of", "replay"]
 
 
 class RunQueries:
@@ -51,13 +54,15 @@ class RunQueries:
         async with self._database.connection() as connection:
             return await get_run(connection, tenant_id, run_id)
 
-    async def list(
-        self, tenant_id: UUID, *, limit: int, before: UUID | None, status: str | None, project_id: UUID | None
-    ) -> Positioned[Page[RunSummary]]:
+    async def list(self, tenant_id: UUID, wanted: RunsWanted) -> Positioned[Page[RunSummary]]:
         async with reading(self._database, PROJECTION.name) as (connection, position):
-            return Positioned(
-                await list_runs(connection, tenant_id, limit=limit, before=before, status=status, project_id=project_id), position
-            )
+            return Positioned(await list_runs(connection, tenant_id, wanted), position)
+
+    async def list_as_of(self, tenant_id: UUID, position: int, wanted: RunsWanted) -> Page[RunSummary]:
+        async with reading(self._database, PROJECTION.name) as (connection, reached):
+            if reached < position:
+                raise ProjectionBehind(f"the read model '{PROJECTION.name}' is at position {reached}, not yet at {position}")
+            return await list_runs_as_of(connection, tenant_id, position, wanted)
 
     async def calls(self, tenant_id: UUID, run_id: UUID, *, limit: int, after: int) -> Positioned[Page[RunCallView] | None]:
         async with self._database.transaction() as connection:

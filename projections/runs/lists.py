@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from application.engine.ports.pages import Page, encode_cursor
+from application.reads import RunsWanted
 from application.views.runs import DEGRADED, RunSummary
 from domain.errors import InvalidCommand
 from projections.kernel import Connection, listed
@@ -15,63 +16,47 @@ COLUMNS = "run_id, project_id, status, degraded, position, created_at, agents, m
 
 # A statement for each combination of filters, so that each can use its index. Bounds and order name all columns of the index: with
 # `tenant_id = ... ORDER BY created_at` the planner may walk over the runs of all tenants to find the few of a small one.
+OF_TENANT = """
+(tenant_id, created_at, run_id) < (%(tenant)s, %(at)s::timestamptz, %(before)s)
+AND (tenant_id, created_at, run_id) >= (%(tenant)s, '-infinity', '00000000-0000-0000-0000-000000000000')
+"""
+OF_STATUS = "tenant_id = %(tenant)s AND status = %(status)s AND (created_at, run_id) < (%(at)s::timestamptz, %(before)s)"
+OF_PROJECT = "tenant_id = %(tenant)s AND project_id = %(project)s AND (created_at, run_id) < (%(at)s::timestamptz, %(before)s)"
+BY_TENANT = "tenant_id DESC, created_at DESC, run_id DESC"
+BY_STATUS = "tenant_id DESC, status DESC, created_at DESC, run_id DESC"
+BY_PROJECT = "tenant_id DESC, project_id DESC, created_at DESC, run_id DESC"
 LIST = {
-    (None, False): f"""
-        SELECT {COLUMNS} FROM run
-        WHERE (tenant_id, created_at, run_id) < (%(tenant)s, %(at)s::timestamptz, %(before)s)
-          AND (tenant_id, created_at, run_id) >= (%(tenant)s, '-infinity', '00000000-0000-0000-0000-000000000000')
-        ORDER BY tenant_id DESC, created_at DESC, run_id DESC LIMIT %(limit)s
-    """,
-    ("status", False): f"""
-        SELECT {COLUMNS} FROM run
-        WHERE tenant_id = %(tenant)s AND status = %(status)s AND (created_at, run_id) < (%(at)s::timestamptz, %(before)s)
-        ORDER BY tenant_id DESC, status DESC, created_at DESC, run_id DESC LIMIT %(limit)s
-    """,
-    ("degraded", False): f"""
-        SELECT {COLUMNS} FROM run
-        WHERE (tenant_id, created_at, run_id) < (%(tenant)s, %(at)s::timestamptz, %(before)s)
-          AND (tenant_id, created_at, run_id) >= (%(tenant)s, '-infinity', '00000000-0000-0000-0000-000000000000') AND degraded
-        ORDER BY tenant_id DESC, created_at DESC, run_id DESC LIMIT %(limit)s
-    """,
-    (None, True): f"""
-        SELECT {COLUMNS} FROM run
-        WHERE tenant_id = %(tenant)s AND project_id = %(project)s AND (created_at, run_id) < (%(at)s::timestamptz, %(before)s)
-        ORDER BY tenant_id DESC, project_id DESC, created_at DESC, run_id DESC LIMIT %(limit)s
-    """,
+    (None, False): f"SELECT {COLUMNS} FROM run WHERE {OF_TENANT} ORDER BY {BY_TENANT} LIMIT %(limit)s",
+    ("status", False): f"SELECT {COLUMNS} FROM run WHERE {OF_STATUS} ORDER BY {BY_STATUS} LIMIT %(limit)s",
+    ("degraded", False): f"SELECT {COLUMNS} FROM run WHERE {OF_TENANT} AND degraded ORDER BY {BY_TENANT} LIMIT %(limit)s",
+    (None, True): f"SELECT {COLUMNS} FROM run WHERE {OF_PROJECT} ORDER BY {BY_PROJECT} LIMIT %(limit)s",
     ("status", True): f"""
-        SELECT {COLUMNS} FROM run
-        WHERE tenant_id = %(tenant)s AND project_id = %(project)s AND (created_at, run_id) < (%(at)s::timestamptz, %(before)s)
-          AND status = %(status)s
-        ORDER BY tenant_id DESC, project_id DESC, created_at DESC, run_id DESC LIMIT %(limit)s
+        SELECT {COLUMNS} FROM run WHERE {OF_PROJECT} AND status = %(status)s ORDER BY {BY_PROJECT} LIMIT %(limit)s
     """,
-    ("degraded", True): f"""
-        SELECT {COLUMNS} FROM run
-        WHERE tenant_id = %(tenant)s AND project_id = %(project)s AND (created_at, run_id) < (%(at)s::timestamptz, %(before)s)
-          AND degraded
-        ORDER BY tenant_id DESC, project_id DESC, created_at DESC, run_id DESC LIMIT %(limit)s
-    """,
+    ("degraded", True): f"SELECT {COLUMNS} FROM run WHERE {OF_PROJECT} AND degraded ORDER BY {BY_PROJECT} LIMIT %(limit)s",
 }
 
 
-async def list_runs(
-    connection: Connection, tenant_id: UUID, *, limit: int, before: UUID | None, status: str | None, project_id: UUID | None
-) -> Page[RunSummary]:
-    """Newest first, by the time of the start; runs of the same time by id. `status`: see `RunReads.list`.
-
-    Raises InvalidCommand if there is no run `before`.
-    """
-    at, before = await _place(connection, tenant_id, before)
+async def list_runs(connection: Connection, tenant_id: UUID, wanted: RunsWanted) -> Page[RunSummary]:
+    """Newest first, by the time of the start; runs of the same time by id. Raises InvalidCommand if there is no run `before`."""
+    limit, before, status, project_id = wanted
+    at, before = await place_of(connection, tenant_id, before)
     parameters = {
         "tenant": tenant_id, "at": at, "before": before, "status": status, "project": project_id, "limit": limit + 1,
     }  # fmt: skip
-    sql = LIST[status if status in (None, DEGRADED) else "status", project_id is not None]
+    sql = LIST[filters_of(status, project_id)]
     # Not prepared: only with the status known does the planner see how few runs it leaves.
     rows = await (await connection.execute(sql, parameters, prepare=False)).fetchall()
-    data = [_listed(row) for row in rows[:limit]]
+    data = [summary_of(row) for row in rows[:limit]]
     return Page(data, encode_cursor(str(data[-1].run_id)) if len(rows) > limit else None)
 
 
-async def _place(connection: Connection, tenant_id: UUID, before: UUID | None) -> tuple[datetime | str, UUID]:
+def filters_of(status: str | None, project_id: UUID | None) -> tuple[str | None, bool]:
+    """The key of the statement for these filters."""
+    return (status if status in (None, DEGRADED) else "status"), project_id is not None
+
+
+async def place_of(connection: Connection, tenant_id: UUID, before: UUID | None) -> tuple[datetime | str, UUID]:
     """The place in the order of runs from which a page goes on. Without a run: the place above all runs."""
     if before is None:
         return "infinity", UUID(int=2**128 - 1)
@@ -82,7 +67,7 @@ async def _place(connection: Connection, tenant_id: UUID, before: UUID | None) -
     return row[0], before
 
 
-def _listed(row: Sequence[Any]) -> RunSummary:
+def summary_of(row: Sequence[Any]) -> RunSummary:
     run_id, project_id, status, degraded, position, created_at, agents, missing, priority, finished_at, event_count, document = row
     if document is None:
         return RunSummary(

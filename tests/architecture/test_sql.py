@@ -33,6 +33,7 @@ REVIEWED = {
     ("adapters/postgres/log/feed.py", "PostgresEventFeed._fetch"),
     # The statement is one of six constants.
     ("projections/runs/lists.py", "list_runs"),
+    ("projections/runs/lists_as_of.py", "list_runs_as_of"),
     # The statement is one of four constants.
     ("projections/runs/rows.py", "_write"),
     # The text of a migration: a file of this release, checked by its SHA-256.

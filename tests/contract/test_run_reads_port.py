@@ -13,7 +13,7 @@ from adapters.postgres.pool import Pool
 from application.catalog import CATALOG
 from application.engine.commands.loop import CommandLoop
 from application.engine.ports.pages import uuid_cursor
-from application.reads import RunReads
+from application.reads import RunReads, RunsWanted
 from domain import runs
 from domain.errors import InvalidCommand
 from domain.failures import Failure
@@ -86,8 +86,7 @@ def start(run_id: UUID, *agents: str, project: UUID | None = None, **given: Any)
 
 
 async def ids(side: ReadSide, tenant: UUID = TENANT, **asked: Any) -> list[UUID]:
-    values = {"limit": 100, "before": None, "status": None, "project_id": None} | asked
-    return [run.run_id for run in (await side.reads.list(tenant, **values)).value.data]
+    return [run.run_id for run in (await side.reads.list(tenant, RunsWanted(**{"limit": 100} | asked))).value.data]
 
 
 async def test_a_run_is_the_fold_of_its_events(side: ReadSide) -> None:
@@ -146,14 +145,14 @@ async def test_runs_are_listed_newest_first_and_in_pages_whatever_their_ids(side
     before: UUID | None = None
     pages = 0
     while True:
-        page = (await side.reads.list(TENANT, limit=2, before=before, status=None, project_id=None)).value
+        page = (await side.reads.list(TENANT, RunsWanted(2, before))).value
         seen += [run.run_id for run in page.data]
         pages += 1
         if page.next_cursor is None:
             break
         before = uuid_cursor(page.next_cursor)
     assert (seen, pages) == (newest_first, 3)
-    assert (await side.reads.list(TENANT, limit=6, before=None, status=None, project_id=None)).value.next_cursor is None
+    assert (await side.reads.list(TENANT, RunsWanted(6))).value.next_cursor is None
 
 
 async def test_a_page_after_a_run_that_is_not_there_is_refused(side: ReadSide) -> None:
@@ -201,15 +200,37 @@ async def test_completed_runs_without_some_steps_are_listed(side: ReadSide) -> N
     assert await ids(side, status="degraded", project_id=ours) == [older]
     assert await ids(side, OTHER, status="degraded") == []
     assert await ids(side, status="completed") == [newer, whole, older], "a degraded run is completed"
-    listed = (await side.reads.list(TENANT, limit=3, before=None, status="completed", project_id=None)).value.data
+    listed = (await side.reads.list(TENANT, RunsWanted(3, status="completed"))).value.data
     assert [(run.degraded, run.missing) for run in listed] == [(True, ["beta"]), (False, []), (True, ["beta"])]
 
 
 async def test_an_entry_of_a_list_has_the_run_in_short(side: ReadSide) -> None:
     run_id = uuid7()
     await give(side, start(run_id, "alpha", "beta"))
-    [entry] = (await side.reads.list(TENANT, limit=1, before=None, status=None, project_id=None)).value.data
+    [entry] = (await side.reads.list(TENANT, RunsWanted(1))).value.data
     view = (await side.reads.get(TENANT, run_id)).value
     assert view is not None
     assert (entry.agents, entry.status, entry.degraded, entry.unreadable) == (["alpha", "beta"], "running", False, False)
     assert (entry.created_at, entry.finished_at, entry.position, entry.event_count) == (view.created_at, None, 2, 2)
+
+
+async def test_a_list_at_a_position_is_the_list_of_then(side: ReadSide) -> None:
+    older, newer, other = uuid7(), uuid7(), uuid7()
+    seen: list[tuple[int, list[dict[str, Any]], list[dict[str, Any]]]] = []
+    for command in (start(older), start(newer, project=other), runs.CancelRun(run_id=older)):
+        await give(side, command)
+        lists = [await side.reads.list(TENANT, RunsWanted(9, status=s)) for s in (None, "running")]
+        seen.append((lists[0].position, *([run.model_dump(mode="json") for run in found.value.data] for found in lists)))
+    for position, every, running in [(0, [], []), *seen]:
+        for status, listed in ((None, every), ("running", running)):
+            page = await side.reads.list_as_of(TENANT, position, RunsWanted(9, status=status))
+            assert [run.model_dump(mode="json") for run in page.data] == listed, (position, status)
+            assert page.next_cursor is None
+    in_the_append = seen[0][0] - 1  # between `run.started` and `run.step_scheduled`, which have the same time
+    [run] = (await side.reads.list_as_of(TENANT, in_the_append, RunsWanted(9))).data
+    assert (run.run_id, run.event_count, run.position) == (older, 1, in_the_append)
+    then = seen[1][0]
+    assert [run.run_id for run in (await side.reads.list_as_of(TENANT, then, RunsWanted(9, newer))).data] == [older]
+    assert (await side.reads.list_as_of(TENANT, then, RunsWanted(9, newer, project_id=other))).data == []
+    with pytest.raises(InvalidCommand):
+        await side.reads.list_as_of(TENANT, then, RunsWanted(9, uuid7()))

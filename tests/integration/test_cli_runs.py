@@ -52,8 +52,8 @@ class Cli:
     async def shown(self, run_id: str, *, full: bool = False, traceback: bool = False) -> str:
         return await self.out(runs._show(run_id, full, traceback, None, self.url, False))
 
-    async def listed(self, status: str | None, *, limit: int = 20) -> str:
-        return await self.out(runs._list(status, limit, None, self.url, False))
+    async def listed(self, status: str | None, *, limit: int = 20, at: str | None = None) -> str:
+        return await self.out(runs._list({"status": status, "as_of": at}, limit, None, self.url, False))
 
 
 @pytest_asyncio.fixture
@@ -84,6 +84,7 @@ async def test_a_failure_is_shown_with_class_file_and_line_everywhere(shared: Sy
     run_id = await shared.start("alpha")
     await shared.settled()
     assert await cli.listed("cancelled") == "No run is cancelled.\n", "there are runs, but none of that status"
+    assert await cli.listed("cancelled", at="1") == "No run was cancelled at 1.\n"
     await (await player.next("alpha")).fail(**KEY_ERROR)
     run = await shared.ended(run_id)
     assert (run["error"]["file"], run["error"]["line"], run["error"]["traceback"]) == ("/srv/agents/classify.py", 12, TRACE)
@@ -171,9 +172,9 @@ async def test_values_of_calls_are_shown_in_short_and_in_full(shared: System, pl
         assert all(call in text for call in calls), "ids of the calls"
     assert LONG not in short and full.count(LONG.strip()) == 5
     assert "alpha: draft" in full and "alpha: draft" not in short
-    listed = await cli.out(contents._calls(run_id, None, None, cli.url, False))
+    listed = await cli.out(contents.calls(run_id, None, None, cli.url, False))
     assert "add#0" in listed and "math.add" in listed and "succeeded" in listed
-    journal = await cli.out(contents._journal(run_id, None, None, cli.url, False))
+    journal = await cli.out(contents.journal(run_id, None, None, cli.url, False))
     assert "alpha: call add#0  math.add" in journal and "alpha: call finished add#0  succeeded" in journal
     assert "alpha: step draft" in journal
     for wanted in (False, True):

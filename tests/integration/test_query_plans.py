@@ -33,6 +33,7 @@ from adapters.postgres.read_models.timers import PostgresTimers
 from adapters.postgres.worker_sessions import PostgresWorkerSessions
 from application.engine.ports.log import CommandRecord, NewEvent, StreamAppend, StreamPlace, one_command
 from application.engine.ports.snapshots import SnapshotPlace
+from application.reads import RunsWanted
 from projections import activity, agents, invocations, messages, projects, runs, tenants
 from projections.engine.positions import Positions
 from projections.runs import queries
@@ -199,14 +200,9 @@ def tenant_feed(**filters: Any) -> Callable[[Hot], Awaitable[object]]:
 
 def list_runs(**filters: Any) -> Callable[[Hot], Awaitable[object]]:
     """A page of the older half of the runs of the tenant with most runs."""
-    given: dict[str, Any] = {
-        "tenant_id": BIG,
-        "limit": 50,
-        "before": uuid(ROW, ROWS // 2),
-        "status": None,
-        "project_id": None,
-    } | filters
-    return lambda hot: runs.list_runs(hot.connection, **given)
+    given: dict[str, Any] = {"tenant_id": BIG, "limit": 50, "before": uuid(ROW, ROWS // 2)} | filters
+    tenant_id = given.pop("tenant_id")
+    return lambda hot: runs.list_runs(hot.connection, tenant_id, RunsWanted(**given))
 
 
 def list_calls(**filters: Any) -> Callable[[Hot], Awaitable[object]]:

@@ -13,11 +13,12 @@ from api.http.conventions.request import container_of, principal_of
 from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
 from application.engine.ports.pages import MAX_LIMIT, position_cursor
-from application.runs.contents import calls_of_run, journal_of_run
+from application.runs.contents import PageOf, RunContents
 from application.views.runs import JournalEntryView, RunCallView
 
 router = APIRouter(tags=["runs"], route_class=DirectRoute)
 
+Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
 AsOf = Annotated[str | None, Query(description="A position, or an RFC 3339 time: the list as it was then")]
 
 
@@ -37,20 +38,12 @@ class JournalPage(BaseModel):
     responses={200: openapi.gives(CallPage, *OF_LISTS)},
     openapi_extra=openapi.takes_headers(POSITION),
 )
-async def get_calls(
-    request: Request,
-    run_id: UUID,
-    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100,
-    cursor: str | None = None,
-    as_of: AsOf = None,
-) -> Response:
+async def get_calls(request: Request, run_id: UUID, limit: Limit = 100, cursor: str | None = None, as_of: AsOf = None) -> Response:
     """In the order of their start. The run itself shows the newest ones. `GET /v1/invocations/{id}` has a call's values."""
-    container, tenant_id, after = container_of(request), principal_of(request).tenant_id, position_cursor(cursor) or 0
+    page = PageOf(principal_of(request).tenant_id, run_id, limit, position_cursor(cursor) or 0, as_of)
     if as_of is None:
         await caught_up(request, "runs")
-    reads, feed, histories = container.reads.runs, container.feed, container.histories
-    found = await calls_of_run(reads, feed, histories, tenant_id, run_id, limit=limit, after=after, as_of=as_of)
-    return page_answer(request, CallPage, found)
+    return page_answer(request, CallPage, await _contents(request).calls(page))
 
 
 @router.get(
@@ -59,14 +52,13 @@ async def get_calls(
     responses={200: openapi.gives(JournalPage, *OF_LISTS)},
 )
 async def get_journal(
-    request: Request,
-    run_id: UUID,
-    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100,
-    cursor: str | None = None,
-    as_of: AsOf = None,
+    request: Request, run_id: UUID, limit: Limit = 100, cursor: str | None = None, as_of: AsOf = None
 ) -> Response:
     """Entries of all agents of the run, in the order of the log. A result over 16 KiB is a reference to its event."""
-    container, tenant_id, after = container_of(request), principal_of(request).tenant_id, position_cursor(cursor) or 0
-    reads, feed, histories = container.reads.runs, container.feed, container.histories
-    found = await journal_of_run(reads, feed, histories, tenant_id, run_id, limit=limit, after=after, as_of=as_of)
-    return page_answer(request, JournalPage, found)
+    page = PageOf(principal_of(request).tenant_id, run_id, limit, position_cursor(cursor) or 0, as_of)
+    return page_answer(request, JournalPage, await _contents(request).journal(page))
+
+
+def _contents(request: Request) -> RunContents:
+    container = container_of(request)
+    return RunContents(container.reads.runs, container.feed, container.histories)

@@ -22,12 +22,14 @@ from api.http.conventions.request import container_of, header, principal_of
 from api.http.conventions.routing import DirectRoute
 from api.http.conventions.wording import told
 from api.http.documents import openapi
+from api.http.routes.run_contents import AsOf as ListAsOf
 from application.engine.commands.request import CommandOutcome
 from application.engine.ports.pages import MAX_LIMIT, MAX_POSITION, parse_position, position_cursor, uuid_cursor
 from application.engine.ports.work_logs import Level
-from application.reads import Positioned
+from application.reads import Positioned, RunsWanted
 from application.runs import await_end
 from application.runs.await_end import RunEnd, ended_run, watching_end
+from application.runs.lists import runs_as_of
 from application.runs.logs import lines_of_run
 from application.runs.lookup import current_run, must_be_a_run
 from application.runs.replay_at import run_as_of
@@ -258,12 +260,20 @@ async def get_runs(
     cursor: str | None = None,
     status: Literal["running", "completed", "failed", "cancelled", "degraded"] | None = None,
     project_id: UUID | None = None,
+    as_of: ListAsOf = None,
 ) -> Response:
-    """With `status=degraded`: the completed runs whose `missing` steps failed."""
-    tenant_id = principal_of(request).tenant_id
-    await caught_up(request, "runs")
-    runs = container_of(request).reads.runs
-    found = await runs.list(tenant_id, limit=limit, before=uuid_cursor(cursor), status=status, project_id=project_id)
+    """With `status=degraded`: the completed runs whose `missing` steps failed.
+
+    With `as_of`, a page looks at 20,000 runs at most. So a page may have fewer runs than `limit`, or none, and a `next_cursor`.
+    """
+    container, tenant_id = container_of(request), principal_of(request).tenant_id
+    wanted = RunsWanted(limit, uuid_cursor(cursor), status, project_id)
+    if as_of is None:
+        await caught_up(request, "runs")
+        return page_answer(request, RunPage, await container.reads.runs.list(tenant_id, wanted))
+    reads, feed, histories, positions = container.reads.runs, container.feed, container.histories, container.positions
+    timeout_s = container.settings.read_timeout_s
+    found = await runs_as_of(reads, feed, histories, positions, tenant_id, as_of, wanted, timeout_s=timeout_s)
     return page_answer(request, RunPage, found)
 
 

@@ -168,11 +168,21 @@ class Client:
                 await asyncio.sleep(0.1)
 
     async def list_runs(
-        self, *, limit: int = 50, cursor: str | None = None, status: str | None = None, project_id: UUID | None = None
+        self,
+        *,
+        limit: int = 50,
+        cursor: str | None = None,
+        status: str | None = None,
+        project_id: UUID | None = None,
+        as_of: int | datetime | None = None,
     ) -> RunPage:
-        """Runs, newest first, one page of at most `limit`. `status="degraded"`: completed runs whose `missing` steps failed."""
+        """Runs, newest first, one page of at most `limit`. `status="degraded"`: completed runs whose `missing` steps failed.
+
+        `as_of`: the list as it was at a position or a time. A page before the last one may then have fewer runs than `limit`.
+        """
         given = {"limit": limit, "cursor": cursor, "status": status, "project_id": project_id}
-        return _parse(RunPage, await self._get("/v1/runs", {name: str(v) for name, v in given.items() if v is not None}))
+        wanted = {name: str(v) for name, v in given.items() if v is not None} | _as_of(as_of)
+        return _parse(RunPage, await self._get("/v1/runs", wanted))
 
     async def cancel_run(self, run_id: UUID, reason: str | None = None) -> StartedRun:
         """Cancel a run: running work is stopped, waiting work is dropped."""

@@ -6,7 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from application.engine.ports.pages import Page, encode_cursor
-from application.reads import Positioned
+from application.reads import Positioned, RunsWanted
 from application.views.activity import OpenRunCount
 from application.views.runs import DEGRADED, NEWEST_CALLS, JournalEntryView, RunCallView, RunSummary, RunView
 from domain.agents import AgentRegistered
@@ -30,25 +30,27 @@ class MemoryRunReads:
         self.log.reach()
         return Positioned(self._view(tenant_id, run_id), self.log.head)
 
-    def _view(self, tenant_id: UUID, run_id: UUID) -> RunView | None:
+    def _view(self, tenant_id: UUID, run_id: UUID, until: int | None = None) -> RunView | None:
         view: RunView | None = None
-        for event in self.log.events:
+        for event in self.log.events[:until]:
             if (event.tenant_id, event.root_id) == (tenant_id, run_id):
                 view = evolve_view(view, event)
         return view
 
-    async def list(
-        self, tenant_id: UUID, *, limit: int, before: UUID | None, status: str | None, project_id: UUID | None
-    ) -> Positioned[Page[RunSummary]]:
+    async def list(self, tenant_id: UUID, wanted: RunsWanted) -> Positioned[Page[RunSummary]]:
+        return Positioned(await self.list_as_of(tenant_id, self.log.head, wanted), self.log.head)
+
+    async def list_as_of(self, tenant_id: UUID, position: int, wanted: RunsWanted) -> Page[RunSummary]:
         self.log.reach()
-        started = {event.stream_id for event in self.log.events if (event.tenant_id, event.topic) == (tenant_id, RunStarted.TOPIC)}
-        views = [view for run_id in started if (view := self._view(tenant_id, run_id)) is not None]
+        limit, before, status, project_id = wanted
+        events = [event for event in self.log.events if (event.tenant_id, event.topic) == (tenant_id, RunStarted.TOPIC)]
+        started = {event.stream_id: (event.recorded_at, event.stream_id) for event in events}
+        views = [view for run_id in started if (view := self._view(tenant_id, run_id, position)) is not None]
         views.sort(key=_place, reverse=True)
         if before is not None:
             if before not in started:
                 raise InvalidCommand("the cursor is not one that this server gave out", pointer="/cursor")
-            last = next(_place(view) for view in views if view.run_id == before)
-            views = [view for view in views if _place(view) < last]
+            views = [view for view in views if _place(view) < started[before]]
         found = [
             _summary(view)
             for view in views
@@ -56,7 +58,7 @@ class MemoryRunReads:
         ]
         page = found[:limit]
         cursor = encode_cursor(str(page[-1].run_id)) if len(found) > limit else None
-        return Positioned(Page(page, cursor), self.log.head)
+        return Page(page, cursor)
 
     async def calls(self, tenant_id: UUID, run_id: UUID, *, limit: int, after: int) -> Positioned[Page[RunCallView] | None]:
         self.log.reach()

@@ -1,0 +1,169 @@
+"""Lists of runs as of a position: equal to what the read model listed when it was there, for every position of a log."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+import pytest
+import pytest_asyncio
+from uuid_utils.compat import uuid7
+
+from application.engine.ports.pages import uuid_cursor
+from application.reads import RunsWanted
+from application.views.runs import RunSummary
+from domain import runs
+from domain.errors import PayloadTooLarge, ProjectionBehind
+from domain.failures import Failure
+from domain.kernel import Command
+from domain.tenants import DEFAULT_TENANT_ID
+from projections.engine.runner import ProjectionRunner
+from projections.runs import PROJECTION, RunQueries, lists_as_of
+from tests.integration.projection_kit import Log, log_on
+from tests.integration.system_kit import System, request_of, served
+from tests.kit.memory import MemoryLog, MemorySubscription
+from tidelog import Client
+
+PROJECTS = (UUID(int=1), UUID(int=2))
+OUTCOMES = ("running", "completed", "failed", "cancelled", "degraded")
+FILTERS = [
+    *({"status": status, "project_id": None} for status in (None, *OUTCOMES)),
+    *({"status": status, "project_id": PROJECTS[0]} for status in (None, "running", "failed", "degraded")),
+]
+ERROR = Failure(type="KeyError", message="'ticket'")
+OLD_MEMBER = """
+INSERT INTO member (member_id, place, groups, joined_at, alive_until, formats) VALUES (%s, 'old', '{}', now(), now(), '{1}')
+"""
+
+
+@pytest_asyncio.fixture
+async def log(database_url: str) -> AsyncIterator[Log]:
+    async with log_on(database_url) as log:
+        yield log
+
+
+def life(outcome: str, project_id: UUID) -> list[Command]:
+    """The commands of a run that ends so."""
+    run_id = uuid7()
+    plan = runs.parallel(("a", "b"), None) if outcome == "degraded" else runs.sequential(("a", "b"))
+    a, b = (runs.agent_run_id_of(run_id, key) for key in ("a", "b"))
+    start = runs.StartRun(run_id=run_id, project_id=project_id, plan=plan)
+    first = runs.CompleteStep(run_id=run_id, step="a", agent_run_id=a)
+    match outcome:
+        case "running":
+            return [start, first]
+        case "cancelled":
+            return [start, first, runs.CancelRun(run_id=run_id)]
+        case "completed":
+            return [start, first, runs.CompleteStep(run_id=run_id, step="b", agent_run_id=b)]
+        case _:
+            return [start, first, runs.FailStep(run_id=run_id, step="b", agent_run_id=b, error=ERROR)]
+
+
+async def make_history(log: Log, seed: int) -> None:
+    """Runs that end in every way, of two projects, at random between one another and at the same time."""
+    given = random.Random(seed)
+    lives = [life(outcome, project) for outcome in OUTCOMES for project in PROJECTS]
+    while lives:
+        chosen = given.sample(lives, min(len(lives), given.randint(1, 3)))
+        await asyncio.gather(*(log.commands.execute(request_of(), life.pop(0)) for life in chosen))
+        lives = [life for life in lives if life]
+
+
+async def listed(reads: RunQueries, position: int | None, limit: int, **filters: Any) -> list[RunSummary]:
+    """All pages of the list, now or at a position."""
+    found: list[RunSummary] = []
+    before: UUID | None = None
+    while True:
+        if position is None:
+            page = (await reads.list(DEFAULT_TENANT_ID, RunsWanted(limit, before, **filters))).value
+        else:
+            page = await reads.list_as_of(DEFAULT_TENANT_ID, position, RunsWanted(limit, before, **filters))
+        assert len(page.data) <= limit
+        found += page.data
+        if page.next_cursor is None:
+            return found
+        before = uuid_cursor(page.next_cursor)
+
+
+def shown(found: list[RunSummary]) -> list[dict[str, Any]]:
+    return [run.model_dump(mode="json") for run in found]
+
+
+@pytest.mark.parametrize(("looked_at", "documents"), [(20_000, False), (4, True)])
+async def test_lists_at_every_position_are_those_of_then(
+    log: Log, monkeypatch: pytest.MonkeyPatch, looked_at: int, documents: bool
+) -> None:
+    """Also where a page looks at few runs, and where runs are documents of 0.1.0."""
+    reads = RunQueries(log.database)
+    await make_history(log, seed=looked_at)
+    runner = ProjectionRunner([PROJECTION], log.database, MemorySubscription(MemoryLog()))
+    await runner._take()
+    then: dict[int, list[list[dict[str, Any]]]] = {0: [[] for _ in FILTERS]}
+    events = await log.feed.read(after=0, limit=1_000)
+    for recorded in events:  # one at a time, so that the read model is at every position once
+        if documents and recorded.position == 1:
+            await log.rows(OLD_MEMBER, UUID(int=0))
+        elif documents and recorded.position == len(events) // 2:
+            await log.rows("DELETE FROM member")
+        await runner.handle([recorded])
+        then[recorded.position] = [shown(await listed(reads, None, 1_000, **filters)) for filters in FILTERS]
+    [(stored,)] = await log.rows("SELECT count(view) FROM run")
+    assert documents == bool(stored)
+    assert all(any(lists[place] for lists in then.values()) for place in range(len(FILTERS))), "each filter found something"
+    monkeypatch.setattr(lists_as_of, "LOOKED_AT", looked_at)
+    for position, lists in list(then.items())[:: 2 if documents else 1]:
+        for filters, expected in zip(FILTERS, lists, strict=True):
+            limit = 100 if position % 5 else 3
+            assert shown(await listed(reads, position, limit, **filters)) == expected, (position, filters, limit)
+
+
+async def test_a_list_of_a_position_that_is_not_there_or_costs_too_much_is_refused(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await log.run(end=False)
+    await log.run()
+    head = await log.feed.head()
+    reads = RunQueries(log.database)
+    with pytest.raises(ProjectionBehind):
+        await reads.list_as_of(DEFAULT_TENANT_ID, head, RunsWanted(10))
+    runner = ProjectionRunner([PROJECTION], log.database, MemorySubscription(MemoryLog()))
+    await runner._take()
+    await runner.handle(await log.feed.read(after=0, limit=1_000))
+    monkeypatch.setattr(lists_as_of, "MAX_EVENTS", 9)
+    with pytest.raises(PayloadTooLarge, match="limit"):
+        await reads.list_as_of(DEFAULT_TENANT_ID, head - 1, RunsWanted(10))
+    with_first = await reads.list_as_of(DEFAULT_TENANT_ID, 8, RunsWanted(10))
+    assert [run.run_id for run in with_first.data] == [first], "a run that is as it was costs no counting"
+
+
+async def test_the_list_over_http_and_the_sdk(shared: System) -> None:
+    """By position and by time, page by page, with filters; the answer has the position. The read model is waited for."""
+    player = shared.worker("of-then")
+    await player.register("of-then")
+    first = await shared.start("of-then")
+    middle = (await shared.http.get(f"/v1/runs/{first}/events")).json()["data"][-1]
+    claim = await player.next("of-then")
+    await claim.complete(1)
+    second = await shared.start("of-then")
+    third = await shared.http.post("/v1/runs", json={"agent": "of-then"})
+    position = third.json()["position"]
+    now = await shared.http.get("/v1/runs", params={"as_of": position, "limit": 2})
+    assert (now.status_code, now.headers["tidelog-position"]) == (200, str(position))
+    assert [run["run_id"] for run in now.json()["data"]] == [third.json()["run_id"], second]
+    following = await shared.http.get("/v1/runs" + now.headers["link"].split(">")[0][1:])
+    assert following.json()["data"][0]["run_id"] == first and following.json()["data"][0]["status"] == "completed"
+    at = middle["position"]
+    for as_of in (str(at), middle["time"][:-1] + "999Z"):
+        then = await shared.http.get("/v1/runs", params={"as_of": as_of, "limit": 1})
+        [run] = then.json()["data"]
+        assert (run["run_id"], run["status"], run["position"], run["finished_at"]) == (first, "running", at, None)
+        ended = await shared.http.get("/v1/runs", params={"as_of": as_of, "status": "completed"})
+        assert first not in [run["run_id"] for run in ended.json()["data"]]
+    assert (await shared.http.get("/v1/runs", params={"as_of": 0})).json() == {"data": [], "next_cursor": None}
+    for wrong in ("yesterday", "-1"):
+        assert (await shared.http.get("/v1/runs", params={"as_of": wrong})).status_code == 422
+    async with served(shared.container) as url, Client(url, shared.key) as client:
+        page = await client.list_runs(as_of=at, status="running", limit=1)
+        assert [str(run.run_id) for run in page.data] == [first]
