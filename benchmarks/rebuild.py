@@ -47,6 +47,7 @@ from benchmarks.replay import fill
 from benchmarks.writers import new_id
 from projections.engine.rebuild import jobs
 from projections.engine.rebuild.builder import ProjectionBuilder
+from projections.kernel import Projection
 from projections.runs import PROJECTION as RUNS
 
 ROUNDS = 3
@@ -129,14 +130,14 @@ class Ours:
     def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
 
-    async def round(self) -> float:
+    async def round(self, projection: Projection = RUNS) -> float:
         """Events of the log per second, from the order to the swap."""
         began = time.perf_counter()
         async with self._database.connection() as connection, connection.transaction():
-            await jobs.ask(connection, RUNS, "rebuild", swap=True)
+            await jobs.ask(connection, projection, "rebuild", swap=True)
         while True:
             async with self._database.connection() as connection:
-                build = await jobs.find(connection, RUNS.name, "version")
+                build = await jobs.find(connection, projection.name, "version")
             assert build is not None
             if build.status == "swapped":
                 return build.position / (time.perf_counter() - began)
@@ -146,12 +147,12 @@ class Ours:
 
 
 @contextlib.asynccontextmanager
-async def builder(database_url: str) -> AsyncIterator[Ours]:
+async def builder(database_url: str, *projections: Projection) -> AsyncIterator[Ours]:
     pool = await open_pool(database_url, role="benchmark", max_size=4)
     try:
         async with listening(database_url, jobs.CHANNEL) as requests:
             database = PostgresDatabase(pool)
-            working = asyncio.create_task(ProjectionBuilder([RUNS], database, PostgresEventFeed(pool), requests).run())
+            working = asyncio.create_task(ProjectionBuilder(projections, database, PostgresEventFeed(pool), requests).run())
             try:
                 yield Ours(database)
             finally:
@@ -176,7 +177,7 @@ async def measure(database_url: str, events: int) -> None:
     ours: list[float] = []
     theirs: list[float] = []
     with library_on(database_url) as library:
-        async with builder(database_url) as rebuilt:
+        async with builder(database_url, RUNS) as rebuilt:
             for _ in range(ROUNDS):
                 ours.append(await rebuilt.round())
                 theirs.append(await asyncio.to_thread(library.round))

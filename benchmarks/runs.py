@@ -20,7 +20,7 @@ from pathlib import Path
 
 from adapters.embedded import EmbeddedServices
 from api.settings import Settings
-from benchmarks import idle_workers, table
+from benchmarks import idle_workers, own_writes, table
 from benchmarks.machine import cpu_by_part, growth_mb
 from benchmarks.profiling import profiled
 from benchmarks.run_load import Load, Order, Outcome, quantile
@@ -237,6 +237,8 @@ def measure(services: EmbeddedServices, folder: Path, size: Size, bursts: tuple[
         with tidelog.worker(url):
             found = rates(load, size)
             report_rates(found)
+            for in_flight in (0, size.most):
+                own_writes.measure(load, url, in_flight, seconds=2 * size.seconds)
             for count in bursts:
                 burst(load, size, count)
             calls(load, size)

@@ -39,7 +39,8 @@ TIME_OF = "SELECT recorded_at FROM event WHERE notification_id <= %s ORDER BY no
 # `fits`: whether the run may belong to the list, by times alone. The last run that is looked at is always among the rows.
 LOOK = f"""
 SELECT {COLUMNS}, fits, number FROM (
-    SELECT {COLUMNS}, tenant_id, (NOT %(running)s OR finished_at IS NULL OR finished_at >= %(time)s)
+    SELECT {COLUMNS}, tenant_id, coalesce(start_position, 0) <= %(position)s
+        AND (NOT %(running)s OR finished_at IS NULL OR finished_at >= %(time)s)
         AND (NOT %(ended)s OR finished_at <= %(time)s OR view IS NOT NULL) AS fits,
     row_number()
 """
@@ -107,7 +108,7 @@ async def list_runs_as_of(connection: Connection, tenant_id: UUID, position: int
     ended = status not in (None, "running")
     parameters = {
         "tenant": tenant_id, "at": at, "before": before, "status": status, "project": project_id, "limit": limit + 1,
-        "time": moment.time, "running": status == "running", "ended": ended, "looked_at": LOOKED_AT,
+        "position": position, "time": moment.time, "running": status == "running", "ended": ended, "looked_at": LOOKED_AT,
     }  # fmt: skip
     sql = LIST_AS_OF[filters_of(status if ended else None, project_id)]
     rows = await (await connection.execute(sql, parameters, prepare=False)).fetchall()

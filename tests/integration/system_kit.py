@@ -184,8 +184,8 @@ class System:
 
     async def run(self, run_id: str) -> dict[str, Any]:
         """The run as the read model shows it, after the read model has handled the whole log."""
-        head = await self.container.feed.head()
-        response = await self.http.get(f"/v1/runs/{run_id}", headers={"Tidelog-Position": str(head)})
+        await self.container.positions.until("runs", await self.container.feed.head(), 15)
+        response = await self.http.get(f"/v1/runs/{run_id}")
         assert response.status_code == 200, response.text
         return dict(response.json())
 

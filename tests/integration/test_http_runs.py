@@ -55,7 +55,7 @@ async def test_the_priority_of_a_run(system: System, worker: PlayedWorker) -> No
         at = {"Tidelog-Position": str(response.json()["position"])}
         shown = (await system.http.get(f"/v1/runs/{started[priority]}", headers=at)).json()
         assert shown["priority"] == priority
-    listed = (await system.http.get("/v1/runs")).json()["data"]
+    listed = (await system.http.get("/v1/runs", headers=at)).json()["data"]
     assert {run["run_id"]: run["priority"] for run in listed if run["run_id"] in started.values()} == {
         run_id: priority for priority, run_id in started.items()
     }
@@ -127,6 +127,30 @@ async def test_a_read_model_that_stays_behind_is_said_in_time(database_url: str,
         assert (response.status_code, response.json()["code"], response.json()["retryable"]) == (504, "projection-behind", True)
         now = await system.http.get("/v1/projects")  # without the position the list shows its present state
         assert now.status_code == 200 and int(now.headers["tidelog-position"]) < created.json()["position"]
+
+
+async def test_a_run_just_written_waits_for_no_read_model(
+    database_url: str, nats_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log has it. A run with many events is read from the read model."""
+    async with running(database_url, nats_url, read_timeout_s=0.2) as system:
+        await issue_key(system)
+        await system.worker().register("alpha")
+        await system.settled()
+        await stopped(system.tasks.pop("projections"))
+        started = (await system.http.post("/v1/runs", json={"agent": "alpha"})).json()
+        path, at = f"/v1/runs/{started['run_id']}", {"Tidelog-Position": str(started["position"])}
+        shown = await system.http.get(path, headers=at)
+        assert (shown.status_code, int(shown.headers["tidelog-position"])) == (200, started["position"])
+        folded = runs.replay(await system.events(started["run_id"]))
+        assert folded is not None and shown.json() == folded.model_dump(mode="json")
+        assert (await system.http.get(path)).status_code == 404, "the read model does not have it"
+        for wrong, status in (("x", 422), (str(started["position"] + 100), 410)):
+            assert (await system.http.get(path, headers={"Tidelog-Position": wrong})).status_code == status
+        assert (await system.http.get(f"/v1/runs/{new_id()}", headers=at)).status_code == 404
+        monkeypatch.setattr("application.runs.lookup.FEW_EVENTS", 2)
+        late = await system.http.get(path, headers=at)
+        assert (late.status_code, late.json()["code"]) == (504, "projection-behind")
 
 
 async def test_waiting_for_the_outcome(system: System, worker: PlayedWorker) -> None:

@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 from uuid_utils.compat import uuid7
 
+from application.engine.ports.log import NewEvent, StreamAppend, one_command
 from application.engine.ports.pages import uuid_cursor
 from application.reads import RunsWanted
 from application.views.runs import RunSummary
@@ -17,6 +18,7 @@ from domain import runs
 from domain.errors import PayloadTooLarge, ProjectionBehind
 from domain.failures import Failure
 from domain.kernel import Command
+from domain.registry import REGISTRY
 from domain.tenants import DEFAULT_TENANT_ID
 from projections.engine.runner import ProjectionRunner
 from projections.runs import PROJECTION, RunQueries, lists_as_of
@@ -119,6 +121,26 @@ async def test_lists_at_every_position_are_those_of_then(
             assert shown(await listed(reads, position, limit, **filters)) == expected, (position, filters, limit)
 
 
+async def test_runs_of_one_time_do_not_hide_those_before_them(log: Log) -> None:
+    """Runs that started in one append have one time. As of the first of them, a page is not filled with the others."""
+    started = runs.RunStarted(project_id=PROJECTS[0], plan=runs.sequential(("a",)))
+    event = NewEvent(started.TOPIC, started.VERSION, REGISTRY.encode(started))
+    ids = [uuid7() for _ in range(5)]
+    streams = tuple(StreamAppend(run_id, run_id, 0, (event,)) for run_id in ids)
+    request = request_of()
+    await log.store.append(one_command(DEFAULT_TENANT_ID, request.command_id, streams, request.metadata()))
+    await handled(log)
+    page = await RunQueries(log.database).list_as_of(DEFAULT_TENANT_ID, 1, RunsWanted(1))
+    assert [run.run_id for run in page.data] == ids[:1] and page.next_cursor is None
+
+
+async def handled(log: Log) -> None:
+    """Brings the read model to the head."""
+    runner = ProjectionRunner([PROJECTION], log.database, MemorySubscription(MemoryLog()))
+    await runner._take()
+    await runner.handle(await log.feed.read(after=0, limit=1_000))
+
+
 async def test_a_list_of_a_position_that_is_not_there_or_costs_too_much_is_refused(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,9 +150,7 @@ async def test_a_list_of_a_position_that_is_not_there_or_costs_too_much_is_refus
     reads = RunQueries(log.database)
     with pytest.raises(ProjectionBehind):
         await reads.list_as_of(DEFAULT_TENANT_ID, head, RunsWanted(10))
-    runner = ProjectionRunner([PROJECTION], log.database, MemorySubscription(MemoryLog()))
-    await runner._take()
-    await runner.handle(await log.feed.read(after=0, limit=1_000))
+    await handled(log)
     monkeypatch.setattr(lists_as_of, "MAX_EVENTS", 9)
     with pytest.raises(PayloadTooLarge, match="limit"):
         await reads.list_as_of(DEFAULT_TENANT_ID, head - 1, RunsWanted(10))

@@ -10,17 +10,25 @@ from domain.errors import InvalidCommand
 POSITION = "Tidelog-Position"
 
 
+def wanted_position(request: Request) -> int | None:
+    """The position in the request's header `Tidelog-Position`. None without the header. Raises InvalidCommand."""
+    wanted = request.headers.get(POSITION)
+    if wanted is None:
+        return None
+    position = parse_position(wanted)
+    if position is None:
+        raise InvalidCommand(f"{POSITION} must be a position: a whole number")
+    return position
+
+
 async def caught_up(request: Request, read_model: str) -> None:
     """Waits until a read model has reached the position in the request's header `Tidelog-Position`, if the request has that header.
 
     Raises ProjectionBehind, PositionBeyondHead.
     """
-    wanted = request.headers.get(POSITION)
-    if wanted is None:
-        return
-    awaited = parse_position(wanted)
+    awaited = wanted_position(request)
     if awaited is None:
-        raise InvalidCommand(f"{POSITION} must be a position: a whole number")
+        return
     container = container_of(request)
     timeout_s = container.settings.read_timeout_s
     await until_caught_up(container.histories, container.positions, read_model, awaited, timeout_s)

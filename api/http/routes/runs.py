@@ -16,7 +16,7 @@ from api.http.conventions.afterwards import afterwards
 from api.http.conventions.answers import OF_COMMANDS, OF_LISTS, accepted, answer, next_link, page_answer
 from api.http.conventions.bodies import Body, body_of
 from api.http.conventions.idempotency import Key, key_of, keyed_request, one_content
-from api.http.conventions.positions import POSITION, caught_up
+from api.http.conventions.positions import POSITION, caught_up, wanted_position
 from api.http.conventions.preconditions import expected_version, precondition
 from api.http.conventions.request import container_of, header, principal_of
 from api.http.conventions.routing import DirectRoute
@@ -31,7 +31,7 @@ from application.runs import await_end
 from application.runs.await_end import RunEnd, ended_run, watching_end
 from application.runs.lists import runs_as_of
 from application.runs.logs import lines_of_run
-from application.runs.lookup import current_run, must_be_a_run
+from application.runs.lookup import current_run, must_be_a_run, written_run
 from application.runs.replay_at import run_as_of
 from application.runs.start import UnknownAgent, start_run
 from application.views.messages import MessageView
@@ -297,9 +297,19 @@ async def get_run(request: Request, run_id: UUID, as_of: AsOf = None) -> Respons
         view = await ended_run(container.live, container.replays, tenant_id, run_id, wait_s)
         found, applied = Positioned(view, view.position), {"Preference-Applied": f"wait={wait_s}"}
     else:
-        await caught_up(request, "runs")
-        found = await current_run(container.reads.runs, tenant_id, run_id)
+        found = await _run_now(request, tenant_id, run_id)
     return answer(found.value, position=found.position, headers={"ETag": f'"v{found.value.version}"', **applied})
+
+
+async def _run_now(request: Request, tenant_id: UUID, run_id: UUID) -> Positioned[RunView]:
+    container, position = container_of(request), wanted_position(request)
+    reads = container.reads.runs
+    if position is not None:
+        written = await written_run(reads, container.feed, container.histories, tenant_id, run_id, position)
+        if written is not None:
+            return written
+    await caught_up(request, "runs")
+    return await current_run(reads, tenant_id, run_id)
 
 
 @router.post(

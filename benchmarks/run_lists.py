@@ -1,0 +1,229 @@
+"""The list of runs with a million runs: the first page, without and with each filter, now and as of a position, over HTTP.
+
+`python -m benchmarks.run_lists [--runs 1000000] [--reads 200]`; 1,000,000 runs take some 15 minutes and 8 GB. The made-up history
+is appended with the function that writers use, and the rows of the runs are made of it by a rebuild of the read model. One tenant
+has nine tenths of the runs, in twenty projects. The last project has no failed, cancelled or degraded run, so that a page of these
+is a search without a find.
+"""
+
+import argparse
+import asyncio
+import hashlib
+import os
+import statistics
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import httpx2
+import psycopg
+import uvloop
+
+from adapters.embedded import EmbeddedServices
+from adapters.postgres.log.append_batch import APPEND_SQL, EncodedAppend, parameters
+from adapters.postgres.log.arrays import register_arrays
+from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend, one_command
+from benchmarks import table
+from benchmarks.http import KEY, wait_for
+from benchmarks.rebuild import builder
+from benchmarks.run_load import quantile
+from benchmarks.servers import SERVE, embedded, environment, free_port, process, quiet
+from benchmarks.writers import METADATA, new_id
+from domain import agent_runs, runs
+from domain.failures import Failure
+from domain.kernel import Event
+from domain.registry import REGISTRY
+from domain.tenants import DEFAULT_TENANT_ID
+from projections.runs import PROJECTION as RUNS
+from projections.tenants import PROJECTION as TENANTS
+
+OTHER_TENANT = new_id()
+PROJECTS = [new_id() for _ in range(20)]
+AGENTS = [f"agent-{number}" for number in range(10)]
+RUNNING = 2_000
+"""Runs that are under way, at any time."""
+IN_ONE_CALL = 100
+"""Runs in one call of the append function."""
+REACH_MS = 20.0
+LEFT_OUT = Failure(type="KeyError", message="'ticket'")
+
+
+class Run:
+    """A run of six events: three at its start, three at its end. Of a hundred runs two are degraded, one failed, one cancelled."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._run_id, self._agent = new_id(), AGENTS[number % len(AGENTS)]
+        self._agent_run_id = runs.agent_run_id_of(self._run_id, self._agent)
+        self._project = number % len(PROJECTS)
+
+    def start(self) -> AppendRequest:
+        started = runs.RunStarted(
+            project_id=PROJECTS[self._project], plan=runs.sequential((self._agent,)), input={"question": "x" * 100}
+        )
+        scheduled = runs.StepScheduled(step=self._agent, agent=self._agent, agent_version="1", agent_run_id=self._agent_run_id)
+        requested = agent_runs.AgentRunRequested(run_id=self._run_id, step=self._agent, agent=self._agent, agent_version="1")
+        return self._append((0, [started, scheduled]), (0, [requested]))
+
+    def end(self) -> AppendRequest:
+        kind = 0 if self._project == len(PROJECTS) - 1 else self._number // len(PROJECTS) % 100
+        claimed = agent_runs.AgentRunClaimed(attempt=1, worker_id="w", dispatch=1)
+        return self._append((2, list(self._last_events(kind))), (1, [claimed]))
+
+    def _last_events(self, kind: int) -> Iterator[Event]:
+        step, agent_run_id = self._agent, self._agent_run_id
+        match kind:
+            case 1 | 2:
+                yield runs.StepFailed(step=step, agent_run_id=agent_run_id, error=LEFT_OUT, tolerated=True)
+                yield runs.RunCompleted(degraded=True, missing=(step,))
+            case 3:
+                yield runs.StepFailed(step=step, agent_run_id=agent_run_id, error=LEFT_OUT, tolerated=False)
+                yield runs.RunFailed(step=step, error=LEFT_OUT)
+            case 4:
+                yield runs.RunCancelled(reason=None)
+            case _:
+                yield runs.StepCompleted(step=step, agent_run_id=agent_run_id, result={"text": "y" * 50})
+                yield runs.RunCompleted()
+
+    def _append(self, of_run: tuple[int, list[Event]], of_agent_run: tuple[int, list[Event]]) -> AppendRequest:
+        """`of_run`, `of_agent_run`: the version of the stream, and its next events."""
+        streams = tuple(
+            StreamAppend(stream_id, self._run_id, version, tuple(map(encoded, events)))
+            for stream_id, (version, events) in ((self._run_id, of_run), (self._agent_run_id, of_agent_run))
+        )
+        return one_command(OTHER_TENANT if self._number % 10 == 0 else DEFAULT_TENANT_ID, new_id(), streams, METADATA)
+
+
+def encoded(event: Event) -> NewEvent:
+    return NewEvent(event.TOPIC, event.VERSION, REGISTRY.encode(event))
+
+
+def fill(database_url: str, count: int) -> None:
+    """Runs begin some hundred at a time, and end when the next ones have begun. The last ones do not end."""
+    began, open_ = time.perf_counter(), deque[Run]()
+    with psycopg.Connection.connect(database_url, autocommit=True) as connection:
+        register_arrays(connection)
+        for first in range(0, count, IN_ONE_CALL):
+            begun = [Run(number) for number in range(first, min(first + IN_ONE_CALL, count))]
+            append(connection, [run.start() for run in begun])
+            append(connection, [open_.popleft().end() for _ in range(max(0, len(open_) - RUNNING + len(begun)))])
+            open_ += begun
+        connection.execute("ANALYZE event")
+    print(f"{count:,} runs appended in {time.perf_counter() - began:.0f} s", flush=True)
+
+
+def append(connection: psycopg.Connection, requests: Sequence[AppendRequest]) -> None:
+    """With many requests in one call, as the group commit does under load."""
+    if requests:
+        encoded = [EncodedAppend.of(request) for request in requests]
+        answer = connection.execute(APPEND_SQL, parameters(encoded), prepare=True).fetchone()
+        assert answer is not None and answer[0] == 0, "all are accepted"
+
+
+async def make_rows(database_url: str) -> None:
+    async with builder(database_url, RUNS, TENANTS) as rebuilt:
+        rate = await rebuilt.round(RUNS)
+        await rebuilt.round(TENANTS)  # the keys: the api waits for them
+    print(f"rows of the read model of runs made of the log, {rate:,.0f} events/s", flush=True)
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        await connection.execute("VACUUM ANALYZE run")  # as autovacuum does
+
+
+@dataclass
+class Page:
+    name: str
+    query: dict[str, str]
+
+
+def pages(head: int) -> list[Page]:
+    """All filters, alone and in pairs. Half of the log is before the position of `as_of`."""
+    statuses = ("running", "completed", "failed", "cancelled", "degraded")
+    some, without = str(PROJECTS[3]), str(PROJECTS[-1])
+    then = str(head // 2)
+    return [
+        Page("no filter", {}),
+        *(Page(status, {"status": status}) for status in statuses),
+        Page("a project", {"project_id": some}),
+        *(Page(f"a project, {status}", {"project_id": some, "status": status}) for status in statuses),
+        *(Page(f"a project without any, {status}", {"project_id": without, "status": status}) for status in statuses[2:]),
+        Page("as of then", {"as_of": then}),
+        *(Page(f"as of then, {status}", {"as_of": then, "status": status}) for status in statuses),
+        Page("as of then, a project", {"as_of": then, "project_id": some}),
+    ]
+
+
+def measure(url: str, head: int, reads: int) -> None:
+    with httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60, trust_env=False) as client:
+        asked = pages(head)
+        waits: dict[str, list[float]] = {page.name: [] for page in asked}
+        found: dict[str, int] = {}
+        for number in range(reads + 3):
+            for page in asked:
+                began = time.perf_counter()
+                answer = client.get("/v1/runs", params=page.query)
+                took = time.perf_counter() - began
+                answer.raise_for_status()
+                found[page.name] = len(answer.json()["data"])
+                if number >= 3:
+                    waits[page.name].append(took * 1e3)
+        cursor = client.get("/v1/runs", params={"limit": 1000}).json()["next_cursor"]
+        assert cursor is not None
+    report(waits, found)
+
+
+def report(waits: dict[str, list[float]], found: dict[str, int]) -> None:
+    print(f"\n{'first page of 50, over HTTP':<40}{'runs':>6}{'p50, ms':>10}{'p99, ms':>10}")
+    slowest = {"now": ("", 0.0, 0.0), "as of": ("", 0.0, 0.0)}
+    for name, took in waits.items():
+        took.sort()
+        p50, p99 = statistics.median(took), quantile(took, 0.99)
+        kind = "as of" if name.startswith("as of") else "now"
+        slowest[kind] = max(slowest[kind], (name, p50, p99), key=lambda one: one[2])
+        print(f"{name:<40}{found[name]:>6}{p50:>10.1f}{p99:>10.1f}")
+    for kind, (name, p50, p99) in slowest.items():
+        reach = f"≤ {REACH_MS:g} ms" if kind == "now" else ""
+        title = "first page of the list of runs, the slowest filter" + (" as of the middle of the log" if kind == "as of" else "")
+        table.row(title, f"p50 {p50:.1f} ms, p99 {p99:.1f} ms", name, reach, met=p99 <= REACH_MS if reach else None)
+
+
+@contextmanager
+def serving(services: EmbeddedServices, roles: str) -> Iterator[str]:
+    """Yields the address of a server of the roles, which is ready."""
+    port, key_sha256 = free_port(), hashlib.sha256(KEY.encode()).hexdigest()
+    more = {"TIDELOG_PORT": str(port), "TIDELOG_BOOTSTRAP_KEY_SHA256": key_sha256}
+    with process(SERVE, roles, env=environment(services, **more)):
+        wait_for(f"http://127.0.0.1:{port}/health/ready", 120)
+        yield f"http://127.0.0.1:{port}"
+
+
+def issue_key(services: EmbeddedServices) -> None:
+    with serving(services, "api,relay,projector"):
+        pass
+
+
+def serve(services: EmbeddedServices, head: int, reads: int) -> None:
+    with serving(services, "api") as url:
+        measure(url, head, reads)
+
+
+async def main(count: int, reads: int) -> None:
+    async with embedded() as services:
+        await asyncio.to_thread(issue_key, services)
+        await asyncio.to_thread(fill, services.database_url, count)
+        await make_rows(services.database_url)
+        async with await psycopg.AsyncConnection.connect(services.database_url) as connection:
+            found = await (await connection.execute("SELECT position FROM log_head")).fetchone()
+        assert found is not None
+        await asyncio.to_thread(serve, services, int(found[0]), reads)
+
+
+if __name__ == "__main__":
+    quiet()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=1_000_000)
+    parser.add_argument("--reads", type=int, default=200)
+    given = parser.parse_args()
+    print(f"{given.runs:,} runs, load {os.getloadavg()[0]:.1f}")
+    uvloop.run(main(given.runs, given.reads))
