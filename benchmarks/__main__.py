@@ -16,12 +16,12 @@ from benchmarks import table
 
 BENCHMARKS = ("append", "growth", "stream", "pipeline", "replay", "rebuild", "http", "runs", "sse", "idle")
 GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
-    "large": (("runs", "--large"), ("runs", "--idle-workers", "64")),
+    "large": (("runs", "--large"), ("runs", "--idle-workers", "64"), ("run_lists",)),
     "long": (("long_runs",), ("cold_claim",)),
     "peers": (("peers",), ("run_peers",)),
 }
 """Names for several benchmarks, each with its options."""
-BY_NAME = (*BENCHMARKS, "run_peers", "long_runs", "cold_claim", *GROUPS)
+BY_NAME = (*BENCHMARKS, "run_peers", "long_runs", "cold_claim", "run_lists", *GROUPS)
 TIMEOUT_S, LONG_TIMEOUT_S = 600, 4 * 3600
 
 

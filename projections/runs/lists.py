@@ -22,17 +22,20 @@ AND (tenant_id, created_at, run_id) >= (%(tenant)s, '-infinity', '00000000-0000-
 """
 OF_STATUS = "tenant_id = %(tenant)s AND status = %(status)s AND (created_at, run_id) < (%(at)s::timestamptz, %(before)s)"
 OF_PROJECT = "tenant_id = %(tenant)s AND project_id = %(project)s AND (created_at, run_id) < (%(at)s::timestamptz, %(before)s)"
+OF_BOTH = """
+tenant_id = %(tenant)s AND project_id = %(project)s AND status = %(status)s
+AND (created_at, run_id) < (%(at)s::timestamptz, %(before)s)
+"""
 BY_TENANT = "tenant_id DESC, created_at DESC, run_id DESC"
 BY_STATUS = "tenant_id DESC, status DESC, created_at DESC, run_id DESC"
 BY_PROJECT = "tenant_id DESC, project_id DESC, created_at DESC, run_id DESC"
+BY_BOTH = "tenant_id DESC, project_id DESC, status DESC, created_at DESC, run_id DESC"
 LIST = {
     (None, False): f"SELECT {COLUMNS} FROM run WHERE {OF_TENANT} ORDER BY {BY_TENANT} LIMIT %(limit)s",
     ("status", False): f"SELECT {COLUMNS} FROM run WHERE {OF_STATUS} ORDER BY {BY_STATUS} LIMIT %(limit)s",
     ("degraded", False): f"SELECT {COLUMNS} FROM run WHERE {OF_TENANT} AND degraded ORDER BY {BY_TENANT} LIMIT %(limit)s",
     (None, True): f"SELECT {COLUMNS} FROM run WHERE {OF_PROJECT} ORDER BY {BY_PROJECT} LIMIT %(limit)s",
-    ("status", True): f"""
-        SELECT {COLUMNS} FROM run WHERE {OF_PROJECT} AND status = %(status)s ORDER BY {BY_PROJECT} LIMIT %(limit)s
-    """,
+    ("status", True): f"SELECT {COLUMNS} FROM run WHERE {OF_BOTH} ORDER BY {BY_BOTH} LIMIT %(limit)s",
     ("degraded", True): f"SELECT {COLUMNS} FROM run WHERE {OF_PROJECT} AND degraded ORDER BY {BY_PROJECT} LIMIT %(limit)s",
 }
 

@@ -18,10 +18,12 @@ from domain.errors import PayloadTooLarge
 from domain.runs import ENDS
 from projections.kernel import Connection
 from projections.runs.lists import (
+    BY_BOTH,
     BY_PROJECT,
     BY_STATUS,
     BY_TENANT,
     COLUMNS,
+    OF_BOTH,
     OF_PROJECT,
     OF_STATUS,
     OF_TENANT,
@@ -45,6 +47,8 @@ SELECT {COLUMNS}, fits, number FROM (
     row_number()
 """
 TAKE = "LIMIT %(looked_at)s) AS looked_at WHERE fits OR number = %(looked_at)s"
+# The columns that a walk fixes are not named here: outside of the walk the planner does not know them as fixed, and would sort.
+BY_TIME = "created_at DESC, run_id DESC"
 LIST_AS_OF = {
     (None, False): f"""
         {LOOK} OVER (ORDER BY {BY_TENANT}) AS number FROM run WHERE {OF_TENANT}
@@ -52,7 +56,7 @@ LIST_AS_OF = {
     """,
     ("status", False): f"""
         {LOOK} OVER (ORDER BY {BY_STATUS}) AS number FROM run WHERE {OF_STATUS}
-        ORDER BY {BY_STATUS} {TAKE} ORDER BY {BY_STATUS} LIMIT %(limit)s
+        ORDER BY {BY_STATUS} {TAKE} ORDER BY {BY_TIME} LIMIT %(limit)s
     """,
     ("degraded", False): f"""
         {LOOK} OVER (ORDER BY {BY_TENANT}) AS number FROM run WHERE {OF_TENANT} AND degraded
@@ -60,15 +64,15 @@ LIST_AS_OF = {
     """,
     (None, True): f"""
         {LOOK} OVER (ORDER BY {BY_PROJECT}) AS number FROM run WHERE {OF_PROJECT}
-        ORDER BY {BY_PROJECT} {TAKE} ORDER BY {BY_PROJECT} LIMIT %(limit)s
+        ORDER BY {BY_PROJECT} {TAKE} ORDER BY {BY_TIME} LIMIT %(limit)s
     """,
     ("status", True): f"""
-        {LOOK} OVER (ORDER BY {BY_PROJECT}) AS number FROM run WHERE {OF_PROJECT} AND status = %(status)s
-        ORDER BY {BY_PROJECT} {TAKE} ORDER BY {BY_PROJECT} LIMIT %(limit)s
+        {LOOK} OVER (ORDER BY {BY_BOTH}) AS number FROM run WHERE {OF_BOTH}
+        ORDER BY {BY_BOTH} {TAKE} ORDER BY {BY_TIME} LIMIT %(limit)s
     """,
     ("degraded", True): f"""
         {LOOK} OVER (ORDER BY {BY_PROJECT}) AS number FROM run WHERE {OF_PROJECT} AND degraded
-        ORDER BY {BY_PROJECT} {TAKE} ORDER BY {BY_PROJECT} LIMIT %(limit)s
+        ORDER BY {BY_PROJECT} {TAKE} ORDER BY {BY_TIME} LIMIT %(limit)s
     """,
 }
 THEN = """

@@ -87,10 +87,12 @@ SELECT n, 1 + n % 10, '{START}'::timestamptz + n * interval '1 second', {id_sql(
 INSERT INTO command SELECT {TENANT_OF}, {id_sql(COMMAND, "n")}, n, now(), 1 FROM generate_series(1, {ROWS}) AS n;
 UPDATE log_head SET position = {ROWS}, recorded_at = '{START}'::timestamptz + interval '{ROWS} seconds';
 INSERT INTO run (
-    run_id, tenant_id, project_id, status, position, created_at, degraded, agents, priority, start_position, event_count
+    run_id, tenant_id, project_id, status, position, created_at, degraded, agents, priority, start_position, event_count,
+    finished_at
 )
-SELECT {id_sql(ROW, "n")}, {TENANT_OF}, {id_sql(ROW, "n % 50")}, CASE WHEN n % 400 < 2 THEN 'failed' ELSE 'completed' END, n,
-       '{START}'::timestamptz + n * interval '1 second', n % 400 = 2, 'a', 'normal', n, 1
+SELECT {id_sql(ROW, "n")}, {TENANT_OF}, {id_sql(ROW, "n % 50")}, CASE WHEN n % 400 < 2 THEN 'failed' ELSE 'completed' END,
+       n + 5, '{START}'::timestamptz + n * interval '1 second', n % 400 = 2, 'a', 'normal', n, 1,
+       '{START}'::timestamptz + (n + 2) * interval '1 second'
 FROM generate_series(1, {ROWS}) AS n;
 INSERT INTO run_step (run_id, agent_run_id, tenant_id, attempt, recorded_steps, call_count, status, step)
 SELECT {id_sql(ROOT, "n / 100")}, {id_sql(STREAM, "n")}, {TENANT_OF_ROOT}, 1, 0, 0, 'completed', 's' || n
@@ -205,6 +207,11 @@ def list_runs(**filters: Any) -> Callable[[Hot], Awaitable[object]]:
     return lambda hot: runs.list_runs(hot.connection, tenant_id, RunsWanted(**given))
 
 
+def list_runs_as_of(**filters: Any) -> Callable[[Hot], Awaitable[object]]:
+    """A page of the runs of the tenant with most runs, as of the middle of the log."""
+    return lambda hot: runs.list_runs_as_of(hot.connection, BIG, ROWS // 2, RunsWanted(50, **filters))
+
+
 def list_calls(**filters: Any) -> Callable[[Hot], Awaitable[object]]:
     """A page of the older half of the calls of the tenant with most calls."""
     given: dict[str, Any] = {
@@ -290,7 +297,23 @@ HOT_QUERIES: dict[str, tuple[Callable[[Hot], Awaitable[object]], str]] = {
     "runs, the first page": (list_runs(tenant_id=SMALL, before=None), "run_tenant_time"),
     "runs of a status": (list_runs(status="failed"), "run_pkey run_status_time"),
     "runs of a project": (list_runs(project_id=uuid(ROW, 8)), "run_pkey run_project_time"),
+    "runs of a project and a status": (list_runs(project_id=uuid(ROW, 8), status="failed"), "run_pkey run_project_status_time"),
     "degraded runs": (list_runs(status="degraded"), "run_pkey run_degraded_time"),
+    "degraded runs of a project": (
+        list_runs(project_id=uuid(ROW, 8), status="degraded"), "run_pkey run_project_degraded_time"
+    ),
+    "runs as of a position": (list_runs_as_of(), "event_pkey run_tenant_time event_root_idx event_stream_key"),
+    "runs of a status as of a position": (list_runs_as_of(status="failed"), "event_pkey run_status_time"),
+    "runs under way as of a position": (
+        list_runs_as_of(status="running"), "event_pkey run_tenant_time event_root_idx event_stream_key"
+    ),
+    "runs of a project as of a position": (
+        list_runs_as_of(project_id=uuid(ROW, 8)), "event_pkey run_project_time"
+    ),
+    "runs of a project and a status as of a position": (
+        list_runs_as_of(project_id=uuid(ROW, 8), status="completed"), "event_pkey run_project_status_time"
+    ),
+    "degraded runs as of a position": (list_runs_as_of(status="degraded"), "event_pkey run_degraded_time"),
     "calls": (list_calls(tenant_id=SMALL), "invocation_pkey"),
     "calls, the first page": (list_calls(tenant_id=SMALL, before=None), "invocation_pkey"),
     "calls that wait for a person": (list_calls(status="ambiguous"), "invocation_status"),
