@@ -237,7 +237,13 @@ def report(results: dict[str, list[tuple[float, float]]]) -> None:
         print(f"{name:<28}{rate:>10,.0f}{rate / base_rate:>11.1f}{cpu:>14.1f}{base_cpu / cpu:>11.1f}")
     name, (rate, _) = list(medians.items())[-1]
     beside = f"{rate / base_rate:.1f} × the library's select and mapper, which fold nothing ({base_rate:,.0f}/s)"
-    table.row(f"{name}: a whole log to states", f"{rate:,.0f} events/s", beside, "≥ 2 ×", met=rate >= 2 * base_rate)
+    table.row(
+        f"{name}: a whole log to states",
+        f"{rate:,.0f} events/s",
+        beside,
+        "≥ 2 ×, ≥ 250,000/s",
+        met=rate >= max(2 * base_rate, 250_000),
+    )
 
 
 async def run(state_dir: Path, events: int) -> None:

@@ -44,7 +44,7 @@ LABELS = "SELECT kind, label FROM activity_total"
 FORGET = "DELETE FROM activity WHERE id = ANY (%s)"
 KEEP = """
 INSERT INTO activity (id, tenant_id, kind, label, began_at, state, since)
-SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::timestamptz[], %s::text[], %s::timestamptz[])
+SELECT * FROM unnest(%b::uuid[], %b::uuid[], %b::text[], %b::text[], %b::timestamptz[], %b::text[], %b::timestamptz[])
 ON CONFLICT (id) DO UPDATE SET state = EXCLUDED.state, since = EXCLUDED.since
 """
 ADD = """
@@ -52,8 +52,8 @@ INSERT INTO activity_total AS t (kind, label, started, completed, degraded, fail
                                  waiting, running, retrying, ambiguous, microseconds, durations)
 SELECT kind, label, started, completed, degraded, failed, cancelled, retries, became_ambiguous, waiting, running, retrying,
        ambiguous, microseconds, durations::bigint[]
-FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[],
-            %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::text[])
+FROM unnest(%b::text[], %b::text[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[],
+            %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::text[])
     AS u (kind, label, started, completed, degraded, failed, cancelled, retries, became_ambiguous,
           waiting, running, retrying, ambiguous, microseconds, durations)
 ON CONFLICT (kind, label) DO UPDATE SET (started, completed, degraded, failed, cancelled, retries, became_ambiguous,

@@ -80,13 +80,13 @@ def replay(events: Iterable[RecordedEvent]) -> InvocationView | None:
 INSERT = """
 INSERT INTO invocation (tenant_id, invocation_id, run_id, agent_run_id, key, tool, status, since, attempt, cancel_requested)
 SELECT tenant, id, run, agent_run, key, tool, 'requested', at, 0, false
-FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::timestamptz[])
+FROM unnest(%b::uuid[], %b::uuid[], %b::uuid[], %b::uuid[], %b::text[], %b::text[], %b::timestamptz[])
     AS u (tenant, id, run, agent_run, key, tool, at)
 """
 UPDATE = """
 UPDATE invocation SET status = coalesce(u.status, invocation.status), since = coalesce(u.since, invocation.since),
     attempt = coalesce(u.attempt, invocation.attempt), cancel_requested = invocation.cancel_requested OR u.cancelled
-FROM unnest(%s::uuid[], %s::uuid[], %s::text[], %s::timestamptz[], %s::int[], %s::boolean[])
+FROM unnest(%b::uuid[], %b::uuid[], %b::text[], %b::timestamptz[], %b::int[], %b::boolean[])
     AS u (tenant, id, status, since, attempt, cancelled)
 WHERE invocation.tenant_id = u.tenant AND invocation.invocation_id = u.id
 """

@@ -27,7 +27,7 @@ from projections.kernel import (
 async def on_message_sent(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
     sql = """
     INSERT INTO message (message_id, tenant_id, run_id, sender, recipient, body, position, sent_at)
-    SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::timestamptz[])
+    SELECT * FROM unnest(%b::uuid[], %b::uuid[], %b::uuid[], %b::text[], %b::text[], %b::text[], %b::bigint[], %b::timestamptz[])
     """
     sent: list[MessageSent] = [decoded(e) for e in batch]
     await connection.execute(
@@ -42,7 +42,7 @@ async def on_message_sent(connection: Connection, batch: Sequence[RecordedEvent]
 
 async def on_mail_delivered(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
     sql = """
-    UPDATE message SET delivered_at = delivered.at FROM unnest(%s::uuid[], %s::timestamptz[]) AS delivered (id, at)
+    UPDATE message SET delivered_at = delivered.at FROM unnest(%b::uuid[], %b::timestamptz[]) AS delivered (id, at)
     WHERE message_id = delivered.id
     """
     await connection.execute(sql, ([decoded(e).message_id for e in batch], [e.recorded_at for e in batch]))
@@ -50,7 +50,7 @@ async def on_mail_delivered(connection: Connection, batch: Sequence[RecordedEven
 
 async def on_mail_refused(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
     sql = """
-    UPDATE message SET refused = failed.reason FROM unnest(%s::uuid[], %s::text[]) AS failed (id, reason)
+    UPDATE message SET refused = failed.reason FROM unnest(%b::uuid[], %b::text[]) AS failed (id, reason)
     WHERE message_id = failed.id
     """
     events: list[MailRefused] = [decoded(e) for e in batch]
@@ -59,7 +59,7 @@ async def on_mail_refused(connection: Connection, batch: Sequence[RecordedEvent]
 
 async def on_mail_received(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
     sql = """
-    UPDATE message SET received_at = received.at FROM unnest(%s::uuid[], %s::timestamptz[]) AS received (id, at)
+    UPDATE message SET received_at = received.at FROM unnest(%b::uuid[], %b::timestamptz[]) AS received (id, at)
     WHERE message_id = received.id
     """
     received = [(decoded(e).message_id, e.recorded_at) for e in batch]

@@ -83,14 +83,14 @@ class Changes:
 OPEN = """
 INSERT INTO open_work (work_id, tenant_id, root_id, kind, pool, dispatch, dispatched_at, session_id, attempt, priority)
 SELECT * FROM unnest(
-    %s::uuid[], %s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::int[], %s::timestamptz[], %s::uuid[], %s::int[], %s::text[]
+    %b::uuid[], %b::uuid[], %b::uuid[], %b::text[], %b::text[], %b::int[], %b::timestamptz[], %b::uuid[], %b::int[], %b::text[]
 )
 ON CONFLICT (work_id) DO UPDATE SET dispatch = EXCLUDED.dispatch, dispatched_at = EXCLUDED.dispatched_at,
     session_id = EXCLUDED.session_id, attempt = EXCLUDED.attempt, priority = EXCLUDED.priority
 """
 CLAIM = """
 UPDATE open_work AS w SET session_id = c.session_id, attempt = c.attempt
-FROM unnest(%s::uuid[], %s::uuid[], %s::int[]) AS c (work_id, session_id, attempt) WHERE w.work_id = c.work_id
+FROM unnest(%b::uuid[], %b::uuid[], %b::int[]) AS c (work_id, session_id, attempt) WHERE w.work_id = c.work_id
 """
 
 
