@@ -12,6 +12,7 @@ from application.engine.ports.pages import Page
 from application.views.activity import Activity, OpenRunCount
 from application.views.agents import AgentView
 from application.views.invocations import InvocationSummary, InvocationView
+from application.views.large import Field, Held
 from application.views.messages import MessageView
 from application.views.parts import OpenParts
 from application.views.projects import ProjectView
@@ -91,6 +92,10 @@ class RunReads(Protocol):
 
     def journal(self, started: RecordedEvent, events: Sequence[RecordedEvent]) -> Sequence[JournalEntryView]:
         """The journal's entries of events that have one. `started`: the event that started the run."""
+        ...
+
+    def held(self, recorded: RecordedEvent, field: Field, step: str | None = None) -> Held | None:
+        """A value of the run, or of a step, if the event holds it. Raises ValueError, UnknownEvent."""
         ...
 
     def calls_in(self, view: RunView) -> Sequence[RunCallView]:

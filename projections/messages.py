@@ -6,6 +6,7 @@ from uuid import UUID
 
 from application.engine.ports.pages import Page, encode_cursor
 from application.reads import Positioned
+from application.views.large import LARGE_BYTES, path_of_message, place_of
 from application.views.messages import MessageView
 from domain.agent_runs import MailDelivered, MailReceived, MailRefused
 from domain.kernel import Json, RecordedEvent
@@ -79,17 +80,22 @@ PROJECTION = Projection(
 )  # fmt: skip
 
 
+# A large body is not read: the length of a value is known without the value.
+LIST = """
+SELECT message_id, sender, recipient, CASE WHEN octet_length(body) <= %(largest)s THEN body END, position, sent_at, delivered_at,
+    received_at, refused, octet_length(body)
+FROM message
+WHERE tenant_id = %(tenant)s AND run_id = %(run)s AND (%(after)s::bigint IS NULL OR position > %(after)s)
+ORDER BY position LIMIT %(limit)s
+"""
+
+
 async def list_messages(
     connection: Connection, tenant_id: UUID, run_id: UUID, *, limit: int, after: int | None
 ) -> Page[MessageView]:
     """In the order in which they were sent."""
-    sql = """
-    SELECT message_id, sender, recipient, body, position, sent_at, delivered_at, received_at, refused FROM message
-    WHERE tenant_id = %(tenant)s AND run_id = %(run)s AND (%(after)s::bigint IS NULL OR position > %(after)s)
-    ORDER BY position LIMIT %(limit)s
-    """
-    parameters = {"tenant": tenant_id, "run": run_id, "after": after, "limit": limit + 1}
-    rows = await (await connection.execute(sql, parameters)).fetchall()
+    parameters = {"tenant": tenant_id, "run": run_id, "after": after, "largest": LARGE_BYTES, "limit": limit + 1}
+    rows = await (await connection.execute(LIST, parameters)).fetchall()
     data = [_listed(run_id, row) for row in rows[:limit]]
     return Page(data, encode_cursor(str(data[-1].position)) if len(rows) > limit else None)
 
@@ -102,6 +108,10 @@ def _listed(run_id: UUID, row: Sequence[Any]) -> MessageView:
             status="refused" if row[8] else "received" if row[7] else "delivered" if row[6] else "sent",
         )  # fmt: skip
 
+    if row[3] is None:
+        large = view(None)
+        large.put("body", None, place_of(path_of_message(run_id, row[0]), "body", row[4], row[9]))
+        return large
     return listed("message", row[0], lambda: view(load_json(row[3])), lambda: view(None, unreadable=True))
 
 

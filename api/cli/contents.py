@@ -8,6 +8,7 @@ import typer
 
 from api.cli import options, output, phrases
 from api.cli.ids import GivenId
+from api.cli.large_values import left_out
 
 app = typer.Typer()
 
@@ -91,8 +92,8 @@ def journal(found: list[dict[str, Any]]) -> None:
 
 def _what(entry: dict[str, Any]) -> str:
     """The result of an entry, or what it refers to."""
-    if entry["large"] is not None:
-        return f"{entry['large']['bytes']:,} bytes: {output.program()} events show {entry['position']}"
+    if (large := left_out(entry, "result", f"{output.program()} events show {entry['position']}")) is not None:
+        return large
     if entry["tool"] is not None:
         return f"{entry['tool']} {entry['invocation_id']}"
     if entry["succeeded"] is not None:

@@ -53,6 +53,7 @@ def demo(
 async def _demo(repo: Path | None, data_dir: Path | None, keep: bool, as_json: bool) -> None:
     from api.cli import connection
     from api.settings import load_settings
+    from tidelog.large import value_of
 
     root = _repository(repo or Path.cwd())
     # The repository is on this machine, so the worker must be, too: a server on another machine (TIDELOG_URL) cannot be used.
@@ -66,6 +67,8 @@ async def _demo(repo: Path | None, data_dir: Path | None, keep: bool, as_json: b
             output.say(f"Reviewing {root} on {where}: {server.url}\n")
         await connection.wait_for_agents(server, {*TEAM, EDITOR}, WORKER_PATIENCE_S)
         run = await _review(server, root, as_json)
+        if (place := (run["large"] or {}).get("result")) is not None:
+            run["result"] = await value_of(place["ref"], server.get)
         report = _report(run)
         if as_json:
             output.line({"run": run, "report": str(report)})

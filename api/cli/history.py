@@ -74,7 +74,7 @@ class RunHistory:
         self._value: Callable[[Any], str] = phrases.uncut if full else shortened
 
     def feed(self, event: Mapping[str, Any], *, keep_state: bool = False) -> Moment:
-        self.view = evolve_view(self.view, recorded(event))
+        self.view = evolve_view(self.view, recorded(event), whole=True)
         self._values |= self._values_of(event["type"], event["subject"], event["data"])
         before, self._facts = self._facts, {**_facts(self.view, self._shown), **self._values}
         changes = tuple(
@@ -107,7 +107,7 @@ class RunHistory:
         return next((step.key for step in steps if str(step.agent_run_id) == agent_run_id), "?")
 
     def document(self) -> dict[str, Any] | None:
-        """The run as `GET /v1/runs/{id}` would show it."""
+        """The run as `GET /v1/runs/{id}` would show it, with its large values."""
         if self.view is None:
             return None
         return self.view.model_dump(mode="json")

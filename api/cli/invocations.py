@@ -7,6 +7,7 @@ import typer
 
 from api.cli import failures, options, output, phrases
 from api.cli.ids import CALL, GivenId
+from api.cli.large_values import fill
 
 app = typer.Typer(help="Tool calls of agents.", no_args_is_help=True)
 
@@ -93,6 +94,8 @@ async def _show(invocation_id: str, traceback: bool, data_dir: Path | None, url:
     settings = load_settings(data_dir=data_dir, url=url)
     async with connection.server(settings, quiet=as_json) as server:
         call: dict[str, Any] = await server.get(f"/v1/invocations/{await given.complete(server)}")
+        if not as_json:
+            await fill(server, call)
     if as_json:
         output.document(call)
     else:

@@ -11,6 +11,7 @@ from api.cli import (
     doctor,
     events,
     invocations,
+    large_values,
     logs,
     messages,
     nats,
@@ -40,6 +41,7 @@ for module in (up, worker, demo, replay, verify, restored, doctor):
 runs.app.registered_commands.extend(messages.app.registered_commands)
 runs.app.registered_commands.extend(logs.app.registered_commands)
 runs.app.registered_commands.extend(contents.app.registered_commands)
+runs.app.registered_commands.extend(large_values.app.registered_commands)
 app.add_typer(runs.app, name="runs")
 app.add_typer(projects.app, name="projects")
 app.add_typer(events.app, name="events")

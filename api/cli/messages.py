@@ -7,6 +7,7 @@ import typer
 
 from api.cli import options, output
 from api.cli.ids import GivenId
+from api.cli.large_values import left_out
 
 app = typer.Typer()
 
@@ -43,9 +44,11 @@ async def _messages(run_id: str, data_dir: Path | None, url: str | None, as_json
         return
     table = output.table("Position", "Sent", "From", "To", "Status", "Message")
     for message in found:
+        hint = f"{output.program()} events show {message['position']}"
         status = message["status"] + (f": {message['refused']}" if message["refused"] else "")
         table.add_row(
             str(message["position"]), message["sent_at"][:19].replace("T", " "), output.escape(message["sender"]),
-            output.escape(message["recipient"]), output.escape(status), output.escape(output.gist(message["body"], 160)),
+            output.escape(message["recipient"]), output.escape(status),
+            output.escape(left_out(message, "body", hint) or output.gist(message["body"], 160)),
         )  # fmt: skip
     output.console().print(table)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from api.cli import output, phrases
+from api.cli import large_values, output, phrases
 
 if TYPE_CHECKING:
     from api.cli.connection import ServerClient
@@ -37,6 +37,8 @@ async def values_of(server: "ServerClient", run: Mapping[str, Any], *, full: boo
     for first in range(0, len(wanted), ASKED_TOGETHER):
         some = wanted[first : first + ASKED_TOGETHER]
         documents = await asyncio.gather(*(server.get(f"/v1/invocations/{call['invocation_id']}") for _, call in some))
+        if full:
+            await large_values.fill(server, *documents)
         found += [(step, call, document) for (step, call), document in zip(some, documents, strict=True)]
     recorded = await _recorded(server, run) if full else []
     return RunValues(found, recorded, max(run.get("call_count", len(wanted)) - len(wanted), 0))
@@ -62,9 +64,10 @@ def show(values: RunValues, *, full: bool) -> None:
         took = f" in {phrases.took(call)}" if call["finished_at"] else ""
         name = f"{step}: {call['key']}" + ("" if call["key"].startswith(call["tool"]) else f" ({call['tool']})")
         console.print(f"  [bold]{output.escape(name)}[/bold]  {output.call_status(call)}{took}  [dim]{call['invocation_id']}[/dim]")
-        _line("arguments", shown(document["arguments"]))
+        hint = f"{output.program()} invocations show {call['invocation_id']}"
+        _line("arguments", large_values.left_out(document, "arguments", hint) or shown(document["arguments"]))
         if document["status"] == "succeeded":
-            _line("result", shown(document["result"]))
+            _line("result", large_values.left_out(document, "result", hint) or shown(document["result"]))
     if values.left_out:
         output.say(f"  … and {values.left_out} more calls (--full)")
     if values.recorded:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from api.cli import failures, output, phrases
 from api.cli.invocations import to_resolve
+from api.cli.large_values import command_of, left_out
 from api.cli.timeline import duration_of
 from api.cli.waiting import FIRST_S, waits
 from api.cli.watching import outcome, warnings
@@ -40,6 +41,7 @@ def show(run: dict[str, Any], values: "RunValues | None" = None, *, full: bool =
 
 def _head(run: dict[str, Any], full: bool) -> dict[str, str]:
     shown = phrases.uncut if full else lambda value: output.gist(value, 160)
+    large = {field: left_out(run, field, f"{output.program()} runs show {run['run_id']} --full") for field in ("input", "metadata")}
     return {
         "started": run["created_at"],
         "ended" if run["finished_at"] else "last event": run["finished_at"] or run["updated_at"],
@@ -47,8 +49,8 @@ def _head(run: dict[str, Any], full: bool) -> dict[str, str]:
         "events": f"{run['event_count']}, the last at position {run['position']}",
         "outcome": outcome(run) if run.get("error") else "",
         "reason": run.get("cancel_reason") or "",
-        "input": shown(run["input"]) if run["input"] is not None else "",
-        "metadata": shown(run["metadata"]) if run["metadata"] else "",
+        "input": large["input"] or (shown(run["input"]) if run["input"] is not None else ""),
+        "metadata": large["metadata"] or (shown(run["metadata"]) if run["metadata"] else ""),
         "priority": "" if run.get("priority", "normal") == "normal" else run["priority"],
     }
 
@@ -94,8 +96,13 @@ def _steps(run: dict[str, Any], full: bool) -> Any:
     table = output.table("Step", "Agent", "Status", "After", "Attempt", "Took", "What")
     for step in run["steps"]:
         error = step["error"] if step["status"] != "completed" else None
-        result = output.gist(step["result"]) if step["result"] is not None else ""
-        what = failures.headline(error, width) if error else (phrases.uncut(step["result"]) if full and result else result)
+        large = left_out(step, "result", command_of(run["run_id"], step["key"]))
+        result = large or (output.gist(step["result"]) if step["result"] is not None else "")
+        what = (
+            failures.headline(error, width)
+            if error
+            else (phrases.uncut(step["result"]) if full and result and not large else result)
+        )
         name, attempt = f"[bold]{output.escape(step['key'])}[/bold]", str(step["attempt"] or "")
         table.add_row(
             name,

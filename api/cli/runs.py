@@ -139,10 +139,13 @@ async def _to_the_end(server: "ServerClient", run_id: str, as_json: bool, traceb
 def _show_outcome(run: dict[str, Any]) -> None:
     from rich.json import JSON
 
-    if run["status"] == "completed" and run["result"] is not None:
+    from api.cli.large_values import command_of, left_out
+
+    large = left_out(run, "result", command_of(run["run_id"]))
+    if run["status"] == "completed" and (large is not None or run["result"] is not None):
         console = output.console()
         console.print("\n[bold]Result[/bold]")
-        console.print(JSON.from_data(run["result"]))
+        console.print(output.escape(large) if large is not None else JSON.from_data(run["result"]), soft_wrap=large is not None)
 
 
 @app.command("list")
@@ -221,13 +224,15 @@ def show(
 
 
 async def _show(run_id: str, full: bool, traceback: bool, data_dir: Path | None, url: str | None, as_json: bool) -> None:
-    from api.cli import connection, run_calls, run_view
+    from api.cli import connection, large_values, run_calls, run_view
     from api.settings import load_settings
 
     given = GivenId.parse(run_id)
     settings = load_settings(data_dir=data_dir, url=url)
     async with connection.server(settings, quiet=as_json) as server:
         run: dict[str, Any] = await server.get(f"/v1/runs/{await given.complete(server)}")
+        if full:
+            await large_values.fill(server, run)
         values = None if as_json else await run_calls.values_of(server, run, full=full)
     if as_json:
         output.document(run)

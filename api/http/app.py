@@ -22,13 +22,14 @@ from api.http.routes import (
     run_contents,
     runs,
     tools,
+    values,
     workers,
 )
 from api.http.sessions.endpoint import Sessions
 
 ROUTERS = (
-    runs.router, run_contents.router, events.router, ids.router, agents.router, tools.router, projects.router, workers.router,
-    reports.router, invocations.router,
+    runs.router, run_contents.router, values.of_runs, events.router, ids.router, agents.router, tools.router, projects.router,
+    workers.router, reports.router, invocations.router, values.of_calls,
     health.router, health.of_log, pages.router, schemas.router, openapi.router, asyncapi.router, projections.router,
 )  # fmt: skip
 

@@ -6,13 +6,14 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from application.engine.ports.views import Timestamp
+from application.views.large import HoldsLarge, path_of_call, put_error, put_value
 from domain.failures import Failure
 from domain.kernel import Json
 
 Status = Literal["requested", "running", "retrying", "succeeded", "failed", "ambiguous", "cancelled"]
 
 
-class ResolutionView(BaseModel):
+class ResolutionView(HoldsLarge):
     """The resolution of an ambiguous call by a person, without the outcome."""
 
     by: str
@@ -35,7 +36,7 @@ class InvocationSummary(BaseModel):
     """Whether the call was cancelled in the middle of an attempt. Such a call is not tried again."""
 
 
-class InvocationView(InvocationSummary):
+class InvocationView(InvocationSummary, HoldsLarge):
     arguments: dict[str, Json]
     idempotent: bool
     requested_at: Timestamp
@@ -46,3 +47,12 @@ class InvocationView(InvocationSummary):
     resolution: ResolutionView | None = None
     version: int
     """Version of the call's stream."""
+
+    def refer(self, position: int) -> None:
+        """Puts references in the place of large values. `position`: of the call's last event."""
+        path = path_of_call(self.invocation_id)
+        put_value(self, "arguments", self.arguments, path, position, empty={})
+        put_value(self, "result", self.result, path, position)
+        put_error(self, self.error, path, position)
+        if self.resolution is not None:
+            put_value(self.resolution, "evidence", self.resolution.evidence, path, position)

@@ -4,10 +4,11 @@ from typing import Literal
 from uuid import UUID
 
 from application.engine.ports.views import ListedRow, Timestamp
+from application.views.large import HoldsLarge
 from domain.kernel import Json
 
 
-class MessageView(ListedRow):
+class MessageView(ListedRow, HoldsLarge):
     message_id: UUID
     run_id: UUID
     sender: str

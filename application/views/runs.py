@@ -1,12 +1,13 @@
 """Runs as people see them: the whole document, and an entry of a list."""
 
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, Field, computed_field
+from pydantic import BaseModel, Field, PrivateAttr, computed_field
 
 from application.engine.ports.views import ListedRow, Timestamp
 from application.views.invocations import ResolutionView
+from application.views.large import LARGE_BYTES, MEANING, HoldsLarge, Large, LargeValue, json_bytes, path_of_run, place_of
 from domain import runs
 from domain.failures import Failure
 from domain.kernel import Json, Priority
@@ -19,7 +20,7 @@ StepStatus = Literal["pending", "scheduled", "running", "retrying", "completed",
 CallStatus = Literal["requested", "running", "retrying", "succeeded", "failed", "ambiguous", "cancelled"]
 
 
-class CallView(BaseModel):
+class CallView(HoldsLarge):
     key: str
     tool: str
     invocation_id: UUID
@@ -45,16 +46,7 @@ class RunCallView(CallView):
     """Of the event that started the call. Calls are listed in this order."""
 
 
-class LargeValue(BaseModel):
-    """Where a value is that is too large for a list."""
-
-    ref: str
-    """Path of the event that holds the value."""
-    bytes: int
-    """Size of the event."""
-
-
-class JournalEntryView(BaseModel):
+class JournalEntryView(HoldsLarge):
     """Something that an agent has finished or begun, so that its next attempt does not repeat it."""
 
     position: int
@@ -69,15 +61,13 @@ class JournalEntryView(BaseModel):
     """`call`: a call was started. `call_finished`: the call has an outcome."""
     result: Json = None
     """Of a step that was recorded, also of messages and shared values."""
-    large: LargeValue | None = None
-    """In place of a large result."""
     tool: str | None = None
     invocation_id: UUID | None = None
     succeeded: bool | None = None
     message_id: UUID | None = None
 
 
-class StepView(BaseModel):
+class StepView(HoldsLarge):
     key: str
     agent: str
     agent_version: str | None = None
@@ -130,15 +120,50 @@ class RunView(BaseModel):
     """Tool calls of the run. The steps show the newest of them."""
     steps: list[StepView] = []
 
+    _large: dict[str, LargeValue] = PrivateAttr(default_factory=dict)
+
+    def put(self, field: str, value: Any, place: LargeValue | None = None) -> None:
+        """Sets a field; see `HoldsLarge.put`."""
+        setattr(self, field, value)
+        if place is not None:
+            self._large[field] = place
+
     @computed_field  # type: ignore[prop-decorator]  # as pydantic documents it
     @property
     def result(self) -> Json:
         """The result of the only final step. With several final steps: their results by key."""
-        upstream = {key for step in self.steps for key in step.after}
-        final = [step for step in self.steps if step.key not in upstream]
+        final = self.final_steps
         if len(final) == 1:
             return final[0].result
-        return {step.key: step.result for step in final if step.status == "completed"}
+        return None if self._size_of_large(final) else {step.key: step.result for step in final if step.status == "completed"}
+
+    @computed_field(description=MEANING)  # type: ignore[prop-decorator]
+    @property
+    def large(self) -> Large:
+        final, found = self.final_steps, dict(self._large)
+        if len(final) == 1:
+            if final[0].large is not None and "result" in final[0].large:
+                found["result"] = final[0].large["result"]
+        elif size := self._size_of_large(final):
+            found["result"] = place_of(path_of_run(self.run_id), "result", self.position, size)
+        return found or None
+
+    @property
+    def final_steps(self) -> list[StepView]:
+        """The steps that no other step comes after."""
+        upstream = {key for step in self.steps for key in step.after}
+        return [step for step in self.steps if step.key not in upstream]
+
+    @staticmethod
+    def _size_of_large(final: list[StepView]) -> int:
+        """Bytes of the results of several final steps as one JSON object. 0 if the object stands in the document."""
+        size, has_large = 1, False
+        for step in final:
+            if step.status == "completed":
+                place = (step.large or {}).get("result")
+                has_large |= place is not None
+                size += len(f'"{step.key}":,') + (json_bytes(step.result) if place is None else place.bytes)
+        return size if has_large or size > LARGE_BYTES else 0
 
 
 DEGRADED = "degraded"

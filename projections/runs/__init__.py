@@ -15,6 +15,7 @@ from uuid import UUID
 
 from application.engine.ports.pages import Page
 from application.reads import Positioned, RunsWanted
+from application.views.large import Field, Held
 from application.views.runs import NEWEST_CALLS, JournalEntryView, RunCallView, RunSummary, RunView
 from domain.errors import ProjectionBehind
 from domain.kernel import RecordedEvent
@@ -28,6 +29,7 @@ from projections.runs.lists import list_runs
 from projections.runs.lists_as_of import list_runs_as_of
 from projections.runs.queries import ONE_SNAPSHOT, get_run, read_calls
 from projections.runs.rows import apply, apply_as_live
+from projections.runs.values import held
 
 INSIDE_RUNS = frozenset(
     event.TOPIC for name in ("runs", "agent_runs", "invocations", "messages", "context") for event in SLICES[name]
@@ -75,6 +77,9 @@ class RunQueries:
 
     def journal(self, started: RecordedEvent, events: Sequence[RecordedEvent]) -> Sequence[JournalEntryView]:
         return journal(started, events)
+
+    def held(self, recorded: RecordedEvent, field: Field, step: str | None = None) -> Held | None:
+        return held(recorded, field, step)
 
     def calls_in(self, view: RunView) -> Sequence[RunCallView]:
         return calls_in(view)

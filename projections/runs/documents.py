@@ -7,13 +7,15 @@ document holds all calls of its run. A rebuild of the read model leaves no docum
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
+from application.views.large import json_bytes, most_of_results, path_of_call, path_of_step, place_of, put_value
 from application.views.runs import NEWEST_CALLS, RunSummary, RunView
 from domain import values
 from domain.kernel import RecordedEvent
 from projections.kernel import Connection, in_turns
 from projections.runs.fold import evolve_view, parts_of
+from projections.runs.values import UNKNOWN, Values, error_of_call
 
-NOT_STORED = {"result"}
+NOT_STORED = {"result", "large"}
 """Computed from the steps when the run is shown."""
 STORE = """
 INSERT INTO run (run_id, tenant_id, project_id, status, degraded, position, created_at, view)
@@ -32,7 +34,7 @@ async def apply(connection: Connection, stored: Mapping[UUID, bytes], batch: Seq
         views[run_id] = read(document)
     tenants = {}
     async for recorded in in_turns(batch):
-        views[recorded.root_id] = evolve_view(views.get(recorded.root_id), recorded, keep=None)
+        views[recorded.root_id] = evolve_view(views.get(recorded.root_id), recorded, keep=None, whole=True)
         tenants[recorded.root_id] = recorded.tenant_id
     changed = [(run_id, view) for run_id, view in views.items() if view is not None]
     documents = [_stored(view) async for _, view in in_turns(changed)]
@@ -71,7 +73,23 @@ def shown(document: bytes) -> RunView:
         newest = {call.view.invocation_id for call in list(parts_of(view).calls)[-NEWEST_CALLS:]}
         for step in view.steps:
             step.calls = [call for call in step.calls if call.invocation_id in newest]
+    _refer(view)
     return view
+
+
+def _refer(view: RunView) -> None:
+    """Puts references in the place of large values. They name the position of the document, which does not know those of events."""
+    at, most, values_of = view.position, most_of_results(len(view.steps)), Values(view.run_id, len(view.steps))
+    values_of.start(view, view, at, UNKNOWN)
+    values_of.error_of_run(view, view.error, at, UNKNOWN)
+    for step in view.steps:
+        if (size := json_bytes(step.result)) > most:
+            step.put("result", None, place_of(path_of_step(view.run_id, step.key), "result", at, size))
+        values_of.error_of_step(step, step.error, at, UNKNOWN)
+        for call in step.calls:
+            error_of_call(call, call.error, at, UNKNOWN)
+            if call.resolution is not None:
+                put_value(call.resolution, "evidence", call.resolution.evidence, path_of_call(call.invocation_id), at)
 
 
 def summary(document: bytes) -> RunSummary:

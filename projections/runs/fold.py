@@ -10,13 +10,12 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
-from application.views.invocations import ResolutionView
 from application.views.runs import NEWEST_CALLS, CallStatus, CallView, RunCallView, RunStatus, RunView, StepStatus, StepView
 from domain import agent_runs, invocations, runs
 from domain.failures import Failure
-from domain.kernel import Json, RecordedEvent
-from projections.invocations import resolution_of
+from domain.kernel import RecordedEvent
 from projections.kernel import decoded
+from projections.runs.values import Values, error_of_call, resolution_of_call
 
 # --- what an event changes ----------------------------------------------------------------------------------------------
 
@@ -35,10 +34,6 @@ class FoldedRun(Protocol):
     message_count: int
     call_count: int
 
-    @property
-    def error(self) -> Failure | None: ...
-    @error.setter
-    def error(self, value: Failure | None) -> None: ...
     @property
     def cancel_reason(self) -> str | None: ...
     @cancel_reason.setter
@@ -59,14 +54,6 @@ class FoldedStep(Protocol):
     finished_at: datetime | None
 
     @property
-    def result(self) -> Json: ...
-    @result.setter
-    def result(self, value: Json) -> None: ...
-    @property
-    def error(self) -> Failure | None: ...
-    @error.setter
-    def error(self, value: Failure | None) -> None: ...
-    @property
     def unused_keys(self) -> list[str]: ...
     @unused_keys.setter
     def unused_keys(self, value: list[str]) -> None: ...
@@ -82,17 +69,9 @@ class FoldedCall(Protocol):
     finished_at: datetime | None
 
     @property
-    def error(self) -> Failure | None: ...
-    @error.setter
-    def error(self, value: Failure | None) -> None: ...
-    @property
     def effect(self) -> Any: ...
     @effect.setter
     def effect(self, value: Any) -> None: ...
-    @property
-    def resolution(self) -> ResolutionView | None: ...
-    @resolution.setter
-    def resolution(self, value: ResolutionView | None) -> None: ...
 
 
 class FoldedParts(Protocol):
@@ -113,6 +92,12 @@ class FoldedParts(Protocol):
     def open_steps(self) -> Iterable[FoldedStep]:
         """Every step without an outcome that an event has changed before, and perhaps others."""
         ...
+
+    # What may be large. `part`: the run, or a step or call that this object gave out.
+
+    def keep_result(self, step: Any, event: runs.StepCompleted, recorded: RecordedEvent) -> None: ...
+    def keep_error(self, part: Any, error: Failure | None, recorded: RecordedEvent) -> None: ...
+    def keep_resolution(self, call: Any, event: invocations.InvocationResolved, recorded: RecordedEvent) -> None: ...
 
 
 Decode = Callable[[RecordedEvent], Any]
@@ -140,14 +125,17 @@ def _on_run_event(run: FoldedRun, parts: FoldedParts, recorded: RecordedEvent, d
             step.status, step.agent_run_id, step.scheduled_at = "scheduled", event.agent_run_id, at
         case runs.StepCompleted():
             step = parts.step(event.step, event.agent_run_id)
-            step.status, step.result, step.finished_at = "completed", event.result, at
+            step.status, step.finished_at = "completed", at
+            parts.keep_result(step, event, recorded)
         case runs.StepFailed():
             step = parts.step(event.step, event.agent_run_id)
-            step.status, step.error, step.finished_at = "failed", event.error, at
+            step.status, step.finished_at = "failed", at
+            parts.keep_error(step, event.error, recorded)
         case runs.RunCompleted():
             run.status, run.degraded, run.missing, run.finished_at = "completed", event.degraded, list(event.missing), at
         case runs.RunFailed():
-            run.status, run.error, run.finished_at = "failed", event.error, at
+            run.status, run.finished_at = "failed", at
+            parts.keep_error(run, event.error, recorded)
             _call_off(parts, at)
         case runs.RunCancelled():
             run.status, run.cancel_reason, run.finished_at = "cancelled", event.reason, at
@@ -189,7 +177,7 @@ def _on_agent_run_event(run: FoldedRun, parts: FoldedParts, recorded: RecordedEv
             run.call_count += 1
             parts.start_call(event, recorded)
         case agent_runs.AgentRunRetryScheduled():
-            step.error = event.error
+            parts.keep_error(step, event.error, recorded)
             if run.status == "running":
                 step.status = "retrying"
         case agent_runs.AgentRunResumed():
@@ -214,18 +202,22 @@ def _on_invocation_event(run: FoldedRun, parts: FoldedParts, recorded: RecordedE
         case invocations.AttemptStarted():
             call.status, call.attempts, call.worker_id = "running", event.attempt, event.worker_id
         case invocations.InvocationRetryScheduled():
-            call.status, call.error = "retrying", event.error
+            call.status = "retrying"
+            parts.keep_error(call, event.error, recorded)
         case invocations.InvocationRequeued() if event.lapsed is not None:
             call.status = "requested"
         case invocations.InvocationSucceeded():
-            call.status, call.error, call.finished_at = "succeeded", None, at
+            call.status, call.finished_at = "succeeded", at
+            parts.keep_error(call, None, recorded)
         case invocations.InvocationFailed():
-            call.status, call.error, call.finished_at = "failed", event.error, at
+            call.status, call.finished_at = "failed", at
+            parts.keep_error(call, event.error, recorded)
         case invocations.InvocationBecameAmbiguous():
             call.status = "ambiguous"
         case invocations.InvocationResolved():
-            call.status, call.error, call.finished_at = event.outcome, event.error, at
-            call.resolution = resolution_of(event, at)
+            call.status, call.finished_at = event.outcome, at
+            parts.keep_error(call, event.error, recorded)
+            parts.keep_resolution(call, event, recorded)
         case invocations.InvocationCancelRequested():
             call.cancel_requested = True
         case invocations.InvocationCancelled():
@@ -273,8 +265,10 @@ class StartedCall:
 class ViewParts:
     """The parts of a document."""
 
-    def __init__(self, view: RunView, keep: int | None) -> None:
-        """`keep`: so many of the newest calls stay in the document. None: all."""
+    def __init__(self, view: RunView, keep: int | None, whole: bool) -> None:
+        """`keep`: so many of the newest calls stay in the document. None: all. `whole`: large values stay in it, too."""
+        self.values = Values(view.run_id, len(view.steps))
+        self.whole = whole
         self._steps = {step.key: step for step in view.steps}
         self._of_agent_run = {step.agent_run_id: step for step in view.steps if step.agent_run_id is not None}
         self.keep = keep
@@ -309,25 +303,47 @@ class ViewParts:
     def open_steps(self) -> Iterable[StepView]:
         return self._steps.values()
 
+    def keep_result(self, step: StepView, event: runs.StepCompleted, recorded: RecordedEvent) -> None:
+        if self.whole:
+            step.result = event.result
+        else:
+            self.values.result(step, event.result, event.agent_run_id, recorded.position, len(recorded.state))
 
-def evolve_view(view: RunView | None, recorded: RecordedEvent, keep: int | None = NEWEST_CALLS) -> RunView | None:
+    def keep_error(self, part: RunView | StepView | CallView, error: Failure | None, recorded: RecordedEvent) -> None:
+        at = recorded.position, 0 if self.whole else len(recorded.state)
+        match part:
+            case RunView():
+                self.values.error_of_run(part, error, *at)
+            case StepView():
+                self.values.error_of_step(part, error, *at)
+            case CallView():
+                error_of_call(part, error, *at)
+
+    def keep_resolution(self, call: CallView, event: invocations.InvocationResolved, recorded: RecordedEvent) -> None:
+        resolution_of_call(call, event, recorded.recorded_at, recorded.position, 0 if self.whole else len(recorded.state))
+
+
+def evolve_view(
+    view: RunView | None, recorded: RecordedEvent, keep: int | None = NEWEST_CALLS, *, whole: bool = False
+) -> RunView | None:
     """The document after one more event of the run. Changes the given document in place; None before the run started.
 
-    `keep`: so many of the newest calls stay in the document. None: all.
+    `keep`: so many of the newest calls stay in the document. None: all. `whole`: large values stay in it, too. Else references to
+    them do.
     """
     if recorded.topic == runs.RunStarted.TOPIC:
-        return started(decoded(recorded), recorded)
+        return started(decoded(recorded), recorded, whole=whole)
     if view is None:
         return None
-    evolve(view, parts_of(view, keep), recorded)
+    evolve(view, parts_of(view, keep, whole=whole), recorded)
     return view
 
 
-def parts_of(view: RunView, keep: int | None = NEWEST_CALLS) -> ViewParts:
+def parts_of(view: RunView, keep: int | None = NEWEST_CALLS, *, whole: bool = False) -> ViewParts:
     """The parts of a document. They are kept with the document, as a cached property is: no field, so no part of its value."""
     parts: ViewParts | None = view.__dict__.get("_parts")
-    if parts is None or parts.keep != keep:
-        parts = view.__dict__["_parts"] = ViewParts(view, keep)
+    if parts is None or (parts.keep, parts.whole) != (keep, whole):
+        parts = view.__dict__["_parts"] = ViewParts(view, keep, whole)
     return parts
 
 
@@ -341,8 +357,8 @@ def calls_in(view: RunView) -> list[RunCallView]:
     return shown
 
 
-def started(event: runs.RunStarted, recorded: RecordedEvent) -> RunView:
-    return RunView(
+def started(event: runs.RunStarted, recorded: RecordedEvent, *, whole: bool) -> RunView:
+    view = RunView(
         run_id=recorded.stream_id,
         project_id=event.project_id,
         status="running",
@@ -357,6 +373,9 @@ def started(event: runs.RunStarted, recorded: RecordedEvent) -> RunView:
         event_count=1,
         steps=steps_of(event),
     )
+    if not whole:
+        Values(view.run_id, len(view.steps)).start(view, event, recorded.position, len(recorded.state))
+    return view
 
 
 def steps_of(event: runs.RunStarted) -> list[StepView]:

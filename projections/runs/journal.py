@@ -3,13 +3,11 @@
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
-from application.views.runs import JournalEntryView, LargeValue
+from application.views.large import LARGE_BYTES, json_bytes, path_of_entry, place_of
+from application.views.runs import JournalEntryView
 from domain import agent_runs, runs
 from domain.kernel import RecordedEvent
 from projections.kernel import decoded
-
-LARGE_BYTES = 16 * 1024
-"""An entry shows the result of an event up to this size. For a larger event the entry has a reference."""
 
 
 def journal(started: RecordedEvent, events: Sequence[RecordedEvent]) -> list[JournalEntryView]:
@@ -27,11 +25,10 @@ def _entry(recorded: RecordedEvent, steps: Mapping[UUID, str]) -> JournalEntryVi
     )  # fmt: skip
     match event:
         case agent_runs.StepRecorded():
-            entry.kind = event.kind
-            if len(recorded.state) > LARGE_BYTES:
-                entry.large = LargeValue(ref=f"/v1/events/{recorded.position}", bytes=len(recorded.state))
-            else:
-                entry.result = event.result
+            entry.kind, entry.result = event.kind, event.result
+            if len(recorded.state) > LARGE_BYTES and (size := json_bytes(event.result)) > LARGE_BYTES:
+                path = path_of_entry(recorded.root_id, recorded.position)
+                entry.put("result", None, place_of(path, "result", recorded.position, size))
         case agent_runs.CallStarted():
             entry.kind, entry.tool, entry.invocation_id = "call", event.tool, event.invocation_id
         case agent_runs.CallFinished():

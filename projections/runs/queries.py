@@ -8,14 +8,15 @@ from uuid import UUID
 
 from application.engine.ports.pages import Page, encode_cursor
 from application.reads import Positioned
+from application.views.large import LARGE_BYTES
 from application.views.runs import NEWEST_CALLS, CallView, RunCallView, RunView, StepView
 from domain import runs
 from domain.registry import REGISTRY
-from projections.invocations import resolution_of
 from projections.kernel import Connection
 from projections.runs import documents
 from projections.runs.fold import steps_of
 from projections.runs.tables import CALL_COLUMNS, RUN_COLUMNS, RUN_WIDTH, STEP_COLUMNS, CallRow, RunRow, StepRow
+from projections.runs.values import ROOM, Values, error_of_call, resolution_of_call
 
 READ_MODEL = "runs"
 FIND_RUN = f"""
@@ -31,7 +32,12 @@ CALLS_OF_RUN = f"""
 SELECT s.step, {CALL_COLUMNS} FROM run_call AS c JOIN run_step AS s ON s.run_id = c.run_id AND s.agent_run_id = c.agent_run_id
 WHERE c.run_id = %s AND c.tenant_id = %s AND c.position > %s ORDER BY c.run_id, c.position LIMIT %s
 """
-EVENTS = "SELECT notification_id, topic, schema_version, state, recorded_at FROM event WHERE notification_id = ANY (%s)"
+# A large result is not read: the length of a value is known without the value.
+EVENTS = """
+SELECT notification_id, topic, schema_version, CASE WHEN topic <> %s OR octet_length(state) <= %s THEN state END,
+    octet_length(state), recorded_at
+FROM event WHERE notification_id = ANY (%s)
+"""
 ONE_SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 
 
@@ -39,7 +45,11 @@ class Kept(NamedTuple):
     """An event that rows name by its position."""
 
     event: Any
+    """None: the event of a large result, which was not read."""
     recorded_at: datetime
+    position: int
+    size: int
+    """Bytes of the stored event."""
 
 
 Events = Mapping[int, Kept]
@@ -106,10 +116,10 @@ async def read_calls(connection: Connection, tenant_id: UUID, run_id: UUID, *, l
 
 async def read_events(connection: Connection, positions: Collection[int]) -> dict[int, Kept]:
     """Raises ValueError, UnknownEvent."""
-    cursor = await connection.execute(EVENTS, [list(positions)], binary=True)
+    cursor = await connection.execute(EVENTS, [runs.StepCompleted.TOPIC, LARGE_BYTES + ROOM, list(positions)], binary=True)
     return {
-        position: Kept(REGISTRY.decode(topic, version, state), recorded_at)
-        for position, topic, version, state, recorded_at in await cursor.fetchall()
+        position: Kept(None if state is None else REGISTRY.decode(topic, version, state), recorded_at, position, size)
+        for position, topic, version, state, size, recorded_at in await cursor.fetchall()
     }
 
 
@@ -129,49 +139,60 @@ def positions_of_parts(steps: Iterable[StepRow], calls: Iterable[CallRow]) -> se
 
 def assembled(run: RunRow, steps: Iterable[StepRow], calls: Iterable[CallRow], events: Events) -> RunView:
     """The document of a run. `calls`: the newest ones, in any order."""
-    started: runs.RunStarted = events[run.start_position].event
-    ended = None if run.end_position is None else events[run.end_position].event
-    shown = steps_of(started)
+    first = events[run.start_position]
+    started: runs.RunStarted = first.event
+    end = None if run.end_position is None else events[run.end_position]
+    shown, values = steps_of(started), Values(run.run_id, len(started.plan.steps))
     of_step = {step.step: step for step in steps}
     of_agent_run: dict[UUID | None, StepView] = {}
     for view in shown:
         if (row := of_step.get(view.key)) is not None:
-            _fill(view, row, events)
+            _fill(view, row, events, values)
             of_agent_run[row.agent_run_id] = view
         elif run.status in ("failed", "cancelled"):
             view.status = "cancelled"
     for call in sorted(calls, key=lambda call: call.position):
         of_agent_run[call.agent_run_id].calls.append(call_view(call, events))
-    return RunView(
+    document = RunView(
         run_id=run.run_id, project_id=run.project_id, status=run.status, degraded=run.degraded, missing=run.missing,
-        plan=started.plan, input=started.input, metadata=started.metadata, priority=run.priority,
-        error=ended.error if isinstance(ended, runs.RunFailed) else None,
-        cancel_reason=ended.reason if isinstance(ended, runs.RunCancelled) else None,
+        plan=started.plan, priority=run.priority,
+        cancel_reason=end.event.reason if end is not None and isinstance(end.event, runs.RunCancelled) else None,
         created_at=run.created_at, updated_at=run.updated_at, finished_at=run.finished_at, version=run.version,
         position=run.position, event_count=run.event_count, message_count=run.message_count, call_count=run.call_count,
         steps=shown,
     )  # fmt: skip
+    values.start(document, started, first.position, first.size)
+    if end is not None and isinstance(end.event, runs.RunFailed):
+        values.error_of_run(document, end.event.error, end.position, end.size)
+    return document
 
 
-def _fill(view: StepView, row: StepRow, events: Events) -> None:
+def _fill(view: StepView, row: StepRow, events: Events, values: Values) -> None:
     view.status, view.attempt, view.worker_id = row.status, row.attempt, row.worker_id
     view.recorded_steps, view.call_count = row.recorded_steps, row.call_count
     view.scheduled_at, view.started_at, view.finished_at = row.scheduled_at, row.started_at, row.finished_at
     if row.scheduled_at is not None:
         view.agent_run_id = row.agent_run_id
     if row.result_position is not None:
-        view.result = events[row.result_position].event.result
+        held = events[row.result_position]
+        values.result(view, held.event.result if held.event is not None else None, row.agent_run_id, held.position, held.size)
     if row.error_position is not None:
-        view.error = events[row.error_position].event.error
+        held = events[row.error_position]
+        values.error_of_step(view, held.event.error, held.position, held.size)
     if row.unused_position is not None:
         view.unused_keys = list(events[row.unused_position].event.unused_keys)
 
 
 def call_view(row: CallRow, events: Events) -> CallView:
-    return CallView(
+    view = CallView(
         key=row.key, tool=row.tool, invocation_id=row.invocation_id, status=row.status, attempts=row.attempts,
-        worker_id=row.worker_id, error=None if row.error_position is None else events[row.error_position].event.error,
-        cancel_requested=row.cancel_requested, effect=row.effect,
-        resolution=None if row.resolution_position is None else resolution_of(*events[row.resolution_position]),
-        started_at=row.started_at, finished_at=row.finished_at,
+        worker_id=row.worker_id, cancel_requested=row.cancel_requested, effect=row.effect, started_at=row.started_at,
+        finished_at=row.finished_at,
     )  # fmt: skip
+    if row.error_position is not None:
+        held = events[row.error_position]
+        error_of_call(view, held.event.error, held.position, held.size)
+    if row.resolution_position is not None:
+        held = events[row.resolution_position]
+        resolution_of_call(view, held.event, held.recorded_at, held.position, held.size)
+    return view

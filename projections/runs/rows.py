@@ -7,7 +7,8 @@ from uuid import UUID
 
 from psycopg.sql import SQL, Identifier
 
-from domain import agent_runs, runs
+from domain import agent_runs, invocations, runs
+from domain.failures import Failure
 from domain.kernel import RecordedEvent
 from projections.kernel import Connection, decoded, in_turns
 from projections.runs import documents
@@ -132,7 +133,6 @@ class RunParts:
         call = self._rows.calls.get((self._run.run_id, invocation_id))
         if call is not None:
             self.changed_calls[invocation_id] = call
-            call.now = self._run.position
         return call
 
     def start_call(self, event: agent_runs.CallStarted, recorded: RecordedEvent) -> None:
@@ -144,6 +144,18 @@ class RunParts:
 
     def open_steps(self) -> Iterable[StepRow]:
         return [self._change(part) for part, step in self._steps.items() if step.status not in ("completed", "failed")]
+
+    def keep_result(self, step: StepRow, event: runs.StepCompleted, recorded: RecordedEvent) -> None:
+        step.result_position = None if event.result is None else recorded.position
+
+    def keep_error(self, part: RunRow | StepRow | CallRow, error: Failure | None, recorded: RecordedEvent) -> None:
+        if isinstance(part, RunRow):
+            part.end_position = recorded.position
+        else:
+            part.error_position = None if error is None else recorded.position
+
+    def keep_resolution(self, call: CallRow, event: invocations.InvocationResolved, recorded: RecordedEvent) -> None:
+        call.resolution_position = recorded.position
 
 
 def _agent_run_of(run_id: UUID, step: str, agent_run_id: UUID | None) -> UUID:

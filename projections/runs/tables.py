@@ -1,7 +1,6 @@
 """The rows of runs: a header, a row for each step whose work was requested, a row for each tool call.
 
-What may be large stays in the log: a row holds the position of the event that has it. The fold sets `error` of a row, and the row
-keeps where the error is. The fold reads none of these values.
+What may be large stays in the log: a row holds the position of the event that has it. The fold reads none of these values.
 """
 
 from dataclasses import dataclass
@@ -9,10 +8,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from application.views.invocations import ResolutionView
 from application.views.runs import CallStatus, RunStatus, StepStatus
-from domain.failures import Failure
-from domain.kernel import Json, Priority
+from domain.kernel import Priority
 
 
 @dataclass(slots=True)
@@ -46,14 +43,6 @@ class RunRow:
         self.missing_keys = " ".join(keys) or None
 
     @property
-    def error(self) -> Failure | None:
-        raise NotStored("run.error")
-
-    @error.setter
-    def error(self, value: Failure | None) -> None:
-        self.end_position = self.position
-
-    @property
     def cancel_reason(self) -> str | None:
         raise NotStored("run.cancel_reason")
 
@@ -83,22 +72,6 @@ class StepRow:
     """Position of the event that changes the row."""
 
     @property
-    def result(self) -> Json:
-        raise NotStored("step.result")
-
-    @result.setter
-    def result(self, value: Json) -> None:
-        self.result_position = None if value is None else self.now
-
-    @property
-    def error(self) -> Failure | None:
-        raise NotStored("step.error")
-
-    @error.setter
-    def error(self, value: Failure | None) -> None:
-        self.error_position = None if value is None else self.now
-
-    @property
     def unused_keys(self) -> list[str]:
         raise NotStored("step.unused_keys")
 
@@ -125,24 +98,6 @@ class CallRow:
     tool: str
     worker_id: str | None
     effect: Any
-    now: int = 0
-    """Position of the event that changes the row."""
-
-    @property
-    def error(self) -> Failure | None:
-        raise NotStored("call.error")
-
-    @error.setter
-    def error(self, value: Failure | None) -> None:
-        self.error_position = None if value is None else self.now
-
-    @property
-    def resolution(self) -> ResolutionView | None:
-        raise NotStored("call.resolution")
-
-    @resolution.setter
-    def resolution(self, value: ResolutionView | None) -> None:
-        self.resolution_position = None if value is None else self.now
 
 
 class NotStored(Exception):

@@ -129,7 +129,10 @@ async def use_runs(shared: System, http: httpx2.AsyncClient) -> None:
     await offer(await shared.url(), shared.key, problems=[problem])
     project = await http.post("/v1/projects", json={"name": "walk"}, headers={"Idempotency-Key": "walk"})
     assert (await http.post("/v1/projects", json={"name": "walk"}, headers={"Idempotency-Key": "walk"})).json() == project.json()
-    plan = {"kind": "graph", "steps": [{"key": "walker", "agent": "walker", "retry": {"max_attempts": 2, "initial_s": 0.01}}]}
+    plan = {
+        "kind": "graph",
+        "steps": [{"key": "walker", "agent": "walker", "input": 2, "retry": {"max_attempts": 2, "initial_s": 0.01}}],
+    }
     body = {"plan": plan, "project_id": project.json()["project_id"], "input": {"n": 1}, "metadata": {"m": [1]}}
     started = await http.post("/v1/runs", json=body)
     run_id = started.json()["run_id"]
@@ -152,7 +155,7 @@ async def use_runs(shared: System, http: httpx2.AsyncClient) -> None:
     await (await worker.claim(lost, "tool")).lose()
     await second.complete({"done": True})
     await shared.ended(run_id)
-    resolved = await http.post(f"/v1/invocations/{lost}/resolve", json={"result": 1, "reason": "I looked."})
+    resolved = await http.post(f"/v1/invocations/{lost}/resolve", json={"result": 1, "reason": "I looked.", "evidence": 7})
     assert resolved.status_code == 200, resolved.text
     position = resolved.json()["position"]
     run = await http.get(f"/v1/runs/{run_id}", headers={"Tidelog-Position": str(position)})
@@ -176,6 +179,7 @@ async def use_runs(shared: System, http: httpx2.AsyncClient) -> None:
         page = await http.get(path, params={"limit": 1}, headers={"Tidelog-Position": str(position)})
         assert len(page.json()["data"]) == 1, path
     assert (await http.get(f"/v1/invocations/{adding}")).json()["result"] == 2
+    await use_values(shared, http, worker, run_id, {"called": adding, "failed": mailing, "resolved": lost})
     assert (await http.get(f"/v1/ids/{run_id[:18]}")).json()["data"][0]["run_id"] == run_id
     assert (await http.get("/v1/workers", params={"limit": 1})).status_code == 200
     assert (await http.get("/v1/workers/problems")).json()["data"] and (await http.get("/v1/log/gaps")).json()["missing"] == 0
@@ -195,6 +199,31 @@ async def use_runs(shared: System, http: httpx2.AsyncClient) -> None:
     assert waited.json()["run"]["status"] == "cancelled" and waited.headers["preference-applied"] == "wait=9"
     refused = await http.post(f"/v1/runs/{run_id}/cancel", json={}, headers={"If-Match": '"v1"'})
     assert refused.status_code == 412 and refused.json()["current_version"]
+
+
+async def use_values(shared: System, http: httpx2.AsyncClient, worker: PlayedWorker, run_id: str, calls: dict[str, str]) -> None:
+    """Each value of the run at the path of its own, twice: the second time it is still the same."""
+    [sent] = (await http.get(f"/v1/runs/{run_id}/messages")).json()["data"]
+    entry = next(e for e in (await http.get(f"/v1/runs/{run_id}/journal")).json()["data"] if e["key"] == "k")
+    step, values = (
+        f"/v1/runs/{run_id}/steps/walker",
+        [(f"/v1/runs/{run_id}/input", {"n": 1}), (f"/v1/runs/{run_id}/metadata", {"m": [1]})],
+    )
+    values += [(f"/v1/runs/{run_id}/result", {"done": True}), (f"{step}/input", 2), (f"{step}/result", {"done": True})]
+    values += [(f"/v1/runs/{run_id}/messages/{sent['message_id']}/body", {"x": 1})]
+    values += [(f"/v1/runs/{run_id}/journal/{entry['position']}/result", {"a": None})]
+    values += [(f"/v1/invocations/{calls['called']}/arguments", {"a": 1}), (f"/v1/invocations/{calls['called']}/result", 2)]
+    values += [(f"/v1/invocations/{calls['resolved']}/evidence", 7)]
+    for path, expected in values:
+        answer = await http.get(path)
+        assert (answer.status_code, answer.json()) == (200, expected), path
+        assert (await http.get(path, headers={"If-None-Match": answer.headers["etag"]})).status_code == 304
+    for path in (f"{step}/error", f"/v1/invocations/{calls['failed']}/error"):
+        assert (await http.get(path)).json()["message"] == "broken", path
+    failing = (await http.post("/v1/runs", json={"agent": "other"})).json()["run_id"]
+    await (await worker.next("other")).fail()
+    await shared.ended(failing)
+    assert (await http.get(f"/v1/runs/{failing}/error")).json()["message"]
 
 
 async def use_reports_without_a_session(shared: System, http: httpx2.AsyncClient, worker: PlayedWorker) -> None:
@@ -264,10 +293,10 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
     assert readers("If-Match") == {("POST", "/v1/runs/{run_id}/cancel")}
     assert readers("Last-Event-ID") == {("GET", "/v1/events"), ("GET", "/v1/runs/{run_id}/events")}
     for method, path in readers("Tidelog-Position"):
-        asked = path.replace("{run_id}", str(new_id()))
+        asked = path.replace("{run_id}", str(new_id())).replace("{step}", "a")
         refused = await shared.http.request(method, asked, headers={"Tidelog-Position": "x"})
         assert refused.status_code in (404, 422), path
-    assert len(readers("Tidelog-Position")) == 8
+    assert len(readers("Tidelog-Position")) == 15
 
 
 async def test_entries_of_lists_say_what_a_mark_means(shared: System) -> None:

@@ -44,6 +44,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "runs logs": [str(RUN)],
     "runs calls": [str(RUN)],
     "runs journal": [str(RUN)],
+    "runs result": [str(RUN)],
     "projects list": [],
     "projects create": ["name"],
     "events tail": ["--no-follow"],

@@ -77,15 +77,23 @@ CACHING = "public, max-age=3600"
 
 
 def cached_document(request: Request, body: bytes, media_type: str) -> Response:
-    """The document, or 304 if the client has it already (RFC 9110, section 13.1.2)."""
+    """The document, or 304 if the client has it already."""
     tag = _tag(body)
     headers = {"ETag": tag, "Cache-Control": CACHING}
+    return Response(status_code=304, headers=headers) if knows(request, tag) else Response(body, 200, headers, media_type)
+
+
+def knows(request: Request, tag: str) -> bool:
+    """Whether the client has the answer with this ETag already (RFC 9110, section 13.1.2)."""
     known = {part.strip().removeprefix("W/") for part in request.headers.get("if-none-match", "").split(",")}
-    if tag in known or "*" in known:
-        return Response(status_code=304, headers=headers)
-    return Response(body, 200, headers, media_type)
+    return tag in known or "*" in known
 
 
 @lru_cache(maxsize=1_000)  # the documents are few, and rendered once
 def _tag(body: bytes) -> str:
-    return f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    return tag_of(body)
+
+
+def tag_of(content: bytes) -> str:
+    """The ETag of an answer: a hash of its content."""
+    return f'"{hashlib.sha256(content).hexdigest()[:32]}"'

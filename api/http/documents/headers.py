@@ -23,7 +23,7 @@ OF_ANSWERS: dict[str, tuple[dict[str, Any], str]] = {
     "Tidelog-Position": (_NUMBER, "Of a command: the position of its last event. Of a read: the position that the answer shows."),
     "Tidelog-History": (_TEXT, "Id of the history of the log that the events are of."),
     "Tidelog-Trace-Id": (_TEXT, "The trace of the request, for the server's log."),
-    "ETag": (_TEXT, 'The version: of a resource `"v<version>"`, of a document a hash.'),
+    "ETag": (_TEXT, 'The version: of a resource `"v<version>"`, of a document or a single value a hash.'),
     "Location": (
         {"type": "string", "format": "uri-reference"},
         "A reference to the resource, relative to the address of the request.",

@@ -78,6 +78,15 @@ def gives_content(content: dict[str, Any], *names: str, description: str = "The 
 REDIRECT: dict[str, Any] = {"description": "Where to go on", "headers": headers("Location")}
 NOT_MODIFIED: dict[str, Any] = {"description": "The document is still the same", "headers": headers("ETag", "Cache-Control")}
 
+VALUES: dict[int | str, dict[str, Any]] = {
+    200: gives_content(
+        {"application/json": {"description": "The value itself, any JSON"}},
+        "Tidelog-Position", "ETag", "Cache-Control", description="The value",
+    ),
+    304: {"description": "The value is still the same", "headers": headers("Tidelog-Position", "ETag", "Cache-Control")},
+}  # fmt: skip
+"""`responses` of a route that answers one value of a user."""
+
 
 PROBLEM = {
     "type": "object",

@@ -91,6 +91,7 @@ async def get_invocation(request: Request, invocation_id: UUID) -> Response:
     view = container_of(request).reads.invocations.replay(events)
     if view is None:
         raise NotFound(f"there is no invocation {invocation_id}")
+    view.refer(events[-1].position)
     return answer(view, position=events[-1].position, headers={"ETag": f'"v{view.version}"'})
 
 

@@ -15,14 +15,15 @@ import httpx2
 from pydantic import BaseModel, ValidationError
 from uuid_utils.compat import uuid7
 
+from tidelog.bodies import object_of, plan_of
 from tidelog.errors import (
     HistoryReplaced,
-    NotJsonError,
     PositionBeyondHead,
     TidelogAPIError,
     TidelogConnectionError,
     UnreadableEventError,
 )
+from tidelog.large import fill, fill_run, value_of
 from tidelog.models import (
     AgentInfo,
     AgentMessage,
@@ -30,6 +31,7 @@ from tidelog.models import (
     Invocation,
     InvocationSummary,
     JournalEntry,
+    LargeValue,
     LoggedLine,
     Project,
     ResolvedInvocation,
@@ -127,12 +129,12 @@ class Client:
         body: dict[str, Any] = (
             {"agent": agent}
             if agent is not None
-            else {"plan": _plan(plan) if plan is not None else {"kind": "sequential", "agents": list(agents or ())}}
+            else {"plan": plan_of(plan) if plan is not None else {"kind": "sequential", "agents": list(agents or ())}}
         )
         if project_id is not None:
             body["project_id"] = str(project_id)
         if metadata is not None:
-            body["metadata"] = _object(metadata, "the metadata")
+            body["metadata"] = object_of(metadata, "the metadata")
         if priority != "normal":
             body["priority"] = priority
         body["input"] = to_json(input, "the input", max_bytes=None)
@@ -140,13 +142,28 @@ class Client:
         if wait_s is not None:
             headers["Prefer"] = f"wait={int(wait_s)}"
         response = await self._request("POST", "/v1/runs", body=body, headers=headers, read_timeout_s=30 + (wait_s or 0))
-        return self._noted(_parse(StartedRun, json_of(response)))
+        answer = json_of(response)
+        if wait_s is not None and isinstance(answer, dict) and isinstance(answer.get("run"), dict):
+            await fill_run(answer["run"], self._get)
+        return self._noted(_parse(StartedRun, answer))
 
-    async def get_run(self, run_id: UUID, *, as_of: int | datetime | None = None) -> Run:
-        """A run with its steps, now or as of `as_of`: a position of the log or a time."""
-        return _parse(Run, await self._get(f"/v1/runs/{run_id}", _as_of(as_of)))
+    async def get_run(self, run_id: UUID, *, as_of: int | datetime | None = None, whole: bool = True) -> Run:
+        """A run with its steps, now or as of `as_of`: a position of the log or a time.
 
-    async def wait(self, run_id: UUID, timeout: float | None = None) -> Run:
+        `whole`: with large values, which are read one by one; else they are left out, and named in `large` (`HoldsLarge`). So it is
+        for all methods with `whole`.
+        """
+        return await self._run(await self._get(f"/v1/runs/{run_id}", _as_of(as_of)), whole)
+
+    async def result(self, run_id: UUID, *, step: str | None = None, as_of: int | datetime | None = None) -> Any:
+        """The result of a run, or of one of its steps, alone. Raises `NotFoundError` if there is none (yet)."""
+        return await self._get(f"/v1/runs/{run_id}" + (f"/steps/{step}/result" if step else "/result"), _as_of(as_of))
+
+    async def value(self, large: LargeValue) -> Any:
+        """A value that was left out with `whole=False`."""
+        return await value_of(large.ref, self._get)
+
+    async def wait(self, run_id: UUID, timeout: float | None = None, *, whole: bool = True) -> Run:
         """Wait for the end of the run, whatever the outcome, and return the run.
 
         Raises:
@@ -155,9 +172,9 @@ class Client:
         async with asyncio.timeout(timeout):
             while True:
                 try:
-                    run = await self.get_run(run_id)
+                    run = _parse(Run, answer := await self._get(f"/v1/runs/{run_id}", {}))
                     if run.finished:
-                        return run
+                        return await self._run(answer, whole)
                     async with aclosing(self.events(run_id, after=run.position)) as events:
                         async for event in events:
                             if event.type in RUN_ENDS:  # the stream may go on with what the run leaves behind
@@ -191,17 +208,17 @@ class Client:
         response = await self._request("POST", f"/v1/runs/{run_id}/cancel", body=body, headers=headers)
         return self._noted(_parse(StartedRun, json_of(response)))
 
-    async def messages(self, run_id: UUID) -> list[AgentMessage]:
-        """All messages between the agents of a run."""
-        return [message async for message in self._all(AgentMessage, f"/v1/runs/{run_id}/messages")]
+    async def messages(self, run_id: UUID, *, whole: bool = True) -> list[AgentMessage]:
+        """All messages between the agents of a run. `whole`: see `get_run`."""
+        return await self._filled(AgentMessage, f"/v1/runs/{run_id}/messages", {}, whole)
 
-    async def calls(self, run_id: UUID, *, as_of: int | datetime | None = None) -> list[RunCall]:
+    async def calls(self, run_id: UUID, *, as_of: int | datetime | None = None, whole: bool = True) -> list[RunCall]:
         """All tool calls of a run, in the order of their start. `as_of`: as they were at a position or a time."""
-        return [call async for call in self._all(RunCall, f"/v1/runs/{run_id}/calls", _as_of(as_of) | {"limit": "1000"})]
+        return await self._filled(RunCall, f"/v1/runs/{run_id}/calls", _as_of(as_of) | {"limit": "1000"}, whole)
 
-    async def journal(self, run_id: UUID, *, as_of: int | datetime | None = None) -> list[JournalEntry]:
+    async def journal(self, run_id: UUID, *, as_of: int | datetime | None = None, whole: bool = True) -> list[JournalEntry]:
         """What the agents of a run have finished, in the order of the log. `as_of`: as it was at a position or a time."""
-        return [entry async for entry in self._all(JournalEntry, f"/v1/runs/{run_id}/journal", _as_of(as_of) | {"limit": "1000"})]
+        return await self._filled(JournalEntry, f"/v1/runs/{run_id}/journal", _as_of(as_of) | {"limit": "1000"}, whole)
 
     async def run_logs(
         self, run_id: UUID, *, after: int = 0, level: str | None = None, agent: str | None = None, step: str | None = None
@@ -219,9 +236,12 @@ class Client:
         params = {name: value for name, value in given.items() if value is not None}
         return [call async for call in self._all(InvocationSummary, "/v1/invocations", params)]
 
-    async def invocation(self, invocation_id: UUID) -> Invocation:
-        """A tool call with its arguments and its outcome."""
-        return _parse(Invocation, await self._get(f"/v1/invocations/{invocation_id}", {}))
+    async def invocation(self, invocation_id: UUID, *, whole: bool = True) -> Invocation:
+        """A tool call with its arguments and its outcome. `whole`: see `get_run`."""
+        answer = await self._get(f"/v1/invocations/{invocation_id}", {})
+        if whole and isinstance(answer, dict):
+            await fill([answer], self._get)
+        return _parse(Invocation, answer)
 
     async def resolve(
         self,
@@ -245,7 +265,7 @@ class Client:
             body["result"] = to_json(result, "the result", max_bytes=None)
         else:
             failed = {"type": "ResolvedByHand", "message": error} if isinstance(error, str) else error
-            body["error"] = _object(failed, "the error")
+            body["error"] = object_of(failed, "the error")
         if evidence is not None:
             body["evidence"] = to_json(evidence, "the evidence", max_bytes=None)
         response = await self._request("POST", f"/v1/invocations/{invocation_id}/resolve", body=body)
@@ -355,7 +375,7 @@ class Client:
     async def create_project(self, name: str, metadata: Mapping[str, Any] | None = None) -> Project:
         body: dict[str, Any] = {"name": name}
         if metadata is not None:
-            body["metadata"] = _object(metadata, "the metadata")
+            body["metadata"] = object_of(metadata, "the metadata")
         headers = {"Idempotency-Key": str(uuid7())}
         answer = json_of(await self._request("POST", "/v1/projects", body=body, headers=headers))
         return _parse(Project, body | answer if isinstance(answer, dict) else answer)
@@ -383,6 +403,18 @@ class Client:
         """Every item of a list, page by page."""
         async for item, _ in self._items(path, params):
             yield _parse(model, item)
+
+    async def _run(self, answer: Any, whole: bool) -> Run:
+        if whole and isinstance(answer, dict):
+            await fill_run(answer, self._get)
+        return _parse(Run, answer)
+
+    async def _filled(self, model: type[M], path: str, params: Mapping[str, str], whole: bool) -> list[M]:
+        """Every item of a list, with its large values if they are wanted."""
+        found = [item async for item, _ in self._items(path, params)]
+        if whole:
+            await fill([item for item in found if isinstance(item, dict)], self._get)
+        return [_parse(model, item) for item in found]
 
     async def _items(self, path: str, params: Mapping[str, str] | None = None) -> AsyncIterator[tuple[Any, str | None]]:
         """Every item as it came, with the history of the log in which its page was read, if the server names the history."""
@@ -432,29 +464,6 @@ def _replaced(item: ServerSentEvent) -> HistoryReplaced:
 def _position_of(response: httpx2.Response) -> int:
     value = response.headers.get("Tidelog-Position", "")
     return int(value) if value.isdecimal() and len(value) <= 18 else 0
-
-
-def _object(value: object, what: str) -> dict[str, Any]:
-    """A value as a JSON object. Raises NotJsonError, ValueTooDeepError."""
-    plain = to_json(dict(value) if isinstance(value, Mapping) else value, what, max_bytes=None)
-    if not isinstance(plain, dict):
-        raise NotJsonError(f"{what} must be a JSON object, not {type(value).__name__}")
-    return plain
-
-
-def _plan(plan: object) -> dict[str, Any]:
-    """A plan as JSON data. The depth of a step's input is counted in the input itself."""
-    if not isinstance(plan, Mapping) or not isinstance(plan.get("steps"), list | tuple):
-        return _object(plan, "the plan")
-    rest = _object({name: value for name, value in plan.items() if name != "steps"}, "the plan")
-    return {**rest, "steps": [_step(step) for step in plan["steps"]]}
-
-
-def _step(step: object) -> dict[str, Any]:
-    if not isinstance(step, Mapping) or "input" not in step:
-        return _object(step, "a step of the plan")
-    plain = _object({name: value for name, value in step.items() if name != "input"}, "a step of the plan")
-    return {**plain, "input": to_json(step["input"], f"the input of step {step.get('key')!r:.80}", max_bytes=None)}
 
 
 def _streamed(item: ServerSentEvent) -> Event:

@@ -13,7 +13,24 @@ class Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
 
-class Call(Model):
+class LargeValue(Model):
+    """Where a value is that is too large for its place: `Client.value` reads it. `bytes`: its size as JSON."""
+
+    ref: str
+    bytes: int
+
+
+class HoldsLarge(Model):
+    """An object with values that may be too large for it.
+
+    `large`: the values that were left out, by their fields, which are then empty. None: all values are here. The client gets all
+    values, unless it was asked for `whole=False`.
+    """
+
+    large: dict[str, LargeValue] | None = None
+
+
+class Call(HoldsLarge):
     """A tool call of a step. `error`: `{type, message, kind, file, line, traceback, causes}`.
 
     `status`: requested, running, retrying, succeeded, failed, ambiguous (the effect is not known) or cancelled. `cancel_requested`:
@@ -42,11 +59,10 @@ class RunCall(Call):
     position: int
 
 
-class JournalEntry(Model):
+class JournalEntry(HoldsLarge):
     """Something that an agent of a run has finished or begun.
 
-    `kind`: step, send, receive, state_get, state_set, call (started) or call_finished. `result`: of a recorded step. `large`: in
-    place of a large result, `{ref, bytes}` with the path of the event that holds the result.
+    `kind`: step, send, receive, state_get, state_set, call (started) or call_finished. `result`: of a recorded step.
     """
 
     position: int
@@ -57,14 +73,13 @@ class JournalEntry(Model):
     key: str
     kind: str
     result: Any = None
-    large: dict[str, Any] | None = None
     tool: str | None = None
     invocation_id: UUID | None = None
     succeeded: bool | None = None
     message_id: UUID | None = None
 
 
-class Step(Model):
+class Step(HoldsLarge):
     """A step of a run: one agent's part of the plan. `error` as of `Call`.
 
     `status`: pending, scheduled, running, retrying, completed, failed or cancelled. `scheduled_at`: the work was put into the queue
@@ -117,7 +132,7 @@ class RunSummary(Model):
         return self.status in FINISHED
 
 
-class Run(RunSummary):
+class Run(RunSummary, HoldsLarge):
     """A run as of a position of the log. `result`: the result of its only final step, else the results of all final steps by key.
 
     `error` as of `Call`.
@@ -168,7 +183,7 @@ class InvocationSummary(Model):
     cancel_requested: bool = False
 
 
-class Invocation(InvocationSummary):
+class Invocation(InvocationSummary, HoldsLarge):
     """A tool call. `error`, `effect` and `resolution` as of `Call`."""
 
     arguments: dict[str, Any] = Field(default_factory=dict)
@@ -217,7 +232,7 @@ class Event(Model):
         return parts[1] if len(parts) > 1 else None
 
 
-class AgentMessage(Model):
+class AgentMessage(HoldsLarge):
     """A message from one agent of a run to another. `status`: sent, delivered, received or refused."""
 
     message_id: UUID

@@ -8,6 +8,7 @@ from uuid import UUID
 from application.engine.ports.pages import Page, encode_cursor
 from application.reads import Positioned, RunsWanted
 from application.views.activity import OpenRunCount
+from application.views.large import Field, Held
 from application.views.runs import DEGRADED, NEWEST_CALLS, JournalEntryView, RunCallView, RunSummary, RunView
 from domain.agents import AgentRegistered
 from domain.errors import InvalidCommand
@@ -17,6 +18,7 @@ from domain.runs import ENDS, RunStarted
 from domain.tools import ToolRegistered
 from projections.runs.fold import calls_in, evolve_view
 from projections.runs.journal import journal
+from projections.runs.values import held
 from tests.kit.memory.log import MemoryLog
 
 
@@ -69,6 +71,9 @@ class MemoryRunReads:
 
     def journal(self, started: RecordedEvent, events: Sequence[RecordedEvent]) -> Sequence[JournalEntryView]:
         return journal(started, events)
+
+    def held(self, recorded: RecordedEvent, field: Field, step: str | None = None) -> Held | None:
+        return held(recorded, field, step)
 
     def calls_in(self, view: RunView) -> Sequence[RunCallView]:
         return calls_in(view)
