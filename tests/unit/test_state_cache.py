@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from application.engine.commands.cache import ENTRY_BYTES, Loaded, StateCache
+from application.engine.commands.cache import ENTRY_BYTES, LARGE_UNUSED_S, Loaded, StateCache
 from domain import context, projects
 from tests.kit.waiting import TENANT, new_id
 
@@ -81,12 +81,52 @@ def test_a_state_is_of_one_slice() -> None:
     assert loaded.seen_by(context.DECIDER) == Loaded(context.DECIDER.initial(), 0, 0, 0, "projects")
 
 
-def test_a_state_that_is_larger_than_the_cache_stays_while_it_is_the_one_in_use() -> None:
-    cache, large, small = StateCache(max_bytes=2 * ENTRY_BYTES), new_id(), new_id()
-    cache.put(TENANT, small, known(1))
+def test_a_state_that_is_larger_than_the_cache_puts_no_other_out_and_is_not_put_out() -> None:
+    cache, large, streams = StateCache(max_bytes=2 * ENTRY_BYTES), new_id(), [new_id() for _ in range(3)]
+    cache.put(TENANT, streams[0], known(1))
     cache.put(TENANT, large, known(1, 100_000))
-    assert kept(cache, [small, large]) == [False, True]
-    cache.put(TENANT, large, known(2, 200_000))
+    assert kept(cache, [streams[0], large]) == [True, True]
+    cache.put(TENANT, large, newest := known(2, 200_000))
+    for stream in streams:
+        cache.put(TENANT, stream, known(1))
+    assert kept(cache, [*streams, large]) == [False, True, True, True]
+    assert cache.bytes_held == 3 * ENTRY_BYTES + 200_000
+    cache.put(TENANT, large, known(1, 100_000))
+    assert cache.get(TENANT, large) is newest
+
+
+def test_a_state_changes_its_place_with_its_size() -> None:
+    cache, stream, other = StateCache(max_bytes=2 * ENTRY_BYTES), new_id(), new_id()
+    for version, size in enumerate((10, 100_000, 20), start=1):
+        cache.put(TENANT, stream, known(version, size))
+        assert cache.bytes_held == size + ENTRY_BYTES
+        found = cache.get(TENANT, stream)
+        assert found is not None and found.version == version
+    cache.put(TENANT, other, known(1, 10))
+    assert kept(cache, [stream, other]) == [False, True]
+
+
+def test_large_states_have_a_bound_together_and_the_newest_stays() -> None:
+    cache, streams = StateCache(max_bytes=2 * ENTRY_BYTES, max_large_bytes=200_000), [new_id() for _ in range(3)]
+    for stream in streams[:2]:
+        cache.put(TENANT, stream, known(1, 100_000))
+    cache.get(TENANT, streams[0])
+    cache.put(TENANT, streams[2], known(1, 100_000))
+    assert kept(cache, streams) == [True, False, True], "the one that was used last stays"
+    cache.put(TENANT, streams[1], known(1, 300_000))
+    assert kept(cache, streams) == [False, True, False]
+
+
+def test_a_large_state_that_nobody_uses_is_dropped() -> None:
+    now = 0.0
+    cache, large, small = StateCache(max_bytes=2 * ENTRY_BYTES, clock=lambda: now), new_id(), new_id()
+    cache.put(TENANT, large, known(1, 100_000))
+    now = LARGE_UNUSED_S
+    assert kept(cache, [large]) == [True]
+    now = 2 * LARGE_UNUSED_S
     cache.put(TENANT, small, known(1))
+    assert kept(cache, [large]) == [True]
+    now = 3 * LARGE_UNUSED_S + 1
+    cache.put(TENANT, small, known(2))
     assert kept(cache, [small, large]) == [True, False]
     assert cache.bytes_held == ENTRY_BYTES
