@@ -5,8 +5,8 @@ them, so the session knows of each append by somebody else before it knows of it
 nothing in between. Whatever else happens (another process appended, the session is a new one, an append without an answer, too many
 events, a log that went back) ends the row, and the relay reads the log.
 
-Events for which nobody waits linger for a moment before the relay is woken. So the relay does not publish between the commit and the
-answer, and the few appends of one run go as one message.
+Events for which nobody waits linger for a moment before the relay is woken: it does not publish between a commit and its answer,
+and the few appends of one run go as one message.
 """
 
 import asyncio

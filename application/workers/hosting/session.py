@@ -384,7 +384,7 @@ class HostedSession:
         except Exception as error:  # noqa: BLE001  # a defect is an answer, too
             self._refuse(report, error, hand)
         else:
-            self._peer.put(done)
+            self._peer.put(done, alone=self._lanes.open == 1)
             if isinstance(report, Complete | Fail | Return):
                 self.hands.drop(report.work)
             elif isinstance(report, More) and done.page is not None and hand is not None:
