@@ -41,9 +41,7 @@ class _Waiter:
 class Positions:
     """Tells the waiters of this process how far read models and other consumers of the log have come. The owner closes it."""
 
-    def __init__(
-        self, database: Database, calls: PositionCalls | None = None, *, hurry: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, database: Database, calls: PositionCalls | None = None, *, hurry: Callable[[], None] = lambda: None) -> None:
         """`hurry`: lets nothing linger on the way to the consumers. Called when somebody begins to wait."""
         self._hurry = hurry
         self._database = database
