@@ -11,7 +11,7 @@ from adapters.postgres.log.feed import PostgresEventFeed
 from adapters.postgres.log.histories import CHANNEL as HISTORIES
 from adapters.postgres.log.histories import PostgresHistories
 from adapters.postgres.log.identity import log_id_of
-from api.assembly import access
+from api.assembly import access, tables
 from api.assembly.parts import Listening, Parts, part
 from api.assembly.pools import Pools, Waits, open_pools
 from application.engine.ports.idempotency import IdempotencyKeys
@@ -100,7 +100,7 @@ async def own_appends(parts: Parts) -> "OwnAppends | None":
         return None
     from adapters.postgres.log.own_appends import OwnAppends
 
-    return OwnAppends()
+    return OwnAppends(patient=(await tables.catalog(parts)).is_settled)
 
 
 @part

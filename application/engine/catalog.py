@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from application.engine.commands.routes import Route
 from application.engine.sagas.reactions import Handler, Reactions
 from domain.event_registry import EventRegistry
-from domain.kernel import Command, Decider, Event
+from domain.kernel import Command, Decider, Event, RecordedEvent
 
 SAGA_NUMBERS = range(1, 63)
 """Numbers that a saga can have: the bits of a `bigint` without bit 0 and the sign."""
@@ -65,3 +65,12 @@ class Catalog:
                 reaction = SagaHandler(saga, 0 if number is None else 1 << number, handler)
                 found[kind] = (*found.get(kind, ()), reaction)
         return found
+
+    @cached_property
+    def bits(self) -> dict[str, tuple[int, ...]]:
+        """Topic → the bits of the sagas that react to it, 0 for a saga without a number."""
+        return {kind.TOPIC: tuple(handler.bit for handler in handlers) for kind, handlers in self.handlers.items()}
+
+    def is_settled(self, event: RecordedEvent) -> bool:
+        """Whether no saga has still to react to an event."""
+        return all(event.settled & bit for bit in self.bits.get(event.topic, ()))

@@ -6,7 +6,7 @@ from uuid import UUID
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import Caller, CommandOutcome
 from application.workers.agent_runs import load_agent_run, request_for_agent_run
-from application.workers.journal import LOADED_AT_ONCE, Journals, JournalView
+from application.workers.journal import LOADED_AT_ONCE, Journals, JournalView, empty_view
 from domain import runs
 from domain.agent_runs import AgentRun, ClaimAgentRun
 from domain.errors import WorkOver
@@ -70,21 +70,40 @@ class Claims:
         the states that this process knows, and what comes later comes as an update.
         """
         assert state.requested is not None
-        run: runs.Run = (await self._commands.load(runs.DECIDER, tenant_id, state.requested.run_id, fresh=fresh)).state
-        if run.status in runs.OVER:  # the cancellation of its agent runs is under way
-            raise WorkOver(f"the run is {run.status}")
-        step = run.step(state.requested.step)
-        upstream = {key: run.steps[key] for key in step.after}
-        return ClaimedAgentRun(
-            run_id=state.requested.run_id,
-            attempt=state.attempt,
-            step_key=step.key,
-            agent=step.agent,
-            agent_version=state.requested.agent_version,
-            version_asked=state.requested.version_asked,
-            input=run.input if step.input is None else step.input,
-            results={key: s.result for key, s in upstream.items() if s.status == "completed"},
-            missing=[key for key, s in upstream.items() if s.status == "failed"],
-            peers=[key for key in run.graph.steps if key != step.key],
-            journal=await self._journals.page(tenant_id, agent_run_id, after_version=0, max_loads=LOADED_AT_ONCE, fresh=fresh),
-        )
+        run = (await self._commands.load(runs.DECIDER, tenant_id, state.requested.run_id, fresh=fresh)).state
+        _check(run)
+        page = await self._journals.page(tenant_id, agent_run_id, after_version=0, max_loads=LOADED_AT_ONCE, fresh=fresh)
+        return _claimed(run, state, page)
+
+    def given_at_once(self, tenant_id: UUID, state: AgentRun) -> ClaimedAgentRun | None:
+        """As `given`, where nothing has to be loaded for it. None: something has to be. Raises WorkOver if the run has ended."""
+        assert state.requested is not None
+        run, journal = self._commands.known(runs.DECIDER, tenant_id, state.requested.run_id), empty_view(state)
+        if run is None or journal is None:
+            return None
+        _check(run.state)
+        return _claimed(run.state, state, journal)
+
+
+def _check(run: runs.Run) -> None:
+    if run.status in runs.OVER:  # the cancellation of its agent runs is under way
+        raise WorkOver(f"the run is {run.status}")
+
+
+def _claimed(run: runs.Run, state: AgentRun, journal: JournalView) -> ClaimedAgentRun:
+    assert state.requested is not None
+    step = run.step(state.requested.step)
+    upstream = {key: run.steps[key] for key in step.after}
+    return ClaimedAgentRun(
+        run_id=state.requested.run_id,
+        attempt=state.attempt,
+        step_key=step.key,
+        agent=step.agent,
+        agent_version=state.requested.agent_version,
+        version_asked=state.requested.version_asked,
+        input=run.input if step.input is None else step.input,
+        results={key: s.result for key, s in upstream.items() if s.status == "completed"},
+        missing=[key for key, s in upstream.items() if s.status == "failed"],
+        peers=[key for key in run.graph.steps if key != step.key],
+        journal=journal,
+    )

@@ -161,6 +161,13 @@ class Journals:
         return sent
 
 
+def empty_view(state: AgentRun) -> JournalView | None:
+    """The whole journal and mailbox of an agent run that has nothing in them. None: it has something."""
+    if next(_changes(state, 0, False), None) is not None:
+        return None
+    return JournalView(state.status, state.attempt, state.version, [], [])
+
+
 def _changes(state: AgentRun, after_version: int, news: bool) -> "Iterator[_Change]":
     """Entries and unreceived mail that a later version than `after_version` brought, in the order of the stream.
 

@@ -6,7 +6,7 @@ the work do no harm.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from application.engine.commands.loop import CommandLoop
@@ -22,7 +22,7 @@ from domain.agent_runs import AgentRun, ClaimAgentRun
 from domain.errors import NotFound, WorkOver
 from domain.failures import LapseReason
 from domain.invocations import ClaimInvocation, Invocation
-from domain.kernel import Json
+from domain.kernel import Decider, Json
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +95,19 @@ class SessionWork:
             item.tenant_id, item.kind, item.work_id, lambda state: state.dispatch == item.dispatch, session.session_id, fresh=fresh
         )
 
+    def content_at_once(self, session: WorkerSession, item: WorkItem) -> Claimed | None:
+        """As `claimed_content`, of what this process knows. None: something has to be loaded, or the session does not have it."""
+        decider: Decider[Any] = agent_runs.DECIDER if item.kind == "agent" else invocations.DECIDER
+        known = self._commands.known(decider, item.tenant_id, item.work_id)
+        if known is None or not _is_held(known.state, session.session_id) or known.state.dispatch != item.dispatch:
+            return None
+        if item.kind != "agent":
+            return _call(known.state)
+        try:
+            return self._claims.given_at_once(item.tenant_id, known.state)
+        except WorkOver:
+            return None
+
     async def _content(
         self, tenant_id: UUID, kind: str, work_id: UUID, is_it: Callable[[AgentRun | Invocation], bool], session_id: UUID, *,
         fresh: bool,
@@ -103,13 +116,11 @@ class SessionWork:
         try:
             if kind == "agent":
                 state = await self._agent_run(tenant_id, work_id, fresh=fresh)
-                if state.status != "running" or state.session_id != session_id or not is_it(state):
+                if not (_is_held(state, session_id) and is_it(state)):
                     return None
                 return await self._claims.given(tenant_id, work_id, state, fresh=fresh)
             call = await self._invocation(tenant_id, work_id, fresh=fresh)
-            if call.status != "started" or call.session_id != session_id or not is_it(call):
-                return None
-            return _call(call)
+            return _call(call) if _is_held(call, session_id) and is_it(call) else None
         except WorkOver:
             return None
 
@@ -172,6 +183,11 @@ def claim_of(session: WorkerSession, item: WorkItem) -> ClaimAgentRun | ClaimInv
     if item.kind == "agent":
         return ClaimAgentRun(agent_run_id=item.work_id, worker_id=worker_id, dispatch=item.dispatch, session_id=session_id)
     return ClaimInvocation(invocation_id=item.work_id, worker_id=worker_id, dispatch=item.dispatch, session_id=session_id)
+
+
+def _is_held(state: AgentRun | Invocation, session_id: UUID) -> bool:
+    """Whether an attempt is under way, for this session."""
+    return state.status in ("running", "started") and state.session_id == session_id
 
 
 def _call(call: Invocation) -> ClaimedCall:

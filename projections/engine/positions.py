@@ -6,7 +6,7 @@ Nothing is asked while nobody waits.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from application.engine.background import OnDemand
 from application.engine.ports.positions import Asked, PositionCalls
@@ -41,7 +41,9 @@ class _Waiter:
 class Positions:
     """Tells the waiters of this process how far read models and other consumers of the log have come. The owner closes it."""
 
-    def __init__(self, database: Database, calls: PositionCalls | None = None) -> None:
+    def __init__(self, database: Database, calls: PositionCalls | None = None, *, hurry: Callable[[], None] = lambda: None) -> None:
+        """`hurry`: lets nothing linger on the way to the consumers. Called when somebody begins to wait."""
+        self._hurry = hurry
         self._database = database
         self._calls = calls
         self._waiting: dict[_Waiter, None] = {}
@@ -61,6 +63,7 @@ class Positions:
         """Returns when a consumer's checkpoint has reached a position. Raises ProjectionBehind after the time-out, Unavailable."""
         if len(self._waiting) >= MAX_WAITING:
             raise Unavailable(f"{len(self._waiting)} requests wait already for a position")
+        self._hurry()
         self._asking.start()
         waiter = _Waiter(name, position)
         self._waiting[waiter] = None

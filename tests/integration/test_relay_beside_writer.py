@@ -113,7 +113,7 @@ def request(events: int = 1, topic: str = "thing.happened") -> AppendRequest:
 
 @contextlib.asynccontextmanager
 async def process(connection: NatsConnection, log: Log, *, url: str = "", by_the_clock: bool = False) -> AsyncIterator[Process]:
-    own = OwnAppends() if by_the_clock else WithoutClock()
+    own = OwnAppends() if by_the_clock else WithoutClock(patient=lambda event: event.topic == "thing.settled")
     store = PostgresEventStore(url or log.url, log.pool, own=own)
     feed = CountingFeed(log)
     await store.start()
@@ -138,6 +138,25 @@ async def test_what_is_handed_is_published_without_a_read(nats: NatsProcess, log
             return_exceptions=True,
         )
         assert [type(result).__name__ for result in results] == ["AppendResult", "AppendResult", "AppendResult", "VersionConflict"]
+        await beside.reached()
+        assert beside.feed.reads == reads
+        await check_stream(connection, log)
+
+
+async def test_events_for_which_nobody_waits_go_together(nats: NatsProcess, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_appends, "LINGER_S", 3600.0)
+    async with connected(nats.url) as connection, process(connection, log) as beside, running(beside.copies()):
+        await beside.settled()
+        reads, before = beside.feed.reads, beside.relay.position
+        for _ in range(5):
+            await beside.store.append(request(2, "thing.settled"))
+        assert beside.relay.position == before
+        beside.own.hurry()
+        await beside.reached()
+        spans, _ = await stream_content(connection)
+        assert (spans[-1].previous, spans[-1].last) == (before, before + 10), "one message"
+        await beside.store.append(request(1, "thing.settled"))
+        await beside.append()
         await beside.reached()
         assert beside.feed.reads == reads
         await check_stream(connection, log)

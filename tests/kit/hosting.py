@@ -61,7 +61,7 @@ class Ear:
         self.sent_at = clock()
         self.is_crowded = False
 
-    def put(self, answer: Answer, *, urgent: bool = False) -> None:
+    def put(self, answer: Answer, *, urgent: bool = False, alone: bool = False) -> None:
         if self.ending is None:
             self.heard.append(answer)
             if urgent:

@@ -12,7 +12,7 @@ from application.engine.background import end
 from application.engine.commands.follow_ups import MAX_FOLLOW_UPS
 from application.engine.ports.log import AppendRequest, AppendResult
 from application.workers.hosting import dispatch, handover
-from application.workers.hosting.messages import Call, Complete, Record, Update, WorkForAgent, WorkForTool
+from application.workers.hosting.messages import Call, Complete, Done, Record, Send, Update, WorkForAgent, WorkForTool
 from domain import agent_runs, messages, runs
 from domain.errors import Unavailable, VersionConflict
 from domain.kernel import Command, Metadata, RecordedEvent
@@ -143,6 +143,39 @@ async def test_a_run_that_starts_is_claimed_in_the_same_append(engine: Engine, p
     metadata = Metadata.model_validate_json(claimed.metadata)
     assert (metadata.actor, metadata.causation_id, metadata.correlation_id) == ("key:test", requested.name, run_id)
     assert requested.settled == 1 << engine.catalog.numbers["work_dispatch"]
+
+
+async def test_the_worker_has_the_work_before_whoever_started_it_goes_on(engine: Engine, process: Hosting) -> None:
+    """Nothing has to be loaded, and no task is made."""
+    worker = await ready(process, "alpha", tools=("t",))
+    await engine.start("alpha")
+    [work] = [one for one in worker.ear.heard if isinstance(one, WorkForAgent)]
+    await worker.done(work, Call, key="k", tool="t")
+    [call] = [one for one in worker.ear.heard if isinstance(one, WorkForTool)]
+    assert call.claimed.agent_run_id == work.work_id
+
+
+async def test_work_with_mail_is_handed_over_once_the_mail_is_loaded(engine: Engine, process: Hosting) -> None:
+    worker = await ready(process, "alpha", "beta")
+    plan = runs.Plan(steps=(runs.Step(key="a", agent="alpha"), runs.Step(key="b", agent="beta", after=("a",))))
+    await engine.start(plan=plan)
+    first = await worker.hears(WorkForAgent)
+    await worker.done(first, Send, key="m", to="b", body={"said": "hello"})
+    await worker.done(first, Complete)
+    second = await worker.hears(WorkForAgent)
+    assert [mail.body for mail in second.claimed.journal.mailbox] == [{"said": "hello"}]
+
+
+async def test_who_waits_for_the_end_of_a_run_is_answered_before_the_worker(engine: Engine, process: Hosting) -> None:
+    worker = await ready(process, "alpha")
+    run_id = await engine.start("alpha")
+    work = await worker.hears(WorkForAgent)
+    with engine.live.watch(run_id, runs.ENDS) as watch:
+        report = worker.about(work, Complete, result=1)
+        worker.say(report)
+        await watch.next(10)
+        assert not [one for one in worker.ear.heard if isinstance(one, Done)]
+        assert isinstance(await worker.answer(report.id), Done)
 
 
 async def test_the_mask_of_an_event_names_all_sagas_that_have_answered(engine: Engine, process: Hosting) -> None:

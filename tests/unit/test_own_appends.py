@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
@@ -12,7 +13,9 @@ from adapters.postgres.log import own_appends
 from adapters.postgres.log.append_batch import EncodedAppend, Row
 from adapters.postgres.log.own_appends import OwnAppends, recorded
 from application.engine.ports.log import AppendCommand, AppendRequest, NewEvent, Placed, StreamHead
+from domain.errors import Unavailable
 from domain.kernel import RecordedEvent
+from projections.engine.positions import Positions
 from tests.pace import within
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678, UTC)
@@ -167,6 +170,60 @@ async def test_more_than_the_bounds_must_be_read(
     assert own.take(read) == (), "nothing more is there"
     new = log.append()
     assert own.take(read) == tuple(new)
+
+
+@pytest_asyncio.fixture
+async def patient(monkeypatch: pytest.MonkeyPatch) -> OwnAppends:
+    """Nobody waits for events but for those of one byte. Without `hurry` the others linger for ever."""
+    monkeypatch.setattr(own_appends, "LINGER_S", 3600.0)
+    own = OwnAppends(patient=lambda event: len(event.state) > 1)
+    own.began(10)
+    assert own.take(None) == ()
+    return own
+
+
+async def test_events_for_which_nobody_waits_linger(patient: OwnAppends, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Log(patient)
+    first, new = log.last, [*log.append(2), *log.append()]
+    assert not await wakes(patient, 10)
+    assert patient.take(first) == tuple(new), "a relay that looks takes them all the same"
+    monkeypatch.setattr(own_appends, "LINGER_S", 0.01)
+    log.append()
+    async with within(10):
+        await patient.wait(13, 60)
+    assert patient.take(new[-1]) == tuple(log.events[-1:])
+
+
+@pytest.mark.parametrize("end", ["an urgent event", "a question", "an append by somebody else", "the session is lost"])
+async def test_what_somebody_waits_for_ends_the_wait(patient: OwnAppends, end: str) -> None:
+    log = Log(patient)
+    log.append()
+    assert not await wakes(patient, 10)
+    match end:
+        case "an urgent event":
+            log.append(size=1)
+        case "a question":
+            patient.hurry()
+        case "an append by somebody else":
+            log.append_elsewhere()
+        case _:
+            patient.lost()
+    assert await wakes(patient, 10)
+    log.append()
+    assert await wakes(patient, 10), "what comes then holds up nothing that is due"
+
+
+async def test_who_waits_for_a_position_ends_the_wait(patient: OwnAppends) -> None:
+    class Away:
+        def connection(self) -> Any:
+            raise Unavailable("the database is away")
+
+    Log(patient).append()
+    positions = Positions(cast(Any, Away()), hurry=patient.hurry)
+    with pytest.raises(Unavailable):
+        await positions.until("runs", 11, 10)
+    assert await wakes(patient, 10)
+    await positions.close()
 
 
 async def test_nothing_is_kept_after_the_block(log: Log, own: OwnAppends) -> None:

@@ -4,11 +4,14 @@ The writer's session also listens. PostgreSQL delivers notifications in the orde
 them, so the session knows of each append by somebody else before it knows of its own next one. Therefore a row of own appends has
 nothing in between. Whatever else happens (another process appended, the session is a new one, an append without an answer, too many
 events, a log that went back) ends the row, and the relay reads the log.
+
+Events for which nobody waits linger for a moment before the relay is woken: it does not publish between a commit and its answer,
+and the few appends of one run go as one message.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from adapters.postgres.log.append_batch import EncodedAppend, Row, answers
@@ -19,13 +22,21 @@ from domain.kernel import RecordedEvent
 MOST_EVENTS = 4_000
 MOST_BYTES = 4 * 1024 * 1024
 """Bounds of what is kept for the relay. Beyond them it reads the log."""
+LINGER_S = 0.01
+"""Seconds that patient events wait for company. Read models linger for longer, and who waits for a position ends the wait."""
 
 
 class OwnAppends(Head):
     """Holds events while somebody wants them. `began`, `heard`, `appended` and `lost` are for the writer's session."""
 
-    def __init__(self, *, poll_s: float = POLL_SECONDS) -> None:
+    def __init__(self, *, poll_s: float = POLL_SECONDS, patient: Callable[[RecordedEvent], bool] = lambda _: False) -> None:
+        """`patient`: whether nobody waits for an event to be published."""
         super().__init__(poll_s=poll_s)
+        self._patient = patient
+        self._lingering: asyncio.TimerHandle | None = None
+        """Set while all events of the row are patient, and their time has not come."""
+        self._due = False
+        """The relay was woken, and has not taken anything since."""
         self.wanted = False
         self.turned = asyncio.Event()
         """Set when `wanted` has changed; the session clears it."""
@@ -47,7 +58,7 @@ class OwnAppends(Head):
 
     def take(self, last: RecordedEvent | None) -> Sequence[RecordedEvent]:
         """The events of this process that follow an event, and follow one another, in order. Empty: the log must be read."""
-        in_doubt, self._in_doubt = self._in_doubt, False
+        in_doubt, self._in_doubt, self._due = self._in_doubt, False, False
         row = self._row
         if in_doubt or last is None:
             return ()
@@ -96,12 +107,31 @@ class OwnAppends(Head):
         elif len(self._row) + len(events) > MOST_EVENTS or self._bytes + size > MOST_BYTES:
             self._clear()
         else:
+            begins = not self._row and not self._due
             self._row.extend(events)
             self._bytes += size
+            if (begins or self._lingering is not None) and all(map(self._patient, events)):
+                if begins:
+                    self._lingering = asyncio.get_running_loop().call_later(LINGER_S, self.hurry)
+                return
+        self.hurry()
+
+    def hurry(self) -> None:
+        """Somebody waits for what was appended: it lingers no longer."""
+        self._end_linger()
         self.wake()
 
+    def wake(self) -> None:
+        self._due = True
+        super().wake()
+
+    def _end_linger(self) -> None:
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
+
     def _is_beyond(self, after: int) -> bool:
-        return self._in_doubt or super()._is_beyond(after)
+        return self._in_doubt or (self._lingering is None and super()._is_beyond(after))
 
     def _doubt(self) -> None:
         """The relay must read the log before it takes anything."""
@@ -109,6 +139,7 @@ class OwnAppends(Head):
         self.wake()
 
     def _clear(self) -> None:
+        self._end_linger()
         self._row.clear()
         self._bytes = 0
 

@@ -46,7 +46,9 @@ from projections.replays import RunReplays
 @part
 async def positions(parts: Parts) -> ConsumerPositions:
     # One query and one call at a time, however many callers ask.
-    own = Positions(await storage.database(parts), await messaging.position_calls(parts))
+    calls, appended = await messaging.position_calls(parts), await storage.own_appends(parts)
+    hurry = {} if appended is None else {"hurry": appended.hurry}
+    own = Positions(await storage.database(parts), calls, **hurry)
     parts.stack.push_async_callback(own.close)
     return own
 

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
 
 from api.http.conventions.deadlines import SendWatch
 from api.http.conventions.door import ConnectionSlot, Door
@@ -26,6 +27,8 @@ class SessionConnection(WebSocketsSansIOProtocol):
         self._sending: SendWatch = None  # type: ignore[assignment]  # set with the transport
         self.stopping: Callable[[], None] | None = None
         """Called when the server stops."""
+        self.on_frame: Callable[[str], bool] | None = None
+        """Takes a frame of text in the moment in which it comes. False: the frame waits for `receive`."""
 
     def take_over(self, transport: asyncio.Transport, head: bytes) -> None:
         """Begins with the head of the request that asks for the upgrade. Nothing is read until the application has accepted."""
@@ -40,6 +43,29 @@ class SessionConnection(WebSocketsSansIOProtocol):
         super().handle_connect(event)
         if self.response.status_code == 101:
             self.scope["state"]["connection"] = self
+
+    def send_receive_event_to_app(self) -> None:
+        """A frame that can be taken at once wakes no task, and reading is not paused for it."""
+        if self.on_frame is not None and self.curr_msg_data_type == "text" and self.queue.empty() and not self.close_sent:
+            try:
+                text = b"".join(self.frames).decode()
+            except UnicodeDecodeError:
+                text = ""
+            if text and self.on_frame(text):
+                self.frames = []
+                return
+        super().send_receive_event_to_app()
+
+    def write(self, frame: bytes) -> bool:
+        """Writes a frame of text. False: not now, for the connection is not open, or the peer does not read fast enough."""
+        if self._is_blocked() or self.disconnected or not self.handshake_complete or self.close_sent:
+            return False
+        try:
+            self.conn.send_text(frame)
+        except InvalidState:  # the peer is closing the connection
+            return False
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        return True
 
     def handle_ping(self) -> None:
         if self.transport.get_write_buffer_size() > MAX_PONGS:

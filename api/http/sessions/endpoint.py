@@ -1,12 +1,13 @@
 """The WebSocket of workers: who may connect, and the life of a connection."""
 
 import asyncio
+from contextvars import Context, copy_context
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 from uuid_utils.compat import uuid7
 
 from api.container import Container
@@ -89,36 +90,49 @@ class Sessions:
         self, visitor: Visitor, state: dict[str, Any], connection: SessionConnection, receive: Receive, send: Send
     ) -> None:
         answers = Answers(state["trace_id"], self._container.settings.max_event_bytes)
-        outbox = Outbox(send, answers, connection.abort)
+        outbox = Outbox(send, answers, connection.abort, connection.write)
         session = self._container.hosting.open(visitor, outbox)
         outbox.on_relief = session.relieved
         connection.stopping = session.drain
+        connection.on_frame = partial(_take_at_once, copy_context(), session, outbox)
         writing = asyncio.create_task(outbox.run(), name="session-outbox")
         try:
             while (message := await receive())["type"] != "websocket.disconnect":
                 if not outbox.ended:
-                    self._take(session, outbox, message)
+                    _take(session, outbox, message.get("text"))
                 await outbox.relieved.wait()
         finally:
+            connection.on_frame = None
             outbox.close()
             await session.close()
             await end(writing)
 
-    def _take(self, session: HostedSession, outbox: Outbox, message: Message) -> None:
-        """Takes one frame."""
-        try:
-            if (text := message.get("text")) is None:
-                raise MalformedMessage("frames are text, not binary")
-            found = read(text)
-            _RECEIVED.inc(len(found))
-            size = len(text) // max(1, len(found))
-            for said in found:
-                if isinstance(said, Unreadable):
-                    outbox.put(Refused(said.id, said.error))
-                else:
-                    session.take(said, size)
-        except MalformedMessage as error:
-            outbox.end("malformed", error)
+
+def _take(session: HostedSession, outbox: Outbox, text: str | None) -> None:
+    """Takes one frame. None: it is no text."""
+    try:
+        if text is None:
+            raise MalformedMessage("frames are text, not binary")
+        found = read(text)
+        _RECEIVED.inc(len(found))
+        size = len(text) // max(1, len(found))
+        for said in found:
+            if isinstance(said, Unreadable):
+                outbox.put(Refused(said.id, said.error))
+            else:
+                session.take(said, size)
+    except MalformedMessage as error:
+        outbox.end("malformed", error)
+
+
+def _take_at_once(context: Context, session: HostedSession, outbox: Outbox, text: str) -> bool:
+    """Takes one frame in the callback of the socket, unless too much waits to be sent. `context`: of the session's task."""
+    if outbox.ended:
+        return True
+    if not outbox.relieved.is_set():
+        return False
+    context.run(_take, session, outbox, text)
+    return True
 
 
 def _must_be_of_this_site(headers: dict[bytes, bytes]) -> None:

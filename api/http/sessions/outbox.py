@@ -34,15 +34,18 @@ _SENT = SESSION_MESSAGES.labels("sent")
 class Outbox:
     """The messages for one worker. `run` sends them; the owner ends the task."""
 
-    def __init__(self, send: Send, answers: Answers, abort: Callable[[], None]) -> None:
-        """`abort`: breaks the connection off."""
+    def __init__(self, send: Send, answers: Answers, abort: Callable[[], None], write: Callable[[bytes], bool]) -> None:
+        """`abort`: breaks the connection off. `write`: sends a frame at once; False: that cannot be done now."""
         self._send = send
+        self._write = write
         self._answers = answers
         self._abort = abort
         self._urgent: deque[bytes] = deque()
         self._waiting: deque[bytes] = deque()
         self._bytes = 0
         self._filled = asyncio.Event()
+        self._sending = False
+        """A frame is on its way, before all that waits."""
         self._ending: Ending | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self.sent_at = time.monotonic()
@@ -59,7 +62,7 @@ class Outbox:
     def ended(self) -> bool:
         return self._ending is not None
 
-    def put(self, answer: Answer, *, urgent: bool = False) -> None:
+    def put(self, answer: Answer, *, urgent: bool = False, alone: bool = False) -> None:
         if self.ended:
             return None
         data = self._answers.written(answer)
@@ -69,8 +72,17 @@ class Outbox:
             if (id := getattr(answer, "id", None)) is None:
                 return self.end("unavailable", too_large)
             data = self._answers.written(Refused(id, too_large))
-        self._add(data, urgent=urgent)
+        if not (alone and self._sent_at_once(data)):
+            self._add(data, urgent=urgent)
         return None
+
+    def _sent_at_once(self, data: bytes) -> bool:
+        """Sends a message without a turn of the loop, if nothing else is to be sent before it."""
+        if self._bytes or self._sending or not self._write(b"[%s]" % data):
+            return False
+        _SENT.inc()
+        self.sent_at = time.monotonic()
+        return True
 
     def end(self, ending: Ending, error: TidelogError | None = None) -> None:
         if self.ended:
@@ -100,7 +112,10 @@ class Outbox:
             while True:
                 await self._filled.wait()
                 while frame := self._frame():
-                    await self._send({"type": "websocket.send", "text": frame.decode()})
+                    if not self._write(frame):
+                        self._sending = True
+                        await self._send({"type": "websocket.send", "text": frame.decode()})
+                        self._sending = False
                     self.sent_at = time.monotonic()
                     if not self.relieved.is_set() and self._bytes <= CROWDED:
                         self.relieved.set()

@@ -114,6 +114,11 @@ class CommandLoop:
         known = None if fresh else self._states.known(tenant_id, stream_id)
         return (known or await self._states.read(decider, tenant_id, stream_id)).seen_by(decider)
 
+    def known(self, decider: Decider[S], tenant_id: UUID, stream_id: UUID) -> Loaded | None:
+        """The cached state of a stream, as `load` with `fresh=False`. None: the stream would have to be read."""
+        known = self._states.known(tenant_id, stream_id)
+        return None if known is None else known.seen_by(decider)
+
     async def meet(self, tenant_id: UUID, streams: Mapping[UUID, Decider[Any]]) -> None:
         """Reads those of the streams that this process does not know yet, together, before commands for them come.
 

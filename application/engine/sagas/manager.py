@@ -101,8 +101,6 @@ class SagaManager:
         self._queue = queue
         self._partitions = sorted(partitions)
         self._catalog = catalog
-        self._bits = {kind.TOPIC: [handler.bit for handler in handlers] for kind, handlers in catalog.handlers.items()}
-        """Topic → the bits of the sagas that react to it, 0 for a saga without a number."""
         self._known: dict[str, Checkpoint] = {}
         self._seen = 0
         """Position up to which everything has been handled."""
@@ -130,12 +128,8 @@ class SagaManager:
         known = self._known.get(partition_of(event.root_id))
         return known is not None and event.position > known.position
 
-    def _is_open(self, event: RecordedEvent) -> bool:
-        """Whether a saga has still to react to an event."""
-        return any(not bit or not event.settled & bit for bit in self._bits.get(event.topic, ()))
-
     def _is_ours_to_do(self, event: RecordedEvent) -> bool:
-        return self._is_open(event) and self._is_new(event)
+        return not self._catalog.is_settled(event) and self._is_new(event)
 
     async def _handle(self, batch: Sequence[RecordedEvent]) -> None:
         relevant = sorted(filter(self._is_ours_to_do, batch), key=lambda e: (e.root_id.int, e.position))

@@ -80,7 +80,15 @@ class ClaimedAhead(Generic[T]):
         dispatcher.claiming.add(item.work_id)
 
     def appended(self) -> None:
-        self._dispatcher.start(self._deliver(), self._item)
+        """Hands the work over, at once where nothing has to be loaded: the worker has it before anything else goes on."""
+        claimed = self._workers.sessions.content_at_once(self._opened, self._item)
+        if claimed is None:
+            self._dispatcher.start(self._deliver(), self._item)
+            return
+        try:
+            self._hand_over(claimed)
+        except Exception:  # the work is claimed all the same, and the caller of the command must learn that
+            log.exception("hand_over_failed", kind=self._item.kind, work_id=str(self._item.work_id))
 
     def dropped(self) -> None:
         self._hand.drop()
@@ -101,6 +109,9 @@ class ClaimedAhead(Generic[T]):
         if claimed is None:  # cancelled in the same moment
             self.dropped()
             return
+        self._hand_over(claimed)
+
+    def _hand_over(self, claimed: Claimed) -> None:
         self._dispatcher.claiming.discard(self._item.work_id)
         self._dispatcher.deliver(self._session, self._hand, claimed, reserved=True)
 

@@ -19,8 +19,11 @@ class Peer(Protocol):
         """Whether so much waits to be sent that no more work should be added."""
         ...
 
-    def put(self, answer: Answer, *, urgent: bool = False) -> None:
-        """Sends a message after all that waits, or before all that waits and is not urgent. Does nothing after the end."""
+    def put(self, answer: Answer, *, urgent: bool = False, alone: bool = False) -> None:
+        """Sends a message after all that waits, or before all that waits and is not urgent. Does nothing after the end.
+
+        `alone`: no other message is to be expected in this moment, so this one need not wait for company.
+        """
         ...
 
     def end(self, ending: Ending, error: TidelogError | None = None) -> None:

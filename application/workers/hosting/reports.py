@@ -1,5 +1,6 @@
 """What a report of a worker does: the same use cases, with the same names of commands, as through every other entrance."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -84,6 +85,12 @@ async def _of_call(workers: Workers, caller: Caller, report: RecordedReport) -> 
             return done(report, await workers.invocations.fail(caller, fail))
         case _:
             raise InvalidCommand(f"the work is a tool call, which has no {report.t}: it is completed or fails")
+
+
+async def waiters_first() -> None:
+    """Lets those go on who wait for what was just appended: the next turn of the loop wakes them, and they run in the one after."""
+    for _ in range(2):
+        await asyncio.sleep(0)
 
 
 def step_of(report: Record) -> agent_runs.RecordStep:

@@ -59,7 +59,7 @@ from application.workers.hosting.messages import (
     WorkForTool,
 )
 from application.workers.hosting.peer import Peer
-from application.workers.hosting.reports import carry_out, steps_of, together
+from application.workers.hosting.reports import carry_out, steps_of, together, waiters_first
 from application.workers.registering import Offer, refused_definition
 from application.workers.sessions import Claimed, ClaimedCall
 from domain.errors import TidelogError, Unavailable, VersionConflict
@@ -296,11 +296,12 @@ class HostedSession:
         hand.attempt = claimed.attempt
         hand.token = self._workers.sessions.tokens.token_of(hand.work_id, claimed.attempt, self.session.session_id)
         self._gave(hand)
+        alone = not self.hands.held and not self._lanes.open
         if isinstance(claimed, ClaimedCall):
-            self._peer.put(WorkForTool(self.number, hand.work_id, hand.token, claimed))
+            self._peer.put(WorkForTool(self.number, hand.work_id, hand.token, claimed), alone=alone)
         else:
             hand.seen, hand.paging = claimed.journal.version, claimed.journal.more
-            self._peer.put(WorkForAgent(self.number, hand.work_id, hand.token, claimed))
+            self._peer.put(WorkForAgent(self.number, hand.work_id, hand.token, claimed), alone=alone)
         self.hands.hold(hand)
 
     def _gave(self, hand: Hand) -> None:
@@ -384,8 +385,11 @@ class HostedSession:
         except Exception as error:  # noqa: BLE001  # a defect is an answer, too
             self._refuse(report, error, hand)
         else:
-            self._peer.put(done)
-            if isinstance(report, Complete | Fail | Return):
+            ends = isinstance(report, Complete | Fail | Return)
+            if ends:
+                await waiters_first()  # the client waits for the end of the run, the worker for nothing
+            self._peer.put(done, alone=not ends and self._lanes.open == 1)
+            if ends:
                 self.hands.drop(report.work)
             elif isinstance(report, More) and done.page is not None and hand is not None:
                 hand.seen, hand.paging = max(hand.seen, done.page.version), done.page.more

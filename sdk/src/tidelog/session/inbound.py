@@ -27,12 +27,16 @@ class Inbound:
             with contextlib.suppress(RuntimeError):  # the user's loop is closed
                 self._loop.call_soon_threadsafe(self._hand_over)
 
+    @property
+    def has_room(self) -> bool:
+        return len(self._items) < MAX_WAITING
+
     async def room(self) -> None:
         """Returns when few enough items wait."""
-        while len(self._items) >= MAX_WAITING:
+        while not self.has_room:
             event = asyncio.Event()
             self._waiter = (asyncio.get_running_loop(), event)
-            if len(self._items) >= MAX_WAITING:  # the user's loop may have looked for the waiter just before
+            if not self.has_room:  # the user's loop may have looked for the waiter just before
                 await event.wait()
 
     def _hand_over(self) -> None:

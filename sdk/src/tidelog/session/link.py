@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from socket import gaierror
@@ -13,7 +14,9 @@ from urllib.parse import quote
 from httpx2 import Proxy
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI, ProxyError
+from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
+from websockets.protocol import Event, State
 from websockets.typing import Subprotocol
 
 from tidelog.errors import ProxySettingError, TidelogAPIError, TidelogConnectionError, api_error
@@ -79,10 +82,28 @@ class _Direct(connect):
         return exc
 
 
+class _Socket(ClientConnection):
+    """Gives a message in one frame to `take`, in the callback of the socket. What `take` does not want waits for `recv`."""
+
+    take: Callable[[bytes], bool] | None = None
+
+    def process_event(self, event: Event) -> None:
+        if (
+            self.take is not None
+            and isinstance(event, Frame)
+            and event.opcode is Opcode.TEXT
+            and event.fin
+            and not self.recv_messages.frames
+            and self.take(bytes(event.data))
+        ):
+            return
+        super().process_event(event)
+
+
 class Link:
     """An open WebSocket whose server speaks the protocol."""
 
-    def __init__(self, socket: ClientConnection) -> None:
+    def __init__(self, socket: _Socket) -> None:
         self._socket = socket
 
     @classmethod
@@ -107,6 +128,7 @@ class Link:
                 close_timeout=CLOSE_S,
                 max_size=MAX_MESSAGE_BYTES + 2,
                 logger=_logger,
+                create_connection=_Socket,
             )
         except InvalidStatus as error:
             raise _refusal(error.response) from error
@@ -115,6 +137,7 @@ class Link:
         except (InvalidHandshake, InvalidURI, OSError, EOFError) as error:
             nobody = isinstance(error, ConnectionRefusedError | gaierror) or type(error) is OSError  # the latter: no way there
             raise LinkError(f"no connection to the server ({type(error).__name__}: {error})", reached=not nobody) from error
+        assert isinstance(socket, _Socket)
         link = cls(socket)
         if socket.subprotocol != SUBPROTOCOL:
             link.abort()
@@ -127,6 +150,21 @@ class Link:
             await self._socket.send(frame, text=True)
         except ConnectionClosed as error:
             raise self._lost(error) from error
+
+    @property
+    def writable(self) -> bool:
+        """Whether `write` may be called: the socket is open, and the other side reads fast enough."""
+        socket = self._socket
+        return socket.protocol.state is State.OPEN and not socket.paused and not socket.transport.is_closing()
+
+    def write(self, frame: bytes) -> None:
+        """Sends a frame at once."""
+        self._socket.protocol.send_text(frame)
+        self._socket.send_data()
+
+    def on_frame(self, take: Callable[[bytes], bool]) -> None:
+        """`take` gets each frame in the moment in which it comes. Where it returns False, the frame waits for `receive`."""
+        self._socket.take = take
 
     async def receive(self) -> bytes:
         """The next frame. Raises LinkError when the connection is closed."""

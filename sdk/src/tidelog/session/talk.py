@@ -44,6 +44,8 @@ class Talk:
         self._take = take
         self._loop = asyncio.get_running_loop()
         self._ringing = asyncio.Event()
+        self._rests = False
+        """The sender has nothing to send."""
         self._heard = self._said = self._loop.time()
         self._reads = True
         self._doubtful_s = random.uniform(*DOUBTFUL_S)
@@ -58,7 +60,19 @@ class Talk:
 
     def ring(self) -> None:
         """There may be something to send. From any thread."""
-        self._loop.call_soon_threadsafe(self._ringing.set)
+        self._loop.call_soon_threadsafe(self._rung)
+
+    def _rung(self) -> None:
+        """Sends what waits, if the socket takes it at once. Else the sender does."""
+        if not self._rests or self._hushed or not self._link.writable:
+            self._ringing.set()
+            return
+        messages = self._outbox.take(self.era, time.monotonic())
+        if messages:
+            self._link.write(frame(messages))
+            self._said = self._loop.time()
+        if not self._outbox.sleep():
+            self._ringing.set()
 
     @property
     def code(self) -> int | None:
@@ -76,6 +90,7 @@ class Talk:
 
     async def run(self, hello: bytes) -> str:
         """Talks until the connection ends, or until cancelled. Returns why the connection ended."""
+        self._link.on_frame(self._take_at_once)
         parts = [
             asyncio.create_task(self._receive(), name="receive"),
             asyncio.create_task(self._beat(), name="beat"),
@@ -108,17 +123,30 @@ class Talk:
     async def _receive(self) -> str:
         while True:
             text = await self._link.receive()
-            self._heard = self._loop.time()
             try:
-                messages = read(text)
+                self._hear(text)
             except FrameError as error:
                 return await self._give_up(MALFORMED, str(error))
-            for message in messages:
-                if message["t"] != "beat":
-                    self._take(self, message)
             self._reads = False  # nothing is heard while the user's loop is behind: no silence of the server
             await self._inbound.room()
             self._reads, self._heard = True, self._loop.time()
+
+    def _take_at_once(self, text: bytes) -> bool:
+        """Takes a frame in the callback of the socket, unless the user's loop is behind or the frame ends the talk."""
+        if not self._reads or not self._inbound.has_room:
+            return False
+        try:
+            self._hear(text)
+        except FrameError:
+            return False
+        return True
+
+    def _hear(self, text: bytes) -> None:
+        """Raises FrameError."""
+        self._heard = self._loop.time()
+        for message in read(text):
+            if message["t"] != "beat":
+                self._take(self, message)
 
     async def _send(self, hello: bytes) -> str:
         await self._link.send(hello)
@@ -129,7 +157,9 @@ class Talk:
                 await self._link.send(frame(messages))
                 self._said = self._loop.time()
             elif self._hushed or self._outbox.sleep():
+                self._rests = True
                 await self._ringing.wait()
+                self._rests = False
                 self._ringing.clear()
 
     async def _beat(self) -> str:
