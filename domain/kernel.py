@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
-from uuid import UUID
+from uuid import UUID, SafeUUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 
@@ -154,6 +154,9 @@ class RecordedEvent(NamedTuple):
 
 
 _TIME_BITS = 0xFFFFFFFFFFFF << 80
+_VERSION_AND_VARIANT = (0x7 << 76) | (0x2 << 62)
+_OTHER_BITS = ((1 << 80) - 1) & ~(0xF << 76) & ~(0x3 << 62)
+_FROM_NUMBER, _SET = object.__new__, object.__setattr__
 
 
 def derive_id(parent: UUID, name: str) -> UUID:
@@ -162,9 +165,11 @@ def derive_id(parent: UUID, name: str) -> UUID:
     The parent's millisecond stamp is kept, so that derived ids land near the right edge of the indexes, where random ones (UUIDv5)
     would scatter. The other 74 bits are SHA-256 of parent and name; RFC 9562, section 5.7, leaves their content open.
     """
-    digest = int.from_bytes(hashlib.sha256(parent.bytes + name.encode()).digest()[:10], "big")
-    value = (parent.int & _TIME_BITS) | (digest & ~(0xF << 76) & ~(0x3 << 62))
-    return UUID(int=value | (0x7 << 76) | (0x2 << 62))
+    digest = int.from_bytes(hashlib.sha256(parent.int.to_bytes(16, "big") + name.encode()).digest()[:10], "big")
+    derived = _FROM_NUMBER(UUID)  # the constructor of UUID looks at six other forms of an id first
+    _SET(derived, "int", (parent.int & _TIME_BITS) | (digest & _OTHER_BITS) | _VERSION_AND_VARIANT)
+    _SET(derived, "is_safe", SafeUUID.unknown)
+    return derived
 
 
 def same_json(one: Json, other: Json) -> bool:

@@ -149,7 +149,7 @@ def _pinned(plan: runs.Plan, versions: tuple[str, ...]) -> runs.Plan:
     found = _PINNED.get(key)
     if found is None:
         steps = tuple(s.model_copy(update={"agent_version": v}) for s, v in zip(plan.steps, versions, strict=True))
-        found = (plan, plan.model_copy(update={"steps": steps}))
+        found = (plan, runs.Plan.model_construct(steps=steps))  # a copy of the plan would keep its graph, with the other steps
         if len(plan.steps) <= _PINNED_STEPS and all(step.input is None for step in plan.steps):
             if len(_PINNED) >= _PINNED_SIZE:
                 _PINNED.clear()
