@@ -117,7 +117,7 @@ class CurrentRuns(Protocol):
         """
         ...
 
-    def of(self, events: Sequence[RecordedEvent]) -> CurrentRun:
+    def of(self, events: Sequence[RecordedEvent]) -> RunView:
         """The run from all its events, which begin with its start."""
         ...
 

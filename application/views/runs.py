@@ -1,6 +1,6 @@
 """Runs as people see them: the whole document, and an entry of a list."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, Field, computed_field
@@ -19,7 +19,17 @@ StepStatus = Literal["pending", "scheduled", "running", "retrying", "completed",
 CallStatus = Literal["requested", "running", "retrying", "succeeded", "failed", "ambiguous", "cancelled"]
 
 
-class CallView(BaseModel):
+class Folded(BaseModel):
+    """A document, or a part of one, that the events of a run change field by field.
+
+    Its fields are set as those of a plain object: pydantic would look at each change, which was valid in the event.
+    """
+
+    if not TYPE_CHECKING:
+        __setattr__ = object.__setattr__
+
+
+class CallView(Folded):
     key: str
     tool: str
     invocation_id: UUID
@@ -77,7 +87,7 @@ class JournalEntryView(BaseModel):
     message_id: UUID | None = None
 
 
-class StepView(BaseModel):
+class StepView(Folded):
     key: str
     agent: str
     agent_version: str | None = None
@@ -105,7 +115,7 @@ class StepView(BaseModel):
     )
 
 
-class RunView(BaseModel):
+class RunView(Folded):
     run_id: UUID
     project_id: UUID
     status: RunStatus

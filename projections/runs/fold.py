@@ -371,6 +371,10 @@ def steps_of(event: runs.RunStarted) -> list[StepView]:
 def replay(events: Iterable[RecordedEvent]) -> RunView | None:
     """The document after the given events of one run, in order."""
     view: RunView | None = None
+    parts: ViewParts | None = None
     for recorded in events:
-        view = evolve_view(view, recorded)
+        if parts is not None and recorded.topic != runs.RunStarted.TOPIC:
+            evolve(view, parts, recorded)
+        elif (view := evolve_view(view, recorded)) is not None:
+            parts = parts_of(view)
     return view
