@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
-import structlog
 from fastapi import FastAPI
 from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,6 +18,7 @@ from api.http.conventions.door import is_proxy
 from api.http.conventions.errors import TooManyConnections, defect_problem, response_to, tidelog_problem
 from api.http.conventions.keys import Keys
 from api.metrics import REQUEST_SECONDS, REQUESTS
+from application.engine.ports import log_context
 from domain.errors import InvalidCommand, PayloadTooLarge, TidelogError, Unavailable
 
 SINGLE = frozenset(
@@ -85,7 +85,7 @@ class Gate:
                     state["principal"] = principal
                     if connection is not None:
                         connection.identify(principal.key_id)
-                    structlog.contextvars.bind_contextvars(tenant_id=str(principal.tenant_id), trace_id=trace_id)
+                    log_context.of_request(principal.tenant_id, trace_id)
                 elif connection is not None:
                     connection.admit_stranger()
                 receive = self._bounded(headers, receive)
