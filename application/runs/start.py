@@ -59,7 +59,8 @@ async def start_run(
         AlreadyExists: the id of the run is taken, by something else or by a run of another command.
         StartedDifferently, RepeatedDifferently: the command started a run before, with other content.
     """
-    await admission.ready()
+    if not admission.counted:
+        await admission.ready()
     with admission.admitted(request.tenant_id) as start:
         await _check_project(commands, request.tenant_id, project_id)
         versions = await _versions(commands, request.tenant_id, plan, known)
