@@ -345,6 +345,9 @@ class HttpConnection(HttpToolsProtocol):
     # --- sending ----------------------------------------------------------------------------------------------------------
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._door.turnstile.admit(functools.partial(self._begin_task, cycle, app))
+
+    def _begin_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         task = self.loop.create_task(cycle.run_asgi(app))
         task.add_done_callback(self._on_answered)
         self.tasks.add(task)
