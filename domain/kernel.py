@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
 from uuid import UUID, SafeUUID
 
@@ -177,8 +178,9 @@ def same_json(one: Json, other: Json) -> bool:
     return one is other or json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
+@lru_cache(maxsize=1_000)
 def timestamp(at: datetime) -> str:
-    """RFC 3339 in UTC with milliseconds, as every interface of ours writes time."""
+    """RFC 3339 in UTC with milliseconds, as every interface of ours writes time. All events of an append have one time."""
     text = at.isoformat(timespec="milliseconds")
     if not text.endswith("+00:00"):
         text = at.astimezone(UTC).isoformat(timespec="milliseconds")

@@ -346,6 +346,7 @@ def started(event: runs.RunStarted, recorded: RecordedEvent) -> RunView:
         run_id=recorded.stream_id,
         project_id=event.project_id,
         status="running",
+        missing=[],
         plan=event.plan,
         input=event.input,
         metadata=event.metadata,
@@ -360,12 +361,15 @@ def started(event: runs.RunStarted, recorded: RecordedEvent) -> RunView:
 
 
 def steps_of(event: runs.RunStarted) -> list[StepView]:
-    """The steps of a run that has just started."""
+    """The steps of a run that has just started. Lists are given, for pydantic makes deep copies of those in defaults."""
     asked = frozenset(event.versions_asked)
     return [
-        StepView(key=s.key, agent=s.agent, agent_version=s.agent_version, version_asked=s.key in asked, after=list(s.after))
+        StepView(
+            key=s.key, agent=s.agent, agent_version=s.agent_version, version_asked=s.key in asked, after=list(s.after),
+            unused_keys=[], calls=[],
+        )
         for s in event.plan.steps
-    ]
+    ]  # fmt: skip
 
 
 def replay(events: Iterable[RecordedEvent]) -> RunView | None:
