@@ -166,7 +166,7 @@ def derive_id(parent: UUID, name: str) -> UUID:
     The parent's millisecond stamp is kept, so that derived ids land near the right edge of the indexes, where random ones (UUIDv5)
     would scatter. The other 74 bits are SHA-256 of parent and name; RFC 9562, section 5.7, leaves their content open.
     """
-    digest = int.from_bytes(hashlib.sha256(parent.int.to_bytes(16, "big") + name.encode()).digest()[:10], "big")
+    digest = int.from_bytes(hashlib.sha256(parent.bytes + name.encode()).digest()[:10], "big")
     derived = _FROM_NUMBER(UUID)  # the constructor of UUID looks at six other forms of an id first
     _SET(derived, "int", (parent.int & _TIME_BITS) | (digest & _OTHER_BITS) | _VERSION_AND_VARIANT)
     _SET(derived, "is_safe", SafeUUID.unknown)

@@ -22,7 +22,7 @@ from domain.errors import Unavailable
 from domain.kernel import RecordedEvent
 from projections.engine.kernel import TURN
 from projections.runs import evolve_view
-from projections.runs.fold import replay
+from projections.runs.fold import replay as replayed
 
 MAX_ASKED = 100_000
 """Number of runs that may wait to be read. The next caller gets Unavailable."""
@@ -91,7 +91,7 @@ class RunReplays:
         return None if replay.view is None else CurrentRun(replay.view, replay.parts)
 
     def of(self, events: Sequence[RecordedEvent]) -> RunView:
-        view = replay(events)
+        view = replayed(events)
         assert view is not None
         return view
 

@@ -377,7 +377,7 @@ def replay(events: Iterable[RecordedEvent]) -> RunView | None:
     view: RunView | None = None
     parts: ViewParts | None = None
     for recorded in events:
-        if parts is not None and recorded.topic != runs.RunStarted.TOPIC:
+        if view is not None and parts is not None and recorded.topic != runs.RunStarted.TOPIC:
             evolve(view, parts, recorded)
         elif (view := evolve_view(view, recorded)) is not None:
             parts = parts_of(view)

@@ -2,6 +2,7 @@
 
 import asyncio
 from functools import partial
+from itertools import pairwise
 
 from api.http.conventions.turnstile import Turnstile
 from tests.kit.waiting import turns
@@ -16,7 +17,7 @@ async def test_a_crowd_begins_in_portions_in_order() -> None:
     for _ in range(4):
         await asyncio.sleep(0)
         sizes.append(len(begun))
-    assert begun == list(range(8)) and max(after - before for before, after in zip(sizes, sizes[1:], strict=False)) <= 3
+    assert begun == list(range(8)) and max(after - before for before, after in pairwise(sizes)) <= 3
     assert sizes[0] <= 6, "a portion for each turn"
 
 
