@@ -122,7 +122,7 @@ class CurrentRuns(Protocol):
         """
         ...
 
-    def of(self, events: Sequence[RecordedEvent]) -> CurrentRun:
+    def of(self, events: Sequence[RecordedEvent]) -> RunView:
         """The run from all its events, which begin with its start."""
         ...
 

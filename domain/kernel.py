@@ -5,8 +5,9 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
-from uuid import UUID
+from uuid import UUID, SafeUUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 
@@ -154,6 +155,9 @@ class RecordedEvent(NamedTuple):
 
 
 _TIME_BITS = 0xFFFFFFFFFFFF << 80
+_VERSION_AND_VARIANT = (0x7 << 76) | (0x2 << 62)
+_OTHER_BITS = ((1 << 80) - 1) & ~(0xF << 76) & ~(0x3 << 62)
+_FROM_NUMBER, _SET = object.__new__, object.__setattr__
 
 
 def derive_id(parent: UUID, name: str) -> UUID:
@@ -163,8 +167,10 @@ def derive_id(parent: UUID, name: str) -> UUID:
     would scatter. The other 74 bits are SHA-256 of parent and name; RFC 9562, section 5.7, leaves their content open.
     """
     digest = int.from_bytes(hashlib.sha256(parent.bytes + name.encode()).digest()[:10], "big")
-    value = (parent.int & _TIME_BITS) | (digest & ~(0xF << 76) & ~(0x3 << 62))
-    return UUID(int=value | (0x7 << 76) | (0x2 << 62))
+    derived = _FROM_NUMBER(UUID)  # the constructor of UUID looks at six other forms of an id first
+    _SET(derived, "int", (parent.int & _TIME_BITS) | (digest & _OTHER_BITS) | _VERSION_AND_VARIANT)
+    _SET(derived, "is_safe", SafeUUID.unknown)
+    return derived
 
 
 def same_json(one: Json, other: Json) -> bool:
@@ -172,8 +178,9 @@ def same_json(one: Json, other: Json) -> bool:
     return one is other or json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
+@lru_cache(maxsize=1_000)
 def timestamp(at: datetime) -> str:
-    """RFC 3339 in UTC with milliseconds, as every interface of ours writes time."""
+    """RFC 3339 in UTC with milliseconds, as every interface of ours writes time. All events of an append have one time."""
     text = at.isoformat(timespec="milliseconds")
     if not text.endswith("+00:00"):
         text = at.astimezone(UTC).isoformat(timespec="milliseconds")

@@ -49,6 +49,51 @@ class Step(Value):
     """`continue`: the run goes on without this step and ends `degraded`."""
 
 
+@dataclass(frozen=True, slots=True)
+class StepState:
+    status: StepStatus = "pending"
+    agent_run_id: UUID | None = None
+    result: Json = None
+
+
+class Graph(NamedTuple):
+    """A plan by its keys: what follows from the end of a step is found without a look at the other steps."""
+
+    steps: Mapping[str, Step]
+    """In the order of the plan."""
+    places: Mapping[str, int]
+    """Key of a step → its place in the plan."""
+    after: Mapping[str, Sequence[str]]
+    """Key of a step → the steps that come after it."""
+    of_agent: Mapping[str, str]
+    """Name of an agent → its first step."""
+    first: Sequence[str]
+    """The steps that wait for none, in the order of the plan."""
+    pending: "Map[str, StepState]"
+    """The states of all steps at the start of a run."""
+    waiting: Map[str, int]
+    """Step → how many steps stand before it. Without those of `first`."""
+
+
+def graph_of(steps: Sequence[Step]) -> Graph:
+    after: dict[str, list[str]] = {}
+    of_agent: dict[str, str] = {}
+    for step in steps:
+        of_agent.setdefault(step.agent, step.key)
+        for before in set(step.after):
+            after.setdefault(before, []).append(step.key)
+    by_key, places = {step.key: step for step in steps}, {step.key: place for place, step in enumerate(steps)}
+    first = [step.key for step in steps if not step.after]
+    pending, waiting = (
+        Map(dict.fromkeys(by_key, StepState())),
+        Map({step.key: len(set(step.after)) for step in steps if step.after}),
+    )
+    return Graph(by_key, places, after, of_agent, first, pending, waiting)
+
+
+_NO_STEPS = graph_of(())
+
+
 class Plan(Value):
     """A graph of steps without cycles. Sequential and parallel plans are constructors of a graph, not other engines."""
 
@@ -76,6 +121,11 @@ class Plan(Value):
         except CycleError as error:
             raise ValueError(f"the plan has a cycle: {' → '.join(error.args[1])}") from None
         return steps
+
+    @cached_property
+    def graph(self) -> Graph:
+        """Made once for a plan, however many runs have it. A changed copy would keep it, so plans are made anew, not copied."""
+        return graph_of(self.steps)
 
 
 def _unique_keys(agents: tuple[str, ...]) -> list[str]:
@@ -203,39 +253,6 @@ RunEvent = RunStarted | StepScheduled | StepCompleted | StepFailed | RunComplete
 # --- state ------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class StepState:
-    status: StepStatus = "pending"
-    agent_run_id: UUID | None = None
-    result: Json = None
-
-
-class Graph(NamedTuple):
-    """A plan by its keys: what follows from the end of a step is found without a look at the other steps."""
-
-    steps: Mapping[str, Step]
-    """In the order of the plan."""
-    places: Mapping[str, int]
-    """Key of a step → its place in the plan."""
-    after: Mapping[str, Sequence[str]]
-    """Key of a step → the steps that come after it."""
-    of_agent: Mapping[str, str]
-    """Name of an agent → its first step."""
-    version_asked: AbstractSet[str]
-    """The steps whose version was asked for."""
-
-
-def graph_of(steps: Sequence[Step], versions_asked: Sequence[str] = ()) -> Graph:
-    after: dict[str, list[str]] = {}
-    of_agent: dict[str, str] = {}
-    for step in steps:
-        of_agent.setdefault(step.agent, step.key)
-        for before in set(step.after):
-            after.setdefault(before, []).append(step.key)
-    by_key, places = {step.key: step for step in steps}, {step.key: place for place, step in enumerate(steps)}
-    return Graph(by_key, places, after, of_agent, frozenset(versions_asked))
-
-
 @dataclass(frozen=True)
 class Run:
     status: RunStatus = "absent"
@@ -250,10 +267,14 @@ class Run:
     versions_asked: tuple[str, ...] = ()
     priority: Priority = "normal"
 
-    @cached_property
+    @property
     def graph(self) -> Graph:
-        """Made once: the states that follow from this one have the same plan, and take it over (`replace`)."""
-        return graph_of(self.plan.steps if self.plan is not None else (), self.versions_asked)
+        return _NO_STEPS if self.plan is None else self.plan.graph
+
+    @cached_property
+    def asked(self) -> AbstractSet[str]:
+        """`versions_asked`, to look up. The states that follow from this one take it over (`replace`)."""
+        return frozenset(self.versions_asked)
 
     def step(self, key: str) -> Step:
         return self.graph.steps[key]
@@ -293,15 +314,11 @@ def evolve(run: Run, event: RunEvent) -> Run:
 
 
 def _started(event: RunStarted) -> Run:
+    graph = event.plan.graph
     return Run(
-        "running",
-        event.plan,
-        event.input,
-        Map({step.key: StepState() for step in event.plan.steps}),
-        Map({step.key: len(set(step.after)) for step in event.plan.steps if step.after}),
-        versions_asked=event.versions_asked,
-        priority=event.priority,
-    )
+        "running", event.plan, event.input, graph.pending, graph.waiting,
+        versions_asked=event.versions_asked, priority=event.priority,
+    )  # fmt: skip
 
 
 def _ended(run: Run, key: str, state: StepState) -> Run:
@@ -438,7 +455,7 @@ def _and_what_follows(run_id: UUID, run: Run, events: list[Event]) -> list[Event
 def _ready(run: Run, newest: Sequence[Event]) -> list[str]:
     """The steps that wait for nothing any more since the newest events, in the order of the plan."""
     if isinstance(newest[0], RunStarted):
-        return [key for key in run.graph.steps if key not in run.waiting]
+        return list(run.graph.first)
     graph = run.graph
     ended = [event.step for event in newest if isinstance(event, StepCompleted | StepFailed)]
     later = {key for step in ended for key in graph.after.get(step, ()) if key not in run.waiting}
@@ -456,7 +473,7 @@ def _schedule_or_give_up(run_id: UUID, run: Run, step: Step) -> StepScheduled | 
         agent_run_id=agent_run_id_of(run_id, step.key),
         timeout_s=step.timeout_s,
         retry=step.retry,
-        version_asked=step.key in run.graph.version_asked,
+        version_asked=bool(run.versions_asked) and step.key in run.asked,
         priority=run.priority,
     )
 

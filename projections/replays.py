@@ -22,6 +22,7 @@ from domain.errors import Unavailable
 from domain.kernel import RecordedEvent
 from projections.engine.kernel import TURN
 from projections.runs import evolve_view
+from projections.runs.fold import replay as replayed
 
 MAX_ASKED = 100_000
 """Number of runs that may wait to be read. The next caller gets Unavailable."""
@@ -89,12 +90,10 @@ class RunReplays:
             raise error.with_traceback(None)  # all callers share the error, and each raise would lengthen its traceback
         return None if replay.view is None else CurrentRun(replay.view, replay.parts)
 
-    def of(self, events: Sequence[RecordedEvent]) -> CurrentRun:
-        view: RunView | None = None
-        for recorded in events:
-            view = evolve_view(view, recorded)
+    def of(self, events: Sequence[RecordedEvent]) -> RunView:
+        view = replayed(events)
         assert view is not None
-        return CurrentRun(view, OpenParts().after(events))
+        return view
 
     async def _read_all(self) -> None:
         while self._queue:

@@ -36,7 +36,6 @@ ROUTERS = (
 
 def create_app(container: Container) -> Gate:
     app = FastAPI(title="Tidelog", version=version("tidelog-server"), docs_url=None, redoc_url=None, openapi_url=None)
-    app.state.container = container
     app.state.keys = keys = Keys(container)
     app.state.reports = Reports(container)
     app.state.openapi = openapi.Document(app.version, routes := [route for router in ROUTERS for route in router.routes])

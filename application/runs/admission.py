@@ -10,10 +10,8 @@ are counted here. Other processes count for themselves, so all together may pass
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, Self
 from uuid import UUID
 
 import structlog
@@ -35,12 +33,23 @@ class CountsOpenRuns(Protocol):
         ...
 
 
-@dataclass(slots=True)
 class Admitted:
-    """A start that was admitted."""
+    """A start, for the time of a block. Entering the block raises TooManyOpenRuns, TooManyOpenRunsOfTenant."""
 
-    position: int | None = None
-    """Where the run was started. None: no run was started, or not yet."""
+    __slots__ = ("_admission", "_tenant_id", "position")
+
+    def __init__(self, admission: "RunAdmission", tenant_id: UUID) -> None:
+        self._admission = admission
+        self._tenant_id = tenant_id
+        self.position: int | None = None
+        """Where the run was started. None: no run was started, or not yet."""
+
+    def __enter__(self) -> Self:
+        self._admission.begin(self._tenant_id)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._admission.end(self._tenant_id, self.position)
 
 
 class RunAdmission:
@@ -63,8 +72,10 @@ class RunAdmission:
         self._clock = clock
         self._counted: OpenRunCount | None = None
         self._asked_at = -COUNTED_EVERY_S
-        self._under_way: Counter[UUID] = Counter()
-        """Starts that have no answer yet, by tenant."""
+        self._under_way = 0
+        """Starts that have no answer yet."""
+        self._under_way_of: Counter[UUID] = Counter()
+        """The same by tenant, where a tenant has a bound of its own, as `_since_of`."""
         self._since: deque[tuple[int, UUID]] = deque()
         """Position and tenant of the runs that this process has started after the position of the count."""
         self._since_of: Counter[UUID] = Counter()
@@ -74,8 +85,13 @@ class RunAdmission:
     async def close(self) -> None:
         await self._counting.close()
 
+    @property
+    def counted(self) -> bool:
+        """Whether there is a count."""
+        return self._counted is not None
+
     async def ready(self) -> None:
-        """Returns when there is a count, or after a bounded time. At once from the second start of a process on."""
+        """Returns when there is a count, or after a bounded time."""
         if self._counted is None:
             self._recount()
             try:
@@ -84,29 +100,36 @@ class RunAdmission:
             except TimeoutError:
                 log.warning("open_runs_not_counted", reason="the read model did not answer in time")
 
-    @contextmanager
-    def admitted(self, tenant_id: UUID) -> Iterator[Admitted]:
-        """Admits a start, which takes place in the block. Raises TooManyOpenRuns, TooManyOpenRunsOfTenant."""
+    def admitted(self, tenant_id: UUID) -> Admitted:
+        """Admits a start, which takes place in the block."""
+        return Admitted(self, tenant_id)
+
+    def begin(self, tenant_id: UUID) -> None:
+        """Counts a start. The caller must call `end`. Raises TooManyOpenRuns, TooManyOpenRunsOfTenant."""
         self._recount()
         self._check(tenant_id)
-        self._under_way[tenant_id] += 1
-        start = Admitted()
-        try:
-            yield start
-        finally:
-            _take_one(self._under_way, tenant_id)
-            if start.position is not None and (self._counted is None or start.position > self._counted.position):
-                self._since.append((start.position, tenant_id))
+        self._under_way += 1
+        if self._most_of_tenant:
+            self._under_way_of[tenant_id] += 1
+
+    def end(self, tenant_id: UUID, position: int | None) -> None:
+        """The start has its answer. `position`: where the run was started; None: no run was started."""
+        self._under_way -= 1
+        if self._most_of_tenant:
+            _take_one(self._under_way_of, tenant_id)
+        if position is not None and (self._counted is None or position > self._counted.position):
+            self._since.append((position, tenant_id))
+            if self._most_of_tenant:
                 self._since_of[tenant_id] += 1
 
     def _check(self, tenant_id: UUID) -> None:
         counted = self._counted or OpenRunCount(0, {}, 0)
-        total = counted.total + len(self._since) + self._under_way.total()
+        total = counted.total + len(self._since) + self._under_way
         if total >= self.most:
             raise self._told(TooManyOpenRuns(f"{total:,} runs are open, and {self.most:,} may be: try again when some have ended"))
         if not self._most_of_tenant:
             return
-        own = counted.of_tenants.get(tenant_id, 0) + self._since_of[tenant_id] + self._under_way[tenant_id]
+        own = counted.of_tenants.get(tenant_id, 0) + self._since_of[tenant_id] + self._under_way_of[tenant_id]
         if own >= self._most_of_tenant:
             why = f"{own:,} runs of the tenant are open, and {self._most_of_tenant:,} may be: try again when some have ended"
             raise self._told(TooManyOpenRunsOfTenant(why))
@@ -133,7 +156,7 @@ class RunAdmission:
             position, tenant_id = self._since.popleft()
             if position > counted.position:
                 self._since.append((position, tenant_id))
-            else:
+            elif self._most_of_tenant:
                 _take_one(self._since_of, tenant_id)
         self._known.set()
 

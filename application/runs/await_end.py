@@ -6,14 +6,14 @@ from typing import Self
 from uuid import UUID
 
 from application.engine.reading.live import LiveFeed
-from application.reads import CurrentRun, CurrentRuns
+from application.reads import CurrentRuns
 from application.views.parts import OpenParts
 from application.views.runs import RunView
 from domain.errors import NotFound, Unavailable
 from domain.runs import ENDS
 
 LAST_READ_S = 5.0
-"""Seconds for reading the run, beside the time of the wait. The times of many waits may be over in the same moment."""
+"""Seconds for reading the run from the log, beside the time of the wait. Many waits may be over in the same moment."""
 BEGIN_S = 1.0
 """Seconds that a wait gives the live feed to begin. A watch that begins without the feed is woken once more than needed."""
 
@@ -30,7 +30,8 @@ class RunEnd:
         self._run_id = run_id
 
     async def __aenter__(self) -> Self:
-        await self._live.begun(BEGIN_S)
+        if not self._live.reading:
+            await self._live.begun(BEGIN_S)
         self._watching = self._live.watch(self._run_id, ENDS)
         self._watch = self._watching.__enter__()
         self._following = self._live.own.following(self._tenant_id, self._run_id)
@@ -44,18 +45,23 @@ class RunEnd:
     async def view(self, seconds: float, *, may_be_over: bool) -> RunView | None:
         """The run at its end, or in its state after the time. None if no such run exists.
 
-        `may_be_over`: the run may have ended before the watch began, so the run is read before the wait. Raises Unavailable.
+        `may_be_over`: the run may have ended before the watch began, so the run is read before the wait.
+
+        Raises Unavailable, and TimeoutError: the log could not be read in time.
         """
         deadline = time.monotonic() + seconds
         while True:
             if not may_be_over and not self._live.closed:
                 await self._watch.next(max(deadline - time.monotonic(), 0))
-            run = self._own() or await self._runs.now(self._tenant_id, self._run_id)
+            if (view := self._own()) is not None:
+                return view
+            async with asyncio.timeout(max(deadline - time.monotonic(), 0) + LAST_READ_S):
+                run = await self._runs.now(self._tenant_id, self._run_id)
             if run is None or run.parts.ended or time.monotonic() >= deadline or self._live.closed:
                 return None if run is None else run.view
             may_be_over = False
 
-    def _own(self) -> CurrentRun | None:
+    def _own(self) -> RunView | None:
         """The run at its end, if this process has appended all of it. Then no query is made.
 
         Nothing can be missing: the streams are complete from their first events on, and everything that began in the run has ended.

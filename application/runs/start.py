@@ -59,7 +59,8 @@ async def start_run(
         AlreadyExists: the id of the run is taken, by something else or by a run of another command.
         StartedDifferently, RepeatedDifferently: the command started a run before, with other content.
     """
-    await admission.ready()
+    if not admission.counted:
+        await admission.ready()
     with admission.admitted(request.tenant_id) as start:
         await _check_project(commands, request.tenant_id, project_id)
         versions = await _versions(commands, request.tenant_id, plan, known)
@@ -149,7 +150,7 @@ def _pinned(plan: runs.Plan, versions: tuple[str, ...]) -> runs.Plan:
     found = _PINNED.get(key)
     if found is None:
         steps = tuple(s.model_copy(update={"agent_version": v}) for s, v in zip(plan.steps, versions, strict=True))
-        found = (plan, plan.model_copy(update={"steps": steps}))
+        found = (plan, runs.Plan.model_construct(steps=steps))  # a copy of the plan would keep its graph, with the other steps
         if len(plan.steps) <= _PINNED_STEPS and all(step.input is None for step in plan.steps):
             if len(_PINNED) >= _PINNED_SIZE:
                 _PINNED.clear()

@@ -1,6 +1,6 @@
 """Runs as people see them: the whole document, and an entry of a list."""
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, Field, PrivateAttr, computed_field
@@ -20,7 +20,17 @@ StepStatus = Literal["pending", "scheduled", "running", "retrying", "completed",
 CallStatus = Literal["requested", "running", "retrying", "succeeded", "failed", "ambiguous", "cancelled"]
 
 
-class CallView(HoldsLarge):
+class Folded(BaseModel):
+    """A document, or a part of one, that the events of a run change field by field.
+
+    Its fields are set as those of a plain object: pydantic would look at each change, which was valid in the event.
+    """
+
+    if not TYPE_CHECKING:
+        __setattr__ = object.__setattr__
+
+
+class CallView(Folded, HoldsLarge):
     key: str
     tool: str
     invocation_id: UUID
@@ -67,7 +77,7 @@ class JournalEntryView(HoldsLarge):
     message_id: UUID | None = None
 
 
-class StepView(HoldsLarge):
+class StepView(Folded, HoldsLarge):
     key: str
     agent: str
     agent_version: str | None = None
@@ -95,7 +105,7 @@ class StepView(HoldsLarge):
     )
 
 
-class RunView(BaseModel):
+class RunView(Folded):
     run_id: UUID
     project_id: UUID
     status: RunStatus

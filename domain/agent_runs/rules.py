@@ -42,7 +42,7 @@ def decide(run: AgentRun, command: AgentRunCommand) -> list[Event]:
         case RequestAgentRun():
             if run.requested is not None:
                 return []
-            return [AgentRunRequested(**command.model_dump(exclude={"agent_run_id"}))]
+            return [_requested(command)]
         case ClaimAgentRun():
             return _claim(run, command)
         case LapseClaim():
@@ -68,6 +68,19 @@ def decide(run: AgentRun, command: AgentRunCommand) -> list[Event]:
             ]  # fmt: skip
         case _:
             assert_never(command)
+
+
+def _requested(command: RequestAgentRun) -> AgentRunRequested:
+    return AgentRunRequested(
+        run_id=command.run_id,
+        step=command.step,
+        agent=command.agent,
+        agent_version=command.agent_version,
+        timeout_s=command.timeout_s,
+        retry=command.retry,
+        version_asked=command.version_asked,
+        priority=command.priority,
+    )
 
 
 def _claim(run: AgentRun, command: ClaimAgentRun) -> list[Event]:

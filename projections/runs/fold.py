@@ -362,6 +362,7 @@ def started(event: runs.RunStarted, recorded: RecordedEvent, *, whole: bool) -> 
         run_id=recorded.stream_id,
         project_id=event.project_id,
         status="running",
+        missing=[],
         plan=event.plan,
         input=event.input,
         metadata=event.metadata,
@@ -379,17 +380,24 @@ def started(event: runs.RunStarted, recorded: RecordedEvent, *, whole: bool) -> 
 
 
 def steps_of(event: runs.RunStarted) -> list[StepView]:
-    """The steps of a run that has just started."""
+    """The steps of a run that has just started. Lists are given, for pydantic makes deep copies of those in defaults."""
     asked = frozenset(event.versions_asked)
     return [
-        StepView(key=s.key, agent=s.agent, agent_version=s.agent_version, version_asked=s.key in asked, after=list(s.after))
+        StepView(
+            key=s.key, agent=s.agent, agent_version=s.agent_version, version_asked=s.key in asked, after=list(s.after),
+            unused_keys=[], calls=[],
+        )
         for s in event.plan.steps
-    ]
+    ]  # fmt: skip
 
 
 def replay(events: Iterable[RecordedEvent]) -> RunView | None:
     """The document after the given events of one run, in order."""
     view: RunView | None = None
+    parts: ViewParts | None = None
     for recorded in events:
-        view = evolve_view(view, recorded)
+        if view is not None and parts is not None and recorded.topic != runs.RunStarted.TOPIC:
+            evolve(view, parts, recorded)
+        elif (view := evolve_view(view, recorded)) is not None:
+            parts = parts_of(view)
     return view

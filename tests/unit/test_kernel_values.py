@@ -1,6 +1,8 @@
 """The building blocks of every slice: derived ids, equality of JSON, times, bounded texts, states, errors."""
 
+import copy
 import json
+import pickle
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
@@ -52,6 +54,14 @@ def test_derived_ids_do_not_meet(pairs: list[tuple[UUID, int]]) -> None:
 def test_derived_ids_are_for_ever(parent: UUID, name: str, made: str) -> None:
     """Commands and streams of existing logs have these ids."""
     assert str(derive_id(parent, name)) == made
+
+
+def test_a_derived_id_is_a_uuid_like_others() -> None:
+    derived = derive_id(PARENT, "step:a")
+    other = UUID(str(derived))
+    assert type(derived) is UUID and derived == other and hash(derived) == hash(other) and derived.bytes == other.bytes
+    assert derived.is_safe is uuid.SafeUUID.unknown
+    assert pickle.loads(pickle.dumps(derived)) == copy.deepcopy(derived) == other
 
 
 # --- JSON -----------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given as for_all
 from hypothesis import settings
 from hypothesis import strategies as st
+from immutables import Map
 from pydantic import ValidationError
 
 from domain import runs
@@ -205,10 +206,10 @@ def test_the_graph_of_a_plan_is_made_once_for_the_states_of_a_run(monkeypatch: p
     made, graph_of = [], runs.graph_of
     monkeypatch.setattr(runs, "graph_of", lambda *arguments: made.append(1) or graph_of(*arguments))
     run, _ = under_way(chain(FEW), 0)
-    made.clear()
     for number in range(FEW):
         run = after(run, runs.decide(run, done(f"s{number}")))
     assert (run.status, sum(made)) == ("completed", 1)
+    assert after(Run(), runs.decide(Run(), start(run.plan))).graph is run.graph  # a further run of the same plan
 
 
 def test_the_graph_says_what_comes_after_each_step_in_the_order_of_the_plan() -> None:
@@ -217,12 +218,20 @@ def test_the_graph_says_what_comes_after_each_step_in_the_order_of_the_plan() ->
         Step(key="a", agent="x"),
         Step(key="b", agent="y", after=("a",)),
     )
-    graph = runs.graph_of(steps, ("b",))
+    graph = runs.graph_of(steps)
     assert list(graph.steps.items()) == [("c", steps[0]), ("a", steps[1]), ("b", steps[2])]
     assert graph.places == {"c": 0, "a": 1, "b": 2}
     assert graph.after == {"a": ["c", "b"], "b": ["c"]}
     assert graph.of_agent == {"x": "c", "y": "b"}
-    assert graph.version_asked == {"b"}
+    assert (graph.first, graph.waiting) == (["a"], Map({"c": 2, "b": 1}))
+    assert graph.pending == Map(dict.fromkeys("cab", runs.StepState()))
+
+
+def test_a_plan_with_its_graph_says_what_the_plan_says() -> None:
+    plan, other = Plan(steps=(Step(key="a", agent="x"),)), Plan(steps=(Step(key="a", agent="x"),))
+    assert list(plan.graph.steps) == ["a"]
+    assert plan == other and plan.model_dump() == other.model_dump() and plan.model_dump_json() == other.model_dump_json()
+    assert REGISTRY.encode(RunStarted(project_id=RUN, plan=plan)) == REGISTRY.encode(RunStarted(project_id=RUN, plan=other))
 
 
 def test_versions_that_were_asked_for_are_told_with_each_step() -> None:
@@ -230,7 +239,7 @@ def test_versions_that_were_asked_for_are_told_with_each_step() -> None:
     run = after(Run(), runs.decide(Run(), start(plan, asked=("b",))))
     scheduled = runs.decide(run, done("a"))[1]
     assert isinstance(scheduled, StepScheduled) and scheduled.version_asked
-    assert run.steps["a"].status == "scheduled" and not run.graph.version_asked & {"a"}
+    assert run.steps["a"].status == "scheduled" and run.asked == {"b"}
 
 
 def test_a_step_after_many_failures_names_some_of_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Lines of logs: the server and its workers write the same, and a terminal obeys nothing in them."""
 
+import contextvars
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -8,7 +9,7 @@ import pytest
 import structlog
 
 from adapters.telemetry.logging import configure_logging
-from application.engine.ports.log_context import about
+from application.engine.ports.log_context import about, of_request
 from tests.kit.waiting import new_id
 from tidelog import logs
 from tidelog.logs import configure_logs, log
@@ -47,6 +48,22 @@ def test_the_servers_lines_have_the_ids_that_the_task_is_about(written: Written)
         assert json.loads(written())["run_id"] == str(run_id)
     finally:
         about()
+
+
+def test_the_servers_lines_have_the_tenant_and_the_trace_of_the_request(written: Written) -> None:
+    tenant_id, run_id = new_id(), new_id()
+
+    def answer() -> None:
+        of_request(tenant_id, "a trace")
+        about(run_id=run_id)
+        about()
+        of_the_server("json")
+
+    contextvars.copy_context().run(answer)
+    line = json.loads(written())
+    assert (line["tenant_id"], line["trace_id"]) == (str(tenant_id), "a trace") and "run_id" not in line
+    of_the_server("json")
+    assert "tenant_id" not in json.loads(written())
 
 
 def of_a_worker(form: str) -> None:

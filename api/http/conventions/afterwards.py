@@ -10,24 +10,22 @@ from api.container import Container
 from domain.errors import TidelogError
 
 T = TypeVar("T")
-PATIENCE_S = 2.0
-"""Seconds. Less than the grace that requests under way have when the process stops."""
-CANCEL_AGAIN_S = 0.5
-"""Seconds. The driver takes ten seconds to give up a query on a silent connection, unless the query is cancelled again."""
 
 log = structlog.get_logger(__name__)
 
 
-async def afterwards(container: Container, work: Coroutine[Any, Any, T], *, what: str, seconds: float = PATIENCE_S) -> T | None:
-    """The result of the work. None if the work fails, takes too long, or is cancelled because the process stops."""
+async def afterwards(container: Container, work: Coroutine[Any, Any, T], *, what: str) -> T | None:
+    """The result of the work. None if the work fails, takes too long, or is cancelled because the process stops.
+
+    The work bounds its own time, and raises TimeoutError.
+    """
     task = asyncio.current_task()
     assert task is not None
     if task.cancelling() and container.live.closed:  # the request was cancelled before: no time is left
         work.close()
         return None
     try:
-        async with asyncio.timeout(seconds + CANCEL_AGAIN_S), asyncio.timeout(seconds):
-            return await work
+        return await work
     except asyncio.CancelledError:
         if not container.live.closed:
             raise

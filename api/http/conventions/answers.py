@@ -1,6 +1,7 @@
 """Answers: JSON with its position in the log, the version of a stream, the link to the next page; documents that are cached."""
 
 import hashlib
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -40,13 +41,11 @@ def json_text(value: Any) -> bytes:
 
 
 def accepted(
-    outcome: CommandOutcome, version: int, body: dict[str, Any], *, status: int = 202, location: str | None = None
+    outcome: CommandOutcome, version: int, body: dict[str, Any], *, status: int = 202, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """The answer to a command: its position and the version of its stream."""
-    headers = {"ETag": f'"v{version}"', **replayed(outcome)}
-    if location is not None:
-        headers["Location"] = location
-    return answer({**body, "position": outcome.position, "version": version}, status, position=outcome.position, headers=headers)
+    """The answer to a command: its position and the version of its stream. `headers`: further ones."""
+    given = {"ETag": f'"v{version}"', **replayed(outcome), **(headers or {})}
+    return answer({**body, "position": outcome.position, "version": version}, status, position=outcome.position, headers=given)
 
 
 def replayed(*outcomes: CommandOutcome) -> dict[str, str]:

@@ -37,11 +37,12 @@ async def body_of(request: Request, model: type[M]) -> M:
         if values.is_beyond_parser(error):
             raise _invalid_value(body, (), _TOO_DEEP) from error
         raise InvalidBody(error.errors(include_url=False), body) from error
-    if not is_finite(body):
+    small = _parsed(body) if len(body) <= _SMALL_BODY else _NOT_PARSED
+    if small is _NOT_PARSED and not is_finite(body):
         place = values.not_finite(pydantic_core.from_json(body))
         if place is not None:
             raise _invalid_value(body, place, "the number is not finite: JSON has no NaN or infinity, and a double ends at 1.8e308")
-    if len(body) <= _NAMES_CHECKED and (name := _repeated_name(body)) is not None:
+    if len(body) <= _NAMES_CHECKED and (name := _repeated_name(body, small)) is not None:
         raise _invalid_value(body, (), f"the name {json.dumps(name)} stands twice in one object")
     if values.is_deeper(body, values.MAX_DEPTH):
         place = values.too_deep(parsed, values.MAX_DEPTH)
@@ -54,6 +55,7 @@ _JSON = re.compile(r"application/([\w.+-]+\+)?json *(;.*)?", re.IGNORECASE)
 _FORM = "application/x-www-form-urlencoded"
 """The type that `curl -d` gives to every body. Such a body is read as JSON, and refused if it is a form."""
 _SMALL_BODY = 1_000
+_NOT_PARSED = object()
 _NAMES_CHECKED = 64 * 1024
 """Bytes. In larger bodies, which hold data made by programs, the search for repeated names would hold up other requests."""
 _TOO_DEEP = f"a value may be nested {values.MAX_DEPTH} levels deep, no deeper"
@@ -71,11 +73,15 @@ def is_finite(body: bytes) -> bool:
     """
     if len(body) > _SMALL_BODY and values.is_surely_finite(body):
         return True
+    return _parsed(body) is not _NOT_PARSED
+
+
+def _parsed(body: bytes) -> Any:
+    """The value of a body. `_NOT_PARSED` for a body that orjson does not read."""
     try:
-        orjson.loads(body)
+        return orjson.loads(body)
     except orjson.JSONDecodeError:
-        return False
-    return True
+        return _NOT_PARSED
 
 
 def _must_be_json(request: Request) -> None:
@@ -88,14 +94,14 @@ def _must_be_json(request: Request) -> None:
         raise UnsupportedBody(f"the body must not be compressed: Content-Encoding is {coding[:100]}")
 
 
-def _repeated_name(body: bytes) -> str | None:
-    """A name that stands twice in one object of a valid body. None if there is none.
+def _repeated_name(body: bytes, value: Any) -> str | None:
+    """A name that stands twice in one object of a valid body. None if there is none. `value`: as of `_parsed`, if it was parsed.
 
     Parsers keep the last of two values in silence. Writing the parsed body again loses the quotes of a repeated name, so equal
     numbers of quotes, which take a fraction of the time, nearly always settle the question.
     """
     try:
-        again = orjson.dumps(orjson.loads(body))
+        again = orjson.dumps(orjson.loads(body) if value is _NOT_PARSED else value)
     except (orjson.JSONDecodeError, TypeError):
         pass
     else:

@@ -10,12 +10,14 @@ import functools
 import random
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote
 from uuid import UUID
 
 import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from api.http.conventions.cycle import EXTENSIONS, RequestCycle
 from api.http.conventions.deadlines import Deadline, SendWatch
 from api.http.conventions.door import ConnectionSlot, Door
 from api.http.conventions.errors import HeadTooLarge, RequestTimeout, TooManyConnections, not_http_problem, tidelog_problem
@@ -296,10 +298,39 @@ class HttpConnection(HttpToolsProtocol):
             raise _Refused
         upgrade = self.parser.should_upgrade()
         self._upgrades = upgrade and self._asks_for_session()
-        super().on_headers_complete()
+        self._begin_request(version)
         self._enter(BODY)
         if upgrade:
             self._body_follows = self._has_body()
+
+    def _begin_request(self, version: str) -> None:
+        """As in uvicorn, with a cycle of our own and without uvicorn's limits."""
+        scope, url = self.scope, httptools.parse_url(self.url)
+        scope["method"], scope["http_version"] = self.parser.get_method().decode("ascii"), version
+        if self._upgrades:
+            return
+        path = url.path.decode("ascii")
+        scope["path"], scope["raw_path"], scope["query_string"] = unquote(path) if "%" in path else path, url.path, url.query or b""
+        scope["extensions"] = EXTENSIONS
+        before = self.cycle
+        self.cycle = RequestCycle(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
 
     def on_body(self, body: bytes) -> None:
         self._unparsed = 0
@@ -314,6 +345,9 @@ class HttpConnection(HttpToolsProtocol):
     # --- sending ----------------------------------------------------------------------------------------------------------
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._door.turnstile.admit(functools.partial(self._begin_task, cycle, app))
+
+    def _begin_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         task = self.loop.create_task(cycle.run_asgi(app))
         task.add_done_callback(self._on_answered)
         self.tasks.add(task)

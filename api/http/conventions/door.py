@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from api.http.conventions.errors import TooManyConnections
+from api.http.conventions.turnstile import Turnstile
 from api.open_files import SPARE_FILES
 from api.settings import Settings
 from domain.errors import Unavailable
@@ -78,6 +79,7 @@ class Door:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.open = 0
+        self.turnstile = Turnstile()
         self._addresses: Counter[str] = Counter()
         self._keys: Counter[UUID] = Counter()
 

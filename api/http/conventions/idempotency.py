@@ -9,8 +9,6 @@ run that is cancelled already, whose answer follows from the run.
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 from uuid import UUID
 
@@ -79,12 +77,16 @@ def keyed_request(
     return command_request(request, correlation_id=correlation_id, command_id=key.command_id, content=key.content)
 
 
-@contextmanager
-def one_content(key: Key | None) -> Iterator[None]:
+class one_content:  # reads as what it does: `with one_content(key):`
     """For the command of a request: if its key was used with another body before, raises IdempotencyMismatch."""
-    try:
-        yield
-    except (RepeatedDifferently, StartedDifferently) as error:
-        if key is None:
-            raise
-        raise IdempotencyMismatch("this Idempotency-Key was used with another body") from error
+
+    __slots__ = ("_key",)
+
+    def __init__(self, key: Key | None) -> None:
+        self._key = key
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if self._key is not None and isinstance(error, RepeatedDifferently | StartedDifferently):
+            raise IdempotencyMismatch("this Idempotency-Key was used with another body") from error

@@ -8,17 +8,18 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
-import structlog
 from fastapi import FastAPI
 from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.container import Container
 from api.http.conventions.connection import HttpConnection
+from api.http.conventions.cycle import STARTS
 from api.http.conventions.door import is_proxy
 from api.http.conventions.errors import TooManyConnections, defect_problem, response_to, tidelog_problem
 from api.http.conventions.keys import Keys
 from api.metrics import REQUEST_SECONDS, REQUESTS
+from application.engine.ports import log_context
 from domain.errors import InvalidCommand, PayloadTooLarge, TidelogError, Unavailable
 
 SINGLE = frozenset(
@@ -41,6 +42,7 @@ class Gate:
         self._routes = routes
         self._sessions = sessions
         self._keys = keys
+        self._container = container
         self._live = container.live
         self._max_body = container.settings.max_body_bytes
         self._proxies = container.settings.trusted_proxies
@@ -51,7 +53,7 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         state: dict[str, Any] = scope.setdefault("state", {})
-        state["headers"] = dict(scope["headers"])
+        state["headers"], state["container"] = dict(scope["headers"]), self._container
         _trace(state["headers"], state)
         await (self._answer if scope["type"] == "http" else self._sessions)(scope, receive, send)
 
@@ -67,7 +69,7 @@ class Gate:
 
         async def answer(message: Message) -> None:
             nonlocal status, started
-            if message["type"] == "http.response.start":
+            if message["type"] in STARTS:
                 status, started = message["status"], True
                 message["headers"] = [*message["headers"], (b"tidelog-trace-id", trace_id.encode())]
                 if prefix:
@@ -85,7 +87,7 @@ class Gate:
                     state["principal"] = principal
                     if connection is not None:
                         connection.identify(principal.key_id)
-                    structlog.contextvars.bind_contextvars(tenant_id=str(principal.tenant_id), trace_id=trace_id)
+                    log_context.of_request(principal.tenant_id, trace_id)
                 elif connection is not None:
                     connection.admit_stranger()
                 receive = self._bounded(headers, receive)

@@ -23,7 +23,7 @@ class Principal:
 
 
 def container_of(request: Request) -> Container:
-    container: Container = request.app.state.container
+    container: Container = request.scope["state"]["container"]
     return container
 
 

@@ -19,6 +19,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
+from api.http.conventions.cycle import send_complete
 from api.http.conventions.errors import UpgradeRequired
 from api.http.conventions.parameters import Parameters
 from api.http.sessions.limits import PATH as SESSIONS
@@ -41,7 +42,7 @@ class DirectRoute(APIRoute):
         response: Response = await self.endpoint(request, **self._parameters.arguments(request))
         if scope["method"] == "HEAD":
             await _send_head(response, send)
-        else:
+        elif not await send_complete(response, scope, send):
             await response(scope, receive, send)
 
 

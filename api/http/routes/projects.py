@@ -56,7 +56,7 @@ async def post_project(request: Request) -> Response:
     with one_content(key):
         outcome = await create_project(container_of(request).commands, keyed_request(request, key), command)
     project_id, version = outcome.begun(command.project_id)
-    return accepted(outcome, version, {"project_id": str(project_id)}, status=201, location="/v1/projects")
+    return accepted(outcome, version, {"project_id": str(project_id)}, status=201, headers={"Location": "/v1/projects"})
 
 
 @router.get(

@@ -1,7 +1,8 @@
 """Runs over HTTP: start, list, read at any position, cancel, their messages."""
 
 import re
-from functools import partial
+from collections.abc import Mapping
+from functools import lru_cache, partial
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -27,7 +28,6 @@ from application.engine.commands.request import CommandOutcome
 from application.engine.ports.pages import MAX_LIMIT, MAX_POSITION, parse_position, position_cursor, uuid_cursor
 from application.engine.ports.work_logs import Level
 from application.reads import Positioned, RunsWanted
-from application.runs import await_end
 from application.runs.await_end import RunEnd, ended_run, watching_end
 from application.runs.lists import runs_as_of
 from application.runs.logs import lines_of_run
@@ -199,10 +199,8 @@ async def _answered(
 ) -> Response:
     """The answer to a start after the wait for the run's end."""
     waiting = _shown_at_end(end, wait_s, may_be_over=may_be_over)
-    shown = await afterwards(container, waiting, what="waiting for a run's end", seconds=wait_s + await_end.LAST_READ_S)
-    response = _started(outcome, run_id, version, shown)
-    response.headers["Preference-Applied"] = f"wait={wait_s}"
-    return response
+    shown = await afterwards(container, waiting, what="waiting for a run's end")
+    return _started(outcome, run_id, version, shown, {"Preference-Applied": f"wait={wait_s}"})
 
 
 async def _start(request: Request, body: StartRunBody, run_id: UUID, key: Key | None) -> CommandOutcome:
@@ -225,9 +223,16 @@ async def _start(request: Request, body: StartRunBody, run_id: UUID, key: Key | 
         raise
 
 
-def _started(outcome: CommandOutcome, run_id: UUID, version: int, shown: orjson.Fragment | None = None) -> Response:
-    body = {"run_id": str(run_id)} if shown is None else {"run_id": str(run_id), "run": shown}
-    return accepted(outcome, version, body, status=201, location=f"/v1/runs/{run_id}")
+def _started(
+    outcome: CommandOutcome,
+    run_id: UUID,
+    version: int,
+    shown: orjson.Fragment | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    id = str(run_id)
+    body = {"run_id": id} if shown is None else {"run_id": id, "run": shown}
+    return accepted(outcome, version, body, status=201, headers={"Location": f"/v1/runs/{id}", **(headers or {})})
 
 
 async def _shown_at_end(end: RunEnd, wait_s: int, *, may_be_over: bool) -> orjson.Fragment | None:
@@ -240,9 +245,17 @@ _WAIT = re.compile(r'wait\s*=\s*(?:"([0-9]+)"|([0-9]+))\s*(?:;.*)?', re.IGNORECA
 
 def _wait_seconds(request: Request) -> int:
     """Seconds of the first valid `wait` in `Prefer` (RFC 7240), at most LONGEST_WAIT_S. 0 without a valid `wait`."""
-    if not header(request, b"prefer"):
+    preferences = header(request, b"prefer")
+    if not preferences:
         return 0
-    for preference in ",".join(request.headers.getlist("prefer")).split(","):
+    if len(request.scope["headers"]) != len(request.scope["state"]["headers"]):  # one name may stand there twice
+        preferences = ",".join(request.headers.getlist("prefer"))
+    return _wait_of(preferences)
+
+
+@lru_cache(maxsize=32)
+def _wait_of(preferences: str) -> int:
+    for preference in preferences.split(","):
         if (match := _WAIT.fullmatch(preference.strip())) is not None:
             return min(parse_position(match[1] or match[2]) or 0, LONGEST_WAIT_S)
     return 0

@@ -23,6 +23,7 @@ from api.http.sessions.outbox import Outbox
 from api.metrics import REQUESTS, SESSION_MESSAGES, SESSION_SLOTS, SESSIONS
 from application.engine.background import end
 from application.engine.commands.request import Caller, request_of_entrance
+from application.engine.ports import log_context
 from application.workers.hosting.credit import KINDS
 from application.workers.hosting.messages import MalformedMessage, Refused
 from application.workers.hosting.session import HostedSession, Visitor
@@ -77,7 +78,7 @@ class Sessions:
         connection.identify(principal.key_id)
         if PROTOCOL not in scope["subprotocols"]:
             raise InvalidCommand(f"the subprotocol of a session is {PROTOCOL}: give it in Sec-WebSocket-Protocol")
-        structlog.contextvars.bind_contextvars(tenant_id=str(principal.tenant_id), trace_id=state["trace_id"])
+        log_context.of_request(principal.tenant_id, state["trace_id"])
         caller = Caller(principal.tenant_id, principal.actor)
         return Visitor(
             caller,

@@ -3,8 +3,6 @@
 Nearly all events of a run are appended by the process that started it. They are kept until the follower leaves, within a bound.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from uuid import UUID
 
 from application.engine.ports.log import AppendRequest, AppendResult
@@ -42,19 +40,22 @@ class OwnEvents:
         self.bytes = 0
         """What all kept events are taken to need."""
 
-    @contextmanager
-    def following(self, tenant_id: UUID, root_id: UUID) -> Iterator[None]:
+    def following(self, tenant_id: UUID, root_id: UUID) -> "Following":
         """Keeps the root's events that are appended during the block."""
-        key = (tenant_id.int, root_id.int)
-        root = self._roots.setdefault(key, FollowedRoot())
+        return Following(self, (tenant_id.int, root_id.int))
+
+    def follow(self, key: Key) -> FollowedRoot:
+        root = self._roots.get(key)
+        if root is None:
+            root = self._roots[key] = FollowedRoot()
         root.followers += 1
-        try:
-            yield
-        finally:
-            root.followers -= 1
-            if not root.followers and self._roots.get(key) is root:
-                del self._roots[key]
-                self.bytes -= root.bytes
+        return root
+
+    def leave(self, key: Key, root: FollowedRoot) -> None:
+        root.followers -= 1
+        if not root.followers and self._roots.get(key) is root:
+            del self._roots[key]
+            self.bytes -= root.bytes
 
     def appended(self, request: AppendRequest, result: AppendResult) -> None:
         """The append is durable, and was not recorded before."""
@@ -105,7 +106,7 @@ class OwnEvents:
         root = self._roots.get((tenant_id.int, root_id.int))
         if root is None or not root.events:
             return []
-        events = sorted(root.events, key=_position)
+        events = sorted(root.events)  # by position, the first field
         versions: dict[int, int] = {}
         for event in events:
             stream = event.stream_id.int
@@ -120,5 +121,17 @@ class OwnEvents:
             self._drop(root)
 
 
-def _position(event: RecordedEvent) -> int:
-    return event.position
+class Following:
+    """A follower of one root for the time of a block. Smaller than a generator, because thousands may wait."""
+
+    __slots__ = ("_key", "_own", "_root")
+
+    def __init__(self, own: OwnEvents, key: Key) -> None:
+        self._own = own
+        self._key = key
+
+    def __enter__(self) -> None:
+        self._root = self._own.follow(self._key)
+
+    def __exit__(self, *_: object) -> None:
+        self._own.leave(self._key, self._root)

@@ -78,7 +78,8 @@ class Watches:
     """All watches of a process, by stream. An event costs nothing for watches of other streams."""
 
     def __init__(self) -> None:
-        self._by_stream: defaultdict[UUID, set[Watch]] = defaultdict(set)
+        self._by_stream: defaultdict[int, set[Watch]] = defaultdict(set)
+        """By the number of the id: hashing an int costs a tenth of hashing a UUID."""
 
     def __len__(self) -> int:
         return sum(len(watches) for watches in self._by_stream.values())
@@ -88,26 +89,26 @@ class Watches:
 
     def of(self, stream_id: UUID) -> int:
         """Number of watches of a stream."""
-        return len(self._by_stream.get(stream_id, ()))
+        return len(self._by_stream.get(stream_id.int, ()))
 
     def watching(self, stream_id: UUID, topics: frozenset[str] | None) -> "Watching":
         """A watch for the time of a block."""
         return Watching(self, stream_id, Watch(topics))
 
     def add(self, stream_id: UUID, watch: Watch) -> None:
-        self._by_stream[stream_id].add(watch)
+        self._by_stream[stream_id.int].add(watch)
 
     def remove(self, stream_id: UUID, watch: Watch) -> None:
-        watches = self._by_stream.get(stream_id)
+        watches = self._by_stream.get(stream_id.int)
         if watches is not None:
             watches.discard(watch)
             if not watches:
-                del self._by_stream[stream_id]
+                del self._by_stream[stream_id.int]
 
     def concerned(self, events: Iterable[HeardEvent]) -> Iterator[Watch]:
         """Watches that one of the events is for."""
         for stream_id, topic, version in events:
-            for watch in self._by_stream.get(stream_id, ()):
+            for watch in self._by_stream.get(stream_id.int, ()):
                 if watch.topics is None or topic in watch.topics:
                     watch.version = max(watch.version, version)
                     yield watch
