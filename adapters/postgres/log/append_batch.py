@@ -32,6 +32,17 @@ APPEND_SQL = """
     )
 """
 
+PREPARED = b"append_events"
+PREPARE_SQL = """
+    PREPARE append_events (
+        uuid[], integer[], integer[], integer[], uuid[], text[], uuid[], integer[], integer[],
+        integer[], uuid[], bigint[], integer[], integer[], uuid[], uuid[], bigint[], text[], smallint[], bytea[], bigint[]
+    ) AS SELECT * FROM append_events_v3(
+        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21
+    )
+"""
+PARAMETERS = 21
+
 MAX_APPEND_BYTES = 16 * 1024 * 1024
 """Largest sum of the sizes of states and metadata in one append."""
 MAX_APPEND_EVENTS = 10_000
