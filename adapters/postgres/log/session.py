@@ -17,7 +17,7 @@ from psycopg.sql import SQL, Identifier
 from adapters.postgres import pool
 from adapters.postgres.durability import Insistence
 from adapters.postgres.listener import ANSWER_SECONDS, CHECK_SECONDS, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
-from adapters.postgres.log.append_batch import PARAMETERS, PREPARE_SQL, PREPARED, EncodedAppend, Row, parameters
+from adapters.postgres.log.append_batch import PARAMETERS, PREPARE_SQL, PREPARED, EncodedAppend, Row, encoded_parameters
 from adapters.postgres.log.head import CHANNEL, HEAD_SQL
 from adapters.postgres.log.own_appends import OwnAppends
 from adapters.postgres.log.prepared import PreparedStatement
@@ -59,7 +59,7 @@ class WriterSession:
                 if session.insistence.due:
                     with session.statement.aside():
                         await session.insistence.insist()
-                rows = await session.statement.run(parameters(appends), Row._make)
+                rows = await session.statement.run(encoded_parameters(appends), Row._make)
             if session.listens and self._own is not None:
                 self._pass_on(session, self._own)
                 self._own.appended(appends, rows)
