@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import psycopg
 import pytest
 import pytest_asyncio
+from psycopg.pq import ExecStatus
 
 from adapters.postgres import pool
-from adapters.postgres.log.prepared import PreparedStatement
+from adapters.postgres.log.prepared import PreparedStatement, _error_of
 from tests.integration.system_kit import eventually
 from tests.pace import within
 
@@ -60,7 +61,9 @@ async def admin(database_url: str) -> AsyncIterator[pool.Connection]:
 
 @pytest_asyncio.fixture
 async def side(database_url: str, admin: pool.Connection) -> AsyncIterator[Side]:
-    connection = await pool.connect(database_url, role="test", options={"plan_cache_mode": "force_generic_plan"})
+    connection = await pool.connect(
+        database_url, role="test", statement_timeout=300.0, options={"plan_cache_mode": "force_generic_plan"}
+    )
     await connection.execute(PREPARE)
     inputs: list[bool] = []
     statement = PreparedStatement(connection, b"act", 1, lambda: inputs.append(statement.broken))
@@ -146,3 +149,8 @@ async def test_a_cancelled_statement_is_ended_at_the_server(side: Side, admin: p
         return not await sleeping(admin, side)
 
     await eventually(ended)
+
+
+async def test_an_error_without_a_state_is_the_end_of_the_connection(side: Side) -> None:
+    result = side.connection.pgconn.make_empty_result(ExecStatus.FATAL_ERROR)
+    assert pool.is_transient(_error_of(result))
