@@ -68,7 +68,7 @@ ONE_PROCESS = "store, 64 callers"
 async def limit_round(connection: psycopg.AsyncConnection[tuple[object, ...]], table: str, seconds: float) -> Round:
     insert = SQL("""
         INSERT INTO {}
-        SELECT n, 1, now(), id, %s, id, 1, 'thing.happened', %s, state FROM unnest(%s, %s, %s) AS u (n, id, state)
+        SELECT n, 1, now(), id, %s, id, 1, 'thing.happened', %s, state, 0 FROM unnest(%s, %s, %s) AS u (n, id, state)
     """).format(Identifier(table))
     waits: list[float] = []
     started = time.perf_counter()

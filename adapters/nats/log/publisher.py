@@ -73,7 +73,10 @@ class OrderedPublisher:
         self._due: deque[tuple[int, Outgoing]] = deque()
         self._due_bytes = 0
         self._room = asyncio.Event()
-        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._failure: asyncio.Future[None] = self._loop.create_future()
+        self._answered_at = 0.0
+        """When the last acknowledgement came, or the first message since then was sent."""
         self._timer: asyncio.TimerHandle | None = None
 
     @classmethod
@@ -127,10 +130,12 @@ class OrderedPublisher:
         # The id names place and content, so that only an exact repetition has the same id.
         self._last_id = f"{self._log_id}:{self._sequence}:{message.mark}"
         headers["Nats-Msg-Id"] = self._last_id
+        if not self._due:
+            self._answered_at = self._loop.time()
         self._due.append((self._sequence, message))
         self._due_bytes += len(message.body)
         if self._timer is None:
-            self._arm()
+            self._timer = self._loop.call_later(ACK_TIMEOUT, self._look)
         with unavailable("publish"):
             await self._client.publish(message.subject, message.body, reply=f"{self._inbox}.{self._sequence}", headers=headers)
 
@@ -159,19 +164,24 @@ class OrderedPublisher:
         self._due_bytes -= len(due.body)
         self._on_stored(due.last)
         self._room.set()
-        self._arm()
+        self._answered_at = self._loop.time()
 
-    def _arm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._due and not self._failure.done():
-            overdue = Unavailable(f"no acknowledgement within {ACK_TIMEOUT:g} s")
-            self._timer = asyncio.get_running_loop().call_later(ACK_TIMEOUT, self._fail, overdue)
+    def _look(self) -> None:
+        """Gives up when an acknowledgement is overdue. One timer stands beside all messages: one for each would cost more."""
+        self._timer = None
+        if not self._due:
+            return
+        left = self._answered_at + ACK_TIMEOUT - self._loop.time()
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._look)
+        else:
+            self._fail(Unavailable(f"no acknowledgement within {ACK_TIMEOUT:g} s"))
 
     def _fail(self, error: Unavailable) -> None:
         if not self._failure.done():
             self._failure.set_exception(error)
             self._failure.exception()  # senders and waiters see the error; asyncio need not warn
         self._room.set()
-        self._arm()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
