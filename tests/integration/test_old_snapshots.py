@@ -1,4 +1,4 @@
-"""Another session holds a snapshot, so no row that is gone can be vacuumed: what the engine asks for all the time costs the same."""
+"""Another session holds a snapshot, so no row that is gone can be vacuumed: what the engine asks all the time costs the same."""
 
 import json
 from collections.abc import AsyncIterator
@@ -41,7 +41,7 @@ class Held:
 
     def pages(self) -> int:
         """Pages read since the last call."""
-        read = sum(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] for plan in self.plans)
+        read: int = sum(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] for plan in self.plans)
         self.plans.clear()
         return read
 
@@ -59,7 +59,8 @@ class Held:
                 [self.positions, behind, new_id(), new_id(), new_id()],
             )
             rows = await self.connection.execute(
-                """INSERT INTO timer (timer_id, tenant_id, root_id, stream_id, set_at, due_at, command, payload, correlation_id, cause)
+                """INSERT INTO timer (timer_id, tenant_id, root_id, stream_id, set_at, due_at, command, payload, correlation_id,
+                                      cause)
                    SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), now() - %s, now() - %s + %s,
                           'Ring', '{}', gen_random_uuid(), 'x' FROM generate_series(1, %s) RETURNING timer_id""",
                 [behind, behind, due, count],
