@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -22,7 +22,9 @@ from adapters.postgres.log.feed import PostgresEventFeed
 from adapters.postgres.pool import Pool
 from adapters.postgres.read_models import timers as reading
 from adapters.postgres.read_models.timers import PostgresTimers
+from application.engine.ports.checkpoints import Checkpoint, LostOwnership
 from application.engine.ports.log import NewEvent, StreamAppend, one_command
+from projections.engine.checkpoints import PostgresCheckpoints
 from tests.integration.system_kit import new_id
 
 BATCHES, BATCH = 10, 1_000
@@ -160,6 +162,27 @@ async def test_a_timer_that_comes_back_with_its_old_time_is_found_by_a_whole_loo
     assert await timers.due(10) == [], "it is in the past of the log"
     monkeypatch.setattr(reading, "WHOLE_EVERY_S", 0.0)
     assert [timer.timer_id for timer in await timers.due(10)] == back
+
+
+async def test_checkpoints_move_without_a_walk_over_their_moves_of_before(held: Held) -> None:
+    """A place that is not right any more costs a look by the name, and nothing else."""
+    port = PostgresCheckpoints(held.database)
+    names = [f"sagas:{number}" for number in range(4)]
+    await port.take(names)
+    await held.connection.execute(
+        "DO $$ BEGIN FOR i IN 1..2000 LOOP UPDATE checkpoint SET updated_at = clock_timestamp(); COMMIT; END LOOP; END $$"
+    )
+    known = await port.take(names)
+    held.pages()
+    known = await port.advance(known, 401)
+    assert held.pages() < PAGES
+    for place in (known["sagas:1"].place, "(99999,1)"):
+        known = await port.advance(known | {"sagas:0": replace(known["sagas:0"], place=place)}, known["sagas:0"].position + 1)
+    assert set(known.values()) == {Checkpoint(403, 2)}
+    assert await port.take(names) == dict.fromkeys(names, Checkpoint(403, 3))
+    with pytest.raises(LostOwnership):
+        await port.advance(known, 404)
+    assert await port.take(names) == dict.fromkeys(names, Checkpoint(403, 4))
 
 
 async def test_an_append_and_the_head_do_not_walk_over_the_heads_of_before(held: Held) -> None:
