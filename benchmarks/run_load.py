@@ -52,7 +52,10 @@ class Target:
 
 @dataclass(frozen=True)
 class Order:
-    """`in_flight` callers, each with one run after the other: for some seconds, or until `count` runs were started."""
+    """`in_flight` callers, each with one run after the other: for some seconds, or until `count` runs were started.
+
+    `rate`: at most so many starts a second, evenly spaced.
+    """
 
     body: Any
     in_flight: int
@@ -60,6 +63,7 @@ class Order:
     count: int | None = None
     keep: bool = False
     """Whether the answers are wanted."""
+    rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -101,8 +105,10 @@ class Caller:
         self.refused = self.failed = 0
         self.answers: list[Any] = []
 
-    async def work(self, until: float, numbers: Iterator[int]) -> None:
-        while time.perf_counter() < until and next(numbers, None) is not None:
+    async def work(self, began: float, until: float, numbers: Iterator[int]) -> None:
+        while time.perf_counter() < until and (number := next(numbers, None)) is not None:
+            if self._order.rate is not None:
+                await asyncio.sleep(max(0.0, min(began + number / self._order.rate, until) - time.perf_counter()))
             await self._run()
 
     async def _run(self) -> None:
@@ -175,7 +181,7 @@ async def carry_out(ask: Ask, target: Target, order: Order) -> Outcome:
     caller = Caller(ask, target, order)
     until = began + (MORE_S if order.seconds is None else order.seconds)
     numbers = itertools.count() if order.count is None else iter(range(order.count))
-    working = [asyncio.create_task(caller.work(until, numbers)) for _ in range(order.in_flight)]
+    working = [asyncio.create_task(caller.work(began, until, numbers)) for _ in range(order.in_flight)]
     _, late = await asyncio.wait(working, timeout=until - began + MORE_S)
     for task in late:
         task.cancel()

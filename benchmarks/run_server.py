@@ -72,13 +72,16 @@ def until_listens(port: int, process: "subprocess.Popen[str]") -> None:
 
 
 @contextmanager
-def child(command: list[str], env: dict[str, str], *, input: str | None = None) -> "Iterator[subprocess.Popen[str]]":
-    """Runs a program during the block. `input`: one line for it."""
+def child(
+    command: list[str], env: dict[str, str], *, input: str | None = None, silent: bool = False
+) -> "Iterator[subprocess.Popen[str]]":
+    """Runs a program during the block. `input`: one line for it. `silent`: nobody sees what it logs."""
     process = subprocess.Popen(
         command,
         env={**os.environ, **env},
         stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
         stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL if silent else None,
         text=True,
     )
     if input is not None:
@@ -122,16 +125,17 @@ class Tidelog:
 
     @contextmanager
     def worker(
-        self, url: str, suffix: str = "", agents: Path = AGENTS, among: str = "", known: str = "three-steps"
+        self, url: str, suffix: str = "", agents: Path = AGENTS, among: str = "", known: str = "three-steps", silent: bool = False
     ) -> Iterator[int]:
         """Runs `tidelog worker` during the block, for agents whose names end with the suffix. Yields its process id.
 
-        The block begins when the server lists the agent `known`. `among`: the query of that list, which has one page.
+        The block begins when the server lists the agent `known`. `among`: the query of that list, which has one page. `silent`: for
+        agents that fail on purpose.
         """
         command = [sys.executable, "-m", "api.cli.main", "worker", "--agents", str(agents)]
         command += ["--concurrency", AGENTS_AT_ONCE, "--tool-concurrency", TOOLS_AT_ONCE]
         own = {"TIDELOG_URL": url, "BENCHMARK_AGENTS": suffix}
-        with child(command, {**self._environment, **own}) as process:
+        with child(command, {**self._environment, **own}, silent=silent) as process:
             until_answers(int(url.rpartition(":")[2]), f"/v1/agents{among}", process, holds=f'"{known}{suffix}"')
             yield process.pid
 

@@ -141,9 +141,17 @@ def _unique_keys(agents: tuple[str, ...]) -> list[str]:
     return keys
 
 
-@lru_cache(maxsize=1_000)
+REMEMBERED_STEPS = 20
+"""Plans of more steps are made anew each time: a thousand plans of a thousand steps would take a gigabyte."""
+
+
 def sequential(agents: tuple[str, ...]) -> Plan:
     """Each agent runs after the one before. A failure ends the run."""
+    return (_sequential if len(agents) <= REMEMBERED_STEPS else _sequential.__wrapped__)(agents)
+
+
+@lru_cache(maxsize=1_000)
+def _sequential(agents: tuple[str, ...]) -> Plan:
     keys = _unique_keys(agents)
     return Plan(
         steps=tuple(
@@ -153,9 +161,13 @@ def sequential(agents: tuple[str, ...]) -> Plan:
     )
 
 
-@lru_cache(maxsize=1_000)
 def parallel(agents: tuple[str, ...], aggregator: str | None) -> Plan:
     """All agents run side by side, then the aggregator with their results. The failure of a member is tolerated and reported."""
+    return (_parallel if len(agents) <= REMEMBERED_STEPS else _parallel.__wrapped__)(agents, aggregator)
+
+
+@lru_cache(maxsize=1_000)
+def _parallel(agents: tuple[str, ...], aggregator: str | None) -> Plan:
     keys = _unique_keys((*agents, aggregator) if aggregator else agents)
     members = tuple(Step(key=key, agent=agent, on_failure="continue") for key, agent in zip(keys, agents, strict=False))
     if aggregator is None:

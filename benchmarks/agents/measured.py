@@ -6,7 +6,7 @@ import os
 import time
 from typing import Any
 
-from tidelog import Agent, Context, tool
+from tidelog import Agent, Context, TransientError, tool
 
 TEXT = "x" * 200
 DONE = "benchmark-done"
@@ -94,4 +94,15 @@ class Receiver(Agent):
     async def execute(self, ctx: Context) -> str:
         for _ in range(ctx.input["messages"]):
             assert await ctx.receive(timeout_s=60) is not None
+        return DONE
+
+
+class SecondTime(Agent):
+    """Fails at its first attempt. A timer brings the second one."""
+
+    name = f"second-time{SUFFIX}"
+
+    async def execute(self, ctx: Context) -> str:
+        if ctx.attempt == 1:
+            raise TransientError("not yet")
         return DONE

@@ -19,7 +19,7 @@ from projections.engine.kernel import Connection, Database
 TAKE = """
 INSERT INTO checkpoint (name, position, epoch) SELECT name, 0, 1 FROM unnest(%s::text[]) AS name
 ON CONFLICT (name) DO UPDATE SET epoch = checkpoint.epoch + 1
-RETURNING name, position, epoch
+RETURNING name, position, epoch, ctid::text
 """
 ADVANCE = """
 UPDATE checkpoint SET position = %(new)s, updated_at = now()
@@ -27,9 +27,21 @@ FROM unnest(%(names)s::text[], %(olds)s::bigint[], %(epochs)s::bigint[]) AS know
      current_setting('synchronous_commit') AS given,
      set_config('synchronous_commit', CASE WHEN NOT %(flushed)s THEN 'off' WHEN given = 'off' THEN 'on' ELSE given END, true)
 WHERE name = known_name AND epoch = known_epoch AND (position = known_position OR (%(repeatable)s AND position = %(new)s))
-RETURNING name
+RETURNING name, checkpoint.ctid::text
 """
-READ = "SELECT name, position, epoch FROM checkpoint WHERE name = ANY (%s)"
+# The same for checkpoints that are still where their owner left them. While another session holds an old snapshot, each move leaves
+# a version behind, and a look by the name walks over all of them.
+ADVANCE_AT = """
+UPDATE checkpoint SET position = %(new)s, updated_at = now()
+FROM unnest(%(names)s::text[], %(olds)s::bigint[], %(epochs)s::bigint[], %(places)s::tid[])
+         AS known (known_name, known_position, known_epoch, known_place),
+     current_setting('synchronous_commit') AS given,
+     set_config('synchronous_commit', CASE WHEN NOT %(flushed)s THEN 'off' WHEN given = 'off' THEN 'on' ELSE given END, true)
+WHERE ctid = known_place AND name = known_name AND epoch = known_epoch
+  AND (position = known_position OR (%(repeatable)s AND position = %(new)s))
+RETURNING name, checkpoint.ctid::text
+"""
+READ = "SELECT name, position, epoch, ctid::text FROM checkpoint WHERE name = ANY (%s)"
 PARK = """
 INSERT INTO parked_event (consumer, position, root_id, tenant_id, topic, error)
 VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
@@ -41,12 +53,12 @@ POSITION_OF = "SELECT position FROM checkpoint WHERE name = %s"
 async def take(connection: Connection, names: Sequence[str]) -> dict[str, Checkpoint]:
     """Becomes the owner of the named checkpoints and reads them. The next advance of an earlier owner fails."""
     rows = await (await connection.execute(TAKE, [list(names)])).fetchall()
-    return {name: Checkpoint(position, epoch) for name, position, epoch in rows}
+    return {name: Checkpoint(position, epoch, place) for name, position, epoch, place in rows}
 
 
 async def read(connection: Connection, names: Sequence[str]) -> dict[str, Checkpoint]:
     rows = await (await connection.execute(READ, [list(names)])).fetchall()
-    return {name: Checkpoint(position, epoch) for name, position, epoch in rows}
+    return {name: Checkpoint(position, epoch, place) for name, position, epoch, place in rows}
 
 
 async def advance(
@@ -57,20 +69,32 @@ async def advance(
     `repeatable`: the same move by the same owner may come twice. For consumers that write no rows in the transaction. `flushed`:
     the commit waits for the disk.
     """
-    parameters = {
-        "flushed": flushed,
-        "repeatable": repeatable,
-        "new": position,
-        "names": list(known),
-        "olds": [c.position for c in known.values()],
-        "epochs": [c.epoch for c in known.values()],
-    }
-    moved = await (await connection.execute(ADVANCE, parameters)).fetchall()  # in pipeline mode rowcount is not known yet
+    shared = {"flushed": flushed, "repeatable": repeatable, "new": position}
+    moved = await _move(connection, {name: c for name, c in known.items() if c.place is not None}, shared, at_place=True)
+    if len(moved) != len(known):
+        moved |= await _move(connection, {name: c for name, c in known.items() if name not in moved}, shared, at_place=False)
     if len(moved) != len(known):
         raise moved_away(known, await read(connection, list(known))) or LostOwnership(
             f"the checkpoints of {', '.join(known)} moved"
         )
-    return {name: Checkpoint(position, c.epoch) for name, c in known.items()}
+    return {name: Checkpoint(position, c.epoch, moved[name]) for name, c in known.items()}
+
+
+async def _move(
+    connection: Connection, known: Mapping[str, Checkpoint], shared: Mapping[str, object], *, at_place: bool
+) -> dict[str, str]:
+    """Names and places of the checkpoints that have moved."""
+    if not known:
+        return {}
+    parameters = {
+        **shared,
+        "names": list(known),
+        "olds": [c.position for c in known.values()],
+        "epochs": [c.epoch for c in known.values()],
+        "places": [c.place for c in known.values()],
+    }
+    cursor = await (connection.execute(ADVANCE_AT, parameters) if at_place else connection.execute(ADVANCE, parameters))
+    return dict(await cursor.fetchall())  # in pipeline mode rowcount is not known yet
 
 
 def moved_away(known: Mapping[str, Checkpoint], found: Mapping[str, Checkpoint]) -> LostOwnership | None:

@@ -31,8 +31,10 @@ async def log(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
 def without(monkeypatch: pytest.MonkeyPatch, *conditions: str) -> None:
     """Removes conditions from the compare-and-set."""
     for condition in conditions:
-        assert condition in checkpoints.ADVANCE
-        monkeypatch.setattr(checkpoints, "ADVANCE", checkpoints.ADVANCE.replace(condition, "true"))
+        for name in ("ADVANCE", "ADVANCE_AT"):
+            statement = getattr(checkpoints, name)
+            assert condition in statement
+            monkeypatch.setattr(checkpoints, name, statement.replace(condition, "true"))
 
 
 class Trusting(ProjectionRunner):

@@ -109,7 +109,7 @@ FROM generate_series(1, {ROWS}) AS n;
 INSERT INTO message SELECT {id_sql(ROW, "n")}, {TENANT_OF}, {id_sql(ROOT, "n / 100")}, 'a', 'b', '1', n, now()
 FROM generate_series(1, {ROWS}) AS n;
 INSERT INTO timer SELECT {id_sql(ROW, "n")}, {TENANT_OF}, {id_sql(ROOT, "n")}, {id_sql(STREAM, "n")},
-       now() + (n - 100) * interval '1 minute', 'ResumeAgentRun', '{{}}', {id_sql(ROOT, "n")}, 'x'
+       now() + (n - 100) * interval '1 minute', 'ResumeAgentRun', '{{}}', {id_sql(ROOT, "n")}, 'x', now() - n * interval '1 minute'
 FROM generate_series(1, 2000) AS n;
 INSERT INTO open_work SELECT {id_sql(ROW, "n")}, {TENANT_OF}, {id_sql(ROOT, "n")}, 'agent', 'a', 1, now() - interval '1 hour'
 FROM generate_series(1, 2000) AS n;
@@ -325,8 +325,8 @@ HOT_QUERIES: dict[str, tuple[Callable[[Hot], Awaitable[object]], str]] = {
     "agents": (lambda hot: agents.list_agents(hot.connection, SMALL, limit=20, after="agent1", capability=None), "agent_tenant"),
     "projects": (lambda hot: projects.list_projects(hot.connection, SMALL, limit=20, after=uuid(ROW, 9)), "project_tenant"),
     "API keys": (lambda hot: tenants.find_keys(hot.connection, ["sha77", "nobody's"]), "api_key_sha256_key"),
-    "timers that are due": (lambda hot: hot.timers.due(100), "timer_fires timer_set"),
-    "the next timer": (lambda hot: hot.timers.seconds_until_next(), "timer_fires"),
+    "timers that are due": (lambda hot: hot.timers.due(100), "timer_fires timer_set event_pkey"),
+    "the next timer": (lambda hot: hot.timers.seconds_until_next(), "timer_fires timer_set event_pkey"),
     "timers given": (lambda hot: hot.timers.delete([uuid(ROW, 1), uuid(ROW, 2)]), "timer_pkey"),
     "open work": (lambda hot: hot.work.older_than(10, after=uuid(ROW, 300), limit=100), "open_work_pkey"),
     "the work of a session": (lambda hot: hot.sessions.held_by([uuid(ROW, 700)]), "open_work_session"),

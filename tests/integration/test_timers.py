@@ -138,7 +138,7 @@ async def test_a_timer_that_cannot_fire_is_parked_and_does_not_hold_up_the_other
     unfoldable = new_id()
     await append(system, unfoldable, unfoldable, 0, MailReceived(attempt=1, key="k", message_id=new_id()))
     await system.settled()
-    await system.sql("UPDATE timer SET command = 'NoSuchCommand', due_at = now()")
+    await system.sql("UPDATE timer SET command = 'NoSuchCommand', set_at = now(), due_at = now()")
     await system.sql(
         """INSERT INTO timer (timer_id, tenant_id, root_id, stream_id, due_at, command, payload, correlation_id, cause)
            VALUES (%s, %s, %s, %s, now(), 'TimeOutAgentRun', %s, %s, %s)""",

@@ -4,13 +4,15 @@ import math
 import mmap
 import os
 import time
+from pathlib import Path
 
 import pytest
 
+from benchmarks import soak
 from benchmarks.__main__ import BENCHMARKS, chosen
 from benchmarks.machine import Stat, cpu_by_part, growth_mb, parsed_stat, part_of, python_processes, tree
 from benchmarks.profiling import hottest
-from benchmarks.run_load import Outcome, quantile
+from benchmarks.run_load import DONE, Order, Outcome, Target, carry_out, quantile
 from benchmarks.run_peers import OURS, ratio
 from benchmarks.runs import Measured, by_part, faults
 
@@ -107,3 +109,38 @@ def test_a_name_means_a_benchmark_or_several() -> None:
     assert chosen(["growth", "--events", "10"]) == [("growth", "--events", "10")]
     assert chosen(["peers", "--rounds", "1"]) == [("peers", "--rounds", "1"), ("run_peers", "--rounds", "1")]
     assert ("runs", "--large") in chosen(["large"])
+
+
+def test_growth_is_the_slope_of_what_was_seen_since_a_time() -> None:
+    values = soak.Values()
+    for at in range(30):
+        values.at.append(float(at))
+        values.seen.append(1_000.0 if at < 10 else 100.0 + 2 * at + (1 if at % 2 else -1))
+    assert values.grown(10) == pytest.approx(38, abs=1), "19 seconds, 2 a second"
+    assert values.grown(0) < 0 and values.grown(28) == 0.0, "too few to tell"
+    assert values.mean(10) == pytest.approx(139, abs=0.1)
+
+
+def test_folders_of_the_log_and_of_its_copies_are_not_looked_at(tmp_path: Path) -> None:
+    for name, size in {"pg/base/1": 5, "nats/TIDELOG_0a_1/msgs": 7, "nats/TIDELOG_WORK_0a/msgs": 11, "logs": 13}.items():
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "file").write_bytes(b"x" * size)
+    assert dict(soak.sizes(tmp_path)) == {"nats/TIDELOG_WORK_0a/msgs": 11, "logs": 13}
+
+
+def test_what_a_process_uses_is_read_and_one_that_has_ended_uses_nothing() -> None:
+    found = dict(soak.used(os.getpid()))
+    assert found["memory"] > 1_000_000 and found["descriptors"] >= 3 and found["threads"] >= 1
+    assert soak.used(2**22 + 1) == []
+
+
+async def test_orders_with_a_rate_start_evenly() -> None:
+    starts: list[float] = []
+
+    async def ask(method: str, url: str, body: bytes | None) -> tuple[int, bytes]:
+        starts.append(time.perf_counter())
+        return 200, DONE.encode()
+
+    outcome = await carry_out(ask, Target("http://x", {}), Order({}, in_flight=5, count=20, rate=100.0))
+    assert outcome.completed == len(starts) == 20
+    assert starts[-1] - starts[0] >= 0.15, "19 spaces of 10 ms; without the rate they all start at once"

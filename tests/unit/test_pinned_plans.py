@@ -3,6 +3,8 @@
 import gc
 import weakref
 
+import pytest
+
 from application.runs.start import _pinned
 from domain import runs
 
@@ -24,5 +26,22 @@ def test_what_a_request_brought_goes_with_the_request() -> None:
     assert _pinned(plan, ("1",)).steps[0].input == plan.steps[0].input
     gone = weakref.ref(plan)
     del plan
+    gc.collect()
+    assert gone() is None
+
+
+@pytest.mark.parametrize("shape", ["sequential", "parallel"])
+def test_long_plans_are_not_kept(shape: str) -> None:
+    """A thousand different plans of a thousand steps would take a gigabyte."""
+
+    def made(count: int) -> runs.Plan:
+        agents = tuple(f"agent-{number}" for number in range(count))
+        return runs.sequential(agents) if shape == "sequential" else runs.parallel(agents, "editor")
+
+    assert made(3) is made(3)
+    long = made(999)
+    assert made(999) == long
+    gone = weakref.ref(long)
+    del long
     gc.collect()
     assert gone() is None

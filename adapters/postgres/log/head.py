@@ -4,7 +4,7 @@ import asyncio
 
 CHANNEL = "tidelog_log"
 """Each append notifies this channel. The payload is the new head."""
-HEAD_SQL = "SELECT position FROM log_head"
+HEAD_SQL = "SELECT coalesce(max(notification_id), 0) FROM event"
 POLL_SECONDS = 5.0
 """Longest sleep of a waiter, in seconds. A notification may be lost, so a waiter looks again after this time."""
 FIRST_POLL_SECONDS = 0.1

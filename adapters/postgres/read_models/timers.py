@@ -3,12 +3,20 @@
 `set_at` and `due_at` come from the log, whose times never go back. If the database's clock is set back, they lie in the future by
 as much. `due` then notes in `no_later_than` that the timer fires one delay after the look that found it so. If the clock is set
 back again, the time that was noted lies in the future too, and is noted anew.
+
+While another session holds an old snapshot, timers that are gone stay in the indexes. A look that began at the earliest time would
+walk over all of them, and there may be one for each run of the last hours. So a look goes on from the look before: it begins at the
+time that was the earliest then, and looks for timers that were set since by the time of their event.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
 from uuid import UUID
 
 from adapters.postgres.database import Database
+from adapters.postgres.pool import Connection
 from application.engine.ports.database import Listener
 from application.engine.ports.timers import PARKED_AS, DueTimer
 
@@ -19,11 +27,31 @@ WHERE set_at > now() AND (
     no_later_than IS NULL OR no_later_than > now() + make_interval(secs => extract(epoch FROM due_at - set_at)::float8)
 )
 """
+# `reached`: up to which event the timers are in the table. Events of later positions are not recorded before, so timers that come
+# into the table later are set at that time or after. The order and the limit, which the planner does not know, make the planner
+# take the index by `set_at`.
+LOOK = """
+WITH reached AS MATERIALIZED (
+    SELECT recorded_at FROM event WHERE notification_id = (SELECT position FROM checkpoint WHERE name = 'timers')
+), later AS MATERIALIZED (
+    SELECT LEAST(due_at, no_later_than) AS fires_at FROM timer
+    WHERE set_at >= %(since)s::timestamptz AND %(since)s::timestamptz > '-infinity'
+    ORDER BY set_at LIMIT (SELECT 2147483647)
+), undated AS MATERIALIZED (
+    SELECT LEAST(due_at, no_later_than) AS fires_at FROM timer WHERE set_at IS NULL
+), first AS MATERIALIZED (
+    SELECT LEAST(
+        (SELECT LEAST(due_at, no_later_than) FROM timer WHERE LEAST(due_at, no_later_than) >= %(first)s::timestamptz
+         ORDER BY LEAST(due_at, no_later_than) LIMIT 1),
+        (SELECT min(fires_at) FROM later), (SELECT min(fires_at) FROM undated)
+    ) AS fires_at
+)
+SELECT (SELECT recorded_at FROM reached), fires_at, extract(epoch FROM fires_at - now())::float8 FROM first
+"""
 DUE = """
 SELECT timer_id, tenant_id, root_id, command, payload, correlation_id, cause FROM timer
-WHERE LEAST(due_at, no_later_than) <= now() ORDER BY LEAST(due_at, no_later_than) LIMIT %s
+WHERE LEAST(due_at, no_later_than) BETWEEN %(first)s::timestamptz AND now() ORDER BY LEAST(due_at, no_later_than) LIMIT %(limit)s
 """
-NEXT = "SELECT extract(epoch FROM min(LEAST(due_at, no_later_than)) - now())::float8 FROM timer"
 DELETE = "DELETE FROM timer WHERE timer_id = ANY (%s)"
 PARK = """
 WITH gone AS (DELETE FROM timer WHERE timer_id = %(timer)s RETURNING stream_id, cause)
@@ -34,18 +62,60 @@ ON CONFLICT DO NOTHING
 """
 
 
+ALWAYS, NEVER = "-infinity", "infinity"
+WHOLE_EVERY_S = 60.0
+"""Seconds after which a look begins at the earliest time again. Timers may come back into the table with their old times, when
+PostgreSQL crashed or the read model was built anew."""
+
+
 class PostgresTimers:
-    """The `Timers` port over the table."""
+    """The `Timers` port over the table. One task uses it."""
 
     def __init__(self, database: Database, listener: Listener) -> None:
         self._database = database
         self._listener = listener
+        self._first: datetime | str = ALWAYS
+        """At the last look no timer fired before this time."""
+        self._since: datetime | str = ALWAYS
+        """All timers that came into the table after the last look were set at this time or later."""
+        self._whole_at = -WHOLE_EVERY_S
 
     async def due(self, limit: int) -> list[DueTimer]:
-        async with self._database.connection() as connection:
-            await connection.execute(OF_THE_FUTURE)
-            rows = await (await connection.execute(DUE, [limit])).fetchall()
+        async with self._looking() as connection:
+            if (await connection.execute(OF_THE_FUTURE)).rowcount:
+                self._forget()
+            seconds = await self._look(connection)
+            if seconds is None or seconds > 0:
+                return []
+            rows = await (await connection.execute(DUE, {"first": self._first, "limit": limit})).fetchall()
         return [DueTimer(r[0], r[1], r[2], r[3], r[4].encode(), r[5], r[6]) for r in rows]
+
+    @asynccontextmanager
+    async def _looking(self) -> AsyncIterator[Connection]:
+        """A connection. The database may have crashed where it is away, and may have lost what the last look saw."""
+        try:
+            async with self._database.connection() as connection:
+                yield connection
+        except BaseException:
+            self._forget()
+            raise
+
+    def _forget(self) -> None:
+        self._first = self._since = ALWAYS
+
+    async def _look(self, connection: Connection) -> float | None:
+        """Seconds until the first timer fires, less than 0 if it is due. None: there is no timer."""
+        if time.monotonic() - self._whole_at >= WHOLE_EVERY_S:
+            self._forget()
+            self._whole_at = time.monotonic()
+        row = await (await connection.execute(LOOK, {"first": self._first, "since": self._since})).fetchone()
+        assert row is not None
+        reached, first, seconds = row
+        if reached is None:
+            self._forget()  # the read model has read nothing yet
+        else:
+            self._since, self._first = reached, first or NEVER
+        return None if seconds is None else float(seconds)
 
     async def delete(self, timer_ids: Sequence[UUID]) -> None:
         async with self._database.connection() as connection:
@@ -61,9 +131,8 @@ class PostgresTimers:
             await connection.execute(PARK, parameters)
 
     async def seconds_until_next(self) -> float | None:
-        async with self._database.connection() as connection:
-            row = await (await connection.execute(NEXT)).fetchone()
-        return row[0] if row else None
+        async with self._looking() as connection:
+            return await self._look(connection)
 
     async def wait_for_change(self, timeout: float) -> None:
         await self._listener.wait(timeout)

@@ -1,7 +1,7 @@
 """Checkpoints of consumers of the log whose effects are commands."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from domain.kernel import RecordedEvent
@@ -13,6 +13,8 @@ class Checkpoint:
 
     position: int
     epoch: int
+    place: str | None = field(default=None, compare=False)
+    """Where the store found it last: a hint that saves looking for it."""
 
 
 class Checkpoints(Protocol):

@@ -1,0 +1,213 @@
+"""Another session holds a snapshot, so no row that is gone can be vacuumed: what the engine asks all the time costs the same."""
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+import pytest_asyncio
+from psycopg import AsyncConnection
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg_pool import AsyncConnectionPool
+
+from adapters.embedded import EmbeddedServices
+from adapters.postgres.database import PostgresDatabase
+from adapters.postgres.listener import ChannelListener
+from adapters.postgres.log.append_batch import APPEND_SQL, EncodedAppend, parameters
+from adapters.postgres.log.arrays import register_arrays
+from adapters.postgres.log.feed import PostgresEventFeed
+from adapters.postgres.pool import Pool
+from adapters.postgres.read_models import timers as reading
+from adapters.postgres.read_models.timers import PostgresTimers
+from application.engine.ports.checkpoints import Checkpoint, LostOwnership
+from application.engine.ports.log import NewEvent, StreamAppend, one_command
+from projections.engine.checkpoints import PostgresCheckpoints
+from tests.integration.system_kit import new_id
+
+BATCHES, BATCH = 10, 1_000
+PAGES = 60
+"""Pages of 8 KiB that the looks may read. Those with the timers of a test are nearly 200."""
+
+
+@dataclass
+class Held:
+    """A database on which another session holds a snapshot, and the plans of what runs on `connection`, with the pages read."""
+
+    connection: AsyncConnection[Any]
+    database: PostgresDatabase
+    plans: list[dict[str, Any]] = field(default_factory=list)
+    positions: int = 0
+
+    def pages(self) -> int:
+        """Pages read since the last call."""
+        read: int = sum(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] for plan in self.plans)
+        self.plans.clear()
+        return read
+
+    async def set(self, count: int, due: timedelta, *, behind: timedelta = timedelta()) -> list[Any]:
+        """Sets timers as the read model does: the event is in the log, and the checkpoint moves with the rows.
+
+        `behind`: how long ago their event was recorded.
+        """
+        async with self.connection.transaction():
+            self.positions += 1
+            await self.connection.execute(
+                """INSERT INTO event (notification_id, originator_version, recorded_at, originator_id, tenant_id, root_id, topic,
+                                      metadata, state)
+                   VALUES (%s, 1, now() - %s, %s, %s, %s, 'x', '{}', '{}')""",
+                [self.positions, behind, new_id(), new_id(), new_id()],
+            )
+            rows = await self.connection.execute(
+                """INSERT INTO timer (timer_id, tenant_id, root_id, stream_id, set_at, due_at, command, payload, correlation_id,
+                                      cause)
+                   SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), now() - %s, now() - %s + %s,
+                          'Ring', '{}', gen_random_uuid(), 'x' FROM generate_series(1, %s) RETURNING timer_id""",
+                [behind, behind, due, count],
+            )
+            await self.connection.execute(
+                """INSERT INTO checkpoint (name, position) VALUES ('timers', %(to)s)
+                   ON CONFLICT (name) DO UPDATE SET position = %(to)s""",
+                {"to": self.positions},
+            )
+            return [row[0] for row in await rows.fetchall()]
+
+
+@pytest_asyncio.fixture
+async def held(services: EmbeddedServices, database_url: str) -> AsyncIterator[Held]:
+    """Connects as the server's administrator, because only the administrator may load `auto_explain`."""
+    plans: list[dict[str, Any]] = []
+
+    async def configure(connection: AsyncConnection[Any]) -> None:
+        await connection.execute("LOAD 'auto_explain'")
+        for name, value in (
+            ("log_min_duration", "0"), ("log_nested_statements", "on"), ("log_analyze", "on"), ("log_buffers", "on"),
+            ("log_timing", "off"), ("log_format", "json"), ("log_level", "notice"),
+        ):  # fmt: skip
+            await connection.execute("SELECT set_config(%s, %s, false)", (f"auto_explain.{name}", value))
+
+    def note(diagnostic: psycopg.errors.Diagnostic) -> None:
+        text = diagnostic.message_primary or ""
+        if "plan:" in text:
+            plans.append(json.loads(text.partition("plan:")[2])["Plan"])
+
+    url = make_conninfo(services.admin_database_url, dbname=str(conninfo_to_dict(database_url)["dbname"]))
+    pool: Pool = AsyncConnectionPool(url, min_size=1, max_size=1, open=False, kwargs={"autocommit": True}, configure=configure)
+    async with await AsyncConnection.connect(database_url) as other, pool:
+        await other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        await other.execute("SELECT FROM checkpoint")
+        async with pool.connection() as connection:
+            connection.add_notice_handler(note)
+            register_arrays(connection)
+        yield Held(connection, PostgresDatabase(pool), plans)
+
+
+@pytest.fixture
+def timers(held: Held) -> PostgresTimers:
+    return PostgresTimers(held.database, ChannelListener("", "unused"))
+
+
+async def test_looks_for_timers_do_not_walk_over_those_that_were_called_off(held: Held, timers: PostgresTimers) -> None:
+    """Each run in time takes the timer of its time-out along."""
+    for _ in range(BATCHES):
+        gone = await held.set(BATCH, timedelta(hours=1))
+        await timers.delete(gone)
+        assert await timers.due(10) == []
+    [last] = await held.set(1, timedelta(hours=2))
+    assert await timers.seconds_until_next() == pytest.approx(7_200, abs=60)
+    held.pages()
+    assert await timers.due(10) == [] and await timers.seconds_until_next() == pytest.approx(7_200, abs=60)
+    assert held.pages() < PAGES
+    await timers.delete([last])
+    assert await timers.due(10) == [] and await timers.seconds_until_next() is None
+    assert held.pages() < PAGES
+
+
+async def test_looks_for_timers_do_not_walk_over_those_that_fired(held: Held, timers: PostgresTimers) -> None:
+    for _ in range(BATCHES):
+        await held.set(BATCH, timedelta(seconds=-1))
+        due = await timers.due(BATCH)
+        assert len(due) == BATCH
+        await timers.delete([timer.timer_id for timer in due])
+    await timers.due(10)  # walks over the last ones
+    await held.set(1, timedelta(hours=2))
+    await timers.due(10)
+    held.pages()
+    assert await timers.due(10) == []
+    assert held.pages() < PAGES
+
+
+async def test_a_timer_that_comes_late_is_found_although_it_fires_before_the_known_ones(held: Held, timers: PostgresTimers) -> None:
+    """The read model of timers is behind: an event of a minute ago sets a timer that is due by now."""
+    await held.set(1, timedelta(hours=1), behind=timedelta(minutes=2))
+    assert await timers.due(10) == [] and await timers.seconds_until_next() == pytest.approx(3_480, abs=60)
+    late = await held.set(1, timedelta(seconds=20), behind=timedelta(minutes=1))
+    assert [timer.timer_id for timer in await timers.due(10)] == late
+    assert [timer.timer_id for timer in await timers.due(10)] == late, "due until deleted"
+    await timers.delete(late)
+    assert await timers.due(10) == [] and await timers.seconds_until_next() == pytest.approx(3_480, abs=60)
+    again = await held.set(1, timedelta(seconds=-1))
+    assert [timer.timer_id for timer in await timers.due(10)] == again
+
+
+async def test_a_timer_that_comes_back_with_its_old_time_is_found_by_a_whole_look(
+    held: Held, timers: PostgresTimers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read model that is built anew, or that lost its last rows in a crash, may bring back a timer that fired before."""
+    await held.set(1, timedelta(hours=1))
+    await timers.due(10)
+    back = await held.set(1, timedelta(seconds=5), behind=timedelta(hours=1))
+    assert await timers.due(10) == [], "it is in the past of the log"
+    monkeypatch.setattr(reading, "WHOLE_EVERY_S", 0.0)
+    assert [timer.timer_id for timer in await timers.due(10)] == back
+
+
+async def test_checkpoints_move_without_a_walk_over_their_moves_of_before(held: Held) -> None:
+    """A place that is not right any more costs a look by the name, and nothing else."""
+    port = PostgresCheckpoints(held.database)
+    names = [f"sagas:{number}" for number in range(4)]
+    await port.take(names)
+    await held.connection.execute(
+        "DO $$ BEGIN FOR i IN 1..2000 LOOP UPDATE checkpoint SET updated_at = clock_timestamp(); COMMIT; END LOOP; END $$"
+    )
+    known = await port.take(names)
+    held.pages()
+    known = await port.advance(known, 401)
+    assert held.pages() < PAGES
+    for place in (known["sagas:1"].place, "(99999,1)"):
+        known = await port.advance(known | {"sagas:0": replace(known["sagas:0"], place=place)}, known["sagas:0"].position + 1)
+    assert set(known.values()) == {Checkpoint(403, 2)}
+    assert await port.take(names) == dict.fromkeys(names, Checkpoint(403, 3))
+    with pytest.raises(LostOwnership):
+        await port.advance(known, 404)
+    assert await port.take(names) == dict.fromkeys(names, Checkpoint(403, 4))
+
+
+async def test_an_append_and_the_head_do_not_walk_over_the_heads_of_before(held: Held) -> None:
+    """The first append of a session looks through the table, as does one that another session overtook."""
+    await held.connection.execute(
+        "DO $$ BEGIN FOR i IN 1..8000 LOOP UPDATE log_head SET recorded_at = clock_timestamp(); COMMIT; END LOOP; END $$"
+    )
+    for number in range(3):
+        held.pages()
+        await _append(held)
+        read = held.pages()
+        assert (read > 90) == (number == 0), (number, read)
+    await _append(held, conflicting=True)
+    held.pages()
+    await _append(held)
+    assert held.pages() < 90
+    feed = PostgresEventFeed(held.database._pool)
+    assert await feed.head() == 5
+    assert held.pages() < 10
+
+
+async def _append(held: Held, *, conflicting: bool = False) -> None:
+    """`conflicting`: one of two requests is refused, so the append takes fewer positions than it asked for."""
+    new = (NewEvent("x", 1, b"{}"),)
+    streams = [StreamAppend(new_id(), new_id(), version, new) for version in ((0, 7) if conflicting else (0,))]
+    batch = [EncodedAppend.of(one_command(new_id(), new_id(), (stream,), "{}")) for stream in streams]
+    rows = await (await held.connection.execute(APPEND_SQL, parameters(batch))).fetchall()
+    assert sorted(row[1] for row in rows) == ["accepted", "conflict"][: len(rows)]
