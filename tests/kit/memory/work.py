@@ -231,6 +231,8 @@ class MemoryOpenWork:
         """Work → the time of its last dispatch, and the dispatched item."""
         self.claims: dict[UUID, tuple[UUID, int]] = {}
         """Work → the session that claimed it, and the attempt."""
+        self.stands_at: int | None = None
+        """The position where the table stands still. None: it follows the log."""
 
     def open(self, item: WorkItem, dispatched_at: datetime) -> None:
         self.rows[item.work_id] = (dispatched_at, item)
