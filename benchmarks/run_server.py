@@ -113,8 +113,8 @@ class Tidelog:
         command = [sys.executable, "-m", "api.cli.main", "up", "--port", str(port), "--data-dir", data, "--no-worker", "--json"]
         with child([*command, *options], {**self._environment, **settings}) as process:
             until_answers(port, "/health/ready", process)
-            # From then on the relay knows that all processes read the newest format of the log's messages. Before, sagas and queue may do
-            # all work that was done in the append once more, in vain.
+            # From then on the relay knows that all processes read the newest format of the log's messages. Before, sagas and queue
+            # may do all work that was done in the append once more, in vain.
             time.sleep(FORMAT_KNOWN_S)
             yield f"http://127.0.0.1:{port}"
 
