@@ -92,7 +92,10 @@ class WorkPuller(Protocol):
         ...
 
     async def stop(self) -> None:
-        """Takes the request back. Items that were on their way have arrived when this returns. Raises Unavailable."""
+        """Takes the request back. Raises Unavailable.
+
+        Items that were on their way have arrived when this returns. An item that comes later is given back at once.
+        """
         ...
 
     async def close(self) -> None:
