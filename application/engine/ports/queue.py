@@ -119,10 +119,6 @@ class WorkQueue(Protocol):
         """The queue of one agent or tool. Nothing is asked of the server."""
         ...
 
-    async def ensure(self, tenant_id: UUID, kind: str, pool: str, *, max_pending: int) -> Queue:
-        """Creates the consumer of one agent or tool now, if it does not exist. Raises Unavailable."""
-        ...
-
     def puller(self, queue: Queue, changed: Callable[[], None]) -> WorkPuller:
         """A new puller of one queue, which makes what is missing there once there is work.
 

@@ -111,10 +111,6 @@ class MemoryWorkQueue:
         self.published += 1
         self.wake()
 
-    async def ensure(self, tenant_id: UUID, kind: str, pool: str, *, max_pending: int) -> Queue:
-        self._reach()
-        return self.address(tenant_id, kind, pool, max_pending=max_pending)
-
     def address(self, tenant_id: UUID, kind: str, pool: str, *, max_pending: int) -> Queue:
         _check(kind, pool)
         consumer = f"{kind}/{tenant_id}/{pool}"
