@@ -14,7 +14,6 @@ from typing import Any
 
 from adapters.embedded import EmbeddedServices
 from adapters.nats.log.relay import FORMAT_KNOWN_S
-from adapters.postgres.leases import SETTLING_S
 from benchmarks.run_load import Target
 from benchmarks.servers import environment, free_port
 
@@ -108,9 +107,6 @@ class Tidelog:
         )
         self._folder = folder
         self._number = 0
-        self._settled_at = time.monotonic() + SETTLING_S + FORMAT_KNOWN_S
-        """From then on processes trust one another to read the newest format of the log's messages. Before, sagas and queue do all
-        work that was done in the append once more, in vain: twice the processor time of a run."""
 
     @contextmanager
     def up(self, *options: str, **settings: str) -> Iterator[str]:
@@ -120,7 +116,9 @@ class Tidelog:
         command = [sys.executable, "-m", "api.cli.main", "up", "--port", str(port), "--data-dir", data, "--no-worker", "--json"]
         with child([*command, *options], {**self._environment, **settings}) as process:
             until_answers(port, "/health/ready", process)
-            time.sleep(max(0.0, self._settled_at - time.monotonic()))
+            # From then on the relay knows that all processes read the newest format of the log's messages. Before, sagas and queue
+            # may do all work that was done in the append once more, in vain.
+            time.sleep(FORMAT_KNOWN_S)
             yield f"http://127.0.0.1:{port}"
 
     @contextmanager

@@ -25,13 +25,37 @@ MEMBERS_SQL = """
     FROM member AS m LEFT JOIN lease AS l ON l.member_id = m.member_id
     GROUP BY m.member_id ORDER BY m.joined_at, m.member_id
 """
-# After a start of PostgreSQL the members say nothing: one that was away may have no row, and come back.
+# After a start of PostgreSQL a process that lives may have no row, or one that looks dead, until it has said something. So all rows
+# count then, and a row of an old process is made up, unless one of these is sure:
+# - The database was made after the start, so no process of before knows it.
+# - The rows are those of before: PostgreSQL was shut down in order (a crash empties the table), and was away for less time than
+#   rows of dead processes are kept. The last checkpoint is then the one of the shutdown, on the same timeline. A recovery after a
+#   crash ends with a checkpoint, too, perhaps in the second of the start. Times of checkpoints are whole seconds, so one of that
+#   second says nothing, unless an old row proves that there was no crash.
 FORMATS_SQL = """
-    SELECT formats FROM member WHERE member_lives(alive_until, lease_seconds, clock_timestamp())
-    UNION ALL SELECT NULL WHERE clock_timestamp() < pg_postmaster_start_time() + make_interval(secs => %s)
+    WITH server AS (
+        SELECT pg_postmaster_start_time() AS started,
+               clock_timestamp() < pg_postmaster_start_time() + make_interval(secs => %(settling)s) AS settles
+    )
+    SELECT m.formats FROM member AS m, server AS s
+    WHERE s.settles OR member_lives(m.alive_until, m.lease_seconds, clock_timestamp())
+    UNION ALL
+    SELECT NULL FROM server AS s
+    WHERE s.settles AND (SELECT min(applied_at) > s.started FROM schema_migration) IS NOT TRUE AND (
+        SELECT c.redo_lsn = c.checkpoint_lsn
+           AND lpad(upper(to_hex(c.timeline_id)), 8, '0') = left(pg_walfile_name(pg_current_wal_lsn()), 8)
+           AND c.checkpoint_time >= s.started - make_interval(secs => %(away)s)
+           AND (
+               c.checkpoint_time < date_trunc('second', s.started)
+               OR c.checkpoint_time <= s.started AND EXISTS (SELECT FROM member AS m WHERE m.joined_at < s.started)
+           )
+        FROM pg_control_checkpoint() AS c
+    ) IS NOT TRUE
 """
 SETTLING_S = 15.0
-"""Seconds after a start of PostgreSQL in which processes are taken for ones of the release before."""
+"""Seconds after a start of PostgreSQL in which processes may be there that have said nothing yet."""
+MOST_AWAY_S = 30.0
+"""Seconds for which PostgreSQL may be away before rows of processes that lived at its end may be removed."""
 FIRST_FORMATS = frozenset({1})
 """What a process reads that does not say so."""
 
@@ -94,11 +118,12 @@ async def members(pool: Connections) -> list[Member]:
             return [Member(*row) for row in await (await connection.execute(MEMBERS_SQL)).fetchall()]
 
 
-async def formats_of_all(pool: Connections, settling_s: float = SETTLING_S) -> frozenset[int]:
+async def formats_of_all(pool: Connections, settling_s: float = SETTLING_S, most_away_s: float = MOST_AWAY_S) -> frozenset[int]:
     """The formats of the log's messages that every live process reads. Raises Unavailable."""
+    values = {"settling": settling_s, "away": most_away_s}
     with translate_errors():
         async with pool.connection() as connection:
-            rows = await (await connection.execute(FORMATS_SQL, (settling_s,), prepare=True)).fetchall()
+            rows = await (await connection.execute(FORMATS_SQL, values, prepare=True)).fetchall()
     return (
         frozenset.intersection(*(FIRST_FORMATS if row[0] is None else frozenset(row[0]) for row in rows)) if rows else FIRST_FORMATS
     )

@@ -12,6 +12,7 @@ from application.engine.ports.sessions import (
     MOST_LISTED,
     READY_S,
     HeldWork,
+    KnownWork,
     LapsedWork,
     ListedSession,
     Look,
@@ -110,9 +111,12 @@ WHERE NOT EXISTS (SELECT FROM offered AS o WHERE (o.tenant_id, o.kind, o.pool) =
   AND NOT EXISTS (SELECT FROM going_on AS g WHERE g.tenant_id = w.tenant_id AND NOT g.known)
 GROUP BY kind, pool ORDER BY min(oldest), kind, pool LIMIT %(limit)s
 """
+# One statement: the position is that of the rows.
 HELD_BY = """
-SELECT tenant_id, kind, work_id, root_id, attempt, session_id FROM open_work WHERE session_id = ANY (%s)
-ORDER BY session_id, work_id
+SELECT known.position, w.tenant_id, w.kind, w.work_id, w.root_id, w.attempt, w.session_id
+FROM (SELECT coalesce(max(position), 0) AS position FROM checkpoint WHERE name = 'work') AS known
+LEFT JOIN open_work AS w ON w.session_id = ANY (%s)
+ORDER BY w.session_id, w.work_id
 """
 OVER = """
 SELECT given.id FROM unnest(%s::uuid[]) AS given (id)
@@ -239,10 +243,10 @@ class PostgresWorkerSessions:
             rows = await (await connection.execute(UNOFFERED, {"waiting": waiting_s, "limit": limit})).fetchall()
         return [UnofferedWork(*row) for row in rows]
 
-    async def held_by(self, session_ids: Sequence[UUID]) -> list[HeldWork]:
+    async def held_by(self, session_ids: Sequence[UUID]) -> KnownWork:
         async with self._database.connection() as connection:
             rows = await (await connection.execute(HELD_BY, [list(session_ids)])).fetchall()
-        return [HeldWork(*row) for row in rows]
+        return KnownWork(rows[0][0], [HeldWork(*row[1:]) for row in rows if row[1] is not None])
 
     async def over(self, session_ids: Sequence[UUID]) -> frozenset[UUID]:
         async with self._database.connection() as connection:

@@ -70,13 +70,6 @@ class SessionWork:
             await self._lapse_if_lost(item)
             return None
 
-    async def held_by(self, *session_ids: UUID) -> list[HeldWork]:
-        """The work of some sessions, as far as the read model knows. Claims of the last moment may be missing: ask again later.
-
-        Raises Unavailable.
-        """
-        return await self._sessions.held_by(session_ids)
-
     async def content_of(self, work: HeldWork) -> Claimed | None:
         """What the worker of a session gets of work that its session has. None: the session does not have it any more.
 

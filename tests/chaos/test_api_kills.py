@@ -43,7 +43,7 @@ SOON, LONG_S, LONG_EVERY = 0.3, (8.0, 28.0), 20
 """The longest pause before the next kill; how long the api is away in every so many kills, in seconds."""
 BACK_S = 10.0
 """Seconds from the api's return until calls begin again."""
-AGAIN_S = 6.0
+AGAIN_S = 3.0
 """Seconds from the api's return until a call begins that was claimed before the kill. A worker tries to connect each 0.8 s."""
 
 

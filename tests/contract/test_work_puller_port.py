@@ -42,8 +42,8 @@ class Side:
     lose: Callable[[], Awaitable[None]]
     """Every request under way is lost."""
 
-    async def ensured(self, pool: str = "critic", max_pending: int = 100) -> Queue:
-        return await self.queue.ensure(TENANT, "agent", pool, max_pending=max_pending)
+    def address(self) -> Queue:
+        return self.queue.address(TENANT, "agent", "critic", max_pending=100)
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ async def taking(side: Side, queue: Queue) -> AsyncIterator[Taker]:
 async def test_items_that_wait_come_in_order_up_to_the_number_asked_for(side: Side) -> None:
     put = [work() for _ in range(5)]
     await side.queue.publish(put)
-    async with taking(side, await side.ensured()) as taker:
+    async with taking(side, side.address()) as taker:
         assert taker.puller.arrived() == [] and taker.puller.asked == 0
         await taker.puller.ask(3)
         assert await taker.until(3) == put[:3]
@@ -127,7 +127,7 @@ async def test_items_that_wait_come_in_order_up_to_the_number_asked_for(side: Si
 
 
 async def test_an_item_comes_when_it_is_put_and_a_second_request_waits_for_the_first(side: Side) -> None:
-    async with taking(side, await side.ensured()) as taker:
+    async with taking(side, side.address()) as taker:
         await taker.puller.ask(2)
         await taker.puller.ask(50)
         assert taker.puller.asked == 2
@@ -140,7 +140,7 @@ async def test_an_item_comes_when_it_is_put_and_a_second_request_waits_for_the_f
 
 async def test_an_acknowledged_item_is_off_the_queue_and_a_held_one_is_not(side: Side) -> None:
     await side.queue.publish([work(), work()])
-    async with taking(side, await side.ensured()) as taker:
+    async with taking(side, side.address()) as taker:
         await taker.puller.ask(2)
         await taker.until(2)
         assert await side.waiting() == 2
@@ -155,7 +155,7 @@ async def test_an_acknowledged_item_is_off_the_queue_and_a_held_one_is_not(side:
 async def test_an_item_that_is_given_back_comes_again_with_a_higher_number(side: Side) -> None:
     item = work()
     await side.queue.publish([item])
-    queue = await side.ensured()
+    queue = side.address()
     async with taking(side, queue) as first, taking(side, queue) as second:
         await first.puller.ask(1)
         await first.until(1)
@@ -167,7 +167,7 @@ async def test_an_item_that_is_given_back_comes_again_with_a_higher_number(side:
 
 async def test_after_stop_nothing_is_asked_for_and_no_item_is_lost(side: Side) -> None:
     """An item that comes at the moment of the stop is either taken, or goes at once to the next who asks."""
-    queue = await side.ensured()
+    queue = side.address()
     for _ in range(20):
         item = work()
         async with taking(side, queue) as first, taking(side, queue) as second:
@@ -182,7 +182,7 @@ async def test_after_stop_nothing_is_asked_for_and_no_item_is_lost(side: Side) -
 
 
 async def test_after_stop_it_can_ask_again(side: Side) -> None:
-    async with taking(side, await side.ensured()) as taker:
+    async with taking(side, side.address()) as taker:
         await taker.puller.ask(1)
         await taker.puller.stop()
         await taker.puller.stop()
@@ -195,7 +195,7 @@ async def test_after_stop_it_can_ask_again(side: Side) -> None:
 
 async def test_close_gives_back_what_nobody_took(side: Side) -> None:
     item = work()
-    queue = await side.ensured()
+    queue = side.address()
     async with taking(side, queue) as first:
         await first.puller.ask(1)
         await side.queue.publish([item])
@@ -209,7 +209,7 @@ async def test_close_gives_back_what_nobody_took(side: Side) -> None:
 async def test_a_lost_request_is_told_and_the_items_before_it_are_not_lost(side: Side) -> None:
     item = work()
     await side.queue.publish([item])
-    queue = await side.ensured()
+    queue = side.address()
     async with taking(side, queue) as first:
         await first.puller.ask(5)
         async with within(15):
@@ -222,7 +222,6 @@ async def test_a_lost_request_is_told_and_the_items_before_it_are_not_lost(side:
         with pytest.raises(Unavailable):
             first.puller.arrived()
         assert first.puller.asked == 0
-    await side.ensured()
     async with taking(side, queue) as second:
         await second.puller.ask(2)
         other = work()
@@ -250,7 +249,7 @@ async def test_the_higher_class_comes_first_and_within_a_class_the_order_holds(s
     low, normal, high = some(3, "low"), some(3, "normal"), some(3, "high")
     await side.queue.publish([*low, *normal])
     await side.queue.publish(high)
-    async with taking(side, await side.ensured()) as taker:
+    async with taking(side, side.address()) as taker:
         assert await one_by_one(taker, 7) == [*high, *normal, low[0]]
         await taker.puller.ask(5)
         assert (await taker.until(9))[7:] == low[1:]
@@ -260,7 +259,7 @@ async def test_the_higher_class_comes_first_and_within_a_class_the_order_holds(s
 async def test_one_request_takes_all_classes(side: Side) -> None:
     put = [*some(2, "low"), *some(2, "normal"), *some(2, "high")]
     await side.queue.publish(put)
-    async with taking(side, await side.ensured()) as taker:
+    async with taking(side, side.address()) as taker:
         await taker.puller.ask(10)
         assert sorted(item.work_id for item in await taker.until(6)) == sorted(item.work_id for item in put)
         assert taker.puller.asked == 4
@@ -272,7 +271,7 @@ async def test_one_request_takes_all_classes(side: Side) -> None:
 async def test_every_eighth_item_comes_from_the_lower_class(side: Side) -> None:
     high, low = some(30, "high"), some(30, "low")
     await side.queue.publish([*low, *high])
-    async with taking(side, await side.ensured()) as taker:
+    async with taking(side, side.address()) as taker:
         found = await one_by_one(taker, 24)
         assert [number for number, item in enumerate(found, 1) if item.priority == "low"] == [8, 16, 24]
         assert [item for item in found if item.priority == "low"] == low[:3]
@@ -281,7 +280,7 @@ async def test_every_eighth_item_comes_from_the_lower_class(side: Side) -> None:
 
 async def test_with_three_classes_the_lowest_one_is_not_forgotten(side: Side) -> None:
     await side.queue.publish([*some(20, "low"), *some(20, "normal"), *some(70, "high")])
-    async with taking(side, await side.ensured()) as taker:
+    async with taking(side, side.address()) as taker:
         found = await one_by_one(taker, 64)
         counts = {priority: sum(item.priority == priority for item in found) for priority in ("high", "normal", "low")}
         assert counts == {"high": 56, "normal": 7, "low": 1}
@@ -289,7 +288,7 @@ async def test_with_three_classes_the_lowest_one_is_not_forgotten(side: Side) ->
 
 @pytest.mark.parametrize("priority", ["high", "low"])
 async def test_an_item_of_another_class_comes_to_a_request_that_waits(side: Side, priority: Priority) -> None:
-    async with taking(side, await side.ensured()) as taker:
+    async with taking(side, side.address()) as taker:
         await taker.puller.ask(2)
         for number in range(1, 4):
             item = work(priority=priority)
@@ -315,7 +314,7 @@ async def asked_until(taker: Taker, number: int, count: int) -> None:
 
 @pytest.mark.parametrize("priority", ["high", "low"])
 async def test_an_item_of_another_class_that_is_given_back_comes_again(side: Side, priority: Priority) -> None:
-    queue = await side.ensured()
+    queue = side.address()
     item = work(priority=priority)
     async with taking(side, queue) as first, taking(side, queue) as second:
         await side.queue.publish([item])
@@ -329,7 +328,7 @@ async def test_an_item_of_another_class_that_is_given_back_comes_again(side: Sid
 
 async def test_the_same_work_in_another_dispatch_waits_in_its_class_again(side: Side) -> None:
     item = work(priority="high")
-    async with taking(side, await side.ensured()) as taker:
+    async with taking(side, side.address()) as taker:
         await side.queue.publish([item, item])
         await side.queue.publish(some(2, "normal"))
         assert await one_by_one(taker, 1) == [item]
@@ -338,7 +337,7 @@ async def test_the_same_work_in_another_dispatch_waits_in_its_class_again(side: 
 
 
 async def test_items_of_all_classes_are_found_after_a_loss(side: Side) -> None:
-    queue = await side.ensured()
+    queue = side.address()
     async with taking(side, queue) as first:
         await first.puller.ask(5)
         await side.queue.publish([*some(1, "high"), *some(1, "normal")])
@@ -352,7 +351,6 @@ async def test_items_of_all_classes_are_found_after_a_loss(side: Side) -> None:
                         await first.puller.ask(5)
                     await first.changed.wait()
                     first.changed.clear()
-    await side.ensured()
     put = [work(priority=priority) for priority in ("low", "high", "normal")]
     await side.queue.publish(put)
     async with taking(side, queue) as second:
@@ -372,7 +370,7 @@ async def test_without_a_connection_a_request_is_refused(nats: NatsProcess) -> N
 async def test_messages_of_another_log_and_unreadable_ones_are_set_aside(nats: NatsProcess) -> None:
     async with connected(nats.url) as connection:
         queue = JetStreamWorkQueue(connection, log_id=LOG)
-        served = await queue.ensure(TENANT, "agent", "critic", max_pending=10)
+        served = queue.address(TENANT, "agent", "critic", max_pending=10)
         item = work()
         await queue.publish([item])
         subject = queue._subject(work())

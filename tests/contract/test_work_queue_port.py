@@ -18,7 +18,7 @@ from adapters.nats.jetstream import call, stream_info
 from application.engine.ports.queue import Queue, WorkItem, WorkQueue
 from application.engine.retry import persistently
 from domain.errors import InvalidCommand, Unavailable
-from tests.integration.nats_kit import LOG, NatsProcess, connected
+from tests.integration.nats_kit import LOG, NatsProcess, connected, consumer_of
 from tests.kit.memory import Delivery, ManualClock, MemoryWorkQueue
 
 TENANT, OTHER = uuid7(), uuid7()
@@ -118,6 +118,7 @@ class NatsSide:
         self.queue = JetStreamWorkQueue(self.connection, log_id=LOG, ack_wait_s=ACK_WAIT_S)
 
     async def pull(self, served: Queue, count: int = 10, *, timeout: float = 0.2) -> list[Message]:
+        await consumer_of(self.queue, served.tenant_id, served.kind, served.pool, max_pending=served.max_pending)
         client = self.connection.client
         inbox = client.new_inbox()
         subscription = await client.subscribe(inbox)
@@ -177,7 +178,7 @@ def items(taken: list[Taken]) -> list[WorkItem]:
 async def test_an_item_reaches_a_worker_of_its_pool_whole(side: QueueSide) -> None:
     item = work(dispatch=3)
     await side.queue.publish([item])
-    served = await side.queue.ensure(TENANT, "agent", "critic", max_pending=5)
+    served = side.queue.address(TENANT, "agent", "critic", max_pending=5)
     assert (served.kind, served.pool, served.log_id) == ("agent", "critic", LOG)
     [taken] = await side.pull(served)
     assert taken.item == item
@@ -189,13 +190,13 @@ async def test_items_come_in_the_order_in_which_they_were_put(side: QueueSide) -
     put = [work() for _ in range(6)]
     await side.queue.publish(put[:4])
     await side.queue.publish(put[4:])
-    served = await side.queue.ensure(TENANT, "agent", "critic", max_pending=10)
+    served = side.queue.address(TENANT, "agent", "critic", max_pending=10)
     assert items(await side.pull(served, 2)) == put[:2]
     assert items(await side.pull(served)) == put[2:]
 
 
-async def test_a_consumer_can_be_there_before_the_work(side: QueueSide) -> None:
-    served = await side.queue.ensure(TENANT, "agent", "critic", max_pending=5)
+async def test_a_queue_can_be_asked_before_there_is_work(side: QueueSide) -> None:
+    served = side.queue.address(TENANT, "agent", "critic", max_pending=5)
     assert await side.pull(served) == []
     item = work()
     await side.queue.publish([item])
@@ -207,7 +208,7 @@ async def test_item_that_waits_is_not_put_twice(side: QueueSide) -> None:
     item = work()
     await side.queue.publish([item, item])
     await side.queue.publish([item, work(work_id=item.work_id, dispatch=2)])
-    served = await side.queue.ensure(TENANT, "agent", "critic", max_pending=5)
+    served = side.queue.address(TENANT, "agent", "critic", max_pending=5)
     taken = await side.pull(served)
     assert [each.item.dispatch for each in taken] == [1, 2]
     await side.queue.publish([item])  # the item was taken and is not done, so it is still on the queue
@@ -221,17 +222,17 @@ async def test_pools_kinds_and_tenants_are_apart(side: QueueSide) -> None:
     put = [work("sql"), work("sql.query"), work("sql.query.fast"), work("sql", kind="tool"), work("sql", tenant=OTHER)]
     await side.queue.publish(put)
     for item in put:
-        served = await side.queue.ensure(item.tenant_id, item.kind, item.pool, max_pending=10)
+        served = side.queue.address(item.tenant_id, item.kind, item.pool, max_pending=10)
         assert items(await side.pull(served)) == [item]
 
 
-async def test_ensure_again_and_with_another_limit(side: QueueSide) -> None:
-    first = await side.queue.ensure(TENANT, "tool", "sql.query", max_pending=1)
-    assert await side.queue.ensure(TENANT, "tool", "sql.query", max_pending=1) == first
+async def test_the_same_queue_with_another_limit(side: QueueSide) -> None:
+    first = side.queue.address(TENANT, "tool", "sql.query", max_pending=1)
+    assert side.queue.address(TENANT, "tool", "sql.query", max_pending=1) == first
     await side.queue.publish([work("sql.query", kind="tool") for _ in range(4)])
     assert len(await side.pull(first)) == 1
-    assert await side.queue.ensure(TENANT, "tool", "sql.query", max_pending=3) == first
-    assert len(await side.pull(first)) == 2
+    more = side.queue.address(TENANT, "tool", "sql.query", max_pending=3)
+    assert more == first and len(await side.pull(more)) == 2
     assert await side.consumers() == [first.consumer]
 
 
@@ -246,7 +247,7 @@ async def test_an_item_whose_worker_is_silent_goes_to_another(side: QueueSide) -
     assert side.queue.ack_wait_s == ACK_WAIT_S
     item = work()
     await side.queue.publish([item])
-    served = await side.queue.ensure(TENANT, "agent", "critic", max_pending=1)
+    served = side.queue.address(TENANT, "agent", "critic", max_pending=1)
     assert items(await side.pull(served, 1)) == [item]
     [again] = await side.pull_when_silent(served)
     assert again.item == item
@@ -257,12 +258,12 @@ async def test_an_item_whose_worker_is_silent_goes_to_another(side: QueueSide) -
 async def test_without_its_server_the_queue_is_unavailable_and_loses_nothing(side: QueueSide) -> None:
     put = [work() for _ in range(20)]
     await side.queue.publish(put)
-    served = await side.queue.ensure(TENANT, "agent", "critic", max_pending=50)
+    served = side.queue.address(TENANT, "agent", "critic", max_pending=50)
     await side.cut()
     with pytest.raises(Unavailable):
         await side.queue.publish([work()])
     with pytest.raises(Unavailable):
-        await side.queue.ensure(TENANT, "agent", "other", max_pending=5)
+        await side.queue.puller(side.queue.address(TENANT, "agent", "other", max_pending=5), lambda: None).ask(1)
     await side.mend()
     await side.queue.publish(put)
     assert sorted(items(await side.pull(served, 50)), key=lambda item: item.work_id) == put
@@ -275,4 +276,4 @@ async def test_names_that_would_change_the_subject_are_refused(side: QueueSide, 
     with pytest.raises(InvalidCommand):
         await side.queue.publish([work(pool, kind=kind)])
     with pytest.raises(InvalidCommand):
-        await side.queue.ensure(TENANT, kind, pool, max_pending=1)
+        side.queue.address(TENANT, kind, pool, max_pending=1)

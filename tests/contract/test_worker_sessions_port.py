@@ -113,11 +113,11 @@ async def test_work_of_a_session_is_found_by_its_session(sessions: SessionSide) 
     await sessions.claimed(agent, one.session_id, attempt=3)
     await sessions.claimed(call, one.session_id)
     await sessions.claimed(others, two.session_id)
-    assert await sessions.other.held_by([one.session_id]) == sorted(
+    assert (await sessions.other.held_by([one.session_id])).work == sorted(
         [held(agent, one, 3), held(call, one)], key=lambda work: work.work_id
     )
     await sessions.closed(agent.work_id)
-    assert await sessions.other.held_by([one.session_id]) == [held(call, one)]
+    assert (await sessions.other.held_by([one.session_id])).work == [held(call, one)]
     first, last = await sessions.one.of_tenant(TENANT)
     assert (first.session, first.agent_runs, first.calls) == (one, 0, 1)
     assert (last.session, last.agent_runs, last.calls) == (two, 1, 0)

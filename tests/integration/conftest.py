@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest_asyncio
 
 from adapters.embedded import EmbeddedServices
+from tests.integration.nats_kit import Log, open_log
 from tests.integration.played_worker import PlayedWorker
 from tests.integration.system_kit import System, empty_work_queue, fresh_database, issue_key, running
 
@@ -36,3 +37,10 @@ async def worker(system: System) -> PlayedWorker:
         "alpha", "beta", "gamma", tools=[{"name": "add", "parameters": parameters}, {"name": "mail", "idempotent": False}]
     )
     return worker
+
+
+@pytest_asyncio.fixture
+async def log(database_url: str) -> AsyncIterator[Log]:
+    """A log that the test fills, without a server."""
+    async with open_log(database_url) as log:
+        yield log

@@ -20,10 +20,11 @@ from psycopg.sql import SQL, Identifier, Literal
 from uuid_utils.compat import uuid7
 
 from adapters.embedded import EmbeddedServices, find_nats
-from adapters.nats import JetStreamSubscription, NatsConnection, Relay, StreamSettings
+from adapters.nats import JetStreamSubscription, JetStreamWorkQueue, NatsConnection, Relay, StreamSettings
 from adapters.nats.jetstream import stored_message, stream_info
 from adapters.nats.log.stream import LogStream, parting
 from adapters.nats.log.wire import Span, decode
+from adapters.nats.work.watch import Place
 from adapters.postgres.log.append_signal import AppendSignal
 from adapters.postgres.log.event_store import PostgresEventStore
 from adapters.postgres.log.feed import PostgresEventFeed
@@ -31,6 +32,7 @@ from adapters.postgres.log.histories import PostgresHistories
 from adapters.postgres.pool import Pool, open_pool
 from application.engine.background import end
 from application.engine.ports.log import NewEvent, StreamAppend, Subscription, one_command
+from application.engine.ports.queue import Queue, WorkQueue
 from application.engine.reading.history_keeper import HistoryKeeper
 from domain.errors import Unavailable
 from domain.kernel import RecordedEvent
@@ -135,6 +137,13 @@ async def connected(url: str, name: str = "test", *, wait: float = 5.0) -> Async
         yield connection
     finally:
         await connection.close()
+
+
+async def consumer_of(queue: WorkQueue, tenant_id: UUID, kind: str, pool: str, *, max_pending: int) -> Queue:
+    """The queue of an agent or tool, with the consumer that its first request makes. For those who pull without a puller."""
+    assert isinstance(queue, JetStreamWorkQueue)
+    served = queue.address(tenant_id, kind, pool, max_pending=max_pending)
+    return await queue._make(Place(kind, tenant_id, pool), served.max_pending, "normal")
 
 
 @dataclass

@@ -17,6 +17,7 @@ from application.engine.ports.sessions import HeldWork
 from application.workers.hosting.session import HostedSession
 from application.workers.registering import MAX_PENDING
 from domain.runs import agent_run_id_of
+from tests.integration.nats_kit import consumer_of
 from tests.integration.session_kit import PATIENCE_S, Message, SocketWorker, worker_at
 from tests.pace import within
 
@@ -162,7 +163,7 @@ class PlayedWorker:
     async def _bind(self, of: tuple[str, str]) -> None:
         kind, pool = of
         tenant_id, queues = (await self.hosted()).tenant_id, self.system.container.work_queue
-        queue = await queues.ensure(tenant_id, kind, pool, max_pending=MAX_PENDING[kind])
+        queue = await consumer_of(queues, tenant_id, kind, pool, max_pending=MAX_PENDING[kind])
         jetstream = self.system.nats.jetstream()
         self.queues[of] = await jetstream.pull_subscribe_bind(consumer=queue.consumer, stream=queue.stream)
 

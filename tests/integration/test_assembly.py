@@ -108,7 +108,7 @@ async def use(system: System) -> None:
     read = await system.http.get("/v1/runs", headers={"Tidelog-Position": str(waited.json()["position"])})
     assert (waited.status_code, read.status_code) == (201, 200)
     await system.container.workers.sessions.tokens.ready()
-    assert await system.container.sessions.held_by([UUID(run_id)]) == []
+    assert (await system.container.sessions.held_by([UUID(run_id)])).work == []
     for path in ("/health/ready", "/v1/projections", "/v1/projections/sagas/parked", "/v1/log/gaps", f"/v1/ids/{run_id}"):
         assert (await system.http.get(path)).status_code == 200
 

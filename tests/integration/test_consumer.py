@@ -3,10 +3,8 @@
 import asyncio
 import random
 import signal
-from collections.abc import AsyncIterator
 
 import pytest
-import pytest_asyncio
 
 from adapters.embedded import EmbeddedServices
 from adapters.nats import NatsConnection
@@ -29,12 +27,6 @@ from tests.integration.nats_kit import (
     subscription,
 )
 from tests.integration.system_kit import fresh_database
-
-
-@pytest_asyncio.fixture
-async def log(database_url: str) -> AsyncIterator[Log]:
-    async with open_log(database_url) as log:
-        yield log
 
 
 async def current_stream(connection: NatsConnection) -> str:

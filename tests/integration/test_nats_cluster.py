@@ -36,6 +36,7 @@ from tests.integration.nats_kit import (
     NatsProcess,
     Reader,
     connected,
+    consumer_of,
     eventually,
     keeper,
     new_id,
@@ -134,7 +135,7 @@ async def test_every_stream_survives_the_loss_of_a_server(cluster: Cluster, log:
             await log.append(20)
             await eventually(lambda: _at(20, one, two), START_S)
             await patiently(queue.publish, [item])
-            await patiently(queue.ensure, TENANT, "agent", "critic", max_pending=5)
+            await patiently(consumer_of, queue, TENANT, "agent", "critic", max_pending=5)
             state = await LogStream(connection, LOG).current()
             assert state is not None
             streams = [state.name, queue.stream, two.stream]
@@ -160,7 +161,7 @@ async def test_settings_reach_all_streams(cluster: Cluster, database_url: str) -
         async with assemble(given, {"api", "relay"}) as assembly, running(*assembly.loops.values()):
             assert assembly.container is not None
             await (await messaging.nats(assembly.parts)).ready(START_S)
-            await patiently(assembly.container.work_queue.ensure, TENANT, "agent", "critic", max_pending=5)
+            await patiently(consumer_of, assembly.container.work_queue, TENANT, "agent", "critic", max_pending=5)
 
             async def three() -> bool:
                 return len(await patiently(stream_names, connection, ">")) == 3
@@ -184,14 +185,14 @@ async def test_a_queue_of_one_copy_gets_the_others(cluster: Cluster, log: Log) -
         await all_there(connection)
         alone = JetStreamWorkQueue(connection, log_id=LOG)
         await patiently(alone.publish, [WorkItem(TENANT, "agent", "critic", new_id(), 1, new_id())])
-        await patiently(alone.ensure, TENANT, "agent", "critic", max_pending=5)
+        await patiently(consumer_of, alone, TENANT, "agent", "critic", max_pending=5)
         single = relay(connection, log)
         async with running(single.run()):
             await log.append(5)
             await eventually(lambda: _at(5, single), START_S)
         more = JetStreamWorkQueue(connection, log_id=LOG, replicas=REPLICAS)
         assert (await info_of(connection, more.stream))["config"]["num_replicas"] == 1
-        await patiently(more.ensure, TENANT, "agent", "critic", max_pending=5)
+        await patiently(consumer_of, more, TENANT, "agent", "critic", max_pending=5)
         settings = StreamSettings(replicas=REPLICAS)
         copied = Relay(connection, log.feed, log.signal, histories=keeper(connection, log), log_id=LOG, settings=settings)
         async with running(copied.run()):
@@ -211,12 +212,14 @@ async def test_one_server_keeps_the_queue_that_it_has(nats: NatsProcess) -> None
     Workers go on with the existing queue.
     """
     async with connected(nats.url) as connection:
-        before = await JetStreamWorkQueue(connection, log_id=LOG).ensure(TENANT, "agent", "critic", max_pending=5)
+        before = await consumer_of(JetStreamWorkQueue(connection, log_id=LOG), TENANT, "agent", "critic", max_pending=5)
         more = JetStreamWorkQueue(connection, log_id=LOG, replicas=REPLICAS)
-        assert await more.ensure(TENANT, "agent", "critic", max_pending=5) == before
+        assert await consumer_of(more, TENANT, "agent", "critic", max_pending=5) == before
         assert (await info_of(connection, more.stream))["config"]["num_replicas"] == 1
         with pytest.raises(JetStreamError, match="replicas > 1 not supported in non-clustered mode"):
-            await JetStreamWorkQueue(connection, log_id="another", replicas=REPLICAS).ensure(TENANT, "agent", "a", max_pending=5)
+            await consumer_of(
+                JetStreamWorkQueue(connection, log_id="another", replicas=REPLICAS), TENANT, "agent", "a", max_pending=5
+            )
 
 
 async def _at(position: int, *copiers: Relay | FanOut) -> bool:

@@ -2,10 +2,9 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import pytest
-import pytest_asyncio
 
 from adapters.embedded import EmbeddedServices
 from adapters.nats import NatsConnection
@@ -26,19 +25,12 @@ from tests.integration.nats_kit import (
     connected,
     consumers,
     eventually,
-    open_log,
     relay,
     running,
     subscription,
 )
 from tests.integration.saga_kit import ledger_on
 from tests.kit.budget import TOTALS
-
-
-@pytest_asyncio.fixture
-async def log(database_url: str) -> AsyncIterator[Log]:
-    async with open_log(database_url) as log:
-        yield log
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ class Owner:
 
 @pytest_asyncio.fixture
 async def owner(queue: JetStreamWorkQueue) -> AsyncIterator[Owner]:
-    owner = Owner(queue, await queue.ensure(TENANT, "agent", "critic", max_pending=100))
+    owner = Owner(queue, queue.address(TENANT, "agent", "critic", max_pending=100))
     try:
         yield owner
     finally:
@@ -145,7 +145,7 @@ async def test_an_item_that_a_lost_process_holds_comes_after_its_time(
     connection: NatsConnection, queue: JetStreamWorkQueue, owner: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(puller_module, "LOOK_S", 0.2)
-    lost = Owner(queue, await queue.ensure(TENANT, "agent", "critic", max_pending=100))
+    lost = Owner(queue, queue.address(TENANT, "agent", "critic", max_pending=100))
     await queue.publish([item := work("high")])
     await lost.puller.ask(1)
     [held] = lost.puller.arrived()
@@ -196,7 +196,7 @@ async def test_a_class_that_another_process_asks_at_the_same_moment_is_asked_aga
     """The server refuses a request for what waits if the requests before it ask for more than that."""
     monkeypatch.setattr(puller_module, "LOOK_S", 600.0)
     queue = JetStreamWorkQueue(connection, log_id=LOG, ack_wait_s=60)
-    served = await queue.ensure(TENANT, "agent", "critic", max_pending=1)
+    served = queue.address(TENANT, "agent", "critic", max_pending=1)
     holder, owner = Owner(queue, served), Owner(queue, served)
     await queue.publish(put := [work("high") for _ in range(3)])
     await holder.puller.ask(1)
@@ -226,7 +226,7 @@ async def test_a_class_whose_items_are_all_held_does_not_hold_up_the_others(
     """A consumer that has as many items under way as it may leaves a request without an answer."""
     monkeypatch.setattr("adapters.nats.work.pull.AT_ONCE_S", 0.2)
     monkeypatch.setattr(puller_module, "LOOK_S", 0.2)
-    served = await queue.ensure(TENANT, "agent", "critic", max_pending=1)
+    served = queue.address(TENANT, "agent", "critic", max_pending=1)
     holder, other = Owner(queue, served), Owner(queue, served)
     await queue.publish([work("high"), work("high"), normal := work()])
     await holder.puller.ask(1)

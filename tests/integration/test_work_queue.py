@@ -15,7 +15,7 @@ from nats.aio.msg import Msg
 from adapters.nats import JetStreamError, JetStreamWorkQueue, NatsConnection
 from adapters.nats.jetstream import call, delete_stream, stream_info
 from application.engine.ports.queue import Queue, WorkItem
-from tests.integration.nats_kit import LOG, NatsProcess, connected, new_id
+from tests.integration.nats_kit import LOG, NatsProcess, connected, consumer_of, new_id
 
 TENANT, OTHER = new_id(), new_id()
 STREAM = f"TIDELOG_WORK_{LOG}"
@@ -58,7 +58,7 @@ async def test_item_reaches_a_worker_of_its_pool(connection: NatsConnection) -> 
     queue = JetStreamWorkQueue(connection, log_id=LOG)
     item = work()
     await queue.publish([item])
-    [message] = await pull(connection.client, await queue.ensure(TENANT, "agent", "critic", max_pending=5))
+    [message] = await pull(connection.client, await consumer_of(queue, TENANT, "agent", "critic", max_pending=5))
     assert message.subject == f"tidelog-work.{LOG}.agent.{TENANT}.critic.{item.work_id}.1"
     assert json.loads(message.data) == {
         "kind": "agent",
@@ -77,7 +77,7 @@ async def test_item_reaches_a_worker_of_its_pool(connection: NatsConnection) -> 
 
 async def test_full_store_is_not_taken_for_success(connection: NatsConnection) -> None:
     queue = JetStreamWorkQueue(connection, log_id=LOG)
-    await queue.ensure(TENANT, "agent", "critic", max_pending=5)
+    await consumer_of(queue, TENANT, "agent", "critic", max_pending=5)
     info = await stream_info(connection, STREAM)
     assert info is not None
     await call(connection, f"STREAM.UPDATE.{STREAM}", info["config"] | {"max_msgs": 2})
@@ -90,7 +90,7 @@ async def test_work_of_a_dead_worker_goes_to_another(connection: NatsConnection,
     queue = JetStreamWorkQueue(connection, log_id=LOG, ack_wait_s=2.0)
     item = work()
     await queue.publish([item])
-    served = await queue.ensure(TENANT, "agent", "critic", max_pending=5)
+    served = await consumer_of(queue, TENANT, "agent", "critic", max_pending=5)
     dying = await nats_client.connect(nats.url)
     before = time.monotonic()
     assert ids(await pull(dying, served, 1)) == [str(item.work_id)]
@@ -107,17 +107,17 @@ async def test_lost_stream_is_made_again(connection: NatsConnection) -> None:
     queue = JetStreamWorkQueue(connection, log_id=LOG)
     item = work()
     await queue.publish([item])
-    served = await queue.ensure(TENANT, "agent", "critic", max_pending=5)
+    served = await consumer_of(queue, TENANT, "agent", "critic", max_pending=5)
     await delete_stream(connection, STREAM)
     await queue.publish([item])
-    assert await queue.ensure(TENANT, "agent", "critic", max_pending=5) == served
+    assert await consumer_of(queue, TENANT, "agent", "critic", max_pending=5) == served
     assert ids(await pull(connection.client, served)) == [str(item.work_id)]
 
 
-async def test_ensure_makes_the_stream(connection: NatsConnection) -> None:
+async def test_who_pulls_makes_the_stream(connection: NatsConnection) -> None:
     queue = JetStreamWorkQueue(connection, log_id=LOG)
     for _ in range(2):
-        served = await queue.ensure(TENANT, "agent", "critic", max_pending=5)
+        served = await consumer_of(queue, TENANT, "agent", "critic", max_pending=5)
         assert (served.stream, served.log_id) == (STREAM, LOG)
         await delete_stream(connection, STREAM)
 
@@ -130,7 +130,7 @@ async def test_two_logs_with_the_same_work_have_queues_of_their_own(connection: 
         await queue.publish(items)
     for queue, log_id in ((original, "6a2f-5"), (copy, "6a2f-6")):
         for pool, kind, count in (("critic", "agent", 2), ("names.shorten", "tool", 1)):
-            served = await queue.ensure(TENANT, kind, pool, max_pending=10)
+            served = await consumer_of(queue, TENANT, kind, pool, max_pending=10)
             messages = await pull(connection.client, served)
             assert ids(messages) == [str(item.work_id) for item in items if item.pool == pool] and len(messages) == count
             assert {json.loads(message.data)["log_id"] for message in messages} == {log_id}
@@ -138,7 +138,7 @@ async def test_two_logs_with_the_same_work_have_queues_of_their_own(connection: 
                 await message.ack_sync(timeout=2)
         await queue.publish(items)  # an item that one log's worker acknowledged is still open for the other log
     for queue in (original, copy):
-        served = await queue.ensure(TENANT, "agent", "critic", max_pending=10)
+        served = await consumer_of(queue, TENANT, "agent", "critic", max_pending=10)
         assert len(await pull(connection.client, served)) == 2
 
 
@@ -147,7 +147,7 @@ async def test_a_queue_of_an_earlier_release_is_in_nobodys_way(connection: NatsC
     await connection.request(f"WORK.agent.{TENANT}.critic.{new_id()}.1", b"{}")
     queue, item = JetStreamWorkQueue(connection, log_id=LOG), work()
     await queue.publish([item])
-    served = await queue.ensure(TENANT, "agent", "critic", max_pending=5)
+    served = await consumer_of(queue, TENANT, "agent", "critic", max_pending=5)
     assert ids(await pull(connection.client, served)) == [str(item.work_id)]
     old = await stream_info(connection, "WORK")
     assert old is not None and old["state"]["messages"] == 1
@@ -156,10 +156,10 @@ async def test_a_queue_of_an_earlier_release_is_in_nobodys_way(connection: NatsC
 async def test_a_thousand_agents_and_tools_are_not_the_end(connection: NatsConnection) -> None:
     """NATS 2.15 gives a stream without a bound of its own one of 1,000 consumers. A stream of an earlier release has none."""
     queue = JetStreamWorkQueue(connection, log_id=LOG)
-    await queue.ensure(TENANT, "agent", "critic", max_pending=5)
+    await consumer_of(queue, TENANT, "agent", "critic", max_pending=5)
     info = await stream_info(connection, STREAM)
     assert info is not None and info["config"]["max_consumers"] == 1_000_000
     await call(connection, f"STREAM.UPDATE.{STREAM}", info["config"] | {"max_consumers": -1})
-    await JetStreamWorkQueue(connection, log_id=LOG).ensure(TENANT, "agent", "critic", max_pending=5)
+    await consumer_of(JetStreamWorkQueue(connection, log_id=LOG), TENANT, "agent", "critic", max_pending=5)
     again = await stream_info(connection, STREAM)
     assert again is not None and again["config"]["max_consumers"] == 1_000_000

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
+import psycopg
 import pytest
 import pytest_asyncio
 from websockets.exceptions import InvalidStatus
@@ -206,6 +207,26 @@ async def test_work_that_never_arrived_is_sent_again_under_the_same_attempt(shar
         assert (again["work"], again["attempt"], again["token"]) == (first["work"], 1, first["token"])
         await worker.done(again, "complete")
         assert (await shared.ended(run_id))["status"] == "completed"
+
+
+async def test_work_is_sent_again_while_the_read_model_of_work_stands_still(shared: System, url: str) -> None:
+    """The process that copied the log was killed with the connection: the read model learns of the claim seconds later."""
+    async with worker_at(url, shared.key) as worker, await psycopg.AsyncConnection.connect(shared.database_url) as holder:
+        await worker.hello(["behind"])
+        await worker.credit(agent=1)
+        await holder.execute("SELECT FROM checkpoint WHERE name = 'work' FOR UPDATE")
+        run_id = await shared.start("behind")
+        first = await worker.work()
+        known = {"session": worker.session, "secret": worker.secret, "incarnation": worker.incarnation}
+        worker.connection.transport.abort()
+        async with worker_at(url, shared.key, **known) as back:
+            await back.hello(["behind"])
+            again = await back.work()
+            assert (again["work"], again["attempt"], again["token"]) == (first["work"], 1, first["token"])
+            assert await shared.sql("SELECT FROM open_work WHERE work_id = %s AND session_id IS NOT NULL", first["work"]) == []
+            await back.done(again, "complete")
+            await holder.rollback()
+            assert (await shared.ended(run_id))["status"] == "completed"
 
 
 async def test_a_worker_with_a_wrong_secret_gets_a_new_session(shared: System, url: str) -> None:

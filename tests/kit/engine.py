@@ -135,6 +135,11 @@ class Engine:
             if recorded.topic in work_table.CLAIMED and (claim := work_table.claimed(recorded)) is not None:
                 self.open_work.claim(recorded.stream_id, claim.session_id, claim.attempt)
 
+    def stop_tables(self) -> None:
+        """The read models stand still from now on, as while nobody copies the log."""
+        self.open_work.stands_at = self.log.head
+        self.log.followers.remove(self._tables)
+
     def _drop_timers(self, stream_id: UUID) -> None:
         mine = [timer_id for timer_id, (_, timer) in self.timers.rows.items() if timer.cause.startswith(str(stream_id))]
         for timer_id in mine:

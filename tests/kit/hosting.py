@@ -163,6 +163,7 @@ class Hosting:
             engine.sessions,
             self.presence,
             LogIntake(engine.commands, engine.workers.sessions.tokens, engine.work_logs),
+            engine.feed,
             clock=self.clock,
         )
         self.opened: list[HostedSession] = []

@@ -42,6 +42,10 @@ async def claim(engine: Engine, session: WorkerSession, item: WorkItem, worker: 
     return await engine.workers.sessions.claim(worker.caller, session, item, name or uuid4())
 
 
+async def held_by(engine: Engine, session: WorkerSession) -> list[HeldWork]:
+    return list((await engine.sessions.held_by([session.session_id])).work)
+
+
 async def test_the_same_claim_gets_its_first_answer_and_any_other_none(engine: Engine, worker: PlayedWorker) -> None:
     one, two, name = await session_at(engine), await session_at(engine), uuid4()
     await engine.start("alpha", input={"n": 1})
@@ -60,7 +64,7 @@ async def test_a_lapsed_claim_does_not_come_back_under_its_old_name(engine: Engi
     await engine.start("alpha")
     item = await dispatched(engine, worker)
     assert await claim(engine, one, item, worker, name)
-    [held] = await engine.workers.sessions.held_by(one.session_id)
+    [held] = await held_by(engine, one)
     await engine.workers.sessions.give_back(held, "unsent")
     again = await dispatched(engine, worker)
     assert again.dispatch == 2 and await claim(engine, one, again, worker)
@@ -79,7 +83,7 @@ async def test_a_session_finds_its_work_again(engine: Engine, worker: PlayedWork
     await engine.start("alpha")
     agent = await dispatched(engine, worker)
     given = {item.work_id: await claim(engine, one, item, worker) for item in (call, agent)}
-    held = await work.held_by(one.session_id)
+    held = await held_by(engine, one)
     assert {h.work_id: await work.content_of(h) for h in held} == given
     got = given[call.work_id]
     assert isinstance(got, ClaimedCall) and (got.tool, got.arguments, got.idempotent, got.attempt) == ("mail", {}, False, 1)
@@ -94,13 +98,13 @@ async def test_a_call_that_was_never_sent_is_dispatched_anew(engine: Engine, wor
     one, two = await session_at(engine), await session_at(engine)
     call = await called(engine, worker)
     assert await claim(engine, one, call, worker)
-    [held] = await engine.workers.sessions.held_by(one.session_id)
+    [held] = await held_by(engine, one)
     for _ in range(2):
         await engine.workers.sessions.give_back(held, "unsent")
     again = await dispatched(engine, worker, "mail", "tool")
     got = await claim(engine, two, again, worker)
     assert isinstance(got, ClaimedCall) and got.attempt == 2
-    assert await engine.workers.sessions.held_by(one.session_id) == []
+    assert await held_by(engine, one) == []
 
 
 async def test_a_worker_may_report_what_its_session_claimed(engine: Engine, worker: PlayedWorker) -> None:
@@ -116,7 +120,7 @@ async def test_a_worker_may_report_what_its_session_claimed(engine: Engine, work
         assert await work.may_report(TENANT, item.work_id, 1, tokens.token_of(item.work_id, 1, uuid4())) is None
         assert await work.may_report(TENANT, item.work_id, 2, tokens.token_of(item.work_id, 2, one.session_id)) is None
         assert await work.may_report(new_id(), item.work_id, 1, token) is None
-    for held in await work.held_by(one.session_id):
+    for held in await held_by(engine, one):
         await work.give_back(held, "lost")
     assert (await engine.invocation(call.work_id)).status == "ambiguous"
     assert await work.may_report(TENANT, call.work_id, 1, tokens.token_of(call.work_id, 1, one.session_id)) == "tool"
@@ -129,7 +133,7 @@ async def test_an_ambiguous_call_is_taken_back_by_the_report_of_its_worker(engin
     one, work = await session_at(engine), engine.workers.sessions
     call = await called(engine, worker)
     assert await claim(engine, one, call, worker)
-    [held] = await work.held_by(one.session_id)
+    [held] = await held_by(engine, one)
     await work.give_back(held, "lost")
     done = CompleteInvocation(invocation_id=call.work_id, attempt=1, result="sent")
     await engine.workers.invocations.complete(worker.caller, done)

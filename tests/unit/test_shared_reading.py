@@ -33,6 +33,8 @@ class Source:
         self.read: dict[str, int] = {}
         """Position that each name has read up to."""
         self.error: Exception | None = None
+        self.is_deaf = False
+        """Hears of no new history while it waits, as a database that does not answer."""
         self._changed = asyncio.Event()
 
     def append(self, count: int, size: int = 2) -> None:
@@ -64,7 +66,7 @@ class Source:
                     raise self.error
                 found = next((batch for batch in self.batches_of if batch[-1].position > position), None)
                 if found is None:
-                    with self._histories.on_change(self.wake):
+                    with contextlib.nullcontext() if self.is_deaf else self._histories.on_change(self.wake):
                         await self._changed.wait()
                     continue
                 batch = [event for event in found if event.position > position] if found[0].position <= position else found
@@ -366,6 +368,34 @@ async def test_who_is_slow_again_and_again_reads_alone_for_longer(process: Proce
         await until(lambda: process.source.readers == [COMMON])
 
 
+async def test_who_was_slow_reads_alone_although_it_is_near(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a reader that is a little too slow would fall out and come back all the time."""
+    monkeypatch.setattr(shared, "QUEUE_EVENTS", 20)
+    process.subscription = SharedSubscription(process.source, process.histories, first_alone_s=3_600.0)
+    slow, quick = process.reader("slow"), process.reader("quick")
+    slow.held = True
+    for position in range(1, 61):
+        process.source.append(1)
+        await reached(quick, position)
+    slow.release()
+    await process.all_at(60)
+    assert process.source.begun == [(COMMON, 0), ("slow", 21)]
+    assert process.source.readers == [COMMON, "slow"]
+
+
+async def test_a_new_history_reaches_readers_whose_source_does_not_notice(process: Process) -> None:
+    process.source.is_deaf = True
+    process.source.append(1)
+    readers = [process.reader("one"), process.reader("two")]
+    await process.all_at(1)
+    await process.histories.fresh()
+    await process.histories.restored("a test", 0)
+    for reader in readers:
+        await until(reader.task.done)
+        assert isinstance(reader.task.exception(), HistoryEnded)
+    await until(lambda: process.source.readers == [], "the end of the reader of the last history")
+
+
 async def test_all_are_told_that_the_history_ended_also_who_has_events_to_take(process: Process) -> None:
     process.source.append(1)
     busy, idle = process.reader("busy"), process.reader("idle")
@@ -415,6 +445,24 @@ async def test_an_error_of_the_source_reaches_every_reader_and_the_next_ones_beg
     again = process.reader("again", 1)
     process.source.append(1)
     await until(lambda: again.position == 2)
+
+
+async def test_nobody_joins_a_reader_that_has_ended(process: Process) -> None:
+    """Somebody has events of before the error to take, and so still has a place there."""
+    busy, idle = process.reader("busy"), process.reader("idle")
+    busy.held = True
+    for position in range(1, 4):
+        process.source.append(1)
+        await reached(idle, position)
+    process.source.fail(ValueError("broken"))
+    await until(idle.task.done)
+    process.source.error = None
+    again = process.reader("again", 3)
+    process.source.append(1)
+    await until(lambda: again.position == 4 or again.task.done())
+    assert again.position == 4 and process.source.begun == [(COMMON, 0), (COMMON, 3)]
+    busy.release()
+    await until(lambda: busy.position == 4)
 
 
 async def test_the_loss_of_its_task_is_noticed(process: Process) -> None:

@@ -1,8 +1,8 @@
 """Takes items from one consumer of the queue, with one request at a time and an inbox of its own.
 
 A request ends when all its items have come, or with a status from the server. Heartbeats tell silence from death. To take a request
-back, the inbox is given up in order (`drain`): the server forgets the request, and what was on its way still arrives. An inbox that
-was only dropped would leave its messages to the ack wait.
+back, the inbox is given up in order (`inbox.py`): the server forgets the request, and what was on its way still arrives. An inbox
+that was only dropped would leave its messages to the ack wait. An item that comes even later is given back at once.
 """
 
 import asyncio
@@ -13,12 +13,11 @@ from uuid import UUID
 
 import orjson
 import structlog
-from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 
 from adapters.nats.connection import NatsConnection, unavailable
 from adapters.nats.jetstream import API
+from adapters.nats.work.inbox import Inbox
 from application.engine.ports.queue import Queue, WorkItem
 from domain.errors import Unavailable
 from domain.kernel import PRIORITIES
@@ -29,7 +28,6 @@ EXPIRES_S = 60.0
 HEARTBEAT_S = 20.0
 SILENCE_S = 2 * HEARTBEAT_S + 5
 """After so many seconds without a heartbeat the request, or the consumer, counts as lost."""
-DRAIN_S = 5.0
 AT_ONCE_S = 1.0
 """Seconds that a request for what waits at this moment may take."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 10.0, 600.0
@@ -75,9 +73,7 @@ class ConsumerPull:
         self.queue = queue
         self._changed = changed
         self._next = f"{API}.CONSUMER.MSG.NEXT.{queue.stream}.{queue.consumer}"
-        self._client: Client | None = None
-        self._subscription: Subscription | None = None
-        self._inbox = ""
+        self._inbox: Inbox | None = None
         self._requests = 0
         self.asked = 0
         """Items of the request under way that have not come. 0: no request is under way."""
@@ -126,22 +122,14 @@ class ConsumerPull:
         self.asked, self.came, self.crowded = count, 0, False
         self._requests += 1
         try:
-            if self._subscription is None:
-                await self._subscribe()
-            assert self._client is not None
+            if self._inbox is None:
+                self._watch_loss()
+                self._inbox = await Inbox.open(self._connection, self._on_message, self._on_late_message)
             self._hear()
-            with unavailable("pull work"):
-                await self._client.publish(self._next, orjson.dumps(request), reply=f"{self._inbox}.{self._requests}")
+            await self._inbox.ask(self._next, orjson.dumps(request), self._requests)
         except Unavailable as error:
             self._fail(error)
             raise
-
-    async def _subscribe(self) -> None:
-        self._client = client = self._connection.client
-        self._inbox = client.new_inbox()
-        self._watch_loss()
-        with unavailable("subscribe to work"):
-            self._subscription = await client.subscribe(f"{self._inbox}.*", cb=self._on_message)
 
     def _watch_loss(self) -> None:
         if self._watching_loss is None:
@@ -156,13 +144,7 @@ class ConsumerPull:
     async def stop(self) -> None:
         """Takes the request back. Items that were on their way have arrived when this returns. Raises Unavailable."""
         try:
-            if self._subscription is not None and self.asked and self.failure is None:
-                subscription, self._subscription = self._subscription, None
-                with unavailable("take a pull back"):
-                    async with asyncio.timeout(DRAIN_S):
-                        await subscription.drain()  # type: ignore[no-untyped-call]
-            else:
-                await self._forget_inbox()
+            await self._give_up_inbox()
         except Unavailable as error:
             self._fail(error)
             raise
@@ -170,12 +152,11 @@ class ConsumerPull:
             self.asked = 0
             self._still()
 
-    async def _forget_inbox(self) -> None:
-        """Ends the subscription while no request is under way. Raises Unavailable."""
-        subscription, self._subscription = self._subscription, None
-        if subscription is not None and self._client is not None and not self._client.is_closed:
-            with unavailable("unsubscribe from work"):
-                await subscription.unsubscribe()
+    async def _give_up_inbox(self) -> None:
+        """Raises Unavailable."""
+        inbox, self._inbox = self._inbox, None
+        if inbox is not None:
+            await inbox.give_up(wait=self.asked > 0)
 
     def _ended(self, *, in_vain: bool) -> None:
         """The server has ended the request. `in_vain`: no item has come for it in all its time."""
@@ -190,10 +171,7 @@ class ConsumerPull:
             self._watching_loss.__exit__(None, None, None)
             self._watching_loss = None
         for delivery in self._items:
-            try:
-                await delivery.give_back()
-            except Unavailable as error:  # the queue delivers the item again after the ack wait
-                log.debug("work_not_given_back", pool=self.queue.pool, reason=error.message)
+            await self._give_back(delivery)
         self._items = []
 
     # --- what comes from the server -----------------------------------------------------------------------------------------
@@ -203,8 +181,9 @@ class ConsumerPull:
         if status is None:
             self.asked = max(0, self.asked - 1)
             self.came += 1
-            await self._take(message)
-        elif message.subject != f"{self._inbox}.{self._requests}":
+            if (delivery := await self._read(message)) is not None:
+                self._items.append(delivery)
+        elif self._inbox is not None and message.subject != self._inbox.subject_of(self._requests):
             return  # the end of an earlier request
         elif status != "100":
             description = (message.headers or {}).get("Description", "")
@@ -221,17 +200,30 @@ class ConsumerPull:
         if status != "100":
             self._tell()
 
-    async def _take(self, message: Msg) -> None:
+    async def _on_late_message(self, message: Msg) -> None:
+        """The request of an item was taken back."""
+        if not (message.headers and "Status" in message.headers) and (delivery := await self._read(message)) is not None:
+            log.debug("work_came_late", pool=self.queue.pool, work_id=str(delivery.item.work_id))
+            await self._give_back(delivery)
+
+    async def _give_back(self, delivery: JetStreamDelivery) -> None:
+        try:
+            await delivery.give_back()
+        except Unavailable as error:  # the queue delivers the item again after the ack wait
+            log.debug("work_not_given_back", pool=self.queue.pool, reason=error.message)
+
+    async def _read(self, message: Msg) -> JetStreamDelivery | None:
+        """The item of a message. A message that this process cannot use is set aside."""
         number = int(message.metadata.num_delivered)
         item = self._item(message)
         if item is not None:
-            self._items.append(JetStreamDelivery(self._connection, item, number, message))
-            return
+            return JetStreamDelivery(self._connection, item, number, message)
         # Work of another log, or a message of a later release: another process may be able to use the message.
         pause_s = min(FIRST_PAUSE_S * 2.0 ** min(number - 1, 16), LONGEST_PAUSE_S)
         log.warning("work_message_set_aside", pool=self.queue.pool, stream=self.queue.stream, again_in_s=pause_s)
         with unavailable("set work aside"):
             await self._connection.client.publish(message.reply, _nak(pause_s))
+        return None
 
     def _item(self, message: Msg) -> WorkItem | None:
         """The item of a message. None: the message is not of this queue, or not readable by this release."""

@@ -91,11 +91,6 @@ class JetStreamWorkQueue:
             await self._create_stream()
             await self._publish_all(messages)
 
-    async def ensure(self, tenant_id: UUID, kind: str, pool: str, *, max_pending: int) -> Queue:
-        """As the port says; with another `max_pending` than before, the consumer is changed, with other `replicas` the stream."""
-        _check(kind, pool)
-        return await self._make(Place(kind, tenant_id, pool), max_pending, "normal")
-
     def address(self, tenant_id: UUID, kind: str, pool: str, *, max_pending: int) -> Queue:
         _check(kind, pool)
         return self._queue(Place(kind, tenant_id, pool), max_pending, "normal")
@@ -106,7 +101,9 @@ class JetStreamWorkQueue:
         return Queue(kind, pool, self.stream, consumer, self._log_id, tenant_id, max_pending)
 
     async def _make(self, place: Place, max_pending: int, priority: Priority) -> Queue:
-        """Makes or changes the consumer of a class of one agent or tool."""
+        """Makes the consumer of a class of one agent or tool. With another `max_pending` than before it is changed; with other
+        `replicas`, the stream.
+        """
         await self._ready()
         queue = self._queue(place, max_pending, priority)
         try:

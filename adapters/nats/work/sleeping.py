@@ -80,7 +80,7 @@ class SleepingPull(ConsumerPull):
         self.came, self.crowded = 0, False
         try:
             if self._idle and self._ear is None:
-                await self._forget_inbox()
+                await self._give_up_inbox()
                 await self._source.ready()
                 await self._listen()
                 if await holds_message(self._connection, self.queue.stream, self._source.subject):

@@ -185,6 +185,7 @@ async def hosting(parts: Parts) -> SessionHost:
         await storage.worker_sessions(parts),
         await sharing.presence(parts),
         LogIntake(await commands(parts), await lease_tokens(parts), await storage.work_logs(parts)),
+        await storage.feed_of(parts, "commands"),
     )
     parts.stack.push_async_callback(own.close)
     parts.loops["sessions"] = own.run

@@ -92,7 +92,10 @@ class WorkPuller(Protocol):
         ...
 
     async def stop(self) -> None:
-        """Takes the request back. Items that were on their way have arrived when this returns. Raises Unavailable."""
+        """Takes the request back. Raises Unavailable.
+
+        Items that were on their way have arrived when this returns. An item that comes later is given back at once.
+        """
         ...
 
     async def close(self) -> None:
@@ -114,10 +117,6 @@ class WorkQueue(Protocol):
 
     def address(self, tenant_id: UUID, kind: str, pool: str, *, max_pending: int) -> Queue:
         """The queue of one agent or tool. Nothing is asked of the server."""
-        ...
-
-    async def ensure(self, tenant_id: UUID, kind: str, pool: str, *, max_pending: int) -> Queue:
-        """Creates the consumer of one agent or tool now, if it does not exist. Raises Unavailable."""
         ...
 
     def puller(self, queue: Queue, changed: Callable[[], None]) -> WorkPuller:

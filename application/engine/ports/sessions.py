@@ -79,6 +79,16 @@ class HeldWork:
 
 
 @dataclass(frozen=True, slots=True)
+class KnownWork:
+    """The work of some sessions, as the read model knows it at one moment."""
+
+    position: int
+    """The position up to which the read model has taken the log."""
+    work: Sequence[HeldWork]
+    """In the order of the ids of the sessions and of the work."""
+
+
+@dataclass(frozen=True, slots=True)
 class LapsedWork:
     """A piece of work that a session has claimed which is over."""
 
@@ -167,11 +177,8 @@ class WorkerSessions(Protocol):
         """
         ...
 
-    async def held_by(self, session_ids: Sequence[UUID]) -> list[HeldWork]:
-        """The work of some sessions, as far as the read model knows. Claims of the last moment may be missing.
-
-        Raises Unavailable.
-        """
+    async def held_by(self, session_ids: Sequence[UUID]) -> KnownWork:
+        """The work of some sessions, as far as the read model knows. Raises Unavailable."""
         ...
 
     async def over(self, session_ids: Sequence[UUID]) -> frozenset[UUID]:

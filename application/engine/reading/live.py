@@ -61,6 +61,7 @@ class LiveFeed:
         self._channels: dict[Filter, Channel] = {}
         self._due: deque[LiveListener | Watch] = deque()
         self._watches = Watches()
+        self._overhearing: set[Callable[[Sequence[RecordedEvent]], None]] = set()
         self.own = OwnEvents()
         """What this process has appended for roots that somebody follows."""
         self._wanted = asyncio.Event()
@@ -83,6 +84,11 @@ class LiveFeed:
     def watches(self) -> int:
         """How many watches there are, of all streams."""
         return len(self._watches)
+
+    @property
+    def overhearing(self) -> int:
+        """How many are called with all events."""
+        return len(self._overhearing)
 
     @property
     def most_queued(self) -> int:
@@ -137,8 +143,10 @@ class LiveFeed:
             async for batch in batches:
                 self.position = batch[-1].position
                 self._offer(batch)
+                for heard in tuple(self._overhearing):
+                    heard(batch)
                 self.heard(HeardEvent(event.stream_id, event.topic, event.version) for event in batch)
-                if self._channels or self._watches:
+                if self._channels or self._watches or self._overhearing:
                     idle_since = None
                 elif idle_since is None:
                     idle_since = time.monotonic()
@@ -279,6 +287,14 @@ class LiveFeed:
         watch = CallingWatch(topics, woken)
         self._watches.add(stream_id, watch)
         return partial(self._watches.remove, stream_id, watch)
+
+    def overhear(self, heard: Callable[[Sequence[RecordedEvent]], None]) -> Callable[[], None]:
+        """Calls a function with all events of the log from now on. It must not wait, and must not raise. Returns the function that
+        ends this. While the log is not read yet, `begun` tells when it is: events after that are heard.
+        """
+        self._wanted.set()
+        self._overhearing.add(heard)
+        return partial(self._overhearing.discard, heard)
 
     def watched(self, stream_id: UUID) -> int:
         """Number of watches of a stream."""

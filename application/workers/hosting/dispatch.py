@@ -19,6 +19,7 @@ from application.engine.commands.loop import CommandLoop
 from application.engine.ports.queue import Delivery, Queue, WorkItem, WorkPuller, WorkQueue
 from application.engine.retry import persistently
 from application.workers import Workers
+from application.workers.hosting.claiming import Claiming
 from application.workers.hosting.hand import DECIDERS, Hand
 from application.workers.hosting.looking import version_of
 from application.workers.hosting.taker import Taker
@@ -94,8 +95,7 @@ class Dispatcher(Generic[T]):
         self._claims: set[asyncio.Task[None]] = set()
         self._failure: TaskEnded | None = None
         self._closed = False
-        self.claiming: set[UUID] = set()
-        """Work that is being claimed at this moment."""
+        self.claiming = Claiming()
 
     @property
     def pools(self) -> Collection[Pool[T]]:

@@ -11,11 +11,13 @@ import structlog
 from application.engine.background import OnDemand, side_by_side
 from application.engine.commands.loop import CommandLoop
 from application.engine.leases import SessionPresence
+from application.engine.ports.log import EventFeed
 from application.engine.ports.queue import WorkQueue
 from application.engine.ports.sessions import SEEN_EVERY_S, WorkerSessions
 from application.engine.reading.live import LiveFeed
 from application.engine.retry import persistently
 from application.workers import Workers
+from application.workers.claimed import ClaimedWork
 from application.workers.hosting.dispatch import Dispatcher
 from application.workers.hosting.handover import Handover
 from application.workers.hosting.logs import LogIntake
@@ -50,6 +52,7 @@ class SessionHost:
         sessions: WorkerSessions,
         presence: SessionPresence,
         logs: LogIntake,
+        feed: EventFeed,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -62,8 +65,9 @@ class SessionHost:
         self.dispatcher: Dispatcher[HostedSession] = Dispatcher(workers, commands, queue, self._heir)
         commands.hand_over_to(Handover(workers, self.dispatcher))
         turns = asyncio.Semaphore(GREETED_AT_ONCE)
+        self._claimed = ClaimedWork(sessions, feed, live, commands.registry)
         self._facilities = Facilities(
-            workers, commands, live, sessions, self.dispatcher, logs, clock, turns, self._add, self._remove
+            workers, commands, live, sessions, self.dispatcher, logs, self._claimed, clock, turns, self._add, self._remove
         )  # fmt: skip
         self.connected: set[HostedSession] = set()
         """Also those that have not said hello."""
@@ -217,6 +221,7 @@ class SessionHost:
         self.commands.hand_over_to(None)
         await self._key_check.close()
         await self.dispatcher.close()
+        await self._claimed.close()
         await self._logs.close()
         for unwatch in self._keys_watched.values():
             unwatch()

@@ -18,6 +18,7 @@ from application.engine.ports.sessions import LEASE_S, Offered, WorkerSession, W
 from application.engine.reading.live import LiveFeed
 from application.engine.retry import persistently
 from application.workers import Workers
+from application.workers.claimed import ClaimedWork
 from application.workers.hosting.credit import KINDS, Slots
 from application.workers.hosting.dispatch import Dispatcher
 from application.workers.hosting.hand import Hand
@@ -37,7 +38,6 @@ from application.workers.hosting.messages import (
     Fail,
     FreeSlots,
     Hello,
-    InHand,
     InvalidToken,
     Leaving,
     LifeSign,
@@ -50,7 +50,6 @@ from application.workers.hosting.messages import (
     Return,
     Saying,
     SilentWorker,
-    Stop,
     TooManySessions,
     TooMuchUnanswered,
     Verdict,
@@ -60,6 +59,7 @@ from application.workers.hosting.messages import (
 )
 from application.workers.hosting.peer import Peer
 from application.workers.hosting.reports import carry_out, steps_of, together, waiters_first
+from application.workers.hosting.taking_back import TakingBack
 from application.workers.registering import Offer, refused_definition
 from application.workers.sessions import Claimed, ClaimedCall
 from domain.errors import TidelogError, Unavailable, VersionConflict
@@ -75,10 +75,6 @@ DRAIN_S = 3.0
 """Seconds that reports under way may take when the process stops."""
 CLOSE_S = 2.0
 """Seconds that reports under way may take after their connection is lost."""
-TAKEN_BACK_AT_ONCE = 16
-"""Pieces of work that are looked at side by side when a worker comes back with them."""
-LOOK_AGAIN_S = (0.5, 1.5, 4.0)
-"""Pauses, in seconds, after which the claims of a worker that has come back are looked for again: the read model may be behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +107,7 @@ class Facilities:
     sessions: WorkerSessions
     dispatcher: "Dispatcher[HostedSession]"
     logs: LogIntake
+    claimed: ClaimedWork
     clock: Callable[[], float]
     turns: asyncio.Semaphore
     """Taken by each session while its worker is given it."""
@@ -147,9 +144,11 @@ class HostedSession:
         """Of the last work that was sent."""
         self._greeting = self._open = self._draining = False
         self._offered: dict[str, dict[str, str]] = {kind: {} for kind in KINDS}
-        self._given: set[tuple[UUID, int]] | None = set()
-        """Work and attempt of all that was sent on this connection, until all claims of before are known; None from then on."""
         self._lanes = Lanes(self._handle)
+        claiming = shared.dispatcher.claiming
+        self._taking_back = TakingBack(
+            self, peer, shared.workers.sessions, shared.claimed, claiming, self._lanes.waits, self._start
+        )  # fmt: skip
         self._defining = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._farewell: asyncio.Task[None] | None = None
@@ -196,19 +195,14 @@ class HostedSession:
             return
         offers = self._visitor.read(hello)
         async with self._shared.turns:
-            resumed = await self._let_in(hello, offers)
-        if resumed:
-            for pause_s in LOOK_AGAIN_S:
-                await asyncio.sleep(pause_s)
-                await self._send_again()
-        self._given = None
+            await self._let_in(hello, offers)
 
-    async def _let_in(self, hello: Hello, offers: Offers) -> bool:
-        """Gives the worker its session and the work that is its own. Returns whether the worker had the session before."""
+    async def _let_in(self, hello: Hello, offers: Offers) -> None:
+        """Gives the worker its session and the work that is its own."""
         session, secret, resumed = await self._opened(hello)
         if session is None:
             self._peer.end("unavailable", TooManySessions("the API key or the tenant has all the sessions that it may have"))
-            return False
+            return
         await persistently(self._workers.sessions.tokens.ready)
         self.session = session
         self._shared.welcomed(self)
@@ -216,10 +210,9 @@ class HostedSession:
         self._open = True
         self._peer.put(Welcome(session.session_id, secret, LEASE_S, agents, tools))
         log.info("worker_welcomed", worker=session.worker_id, session_id=str(session.session_id), resumed=resumed)
-        await self._take_back(hello.work)
+        await self._taking_back.take(hello.work)
         if resumed:
-            await self._send_again()
-        return resumed
+            await self._taking_back.send_claimed()
 
     async def _opened(self, hello: Hello) -> tuple[WorkerSession | None, str, bool]:
         """The session, its secret, and whether the worker had the session before. No session: there are too many."""
@@ -295,7 +288,6 @@ class HostedSession:
         self.slots.sent(hand.kind, self.number, reserved=reserved)
         hand.attempt = claimed.attempt
         hand.token = self._workers.sessions.tokens.token_of(hand.work_id, claimed.attempt, self.session.session_id)
-        self._gave(hand)
         alone = not self.hands.held and not self._lanes.open
         if isinstance(claimed, ClaimedCall):
             self._peer.put(WorkForTool(self.number, hand.work_id, hand.token, claimed), alone=alone)
@@ -303,48 +295,6 @@ class HostedSession:
             hand.seen, hand.paging = claimed.journal.version, claimed.journal.more
             self._peer.put(WorkForAgent(self.number, hand.work_id, hand.token, claimed), alone=alone)
         self.hands.hold(hand)
-
-    def _gave(self, hand: Hand) -> None:
-        if self._given is not None:
-            self._given.add((hand.work_id, hand.attempt))
-
-    async def _take_back(self, in_hand: Sequence[InHand]) -> None:
-        """The worker has come back with work. What is not its any more, it is told to stop."""
-        for start in range(0, len(in_hand), TAKEN_BACK_AT_ONCE):
-            await asyncio.gather(*(self._take_back_one(one) for one in in_hand[start : start + TAKEN_BACK_AT_ONCE]))
-
-    async def _take_back_one(self, one: InHand) -> None:
-        sessions = self._workers.sessions
-        kind = await persistently(lambda: sessions.may_report(self.tenant_id, one.work, one.attempt, one.token))
-        if kind is None:
-            self._peer.put(Stop(one.work, one.attempt, "lost"), urgent=True)
-            return
-        if one.work in self.hands.held or self.is_over:
-            return
-        hand = self.hands.new(kind, one.work)
-        hand.attempt, hand.token, hand.seen = one.attempt, one.token, one.version
-        self._gave(hand)
-        self.hands.hold(hand)
-        self.hands.wake(hand)  # the worker may have missed something
-
-    async def _send_again(self) -> None:
-        """Sends the work that the log gives this session and that never reached the worker, under the same attempt."""
-        assert self.session is not None
-        session_id, sessions = self.session.session_id, self._workers.sessions
-        for held in await persistently(lambda: sessions.held_by(session_id)):
-            known = (held.work_id, held.attempt) in (self._given or ()) or held.work_id in self.hands.held
-            if known or held.work_id in self._shared.dispatcher.claiming or self._lanes.waits(held.work_id):
-                continue
-            hand, one = self.hands.new(held.kind, held.work_id), held
-            try:
-                content = await persistently(lambda: sessions.content_of(one))  # noqa: B023  # called at once
-            except BaseException:
-                hand.drop()
-                raise
-            if content is None or self.is_over or held.work_id in self.hands.held:
-                hand.drop()
-            else:
-                self.hand_over(hand, content, reserved=False)
 
     # --- reports --------------------------------------------------------------------------------------------------------------
 
@@ -478,6 +428,7 @@ class HostedSession:
         self._withdraw()
         self.hands.let_go()
         self.slots.close()
+        self._taking_back.close()
         self._shared.gone(self)
         await self._lanes.close(CLOSE_S)
         if self._farewell is not None and not self._farewell.done():  # a worker may close right after it said that it leaves

@@ -14,6 +14,7 @@ from application.engine.ports.sessions import (
     MOST_LISTED,
     READY_S,
     HeldWork,
+    KnownWork,
     LapsedWork,
     ListedSession,
     Look,
@@ -170,10 +171,12 @@ class MemoryWorkerSessions:
         queues = [UnofferedWork(kind, name, len(waits), max(waits)) for (kind, name), waits in found.items()]
         return sorted(queues, key=lambda queue: (-queue.oldest_waiting_s, queue.kind, queue.name))[:limit]
 
-    async def held_by(self, session_ids: Sequence[UUID]) -> list[HeldWork]:
+    async def held_by(self, session_ids: Sequence[UUID]) -> KnownWork:
         self.board.now()
+        table = self.board.open_work
+        position = table.log.head if table.stands_at is None else table.stands_at
         found = [work for work in self.board.held() if work.session_id in session_ids]
-        return sorted(found, key=lambda work: (work.session_id, work.work_id))
+        return KnownWork(position, sorted(found, key=lambda work: (work.session_id, work.work_id)))
 
     async def over(self, session_ids: Sequence[UUID]) -> frozenset[UUID]:
         self.board.now()

@@ -111,10 +111,6 @@ class MemoryWorkQueue:
         self.published += 1
         self.wake()
 
-    async def ensure(self, tenant_id: UUID, kind: str, pool: str, *, max_pending: int) -> Queue:
-        self._reach()
-        return self.address(tenant_id, kind, pool, max_pending=max_pending)
-
     def address(self, tenant_id: UUID, kind: str, pool: str, *, max_pending: int) -> Queue:
         _check(kind, pool)
         consumer = f"{kind}/{tenant_id}/{pool}"
@@ -231,6 +227,8 @@ class MemoryOpenWork:
         """Work → the time of its last dispatch, and the dispatched item."""
         self.claims: dict[UUID, tuple[UUID, int]] = {}
         """Work → the session that claimed it, and the attempt."""
+        self.stands_at: int | None = None
+        """The position where the table stands still. None: it follows the log."""
 
     def open(self, item: WorkItem, dispatched_at: datetime) -> None:
         self.rows[item.work_id] = (dispatched_at, item)

@@ -1,0 +1,107 @@
+"""What may be written after a start of PostgreSQL, when processes that live have not said anything yet."""
+
+from collections.abc import AsyncIterator, Sequence
+
+import psycopg
+import pytest_asyncio
+from psycopg.sql import SQL
+
+from adapters.embedded import EmbeddedServices
+from adapters.postgres.leases import formats_of_all
+from adapters.postgres.pool import open_pool
+from tests.integration.durable_kit import administer, crash, database_on, durable_server
+
+HOUR_S = 3600.0
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def server() -> AsyncIterator[EmbeddedServices]:
+    async with durable_server() as found:
+        yield found
+
+
+class Installation:
+    """A database, its members, and what one of them may write now."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    async def do(self, *statements: str) -> None:
+        async with await psycopg.AsyncConnection.connect(self.url, autocommit=True) as connection:
+            for statement in statements:
+                await connection.execute(statement.encode())
+
+    async def says(self, formats: Sequence[int], alive: str = "3 seconds") -> None:
+        """A process says that it lives."""
+        await self.do(
+            "INSERT INTO member (member_id, place, groups, joined_at, alive_until, lease_seconds, formats) VALUES "
+            f"(gen_random_uuid(), 'here', '{{}}', clock_timestamp(), clock_timestamp() + interval '{alive}', 3, "
+            f"ARRAY[{', '.join(map(str, formats))}])"
+        )
+
+    async def is_of_before(self) -> None:
+        await self.do("UPDATE schema_migration SET applied_at = '2020-01-01'")
+
+    async def readable(self, *, settling_s: float = HOUR_S, most_away_s: float = HOUR_S) -> frozenset[int]:
+        pool = await open_pool(self.url, role="test", max_size=1)
+        try:
+            return await formats_of_all(pool, settling_s, most_away_s)
+        finally:
+            await pool.close()
+
+
+async def restart(server: EmbeddedServices) -> None:
+    await server.stop()
+    await server.start()
+
+
+async def test_a_new_database_has_no_processes_of_before(server: EmbeddedServices) -> None:
+    made = Installation(await database_on(server))
+    await made.says([1, 2])
+    assert await made.readable() == {1, 2}
+    await made.is_of_before()
+    assert await made.readable(most_away_s=-HOUR_S) == {1}, "restored from a dump, say"
+    assert await made.readable(most_away_s=-HOUR_S, settling_s=0) == {1, 2}
+
+
+async def test_after_a_shutdown_in_order_the_rows_of_before_say_who_lives(server: EmbeddedServices) -> None:
+    one = Installation(await database_on(server))
+    await one.is_of_before()
+    await one.says([1, 2], alive="1 millisecond")
+    await restart(server)
+    assert await one.readable() == {1, 2}
+    assert await one.readable(settling_s=0) == {1}, "its row looks dead, and nobody else is there"
+    assert await one.readable(most_away_s=-HOUR_S) == {1}, "rows may have been removed while PostgreSQL was away"
+    await one.says([1], alive="1 millisecond")
+    assert await one.readable() == {1}, "a process of the release before, which may live although its row looks dead"
+    await one.do("DELETE FROM member WHERE formats = '{1}'")
+    assert await one.readable() == {1, 2}
+    await administer(server, SQL("CHECKPOINT"))
+    assert await one.readable() == {1}, "it cannot be seen any more how PostgreSQL was shut down"
+
+
+async def test_after_a_crash_processes_are_waited_for(server: EmbeddedServices) -> None:
+    """The table of the members is empty then. The recovery makes a checkpoint, often in the second of the start."""
+    one = Installation(await database_on(server))
+    await one.is_of_before()
+    for _ in range(2):
+        await one.says([1, 2])
+        await administer(server, SQL("CHECKPOINT"))  # as in any system that runs for longer than a few minutes
+        crash(server)
+        await server.stop()
+        await server.start()
+        async with await psycopg.AsyncConnection.connect(one.url) as connection:
+            assert await (await connection.execute("SELECT FROM member")).fetchall() == []
+        await one.says([1, 2])
+        assert await one.readable() == {1}
+        assert await one.readable(settling_s=0) == {1, 2}
+
+
+async def test_an_old_process_that_says_something_after_the_start_is_heeded(server: EmbeddedServices) -> None:
+    one = Installation(await database_on(server))
+    await one.is_of_before()
+    await one.says([1, 2])
+    await restart(server)
+    assert await one.readable() == {1, 2}
+    await one.says([1])
+    assert await one.readable() == await one.readable(settling_s=0) == {1}
