@@ -16,7 +16,8 @@ from adapters.postgres.pool import Pool, open_pool
 from application.catalog import CATALOG
 from application.engine.commands.cache import Loaded
 from application.engine.commands.loop import CommandLoop
-from application.engine.commands.snapshots import Snapshotter, model_of
+from application.engine.commands.snapshots import Snapshotter
+from application.engine.commands.state_models import model_of
 from application.engine.ports.snapshots import Snapshot
 from domain import agent_runs, context, invocations, runs
 from domain.failures import Retry
