@@ -216,5 +216,3 @@ def test_a_key_that_is_gone_is_gone() -> None:
     change = model.change(before, after)
     assert change.removed == {"pending": [1], "changed": [1]}
     assert model.decode(model.encode(before), [model.encode_change(change, after)]) == after
-
-

@@ -9,7 +9,7 @@ from adapters.postgres.log.own_appends import OwnAppends
 from adapters.postgres.log.session import WriterSession
 from adapters.postgres.pool import Connections, translate_errors
 from application.engine.background import Background, side_by_side
-from application.engine.ports.log import AppendRequest, AppendResult, CommandRecord, StreamPlace
+from application.engine.ports.log import AppendRequest, AppendResult, CommandRecord, StreamEvent, StreamPlace
 from domain.kernel import MAX_EVENT_BYTES, RecordedEvent
 
 EVENT_COLUMNS = (
@@ -21,6 +21,11 @@ EVENT_COLUMNS = (
 READ_STREAM_SQL = f"""
     SELECT {EVENT_COLUMNS} FROM event
     WHERE originator_id = %s AND originator_version > %s AND tenant_id = %s AND notification_id <= %s
+    ORDER BY originator_version LIMIT %s::bigint
+"""
+READ_PAGE_SQL = """
+    SELECT originator_version, notification_id, root_id, topic, schema_version, state FROM event
+    WHERE originator_id = %s AND originator_version > %s AND tenant_id IS NOT DISTINCT FROM %s
     ORDER BY originator_version LIMIT %s::bigint
 """
 # `IS NOT DISTINCT FROM` hides the tenant from the planner, as in the feed's statements.
@@ -124,6 +129,13 @@ class PostgresEventStore:
                 for place, *row in await cursor.fetchall():
                     found[place - 1].append(RecordedEvent._make(row))
         return found
+
+    async def read_page(self, place: StreamPlace, limit: int) -> list[StreamEvent]:
+        with translate_errors():
+            async with self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
+                values = (place.stream_id, place.after_version, place.tenant_id, limit)
+                await cursor.execute(READ_PAGE_SQL, values, prepare=True)
+                return [StreamEvent._make(row) for row in await cursor.fetchall()]
 
     async def find_command(self, tenant_id: UUID, command_id: UUID) -> CommandRecord | None:
         with translate_errors():

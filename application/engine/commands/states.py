@@ -1,7 +1,7 @@
 """States of streams: from the cache, a snapshot, the log. A state is believed only as far as an append checks its version."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ from application.engine.commands import snapshots as loading
 from application.engine.commands.cache import Loaded, StateCache
 from application.engine.commands.joint_reads import JointReads
 from application.engine.commands.snapshots import Snapshotter
-from application.engine.ports.log import EventStore, StreamPlace
+from application.engine.ports.log import EventStore, StreamEvent, StreamPlace
 from domain.kernel import Decider, RecordedEvent
 
 PART = 100
@@ -21,11 +21,14 @@ PART = 100
 FOREIGN = "another program"
 """Stands in place of the slice for a stream of a program that only uses the log."""
 
+_Event = RecordedEvent | StreamEvent
+
 
 class States:
     """The states of streams that one process knows, and how it learns of others."""
 
     def __init__(self, store: EventStore, catalog: Catalog, snapshots: Snapshotter | None) -> None:
+        self._store = store
         self._newer = JointReads(partial(_one_stream, store), store.read_streams)
         self._registry = catalog.registry
         self._rules = catalog.rules
@@ -96,7 +99,7 @@ class States:
         self._cache.put(tenant_id, stream_id, foreign)
         return foreign
 
-    async def _parts(self, tenant_id: UUID, stream_id: UUID, page: list[RecordedEvent]) -> AsyncGenerator[list[RecordedEvent]]:
+    async def _parts(self, tenant_id: UUID, stream_id: UUID, page: Sequence[_Event]) -> AsyncGenerator[Sequence[_Event]]:
         """The events of a stream from a first page on, to the end of the stream. Other work goes on between the parts.
 
         The database reads the next page while this process works on the one before.
@@ -104,7 +107,8 @@ class States:
         while page:
             reading = None
             if len(page) == loading.PAGE:
-                reading = asyncio.ensure_future(self._newer.read(StreamPlace(tenant_id, stream_id, page[-1].version)))
+                place = StreamPlace(tenant_id, stream_id, page[-1].version)
+                reading = asyncio.create_task(self._store.read_page(place, loading.PAGE), name=f"page:{stream_id}")
             try:
                 for first in range(0, len(page), PART):
                     if reading is not None:
