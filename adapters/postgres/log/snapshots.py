@@ -12,6 +12,7 @@ from application.engine.ports.snapshots import Snapshot, SnapshotPlace, StreamSi
 from domain.kernel import RecordedEvent
 
 # The rows of the snapshot come first and have no topic: a whole state, then the changes after it, each found by the one behind it.
+# As everywhere in the log the tenant of an event is hidden from the planner (see `READ_STREAM_SQL`).
 # A row counts only if its last event stands in the log at the same place: in a database restored from backups of different times a
 # snapshot may be ahead of the stream, or beside it. A chain without its begin does not count, and all events are read.
 _AS_EVENT = """
@@ -39,10 +40,10 @@ READ_SQL = f"""
     ), base AS MATERIALIZED (SELECT max(version) AS version FROM chain HAVING min(since) = 0)
     SELECT {_AS_EVENT} FROM chain WHERE EXISTS (SELECT FROM base)
     UNION ALL
-    (SELECT {EVENT_COLUMNS} FROM event
-     WHERE originator_id = %(stream)s AND originator_version > coalesce((SELECT version FROM base), 0)
-       AND tenant_id = %(tenant)s AND notification_id <= %(until)s
-     ORDER BY originator_version LIMIT %(limit)s::bigint)
+    SELECT {EVENT_COLUMNS} FROM event
+    WHERE originator_id = %(stream)s AND originator_version > coalesce((SELECT version FROM base), 0)
+      AND originator_version <= coalesce((SELECT version FROM base), 0) + %(limit)s
+      AND tenant_id IS NOT DISTINCT FROM %(tenant)s AND notification_id <= %(until)s
     ORDER BY originator_version
 """
 # As above, for several streams: each with its place, and the rows of a snapshot again without a topic.
@@ -89,6 +90,7 @@ PRUNE_SQL = """
         SELECT version FROM snapshot WHERE stream_id = stream.id AND since = 0 ORDER BY version DESC OFFSET 1 LIMIT 1
     )
 """
+MAX_EVENTS = 2**53
 _VERSION = itemgetter(3)
 
 
@@ -103,6 +105,7 @@ class PostgresSnapshots:
         slice_name: str, model: str, until_position: int | None = None, limit: int | None = None,
     ) -> StreamSince:  # fmt: skip
         until = LAST_POSITION if until_position is None else until_position
+        limit = MAX_EVENTS if limit is None else limit
         values = {"stream": stream_id, "tenant": tenant_id, "slice": slice_name, "model": model, "until": until, "limit": limit}
         with translate_errors():
             async with self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
