@@ -22,7 +22,6 @@ from application.engine.ports.log import (
     NewEvent,
     Placed,
     StreamAppend,
-    StreamEvent,
     StreamHead,
     StreamPlace,
     one_command,
@@ -491,17 +490,3 @@ async def test_several_streams_are_read_at_once_each_after_its_version(store: Ev
     assert found[0] == (await store.read_stream(TENANT, b))[2:]
     assert found[1:6] == [[], whole, whole[1:], [], []]
     assert [event.stream_id for event in found[6]] == [foreign]
-
-
-async def test_a_long_stream_is_read_in_pages_with_what_a_state_needs(store: EventStore) -> None:
-    stream, other = new_id(), new_id()
-    for version in range(4):
-        await store.append(request(stream_append(stream, version, b"%d" % version), stream_append(other, version)))
-    whole = await store.read_stream(TENANT, stream)
-    needed = [
-        StreamEvent(one.version, one.position, one.root_id, one.topic, one.schema_version, one.state) for one in whole
-    ]  # fmt: skip
-    assert await store.read_page(StreamPlace(TENANT, stream), 3) == needed[:3]
-    assert await store.read_page(StreamPlace(TENANT, stream, 3), 3) == needed[3:]
-    assert await store.read_page(StreamPlace(TENANT, stream, 4), 3) == []
-    assert await store.read_page(StreamPlace(OTHER_TENANT, stream), 3) == []

@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 from uuid_utils.compat import uuid7
 
-from application.engine.ports.log import NewEvent, StreamAppend, one_command
+from application.engine.ports.log import NewEvent, StreamAppend, StreamEvent, StreamPlace, one_command
 from application.engine.ports.snapshots import Snapshot, SnapshotPlace
 from domain.kernel import RecordedEvent
 from tests.contract.conftest import LogSide
@@ -207,3 +207,13 @@ async def test_two_whole_states_are_kept_with_the_changes_after_them(log: LogSid
     assert await read(log, stream) == (of(events[5], state=b'{"n":5}', changes=(b'{"n":6}',)), [7])
     assert await read(log, stream, until_position=places[3]) == (of(events[3], state=b'{"n":3}', changes=(b'{"n":4}',)), [])
     assert await read(log, stream, until_position=places[1]) == (None, [1, 2])
+
+
+async def test_a_long_stream_is_read_in_pages_with_what_a_state_needs(log: LogSide) -> None:
+    stream = uuid7()
+    events = await fill(log, stream, 4)
+    needed = [StreamEvent(one.version, one.position, one.root_id, one.topic, one.schema_version, one.state) for one in events]
+    assert await log.store.read_page(StreamPlace(TENANT, stream), 3) == needed[:3]
+    assert await log.store.read_page(StreamPlace(TENANT, stream, 3), 3) == needed[3:]
+    assert await log.store.read_page(StreamPlace(TENANT, stream, 4), 3) == []
+    assert await log.store.read_page(StreamPlace(uuid7(), stream), 3) == []

@@ -26,7 +26,7 @@ MAPS = "domain.maps"
 _ABSENT = object()
 
 
-class Change(NamedTuple):
+class StateChange(NamedTuple):
     """What makes one state of a stream another one."""
 
     fields: list[str]
@@ -85,10 +85,10 @@ class StateModel:
         """How many entries each map of the state has."""
         return [len(getattr(state, name)) for name in self._keys]
 
-    def change(self, before: Any, after: Any) -> Change:
+    def change(self, before: Any, after: Any) -> StateChange:
         """What changed from one state of a stream to a later one. Looks at each entry of the maps."""
         names = [field.name for field in dataclasses.fields(after)]
-        change = Change([name for name in names if getattr(before, name) is not getattr(after, name)], {}, {})
+        change = StateChange([name for name in names if getattr(before, name) is not getattr(after, name)], {}, {})
         for name in self._keys.keys() & set(change.fields):
             old, new = getattr(before, name), getattr(after, name)
             known = old.get
@@ -98,7 +98,7 @@ class StateModel:
             change.entries[name] = entries
         return change
 
-    def encode_change(self, change: Change, after: Any) -> bytes:
+    def encode_change(self, change: StateChange, after: Any) -> bytes:
         head = _HEAD.dump_json(_Head(change.fields, change.removed))
         part = dataclasses.replace(after, **{name: Map(entries) for name, entries in change.entries.items()})
         return head + b"\n" + self._adapter.serializer.to_json(part, include=set(change.fields))
