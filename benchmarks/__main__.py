@@ -1,4 +1,4 @@
-"""Runs all quick benchmarks one after another, each in a process of its own: `make bench`. About ten minutes on two cores.
+"""Runs all quick benchmarks one after another, each in a process of its own: `make bench`. About twelve minutes on two cores.
 
 One benchmark by name, with options: `make bench ARGS="growth --events 10000000"`. `make bench ARGS=large`: what takes longer.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks import table
 
-BENCHMARKS = ("append", "growth", "stream", "pipeline", "replay", "rebuild", "http", "runs", "sse", "idle")
+BENCHMARKS = ("append", "growth", "stream", "pipeline", "replay", "rebuild", "http", "runs", "disk", "sse", "idle")
 GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
     "large": (("runs", "--large"), ("runs", "--idle-workers", "64"), ("run_lists",)),
     "long": (("long_runs",), ("cold_claim",)),

@@ -24,7 +24,7 @@ from application.catalog import CATALOG
 from application.engine.background import end
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import Caller
-from application.engine.commands.snapshots import Snapshotter
+from application.engine.commands.snapshots import LINGER_S, Snapshotter
 from application.engine.ports.log import NewEvent, StreamAppend, one_command
 from application.workers.claims import Claims
 from application.workers.journal import Journals
@@ -109,7 +109,7 @@ async def claim(url: str, work_id: UUID, dispatch: int) -> None:
     pool = await open_pool(url, role="benchmark", max_size=4)
     store = PostgresEventStore(url, pool)
     await store.start()
-    snapshotter = Snapshotter(PostgresSnapshots(pool), REGISTRY, every=EVERY)
+    snapshotter = Snapshotter(PostgresSnapshots(pool), REGISTRY, every=EVERY, linger_s=LINGER_S)
     commands = CommandLoop(store, CATALOG, snapshots=snapshotter)
     snapshots = asyncio.create_task(snapshotter.run(), name="snapshots")
     try:
@@ -126,7 +126,7 @@ async def claim(url: str, work_id: UUID, dispatch: int) -> None:
         whole = time.perf_counter() - began
         figures = {"ms": took * 1e3, "cpu_ms": cpu * 1e3, "mb": grown, "whole_ms": whole * 1e3}
         print(json.dumps(figures | {"entries": entries, "pages": pages}))
-        await asyncio.sleep(1.0)  # the snapshot is stored
+        await asyncio.sleep(LINGER_S + 1.0)  # the snapshot is stored
     finally:
         await end(snapshots)
         await store.close()

@@ -3,7 +3,7 @@
 from api.assembly import histories, log_streams, storage, tables
 from api.assembly.parts import Parts, part
 from application.engine.commands.loop import CommandLoop
-from application.engine.commands.snapshots import Snapshotter
+from application.engine.commands.snapshots import LINGER_S, Snapshotter
 from application.engine.commands.telling import TellingStore
 from application.engine.ports.log import EventStore
 
@@ -15,7 +15,7 @@ async def commands(parts: Parts) -> CommandLoop:
     if "api" in parts.roles:  # requests wait for what this process appends
         store = TellingStore(store, (await log_streams.live(parts)).appended)
     if snapshots is not None:
-        snapshotter = Snapshotter(snapshots, catalog.registry, every=parts.settings.snapshot_every)
+        snapshotter = Snapshotter(snapshots, catalog.registry, every=parts.settings.snapshot_every, linger_s=LINGER_S)
         parts.loops["snapshots"] = snapshotter.run
     return CommandLoop(
         store,

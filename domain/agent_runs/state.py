@@ -68,8 +68,7 @@ def evolve(run: AgentRun, event: AgentRunEvent) -> AgentRun:
         case StepRecorded():
             return _written(run, event.key, Entry(event.kind, "ok", event.result, None, version))
         case CallStarted():
-            run = _written(run, event.key, Entry("call", "pending", None, event.invocation_id, version))
-            return replace(run, pending=run.pending.set(version, event.invocation_id))
+            return _written(run, event.key, Entry("call", "pending", None, event.invocation_id, version))
         case CallFinished():
             status: Literal["ok", "error"] = "ok" if event.succeeded else "error"
             return _written(run, event.key, Entry("call", status, None, event.invocation_id, version))
@@ -109,6 +108,8 @@ def _written(run: AgentRun, key: str, entry: Entry) -> AgentRun:
         if before.status == "pending":
             pending = pending.delete(before.changed_in)
     version, journal = entry.changed_in, run.journal.set(key, entry)
+    if entry.status == "pending" and entry.invocation_id is not None:
+        pending = pending.set(version, entry.invocation_id)
     return replace(run, version=version, journal=journal, changed=changed.set(version, key), pending=pending, lost_claims=0)
 
 

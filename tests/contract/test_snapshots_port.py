@@ -3,9 +3,10 @@
 from typing import Any
 from uuid import UUID
 
+import pytest
 from uuid_utils.compat import uuid7
 
-from application.engine.ports.log import NewEvent, StreamAppend, one_command
+from application.engine.ports.log import NewEvent, StreamAppend, StreamEvent, StreamPlace, one_command
 from application.engine.ports.snapshots import Snapshot, SnapshotPlace
 from domain.kernel import RecordedEvent
 from tests.contract.conftest import LogSide
@@ -152,3 +153,67 @@ async def test_several_streams_are_read_at_once_each_with_its_snapshot(log: LogS
     ]  # fmt: skip
     found = await log.snapshots.read_streams(places)
     assert found == [(None, []), (None, events[snapped]), (of(events[other_model][1], model="m0"), events[other_model][2:])]
+
+
+async def test_what_changed_is_read_with_all_that_it_builds_on(log: LogSide) -> None:
+    stream = uuid7()
+    events = await fill(log, stream, 7)
+    for version, since in ((2, 0), (3, 2), (5, 3)):
+        await log.snapshots.save([of(events[version - 1], since=since)])
+    whole, changes = b'{"n":2}', (b'{"n":3}', b'{"n":5}')
+    chain = of(events[4], state=whole, changes=changes)
+    assert await read(log, stream) == (chain, [6, 7])
+    assert await read(log, stream, limit=1) == (chain, [6])
+    place = SnapshotPlace(TENANT, stream, "things", "m1")
+    other = SnapshotPlace(TENANT, uuid7(), "things", "m1")
+    [(one, newer), nothing] = await log.snapshots.read_streams([place, other])
+    assert (one, [event.version for event in newer], nothing) == (chain, [6, 7], (None, []))
+    places = [event.position for event in events]
+    assert await read(log, stream, until_position=places[3]) == (of(events[2], state=whole, changes=changes[:1]), [4])
+    assert await read(log, stream, until_position=places[1]) == (of(events[1]), [])
+
+
+async def test_changes_on_two_ways_are_each_read_by_its_own(log: LogSide) -> None:
+    """Two processes store what changed since the same snapshot."""
+    stream = uuid7()
+    events = await fill(log, stream, 6)
+    for version, since in ((2, 0), (4, 2), (5, 2)):
+        await log.snapshots.save([of(events[version - 1], since=since)])
+    assert await read(log, stream) == (of(events[4], state=b'{"n":2}', changes=(b'{"n":5}',)), [6])
+    await log.snapshots.save([of(events[5], since=4)])
+    assert await read(log, stream) == (of(events[5], state=b'{"n":2}', changes=(b'{"n":4}', b'{"n":6}')), [])
+
+
+@pytest.mark.parametrize("since", [1, 3, 4, 9])
+async def test_changes_without_what_they_build_on_do_not_count(log: LogSide, since: int) -> None:
+    stream = uuid7()
+    events = await fill(log, stream, 5)
+    await log.snapshots.save([of(events[1])])
+    await log.snapshots.save([of(events[2], since=2, model="other")])
+    await log.snapshots.save([of(events[3], since=since)])
+    assert await read(log, stream) == (None, [1, 2, 3, 4, 5])
+    [(found, newer)] = await log.snapshots.read_streams([SnapshotPlace(TENANT, stream, "things", "m1")])
+    assert found is None and [event.version for event in newer] == [1, 2, 3, 4, 5]
+    await log.snapshots.save([of(events[4])])
+    assert await read(log, stream) == (of(events[4]), [])
+
+
+async def test_two_whole_states_are_kept_with_the_changes_after_them(log: LogSide) -> None:
+    stream = uuid7()
+    events = await fill(log, stream, 7)
+    for version, since in ((1, 0), (2, 1), (3, 0), (4, 3), (5, 0), (6, 5)):
+        await log.snapshots.save([of(events[version - 1], since=since)])
+    places = [event.position for event in events]
+    assert await read(log, stream) == (of(events[5], state=b'{"n":5}', changes=(b'{"n":6}',)), [7])
+    assert await read(log, stream, until_position=places[3]) == (of(events[3], state=b'{"n":3}', changes=(b'{"n":4}',)), [])
+    assert await read(log, stream, until_position=places[1]) == (None, [1, 2])
+
+
+async def test_a_long_stream_is_read_in_pages_with_what_a_state_needs(log: LogSide) -> None:
+    stream = uuid7()
+    events = await fill(log, stream, 4)
+    needed = [StreamEvent(one.version, one.position, one.root_id, one.topic, one.schema_version, one.state) for one in events]
+    assert await log.store.read_page(StreamPlace(TENANT, stream), 3) == needed[:3]
+    assert await log.store.read_page(StreamPlace(TENANT, stream, 3), 3) == needed[3:]
+    assert await log.store.read_page(StreamPlace(TENANT, stream, 4), 3) == []
+    assert await log.store.read_page(StreamPlace(uuid7(), stream), 3) == []

@@ -26,7 +26,7 @@ from api.assembly import replay as composition
 from api.assembly.replay import replay
 from api.settings import Settings, SettingsError
 from application.catalog import CATALOG
-from application.engine.commands.snapshots import model_of
+from application.engine.commands.state_models import model_of
 from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend, one_command
 from application.engine.reading.replay import Replayed, StreamFolder
 from benchmarks.replay import TENANT, Story, moved

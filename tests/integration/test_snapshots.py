@@ -10,13 +10,15 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from adapters.postgres.log.event_store import PostgresEventStore
-from adapters.postgres.log.snapshots import PostgresSnapshots
+from adapters.postgres.log.event_store import LAST_POSITION, READ_PAGE_SQL, READ_STREAM_SQL, PostgresEventStore
+from adapters.postgres.log.snapshots import READ_SQL, PostgresSnapshots
 from adapters.postgres.pool import Pool, open_pool
 from application.catalog import CATALOG
 from application.engine.commands.cache import Loaded
 from application.engine.commands.loop import CommandLoop
-from application.engine.commands.snapshots import Snapshotter, model_of
+from application.engine.commands.snapshots import Snapshotter
+from application.engine.commands.state_models import model_of
+from application.engine.ports.log import NewEvent, StreamAppend, one_command
 from application.engine.ports.snapshots import Snapshot
 from domain import agent_runs, context, invocations, runs
 from domain.failures import Retry
@@ -280,3 +282,29 @@ async def test_what_waits_is_bounded(database_url: str) -> None:
         await stored(database_url, streams[2], 1)
         assert [await versions(database_url, stream) for stream in streams] == [[1], [1], [1], [], []]
         await stopped(task)
+
+
+async def test_a_stream_is_found_alone_before_the_tables_were_analyzed(database_url: str) -> None:
+    """Without statistics the planner took the index of all events of the tenant for cheap, and read it, too."""
+    await sql(database_url, "ALTER TABLE event SET (autovacuum_enabled = false)")
+    async with process(database_url, every=0) as one:
+        streams = [new_id() for _ in range(3)]
+        for stream in streams:
+            appends = [
+                StreamAppend(other, other, 0, (NewEvent("thing.happened", 1, b"{}"),)) for other in (new_id() for _ in range(2_000))
+            ]
+            appends.append(StreamAppend(stream, stream, 0, (NewEvent("thing.happened", 1, b"{}"),) * 3))
+            await one.store.append(one_command(TENANT, new_id(), tuple(appends), "{}"))
+        assert len(await one.store.read_stream(TENANT, streams[0])) == 3
+        async with one.pool.connection() as connection:
+            await connection.execute("SET plan_cache_mode = force_generic_plan")
+            place = {"stream": streams[1], "tenant": TENANT, "slice": "s", "model": "m", "until": LAST_POSITION, "limit": 1_000}
+            for statement, values in (
+                (READ_SQL, place),
+                (READ_STREAM_SQL, (streams[1], 0, 1_000, TENANT, LAST_POSITION)),
+                (READ_PAGE_SQL, (streams[1], 0, 1_000, TENANT)),
+            ):
+                explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}"
+                [[plan]] = await (await connection.execute(explain.encode(), values)).fetchall()
+                assert plan[0]["Plan"]["Actual Rows"] == 3
+                assert plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"] <= 12, statement

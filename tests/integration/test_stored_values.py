@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 from immutables import Map
 
-from application.engine.commands.snapshots import model_of
+from application.engine.commands.state_models import model_of
 from application.engine.ports.log import NewEvent, StreamAppend, one_command
 from application.engine.reading.cloudevents import ENVELOPE
 from domain import context, invocations, messages, projects, runs, tools

@@ -1,5 +1,6 @@
 """States that grow: what an event costs does not depend on how many came before. The tests count bytes and looks, not time."""
 
+import asyncio
 import gc
 import tracemalloc
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from application.engine.commands import snapshots as snapshots_module
 from application.engine.commands import states
 from application.engine.commands.snapshots import Snapshotter
 from application.engine.commands.states import States
-from application.engine.ports.log import NewEvent, StreamAppend, one_command
+from application.engine.ports.log import NewEvent, StreamAppend, StreamEvent, StreamPlace, one_command
 from domain import agent_runs, context, tenants
 from domain.agent_runs import (
     AgentRun,
@@ -220,3 +221,30 @@ async def test_what_is_newer_than_a_known_state_is_read_in_pages(monkeypatch: py
     store.read.clear()
     assert (await known.read(context.DECIDER, TENANT, stream)).version == 6
     assert store.read == [3, 2]
+
+
+async def test_the_next_page_is_read_while_this_one_becomes_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And other tasks have their turn in between."""
+    monkeypatch.setattr(snapshots_module, "PAGE", 4)
+    monkeypatch.setattr(states, "PART", 2)
+    log, stream, order = MemoryLog(), new_id(), list[str]()
+    await filled(log, stream, context.ContextValueSet.TOPIC, 6)
+
+    class Noting(MemoryEventStore):
+        async def read_page(self, place: StreamPlace, limit: int) -> list[StreamEvent]:
+            order.append("read")
+            return await super().read_page(place, limit)
+
+    def evolve(state: context.Context, event: context.ContextValueSet) -> context.Context:
+        order.append("fold")
+        return context.evolve(state, event)
+
+    rules = Decider("context", context.Context, context.decide, evolve)
+    reading = asyncio.create_task(States(Noting(log), CATALOG, None).read(rules, TENANT, stream))
+    while not reading.done():
+        order.append("other")
+        await asyncio.sleep(0)
+    assert (await reading).version == 6
+    told = "".join(word[0] for word in order)
+    assert told.count("f") == 6 and "rff" in told.replace("o", "") and "ffoff" in told.replace("r", ""), told
+    assert told.index("r") < told.index("f")

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import domain
-from application.engine.commands import snapshots
-from application.engine.commands.snapshots import StateModel, code_of_slice
+from application.engine.commands import state_models
+from application.engine.commands.state_models import StateModel, code_of_slice
 from application.routes import ROUTES
 from domain import context
 from domain.event_registry import EventRegistry, Upcast
@@ -164,12 +164,12 @@ def test_how_maps_are_stored_is_part_of_the_digest(tmp_path: Path, monkeypatch: 
     digests = {digest_of(context.DECIDER)}
     copy = tmp_path / "copy_of_maps.py"
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(snapshots, "MAPS", "copy_of_maps")
+    monkeypatch.setattr(state_models, "MAPS", "copy_of_maps")
     for code in ("", "# changed\n"):
         copy.write_text((DOMAIN / "maps.py").read_text() + code)
         importlib.invalidate_caches()
         digests.add(digest_of(context.DECIDER))
-    monkeypatch.setattr(snapshots, "MAP_VERSION", "immutables 99")
+    monkeypatch.setattr(state_models, "MAP_VERSION", "immutables 99")
     digests.add(digest_of(context.DECIDER))
     assert len(digests) == 4
 

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from application.catalog import CATALOG
-from application.engine.commands.snapshots import model_of
+from application.engine.commands.state_models import model_of
 from application.engine.ports.log import NewEvent, StreamAppend, StreamRow, one_command
 from application.engine.reading import replay
 from application.engine.reading.replay import ForeignStream, NotFoldable, Replayed, StreamFailure, StreamFolder

@@ -9,7 +9,7 @@ from adapters.postgres.log.own_appends import OwnAppends
 from adapters.postgres.log.session import WriterSession
 from adapters.postgres.pool import Connections, translate_errors
 from application.engine.background import Background, side_by_side
-from application.engine.ports.log import AppendRequest, AppendResult, CommandRecord, StreamPlace
+from application.engine.ports.log import AppendRequest, AppendResult, CommandRecord, StreamEvent, StreamPlace
 from domain.kernel import MAX_EVENT_BYTES, RecordedEvent
 
 EVENT_COLUMNS = (
@@ -18,12 +18,20 @@ EVENT_COLUMNS = (
 )
 """In the order of `RecordedEvent`'s fields."""
 
+# The stream finds the rows; the tenant is only checked. `IS NOT DISTINCT FROM` hides the tenant from the planner. Where the table
+# was not analyzed yet, the planner would read the index of all events of the tenant beside that of the stream. A page ends at a
+# version, since versions have no gaps. With LIMIT the planner might read and sort all that follows, for each page.
 READ_STREAM_SQL = f"""
     SELECT {EVENT_COLUMNS} FROM event
-    WHERE originator_id = %s AND originator_version > %s AND tenant_id = %s AND notification_id <= %s
-    ORDER BY originator_version LIMIT %s::bigint
+    WHERE originator_id = %s AND originator_version > %s AND originator_version <= %s
+      AND tenant_id IS NOT DISTINCT FROM %s AND notification_id <= %s
+    ORDER BY originator_version
 """
-# `IS NOT DISTINCT FROM` hides the tenant from the planner, as in the feed's statements.
+READ_PAGE_SQL = """
+    SELECT originator_version, notification_id, root_id, topic, schema_version, state FROM event
+    WHERE originator_id = %s AND originator_version > %s AND originator_version <= %s AND tenant_id IS NOT DISTINCT FROM %s
+    ORDER BY originator_version
+"""
 READ_STREAMS_SQL = f"""
     SELECT wanted.place, found.* FROM unnest(%s::uuid[], %s::uuid[], %s::bigint[])
     WITH ORDINALITY AS wanted (tenant_id, stream_id, after, place)
@@ -43,6 +51,7 @@ READ_APPEND_SQL = f"""
 FIND_COMMAND_SQL = "SELECT last_position, event_count, recorded_at, content FROM command WHERE tenant_id = %s AND command_id = %s"
 
 LAST_POSITION = 2**63 - 1
+LAST_VERSION = 2**63 - 1
 
 
 class PostgresEventStore:
@@ -110,9 +119,10 @@ class PostgresEventStore:
         limit: int | None = None,
     ) -> list[RecordedEvent]:
         until = LAST_POSITION if until_position is None else until_position
+        values = (stream_id, after_version, _end_of_page(after_version, limit), tenant_id, until)
         with translate_errors():
             async with self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
-                await cursor.execute(READ_STREAM_SQL, (stream_id, after_version, tenant_id, until, limit), prepare=True)
+                await cursor.execute(READ_STREAM_SQL, values, prepare=True)
                 return [RecordedEvent._make(row) for row in await cursor.fetchall()]
 
     async def read_streams(self, places: Sequence[StreamPlace]) -> list[list[RecordedEvent]]:
@@ -124,6 +134,13 @@ class PostgresEventStore:
                 for place, *row in await cursor.fetchall():
                     found[place - 1].append(RecordedEvent._make(row))
         return found
+
+    async def read_page(self, place: StreamPlace, limit: int) -> list[StreamEvent]:
+        with translate_errors():
+            async with self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
+                values = (place.stream_id, place.after_version, _end_of_page(place.after_version, limit), place.tenant_id)
+                await cursor.execute(READ_PAGE_SQL, values, prepare=True)
+                return [StreamEvent._make(row) for row in await cursor.fetchall()]
 
     async def find_command(self, tenant_id: UUID, command_id: UUID) -> CommandRecord | None:
         with translate_errors():
@@ -138,3 +155,8 @@ class PostgresEventStore:
             async with self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
                 await cursor.execute(READ_APPEND_SQL, (positions, tenant_id), prepare=True)
                 return [RecordedEvent._make(row) for row in await cursor.fetchall()]
+
+
+def _end_of_page(after_version: int, limit: int | None) -> int:
+    """The last version of a page of so many events."""
+    return LAST_VERSION if limit is None else min(after_version + limit, LAST_VERSION)

@@ -1,27 +1,34 @@
 """States of streams: from the cache, a snapshot, the log. A state is believed only as far as an append checks its version."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from functools import partial
 from typing import Any
 from uuid import UUID
 
+from application.engine.background import end
 from application.engine.catalog import Catalog
 from application.engine.commands import snapshots as loading
 from application.engine.commands.cache import Loaded, StateCache
 from application.engine.commands.joint_reads import JointReads
 from application.engine.commands.snapshots import Snapshotter
-from application.engine.ports.log import EventStore, StreamPlace
+from application.engine.ports.log import EventStore, StreamEvent, StreamPlace
 from domain.kernel import Decider, RecordedEvent
 
+PART = 100
+"""Events of a long stream that become state at once."""
 FOREIGN = "another program"
 """Stands in place of the slice for a stream of a program that only uses the log."""
+
+_Event = RecordedEvent | StreamEvent
 
 
 class States:
     """The states of streams that one process knows, and how it learns of others."""
 
     def __init__(self, store: EventStore, catalog: Catalog, snapshots: Snapshotter | None) -> None:
+        self._store = store
         self._newer = JointReads(partial(_one_stream, store), store.read_streams)
         self._registry = catalog.registry
         self._rules = catalog.rules
@@ -30,6 +37,8 @@ class States:
 
     def forget(self) -> None:
         self._cache = StateCache()
+        if self._snapshots is not None:
+            self._snapshots.forget()
 
     def known(self, tenant_id: UUID, stream_id: UUID) -> Loaded | None:
         """The stream as this process knows it. The log may hold newer events."""
@@ -65,11 +74,12 @@ class States:
             if own.slice != decider.slice:
                 rules, state = own, own.initial()
         decode, evolve = self._registry.decode, rules.evolve
-        async for page in self._pages(tenant_id, stream_id, newer):
-            for recorded in page:
-                state = evolve(state, decode(recorded.topic, recorded.schema_version, recorded.state))
-                size += len(recorded.state)
-            last = page[-1]
+        async with aclosing(self._parts(tenant_id, stream_id, newer)) as parts:
+            async for part in parts:
+                for recorded in part:
+                    state = evolve(state, decode(recorded.topic, recorded.schema_version, recorded.state))
+                    size += len(recorded.state)
+                last = part[-1]
         loaded = Loaded(state, last.version, last.position, size, rules.slice, last.root_id)
         self.learned(rules, tenant_id, stream_id, loaded, since=base.version)
         return loaded
@@ -82,19 +92,32 @@ class States:
 
     async def _foreign(self, tenant_id: UUID, stream_id: UUID, newer: list[RecordedEvent]) -> Loaded:
         """A stream without rules: only its version and its root count."""
-        async for page in self._pages(tenant_id, stream_id, newer):
-            last = page[-1]
+        async with aclosing(self._parts(tenant_id, stream_id, newer)) as parts:
+            async for part in parts:
+                last = part[-1]
         foreign = Loaded(None, last.version, last.position, slice=FOREIGN, root_id=last.root_id)
         self._cache.put(tenant_id, stream_id, foreign)
         return foreign
 
-    async def _pages(self, tenant_id: UUID, stream_id: UUID, page: list[RecordedEvent]) -> AsyncIterator[list[RecordedEvent]]:
-        """The events of a stream from a first page on, to the end of the stream."""
-        yield page
-        while len(page) == loading.PAGE:
-            page = await self._newer.read(StreamPlace(tenant_id, stream_id, page[-1].version))
-            if page:
-                yield page
+    async def _parts(self, tenant_id: UUID, stream_id: UUID, page: Sequence[_Event]) -> AsyncGenerator[Sequence[_Event]]:
+        """The events of a stream from a first page on, to the end of the stream. Other work goes on between the parts.
+
+        The database reads the next page while this process works on the one before.
+        """
+        while page:
+            reading = None
+            if len(page) == loading.PAGE:
+                place = StreamPlace(tenant_id, stream_id, page[-1].version)
+                reading = asyncio.create_task(self._store.read_page(place, loading.PAGE), name=f"page:{stream_id}")
+            try:
+                for first in range(0, len(page), PART):
+                    if reading is not None:
+                        await asyncio.sleep(0)
+                    yield page[first : first + PART]
+                page = [] if reading is None else await reading
+            finally:
+                if reading is not None:
+                    await end(reading)
 
     def learned(self, decider: Decider[Any], tenant_id: UUID, stream_id: UUID, loaded: Loaded, *, since: int) -> None:
         """The stream got from version `since` to `loaded`: keeps the state, and offers it for a snapshot."""

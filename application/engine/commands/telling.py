@@ -16,6 +16,7 @@ class TellingStore:
         self._told = told
         self.read_stream = store.read_stream
         self.read_streams = store.read_streams
+        self.read_page = store.read_page
         self.find_command = store.find_command
         self.read_append = store.read_append
 

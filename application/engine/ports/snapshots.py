@@ -10,7 +10,10 @@ from domain.kernel import RecordedEvent
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The state of a stream after one of its events, as JSON. `model`: digest of the rules that made the state."""
+    """The state of a stream after one of its events, as JSON. `model`: digest of the rules that made the state.
+
+    What is stored is a whole state, or the changes since another snapshot. What is read is a whole state and all changes after it.
+    """
 
     tenant_id: UUID
     stream_id: UUID
@@ -21,6 +24,10 @@ class Snapshot:
     slice_name: str
     model: str
     state: bytes
+    since: int = 0
+    """Version of the snapshot whose state the changes in `state` change. 0: `state` is a whole state."""
+    changes: tuple[bytes, ...] = ()
+    """The changes after `state`, up to `version`. Empty in a snapshot that is stored."""
 
 
 class SnapshotPlace(NamedTuple):
@@ -43,7 +50,8 @@ class Snapshots(Protocol):
         self, tenant_id: UUID, stream_id: UUID, *,
         slice_name: str, model: str, until_position: int | None = None, limit: int | None = None,
     ) -> StreamSince:  # fmt: skip
-        """The newest snapshot of this slice and model at or before a position, and the events after it, in one round trip.
+        """The newest snapshot of this slice and model at or before a position, with all that it builds on, and the events after it,
+        in one round trip.
 
         Returns None and the events from the first on if no snapshot matches the log. `limit`: of events. Raises Unavailable.
         """
@@ -54,5 +62,6 @@ class Snapshots(Protocol):
         ...
 
     async def save(self, snapshots: Sequence[Snapshot]) -> None:
-        """Stores snapshots, at most one for each stream. The newest two of a stream are kept. Raises Unavailable."""
+        """Stores snapshots, at most one for each stream. The newest two whole states of a stream are kept, with the changes after
+        them. Raises Unavailable."""
         ...

@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from application.engine.catalog import Catalog
-from application.engine.commands.snapshots import model_of
+from application.engine.commands.state_models import model_of
 from application.engine.ports.log import StreamRange, StreamRanges, StreamRow
 from domain.kernel import Decider
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from itertools import islice
 from uuid import UUID
 
-from application.engine.ports.log import AppendRequest, AppendResult, CommandRecord, StreamHead, StreamPlace
+from application.engine.ports.log import AppendRequest, AppendResult, CommandRecord, StreamEvent, StreamHead, StreamPlace
 from domain.errors import Forbidden, InvalidCommand, PayloadTooLarge, Unavailable, VersionConflict
 from domain.kernel import MAX_EVENT_BYTES, RecordedEvent
 from tests.kit.memory.clock import Clock, SystemClock
@@ -142,6 +142,10 @@ class MemoryEventStore:
 
     async def read_streams(self, places: Sequence[StreamPlace]) -> list[list[RecordedEvent]]:
         return [await self.read_stream(tenant_id, stream_id, after_version=after) for tenant_id, stream_id, after in places]
+
+    async def read_page(self, place: StreamPlace, limit: int) -> list[StreamEvent]:
+        found = await self.read_stream(place.tenant_id, place.stream_id, after_version=place.after_version, limit=limit)
+        return [StreamEvent(one.version, one.position, one.root_id, one.topic, one.schema_version, one.state) for one in found]
 
     async def find_command(self, tenant_id: UUID, command_id: UUID) -> CommandRecord | None:
         self.log.reach()

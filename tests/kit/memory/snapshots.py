@@ -1,6 +1,7 @@
 """Snapshots in memory."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from uuid import UUID
 
 from application.engine.ports.snapshots import Snapshot, SnapshotPlace, StreamSince
@@ -35,8 +36,12 @@ class MemorySnapshots:
             if (snapshot.tenant_id, snapshot.slice_name, snapshot.model) == (tenant_id, slice_name, model)
             and (snapshot.version, snapshot.position) in places
         ]
-        newest = max(fitting, key=lambda snapshot: snapshot.version, default=None)
-        return newest, [event for event in events if newest is None or event.version > newest.version][:limit]
+        chain = _chain(fitting)
+        if not chain:
+            return None, events[:limit]
+        whole, newest = chain[0], chain[-1]
+        found = replace(whole, version=newest.version, position=newest.position, changes=tuple(one.state for one in chain[1:]))
+        return found, [event for event in events if event.version > newest.version][:limit]
 
     async def read_streams(self, places: Sequence[SnapshotPlace]) -> list[StreamSince]:
         return [
@@ -49,5 +54,19 @@ class MemorySnapshots:
         for snapshot in snapshots:
             kept = self.rows.setdefault(snapshot.stream_id, {})
             kept[snapshot.version] = snapshot
-            for version in sorted(kept)[:-KEPT]:
+            whole = sorted(version for version, one in kept.items() if not one.since)
+            for version in [version for version in kept if whole[-KEPT:] and version < whole[-KEPT:][0]]:
                 del kept[version]
+
+
+def _chain(fitting: Sequence[Snapshot]) -> list[Snapshot]:
+    """The newest snapshot with all that it builds on, the whole state first. Empty where something is missing."""
+    by_version = {snapshot.version: snapshot for snapshot in fitting}
+    chain: list[Snapshot] = []
+    version = max(by_version, default=0)
+    while version:
+        if version not in by_version or (chain and version >= chain[0].version):
+            return []
+        chain.insert(0, by_version[version])
+        version = chain[0].since
+    return chain
