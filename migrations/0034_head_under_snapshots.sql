@@ -22,7 +22,7 @@ BEGIN
         IF position(take IN function.definition) = 0 OR position(give IN function.definition) = 0 THEN
             RAISE EXCEPTION 'the function % is not as migrations 0015 and 0024 made it', function.oid::regprocedure;
         END IF;
-        changed := replace(function.definition, take, '-- By the place first: see migration 0036.
+        changed := replace(function.definition, take, '-- By the place first: see migration 0034.
     UPDATE log_head SET position = position + events, recorded_at = greatest(recorded_at, clock_timestamp())
     WHERE ctid = nullif(current_setting(''tidelog.head_at'', true), '''')::tid
     RETURNING position - events, recorded_at, ctid INTO head, now_recorded, head_at;
