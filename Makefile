@@ -44,7 +44,7 @@ check: $(INSTALLED) ## Lint, format, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-mutants: $(MUTATION)/.installed ## Break domain and engines in 300 ways that unit tests must see (SAMPLE=all, SEED=n, ONLY="domain/runs.py")
+mutants: $(MUTATION)/.installed ## Break domain and engines in 300 ways that unit tests must see (SAMPLE=all, SEED=n, ONLY="domain/runs/rules.py")
 	PYTHONPATH=$(MUTATION) PYTHONHASHSEED=0 $(BIN)/python -m tests.mutation --jobs $(or $(JOBS),2) \
 	  $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED)) $(ONLY)
 

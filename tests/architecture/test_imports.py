@@ -128,7 +128,7 @@ def test_only_the_composition_root_and_the_supervisor_may_touch_adapters() -> No
 
 
 def _slice_of(path: Path) -> str:
-    """`domain.runs` of domain/runs.py, `domain.agent_runs` of any file in domain/agent_runs/."""
+    """`domain.tools` of domain/tools.py, `domain.agent_runs` of any file in domain/agent_runs/."""
     return ".".join(path.with_suffix("").parts[:2])
 
 

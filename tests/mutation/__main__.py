@@ -104,7 +104,7 @@ def main() -> int:
     parser.add_argument("--sample", default=str(SAMPLE), help=f"how many ({SAMPLE}), `all`, or `accepted`: those that are listed")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("only", nargs="*", help="files to break, as patterns: domain/runs.py 'projections/engine/*'")
+    parser.add_argument("only", nargs="*", help="files to break, as patterns: domain/runs/rules.py 'projections/engine/*'")
     arguments = parser.parse_args()
     began = time.monotonic()
 

@@ -9,7 +9,6 @@ import pytest
 import pytest_asyncio
 
 from application.engine.background import end
-from application.engine.ports.queue import Queue
 from application.engine.ports.sessions import Seen
 from application.workers.hosting import host
 from application.workers.hosting.messages import Hello, LifeSign
@@ -33,13 +32,8 @@ async def process(engine: Engine) -> AsyncIterator[Hosting]:
         yield found
 
 
-async def test_a_hello_asks_the_queue_for_nothing(engine: Engine, process: Hosting, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_hello_asks_the_queue_for_nothing(engine: Engine, process: Hosting) -> None:
     """However many agents a worker offers: what they need at the queue is made once they have work."""
-
-    async def refused(*given: Any, **more: Any) -> Queue:
-        raise AssertionError("nobody has work")
-
-    monkeypatch.setattr(engine.queue, "ensure", refused)
     engine.queue.away = True
     names = [f"agent-{number}" for number in range(100)]
     welcome = await process.connect().hello(names)

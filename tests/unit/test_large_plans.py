@@ -204,7 +204,7 @@ def test_steps_agents_and_recipients_are_found_without_a_walk() -> None:
 
 def test_the_graph_of_a_plan_is_made_once_for_the_states_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     made, graph_of = [], runs.graph_of
-    monkeypatch.setattr(runs, "graph_of", lambda *arguments: made.append(1) or graph_of(*arguments))
+    monkeypatch.setattr("domain.runs.plan.graph_of", lambda *arguments: made.append(1) or graph_of(*arguments))
     run, _ = under_way(chain(FEW), 0)
     for number in range(FEW):
         run = after(run, runs.decide(run, done(f"s{number}")))
@@ -243,7 +243,7 @@ def test_versions_that_were_asked_for_are_told_with_each_step() -> None:
 
 
 def test_a_step_after_many_failures_names_some_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "MOST_NAMED", 2)
+    monkeypatch.setattr("domain.runs.rules.MOST_NAMED", 2)
 
     def why(*keys: str) -> str:
         last = Step(key="last", agent="x", after=keys, on_failure="continue")
@@ -261,9 +261,9 @@ def test_a_step_after_many_failures_names_some_of_them(monkeypatch: pytest.Monke
 
 
 def test_a_thousand_steps_of_one_agent_get_their_keys_without_a_search() -> None:
-    looks = [looks_of(lambda size=size: runs._unique_keys(("a",) * size)) / size for size in (100, 1_000)]  # type: ignore[misc]
+    looks = [looks_of(lambda size=size: runs.unique_keys(("a",) * size)) / size for size in (100, 1_000)]  # type: ignore[misc]
     assert looks[1] <= looks[0]
-    assert runs._unique_keys(("a", "a-2", "a", "b", "a", "b")) == ["a", "a-2", "a-3", "b", "a-4", "b-2"]
+    assert runs.unique_keys(("a", "a-2", "a", "b", "a", "b")) == ["a", "a-2", "a-3", "b", "a-4", "b-2"]
 
 
 def test_a_run_that_failed_in_a_chain_is_decided_in_rounds() -> None:

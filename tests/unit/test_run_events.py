@@ -8,6 +8,7 @@ from immutables import Map
 from domain import runs
 from domain.errors import NotFound
 from domain.failures import Failure, Retry
+from domain.kernel import replace
 from domain.runs import (
     CancelRun,
     CompleteStep,
@@ -70,15 +71,15 @@ def test_the_state_after_each_event() -> None:
     begun = fold(runs.DECIDER, [STARTED])
     assert begun == Run("running", PLAN, {"n": 1}, Map({"first": pending, "second": pending}), Map({"second": 1}))
     under_way = fold(runs.DECIDER, [STARTED, SCHEDULED])
-    assert under_way == runs.replace(begun, steps=Map({"first": scheduled, "second": pending}))
+    assert under_way == replace(begun, steps=Map({"first": scheduled, "second": pending}))
     done = fold(runs.DECIDER, [STARTED, SCHEDULED, COMPLETED])
     over = Map({"first": StepState("completed", AT_FIRST, [1]), "second": pending})
-    assert done == runs.replace(begun, steps=over, waiting=Map(), ended=1)
+    assert done == replace(begun, steps=over, waiting=Map(), ended=1)
     failed = fold(runs.DECIDER, [STARTED, SCHEDULED, FAILED])
-    assert failed == runs.replace(done, steps=Map({"first": StepState("failed", AT_FIRST), "second": pending}))
-    assert runs.evolve(done, RunCompleted()) == runs.replace(done, status="completed")
-    assert runs.evolve(failed, RunFailed(step="first", error=BROKEN)) == runs.replace(failed, status="failed")
-    assert runs.evolve(done, RunCancelled(reason="why")) == runs.replace(done, status="cancelled", cancel_reason="why")
+    assert failed == replace(done, steps=Map({"first": StepState("failed", AT_FIRST), "second": pending}))
+    assert runs.evolve(done, RunCompleted()) == replace(done, status="completed")
+    assert runs.evolve(failed, RunFailed(step="first", error=BROKEN)) == replace(failed, status="failed")
+    assert runs.evolve(done, RunCancelled(reason="why")) == replace(done, status="cancelled", cancel_reason="why")
 
 
 def test_an_outcome_counts_for_a_step_that_is_under_way() -> None:

@@ -119,7 +119,7 @@ def test_a_break_says_what_to_do_in_which_file() -> None:
     text = breaks("run.failed", 1, old, new)
     for part in (
         "step: is gone",
-        "domain/runs.py",
+        "domain/runs/events.py",
         "VERSION = 2",
         "RunFailedV1",
         "UPCASTS['run.failed', 1]",

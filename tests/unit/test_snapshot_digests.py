@@ -82,7 +82,7 @@ def test_digest_reads_every_file_of_the_slice(name: str) -> None:
 
 def test_slices_of_both_kinds_are_tried() -> None:
     assert len(files_of("agent_runs")) > 5
-    assert len(files_of("runs")) == 1
+    assert len(files_of("invocations")) == 1
 
 
 @pytest.mark.parametrize("name", DECIDERS)
@@ -128,7 +128,7 @@ def test_a_new_file_at_any_depth_is_another_digest(tmp_path: Path, imported: Imp
     assert len(set(digests)) == len(digests)
 
 
-@pytest.mark.parametrize("name", ["agent_runs", "runs"])
+@pytest.mark.parametrize("name", ["agent_runs", "invocations"])
 def test_a_slice_in_an_archive_has_the_digest_of_its_files(name: str, tmp_path: Path, imported: Import) -> None:
     package = copied(name, tmp_path / "plain")
     archive = tmp_path / "slices.zip"

@@ -1,0 +1,45 @@
+"""What people, sagas and timers may ask of a run."""
+
+from uuid import UUID
+
+from domain.failures import Failure
+from domain.kernel import Command, Json, Name, Priority, ShortText
+from domain.runs.plan import Plan
+
+
+class StartRun(Command):
+    run_id: UUID
+    project_id: UUID
+    plan: Plan
+    input: Json = None
+    metadata: dict[str, Json] = {}
+    versions_asked: tuple[Name, ...] = ()
+    priority: Priority = "normal"
+
+
+class CompleteStep(Command):
+    run_id: UUID
+    step: str
+    agent_run_id: UUID
+    result: Json = None
+
+
+class FailStep(Command):
+    run_id: UUID
+    step: str
+    agent_run_id: UUID
+    error: Failure
+
+
+class CancelRun(Command):
+    run_id: UUID
+    reason: ShortText | None = None
+
+
+class CheckRun(Command):
+    """A condition of other commands in the same append: the run has not ended. It decides nothing."""
+
+    run_id: UUID
+
+
+RunCommand = StartRun | CompleteStep | FailStep | CancelRun | CheckRun

@@ -1,0 +1,163 @@
+"""Plans of runs: graphs of steps, and the constructors of the usual ones."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from graphlib import CycleError, TopologicalSorter
+from itertools import count
+from typing import Literal, NamedTuple
+from uuid import UUID
+
+from immutables import Map
+from pydantic import Field, field_validator
+
+from domain.failures import Retry
+from domain.kernel import Json, Name, ShortText, Value
+
+MAX_STEPS = 1_000
+MAX_STEPS_V1 = 200
+"""Of a plan in version 1 of `run.started`."""
+
+StepStatus = Literal["pending", "scheduled", "completed", "failed", "cancelled"]
+
+
+class Step(Value):
+    """A node of the plan: one execution of one agent, after others."""
+
+    key: Name
+    agent: Name
+    agent_version: ShortText | None = None
+    """None in a request: not asked for. The start of the run notes the registered version."""
+    after: tuple[Name, ...] = ()
+    input: Json = None
+    """Given to this step's agent instead of the run's input."""
+    timeout_s: float | None = Field(default=None, gt=0, le=30 * 86_400)
+    retry: Retry = Retry()
+    on_failure: Literal["fail", "continue"] = "fail"
+    """`continue`: the run goes on without this step and ends `degraded`."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepState:
+    status: StepStatus = "pending"
+    agent_run_id: UUID | None = None
+    result: Json = None
+
+
+class Graph(NamedTuple):
+    """A plan by its keys: what follows from the end of a step is found without a look at the other steps."""
+
+    steps: Mapping[str, Step]
+    """In the order of the plan."""
+    places: Mapping[str, int]
+    """Key of a step → its place in the plan."""
+    after: Mapping[str, Sequence[str]]
+    """Key of a step → the steps that come after it."""
+    of_agent: Mapping[str, str]
+    """Name of an agent → its first step."""
+    first: Sequence[str]
+    """The steps that wait for none, in the order of the plan."""
+    pending: "Map[str, StepState]"
+    """The states of all steps at the start of a run."""
+    waiting: Map[str, int]
+    """Step → how many steps stand before it. Without those of `first`."""
+
+
+def graph_of(steps: Sequence[Step]) -> Graph:
+    after: dict[str, list[str]] = {}
+    of_agent: dict[str, str] = {}
+    for step in steps:
+        of_agent.setdefault(step.agent, step.key)
+        for before in set(step.after):
+            after.setdefault(before, []).append(step.key)
+    by_key, places = {step.key: step for step in steps}, {step.key: place for place, step in enumerate(steps)}
+    first = [step.key for step in steps if not step.after]
+    pending, waiting = (
+        Map(dict.fromkeys(by_key, StepState())),
+        Map({step.key: len(set(step.after)) for step in steps if step.after}),
+    )
+    return Graph(by_key, places, after, of_agent, first, pending, waiting)
+
+
+NO_STEPS = graph_of(())
+
+
+class Plan(Value):
+    """A graph of steps without cycles. Sequential and parallel plans are constructors of a graph, not other engines."""
+
+    steps: tuple[Step, ...] = Field(min_length=1, max_length=MAX_STEPS)
+
+    @field_validator("steps")
+    @classmethod
+    def _is_a_graph(cls, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+        keys = {step.key for step in steps}
+        if len(keys) < len(steps):
+            raise ValueError("two steps have the same key")
+        for step in steps:
+            for upstream in step.after:
+                if upstream not in keys:
+                    raise ValueError(f"step '{step.key}' comes after '{upstream}', which is not a step of the plan")
+        before: set[str] = set()
+        for step in steps:
+            if not before.issuperset(step.after):
+                break
+            before.add(step.key)
+        else:
+            return steps  # each step comes after earlier ones only, so there is no cycle and nothing to sort
+        try:
+            TopologicalSorter({step.key: step.after for step in steps}).prepare()
+        except CycleError as error:
+            raise ValueError(f"the plan has a cycle: {' → '.join(error.args[1])}") from None
+        return steps
+
+    @cached_property
+    def graph(self) -> Graph:
+        """Made once for a plan, however many runs have it. A changed copy would keep it, so plans are made anew, not copied."""
+        return graph_of(self.steps)
+
+
+def unique_keys(agents: tuple[str, ...]) -> list[str]:
+    keys: list[str] = []
+    taken: set[str] = set()
+    numbers: dict[str, Iterator[int]] = {}
+    for agent in agents:
+        key = agent
+        while key in taken:
+            key = f"{agent}-{next(numbers.setdefault(agent, count(2)))}"
+        keys.append(key)
+        taken.add(key)
+    return keys
+
+
+REMEMBERED_STEPS = 20
+"""Plans of more steps are made anew each time: a thousand plans of a thousand steps would take a gigabyte."""
+
+
+def sequential(agents: tuple[str, ...]) -> Plan:
+    """Each agent runs after the one before. A failure ends the run."""
+    return (_sequential if len(agents) <= REMEMBERED_STEPS else _sequential.__wrapped__)(agents)
+
+
+@lru_cache(maxsize=1_000)
+def _sequential(agents: tuple[str, ...]) -> Plan:
+    keys = unique_keys(agents)
+    return Plan(
+        steps=tuple(
+            Step(key=key, agent=agent, after=(keys[i - 1],) if i else ())
+            for i, (key, agent) in enumerate(zip(keys, agents, strict=True))
+        )
+    )
+
+
+def parallel(agents: tuple[str, ...], aggregator: str | None) -> Plan:
+    """All agents run side by side, then the aggregator with their results. The failure of a member is tolerated and reported."""
+    return (_parallel if len(agents) <= REMEMBERED_STEPS else _parallel.__wrapped__)(agents, aggregator)
+
+
+@lru_cache(maxsize=1_000)
+def _parallel(agents: tuple[str, ...], aggregator: str | None) -> Plan:
+    keys = unique_keys((*agents, aggregator) if aggregator else agents)
+    members = tuple(Step(key=key, agent=agent, on_failure="continue") for key, agent in zip(keys, agents, strict=False))
+    if aggregator is None:
+        return Plan(steps=members)
+    return Plan(steps=(*members, Step(key=keys[-1], agent=aggregator, after=tuple(keys[:-1]))))
