@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import cast
 from uuid import UUID
 
 import psycopg
@@ -141,9 +142,8 @@ async def connected(url: str, name: str = "test", *, wait: float = 5.0) -> Async
 
 async def consumer_of(queue: WorkQueue, tenant_id: UUID, kind: str, pool: str, *, max_pending: int) -> Queue:
     """The queue of an agent or tool, with the consumer that its first request makes. For those who pull without a puller."""
-    assert isinstance(queue, JetStreamWorkQueue)
     served = queue.address(tenant_id, kind, pool, max_pending=max_pending)
-    return await queue._make(Place(kind, tenant_id, pool), served.max_pending, "normal")
+    return await cast(JetStreamWorkQueue, queue)._make(Place(kind, tenant_id, pool), served.max_pending, "normal")
 
 
 @dataclass

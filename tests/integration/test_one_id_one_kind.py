@@ -1,6 +1,7 @@
 """An id names one stream of one kind. The routes of another kind answer that the id does not exist, and a new stream cannot take
 the id."""
 
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,9 @@ REPORTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """A valid message for each report of a session."""
 OF_WORK = {"agent": "agent_runs", "tool": "invocations"}
+PARAMETER = re.compile(r"\{\w+\}")
+FURTHER = {"{step}": "alpha", "{position}": "1"}
+"""Values for further parameters of a path. Those that are ids get the id."""
 OWNERS = {"run_id": "runs", "agent_run_id": "agent_runs", "invocation_id": "invocations"}
 """The slice to which the id of a path parameter belongs."""
 KINDS = (*CATALOG.deciders, "foreign")
@@ -89,9 +93,12 @@ async def routes(system: System) -> list[tuple[str, str]]:
 
 
 async def ask(system: System, method: str, path: str, id_: UUID, **headers: str) -> httpx2.Response:
-    parameter = path.partition("{")[2].partition("}")[0]
     body = BODIES[path] if method == "POST" else None
-    return await system.http.request(method, path.replace(f"{{{parameter}}}", str(id_)), json=body, headers=headers)
+    first, *further = PARAMETER.findall(path)
+    named = path.replace(first, str(id_))
+    for parameter in further:
+        named = named.replace(parameter, FURTHER.get(parameter, str(id_)))
+    return await system.http.request(method, named, json=body, headers=headers)
 
 
 @pytest.mark.parametrize("kind", KINDS)

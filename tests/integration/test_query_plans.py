@@ -262,7 +262,7 @@ HOT_QUERIES: dict[str, tuple[Callable[[Hot], Awaitable[object]], str]] = {
         lambda hot: hot.snapshots.read_streams(
             [SnapshotPlace(SMALL, uuid(STREAM, 495), "x", "y"), SnapshotPlace(BIG, uuid(STREAM, 40), "x", "y")]
         ),
-        "event_stream_key snapshot_pkey",
+        "event_stream_key snapshot_pkey event_pkey",
     ),
     "a command's answer": (lambda hot: hot.store.find_command(SMALL, uuid(COMMAND, 11)), "command_pkey"),
     "the events of an append": (

@@ -106,7 +106,8 @@ def _shown(row: Row, steps: list[Row], calls: list[Row], at: dict[int, RecordedE
     of_steps, of_calls = [StepRow(**step) for step in steps], [CallRow(**call) for call in calls]
     newest = sorted(of_calls, key=lambda call: call.position)[-NEWEST_CALLS:]
     named = {position: at[position] for position in positions_of(run, of_steps, newest)}
-    return assembled(run, of_steps, newest, {n: Kept(decoded(event), event.recorded_at) for n, event in named.items()})
+    kept = {n: Kept(decoded(event), event.recorded_at, n, len(event.state)) for n, event in named.items()}
+    return assembled(run, of_steps, newest, kept)
 
 
 def _compare(snapshot: Snapshot, table: str, key: str, expected: Callable[[Snapshot], dict[UUID, Row]]) -> Iterator[Violation]:
