@@ -8,6 +8,7 @@ import pytest
 from application.engine.ports.positions import Asked, Told
 from application.engine.sagas.manager import PARTITIONS
 from domain.errors import ProjectionBehind, Unavailable
+from projections.engine.positions import Positions
 from tests.integration.system_kit import System, issue_key, running
 from tests.kit.memory import MemoryPositionCalls
 from tests.kit.waiting import until
@@ -42,6 +43,16 @@ async def test_who_waits_for_a_position_pulls_it(database_url: str, nats_url: st
         assert max(await positions(system, "sagas:%")) < position, "nobody has waited for them"
         await asyncio.gather(*(system.container.positions.until(name, position, 10) for name in PARTITIONS))
         assert await positions(system, "sagas:%") == {position}
+
+
+async def test_who_waits_for_a_position_lets_nothing_linger_on_the_way(system: System) -> None:
+    hurried: list[int] = []
+    waits = Positions(system.container.database, hurry=lambda: hurried.append(1))
+    head = await system.settled()
+    for number in (1, 2):
+        await waits.until("projects", head, 10)
+        assert len(hurried) == number
+    await waits.close()
 
 
 async def test_without_calls_a_read_waits_no_longer_than_read_models_do(database_url: str, nats_url: str) -> None:

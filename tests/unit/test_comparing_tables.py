@@ -73,6 +73,7 @@ async def test_a_row_that_is_taken_when_due_may_be_missing_from_that_time_on() -
     count = Counted()
     assert await compared([row(2)], [row(1, at=NOW), row(2)], timers, count) is None
     assert count.rows == 2
+    assert await compared([], [row(1, at=NOW)], timers) is None
     late = await compared([row(2)], [row(1, at=NOW + timedelta(microseconds=1)), row(2)], timers)
     assert late is not None and (late.what, late.key) == ("missing", {"id": "1"})
 
@@ -144,6 +145,8 @@ async def test_documents_of_an_earlier_form_are_compared_by_what_they_say() -> N
     assert count == Counted(rows=3, earlier=2)
     found = await compared([row(1, b'{"a":1}')], [row(1, b'{"a":2}')], table)
     assert found is not None and (found.column, found.live, found.log) == ("name/a", "1", "2")
+    moved = await compared([row(1, b"1")], [row(1, b"1", NOW + timedelta(1))], table)
+    assert moved is not None and moved.column == "at"
     unreadable = await compared([row(1, b"{")], [row(1, b"[")], table)
     assert unreadable is not None and (unreadable.column, unreadable.live, unreadable.log) == ("name", "{", "[")
     gone = await compared([row(1, b"1")], [row(1, None)], table)

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
@@ -13,9 +12,7 @@ from adapters.postgres.log import own_appends
 from adapters.postgres.log.append_batch import EncodedAppend, Row
 from adapters.postgres.log.own_appends import OwnAppends, recorded
 from application.engine.ports.log import AppendCommand, AppendRequest, NewEvent, Placed, StreamHead
-from domain.errors import Unavailable
 from domain.kernel import RecordedEvent
-from projections.engine.positions import Positions
 from tests.pace import within
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678, UTC)
@@ -211,19 +208,6 @@ async def test_what_somebody_waits_for_ends_the_wait(patient: OwnAppends, end: s
     assert await wakes(patient, 10)
     log.append()
     assert await wakes(patient, 10), "what comes then holds up nothing that is due"
-
-
-async def test_who_waits_for_a_position_ends_the_wait(patient: OwnAppends) -> None:
-    class Away:
-        def connection(self) -> Any:
-            raise Unavailable("the database is away")
-
-    Log(patient).append()
-    positions = Positions(cast(Any, Away()), hurry=patient.hurry)
-    with pytest.raises(Unavailable):
-        await positions.until("runs", 11, 10)
-    assert await wakes(patient, 10)
-    await positions.close()
 
 
 async def test_nothing_is_kept_after_the_block(log: Log, own: OwnAppends) -> None:
