@@ -18,6 +18,7 @@ from api.container import Container
 from api.http.app import create_app
 from api.http.conventions.connection import protocol
 from api.http.conventions.door import Door, Limits
+from api.http.conventions.errors import StillStarting
 from api.http.listening import Acceptor, bound
 from api.http.sessions.connection import SessionConnection
 from api.http.sessions.limits import MAX_SOCKET
@@ -25,7 +26,7 @@ from api.open_files import raise_open_files
 from application.engine.background import TaskEnded, end
 from application.engine.retry import persistently
 from application.setup import set_up
-from domain.errors import ProjectionBehind, Unavailable
+from domain.errors import ProjectionBehind
 
 log = structlog.get_logger(__name__)
 
@@ -98,7 +99,7 @@ class FirstKey:
     async def check(self) -> None:
         """Raises Unavailable until the key can be used."""
         if not self._done:
-            raise Unavailable("the first key is not issued yet")
+            raise StillStarting("the first key is not issued yet")
 
     async def run(self) -> NoReturn:
         """Issues the key, then waits to be ended by `serve_http`, its owner."""

@@ -4,8 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
-from domain.errors import Unavailable
+from api.http.conventions.errors import StillStarting
 from tests.chaos.server import kill_child, running_server
 from tests.integration.system_kit import eventually, issue_key, running
 
@@ -31,10 +32,12 @@ async def test_a_key_that_is_being_issued_is_not_called_wrong(database_url: str,
 
     async def check() -> None:
         if not issued:
-            raise Unavailable("the first key is not issued yet")
+            raise StillStarting("the first key is not issued yet")
 
     async with running(database_url, nats_url, given={"dependencies": {"setup": check}}) as system:
-        early = await system.http.get("/v1/agents")
+        with capture_logs() as lines:
+            early = await system.http.get("/v1/agents")
+        assert "request_failed" not in {line["event"] for line in lines}, "a start in order warns of nothing"
         assert (early.status_code, early.json()["code"]) == (503, "unavailable")
         assert early.json()["retryable"]
 

@@ -378,7 +378,9 @@ async def test_a_tenant_gets_no_work_of_another(shared: System, url: str) -> Non
         ({"path": "/v1/runs"}, 200, None),
     ],
 )
-async def test_who_may_not_connect(shared: System, url: str, asked: dict[str, Any], status: int, code: str | None) -> None:
+async def test_who_may_not_connect(
+    shared: System, url: str, asked: dict[str, Any], status: int, code: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
     given = {"key": shared.key, **asked}
     if "path" in given:
         given["path"] = given["path"].replace("KEY", shared.key)
@@ -390,6 +392,7 @@ async def test_who_may_not_connect(shared: System, url: str, asked: dict[str, An
     assert refused.value.response.status_code == status
     if code is not None:
         assert f'"code":"{code}"'.encode() in (refused.value.response.body or b"")
+    assert not [record for record in caplog.records if record.levelname == "ERROR"], "a refusal is no error of the server"
 
 
 async def test_a_plain_request_is_told_to_upgrade(shared: System, url: str) -> None:

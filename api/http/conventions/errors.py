@@ -14,7 +14,7 @@ from api.http.conventions.wording import meant, told
 from application.workers.earlier import WorkerProtocolReplaced
 from application.workers.hosting import messages
 from domain import errors
-from domain.errors import TidelogError, json_pointer
+from domain.errors import TidelogError, Unavailable, json_pointer
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +45,10 @@ class HeadTooLarge(TidelogError):
 
     def __init__(self, size: int, headers: int) -> None:
         super().__init__(f"a request line with its headers may have {size:,} bytes, and {headers:,} headers")
+
+
+class StillStarting(Unavailable):
+    """The process has just begun. A refusal is expected then, so the log does not warn of it."""
 
 
 class RequestTimeout(TidelogError):
@@ -227,7 +231,7 @@ def response_to(scope: dict[str, Any], error: Exception) -> Response:
     """
     match error:
         case TidelogError():
-            if status_of(error) >= 500:
+            if status_of(error) >= 500 and not isinstance(error, StillStarting):
                 log.warning("request_failed", path=scope.get("path", ""), code=error.code, error=error.message)
             return tidelog_problem(scope, error)
         case InvalidBody():

@@ -56,6 +56,11 @@ class SessionConnection(WebSocketsSansIOProtocol):
                 return
         super().send_receive_event_to_app()
 
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body":
+            self.handshake_complete = True  # uvicorn would call the refusal an error of the application
+
     def write(self, frame: bytes) -> bool:
         """Writes a frame of text. False: not now, for the connection is not open, or the peer does not read fast enough."""
         if self._is_blocked() or self.disconnected or not self.handshake_complete or self.close_sent:
