@@ -139,7 +139,7 @@ def of_workers(storm: Storm) -> list[losses.Blow]:
     return [blow for blow in storm.blows if blow.part == "worker"]
 
 
-async def work_goes_on(load: Load, loading: asyncio.Task[None], runs: int) -> None:
+async def work_goes_on(load: Load, loading: asyncio.Task[None], runs: int, seconds: float = BREATH_S) -> None:
     """Waits until so many more runs have ended. Raises TimeoutError."""
     before = load.over
 
@@ -148,7 +148,7 @@ async def work_goes_on(load: Load, loading: asyncio.Task[None], runs: int) -> No
             loading.result()
         return load.over >= before + runs
 
-    await until(more, BREATH_S)
+    await until(more, seconds)
 
 
 async def still_right(server: Server, storm: Storm) -> None:

@@ -22,7 +22,7 @@ from tests.chaos.load import POSTING, Load
 from tests.chaos.releases import BEFORE, Release
 from tests.chaos.server import COMMAND
 from tests.chaos.test_fleet import check_outputs, settled
-from tests.chaos.test_kills import AGENTS, END_TIMEOUT_S, work_goes_on
+from tests.chaos.test_kills import AGENTS, BREATH_S, END_TIMEOUT_S, work_goes_on
 from tests.chaos.witness import check_witness, read_lines
 from tests.integration.system_kit import empty_work_queue, fresh_database
 from tests.pace import ended, finished, until
@@ -31,6 +31,8 @@ pytestmark = [pytest.mark.chaos, pytest.mark.upgrade, pytest.mark.timeout(600)] 
 
 HELD = 3
 PATIENCE_S = 20.0
+REFUSED_S = 30.0
+"""Seconds that work waits which a worker of 0.1.0 took and this release refused to it: the pause is that worker's."""
 
 
 class Upgrade:
@@ -95,7 +97,8 @@ async def test_an_upgrade_loses_nothing_and_leaves_no_call_in_doubt(services: Em
                     file.touch()
                     await until(lambda: answered(http, held), PATIENCE_S)
                     await upgrade.new_worker.start()
-                    await work_goes_on(load, loading, 1)
+                    await upgrade.old_worker.stop()
+                    await work_goes_on(load, loading, 1, REFUSED_S + BREATH_S)
                     stop.set()
                     await ended(loading, END_TIMEOUT_S)
                     await ended(holding_them, END_TIMEOUT_S)
