@@ -56,6 +56,8 @@ class Gathering:
         self._room = asyncio.Event()
         self._waiting: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = -1.0
+        """The time for which the timer is set. uvloop gives out a handle that does not know, if the time has nearly come."""
         self._ended: tuple[BaseException | None] | None = None
 
     @asynccontextmanager
@@ -112,9 +114,9 @@ class Gathering:
             self._waiting.set_result(None)
         elif due is None:
             self._disarm()
-        elif self._timer is None or self._timer.when() != due:
+        elif self._timer is None or self._timer_at != due:
             self._disarm()
-            self._timer = self._loop.call_at(due, self._on_time)
+            self._timer, self._timer_at = self._loop.call_at(due, self._on_time), due
 
     def _on_time(self) -> None:
         self._timer = None

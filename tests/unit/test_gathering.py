@@ -278,3 +278,11 @@ async def test_the_end_of_the_source_comes_after_its_events_and_its_error_at_onc
         await asyncio.wait({task})
         assert task.exception() is error
         assert reader.taken == [[1]]
+
+
+async def test_events_come_when_the_time_of_a_batch_has_nearly_come() -> None:
+    reader = Reader(pace_s=0.001, linger_s=0.0002)
+    async with reader.reading():
+        reader.give(1)
+        reader.give(2)
+        await until(lambda: reader.position == 2)
