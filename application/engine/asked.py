@@ -35,6 +35,11 @@ class AskedPositions:
         """The lowest position that somebody waits for."""
         self.on_question: Callable[[], None] = lambda: None
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The consumers that somebody waits for."""
+        return frozenset(name for _, name in self._questions)
+
     async def listen(self) -> NoReturn:
         """Takes questions until cancelled."""
         if self._calls is None:

@@ -3,6 +3,9 @@
 After a quiet time the first events linger for a moment, because one event is seldom alone, unless one of them is urgent. The next
 ones wait until the pace has passed. None waits when many have come, or when somebody waits for the position of one of them. Under
 load the pace becomes slower, as the reader does. Nothing is polled, and an idle reader has no timer.
+
+A reader of several consumers can ask for early batches: when somebody waits for a position, the reader is shown the events before
+their time, for the consumers that are asked for alone. The events stay, and come again in their batch for the other consumers.
 """
 
 import asyncio
@@ -35,10 +38,14 @@ class Gathering:
         pace_s: float = 0.0,
         linger_s: float = 0.0,
         hurries: Callable[[RecordedEvent], bool] = lambda _: False,
+        early: bool = False,
     ) -> None:
         """`pace_s`: the least time between two batches that nobody waits for. `linger_s`: how long the first event of a batch waits
-        at most. `hurries`: whether an event ends that wait.
+        at most. `hurries`: whether an event ends that wait. `early`: whether who waits for a position gets an early batch.
         """
+        self._gives_early = early
+        self.is_early = False
+        """Whether the last batch was an early one: its events come again."""
         self._asked = asked
         self._pace_s = pace_s
         self._linger_s = linger_s
@@ -99,11 +106,17 @@ class Gathering:
 
     def _due_at(self) -> float | None:
         """When the next batch is due; None: not before something comes."""
-        if self._ended is not None or self._asked.lowest <= self._position or self._is_full():
+        return 0.0 if self._asked.lowest <= self._position else self._regularly_due_at()
+
+    def _regularly_due_at(self) -> float | None:
+        """The same if nobody waits for a position."""
+        if self._ended is not None or self._is_full():
             return 0.0
-        if self._events:
-            return max(self._due, self._lingers_until)
-        return None
+        return max(self._due, self._lingers_until) if self._events else None
+
+    def _is_before_its_time(self) -> bool:
+        due = self._regularly_due_at()
+        return due is not None and due > self._loop.time()
 
     def _look(self) -> None:
         """Wakes who waits for a batch, now or when it is due."""
@@ -147,6 +160,9 @@ class Gathering:
                 self._disarm()
         if self._ended is not None and (self._ended[0] is not None or not self._events):
             raise self._ended[0] or StopAsyncIteration
+        self.is_early = self._gives_early and self._asked.lowest <= self._position and self._is_before_its_time()
+        if self.is_early:
+            return list(self._events)
         events, self._events, self._bytes = self._events, [], 0
         self._room.set()
         if events:

@@ -3,7 +3,8 @@
 An event that breaks a handler is parked, together with later events of its root, for that projection only. Other events go on.
 
 A transaction for one event costs nearly as much as one for a hundred. So events wait up to `PACE_S` for company, and the first
-ones after a quiet time `LINGER_S`, unless somebody waits for the position of one of them.
+ones after a quiet time `LINGER_S`. If somebody waits for the position of one of them, the projection that is waited for moves at
+once, in a transaction of its own, and the others keep their pace.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -65,10 +66,13 @@ class ProjectionRunner:
         asked = AskedPositions(self._calls, lambda: {name: known.position for name, known in self._known.items()})
         source = self._subscription.batches(after=self.position, name="projections")
         hurried = frozenset[str]().union(*(projection.hurried for projection in self._projections.values()))
-        gathering = Gathering(asked, pace_s=PACE_S, linger_s=LINGER_S, hurries=lambda event: event.topic in hurried)
+        gathering = Gathering(asked, pace_s=PACE_S, linger_s=LINGER_S, hurries=lambda event: event.topic in hurried, early=True)
         async with gathering.of(source) as gathered:
             async for batch in gathered:
-                if batch:
+                if batch and (first := asked.names):
+                    await self.handle(batch, first)
+                    await asked.moved()
+                if batch and not gathered.is_early:
                     await self.handle(batch)
                 await asked.moved()
                 if until is not None and self.position >= until:
@@ -82,9 +86,11 @@ class ProjectionRunner:
             )
             self._parked = {(row[0], row[1]) for row in await cursor.fetchall()}
 
-    async def handle(self, batch: Sequence[RecordedEvent]) -> None:
-        """Applies a batch to every projection that has not applied it yet."""
-        behind = {name: c for name, c in self._known.items() if c.position < batch[-1].position}
+    async def handle(self, batch: Sequence[RecordedEvent], names: Collection[str] | None = None) -> None:
+        """Applies a batch to every projection that has not applied it yet. `names`: only to these."""
+        behind = {
+            name: c for name, c in self._known.items() if c.position < batch[-1].position and (names is None or name in names)
+        }
         if not behind:
             return
         try:

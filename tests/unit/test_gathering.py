@@ -27,14 +27,14 @@ def event(position: int, size: int = 2, topic: str = "thing.happened") -> Record
 class Reader:
     """Takes what has gathered, and moves its checkpoint as soon as it has."""
 
-    def __init__(self, *, pace_s: float = 0.0, linger_s: float = 0.0, lags: bool = False) -> None:
+    def __init__(self, *, pace_s: float = 0.0, linger_s: float = 0.0, lags: bool = False, early: bool = False) -> None:
         """`lags`: the checkpoint moves only with an empty batch. Events of the topic `thing.hurried` are urgent."""
         self.calls = MemoryPositionCalls()
         self.position = 0
         self.taken: list[list[int]] = []
         self.asked = AskedPositions(self.calls, lambda: {"mine": self.position})
         self.gathering = Gathering(
-            self.asked, pace_s=pace_s, linger_s=linger_s, hurries=lambda event: event.topic == "thing.hurried"
+            self.asked, pace_s=pace_s, linger_s=linger_s, hurries=lambda event: event.topic == "thing.hurried", early=early
         )
         self.given: asyncio.Queue[Sequence[RecordedEvent] | Exception | None] = asyncio.Queue()
         self.closed = False
@@ -286,3 +286,36 @@ async def test_events_come_when_the_time_of_a_batch_has_nearly_come() -> None:
         reader.give(1)
         reader.give(2)
         await until(lambda: reader.position == 2)
+
+
+async def test_who_waits_gets_an_early_batch_whose_events_come_again_in_their_time() -> None:
+    reader = Reader(linger_s=NEVER_S, early=True)
+    async with reader.reading():
+        reader.give(1)
+        reader.give(2)
+        await turns()
+        await reader.ask(1)
+        await until(lambda: reader.heard == [2])
+        assert reader.taken == [[1, 2]] and reader.gathering.is_early
+        reader.give(3)
+        await turns()
+        assert reader.taken == [[1, 2]], "nobody waits for the third"
+        await reader.ask(3)
+        await until(lambda: reader.heard == [2, 3])
+        assert reader.taken[1:] == [[1, 2, 3]] and reader.gathering.is_early
+        reader.give(4, topic="thing.hurried")
+        await until(lambda: reader.taken[2:] == [[1, 2, 3, 4]])
+        assert not reader.gathering.is_early
+        await reader.ask(4)
+        reader.give(5)
+        await turns()
+        assert len(reader.taken) == 3, "what was given in its time does not come again"
+
+
+async def test_a_full_batch_is_never_early() -> None:
+    reader = Reader(linger_s=NEVER_S, early=True)
+    async with reader.reading():
+        await reader.ask(gathering.MOST_EVENTS)
+        reader.give(*range(1, gathering.MOST_EVENTS + 1))
+        await until(lambda: reader.heard == [gathering.MOST_EVENTS])
+        assert not reader.gathering.is_early
