@@ -19,7 +19,7 @@ from domain.kernel import RecordedEvent
 
 MOST_EVENTS = 1_000
 MOST_BYTES = 1024 * 1024
-"""Events wait for no more company when so many have come. The source is read ahead so far."""
+"""Events wait for no more company when so many have come. The source is read ahead so far, unless a reader wants more."""
 SHARE = 4
 SLOWEST_S = 0.25
 """A reader that took long over a batch waits so many times as long before the next one, but at most so many seconds for that."""
@@ -39,10 +39,13 @@ class Gathering:
         linger_s: float = 0.0,
         hurries: Callable[[RecordedEvent], bool] = lambda _: False,
         early: bool = False,
+        ahead: int = 1,
     ) -> None:
         """`pace_s`: the least time between two batches that nobody waits for. `linger_s`: how long the first event of a batch waits
         at most. `hurries`: whether an event ends that wait. `early`: whether who waits for a position gets an early batch.
+        `ahead`: the source is read so many full batches ahead while the reader works, and the reader then gets them as one.
         """
+        self._ahead = ahead
         self._gives_early = early
         self.is_early = False
         """Whether the last batch was an early one: its events come again."""
@@ -92,7 +95,7 @@ class Gathering:
             self._bytes += sum(len(event.state) for event in batch)
             self._position = batch[-1].position
             self._look()
-            while self._is_full():
+            while self._is_full(self._ahead):
                 self._room.clear()
                 await self._room.wait()
 
@@ -101,8 +104,8 @@ class Gathering:
         self._ended = (TaskEnded.of(task, "a reader of the log") if task.cancelled() else task.exception(),)
         self._look()
 
-    def _is_full(self) -> bool:
-        return len(self._events) >= MOST_EVENTS or self._bytes >= MOST_BYTES
+    def _is_full(self, times: int = 1) -> bool:
+        return len(self._events) >= MOST_EVENTS * times or self._bytes >= MOST_BYTES * times
 
     def _due_at(self) -> float | None:
         """When the next batch is due; None: not before something comes."""

@@ -22,13 +22,16 @@ from application.engine.retry import persistently
 from domain.errors import Unavailable
 from domain.kernel import RecordedEvent
 from projections.engine import checkpoints
-from projections.engine.kernel import Connection, Database, Projection
+from projections.engine.kernel import Connection, Database, Projection, decoded_once
 
 PACE_S = 0.08
 """Seconds between two transactions that nobody waits for. A read model is about so old under load."""
 LINGER_S = 0.03
 """Seconds that the first event after a quiet time waits. On a machine with little to do, a run of a few quick steps is one
 transaction so."""
+AHEAD = 5
+"""Full batches that are read while a transaction is under way. The next transaction has all of them: a row that several of their
+events change is read and written once."""
 
 log = structlog.get_logger(__name__)
 
@@ -66,7 +69,9 @@ class ProjectionRunner:
         asked = AskedPositions(self._calls, lambda: {name: known.position for name, known in self._known.items()})
         source = self._subscription.batches(after=self.position, name="projections")
         hurried = frozenset[str]().union(*(projection.hurried for projection in self._projections.values()))
-        gathering = Gathering(asked, pace_s=PACE_S, linger_s=LINGER_S, hurries=lambda event: event.topic in hurried, early=True)
+        gathering = Gathering(
+            asked, pace_s=PACE_S, linger_s=LINGER_S, hurries=lambda event: event.topic in hurried, early=True, ahead=AHEAD
+        )
         async with gathering.of(source) as gathered:
             async for batch in gathered:
                 if batch and (first := asked.names):
@@ -93,6 +98,10 @@ class ProjectionRunner:
         }
         if not behind:
             return
+        with decoded_once():
+            await self._apply_to_all(behind, batch)
+
+    async def _apply_to_all(self, behind: Collection[str], batch: Sequence[RecordedEvent]) -> None:
         try:
             await persistently(lambda: self._apply(behind, batch))
         except (LostOwnership, Unavailable):

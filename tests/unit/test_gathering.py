@@ -27,14 +27,21 @@ def event(position: int, size: int = 2, topic: str = "thing.happened") -> Record
 class Reader:
     """Takes what has gathered, and moves its checkpoint as soon as it has."""
 
-    def __init__(self, *, pace_s: float = 0.0, linger_s: float = 0.0, lags: bool = False, early: bool = False) -> None:
+    def __init__(
+        self, *, pace_s: float = 0.0, linger_s: float = 0.0, lags: bool = False, early: bool = False, ahead: int = 1
+    ) -> None:
         """`lags`: the checkpoint moves only with an empty batch. Events of the topic `thing.hurried` are urgent."""
         self.calls = MemoryPositionCalls()
         self.position = 0
         self.taken: list[list[int]] = []
         self.asked = AskedPositions(self.calls, lambda: {"mine": self.position})
         self.gathering = Gathering(
-            self.asked, pace_s=pace_s, linger_s=linger_s, hurries=lambda event: event.topic == "thing.hurried", early=early
+            self.asked,
+            pace_s=pace_s,
+            linger_s=linger_s,
+            hurries=lambda event: event.topic == "thing.hurried",
+            early=early,
+            ahead=ahead,
         )
         self.given: asyncio.Queue[Sequence[RecordedEvent] | Exception | None] = asyncio.Queue()
         self.closed = False
@@ -242,6 +249,19 @@ async def test_a_slow_reader_holds_its_source_back(monkeypatch: pytest.MonkeyPat
         await turns()
         assert reader.given.qsize() == 15
         assert [one.position for one in await anext(gathered)] == [1, 2, 3, 4, 5]
+
+
+async def test_a_reader_that_wants_more_gets_what_came_while_it_worked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gathering, "MOST_EVENTS", 5)
+    reader = Reader(pace_s=NEVER_S, ahead=3)
+    async with reader.gathering.of(reader.source()) as gathered:
+        reader.give(*range(1, 6))
+        assert [one.position for one in await anext(gathered)] == [*range(1, 6)]
+        for position in range(6, 31):
+            reader.give(position)
+        await turns()
+        assert reader.given.qsize() == 10
+        assert [one.position for one in await anext(gathered)] == [*range(6, 21)], "as one batch"
 
 
 async def test_who_waits_for_what_was_taken_and_not_yet_moved_gets_a_turn() -> None:
