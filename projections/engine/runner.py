@@ -117,8 +117,15 @@ class ProjectionRunner:
                 await self._apply_alone(name, batch)
 
     async def _apply(self, names: Collection[str], batch: Sequence[RecordedEvent]) -> None:
+        topics = {event.topic for event in batch}
+
         async def rows(connection: Connection, behind: dict[str, Checkpoint]) -> bool:
-            parked = [await self._apply_one(connection, self._projections[name], known, batch) for name, known in behind.items()]
+            concerned = [(self._projections[name], known) for name, known in behind.items()]
+            parked = [
+                await self._apply_one(connection, projection, known, batch)
+                for projection, known in concerned
+                if not topics.isdisjoint(projection.topics)
+            ]
             return any(parked)
 
         await self._move(names, batch[-1].position, rows)
