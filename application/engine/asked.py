@@ -35,10 +35,9 @@ class AskedPositions:
         """The lowest position that somebody waits for."""
         self.on_question: Callable[[], None] = lambda: None
 
-    @property
-    def names(self) -> frozenset[str]:
-        """The consumers that somebody waits for."""
-        return frozenset(name for _, name in self._questions)
+    def names(self, position: int) -> frozenset[str]:
+        """The consumers of which somebody waits for a position up to this one."""
+        return frozenset(name for (_, name), question in self._questions.items() if question.lowest <= position)
 
     async def listen(self) -> NoReturn:
         """Takes questions until cancelled."""

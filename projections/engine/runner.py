@@ -74,7 +74,7 @@ class ProjectionRunner:
         )
         async with gathering.of(source) as gathered:
             async for batch in gathered:
-                if batch and (first := asked.names):
+                if batch and (first := asked.names(batch[-1].position)):
                     await self.handle(batch, first)
                     await asked.moved()
                 if batch and not gathered.is_early:
