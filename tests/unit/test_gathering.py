@@ -253,8 +253,10 @@ async def test_a_slow_reader_holds_its_source_back(monkeypatch: pytest.MonkeyPat
         assert [one.position for one in await anext(gathered)] == [1, 2, 3, 4, 5]
 
 
-async def test_a_reader_that_wants_more_gets_what_came_while_it_worked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gathering, "MOST_EVENTS", 5)
+@pytest.mark.parametrize("much", ["events", "bytes"])
+async def test_a_reader_that_wants_more_gets_what_came_while_it_worked(monkeypatch: pytest.MonkeyPatch, much: str) -> None:
+    monkeypatch.setattr(gathering, "MOST_EVENTS", 5 if much == "events" else 10_000)
+    monkeypatch.setattr(gathering, "MOST_BYTES", 10 if much == "bytes" else 10_000_000)
     reader = Reader(pace_s=NEVER_S, ahead=3)
     async with reader.gathering.of(reader.source()) as gathered:
         reader.give(*range(1, 6))
