@@ -37,6 +37,8 @@ ENDS: dict[str, Outcome] = {
     invocations.InvocationSucceeded.TOPIC: "completed", invocations.InvocationFailed.TOPIC: "failed",
     invocations.InvocationResolved.TOPIC: "completed", invocations.InvocationCancelled.TOPIC: "cancelled",
 }  # fmt: skip
+MANY_OUTCOMES = topics_of(runs.RunCompleted, invocations.InvocationResolved)
+"""The outcome stands in the event."""
 RETRIES = topics_of(agent_runs.AgentRunRetryScheduled, invocations.InvocationRetryScheduled)
 
 FIND = "SELECT id, tenant_id, kind, label, began_at, state, since FROM activity WHERE id = ANY (%s)"
@@ -186,6 +188,8 @@ class Fold:
 
 
 def _outcome(recorded: RecordedEvent) -> Outcome:
+    if recorded.topic not in MANY_OUTCOMES:
+        return ENDS[recorded.topic]
     match decoded(recorded):
         case runs.RunCompleted(degraded=True):
             return "degraded"

@@ -13,12 +13,13 @@ from projections.engine.kernel import (
     in_turns,
     listed,
     load_json,
+    once,
     topics_of,
 )
 from projections.engine.positions import Positions
 
-decoded = REGISTRY.decoded
-"""The event of a `RecordedEvent`, upcast to its newest version. Raises ValueError, UnknownEvent."""
+decoded = once(REGISTRY.decoded)
+"""The event of a `RecordedEvent`, upcast to its newest version, for reading only. Raises ValueError, UnknownEvent."""
 
 __all__ = [
     "Connection",

@@ -22,6 +22,8 @@ from domain.errors import Unavailable
 
 log = structlog.get_logger(__name__)
 
+NO_RESPONDERS = "503"
+"""The status with which the server itself answers a question that nobody listens to."""
 _PAUSE_S = 0.1
 _QUESTION = TypeAdapter(dict[str, Asked])
 _ANSWER = TypeAdapter(dict[str, int])
@@ -48,11 +50,13 @@ class NatsPositionCalls:
             await client.publish(self._subject, orjson.dumps({name: [*one] for name, one in wanted.items()}), reply=self._inbox)
 
     async def _on_answer(self, message: Msg) -> None:
-        try:
-            reached = _ANSWER.validate_json(message.data)
-        except ValidationError as error:
-            log.warning("position_answer_unreadable", error=str(error))
-            return
+        reached: dict[str, int] = {}
+        if not (message.headers and message.headers.get("Status") == NO_RESPONDERS):
+            try:
+                reached = _ANSWER.validate_json(message.data)
+            except ValidationError as error:
+                log.warning("position_answer_unreadable", error=str(error))
+                return
         if self._told is not None:
             await self._told(reached)
 

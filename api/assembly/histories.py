@@ -21,6 +21,8 @@ async def witnesses(parts: Parts) -> Sequence[Witness]:
 async def histories(parts: Parts) -> HistoryKeeper:
     keeper = HistoryKeeper(await storage.history_store(parts))
     keeper.witnesses.extend(await witnesses(parts))
+    if (appended := await storage.own_appends(parts)) is not None:
+        keeper.heard = lambda: appended.position
     return keeper
 
 

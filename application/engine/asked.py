@@ -35,6 +35,10 @@ class AskedPositions:
         """The lowest position that somebody waits for."""
         self.on_question: Callable[[], None] = lambda: None
 
+    def names(self, position: int) -> frozenset[str]:
+        """The consumers of which somebody waits for a position up to this one."""
+        return frozenset(name for (_, name), question in self._questions.items() if question.lowest <= position)
+
     async def listen(self) -> NoReturn:
         """Takes questions until cancelled."""
         if self._calls is None:

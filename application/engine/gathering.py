@@ -3,6 +3,9 @@
 After a quiet time the first events linger for a moment, because one event is seldom alone, unless one of them is urgent. The next
 ones wait until the pace has passed. None waits when many have come, or when somebody waits for the position of one of them. Under
 load the pace becomes slower, as the reader does. Nothing is polled, and an idle reader has no timer.
+
+A reader of several consumers can ask for early batches: when somebody waits for a position, the reader is shown the events before
+their time, for the consumers that are asked for alone. The events stay, and come again in their batch for the other consumers.
 """
 
 import asyncio
@@ -16,7 +19,7 @@ from domain.kernel import RecordedEvent
 
 MOST_EVENTS = 1_000
 MOST_BYTES = 1024 * 1024
-"""Events wait for no more company when so many have come. The source is read ahead so far."""
+"""Events wait for no more company when so many have come. The source is read ahead so far, unless a reader wants more."""
 SHARE = 4
 SLOWEST_S = 0.25
 """A reader that took long over a batch waits so many times as long before the next one, but at most so many seconds for that."""
@@ -35,10 +38,17 @@ class Gathering:
         pace_s: float = 0.0,
         linger_s: float = 0.0,
         hurries: Callable[[RecordedEvent], bool] = lambda _: False,
+        early: bool = False,
+        ahead: int = 1,
     ) -> None:
         """`pace_s`: the least time between two batches that nobody waits for. `linger_s`: how long the first event of a batch waits
-        at most. `hurries`: whether an event ends that wait.
+        at most. `hurries`: whether an event ends that wait. `early`: whether who waits for a position gets an early batch.
+        `ahead`: the source is read so many full batches ahead while the reader works, and the reader then gets them as one.
         """
+        self._ahead = ahead
+        self._gives_early = early
+        self.is_early = False
+        """Whether the last batch was an early one: its events come again."""
         self._asked = asked
         self._pace_s = pace_s
         self._linger_s = linger_s
@@ -56,6 +66,8 @@ class Gathering:
         self._room = asyncio.Event()
         self._waiting: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = -1.0
+        """The time for which the timer is set. uvloop gives out a handle that does not know, if the time has nearly come."""
         self._ended: tuple[BaseException | None] | None = None
 
     @asynccontextmanager
@@ -83,7 +95,7 @@ class Gathering:
             self._bytes += sum(len(event.state) for event in batch)
             self._position = batch[-1].position
             self._look()
-            while self._is_full():
+            while self._is_full(self._ahead):
                 self._room.clear()
                 await self._room.wait()
 
@@ -92,16 +104,22 @@ class Gathering:
         self._ended = (TaskEnded.of(task, "a reader of the log") if task.cancelled() else task.exception(),)
         self._look()
 
-    def _is_full(self) -> bool:
-        return len(self._events) >= MOST_EVENTS or self._bytes >= MOST_BYTES
+    def _is_full(self, times: int = 1) -> bool:
+        return len(self._events) >= MOST_EVENTS * times or self._bytes >= MOST_BYTES * times
 
     def _due_at(self) -> float | None:
         """When the next batch is due; None: not before something comes."""
-        if self._ended is not None or self._asked.lowest <= self._position or self._is_full():
+        return 0.0 if self._asked.lowest <= self._position else self._regularly_due_at()
+
+    def _regularly_due_at(self) -> float | None:
+        """The same if nobody waits for a position."""
+        if self._ended is not None or self._is_full():
             return 0.0
-        if self._events:
-            return max(self._due, self._lingers_until)
-        return None
+        return max(self._due, self._lingers_until) if self._events else None
+
+    def _is_before_its_time(self) -> bool:
+        due = self._regularly_due_at()
+        return due is not None and due > self._loop.time()
 
     def _look(self) -> None:
         """Wakes who waits for a batch, now or when it is due."""
@@ -112,9 +130,9 @@ class Gathering:
             self._waiting.set_result(None)
         elif due is None:
             self._disarm()
-        elif self._timer is None or self._timer.when() != due:
+        elif self._timer is None or self._timer_at != due:
             self._disarm()
-            self._timer = self._loop.call_at(due, self._on_time)
+            self._timer, self._timer_at = self._loop.call_at(due, self._on_time), due
 
     def _on_time(self) -> None:
         self._timer = None
@@ -145,6 +163,9 @@ class Gathering:
                 self._disarm()
         if self._ended is not None and (self._ended[0] is not None or not self._events):
             raise self._ended[0] or StopAsyncIteration
+        self.is_early = self._gives_early and self._asked.lowest <= self._position and self._is_before_its_time()
+        if self.is_early:
+            return list(self._events)
         events, self._events, self._bytes = self._events, [], 0
         self._room.set()
         if events:

@@ -1,7 +1,9 @@
 """What a projection is, and how one is declared."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -20,6 +22,37 @@ log = structlog.get_logger(__name__)
 
 Handler = Callable[[Connection, Sequence[RecordedEvent]], Awaitable[None]]
 """Takes a batch of events of one topic group, in order, and writes rows with set-based SQL, inside the runner's transaction."""
+
+
+Decode = Callable[[RecordedEvent], Any]
+_decoded: ContextVar[dict[int, Any] | None] = ContextVar("events of a batch by position", default=None)
+
+
+@contextmanager
+def decoded_once() -> Iterator[None]:
+    """Within the block, which is for one batch of the log, a decoder that `once` made decodes each event once for all handlers."""
+    kept: dict[int, Any] = {}
+    token = _decoded.set(kept)
+    try:
+        yield
+    finally:
+        _decoded.reset(token)
+        kept.clear()  # the contexts of callbacks that were made within the block outlive it
+
+
+def once(decode: Decode) -> Decode:
+    """The same decoder. It keeps the events of a batch for the other handlers, which must not change them."""
+
+    def decoded(recorded: RecordedEvent) -> Any:
+        kept = _decoded.get()
+        if kept is None:
+            return decode(recorded)
+        event = kept.get(recorded.position)
+        if event is None:
+            event = kept[recorded.position] = decode(recorded)
+        return event
+
+    return decoded
 
 
 T = TypeVar("T")

@@ -1,12 +1,14 @@
 """Waiting until a read model has reached a position, so that a client can read its own writes.
 
-One question to the database serves all waiters, however many there are. A read model that is not there yet is called: its owner
-moves it at once and tells the position. As the call or the answer may be lost, the database is asked again from time to time.
-Nothing is asked while nobody waits.
+The owner of the read model is called: it moves the read model at once, and tells the position. As the call or the answer may be
+lost, the database is asked from time to time, and at once where nobody hears the call. One call and one question serve all waiters,
+however many there are. Nothing is asked while nobody waits.
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 
 from application.engine.background import OnDemand
 from application.engine.ports.positions import Asked, PositionCalls
@@ -47,6 +49,8 @@ class Positions:
         self._database = database
         self._calls = calls
         self._waiting: dict[_Waiter, None] = {}
+        self._unheard = False
+        """No owner has heard the last call."""
         self._changed = asyncio.Event()
         """Set when a new waiter comes, and when the last one goes."""
         self._asking = OnDemand(self._ask_while_wanted, "positions")
@@ -81,28 +85,37 @@ class Positions:
             raise error.with_traceback(None)  # all waiters share the error, and each raise would lengthen its traceback
 
     async def _ask_while_wanted(self) -> None:
-        pause = 0.0
+        """Calls the owners for each new waiter at once. The database is asked only where no owner has answered for a while."""
+        clock = asyncio.get_running_loop().time
+        pause, look_at = 0.0, math.inf
         while self._waiting:
             self._changed.clear()
-            asked = list(self._waiting)
-            try:
-                found = await self._ask({waiter.name for waiter in asked})
-            except TidelogError as error:
-                await self._tell(asked, error)
-            else:
-                for waiter in asked:
-                    waiter.seen = found.get(waiter.name, 0)
-                await self._tell([waiter for waiter in asked if found.get(waiter.name, 0) >= waiter.position])
-            # New ones alone are called, or all of them again after a pause in which nobody answered.
-            those = list(self._waiting) if pause else [waiter for waiter in self._waiting if not waiter.called]
-            called = await self._call(those)
+            late = clock() >= look_at
+            new = [waiter for waiter in self._waiting if not waiter.called]
+            called = await self._call(self._waiting if late else new)  # all are called again where nobody has answered
+            if late or not called or self._unheard:
+                await self._look()
+                look_at = math.inf
             first, last = (FIRST_CALLED_PAUSE_S, LAST_CALLED_PAUSE_S) if called else (FIRST_PAUSE_S, LAST_PAUSE_S)
-            pause = max(first, min(last, pause * 1.5))
-            if not self._waiting:
-                return
-            await asyncio.sleep(FIRST_PAUSE_S)
-            if await self._somebody_new(pause - FIRST_PAUSE_S):
-                pause = 0.0
+            pause = first if new else max(first, min(last, pause * 1.5 if late else pause))
+            look_at = min(look_at, clock() + pause)
+            if not called:
+                await asyncio.sleep(FIRST_PAUSE_S)  # new waiters share the next question
+            if self._waiting:
+                await self._until_changed(look_at - clock())
+
+    async def _look(self) -> None:
+        """Asks the database, for all waiters."""
+        self._unheard = False
+        asked = list(self._waiting)
+        try:
+            found = await self._ask({waiter.name for waiter in asked})
+        except TidelogError as error:
+            await self._tell(asked, error)
+            return
+        for waiter in asked:
+            waiter.seen = found.get(waiter.name, 0)
+        await self._tell([waiter for waiter in asked if found.get(waiter.name, 0) >= waiter.position])
 
     async def _call(self, waiters: Iterable[_Waiter]) -> bool:
         """Whether the owners of the read models were called."""
@@ -121,7 +134,10 @@ class Positions:
         return True
 
     async def _hear(self, reached: Mapping[str, int]) -> None:
-        """Takes what the owners tell."""
+        """Takes what the owners tell. Nothing: no owner is there."""
+        if not reached:
+            self._unheard = True
+            self._changed.set()
         await self._tell([waiter for waiter in self._waiting if reached.get(waiter.name, 0) >= waiter.position])
         if not self._waiting:
             self._changed.set()
@@ -136,12 +152,9 @@ class Positions:
             self._waiting.pop(waiter, None)
             waiter.tell(error)
 
-    async def _somebody_new(self, seconds: float) -> bool:
-        """Waits for a change, or some seconds. Whether there was a change."""
+    async def _until_changed(self, seconds: float) -> None:
+        """Waits for a change, or some seconds."""
         if seconds > 0 and not self._changed.is_set():
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._changed.wait()
-            except TimeoutError:
-                return False
-        return self._changed.is_set()

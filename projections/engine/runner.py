@@ -3,7 +3,8 @@
 An event that breaks a handler is parked, together with later events of its root, for that projection only. Other events go on.
 
 A transaction for one event costs nearly as much as one for a hundred. So events wait up to `PACE_S` for company, and the first
-ones after a quiet time `LINGER_S`, unless somebody waits for the position of one of them.
+ones after a quiet time `LINGER_S`. If somebody waits for the position of one of them, the projection that is waited for moves at
+once, in a transaction of its own, and the others keep their pace.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -21,13 +22,16 @@ from application.engine.retry import persistently
 from domain.errors import Unavailable
 from domain.kernel import RecordedEvent
 from projections.engine import checkpoints
-from projections.engine.kernel import Connection, Database, Projection
+from projections.engine.kernel import Connection, Database, Projection, decoded_once
 
 PACE_S = 0.08
 """Seconds between two transactions that nobody waits for. A read model is about so old under load."""
 LINGER_S = 0.03
 """Seconds that the first event after a quiet time waits. On a machine with little to do, a run of a few quick steps is one
 transaction so."""
+AHEAD = 5
+"""Full batches that are read while a transaction is under way. The next transaction has all of them: a row that several of their
+events change is read and written once."""
 
 log = structlog.get_logger(__name__)
 
@@ -65,10 +69,15 @@ class ProjectionRunner:
         asked = AskedPositions(self._calls, lambda: {name: known.position for name, known in self._known.items()})
         source = self._subscription.batches(after=self.position, name="projections")
         hurried = frozenset[str]().union(*(projection.hurried for projection in self._projections.values()))
-        gathering = Gathering(asked, pace_s=PACE_S, linger_s=LINGER_S, hurries=lambda event: event.topic in hurried)
+        gathering = Gathering(
+            asked, pace_s=PACE_S, linger_s=LINGER_S, hurries=lambda event: event.topic in hurried, early=True, ahead=AHEAD
+        )
         async with gathering.of(source) as gathered:
             async for batch in gathered:
-                if batch:
+                if batch and (first := asked.names(batch[-1].position)):
+                    await self.handle(batch, first)
+                    await asked.moved()
+                if batch and not gathered.is_early:
                     await self.handle(batch)
                 await asked.moved()
                 if until is not None and self.position >= until:
@@ -82,11 +91,17 @@ class ProjectionRunner:
             )
             self._parked = {(row[0], row[1]) for row in await cursor.fetchall()}
 
-    async def handle(self, batch: Sequence[RecordedEvent]) -> None:
-        """Applies a batch to every projection that has not applied it yet."""
-        behind = {name: c for name, c in self._known.items() if c.position < batch[-1].position}
+    async def handle(self, batch: Sequence[RecordedEvent], names: Collection[str] | None = None) -> None:
+        """Applies a batch to every projection that has not applied it yet. `names`: only to these."""
+        behind = {
+            name: c for name, c in self._known.items() if c.position < batch[-1].position and (names is None or name in names)
+        }
         if not behind:
             return
+        with decoded_once():
+            await self._apply_to_all(behind, batch)
+
+    async def _apply_to_all(self, behind: Collection[str], batch: Sequence[RecordedEvent]) -> None:
         try:
             await persistently(lambda: self._apply(behind, batch))
         except (LostOwnership, Unavailable):
@@ -102,8 +117,15 @@ class ProjectionRunner:
                 await self._apply_alone(name, batch)
 
     async def _apply(self, names: Collection[str], batch: Sequence[RecordedEvent]) -> None:
+        topics = {event.topic for event in batch}
+
         async def rows(connection: Connection, behind: dict[str, Checkpoint]) -> bool:
-            parked = [await self._apply_one(connection, self._projections[name], known, batch) for name, known in behind.items()]
+            concerned = [(self._projections[name], known) for name, known in behind.items()]
+            parked = [
+                await self._apply_one(connection, projection, known, batch)
+                for projection, known in concerned
+                if not topics.isdisjoint(projection.topics)
+            ]
             return any(parked)
 
         await self._move(names, batch[-1].position, rows)

@@ -100,10 +100,7 @@ class FoldedParts(Protocol):
     def keep_resolution(self, call: Any, event: invocations.InvocationResolved, recorded: RecordedEvent) -> None: ...
 
 
-Decode = Callable[[RecordedEvent], Any]
-
-
-def evolve(run: FoldedRun, parts: FoldedParts, recorded: RecordedEvent, decode: Decode = decoded) -> None:
+def evolve(run: FoldedRun, parts: FoldedParts, recorded: RecordedEvent) -> None:
     """Changes a run by one more of its events, after the one that started it. Raises ValueError, UnknownEvent."""
     run.event_count += 1
     run.position, run.updated_at = recorded.position, recorded.recorded_at
@@ -111,15 +108,15 @@ def evolve(run: FoldedRun, parts: FoldedParts, recorded: RecordedEvent, decode: 
         run.version = recorded.version
     change = _CHANGES.get(recorded.topic)
     if change is not None:
-        change(run, parts, recorded, decode)
+        change(run, parts, recorded)
 
 
 # --- the run ------------------------------------------------------------------------------------------------------------
 
 
-def _on_run_event(run: FoldedRun, parts: FoldedParts, recorded: RecordedEvent, decode: Decode) -> None:
+def _on_run_event(run: FoldedRun, parts: FoldedParts, recorded: RecordedEvent) -> None:
     at = recorded.recorded_at
-    match event := decode(recorded):
+    match event := decoded(recorded):
         case runs.StepScheduled():
             step = parts.step(event.step, event.agent_run_id)
             step.status, step.agent_run_id, step.scheduled_at = "scheduled", event.agent_run_id, at
@@ -150,24 +147,24 @@ def _call_off(parts: FoldedParts, at: datetime) -> None:
             step.finished_at = at if step.started_at is not None else None
 
 
-def _on_message(run: FoldedRun, parts: FoldedParts, recorded: RecordedEvent, decode: Decode) -> None:
+def _on_message(run: FoldedRun, parts: FoldedParts, recorded: RecordedEvent) -> None:
     run.message_count += 1
 
 
 # --- its steps ----------------------------------------------------------------------------------------------------------
 
 
-def _on_record(run: FoldedRun, parts: FoldedParts, recorded: RecordedEvent, decode: Decode) -> None:
+def _on_record(run: FoldedRun, parts: FoldedParts, recorded: RecordedEvent) -> None:
     if (step := parts.step_of(recorded.stream_id)) is not None:
         step.recorded_steps += 1
 
 
-def _on_agent_run_event(run: FoldedRun, parts: FoldedParts, recorded: RecordedEvent, decode: Decode) -> None:
+def _on_agent_run_event(run: FoldedRun, parts: FoldedParts, recorded: RecordedEvent) -> None:
     step = parts.step_of(recorded.stream_id)
     if step is None:
         return
     at = recorded.recorded_at
-    match event := decode(recorded):
+    match event := decoded(recorded):
         case agent_runs.AgentRunClaimed():
             step.attempt, step.worker_id, step.started_at = event.attempt, event.worker_id, step.started_at or at
             if run.status == "running":
@@ -193,12 +190,12 @@ def _on_agent_run_event(run: FoldedRun, parts: FoldedParts, recorded: RecordedEv
 # --- their calls --------------------------------------------------------------------------------------------------------
 
 
-def _on_invocation_event(run: FoldedRun, parts: FoldedParts, recorded: RecordedEvent, decode: Decode) -> None:
+def _on_invocation_event(run: FoldedRun, parts: FoldedParts, recorded: RecordedEvent) -> None:
     call = parts.call_of(recorded.stream_id)
     if call is None:
         return
     at = recorded.recorded_at
-    match event := decode(recorded):
+    match event := decoded(recorded):
         case invocations.AttemptStarted():
             call.status, call.attempts, call.worker_id = "running", event.attempt, event.worker_id
         case invocations.InvocationRetryScheduled():
@@ -224,7 +221,7 @@ def _on_invocation_event(run: FoldedRun, parts: FoldedParts, recorded: RecordedE
             call.status, call.effect, call.finished_at = "cancelled", event.effect, at
 
 
-Change = Callable[[FoldedRun, FoldedParts, RecordedEvent, Decode], None]
+Change = Callable[[FoldedRun, FoldedParts, RecordedEvent], None]
 
 _OF_RUNS = (
     runs.StepScheduled, runs.StepCompleted, runs.StepFailed, runs.RunCompleted, runs.RunFailed, runs.RunCancelled,

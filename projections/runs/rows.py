@@ -51,7 +51,6 @@ class Rows:
         """Documents of runs that are stored as documents."""
         self.documents = False
         """Whether a process of the release before is among the members."""
-        self._decoded: dict[int, Any] = {}
 
     async def load(self, connection: Connection, batch: Sequence[RecordedEvent]) -> None:
         """Reads the rows that the events of the batch change."""
@@ -84,13 +83,9 @@ class Rows:
         if recorded.topic in CHANGES_A_STEP:
             return recorded.root_id, recorded.stream_id
         if recorded.topic in ENDS_A_STEP:
-            event = self._decoded[recorded.position] = decoded(recorded)
+            event = decoded(recorded)
             return recorded.root_id, _agent_run_of(recorded.root_id, event.step, event.agent_run_id)
         return None
-
-    def decode(self, recorded: RecordedEvent) -> Any:
-        event = self._decoded.pop(recorded.position, None)
-        return decoded(recorded) if event is None else event
 
     def begin(self, recorded: RecordedEvent) -> None:
         event: runs.RunStarted = decoded(recorded)
@@ -271,7 +266,7 @@ async def _apply(connection: Connection, batch: Sequence[RecordedEvent], become_
         elif (run := rows.runs.get(root_id)) is not None:
             if root_id not in parts:
                 parts[root_id] = RunParts(rows, run)
-            evolve(run, parts[root_id], recorded, rows.decode)
+            evolve(run, parts[root_id], recorded)
     if of_documents:
         await documents.apply(connection, rows.stored, of_documents)
     await _write(connection, INSERT_RUNS, RUN_FIELDS, [rows.runs[run_id] for run_id in rows.begun])

@@ -26,11 +26,30 @@ from projections.engine.rebuild import jobs
 from projections.engine.rebuild.builder import ProjectionBuilder
 from projections.engine.rebuild.jobs import Build
 from projections.engine.runner import ProjectionRunner
-from projections.kernel import Database, Projection
+from projections.kernel import Connection, Database, Projection
 from tests.integration.system_kit import eventually, new_id, request_of, stopped
 
 PROJECT = UUID("01920000-0000-7000-8000-000000000001")
 PLAN = runs.Plan(steps=(runs.Step(key="write", agent="editor"),))
+
+
+class CountedDatabase:
+    """A database that counts its uses."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.asked = 0
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        self.asked += 1
+        async with self._database.connection() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        raise AssertionError
+        yield
 
 
 class Log:

@@ -17,12 +17,14 @@ from domain.kernel import RecordedEvent
 from domain.tenants import DEFAULT_TENANT_ID
 from projections.engine import checkpoints
 from projections.engine.catching_up import ReadModels
+from projections.engine.positions import Positions
 from projections.engine.runner import ProjectionRunner
 from projections.kernel import Connection, Database, Projection, decoded
 from projections.registry import PROJECTIONS
 from tests.integration.played_worker import Claim, PlayedWorker
 from tests.integration.projection_kit import Log, log_on
 from tests.integration.system_kit import System, eventually, new_id, stopped
+from tests.kit.memory import MemoryPositionCalls
 from tests.pace import in_time
 
 log = structlog.get_logger(__name__)
@@ -76,6 +78,30 @@ async def test_what_breaks_a_handler_is_parked_with_what_follows_it(database_url
         assert await log.rows("SELECT name FROM seen ORDER BY position") == [("a",), ("b",), ("c",)]
         assert len(await log.rows("SELECT 1 FROM project")) == 6, "other projections take no notice"
         assert await checkpoints_of(log) == {"seen": 6, "projects": 6}
+
+
+async def test_a_read_model_that_is_asked_for_moves_alone_and_takes_each_event_once(database_url: str) -> None:
+    calls = MemoryPositionCalls()
+    async with log_on(database_url) as log:
+        await log.rows("CREATE TABLE seen (position bigint, name text)")
+        positions = Positions(log.database, calls)
+
+        async def write(number: int) -> None:
+            for turn in range(8):
+                await log.create("bad" if (number, turn) == (0, 3) else f"p{number}.{turn}")
+                asked = ("seen", "projects")[(number + turn) % 2]
+                await positions.until(asked, await log.feed.head(), 60)
+
+        async with working(ProjectionRunner((SEEN, PROJECTS), log.database, log, calls)):
+            await asyncio.gather(*(write(number) for number in range(4)))
+            for name in ("seen", "projects"):
+                await log.until(name)
+        await positions.close()
+        names = {f"p{number}.{turn}" for number in range(4) for turn in range(8)} - {"p0.3"}
+        assert sorted(await log.rows("SELECT name FROM seen")) == sorted((name,) for name in names)
+        assert await log.rows("SELECT consumer, count(*) FROM parked_event GROUP BY consumer") == [("seen", 1)]
+        assert await log.rows("SELECT count(*), count(DISTINCT name) FROM project") == [(32, 32)]
+        assert await checkpoints_of(log) == {"seen": 32, "projects": 32}
 
 
 async def checkpoints_of(log: Log) -> dict[str, int]:

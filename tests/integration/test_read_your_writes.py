@@ -9,6 +9,7 @@ from application.engine.ports.positions import Asked, Told
 from application.engine.sagas.manager import PARTITIONS
 from domain.errors import ProjectionBehind, Unavailable
 from projections.engine.positions import Positions
+from tests.integration.projection_kit import CountedDatabase
 from tests.integration.system_kit import System, issue_key, running
 from tests.kit.memory import MemoryPositionCalls
 from tests.kit.waiting import until
@@ -39,7 +40,7 @@ async def test_who_waits_for_a_position_pulls_it(database_url: str, nats_url: st
             before = await positions(system, "projects")
             position = await write_and_read(system, f"p{number}")
             assert max(before) < position
-            assert await positions(system, "agents") == {position}, "read models that stand together move together"
+            assert max(await positions(system, "agents")) < position, "the other read models keep their pace"
         assert max(await positions(system, "sagas:%")) < position, "nobody has waited for them"
         await asyncio.gather(*(system.container.positions.until(name, position, 10) for name in PARTITIONS))
         assert await positions(system, "sagas:%") == {position}
@@ -53,6 +54,32 @@ async def test_who_waits_for_a_position_lets_nothing_linger_on_the_way(system: S
         await waits.until("projects", head, 10)
         assert len(hurried) == number
     await waits.close()
+
+
+class Owner(MemoryPositionCalls):
+    """Answers a call when the test lets it."""
+
+    def __init__(self, *answers: Mapping[str, int]) -> None:
+        super().__init__()
+        self.answers = list(answers)
+
+    async def ask(self, wanted: Mapping[str, Asked], told: Told) -> None:
+        while self.answers:
+            await told(self.answers.pop(0))
+
+
+async def test_the_database_is_asked_only_where_no_owner_answers(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("projections.engine.positions.FIRST_CALLED_PAUSE_S", NEVER_S)
+    monkeypatch.setattr("projections.engine.positions.LAST_CALLED_PAUSE_S", NEVER_S)
+    database, head = CountedDatabase(system.container.database), await system.settled()
+    answered = Positions(database, Owner({"runs": head}, {"projects": head}))
+    await asyncio.gather(answered.until("projects", head, 60), answered.until("runs", head, 60))
+    assert database.asked == 0
+    unheard = Positions(database, Owner({}))
+    await unheard.until("projects", head, 60)
+    assert database.asked == 1, "nobody hears the call: the database knows"
+    for waits in (answered, unheard):
+        await waits.close()
 
 
 async def test_without_calls_a_read_waits_no_longer_than_read_models_do(database_url: str, nats_url: str) -> None:

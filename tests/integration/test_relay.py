@@ -59,6 +59,9 @@ class Patient:
         await self._signal.listening.wait()
         await self._signal.wait(after, NEVER_S)
 
+    async def pause(self, seconds: float) -> None:
+        await self._signal.pause(seconds)
+
 
 @contextlib.asynccontextmanager
 async def by_notification(log: Log) -> AsyncIterator[AppendSignal]:
@@ -75,6 +78,9 @@ class Restless:
 
     async def wait(self, after: int, timeout: float) -> None:
         await asyncio.sleep(0.001)
+
+    async def pause(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
 
 
 async def reached(relay: Relay, log: Log) -> None:

@@ -20,9 +20,9 @@ from domain.kernel import RecordedEvent
 from domain.runs import CancelRun
 from domain.tenants import DEFAULT_TENANT_ID
 from projections.engine.positions import Positions
-from projections.kernel import Connection, Database
 from tests.integration.parts_kit import hold
 from tests.integration.played_worker import PlayedWorker
+from tests.integration.projection_kit import CountedDatabase
 from tests.integration.system_kit import System, eventually, fresh_database, issue_key, running, served, streaming
 from tests.integration.wire_kit import Wire, wired
 from tests.pace import slowness
@@ -245,27 +245,8 @@ async def test_a_claim_that_was_recorded_is_answered_although_nothing_can_be_rea
 # --- positions --------------------------------------------------------------------------------------------------------
 
 
-class Counted:
-    """A database that counts its uses."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self.asked = 0
-
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
-        self.asked += 1
-        async with self._database.connection() as connection:
-            yield connection
-
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
-        raise AssertionError
-        yield
-
-
 async def test_questions_do_not_grow_with_those_who_wait_for_a_position(system: System) -> None:
-    database = Counted(system.container.database)
+    database = CountedDatabase(system.container.database)
     positions = Positions(database)
     head = await system.settled()
     waiting = [asyncio.create_task(positions.until(name, head + 1, 60)) for name in ("projects", "runs") for _ in range(1_000)]

@@ -103,6 +103,17 @@ async def test_who_waits_for_a_read_model_waits_for_a_position_that_was_given_ou
     assert len(asked) == 1
 
 
+async def test_a_position_that_this_process_has_heard_of_is_not_asked_for(reading: Reading) -> None:
+    histories, heard = reading.histories, [9]
+    histories.heard = lambda: heard[0]
+    await histories.must_have(9)
+    with pytest.raises(PositionBeyondHead):
+        await histories.must_have(10)
+    await histories.restored("a test", 3)
+    with pytest.raises(PositionBeyondHead):
+        await histories.must_have(9)
+
+
 # --- pages ------------------------------------------------------------------------------------------------------------
 
 

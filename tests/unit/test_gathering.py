@@ -27,14 +27,22 @@ def event(position: int, size: int = 2, topic: str = "thing.happened") -> Record
 class Reader:
     """Takes what has gathered, and moves its checkpoint as soon as it has."""
 
-    def __init__(self, *, pace_s: float = 0.0, linger_s: float = 0.0, lags: bool = False) -> None:
+    def __init__(
+        self, *, pace_s: float = 0.0, linger_s: float = 0.0, lags: bool = False, early: bool = False, ahead: int = 1
+    ) -> None:
         """`lags`: the checkpoint moves only with an empty batch. Events of the topic `thing.hurried` are urgent."""
         self.calls = MemoryPositionCalls()
         self.position = 0
         self.taken: list[list[int]] = []
+        self.early: list[bool] = []
         self.asked = AskedPositions(self.calls, lambda: {"mine": self.position})
         self.gathering = Gathering(
-            self.asked, pace_s=pace_s, linger_s=linger_s, hurries=lambda event: event.topic == "thing.hurried"
+            self.asked,
+            pace_s=pace_s,
+            linger_s=linger_s,
+            hurries=lambda event: event.topic == "thing.hurried",
+            early=early,
+            ahead=ahead,
         )
         self.given: asyncio.Queue[Sequence[RecordedEvent] | Exception | None] = asyncio.Queue()
         self.closed = False
@@ -58,6 +66,7 @@ class Reader:
         async with self.gathering.of(self.source()) as gathered:
             async for batch in gathered:
                 self.taken.append([one.position for one in batch])
+                self.early.append(self.gathering.is_early)
                 self._seen = batch[-1].position if batch else self._seen
                 if not (batch and self._lags):
                     self.position = self._seen
@@ -244,6 +253,21 @@ async def test_a_slow_reader_holds_its_source_back(monkeypatch: pytest.MonkeyPat
         assert [one.position for one in await anext(gathered)] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("much", ["events", "bytes"])
+async def test_a_reader_that_wants_more_gets_what_came_while_it_worked(monkeypatch: pytest.MonkeyPatch, much: str) -> None:
+    monkeypatch.setattr(gathering, "MOST_EVENTS", 5 if much == "events" else 10_000)
+    monkeypatch.setattr(gathering, "MOST_BYTES", 10 if much == "bytes" else 10_000_000)
+    reader = Reader(pace_s=NEVER_S, ahead=3)
+    async with reader.gathering.of(reader.source()) as gathered:
+        reader.give(*range(1, 6))
+        assert [one.position for one in await anext(gathered)] == [*range(1, 6)]
+        for position in range(6, 31):
+            reader.give(position)
+        await turns()
+        assert reader.given.qsize() == 10
+        assert [one.position for one in await anext(gathered)] == [*range(6, 21)], "as one batch"
+
+
 async def test_who_waits_for_what_was_taken_and_not_yet_moved_gets_a_turn() -> None:
     reader = Reader(lags=True)
     async with reader.reading():
@@ -278,3 +302,46 @@ async def test_the_end_of_the_source_comes_after_its_events_and_its_error_at_onc
         await asyncio.wait({task})
         assert task.exception() is error
         assert reader.taken == [[1]]
+
+
+async def test_events_come_when_the_time_of_a_batch_has_nearly_come() -> None:
+    reader = Reader(pace_s=0.001, linger_s=0.0002)
+    async with reader.reading():
+        reader.give(1)
+        reader.give(2)
+        await until(lambda: reader.position == 2)
+
+
+async def test_who_waits_gets_an_early_batch_whose_events_come_again_in_their_time() -> None:
+    reader = Reader(linger_s=NEVER_S, early=True)
+    async with reader.reading():
+        reader.give(1)
+        reader.give(2)
+        await turns()
+        await reader.ask(1)
+        await until(lambda: reader.heard == [2])
+        assert (reader.taken, reader.early) == ([[1, 2]], [True])
+        reader.give(3)
+        await turns()
+        assert reader.taken == [[1, 2]], "nobody waits for the third"
+        await reader.ask(4)
+        assert reader.asked.names(3) == frozenset() != reader.asked.names(4)
+        await reader.ask(3)
+        await until(lambda: reader.heard == [2, 3])
+        assert reader.taken[1:] == [[1, 2, 3]]
+        reader.give(4, topic="thing.hurried")
+        await until(lambda: reader.taken[2:] == [[1, 2, 3, 4]])
+        assert reader.early == [True, True, False]
+        await reader.ask(4)
+        reader.give(5)
+        await turns()
+        assert len(reader.taken) == 3, "what was given in its time does not come again"
+
+
+async def test_a_full_batch_is_never_early() -> None:
+    reader = Reader(linger_s=NEVER_S, early=True)
+    async with reader.reading():
+        await reader.ask(gathering.MOST_EVENTS)
+        reader.give(*range(1, gathering.MOST_EVENTS + 1))
+        await until(lambda: reader.heard == [gathering.MOST_EVENTS])
+        assert reader.early == [False]

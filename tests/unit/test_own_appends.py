@@ -284,3 +284,16 @@ def test_an_event_is_as_the_log_holds_it() -> None:
         RecordedEvent(22, TENANT, other, 1, root, "c.d", 1, b"2", "first", AT, 0),
         RecordedEvent(23, TENANT, one, 6, root, "e.f", 1, b"3", "second", AT, 1),
     ]
+
+
+async def test_who_waits_for_a_position_ends_a_pause_of_the_relay(own: OwnAppends) -> None:
+    for first in (True, False):
+        pausing = asyncio.create_task(own.pause(3600.0))
+        if first:
+            await asyncio.sleep(0)
+        own.hurry()
+        async with within(15):
+            await pausing
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await own.pause(3600.0)

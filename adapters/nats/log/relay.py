@@ -55,6 +55,10 @@ class Signal(Protocol):
         """Returns when there may be events after a position, or after `timeout` seconds."""
         ...
 
+    async def pause(self, seconds: float) -> None:
+        """Returns after some seconds, or as soon as somebody waits for what was appended."""
+        ...
+
 
 class HandedEvents(Protocol):
     """What this process has committed."""
@@ -164,7 +168,7 @@ class Relay:
             if not more:
                 await self._signal.wait(position, patience)
                 if (pause := next_read - loop.time()) > 0:
-                    await asyncio.sleep(pause)
+                    await self._signal.pause(pause)
                 if patience == _LONGEST_WAIT and not await self._stream.is_current(stream):
                     raise OutOfStep(f"{stream} is gone")
                 patience = min(patience * 2, _LONGEST_WAIT)

@@ -12,7 +12,7 @@ class AppendSignal:
         """`poll_s`: the longest sleep of a waiter. `source`, `check_s`: see `ChannelListener`; the check asks for the head."""
         head = Head(poll_s=poll_s)
         self._listener = _HeadListener(source, head, check_s)
-        self.wait = head.wait
+        self.wait, self.pause = head.wait, head.pause
         self.listening = head.listening
         """Set while notifications can arrive."""
         self.failed = self._listener.failed

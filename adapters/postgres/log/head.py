@@ -1,6 +1,7 @@
 """The newest position of the log that this process has heard of, and who waits for a newer one."""
 
 import asyncio
+from contextlib import suppress
 
 CHANNEL = "tidelog_log"
 """Each append notifies this channel. The payload is the new head."""
@@ -22,6 +23,18 @@ class Head:
         self._poll_s = poll_s
         self._poll_seconds = FIRST_POLL_SECONDS
         self._moved = asyncio.Event()
+        self._hurried = asyncio.Event()
+
+    async def pause(self, seconds: float) -> None:
+        """Lets more come before the log is read: some seconds, unless somebody is in a hurry."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hurried.wait()
+        self._hurried.clear()
+
+    def hurry(self) -> None:
+        """Somebody waits for what was appended. Ends a pause."""
+        self._hurried.set()
 
     async def wait(self, after: int, timeout: float) -> None:
         """Returns when there may be events after a position, at the latest after `timeout` seconds or `poll_s`.

@@ -112,12 +112,17 @@ class OwnAppends(Head):
             self._bytes += size
             if (begins or self._lingering is not None) and all(map(self._patient, events)):
                 if begins:
-                    self._lingering = asyncio.get_running_loop().call_later(LINGER_S, self.hurry)
+                    self._lingering = asyncio.get_running_loop().call_later(LINGER_S, self._go_on)
                 return
-        self.hurry()
+        self._go_on()
 
     def hurry(self) -> None:
         """Somebody waits for what was appended: it lingers no longer."""
+        super().hurry()
+        if self._lingering is not None:
+            self._go_on()
+
+    def _go_on(self) -> None:
         self._end_linger()
         self.wake()
 

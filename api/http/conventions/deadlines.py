@@ -12,12 +12,14 @@ SECOND_LOOK_S = 0.25
 class Deadline:
     """Calls `passed` after the time that was set last. Setting a time is cheap: a timer that fires too early is armed again."""
 
-    __slots__ = ("_looked_at", "_loop", "_passed", "_timer", "due")
+    __slots__ = ("_looked_at", "_loop", "_passed", "_timer", "_timer_at", "due")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, passed: Callable[[], None]) -> None:
         self._loop = loop
         self._passed = passed
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        """The time for which the timer is set. uvloop gives out a handle that does not know, if the time has nearly come."""
         self._looked_at: float | None = None
         """The `due` that has passed and is being checked a second time."""
         self.due: float | None = None
@@ -26,10 +28,13 @@ class Deadline:
     def set(self, due: float) -> None:
         self.due = due
         if self._timer is not None:
-            if self._timer.when() <= due:
+            if self._timer_at <= due:
                 return
             self._timer.cancel()
-        self._timer = self._loop.call_at(due, self._fire)
+        self._arm(due)
+
+    def _arm(self, at: float) -> None:
+        self._timer, self._timer_at = self._loop.call_at(at, self._fire), at
 
     def _fire(self) -> None:
         self._timer = None
@@ -37,10 +42,10 @@ class Deadline:
         if due is None:
             return
         if self._loop.time() < due:
-            self._timer = self._loop.call_at(due, self._fire)
+            self._arm(due)
         elif self._looked_at != due:
             self._looked_at = due
-            self._timer = self._loop.call_later(SECOND_LOOK_S, self._fire)
+            self._arm(self._loop.time() + SECOND_LOOK_S)
         else:
             self._passed()
 

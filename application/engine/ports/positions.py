@@ -32,7 +32,7 @@ class PositionCalls(Protocol):
     async def ask(self, wanted: Mapping[str, Asked], told: Told) -> None:
         """Asks the owners to move consumers to positions at once. `told` is called with what they answer, now and later.
 
-        Raises Unavailable.
+        It is called with nothing where it is known that no owner hears the question. Raises Unavailable.
         """
         ...
 

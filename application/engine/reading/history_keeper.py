@@ -41,6 +41,8 @@ class HistoryKeeper:
         self._forgotten: str | None = None
         """Id of a history that this process knows, but the database no longer does."""
         self._listeners: set[Callable[[], None]] = set()
+        self.heard: Callable[[], int] = lambda: 0
+        """The newest position that this process has appended or was notified of, after the commit."""
         self.witnesses: list[Witness] = []
         self.changes = 0
         """Number of times that the current history has changed under this process."""
@@ -96,7 +98,8 @@ class HistoryKeeper:
 
     async def at_most_head(self, position: int) -> int:
         """The smaller one of the position and the head. Raises Unavailable."""
-        if position <= self._seen:
+        # After the history has changed under this process, what it heard of may be of the history before.
+        if position <= self._seen or (not self.changes and position <= self.heard()):
             return position
         changes = self.changes
         head = (await self.fresh()).head

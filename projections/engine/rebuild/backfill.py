@@ -17,7 +17,7 @@ from application.engine.retry import persistently
 from domain.errors import Unavailable
 from domain.kernel import RecordedEvent
 from projections.engine import checkpoints, versions
-from projections.engine.kernel import Connection, Database, Projection
+from projections.engine.kernel import Connection, Database, Projection, decoded_once
 from projections.engine.rebuild import jobs
 from projections.engine.rebuild.jobs import Build
 
@@ -64,7 +64,8 @@ class Filler:
             after = (await jobs.hold(connection, self.build)).position
         async with contextlib.aclosing(self._pages(after, until)) as pages:
             async for page, target in pages:
-                await self._handle(page, target)
+                with decoded_once():
+                    await self._handle(page, target)
 
     async def _pages(self, after: int, until: int | None) -> AsyncGenerator[tuple[list[RecordedEvent], int]]:
         """Pages, each with the position that is to be reached. The next page is read while the handler works on the present one."""
