@@ -76,3 +76,41 @@ async def test_a_thread_that_would_be_one_too_many_ends_with_its_function(monkey
     numbers = {await ident() for _ in range(3)}
     await until(lambda: not numbers & {thread.ident for thread in threading.enumerate()}, "the end of the threads")
     assert not CallThread._idle
+
+
+async def test_functions_that_begin_together_run_side_by_side(crew: Crew) -> None:
+    all_there = threading.Barrier(crews.MAX_THREADS)
+    async with within(15):  # as many threads as a call may have, and functions that wait for these
+        await asyncio.gather(*(call(all_there.wait, (), {}) for _ in range(2 * crews.MAX_THREADS)))
+        await until(lambda: crew.ended, "the end of all functions")
+
+
+async def test_what_begins_while_a_thread_is_coming_wakes_no_other_until_that_one_takes_the_first(
+    monkeypatch: pytest.MonkeyPatch, crew: Crew
+) -> None:
+    woken: list[CallThread] = []
+    all_there = threading.Barrier(5)
+
+    def wait() -> None:
+        all_there.wait()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(CallThread, "wake", lambda thread: woken.append(thread))
+        for _ in range(5):
+            crew.start(wait, "waits for the others")
+    assert len(woken) == 1 and not crew.ended
+    woken[0].wake()  # each that takes a function, which blocks, wakes the next
+    await until(lambda: crew.ended, "the end of all functions")
+
+
+async def test_a_function_that_gets_no_thread_fails_and_the_next_one_does_not(monkeypatch: pytest.MonkeyPatch, crew: Crew) -> None:
+    def none_left(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", none_left)
+        with pytest.raises(RuntimeError, match="new thread"):
+            await ident()
+    assert crew.ended
+    async with within(15):
+        await ident()

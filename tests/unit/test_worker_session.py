@@ -15,6 +15,7 @@ from tests.kit.waiting import until
 from tests.pace import in_time
 from tidelog import Agent, Context, ToolContext, ToolError, tool
 from tidelog.errors import TidelogConnectionError
+from tidelog.session import session
 from tidelog.worker import RefusedError, Worker, slots
 
 # --- agents ------------------------------------------------------------------------------------------------------------
@@ -58,17 +59,18 @@ class Replays(Agent):
         return [await ctx.step(key, lambda: "again") for key in ("a", "b", "c")]
 
 
-async def test_a_long_journal_is_read_before_the_agent_begins(server: ScriptedServer) -> None:
-    def entry(key: str) -> dict[str, Any]:
-        return {"key": key, "kind": "step", "status": "ok", "result": f"recorded {key}"}
+def journal_entry(key: str) -> dict[str, Any]:
+    return {"key": key, "kind": "step", "status": "ok", "result": f"recorded {key}"}
 
+
+async def test_a_long_journal_is_read_before_the_agent_begins(server: ScriptedServer) -> None:
     async with running(server, Replays):
         peer = await server.welcomed()
-        await peer.say(agent_work(1, "replays", version=5, journal=[entry("a")], more=True))
+        await peer.say(agent_work(1, "replays", version=5, journal=[journal_entry("a")], more=True))
         first = await peer.hear("more")
-        await peer.say(done(first, version=8, journal=[entry("b")], mailbox=[], more=True))
+        await peer.say(done(first, version=8, journal=[journal_entry("b")], mailbox=[], more=True))
         second = await peer.hear("more")
-        await peer.say(done(second, version=9, journal=[entry("c"), entry("d")], mailbox=[], more=False))
+        await peer.say(done(second, version=9, journal=[journal_entry("c"), journal_entry("d")], mailbox=[], more=False))
         assert (first["after"], second["after"]) == (5, 8)
         complete = await peer.hear("complete")
         assert complete["result"] == ["recorded a", "recorded b", "recorded c"] and complete["unused_keys"] == ["d"]
@@ -333,10 +335,37 @@ async def test_credit_is_the_number_of_free_slots_after_the_work_that_came(serve
         peer = await server.welcomed()
         assert await peer.hear("credit") == {"t": "credit", "n": 0, "agent": 3, "tool": 2}
         await peer.say(agent_work(1, "waits"), agent_work(2, "waits"), tool_work(3, "t.async"))
-        assert await peer.hear("credit") == {"t": "credit", "n": 3, "agent": 1, "tool": 1}
-        await peer.say(refused(await peer.hear("call"), 409, "work-over"))
-        while (credit := await peer.hear("credit"))["agent"] != 2:
-            assert (credit["n"], credit["agent"]) == (3, 1)
+        call = await peer.hear("call")  # the server has counted the slots of its work by itself
+        await peer.say(refused(call, 409, "work-over"))
+        assert await peer.hear("credit") == {"t": "credit", "n": 3, "agent": 2, "tool": 1}
+
+
+async def test_news_of_free_slots_go_with_a_report_while_the_server_knows_of_enough(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "CREDIT_WITHIN_S", 3600.0)
+    async with running(server, Replays, concurrency=8):
+        peer = await server.welcomed()
+        assert (await peer.hear("credit"))["agent"] == 8
+        await peer.say(agent_work(1, "replays", journal=[journal_entry(key) for key in "abc"], version=4))
+        await answer(peer, "complete")
+        await peer.say(agent_work(2, "replays"))
+        await answer(peer, "record")
+        frame = next(frame for frame in peer.frames if frame[-1]["t"] == "record")
+        credit, _ = frame
+        assert credit["t"] == "credit" and credit["agent"] == 9 - credit["n"]  # n is 2 if the slot was freed after the second work
+
+
+async def test_news_of_free_slots_wait_for_a_report_for_a_moment_only(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "CREDIT_WITHIN_S", 0.001)
+    async with running(server, Replays, concurrency=8):
+        peer = await server.welcomed()
+        assert (await peer.hear("credit"))["agent"] == 8
+        await peer.say(agent_work(1, "replays", journal=[journal_entry(key) for key in "abc"], version=4))
+        await answer(peer, "complete")
+        assert await peer.hear("credit") == {"t": "credit", "n": 1, "agent": 8, "tool": 16}
 
 
 async def test_agents_that_wait_give_their_slots_to_others(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:

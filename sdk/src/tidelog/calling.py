@@ -7,6 +7,7 @@ import functools
 import inspect
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
@@ -14,6 +15,7 @@ from typing import Any
 
 from tidelog.crews import name_of, start_thread
 from tidelog.errors import PermanentError
+from tidelog.handoff import Handoff
 from tidelog.texts import text_of, type_of
 
 STOP_WAIT_S = 1.0
@@ -84,29 +86,29 @@ def run_in_thread(function: Callable[[], Any]) -> Awaitable[Any]:
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
-    context = contextvars.copy_context()
-
-    def settle(result: Any, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is None:
-            future.set_result(result)
-        elif isinstance(error, StopIteration):  # cannot be put into a future
-            future.set_exception(RuntimeError(f"the function raised {type_of(error)}({text_of(error, 200)})"))
-        else:
-            future.set_exception(error)
+    context, returns = contextvars.copy_context(), _returns_to(loop)
 
     def work() -> None:
         if future.cancelled():  # while it waited for a thread
             return
-        outcome = _Outcome()
+        outcome = _Outcome(future)
         with outcome:
             outcome.result = context.run(function)
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(settle, outcome.result, outcome.error)
+        returns.put(outcome)
 
     start_thread(work, name_of(function))
     return future
+
+
+_returned = threading.local()
+
+
+def _returns_to(loop: asyncio.AbstractEventLoop) -> "Handoff[_Outcome]":
+    """Where threads put the outcomes of functions for a loop: the one that runs in the present thread."""
+    known: tuple[asyncio.AbstractEventLoop, Handoff[_Outcome]] | None = getattr(_returned, "to", None)
+    if known is None or known[0] is not loop:
+        known = _returned.to = (loop, Handoff(loop, _Outcome.settle))
+    return known[1]
 
 
 class _Outcome:
@@ -114,6 +116,21 @@ class _Outcome:
 
     result: Any = None
     error: BaseException | None = None
+
+    def __init__(self, future: "asyncio.Future[Any]") -> None:
+        self._future = future
+
+    def settle(self) -> None:
+        """Tells the waiting side. On its loop."""
+        future, error = self._future, self.error
+        if future.done():
+            return
+        if error is None:
+            future.set_result(self.result)
+        elif isinstance(error, StopIteration):  # cannot be put into a future
+            future.set_exception(RuntimeError(f"the function raised {type_of(error)}({text_of(error, 200)})"))
+        else:
+            future.set_exception(error)
 
     def __enter__(self) -> None:
         self._pid = os.getpid()

@@ -24,15 +24,27 @@ MAX_IDLE = 128
 _RESOLVERS = frozenset({"getaddrinfo", "getnameinfo", "_getaddrinfo_debug"})
 
 
+class CrewCall:
+    """A function on its way through a thread. `thread`: the identity of the thread, once the function has begun."""
+
+    __slots__ = ("crew", "name", "thread", "work")
+
+    def __init__(self, crew: "Crew", work: Callable[[], None], name: str) -> None:
+        self.crew = crew
+        self.work = work
+        self.name = name
+        self.thread: int | None = None
+
+
 class Crew:
     """What runs for one call: its tasks, and the threads of its sync functions. Made on the event loop."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
-        self._threads: dict[threading.Thread, str] = {}
-        """The name of the function that each thread runs."""
-        self._waiting: deque[tuple[Callable[[], None], str]] = deque()
+        self._begun: set[CrewCall] = set()
+        """The functions that have a thread, or are about to get one."""
+        self._waiting: deque[CrewCall] = deque()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._watchers: set[asyncio.Future[None]] = set()
         self.exited: asyncio.Future[BaseException] = self._loop.create_future()
@@ -53,19 +65,19 @@ class Crew:
 
     def start(self, work: Callable[[], None], name: str) -> None:
         """Run `work`, which raises nothing, in a daemon thread. From any thread."""
+        call = CrewCall(self, work, name)
         with self._lock:
-            if len(self._threads) >= MAX_THREADS:
-                self._waiting.append((work, name))
+            if len(self._begun) >= MAX_THREADS:
+                self._waiting.append(call)
                 return
-            thread = CallThread.idle()
-            self._threads[thread] = name
-        thread.carry_out(partial(self._work, work, name), name)
+            self._begun.add(call)
+        CallThread.begin(call)
 
     @property
     def ended(self) -> bool:
         """Whether nothing of the call runs any more."""
         with self._lock:
-            return not self._threads and not self._tasks
+            return not self._begun and not self._tasks
 
     async def end_within(self, seconds: float) -> bool:
         """Whether everything has ended within the seconds."""
@@ -82,24 +94,28 @@ class Crew:
     def what_runs(self) -> list[str]:
         """Names and places of what still runs, for people: `fetch (crm.py, line 12)`."""
         with self._lock:
-            threads = dict(self._threads)
-        places = [(name, place_of_thread(thread.ident)) for thread, name in threads.items()]
+            begun = list(self._begun)
+        places = [(call.name, place_of_thread(call.thread)) for call in begun]
         places += [(task.get_name(), place_of_task(task)) for task in self._tasks]
         return [f"{name} ({place})" if place else name for name, place in places]
 
-    def _work(self, work: Callable[[], None], name: str) -> None:
-        me = threading.current_thread()
-        while True:
-            work()
-            with self._lock:
-                if not self._waiting:
-                    del self._threads[me]
-                    break
-                work, name = self._waiting.popleft()
-                self._threads[me] = name
+    def drop(self, call: "CrewCall") -> None:
+        """A function has not begun, and will not."""
+        with self._lock:
+            self._begun.discard(call)
+
+    def over(self, call: "CrewCall") -> "CrewCall | None":
+        """A function has ended, and its thread takes the next of this crew. None: none waits."""
+        with self._lock:
+            self._begun.discard(call)
+            if self._waiting:
+                following = self._waiting.popleft()
+                self._begun.add(following)
+                return following
         if self._watchers:  # a later one looks by itself
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 self._loop.call_soon_threadsafe(self._tell)
+        return None
 
     def _forget(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
@@ -148,56 +164,116 @@ class CallThreads(ThreadPoolExecutor):
 class CallThread(threading.Thread):
     """A daemon thread that carries out one function after the other, of any crew.
 
-    A new thread for each function would cost more than most functions. Nobody waits for a thread: where none is idle, a new one
-    begins, so a function that hangs holds up no other.
+    A new thread for each function would cost more than most functions, and so would waking a thread for each: whoever takes a
+    function wakes one more thread if others wait behind, and goes on with these itself while that thread comes. So quick functions
+    that are started together need two threads or three. Nobody waits for a function: where no thread is idle, a new one begins.
     """
 
+    _ready: ClassVar[deque[CrewCall]] = deque()
+    """Functions that no thread has taken yet."""
     _idle: ClassVar[deque["CallThread"]] = deque()
     """The thread that was used last has the next turn, so that the others can end."""
+    _coming: ClassVar[bool] = False
+    """A thread has been woken, and has not looked for a function yet."""
+    _lock: ClassVar[threading.Lock] = threading.Lock()
+    """Guards these three."""
 
     def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self._next: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        super().__init__(daemon=True, name="tidelog-idle")
+        self._turn: SimpleQueue[None] = SimpleQueue()
+        self._is_surplus = False
+        """Enough others are idle."""
 
     @classmethod
-    def idle(cls) -> "CallThread":
-        """A thread without a function. The caller gives it one by `carry_out`."""
-        try:
-            return cls._idle.pop()
-        except IndexError:
-            return cls()
+    def begin(cls, call: CrewCall) -> None:
+        """Has a thread carry the function out. Raises RuntimeError: the process can have no more threads."""
+        with cls._lock:
+            cls._ready.append(call)
+            thread = cls._next_thread()
+        if thread is not None:
+            try:
+                thread.wake()
+            except RuntimeError:
+                with cls._lock:
+                    if call not in cls._ready:  # another thread has taken it
+                        return
+                    cls._ready.remove(call)
+                call.crew.drop(call)
+                raise
 
-    def carry_out(self, work: Callable[[], None], name: str) -> None:
-        """Runs `work`, which raises nothing."""
-        self.name = f"tidelog-{name:.60}"
-        self._next.put(work)
+    @classmethod
+    def _next_thread(cls) -> "CallThread | None":
+        """The thread to wake for what is ready; under the lock. None: a thread is coming already, or nothing is ready."""
+        if cls._coming or not cls._ready:
+            return None
+        cls._coming = True
+        return cls._idle.pop() if cls._idle else cls()
+
+    def wake(self) -> None:
+        """Raises RuntimeError: the process can have no more threads."""
+        self._turn.put(None)
         if self.ident is None:
-            self.start()
+            try:
+                self.start()
+            except RuntimeError:
+                with self._lock:
+                    CallThread._coming = False
+                raise
 
     def run(self) -> None:
-        while (work := self._given()) is not None:
-            work()
-            del work  # an idle thread keeps nothing of the call alive
-            if len(self._idle) >= MAX_IDLE:
+        while self._has_turn():
+            first = True
+            while (call := self._take(first=first)) is not None:
+                first = False
+                self._carry_out(call)
+                del call  # an idle thread keeps nothing of the call alive
+            if self._is_surplus:
                 return
-            self.name = "tidelog-idle"
-            self._idle.append(self)
 
-    def _given(self) -> Callable[[], None] | None:
-        """The next function. None: none came for a while."""
+    def _take(self, *, first: bool) -> CrewCall | None:
+        """The next function. None: nothing is ready, and the thread is idle from now on, or one too many."""
+        with self._lock:
+            if first:
+                CallThread._coming = False
+            if not self._ready:
+                self._is_surplus = len(self._idle) >= MAX_IDLE
+                if not self._is_surplus:
+                    self._idle.append(self)
+                return None
+            call, another = self._ready.popleft(), self._next_thread()
+        if another is not None:
+            with contextlib.suppress(RuntimeError):  # this thread takes the others then, one after the other
+                another.wake()
+        return call
+
+    def _carry_out(self, call: CrewCall) -> None:
+        """Runs the function, and those that wait in its crew."""
+        following: CrewCall | None = call
+        while following is not None:
+            self.name, following.thread = f"tidelog-{following.name:.60}", self.ident
+            following.work()
+            following = following.crew.over(following)
+        self.name = "tidelog-idle"
+
+    def _has_turn(self) -> bool:
+        """Waits to be woken. False: that did not happen for a while."""
         try:
-            return self._next.get(timeout=IDLE_S)
+            self._turn.get(timeout=IDLE_S)
         except Empty:
-            try:
-                self._idle.remove(self)
-            except ValueError:  # taken at this moment
-                return self._next.get()
-            return None
+            with self._lock:
+                if self in self._idle:
+                    self._idle.remove(self)
+                    return False
+            self._turn.get()  # woken at this moment
+        return True
 
     @classmethod
     def forget(cls) -> None:
         """The process is a copy, and the threads are those of the process that was copied."""
+        cls._lock = threading.Lock()
+        cls._ready.clear()
         cls._idle.clear()
+        cls._coming = False
 
 
 if hasattr(os, "register_at_fork"):

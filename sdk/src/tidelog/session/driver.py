@@ -73,6 +73,7 @@ class Arrived:
 
     era: int
     n: int
+    kind: str
     message: dict[str, Any] | None
 
 
@@ -375,7 +376,7 @@ class Driver:
             version = message.get("version")
             held = Held(str(message.get("token", "")), version if type(version) is int else 0)
             self.held.setdefault((work, attempt), held)
-        self._inbound.put(Arrived(talk.era, talk.works, None if known else message))
+        self._inbound.put(Arrived(talk.era, talk.works, str(message.get("kind")), None if known else message))
 
     def _welcome(self, offered: Mapping[str, Any], talk: Talk, message: dict[str, Any]) -> None:
         if talk.welcomed.done():

@@ -2,30 +2,21 @@
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import Callable
 from typing import Any
+
+from tidelog.handoff import Handoff
 
 MAX_WAITING = 4_096
 """Items that wait for the user's loop, before the session stops to read from its socket."""
 
 
-class Inbound:
+class Inbound(Handoff[Any]):
     """`put` and `room` belong to the session's thread; items are handled on the user's loop, in order."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, handle: Callable[[Any], None]) -> None:
-        self._loop = loop
-        self._handle = handle
-        self._items: deque[Any] = deque()
-        self._called = False
+        super().__init__(loop, handle)
         self._waiter: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
-
-    def put(self, item: Any) -> None:
-        self._items.append(item)
-        if not self._called:
-            self._called = True
-            with contextlib.suppress(RuntimeError):  # the user's loop is closed
-                self._loop.call_soon_threadsafe(self._hand_over)
 
     @property
     def has_room(self) -> bool:
@@ -40,12 +31,7 @@ class Inbound:
                 await event.wait()
 
     def _hand_over(self) -> None:
-        self._called = False  # before the items are taken: one that is put in from here on calls again
-        for _ in range(len(self._items)):
-            self._handle(self._items.popleft())
-        if self._items and not self._called:
-            self._called = True
-            self._loop.call_soon(self._hand_over)
+        super()._hand_over()
         waiter, self._waiter = self._waiter, None
         if waiter is not None:
             loop, event = waiter

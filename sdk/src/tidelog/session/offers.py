@@ -28,6 +28,43 @@ class Slots:
     agent: int
     tool: int
 
+    def less(self, taken: "Slots") -> "Slots":
+        return Slots(max(0, self.agent - taken.agent), max(0, self.tool - taken.tool))
+
+
+class SlotsTold:
+    """What the server has been told of the free slots on one socket, without those of the work that came since."""
+
+    def __init__(self) -> None:
+        self.counted: Slots | None = None
+        """The last that was told, also where it still waits to be sent. None: nothing was told."""
+        self._known = Slots(0, 0)
+        """The last that was sent for sure."""
+
+    def tell(self, slots: Slots, *, at_once: bool) -> None:
+        self.counted = slots
+        if at_once:
+            self._known = slots
+
+    def sent(self) -> None:
+        """Nothing waits to be sent any more."""
+        self._known = self.counted or self._known
+
+    def work_came(self, kind: str) -> None:
+        """The server has sent work, and counts one free slot less."""
+        taken = Slots(kind == "agent", kind == "tool")
+        self._known = self._known.less(taken)
+        if self.counted is not None:
+            self.counted = self.counted.less(taken)
+
+    def is_pressing(self, slots: Slots) -> bool:
+        """Whether the server must hear of these free slots at once: it may know of too many, or of half of them at most."""
+        told, known = self.counted, self._known
+        if told is None:
+            return True
+        kinds = ((told.agent, known.agent, slots.agent), (told.tool, known.tool, slots.tool))
+        return any(max(told, known) > free or known * 2 <= free for told, known, free in kinds if free or told or known)
+
 
 @dataclass(frozen=True, slots=True)
 class Said:

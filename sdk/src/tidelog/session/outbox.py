@@ -59,10 +59,17 @@ class Outbox:
         self._waiting.append(report)
         self._wake()
 
-    def set_credit(self, credit: Credit) -> None:
-        """The latest credit replaces one that was not sent yet."""
+    def set_credit(self, credit: Credit, *, at_once: bool = True) -> None:
+        """The latest credit replaces one that was not sent yet. If it need not go at once, it goes with the next message, or with
+        `send_credit`."""
         self._credit.append(credit)
-        self._wake()
+        if at_once:
+            self._wake()
+
+    def send_credit(self) -> None:
+        """The credit that waits goes now."""
+        if self._credit:
+            self._wake()
 
     def _wake(self) -> None:
         # The sender says that it sleeps, then looks once more: so a message is either seen there, or wakes the sender here.

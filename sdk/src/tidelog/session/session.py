@@ -15,7 +15,7 @@ from tidelog.session.driver import Arrived, Driver, Ended, RefusedSession, Troub
 from tidelog.session.frames import MAX_MESSAGE_BYTES, message
 from tidelog.session.inbound import Inbound
 from tidelog.session.link import Target
-from tidelog.session.offers import NOTHING, Offer, Slots
+from tidelog.session.offers import NOTHING, Offer, Slots, SlotsTold
 from tidelog.session.outbox import Credit, Report
 
 logger = logging.getLogger(__name__)
@@ -24,6 +24,8 @@ RELEASE = "0.1.0"
 PATIENCE_S = 600.0
 """The worker waits for the end of an outage of the server that is shorter than this, and keeps its work."""
 PULSE_S = 1.0
+CREDIT_WITHIN_S = 0.05
+"""Seconds that news of free slots may wait for a report to go with, while the server knows of enough other free slots."""
 MAX_ASKED, MAX_ASKED_BYTES = 4_096, 32 * 1024 * 1024
 """Reports without an answer, sent or not; further callers of `room` wait."""
 ABOVE_EVENT_BYTES = 64 * 1024
@@ -93,6 +95,9 @@ class Session:
         self._max_bytes = MAX_MESSAGE_BYTES
         self._era, self._n = 0, 0
         self._slots = Slots(0, 0)
+        self._told = SlotsTold()
+        self._crediting: asyncio.TimerHandle | None = None
+        """Sends the free slots that wait for a report."""
         self.connected = False
         self.ended: asyncio.Future[None] = self._loop.create_future()
         """Done when the thread has ended. An exception: not on request."""
@@ -142,10 +147,25 @@ class Session:
         return (*verdicts, *self._offer.left_out.get(kind, ()))
 
     def credit(self, slots: Slots) -> None:
-        """How many agents and tool calls the worker could begin now, after all work that it was told of."""
+        """How many agents and tool calls the worker could begin now, after all work that it was told of.
+
+        The server counts the slots of the work that it sends by itself. More free slots than it knows of are told with the next
+        report, unless it knows of few.
+        """
         self._slots = slots
-        if self._driver is not None and self.connected:
-            self._driver.outbox.set_credit(Credit(self._era, self._n, slots.agent, slots.tool))
+        if self._driver is None or not self.connected or slots == self._told.counted:
+            return
+        at_once = self._told.is_pressing(slots)
+        self._told.tell(slots, at_once=at_once)
+        self._driver.outbox.set_credit(Credit(self._era, self._n, slots.agent, slots.tool), at_once=at_once)
+        if not at_once and self._crediting is None:
+            self._crediting = self._loop.call_later(CREDIT_WITHIN_S, self._send_credit)
+
+    def _send_credit(self) -> None:
+        self._crediting = None
+        if self._driver is not None:
+            self._told.sent()
+            self._driver.outbox.send_credit()
 
     def ask(self, kind: str, fields: Mapping[str, Any], head: bytes = b"") -> "asyncio.Future[dict[str, Any]]":
         """Send a report. The future brings the server's `done`, or raises TidelogAPIError for its `refused`, or
@@ -229,6 +249,7 @@ class Session:
             case Arrived():
                 if item.era == self._era:
                     self._n = item.n
+                    self._told.work_came(item.kind)
                 if item.message is None:
                     self.credit(self._slots)
                 else:
@@ -245,7 +266,7 @@ class Session:
 
     def _welcome(self, item: Welcomed) -> None:
         said = item.message
-        self._era, self._n, self.connected = item.era, 0, True
+        self._era, self._n, self.connected, self._told = item.era, 0, True, SlotsTold()
         limit = said.get("max_event_bytes")
         if type(limit) is int:
             self._max_bytes = min(MAX_MESSAGE_BYTES, limit + ABOVE_EVENT_BYTES)
