@@ -38,9 +38,7 @@ async def fill(server: "ServerClient", *holders: dict[str, Any]) -> None:
 def result(
     run_id: Annotated[str, typer.Argument(metavar="ID", help="The run's id, or its beginning.")],
     step: Annotated[str | None, typer.Option("--step", metavar="KEY", help="The result of this step of the run.")] = None,
-    at: Annotated[
-        str | None, typer.Option("--at", metavar="POSITION|TIME", help="As it was then: 42, or 2026-01-31T12:00:00Z.")
-    ] = None,
+    at: options.At = None,
     data_dir: options.DataDir = None,
     url: options.Url = None,
     as_json: options.AsJson = False,

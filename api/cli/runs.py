@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.cli import options, output, phrases
-from api.cli.contents import At
 from api.cli.ids import GivenId
 from api.cli.run_body import OnFailure, Priority, StartOptions, agents_of, body_of
 
@@ -157,7 +156,7 @@ def list_runs(
         ),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 20,
-    at: At = None,
+    at: options.At = None,
     data_dir: options.DataDir = None,
     url: options.Url = None,
     as_json: options.AsJson = False,

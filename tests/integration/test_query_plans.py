@@ -33,7 +33,7 @@ from adapters.postgres.read_models.timers import PostgresTimers
 from adapters.postgres.worker_sessions import PostgresWorkerSessions
 from application.engine.ports.log import CommandRecord, NewEvent, StreamAppend, StreamPlace, one_command
 from application.engine.ports.snapshots import SnapshotPlace
-from application.reads import RunsWanted
+from application.reads import InvocationsWanted, RunsWanted
 from projections import activity, agents, invocations, messages, projects, runs, tenants
 from projections.engine.positions import Positions
 from projections.runs import queries
@@ -221,7 +221,14 @@ def list_calls(**filters: Any) -> Callable[[Hot], Awaitable[object]]:
         "status": None,
         "run_id": None,
     } | filters
-    return lambda hot: invocations.list_invocations(hot.connection, **given)
+    tenant_id = given.pop("tenant_id")
+    return lambda hot: invocations.list_invocations(hot.connection, tenant_id, InvocationsWanted(**given))
+
+
+def list_calls_as_of(**filters: Any) -> Callable[[Hot], Awaitable[object]]:
+    """A page of the older half of the calls of the tenant with most calls, as of the middle of the log."""
+    wanted = InvocationsWanted(50, uuid(ROW, ROWS // 2), **filters)
+    return lambda hot: invocations.list_invocations_as_of(hot.connection, BIG, ROWS // 2, wanted)
 
 
 async def append(hot: Hot) -> None:
@@ -319,6 +326,16 @@ HOT_QUERIES: dict[str, tuple[Callable[[Hot], Awaitable[object]], str]] = {
     "calls that wait for a person": (list_calls(status="ambiguous"), "invocation_status"),
     "calls of a run": (list_calls(run_id=uuid(ROOT, 50)), "invocation_run"),
     "calls of a run, of a status": (list_calls(run_id=uuid(ROOT, 50), status="ambiguous"), "invocation_run"),
+    "calls as of a position": (list_calls_as_of(), "event_pkey invocation_pkey event_stream_key"),
+    "calls of a status as of a position": (
+        list_calls_as_of(status="failed"), "event_pkey invocation_status event_stream_key"
+    ),
+    "calls that waited for a person": (
+        list_calls_as_of(status="ambiguous"), "event_pkey invocation_pkey event_stream_key"
+    ),
+    "calls of a run as of a position": (
+        list_calls_as_of(run_id=uuid(ROOT, 50)), "event_pkey invocation_run event_stream_key"
+    ),
     "messages of a run": (
         lambda hot: messages.list_messages(hot.connection, SMALL, uuid(ROOT, 5), limit=100, after=505), "message_run"
     ),

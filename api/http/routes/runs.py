@@ -17,24 +17,22 @@ from api.http.conventions.afterwards import afterwards
 from api.http.conventions.answers import OF_COMMANDS, OF_LISTS, accepted, answer, next_link, page_answer
 from api.http.conventions.bodies import Body, body_of
 from api.http.conventions.idempotency import Key, key_of, keyed_request, one_content
-from api.http.conventions.positions import POSITION, caught_up, wanted_position
+from api.http.conventions.positions import POSITION, caught_up, listed_as_of, wanted_position
 from api.http.conventions.preconditions import expected_version, precondition
 from api.http.conventions.request import container_of, header, principal_of
 from api.http.conventions.routing import DirectRoute
 from api.http.conventions.wording import told
 from api.http.documents import openapi
-from api.http.routes.run_contents import AsOf as ListAsOf
+from api.http.routes.run_contents import ListAsOf
 from application.engine.commands.request import CommandOutcome
 from application.engine.ports.pages import MAX_LIMIT, MAX_POSITION, parse_position, position_cursor, uuid_cursor
 from application.engine.ports.work_logs import Level
 from application.reads import Positioned, RunsWanted
 from application.runs.await_end import RunEnd, ended_run, watching_end
-from application.runs.lists import runs_as_of
 from application.runs.logs import lines_of_run
 from application.runs.lookup import current_run, must_be_a_run, written_run
 from application.runs.replay_at import run_as_of
 from application.runs.start import UnknownAgent, start_run
-from application.views.messages import MessageView
 from application.views.runs import RunSummary, RunView
 from application.views.work_logs import WorkLineView
 from domain import runs as rules
@@ -156,11 +154,6 @@ class LogPage(BaseModel):
     next_cursor: str | None
 
 
-class MessagePage(BaseModel):
-    data: list[MessageView]
-    next_cursor: str | None
-
-
 @router.post(
     "/v1/runs",
     status_code=201,
@@ -279,15 +272,13 @@ async def get_runs(
 
     With `as_of`, a page looks at 20,000 runs at most. So a page may have fewer runs than `limit`, or none, and a `next_cursor`.
     """
-    container, tenant_id = container_of(request), principal_of(request).tenant_id
+    reads, tenant_id = container_of(request).reads.runs, principal_of(request).tenant_id
     wanted = RunsWanted(limit, uuid_cursor(cursor), status, project_id)
     if as_of is None:
         await caught_up(request, "runs")
-        return page_answer(request, RunPage, await container.reads.runs.list(tenant_id, wanted))
-    reads, feed, histories, positions = container.reads.runs, container.feed, container.histories, container.positions
-    timeout_s = container.settings.read_timeout_s
-    found = await runs_as_of(reads, feed, histories, positions, tenant_id, as_of, wanted, timeout_s=timeout_s)
-    return page_answer(request, RunPage, found)
+        return page_answer(request, RunPage, await reads.list(tenant_id, wanted))
+    listed = await listed_as_of(request, "runs", as_of, lambda position: reads.list_as_of(tenant_id, position, wanted))
+    return page_answer(request, RunPage, listed)
 
 
 @router.get(
@@ -342,22 +333,6 @@ async def cancel_run(request: Request, run_id: UUID) -> Response:
         async with precondition(version):
             outcome = await container_of(request).commands.execute(command_for, command, expected_version=version)
     return accepted(outcome, outcome.versions[run_id], {"run_id": str(run_id)})
-
-
-@router.get(
-    "/v1/runs/{run_id}/messages",
-    summary="Messages of a run",
-    responses={200: openapi.gives(MessagePage, *OF_LISTS)},
-    openapi_extra=openapi.takes_headers(POSITION),
-)
-async def get_messages(
-    request: Request, run_id: UUID, limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100, cursor: str | None = None
-) -> Response:
-    after, tenant_id = position_cursor(cursor), principal_of(request).tenant_id
-    await must_be_a_run(container_of(request).feed, tenant_id, run_id)
-    await caught_up(request, "messages")
-    found = await container_of(request).reads.messages.list(tenant_id, run_id, limit=limit, after=after)
-    return page_answer(request, MessagePage, found)
 
 
 @router.get(

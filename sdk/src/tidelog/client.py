@@ -208,9 +208,9 @@ class Client:
         response = await self._request("POST", f"/v1/runs/{run_id}/cancel", body=body, headers=headers)
         return self._noted(_parse(StartedRun, json_of(response)))
 
-    async def messages(self, run_id: UUID, *, whole: bool = True) -> list[AgentMessage]:
-        """All messages between the agents of a run. `whole`: see `get_run`."""
-        return await self._filled(AgentMessage, f"/v1/runs/{run_id}/messages", {}, whole)
+    async def messages(self, run_id: UUID, *, as_of: int | datetime | None = None, whole: bool = True) -> list[AgentMessage]:
+        """All messages between the agents of a run. `as_of`: as they were at a position or a time. `whole`: see `get_run`."""
+        return await self._filled(AgentMessage, f"/v1/runs/{run_id}/messages", _as_of(as_of), whole)
 
     async def calls(self, run_id: UUID, *, as_of: int | datetime | None = None, whole: bool = True) -> list[RunCall]:
         """All tool calls of a run, in the order of their start. `as_of`: as they were at a position or a time."""
@@ -230,15 +230,20 @@ class Client:
 
     # --- tool calls ---
 
-    async def invocations(self, *, status: str | None = None, run_id: UUID | None = None) -> list[InvocationSummary]:
-        """Tool calls, those of the newest runs first. `status="ambiguous"`: calls that wait for a person to say what happened."""
+    async def invocations(
+        self, *, status: str | None = None, run_id: UUID | None = None, as_of: int | datetime | None = None
+    ) -> list[InvocationSummary]:
+        """Tool calls, those of the newest runs first. `status="ambiguous"`: calls that wait for a person to say what happened.
+
+        `as_of`: the list as it was at a position or a time.
+        """
         given = {"status": status, "run_id": None if run_id is None else str(run_id)}
-        params = {name: value for name, value in given.items() if value is not None}
+        params = {name: value for name, value in given.items() if value is not None} | _as_of(as_of)
         return [call async for call in self._all(InvocationSummary, "/v1/invocations", params)]
 
-    async def invocation(self, invocation_id: UUID, *, whole: bool = True) -> Invocation:
-        """A tool call with its arguments and its outcome. `whole`: see `get_run`."""
-        answer = await self._get(f"/v1/invocations/{invocation_id}", {})
+    async def invocation(self, invocation_id: UUID, *, as_of: int | datetime | None = None, whole: bool = True) -> Invocation:
+        """A tool call with its arguments and its outcome, now or as of a position or a time. `whole`: see `get_run`."""
+        answer = await self._get(f"/v1/invocations/{invocation_id}", _as_of(as_of))
         if whole and isinstance(answer, dict):
             await fill([answer], self._get)
         return _parse(Invocation, answer)
