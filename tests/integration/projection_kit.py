@@ -39,6 +39,12 @@ V = TypeVar("V", bound=BaseModel)
 
 PROJECT = UUID("01920000-0000-7000-8000-000000000001")
 PLAN = runs.Plan(steps=(runs.Step(key="write", agent="editor"),))
+OLD_MEMBER = """
+INSERT INTO member (member_id, place, groups, joined_at, alive_until, formats)
+VALUES (gen_random_uuid(), 'old', '{}', now(), now(), '{1}')
+"""
+"""A process of the release before. While there is one, runs are stored as documents."""
+NO_OLD_MEMBER = "DELETE FROM member WHERE place = 'old'"
 
 
 class CountedDatabase:

@@ -16,16 +16,14 @@ from projections.messages import LIST
 from projections.runs import replay
 from projections.runs.queries import EVENTS
 from tests.integration.played_worker import PlayedWorker
-from tests.integration.system_kit import System, new_id, served
+from tests.integration.projection_kit import OLD_MEMBER
+from tests.integration.system_kit import System, served
 from tidelog import Client
 from tidelog.errors import NotFoundError
 
 LARGE = 20_000
 MINE = {"ref": "/v1/mine", "bytes": 1}
 """A value of a user that looks like a reference."""
-OLD_MEMBER = """
-INSERT INTO member (member_id, place, groups, joined_at, alive_until, formats) VALUES (%s, 'old', '{}', now(), now(), '{1}')
-"""
 
 
 @pytest_asyncio.fixture
@@ -342,8 +340,8 @@ def tidelog(*arguments: str) -> None:
 
 
 async def test_a_run_that_is_a_document_has_references_too(system: System) -> None:
-    worker, member = await ready(system), new_id()
-    await system.sql(OLD_MEMBER, member)
+    worker = await ready(system)
+    await system.sql(OLD_MEMBER)
     run_id, _ = await large_run(system, worker)
     assert await system.sql("SELECT view IS NULL FROM run WHERE run_id = %s", UUID(run_id)) == [(False,)]
     await check_run(system, await system.run(run_id))

@@ -118,6 +118,15 @@ async def test_the_next_request_has_all_its_items(connection: NatsConnection, mo
     await own.close()
 
 
+async def until_subscribed(connection: NatsConnection, times: int) -> None:
+    """Waits until the connection has so many subscriptions."""
+
+    async def so_often() -> bool:
+        return len(connection.client._subs) == times
+
+    await eventually(so_often)
+
+
 async def test_a_lost_connection_ends_the_grace(
     nats: NatsProcess, connection: NatsConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,11 +142,7 @@ async def test_a_lost_connection_ends_the_grace(
     await nats.kill()
     await nats.start()
     await connection.ready(10)
-
-    async def forgotten() -> bool:
-        return len(connection.client._subs) == before
-
-    await eventually(forgotten)
+    await until_subscribed(connection, before)
 
 
 async def test_the_grace_ends(connection: NatsConnection, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,8 +153,4 @@ async def test_the_grace_ends(connection: NatsConnection, monkeypatch: pytest.Mo
     assert (await next_of(own)).number == 1
     await own.ask(1)
     await own.close()
-
-    async def forgotten() -> bool:
-        return len(connection.client._subs) == before
-
-    await eventually(forgotten)
+    await until_subscribed(connection, before)

@@ -20,7 +20,16 @@ from domain.registry import REGISTRY
 from domain.tenants import DEFAULT_TENANT_ID
 from projections import moments
 from projections.runs import PROJECTION, RunQueries
-from tests.integration.projection_kit import Log, all_pages, at_every_position, handled, in_random_order, log_on
+from tests.integration.projection_kit import (
+    NO_OLD_MEMBER,
+    OLD_MEMBER,
+    Log,
+    all_pages,
+    at_every_position,
+    handled,
+    in_random_order,
+    log_on,
+)
 from tests.integration.system_kit import System, request_of, served
 from tidelog import Client
 
@@ -31,9 +40,6 @@ FILTERS = [
     *({"status": status, "project_id": PROJECTS[0]} for status in (None, "running", "failed", "degraded")),
 ]
 ERROR = Failure(type="KeyError", message="'ticket'")
-OLD_MEMBER = """
-INSERT INTO member (member_id, place, groups, joined_at, alive_until, formats) VALUES (%s, 'old', '{}', now(), now(), '{1}')
-"""
 
 
 @pytest_asyncio.fixture
@@ -83,9 +89,9 @@ async def test_lists_at_every_position_are_those_of_then(
 
     async def change_members(recorded: RecordedEvent) -> None:
         if documents and recorded.position == 1:
-            await log.rows(OLD_MEMBER, UUID(int=0))
+            await log.rows(OLD_MEMBER)
         elif documents and recorded.position == middle:
-            await log.rows("DELETE FROM member")
+            await log.rows(NO_OLD_MEMBER)
 
     async def every_list() -> list[list[dict[str, Any]]]:
         return [await listed(reads, None, 1_000, **filters) for filters in FILTERS]
