@@ -9,6 +9,7 @@ import typer
 from api.cli import options, output, phrases
 from api.cli.ids import GivenId
 from api.cli.large_values import left_out
+from api.cli.reaching import server_of
 
 app = typer.Typer()
 
@@ -36,11 +37,9 @@ def _command(none: str) -> Callable[[Show], Listed]:
             output.run(listed(run_id, at, data_dir, url, as_json))
 
         async def listed(run_id: str, at: str | None, data_dir: Path | None, url: str | None, as_json: bool) -> None:
-            from api.cli import connection
-            from api.settings import load_settings
 
             given = GivenId.parse(run_id)
-            async with connection.server(load_settings(data_dir=data_dir, url=url), quiet=as_json) as server:
+            async with server_of(data_dir, url, as_json) as server:
                 path = f"/v1/runs/{await given.complete(server)}/{show.__name__}"
                 found = [item async for item in server.pages(path, {"as_of": at})]
             if as_json:

@@ -8,6 +8,7 @@ import typer
 from api.cli import failures, options, output, phrases
 from api.cli.ids import CALL, GivenId
 from api.cli.large_values import fill
+from api.cli.reaching import server_of
 
 app = typer.Typer(help="Tool calls of agents.", no_args_is_help=True)
 
@@ -44,12 +45,8 @@ def list_invocations(
 async def _list(
     ambiguous: bool, run: str | None, limit: int, at: str | None, data_dir: Path | None, url: str | None, as_json: bool
 ) -> None:
-    from api.cli import connection
-    from api.settings import load_settings
-
     given = GivenId.parse(run) if run else None
-    settings = load_settings(data_dir=data_dir, url=url)
-    async with connection.server(settings, quiet=as_json) as server:
+    async with server_of(data_dir, url, as_json) as server:
         run_id = await given.complete(server) if given else None
         filters = {"status": "ambiguous" if ambiguous else None, "run_id": run_id, "as_of": at}
         found = [call async for call in server.pages("/v1/invocations", filters, limit=limit)]
@@ -97,12 +94,8 @@ def show(
 
 
 async def _show(invocation_id: str, at: str | None, traceback: bool, data_dir: Path | None, url: str | None, as_json: bool) -> None:
-    from api.cli import connection
-    from api.settings import load_settings
-
     given = GivenId.parse(invocation_id, CALL)
-    settings = load_settings(data_dir=data_dir, url=url)
-    async with connection.server(settings, quiet=as_json) as server:
+    async with server_of(data_dir, url, as_json) as server:
         call: dict[str, Any] = await server.get(f"/v1/invocations/{await given.complete(server)}", {"as_of": at})
         if not as_json:
             await fill(server, call)
@@ -182,8 +175,6 @@ async def _resolve(
     invocation_id: str, reason: str, result: str | None, error: str | None, error_type: str | None, evidence: str | None,
     data_dir: Path | None, url: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    from api.cli import connection
-    from api.settings import load_settings
 
     given = GivenId.parse(invocation_id, CALL)
     said: dict[str, Any] = (
@@ -192,8 +183,7 @@ async def _resolve(
         else {"error": {"type": error_type or "ResolvedByHand", "message": error}}
     )
     body = {**said, "reason": reason} | ({} if evidence is None else {"evidence": evidence})
-    settings = load_settings(data_dir=data_dir, url=url)
-    async with connection.server(settings, quiet=as_json) as server:
+    async with server_of(data_dir, url, as_json) as server:
         wanted = await given.complete(server)
         accepted: dict[str, Any] = await server.post(f"/v1/invocations/{wanted}/resolve", body)
     if as_json:
