@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -20,6 +20,7 @@ from application.engine.ports.checkpoints import LostOwnership
 from application.engine.ports.log import NewEvent, StreamAppend, one_command
 from application.engine.ports.pages import Page, uuid_cursor
 from application.engine.ports.projections import Kind, Purpose
+from application.reads import Positioned
 from domain import agent_runs, projects, runs
 from domain.errors import Unavailable
 from domain.kernel import Command, Event, RecordedEvent
@@ -35,7 +36,8 @@ from tests.integration.system_kit import eventually, new_id, request_of, stopped
 from tests.kit.memory import MemoryLog, MemorySubscription
 
 T = TypeVar("T")
-V = TypeVar("V", bound=BaseModel)
+V = TypeVar("V", bound=BaseModel, covariant=True)
+W = TypeVar("W", contravariant=True)
 
 PROJECT = UUID("01920000-0000-7000-8000-000000000001")
 PLAN = runs.Plan(steps=(runs.Step(key="write", agent="editor"),))
@@ -250,17 +252,30 @@ async def handled(log: Log, projection: Projection) -> None:
     await runner.handle(await log.feed.read(after=0, limit=1_000))
 
 
-async def all_pages(limit: int, page: Callable[[UUID | None], Awaitable[Page[V]]]) -> list[dict[str, Any]]:
-    """The entries of a list, from all of its pages. `page`: the page behind an id."""
+class ListsOfThen(Protocol[W, V]):
+    """Queries of a read model with a list, now and as of a position."""
+
+    async def list(self, tenant_id: UUID, wanted: W) -> Positioned[Page[V]]: ...
+
+    async def list_as_of(self, tenant_id: UUID, position: int, wanted: W) -> Page[V]: ...
+
+
+async def all_pages(
+    reads: ListsOfThen[W, V], position: int | None, limit: int, wanted: Callable[[UUID | None], W]
+) -> list[dict[str, Any]]:
+    """The entries of a list, now or at a position, from all of its pages. `wanted`: the page of `limit` entries behind an id."""
     shown: list[dict[str, Any]] = []
     before: UUID | None = None
     while True:
-        found = await page(before)
-        assert len(found.data) <= limit
-        shown += [entry.model_dump(mode="json") for entry in found.data]
-        if found.next_cursor is None:
+        if position is None:
+            page = (await reads.list(DEFAULT_TENANT_ID, wanted(before))).value
+        else:
+            page = await reads.list_as_of(DEFAULT_TENANT_ID, position, wanted(before))
+        assert len(page.data) <= limit
+        shown += [entry.model_dump(mode="json") for entry in page.data]
+        if page.next_cursor is None:
             return shown
-        before = uuid_cursor(found.next_cursor)
+        before = uuid_cursor(page.next_cursor)
 
 
 async def in_random_order(log: Log, seed: int, lives: list[list[Command]], *, reactions: bool = True) -> None:

@@ -15,7 +15,6 @@ from application.engine.ports.views import ListedRow
 from application.engine.reading.history_keeper import HistoryKeeper
 from application.reads import InvocationsWanted
 from application.runs.contents import PageOf, RunContents
-from application.views.invocations import InvocationSummary
 from application.views.large import LARGE_BYTES
 from domain import agent_runs, runs
 from domain.errors import NotFound, PayloadTooLarge, ProjectionBehind
@@ -102,15 +101,7 @@ def lives_of_calls(run_id: UUID) -> list[list[Command]]:
 
 
 async def listed(reads: InvocationQueries, position: int | None, limit: int, **filters: Any) -> list[dict[str, Any]]:
-    """All pages of the list, now or at a position."""
-
-    async def page(before: UUID | None) -> Page[InvocationSummary]:
-        wanted = InvocationsWanted(limit, before, **filters)
-        if position is None:
-            return (await reads.list(DEFAULT_TENANT_ID, wanted)).value
-        return await reads.list_as_of(DEFAULT_TENANT_ID, position, wanted)
-
-    return await all_pages(limit, page)
+    return await all_pages(reads, position, limit, lambda before: InvocationsWanted(limit, before, **filters))
 
 
 @pytest.mark.parametrize("looked_at", [20_000, 4])

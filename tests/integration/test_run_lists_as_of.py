@@ -9,9 +9,7 @@ import pytest_asyncio
 from uuid_utils.compat import uuid7
 
 from application.engine.ports.log import NewEvent, StreamAppend, one_command
-from application.engine.ports.pages import Page
 from application.reads import RunsWanted
-from application.views.runs import RunSummary
 from domain import runs
 from domain.errors import PayloadTooLarge, ProjectionBehind
 from domain.failures import Failure
@@ -67,15 +65,7 @@ def life(outcome: str, project_id: UUID) -> list[Command]:
 
 
 async def listed(reads: RunQueries, position: int | None, limit: int, **filters: Any) -> list[dict[str, Any]]:
-    """All pages of the list, now or at a position."""
-
-    async def page(before: UUID | None) -> Page[RunSummary]:
-        wanted = RunsWanted(limit, before, **filters)
-        if position is None:
-            return (await reads.list(DEFAULT_TENANT_ID, wanted)).value
-        return await reads.list_as_of(DEFAULT_TENANT_ID, position, wanted)
-
-    return await all_pages(limit, page)
+    return await all_pages(reads, position, limit, lambda before: RunsWanted(limit, before, **filters))
 
 
 @pytest.mark.parametrize(("looked_at", "documents"), [(20_000, False), (4, True)])

@@ -48,9 +48,7 @@ async def get_calls(
     request: Request, run_id: UUID, limit: Limit = 100, cursor: str | None = None, as_of: ListAsOf = None
 ) -> Response:
     """In the order of their start. The run itself shows the newest ones. `GET /v1/invocations/{id}` has a call's values."""
-    page = PageOf(principal_of(request).tenant_id, run_id, limit, position_cursor(cursor) or 0, as_of)
-    if as_of is None:
-        await caught_up(request, "runs")
+    page = await _wanted(request, "runs", run_id, limit, cursor, as_of)
     return page_answer(request, CallPage, await _contents(request).calls(page))
 
 
@@ -63,7 +61,7 @@ async def get_journal(
     request: Request, run_id: UUID, limit: Limit = 100, cursor: str | None = None, as_of: ListAsOf = None
 ) -> Response:
     """Entries of all agents of the run, in the order of the log. A result over 16 KiB is a reference to its event."""
-    page = PageOf(principal_of(request).tenant_id, run_id, limit, position_cursor(cursor) or 0, as_of)
+    page = await _wanted(request, None, run_id, limit, cursor, as_of)
     return page_answer(request, JournalPage, await _contents(request).journal(page))
 
 
@@ -77,10 +75,18 @@ async def get_messages(
     request: Request, run_id: UUID, limit: Limit = 100, cursor: str | None = None, as_of: ListAsOf = None
 ) -> Response:
     """Messages between the agents of the run, in the order of sending."""
-    page = PageOf(principal_of(request).tenant_id, run_id, limit, position_cursor(cursor) or 0, as_of)
-    if as_of is None:
-        await caught_up(request, "messages")
+    page = await _wanted(request, "messages", run_id, limit, cursor, as_of)
     return page_answer(request, MessagePage, await _contents(request).messages(page))
+
+
+async def _wanted(
+    request: Request, read_model: str | None, run_id: UUID, limit: int, cursor: str | None, as_of: str | None
+) -> PageOf:
+    """The page that is asked for. `read_model`: has the list of now, and is waited for if the request asks for that."""
+    after = position_cursor(cursor) or 0
+    if as_of is None and read_model is not None:
+        await caught_up(request, read_model)
+    return PageOf(principal_of(request).tenant_id, run_id, limit, after, as_of)
 
 
 def _contents(request: Request) -> RunContents:
