@@ -112,8 +112,8 @@ async def test_every_place_of_a_run_has_references_that_lead_to_the_values(share
     assert len(answer.content) < LARGE_BYTES, "nothing large is left in the document"
 
     journal = {entry["key"]: entry for entry in await listed(shared, f"/v1/runs/{run_id}/journal")}
-    path = await followed(shared, journal["kept"], "result", value("kept"))
-    assert (await shared.http.get(path.replace(str(journal["kept"]["position"]), "1"))).status_code == 404
+    await followed(shared, journal["kept"], "result", value("kept"))
+    assert (await shared.http.get(f"/v1/runs/{run_id}/journal/1/result?as_of=1")).status_code == 404
     assert (journal["mine"]["result"], journal["mine"]["large"]) == (MINE, None)
     long, short = await listed(shared, f"/v1/runs/{run_id}/messages")
     await followed(shared, long, "body", value("said"))
