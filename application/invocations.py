@@ -1,13 +1,21 @@
-"""Tool calls: loading one call of a tenant, making the requests of its commands, and resolving an ambiguous call."""
+"""Tool calls: loading one call of a tenant, showing a call now or as of a position or time, making the requests of the call's
+commands, and resolving an ambiguous call.
+"""
 
+from typing import Literal
 from uuid import UUID
 
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import Caller, CommandOutcome, CommandRequest
+from application.engine.ports.log import EventFeed
 from application.engine.ports.log_context import about
+from application.engine.reading.as_of import position_as_of
+from application.engine.reading.history_keeper import HistoryKeeper
+from application.reads import InvocationReads, Positioned
+from application.views.invocations import InvocationView
 from domain import invocations
 from domain.errors import NotFound
-from domain.kernel import derive_id
+from domain.kernel import Json, derive_id
 
 
 async def load_invocation(commands: CommandLoop, tenant_id: UUID, invocation_id: UUID) -> invocations.Invocation:
@@ -17,6 +25,46 @@ async def load_invocation(commands: CommandLoop, tenant_id: UUID, invocation_id:
     if state.status not in ("succeeded", "failed"):
         state = (await commands.load(invocations.DECIDER, tenant_id, invocation_id)).state
     return state
+
+
+async def invocation_as_of(
+    commands: CommandLoop,
+    reads: InvocationReads,
+    feed: EventFeed,
+    histories: HistoryKeeper,
+    tenant_id: UUID,
+    invocation_id: UUID,
+    as_of: str | None,
+) -> Positioned[InvocationView]:
+    """The call with its values, folded from its events, and the position of the last of them. `as_of`: None for now.
+
+    Raises:
+        InvalidCommand: `as_of` is neither a position nor a time.
+        NotFound: the tenant has, or had, no such call.
+        Unavailable.
+    """
+    events = await commands.history(tenant_id, invocation_id)
+    if as_of is not None:
+        until = await position_as_of(feed, histories, tenant_id, as_of)
+        events = [event for event in events if event.position <= until]
+    view = reads.replay(events)
+    if view is None:
+        raise NotFound(f"there is no invocation {invocation_id}" + (f" as of {as_of}" if as_of is not None else ""))
+    return Positioned(view, events[-1].position)
+
+
+def value_of(call: InvocationView, field: Literal["arguments", "result", "error", "evidence"]) -> Json:
+    """A value of the call. Raises NotFound if the call has no such value, or none yet."""
+    match field:
+        case "arguments":
+            return call.arguments
+        case "result" if call.status == "succeeded":
+            return call.result
+        case "error" if call.error is not None:
+            return call.error.model_dump(mode="json")
+        case "evidence" if call.resolution is not None and call.resolution.evidence is not None:
+            return call.resolution.evidence
+    raise NotFound(f"invocation {call.invocation_id} has no {field}: it is {call.status}")
 
 
 async def request_for_invocation(commands: CommandLoop, caller: Caller, invocation_id: UUID, name: str) -> CommandRequest:

@@ -132,6 +132,14 @@ class MessageReads(Protocol):
         """Messages of a run that were sent after a position, in the order of sending."""
         ...
 
+    def sent(self, recorded: RecordedEvent) -> MessageView:
+        """The message as the event says that sent it. Raises ValueError, UnknownEvent."""
+        ...
+
+    def evolve(self, messages: Mapping[UUID, MessageView], recorded: RecordedEvent) -> None:
+        """Changes the message that an event of a mailbox is about, if it is among those by id. Raises ValueError, UnknownEvent."""
+        ...
+
 
 class AgentReads(Protocol):
     async def list(self, tenant_id: UUID, *, limit: int, after: str | None, capability: str | None) -> Positioned[Page[AgentView]]:
@@ -159,11 +167,27 @@ class ProjectReads(Protocol):
         ...
 
 
+class InvocationsWanted(NamedTuple):
+    """A page of a list of tool calls."""
+
+    limit: int
+    before: UUID | None = None
+    """Only calls with a lower id. None: from the highest id on."""
+    status: str | None = None
+    run_id: UUID | None = None
+
+
 class InvocationReads(Protocol):
-    async def list(
-        self, tenant_id: UUID, *, limit: int, before: UUID | None, status: str | None, run_id: UUID | None
-    ) -> Positioned[Page[InvocationSummary]]:
-        """Tool calls before an id, the calls of the newest runs first."""
+    async def list(self, tenant_id: UUID, wanted: InvocationsWanted) -> Positioned[Page[InvocationSummary]]:
+        """Tool calls, the calls of the newest runs first."""
+        ...
+
+    async def list_as_of(self, tenant_id: UUID, position: int, wanted: InvocationsWanted) -> Page[InvocationSummary]:
+        """The list as it was at a position that the read model has reached. A page before the last one may have fewer than `limit`
+        calls, or none.
+
+        Raises ProjectionBehind; PayloadTooLarge for a page whose calls have more events than one answer reads.
+        """
         ...
 
     def replay(self, events: Sequence[RecordedEvent]) -> InvocationView | None:

@@ -1,13 +1,14 @@
 """Messages of a run and what became of each: sent, delivered, received, or refused."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from application.engine.ports.pages import Page, encode_cursor
 from application.reads import Positioned
 from application.views.large import LARGE_BYTES, path_of_message, place_of
-from application.views.messages import MessageView
+from application.views.messages import MessageView, Status
 from domain.agent_runs import MailDelivered, MailReceived, MailRefused
 from domain.kernel import Json, RecordedEvent
 from domain.messages import MessageSent
@@ -105,7 +106,7 @@ def _listed(run_id: UUID, row: Sequence[Any]) -> MessageView:
         return MessageView(
             message_id=row[0], run_id=run_id, sender=row[1], recipient=row[2], body=body, position=row[4], sent_at=row[5],
             delivered_at=row[6], received_at=row[7], refused=row[8], unreadable=unreadable,
-            status="refused" if row[8] else "received" if row[7] else "delivered" if row[6] else "sent",
+            status=_status(row[6], row[7], row[8]),
         )  # fmt: skip
 
     if row[3] is None:
@@ -113,6 +114,43 @@ def _listed(run_id: UUID, row: Sequence[Any]) -> MessageView:
         large.put("body", None, place_of(path_of_message(run_id, row[0]), "body", row[4], row[9]))
         return large
     return listed("message", row[0], lambda: view(load_json(row[3])), lambda: view(None, unreadable=True))
+
+
+def _status(delivered_at: datetime | None, received_at: datetime | None, refused: str | None) -> Status:
+    return "refused" if refused else "received" if received_at else "delivered" if delivered_at else "sent"
+
+
+# --- the replay -------------------------------------------------------------------------------------------------------
+
+
+def sent_message(recorded: RecordedEvent) -> MessageView:
+    """The row of a message that was sent, as the list shows it."""
+    event: MessageSent = decoded(recorded)
+    body = dump_json(event.body)
+    size = len(body.encode())
+    shown = body if size <= LARGE_BYTES else None
+    sent_at = event.sent_at or recorded.recorded_at
+    return _listed(
+        event.run_id, (recorded.stream_id, event.sender, event.recipient, shown, recorded.position, sent_at, None, None, None, size)
+    )
+
+
+def evolve(messages: Mapping[UUID, MessageView], recorded: RecordedEvent) -> None:
+    event: MailDelivered | MailRefused | MailReceived = decoded(recorded)
+    message = None if event.message_id is None else messages.get(event.message_id)
+    if message is None:
+        return
+    match event:
+        case MailDelivered():
+            message.delivered_at = recorded.recorded_at
+        case MailRefused():
+            message.refused = event.reason
+        case MailReceived():
+            message.received_at = recorded.recorded_at
+    message.status = _status(message.delivered_at, message.received_at, message.refused)
+
+
+# --- the port ---------------------------------------------------------------------------------------------------------
 
 
 class MessageQueries:
@@ -124,3 +162,9 @@ class MessageQueries:
     async def list(self, tenant_id: UUID, run_id: UUID, *, limit: int, after: int | None) -> Positioned[Page[MessageView]]:
         async with reading(self._database, PROJECTION.name) as (connection, position):
             return Positioned(await list_messages(connection, tenant_id, run_id, limit=limit, after=after), position)
+
+    def sent(self, recorded: RecordedEvent) -> MessageView:
+        return sent_message(recorded)
+
+    def evolve(self, messages: Mapping[UUID, MessageView], recorded: RecordedEvent) -> None:
+        evolve(messages, recorded)

@@ -1,4 +1,4 @@
-"""`tidelog runs calls` and `tidelog runs journal`: what is inside a run, completely."""
+"""`tidelog runs calls`, `journal` and `messages`: what is inside a run, completely."""
 
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -9,11 +9,11 @@ import typer
 from api.cli import options, output, phrases
 from api.cli.ids import GivenId
 from api.cli.large_values import left_out
+from api.cli.reaching import server_of
 
 app = typer.Typer()
 
 RunId = Annotated[str, typer.Argument(metavar="ID", help="The run's id, or its beginning.")]
-At = Annotated[str | None, typer.Option("--at", metavar="POSITION|TIME", help="As it was then: 42, or 2026-01-31T12:00:00Z.")]
 
 
 Show = Callable[[list[dict[str, Any]]], None]
@@ -29,7 +29,7 @@ def _command(none: str) -> Callable[[Show], Listed]:
     def made(show: Show) -> Listed:
         def command(
             run_id: RunId,
-            at: At = None,
+            at: options.At = None,
             data_dir: options.DataDir = None,
             url: options.Url = None,
             as_json: options.AsJson = False,
@@ -37,11 +37,9 @@ def _command(none: str) -> Callable[[Show], Listed]:
             output.run(listed(run_id, at, data_dir, url, as_json))
 
         async def listed(run_id: str, at: str | None, data_dir: Path | None, url: str | None, as_json: bool) -> None:
-            from api.cli import connection
-            from api.settings import load_settings
 
             given = GivenId.parse(run_id)
-            async with connection.server(load_settings(data_dir=data_dir, url=url), quiet=as_json) as server:
+            async with server_of(data_dir, url, as_json) as server:
                 path = f"/v1/runs/{await given.complete(server)}/{show.__name__}"
                 found = [item async for item in server.pages(path, {"as_of": at})]
             if as_json:
@@ -99,3 +97,25 @@ def _what(entry: dict[str, Any]) -> str:
     if entry["succeeded"] is not None:
         return "succeeded" if entry["succeeded"] else "failed"
     return "" if entry["result"] is None else output.gist(entry["result"], 120)
+
+
+@_command("No messages.")
+def messages(found: list[dict[str, Any]]) -> None:
+    """Show the messages between the agents of a run, in the order of sending.
+
+    Examples:
+
+      tidelog runs messages 0198c0de-…
+
+      tidelog runs messages 0198c0de-… --at 42
+    """
+    table = output.table("Position", "Sent", "From", "To", "Status", "Message")
+    for message in found:
+        hint = f"{output.program()} events show {message['position']}"
+        status = message["status"] + (f": {message['refused']}" if message["refused"] else "")
+        table.add_row(
+            str(message["position"]), message["sent_at"][:19].replace("T", " "), output.escape(message["sender"]),
+            output.escape(message["recipient"]), output.escape(status),
+            output.escape(left_out(message, "body", hint) or output.gist(message["body"], 160)),
+        )  # fmt: skip
+    output.console().print(table)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from api.cli import output
+from api.cli.reaching import server_of
 
 MOST_SHOWN = 4000
 """Characters of a description."""
@@ -12,10 +13,8 @@ MOST_SHOWN = 4000
 
 async def read(what: Literal["agents", "tools"], data_dir: Path | None, url: str | None, quiet: bool) -> list[dict[str, Any]]:
     """All registered agents or tools, in the order of their names."""
-    from api.cli import connection
-    from api.settings import load_settings
 
-    async with connection.server(load_settings(data_dir=data_dir, url=url), quiet=quiet) as server:
+    async with server_of(data_dir, url, quiet) as server:
         return [definition async for definition in server.pages(f"/v1/{what}")]
 
 

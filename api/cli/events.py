@@ -7,6 +7,7 @@ import typer
 
 from api.cli import options, output
 from api.cli.ids import GivenId, short
+from api.cli.reaching import server_of
 
 if TYPE_CHECKING:
     from api.cli.connection import ServerClient
@@ -49,16 +50,13 @@ def tail(
 async def _tail(
     run: str | None, types: list[str], after: str, follow: bool | None, data_dir: Path | None, url: str | None, as_json: bool
 ) -> None:
-    from api.cli import connection
-    from api.settings import load_settings
     from application.engine.reading.histories import Cursor
     from tidelog.errors import HistoryReplaced
 
     if Cursor.parse(after) is None:
         raise output.CommandFailed(f"--after: '{after}' is neither a position nor a cursor", output.WRONG_USAGE)
     given = GivenId.parse(run) if run else None
-    settings = load_settings(data_dir=data_dir, url=url)
-    async with connection.server(settings, quiet=as_json) as server:
+    async with server_of(data_dir, url, as_json) as server:
         following = (
             not server.temporary if follow is None else follow
         )  # no new events come on a server that was started for this command
@@ -119,12 +117,8 @@ def show(
 
 
 async def _show_some(wanted: str, data_dir: Path | None, url: str | None, as_json: bool) -> None:
-    from api.cli import connection
-    from api.settings import load_settings
-
     _check(wanted)
-    settings = load_settings(data_dir=data_dir, url=url)
-    async with connection.server(settings, quiet=as_json) as server:
+    async with server_of(data_dir, url, as_json) as server:
         positions = await _positions(server, wanted)
         for position in positions:
             event: dict[str, Any] = await server.get(f"/v1/events/{position}")

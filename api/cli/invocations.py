@@ -8,6 +8,7 @@ import typer
 from api.cli import failures, options, output, phrases
 from api.cli.ids import CALL, GivenId
 from api.cli.large_values import fill
+from api.cli.reaching import server_of
 
 app = typer.Typer(help="Tool calls of agents.", no_args_is_help=True)
 
@@ -25,37 +26,40 @@ def list_invocations(
     ambiguous: Annotated[bool, typer.Option("--ambiguous", help="Only calls that wait for a person.")] = False,
     run: Annotated[str | None, typer.Option("--run", metavar="ID", help="Only calls of this run.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 20,
+    at: options.At = None,
     data_dir: options.DataDir = None,
     url: options.Url = None,
     as_json: options.AsJson = False,
 ) -> None:
     """List tool calls, the calls of the newest runs first.
 
-    Example:
+    Examples:
 
       tidelog invocations list --ambiguous
+
+      tidelog invocations list --run 0198c0de-… --at 2026-01-31T12:00:00Z
     """
-    output.run(_list(ambiguous, run, limit, data_dir, url, as_json))
+    output.run(_list(ambiguous, run, limit, at, data_dir, url, as_json))
 
 
-async def _list(ambiguous: bool, run: str | None, limit: int, data_dir: Path | None, url: str | None, as_json: bool) -> None:
-    from api.cli import connection
-    from api.settings import load_settings
-
+async def _list(
+    ambiguous: bool, run: str | None, limit: int, at: str | None, data_dir: Path | None, url: str | None, as_json: bool
+) -> None:
     given = GivenId.parse(run) if run else None
-    settings = load_settings(data_dir=data_dir, url=url)
-    async with connection.server(settings, quiet=as_json) as server:
-        filters = {"status": "ambiguous" if ambiguous else None, "run_id": await given.complete(server) if given else None}
+    async with server_of(data_dir, url, as_json) as server:
+        run_id = await given.complete(server) if given else None
+        filters = {"status": "ambiguous" if ambiguous else None, "run_id": run_id, "as_of": at}
         found = [call async for call in server.pages("/v1/invocations", filters, limit=limit)]
     if as_json:
         output.document(found)
     elif not found:
-        output.say("No call waits for a person." if ambiguous else "No calls.")
+        then = f" at {at}" if at else ""
+        output.say(f"No call {'waited' if at else 'waits'} for a person{then}." if ambiguous else f"No calls{then}.")
     else:
-        _show_list(found)
+        _show_list(found, then=at is not None)
 
 
-def _show_list(found: list[dict[str, Any]]) -> None:
+def _show_list(found: list[dict[str, Any]], *, then: bool) -> None:
     table = output.table("Call", "Tool", "Status", "Since", "Attempt", "Run", "Key")
     for call in found:
         since = call["since"][:19].replace("T", " ")
@@ -65,13 +69,14 @@ def _show_list(found: list[dict[str, Any]]) -> None:
         )  # fmt: skip
     output.console().print(table)
     waiting = [call["invocation_id"] for call in found if call["status"] == "ambiguous"]
-    if waiting:
+    if waiting and not then:
         output.say(f"Look what became of an ambiguous call, then say it:\n{to_resolve(waiting[0])}")
 
 
 @app.command()
 def show(
     invocation_id: InvocationId,
+    at: options.At = None,
     traceback: options.Traceback = False,
     data_dir: options.DataDir = None,
     url: options.Url = None,
@@ -79,30 +84,28 @@ def show(
 ) -> None:
     """Show a tool call: its arguments and its outcome.
 
-    Example:
+    Examples:
 
       tidelog invocations show 0198c0de-…
+
+      tidelog invocations show 0198c0de-… --at 42
     """
-    output.run(_show(invocation_id, traceback, data_dir, url, as_json))
+    output.run(_show(invocation_id, at, traceback, data_dir, url, as_json))
 
 
-async def _show(invocation_id: str, traceback: bool, data_dir: Path | None, url: str | None, as_json: bool) -> None:
-    from api.cli import connection
-    from api.settings import load_settings
-
+async def _show(invocation_id: str, at: str | None, traceback: bool, data_dir: Path | None, url: str | None, as_json: bool) -> None:
     given = GivenId.parse(invocation_id, CALL)
-    settings = load_settings(data_dir=data_dir, url=url)
-    async with connection.server(settings, quiet=as_json) as server:
-        call: dict[str, Any] = await server.get(f"/v1/invocations/{await given.complete(server)}")
+    async with server_of(data_dir, url, as_json) as server:
+        call: dict[str, Any] = await server.get(f"/v1/invocations/{await given.complete(server)}", {"as_of": at})
         if not as_json:
             await fill(server, call)
     if as_json:
         output.document(call)
     else:
-        _show_one(call, traceback)
+        _show_one(call, traceback, then=at is not None)
 
 
-def _show_one(call: dict[str, Any], traceback: bool) -> None:
+def _show_one(call: dict[str, Any], traceback: bool, *, then: bool = False) -> None:
     from rich.json import JSON
 
     console, resolution = output.console(), call["resolution"]
@@ -130,7 +133,7 @@ def _show_one(call: dict[str, Any], traceback: bool) -> None:
     if call["error"] and failures.has_more(call["error"]):
         hint = f"\nFor the traceback: {output.program()} invocations show {call['invocation_id']} --traceback"
         output.say(f"\n{phrases.quoted(failures.details(call['error']))}" if traceback else hint)
-    if call["status"] == "ambiguous":
+    if call["status"] == "ambiguous" and not then:
         output.say(f"\nIts worker vanished: look what became of it, then say it:\n{to_resolve(call['invocation_id'])}")
 
 
@@ -172,8 +175,6 @@ async def _resolve(
     invocation_id: str, reason: str, result: str | None, error: str | None, error_type: str | None, evidence: str | None,
     data_dir: Path | None, url: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    from api.cli import connection
-    from api.settings import load_settings
 
     given = GivenId.parse(invocation_id, CALL)
     said: dict[str, Any] = (
@@ -182,8 +183,7 @@ async def _resolve(
         else {"error": {"type": error_type or "ResolvedByHand", "message": error}}
     )
     body = {**said, "reason": reason} | ({} if evidence is None else {"evidence": evidence})
-    settings = load_settings(data_dir=data_dir, url=url)
-    async with connection.server(settings, quiet=as_json) as server:
+    async with server_of(data_dir, url, as_json) as server:
         wanted = await given.complete(server)
         accepted: dict[str, Any] = await server.post(f"/v1/invocations/{wanted}/resolve", body)
     if as_json:

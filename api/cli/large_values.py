@@ -9,6 +9,7 @@ import typer
 
 from api.cli import options, output
 from api.cli.ids import GivenId
+from api.cli.reaching import server_of
 
 if TYPE_CHECKING:
     from api.cli.connection import ServerClient
@@ -38,9 +39,7 @@ async def fill(server: "ServerClient", *holders: dict[str, Any]) -> None:
 def result(
     run_id: Annotated[str, typer.Argument(metavar="ID", help="The run's id, or its beginning.")],
     step: Annotated[str | None, typer.Option("--step", metavar="KEY", help="The result of this step of the run.")] = None,
-    at: Annotated[
-        str | None, typer.Option("--at", metavar="POSITION|TIME", help="As it was then: 42, or 2026-01-31T12:00:00Z.")
-    ] = None,
+    at: options.At = None,
     data_dir: options.DataDir = None,
     url: options.Url = None,
     as_json: options.AsJson = False,
@@ -57,11 +56,8 @@ def result(
 
 
 async def _result(run_id: str, step: str | None, at: str | None, data_dir: Path | None, url: str | None, as_json: bool) -> None:
-    from api.cli import connection
-    from api.settings import load_settings
-
     given = GivenId.parse(run_id)
-    async with connection.server(load_settings(data_dir=data_dir, url=url), quiet=True) as server:
+    async with server_of(data_dir, url, True) as server:
         path = f"/v1/runs/{await given.complete(server)}" + (f"/steps/{quote(step, safe='')}" if step else "")
         found = await server.get(f"{path}/result", {"as_of": at})
     if isinstance(found, str) and not as_json:

@@ -8,6 +8,7 @@ import typer
 
 from api.cli import options, output
 from api.cli.ids import GivenId
+from api.cli.reaching import server_of
 
 if TYPE_CHECKING:
     from api.cli.connection import ServerClient
@@ -53,12 +54,8 @@ def logs(
 async def _logs(
     run_id: str, follow: bool, wanted: dict[str, str | None], data_dir: Path | None, url: str | None, as_json: bool
 ) -> None:
-    from api.cli import connection
-    from api.settings import load_settings
-
     given = GivenId.parse(run_id)
-    settings = load_settings(data_dir=data_dir, url=url)
-    async with connection.server(settings, quiet=as_json) as server:
+    async with server_of(data_dir, url, as_json) as server:
         complete = await given.complete(server)
         after, any_line, last = 0, False, None
         over = not follow

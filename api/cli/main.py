@@ -13,7 +13,6 @@ from api.cli import (
     invocations,
     large_values,
     logs,
-    messages,
     nats,
     options,
     output,
@@ -38,7 +37,6 @@ app = typer.Typer(
 )
 for module in (up, worker, demo, replay, verify, restored, doctor):
     app.registered_commands.extend(module.app.registered_commands)
-runs.app.registered_commands.extend(messages.app.registered_commands)
 runs.app.registered_commands.extend(logs.app.registered_commands)
 runs.app.registered_commands.extend(contents.app.registered_commands)
 runs.app.registered_commands.extend(large_values.app.registered_commands)

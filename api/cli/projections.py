@@ -1,14 +1,13 @@
 """`tidelog projections`: rebuilds of read models while they serve, and their parked events."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from api.cli import options, output
+from api.cli.reaching import server_of
 
 if TYPE_CHECKING:
     from api.cli.connection import ServerClient
@@ -153,15 +152,6 @@ def retry(
 
 
 # --- the work ---------------------------------------------------------------------------------------------------------
-
-
-@asynccontextmanager
-async def server_of(data_dir: Path | None, url: str | None, as_json: bool) -> "AsyncIterator[ServerClient]":
-    from api.cli import connection
-    from api.settings import load_settings
-
-    async with connection.server(load_settings(data_dir=data_dir, url=url), quiet=as_json) as server:
-        yield server
 
 
 async def _list(data_dir: Path | None, url: str | None, as_json: bool) -> None:

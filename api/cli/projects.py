@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from api.cli import options, output
+from api.cli.reaching import server_of
 
 app = typer.Typer(help="Projects that runs belong to.", no_args_is_help=True)
 
@@ -22,11 +23,7 @@ def list_projects(data_dir: options.DataDir = None, url: options.Url = None, as_
 
 
 async def _list(data_dir: Path | None, url: str | None, as_json: bool) -> None:
-    from api.cli import connection
-    from api.settings import load_settings
-
-    settings = load_settings(data_dir=data_dir, url=url)
-    async with connection.server(settings, quiet=as_json) as server:
+    async with server_of(data_dir, url, as_json) as server:
         found = [project async for project in server.pages("/v1/projects")]
     if as_json:
         output.document(found)
@@ -59,14 +56,10 @@ def create(
 
 
 async def _create(name: str, metadata: str | None, data_dir: Path | None, url: str | None, as_json: bool) -> None:
-    from api.cli import connection
-    from api.settings import load_settings
-
     body: dict[str, Any] = {"name": name} | (
         {"metadata": options.object_of("--metadata", metadata)} if metadata is not None else {}
     )
-    settings = load_settings(data_dir=data_dir, url=url)
-    async with connection.server(settings, quiet=as_json) as server:
+    async with server_of(data_dir, url, as_json) as server:
         created: dict[str, Any] = await server.post("/v1/projects", body)
     if as_json:
         output.document(created)

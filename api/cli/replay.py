@@ -8,6 +8,7 @@ import typer
 
 from api.cli import options, output
 from api.cli.ids import GivenId
+from api.cli.reaching import server_of
 
 if TYPE_CHECKING:
     from api.cli.history import Moment
@@ -74,11 +75,10 @@ def replay(
 
 
 async def _all(run: str, full: bool, traceback: bool, data_dir: Path | None, url: str | None, as_json: bool) -> None:
-    from api.cli import connection, history
-    from api.settings import load_settings
+    from api.cli import history
 
     given = GivenId.parse(run)
-    async with connection.server(load_settings(data_dir=data_dir, url=url), quiet=as_json) as server:
+    async with server_of(data_dir, url, as_json) as server:
         run_id = await given.complete(server)
         async for moment in history.replay(server, run_id, full=full):
             if as_json:
@@ -88,11 +88,10 @@ async def _all(run: str, full: bool, traceback: bool, data_dir: Path | None, url
 
 
 async def _at(run: str, at: str, full: bool, traceback: bool, data_dir: Path | None, url: str | None, as_json: bool) -> None:
-    from api.cli import connection, run_view
-    from api.settings import load_settings
+    from api.cli import run_view
 
     given = GivenId.parse(run)
-    async with connection.server(load_settings(data_dir=data_dir, url=url), quiet=as_json) as server:
+    async with server_of(data_dir, url, as_json) as server:
         run_id = await given.complete(server)
         document: dict[str, Any] = await server.get(f"/v1/runs/{run_id}", {"as_of": at})
     if as_json:
@@ -102,11 +101,10 @@ async def _at(run: str, at: str, full: bool, traceback: bool, data_dir: Path | N
 
 
 async def _collect(run: str, full: bool, data_dir: Path | None, url: str | None, moments: "list[Moment]") -> None:
-    from api.cli import connection, history
-    from api.settings import load_settings
+    from api.cli import history
 
     given = GivenId.parse(run)
-    async with connection.server(load_settings(data_dir=data_dir, url=url)) as server:
+    async with server_of(data_dir, url) as server:
         run_id = await given.complete(server)
         async for moment in history.replay(server, run_id, keep_states=True, full=full):
             moments.append(moment)

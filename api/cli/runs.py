@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.cli import options, output, phrases
-from api.cli.contents import At
 from api.cli.ids import GivenId
+from api.cli.reaching import server_of
 from api.cli.run_body import OnFailure, Priority, StartOptions, agents_of, body_of
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def list_runs(
         ),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 20,
-    at: At = None,
+    at: options.At = None,
     data_dir: options.DataDir = None,
     url: options.Url = None,
     as_json: options.AsJson = False,
@@ -176,11 +176,7 @@ def list_runs(
 
 
 async def _list(wanted: dict[str, str | None], limit: int, data_dir: Path | None, url: str | None, as_json: bool) -> None:
-    from api.cli import connection
-    from api.settings import load_settings
-
-    settings = load_settings(data_dir=data_dir, url=url)
-    async with connection.server(settings, quiet=as_json) as server:
+    async with server_of(data_dir, url, as_json) as server:
         found = [run async for run in server.pages("/v1/runs", wanted, limit=limit)]
         others = [run async for run in server.pages("/v1/runs", limit=1)] if any(wanted.values()) and not found else []
     if as_json:
@@ -224,12 +220,10 @@ def show(
 
 
 async def _show(run_id: str, full: bool, traceback: bool, data_dir: Path | None, url: str | None, as_json: bool) -> None:
-    from api.cli import connection, large_values, run_calls, run_view
-    from api.settings import load_settings
+    from api.cli import large_values, run_calls, run_view
 
     given = GivenId.parse(run_id)
-    settings = load_settings(data_dir=data_dir, url=url)
-    async with connection.server(settings, quiet=as_json) as server:
+    async with server_of(data_dir, url, as_json) as server:
         run: dict[str, Any] = await server.get(f"/v1/runs/{await given.complete(server)}")
         if full:
             await large_values.fill(server, run)
@@ -286,14 +280,11 @@ def cancel(
 
 
 async def _cancel(run_id: str, reason: str | None, data_dir: Path | None, url: str | None, as_json: bool) -> None:
-    from api.cli import connection
-    from api.settings import load_settings
     from tidelog.values import to_json
 
     given = GivenId.parse(run_id)
     body = {"reason": to_json(reason, "--reason")} if reason else {}
-    settings = load_settings(data_dir=data_dir, url=url)
-    async with connection.server(settings, quiet=as_json) as server:
+    async with server_of(data_dir, url, as_json) as server:
         wanted = await given.complete(server)
         before = await _status(server, wanted)
         accepted: dict[str, Any] = await server.post(f"/v1/runs/{wanted}/cancel", body)

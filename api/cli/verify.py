@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.cli import options, output
+from api.cli.reaching import server_of
 
 if TYPE_CHECKING:
     from api.cli.connection import ServerClient
@@ -37,8 +38,6 @@ def verify(
 
 
 async def _verify(names: list[str], wait: bool, data_dir: Path | None, url: str | None, as_json: bool) -> None:
-    from api.cli.projections import server_of
-
     async with server_of(data_dir, url, as_json) as server:
         wanted = names or [view["name"] for view in (await server.get("/v1/projections"))["data"]]
         checks = [await _check(server, name, wait, as_json) for name in wanted]

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from api.cli import options, output
+from api.cli.reaching import server_of
 
 app = typer.Typer(help="Workers that run.", no_args_is_help=True)
 
@@ -34,10 +35,7 @@ def list_workers(
 
 
 async def _list(offering: str | None, data_dir: Path | None, url: str | None, as_json: bool) -> None:
-    from api.cli import connection
-    from api.settings import load_settings
-
-    async with connection.server(load_settings(data_dir=data_dir, url=url), quiet=as_json) as server:
+    async with server_of(data_dir, url, as_json) as server:
         found = [worker async for worker in server.pages("/v1/workers") if offering is None or _offers(worker, offering)]
         problems = [] if as_json or not found else (await server.get("/v1/workers/problems", {"limit": 1_000}))["data"]
     if as_json:

@@ -1,5 +1,6 @@
 """A run as it was at a position or a time, replayed from the log."""
 
+from collections.abc import AsyncIterator, Sequence
 from uuid import UUID
 
 from application.engine.ports.log import EventFeed
@@ -8,6 +9,7 @@ from application.engine.reading.history_keeper import HistoryKeeper
 from application.reads import Positioned, RunReads
 from application.views.runs import RunView
 from domain.errors import NotFound, PayloadTooLarge
+from domain.kernel import RecordedEvent
 
 MAX_REPLAY_EVENTS = 200_000
 PAGE = 1_000
@@ -34,18 +36,26 @@ async def replayed(
 
     Raises NotFound, PayloadTooLarge.
     """
-    after, seen = 0, 0
     view: RunView | None = None
-    while True:
-        page = await feed.read_tenant(tenant_id, after=after, until=until, limit=PAGE, root_id=run_id)
+    async for page in pages_of_run(feed, tenant_id, run_id, after=0, until=until):
         for recorded in page:
             view = reads.evolve(view, recorded, all_calls=all_calls)
-        seen += len(page)
-        if len(page) < PAGE:
-            break
-        if seen > MAX_REPLAY_EVENTS:
-            raise PayloadTooLarge(f"the run has more than {MAX_REPLAY_EVENTS:,} events; replay it over the event stream")
-        after = page[-1].position
     if view is None:
         raise NotFound(f"there is no run {run_id} at position {until}")
     return view
+
+
+async def pages_of_run(
+    feed: EventFeed, tenant_id: UUID, run_id: UUID, *, after: int, until: int, topics: Sequence[str] | None = None
+) -> AsyncIterator[Sequence[RecordedEvent]]:
+    """The run's events between two positions, page by page. Raises PayloadTooLarge if there are more than one replay reads."""
+    seen = 0
+    while True:
+        page = await feed.read_tenant(tenant_id, after=after, until=until, limit=PAGE, root_id=run_id, topics=topics)
+        yield page
+        seen += len(page)
+        if len(page) < PAGE:
+            return
+        if seen > MAX_REPLAY_EVENTS:
+            raise PayloadTooLarge(f"the run has more than {MAX_REPLAY_EVENTS:,} events; replay it over the event stream")
+        after = page[-1].position

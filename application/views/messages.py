@@ -7,6 +7,8 @@ from application.engine.ports.views import ListedRow, Timestamp
 from application.views.large import HoldsLarge
 from domain.kernel import Json
 
+Status = Literal["sent", "delivered", "received", "refused"]
+
 
 class MessageView(ListedRow, HoldsLarge):
     message_id: UUID
@@ -14,7 +16,7 @@ class MessageView(ListedRow, HoldsLarge):
     sender: str
     recipient: str
     body: Json
-    status: Literal["sent", "delivered", "received", "refused"]
+    status: Status
     refused: str | None
     position: int
     sent_at: Timestamp

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from application.engine.ports.checkpoints import Checkpoint, LostOwnership, SteppedBack
+from domain.errors import ProjectionBehind
 from domain.kernel import RecordedEvent
 from projections.engine.kernel import Connection, Database
 
@@ -147,6 +148,15 @@ async def reading(database: Database, read_model: str) -> AsyncIterator[tuple[Co
     """A connection to ask a read model, and the position that the read model had before it is asked."""
     async with database.connection() as connection:
         yield connection, await position_of(connection, read_model)
+
+
+@asynccontextmanager
+async def reading_at(database: Database, read_model: str, position: int) -> AsyncIterator[Connection]:
+    """A connection to ask a read model that has a position. Raises ProjectionBehind."""
+    async with reading(database, read_model) as (connection, reached):
+        if reached < position:
+            raise ProjectionBehind(f"the read model '{read_model}' is at position {reached}, not yet at {position}")
+        yield connection
 
 
 async def position_of(connection: Connection, read_model: str) -> int:

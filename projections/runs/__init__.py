@@ -17,10 +17,9 @@ from application.engine.ports.pages import Page
 from application.reads import Positioned, RunsWanted
 from application.views.large import Field, Held
 from application.views.runs import NEWEST_CALLS, JournalEntryView, RunCallView, RunSummary, RunView
-from domain.errors import ProjectionBehind
 from domain.kernel import RecordedEvent
 from domain.registry import SLICES
-from projections.engine.checkpoints import position_of, reading
+from projections.engine.checkpoints import position_of, reading, reading_at
 from projections.kernel import Database, EarlierForm, Projection
 from projections.runs import documents
 from projections.runs.fold import calls_in, evolve_view, replay
@@ -61,9 +60,7 @@ class RunQueries:
             return Positioned(await list_runs(connection, tenant_id, wanted), position)
 
     async def list_as_of(self, tenant_id: UUID, position: int, wanted: RunsWanted) -> Page[RunSummary]:
-        async with reading(self._database, PROJECTION.name) as (connection, reached):
-            if reached < position:
-                raise ProjectionBehind(f"the read model '{PROJECTION.name}' is at position {reached}, not yet at {position}")
+        async with reading_at(self._database, PROJECTION.name, position) as connection:
             return await list_runs_as_of(connection, tenant_id, position, wanted)
 
     async def calls(self, tenant_id: UUID, run_id: UUID, *, limit: int, after: int) -> Positioned[Page[RunCallView] | None]:

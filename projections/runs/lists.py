@@ -14,7 +14,7 @@ from projections.runs import documents
 
 COLUMNS = "run_id, project_id, status, degraded, position, created_at, agents, missing, priority, finished_at, event_count, view"
 
-# A statement for each combination of filters, so that each can use its index. Bounds and order name all columns of the index: with
+# A walk for each combination of filters, so that each can use its index. Bounds and order name all columns of the index: with
 # `tenant_id = ... ORDER BY created_at` the planner may walk over the runs of all tenants to find the few of a small one.
 OF_TENANT = """
 (tenant_id, created_at, run_id) < (%(tenant)s, %(at)s::timestamptz, %(before)s)
@@ -30,14 +30,22 @@ BY_TENANT = "tenant_id DESC, created_at DESC, run_id DESC"
 BY_STATUS = "tenant_id DESC, status DESC, created_at DESC, run_id DESC"
 BY_PROJECT = "tenant_id DESC, project_id DESC, created_at DESC, run_id DESC"
 BY_BOTH = "tenant_id DESC, project_id DESC, status DESC, created_at DESC, run_id DESC"
-LIST = {
-    (None, False): f"SELECT {COLUMNS} FROM run WHERE {OF_TENANT} ORDER BY {BY_TENANT} LIMIT %(limit)s",
-    ("status", False): f"SELECT {COLUMNS} FROM run WHERE {OF_STATUS} ORDER BY {BY_STATUS} LIMIT %(limit)s",
-    ("degraded", False): f"SELECT {COLUMNS} FROM run WHERE {OF_TENANT} AND degraded ORDER BY {BY_TENANT} LIMIT %(limit)s",
-    (None, True): f"SELECT {COLUMNS} FROM run WHERE {OF_PROJECT} ORDER BY {BY_PROJECT} LIMIT %(limit)s",
-    ("status", True): f"SELECT {COLUMNS} FROM run WHERE {OF_BOTH} ORDER BY {BY_BOTH} LIMIT %(limit)s",
-    ("degraded", True): f"SELECT {COLUMNS} FROM run WHERE {OF_PROJECT} AND degraded ORDER BY {BY_PROJECT} LIMIT %(limit)s",
+WALKS = {
+    (None, False): (OF_TENANT, BY_TENANT),
+    ("status", False): (OF_STATUS, BY_STATUS),
+    ("degraded", False): (f"{OF_TENANT} AND degraded", BY_TENANT),
+    (None, True): (OF_PROJECT, BY_PROJECT),
+    ("status", True): (OF_BOTH, BY_BOTH),
+    ("degraded", True): (f"{OF_PROJECT} AND degraded", BY_PROJECT),
 }
+"""What is walked over, and in which order, by the filters (status, project)."""
+
+
+def _statement(where: str, by: str) -> str:
+    return f"SELECT {COLUMNS} FROM run WHERE {where} ORDER BY {by} LIMIT %(limit)s"
+
+
+LIST = {filters: _statement(*walk) for filters, walk in WALKS.items()}
 
 
 async def list_runs(connection: Connection, tenant_id: UUID, wanted: RunsWanted) -> Page[RunSummary]:

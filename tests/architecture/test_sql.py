@@ -35,6 +35,9 @@ REVIEWED = {
     ("projections/runs/lists.py", "list_runs"),
     ("projections/runs/lists_as_of.py", "list_runs_as_of"),
     # The statement is one of four constants.
+    ("projections/invocations/lists.py", "list_invocations"),
+    ("projections/invocations/lists_as_of.py", "list_invocations_as_of"),
+    # The statement is one of four constants.
     ("projections/runs/rows.py", "_write"),
     # The text of a migration: a file of this release, checked by its SHA-256.
     ("adapters/postgres/migrate.py", "_apply"),
@@ -47,6 +50,11 @@ SQL_TEXT = re.compile(r"\s*(SELECT|INSERT INTO|UPDATE|DELETE FROM|WITH|CREATE|AL
 REVIEWED_TEXTS = {
     # Column names and directions are literals of the function itself.
     ("adapters/postgres/log/feed.py", "tenant_query"),
+    # Conditions and orders are constants of `WALKS`.
+    ("projections/runs/lists.py", "_statement"),
+    ("projections/runs/lists_as_of.py", "_statement"),
+    ("projections/invocations/lists.py", "_statement"),
+    ("projections/invocations/lists_as_of.py", "_statement"),
 }
 
 

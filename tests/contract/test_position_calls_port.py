@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 
 import pytest
 import pytest_asyncio
+import structlog
 
 from adapters.nats import NatsPositionCalls
 from application.engine.background import end
@@ -124,3 +125,14 @@ async def test_a_message_of_somebody_else_harms_nobody(nats: NatsProcess) -> Non
             await process.until_told(runs=2)
         finally:
             await end(owner.task)
+
+
+async def test_a_question_that_reaches_nobody_is_told_as_such(nats: NatsProcess) -> None:
+    """NATS says that nobody listens, as it does while no owner runs. The process is told no position, and is warned of nothing."""
+    async with connected(nats.url) as connection:
+        process = Process(NatsPositionCalls(connection, LOG))
+        with structlog.testing.capture_logs() as logged:
+            await process.ask(runs=(1, 1))
+            await process.calls.tell(process.calls._inbox, {"runs": 7})  # type: ignore[attr-defined]
+            await eventually(lambda: {"runs": 7} in process.told)  # the word of the server came before: messages keep their order
+        assert (process.told, logged) == ([{}, {"runs": 7}], [])

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest_asyncio
 
 from adapters.embedded import EmbeddedServices
+from tests.integration.durable_kit import durable_server
 from tests.integration.nats_kit import Log, open_log
 from tests.integration.played_worker import PlayedWorker
 from tests.integration.system_kit import System, empty_work_queue, fresh_database, issue_key, running
@@ -26,6 +27,13 @@ async def shared(services: EmbeddedServices) -> AsyncIterator[System]:
     async with fresh_database(services) as database_url, running(database_url, services.nats_url) as system:
         await issue_key(system)
         yield system
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def durable() -> AsyncIterator[EmbeddedServices]:
+    """A PostgreSQL server of the module's own that flushes."""
+    async with durable_server() as server:
+        yield server
 
 
 @pytest_asyncio.fixture

@@ -1,10 +1,13 @@
 """For tests of read models without the rest of the server: a log of runs in a database of its own, a runner, a builder."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
+
+from pydantic import BaseModel
 
 from adapters.postgres.database import PostgresDatabase
 from adapters.postgres.listener import ChannelListener
@@ -15,10 +18,12 @@ from application.catalog import CATALOG
 from application.engine.commands.loop import CommandLoop
 from application.engine.ports.checkpoints import LostOwnership
 from application.engine.ports.log import NewEvent, StreamAppend, one_command
+from application.engine.ports.pages import Page, uuid_cursor
 from application.engine.ports.projections import Kind, Purpose
+from application.reads import Positioned
 from domain import agent_runs, projects, runs
 from domain.errors import Unavailable
-from domain.kernel import Event, RecordedEvent
+from domain.kernel import Command, Event, RecordedEvent
 from domain.registry import REGISTRY
 from domain.tenants import DEFAULT_TENANT_ID
 from projections.engine.positions import Positions
@@ -28,9 +33,20 @@ from projections.engine.rebuild.jobs import Build
 from projections.engine.runner import ProjectionRunner
 from projections.kernel import Connection, Database, Projection
 from tests.integration.system_kit import eventually, new_id, request_of, stopped
+from tests.kit.memory import MemoryLog, MemorySubscription
+
+T = TypeVar("T")
+V = TypeVar("V", bound=BaseModel, covariant=True)
+W = TypeVar("W", contravariant=True)
 
 PROJECT = UUID("01920000-0000-7000-8000-000000000001")
 PLAN = runs.Plan(steps=(runs.Step(key="write", agent="editor"),))
+OLD_MEMBER = """
+INSERT INTO member (member_id, place, groups, joined_at, alive_until, formats)
+VALUES (gen_random_uuid(), 'old', '{}', now(), now(), '{1}')
+"""
+"""A process of the release before. While there is one, runs are stored as documents."""
+NO_OLD_MEMBER = "DELETE FROM member WHERE place = 'old'"
 
 
 class CountedDatabase:
@@ -206,3 +222,67 @@ async def building(log: Log, *projections: Projection, database: Database | None
             yield
     finally:
         await listener.close()
+
+
+async def nothing(_: RecordedEvent) -> None:
+    """What happens before an event, if nothing does."""
+
+
+async def at_every_position(
+    log: Log,
+    projection: Projection,
+    look: Callable[[], Awaitable[T]],
+    before: Callable[[RecordedEvent], Awaitable[None]] = nothing,
+) -> dict[int, T]:
+    """What a read model answers at each position of the log: it takes one event at a time, so that it is at every position once."""
+    runner = ProjectionRunner([projection], log.database, MemorySubscription(MemoryLog()))
+    await runner._take()
+    found = {0: await look()}
+    for recorded in await log.feed.read(after=0, limit=1_000):
+        await before(recorded)
+        await runner.handle([recorded])
+        found[recorded.position] = await look()
+    return found
+
+
+async def handled(log: Log, projection: Projection) -> None:
+    """Brings a read model to the head."""
+    runner = ProjectionRunner([projection], log.database, MemorySubscription(MemoryLog()))
+    await runner._take()
+    await runner.handle(await log.feed.read(after=0, limit=1_000))
+
+
+class ListsOfThen(Protocol[W, V]):
+    """Queries of a read model with a list, now and as of a position."""
+
+    async def list(self, tenant_id: UUID, wanted: W) -> Positioned[Page[V]]: ...
+
+    async def list_as_of(self, tenant_id: UUID, position: int, wanted: W) -> Page[V]: ...
+
+
+async def all_pages(
+    reads: ListsOfThen[W, V], position: int | None, limit: int, wanted: Callable[[UUID | None], W]
+) -> list[dict[str, Any]]:
+    """The entries of a list, now or at a position, from all of its pages. `wanted`: the page of `limit` entries behind an id."""
+    shown: list[dict[str, Any]] = []
+    before: UUID | None = None
+    while True:
+        if position is None:
+            page = (await reads.list(DEFAULT_TENANT_ID, wanted(before))).value
+        else:
+            page = await reads.list_as_of(DEFAULT_TENANT_ID, position, wanted(before))
+        assert len(page.data) <= limit
+        shown += [entry.model_dump(mode="json") for entry in page.data]
+        if page.next_cursor is None:
+            return shown
+        before = uuid_cursor(page.next_cursor)
+
+
+async def in_random_order(log: Log, seed: int, lives: list[list[Command]], *, reactions: bool = True) -> None:
+    """Carries out the commands of each life in order, and the lives at random between one another and at the same time."""
+    given = random.Random(seed)
+    commands = log.commands if reactions else CommandLoop(log.store, CATALOG, reactions=False)
+    while lives:
+        chosen = given.sample(lives, min(len(lives), given.randint(1, 3)))
+        await asyncio.gather(*(commands.execute(request_of(), life.pop(0)) for life in chosen))
+        lives = [life for life in lives if life]

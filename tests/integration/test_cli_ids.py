@@ -122,3 +122,24 @@ async def test_a_start_says_all_that_http_can_say(tidelog: Tidelog, shared: Syst
     assert (code, told.startswith("error: idempotency-key-reused: ")) == (1, True)
     for key in ("", "ä", "k" * 256):
         assert (await tidelog("runs", "start", "alpha", "--idempotency-key", key))[0] == 2
+
+
+async def test_calls_and_messages_of_then(tidelog: Tidelog, shared: System) -> None:
+    worker = shared.worker("then")
+    await worker.register("teller", tools=["tell"])
+    run_id = await shared.start("teller")
+    claim = await worker.next("teller")
+    call_id = await claim.call("one", "tell", n=1)
+    at = str(await shared.container.feed.head())
+    await claim.ok("send", key="to-self", to="teller", body="hello")
+    await (await worker.next("tell", "tool")).complete(1)
+    await shared.settled()
+    for then, statuses, sent in (((), ["succeeded"], 1), (("--at", at), ["requested"], 0)):
+        _, listed, _ = await tidelog("invocations", "list", "--run", run_id, *then, "--json")
+        assert [call["status"] for call in json.loads(listed)] == statuses
+        _, shown, _ = await tidelog("invocations", "show", call_id, *then, "--json")
+        assert [json.loads(shown)["status"]] == statuses
+        _, messages, _ = await tidelog("runs", "messages", run_id, *then, "--json")
+        assert len(json.loads(messages)) == sent
+    assert (await tidelog("invocations", "list", "--ambiguous", "--at", at))[1] == f"No call waited for a person at {at}.\n"
+    assert "hello" in (await tidelog("runs", "messages", run_id))[1]

@@ -229,7 +229,7 @@ async def test_a_resolved_call_says_who_and_why(shared: System, player: PlayedWo
     ):
         [line] = [line for line in text.splitlines() if told in line]
         assert "by key:" in line
-    assert "resolved by a person" in await cli.out(invocations._show(call, False, None, cli.url, False))
+    assert "resolved by a person" in await cli.out(invocations._show(call, None, False, None, cli.url, False))
 
 
 async def test_tools_and_agents_are_listed_and_shown_with_their_schemas(player: PlayedWorker, cli: Cli) -> None:

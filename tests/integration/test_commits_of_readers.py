@@ -17,7 +17,7 @@ from projections.engine import checkpoints
 from projections.engine.runner import ProjectionRunner
 from projections.kernel import Projection
 from projections.registry import PROJECTIONS
-from tests.integration.durable_kit import crash, database_on, durable_server
+from tests.integration.durable_kit import crash, database_on
 from tests.integration.projection_kit import Log, log_on
 from tests.integration.system_kit import eventually
 from tests.integration.test_projections import SEEN, working
@@ -26,23 +26,17 @@ GROUP = (SEEN, *PROJECTIONS)
 FLUSHED = "SELECT pg_current_wal_flush_lsn() = pg_current_wal_insert_lsn()"
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def server() -> AsyncIterator[EmbeddedServices]:
-    async with durable_server() as server:
-        yield server
-
-
 @pytest_asyncio.fixture
-async def log(server: EmbeddedServices) -> AsyncIterator[Log]:
-    async with log_on(await database_on(server, synchronous_commit="on")) as log:
+async def log(durable: EmbeddedServices) -> AsyncIterator[Log]:
+    async with log_on(await database_on(durable, synchronous_commit="on")) as log:
         await log.rows("CREATE TABLE seen (position bigint, name text)")
         yield log
 
 
-async def crashed(server: EmbeddedServices, log: Log) -> None:
+async def crashed(durable: EmbeddedServices, log: Log) -> None:
     """Kills the database, starts it again, and returns when it has recovered."""
-    crash(server)
-    await server.restart("postgres")
+    crash(durable)
+    await durable.restart("postgres")
 
     async def there() -> bool:
         try:
@@ -86,7 +80,7 @@ async def until_head(log: Log, *projections: Projection) -> None:
     await eventually(there, "read models at the head of the log")
 
 
-async def test_what_a_crash_takes_from_read_models_is_read_again(server: EmbeddedServices, log: Log) -> None:
+async def test_what_a_crash_takes_from_read_models_is_read_again(durable: EmbeddedServices, log: Log) -> None:
     await log.create("a")
     await log.run()
     runner = ProjectionRunner(GROUP, log.database, log)
@@ -95,7 +89,7 @@ async def test_what_a_crash_takes_from_read_models_is_read_again(server: Embedde
         head = runner.position
         assert head == await log.feed.head()
         assert await log.rows(FLUSHED) == [(False,)], "nobody has waited for the disk"
-        await crashed(server, log)
+        await crashed(durable, log)
         assert await log.feed.head() == head, "the log has waited"
         found = await together(log)
         assert max(found.values()) < head, "nothing was lost, so nothing is tried"
@@ -107,25 +101,25 @@ async def test_what_a_crash_takes_from_read_models_is_read_again(server: Embedde
     assert set((await together(log)).values()) == {await log.feed.head()}
 
 
-async def test_a_runner_in_doubt_sees_that_its_checkpoint_stepped_back(server: EmbeddedServices, log: Log) -> None:
+async def test_a_runner_in_doubt_sees_that_its_checkpoint_stepped_back(durable: EmbeddedServices, log: Log) -> None:
     """The connection breaks with the database. A runner that went on from the older position would leave out what was lost."""
     await log.create(*"abc")
     events = await log.feed.read(after=0, limit=10)
     runner = ProjectionRunner((SEEN,), log.database, log)
     await runner._take()
     await runner.handle(events[:2])
-    await crashed(server, log)
+    await crashed(durable, log)
     runner._in_doubt = True
     with pytest.raises(SteppedBack, match="lost the last moves of seen"):
         await runner.handle(events[2:])
     assert await log.rows("SELECT * FROM seen") == []
 
 
-async def test_a_parked_event_waits_for_the_disk_and_so_does_what_it_holds_back(server: EmbeddedServices, log: Log) -> None:
+async def test_a_parked_event_waits_for_the_disk_and_so_does_what_it_holds_back(durable: EmbeddedServices, log: Log) -> None:
     await log.create("a", "bad", "c")
     async with working(ProjectionRunner((SEEN,), log.database, log)):
         await eventually(lambda: _parked(log, 1), "the parked event")
-    await crashed(server, log)
+    await crashed(durable, log)
     assert await _parked(log, 1)
     assert await position_of(log, "seen") >= 2
     assert (await log.rows("SELECT position FROM seen"))[:1] == [(1,)]
@@ -135,12 +129,12 @@ async def _parked(log: Log, count: int) -> bool:
     return len(await log.rows("SELECT 1 FROM parked_event WHERE consumer = 'seen'")) == count
 
 
-async def test_a_saga_checkpoint_that_a_crash_took_back_is_noticed(server: EmbeddedServices, log: Log) -> None:
+async def test_a_saga_checkpoint_that_a_crash_took_back_is_noticed(durable: EmbeddedServices, log: Log) -> None:
     port = checkpoints.PostgresCheckpoints(log.database)
     known = await port.take(["sagas:0"])
     moved = await port.advance(known, 5)
     assert await log.rows(FLUSHED) == [(False,)]
-    await crashed(server, log)
+    await crashed(durable, log)
     with pytest.raises(SteppedBack):
         await port.advance(moved, 7)
     again = await port.take(["sagas:0"])

@@ -28,7 +28,7 @@ from application.engine.reading.history_keeper import HistoryKeeper
 from application.engine.reading.shared import SharedSubscription
 from projections.engine.runner import ProjectionRunner
 from projections.registry import PROJECTIONS
-from tests.integration.durable_kit import database_on, durable_server
+from tests.integration.durable_kit import database_on
 from tests.integration.projection_kit import Log, log_on
 from tests.integration.system_kit import eventually, new_id
 from tests.integration.test_commits_of_readers import FLUSHED, GROUP, crashed, together, until_head
@@ -46,15 +46,9 @@ TRIED = {
 NOT_WAITING = re.compile(r"synchronous_commit'(?:, | = |,.*THEN )'off'")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def server() -> AsyncIterator[EmbeddedServices]:
-    async with durable_server() as server:
-        yield server
-
-
 @pytest_asyncio.fixture
-async def log(server: EmbeddedServices) -> AsyncIterator[Log]:
-    async with log_on(await database_on(server, synchronous_commit="on")) as log:
+async def log(durable: EmbeddedServices) -> AsyncIterator[Log]:
+    async with log_on(await database_on(durable, synchronous_commit="on")) as log:
         yield log
 
 
@@ -76,7 +70,7 @@ def test_every_commit_that_does_not_wait_is_tried() -> None:
 
 @pytest.mark.parametrize("near", [500, 2])
 async def test_readers_that_share_a_reader_go_back_each_to_its_own_checkpoint(
-    server: EmbeddedServices, log: Log, monkeypatch: pytest.MonkeyPatch, near: int
+    durable: EmbeddedServices, log: Log, monkeypatch: pytest.MonkeyPatch, near: int
 ) -> None:
     """The shared reader lives through the crash, and has read farther than any checkpoint. What readers wrote is never ahead of
     the log, and whoever stepped back reads from its own checkpoint. `near`: the events that the shared reader keeps."""
@@ -93,7 +87,7 @@ async def test_readers_that_share_a_reader_go_back_each_to_its_own_checkpoint(
             await until_head(log, *GROUP)
             head = await log.feed.head()
             assert await log.rows(FLUSHED) == [(False,)]
-            await crashed(server, log)
+            await crashed(durable, log)
             assert await log.feed.head() == head
             assert max((await together(log)).values()) < head, "nothing was lost, so nothing is tried"
             await log.create("b")
@@ -111,7 +105,7 @@ async def test_readers_that_share_a_reader_go_back_each_to_its_own_checkpoint(
     assert set((await together(log)).values()) == {await log.feed.head()}
 
 
-async def test_leases_that_a_crash_took_are_taken_anew_by_the_next_beats(server: EmbeddedServices, log: Log, pool: Pool) -> None:
+async def test_leases_that_a_crash_took_are_taken_anew_by_the_next_beats(durable: EmbeddedServices, log: Log, pool: Pool) -> None:
     """The tables are empty after a crash. Nobody keeps what it had without a beat, and nobody is taken for a process of this
     release before it has said so."""
     units = {"projections": ["a", "b", "c", "d"]}
@@ -119,7 +113,7 @@ async def test_leases_that_a_crash_took_are_taken_anew_by_the_next_beats(server:
     two = PostgresLeases(pool, lease_s=60, readable=Readable("1", (1, 2), ("*",)))
     held = (await one.beat(units, ())).shares["projections"].held
     assert held == set("abcd") and await formats_of_all(pool, 0) == {1, 2}
-    await crashed(server, log)
+    await crashed(durable, log)
     assert await members(pool) == []
     assert await formats_of_all(pool) == {1}, "who is there is not known"
     share = (await two.beat(units, ())).shares["projections"]
@@ -140,11 +134,11 @@ async def opened(sessions: PostgresWorkerSessions, session: WorkerSession) -> bo
     return await sessions.open(session, "secret", most_of_actor=10, most_of_tenant=10)
 
 
-async def test_a_session_that_a_crash_took_is_opened_again_by_its_worker(server: EmbeddedServices, log: Log) -> None:
+async def test_a_session_that_a_crash_took_is_opened_again_by_its_worker(durable: EmbeddedServices, log: Log) -> None:
     """The process hears with the next renewal that the session is not there, and the worker opens it again, with the same id."""
     sessions, lost = PostgresWorkerSessions(log.database), session()
     assert await opened(sessions, lost) and await log.rows(FLUSHED) == [(False,)]
-    await crashed(server, log)
+    await crashed(durable, log)
     assert (await sessions.seen([lost.session_id])).kept == frozenset()
     assert await sessions.resume(lost.tenant_id, lost.session_id, "secret", lost.incarnation) is None
     assert await sessions.over([lost.session_id]) == {lost.session_id}, "its work is nobody's"
@@ -153,7 +147,7 @@ async def test_a_session_that_a_crash_took_is_opened_again_by_its_worker(server:
 
 
 async def test_a_session_with_a_claim_outlives_a_crash_and_is_not_taken_for_one_that_nobody_saw(
-    server: EmbeddedServices, log: Log
+    durable: EmbeddedServices, log: Log
 ) -> None:
     """A claim is an append, which waits, and takes the session to the disk. The last renewals are lost."""
     sessions, kept = PostgresWorkerSessions(log.database), session()
@@ -162,7 +156,7 @@ async def test_a_session_with_a_claim_outlives_a_crash_and_is_not_taken_for_one_
     await sessions.seen([kept.session_id])
     [(seen_at,)] = await log.rows("SELECT seen_at FROM worker_session")
     assert await log.rows(FLUSHED) == [(False,)]
-    await crashed(server, log)
+    await crashed(durable, log)
     [(before,)] = await log.rows("SELECT seen_at FROM worker_session")
     assert before < seen_at, "nothing was lost, so nothing is tried"
     look = await sessions.look(lease_s=0.001)
@@ -173,7 +167,7 @@ async def test_a_session_with_a_claim_outlives_a_crash_and_is_not_taken_for_one_
     assert (await sessions.look()).unseen == frozenset()
 
 
-async def test_an_offer_that_a_crash_took_is_not_known_rather_than_empty(server: EmbeddedServices, log: Log) -> None:
+async def test_an_offer_that_a_crash_took_is_not_known_rather_than_empty(durable: EmbeddedServices, log: Log) -> None:
     """Work that the worker takes is not named as work that nobody offers."""
     sessions, kept = PostgresWorkerSessions(log.database), session()
     assert await opened(sessions, kept)
@@ -185,7 +179,7 @@ async def test_an_offer_that_a_crash_took_is_not_known_rather_than_empty(server:
     )  # fmt: skip
     await sessions.offer(kept.session_id, Offered(agents={"critic": "1"}))
     assert await log.rows(FLUSHED) == [(False,)]
-    await crashed(server, log)
+    await crashed(durable, log)
     [listed] = await sessions.of_tenant(kept.tenant_id)
     assert listed.offered is None
     assert await sessions.unoffered(waiting_s=1, limit=10) == []
@@ -194,7 +188,7 @@ async def test_an_offer_that_a_crash_took_is_not_known_rather_than_empty(server:
     assert listed.offered == Offered(agents={"critic": "2"})
 
 
-async def test_lines_that_a_crash_took_leave_no_gap_and_no_number_twice(server: EmbeddedServices, log: Log) -> None:
+async def test_lines_that_a_crash_took_leave_no_gap_and_no_number_twice(durable: EmbeddedServices, log: Log) -> None:
     """Lines and the count of the run's lines are lost together."""
     logs, tenant, run = PostgresWorkLogs(log.database), new_id(), new_id()
 
@@ -210,7 +204,7 @@ async def test_lines_that_a_crash_took_leave_no_gap_and_no_number_twice(server: 
     await log.create("whatever waits takes them to the disk")
     await logs.write(lines("c", "d"))
     assert (await found())[1] == 2 and await log.rows(FLUSHED) == [(False,)]
-    await crashed(server, log)
+    await crashed(durable, log)
     assert await found() == ([(1, "a"), (2, "b")], 1)
     await logs.write(lines("e"))
     assert await found() == ([(1, "a"), (2, "b"), (3, "e")], 2)

@@ -24,7 +24,7 @@ from api.cli.diagnosis import diagnose
 from application.engine.ports.log import AppendRequest, NewEvent, StreamAppend, one_command
 from domain.errors import Unavailable
 from tests.contract.test_recorder import open_datastore
-from tests.integration.durable_kit import administer, database_on, durable_server, set_fsync
+from tests.integration.durable_kit import administer, database_on, set_fsync
 from tests.integration.system_kit import System, empty_work_queue, eventually, issue_key, running
 
 TENANT = uuid7()
@@ -34,17 +34,11 @@ PAGE_HEADER = 40
 UNFLUSHED = "SELECT pg_current_wal_insert_lsn() - pg_current_wal_flush_lsn()"
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def server() -> AsyncIterator[EmbeddedServices]:
-    async with durable_server() as server:
-        yield server
-
-
 @pytest_asyncio.fixture
-async def not_flushing(server: EmbeddedServices) -> AsyncIterator[EmbeddedServices]:
-    await set_fsync(server, "off")
-    yield server
-    await set_fsync(server, "on")
+async def not_flushing(durable: EmbeddedServices) -> AsyncIterator[EmbeddedServices]:
+    await set_fsync(durable, "off")
+    yield durable
+    await set_fsync(durable, "on")
 
 
 @asynccontextmanager
@@ -87,9 +81,9 @@ async def unflushed(beside: psycopg.AsyncConnection[Any]) -> int:
 # --- flush before answer ----------------------------------------------------------------------------------------------
 
 
-async def test_each_acknowledged_append_was_flushed_before_its_answer(server: EmbeddedServices) -> None:
+async def test_each_acknowledged_append_was_flushed_before_its_answer(durable: EmbeddedServices) -> None:
     """The sessions of this database begin without waiting for the disk, and only a waiting commit flushes."""
-    url = await database_on(server)
+    url = await database_on(durable)
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as beside:
         before = await flushes_of(beside)
         async with store_on(url) as (store, feed):
@@ -107,8 +101,8 @@ async def test_each_acknowledged_append_was_flushed_before_its_answer(server: Em
         await eventually(counted, f"{APPENDS} flushes of the log")
 
 
-async def test_the_recorder_of_the_library_flushes_too(server: EmbeddedServices) -> None:
-    url = await database_on(server)
+async def test_the_recorder_of_the_library_flushes_too(durable: EmbeddedServices) -> None:
+    url = await database_on(durable)
     datastore = open_datastore(url)
     try:
         recorder = TidelogRecorder(datastore, tenant_id=TENANT)
@@ -124,8 +118,8 @@ async def test_the_recorder_of_the_library_flushes_too(server: EmbeddedServices)
 @pytest.mark.parametrize(
     ("given", "used"), [("off", "on"), ("local", "local"), ("remote_write", "remote_write"), ("remote_apply", "remote_apply")]
 )
-async def test_the_writer_waits_for_the_disk_whatever_the_default_is(server: EmbeddedServices, given: str, used: str) -> None:
-    url = await database_on(server, synchronous_commit=given)
+async def test_the_writer_waits_for_the_disk_whatever_the_default_is(durable: EmbeddedServices, given: str, used: str) -> None:
+    url = await database_on(durable, synchronous_commit=given)
     async with store_on(url) as (store, _):
         await store.append(request())
         session = store._writer._writer._session._open  # only the session itself knows its setting
@@ -161,16 +155,16 @@ async def test_nor_does_the_recorder(not_flushing: EmbeddedServices) -> None:
 
 
 async def test_a_running_server_refuses_and_says_why(
-    server: EmbeddedServices, nats_url: str, monkeypatch: pytest.MonkeyPatch
+    durable: EmbeddedServices, nats_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adapters.postgres.durability.ASK_EVERY_S", 0.5)
-    url = await database_on(server)
+    url = await database_on(durable)
     await empty_work_queue(nats_url)
     async with running(url, nats_url, loops=["relay", "projections", "sagas"]) as system:
         await issue_key(system)
         status, report = await readiness(system)
         assert (status, report["dependencies"]["durability"], report["durable"]) == (200, "ok", True)
-        await set_fsync(server, "off")
+        await set_fsync(durable, "off")
         try:
             await eventually(lambda: _refused(system), "a refusal")
             head = await system.container.feed.head()
@@ -184,7 +178,7 @@ async def test_a_running_server_refuses_and_says_why(
             [finding] = [found for found in (await diagnose(None, None)).findings if found.subject == "durability"]
             assert finding.status == "wrong" and "fsync is off" in finding.detail and "fsync = on" in finding.mend
         finally:
-            await set_fsync(server, "on")
+            await set_fsync(durable, "on")
 
         async def back() -> bool:
             return (await readiness(system))[0] == 200 and not await _refused(system)
@@ -241,12 +235,12 @@ async def test_a_throw_away_database_says_so_itself_and_readiness_repeats_it(
     assert finding.status == "warning" and "may be lost" in finding.detail
 
 
-async def test_the_doctor_warns_of_torn_pages(server: EmbeddedServices, monkeypatch: pytest.MonkeyPatch) -> None:
-    url = await database_on(server)
+async def test_the_doctor_warns_of_torn_pages(durable: EmbeddedServices, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = await database_on(durable)
     monkeypatch.setenv("TIDELOG_DATABASE_URL", url)
     [before] = [found for found in (await diagnose(None, None)).findings if found.subject == "durability"]
     assert before.status == "ok"
-    await administer(server, SQL("ALTER SYSTEM SET full_page_writes = off"), SQL("SELECT pg_reload_conf()"))
+    await administer(durable, SQL("ALTER SYSTEM SET full_page_writes = off"), SQL("SELECT pg_reload_conf()"))
     try:
 
         async def warned() -> bool:
@@ -255,4 +249,4 @@ async def test_the_doctor_warns_of_torn_pages(server: EmbeddedServices, monkeypa
 
         await eventually(warned, "the warning")
     finally:
-        await administer(server, SQL("ALTER SYSTEM RESET full_page_writes"), SQL("SELECT pg_reload_conf()"))
+        await administer(durable, SQL("ALTER SYSTEM RESET full_page_writes"), SQL("SELECT pg_reload_conf()"))

@@ -16,16 +16,14 @@ from projections.messages import LIST
 from projections.runs import replay
 from projections.runs.queries import EVENTS
 from tests.integration.played_worker import PlayedWorker
-from tests.integration.system_kit import System, new_id, served
+from tests.integration.projection_kit import OLD_MEMBER
+from tests.integration.system_kit import System, served
 from tidelog import Client
 from tidelog.errors import NotFoundError
 
 LARGE = 20_000
 MINE = {"ref": "/v1/mine", "bytes": 1}
 """A value of a user that looks like a reference."""
-OLD_MEMBER = """
-INSERT INTO member (member_id, place, groups, joined_at, alive_until, formats) VALUES (%s, 'old', '{}', now(), now(), '{1}')
-"""
 
 
 @pytest_asyncio.fixture
@@ -114,8 +112,8 @@ async def test_every_place_of_a_run_has_references_that_lead_to_the_values(share
     assert len(answer.content) < LARGE_BYTES, "nothing large is left in the document"
 
     journal = {entry["key"]: entry for entry in await listed(shared, f"/v1/runs/{run_id}/journal")}
-    path = await followed(shared, journal["kept"], "result", value("kept"))
-    assert (await shared.http.get(path.replace(str(journal["kept"]["position"]), "1"))).status_code == 404
+    await followed(shared, journal["kept"], "result", value("kept"))
+    assert (await shared.http.get(f"/v1/runs/{run_id}/journal/1/result?as_of=1")).status_code == 404
     assert (journal["mine"]["result"], journal["mine"]["large"]) == (MINE, None)
     long, short = await listed(shared, f"/v1/runs/{run_id}/messages")
     await followed(shared, long, "body", value("said"))
@@ -342,8 +340,8 @@ def tidelog(*arguments: str) -> None:
 
 
 async def test_a_run_that_is_a_document_has_references_too(system: System) -> None:
-    worker, member = await ready(system), new_id()
-    await system.sql(OLD_MEMBER, member)
+    worker = await ready(system)
+    await system.sql(OLD_MEMBER)
     run_id, _ = await large_run(system, worker)
     assert await system.sql("SELECT view IS NULL FROM run WHERE run_id = %s", UUID(run_id)) == [(False,)]
     await check_run(system, await system.run(run_id))

@@ -1,23 +1,16 @@
 """What may be written after a start of PostgreSQL, when processes that live have not said anything yet."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import psycopg
-import pytest_asyncio
 from psycopg.sql import SQL
 
 from adapters.embedded import EmbeddedServices
 from adapters.postgres.leases import formats_of_all
 from adapters.postgres.pool import open_pool
-from tests.integration.durable_kit import administer, crash, database_on, durable_server
+from tests.integration.durable_kit import administer, crash, database_on
 
 HOUR_S = 3600.0
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def server() -> AsyncIterator[EmbeddedServices]:
-    async with durable_server() as found:
-        yield found
 
 
 class Installation:
@@ -50,13 +43,13 @@ class Installation:
             await pool.close()
 
 
-async def restart(server: EmbeddedServices) -> None:
-    await server.stop()
-    await server.start()
+async def restart(durable: EmbeddedServices) -> None:
+    await durable.stop()
+    await durable.start()
 
 
-async def test_a_new_database_has_no_processes_of_before(server: EmbeddedServices) -> None:
-    made = Installation(await database_on(server))
+async def test_a_new_database_has_no_processes_of_before(durable: EmbeddedServices) -> None:
+    made = Installation(await database_on(durable))
     await made.says([1, 2])
     assert await made.readable() == {1, 2}
     await made.is_of_before()
@@ -64,11 +57,11 @@ async def test_a_new_database_has_no_processes_of_before(server: EmbeddedService
     assert await made.readable(most_away_s=-HOUR_S, settling_s=0) == {1, 2}
 
 
-async def test_after_a_shutdown_in_order_the_rows_of_before_say_who_lives(server: EmbeddedServices) -> None:
-    one = Installation(await database_on(server))
+async def test_after_a_shutdown_in_order_the_rows_of_before_say_who_lives(durable: EmbeddedServices) -> None:
+    one = Installation(await database_on(durable))
     await one.is_of_before()
     await one.says([1, 2], alive="1 millisecond")
-    await restart(server)
+    await restart(durable)
     assert await one.readable() == {1, 2}
     assert await one.readable(settling_s=0) == {1}, "its row looks dead, and nobody else is there"
     assert await one.readable(most_away_s=-HOUR_S) == {1}, "rows may have been removed while PostgreSQL was away"
@@ -76,20 +69,20 @@ async def test_after_a_shutdown_in_order_the_rows_of_before_say_who_lives(server
     assert await one.readable() == {1}, "a process of the release before, which may live although its row looks dead"
     await one.do("DELETE FROM member WHERE formats = '{1}'")
     assert await one.readable() == {1, 2}
-    await administer(server, SQL("CHECKPOINT"))
+    await administer(durable, SQL("CHECKPOINT"))
     assert await one.readable() == {1}, "it cannot be seen any more how PostgreSQL was shut down"
 
 
-async def test_after_a_crash_processes_are_waited_for(server: EmbeddedServices) -> None:
+async def test_after_a_crash_processes_are_waited_for(durable: EmbeddedServices) -> None:
     """The table of the members is empty then. The recovery makes a checkpoint, often in the second of the start."""
-    one = Installation(await database_on(server))
+    one = Installation(await database_on(durable))
     await one.is_of_before()
     for _ in range(2):
         await one.says([1, 2])
-        await administer(server, SQL("CHECKPOINT"))  # as in any system that runs for longer than a few minutes
-        crash(server)
-        await server.stop()
-        await server.start()
+        await administer(durable, SQL("CHECKPOINT"))  # as in any system that runs for longer than a few minutes
+        crash(durable)
+        await durable.stop()
+        await durable.start()
         async with await psycopg.AsyncConnection.connect(one.url) as connection:
             assert await (await connection.execute("SELECT FROM member")).fetchall() == []
         await one.says([1, 2])
@@ -97,11 +90,11 @@ async def test_after_a_crash_processes_are_waited_for(server: EmbeddedServices) 
         assert await one.readable(settling_s=0) == {1, 2}
 
 
-async def test_an_old_process_that_says_something_after_the_start_is_heeded(server: EmbeddedServices) -> None:
-    one = Installation(await database_on(server))
+async def test_an_old_process_that_says_something_after_the_start_is_heeded(durable: EmbeddedServices) -> None:
+    one = Installation(await database_on(durable))
     await one.is_of_before()
     await one.says([1, 2])
-    await restart(server)
+    await restart(durable)
     assert await one.readable() == {1, 2}
     await one.says([1])
     assert await one.readable() == await one.readable(settling_s=0) == {1}

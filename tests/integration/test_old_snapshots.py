@@ -1,30 +1,25 @@
 """Another session holds a snapshot, so no row that is gone can be vacuumed: what the engine asks all the time costs the same."""
 
-import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
-import psycopg
 import pytest
 import pytest_asyncio
 from psycopg import AsyncConnection
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg_pool import AsyncConnectionPool
 
 from adapters.embedded import EmbeddedServices
 from adapters.postgres.database import PostgresDatabase
 from adapters.postgres.listener import ChannelListener
 from adapters.postgres.log.append_batch import APPEND_SQL, EncodedAppend, parameters
-from adapters.postgres.log.arrays import register_arrays
 from adapters.postgres.log.feed import PostgresEventFeed
-from adapters.postgres.pool import Pool
 from adapters.postgres.read_models import timers as reading
 from adapters.postgres.read_models.timers import PostgresTimers
 from application.engine.ports.checkpoints import Checkpoint, LostOwnership
 from application.engine.ports.log import NewEvent, StreamAppend, one_command
 from projections.engine.checkpoints import PostgresCheckpoints
+from tests.integration.plans_kit import explained
 from tests.integration.system_kit import new_id
 
 BATCHES, BATCH = 10, 1_000
@@ -77,31 +72,11 @@ class Held:
 
 @pytest_asyncio.fixture
 async def held(services: EmbeddedServices, database_url: str) -> AsyncIterator[Held]:
-    """Connects as the server's administrator, because only the administrator may load `auto_explain`."""
-    plans: list[dict[str, Any]] = []
-
-    async def configure(connection: AsyncConnection[Any]) -> None:
-        await connection.execute("LOAD 'auto_explain'")
-        for name, value in (
-            ("log_min_duration", "0"), ("log_nested_statements", "on"), ("log_analyze", "on"), ("log_buffers", "on"),
-            ("log_timing", "off"), ("log_format", "json"), ("log_level", "notice"),
-        ):  # fmt: skip
-            await connection.execute("SELECT set_config(%s, %s, false)", (f"auto_explain.{name}", value))
-
-    def note(diagnostic: psycopg.errors.Diagnostic) -> None:
-        text = diagnostic.message_primary or ""
-        if "plan:" in text:
-            plans.append(json.loads(text.partition("plan:")[2])["Plan"])
-
-    url = make_conninfo(services.admin_database_url, dbname=str(conninfo_to_dict(database_url)["dbname"]))
-    pool: Pool = AsyncConnectionPool(url, min_size=1, max_size=1, open=False, kwargs={"autocommit": True}, configure=configure)
-    async with await AsyncConnection.connect(database_url) as other, pool:
+    counted = {"log_analyze": "on", "log_buffers": "on", "log_timing": "off"}
+    async with await AsyncConnection.connect(database_url) as other, explained(services, database_url, **counted) as found:
         await other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         await other.execute("SELECT FROM checkpoint")
-        async with pool.connection() as connection:
-            connection.add_notice_handler(note)
-            register_arrays(connection)
-        yield Held(connection, PostgresDatabase(pool), plans)
+        yield Held(found.connection, PostgresDatabase(found.pool), found.plans)
 
 
 @pytest.fixture

@@ -5,40 +5,36 @@ repeated here. Each call is made twice: planned with known values, and planned w
 values when a statement is repeated on one connection.
 """
 
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-import psycopg
 import pytest_asyncio
 from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg_pool import AsyncConnectionPool
 
 from adapters.embedded import EmbeddedServices
 from adapters.postgres.database import PostgresDatabase
 from adapters.postgres.listener import ChannelListener
 from adapters.postgres.log.append_batch import APPEND_SQL, EncodedAppend, parameters
-from adapters.postgres.log.arrays import register_arrays
 from adapters.postgres.log.event_store import PostgresEventStore
 from adapters.postgres.log.feed import PostgresEventFeed
 from adapters.postgres.log.ids import PostgresLogIndex
 from adapters.postgres.log.snapshots import PostgresSnapshots
-from adapters.postgres.pool import Pool
 from adapters.postgres.read_models.open_work import PostgresOpenWork
 from adapters.postgres.read_models.timers import PostgresTimers
 from adapters.postgres.worker_sessions import PostgresWorkerSessions
 from application.engine.ports.log import CommandRecord, NewEvent, StreamAppend, StreamPlace, one_command
 from application.engine.ports.snapshots import SnapshotPlace
-from application.reads import RunsWanted
+from application.reads import InvocationsWanted, RunsWanted
 from projections import activity, agents, invocations, messages, projects, runs, tenants
 from projections.engine.positions import Positions
 from projections.runs import queries
 from projections.runs.queries import NEWEST_CALLS_OF_RUN
 from projections.runs.rows import FIND_CALLS, FIND_RUNS, FIND_STEPS, FIND_STEPS_OF
+from tests.integration.plans_kit import explained
 
 ROWS = 20_000
 GROWING = frozenset(
@@ -152,34 +148,12 @@ class Hot:
 
 @pytest_asyncio.fixture
 async def hot(services: EmbeddedServices, database_url: str) -> AsyncIterator[Hot]:
-    """Connects as the server's administrator, because only the administrator may load `auto_explain`."""
-    plans: list[dict[str, Any]] = []
-
-    async def configure(connection: AsyncConnection[Any]) -> None:
-        await connection.execute("LOAD 'auto_explain'")
-        for name, value in (
-            ("log_min_duration", "0"),
-            ("log_nested_statements", "on"),
-            ("log_format", "json"),
-            ("log_level", "notice"),
-        ):
-            await connection.execute("SELECT set_config(%s, %s, false)", (f"auto_explain.{name}", value))
-
-    def note(diagnostic: psycopg.errors.Diagnostic) -> None:
-        text = diagnostic.message_primary or ""
-        if "plan:" in text:
-            plans.append(json.loads(text.partition("plan:")[2])["Plan"])
-
     url = make_conninfo(services.admin_database_url, dbname=str(conninfo_to_dict(database_url)["dbname"]))
     async with await AsyncConnection.connect(url, autocommit=True) as filling:
         await filling.execute(FILL.encode())
         await filling.execute("VACUUM ANALYZE")
-    pool: Pool = AsyncConnectionPool(url, min_size=1, max_size=1, open=False, kwargs={"autocommit": True}, configure=configure)
-    async with pool:
-        async with pool.connection() as connection:
-            connection.add_notice_handler(note)
-            register_arrays(connection)
-        database = PostgresDatabase(pool)
+    async with explained(services, database_url) as found:
+        connection, pool, database = found.connection, found.pool, PostgresDatabase(found.pool)
         yield Hot(
             connection,
             database,
@@ -190,7 +164,7 @@ async def hot(services: EmbeddedServices, database_url: str) -> AsyncIterator[Ho
             PostgresOpenWork(database),
             PostgresWorkerSessions(database),
             PostgresSnapshots(pool),
-            plans,
+            found.plans,
         )
 
 
@@ -221,7 +195,14 @@ def list_calls(**filters: Any) -> Callable[[Hot], Awaitable[object]]:
         "status": None,
         "run_id": None,
     } | filters
-    return lambda hot: invocations.list_invocations(hot.connection, **given)
+    tenant_id = given.pop("tenant_id")
+    return lambda hot: invocations.list_invocations(hot.connection, tenant_id, InvocationsWanted(**given))
+
+
+def list_calls_as_of(**filters: Any) -> Callable[[Hot], Awaitable[object]]:
+    """A page of the older half of the calls of the tenant with most calls, as of the middle of the log."""
+    wanted = InvocationsWanted(50, uuid(ROW, ROWS // 2), **filters)
+    return lambda hot: invocations.list_invocations_as_of(hot.connection, BIG, ROWS // 2, wanted)
 
 
 async def append(hot: Hot) -> None:
@@ -319,6 +300,16 @@ HOT_QUERIES: dict[str, tuple[Callable[[Hot], Awaitable[object]], str]] = {
     "calls that wait for a person": (list_calls(status="ambiguous"), "invocation_status"),
     "calls of a run": (list_calls(run_id=uuid(ROOT, 50)), "invocation_run"),
     "calls of a run, of a status": (list_calls(run_id=uuid(ROOT, 50), status="ambiguous"), "invocation_run"),
+    "calls as of a position": (list_calls_as_of(), "event_pkey invocation_pkey event_stream_key"),
+    "calls of a status as of a position": (
+        list_calls_as_of(status="failed"), "event_pkey invocation_status event_stream_key"
+    ),
+    "calls that waited for a person": (
+        list_calls_as_of(status="ambiguous"), "event_pkey invocation_pkey event_stream_key"
+    ),
+    "calls of a run as of a position": (
+        list_calls_as_of(run_id=uuid(ROOT, 50)), "event_pkey invocation_run event_stream_key"
+    ),
     "messages of a run": (
         lambda hot: messages.list_messages(hot.connection, SMALL, uuid(ROOT, 5), limit=100, after=505), "message_run"
     ),

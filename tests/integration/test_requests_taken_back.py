@@ -118,38 +118,40 @@ async def test_the_next_request_has_all_its_items(connection: NatsConnection, mo
     await own.close()
 
 
+async def leave_with_a_request(connection: NatsConnection) -> int:
+    """Takes an item, asks for another one, and closes. Returns the number of subscriptions before."""
+    own = puller(connection)
+    await JetStreamWorkQueue(connection, log_id=LOG).publish([work()])
+    before = len(connection.client._subs)
+    assert (await next_of(own)).number == 1
+    await own.ask(1)
+    await own.close()
+    return before
+
+
+async def until_subscribed(connection: NatsConnection, times: int) -> None:
+    """Waits until the connection has so many subscriptions."""
+
+    async def so_often() -> bool:
+        return len(connection.client._subs) == times
+
+    await eventually(so_often)
+
+
 async def test_a_lost_connection_ends_the_grace(
     nats: NatsProcess, connection: NatsConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A new connection would subscribe to the inbox once more."""
     monkeypatch.setattr("adapters.nats.work.inbox.LATE_S", 3600.0)
-    own = puller(connection)
-    await JetStreamWorkQueue(connection, log_id=LOG).publish([work()])
-    before = len(connection.client._subs)
-    assert (await next_of(own)).number == 1
-    await own.ask(1)
-    await own.close()
+    before = await leave_with_a_request(connection)
     assert len(connection.client._subs) > before
     await nats.kill()
     await nats.start()
     await connection.ready(10)
-
-    async def forgotten() -> bool:
-        return len(connection.client._subs) == before
-
-    await eventually(forgotten)
+    await until_subscribed(connection, before)
 
 
 async def test_the_grace_ends(connection: NatsConnection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("adapters.nats.work.inbox.LATE_S", 0.01)
-    own = puller(connection)
-    await JetStreamWorkQueue(connection, log_id=LOG).publish([work()])
-    before = len(connection.client._subs)
-    assert (await next_of(own)).number == 1
-    await own.ask(1)
-    await own.close()
-
-    async def forgotten() -> bool:
-        return len(connection.client._subs) == before
-
-    await eventually(forgotten)
+    before = await leave_with_a_request(connection)
+    await until_subscribed(connection, before)

@@ -13,7 +13,7 @@ from domain.tenants import DEFAULT_TENANT_ID
 from projections import runs
 from projections.runs.fold import calls_in, evolve_view
 from tests.integration.played_worker import PlayedWorker
-from tests.integration.projection_kit import Log, building, log_on, projecting
+from tests.integration.projection_kit import NO_OLD_MEMBER, OLD_MEMBER, Log, building, log_on, projecting
 from tests.integration.system_kit import System, new_id, served
 from tidelog import Client
 
@@ -21,9 +21,6 @@ CALLS = NEWEST_CALLS + 5
 CHANGED = """
 UPDATE run SET view = convert_to(replace(convert_from(view, 'UTF8'), '"worker_id":"w"', '"worker_id":"x"'), 'UTF8')
 WHERE run_id = %s
-"""
-OLD_MEMBER = """
-INSERT INTO member (member_id, place, groups, joined_at, alive_until, formats) VALUES (%s, 'old', '{}', now(), now(), '{1}')
 """
 
 
@@ -150,10 +147,10 @@ async def test_what_is_inside_a_run_belongs_to_its_tenant(shared: System, player
 
 
 async def test_runs_are_documents_while_a_process_of_the_release_before_is_there(system: System) -> None:
-    worker, member = await ready(system), new_id()
-    await system.sql(OLD_MEMBER, member)
+    worker = await ready(system)
+    await system.sql(OLD_MEMBER)
     document = await run_with_calls(system, worker)
-    await system.sql("DELETE FROM member WHERE member_id = %s", member)
+    await system.sql(NO_OLD_MEMBER)
     rows = await run_with_calls(system, worker)
     in_rows = dict(await system.sql("SELECT run_id, view IS NULL FROM run"))
     assert in_rows == {UUID(document): False, UUID(rows): True}
@@ -172,8 +169,7 @@ async def test_runs_are_documents_while_a_process_of_the_release_before_is_there
 
 async def test_a_rebuild_leaves_no_document(database_url: str) -> None:
     async with log_on(database_url) as log, projecting(log, runs.PROJECTION), building(log, runs.PROJECTION):
-        member = new_id()
-        await log.rows(OLD_MEMBER, member)
+        await log.rows(OLD_MEMBER)
         known = [*await log.runs(3), await log.run(end=False)]
         await log.until("runs")
         assert await log.rows("SELECT count(*) FROM run WHERE view IS NULL") == [(0,)]
@@ -185,7 +181,7 @@ async def test_a_rebuild_leaves_no_document(database_url: str) -> None:
         await log.ask(runs.PROJECTION, "verify")
         found = json.loads((await log.until_status("runs", "different", purpose="check")).difference or "")
         assert (found["column"], found["live"], found["log"]) == ("view/steps/0/worker_id", "x", "w"), "the place in the document"
-        await log.rows("DELETE FROM member WHERE member_id = %s", member)
+        await log.rows(NO_OLD_MEMBER)
         await log.ask(runs.PROJECTION, "rebuild", swap=True)
         await log.until_status("runs", "swapped")
         assert await log.rows("SELECT count(*) FROM run WHERE view IS NULL") == [(4,)]

@@ -1,7 +1,5 @@
 """Lists of runs as of a position: equal to what the read model listed when it was there, for every position of a log."""
 
-import asyncio
-import random
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
@@ -11,20 +9,26 @@ import pytest_asyncio
 from uuid_utils.compat import uuid7
 
 from application.engine.ports.log import NewEvent, StreamAppend, one_command
-from application.engine.ports.pages import uuid_cursor
 from application.reads import RunsWanted
-from application.views.runs import RunSummary
 from domain import runs
 from domain.errors import PayloadTooLarge, ProjectionBehind
 from domain.failures import Failure
-from domain.kernel import Command
+from domain.kernel import Command, RecordedEvent
 from domain.registry import REGISTRY
 from domain.tenants import DEFAULT_TENANT_ID
-from projections.engine.runner import ProjectionRunner
-from projections.runs import PROJECTION, RunQueries, lists_as_of
-from tests.integration.projection_kit import Log, log_on
+from projections import moments
+from projections.runs import PROJECTION, RunQueries
+from tests.integration.projection_kit import (
+    NO_OLD_MEMBER,
+    OLD_MEMBER,
+    Log,
+    all_pages,
+    at_every_position,
+    handled,
+    in_random_order,
+    log_on,
+)
 from tests.integration.system_kit import System, request_of, served
-from tests.kit.memory import MemoryLog, MemorySubscription
 from tidelog import Client
 
 PROJECTS = (UUID(int=1), UUID(int=2))
@@ -34,9 +38,6 @@ FILTERS = [
     *({"status": status, "project_id": PROJECTS[0]} for status in (None, "running", "failed", "degraded")),
 ]
 ERROR = Failure(type="KeyError", message="'ticket'")
-OLD_MEMBER = """
-INSERT INTO member (member_id, place, groups, joined_at, alive_until, formats) VALUES (%s, 'old', '{}', now(), now(), '{1}')
-"""
 
 
 @pytest_asyncio.fixture
@@ -63,34 +64,8 @@ def life(outcome: str, project_id: UUID) -> list[Command]:
             return [start, first, runs.FailStep(run_id=run_id, step="b", agent_run_id=b, error=ERROR)]
 
 
-async def make_history(log: Log, seed: int) -> None:
-    """Runs that end in every way, of two projects, at random between one another and at the same time."""
-    given = random.Random(seed)
-    lives = [life(outcome, project) for outcome in OUTCOMES for project in PROJECTS]
-    while lives:
-        chosen = given.sample(lives, min(len(lives), given.randint(1, 3)))
-        await asyncio.gather(*(log.commands.execute(request_of(), life.pop(0)) for life in chosen))
-        lives = [life for life in lives if life]
-
-
-async def listed(reads: RunQueries, position: int | None, limit: int, **filters: Any) -> list[RunSummary]:
-    """All pages of the list, now or at a position."""
-    found: list[RunSummary] = []
-    before: UUID | None = None
-    while True:
-        if position is None:
-            page = (await reads.list(DEFAULT_TENANT_ID, RunsWanted(limit, before, **filters))).value
-        else:
-            page = await reads.list_as_of(DEFAULT_TENANT_ID, position, RunsWanted(limit, before, **filters))
-        assert len(page.data) <= limit
-        found += page.data
-        if page.next_cursor is None:
-            return found
-        before = uuid_cursor(page.next_cursor)
-
-
-def shown(found: list[RunSummary]) -> list[dict[str, Any]]:
-    return [run.model_dump(mode="json") for run in found]
+async def listed(reads: RunQueries, position: int | None, limit: int, **filters: Any) -> list[dict[str, Any]]:
+    return await all_pages(reads, position, limit, lambda before: RunsWanted(limit, before, **filters))
 
 
 @pytest.mark.parametrize(("looked_at", "documents"), [(20_000, False), (4, True)])
@@ -99,26 +74,27 @@ async def test_lists_at_every_position_are_those_of_then(
 ) -> None:
     """Also where a page looks at few runs, and where runs are documents of 0.1.0."""
     reads = RunQueries(log.database)
-    await make_history(log, seed=looked_at)
-    runner = ProjectionRunner([PROJECTION], log.database, MemorySubscription(MemoryLog()))
-    await runner._take()
-    then: dict[int, list[list[dict[str, Any]]]] = {0: [[] for _ in FILTERS]}
-    events = await log.feed.read(after=0, limit=1_000)
-    for recorded in events:  # one at a time, so that the read model is at every position once
+    await in_random_order(log, looked_at, [life(outcome, project) for outcome in OUTCOMES for project in PROJECTS])
+    middle = await log.feed.head() // 2
+
+    async def change_members(recorded: RecordedEvent) -> None:
         if documents and recorded.position == 1:
-            await log.rows(OLD_MEMBER, UUID(int=0))
-        elif documents and recorded.position == len(events) // 2:
-            await log.rows("DELETE FROM member")
-        await runner.handle([recorded])
-        then[recorded.position] = [shown(await listed(reads, None, 1_000, **filters)) for filters in FILTERS]
+            await log.rows(OLD_MEMBER)
+        elif documents and recorded.position == middle:
+            await log.rows(NO_OLD_MEMBER)
+
+    async def every_list() -> list[list[dict[str, Any]]]:
+        return [await listed(reads, None, 1_000, **filters) for filters in FILTERS]
+
+    then = await at_every_position(log, PROJECTION, every_list, change_members)
     [(stored,)] = await log.rows("SELECT count(view) FROM run")
     assert documents == bool(stored)
     assert all(any(lists[place] for lists in then.values()) for place in range(len(FILTERS))), "each filter found something"
-    monkeypatch.setattr(lists_as_of, "LOOKED_AT", looked_at)
+    monkeypatch.setattr(moments, "LOOKED_AT", looked_at)
     for position, lists in list(then.items())[:: 2 if documents else 1]:
         for filters, expected in zip(FILTERS, lists, strict=True):
             limit = 100 if position % 5 else 3
-            assert shown(await listed(reads, position, limit, **filters)) == expected, (position, filters, limit)
+            assert await listed(reads, position, limit, **filters) == expected, (position, filters, limit)
 
 
 async def test_runs_of_one_time_do_not_hide_those_before_them(log: Log) -> None:
@@ -129,16 +105,9 @@ async def test_runs_of_one_time_do_not_hide_those_before_them(log: Log) -> None:
     streams = tuple(StreamAppend(run_id, run_id, 0, (event,)) for run_id in ids)
     request = request_of()
     await log.store.append(one_command(DEFAULT_TENANT_ID, request.command_id, streams, request.metadata()))
-    await handled(log)
+    await handled(log, PROJECTION)
     page = await RunQueries(log.database).list_as_of(DEFAULT_TENANT_ID, 1, RunsWanted(1))
     assert [run.run_id for run in page.data] == ids[:1] and page.next_cursor is None
-
-
-async def handled(log: Log) -> None:
-    """Brings the read model to the head."""
-    runner = ProjectionRunner([PROJECTION], log.database, MemorySubscription(MemoryLog()))
-    await runner._take()
-    await runner.handle(await log.feed.read(after=0, limit=1_000))
 
 
 async def test_a_list_of_a_position_that_is_not_there_or_costs_too_much_is_refused(
@@ -150,8 +119,8 @@ async def test_a_list_of_a_position_that_is_not_there_or_costs_too_much_is_refus
     reads = RunQueries(log.database)
     with pytest.raises(ProjectionBehind):
         await reads.list_as_of(DEFAULT_TENANT_ID, head, RunsWanted(10))
-    await handled(log)
-    monkeypatch.setattr(lists_as_of, "MAX_EVENTS", 9)
+    await handled(log, PROJECTION)
+    monkeypatch.setattr(moments, "MAX_EVENTS", 9)
     with pytest.raises(PayloadTooLarge, match="limit"):
         await reads.list_as_of(DEFAULT_TENANT_ID, head - 1, RunsWanted(10))
     with_first = await reads.list_as_of(DEFAULT_TENANT_ID, 8, RunsWanted(10))

@@ -15,7 +15,7 @@ from projections import runs, timers
 from projections.engine.rebuild import jobs
 from projections.registry import PROJECTIONS
 from tests.integration.played_worker import PlayedWorker
-from tests.integration.projection_kit import Log, building, log_on, projecting, task
+from tests.integration.projection_kit import NO_OLD_MEMBER, OLD_MEMBER, Log, building, log_on, projecting, task
 from tests.integration.system_kit import System, eventually, new_id, served
 from tests.pace import within
 
@@ -81,11 +81,6 @@ async def test_a_check_runs_beside_everything_else(database_url: str) -> None:
 
 # --- runs that are documents of the release before ----------------------------------------------------------------------
 
-OLD_MEMBER = """
-INSERT INTO member (member_id, place, groups, joined_at, alive_until, formats)
-VALUES (gen_random_uuid(), 'old', '{}', now(), now(), '{1}')
-"""
-NO_MEMBER = "DELETE FROM member WHERE place = 'old'"
 STORE = "UPDATE run SET view = convert_to(%s, 'UTF8') WHERE run_id = %s"
 NEW_FIELDS = ("call_count", "priority")
 
@@ -114,7 +109,7 @@ async def test_documents_of_the_release_before_are_compared_by_what_they_say(dat
         await log.rows(OLD_MEMBER)
         known = sorted([*await log.runs(3), await log.run(end=False)])
         await log.until("runs")
-        await log.rows(NO_MEMBER)
+        await log.rows(NO_OLD_MEMBER)
         in_rows = await log.runs(2)
         await log.until("runs")
         stored = await documents_of_0_1_0(log)
@@ -199,7 +194,7 @@ async def act(system: System, worker: PlayedWorker) -> str:
     await system.sql(OLD_MEMBER)
     await system.start("gamma")
     await system.settled()
-    await system.sql(NO_MEMBER)
+    await system.sql(NO_OLD_MEMBER)
     return run_id
 
 

@@ -19,7 +19,7 @@ from domain.kernel import Priority
 from tests.integration.nats_kit import LOG, NatsProcess, connected, new_id
 from tests.integration.system_kit import eventually
 from tests.kit.engine import Engine
-from tests.kit.hosting import KEY, SpeakingWorker, hosting, issue_keys
+from tests.kit.hosting import SpeakingWorker, hosting, with_key
 from tests.kit.waiting import TENANT
 from tests.pace import within
 
@@ -79,9 +79,7 @@ async def consumers(connection: NatsConnection) -> dict[str, int]:
 
 async def test_the_next_free_slot_is_for_the_high_run_and_low_ones_still_move(connection: NatsConnection) -> None:
     engine = Engine(work_queue=JetStreamWorkQueue(connection, log_id=LOG))
-    await engine.set_up()
-    await issue_keys(engine, KEY)
-    async with engine.running(), hosting(engine) as process:
+    async with with_key(engine), hosting(engine) as process:
         worker = process.connect()
         await worker.hello(["alpha"])
         low = [await engine.start("alpha", priority="low") for _ in range(400)]

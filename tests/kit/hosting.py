@@ -188,6 +188,15 @@ async def issue_keys(engine: Engine, *key_ids: UUID) -> None:
 
 
 @asynccontextmanager
+async def with_key(engine: Engine) -> AsyncIterator[Engine]:
+    """The engine, set up and running, with the key `KEY` for workers."""
+    await engine.set_up()
+    await issue_keys(engine, KEY)
+    async with engine.running():
+        yield engine
+
+
+@asynccontextmanager
 async def hosting(engine: Engine) -> AsyncIterator[Hosting]:
     """Ends all sessions and pulls at the end of the block. The host's loop does not run: tests call `tick` and `renew`."""
     found = Hosting(engine)

@@ -13,16 +13,13 @@ from application.engine.ports.sessions import Seen
 from application.workers.hosting import host
 from application.workers.hosting.messages import Hello, LifeSign
 from tests.kit.engine import Engine
-from tests.kit.hosting import KEY, Hosting, hosting, issue_keys
+from tests.kit.hosting import Hosting, hosting, with_key
 from tests.kit.waiting import turns
 
 
 @pytest_asyncio.fixture
 async def engine() -> AsyncIterator[Engine]:
-    engine = Engine()
-    await engine.set_up()
-    await issue_keys(engine, KEY)
-    async with engine.running():
+    async with with_key(Engine()) as engine:
         yield engine
 
 

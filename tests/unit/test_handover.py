@@ -18,7 +18,7 @@ from domain.errors import Unavailable, VersionConflict
 from domain.kernel import Command, Metadata, RecordedEvent
 from domain.projects import default_project_id
 from tests.kit.engine import Engine
-from tests.kit.hosting import KEY, Hosting, SpeakingWorker, hosting, issue_keys
+from tests.kit.hosting import Hosting, SpeakingWorker, hosting, with_key
 from tests.kit.memory import MemoryEventStore, MemoryLog
 from tests.kit.waiting import TENANT, new_id, request_of, turns, until
 
@@ -78,10 +78,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest_asyncio.fixture
 async def engine() -> AsyncIterator[Engine]:
-    engine = faulty_engine()
-    await engine.set_up()
-    await issue_keys(engine, KEY)
-    async with engine.running():
+    async with with_key(faulty_engine()) as engine:
         yield engine
 
 

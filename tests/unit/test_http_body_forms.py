@@ -11,7 +11,7 @@ from starlette.types import Message
 
 from api.http.conventions.bodies import Body, body_of
 from api.http.conventions.errors import InvalidBody, UnsupportedBody
-from api.http.routes.runs import StartRunBody
+from api.http.routes.run_bodies import StartRunBody
 from domain.kernel import Json
 
 ID = UUID(int=7)

@@ -8,7 +8,7 @@ from uuid_utils.compat import uuid7
 
 from api.http.conventions.idempotency import content_of
 from api.http.routes.projects import CreateProjectBody
-from api.http.routes.runs import StartRunBody
+from api.http.routes.run_bodies import StartRunBody
 from application.engine.commands.request import CommandOutcome, CommandRequest
 from application.projects import create_project
 from application.runs.start import StartedDifferently, start_run

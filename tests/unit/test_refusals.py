@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from api.http.conventions.errors import InvalidBody, response_to
-from api.http.routes.runs import StartRunBody
+from api.http.routes.run_bodies import StartRunBody
 from application.runs.start import UnknownAgent
 from application.tool_schemas import ToolSchemas
 from domain.errors import InvalidCommand, InvalidState, TidelogError

@@ -14,16 +14,13 @@ from application.engine.ports.sessions import KnownWork
 from application.workers import claimed
 from application.workers.hosting.messages import Complete, WorkForAgent
 from tests.kit.engine import Engine
-from tests.kit.hosting import KEY, Hosting, SpeakingWorker, hosting, issue_keys
+from tests.kit.hosting import Hosting, SpeakingWorker, hosting, with_key
 from tests.kit.waiting import TENANT, turns, until
 
 
 @pytest_asyncio.fixture
 async def engine() -> AsyncIterator[Engine]:
-    engine = Engine()
-    await engine.set_up()
-    await issue_keys(engine, KEY)
-    async with engine.running():
+    async with with_key(Engine()) as engine:
         yield engine
 
 

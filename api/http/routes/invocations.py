@@ -9,19 +9,23 @@ from starlette.responses import Response
 
 from api.http.conventions.answers import OF_COMMANDS, OF_LISTS, accepted, answer, page_answer
 from api.http.conventions.bodies import Body, body_of
-from api.http.conventions.positions import POSITION, caught_up
+from api.http.conventions.positions import POSITION, caught_up, listed_as_of
 from api.http.conventions.request import caller_of, container_of, principal_of
 from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
+from api.http.routes.run_contents import ListAsOf
 from application.engine.ports.pages import MAX_LIMIT, uuid_cursor
+from application.invocations import invocation_as_of
 from application.invocations import resolve_invocation as resolve
+from application.reads import InvocationsWanted, Positioned
 from application.views.invocations import InvocationSummary, InvocationView, Status
 from domain import invocations as rules
-from domain.errors import NotFound
 from domain.failures import Failure
 from domain.kernel import Json
 
 router = APIRouter(tags=["invocations"], route_class=DirectRoute)
+
+CallAsOf = Annotated[str | None, Query(description="A position, or an RFC 3339 time: the call as it was then")]
 
 
 def _one_outcome(schema: dict[str, Any]) -> None:
@@ -71,28 +75,38 @@ async def get_invocations(
     cursor: str | None = None,
     status: Status | None = None,
     run_id: UUID | None = None,
+    as_of: ListAsOf = None,
 ) -> Response:
-    """With `status=ambiguous`: the tool calls that wait for a person."""
-    tenant_id = principal_of(request).tenant_id
-    await caught_up(request, "invocations")
-    reads = container_of(request).reads.invocations
-    found = await reads.list(tenant_id, limit=limit, before=uuid_cursor(cursor), status=status, run_id=run_id)
-    return page_answer(request, InvocationPage, found)
+    """With `status=ambiguous`: the tool calls that wait for a person.
+
+    With `as_of`, a page looks at 20,000 calls at most. So a page may have fewer calls than `limit`, or none, and a `next_cursor`.
+    """
+    reads, tenant_id = container_of(request).reads.invocations, principal_of(request).tenant_id
+    wanted = InvocationsWanted(limit, uuid_cursor(cursor), status, run_id)
+    if as_of is None:
+        await caught_up(request, "invocations")
+        return page_answer(request, InvocationPage, await reads.list(tenant_id, wanted))
+    listed = await listed_as_of(request, "invocations", as_of, lambda position: reads.list_as_of(tenant_id, position, wanted))
+    return page_answer(request, InvocationPage, listed)
 
 
 @router.get(
     "/v1/invocations/{invocation_id}",
-    summary="A tool call",
+    summary="A tool call, now or at any position or time",
     responses={200: openapi.gives(InvocationView, POSITION, "ETag")},
 )
-async def get_invocation(request: Request, invocation_id: UUID) -> Response:
-    """The present state of a tool call, folded from its events in the log."""
-    events = await container_of(request).commands.history(principal_of(request).tenant_id, invocation_id)
-    view = container_of(request).reads.invocations.replay(events)
-    if view is None:
-        raise NotFound(f"there is no invocation {invocation_id}")
-    view.refer(events[-1].position)
-    return answer(view, position=events[-1].position, headers={"ETag": f'"v{view.version}"'})
+async def get_invocation(request: Request, invocation_id: UUID, as_of: CallAsOf = None) -> Response:
+    """The tool call as folded from its events in the log, up to `as_of` if that is given."""
+    found = await call_of(request, invocation_id, as_of)
+    found.value.refer(found.position)
+    return answer(found.value, position=found.position, headers={"ETag": f'"v{found.value.version}"'})
+
+
+async def call_of(request: Request, invocation_id: UUID, as_of: str | None) -> Positioned[InvocationView]:
+    """The tool call with its values, and the position of its last event. Raises what `invocation_as_of` raises."""
+    container, tenant_id = container_of(request), principal_of(request).tenant_id
+    commands, reads = container.commands, container.reads.invocations
+    return await invocation_as_of(commands, reads, container.feed, container.histories, tenant_id, invocation_id, as_of)
 
 
 @router.post(

@@ -1,4 +1,4 @@
-"""What is inside a run, page by page: its tool calls and its journal."""
+"""What is inside a run, page by page: its tool calls, its journal and its messages."""
 
 from typing import Annotated
 from uuid import UUID
@@ -14,12 +14,13 @@ from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
 from application.engine.ports.pages import MAX_LIMIT, position_cursor
 from application.runs.contents import PageOf, RunContents
+from application.views.messages import MessageView
 from application.views.runs import JournalEntryView, RunCallView
 
 router = APIRouter(tags=["runs"], route_class=DirectRoute)
 
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
-AsOf = Annotated[str | None, Query(description="A position, or an RFC 3339 time: the list as it was then")]
+ListAsOf = Annotated[str | None, Query(description="A position, or an RFC 3339 time: the list as it was then")]
 
 
 class CallPage(BaseModel):
@@ -32,17 +33,22 @@ class JournalPage(BaseModel):
     next_cursor: str | None
 
 
+class MessagePage(BaseModel):
+    data: list[MessageView]
+    next_cursor: str | None
+
+
 @router.get(
     "/v1/runs/{run_id}/calls",
     summary="Tool calls of a run",
     responses={200: openapi.gives(CallPage, *OF_LISTS)},
     openapi_extra=openapi.takes_headers(POSITION),
 )
-async def get_calls(request: Request, run_id: UUID, limit: Limit = 100, cursor: str | None = None, as_of: AsOf = None) -> Response:
+async def get_calls(
+    request: Request, run_id: UUID, limit: Limit = 100, cursor: str | None = None, as_of: ListAsOf = None
+) -> Response:
     """In the order of their start. The run itself shows the newest ones. `GET /v1/invocations/{id}` has a call's values."""
-    page = PageOf(principal_of(request).tenant_id, run_id, limit, position_cursor(cursor) or 0, as_of)
-    if as_of is None:
-        await caught_up(request, "runs")
+    page = await _wanted(request, "runs", run_id, limit, cursor, as_of)
     return page_answer(request, CallPage, await _contents(request).calls(page))
 
 
@@ -52,13 +58,37 @@ async def get_calls(request: Request, run_id: UUID, limit: Limit = 100, cursor: 
     responses={200: openapi.gives(JournalPage, *OF_LISTS)},
 )
 async def get_journal(
-    request: Request, run_id: UUID, limit: Limit = 100, cursor: str | None = None, as_of: AsOf = None
+    request: Request, run_id: UUID, limit: Limit = 100, cursor: str | None = None, as_of: ListAsOf = None
 ) -> Response:
     """Entries of all agents of the run, in the order of the log. A result over 16 KiB is a reference to its event."""
-    page = PageOf(principal_of(request).tenant_id, run_id, limit, position_cursor(cursor) or 0, as_of)
+    page = await _wanted(request, None, run_id, limit, cursor, as_of)
     return page_answer(request, JournalPage, await _contents(request).journal(page))
+
+
+@router.get(
+    "/v1/runs/{run_id}/messages",
+    summary="Messages of a run",
+    responses={200: openapi.gives(MessagePage, *OF_LISTS)},
+    openapi_extra=openapi.takes_headers(POSITION),
+)
+async def get_messages(
+    request: Request, run_id: UUID, limit: Limit = 100, cursor: str | None = None, as_of: ListAsOf = None
+) -> Response:
+    """Messages between the agents of the run, in the order of sending."""
+    page = await _wanted(request, "messages", run_id, limit, cursor, as_of)
+    return page_answer(request, MessagePage, await _contents(request).messages(page))
+
+
+async def _wanted(
+    request: Request, read_model: str | None, run_id: UUID, limit: int, cursor: str | None, as_of: str | None
+) -> PageOf:
+    """The page that is asked for. `read_model`: has the list of now, and is waited for if the request asks for that."""
+    after = position_cursor(cursor) or 0
+    if as_of is None and read_model is not None:
+        await caught_up(request, read_model)
+    return PageOf(principal_of(request).tenant_id, run_id, limit, after, as_of)
 
 
 def _contents(request: Request) -> RunContents:
     container = container_of(request)
-    return RunContents(container.reads.runs, container.feed, container.histories)
+    return RunContents(container.reads.runs, container.reads.messages, container.feed, container.histories)

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field
 from starlette.responses import Response
 from uuid_utils.compat import uuid7
 
@@ -17,29 +17,26 @@ from api.http.conventions.afterwards import afterwards
 from api.http.conventions.answers import OF_COMMANDS, OF_LISTS, accepted, answer, next_link, page_answer
 from api.http.conventions.bodies import Body, body_of
 from api.http.conventions.idempotency import Key, key_of, keyed_request, one_content
-from api.http.conventions.positions import POSITION, caught_up, wanted_position
+from api.http.conventions.positions import POSITION, caught_up, listed_as_of, wanted_position
 from api.http.conventions.preconditions import expected_version, precondition
 from api.http.conventions.request import container_of, header, principal_of
 from api.http.conventions.routing import DirectRoute
-from api.http.conventions.wording import told
 from api.http.documents import openapi
-from api.http.routes.run_contents import AsOf as ListAsOf
+from api.http.routes.run_bodies import StartRunBody
+from api.http.routes.run_contents import ListAsOf
 from application.engine.commands.request import CommandOutcome
 from application.engine.ports.pages import MAX_LIMIT, MAX_POSITION, parse_position, position_cursor, uuid_cursor
 from application.engine.ports.work_logs import Level
 from application.reads import Positioned, RunsWanted
 from application.runs.await_end import RunEnd, ended_run, watching_end
-from application.runs.lists import runs_as_of
 from application.runs.logs import lines_of_run
 from application.runs.lookup import current_run, must_be_a_run, written_run
 from application.runs.replay_at import run_as_of
 from application.runs.start import UnknownAgent, start_run
-from application.views.messages import MessageView
 from application.views.runs import RunSummary, RunView
 from application.views.work_logs import WorkLineView
 from domain import runs as rules
-from domain.errors import InvalidCommand
-from domain.kernel import Json, Name, Priority, ShortText
+from domain.kernel import ShortText
 from domain.projects import default_project_id
 
 router = APIRouter(tags=["runs"], route_class=DirectRoute)
@@ -47,87 +44,6 @@ router = APIRouter(tags=["runs"], route_class=DirectRoute)
 LONGEST_WAIT_S = 60
 MAX_NAME = 500
 AsOf = Annotated[str | None, Query(description="A position, or an RFC 3339 time: the run as replayed from the log up to there")]
-
-
-class SequentialPlan(Body):
-    """The agents run one after the other. Each agent finds the results of the agent before it in `ctx.results`."""
-
-    kind: Literal["sequential"]
-    agents: tuple[Name, ...] = Field(min_length=1, max_length=rules.MAX_STEPS)
-
-    def plan(self) -> rules.Plan:
-        return rules.sequential(self.agents)
-
-
-class ParallelPlan(Body):
-    """All agents run side by side, then the aggregator runs with all their results. A failed agent is left out and reported."""
-
-    kind: Literal["parallel"]
-    agents: tuple[Name, ...] = Field(min_length=1, max_length=rules.MAX_STEPS - 1)
-    aggregator: Name | None = None
-
-    def plan(self) -> rules.Plan:
-        return rules.parallel(self.agents, self.aggregator)
-
-
-class GraphPlan(Body):
-    """Any graph of steps without cycles."""
-
-    kind: Literal["graph"]
-    steps: tuple[rules.Step, ...] = Field(min_length=1, max_length=rules.MAX_STEPS)
-
-    @field_validator("steps")
-    @classmethod
-    def _is_a_graph(cls, steps: tuple[rules.Step, ...]) -> tuple[rules.Step, ...]:
-        try:
-            return rules.Plan(steps=steps).steps
-        except ValidationError as error:
-            raise ValueError(told(error.errors(include_url=False)[0])) from None
-
-    def plan(self) -> rules.Plan:
-        return rules.Plan(steps=self.steps)
-
-
-class StartRunBody(Body):
-    plan: Annotated[SequentialPlan | ParallelPlan | GraphPlan, Field(discriminator="kind")] | None = None
-    agent: Name | None = None
-    """Shorthand for a plan of one agent."""
-    input: Json = None
-    project_id: UUID | None = None
-    run_id: UUID | None = None
-    """An id that the client makes. With this id the request is repeatable without an Idempotency-Key."""
-    metadata: dict[str, Json] = {}
-    priority: Priority = "normal"
-    """The class of the run. Its work waits for workers among the work of its class: `high` goes first, `low` last."""
-
-    @model_validator(mode="after")
-    def _one_plan(self) -> "StartRunBody":
-        if (self.plan is None) == (self.agent is None):
-            raise ValueError("give either `plan` or `agent`")
-        return self
-
-    def to_plan(self) -> rules.Plan:
-        """The plan.
-
-        Raises InvalidCommand: the steps' keys, made of agents' names, may be too long if the plan names an agent twice.
-        """
-        try:
-            return self.plan.plan() if self.plan is not None else rules.sequential((self.agent or "",))
-        except ValidationError as error:
-            why = told(error.errors(include_url=False)[0])
-            raise InvalidCommand(f"the key of a step, made of its agent's name: {why}", pointer="/plan/agents") from None
-
-    def place_of(self, step: int) -> str:
-        """JSON Pointer to the agent of a step in this body."""
-        match self.plan:
-            case None:
-                return "/agent"
-            case GraphPlan():
-                return f"/plan/steps/{step}/agent"
-            case ParallelPlan() if step == len(self.plan.agents):
-                return "/plan/aggregator"
-            case _:
-                return f"/plan/agents/{step}"
 
 
 class RunAccepted(openapi.Shown):
@@ -153,11 +69,6 @@ class RunPage(BaseModel):
 
 class LogPage(BaseModel):
     data: list[WorkLineView]
-    next_cursor: str | None
-
-
-class MessagePage(BaseModel):
-    data: list[MessageView]
     next_cursor: str | None
 
 
@@ -279,15 +190,13 @@ async def get_runs(
 
     With `as_of`, a page looks at 20,000 runs at most. So a page may have fewer runs than `limit`, or none, and a `next_cursor`.
     """
-    container, tenant_id = container_of(request), principal_of(request).tenant_id
+    reads, tenant_id = container_of(request).reads.runs, principal_of(request).tenant_id
     wanted = RunsWanted(limit, uuid_cursor(cursor), status, project_id)
     if as_of is None:
         await caught_up(request, "runs")
-        return page_answer(request, RunPage, await container.reads.runs.list(tenant_id, wanted))
-    reads, feed, histories, positions = container.reads.runs, container.feed, container.histories, container.positions
-    timeout_s = container.settings.read_timeout_s
-    found = await runs_as_of(reads, feed, histories, positions, tenant_id, as_of, wanted, timeout_s=timeout_s)
-    return page_answer(request, RunPage, found)
+        return page_answer(request, RunPage, await reads.list(tenant_id, wanted))
+    listed = await listed_as_of(request, "runs", as_of, lambda position: reads.list_as_of(tenant_id, position, wanted))
+    return page_answer(request, RunPage, listed)
 
 
 @router.get(
@@ -342,22 +251,6 @@ async def cancel_run(request: Request, run_id: UUID) -> Response:
         async with precondition(version):
             outcome = await container_of(request).commands.execute(command_for, command, expected_version=version)
     return accepted(outcome, outcome.versions[run_id], {"run_id": str(run_id)})
-
-
-@router.get(
-    "/v1/runs/{run_id}/messages",
-    summary="Messages of a run",
-    responses={200: openapi.gives(MessagePage, *OF_LISTS)},
-    openapi_extra=openapi.takes_headers(POSITION),
-)
-async def get_messages(
-    request: Request, run_id: UUID, limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100, cursor: str | None = None
-) -> Response:
-    after, tenant_id = position_cursor(cursor), principal_of(request).tenant_id
-    await must_be_a_run(container_of(request).feed, tenant_id, run_id)
-    await caught_up(request, "messages")
-    found = await container_of(request).reads.messages.list(tenant_id, run_id, limit=limit, after=after)
-    return page_answer(request, MessagePage, found)
 
 
 @router.get(

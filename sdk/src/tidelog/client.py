@@ -1,9 +1,7 @@
 """`Client`: start runs, follow them, read the log."""
 
 import asyncio
-import json
 import os
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
@@ -21,8 +19,8 @@ from tidelog.errors import (
     PositionBeyondHead,
     TidelogAPIError,
     TidelogConnectionError,
-    UnreadableEventError,
 )
+from tidelog.event_stream import Contact, event_of, replaced, stream, streamed
 from tidelog.large import fill, fill_run, value_of
 from tidelog.models import (
     AgentInfo,
@@ -43,14 +41,10 @@ from tidelog.models import (
     WorkerInfo,
 )
 from tidelog.retries import RetryPolicy
-from tidelog.sse import ServerSentEvent, parse_sse
-from tidelog.transport import Transport, error_of, json_of
-from tidelog.values import read_model, to_json
+from tidelog.transport import Transport, json_of
+from tidelog.values import to_json
 
 M = TypeVar("M", bound=BaseModel)
-
-HEARTBEAT_TIMEOUT_S = 45.0
-"""The server sends an event or a heartbeat every 10 s; silence for four such periods means that the connection is dead."""
 
 RUN_ENDS = frozenset({"run.completed", "run.failed", "run.cancelled"})
 
@@ -208,9 +202,9 @@ class Client:
         response = await self._request("POST", f"/v1/runs/{run_id}/cancel", body=body, headers=headers)
         return self._noted(_parse(StartedRun, json_of(response)))
 
-    async def messages(self, run_id: UUID, *, whole: bool = True) -> list[AgentMessage]:
-        """All messages between the agents of a run. `whole`: see `get_run`."""
-        return await self._filled(AgentMessage, f"/v1/runs/{run_id}/messages", {}, whole)
+    async def messages(self, run_id: UUID, *, as_of: int | datetime | None = None, whole: bool = True) -> list[AgentMessage]:
+        """All messages between the agents of a run. `as_of`: as they were at a position or a time. `whole`: see `get_run`."""
+        return await self._filled(AgentMessage, f"/v1/runs/{run_id}/messages", _as_of(as_of), whole)
 
     async def calls(self, run_id: UUID, *, as_of: int | datetime | None = None, whole: bool = True) -> list[RunCall]:
         """All tool calls of a run, in the order of their start. `as_of`: as they were at a position or a time."""
@@ -230,15 +224,20 @@ class Client:
 
     # --- tool calls ---
 
-    async def invocations(self, *, status: str | None = None, run_id: UUID | None = None) -> list[InvocationSummary]:
-        """Tool calls, those of the newest runs first. `status="ambiguous"`: calls that wait for a person to say what happened."""
+    async def invocations(
+        self, *, status: str | None = None, run_id: UUID | None = None, as_of: int | datetime | None = None
+    ) -> list[InvocationSummary]:
+        """Tool calls, those of the newest runs first. `status="ambiguous"`: calls that wait for a person to say what happened.
+
+        `as_of`: the list as it was at a position or a time.
+        """
         given = {"status": status, "run_id": None if run_id is None else str(run_id)}
-        params = {name: value for name, value in given.items() if value is not None}
+        params = {name: value for name, value in given.items() if value is not None} | _as_of(as_of)
         return [call async for call in self._all(InvocationSummary, "/v1/invocations", params)]
 
-    async def invocation(self, invocation_id: UUID, *, whole: bool = True) -> Invocation:
-        """A tool call with its arguments and its outcome. `whole`: see `get_run`."""
-        answer = await self._get(f"/v1/invocations/{invocation_id}", {})
+    async def invocation(self, invocation_id: UUID, *, as_of: int | datetime | None = None, whole: bool = True) -> Invocation:
+        """A tool call with its arguments and its outcome, now or as of a position or a time. `whole`: see `get_run`."""
+        answer = await self._get(f"/v1/invocations/{invocation_id}", _as_of(as_of))
         if whole and isinstance(answer, dict):
             await fill([answer], self._get)
         return _parse(Invocation, answer)
@@ -298,15 +297,15 @@ class Client:
         params = {"types": ",".join(types)} if types else {}
         if not follow:
             async for found, history in self._items(path, {**params, "after": str(after)}):
-                event = _event(found)
+                event = event_of(found)
                 self._position = max(self._position, event.position)
                 yield event.model_copy(update={"cursor": f"{event.position}-{history}" if history else str(event.position)})
             return
         cursor, reached = str(after), int(str(after).partition("-")[0])
-        failures, contact = 0, _Contact()
+        failures, contact = 0, Contact()
         while True:
             try:
-                async with aclosing(self._stream(path, params, cursor, contact)) as items:
+                async with aclosing(stream(self._transport, path, params, cursor, contact)) as items:
                     async for item in items:
                         failures = 0
                         if item.event == "end":
@@ -314,14 +313,14 @@ class Client:
                         if item.event == "resync":
                             break
                         if item.event == "reset":
-                            raise _replaced(item)
-                        event = _streamed(item)
+                            raise replaced(item)
+                        event = streamed(item)
                         if event.position > reached:
                             cursor, reached = item.id, event.position
                             self._position = max(self._position, reached)
                             yield event.model_copy(update={"cursor": cursor})
-            except HistoryReplaced as replaced:
-                self._position = min(self._position, replaced.last_common_position)
+            except HistoryReplaced as lost:
+                self._position = min(self._position, lost.last_common_position)
                 raise
             except (TidelogConnectionError, TidelogAPIError) as error:
                 if isinstance(error, TidelogAPIError) and not error.retryable:
@@ -331,29 +330,6 @@ class Client:
                 failures += 1
                 wait_s = getattr(error, "retry_after_s", None) or 0.0
                 await asyncio.sleep(max(wait_s, self._retry.delay_s(failures)))
-
-    async def _stream(
-        self, path: str, params: Mapping[str, str], after: str, contact: "_Contact"
-    ) -> AsyncGenerator[ServerSentEvent, None]:
-        """The events of one connection. Ends with `TidelogConnectionError`, also when the server closes the connection: a
-        stream has an end mark of its own."""
-        headers = {"Accept": "text/event-stream", "Cache-Control": "no-store", "Last-Event-ID": after}
-        try:
-            async with self._transport.stream(
-                path, params={**params, "after": after}, headers=headers, read_timeout_s=HEARTBEAT_TIMEOUT_S
-            ) as response:
-                if not response.is_success:
-                    raise error_of(response, await response.aread())
-                if response.status_code == httpx2.codes.NO_CONTENT:  # the run has ended, and there is no event after the cursor
-                    yield ServerSentEvent("end", "{}", after)
-                    return
-                async for item in parse_sse(contact.noted(response.aiter_bytes())):
-                    yield item
-        except (httpx2.HTTPError, httpx2.StreamError) as error:
-            raise TidelogConnectionError(f"{path}: the event stream broke ({type(error).__name__}: {error})") from error
-        except ValueError as error:
-            raise UnreadableEventError("", "", str(error)) from error
-        raise TidelogConnectionError(f"{path}: the server closed the event stream")
 
     # --- agents, tools, projects ---
 
@@ -435,50 +411,9 @@ class Client:
         return started
 
 
-class _Contact:
-    """The time of the last sign of life of the server, heartbeats included."""
-
-    def __init__(self) -> None:
-        self._at = time.monotonic()
-
-    def seconds_ago(self) -> float:
-        return time.monotonic() - self._at
-
-    async def noted(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        async for chunk in chunks:
-            self._at = time.monotonic()
-            yield chunk
-
-
-def _replaced(item: ServerSentEvent) -> HistoryReplaced:
-    """The error for the last event of a stream whose history has ended."""
-    try:
-        said = json.loads(item.data)
-        common, reason = int(said["last_common_position"]), str(said["reason"])
-        detail = f"{reason}: drop what you have after position {common}, and go on from there"
-        return HistoryReplaced(str(said["history"]), common, item.id, detail)
-    except (ValueError, KeyError, TypeError) as error:
-        raise TidelogConnectionError(f"the stream's `reset` is not what this version of the SDK knows: {error}") from error
-
-
 def _position_of(response: httpx2.Response) -> int:
     value = response.headers.get("Tidelog-Position", "")
     return int(value) if value.isdecimal() and len(value) <= 18 else 0
-
-
-def _streamed(item: ServerSentEvent) -> Event:
-    try:
-        return read_model(Event, item.data)
-    except ValueError as error:
-        raise UnreadableEventError(item.id, item.event, str(error)) from error
-
-
-def _event(item: Any) -> Event:
-    try:
-        return Event.model_validate(item)
-    except ValidationError as error:
-        known = item if isinstance(item, dict) else {}
-        raise UnreadableEventError(str(known.get("position", "")), str(known.get("type", "")), str(error)) from error
 
 
 def _parse(model: type[M], answer: Any) -> M:

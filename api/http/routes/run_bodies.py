@@ -1,0 +1,93 @@
+"""The body of the request that starts a run: a plan of one of three kinds, or one agent."""
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from api.http.conventions.bodies import Body
+from api.http.conventions.wording import told
+from domain import runs as rules
+from domain.errors import InvalidCommand
+from domain.kernel import Json, Name, Priority
+
+
+class SequentialPlan(Body):
+    """The agents run one after the other. Each agent finds the results of the agent before it in `ctx.results`."""
+
+    kind: Literal["sequential"]
+    agents: tuple[Name, ...] = Field(min_length=1, max_length=rules.MAX_STEPS)
+
+    def plan(self) -> rules.Plan:
+        return rules.sequential(self.agents)
+
+
+class ParallelPlan(Body):
+    """All agents run side by side, then the aggregator runs with all their results. A failed agent is left out and reported."""
+
+    kind: Literal["parallel"]
+    agents: tuple[Name, ...] = Field(min_length=1, max_length=rules.MAX_STEPS - 1)
+    aggregator: Name | None = None
+
+    def plan(self) -> rules.Plan:
+        return rules.parallel(self.agents, self.aggregator)
+
+
+class GraphPlan(Body):
+    """Any graph of steps without cycles."""
+
+    kind: Literal["graph"]
+    steps: tuple[rules.Step, ...] = Field(min_length=1, max_length=rules.MAX_STEPS)
+
+    @field_validator("steps")
+    @classmethod
+    def _is_a_graph(cls, steps: tuple[rules.Step, ...]) -> tuple[rules.Step, ...]:
+        try:
+            return rules.Plan(steps=steps).steps
+        except ValidationError as error:
+            raise ValueError(told(error.errors(include_url=False)[0])) from None
+
+    def plan(self) -> rules.Plan:
+        return rules.Plan(steps=self.steps)
+
+
+class StartRunBody(Body):
+    plan: Annotated[SequentialPlan | ParallelPlan | GraphPlan, Field(discriminator="kind")] | None = None
+    agent: Name | None = None
+    """Shorthand for a plan of one agent."""
+    input: Json = None
+    project_id: UUID | None = None
+    run_id: UUID | None = None
+    """An id that the client makes. With this id the request is repeatable without an Idempotency-Key."""
+    metadata: dict[str, Json] = {}
+    priority: Priority = "normal"
+    """The class of the run. Its work waits for workers among the work of its class: `high` goes first, `low` last."""
+
+    @model_validator(mode="after")
+    def _one_plan(self) -> "StartRunBody":
+        if (self.plan is None) == (self.agent is None):
+            raise ValueError("give either `plan` or `agent`")
+        return self
+
+    def to_plan(self) -> rules.Plan:
+        """The plan.
+
+        Raises InvalidCommand: the steps' keys, made of agents' names, may be too long if the plan names an agent twice.
+        """
+        try:
+            return self.plan.plan() if self.plan is not None else rules.sequential((self.agent or "",))
+        except ValidationError as error:
+            why = told(error.errors(include_url=False)[0])
+            raise InvalidCommand(f"the key of a step, made of its agent's name: {why}", pointer="/plan/agents") from None
+
+    def place_of(self, step: int) -> str:
+        """JSON Pointer to the agent of a step in this body."""
+        match self.plan:
+            case None:
+                return "/agent"
+            case GraphPlan():
+                return f"/plan/steps/{step}/agent"
+            case ParallelPlan() if step == len(self.plan.agents):
+                return "/plan/aggregator"
+            case _:
+                return f"/plan/agents/{step}"

@@ -1,0 +1,72 @@
+"""What an event changes of a tool call, and the replay of a single call."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from application.views.invocations import InvocationView, ResolutionView
+from domain.invocations import (
+    AttemptStarted,
+    InvocationBecameAmbiguous,
+    InvocationCancelled,
+    InvocationCancelRequested,
+    InvocationFailed,
+    InvocationRequested,
+    InvocationRequeued,
+    InvocationResolved,
+    InvocationRetryScheduled,
+    InvocationSucceeded,
+)
+from domain.kernel import RecordedEvent
+from domain.registry import SLICES
+from projections.kernel import decoded
+
+TOPICS = frozenset(event.TOPIC for event in SLICES["invocations"])
+
+
+def changes(recorded: RecordedEvent) -> dict[str, Any]:
+    """The fields of a call that an event after the first one changes."""
+    match decoded(recorded):
+        case AttemptStarted() as event:
+            return {"status": "running", "attempt": event.attempt, "worker_id": event.worker_id}
+        case InvocationRetryScheduled() as event:
+            return {"status": "retrying", "error": event.error}
+        case InvocationRequeued(lapsed=int()):
+            return {"status": "requested"}
+        case InvocationSucceeded() as event:
+            return {"status": "succeeded", "result": event.result, "error": None}
+        case InvocationFailed() as event:
+            return {"status": "failed", "error": event.error}
+        case InvocationBecameAmbiguous():
+            return {"status": "ambiguous"}
+        case InvocationResolved() as event:
+            said = resolution_of(event, recorded.recorded_at)
+            return {"status": event.outcome, "result": event.result, "error": event.error, "resolution": said}
+        case InvocationCancelRequested():
+            return {"cancel_requested": True}
+        case InvocationCancelled() as event:
+            return {"status": "cancelled", "effect": event.effect}
+        case _:
+            return {}
+
+
+def resolution_of(event: InvocationResolved, at: datetime) -> ResolutionView:
+    return ResolutionView(by=event.by, reason=event.reason, evidence=event.evidence, at=at)
+
+
+def replay(events: Iterable[RecordedEvent]) -> InvocationView | None:
+    """A call after the given events of its stream, in order. None if the events are of another slice."""
+    view: InvocationView | None = None
+    for recorded in events:
+        if recorded.topic == InvocationRequested.TOPIC:
+            event: InvocationRequested = decoded(recorded)
+            view = InvocationView(
+                invocation_id=recorded.stream_id, status="requested", since=recorded.recorded_at, version=recorded.version,
+                requested_at=recorded.recorded_at,
+                **event.model_dump(include={"run_id", "agent_run_id", "key", "tool", "arguments", "idempotent"}),
+            )  # fmt: skip
+        elif view is not None:
+            changed = changes(recorded)
+            since = {"since": recorded.recorded_at} if "status" in changed else {}
+            view = view.model_copy(update={**changed, **since, "version": recorded.version})
+    return view
