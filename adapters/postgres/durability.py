@@ -50,10 +50,13 @@ class Insistence:
         self._ask_at = 0.0
         self._refused = False
 
+    @property
+    def due(self) -> bool:
+        """Whether the server must be asked before the next append."""
+        return time.monotonic() >= self._ask_at
+
     async def insist(self) -> None:
         """Makes commits of the session durable. Raises NotDurable if the server prevents that; psycopg.Error."""
-        if time.monotonic() < self._ask_at:
-            return
         row = await (await self._connection.execute(INSIST_SQL, {"local": False})).fetchone()
         assert row is not None
         fsync, synchronous, throw_away = row

@@ -114,17 +114,25 @@ class Notifications:
         """
         loop, descriptor = asyncio.get_running_loop(), connection.fileno()
         self._loss = None
-        loop.add_reader(descriptor, self._drain, connection)
+        loop.add_reader(descriptor, self._drain, connection, descriptor)
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._check_s):
                     await self._woken.wait()
         finally:
-            loop.remove_reader(descriptor)
+            if self._loss is None:
+                loop.remove_reader(descriptor)
         if self._loss is not None:
             raise self._loss
 
-    def _drain(self, connection: pool.Connection) -> None:
+    def _drain(self, connection: pool.Connection, descriptor: int) -> None:
+        """Reads what has arrived, and registers the socket anew.
+
+        The event loop ends a registration at an error of the socket, which may come before the server's last words are read. And at
+        the end of the connection libpq closes the descriptor, whose number may belong to another connection at once.
+        """
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(descriptor)
         try:
             connection.pgconn.consume_input()  # raises OperationalError at the end of the connection
             while notify := connection.pgconn.notifies():
@@ -132,6 +140,8 @@ class Notifications:
         except Exception as error:  # noqa: BLE001  # raised where the task waits
             self._loss = error
             self._woken.set()
+        else:
+            loop.add_reader(descriptor, self._drain, connection, descriptor)
 
     def _hear(self, channel: str, payload: str) -> None:
         for listener in self._listeners:

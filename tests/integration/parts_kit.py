@@ -1,8 +1,12 @@
-"""Parts of a running server that one test has to itself, and a view of the waiting sessions in its database."""
+"""Parts of a running server that one test has to itself, and sessions of its database: which wait, and how one ends."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import os
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Literal
 
@@ -51,3 +55,31 @@ async def waiting_appends(database_url: str) -> int:
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
         [(count,)] = await (await connection.execute(query)).fetchall()
         return int(count)
+
+
+@contextlib.contextmanager
+def ended_before_reading(connection: psycopg.AsyncConnection[Any]) -> Iterator[None]:
+    """Ends the server's process of an idle connection. What the block sends lies unread in the server's socket.
+
+    The event loop stands still until the process has gone. So the event loop gets the server's last words and an error of the
+    socket as one event.
+    """
+    pid = connection.info.backend_pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGCONT)
+        for _ in range(3_000):
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                break
+            time.sleep(0.01)
+
+
+def say_something(connection: psycopg.AsyncConnection[Any]) -> None:
+    """Sends messages of the protocol (Sync) past the driver: more than the server reads at once."""
+    with socket.socket(fileno=socket.dup(connection.fileno())) as twin:
+        twin.sendall(b"S\x00\x00\x00\x04" * 4_000)

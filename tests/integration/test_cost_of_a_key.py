@@ -5,7 +5,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from adapters.postgres.log.append_batch import APPEND_SQL
+from adapters.postgres.log.prepared import PreparedStatement
 from tests.integration.system_kit import empty_work_queue, issue_key, running, stopped
 
 OF_THE_PROCESS = ("member", "lease", "api_key")
@@ -15,11 +15,15 @@ LOOPS = ("projections", "relay", "live")
 
 async def test_a_key_costs_no_statement_of_its_own(database_url: str, nats_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The append is the record of the key. The append is the only statement of the request, and so its only commit."""
-    execute, asked = psycopg.AsyncCursor.execute, []
+    execute, append, asked = psycopg.AsyncCursor.execute, PreparedStatement.run, []
 
     async def noting(self: Any, query: Any, *args: Any, **options: Any) -> Any:
         asked.append(query if isinstance(query, str) else bytes(query).decode())
         return await execute(self, query, *args, **options)
+
+    async def noting_append(self: Any, *args: Any) -> Any:
+        asked.append("the append")
+        return await append(self, *args)
 
     await empty_work_queue(nats_url)
     async with running(database_url, nats_url, loops=LOOPS) as system:
@@ -29,7 +33,8 @@ async def test_a_key_costs_no_statement_of_its_own(database_url: str, nats_url: 
         assert (await system.http.post("/v1/runs", json=body, headers={"Idempotency-Key": "warm"})).status_code == 201
         await stopped(*[system.tasks.pop(name) for name in LOOPS])
         monkeypatch.setattr(psycopg.AsyncCursor, "execute", noting)
+        monkeypatch.setattr(PreparedStatement, "run", noting_append)
         for headers in ({"Idempotency-Key": "k"}, {}):
             asked.clear()
             assert (await system.http.post("/v1/runs", json=body, headers=headers)).status_code == 201
-            assert [query for query in asked if not any(table in query for table in OF_THE_PROCESS)] == [APPEND_SQL]
+            assert [query for query in asked if not any(table in query for table in OF_THE_PROCESS)] == ["the append"]

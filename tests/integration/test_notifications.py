@@ -10,6 +10,7 @@ import pytest_asyncio
 from adapters.postgres import pool
 from adapters.postgres.listener import ChannelListener, Notifications, listening
 from application.engine.background import TaskEnded
+from tests.integration.parts_kit import ended_before_reading, say_something
 from tests.integration.system_kit import System, eventually
 from tests.pace import in_time
 
@@ -31,6 +32,7 @@ class Told(ChannelListener):
 
     async def check(self, connection: pool.Connection) -> None:
         self.checks += 1
+        self.connection = connection
 
     def on_loss(self) -> None:
         self.losses += 1
@@ -107,6 +109,17 @@ async def test_a_lost_connection_is_made_again_for_all(notifications: Notificati
         await tell(other, listener.channel, "again")
         await in_time(listener.wait(NEVER_S), 10)
         assert listener.payloads == ["again"]
+
+
+async def test_an_end_that_comes_as_an_error_of_the_socket_is_noticed_at_once(notifications: Notifications) -> None:
+    listener = await begun(notifications, "here")
+    with ended_before_reading(listener.connection):
+        say_something(listener.connection)
+    await eventually(lambda: lost(listener))
+
+
+async def lost(listener: Told) -> bool:
+    return listener.losses == 1
 
 
 async def test_a_listener_that_fails_costs_the_others_a_new_connection_and_nothing_more(

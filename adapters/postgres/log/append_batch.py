@@ -9,6 +9,7 @@ from typing import NamedTuple, Self
 from uuid import UUID
 
 from adapters.postgres.log.arrays import (
+    UUID_LENGTH,
     ByteaArray,
     EncodedArray,
     Int2Array,
@@ -20,6 +21,7 @@ from adapters.postgres.log.arrays import (
     int2_element,
     int4_element,
     int8_element,
+    length_prefix,
     uuid_element,
 )
 from application.engine.ports.log import AppendCommand, AppendRequest, AppendResult, CommandRecord, Placed
@@ -31,6 +33,22 @@ APPEND_SQL = """
         %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s
     )
 """
+
+PREPARED = b"append_events"
+PREPARE_SQL = """
+    PREPARE append_events (
+        uuid[], integer[], integer[], integer[], uuid[], text[], uuid[], integer[], integer[],
+        integer[], uuid[], bigint[], integer[], integer[], uuid[], uuid[], bigint[], text[], smallint[], bytea[], bigint[]
+    ) AS SELECT * FROM append_events_v3(
+        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21
+    )
+"""
+_ARRAYS = (
+    UuidArray, Int4Array, Int4Array, Int4Array, UuidArray, TextArray, UuidArray, Int4Array, Int4Array, Int4Array, UuidArray,
+    Int8Array, Int4Array, Int4Array, UuidArray, UuidArray, Int8Array, TextArray, Int2Array, ByteaArray, Int8Array,
+)  # fmt: skip
+"""The types of the parameters."""
+PARAMETERS = len(_ARRAYS)
 
 MAX_APPEND_BYTES = 16 * 1024 * 1024
 """Largest sum of the sizes of states and metadata in one append."""
@@ -70,8 +88,9 @@ class EncodedAppend:
         for stream_id, root_id, version in streams:
             if not -1 <= version < _MAX_VERSION:
                 raise InvalidCommand(f"{version} is no version that a stream can have")
-            stream_ids.append(uuid_element(stream_id))
-            roots.append(uuid_element(root_id))
+            element = UUID_LENGTH + stream_id.int.to_bytes(16)
+            stream_ids.append(element)
+            roots.append(element if root_id is stream_id else UUID_LENGTH + root_id.int.to_bytes(16))
             expected += int8_element(version)
             next_versions.append(version + 1)
         if not events or count != len(events):
@@ -83,25 +102,28 @@ class EncodedAppend:
         if size > MAX_APPEND_BYTES or count > MAX_APPEND_EVENTS:
             limit = f"{MAX_APPEND_EVENTS} events and {MAX_APPEND_BYTES} bytes"
             raise PayloadTooLarge(f"an append of {count} events and {size} bytes; the limit is {limit}")
-        stream_pieces = (b"".join(stream_ids), expected, b"".join(map(int4_element, counts)))
+        stream_pieces = (b"".join(stream_ids), expected, b"".join([int4_element(number) for number in counts]))
         return cls(request, size, (uuid_element(tenant_id), *command_pieces, *stream_pieces, *event_pieces))
 
 
+# Identifiers are encoded in the loops themselves: a call for each would take twice as long.
 def _commands(commands: Sequence[AppendCommand]) -> tuple[tuple[bytes, ...], int, int]:
     """The pieces of the commands, the bytes of their metadata on all their events, and the number of their events."""
-    ids, metadatas, contents, counts = b"", b"", b"", b""
+    ids = []
+    metadatas, contents, counts = b"", b"", b""
     size = total = 0
     for command_id, text, count, content in commands:
         metadata = _text(text, "metadata")
+        length = len(metadata)
         total += count
-        size += len(metadata) * count
-        ids += uuid_element(command_id)
-        metadatas += bytes_element(metadata)
-        contents += _NO_CONTENT if content is None else uuid_element(content)
+        size += length * count
+        ids.append(UUID_LENGTH + command_id.int.to_bytes(16))
+        metadatas += length_prefix(length) + metadata
+        contents += _NO_CONTENT if content is None else UUID_LENGTH + content.int.to_bytes(16)
         counts += int4_element(count)
-    if len(commands) > 1 and len({command.command_id for command in commands}) < len(commands):
+    if len(commands) > 1 and len(set(ids)) < len(commands):
         raise ValueError("an append with one command twice")
-    return (ids, metadatas, contents, counts), size, total
+    return (b"".join(ids), metadatas, contents, counts), size, total
 
 
 def _events(
@@ -111,18 +133,19 @@ def _events(
     streams, roots, versions, topics, schema_versions, states, settled = b"", b"", b"", b"", b"", b"", b""
     size, counts = 0, [0] * len(stream_ids)
     for place, (topic, schema_version, state), mask in events:
-        if len(state) > max_event_bytes:
-            raise PayloadTooLarge(f"{topic}: an event of {len(state)} bytes; the limit is {max_event_bytes}")
+        length = len(state)
+        if length > max_event_bytes:
+            raise PayloadTooLarge(f"{topic}: an event of {length} bytes; the limit is {max_event_bytes}")
         if b"\\u0000" in state and _ESCAPED_NUL.search(state):
             raise InvalidCommand(f"{topic}: text must not contain a NUL character")
-        size += len(state)
+        size += length
         streams += stream_ids[place]
         roots += root_ids[place]
         versions += int8_element(next_versions[place] + counts[place])
         counts[place] += 1
         topics += _topic_element(topic)
         schema_versions += int2_element(schema_version)
-        states += bytes_element(state)
+        states += length_prefix(length) + state
         settled += int8_element(mask)
     return (streams, roots, versions, topics, schema_versions, states, settled), size, counts
 
@@ -144,7 +167,12 @@ def _text(value: str, what: str) -> bytes:
 
 
 def parameters(batch: Sequence[EncodedAppend]) -> tuple[EncodedArray, ...]:
-    """The parameters of APPEND_SQL."""
+    """The parameters of APPEND_SQL, for a cursor."""
+    return tuple(array(value) for array, value in zip(_ARRAYS, encoded_parameters(batch), strict=True))
+
+
+def encoded_parameters(batch: Sequence[EncodedAppend]) -> tuple[bytes, ...]:
+    """The parameters of PREPARE_SQL in binary form."""
     requests = len(batch)
     pieces = zip(*[append.pieces for append in batch], strict=True)
     tenants, command_ids, metadatas, contents, counts, ids, expected, stream_counts, event_streams, *rest = pieces
@@ -165,27 +193,27 @@ def parameters(batch: Sequence[EncodedAppend]) -> tuple[EncodedArray, ...]:
         request_counts.append(int4_element(len(its_events)))
         request_ends.append(int4_element(events))
     return (
-        UuidArray.of(tenants, requests),
-        Int4Array.of(request_counts, requests),
-        Int4Array.of(request_ends, requests),
-        Int4Array.of(command_requests, commands),
-        UuidArray.of(command_ids, commands),
-        TextArray.of(metadatas, commands),
-        UuidArray.of(contents, commands),
-        Int4Array.of(counts, commands),
-        Int4Array.of(command_ends, commands),
-        Int4Array.of(stream_requests, streams),
-        UuidArray.of(ids, streams),
-        Int8Array.of(expected, streams),
-        Int4Array.of(stream_counts, streams),
-        Int4Array.of(event_commands, events),
-        UuidArray.of(event_streams, events),
-        UuidArray.of(roots, events),
-        Int8Array.of(versions, events),
-        TextArray.of(topics, events),
-        Int2Array.of(schema_versions, events),
-        ByteaArray.of(states, events),
-        Int8Array.of(settled, events),
+        UuidArray.encoded(tenants, requests),
+        Int4Array.encoded(request_counts, requests),
+        Int4Array.encoded(request_ends, requests),
+        Int4Array.encoded(command_requests, commands),
+        UuidArray.encoded(command_ids, commands),
+        TextArray.encoded(metadatas, commands),
+        UuidArray.encoded(contents, commands),
+        Int4Array.encoded(counts, commands),
+        Int4Array.encoded(command_ends, commands),
+        Int4Array.encoded(stream_requests, streams),
+        UuidArray.encoded(ids, streams),
+        Int8Array.encoded(expected, streams),
+        Int4Array.encoded(stream_counts, streams),
+        Int4Array.encoded(event_commands, events),
+        UuidArray.encoded(event_streams, events),
+        UuidArray.encoded(roots, events),
+        Int8Array.encoded(versions, events),
+        TextArray.encoded(topics, events),
+        Int2Array.encoded(schema_versions, events),
+        ByteaArray.encoded(states, events),
+        Int8Array.encoded(settled, events),
     )
 
 

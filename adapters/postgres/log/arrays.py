@@ -22,16 +22,22 @@ _length = struct.Struct(">i").pack
 _int2 = struct.Struct(">ih").pack
 _int4 = struct.Struct(">ii").pack
 _int8 = struct.Struct(">iq").pack
-_UUID_LENGTH = _length(16)
+UUID_LENGTH = _length(16)
+"""Stands before the 16 bytes of each element of a `uuid[]`."""
 
 
 def uuid_element(value: UUID) -> bytes:
-    return _UUID_LENGTH + value.int.to_bytes(16)
+    return UUID_LENGTH + value.int.to_bytes(16)
+
+
+@lru_cache(maxsize=4_096)
+def length_prefix(length: int) -> bytes:
+    return _length(length)
 
 
 def bytes_element(value: bytes) -> bytes:
     """For bytea, and for text encoded in UTF-8."""
-    return _length(len(value)) + value
+    return length_prefix(len(value)) + value
 
 
 @lru_cache(maxsize=4_096)
@@ -49,16 +55,26 @@ def int8_element(value: int) -> bytes:
     return _int8(8, value)
 
 
+@lru_cache(maxsize=4_096)
+def _array_header(element_oid: int, count: int) -> bytes:
+    return _header(1, 0, element_oid, count, 1)
+
+
 class EncodedArray(bytes):
-    """An array parameter in binary form."""
+    """An array parameter in binary form. The class tells a cursor the type; a statement with known types takes the bytes alone."""
 
     array_oid: ClassVar[int]
     element_oid: ClassVar[int]
 
     @classmethod
-    def of(cls, elements: Iterable[bytes], count: int) -> "EncodedArray":
+    def encoded(cls, elements: Iterable[bytes], count: int) -> bytes:
         """`elements`: pieces that hold one or more encoded elements each; `count`: how many elements they hold together."""
-        return cls(_header(1, 0, cls.element_oid, count, 1) + b"".join(elements))
+        return _array_header(cls.element_oid, count) + b"".join(elements)
+
+    @classmethod
+    def of(cls, elements: Iterable[bytes], count: int) -> "EncodedArray":
+        """As `encoded`, for a cursor."""
+        return cls(cls.encoded(elements, count))
 
 
 class UuidArray(EncodedArray):

@@ -9,7 +9,6 @@ import contextlib
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import psycopg
 import structlog
@@ -18,10 +17,10 @@ from psycopg.sql import SQL, Identifier
 from adapters.postgres import pool
 from adapters.postgres.durability import Insistence
 from adapters.postgres.listener import ANSWER_SECONDS, CHECK_SECONDS, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
-from adapters.postgres.log.append_batch import APPEND_SQL, EncodedAppend, Row, parameters
-from adapters.postgres.log.arrays import register_arrays
+from adapters.postgres.log.append_batch import PARAMETERS, PREPARE_SQL, PREPARED, EncodedAppend, Row, encoded_parameters
 from adapters.postgres.log.head import CHANNEL, HEAD_SQL
 from adapters.postgres.log.own_appends import OwnAppends
+from adapters.postgres.log.prepared import PreparedStatement
 
 log = structlog.get_logger(__name__)
 
@@ -34,15 +33,11 @@ class _Open:
     """An open connection."""
 
     connection: pool.Connection
-    cursor: psycopg.AsyncCursor[tuple[Any, ...]]
+    statement: PreparedStatement
     insistence: Insistence
     pid: int
     """Of the server's process, which notifications name."""
     listens: bool = False
-    broken: bool = False
-    """The connection has ended while it was idle."""
-    watched: int | None = None
-    """The descriptor that wakes the process."""
     heard: list[int] = field(default_factory=list)
     """Positions of notifications by other sessions, in order."""
 
@@ -59,15 +54,11 @@ class WriterSession:
     async def append(self, appends: Sequence[EncodedAppend]) -> list[Row]:
         """Raises NotDurable, and the errors of `pool.connect`. After an error of the driver the session must be closed."""
         async with self._turn:
-            session = self._open or await self._connect()
-            _unwatch(session)
-            with pool.deadline(session.connection, STATEMENT_TIMEOUT + pool.GRACE):
-                try:
+            session = await self._connected()
+            if session.insistence.due:
+                with pool.deadline(session.connection, _patience()), session.statement.aside():
                     await session.insistence.insist()
-                    await session.cursor.execute(APPEND_SQL, parameters(appends), prepare=True)
-                    rows = [Row._make(row) for row in await session.cursor.fetchall()]
-                finally:
-                    self._watch(session)
+            rows = await session.statement.run(encoded_parameters(appends), Row._make, _patience())
             if session.listens and self._own is not None:
                 self._pass_on(session, self._own)
                 self._own.appended(appends, rows)
@@ -78,7 +69,7 @@ class WriterSession:
         session, self._open = self._open, None
         if session is None:
             return
-        _unwatch(session)
+        session.statement.close()
         if self._own is not None and session.listens:
             self._own.lost()
             self._own.turned.set()
@@ -106,14 +97,11 @@ class WriterSession:
 
     async def _follow(self, own: OwnAppends) -> None:
         """Begins or ends to listen, or checks that the connection is alive. Raises psycopg.Error, OSError."""
-        if self._open is not None and self._open.broken:
-            await self.close()
         if not own.wanted and (self._open is None or not self._open.listens):
             return
         try:
-            session = self._open or await self._connect()
-            _unwatch(session)
-            with pool.deadline(session.connection, ANSWER_SECONDS):
+            session = await self._connected()
+            with pool.deadline(session.connection, ANSWER_SECONDS), session.statement.aside():
                 if own.wanted:
                     await self._hear(session, own)
                 else:
@@ -137,7 +125,11 @@ class WriterSession:
         self._pass_on(session, own)
         if row[0] != own.position:
             own.heard(row[0])
-        self._watch(session)
+
+    async def _connected(self) -> _Open:
+        if self._open is not None and self._open.statement.broken:
+            await self.close()
+        return self._open or await self._connect()
 
     async def _connect(self) -> _Open:
         connection = await pool.connect(
@@ -146,48 +138,44 @@ class WriterSession:
             statement_timeout=STATEMENT_TIMEOUT,
             options={"plan_cache_mode": "force_generic_plan"},  # planning for each batch would cost more than its inserts
         )
-        register_arrays(connection)
-        session = _Open(connection, connection.cursor(binary=True), Insistence(connection), connection.info.backend_pid)
+        try:
+            with pool.deadline(connection, _patience()):
+                await connection.execute(PREPARE_SQL)
+        except BaseException:
+            await connection.close()
+            raise
+        statement = PreparedStatement(connection, PREPARED, PARAMETERS, lambda: self._on_input(session))
+        session = _Open(connection, statement, Insistence(connection), connection.info.backend_pid)
         if self._own is not None:
             connection.add_notify_handler(lambda notify: _note(session, notify.pid, notify.payload))
+        statement.watch()
         self._open = session
         return session
 
     def _pass_on(self, session: _Open, own: OwnAppends) -> None:
+        while notify := session.connection.pgconn.notifies():
+            _note(session, notify.be_pid, notify.extra.decode())
         heard, session.heard = session.heard, []
         for position in heard:
             own.heard(position)
 
-    def _watch(self, session: _Open) -> None:
-        """Lets notifications wake the process while the session is idle. The driver watches the same socket in between."""
-        if session.listens and not session.connection.closed:
-            session.watched = session.connection.fileno()
-            asyncio.get_running_loop().add_reader(session.watched, self._on_readable, session)
-
-    def _on_readable(self, session: _Open) -> None:
-        _unwatch(session)
-        own = self._own
-        assert own is not None
-        try:
-            session.connection.pgconn.consume_input()  # raises at the end of the connection
-        except psycopg.OperationalError:
-            session.broken = True
-            own.lost()
-            own.turned.set()
+    def _on_input(self, session: _Open) -> None:
+        """Something has arrived while the session was idle."""
+        if self._own is None or not session.listens:
             return
-        while notify := session.connection.pgconn.notifies():
-            _note(session, notify.be_pid, notify.extra.decode())
-        self._pass_on(session, own)
-        self._watch(session)
+        if session.statement.broken:
+            self._own.lost()
+            self._own.turned.set()
+        else:
+            self._pass_on(session, self._own)
+
+
+def _patience() -> float:
+    """Seconds after which a server is given up that does not even report its own time-out."""
+    return STATEMENT_TIMEOUT + pool.GRACE
 
 
 def _note(session: _Open, pid: int, payload: str) -> None:
     """Notes a notification. What the session itself has appended is known from the answer."""
     if pid != session.pid:
         session.heard.append(int(payload))
-
-
-def _unwatch(session: _Open) -> None:
-    if session.watched is not None:
-        asyncio.get_running_loop().remove_reader(session.watched)
-        session.watched = None
