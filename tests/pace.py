@@ -12,6 +12,8 @@ from typing import TypeVar
 T = TypeVar("T")
 
 BEAT_S = 0.1
+ANSWER_S = 60.0
+"""For code that takes plain seconds, as clients of NATS do: a server that lives answers within these on any machine."""
 LONGEST = 30.0
 """The largest factor. A test that hangs must end, however slow the machine is."""
 

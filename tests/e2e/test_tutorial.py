@@ -25,7 +25,7 @@ from typing import Any
 
 import pytest
 
-from tests.pace import Deadline, finished
+from tests.pace import ANSWER_S, Deadline, finished
 from tests.ports import free_port
 
 TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial.md"
@@ -154,7 +154,7 @@ class Reader:
             return self.background.wait(30)
         finally:
             self.background.kill()
-            self.background.wait(10)
+            self.background.wait(timeout=ANSWER_S)
             self.background = None
 
     def _on_port(self, text: str) -> str:

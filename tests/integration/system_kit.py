@@ -47,7 +47,7 @@ from domain.tenants import DEFAULT_TENANT_ID, CreateTenant, IssueApiKey
 from projections.kernel import Connection, Database
 from projections.registry import PROJECTIONS
 from tests.integration.played_worker import PlayedWorker
-from tests.pace import within
+from tests.pace import ANSWER_S, within
 from tidelog.sse import ServerSentEvent, parse_sse
 
 T = TypeVar("T")
@@ -317,8 +317,9 @@ async def empty_work_queue(nats_url: str) -> None:
     client = await nats_client_of(nats_url)
     try:
         with contextlib.suppress(nats.js.errors.NotFoundError):
+            jetstream = client.jetstream(timeout=ANSWER_S)
             while True:
-                await client.jetstream().delete_stream(await work_stream_of(client.jetstream()))
+                await jetstream.delete_stream(await work_stream_of(jetstream))
     finally:
         await client.close()
 
