@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -12,6 +13,8 @@ from typing import TypeVar
 T = TypeVar("T")
 
 BEAT_S = 0.1
+ANSWER_S = 60.0
+"""For code that takes plain seconds, as clients of NATS do: a server that lives answers within these on any machine."""
 LONGEST = 30.0
 """The largest factor. A test that hangs must end, however slow the machine is."""
 
@@ -19,6 +22,20 @@ LONGEST = 30.0
 async def slowness() -> float:
     """The factor by which work now takes longer than on an idle machine, at least 1. It is measured over a tenth of a second."""
     return await asyncio.to_thread(_slowness)
+
+
+async def slowness_lately() -> float:
+    """The larger of the slowness now and that of the last minute. For what took its time before."""
+    return await asyncio.to_thread(_slowness_lately)
+
+
+def _slowness_lately() -> float:
+    return max(_slowness(), _load())
+
+
+def _load() -> float:
+    """Threads for each processor that wanted to run, averaged over the last minute. At most `LONGEST`."""
+    return min(LONGEST, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def _slowness() -> float:
@@ -31,7 +48,7 @@ def _slowness() -> float:
 class Deadline:
     """A deadline that begins when the object is made.
 
-    The slowness of the machine is measured only after the plain seconds are over.
+    The slowness of the machine is looked at only after the plain seconds are over. The machine may have been busy until just then.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -50,7 +67,7 @@ class Deadline:
     def over_here(self) -> bool:
         """The same for code without an event loop. The call blocks for a measurement once the plain seconds are over."""
         if self.left_s <= 0:
-            self._slowest = max(self._slowest, _slowness())
+            self._slowest = max(self._slowest, _slowness_lately())
         return self.left_s <= 0
 
 

@@ -30,7 +30,7 @@ from tests.chaos.test_fleet import settled as settled_fleet
 from tests.chaos.test_kills import AGENTS, END_TIMEOUT_S, work_goes_on
 from tests.chaos.witness import Line, check_witness, read_lines
 from tests.integration.system_kit import empty_work_queue
-from tests.pace import ended, slowness, until
+from tests.pace import ended, slowness_lately, until
 from tidelog.http_client import http_client
 
 pytestmark = pytest.mark.chaos
@@ -103,7 +103,7 @@ async def test_kills_of_the_api_lose_no_attempt_and_leave_no_call_in_doubt(
             assert violations == [], f"seed {seed}\n" + "\n".join(map(str, violations[:50]))
     report(story, snapshot, lines)
     latest = max((story.late_s(*span) for span in begun(snapshot, lines)), default=0.0)
-    assert latest < AGAIN_S or latest < AGAIN_S * await slowness(), latest
+    assert latest < AGAIN_S or latest < AGAIN_S * await slowness_lately(), latest
 
 
 async def calls_go_on(witness: Path) -> None:

@@ -28,6 +28,7 @@ from tests.integration.nats_kit import (
     subscription,
 )
 from tests.integration.wire_kit import is_publish_ack, nats_wired, untouched
+from tests.pace import ANSWER_S
 
 pytestmark = pytest.mark.chaos
 
@@ -166,7 +167,7 @@ async def test_a_full_disk_delays_the_copy_and_nothing_else(tmp_path: Path, log:
                 await nats.start()
                 await log.append(5)
                 await reader.reach(70)
-                await connection.ready(5)
+                await connection.ready(ANSWER_S)
                 await reached(connection, log)
                 await check_stream(connection, log)
             await reader.check(log)
@@ -226,7 +227,7 @@ async def test_a_repetition_after_the_duplicate_window_and_a_restart_is_none(
                 if restart:
                     await nats.kill()
                     await nats.start()
-                    await eyes.ready(5)
+                    await eyes.ready(ANSWER_S)
                 await asyncio.sleep(0.3)  # the window of message ids is over
                 wire.to_client = untouched
                 await eventually(lambda: log_is_at(one, log))
@@ -254,7 +255,7 @@ async def test_a_reader_that_is_ahead_of_the_stream_gets_nothing_twice(nats: Nat
                 await reached(connection, log)
 
             await nats.set_back(lambda: asyncio.ensure_future(go_on()))
-        await connection.ready(5)
+        await connection.ready(ANSWER_S)
         reader = Reader(subscription(connection, log, stall_check_s=0.2), after=45)
         async with running(reader.run()):
             await reader.reach(50)

@@ -23,7 +23,7 @@ from tests.chaos.load import Load
 from tests.chaos.test_kills import AGENTS, BAD_NEWS, END_TIMEOUT_S, SETTLE_TIMEOUT_S
 from tests.chaos.witness import check_witness, read_lines
 from tests.integration.system_kit import empty_work_queue
-from tests.pace import Deadline, ended, until
+from tests.pace import ANSWER_S, Deadline, ended, until
 
 pytestmark = pytest.mark.chaos
 
@@ -40,7 +40,9 @@ async def test_a_rolling_restart_and_a_sleeper_lose_and_double_nothing(
     await empty_work_queue(services.nats_url)
     async with Fleet(services, database_url, tmp_path, AGENTS) as fleet:
         headers = {"Authorization": f"Bearer {fleet.key}"}
-        async with httpx2.AsyncClient(base_url=fleet.urls[0], headers=headers, transport=Balancer(fleet.urls), timeout=30) as http:
+        async with httpx2.AsyncClient(
+            base_url=fleet.urls[0], headers=headers, transport=Balancer(fleet.urls), timeout=ANSWER_S
+        ) as http:
             load, stop = Load(http, chance.randrange(10**6)), asyncio.Event()
             loading = asyncio.create_task(load.run(stop), name="load")
             try:

@@ -28,7 +28,7 @@ from tests.chaos.load import Load
 from tests.chaos.server import Server, left_over, running_server
 from tests.chaos.storm import Planned, Storm, plan_of, seed_of, storms
 from tests.chaos.witness import check_witness, read_lines
-from tests.pace import Deadline, ended, slowness, until, within
+from tests.pace import Deadline, ended, slowness_lately, until, within
 from tidelog import Client
 from tidelog.http_client import http_client
 
@@ -245,7 +245,7 @@ async def test_a_killed_worker_is_continued_where_it_was() -> None:
         assert list(check_witness(read_lines(witness), snapshot)) == []
         took = max(losses.claimed_again(snapshot)) - killed_at
         print(f"after a kill of the worker the last attempt was claimed after {took:.1f} s")
-        assert took < CLAIMED_AGAIN_S or took < CLAIMED_AGAIN_S * await slowness()
+        assert took < CLAIMED_AGAIN_S or took < CLAIMED_AGAIN_S * await slowness_lately()
 
 
 async def run_when(http: httpx2.AsyncClient, run_id: str, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:

@@ -56,7 +56,7 @@ from tests.kit.memory import (
     MemoryWorkerProblems,
 )
 
-LEASE_S = 3.0
+LEASE_S = 60.0
 
 
 class LogSide(Protocol):

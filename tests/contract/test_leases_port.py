@@ -88,9 +88,9 @@ async def test_members_that_know_other_units_share_what_they_know(shared_leases:
 async def test_who_is_silent_for_a_lease_loses_its_units_to_the_next_beat(shared_leases: LeaseSide) -> None:
     silent, other = shared_leases.member(), shared_leases.member()
     await beat(silent)
-    await shared_leases.pass_time(LEASE_S - 1)
+    await shared_leases.pass_time(LEASE_S / 2)
     assert (await beat(other)).held == frozenset(), "not yet"
-    await shared_leases.pass_time(1.5)
+    await shared_leases.pass_time(LEASE_S / 2 + 1)
     assert await beat(other) == Share(5, frozenset(UNITS))
     assert await beat(silent) == Share(3, frozenset()), "it comes back and finds everything taken"
 
@@ -99,7 +99,7 @@ async def test_a_beat_renews_the_lease(shared_leases: LeaseSide) -> None:
     member, other = shared_leases.member(), shared_leases.member()
     for _ in range(3):
         await beat(member)
-        await shared_leases.pass_time(LEASE_S - 1)
+        await shared_leases.pass_time(LEASE_S / 2)
     assert (await beat(other)).held == frozenset()
 
 

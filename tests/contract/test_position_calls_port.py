@@ -12,6 +12,7 @@ from application.engine.background import end
 from application.engine.ports.positions import Asked, PositionCalls
 from tests.integration.nats_kit import LOG, NatsProcess, connected, eventually
 from tests.kit.memory import MemoryPositionCalls
+from tests.pace import ANSWER_S
 
 
 @pytest.fixture
@@ -107,8 +108,8 @@ async def test_calls_come_back_after_an_outage(nats: NatsProcess) -> None:
             await process.until_told(runs=1)
             await nats.kill()
             await nats.start()
-            await one.ready(10)
-            await two.ready(10)
+            await one.ready(ANSWER_S)
+            await two.ready(ANSWER_S)
             await process.until_told(runs=2)
         finally:
             await end(owner.task)

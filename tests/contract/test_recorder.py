@@ -28,6 +28,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from adapters.postgres.log import recorder as recorder_module
 from adapters.postgres.log.recorder import TidelogRecorder
+from tests.pace import ANSWER_S
 
 TENANT = UUID("018f0000-0000-7000-8000-000000000001")
 
@@ -199,13 +200,13 @@ def test_a_subscription_that_listens_late_misses_nothing(database_url: str, monk
     listen = recorder_module._Subscription._listen
 
     def late(self: Any) -> None:
-        asked.wait(10)
-        recorded.wait(10)
+        asked.wait(ANSWER_S)
+        recorded.wait(ANSWER_S)
         listen(self)
 
     monkeypatch.setattr(recorder_module._Subscription, "_listen", late)
     with recorder.subscribe() as subscription:
-        assert asked.wait(10)
+        assert asked.wait(ANSWER_S)
         recorder.insert_events([StoredEvent(uuid4(), 1, "thing.happened", b"{}")])
         recorded.set()
         guard = threading.Timer(10, subscription.stop)

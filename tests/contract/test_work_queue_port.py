@@ -20,6 +20,7 @@ from application.engine.retry import persistently
 from domain.errors import InvalidCommand, Unavailable
 from tests.integration.nats_kit import LOG, NatsProcess, connected, consumer_of
 from tests.kit.memory import Delivery, ManualClock, MemoryWorkQueue
+from tests.pace import ANSWER_S
 
 TENANT, OTHER = uuid7(), uuid7()
 ACK_WAIT_S = 1.0
@@ -106,7 +107,7 @@ class Message:
         return WorkItem(kind=body["kind"], pool=body["pool"], dispatch=body["dispatch"], **ids)
 
     async def ack(self) -> None:
-        await self.message.ack_sync(timeout=2)
+        await self.message.ack_sync(timeout=ANSWER_S)
 
 
 @dataclass
@@ -128,7 +129,7 @@ class NatsSide:
         )
         messages: list[Message] = []
         while len(messages) < count:
-            message = await subscription.next_msg(timeout=timeout + 15)
+            message = await subscription.next_msg(timeout=timeout + ANSWER_S)
             if message.headers and "Status" in message.headers:
                 assert message.headers["Status"] in ("404", "408", "409"), message.headers
                 break
@@ -151,7 +152,7 @@ class NatsSide:
 
     async def mend(self) -> None:
         await self.server.start()
-        await self.connection.ready(5)
+        await self.connection.ready(ANSWER_S)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.cli_kit import TIDELOG, command, environment, until
+from tests.pace import ANSWER_S
 
 TRUE_OF_THE_MACHINE = {"worker_runs_as_root", "event_loop_blocked", "not_ready_yet"}
 """Warnings that the machine of the tests may give rise to: its accounts, and its other work."""
@@ -100,7 +101,7 @@ def test_ctrl_c_stops_everything_that_was_started(folder: Path, repository: Path
         assert process.wait(30) == 0
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(timeout=ANSWER_S)
     assert "Traceback" not in (folder / "keep.out").read_text()
     for child in (*server["processes"].values(), server["embedded"]["postgres"], server["embedded"]["nats"], server):
         with pytest.raises(ProcessLookupError):
@@ -119,7 +120,7 @@ def test_no_server_survives_the_supervisor(folder: Path) -> None:
         server = json.loads((data_dir / "server.json").read_text())
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(timeout=ANSWER_S)
     pids = [child["pid"] for child in (*server["processes"].values(), server["embedded"]["postgres"], server["embedded"]["nats"])]
     until(lambda: not any(Path(f"/proc/{pid}").exists() and not is_zombie(pid) for pid in pids))
     # The files that the command left behind are not mistaken for a running server.
@@ -141,7 +142,7 @@ def test_a_normal_start_and_stop_warn_of_nothing(folder: Path) -> None:
         assert process.wait(30) == 0
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(timeout=ANSWER_S)
     lines = [json.loads(line) for line in (folder / "up.err").read_text().splitlines()]
     assert [line for line in lines if line["level"] != "info" and line["event"] not in TRUE_OF_THE_MACHINE] == []
     assert {line["role"] for line in lines} >= {"supervisor", "api+relay", "projector+relay+saga", "worker"}

@@ -25,6 +25,7 @@ from api.cli.diagnosis.streams import examine_log
 from tests.e2e.cli_kit import command
 from tests.integration.nats_kit import NatsProcess
 from tests.integration.system_kit import eventually
+from tests.pace import ANSWER_S
 
 GONE, ALIVE = "1f00000000000001-5", "1f00000000000002-5"
 
@@ -32,7 +33,7 @@ GONE, ALIVE = "1f00000000000001-5", "1f00000000000002-5"
 @pytest_asyncio.fixture
 async def jetstream(nats: NatsProcess) -> AsyncIterator[JetStreamContext]:
     client = await nats_client.connect(nats.url)
-    yield client.jetstream()
+    yield client.jetstream(timeout=ANSWER_S)
     await client.close()
 
 
@@ -139,8 +140,8 @@ async def test_streams_that_somebody_reads_stay(tidelog: Any, own: str, jetstrea
     await jetstream.publish(f"TIDELOG_WORK_{ALIVE}.x", b"old")
     await jetstream.add_consumer(f"TIDELOG_WORK_{ALIVE}", ConsumerConfig(durable_name="pool"))
     reader = await jetstream.pull_subscribe_bind("pool", stream=f"TIDELOG_WORK_{ALIVE}")
-    await reader.fetch(2, timeout=5)
-    waits = asyncio.create_task(reader.fetch(1, timeout=60))
+    await reader.fetch(2, timeout=ANSWER_S)
+    waits = asyncio.create_task(reader.fetch(1, timeout=ANSWER_S))
     try:
         await eventually(lambda: waiting(jetstream, f"TIDELOG_WORK_{ALIVE}"), "a pull that waits")
         done = await tidelog("nats", "prune", "--all-others", "--unused-for", "0.0001", "--yes", "--json")
@@ -175,8 +176,8 @@ def test_the_doctor_says_how_to_remove_what_nobody_uses() -> None:
 async def test_the_doctor_tells_streams_of_this_log_from_others(tidelog: Any, own: str, jetstream: JetStreamContext) -> None:
     await jetstream.add_consumer("WORK", ConsumerConfig(durable_name="pool"))
     old = await jetstream.pull_subscribe_bind("pool", stream="WORK")
-    await old.fetch(1, timeout=5)
-    waits = asyncio.create_task(old.fetch(1, timeout=60))
+    await old.fetch(1, timeout=ANSWER_S)
+    waits = asyncio.create_task(old.fetch(1, timeout=ANSWER_S))
     try:
         await eventually(lambda: waiting(jetstream, "WORK"), "a pull that waits")
         report = await tidelog("doctor", "--json")

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import psycopg
 import pytest
 import pytest_asyncio
 
 from benchmarks import runs, table
 from benchmarks.run_load import Load
 from benchmarks.run_server import AGENTS, target
+from projections.timers import CHANNEL
 from tests.chaos.server import Server, running_server
-from tests.pace import within
+from tests.pace import ANSWER_S, within
 
 TWIN = """
 from tidelog import Agent
@@ -127,7 +129,7 @@ async def runtime(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Run
         (agents / name).write_text(text)
     async with running_server(agents, environment={"TIDELOG_LOG_FORMAT": "console"}) as server:
         headers = {"Authorization": f"Bearer {server.key}"}
-        async with httpx2.AsyncClient(base_url=server.url, headers=headers, timeout=10) as http:
+        async with httpx2.AsyncClient(base_url=server.url, headers=headers, timeout=ANSWER_S) as http:
 
             async def registered() -> bool:  # tools come after agents
                 return "add" in [tool["name"] for tool in (await http.get("/v1/tools")).json()["data"]]
@@ -215,14 +217,27 @@ async def test_a_failure_says_where_and_tells_no_values(runtime: Runtime) -> Non
 
 async def test_a_step_that_takes_too_long_fails_and_its_agent_is_stopped(runtime: Runtime, tmp_path: Path) -> None:
     stopped = tmp_path / "stopped"
-    step = {"key": "wait", "agent": "waiter", "timeout_s": 5}
+    step = {"key": "wait", "agent": "waiter", "timeout_s": 3_600}
     run_id = await runtime.start(plan={"kind": "graph", "steps": [step]}, input={"here": str(stopped)})
     await until(is_there(tmp_path / "begun"), 10)
+    await let_it_be_late(runtime.server)
     run = await runtime.end(run_id)
     assert run["status"] == "failed"
     assert (run["error"]["type"], run["error"]["kind"]) == ("StepTimeout", "timeout")
-    assert run["error"]["message"] == "the step did not finish within 5 s"
+    assert run["error"]["message"] == "the step did not finish within 3600 s"
     await until(is_there(stopped), 5)
+
+
+async def let_it_be_late(server: Server) -> None:
+    """All timers of the server are due now."""
+
+    async def moved() -> int:
+        cursor = await connection.execute("UPDATE timer SET set_at = now(), due_at = now()")
+        return cursor.rowcount
+
+    async with await psycopg.AsyncConnection.connect(server.database_url(), autocommit=True) as connection:
+        await until(moved, 10)
+        await connection.execute("SELECT pg_notify(%s, '')", [CHANNEL])
 
 
 async def test_a_running_run_can_be_cancelled_and_its_agent_is_stopped(runtime: Runtime, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from typing import Any
 
 import pytest
 
-from tests.pace import Deadline, finished
+from tests.pace import ANSWER_S, Deadline, finished
 from tests.ports import free_port
 
 TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial.md"
@@ -78,6 +79,7 @@ class Reader:
     port: int
     background: subprocess.Popen[str] | None = None
     done: list[str] = field(default_factory=list)
+    held: bool = False
 
     def follow(self, block: Block) -> None:
         match block:
@@ -108,12 +110,16 @@ class Reader:
         variables = self.folder / ".variables"
         variables.touch()
         script = f"set -ea; . ./.variables; {self._on_port(command)}\nexport -p > .variables"
+        holding = threading.Thread(target=self.hold_work, daemon=True)
+        if "start counter" in command:
+            holding.start()
         done = finished(["bash", "-c", script], COMMAND_TIMEOUT_S, cwd=self.folder, env=self.environment())
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         lacking = missing(self._on_port(expected), done.stdout)
         assert lacking is None, f"{command}\ndid not print (here): {lacking}\nbut:\n{done.stdout}\n{done.stderr}"
-        if command.startswith("sleep "):
-            self.wait_for_work()
+        if holding.ident is not None:
+            holding.join()
+            assert self.held, "no work"
         self.done.append(command)
 
     def start(self, command: str, expected: str) -> None:
@@ -137,13 +143,17 @@ class Reader:
             assert not deadline.over_here(), "no worker"
             time.sleep(0.1)
 
-    def wait_for_work(self) -> None:
-        """On a slow machine the first step is recorded later. The second step has begun then."""
+    def hold_work(self) -> None:
+        """Lets the worker stand still when its second step has begun. On a slow machine the run would be over before the kill."""
         deadline = Deadline(START_TIMEOUT_S)
         counted = self.folder / "counted.txt"
         while not counted.exists() or len(counted.read_text().splitlines()) < 2:
-            assert not deadline.over_here(), "no work"
-            time.sleep(0.1)
+            if deadline.over_here():
+                return
+            time.sleep(0.02)
+        server = json.loads((self.folder / ".tidelog" / "server.json").read_text())
+        os.kill(server["processes"]["worker"]["pid"], signal.SIGSTOP)
+        self.held = True
 
     def stop(self) -> int:
         """Sends Ctrl-C. Returns the exit code."""
@@ -154,7 +164,7 @@ class Reader:
             return self.background.wait(30)
         finally:
             self.background.kill()
-            self.background.wait(10)
+            self.background.wait(timeout=ANSWER_S)
             self.background = None
 
     def _on_port(self, text: str) -> str:

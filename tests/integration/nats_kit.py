@@ -37,7 +37,7 @@ from application.engine.ports.queue import Queue, WorkQueue
 from application.engine.reading.history_keeper import HistoryKeeper
 from domain.errors import Unavailable
 from domain.kernel import RecordedEvent
-from tests.pace import within
+from tests.pace import ANSWER_S, within
 
 TENANT = uuid7()
 LOG = "testlog"
@@ -129,7 +129,7 @@ async def running_nats(folder: Path, configuration: Path | None = None) -> Async
 
 
 @contextlib.asynccontextmanager
-async def connected(url: str, name: str = "test", *, wait: float = 5.0) -> AsyncIterator[NatsConnection]:
+async def connected(url: str, name: str = "test", *, wait: float = ANSWER_S) -> AsyncIterator[NatsConnection]:
     connection = NatsConnection(url, name=name, reconnect_wait_s=0.1)
     await connection.start()
     try:

@@ -5,6 +5,7 @@ import re
 import httpx2
 
 from tests.integration.system_kit import nats_client_of
+from tests.pace import ANSWER_S
 
 
 async def caught_up(http: httpx2.AsyncClient, position: int) -> bool:
@@ -32,7 +33,7 @@ async def all_read(nats_url: str, processes: int) -> bool:
     """
     client = await nats_client_of(nats_url)
     try:
-        jetstream = client.jetstream()
+        jetstream = client.jetstream(timeout=ANSWER_S)
         streams = [info.config.name or "" for info in await jetstream.streams_info()]
         logs = [name for name in streams if re.fullmatch(r"TIDELOG_(?!EVENTS_)[A-Za-z0-9_-]+", name)]
         return sum([len(await jetstream.consumers_info(log)) for log in logs]) >= processes

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid5
 
 import httpx2
+import nats.errors
 import orjson
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
@@ -19,10 +20,13 @@ from application.workers.registering import MAX_PENDING
 from domain.runs import agent_run_id_of
 from tests.integration.nats_kit import consumer_of
 from tests.integration.session_kit import PATIENCE_S, Message, SocketWorker, worker_at
-from tests.pace import within
+from tests.pace import ANSWER_S, Deadline, within
 
 if TYPE_CHECKING:
     from tests.integration.system_kit import System
+
+ASKED_S = 3.0
+"""For a request of the queue, which a NATS server that is killed loses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,7 @@ class Work:
         return int(self.message.metadata.num_delivered)
 
     async def ack(self) -> None:
-        await self.message.ack_sync(timeout=5)
+        await self.message.ack_sync(timeout=ANSWER_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +168,7 @@ class PlayedWorker:
         kind, pool = of
         tenant_id, queues = (await self.hosted()).tenant_id, self.system.container.work_queue
         queue = await consumer_of(queues, tenant_id, kind, pool, max_pending=MAX_PENDING[kind])
-        jetstream = self.system.nats.jetstream()
+        jetstream = self.system.nats.jetstream(timeout=ANSWER_S)
         self.queues[of] = await jetstream.pull_subscribe_bind(consumer=queue.consumer, stream=queue.stream)
 
     async def define(self, *agents: Message | str, tools: Iterable[Message | str] = ()) -> list[Message]:
@@ -185,8 +189,15 @@ class PlayedWorker:
         await self.define()
 
     async def take(self, pool: str, kind: str = "agent", timeout_s: float = PATIENCE_S) -> Work:
-        """Waits for the next message of a queue."""
-        [message] = await self.queues[kind, pool].fetch(1, timeout=timeout_s)
+        """Waits for the next message of a queue. Raises TimeoutError after the seconds of an idle machine."""
+        deadline = Deadline(timeout_s)
+        while True:
+            try:
+                [message] = await self.queues[kind, pool].fetch(1, timeout=min(ASKED_S, max(0.2, deadline.left_s)))
+                break
+            except nats.errors.TimeoutError:
+                if await deadline.over():
+                    raise
         body = orjson.loads(message.data)
         return Work(body["kind"], body["pool"], body["work_id"], body["dispatch"], message)
 

@@ -21,6 +21,7 @@ from adapters.nats.jetstream import stored_message, stream_info
 from adapters.postgres.migrate import migrate
 from domain.errors import Unavailable
 from tests.integration.system_kit import position_of, streaming
+from tests.pace import ANSWER_S
 from tidelog import Client, HistoryReplaced
 
 
@@ -119,7 +120,7 @@ async def as_a_browser(url: str, key: str, kept: Kept, last: str = "0") -> None:
 async def as_a_poller(url: str, key: str, kept: Kept) -> None:
     """Reads pages of JSON after the last event. Each request names the last event and the history that the last answer named."""
     cursor = "0"
-    async with httpx2.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=30) as client:
+    async with httpx2.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=ANSWER_S) as client:
         while True:
             answer = await client.get("/v1/events", params={"after": cursor, "limit": 7})
             body = answer.json()
@@ -154,7 +155,7 @@ async def from_the_fan_out(nats: NatsConnection, stream: str, url: str, key: str
     Asks over HTTP when the history changes.
     """
     history, made, sequence = "", "", 0
-    async with httpx2.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=30) as client:
+    async with httpx2.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=ANSWER_S) as client:
         while True:
             try:
                 info = await stream_info(nats, stream)

@@ -16,7 +16,7 @@ from nats.js import JetStreamContext
 
 from adapters.nats.names import work_subjects
 from tests.integration.system_kit import eventually, nats_client_of, work_stream_of
-from tests.pace import in_time, within
+from tests.pace import ANSWER_S, in_time, within
 from tests.ports import free_port
 from tidelog import Client
 from tidelog.errors import TidelogAPIError, TidelogConnectionError
@@ -209,6 +209,6 @@ async def administering(nats_url: str) -> AsyncIterator[JetStreamContext]:
     """JetStream with the rights of the server."""
     connection = await nats_client_of(nats_url)
     try:
-        yield connection.jetstream()
+        yield connection.jetstream(timeout=ANSWER_S)
     finally:
         await connection.close()

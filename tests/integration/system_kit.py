@@ -47,7 +47,7 @@ from domain.tenants import DEFAULT_TENANT_ID, CreateTenant, IssueApiKey
 from projections.kernel import Connection, Database
 from projections.registry import PROJECTIONS
 from tests.integration.played_worker import PlayedWorker
-from tests.pace import within
+from tests.pace import ANSWER_S, within
 from tidelog.sse import ServerSentEvent, parse_sse
 
 T = TypeVar("T")
@@ -117,7 +117,7 @@ class System:
         """Another client of the same application, or of another container's application. The caller closes the client."""
         transport = httpx2.ASGITransport(create_app(container or self.container), raise_app_exceptions=False)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        return httpx2.AsyncClient(transport=transport, base_url=BASE, headers=headers, timeout=30, **options)
+        return httpx2.AsyncClient(transport=transport, base_url=BASE, headers=headers, timeout=ANSWER_S, **options)
 
     async def url(self) -> str:
         """The URL of the server. The first call lets it listen."""
@@ -276,7 +276,9 @@ async def running(
         app = create_app(assembly.container)
         transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
         headers = {"Authorization": f"Bearer {key}"}
-        http = await stack.enter_async_context(httpx2.AsyncClient(transport=transport, base_url=BASE, headers=headers, timeout=30))
+        http = await stack.enter_async_context(
+            httpx2.AsyncClient(transport=transport, base_url=BASE, headers=headers, timeout=ANSWER_S)
+        )
         system = System(assembly.container, database_url, http, key, nats_client, app)
         system.store, system.subscription = await storage.store(assembly.parts), await log_streams.subscription(assembly.parts)
         for name, loop in assembly.loops.items():
@@ -317,8 +319,9 @@ async def empty_work_queue(nats_url: str) -> None:
     client = await nats_client_of(nats_url)
     try:
         with contextlib.suppress(nats.js.errors.NotFoundError):
+            jetstream = client.jetstream(timeout=ANSWER_S)
             while True:
-                await client.jetstream().delete_stream(await work_stream_of(client.jetstream()))
+                await jetstream.delete_stream(await work_stream_of(jetstream))
     finally:
         await client.close()
 
@@ -401,7 +404,7 @@ class Stream:
 async def streaming(url: str, key: str, path: str, headers: dict[str, str] | None = None, **query: Any) -> AsyncIterator[Stream]:
     asked = {"Authorization": f"Bearer {key}", "Accept": "text/event-stream", **(headers or {})}
     async with (
-        httpx2.AsyncClient(base_url=url, timeout=30) as client,
+        httpx2.AsyncClient(base_url=url, timeout=ANSWER_S) as client,
         client.stream("GET", path, params=query, headers=asked) as response,
     ):
         if response.status_code != 200:

@@ -136,7 +136,7 @@ async def test_a_run_has_so_many_lines_and_one_that_says_what_is_missing(
             lines = await client.run_logs(run_id, after=9_999)
             return bool(lines) and lines[-1].dropped == 2_000
 
-        await eventually(counted, "all lines are counted", timeout_s=60)
+        await eventually(counted, "all lines are counted")
         found = [json.loads(line) for line in await show(capsys, url, run_id)]
     assert [line["text"] for line in found[:-1]] == [str(number) for number in range(10_000)]
     assert found[-1]["text"] == "2,000 lines were dropped: 2,000 because a run keeps 10,000 lines"

@@ -17,7 +17,7 @@ from domain.errors import Unavailable
 from tests.integration.parts_kit import waiting_appends
 from tests.integration.system_kit import eventually
 from tests.integration.wire_kit import wired
-from tests.pace import in_time, within
+from tests.pace import ANSWER_S, in_time, within
 
 TENANT = uuid7()
 KILL_WRITER = """
@@ -165,7 +165,7 @@ async def test_a_database_that_does_not_answer_is_unavailable_in_bounded_time() 
 
 async def test_connections_that_died_in_the_pool_are_not_handed_out(database_url: str) -> None:
     pool = await open_pool(database_url, role="test", min_size=2, max_size=2)
-    await pool.wait(5)
+    await pool.wait(ANSWER_S)
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
         ended = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'tidelog-test'"
         assert (True,) in await (await connection.execute(ended)).fetchall()

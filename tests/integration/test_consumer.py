@@ -27,6 +27,7 @@ from tests.integration.nats_kit import (
     subscription,
 )
 from tests.integration.system_kit import fresh_database
+from tests.pace import ANSWER_S
 
 
 async def current_stream(connection: NatsConnection) -> str:
@@ -121,7 +122,7 @@ async def test_goes_on_without_nats_and_comes_back_to_it(nats: NatsProcess, log:
             async def joined() -> bool:
                 return await consumers(connection) == 1
 
-            await connection.ready(5)
+            await connection.ready(ANSWER_S)
             await eventually(joined)
             await log.append(20)
             await reader.reach(80)
@@ -138,7 +139,7 @@ async def test_starts_before_nats_does(nats: NatsProcess, log: Log) -> None:
             await nats.start()
             await log.append(10)
             await reader.reach(20)
-            await connection.ready(5)
+            await connection.ready(ANSWER_S)
 
             async def joined() -> bool:
                 return await consumers(connection) == 1
@@ -270,7 +271,7 @@ async def test_slow_reader_holds_back_the_server(nats: NatsProcess, log: Log) ->
             await eventually(lambda: one.position == 360)
             stream = await current_stream(connection)
             async with Puller.open(connection, stream=stream, sequence=1, name="slow") as puller:
-                taken = await puller.take(max_bytes=1, timeout=5)
+                taken = await puller.take(max_bytes=1, timeout=ANSWER_S)
                 await puller.pull_ahead()
                 [name] = (await call(connection, f"CONSUMER.NAMES.{stream}"))["consumers"]
 

@@ -33,7 +33,7 @@ from adapters.embedded import (
 )
 from adapters.embedded.processes import ProcessIdentity
 from tests.integration.system_kit import nats_client_of
-from tests.pace import Deadline, in_time
+from tests.pace import ANSWER_S, Deadline, in_time
 from tests.temporary import short_folder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -86,14 +86,14 @@ async def services(shared_folder: Path) -> AsyncIterator[EmbeddedServices]:
 
 
 async def execute(url: str, statement: str) -> list[tuple[Any, ...]]:
-    async with await psycopg.AsyncConnection.connect(url, autocommit=True, connect_timeout=5) as connection:
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True, connect_timeout=60) as connection:
         cursor = await connection.execute(statement.encode())
         return await cursor.fetchall() if cursor.description else []
 
 
 async def publish(url: str, count: int) -> None:
-    client = await nats.connect(url, connect_timeout=5)
-    stream = client.jetstream(timeout=5)
+    client = await nats.connect(url, connect_timeout=10)
+    stream = client.jetstream(timeout=ANSWER_S)
     await stream.add_stream(name="LOG", subjects=["log.>"])
     for number in range(count):
         await stream.publish("log.x", str(number).encode())
@@ -101,8 +101,8 @@ async def publish(url: str, count: int) -> None:
 
 
 async def messages(url: str) -> int:
-    client = await nats.connect(url, connect_timeout=5)
-    info = await client.jetstream(timeout=5).stream_info("LOG")
+    client = await nats.connect(url, connect_timeout=10)
+    info = await client.jetstream(timeout=ANSWER_S).stream_info("LOG")
     await client.close()
     return info.state.messages
 
@@ -214,7 +214,7 @@ async def test_servers_survive_sigkill_with_rows_messages_and_addresses(services
     assert (services.database_url, services.nats_url) == (database_url, nats_url)
     assert await execute(database_url, "SELECT count(*) FROM t") == [(1000,)]
     await in_time(reconnected.wait(), 5)
-    assert (await client.jetstream(timeout=5).stream_info("LOG")).state.messages == 50
+    assert (await client.jetstream(timeout=ANSWER_S).stream_info("LOG")).state.messages == 50
     await client.close()
 
 
@@ -295,7 +295,7 @@ async def test_stale_pid_file_that_names_a_stranger_is_handled_and_the_stranger_
         assert stranger.poll() is None
     finally:
         stranger.kill()
-        stranger.wait(timeout=5)
+        stranger.wait(timeout=ANSWER_S)
 
     # A live postmaster on this data that a person started by hand is left alone.
     by_hand = run_as_owner_of(data, [binary, f"-D{data}", "--listen_addresses=", f"--unix_socket_directories={data.parent}"])
@@ -308,7 +308,7 @@ async def test_stale_pid_file_that_names_a_stranger_is_handled_and_the_stranger_
         assert by_hand.poll() is None
     finally:
         by_hand.send_signal(signal.SIGINT)
-        by_hand.wait(timeout=10)
+        by_hand.wait(timeout=ANSWER_S)
 
 
 async def test_killed_parent_takes_the_servers_along_and_the_next_start_has_all_rows(folder: Path) -> None:
@@ -320,7 +320,7 @@ async def test_killed_parent_takes_the_servers_along_and_the_next_start_has_all_
         await publish(started["nats"], 30)
     finally:
         parent.kill()
-        parent.wait(timeout=5)
+        parent.wait(timeout=ANSWER_S)
         parent.stdout.close()
     # The start follows at once: the servers of the killed parent are still shutting down and hold the lock.
     services = EmbeddedServices(folder / "state")

@@ -68,7 +68,7 @@ def owners_under(folder: Path) -> set[int]:
 
 
 async def rows(url: str) -> list[tuple[Any, ...]]:
-    async with await psycopg.AsyncConnection.connect(url, autocommit=True, connect_timeout=5) as connection:
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True, connect_timeout=60) as connection:
         return await (await connection.execute("SELECT n FROM t")).fetchall()
 
 

@@ -69,7 +69,7 @@ async def fill(logs: Path, name: str, write: Callable[[], Awaitable[None]]) -> N
 
 
 async def fail_in_postgres(url: str) -> None:
-    async with await psycopg.AsyncConnection.connect(url, autocommit=True, connect_timeout=5) as connection:
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True, connect_timeout=60) as connection:
         for _ in range(20):
             with contextlib.suppress(psycopg.errors.DivisionByZero):
                 await connection.execute("SELECT 1 / 0 AS a_statement_that_the_log_shows")

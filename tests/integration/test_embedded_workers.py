@@ -13,6 +13,7 @@ from nats.js.api import ConsumerConfig
 
 from adapters.embedded import EmbeddedServices
 from tests.integration.system_kit import eventually
+from tests.pace import ANSWER_S
 
 
 @pytest.fixture
@@ -47,8 +48,8 @@ def url_of_workers(services: EmbeddedServices) -> str:
 
 
 async def worker_rights(services: EmbeddedServices, own: str) -> None:
-    server = await nats.connect(services.nats_url, connect_timeout=5)
-    stream = server.jetstream(timeout=5)
+    server = await nats.connect(services.nats_url, connect_timeout=10)
+    stream = server.jetstream(timeout=ANSWER_S)
     for name in (own, "TIDELOG_WORK_1f-6", "TIDELOG_1f-5_1"):
         await stream.add_stream(name=name, subjects=[f"{name}.>"])
         await stream.add_consumer(name, ConsumerConfig(durable_name="pool"))
@@ -60,7 +61,7 @@ async def worker_rights(services: EmbeddedServices, own: str) -> None:
         denied.append(str(error).lower())
 
     worker = await nats.connect(url_of_workers(services), error_cb=on_error, connect_timeout=5)
-    (job,) = await (await stream.pull_subscribe_bind("pool", stream=own)).fetch(1, timeout=5)
+    (job,) = await (await stream.pull_subscribe_bind("pool", stream=own)).fetch(1, timeout=ANSWER_S)
     await worker.publish(job.reply, b"+WPI")  # an old worker keeps the work that it had
     await worker.publish(job.reply, b"+ACK")
     await worker.flush()

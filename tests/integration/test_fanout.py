@@ -46,6 +46,7 @@ from tests.integration.nats_kit import (
     subscription,
 )
 from tests.integration.system_kit import fresh_database
+from tests.pace import ANSWER_S
 
 ACME, OTHER = new_id(), new_id()
 STREAM, COPY = events_stream(LOG), "copyoflog"
@@ -125,7 +126,7 @@ async def check_stream(connection: NatsConnection, log: Log, *, after: int = 0, 
 async def what_waits(subscriber: JetStreamContext.PullSubscription) -> list[Msg]:
     """All messages that the consumer has not delivered yet."""
     count = (await subscriber.consumer_info()).num_pending
-    return await subscriber.fetch(count, timeout=30) if count else []
+    return await subscriber.fetch(count, timeout=ANSWER_S) if count else []
 
 
 async def test_each_event_on_its_subject_for_durable_subscribers(nats: NatsProcess, log: Log) -> None:
@@ -134,10 +135,12 @@ async def test_each_event_on_its_subject_for_durable_subscribers(nats: NatsProce
         async with running(relay(connection, log).run(), (one := fan_out(connection, log)).run()):
             await reached(one, head)
             outside = await nats_client.connect(nats.url)
-            subscriber = await outside.jetstream().pull_subscribe(f"tidelog.{LOG}.{ACME}.run.*", durable="theirs", stream=STREAM)
-            first = await subscriber.fetch(25, timeout=5)
+            subscriber = await outside.jetstream(timeout=ANSWER_S).pull_subscribe(
+                f"tidelog.{LOG}.{ACME}.run.*", durable="theirs", stream=STREAM
+            )
+            first = await subscriber.fetch(25, timeout=ANSWER_S)
             for message in first:
-                await message.ack_sync()
+                await message.ack_sync(timeout=ANSWER_S)
             await outside.close()
         head = await append(log, 30)  # no fan-out runs, nobody listens
         async with running(relay(connection, log).run(), (two := fan_out(connection, log)).run()):
@@ -145,7 +148,9 @@ async def test_each_event_on_its_subject_for_durable_subscribers(nats: NatsProce
         for message in await check_stream(connection, log):
             jsonschema.validate(message.event, ENVELOPE, jsonschema.Draft202012Validator)
         outside = await nats_client.connect(nats.url)
-        subscriber = await outside.jetstream().pull_subscribe(f"tidelog.{LOG}.{ACME}.run.*", durable="theirs", stream=STREAM)
+        subscriber = await outside.jetstream(timeout=ANSWER_S).pull_subscribe(
+            f"tidelog.{LOG}.{ACME}.run.*", durable="theirs", stream=STREAM
+        )
         rest = await what_waits(subscriber)
         await outside.close()
     received = [json.loads(message.data)["id"] for message in [*first, *rest]]
@@ -190,13 +195,13 @@ async def test_a_stream_with_the_subjects_of_an_earlier_release_goes_on(nats: Na
                 headers = {"Nats-Msg-Id": f"{LOG}:{event.position}:{event.position}:{event.name}"}
                 await connection.request(f"tidelog.{ACME}.{event.topic}", ENCODER.encode(event), headers=headers)
         outside = await nats_client.connect(nats.url)
-        jetstream = outside.jetstream()
+        jetstream = outside.jetstream(timeout=ANSWER_S)
         config = ConsumerConfig(durable_name="theirs", filter_subject=f"tidelog.{ACME}.>", ack_policy=AckPolicy.EXPLICIT)
         await jetstream.add_consumer(STREAM, config)
         subscriber = await jetstream.pull_subscribe_bind("theirs", STREAM)
         before = await what_waits(subscriber)
         for message in before:
-            await message.ack_sync()
+            await message.ack_sync(timeout=ANSWER_S)
         begun = json.loads(before[-1].data)["position"]
         async with running(relay(connection, log).run(), (one := fan_out(connection, log)).run()):
             await reached(one, head)
@@ -343,11 +348,11 @@ async def test_a_subscriber_with_the_documented_permissions_sees_its_tenant_alon
             refused.append(str(error))
 
         acme = await nats_client.connect(f"nats://acme:a@{address}", inbox_prefix=b"_INBOX_acme", error_cb=told)
-        jetstream, impatient = acme.jetstream(timeout=10), acme.jetstream(timeout=0.3)
+        jetstream, impatient = acme.jetstream(timeout=ANSWER_S), acme.jetstream(timeout=0.3)
         config = ConsumerConfig(name="acme", durable_name="acme", filter_subject=f"tidelog.{LOG}.{ACME}.>")
         await jetstream.add_consumer(STREAM, config)
         subscriber = await jetstream.pull_subscribe_bind("acme", STREAM)
-        events = [json.loads(message.data) for message in await subscriber.fetch(6, timeout=5)]
+        events = [json.loads(message.data) for message in await subscriber.fetch(6, timeout=ANSWER_S)]
         for subject in ("tidelog.>", f"tidelog.{LOG}.>", f"tidelog.{LOG}.{OTHER}.>", f"tidelog.*.{ACME}.>"):
             with pytest.raises(NatsError):
                 await impatient.add_consumer(STREAM, ConsumerConfig(name="acme", filter_subject=subject))

@@ -15,7 +15,7 @@ from application.engine.reading.history_keeper import HistoryKeeper
 from domain.projects import CreateProject
 from tests.integration.played_worker import PlayedWorker
 from tests.integration.system_kit import System, eventually, new_id, position_of, served, streaming
-from tests.pace import within
+from tests.pace import ANSWER_S, within
 from tidelog import Client, HistoryReplaced
 from tidelog.errors import PositionBeyondHead
 
@@ -197,7 +197,7 @@ async def test_others_events_bring_no_heartbeat(system: System, url: str, worker
     run_id = await system.start("alpha")
     path, headers = f"/v1/runs/{run_id}/events", {**STREAM, "Authorization": f"Bearer {system.key}"}
     async with (
-        httpx2.AsyncClient(base_url=url, timeout=30) as client,
+        httpx2.AsyncClient(base_url=url, timeout=ANSWER_S) as client,
         client.stream("GET", path, params={"types": "run.started,run.completed"}, headers=headers) as response,
     ):
         lines = response.aiter_lines()

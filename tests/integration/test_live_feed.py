@@ -35,7 +35,7 @@ from tests.integration.system_kit import (
     stopped,
     streaming,
 )
-from tests.pace import in_time, within
+from tests.pace import ANSWER_S, in_time, within
 from tests.ports import free_port
 from tidelog.sse import ServerSentEvent, parse_sse
 
@@ -368,7 +368,7 @@ async def test_sigterm_ends_streams_and_the_process(database_url: str, nats_url:
     with (tmp_path / "log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(sys.executable, "-c", SERVE, env=environment, stdout=log, stderr=log)
     try:
-        async with httpx2.AsyncClient(base_url=url, timeout=10) as client:
+        async with httpx2.AsyncClient(base_url=url, timeout=ANSWER_S) as client:
 
             async def ready() -> bool:
                 assert process.returncode is None, (tmp_path / "log").read_text()

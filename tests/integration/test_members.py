@@ -53,11 +53,11 @@ async def test_the_oldest_live_process_says_what_may_be_written(database_url: st
 
     pool = await open_pool(database_url, role="test", max_size=2)
 
-    async def member(formats: list[int] | None, alive: str = "10 seconds") -> None:
+    async def member(formats: list[int] | None, alive: str = "1 hour") -> None:
         async with pool.connection() as connection:
             await connection.execute(
                 "INSERT INTO member (member_id, place, groups, joined_at, alive_until, lease_seconds, formats) VALUES "
-                "(gen_random_uuid(), 'here', '{}', now(), now() + %s::interval, 10, %s)",
+                "(gen_random_uuid(), 'here', '{}', now(), now() + %s::interval, 3600, %s)",
                 (alive, formats),
             )
 

@@ -24,11 +24,11 @@ class Installation:
             for statement in statements:
                 await connection.execute(statement.encode())
 
-    async def says(self, formats: Sequence[int], alive: str = "3 seconds") -> None:
+    async def says(self, formats: Sequence[int], alive: str = "1 hour") -> None:
         """A process says that it lives."""
         await self.do(
             "INSERT INTO member (member_id, place, groups, joined_at, alive_until, lease_seconds, formats) VALUES "
-            f"(gen_random_uuid(), 'here', '{{}}', clock_timestamp(), clock_timestamp() + interval '{alive}', 3, "
+            f"(gen_random_uuid(), 'here', '{{}}', clock_timestamp(), clock_timestamp() + interval '{alive}', 3600, "
             f"ARRAY[{', '.join(map(str, formats))}])"
         )
 

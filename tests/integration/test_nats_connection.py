@@ -16,7 +16,7 @@ from adapters.nats.log.pull import Puller
 from application.engine.background import end
 from domain.errors import Unavailable
 from tests.integration.nats_kit import NatsProcess, connected, eventually
-from tests.pace import in_time, within
+from tests.pace import ANSWER_S, in_time, within
 
 
 async def test_starts_without_a_server_and_connects_later(nats: NatsProcess) -> None:
@@ -27,7 +27,7 @@ async def test_starts_without_a_server_and_connects_later(nats: NatsProcess) -> 
         with pytest.raises(Unavailable):
             await connection.check_health()
         await nats.start()
-        await connection.ready(5)
+        await connection.ready(ANSWER_S)
         await connection.check_health()
 
 
@@ -37,13 +37,13 @@ async def test_requests_under_way_end_with_the_connection(nats: NatsProcess) -> 
         lost: list[bool] = []
         with connection.on_loss(lambda: lost.append(True)):
             asking = asyncio.create_task(connection.request("silence", timeout=600))
-            await silent.next_msg(timeout=10)
+            await silent.next_msg(timeout=ANSWER_S)
             await nats.kill()
             with pytest.raises(Unavailable):
                 await in_time(asking, 10)
             assert lost
         await nats.start()
-        await connection.ready(5)
+        await connection.ready(ANSWER_S)
         await connection.check_health()
 
 
@@ -70,7 +70,7 @@ async def test_frozen_server_is_noticed_and_left(nats: NatsProcess, monkeypatch:
             await eventually(given_up, timeout=8)
         finally:
             nats.send(signal.SIGCONT)
-        await connection.ready(10)
+        await connection.ready(ANSWER_S)
         await connection.check_health()
         assert connection.client is not before
 
@@ -82,7 +82,7 @@ async def test_client_that_closed_for_good_is_replaced(nats: NatsProcess, monkey
         await connection.client.close()
         with pytest.raises(Unavailable):
             await connection.check_health()
-        await connection.ready(5)
+        await connection.ready(ANSWER_S)
         await connection.check_health()
 
 
@@ -111,7 +111,7 @@ async def test_comes_back_when_the_server_was_away_until_the_client_was_given_up
                 await user
         await eventually(lambda: connection._client is not before, what="another client")
         await nats.start()
-        await connection.ready(10)
+        await connection.ready(ANSWER_S)
         await connection.check_health()
         assert connection.client is not before
 
@@ -119,7 +119,7 @@ async def test_comes_back_when_the_server_was_away_until_the_client_was_given_up
 async def _read(connection: NatsConnection) -> None:
     async with Puller.open(connection, stream="S", sequence=1, name="reader") as puller:
         while True:
-            await puller.take(max_bytes=1024, timeout=30)
+            await puller.take(max_bytes=1024, timeout=ANSWER_S)
 
 
 async def _publish(connection: NatsConnection) -> None:
@@ -177,10 +177,10 @@ async def test_what_was_unsubscribed_during_an_outage_gets_nothing_after_it(nats
         await gone.unsubscribe()
         kept = await client.subscribe("kept")
         await nats.start()
-        await connection.ready(10)
-        await other.ready(10)
-        asking = asyncio.create_task(other.request("kept", timeout=10))
-        await (await kept.next_msg(timeout=10)).respond(b"here")
+        await connection.ready(ANSWER_S)
+        await other.ready(ANSWER_S)
+        asking = asyncio.create_task(other.request("kept", timeout=ANSWER_S))
+        await (await kept.next_msg(timeout=ANSWER_S)).respond(b"here")
         assert (await asking).data == b"here"
         with pytest.raises(NoResponders):
             await other.request("gone")
@@ -218,7 +218,7 @@ async def test_close_is_prompt_in_any_state(nats: NatsProcess) -> None:
     async with within(8):
         up = NatsConnection(nats.url, name="up")
         await up.start()
-        await up.ready(5)
+        await up.ready(ANSWER_S)
         await up.close()
         with pytest.raises(Unavailable):
             await up.check_health()

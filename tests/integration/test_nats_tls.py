@@ -18,7 +18,7 @@ from adapters.nats.connection import NatsRefused, probe
 from adapters.nats.security import CredentialsError, NatsSecurity, SecuredClient
 from domain.errors import Unavailable
 from tests.integration.nats_kit import NatsProcess, eventually, running_nats
-from tests.pace import within
+from tests.pace import ANSWER_S, within
 from tests.tls_kit import Authority, Nkey, creds
 
 
@@ -52,7 +52,7 @@ async def connecting(url: str, security: NatsSecurity | None = None) -> AsyncIte
 async def works(url: str, security: NatsSecurity) -> None:
     """For the server's connection, and for a worker's connection, which does not use `NatsConnection`."""
     async with connecting(url, security) as connection:
-        await connection.ready(5)
+        await connection.ready(ANSWER_S)
     await worker_works(url, security)
 
 
@@ -129,7 +129,7 @@ async def test_renewed_certificates_are_used_without_a_restart(tmp_path: Path, a
         with pytest.raises(NatsRefused, match=r"ca\.pem: no CA certificates"):
             await connection.ready(0.3)
         shutil.copy(authority.ca, ca)
-        await connection.ready(5)
+        await connection.ready(ANSWER_S)
 
 
 async def test_token_password_and_nkey(tmp_path: Path, authority: Authority) -> None:
@@ -218,7 +218,7 @@ async def test_clear_text_after_a_reconnect_is_refused_as_well(tmp_path: Path, a
     async with secured(tmp_path, authority) as server:
         url = tls(server).replace("tls://", "tls://user:secret@")
         async with connecting(url, NatsSecurity(authority.ca)) as connection:
-            await connection.ready(5)
+            await connection.ready(ANSWER_S)
             (tmp_path / "nats.conf").write_text("{}")
             await server.kill()
             await server.start()  # a server on the same port, without TLS

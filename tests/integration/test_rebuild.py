@@ -22,7 +22,7 @@ from projections.kernel import Connection, Database, Projection, decoded
 from projections.projects import PROJECTION as PROJECTS
 from tests.integration.projection_kit import Log, building, log_on, projecting, task
 from tests.integration.system_kit import eventually, new_id
-from tests.pace import slowness
+from tests.pace import slowness_lately
 
 RUNS = runs.PROJECTION
 MARKED = "UPDATE run SET status = 'old'"
@@ -98,7 +98,7 @@ async def test_a_swap_under_appends_is_seen_as_one_moment(database_url: str, mon
         assert [mark for _, mark in reader.answers if mark not in (0, 200)] == []
         assert [mark for _, mark in reader.answers] == sorted((m for _, m in reader.answers), reverse=True)
         assert written == list(range(201, 201 + len(written)))
-        assert reader.slowest_s < 3 or reader.slowest_s < 3 * await slowness(), "though the machine be busy"
+        assert reader.slowest_s < 3 or reader.slowest_s < 3 * await slowness_lately(), "though the machine be busy"
         assert await log.rows(INDEXES) == before, "later migrations must find the indexes"
         await equal(log, RUNS)
         assert await schemas(log) == ["previous_runs"]
@@ -139,7 +139,7 @@ async def test_a_long_reader_delays_the_swap_and_not_other_readers(database_url:
                 await log.until_status("runs", "swapped")
                 await equal(log, RUNS)
         bound = "the bound of one attempt, though the machine be busy"
-        assert reader.slowest_s < 3 or reader.slowest_s < 3 * await slowness(), bound
+        assert reader.slowest_s < 3 or reader.slowest_s < 3 * await slowness_lately(), bound
 
 
 # --- crashes ----------------------------------------------------------------------------------------------------------

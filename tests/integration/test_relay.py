@@ -38,7 +38,7 @@ from tests.integration.nats_kit import (
     stream_content,
     subscription,
 )
-from tests.pace import in_time
+from tests.pace import ANSWER_S, in_time
 
 NEVER_S = 3600.0
 
@@ -148,7 +148,7 @@ async def test_two_relays_and_kills_of_nats(nats: NatsProcess, log: Log, seed: i
                 await appending
             await reader.reach(4_500)
             await eventually(lambda: max(one.position, two.position) >= 4_500)
-        await connection.ready(5)
+        await connection.ready(ANSWER_S)
         await check_stream(connection, log)
         await reader.check(log)
 
@@ -245,7 +245,7 @@ async def test_store_set_back_to_an_old_copy(nats: NatsProcess, log: Log) -> Non
             await log.append(50)
             await reached(one, log)
             await reader.reach(250)
-            await connection.ready(5)
+            await connection.ready(ANSWER_S)
 
             async def filled() -> bool:
                 spans, _ = await stream_content(connection)

@@ -38,6 +38,7 @@ from tests.integration.nats_kit import (
 )
 from tests.integration.test_relay import NEVER_S, check_stream
 from tests.integration.wire_kit import wired
+from tests.pace import ANSWER_S
 
 
 @pytest_asyncio.fixture
@@ -305,7 +306,7 @@ async def test_outages_of_nats_with_more_appends_than_are_kept(
             await nats.start()
             await beside.append(7)
             await beside.reached()
-        await connection.ready(5)
+        await connection.ready(ANSWER_S)
         await check_stream(connection, log)
 
 

@@ -12,7 +12,7 @@ from adapters.nats.work.puller import JetStreamPuller
 from application.engine.ports.queue import Delivery, WorkItem
 from tests.integration.nats_kit import LOG, NatsProcess, connected, new_id
 from tests.integration.system_kit import eventually
-from tests.pace import within
+from tests.pace import ANSWER_S, within
 
 TENANT = new_id()
 
@@ -147,7 +147,7 @@ async def test_a_lost_connection_ends_the_grace(
     assert len(connection.client._subs) > before
     await nats.kill()
     await nats.start()
-    await connection.ready(10)
+    await connection.ready(ANSWER_S)
     await until_subscribed(connection, before)
 
 

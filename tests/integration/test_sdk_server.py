@@ -64,7 +64,7 @@ class Everything(Agent):
             except ToolError as error:
                 errors.append(error.kind)
         await ctx.send("partner", {"number": parsed})
-        reply = await ctx.receive(timeout_s=20, sender="partner")
+        reply = await ctx.receive(timeout_s=300, sender="partner")
         await ctx.state.set("seen", reply.body if reply else None)
         seen = await ctx.state.get("seen")
         unset = await ctx.state.get("none", default="-")
@@ -74,7 +74,7 @@ class Everything(Agent):
 
 class Partner(Agent):
     async def execute(self, ctx: Context) -> str:
-        message = await ctx.receive(timeout_s=20)
+        message = await ctx.receive(timeout_s=300)
         assert message is not None
         await ctx.send(message.sender, message.body["number"] + 1)
         return "answered"
@@ -84,7 +84,7 @@ async def test_a_run_that_uses_every_call_of_the_context(server: str, client: Cl
     async with running(server, Everything, Partner, add, flaky):
         plan = {"kind": "parallel", "agents": ["everything", "partner"]}
         started = await client.start_run(plan=plan, input={"number": "41"})
-        run = await client.wait(started.run_id, timeout=40)
+        run = await client.wait(started.run_id, timeout=300)
         [one] = await client.workers()
         assert one.agents is not None and {agent.name for agent in one.agents} == {"everything", "partner"}
         assert {agent.workers for agent in await client.agents()} == {1}

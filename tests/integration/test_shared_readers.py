@@ -31,6 +31,7 @@ from tests.integration.nats_kit import (
 )
 from tests.integration.saga_kit import ledger_on
 from tests.kit.budget import TOTALS
+from tests.pace import ANSWER_S
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ async def test_readers_of_a_process_have_one_consumer_through_kills_of_nats_and_
             await log.append(20)
             await asyncio.gather(*(reader.reach(40) for reader in readers))
             await nats.start()
-            await connection.ready(5)
+            await connection.ready(ANSWER_S)
             await eventually(together)
             await log.append(20)
             await asyncio.gather(*(reader.reach(60) for reader in readers))
@@ -100,7 +101,7 @@ async def test_slow_readers_leave_and_come_back_while_nats_is_killed(nats: NatsP
                 await nats.start()
                 await appending
                 await asyncio.gather(*(reader.reach(2_050, timeout=20) for reader in (quick, slow, late)))
-                await connection.ready(5)
+                await connection.ready(ANSWER_S)
                 for number in range(2_051, 2_200):
                     if await consumers(connection) == 1:
                         break

@@ -24,7 +24,7 @@ from tests.integration.played_worker import PlayedWorker
 from tests.integration.saga_kit import Ledger, StoppingStore, ledger_on
 from tests.integration.system_kit import System, append, empty_work_queue, eventually, issue_key, new_id, running, stopped
 from tests.kit.budget import Reserve, Stops
-from tests.pace import within
+from tests.pace import ANSWER_S, within
 
 RETRY = {"max_attempts": 3, "initial_s": 0.05, "max_s": 0.1}
 
@@ -92,11 +92,14 @@ async def test_an_invocation_that_must_not_be_repeated_fails_at_once(system: Sys
 
 
 async def test_a_step_that_takes_too_long_fails(system: System, worker: PlayedWorker) -> None:
-    run_id = await system.start(plan=plan(timeout_s=2, retry=RETRY))
+    run_id = await system.start(plan=plan(timeout_s=3_600, retry=RETRY))
     claim = await worker.next("alpha")
     waiting = await claim.call("k", "add", a=1)
+    await system.settled()
+    await system.sql("UPDATE timer SET set_at = now(), due_at = now()")
+    await system.sql("SELECT pg_notify(%s, '')", CHANNEL)
     run = await system.ended(run_id)
-    assert (run["status"], run["error"]["kind"]) == ("failed", "timeout") and "2 s" in run["error"]["message"]
+    assert (run["status"], run["error"]["kind"]) == ("failed", "timeout") and "3600 s" in run["error"]["message"]
     assert run["steps"][0]["calls"][0]["status"] == "cancelled"
     assert await worker.try_claim(waiting, "tool") is None and await claim.stopped() == "timed-out"
     assert (await claim.post("complete", result=1)).json()["code"] == "work-over"
@@ -201,7 +204,7 @@ async def test_the_sweeper_fills_a_queue_that_was_lost(system: System, worker: P
     connection = NatsConnection(nats_url, name="test")
     await connection.start()
     try:
-        await connection.ready(5)
+        await connection.ready(ANSWER_S)
         queue = JetStreamWorkQueue(connection, log_id=await log_id_of(pool))
         sweeper = WorkReconciler(PostgresOpenWork(PostgresDatabase(pool)), queue)
         await sweeper.sweep()

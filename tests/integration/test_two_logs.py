@@ -65,12 +65,12 @@ async def test_a_copy_of_a_log_on_the_same_nats_takes_nothing_from_it(
     ):
         for client, word in ((one, "original"), (two, "copy")):
             for number, run_id in enumerate(waiting):
-                run = await client.wait(run_id, timeout=90)
+                run = await client.wait(run_id, timeout=600)
                 assert (run.result, run.step("greeter").attempt) == ([word, number], 1)
         started = [
             (client, (await client.start_run(agent="greeter", input="new")).run_id) for _ in range(15) for client in (one, two)
         ]
-        runs = await asyncio.gather(*(client.wait(run_id, timeout=90) for client, run_id in started))
+        runs = await asyncio.gather(*(client.wait(run_id, timeout=600) for client, run_id in started))
         assert [run.result for run in runs] == [["original", "new"], ["copy", "new"]] * 15
         assert {run.step("greeter").attempt for run in runs} == {1}
         # Each item that the queue had was delivered once, to a worker of its log. Work for a free slot is handed over without it.

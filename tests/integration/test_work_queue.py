@@ -16,6 +16,7 @@ from adapters.nats import JetStreamError, JetStreamWorkQueue, NatsConnection
 from adapters.nats.jetstream import call, delete_stream, stream_info
 from application.engine.ports.queue import Queue, WorkItem
 from tests.integration.nats_kit import LOG, NatsProcess, connected, consumer_of, new_id
+from tests.pace import ANSWER_S
 
 TENANT, OTHER = new_id(), new_id()
 STREAM = f"TIDELOG_WORK_{LOG}"
@@ -41,7 +42,7 @@ async def pull(client: Client, queue: Queue, count: int = 10, *, timeout: float 
     await client.publish(f"$JS.API.CONSUMER.MSG.NEXT.{queue.stream}.{queue.consumer}", json.dumps(request).encode(), reply=inbox)
     messages: list[Msg] = []
     while len(messages) < count:
-        message = await subscription.next_msg(timeout=timeout + 20)
+        message = await subscription.next_msg(timeout=timeout + ANSWER_S)
         if message.headers and "Status" in message.headers:
             assert message.headers["Status"] in ("404", "408", "409"), message.headers
             break
@@ -69,7 +70,7 @@ async def test_item_reaches_a_worker_of_its_pool(connection: NatsConnection) -> 
         "root_id": str(item.root_id),
         "log_id": LOG,
     }
-    await message.ack_sync(timeout=2)
+    await message.ack_sync(timeout=ANSWER_S)
     info = await stream_info(connection, STREAM)
     assert info is not None
     assert info["state"]["messages"] == 0
@@ -135,7 +136,7 @@ async def test_two_logs_with_the_same_work_have_queues_of_their_own(connection: 
             assert ids(messages) == [str(item.work_id) for item in items if item.pool == pool] and len(messages) == count
             assert {json.loads(message.data)["log_id"] for message in messages} == {log_id}
             for message in messages:
-                await message.ack_sync(timeout=2)
+                await message.ack_sync(timeout=ANSWER_S)
         await queue.publish(items)  # an item that one log's worker acknowledged is still open for the other log
     for queue in (original, copy):
         served = await consumer_of(queue, TENANT, "agent", "critic", max_pending=10)

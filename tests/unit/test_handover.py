@@ -318,6 +318,23 @@ async def test_an_append_without_an_answer_loses_neither_work_nor_slot(engine: E
     assert not [one for one in worker.ear.heard if isinstance(one, WorkForAgent)]
 
 
+async def test_a_claim_in_doubt_does_not_send_what_its_repeat_has_handed_over(engine: Engine, process: Hosting) -> None:
+    """A worker reads nothing of work that it has. What happened since would be lost: here the result of a call."""
+    worker = await ready(process, "alpha", slots=1)
+    fault(engine, "run.started", Unavailable("the connection was lost"), written=False)
+    run_id = new_id()
+    with pytest.raises(Unavailable):
+        await engine.start("alpha", run_id=run_id)
+    await engine.start("alpha", run_id=run_id)
+    work = await worker.hears(WorkForAgent)
+    await until(lambda: not process.host.dispatcher._claims, "the doubt to end")
+    await turns()
+    assert not [one for one in worker.ear.heard if isinstance(one, WorkForAgent)], "sent once"
+    await worker.done(work, Complete)
+    worker.credit(agent=1)
+    await until(lambda: worker.session.free("agent") == 1, "a free slot")
+
+
 async def test_the_caller_goes_away_and_the_work_reaches_the_worker(engine: Engine, process: Hosting) -> None:
     worker = await ready(process, "alpha")
     store = store_of(engine)

@@ -1,6 +1,7 @@
 """Time-outs that grow with the slowness of the machine, and still end."""
 
 import asyncio
+import os
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from tests import pace
-from tests.pace import Deadline, finished, in_time, within
+from tests.pace import Deadline, finished, in_time, slowness_lately, within
 
 
 @pytest.fixture
@@ -36,6 +37,20 @@ async def test_a_slow_machine_gets_more_time_and_not_for_ever(slow: Callable[[fl
     assert time.monotonic() - began >= 0.19  # exact to a millisecond, the unit of uvloop's clock
     deadline = Deadline(0.0)
     assert await deadline.over() and deadline.over_here()
+
+
+async def test_a_machine_that_was_busy_until_just_now_gets_more_time(
+    slow: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A burst of load ends at the end of the plain seconds: the measurement then finds a quick machine."""
+    monkeypatch.setattr(os, "getloadavg", lambda: (10.0 * (os.cpu_count() or 1), 0.0, 0.0))
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        await in_time(asyncio.Event().wait(), 0.02)
+    assert time.monotonic() - began >= 0.19
+    assert await slowness_lately() == 10.0
+    monkeypatch.setattr(os, "getloadavg", lambda: (1_000.0 * (os.cpu_count() or 1), 0.0, 0.0))
+    assert await slowness_lately() == pace.LONGEST
 
 
 async def test_what_ends_in_time_is_left_alone(slow: Callable[[float], None]) -> None:

@@ -13,6 +13,7 @@ from tidelog.agent import AgentDefinition
 from tidelog.errors import ConflictError, InvalidRequestError, TidelogConnectionError
 from tidelog.session import Offer, SessionRefusedError, Slots
 from tidelog.session import session as module
+from tidelog.session.frames import MAX_FRAME_BYTES
 
 # --- hello, reports, answers -------------------------------------------------------------------------------------------
 
@@ -71,6 +72,19 @@ async def test_reports_of_one_turn_of_the_loop_share_frames(server: ScriptedServ
             await peer.say(*({"t": "done", "id": record["id"]} for record in records))
             await in_time(asyncio.gather(*asked), 10)
         assert len([frame for frame in peer.frames if frame[-1]["t"] == "record"]) <= 60, "64 reports take a few frames at most"
+
+
+async def test_lines_of_many_frames_are_sent_though_nothing_else_is_said(server: ScriptedServer, heard: Heard) -> None:
+    async with session_with(server, heard) as session:
+        peer = await server.welcomed()
+        await peer.hear("credit")
+        line = json.dumps({"text": "x" * 1_000}).encode()
+        count, came = 4 * MAX_FRAME_BYTES // len(line), 0
+        for _ in range(count):
+            session.log(b'"work":"a","attempt":1,"token":"of a",', line)
+        while came < count:
+            came += len((await peer.hear("log"))["lines"])
+        assert came == count and len(peer.frames) >= 5
 
 
 async def test_a_caller_that_gave_up_does_not_harm_the_others(server: ScriptedServer, heard: Heard) -> None:

@@ -274,13 +274,23 @@ class Dispatcher(Generic[T]):
         return True
 
     def deliver(self, session: T, hand: Hand, claimed: Claimed, *, reserved: bool) -> None:
-        """Hands over work that a session has claimed. `reserved`: a slot was kept for it."""
+        """Hands over work that a session has claimed. `reserved`: a slot was kept for it.
+
+        Two claims may find that the session has the work, where the append of the first was in doubt. The work is handed over once:
+        a worker reads nothing of work that it has, and would not learn of what happened between the two.
+        """
         if not session.is_over:
-            session.hand_over(hand, claimed, reserved=reserved)
+            if session.hands.has(hand.work_id, claimed.attempt):
+                hand.drop()
+                if reserved:
+                    session.slots.release(hand.kind)
+            else:
+                session.hand_over(hand, claimed, reserved=reserved)
             return
         hand.drop()
         if (heir := self._heir(session)) is not None:
-            heir.hand_over(heir.hands.new(hand.kind, hand.work_id), claimed, reserved=False)
+            if not heir.hands.has(hand.work_id, claimed.attempt):
+                heir.hand_over(heir.hands.new(hand.kind, hand.work_id), claimed, reserved=False)
         else:  # the worker gets the work when it comes back, or the claim lapses with the session
             log.info("claimed_for_a_lost_session", kind=hand.kind, work_id=str(hand.work_id))
 

@@ -46,6 +46,11 @@ class Hands:
         """Work that is about to be claimed or taken back. Its stream is watched from now on."""
         return Hand(kind, work_id, self._live, self.wake)
 
+    def has(self, work_id: UUID, attempt: int) -> bool:
+        """Whether the worker has this attempt."""
+        held = self.held.get(work_id)
+        return held is not None and held.attempt == attempt
+
     def hold(self, hand: Hand) -> None:
         """The worker has the work."""
         if self._closed:

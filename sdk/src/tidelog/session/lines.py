@@ -25,6 +25,8 @@ class Lines:
         self._bytes = 0
         self._dropped: Counter[bytes] = Counter()
         self._called = False
+        self.left = False
+        """The last `take` had no room for all: the sender has to go on, as no further line wakes it."""
 
     def put(self, head: bytes, line: bytes) -> None:
         """`head`: the members that name the attempt. `line`: a JSON object."""
@@ -44,14 +46,14 @@ class Lines:
     def take(self, messages: int, size: int) -> list[bytes]:
         """The next messages: at most so many, of at most so many bytes."""
         taken: list[bytes] = []
-        while len(taken) < messages:
+        while True:
             with self._lock:
-                text = self._next(size)
+                text = self._next(size) if len(taken) < messages else b""
+                self.left = not text and bool(self._waiting or self._dropped)
             if not text:
-                break
+                return taken
             taken.append(text)
             size -= len(text) + 1
-        return taken
 
     def _next(self, size: int) -> bytes:
         """A message with the lines that wait of one attempt, in their order. Empty: nothing waits, or there is no room."""

@@ -82,7 +82,7 @@ class Outbox:
     def sleep(self) -> bool:
         """The sender goes to sleep. False: there is something to send."""
         self._asleep = True
-        if self._credit or (self._waiting and self._has_room(self._waiting[0])):
+        if self._credit or self.lines.left or (self._waiting and self._has_room(self._waiting[0])):
             self._asleep = False
         return self._asleep
 
