@@ -167,7 +167,7 @@ def test_a_map_is_read_back_with_its_types() -> None:
 
 def test_the_schema_of_a_map_says_what_is_in_it() -> None:
     for mode in ("validation", "serialization"):
-        schema = stored().json_schema(mode=mode)  # type: ignore[arg-type]
+        schema = stored().json_schema(mode=mode)
         assert schema["additionalProperties"] == {"$ref": "#/$defs/Place"}
 
 
