@@ -230,11 +230,14 @@ def _outcome(recorded: RecordedEvent) -> Outcome:
 def names_of(batch: Sequence[RecordedEvent]) -> dict[UUID, tuple[str, str]]:
     """Kind and name of the items that begin in a batch. The name is that of the agent or tool. A run has none."""
     begun = [(recorded, kind) for recorded in batch if (kind := BEGINS.get(recorded.topic)) is not None]
-    return {recorded.stream_id: (kind, _name(kind, decoded(recorded))) for recorded, kind in begun}
+    return {recorded.stream_id: (kind, _name(kind, recorded)) for recorded, kind in begun}
 
 
-def _name(kind: str, event: Any) -> str:
-    name: str = "" if kind == "run" else event.agent if kind == "agent" else event.tool
+def _name(kind: str, recorded: RecordedEvent) -> str:
+    if kind == "run":
+        return ""
+    event = decoded(recorded)
+    name: str = event.agent if kind == "agent" else event.tool
     return name
 
 
