@@ -27,6 +27,13 @@ END_S = 45.0
 """Seconds in which the process must end. A process that no longer works and does not end would not be started again."""
 
 
+def collect_rarely() -> None:
+    """Objects loaded until now stay: no garbage collection should walk through them. For the begin of a process's work."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
 async def serve(settings: Settings, roles: set[Role]) -> None:
     """Runs the roles until SIGTERM or SIGINT.
 
@@ -47,9 +54,7 @@ async def serve(settings: Settings, roles: set[Role]) -> None:
             tasks.add(asyncio.create_task(serve_http(assembly.container, stopping), name="http"))
         tasks.add(asyncio.create_task(_mark_ready(settings.ready_file, assembly.joined), name="ready"))
         stopped = asyncio.create_task(stopping.wait(), name="signal")
-        gc.collect()
-        gc.freeze()  # objects loaded until now stay: no collection should walk through them
-        gc.set_threshold(20_000, 20, 20)
+        collect_rarely()
         log.info("roles_started", roles=sorted(roles))
         try:
             done, _ = await asyncio.wait({*tasks, stopped}, return_when=asyncio.FIRST_COMPLETED)

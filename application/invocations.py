@@ -18,12 +18,17 @@ from domain.errors import NotFound
 from domain.kernel import Json, derive_id
 
 
+def known_outcome(commands: CommandLoop, tenant_id: UUID, invocation_id: UUID) -> invocations.Invocation | None:
+    """The state of an invocation that has an outcome, if this process knows it."""
+    known = commands.known(invocations.DECIDER, tenant_id, invocation_id)
+    return known.state if known is not None and known.state.status in ("succeeded", "failed") else None
+
+
 async def load_invocation(commands: CommandLoop, tenant_id: UUID, invocation_id: UUID) -> invocations.Invocation:
     """The present state of an invocation. A cached state is good enough if it has an outcome. Raises Unavailable."""
-    loaded = await commands.load(invocations.DECIDER, tenant_id, invocation_id, fresh=False)
-    state: invocations.Invocation = loaded.state
-    if state.status not in ("succeeded", "failed"):
-        state = (await commands.load(invocations.DECIDER, tenant_id, invocation_id)).state
+    if (known := known_outcome(commands, tenant_id, invocation_id)) is not None:
+        return known
+    state: invocations.Invocation = (await commands.load(invocations.DECIDER, tenant_id, invocation_id)).state
     return state
 
 

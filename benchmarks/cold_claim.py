@@ -2,6 +2,7 @@
 
 `python -m benchmarks.cold_claim [--entries 10000] [--rounds 3]`. The journal has finished calls or steps. The first claim is made
 without a snapshot, so all events are read; the second one in another process, with the snapshot that the first process has left.
+Both have the garbage collector's settings of a role process.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import uvloop
 from adapters.postgres.log.event_store import PostgresEventStore
 from adapters.postgres.log.snapshots import PostgresSnapshots
 from adapters.postgres.pool import open_pool
+from api.roles import collect_rarely
 from application.catalog import CATALOG
 from application.engine.background import end
 from application.engine.commands.loop import CommandLoop
@@ -114,6 +116,7 @@ async def claim(url: str, work_id: UUID, dispatch: int) -> None:
     snapshots = asyncio.create_task(snapshotter.run(), name="snapshots")
     try:
         await commands.load(agent_runs.DECIDER, TENANT, uuid4())  # connections and statements are there
+        collect_rarely()
         before, began, cpu = rss_mb(os.getpid()), time.perf_counter(), time.process_time()
         command = agent_runs.ClaimAgentRun(agent_run_id=work_id, worker_id=f"w{dispatch}", dispatch=dispatch)
         journals = Journals(commands)

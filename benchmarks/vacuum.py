@@ -10,6 +10,7 @@ import asyncio
 import os
 import statistics
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -52,6 +53,9 @@ WHERE failed.topic = 'agent_run.retry_scheduled' AND after.topic = 'agent_run.re
 """
 CALLS = "SELECT count(*) FROM event WHERE topic = 'invocation.attempt_started' AND notification_id > %s"
 HEAD = "SELECT position FROM log_head"
+PAGES = "SELECT blks_hit + blks_read FROM pg_stat_database WHERE datname = current_database()"
+STATISTICS_S = 2.0
+"""After this time all sessions have reported their numbers."""
 DEAD = "SELECT relname, n_dead_tup FROM pg_stat_user_tables WHERE n_dead_tup > 1000 ORDER BY n_dead_tup DESC LIMIT 6"
 
 
@@ -66,11 +70,13 @@ class Window:
     calls: float
     cpu_ms: float
     """Processor time of all parts for each run of any kind."""
+    pages: float
+    """Pages that PostgreSQL looked at for each run of any kind. Other work of the machine does not change their number."""
     wrong: str
 
     def __str__(self) -> str:
         text = f"{self.runs:,.0f} runs/s, {self.timers:,.1f} timers/s, {self.late_ms:,.0f} ms late, {self.calls:,.0f} calls/s"
-        return f"{text}; processor {self.cpu_ms:.2f} ms{self.wrong}"
+        return f"{text}; processor {self.cpu_ms:.2f} ms and {self.pages:,.0f} pages a run{self.wrong}"
 
 
 def go_on(loads: Sequence[Load], seconds: float) -> list[Outcome]:
@@ -81,9 +87,12 @@ def go_on(loads: Sequence[Load], seconds: float) -> list[Outcome]:
 
 def window(loads: Sequence[Load], database: psycopg.Connection[Any], seconds: float) -> Window:
     [(head,)] = database.execute(HEAD).fetchall()
+    [(pages,)] = database.execute(PAGES).fetchall()
     before = cpu_by_part([os.getpid()])
     outcomes = go_on(loads, seconds)
     after = cpu_by_part([os.getpid()])
+    time.sleep(STATISTICS_S)
+    [(pages_after,)] = database.execute(PAGES).fetchall()
     late = [row[0] * 1e3 for row in database.execute(LATE, (head,)).fetchall()]
     [(calls,)] = database.execute(CALLS, (head,)).fetchall()
     took = max(outcome.seconds for outcome in outcomes)
@@ -91,7 +100,8 @@ def window(loads: Sequence[Load], database: psycopg.Connection[Any], seconds: fl
     cpu = sum(after.get(part, 0.0) - before.get(part, 0.0) for part in parts) * 1e3
     completed = max(1, sum(outcome.completed for outcome in outcomes))
     late_ms = statistics.median(late) if late else float("nan")
-    return Window(outcomes[0].rate, len(late) / took, late_ms, calls / took, cpu / completed, faults(outcomes))
+    looked_at = (pages_after - pages) / completed
+    return Window(outcomes[0].rate, len(late) / took, late_ms, calls / took, cpu / completed, looked_at, faults(outcomes))
 
 
 def measure(services: EmbeddedServices, folder: Path, minutes: float, seconds: float) -> None:
@@ -139,6 +149,9 @@ def report(windows: dict[str, Window], minutes: float, dead: Sequence[tuple[str,
     table.row(f"{name}: timers late", f"p50 {held.late_ms:.0f} ms", f"{late:.0f} ms without", "≤ 1.1 ×", met=met)
     met = held.cpu_ms <= cpu * (1 + WITHIN)
     table.row(f"{name}: processor of a run", f"{held.cpu_ms:.2f} ms", f"{cpu:.2f} ms without", "≤ 1.1 ×", met=met)
+    table.row(
+        f"{name}: pages that PostgreSQL looks at for a run", f"{held.pages:,.0f}", f"{beside(lambda one: one.pages):,.0f} without"
+    )
 
 
 async def main(given: argparse.Namespace) -> None:

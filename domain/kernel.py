@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -90,6 +90,16 @@ class Decider(Generic[S]):
     initial: Callable[[], S]
     decide: Callable[[S, Any], list[Event]]
     evolve: Callable[[S, Any], S]
+    evolve_by_all: Callable[[S, Sequence[Any]], S] | None = None
+    """The same as `evolve` for one event after the other, where a slice has a faster way for many."""
+
+    def fold(self, state: S, events: Sequence[Any]) -> S:
+        """The state after all of the events."""
+        if self.evolve_by_all is not None:
+            return self.evolve_by_all(state, events)
+        for event in events:
+            state = self.evolve(state, event)
+        return state
 
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ So an agent or tool keeps its label once it has one, and agents and tools that c
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,6 +15,7 @@ from uuid import UUID
 from application.views.activity import BOUNDS_S, MAX_LABELS, OTHER, OUTCOMES, STATES, Activity, OpenRunCount, Outcome, State, Total
 from domain import agent_runs, invocations, runs
 from domain.kernel import RecordedEvent
+from projections.engine.checkpoints import POSITION_OF
 from projections.kernel import Connection, Database, Projection, decoded, in_turns, topics_of
 
 BEGINS: dict[str, str] = {
@@ -43,29 +44,52 @@ RETRIES = topics_of(agent_runs.AgentRunRetryScheduled, invocations.InvocationRet
 
 FIND = "SELECT id, tenant_id, kind, label, began_at, state, since FROM activity WHERE id = ANY (%s)"
 LABELS = "SELECT kind, label FROM activity_total"
+# A row of the sums is written with each batch, so it is looked up from behind: see `projections/engine/checkpoints.py`.
+NEWEST_OF_WANTED = """
+SELECT ctid AS place, t.running FROM activity_total AS t
+WHERE (t.kind, t.label) >= (wanted.kind, wanted.label) AND (t.kind, t.label) <= (wanted.kind, wanted.label)
+ORDER BY t.kind DESC, t.label DESC LIMIT 1
+"""
+KNOWN_LABELS = f"""
+SELECT wanted.kind, wanted.label FROM unnest(%s::text[], %s::text[]) AS wanted (kind, label)
+CROSS JOIN LATERAL ({NEWEST_OF_WANTED}) AS newest
+"""
 FORGET = "DELETE FROM activity WHERE id = ANY (%s)"
 KEEP = """
 INSERT INTO activity (id, tenant_id, kind, label, began_at, state, since)
 SELECT * FROM unnest(%b::uuid[], %b::uuid[], %b::text[], %b::text[], %b::timestamptz[], %b::text[], %b::timestamptz[])
 ON CONFLICT (id) DO UPDATE SET state = EXCLUDED.state, since = EXCLUDED.since
 """
-ADD = """
-INSERT INTO activity_total AS t (kind, label, started, completed, degraded, failed, cancelled, retries, became_ambiguous,
-                                 waiting, running, retrying, ambiguous, microseconds, durations)
-SELECT kind, label, started, completed, degraded, failed, cancelled, retries, became_ambiguous, waiting, running, retrying,
-       ambiguous, microseconds, durations::bigint[]
-FROM unnest(%b::text[], %b::text[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[],
-            %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::text[])
-    AS u (kind, label, started, completed, degraded, failed, cancelled, retries, became_ambiguous,
-          waiting, running, retrying, ambiguous, microseconds, durations)
-ON CONFLICT (kind, label) DO UPDATE SET (started, completed, degraded, failed, cancelled, retries, became_ambiguous,
-                                         waiting, running, retrying, ambiguous, microseconds, durations) = (
+SUMMED = """
+(started, completed, degraded, failed, cancelled, retries, became_ambiguous,
+ waiting, running, retrying, ambiguous, microseconds, durations) = (
     t.started + EXCLUDED.started, t.completed + EXCLUDED.completed, t.degraded + EXCLUDED.degraded, t.failed + EXCLUDED.failed,
     t.cancelled + EXCLUDED.cancelled, t.retries + EXCLUDED.retries, t.became_ambiguous + EXCLUDED.became_ambiguous,
     t.waiting + EXCLUDED.waiting, t.running + EXCLUDED.running, t.retrying + EXCLUDED.retrying, t.ambiguous + EXCLUDED.ambiguous,
     t.microseconds + EXCLUDED.microseconds,
     (SELECT array_agg(one + other ORDER BY place)
      FROM unnest(t.durations, EXCLUDED.durations) WITH ORDINALITY AS sums (one, other, place)))
+"""
+# Rows are changed at their places. The insertion is for rows that are new, or that another session has moved meanwhile.
+ADD = f"""
+WITH wanted AS MATERIALIZED (
+    SELECT kind, label, started, completed, degraded, failed, cancelled, retries, became_ambiguous, waiting, running, retrying,
+           ambiguous, microseconds, durations::bigint[] AS durations
+    FROM unnest(%b::text[], %b::text[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[],
+                %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::text[])
+        AS u (kind, label, started, completed, degraded, failed, cancelled, retries, became_ambiguous,
+              waiting, running, retrying, ambiguous, microseconds, durations)
+), places AS MATERIALIZED (
+    SELECT wanted.*, newest.place FROM wanted CROSS JOIN LATERAL ({NEWEST_OF_WANTED}) AS newest
+), added AS (
+    UPDATE activity_total AS t SET {SUMMED} FROM places AS excluded
+    WHERE t.ctid = excluded.place AND (t.kind, t.label) = (excluded.kind, excluded.label)
+    RETURNING t.kind, t.label
+)
+INSERT INTO activity_total AS t (kind, label, started, completed, degraded, failed, cancelled, retries, became_ambiguous,
+                                 waiting, running, retrying, ambiguous, microseconds, durations)
+SELECT * FROM wanted WHERE (kind, label) NOT IN (SELECT kind, label FROM added)
+ON CONFLICT (kind, label) DO UPDATE SET {SUMMED}
 """
 # Without waiting or ambiguous ones nothing is looked up. Otherwise each look-up is one entry of the index.
 READ = """
@@ -80,13 +104,13 @@ SELECT t.kind, t.label, t.started, t.completed, t.degraded, t.failed, t.cancelle
 FROM activity_total AS t ORDER BY t.kind, t.label
 """
 
-# A statement has one snapshot: the count is of the position.
-OPEN = """
-SELECT (SELECT sum(running) FROM activity_total WHERE kind = 'run')::bigint,
-       (SELECT position FROM checkpoint WHERE name = %s)
+# A statement has one snapshot: the count is of the position. All runs are in one row of the sums.
+OPEN = f"""
+SELECT (SELECT newest.running FROM (SELECT 'run' AS kind, '' AS label) AS wanted CROSS JOIN LATERAL ({NEWEST_OF_WANTED}) AS newest),
+       ({POSITION_OF})
 """
-OPEN_OF_TENANTS = """
-SELECT tenant_id, open, position FROM (SELECT max(position) AS position FROM checkpoint WHERE name = %s) AS known
+OPEN_OF_TENANTS = f"""
+SELECT tenant_id, open, position FROM (SELECT max(position) AS position FROM ({POSITION_OF}) AS newest) AS known
 LEFT JOIN (SELECT tenant_id, count(*) AS open FROM activity WHERE kind = 'run' GROUP BY tenant_id) AS counted ON true
 """
 
@@ -122,9 +146,13 @@ class Sums:
 class Fold:
     """The items and sums that a batch changes."""
 
-    def __init__(self, items: dict[UUID, Item], labels: set[tuple[str, str]]) -> None:
-        """`items`: the items of the batch that began before. `labels`: kind and label of all rows of the sums."""
+    def __init__(self, items: dict[UUID, Item], names: Mapping[UUID, tuple[str, str]], labels: set[tuple[str, str]]) -> None:
+        """`items`: the items of the batch that began before. `names`: kind and name of those that begin in the batch.
+
+        `labels`: kind and label of the rows of the sums. If each name has a row, those of the names are enough.
+        """
         self.items = items
+        self._names = names
         self.sums: dict[tuple[str, str], Sums] = {}
         self.changed: set[UUID] = set()
         """Ids of items that are to be written."""
@@ -147,7 +175,7 @@ class Fold:
             self._end(recorded, item, sums)
 
     def _begin(self, kind: str, recorded: RecordedEvent) -> None:
-        label = self._label(kind, recorded)
+        label = self._label(recorded.stream_id)
         state: State = "running" if kind == "run" else "waiting"
         self.items[recorded.stream_id] = Item(recorded.tenant_id, kind, label, recorded.recorded_at, state, recorded.recorded_at)
         self.changed.add(recorded.stream_id)
@@ -155,14 +183,11 @@ class Fold:
         sums.started += 1
         sums.now[state] += 1
 
-    def _label(self, kind: str, recorded: RecordedEvent) -> str:
-        if kind == "run":
-            return ""
-        event = decoded(recorded)
-        name: str = event.agent if kind == "agent" else event.tool
+    def _label(self, stream_id: UUID) -> str:
+        kind, name = self._names[stream_id]
         if (kind, name) in self._labels:
             return name
-        if self._known[kind] >= MAX_LABELS:
+        if kind != "run" and self._known[kind] >= MAX_LABELS:
             return OTHER
         self._labels.add((kind, name))
         self._known[kind] += 1
@@ -202,16 +227,39 @@ def _outcome(recorded: RecordedEvent) -> Outcome:
 # --- rows -------------------------------------------------------------------------------------------------------------
 
 
+def names_of(batch: Sequence[RecordedEvent]) -> dict[UUID, tuple[str, str]]:
+    """Kind and name of the items that begin in a batch. The name is that of the agent or tool. A run has none."""
+    begun = [(recorded, kind) for recorded in batch if (kind := BEGINS.get(recorded.topic)) is not None]
+    return {recorded.stream_id: (kind, _name(kind, recorded)) for recorded, kind in begun}
+
+
+def _name(kind: str, recorded: RecordedEvent) -> str:
+    if kind == "run":
+        return ""
+    event = decoded(recorded)
+    name: str = event.agent if kind == "agent" else event.tool
+    return name
+
+
+def _in_columns(rows: Sequence[tuple[object, ...]]) -> list[list[object]]:
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
 async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
-    """At most two reads and three writes for a batch, whatever its size. What begins and ends in the batch makes no row."""
-    begun = {recorded.stream_id: recorded.topic for recorded in batch if recorded.topic in BEGINS}
-    older = list({recorded.stream_id for recorded in batch} - begun.keys())
+    """At most two reads and three writes for a batch, whatever its size; one read more for a new name. What begins and ends in the
+    batch makes no row.
+    """
+    names = names_of(batch)
+    wanted = list({*names.values()})
+    older = list({recorded.stream_id for recorded in batch} - names.keys())
     # Both are sent before an answer is awaited: one round trip.
     finding = await connection.execute(FIND, [older]) if older else None
-    naming = await connection.execute(LABELS) if any(BEGINS[topic] != "run" for topic in begun.values()) else None
+    naming = await connection.execute(KNOWN_LABELS, _in_columns(wanted)) if wanted else None
     found = await finding.fetchall() if finding is not None else []
-    labels = await naming.fetchall() if naming is not None else []
-    fold = Fold({row[0]: Item(*row[1:]) for row in found}, {(kind, label) for kind, label in labels})
+    labels = {(kind, label) for kind, label in await naming.fetchall()} if naming is not None else set()
+    if len(labels) < len(wanted):
+        labels = {(kind, label) for kind, label in await (await connection.execute(LABELS)).fetchall()}
+    fold = Fold({row[0]: Item(*row[1:]) for row in found}, names, labels)
     async for recorded in in_turns(batch):
         fold.add(recorded)
     if gone := [row[0] for row in found if row[0] in fold.ended]:
@@ -237,7 +285,7 @@ def _columns(sums: dict[tuple[str, str], Sums]) -> list[list[object]]:
         )
         for (kind, label), s in sums.items()
     ]  # fmt: skip
-    return [list(column) for column in zip(*rows, strict=True)]
+    return _in_columns(rows)
 
 
 PROJECTION = Projection("activity", frozenset({*BEGINS, *TURNS, *ENDS}), ("activity", "activity_total"), apply)
@@ -258,7 +306,7 @@ class ActivityQueries:
 
     async def open_runs(self, *, by_tenant: bool) -> OpenRunCount:
         async with self._database.connection() as connection:
-            rows = await (await connection.execute(OPEN_OF_TENANTS if by_tenant else OPEN, [PROJECTION.name])).fetchall()
+            rows = await (await connection.execute(OPEN_OF_TENANTS if by_tenant else OPEN, {"name": PROJECTION.name})).fetchall()
         if not by_tenant:
             [(total, position)] = rows
             return OpenRunCount(total or 0, {}, position or 0)

@@ -1,10 +1,10 @@
 """The journal of an agent run: a worker records finished steps, and reads new entries of the journal and the mailbox."""
 
-import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
+from typing import Any
 from uuid import UUID
 
 import orjson
@@ -12,13 +12,13 @@ import pydantic_core
 
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import Caller, CommandOutcome, CommandRequest
-from application.invocations import load_invocation
+from application.invocations import known_outcome, load_invocation
 from application.workers.agent_runs import load_agent_run, request_for_agent_run
-from domain import agent_runs, messages
+from domain import agent_runs, invocations, messages
 from domain.agent_runs import AgentRun, RecordStep
 from domain.errors import NotFound
 from domain.failures import Failure
-from domain.kernel import Json, timestamp
+from domain.kernel import Decider, Json, timestamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,7 @@ _ROOM = 200
 """Bytes of an entry or a mail beside its values."""
 _Change = tuple[int, str | UUID, agent_runs.Entry | agent_runs.Mail]
 """The version, the key or the message id, and what is there."""
+_Content = tuple[UUID, Decider[Any]]
 
 
 class Journals:
@@ -113,11 +114,13 @@ class Journals:
         size, loads, version = 0, 0, after_version
         some = list(islice(changes, LOADED_AT_ONCE))
         while some and size < max_bytes and loads < max_loads:
-            loads += sum(map(_is_loaded, some))
-            views = await asyncio.gather(*(self._shown(tenant_id, state, change) for change in some))
-            for change, view in zip(some, views, strict=True):
+            contents = [found for change in some if (found := _content_of(change)) is not None]
+            loads += len(contents)
+            await self._learn(tenant_id, contents)
+            for change in some:
                 if size >= max_bytes:
                     break
+                view = await self._shown(tenant_id, state, change)
                 if isinstance(view, EntryView):
                     entries.append(view)
                 else:
@@ -127,6 +130,18 @@ class Journals:
             else:
                 some = list(islice(changes, LOADED_AT_ONCE))
         return JournalView(state.status, state.attempt, version if some else state.version, entries, mails, bool(some))
+
+    async def _learn(self, tenant_id: UUID, contents: Iterable[_Content]) -> None:
+        """Reads together what this process does not know. What cannot be read is left to who shows it."""
+        wanted = {}
+        for stream_id, decider in contents:
+            if decider is invocations.DECIDER:
+                known = known_outcome(self._commands, tenant_id, stream_id) is not None
+            else:
+                known = self._commands.known(decider, tenant_id, stream_id) is not None
+            if not known:
+                wanted[stream_id] = decider
+        await self._commands.meet(tenant_id, wanted, fresh=True)
 
     async def _shown(self, tenant_id: UUID, state: AgentRun, change: _Change) -> EntryView | MailItem:
         _, key, part = change
@@ -184,10 +199,17 @@ def _changes(state: AgentRun, after_version: int, news: bool) -> "Iterator[_Chan
             yield version, message_id, mailbox[message_id]
 
 
-def _is_loaded(change: _Change) -> bool:
-    """Whether the content of an entry or a mail is on a stream of its own."""
-    part = change[2]
-    return isinstance(part, agent_runs.Mail) or part.kind == "receive" or (part.kind == "call" and part.status != "pending")
+def _content_of(change: _Change) -> _Content | None:
+    """The stream that holds the content of an entry or a mail, and its rules. None: the journal holds it."""
+    _, key, part = change
+    if isinstance(part, agent_runs.Mail):
+        assert isinstance(key, UUID)
+        return key, messages.DECIDER
+    if part.kind == "receive" and part.result is not None:
+        return UUID(part.result), messages.DECIDER
+    if part.kind == "call" and part.status != "pending" and part.invocation_id is not None:
+        return part.invocation_id, invocations.DECIDER
+    return None
 
 
 def _size_of(view: EntryView | MailItem) -> int:

@@ -1,8 +1,7 @@
 """The journal of an agent run: what is finished under each key, so that the next attempt does not repeat it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 from uuid import UUID
 
 from domain.agent_runs.commands import FinishCall, RecordStep, StartCall
@@ -11,9 +10,8 @@ from domain.errors import InvalidState, RepeatedDifferently
 from domain.kernel import Event, Json, derive_id, same_json
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A journal entry. A call is `pending` until its invocation has an outcome."""
+class Entry(NamedTuple):
+    """A journal entry. A call is `pending` until its invocation has an outcome. A long journal has thousands of them."""
 
     kind: EntryKind
     status: Literal["pending", "ok", "error"]

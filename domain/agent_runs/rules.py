@@ -29,7 +29,7 @@ from domain.agent_runs.events import (
 )
 from domain.agent_runs.journal import finish_call, record_step, start_call
 from domain.agent_runs.mail import deliver, receive
-from domain.agent_runs.state import TERMINAL, AgentRun, evolve
+from domain.agent_runs.state import TERMINAL, AgentRun, evolve, fold
 from domain.errors import NotFound, StaleAttempt, WorkOver
 from domain.failures import MAX_LOST_CLAIMS, RETRYABLE, Failure, backoff_s
 from domain.kernel import Decider, Event
@@ -170,4 +170,4 @@ def _failed(run: AgentRun, error: Failure) -> AgentRunFailed:
     return AgentRunFailed(run_id=requested.run_id, step=requested.step, error=error, abandoned=run.pending_calls)
 
 
-DECIDER: Decider[AgentRun] = Decider("agent_runs", AgentRun, decide, evolve)
+DECIDER: Decider[AgentRun] = Decider("agent_runs", AgentRun, decide, evolve, fold)

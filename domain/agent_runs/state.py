@@ -1,5 +1,6 @@
 """State of an agent run: status, claim, journal and mailbox, and how each event changes them."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, assert_never
 from uuid import UUID
@@ -65,13 +66,8 @@ def evolve(run: AgentRun, event: AgentRunEvent) -> AgentRun:
     """The cases stand in the order of how often they come: each one that does not match costs time in every fold."""
     version = run.version + 1
     match event:
-        case StepRecorded():
-            return _written(run, event.key, Entry(event.kind, "ok", event.result, None, version))
-        case CallStarted():
-            return _written(run, event.key, Entry("call", "pending", None, event.invocation_id, version))
-        case CallFinished():
-            status: Literal["ok", "error"] = "ok" if event.succeeded else "error"
-            return _written(run, event.key, Entry("call", status, None, event.invocation_id, version))
+        case StepRecorded() | CallStarted() | CallFinished():
+            return _written(run, ((event.key, _entry_of(event, version)),))
         case AgentRunRequested():
             return replace(run, version=version, status="requested", requested=event, dispatch=1)
         case AgentRunClaimed():
@@ -100,17 +96,45 @@ def evolve(run: AgentRun, event: AgentRunEvent) -> AgentRun:
             assert_never(event)
 
 
-def _written(run: AgentRun, key: str, entry: Entry) -> AgentRun:
-    """The agent run after the version that `entry` names has written the entry."""
-    before, changed, pending = run.journal.get(key), run.changed, run.pending
-    if before is not None:
-        changed = changed.delete(before.changed_in)
-        if before.status == "pending":
-            pending = pending.delete(before.changed_in)
-    version, journal = entry.changed_in, run.journal.set(key, entry)
-    if entry.status == "pending" and entry.invocation_id is not None:
-        pending = pending.set(version, entry.invocation_id)
-    return replace(run, version=version, journal=journal, changed=changed.set(version, key), pending=pending, lost_claims=0)
+def fold(run: AgentRun, events: Iterable[AgentRunEvent]) -> AgentRun:
+    """As `evolve` for each of the events. Entries of the journal that follow one another are written together."""
+    entries: list[tuple[str, Entry]] = []
+    for version, event in enumerate(events, run.version + 1):
+        if isinstance(event, (StepRecorded, CallStarted, CallFinished)):
+            entries.append((event.key, _entry_of(event, version)))
+        else:
+            run, entries = evolve(_written(run, entries), event), []
+    return _written(run, entries)
+
+
+def _entry_of(event: StepRecorded | CallStarted | CallFinished, version: int) -> Entry:
+    if isinstance(event, StepRecorded):
+        return Entry(event.kind, "ok", event.result, None, version)
+    if isinstance(event, CallStarted):
+        return Entry("call", "pending", None, event.invocation_id, version)
+    return Entry("call", "ok" if event.succeeded else "error", None, event.invocation_id, version)
+
+
+def _written(run: AgentRun, entries: Sequence[tuple[str, Entry]]) -> AgentRun:
+    """The agent run with further entries, in order. Each names the version that has written it.
+
+    The new maps are changed in place until all entries are written, because nobody else has them yet.
+    """
+    if not entries:
+        return run
+    journal, changed, pending = run.journal.mutate(), run.changed.mutate(), run.pending.mutate()
+    for key, entry in entries:
+        if (before := journal.get(key)) is not None:
+            del changed[before.changed_in]
+            if before.status == "pending":
+                pending.pop(before.changed_in, None)
+        journal[key], changed[entry.changed_in] = entry, key
+        if entry.status == "pending" and entry.invocation_id is not None:
+            pending[entry.changed_in] = entry.invocation_id
+    return replace(
+        run, version=entry.changed_in, journal=journal.finish(), changed=changed.finish(), pending=pending.finish(),
+        lost_claims=0,
+    )  # fmt: skip
 
 
 def _received(run: AgentRun, event: MailReceived, version: int) -> AgentRun:
@@ -119,4 +143,4 @@ def _received(run: AgentRun, event: MailReceived, version: int) -> AgentRun:
         result, mail = str(event.message_id), run.mailbox[event.message_id]
         mailbox = run.mailbox.set(event.message_id, replace(mail, received_as=event.key))
         run = replace(run, mailbox=mailbox, unreceived=run.unreceived.delete(mail.delivered_in))
-    return _written(run, event.key, Entry("receive", "ok", result, None, version))
+    return _written(run, ((event.key, Entry("receive", "ok", result, None, version)),))

@@ -12,6 +12,7 @@ from application.views.large import LARGE_BYTES
 from application.views.runs import NEWEST_CALLS, CallView, RunCallView, RunView, StepView
 from domain import runs
 from domain.registry import REGISTRY
+from projections.engine.checkpoints import POSITION_OF
 from projections.kernel import Connection
 from projections.runs import documents
 from projections.runs.fold import steps_of
@@ -20,8 +21,8 @@ from projections.runs.values import ROOM, Values, error_of_call, resolution_of_c
 
 READ_MODEL = "runs"
 FIND_RUN = f"""
-SELECT (SELECT position FROM checkpoint WHERE name = %s), r.view, {RUN_COLUMNS}, {STEP_COLUMNS}
-FROM (SELECT) AS always LEFT JOIN run AS r ON r.tenant_id = %s AND r.run_id = %s
+SELECT ({POSITION_OF}), r.view, {RUN_COLUMNS}, {STEP_COLUMNS}
+FROM (SELECT) AS always LEFT JOIN run AS r ON r.tenant_id = %(tenant)s AND r.run_id = %(run)s
 LEFT JOIN run_step AS s ON s.run_id = r.run_id AND s.tenant_id = r.tenant_id
 """
 NEWEST_CALLS_OF_RUN = f"""
@@ -88,7 +89,9 @@ async def get_run(connection: Connection, tenant_id: UUID, run_id: UUID) -> Posi
 
 async def _find(connection: Connection, tenant_id: UUID, run_id: UUID) -> _Found:
     """The run with its steps, by one statement."""
-    rows = await (await connection.execute(FIND_RUN, [READ_MODEL, tenant_id, run_id], binary=True)).fetchall()
+    rows = await (
+        await connection.execute(FIND_RUN, {"name": READ_MODEL, "tenant": tenant_id, "run": run_id}, binary=True)
+    ).fetchall()
     position, document, *columns = rows[0]
     found = _Found(position or 0, document)
     if document is None and columns[0] is not None:

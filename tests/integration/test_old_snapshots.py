@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -16,11 +16,21 @@ from adapters.postgres.log.append_batch import APPEND_SQL, EncodedAppend, parame
 from adapters.postgres.log.feed import PostgresEventFeed
 from adapters.postgres.read_models import timers as reading
 from adapters.postgres.read_models.timers import PostgresTimers
+from adapters.postgres.worker_sessions import PostgresWorkerSessions
 from application.engine.ports.checkpoints import Checkpoint, LostOwnership
 from application.engine.ports.log import NewEvent, StreamAppend, one_command
-from projections.engine.checkpoints import PostgresCheckpoints
+from application.views.activity import OpenRunCount
+from domain.agent_runs import AgentRunRequested
+from domain.kernel import Event, RecordedEvent
+from domain.registry import REGISTRY
+from domain.runs import RunStarted, sequential
+from projections import activity
+from projections.activity import ActivityQueries
+from projections.engine import positions
+from projections.engine.checkpoints import PostgresCheckpoints, position_of
 from tests.integration.plans_kit import explained
 from tests.integration.system_kit import new_id
+from tests.kit.waiting import TENANT
 
 BATCHES, BATCH = 10, 1_000
 PAGES = 60
@@ -158,6 +168,54 @@ async def test_checkpoints_move_without_a_walk_over_their_moves_of_before(held: 
     with pytest.raises(LostOwnership):
         await port.advance(known, 404)
     assert await port.take(names) == dict.fromkeys(names, Checkpoint(403, 4))
+
+
+async def test_looks_at_checkpoints_of_others_do_not_walk_over_their_moves(held: Held, timers: PostgresTimers) -> None:
+    """Whoever asks how far a read model has come: readers, those who wait for a position, timers, and the look at held work."""
+    names = ["timers", "work", "runs", *(f"other{number}" for number in range(10))]
+    await held.connection.execute("INSERT INTO checkpoint (name, position, epoch) SELECT unnest(%s::text[]), 0, 1", [names])
+    await held.connection.execute("DO $$ BEGIN FOR i IN 1..2000 LOOP UPDATE checkpoint SET position = i; COMMIT; END LOOP; END $$")
+    held.pages()
+    assert await position_of(held.connection, "runs") == 2_000 and await position_of(held.connection, "unknown") == 0
+    assert held.pages() < 10
+    read = await held.connection.execute(positions.READ, [["unknown", "runs", "work"]])
+    assert await read.fetchall() == [("runs", 2_000), ("work", 2_000)]
+    assert held.pages() < 20
+    assert await timers.due(10) == []
+    held.pages()
+    assert await timers.due(10) == []
+    assert held.pages() < 20
+    assert await ActivityQueries(held.database).open_runs(by_tenant=False) == OpenRunCount(0, {}, 0)
+    assert (await PostgresWorkerSessions(held.database).held_by([new_id()])).position == 2_000
+    assert held.pages() < 20
+
+
+async def test_sums_are_added_without_a_walk_over_those_of_before(held: Held) -> None:
+    async def begin(number: int, agent: str = "alpha") -> None:
+        run = RunStarted(project_id=new_id(), plan=sequential((agent,)))
+        requested = [AgentRunRequested(run_id=new_id(), step="a", agent=agent, agent_version=None) for _ in range(number)]
+        await activity.apply(held.connection, [recorded(event) for event in (run, *requested)])
+
+    await begin(2)
+    await held.connection.execute(
+        "DO $$ BEGIN FOR i IN 1..2000 LOOP UPDATE activity_total SET running = running; COMMIT; END LOOP; END $$"
+    )
+    held.pages()
+    await begin(3)
+    assert held.pages() < PAGES
+    await begin(1, "beta")
+    queries = ActivityQueries(held.database)
+    held.pages()
+    assert (await queries.open_runs(by_tenant=False)).total == 3
+    assert held.pages() < 10
+    assert {(one.kind, one.label): one.started for one in (await queries.now()).totals} == {
+        ("run", ""): 3, ("agent", "alpha"): 5, ("agent", "beta"): 1
+    }  # fmt: skip
+
+
+def recorded(event: Event) -> RecordedEvent:
+    id_ = new_id()
+    return RecordedEvent(1, TENANT, id_, 1, id_, event.TOPIC, event.VERSION, REGISTRY.encode(event), "{}", datetime.now(UTC))
 
 
 async def test_an_append_and_the_head_do_not_walk_over_the_heads_of_before(held: Held) -> None:

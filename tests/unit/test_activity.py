@@ -19,7 +19,7 @@ from application.engine.ports.sessions import UnofferedWork
 from application.views.activity import BOUNDS_S, MAX_LABELS, OTHER, STATES, Activity, Total
 from domain.invocations import ResolveInvocation
 from domain.kernel import RecordedEvent
-from projections.activity import PROJECTION, Fold, Item, Sums
+from projections.activity import PROJECTION, Fold, Item, Sums, names_of
 from tests.kit.engine import RETRY, Engine, PlayedWorker, plan
 
 
@@ -32,7 +32,7 @@ class Table:
 
     def add(self, batch: list[RecordedEvent]) -> None:
         touched = {recorded.stream_id for recorded in batch}
-        fold = Fold({id: item for id, item in self.items.items() if id in touched}, set(self.sums))
+        fold = Fold({id: item for id, item in self.items.items() if id in touched}, names_of(batch), set(self.sums))
         for recorded in batch:
             fold.add(recorded)
         self.items = {id: item for id, item in self.items.items() if id not in fold.ended} | fold.items

@@ -138,6 +138,18 @@ def test_a_state_of_before_stays_as_it_was() -> None:
     assert len(before.pending) == 50 and len(after.pending) == 49
 
 
+def test_many_events_at_once_leave_the_state_of_before_as_it_was() -> None:
+    before: AgentRun = fold(agent_runs.DECIDER, [*calls(3), StepRecorded(attempt=1, key="s", kind="step", result=1)])
+    known = repr(before)
+    more = [CallFinished(key="k1", invocation_id=uuid(1), succeeded=True), *calls(6)[5:]]
+    after = agent_runs.DECIDER.fold(before, more)
+    assert repr(before) == known
+    assert after == agent_runs.evolve(agent_runs.DECIDER.fold(before, more[:-1]), more[-1])
+    assert [after.journal[f"k{number}"].status for number in range(6)] == ["pending", "ok", *["pending"] * 4]
+    assert set(after.pending.values()) == {uuid(number) for number in (0, 2, 3, 4, 5)}
+    assert (after.version, set(after.changed.values())) == (before.version + 4, {"s", *(f"k{number}" for number in range(6))})
+
+
 @dataclass(frozen=True)
 class Place:
     x: int

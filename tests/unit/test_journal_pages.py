@@ -1,20 +1,21 @@
 """Pages of journals and mailboxes: complete, in order, and each as cheap as the first."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from uuid import UUID
 
 import pytest
 from immutables import Map
 
+from application.engine.ports.log import StreamPlace
 from application.workers.hosting.hand import Hand, news_of
 from application.workers.hosting.messages import Update
 from application.workers.journal import LOADED_AT_ONCE, JournalView
-from domain import invocations, messages
-from domain.agent_runs import AgentRun
-from domain.kernel import Decider, replace
+from domain.agent_runs import AgentRun, invocation_id_of
+from domain.kernel import RecordedEvent, replace
 from domain.runs import Plan, Step, agent_run_id_of
 from tests.kit.engine import RETRY, Claim, Engine, PlayedWorker, plan
+from tests.kit.memory import MemoryEventStore, MemoryLog
 from tests.kit.waiting import TENANT
 
 
@@ -24,18 +25,24 @@ async def alpha(engine: Engine, worker: PlayedWorker) -> AsyncIterator[Claim]:
     yield await worker.next("alpha")
 
 
-class Looks:
-    """Counts the states of other streams that are loaded."""
+class CountingStore(MemoryEventStore):
+    """Counts the statements that read streams. Each is noted with the number of its streams."""
 
-    def __init__(self, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.loads = 0
-        load = engine.commands.load
+    def __init__(self, log: MemoryLog) -> None:
+        super().__init__(log)
+        self.statements: list[int] = []
 
-        async def counted(decider: Decider[Any], *arguments: Any, **options: Any) -> Any:
-            self.loads += decider in (invocations.DECIDER, messages.DECIDER)
-            return await load(decider, *arguments, **options)
+    async def read_stream(self, *arguments: Any, **bounds: Any) -> list[RecordedEvent]:
+        self.statements.append(1)
+        return await super().read_stream(*arguments, **bounds)
 
-        monkeypatch.setattr(engine.commands, "load", counted)
+    async def read_streams(self, places: Sequence[StreamPlace]) -> list[list[RecordedEvent]]:
+        found = [
+            await super(CountingStore, self).read_stream(one.tenant_id, one.stream_id, after_version=one.after_version)
+            for one in places
+        ]
+        self.statements.append(len(places))
+        return found
 
 
 class CountingMap:
@@ -94,22 +101,42 @@ async def finish_calls(worker: PlayedWorker, alpha: Claim, number: int) -> None:
         await (await worker.next("add", "tool")).complete(key)
 
 
-async def test_a_claim_loads_few_outcomes(
-    engine: Engine, worker: PlayedWorker, alpha: Claim, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_claim_loads_few_outcomes(engine: Engine, worker: PlayedWorker, alpha: Claim) -> None:
+    """And those with one statement, in a process that has just started."""
     number = 2 * LOADED_AT_ONCE + 20
     await finish_calls(worker, alpha, number)
     await engine.settled()
     await alpha.fail("transient")
     await engine.advance(RETRY.max_s)
-    looks = Looks(engine, monkeypatch)
-    again = await worker.next("alpha")
+    store = CountingStore(engine.log)
+    cold = engine.another(store=store)
+    again = await PlayedWorker(cold, "worker-2", queues=worker.queues).next("alpha")
     journal = again.given.journal
-    assert (len(journal.entries), journal.more, looks.loads) == (LOADED_AT_ONCE, True, LOADED_AT_ONCE)
-    rest = await engine.workers.journals.page(TENANT, alpha.work_id, after_version=journal.version)
+    assert (len(journal.entries), journal.more) == (LOADED_AT_ONCE, True)
+    assert store.statements.count(LOADED_AT_ONCE) == 1
+    assert sum(store.statements) < LOADED_AT_ONCE + 10, "the outcomes, the run, the agent run"
+    store.statements.clear()
+    rest = await cold.workers.journals.page(TENANT, alpha.work_id, after_version=journal.version)
     entries = journal.entries + rest.entries
     assert [(entry.key, entry.status, entry.result) for entry in entries] == [(f"c{n}", "ok", n) for n in range(number)]
     assert not rest.more
+    assert sorted(store.statements) == [1, 20, LOADED_AT_ONCE], "what is newer of the agent run, and the outcomes"
+
+
+async def test_outcomes_that_another_process_recorded_are_read_together(engine: Engine, worker: PlayedWorker, alpha: Claim) -> None:
+    number = 10
+    store = CountingStore(engine.log)
+    other = engine.another(store=store)
+    for key in range(number):
+        await alpha.call(f"c{key}", "add", a=key)
+        await other.invocation(invocation_id_of(alpha.work_id, f"c{key}"))
+    for key in range(number):
+        await (await worker.next("add", "tool")).complete(key)
+    await engine.settled()
+    store.statements.clear()
+    [page] = await all_pages(other, alpha.work_id)
+    assert [(entry.key, entry.result) for entry in page.entries] == [(f"c{n}", n) for n in range(number)]
+    assert sorted(store.statements) == [1, number]
 
 
 async def test_a_mailbox_is_given_in_pages(engine: Engine, worker: PlayedWorker) -> None:

@@ -138,6 +138,10 @@ def test_snapshot_and_later_events_make_the_state_of_all_events(name: str, data:
             recorded.append(REGISTRY.decode(event.TOPIC, event.VERSION, REGISTRY.encode(event)))
             states.append(decider.evolve(states[-1], recorded[-1]))
     assert model.decode(model.encode(decided)) == states[-1], "taken from what the command loop has in memory"
+    begin = data.draw(st.integers(0, len(recorded)))
+    at_once = decider.fold(states[begin], recorded[begin:])
+    assert (at_once, types_in(at_once)) == (states[-1], types_in(states[-1])), "many events at once"
+    assert model.encode(at_once) == model.encode(states[-1])
     at_version = data.draw(st.integers(0, len(recorded)))
     state = model.decode(model.encode(states[at_version]))
     assert state == states[at_version]

@@ -29,10 +29,12 @@ WHERE set_at > now() AND (
 """
 # `reached`: up to which event the timers are in the table. Events of later positions are not recorded before, so timers that come
 # into the table later are set at that time or after. The order and the limit, which the planner does not know, make the planner
-# take the index by `set_at`.
+# take the index by `set_at`. The checkpoint is looked up from behind: see `projections/engine/checkpoints.py`.
 LOOK = """
 WITH reached AS MATERIALIZED (
-    SELECT recorded_at FROM event WHERE notification_id = (SELECT position FROM checkpoint WHERE name = 'timers')
+    SELECT recorded_at FROM event WHERE notification_id = (
+        SELECT position FROM checkpoint WHERE name >= 'timers' AND name <= 'timers' ORDER BY name DESC LIMIT 1
+    )
 ), later AS MATERIALIZED (
     SELECT LEAST(due_at, no_later_than) AS fires_at FROM timer
     WHERE set_at >= %(since)s::timestamptz AND %(since)s::timestamptz > '-infinity'

@@ -119,12 +119,13 @@ class CommandLoop:
         known = self._states.known(tenant_id, stream_id)
         return None if known is None else known.seen_by(decider)
 
-    async def meet(self, tenant_id: UUID, streams: Mapping[UUID, Decider[Any]]) -> None:
-        """Reads those of the streams that this process does not know yet, together, before commands for them come.
+    async def meet(self, tenant_id: UUID, streams: Mapping[UUID, Decider[Any]], *, fresh: bool = False) -> None:
+        """Reads those of the streams that this process does not know yet, together, before commands for them come. With `fresh`,
+        what other processes have added to the others is read, too.
 
         A stream that cannot be read is no error here: the commands that need the stream say so.
         """
-        await self._states.meet(tenant_id, streams)
+        await self._states.meet(tenant_id, streams, fresh=fresh)
 
     async def execute(self, request: CommandRequest, *commands: Command, expected_version: int | None = None) -> CommandOutcome:
         """Decides the commands and what follows from them, and appends all as one atomic append.

@@ -73,21 +73,27 @@ class States:
                 return await self._foreign(tenant_id, stream_id, newer)
             if own.slice != decider.slice:
                 rules, state = own, own.initial()
-        decode, evolve = self._registry.decode, rules.evolve
+        decode = self._registry.decode
         async with aclosing(self._parts(tenant_id, stream_id, newer)) as parts:
             async for part in parts:
-                for recorded in part:
-                    state = evolve(state, decode(recorded.topic, recorded.schema_version, recorded.state))
-                    size += len(recorded.state)
+                state = rules.fold(state, [decode(one.topic, one.schema_version, one.state) for one in part])
+                size += sum([len(one.state) for one in part])
                 last = part[-1]
         loaded = Loaded(state, last.version, last.position, size, rules.slice, last.root_id)
         self.learned(rules, tenant_id, stream_id, loaded, since=base.version)
         return loaded
 
-    async def meet(self, tenant_id: UUID, streams: Mapping[UUID, Decider[Any]]) -> None:
-        """Reads those of the streams that this process does not know, together. What cannot be read is left to who needs it."""
-        if unknown := [stream_id for stream_id in streams if self.known(tenant_id, stream_id) is None]:
-            reading = [self.read(streams[one], tenant_id, one, in_company=True) for one in unknown]
+    async def meet(self, tenant_id: UUID, streams: Mapping[UUID, Decider[Any]], *, fresh: bool = False) -> None:
+        """Reads those of the streams that this process does not know, together; with `fresh`, what is newer of the others, too.
+
+        What cannot be read is left to who needs it.
+        """
+        reading = [
+            self.read(decider, tenant_id, stream_id, in_company=True)
+            for stream_id, decider in streams.items()
+            if fresh or self.known(tenant_id, stream_id) is None
+        ]
+        if reading:
             await asyncio.gather(*reading, return_exceptions=True)
 
     async def _foreign(self, tenant_id: UUID, stream_id: UUID, newer: list[RecordedEvent]) -> Loaded:
