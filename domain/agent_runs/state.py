@@ -123,17 +123,20 @@ def _written(run: AgentRun, entries: Sequence[tuple[str, Entry]]) -> AgentRun:
     if not entries:
         return run
     journal, changed, pending = run.journal.mutate(), run.changed.mutate(), run.pending.mutate()
+    calls_moved = False  # until it is True, the map is the same object, so a snapshot of what changed leaves the field out
     for key, entry in entries:
         if (before := journal.get(key)) is not None:
             del changed[before.changed_in]
             if before.status == "pending":
+                calls_moved = True
                 pending.pop(before.changed_in, None)
         journal[key], changed[entry.changed_in] = entry, key
         if entry.status == "pending" and entry.invocation_id is not None:
+            calls_moved = True
             pending[entry.changed_in] = entry.invocation_id
     return replace(
-        run, version=entry.changed_in, journal=journal.finish(), changed=changed.finish(), pending=pending.finish(),
-        lost_claims=0,
+        run, version=entry.changed_in, journal=journal.finish(), changed=changed.finish(), lost_claims=0,
+        pending=pending.finish() if calls_moved else run.pending,
     )  # fmt: skip
 
 
