@@ -129,7 +129,7 @@ def _written(run: AgentRun, entries: Sequence[tuple[str, Entry]]) -> AgentRun:
             del changed[before.changed_in]
             if before.status == "pending":
                 calls_moved = True
-                pending.pop(before.changed_in, None)
+                del pending[before.changed_in]
         journal[key], changed[entry.changed_in] = entry, key
         if entry.status == "pending" and entry.invocation_id is not None:
             calls_moved = True
