@@ -25,10 +25,11 @@ def know(folders: dict[str, Path]) -> None:
 
     Modules of an earlier scan are forgotten, so that a scan reads the present files.
     """
-    for name, module in list(sys.modules.items()):
+    # A thread may import a file of an earlier scan meanwhile. To copy a dict is atomic, to list its items is not.
+    for name, module in sys.modules.copy().items():
         real = module.__name__ if type(module) is ModuleType else name
         if real.startswith(PREFIX) and (real != name or real.partition(".")[0] in folders):
-            del sys.modules[name]
+            sys.modules.pop(name, None)
     _FOLDERS.clear()
     _FOLDERS.update(folders)
     if _LAST not in sys.meta_path:
