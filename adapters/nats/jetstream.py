@@ -97,13 +97,21 @@ async def delete_stream(connection: NatsConnection, stream: str) -> None:
 
 async def holds_message(connection: NatsConnection, stream: str, subject: str) -> bool:
     """Whether a stream has a message of a subject, which may have wildcards. A stream that does not exist has none."""
+    return await next_message(connection, stream, subject) is not None
+
+
+async def next_message(connection: NatsConnection, stream: str, subject: str, first: int = 1) -> tuple[int, str] | None:
+    """The sequence and the subject of a stream's first message from a sequence on. `subject` may have wildcards.
+
+    None: there is no such message, or no such stream.
+    """
     try:
-        await call(connection, f"STREAM.MSG.GET.{stream}", {"seq": 1, "next_by_subj": subject})
+        message = (await call(connection, f"STREAM.MSG.GET.{stream}", {"seq": first, "next_by_subj": subject}))["message"]
     except JetStreamError as error:
         if error.err_code in (MESSAGE_NOT_FOUND, STREAM_NOT_FOUND):
-            return False
+            return None
         raise
-    return True
+    return message["seq"], message["subject"]
 
 
 async def stored_message(connection: NatsConnection, stream: str, sequence: int) -> StoredMessage | None:

@@ -32,6 +32,7 @@ async def write_and_read(system: System, name: str) -> int:
 
 async def test_who_waits_for_a_position_pulls_it(database_url: str, nats_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("projections.engine.runner.PACE_S", NEVER_S)
+    monkeypatch.setattr("projections.engine.runner.LINGER_S", NEVER_S)  # the first batch knows no pace
     monkeypatch.setattr("application.engine.sagas.manager.LAG_S", NEVER_S)
     monkeypatch.setattr("adapters.postgres.log.own_appends.LINGER_S", NEVER_S)
     async with running(database_url, nats_url) as system:

@@ -6,7 +6,8 @@ request, and at first no consumer either: a plain subscription to the subject of
 there. The first request makes the consumer. A request that ends without an item is followed by sleep.
 
 An agent falls asleep in this order: the subscription begins, then the stream says that it has no message for the agent. A message
-that waits, or that another process holds, is stored and keeps the request awake. Each later message is heard. So the owner need not
+that waits, or that another process holds, is stored and keeps the request awake. Each later message is heard. One that the server
+took before the subscription and stored after the look is found by a second look (`second_look.py`). So the owner need not
 tell the sleep from a request that waits: `asked` is the same. When a message was heard, the request counts as ended, and the owner
 asks anew.
 """
@@ -22,6 +23,7 @@ from nats.aio.subscription import Subscription
 from adapters.nats.connection import NatsConnection, unavailable
 from adapters.nats.jetstream import holds_message
 from adapters.nats.work.pull import ConsumerPull
+from adapters.nats.work.second_look import SecondLook
 from adapters.nats.work.watch import ClassWatch, Place
 from application.engine.ports.queue import Queue
 from domain.errors import Unavailable
@@ -55,6 +57,7 @@ class SleepingPull(ConsumerPull):
         """The last request ended without an item, or there was none."""
         self._ear: tuple[Client, Subscription] | None = None
         self._heard = False
+        self._second_look = SecondLook(self._look_again, f"second-look-for-{source.place.kind}-{source.place.pool}")
 
     async def ask(self, count: int) -> None:
         if self.asked or self.failure is not None:
@@ -74,6 +77,7 @@ class SleepingPull(ConsumerPull):
             await self._stop_listening()
         except Unavailable as error:
             log.debug("work_not_unheard", pool=self.queue.pool, reason=error.message)
+        await self._second_look.close()
 
     async def _sleeps(self) -> bool:
         """Falls asleep or stays asleep, if there is nothing to ask for. Raises Unavailable."""
@@ -83,8 +87,10 @@ class SleepingPull(ConsumerPull):
                 await self._give_up_inbox()
                 await self._source.ready()
                 await self._listen()
-                if await holds_message(self._connection, self.queue.stream, self._source.subject):
+                if await self._is_stored():
                     self._heard = True
+                else:
+                    self._second_look.arm()
             if self._idle and not self._heard:
                 return True
             self._idle = False
@@ -104,12 +110,29 @@ class SleepingPull(ConsumerPull):
             self._ear = client, await client.subscribe(self._source.subject, cb=self._hear_work)
 
     async def _stop_listening(self) -> None:
+        self._second_look.disarm()
         ear, self._ear = self._ear, None
         if ear is not None and not ear[0].is_closed:
             with unavailable("end to listen for work"):
                 await ear[1].unsubscribe()
 
+    async def _is_stored(self) -> bool:
+        """Whether the stream has a message for the agent or tool. Raises Unavailable."""
+        return await holds_message(self._connection, self.queue.stream, self._source.subject)
+
+    async def _look_again(self) -> None:
+        ear = self._ear
+        try:
+            if ear is not None and await self._is_stored() and self._ear is ear:
+                self._wake()
+        except Unavailable as error:
+            self._fail(error)
+
     async def _hear_work(self, _: Msg) -> None:
+        self._wake()
+
+    def _wake(self) -> None:
+        """There is work: the request counts as ended."""
         if self._ear is None or self._heard:
             return
         self._heard = True

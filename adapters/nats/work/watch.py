@@ -2,27 +2,36 @@
 
 JetStream stores what is published to a subject, and a plain subscription to the subject gets the same message. So two subscriptions
 of a process tell it of all work of these classes, without any question. What is published while nobody listens is found by one
-question for each class at the start. A message that a subscription misses, at the moment when a cluster learns of the subscription,
-comes again: the reconciler publishes work that waits, and the queue alone ignores the repeat.
+question for each class at the start. What the server took before the subscriptions and stored after that question is found by a
+second look (`second_look.py`). A message that a subscription misses, at the moment when a cluster learns of the subscription, comes
+again: the reconciler publishes work that waits, and the queue alone ignores the repeat.
 """
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 from uuid import UUID
 
+import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from adapters.nats.connection import NatsConnection, unavailable
-from adapters.nats.jetstream import holds_message
+from adapters.nats.jetstream import holds_message, next_message, stream_info
+from adapters.nats.work.second_look import SecondLook
+from domain.errors import Unavailable
 from domain.kernel import PRIORITIES, Priority
+
+log = structlog.get_logger(__name__)
 
 WATCHED: tuple[Priority, ...] = ("high", "low")
 MOST_HEARD = 10_000
 """Pools of which a process remembers that work was published for them, before it serves them."""
+MOST_LOOKED_AT = 1_000
+"""Messages of a class that the second look reads. If there are more, every pool looks for itself."""
 
 
 class Place(NamedTuple):
@@ -55,6 +64,9 @@ class ClassWatch:
         self._heard: set[tuple[Priority, Place]] = set()
         """Work that was heard of before somebody watched its place."""
         self._watching_loss: AbstractContextManager[None] | None = None
+        self._stored_before = 0
+        """The last sequence of the stream before the first look."""
+        self._second_look = SecondLook(self._look_again, "second-look-at-classes")
 
     async def watch(self, place: Place, listener: Listener) -> list[Priority]:
         """Calls `listener` for each new piece of work, from now on until `unwatch`. Returns the classes that have work already.
@@ -93,7 +105,10 @@ class ClassWatch:
         if self._lost:
             self._lost, self._heard = False, set()
             try:
+                info = await stream_info(self._connection, self._stream)
+                self._stored_before = info["state"]["last_seq"] if info is not None else 0
                 self._some = {priority for priority in WATCHED if await self._stored(f"{priority}.>")}
+                self._second_look.arm()
             except BaseException:
                 self._lost = True
                 raise
@@ -101,6 +116,7 @@ class ClassWatch:
     async def _stop(self) -> None:
         subscriptions, self._subscriptions = self._subscriptions, []
         self._heard, self._lost = set(), True
+        await self._second_look.close()
         if self._watching_loss is not None:
             self._watching_loss.__exit__(None, None, None)
             self._watching_loss = None
@@ -119,8 +135,37 @@ class ClassWatch:
     async def _stored(self, subject: str) -> bool:
         return await holds_message(self._connection, self._stream, f"{self._subjects}.{subject}")
 
+    async def _look_again(self) -> None:
+        for priority in WATCHED:
+            try:
+                heard_all = await self._hear_stored(priority)
+            except Unavailable as error:
+                log.debug("second_look_failed", priority=priority, reason=error.message)
+                heard_all = False
+            if not heard_all:  # any place may have work of the class
+                self._some.add(priority)
+                for listener in itertools.chain.from_iterable(list(self._listeners.values())):
+                    listener(priority)
+
+    async def _hear_stored(self, priority: Priority) -> bool:
+        """What has been stored since the first look counts as heard, as nearly all of it was. False: there is too much of it.
+
+        Raises Unavailable.
+        """
+        last = self._stored_before
+        for _ in range(MOST_LOOKED_AT):
+            found = await next_message(self._connection, self._stream, f"{self._subjects}.{priority}.>", last + 1)
+            if found is None:
+                return True
+            last, subject = found
+            self._hear(subject)
+        return False
+
     async def _on_message(self, message: Msg) -> None:
-        found = self._read(message.subject)
+        self._hear(message.subject)
+
+    def _hear(self, subject: str) -> None:
+        found = self._read(subject)
         if found is None:
             return
         priority, place = found
