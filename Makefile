@@ -26,8 +26,8 @@ up: $(INSTALLED) ## Start a server on .tidelog; Ctrl-C stops it
 	$(BIN)/tidelog up
 
 # With bytecode, also where the environment switches it off: pytest would rewrite the asserts of all files anew in each process.
-test: $(INSTALLED) ## Run all tests, in four processes (JOBS=n; ARGS="-k name": some of them)
-	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n $(or $(JOBS),4) --dist loadfile --no-loadscope-reorder $(ARGS)
+test: $(INSTALLED) ## Run all tests, in six processes (JOBS=n; ARGS="-k name": some of them)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n $(or $(JOBS),6) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 upgrades: $(INSTALLED) ## Upgrade from running processes of the release before, under load and with kills (a minute)
 	$(BIN)/pytest -m upgrade tests/chaos $(ARGS)
