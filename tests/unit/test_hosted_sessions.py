@@ -136,6 +136,16 @@ async def test_an_item_that_finds_no_slot_goes_back_to_the_queue(engine: Engine,
     await worker.hears(WorkForAgent)
 
 
+async def test_work_that_was_never_handed_over_leaves_nothing_behind(engine: Engine, process: Hosting) -> None:
+    await welcomed(process, "alpha")
+    [session] = process.host.connected
+    hand = session.hands.new("agent", uuid4())
+    session.hands.wake(hand)
+    hand.drop()
+    session.hands.wake(hand)  # was due before the end of the watch
+    assert not session.hands._woken and not engine.live.watched(hand.work_id)
+
+
 async def test_a_lost_pull_is_made_anew(engine: Engine, process: Hosting) -> None:
     worker = await welcomed(process, "alpha")
     worker.credit(agent=1)

@@ -41,10 +41,22 @@ TOPICS = {kind: _topics(events) for kind, events in CONCERNING.items()}
 class Hand:
     """A piece of work that a worker has, or is about to get. Its stream is watched from the beginning on."""
 
-    __slots__ = ("_unwatch", "attempt", "ending", "heard", "kind", "looked", "paging", "seen", "stopped", "token", "work_id")
+    __slots__ = (
+        "_forget", "_unwatch", "attempt", "dropped", "ending", "heard", "kind", "looked", "paging", "seen", "stopped", "token",
+        "work_id",
+    )  # fmt: skip
 
-    def __init__(self, kind: str, work_id: UUID, live: LiveFeed, woken: "Callable[[Hand, int], None]") -> None:
-        """`woken`: called when something may have happened to the work, with the version of the event. Must not wait."""
+    def __init__(
+        self,
+        kind: str,
+        work_id: UUID,
+        live: LiveFeed,
+        woken: "Callable[[Hand, int], None]",
+        forget: "Callable[[Hand], None]" = lambda _: None,
+    ) -> None:
+        """`woken`: called when something may have happened to the work, with the version of the event. `forget`: called at the end
+        of the watch. Neither may wait.
+        """
         self.kind = kind
         self.work_id = work_id
         self.attempt = 0
@@ -62,6 +74,9 @@ class Hand:
         """The worker has reported an outcome."""
         self.stopped = False
         """The worker has been told to stop, and its report still counts."""
+        self.dropped = False
+        """The watch has ended. A call of `woken` that was due may still come."""
+        self._forget = forget
         self._unwatch = live.call(work_id, TOPICS[kind], partial(woken, self))
 
     def fits(self, report: Report) -> bool:
@@ -70,7 +85,9 @@ class Hand:
 
     def drop(self) -> None:
         """Ends the watch. A second call does nothing."""
+        self.dropped = True
         self._unwatch()
+        self._forget(self)
 
 
 async def news_of(commands: CommandLoop, journals: Journals, tenant_id: UUID, hand: Hand) -> Update | Stop | None:

@@ -44,7 +44,7 @@ class Hands:
 
     def new(self, kind: str, work_id: UUID) -> Hand:
         """Work that is about to be claimed or taken back. Its stream is watched from now on."""
-        return Hand(kind, work_id, self._live, self.wake)
+        return Hand(kind, work_id, self._live, self.wake, self._forget)
 
     def has(self, work_id: UUID, attempt: int) -> bool:
         """Whether the worker has this attempt."""
@@ -64,7 +64,7 @@ class Hands:
 
     def wake(self, hand: Hand, version: int = ANY_VERSION) -> None:
         """Something may have happened to the work, up to this version of its stream."""
-        if not self._closed:
+        if not self._closed and not hand.dropped:
             hand.heard = max(hand.heard, version)
             self._woken[hand] = None
             self.look()
@@ -80,14 +80,16 @@ class Hands:
         hand = self.held.pop(work_id, None)
         if hand is not None:
             hand.drop()
-            self._woken.pop(hand, None)
 
     def let_go(self) -> None:
         """The worker hears of no work any more on this connection."""
         self._closed = True
-        for hand in self.held.values():
+        for hand in list(self.held.values()):
             hand.drop()
         self.held, self._woken = {}, {}
+
+    def _forget(self, hand: Hand) -> None:
+        self._woken.pop(hand, None)
 
     def _ready(self) -> list[Hand]:
         return [hand for hand in self._woken if self.held.get(hand.work_id) is hand and not hand.paging]
