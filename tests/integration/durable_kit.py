@@ -1,6 +1,7 @@
 """A PostgreSQL server of the test's own that flushes. All other settings make sure that an unflushed commit is noticed."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -18,7 +19,8 @@ from adapters.embedded import EmbeddedServices
 from adapters.postgres.migrate import migrate
 from tests.pace import within
 
-# Only a commit that waits for the flush writes the WAL to disk: the WAL writer does not, and nobody else writes into it.
+# Only a commit that waits for the flush writes the WAL to disk, and the WAL writer every ten seconds (no longer delay is allowed):
+# see `unflushed`. Nobody else writes into it.
 SETTINGS = {
     "wal_writer_delay": "10s",
     "wal_level": "minimal",
@@ -69,6 +71,40 @@ async def set_fsync(server: EmbeddedServices, value: str) -> None:
                 if await (await connection.execute("SHOW fsync")).fetchone() == (value,):
                     return
             await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def unflushed(server: EmbeddedServices) -> AsyncIterator[None]:
+    """Commits that do not wait for the disk stay in memory, however long the block takes: the WAL writer stands still.
+
+    No other database may be made or dropped meanwhile, because that waits for all processes of PostgreSQL. A crash ends the block's
+    effect: the WAL writer of the next start works.
+    """
+    writer = await _still_wal_writer(server)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(writer, signal.SIGCONT)
+
+
+async def _still_wal_writer(server: EmbeddedServices) -> int:
+    """Stops the WAL writer while it sleeps: else it could hold a lock for which each commit waits. Returns its process."""
+    sleeping = "SELECT pid, wait_event = 'WalWriterMain' FROM pg_stat_activity WHERE backend_type = 'walwriter'"
+    async with await psycopg.AsyncConnection.connect(server.admin_database_url, autocommit=True) as connection, within(15):
+        while True:
+            for pid, _ in await (await connection.execute(sleeping)).fetchall():  # none: PostgreSQL has just begun
+                os.kill(pid, signal.SIGSTOP)
+                while not _is_stopped(pid):  # noqa: ASYNC110  # nothing tells when another process has stopped
+                    await asyncio.sleep(0.001)
+                if (pid, True) in await (await connection.execute(sleeping)).fetchall():
+                    return int(pid)
+                os.kill(pid, signal.SIGCONT)
+            await asyncio.sleep(0.01)
+
+
+def _is_stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def crash(server: EmbeddedServices) -> None:

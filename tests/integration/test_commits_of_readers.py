@@ -17,7 +17,7 @@ from projections.engine import checkpoints
 from projections.engine.runner import ProjectionRunner
 from projections.kernel import Projection
 from projections.registry import PROJECTIONS
-from tests.integration.durable_kit import crash, database_on
+from tests.integration.durable_kit import crash, database_on, unflushed
 from tests.integration.projection_kit import Log, log_on
 from tests.integration.system_kit import eventually
 from tests.integration.test_projections import SEEN, working
@@ -28,7 +28,8 @@ FLUSHED = "SELECT pg_current_wal_flush_lsn() = pg_current_wal_insert_lsn()"
 
 @pytest_asyncio.fixture
 async def log(durable: EmbeddedServices) -> AsyncIterator[Log]:
-    async with log_on(await database_on(durable, synchronous_commit="on")) as log:
+    url = await database_on(durable, synchronous_commit="on")
+    async with unflushed(durable), log_on(url) as log:
         await log.rows("CREATE TABLE seen (position bigint, name text)")
         yield log
 

@@ -28,7 +28,7 @@ from application.engine.reading.history_keeper import HistoryKeeper
 from application.engine.reading.shared import SharedSubscription
 from projections.engine.runner import ProjectionRunner
 from projections.registry import PROJECTIONS
-from tests.integration.durable_kit import database_on
+from tests.integration.durable_kit import database_on, unflushed
 from tests.integration.projection_kit import Log, log_on
 from tests.integration.system_kit import eventually, new_id
 from tests.integration.test_commits_of_readers import FLUSHED, GROUP, crashed, together, until_head
@@ -48,7 +48,8 @@ NOT_WAITING = re.compile(r"synchronous_commit'(?:, | = |,.*THEN )'off'")
 
 @pytest_asyncio.fixture
 async def log(durable: EmbeddedServices) -> AsyncIterator[Log]:
-    async with log_on(await database_on(durable, synchronous_commit="on")) as log:
+    url = await database_on(durable, synchronous_commit="on")
+    async with unflushed(durable), log_on(url) as log:
         yield log
 
 
