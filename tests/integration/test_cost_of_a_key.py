@@ -25,6 +25,9 @@ async def test_a_key_costs_no_statement_of_its_own(database_url: str, nats_url: 
         asked.append("the append")
         return await append(self, *args)
 
+    # What a request asks now and then, whether it has a key or not, is asked once, by the request that warms up.
+    monkeypatch.setattr("adapters.postgres.durability.ASK_EVERY_S", 3_600.0)
+    monkeypatch.setattr("application.runs.admission.COUNTED_EVERY_S", 3_600.0)
     await empty_work_queue(nats_url)
     async with running(database_url, nats_url, loops=LOOPS) as system:
         await issue_key(system)
