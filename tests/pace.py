@@ -124,14 +124,18 @@ def finished(
     env: dict[str, str] | None = None,
     stdin: int = subprocess.DEVNULL,
     given: str | None = None,
+    account: tuple[int, int] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a command to its end and returns its output. `given`: its input, instead of `stdin`.
+    """Runs a command to its end and returns its output. `given`: its input, instead of `stdin`. `account`: its user and group.
 
     Raises TimeoutExpired after seconds of an idle machine; the command is ended.
     """
     pipe, deadline = subprocess.PIPE, Deadline(seconds)
     source = stdin if given is None else pipe
-    with subprocess.Popen(command, cwd=cwd, env=env, stdin=source, stdout=pipe, stderr=pipe, text=True) as process:
+    user, group, others = (None, None, None) if account is None else (*account, [])
+    with subprocess.Popen(
+        command, cwd=cwd, env=env, stdin=source, stdout=pipe, stderr=pipe, text=True, user=user, group=group, extra_groups=others
+    ) as process:
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 text, given = given, None  # a second call must not name it again

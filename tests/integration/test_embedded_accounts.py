@@ -4,7 +4,6 @@ import json
 import os
 import pwd
 import shutil
-import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import pytest
 from adapters.embedded import EmbeddedServices, StateDirectoryUnusable, find_nats, find_postgres
 from adapters.embedded.accounts import Account, blocked_at
 from adapters.embedded.relocation import reachable
+from tests.pace import finished
 from tests.temporary import short_folder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -214,17 +214,14 @@ def run_python(python: str, account: Account | None, program: str, *arguments: s
     """The output of the program, or None if the program cannot be run or fails (pytest then shows its stderr)."""
     packages = [path for path in sys.path if path.endswith("site-packages")]
     try:
-        return subprocess.run(
+        ran = finished(
             [python, "-c", program, *arguments],
-            cwd="/",
+            30,
+            cwd=Path("/"),
             env={"PATH": os.defpath, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *packages])},
-            stdout=subprocess.PIPE,
-            text=True,
-            timeout=30,
-            check=True,
-            user=account.uid if account else None,
-            group=account.gid if account else None,
-            extra_groups=[] if account else None,
-        ).stdout
-    except (OSError, subprocess.CalledProcessError):
+            account=(account.uid, account.gid) if account else None,
+        )
+    except OSError:
         return None
+    print(ran.stderr)
+    return None if ran.returncode else ran.stdout
