@@ -91,6 +91,7 @@ async def test_connections_wait_while_the_system_has_no_room(monkeypatch: pytest
 
 async def test_a_taken_port_is_told_and_a_listener_that_pauses_can_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FullSystem, "refusals", [errno.ENFILE])
+    monkeypatch.setattr(listening, "PAUSE_S", 3_600.0)  # however slow the machine is, the listener is closed in its pause
     with capture_logs() as logs:
         async with counting(FullSystem) as port:
             with pytest.raises(OSError, match="address already in use"):
