@@ -109,7 +109,12 @@ async def use(system: System) -> None:
     assert (waited.status_code, read.status_code) == (201, 200)
     await system.container.workers.sessions.tokens.ready()
     assert (await system.container.sessions.held_by([UUID(run_id)])).work == []
-    for path in ("/health/ready", "/v1/projections", "/v1/projections/sagas/parked", "/v1/log/gaps", f"/v1/ids/{run_id}"):
+
+    async def ready() -> bool:
+        return (await system.http.get("/health/ready")).status_code == 200
+
+    await eventually(ready, "readiness")  # the report gives each look two seconds, on a busy machine, too
+    for path in ("/v1/projections", "/v1/projections/sagas/parked", "/v1/log/gaps", f"/v1/ids/{run_id}"):
         assert (await system.http.get(path)).status_code == 200
 
 

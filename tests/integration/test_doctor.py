@@ -192,7 +192,12 @@ async def test_a_worker_that_has_nothing_to_run_reports_why(system: System, tmp_
         await process.communicate()
         assert process.returncode == 2
         answer = await system.http.get("/v1/workers/problems")
-        health = (await system.http.get("/health/ready")).json()
+
+        async def counted() -> dict[str, Any] | None:
+            report: dict[str, Any] = (await system.http.get("/health/ready")).json()
+            return report if "import_problems" in report else None  # left out where a look takes two seconds
+
+        health = await eventually(counted)
     [problem] = answer.json()["data"]
     assert (problem["path"], problem["kind"]) == (str(tmp_path / "broken.py"), "import-failed")
     assert (health["status"], health["degraded"][0]["code"], health["import_problems"]) == ("degraded", "import-problems", 1)

@@ -162,8 +162,8 @@ async def test_a_running_server_refuses_and_says_why(
     await empty_work_queue(nats_url)
     async with running(url, nats_url, loops=["relay", "projections", "sagas"]) as system:
         await issue_key(system)
-        status, report = await readiness(system)
-        assert (status, report["dependencies"]["durability"], report["durable"]) == (200, "ok", True)
+        report = await eventually(lambda: _ready(system), "readiness")
+        assert (report["dependencies"]["durability"], report["durable"]) == ("ok", True)
         await set_fsync(durable, "off")
         try:
             await eventually(lambda: _refused(system), "a refusal")
@@ -173,7 +173,7 @@ async def test_a_running_server_refuses_and_says_why(
             assert await system.container.feed.head() == head
             report = await eventually(lambda: _unready(system), "a report that is newer than the refusal")
             assert report["durable"] is False
-            assert report["dependencies"]["postgres"] == "ok" and "fsync is off" in report["dependencies"]["durability"]
+            assert report["dependencies"]["postgres"] == "ok"
             monkeypatch.setenv("TIDELOG_DATABASE_URL", url)
             [finding] = [found for found in (await diagnose(None, None)).findings if found.subject == "durability"]
             assert finding.status == "wrong" and "fsync is off" in finding.detail and "fsync = on" in finding.mend
@@ -195,9 +195,15 @@ async def _refused(system: System) -> bool:
     return True
 
 
-async def _unready(system: System) -> dict[str, Any] | None:
+async def _ready(system: System) -> dict[str, Any] | None:
     status, report = await readiness(system)
-    return report if status == 503 else None
+    return report if status == 200 else None
+
+
+async def _unready(system: System) -> dict[str, Any] | None:
+    """The report that says why. On a busy machine a look may take longer than its two seconds, which is another reason."""
+    status, report = await readiness(system)
+    return report if status == 503 and "fsync is off" in report["dependencies"].get("durability", "") else None
 
 
 async def readiness(system: System) -> tuple[int, dict[str, Any]]:
@@ -223,12 +229,7 @@ async def test_a_throw_away_database_says_so_itself_and_readiness_repeats_it(
                 with pytest.raises(NotDurable):
                     await store.append(request())
     async with running(url, nats_url, loops=["projections"]) as system:
-
-        async def ready() -> dict[str, Any] | None:
-            status, report = await readiness(system)
-            return report if status == 200 else None
-
-        report = await eventually(ready, "readiness")
+        report = await eventually(lambda: _ready(system), "readiness")
         assert (report["dependencies"]["durability"], report["durable"]) == ("ok", False)
     monkeypatch.setenv("TIDELOG_DATABASE_URL", url)
     [finding] = [found for found in (await diagnose(None, None)).findings if found.subject == "durability"]
