@@ -5,6 +5,7 @@ import contextlib
 import random
 import ssl
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -80,6 +81,8 @@ class NatsConnection:
         self._security = security or NatsSecurity()
         self._require_tls = self._security.asks_for_tls(servers)
         self._client: SecuredClient | None = None
+        self._newest = 0
+        """Number of the newest client. A client that takes long to close tells of its end after the next one has connected."""
         self._keeper = Background(f"nats-connection-{name}", self._keep)
         self.failed = self._keeper.failed
         """Raises when nobody keeps the connection any more, before `close`."""
@@ -167,14 +170,15 @@ class NatsConnection:
 
     async def _connect(self) -> None:
         client = SecuredClient(self._security, require_tls=self._require_tls)
+        number = self._newest = self._newest + 1
         self._closed.clear()
         try:
             async with asyncio.timeout(_GIVE_UP_AFTER):
                 await client.connect(
-                    error_cb=self._on_error,
-                    disconnected_cb=self._on_disconnected,
-                    reconnected_cb=self._on_reconnected,
-                    closed_cb=self._on_closed,
+                    error_cb=partial(self._on_error, number),
+                    disconnected_cb=partial(self._on_disconnected, number),
+                    reconnected_cb=partial(self._on_reconnected, number),
+                    closed_cb=partial(self._on_closed, number),
                     **self._options,
                     **client.security_options(),
                 )
@@ -235,27 +239,34 @@ class NatsConnection:
         for listener in list(self._listeners):
             listener()
 
-    async def _on_error(self, error: Exception) -> None:
+    async def _on_error(self, number: int, error: Exception) -> None:
+        if number != self._newest:
+            return
         text = _describe(error)
         repeated, self._last_error = text == self._last_error, text  # of every try to reconnect comes the same
         self._refused = _is_refusal(error)
         tell = log.debug if repeated else log.error if self._refused else log.warning
         tell("nats_refused" if self._refused else "nats_error", connection=self._name, error=text)
 
-    async def _on_disconnected(self) -> None:
+    async def _on_disconnected(self, number: int) -> None:
+        if number != self._newest:
+            return
         ours = self._client is None  # `_discard` closes it
         (log.debug if ours else log.warning)("nats_disconnected", connection=self._name)
         self._connected.clear()
         self._tell_loss()
 
-    async def _on_reconnected(self) -> None:
+    async def _on_reconnected(self, number: int) -> None:
+        if number != self._newest:
+            return
         log.info("nats_reconnected", connection=self._name)
         self._last_error, self._refused = "", False
         self._connected.set()
 
-    async def _on_closed(self) -> None:
+    async def _on_closed(self, number: int) -> None:
         log.debug("nats_closed", connection=self._name)
-        self._closed.set()
+        if number == self._newest:
+            self._closed.set()
 
 
 async def probe(url: str, *, security: NatsSecurity, timeout: float) -> None:

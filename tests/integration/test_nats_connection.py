@@ -69,6 +69,7 @@ async def test_frozen_server_is_noticed_and_left(nats: NatsProcess, monkeypatch:
 
             await eventually(given_up, timeout=8)
         finally:
+            monkeypatch.undo()  # with so little patience the next client might be given up, too, on a busy machine
             nats.send(signal.SIGCONT)
         await connection.ready(ANSWER_S)
         await connection.check_health()
@@ -83,6 +84,25 @@ async def test_client_that_closed_for_good_is_replaced(nats: NatsProcess, monkey
         with pytest.raises(Unavailable):
             await connection.check_health()
         await connection.ready(ANSWER_S)
+        await connection.check_health()
+
+
+async def test_a_client_that_takes_long_to_close_says_nothing_of_the_next_one(
+    nats: NatsProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client closes for ever by itself, as after an error of the server, and waits for its socket meanwhile."""
+    monkeypatch.setattr("adapters.nats.connection._WATCH_INTERVAL", 0.1)
+    async with connected(nats.url) as connection:
+        before, may_end, lost = connection.client, asyncio.Event(), list[bool]()
+        monkeypatch.setattr(before._transport, "wait_closed", may_end.wait)
+        closing = asyncio.create_task(before.close())
+        await eventually(lambda: connection._client not in (before, None), what="another client")
+        await connection.ready(ANSWER_S)
+        with connection.on_loss(lambda: lost.append(True)):
+            may_end.set()
+            await in_time(closing, 10)
+            await connection.ready(0)
+        assert not lost and not connection._closed.is_set()
         await connection.check_health()
 
 
