@@ -1,5 +1,6 @@
 """Rows by which the log recognises commands are pruned, and nothing is done twice without them."""
 
+from typing import Any
 from uuid import UUID
 
 import httpx2
@@ -103,10 +104,14 @@ async def _no_timers(system: System) -> bool:
     return await system.sql("SELECT * FROM timer") == []
 
 
+async def shown(caller: httpx2.AsyncClient) -> list[dict[str, Any]]:
+    """The chores in a report on readiness. A report of a database that did not answer in time has none."""
+    return list((await caller.get("/health/ready")).json().get("upkeep", []))
+
+
 async def test_the_upkeep_of_a_running_server_is_seen(system: System) -> None:
     async def done() -> bool:
-        report = (await system.http.get("/health/ready")).json()
-        chores = {chore["name"]: chore["error"] for chore in report["upkeep"]}
+        chores = {chore["name"]: chore["error"] for chore in await shown(system.http)}
         return chores == {"commands": None, "idempotency-keys": None, "work-logs": None}
 
     await eventually(done, "all chores")
@@ -118,7 +123,7 @@ async def test_the_upkeep_of_a_running_server_is_seen(system: System) -> None:
     async with system.client("wrong") as stranger:
 
         async def told(caller: httpx2.AsyncClient, text: str) -> bool:
-            return text in [chore["error"] for chore in (await caller.get("/health/ready")).json()["upkeep"]]
+            return text in [chore["error"] for chore in await shown(caller)]
 
         await eventually(lambda: told(system.http, "Unavailable: db-7.internal is away"), "the error")
-        assert await told(stranger, "Unavailable"), "without a key only the class of an error is shown"
+        await eventually(lambda: told(stranger, "Unavailable"), "only the class of the error, without a key")
