@@ -180,4 +180,6 @@ async def test_the_loss_of_its_task_is_noticed(database_url: str) -> None:
 
 
 async def test_a_process_of_all_roles_listens_on_one_connection(system: System) -> None:
+    await eventually(lambda: system.sql(LISTENERS), "a connection")  # nothing in the set-up waits for one
+    await system.settled()
     assert len(await system.sql(LISTENERS)) == 1
