@@ -13,7 +13,7 @@ from adapters.nats import LogStream
 from adapters.nats.log.stream import parting
 from adapters.postgres.listener import ChannelListener
 from adapters.postgres.log.histories import CHANNEL, PostgresHistories
-from application.engine.reading.histories import Cursor, LogState, Parting
+from application.engine.reading.histories import Cursor, HistoryEnded, LogState, Parting
 from application.engine.reading.history_keeper import HistoryKeeper
 from domain.errors import HistoryReplaced, PositionBeyondHead
 from tests.integration.nats_kit import (
@@ -317,8 +317,8 @@ async def test_a_consumer_is_told_to_look_again(nats: NatsProcess, log: Log) -> 
             task = asyncio.create_task(reader.run())
             await reader.reach(30)
             await lose_the_end(log, 20)
-            done, _ = await asyncio.wait({task}, timeout=20)
-            assert done and "new history" in str(task.exception())
+            with pytest.raises(HistoryEnded, match="new history"):
+                await in_time(task, 20)
             again = Reader(reading)
             async with running(again.run()):
                 await log.append(30)
