@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 import pytest_asyncio
+import structlog
 
 from api.cli.main import app
 from application.views.large import LARGE_BYTES, SHOWN_OF_MESSAGE
@@ -307,6 +308,14 @@ async def test_the_command_line_says_how_to_get_them(
     shared: System, player: PlayedWorker, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id, (loaded, _, _) = await large_run(shared, player)
+    # The server is in this process, and would print its own log between the lines of the command.
+    with structlog.testing.capture_logs():
+        await commands_tell(shared, run_id, loaded, capsys, monkeypatch)
+
+
+async def commands_tell(
+    shared: System, run_id: str, loaded: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     final, result = value("final"), value("result")
     async with served(shared.container) as url:
         monkeypatch.setenv("TIDELOG_URL", url)

@@ -21,7 +21,7 @@ from adapters.nats import (
     Relay,
     StreamSettings,
 )
-from adapters.nats.jetstream import call, stream_info, stream_names
+from adapters.nats.jetstream import call, delete_stream, stream_info, stream_names
 from adapters.nats.names import owner_of
 from api.assembly import assemble, messaging
 from api.settings import Settings
@@ -99,7 +99,7 @@ async def all_there(connection: NatsConnection) -> None:
         return True
 
     await eventually(placed, START_S)
-    await call(connection, "STREAM.DELETE.probe")
+    await patiently(delete_stream, connection, "probe")
 
 
 async def patiently(call: Callable[..., Awaitable[T]], *arguments: Any, **options: Any) -> T:
