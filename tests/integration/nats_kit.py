@@ -38,6 +38,7 @@ from application.engine.reading.history_keeper import HistoryKeeper
 from domain.errors import Unavailable
 from domain.kernel import RecordedEvent
 from tests.pace import ANSWER_S, within
+from tests.ports import free_port
 
 TENANT = uuid7()
 LOG = "testlog"
@@ -67,7 +68,7 @@ class NatsProcess:
         self.store = folder / "store"
         self._configuration = configuration
         self._folder = folder
-        self._port = -1
+        self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -83,16 +84,12 @@ class NatsProcess:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=_die_with_parent)  # noqa: ASYNC220  returns at once
         pid = self._process.pid
         async with within(20):
-            while not (found := self._told_port(ports, pid)):
+            while not self._listens(ports, pid):
                 assert self._process.poll() is None, (self._folder / "log").read_text()
                 await asyncio.sleep(0.01)
-        self._port = found
 
-    def _told_port(self, ports: Path, pid: int) -> int:
-        for path in ports.glob(f"*_{pid}.ports"):
-            if match := re.search(r"(?:nats|tls)://[^\"]*:(\d+)", path.read_text()):
-                return int(match.group(1))
-        return 0
+    def _listens(self, ports: Path, pid: int) -> bool:
+        return any(re.search(r"(?:nats|tls)://[^\"]*:\d+", path.read_text()) for path in ports.glob(f"*_{pid}.ports"))
 
     def send(self, number: signal.Signals) -> None:
         assert self._process is not None

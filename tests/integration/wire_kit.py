@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from tests.ports import free_port
+
 
 class Wire:
     """A TCP relay in front of a server. A cut takes the server away only from the clients of the wire."""
@@ -15,7 +17,7 @@ class Wire:
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
         self._server: asyncio.Server | None = None
-        self._port = 0
+        self._port = free_port()
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.delay = 0.0
@@ -27,7 +29,6 @@ class Wire:
 
     async def mend(self) -> int:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
-        self._port = self._server.sockets[0].getsockname()[1]
         return self._port
 
     async def cut(self) -> None:
