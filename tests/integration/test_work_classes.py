@@ -38,7 +38,7 @@ async def connection(nats: NatsProcess) -> AsyncIterator[NatsConnection]:
 
 @pytest.fixture
 def queue(connection: NatsConnection) -> JetStreamWorkQueue:
-    return JetStreamWorkQueue(connection, log_id=LOG, ack_wait_s=1)
+    return JetStreamWorkQueue(connection, log_id=LOG, ack_wait_s=600)  # no item comes again because the test stood still
 
 
 class Owner:
@@ -140,16 +140,19 @@ async def test_a_class_whose_work_is_done_is_left_alone(
 
 
 async def test_an_item_that_a_lost_process_holds_comes_after_its_time(
-    connection: NatsConnection, queue: JetStreamWorkQueue, owner: Owner, monkeypatch: pytest.MonkeyPatch
+    connection: NatsConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(puller_module, "LOOK_S", 0.2)
-    lost = Owner(queue, queue.address(TENANT, "agent", "critic", max_pending=100))
+    queue = JetStreamWorkQueue(connection, log_id=LOG, ack_wait_s=1)
+    served = queue.address(TENANT, "agent", "critic", max_pending=100)
+    lost, owner = Owner(queue, served), Owner(queue, served)
     await queue.publish([item := work("high")])
     await lost.puller.ask(1)
     [held] = lost.puller.arrived()
     assert held.item == item
     await lost.puller.close()
     assert await owner.next() == item
+    await owner.puller.close()
 
 
 async def test_a_consumer_that_the_server_removed_is_made_again(
@@ -223,13 +226,13 @@ async def test_a_class_whose_items_are_all_held_does_not_hold_up_the_others(
     connection: NatsConnection, queue: JetStreamWorkQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A consumer that has as many items under way as it may leaves a request without an answer."""
-    monkeypatch.setattr("adapters.nats.work.pull.AT_ONCE_S", 0.2)
     monkeypatch.setattr(puller_module, "LOOK_S", 0.2)
     served = queue.address(TENANT, "agent", "critic", max_pending=1)
     holder, other = Owner(queue, served), Owner(queue, served)
     await queue.publish([work("high"), work("high"), normal := work()])
     await holder.puller.ask(1)
     [held] = holder.puller.arrived()
+    monkeypatch.setattr("adapters.nats.work.pull.AT_ONCE_S", 0.2)
     assert held.item.priority == "high"
     assert await other.next() == normal
     await held.ack()
