@@ -37,7 +37,17 @@ async def answers_and_stops(services: EmbeddedServices, folder: Path, how: str) 
         try:
             limits = httpx2.Limits(max_connections=None)
             headers = {"Authorization": f"Bearer {KEY}"}
-            async with httpx2.AsyncClient(base_url=server.url, headers=headers, timeout=60, limits=limits) as http:
+            sent: list[str] = []
+
+            async def note(event: str, _: dict[str, Any]) -> None:
+                sent.extend([event] if event == "http11.send_request_body.complete" else [])
+
+            async def traced(request: httpx2.Request) -> None:
+                request.extensions["trace"] = note
+
+            async with httpx2.AsyncClient(
+                base_url=server.url, headers=headers, timeout=60, limits=limits, event_hooks={"request": [traced]}
+            ) as http:
                 await offer(server.url, KEY, ["alpha"])
                 first = await http.post("/v1/runs", json={"agent": "alpha"})
 
@@ -58,13 +68,20 @@ async def answers_and_stops(services: EmbeddedServices, folder: Path, how: str) 
                     await wire.cut()
                 else:
                     wire.mute()
+                sent.clear()
                 unknown = [post() for _ in range(5)] + [post(**{"Idempotency-Key": f"u{number}"}) for number in range(5)]
                 run_id = first.json()["run_id"]
                 paths = ["/v1/runs", f"/v1/runs/{run_id}", f"/v1/runs/{run_id}/events", "/v1/projects"]
                 unknown += [asyncio.create_task(http.get(path)) for path in paths]
                 unknown.append(asyncio.create_task(http.get("/v1/runs", headers={"Tidelog-Position": "999999"})))
                 unknown.append(asyncio.create_task(http.post(f"/v1/runs/{run_id}/cancel")))
-                await asyncio.sleep(0.5)  # so that the requests are under way
+
+                async def under_way() -> bool:
+                    return len(sent) == len(unknown)
+
+                await eventually(under_way, "the requests on their way")
+                for _ in range(2):  # the server takes connections in order, and reads what has come before it answers
+                    assert (await http.get("/health/live")).status_code == 200
                 server.signal(signal.SIGTERM)
                 for answer in await asyncio.gather(*waiting):
                     assert answer.status_code == 201 and answer.json()["position"] > 0, answer.text
