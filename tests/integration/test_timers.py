@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 import nats.js.errors
+import psycopg
 import pytest
 
 from adapters.nats import JetStreamWorkQueue, NatsConnection
@@ -122,9 +123,11 @@ async def test_timers_outlive_the_process(database_url: str, nats_url: str) -> N
         worker = system.worker()
         await worker.register("alpha")
         run_id = await system.start(plan=plan(retry=RETRY, timeout_s=900))
-        await (await worker.next("alpha")).fail("transient", retry_after_s=3)
+        await (await worker.next("alpha")).fail("transient", retry_after_s=600)
         await system.settled()
         assert sorted(await timers(system)) == [("ResumeAgentRun",), ("TimeOutAgentRun",)]
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:  # the time comes with no process
+        await connection.execute("UPDATE timer SET set_at = now(), due_at = now() WHERE command = 'ResumeAgentRun'")
     async with running(database_url, nats_url, key=system.key) as later:
         worker = later.worker()
         await worker.register("alpha")
@@ -207,6 +210,7 @@ async def test_the_sweeper_fills_a_queue_that_was_lost(system: System, worker: P
         await connection.ready(ANSWER_S)
         queue = JetStreamWorkQueue(connection, log_id=await log_id_of(pool))
         sweeper = WorkReconciler(PostgresOpenWork(PostgresDatabase(pool)), queue)
+        await system.sql("UPDATE open_work SET dispatched_at = now()")  # the steps above may have taken long
         await sweeper.sweep()
         assert await worker.nothing_to_take("alpha")  # too young: the item may be on its way
         await system.sql("UPDATE open_work SET dispatched_at = now() - interval '1 minute'")
