@@ -85,7 +85,9 @@ async def test_a_start_that_the_disk_refuses_is_tried_again(watched: Watched, ca
 async def test_who_knows_the_address_is_told_of_another(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stranger took the port. Clients would try the port for ever."""
     monkeypatch.setattr("adapters.embedded.nats_server._RETRY_S", 0.3)
-    before = watched.nats["port"]
+    before, configuration = watched.nats["port"], Path(watched.nats["store"]).with_name("nats.conf")
+    configuration.unlink()
+    configuration.mkdir()  # no server starts before the stranger has come
     await watched.kill()
     with contextlib.closing(socket.socket()) as stranger:
         stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -98,6 +100,7 @@ async def test_who_knows_the_address_is_told_of_another(watched: Watched, monkey
             return False
 
         await eventually(taken)
+        configuration.rmdir()
         async with within(30):
             await watched.moved.wait()
         assert watched.nats["port"] != before and await watched.answers()
