@@ -34,6 +34,7 @@ from projections.engine.runner import ProjectionRunner
 from projections.kernel import Connection, Database, Projection
 from tests.integration.system_kit import eventually, new_id, request_of, stopped
 from tests.kit.memory import MemoryLog, MemorySubscription
+from tests.pace import within
 
 T = TypeVar("T")
 V = TypeVar("V", bound=BaseModel, covariant=True)
@@ -133,7 +134,8 @@ class Log:
             return await cursor.fetchall() if cursor.description else []
 
     async def until(self, name: str) -> None:
-        await Positions(self.database).until(name, await self.feed.head(), 15)
+        async with within(15):
+            await Positions(self.database).until(name, await self.feed.head(), 600)
 
     async def ask(self, projection: Projection, kind: Kind, *, swap: bool = False) -> None:
         async with self.database.connection() as connection, connection.transaction():

@@ -13,6 +13,7 @@ from tests.integration.projection_kit import CountedDatabase
 from tests.integration.system_kit import System, issue_key, running
 from tests.kit.memory import MemoryPositionCalls
 from tests.kit.waiting import until
+from tests.pace import slowness
 
 NEVER_S = 3_600.0
 
@@ -115,5 +116,5 @@ async def test_lost_calls_are_made_up_for(database_url: str, nats_url: str) -> N
         head = await system.settled()
         asked = calls.asked
         with pytest.raises(ProjectionBehind, match=f"is at position {head}, not yet at"):
-            await system.container.positions.until("projects", head + 1, 0.5)
+            await system.container.positions.until("projects", head + 1, 0.5 * await slowness())
         assert 2 <= calls.asked - asked <= 20, "a call is repeated, and ever more seldom"

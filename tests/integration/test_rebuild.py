@@ -16,7 +16,6 @@ from domain.errors import InvalidState, NotFound
 from domain.kernel import RecordedEvent
 from domain.projects import ProjectCreated
 from projections import runs, tenants
-from projections.engine.positions import Positions
 from projections.engine.rebuild import backfill, builder, jobs
 from projections.kernel import Connection, Database, Projection, decoded
 from projections.projects import PROJECTION as PROJECTS
@@ -81,7 +80,7 @@ async def test_a_swap_under_appends_is_seen_as_one_moment(database_url: str, mon
             while True:
                 await log.run()
                 # Written rows are read, also over the swap.
-                await Positions(log.database).until("runs", await log.feed.head(), 10)
+                await log.until("runs")
                 written.append((await log.rows("SELECT count(*) FROM run"))[0][0])
 
         reader = Reader(database_url)

@@ -116,7 +116,7 @@ async def test_the_time_out_of_a_tool_holds_and_its_slot_waits_for_the_code(serv
     async with running(server.url, Caller, never_async, never_sync, tool_concurrency=1) as worker:
         run = await outcome(client, agent="caller", input=name)
         assert "ToolTimeoutError: no result within 0.3 s" in run.result
-        assert len(held(worker, "tool")) == 1
+        await until(lambda: len(held(worker, "tool")) == 1)
         GO.set()
         await until(lambda: not held(worker, "tool"))
 

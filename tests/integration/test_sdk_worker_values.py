@@ -278,7 +278,7 @@ class Everything(Agent):
     async def execute(self, ctx: Context) -> Any:
         await ctx.state.set("value", ctx.input)
         await ctx.send("everything", ctx.input)
-        message = await ctx.receive(timeout_s=20)
+        message = await ctx.receive(timeout_s=300)
         return {
             "input": ctx.input,
             "step": await ctx.step("step", lambda: ctx.input),

@@ -25,7 +25,7 @@ from tests.integration.played_worker import PlayedWorker
 from tests.integration.projection_kit import CountedDatabase
 from tests.integration.system_kit import System, eventually, fresh_database, issue_key, running, served, streaming
 from tests.integration.wire_kit import Wire, wired
-from tests.pace import slowness
+from tests.pace import slowness, slowness_lately
 
 Read = Callable[..., Coroutine[Any, Any, list[RecordedEvent]]]
 
@@ -185,7 +185,8 @@ async def test_a_run_that_was_recorded_is_answered_although_the_database_goes(
 ) -> None:
     monkeypatch.setattr("application.runs.await_end.LAST_READ_S", 1.0)
     async with behind_a_wire(services) as (system, wire):
-        waiting = asyncio.create_task(start(system.http, "wait=2", **{"Idempotency-Key": "k"}))
+        seconds = min(60, round(2 * await slowness_lately()))  # the database must be away before the wait is over
+        waiting = asyncio.create_task(start(system.http, f"wait={seconds}", **{"Idempotency-Key": "k"}))
 
         async def recorded() -> Any:
             return await system.sql("SELECT originator_id FROM event WHERE topic = 'run.started'")
@@ -250,7 +251,8 @@ async def test_questions_do_not_grow_with_those_who_wait_for_a_position(system: 
     positions = Positions(database)
     head = await system.settled()
     waiting = [asyncio.create_task(positions.until(name, head + 1, 60)) for name in ("projects", "runs") for _ in range(1_000)]
-    late = [asyncio.create_task(positions.until("projects", head + 1_000_000, 1.0)) for _ in range(1_000)]
+    seconds = await slowness()  # the database must have answered before they are over
+    late = [asyncio.create_task(positions.until("projects", head + 1_000_000, seconds)) for _ in range(1_000)]
     for answer in await asyncio.gather(*late, return_exceptions=True):
         assert isinstance(answer, ProjectionBehind) and f"is at position {head}, not yet" in answer.message
     assert database.asked < 500, "3,000 waited for a second"
