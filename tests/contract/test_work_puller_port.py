@@ -8,10 +8,13 @@ from uuid import UUID
 
 import pytest
 import pytest_asyncio
+from nats.aio.msg import Msg
 from uuid_utils.compat import uuid7
 
 from adapters.nats import JetStreamWorkQueue, NatsConnection
 from adapters.nats.jetstream import call, stream_info
+from adapters.nats.work.pull import ConsumerPull
+from adapters.nats.work.watch import ClassWatch
 from application.engine.ports.queue import Delivery, Queue, WorkItem, WorkPuller, WorkQueue
 from domain.errors import Unavailable
 from domain.kernel import Priority
@@ -365,6 +368,40 @@ async def test_without_a_connection_a_request_is_refused(nats: NatsProcess) -> N
     with pytest.raises(Unavailable):
         await puller.ask(1)
     await puller.close()
+
+
+@pytest.mark.parametrize("priority", ["high", "low"])
+async def test_an_item_of_another_class_that_is_heard_of_before_its_consumer_has_it_comes(
+    nats_side: Side, monkeypatch: pytest.MonkeyPatch, priority: Priority
+) -> None:
+    """The server tells plain subscriptions of a message on one thread and stores it on another."""
+    heard: list[str] = []
+
+    async def hears(watch: ClassWatch, message: Msg) -> None:
+        heard.append(message.subject)
+
+    monkeypatch.setattr(ClassWatch, "_on_message", hears)
+    looks, asked = asyncio.Queue[int](), ConsumerPull.at_rest
+
+    async def at_rest(pull: ConsumerPull) -> None:
+        await asked(pull)
+        if pull.queue.consumer != nats_side.address().consumer:
+            looks.put_nowait(pull.came)
+
+    monkeypatch.setattr(ConsumerPull, "at_rest", at_rest)
+    queue, served = nats_side.queue, nats_side.address()
+    assert isinstance(queue, JetStreamWorkQueue)
+    async with taking(nats_side, served) as taker:
+        await taker.puller.ask(1)
+        queue._watch._second_look.disarm()  # that of the agent's first request
+        item = work(priority=priority)
+        queue._watch._hear(queue._subject(item))  # it is not there yet
+        keeping = asyncio.create_task(asked_until(taker, 1, 1))
+        async with within(15):
+            assert await looks.get() == 0, "the first look is in vain"
+        await queue.publish([item])
+        await keeping
+        assert taker.take() == [item] and heard == [queue._subject(item)]
 
 
 async def test_messages_of_another_log_and_unreadable_ones_are_set_aside(nats: NatsProcess) -> None:

@@ -3,7 +3,8 @@
 Nearly all work is of the class `normal`: while nothing else waits, one request at its consumer waits for the next item, and costs
 what it would cost without classes. The request sleeps while the agent or tool has no work (`SleepingPull`). The consumers of the
 other classes are pulled only while they have work, by requests that the server answers at once. `ClassWatch` tells when such work
-comes; then the request that waits is taken back, and the next one begins with a look at all classes that have work.
+comes; then the request that waits is taken back, and the next one begins with a look at all classes that have work. The server may
+tell of a message before its consumer has it: a class that was heard of just before a look in vain is looked at again soon.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ import structlog
 from adapters.nats.connection import NatsConnection
 from adapters.nats.jetstream import JetStreamError, call
 from adapters.nats.work.pull import ConsumerPull, JetStreamDelivery
+from adapters.nats.work.second_look import SECOND_LOOK_S
 from adapters.nats.work.sleeping import SleepingPull, Source
 from application.engine.background import OnDemand
 from application.engine.ports.precedence import Precedence
@@ -46,6 +48,10 @@ class JetStreamPuller:
         self._lock = asyncio.Lock()
         self._looks: dict[Priority, asyncio.TimerHandle] = {}
         self._pauses: dict[Priority, float] = {}
+        self._news: set[Priority] = set()
+        """Classes of which new work was heard since the last look in vain."""
+        self._looked_early: set[Priority] = set()
+        """Classes whose next look is the second one after such news."""
         self._due: set[Priority] = set()
         """Classes that are to be looked at."""
         self._attention = OnDemand(self._attend, f"classes-of-{source.place.kind}-{source.place.pool}")
@@ -109,6 +115,7 @@ class JetStreamPuller:
         if self._closed:
             return
         self._pauses.pop(priority, None)
+        self._news.add(priority)
         self._awake.add(priority)
         if self.asked:
             self._attention.start()
@@ -148,13 +155,20 @@ class JetStreamPuller:
         return pull.came
 
     def _sleep(self, priority: Priority, came: int) -> None:
-        """Nothing of a class waits. Once more it is looked at later, because somebody may hold an item and give it back."""
+        """Nothing of a class waits. Once more it is looked at later, because somebody may hold an item and give it back.
+
+        It is looked at soon if this was the first look in vain after news: the consumer may not have had the work yet.
+        """
         if priority == "normal":
             return
         if (timer := self._looks.pop(priority, None)) is not None:
             timer.cancel()
         if self._pulls[priority].crowded:
             pause = CROWDED_S
+        elif priority in self._news:
+            self._news.discard(priority)
+            self._looked_early.add(priority)
+            pause = min(SECOND_LOOK_S, LOOK_S)
         else:
             pause = LOOK_S if came else self._pauses.get(priority, LOOK_S)
             self._pauses[priority] = min(2 * pause, LONGEST_LOOK_S)
@@ -180,7 +194,8 @@ class JetStreamPuller:
 
     async def _look(self, priority: Priority) -> None:
         """A class whose consumer holds nothing more is forgotten until new work of it is heard of."""
-        pull = self._pulls.get(priority)
+        pull, early = self._pulls.get(priority), priority in self._looked_early
+        self._looked_early.discard(priority)
         if pull is None:
             return
         try:
@@ -195,6 +210,8 @@ class JetStreamPuller:
             return
         if info.get("num_pending") or info.get("num_ack_pending"):
             self._awake.add(priority)
+        elif early:
+            self._sleep(priority, 0)
         elif priority not in self._awake and not pull.has_items:
             del self._pulls[priority]
             self._pauses.pop(priority, None)
