@@ -44,7 +44,7 @@ class LoopWatch:
                     names |= set(self._in_hand())
                     observer.beat(time.monotonic())
                     if place is None:
-                        await asyncio.sleep(2 * TICK_S)  # until the observer, too, has seen how late it was
+                        await observer.has_looked(time.monotonic())
                     ran = place is not None or used_s > late_s / 2 or late_s - observer.late_since(began) > BLOCKED_S
                     _report(round(late_s, 1), place, sorted(names) if ran else None)
         finally:
@@ -78,6 +78,11 @@ class _Observer(threading.Thread):
         """A sign of life of the loop."""
         self._beat, self.place = now, None
 
+    async def has_looked(self, at: float) -> None:
+        """Waits until this thread, too, has seen how late it was. On a busy machine it may get the processor after the loop."""
+        while self.is_alive() and (not self._delays or self._delays[-1][0] < at):  # noqa: ASYNC110  the thread sets no event
+            await asyncio.sleep(TICK_S / 5)
+
     def late_since(self, since: float) -> float:
         """Seconds that this thread was late in all since then."""
         return sum(seconds for ended, seconds in self._delays if ended > since)
@@ -86,7 +91,7 @@ class _Observer(threading.Thread):
         self._stopped.set()
 
     def run(self) -> None:
-        looked_for = 0.0
+        looked_for = awake_since = 0.0
         while True:
             began = time.monotonic()
             if self._stopped.wait(TICK_S):
@@ -94,7 +99,8 @@ class _Observer(threading.Thread):
             now = time.monotonic()
             late_s = now - began - TICK_S
             self._delays = [*self._delays[-9:], (now, late_s)]
-            # A thread that was late itself knows nothing of the loop.
-            if late_s < TICK_S and now - self._beat > TICK_S + BLOCKED_S / 2 and looked_for != self._beat:
+            if late_s >= TICK_S:  # a thread that was late itself knows nothing of the loop, which may run a moment later
+                awake_since = now
+            elif now - max(self._beat, awake_since) > TICK_S + BLOCKED_S / 2 and looked_for != self._beat:
                 looked_for = self._beat
                 self.place = place_of_thread(self._loop_thread)
