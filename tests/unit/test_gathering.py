@@ -1,7 +1,7 @@
 """A reader that waits for company: when its batches come, and who gets them at once."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -22,6 +22,34 @@ NEVER_S = 3600.0
 def event(position: int, size: int = 2, topic: str = "thing.happened") -> RecordedEvent:
     id = new_id()
     return RecordedEvent(position, TENANT, id, 1, id, topic, 1, b"x" * size, "{}", datetime.now(UTC))
+
+
+class HeldClock:
+    """The clock and the timers of an event loop, which only a test moves."""
+
+    def __init__(self) -> None:
+        self._now = 1_000.0
+        self._timers: list[tuple[float, asyncio.Handle, Callable[[], None]]] = []
+        self._loop = asyncio.get_running_loop()
+
+    def time(self) -> float:
+        return self._now
+
+    def create_future(self) -> asyncio.Future[None]:
+        return self._loop.create_future()
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, (), self._loop)
+        self._timers.append((when, handle, callback))
+        return handle
+
+    def advance(self, seconds: float) -> None:
+        self._now += seconds
+        due = [timer for timer in self._timers if timer[0] <= self._now]
+        self._timers = [timer for timer in self._timers if timer not in due]
+        for _, handle, callback in due:
+            if not handle.cancelled():
+                callback()
 
 
 class Reader:
@@ -49,6 +77,12 @@ class Reader:
         self.heard: list[int] = []
         self._lags = lags
         self._seen = 0
+
+    def on_held_clock(self) -> "HeldClock":
+        """Only the test lets time pass from now on."""
+        clock = HeldClock()
+        self.gathering._loop = clock  # type: ignore[assignment]
+        return clock
 
     def give(self, *positions: int, size: int = 2, topic: str = "thing.happened") -> None:
         self.given.put_nowait([event(position, size, topic) for position in positions])
@@ -93,16 +127,19 @@ class Reader:
 
 async def test_the_first_events_after_a_quiet_time_go_on_at_once_and_the_next_ones_wait_for_company() -> None:
     reader = Reader(pace_s=0.05)
+    clock = reader.on_held_clock()
     async with reader.reading():
         reader.give(1)
         await until(lambda: reader.taken == [[1]])
-        began = asyncio.get_running_loop().time()
         for position in (2, 3, 4):
             reader.give(position)
             await turns()
-        assert reader.taken == [[1]] or asyncio.get_running_loop().time() - began > 0.04
+        clock.advance(0.049)
+        await turns()
+        assert reader.taken == [[1]]
+        clock.advance(0.002)
         await until(lambda: reader.taken == [[1], [2, 3, 4]])
-        await asyncio.sleep(0.06)
+        clock.advance(0.051)
         reader.give(5)
         await turns()
         assert reader.taken[2:] == [[5]], "it was quiet for longer than the pace"
@@ -110,17 +147,19 @@ async def test_the_first_events_after_a_quiet_time_go_on_at_once_and_the_next_on
 
 async def test_the_first_events_after_a_quiet_time_linger_together_for_a_moment() -> None:
     reader = Reader(pace_s=0.001, linger_s=0.05)
-    clock = asyncio.get_running_loop().time
+    clock = reader.on_held_clock()
     async with reader.reading():
         for first in (1, 4):
-            began = clock()
             for position in range(first, first + 3):
                 reader.give(position)
                 await turns()
+                clock.advance(0.016)
+                await turns()
+                assert reader.position < first
+            clock.advance(0.003)
             last = first + 2
             await until(lambda: reader.position == last)  # noqa: B023  the function is awaited here
-            assert clock() - began >= 0.049
-        assert reader.taken == [[1, 2, 3], [4, 5, 6]] or clock() - began > 0.1, "a slow machine may cut them"
+        assert reader.taken == [[1, 2, 3], [4, 5, 6]]
 
 
 async def test_nothing_lingers_for_who_waits_nor_with_what_is_hurried() -> None:
