@@ -12,7 +12,7 @@ from application.engine.ports.sessions import LEASE_S, SEEN_EVERY_S
 from application.workers.hosting import host
 from tests.kit.session_server import KEY, Heard, ScriptedServer, named, session_with, work
 from tests.kit.waiting import turns, until
-from tests.pace import in_time
+from tests.pace import ANSWER_S, Deadline, in_time
 from tidelog.calling import end_tasks
 from tidelog.errors import TidelogConnectionError
 from tidelog.session import Target, driver, inbound, talk
@@ -223,11 +223,11 @@ async def test_the_session_beats_while_the_loop_of_the_user_is_blocked(heard: He
     thread = threading.Thread(target=asyncio.run, args=(play(),))
     thread.start()
     try:
-        await asyncio.to_thread(ready.wait, 10)
+        await asyncio.to_thread(ready.wait, ANSWER_S)
         async with session_with(server, heard):
             await until(lambda: heard.welcomes)
-            before, deadline = beats[-1], time.monotonic() + 10
-            while beats[-1] < before + 5 and time.monotonic() < deadline:
+            before, deadline = beats[-1], Deadline(10)
+            while beats[-1] < before + 5 and not deadline.over_here():
                 time.sleep(0.05)  # noqa: ASYNC251  # code of users that blocks the loop
             assert beats[-1] >= before + 5
             end.set()
@@ -250,7 +250,7 @@ async def test_a_loop_that_gives_no_sign_for_long_loses_its_connection_and_comes
         monkeypatch.undo()
         session._pulse()
         await server.welcomed()
-        await until(lambda: len(heard.welcomes) == 2)
+        await until(lambda: len(heard.welcomes) >= 2)  # more if a busy machine gave the loop no time for a sign
     assert "stands still" in heard.troubles[0][0]
 
 

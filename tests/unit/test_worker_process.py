@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.pace import in_time, within
+from tests.pace import in_time, slowness_lately, within
 
 FRAME = """
 import asyncio, atexit, concurrent.futures, multiprocessing, os, signal, subprocess, sys, threading, time
@@ -76,7 +76,9 @@ class Started:
 STARTED: list[Started] = []
 
 
-async def start(body: str, limit: float = 0.4) -> Started:
+async def start(body: str, limit: float | None = None) -> Started:
+    """`limit`: seconds. By default 0.4 s of an idle machine, because a process that needs longer for its end is forced to."""
+    limit = limit or 0.4 * await slowness_lately()
     source = FRAME.format(limit=limit, body=textwrap.indent(textwrap.dedent(body).strip("\n"), "    "))
     out, same = asyncio.subprocess.PIPE, asyncio.subprocess.STDOUT
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", source, stdout=out, stderr=same, start_new_session=True)
@@ -127,8 +129,8 @@ HABITS = {
         """,
         0,
     ),
-    "a blocked event loop": ("loop.call_later(0.1, time.sleep, 1000)", 1),
-    "a busy event loop": ("loop.call_later(0.1, lambda: [None for _ in iter(int, 1)])", 1),
+    "a blocked event loop": ("loop.call_later(0.1, lambda: (say('blocked'), time.sleep(1000)))", 1),
+    "a busy event loop": ("loop.call_later(0.1, lambda: (say('blocked'), [None for _ in iter(int, 1)]))", 1),
 }
 
 
@@ -137,8 +139,8 @@ async def test_the_process_ends_in_time_whatever_goes_on_in_it(habit: str) -> No
     body, code = HABITS[habit]
     started = await start(body)
     await started.line("ready")
-    if code:  # until the loop is blocked
-        await asyncio.sleep(0.3)
+    if code:
+        await started.line("blocked")
     started.process.send_signal(signal.SIGTERM)
     assert await started.ended() == code, started.log
 
