@@ -23,6 +23,12 @@ def command(*arguments: object, cwd: Path, stdin: int = subprocess.DEVNULL, **va
     return finished([TIDELOG, *map(str, arguments)], 60, cwd=cwd, env=environment(**variables), stdin=stdin)
 
 
+def exit_code(process: subprocess.Popen[Any], patience_s: float = 30) -> int:
+    """Waits for the end of a process."""
+    until(lambda: process.poll() is not None, patience_s)
+    return int(process.returncode)
+
+
 def until(condition: Callable[[], Any], patience_s: float = 20) -> Any:
     """Waits for the first truthy value of the condition. Returns the value."""
     deadline = Deadline(patience_s)

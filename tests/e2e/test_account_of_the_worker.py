@@ -16,7 +16,8 @@ import pytest
 
 from adapters.embedded.state import SPARE_ROOT
 from api.supervisor import worker_account
-from tests.e2e.cli_kit import environment, until
+from tests.e2e.cli_kit import environment, exit_code, until
+from tests.pace import ANSWER_S
 from tests.temporary import short_folder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -108,16 +109,25 @@ def test_agents_read_no_password_of_the_server(folder: Path) -> None:
         assert (Path(answer["workspace"]) / "mine.txt").read_text() == "written"
         assert told["worker_account"] == "tidelog-worker" and told["workspace"] == answer["workspace"]
     finally:
+        server.send_signal(signal.SIGTERM)
+        try:
+            exit_code(server)
+        finally:
+            server.kill()
+            server.communicate()
         for own in SPARE_ROOT.glob(f"worker-*-{worker_account.folder_key(str(folder / 'data'))}"):
             shutil.rmtree(own)
-        server.send_signal(signal.SIGTERM)
-        server.communicate(timeout=30)
 
 
 def run(url: str, key: str, paths: list[str]) -> dict[str, Any]:
-    with httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=30) as client:
+    with httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=ANSWER_S) as client:
         until(lambda: any(agent["name"] == "spy" for agent in client.get("/v1/agents").json()["data"]))
-        started = client.post("/v1/runs", json={"agent": "spy", "input": paths}, headers={"Prefer": "wait=20"}).json()
-        run = started.get("run") or client.get(f"/v1/runs/{started['run_id']}").json()
+        run_id = client.post("/v1/runs", json={"agent": "spy", "input": paths}).raise_for_status().json()["run_id"]
+
+        def ended() -> Any:
+            answer = client.get(f"/v1/runs/{run_id}")
+            return answer.json() if answer.status_code == 200 and answer.json()["status"] != "running" else None
+
+        run = until(ended)
     assert run["status"] == "completed", run
     return dict(run["result"])

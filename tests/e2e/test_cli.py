@@ -23,8 +23,9 @@ from api.cli.diagnosis.findings import Diagnosis
 from api.cli.diagnosis.members import examine_members
 from api.cli.history import RunHistory
 from api.supervisor.processes import die_with_parent
-from tests.e2e.cli_kit import TIDELOG, command, environment, until
+from tests.e2e.cli_kit import TIDELOG, command, environment, exit_code, until
 from tests.integration.session_kit import worker_at
+from tests.pace import ANSWER_S
 
 AGENTS = textwrap.dedent('''
     """Agents and a tool for the tests of the command line."""
@@ -106,11 +107,11 @@ class Up:
 
     def get(self, path: str, **params: Any) -> httpx2.Response:
         headers = {"Authorization": f"Bearer {self.key}"}
-        return httpx2.get(self.server()["url"] + path, params=params, headers=headers, timeout=20)
+        return httpx2.get(self.server()["url"] + path, params=params, headers=headers, timeout=ANSWER_S)
 
     def post(self, path: str, **body: Any) -> httpx2.Response:
         headers = {"Authorization": f"Bearer {self.key}"}
-        return httpx2.post(self.server()["url"] + path, json=body, headers=headers, timeout=20)
+        return httpx2.post(self.server()["url"] + path, json=body, headers=headers, timeout=ANSWER_S)
 
 
 @pytest.fixture(scope="module")
@@ -140,9 +141,10 @@ def up(folder: Path) -> Iterator[Up]:
     finally:
         process.terminate()
         try:
-            assert process.wait(40) == 0, err.read_text()[-4000:]
+            assert exit_code(process, 40) == 0, err.read_text()[-4000:]
         finally:
             process.kill()
+            process.wait(timeout=ANSWER_S)
 
 
 @pytest.fixture(scope="module")
@@ -314,10 +316,11 @@ def ambiguous(up: Up, run_id: str) -> Iterator[tuple[str, str]]:
     playing = threading.Thread(target=lambda: asyncio.run(_play(up, begun, over)))
     playing.start()
     try:
-        yield begun.get(timeout=30)
+        until(lambda: not (begun.empty() and playing.is_alive()), 60)
+        yield begun.get_nowait()
     finally:
         over.set()
-        playing.join(30)
+        until(lambda: not playing.is_alive(), 30)
 
 
 async def _play(up: Up, begun: "queue.Queue[tuple[str, str]]", over: threading.Event) -> None:

@@ -1,6 +1,7 @@
 """The command line without a running server: a command starts a server for itself. Also the demo, from an empty folder to the
 report."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -12,11 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cli_kit import TIDELOG, command, environment, until
-from tests.pace import ANSWER_S
+from tests.e2e.cli_kit import TIDELOG, command, environment, exit_code, until
+from tests.pace import ANSWER_S, slowness_lately
 
 TRUE_OF_THE_MACHINE = {"worker_runs_as_root", "event_loop_blocked", "not_ready_yet"}
 """Warnings that the machine of the tests may give rise to: its accounts, and its other work."""
+TRUE_OF_A_BUSY_MACHINE = {"waiting_for_projector", "beat_failed", "sessions_not_renewed", "nats_does_not_answer"}
+"""Warnings of a process that waited for some seconds for another one, which may have had no processor."""
+BUSY = 2.0
 IDLE = '''
 from tidelog import Agent, Context
 
@@ -44,7 +48,7 @@ def repository(folder: Path) -> Path:
     (repository / "main.py").write_text('"""A program."""\n\nprint("hello")  # TODO: say more\n')
     for arguments in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "Begin"]):
         identity = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org", "-c", "commit.gpgsign=false"]
-        subprocess.run(["git", *identity, *arguments], cwd=repository, check=True, timeout=20)
+        subprocess.run(["git", *identity, *arguments], cwd=repository, check=True, timeout=ANSWER_S)
     return repository
 
 
@@ -57,7 +61,7 @@ def test_the_demo_leaves_a_report(folder: Path, repository: Path) -> None:
     assert report.read_text().startswith("# Review of small")
     assert f"replay {report.stem}" in done.stdout
     assert not (folder / "demo" / "server.json").exists()
-    assert subprocess.run(["git", "status", "--short"], cwd=repository, capture_output=True, timeout=20).stdout == b""
+    assert subprocess.run(["git", "status", "--short"], cwd=repository, capture_output=True, timeout=ANSWER_S).stdout == b""
 
     # Afterwards no server runs, and every command still works on the same log.
     listed = command("runs", "list", "--json", "--data-dir", "demo", cwd=folder)
@@ -80,7 +84,7 @@ def test_the_demo_wants_a_repository(folder: Path) -> None:
 
 
 def test_a_bare_repository_is_called_so(folder: Path) -> None:
-    subprocess.run(["git", "init", "-q", "--bare", "bare.git"], cwd=folder, check=True, timeout=20)
+    subprocess.run(["git", "init", "-q", "--bare", "bare.git"], cwd=folder, check=True, timeout=ANSWER_S)
     done = command("demo", "--repo", "bare.git", "--data-dir", "unused", cwd=folder)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {folder}/bare.git is a bare repository, which has no files to review: ")
@@ -98,7 +102,7 @@ def test_ctrl_c_stops_everything_that_was_started(folder: Path, repository: Path
         assert process.poll() is None, (folder / "keep.out").read_text()
         server = json.loads((data_dir / "server.json").read_text())
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        assert exit_code(process) == 0
     finally:
         process.kill()
         process.wait(timeout=ANSWER_S)
@@ -139,12 +143,13 @@ def test_a_normal_start_and_stop_warn_of_nothing(folder: Path) -> None:
         until(lambda: "worker_registered" in (folder / "up.err").read_text() or process.poll() is not None, 60)
         until(lambda: (folder / "fresh" / "server.json").exists() or process.poll() is not None, 60)
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        assert exit_code(process) == 0
     finally:
         process.kill()
         process.wait(timeout=ANSWER_S)
     lines = [json.loads(line) for line in (folder / "up.err").read_text().splitlines()]
-    assert [line for line in lines if line["level"] != "info" and line["event"] not in TRUE_OF_THE_MACHINE] == []
+    expected = TRUE_OF_THE_MACHINE | (TRUE_OF_A_BUSY_MACHINE if asyncio.run(slowness_lately()) > BUSY else set())
+    assert [line for line in lines if line["level"] != "info" and line["event"] not in expected] == []
     assert {line["role"] for line in lines} >= {"supervisor", "api+relay", "projector+relay+saga", "worker"}
     assert all(list(line)[:4] == ["timestamp", "level", "logger", "event"] for line in lines)
 

@@ -40,7 +40,7 @@ async def jetstream(nats: NatsProcess) -> AsyncIterator[JetStreamContext]:
 @pytest_asyncio.fixture
 async def own(jetstream: JetStreamContext, database_url: str) -> str:
     """The id of the test's log. This log, two other logs and another application have streams."""
-    log_id = await log_id_at(database_url, timeout=30)
+    log_id = await log_id_at(database_url, timeout=ANSWER_S)
     for name in streams_of(log_id, GONE, ALIVE) | {"WORK", "TIDELOG_NOTES", "ORDERS"}:
         await jetstream.add_stream(name=name, subjects=[f"{name}.>"])
         await jetstream.publish(f"{name}.x", b"12345")

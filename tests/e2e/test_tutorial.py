@@ -26,6 +26,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.cli_kit import exit_code
 from tests.pace import ANSWER_S, Deadline, finished
 from tests.ports import free_port
 
@@ -161,7 +162,7 @@ class Reader:
             return 0
         self.background.send_signal(signal.SIGINT)
         try:
-            return self.background.wait(30)
+            return exit_code(self.background)
         finally:
             self.background.kill()
             self.background.wait(timeout=ANSWER_S)
@@ -181,7 +182,7 @@ def reader() -> Iterator[Reader]:
     try:
         yield reader
     finally:
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        with contextlib.suppress(AssertionError):
             reader.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
