@@ -5,6 +5,7 @@ wire to that server.
 """
 
 import asyncio
+import contextlib
 import os
 import random
 import shutil
@@ -13,6 +14,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -121,15 +123,20 @@ async def test_transactions_interleaved_in_any_order_are_read_in_one(url: str) -
                 await (open_connections[number].commit() if chance.random() < 0.7 else open_connections[number].rollback())
                 del appending[number]
                 if appending:  # the lock goes to one of the waiting sessions
-                    await asyncio.wait(appending.values(), return_when=asyncio.FIRST_COMPLETED, timeout=10)
+                    await one_of(appending)
             seen += [event.position for event in await log.feed.read(after=seen[-1] if seen else 0, limit=100)]
         while appending:
             number = next(n for n, task in appending.items() if task.done())
             del appending[number]
             await open_connections[number].rollback()
             if appending:
-                await asyncio.wait(appending.values(), return_when=asyncio.FIRST_COMPLETED, timeout=10)
+                await one_of(appending)
     assert seen == list(range(1, len(seen) + 1)) and len(seen) > rounds(5, 200)
+
+
+async def one_of(appending: dict[int, asyncio.Task[None]]) -> None:
+    async with within(10):
+        await asyncio.wait(appending.values(), return_when=asyncio.FIRST_COMPLETED)
 
 
 async def test_an_orphaned_prepared_transaction_on_the_head_holds_up_but_loses_nothing(
@@ -195,13 +202,21 @@ async def test_a_read_on_a_connection_that_fell_silent_ends(url: str, monkeypatc
                 await connection.execute("SELECT 1")
 
         for read in (feed.head, statement, transaction):
-            await read()
+            await eventually(partial(succeeds, read))
             wire.mute()
             with pytest.raises(Unavailable):
                 await in_time(read(), 5)
             await wire.unmute()
-        assert await feed.head() == 0
+        await eventually(partial(succeeds, feed.head))
         await pool.close()
+
+
+async def succeeds(read: Callable[[], Awaitable[object]]) -> bool:
+    """On a busy machine a statement may exceed its time-out although nothing is wrong."""
+    with contextlib.suppress(Unavailable):
+        await read()
+        return True
+    return False
 
 
 async def test_an_append_on_a_connection_that_fell_silent_is_tried_on_another(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,9 +226,10 @@ async def test_an_append_on_a_connection_that_fell_silent_is_tried_on_another(ur
         await behind.start()
         appends = replace(log, store=behind)
         await appends.append(1)
+        before = wire.taken
         wire.mute()
         waiting = asyncio.create_task(appends.append(3))
-        await eventually(lambda: wire.taken == 2)
+        await eventually(lambda: wire.taken > before)
         await wire.unmute()
         await in_time(waiting, 10)
         assert [e.position for e in await log.everything()] == [1, 2, 3, 4]
@@ -253,6 +269,16 @@ def faults(rig: Rig, server: EmbeddedServices, chance: random.Random) -> list[Fa
                     await stack.enter_async_context(await psycopg.AsyncConnection.connect(rig.database_url))
             await connection.execute(KILL, [name])  # sessions of the server that took a connection first
             await asyncio.sleep(0.5)
+        await eventually(partial(has_room, server))
+
+    async def has_room(server: EmbeddedServices) -> bool:
+        """The server's processes of closed connections end when they get to it, and hold their places until then."""
+        with contextlib.suppress(psycopg.OperationalError):
+            async with await psycopg.AsyncConnection.connect(server.database_url) as connection:
+                cursor = await connection.execute("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'")
+                [(taken,)] = await cursor.fetchall()
+                return bool(taken < CONNECTIONS // 2)
+        return False
 
     chosen = [restart, held, refused_locks, too_many_connections]
     chance.shuffle(chosen)

@@ -25,7 +25,7 @@ from tests.chaos.test_fleet import check_outputs, settled
 from tests.chaos.test_kills import AGENTS, BREATH_S, END_TIMEOUT_S, work_goes_on
 from tests.chaos.witness import check_witness, read_lines
 from tests.integration.system_kit import empty_work_queue, fresh_database
-from tests.pace import ended, finished, until
+from tests.pace import ANSWER_S, ended, finished, until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.upgrade, pytest.mark.timeout(600)]  # a dozen processes start one after the other
 
@@ -82,7 +82,7 @@ async def test_an_upgrade_loses_nothing_and_leaves_no_call_in_doubt(services: Em
         try:
             await upgrade.start(before)
             async with httpx2.AsyncClient(
-                base_url=fleet.urls[0], headers=headers, transport=Balancer(fleet.urls), timeout=30
+                base_url=fleet.urls[0], headers=headers, transport=Balancer(fleet.urls), timeout=ANSWER_S
             ) as http:
                 load = Load(http, chance.randrange(10**6), at_once=4, shapes=POSTING)
                 held = Load(http, chance.randrange(10**6), at_once=HELD, shapes=[lambda: holding(file)])
