@@ -28,7 +28,7 @@ from tests.chaos.load import Load
 from tests.chaos.server import Server, left_over, running_server
 from tests.chaos.storm import Planned, Storm, plan_of, seed_of, storms
 from tests.chaos.witness import check_witness, read_lines
-from tests.pace import Deadline, ended, slowness_lately, until, within
+from tests.pace import ANSWER_S, Deadline, ended, slowness_lately, until, within
 from tidelog import Client
 from tidelog.http_client import http_client
 
@@ -66,7 +66,7 @@ async def witnessed_server() -> AsyncIterator[tuple[Server, Path, httpx2.AsyncCl
         witness = Path(folder) / "lines"
         async with running_server(AGENTS, "--isolate", environment={VARIABLE: str(witness)}) as server:
             headers = {"Authorization": f"Bearer {server.key}"}
-            async with http_client(server.url, headers=headers, timeout_s=10) as http:
+            async with http_client(server.url, headers=headers, timeout_s=ANSWER_S) as http:
 
                 async def registered() -> bool:  # tools come after agents
                     return "chaos.once" in [tool["name"] for tool in (await http.get("/v1/tools")).json()["data"]]

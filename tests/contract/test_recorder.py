@@ -209,7 +209,7 @@ def test_a_subscription_that_listens_late_misses_nothing(database_url: str, monk
         assert asked.wait(ANSWER_S)
         recorder.insert_events([StoredEvent(uuid4(), 1, "thing.happened", b"{}")])
         recorded.set()
-        guard = threading.Timer(10, subscription.stop)
+        guard = threading.Timer(ANSWER_S, subscription.stop)
         guard.start()
         assert next(subscription).topic == "thing.happened"
         guard.cancel()

@@ -33,9 +33,9 @@ class Child:
         self.task = asyncio.create_task(self.process.run())
 
     async def pid(self, *, restarts: int = 0) -> int:
-        """Returns the pid of the child after so many restarts."""
+        """Returns the pid of the child after so many restarts, or after more, if the event loop came late."""
         async with within(10):
-            while (told := self.process.describe())["pid"] is None or told["restarts"] != restarts:
+            while (told := self.process.describe())["pid"] is None or told["restarts"] < restarts:
                 self._changed.clear()
                 await self._changed.wait()
         assert isinstance(told["pid"], int)

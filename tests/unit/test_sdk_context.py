@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tests.pace import in_time
+from tests.pace import ANSWER_S, in_time
 from tidelog import Agent, Context, PermanentError, RecipientOverError, ToolContext, ToolError, TransientError, tool
 from tidelog.calling import ProcessExitError
 from tidelog.context import Assignment
@@ -175,7 +175,7 @@ async def test_a_step_gives_json_the_first_time_too() -> None:
 
 
 async def test_sync_steps_run_side_by_side_in_threads() -> None:
-    together = threading.Barrier(8, timeout=10)  # opens when all eight calls are under way
+    together = threading.Barrier(8, timeout=ANSWER_S)  # opens when all eight calls are under way
 
     async def execute(ctx: Context) -> Any:
         await asyncio.gather(*(ctx.step(f"wait {number}", together.wait) for number in range(8)))

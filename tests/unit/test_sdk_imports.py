@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pace import in_time, until
+from tests.pace import ANSWER_S, in_time, slowness_lately, until
 from tests.unit.test_sdk_discovery import problems, scan, write
 from tidelog.discovery import Scan, discover
 from tidelog.worker import Worker
@@ -195,7 +195,7 @@ def hanging(tmp_path: Path) -> list[Path]:
 
 
 def test_a_hanging_import_is_named_with_its_line_and_the_others_are_found(tmp_path: Path) -> None:
-    scanned = Scan(hanging(tmp_path), patience_s=0.3)
+    scanned = Scan(hanging(tmp_path), patience_s=0.3 * asyncio.run(slowness_lately()))  # the good file must be quicker
     found = scanned.run()
     assert list(found.agents) == ["good"]
     assert [(problem.path.name, problem.kind) for problem in found.problems] == [
@@ -237,9 +237,9 @@ async def test_a_folder_whose_only_file_is_slow_is_waited_for(tmp_path: Path) ->
 def test_the_problem_of_an_import_that_fails_late_says_so(tmp_path: Path) -> None:
     write(tmp_path, {"a_hangs": HANGS + "1 / 0"})
     news = threading.Event()
-    scanned = Scan(tmp_path, news.set, patience_s=0.1)
+    scanned = Scan(tmp_path, news.set, patience_s=0.1 * asyncio.run(slowness_lately()))  # the good file must be quicker
     assert problems(scanned.run()) == [("a_hangs.py", "import-hangs")]
     news.clear()
     (tmp_path / "go").touch()
-    assert news.wait(30)
+    assert news.wait(ANSWER_S)
     assert problems(scanned.present()) == [("a_hangs.py", "import-failed")] and not scanned.hanging()
