@@ -8,6 +8,7 @@ import pytest
 
 from api.cli import connection
 from api.cli.connection import append_only, keep_end
+from tests.pace import ANSWER_S
 
 WRITER = "import sys; [print(f'line {n}', file=sys.stderr, flush=True) for n in map(int, sys.stdin)]"
 
@@ -28,7 +29,7 @@ def test_a_log_over_its_bound_is_cut_to_its_end_under_the_writer(monkeypatch: py
                 assert writer.poll() is None
             keep_end(log)
             assert log.seek(0, 2) <= 90
-        writer.communicate(timeout=30)
+        writer.communicate(timeout=ANSWER_S)
         assert connection._lines(log)[-3:] == [f"line {written - 2}", f"line {written - 1}", f"line {written}"]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.pace import ANSWER_S
 from tests.pages import ROOT
 
 FAKE_PYTHON = """#!/bin/sh
@@ -35,12 +36,15 @@ def installing(clone: Path, *, terminal: bool) -> list[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     if not terminal:
         command = ["make", ".venv/.installed"]
-        done = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, timeout=30, check=True)
+        done = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, timeout=ANSWER_S, check=True)
         return done.stdout.splitlines()
     ours, theirs = pty.openpty()
     try:
-        subprocess.run(["make", ".venv/.installed"], cwd=clone, env=environment, stdout=theirs, timeout=30, check=True)
-        return os.read(ours, 65536).decode().splitlines()
+        subprocess.run(["make", ".venv/.installed"], cwd=clone, env=environment, stdout=theirs, timeout=ANSWER_S, check=True)
+        text = b""
+        while b"Installed." not in text:  # the system hands on what was written piece by piece
+            text += os.read(ours, 65536)
+        return text.decode().splitlines()
     finally:
         os.close(ours)
         os.close(theirs)
