@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from api.cli import output
-from api.lean import leave_out_unused
+from api.lean import leave_out_unused, start_without_collecting
 
 if TYPE_CHECKING:
     from api.settings import Role, Settings
@@ -29,6 +29,7 @@ def main() -> None:
 
 def serve(roles: str, *, migrate_first: bool, reason_file: Path | None = None) -> None:
     """Runs roles until a signal comes. `reason_file`: where the reason goes why the process cannot start, in place of stderr."""
+    start_without_collecting()
     leave_out_unused()
     from api.roles import run_loop
     from api.supervisor.processes import EXIT_CANNOT_START
