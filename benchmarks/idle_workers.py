@@ -42,8 +42,9 @@ def measure(services: EmbeddedServices, folder: Path, workers: int) -> None:
             for number in range(workers):
                 name = f"{'own' if different else 'same'}{number if different else ''}"
                 agents = folder / name
-                agents.mkdir(exist_ok=True)
-                (agents / "idle.py").write_text(FILE.format(count=AGENTS, worker=name))
+                if not agents.exists():  # written anew, the file would be empty for a moment, while a worker before may read it
+                    agents.mkdir()
+                    (agents / "idle.py").write_text(FILE.format(count=AGENTS, worker=name))
                 worker = tidelog.worker(url, agents=agents, among=f"?capability={name}", known=f"agent-{name}-0")
                 pids.append(stack.enter_context(worker))
                 until_offering(url, number + 1 - AT_ONCE)

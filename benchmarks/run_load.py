@@ -217,6 +217,8 @@ class Load:
     @classmethod
     @contextmanager
     def started(cls, target: Target) -> Iterator["Load"]:
+        if not PACKAGES.is_dir():
+            print("The client is httpx2, several times as dear as aiohttp: rates and bursts are the client's (see `make bench`).")
         command = [sys.executable, "-m", "benchmarks.run_load"]
         path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(PACKAGES))))
         pipe = subprocess.PIPE
