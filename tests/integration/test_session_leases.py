@@ -124,7 +124,9 @@ async def test_the_work_of_a_killed_worker_is_given_to_another(system: System, w
         await system.command(agent_runs.CompleteAgentRun(agent_run_id=again.work_id, attempt=2, result="done"))
         await system.command(agent_runs.CompleteAgentRun(agent_run_id=kept.work_id, attempt=1))
         assert (await system.ended(run_id))["status"] == (await system.ended(kept_run))["status"] == "completed"
-        assert await worker.nothing_to_take("alpha") and await system.sql("SELECT * FROM open_work") == []
+        assert await worker.nothing_to_take("alpha")
+        await system.container.positions.until("work", await system.container.feed.head(), 15)
+        assert await system.sql("SELECT * FROM open_work") == []
 
 
 async def test_a_call_of_a_killed_worker_waits_for_a_person_or_for_its_worker(
@@ -146,6 +148,7 @@ async def test_a_call_of_a_killed_worker_waits_for_a_person_or_for_its_worker(
         assert shown == {"mail": "ambiguous", "add": "requested"}
         listed = await system.http.get(f"/v1/invocations/{repeatable.work_id}")
         assert (listed.json()["status"], listed.json()["attempt"]) == ("requested", 1)
+        await system.container.positions.until("invocations", await system.container.feed.head(), 15)
         assert await system.sql("SELECT status FROM invocation WHERE tool = 'add'") == [("requested",)]
         token = system.container.workers.sessions.tokens
         await token.ready()
