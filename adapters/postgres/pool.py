@@ -71,8 +71,16 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, psycopg.Error):
         if error.sqlstate is None:  # the driver speaks, not the server: lost connection, pool exhausted, closed
             return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
-        return error.sqlstate[:2] in _TRANSIENT_CLASSES or error.sqlstate in _TRANSIENT_STATES
+        return error.sqlstate[:2] in _TRANSIENT_CLASSES or error.sqlstate in _TRANSIENT_STATES or _is_of_a_recovery(error)
     return isinstance(error, OSError)  # and so TimeoutError, ConnectionError
+
+
+def _is_of_a_recovery(error: psycopg.Error) -> bool:
+    """Whether PostgreSQL answers readers while it recovers, and refuses its unlogged tables until the end of the recovery.
+
+    The state (0A000) stands for many other refusals, too, and the words depend on the server's language. The place does not.
+    """
+    return isinstance(error, errors.FeatureNotSupported) and error.diag.source_function == "get_relation_info"
 
 
 def domain_error(error: BaseException) -> TidelogError | None:

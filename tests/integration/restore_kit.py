@@ -39,23 +39,24 @@ class Restorable:
     async def back_up(self) -> None:
         await self._replaced("state", "backup")
 
-    async def restore(self, *, new_timeline: bool = False) -> None:
+    async def restore(self, *, new_timeline: bool = False, archive_s: float = 0.0) -> None:
         """Restores the copied files.
 
         `new_timeline`: the server starts a new timeline, as after a point-in-time recovery or a failover.
+        `archive_s`: seconds that the archive takes to say that it lacks a file. The server answers readers meanwhile.
         """
-        await self._replaced("backup", "state", new_timeline)
+        await self._replaced("backup", "state", f"sleep {archive_s:g}; false" if new_timeline else None)
 
-    async def _replaced(self, source: str, target: str, new_timeline: bool = False) -> None:
+    async def _replaced(self, source: str, target: str, restore_command: str | None = None) -> None:
         await self.services.stop()
         shutil.rmtree(self._folder / target, ignore_errors=True)
         copying = ["cp", "-a", str(self._folder / source), str(self._folder / target)]
         await asyncio.to_thread(subprocess.run, copying, check=True)
-        if new_timeline:
+        if restore_command is not None:
             data = next((self._folder / target).rglob("PG_VERSION")).parent
             (data / "recovery.signal").touch()
             with (data / "postgresql.auto.conf").open("a") as settings:
-                settings.write("restore_command = 'false'\n")
+                settings.write(f"restore_command = '{restore_command}'\n")
             owner = data.stat()
             os.chown(data / "recovery.signal", owner.st_uid, owner.st_gid)
         await self.services.start()

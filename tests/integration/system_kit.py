@@ -290,10 +290,9 @@ async def running(
             async with system.opened:
                 yield system
         finally:
-            ends = await stopped(*system.tasks.values())
-        for end in ends:
-            if isinstance(end, Exception):
-                raise end
+            for ended in await stopped(*system.tasks.values()):
+                if isinstance(ended, Exception):
+                    raise ended  # even if the block failed: this is why
 
 
 async def issue_key(system: System) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 
+import psycopg
 import pytest
 import pytest_asyncio
 
@@ -103,6 +104,26 @@ async def test_every_reader_has_the_restored_log(postgres: Restorable, nats: Nat
         assert head == kept + 45
         for name, position in (await system.container.streams()).items():
             assert position == head, name
+
+
+async def test_a_server_waits_for_a_database_in_recovery(postgres: Restorable, nats: NatsProcess) -> None:
+    """PostgreSQL answers readers while it recovers, but neither writes nor shows its unlogged tables."""
+    async with running(postgres.url, nats.url, fanout=True) as system:
+        await issue_key(system)
+        await create_projects(system, 3)
+        await system.settled()
+        await postgres.back_up()
+        await postgres.restore(new_timeline=True, archive_s=1.5)
+
+        async def recovered() -> bool:
+            try:
+                return (await system.sql("SELECT pg_is_in_recovery()"))[0][0] is False
+            except psycopg.OperationalError:
+                return False
+
+        await eventually(recovered, "the end of the recovery")
+        await create_projects(system, 3)
+        await system.settled()
 
 
 async def test_a_recovery_is_seen_by_its_timeline_and_a_copy_of_the_files_by_the_operator(postgres: Restorable) -> None:
