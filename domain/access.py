@@ -1,0 +1,97 @@
+"""Who may do what: roles, actions, and the table of permissions.
+
+A key has one role. Each route and each message of a session names its action, and the table says which roles may do it. No
+route compares roles.
+"""
+
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """What a key may do in its tenant."""
+
+    OWNER = "owner"
+    """Everything, keys of owners included."""
+    ADMIN = "admin"
+    """Everything but keys of owners."""
+    OPERATOR = "operator"
+    """Reads, cancels runs, resolves tool calls, rebuilds read models."""
+    DEVELOPER = "developer"
+    """Reads, starts and cancels runs, makes projects."""
+    AUDITOR = "auditor"
+    """Reads everything, keys and the audit trail included, and changes nothing."""
+    WORKER = "worker"
+    """Has a session of a worker, and does the work that comes to it. Reads nothing else."""
+
+
+class Action(StrEnum):
+    """What a route or a message does, as the audit trail and a refusal name it."""
+
+    RUNS_READ = "runs.read"
+    """Runs and everything inside: steps, calls, journals, messages, logs, values."""
+    RUNS_START = "runs.start"
+    RUNS_CANCEL = "runs.cancel"
+    EVENTS_READ = "events.read"
+    INVOCATIONS_READ = "invocations.read"
+    INVOCATIONS_RESOLVE = "invocations.resolve"
+    CATALOG_READ = "catalog.read"
+    """Registered agents and tools, and what an id names."""
+    PROJECTS_READ = "projects.read"
+    PROJECTS_CREATE = "projects.create"
+    PROJECTS_REMOVE = "projects.remove"
+    WORKERS_READ = "workers.read"
+    WORKERS_WORK = "workers.work"
+    """A session of a worker, its messages, and the reports of workers of 0.1.0."""
+    PROJECTIONS_READ = "projections.read"
+    PROJECTIONS_VERIFY = "projections.verify"
+    PROJECTIONS_REBUILD = "projections.rebuild"
+    """Everything that changes which version of a read model is live, or ends such work."""
+    PROJECTIONS_RETRY = "projections.retry"
+    LOG_READ = "log.read"
+    """The gaps of the log."""
+    KEYS_READ = "keys.read"
+    KEYS_ISSUE = "keys.issue"
+    KEYS_ROTATE = "keys.rotate"
+    KEYS_REVOKE = "keys.revoke"
+    AUDIT_READ = "audit.read"
+    AUDIT_EXPORT = "audit.export"
+
+
+_CONTENT = frozenset(
+    {
+        Action.RUNS_READ,
+        Action.EVENTS_READ,
+        Action.INVOCATIONS_READ,
+        Action.CATALOG_READ,
+        Action.PROJECTS_READ,
+        Action.WORKERS_READ,
+        Action.PROJECTIONS_READ,
+    }
+)
+
+PERMISSIONS: dict[Role, frozenset[Action]] = {
+    Role.OWNER: frozenset(Action),
+    Role.ADMIN: frozenset(Action),
+    Role.OPERATOR: _CONTENT
+    | {
+        Action.RUNS_CANCEL,
+        Action.INVOCATIONS_RESOLVE,
+        Action.PROJECTIONS_VERIFY,
+        Action.PROJECTIONS_REBUILD,
+        Action.PROJECTIONS_RETRY,
+        Action.LOG_READ,
+    },
+    Role.DEVELOPER: _CONTENT | {Action.RUNS_START, Action.RUNS_CANCEL, Action.PROJECTS_CREATE, Action.PROJECTS_REMOVE},
+    Role.AUDITOR: _CONTENT | {Action.LOG_READ, Action.KEYS_READ, Action.AUDIT_READ, Action.AUDIT_EXPORT},
+    Role.WORKER: frozenset({Action.WORKERS_WORK}),
+}
+"""The table: role → its actions."""
+
+
+def may(role: Role, action: Action) -> bool:
+    return action in PERMISSIONS[role]
+
+
+def may_give(giver: Role, given: Role) -> bool:
+    """Whether a key of one role may issue, rotate or revoke keys of another. Only an owner gives what an owner has."""
+    return may(giver, Action.KEYS_ISSUE) and (giver is Role.OWNER or given is not Role.OWNER)
