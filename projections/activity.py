@@ -45,14 +45,9 @@ RETRIES = topics_of(agent_runs.AgentRunRetryScheduled, invocations.InvocationRet
 FIND = "SELECT id, tenant_id, kind, label, began_at, state, since FROM activity WHERE id = ANY (%s)"
 LABELS = "SELECT kind, label FROM activity_total"
 # A row of the sums is written with each batch, so it is looked up from behind: see `projections/engine/checkpoints.py`.
-NEWEST_OF_WANTED = """
-SELECT ctid AS place, t.running FROM activity_total AS t
-WHERE (t.kind, t.label) >= (wanted.kind, wanted.label) AND (t.kind, t.label) <= (wanted.kind, wanted.label)
-ORDER BY t.kind DESC, t.label DESC LIMIT 1
-"""
-KNOWN_LABELS = f"""
+KNOWN_LABELS = """
 SELECT wanted.kind, wanted.label FROM unnest(%s::text[], %s::text[]) AS wanted (kind, label)
-CROSS JOIN LATERAL ({NEWEST_OF_WANTED}) AS newest
+CROSS JOIN LATERAL newest_activity_total(wanted.kind, wanted.label) AS newest
 """
 FORGET = "DELETE FROM activity WHERE id = ANY (%s)"
 KEEP = """
@@ -80,7 +75,7 @@ WITH wanted AS MATERIALIZED (
         AS u (kind, label, started, completed, degraded, failed, cancelled, retries, became_ambiguous,
               waiting, running, retrying, ambiguous, microseconds, durations)
 ), places AS MATERIALIZED (
-    SELECT wanted.*, newest.place FROM wanted CROSS JOIN LATERAL ({NEWEST_OF_WANTED}) AS newest
+    SELECT wanted.*, newest.place FROM wanted CROSS JOIN LATERAL newest_activity_total(wanted.kind, wanted.label) AS newest
 ), added AS (
     UPDATE activity_total AS t SET {SUMMED} FROM places AS excluded
     WHERE t.ctid = excluded.place AND (t.kind, t.label) = (excluded.kind, excluded.label)
@@ -106,11 +101,10 @@ FROM activity_total AS t ORDER BY t.kind, t.label
 
 # A statement has one snapshot: the count is of the position. All runs are in one row of the sums.
 OPEN = f"""
-SELECT (SELECT newest.running FROM (SELECT 'run' AS kind, '' AS label) AS wanted CROSS JOIN LATERAL ({NEWEST_OF_WANTED}) AS newest),
-       ({POSITION_OF})
+SELECT (SELECT running FROM newest_activity_total('run', '')), ({POSITION_OF})
 """
 OPEN_OF_TENANTS = f"""
-SELECT tenant_id, open, position FROM (SELECT max(position) AS position FROM ({POSITION_OF}) AS newest) AS known
+SELECT tenant_id, open, position FROM (SELECT max(position) AS position FROM ({POSITION_OF}) AS newest (position)) AS known
 LEFT JOIN (SELECT tenant_id, count(*) AS open FROM activity WHERE kind = 'run' GROUP BY tenant_id) AS counted ON true
 """
 

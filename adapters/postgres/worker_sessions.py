@@ -114,11 +114,7 @@ GROUP BY kind, pool ORDER BY min(oldest), kind, pool LIMIT %(limit)s
 # One statement: the position is that of the rows. It is looked up from behind: see `projections/engine/checkpoints.py`.
 HELD_BY = """
 SELECT known.position, w.tenant_id, w.kind, w.work_id, w.root_id, w.attempt, w.session_id
-FROM (
-    SELECT coalesce(max(position), 0) AS position FROM (
-        SELECT position FROM checkpoint WHERE name >= 'work' AND name <= 'work' ORDER BY name DESC LIMIT 1
-    ) AS newest
-) AS known
+FROM (SELECT coalesce(checkpoint_position('work'), 0)) AS known (position)
 LEFT JOIN open_work AS w ON w.session_id = ANY (%s)
 ORDER BY w.session_id, w.work_id
 """

@@ -10,8 +10,8 @@ checkpoint has stepped back, and reads from there again. Parked events are waite
 
 While another session holds an old snapshot, each move leaves a version behind. A look for a name begins at the oldest version of
 the row, and walks over all of them. So looks that come often take the index from behind: the entries of one name stand in the order
-of their places, and the newest version is at the end of the table. `name >= x AND name <= x` hides from the planner that there is
-one row, since it would leave out the order otherwise. At any other time, a look from behind costs the same.
+of their places, and the newest version is at the end of the table. The function `checkpoint_position` (migration 0035) does so, and
+leaves the planner no other way. At any other time, a look from behind costs the same.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -52,7 +52,7 @@ INSERT INTO parked_event (consumer, position, root_id, tenant_id, topic, error)
 VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
 """
 POSITIONS = "SELECT name, position FROM checkpoint"
-POSITION_OF = "SELECT position FROM checkpoint WHERE name >= %(name)s AND name <= %(name)s ORDER BY name DESC LIMIT 1"
+POSITION_OF = "SELECT checkpoint_position(%(name)s)"
 
 
 async def take(connection: Connection, names: Sequence[str]) -> dict[str, Checkpoint]:
@@ -165,5 +165,5 @@ async def reading_at(database: Database, read_model: str, position: int) -> Asyn
 
 async def position_of(connection: Connection, read_model: str) -> int:
     """The position of a read model, as the transaction of the connection sees it."""
-    row = await (await connection.execute(POSITION_OF, {"name": read_model})).fetchone()
-    return row[0] if row else 0
+    [(position,)] = await (await connection.execute(POSITION_OF, {"name": read_model})).fetchall()
+    return position or 0

@@ -15,12 +15,9 @@ from application.engine.ports.positions import Asked, PositionCalls
 from domain.errors import ProjectionBehind, TidelogError, Unavailable
 from projections.engine.kernel import Database, in_turns
 
-# From behind: see `checkpoints.py`.
 READ = """
-SELECT wanted.name, newest.position FROM unnest(%s::text[]) AS wanted (name)
-CROSS JOIN LATERAL (
-    SELECT position FROM checkpoint WHERE name >= wanted.name AND name <= wanted.name ORDER BY name DESC LIMIT 1
-) AS newest
+SELECT name, position FROM unnest(%s::text[]) AS name CROSS JOIN LATERAL checkpoint_position(name) AS position
+WHERE position IS NOT NULL
 """
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.002, 0.05
 """Pauses between two questions of a process that cannot call the owners. They grow, and begin short again with a new waiter."""

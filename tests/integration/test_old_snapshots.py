@@ -1,6 +1,6 @@
 """Another session holds a snapshot, so no row that is gone can be vacuumed: what the engine asks all the time costs the same."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,6 +14,7 @@ from adapters.postgres.database import PostgresDatabase
 from adapters.postgres.listener import ChannelListener
 from adapters.postgres.log.append_batch import APPEND_SQL, EncodedAppend, parameters
 from adapters.postgres.log.feed import PostgresEventFeed
+from adapters.postgres.log.histories import PostgresHistories
 from adapters.postgres.read_models import timers as reading
 from adapters.postgres.read_models.timers import PostgresTimers
 from adapters.postgres.worker_sessions import PostgresWorkerSessions
@@ -45,6 +46,15 @@ class Held:
     database: PostgresDatabase
     plans: list[dict[str, Any]] = field(default_factory=list)
     positions: int = 0
+
+    async def least(self, look: Callable[[], Awaitable[object]]) -> int:
+        """The least number of pages that a look reads. The first looks, and those with a new plan, read the catalog, too."""
+        read = []
+        for _ in range(4):
+            self.pages()
+            await look()
+            read.append(self.pages())
+        return min(read)
 
     def pages(self) -> int:
         """Pages read since the last call."""
@@ -82,7 +92,7 @@ class Held:
 
 @pytest_asyncio.fixture
 async def held(services: EmbeddedServices, database_url: str) -> AsyncIterator[Held]:
-    counted = {"log_analyze": "on", "log_buffers": "on", "log_timing": "off"}
+    counted = {"log_analyze": "on", "log_buffers": "on", "log_timing": "off", "log_nested_statements": "off"}
     async with await AsyncConnection.connect(database_url) as other, explained(services, database_url, **counted) as found:
         await other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         await other.execute("SELECT FROM checkpoint")
@@ -177,19 +187,27 @@ async def test_looks_at_checkpoints_of_others_do_not_walk_over_their_moves(held:
     names = ["timers", "work", "runs", *(f"other{number}" for number in range(10))]
     await held.connection.execute("INSERT INTO checkpoint (name, position, epoch) SELECT unnest(%s::text[]), 0, 1", [names])
     await held.connection.execute("DO $$ BEGIN FOR i IN 1..2000 LOOP UPDATE checkpoint SET position = i; COMMIT; END LOOP; END $$")
-    held.pages()
-    assert await position_of(held.connection, "runs") == 2_000 and await position_of(held.connection, "unknown") == 0
-    assert held.pages() < 10
-    read = await held.connection.execute(positions.READ, [["unknown", "runs", "work"]])
-    assert await read.fetchall() == [("runs", 2_000), ("work", 2_000)]
-    assert held.pages() < 20
-    assert await timers.due(10) == []
-    held.pages()
-    assert await timers.due(10) == []
-    assert held.pages() < 20
-    assert await ActivityQueries(held.database).open_runs(by_tenant=False) == OpenRunCount(0, {}, 0)
-    assert (await PostgresWorkerSessions(held.database).held_by([new_id()])).position == 2_000
-    assert held.pages() < 20
+    await held.connection.execute("ANALYZE checkpoint")  # as autovacuum does: the planner then prefers another way
+    sessions, sums = PostgresWorkerSessions(held.database), ActivityQueries(held.database)
+
+    async def by_name() -> None:
+        assert await position_of(held.connection, "runs") == 2_000 and await position_of(held.connection, "unknown") == 0
+
+    async def by_names() -> None:
+        read = await held.connection.execute(positions.READ, [["unknown", "runs", "work"]])
+        assert await read.fetchall() == [("runs", 2_000), ("work", 2_000)]
+
+    async def due_timers() -> None:
+        assert await timers.due(10) == []
+
+    async def open_runs() -> None:
+        assert await sums.open_runs(by_tenant=False) == OpenRunCount(0, {}, 0)
+
+    async def held_work() -> None:
+        assert (await sessions.held_by([new_id()])).position == 2_000
+
+    for look in (by_name, by_names, due_timers, open_runs, held_work):
+        assert await held.least(look) < 20, look
 
 
 async def test_sums_are_added_without_a_walk_over_those_of_before(held: Held) -> None:
@@ -202,16 +220,14 @@ async def test_sums_are_added_without_a_walk_over_those_of_before(held: Held) ->
     await held.connection.execute(
         "DO $$ BEGIN FOR i IN 1..2000 LOOP UPDATE activity_total SET running = running; COMMIT; END LOOP; END $$"
     )
-    held.pages()
-    await begin(3)
-    assert held.pages() < PAGES
+    await held.connection.execute("ANALYZE activity_total")
+    assert await held.least(lambda: begin(2)) < PAGES
     await begin(1, "beta")
     queries = ActivityQueries(held.database)
-    held.pages()
-    assert (await queries.open_runs(by_tenant=False)).total == 3
-    assert held.pages() < 10
+    assert (await queries.open_runs(by_tenant=False)).total == 6
+    assert await held.least(lambda: queries.open_runs(by_tenant=False)) < 10
     assert {(one.kind, one.label): one.started for one in (await queries.now()).totals} == {
-        ("run", ""): 3, ("agent", "alpha"): 5, ("agent", "beta"): 1
+        ("run", ""): 6, ("agent", "alpha"): 10, ("agent", "beta"): 1
     }  # fmt: skip
 
 
@@ -221,22 +237,23 @@ def recorded(event: Event) -> RecordedEvent:
 
 
 async def test_an_append_and_the_head_do_not_walk_over_the_heads_of_before(held: Held) -> None:
-    """The first append of a session looks through the table, as does one that another session overtook."""
+    """Neither does an append that another session has overtaken."""
     await held.connection.execute(
         "DO $$ BEGIN FOR i IN 1..8000 LOOP UPDATE log_head SET recorded_at = clock_timestamp(); COMMIT; END LOOP; END $$"
     )
-    for number in range(3):
+
+    async def after_another() -> None:
+        await held.connection.execute("UPDATE log_head SET recorded_at = clock_timestamp()")  # this session does not know the place
         held.pages()
         await _append(held)
-        read = held.pages()
-        assert (read > 90) == (number == 0), (number, read)
-    await _append(held, conflicting=True)
-    held.pages()
+
     await _append(held)
-    assert held.pages() < 90
-    feed = PostgresEventFeed(held.database._pool)
-    assert await feed.head() == 5
-    assert held.pages() < 10
+    await _append(held, conflicting=True)
+    assert await held.least(lambda: _append(held)) < 30
+    assert await held.least(after_another) < 30
+    feed, histories = PostgresEventFeed(held.database._pool), PostgresHistories(held.database)
+    assert await feed.head() == (await histories.read()).head == 10
+    assert await held.least(feed.head) < 20 and await held.least(histories.read) < 20
 
 
 async def _append(held: Held, *, conflicting: bool = False) -> None:

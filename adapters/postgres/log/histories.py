@@ -14,7 +14,7 @@ CHANNEL = "tidelog_history"
 """Notified when a history begins."""
 
 READ = """
-SELECT number, history_id, replaces, last_common, cause, reason, began_at, seal_key, (SELECT position FROM log_head)
+SELECT number, history_id, replaces, last_common, cause, reason, began_at, seal_key, log_position()
 FROM history ORDER BY number
 """
 MARK = "SELECT log_id, timeline, started_at, position, earlier_position FROM history_mark"

@@ -32,9 +32,7 @@ WHERE set_at > now() AND (
 # take the index by `set_at`. The checkpoint is looked up from behind: see `projections/engine/checkpoints.py`.
 LOOK = """
 WITH reached AS MATERIALIZED (
-    SELECT recorded_at FROM event WHERE notification_id = (
-        SELECT position FROM checkpoint WHERE name >= 'timers' AND name <= 'timers' ORDER BY name DESC LIMIT 1
-    )
+    SELECT recorded_at FROM event WHERE notification_id = checkpoint_position('timers')
 ), later AS MATERIALIZED (
     SELECT LEAST(due_at, no_later_than) AS fires_at FROM timer
     WHERE set_at >= %(since)s::timestamptz AND %(since)s::timestamptz > '-infinity'
