@@ -199,6 +199,7 @@ async def test_what_was_unsubscribed_during_an_outage_gets_nothing_after_it(nats
         await nats.start()
         await connection.ready(ANSWER_S)
         await other.ready(ANSWER_S)
+        await client.flush()  # only now the server certainly knows what the client had subscribed to before
         asking = asyncio.create_task(other.request("kept", timeout=ANSWER_S))
         await (await kept.next_msg(timeout=ANSWER_S)).respond(b"here")
         assert (await asking).data == b"here"
