@@ -26,7 +26,7 @@ from application.engine.ports.log import (
     StreamPlace,
     one_command,
 )
-from domain.errors import Forbidden, InvalidCommand, PayloadTooLarge, VersionConflict
+from domain.errors import AlreadyExists, InvalidCommand, PayloadTooLarge, VersionConflict
 from domain.kernel import MAX_EVENT_BYTES
 from tests.contract.conftest import LogSide
 
@@ -140,7 +140,7 @@ async def test_a_stream_that_does_not_exist_has_version_zero(store: EventStore) 
 async def test_a_stream_of_another_tenant_cannot_be_appended_to(store: EventStore, expected: int) -> None:
     stream = new_id()
     await store.append(request(stream_append(stream, 0)))
-    with pytest.raises(Forbidden):
+    with pytest.raises(AlreadyExists):
         await store.append(request(stream_append(stream, expected), tenant=OTHER_TENANT))
     assert len(await store.read_stream(TENANT, stream)) == 1
 
@@ -163,7 +163,7 @@ async def test_one_bad_append_leaves_its_neighbours_alone(store: EventStore, fee
     foreign = request(stream_append(taken, 1), tenant=OTHER_TENANT)
     bad = [request(stream_append(taken, 0)), request(stream_append(behind, 7)), foreign]
     results = await outcome(store, *good[:10], *bad, *good[10:])
-    assert [type(result) for result in results[10:13]] == [VersionConflict, VersionConflict, Forbidden]
+    assert [type(result) for result in results[10:13]] == [VersionConflict, VersionConflict, AlreadyExists]
     accepted = [result for result in results if isinstance(result, AppendResult)]
     assert sorted(result.last_position for result in accepted) == list(range(4, 44, 2))
     events = await feed.read(after=0, limit=100)
@@ -352,7 +352,7 @@ async def test_a_condition_on_a_stream_of_another_tenant_is_forbidden(store: Eve
     theirs = new_id()
     await store.append(request(stream_append(theirs, 0), tenant=OTHER_TENANT))
     for expected in (0, 1):
-        with pytest.raises(Forbidden):
+        with pytest.raises(AlreadyExists):
             await store.append(AppendRequest(TENANT, (command(),), (head(new_id()), head(theirs, expected)), placed(0)))
 
 
@@ -452,7 +452,7 @@ async def test_any_history_of_batches_is_what_the_model_says(
     model = Model()
     for batch in steps:
         answered = list(zip(batch, await outcome(store, *batch), strict=True))
-        refused = [one for one, result in answered if isinstance(result, VersionConflict | Forbidden)]
+        refused = [one for one, result in answered if isinstance(result, VersionConflict | AlreadyExists)]
         done = [(one, result) for one, result in answered if isinstance(result, AppendResult)]
         assert len(refused) + len(done) == len(batch), answered
         # A refusal changes nothing, so a refusal is right if the model refuses at any moment of the batch.

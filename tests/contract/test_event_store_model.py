@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from application.engine.ports.log import AppendRequest, AppendResult, CommandRecord, NewEvent, StreamAppend, one_command
-from domain.errors import Forbidden, VersionConflict
+from domain.errors import AlreadyExists, VersionConflict
 from tests.contract.conftest import LogSide
 
 T = TypeVar("T")
@@ -54,10 +54,10 @@ class Machine(RuleBasedStateMachine):
     def owner(self, stream: UUID) -> UUID | None:
         return next((event[0] for event in self.events if event[1] == stream), None)
 
-    def send(self, request: AppendRequest) -> AppendResult | VersionConflict | Forbidden:
+    def send(self, request: AppendRequest) -> AppendResult | VersionConflict | AlreadyExists:
         try:
             return self.wait(self.sides.store.append(request))
-        except (VersionConflict, Forbidden) as refusal:
+        except (VersionConflict, AlreadyExists) as refusal:
             return refusal
 
     @rule(
@@ -85,7 +85,8 @@ class Machine(RuleBasedStateMachine):
             self.take(tenant, command_id, appends, answer)
         else:
             assert isinstance(
-                answer, Forbidden if foreign and not behind else (VersionConflict, Forbidden) if foreign else VersionConflict
+                answer,
+                AlreadyExists if foreign and not behind else (VersionConflict, AlreadyExists) if foreign else VersionConflict,
             )
             if isinstance(answer, VersionConflict):
                 [refused] = [a for a in appends if a.stream_id == answer.stream_id]

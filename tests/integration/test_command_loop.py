@@ -19,7 +19,6 @@ from application.engine.ports.log import AppendRequest, AppendResult, EventStore
 from domain import agent_runs, context, invocations, projects, runs
 from domain.errors import (
     AlreadyExists,
-    Forbidden,
     InvalidState,
     NotFound,
     PayloadTooLarge,
@@ -242,7 +241,7 @@ async def test_another_tenants_stream_is_neither_read_nor_written(two: tuple[Com
     for other in two:
         with pytest.raises(NotFound):
             await other.execute(request_of(stranger), runs.CancelRun(run_id=run_id))
-        with pytest.raises(Forbidden):
+        with pytest.raises(AlreadyExists):
             await other.execute(request_of(stranger), start_run(run_id))
         assert (await other.load(runs.DECIDER, stranger, run_id)).version == 0
     assert (await loop.load(runs.DECIDER, TENANT, run_id)).version == 2

@@ -16,7 +16,6 @@ from domain import context, projects, runs
 from domain.context import ContextValueSet
 from domain.errors import (
     AlreadyExists,
-    Forbidden,
     InvalidCommand,
     InvalidState,
     NotFound,
@@ -267,7 +266,7 @@ async def test_another_tenants_stream_cannot_be_written(loop: CommandLoop, log: 
     command = create()
     await loop.execute(request_of(), command)
     assert (await loop.load(projects.DECIDER, OTHER_TENANT, command.project_id)).version == 0
-    with pytest.raises(Forbidden):
+    with pytest.raises(AlreadyExists):
         await loop.execute(request_of(OTHER_TENANT), create(command.project_id))
     assert await loop.history(OTHER_TENANT, command.project_id) == [] != await loop.history(TENANT, command.project_id)
     assert log.head == 1

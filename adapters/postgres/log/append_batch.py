@@ -25,7 +25,7 @@ from adapters.postgres.log.arrays import (
     uuid_element,
 )
 from application.engine.ports.log import AppendCommand, AppendRequest, AppendResult, CommandRecord, Placed
-from domain.errors import Forbidden, InvalidCommand, PayloadTooLarge, TidelogError, VersionConflict
+from domain.errors import AlreadyExists, InvalidCommand, PayloadTooLarge, TidelogError, VersionConflict
 from domain.kernel import MAX_EVENT_BYTES
 
 APPEND_SQL = """
@@ -260,5 +260,5 @@ def answers(batch: Sequence[EncodedAppend], rows: Sequence[Row]) -> Iterator[tup
 def _refusal(request: AppendRequest, row: Row) -> TidelogError:
     refused = next(stream for stream in request.streams if stream.stream_id == row.stream_id)
     if row.current_version is None:
-        return Forbidden(f"stream {refused.stream_id} belongs to another tenant")
+        return AlreadyExists(f"the id {refused.stream_id} is taken by something else")  # of another tenant: a secret
     return VersionConflict(refused.stream_id, refused.expected_version, row.current_version)

@@ -102,8 +102,8 @@ class PostgresEventStore:
         return self._writer.waiting
 
     async def append(self, request: AppendRequest) -> AppendResult:
-        """See the port. Also raises Forbidden for a stream of another tenant, and InvalidCommand for text that PostgreSQL cannot
-        hold.
+        """See the port. Also raises AlreadyExists for an id that another tenant has, and InvalidCommand for text that PostgreSQL
+        cannot hold.
 
         After Unavailable the append may have been recorded: the same request sent again gets its answer as a duplicate.
         """

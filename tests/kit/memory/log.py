@@ -8,7 +8,7 @@ from itertools import islice
 from uuid import UUID
 
 from application.engine.ports.log import AppendRequest, AppendResult, CommandRecord, StreamEvent, StreamHead, StreamPlace
-from domain.errors import Forbidden, InvalidCommand, PayloadTooLarge, Unavailable, VersionConflict
+from domain.errors import AlreadyExists, InvalidCommand, PayloadTooLarge, Unavailable, VersionConflict
 from domain.kernel import MAX_EVENT_BYTES, RecordedEvent
 from tests.kit.memory.clock import Clock, SystemClock
 
@@ -91,7 +91,7 @@ class MemoryLog:
             if stream.expected_version > 0:
                 raise VersionConflict(stream.stream_id, stream.expected_version, 0)
         elif events[-1].tenant_id != tenant_id:
-            raise Forbidden(f"stream {stream.stream_id} belongs to another tenant")
+            raise AlreadyExists(f"the id {stream.stream_id} is taken by something else")
         elif events[-1].version != stream.expected_version:
             raise VersionConflict(stream.stream_id, stream.expected_version, events[-1].version)
 
