@@ -18,6 +18,7 @@ from application.views.parts import OpenParts
 from application.views.projects import ProjectView
 from application.views.runs import JournalEntryView, RunCallView, RunSummary, RunView
 from application.views.tools import ToolView
+from domain.access import Role
 from domain.kernel import RecordedEvent
 
 T = TypeVar("T")
@@ -38,6 +39,7 @@ class KeyOwner:
 
     key_id: UUID
     tenant_id: UUID
+    role: Role = Role.OWNER
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ route compares roles.
 
 from enum import StrEnum
 
+from domain.errors import Forbidden
+
 
 class Role(StrEnum):
     """What a key may do in its tenant."""
@@ -90,6 +92,25 @@ PERMISSIONS: dict[Role, frozenset[Action]] = {
 
 def may(role: Role, action: Action) -> bool:
     return action in PERMISSIONS[role]
+
+
+def roles_that_may(action: Action) -> list[Role]:
+    """In the order of `Role`."""
+    return [role for role in Role if may(role, action)]
+
+
+class NotPermitted(Forbidden):
+    """The role of the key does not allow the action."""
+
+    def __init__(self, role: Role, action: Action) -> None:
+        self.role, self.action, self.roles = role, action, roles_that_may(action)
+        super().__init__(f"`{action}` is not allowed to a key of the role {role}; roles that may: {', '.join(self.roles)}")
+
+
+def must_be_allowed(role: Role, action: Action) -> None:
+    """Raises NotPermitted."""
+    if not may(role, action):
+        raise NotPermitted(role, action)
 
 
 def may_give(giver: Role, given: Role) -> bool:

@@ -83,7 +83,7 @@ def _expected(error: Exception) -> tuple[str, int] | None:
             text = error.detail or error.title
             others = [place for place in error.errors[:10] if str(place.get("detail", "")) not in text]
             places = "".join(one_line(f"{place.get('pointer', '')}: {place.get('detail', '')}", "\n  ") for place in others)
-            return one_line(f"{error.code}: {text}") + places, FAILED
+            return one_line(f"{error.code}: {text}") + places + _help(error), FAILED
         case ServerSideError():
             return one_line(f"{error.code}: {error.message}"), FAILED
         case NotJsonError() | ValueTooDeepError() | ProxySettingError():
@@ -91,6 +91,15 @@ def _expected(error: Exception) -> tuple[str, int] | None:
         case TidelogError():
             return one_line(error), FAILED
     return None
+
+
+def _help(error: Exception) -> str:
+    """What else to do about a refusal, as a line of its own. Empty: its message says all."""
+    from tidelog.errors import PermissionDeniedError
+
+    if isinstance(error, PermissionDeniedError) and error.action is not None:
+        return "\n  Give the key of another role in TIDELOG_API_KEY. Owners and admins can make one."
+    return ""
 
 
 def program() -> str:

@@ -1,6 +1,6 @@
 """The way of a request to its endpoint: its route, its arguments, and the answers without a route."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, urljoin
 from uuid import UUID
@@ -13,7 +13,10 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Scope
 
 from api.http.conventions.errors import InvalidParameters
+from api.http.conventions.permissions import needs, public
+from api.http.conventions.request import Principal
 from api.http.conventions.routing import DirectRoute, RouteTable
+from domain.access import PERMISSIONS, Action, NotPermitted, Role
 
 router = APIRouter(route_class=DirectRoute)
 ID = UUID(int=7)
@@ -24,6 +27,7 @@ def said(*values: Any) -> Response:
 
 
 @router.get("/things")
+@public
 async def get_things(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=9)] = 5,
@@ -34,41 +38,49 @@ async def get_things(
 
 
 @router.post("/things")
+@public
 async def post_thing(request: Request) -> Response:
     return said("posted", await request.body(), await request.body())
 
 
 @router.get("/things/{thing_id}")
+@public
 async def get_thing(request: Request, thing_id: UUID) -> Response:
     return said("thing", thing_id)
 
 
 @router.get("/things/{thing_id}/parts/{number}")
+@public
 async def get_part(request: Request, number: int, thing_id: UUID, name: str = "") -> Response:
     return said("part", thing_id, number, name)
 
 
 @router.get("/schemas/{topic}/v{version}")
+@public
 async def get_schema(request: Request, topic: str, version: int) -> Response:
     return said("schema", topic, version)
 
 
 @router.get("/needed")
+@public
 async def get_needed(request: Request, needed: int) -> Response:
     return said(needed)
 
 
 @router.post("/only-post")
+@public
 async def post_only(request: Request) -> Response:
     return said("posted")
 
 
 @router.delete("/things/{thing_id}")
+@public
 async def delete_thing(request: Request, thing_id: str) -> Response:
     return said("deleted", thing_id)
 
 
 @router.get("/streamed")
+@public
 async def get_stream(request: Request) -> Response:
     async def source() -> AsyncIterator[bytes]:
         raise AssertionError("the stream was begun")
@@ -78,6 +90,7 @@ async def get_stream(request: Request) -> Response:
 
 
 @router.get("/numbers/{whole}")
+@public
 async def get_numbers(request: Request, whole: int, real: float | None = None, yes: bool = False) -> Response:
     return said(whole, real, yes)
 
@@ -238,6 +251,7 @@ async def test_the_first_of_two_routes_wins() -> None:
     two = APIRouter(route_class=DirectRoute)
     for number in (1, 2):
 
+        @public
         async def endpoint(request: Request, number: int = number) -> Response:
             return said(number)
 
@@ -245,6 +259,70 @@ async def test_the_first_of_two_routes_wins() -> None:
         two.get("/same/{name}")(endpoint)
     both = RouteTable(two.routes)
     assert [(await ask(both, "GET", path))[0] for path in ("/same", "/same/x")] == [repr((1,))] * 2
+
+
+def declared(path: str, *says: Callable[[Any], Any]) -> RouteTable:
+    """A table of one route, whose endpoint says these things about what it needs."""
+
+    async def endpoint(request: Request) -> Response:
+        return said("served", await request.body())
+
+    for say in says:
+        endpoint = say(endpoint)
+    one = APIRouter(route_class=DirectRoute)
+    one.post(path)(endpoint)
+    return RouteTable(one.routes)
+
+
+@pytest.mark.parametrize("path", ["/v1/things", "/things"])
+def test_a_route_that_does_not_say_what_it_needs_is_refused_at_the_start(path: str) -> None:
+    with pytest.raises(TypeError, match="does not say what it needs"):
+        declared(path)
+
+
+def test_a_route_of_the_wrong_side_of_the_gate_is_refused_at_the_start() -> None:
+    """The gate asks for a key under /v1 alone: nothing there is public, and nothing elsewhere can have an action."""
+    with pytest.raises(TypeError, match="need an action, and all others are public"):
+        declared("/v1/things", public)
+    with pytest.raises(TypeError, match="need an action, and all others are public"):
+        declared("/things", needs(Action.RUNS_READ))
+    with pytest.raises(TypeError, match="says twice"):
+        declared("/v1/things", needs(Action.RUNS_READ), needs(Action.RUNS_START))
+
+
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize("action", Action)
+async def test_a_route_asks_the_table_before_it_reads_anything(role: Role, action: Action) -> None:
+    async def receive() -> Message:
+        if action not in PERMISSIONS[role]:
+            raise AssertionError("the body was read")
+        return {"type": "http.request", "body": b"x"}
+
+    sent = list[Message]()
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    key = Principal(ID, ID, "key:test", role)
+    scope: Scope = {"type": "http", "method": "POST", "path": "/v1/things", "query_string": b"wrong=1", "headers": []}
+    scope["state"] = {"principal": key}
+    if action in PERMISSIONS[role]:
+        with pytest.raises(InvalidParameters):
+            await declared("/v1/things", needs(action))(scope, receive, send)
+        await declared("/v1/things", needs(action))({**scope, "query_string": b""}, receive, send)
+        assert sent[0]["status"] == 200
+    else:
+        with pytest.raises(NotPermitted) as caught:
+            await declared("/v1/things", needs(action))(scope, receive, send)
+        assert (caught.value.action, caught.value.role, scope["route"].path) == (action, role, "/v1/things")
+        assert str(action) in caught.value.message and not sent
+
+
+async def test_without_a_caller_nothing_is_served() -> None:
+    with pytest.raises(KeyError):
+        await declared("/v1/things", needs(Action.RUNS_READ))(
+            {"type": "http", "method": "POST", "path": "/v1/things", "query_string": b"", "headers": [], "state": {}}, None, None
+        )
 
 
 def test_another_kind_of_route_is_refused() -> None:
@@ -255,6 +333,7 @@ def test_another_kind_of_route_is_refused() -> None:
 
 
 def test_an_endpoint_without_the_request_is_refused() -> None:
+    @public
     async def endpoint(limit: int = 1) -> Response:
         return said(limit)
 

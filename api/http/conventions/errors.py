@@ -14,6 +14,7 @@ from api.http.conventions.wording import meant, told
 from application.workers.earlier import WorkerProtocolReplaced
 from application.workers.hosting import messages
 from domain import errors
+from domain.access import NotPermitted
 from domain.errors import TidelogError, Unavailable, json_pointer
 
 log = structlog.get_logger(__name__)
@@ -175,6 +176,8 @@ def tidelog_problem(scope: dict[str, Any], error: TidelogError) -> Response:
         extra |= {"history": error.history, "last_common_position": error.last_common_position, "cursor": error.cursor}
     if isinstance(error, errors.PositionBeyondHead):
         extra["head"] = error.head
+    if isinstance(error, NotPermitted):
+        extra |= {"action": error.action, "role": error.role, "roles": error.roles}
     faults = error.faults or ([(error.pointer, error.message)] if error.pointer else [])
     places = [{"pointer": pointer, "detail": detail} for pointer, detail in faults]
     return problem(scope, status_of(error), error.code, error.message, retryable=error.retryable, errors=places, extra=extra)

@@ -130,7 +130,7 @@ class Keys:
             self._known.pop(digest, None)
         answers: dict[str, Answer] = {}
         for digest, owner in owners.items():
-            answers[digest] = principal = Principal(owner.tenant_id, owner.key_id, f"key:{owner.key_id}")
+            answers[digest] = principal = Principal(owner.tenant_id, owner.key_id, f"key:{owner.key_id}", owner.role)
             self._known[digest] = _Known(principal, now)
         while len(self._known) > MOST_KNOWN:
             del self._known[next(iter(self._known))]

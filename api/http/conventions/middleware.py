@@ -18,6 +18,7 @@ from api.http.conventions.cycle import STARTS
 from api.http.conventions.door import is_proxy
 from api.http.conventions.errors import TooManyConnections, defect_problem, response_to, tidelog_problem
 from api.http.conventions.keys import Keys
+from api.http.conventions.permissions import PROTECTED
 from api.metrics import REQUEST_SECONDS, REQUESTS
 from application.engine.ports import log_context
 from domain.errors import InvalidCommand, PayloadTooLarge, TidelogError, Unavailable
@@ -82,7 +83,7 @@ class Gate:
             try:
                 if len(headers) != len(scope["headers"]):
                     must_be_single(scope["headers"])
-                if scope["path"].startswith("/v1/"):
+                if scope["path"].startswith(PROTECTED):
                     principal, state["key"] = await self._keys.principal(headers)
                     state["principal"] = principal
                     if connection is not None:

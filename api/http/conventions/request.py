@@ -8,6 +8,7 @@ from uuid_utils.compat import uuid7
 
 from api.container import Container
 from application.engine.commands.request import Caller, CommandRequest, request_of_entrance
+from domain.access import Role
 from domain.errors import Forbidden
 from domain.tenants import DEFAULT_TENANT_ID
 
@@ -20,6 +21,7 @@ class Principal:
     key_id: UUID
     actor: str
     """The caller's name in the metadata of events."""
+    role: Role = Role.OWNER
 
 
 def container_of(request: Request) -> Container:

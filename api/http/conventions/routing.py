@@ -22,17 +22,26 @@ from starlette.types import Receive, Scope, Send
 from api.http.conventions.cycle import send_complete
 from api.http.conventions.errors import UpgradeRequired
 from api.http.conventions.parameters import Parameters
+from api.http.conventions.permissions import Permission
 from api.http.sessions.limits import PATH as SESSIONS
 from api.http.sessions.limits import PROTOCOL
+
+ACTION = "x-action"
+"""The field of an operation in the OpenAPI document that has the name of the route's action."""
 
 
 class DirectRoute(APIRoute):
     """A route whose endpoint is `async def endpoint(request, <parameters of the path and the query>) -> Response`.
 
-    It is the `route_class` of every router. The signature is read once, at start-up.
+    It is the `route_class` of every router. The signature is read once, at start-up, and so is what the endpoint needs
+    (permissions.py).
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **documented: Any) -> None:
+        """Raises TypeError for an endpoint of another form, or one that does not say what it needs."""
+        self.permission = Permission.of(path, endpoint)
+        if self.permission.action is not None:
+            documented["openapi_extra"] = {**(documented.get("openapi_extra") or {}), ACTION: str(self.permission.action)}
         super().__init__(path, endpoint, **documented)
         self._parameters = Parameters(endpoint, self.param_convertors)
 
@@ -94,12 +103,14 @@ class RouteTable:
         self._methods = sorted({method for method, _ in self._fixed} | self._patterns.keys())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raises HTTPException (404, 405), and what the route raises."""
+        """Raises HTTPException (404, 405), NotPermitted, and what the route raises."""
         route, scope["path_params"] = self._find(scope["method"], scope["path"])
         if route is None:
             await self._without_route(scope["method"], scope)(scope, receive, send)
         else:
             scope["route"] = route
+            if route.permission.action is not None:
+                route.permission.check(scope["state"]["principal"].role)
             await route.respond(scope, receive, send)
 
     def _find(self, method: str, path: str) -> "tuple[DirectRoute | None, dict[str, str]]":

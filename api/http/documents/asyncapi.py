@@ -11,10 +11,12 @@ from pydantic.json_schema import models_json_schema
 from starlette.responses import Response
 
 from api.http.conventions.answers import cached_document
-from api.http.conventions.routing import DirectRoute
+from api.http.conventions.permissions import public
+from api.http.conventions.routing import ACTION, DirectRoute
 from api.http.documents import openapi, session_messages
-from api.http.sessions.limits import PATH, PROTOCOL
+from api.http.sessions.limits import OPENING, PATH, PROTOCOL
 from application.engine.reading.cloudevents import CONTENT_TYPE, ENVELOPE, schema_uri
+from domain.access import Action, roles_that_may
 from domain.kernel import Event
 from domain.registry import REGISTRY
 
@@ -46,6 +48,15 @@ CONTROLS: dict[str, dict[str, Any]] = {
 """Name → schema of the payload of a message that is not an event."""
 
 
+def _needs(action: Action) -> dict[str, str]:
+    """Fields of an operation: its action, and who may do it."""
+    roles = ", ".join(roles_that_may(action))
+    return {
+        ACTION: action.value,
+        "description": f"The key must be allowed `{action}`, else 403; roles that may: {roles}",
+    }
+
+
 def build(version: str) -> dict[str, Any]:
     """The document. It is the same for all callers, so a variable stands for the server's address."""
     found = REGISTRY.shapes()
@@ -68,11 +79,13 @@ def build(version: str) -> dict[str, Any]:
             "workerSession": _session(),
         },
         "operations": {
-            "streamTenantEvents": _operation("tenantEvents", [*events, "resync", "reset"], http=True),
-            "streamRunEvents": _operation("runEvents", [*events, "end", "reset"], http=True),
+            "streamTenantEvents": _operation("tenantEvents", [*events, "resync", "reset"], http=True) | _needs(Action.EVENTS_READ),
+            "streamRunEvents": _operation("runEvents", [*events, "end", "reset"], http=True) | _needs(Action.EVENTS_READ),
             "publishEvents": _operation("subjects", [*events], http=False),
-            "sendToWorker": _operation("workerSession", _said_by("server"), http=False),
-            "receiveFromWorker": _operation("workerSession", _said_by("worker"), http=False) | {"action": "receive"},
+            "sendToWorker": _operation("workerSession", _said_by("server"), http=False) | _needs(OPENING),
+            "receiveFromWorker": _operation("workerSession", _said_by("worker"), http=False)
+            | {"action": "receive"}
+            | _needs(OPENING),
         },
         "components": {
             "messages": {
@@ -208,6 +221,7 @@ def _schemas(found: dict[tuple[str, int], type[Event]]) -> dict[str, Any]:
     },
     openapi_extra=openapi.takes_headers("If-None-Match"),
 )  # fmt: skip
+@public
 async def get_asyncapi(request: Request) -> Response:
     """The events of each stream and NATS subject, with their schemas."""
     return cached_document(request, _rendered(request.app.version), "application/json")

@@ -14,9 +14,11 @@ from starlette.routing import BaseRoute
 
 from api.http.conventions.answers import cached_document
 from api.http.conventions.errors import TITLES
-from api.http.conventions.routing import DirectRoute
+from api.http.conventions.permissions import public
+from api.http.conventions.routing import ACTION, DirectRoute
 from api.http.documents.headers import headers, parameter
 from application.engine.reading.cloudevents import CONTENT_TYPE, ENVELOPE
+from domain.access import Action, roles_that_may
 
 router = APIRouter(tags=["documents"], route_class=DirectRoute)
 
@@ -29,6 +31,8 @@ DESCRIPTION = """
 Commands append events to the log; all reads are derived from the log.
 
 * **Authentication**: `Authorization: Bearer <key>` or `X-API-Key: <key>`.
+* **Permissions**: `x-action` of an operation names what it does, and the role of the key must allow that. A key that may not is
+  answered with 403 `forbidden`, with the `action`, the key's `role`, and the `roles` that may.
 * **Commands** answer with the `position` of their last event. Give it back in the header `Tidelog-Position` of a read, and the read
   waits until it shows what you wrote.
 * **Errors** are problem details (RFC 9457) with a stable `code` and `retryable`.
@@ -112,6 +116,9 @@ PROBLEM = {
         "history": {"type": "string", "description": "With `history-replaced`: id of the present history."},
         "last_common_position": {"type": "integer", "description": "With `history-replaced`."},
         "cursor": {"type": "string", "description": "With `history-replaced`: where to go on."},
+        "action": {"type": "string", "description": "With `forbidden`, if the role of the key does not allow it: the action."},
+        "role": {"type": "string", "description": "With `action`: the role of the key."},
+        "roles": {"type": "array", "items": {"type": "string"}, "description": "With `action`: the roles that may."},
     },
     "required": ["type", "title", "status", "detail", "instance", "code", "retryable", "trace_id"],
 }
@@ -152,6 +159,7 @@ class Document:
     responses={200: gives_content({"application/json": {"type": "object"}}, "ETag", "Cache-Control"), 304: NOT_MODIFIED},
     openapi_extra=takes_headers("If-None-Match"),
 )
+@public
 async def get_openapi_document(request: Request) -> Response:
     document: Document = request.app.state.openapi
     return cached_document(request, document.rendered, "application/json")
@@ -201,7 +209,10 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
     for status in sorted(_errors(path, method, operation)):
         answers.setdefault(str(status), {"$ref": f"#/components/responses/Problem{status}"})
     answers["default"] = _problem()
-    if not path.startswith("/v1/"):
+    if ACTION in operation:
+        action = Action(operation[ACTION])
+        answers["403"]["description"] = f"The key may not `{action}`; roles that may: {', '.join(roles_that_may(action))}"
+    else:
         operation["security"] = []
 
 
@@ -210,9 +221,8 @@ def _errors(path: str, method: str, operation: dict[str, Any]) -> set[int]:
     given = {(known["in"], known["name"]) for known in operation.get("parameters", ())}
     found = {422, 429, 500, 503}
     for applies, statuses in (
-        (path.startswith("/v1/"), (401,)),
-        (path.startswith(("/v1/projections", "/v1/log")), (403,)),
-        (path.startswith("/v1/") and method != "get", (403, 409)),
+        (ACTION in operation, (401, 403)),
+        (ACTION in operation and method != "get", (409,)),
         (any(place == "path" for place, _ in given), (404,)),
         ("requestBody" in operation, (400, 404, 408, 413, 415)),
         (("header", "If-Match") in given, (412,)),

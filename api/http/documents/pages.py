@@ -15,6 +15,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from api.http.conventions.answers import cached_document
 from api.http.conventions.errors import status_of
+from api.http.conventions.permissions import public
 from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
 from domain.errors import TidelogError
@@ -52,6 +53,7 @@ _TAKES = openapi.takes_headers("If-None-Match")
     response_class=RedirectResponse,
     responses={307: openapi.REDIRECT},
 )
+@public
 async def get_root(request: Request) -> Response:
     return RedirectResponse("docs", 307)
 
@@ -63,6 +65,7 @@ async def get_root(request: Request) -> Response:
     responses={200: openapi.gives_content({"text/html": {"type": "string"}}, *_ASSET), 304: openapi.NOT_MODIFIED},
     openapi_extra=_TAKES,
 )
+@public
 async def get_docs(request: Request) -> Response:
     """All routes, to read and to try with a key."""
     return await _file(request, "page.html", "text/html; charset=utf-8")
@@ -74,6 +77,7 @@ async def get_docs(request: Request) -> Response:
     responses={200: openapi.gives_content({"text/javascript": {"type": "string"}}, *_ASSET), 304: openapi.NOT_MODIFIED},
     openapi_extra=_TAKES,
 )
+@public
 async def get_script(request: Request) -> Response:
     return await _file(request, "page.js", "text/javascript; charset=utf-8")
 
@@ -84,6 +88,7 @@ async def get_script(request: Request) -> Response:
     responses={200: openapi.gives_content({"text/css": {"type": "string"}}, *_ASSET), 304: openapi.NOT_MODIFIED},
     openapi_extra=_TAKES,
 )
+@public
 async def get_style(request: Request) -> Response:
     return await _file(request, "page.css", "text/css; charset=utf-8")
 
@@ -96,6 +101,7 @@ async def _file(request: Request, name: str, media_type: str) -> Response:
 
 
 @router.get("/docs/errors", summary="The error codes", response_class=HTMLResponse, responses=_PAGE)
+@public
 async def error_page(request: Request) -> Response:
     """The `type` of a problem document is a link to this page."""
     return HTMLResponse(_error_page(), headers=HEADERS)
@@ -103,7 +109,8 @@ async def error_page(request: Request) -> Response:
 
 @cache
 def _error_page() -> str:
-    return ERRORS.format(rows="".join(_row(error) for error in sorted(_all_errors(), key=lambda error: error.code)))
+    with_a_code = [error for error in _all_errors() if "code" in vars(error)]
+    return ERRORS.format(rows="".join(_row(error) for error in sorted(with_a_code, key=lambda error: error.code)))
 
 
 def _all_errors(base: type[TidelogError] = TidelogError) -> set[type[TidelogError]]:

@@ -13,6 +13,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from api.http.conventions.answers import cached_document
+from api.http.conventions.permissions import public
 from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
 from application.engine.reading.cloudevents import ENVELOPE, ENVELOPE_PATH, schema_path, schema_uri
@@ -87,11 +88,13 @@ _TAKES = openapi.takes_headers("If-None-Match")
     responses={200: openapi.gives(SchemaIndex, "ETag", "Cache-Control"), 304: openapi.NOT_MODIFIED},
     openapi_extra=_TAKES,
 )
+@public
 async def get_index(request: Request) -> Response:
     return cached_document(request, _rendered(index), "application/json")
 
 
 @router.get(ENVELOPE_PATH, summary="The JSON Schema of the envelope of events", responses=_ANSWERS, openapi_extra=_TAKES)
+@public
 async def get_envelope(request: Request) -> Response:
     return cached_document(request, _rendered(_envelope), MEDIA_TYPE)
 
@@ -102,6 +105,7 @@ async def get_envelope(request: Request) -> Response:
     responses=_ANSWERS,
     openapi_extra=_TAKES,
 )
+@public
 async def get_event_schema(request: Request, topic: str, version: int) -> Response:
     """The schema of `data`. A field with a default may be missing in events that were recorded before the field was added."""
     return cached_document(request, _rendered(event_schema, topic, version), MEDIA_TYPE)

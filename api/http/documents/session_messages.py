@@ -14,6 +14,7 @@ from api.http.documents.openapi import Shown
 from api.http.sessions.offers import AgentOffer, ProblemReport, ToolOffer
 from application.engine.ports.views import Timestamp
 from application.workers.hosting.messages import RESERVED, Definitions, Saying, StopReason
+from domain.access import Action
 from domain.failures import Failure
 from domain.kernel import Json
 
@@ -202,6 +203,8 @@ def messages() -> dict[str, dict[str, Any]]:
             same = [_reference(other) for other in models if type_of(other) == type_of(model)]
             payload = same[0] if len(same) == 1 else {"oneOf": same}
             found[f"{side}.{type_of(model)}"] = {"name": type_of(model), "payload": payload}
+            if isinstance(action := getattr(model, "ACTION", None), Action):
+                found[f"{side}.{type_of(model)}"]["x-action"] = action.value
     for name in sorted(RESERVED):
         found[f"worker.{name}"] = {
             "name": name,

@@ -17,6 +17,7 @@ from starlette.responses import Response, StreamingResponse
 from api.http.conventions.answers import next_link
 from api.http.conventions.cursors import HISTORY, PATTERN, cursor_of, ending, page_cursor, reset
 from api.http.conventions.keys import Keys
+from api.http.conventions.permissions import needs
 from api.http.conventions.positions import POSITION
 from api.http.conventions.request import container_of, principal_of
 from api.http.conventions.routing import DirectRoute
@@ -29,6 +30,7 @@ from application.engine.reading.event_pages import event_at, read_event_page
 from application.engine.reading.histories import Cursor, History, HistoryEnded
 from application.runs.follow import RunOver, RunStreams
 from application.runs.lookup import must_be_a_run
+from domain.access import Action
 from domain.errors import HistoryReplaced, InvalidCommand, Unavailable
 from domain.kernel import RecordedEvent
 from domain.registry import REGISTRY
@@ -63,6 +65,7 @@ Root = Annotated[UUID | None, Query(description="Only events inside this run")]
     responses={200: openapi.EVENTS},
     openapi_extra=openapi.takes_headers("Last-Event-ID"),
 )
+@needs(Action.EVENTS_READ)
 async def get_events(
     request: Request,
     after: After = None,
@@ -89,6 +92,7 @@ async def get_events(
     responses={200: openapi.EVENTS, 204: NOTHING_FOLLOWS},
     openapi_extra=openapi.takes_headers("Last-Event-ID"),
 )
+@needs(Action.EVENTS_READ)
 async def get_run_events(
     request: Request,
     run_id: UUID,
@@ -115,6 +119,7 @@ async def get_run_events(
 
 
 @router.get("/v1/events/{position}", summary="One event by its position", responses={200: openapi.EVENT})
+@needs(Action.EVENTS_READ)
 async def get_event(request: Request, position: int) -> Response:
     container = container_of(request)
     event, history = await event_at(container.feed, container.histories, principal_of(request).tenant_id, position)

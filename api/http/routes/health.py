@@ -10,11 +10,13 @@ from starlette.responses import PlainTextResponse, Response
 
 from api.http.conventions.answers import answer
 from api.http.conventions.keys import Keys
+from api.http.conventions.permissions import needs, public
 from api.http.conventions.request import operator_of
 from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
 from api.http.documents.readiness import Liveness, Readiness
 from api.http.readiness import Reports, server_version
+from domain.access import Action, may
 from domain.errors import TidelogError
 
 router = APIRouter(tags=["operations"], route_class=DirectRoute)
@@ -25,6 +27,7 @@ KEY_TIMEOUT_S = 1.0
 
 
 @router.get("/health/live", summary="The process is alive", responses={200: openapi.gives(Liveness)})
+@public
 async def live(request: Request) -> Response:
     return answer({"status": "ok", "version": server_version()})
 
@@ -34,10 +37,12 @@ async def live(request: Request) -> Response:
     summary="Dependencies of this process, the lag of each consumer, and what cannot go on",
     responses={200: openapi.gives(Readiness), 503: openapi.gives(Readiness)},
 )
+@public
 async def ready(request: Request) -> Response:
     """200 if commands and queries are served; otherwise 503, and the report says what is wrong.
 
-    Names of hosts, numbers of processes and texts of errors are only shown to a caller with a valid API key.
+    Names of hosts, numbers of processes and texts of errors are only shown to a caller with a valid API key whose role allows
+    `projections.read`.
     """
     report = await _reports(request).readiness()
     if "members" in report and not await _shows_key(request):
@@ -53,14 +58,17 @@ def _for_strangers(report: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _shows_key(request: Request) -> bool:
-    """Whether the request has a valid API key. False if that cannot be known soon: a report does not wait for a database."""
+    """Whether the request has a valid API key that may read about the server.
+
+    False if that cannot be known soon: a report does not wait for a database.
+    """
     keys: Keys = request.app.state.keys
     try:
         async with asyncio.timeout(KEY_TIMEOUT_S):
-            await keys.principal(request.scope["state"]["headers"])
+            principal, _ = await keys.principal(request.scope["state"]["headers"])
     except (TidelogError, TimeoutError):
         return False
-    return True
+    return may(principal.role, Action.PROJECTIONS_READ)
 
 
 @router.get(
@@ -69,6 +77,7 @@ async def _shows_key(request: Request) -> bool:
     response_class=PlainTextResponse,
     responses={200: openapi.gives_content({"text/plain": {"type": "string"}}, description="The metrics")},
 )
+@public
 async def metrics(request: Request) -> Response:
     return Response(await _reports(request).metrics(), media_type=CONTENT_TYPE_LATEST)
 
@@ -85,6 +94,7 @@ class LogGaps(openapi.Shown):
 
 
 @of_log.get("/v1/log/gaps", summary="Positions of the log without an event", responses={200: openapi.gives(LogGaps)})
+@needs(Action.LOG_READ)
 async def gaps(request: Request) -> Response:
     """Looks at the newest million positions. Every position has an event, unless somebody deleted rows."""
     operator_of(request, "the log is")

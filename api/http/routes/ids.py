@@ -7,9 +7,11 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from api.http.conventions.answers import answer
+from api.http.conventions.permissions import needs
 from api.http.conventions.request import container_of, principal_of
 from api.http.conventions.routing import DirectRoute
 from application.find_ids import find_ids
+from domain.access import Action
 
 router = APIRouter(tags=["events"], route_class=DirectRoute)
 
@@ -33,6 +35,7 @@ class FoundIds(BaseModel):
 
 
 @router.get("/v1/ids/{id}", summary="What an id or its beginning names", responses={200: {"model": FoundIds}})
+@needs(Action.CATALOG_READ)
 async def get_ids(request: Request, id: str) -> Response:
     """`id`: a complete id, at least four digits of its beginning, or the id of an event (`<stream id>:<version>`).
 

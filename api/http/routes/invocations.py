@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from api.http.conventions.answers import OF_COMMANDS, OF_LISTS, accepted, answer, page_answer
 from api.http.conventions.bodies import Body, body_of
+from api.http.conventions.permissions import needs
 from api.http.conventions.positions import POSITION, caught_up, listed_as_of
 from api.http.conventions.request import caller_of, container_of, principal_of
 from api.http.conventions.routing import DirectRoute
@@ -20,6 +21,7 @@ from application.invocations import resolve_invocation as resolve
 from application.reads import InvocationsWanted, Positioned
 from application.views.invocations import InvocationSummary, InvocationView, Status
 from domain import invocations as rules
+from domain.access import Action
 from domain.failures import Failure
 from domain.kernel import Json
 
@@ -69,6 +71,7 @@ class InvocationPage(BaseModel):
     responses={200: openapi.gives(InvocationPage, *OF_LISTS)},
     openapi_extra=openapi.takes_headers(POSITION),
 )
+@needs(Action.INVOCATIONS_READ)
 async def get_invocations(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 50,
@@ -95,6 +98,7 @@ async def get_invocations(
     summary="A tool call, now or at any position or time",
     responses={200: openapi.gives(InvocationView, POSITION, "ETag")},
 )
+@needs(Action.INVOCATIONS_READ)
 async def get_invocation(request: Request, invocation_id: UUID, as_of: CallAsOf = None) -> Response:
     """The tool call as folded from its events in the log, up to `as_of` if that is given."""
     found = await call_of(request, invocation_id, as_of)
@@ -119,6 +123,7 @@ async def call_of(request: Request, invocation_id: UUID, as_of: str | None) -> P
         {"error": {"type": "NotSent", "message": "no trace of it"}, "reason": "The log of the mail server does not have it."},
     ),
 )
+@needs(Action.INVOCATIONS_RESOLVE)
 async def resolve_invocation(request: Request, invocation_id: UUID) -> Response:
     """Records how a tool call ended, as a person has found out.
 

@@ -12,12 +12,14 @@ from starlette.responses import Response
 
 from api.http.conventions.answers import answer, next_link
 from api.http.conventions.bodies import Body, body_of
+from api.http.conventions.permissions import needs
 from api.http.conventions.request import container_of, operator_of
 from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
 from application.engine.ports.pages import MAX_LIMIT, position_cursor
 from application.engine.ports.parked import ParkedView
 from application.engine.ports.projections import ProblemView, ProjectionOperations, ProjectionView, Purpose
+from domain.access import Action
 
 router = APIRouter(tags=["projections"], route_class=DirectRoute)
 
@@ -72,6 +74,7 @@ class RetryAnswer(BaseModel):
 @router.get(
     "/v1/projections", summary="Read models, their positions and their operations", responses={200: openapi.gives(ProjectionList)}
 )
+@needs(Action.PROJECTIONS_READ)
 async def get_projections(request: Request) -> Response:
     _operator(request)
     operations = container_of(request).projections
@@ -79,11 +82,13 @@ async def get_projections(request: Request) -> Response:
 
 
 @router.get("/v1/projections/{name}", summary="One read model", responses={200: openapi.gives(ProjectionView)})
+@needs(Action.PROJECTIONS_READ)
 async def get_projection(request: Request, name: str) -> Response:
     return answer(await _known(request, name).view(name))
 
 
 @router.get("/v1/projections/{name}/parked", summary="Parked events, in order", responses={200: openapi.gives(ParkedPage, "Link")})
+@needs(Action.PROJECTIONS_READ)
 async def get_parked(request: Request, name: str, limit: Limit = 100, cursor: str | None = None) -> Response:
     """`name`: a read model, `sagas`, one partition of the sagas, such as `sagas:3`, or `due-timers`."""
     _operator(request)
@@ -104,6 +109,7 @@ async def get_parked(request: Request, name: str, limit: Limit = 100, cursor: st
     responses={202: openapi.gives(ProjectionView)},
     openapi_extra=openapi.body(RebuildBody, {}, {"swap": False}),
 )
+@needs(Action.PROJECTIONS_REBUILD)
 async def post_rebuild(request: Request, name: str) -> Response:
     """The live version serves until the new version replaces it in one transaction. The old version is then kept for a rollback."""
     operations, body = _known(request, name), await body_of(request, RebuildBody)
@@ -117,6 +123,7 @@ async def post_rebuild(request: Request, name: str) -> Response:
     responses={202: openapi.gives(ProjectionView)},
     openapi_extra=openapi.body(RebuildBody, {}),
 )
+@needs(Action.PROJECTIONS_REBUILD)
 async def post_rollback(request: Request, name: str) -> Response:
     """The previous version first catches up from its own position. The version that is live now is then kept in its place."""
     operations, body = _known(request, name), await body_of(request, RebuildBody)
@@ -130,6 +137,7 @@ async def post_rollback(request: Request, name: str) -> Response:
     responses={202: openapi.gives(ProjectionView)},
     openapi_extra=openapi.body(EmptyBody, {}),
 )
+@needs(Action.PROJECTIONS_VERIFY)
 async def post_verify(request: Request, name: str) -> Response:
     """Builds the tables again from the log and compares them with the live tables at one position. `check` shows the outcome."""
     operations, _ = _known(request, name), await body_of(request, EmptyBody)
@@ -143,6 +151,7 @@ async def post_verify(request: Request, name: str) -> Response:
     responses={202: openapi.gives(ProjectionView)},
     openapi_extra=openapi.body(EmptyBody, {}),
 )
+@needs(Action.PROJECTIONS_REBUILD)
 async def post_swap(request: Request, name: str) -> Response:
     operations, _ = _known(request, name), await body_of(request, EmptyBody)
     return answer(await operations.ask_swap(name), 202)
@@ -154,6 +163,7 @@ async def post_swap(request: Request, name: str) -> Response:
     responses={200: openapi.gives(ProjectionView)},
     openapi_extra=openapi.body(CancelBuildBody, {}, {"purpose": "check"}),
 )
+@needs(Action.PROJECTIONS_REBUILD)
 async def post_cancel(request: Request, name: str) -> Response:
     """The tables that a rebuild or a check has built are dropped. The version that a rollback would bring back is kept."""
     operations, body = _known(request, name), await body_of(request, CancelBuildBody)
@@ -163,6 +173,7 @@ async def post_cancel(request: Request, name: str) -> Response:
 @router.delete(
     "/v1/projections/{name}/previous", summary="Drop the previous version", responses={200: openapi.gives(ProjectionView)}
 )
+@needs(Action.PROJECTIONS_REBUILD)
 async def delete_previous(request: Request, name: str) -> Response:
     return answer(await _known(request, name).drop_previous(name))
 
@@ -176,6 +187,7 @@ async def delete_previous(request: Request, name: str) -> Response:
     responses={200: openapi.gives(RetryAnswer)},
     openapi_extra=openapi.body(RetryParkedBody, {}, {"root_id": "0198c0de-0000-7000-8000-000000000001"}),
 )
+@needs(Action.PROJECTIONS_RETRY)
 async def post_retry(request: Request, name: str) -> Response:
     """Tries root by root, each root in one transaction and in order. Events that fail again stay parked; the answer has the error.
 

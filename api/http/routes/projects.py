@@ -11,6 +11,7 @@ from uuid_utils.compat import uuid7
 from api.http.conventions.answers import OF_COMMANDS, OF_LISTS, accepted, page_answer
 from api.http.conventions.bodies import Body, body_of
 from api.http.conventions.idempotency import key_of, keyed_request, one_content
+from api.http.conventions.permissions import needs
 from api.http.conventions.positions import POSITION, caught_up
 from api.http.conventions.request import container_of, principal_of
 from api.http.conventions.routing import DirectRoute
@@ -18,6 +19,7 @@ from api.http.documents import openapi
 from application.engine.ports.pages import MAX_LIMIT, uuid_cursor
 from application.projects import create_project
 from application.views.projects import ProjectView
+from domain.access import Action
 from domain.kernel import Json
 from domain.projects import CreateProject, ProjectName
 
@@ -49,6 +51,7 @@ class ProjectPage(BaseModel):
         CreateProjectBody, {"name": "Reviews", "metadata": {"team": "platform"}}, takes=("Idempotency-Key",)
     ),
 )
+@needs(Action.PROJECTS_CREATE)
 async def post_project(request: Request) -> Response:
     body = await body_of(request, CreateProjectBody)
     key = key_of(request, body)
@@ -65,6 +68,7 @@ async def post_project(request: Request) -> Response:
     responses={200: openapi.gives(ProjectPage, *OF_LISTS)},
     openapi_extra=openapi.takes_headers(POSITION),
 )
+@needs(Action.PROJECTS_READ)
 async def get_projects(
     request: Request, limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100, cursor: str | None = None
 ) -> Response:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from api.http.conventions.answers import answer, replayed
 from api.http.conventions.bodies import Body, body_of
+from api.http.conventions.permissions import needs
 from api.http.conventions.positions import POSITION
 from api.http.conventions.request import caller_of, container_of
 from api.http.conventions.routing import DirectRoute
@@ -18,6 +19,7 @@ from api.http.documents import openapi
 from application.engine.commands.request import CommandOutcome
 from application.workers.earlier import WorkerProtocolReplaced
 from domain import agent_runs, invocations
+from domain.access import Action
 from domain.failures import Failure
 from domain.kernel import Json, ShortText
 
@@ -73,6 +75,7 @@ def _reported(outcome: CommandOutcome, stream_id: UUID, **told: bool) -> Respons
     responses={200: openapi.gives(Reported, *OF_REPORTS)},
     openapi_extra=openapi.body(CompleteBody),
 )
+@needs(Action.WORKERS_WORK)
 async def complete_agent_run(request: Request, agent_run_id: UUID) -> Response:
     body, workers, caller = await body_of(request, CompleteBody), container_of(request).workers, caller_of(request)
     await workers.earlier.must_be_of_agent_run(caller.tenant_id, agent_run_id, body.attempt)
@@ -89,6 +92,7 @@ async def complete_agent_run(request: Request, agent_run_id: UUID) -> Response:
     responses={200: openapi.gives(FailAnswer, *OF_REPORTS)},
     openapi_extra=openapi.body(FailBody),
 )
+@needs(Action.WORKERS_WORK)
 async def fail_agent_run(request: Request, agent_run_id: UUID) -> Response:
     body, workers, caller = await body_of(request, FailBody), container_of(request).workers, caller_of(request)
     await workers.earlier.must_be_of_agent_run(caller.tenant_id, agent_run_id, body.attempt)
@@ -104,6 +108,7 @@ async def fail_agent_run(request: Request, agent_run_id: UUID) -> Response:
     responses={200: openapi.gives(Reported, *OF_REPORTS)},
     openapi_extra=openapi.body(CompleteInvocationBody),
 )
+@needs(Action.WORKERS_WORK)
 async def complete_invocation(request: Request, invocation_id: UUID) -> Response:
     body, workers, caller = await body_of(request, CompleteInvocationBody), container_of(request).workers, caller_of(request)
     await workers.earlier.must_be_of_call(caller.tenant_id, invocation_id, body.attempt)
@@ -118,6 +123,7 @@ async def complete_invocation(request: Request, invocation_id: UUID) -> Response
     responses={200: openapi.gives(Reported, *OF_REPORTS)},
     openapi_extra=openapi.body(FailBody),
 )
+@needs(Action.WORKERS_WORK)
 async def fail_invocation(request: Request, invocation_id: UUID) -> Response:
     body, workers, caller = await body_of(request, FailBody), container_of(request).workers, caller_of(request)
     await workers.earlier.must_be_of_call(caller.tenant_id, invocation_id, body.attempt)
@@ -125,6 +131,7 @@ async def fail_invocation(request: Request, invocation_id: UUID) -> Response:
     return _reported(await workers.invocations.fail(caller, command), invocation_id)
 
 
+@needs(Action.WORKERS_WORK)
 async def gone(request: Request) -> Response:
     raise WorkerProtocolReplaced
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from api.http.conventions.answers import OF_LISTS, page_answer
+from api.http.conventions.permissions import needs
 from api.http.conventions.positions import POSITION, caught_up
 from api.http.conventions.request import container_of, principal_of
 from api.http.conventions.routing import DirectRoute
@@ -16,6 +17,7 @@ from application.engine.ports.pages import MAX_LIMIT, position_cursor
 from application.runs.contents import PageOf, RunContents
 from application.views.messages import MessageView
 from application.views.runs import JournalEntryView, RunCallView
+from domain.access import Action
 
 router = APIRouter(tags=["runs"], route_class=DirectRoute)
 
@@ -44,6 +46,7 @@ class MessagePage(BaseModel):
     responses={200: openapi.gives(CallPage, *OF_LISTS)},
     openapi_extra=openapi.takes_headers(POSITION),
 )
+@needs(Action.RUNS_READ)
 async def get_calls(
     request: Request, run_id: UUID, limit: Limit = 100, cursor: str | None = None, as_of: ListAsOf = None
 ) -> Response:
@@ -57,6 +60,7 @@ async def get_calls(
     summary="Journal of a run: what its agents have finished",
     responses={200: openapi.gives(JournalPage, *OF_LISTS)},
 )
+@needs(Action.RUNS_READ)
 async def get_journal(
     request: Request, run_id: UUID, limit: Limit = 100, cursor: str | None = None, as_of: ListAsOf = None
 ) -> Response:
@@ -71,6 +75,7 @@ async def get_journal(
     responses={200: openapi.gives(MessagePage, *OF_LISTS)},
     openapi_extra=openapi.takes_headers(POSITION),
 )
+@needs(Action.RUNS_READ)
 async def get_messages(
     request: Request, run_id: UUID, limit: Limit = 100, cursor: str | None = None, as_of: ListAsOf = None
 ) -> Response:

@@ -17,6 +17,7 @@ from api.http.conventions.afterwards import afterwards
 from api.http.conventions.answers import OF_COMMANDS, OF_LISTS, accepted, answer, next_link, page_answer
 from api.http.conventions.bodies import Body, body_of
 from api.http.conventions.idempotency import Key, key_of, keyed_request, one_content
+from api.http.conventions.permissions import needs
 from api.http.conventions.positions import POSITION, caught_up, listed_as_of, wanted_position
 from api.http.conventions.preconditions import expected_version, precondition
 from api.http.conventions.request import container_of, header, principal_of
@@ -36,6 +37,7 @@ from application.runs.start import UnknownAgent, start_run
 from application.views.runs import RunSummary, RunView
 from application.views.work_logs import WorkLineView
 from domain import runs as rules
+from domain.access import Action
 from domain.kernel import ShortText
 from domain.projects import default_project_id
 
@@ -84,6 +86,7 @@ class LogPage(BaseModel):
         takes=("Idempotency-Key", "Prefer"),
     ),
 )
+@needs(Action.RUNS_START)
 async def post_run(request: Request) -> Response:
     """The run is durable when the request is answered. `Prefer: wait=30` waits up to 30 seconds (60 at most) for the outcome."""
     body = await body_of(request, StartRunBody)
@@ -178,6 +181,7 @@ def _wait_of(preferences: str) -> int:
     responses={200: openapi.gives(RunPage, *OF_LISTS)},
     openapi_extra=openapi.takes_headers(POSITION),
 )
+@needs(Action.RUNS_READ)
 async def get_runs(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 50,
@@ -205,6 +209,7 @@ async def get_runs(
     responses={200: openapi.gives(RunView, POSITION, "ETag", "Preference-Applied")},
     openapi_extra=openapi.takes_headers(POSITION, "Prefer"),
 )
+@needs(Action.RUNS_READ)
 async def get_run(request: Request, run_id: UUID, as_of: AsOf = None) -> Response:
     """`as_of`: a position or an RFC 3339 time. The answer is then the run as replayed from the log up to there.
 
@@ -241,6 +246,7 @@ async def _run_now(request: Request, tenant_id: UUID, run_id: UUID) -> Positione
     responses={202: openapi.gives(RunAccepted, *OF_COMMANDS)},
     openapi_extra=openapi.body(CancelBody, {"reason": "no longer needed"}, takes=("Idempotency-Key", "If-Match")),
 )
+@needs(Action.RUNS_CANCEL)
 async def cancel_run(request: Request, run_id: UUID) -> Response:
     body = await body_of(request, CancelBody)
     key = key_of(request, body)
@@ -258,6 +264,7 @@ async def cancel_run(request: Request, run_id: UUID) -> Response:
     summary="What the agents and tools of a run have logged",
     responses={200: openapi.gives(LogPage, "Link")},
 )
+@needs(Action.RUNS_READ)
 async def get_logs(
     request: Request,
     run_id: UUID,

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from api.http.conventions.answers import OF_LISTS, page_answer
+from api.http.conventions.permissions import needs
 from api.http.conventions.positions import POSITION, caught_up
 from api.http.conventions.request import container_of, principal_of
 from api.http.conventions.routing import DirectRoute
@@ -14,6 +15,7 @@ from api.http.documents import openapi
 from application.engine.ports.pages import MAX_LIMIT, decode_cursor
 from application.views.tools import ToolView
 from application.workers.listing import count_workers
+from domain.access import Action
 
 router = APIRouter(tags=["agents and tools"], route_class=DirectRoute)
 
@@ -29,6 +31,7 @@ class ToolPage(BaseModel):
     responses={200: openapi.gives(ToolPage, *OF_LISTS)},
     openapi_extra=openapi.takes_headers(POSITION),
 )
+@needs(Action.CATALOG_READ)
 async def get_tools(
     request: Request, limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100, cursor: str | None = None
 ) -> Response:

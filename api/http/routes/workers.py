@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from api.http.conventions.answers import answer, next_link
+from api.http.conventions.permissions import needs
 from api.http.conventions.request import container_of, principal_of
 from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
@@ -15,6 +16,7 @@ from application.engine.ports.pages import MAX_LIMIT, decode_cursor
 from application.engine.ports.views import Timestamp
 from application.views.workers import WorkerView
 from application.workers.listing import list_workers
+from domain.access import Action
 
 router = APIRouter(tags=["workers"], route_class=DirectRoute)
 
@@ -29,6 +31,7 @@ class WorkerPage(BaseModel):
     summary="Workers that have a session, by their ids",
     responses={200: openapi.gives(WorkerPage, "Link")},
 )
+@needs(Action.WORKERS_READ)
 async def get_workers(
     request: Request, limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100, cursor: str | None = None
 ) -> Response:
@@ -55,6 +58,7 @@ class ProblemList(BaseModel):
     summary="Files that workers cannot use, by their newest reports",
     responses={200: openapi.gives(ProblemList)},
 )
+@needs(Action.WORKERS_READ)
 async def get_problems(request: Request, limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100) -> Response:
     """A report expires three minutes after the worker has vanished."""
     found = await container_of(request).problems.of_tenant(principal_of(request).tenant_id, limit)

@@ -14,10 +14,11 @@ from api.container import Container
 from api.http.conventions.errors import response_to
 from api.http.conventions.keys import Keys
 from api.http.conventions.middleware import must_be_single
+from api.http.conventions.request import Principal
 from api.http.sessions.answers import Answers
 from api.http.sessions.connection import SessionConnection
 from api.http.sessions.frames import Unreadable, read
-from api.http.sessions.limits import PATH, PROTOCOL
+from api.http.sessions.limits import OPENING, PATH, PROTOCOL
 from api.http.sessions.offers import read_offers
 from api.http.sessions.outbox import Outbox
 from api.metrics import REQUESTS, SESSION_MESSAGES, SESSION_SLOTS, SESSIONS
@@ -25,8 +26,9 @@ from application.engine.background import end
 from application.engine.commands.request import Caller, request_of_entrance
 from application.engine.ports import log_context
 from application.workers.hosting.credit import KINDS
-from application.workers.hosting.messages import MalformedMessage, Refused
+from application.workers.hosting.messages import MalformedMessage, Refused, Saying
 from application.workers.hosting.session import HostedSession, Visitor
+from domain.access import NotPermitted, Role, may, must_be_allowed
 from domain.errors import Forbidden, InvalidCommand, Unavailable
 
 log = structlog.get_logger(__name__)
@@ -46,7 +48,7 @@ class Sessions:
         state: dict[str, Any] = scope["state"]
         connection: SessionConnection = state["connection"]
         try:
-            caller = await self._admitted(scope, connection)
+            principal = await self._admitted(scope, connection)
         except Exception as error:  # noqa: BLE001  # every error gets an answer
             response = response_to(scope, error)  # type: ignore[arg-type]  # a Scope is a dict
             REQUESTS.labels("GET", PATH, response.status_code).inc()
@@ -60,11 +62,11 @@ class Sessions:
         await send({"type": "websocket.accept", "subprotocol": PROTOCOL, "headers": trace})
         SESSIONS.inc()
         try:
-            await self._serve(caller, state, connection, receive, send)
+            await self._serve(principal, state, connection, receive, send)
         finally:
             SESSIONS.dec()
 
-    async def _admitted(self, scope: Scope, connection: SessionConnection) -> Visitor:
+    async def _admitted(self, scope: Scope, connection: SessionConnection) -> Principal:
         """Raises TidelogError if the caller may not connect."""
         state, headers = scope["state"], scope["state"]["headers"]
         if self._container.live.closed:
@@ -76,31 +78,26 @@ class Sessions:
         only = {b"authorization": headers.get(b"authorization", b"")}  # no other header, which another site could have set
         principal, state["key"] = await self._keys.principal(only)
         connection.identify(principal.key_id)
+        must_be_allowed(principal.role, OPENING)
         if PROTOCOL not in scope["subprotocols"]:
             raise InvalidCommand(f"the subprotocol of a session is {PROTOCOL}: give it in Sec-WebSocket-Protocol")
         log_context.of_request(principal.tenant_id, state["trace_id"])
-        caller = Caller(principal.tenant_id, principal.actor)
-        return Visitor(
-            caller,
-            principal.key_id,
-            lambda: request_of_entrance(caller.tenant_id, caller.actor, None, uuid7(), None, repeatable=False),
-            partial(read_offers, caller.tenant_id),
-        )
+        return principal
 
     async def _serve(
-        self, visitor: Visitor, state: dict[str, Any], connection: SessionConnection, receive: Receive, send: Send
+        self, principal: Principal, state: dict[str, Any], connection: SessionConnection, receive: Receive, send: Send
     ) -> None:
         answers = Answers(state["trace_id"], self._container.settings.max_event_bytes)
         outbox = Outbox(send, answers, connection.abort, connection.write)
-        session = self._container.hosting.open(visitor, outbox)
+        session = self._container.hosting.open(_visitor(principal), outbox)
         outbox.on_relief = session.relieved
         connection.stopping = session.drain
-        connection.on_frame = partial(_take_at_once, copy_context(), session, outbox)
+        connection.on_frame = partial(_take_at_once, copy_context(), session, outbox, principal.role)
         writing = asyncio.create_task(outbox.run(), name="session-outbox")
         try:
             while (message := await receive())["type"] != "websocket.disconnect":
                 if not outbox.ended:
-                    _take(session, outbox, message.get("text"))
+                    _take(session, outbox, principal.role, message.get("text"))
                 await outbox.relieved.wait()
         finally:
             connection.on_frame = None
@@ -109,7 +106,17 @@ class Sessions:
             await end(writing)
 
 
-def _take(session: HostedSession, outbox: Outbox, text: str | None) -> None:
+def _visitor(principal: Principal) -> Visitor:
+    tenant_id, actor = principal.tenant_id, principal.actor
+    return Visitor(
+        Caller(tenant_id, actor),
+        principal.key_id,
+        lambda: request_of_entrance(tenant_id, actor, None, uuid7(), None, repeatable=False),
+        partial(read_offers, tenant_id),
+    )
+
+
+def _take(session: HostedSession, outbox: Outbox, role: Role, text: str | None) -> None:
     """Takes one frame. None: it is no text."""
     try:
         if text is None:
@@ -120,19 +127,30 @@ def _take(session: HostedSession, outbox: Outbox, text: str | None) -> None:
         for said in found:
             if isinstance(said, Unreadable):
                 outbox.put(Refused(said.id, said.error))
+            elif not may(role, said.ACTION):
+                _forbid(outbox, said, NotPermitted(role, said.ACTION))
             else:
                 session.take(said, size)
     except MalformedMessage as error:
         outbox.end("malformed", error)
 
 
-def _take_at_once(context: Context, session: HostedSession, outbox: Outbox, text: str) -> bool:
+def _forbid(outbox: Outbox, said: Saying, error: NotPermitted) -> None:
+    """Refuses a message by its id. Without one nobody could be told, and the session ends."""
+    id = getattr(said, "id", None)
+    if id is None:
+        outbox.end("forbidden", error)
+    else:
+        outbox.put(Refused(id, error))
+
+
+def _take_at_once(context: Context, session: HostedSession, outbox: Outbox, role: Role, text: str) -> bool:
     """Takes one frame in the callback of the socket, unless too much waits to be sent. `context`: of the session's task."""
     if outbox.ended:
         return True
     if not outbox.relieved.is_set():
         return False
-    context.run(_take, session, outbox, text)
+    context.run(_take, session, outbox, role, text)
     return True
 
 

@@ -1,7 +1,11 @@
-"""The bounds of the protocol. docs/reference/worker-sessions.md names them."""
+"""The bounds of the protocol, and the action of its endpoint. docs/reference/worker-sessions.md names them."""
+
+from domain.access import Action
 
 PATH = "/v1/workers/session"
 PROTOCOL = "tidelog.worker.v1"
+OPENING = Action.WORKERS_WORK
+"""What the key of a worker must allow, to open a session."""
 MAX_MESSAGES = 256
 """Messages of a frame."""
 MAX_FRAME = 256 * 1024

@@ -22,6 +22,7 @@ CODES: dict[Ending, int] = {
     "unavailable": 1013,
     "malformed": 4400,
     "key": 4401,
+    "forbidden": 4403,
     "silent": 4408,
     "replaced": 4409,
     "too-much": 4413,

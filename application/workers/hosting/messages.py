@@ -6,7 +6,7 @@ The fields are those of docs/reference/worker-sessions.md. How a message looks o
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,6 +15,7 @@ from application.engine.ports.work_logs import Level
 from application.workers.claims import ClaimedAgentRun
 from application.workers.journal import JournalView
 from application.workers.sessions import ClaimedCall
+from domain.access import Action
 from domain.agent_runs import EntryKey
 from domain.context import ValueName
 from domain.errors import Forbidden, InvalidCommand, TidelogError
@@ -89,7 +90,10 @@ Token = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class Said(BaseModel):
-    """The base of all that a worker says. Unknown fields are ignored: a server may be older than its workers."""
+    """The base of all that a worker says. Unknown fields are ignored: a server may be older than its workers.
+
+    Each message has an `ACTION`, which the role of the worker's key must allow.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -117,6 +121,7 @@ class Definitions(Said):
 
 
 class Hello(Definitions):
+    ACTION: ClassVar = Action.WORKERS_WORK
     t: Literal["hello"]
     versions: tuple[int, ...] = Field(min_length=1, max_length=20)
     worker: Annotated[ShortText, Field(min_length=1)]
@@ -129,26 +134,31 @@ class Hello(Definitions):
 
 
 class Define(Definitions):
+    ACTION: ClassVar = Action.WORKERS_WORK
     t: Literal["define"]
     id: int = Field(ge=1, le=MAX_ID)
 
 
 class FreeSlots(SlotCounts):
+    ACTION: ClassVar = Action.WORKERS_WORK
     t: Literal["credit"]
     n: int = Field(ge=0, le=MAX_ID)
 
 
 class LifeSign(Said):
+    ACTION: ClassVar = Action.WORKERS_WORK
     t: Literal["beat"] = "beat"
 
 
 class Leaving(Said):
+    ACTION: ClassVar = Action.WORKERS_WORK
     t: Literal["leaving"]
 
 
 class Report(Said):
     """The base of all that a worker says about one piece of work."""
 
+    ACTION: ClassVar = Action.WORKERS_WORK
     id: int = Field(ge=1, le=MAX_ID)
     work: UUID
     attempt: int = Field(ge=1)
@@ -230,6 +240,7 @@ class LoggedLine(Said):
 class Log(Said):
     """Lines of an agent or a tool. They have no answer."""
 
+    ACTION: ClassVar = Action.WORKERS_WORK
     t: Literal["log"]
     work: UUID
     attempt: int = Field(ge=1)
@@ -329,5 +340,5 @@ class Drain:
 
 Answer = Welcome | Defined | WorkForAgent | WorkForTool | Done | Refused | Update | Stop | Drain | LifeSign
 
-Ending = Literal["left", "stopping", "malformed", "key", "silent", "too-much", "no-version", "replaced", "unavailable"]
+Ending = Literal["left", "stopping", "malformed", "key", "silent", "too-much", "forbidden", "no-version", "replaced", "unavailable"]
 """Why the server ends a session's connection."""

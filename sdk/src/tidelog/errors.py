@@ -175,7 +175,14 @@ class AuthenticationError(TidelogAPIError):
 
 
 class PermissionDeniedError(TidelogAPIError):
-    """403: the key may not do this."""
+    """403: the key may not do this. `action`: what its `role` does not allow, and `roles`: those that allow it.
+
+    `action` and `role` are None where the role is not the reason.
+    """
+
+    action: str | None = None
+    role: str | None = None
+    roles: tuple[str, ...] = ()
 
 
 class NotFoundError(TidelogAPIError):
@@ -236,7 +243,7 @@ def api_error(status: int, problem: Mapping[str, Any]) -> TidelogAPIError:
         common = problem.get("last_common_position")
         if isinstance(common, int):
             return HistoryReplaced(str(problem.get("history")), common, str(problem.get("cursor") or common), str(detail))
-    return kind(
+    refusal = kind(
         status,
         code=code,
         title=str(problem.get("title") or "the server refused the request"),
@@ -244,3 +251,8 @@ def api_error(status: int, problem: Mapping[str, Any]) -> TidelogAPIError:
         errors=[item for item in errors if isinstance(item, Mapping)] if isinstance(errors, list) else (),
         retryable=bool(problem.get("retryable", status in (429, 502, 503, 504))),
     )
+    if isinstance(refusal, PermissionDeniedError) and "action" in problem:
+        roles = problem.get("roles")
+        refusal.action, refusal.role = str(problem["action"]), str(problem.get("role"))
+        refusal.roles = tuple(map(str, roles)) if isinstance(roles, list) else ()
+    return refusal

@@ -42,7 +42,7 @@ LINES_WITHIN_S = 0.1
 MAX_IN_HAND = 5_000
 """Pieces of work that a `hello` may name. The server sends further ones again, under the same attempt."""
 
-NOT_THE_KEY, NOT_UNDERSTOOD, NO_COMMON_VERSION = 4401, 4400, 4426
+NOT_THE_KEY, NOT_ALLOWED, NOT_UNDERSTOOD, NO_COMMON_VERSION = 4401, 4403, 4400, 4426
 
 
 class RefusedSession(Exception):
@@ -245,7 +245,7 @@ class Driver:
             reason = _reason(task) if task.done() else f"the server did not welcome the worker within {WELCOME_S:.0f} s"
             if talk.problem is not None:
                 raise _final(api_error(int(talk.problem.get("status") or 500), talk.problem))
-            if talk.code in (NOT_THE_KEY, NOT_UNDERSTOOD, NO_COMMON_VERSION):
+            if talk.code in (NOT_THE_KEY, NOT_ALLOWED, NOT_UNDERSTOOD, NO_COMMON_VERSION):
                 raise RefusedSession(reason)
             raise LinkError(reason)
         finally:
