@@ -30,6 +30,8 @@ ROUTES: dict[type[Command], Route] = {
     tenants.IssueApiKey: _own_stream(tenants.DECIDER, "tenant_id"),
     tenants.RevokeApiKey: _own_stream(tenants.DECIDER, "tenant_id"),
     projects.CreateProject: _own_stream(projects.DECIDER, "project_id", "name", "metadata", creates=True),
+    projects.RemoveProject: _own_stream(projects.DECIDER, "project_id"),
+    projects.UseProject: _own_stream(projects.DECIDER, "project_id"),
     agents.RegisterAgent: _own_stream(agents.DECIDER, "agent_id"),
     tools.RegisterTool: _own_stream(tools.DECIDER, "tool_id"),
     runs.StartRun: _own_stream(runs.DECIDER, "run_id", creates=True),

@@ -11,7 +11,7 @@ from domain.kernel import Event
 
 SLICES: dict[str, tuple[type[Event], ...]] = {
     "tenants": (tenants.TenantCreated, tenants.ApiKeyIssued, tenants.ApiKeyRevoked),
-    "projects": (projects.ProjectCreated,),
+    "projects": (projects.ProjectCreated, projects.ProjectRemoved),
     "agents": (agents.AgentRegistered,),
     "tools": (tools.ToolRegistered,),
     "runs": (

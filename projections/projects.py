@@ -8,7 +8,7 @@ from application.engine.ports.pages import Page, encode_cursor
 from application.reads import Positioned
 from application.views.projects import ProjectView
 from domain.kernel import Json, RecordedEvent
-from domain.projects import ProjectCreated
+from domain.projects import ProjectCreated, ProjectRemoved
 from projections.engine.checkpoints import reading
 from projections.kernel import (
     Connection,
@@ -41,7 +41,17 @@ async def on_project_created(connection: Connection, batch: Sequence[RecordedEve
     )
 
 
-PROJECTION = Projection("projects", topics_of(ProjectCreated), ("project",), by_topic((ProjectCreated, on_project_created)))
+async def on_project_removed(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
+    """The list has the projects in which runs can be started. The events keep the others."""
+    await connection.execute("DELETE FROM project WHERE project_id = ANY (%s)", ([e.stream_id for e in batch],))
+
+
+PROJECTION = Projection(
+    "projects",
+    topics_of(ProjectCreated, ProjectRemoved),
+    ("project",),
+    by_topic((ProjectCreated, on_project_created), (ProjectRemoved, on_project_removed)),
+)
 
 
 async def list_projects(connection: Connection, tenant_id: UUID, *, limit: int, after: UUID | None) -> Page[ProjectView]:

@@ -55,6 +55,34 @@ def create(
     output.run(_create(name, metadata, data_dir, url, as_json))
 
 
+@app.command()
+def remove(
+    project: Annotated[str, typer.Argument(metavar="PROJECT", help="The project's id, as `projects list` shows it.")],
+    data_dir: options.DataDir = None,
+    url: options.Url = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Remove a project whose runs have all ended. The runs stay readable, and no further run can be started in the project.
+
+    Example:
+
+      tidelog projects remove 0198c0de-0000-7000-8000-000000000001
+    """
+    output.run(_remove(project, data_dir, url, as_json))
+
+
+async def _remove(project: str, data_dir: Path | None, url: str | None, as_json: bool) -> None:
+    from uuid import UUID
+
+    project_id = output.uuid_of(project, "a project", "projects list")
+    async with server_of(data_dir, url, as_json) as server:
+        await server.client.remove_project(UUID(project_id))
+    if as_json:
+        output.document({"project_id": project_id})
+    else:
+        output.say(f"Removed project {project_id}")
+
+
 async def _create(name: str, metadata: str | None, data_dir: Path | None, url: str | None, as_json: bool) -> None:
     body: dict[str, Any] = {"name": name} | (
         {"metadata": options.object_of("--metadata", metadata)} if metadata is not None else {}

@@ -10,6 +10,7 @@ from application.suggestions import KnownNames, did_you_mean, names_of
 from domain import agents, projects, runs
 from domain.errors import AlreadyExists, NotFound
 from domain.kernel import Event, Json, Metadata, Priority, same_json
+from domain.projects import UnknownProject
 
 MAX_NAMED = 5
 """Versions of an agent that a refusal names: the last ones."""
@@ -32,10 +33,6 @@ class StartedDifferently(AlreadyExists):
     """The command started a run before, with another plan, input, project, priority or metadata."""
 
 
-class UnknownProject(NotFound):
-    code = "unknown-project"
-
-
 async def start_run(
     commands: CommandLoop,
     request: CommandRequest,
@@ -55,14 +52,14 @@ async def start_run(
 
     Raises:
         TooManyOpenRuns, TooManyOpenRunsOfTenant: as many runs are open as may be. A repeat of a recorded start is refused, too.
-        UnknownAgent, UnknownProject: with a pointer to the place in the plan.
+        UnknownAgent, UnknownProject: with a pointer to the place in the body.
         AlreadyExists: the id of the run is taken, by something else or by a run of another command.
         StartedDifferently, RepeatedDifferently: the command started a run before, with other content.
     """
     if not admission.counted:
         await admission.ready()
     with admission.admitted(request.tenant_id) as start:
-        await _check_project(commands, request.tenant_id, project_id)
+        of_project = await _part_of_project(commands, request.tenant_id, project_id)
         versions = await _versions(commands, request.tenant_id, plan, known)
         command = runs.StartRun(
             run_id=run_id,
@@ -74,7 +71,7 @@ async def start_run(
             priority=priority,
         )
         try:
-            outcome = await commands.execute(request, command)
+            outcome = await commands.execute(request, command, *of_project)
         except AlreadyExists:
             first = await _first_answer(commands, request, run_id)
             if first is None:
@@ -125,12 +122,18 @@ def _asked_for(asked: runs.Plan, started: runs.Plan) -> bool:
     return all(a == (s if a.agent_version else s.model_copy(update={"agent_version": None})) for a, s in pairs)
 
 
-async def _check_project(commands: CommandLoop, tenant_id: UUID, project_id: UUID) -> None:
+async def _part_of_project(commands: CommandLoop, tenant_id: UUID, project_id: UUID) -> Sequence[projects.UseProject]:
+    """What the start of a run needs of its project. The default project cannot be removed, so nothing is needed of it.
+
+    Raises UnknownProject if there is no such project. Whether it was removed is decided in the append: a repeat of a start from
+    before gets its answer.
+    """
     if project_id == projects.default_project_id(tenant_id):
-        return
+        return ()
     loaded = await commands.load(projects.DECIDER, tenant_id, project_id, fresh=False)
     if loaded.state.created is None:
         raise UnknownProject(f"there is no project {project_id}", pointer="/project_id")
+    return (projects.UseProject(project_id=project_id),)
 
 
 _PINNED: dict[tuple[int, tuple[str, ...]], tuple[runs.Plan, runs.Plan]] = {}

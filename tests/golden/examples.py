@@ -38,6 +38,7 @@ EXAMPLES: tuple[Event, ...] = (
     tenants.ApiKeyIssued(key_id=KEY, label="development", sha256=SHA256),
     tenants.ApiKeyRevoked(key_id=KEY),
     projects.ProjectCreated(name="Reviews", metadata={"team": "platform", "extra": JSON}),
+    projects.ProjectRemoved(name="Reviews"),
     agents.AgentRegistered(
         name="historian", version="2", description="Reads the history.", capabilities=("git.history", "git"),
         input_schema={"type": "object"}, output_schema={"type": "string"},

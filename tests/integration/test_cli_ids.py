@@ -95,6 +95,13 @@ async def test_a_project_is_created_listed_and_given_to_a_run(tidelog: Tidelog, 
     await shared.settled()
     assert (await shared.http.get(f"/v1/runs/{started['run_id']}")).json()["project_id"] == project_id
     assert await tidelog("runs", "messages", run_id) == (0, "No messages.\n", "")
+    code, _, told = await tidelog("projects", "remove", project_id)
+    assert code == 1 and told.startswith(f"error: project-in-use: runs of the project are open: {started['run_id']}; ")
+    await tidelog("runs", "cancel", started["run_id"])
+    assert await tidelog("projects", "remove", project_id) == (0, f"Removed project {project_id}\n", "")
+    assert json.loads((await tidelog("projects", "remove", project_id, "--json"))[1]) == {"project_id": project_id}
+    assert (await tidelog("runs", "start", "alpha", "--project", project_id))[2].startswith("error: unknown-project: ")
+    assert (await tidelog("projects", "remove", "soon"))[0] == 2
 
 
 async def test_what_names_no_event_is_one_line(tidelog: Tidelog, run_id: str) -> None:

@@ -180,6 +180,8 @@ async def use_runs(shared: System, http: httpx2.AsyncClient) -> None:
         assert len(page.json()["data"]) == 1, path
     assert (await http.get(f"/v1/invocations/{adding}")).json()["result"] == 2
     await use_values(shared, http, worker, run_id, {"called": adding, "failed": mailing, "resolved": lost})
+    removed = (await http.post("/v1/projects", json={"name": "removed"})).json()["project_id"]
+    assert (await http.delete(f"/v1/projects/{removed}")).status_code == 200
     assert (await http.get(f"/v1/ids/{run_id[:18]}")).json()["data"][0]["run_id"] == run_id
     assert (await http.get("/v1/workers", params={"limit": 1})).status_code == 200
     assert (await http.get("/v1/workers/problems")).json()["data"] and (await http.get("/v1/log/gaps")).json()["missing"] == 0

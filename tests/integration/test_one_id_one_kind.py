@@ -40,7 +40,7 @@ OF_WORK = {"agent": "agent_runs", "tool": "invocations"}
 PARAMETER = re.compile(r"\{\w+\}")
 FURTHER = {"{step}": "alpha", "{position}": "1"}
 """Values for further parameters of a path. Those that are ids get the id."""
-OWNERS = {"run_id": "runs", "agent_run_id": "agent_runs", "invocation_id": "invocations"}
+OWNERS = {"run_id": "runs", "agent_run_id": "agent_runs", "invocation_id": "invocations", "project_id": "projects"}
 """The slice to which the id of a path parameter belongs."""
 KINDS = (*CATALOG.deciders, "foreign")
 """`foreign`: a stream of a user who uses only the log."""

@@ -134,10 +134,12 @@ async def requests_that_would_be_carried_out(shared: System) -> list[tuple[str, 
         reports.append(("POST", f"/v1/invocations/{call}/{verb}", Action.WORKERS_WORK, {"attempt": 1, **said}))
         reports.append(("POST", f"/v1/agent-runs/{step.work_id}/{verb}", Action.WORKERS_WORK, {"attempt": 2, **said}))
     running_id = await shared.start("walker")
+    project_id = (await shared.http.post("/v1/projects", json={"name": "gone soon"})).json()["project_id"]
     return [
         *reports,
         ("POST", "/v1/runs", Action.RUNS_START, {"agent": "walker"}),
         ("POST", "/v1/projects", Action.PROJECTS_CREATE, {"name": "p"}),
+        ("DELETE", f"/v1/projects/{project_id}", Action.PROJECTS_REMOVE, None),
         ("POST", f"/v1/invocations/{lost}/resolve", Action.INVOCATIONS_RESOLVE, {"result": 1, "reason": "I looked."}),
         ("POST", f"/v1/runs/{running_id}/cancel", Action.RUNS_CANCEL, {}),
         ("POST", "/v1/projections/messages/verify", Action.PROJECTIONS_VERIFY, {}),

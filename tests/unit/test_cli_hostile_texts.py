@@ -47,6 +47,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "runs result": [str(RUN)],
     "projects list": [],
     "projects create": ["name"],
+    "projects remove": [str(PROJECT)],
     "events tail": ["--no-follow"],
     "events show": ["3"],
     "agents list": [],

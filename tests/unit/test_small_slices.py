@@ -80,6 +80,18 @@ def test_a_project_is_created_once_as_it_is() -> None:
         given(projects.DECIDER, created).when(project(**other)).refused(AlreadyExists)
 
 
+def test_a_removed_project_is_removed_once_and_nothing_begins_in_it() -> None:
+    created, removed = projects.ProjectCreated(name="p", metadata={"team": "x"}), projects.ProjectRemoved(name="p")
+    remove, use = projects.RemoveProject(project_id=ONE), projects.UseProject(project_id=ONE)
+    given(projects.DECIDER).when(remove).refused(NotFound)
+    given(projects.DECIDER).when(use).refused(projects.UnknownProject)
+    given(projects.DECIDER, created).when(use).then()
+    given(projects.DECIDER, created).when(remove).then(removed)
+    given(projects.DECIDER, created, removed).when(remove).then()
+    given(projects.DECIDER, created, removed).when(use).refused(projects.UnknownProject)
+    given(projects.DECIDER, created, removed).when(project()).then()
+
+
 @pytest.mark.parametrize("name", ["", "   ", "x" * 201, "a\0b"])
 def test_what_is_no_name_of_a_project(name: str) -> None:
     with pytest.raises(ValidationError):

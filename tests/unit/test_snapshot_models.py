@@ -48,7 +48,10 @@ COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
         st.builds(tenants.IssueApiKey, tenant_id=st.just(ID), key_id=some_id, label=text, sha256=st.just("0" * 64)),
         st.builds(tenants.RevokeApiKey, tenant_id=st.just(ID), key_id=some_id),
     )),
-    "projects": (projects.CreateProject(project_id=ID, name="p", metadata={"a": [1.5, None]}), st.nothing()),
+    "projects": (
+        projects.CreateProject(project_id=ID, name="p", metadata={"a": [1.5, None]}),
+        st.just(projects.RemoveProject(project_id=ID)),
+    ),
     "agents": (agents.RegisterAgent(agent_id=ID, name="a"), st.builds(
         agents.RegisterAgent, agent_id=st.just(ID), name=key, description=text, input_schema=json,
     )),

@@ -9,7 +9,7 @@ from application.catalog import CATALOG, SAGAS
 from application.engine.commands.request import CommandOutcome
 from application.routes import ROUTES
 from application.runs import start as starting
-from application.runs.start import UnknownAgent, UnknownProject, start_run
+from application.runs.start import UnknownAgent, start_run
 from application.setup import set_up
 from application.suggestions import did_you_mean
 from domain import runs, tenants
@@ -17,7 +17,7 @@ from domain.agent_runs import AgentRunRequested
 from domain.agents import AgentRegistered, RegisterAgent, agent_id_of
 from domain.errors import AlreadyExists, Unavailable
 from domain.kernel import derive_id
-from domain.projects import CreateProject, default_project_id
+from domain.projects import CreateProject, RemoveProject, UnknownProject, default_project_id
 from domain.registry import SLICES
 from domain.runs import Plan, RunStarted, Step, sequential
 from domain.tenants import DEFAULT_TENANT_ID, RevokeApiKey
@@ -191,6 +191,22 @@ async def test_a_project_must_be_there_and_the_default_one_always_is(engine: Eng
     bare = Engine()
     await register(bare, "alpha", "1")
     await bare.start("alpha")
+
+
+async def test_no_run_begins_in_a_removed_project_in_any_process(engine: Engine) -> None:
+    """The other process believes that the project is there: the append of the start holds only while that is true."""
+    project_id, other, begun = new_id(), engine.another(), new_id()
+    await engine.give(CreateProject(project_id=project_id, name="mine"))
+    request = request_of(command_id=derive_id(begun, "start"), repeatable=True)
+    given: dict[str, Any] = {"run_id": begun, "request": request, "project_id": project_id}
+    await other.start("alpha", **given)
+    await engine.give(RemoveProject(project_id=project_id))
+    for process in (other, engine):
+        with pytest.raises(UnknownProject, match="was removed") as caught:
+            await process.start("alpha", project_id=project_id)
+        assert caught.value.pointer == "/project_id"
+        assert await process.start("alpha", **given) == begun, "a repeat gets its first answer"
+    assert len([event for event in engine.log.events if event.topic == RunStarted.TOPIC]) == 1
 
 
 async def test_the_start_of_a_run_is_repeated_whatever_was_registered_since(engine: Engine) -> None:

@@ -13,11 +13,11 @@ from api.http.conventions.bodies import Body, body_of
 from api.http.conventions.idempotency import key_of, keyed_request, one_content
 from api.http.conventions.permissions import needs
 from api.http.conventions.positions import POSITION, caught_up
-from api.http.conventions.request import container_of, principal_of
+from api.http.conventions.request import command_request, container_of, principal_of
 from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
 from application.engine.ports.pages import MAX_LIMIT, uuid_cursor
-from application.projects import create_project
+from application.projects import OpenRunsOfProject, create_project, remove_project
 from application.views.projects import ProjectView
 from domain.access import Action
 from domain.kernel import Json
@@ -60,6 +60,24 @@ async def post_project(request: Request) -> Response:
         outcome = await create_project(container_of(request).commands, keyed_request(request, key), command)
     project_id, version = outcome.begun(command.project_id)
     return accepted(outcome, version, {"project_id": str(project_id)}, status=201, headers={"Location": "/v1/projects"})
+
+
+@router.delete(
+    "/v1/projects/{project_id}",
+    summary="Remove a project without open runs",
+    responses={200: openapi.gives(ProjectAccepted, *OF_COMMANDS)},
+)
+@needs(Action.PROJECTS_REMOVE)
+async def delete_project(request: Request, project_id: UUID) -> Response:
+    """No run can be started in the project any more. Its runs, all of which have ended, stay readable, also by its id.
+
+    Refused with 409 `project-in-use` while runs of the project are open. The default project cannot be removed. A second time
+    changes nothing.
+    """
+    container = container_of(request)
+    open_runs = OpenRunsOfProject(container.feed, container.positions, container.reads.runs, container.settings.read_timeout_s)
+    outcome = await remove_project(container.commands, command_request(request), project_id, open_runs)
+    return accepted(outcome, outcome.versions[project_id], {"project_id": str(project_id)}, status=200)
 
 
 @router.get(

@@ -356,6 +356,15 @@ class Client:
         answer = json_of(await self._request("POST", "/v1/projects", body=body, headers=headers))
         return _parse(Project, body | answer if isinstance(answer, dict) else answer)
 
+    async def remove_project(self, project_id: UUID) -> None:
+        """Remove a project: no run can be started in it any more, and its runs stay readable. Again: nothing happens.
+
+        Raises:
+            ConflictError: runs of the project are open (`project-in-use`), or it is the default project (`invalid-state`).
+            NotFoundError: there is no such project.
+        """
+        await self._request("DELETE", f"/v1/projects/{project_id}")
+
     # --- requests ---
 
     async def _request(self, method: str, path: str, **options: Any) -> httpx2.Response:
