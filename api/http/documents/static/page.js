@@ -101,6 +101,7 @@ function operation(method, path, about) {
 function body(method, path, about) {
   const box = make("div");
   if (about.description) box.append(prose(about.description));
+  if (about["x-action"]) box.append(prose(`Action: \`${about["x-action"]}\``));
   const inputs = (about.parameters || []).map(resolved).map((parameter) => ({ parameter, field: fieldOf(parameter) }));
   if (inputs.length) {
     box.append(make("h3", { textContent: "Parameters" }), make("table", {}, ...inputs.map(({ parameter, field }) => make("tr", {},
@@ -127,7 +128,7 @@ function body(method, path, about) {
   box.append(make("p", {}, accept, " ", send), result, make("h3", { textContent: "Answers" }));
   for (const [status, found] of Object.entries(about.responses)) {
     const answer = resolved(found);
-    box.append(later(`${status}  ${answer.description || ""}`, () => make("div", {},
+    box.append(later(`${status}  ${found.description || answer.description || ""}`, () => make("div", {},
       ...Object.entries(answer.headers || {}).map(([name, header]) => make("div", { className: "note" }, make("code", { textContent: name }), " ", ...inline(header.description || ""))),
       ...Object.entries(answer.content || {}).map(([kind, content]) => make("div", {}, make("code", { textContent: kind }), shape(content.schema || {}))))));
   }
