@@ -344,7 +344,7 @@ async def test_a_second_tenant_sees_and_changes_nothing(system: System, worker: 
         await system.settled()
         head = await system.container.feed.head()
         taken = await other.post("/v1/runs", json={"agent": "alpha", "run_id": run_id})
-        assert taken.status_code == 403 and await system.container.feed.head() == head
+        assert taken.status_code == 409 and await system.container.feed.head() == head
         foreign = await other.post("/v1/runs", json={"agent": "alpha", "project_id": project})
         assert (foreign.status_code, foreign.json()["code"]) == (404, "unknown-project")
     assert {event.tenant_id for event in await system.events(run_id)} == {DEFAULT_TENANT_ID}

@@ -402,7 +402,7 @@ async def test_what_the_log_refuses_a_follow_up_for_does_not_reach_the_command(
     await loop.execute(request_of(new_id()), note(theirs))
     await loop.execute(request_of(), note(root, then={"one": [to(theirs)]}))
     assert [event.settled for event in log.streams[root]] == [0] and len(log.streams[theirs]) == 1
-    with pytest.raises(TidelogError, match="another tenant"):
+    with pytest.raises(TidelogError, match="taken by something else"):
         await loop.execute(request_of(), note(theirs, then={"one": [to(root)]}))
 
 
