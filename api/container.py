@@ -9,6 +9,7 @@ from api.settings import Settings
 from application.engine.commands.loop import CommandLoop
 from application.engine.parked import ParkedOperations
 from application.engine.ports.ids import LogIndex
+from application.engine.ports.key_uses import KeyUses
 from application.engine.ports.log import EventFeed, Gaps
 from application.engine.ports.positions import ConsumerPositions
 from application.engine.ports.problems import WorkerProblems
@@ -77,6 +78,8 @@ class Container:
     live: LiveFeed
     positions: ConsumerPositions
     reads: Reads
+    key_uses: KeyUses
+    """Where the times of the last uses of API keys are written."""
     projections: ProjectionOperations
     parked: ParkedOperations
     admission: RunAdmission

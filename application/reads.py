@@ -17,6 +17,7 @@ from application.views.messages import MessageView
 from application.views.parts import OpenParts
 from application.views.projects import ProjectView
 from application.views.runs import JournalEntryView, RunCallView, RunSummary, RunView
+from application.views.tenants import ApiKeyView
 from application.views.tools import ToolView
 from domain.access import Role
 from domain.kernel import RecordedEvent
@@ -40,6 +41,16 @@ class KeyOwner:
     key_id: UUID
     tenant_id: UUID
     role: Role = Role.OWNER
+    valid_for_s: float | None = None
+    """Seconds up to the expiry. None: the key does not expire."""
+
+
+class KeysFound(NamedTuple):
+    """Valid keys, and the position of the read model in which they were looked up."""
+
+    owners: Mapping[str, KeyOwner]
+    """By the hash of the key."""
+    position: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +209,16 @@ class InvocationReads(Protocol):
 
 
 class ApiKeyReads(Protocol):
-    async def owners(self, sha256s: Sequence[str]) -> dict[str, KeyOwner]:
-        """Hash of a key → its owner, for all valid keys among the given hashes."""
+    async def owners(self, sha256s: Sequence[str]) -> KeysFound:
+        """All valid keys among those with the given hashes."""
+        ...
+
+    async def list(self, tenant_id: UUID, *, limit: int, before: UUID | None) -> Positioned[Page[ApiKeyView]]:
+        """Keys before an id, newest first, also those that are not valid any more."""
+        ...
+
+    async def get(self, tenant_id: UUID, key_id: UUID) -> Positioned[ApiKeyView | None]:
+        """A key; None if the tenant has no such key."""
         ...
 
 

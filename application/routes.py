@@ -28,6 +28,7 @@ def _of_invocation(*said: str) -> Route:
 ROUTES: dict[type[Command], Route] = {
     tenants.CreateTenant: _own_stream(tenants.DECIDER, "tenant_id"),
     tenants.IssueApiKey: _own_stream(tenants.DECIDER, "tenant_id"),
+    tenants.RotateApiKey: _own_stream(tenants.DECIDER, "tenant_id"),
     tenants.RevokeApiKey: _own_stream(tenants.DECIDER, "tenant_id"),
     projects.CreateProject: _own_stream(projects.DECIDER, "project_id", "name", "metadata", creates=True),
     projects.RemoveProject: _own_stream(projects.DECIDER, "project_id"),

@@ -10,7 +10,7 @@ from domain.event_registry import EventRegistry, Upcast, unchanged
 from domain.kernel import Event
 
 SLICES: dict[str, tuple[type[Event], ...]] = {
-    "tenants": (tenants.TenantCreated, tenants.ApiKeyIssued, tenants.ApiKeyRevoked),
+    "tenants": (tenants.TenantCreated, tenants.ApiKeyIssued, tenants.ApiKeyRotated, tenants.ApiKeyRevoked),
     "projects": (projects.ProjectCreated, projects.ProjectRemoved),
     "agents": (agents.AgentRegistered,),
     "tools": (tools.ToolRegistered,),
@@ -34,7 +34,10 @@ SLICES: dict[str, tuple[type[Event], ...]] = {
     "context": (context.ContextValueSet,),
 }  # fmt: skip
 
-UPCASTS: dict[tuple[str, int], Upcast] = {(runs.RunStarted.TOPIC, 1): Upcast(runs.RunStartedV1, unchanged)}
+UPCASTS: dict[tuple[str, int], Upcast] = {
+    (runs.RunStarted.TOPIC, 1): Upcast(runs.RunStartedV1, unchanged),
+    (tenants.ApiKeyIssued.TOPIC, 1): Upcast(tenants.ApiKeyIssuedV1, unchanged),
+}
 """(topic, version) → the upcast of an older version."""
 
 REGISTRY = EventRegistry(SLICES, UPCASTS)

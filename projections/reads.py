@@ -36,7 +36,7 @@ def reads_of(database: Database, *, keys: Database, health: Database) -> Reads:
         tools=ToolQueries(database),
         projects=ProjectQueries(database),
         invocations=InvocationQueries(database),
-        keys=ApiKeyQueries(keys),
+        keys=ApiKeyQueries(keys, database),
         consumers=ConsumerQueries(health),
         activity=ActivityQueries(health),
     )

@@ -22,7 +22,7 @@ async def subscription(parts: Parts) -> Subscription:
     own = JetStreamSubscription(
         await messaging.nats(parts), await storage.feed(parts), histories=keeper, log_id=await storage.log_id(parts)
     )
-    return SharedSubscription(own, keeper)
+    return SharedSubscription(own, keeper, degraded=lambda: own.degraded)
 
 
 @part
@@ -30,7 +30,9 @@ async def live(parts: Parts) -> "LiveFeed":
     """The live feed. Only processes that answer requests have one."""
     from application.engine.reading.live import LiveFeed
 
-    return LiveFeed(await storage.feed_of(parts, "reads"), await subscription(parts), await histories.histories(parts))
+    reader = await subscription(parts)
+    degraded = reader.degraded if isinstance(reader, SharedSubscription) else lambda: False
+    return LiveFeed(await storage.feed_of(parts, "reads"), reader, await histories.histories(parts), degraded=degraded)
 
 
 @part

@@ -11,6 +11,7 @@ from api.cli import (
     doctor,
     events,
     invocations,
+    keys,
     large_values,
     logs,
     nats,
@@ -21,6 +22,7 @@ from api.cli import (
     replay,
     restored,
     runs,
+    tenants,
     tools,
     up,
     verify,
@@ -48,6 +50,8 @@ app.add_typer(tools.app, name="tools")
 app.add_typer(workers.app, name="workers")
 app.add_typer(invocations.app, name="invocations")
 app.add_typer(projections.app, name="projections")
+app.add_typer(keys.app, name="keys")
+app.add_typer(tenants.app, name="tenants")
 app.add_typer(nats.app, name="nats")
 
 

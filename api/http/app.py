@@ -16,6 +16,7 @@ from api.http.routes import (
     health,
     ids,
     invocations,
+    keys,
     projections,
     projects,
     reports,
@@ -29,14 +30,14 @@ from api.http.sessions.endpoint import Sessions
 
 ROUTERS = (
     runs.router, run_contents.router, values.of_runs, events.router, ids.router, agents.router, tools.router, projects.router,
-    workers.router, reports.router, invocations.router, values.of_calls,
+    keys.router, workers.router, reports.router, invocations.router, values.of_calls,
     health.router, health.of_log, pages.router, schemas.router, openapi.router, asyncapi.router, projections.router,
 )  # fmt: skip
 
 
 def create_app(container: Container) -> Gate:
     app = FastAPI(title="Tidelog", version=version("tidelog-server"), docs_url=None, redoc_url=None, openapi_url=None)
-    app.state.keys = keys = Keys(container)
+    app.state.keys = known = Keys(container)
     app.state.reports = Reports(container)
     app.state.openapi = openapi.Document(app.version, routes := [route for router in ROUTERS for route in router.routes])
-    return Gate(app, RouteTable(routes), Sessions(container, keys), container, keys)
+    return Gate(app, RouteTable(routes), Sessions(container, known), container, known)

@@ -46,7 +46,7 @@ async def serve_http(container: Container, stopping: asyncio.Event) -> None:
         TaskEnded: a task that runs beside the server has ended.
     """
     settings, first_key = container.settings, FirstKey(container)
-    if settings.bootstrap_key_sha256 is not None:
+    if settings.bootstrap_key_sha256 is not None or settings.bootstrap_worker_key_sha256 is not None:
         container = replace(container, dependencies=MappingProxyType({**container.dependencies, "setup": first_key.check}))
     beside = {asyncio.create_task(first_key.run(), name="setup")}
     app = create_app(container)
@@ -103,9 +103,10 @@ class FirstKey:
 
     async def run(self) -> NoReturn:
         """Issues the key, then waits to be ended by `serve_http`, its owner."""
-        container, key = self._container, self._container.settings.bootstrap_key_sha256
-        if key is not None:
-            position = await persistently(lambda: set_up(container.commands, key_sha256=key))
+        container, settings = self._container, self._container.settings
+        key, worker_key = settings.bootstrap_key_sha256, settings.bootstrap_worker_key_sha256
+        if key is not None or worker_key is not None:
+            position = await persistently(lambda: set_up(container.commands, key_sha256=key, worker_key_sha256=worker_key))
             while not self._done:
                 try:
                     await persistently(lambda: container.positions.until("tenants", position, 5.0))

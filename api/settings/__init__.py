@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from api.settings.checks import faults
 
 Role = Literal["api", "relay", "projector", "saga"]
+BOOTSTRAP_KEY = r"^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}:)?[0-9a-f]{64}$"
 ROLES: tuple[Role, ...] = ("api", "relay", "projector", "saga")
 
 
@@ -50,8 +51,10 @@ class Settings(BaseSettings):
     """The key of the command line and of workers. Unset: the development key of the data folder."""
     proxy: SecretStr | None = None
     """Proxy of the command line and of workers to a server on another machine. The SDK reads the variable itself."""
-    bootstrap_key_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    """SHA-256 of a key that is issued to the default tenant at start."""
+    bootstrap_key_sha256: str | None = Field(default=None, pattern=BOOTSTRAP_KEY)
+    """SHA-256 of a key of an owner that is issued to the default tenant at start. The key's id may stand in front, with a colon."""
+    bootstrap_worker_key_sha256: str | None = Field(default=None, pattern=BOOTSTRAP_KEY)
+    """The same for a key of the role worker."""
     agents: Annotated[tuple[Path, ...], NoDecode] = ()
     """Folders with agents and tools, separated by `:` in the environment."""
     workspace: Path | None = None

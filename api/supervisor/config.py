@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # Workers must not know these variables, because workers run code of users.
 _NOT_FOR_WORKERS = frozenset(
-    {"TIDELOG_DATABASE_URL", "TIDELOG_NATS_URL", "TIDELOG_BOOTSTRAP_KEY_SHA256"}
+    {"TIDELOG_DATABASE_URL", "TIDELOG_NATS_URL", "TIDELOG_BOOTSTRAP_KEY_SHA256", "TIDELOG_BOOTSTRAP_WORKER_KEY_SHA256"}
     | {f"TIDELOG_NATS_{name}" for name in ("CA_FILE", "CERT_FILE", "KEY_FILE", "CREDS_FILE", "NKEY_FILE", "TOKEN", "TLS_FIRST")}
 )
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import hashlib
 import http.client
 import json
 import os
@@ -26,6 +25,7 @@ from api.supervisor.errors import SupervisorError, WrongSettings
 from api.supervisor.processes import Program, SupervisedProcess
 from api.supervisor.state import RunningServer
 from api.supervisor.worker_account import WorkerAccount, choose
+from tidelog.keys import id_of, sha256_of
 
 log = structlog.get_logger(__name__)
 
@@ -57,7 +57,7 @@ class Service:
         self._on_ready = on_ready
         self._servers = Servers(config)
         self._port = config.port
-        self._key = ""
+        self._key = self._worker_key = ""
         self._ready = False
         self._started_at = ""
         self._roles = [self._role(roles) for roles in roles_of_processes(config.roles, isolate=config.isolate)]
@@ -109,7 +109,7 @@ class Service:
                 await self._servers.start()
                 if not held:  # the embedded servers made the folder, with the owner and mode that they need
                     stack.enter_context(state.holding(self._data_dir))
-                self._key = self._choose_key()
+                self._key, self._worker_key = self._choose_key(), state.create_worker_key(self._data_dir)
                 if self._worker is not None:
                     self._worker_as = choose(self._config, self._servers.files())
                 await self._keep_running()
@@ -205,7 +205,7 @@ class Service:
         """The key of the settings, or else the development key of the folder."""
         key = self._config.api_key or state.create_key(self._data_dir)
         wanted = self._config.bootstrap_key_sha256
-        if wanted is not None and wanted != _sha256(key):
+        if wanted is not None and wanted.rpartition(":")[2] != sha256_of(key):
             place = "TIDELOG_API_KEY" if self._config.api_key else str(state.key_path(self._data_dir))
             raise WrongSettings(f"TIDELOG_BOOTSTRAP_KEY_SHA256: is not that of the key in {place}, which is used here: unset it")
         return key
@@ -246,7 +246,8 @@ class Service:
                     # Another process may have taken the port since the check. The port may change until it is announced.
                     self._port = bindable(self._config.host, self._port) or bindable(self._config.host, 0) or self._port
                 environment |= {"TIDELOG_PORT": str(self._port), "TIDELOG_HOST": self._config.host}
-                environment["TIDELOG_BOOTSTRAP_KEY_SHA256"] = _sha256(self._key)
+                environment["TIDELOG_BOOTSTRAP_KEY_SHA256"] = _to_issue(self._key)
+                environment["TIDELOG_BOOTSTRAP_WORKER_KEY_SHA256"] = _to_issue(self._worker_key)
             # -P: a folder `api` in the current folder must not be imported instead of this package.
             argv = (sys.executable, "-P", "-m", "api.cli.serving", "--roles", ",".join(roles), "--reason-file", str(reason_file))
             return Program(argv, environment)
@@ -277,7 +278,7 @@ class Service:
         def program() -> Program:
             own = self._worker_as
             environment = {**worker_environment(), **(own.environment if own else {})}
-            environment |= {"TIDELOG_URL": self._url(), "TIDELOG_API_KEY": self._key}
+            environment |= {"TIDELOG_URL": self._url(), "TIDELOG_API_KEY": self._worker_key}
             workspace = config.workspace if own is None else str(own.workspace)
             chosen = arguments if workspace is None else [*arguments, "--workspace", workspace]
             return Program((sys.executable, "-P", "-m", "tidelog.worker", *chosen), environment, own.account if own else None)
@@ -292,8 +293,10 @@ class Service:
         }
 
 
-def _sha256(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()
+def _to_issue(key: str) -> str:
+    """What the server is told of a key: its id, if the key has one in its text, and its hash."""
+    key_id = id_of(key)
+    return sha256_of(key) if key_id is None else f"{key_id}:{sha256_of(key)}"
 
 
 def _readiness(url: str) -> tuple[bool, str]:

@@ -1,8 +1,9 @@
-"""The state files of a data folder: `server.json`, the lock that proves it valid, and the development key.
+"""The state files of a data folder: `server.json`, the lock that proves it valid, and two API keys.
 
     up.lock       held by `tidelog up` for life; the kernel releases the lock however the process ends
     server.json   the server's address, written when the server is ready, removed when it stops (0600)
-    api-key       the development key (0600)
+    api-key       the development key, for people: one of an owner (0600)
+    worker-key    the key of the server's worker, which may do nothing else than work (0600)
 
 Imported by every command: standard library only.
 """
@@ -20,8 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from api.supervisor.errors import AlreadyRunning, SupervisorError
+from tidelog.keys import id_of, make_key, new_key_id
 
-_KEY = re.compile(r"tl_[A-Za-z0-9_-]{43}")
+_OLD_KEY = re.compile(r"tl_[A-Za-z0-9_-]{43}")
+"""Of before the text of a key had the key's id. Such a key stays valid."""
 _LOCK_PATIENCE_S = 0.5
 """Seconds. A command that checks whether a server runs takes the lock for an instant."""
 
@@ -112,7 +115,7 @@ def read(data_dir: Path) -> RunningServer | None:
 
 
 def publish(data_dir: Path, server: RunningServer) -> None:
-    _write_private(data_dir / "server.json", json.dumps(asdict(server), indent=2) + "\n")
+    write_private(data_dir / "server.json", json.dumps(asdict(server), indent=2) + "\n")
 
 
 def forget(data_dir: Path) -> None:
@@ -123,9 +126,21 @@ def key_path(data_dir: Path) -> Path:
     return data_dir / "api-key"
 
 
+def worker_key_path(data_dir: Path) -> Path:
+    return data_dir / "worker-key"
+
+
 def read_key(data_dir: Path) -> str | None:
     """The development key of the folder. None: the folder has none. Raises SupervisorError if the file is damaged or unreadable."""
-    path = key_path(data_dir)
+    return _read_key(key_path(data_dir))
+
+
+def read_worker_key(data_dir: Path) -> str | None:
+    """The key of the folder's worker. As `read_key`."""
+    return _read_key(worker_key_path(data_dir))
+
+
+def _read_key(path: Path) -> str | None:
     try:
         key = path.read_text("ascii").strip()
     except FileNotFoundError:
@@ -134,18 +149,27 @@ def read_key(data_dir: Path) -> str | None:
         raise SupervisorError(f"{path} belongs to another account: run the command as that account") from None
     except UnicodeDecodeError:
         key = ""
-    if not _KEY.fullmatch(key):
+    if id_of(key) is None and not _OLD_KEY.fullmatch(key):
         raise SupervisorError(f"{path} does not hold a key: remove it, and `tidelog up` makes a new one")
     return key
 
 
 def create_key(data_dir: Path) -> str:
     """The development key of the folder. A missing key is made from 256 random bits."""
-    key = read_key(data_dir)
+    return _create_key(key_path(data_dir), "owner")
+
+
+def create_worker_key(data_dir: Path) -> str:
+    """The key of the folder's worker. As `create_key`."""
+    return _create_key(worker_key_path(data_dir), "worker")
+
+
+def _create_key(path: Path, role: str) -> str:
+    key = _read_key(path)
     if key is None:
-        key = f"tl_{secrets.token_urlsafe(32)}"
-        _write_private(key_path(data_dir), key + "\n")
-    key_path(data_dir).chmod(0o600)
+        key = make_key(new_key_id(), role).text
+        write_private(path, key + "\n")
+    path.chmod(0o600)
     return key
 
 
@@ -156,7 +180,7 @@ def create_folder(data_dir: Path) -> None:
         file.write("*\n")
 
 
-def _write_private(path: Path, text: str) -> None:
+def write_private(path: Path, text: str) -> None:
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:

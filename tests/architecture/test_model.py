@@ -91,7 +91,7 @@ def test_every_command_has_a_route_to_the_decider_of_its_slice() -> None:
 
 
 BY_THE_SERVER = {
-    tenants.CreateTenant, tenants.IssueApiKey, tenants.RevokeApiKey, runs.CompleteStep, runs.FailStep, runs.CheckRun,
+    tenants.CreateTenant, runs.CompleteStep, runs.FailStep, runs.CheckRun,
     agent_runs.RequestAgentRun, agent_runs.DeliverMail, agent_runs.FinishCall, agent_runs.ResumeAgentRun,
     agent_runs.TimeOutAgentRun, agent_runs.CancelAgentRun, agent_runs.LapseClaim, invocations.RequeueInvocation,
     invocations.CancelInvocation, invocations.LapseAttempt, projects.UseProject,
@@ -101,6 +101,8 @@ COMPARED_ELSEWHERE = {
     runs.StartRun,  # by application/runs/start.py: the requested plan is compared, not the versions that were looked up
     agent_runs.ClaimAgentRun, invocations.ClaimInvocation,  # the command id holds the whole content of a claim
     projects.RemoveProject,  # says nothing but which project
+    # by the hash of the body: a repeat brings another key where the server makes it
+    tenants.IssueApiKey, tenants.RotateApiKey, tenants.RevokeApiKey,
     agents.RegisterAgent, tools.RegisterTool,  # another offer is another registration
 }  # fmt: skip
 

@@ -24,6 +24,7 @@ NOT_READ_MODELS = {
     "member", "lease",  # the members that do the work of the engine
     "worker_problem",  # reports of workers
     "worker_session", "worker_offer", "session_host",  # sessions of workers
+    "api_key_use",  # when keys were last used
     "installation_secret",  # what lease tokens are made with
     "work_log", "work_log_tally",  # lines of agents and tools
 }  # fmt: skip

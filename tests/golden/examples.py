@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from domain import agent_runs, agents, context, invocations, messages, projects, runs, tenants, tools
+from domain.access import Role
 from domain.failures import Cause, Failure, Retry
 from domain.kernel import Event
 
@@ -15,6 +16,7 @@ INVOCATION = UUID("01920000-0000-7000-8000-000000000004")
 MESSAGE = UUID("01920000-0000-7000-8000-000000000005")
 KEY = UUID("01920000-0000-7000-8000-000000000006")
 OTHER_AGENT_RUN = UUID("01920000-0000-7000-8000-000000000007")
+OTHER_KEY = UUID("01920000-0000-7000-8000-000000000008")
 SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 AT = datetime(2026, 11, 21, 10, 30, 0, 123456, tzinfo=UTC)
 
@@ -35,8 +37,9 @@ PLAN = runs.Plan(
 
 EXAMPLES: tuple[Event, ...] = (
     tenants.TenantCreated(name="default"),
-    tenants.ApiKeyIssued(key_id=KEY, label="development", sha256=SHA256),
-    tenants.ApiKeyRevoked(key_id=KEY),
+    tenants.ApiKeyIssued(key_id=KEY, label="deploy", sha256=SHA256, role=Role.DEVELOPER, expires_at=AT),
+    tenants.ApiKeyRotated(key_id=KEY, rotated_to=OTHER_KEY, expires_at=AT),
+    tenants.ApiKeyRevoked(key_id=KEY, reason="the laptop was lost"),
     projects.ProjectCreated(name="Reviews", metadata={"team": "platform", "extra": JSON}),
     projects.ProjectRemoved(name="Reviews"),
     agents.AgentRegistered(

@@ -11,12 +11,14 @@ import pytest
 
 from api.http.app import create_app
 from api.http.conventions import keys
-from api.http.routes import events
-from application.reads import KeyOwner
-from domain.tenants import DEFAULT_TENANT_ID, RevokeApiKey
+from application.engine.reading.live import LiveFeed
+from application.reads import KeysFound
+from domain.errors import Unauthenticated, Unavailable
+from domain.tenants import DEFAULT_TENANT_ID, IssueApiKey, RevokeApiKey
 from projections.tenants import ApiKeyQueries
 from tests.integration.parts_kit import live_feed
 from tests.integration.system_kit import BASE, CountingDatabase, System, eventually, new_id, served, sha256, streaming
+from tidelog.keys import make_key
 
 
 def wrong(i: int) -> dict[str, str]:
@@ -60,7 +62,10 @@ async def test_among_wrong_keys_good_ones_are_served_and_new_ones_work(system: S
 
 
 async def revoke(system: System, tenant_id: UUID, key: str) -> None:
+    """Revokes an owner's key, beside which another one is left."""
     [(key_id,)] = await system.sql("SELECT key_id FROM api_key WHERE sha256 = %s", sha256(key))
+    other = IssueApiKey(tenant_id=tenant_id, key_id=new_id(), label="another", sha256=sha256(f"{new_id()}"))
+    await system.command(other, tenant_id=tenant_id)
     await system.command(RevokeApiKey(tenant_id=tenant_id, key_id=key_id), tenant_id=tenant_id)
     await system.settled()
 
@@ -79,13 +84,11 @@ async def test_a_revoked_key_ends_though_it_is_used_all_the_time(system: System,
 
 
 @pytest.mark.parametrize("path", ["/v1/events", "/v1/runs/{run_id}/events"])
-async def test_a_stream_ends_with_its_key(system: System, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
-    monkeypatch.setattr(keys, "FRESH_S", 0.05)
-    monkeypatch.setattr(events, "CHECK_S", 0.05)
+async def test_a_stream_ends_with_its_key(system: System, path: str) -> None:
     await system.worker().register("alpha")
     run_id = await system.start("alpha")
     async with (
-        live_feed(system, silence_s=0.1) as feed,
+        live_feed(system) as feed,  # which is silent for longer than the test waits
         served(replace(system.container, live=feed)) as url,
         streaming(url, system.key, path.format(run_id=run_id)) as stream,
     ):
@@ -94,18 +97,96 @@ async def test_a_stream_ends_with_its_key(system: System, monkeypatch: pytest.Mo
         assert "end" not in [event.event for event in await rest], "the run goes on, only its reader is gone"
 
 
-async def test_a_stream_outlives_a_database_that_is_away(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key that cannot be looked up is not reported as revoked."""
+class Away:
+    """Keys that cannot be looked up."""
 
-    class Away:
-        async def owners(self, sha256s: Sequence[str]) -> dict[str, KeyOwner]:
-            raise keys.Unavailable("away")
+    async def owners(self, sha256s: Sequence[str]) -> KeysFound:
+        raise Unavailable("away")
 
-    known = keys.Keys(system.container)
-    principal, digest = await known.principal({b"x-api-key": system.key.encode()})
+
+async def test_a_key_that_cannot_be_looked_up_is_valid_for_a_while_and_then_nobody_knows(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the live feed nor the database confirms it: it is not reported as revoked, and not taken for valid for ever."""
     monkeypatch.setattr(keys, "FRESH_S", 0.0)
-    known._reads = Away()
-    assert await known.is_valid(digest)
-    assert not await keys.Keys(system.container).is_valid(sha256(f"{new_id()}"))
+    known = keys.Keys(replace(system.container, live=NotCurrent(system.container.live)))
+    headers = {b"x-api-key": system.key.encode()}
+    principal, _ = await known.principal(headers)
     assert principal.actor.startswith("key:")
+    monkeypatch.setattr(known, "_reads", Away())
+    assert await known.principal(headers) == (principal, sha256(system.key))
+    monkeypatch.setattr(keys, "KNOWN_S", 0.0)
+    with pytest.raises(Unavailable):
+        await known.principal(headers)
     await known.close()
+
+
+async def test_a_key_that_the_live_feed_confirms_is_valid_without_the_database(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = keys.Keys(system.container)
+    headers = {b"x-api-key": system.key.encode()}
+    monkeypatch.setattr(keys, "FRESH_S", 0.0)
+
+    async def confirmed() -> bool:
+        await known.principal(headers)
+        return known._known[sha256(system.key)].confirmed and system.container.live.is_current
+
+    await eventually(confirmed, "the confirmation by the feed")
+    monkeypatch.setattr(known, "_reads", Away())
+    monkeypatch.setattr(keys, "KNOWN_S", 0.0)
+    assert (await known.principal(headers))[0].tenant_id == DEFAULT_TENANT_ID
+    await known.close()
+
+
+async def test_a_feed_that_is_behind_is_not_relied_on(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys in use are looked up meanwhile, so a key ends though the feed tells nothing."""
+    monkeypatch.setattr(keys, "FRESH_S", 0.0)
+    tenant_id, key = await system.tenant("gone")
+    known = keys.Keys(replace(system.container, live=Silent(system.container.live)))
+    headers = {b"x-api-key": key.encode()}
+    await known.principal(headers)
+    await revoke(system, tenant_id, key)
+
+    async def refused() -> bool:
+        try:
+            await known.principal(headers)
+        except Unauthenticated:
+            return True
+        return False
+
+    await eventually(refused, "the end of the key")
+    await known.close()
+
+
+class NotCurrent:
+    """A live feed whose events come late."""
+
+    is_current = False
+
+    def __init__(self, live: LiveFeed) -> None:
+        self.reading, self.position, self.call = live.reading, live.position, live.call
+
+
+class Silent(NotCurrent):
+    """A live feed that tells nothing."""
+
+    def __init__(self, live: LiveFeed) -> None:
+        super().__init__(live)
+        self.call = lambda *_: lambda: None
+
+
+async def test_a_mistyped_key_is_told_without_a_query(system: System) -> None:
+    text = make_key(new_id()).text
+    database = CountingDatabase(system.container.command_database)
+    app = create_app(replace(system.container, reads=replace(system.container.reads, keys=ApiKeyQueries(database))))
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url=BASE) as client:
+        for slip in (text[:-1] + ("0" if text[-1] != "0" else "1"), text[:-1], text + "x", text[:40] + text[41:]):
+            for headers in ({"X-API-Key": slip}, {"Authorization": f"Bearer {slip}"}):
+                answer = await client.get("/v1/agents", headers=headers)
+                assert answer.status_code == 401 and "is mistyped" in answer.json()["detail"]
+        assert database.taken == 0
+        answer = await client.get("/v1/agents", headers={"X-API-Key": text})
+        assert answer.status_code == 401 and "is not valid" in answer.json()["detail"]
+        assert database.taken
+    await app.close()

@@ -29,10 +29,11 @@ from projections import invocations
 from projections.runs import replay
 
 HOSTILE = "\x1b[31mRED\x1b]0;pwned\x07\u202eevil\r\nFAKE LINE\n\u2028FAKE LINE\u200b\x9b1m\x7f [bold] :smile: \\"
-RUN, AGENT_RUN, CALL, PROJECT, MESSAGE = (UUID(int=(0x0198C0DE << 96) | (7 << 76) | (2 << 62) | n) for n in range(5))
+RUN, AGENT_RUN, CALL, PROJECT, MESSAGE, KEY = (UUID(int=(0x0198C0DE << 96) | (7 << 76) | (2 << 62) | n) for n in range(6))
 FAILURE = Failure(type="Error", message=HOSTILE, kind="permanent")
 
-ONLY_LOCAL = {"up", "serve", "migrate", "worker", "demo", "restored", "nats list", "nats prune", "version"}
+ONLY_LOCAL = {"up", "serve", "migrate", "worker", "demo", "restored", "nats list", "nats prune", "tenants create",
+              "tenants list", "version"}  # fmt: skip
 """Commands that do not show answers of a server. They write through the same functions (tests/architecture/test_output.py)."""
 ARGUMENTS: dict[str, list[str]] = {
     "runs start": ["writer"],
@@ -48,6 +49,11 @@ ARGUMENTS: dict[str, list[str]] = {
     "projects list": [],
     "projects create": ["name"],
     "projects remove": [str(PROJECT)],
+    "keys list": [],
+    "keys show": [str(KEY)],
+    "keys issue": ["label", "--role", "owner"],
+    "keys rotate": [str(KEY)],
+    "keys revoke": [str(KEY)],
     "events tail": ["--no-follow"],
     "events show": ["3"],
     "agents list": [],
@@ -167,7 +173,13 @@ def answers() -> dict[str, Any]:
     project = {
         "project_id": str(PROJECT), "name": HOSTILE, "metadata": {HOSTILE: HOSTILE}, "created_at": "2026-01-31T12:00:00Z",
     }  # fmt: skip
+    key = {
+        "key_id": str(KEY), "label": HOSTILE, "role": HOSTILE, "status": HOSTILE, "issued_at": HOSTILE, "expires_at": HOSTILE,
+        "rotated_to": HOSTILE, "revoked_at": HOSTILE, "revoke_reason": HOSTILE, "last_used_at": HOSTILE,
+    }  # fmt: skip
     return {
+        "/v1/keys": [key],
+        f"/v1/keys/{KEY}": key,
         "/v1/runs": [summary],
         f"/v1/runs/{RUN}/messages": [message],
         f"/v1/runs/{RUN}/logs": [logged, {**logged, "line": None, "step": None, "dropped": 1}],

@@ -39,23 +39,25 @@ def test_an_issued_key_stays_what_it_is() -> None:
     given(tenants.DECIDER, CREATED, ISSUED).when(issue()).then()
     given(tenants.DECIDER, CREATED, ISSUED).when(issue(label="another label")).then()
     given(tenants.DECIDER, CREATED, ISSUED).when(issue(sha256=OTHER_SHA)).refused(InvalidState)
-    given(tenants.DECIDER, CREATED, ISSUED).when(issue(key_id=THREE)).then(
-        tenants.ApiKeyIssued(key_id=THREE, label="ci", sha256=SHA)
+    given(tenants.DECIDER, CREATED, ISSUED).when(issue(key_id=THREE)).refused(InvalidState, "under another id")
+    given(tenants.DECIDER, CREATED, ISSUED).when(issue(key_id=THREE, sha256=OTHER_SHA)).then(
+        tenants.ApiKeyIssued(key_id=THREE, label="ci", sha256=OTHER_SHA)
     )
 
 
 def test_a_key_is_revoked_once() -> None:
     revoke, revoked = tenants.RevokeApiKey(tenant_id=ONE, key_id=TWO), tenants.ApiKeyRevoked(key_id=TWO)
-    given(tenants.DECIDER, CREATED, ISSUED).when(revoke).then(revoked)
-    given(tenants.DECIDER, CREATED, ISSUED, revoked).when(revoke).then()
+    other = tenants.ApiKeyIssued(key_id=THREE, label="laptop", sha256=OTHER_SHA)
+    given(tenants.DECIDER, CREATED, ISSUED, other).when(revoke).then(revoked)
+    given(tenants.DECIDER, CREATED, ISSUED, other, revoked).when(revoke).then()
     given(tenants.DECIDER, CREATED).when(revoke).then()
-    given(tenants.DECIDER, CREATED, ISSUED, revoked).when(issue()).then(ISSUED)
+    given(tenants.DECIDER, CREATED, ISSUED, other, revoked).when(issue()).refused(InvalidState, "issued before")
 
 
 def test_revoking_one_key_leaves_the_others() -> None:
     other = tenants.ApiKeyIssued(key_id=THREE, label="laptop", sha256=OTHER_SHA)
     state = fold(tenants.DECIDER, [CREATED, ISSUED, other, tenants.ApiKeyRevoked(key_id=TWO)])
-    assert (state.name, dict(state.keys)) == ("acme", {THREE: OTHER_SHA})
+    assert (state.name, dict(state.keys)) == ("acme", {THREE: tenants.ApiKey(OTHER_SHA, "laptop")})
 
 
 @pytest.mark.parametrize("sha256", ["", "a" * 63, "a" * 65, "A" * 64, "g" * 64, "a" * 64 + "\n"])

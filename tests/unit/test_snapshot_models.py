@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from application.engine.commands.state_models import StateModel, model_of
 from application.routes import ROUTES
 from domain import agent_runs, agents, context, invocations, messages, projects, runs, tenants, tools
+from domain.access import Role
 from domain.errors import DomainError
 from domain.failures import Failure, Retry
 from domain.kernel import Decider
@@ -41,12 +42,19 @@ lapse = st.sampled_from(["lost", "left", "unsent"])
 retry = st.builds(Retry, max_attempts=st.integers(1, 5))
 at = st.builds(datetime.fromtimestamp, st.floats(0, 4e9), st.just(UTC))
 run_step = st.sampled_from([step.key for step in PLAN.steps])
+sha256 = st.sampled_from(["0" * 64, "1" * 64])
 agent_run, invocation = {"agent_run_id": st.just(ID)}, {"invocation_id": st.just(ID)}
 
 COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
     "tenants": (tenants.CreateTenant(tenant_id=ID, name="t"), st.one_of(
-        st.builds(tenants.IssueApiKey, tenant_id=st.just(ID), key_id=some_id, label=text, sha256=st.just("0" * 64)),
-        st.builds(tenants.RevokeApiKey, tenant_id=st.just(ID), key_id=some_id),
+        st.builds(
+            tenants.IssueApiKey, tenant_id=st.just(ID), key_id=some_id, label=text, sha256=sha256, role=st.sampled_from(Role),
+            expires_at=st.none() | at,
+        ),
+        st.builds(
+            tenants.RotateApiKey, tenant_id=st.just(ID), key_id=some_id, to_key_id=some_id, sha256=sha256, at=at, overlap_s=few
+        ),
+        st.builds(tenants.RevokeApiKey, tenant_id=st.just(ID), key_id=some_id, reason=st.none() | text),
     )),
     "projects": (
         projects.CreateProject(project_id=ID, name="p", metadata={"a": [1.5, None]}),

@@ -67,10 +67,26 @@ class JetStreamSubscription:
         self._feed = feed
         self._stream = LogStream(connection, log_id)
         self._stall_check = stall_check_s
+        self._apart: set[_Reader] = set()
+        """Readers that do not follow the stream at the moment."""
+
+    @property
+    def degraded(self) -> bool:
+        """Whether a reader reads the database, or nothing at all: its events may come late."""
+        return bool(self._apart)
 
     async def batches(self, *, after: int, name: str) -> AsyncGenerator[Sequence[RecordedEvent], None]:
         """See the port. A batch has at most about 1 MiB of events; from the database at most about 4 MiB or 1,000 events."""
         reader = _Reader(name, after, self._histories.changes)
+        self._apart.add(reader)
+        try:
+            async with aclosing(self._batches(reader)) as batches:
+                async for events in batches:
+                    yield events
+        finally:
+            self._apart.discard(reader)
+
+    async def _batches(self, reader: "_Reader") -> AsyncGenerator[Sequence[RecordedEvent], None]:
         while True:
             until: int | None = None
             try:
@@ -78,7 +94,7 @@ class JetStreamSubscription:
                     async for events in live:
                         yield events
             except _ReadDatabase as request:
-                log.info("subscription_reads_database", reader=name, position=reader.position, reason=request.reason)
+                log.info("subscription_reads_database", reader=reader.name, position=reader.position, reason=request.reason)
                 until = request.until
             except Unavailable as error:
                 await self._check_ahead(reader.position)
@@ -86,9 +102,10 @@ class JetStreamSubscription:
                 if not reader.told:
                     reader.told = reader.joined or asyncio.get_running_loop().time() > reader.began + _START
                     tell = log.warning if reader.told else log.debug
-                    tell("subscription_degraded", reader=name, position=reader.position, reason=error.message)
+                    tell("subscription_degraded", reader=reader.name, position=reader.position, reason=error.message)
                 reader.degraded = True
                 reader.retry = min(reader.retry * 2, _LONGEST_RETRY)
+            self._apart.add(reader)
             async with aclosing(self._from_database(reader, until)) as pages:
                 async for events in pages:
                     yield events
@@ -104,6 +121,7 @@ class JetStreamSubscription:
             self._histories.check_unchanged(reader.changes)
             log.info("subscription_joined", reader=reader.name, stream=stream, sequence=sequence, position=reader.position)
             reader.degraded, reader.told, reader.joined, reader.retry = False, False, True, _FIRST_RETRY
+            self._apart.discard(reader)
             while True:
                 messages = await puller.take(max_bytes=BATCH_BYTES, timeout=self._stall_check)
                 if not messages:
@@ -182,7 +200,7 @@ class JetStreamSubscription:
                 pause = min(pause * 2, _LONGEST_PAUSE)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Reader:
     name: str
     position: int

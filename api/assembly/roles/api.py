@@ -7,6 +7,7 @@ from types import MappingProxyType
 from adapters.postgres import leases, pool
 from adapters.postgres.database import PostgresDatabase
 from adapters.postgres.durability import durability_of
+from adapters.postgres.key_uses import PostgresKeyUses
 from adapters.postgres.log.gaps import gaps_of
 from adapters.postgres.log.ids import PostgresLogIndex
 from adapters.postgres.room import Room
@@ -213,6 +214,7 @@ async def container(parts: Parts) -> Container:
         live=feed,
         positions=await positions(parts),
         reads=await reads(parts),
+        key_uses=PostgresKeyUses(await storage.database(parts)),
         projections=await operations(parts),
         parked=await _parked(parts),
         replays=await replays(parts),

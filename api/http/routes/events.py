@@ -4,7 +4,6 @@ Readers give a cursor. They are told if the history of the cursor has ended (api
 """
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
@@ -44,8 +43,6 @@ NOTHING_FOLLOWS: dict[str, Any] = {
 }
 AT_END_S = 2.0
 """Seconds for the question whether a run's reader has everything. Without an answer in time the stream begins."""
-CHECK_S = 5.0
-"""Seconds between two checks of a stream's key. The check is made before the stream sends events or a heartbeat."""
 
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
 Types = Annotated[str | None, Query(description="Event types, separated by commas, such as run.started,run.completed")]
@@ -219,18 +216,35 @@ RETRY = b"retry: 1000\n\n"
 
 
 class _Permit:
-    """Whether the key that opened a stream is still valid."""
+    """The key that opened a stream. At its end the stream ends, also where it waits for events."""
 
     def __init__(self, request: Request) -> None:
-        self._keys: Keys = request.app.state.keys
-        self._key: str = request.scope["state"]["key"]
-        self._due = time.monotonic() + CHECK_S
+        keys: Keys = request.app.state.keys
+        self._ended = False
+        self._waiting: asyncio.Timeout | None = None
+        self.release = keys.hold(request.scope["state"]["key"], self._end)
 
-    async def is_over(self) -> bool:
-        if time.monotonic() < self._due:
-            return False
-        self._due = time.monotonic() + CHECK_S
-        return not await self._keys.is_valid(self._key)
+    def is_over(self) -> bool:
+        return self._ended
+
+    def _end(self) -> None:
+        self._ended = True
+        if self._waiting is not None:
+            self._waiting.reschedule(asyncio.get_running_loop().time())
+
+    async def next(self, source: AsyncGenerator[Batch | RunOver, None]) -> Batch | RunOver | None:
+        """What comes next. None: nothing, or the key has ended."""
+        if self.is_over():
+            return None
+        try:
+            async with asyncio.timeout(None) as self._waiting:
+                return await anext(source, None)
+        except TimeoutError:
+            if self.is_over():
+                return None
+            raise
+        finally:
+            self._waiting = None
 
 
 async def _sent(
@@ -239,14 +253,12 @@ async def _sent(
     """The text of the stream. `start`: position of the last event that the client has."""
     container, permit, sent = container_of(request), _Permit(request), start
     text = partial(_sse, container.cloud_events, history)
-    yield RETRY
     try:
+        yield RETRY
         async with aclosing(source) as batches:
-            async for events in batches:
+            while (events := await permit.next(batches)) is not None and not permit.is_over():
                 if isinstance(events, RunOver):
                     yield b"id: %s\nevent: end\ndata: {}\n\n" % history.cursor(events.position).encode()
-                    return
-                if await permit.is_over():
                     return
                 if events:
                     sent = events[-1].position
@@ -257,3 +269,5 @@ async def _sent(
         yield b"event: resync\ndata: {}\n\n"
     except HistoryEnded:
         yield await ending(container.histories, history, sent)
+    finally:
+        permit.release()

@@ -50,7 +50,9 @@ class LiveFeed:
         queue_events: int = QUEUE_EVENTS,
         silence_s: float = SILENCE_S,
         linger_s: float = LINGER_S,
+        degraded: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`degraded`: whether what the subscription brings may come late."""
         self.subscription = subscription
         """Where live events come from."""
         self.silence_s = silence_s
@@ -58,6 +60,7 @@ class LiveFeed:
         self._histories = histories
         self._queue_events = queue_events
         self._linger_s = linger_s
+        self._degraded = degraded
         self._channels: dict[Filter, Channel] = {}
         self._due: deque[LiveListener | Watch] = deque()
         self._watches = Watches()
@@ -99,6 +102,11 @@ class LiveFeed:
     def reading(self) -> bool:
         """Whether the log is being read."""
         return self._started.is_set()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the log is being read, and events come within moments."""
+        return self._started.is_set() and not self.closed and not self._degraded()
 
     def close(self) -> None:
         """Ends all streams of events and wakes all watches."""

@@ -40,7 +40,16 @@ Batch = Sequence[RecordedEvent]
 class SharedSubscription:
     """Implements the port `Subscription` over another one, which it reads once as long as its readers keep up."""
 
-    def __init__(self, source: Subscription, histories: HistoryKeeper, *, first_alone_s: float = FIRST_ALONE_S) -> None:
+    def __init__(
+        self,
+        source: Subscription,
+        histories: HistoryKeeper,
+        *,
+        first_alone_s: float = FIRST_ALONE_S,
+        degraded: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.degraded = degraded
+        """Whether what the source brings may come late."""
         self._source = source
         self._histories = histories
         self._first_alone_s = first_alone_s

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from uuid import UUID
 
 import structlog
@@ -94,8 +95,11 @@ class SessionHost:
         tenant_id = session.tenant_id
         if tenant_id not in self._keys_watched:
             self._keys_watched[tenant_id] = self.live.call(
-                tenant_id, frozenset({tenants.ApiKeyRevoked.TOPIC}), lambda _: self._key_changed(tenant_id)
+                tenant_id,
+                frozenset({tenants.ApiKeyRevoked.TOPIC, tenants.ApiKeyRotated.TOPIC}),
+                lambda _: self._key_changed(tenant_id),
             )
+        self._key_changed(tenant_id)  # the read model that let the worker in may be behind, and the key may expire
         self._opened.set()
         self._needed.set()
         return session
@@ -160,7 +164,10 @@ class SessionHost:
 
     def tick(self, now: float) -> None:
         """Beats for workers that have heard nothing for a while, and ends the connections of silent workers."""
+        at = datetime.now(UTC)
         for session in list(self.connected):
+            if session.key_expires_at is not None and session.key_expires_at <= at:
+                session.revoke(Unauthenticated("the API key has expired"))
             session.tick(now, beat_s=BEAT_S, silence_s=SILENCE_S, hello_s=HELLO_S)
 
     def _sessions_somewhere(self) -> None:
@@ -206,8 +213,12 @@ class SessionHost:
             state: tenants.Tenant = (
                 await persistently(lambda: self.commands.load(tenants.DECIDER, tenant_id, tenant_id))  # noqa: B023  # called at once
             ).state
-            for session in [one for one in self.connected if one.tenant_id == tenant_id and one.key_id not in state.keys]:
-                session.revoke(Unauthenticated("the API key is not valid any more"))
+            for session in [one for one in self.connected if one.tenant_id == tenant_id]:
+                key = state.keys.get(session.key_id)
+                if key is None:
+                    session.revoke(Unauthenticated("the API key is not valid any more"))
+                else:
+                    session.key_expires_at = key.expires_at
 
     # --- the end ----------------------------------------------------------------------------------------------------------------
 

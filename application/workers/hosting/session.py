@@ -4,6 +4,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
@@ -130,6 +131,7 @@ class HostedSession:
         self._peer = peer
         self.caller = visitor.caller
         self.key_id = visitor.key_id
+        self.key_expires_at: datetime | None = None
         self.tenant_id = visitor.caller.tenant_id
         self.session: WorkerSession | None = None
         """None: the worker has not been welcomed."""

@@ -21,13 +21,16 @@ from tidelog.errors import (
     TidelogConnectionError,
 )
 from tidelog.event_stream import Contact, event_of, replaced, stream, streamed
+from tidelog.keys import MadeKey, make_key, new_key_id
 from tidelog.large import fill, fill_run, value_of
 from tidelog.models import (
     AgentInfo,
     AgentMessage,
+    ApiKey,
     Event,
     Invocation,
     InvocationSummary,
+    IssuedKey,
     JournalEntry,
     LargeValue,
     LoggedLine,
@@ -364,6 +367,42 @@ class Client:
             NotFoundError: there is no such project.
         """
         await self._request("DELETE", f"/v1/projects/{project_id}")
+    # --- API keys ---
+
+    async def keys(self) -> list[ApiKey]:
+        """API keys of the tenant, newest first, also those that are not valid any more."""
+        return [key async for key in self._all(ApiKey, "/v1/keys", {"limit": "1000"})]
+
+    async def key(self, key_id: UUID) -> ApiKey:
+        return _parse(ApiKey, await self._get(f"/v1/keys/{key_id}", {}))
+
+    async def issue_key(self, label: str, *, role: str, expires_at: datetime | None = None) -> IssuedKey:
+        """Issue an API key. `role`: owner, admin, operator, developer, auditor or worker. `expires_at`: a time with a zone.
+
+        The key is made here, and the server gets its SHA-256: keep `.key`, nobody else has it.
+        """
+        made = make_key(new_key_id(), role)
+        body = {"label": label, "role": role, **_expiry(expires_at)}
+        return await self._issued("/v1/keys", body, made)
+
+    async def rotate_key(self, key_id: UUID, *, overlap_s: float = 86_400, expires_at: datetime | None = None) -> IssuedKey:
+        """Issue a key that takes the place of another, which stays valid for `overlap_s` more seconds (0: it is revoked).
+
+        The new key has the same label and role, and the same expiry unless `expires_at` says another.
+        """
+        made = make_key(new_key_id(), (await self.key(key_id)).role)
+        body = {"overlap_s": overlap_s, **_expiry(expires_at)}
+        return await self._issued(f"/v1/keys/{key_id}/rotate", body, made)
+
+    async def revoke_key(self, key_id: UUID, reason: str | None = None) -> None:
+        """End an API key, within a second and for good, with its event streams and worker sessions."""
+        body = {} if reason is None else {"reason": reason}
+        await self._request("POST", f"/v1/keys/{key_id}/revoke", body=body, headers={"Idempotency-Key": str(uuid7())})
+
+    async def _issued(self, path: str, body: Mapping[str, Any], made: MadeKey) -> IssuedKey:
+        headers = {"Idempotency-Key": str(uuid7())}
+        await self._request("POST", path, body={**body, "key_id": str(made.key_id), "sha256": made.sha256}, headers=headers)
+        return IssuedKey(key_id=made.key_id, key=made.text)
 
     # --- requests ---
 
@@ -418,6 +457,12 @@ class Client:
     def _noted(self, started: StartedRun) -> StartedRun:
         self._position = max(self._position, started.position)
         return started
+
+
+def _expiry(expires_at: datetime | None) -> dict[str, str]:
+    if expires_at is not None and expires_at.tzinfo is None:
+        raise ValueError("expires_at has no time zone")
+    return {} if expires_at is None else {"expires_at": expires_at.isoformat()}
 
 
 def _position_of(response: httpx2.Response) -> int:

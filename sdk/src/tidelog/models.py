@@ -310,6 +310,28 @@ class WorkerInfo(Model):
     calls: int
 
 
+class ApiKey(Model):
+    """An API key, without its secret. `status`: valid, expired or revoked. `rotated_to`: the key that has taken its place."""
+
+    key_id: UUID
+    label: str
+    role: str
+    status: str
+    issued_at: datetime | None = None
+    expires_at: datetime | None = None
+    rotated_to: UUID | None = None
+    revoked_at: datetime | None = None
+    revoke_reason: str | None = None
+    last_used_at: datetime | None = None
+
+
+class IssuedKey(Model):
+    """A new API key. `key` is the key itself, the only copy of it: the server does not have it."""
+
+    key_id: UUID
+    key: str = Field(repr=False)
+
+
 class Project(Model):
     """A project: runs that belong together."""
 

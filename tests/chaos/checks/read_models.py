@@ -143,13 +143,16 @@ def _api_keys(snapshot: Snapshot) -> dict[UUID, Row]:
     keys: dict[UUID, Row] = {}
     for fact in snapshot.until("tenants"):
         match fact.event:
-            case tenants.ApiKeyIssued(key_id=key_id, label=label, sha256=sha256):
+            case tenants.ApiKeyIssued(key_id=key_id, label=label, sha256=sha256, role=role, expires_at=expires_at):
                 keys[key_id] = {
-                    "tenant_id": fact.recorded.tenant_id, "sha256": sha256, "label": label,
-                    "issued_at": fact.recorded.recorded_at, "revoked_at": None,
+                    "tenant_id": fact.recorded.tenant_id, "sha256": sha256, "label": label, "role": role.value,
+                    "issued_at": fact.recorded.recorded_at, "expires_at": expires_at, "rotated_to": None, "revoked_at": None,
+                    "revoke_reason": None,
                 }  # fmt: skip
-            case tenants.ApiKeyRevoked(key_id=key_id):
-                keys[key_id]["revoked_at"] = fact.recorded.recorded_at
+            case tenants.ApiKeyRotated(key_id=key_id, rotated_to=rotated_to, expires_at=expires_at):
+                keys[key_id] |= {"rotated_to": rotated_to, "expires_at": expires_at}
+            case tenants.ApiKeyRevoked(key_id=key_id, reason=reason):
+                keys[key_id] |= {"revoked_at": fact.recorded.recorded_at, "revoke_reason": reason}
     return keys
 
 
