@@ -8,10 +8,10 @@ from application.engine.ports.pages import Page, encode_cursor
 from application.reads import KeyOwner, KeysFound, Positioned
 from application.views.tenants import ApiKeyView, TenantView
 from domain.access import Role
-from domain.kernel import RecordedEvent
+from domain.kernel import Event, RecordedEvent
 from domain.tenants import ApiKeyIssued, ApiKeyRevoked, ApiKeyRotated, TenantCreated
 from projections.engine.checkpoints import reading
-from projections.kernel import Connection, Database, Projection, by_topic, decoded, topics_of
+from projections.kernel import Connection, Database, Handler, Projection, decoded, topics_of
 
 
 async def on_tenant_created(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
@@ -64,24 +64,29 @@ async def on_api_key_revoked(connection: Connection, batch: Sequence[RecordedEve
     sql = """
     UPDATE api_key SET revoked_at = revoked.at, revoke_reason = revoked.reason
     FROM unnest(%s::uuid[], %s::uuid[], %s::timestamptz[], %s::text[]) AS revoked (id, tenant, at, reason)
-    WHERE key_id = revoked.id AND tenant_id = revoked.tenant
+    WHERE key_id = revoked.id AND tenant_id = revoked.tenant AND revoked_at IS NULL
     """
     keys = [decoded(e) for e in batch]
     values = ([key.key_id for key in keys], [e.tenant_id for e in batch])
     await connection.execute(sql, (*values, [e.recorded_at for e in batch], [key.reason for key in keys]))
 
 
-PROJECTION = Projection(
-    "tenants",
-    topics_of(TenantCreated, ApiKeyIssued, ApiKeyRotated, ApiKeyRevoked),
-    ("tenant", "api_key"),
-    by_topic(
-        (TenantCreated, on_tenant_created),
-        (ApiKeyIssued, on_api_key_issued),
-        (ApiKeyRotated, on_api_key_rotated),
-        (ApiKeyRevoked, on_api_key_revoked),
-    ),
+HANDLERS: tuple[tuple[type[Event], Handler], ...] = (
+    (TenantCreated, on_tenant_created),
+    (ApiKeyIssued, on_api_key_issued),
+    (ApiKeyRotated, on_api_key_rotated),
+    (ApiKeyRevoked, on_api_key_revoked),
 )
+
+
+async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
+    """One statement for all events of a topic: a key is issued, rotated and revoked at most once, in this order."""
+    for event, handle in HANDLERS:
+        if chosen := [recorded for recorded in batch if recorded.topic == event.TOPIC]:
+            await handle(connection, chosen)
+
+
+PROJECTION = Projection("tenants", topics_of(*(event for event, _ in HANDLERS)), ("tenant", "api_key"), apply)
 
 
 async def find_keys(connection: Connection, sha256s: Sequence[str]) -> KeysFound:

@@ -61,15 +61,16 @@ async def _list(valid: bool, limit: int, data_dir: Path | None, url: str | None,
     if not found:
         output.say("No key is valid." if valid else "No keys.")
         return
-    table = output.table("Key", "Label", "Role", "Status", "Expires", "Last used")
+    table = output.table("Key", "Role", "Status", "Expires", "Last used", "Label")
+    table.columns[-1].no_wrap = True
     for key in found:
         table.add_row(
             key["key_id"],
-            output.escape(output.shortened(key["label"], 40)),
             output.escape(output.shortened(key["role"], 20)),
             output.escape(output.shortened(key["status"], 20)),
             output.escape(_time(key["expires_at"]) or "never"),
             output.escape(_time(key["last_used_at"]) or "never"),
+            output.escape(output.shortened(key["label"], 40)),
         )
     output.console().print(table)
 

@@ -54,6 +54,7 @@ def _replace_by_worker(
     from api.cli.connection import found_server
     from api.cli.up import check_folders
     from api.settings import load_settings
+    from api.supervisor import state
     from api.supervisor.config import worker_environment
 
     settings = load_settings(agents=tuple(agents) if agents else None, workspace=workspace, data_dir=data_dir, url=url)
@@ -61,6 +62,8 @@ def _replace_by_worker(
         raise output.CommandFailed("nothing to run: give --agents FOLDER", output.WRONG_USAGE)
     check_folders(settings)
     server_url, key = asyncio.run(found_server(settings))
+    if settings.api_key is None:
+        key = state.read_worker_key(settings.data_dir) or key  # a worker need not have the rights of an owner
     as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
     arguments = ["--log-format", "json" if as_json else "text", "--log-level", settings.log_level]
     for option, limit in limits.items():

@@ -40,7 +40,7 @@ from application.engine.ports.log import EventStore, NewEvent, StreamAppend, Sub
 from application.engine.sagas.manager import PARTITIONS
 from application.setup import set_up
 from domain.errors import ProjectionBehind, Unavailable
-from domain.kernel import Command, Event, RecordedEvent
+from domain.kernel import Command, Event, RecordedEvent, derive_id
 from domain.projects import CreateProject, default_project_id
 from domain.registry import REGISTRY
 from domain.tenants import DEFAULT_TENANT_ID, CreateTenant, IssueApiKey
@@ -293,6 +293,14 @@ async def running(
             for ended in await stopped(*system.tasks.values()):
                 if isinstance(ended, Exception):
                     raise ended  # even if the block failed: this is why
+
+
+async def issue_key_without_projector(system: System) -> None:
+    """The system's key, in the log and in the read model, where nothing moves the read model."""
+    digest = sha256(system.key)
+    await set_up(system.container.commands, key_sha256=digest)
+    key_id = derive_id(DEFAULT_TENANT_ID, f"key:{digest}")
+    await system.sql("INSERT INTO api_key VALUES (%s, %s, %s, 'test', now())", key_id, DEFAULT_TENANT_ID, digest)
 
 
 async def issue_key(system: System) -> None:

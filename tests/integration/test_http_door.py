@@ -20,7 +20,14 @@ from api.http.conventions.connection import PIECE
 from api.http.conventions.deadlines import SECOND_LOOK_S
 from api.http.conventions.door import Limits
 from api.http.server import make_server
-from tests.integration.system_kit import PATIENCE_S, System, eventually, new_id, running, served, sha256
+from tests.integration.system_kit import (
+    PATIENCE_S,
+    System,
+    eventually,
+    issue_key_without_projector,
+    running,
+    served,
+)
 from tests.pace import within
 
 QUICK = Limits(first_s=0.5, head_s=0.5, body_pause_s=0.5, body_s=1.0, idle_s=0.5, send_s=0.5, linger_s=0.5)
@@ -451,7 +458,7 @@ async def test_a_defect_is_answered_and_logged_once_and_the_connection_goes_on(
     database_url: str, nats_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running(database_url, nats_url, roles=["api"]) as system:
-        await system.sql("INSERT INTO api_key VALUES (%s, %s, %s, 'test', now())", new_id(), new_id(), sha256(system.key))
+        await issue_key_without_projector(system)
         await system.sql("DROP TABLE run")
         async with served(system.container) as url, peer(port_of(url)) as client:
             with structlog.testing.capture_logs() as logs, caplog.at_level(logging.ERROR, "uvicorn.error"):

@@ -110,6 +110,7 @@ async def test_every_operation_answers_as_the_document_says(shared: System) -> N
     async with shared.client(shared.key, event_hooks={"response": [documented]}) as http:
         await use_runs(shared, http)
         await use_projections(shared, http)
+        await use_keys(shared, http)
         for path in ("/health/live", "/health/ready", "/metrics", "/docs", "/docs/errors", "/docs/page.js", "/docs/page.css"):
             assert (await http.get(path)).status_code == 200
             assert (await http.head(path)).status_code == 200
@@ -119,6 +120,16 @@ async def test_every_operation_answers_as_the_document_says(shared: System) -> N
         assert (await http.get("/")).headers["location"] == "docs"
     used = {operation for operation, statuses in documented.seen.items() if min(statuses) < 400}
     assert used == operations_of(await document(shared)).keys()
+
+
+async def use_keys(shared: System, http: httpx2.AsyncClient) -> None:
+    issued = (await http.post("/v1/keys", json={"label": "ci", "role": "auditor"})).json()
+    await shared.settled()
+    path = f"/v1/keys/{issued['key_id']}"
+    assert (await http.get(path)).json()["status"] == "valid"
+    assert (await http.post(f"{path}/rotate", json={"overlap_s": 60})).status_code == 201
+    assert (await http.post(f"{path}/revoke", json={"reason": "over"})).status_code == 202
+    assert (await http.get("/v1/keys")).json()["data"]
 
 
 async def use_runs(shared: System, http: httpx2.AsyncClient) -> None:
@@ -290,15 +301,18 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
     def readers(name: str) -> set[tuple[str, str]]:
         return {key for key, o in found.items() if any((p["in"], p["name"]) == ("header", name) for p in o.get("parameters", ()))}
 
-    assert readers("Idempotency-Key") == {("POST", "/v1/runs"), ("POST", "/v1/runs/{run_id}/cancel"), ("POST", "/v1/projects")}
+    of_keys = {("POST", path) for path in ("/v1/keys", "/v1/keys/{key_id}/rotate", "/v1/keys/{key_id}/revoke")}
+    assert readers("Idempotency-Key") == of_keys | {
+        ("POST", "/v1/runs"), ("POST", "/v1/runs/{run_id}/cancel"), ("POST", "/v1/projects")
+    }  # fmt: skip
     assert readers("Prefer") == {("POST", "/v1/runs"), ("GET", "/v1/runs/{run_id}")}
     assert readers("If-Match") == {("POST", "/v1/runs/{run_id}/cancel")}
     assert readers("Last-Event-ID") == {("GET", "/v1/events"), ("GET", "/v1/runs/{run_id}/events")}
     for method, path in readers("Tidelog-Position"):
-        asked = path.replace("{run_id}", str(new_id())).replace("{step}", "a")
+        asked = path.replace("{run_id}", str(new_id())).replace("{step}", "a").replace("{key_id}", str(new_id()))
         refused = await shared.http.request(method, asked, headers={"Tidelog-Position": "x"})
         assert refused.status_code in (404, 422), path
-    assert len(readers("Tidelog-Position")) == 15
+    assert len(readers("Tidelog-Position")) == 17
 
 
 async def test_entries_of_lists_say_what_a_mark_means(shared: System) -> None:

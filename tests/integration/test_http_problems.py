@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from application.engine.ports.pages import encode_cursor
 from tests.integration.session_kit import offer
-from tests.integration.system_kit import System, new_id, running, sha256
+from tests.integration.system_kit import System, issue_key_without_projector, new_id, running
 
 GRAPH = {"kind": "graph", "steps": [{"key": "a", "agent": "alpha"}]}
 HUGE = "9" * 40
@@ -396,7 +396,7 @@ async def test_an_event_over_the_limit_writes_nothing(shared: System) -> None:
 async def test_a_defect_says_nothing_of_the_inside(database_url: str, nats_url: str) -> None:
     """A table is gone: only a defect explains that."""
     async with running(database_url, nats_url, roles=["api"]) as system:
-        await system.sql("INSERT INTO api_key VALUES (%s, %s, %s, 'test', now())", new_id(), new_id(), sha256(system.key))
+        await issue_key_without_projector(system)
         await system.sql("DROP TABLE run")
         assert_problem(await system.http.get("/v1/runs"), 500, "internal")
         await system.sql("DROP TABLE api_key")

@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from uuid import UUID
 
 import httpx2
 import orjson
@@ -340,7 +341,8 @@ async def test_all_streams_end_when_the_process_is_about_to(system: System, url:
 
 
 async def test_a_listener_that_goes_is_forgotten(system: System, url: str, worker: PlayedWorker) -> None:
-    run_id, kept = await system.start("alpha"), system.container.live.watches  # the worker's session watches too
+    run_id = await system.start("alpha")
+    kept = system.container.live.watched(UUID(run_id))  # the worker's session watches too
     async with (
         streaming(url, system.key, "/v1/events", after="0") as stream,
         streaming(url, system.key, f"/v1/runs/{run_id}/events") as other,
@@ -350,7 +352,7 @@ async def test_a_listener_that_goes_is_forgotten(system: System, url: str, worke
     feed = system.container.live
 
     async def nobody() -> bool:
-        return not feed.listeners and feed.watches == kept
+        return not feed.listeners and feed.watched(UUID(run_id)) == kept
 
     await eventually(nobody)
 

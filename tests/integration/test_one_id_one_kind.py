@@ -28,6 +28,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/invocations/{invocation_id}/complete": {"attempt": 1, "result": 1},
     "/v1/invocations/{invocation_id}/fail": {"attempt": 1, "error": FAILURE},
     "/v1/invocations/{invocation_id}/resolve": {"result": 1, "reason": "seen"},
+    "/v1/keys/{key_id}/rotate": {},
+    "/v1/keys/{key_id}/revoke": {},
 }
 """A valid body for each route with an id in its path."""
 REPORTS: dict[str, dict[str, Any]] = {
@@ -40,7 +42,7 @@ OF_WORK = {"agent": "agent_runs", "tool": "invocations"}
 PARAMETER = re.compile(r"\{\w+\}")
 FURTHER = {"{step}": "alpha", "{position}": "1"}
 """Values for further parameters of a path. Those that are ids get the id."""
-OWNERS = {"run_id": "runs", "agent_run_id": "agent_runs", "invocation_id": "invocations", "project_id": "projects"}
+OWNERS = {"run_id": "runs", "agent_run_id": "agent_runs", "invocation_id": "invocations", "project_id": "projects", "key_id": ""}
 """The slice to which the id of a path parameter belongs."""
 KINDS = (*CATALOG.deciders, "foreign")
 """`foreign`: a stream of a user who uses only the log."""

@@ -316,6 +316,8 @@ HOT_QUERIES: dict[str, tuple[Callable[[Hot], Awaitable[object]], str]] = {
     "agents": (lambda hot: agents.list_agents(hot.connection, SMALL, limit=20, after="agent1", capability=None), "agent_tenant"),
     "projects": (lambda hot: projects.list_projects(hot.connection, SMALL, limit=20, after=uuid(ROW, 9)), "project_tenant"),
     "API keys": (lambda hot: tenants.find_keys(hot.connection, ["sha77", "nobody's"]), "api_key_sha256_key"),
+    "a page of keys": (lambda hot: tenants.list_keys(hot.connection, SMALL, limit=20, before=uuid(ROW, 9)), "api_key_tenant"),
+    "a key": (lambda hot: tenants.get_key(hot.connection, SMALL, uuid(ROW, 9)), "api_key_tenant"),
     "timers that are due": (lambda hot: hot.timers.due(100), "timer_fires timer_set event_pkey"),
     "the next timer": (lambda hot: hot.timers.seconds_until_next(), "timer_fires timer_set event_pkey"),
     "timers given": (lambda hot: hot.timers.delete([uuid(ROW, 1), uuid(ROW, 2)]), "timer_pkey"),

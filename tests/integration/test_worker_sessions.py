@@ -13,9 +13,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from api.http.conventions.door import Limits
 from application.engine.background import end
-from domain.tenants import RevokeApiKey
+from domain.tenants import IssueApiKey, RevokeApiKey
 from tests.integration.session_kit import socket, worker_at
-from tests.integration.system_kit import System, eventually, new_id, served
+from tests.integration.system_kit import System, eventually, new_id, served, sha256
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -344,6 +344,8 @@ async def test_a_revoked_key_ends_its_sessions(shared: System, url: str) -> None
     async with worker_at(url, key) as worker:
         await worker.hello(["a"])
         [[key_id]] = await shared.sql("SELECT key_id FROM api_key WHERE tenant_id = %s", tenant_id)
+        other = IssueApiKey(tenant_id=tenant_id, key_id=new_id(), label="another", sha256=sha256(f"{new_id()}"))
+        await shared.command(other, tenant_id=tenant_id)
         await shared.command(RevokeApiKey(tenant_id=tenant_id, key_id=key_id), tenant_id=tenant_id)
         assert (await worker.wait(t="error"))["problem"]["code"] == "unauthenticated"
         assert await worker.until_closed() == 4401

@@ -12,13 +12,14 @@ import pytest
 import pytest_asyncio
 
 from api.settings import load_settings
-from api.supervisor import state
+from api.supervisor import service, state
 from api.supervisor.config import SupervisorConfig, worker_environment
 from api.supervisor.errors import AlreadyRunning, CannotStart, SupervisorError
 from api.supervisor.processes import EXIT_CANNOT_START, Backoff, Program, SupervisedProcess
 from api.supervisor.service import roles_of_processes
 from api.supervisor.state import RunningServer
 from tests.pace import in_time, until, within
+from tidelog.keys import id_of, sha256_of
 
 Start = Callable[[str], "Child"]
 
@@ -206,13 +207,27 @@ def test_a_damaged_or_newer_server_file_is_no_error(tmp_path: Path, content: str
     assert found is None or found.url == "u"
 
 
-def test_the_development_key_is_made_once_and_private(tmp_path: Path) -> None:
-    key = state.create_key(tmp_path)
-    assert len(key) == 46 and key.startswith("tl_")
-    state.key_path(tmp_path).chmod(0o644)
-    assert state.create_key(tmp_path) == key == state.read_key(tmp_path)
-    assert stat.S_IMODE(state.key_path(tmp_path).stat().st_mode) == 0o600
-    assert [path.name for path in tmp_path.iterdir()] == ["api-key"]
+def test_the_keys_of_a_folder_are_made_once_and_private(tmp_path: Path) -> None:
+    for create, read, path, kind in (
+        (state.create_key, state.read_key, state.key_path(tmp_path), "tl_key_"),
+        (state.create_worker_key, state.read_worker_key, state.worker_key_path(tmp_path), "tl_worker_"),
+    ):
+        assert read(tmp_path) is None
+        key = create(tmp_path)
+        assert key.startswith(kind) and id_of(key) is not None
+        path.chmod(0o644)
+        assert create(tmp_path) == key == read(tmp_path)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["api-key", "worker-key"]
+
+
+def test_a_key_of_an_earlier_release_stays(tmp_path: Path) -> None:
+    old = "tl_" + "k" * 43
+    state.key_path(tmp_path).write_text(old + "\n")
+    assert state.create_key(tmp_path) == old
+    assert service._to_issue(old) == sha256_of(old), "it has no id of its own"
+    new = state.create_worker_key(tmp_path)
+    assert service._to_issue(new) == f"{id_of(new)}:{sha256_of(new)}"
 
 
 @pytest.mark.parametrize("content", [b"", b"tl_short", b"tl_" + b"a" * 42 + b"!", b"\xff" * 46])

@@ -46,6 +46,10 @@ def test_the_server_of_the_data_folder_is_found_with_its_key(alone: Path, monkey
     with state.holding(alone / ".tidelog"):
         state.publish(alone / ".tidelog", RunningServer("http://127.0.0.1:8711", os.getpid(), ""))
         key = state.create_key(alone / ".tidelog")
+        with pytest.raises(Replaced) as of_before:
+            app(["worker", "--agents", "agents"], standalone_mode=False)
+        assert of_before.value.environment["TIDELOG_API_KEY"] == key, "a folder of before has one key"
+        key = state.create_worker_key(alone / ".tidelog")
         with pytest.raises(Replaced) as replaced:
             app(["worker", "--agents", "agents", "--tool-concurrency", "3"], standalone_mode=False)
     environment = replaced.value.environment

@@ -227,8 +227,9 @@ class Keys:
             if digest in self._ended:  # the read model does not have the event yet
                 answers[digest] = Unauthenticated(self._ended[digest])
             elif owner is None:
-                self._drop(digest)
-                if isinstance(unknown, Unauthenticated):
+                if (known := self._known.get(digest)) is not None:
+                    self._told(known.principal.tenant_id)  # the log decides: a read model may have stepped back
+                elif isinstance(unknown, Unauthenticated):
                     self._tell(digest)
             else:
                 answers[digest] = self._learn(digest, owner, now, found.position)
@@ -346,12 +347,10 @@ class Keys:
             del self._watched[known.principal.tenant_id]
 
     def _forget(self) -> None:
-        """The log has a new history: ends that were told may be gone."""
+        """The log has a new history: ends that were told may be gone, and keys, too."""
         self._ended.clear()
-        for digest in list(self._known):
-            self._drop(digest)
-        for digest in self._holders:
-            self._ask(digest)
+        for tenant_id in list(self._watched):
+            self._told(tenant_id)
 
     # --- now and then -------------------------------------------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ from application.workers.hosting.credit import KINDS
 from application.workers.hosting.messages import MalformedMessage, Refused, Saying
 from application.workers.hosting.session import HostedSession, Visitor
 from domain.access import NotPermitted, Role, may, must_be_allowed
-from domain.errors import Forbidden, InvalidCommand, Unavailable
+from domain.errors import Forbidden, InvalidCommand, Unauthenticated, Unavailable
 
 log = structlog.get_logger(__name__)
 _RECEIVED = SESSION_MESSAGES.labels("received")
@@ -93,6 +93,8 @@ class Sessions:
         outbox.on_relief = session.relieved
         connection.stopping = session.drain
         connection.on_frame = partial(_take_at_once, copy_context(), session, outbox, principal.role)
+        ended = Unauthenticated("the API key is not valid any more")
+        release = self._keys.hold(state["key"], lambda: session.revoke(ended))  # also so that the key counts as used
         writing = asyncio.create_task(outbox.run(), name="session-outbox")
         try:
             while (message := await receive())["type"] != "websocket.disconnect":
@@ -100,6 +102,7 @@ class Sessions:
                     _take(session, outbox, principal.role, message.get("text"))
                 await outbox.relieved.wait()
         finally:
+            release()
             connection.on_frame = None
             outbox.close()
             await session.close()
