@@ -19,6 +19,7 @@ from api.http.app import create_app
 from api.http.conventions.connection import protocol
 from api.http.conventions.door import Door, Limits
 from api.http.conventions.errors import StillStarting
+from api.http.conventions.releases import all_know_roles
 from api.http.listening import Acceptor, bound
 from api.http.sessions.connection import SessionConnection
 from api.http.sessions.limits import MAX_SOCKET
@@ -34,6 +35,8 @@ GRACE_S = 5
 """Seconds that requests under way may take after the signal to stop. Streams end at once."""
 BACKLOG = 8_192
 """Connections that may wait to be accepted, if the system allows as many (`net.core.somaxconn`)."""
+UPGRADE_LOOK_S = 5.0
+"""Seconds between two looks whether processes of an earlier release still run."""
 CANCEL_AGAIN_S, LAST_ANSWERS_S = 0.3, 1.0
 """Requests that are not answered within GRACE_S are cancelled. After CANCEL_AGAIN_S a request that waits for a silent database is
 cancelled again; LAST_ANSWERS_S bounds the wait for the last answers. Both in seconds."""
@@ -105,14 +108,22 @@ class FirstKey:
         """Issues the key, then waits to be ended by `serve_http`, its owner."""
         container, settings = self._container, self._container.settings
         key, worker_key = settings.bootstrap_key_sha256, settings.bootstrap_worker_key_sha256
+        waits = worker_key is not None and not await persistently(lambda: all_know_roles(container))
         if key is not None or worker_key is not None:
-            position = await persistently(lambda: set_up(container.commands, key_sha256=key, worker_key_sha256=worker_key))
+            now = None if waits else worker_key
+            position = await persistently(lambda: set_up(container.commands, key_sha256=key, worker_key_sha256=now))
             while not self._done:
                 try:
                     await persistently(lambda: container.positions.until("tenants", position, 5.0))
                     self._done = True
                 except ProjectionBehind as error:
                     log.warning("waiting_for_projector", error=error.message)
+        while waits:  # the process is ready meanwhile: an upgrade may wait for that
+            log.warning("key_waits_for_upgrade", label="worker of this server", reason="a process of an earlier release still runs")
+            await asyncio.sleep(UPGRADE_LOOK_S)
+            waits = not await persistently(lambda: all_know_roles(container))
+            if not waits:
+                await persistently(lambda: set_up(container.commands, key_sha256=None, worker_key_sha256=worker_key))
         while True:
             await asyncio.Event().wait()
 

@@ -296,6 +296,26 @@ async def test_the_client_issues_rotates_and_revokes(system: System) -> None:
                 await developer.issue_key("x", role="worker")
 
 
+async def test_while_a_process_of_before_runs_it_gets_no_event_that_it_does_not_read(system: System) -> None:
+    live = "now() + interval '1 hour'"
+    await system.sql(
+        "INSERT INTO member (member_id, place, groups, joined_at, alive_until, lease_seconds)"
+        f" VALUES (%s, 'old', '{{}}', now(), {live}, 3600)",
+        new_id(),
+    )
+    for path, body in (
+        ("/v1/keys", {"label": "w", "role": "worker"}), ("/v1/keys", {"label": "o", "role": "owner", "expires_at": soon(60)}),
+        (f"/v1/keys/{new_id()}/rotate", {}),
+    ):  # fmt: skip
+        refused = await system.http.post(path, json=body)
+        assert refused.status_code == 503 and "upgrade" in refused.json()["detail"]
+    await issue(system)
+    [event] = [e for e in await system.events() if e.topic == "tenant.api_key_issued"][1:]
+    assert event.schema_version == 1
+    await system.sql("DELETE FROM member WHERE place = 'old'")
+    await issue(system, "worker")
+
+
 # --- the platform, and the secret -----------------------------------------------------------------------------------------
 
 

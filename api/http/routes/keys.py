@@ -18,6 +18,7 @@ from api.http.conventions.bodies import Body, body_of
 from api.http.conventions.idempotency import key_of, keyed_request, one_content
 from api.http.conventions.permissions import needs
 from api.http.conventions.positions import POSITION, caught_up
+from api.http.conventions.releases import must_all_know_roles
 from api.http.conventions.request import Principal, container_of, principal_of
 from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
@@ -98,6 +99,8 @@ async def post_key(request: Request) -> Response:
         giver=principal.role,
         at=present(),
     )
+    if command.role is not Role.OWNER or command.expires_at is not None:
+        await must_all_know_roles(container_of(request))
     key = key_of(request, body)
     with one_content(key):
         outcome = await container_of(request).commands.execute(keyed_request(request, key), command)
@@ -159,6 +162,7 @@ async def post_rotate(request: Request, key_id: UUID) -> Response:
         expires_at=body.expires_at,
         giver=principal.role,
     )
+    await must_all_know_roles(container_of(request))
     key = key_of(request, body)
     with one_content(key):
         outcome = await commands.execute(keyed_request(request, key), command)
