@@ -160,7 +160,7 @@ class ApiKeyQueries:
 
     def __init__(self, database: Database, lists: Database | None = None) -> None:
         self._database = database
-        self._lists = lists or database
+        self._lists = database if lists is None else lists
 
     async def owners(self, sha256s: Sequence[str]) -> KeysFound:
         async with self._database.connection() as connection:

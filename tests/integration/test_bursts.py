@@ -56,7 +56,7 @@ async def test_a_crowd_waits_on_connections_without_a_connection_to_the_database
             async def all_wait() -> bool:
                 done = [task.result() for task in waiting if task.done()]
                 assert not done, done[0]
-                return system.container.live.watches == CROWD
+                return system.container.live.watched(UUID(run_id)) == CROWD
 
             async with within(60):
                 await eventually(all_wait, "a crowd that waits", timeout_s=60)
