@@ -7,6 +7,7 @@ import asyncio
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID
@@ -20,7 +21,7 @@ from api.http.conventions.keys import Keys
 from api.http.conventions.middleware import Gate
 from api.http.conventions.permissions import needs
 from api.http.conventions.routing import DirectRoute, RouteTable
-from application.reads import KeyOwner
+from application.reads import KeyOwner, KeysFound
 from benchmarks import table
 from domain.access import Action, Role
 
@@ -33,8 +34,17 @@ GOAL_US = 10.0
 class OneKey:
     """The port `ApiKeyReads` of a database that knows every key."""
 
-    async def owners(self, sha256s: Sequence[str]) -> dict[str, KeyOwner]:
-        return {sha256: KeyOwner(UUID(int=1), UUID(int=2), Role.DEVELOPER) for sha256 in sha256s}
+    async def owners(self, sha256s: Sequence[str]) -> KeysFound:
+        return KeysFound({sha256: KeyOwner(UUID(int=1), UUID(int=2), Role.DEVELOPER) for sha256 in sha256s}, 0)
+
+
+class WatchedLog:
+    """The live feed of a process that reads the log: nothing happens to the key."""
+
+    closed, is_current, reading, position = False, True, True, 0
+
+    def call(self, *_: Any) -> Callable[[], None]:
+        return lambda: None
 
 
 def endpoint_of(path: str) -> RouteTable:
@@ -63,7 +73,8 @@ async def measure() -> None:
     container = cast(
         Container,
         SimpleNamespace(
-            reads=SimpleNamespace(keys=OneKey()), dependencies={}, live=SimpleNamespace(closed=False),
+            reads=SimpleNamespace(keys=OneKey()), dependencies={}, live=WatchedLog(), commands=None, key_uses=None,
+            histories=SimpleNamespace(on_change=lambda told: nullcontext()),
             settings=SimpleNamespace(max_body_bytes=1_000_000, trusted_proxies=()),
         ),
     )  # fmt: skip

@@ -1,27 +1,13 @@
-"""A key of every role, for a server whose read model says the roles of these keys through this port."""
+"""A key of every role."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from uuid import UUID
 
-from application.reads import ApiKeyReads, KeyOwner
 from domain.access import Role
 from domain.tenants import DEFAULT_TENANT_ID, IssueApiKey
 from tests.integration.system_kit import System, new_id, served, sha256
-
-
-@dataclass(frozen=True)
-class KeysWithRoles:
-    """The port `ApiKeyReads`, with a role for some keys."""
-
-    keys: ApiKeyReads
-    roles: Mapping[str, Role]
-    """By the hash of the key."""
-
-    async def owners(self, sha256s: Sequence[str]) -> dict[str, KeyOwner]:
-        found = await self.keys.owners(sha256s)
-        return {digest: replace(owner, role=self.roles.get(digest, owner.role)) for digest, owner in found.items()}
 
 
 @dataclass(frozen=True)
@@ -34,13 +20,9 @@ class ServerOfRoles:
 async def with_roles(system: System, tenant_id: UUID = DEFAULT_TENANT_ID) -> AsyncIterator[ServerOfRoles]:
     """The same server once more, on an address of its own, and with a key of each role."""
     keys = {role: f"key-of-{role}-{new_id()}" for role in Role}
-    issue = [
-        IssueApiKey(tenant_id=tenant_id, key_id=new_id(), label=f"test {role}", sha256=sha256(key)) for role, key in keys.items()
-    ]
-    for command in issue:
-        await system.command(command, tenant_id=tenant_id)
+    for role, key in keys.items():
+        issue = IssueApiKey(tenant_id=tenant_id, key_id=new_id(), label=f"test {role}", sha256=sha256(key), role=role)
+        await system.command(issue, tenant_id=tenant_id)
     await system.settled()
-    roles = {sha256(key): role for role, key in keys.items()}
-    reads = replace(system.container.reads, keys=KeysWithRoles(system.container.reads.keys, roles))
-    async with served(replace(system.container, reads=reads)) as url:
+    async with served(system.container) as url:
         yield ServerOfRoles(url, keys)

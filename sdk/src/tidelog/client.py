@@ -367,6 +367,7 @@ class Client:
             NotFoundError: there is no such project.
         """
         await self._request("DELETE", f"/v1/projects/{project_id}")
+
     # --- API keys ---
 
     async def keys(self) -> list[ApiKey]:
