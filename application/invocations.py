@@ -73,13 +73,18 @@ def value_of(call: InvocationView, field: Literal["arguments", "result", "error"
 
 
 async def request_for_invocation(commands: CommandLoop, caller: Caller, invocation_id: UUID, name: str) -> CommandRequest:
-    """The request of a command for an invocation. Commands with the same `name` are repeats of one command. Raises NotFound."""
-    loaded = await commands.load(invocations.DECIDER, caller.tenant_id, invocation_id, fresh=False)
+    """The request of a worker's command. Commands with the same `name` are repeats of one command. Raises NotFound."""
+    return caller.reporting(derive_id(invocation_id, name), await _run_of(commands, caller.tenant_id, invocation_id))
+
+
+async def _run_of(commands: CommandLoop, tenant_id: UUID, invocation_id: UUID) -> UUID:
+    """The run of an invocation. Raises NotFound."""
+    loaded = await commands.load(invocations.DECIDER, tenant_id, invocation_id, fresh=False)
     if loaded.state.requested is None:
         raise NotFound(f"there is no invocation {invocation_id}")
     run_id: UUID = loaded.state.requested.run_id
     about(run_id=run_id, invocation_id=invocation_id)
-    return caller.named(derive_id(invocation_id, name), run_id)
+    return run_id
 
 
 async def resolve_invocation(commands: CommandLoop, caller: Caller, command: invocations.ResolveInvocation) -> CommandOutcome:
@@ -88,5 +93,6 @@ async def resolve_invocation(commands: CommandLoop, caller: Caller, command: inv
     The first resolution counts. The same resolution again gets the first answer. Raises NotFound, AlreadyResolved for another
     resolution, InvalidState.
     """
-    request = await request_for_invocation(commands, caller, command.invocation_id, "resolve")
+    run_id = await _run_of(commands, caller.tenant_id, command.invocation_id)
+    request = caller.named(derive_id(command.invocation_id, "resolve"), run_id)
     return await commands.execute(request, command)

@@ -24,6 +24,7 @@ def lapse_request(work: HeldWork) -> CommandRequest:
         correlation_id=work.root_id,
         causation_id=f"session:{work.session_id}",
         checked=True,
+        goes_on=True,
     )
 
 

@@ -1,6 +1,7 @@
 """The routing table: the stream of each command, and the slice whose rules decide the command. Read this file first."""
 
 from typing import Any
+from uuid import UUID
 
 from application.engine.commands.routes import Route
 from domain import agent_runs, agents, context, invocations, messages, projects, runs, tenants, tools
@@ -17,12 +18,23 @@ def _in_run(decider: Decider[Any], attribute: str, *said: str, creates: bool = F
     return Route(decider, lambda c: getattr(c, attribute), lambda c, _: c.run_id, creates, said)
 
 
+def _run_of(_: Command, state: Any) -> UUID:
+    run_id: UUID = state.requested.run_id
+    return run_id
+
+
+def _for_whom(state: Any) -> str | None:
+    """For whom a piece of work is. A stream that has its mail before its request is nobody's yet."""
+    on_behalf_of: str | None = None if state.requested is None else state.requested.on_behalf_of
+    return on_behalf_of
+
+
 def _of_agent_run(*said: str) -> Route:
-    return Route(agent_runs.DECIDER, lambda c: c.agent_run_id, lambda _, state: state.requested.run_id, said=said, of_state=True)
+    return Route(agent_runs.DECIDER, lambda c: c.agent_run_id, _run_of, said=said, on_behalf_of=_for_whom, of_state=True)
 
 
 def _of_invocation(*said: str) -> Route:
-    return Route(invocations.DECIDER, lambda c: c.invocation_id, lambda _, state: state.requested.run_id, said=said, of_state=True)
+    return Route(invocations.DECIDER, lambda c: c.invocation_id, _run_of, said=said, on_behalf_of=_for_whom, of_state=True)
 
 
 ROUTES: dict[type[Command], Route] = {

@@ -36,6 +36,8 @@ class InvocationRequested(Event):
     retry: Retry
     priority: Priority = "normal"
     """The priority of the run."""
+    on_behalf_of: str | None = None
+    """For whom the call is: the metadata of all that comes of the call has it, too. None: for nobody."""
 
 
 class AttemptStarted(Event):
@@ -109,6 +111,8 @@ class InvocationResolved(Event):
     """The actor of the person's key."""
     reason: str
     evidence: Json = None
+    on_behalf_of: str | None = None
+    """For whom the actor asked."""
 
 
 class InvocationCancelRequested(Event):
@@ -194,6 +198,7 @@ class RequestInvocation(Command):
     timeout_s: float
     retry: Retry
     priority: Priority = "normal"
+    on_behalf_of: str | None = None
 
 
 class ClaimInvocation(Command):
@@ -232,6 +237,7 @@ class ResolveInvocation(Command):
     by: str
     reason: Reason
     evidence: Json = None
+    on_behalf_of: str | None = None
 
 
 class RequeueInvocation(Command):
@@ -368,6 +374,7 @@ def _resolve(invocation: Invocation, requested: InvocationRequested, command: Re
         by=command.by,
         reason=command.reason,
         evidence=command.evidence,
+        on_behalf_of=command.on_behalf_of,
     )
     first = invocation.resolved
     if first is not None:
@@ -381,8 +388,8 @@ def _resolve(invocation: Invocation, requested: InvocationRequested, command: Re
 
 
 def _said(resolution: InvocationResolved) -> str:
-    """The content of a resolution, without its author: another person may say the same."""
-    return json.dumps(resolution.model_dump(mode="json", exclude={"by"}), sort_keys=True)
+    """The content of a resolution, without its author: another person, or one for another, may say the same."""
+    return json.dumps(resolution.model_dump(mode="json", exclude={"by", "on_behalf_of"}), sort_keys=True)
 
 
 def _outcome(invocation: Invocation, requested: InvocationRequested, result: Json, error: Failure | None) -> Event:

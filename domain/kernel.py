@@ -135,7 +135,13 @@ class Metadata(BaseModel):
     command_id: UUID
     traceparent: str | None = None
     on_behalf_of: str | None = None
-    """For whom the actor asked. No release writes it yet."""
+    """For whom the actor asked, as the caller says. None: for nobody."""
+
+
+def who_asked(metadata: str) -> tuple[str | None, str | None]:
+    """Actor and `on_behalf_of` of stored metadata. None where the metadata, which another program may have written, has none."""
+    said = json.loads(metadata)
+    return said.get("actor"), said.get("on_behalf_of")
 
 
 class RecordedEvent(NamedTuple):

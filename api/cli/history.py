@@ -124,7 +124,7 @@ def recorded(event: Mapping[str, Any]) -> RecordedEvent:
         topic=event["type"],
         schema_version=int(event["dataschema"].rsplit("/v", 1)[1]),
         state=json.dumps(event["data"]).encode(),
-        metadata="{}",
+        metadata=json.dumps({"actor": event.get("actor"), "on_behalf_of": event.get("onbehalfof")}),
         recorded_at=time_of(event),
     )
 

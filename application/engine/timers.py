@@ -84,6 +84,7 @@ def effect_of(timer: DueTimer, commands: CommandLoop, kinds: Kinds) -> Effect:
         command_id=derive_id(timer.timer_id, "fired"),
         correlation_id=timer.correlation_id,
         causation_id=timer.cause,
+        goes_on=True,
     )
     return partial(commands.execute, request, kinds[timer.command].model_validate_json(timer.payload))
 

@@ -9,7 +9,7 @@ from application.runs.admission import RunAdmission
 from application.suggestions import KnownNames, did_you_mean, names_of
 from domain import agents, projects, runs
 from domain.errors import AlreadyExists, NotFound
-from domain.kernel import Event, Json, Metadata, Priority, same_json
+from domain.kernel import Event, Json, Metadata, Priority, RecordedEvent, same_json
 from domain.projects import UnknownProject
 
 MAX_NAMED = 5
@@ -30,7 +30,7 @@ class UnknownAgent(NotFound):
 
 
 class StartedDifferently(AlreadyExists):
-    """The command started a run before, with another plan, input, project, priority or metadata."""
+    """The command started a run before, with another plan, input, project, priority or metadata, or on behalf of another."""
 
 
 async def start_run(
@@ -78,7 +78,7 @@ async def start_run(
                 raise
             outcome = first
         if outcome.duplicate:
-            _check_repeat(command, plan, outcome.recorded[0].stream_id, commands.registry.decoded(outcome.recorded[0]))
+            _check_repeat(request, command, plan, outcome.recorded[0], commands.registry.decoded(outcome.recorded[0]))
         else:
             start.position = outcome.position
     return outcome
@@ -97,7 +97,7 @@ async def _first_answer(commands: CommandLoop, request: CommandRequest, run_id: 
     return CommandOutcome(position, {run_id: last.version}, (), last.recorded_at, duplicate=True, recorded=tuple(first))
 
 
-def _check_repeat(command: runs.StartRun, plan: runs.Plan, run_id: UUID, first: Event) -> None:
+def _check_repeat(request: CommandRequest, command: runs.StartRun, plan: runs.Plan, recorded: RecordedEvent, first: Event) -> None:
     """Raises StartedDifferently if a start differs from the recorded start of the run.
 
     Compares plans as asked for, without looked-up versions.
@@ -109,9 +109,11 @@ def _check_repeat(command: runs.StartRun, plan: runs.Plan, run_id: UUID, first: 
         and same_json(first.input, command.input)
         and same_json(first.metadata, command.metadata)
         and first.priority == command.priority
+        and Metadata.model_validate_json(recorded.metadata).on_behalf_of == request.on_behalf_of
     )
     if not same:
-        raise StartedDifferently(f"run {run_id} was started before, with another plan, input, project, priority or metadata")
+        what = "with another plan, input, project, priority or metadata, or on behalf of another"
+        raise StartedDifferently(f"run {recorded.stream_id} was started before, {what}")
 
 
 def _asked_for(asked: runs.Plan, started: runs.Plan) -> bool:

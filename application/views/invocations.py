@@ -17,6 +17,8 @@ class ResolutionView(HoldsLarge):
     """The resolution of an ambiguous call by a person, without the outcome."""
 
     by: str
+    on_behalf_of: str | None = None
+    """For whom `by` said it."""
     reason: str
     evidence: Json = None
     at: Timestamp

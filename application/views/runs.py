@@ -115,6 +115,10 @@ class RunView(Folded):
     input: Json = None
     metadata: dict[str, Json] = {}
     priority: Priority = "normal"
+    actor: str | None = None
+    """Who started the run."""
+    on_behalf_of: str | None = None
+    """For whom the run was started, as its actor said. None: for nobody."""
     error: Failure | None = None
     cancel_reason: str | None = None
     created_at: Timestamp

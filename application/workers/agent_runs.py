@@ -27,4 +27,4 @@ async def request_for_agent_run(commands: CommandLoop, caller: Caller, agent_run
     assert state.requested is not None
     run_id = state.requested.run_id
     about(run_id=run_id, agent_run_id=agent_run_id)
-    return caller.named(derive_id(agent_run_id, name), run_id)
+    return caller.reporting(derive_id(agent_run_id, name), run_id)

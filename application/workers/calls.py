@@ -55,6 +55,7 @@ class Calls:
                 timeout_s=tool.timeout_s,
                 retry=Retry(max_attempts=tool.max_attempts),
                 priority=state.requested.priority,
+                on_behalf_of=state.requested.on_behalf_of,
             ),
         )
         return invocation_id, outcome

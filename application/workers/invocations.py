@@ -47,7 +47,7 @@ class WorkerInvocations:
         assert requested is not None
         run: runs.Run = (await self._commands.load(runs.DECIDER, caller.tenant_id, requested.run_id)).state
         if run.status in runs.OVER:
-            request = caller.named(derive_id(invocation_id, "run over"), requested.run_id)
+            request = caller.reporting(derive_id(invocation_id, "run over"), requested.run_id)
             await self._commands.execute(request, CancelInvocation(invocation_id=invocation_id, reason=f"the run is {run.status}"))
         return run.status in runs.OVER
 

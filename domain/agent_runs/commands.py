@@ -22,6 +22,7 @@ class RequestAgentRun(Command):
     retry: Retry = Retry()
     version_asked: bool = False
     priority: Priority = "normal"
+    on_behalf_of: str | None = None
 
 
 class ClaimAgentRun(Command):

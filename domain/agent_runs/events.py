@@ -22,6 +22,8 @@ class AgentRunRequested(Event):
     """Whether the version was asked for. Otherwise it is only noted."""
     priority: Priority = "normal"
     """The priority of the run."""
+    on_behalf_of: str | None = None
+    """For whom the work is: the metadata of all that comes of the work has it, too. None: for nobody."""
 
 
 class AgentRunClaimed(Event):

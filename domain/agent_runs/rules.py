@@ -80,6 +80,7 @@ def _requested(command: RequestAgentRun) -> AgentRunRequested:
         retry=command.retry,
         version_asked=command.version_asked,
         priority=command.priority,
+        on_behalf_of=command.on_behalf_of,
     )
 
 

@@ -51,7 +51,7 @@ def changes(recorded: RecordedEvent) -> dict[str, Any]:
 
 
 def resolution_of(event: InvocationResolved, at: datetime) -> ResolutionView:
-    return ResolutionView(by=event.by, reason=event.reason, evidence=event.evidence, at=at)
+    return ResolutionView(by=event.by, on_behalf_of=event.on_behalf_of, reason=event.reason, evidence=event.evidence, at=at)
 
 
 def replay(events: Iterable[RecordedEvent]) -> InvocationView | None:

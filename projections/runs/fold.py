@@ -13,7 +13,7 @@ from uuid import UUID
 from application.views.runs import NEWEST_CALLS, CallStatus, CallView, RunCallView, RunStatus, RunView, StepStatus, StepView
 from domain import agent_runs, invocations, runs
 from domain.failures import Failure
-from domain.kernel import RecordedEvent
+from domain.kernel import RecordedEvent, who_asked
 from projections.kernel import decoded
 from projections.runs.values import Values, error_of_call, resolution_of_call
 
@@ -355,6 +355,7 @@ def calls_in(view: RunView) -> list[RunCallView]:
 
 
 def started(event: runs.RunStarted, recorded: RecordedEvent, *, whole: bool) -> RunView:
+    actor, on_behalf_of = who_asked(recorded.metadata)
     view = RunView(
         run_id=recorded.stream_id,
         project_id=event.project_id,
@@ -364,6 +365,8 @@ def started(event: runs.RunStarted, recorded: RecordedEvent, *, whole: bool) -> 
         input=event.input,
         metadata=event.metadata,
         priority=event.priority,
+        actor=actor,
+        on_behalf_of=on_behalf_of,
         created_at=recorded.recorded_at,
         updated_at=recorded.recorded_at,
         version=recorded.version,

@@ -11,6 +11,7 @@ from application.reads import Positioned
 from application.views.large import LARGE_BYTES
 from application.views.runs import NEWEST_CALLS, CallView, RunCallView, RunView, StepView
 from domain import runs
+from domain.kernel import who_asked
 from domain.registry import REGISTRY
 from projections.engine.checkpoints import POSITION_OF
 from projections.kernel import Connection
@@ -36,7 +37,7 @@ WHERE c.run_id = %s AND c.tenant_id = %s AND c.position > %s ORDER BY c.run_id, 
 # A large result is not read: the length of a value is known without the value.
 EVENTS = """
 SELECT notification_id, topic, schema_version, CASE WHEN topic <> %s OR octet_length(state) <= %s THEN state END,
-    octet_length(state), recorded_at
+    octet_length(state), recorded_at, metadata
 FROM event WHERE notification_id = ANY (%s)
 """
 ONE_SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
@@ -51,6 +52,7 @@ class Kept(NamedTuple):
     position: int
     size: int
     """Bytes of the stored event."""
+    metadata: str
 
 
 Events = Mapping[int, Kept]
@@ -74,7 +76,9 @@ async def get_run(connection: Connection, tenant_id: UUID, run_id: UUID) -> Posi
     """
     found = await _find(connection, tenant_id, run_id)
     if found.document is not None:
-        return Positioned(documents.shown(found.document), found.position)
+        view = documents.shown(found.document)
+        view.actor, view.on_behalf_of = await documents.started_by(connection, tenant_id, run_id)
+        return Positioned(view, found.position)
     if found.run is not None and found.run.call_count:  # calls take a second statement: both must see the same moment
         async with connection.transaction():
             await connection.execute(ONE_SNAPSHOT)
@@ -121,8 +125,8 @@ async def read_events(connection: Connection, positions: Collection[int]) -> dic
     """Raises ValueError, UnknownEvent."""
     cursor = await connection.execute(EVENTS, [runs.StepCompleted.TOPIC, LARGE_BYTES + ROOM, list(positions)], binary=True)
     return {
-        position: Kept(None if state is None else REGISTRY.decode(topic, version, state), recorded_at, position, size)
-        for position, topic, version, state, size, recorded_at in await cursor.fetchall()
+        position: Kept(None if state is None else REGISTRY.decode(topic, version, state), recorded_at, position, size, metadata)
+        for position, topic, version, state, size, recorded_at, metadata in await cursor.fetchall()
     }
 
 
@@ -156,9 +160,10 @@ def assembled(run: RunRow, steps: Iterable[StepRow], calls: Iterable[CallRow], e
             view.status = "cancelled"
     for call in sorted(calls, key=lambda call: call.position):
         of_agent_run[call.agent_run_id].calls.append(call_view(call, events))
+    actor, on_behalf_of = who_asked(first.metadata)
     document = RunView(
         run_id=run.run_id, project_id=run.project_id, status=run.status, degraded=run.degraded, missing=run.missing,
-        plan=started.plan, priority=run.priority,
+        plan=started.plan, priority=run.priority, actor=actor, on_behalf_of=on_behalf_of,
         cancel_reason=end.event.reason if end is not None and isinstance(end.event, runs.RunCancelled) else None,
         created_at=run.created_at, updated_at=run.updated_at, finished_at=run.finished_at, version=run.version,
         position=run.position, event_count=run.event_count, message_count=run.message_count, call_count=run.call_count,

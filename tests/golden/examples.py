@@ -65,7 +65,7 @@ EXAMPLES: tuple[Event, ...] = (
     runs.RunCancelled(reason="no longer needed", abandoned=(AGENT_RUN,)),
     agent_runs.AgentRunRequested(
         run_id=RUN, step="collect", agent="historian", agent_version="2", timeout_s=90.5, retry=RETRY, version_asked=True,
-        priority="high",
+        priority="high", on_behalf_of="user:ada",
     ),
     agent_runs.AgentRunClaimed(attempt=2, worker_id="worker-1", dispatch=1, session_id=SESSION),
     agent_runs.StepRecorded(attempt=2, key="parse", kind="step", result=JSON),
@@ -83,7 +83,7 @@ EXAMPLES: tuple[Event, ...] = (
     agent_runs.AgentRunCancelled(reason="the run was cancelled", abandoned=(INVOCATION,)),
     invocations.InvocationRequested(
         run_id=RUN, agent_run_id=AGENT_RUN, key="git.history#1", tool="git.history", arguments={"limit": 10, "extra": JSON},
-        idempotent=True, timeout_s=300.0, retry=RETRY, priority="high",
+        idempotent=True, timeout_s=300.0, retry=RETRY, priority="high", on_behalf_of="user:ada",
     ),
     invocations.AttemptStarted(attempt=1, worker_id="worker-1", dispatch=1, session_id=SESSION),
     invocations.InvocationRetryScheduled(attempt=1, error=FAILURE, delay_s=2.5, dispatch=2),
@@ -94,6 +94,7 @@ EXAMPLES: tuple[Event, ...] = (
     invocations.InvocationResolved(
         agent_run_id=AGENT_RUN, key="git.history#1", attempt=1, outcome="failed", result=None, error=FAILURE,
         by=f"key:{KEY}", reason="The service has no trace of it.", evidence={"ticket": "T-7", "log": ["no such request"]},
+        on_behalf_of="user:bob",
     ),
     invocations.InvocationCancelRequested(attempt=1, reason="the agent run was cancelled"),
     invocations.InvocationCancelled(reason="the agent run failed", effect="unknown"),

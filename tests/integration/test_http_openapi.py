@@ -305,6 +305,9 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
     assert readers("Idempotency-Key") == of_keys | {
         ("POST", "/v1/runs"), ("POST", "/v1/runs/{run_id}/cancel"), ("POST", "/v1/projects")
     }  # fmt: skip
+    assert readers("Tidelog-On-Behalf-Of") == readers("Idempotency-Key") | {
+        ("POST", "/v1/invocations/{invocation_id}/resolve"), ("DELETE", "/v1/projects/{project_id}")
+    }  # fmt: skip
     assert readers("Prefer") == {("POST", "/v1/runs"), ("GET", "/v1/runs/{run_id}")}
     assert readers("If-Match") == {("POST", "/v1/runs/{run_id}/cancel")}
     assert readers("Last-Event-ID") == {("GET", "/v1/events"), ("GET", "/v1/runs/{run_id}/events")}

@@ -154,9 +154,12 @@ def test_metadata_takes_no_notice_of_what_a_newer_writer_added_and_need_have_no_
         made.actor = "b"
 
 
-def test_what_the_release_before_cannot_read_is_not_written_yet() -> None:
+def test_metadata_of_a_command_for_nobody_have_no_field_for_it() -> None:
     request = CommandRequest(PARENT, "a", PARENT, PARENT, "c")
-    assert set(json.loads(request.metadata())) == {"actor", "correlation_id", "causation_id", "command_id", "traceparent"}
+    names = {"actor", "correlation_id", "causation_id", "command_id", "traceparent"}
+    assert set(json.loads(request.metadata())) == names
+    said = request.metadata('user "ada"')
+    assert set(json.loads(said)) == {*names, "on_behalf_of"} and Metadata.model_validate_json(said).on_behalf_of == 'user "ada"'
 
 
 @dataclass(frozen=True)

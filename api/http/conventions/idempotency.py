@@ -2,9 +2,9 @@
 
 See draft-ietf-httpapi-idempotency-key-header-07. The key's scope is tenant, principal and route. The command of a request with a
 key has an id that follows from these four, so a repeat is the same command, and the log knows each command that it recorded. The
-append itself is the record of the key: with a hash of the body, by which another body is refused, and with the place of its events,
-from which the first answer is made again. A request that recorded nothing leaves its key free: a refusal, and the cancellation of a
-run that is cancelled already, whose answer follows from the run.
+append itself is the record of the key: with a hash of the body and of for whom the request was, by which another request is
+refused, and with the place of its events, from which the first answer is made again. A request that recorded nothing leaves its key
+free: a refusal, and the cancellation of a run that is cancelled already, whose answer follows from the run.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ class Key(NamedTuple):
     command_id: UUID
     """The id of the request's command. Every request with the key to the same route has it."""
     content: UUID
-    """A hash of what the body says."""
+    """A hash of what the body says, and for whom it is said."""
 
 
 def key_of(request: Request, body: Body) -> Key | None:
@@ -52,19 +52,22 @@ def key_of(request: Request, body: Body) -> Key | None:
         raise InvalidCommand(f"Idempotency-Key is longer than {MAX_KEY} characters")
     principal, scope = principal_of(request), request.scope
     name = f"idempotency:{principal.key_id}:{scope['method']}:{scope['path']}:{key}"
-    return Key(derive_id(principal.tenant_id, name), content_of(body))
+    return Key(derive_id(principal.tenant_id, name), content_of(body, scope["state"].get("on_behalf_of")))
 
 
-def content_of(body: Body) -> UUID:
+def content_of(body: Body, on_behalf_of: str | None = None) -> UUID:
     """A hash of what a body says, whatever the order of its fields. A field with its default says the same as a missing one.
 
-    So a field that a later release adds does not change the hash of a body without it.
+    So a field that a later release adds does not change the hash of a body without it, and releases that do not know
+    `on_behalf_of` make the same hash of a request for nobody.
     """
     said = body.model_dump(exclude_defaults=True)
     try:
         text = orjson.dumps(said, option=orjson.OPT_SORT_KEYS)
     except TypeError:  # an integer of more than 64 bits: rare, but legal
         text = json.dumps(said, sort_keys=True, default=str).encode()
+    if on_behalf_of is not None:
+        text += b"\n" + on_behalf_of.encode()  # no other text has a line end: JSON has none outside of strings, nor in them
     return UUID(bytes=hashlib.blake2b(text, digest_size=16).digest())
 
 
@@ -78,7 +81,7 @@ def keyed_request(
 
 
 class one_content:  # reads as what it does: `with one_content(key):`
-    """For the command of a request: if its key was used with another body before, raises IdempotencyMismatch."""
+    """For the command of a request: if its key was used with another request before, raises IdempotencyMismatch."""
 
     __slots__ = ("_key",)
 
@@ -89,4 +92,4 @@ class one_content:  # reads as what it does: `with one_content(key):`
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if self._key is not None and isinstance(error, RepeatedDifferently | StartedDifferently):
-            raise IdempotencyMismatch("this Idempotency-Key was used with another body") from error
+            raise IdempotencyMismatch("this Idempotency-Key was used with another body, or on behalf of another") from error

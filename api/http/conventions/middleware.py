@@ -13,6 +13,7 @@ from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.container import Container
+from api.http.conventions.behalf import on_behalf_of
 from api.http.conventions.connection import HttpConnection
 from api.http.conventions.cycle import STARTS
 from api.http.conventions.door import is_proxy
@@ -26,7 +27,7 @@ from domain.errors import InvalidCommand, PayloadTooLarge, TidelogError, Unavail
 SINGLE = frozenset(
     name.encode() for name in (
         "authorization", "x-api-key", "content-type", "content-encoding", "idempotency-key", "if-match", "tidelog-position",
-        "last-event-id",
+        "last-event-id", "tidelog-on-behalf-of",
     )
 )  # fmt: skip
 """Headers that have one value."""
@@ -89,6 +90,7 @@ class Gate:
                     if connection is not None:
                         connection.identify(principal.key_id)
                     log_context.of_request(principal.tenant_id, trace_id)
+                    state["on_behalf_of"] = on_behalf_of(headers)
                 elif connection is not None:
                     connection.admit_stranger()
                 receive = self._bounded(headers, receive)

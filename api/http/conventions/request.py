@@ -54,7 +54,8 @@ def header(request: Request, name: bytes) -> str:
 def caller_of(request: Request) -> Caller:
     """The caller of commands. The values of the commands come from a body that `body_of` has checked."""
     principal = principal_of(request)
-    return Caller(principal.tenant_id, principal.actor, request.scope["state"].get("traceparent"))
+    state = request.scope["state"]
+    return Caller(principal.tenant_id, principal.actor, state.get("traceparent"), state.get("on_behalf_of"))
 
 
 def command_request(
@@ -64,6 +65,9 @@ def command_request(
 
     `command_id`: given if a repeat of the command has the same id. None: a new id. `content`: see `CommandRequest`.
     """
-    principal, traceparent = principal_of(request), request.scope["state"].get("traceparent")
+    principal, state = principal_of(request), request.scope["state"]
     repeatable, command_id = command_id is not None, command_id or uuid7()
-    return request_of_entrance(principal.tenant_id, principal.actor, traceparent, command_id, correlation_id, repeatable, content)
+    return request_of_entrance(
+        principal.tenant_id, principal.actor, state.get("traceparent"), command_id, correlation_id, repeatable, content,
+        state.get("on_behalf_of"),
+    )  # fmt: skip

@@ -16,6 +16,10 @@ OF_REQUESTS: dict[str, tuple[dict[str, Any], str]] = {
         "`wait=<seconds>`, at most 60: wait for the end of the run, which the answer then has as `run`.",
     ),
     "If-Match": ({"type": "string", "examples": ['"v3"']}, "Only if the run is at this version; the form is that of `ETag`."),
+    "Tidelog-On-Behalf-Of": (
+        {"type": "string", "minLength": 1, "maxLength": 200, "examples": ["user:ada@example.org"]},
+        "For whom the caller asks, in UTF-8: the events of the command and, of a run, all that comes of it say so.",
+    ),
     "Last-Event-ID": (_TEXT, "The id of the last event that the reader of a stream has. It goes before `after`."),
     "If-None-Match": (_TEXT, "An `ETag` of before: 304 if the document is still the same."),
 }

@@ -121,6 +121,7 @@ async def call_of(request: Request, invocation_id: UUID, as_of: str | None) -> P
         ResolveBody,
         {"result": {"sent": True}, "reason": "It is in the customer's inbox.", "evidence": "message id 17@mail.example"},
         {"error": {"type": "NotSent", "message": "no trace of it"}, "reason": "The log of the mail server does not have it."},
+        takes=("Tidelog-On-Behalf-Of",),
     ),
 )
 @needs(Action.INVOCATIONS_RESOLVE)
@@ -130,14 +131,15 @@ async def resolve_invocation(request: Request, invocation_id: UUID) -> Response:
     The worker of the call vanished after the intent, and the tool may not be called twice. The first resolution counts. The same
     resolution again gets the first answer; another resolution gets 409 `already-resolved`.
     """
-    body = await body_of(request, ResolveBody)
+    body, caller = await body_of(request, ResolveBody), caller_of(request)
     command = rules.ResolveInvocation(
         invocation_id=invocation_id,
         result=body.result,
         error=body.error,
-        by=principal_of(request).actor,
+        by=caller.actor,
         reason=body.reason,
         evidence=body.evidence,
+        on_behalf_of=caller.on_behalf_of,
     )
-    outcome = await resolve(container_of(request).commands, caller_of(request), command)
+    outcome = await resolve(container_of(request).commands, caller, command)
     return accepted(outcome, outcome.versions[invocation_id], {"invocation_id": str(invocation_id)}, status=200)

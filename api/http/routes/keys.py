@@ -82,7 +82,9 @@ class KeyPage(BaseModel):
     summary="Issue an API key",
     responses={201: openapi.gives(KeyIssued, "Location", "Cache-Control", *OF_COMMANDS)},
     openapi_extra=openapi.body(
-        IssueKeyBody, {"label": "deploy", "role": "developer", "expires_at": "2027-01-31T00:00:00Z"}, takes=("Idempotency-Key",)
+        IssueKeyBody,
+        {"label": "deploy", "role": "developer", "expires_at": "2027-01-31T00:00:00Z"},
+        takes=("Idempotency-Key", "Tidelog-On-Behalf-Of"),
     ),
 )
 @needs(Action.KEYS_ISSUE)
@@ -142,7 +144,7 @@ async def get_key(request: Request, key_id: UUID) -> Response:
     status_code=201,
     summary="Issue a key that takes the place of another",
     responses={201: openapi.gives(KeyIssued, "Location", "Cache-Control", *OF_COMMANDS)},
-    openapi_extra=openapi.body(RotateKeyBody, {"overlap_s": 3600}, takes=("Idempotency-Key",)),
+    openapi_extra=openapi.body(RotateKeyBody, {"overlap_s": 3600}, takes=("Idempotency-Key", "Tidelog-On-Behalf-Of")),
 )
 @needs(Action.KEYS_ROTATE)
 async def post_rotate(request: Request, key_id: UUID) -> Response:
@@ -174,7 +176,7 @@ async def post_rotate(request: Request, key_id: UUID) -> Response:
     status_code=202,
     summary="Revoke an API key",
     responses={202: openapi.gives(KeyRevoked, *OF_COMMANDS)},
-    openapi_extra=openapi.body(RevokeKeyBody, {"reason": "the laptop was lost"}, takes=("Idempotency-Key",)),
+    openapi_extra=openapi.body(RevokeKeyBody, {"reason": "the laptop was lost"}, takes=("Idempotency-Key", "Tidelog-On-Behalf-Of")),
 )
 @needs(Action.KEYS_REVOKE)
 async def post_revoke(request: Request, key_id: UUID) -> Response:

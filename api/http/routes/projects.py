@@ -48,7 +48,7 @@ class ProjectPage(BaseModel):
     summary="Create a project",
     responses={201: openapi.gives(ProjectAccepted, "Location", *OF_COMMANDS)},
     openapi_extra=openapi.body(
-        CreateProjectBody, {"name": "Reviews", "metadata": {"team": "platform"}}, takes=("Idempotency-Key",)
+        CreateProjectBody, {"name": "Reviews", "metadata": {"team": "platform"}}, takes=("Idempotency-Key", "Tidelog-On-Behalf-Of")
     ),
 )
 @needs(Action.PROJECTS_CREATE)
@@ -66,6 +66,7 @@ async def post_project(request: Request) -> Response:
     "/v1/projects/{project_id}",
     summary="Remove a project without open runs",
     responses={200: openapi.gives(ProjectAccepted, *OF_COMMANDS)},
+    openapi_extra=openapi.takes_headers("Tidelog-On-Behalf-Of"),
 )
 @needs(Action.PROJECTS_REMOVE)
 async def delete_project(request: Request, project_id: UUID) -> Response:

@@ -83,7 +83,7 @@ class LogPage(BaseModel):
         StartRunBody,
         {"agent": "greeter", "input": {"name": "Ada"}},
         {"plan": {"kind": "parallel", "agents": ["historian", "surveyor"], "aggregator": "editor"}, "input": {}},
-        takes=("Idempotency-Key", "Prefer"),
+        takes=("Idempotency-Key", "Tidelog-On-Behalf-Of", "Prefer"),
     ),
 )
 @needs(Action.RUNS_START)
@@ -244,7 +244,9 @@ async def _run_now(request: Request, tenant_id: UUID, run_id: UUID) -> Positione
     status_code=202,
     summary="Cancel a run",
     responses={202: openapi.gives(RunAccepted, *OF_COMMANDS)},
-    openapi_extra=openapi.body(CancelBody, {"reason": "no longer needed"}, takes=("Idempotency-Key", "If-Match")),
+    openapi_extra=openapi.body(
+        CancelBody, {"reason": "no longer needed"}, takes=("Idempotency-Key", "Tidelog-On-Behalf-Of", "If-Match")
+    ),
 )
 @needs(Action.RUNS_CANCEL)
 async def cancel_run(request: Request, run_id: UUID) -> Response:

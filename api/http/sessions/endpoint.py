@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 from uuid_utils.compat import uuid7
 
 from api.container import Container
+from api.http.conventions import behalf
 from api.http.conventions.errors import response_to
 from api.http.conventions.keys import Keys
 from api.http.conventions.middleware import must_be_single
@@ -74,6 +75,8 @@ class Sessions:
         must_be_single(scope["headers"])
         if scope["query_string"]:
             raise InvalidCommand("a session takes no parameters")
+        if behalf.NAME in headers:
+            raise InvalidCommand("a session is for all runs: its reports say for whom each run is, and Tidelog-On-Behalf-Of cannot")
         _must_be_of_this_site(headers)
         only = {b"authorization": headers.get(b"authorization", b"")}  # no other header, which another site could have set
         principal, state["key"] = await self._keys.principal(only)

@@ -68,7 +68,8 @@ class Deciding:
             self._decide_one(draft, request, part, stream)
         if self._hooks:
             parts = await self._with_hooks(draft, request, list(parts), first)
-        decided = Decided(request, parts, first, len(draft.events) - first)
+        on_behalf_of = _work_is_for(draft, parts) if request.goes_on else request.on_behalf_of
+        decided = Decided(request, parts, first, len(draft.events) - first, on_behalf_of)
         draft.decided.append(decided)
         return decided
 
@@ -159,6 +160,15 @@ class Deciding:
 def _check_slice(stream: OpenStream, part: Part) -> None:
     if stream.slice and stream.slice != part.route.decider.slice:
         raise AlreadyExists(f"the id {part.stream_id} is taken by something else, of {stream.slice}")
+
+
+def _work_is_for(draft: Draft, parts: Sequence[Part]) -> str | None:
+    """For whom the work is that the commands go on with."""
+    for part in parts:
+        if part.route.on_behalf_of is not None:
+            stream = draft.streams[part.stream_id]
+            return part.route.on_behalf_of(stream.state) if stream.slice == part.route.decider.slice else None
+    return None
 
 
 def _told(draft: Draft, parts: Sequence[Part], first: int) -> tuple[DecidedCommand, ...]:

@@ -68,6 +68,8 @@ class Decided(NamedTuple):
     first: int
     number: int
     """Of its events."""
+    on_behalf_of: str | None = None
+    """For whom the commands are, for the metadata of the events."""
 
 
 Mark = tuple[int, int, int, int]
@@ -157,7 +159,8 @@ class Draft:
                 heads.append(StreamHead(stream.stream_id, stream.root_id or stream.stream_id, stream.base.version))
         settled = self.settled.get
         commands = [
-            AppendCommand(request.command_id, request.metadata(), count, request.content) for request, _, _, count in self.decided
+            AppendCommand(request.command_id, request.metadata(on_behalf_of), count, request.content)
+            for request, _, _, count, on_behalf_of in self.decided
         ]
         events = [Placed(stream.index, encoded, settled(i, 0)) for i, (stream, _, _, encoded) in enumerate(self.events)]
         return AppendRequest(self.tenant_id, tuple(commands), tuple(heads), tuple(events))

@@ -76,7 +76,7 @@ class FollowUps:
         root_id = stream.root_id or stream.stream_id
         cause = ReactionCause(
             draft.tenant_id, stream.stream_id, drafted.version, root_id, drafted.event.TOPIC,
-            request.correlation_id, request.traceparent,
+            request.correlation_id, request.traceparent, decided.on_behalf_of,
         )  # fmt: skip
         for saga, bit, handler in handlers:
             if not bit:

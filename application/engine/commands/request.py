@@ -1,7 +1,7 @@
 """The input of the command loop beside the commands, and its output."""
 
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from pydantic_core import to_json
@@ -25,18 +25,24 @@ class CommandRequest(NamedTuple):
     """The depth of the command's values needs no check: an entrance has checked it, or the values come from the log."""
     content: UUID | None = None
     """A hash of what the caller said, by which a repeat with another content is noticed and refused. None: not compared."""
+    on_behalf_of: str | None = None
+    """For whom the actor asks. None: for nobody, or see `goes_on`."""
+    goes_on: bool = False
+    """The command goes on with work, and asks for whom the work is (`Route.on_behalf_of`). True for reports of workers, timers and
+    lapses."""
 
-    def metadata(self) -> str:
-        """`Metadata` as JSON text, without the fields that the release before does not read: each append needs it, so no model."""
-        return to_json(
-            {
-                "actor": self.actor,
-                "correlation_id": self.correlation_id,
-                "causation_id": self.causation_id,
-                "command_id": self.command_id,
-                "traceparent": self.traceparent,
-            }
-        ).decode()
+    def metadata(self, on_behalf_of: str | None = None) -> str:
+        """`Metadata` as JSON text: each append needs it, so no model. A command for nobody has no field for it."""
+        said: dict[str, Any] = {
+            "actor": self.actor,
+            "correlation_id": self.correlation_id,
+            "causation_id": self.causation_id,
+            "command_id": self.command_id,
+            "traceparent": self.traceparent,
+        }
+        if on_behalf_of is not None:
+            said["on_behalf_of"] = on_behalf_of
+        return to_json(said).decode()
 
 
 def request_of_entrance(
@@ -47,11 +53,13 @@ def request_of_entrance(
     correlation_id: UUID | None,
     repeatable: bool,
     content: UUID | None = None,
+    on_behalf_of: str | None = None,
+    goes_on: bool = False,
 ) -> CommandRequest:
     """The request of a command whose values an entrance has checked. The first command of a request is its own correlation."""
     correlation_id = correlation_id or command_id
     return CommandRequest(
-        tenant_id, actor, command_id, correlation_id, str(command_id), traceparent, repeatable, checked=True, content=content
+        tenant_id, actor, command_id, correlation_id, str(command_id), traceparent, repeatable, True, content, on_behalf_of, goes_on
     )
 
 
@@ -62,10 +70,18 @@ class Caller(NamedTuple):
     actor: str
     """The actor in the metadata of events."""
     traceparent: str | None = None
+    on_behalf_of: str | None = None
+    """For whom the actor asks, as the caller says."""
 
     def named(self, command_id: UUID, correlation_id: UUID) -> CommandRequest:
         """The request of a command whose id follows from a name that the caller gave, so a repeat comes under the same id."""
-        return request_of_entrance(self.tenant_id, self.actor, self.traceparent, command_id, correlation_id, repeatable=True)
+        return request_of_entrance(
+            self.tenant_id, self.actor, self.traceparent, command_id, correlation_id, True, on_behalf_of=self.on_behalf_of
+        )
+
+    def reporting(self, command_id: UUID, correlation_id: UUID) -> CommandRequest:
+        """As `named`, of a worker about work that it has: for whom the work is counts, and not what the worker says."""
+        return request_of_entrance(self.tenant_id, self.actor, self.traceparent, command_id, correlation_id, True, goes_on=True)
 
 
 class CommandOutcome(NamedTuple):

@@ -24,5 +24,7 @@ class Route:
     Values that the server looks up or computes do not belong here: they may differ the second time. Empty: the command's id says
     everything (a claim, a cancellation by a saga), or the giver of the command compares by itself (the start of a run).
     """
+    on_behalf_of: Callable[[Any], str | None] | None = None
+    """For whom the work of the stream is, by its state, where the stream is work."""
     of_state: bool = False
     """The root stands in the state only, not in the command: the stream must be loaded before its root is known."""

@@ -53,6 +53,11 @@ ENVELOPE: dict[str, Any] = {
         "rootid": {"type": "string", "format": "uuid", "description": "The run for everything inside a run, else the stream"},
         "tenantid": {"type": "string", "format": "uuid"},
         "actor": {"type": "string", "description": "Who asked: key:<key id>, saga:<name>, timer, system; or unknown"},
+        "onbehalfof": {
+            "type": "string",
+            "minLength": 1,
+            "description": "For whom the actor asked, as the caller said. Missing: for nobody",
+        },
         "correlationid": {"type": "string", "description": "The same on everything that follows from one request"},
         "causationid": {"type": "string", "description": "What directly caused it: the id of a command or event, or unknown"},
         "traceparent": {"type": "string", "description": "W3C trace context, if there was one"},
@@ -121,8 +126,9 @@ class CloudEventEncoder:
             "correlationid": metadata.get("correlation_id", str(recorded.root_id)),
             "causationid": metadata.get("causation_id", UNKNOWN),
         }
-        if metadata.get("traceparent"):
-            event["traceparent"] = metadata["traceparent"]
+        for name, attribute in (("on_behalf_of", "onbehalfof"), ("traceparent", "traceparent")):
+            if metadata.get(name):
+                event[attribute] = metadata[name]
         if by_reference:
             event["dataref"] = f"/v1/events/{recorded.position}"
         elif ours or _is_json(recorded.state):

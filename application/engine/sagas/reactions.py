@@ -22,6 +22,8 @@ class ReactionCause(NamedTuple):
     topic: str
     correlation_id: UUID
     traceparent: str | None = None
+    on_behalf_of: str | None = None
+    """For whom the event came about. What follows from it is for the same."""
 
     @property
     def name(self) -> str:
@@ -41,7 +43,7 @@ def cause_of(recorded: RecordedEvent) -> ReactionCause:
     metadata = Metadata.model_validate_json(recorded.metadata)
     return ReactionCause(
         recorded.tenant_id, recorded.stream_id, recorded.version, recorded.root_id, recorded.topic,
-        metadata.correlation_id, metadata.traceparent,
+        metadata.correlation_id, metadata.traceparent, metadata.on_behalf_of,
     )  # fmt: skip
 
 
@@ -51,7 +53,8 @@ def name_of(saga: str, cause: ReactionCause, index: int) -> str:
 
 
 def request_for(cause: ReactionCause, name: str) -> CommandRequest:
-    """The request of a reaction: it keeps the correlation, its cause is the event, and its id follows from event and name."""
+    """The request of a reaction: it keeps the correlation and for whom the event came about, its cause is the event, and its id
+    follows from event and name."""
     return CommandRequest(
         tenant_id=cause.tenant_id,
         actor=f"saga:{name.partition(':')[0]}",
@@ -60,4 +63,5 @@ def request_for(cause: ReactionCause, name: str) -> CommandRequest:
         causation_id=cause.name,
         traceparent=cause.traceparent,
         checked=True,
+        on_behalf_of=cause.on_behalf_of,
     )

@@ -73,7 +73,7 @@ class ClaimedAhead(Generic[T]):
         name = claim_name(opened.worker_id, item.dispatch, str(uuid4()))
         self.request = CommandRequest(
             item.tenant_id, session.caller.actor, derive_id(item.work_id, name), item.root_id, cause.name, cause.traceparent,
-            checked=True,
+            checked=True, goes_on=True,
         )  # fmt: skip
         self._hand = session.hands.new(item.kind, item.work_id)
         session.slots.reserve(item.kind)
