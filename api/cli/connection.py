@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
 from api.cli import output
@@ -45,6 +45,8 @@ class ServerClient:
     """Whether the server was started for this command and stops with it."""
     transport: "Transport"
     client: "Client"
+    on_behalf: Mapping[str, bytes] = field(default_factory=dict)
+    """The header of commands that says for whom they are."""
 
     @property
     def docs_url(self) -> str:
@@ -72,7 +74,7 @@ class ServerClient:
         from tidelog.retries import RetryPolicy
         from tidelog.transport import json_of
 
-        headers = {"Idempotency-Key": key or str(uuid7())}
+        headers: dict[str, str | bytes] = {"Idempotency-Key": key or str(uuid7()), **self.on_behalf}
         response = await self.transport.request(
             "POST", path, body=dict(body), headers=headers, retry=RetryPolicy(max_elapsed_s=PATIENCE_S), read_timeout_s=30 + wait_s
         )
@@ -115,6 +117,7 @@ async def server(
     gets some. For other commands such a folder is a mistake: there is nothing that they could show.
     Raises CommandFailed or SupervisorError; the message names the remedy.
     """
+    on_behalf = _on_behalf(settings)
     async with contextlib.AsyncExitStack() as stack:
         temporary = False
         if settings.url is not None:
@@ -132,7 +135,18 @@ async def server(
 
         transport = await stack.enter_async_context(Transport(url, key, max_connections=10))
         client = await stack.enter_async_context(Client(url, key, patience_s=PATIENCE_S))
-        yield ServerClient(url, key, running, temporary, transport, client)
+        yield ServerClient(url, key, running, temporary, transport, client, on_behalf)
+
+
+def _on_behalf(settings: "Settings") -> Mapping[str, bytes]:
+    """The header that says for whom the commands of this process are. Raises CommandFailed."""
+    from tidelog.bodies import on_behalf_header
+
+    try:
+        return on_behalf_header(settings.on_behalf_of)
+    except ValueError as error:
+        said = str(error).removeprefix("on_behalf_of ")
+        raise CommandFailed(f"--on-behalf-of, or TIDELOG_ON_BEHALF_OF: {said}", output.WRONG_USAGE) from None
 
 
 async def found_server(settings: "Settings") -> tuple[str, str]:

@@ -87,12 +87,20 @@ def _show(event: dict[str, Any]) -> None:
     console = output.console()
     text = Text.assemble(
         (f"{event['position']:>7}", "bold"), "  ", (event["time"][:23].replace("T", " "), "dim"), "  ",
-        (f"{event['type']:<26}", "cyan"), "  ", (short(event["subject"]), "magenta"), "  ", output.gist(event.get("data"), 160),
+        (f"{event['type']:<26}", "cyan"), "  ", (short(event["subject"]), "magenta"), "  ", (f"{_by(event):<24}", "dim"), "  ",
+        output.gist(event.get("data"), 160),
     )  # fmt: skip
     if console.is_terminal:
         console.print(text, overflow="ellipsis", no_wrap=True)
     else:
         output.say(text.plain)
+
+
+def _by(event: dict[str, Any]) -> str:
+    """Who did it, and for whom. Of a key the beginning of its id."""
+    kind, _, name = str(event.get("actor", "")).partition(":")
+    by = f"{kind}:{short(name)}" if kind == "key" else output.one_line(f"{kind}:{name}" if name else kind)
+    return f"{by} for {output.shortened(event['onbehalfof'], 60)}" if event.get("onbehalfof") else by
 
 
 @app.command()
@@ -164,8 +172,9 @@ def _show_one(event: dict[str, Any]) -> None:
     console = output.console()
     console.print(f"[bold]{event['position']}  {output.escape(event['type'])}[/bold]  {event['time']}")
     for name, label in (
-        ("id", "event"), ("rootid", "inside"), ("actor", "actor"), ("correlationid", "correlation"), ("causationid", "caused by"),
-        ("dataschema", "schema"),
+        ("id", "event"), ("rootid", "inside"), ("actor", "actor"), ("onbehalfof", "on behalf of"),
+        ("correlationid", "correlation"), ("causationid", "caused by"), ("dataschema", "schema"),
     ):  # fmt: skip
-        console.print(f"  [dim]{label:<12}[/dim]{output.escape(str(event.get(name, '')))}")
+        if name != "onbehalfof" or name in event:
+            console.print(f"  [dim]{label:<13}[/dim]{output.escape(str(event.get(name, '')))}")
     console.print(JSON.from_data(event.get("data")))

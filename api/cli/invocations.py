@@ -118,7 +118,7 @@ def _show_one(call: dict[str, Any], traceback: bool, *, then: bool = False) -> N
         "attempt": str(call["attempt"] or ""),
         "worker": call["worker_id"] or "",
         "error": failures.headline(call["error"]) if call["error"] else "",
-        "resolved by": f"{resolution['by']} at {resolution['at']}" if resolution else "",
+        "resolved by": f"{phrases.who(resolution)} at {resolution['at']}" if resolution else "",
         "reason": resolution["reason"] if resolution else "",
         "evidence": output.shortened(resolution["evidence"], 400) if resolution and resolution["evidence"] is not None else "",
     }
@@ -150,6 +150,7 @@ def resolve(
         typer.Option("--error-type", metavar="TYPE", help="With --error: the type of the error.  \\[default: ResolvedByHand]"),
     ] = None,
     evidence: Annotated[str | None, typer.Option("--evidence", metavar="TEXT", help="The proof: a reference, an id.")] = None,
+    on_behalf_of: options.OnBehalfOf = None,
     data_dir: options.DataDir = None,
     url: options.Url = None,
     as_json: options.AsJson = False,
@@ -168,12 +169,12 @@ def resolve(
         output.fail("give either --result or --error", output.WRONG_USAGE)
     if error_type is not None and error is None:
         output.fail("--error-type goes with --error", output.WRONG_USAGE)
-    output.run(_resolve(invocation_id, reason, result, error, error_type, evidence, data_dir, url, as_json))
+    output.run(_resolve(invocation_id, reason, result, error, error_type, evidence, on_behalf_of, data_dir, url, as_json))
 
 
 async def _resolve(
     invocation_id: str, reason: str, result: str | None, error: str | None, error_type: str | None, evidence: str | None,
-    data_dir: Path | None, url: str | None, as_json: bool,
+    on_behalf_of: str | None, data_dir: Path | None, url: str | None, as_json: bool,
 ) -> None:  # fmt: skip
 
     given = GivenId.parse(invocation_id, CALL)
@@ -183,7 +184,7 @@ async def _resolve(
         else {"error": {"type": error_type or "ResolvedByHand", "message": error}}
     )
     body = {**said, "reason": reason} | ({} if evidence is None else {"evidence": evidence})
-    async with server_of(data_dir, url, as_json) as server:
+    async with server_of(data_dir, url, as_json, on_behalf_of=on_behalf_of) as server:
         wanted = await given.complete(server)
         accepted: dict[str, Any] = await server.post(f"/v1/invocations/{wanted}/resolve", body)
     if as_json:

@@ -17,6 +17,12 @@ Url = Annotated[
     str | None,
     typer.Option("--url", help="Base URL of a server. Without: the server of the data folder, started if needed.  \\[TIDELOG_URL]"),
 ]
+OnBehalfOf = Annotated[
+    str | None,
+    typer.Option(
+        "--on-behalf-of", metavar="TEXT", help="For whom you ask, such as a person's id; recorded.  \\[TIDELOG_ON_BEHALF_OF]"
+    ),
+]
 At = Annotated[str | None, typer.Option("--at", metavar="POSITION|TIME", help="As it was then: 42, or 2026-01-31T12:00:00Z.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer with JSON, for programs.")]
 Traceback = Annotated[bool, typer.Option("--traceback", help="Show the traceback of each failure.")]

@@ -36,6 +36,11 @@ def run_status(run: Mapping[str, Any]) -> str:
     return output.status(run["status"]) + (mark or (" [yellow](degraded)[/yellow]" if run["degraded"] else "")) + unreadable
 
 
+def who(resolution: Mapping[str, Any]) -> str:
+    """Who resolved a call, and for whom."""
+    return str(resolution["by"]) + (f" for {resolution['on_behalf_of']}" if resolution.get("on_behalf_of") else "")
+
+
 def agent_of(step: Mapping[str, Any]) -> str:
     """The agent of a step, and its version: one that the plan asks for, or else the registered one, which is only noted."""
     version = step.get("agent_version")

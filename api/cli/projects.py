@@ -42,6 +42,7 @@ def create(
     metadata: Annotated[
         str | None, typer.Option("--metadata", metavar="JSON|@FILE", help="A JSON object that is kept with the project.")
     ] = None,
+    on_behalf_of: options.OnBehalfOf = None,
     data_dir: options.DataDir = None,
     url: options.Url = None,
     as_json: options.AsJson = False,
@@ -52,7 +53,7 @@ def create(
 
       tidelog projects create reviews --metadata '{"team": "platform"}'
     """
-    output.run(_create(name, metadata, data_dir, url, as_json))
+    output.run(_create(name, metadata, on_behalf_of, data_dir, url, as_json))
 
 
 @app.command()
@@ -83,11 +84,13 @@ async def _remove(project: str, data_dir: Path | None, url: str | None, as_json:
         output.say(f"Removed project {project_id}")
 
 
-async def _create(name: str, metadata: str | None, data_dir: Path | None, url: str | None, as_json: bool) -> None:
+async def _create(
+    name: str, metadata: str | None, on_behalf_of: str | None, data_dir: Path | None, url: str | None, as_json: bool
+) -> None:
     body: dict[str, Any] = {"name": name} | (
         {"metadata": options.object_of("--metadata", metadata)} if metadata is not None else {}
     )
-    async with server_of(data_dir, url, as_json) as server:
+    async with server_of(data_dir, url, as_json, on_behalf_of=on_behalf_of) as server:
         created: dict[str, Any] = await server.post("/v1/projects", body)
     if as_json:
         output.document(created)

@@ -10,10 +10,13 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def server_of(data_dir: Path | None, url: str | None, quiet: bool = False) -> "AsyncIterator[ServerClient]":
-    """See `connection.server`. `quiet`: no spinner."""
+async def server_of(
+    data_dir: Path | None, url: str | None, quiet: bool = False, *, on_behalf_of: str | None = None
+) -> "AsyncIterator[ServerClient]":
+    """See `connection.server`. `quiet`: no spinner. `on_behalf_of`: for whom commands are; None: as the environment says."""
     from api.cli import connection
     from api.settings import load_settings
 
-    async with connection.server(load_settings(data_dir=data_dir, url=url), quiet=quiet) as server:
+    settings = load_settings(data_dir=data_dir, url=url, on_behalf_of=on_behalf_of)
+    async with connection.server(settings, quiet=quiet) as server:
         yield server

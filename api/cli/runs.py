@@ -57,6 +57,7 @@ def start(
         Priority | None, typer.Option("--priority", help="Whose work goes first where work waits for workers; normal if not given.")
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show the run until it has ended; exit code 1 if not completed.")] = False,
+    on_behalf_of: options.OnBehalfOf = None,
     folders: options.Agents = None,
     workspace: options.Workspace = None,
     data_dir: options.DataDir = None,
@@ -76,16 +77,18 @@ def start(
       tidelog runs start writer --retry 5:1:60 --timeout 600 --metadata '{"ticket": "T-1"}'
 
       tidelog runs start --plan @plan.json --idempotency-key nightly-2026-11-28
+
+      tidelog runs start writer --on-behalf-of user:ada@example.org
     """
     given = StartOptions(
         tuple(agents or ()), parallel, aggregator, plan, input_, metadata, project, retry, timeout_s, on_failure, priority
     )  # fmt: skip
-    output.run(_start(given, idempotency_key, wait, folders, workspace, data_dir, url, as_json))
+    output.run(_start(given, idempotency_key, wait, on_behalf_of, folders, workspace, data_dir, url, as_json))
 
 
 async def _start(
-    given: StartOptions, key: str | None, wait: bool, folders: list[Path] | None, workspace: Path | None, data_dir: Path | None,
-    url: str | None, as_json: bool,
+    given: StartOptions, key: str | None, wait: bool, on_behalf_of: str | None, folders: list[Path] | None, workspace: Path | None,
+    data_dir: Path | None, url: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     from uuid_utils.compat import uuid7
 
@@ -99,7 +102,7 @@ async def _start(
     elif not (key.strip() and key.isascii() and key.isprintable() and len(key) <= 255):
         raise output.CommandFailed("--idempotency-key: must be 1 to 255 printable characters of ASCII", output.WRONG_USAGE)
     settings = load_settings(
-        data_dir=data_dir, url=url, agents=tuple(folders) if folders else None, workspace=workspace
+        data_dir=data_dir, url=url, agents=tuple(folders) if folders else None, workspace=workspace, on_behalf_of=on_behalf_of
     )  # fmt: skip
     check_folders(settings)
     async with connection.server(settings, worker=True, quiet=as_json, begins=True) as server:
@@ -266,6 +269,7 @@ async def _watch(run_id: str, traceback: bool, data_dir: Path | None, url: str |
 def cancel(
     run_id: RunId,
     reason: Annotated[str | None, typer.Option("--reason", help="The reason; it is recorded.")] = None,
+    on_behalf_of: options.OnBehalfOf = None,
     data_dir: options.DataDir = None,
     url: options.Url = None,
     as_json: options.AsJson = False,
@@ -276,15 +280,17 @@ def cancel(
 
       tidelog runs cancel 0198c0de-… --reason "wrong input"
     """
-    output.run(_cancel(run_id, reason, data_dir, url, as_json))
+    output.run(_cancel(run_id, reason, on_behalf_of, data_dir, url, as_json))
 
 
-async def _cancel(run_id: str, reason: str | None, data_dir: Path | None, url: str | None, as_json: bool) -> None:
+async def _cancel(
+    run_id: str, reason: str | None, on_behalf_of: str | None, data_dir: Path | None, url: str | None, as_json: bool
+) -> None:
     from tidelog.values import to_json
 
     given = GivenId.parse(run_id)
     body = {"reason": to_json(reason, "--reason")} if reason else {}
-    async with server_of(data_dir, url, as_json) as server:
+    async with server_of(data_dir, url, as_json, on_behalf_of=on_behalf_of) as server:
         wanted = await given.complete(server)
         before = await _status(server, wanted)
         accepted: dict[str, Any] = await server.post(f"/v1/runs/{wanted}/cancel", body)

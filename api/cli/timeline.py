@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from api.cli.failures import headline
 from api.cli.invocations import to_resolve
 from api.cli.output import duration, gist, one_line, shortened
+from api.cli.phrases import who
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -218,7 +219,7 @@ def _resolved(line: Timeline, event: Event, data: Mapping[str, Any], at: datetim
     if call is None:
         return None
     outcome = f"failed: {headline(data['error'])}" if data["error"] else "took effect"
-    return call.actor, f"{call.name} {outcome}, resolved by {data['by']} because: {shortened(data['reason'])}", "warning"
+    return call.actor, f"{call.name} {outcome}, resolved by {who(data)} because: {shortened(data['reason'])}", "warning"
 
 
 def _cancel_requested(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:

@@ -55,6 +55,8 @@ class Settings(BaseSettings):
     """SHA-256 of a key of an owner that is issued to the default tenant at start. The key's id may stand in front, with a colon."""
     bootstrap_worker_key_sha256: str | None = Field(default=None, pattern=BOOTSTRAP_KEY)
     """The same for a key of the role worker."""
+    on_behalf_of: str | None = None
+    """For whom the command line asks, when it changes something. Unset: for nobody."""
     agents: Annotated[tuple[Path, ...], NoDecode] = ()
     """Folders with agents and tools, separated by `:` in the environment."""
     workspace: Path | None = None

@@ -83,7 +83,7 @@ def recorded(*events: tuple[UUID, Event]) -> list[RecordedEvent]:
     found = []
     for position, (stream, event) in enumerate(events, 1):
         versions[stream] = versions.get(stream, 0) + 1
-        metadata = json.dumps({"actor": HOSTILE, "correlation_id": HOSTILE, "causation_id": HOSTILE})
+        metadata = json.dumps(dict.fromkeys(("actor", "on_behalf_of", "correlation_id", "causation_id"), HOSTILE))
         at = datetime(2026, 1, 31, 12, 0, position, tzinfo=UTC)
         state = REGISTRY.encode(event)
         found.append(

@@ -415,3 +415,19 @@ async def test_a_stream_ends_if_nothing_follows(server: Server, client: Client) 
 
     assert await in_time(positions(), 15) == [5]
     assert [request.headers["last-event-id"] for request in server.requests] == ["0", "5"]
+
+
+async def test_commands_say_for_whom_they_are_and_reads_do_not(server: Server) -> None:
+    server.script = lambda request: ok({**STARTED, "project_id": RUN, "invocation_id": RUN, "data": [], "next_cursor": None})
+    async with Client(server.url, "secret", on_behalf_of=" Ada Ångström ") as client:  # type: ignore[attr-defined]
+        await client.start_run(agent="a")
+        await client.start_run(agent="a", on_behalf_of="bob")
+        await client.cancel_run(UUID(RUN))
+        await client.resolve(UUID(RUN), reason="r", result=1)
+        await client.create_project("p")
+        await client.agents()
+        for wrong in ("", " ", "x" * 201, "a\nX-Other: b", "a\x1b[31m", "\u202e", "\ud800"):
+            with pytest.raises(ValueError, match="on_behalf_of must be 1 to 200 printable characters"):
+                await client.start_run(agent="a", on_behalf_of=wrong)
+    said = [request.headers.get("tidelog-on-behalf-of") for request in server.requests]
+    assert said == ["Ada Ångström", "bob", *["Ada Ångström"] * 3, None], "and nothing was sent of what the server would refuse"

@@ -28,3 +28,20 @@ def _step(step: object) -> dict[str, Any]:
         return object_of(step, "a step of the plan")
     plain = object_of({name: value for name, value in step.items() if name != "input"}, "a step of the plan")
     return {**plain, "input": to_json(step["input"], f"the input of step {step.get('key')!r:.80}", max_bytes=None)}
+
+
+MAX_ON_BEHALF_OF = 200
+"""Characters."""
+
+
+def on_behalf_header(on_behalf_of: str | None) -> dict[str, bytes]:
+    """The header that says for whom the caller asks, in UTF-8. None: no header.
+
+    Raises ValueError for a text that the server would refuse.
+    """
+    if on_behalf_of is None:
+        return {}
+    said = on_behalf_of.strip(" ")
+    if not said or len(said) > MAX_ON_BEHALF_OF or not said.isprintable():
+        raise ValueError(f"on_behalf_of must be 1 to {MAX_ON_BEHALF_OF} printable characters")
+    return {"Tidelog-On-Behalf-Of": said.encode()}

@@ -13,7 +13,7 @@ import httpx2
 from pydantic import BaseModel, ValidationError
 from uuid_utils.compat import uuid7
 
-from tidelog.bodies import object_of, plan_of
+from tidelog.bodies import object_of, on_behalf_header, plan_of
 from tidelog.errors import (
     HistoryReplaced,
     PositionBeyondHead,
@@ -69,17 +69,27 @@ class Client:
     the API key. Without one: for https the environment's proxy (HTTPS_PROXY, ALL_PROXY, NO_PROXY), for http none. A server on this
     machine is never asked through a proxy.
 
+    `on_behalf_of`: for whom this client asks, unless a call says it: 1 to 200 printable characters, such as a person's id. The
+    events of a command have it, and all that comes of a run. It is recorded for ever, and nobody checks whether it is true.
+
     All methods raise `TidelogAPIError` (the server refused) or `TidelogConnectionError` (the server could not be reached). The
     constructor raises `TidelogConnectionError`, too, where the URL or the proxy (`ProxySettingError`) cannot be used.
     """
 
     def __init__(
-        self, url: str | None = None, api_key: str | None = None, patience_s: float = 30.0, *, proxy: str | None = None
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        patience_s: float = 30.0,
+        *,
+        proxy: str | None = None,
+        on_behalf_of: str | None = None,
     ) -> None:
         url = url or os.environ.get("TIDELOG_URL")
         api_key = api_key or os.environ.get("TIDELOG_API_KEY")
         if not url or not api_key:
             raise ValueError("give url and api_key, or set TIDELOG_URL and TIDELOG_API_KEY")
+        self._on_behalf_of = on_behalf_header(on_behalf_of)
         self._transport = Transport(url, api_key, proxy=proxy)
         self._retry = RetryPolicy(max_elapsed_s=patience_s)
         self._position = 0
@@ -109,6 +119,7 @@ class Client:
         priority: Literal["high", "normal", "low"] = "normal",
         idempotency_key: str | None = None,
         wait_s: float | None = None,
+        on_behalf_of: str | None = None,
     ) -> StartedRun:
         """Start a run of one agent, of several in sequence, or of a plan (see the HTTP reference). Exactly one of the three.
 
@@ -116,6 +127,7 @@ class Client:
         `idempotency_key`: the same key starts the same run once; if not given, the client makes a key, so that retries of this call
         are safe.
         `wait_s`: seconds for which the server waits for the outcome; `.run` is then the run at the end of the wait.
+        `on_behalf_of`: for whom the run is, see `Client`; so it is for all commands.
         Input, metadata and plan are converted like values of a `Context`: pydantic models, dataclasses, dates, UUIDs, sets.
 
         Raises:
@@ -135,7 +147,7 @@ class Client:
         if priority != "normal":
             body["priority"] = priority
         body["input"] = to_json(input, "the input", max_bytes=None)
-        headers = {"Idempotency-Key": idempotency_key or str(uuid7())}
+        headers = {"Idempotency-Key": idempotency_key or str(uuid7()), **self._for(on_behalf_of)}
         if wait_s is not None:
             headers["Prefer"] = f"wait={int(wait_s)}"
         response = await self._request("POST", "/v1/runs", body=body, headers=headers, read_timeout_s=30 + (wait_s or 0))
@@ -198,10 +210,10 @@ class Client:
         wanted = {name: str(v) for name, v in given.items() if v is not None} | _as_of(as_of)
         return _parse(RunPage, await self._get("/v1/runs", wanted))
 
-    async def cancel_run(self, run_id: UUID, reason: str | None = None) -> StartedRun:
+    async def cancel_run(self, run_id: UUID, reason: str | None = None, *, on_behalf_of: str | None = None) -> StartedRun:
         """Cancel a run: running work is stopped, waiting work is dropped."""
         body = {} if reason is None else {"reason": reason}
-        headers = {"Idempotency-Key": str(uuid7())}
+        headers = {"Idempotency-Key": str(uuid7()), **self._for(on_behalf_of)}
         response = await self._request("POST", f"/v1/runs/{run_id}/cancel", body=body, headers=headers)
         return self._noted(_parse(StartedRun, json_of(response)))
 
@@ -253,6 +265,7 @@ class Client:
         result: Any = _NOT_GIVEN,
         error: str | Mapping[str, Any] | None = None,
         evidence: Any = None,
+        on_behalf_of: str | None = None,
     ) -> ResolvedInvocation:
         """Record the outcome of an ambiguous tool call: its `result` (JSON; may be None), or the `error` with which it failed.
 
@@ -270,7 +283,8 @@ class Client:
             body["error"] = object_of(failed, "the error")
         if evidence is not None:
             body["evidence"] = to_json(evidence, "the evidence", max_bytes=None)
-        response = await self._request("POST", f"/v1/invocations/{invocation_id}/resolve", body=body)
+        headers = self._for(on_behalf_of)
+        response = await self._request("POST", f"/v1/invocations/{invocation_id}/resolve", body=body, headers=headers)
         return _parse(ResolvedInvocation, json_of(response))
 
     # --- the log ---
@@ -351,11 +365,13 @@ class Client:
     async def projects(self) -> list[Project]:
         return [project async for project in self._all(Project, "/v1/projects")]
 
-    async def create_project(self, name: str, metadata: Mapping[str, Any] | None = None) -> Project:
+    async def create_project(
+        self, name: str, metadata: Mapping[str, Any] | None = None, *, on_behalf_of: str | None = None
+    ) -> Project:
         body: dict[str, Any] = {"name": name}
         if metadata is not None:
             body["metadata"] = object_of(metadata, "the metadata")
-        headers = {"Idempotency-Key": str(uuid7())}
+        headers = {"Idempotency-Key": str(uuid7()), **self._for(on_behalf_of)}
         answer = json_of(await self._request("POST", "/v1/projects", body=body, headers=headers))
         return _parse(Project, body | answer if isinstance(answer, dict) else answer)
 
@@ -406,6 +422,10 @@ class Client:
         return IssuedKey(key_id=made.key_id, key=made.text)
 
     # --- requests ---
+
+    def _for(self, on_behalf_of: str | None) -> dict[str, bytes]:
+        """The header of a command that says for whom it is: as the call says, or else the client."""
+        return self._on_behalf_of if on_behalf_of is None else on_behalf_header(on_behalf_of)
 
     async def _request(self, method: str, path: str, **options: Any) -> httpx2.Response:
         response = await self._transport.request(method, path, retry=self._retry, **options)

@@ -141,6 +141,10 @@ class Run(RunSummary, HoldsLarge):
     input: Any = None
     plan: Any = None
     metadata: dict[str, Any] | None = None
+    actor: str | None = None
+    """Who started the run, such as `key:<id>`."""
+    on_behalf_of: str | None = None
+    """For whom the actor started it, as the actor said."""
     result: Any = None
     error: dict[str, Any] | None = None
     version: int = 0
@@ -219,6 +223,10 @@ class Event(Model):
     subject: str | None = None
     data: Any = None
     tenantid: str | None = None
+    actor: str | None = None
+    """Who asked: `key:<key id>`, `saga:<name>`, `timer`, `system`."""
+    onbehalfof: str | None = None
+    """For whom the actor asked, as the actor said."""
     correlationid: str | None = None
     causationid: str | None = None
     streamversion: int | None = None

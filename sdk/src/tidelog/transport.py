@@ -54,7 +54,7 @@ class Transport:
         *,
         body: Any = None,
         params: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str | bytes] | None = None,
         retry: RetryPolicy = NO_RETRY,
         read_timeout_s: float = 30.0,
     ) -> httpx2.Response:
@@ -65,14 +65,14 @@ class Transport:
             TidelogAPIError: the server refused.
             TidelogConnectionError: the server could not be reached, or gave no valid answer.
         """
-        content, headers = _encoded(body, f"{method} {path}", headers)
+        content, sent = _encoded(body, f"{method} {path}", headers)
         timeout = httpx2.Timeout(read_timeout_s, connect=CONNECT_TIMEOUT_S, pool=POOL_TIMEOUT_S)
         started = time.monotonic()
         failures = 0
         while True:
             failure: TidelogAPIError | TidelogConnectionError
             try:
-                response = await self._http.request(method, path, content=content, params=params, headers=headers, timeout=timeout)
+                response = await self._http.request(method, path, content=content, params=params, headers=sent, timeout=timeout)
                 if response.is_success:
                     return response
                 failure = error_of(response, response.content)
@@ -105,7 +105,8 @@ class Transport:
         return retry.delay_s(failures)
 
 
-def _encoded(body: Any, what: str, headers: Mapping[str, str] | None) -> tuple[bytes | None, dict[str, str]]:
+def _encoded(body: Any, what: str, headers: Mapping[str, str | bytes] | None) -> tuple[bytes | None, Any]:
+    """Content and headers as the HTTP client takes them."""
     if body is None:
         return None, dict(headers or {})
     try:
