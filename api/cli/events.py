@@ -172,9 +172,9 @@ def _show_one(event: dict[str, Any]) -> None:
     console = output.console()
     console.print(f"[bold]{event['position']}  {output.escape(event['type'])}[/bold]  {event['time']}")
     for name, label in (
-        ("id", "event"), ("rootid", "inside"), ("actor", "actor"), ("onbehalfof", "on behalf of"),
+        ("id", "event"), ("rootid", "inside"), ("actor", "actor"), ("onbehalfof", "for"),
         ("correlationid", "correlation"), ("causationid", "caused by"), ("dataschema", "schema"),
     ):  # fmt: skip
         if name != "onbehalfof" or name in event:
-            console.print(f"  [dim]{label:<13}[/dim]{output.escape(str(event.get(name, '')))}")
+            console.print(f"  [dim]{label:<12}[/dim]{output.escape(str(event.get(name, '')))}")
     console.print(JSON.from_data(event.get("data")))

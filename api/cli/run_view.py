@@ -24,7 +24,7 @@ def show(run: dict[str, Any], values: "RunValues | None" = None, *, full: bool =
     console.print(f"[bold]Run {run['run_id']}[/bold]  {phrases.run_status(run)}")
     for name, value in _head(run, full).items():
         if value:
-            console.print(f"  [dim]{name:<13}[/dim]{output.escape(value)}", soft_wrap=full)
+            console.print(f"  [dim]{name:<12}[/dim]{output.escape(value)}", soft_wrap=full)
     console.print(_steps(run, full))
     shown = sum(len(step["calls"]) for step in run["steps"])
     if (count := run.get("call_count", shown)) > shown:
@@ -45,7 +45,7 @@ def _head(run: dict[str, Any], full: bool) -> dict[str, str]:
     return {
         "started": run["created_at"],
         "by": run.get("actor") or "",
-        "on behalf of": run.get("on_behalf_of") or "",
+        "for": run.get("on_behalf_of") or "",
         "ended" if run["finished_at"] else "last event": run["finished_at"] or run["updated_at"],
         "took": output.duration(duration_of(run)),
         "events": f"{run['event_count']}, the last at position {run['position']}",

@@ -31,6 +31,7 @@ class ClaimedAgentRun:
     """Keys of the other steps of the run."""
     journal: JournalView
     """The first page. It is small where outcomes and messages must be loaded, so that work with a long journal begins at once."""
+    on_behalf_of: str | None = None
 
 
 def claim_name(worker_id: str, dispatch: int, claim: str) -> str:
@@ -106,4 +107,5 @@ def _claimed(run: runs.Run, state: AgentRun, journal: JournalView) -> ClaimedAge
         missing=[key for key, s in upstream.items() if s.status == "failed"],
         peers=[key for key in run.graph.steps if key != step.key],
         journal=journal,
+        on_behalf_of=state.requested.on_behalf_of,
     )

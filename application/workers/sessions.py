@@ -36,6 +36,7 @@ class ClaimedCall:
     arguments: dict[str, Json]
     timeout_s: float
     idempotent: bool
+    on_behalf_of: str | None = None
 
 
 Claimed = ClaimedAgentRun | ClaimedCall
@@ -194,4 +195,5 @@ def _call(call: Invocation) -> ClaimedCall:
         arguments=requested.arguments,
         timeout_s=requested.timeout_s,
         idempotent=requested.idempotent,
+        on_behalf_of=requested.on_behalf_of,
     )

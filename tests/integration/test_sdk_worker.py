@@ -98,6 +98,25 @@ async def test_an_agent_gets_the_results_of_tools_that_run_side_by_side(server: 
     ]
 
 
+@tool(idempotent=True)
+def whom(ctx: ToolContext) -> Any:
+    return ctx.on_behalf_of
+
+
+class Asker(Agent):
+    async def execute(self, ctx: Context) -> Any:
+        return [ctx.on_behalf_of, await ctx.tool("whom")]
+
+
+async def test_agents_and_tools_read_for_whom_the_run_is(server: Server, client: Client) -> None:
+    async with running(server.url, Asker, whom):
+        run = await outcome(client, agent="asker", on_behalf_of="Ada Ångström")
+        nobody = await outcome(client, agent="asker")
+    assert (run.result, run.on_behalf_of) == (["Ada Ångström"] * 2, "Ada Ångström") and (run.actor or "").startswith("key:")
+    assert (nobody.result, nobody.on_behalf_of) == ([None, None], None)
+    assert {event.onbehalfof async for event in client.events(run.run_id)} == {"Ada Ångström"}
+
+
 @tool(idempotent=True, max_attempts=2)
 async def explode(how: str) -> None:
     if how == "permanent":

@@ -408,3 +408,15 @@ async def test_a_message_to_a_step_that_has_ended_is_an_error() -> None:
         assert caught.value.to == "gone" and isinstance(caught.value, PermanentError)
 
     assert (await run_agent(agent_of(writes), peers=["gone"], over=["gone"])).sent == []
+
+
+async def test_agents_and_tools_read_for_whom_they_work() -> None:
+    @tool(idempotent=True)
+    def whom(ctx: ToolContext) -> Any:
+        return ctx.on_behalf_of
+
+    async def execute(ctx: Context) -> Any:
+        return [ctx.on_behalf_of, await ctx.tool("whom")]
+
+    assert (await run_agent(agent_of(execute), tools=[whom], on_behalf_of="Ada")).result == ["Ada", "Ada"]
+    assert (await run_agent(agent_of(execute), tools=[whom])).result == [None, None]

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -33,6 +34,7 @@ from application.workers.sessions import ClaimedCall
 from domain.errors import InvalidCommand, WorkOver
 from domain.kernel import Json
 from tests.architecture.sources import ROOT
+from tidelog.worker.protocol import AgentWork, ToolWork
 
 PAGE = (ROOT / "docs" / "reference" / "worker-sessions.md").read_text()
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -91,6 +93,16 @@ def test_what_the_page_says_of_the_server_is_what_the_server_writes(monkeypatch:
     shown = json.loads(frame)
     for message, answer in zip(shown, expected, strict=True):
         assert json.loads(writer().written(answer)) == message
+
+
+@pytest.mark.parametrize("name", [None, "Ada"])
+def test_work_says_for_whom_it_is_if_it_is_for_somebody(name: str | None) -> None:
+    """A worker of before ignores the field, as every unknown one."""
+    agent = replace(claimed(JournalView("running", 1, 2, [], [])), on_behalf_of=name)
+    call = ClaimedCall(RUN, WORK, 1, "names.shorten", {}, 60.0, True, name)
+    said = [json.loads(writer().written(one)) for one in (WorkForAgent(1, WORK, "t", agent), WorkForTool(2, WORK, "t", call))]
+    assert [one.get("on_behalf_of", "missing") for one in said] == ["missing" if name is None else name] * 2
+    assert (AgentWork.model_validate(said[0]).on_behalf_of, ToolWork.model_validate(said[1]).on_behalf_of) == (name, name)
 
 
 def test_a_message_that_is_not_valid_refuses_itself_only() -> None:

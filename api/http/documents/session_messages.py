@@ -105,6 +105,8 @@ class WorkOfAgent(Shown):
     deadline: Timestamp | None
     later: list[str] | None = None
     """Steps whose results did not fit."""
+    on_behalf_of: str | None = None
+    """For whom the work is. Missing: for nobody."""
 
 
 class WorkOfTool(Shown):
@@ -120,6 +122,8 @@ class WorkOfTool(Shown):
     arguments: dict[str, Json]
     timeout_s: float
     idempotent: bool
+    on_behalf_of: str | None = None
+    """For whom the call is. Missing: for nobody."""
 
 
 class DoneMessage(Shown):

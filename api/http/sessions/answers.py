@@ -129,7 +129,12 @@ def _work_for_tool(answer: WorkForTool) -> dict[str, Json]:
         "arguments": call.arguments,
         "timeout_s": call.timeout_s,
         "idempotent": call.idempotent,
+        **_for_whom(call.on_behalf_of),
     }
+
+
+def _for_whom(on_behalf_of: str | None) -> dict[str, Json]:
+    return {} if on_behalf_of is None else {"on_behalf_of": on_behalf_of}
 
 
 def _work_for_agent(answer: WorkForAgent) -> bytes:
@@ -153,6 +158,7 @@ def _work_for_agent(answer: WorkForAgent) -> bytes:
         "results": claimed.results,
         "missing": claimed.missing,
         "peers": claimed.peers,
+        **_for_whom(claimed.on_behalf_of),
         **journal,
         "more": claimed.journal.more,
         "deadline": None,

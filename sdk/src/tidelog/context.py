@@ -55,6 +55,7 @@ class Assignment:
     results: Mapping[str, JsonValue]
     peers: tuple[str, ...]
     missing: tuple[str, ...]
+    on_behalf_of: str | None = None
 
 
 class Place(Protocol):
@@ -114,6 +115,11 @@ class Context:
     def attempt(self) -> int:
         """1 for the first execution, higher after a crash or a retry."""
         return self._assignment.attempt
+
+    @property
+    def on_behalf_of(self) -> str | None:
+        """For whom the run was started, as the starter said; None: for nobody. Nobody has checked it: it is no proof of a right."""
+        return self._assignment.on_behalf_of
 
     @property
     def step_key(self) -> str:

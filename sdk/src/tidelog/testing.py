@@ -167,6 +167,7 @@ class MemoryRecorder:
         answers: Answers | None,
         workspace: Path,
         over: Sequence[str] = (),
+        on_behalf_of: str | None = None,
     ) -> None:
         self._journal = journal
         self._tools = tools
@@ -174,6 +175,7 @@ class MemoryRecorder:
         self._answers = answers
         self._workspace = workspace
         self._over = over
+        self._on_behalf_of = on_behalf_of
         self._calls: set[asyncio.Task[None]] = set()
         self._taking: list[Callable[[JournalUpdate], None]] = []
 
@@ -205,7 +207,7 @@ class MemoryRecorder:
         while True:
             attempt += 1
             self._journal.calls.append(ToolCall(tool.name, arguments, attempt))
-            context = ToolContext(self._workspace, str(entry.invocation_id), attempt)
+            context = ToolContext(self._workspace, str(entry.invocation_id), attempt, on_behalf_of=self._on_behalf_of)
             invocation = asyncio.create_task(tool.invoke(arguments, context))
             try:
                 await asyncio.wait({invocation}, timeout=tool.timeout_s)
@@ -278,11 +280,13 @@ async def run_agent(
     workspace: Path | str = ".",
     step_key: str | None = None,
     journal: MemoryJournal | None = None,
+    on_behalf_of: str | None = None,
 ) -> Outcome:
     """Execute an agent like a worker, and return the outcome. An exception of the agent is raised here.
 
     inbox: (sender, body) of messages that wait for the agent. answers: replies of its peers, see `Answers`. state: the shared
     context at the start. journal: the journal of an earlier execution, to continue it; inbox and state then come from the journal.
+    on_behalf_of: for whom the run is.
     over: peers that have ended; `send` to them raises `RecipientOverError`.
 
     Raises:
@@ -296,7 +300,7 @@ async def run_agent(
         journal.state.update({name: to_json(value, f"the shared value {name!r}") for name, value in (state or {}).items()})
         for sender, body in inbox:
             journal.deliver(sender, body)
-    recorder = MemoryRecorder(journal, known, tuple(peers), answers, Path(workspace), over)
+    recorder = MemoryRecorder(journal, known, tuple(peers), answers, Path(workspace), over, on_behalf_of)
     recorder.resume_calls()
     key = step_key or definition.name
     given = to_json(dict(results or {}), "the results")
@@ -311,6 +315,7 @@ async def run_agent(
         given,
         tuple(peers),
         tuple(missing),
+        on_behalf_of,
     )
     recorded = journal.changes(0)
     context = Context(assignment, Journal(recorded.version, recorded.journal, recorded.mailbox), recorder)

@@ -27,6 +27,7 @@ class ToolContext:
 
     `workspace`: the folder in which the tool is meant to work. `idempotency_key`: the same for every attempt of one call; pass it
     on to services that accept such a key. `attempt`: 1 for the first. `log`: writes lines for people, as `ctx.log` of agents does.
+    `on_behalf_of`: for whom the run was started, as `ctx.on_behalf_of` of agents.
     """
 
     workspace: Path
@@ -34,6 +35,7 @@ class ToolContext:
     attempt: int
     log: Log = field(default_factory=Log, repr=False, compare=False)
     _told: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
+    on_behalf_of: str | None = None
 
     @property
     def cancelled(self) -> bool:

@@ -160,6 +160,7 @@ class AgentRunner:
             results,
             claim.peers,
             claim.missing,
+            claim.on_behalf_of,
         )
         journal = Journal(rest.version, claim.journal + rest.journal, claim.mailbox + rest.mailbox)
         return Context(assignment, journal, ServerRecorder(self._api, piece), slot, log)

@@ -108,7 +108,7 @@ class ToolRunner:
         ensure()
         log = Log(work_log, {"run_id": claim.run, "invocation_id": claim.work, "tool": claim.tool, "attempt": claim.attempt})
         with keep_process():
-            context = ToolContext(self._workspace, str(claim.work), claim.attempt, log, piece.told)
+            context = ToolContext(self._workspace, str(claim.work), claim.attempt, log, piece.told, claim.on_behalf_of)
             try:
                 return await tool.invoke(claim.arguments, context)
             finally:

@@ -59,6 +59,7 @@ class AgentWork(_Read):
     version: int
     more: bool = False
     later: tuple[str, ...] = ()
+    on_behalf_of: str | None = None
 
 
 class ToolWork(_Read):
@@ -70,6 +71,7 @@ class ToolWork(_Read):
     tool: str
     arguments: dict[str, JsonValue]
     timeout_s: float | None = None
+    on_behalf_of: str | None = None
 
 
 class _CallAnswer(_Read):
