@@ -192,12 +192,13 @@ async def _list(wanted: dict[str, str | None], limit: int, data_dir: Path | None
     if not found:
         output.say("No runs yet. Start one with: tidelog runs start AGENT, or see one with: tidelog demo")
         return
-    table = output.table("Run", "Status", "Agents", "Started", "Events")
+    for_some = any(run.get("on_behalf_of") for run in found)
+    table = output.table("Run", "Status", "Agents", "Started", "Events", *(("For",) if for_some else ()))
     for run in found:
         started = run["created_at"][:19].replace("T", " ")
         table.add_row(
             run["run_id"], phrases.run_status(run), output.escape(output.shortened(", ".join(run["agents"]), 60)), started,
-            str(run["event_count"]),
+            str(run["event_count"]), *((output.escape(output.shortened(run.get("on_behalf_of") or "", 40)),) if for_some else ()),
         )  # fmt: skip
     output.console().print(table)
 

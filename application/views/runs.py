@@ -192,6 +192,10 @@ class RunSummary(ListedRow):
     missing: list[str] = []
     """Steps that failed, though the run was completed."""
     priority: Priority = "normal"
+    actor: str | None = None
+    """Who started the run."""
+    on_behalf_of: str | None = None
+    """For whom the run was started, as its actor said. None: for nobody."""
     agents: list[str]
     created_at: Timestamp
     finished_at: Timestamp | None

@@ -6,6 +6,7 @@ rows        events into rows: an event changes a few small ones
 documents   runs as the release before stores them, while it is among the members
 queries     one run: its document, put together from rows and from events of the log
 lists       lists of runs, from columns
+starters    who started runs, and for whom, from events of the log
 lists_as_of lists of runs at a position, from columns and events of the log
 journal     entries of journals, from events of the log
 """
@@ -28,6 +29,7 @@ from projections.runs.lists import list_runs
 from projections.runs.lists_as_of import list_runs_as_of
 from projections.runs.queries import ONE_SNAPSHOT, get_run, read_calls
 from projections.runs.rows import apply, apply_as_live
+from projections.runs.starters import with_starters
 from projections.runs.values import held
 
 INSIDE_RUNS = frozenset(
@@ -57,11 +59,13 @@ class RunQueries:
 
     async def list(self, tenant_id: UUID, wanted: RunsWanted) -> Positioned[Page[RunSummary]]:
         async with reading(self._database, PROJECTION.name) as (connection, position):
-            return Positioned(await list_runs(connection, tenant_id, wanted), position)
+            page = await list_runs(connection, tenant_id, wanted)
+            return Positioned(await with_starters(connection, tenant_id, page), position)
 
     async def list_as_of(self, tenant_id: UUID, position: int, wanted: RunsWanted) -> Page[RunSummary]:
         async with reading_at(self._database, PROJECTION.name, position) as connection:
-            return await list_runs_as_of(connection, tenant_id, position, wanted)
+            page = await list_runs_as_of(connection, tenant_id, position, wanted)
+            return await with_starters(connection, tenant_id, page)
 
     async def calls(self, tenant_id: UUID, run_id: UUID, *, limit: int, after: int) -> Positioned[Page[RunCallView] | None]:
         async with self._database.transaction() as connection:

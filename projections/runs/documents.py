@@ -10,14 +10,13 @@ from uuid import UUID
 from application.views.large import json_bytes, most_of_results, path_of_call, path_of_step, place_of, put_value
 from application.views.runs import NEWEST_CALLS, RunSummary, RunView
 from domain import values
-from domain.kernel import RecordedEvent, who_asked
+from domain.kernel import RecordedEvent
 from projections.kernel import Connection, in_turns
 from projections.runs.fold import evolve_view, parts_of
 from projections.runs.values import UNKNOWN, Values, error_of_call
 
 NOT_STORED = {"result", "large", "actor", "on_behalf_of"}
 """Computed from the steps, or read from the log, when the run is shown."""
-STARTED_BY = "SELECT metadata FROM event WHERE tenant_id = %s AND originator_id = %s AND originator_version = 1"
 STORE = """
 INSERT INTO run (run_id, tenant_id, project_id, status, degraded, position, created_at, view)
 SELECT * FROM unnest(
@@ -76,12 +75,6 @@ def shown(document: bytes) -> RunView:
             step.calls = [call for call in step.calls if call.invocation_id in newest]
     _refer(view)
     return view
-
-
-async def started_by(connection: Connection, tenant_id: UUID, run_id: UUID) -> tuple[str | None, str | None]:
-    """Who started the run, and for whom."""
-    row = await (await connection.execute(STARTED_BY, [tenant_id, run_id])).fetchone()
-    return (None, None) if row is None else who_asked(row[0])
 
 
 def _refer(view: RunView) -> None:

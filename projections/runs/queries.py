@@ -17,6 +17,7 @@ from projections.engine.checkpoints import POSITION_OF
 from projections.kernel import Connection
 from projections.runs import documents
 from projections.runs.fold import steps_of
+from projections.runs.starters import NOBODY_KNOWN, starters
 from projections.runs.tables import CALL_COLUMNS, RUN_COLUMNS, RUN_WIDTH, STEP_COLUMNS, CallRow, RunRow, StepRow
 from projections.runs.values import ROOM, Values, error_of_call, resolution_of_call
 
@@ -77,7 +78,7 @@ async def get_run(connection: Connection, tenant_id: UUID, run_id: UUID) -> Posi
     found = await _find(connection, tenant_id, run_id)
     if found.document is not None:
         view = documents.shown(found.document)
-        view.actor, view.on_behalf_of = await documents.started_by(connection, tenant_id, run_id)
+        view.actor, view.on_behalf_of = (await starters(connection, tenant_id, [run_id])).get(run_id, NOBODY_KNOWN)
         return Positioned(view, found.position)
     if found.run is not None and found.run.call_count:  # calls take a second statement: both must see the same moment
         async with connection.transaction():

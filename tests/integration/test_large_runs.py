@@ -174,6 +174,8 @@ async def stored(database: PostgresDatabase, story: Story) -> RunView:
     run = RunRow(*found)
     wanted = positions_of(run, steps, calls)
     events = {
-        e.position: Kept(REGISTRY.decoded(e), e.recorded_at, e.position, len(e.state)) for e in story.events if e.position in wanted
+        e.position: Kept(REGISTRY.decoded(e), e.recorded_at, e.position, len(e.state), e.metadata)
+        for e in story.events
+        if e.position in wanted
     }
     return assembled(run, steps, calls, events)

@@ -43,6 +43,9 @@ async def test_a_run_its_events_and_its_calls_say_for_whom_they_are(system: Syst
     assert (run["actor"], run["on_behalf_of"]) == (f"key:{key_id}", ADA)
     then = (await system.http.get(f"/v1/runs/{run_id}?as_of={began.json()['position']}")).json()
     assert (then["actor"], then["on_behalf_of"]) == (f"key:{key_id}", ADA)
+    for query in ("", f"?as_of={began.json()['position']}"):
+        [listed] = (await system.http.get(f"/v1/runs{query}")).json()["data"]
+        assert (listed["run_id"], listed["actor"], listed["on_behalf_of"]) == (run_id, f"key:{key_id}", ADA)
     call = (await system.http.get(f"/v1/invocations/{invocation_id}")).json()
     assert (call["resolution"]["by"], call["resolution"]["on_behalf_of"]) == (f"key:{key_id}", "bob")
     assert run["steps"][0]["calls"][0]["resolution"]["on_behalf_of"] == "bob"
@@ -120,3 +123,5 @@ async def test_runs_that_are_stored_as_documents_show_it_from_the_log(system: Sy
     assert document is not None and b"on_behalf_of" not in document and b"actor" not in document
     assert documents.read(document).on_behalf_of is None
     assert run["actor"].startswith("key:") and run["on_behalf_of"] == ADA
+    [listed] = (await system.http.get("/v1/runs")).json()["data"]
+    assert (listed["actor"], listed["on_behalf_of"]) == (run["actor"], ADA)

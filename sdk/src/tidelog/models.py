@@ -125,6 +125,10 @@ class RunSummary(Model):
     degraded: bool = False
     missing: tuple[str, ...] = ()
     priority: str = "normal"
+    actor: str | None = None
+    """Who started the run, such as `key:<id>`."""
+    on_behalf_of: str | None = None
+    """For whom the actor started it, as the actor said."""
     unreadable: bool = False
 
     @property
@@ -141,10 +145,6 @@ class Run(RunSummary, HoldsLarge):
     input: Any = None
     plan: Any = None
     metadata: dict[str, Any] | None = None
-    actor: str | None = None
-    """Who started the run, such as `key:<id>`."""
-    on_behalf_of: str | None = None
-    """For whom the actor started it, as the actor said."""
     result: Any = None
     error: dict[str, Any] | None = None
     version: int = 0

@@ -82,6 +82,7 @@ def _runs(snapshot: Snapshot) -> Iterator[Violation]:
         }  # fmt: skip
         try:
             shown = _shown(row, steps[run_id], calls[run_id], at)
+            shown.actor, shown.on_behalf_of = view.actor, view.on_behalf_of  # no row has them: queries ask the log
         except (AttributeError, KeyError, ValueError) as error:
             yield Violation("row-equals-replay", f"run {run_id}", f"a row names an event that does not have its value: {error!r}")
             continue
@@ -106,7 +107,7 @@ def _shown(row: Row, steps: list[Row], calls: list[Row], at: dict[int, RecordedE
     of_steps, of_calls = [StepRow(**step) for step in steps], [CallRow(**call) for call in calls]
     newest = sorted(of_calls, key=lambda call: call.position)[-NEWEST_CALLS:]
     named = {position: at[position] for position in positions_of(run, of_steps, newest)}
-    kept = {n: Kept(decoded(event), event.recorded_at, n, len(event.state)) for n, event in named.items()}
+    kept = {n: Kept(decoded(event), event.recorded_at, n, len(event.state), event.metadata) for n, event in named.items()}
     return assembled(run, of_steps, newest, kept)
 
 

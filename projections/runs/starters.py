@@ -1,0 +1,31 @@
+"""Who started runs, and for whom: from the metadata of their first events, one entry of an index for each run.
+
+So it is known of every run, also of those that began before anybody asked, and a start writes nothing for it.
+"""
+
+from uuid import UUID
+
+from application.engine.ports.pages import Page
+from application.views.runs import RunSummary
+from domain.kernel import who_asked
+from projections.kernel import Connection
+
+FIRST_EVENTS = """
+SELECT originator_id, metadata FROM event WHERE originator_id = ANY (%b) AND originator_version = 1 AND tenant_id = %b
+"""
+NOBODY_KNOWN = (None, None)
+
+
+async def starters(connection: Connection, tenant_id: UUID, run_ids: list[UUID]) -> dict[UUID, tuple[str | None, str | None]]:
+    """Run → actor of the start, and for whom."""
+    rows = await (await connection.execute(FIRST_EVENTS, [run_ids, tenant_id], prepare=True, binary=True)).fetchall()
+    return {run_id: who_asked(metadata) for run_id, metadata in rows}
+
+
+async def with_starters(connection: Connection, tenant_id: UUID, page: Page[RunSummary]) -> Page[RunSummary]:
+    """The page, with who started each run."""
+    if page.data:
+        found = await starters(connection, tenant_id, [run.run_id for run in page.data])
+        for run in page.data:
+            run.actor, run.on_behalf_of = found.get(run.run_id, NOBODY_KNOWN)
+    return page
