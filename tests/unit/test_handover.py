@@ -15,7 +15,7 @@ from application.workers.hosting import dispatch, handover
 from application.workers.hosting.messages import Call, Complete, Done, Record, Send, Update, WorkForAgent, WorkForTool
 from domain import agent_runs, messages, runs
 from domain.errors import Unavailable, VersionConflict
-from domain.kernel import Command, Metadata, RecordedEvent
+from domain.kernel import Command, Metadata, RecordedEvent, who_asked
 from domain.projects import default_project_id
 from tests.kit.engine import Engine
 from tests.kit.hosting import Hosting, SpeakingWorker, hosting, with_key
@@ -140,6 +140,17 @@ async def test_a_run_that_starts_is_claimed_in_the_same_append(engine: Engine, p
     metadata = Metadata.model_validate_json(claimed.metadata)
     assert (metadata.actor, metadata.causation_id, metadata.correlation_id) == ("key:test", requested.name, run_id)
     assert requested.settled == 1 << engine.catalog.numbers["work_dispatch"]
+
+
+async def test_a_claim_in_the_append_is_for_whom_the_run_is(engine: Engine, process: Hosting) -> None:
+    worker = await ready(process, "alpha")
+    for name in ("Ada", None):
+        run_id = await engine.start("alpha", request=request_of()._replace(on_behalf_of=name))
+        work = await worker.hears(WorkForAgent)
+        assert appends_of(engine, run_id)[0] == FIRST and work.claimed.on_behalf_of == name
+        await worker.done(work, Complete, result=1)
+        assert (await engine.run(run_id)).status == "completed"
+        assert {who_asked(event.metadata)[1] for event in engine.log.events if event.root_id == run_id} == {name}
 
 
 async def test_the_worker_has_the_work_before_whoever_started_it_goes_on(engine: Engine, process: Hosting) -> None:

@@ -112,7 +112,7 @@ def test_the_first_person_counts() -> None:
     ambiguous = requested(idempotent=False).after(claim(), claim("w2"))
     resolved = ambiguous.after(resolve(result={"sent": True}, evidence={"id": 1}))
     assert (resolved.state.status, resolved.state.result) == ("succeeded", {"sent": True})
-    resolved.when(resolve("key:bob", result={"sent": True}, evidence={"id": 1})).then()
+    resolved.when(resolve("key:bob", result={"sent": True}, evidence={"id": 1}, on_behalf_of="carol")).then()
     for other in (
         resolve("key:bob", error=Failure(type="NotSent", message="no trace")),
         resolve(result={"sent": 1}, evidence={"id": 1}),  # Python says `1 == True`; in JSON the two differ

@@ -18,7 +18,7 @@ from application.lapses import lapsing
 from application.runs.start import StartedDifferently
 from domain import invocations, runs
 from domain.agent_runs import ClaimAgentRun
-from domain.errors import InvalidCommand
+from domain.errors import InvalidCommand, WorkOver
 from domain.invocations import ClaimInvocation
 from domain.kernel import RecordedEvent, who_asked
 from domain.registry import REGISTRY
@@ -90,8 +90,18 @@ async def lose(engine: Engine, worker: PlayedWorker, pool: str, kind: str = "age
     return item.work_id
 
 
-async def test_all_that_comes_of_a_run_is_for_whom_it_was_started(engine: Engine, worker: PlayedWorker) -> None:
-    """Sagas, timers, retries, lapses, calls, mail and shared values; for one of two runs of the same agents."""
+@pytest.mark.parametrize("reactions", [True, False])
+async def test_all_that_comes_of_a_run_is_for_whom_it_was_started(reactions: bool) -> None:
+    """Sagas, in the append or later, timers, retries, lapses, calls, mail, shared values; for one of two runs of the same agents."""
+    engine = Engine(reactions=reactions)
+    await engine.set_up()
+    async with engine.running():
+        worker = engine.worker()
+        await worker.register("alpha", "beta", "gamma", tools_={"add": {"max_attempts": 3}})
+        await _everything(engine, worker)
+
+
+async def _everything(engine: Engine, worker: PlayedWorker) -> None:
     graph = runs.Plan(
         steps=(
             runs.Step(key="a", agent="alpha", retry=RETRY),
@@ -156,6 +166,23 @@ async def test_what_a_person_does_later_is_for_whom_that_person_asks(engine: Eng
     assert {topic for topic, name in seen if name is None} == {"run.cancelled", "agent_run.cancelled", "invocation.cancelled"}
     assert ("agent_run.step_recorded", "user:ada") in seen and not [name for _, name in seen if name == "user:carol"]
     assert (await engine.invocation(left)).status == "cancelled"
+
+
+async def test_a_call_that_a_worker_finds_over_is_cancelled_for_whom_it_was_made(engine: Engine, worker: PlayedWorker) -> None:
+    """The run is cancelled for nobody, and the saga has not come to the call yet."""
+    run_id = await engine.start("alpha", request=asks("user:ada"))
+    alpha = await worker.next("alpha")
+    called = await alpha.call("k", "add", a=1)
+    delivery = await worker.take("add", "tool")
+    late = engine.another(reactions=False)  # its reactions are left to the manager
+    for task in engine.tasks:
+        task.cancel()
+    await late.commands.execute(asks(None), CancelRun(run_id=run_id))
+    with pytest.raises(WorkOver):
+        await late.worker().claim(delivery)
+    [cancelled] = [event for event in engine.log.streams[called] if event.topic == "invocation.cancelled"]
+    assert who_asked(cancelled.metadata) == ("key:test", "user:ada")
+    engine.tasks.clear()
 
 
 async def test_a_worker_cannot_say_for_whom_it_works(engine: Engine, worker: PlayedWorker, monkeypatch: pytest.MonkeyPatch) -> None:
