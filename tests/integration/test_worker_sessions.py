@@ -373,6 +373,7 @@ async def test_a_tenant_gets_no_work_of_another(shared: System, url: str) -> Non
         ({"path": "/v1/workers/session?api_key=KEY", "key": None}, 422, "invalid-command"),
         ({"additional_headers": {"X-API-Key": "KEY"}}, 401, "unauthenticated"),
         ({"additional_headers": {"Cookie": "key=KEY"}}, 401, "unauthenticated"),
+        ({"additional_headers": {"Authorization": "Bearer KEY", "Tidelog-On-Behalf-Of": "ada"}}, 422, "invalid-command"),
         ({"origin": "https://elsewhere.example"}, 403, "forbidden"),
         ({"origin": "null"}, 403, "forbidden"),
         ({"subprotocols": None}, 422, "invalid-command"),
