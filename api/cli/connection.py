@@ -134,7 +134,7 @@ async def server(
         from tidelog.transport import Transport
 
         transport = await stack.enter_async_context(Transport(url, key, max_connections=10))
-        client = await stack.enter_async_context(Client(url, key, patience_s=PATIENCE_S))
+        client = await stack.enter_async_context(Client(url, key, patience_s=PATIENCE_S, on_behalf_of=settings.on_behalf_of))
         yield ServerClient(url, key, running, temporary, transport, client, on_behalf)
 
 
