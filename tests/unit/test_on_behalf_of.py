@@ -92,7 +92,7 @@ async def lose(engine: Engine, worker: PlayedWorker, pool: str, kind: str = "age
 
 @pytest.mark.parametrize("reactions", [True, False])
 async def test_all_that_comes_of_a_run_is_for_whom_it_was_started(reactions: bool) -> None:
-    """Sagas, in the append or later, timers, retries, lapses, calls, mail, shared values; for one of two runs of the same agents."""
+    """Sagas, in the append or later, timers, retries, lapses, calls, mail and values; for one of two runs of the same agents."""
     engine = Engine(reactions=reactions)
     await engine.set_up()
     async with engine.running():
