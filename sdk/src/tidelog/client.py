@@ -382,7 +382,7 @@ class Client:
             ConflictError: runs of the project are open (`project-in-use`), or it is the default project (`invalid-state`).
             NotFoundError: there is no such project.
         """
-        await self._request("DELETE", f"/v1/projects/{project_id}")
+        await self._request("DELETE", f"/v1/projects/{project_id}", headers=self._for(None))
 
     # --- API keys ---
 
@@ -414,10 +414,11 @@ class Client:
     async def revoke_key(self, key_id: UUID, reason: str | None = None) -> None:
         """End an API key, within a second and for good, with its event streams and worker sessions."""
         body = {} if reason is None else {"reason": reason}
-        await self._request("POST", f"/v1/keys/{key_id}/revoke", body=body, headers={"Idempotency-Key": str(uuid7())})
+        headers = {"Idempotency-Key": str(uuid7()), **self._for(None)}
+        await self._request("POST", f"/v1/keys/{key_id}/revoke", body=body, headers=headers)
 
     async def _issued(self, path: str, body: Mapping[str, Any], made: MadeKey) -> IssuedKey:
-        headers = {"Idempotency-Key": str(uuid7())}
+        headers = {"Idempotency-Key": str(uuid7()), **self._for(None)}
         await self._request("POST", path, body={**body, "key_id": str(made.key_id), "sha256": made.sha256}, headers=headers)
         return IssuedKey(key_id=made.key_id, key=made.text)
 
