@@ -1,6 +1,6 @@
 """Lists of read models as of a position or time."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import TypeVar
 from uuid import UUID
 
@@ -19,7 +19,7 @@ async def list_as_of(
     histories: HistoryKeeper,
     positions: ConsumerPositions,
     tenant_id: UUID,
-    read_model: str,
+    read_models: Collection[str],
     as_of: str,
     read: Callable[[int], Awaitable[T]],
     *,
@@ -30,12 +30,13 @@ async def list_as_of(
 
     Raises:
         InvalidCommand: `as_of` is neither a position nor a time.
-        ProjectionBehind: the read model has not reached the position within the time-out.
+        ProjectionBehind: one of the read models has not reached the position within the time-out.
         what `read` raises.
     """
     position = await position_as_of(feed, histories, tenant_id, as_of)
     try:
         return Positioned(await read(position), position)
     except ProjectionBehind:  # rare: most positions are old
-        await positions.until(read_model, position, timeout_s)
+        for read_model in read_models:
+            await positions.until(read_model, position, timeout_s)
         return Positioned(await read(position), position)

@@ -5,6 +5,7 @@ Each query opens its own connection, so callers see neither connections nor stat
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Generic, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
@@ -70,6 +71,25 @@ class RunsWanted(NamedTuple):
     status: str | None = None
     """A status of runs, or `DEGRADED` for the completed runs without some of their steps."""
     project_id: UUID | None = None
+    agent: str | None = None
+    """Only runs with a step of this agent."""
+    actor: str | None = None
+    """Who started the run: `key:<key id>`."""
+    on_behalf_of: str | None = None
+    """For whom the actor started the run."""
+    metadata: Sequence[tuple[str, str]] = ()
+    """Names and values, all of which the run's metadata has. A value that is no string is given as JSON."""
+    error: str | None = None
+    """Words, all of which the errors of the run and of its failed steps have."""
+    started_after: datetime | None = None
+    """The first time: runs of this time are among them."""
+    started_before: datetime | None = None
+    """The end: runs of this time are not among them."""
+
+    @property
+    def needs_terms(self) -> bool:
+        """Whether more is asked for than the rows of runs know."""
+        return any(value is not None for value in (self.agent, self.actor, self.on_behalf_of, self.error)) or bool(self.metadata)
 
 
 class RunReads(Protocol):
@@ -78,15 +98,20 @@ class RunReads(Protocol):
         ...
 
     async def list(self, tenant_id: UUID, wanted: RunsWanted) -> Positioned[Page[RunSummary]]:
-        """Runs newest first; runs of the same time by id. Raises InvalidCommand if the tenant has no run `before`."""
+        """Runs newest first; runs of the same time by id. With more than one filter, a page before the last one may have fewer than
+        `limit` runs, or none.
+
+        Raises InvalidCommand if the tenant has no run `before`, or for filters that cannot be looked for; ProjectionBehind if what
+        runs are found by is far behind the runs.
+        """
         ...
 
     async def list_as_of(self, tenant_id: UUID, position: int, wanted: RunsWanted) -> Page[RunSummary]:
         """The list as it was at a position that the read model has reached. A page before the last one may have fewer than `limit`
         runs, or none.
 
-        Raises InvalidCommand if the tenant has no run `before`; ProjectionBehind; PayloadTooLarge for a page whose runs have more
-        events than one answer counts.
+        Raises InvalidCommand if the tenant has no run `before`, or for the filter `error`, which knows no earlier state;
+        ProjectionBehind; PayloadTooLarge for a page whose runs have more events than one answer counts.
         """
         ...
 

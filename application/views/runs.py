@@ -15,6 +15,11 @@ from domain.kernel import Json, Priority
 NEWEST_CALLS = 50
 """A run shows so many of its calls. All calls have a list of their own."""
 
+MAX_FOUND_NAMES = 50
+"""Runs are found by the values of so many names of their metadata, the first ones."""
+MAX_FOUND_WORDS = 50
+"""Runs are found by so many different words of an error, the first ones."""
+
 RunStatus = Literal["running", "completed", "failed", "cancelled"]
 StepStatus = Literal["pending", "scheduled", "running", "retrying", "completed", "failed", "cancelled"]
 CallStatus = Literal["requested", "running", "retrying", "succeeded", "failed", "ambiguous", "cancelled"]

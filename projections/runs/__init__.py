@@ -5,6 +5,7 @@ tables      the rows, and what they hold
 rows        events into rows: an event changes a few small ones
 documents   runs as the release before stores them, while it is among the members
 queries     one run: its document, put together from rows and from events of the log
+walks       the statements behind the lists: what is walked over, and in which order
 lists       lists of runs, from columns
 starters    who started runs, and for whom, from events of the log
 lists_as_of lists of runs at a position, from columns and events of the log
@@ -18,10 +19,13 @@ from application.engine.ports.pages import Page
 from application.reads import Positioned, RunsWanted
 from application.views.large import Field, Held
 from application.views.runs import NEWEST_CALLS, JournalEntryView, RunCallView, RunSummary, RunView
+from domain.errors import ProjectionBehind
 from domain.kernel import RecordedEvent
 from domain.registry import SLICES
+from projections.engine.catching_up import FAR_BEHIND
 from projections.engine.checkpoints import position_of, reading, reading_at
-from projections.kernel import Database, EarlierForm, Projection
+from projections.kernel import Connection, Database, EarlierForm, Projection
+from projections.run_terms import PROJECTION as RUN_TERMS
 from projections.runs import documents
 from projections.runs.fold import calls_in, evolve_view, replay
 from projections.runs.journal import journal
@@ -44,6 +48,8 @@ PROJECTION = Projection(
     earlier=EarlierForm("run", "view", apply_as_live, documents.content),
 )
 
+TERMS = RUN_TERMS.name
+
 __all__ = ["INSIDE_RUNS", "PROJECTION", "RunQueries", "apply", "evolve_view", "get_run", "list_runs", "list_runs_as_of", "replay"]
 
 
@@ -59,13 +65,27 @@ class RunQueries:
 
     async def list(self, tenant_id: UUID, wanted: RunsWanted) -> Positioned[Page[RunSummary]]:
         async with reading(self._database, PROJECTION.name) as (connection, position):
+            if wanted.needs_terms:
+                position = await self._position_of_terms(connection, position)
             page = await list_runs(connection, tenant_id, wanted)
             return Positioned(await with_starters(connection, tenant_id, page), position)
 
     async def list_as_of(self, tenant_id: UUID, position: int, wanted: RunsWanted) -> Page[RunSummary]:
         async with reading_at(self._database, PROJECTION.name, position) as connection:
+            if wanted.needs_terms and (reached := await position_of(connection, TERMS)) < position:
+                raise ProjectionBehind(f"the read model '{TERMS}' is at position {reached}, not yet at {position}")
             page = await list_runs_as_of(connection, tenant_id, position, wanted)
             return await with_starters(connection, tenant_id, page)
+
+    @staticmethod
+    async def _position_of_terms(connection: Connection, position: int) -> int:
+        """The position of a list whose runs have the given one. Raises ProjectionBehind while old runs cannot be found."""
+        reached = await position_of(connection, TERMS)
+        if position - reached > FAR_BEHIND:
+            raise ProjectionBehind(
+                f"runs cannot be found by all filters yet: the read model '{TERMS}' is at position {reached} of {position}"
+            )
+        return min(position, reached)
 
     async def calls(self, tenant_id: UUID, run_id: UUID, *, limit: int, after: int) -> Positioned[Page[RunCallView] | None]:
         async with self._database.transaction() as connection:

@@ -14,30 +14,15 @@ from uuid import UUID
 from application.engine.ports.pages import Page
 from application.reads import RunsWanted
 from application.views.runs import DEGRADED, RunSummary
-from domain.errors import PayloadTooLarge
+from domain.errors import InvalidCommand, PayloadTooLarge
 from domain.runs import ENDS
 from projections import moments
 from projections.kernel import Connection
 from projections.moments import TimedPosition, moment_of, page_of_then
-from projections.runs.lists import BY_TENANT, COLUMNS, WALKS, filters_of, place_of, summary_of
+from projections.run_terms import terms_of
+from projections.runs import walks
+from projections.runs.lists import summary_of
 
-
-# `fits`: whether the run may belong to the list, by times alone. The last run that is looked at is always among the rows.
-# The columns that a walk fixes are not named outside of the walk: the planner does not know them there as fixed, and would sort.
-def _statement(where: str, by: str) -> str:
-    return f"""
-    SELECT {COLUMNS}, fits, number FROM (
-        SELECT {COLUMNS}, tenant_id, coalesce(start_position, 0) <= %(position)s
-            AND (NOT %(running)s OR finished_at IS NULL OR finished_at >= %(time)s)
-            AND (NOT %(ended)s OR finished_at <= %(time)s OR view IS NOT NULL) AS fits,
-        row_number() OVER (ORDER BY {by}) AS number
-        FROM run WHERE {where} ORDER BY {by} LIMIT %(looked_at)s
-    ) AS looked_at WHERE fits OR number = %(looked_at)s
-    ORDER BY {by if by == BY_TENANT else "created_at DESC, run_id DESC"} LIMIT %(limit)s
-    """
-
-
-LIST_AS_OF = {filters: _statement(*walk) for filters, walk in WALKS.items()}
 THEN = """
 SELECT u.run_id, counted.events, counted.last, u.asked AND EXISTS (
     SELECT FROM event AS e
@@ -54,27 +39,22 @@ CROSS JOIN LATERAL (
 async def list_runs_as_of(connection: Connection, tenant_id: UUID, position: int, wanted: RunsWanted) -> Page[RunSummary]:
     """The list as the read model had it at a position that it has reached. A page before the last one may be short.
 
-    Raises InvalidCommand if there is no run `before`; PayloadTooLarge.
+    Raises InvalidCommand if there is no run `before`, and for the filter `error`; PayloadTooLarge.
     """
-    limit, before, status, project_id = wanted
-    at, before = await place_of(connection, tenant_id, before)
+    if wanted.error is not None:
+        why = "error cannot be combined with as_of: runs are found by the errors that they have now"
+        raise InvalidCommand(why, pointer="/error")
+    terms, status = terms_of(tenant_id, wanted), wanted.status
     moment = await moment_of(connection, position)
     if moment is None:
         return Page([], None)
-    above = moment.time + timedelta(microseconds=1)  # the place above all runs of the time
-    if isinstance(at, str) or at >= above:
-        at, before = above, UUID(int=0)
+    walk = await walks.walk_of(connection, tenant_id, wanted, end=moment.time + timedelta(microseconds=1))
     ended = status not in (None, "running")
-    parameters = {
-        "tenant": tenant_id, "at": at, "before": before, "status": status, "project": project_id, "limit": limit + 1,
-        "position": position, "time": moment.time, "running": status == "running", "ended": ended, "looked_at": moments.LOOKED_AT,
-    }  # fmt: skip
-    sql = LIST_AS_OF[filters_of(status if ended else None, project_id)]
-    rows = await (await connection.execute(sql, parameters, prepare=False)).fetchall()
-    then = await _summaries(connection, tenant_id, moment, [row[:-2] for row in rows if row[-2]])
+    at = {"position": position, "time": moment.time, "running": status == "running", "ended": ended}
+    found, last = await walks.looked(connection, walk, terms, at, status=status if ended else None)
+    then = await _summaries(connection, tenant_id, moment, found)
     shown = [run for run in then if status in (None, run.status, DEGRADED if run.degraded else None)]
-    more = len(rows) > limit or (rows and rows[-1][-1] == moments.LOOKED_AT)
-    return page_of_then(shown, limit, lambda run: run.run_id, rows[-1][0] if more else None)
+    return page_of_then(shown, wanted.limit, lambda run: run.run_id, last)
 
 
 async def _summaries(

@@ -32,9 +32,10 @@ NOT_READ_MODELS = {
 REVIEWED = {
     # The given arguments choose one of a few fixed texts. Values are parameters.
     ("adapters/postgres/log/feed.py", "PostgresEventFeed._fetch"),
-    # The statement is one of six constants.
-    ("projections/runs/lists.py", "list_runs"),
-    ("projections/runs/lists_as_of.py", "list_runs_as_of"),
+    # The statement is one of six constants, by the filters.
+    ("projections/runs/walks.py", "page"),
+    ("projections/runs/walks.py", "looked"),
+    ("projections/runs/walks.py", "_sparsest"),
     # The statement is one of four constants.
     ("projections/invocations/lists.py", "list_invocations"),
     ("projections/invocations/lists_as_of.py", "list_invocations_as_of"),
@@ -52,8 +53,9 @@ REVIEWED_TEXTS = {
     # Column names and directions are literals of the function itself.
     ("adapters/postgres/log/feed.py", "tenant_query"),
     # Conditions and orders are constants of `WALKS`.
-    ("projections/runs/lists.py", "_statement"),
-    ("projections/runs/lists_as_of.py", "_statement"),
+    ("projections/runs/walks.py", "_page"),
+    ("projections/runs/walks.py", "_looked"),
+    ("projections/runs/walks.py", "_depth"),
     ("projections/invocations/lists.py", "_statement"),
     ("projections/invocations/lists_as_of.py", "_statement"),
 }

@@ -1,6 +1,8 @@
 """The contract of the port `RunReads`, in memory and on the tables of the read model."""
 
+import json
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -12,13 +14,15 @@ from adapters.postgres.database import PostgresDatabase
 from adapters.postgres.pool import Pool
 from application.catalog import CATALOG
 from application.engine.commands.loop import CommandLoop
+from application.engine.commands.request import CommandRequest
 from application.engine.ports.pages import uuid_cursor
 from application.reads import RunReads, RunsWanted
 from domain import runs
 from domain.errors import InvalidCommand
-from domain.failures import Failure
+from domain.failures import Cause, Failure
 from domain.kernel import Command
 from projections.engine.runner import ProjectionRunner
+from projections.run_terms import PROJECTION as RUN_TERMS
 from projections.runs import PROJECTION, RunQueries
 from tests.contract.conftest import LogSide, MemoryLogSide, PostgresLogSide
 from tests.kit.memory import MemoryLog, MemoryRunReads, MemorySubscription
@@ -48,7 +52,7 @@ class PostgresSide:
     def __init__(self, log: PostgresLogSide, pool: Pool) -> None:
         self.log, database = log, PostgresDatabase(pool)
         self.reads = RunQueries(database)
-        self._runner = ProjectionRunner([PROJECTION], database, MemorySubscription(MemoryLog()))
+        self._runner = ProjectionRunner([PROJECTION, RUN_TERMS], database, MemorySubscription(MemoryLog()))
 
     async def caught_up(self) -> None:
         await self._runner._take()
@@ -234,3 +238,110 @@ async def test_a_list_at_a_position_is_the_list_of_then(side: ReadSide) -> None:
     assert (await side.reads.list_as_of(TENANT, then, RunsWanted(9, newer, project_id=other))).data == []
     with pytest.raises(InvalidCommand):
         await side.reads.list_as_of(TENANT, then, RunsWanted(9, uuid7()))
+
+
+async def found(side: ReadSide, tenant: UUID = TENANT, **filters: Any) -> list[UUID]:
+    """The runs of all pages. As of the head of the log, the list must be the same."""
+    listed: list[UUID] = []
+    before: UUID | None = None
+    while True:
+        read = await side.reads.list(tenant, RunsWanted(1, before, **filters))
+        listed += [run.run_id for run in read.value.data]
+        if read.value.next_cursor is None:
+            break
+        before = uuid_cursor(read.value.next_cursor)
+    if "error" not in filters:
+        then = await side.reads.list_as_of(tenant, read.position, RunsWanted(9, **filters))
+        assert [run.run_id for run in then.data] == listed
+    return listed
+
+
+class OfAda(CommandRequest):
+    """A request on behalf of Ada."""
+
+    def metadata(self) -> str:
+        return json.dumps(json.loads(super().metadata()) | {"on_behalf_of": "ada"})
+
+
+async def test_runs_are_found_by_what_they_have(side: ReadSide) -> None:
+    loop = CommandLoop(side.log.store, CATALOG, reactions=False)
+    first, second, third, foreign = (uuid7() for _ in range(4))
+    await give(side, start(first, "alpha", "beta", metadata={"ticket": "T-1", "n": 5, "urgent": True, "deep": {"ticket": "T-1"}}))
+    of_ada = OfAda(*request_of(TENANT)._replace(actor="key:a"))
+    await loop.execute(of_ada, start(second, "beta", metadata={"ticket": "T-1", "n": "5", "note": None}))
+    await loop.execute(request_of(TENANT)._replace(actor="key:a"), start(third, "gamma", "gamma", metadata={"ticket": "T-2"}))
+    await give(side, start(foreign, "beta", metadata={"ticket": "T-1"}), tenant=OTHER)
+    cause = Cause(relation="cause", type="OSError", message="errno 111")
+    why = Failure(type="ConnectError", message="Connection refused by Db_1:\n\t(Ärger)", causes=(cause,))
+    beta = runs.agent_run_id_of(second, "beta")
+    await give(side, runs.FailStep(run_id=second, step="beta", agent_run_id=beta, error=why))
+    expected: list[tuple[dict[str, Any], list[UUID]]] = [
+        ({}, [third, second, first]),
+        ({"agent": "beta"}, [second, first]),
+        ({"agent": "gamma"}, [third]),
+        ({"agent": "bet"}, []),
+        ({"actor": "key:a"}, [third, second]),
+        ({"actor": "test"}, [first]),
+        ({"on_behalf_of": "ada"}, [second]),
+        ({"on_behalf_of": "key:a"}, []),
+        ({"metadata": [("ticket", "T-1")]}, [second, first]),
+        ({"metadata": [("ticket", "t-1")]}, []),
+        ({"metadata": [("n", "5")]}, [second, first]),
+        ({"metadata": [("urgent", "true")]}, [first]),
+        ({"metadata": [("note", "null")]}, [second]),
+        ({"metadata": [("deep", '{"ticket":"T-1"}')]}, []),
+        ({"metadata": [("ticket", "T-1"), ("urgent", "true")]}, [first]),
+        ({"error": "refused connection"}, [second]),
+        ({"error": "db_1"}, [second]),
+        ({"error": "ÄRGER oserror 111"}, [second]),
+        ({"error": "connection lost"}, []),
+        ({"agent": "beta", "status": "failed"}, [second]),
+        ({"agent": "beta", "status": "running"}, [first]),
+        ({"agent": "beta", "project_id": TENANT}, [second, first]),
+        ({"agent": "beta", "project_id": OTHER}, []),
+        ({"agent": "beta", "actor": "key:a", "metadata": [("ticket", "T-1")], "error": "refused"}, [second]),
+    ]
+    for filters, runs_of in expected:
+        assert await found(side, **filters) == runs_of, filters
+    assert await found(side, OTHER, agent="beta") == [foreign]
+    assert await found(side, OTHER, error="refused") == []
+    times = {run.run_id: run.created_at for run in (await side.reads.list(TENANT, RunsWanted(9))).value.data}
+    middle, newest_first = times[second], (third, second, first)  # in memory all may have one time
+    assert await found(side, started_after=middle) == [run for run in newest_first if times[run] >= middle]
+    assert await found(side, started_before=middle) == [run for run in newest_first if times[run] < middle]
+    later = [run for run in (second, first) if times[run] >= middle]
+    assert await found(side, started_after=middle, started_before=times[third] + timedelta(1), agent="beta") == later
+    assert await found(side, started_after=times[third], started_before=times[first]) == []
+
+
+async def test_filters_that_cannot_be_looked_for_are_refused(side: ReadSide) -> None:
+    await give(side, start(uuid7()))
+    for refused in (
+        RunsWanted(1, error=""),
+        RunsWanted(1, error=" -.! "),
+        RunsWanted(1, error="a b c d e f g h i"),
+        RunsWanted(1, metadata=[(str(number), "x") for number in range(9)]),
+    ):
+        with pytest.raises(InvalidCommand):
+            await side.reads.list(TENANT, refused)
+    with pytest.raises(InvalidCommand):
+        await side.reads.list_as_of(TENANT, 1, RunsWanted(1, error="refused"))
+
+
+async def test_a_list_of_then_knows_the_terms_of_runs(side: ReadSide) -> None:
+    older, newer = uuid7(), uuid7()
+    await give(side, start(older, metadata={"ticket": "T-1"}))
+    await give(side, start(newer, metadata={"ticket": "T-1"}))
+    await give(side, runs.CancelRun(run_id=older))
+    [started] = [e for e in await side.log.feed.read(after=0, limit=99) if (e.stream_id, e.version) == (newer, 1)]
+    for position, status, listed in (
+        (started.position - 1, None, [older]),
+        (started.position - 1, "running", [older]),
+        (started.position, None, [newer, older]),
+        (started.position, "cancelled", []),
+        (started.position + 2, "cancelled", [older]),
+        (started.position + 2, "running", [newer]),
+    ):
+        wanted = RunsWanted(9, status=status, agent="alpha", metadata=[("ticket", "T-1")])
+        page = await side.reads.list_as_of(TENANT, position, wanted)
+        assert [run.run_id for run in page.data] == listed, (position, status)

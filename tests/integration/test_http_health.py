@@ -16,7 +16,19 @@ from tests.integration.played_worker import PlayedWorker
 from tests.integration.system_kit import System, eventually, issue_key, running, stopped
 from tests.integration.wire_kit import wired
 
-PROJECTIONS = {"tenants", "projects", "agents", "tools", "runs", "messages", "invocations", "timers", "work", "activity"}
+PROJECTIONS = {
+    "tenants",
+    "projects",
+    "agents",
+    "tools",
+    "runs",
+    "messages",
+    "invocations",
+    "timers",
+    "work",
+    "activity",
+    "run_terms",
+}
 CONSUMERS = {*PROJECTIONS, *PARTITIONS}
 
 

@@ -17,7 +17,8 @@ from domain.kernel import Command, RecordedEvent
 from domain.registry import REGISTRY
 from domain.tenants import DEFAULT_TENANT_ID
 from projections import moments
-from projections.runs import PROJECTION, RunQueries
+from projections.run_terms import PROJECTION as RUN_TERMS
+from projections.runs import PROJECTION, RunQueries, walks
 from tests.integration.projection_kit import (
     NO_OLD_MEMBER,
     OLD_MEMBER,
@@ -36,6 +37,9 @@ OUTCOMES = ("running", "completed", "failed", "cancelled", "degraded")
 FILTERS = [
     *({"status": status, "project_id": None} for status in (None, *OUTCOMES)),
     *({"status": status, "project_id": PROJECTS[0]} for status in (None, "running", "failed", "degraded")),
+    *({"status": status, "agent": "b"} for status in (None, *OUTCOMES)),
+    *({"status": status, "agent": "b", "project_id": PROJECTS[0]} for status in (None, "completed")),
+    *({"status": status, "agent": "a", "metadata": [("to_be", "failed")]} for status in (None, "running", "failed")),
 ]
 ERROR = Failure(type="KeyError", message="'ticket'")
 
@@ -51,7 +55,7 @@ def life(outcome: str, project_id: UUID) -> list[Command]:
     run_id = uuid7()
     plan = runs.parallel(("a", "b"), None) if outcome == "degraded" else runs.sequential(("a", "b"))
     a, b = (runs.agent_run_id_of(run_id, key) for key in ("a", "b"))
-    start = runs.StartRun(run_id=run_id, project_id=project_id, plan=plan)
+    start = runs.StartRun(run_id=run_id, project_id=project_id, plan=plan, metadata={"to_be": outcome})
     first = runs.CompleteStep(run_id=run_id, step="a", agent_run_id=a)
     match outcome:
         case "running":
@@ -86,11 +90,13 @@ async def test_lists_at_every_position_are_those_of_then(
     async def every_list() -> list[list[dict[str, Any]]]:
         return [await listed(reads, None, 1_000, **filters) for filters in FILTERS]
 
+    await handled(log, RUN_TERMS)  # is ahead of the runs
     then = await at_every_position(log, PROJECTION, every_list, change_members)
     [(stored,)] = await log.rows("SELECT count(view) FROM run")
     assert documents == bool(stored)
     assert all(any(lists[place] for lists in then.values()) for place in range(len(FILTERS))), "each filter found something"
     monkeypatch.setattr(moments, "LOOKED_AT", looked_at)
+    monkeypatch.setattr(walks, "LOOKED_AT", looked_at)
     for position, lists in list(then.items())[:: 2 if documents else 1]:
         for filters, expected in zip(FILTERS, lists, strict=True):
             limit = 100 if position % 5 else 3

@@ -37,10 +37,12 @@ class _Parameter:
     form: tuple[re.Pattern[str], str] | None
     default: Any
     """`inspect.Parameter.empty` if the parameter is required."""
+    is_list: bool = False
+    """Whether the parameter may be given more than once."""
 
-    def read(self, text: str, problems: list[Any]) -> Any:
-        """The value of a text. Adds what is wrong with the text to `problems`."""
-        if self.form is not None and not self.form[0].fullmatch(text):
+    def read(self, text: str | list[str], problems: list[Any]) -> Any:
+        """The value of a text, or of the texts of a list. Adds what is wrong with the text to `problems`."""
+        if self.form is not None and isinstance(text, str) and not self.form[0].fullmatch(text):
             problems.append({"loc": (self.name,), "msg": self.form[1]})
             return None
         try:
@@ -61,7 +63,14 @@ class Parameters:
             raise TypeError(f"{endpoint.__name__}: the first parameter of an endpoint is the request")
         path = set(in_path)
         found = [
-            _Parameter(p.name, p.name in path, TypeAdapter(hints[p.name]), _FORMS.get(_plain(hints[p.name])), p.default)
+            _Parameter(
+                p.name,
+                p.name in path,
+                TypeAdapter(hints[p.name]),
+                _FORMS.get(_plain(hints[p.name])),
+                p.default,
+                _is_list(hints[p.name]),
+            )
             for p in others
         ]
         self._in_path = tuple(parameter for parameter in found if parameter.in_path)
@@ -91,14 +100,17 @@ class Parameters:
                 arguments[parameter.name] = parameter.read(given[parameter.name], problems)
         problems += [{"loc": (name,), "msg": "Field required"} for name in self._required if name not in given]
 
-    def _given(self, request: Request, problems: list[Any]) -> dict[str, str]:
+    def _given(self, request: Request, problems: list[Any]) -> dict[str, Any]:
         """The query's parameters by name."""
-        names = [parameter.name for parameter in self._in_query]
-        given: dict[str, str] = {}
+        names = {parameter.name: parameter.is_list for parameter in self._in_query}
+        given: dict[str, Any] = {}
         for name, text in request.query_params.multi_items():
             if name not in names:
                 known = f"the parameters are {', '.join(names)}" if names else "this route has none"
                 problems.append({"loc": (name,), "msg": f"unknown parameter; {known}"})
+            elif names[name]:
+                given.setdefault(name, []).append(text)
+                continue
             elif name in given:
                 problems.append({"loc": (name,), "msg": "the parameter is given more than once"})
             given[name] = text
@@ -113,3 +125,8 @@ def _plain(hint: Any) -> Any:
         members = [member for member in get_args(hint) if member is not type(None)]
         return _plain(members[0]) if len(members) == 1 else None
     return hint
+
+
+def _is_list(hint: Any) -> bool:
+    plain = _plain(hint)
+    return plain is list or get_origin(plain) is list

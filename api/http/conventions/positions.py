@@ -1,6 +1,6 @@
 """`Tidelog-Position`: the position of an answer in the log, and the position for which a read waits."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import TypeVar
 
 from fastapi import Request
@@ -28,8 +28,8 @@ def wanted_position(request: Request) -> int | None:
     return position
 
 
-async def caught_up(request: Request, read_model: str) -> None:
-    """Waits until a read model has reached the position in the request's header `Tidelog-Position`, if the request has that header.
+async def caught_up(request: Request, *read_models: str) -> None:
+    """Waits until read models have reached the position in the request's header `Tidelog-Position`, if the request has that header.
 
     Raises ProjectionBehind, PositionBeyondHead.
     """
@@ -38,12 +38,15 @@ async def caught_up(request: Request, read_model: str) -> None:
         return
     container = container_of(request)
     timeout_s = container.settings.read_timeout_s
-    await until_caught_up(container.histories, container.positions, read_model, awaited, timeout_s)
+    for read_model in read_models:
+        await until_caught_up(container.histories, container.positions, read_model, awaited, timeout_s)
 
 
-async def listed_as_of(request: Request, read_model: str, as_of: str, read: Callable[[int], Awaitable[T]]) -> Positioned[T]:
+async def listed_as_of(
+    request: Request, read_models: Collection[str], as_of: str, read: Callable[[int], Awaitable[T]]
+) -> Positioned[T]:
     """A list as it was at a position or time. `read` reads the list as of a position. Raises what `list_as_of` raises."""
     container, tenant_id = container_of(request), principal_of(request).tenant_id
     feed, histories, positions = container.feed, container.histories, container.positions
     timeout_s = container.settings.read_timeout_s
-    return await list_as_of(feed, histories, positions, tenant_id, read_model, as_of, read, timeout_s=timeout_s)
+    return await list_as_of(feed, histories, positions, tenant_id, read_models, as_of, read, timeout_s=timeout_s)

@@ -23,9 +23,10 @@ from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
 from api.http.documents.headers import headers
 from application.engine.ports.pages import MAX_LIMIT, encode_cursor
+from application.engine.reading.as_of import time_of
 from application.engine.reading.channels import Batch, Filter, TooSlow
 from application.engine.reading.cloudevents import CloudEventEncoder
-from application.engine.reading.event_pages import event_at, read_event_page
+from application.engine.reading.event_pages import Within, event_at, read_event_page
 from application.engine.reading.histories import Cursor, History, HistoryEnded
 from application.runs.follow import RunOver, RunStreams
 from application.runs.lookup import must_be_a_run
@@ -52,7 +53,9 @@ After = Annotated[
 ]
 PageCursor = Annotated[str | None, Query(description="Of a page: the `next_cursor` of the page before")]
 AsOf = Annotated[str | None, Query(description="Of a page: only events up to this position, or up to this RFC 3339 time")]
-OF_PAGES = ("limit", "cursor", "as_of")
+FirstTime = Annotated[str | None, Query(description="Of a page: only events that were recorded at this RFC 3339 time or later")]
+EndTime = Annotated[str | None, Query(description="Of a page: only events that were recorded before this RFC 3339 time")]
+OF_PAGES = ("limit", "cursor", "as_of", "recorded_after", "recorded_before")
 Root = Annotated[UUID | None, Query(description="Only events inside this run")]
 
 
@@ -71,6 +74,8 @@ async def get_events(
     limit: Limit = 100,
     cursor: PageCursor = None,
     as_of: AsOf = None,
+    recorded_after: FirstTime = None,
+    recorded_before: EndTime = None,
 ) -> Response:
     """With `Accept: text/event-stream`: replay from `after` or `Last-Event-ID`, then live, without a gap or a repetition."""
     wanted = Filter(principal_of(request).tenant_id, root_id, _topics(types))
@@ -80,7 +85,8 @@ async def get_events(
         return await _streamed(
             request, _start(request, after), lambda history, start: live.events(wanted, after=start, history=history)
         )
-    return await _page(request, wanted, page_cursor(cursor) or _start(request, after), limit, as_of)
+    within = _within(recorded_after, recorded_before)
+    return await _page(request, wanted, page_cursor(cursor) or _start(request, after), limit, as_of, within)
 
 
 @router.get(
@@ -98,6 +104,8 @@ async def get_run_events(
     limit: Limit = 100,
     cursor: PageCursor = None,
     as_of: AsOf = None,
+    recorded_after: FirstTime = None,
+    recorded_before: EndTime = None,
 ) -> Response:
     """With `Accept: text/event-stream`: the stream ends with `event: end` when the run has ended and all events were sent."""
     container, tenant_id, topics = container_of(request), principal_of(request).tenant_id, _topics(types)
@@ -112,7 +120,7 @@ async def get_run_events(
             streams,
         )
     wanted, start = Filter(tenant_id, run_id, topics), page_cursor(cursor) or _start(request, after)
-    return await _page(request, wanted, start, limit, as_of, run_id)
+    return await _page(request, wanted, start, limit, as_of, _within(recorded_after, recorded_before), run_id)
 
 
 @router.get("/v1/events/{position}", summary="One event by its position", responses={200: openapi.EVENT})
@@ -147,6 +155,10 @@ def _topics(types: str | None) -> frozenset[str] | None:
     return topics
 
 
+def _within(first: str | None, end: str | None) -> Within:
+    return Within(time_of("recorded_after", first), time_of("recorded_before", end))
+
+
 def _start(request: Request, after: str | None) -> Cursor | None:
     """The reader's cursor. `Last-Event-ID` of a stream's reader goes before `after`. None: the reader gave no cursor."""
     last = request.headers.get("last-event-id") if _wants_stream(request) else None
@@ -154,13 +166,19 @@ def _start(request: Request, after: str | None) -> Cursor | None:
 
 
 async def _page(
-    request: Request, wanted: Filter, start: Cursor | None, limit: int, as_of: str | None, run_id: UUID | None = None
+    request: Request,
+    wanted: Filter,
+    start: Cursor | None,
+    limit: int,
+    as_of: str | None,
+    within: Within,
+    run_id: UUID | None = None,
 ) -> Response:
     container = container_of(request)
     history = await container.histories.admit(start)
     if run_id is not None:
         await must_be_a_run(container.feed, wanted.tenant_id, run_id)
-    page = await read_event_page(container.feed, container.histories, wanted, start, limit=limit, as_of=as_of)
+    page = await read_event_page(container.feed, container.histories, wanted, start, limit=limit, as_of=as_of, within=within)
     following = encode_cursor(history.cursor(page.position)) if page.more else None
     body = b'{"data":[%s],"next_cursor":%s}' % (
         b",".join(map(container.cloud_events.encode, page.events)),

@@ -89,7 +89,7 @@ async def get_invocations(
     if as_of is None:
         await caught_up(request, "invocations")
         return page_answer(request, InvocationPage, await reads.list(tenant_id, wanted))
-    listed = await listed_as_of(request, "invocations", as_of, lambda position: reads.list_as_of(tenant_id, position, wanted))
+    listed = await listed_as_of(request, ("invocations",), as_of, lambda position: reads.list_as_of(tenant_id, position, wanted))
     return page_answer(request, InvocationPage, listed)
 
 

@@ -28,6 +28,7 @@ from api.http.routes.run_contents import ListAsOf
 from application.engine.commands.request import CommandOutcome
 from application.engine.ports.pages import MAX_LIMIT, MAX_POSITION, parse_position, position_cursor, uuid_cursor
 from application.engine.ports.work_logs import Level
+from application.engine.reading.as_of import time_of
 from application.reads import Positioned, RunsWanted
 from application.runs.await_end import RunEnd, ended_run, watching_end
 from application.runs.logs import lines_of_run
@@ -38,6 +39,7 @@ from application.views.runs import RunSummary, RunView
 from application.views.work_logs import WorkLineView
 from domain import runs as rules
 from domain.access import Action
+from domain.errors import InvalidCommand
 from domain.kernel import ShortText
 from domain.projects import default_project_id
 
@@ -46,6 +48,10 @@ router = APIRouter(tags=["runs"], route_class=DirectRoute)
 LONGEST_WAIT_S = 60
 MAX_NAME = 500
 AsOf = Annotated[str | None, Query(description="A position, or an RFC 3339 time: the run as replayed from the log up to there")]
+NamedValues = Annotated[
+    list[str] | None, Query(description="`name=value`: runs whose metadata have this value. A value that is no string: its JSON")
+]
+Time = Annotated[str | None, Query(description="An RFC 3339 time with its zone")]
 
 
 class RunAccepted(openapi.Shown):
@@ -188,19 +194,40 @@ async def get_runs(
     cursor: str | None = None,
     status: Literal["running", "completed", "failed", "cancelled", "degraded"] | None = None,
     project_id: UUID | None = None,
+    agent: Annotated[str | None, Query(description="Runs with a step of this agent")] = None,
+    actor: Annotated[str | None, Query(description="Runs that this one started: `key:` and the id of a key")] = None,
+    on_behalf_of: Annotated[str | None, Query(description="Runs that were started on behalf of this one")] = None,
+    metadata: NamedValues = None,
+    error: Annotated[str | None, Query(description="Words that the errors of the run and of its failed steps have")] = None,
+    started_after: Time = None,
+    started_before: Time = None,
     as_of: ListAsOf = None,
 ) -> Response:
-    """With `status=degraded`: the completed runs whose `missing` steps failed.
+    """A run is listed if all filters hold. `started_after` is the first time that counts, `started_before` the first that does not.
 
-    With `as_of`, a page looks at 20,000 runs at most. So a page may have fewer runs than `limit`, or none, and a `next_cursor`.
+    With `status=degraded`: the completed runs whose `missing` steps failed.
+
+    With `as_of`, a page looks at 20,000 runs at most. With one of the filters from `agent` to `error` and another filter, a page
+    looks at 2,000. So a page may have fewer runs than `limit`, or none, and a `next_cursor`. `error` has no `as_of`.
     """
     reads, tenant_id = container_of(request).reads.runs, principal_of(request).tenant_id
-    wanted = RunsWanted(limit, uuid_cursor(cursor), status, project_id)
+    since, end = time_of("started_after", started_after), time_of("started_before", started_before)
+    wanted = RunsWanted(
+        limit, uuid_cursor(cursor), status, project_id, agent, actor, on_behalf_of, _named(metadata or []), error, since, end
+    )
+    read_models = ("runs", "run_terms") if wanted.needs_terms else ("runs",)
     if as_of is None:
-        await caught_up(request, "runs")
+        await caught_up(request, *read_models)
         return page_answer(request, RunPage, await reads.list(tenant_id, wanted))
-    listed = await listed_as_of(request, "runs", as_of, lambda position: reads.list_as_of(tenant_id, position, wanted))
+    listed = await listed_as_of(request, read_models, as_of, lambda position: reads.list_as_of(tenant_id, position, wanted))
     return page_answer(request, RunPage, listed)
+
+
+def _named(metadata: list[str]) -> list[tuple[str, str]]:
+    """Names and values. Raises InvalidCommand."""
+    if any("=" not in given for given in metadata):
+        raise InvalidCommand("metadata must be a name, `=` and a value", pointer="/metadata")
+    return [(name, value) for name, _, value in (given.partition("=") for given in metadata)]
 
 
 @router.get(

@@ -27,13 +27,26 @@ async def position_as_of(
     position = parse_position(as_of)
     if position is not None:
         return await histories.at_most_head(position)
-    try:
-        at = _TIME.validate_python(as_of) if _DATE.match(as_of) else None
-    except ValidationError:
-        at = None
-    if at is None or at.tzinfo is None:
+    at = _time(as_of)
+    if at is None:
         raise InvalidCommand("as_of must be a position or an RFC 3339 time with its zone", pointer="/as_of")
     return await feed.position_at(tenant_id, at, root_id=root_id)
+
+
+def time_of(name: str, text: str | None) -> datetime | None:
+    """The time of a parameter; None without one. Raises InvalidCommand for a text that is no RFC 3339 time with its zone."""
+    at = _time(text) if text is not None else None
+    if text is not None and at is None:
+        raise InvalidCommand(f"{name} must be an RFC 3339 time with its zone", pointer=f"/{name}")
+    return at
+
+
+def _time(text: str) -> datetime | None:
+    try:
+        at = _TIME.validate_python(text) if _DATE.match(text) else None
+    except ValidationError:
+        at = None
+    return None if at is None or at.tzinfo is None else at
 
 
 async def until_caught_up(

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 from application.engine.ports.log import EventFeed
@@ -12,6 +14,8 @@ from application.engine.reading.histories import Cursor, History
 from application.engine.reading.history_keeper import HistoryKeeper
 from domain.errors import NotFound
 from domain.kernel import RecordedEvent
+
+EARLIEST = datetime(1, 1, 2, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +29,34 @@ class EventPage:
     """Whether further events follow."""
 
 
+class Within(NamedTuple):
+    """Times of events. The log's times never decrease, so events of a span of time stand beside one another."""
+
+    first: datetime | None = None
+    """The first time that counts."""
+    end: datetime | None = None
+    """The first time that does not."""
+
+
+EVER = Within()
+
+
+async def _last_before(feed: EventFeed, wanted: Filter, time: datetime) -> int:
+    """The position of the last event before a time."""
+    if time <= EARLIEST:
+        return 0
+    return await feed.position_at(wanted.tenant_id, time - timedelta(microseconds=1), root_id=wanted.root_id)
+
+
 async def read_event_page(
-    feed: EventFeed, histories: HistoryKeeper, wanted: Filter, start: Cursor | None, *, limit: int, as_of: str | None
+    feed: EventFeed,
+    histories: HistoryKeeper,
+    wanted: Filter,
+    start: Cursor | None,
+    *,
+    limit: int,
+    as_of: str | None,
+    within: Within = EVER,
 ) -> EventPage:
     """At most `limit` wanted events after an admitted cursor and up to `as_of`, a position or an RFC 3339 time.
 
@@ -34,6 +64,11 @@ async def read_event_page(
     """
     after = start.position if start is not None else 0
     until = await position_as_of(feed, histories, wanted.tenant_id, as_of) if as_of is not None else None
+    if within.first is not None:
+        after = max(after, await _last_before(feed, wanted, within.first))
+    if within.end is not None:
+        last = await _last_before(feed, wanted, within.end)
+        until = last if until is None else min(until, last)
     topics = sorted(wanted.topics) if wanted.topics is not None else None
     found = await feed.read_tenant(
         wanted.tenant_id, after=after, limit=limit + 1, until=until, root_id=wanted.root_id, topics=topics

@@ -16,6 +16,7 @@ from domain.kernel import RecordedEvent
 from domain.registry import REGISTRY
 from domain.runs import ENDS, RunStarted
 from domain.tools import ToolRegistered
+from projections.run_terms import PROJECTION, terms_in, terms_of
 from projections.runs.fold import calls_in, evolve_view
 from projections.runs.journal import journal
 from projections.runs.values import held
@@ -44,7 +45,10 @@ class MemoryRunReads:
 
     async def list_as_of(self, tenant_id: UUID, position: int, wanted: RunsWanted) -> Page[RunSummary]:
         self.log.reach()
-        limit, before, status, project_id = wanted
+        limit, before, status, project_id, *_ = wanted
+        if wanted.error is not None and position < self.log.head:
+            raise InvalidCommand("error cannot be combined with as_of", pointer="/error")
+        terms = set(terms_of(tenant_id, wanted))
         events = [event for event in self.log.events if (event.tenant_id, event.topic) == (tenant_id, RunStarted.TOPIC)]
         started = {event.stream_id: (event.recorded_at, event.stream_id) for event in events}
         views = [view for run_id in started if (view := self._view(tenant_id, run_id, position)) is not None]
@@ -56,11 +60,22 @@ class MemoryRunReads:
         found = [
             _summary(view)
             for view in views
-            if status in (None, view.status, DEGRADED if view.degraded else None) and project_id in (None, view.project_id)
+            if status in (None, view.status, DEGRADED if view.degraded else None)
+            and project_id in (None, view.project_id)
+            and terms <= self._terms(tenant_id, view.run_id)
+            and (wanted.started_after is None or view.created_at >= wanted.started_after)
+            and (wanted.started_before is None or view.created_at < wanted.started_before)
         ]
         page = found[:limit]
         cursor = encode_cursor(str(page[-1].run_id)) if len(found) > limit else None
         return Page(page, cursor)
+
+    def _terms(self, tenant_id: UUID, run_id: UUID) -> set[int]:
+        found: set[int] = set()
+        for event in self.log.events:
+            if (event.tenant_id, event.root_id) == (tenant_id, run_id) and event.topic in PROJECTION.topics:
+                found |= terms_in(event)
+        return found
 
     async def calls(self, tenant_id: UUID, run_id: UUID, *, limit: int, after: int) -> Positioned[Page[RunCallView] | None]:
         self.log.reach()

@@ -1,0 +1,193 @@
+"""The walks that find the runs of a list, newest first: over runs of a tenant, a project, a status, or over entries of a term.
+
+With one filter a walk meets wanted runs only. With several, it goes over the runs that one of them leaves, and looks at each one
+for the others. So it may look at many runs to find a few. A page looks at so many at most, and the next one goes on from there.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from application.engine.ports.pages import MAX_POSITION
+from application.reads import RunsWanted
+from application.views.runs import DEGRADED
+from domain.errors import InvalidCommand
+from projections import moments
+from projections.kernel import Connection
+
+COLUMNS = "run_id, project_id, status, degraded, position, created_at, agents, missing, priority, finished_at, event_count, view"
+
+# A walk for each combination of status and project, so that each can use its index. Bounds and order name all columns of the index:
+# with `tenant_id = ... ORDER BY created_at` the planner may walk over the runs of all tenants to find the few of a small one.
+OF_TENANT = """
+(tenant_id, created_at, run_id) < (%(tenant)s, %(at)s::timestamptz, %(before)s)
+AND (tenant_id, created_at, run_id) >= (%(tenant)s, %(since)s::timestamptz, '00000000-0000-0000-0000-000000000000')
+"""
+WITHIN = """
+(created_at, run_id) < (%(at)s::timestamptz, %(before)s)
+AND (created_at, run_id) >= (%(since)s::timestamptz, '00000000-0000-0000-0000-000000000000')
+"""
+OF_STATUS = f"tenant_id = %(tenant)s AND status = %(status)s AND {WITHIN}"
+OF_PROJECT = f"tenant_id = %(tenant)s AND project_id = %(project)s AND {WITHIN}"
+OF_BOTH = f"tenant_id = %(tenant)s AND project_id = %(project)s AND status = %(status)s AND {WITHIN}"
+BY_TENANT = "tenant_id DESC, created_at DESC, run_id DESC"
+BY_STATUS = "tenant_id DESC, status DESC, created_at DESC, run_id DESC"
+BY_PROJECT = "tenant_id DESC, project_id DESC, created_at DESC, run_id DESC"
+BY_BOTH = "tenant_id DESC, project_id DESC, status DESC, created_at DESC, run_id DESC"
+BY_TIME = "created_at DESC, run_id DESC"
+WALKS = {
+    (None, False): (OF_TENANT, BY_TENANT),
+    ("status", False): (OF_STATUS, BY_STATUS),
+    ("degraded", False): (f"{OF_TENANT} AND degraded", BY_TENANT),
+    (None, True): (OF_PROJECT, BY_PROJECT),
+    ("status", True): (OF_BOTH, BY_BOTH),
+    ("degraded", True): (f"{OF_PROJECT} AND degraded", BY_PROJECT),
+}
+"""What is walked over, and in which order, by the filters (status, project)."""
+OF_TERM = f"term = %(term)s AND {WITHIN}"
+
+# `others`: terms that the run must have besides.
+HAS_OTHERS = """
+(
+    SELECT count(*) FROM run_term AS t
+    WHERE t.term = ANY (%(others)s::bigint[]) AND t.created_at = found.created_at AND t.run_id = found.run_id
+) = cardinality(%(others)s::bigint[])
+"""
+# By times alone, whether the run may have been in the list of then.
+THEN = """
+coalesce(start_position, 0) <= %(position)s AND (NOT %(running)s OR finished_at IS NULL OR finished_at >= %(time)s::timestamptz)
+AND (NOT %(ended)s OR finished_at <= %(time)s::timestamptz OR view IS NOT NULL)
+"""
+
+
+def _page(where: str, by: str) -> str:
+    return f"SELECT {COLUMNS} FROM run WHERE {where} ORDER BY {by} LIMIT %(limit)s"
+
+
+# `fits`: whether the run may belong to the list. The last run that is looked at is always among the rows.
+# The columns that a walk fixes are not named outside of the walk: the planner does not know them there as fixed, and would sort.
+def _looked(where: str, by: str, others: str = "true") -> str:
+    return f"""
+    SELECT {COLUMNS}, fits, number FROM (
+        SELECT {COLUMNS}, tenant_id, {THEN} AND {others} AS fits, row_number() OVER (ORDER BY {by}) AS number
+        FROM run AS found WHERE {where} ORDER BY {by} LIMIT %(looked_at)s
+    ) AS looked_at WHERE fits OR number = %(looked_at)s
+    ORDER BY {by if by == BY_TENANT else BY_TIME} LIMIT %(limit)s
+    """
+
+
+def _depth(where: str, by: str) -> str:
+    return f"SELECT created_at FROM run WHERE {where} ORDER BY {by} OFFSET %(looked_at)s - 1 LIMIT 1"
+
+
+PAGE = {filters: _page(*walk) for filters, walk in WALKS.items()}
+"""A page of now without terms: all runs of the walk are wanted."""
+LOOKED = {filters: _looked(*walk) for filters, walk in WALKS.items()}
+LOOKED_WITH_TERMS = {filters: _looked(*walk, HAS_OTHERS) for filters, walk in WALKS.items()}
+# The row of a run is read only where the terms fit.
+LOOKED_BY_TERM = f"""
+SELECT {COLUMNS}, fits, number FROM (
+    SELECT run.*, number, has AND run.tenant_id = %(tenant)s AND {THEN}
+        AND (%(project)s::uuid IS NULL OR project_id = %(project)s)
+        AND CASE %(status)s::text WHEN 'degraded' THEN degraded ELSE coalesce(status = %(status)s, true) END AS fits
+    FROM (
+        SELECT found.run_id AS found_id, number, {HAS_OTHERS} AS has FROM (
+            SELECT created_at, run_id, row_number() OVER (ORDER BY {BY_TIME}) AS number
+            FROM run_term WHERE {OF_TERM} ORDER BY {BY_TIME} LIMIT %(looked_at)s
+        ) AS found
+    ) AS found
+    CROSS JOIN LATERAL (SELECT * FROM run WHERE run_id = found_id LIMIT 1) AS run
+    WHERE has OR number = %(looked_at)s
+) AS looked_at WHERE fits OR number = %(looked_at)s ORDER BY number LIMIT %(limit)s
+"""
+# How deep a walk is: the time of the last run that a page looks at, or null if it looks at all of them.
+DEPTH = {filters: _depth(*walk) for filters, walk in WALKS.items()}
+DEPTH_OF_TERMS = f"""
+SELECT wanted.term, deepest.created_at FROM unnest(%(terms)s::bigint[]) AS wanted (term)
+LEFT JOIN LATERAL (
+    SELECT created_at FROM run_term AS t WHERE t.term = wanted.term AND {WITHIN} ORDER BY {BY_TIME} OFFSET %(looked_at)s - 1 LIMIT 1
+) AS deepest ON true
+ORDER BY deepest.created_at NULLS FIRST LIMIT 1
+"""
+LOOKED_AT = 2_000
+"""Runs that a page looks at where terms are wanted. To look at one costs some microseconds for each further filter."""
+NOW = {"position": MAX_POSITION, "running": False, "ended": False, "time": "infinity"}
+"""The parameters of `THEN` for a list of now."""
+LOWEST, HIGHEST = UUID(int=0), UUID(int=2**128 - 1)
+
+
+class Looked(NamedTuple):
+    rows: list[Sequence[Any]]
+    """The runs that may belong to the list: COLUMNS."""
+    last: UUID | None
+    """The last run that was looked at. None: there are no more."""
+
+
+Filters = tuple[str | None, bool]
+"""The key of `WALKS`."""
+Place = tuple[datetime, UUID]
+"""A place in the order of runs."""
+NO_FILTER: Filters = (None, False)
+
+
+def filters_of(status: str | None, project_id: UUID | None) -> Filters:
+    """The key of the statement for these filters."""
+    return (status if status in (None, DEGRADED) else "status"), project_id is not None
+
+
+async def walk_of(connection: Connection, tenant_id: UUID, wanted: RunsWanted, end: datetime | None = None) -> dict[str, Any]:
+    """The parameters of a walk for a page. `end`: only runs before this time.
+
+    Raises InvalidCommand if there is no run `before`.
+    """
+    places: list[Place] = [(time, LOWEST) for time in (wanted.started_before, end) if time is not None]
+    if wanted.before is not None:
+        sql = "SELECT created_at FROM run WHERE tenant_id = %s AND run_id = %s"
+        row = await (await connection.execute(sql, [tenant_id, wanted.before])).fetchone()
+        if row is None:
+            raise InvalidCommand("the cursor is not one that this server gave out", pointer="/cursor")
+        places.append((row[0], wanted.before))
+    at, before = min(places) if places else ("infinity", HIGHEST)
+    return {
+        "tenant": tenant_id, "at": at, "before": before, "since": wanted.started_after or "-infinity", "status": wanted.status,
+        "project": wanted.project_id, "limit": wanted.limit + 1,
+    }  # fmt: skip
+
+
+async def page(connection: Connection, walk: Mapping[str, Any]) -> list[Sequence[Any]]:
+    """The runs of a page of now, and one more if there are more."""
+    # Not prepared: only with the status known does the planner see how few runs it leaves.
+    sql = PAGE[filters_of(walk["status"], walk["project"])]
+    return await (await connection.execute(sql, walk, prepare=False)).fetchall()
+
+
+async def looked(
+    connection: Connection, walk: Mapping[str, Any], terms: Sequence[int], then: Mapping[str, Any] = NOW, *, status: str | None
+) -> Looked:
+    """`status`: the runs of the walk have this one. `then`: the parameters of `THEN`."""
+    filters = filters_of(status, walk["project"])
+    parameters = {**walk, **then, "status": status, "looked_at": LOOKED_AT if terms else moments.LOOKED_AT}
+    term = await _sparsest(connection, parameters, filters, terms) if terms else None
+    parameters |= {"term": term, "others": [other for other in terms if other != term]}
+    if term is not None:
+        rows = await (await connection.execute(LOOKED_BY_TERM, parameters, prepare=False)).fetchall()
+    else:
+        sql = (LOOKED_WITH_TERMS if terms else LOOKED)[filters]
+        rows = await (await connection.execute(sql, parameters, prepare=False)).fetchall()
+    more = len(rows) == walk["limit"] or (rows and rows[-1][-1] == parameters["looked_at"])
+    return Looked([row[:-2] for row in rows if row[-2]], rows[-1][0] if more else None)
+
+
+async def _sparsest(connection: Connection, parameters: dict[str, Any], filters: Filters, terms: Sequence[int]) -> int | None:
+    """The term with the fewest runs. None: the status or project of the filters has fewer."""
+    if len(terms) == 1 and filters == NO_FILTER:
+        return terms[0]
+    parameters["terms"] = list(terms)
+    row = await (await connection.execute(DEPTH_OF_TERMS, parameters, prepare=False)).fetchone()
+    assert row is not None
+    term, deepest = row
+    if deepest is None or filters == NO_FILTER:
+        return int(term)
+    found = await (await connection.execute(DEPTH[filters], parameters, prepare=False)).fetchone()
+    return int(term) if found is not None and found[0] >= deepest else None
