@@ -3,12 +3,14 @@
 `python -m benchmarks.run_lists [--runs 1000000] [--reads 200]`; 1,000,000 runs take some 15 minutes and 8 GB. The made-up history
 is appended with the function that writers use, and the rows of the runs are made of it by a rebuild of the read model. One tenant
 has nine tenths of the runs, in twenty projects. The last project has no failed, cancelled or degraded run, so that a page of these
-is a search without a find.
+is a search without a find. The first runs have an agent, a customer and an actor of their own: values of long ago. A page with the
+even runs of an odd agent finds none among all that it looks at.
 """
 
 import argparse
 import asyncio
 import hashlib
+import json
 import os
 import statistics
 import time
@@ -36,6 +38,7 @@ from domain.failures import Failure
 from domain.kernel import Event
 from domain.registry import REGISTRY
 from domain.tenants import DEFAULT_TENANT_ID
+from projections.run_terms import PROJECTION as RUN_TERMS
 from projections.runs import PROJECTION as RUNS
 from projections.tenants import PROJECTION as TENANTS
 
@@ -48,6 +51,8 @@ IN_ONE_CALL = 100
 """Runs in one call of the append function."""
 REACH_MS = 20.0
 LEFT_OUT = Failure(type="KeyError", message="'ticket'")
+OF_LONG_AGO = 30
+"""Runs at the beginning that have what no later run has."""
 
 
 class Run:
@@ -55,14 +60,20 @@ class Run:
 
     def __init__(self, number: int) -> None:
         self._number = number
-        self._run_id, self._agent = new_id(), AGENTS[number % len(AGENTS)]
+        self._run_id, self._agent = new_id(), AGENTS[number % len(AGENTS)] if number >= OF_LONG_AGO else "agent-of-old"
+        self._error = Failure(type="ConnectError", message=f"connection refused by host {number % 7} after {number} ms")
         self._agent_run_id = runs.agent_run_id_of(self._run_id, self._agent)
         self._project = number % len(PROJECTS)
 
     def start(self) -> AppendRequest:
         started = runs.RunStarted(
-            project_id=PROJECTS[self._project], plan=runs.sequential((self._agent,)), input={"question": "x" * 100}
-        )
+            project_id=PROJECTS[self._project], plan=runs.sequential((self._agent,)), input={"question": "x" * 100},
+            metadata={
+                "customer": f"c{self._number % 1_000}" if self._number >= OF_LONG_AGO else "c-of-old",
+                "ticket": f"T-{self._number}",
+                "parity": "odd" if self._number % 2 else "even",
+            },
+        )  # fmt: skip
         scheduled = runs.StepScheduled(step=self._agent, agent=self._agent, agent_version="1", agent_run_id=self._agent_run_id)
         requested = agent_runs.AgentRunRequested(run_id=self._run_id, step=self._agent, agent=self._agent, agent_version="1")
         return self._append((0, [started, scheduled]), (0, [requested]))
@@ -79,8 +90,8 @@ class Run:
                 yield runs.StepFailed(step=step, agent_run_id=agent_run_id, error=LEFT_OUT, tolerated=True)
                 yield runs.RunCompleted(degraded=True, missing=(step,))
             case 3:
-                yield runs.StepFailed(step=step, agent_run_id=agent_run_id, error=LEFT_OUT, tolerated=False)
-                yield runs.RunFailed(step=step, error=LEFT_OUT)
+                yield runs.StepFailed(step=step, agent_run_id=agent_run_id, error=self._error, tolerated=False)
+                yield runs.RunFailed(step=step, error=self._error)
             case 4:
                 yield runs.RunCancelled(reason=None)
             case _:
@@ -93,7 +104,11 @@ class Run:
             StreamAppend(stream_id, self._run_id, version, tuple(map(encoded, events)))
             for stream_id, (version, events) in ((self._run_id, of_run), (self._agent_run_id, of_agent_run))
         )
-        return one_command(OTHER_TENANT if self._number % 10 == 0 else DEFAULT_TENANT_ID, new_id(), streams, METADATA)
+        return one_command(OTHER_TENANT if self._number % 10 == 0 else DEFAULT_TENANT_ID, new_id(), streams, self._asked())
+
+    def _asked(self) -> str:
+        who = {"actor": "key:old" if self._number < OF_LONG_AGO else f"key:{self._number % 3}"}
+        return json.dumps(json.loads(METADATA) | who | {"on_behalf_of": f"person-{self._number % 5_000}"})
 
 
 def encoded(event: Event) -> NewEvent:
@@ -123,12 +138,16 @@ def append(connection: psycopg.Connection, requests: Sequence[AppendRequest]) ->
 
 
 async def make_rows(database_url: str) -> None:
-    async with builder(database_url, RUNS, TENANTS) as rebuilt:
-        rate = await rebuilt.round(RUNS)
+    async with builder(database_url, RUNS, RUN_TERMS, TENANTS) as rebuilt:
+        rates = [await rebuilt.round(RUNS), await rebuilt.round(RUN_TERMS)]
         await rebuilt.round(TENANTS)  # the keys: the api waits for them
-    print(f"rows of the read model of runs made of the log, {rate:,.0f} events/s", flush=True)
+    print(f"rows of the read models of runs made of the log, {rates[0]:,.0f} and {rates[1]:,.0f} events/s", flush=True)
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
-        await connection.execute("VACUUM ANALYZE run")  # as autovacuum does
+        await connection.execute("VACUUM ANALYZE run, run_term")  # as autovacuum does
+        sizes = "SELECT pg_total_relation_size('run'), pg_total_relation_size('run_term'), (SELECT count(*) FROM run_term)"
+        found = await (await connection.execute(sizes)).fetchone()
+        assert found is not None
+        print(f"run {found[0] / 1e6:,.0f} MB, run_term {found[1] / 1e6:,.0f} MB, {found[2]:,} entries", flush=True)
 
 
 @dataclass
@@ -137,8 +156,8 @@ class Page:
     query: dict[str, str]
 
 
-def pages(head: int) -> list[Page]:
-    """All filters, alone and in pairs. Half of the log is before the position of `as_of`."""
+def pages(head: int, middle: str) -> list[Page]:
+    """All filters, alone and together. Half of the log is before the position of `as_of`, and before the time `middle`."""
     statuses = ("running", "completed", "failed", "cancelled", "degraded")
     some, without = str(PROJECTS[3]), str(PROJECTS[-1])
     then = str(head // 2)
@@ -151,18 +170,67 @@ def pages(head: int) -> list[Page]:
         Page("as of then", {"as_of": then}),
         *(Page(f"as of then, {status}", {"as_of": then, "status": status}) for status in statuses),
         Page("as of then, a project", {"as_of": then, "project_id": some}),
+        *searches(some, without, then, middle),
+    ]
+
+
+def searches(some: str, without: str, then: str, middle: str) -> list[Page]:
+    agent, customer, ticket = {"agent": AGENTS[3]}, {"metadata": "customer=c3"}, {"metadata": "ticket=T-4241"}
+    even, old = {"metadata": "parity=even"}, {"agent": "agent-of-old"}
+    return [
+        Page("started before the middle", {"started_before": middle}),
+        Page("an agent", agent),
+        Page("an agent, before the middle", {**agent, "started_before": middle}),
+        Page("an agent of long ago", old),
+        Page("an agent that no run has", {"agent": "nobody"}),
+        Page("an actor", {"actor": "key:1"}),
+        Page("an actor of long ago", {"actor": "key:old"}),
+        Page("an actor without runs", {"actor": "key:none"}),
+        Page("on behalf of a person", {"on_behalf_of": "person-77"}),
+        Page("on behalf of nobody known", {"on_behalf_of": "nobody"}),
+        Page("a customer", customer),
+        Page("a customer of long ago", {"metadata": "customer=c-of-old"}),
+        Page("a ticket", ticket),
+        Page("a ticket that is not there", {"metadata": "ticket=none"}),
+        Page("words of an error", {"error": "connection refused"}),
+        Page("words of an error, one rare", {"error": "connection refused 4061"}),
+        Page("words of no error", {"error": "connection teapot"}),
+        Page("an agent, failed", {**agent, "status": "failed"}),
+        Page("an agent, running", {**agent, "status": "running"}),
+        Page("an agent, a project, cancelled", {**agent, "project_id": some, "status": "cancelled"}),
+        Page("an agent, a project without any, failed", {**agent, "project_id": without, "status": "failed"}),
+        Page("an agent of long ago, running", {**old, "status": "running"}),
+        Page("an agent, words of an error", {**agent, "error": "host 3 refused"}),
+        Page("an agent, an actor, a customer", {**agent, "actor": "key:1", **customer}),
+        Page("even runs of an odd agent", {**agent, **even}),
+        Page("even runs of an odd agent and an actor", {**agent, **even, "actor": "key:1"}),
+        Page("as of then, an agent", {**agent, "as_of": then}),
+        Page("as of then, an agent, running", {**agent, "as_of": then, "status": "running"}),
+        Page("as of then, an agent of long ago", {**old, "as_of": then}),
+        Page("as of then, even runs of an odd agent", {**agent, **even, "as_of": then}),
+    ]
+
+
+def events_by_time(middle: str) -> list[Page]:
+    return [
+        Page("events since the middle", {"recorded_after": middle}),
+        Page("events before the middle", {"recorded_before": middle}),
+        Page("run starts since the middle", {"recorded_after": middle, "types": "run.started"}),
+        Page("events of no time", {"recorded_before": "2000-01-01T00:00:00Z"}),
     ]
 
 
 def measure(url: str, head: int, reads: int) -> None:
     with httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60, trust_env=False) as client:
-        asked = pages(head)
-        waits: dict[str, list[float]] = {page.name: [] for page in asked}
+        answer = client.get("/v1/events", params={"as_of": head // 2, "after": head // 2 - 100, "limit": 1})
+        middle = answer.raise_for_status().json()["data"][0]["time"]
+        asked = [("/v1/runs", page) for page in pages(head, middle)] + [("/v1/events", page) for page in events_by_time(middle)]
+        waits: dict[str, list[float]] = {page.name: [] for _, page in asked}
         found: dict[str, int] = {}
         for number in range(reads + 3):
-            for page in asked:
+            for path, page in asked:
                 began = time.perf_counter()
-                answer = client.get("/v1/runs", params=page.query)
+                answer = client.get(path, params={"limit": 50, **page.query})
                 took = time.perf_counter() - began
                 answer.raise_for_status()
                 found[page.name] = len(answer.json()["data"])

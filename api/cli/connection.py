@@ -58,7 +58,7 @@ class ServerClient:
         from tidelog.transport import json_of
 
         headers = {"Accept": "application/json"} | ({"Tidelog-Position": str(at_least)} if at_least else {})
-        given = {name: str(value) for name, value in (params or {}).items() if value is not None}
+        given = {name: v if isinstance(v, list) else str(v) for name, v in (params or {}).items() if v is not None}
         response = await self.transport.request(
             "GET", path, params=given, headers=headers, retry=RetryPolicy(max_elapsed_s=PATIENCE_S)
         )

@@ -30,11 +30,15 @@ def tail(
             "--follow/--no-follow", help="Wait for more (a run's stream ends with the run).  \\[default: if a server runs]"
         ),
     ] = None,
+    since: options.Since = None,
+    until: options.Until = None,
     data_dir: options.DataDir = None,
     url: options.Url = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Show events in the order of the log, from the beginning or after a position, and then new events.
+
+    With --since or --until: what was recorded in this time, without new events.
 
     Examples:
 
@@ -43,13 +47,21 @@ def tail(
       tidelog events tail --run 0198c0de-… --json
 
       tidelog events tail --type run.completed --type run.failed --after 1200 --no-follow
+
+      tidelog events tail --since 2026-01-30 --until 2026-01-31 --type run.failed
     """
-    output.run(_tail(run, types or [], after, follow, data_dir, url, as_json))
+    within = {"recorded_after": options.time_of("--since", since), "recorded_before": options.time_of("--until", until)}
+    if any(within.values()):
+        if follow:
+            raise output.CommandFailed("--since and --until show what was recorded: without --follow", output.WRONG_USAGE)
+        follow = False
+    output.run(_tail(run, types or [], after, within, follow, data_dir, url, as_json))
 
 
 async def _tail(
-    run: str | None, types: list[str], after: str, follow: bool | None, data_dir: Path | None, url: str | None, as_json: bool
-) -> None:
+    run: str | None, types: list[str], after: str, within: dict[str, str | None], follow: bool | None, data_dir: Path | None,
+    url: str | None, as_json: bool,
+) -> None:  # fmt: skip
     from application.engine.reading.histories import Cursor
     from tidelog.errors import HistoryReplaced
 
@@ -62,7 +74,7 @@ async def _tail(
         )  # no new events come on a server that was started for this command
         run_id = await given.complete(server) if given else None
         try:
-            async for event in _events(server, run_id, types, after, following):
+            async for event in _events(server, run_id, types, after, within, following):
                 if as_json:
                     output.line(event)
                 else:
@@ -74,11 +86,13 @@ async def _tail(
             ) from replaced
 
 
-def _events(server: "ServerClient", run_id: str | None, types: list[str], after: str, follow: bool) -> Any:
+def _events(
+    server: "ServerClient", run_id: str | None, types: list[str], after: str, within: dict[str, str | None], follow: bool
+) -> Any:
     if follow:
         return server.follow(run_id, after=after, types=types)
     path = f"/v1/runs/{run_id}/events" if run_id else "/v1/events"
-    return server.pages(path, {"after": after, "types": ",".join(types) or None})
+    return server.pages(path, {"after": after, "types": ",".join(types) or None, **within})
 
 
 def _show(event: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,10 @@ OnBehalfOf = Annotated[
     ),
 ]
 At = Annotated[str | None, typer.Option("--at", metavar="POSITION|TIME", help="As it was then: 42, or 2026-01-31T12:00:00Z.")]
+Since = Annotated[
+    str | None, typer.Option("--since", metavar="TIME", help="From this day (of UTC) or time on: 2026-01-31T12:00:00Z.")
+]
+Until = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Before this day (of UTC) or time.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer with JSON, for programs.")]
 Traceback = Annotated[bool, typer.Option("--traceback", help="Show the traceback of each failure.")]
 Agents = Annotated[
@@ -34,6 +39,22 @@ Workspace = Annotated[
     Path | None,
     typer.Option("--workspace", metavar="DIR", help="Folder given to tools; no sandbox.  \\[TIDELOG_WORKSPACE; default: here]"),
 ]
+
+
+def time_of(option: str, given: str | None) -> str | None:
+    """The RFC 3339 time of an option. A day is its begin in UTC. Raises CommandFailed."""
+    if given is None:
+        return None
+    try:
+        at = datetime.fromisoformat(given)
+    except ValueError:
+        at = None
+    if at is not None and len(given) == len("2026-01-31"):
+        at = at.replace(tzinfo=UTC)
+    if at is None or at.tzinfo is None:
+        told = f"{option}: '{given}' is neither a day (2026-01-31) nor a time with its zone (2026-01-31T12:00:00Z)"
+        raise output.CommandFailed(output.one_line(told), output.WRONG_USAGE)
+    return at.isoformat()
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

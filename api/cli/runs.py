@@ -159,35 +159,68 @@ def list_runs(
             "--status", help="Only runs with this status: running, completed, failed, cancelled; or degraded (completed in part)."
         ),
     ] = None,
+    agent: Annotated[str | None, typer.Option("--agent", metavar="NAME", help="Only runs with a step of this agent.")] = None,
+    since: options.Since = None,
+    until: options.Until = None,
+    actor: Annotated[str | None, typer.Option("--actor", help="Only runs that this one started: key: and the id of a key.")] = None,
+    on_behalf_of: Annotated[
+        str | None, typer.Option("--on-behalf-of", metavar="WHO", help="Only runs that were started on behalf of this one.")
+    ] = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option("--metadata", metavar="NAME=VALUE", help="Only runs whose metadata have this value; repeatable."),
+    ] = None,
+    error: Annotated[
+        str | None, typer.Option("--error", metavar="WORDS", help="Only runs that have these words in their errors.")
+    ] = None,
+    project: Annotated[str | None, typer.Option("--project", metavar="ID", help="Only runs of this project.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 20,
+    details: Annotated[
+        bool, typer.Option("--details", help="Each run with its steps and calls, as runs show --full shows it.")
+    ] = False,
     at: options.At = None,
     data_dir: options.DataDir = None,
     url: options.Url = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """List runs, newest first.
+    """List runs, newest first. With several filters: the runs for which all of them hold. --since and --until: when runs started.
 
     Example:
 
       tidelog runs list --status failed
 
-      tidelog runs list --status degraded
-
       tidelog runs list --status running --at 2026-01-31T12:00:00Z
+
+      tidelog runs list --agent researcher --since 2026-01-30 --until 2026-01-31 --details
+
+      tidelog runs list --metadata ticket=T-1 --error "connection refused"
     """
-    output.run(_list({"status": status, "as_of": at}, limit, data_dir, url, as_json))
+    if unnamed := [given for given in metadata or [] if not given.partition("=")[1]]:
+        raise output.CommandFailed(output.one_line(f"--metadata: '{unnamed[0]}' is not NAME=VALUE"), output.WRONG_USAGE)
+    wanted = {
+        "status": status, "agent": agent, "started_after": options.time_of("--since", since),
+        "started_before": options.time_of("--until", until), "actor": actor, "on_behalf_of": on_behalf_of,
+        "metadata": metadata or None, "error": error, "project_id": project, "as_of": at,
+    }  # fmt: skip
+    output.run(_list(wanted, limit, details, data_dir, url, as_json))
 
 
-async def _list(wanted: dict[str, str | None], limit: int, data_dir: Path | None, url: str | None, as_json: bool) -> None:
+async def _list(wanted: dict[str, Any], limit: int, details: bool, data_dir: Path | None, url: str | None, as_json: bool) -> None:
     async with server_of(data_dir, url, as_json) as server:
         found = [run async for run in server.pages("/v1/runs", wanted, limit=limit)]
         others = [run async for run in server.pages("/v1/runs", limit=1)] if any(wanted.values()) and not found else []
+        if details and found:
+            await _show_each(server, [run["run_id"] for run in found], as_json)
+            return
     if as_json:
         output.document(found)
         return
     if others:
         status, at = wanted["status"], wanted["as_of"]
-        output.say(f"No run {'was' if at else 'is'} {status or 'there'}{f' at {at}' if at else ''}.")
+        if any(value for name, value in wanted.items() if name not in ("status", "as_of")):
+            output.say("No run fits all filters.")
+        else:
+            output.say(f"No run {'was' if at else 'is'} {status or 'there'}{f' at {at}' if at else ''}.")
         return
     if not found:
         output.say("No runs yet. Start one with: tidelog runs start AGENT, or see one with: tidelog demo")
@@ -201,6 +234,23 @@ async def _list(wanted: dict[str, str | None], limit: int, data_dir: Path | None
             str(run["event_count"]), *((output.escape(output.shortened(run.get("on_behalf_of") or "", 40)),) if for_some else ()),
         )  # fmt: skip
     output.console().print(table)
+
+
+async def _show_each(server: "ServerClient", run_ids: list[str], as_json: bool) -> None:
+    from api.cli import large_values, run_calls, run_view
+
+    shown = []
+    for run_id in run_ids:
+        run: dict[str, Any] = await server.get(f"/v1/runs/{run_id}")
+        await large_values.fill(server, run)
+        if as_json:
+            shown.append(run)
+        else:
+            run_view.show(run, await run_calls.values_of(server, run, full=True), full=True)
+            _show_outcome(run)
+            output.say("")
+    if as_json:
+        output.document(shown)
 
 
 @app.command()

@@ -88,18 +88,18 @@ LOOKED_WITH_TERMS = {filters: _looked(*walk, HAS_OTHERS) for filters, walk in WA
 # The row of a run is read only where the terms fit.
 LOOKED_BY_TERM = f"""
 SELECT {COLUMNS}, fits, number FROM (
-    SELECT run.*, number, has AND run.tenant_id = %(tenant)s AND {THEN}
+    SELECT run.*, found_at, found_id, number, has AND run.tenant_id = %(tenant)s AND {THEN}
         AND (%(project)s::uuid IS NULL OR project_id = %(project)s)
         AND CASE %(status)s::text WHEN 'degraded' THEN degraded ELSE coalesce(status = %(status)s, true) END AS fits
     FROM (
-        SELECT found.run_id AS found_id, number, {HAS_OTHERS} AS has FROM (
+        SELECT found.created_at AS found_at, found.run_id AS found_id, number, {HAS_OTHERS} AS has FROM (
             SELECT created_at, run_id, row_number() OVER (ORDER BY {BY_TIME}) AS number
             FROM run_term WHERE {OF_TERM} ORDER BY {BY_TIME} LIMIT %(looked_at)s
         ) AS found
     ) AS found
     CROSS JOIN LATERAL (SELECT * FROM run WHERE run_id = found_id LIMIT 1) AS run
     WHERE has OR number = %(looked_at)s
-) AS looked_at WHERE fits OR number = %(looked_at)s ORDER BY number LIMIT %(limit)s
+) AS looked_at WHERE fits OR number = %(looked_at)s ORDER BY found_at DESC, found_id DESC LIMIT %(limit)s
 """
 # How deep a walk is: the time of the last run that a page looks at, or null if it looks at all of them.
 DEPTH = {filters: _depth(*walk) for filters, walk in WALKS.items()}
@@ -111,7 +111,9 @@ LEFT JOIN LATERAL (
 ORDER BY deepest.created_at NULLS FIRST LIMIT 1
 """
 LOOKED_AT = 2_000
-"""Runs that a page looks at where terms are wanted. To look at one costs some microseconds for each further filter."""
+"""Runs that a page looks at where terms are wanted."""
+LOOKUPS = 6_000
+"""Looks of a page for the terms of these runs, some microseconds each. With more than three terms a page looks at fewer runs."""
 NOW = {"position": MAX_POSITION, "running": False, "ended": False, "time": "infinity"}
 """The parameters of `THEN` for a list of now."""
 LOWEST, HIGHEST = UUID(int=0), UUID(int=2**128 - 1)
@@ -167,7 +169,8 @@ async def looked(
 ) -> Looked:
     """`status`: the runs of the walk have this one. `then`: the parameters of `THEN`."""
     filters = filters_of(status, walk["project"])
-    parameters = {**walk, **then, "status": status, "looked_at": LOOKED_AT if terms else moments.LOOKED_AT}
+    looked_at = min(LOOKED_AT, LOOKUPS // len(terms)) if terms else moments.LOOKED_AT
+    parameters = {**walk, **then, "status": status, "looked_at": looked_at}
     term = await _sparsest(connection, parameters, filters, terms) if terms else None
     parameters |= {"term": term, "others": [other for other in terms if other != term]}
     if term is not None:

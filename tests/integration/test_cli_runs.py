@@ -53,7 +53,7 @@ class Cli:
         return await self.out(runs._show(run_id, full, traceback, None, self.url, False))
 
     async def listed(self, status: str | None, *, limit: int = 20, at: str | None = None) -> str:
-        return await self.out(runs._list({"status": status, "as_of": at}, limit, None, self.url, False))
+        return await self.out(runs._list({"status": status, "as_of": at}, limit, False, None, self.url, False))
 
 
 @pytest_asyncio.fixture

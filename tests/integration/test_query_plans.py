@@ -31,6 +31,7 @@ from application.engine.ports.snapshots import SnapshotPlace
 from application.reads import InvocationsWanted, RunsWanted
 from projections import activity, agents, invocations, messages, projects, runs, tenants
 from projections.engine.positions import Positions
+from projections.run_terms import term
 from projections.runs import queries
 from projections.runs.queries import NEWEST_CALLS_OF_RUN
 from projections.runs.rows import FIND_CALLS, FIND_RUNS, FIND_STEPS, FIND_STEPS_OF
@@ -44,6 +45,7 @@ GROWING = frozenset(
         "run",
         "run_step",
         "run_call",
+        "run_term",
         "invocation",
         "message",
         "timer",
@@ -90,6 +92,12 @@ SELECT {id_sql(ROW, "n")}, {TENANT_OF}, {id_sql(ROW, "n % 50")}, CASE WHEN n % 4
        n + 5, '{START}'::timestamptz + n * interval '1 second', n % 400 = 2, 'a', 'normal', n, 1,
        '{START}'::timestamptz + (n + 2) * interval '1 second'
 FROM generate_series(1, {ROWS}) AS n;
+INSERT INTO run_term SELECT n, now() + n * interval '1 second', {id_sql(ROW, "n")} FROM generate_series(1, {ROWS}) AS n;
+INSERT INTO run_term SELECT {term(BIG, "agent", "alpha")}, created_at, run_id FROM run WHERE tenant_id = '{BIG}';
+INSERT INTO run_term SELECT {term(BIG, "error", "refused")}, created_at, run_id FROM run
+WHERE tenant_id = '{BIG}' AND status = 'failed';
+INSERT INTO run_term SELECT {term(BIG, "metadata", "c-1", "customer")}, created_at, run_id FROM run
+WHERE tenant_id = '{BIG}' AND position % 40 = 1;
 INSERT INTO run_step (run_id, agent_run_id, tenant_id, attempt, recorded_steps, call_count, status, step)
 SELECT {id_sql(ROOT, "n / 100")}, {id_sql(STREAM, "n")}, {TENANT_OF_ROOT}, 1, 0, 0, 'completed', 's' || n
 FROM generate_series(1, {ROWS}) AS n;
@@ -295,6 +303,20 @@ HOT_QUERIES: dict[str, tuple[Callable[[Hot], Awaitable[object]], str]] = {
         list_runs_as_of(project_id=uuid(ROW, 8), status="completed"), "event_pkey run_project_status_time"
     ),
     "degraded runs as of a position": (list_runs_as_of(status="degraded"), "event_pkey run_degraded_time"),
+    "runs of an agent": (list_runs(agent="alpha"), "run_pkey run_term_pkey"),
+    "runs of an agent, the first page": (list_runs(agent="alpha", before=None), "run_pkey run_term_pkey"),
+    "runs of no agent": (list_runs(agent="nobody", before=None), "run_pkey run_term_pkey"),
+    "runs of an agent within times": (
+        list_runs(agent="alpha", started_after=START, started_before=START + timedelta(hours=2)), "run_pkey run_term_pkey"
+    ),
+    "runs of an agent and a status": (list_runs(agent="alpha", status="failed"), "run_pkey run_term_pkey run_status_time"),
+    "runs with words in their errors, of a customer": (
+        list_runs(agent="alpha", error="refused", metadata=[("customer", "c-1")]), "run_pkey run_term_pkey"
+    ),
+    "runs of a customer as of a position": (
+        list_runs_as_of(metadata=[("customer", "c-1")]), "event_pkey run_pkey run_term_pkey event_root_idx event_stream_key"
+    ),
+    "runs within times": (list_runs(started_after=START, started_before=START + timedelta(hours=2)), "run_pkey run_tenant_time"),
     "calls": (list_calls(tenant_id=SMALL), "invocation_pkey"),
     "calls, the first page": (list_calls(tenant_id=SMALL, before=None), "invocation_pkey"),
     "calls that wait for a person": (list_calls(status="ambiguous"), "invocation_status"),

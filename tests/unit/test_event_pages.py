@@ -9,7 +9,7 @@ from application.engine.ports.log import NewEvent, StreamAppend, one_command
 from application.engine.ports.pages import MAX_POSITION, decode_cursor, encode_cursor, position_cursor, uuid_cursor
 from application.engine.reading.as_of import position_as_of, until_caught_up
 from application.engine.reading.channels import Filter
-from application.engine.reading.event_pages import EventPage, event_at, read_event_page
+from application.engine.reading.event_pages import EventPage, Within, event_at, read_event_page
 from application.engine.reading.histories import Cursor
 from application.engine.reading.history_keeper import HistoryKeeper
 from domain.errors import InvalidCommand, NotFound, PositionBeyondHead
@@ -50,10 +50,14 @@ class Reading:
         as_of: str | None = None,
         root: UUID | None = None,
         topics: frozenset[str] | None = None,
+        first: datetime | None = None,
+        end: datetime | None = None,
     ) -> tuple[list[int], int, bool]:
         wanted = Filter(TENANT, root, topics)
         start = None if after is None else Cursor(after)
-        page: EventPage = await read_event_page(self.feed, self.histories, wanted, start, limit=limit, as_of=as_of)
+        page: EventPage = await read_event_page(
+            self.feed, self.histories, wanted, start, limit=limit, as_of=as_of, within=Within(first, end)
+        )
         assert all(event.tenant_id == TENANT for event in page.events)
         return [event.position for event in page.events], page.position, page.more
 
@@ -164,3 +168,29 @@ def test_cursors_of_pages_have_no_padding_and_are_refused_by_their_field() -> No
         with pytest.raises(InvalidCommand) as refused:
             parse(encode_cursor("no"))
         assert refused.value.pointer == "/cursor"
+
+
+# --- within times ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_page_within_times_has_the_first_time_and_not_the_end(reading: Reading) -> None:
+    times, one = reading.times, reading.roots[0]
+    moment = timedelta(microseconds=1)
+    assert await reading.page(first=times[1]) == ([2, 4, 5, 6], 6, False)
+    assert await reading.page(first=times[1] + moment) == ([4, 5, 6], 6, False)
+    assert await reading.page(end=times[3]) == ([1, 2], 2, False)
+    assert await reading.page(end=times[3] + moment) == ([1, 2, 4], 4, False)
+    assert await reading.page(first=times[1], end=times[5]) == ([2, 4, 5], 5, False)
+    assert await reading.page(first=times[3], end=times[3]) == ([], 2, False)
+    assert await reading.page(first=times[1], root=one) == ([4, 5], 5, False)
+    assert await reading.page(end=times[4], root=one, topics=frozenset("a")) == ([1], 1, False)
+
+
+async def test_times_go_with_a_cursor_and_as_of(reading: Reading) -> None:
+    times = reading.times
+    assert await reading.page(first=times[1], limit=2) == ([2, 4], 4, True)
+    assert await reading.page(first=times[1], after=4) == ([5, 6], 6, False)
+    assert await reading.page(first=times[1], as_of="4") == ([2, 4], 4, False)
+    assert await reading.page(end=times[3], as_of="6") == ([1, 2], 2, False)
+    assert await reading.page(first=times[5] + timedelta(1)) == ([], 6, False)
+    assert await reading.page(end=datetime.min.replace(tzinfo=UTC)) == ([], 0, False)

@@ -95,6 +95,11 @@ async def get_numbers(request: Request, whole: int, real: float | None = None, y
     return said(whole, real, yes)
 
 
+@router.get("/named")
+async def get_named(request: Request, names: list[str] | None = None, kind: str | None = None) -> Response:
+    return said(names, kind)
+
+
 async def ask(app: Any, method: str, path: str, query: str = "", *messages: Message) -> tuple[str, Scope]:
     given, sent = list(messages) or [{"type": "http.request", "body": b""}], list[Message]()
 
@@ -122,6 +127,8 @@ table = RouteTable(router.routes)
         ("DELETE", "/things/a b\n", "", ("deleted", "a b\n")),
         ("GET", f"/things/{ID}/parts/3", "name=x%20y", ("part", ID, 3, "x y")),
         ("GET", "/schemas/run.started/v12", "", ("schema", "run.started", 12)),
+        ("GET", "/named", "kind=x", (None, "x")),
+        ("GET", "/named", "names=b%3D1&kind=x&names=a", (["b=1", "a"], "x")),
     ],
 )
 async def test_a_route_gets_its_arguments(method: str, path: str, query: str, answer: tuple[Any, ...]) -> None:
@@ -205,6 +212,7 @@ async def test_all_parameters_that_do_not_fit_are_named_those_of_the_path_first(
         ("/things", "LIMIT=5", ["LIMIT"]),
         ("/things", "kind=a&kind=b", ["kind"]),
         ("/things", "kind=a&kind=a&x=1&x=2", ["kind", "x", "x"]),
+        ("/named", "names=a&names=b&kind=a&kind=b", ["kind"]),
         ("/things", "metadata.team=x&limit=no", ["metadata.team", "limit"]),
         ("/things", "=1", [""]),
         ("/things", "unknown", ["unknown"]),

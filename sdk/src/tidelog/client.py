@@ -10,6 +10,7 @@ from typing import Any, Literal, Self, TypeVar
 from uuid import UUID
 
 import httpx2
+import pydantic_core
 from pydantic import BaseModel, ValidationError
 from uuid_utils.compat import uuid7
 
@@ -57,6 +58,10 @@ _NOT_GIVEN: Any = object()
 def _as_of(moment: int | datetime | None) -> dict[str, str]:
     """The query of a read as of a position or a time."""
     return {} if moment is None else {"as_of": moment.isoformat() if isinstance(moment, datetime) else str(moment)}
+
+
+def _rfc3339(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()
 
 
 class Client:
@@ -200,14 +205,34 @@ class Client:
         cursor: str | None = None,
         status: str | None = None,
         project_id: UUID | None = None,
+        agent: str | None = None,
+        actor: str | None = None,
+        on_behalf_of: str | None = None,
+        metadata: Mapping[str, str | int | float | bool | None] | None = None,
+        error: str | None = None,
+        started_after: datetime | None = None,
+        started_before: datetime | None = None,
         as_of: int | datetime | None = None,
     ) -> RunPage:
-        """Runs, newest first, one page of at most `limit`. `status="degraded"`: completed runs whose `missing` steps failed.
+        """Runs, newest first, one page of at most `limit`: those for which all given filters hold.
 
-        `as_of`: the list as it was at a position or a time. A page before the last one may then have fewer runs than `limit`.
+        `status="degraded"`: completed runs whose `missing` steps failed. `agent`: has a step in the run. `actor`: started the run,
+        as `key:<key id>`. `metadata`: values that the run's metadata has; no lists and objects. `error`: words that the errors of
+        the run and of its failed steps have, all of them; not with `as_of`. `started_after` is the first time that counts,
+        `started_before` the first that does not. `as_of`: the list as it was at a position or a time.
+
+        With `as_of` or several filters, a page before the last one may have fewer runs than `limit`: read on with `next_cursor`.
         """
-        given = {"limit": limit, "cursor": cursor, "status": status, "project_id": project_id}
-        wanted = {name: str(v) for name, v in given.items() if v is not None} | _as_of(as_of)
+        given = {
+            "limit": limit, "cursor": cursor, "status": status, "project_id": project_id, "agent": agent, "actor": actor,
+            "on_behalf_of": on_behalf_of, "error": error, "started_after": _rfc3339(started_after),
+            "started_before": _rfc3339(started_before),
+        }  # fmt: skip
+        wanted: dict[str, Any] = {name: str(v) for name, v in given.items() if v is not None} | _as_of(as_of)
+        if metadata:
+            wanted["metadata"] = [
+                f"{name}={v if isinstance(v, str) else pydantic_core.to_json(v).decode()}" for name, v in metadata.items()
+            ]
         return _parse(RunPage, await self._get("/v1/runs", wanted))
 
     async def cancel_run(self, run_id: UUID, reason: str | None = None, *, on_behalf_of: str | None = None) -> StartedRun:
@@ -296,6 +321,8 @@ class Client:
         after: int | str = 0,
         follow: bool = True,
         types: Sequence[str] = (),
+        recorded_after: datetime | None = None,
+        recorded_before: datetime | None = None,
         give_up_after_s: float = 300.0,
     ) -> AsyncGenerator[Event, None]:
         """Events in order of position: of one run (ends when the run is finished and its last attempts of tools have an outcome),
@@ -303,16 +330,23 @@ class Client:
 
         Each event after `after` (a position, or the `cursor` of an event) comes once: after a lost connection the stream goes on
         behind the last event. `follow=False`: only the events that exist now. `types`: only events of these types, as
-        `run.started`. `give_up_after_s`: seconds for which the server may be away before `TidelogConnectionError` is raised.
+        `run.started`. `recorded_after`, `recorded_before`: with `follow=False`, only events from this time on, and before that
+        time. `give_up_after_s`: seconds for which the server may be away before `TidelogConnectionError` is raised.
 
         Raises:
+            ValueError: a time was given for events that are followed.
             HistoryReplaced: the log was restored and has lost events that you have. The error says from where to go on. To learn of
                 a restore after a restart of your program, keep the `cursor` of the last event, not only its position.
             UnreadableEventError: an event came that this version of the SDK cannot read. Another request would bring the same.
         """
         path = "/v1/events" if run_id is None else f"/v1/runs/{run_id}/events"
         params = {"types": ",".join(types)} if types else {}
+        times = {"recorded_after": _rfc3339(recorded_after), "recorded_before": _rfc3339(recorded_before)}
+        within = {name: time for name, time in times.items() if time is not None}
+        if follow and within:
+            raise ValueError("recorded_after and recorded_before are for follow=False")
         if not follow:
+            params |= within
             async for found, history in self._items(path, {**params, "after": str(after)}):
                 event = event_of(found)
                 self._position = max(self._position, event.position)
