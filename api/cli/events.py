@@ -50,23 +50,23 @@ def tail(
 
       tidelog events tail --since 2026-01-30 --until 2026-01-31 --type run.failed
     """
-    within = {"recorded_after": options.time_of("--since", since), "recorded_before": options.time_of("--until", until)}
-    if any(within.values()):
-        if follow:
-            raise output.CommandFailed("--since and --until show what was recorded: without --follow", output.WRONG_USAGE)
-        follow = False
-    output.run(_tail(run, types or [], after, within, follow, data_dir, url, as_json))
+    output.run(_tail(run, types or [], after, since, until, follow, data_dir, url, as_json))
 
 
 async def _tail(
-    run: str | None, types: list[str], after: str, within: dict[str, str | None], follow: bool | None, data_dir: Path | None,
-    url: str | None, as_json: bool,
+    run: str | None, types: list[str], after: str, since: str | None, until: str | None, follow: bool | None,
+    data_dir: Path | None, url: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     from application.engine.reading.histories import Cursor
     from tidelog.errors import HistoryReplaced
 
     if Cursor.parse(after) is None:
         raise output.CommandFailed(f"--after: '{after}' is neither a position nor a cursor", output.WRONG_USAGE)
+    within = {"recorded_after": options.time_of("--since", since), "recorded_before": options.time_of("--until", until)}
+    if any(within.values()):
+        if follow:
+            raise output.CommandFailed("--since and --until show what was recorded, without --follow", output.WRONG_USAGE)
+        follow = False
     given = GivenId.parse(run) if run else None
     async with server_of(data_dir, url, as_json) as server:
         following = (

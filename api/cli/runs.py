@@ -195,17 +195,23 @@ def list_runs(
 
       tidelog runs list --metadata ticket=T-1 --error "connection refused"
     """
-    if unnamed := [given for given in metadata or [] if not given.partition("=")[1]]:
-        raise output.CommandFailed(output.one_line(f"--metadata: '{unnamed[0]}' is not NAME=VALUE"), output.WRONG_USAGE)
     wanted = {
-        "status": status, "agent": agent, "started_after": options.time_of("--since", since),
-        "started_before": options.time_of("--until", until), "actor": actor, "on_behalf_of": on_behalf_of,
-        "metadata": metadata or None, "error": error, "project_id": project, "as_of": at,
+        "status": status, "agent": agent, "started_after": since, "started_before": until, "actor": actor,
+        "on_behalf_of": on_behalf_of, "metadata": metadata or None, "error": error, "project_id": project, "as_of": at,
     }  # fmt: skip
     output.run(_list(wanted, limit, details, data_dir, url, as_json))
 
 
+def _checked(wanted: dict[str, Any]) -> dict[str, Any]:
+    """The filters as the server takes them. Raises CommandFailed."""
+    if unnamed := [given for given in wanted.get("metadata") or [] if "=" not in given]:
+        raise output.CommandFailed(output.one_line(f"--metadata: '{unnamed[0]}' is not NAME=VALUE"), output.WRONG_USAGE)
+    times = {"started_after": "--since", "started_before": "--until"}
+    return wanted | {name: options.time_of(option, wanted.get(name)) for name, option in times.items()}
+
+
 async def _list(wanted: dict[str, Any], limit: int, details: bool, data_dir: Path | None, url: str | None, as_json: bool) -> None:
+    wanted = _checked(wanted)
     async with server_of(data_dir, url, as_json) as server:
         found = [run async for run in server.pages("/v1/runs", wanted, limit=limit)]
         others = [run async for run in server.pages("/v1/runs", limit=1)] if any(wanted.values()) and not found else []

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_asyncio
 
 from application.engine.commands.request import CommandRequest
@@ -35,14 +36,19 @@ class Commands:
         assert command in COMMANDS, f"the page has no such command: {command}"
         known = {**DAYS, **names}
         command = re.sub("|".join(known), lambda name: known[name[0]], command)
+        code, out, err = await self.run(command)
+        assert code == 0, err
+        return out
+
+    async def run(self, command: str) -> tuple[int | None, str, str]:
+        """The exit code, standard output and standard error."""
         process = await asyncio.create_subprocess_exec(
             Path(sys.executable).with_name("tidelog"), *shlex.split(command)[1:], env=self._environment,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         async with within(30):
             out, err = await process.communicate()
-        assert process.returncode == 0, err.decode()
-        return out.decode()
+        return process.returncode, out.decode(), err.decode()
 
 
 @pytest_asyncio.fixture
@@ -114,3 +120,21 @@ async def has_failed(shared: System, run_id: str) -> bool:
 
 def test_the_page_has_a_command_for_each_question() -> None:
     assert len(COMMANDS) == 7
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("runs list --since yesterday", "--since: 'yesterday' is neither a day"),
+        ("runs list --until 2026-13-01", "--until"),
+        ("runs list --until 2026-01-31T12:00:00", "its zone"),
+        ("runs list --metadata customer", "--metadata: 'customer' is not NAME=VALUE"),
+        ("runs list --error ''", "1 to 8 words"),
+        ("runs list --error x --at 5", "cannot be combined"),
+        ("events tail --since 2026-01-31 --follow", "--follow"),
+        ("events tail --until now", "--until"),
+    ],
+)
+async def test_nonsense_is_refused_with_one_sentence(commands: Commands, command: str, told: str) -> None:
+    code, out, err = await commands.run(f"tidelog {command}")
+    assert (code > 0, out) == (True, "") and told in err and err.startswith("error: ") and err.count("\n") == 1, err
