@@ -152,6 +152,25 @@ async def test_runs_that_are_documents_are_found(database_url: str) -> None:
             assert [run.run_id for run in (await reads.list(DEFAULT_TENANT_ID, wanted)).value.data] == [new, old]
 
 
+async def test_an_entry_of_one_tenant_shows_no_run_of_another(database_url: str) -> None:
+    """As if the hashes of two tenants' terms were the same."""
+    async with log_on(database_url) as log:
+        foreign, tenant_id = new_id(), new_id()
+        start = runs.StartRun(run_id=foreign, project_id=PROJECT, plan=runs.sequential(("editor",)))
+        await log.commands.execute(request_of(tenant_id), start)
+        own = await log.run()
+        await handled(log, PROJECTION)
+        await handled(log, RUN_TERMS)
+        same = term(DEFAULT_TENANT_ID, "agent", "editor")
+        await log.rows("INSERT INTO run_term SELECT %s, created_at, run_id FROM run WHERE run_id = %s", same, foreign)
+        reads = RunQueries(log.database)
+        for wanted in (RunsWanted(9, agent="editor"), RunsWanted(9, agent="editor", project_id=PROJECT)):
+            found = (await reads.list(DEFAULT_TENANT_ID, wanted)).value
+            assert [run.run_id for run in found.data] == [own] and found.next_cursor is None
+            then = await reads.list_as_of(DEFAULT_TENANT_ID, await log.feed.head(), wanted)
+            assert [run.run_id for run in then.data] == [own]
+
+
 def asked(before: UUID | None, **filters: Any) -> RunsWanted:
     return RunsWanted(2, before, **filters)
 
