@@ -5,7 +5,7 @@ for the others. So it may look at many runs to find a few. A page looks at so ma
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -78,7 +78,8 @@ def _looked(where: str, by: str, others: str = "true") -> str:
 
 
 def _depth(where: str, by: str) -> str:
-    return f"SELECT created_at FROM run WHERE {where} ORDER BY {by} OFFSET %(looked_at)s - 1 LIMIT 1"
+    looked_at = f"SELECT created_at FROM run WHERE {where} ORDER BY {by} LIMIT %(looked_at)s"
+    return f"SELECT count(*), min(created_at) FROM ({looked_at}) AS looked_at"
 
 
 PAGE = {filters: _page(*walk) for filters, walk in WALKS.items()}
@@ -101,21 +102,25 @@ SELECT {COLUMNS}, fits, number FROM (
     WHERE has OR number = %(looked_at)s
 ) AS looked_at WHERE fits OR number = %(looked_at)s ORDER BY found_at DESC, found_id DESC LIMIT %(limit)s
 """
-# How deep a walk is: the time of the last run that a page looks at, or null if it looks at all of them.
+# How many runs a page of a walk looks at, and the time of the last of them.
 DEPTH = {filters: _depth(*walk) for filters, walk in WALKS.items()}
 DEPTH_OF_TERMS = f"""
-SELECT wanted.term, deepest.created_at FROM unnest(%(terms)s::bigint[]) AS wanted (term)
-LEFT JOIN LATERAL (
-    SELECT created_at FROM run_term AS t WHERE t.term = wanted.term AND {WITHIN} ORDER BY {BY_TIME} OFFSET %(looked_at)s - 1 LIMIT 1
-) AS deepest ON true
-ORDER BY deepest.created_at NULLS FIRST LIMIT 1
+SELECT depth.number, depth.last, wanted.term FROM unnest(%(terms)s::bigint[]) AS wanted (term)
+CROSS JOIN LATERAL (
+    SELECT count(*) AS number, min(created_at) AS last FROM (
+        SELECT created_at FROM run_term AS t WHERE t.term = wanted.term AND {WITHIN} ORDER BY {BY_TIME} LIMIT %(looked_at)s
+    ) AS looked_at
+) AS depth
 """
 LOOKED_AT = 2_000
 """Runs that a page looks at where terms are wanted."""
 LOOKUPS = 6_000
 """Looks of a page for the terms of these runs, some microseconds each. With more than three terms a page looks at fewer runs."""
+FEW = 100
+"""Runs that are looked at without the question whether another walk is shorter."""
 NOW = {"position": MAX_POSITION, "running": False, "ended": False, "time": "infinity"}
 """The parameters of `THEN` for a list of now."""
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LOWEST, HIGHEST = UUID(int=0), UUID(int=2**128 - 1)
 
 
@@ -187,10 +192,11 @@ async def _sparsest(connection: Connection, parameters: dict[str, Any], filters:
     if len(terms) == 1 and filters == NO_FILTER:
         return terms[0]
     parameters["terms"] = list(terms)
-    row = await (await connection.execute(DEPTH_OF_TERMS, parameters, prepare=False)).fetchone()
-    assert row is not None
-    term, deepest = row
-    if deepest is None or filters == NO_FILTER:
-        return int(term)
-    found = await (await connection.execute(DEPTH[filters], parameters, prepare=False)).fetchone()
-    return int(term) if found is not None and found[0] >= deepest else None
+    walks = await (await connection.execute(DEPTH_OF_TERMS, parameters, prepare=False)).fetchall()
+    if filters != NO_FILTER and min(number for number, *_ in walks) >= min(FEW, parameters["looked_at"]):
+        found = await (await connection.execute(DEPTH[filters], parameters, prepare=False)).fetchone()
+        assert found is not None
+        walks.append((*found, None))
+    # The shortest of the walks of which a page looks at all runs; else the one that reaches farthest back.
+    shortest = min(walks, key=lambda walk: (walk[0], walk[1] or EPOCH))
+    return None if shortest[2] is None else int(shortest[2])

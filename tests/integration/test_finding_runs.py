@@ -201,6 +201,11 @@ async def test_values_that_are_rare_together_are_found_page_by_page(database_url
                 page = partial(asked, status=wanted.get("status"), metadata=given)
                 listed = await all_pages(reads, position, 2, page)
                 assert [run["run_id"] for run in listed] == expected, (wanted, position)
+        monkeypatch.setattr(walks, "LOOKED_AT", 7)
+        common = [("two", "0")]
+        for rare in ({"metadata": [*common, ("old", "True")]}, {"metadata": common, "status": "cancelled"}):
+            found = (await reads.list(DEFAULT_TENANT_ID, RunsWanted(9, **rare))).value
+            assert found.data and found.next_cursor is None, "a page looks at all runs of the rarer list"
 
 
 def test_terms_differ_by_tenant_kind_name_and_value() -> None:
