@@ -184,7 +184,7 @@ QUERIES = [
     (f"/v1/runs/{RUN}?as_of={VAST}", 422, "invalid-command"),
     (f"/schemas/run.started/v{VAST}", 422, "invalid-request"),
     ("/v1/runs?stauts=failed&limit=5", 422, "invalid-request"),
-    ("/v1/runs?agent=nobody", 422, "invalid-request"),
+    ("/v1/runs?agnet=nobody", 422, "invalid-request"),
     ("/v1/runs?metadata.team=x", 422, "invalid-request"),
     ("/v1/runs?STATUS=failed", 422, "invalid-request"),
     ("/v1/runs?status=failed&status=completed", 422, "invalid-request"),
