@@ -13,10 +13,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from application.engine.commands.request import CommandRequest
-from domain import runs
 from tests.integration.played_worker import PlayedWorker
-from tests.integration.system_kit import System, eventually, new_id, request_of, served
+from tests.integration.system_kit import System, eventually, served
 from tests.pace import within
 
 PAGE = Path(__file__).parents[2] / "docs/how-to/answer-an-auditor.md"
@@ -88,20 +86,13 @@ async def test_what_did_an_agent_do_and_with_which_inputs(shared: System, player
     assert started["actor"].startswith("key:") and started["data"]["input"] == {"topic": "tides of Fundy"}
 
 
-class OfAda(CommandRequest):
-    """A request on behalf of Ada."""
-
-    def metadata(self) -> str:
-        return json.dumps(json.loads(super().metadata()) | {"on_behalf_of": "ada@example.com"})
-
-
 async def test_on_whose_behalf(shared: System, player: PlayedWorker, commands: Commands) -> None:
-    of_nobody, run_id = await start(shared, "bystander"), new_id()
-    command = runs.StartRun(run_id=run_id, project_id=new_id(), plan=runs.sequential(("bystander",)))
-    done = await shared.container.commands.execute(OfAda(*request_of()), command)
-    await shared.http.get("/v1/runs?on_behalf_of=x", headers={"Tidelog-Position": str(done.position)})
+    of_nobody = await start(shared, "bystander")
+    for_ada = {"Tidelog-On-Behalf-Of": "ada@example.com"}
+    run_id = (await shared.http.post("/v1/runs", json={"agent": "bystander"}, headers=for_ada)).json()["run_id"]
+    await shared.settled()
     found = await commands.out("tidelog runs list --on-behalf-of ada@example.com --since 2026-11-27")
-    assert str(run_id) in found and of_nobody not in found
+    assert run_id in found and of_nobody not in found
 
 
 async def test_which_runs_had_this_fault(shared: System, player: PlayedWorker, commands: Commands) -> None:

@@ -96,6 +96,7 @@ async def get_numbers(request: Request, whole: int, real: float | None = None, y
 
 
 @router.get("/named")
+@public
 async def get_named(request: Request, names: list[str] | None = None, kind: str | None = None) -> Response:
     return said(names, kind)
 

@@ -50,6 +50,7 @@ def test_a_slip_is_noticed(data: st.DataObject) -> None:
     "text",
     ["", "x", "dev-key", "tl_" + "k" * 43, "tl_key_" + "k" * 39, "tl_key_mine", "tl_worker_x_y", "tl_key_" + "a" * 100,
      "tl_other_" + "a" * 22 + "_" + "b" * 49, make_key(UUID(int=1)).text + "\n", "é" * 90],
+    ids=range(11),  # one of the texts is another in each process
 )  # fmt: skip
 def test_keys_of_before_are_any_text(text: str) -> None:
     assert not is_mistyped(text) and id_of(text) is None

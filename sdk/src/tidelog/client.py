@@ -1,20 +1,17 @@
 """`Client`: start runs, follow them, read the log."""
 
 import asyncio
-import os
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
-from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal
 from uuid import UUID
 
-import httpx2
 import pydantic_core
-from pydantic import BaseModel, ValidationError
 from uuid_utils.compat import uuid7
 
-from tidelog.bodies import object_of, on_behalf_header, plan_of
+from tidelog.administration import Administration
+from tidelog.bodies import object_of, plan_of
 from tidelog.errors import (
     HistoryReplaced,
     PositionBeyondHead,
@@ -22,20 +19,16 @@ from tidelog.errors import (
     TidelogConnectionError,
 )
 from tidelog.event_stream import Contact, event_of, replaced, stream, streamed
-from tidelog.keys import MadeKey, make_key, new_key_id
 from tidelog.large import fill, fill_run, value_of
 from tidelog.models import (
     AgentInfo,
     AgentMessage,
-    ApiKey,
     Event,
     Invocation,
     InvocationSummary,
-    IssuedKey,
     JournalEntry,
     LargeValue,
     LoggedLine,
-    Project,
     ResolvedInvocation,
     Run,
     RunCall,
@@ -44,11 +37,9 @@ from tidelog.models import (
     ToolInfo,
     WorkerInfo,
 )
-from tidelog.retries import RetryPolicy
-from tidelog.transport import Transport, json_of
+from tidelog.requests import parse
+from tidelog.transport import json_of
 from tidelog.values import to_json
-
-M = TypeVar("M", bound=BaseModel)
 
 RUN_ENDS = frozenset({"run.completed", "run.failed", "run.cancelled"})
 
@@ -64,7 +55,7 @@ def _rfc3339(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat()
 
 
-class Client:
+class Client(Administration):
     """A client of one Tidelog server. Use as an async context manager.
 
     `url`, `api_key`: default TIDELOG_URL and TIDELOG_API_KEY. `patience_s`: seconds for which requests are repeated when the server
@@ -80,35 +71,6 @@ class Client:
     All methods raise `TidelogAPIError` (the server refused) or `TidelogConnectionError` (the server could not be reached). The
     constructor raises `TidelogConnectionError`, too, where the URL or the proxy (`ProxySettingError`) cannot be used.
     """
-
-    def __init__(
-        self,
-        url: str | None = None,
-        api_key: str | None = None,
-        patience_s: float = 30.0,
-        *,
-        proxy: str | None = None,
-        on_behalf_of: str | None = None,
-    ) -> None:
-        url = url or os.environ.get("TIDELOG_URL")
-        api_key = api_key or os.environ.get("TIDELOG_API_KEY")
-        if not url or not api_key:
-            raise ValueError("give url and api_key, or set TIDELOG_URL and TIDELOG_API_KEY")
-        self._on_behalf_of = on_behalf_header(on_behalf_of)
-        self._transport = Transport(url, api_key, proxy=proxy)
-        self._retry = RetryPolicy(max_elapsed_s=patience_s)
-        self._position = 0
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        await self._transport.close()
 
     # --- runs ---
 
@@ -159,7 +121,7 @@ class Client:
         answer = json_of(response)
         if wait_s is not None and isinstance(answer, dict) and isinstance(answer.get("run"), dict):
             await fill_run(answer["run"], self._get)
-        return self._noted(_parse(StartedRun, answer))
+        return self._noted(parse(StartedRun, answer))
 
     async def get_run(self, run_id: UUID, *, as_of: int | datetime | None = None, whole: bool = True) -> Run:
         """A run with its steps, now or as of `as_of`: a position of the log or a time.
@@ -186,7 +148,7 @@ class Client:
         async with asyncio.timeout(timeout):
             while True:
                 try:
-                    run = _parse(Run, answer := await self._get(f"/v1/runs/{run_id}", {}))
+                    run = parse(Run, answer := await self._get(f"/v1/runs/{run_id}", {}))
                     if run.finished:
                         return await self._run(answer, whole)
                     async with aclosing(self.events(run_id, after=run.position)) as events:
@@ -233,14 +195,14 @@ class Client:
             wanted["metadata"] = [
                 f"{name}={v if isinstance(v, str) else pydantic_core.to_json(v).decode()}" for name, v in metadata.items()
             ]
-        return _parse(RunPage, await self._get("/v1/runs", wanted))
+        return parse(RunPage, await self._get("/v1/runs", wanted))
 
     async def cancel_run(self, run_id: UUID, reason: str | None = None, *, on_behalf_of: str | None = None) -> StartedRun:
         """Cancel a run: running work is stopped, waiting work is dropped."""
         body = {} if reason is None else {"reason": reason}
         headers = {"Idempotency-Key": str(uuid7()), **self._for(on_behalf_of)}
         response = await self._request("POST", f"/v1/runs/{run_id}/cancel", body=body, headers=headers)
-        return self._noted(_parse(StartedRun, json_of(response)))
+        return self._noted(parse(StartedRun, json_of(response)))
 
     async def messages(self, run_id: UUID, *, as_of: int | datetime | None = None, whole: bool = True) -> list[AgentMessage]:
         """All messages between the agents of a run. `as_of`: as they were at a position or a time. `whole`: see `get_run`."""
@@ -280,7 +242,7 @@ class Client:
         answer = await self._get(f"/v1/invocations/{invocation_id}", _as_of(as_of))
         if whole and isinstance(answer, dict):
             await fill([answer], self._get)
-        return _parse(Invocation, answer)
+        return parse(Invocation, answer)
 
     async def resolve(
         self,
@@ -310,7 +272,7 @@ class Client:
             body["evidence"] = to_json(evidence, "the evidence", max_bytes=None)
         headers = self._for(on_behalf_of)
         response = await self._request("POST", f"/v1/invocations/{invocation_id}/resolve", body=body, headers=headers)
-        return _parse(ResolvedInvocation, json_of(response))
+        return parse(ResolvedInvocation, json_of(response))
 
     # --- the log ---
 
@@ -382,7 +344,7 @@ class Client:
                 wait_s = getattr(error, "retry_after_s", None) or 0.0
                 await asyncio.sleep(max(wait_s, self._retry.delay_s(failures)))
 
-    # --- agents, tools, projects ---
+    # --- agents, tools, workers ---
 
     async def agents(self) -> list[AgentInfo]:
         """Agents that can be run."""
@@ -396,138 +358,13 @@ class Client:
         """Workers that have a session, by their ids."""
         return [worker async for worker in self._all(WorkerInfo, "/v1/workers")]
 
-    async def projects(self) -> list[Project]:
-        return [project async for project in self._all(Project, "/v1/projects")]
-
-    async def create_project(
-        self, name: str, metadata: Mapping[str, Any] | None = None, *, on_behalf_of: str | None = None
-    ) -> Project:
-        body: dict[str, Any] = {"name": name}
-        if metadata is not None:
-            body["metadata"] = object_of(metadata, "the metadata")
-        headers = {"Idempotency-Key": str(uuid7()), **self._for(on_behalf_of)}
-        answer = json_of(await self._request("POST", "/v1/projects", body=body, headers=headers))
-        return _parse(Project, body | answer if isinstance(answer, dict) else answer)
-
-    async def remove_project(self, project_id: UUID) -> None:
-        """Remove a project: no run can be started in it any more, and its runs stay readable. Again: nothing happens.
-
-        Raises:
-            ConflictError: runs of the project are open (`project-in-use`), or it is the default project (`invalid-state`).
-            NotFoundError: there is no such project.
-        """
-        await self._request("DELETE", f"/v1/projects/{project_id}", headers=self._for(None))
-
-    # --- API keys ---
-
-    async def keys(self) -> list[ApiKey]:
-        """API keys of the tenant, newest first, also those that are not valid any more."""
-        return [key async for key in self._all(ApiKey, "/v1/keys", {"limit": "1000"})]
-
-    async def key(self, key_id: UUID) -> ApiKey:
-        return _parse(ApiKey, await self._get(f"/v1/keys/{key_id}", {}))
-
-    async def issue_key(self, label: str, *, role: str, expires_at: datetime | None = None) -> IssuedKey:
-        """Issue an API key. `role`: owner, admin, operator, developer, auditor or worker. `expires_at`: a time with a zone.
-
-        The key is made here, and the server gets its SHA-256: keep `.key`, nobody else has it.
-        """
-        made = make_key(new_key_id(), role)
-        body = {"label": label, "role": role, **_expiry(expires_at)}
-        return await self._issued("/v1/keys", body, made)
-
-    async def rotate_key(self, key_id: UUID, *, overlap_s: float = 86_400, expires_at: datetime | None = None) -> IssuedKey:
-        """Issue a key that takes the place of another, which stays valid for `overlap_s` more seconds (0: it is revoked).
-
-        The new key has the same label and role, and the same expiry unless `expires_at` says another.
-        """
-        made = make_key(new_key_id(), (await self.key(key_id)).role)
-        body = {"overlap_s": overlap_s, **_expiry(expires_at)}
-        return await self._issued(f"/v1/keys/{key_id}/rotate", body, made)
-
-    async def revoke_key(self, key_id: UUID, reason: str | None = None) -> None:
-        """End an API key, within a second and for good, with its event streams and worker sessions."""
-        body = {} if reason is None else {"reason": reason}
-        headers = {"Idempotency-Key": str(uuid7()), **self._for(None)}
-        await self._request("POST", f"/v1/keys/{key_id}/revoke", body=body, headers=headers)
-
-    async def _issued(self, path: str, body: Mapping[str, Any], made: MadeKey) -> IssuedKey:
-        headers = {"Idempotency-Key": str(uuid7()), **self._for(None)}
-        await self._request("POST", path, body={**body, "key_id": str(made.key_id), "sha256": made.sha256}, headers=headers)
-        return IssuedKey(key_id=made.key_id, key=made.text)
-
-    # --- requests ---
-
-    def _for(self, on_behalf_of: str | None) -> dict[str, bytes]:
-        """The header of a command that says for whom it is: as the call says, or else the client."""
-        return self._on_behalf_of if on_behalf_of is None else on_behalf_header(on_behalf_of)
-
-    async def _request(self, method: str, path: str, **options: Any) -> httpx2.Response:
-        response = await self._transport.request(method, path, retry=self._retry, **options)
-        if method != "GET":
-            self._position = max(self._position, _position_of(response))
-        return response
-
-    async def _get(self, path: str, params: Mapping[str, Any]) -> Any:
-        return json_of(await self._read(path, params))
-
-    async def _read(self, path: str, params: Mapping[str, Any]) -> httpx2.Response:
-        headers = {"Tidelog-Position": str(self._position)} if self._position else {}
-        try:
-            return await self._request("GET", path, params=params, headers={"Accept": "application/json", **headers})
-        except PositionBeyondHead:
-            self._position = 0  # the log has lost writes of this client: the next read asks for the log as it is
-            raise
-
-    async def _all(self, model: type[M], path: str, params: Mapping[str, str] | None = None) -> AsyncIterator[M]:
-        """Every item of a list, page by page."""
-        async for item, _ in self._items(path, params):
-            yield _parse(model, item)
+    # --- what all of them need ---
 
     async def _run(self, answer: Any, whole: bool) -> Run:
         if whole and isinstance(answer, dict):
             await fill_run(answer, self._get)
-        return _parse(Run, answer)
-
-    async def _filled(self, model: type[M], path: str, params: Mapping[str, str], whole: bool) -> list[M]:
-        """Every item of a list, with its large values if they are wanted."""
-        found = [item async for item, _ in self._items(path, params)]
-        if whole:
-            await fill([item for item in found if isinstance(item, dict)], self._get)
-        return [_parse(model, item) for item in found]
-
-    async def _items(self, path: str, params: Mapping[str, str] | None = None) -> AsyncIterator[tuple[Any, str | None]]:
-        """Every item as it came, with the history of the log in which its page was read, if the server names the history."""
-        cursor: str | None = None
-        while True:
-            response = await self._read(path, {**(params or {}), **({} if cursor is None else {"cursor": cursor})})
-            page = json_of(response)
-            if not isinstance(page, dict) or not isinstance(page.get("data"), list):
-                raise TidelogConnectionError(f"{path}: the answer is no list; is this a Tidelog server?")
-            for item in page["data"]:
-                yield item, response.headers.get("Tidelog-History")
-            cursor = page.get("next_cursor")
-            if cursor is None:
-                return
+        return parse(Run, answer)
 
     def _noted(self, started: StartedRun) -> StartedRun:
         self._position = max(self._position, started.position)
         return started
-
-
-def _expiry(expires_at: datetime | None) -> dict[str, str]:
-    if expires_at is not None and expires_at.tzinfo is None:
-        raise ValueError("expires_at has no time zone")
-    return {} if expires_at is None else {"expires_at": expires_at.isoformat()}
-
-
-def _position_of(response: httpx2.Response) -> int:
-    value = response.headers.get("Tidelog-Position", "")
-    return int(value) if value.isdecimal() and len(value) <= 18 else 0
-
-
-def _parse(model: type[M], answer: Any) -> M:
-    try:
-        return model.model_validate(answer)
-    except ValidationError as error:
-        raise TidelogConnectionError(f"the server's answer is not what this version of the SDK knows: {error}") from error
