@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 from api.settings import Settings
+from application.audit import RefusalCounter
 from application.engine.commands.loop import CommandLoop
 from application.engine.parked import ParkedOperations
 from application.engine.ports.ids import LogIndex
@@ -86,6 +87,8 @@ class Container:
     parked: ParkedOperations
     admission: RunAdmission
     """Decides whether a further run may be started."""
+    refusals: RefusalCounter
+    """Counts refused requests for the audit trail."""
     replays: CurrentRuns
     work_queue: WorkQueue
     log_head: Callable[[], Awaitable[int]]

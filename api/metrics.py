@@ -15,6 +15,8 @@ REQUEST_SECONDS = Histogram("tidelog_http_request_seconds", "Time to answer", ["
 CONNECTIONS = Gauge("tidelog_http_connections", "Open HTTP connections")
 REFUSED = Counter("tidelog_http_refused_total", "Connections that were ended because of what the peer did, or too many", ["reason"])
 
+AUDITED = Counter("tidelog_audit_actions_total", "Answered actions of operators, by result", ["action", "result"])
+AUDIT_REFUSALS = Counter("tidelog_audit_refusals_total", "Requests that were refused for want of a key or a permission", ["key"])
 RUNS_REFUSED = Counter("tidelog_runs_refused_total", "Starts of runs that were refused because too many runs are open", ["reason"])
 SESSIONS = Gauge("tidelog_worker_sessions", "Open connections of workers' sessions")
 SESSION_SLOTS = Gauge("tidelog_worker_free_slots", "Free slots of the workers that are connected to this process", ["kind"])

@@ -2,6 +2,7 @@
 commands, and resolving an ambiguous call.
 """
 
+from collections.abc import Callable
 from typing import Literal
 from uuid import UUID
 
@@ -87,12 +88,17 @@ async def _run_of(commands: CommandLoop, tenant_id: UUID, invocation_id: UUID) -
     return run_id
 
 
-async def resolve_invocation(commands: CommandLoop, caller: Caller, command: invocations.ResolveInvocation) -> CommandOutcome:
-    """Records how an ambiguous call ended, as a person says.
+async def resolve_invocation(
+    commands: CommandLoop,
+    caller: Caller,
+    command: invocations.ResolveInvocation,
+    audited: Callable[[CommandRequest], CommandRequest] = lambda request: request,
+) -> CommandOutcome:
+    """Records how an ambiguous call ended, as a person says. `audited` gives the request its entry in the audit trail.
 
     The first resolution counts. The same resolution again gets the first answer. Raises NotFound, AlreadyResolved for another
     resolution, InvalidState.
     """
     run_id = await _run_of(commands, caller.tenant_id, command.invocation_id)
     request = caller.named(derive_id(command.invocation_id, "resolve"), run_id)
-    return await commands.execute(request, command)
+    return await commands.execute(audited(request), command)

@@ -12,6 +12,7 @@ from uuid import UUID
 from application.engine.ports.pages import Page
 from application.views.activity import Activity, OpenRunCount
 from application.views.agents import AgentView
+from application.views.audit import AuditEntryView
 from application.views.invocations import InvocationSummary, InvocationView
 from application.views.large import Field, Held
 from application.views.messages import MessageView
@@ -266,6 +267,29 @@ class ActivityReads(Protocol):
         ...
 
 
+class AuditWanted(NamedTuple):
+    """A page of the audit trail."""
+
+    limit: int
+    before: int | None = None
+    """Only entries before this position. None: from the newest on."""
+    actor: str | None = None
+    action: str | None = None
+    target: str | None = None
+    """The id of what an action was done to."""
+    on_behalf_of: str | None = None
+    result: str | None = None
+    after: int = 0
+    until: int | None = None
+    """Only entries after the one position, and up to the other."""
+
+
+class AuditReads(Protocol):
+    async def list(self, tenant_id: UUID, wanted: AuditWanted) -> Positioned[Page[AuditEntryView]]:
+        """Entries newest first. A page before the last one may have fewer than `limit` entries, or none."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Reads:
     """The queries of all read models."""
@@ -279,3 +303,4 @@ class Reads:
     keys: ApiKeyReads
     consumers: ConsumerReads
     activity: ActivityReads
+    audit: AuditReads

@@ -4,7 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from application.engine.commands.routes import Route
-from domain import agent_runs, agents, context, invocations, messages, projects, runs, tenants, tools
+from domain import agent_runs, agents, audit, context, invocations, messages, projects, runs, tenants, tools
 from domain.kernel import Command, Decider
 
 
@@ -36,6 +36,9 @@ def _of_agent_run(*said: str) -> Route:
 def _of_invocation(*said: str) -> Route:
     return Route(invocations.DECIDER, lambda c: c.invocation_id, _run_of, said=said, on_behalf_of=_for_whom, of_state=True)
 
+
+_AUDIT_ENTRY = Route(audit.DECIDER, lambda c: c.entry_id, lambda c, _: c.tenant_id, creates=True)
+"""A stream for each entry, so that no stream is hot. Its root is the tenant."""
 
 ROUTES: dict[type[Command], Route] = {
     tenants.CreateTenant: _own_stream(tenants.DECIDER, "tenant_id"),
@@ -75,4 +78,6 @@ ROUTES: dict[type[Command], Route] = {
     invocations.CancelInvocation: _of_invocation(),
     messages.SendMessage: _in_run(messages.DECIDER, "message_id", "recipient_id", "body", creates=True),
     context.SetContextValue: _in_run(context.DECIDER, "context_id", "name", "value"),
+    audit.RecordAction: _AUDIT_ENTRY,
+    audit.RecordRefusals: _AUDIT_ENTRY,
 }

@@ -90,6 +90,23 @@ PERMISSIONS: dict[Role, frozenset[Action]] = {
 """The table: role → its actions."""
 
 
+AUDITED = frozenset(
+    {
+        Action.RUNS_CANCEL,
+        Action.INVOCATIONS_RESOLVE,
+        Action.PROJECTS_REMOVE,
+        Action.PROJECTIONS_VERIFY,
+        Action.PROJECTIONS_REBUILD,
+        Action.PROJECTIONS_RETRY,
+        Action.KEYS_ISSUE,
+        Action.KEYS_ROTATE,
+        Action.KEYS_REVOKE,
+        Action.AUDIT_EXPORT,
+    }
+)
+"""The actions of operators: each one leaves an entry in the audit trail (domain/audit.py)."""
+
+
 def may(role: Role, action: Action) -> bool:
     return action in PERMISSIONS[role]
 

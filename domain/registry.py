@@ -5,7 +5,7 @@ in a chain before the class is built. An upcast also holds the class of version 
 were stored, not as the server upcasts them. Golden files in tests/golden hold one example and the schema of every version.
 """
 
-from domain import agent_runs, agents, context, invocations, messages, projects, runs, tenants, tools
+from domain import agent_runs, agents, audit, context, invocations, messages, projects, runs, tenants, tools
 from domain.event_registry import EventRegistry, Upcast, unchanged
 from domain.kernel import Event
 
@@ -32,6 +32,7 @@ SLICES: dict[str, tuple[type[Event], ...]] = {
     ),
     "messages": (messages.MessageSent,),
     "context": (context.ContextValueSet,),
+    "audit": (audit.ActionRecorded, audit.RefusalsCounted),
 }  # fmt: skip
 
 UPCASTS: dict[tuple[str, int], Upcast] = {

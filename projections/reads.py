@@ -3,6 +3,7 @@
 from application.reads import ConsumerProgress, Reads
 from projections.activity import ActivityQueries
 from projections.agents import AgentQueries
+from projections.audit import AuditQueries
 from projections.engine import checkpoints
 from projections.invocations import InvocationQueries
 from projections.kernel import Database
@@ -39,4 +40,5 @@ def reads_of(database: Database, *, keys: Database, health: Database) -> Reads:
         keys=ApiKeyQueries(keys, database),
         consumers=ConsumerQueries(health),
         activity=ActivityQueries(health),
+        audit=AuditQueries(database),
     )

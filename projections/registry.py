@@ -1,6 +1,6 @@
 """The read models of this distribution by name. `api.assembly` adds those that installed plug-ins bring."""
 
-from projections import activity, agents, invocations, messages, projects, run_terms, runs, tenants, timers, tools, work
+from projections import activity, agents, audit, invocations, messages, projects, run_terms, runs, tenants, timers, tools, work
 from projections.kernel import Projection
 
 PROJECTIONS: tuple[Projection, ...] = (
@@ -15,5 +15,6 @@ PROJECTIONS: tuple[Projection, ...] = (
     work.PROJECTION,
     activity.PROJECTION,
     run_terms.PROJECTION,
+    audit.PROJECTION,
 )
 """Their tables are made by migrations."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from api.assembly.pools import Pools, Waits
     from api.container import HealthCheck, MemberView
     from api.settings import Role, Settings
+    from application.audit import RefusalCounter
     from application.engine.catalog import Catalog
     from application.engine.commands.hooks import Hook
     from application.engine.commands.loop import CommandLoop
@@ -121,6 +122,7 @@ class Overrides(TypedDict, total=False):
     replays: "CurrentRuns"
     admission: "RunAdmission"
     """The bound of open runs."""
+    refusals: "RefusalCounter"
     reads: "Reads"
     """The queries of read models."""
     operations: "ProjectionOperations"

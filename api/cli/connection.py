@@ -64,17 +64,20 @@ class ServerClient:
         )
         return json_of(response)
 
-    async def post(self, path: str, body: Mapping[str, object], *, wait_s: float = 0, key: str | None = None) -> Any:
+    async def post(
+        self, path: str, body: Mapping[str, object], *, wait_s: float = 0, key: str | None = None, reason: str | None = None
+    ) -> Any:
         """The JSON answer. A request whose answer was lost is repeated; the idempotency key makes the repeat safe.
 
-        `key`: the idempotency key. None: a new one.
+        `key`: the idempotency key. None: a new one. `reason`: for the audit trail.
         """
         from uuid_utils.compat import uuid7
 
+        from tidelog.audit import reason_header
         from tidelog.retries import RetryPolicy
         from tidelog.transport import json_of
 
-        headers: dict[str, str | bytes] = {"Idempotency-Key": key or str(uuid7()), **self.on_behalf}
+        headers: dict[str, str | bytes] = {"Idempotency-Key": key or str(uuid7()), **self.on_behalf, **reason_header(reason)}
         response = await self.transport.request(
             "POST", path, body=dict(body), headers=headers, retry=RetryPolicy(max_elapsed_s=PATIENCE_S), read_timeout_s=30 + wait_s
         )

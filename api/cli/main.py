@@ -6,6 +6,7 @@ import typer
 
 from api.cli import (
     agents,
+    audit,
     contents,
     demo,
     doctor,
@@ -52,6 +53,7 @@ app.add_typer(invocations.app, name="invocations")
 app.add_typer(projections.app, name="projections")
 app.add_typer(keys.app, name="keys")
 app.add_typer(tenants.app, name="tenants")
+app.add_typer(audit.app, name="audit")
 app.add_typer(nats.app, name="nats")
 
 

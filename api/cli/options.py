@@ -30,6 +30,7 @@ Since = Annotated[
 ]
 Until = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Before this day (of UTC) or time.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer with JSON, for programs.")]
+Reason = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why; the audit trail keeps it.")]
 Traceback = Annotated[bool, typer.Option("--traceback", help="Show the traceback of each failure.")]
 Agents = Annotated[
     list[Path] | None,

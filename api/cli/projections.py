@@ -38,6 +38,7 @@ def rebuild(
     name: Name,
     swap: Swap = True,
     wait: Wait = True,
+    reason: options.Reason = None,
     data_dir: options.DataDir = None,
     url: options.Url = None,
     as_json: options.AsJson = False,
@@ -50,7 +51,7 @@ def rebuild(
 
       tidelog projections rebuild runs --no-swap
     """
-    output.run(_job(name, "rebuild", {"swap": swap}, wait, data_dir, url, as_json))
+    output.run(_job(name, "rebuild", {"swap": swap}, wait, reason, data_dir, url, as_json))
 
 
 @app.command()
@@ -58,6 +59,7 @@ def rollback(
     name: Name,
     swap: Swap = True,
     wait: Wait = True,
+    reason: options.Reason = None,
     data_dir: options.DataDir = None,
     url: options.Url = None,
     as_json: options.AsJson = False,
@@ -68,12 +70,17 @@ def rollback(
 
       tidelog projections rollback runs
     """
-    output.run(_job(name, "rollback", {"swap": swap}, wait, data_dir, url, as_json))
+    output.run(_job(name, "rollback", {"swap": swap}, wait, reason, data_dir, url, as_json))
 
 
 @app.command()
 def swap(
-    name: Name, wait: Wait = True, data_dir: options.DataDir = None, url: options.Url = None, as_json: options.AsJson = False
+    name: Name,
+    wait: Wait = True,
+    reason: options.Reason = None,
+    data_dir: options.DataDir = None,
+    url: options.Url = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Let a ready version go live.
 
@@ -81,13 +88,14 @@ def swap(
 
       tidelog projections swap runs
     """
-    output.run(_job(name, "swap", {}, wait, data_dir, url, as_json))
+    output.run(_job(name, "swap", {}, wait, reason, data_dir, url, as_json))
 
 
 @app.command()
 def cancel(
     name: Name,
     check: Annotated[bool, typer.Option("--check", help="Cancel a verification instead of a rebuild or rollback.")] = False,
+    reason: options.Reason = None,
     data_dir: options.DataDir = None,
     url: options.Url = None,
     as_json: options.AsJson = False,
@@ -98,18 +106,24 @@ def cancel(
 
       tidelog projections cancel runs
     """
-    output.run(_job(name, "cancel", {"purpose": "check" if check else "version"}, False, data_dir, url, as_json))
+    output.run(_job(name, "cancel", {"purpose": "check" if check else "version"}, False, reason, data_dir, url, as_json))
 
 
 @app.command()
-def drop(name: Name, data_dir: options.DataDir = None, url: options.Url = None, as_json: options.AsJson = False) -> None:
+def drop(
+    name: Name,
+    reason: options.Reason = None,
+    data_dir: options.DataDir = None,
+    url: options.Url = None,
+    as_json: options.AsJson = False,
+) -> None:
     """Drop the version that was kept for a rollback.
 
     Example:
 
       tidelog projections drop runs
     """
-    output.run(_drop(name, data_dir, url, as_json))
+    output.run(_drop(name, reason, data_dir, url, as_json))
 
 
 @app.command()
@@ -136,6 +150,7 @@ def parked(
 def retry(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A read model, sagas, or due-timers.")],
     root: Annotated[str | None, typer.Option("--root", metavar="ID", help="Only the events of this root (a run's id).")] = None,
+    reason: options.Reason = None,
     data_dir: options.DataDir = None,
     url: options.Url = None,
     as_json: options.AsJson = False,
@@ -148,7 +163,7 @@ def retry(
 
       tidelog projections retry sagas --root 0198c0de-…
     """
-    output.run(_retry(name, root, data_dir, url, as_json))
+    output.run(_retry(name, root, reason, data_dir, url, as_json))
 
 
 # --- the work ---------------------------------------------------------------------------------------------------------
@@ -191,10 +206,17 @@ def job_line(job: dict[str, Any]) -> str:
 
 
 async def _job(
-    name: str, verb: str, body: dict[str, Any], wait: bool, data_dir: Path | None, url: str | None, as_json: bool
+    name: str,
+    verb: str,
+    body: dict[str, Any],
+    wait: bool,
+    reason: str | None,
+    data_dir: Path | None,
+    url: str | None,
+    as_json: bool,
 ) -> None:
     async with server_of(data_dir, url, as_json) as server:
-        view: dict[str, Any] = await server.post(f"/v1/projections/{name}/{verb}", body)
+        view: dict[str, Any] = await server.post(f"/v1/projections/{name}/{verb}", body, reason=reason)
         if wait:
             view = await follow(server, name, "build", until_ready=body.get("swap") is False, quiet=as_json)
     job = view["check" if body.get("purpose") == "check" else "build"]
@@ -229,11 +251,12 @@ async def follow(server: "ServerClient", name: str, field: str, *, until_ready: 
             await asyncio.sleep(POLL_S)
 
 
-async def _drop(name: str, data_dir: Path | None, url: str | None, as_json: bool) -> None:
+async def _drop(name: str, reason: str | None, data_dir: Path | None, url: str | None, as_json: bool) -> None:
+    from tidelog.audit import reason_header
     from tidelog.transport import json_of
 
     async with server_of(data_dir, url, as_json) as server:
-        response = await server.transport.request("DELETE", f"/v1/projections/{name}/previous")
+        response = await server.transport.request("DELETE", f"/v1/projections/{name}/previous", headers=reason_header(reason))
         view = json_of(response)
     if as_json:
         output.document(view)
@@ -261,10 +284,10 @@ async def _parked(name: str | None, data_dir: Path | None, url: str | None, as_j
     output.console().print(table)
 
 
-async def _retry(name: str, root: str | None, data_dir: Path | None, url: str | None, as_json: bool) -> None:
+async def _retry(name: str, root: str | None, reason: str | None, data_dir: Path | None, url: str | None, as_json: bool) -> None:
     body = {"root_id": output.uuid_of(root)} if root else {}
     async with server_of(data_dir, url, as_json) as server:
-        answered: dict[str, Any] = await server.post(f"/v1/projections/{name}/retry", body)
+        answered: dict[str, Any] = await server.post(f"/v1/projections/{name}/retry", body, reason=reason)
     broken = [result for result in answered["data"] if result["error"]]
     if as_json:
         output.document(answered)

@@ -22,6 +22,7 @@ def verify(
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Show progress until the end. Without: see `tidelog projections list`.")
     ] = True,
+    reason: options.Reason = None,
     data_dir: options.DataDir = None,
     url: options.Url = None,
     as_json: options.AsJson = False,
@@ -34,13 +35,13 @@ def verify(
 
       tidelog verify --projection runs
     """
-    output.run(_verify(projection or [], wait, data_dir, url, as_json))
+    output.run(_verify(projection or [], wait, reason, data_dir, url, as_json))
 
 
-async def _verify(names: list[str], wait: bool, data_dir: Path | None, url: str | None, as_json: bool) -> None:
+async def _verify(names: list[str], wait: bool, reason: str | None, data_dir: Path | None, url: str | None, as_json: bool) -> None:
     async with server_of(data_dir, url, as_json) as server:
         wanted = names or [view["name"] for view in (await server.get("/v1/projections"))["data"]]
-        checks = [await _check(server, name, wait, as_json) for name in wanted]
+        checks = [await _check(server, name, wait, reason, as_json) for name in wanted]
     if as_json:
         output.document(checks)
     wrong = [check["projection"] for check in checks if check["status"] not in ("equal", "requested")]
@@ -48,11 +49,11 @@ async def _verify(names: list[str], wait: bool, data_dir: Path | None, url: str 
         raise output.CommandFailed(f"not what the log says: {', '.join(wrong)}")
 
 
-async def _check(server: "ServerClient", name: str, wait: bool, as_json: bool) -> dict[str, Any]:
+async def _check(server: "ServerClient", name: str, wait: bool, reason: str | None, as_json: bool) -> dict[str, Any]:
     """Requests one check and shows its outcome."""
     from api.cli.projections import follow, job_line
 
-    view = await server.post(f"/v1/projections/{name}/verify", {})
+    view = await server.post(f"/v1/projections/{name}/verify", {}, reason=reason)
     if wait:
         view = await follow(server, name, "check", until_ready=False, quiet=as_json)
     check: dict[str, Any] = view["check"]

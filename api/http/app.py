@@ -12,6 +12,7 @@ from api.http.documents import asyncapi, openapi, pages, schemas
 from api.http.readiness import Reports
 from api.http.routes import (
     agents,
+    audit,
     events,
     health,
     ids,
@@ -31,7 +32,7 @@ from api.http.sessions.endpoint import Sessions
 ROUTERS = (
     runs.router, run_contents.router, values.of_runs, events.router, ids.router, agents.router, tools.router, projects.router,
     keys.router, workers.router, reports.router, invocations.router, values.of_calls,
-    health.router, health.of_log, pages.router, schemas.router, openapi.router, asyncapi.router, projections.router,
+    health.router, health.of_log, pages.router, schemas.router, openapi.router, asyncapi.router, projections.router, audit.router,
 )  # fmt: skip
 
 

@@ -39,6 +39,8 @@ REVIEWED = {
     # The statement is one of four constants.
     ("projections/invocations/lists.py", "list_invocations"),
     ("projections/invocations/lists_as_of.py", "list_invocations_as_of"),
+    # The statement is one of six constants.
+    ("projections/audit.py", "list_entries"),
     # The statement is one of four constants.
     ("projections/runs/rows.py", "_write"),
     # The text of a migration: a file of this release, checked by its SHA-256.
@@ -53,6 +55,8 @@ REVIEWED_TEXTS = {
     # Column names and directions are literals of the function itself.
     ("adapters/postgres/log/feed.py", "tenant_query"),
     # Conditions and orders are constants of `WALKS`.
+    ("projections/audit.py", "_list"),
+    ("projections/audit.py", "_end"),
     ("projections/runs/walks.py", "_page"),
     ("projections/runs/walks.py", "_looked"),
     ("projections/runs/walks.py", "_depth"),

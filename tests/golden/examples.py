@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from uuid import UUID
 
-from domain import agent_runs, agents, context, invocations, messages, projects, runs, tenants, tools
+from domain import agent_runs, agents, audit, context, invocations, messages, projects, runs, tenants, tools
 from domain.access import Role
 from domain.failures import Cause, Failure, Retry
 from domain.kernel import Event
@@ -103,4 +103,12 @@ EXAMPLES: tuple[Event, ...] = (
         sent_at=AT,
     ),
     context.ContextValueSet(run_id=RUN, agent_run_id=AGENT_RUN, name="draft", value=JSON, value_version=3),
+    audit.ActionRecorded(
+        action="projections.rebuild", operation="rollback", actor=f"key:{KEY}", on_behalf_of="ada@example.com",
+        target_kind="projection", target_id="runs", reason="Die Liste zeigt zu wenig.", address="2001:db8::7", result="refused",
+        code="invalid-state",
+    ),
+    audit.RefusalsCounted(
+        actor="unknown", address="192.0.2.7", action="runs.start", count=10_000, since=AT, until=AT, others=True,
+    ),
 )  # fmt: skip

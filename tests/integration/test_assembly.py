@@ -116,6 +116,7 @@ async def use(system: System) -> None:
     await eventually(ready, "readiness")  # the report gives each look two seconds, on a busy machine, too
     for path in ("/v1/projections", "/v1/projections/sagas/parked", "/v1/log/gaps", f"/v1/ids/{run_id}"):
         assert (await system.http.get(path)).status_code == 200
+    assert (await system.http.get("/v1/runs", headers={"Authorization": "Bearer wrong"})).status_code == 401
 
 
 async def test_the_id_of_the_log_is_replaced_too(real: Parts) -> None:

@@ -28,6 +28,7 @@ PROJECTIONS = {
     "work",
     "activity",
     "run_terms",
+    "audit",
 }
 CONSUMERS = {*PROJECTIONS, *PARTITIONS}
 

@@ -275,6 +275,9 @@ async def use_projections(shared: System, http: httpx2.AsyncClient) -> None:
     assert (await http.post(f"{place}/rollback", json={"swap": False})).status_code == 202
     assert (await http.post(f"{place}/cancel", json={})).status_code == 200
     assert (await http.delete(f"{place}/previous")).status_code == 200
+    assert (await http.get("/v1/audit")).json()["data"]
+    for form in ("jsonl", "csv"):
+        assert (await http.get("/v1/audit/export", params={"format": form}, headers={"Tidelog-Reason": "why"})).text
 
 
 async def test_every_answer_of_every_operation_is_typed(shared: System) -> None:
@@ -316,6 +319,8 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
         refused = await shared.http.request(method, asked, headers={"Tidelog-Position": "x"})
         assert refused.status_code in (404, 422), path
     assert len(readers("Tidelog-Position")) == 17
+    paths = {path for method, path in found if method != "GET" and path.startswith("/v1/projections/")}
+    assert {path for _, path in readers("Tidelog-Reason")} == paths | {"/v1/runs/{run_id}/cancel", "/v1/audit/export"}
 
 
 async def test_entries_of_lists_say_what_a_mark_means(shared: System) -> None:

@@ -14,7 +14,7 @@ import pytest_asyncio
 from adapters.embedded import EmbeddedServices
 from application.catalog import CATALOG
 from application.engine.ports.log import NewEvent
-from domain import agents, context, projects, runs, tools
+from domain import agents, audit, context, projects, runs, tools
 from domain.errors import AlreadyExists, NotFound
 from domain.kernel import Command
 from domain.tenants import DEFAULT_TENANT_ID, IssueApiKey
@@ -71,13 +71,18 @@ async def world(services: EmbeddedServices) -> AsyncIterator[World]:
         await alpha.ok("set", key="s", name="n", value=1)
         call = await alpha.call("c", "add")
         project = (await system.http.post("/v1/projects", json={"name": "p"})).json()["project_id"]
-        foreign = new_id()
+        foreign, entry = new_id(), new_id()
+        await system.command(
+            audit.RecordAction(
+                entry_id=entry, tenant_id=DEFAULT_TENANT_ID, action="runs.cancel", actor="a", target_kind="run", result="done"
+            )
+        )
         await append(system, foreign, foreign, 0, NewEvent("order.placed", 1, b"{}"))
         ids = {
             "tenants": DEFAULT_TENANT_ID, "projects": UUID(project), "agents": agents.agent_id_of(DEFAULT_TENANT_ID, "alpha"),
             "tools": tools.tool_id_of(DEFAULT_TENANT_ID, "add"), "runs": run_id, "agent_runs": UUID(alpha.work_id),
             "invocations": UUID(call), "messages": UUID(sent["message_id"]), "context": context.context_id_of(run_id),
-            "foreign": foreign,
+            "audit": entry, "foreign": foreign,
         }  # fmt: skip
         assert ids.keys() == set(KINDS)
         await system.settled()
@@ -118,7 +123,8 @@ async def test_an_id_of_another_kind_is_not_found_on_any_route(world: World, kin
         assert as_of.status_code == (200 if kind == "runs" else 404)
         listed = await system.http.get("/v1/runs", params={"project_id": str(world.ids[kind])})
         assert listed.status_code == 200 and listed.json()["data"] == []
-    assert await world.warm.container.feed.head() == before
+    written = await world.warm.container.feed.read_tenant(DEFAULT_TENANT_ID, after=before, limit=1_000)
+    assert {event.topic for event in written} <= {audit.ActionRecorded.TOPIC}, "nothing but that it was refused"
     assert await world.warm.sql("SELECT * FROM parked_event") == []
 
 

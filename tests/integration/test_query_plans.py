@@ -28,8 +28,8 @@ from adapters.postgres.read_models.timers import PostgresTimers
 from adapters.postgres.worker_sessions import PostgresWorkerSessions
 from application.engine.ports.log import CommandRecord, NewEvent, StreamAppend, StreamPlace, one_command
 from application.engine.ports.snapshots import SnapshotPlace
-from application.reads import InvocationsWanted, RunsWanted
-from projections import activity, agents, invocations, messages, projects, runs, tenants
+from application.reads import AuditWanted, InvocationsWanted, RunsWanted
+from projections import activity, agents, audit, invocations, messages, projects, runs, tenants
 from projections.engine.positions import Positions
 from projections.run_terms import term
 from projections.runs import queries
@@ -55,6 +55,7 @@ GROWING = frozenset(
         "project",
         "activity",
         "snapshot",
+        "audit_entry",
     }
 )
 """Tables that grow: no hot query may read all of one, or sort more of it than the rows of a page."""
@@ -134,6 +135,10 @@ FROM generate_series(1, 2000) AS n;
 INSERT INTO project SELECT {id_sql(ROW, "n")}, {TENANT_OF}, 'p', '{{}}', now() FROM generate_series(1, 2000) AS n;
 INSERT INTO snapshot (stream_id, version, position, tenant_id, slice, model, state)
 SELECT {id_sql(STREAM, "n / 10")}, 1 + n % 10, n, {TENANT_OF_ROOT}, 'x', 'y', '{{}}' FROM generate_series(1, {ROWS}) AS n;
+INSERT INTO audit_entry
+SELECT {TENANT_OF}, n, {id_sql(ROW, "n")}, now(), 'action', 'key:' || n % 50, CASE WHEN n % 40 = 0 THEN 'p' || n % 7 END,
+       'action' || n % 4, NULL, 'run', 't' || n / 4, NULL, NULL, CASE WHEN n % 400 < 2 THEN 'refused' ELSE 'done' END, NULL, 1,
+       NULL, NULL, false FROM generate_series(1, {ROWS}) AS n;
 INSERT INTO checkpoint (name, position) SELECT name, 1 FROM unnest('{{runs,timers,messages}}'::text[]) AS name;
 """
 
@@ -211,6 +216,12 @@ def list_calls_as_of(**filters: Any) -> Callable[[Hot], Awaitable[object]]:
     """A page of the older half of the calls of the tenant with most calls, as of the middle of the log."""
     wanted = InvocationsWanted(50, uuid(ROW, ROWS // 2), **filters)
     return lambda hot: invocations.list_invocations_as_of(hot.connection, BIG, ROWS // 2, wanted)
+
+
+def list_entries(**filters: Any) -> Callable[[Hot], Awaitable[object]]:
+    """A page of the older half of the entries of the tenant with most entries."""
+    wanted = AuditWanted(50, ROWS // 2, **filters)
+    return lambda hot: audit.list_entries(hot.connection, BIG, wanted, ROWS)
 
 
 async def append(hot: Hot) -> None:
@@ -336,6 +347,16 @@ HOT_QUERIES: dict[str, tuple[Callable[[Hot], Awaitable[object]], str]] = {
         lambda hot: messages.list_messages(hot.connection, SMALL, uuid(ROOT, 5), limit=100, after=505), "message_run"
     ),
     "agents": (lambda hot: agents.list_agents(hot.connection, SMALL, limit=20, after="agent1", capability=None), "agent_tenant"),
+    "the audit trail": (list_entries(), "audit_entry_pkey"),
+    "the audit trail of a tenant with few entries": (
+        lambda hot: audit.list_entries(hot.connection, SMALL, AuditWanted(50), ROWS), "audit_entry_pkey"
+    ),
+    "the audit trail of an actor": (list_entries(actor="key:2"), "audit_entry_actor"),
+    "the audit trail of an action": (list_entries(action="action2"), "audit_entry_action"),
+    "the audit trail of a target": (list_entries(target="t10"), "audit_entry_target"),
+    "the audit trail of a person": (list_entries(on_behalf_of="p2"), "audit_entry_on_behalf_of"),
+    "the audit trail of refusals": (list_entries(result="refused"), "audit_entry_result"),
+    "the audit trail with filters that never meet": (list_entries(actor="key:2", action="action1"), "audit_entry_actor"),
     "projects": (lambda hot: projects.list_projects(hot.connection, SMALL, limit=20, after=uuid(ROW, 9)), "project_tenant"),
     "API keys": (lambda hot: tenants.find_keys(hot.connection, ["sha77", "nobody's"]), "api_key_sha256_key"),
     "a page of keys": (lambda hot: tenants.list_keys(hot.connection, SMALL, limit=20, before=uuid(ROW, 9)), "api_key_tenant"),

@@ -72,6 +72,8 @@ ARGUMENTS: dict[str, list[str]] = {
     "projections drop": ["runs"],
     "projections parked": [],
     "projections retry": ["runs"],
+    "audit list": [],
+    "audit export": [],
     "replay": [str(RUN)],
     "verify": [],
     "doctor": [],
@@ -177,7 +179,13 @@ def answers() -> dict[str, Any]:
         "key_id": str(KEY), "label": HOSTILE, "role": HOSTILE, "status": HOSTILE, "issued_at": HOSTILE, "expires_at": HOSTILE,
         "rotated_to": HOSTILE, "revoked_at": HOSTILE, "revoke_reason": HOSTILE, "last_used_at": HOSTILE,
     }  # fmt: skip
+    audited = dict.fromkeys(
+        ("actor", "on_behalf_of", "action", "operation", "target_kind", "target_id", "reason", "address", "result", "code"), HOSTILE
+    )
+    audited |= {"entry_id": str(RUN), "position": 1, "recorded_at": "2026-01-31T12:00:00Z", "kind": "action", "count": 1}
     return {
+        "/v1/audit": [audited],
+        "/v1/audit/export": audited,
         "/v1/keys": [key],
         f"/v1/keys/{KEY}": key,
         "/v1/runs": [summary],

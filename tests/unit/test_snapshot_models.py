@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from application.engine.commands.state_models import StateModel, model_of
 from application.routes import ROUTES
-from domain import agent_runs, agents, context, invocations, messages, projects, runs, tenants, tools
+from domain import agent_runs, agents, audit, context, invocations, messages, projects, runs, tenants, tools
 from domain.access import Role
 from domain.errors import DomainError
 from domain.failures import Failure, Retry
@@ -109,6 +109,13 @@ COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
     "context": (context.SetContextValue(context_id=ID, run_id=RUN, agent_run_id=OTHER, name="n", value=0), st.builds(
         context.SetContextValue, context_id=st.just(ID), run_id=some_id, agent_run_id=some_id, name=key, value=json,
     )),
+    "audit": (
+        audit.RecordAction(entry_id=ID, tenant_id=OTHER, action="a", actor="a", target_kind="run", result="done"),
+        st.builds(
+            audit.RecordRefusals, entry_id=st.just(ID), tenant_id=some_id, actor=text, address=st.none() | key,
+            action=st.none() | key, count=few, since=at, until=at,
+        ),
+    ),
 }  # fmt: skip
 
 

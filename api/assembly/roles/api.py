@@ -19,6 +19,7 @@ from api.assembly import histories, log_streams, messaging, sharing, storage, ta
 from api.assembly.commands import commands
 from api.assembly.parts import Parts, part
 from api.container import Container, HealthCheck, MemberView
+from application.audit import RefusalCounter
 from application.engine.parked import ParkedOperations
 from application.engine.ports.ids import LogIndex
 from application.engine.ports.log import Gaps
@@ -79,6 +80,13 @@ async def admission(parts: Parts) -> RunAdmission:
         most_of_tenant=settings.max_open_runs_per_tenant,
         refused=lambda reason: metrics.RUNS_REFUSED.labels(reason).inc(),
     )
+    parts.stack.push_async_callback(own.close)
+    return own
+
+
+@part
+async def refusals(parts: Parts) -> RefusalCounter:
+    own = RefusalCounter(await commands(parts))
     parts.stack.push_async_callback(own.close)
     return own
 
@@ -219,6 +227,7 @@ async def container(parts: Parts) -> Container:
         parked=await _parked(parts),
         replays=await replays(parts),
         admission=await admission(parts),
+        refusals=await refusals(parts),
         work_queue=queue,
         log_head=await log_head(parts),
         members=await members(parts),

@@ -89,7 +89,7 @@ class Door:
         if self.open >= limits.connections:
             raise Unavailable(f"the server has its {limits.connections:,} connections")
         counted = limits.per_address and host is not None and not is_proxy(limits.proxies, host)
-        slot = ConnectionSlot(_network(host) if counted and host is not None else None)
+        slot = ConnectionSlot(network_of(host) if counted and host is not None else None)
         if slot.address is not None:
             strangers = self._addresses[slot.address]
             if strangers >= max(limits.per_address, limits.arriving):
@@ -147,7 +147,7 @@ def is_proxy(proxies: Iterable[Network], host: str) -> bool:
     return any(address in network for network in proxies)
 
 
-def _network(host: str) -> str:
+def network_of(host: str) -> str:
     """The unit in which addresses are counted: an IPv4 address, or a /64 network of IPv6, which one peer has for itself."""
     if ":" not in host:
         return host

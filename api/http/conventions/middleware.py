@@ -13,6 +13,7 @@ from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.container import Container
+from api.http.conventions.audit import action_of, count_refusal
 from api.http.conventions.behalf import on_behalf_of
 from api.http.conventions.connection import HttpConnection
 from api.http.conventions.cycle import STARTS
@@ -20,6 +21,7 @@ from api.http.conventions.door import is_proxy
 from api.http.conventions.errors import TooManyConnections, defect_problem, response_to, tidelog_problem
 from api.http.conventions.keys import Keys
 from api.http.conventions.permissions import PROTECTED
+from api.http.conventions.routing import RouteTable
 from api.metrics import REQUEST_SECONDS, REQUESTS
 from application.engine.ports import log_context
 from domain.errors import InvalidCommand, PayloadTooLarge, TidelogError, Unavailable
@@ -27,7 +29,7 @@ from domain.errors import InvalidCommand, PayloadTooLarge, TidelogError, Unavail
 SINGLE = frozenset(
     name.encode() for name in (
         "authorization", "x-api-key", "content-type", "content-encoding", "idempotency-key", "if-match", "tidelog-position",
-        "last-event-id", "tidelog-on-behalf-of",
+        "last-event-id", "tidelog-on-behalf-of", "tidelog-reason",
     )
 )  # fmt: skip
 """Headers that have one value."""
@@ -38,7 +40,7 @@ _TRACEPARENT = re.compile(r"^00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$")
 class Gate:
     """The ASGI layer around `routes` and `sessions`. `app`: the `request.app` of endpoints."""
 
-    def __init__(self, app: FastAPI, routes: ASGIApp, sessions: ASGIApp, container: Container, keys: Keys) -> None:
+    def __init__(self, app: FastAPI, routes: RouteTable, sessions: ASGIApp, container: Container, keys: Keys) -> None:
         """`sessions`: the application of the WebSocket of workers, which lets its callers in itself."""
         self._app = app
         self._routes = routes
@@ -116,10 +118,16 @@ class Gate:
                 stopped = Unavailable("the process stops; the request may or may not have been carried out")
                 await tidelog_problem(scope, stopped)(scope, receive, answer)  # type: ignore[arg-type]
         finally:
-            route = getattr(scope.get("route"), "path", "other")
-            count, seconds = _meters(scope["method"], route, status)
-            count.inc()
-            seconds.observe(time.perf_counter() - began)
+            self._count(scope, status, time.perf_counter() - began)
+
+    def _count(self, scope: Scope, status: int, took_s: float) -> None:
+        """Counts an answer."""
+        route = getattr(scope.get("route"), "path", "other")
+        count, seconds = _meters(scope["method"], route, status)
+        count.inc()
+        seconds.observe(took_s)
+        if status == 401 or status == 403:
+            count_refusal(self._container, scope, action_of(scope.get("route") or self._routes.route_of(scope)))
 
     def _prefix(self, scope: Scope, headers: dict[bytes, bytes]) -> bytes:
         """The path under which a trusted proxy serves this server. Empty without such a proxy, or if the proxy names no path."""

@@ -113,6 +113,10 @@ class RouteTable:
                 route.permission.check(scope["state"]["principal"].role)
             await route.respond(scope, receive, send)
 
+    def route_of(self, scope: Scope) -> DirectRoute | None:
+        """The route of a request that has not come to its route."""
+        return self._find(scope["method"], scope["path"])[0]
+
     def _find(self, method: str, path: str) -> "tuple[DirectRoute | None, dict[str, str]]":
         route = self._fixed.get((method, path))
         if route is None and (patterns := self._patterns.get(method)) is not None:

@@ -20,6 +20,10 @@ OF_REQUESTS: dict[str, tuple[dict[str, Any], str]] = {
         {"type": "string", "minLength": 1, "maxLength": 200, "examples": ["user:ada@example.org"]},
         "For whom the caller asks, in UTF-8: the events of the command and, of a run, all that comes of it say so.",
     ),
+    "Tidelog-Reason": (
+        {"type": "string", "minLength": 1, "maxLength": 500},
+        "Why, in one line of UTF-8: the audit trail keeps it. The body's `reason` goes before it.",
+    ),
     "Last-Event-ID": (_TEXT, "The id of the last event that the reader of a stream has. It goes before `after`."),
     "If-None-Match": (_TEXT, "An `ETag` of before: 304 if the document is still the same."),
 }
@@ -38,6 +42,7 @@ OF_ANSWERS: dict[str, tuple[dict[str, Any], str]] = {
     "Retry-After": (_NUMBER, "Seconds after which to try again."),
     "WWW-Authenticate": (_TEXT, "How to show a key."),
     "Cache-Control": (_TEXT, "How long the answer may be kept."),
+    "Content-Disposition": (_TEXT, "The name of the file."),
     "X-Content-Type-Options": (_TEXT, "`nosniff`"),
     "Referrer-Policy": (_TEXT, "`no-referrer`"),
     "X-Accel-Buffering": (_TEXT, "`no`, on streams: a proxy is to pass events on at once."),

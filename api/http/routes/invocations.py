@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from starlette.responses import Response
 
 from api.http.conventions.answers import OF_COMMANDS, OF_LISTS, accepted, answer, page_answer
+from api.http.conventions.audit import audited
 from api.http.conventions.bodies import Body, body_of
 from api.http.conventions.permissions import needs
 from api.http.conventions.positions import POSITION, caught_up, listed_as_of
@@ -141,5 +142,6 @@ async def resolve_invocation(request: Request, invocation_id: UUID) -> Response:
         evidence=body.evidence,
         on_behalf_of=caller.on_behalf_of,
     )
-    outcome = await resolve(container_of(request).commands, caller, command)
+    async with audited(request, Action.INVOCATIONS_RESOLVE, "invocation", invocation_id, reason=body.reason) as entry:
+        outcome = await resolve(container_of(request).commands, caller, command, entry.along)
     return accepted(outcome, outcome.versions[invocation_id], {"invocation_id": str(invocation_id)}, status=200)

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from api.http.conventions.answers import answer, next_link
+from api.http.conventions.audit import REASON, audited
 from api.http.conventions.bodies import Body, body_of
 from api.http.conventions.permissions import needs
 from api.http.conventions.request import container_of, operator_of
@@ -22,6 +23,9 @@ from application.engine.ports.projections import ProblemView, ProjectionOperatio
 from domain.access import Action
 
 router = APIRouter(tags=["projections"], route_class=DirectRoute)
+
+KIND = "projection"
+"""What the audit trail calls a read model, as the routes do."""
 
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
 
@@ -107,13 +111,15 @@ async def get_parked(request: Request, name: str, limit: Limit = 100, cursor: st
     status_code=202,
     summary="Build a new version from the log",
     responses={202: openapi.gives(ProjectionView)},
-    openapi_extra=openapi.body(RebuildBody, {}, {"swap": False}),
+    openapi_extra=openapi.body(RebuildBody, {}, {"swap": False}, takes=(REASON,)),
 )
 @needs(Action.PROJECTIONS_REBUILD)
 async def post_rebuild(request: Request, name: str) -> Response:
     """The live version serves until the new version replaces it in one transaction. The old version is then kept for a rollback."""
-    operations, body = _known(request, name), await body_of(request, RebuildBody)
-    return answer(await operations.ask(name, "rebuild", swap=body.swap), 202)
+    body = await body_of(request, RebuildBody)
+    async with _audited(request, name, "rebuild") as entry:
+        operations = await _begun(request, name, entry)
+        return answer(await operations.ask(name, "rebuild", swap=body.swap), 202)
 
 
 @router.post(
@@ -121,13 +127,15 @@ async def post_rebuild(request: Request, name: str) -> Response:
     status_code=202,
     summary="Return to the previous version",
     responses={202: openapi.gives(ProjectionView)},
-    openapi_extra=openapi.body(RebuildBody, {}),
+    openapi_extra=openapi.body(RebuildBody, {}, takes=(REASON,)),
 )
 @needs(Action.PROJECTIONS_REBUILD)
 async def post_rollback(request: Request, name: str) -> Response:
     """The previous version first catches up from its own position. The version that is live now is then kept in its place."""
-    operations, body = _known(request, name), await body_of(request, RebuildBody)
-    return answer(await operations.ask(name, "rollback", swap=body.swap), 202)
+    body = await body_of(request, RebuildBody)
+    async with _audited(request, name, "rollback") as entry:
+        operations = await _begun(request, name, entry)
+        return answer(await operations.ask(name, "rollback", swap=body.swap), 202)
 
 
 @router.post(
@@ -135,13 +143,15 @@ async def post_rollback(request: Request, name: str) -> Response:
     status_code=202,
     summary="Compare a read model with the log",
     responses={202: openapi.gives(ProjectionView)},
-    openapi_extra=openapi.body(EmptyBody, {}),
+    openapi_extra=openapi.body(EmptyBody, {}, takes=(REASON,)),
 )
 @needs(Action.PROJECTIONS_VERIFY)
 async def post_verify(request: Request, name: str) -> Response:
     """Builds the tables again from the log and compares them with the live tables at one position. `check` shows the outcome."""
-    operations, _ = _known(request, name), await body_of(request, EmptyBody)
-    return answer(await operations.ask(name, "verify"), 202)
+    await body_of(request, EmptyBody)
+    async with audited(request, Action.PROJECTIONS_VERIFY, KIND, name) as entry:
+        operations = await _begun(request, name, entry)
+        return answer(await operations.ask(name, "verify"), 202)
 
 
 @router.post(
@@ -149,33 +159,42 @@ async def post_verify(request: Request, name: str) -> Response:
     status_code=202,
     summary="Let the new version go live",
     responses={202: openapi.gives(ProjectionView)},
-    openapi_extra=openapi.body(EmptyBody, {}),
+    openapi_extra=openapi.body(EmptyBody, {}, takes=(REASON,)),
 )
 @needs(Action.PROJECTIONS_REBUILD)
 async def post_swap(request: Request, name: str) -> Response:
-    operations, _ = _known(request, name), await body_of(request, EmptyBody)
-    return answer(await operations.ask_swap(name), 202)
+    await body_of(request, EmptyBody)
+    async with _audited(request, name, "swap") as entry:
+        operations = await _begun(request, name, entry)
+        return answer(await operations.ask_swap(name), 202)
 
 
 @router.post(
     "/v1/projections/{name}/cancel",
     summary="Cancel a rebuild, a rollback or a check",
     responses={200: openapi.gives(ProjectionView)},
-    openapi_extra=openapi.body(CancelBuildBody, {}, {"purpose": "check"}),
+    openapi_extra=openapi.body(CancelBuildBody, {}, {"purpose": "check"}, takes=(REASON,)),
 )
 @needs(Action.PROJECTIONS_REBUILD)
 async def post_cancel(request: Request, name: str) -> Response:
     """The tables that a rebuild or a check has built are dropped. The version that a rollback would bring back is kept."""
-    operations, body = _known(request, name), await body_of(request, CancelBuildBody)
-    return answer(await operations.cancel(name, body.purpose))
+    body = await body_of(request, CancelBuildBody)
+    async with _audited(request, name, "cancel") as entry:
+        operations = await _begun(request, name, entry)
+        return answer(await operations.cancel(name, body.purpose))
 
 
 @router.delete(
-    "/v1/projections/{name}/previous", summary="Drop the previous version", responses={200: openapi.gives(ProjectionView)}
+    "/v1/projections/{name}/previous",
+    summary="Drop the previous version",
+    responses={200: openapi.gives(ProjectionView)},
+    openapi_extra=openapi.takes_headers(REASON),
 )
 @needs(Action.PROJECTIONS_REBUILD)
 async def delete_previous(request: Request, name: str) -> Response:
-    return answer(await _known(request, name).drop_previous(name))
+    async with _audited(request, name, "drop") as entry:
+        operations = await _begun(request, name, entry)
+        return answer(await operations.drop_previous(name))
 
 
 # --- parked events ----------------------------------------------------------------------------------------------------
@@ -185,7 +204,7 @@ async def delete_previous(request: Request, name: str) -> Response:
     "/v1/projections/{name}/retry",
     summary="Try parked events again",
     responses={200: openapi.gives(RetryAnswer)},
-    openapi_extra=openapi.body(RetryParkedBody, {}, {"root_id": "0198c0de-0000-7000-8000-000000000001"}),
+    openapi_extra=openapi.body(RetryParkedBody, {}, {"root_id": "0198c0de-0000-7000-8000-000000000001"}, takes=(REASON,)),
 )
 @needs(Action.PROJECTIONS_RETRY)
 async def post_retry(request: Request, name: str) -> Response:
@@ -195,10 +214,11 @@ async def post_retry(request: Request, name: str) -> Response:
     are derived, so none takes effect twice.
     """
     _operator(request)
-    parked = container_of(request).parked
-    parked.must_know(name)
-    body = await body_of(request, RetryParkedBody)
-    retried = await parked.retry(name, body.root_id)
+    parked, body = container_of(request).parked, await body_of(request, RetryParkedBody)
+    async with audited(request, Action.PROJECTIONS_RETRY, KIND, name) as entry:
+        parked.must_know(name)
+        await entry.begin()
+        retried = await parked.retry(name, body.root_id)
     data = [RetriedView(root_id=r.root_id, events=r.events, error=r.error) for r in retried.roots]
     return answer(RetryAnswer(data=data, more=retried.more))
 
@@ -208,6 +228,19 @@ async def post_retry(request: Request, name: str) -> Response:
 
 def _operator(request: Request) -> None:
     operator_of(request, "read models are")
+
+
+def _audited(request: Request, name: str, operation: str) -> audited:
+    """Around an action that changes which version of a read model is live. Raises Forbidden."""
+    _operator(request)
+    return audited(request, Action.PROJECTIONS_REBUILD, KIND, name, operation=operation)
+
+
+async def _begun(request: Request, name: str, entry: audited) -> ProjectionOperations:
+    """The operations, once the entry is recorded. Raises Forbidden, NotFound, Unavailable."""
+    operations = _known(request, name)
+    await entry.begin()
+    return operations
 
 
 def _known(request: Request, name: str) -> ProjectionOperations:

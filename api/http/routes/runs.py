@@ -15,6 +15,7 @@ from uuid_utils.compat import uuid7
 from api.container import Container
 from api.http.conventions.afterwards import afterwards
 from api.http.conventions.answers import OF_COMMANDS, OF_LISTS, accepted, answer, next_link, page_answer
+from api.http.conventions.audit import REASON, audited
 from api.http.conventions.bodies import Body, body_of
 from api.http.conventions.idempotency import Key, key_of, keyed_request, one_content
 from api.http.conventions.permissions import needs
@@ -272,7 +273,7 @@ async def _run_now(request: Request, tenant_id: UUID, run_id: UUID) -> Positione
     summary="Cancel a run",
     responses={202: openapi.gives(RunAccepted, *OF_COMMANDS)},
     openapi_extra=openapi.body(
-        CancelBody, {"reason": "no longer needed"}, takes=("Idempotency-Key", "Tidelog-On-Behalf-Of", "If-Match")
+        CancelBody, {"reason": "no longer needed"}, takes=("Idempotency-Key", "Tidelog-On-Behalf-Of", "If-Match", REASON)
     ),
 )
 @needs(Action.RUNS_CANCEL)
@@ -282,9 +283,11 @@ async def cancel_run(request: Request, run_id: UUID) -> Response:
     version = expected_version(request) if body.expected_version is None else body.expected_version
     command = rules.CancelRun(run_id=run_id, reason=body.reason)
     command_for = keyed_request(request, key, correlation_id=run_id)
-    with one_content(key):
-        async with precondition(version):
-            outcome = await container_of(request).commands.execute(command_for, command, expected_version=version)
+    commands = container_of(request).commands
+    async with audited(request, Action.RUNS_CANCEL, "run", run_id, reason=body.reason) as entry:
+        with one_content(key):
+            async with precondition(version):
+                outcome = await commands.execute(entry.along(command_for), command, expected_version=version)
     return accepted(outcome, outcome.versions[run_id], {"run_id": str(run_id)})
 
 

@@ -12,6 +12,7 @@ from uuid_utils.compat import uuid7
 
 from api.container import Container
 from api.http.conventions import behalf
+from api.http.conventions.audit import count_refusal
 from api.http.conventions.errors import response_to
 from api.http.conventions.keys import Keys
 from api.http.conventions.middleware import must_be_single
@@ -29,7 +30,7 @@ from application.engine.ports import log_context
 from application.workers.hosting.credit import KINDS
 from application.workers.hosting.messages import MalformedMessage, Refused, Saying
 from application.workers.hosting.session import HostedSession, Visitor
-from domain.access import NotPermitted, Role, may, must_be_allowed
+from domain.access import Action, NotPermitted, Role, may, must_be_allowed
 from domain.errors import Forbidden, InvalidCommand, Unauthenticated, Unavailable
 
 log = structlog.get_logger(__name__)
@@ -53,6 +54,8 @@ class Sessions:
         except Exception as error:  # noqa: BLE001  # every error gets an answer
             response = response_to(scope, error)  # type: ignore[arg-type]  # a Scope is a dict
             REQUESTS.labels("GET", PATH, response.status_code).inc()
+            if response.status_code in (401, 403):
+                count_refusal(self._container, scope, Action.WORKERS_WORK)
             headers = [*response.raw_headers, (b"tidelog-trace-id", state["trace_id"].encode())]
             await send({"type": "websocket.http.response.start", "status": response.status_code, "headers": headers})
             await send({"type": "websocket.http.response.body", "body": bytes(response.body)})
@@ -80,6 +83,7 @@ class Sessions:
         _must_be_of_this_site(headers)
         only = {b"authorization": headers.get(b"authorization", b"")}  # no other header, which another site could have set
         principal, state["key"] = await self._keys.principal(only)
+        state["principal"] = principal
         connection.identify(principal.key_id)
         must_be_allowed(principal.role, OPENING)
         if PROTOCOL not in scope["subprotocols"]:

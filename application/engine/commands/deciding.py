@@ -68,6 +68,10 @@ class Deciding:
             self._decide_one(draft, request, part, stream)
         if self._hooks:
             parts = await self._with_hooks(draft, request, list(parts), first)
+        if request.along is not None and len(draft.events) > first:
+            part = Part(request.along, self._routes[type(request.along)])
+            stream = draft.streams.get(part.stream_id) or self._believed(draft, part) or await self._read(draft, part)
+            self._decide_one(draft, request, part, stream)
         on_behalf_of = _work_is_for(draft, parts) if request.goes_on else request.on_behalf_of
         decided = Decided(request, parts, first, len(draft.events) - first, on_behalf_of)
         draft.decided.append(decided)

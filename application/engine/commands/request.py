@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic_core import to_json
 
-from domain.kernel import Event, RecordedEvent
+from domain.kernel import Command, Event, RecordedEvent
 
 
 class CommandRequest(NamedTuple):
@@ -30,6 +30,9 @@ class CommandRequest(NamedTuple):
     goes_on: bool = False
     """The command goes on with work, and asks for whom the work is (`Route.on_behalf_of`). True for reports of workers, timers and
     lapses."""
+    along: Command | None = None
+    """Goes into the same append as the events of the commands, behind them, and only if they have events: an audit entry. It begins
+    a stream of its own, and is no part of the outcome."""
 
     def metadata(self, on_behalf_of: str | None = None) -> str:
         """`Metadata` as JSON text: each append needs it, so no model. A command for nobody has no field for it."""

@@ -1,21 +1,22 @@
-"""The part of `Client` for projects and API keys."""
+"""The part of `Client` for projects, API keys and the audit trail."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal, Unpack
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
+from tidelog.audit import AuditFilters, first, pieces, query_of, reason_header
 from tidelog.bodies import object_of
 from tidelog.keys import MadeKey, make_key, new_key_id
-from tidelog.models import ApiKey, IssuedKey, Project
+from tidelog.models import ApiKey, AuditEntry, IssuedKey, Project
 from tidelog.requests import Requests, parse
 from tidelog.transport import json_of
 
 
 class Administration(Requests):
-    """Projects and API keys. Use it as a part of `Client`."""
+    """Projects, API keys and the audit trail. Use it as a part of `Client`."""
 
     async def projects(self) -> list[Project]:
         return [project async for project in self._all(Project, "/v1/projects")]
@@ -76,6 +77,23 @@ class Administration(Requests):
         headers = {"Idempotency-Key": str(uuid7()), **self._for(None)}
         await self._request("POST", path, body={**body, "key_id": str(made.key_id), "sha256": made.sha256}, headers=headers)
         return IssuedKey(key_id=made.key_id, key=made.text)
+
+    # --- the audit trail ---
+
+    async def audit(self, *, limit: int = 100, **filters: Unpack[AuditFilters]) -> list[AuditEntry]:
+        """The newest entries of the audit trail that match all filters (`AuditFilters`), at most `limit`."""
+        return await first(self._all(AuditEntry, "/v1/audit", query_of(filters) | {"limit": str(min(limit, 1000))}), limit)
+
+    def export_audit(
+        self, format: Literal["jsonl", "csv"] = "jsonl", *, reason: str | None = None, **filters: Unpack[AuditFilters]
+    ) -> AsyncGenerator[bytes, None]:
+        """The bytes of all entries that match all filters, newest first. The export itself is recorded, with the `reason`.
+
+        Raises in the middle where the export is not complete: keep nothing of it then.
+        """
+        position = {"Tidelog-Position": str(self._position)} if self._position else {}
+        headers = {**position, **reason_header(reason), **self._for(None)}
+        return pieces(self._transport, query_of(filters) | {"format": format}, headers)
 
 
 def _expiry(expires_at: datetime | None) -> dict[str, str]:

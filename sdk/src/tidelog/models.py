@@ -355,3 +355,26 @@ class RunPage(Model):
 
     data: tuple[RunSummary, ...]
     next_cursor: str | None = None
+
+
+class AuditEntry(Model):
+    """An entry of the audit trail. `kind`: `action`, or `refusals` for a number of refused requests (`count`)."""
+
+    entry_id: UUID
+    position: int
+    recorded_at: datetime
+    kind: str
+    actor: str
+    on_behalf_of: str | None = None
+    action: str | None = None
+    operation: str | None = None
+    target_kind: str | None = None
+    target_id: str | None = None
+    reason: str | None = None
+    address: str | None = None
+    result: str
+    code: str | None = None
+    count: int = 1
+    since: datetime | None = None
+    until: datetime | None = None
+    others: bool = False

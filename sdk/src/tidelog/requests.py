@@ -1,7 +1,7 @@
 """Requests of a client: repeated while the server is away, and each read sees every earlier write of the client."""
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -70,7 +70,7 @@ class Requests:
             self._position = 0  # the log has lost writes of this client: the next read asks for the log as it is
             raise
 
-    async def _all(self, model: type[M], path: str, params: Mapping[str, str] | None = None) -> AsyncIterator[M]:
+    async def _all(self, model: type[M], path: str, params: Mapping[str, str] | None = None) -> AsyncGenerator[M, None]:
         """Every item of a list, page by page."""
         async for item, _ in self._items(path, params):
             yield parse(model, item)

@@ -1,0 +1,183 @@
+"""The audit trail over HTTP: a list for questions, and an export for files."""
+
+import csv
+import io
+import re
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing, suppress
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from starlette.responses import Response, StreamingResponse
+
+from api.http.conventions.answers import OF_LISTS, page_answer
+from api.http.conventions.audit import REASON, audited
+from api.http.conventions.keys import Keys
+from api.http.conventions.positions import POSITION, caught_up
+from api.http.conventions.request import container_of, principal_of
+from api.http.conventions.routing import DirectRoute
+from api.http.documents import openapi
+from application.audit import exported
+from application.engine.ports.pages import MAX_LIMIT, position_cursor
+from application.reads import AuditWanted
+from application.views.audit import AuditEntryView
+from domain.access import Action
+from domain.audit import Result
+from domain.errors import InvalidCommand, Unavailable
+
+router = APIRouter(tags=["audit"], route_class=DirectRoute)
+
+Text = Annotated[str | None, Query(min_length=1, max_length=500, pattern=r"^[^\x00]+$")]
+Target = Annotated[
+    str | None,
+    Query(min_length=1, max_length=500, pattern=r"^[^\x00]+$", description="Id of the run, call, read model, key or project"),
+]
+Time = Annotated[str | None, Query(description="An RFC 3339 time with its zone")]
+Format = Literal["jsonl", "csv"]
+
+CHECK_S = 5.0
+"""Seconds between two checks of the key of an export."""
+COLUMNS = tuple(AuditEntryView.model_fields)
+_TIME: TypeAdapter[datetime] = TypeAdapter(datetime)
+_DATE = re.compile(r"\d{4}-\d\d-\d\d[Tt ]", re.ASCII)
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # a spreadsheet takes the wide forms, too
+"""A cell that begins so would be calculated by a spreadsheet."""
+
+
+class AuditPage(BaseModel):
+    data: list[AuditEntryView]
+    next_cursor: str | None
+
+
+@router.get(
+    "/v1/audit",
+    summary="The audit trail, newest first",
+    responses={200: openapi.gives(AuditPage, *OF_LISTS)},
+    openapi_extra=openapi.takes_headers(POSITION),
+)
+async def get_audit(
+    request: Request,
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100,
+    cursor: str | None = None,
+    actor: Text = None,
+    action: Text = None,
+    target: Target = None,
+    on_behalf_of: Text = None,
+    result: Result | None = None,
+    after: Time = None,
+    before: Time = None,
+) -> Response:
+    """What operators did, and how many requests were refused.
+
+    With several filters a page looks at 2,000 entries at most. So a page may have fewer entries than `limit`, or none, and a
+    `next_cursor`.
+    """
+    since, until = await _positions(request, after, before)
+    await caught_up(request, "audit")
+    wanted = AuditWanted(limit, position_cursor(cursor), actor, action, target, on_behalf_of, result, since, until)
+    return page_answer(request, AuditPage, await container_of(request).reads.audit.list(principal_of(request).tenant_id, wanted))
+
+
+@router.get(
+    "/v1/audit/export",
+    summary="The audit trail as a file, newest first",
+    responses={
+        200: openapi.gives_content(
+            {"application/jsonl": {"type": "string"}, "text/csv": {"type": "string"}},
+            "Tidelog-Position", "Cache-Control", "Content-Disposition", description="JSON Lines or CSV",
+        )
+    },
+    openapi_extra=openapi.takes_headers(POSITION, REASON),
+)  # fmt: skip
+async def export_audit(
+    request: Request,
+    format: Format = "jsonl",
+    actor: Text = None,
+    action: Text = None,
+    target: Target = None,
+    on_behalf_of: Text = None,
+    result: Result | None = None,
+    after: Time = None,
+    before: Time = None,
+) -> Response:
+    """All entries that the filters leave, up to the position of the answer. The export leaves an entry itself, and has it not.
+
+    A file that is cut off is an answer that does not end: the connection is closed in the middle.
+    """
+    since, until = await _positions(request, after, before)
+    await caught_up(request, "audit")
+    container, tenant_id = container_of(request), principal_of(request).tenant_id
+    wanted = AuditWanted(1, None, actor, action, target, on_behalf_of, result, since, until)
+    async with audited(request, Action.AUDIT_EXPORT, "audit", operation=format) as entry:
+        reached = (await container.reads.audit.list(tenant_id, wanted)).position
+        if request.method != "HEAD":
+            await entry.begin()
+    wanted = wanted._replace(until=reached if until is None else min(until, reached))
+    headers = {
+        POSITION: str(wanted.until), "Cache-Control": "no-store", "Content-Disposition": f'attachment; filename="audit.{format}"',
+    }  # fmt: skip
+    kind = "application/jsonl" if format == "jsonl" else "text/csv; charset=utf-8"
+    return StreamingResponse(_text(request, tenant_id, wanted, format), 200, headers, kind)
+
+
+async def _text(request: Request, tenant_id: UUID, wanted: AuditWanted, format: Format) -> AsyncIterator[bytes]:
+    """The text of an export. The server asks for the next piece when the peer has taken the piece before.
+
+    Raises Unauthenticated in the middle, when the key is no longer valid: the answer must not look complete.
+    """
+    keys: Keys = request.app.state.keys
+    due = time.monotonic() + CHECK_S
+    if format == "csv":
+        yield _csv([COLUMNS])
+    async with aclosing(exported(container_of(request).reads.audit, tenant_id, wanted)) as pages:
+        async for page in pages:
+            if time.monotonic() > due:
+                with suppress(Unavailable):
+                    await keys.principal(request.scope["state"]["headers"])
+                due = time.monotonic() + CHECK_S
+            yield _lines(page) if format == "jsonl" else _csv([_row(entry) for entry in page])
+
+
+def _lines(entries: Sequence[AuditEntryView]) -> bytes:
+    return b"".join(entry.__pydantic_serializer__.to_json(entry) + b"\n" for entry in entries)
+
+
+def _csv(rows: Sequence[Sequence[str]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\r\n").writerows(rows)
+    return text.getvalue().encode()
+
+
+def _row(entry: AuditEntryView) -> list[str]:
+    values = entry.model_dump(mode="json")
+    return [_cell(values[name]) for name in COLUMNS]
+
+
+def _cell(value: object) -> str:
+    """A text that a spreadsheet shows as it is."""
+    if value is None:
+        return ""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+async def _positions(request: Request, after: str | None, before: str | None) -> tuple[int, int | None]:
+    """The last positions at two times: entries after the first one and up to the second one are wanted."""
+    feed, tenant_id = container_of(request).feed, principal_of(request).tenant_id
+    since = 0 if after is None else await feed.position_at(tenant_id, _time("after", after))
+    until = None if before is None else await feed.position_at(tenant_id, _time("before", before))
+    return since, until
+
+
+def _time(name: str, text: str) -> datetime:
+    try:
+        at = _TIME.validate_python(text) if _DATE.match(text) else None
+    except ValidationError:
+        at = None
+    if at is None or at.tzinfo is None:
+        raise InvalidCommand(f"{name} must be an RFC 3339 time with its zone", pointer=f"/{name}")
+    return at
