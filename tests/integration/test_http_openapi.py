@@ -318,9 +318,16 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
         asked = path.replace("{run_id}", str(new_id())).replace("{step}", "a").replace("{key_id}", str(new_id()))
         refused = await shared.http.request(method, asked, headers={"Tidelog-Position": "x"})
         assert refused.status_code in (404, 422), path
-    assert len(readers("Tidelog-Position")) == 17
+    assert len(readers("Tidelog-Position")) == 19
     paths = {path for method, path in found if method != "GET" and path.startswith("/v1/projections/")}
-    assert {path for _, path in readers("Tidelog-Reason")} == paths | {"/v1/runs/{run_id}/cancel", "/v1/audit/export"}
+    assert {path for _, path in readers("Tidelog-Reason")} == paths | {
+        "/v1/runs/{run_id}/cancel",
+        "/v1/audit/export",
+        "/v1/projects/{project_id}",
+        "/v1/keys",
+        "/v1/keys/{key_id}/rotate",
+        "/v1/keys/{key_id}/revoke",
+    }
 
 
 async def test_entries_of_lists_say_what_a_mark_means(shared: System) -> None:

@@ -17,6 +17,7 @@ from starlette.responses import Response, StreamingResponse
 from api.http.conventions.answers import OF_LISTS, page_answer
 from api.http.conventions.audit import REASON, audited
 from api.http.conventions.keys import Keys
+from api.http.conventions.permissions import needs
 from api.http.conventions.positions import POSITION, caught_up
 from api.http.conventions.request import container_of, principal_of
 from api.http.conventions.routing import DirectRoute
@@ -59,6 +60,7 @@ class AuditPage(BaseModel):
     responses={200: openapi.gives(AuditPage, *OF_LISTS)},
     openapi_extra=openapi.takes_headers(POSITION),
 )
+@needs(Action.AUDIT_READ)
 async def get_audit(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100,
@@ -93,6 +95,7 @@ async def get_audit(
     },
     openapi_extra=openapi.takes_headers(POSITION, REASON),
 )  # fmt: skip
+@needs(Action.AUDIT_EXPORT)
 async def export_audit(
     request: Request,
     format: Format = "jsonl",

@@ -14,6 +14,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 from starlette.responses import Response
 
 from api.http.conventions.answers import OF_COMMANDS, OF_LISTS, accepted, answer, page_answer
+from api.http.conventions.audit import REASON, audited
 from api.http.conventions.bodies import Body, body_of
 from api.http.conventions.idempotency import key_of, keyed_request, one_content
 from api.http.conventions.permissions import needs
@@ -84,7 +85,7 @@ class KeyPage(BaseModel):
     openapi_extra=openapi.body(
         IssueKeyBody,
         {"label": "deploy", "role": "developer", "expires_at": "2027-01-31T00:00:00Z"},
-        takes=("Idempotency-Key", "Tidelog-On-Behalf-Of"),
+        takes=("Idempotency-Key", "Tidelog-On-Behalf-Of", REASON),
     ),
 )
 @needs(Action.KEYS_ISSUE)
@@ -104,8 +105,9 @@ async def post_key(request: Request) -> Response:
     if command.role is not Role.OWNER or command.expires_at is not None:
         await must_all_know_roles(container_of(request))
     key = key_of(request, body)
-    with one_content(key):
-        outcome = await container_of(request).commands.execute(keyed_request(request, key), command)
+    async with audited(request, Action.KEYS_ISSUE, "key", key_id, operation=body.role) as entry:
+        with one_content(key):
+            outcome = await container_of(request).commands.execute(entry.along(keyed_request(request, key)), command)
     return _issued(outcome, principal, key_id, text)
 
 
@@ -144,7 +146,7 @@ async def get_key(request: Request, key_id: UUID) -> Response:
     status_code=201,
     summary="Issue a key that takes the place of another",
     responses={201: openapi.gives(KeyIssued, "Location", "Cache-Control", *OF_COMMANDS)},
-    openapi_extra=openapi.body(RotateKeyBody, {"overlap_s": 3600}, takes=("Idempotency-Key", "Tidelog-On-Behalf-Of")),
+    openapi_extra=openapi.body(RotateKeyBody, {"overlap_s": 3600}, takes=("Idempotency-Key", "Tidelog-On-Behalf-Of", REASON)),
 )
 @needs(Action.KEYS_ROTATE)
 async def post_rotate(request: Request, key_id: UUID) -> Response:
@@ -166,8 +168,9 @@ async def post_rotate(request: Request, key_id: UUID) -> Response:
     )
     await must_all_know_roles(container_of(request))
     key = key_of(request, body)
-    with one_content(key):
-        outcome = await commands.execute(keyed_request(request, key), command)
+    async with audited(request, Action.KEYS_ROTATE, "key", key_id) as entry:
+        with one_content(key):
+            outcome = await commands.execute(entry.along(keyed_request(request, key)), command)
     return _issued(outcome, principal, to_key_id, text)
 
 
@@ -176,7 +179,9 @@ async def post_rotate(request: Request, key_id: UUID) -> Response:
     status_code=202,
     summary="Revoke an API key",
     responses={202: openapi.gives(KeyRevoked, *OF_COMMANDS)},
-    openapi_extra=openapi.body(RevokeKeyBody, {"reason": "the laptop was lost"}, takes=("Idempotency-Key", "Tidelog-On-Behalf-Of")),
+    openapi_extra=openapi.body(
+        RevokeKeyBody, {"reason": "the laptop was lost"}, takes=("Idempotency-Key", "Tidelog-On-Behalf-Of", REASON)
+    ),
 )
 @needs(Action.KEYS_REVOKE)
 async def post_revoke(request: Request, key_id: UUID) -> Response:
@@ -186,8 +191,9 @@ async def post_revoke(request: Request, key_id: UUID) -> Response:
     principal, body = principal_of(request), await body_of(request, RevokeKeyBody)
     command = RevokeApiKey(tenant_id=principal.tenant_id, key_id=key_id, reason=body.reason, giver=principal.role)
     key = key_of(request, body)
-    with one_content(key):
-        outcome = await revoke_key(container_of(request).commands, keyed_request(request, key), command)
+    async with audited(request, Action.KEYS_REVOKE, "key", key_id, reason=body.reason) as entry:
+        with one_content(key):
+            outcome = await revoke_key(container_of(request).commands, entry.along(keyed_request(request, key)), command)
     return accepted(outcome, _version(outcome, principal), {"key_id": str(key_id)})
 
 

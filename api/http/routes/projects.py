@@ -9,6 +9,7 @@ from starlette.responses import Response
 from uuid_utils.compat import uuid7
 
 from api.http.conventions.answers import OF_COMMANDS, OF_LISTS, accepted, page_answer
+from api.http.conventions.audit import REASON, audited
 from api.http.conventions.bodies import Body, body_of
 from api.http.conventions.idempotency import key_of, keyed_request, one_content
 from api.http.conventions.permissions import needs
@@ -66,7 +67,7 @@ async def post_project(request: Request) -> Response:
     "/v1/projects/{project_id}",
     summary="Remove a project without open runs",
     responses={200: openapi.gives(ProjectAccepted, *OF_COMMANDS)},
-    openapi_extra=openapi.takes_headers("Tidelog-On-Behalf-Of"),
+    openapi_extra=openapi.takes_headers("Tidelog-On-Behalf-Of", REASON),
 )
 @needs(Action.PROJECTS_REMOVE)
 async def delete_project(request: Request, project_id: UUID) -> Response:
@@ -77,7 +78,8 @@ async def delete_project(request: Request, project_id: UUID) -> Response:
     """
     container = container_of(request)
     open_runs = OpenRunsOfProject(container.feed, container.positions, container.reads.runs, container.settings.read_timeout_s)
-    outcome = await remove_project(container.commands, command_request(request), project_id, open_runs)
+    async with audited(request, Action.PROJECTS_REMOVE, "project", project_id) as entry:
+        outcome = await remove_project(container.commands, entry.along(command_request(request)), project_id, open_runs)
     return accepted(outcome, outcome.versions[project_id], {"project_id": str(project_id)}, status=200)
 
 
