@@ -89,6 +89,9 @@ async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
 PROJECTION = Projection("tenants", topics_of(*(event for event, _ in HANDLERS)), ("tenant", "api_key"), apply)
 
 
+ROLES = frozenset(Role)
+
+
 async def find_keys(connection: Connection, sha256s: Sequence[str]) -> KeysFound:
     """Each valid key among those with the given hashes, and the position of the read model at that time."""
     sql = """
@@ -100,7 +103,7 @@ async def find_keys(connection: Connection, sha256s: Sequence[str]) -> KeysFound
     owners = {
         sha256: KeyOwner(key_id, tenant_id, Role(role), seconds)
         for _, sha256, key_id, tenant_id, role, seconds in rows
-        if sha256 is not None
+        if sha256 is not None and role in ROLES  # a key with a role of a later release is no key here
     }
     return KeysFound(owners, rows[0][0] or 0)
 

@@ -190,3 +190,37 @@ async def test_a_mistyped_key_is_told_without_a_query(system: System) -> None:
         assert answer.status_code == 401 and "is not valid" in answer.json()["detail"]
         assert database.taken
     await app.close()
+
+
+async def test_an_unused_key_is_forgotten_and_nothing_is_read_for_its_sake(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in (("TIDY_S", 0.02), ("UNUSED_S", 0.0), ("NOTED_S", 0.0)):
+        monkeypatch.setattr(keys, name, seconds)
+    tenant_id, key = await system.tenant("seldom")
+    known, live = keys.Keys(system.container), system.container.live
+    headers = {b"x-api-key": key.encode()}
+    _, digest = await known.principal(headers)
+    ended: list[bool] = []
+    release = known.hold(digest, lambda: ended.append(True))
+    await asyncio.sleep(0.1)
+    assert live.watched(tenant_id) == 1, "somebody holds the key"
+    release()
+
+    async def forgotten() -> bool:
+        return not live.watched(tenant_id)
+
+    await eventually(forgotten, "the end of the watch")
+    assert not known._known and not known._watched and not known._holders and known._tidying is None and not ended
+    assert (await known.principal(headers))[0].tenant_id == tenant_id, "it is looked up again"
+    await known.close()
+    assert not live.watched(tenant_id)
+
+
+async def test_a_key_with_a_role_of_a_later_release_is_no_key_and_harms_no_other(system: System) -> None:
+    _, key = await system.tenant("later")
+    await system.sql("UPDATE api_key SET role = 'emperor' WHERE sha256 = %s", sha256(key))
+    known = keys.Keys(system.container)
+    found = await asyncio.gather(
+        *(known.principal({b"x-api-key": one.encode()}) for one in (key, system.key)), return_exceptions=True
+    )
+    assert isinstance(found[0], Unauthenticated) and not isinstance(found[1], BaseException)
+    await known.close()
