@@ -15,8 +15,6 @@ import pytest
 import pytest_asyncio
 
 from api.http.app import create_app
-from api.http.conventions import keys
-from api.http.routes import audit
 from application import audit as trail
 from application.audit import MOST_GROUPS, RefusalCounter
 from application.reads import AuditWanted
@@ -294,7 +292,6 @@ async def test_the_trail_is_what_the_log_says(filled: System) -> None:
 
 
 async def test_an_export_breaks_off_when_its_key_is_revoked(filled: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit, "CHECK_S", 0.0)
     monkeypatch.setattr(trail, "EXPORTED", 2)
     assert len(await entries(filled)) == 7
     pages, revoked = filled.container.reads.audit, asyncio.Event()
@@ -310,7 +307,6 @@ async def test_an_export_breaks_off_when_its_key_is_revoked(filled: System, monk
             await eventually(refused, "the end of the key")
         return await listed(tenant_id, wanted)
 
-    monkeypatch.setattr(keys, "KNOWN_S", 0.0)
     monkeypatch.setattr(pages, "list", slow)
     url = await filled.url()
     async with httpx2.AsyncClient(base_url=url, timeout=60) as client:

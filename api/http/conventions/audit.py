@@ -104,7 +104,7 @@ class audited:  # reads as what it does: `async with audited(request, …) as en
     def _entry(self, request: CommandRequest, result: Result, code: str | None = None) -> RecordAction:
         return RecordAction(
             entry_id=derive_id(request.command_id, "audit"), tenant_id=request.tenant_id, action=self._action,
-            operation=self._operation, actor=request.actor, on_behalf_of=getattr(request, "on_behalf_of", None),
+            operation=self._operation, actor=request.actor, on_behalf_of=request.on_behalf_of,
             target_kind=self._kind, target_id=self._target, reason=self._reason,
             address=address_of(self._request.scope, container_of(self._request)), result=result, code=code,
         )  # fmt: skip

@@ -1,11 +1,11 @@
 """The audit trail over HTTP: a list for questions, and an export for files."""
 
+import asyncio
 import csv
 import io
 import re
-import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
@@ -28,7 +28,7 @@ from application.reads import AuditWanted
 from application.views.audit import AuditEntryView
 from domain.access import Action
 from domain.audit import Result
-from domain.errors import InvalidCommand, Unavailable
+from domain.errors import InvalidCommand, Unauthenticated
 
 router = APIRouter(tags=["audit"], route_class=DirectRoute)
 
@@ -40,8 +40,6 @@ Target = Annotated[
 Time = Annotated[str | None, Query(description="An RFC 3339 time with its zone")]
 Format = Literal["jsonl", "csv"]
 
-CHECK_S = 5.0
-"""Seconds between two checks of the key of an export."""
 COLUMNS = tuple(AuditEntryView.model_fields)
 _TIME: TypeAdapter[datetime] = TypeAdapter(datetime)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d[Tt ]", re.ASCII)
@@ -133,16 +131,18 @@ async def _text(request: Request, tenant_id: UUID, wanted: AuditWanted, format: 
     Raises Unauthenticated in the middle, when the key is no longer valid: the answer must not look complete.
     """
     keys: Keys = request.app.state.keys
-    due = time.monotonic() + CHECK_S
-    if format == "csv":
-        yield _csv([COLUMNS])
-    async with aclosing(exported(container_of(request).reads.audit, tenant_id, wanted)) as pages:
-        async for page in pages:
-            if time.monotonic() > due:
-                with suppress(Unavailable):
-                    await keys.principal(request.scope["state"]["headers"])
-                due = time.monotonic() + CHECK_S
-            yield _lines(page) if format == "jsonl" else _csv([_row(entry) for entry in page])
+    ended = asyncio.Event()
+    release = keys.hold(request.scope["state"]["key"], ended.set)
+    try:
+        if format == "csv":
+            yield _csv([COLUMNS])
+        async with aclosing(exported(container_of(request).reads.audit, tenant_id, wanted)) as pages:
+            async for page in pages:
+                if ended.is_set():
+                    raise Unauthenticated("the API key is not valid any more")
+                yield _lines(page) if format == "jsonl" else _csv([_row(entry) for entry in page])
+    finally:
+        release()
 
 
 def _lines(entries: Sequence[AuditEntryView]) -> bytes:
