@@ -1,6 +1,5 @@
 """The contract of the port `RunReads`, in memory and on the tables of the read model."""
 
-import json
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Protocol
@@ -14,7 +13,6 @@ from adapters.postgres.database import PostgresDatabase
 from adapters.postgres.pool import Pool
 from application.catalog import CATALOG
 from application.engine.commands.loop import CommandLoop
-from application.engine.commands.request import CommandRequest
 from application.engine.ports.pages import uuid_cursor
 from application.reads import RunReads, RunsWanted
 from domain import runs
@@ -256,18 +254,11 @@ async def found(side: ReadSide, tenant: UUID = TENANT, **filters: Any) -> list[U
     return listed
 
 
-class OfAda(CommandRequest):
-    """A request on behalf of Ada."""
-
-    def metadata(self) -> str:
-        return json.dumps(json.loads(super().metadata()) | {"on_behalf_of": "ada"})
-
-
 async def test_runs_are_found_by_what_they_have(side: ReadSide) -> None:
     loop = CommandLoop(side.log.store, CATALOG, reactions=False)
     first, second, third, foreign = (uuid7() for _ in range(4))
     await give(side, start(first, "alpha", "beta", metadata={"ticket": "T-1", "n": 5, "urgent": True, "deep": {"ticket": "T-1"}}))
-    of_ada = OfAda(*request_of(TENANT)._replace(actor="key:a"))
+    of_ada = request_of(TENANT)._replace(actor="key:a", on_behalf_of="ada")
     await loop.execute(of_ada, start(second, "beta", metadata={"ticket": "T-1", "n": "5", "note": None}))
     await loop.execute(request_of(TENANT)._replace(actor="key:a"), start(third, "gamma", "gamma", metadata={"ticket": "T-2"}))
     await give(side, start(foreign, "beta", metadata={"ticket": "T-1"}), tenant=OTHER)

@@ -1,6 +1,7 @@
 """All commits that do not wait for the disk, besides those of `test_commits_of_readers`: PostgreSQL is killed, and they are lost.
 
-What each may bring after the crash is told here: leases and members, sessions of workers and their offers, lines of agents.
+What each may bring after the crash is told here: leases and members, sessions of workers and their offers, lines of agents, uses of
+keys.
 """
 
 import ast
@@ -14,12 +15,14 @@ import pytest
 import pytest_asyncio
 
 from adapters.embedded import EmbeddedServices
+from adapters.postgres.key_uses import PostgresKeyUses
 from adapters.postgres.leases import PostgresLeases, formats_of_all, members
 from adapters.postgres.log.histories import PostgresHistories
 from adapters.postgres.pool import Pool, open_pool
 from adapters.postgres.work_logs import PostgresWorkLogs
 from adapters.postgres.worker_sessions import PostgresWorkerSessions
 from application.engine.ports.checkpoints import SteppedBack
+from application.engine.ports.key_uses import KeyUse
 from application.engine.ports.leases import Readable
 from application.engine.ports.sessions import Offered, WorkerSession
 from application.engine.ports.work_logs import Author, NewLines, WorkLine
@@ -36,6 +39,7 @@ from tests.integration.test_projections import SEEN, working
 
 ROOT = Path(__file__).parents[2]
 TRIED = {
+    "adapters/postgres/key_uses.py": "test_a_use_of_a_key_that_a_crash_took_is_noted_with_the_next_use",
     "adapters/postgres/work_logs.py": "test_lines_that_a_crash_took_leave_no_gap_and_no_number_twice",
     "adapters/postgres/worker_sessions.py": "test_a_session_that_a_crash_took_is_opened_again_by_its_worker",
     "migrations/0012_sharing.sql": "test_leases_that_a_crash_took_are_taken_anew_by_the_next_beats",
@@ -209,3 +213,17 @@ async def test_lines_that_a_crash_took_leave_no_gap_and_no_number_twice(durable:
     assert await found() == ([(1, "a"), (2, "b")], 1)
     await logs.write(lines("e"))
     assert await found() == ([(1, "a"), (2, "b"), (3, "e")], 2)
+
+
+async def test_a_use_of_a_key_that_a_crash_took_is_noted_with_the_next_use(durable: EmbeddedServices, log: Log) -> None:
+    """The time of a last use may step back to the one that was on the disk, and no further."""
+    uses, tenant, key = PostgresKeyUses(log.database), new_id(), new_id()
+    seconds_ago = "SELECT round(extract(epoch FROM now() - used_at) / 1000)::int FROM api_key_use"
+    await uses.write([KeyUse(key, tenant, 9_000.0)])
+    await log.create("whatever waits takes it to the disk")
+    await uses.write([KeyUse(key, tenant, 5_000.0)])
+    assert await log.rows(seconds_ago) == [(5,)] and await log.rows(FLUSHED) == [(False,)]
+    await crashed(durable, log)
+    assert await log.rows(seconds_ago) == [(9,)]
+    await uses.write([KeyUse(key, tenant, 2_000.0)])
+    assert await log.rows(seconds_ago) == [(2,)]
