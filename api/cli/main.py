@@ -22,6 +22,7 @@ from api.cli import (
     projects,
     replay,
     restored,
+    roles,
     runs,
     tenants,
     tools,
@@ -52,6 +53,7 @@ app.add_typer(workers.app, name="workers")
 app.add_typer(invocations.app, name="invocations")
 app.add_typer(projections.app, name="projections")
 app.add_typer(keys.app, name="keys")
+app.add_typer(roles.app, name="roles")
 app.add_typer(tenants.app, name="tenants")
 app.add_typer(audit.app, name="audit")
 app.add_typer(nats.app, name="nats")

@@ -4,10 +4,12 @@ import json
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from api.cli import output
+from api.cli.main import app
 from api.http.conventions.errors import response_to
-from domain.access import Action, NotPermitted, Role
+from domain.access import PERMISSIONS, Action, NotPermitted, Role
 from domain.errors import Forbidden
 from tidelog.errors import PermissionDeniedError, api_error
 
@@ -56,3 +58,11 @@ def test_the_sdk_has_the_parts_of_the_refusal() -> None:
     assert (refusal.action, refusal.role, refusal.roles) == ("log.read", "worker", ("owner", "admin", "operator", "auditor"))
     other = api_error(403, {"code": "forbidden", "detail": "no"})
     assert isinstance(other, PermissionDeniedError) and (other.action, other.role, other.roles) == (None, None, ())
+
+
+def test_the_table_of_roles_is_the_one_that_decides() -> None:
+    told = json.loads(CliRunner().invoke(app, ["roles", "list", "--json"]).stdout)
+    assert told == {role: sorted(actions) for role, actions in PERMISSIONS.items()}
+    lines = CliRunner().invoke(app, ["roles", "list"]).stdout.splitlines()
+    [start] = [line.split() for line in lines if line.split()[:1] == ["runs.start"]]
+    assert start[1:] == ["yes", "yes", "–", "yes", "–", "–"]
