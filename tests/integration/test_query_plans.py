@@ -35,6 +35,7 @@ from projections.run_terms import term
 from projections.runs import queries
 from projections.runs.queries import NEWEST_CALLS_OF_RUN
 from projections.runs.rows import FIND_CALLS, FIND_RUNS, FIND_STEPS, FIND_STEPS_OF
+from projections.runs.starters import starters
 from tests.integration.plans_kit import explained
 
 ROWS = 20_000
@@ -292,6 +293,9 @@ HOT_QUERIES: dict[str, tuple[Callable[[Hot], Awaitable[object]], str]] = {
     ),
     "the rows of calls that events change": (
         lambda hot: hot.connection.execute(FIND_CALLS, [[uuid(ROOT, 4)], [uuid(ROW, 4_500)]]), "run_call_pkey"
+    ),
+    "who started the runs of a list": (
+        lambda hot: starters(hot.connection, BIG, [uuid(STREAM, n) for n in range(100)]), "event_stream_key"
     ),
     "runs": (list_runs(tenant_id=SMALL, before=uuid(ROW, ROWS // 2 + 5)), "run_pkey run_tenant_time"),
     "runs, the first page": (list_runs(tenant_id=SMALL, before=None), "run_tenant_time"),
