@@ -102,8 +102,9 @@ async def test_an_upgrade_loses_nothing_and_leaves_no_call_in_doubt(services: Em
                     stop.set()
                     await ended(loading, END_TIMEOUT_S)
                     await ended(holding_them, END_TIMEOUT_S)
-                    snapshot = await settled(database_url, services.nats_url)
+                    await settled(database_url, services.nats_url)
                     checks = await checked(http)
+                    snapshot = await settled(database_url, services.nats_url)  # with the entries of the checks in the audit trail
                 finally:
                     await end(loading, holding_them)
                 runs = [*load.runs, *held.runs]
