@@ -1,0 +1,32 @@
+"""The table of permissions: what it allows, and what a refusal says."""
+
+import itertools
+
+import pytest
+
+from domain.access import PERMISSIONS, Action, NotPermitted, Role, may, may_give, must_be_allowed, roles_that_may
+
+
+def test_who_may_not_is_refused_with_the_roles_that_may() -> None:
+    for role, action in itertools.product(Role, Action):
+        if action in PERMISSIONS[role]:
+            must_be_allowed(role, action)
+            continue
+        with pytest.raises(NotPermitted) as refused:
+            must_be_allowed(role, action)
+        assert (refused.value.role, refused.value.action, refused.value.roles) == (role, action, roles_that_may(action))
+    with pytest.raises(NotPermitted) as refused:
+        must_be_allowed(Role.AUDITOR, Action.RUNS_START)
+    assert refused.value.message == (
+        "`runs.start` is not allowed to a key of the role auditor; roles that may: owner, admin, developer"
+    )
+
+
+def test_a_worker_only_works_and_an_auditor_changes_nothing() -> None:
+    assert [action for action in Action if may(Role.WORKER, action)] == [Action.WORKERS_WORK]
+    assert all(action.endswith((".read", ".export")) for action in Action if may(Role.AUDITOR, action))
+
+
+def test_only_owners_give_what_owners_have() -> None:
+    given = {(giver, role) for giver, role in itertools.product(Role, Role) if may_give(giver, role)}
+    assert given == {(Role.OWNER, role) for role in Role} | {(Role.ADMIN, role) for role in Role if role is not Role.OWNER}
