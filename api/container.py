@@ -60,10 +60,10 @@ class MemberView(Protocol):
 class Container:
     settings: Settings
     database: Database
-    """For reads. `database` and `feed` use the reads' share of the connections."""
+    """For the process's own work."""
     feed: EventFeed
+    """For the reads of requests: it shows one tenant at a time."""
     index: LogIndex
-    """Also uses the reads' share."""
     histories: HistoryKeeper
     command_database: Database
     """For the data that commands need beside the log. Uses the commands' share of the connections, as `commands` does."""
@@ -97,6 +97,8 @@ class Container:
     """The running processes of the server. Raises Unavailable."""
     streams: Callable[[], Awaitable[Mapping[str, int]]]
     """`relay` or `fanout` → the position up to which it has copied the log into JetStream, if known. Raises Unavailable."""
+    row_level_security: Callable[[], Awaitable[bool]]
+    """Whether the database shows the reads of requests one tenant at a time. Raises Unavailable."""
     durable: Callable[[], Awaitable[bool]]
     """Whether an answered append is on disk. False for a database that is marked as throw-away.
 

@@ -84,11 +84,11 @@ class AgentQueries:
         self._database = database
 
     async def list(self, tenant_id: UUID, *, limit: int, after: str | None, capability: str | None) -> Positioned[Page[AgentView]]:
-        async with reading(self._database, PROJECTION.name) as (connection, position):
+        async with reading(self._database, PROJECTION.name, tenant_id) as (connection, position):
             return Positioned(await list_agents(connection, tenant_id, limit=limit, after=after, capability=capability), position)
 
     async def names(self, tenant_id: UUID) -> Sequence[str]:
         sql = "SELECT name FROM agent WHERE tenant_id = %s ORDER BY name LIMIT %s"
-        async with self._database.connection() as connection:
+        async with self._database.connection(tenant_id) as connection:
             rows = await (await connection.execute(sql, [tenant_id, MOST_NAMES])).fetchall()
         return [row[0] for row in rows]

@@ -141,5 +141,5 @@ class AuditQueries:
         self._database = database
 
     async def list(self, tenant_id: UUID, wanted: AuditWanted) -> Positioned[Page[AuditEntryView]]:
-        async with reading(self._database, PROJECTION.name) as (connection, position):
+        async with reading(self._database, PROJECTION.name, tenant_id) as (connection, position):
             return Positioned(await list_entries(connection, tenant_id, wanted, position), position)

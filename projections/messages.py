@@ -160,7 +160,7 @@ class MessageQueries:
         self._database = database
 
     async def list(self, tenant_id: UUID, run_id: UUID, *, limit: int, after: int | None) -> Positioned[Page[MessageView]]:
-        async with reading(self._database, PROJECTION.name) as (connection, position):
+        async with reading(self._database, PROJECTION.name, tenant_id) as (connection, position):
             return Positioned(await list_messages(connection, tenant_id, run_id, limit=limit, after=after), position)
 
     def sent(self, recorded: RecordedEvent) -> MessageView:

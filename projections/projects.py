@@ -78,5 +78,5 @@ class ProjectQueries:
         self._database = database
 
     async def list(self, tenant_id: UUID, *, limit: int, after: UUID | None) -> Positioned[Page[ProjectView]]:
-        async with reading(self._database, PROJECTION.name) as (connection, position):
+        async with reading(self._database, PROJECTION.name, tenant_id) as (connection, position):
             return Positioned(await list_projects(connection, tenant_id, limit=limit, after=after), position)

@@ -112,7 +112,8 @@ async def list_keys(connection: Connection, tenant_id: UUID, *, limit: int, befo
     sql = """
     SELECT k.key_id, label, role, now(), issued_at, expires_at, rotated_to, revoked_at, revoke_reason, used_at
     FROM (
-        SELECT * FROM api_key WHERE tenant_id = %(tenant)s AND (%(before)s::uuid IS NULL OR key_id < %(before)s)
+        SELECT key_id, tenant_id, label, role, issued_at, expires_at, rotated_to, revoked_at, revoke_reason
+        FROM api_key WHERE tenant_id = %(tenant)s AND (%(before)s::uuid IS NULL OR key_id < %(before)s)
         ORDER BY key_id DESC LIMIT %(limit)s
     ) AS k LEFT JOIN api_key_use AS u ON u.key_id = k.key_id AND u.tenant_id = k.tenant_id ORDER BY k.key_id DESC
     """
@@ -170,9 +171,9 @@ class ApiKeyQueries:
             return await find_keys(connection, sha256s)
 
     async def list(self, tenant_id: UUID, *, limit: int, before: UUID | None) -> Positioned[Page[ApiKeyView]]:
-        async with reading(self._lists, PROJECTION.name) as (connection, position):
+        async with reading(self._lists, PROJECTION.name, tenant_id) as (connection, position):
             return Positioned(await list_keys(connection, tenant_id, limit=limit, before=before), position)
 
     async def get(self, tenant_id: UUID, key_id: UUID) -> Positioned[ApiKeyView | None]:
-        async with reading(self._lists, PROJECTION.name) as (connection, position):
+        async with reading(self._lists, PROJECTION.name, tenant_id) as (connection, position):
             return Positioned(await get_key(connection, tenant_id, key_id), position)

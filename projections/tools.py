@@ -83,11 +83,11 @@ class ToolQueries:
         self._database = database
 
     async def list(self, tenant_id: UUID, *, limit: int, after: str | None) -> Positioned[Page[ToolView]]:
-        async with reading(self._database, PROJECTION.name) as (connection, position):
+        async with reading(self._database, PROJECTION.name, tenant_id) as (connection, position):
             return Positioned(await list_tools(connection, tenant_id, limit=limit, after=after), position)
 
     async def names(self, tenant_id: UUID) -> Sequence[str]:
         sql = "SELECT name FROM tool WHERE tenant_id = %s ORDER BY name LIMIT %s"
-        async with self._database.connection() as connection:
+        async with self._database.connection(tenant_id) as connection:
             rows = await (await connection.execute(sql, [tenant_id, MOST_NAMES])).fetchall()
         return [row[0] for row in rows]

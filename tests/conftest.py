@@ -22,6 +22,7 @@ from psycopg.sql import SQL, Identifier
 from adapters.embedded import EmbeddedServices
 from adapters.postgres.migrate import migrate
 from tests.integration.nats_kit import NatsProcess, running_nats
+from tests.kit.copies import copy_database
 from tests.temporary import keep_temporary_files_in_memory
 
 TEMPLATE = "tidelog_template"
@@ -124,8 +125,8 @@ async def services() -> AsyncIterator[EmbeddedServices]:
 async def database_url(services: EmbeddedServices) -> AsyncIterator[str]:
     """A fresh, migrated database. Its URL names the role of the application: the owner of the tables, no superuser."""
     name = f"test_{uuid.uuid4().hex}"
-    clone = SQL("CREATE DATABASE {} OWNER {} TEMPLATE {} STRATEGY file_copy")
-    await _administer(services, clone.format(Identifier(name), Identifier(_owner(services)), Identifier(TEMPLATE)))
+    async with await psycopg.AsyncConnection.connect(services.admin_database_url, autocommit=True) as admin:
+        await copy_database(admin, TEMPLATE, name, _owner(services))
     yield make_conninfo(services.database_url, dbname=name)
     await _administer(services, SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
 

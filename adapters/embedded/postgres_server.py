@@ -43,6 +43,23 @@ SETTINGS: Mapping[str, str] = {
     "log_line_prefix": "%m [%p] %q%u@%d ",
     "cluster_name": "tidelog",
 }
+# The roles that the database's rights are given to, and what the application's login is in them: see adapters/postgres/rights.py.
+MAKE_ROLES = f"""
+DO $$
+DECLARE
+    kind text;
+    role text;
+BEGIN
+    FOREACH kind IN ARRAY ARRAY['owner', 'log', 'app', 'reader'] LOOP
+        role := '{APP_ROLE}_' || kind;
+        IF to_regrole(role) IS NULL THEN
+            EXECUTE format('CREATE ROLE %I NOLOGIN', role);
+            EXECUTE format('GRANT %I TO {APP_ROLE} WITH INHERIT %s, SET TRUE', role, (kind <> 'reader')::text);
+        END IF;
+    END LOOP;
+END
+$$
+"""
 # Without tidelog.throw_away the log refuses appends: see adapters/postgres/durability.py.
 _NOT_DURABLE = {"fsync": "off", "full_page_writes": "off", "tidelog.throw_away": "on"}
 _INITDB_FLAGS = (
@@ -249,6 +266,7 @@ class PostgresServer:
             app, admin = (sql.Literal(self._state.secrets[name]) for name in ("postgres_app", "postgres_admin"))
             await connection.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(APP_ROLE), app))
             await connection.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(ADMIN_ROLE), admin))
+        await connection.execute(MAKE_ROLES)
         if not database_exists:
             await connection.execute(
                 sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(DATABASE), sql.Identifier(APP_ROLE))

@@ -2,8 +2,9 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from uuid import UUID
 
-from adapters.postgres.pool import Connection, Connections, translate_errors
+from adapters.postgres.pool import Connection, Connections, read_for, translate_errors
 from application.engine.ports import database as ports
 
 Database = ports.Database[Connection]
@@ -16,13 +17,16 @@ class PostgresDatabase:
         self._pool = pool
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
+    async def connection(self, tenant_id: UUID | None = None) -> AsyncIterator[Connection]:
         with translate_errors():
             async with self._pool.connection() as connection:
+                await read_for(connection, tenant_id)
                 yield connection
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
+    async def transaction(self, tenant_id: UUID | None = None) -> AsyncIterator[Connection]:
         with translate_errors():
-            async with self._pool.connection() as connection, connection.pipeline(), connection.transaction():
-                yield connection
+            async with self._pool.connection() as connection:
+                await read_for(connection, tenant_id)
+                async with connection.pipeline(), connection.transaction():
+                    yield connection

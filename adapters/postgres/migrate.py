@@ -14,7 +14,7 @@ from importlib.resources.abc import Traversable
 import psycopg
 import structlog
 
-from adapters.postgres import pool
+from adapters.postgres import pool, rights
 from domain.errors import TidelogError, Unavailable
 
 log = structlog.get_logger(__name__)
@@ -71,7 +71,7 @@ async def pending(database_url: str, *, migrations: Sequence[Migration] | None =
     """The files that `migrate` would apply, in order. Writes nothing. Raises MigrationError, Unavailable."""
     shipped = load_migrations() if migrations is None else migrations
     with pool.translate_errors():
-        connection = await pool.connect(database_url, role="migrate")
+        connection = await pool.connect(database_url, role="migrate", rights="login")
         async with connection:
             return await _pending(connection, shipped)
 
@@ -93,6 +93,7 @@ async def migrate(
         connection = await pool.connect(
             database_url,
             role="migrate",
+            rights="login",
             statement_timeout=statement_timeout,
             options={"lock_timeout": f"{round(lock_timeout * 1000)}ms", "client_min_messages": "warning"},
         )
@@ -109,6 +110,8 @@ async def migrate(
                 raise MigrationError(f"this account may not migrate the database: {str(error).splitlines()[0]}") from error
             for migration in waiting:
                 await _apply(connection, migration)
+            if migrations is None:
+                await rights.apply(connection)
             return waiting
 
 

@@ -8,7 +8,8 @@ import socket
 import traceback
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
+from uuid import UUID
 
 import psycopg
 import structlog
@@ -24,6 +25,23 @@ log = structlog.get_logger(__name__)
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 Pool = AsyncConnectionPool[Connection]
+
+
+Rights = Literal["app", "reader", "login"]
+"""The role whose rights a connection has: see adapters/postgres/rights.py. `login`: those of the login, to migrate."""
+
+# Where the roles own nothing, a dump was restored without owners: the rights are given again by the next migration.
+TAKE_APP = """
+    SELECT set_config('role', r.rolname, false) FROM access_rights AS a JOIN pg_roles AS r ON r.rolname = a.app
+    WHERE pg_has_role(session_user, r.oid, 'MEMBER')
+      AND (SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'checkpoint'::regclass) = a.app
+"""
+TAKE_READER = """
+    SELECT set_config('role', r.rolname, false) FROM access_rights AS a JOIN pg_roles AS r ON r.rolname = a.reader
+    WHERE pg_has_role(session_user, r.oid, 'MEMBER')
+      AND (SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'checkpoint'::regclass) = a.app
+"""
+READ_FOR = "SELECT set_config('tidelog.tenant', %s, false)"
 
 
 class Connections(Protocol):
@@ -151,29 +169,67 @@ def _conninfo(database_url: str, role: str, statement_timeout: float, options: d
 class _SingleConnection(psycopg.AsyncConnection[tuple[Any, ...]]):
     """A connection of which nothing is left on the server if opening it was cancelled."""
 
+    reads_for: UUID | Literal["everybody", "unknown"] | None = "everybody"
+    """The tenant whose rows the role `reader` sees; None: no tenant's. `everybody`: the connection has another role.
+    `unknown`: it may be one or another."""
+
     @classmethod
     async def connect(cls, *arguments: Any, **options: Any) -> Self:
+        """`rights`, one of the options: see `Rights`."""
+        rights: Rights = options.pop("rights", "app")
         try:
-            return await super().connect(*arguments, **options)
+            connection = await super().connect(*arguments, **options)
+            try:
+                await connection._take_role(rights)
+            except BaseException:
+                await connection.close()
+                raise
+            return connection
         except asyncio.CancelledError as cancelled:
             # The driver's frames hold the half-open connection, and the exception holds the frames. PostgreSQL would wait a minute
             # for the rest of the login, and a database cannot be dropped meanwhile.
             traceback.clear_frames(cancelled.__traceback__)
             raise
 
+    async def _take_role(self, rights: Rights) -> None:
+        """Takes a role if the roles are in force. Otherwise the connection has the rights of its login."""
+        with contextlib.suppress(errors.UndefinedTable):  # a database that is not migrated to this release yet
+            if rights == "app":
+                await self.execute(TAKE_APP)
+            elif rights == "reader" and await (await self.execute(TAKE_READER)).fetchone() is not None:
+                self.reads_for = None
+
+
+async def read_for(connection: Connection, tenant_id: UUID | None) -> None:
+    """Makes a reading connection show the rows of one tenant, and of no other; None: of no tenant. For others nothing changes.
+
+    To be called outside of a transaction: its end would undo it. It is a round trip when the tenant is not the one of before.
+    """
+    if not isinstance(connection, _SingleConnection) or connection.reads_for in ("everybody", tenant_id):
+        return
+    connection.reads_for = "unknown"
+    await connection.execute(READ_FOR, ["" if tenant_id is None else str(tenant_id)])
+    connection.reads_for = tenant_id
+
 
 async def connect(
-    database_url: str, *, role: str, statement_timeout: float = STATEMENT_TIMEOUT, options: dict[str, str] | None = None
+    database_url: str,
+    *,
+    role: str,
+    rights: Rights = "app",
+    statement_timeout: float = STATEMENT_TIMEOUT,
+    options: dict[str, str] | None = None,
 ) -> Connection:
     """Opens a single connection, in autocommit. `role` names the process in pg_stat_activity. Raises psycopg.Error, OSError."""
     conninfo = _conninfo(database_url, role, statement_timeout, options or {})
-    return await _SingleConnection.connect(conninfo, autocommit=True)
+    return await _SingleConnection.connect(conninfo, rights=rights, autocommit=True)
 
 
 async def open_pool(
     database_url: str,
     *,
     role: str,
+    rights: Rights = "app",
     min_size: int = 1,
     max_size: int = 10,
     timeout: float = 5.0,
@@ -189,7 +245,7 @@ async def open_pool(
     pool = _TellingPool(
         _conninfo(database_url, role, statement_timeout, {}),
         connection_class=_connection_class(trouble, statement_timeout + GRACE),
-        kwargs={"autocommit": True},
+        kwargs={"autocommit": True, "rights": rights},
         min_size=min_size,
         max_size=max_size,
         timeout=timeout,

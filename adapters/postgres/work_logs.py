@@ -88,7 +88,7 @@ class PostgresWorkLogs:
             "tenant": tenant_id, "run": run_id, "after": after, "level": level, "agent": agent, "step": step, "limit": limit + 1,
             "bytes": PAGE_BYTES,
         }  # fmt: skip
-        async with self._database.connection() as connection:
+        async with self._database.connection(tenant_id) as connection:
             # The tally first: lines that are recorded in between are then on the page, and what it counts is not too much.
             tally = await (await connection.execute(TALLY, [tenant_id, run_id])).fetchone()
             rows = await (await connection.execute(PAGE, wanted)).fetchall()

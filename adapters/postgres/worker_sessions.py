@@ -229,13 +229,13 @@ class PostgresWorkerSessions:
     ) -> list[ListedSession]:
         worker, session = after or (None, None)
         values = {"tenant": tenant_id, "worker": worker, "session": session, "limit": limit}
-        async with self._database.connection() as connection:
+        async with self._database.connection(tenant_id) as connection:
             rows = await (await connection.execute(OF_TENANT, values)).fetchall()
         return [_listed(row) for row in rows]
 
     async def offering(self, tenant_id: UUID, kind: str, names: Sequence[str]) -> Mapping[str, int]:
         values = {"tenant": tenant_id, "kind": kind, "names": list(names)}
-        async with self._database.connection() as connection:
+        async with self._database.connection(tenant_id) as connection:
             return dict(await (await connection.execute(OFFERING, values)).fetchall())
 
     async def unoffered(self, *, waiting_s: float, limit: int) -> list[UnofferedWork]:

@@ -133,6 +133,7 @@ class Overrides(TypedDict, total=False):
     log_head: Callable[[], Awaitable[int]]
     members: "Callable[[], Awaitable[Sequence[MemberView]]]"
     streams: Callable[[], Awaitable[Mapping[str, int]]]
+    row_level_security: Callable[[], Awaitable[bool]]
     durable: Callable[[], Awaitable[bool]]
     room: "HealthCheck"
     gaps: "Callable[[], Awaitable[Gaps]]"

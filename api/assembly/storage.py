@@ -75,7 +75,7 @@ async def log_id(parts: Parts) -> str:
 
 @part
 async def history_store(parts: Parts) -> HistoryStore:
-    return PostgresHistories((await pools(parts)).reads)
+    return PostgresHistories((await pools(parts)).commands)
 
 
 @part

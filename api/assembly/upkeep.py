@@ -5,6 +5,7 @@ from functools import partial
 from adapters.nats.connection import NatsRefused, probe
 from adapters.postgres import migrate as migrations
 from adapters.postgres import pool as postgres
+from adapters.postgres import rights
 from adapters.postgres.durability import Durability, inspect
 from adapters.postgres.log.histories import PostgresHistories
 from adapters.postgres.log.identity import become_a_copy
@@ -53,6 +54,13 @@ async def durability(database_url: str) -> Durability:
     with postgres.translate_errors():
         async with await postgres.connect(database_url, role="doctor") as connection:
             return await inspect(connection)
+
+
+async def roles_off(database_url: str) -> str:
+    """Why the roles of the database are not in force. Empty: they are. Raises Unavailable."""
+    with postgres.translate_errors():
+        async with await postgres.connect(database_url, role="doctor", rights="login") as connection:
+            return (await rights.inspect(connection)).why_not
 
 
 async def nats_lets_in(settings: Settings, timeout: float) -> None:

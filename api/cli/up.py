@@ -139,6 +139,9 @@ async def _migrate(check: bool, as_json: bool) -> None:
     set_up_logging(settings, "migrate")
     url = settings.database_url.get_secret_value()
     names = await (upkeep.pending_migrations(url) if check else upkeep.migrate(url))
+    why_not = await upkeep.roles_off(url) if not (check and names) else ""
+    if why_not:
+        output.note(f"the roles of the database are not in force: {why_not}; see docs/how-to/use-your-own-servers.md#roles")
     if as_json:
         output.document({"pending" if check else "applied": names})
     elif not names:

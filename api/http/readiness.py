@@ -86,6 +86,7 @@ async def _readiness(container: Container) -> tuple[dict[str, Any], Activity | N
             async with asyncio.timeout(CHECK_TIMEOUT_S):
                 report |= await _lags(container, copied)
             dependencies["durability"], report["durable"] = await _durability(container)
+            report["row_level_security"] = await container.row_level_security()
             dependencies["disk"] = await _disk(container)
         except (TidelogError, TimeoutError) as error:
             dependencies["postgres"] = str(error) or "no answer in time"

@@ -41,7 +41,8 @@ class JoinedResults:
         for first in range(0, len(self.steps), READ_TOGETHER):
             some = self.steps[first : first + READ_TOGETHER]
             wanted = {step.key: position_of(place) for step in some if (place := _large(step, "result")) is not None}
-            found = {event.position: event for event in await self.run.feed.at(list(wanted.values()))} if wanted else {}
+            events = await self.run.feed.at(list(wanted.values()), tenant_id=self.run.tenant_id) if wanted else []
+            found = {event.position: event for event in events}
             for step in some:
                 if step.key not in wanted:
                     yield step.key, step.result

@@ -16,6 +16,7 @@ leaves the planner no other way. At any other time, a look from behind costs the
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from uuid import UUID
 
 from application.engine.ports.checkpoints import Checkpoint, LostOwnership, SteppedBack
 from domain.errors import ProjectionBehind
@@ -148,16 +149,16 @@ async def parked(connection: Connection) -> dict[str, int]:
 
 
 @asynccontextmanager
-async def reading(database: Database, read_model: str) -> AsyncIterator[tuple[Connection, int]]:
-    """A connection to ask a read model, and the position that the read model had before it is asked."""
-    async with database.connection() as connection:
+async def reading(database: Database, read_model: str, tenant_id: UUID) -> AsyncIterator[tuple[Connection, int]]:
+    """A connection to ask a read model about a tenant, and the position that the read model had before it is asked."""
+    async with database.connection(tenant_id) as connection:
         yield connection, await position_of(connection, read_model)
 
 
 @asynccontextmanager
-async def reading_at(database: Database, read_model: str, position: int) -> AsyncIterator[Connection]:
-    """A connection to ask a read model that has a position. Raises ProjectionBehind."""
-    async with reading(database, read_model) as (connection, reached):
+async def reading_at(database: Database, read_model: str, position: int, tenant_id: UUID) -> AsyncIterator[Connection]:
+    """A connection to ask a read model that has a position about a tenant. Raises ProjectionBehind."""
+    async with reading(database, read_model, tenant_id) as (connection, reached):
         if reached < position:
             raise ProjectionBehind(f"the read model '{read_model}' is at position {reached}, not yet at {position}")
         yield connection

@@ -49,10 +49,21 @@ JOIN known AS live USING (of_table, definition, indisprimary, indisunique, nth)
 WHERE made.place = %(made)s AND live.place = %(live)s AND made.name <> live.name
 """
 GRANTS = """
-SELECT c.relname, g.privilege_type, CASE WHEN g.grantee <> 0 THEN pg_get_userbyid(g.grantee) END
-FROM pg_class AS c CROSS JOIN LATERAL aclexplode(c.relacl) AS g
+SELECT c.relname, g.privilege_type, g.attname, CASE WHEN g.grantee <> 0 THEN pg_get_userbyid(g.grantee) END
+FROM pg_class AS c CROSS JOIN LATERAL (
+    SELECT privilege_type, NULL::name AS attname, grantee FROM aclexplode(c.relacl)
+    UNION ALL
+    SELECT x.privilege_type, a.attname, x.grantee FROM pg_attribute AS a CROSS JOIN LATERAL aclexplode(a.attacl) AS x
+    WHERE a.attrelid = c.oid AND NOT a.attisdropped
+) AS g
 WHERE c.relnamespace = %s::regnamespace AND c.relname = ANY (%s) AND g.grantee <> c.relowner
 """
+POLICIES = """
+SELECT tablename, policyname, permissive, cmd,
+    (SELECT array_agg(CASE r WHEN 'public' THEN NULL ELSE r END) FROM unnest(roles) AS r), qual, with_check
+FROM pg_policies WHERE schemaname = %s AND tablename = ANY (%s)
+"""
+WALLED = "SELECT relname FROM pg_class WHERE relnamespace = %s::regnamespace AND relname = ANY (%s) AND relrowsecurity"
 OPTIONS = """
 SELECT c.relname, o.names, o.value FROM pg_class AS c LEFT JOIN pg_class AS t ON t.oid = c.reltoastrelid
 CROSS JOIN LATERAL (
@@ -139,10 +150,11 @@ async def make(connection: Connection, projection: Projection, schema: str) -> N
         await _set_options(connection, live, schema, projection.tables)
     await _name_indexes(connection, live, schema, projection.tables)
     cursor = await connection.execute(GRANTS, [live, list(projection.tables)])
-    for table, privilege, grantee in await cursor.fetchall():
+    for table, privilege, column, grantee in await cursor.fetchall():
         to = sql.Identifier(grantee) if grantee else sql.SQL("PUBLIC")
-        grant = sql.SQL("GRANT {} ON {} TO {}").format(sql.SQL(privilege), sql.Identifier(schema, table), to)
-        await connection.execute(grant)
+        what = sql.SQL(privilege) if column is None else sql.SQL("{} ({})").format(sql.SQL(privilege), sql.Identifier(column))
+        await connection.execute(sql.SQL("GRANT {} ON {} TO {}").format(what, sql.Identifier(schema, table), to))
+    await _set_policies(connection, live, schema, projection.tables)
 
 
 async def run_ddl(connection: Connection, projection: Projection, schema: str) -> None:
@@ -162,6 +174,24 @@ async def _set_options(connection: Connection, live: str, made: str, tables: Seq
     for table, option, value in await (await connection.execute(OPTIONS, [live, list(tables)])).fetchall():
         parts = sql.Identifier(made, table), sql.Identifier(*option), sql.Literal(value)
         await connection.execute(sql.SQL("ALTER TABLE {} SET ({} = {})").format(*parts))
+
+
+async def _set_policies(connection: Connection, live: str, made: str, tables: Sequence[str]) -> None:
+    """Copies row-level security: which rows whom a table shows."""
+    for (table,) in await (await connection.execute(WALLED, [live, list(tables)])).fetchall():
+        await connection.execute(sql.SQL("ALTER TABLE {} ENABLE ROW LEVEL SECURITY").format(sql.Identifier(made, table)))
+    for table, name, kind, command, roles, using, check in await (
+        await connection.execute(POLICIES, [live, list(tables)])
+    ).fetchall():
+        to = sql.SQL(", ").join(sql.SQL("PUBLIC") if role is None else sql.Identifier(role) for role in roles)
+        parts = [
+            sql.SQL("CREATE POLICY {} ON {} AS {} FOR {} TO {}").format(
+                sql.Identifier(name), sql.Identifier(made, table), sql.SQL(kind), sql.SQL(command), to
+            ),
+            *([sql.SQL("USING ({})").format(sql.SQL(using))] if using is not None else []),
+            *([sql.SQL("WITH CHECK ({})").format(sql.SQL(check))] if check is not None else []),
+        ]
+        await connection.execute(sql.SQL(" ").join(parts))
 
 
 async def _name_indexes(connection: Connection, live: str, made: str, tables: Sequence[str]) -> None:

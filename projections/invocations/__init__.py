@@ -34,11 +34,11 @@ class InvocationQueries:
         self._database = database
 
     async def list(self, tenant_id: UUID, wanted: InvocationsWanted) -> Positioned[Page[InvocationSummary]]:
-        async with reading(self._database, PROJECTION.name) as (connection, position):
+        async with reading(self._database, PROJECTION.name, tenant_id) as (connection, position):
             return Positioned(await list_invocations(connection, tenant_id, wanted), position)
 
     async def list_as_of(self, tenant_id: UUID, position: int, wanted: InvocationsWanted) -> Page[InvocationSummary]:
-        async with reading_at(self._database, PROJECTION.name, position) as connection:
+        async with reading_at(self._database, PROJECTION.name, position, tenant_id) as connection:
             return await list_invocations_as_of(connection, tenant_id, position, wanted)
 
     def replay(self, events: Sequence[RecordedEvent]) -> InvocationView | None:

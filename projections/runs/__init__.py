@@ -60,18 +60,18 @@ class RunQueries:
         self._database = database
 
     async def get(self, tenant_id: UUID, run_id: UUID) -> Positioned[RunView | None]:
-        async with self._database.connection() as connection:
+        async with self._database.connection(tenant_id) as connection:
             return await get_run(connection, tenant_id, run_id)
 
     async def list(self, tenant_id: UUID, wanted: RunsWanted) -> Positioned[Page[RunSummary]]:
-        async with reading(self._database, PROJECTION.name) as (connection, position):
+        async with reading(self._database, PROJECTION.name, tenant_id) as (connection, position):
             if wanted.needs_terms:
                 position = await self._position_of_terms(connection, position)
             page = await list_runs(connection, tenant_id, wanted)
             return Positioned(await with_starters(connection, tenant_id, page), position)
 
     async def list_as_of(self, tenant_id: UUID, position: int, wanted: RunsWanted) -> Page[RunSummary]:
-        async with reading_at(self._database, PROJECTION.name, position) as connection:
+        async with reading_at(self._database, PROJECTION.name, position, tenant_id) as connection:
             if wanted.needs_terms and (reached := await position_of(connection, TERMS)) < position:
                 raise ProjectionBehind(f"the read model '{TERMS}' is at position {reached}, not yet at {position}")
             page = await list_runs_as_of(connection, tenant_id, position, wanted)
@@ -88,7 +88,7 @@ class RunQueries:
         return min(position, reached)
 
     async def calls(self, tenant_id: UUID, run_id: UUID, *, limit: int, after: int) -> Positioned[Page[RunCallView] | None]:
-        async with self._database.transaction() as connection:
+        async with self._database.transaction(tenant_id) as connection:
             await connection.execute(ONE_SNAPSHOT)
             position = await position_of(connection, PROJECTION.name)
             return Positioned(await read_calls(connection, tenant_id, run_id, limit=limit, after=after), position)

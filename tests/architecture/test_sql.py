@@ -20,6 +20,7 @@ NOT_READ_MODELS = {
     "projection_build", "projection_previous", "projection_installation",  # versions of read models
     "idempotency_key",  # answers to requests
     "upkeep",  # the chores of the server
+    "access_rights",  # the roles of the database
     "snapshot",  # states of long streams
     "member", "lease",  # the members that do the work of the engine
     "worker_problem",  # reports of workers
@@ -43,6 +44,10 @@ REVIEWED = {
     ("projections/audit.py", "list_entries"),
     # The statement is one of four constants.
     ("projections/runs/rows.py", "_write"),
+    # Owners, grants and policies, composed of the names in `TABLES` and of names from the catalogue.
+    ("adapters/postgres/rights.py", "_together"),
+    # A copy of a policy that the catalogue has.
+    ("projections/engine/versions.py", "_set_policies"),
     # The text of a migration: a file of this release, checked by its SHA-256.
     ("adapters/postgres/migrate.py", "_apply"),
     # The statements that make a plug-in's tables: code of the installed distribution, like its handler.

@@ -37,6 +37,7 @@ from application.engine.ports.queue import Queue, WorkQueue
 from application.engine.reading.history_keeper import HistoryKeeper
 from domain.errors import Unavailable
 from domain.kernel import RecordedEvent
+from tests.kit.copies import copy_database
 from tests.pace import ANSWER_S, within
 from tests.ports import free_port
 
@@ -149,6 +150,7 @@ class Log:
 
     url: str
     pool: Pool
+    """For the test itself: it may change what a server may not, such as the past."""
     store: PostgresEventStore
     feed: PostgresEventFeed
     signal: AppendSignal
@@ -183,17 +185,19 @@ class Log:
 
 @contextlib.asynccontextmanager
 async def open_log(database_url: str, *, max_event_bytes: int = 256 * 1024) -> AsyncIterator[Log]:
-    pool = await open_pool(database_url, role="test", max_size=6)
+    own = await open_pool(database_url, role="test", rights="login", max_size=2)
+    pool = await open_pool(database_url, role="test", max_size=4)
     store = PostgresEventStore(database_url, pool, max_event_bytes=max_event_bytes)
     signal_ = AppendSignal(database_url)
     await store.start()
     await signal_.start()
     try:
-        yield Log(database_url, pool, store, PostgresEventFeed(pool), signal_, HistoryKeeper(PostgresHistories(pool)))
+        yield Log(database_url, own, store, PostgresEventFeed(pool), signal_, HistoryKeeper(PostgresHistories(pool)))
     finally:
         await signal_.close()
         await store.close()
         await pool.close()
+        await own.close()
 
 
 @contextlib.asynccontextmanager
@@ -205,8 +209,7 @@ async def copied_database(services: EmbeddedServices, name: str, log: Log) -> As
         allow = SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS {}")
         await admin.execute(allow.format(Identifier(source), Literal(False)))
         await admin.execute("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = %s", [source])
-        create = SQL("CREATE DATABASE {} OWNER {} TEMPLATE {} STRATEGY file_copy")
-        await admin.execute(create.format(Identifier(name), Identifier(owner), Identifier(source)))
+        await copy_database(admin, source, name, owner)
         await admin.execute(allow.format(Identifier(source), Literal(True)))
         try:
             yield make_conninfo(log.url, dbname=name)

@@ -47,6 +47,7 @@ from domain.tenants import DEFAULT_TENANT_ID, CreateTenant, IssueApiKey
 from projections.kernel import Connection, Database
 from projections.registry import PROJECTIONS
 from tests.integration.played_worker import PlayedWorker
+from tests.kit.copies import copy_database
 from tests.pace import ANSWER_S, within
 from tidelog.sse import ServerSentEvent, parse_sse
 
@@ -338,9 +339,8 @@ async def fresh_database(services: EmbeddedServices, *, copy_of: str = "dbname=t
     """Copies a database that nobody uses. The default is the migrated database of the fixture `services`."""
     name, owner = f"test_{secrets.token_hex(16)}", str(conninfo_to_dict(services.database_url)["user"])
     copied = str(conninfo_to_dict(copy_of)["dbname"])
-    clone = SQL("CREATE DATABASE {} OWNER {} TEMPLATE {} STRATEGY file_copy")
     async with await psycopg.AsyncConnection.connect(services.admin_database_url, autocommit=True) as connection:
-        await connection.execute(clone.format(Identifier(name), Identifier(owner), Identifier(copied)))
+        await copy_database(connection, copied, name, owner)
         try:
             yield make_conninfo(services.database_url, dbname=name)
         finally:

@@ -101,7 +101,7 @@ HOT_QUERIES: dict[str, tuple[tuple[str, Sequence[Any]], str, int]] = {
     "read_tenant, one run": (by_tenant(TENANTS[0], root_id=ROOTS[400]), "event_root_idx", 20),
     "read_stream": ((READ_STREAM_SQL, (STREAMS[700], 4, 2**31 - 1, TENANTS[0], 2**63 - 1)), "event_stream_key", 20),
     "find_command": ((FIND_COMMAND_SQL, (TENANTS[7], COMMANDS[7])), "command_pkey", 10),
-    "position_at": ((POSITION_AT_SQL, (START + timedelta(hours=6),)), "event_pkey", 100),
+    "position_at": ((POSITION_AT_SQL, (START + timedelta(hours=6), TENANTS[0], TENANTS[0])), "event_tenant_idx", 100),
 }
 
 

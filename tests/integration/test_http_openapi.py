@@ -10,6 +10,7 @@ import httpx2
 import jsonschema
 from starlette.routing import Route
 
+from adapters.postgres.work_logs import PostgresWorkLogs
 from api.http.app import ROUTERS
 from api.http.documents import asyncapi, openapi, pages, schemas
 from api.http.routes.health import router as operations
@@ -173,7 +174,7 @@ async def use_runs(shared: System, http: httpx2.AsyncClient) -> None:
     assert run.json()["result"] == {"done": True}
     assert (await http.get(f"/v1/runs/{run_id}?as_of={position}")).json()["steps"] == run.json()["steps"]
     line = WorkLine(Author(DEFAULT_TENANT_ID, UUID(run_id), "walker", "walker", 1), datetime.now(UTC), 20, "hello")
-    await shared.container.work_logs.write([NewLines(DEFAULT_TENANT_ID, UUID(run_id), [line, line], lost=1)])
+    await PostgresWorkLogs(shared.container.database).write([NewLines(DEFAULT_TENANT_ID, UUID(run_id), [line, line], lost=1)])
     assert (await http.get(f"/v1/runs/{run_id}/logs", params={"limit": 1})).json()["data"][0]["text"] == "hello"
     rest = (await http.get(f"/v1/runs/{run_id}/logs", params={"after": 1, "level": "info", "agent": "walker"})).json()
     assert [(line["line"], line["dropped"]) for line in rest["data"]] == [(2, None), (None, 1)]

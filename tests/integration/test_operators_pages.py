@@ -148,29 +148,29 @@ async def test_a_role_that_appends_and_cannot_change_the_past(services: Embedded
     admin = services.admin_database_url
 
     def named(name: str) -> str:
-        return re.sub(r"\btidelog(_app)?\b", rf"t{mark}\1", block(OWN_SERVERS, name))
+        return re.sub(r"\btidelog(_\w+)?\b", rf"t{mark}\1", block(OWN_SERVERS, name))
 
     url = as_url(make_conninfo(admin, user=f"t{mark}", password="choose-one", dbname=f"t{mark}"))
     async with await psycopg.AsyncConnection.connect(admin, autocommit=True) as connection:
         try:
-            for statement in named("owner").strip().split("\n"):
+            for statement in f"{named('owner')}{named('roles')}{named('application')}".strip().split("\n"):
                 await connection.execute(statement.encode())
             applied = await shell(block(OWN_SERVERS, "migrate"), tmp_path, TIDELOG_DATABASE_URL=url)
             assert "applied: 0001_event_log.sql" in applied
             pending = await shell("tidelog migrate --check", tmp_path, TIDELOG_DATABASE_URL=url)
             assert pending == "The schema is up to date.\n"
-            async with await psycopg.AsyncConnection.connect(make_conninfo(admin, dbname=f"t{mark}"), autocommit=True) as inside:
-                await inside.execute(named("application").encode())
-            application = make_conninfo(url, user=f"t{mark}_app", password="choose-another")
+            application = make_conninfo(url, user=f"t{mark}_server", password="choose-another")
             async with running(application, services.nats_url) as system:
                 await system.command(CreateProject(project_id=new_id(), name="p"))
                 await system.settled()
-                for change in ("UPDATE event SET topic = 'x'", "DELETE FROM event", "TRUNCATE event"):
+                assert await system.container.row_level_security()
+                others = (f"SET ROLE t{mark}_owner", f"SET ROLE t{mark}_log", f"SET ROLE t{mark}")
+                for change in ("UPDATE event SET topic = 'x'", "DELETE FROM event", "TRUNCATE event", *others):
                     with pytest.raises(psycopg.errors.InsufficientPrivilege):
                         await system.sql(change)
         finally:
             await connection.execute(SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(Identifier(f"t{mark}")))
-            for role in (f"t{mark}_app", f"t{mark}"):
+            for role in (f"t{mark}_server", f"t{mark}", *(f"t{mark}_{kind}" for kind in ("owner", "log", "app", "reader"))):
                 await connection.execute(SQL("DROP ROLE IF EXISTS {}").format(Identifier(role)))
 
 

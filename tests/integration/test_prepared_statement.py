@@ -28,6 +28,7 @@ PREPARE = """
 # The trigger runs when the transaction ends, after the rows of the statement were sent.
 FAILS_LATER = """
     CREATE TABLE late (n integer);
+    GRANT INSERT ON late TO PUBLIC;
     CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN RAISE EXCEPTION 'the commit fails' USING ERRCODE = 'check_violation'; END $$;
     CREATE CONSTRAINT TRIGGER late AFTER INSERT ON late DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse();
@@ -54,7 +55,7 @@ class Side:
 
 @pytest_asyncio.fixture
 async def admin(database_url: str) -> AsyncIterator[pool.Connection]:
-    async with await pool.connect(database_url, role="test") as connection:
+    async with await pool.connect(database_url, role="test", rights="login") as connection:
         await connection.execute(FAILS_LATER)
         yield connection
 

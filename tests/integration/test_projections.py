@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import psycopg
 import pytest
 import structlog
 
@@ -65,7 +66,7 @@ async def test_what_breaks_a_handler_is_parked_with_what_follows_it(database_url
         async with working(ProjectionRunner((SEEN, PROJECTS), log.database, log)):
             await log.until("seen")
         [follower, _] = await log.create("follower", "c")
-        async with log.database.connection() as connection:  # the root of the broken event has further events
+        async with await psycopg.AsyncConnection.connect(log.url) as connection:  # the root of the broken event has further events
             await connection.execute("UPDATE event SET root_id = %s WHERE originator_id = %s", [broken, follower])
         async with working(ProjectionRunner((SEEN, PROJECTS), log.database, log)):  # the runner keeps the waiting roots
             await log.until("seen")

@@ -6,13 +6,16 @@ from typing import Any
 from uuid import UUID
 
 from adapters.postgres.log.event_store import EVENT_COLUMNS, LAST_POSITION
-from adapters.postgres.log.head import HEAD_SQL
-from adapters.postgres.pool import Connections, translate_errors
+from adapters.postgres.pool import Connections, read_for, translate_errors
 from domain.errors import NotFound
 from domain.kernel import RecordedEvent
 
+HEAD_SQL = "SELECT log_position()"  # not the newest event: a connection that reads for one tenant does not see it
 READ_SQL = f"SELECT {EVENT_COLUMNS} FROM event WHERE notification_id > %s ORDER BY notification_id LIMIT %s"
-AT_SQL = f"SELECT {EVENT_COLUMNS} FROM event WHERE notification_id = ANY (%s) ORDER BY notification_id"
+AT_SQL = f"""
+    SELECT {EVENT_COLUMNS} FROM event WHERE notification_id = ANY (%s) AND tenant_id = coalesce(%s, tenant_id)
+    ORDER BY notification_id
+"""
 # `IS NOT DISTINCT FROM` hides the tenant from the planner. Without statistics, as in a young log, the planner would otherwise read
 # the tenant's whole log for each run, by event_tenant_idx.
 ROOTS_SQL = f"""
@@ -25,8 +28,8 @@ ROOTS_SQL = f"""
     ORDER BY found.notification_id
 """
 
-# recorded_at never decreases with the position, so halving finds the last event of a time. A position whose event is no longer in
-# the table counts as the next position that has one.
+# recorded_at never decreases with the position, so halving finds the last event of a time. A position counts as the tenant's next
+# position: so the tenant's own events are looked at, and no other's.
 POSITION_AT_SQL = """
     WITH RECURSIVE search (low, high) AS (
         SELECT 0::bigint, position FROM log_head
@@ -35,7 +38,11 @@ POSITION_AT_SQL = """
         FROM search
         CROSS JOIN LATERAL (SELECT (low + high + 1) / 2) AS half (middle)
         CROSS JOIN LATERAL (
-            SELECT recorded_at <= %s FROM event WHERE notification_id >= middle ORDER BY notification_id LIMIT 1
+            SELECT max(recorded_at) <= %s FROM (
+                SELECT recorded_at FROM event
+                WHERE (tenant_id, notification_id) >= (%s, middle) AND (tenant_id, notification_id) <= (%s, high)
+                ORDER BY tenant_id, notification_id LIMIT 1
+            ) AS following
         ) AS probe (early)
         WHERE low < high
     )
@@ -52,8 +59,8 @@ class PostgresEventFeed:
     async def read(self, *, after: int, limit: int) -> list[RecordedEvent]:
         return [RecordedEvent._make(row) for row in await self._fetch(READ_SQL, (after, limit))]
 
-    async def at(self, positions: Sequence[int]) -> list[RecordedEvent]:
-        found = [RecordedEvent._make(row) for row in await self._fetch(AT_SQL, (list(positions),))]
+    async def at(self, positions: Sequence[int], *, tenant_id: UUID | None = None) -> list[RecordedEvent]:
+        found = [RecordedEvent._make(row) for row in await self._fetch(AT_SQL, (list(positions), tenant_id), tenant_id)]
         if missing := set(positions) - {event.position for event in found}:
             raise NotFound(f"the log has no event at position {min(missing)}")
         return found
@@ -72,7 +79,7 @@ class PostgresEventFeed:
         query, parameters = tenant_query(
             tenant_id, after=after, limit=limit, until=until, root_id=root_id, topics=topics, newest_first=newest_first
         )
-        return [RecordedEvent._make(row) for row in await self._fetch(query, parameters)]
+        return [RecordedEvent._make(row) for row in await self._fetch(query, parameters, tenant_id)]
 
     async def read_roots(self, roots: Sequence[tuple[UUID, UUID, int]], *, limit: int) -> list[RecordedEvent]:
         tenants, root_ids, afters = zip(*roots, strict=True)
@@ -84,15 +91,17 @@ class PostgresEventFeed:
         return int((await self._fetch(HEAD_SQL, ()))[0][0])
 
     async def position_at(self, tenant_id: UUID, at: datetime, *, root_id: UUID | None = None) -> int:
-        [(until,)] = await self._fetch(POSITION_AT_SQL, (at,))
+        [(until,)] = await self._fetch(POSITION_AT_SQL, (at, tenant_id, tenant_id), tenant_id)
         newest = await self.read_tenant(tenant_id, after=0, until=until, root_id=root_id, limit=1, newest_first=True)
         return newest[0].position if newest else 0
 
-    async def _fetch(self, query: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+    async def _fetch(self, query: str, parameters: Sequence[Any], tenant_id: UUID | None = None) -> list[tuple[Any, ...]]:
         with translate_errors():
-            async with self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
-                await cursor.execute(query.encode(), parameters)
-                return await cursor.fetchall()
+            async with self._pool.connection() as connection:
+                await read_for(connection, tenant_id)
+                async with connection.cursor(binary=True) as cursor:
+                    await cursor.execute(query.encode(), parameters)
+                    return await cursor.fetchall()
 
 
 def tenant_query(

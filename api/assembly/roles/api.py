@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 
-from adapters.postgres import leases, pool
+from adapters.postgres import leases, pool, rights
 from adapters.postgres.database import PostgresDatabase
 from adapters.postgres.durability import durability_of
 from adapters.postgres.key_uses import PostgresKeyUses
@@ -94,8 +94,8 @@ async def refusals(parts: Parts) -> RefusalCounter:
 @part
 async def operations(parts: Parts) -> ProjectionOperations:
     return Operations(
-        await storage.database_of(parts, "reads"),
-        await storage.feed_of(parts, "reads"),
+        await storage.database_of(parts, "commands"),
+        await storage.feed_of(parts, "commands"),
         await tables.projections(parts),
         await tables.plugins(parts),
     )
@@ -103,16 +103,16 @@ async def operations(parts: Parts) -> ProjectionOperations:
 
 @part
 async def parked_events(parts: Parts) -> ParkedEvents:
-    return PostgresParkedEvents(await storage.database_of(parts, "reads"))
+    return PostgresParkedEvents(await storage.database_of(parts, "commands"))
 
 
 @part
 async def index(parts: Parts) -> LogIndex:
-    return PostgresLogIndex((await storage.pools(parts)).reads)
+    return PostgresLogIndex((await storage.pools(parts)).commands)
 
 
 async def _parked(parts: Parts) -> ParkedOperations:
-    events, feed = await parked_events(parts), await storage.feed_of(parts, "reads")
+    events, feed = await parked_events(parts), await storage.feed_of(parts, "commands")
     loop, catalog, queue = await commands(parts), await tables.catalog(parts), await messaging.work_queue(parts)
     of_sagas = partial(effects_of, catalog=catalog, commands=loop, queue=queue)
     of_timers = partial(effects_again, timer_of=timers.set_by, commands=loop, kinds=catalog.commands)
@@ -135,6 +135,11 @@ async def members(parts: Parts) -> Callable[[], Awaitable[Sequence[MemberView]]]
 
 
 @part
+async def row_level_security(parts: Parts) -> Callable[[], Awaitable[bool]]:
+    return partial(rights.in_force, (await storage.pools(parts)).health)
+
+
+@part
 async def durable(parts: Parts) -> Callable[[], Awaitable[bool]]:
     return partial(_durable, (await storage.pools(parts)).health)
 
@@ -150,7 +155,7 @@ async def room(parts: Parts) -> HealthCheck:
 
 @part
 async def gaps(parts: Parts) -> Callable[[], Awaitable[Gaps]]:
-    return partial(gaps_of, (await storage.pools(parts)).reads)
+    return partial(gaps_of, (await storage.pools(parts)).commands)
 
 
 @part
@@ -207,7 +212,7 @@ async def container(parts: Parts) -> Container:
     parts.loops["live"] = feed.run
     return Container(
         settings=parts.settings,
-        database=await storage.database_of(parts, "reads"),
+        database=await storage.database(parts),
         feed=await storage.feed_of(parts, "reads"),
         command_database=await storage.database_of(parts, "commands"),
         index=await index(parts),
@@ -232,6 +237,7 @@ async def container(parts: Parts) -> Container:
         log_head=await log_head(parts),
         members=await members(parts),
         streams=await log_streams.streams(parts),
+        row_level_security=await row_level_security(parts),
         durable=await durable(parts),
         room=await room(parts),
         gaps=await gaps(parts),

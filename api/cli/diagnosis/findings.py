@@ -4,6 +4,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 THROWN_AWAY = "fsync is off, and the database says that it may be lost: answered appends are not on disk"
+ROLES_OFF = "not in force: tenants are kept apart by the server alone, and the database would not refuse its mistake"
+TO_ROLES = "see docs/how-to/use-your-own-servers.md#roles, then `tidelog migrate` and start the server anew"
 TO_DURABILITY = "set fsync = on in postgresql.conf and reload PostgreSQL"
 
 Status = Literal["ok", "note", "warning", "wrong"]

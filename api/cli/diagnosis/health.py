@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from api.cli.diagnosis.asking import Asking
-from api.cli.diagnosis.findings import THROWN_AWAY, TO_DURABILITY, Diagnosis
+from api.cli.diagnosis.findings import ROLES_OFF, THROWN_AWAY, TO_DURABILITY, TO_ROLES, Diagnosis
 from api.cli.diagnosis.members import examine_members
 from api.cli.diagnosis.upkeep import examine_upkeep
 
@@ -23,6 +23,7 @@ async def examine_health(found: Diagnosis, server: Asking) -> bool:
         _dependencies(found, health)
         examine_members(found, health)
         examine_upkeep(found, health)
+        _database_roles(found, health)
         _history(found, health)
         await _lags(found, health, server.ready)
         await _clock(found, server, health)
@@ -50,6 +51,16 @@ def _dependencies(found: Diagnosis, health: dict[str, Any]) -> None:
             found.add(f"{name} link", "ok", "answers the server")
         else:
             found.add(f"{name} link", "wrong", str(how), "the server tries again by itself; its log says more")
+
+
+def _database_roles(found: Diagnosis, health: dict[str, Any]) -> None:
+    known = health.get("row_level_security")
+    if known is None:  # an older server, or one whose database is away
+        return
+    if known:
+        found.add("database roles", "ok", "in force: the database shows reads of requests one tenant at a time")
+    else:
+        found.add("database roles", "warning", ROLES_OFF, TO_ROLES)
 
 
 def _history(found: Diagnosis, health: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from api.cli.diagnosis.findings import THROWN_AWAY, TO_DURABILITY, Diagnosis
+from api.cli.diagnosis.findings import ROLES_OFF, THROWN_AWAY, TO_DURABILITY, TO_ROLES, Diagnosis
 from api.settings import Settings, SettingsError
 
 CHECK_TIMEOUT_S = 5.0
@@ -24,6 +24,7 @@ async def examine_own_servers(found: Diagnosis, settings: Settings) -> None:
                 found.add("database", "warning", f"not migrated yet: {', '.join(waiting)}", "tidelog migrate (or tidelog up)")
             else:
                 found.add("database", "ok", "reachable, schema up to date")
+                await _roles(found, settings.database_url.get_secret_value())
             await _durability(found, settings.database_url.get_secret_value())
     if settings.nats_url is not None:
         from api.assembly import upkeep
@@ -35,6 +36,22 @@ async def examine_own_servers(found: Diagnosis, settings: Settings) -> None:
             found.add("NATS", "wrong", f"TIDELOG_NATS_URL: {error}", "start it with JetStream, or correct what is said")
         else:
             found.add("NATS", "ok", "reachable, JetStream answers")
+
+
+async def _roles(found: Diagnosis, database_url: str) -> None:
+    from api.assembly import upkeep
+    from domain.errors import TidelogError
+
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            why_not = await upkeep.roles_off(database_url)
+    except (TidelogError, TimeoutError) as error:
+        found.add("database roles", "warning", str(error) or "no answer in time", "try again")
+        return
+    if why_not:
+        found.add("database roles", "warning", f"{ROLES_OFF} ({why_not})", TO_ROLES)
+    else:
+        found.add("database roles", "ok", "as they were given")
 
 
 async def _durability(found: Diagnosis, database_url: str) -> None:

@@ -107,6 +107,8 @@ class Readiness(Shown):
     """The position of the newest event."""
     durable: bool | None = None
     """Whether an answered append is on disk."""
+    row_level_security: bool | None = None
+    """Whether the database itself shows the reads of requests one tenant at a time."""
     history: HistoryShown | None = None
     streams: dict[str, Progress] | None = None
     """The copies of the log in JetStream."""

@@ -179,8 +179,11 @@ class EventFeed(Protocol):
         """Events of all tenants with `position > after`, in order. For projections and the relay."""
         ...
 
-    async def at(self, positions: Sequence[int]) -> list[RecordedEvent]:
-        """The events of all tenants at these positions, in order. Raises NotFound if the log lacks one of them."""
+    async def at(self, positions: Sequence[int], *, tenant_id: UUID | None = None) -> list[RecordedEvent]:
+        """The events at these positions, in order. `tenant_id`: the tenant whose events they are; None: any.
+
+        Raises NotFound if the log lacks one of them, or another tenant has it.
+        """
         ...
 
     async def read_tenant(
