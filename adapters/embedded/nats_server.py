@@ -1,7 +1,6 @@
 """NATS with JetStream as a direct child: only on loopback, with a lasting port. The server is ready when JetStream answers."""
 
 import asyncio
-import json
 import os
 import re
 import signal
@@ -12,41 +11,41 @@ import nats
 import nats.errors
 import structlog
 
+from adapters.embedded import nats_accounts
 from adapters.embedded.binaries import Binary
-from adapters.embedded.errors import StartFailed
+from adapters.embedded.errors import EmbeddedError, StartFailed
 from adapters.embedded.files import write_private
 from adapters.embedded.logs import ServerLog
+from adapters.embedded.nats_rights import (
+    INBOX,
+    OPERATOR_USER,
+    SERVER_ACCOUNT,
+    SERVER_USER,
+    WORKER_USER,
+    Subscriber,
+    accounts,
+    subscribers_in,
+    text_of,
+)
 from adapters.embedded.processes import Child, spawn
 from adapters.embedded.state import StateDirectory
 
 log = structlog.get_logger(__name__)
 
-SERVER_USER = "tidelog"
-WORKER_USER = "worker"
-"""The inbox prefix of workers' clients. Workers may subscribe to no other subjects."""
-
 _HOST = "127.0.0.1"
+_PASSWORDS = {SERVER_USER: "nats_server", OPERATOR_USER: "nats_operator", WORKER_USER: "nats_worker"}
+"""The names of the passwords in secrets.json, by user."""
 _ANY_PORT = -1
 _MEMORY_STORE_LIMIT_BYTES = 256 * 1024 * 1024
 _RETRY_S = 5.0
 _STOP_STEPS = ((signal.SIGINT, 10.0),)
 
 
-def worker_permissions(log_id: str | None) -> dict[str, Any]:
-    """The NATS permissions of workers of 0.1.0, for one minor release: to keep and acknowledge work that they had before.
-
-    Workers of later releases have no account. `log_id`: None if the log is not known yet. NATS has no wildcard for a part of a
-    stream's name.
-    """
-    stream = "*" if log_id is None else f"TIDELOG_WORK_{log_id}"
-    return {"publish": {"allow": [f"$JS.ACK.{stream}.>"]}, "subscribe": {"deny": [">"]}}
-
-
 class NatsServer:
     def __init__(
         self, state: StateDirectory, binary: Binary, log_file: ServerLog, *, log_id: str | None, start_timeout_s: float
     ) -> None:
-        """`log_id`: the log whose work workers may acknowledge; see `worker_permissions`. Changes take effect at the next start."""
+        """`log_id`: the log whose subjects the server's user may use; see nats_rights.py. Changes take effect at the next start."""
         self.binary = binary
         self.log_id = log_id
         self.child: Child | None = None
@@ -71,6 +70,7 @@ class NatsServer:
         The server uses its last port again, so that clients reconnect. Without a last port, or if another process has taken it, the
         system chooses a port: the server itself binds port 0 and reports the port, so no process can take the port in between.
         """
+        self._adopt_streams()
         recalled = self._state.recall("nats_port")
         port = recalled if isinstance(recalled, int) and 0 < recalled < 65536 else _ANY_PORT
         # Clients wait for a server that ran a moment ago, so its port is tried for some time.
@@ -87,6 +87,13 @@ class NatsServer:
             self._state.remember(nats_port=self.port)
         await self._jetstream_answers()
 
+    def _adopt_streams(self) -> None:
+        """Streams of a release without accounts stood in the account of all. They are of the server."""
+        old, new = (self._store / "jetstream" / name for name in ("$G", SERVER_ACCOUNT))
+        if old.is_dir() and not new.exists() and not old.parent.is_symlink():
+            old.rename(new)
+            log.info("nats_streams_adopted", account=SERVER_ACCOUNT)
+
     async def stop(self) -> None:
         if self.child is not None:
             await self.child.stop(_STOP_STEPS)
@@ -98,8 +105,8 @@ class NatsServer:
         """Starts the server and reads its port. Returns None if the server listens, and its last log line if it ended."""
         for stale in self._ports_dir.glob("*.ports"):
             stale.unlink()
-        config = json.dumps(self._configuration(port), indent=1, ensure_ascii=False)
-        write_private(self._config, config, self._state.server_owner, sync=False)
+        with nats_accounts.changing(self._config):
+            write_private(self._config, text_of(self._configuration(port)), self._state.server_owner, sync=False)
         offset, output = self.log_file.open()
         try:
             self.child = child = spawn(
@@ -140,7 +147,11 @@ class NatsServer:
             try:
                 async with asyncio.timeout(5):
                     client = await nats.connect(
-                        self.server_url, allow_reconnect=False, connect_timeout=2, error_cb=_told_by_the_call
+                        self.server_url,
+                        allow_reconnect=False,
+                        connect_timeout=2,
+                        error_cb=_told_by_the_call,
+                        inbox_prefix=INBOX,
                     )
                     try:
                         await client.jetstream(timeout=2).account_info()
@@ -154,23 +165,24 @@ class NatsServer:
 
     def _configuration(self, port: int) -> dict[str, Any]:
         """The server's configuration as JSON, which is a subset of its configuration language."""
+        secrets = self._state.secrets
+        passwords = {name: secrets[secret] for name, secret in _PASSWORDS.items()}
         return {
             "server_name": "tidelog",
             "host": _HOST,
             "port": port,
             "ports_file_dir": str(self._ports_dir),
             "jetstream": {"store_dir": str(self._store), "max_memory_store": _MEMORY_STORE_LIMIT_BYTES},
-            "authorization": {
-                "users": [
-                    {"user": SERVER_USER, "password": self._state.secrets["nats_server"]},
-                    {
-                        "user": WORKER_USER,
-                        "password": self._state.secrets["nats_worker"],
-                        "permissions": worker_permissions(self.log_id),
-                    },
-                ]
-            },
+            "accounts": accounts(self.log_id, passwords, self._subscribers()),
         }
+
+    def _subscribers(self) -> list[Subscriber]:
+        """The subscribers of the last start, and those that were added since then (nats_accounts.py)."""
+        try:
+            return subscribers_in(nats_accounts.read(self._config))
+        except EmbeddedError as error:
+            log.warning("nats_subscribers_lost", error=str(error))
+            return []
 
     def _url(self, user: str, secret: str) -> str:
         return f"nats://{user}:{self._state.secrets[secret]}@{_HOST}:{self.port}"

@@ -88,7 +88,7 @@ class EmbeddedServices:
 
     @property
     def nats_url(self) -> str:
-        """URL of NATS for the processes of the server, with all rights."""
+        """URL of NATS for the processes of the server, whose rights end at their log once it is known (`serve_log`)."""
         return self._running_nats().server_url
 
     @property
@@ -142,9 +142,9 @@ class EmbeddedServices:
             log.info("embedded_service_restarted", server=name, pid=server.child.pid if server.child else None)
 
     async def serve_log(self, log_id: str) -> None:
-        """Limits workers on NATS to the work of this log, also in later starts on the same PostgreSQL.
+        """Limits users of NATS to the subjects of this log, also in later starts on the same PostgreSQL.
 
-        NATS is restarted if the log is new to it. Before the first call workers may pull from every queue. Raises EmbeddedError.
+        NATS is restarted if the log is new to it. Before the first call the server may use every subject. Raises EmbeddedError.
         """
         server = self._running_nats()
         if server.log_id != log_id:

@@ -5,7 +5,7 @@ Layout of the data home (the state directory itself, or the folder that its `loc
     lock            held for life by this process and by every server that it starts
     secrets.json    passwords, 0600
     state.json      NATS port, socket folder, identities of the running servers
-    nats.conf       written at each start, 0600
+    nats.conf       written at each start and for each new subscriber, 0600; nats.conf.lock is held for that
     postgres/data   the cluster          nats/   JetStream store
     run/            unix socket, ports file         logs/   one log per server
 
@@ -38,7 +38,7 @@ SPARE_ROOT = Path("/var/lib/tidelog")
 """Place of the data if root starts this process in a folder that the account of the servers cannot reach."""
 
 _LOCK_PATIENCE_S = 5.0
-_SECRET_NAMES = ("postgres_admin", "postgres_app", "nats_server", "nats_worker")
+_SECRET_NAMES = ("postgres_admin", "postgres_app", "nats_server", "nats_operator", "nats_worker")
 
 
 class StateDirectory:

@@ -14,6 +14,7 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from adapters.nats.names import INBOX
 from adapters.nats.security import CredentialsError, NatsSecurity, NoTlsError, SecuredClient
 from application.engine.background import Background
 from domain.errors import Unavailable
@@ -279,7 +280,8 @@ async def probe(url: str, *, security: NatsSecurity, timeout: float) -> None:
         errors.append(error)
 
     options: dict[str, Any] = {"allow_reconnect": False, "max_reconnect_attempts": 1, "reconnect_time_wait": 0.05}
-    options |= {"name": "tidelog-probe", "connect_timeout": _CONNECT_TIMEOUT, "error_cb": keep, **client.security_options()}
+    options |= {"name": "tidelog-probe", "inbox_prefix": INBOX}
+    options |= {"connect_timeout": _CONNECT_TIMEOUT, "error_cb": keep, **client.security_options()}
     try:
         async with asyncio.timeout(timeout):
             await client.connect(servers, **options)

@@ -6,6 +6,9 @@
                                                         tidelog-work.<log id>.<class>.<kind>.… for the classes `high` and `low`
     calls             (no stream)                       tidelog-positions.<log id>
 
+The server's processes get answers on subjects that begin with `INBOX`. A tenant that subscribes to the fan-out has one consumer
+there, and an account, a user and a consumer of one name (`subscriber`). Rights on NATS name all of these (adapters/embedded).
+
 In earlier releases, without log ids in names, the work queue of every log was the stream `WORK`.
 """
 
@@ -17,6 +20,7 @@ from uuid import UUID
 StreamKind = Literal["log", "fan-out", "work queue"]
 
 OLD_WORK_STREAM = "WORK"
+INBOX = "_INBOX_tidelog"
 
 _LOG_ID = r"[A-Za-z0-9-]{1,40}"
 _KINDS: tuple[tuple[StreamKind, str], ...] = (
@@ -61,6 +65,10 @@ def events_stream(log_id: str) -> str:
 
 def work_stream(log_id: str) -> str:
     return f"TIDELOG_WORK_{log_id}"
+
+
+def subscriber(tenant_id: UUID | str) -> str:
+    return f"tenant-{tenant_id}"
 
 
 def log_subjects(log_id: str) -> str:

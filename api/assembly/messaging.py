@@ -1,6 +1,6 @@
 """The connection to NATS, the queue that workers pull from, and the calls between processes."""
 
-from adapters.nats import JetStreamWorkQueue, NatsConnection, NatsPositionCalls
+from adapters.nats import JetStreamWorkQueue, NatsConnection, NatsPositionCalls, names
 from api.assembly import access, storage
 from api.assembly.parts import Parts, part
 from application.engine.ports.positions import PositionCalls
@@ -10,7 +10,8 @@ from application.engine.ports.queue import WorkQueue
 @part
 async def nats(parts: Parts) -> NatsConnection:
     _, url = access.urls(parts.settings)
-    connection = NatsConnection(url, name=f"tidelog-{parts.name}", security=access.nats_security(parts.settings))
+    security = access.nats_security(parts.settings)
+    connection = NatsConnection(url, name=f"tidelog-{parts.name}", security=security, inbox_prefix=names.INBOX)
     await connection.start()
     parts.stack.push_async_callback(connection.close)
     parts.loops["nats"] = connection.failed

@@ -45,6 +45,13 @@ async def tenants(database_url: str, *, limit: int) -> list[TenantView]:
     return found
 
 
+async def has_tenant(database_url: str, tenant_id: UUID) -> bool:
+    """Whether the read model has the tenant. Raises SettingsError, Unavailable."""
+    async with _pool(database_url) as pool, PostgresDatabase(pool).connection() as connection:
+        before = UUID(int=tenant_id.int - 1) if tenant_id.int else None
+        return [one.tenant_id for one in await list_tenants(connection, limit=1, after=before)] == [tenant_id]
+
+
 @asynccontextmanager
 async def _pool(database_url: str) -> AsyncIterator[postgres.Pool]:
     pool = await postgres.open_pool(database_url, role="platform", max_size=2)

@@ -44,7 +44,7 @@ async def streams(settings: "Settings") -> AsyncIterator[Streams]:
     from api.assembly.access import nats_security
 
     configure_logging("error", settings.log_format, role="streams")  # failures are raised
-    database_url, nats_url = _places(settings)
+    database_url, nats_url = places(settings)
     security = NatsSecurity() if settings.nats_url is None else nats_security(settings)
     connection = NatsConnection(nats_url, name="tidelog-streams", security=security)
     await connection.start()
@@ -61,14 +61,14 @@ def known(settings: "Settings") -> bool:
     from api.settings import SettingsError
 
     try:
-        _places(settings)
+        places(settings)
     except SettingsError:
         return False
     return True
 
 
-def _places(settings: "Settings") -> tuple[str, str]:
-    """The URLs of PostgreSQL and NATS."""
+def places(settings: "Settings") -> tuple[str, str]:
+    """The URLs of PostgreSQL and NATS, for the commands of operators. Raises SettingsError, SupervisorError."""
     from adapters.embedded import EmbeddedError
     from adapters.embedded.access import running_database_url, running_nats_url
     from api.settings import SettingsError

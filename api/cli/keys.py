@@ -286,11 +286,11 @@ def _span(option: str, given: str) -> timedelta:
         raise output.CommandFailed(f"{option}: {given!r:.40} is too long", output.WRONG_USAGE) from None
 
 
-def must_be_new(key_file: Path | None) -> None:
+def must_be_new(key_file: Path | None, option: str = "--key-file") -> None:
     """Raises CommandFailed before a key is issued that could not be written."""
     if key_file is not None and (key_file.exists() or not key_file.absolute().parent.is_dir()):
         why = "is there already" if key_file.exists() else "is in no folder that is there"
-        raise output.CommandFailed(f"--key-file: {key_file} {why}", output.WRONG_USAGE)
+        raise output.CommandFailed(f"{option}: {key_file} {why}", output.WRONG_USAGE)
 
 
 def hand_over(text: str, key_id: Any, key_file: Path | None, as_json: bool, said: str, **more: str) -> None:

@@ -16,6 +16,7 @@ from api.cli import (
     large_values,
     logs,
     nats,
+    nats_users,
     options,
     output,
     projections,
@@ -44,6 +45,7 @@ for module in (up, worker, demo, replay, verify, restored, doctor):
 runs.app.registered_commands.extend(logs.app.registered_commands)
 runs.app.registered_commands.extend(contents.app.registered_commands)
 runs.app.registered_commands.extend(large_values.app.registered_commands)
+nats.app.registered_commands.extend(nats_users.app.registered_commands)
 app.add_typer(runs.app, name="runs")
 app.add_typer(projects.app, name="projects")
 app.add_typer(events.app, name="events")

@@ -18,7 +18,10 @@ OLD_QUEUE = "WORK"
 UNUSED_FOR_MIN = 60.0
 """Minutes without use after which a stream counts as unused."""
 
-app = typer.Typer(help="Streams on NATS: list them by log, and remove streams of logs that no longer exist.", no_args_is_help=True)
+app = typer.Typer(
+    help="Streams on NATS: list them by log, remove those of logs that are gone. Users of NATS: let tenants subscribe.",
+    no_args_is_help=True,
+)
 
 
 @app.command("list")

@@ -76,8 +76,9 @@ class Server:
         return make_conninfo("", host=folder, user="tidelog", dbname="tidelog", password=secrets["postgres_app"])
 
     def nats_url(self) -> str:
+        """Of the user of operators, who may look at everything."""
         embedded, secrets = self._embedded()
-        return f"nats://tidelog:{quote(secrets['nats_server'])}@{embedded['nats']['host']}:{embedded['nats']['port']}"
+        return f"nats://operator:{quote(secrets['nats_operator'])}@{embedded['nats']['host']}:{embedded['nats']['port']}"
 
     def _embedded(self) -> tuple[dict[str, Any], dict[str, str]]:
         embedded = json.loads((self.folder / "data" / "server.json").read_text())["embedded"]

@@ -12,6 +12,7 @@ import pytest
 from nats.js.api import ConsumerConfig
 
 from adapters.embedded import EmbeddedServices
+from adapters.embedded.access import running_nats_url
 from tests.integration.system_kit import eventually
 from tests.pace import ANSWER_S
 
@@ -48,7 +49,9 @@ def url_of_workers(services: EmbeddedServices) -> str:
 
 
 async def worker_rights(services: EmbeddedServices, own: str) -> None:
-    server = await nats.connect(services.nats_url, connect_timeout=10)
+    operator = running_nats_url(services.describe())
+    assert operator is not None
+    server = await nats.connect(operator, connect_timeout=10)
     stream = server.jetstream(timeout=ANSWER_S)
     for name in (own, "TIDELOG_WORK_1f-6", "TIDELOG_1f-5_1"):
         await stream.add_stream(name=name, subjects=[f"{name}.>"])

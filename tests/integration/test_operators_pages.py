@@ -17,7 +17,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier
 
 from adapters.embedded import EmbeddedServices, find_nats, find_postgres
-from adapters.embedded.nats_server import worker_permissions
+from adapters.embedded.nats_rights import worker_permissions
 from adapters.postgres.log.identity import log_id_at
 from domain.projects import CreateProject
 from tests.integration.system_kit import PATIENCE_S, System, eventually, new_id, running

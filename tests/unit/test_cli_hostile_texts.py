@@ -32,7 +32,8 @@ HOSTILE = "\x1b[31mRED\x1b]0;pwned\x07\u202eevil\r\nFAKE LINE\n\u2028FAKE LINE\u
 RUN, AGENT_RUN, CALL, PROJECT, MESSAGE, KEY = (UUID(int=(0x0198C0DE << 96) | (7 << 76) | (2 << 62) | n) for n in range(6))
 FAILURE = Failure(type="Error", message=HOSTILE, kind="permanent")
 
-ONLY_LOCAL = {"up", "serve", "migrate", "worker", "demo", "restored", "nats list", "nats prune", "roles list",
+ONLY_LOCAL = {"up", "serve", "migrate", "worker", "demo", "restored", "nats list", "nats prune",
+              "nats grant", "nats revoke", "nats config", "roles list",
               "tenants create", "tenants list", "version"}  # fmt: skip
 """Commands that do not show answers of a server. They write through the same functions (tests/architecture/test_output.py)."""
 ARGUMENTS: dict[str, list[str]] = {

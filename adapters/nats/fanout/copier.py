@@ -30,6 +30,7 @@ import structlog
 
 from adapters.nats import names
 from adapters.nats.connection import NatsConnection
+from adapters.nats.fanout import subscribers
 from adapters.nats.jetstream import (
     STREAM_NAME_IN_USE,
     JetStreamError,
@@ -217,8 +218,11 @@ class FanOut:
                 last.position, last.history, "fanout", reason
             )  # before the stream is deleted: it is the witness
             log.warning("fanout_stream_renewed", reason=reason)
+            kept = await subscribers.consumers(self._connection, self.stream)
             await delete_stream(self._connection, self.stream)
             await self._create()
+            for consumer in kept:  # tenants cannot make theirs
+                await subscribers.make(self._connection, self._log_id, consumer)
             return 0, await self._base()
         await self._reconfigure(info)
         if last is None:
