@@ -23,7 +23,7 @@ OLD_WORKERS_ACCOUNT = "TIDELOG_WORKERS_0_1"
 
 SERVER_USER = "tidelog"
 OPERATOR_USER = "operator"
-"""Of the commands on the machine: they list and remove streams of other logs, and make consumers for subscribers."""
+"""Of people, and of commands on the machine of the embedded NATS. May do everything in the server's account."""
 WORKER_USER = "worker"
 
 INBOX = "_INBOX_tidelog"
@@ -64,12 +64,13 @@ def server_permissions(log_id: str) -> dict[str, Any]:
     streams = [f"$JS.API.STREAM.{request}.*" for request in ("CREATE", "DELETE", "INFO", "MSG.GET", "UPDATE")]
     publish = [
         "$JS.API.INFO",
+        "$JS.API.STREAM.LIST",
         "$JS.API.STREAM.NAMES",
         *streams,
         "$JS.API.CONSUMER.CREATE.*.*",  # readers of the log
         f"$JS.API.CONSUMER.CREATE.{work}.*.tidelog-work.{log_id}.>",
         f"$JS.API.CONSUMER.CREATE.TIDELOG_EVENTS_{log_id}.*.tidelog.{log_id}.>",
-        f"$JS.API.CONSUMER.LIST.TIDELOG_EVENTS_{log_id}",
+        "$JS.API.CONSUMER.LIST.*",
         "$JS.API.CONSUMER.DELETE.*.*",
         f"$JS.API.CONSUMER.INFO.{work}.*",
         "$JS.API.CONSUMER.MSG.NEXT.*.*",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from adapters.nats import NatsConnection, NatsSecurity
+from adapters.nats.names import INBOX
 from adapters.nats.survey import FoundLog, FoundStream, remove, survey
 from adapters.postgres.log.identity import log_id_at
 
@@ -46,7 +47,7 @@ async def streams(settings: "Settings") -> AsyncIterator[Streams]:
     configure_logging("error", settings.log_format, role="streams")  # failures are raised
     database_url, nats_url = places(settings)
     security = NatsSecurity() if settings.nats_url is None else nats_security(settings)
-    connection = NatsConnection(nats_url, name="tidelog-streams", security=security)
+    connection = NatsConnection(nats_url, name="tidelog-streams", security=security, inbox_prefix=INBOX)
     await connection.start()
     try:
         log_id = await log_id_at(database_url, timeout=TIMEOUT_S)

@@ -16,7 +16,7 @@ from adapters.nats import NatsConnection, NatsSecurity
 from adapters.nats.connection import NatsRefused, probe
 from adapters.nats.fanout import subscribers
 from adapters.nats.fanout.subscribers import NoFanOut
-from adapters.nats.names import event_subjects, events_stream
+from adapters.nats.names import INBOX, event_subjects, events_stream
 from adapters.postgres.log.identity import log_id_at
 from api.assembly import platform
 from api.assembly.streams import TIMEOUT_S, places
@@ -175,7 +175,8 @@ class Grants:
 
         configure_logging("error", self._settings.log_format, role="subscribers")  # failures are raised
         security = NatsSecurity() if self._settings.nats_url is None else nats_security(self._settings)
-        connection = NatsConnection(places(self._settings)[1], name="tidelog-subscribers", security=security)
+        url = places(self._settings)[1]
+        connection = NatsConnection(url, name="tidelog-subscribers", security=security, inbox_prefix=INBOX)
         await connection.start()
         try:
             await connection.ready(TIMEOUT_S)
