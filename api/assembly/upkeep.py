@@ -3,6 +3,7 @@
 from functools import partial
 
 from adapters.nats.connection import NatsRefused, probe
+from adapters.nats.openness import has_spare_rights, lets_in_anyone
 from adapters.postgres import migrate as migrations
 from adapters.postgres import pool as postgres
 from adapters.postgres import rights
@@ -80,3 +81,12 @@ async def check_nats(settings: Settings, *, timeout: float) -> None:
     """Checks that NATS accepts the login and JetStream answers. Raises Unavailable with the reason, SettingsError."""
     assert settings.nats_url is not None
     await probe(settings.nats_url.get_secret_value(), security=access.nats_security(settings), timeout=timeout)
+
+
+async def rights_on_nats(settings: Settings, *, timeout: float) -> tuple[bool, bool]:
+    """Whether NATS lets in anyone, and whether the server's user may do more than the server needs. Raises Unavailable."""
+    assert settings.nats_url is not None
+    url, security = settings.nats_url.get_secret_value(), access.nats_security(settings)
+    if await lets_in_anyone(url, security, timeout=timeout):
+        return True, True
+    return False, await has_spare_rights(url, security, timeout=timeout)

@@ -115,6 +115,11 @@ async def next_of(subscription: Any, topic: str, name: str) -> dict[str, Any]:
                         return event
 
 
+def violations(log: Path) -> list[str]:
+    """What NATS has refused, except to the doctor, who tries."""
+    return [line for line in log.read_text().splitlines() if "iolation" in line and "tidelog-doctor" not in line]
+
+
 async def test_a_tenant_subscribes_at_the_embedded_nats_while_the_server_works(agents: Path) -> None:
     environment = {"TIDELOG_FANOUT": "true"}
     async with running_server(agents, environment=environment) as server:
@@ -166,7 +171,7 @@ async def test_a_tenant_subscribes_at_the_embedded_nats_while_the_server_works(a
         await work(server)
         assert "fan-out" in await tidelog("nats", "list")
         embedded = json.loads((server.folder / "data" / "server.json").read_text())["embedded"]
-        assert "iolation" not in (Path(embedded["home"]) / "logs" / "nats.log").read_text(), "the server keeps within its rights"
+        assert violations(Path(embedded["home"]) / "logs" / "nats.log") == [], "the server keeps within its rights"
         for secret in (url, renewed["url"]):
             assert secret.split(":")[2].partition("@")[0] not in server.output()
 
@@ -212,8 +217,8 @@ async def test_a_nats_of_ones_own_with_the_file_of_accounts(agents: Path, tmp_pa
             await eventually(let_in, "the event", 60)
             await work(server)
             doctor = await tidelog("doctor", "--json")
-            streams = [finding for finding in doctor["findings"] if finding["subject"] == "streams"]
-            assert [finding["status"] for finding in streams] == ["ok"], doctor["findings"]
+            looked_at = {finding["subject"]: finding["status"] for finding in doctor["findings"]}
+            assert (looked_at["streams"], looked_at["NATS users"]) == ("ok", "ok"), doctor["findings"]
             assert "has no user on NATS any more" in await tidelog("nats", "revoke", tenant, "--file", str(file))
-        assert "iolation" not in (tmp_path / "log").read_text(), "the server keeps within its rights"
+        assert violations(tmp_path / "log") == [], "the server keeps within its rights"
     assert f"tenant-{tenant}" not in file.read_text()

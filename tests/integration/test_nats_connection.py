@@ -5,17 +5,20 @@ import contextlib
 import random
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
-from adapters.nats import NatsConnection
+from adapters.embedded.nats_rights import SERVER_USER, accounts, text_of
+from adapters.nats import NatsConnection, NatsSecurity
 from adapters.nats.connection import NoResponders, unavailable
 from adapters.nats.jetstream import call
 from adapters.nats.log.publisher import OrderedPublisher
 from adapters.nats.log.pull import Puller
+from adapters.nats.openness import has_spare_rights, lets_in_anyone
 from application.engine.background import end
 from domain.errors import Unavailable
-from tests.integration.nats_kit import NatsProcess, connected, eventually
+from tests.integration.nats_kit import NatsProcess, connected, eventually, running_nats
 from tests.pace import ANSWER_S, in_time, within
 
 
@@ -271,3 +274,24 @@ async def test_a_close_at_any_moment_of_connecting_ends_it(nats: NatsProcess) ->
                 await connection.close()
     finally:
         await end(*busy)
+
+
+async def test_it_is_seen_whom_nats_lets_in(tmp_path: Path) -> None:
+    """Of three servers: open to all; with a password and all rights; with the rights of the server alone."""
+    users: dict[str, dict[str, object]] = {
+        "open": {},
+        "wide": {"authorization": {"user": SERVER_USER, "password": "s"}},
+        "least": {"accounts": accounts("1f-5", {SERVER_USER: "s"}, [])},
+    }
+    seen = {}
+    for name, configuration in users.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "nats.conf").write_text(text_of(configuration))
+        async with running_nats(folder, folder / "nats.conf") as server:
+            url = server.url if name == "open" else server.url.replace("nats://", f"nats://{SERVER_USER}:s@")
+            anyone = await lets_in_anyone(url, NatsSecurity(), timeout=ANSWER_S)
+            seen[name] = (anyone, await has_spare_rights(url, NatsSecurity(), timeout=ANSWER_S))
+        with pytest.raises(Unavailable):
+            await has_spare_rights(url, NatsSecurity(), timeout=ANSWER_S)
+    assert seen == {"open": (True, True), "wide": (False, True), "least": (False, False)}

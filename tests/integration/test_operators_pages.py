@@ -17,7 +17,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier
 
 from adapters.embedded import EmbeddedServices, find_nats, find_postgres
-from adapters.embedded.nats_rights import worker_permissions
+from adapters.embedded.nats_accounts import AccountsFile
+from adapters.embedded.nats_rights import Subscriber
 from adapters.postgres.log.identity import log_id_at
 from domain.projects import CreateProject
 from tests.integration.system_kit import PATIENCE_S, System, eventually, new_id, running
@@ -189,11 +190,11 @@ async def test_sizes_of_a_database_and_of_a_folder_are_shown(database_url: str, 
     assert (tmp_path / "tidelog-backup" / "postgres" / "data").is_dir()
 
 
-def test_nats_takes_the_configuration_with_the_rights_of_old_workers(tmp_path: Path) -> None:
-    text = block(OWN_SERVERS, "nats")
+def test_nats_takes_the_configuration_with_the_accounts_of_the_command(tmp_path: Path) -> None:
     configuration = tmp_path / "nats.conf"
-    configuration.write_text(text)
-    subprocess.run([find_nats(None).path, "-t", "-c", configuration], check=True, capture_output=True, timeout=30)
-    rights = worker_permissions(None)
-    for subject in (*rights["publish"]["allow"], *rights["subscribe"]["deny"]):
-        assert f'"{subject}"' in text
+    configuration.write_text(block(OWN_SERVERS, "nats"))
+    check = [find_nats(None).path, "-t", "-c", configuration]
+    assert subprocess.run(check, capture_output=True, timeout=30).returncode != 0, "the file of accounts is not there"
+    tenant = Subscriber("0198c0de-0000-7000-8000-000000000001", "1f-5", "password")
+    AccountsFile(tmp_path / "tidelog.conf").change("1f-5", lambda found: found.update({tenant.tenant_id: tenant}))
+    subprocess.run(check, check=True, capture_output=True, timeout=30)

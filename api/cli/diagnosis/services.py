@@ -36,6 +36,29 @@ async def examine_own_servers(found: Diagnosis, settings: Settings) -> None:
             found.add("NATS", "wrong", f"TIDELOG_NATS_URL: {error}", "start it with JetStream, or correct what is said")
         else:
             found.add("NATS", "ok", "reachable, JetStream answers")
+            await _rights_on_nats(found, settings)
+
+
+async def _rights_on_nats(found: Diagnosis, settings: Settings) -> None:
+    from api.assembly import upkeep
+    from domain.errors import TidelogError
+
+    try:
+        open_to_all, spare = await upkeep.rights_on_nats(settings, timeout=CHECK_TIMEOUT_S)
+    except TidelogError:  # it is gone since the look before
+        return
+    if open_to_all:
+        found.add(
+            "NATS users", "warning", "anyone who reaches NATS may read the events of all tenants, and remove streams",
+            "give NATS accounts and users: tidelog nats config --help",
+        )  # fmt: skip
+    elif spare:
+        found.add(
+            "NATS users", "note", "the user of TIDELOG_NATS_URL may do more than the server needs",
+            "if others share its account: tidelog nats config --help",
+        )  # fmt: skip
+    else:
+        found.add("NATS users", "ok", "the user of TIDELOG_NATS_URL may do what the server needs")
 
 
 async def _roles(found: Diagnosis, database_url: str) -> None:
