@@ -288,7 +288,7 @@ async def test_messages_of_others_are_passed_over_and_another_history_is_replace
         await append(log, 50)
         for tenant in (ACME, OTHER):
             await subscribers.make(connection, LOG, tenant)
-        foreign = {"name": "spare", "durable_name": "spare", "metadata": {"tidelog-tenant": str(ACME)}}
+        foreign = {"name": "spare", "durable_name": "spare", "metadata": {"tidelog-tenant": "mine"}}
         await call(connection, f"CONSUMER.CREATE.{STREAM}.spare", {"stream_name": STREAM, "config": foreign})
         async with running((two := fan_out(connection, log)).run()):
             await reached(two, 70)  # the relay has not made the log's stream anew yet when the fan-out begins
