@@ -441,7 +441,8 @@ def test_old_workers_may_acknowledge_the_work_of_this_log_alone(up: Up, run_id: 
     [log] = listed["logs"]
     assert log["this_log"] and f"TIDELOG_WORK_{listed['log_id']}" in {stream["name"] for stream in log["streams"]}
     configuration = json.loads((Path(up.server()["embedded"]["home"]) / "nats.conf").read_text())
-    [permissions] = [user["permissions"] for user in configuration["authorization"]["users"] if user["user"] == "worker"]
+    users = [user for account in configuration["accounts"].values() for user in account["users"]]
+    [permissions] = [user["permissions"] for user in users if user["user"] == "worker"]
     assert permissions == {"publish": {"allow": [f"$JS.ACK.TIDELOG_WORK_{listed['log_id']}.>"]}, "subscribe": {"deny": [">"]}}
 
 
