@@ -61,12 +61,15 @@ class Subscriber:
 def server_permissions(log_id: str) -> dict[str, Any]:
     """What the processes of the server publish and subscribe to."""
     work = f"TIDELOG_WORK_{log_id}"
-    streams = [f"$JS.API.STREAM.{request}.*" for request in ("CREATE", "DELETE", "INFO", "MSG.GET", "UPDATE")]
     publish = [
         "$JS.API.INFO",
         "$JS.API.STREAM.LIST",
         "$JS.API.STREAM.NAMES",
-        *streams,
+        "$JS.API.STREAM.CREATE.*",
+        "$JS.API.STREAM.DELETE.*",
+        "$JS.API.STREAM.INFO.*",
+        "$JS.API.STREAM.MSG.GET.*",
+        "$JS.API.STREAM.UPDATE.*",
         "$JS.API.CONSUMER.CREATE.*.*",  # readers of the log
         f"$JS.API.CONSUMER.CREATE.{work}.*.tidelog-work.{log_id}.>",
         f"$JS.API.CONSUMER.CREATE.TIDELOG_EVENTS_{log_id}.*.tidelog.{log_id}.>",
